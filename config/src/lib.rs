@@ -1,0 +1,1 @@
+//! The one parser of /etc/vgpu/config.toml.

@@ -1,0 +1,3 @@
+//! The daemon that owns the GPU.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Looks at a node.
+
+fn main() {}

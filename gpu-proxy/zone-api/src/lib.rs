@@ -1,0 +1,1 @@
+//! What the shim asks of gpu-proxy.

@@ -1,0 +1,1 @@
+//! Inter-domain messaging.

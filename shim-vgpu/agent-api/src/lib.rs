@@ -1,0 +1,1 @@
+//! What the shim asks of guest-init, beyond containerd's Task API.

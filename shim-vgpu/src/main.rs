@@ -1,0 +1,3 @@
+//! containerd-shim-vgpu-v1.
+
+fn main() {}

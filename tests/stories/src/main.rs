@@ -1,0 +1,3 @@
+//! End-to-end stories, run in Dom0.
+
+fn main() {}
