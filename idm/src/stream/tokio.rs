@@ -106,7 +106,9 @@ impl Drop for AsyncStream {
 }
 
 fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    Ok(AsyncFd::register_with_interest(fd, Interest::READABLE)?)
+    // SAFETY: an OwnedFd answers with the same open descriptor as long as it lives, and `AsyncFd` owns it from here on.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    Ok(watched?)
 }
 
 /// Wakes both halves at each ring, until the peer is gone.
