@@ -32,10 +32,10 @@ const SPIN: Duration = Duration::from_micros(20);
 /// The program's side of a GPU channel. Shared by all threads.
 #[derive(Debug)]
 pub struct Submitter {
-    region: Arc<Region>,
+    pub(super) region: Arc<Region>,
     peer: Peer,
     record_limit: u32,
-    ring: Producer,
+    pub(super) ring: Producer,
     lanes: Arc<Lanes>,
     staging: Staging,
     hub: Hub,
