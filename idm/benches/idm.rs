@@ -32,7 +32,12 @@ fn report(name: &str, value: f64, unit: &str, beside: f64, what: &str, target: f
 /// The value below which `part` of the samples lie.
 fn percentile(samples: &mut [f64], part: f64) -> f64 {
     samples.sort_by(f64::total_cmp);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index"
+    )]
     let at = ((samples.len() - 1) as f64 * part) as usize;
     samples[at]
 }
@@ -163,7 +168,8 @@ fn stream_throughput() {
     };
     let stream = {
         let ring = 256 << 10;
-        let (a, b) = Stream::pair(StreamSpec { to_taker_bytes: ring, to_maker_bytes: 4096 }).expect("a stream");
+        let (a, b) =
+            Stream::pair(StreamSpec { to_taker_bytes: ring, to_maker_bytes: 4096 }).expect("a stream");
         let start = Instant::now();
         std::thread::scope(|scope| {
             scope.spawn(|| {
