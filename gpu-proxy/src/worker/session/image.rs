@@ -101,7 +101,9 @@ impl Session {
             ImageKind::Library if call.context == ContextId::NONE => None,
             ImageKind::Library => Some(self.context(call.context)?),
         };
+        // Before the device makes anything: after that, nothing on the way to the guest fails.
         self.images.check_free(image.0)?;
+        out.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
         let loaded = match self.device.load(context, image_kind, &upload.bytes) {
             Ok(loaded) => loaded,
             Err(refused) => {
