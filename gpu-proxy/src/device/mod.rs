@@ -9,12 +9,35 @@ mod soft;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use vgpu_api::launch::LaunchAttributes;
 use vgpu_api::memory::Memset;
 use vgpu_api::{Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, Snapshot};
 
 pub use null::Null;
 pub use soft::Soft;
+
+/// Which device a worker drives. What `auto` means has been decided by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// NVIDIA's driver.
+    Cuda,
+    /// PTX on the CPU.
+    Soft,
+    /// Accepts everything, computes nothing.
+    Null,
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cuda => "cuda",
+            Self::Soft => "soft",
+            Self::Null => "null",
+        })
+    }
+}
 
 /// A device's own name of a thing: a context, stream, event, image or function. Never leaves the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

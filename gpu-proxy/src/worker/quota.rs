@@ -53,6 +53,18 @@ impl Grant {
         self.page.store(CREDIT, may_submit.into());
     }
 
+    /// The limit in bytes.
+    #[must_use]
+    pub fn limit_bytes(&self) -> u64 {
+        self.page.load(LIMIT)
+    }
+
+    /// Whether both are of one page.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.page, &other.page)
+    }
+
     /// Bytes that the worker in `slot` says it uses.
     #[must_use]
     pub fn used_bytes(&self, slot: usize) -> u64 {
