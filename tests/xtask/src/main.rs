@@ -19,6 +19,7 @@ mod progress;
 mod qemu;
 mod tar;
 mod testbed;
+mod wheels;
 
 use args::Args;
 use error::{Failure, Result};
@@ -30,6 +31,7 @@ cargo xtask VERB
                  boots Xen in QEMU with vgpu installed (--bare: without) and runs SCRIPT as root in Dom0; DIR is
                  /mnt/share there, writable; the output is streamed, the exit code is the script's
   testbed shell  the same options; a prompt instead of a script
+  dist           builds what a node installs into target/dist
 
 Slow things are kept in $XDG_CACHE_HOME/vgpu, logs in target/xtask.";
 
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
 
 fn task(mut args: Args) -> Result<u8> {
     match args.word("a verb")?.as_str() {
+        "dist" => dist::main(args),
         "testbed" => testbed::main(args),
         "help" => {
             println!("{HELP}");

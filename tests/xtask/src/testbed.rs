@@ -84,8 +84,10 @@ pub fn main(mut args: Args) -> Result<u8> {
 
 fn prepared(steps: &mut Steps, boot: &Boot) -> Result<Dom0> {
     host::prepare(steps, if boot.bare { Needs::Testbed } else { Needs::All })?;
-    let images = if boot.bare { Vec::new() } else { dist::build(steps)? };
-    Dom0::get(steps, &images)
+    if !boot.bare {
+        dist::build(steps)?;
+    }
+    Dom0::get(steps)
 }
 
 /// Boots, runs the script as root in Dom0, shows its output on standard output, and returns its exit code.
