@@ -1,3 +1,55 @@
-//! The project's tasks.
+//! The project's tasks: `cargo xtask help`.
+//!
+//! One module a verb. xtask also runs as one carried binary where there is no cargo and no source (`cargo xtask dist` puts it
+//! beside what a node installs): the verbs that need only built files then take them from beside themselves.
 
-fn main() {}
+use std::process::ExitCode;
+
+mod args;
+mod cache;
+mod cpio;
+mod dist;
+mod dom0;
+mod error;
+mod host;
+mod images;
+mod oci;
+mod paths;
+mod progress;
+mod qemu;
+mod tar;
+mod testbed;
+
+use args::Args;
+use error::{Failure, Result};
+
+const HELP: &str = "\
+cargo xtask VERB
+
+  testbed run [--dom0 pv|pvh] [--share DIR] [--memory MIB] [--limit SECONDS] [--bare] SCRIPT [ARG...]
+                 boots Xen in QEMU with vgpu installed (--bare: without) and runs SCRIPT as root in Dom0; DIR is
+                 /mnt/share there, writable; the output is streamed, the exit code is the script's
+  testbed shell  the same options; a prompt instead of a script
+
+Slow things are kept in $XDG_CACHE_HOME/vgpu, logs in target/xtask.";
+
+fn main() -> ExitCode {
+    match task(Args::new(std::env::args().skip(1))) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn task(mut args: Args) -> Result<u8> {
+    match args.word("a verb")?.as_str() {
+        "testbed" => testbed::main(args),
+        "help" => {
+            println!("{HELP}");
+            Ok(0)
+        }
+        verb => Err(Failure::new(format!("unknown verb {verb}\n\n{HELP}"))),
+    }
+}
