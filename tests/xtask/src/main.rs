@@ -11,6 +11,7 @@ mod cpio;
 mod dist;
 mod dom0;
 mod error;
+mod gen_cuda;
 mod host;
 mod images;
 mod oci;
@@ -30,6 +31,8 @@ cargo xtask VERB
   testbed run [--dom0 pv|pvh] [--share DIR] [--memory MIB] [--limit SECONDS] [--bare] SCRIPT [ARG...]
                  boots Xen in QEMU with vgpu installed (--bare: without) and runs SCRIPT as root in Dom0; DIR is
                  /mnt/share there, writable; the output is streamed, the exit code is the script's
+  gen-cuda [--check]
+                 writes the table of CUDA's symbols from NVIDIA's headers
   testbed shell  the same options; a prompt instead of a script
   dist           builds what a node installs into target/dist
 
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
 fn task(mut args: Args) -> Result<u8> {
     match args.word("a verb")?.as_str() {
         "dist" => dist::main(args),
+        "gen-cuda" => gen_cuda::main(args),
         "testbed" => testbed::main(args),
         "help" => {
             println!("{HELP}");
