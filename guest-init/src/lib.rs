@@ -6,6 +6,8 @@
 //! Not here: decisions that the shim already took (what a spec may ask for, how large the guest is).
 #![deny(unsafe_code)]
 
+pub mod agent;
+pub mod boot;
 pub mod cgroup;
 pub mod error;
 pub mod limits;

@@ -26,3 +26,11 @@ pub fn kill(pid: i32, signal: u32) -> io::Result<()> {
     // SAFETY: kill(2) takes two integers and touches no memory of ours.
     if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Sends `signal` to every process but PID 1.
+/// # Errors
+/// None is left.
+pub fn kill_everything(signal: rustix::process::Signal) -> io::Result<()> {
+    // SAFETY: as in `kill`. The caller is PID 1 of a guest, so "everything" is this pod and nothing else.
+    if unsafe { libc::kill(-1, signal.as_raw()) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -239,7 +239,7 @@ mod tests {
         {
             assert!(!text.contains(gone), "{gone} in {text}");
         }
-        assert_eq!(kinds(&adapted), [("pid".into(), None), ("mount".into(), None)]);
+        assert_eq!(kinds(&adapted), [("pid".into(), None), ("mnt".into(), None)]);
         assert!(text.contains(r#""readonly":true"#) && text.contains("/share/c1/rootfs") && text.contains("512"));
         assert_eq!(adapted.spec.mounts().as_ref().unwrap()[1].destination(), Path::new("/usr/lib/libcuda.so.1"));
     }
@@ -248,7 +248,7 @@ mod tests {
     fn paths_of_the_node_become_the_sandboxs_namespaces() {
         let asked = json!({"namespaces": [{"type": "ipc", "path": "/proc/9/ns/ipc"}, {"type": "mount"}]});
         let adapted = adapt(spec(asked), &Guest { sandbox_pid: Some(42), ..guest() }).unwrap();
-        assert_eq!(kinds(&adapted), [("ipc".into(), Some("/proc/42/ns/ipc".into())), ("mount".into(), None)]);
+        assert_eq!(kinds(&adapted), [("ipc".into(), Some("/proc/42/ns/ipc".into())), ("mnt".into(), None)]);
     }
 
     #[test]

@@ -82,6 +82,12 @@ impl std::fmt::Debug for Host {
     }
 }
 
+impl std::fmt::Debug for OpenDoor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenDoor").field("binds", &self.binds).finish_non_exhaustive()
+    }
+}
+
 /// Opens a GPU socket for a container that was granted a GPU (`gpu/door.rs`).
 pub trait GpuDoors: Send + Sync {
     /// Listens in `directory`; gives what to bind into the container whose root file system is `rootfs`, and the door, which closes when it
