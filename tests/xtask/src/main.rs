@@ -7,17 +7,24 @@ use std::process::ExitCode;
 
 mod args;
 mod cache;
+mod clean;
 mod cpio;
+mod deny;
 mod dist;
+mod docs;
 mod dom0;
 mod error;
 mod host;
 mod images;
+mod long;
 mod oci;
 mod paths;
 mod progress;
 mod qemu;
+mod stories;
+mod tally;
 mod tar;
+mod test;
 mod testbed;
 mod wheels;
 
@@ -27,10 +34,14 @@ use error::{Failure, Result};
 const HELP: &str = "\
 cargo xtask VERB
 
+  test [NAME]    everything that must hold, or one part (test --list), or the stories whose names contain NAME
+  test --long STAGE
+                 what takes longer; goes on where it was stopped
   testbed run [--dom0 pv|pvh] [--share DIR] [--memory MIB] [--limit SECONDS] [--bare] SCRIPT [ARG...]
                  boots Xen in QEMU with vgpu installed (--bare: without) and runs SCRIPT as root in Dom0; DIR is
                  /mnt/share there, writable; the output is streamed, the exit code is the script's
   testbed shell  the same options; a prompt instead of a script
+  clean --cache  removes the cache
   dist           builds what a node installs into target/dist
 
 Slow things are kept in $XDG_CACHE_HOME/vgpu, logs in target/xtask.";
@@ -47,7 +58,9 @@ fn main() -> ExitCode {
 
 fn task(mut args: Args) -> Result<u8> {
     match args.word("a verb")?.as_str() {
+        "clean" => clean::main(args),
         "dist" => dist::main(args),
+        "test" => test::main(args),
         "testbed" => testbed::main(args),
         "help" => {
             println!("{HELP}");

@@ -94,12 +94,6 @@ impl Log {
         String::from_utf8(output.stdout).context(|| format!("{} wrote no text", name_of(command)))
     }
 
-    /// Adds text of our own.
-    pub fn note(&self, text: &str) -> Result<()> {
-        use std::io::Write as _;
-        writeln!(self.append()?, "{text}").context(|| format!("cannot write {}", self.path.display()))
-    }
-
     fn tail(&self) -> String {
         let text = read_end(&self.path);
         let lines: Vec<&str> = text.lines().collect();
@@ -114,10 +108,12 @@ impl Log {
     }
 }
 
-/// Starts a program that is expected to exit with 0.
-pub fn run(command: &mut Command) -> Result<()> {
-    let status = command.status();
-    check(command, status)
+/// Runs a program and returns its standard output; its standard error is ours.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.context(|| format!("cannot run {}", name_of(command)))?;
+    check(command, Ok(output.status))?;
+    String::from_utf8(output.stdout).context(|| format!("{} wrote no text", name_of(command)))
 }
 
 fn check(command: &Command, status: std::io::Result<std::process::ExitStatus>) -> Result<()> {
