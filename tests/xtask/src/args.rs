@@ -86,7 +86,7 @@ impl Args {
 }
 
 /// The options without a value: the others are followed by one.
-const FLAGS: &[&str] = &["--bare", "--cache", "--list"];
+const FLAGS: &[&str] = &["--bare", "--cache", "--check", "--list"];
 
 #[cfg(test)]
 mod tests {

@@ -116,7 +116,8 @@ fn build_libvgpu(log: &Log, root: &Path, target: &Path) -> Result<PathBuf> {
 fn guest_kernel(steps: &mut Steps, root: &Path) -> Result<PathBuf> {
     let folder = root.join("kernel");
     let inputs = || {
-        let inputs = Inputs::new().add_path(&folder.join("build.sh"))?.add_path(&folder.join("guest.config"))?;
+        let inputs =
+            Inputs::new().add_path(&folder.join("build.sh"))?.add_path(&folder.join("guest.config"))?;
         inputs.add_path(&folder.join("patches"))
     };
     if let Some(made) = cache::find("guest-kernel", inputs()?)? {

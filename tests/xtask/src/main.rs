@@ -14,6 +14,7 @@ mod dist;
 mod docs;
 mod dom0;
 mod error;
+mod gen_cuda;
 mod host;
 mod images;
 mod long;
@@ -40,6 +41,8 @@ cargo xtask VERB
   testbed run [--dom0 pv|pvh] [--share DIR] [--memory MIB] [--limit SECONDS] [--bare] SCRIPT [ARG...]
                  boots Xen in QEMU with vgpu installed (--bare: without) and runs SCRIPT as root in Dom0; DIR is
                  /mnt/share there, writable; the output is streamed, the exit code is the script's
+  gen-cuda [--check]
+                 writes the table of CUDA's symbols from NVIDIA's headers
   testbed shell  the same options; a prompt instead of a script
   clean --cache  removes the cache
   dist           builds what a node installs into target/dist
@@ -61,6 +64,7 @@ fn task(mut args: Args) -> Result<u8> {
         "clean" => clean::main(args),
         "dist" => dist::main(args),
         "test" => test::main(args),
+        "gen-cuda" => gen_cuda::main(args),
         "testbed" => testbed::main(args),
         "help" => {
             println!("{HELP}");
