@@ -49,6 +49,7 @@ pub fn build(steps: &mut Steps) -> Result<PathBuf> {
     }
     let root = paths::root()?;
     let target = paths::target()?;
+    let kernel = guest_kernel(steps, &root)?;
     steps.step("Build what runs on the node", |log| {
         let mut cargo = cargo(&root, &["build", "--release"]);
         for package in ["gpu-proxy", "shim-vgpu", "vgpuctl", "xtask"] {
@@ -66,7 +67,6 @@ pub fn build(steps: &mut Steps) -> Result<PathBuf> {
     })?;
     let libvgpu =
         steps.step("Build libvgpu for glibc 2.17 and later", |log| build_libvgpu(log, &root, &target))?;
-    let kernel = guest_kernel(steps, &root)?;
     let dist = paths::dist()?;
     steps.step("Put it together", |_| {
         let new = dist.with_extension("new");
