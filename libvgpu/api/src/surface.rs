@@ -19,7 +19,7 @@ pub enum Kind {
 /// Symbols of one subject that are answered in one way.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {
-    /// The file of `libvgpu/src` that holds the exports.
+    /// The file of `libvgpu/src/calls` that holds the exports.
     pub subject: &'static str,
     /// How they are answered.
     pub kind: Kind,
@@ -165,7 +165,7 @@ mod tests {
              libcuda of CUDA 13.0 has {} names of {} calls. All are exported; {supported} are supported, the others return 801\n\
              (`CUDA_ERROR_NOT_SUPPORTED`).\n\n\
              *local*: answered in the guest. *cached*: by the worker once. *async*: queued, errors come with a later call (all at once\n\
-             with `CUDA_LAUNCH_BLOCKING=1`). *sync*: waits for the worker. The subject is the file in `libvgpu/src`; its tests are there and in\n\
+             with `CUDA_LAUNCH_BLOCKING=1`). *sync*: waits for the worker. The subject is the file in `libvgpu/src/calls`; its tests are there and in\n\
              `libvgpu/tests`.\n\n| call | forms | class | subject |\n|---|---|---|---|\n",
             names.len(),
             bases.len(),
