@@ -279,4 +279,3 @@ macro_rules! export {
     };
 }
 pub(crate) use export;
-
