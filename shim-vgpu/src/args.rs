@@ -48,7 +48,8 @@ impl Args {
             if let Some(switch) = parsed.switch(name) {
                 *switch = value.is_none_or(|value| value == "true" || value == "1");
             } else if let Some(field) = parsed.field(name) {
-                *field = value.or_else(|| args.next()).ok_or_else(|| format!("the flag -{name} needs a value"))?;
+                *field =
+                    value.or_else(|| args.next()).ok_or_else(|| format!("the flag -{name} needs a value"))?;
             } else {
                 return Err(format!("the flag -{name} is not known"));
             }
@@ -87,8 +88,14 @@ mod tests {
 
     #[test]
     fn containerds_own_line_is_understood() {
-        let args = parse("-namespace k8s.io -address /run/c.sock -publish-binary /usr/bin/containerd -id=a1 -debug start").unwrap();
-        assert_eq!((args.namespace.as_str(), args.id.as_str(), args.verb.as_str()), ("k8s.io", "a1", "start"));
+        let args = parse(
+            "-namespace k8s.io -address /run/c.sock -publish-binary /usr/bin/containerd -id=a1 -debug start",
+        )
+        .unwrap();
+        assert_eq!(
+            (args.namespace.as_str(), args.id.as_str(), args.verb.as_str()),
+            ("k8s.io", "a1", "start")
+        );
         assert!(args.debug && !args.version);
     }
 

@@ -69,7 +69,9 @@ pub fn container(store: &Store, record: &mut Record, id: &str) -> Result<()> {
     let share = ShareDir::at(&record.share).remove_container(id);
     let rootfs = mount::take_away(&container.bundle.join("rootfs"));
     let revoked = match (&record.proxy, container.granted) {
-        (Some(socket), true) => tell_proxy(socket, &Request::Revoke { zone: record.zone, container: id.into() }),
+        (Some(socket), true) => {
+            tell_proxy(socket, &Request::Revoke { zone: record.zone, container: id.into() })
+        }
         _ => Ok(()),
     };
     share.and(rootfs).and(revoked)?;

@@ -53,7 +53,9 @@ impl Error {
             TtrpcError::RpcStatus(status) => {
                 let rpc = status.code.enum_value_or_default();
                 match rpc {
-                    Rpc::DEADLINE_EXCEEDED => Error::new(Code::GuestSilent, format!("{what}: no answer in time")),
+                    Rpc::DEADLINE_EXCEEDED => {
+                        Error::new(Code::GuestSilent, format!("{what}: no answer in time"))
+                    }
                     _ => Error::Guest { rpc, message: status.message },
                 }
             }
@@ -164,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_report_names_code_cause_and_remedy_once() {
-        let error: Result<()> = Err(io::Error::other("disk full")).or_fail(Code::HostFailure, || "cannot write x".into());
+        let error: Result<()> =
+            Err(io::Error::other("disk full")).or_fail(Code::HostFailure, || "cannot write x".into());
         let text = error.unwrap_err().report();
         assert!(text.starts_with("VGPU-105: cannot write x: disk full. "), "{text}");
         assert!(text.ends_with(Code::HostFailure.remedy()), "{text}");
@@ -174,7 +177,9 @@ mod tests {
     #[test]
     fn every_code_reaches_containerd_as_a_status_with_its_own_code() {
         for &code in Code::ALL {
-            let TtrpcError::RpcStatus(status) = Error::new(code, "x").into() else { panic!("{code}: no status") };
+            let TtrpcError::RpcStatus(status) = Error::new(code, "x").into() else {
+                panic!("{code}: no status")
+            };
             assert_ne!(status.code(), Rpc::UNKNOWN, "{code}");
             assert_eq!(status.code() as i32, code.rpc() as i32, "{code}");
         }

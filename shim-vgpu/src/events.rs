@@ -6,11 +6,11 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use containerd_shim_protos::{
-    api::Envelope,
     protobuf::{MessageField, MessageFull, well_known_types::any::Any},
+    shim::event::Envelope,
     shim_async::EventsClient,
 };
-use protobuf::well_known_types::{empty::Empty, timestamp::Timestamp};
+use protobuf::well_known_types::timestamp::Timestamp;
 use tokio::{
     sync::{Mutex, Notify, watch},
     time::Instant,
@@ -39,12 +39,8 @@ impl Outbox {
     /// An outbox that sends to containerd's ttrpc socket at `address`; with an empty one events are only logged (CRI-O).
     pub fn new(namespace: &str, address: &str) -> Outbox {
         let (count, settled) = watch::channel(0);
-        let outbox = Outbox {
-            namespace: namespace.into(),
-            queue: Arc::default(),
-            filled: Arc::default(),
-            settled,
-        };
+        let outbox =
+            Outbox { namespace: namespace.into(), queue: Arc::default(), filled: Arc::default(), settled };
         tokio::spawn(send_all(outbox.clone(), address.to_owned(), count));
         outbox
     }
@@ -150,6 +146,3 @@ async fn send(connection: &Mutex<Option<EventsClient>>, address: &str, envelope:
         }
     }
 }
-
-#[allow(unused, reason = "x")]
-type _E = Empty;

@@ -19,14 +19,16 @@ use ttrpc::{
 };
 use vgpu_agent_api::{
     TASK_SERVICE,
-    agent::{CloseStreamRequest, Event, HelloReply, HelloRequest, NextEventRequest, OpenStreamRequest, StreamOffer},
+    agent::{
+        CloseStreamRequest, Event, HelloReply, HelloRequest, NextEventRequest, OpenStreamRequest, StreamOffer,
+    },
     stream::StreamName,
     version::{self, Version},
 };
 use vgpu_codes::Code;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, OrFail, Result},
     link::{AnyStream, Link},
 };
 
@@ -57,12 +59,18 @@ impl Guest {
     /// [`Code::GuestGone`], [`Code::ProtocolVersion`], or what the guest answered.
     pub async fn meet(link: Arc<dyn Link>, domid: u16, sandbox: &str, hostname: &str) -> Result<Guest> {
         let stream = link.agent(domid).await?;
-        let guest = Guest { client: Client::new(Socket::new(stream)), link, domid, streams: AtomicU32::new(1) };
+        let guest =
+            Guest { client: Client::new(Socket::new(stream)), link, domid, streams: AtomicU32::new(1) };
         let reply = guest.hello(sandbox, hostname).await?;
         let theirs = Version { major: reply.major, minor: reply.minor };
-        let met = version::meet(version::CURRENT, theirs)
-            .map_err(|error| Error::caused(Code::ProtocolVersion, "the guest image does not fit this shim", error))?;
-        log::info!("guest of domain {domid} is up: agent protocol {met}, build {:.64}, kernel {:.64}", reply.build, reply.kernel_release);
+        let met = version::meet(version::CURRENT, theirs).map_err(|error| {
+            Error::caused(Code::ProtocolVersion, "the guest image does not fit this shim", error)
+        })?;
+        log::info!(
+            "guest of domain {domid} is up: agent protocol {met}, build {:.64}, kernel {:.64}",
+            reply.build,
+            reply.kernel_release
+        );
         Ok(guest)
     }
 
@@ -83,14 +91,28 @@ impl Guest {
     ///
     /// # Errors
     /// What the guest answered, [`Code::GuestSilent`], [`Code::GuestGone`].
-    pub async fn task<Q: Message, A: Message>(&self, method: &str, request: &Q, limit: Option<Duration>) -> Result<A> {
+    pub async fn task<Q: Message, A: Message>(
+        &self,
+        method: &str,
+        request: &Q,
+        limit: Option<Duration>,
+    ) -> Result<A> {
         self.call(TASK_SERVICE, method, request, limit).await
     }
 
-    async fn call<Q: Message, A: Message>(&self, service: &str, method: &str, request: &Q, limit: Option<Duration>) -> Result<A> {
+    async fn call<Q: Message, A: Message>(
+        &self,
+        service: &str,
+        method: &str,
+        request: &Q,
+        limit: Option<Duration>,
+    ) -> Result<A> {
         let failed = |error| Error::from_guest(method, error);
-        let payload = request.write_to_bytes().map_err(|error| failed(error.into()))?;
-        let request = Request { service: service.into(), method: method.into(), payload, ..Request::default() };
+        let payload = request
+            .write_to_bytes()
+            .or_fail(Code::HostFailure, || format!("{method}: the request can't be written"))?;
+        let request =
+            Request { service: service.into(), method: method.into(), payload, ..Request::default() };
         let answer = self.client.request(request);
         let answer = match limit {
             None => answer.await,
@@ -99,8 +121,9 @@ impl Guest {
             })?,
         };
         let answer = answer.map_err(failed)?;
-        A::parse_from_bytes(&answer.payload)
-            .map_err(|error| Error::caused(Code::ProtocolBroken, format!("{method}: the guest's answer can't be read"), error))
+        A::parse_from_bytes(&answer.payload).map_err(|error| {
+            Error::caused(Code::ProtocolBroken, format!("{method}: the guest's answer can't be read"), error)
+        })
     }
 
     /// A new raw stream between us and the guest.
@@ -113,18 +136,23 @@ impl Guest {
         let request = OpenStreamRequest { id: id.get(), ..OpenStreamRequest::default() };
         let offer: StreamOffer = self.call(AGENT_SERVICE, "OpenStream", &request, Some(SHORT)).await?;
         if offer.id != id.get() {
-            return Err(Error::new(Code::ProtocolBroken, format!("the guest offers stream {} for {id}", offer.id)));
+            return Err(Error::new(
+                Code::ProtocolBroken,
+                format!("the guest offers stream {} for {id}", offer.id),
+            ));
         }
-        let stream = tokio::time::timeout(SHORT, self.link.accept(self.domid, &offer))
-            .await
-            .map_err(|_| Error::new(Code::GuestSilent, "a stream that the guest offered did not come up"))??;
+        let stream =
+            tokio::time::timeout(SHORT, self.link.accept(self.domid, &offer)).await.map_err(|_| {
+                Error::new(Code::GuestSilent, "a stream that the guest offered did not come up")
+            })??;
         Ok((StreamName(id), stream))
     }
 
     /// Our end of a stream is gone: the guest may have its pages back.
     pub async fn close_stream(&self, name: StreamName) {
         let request = CloseStreamRequest { id: name.0.get(), ..CloseStreamRequest::default() };
-        let closed: Result<vgpu_agent_api::agent::Empty> = self.call(AGENT_SERVICE, "CloseStream", &request, Some(SHORT)).await;
+        let closed: Result<vgpu_agent_api::agent::Empty> =
+            self.call(AGENT_SERVICE, "CloseStream", &request, Some(SHORT)).await;
         if let Err(error) = closed {
             log::debug!("closing {name}: {error}");
         }

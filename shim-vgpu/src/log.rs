@@ -106,7 +106,11 @@ mod tests {
 
     #[test]
     fn a_text_with_line_ends_stays_one_line() {
-        let record = Record::builder().level(log::Level::Warn).args(format_args!("a\nlevel=\"x\"\u{7}")).build();
-        assert_eq!(line(UNIX_EPOCH, &record, ""), "time=\"1970-01-01T00:00:00Z\" level=warn msg=\"a\\nlevel=\\\"x\\\"\\u0007\"\n");
+        let record =
+            Record::builder().level(log::Level::Warn).args(format_args!("a\nlevel=\"x\"\u{7}")).build();
+        assert_eq!(
+            line(UNIX_EPOCH, &record, ""),
+            "time=\"1970-01-01T00:00:00Z\" level=warn msg=\"a\\nlevel=\\\"x\\\"\\u0007\"\n"
+        );
     }
 }

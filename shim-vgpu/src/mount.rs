@@ -40,7 +40,8 @@ struct Options {
 }
 
 fn options(list: &[String]) -> Options {
-    let mut found = Options { bind: false, recursive: false, flags: MountFlags::empty(), data: String::new() };
+    let mut found =
+        Options { bind: false, recursive: false, flags: MountFlags::empty(), data: String::new() };
     for option in list {
         match option.as_str() {
             "bind" => found.bind = true,
@@ -74,9 +75,15 @@ pub fn rootfs(mounts: &[Mount], target: &Path) -> Result<()> {
             continue;
         }
         let data = CString::new(asked.data).or_fail(Code::SpecInvalid, what)?;
-        rustix::mount::mount(mount.source.as_str(), target, mount.type_.as_str(), asked.flags, data.as_c_str())
-            .map_err(io::Error::from)
-            .or_fail(Code::HostFailure, what)?;
+        rustix::mount::mount(
+            mount.source.as_str(),
+            target,
+            mount.type_.as_str(),
+            asked.flags,
+            data.as_c_str(),
+        )
+        .map_err(io::Error::from)
+        .or_fail(Code::HostFailure, what)?;
     }
     Ok(())
 }
@@ -168,7 +175,10 @@ pub fn take_away(dir: &Path) -> Result<()> {
         let mut gone = 0;
         for point in points.iter().rev() {
             // Detached: a dying guest's backend may still hold a file below.
-            match rustix::mount::unmount(point.as_os_str().as_bytes(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            match rustix::mount::unmount(
+                point.as_os_str().as_bytes(),
+                UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
+            ) {
                 Ok(()) => gone += 1,
                 // Propagation took it already.
                 Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
@@ -194,7 +204,8 @@ mod tests {
 
     #[test]
     fn options_are_told_apart_from_the_file_systems_own() {
-        let overlay = options(&strings(&["index=off", "nodev", "workdir=/w", "upperdir=/u", "lowerdir=/a:/b"]));
+        let overlay =
+            options(&strings(&["index=off", "nodev", "workdir=/w", "upperdir=/u", "lowerdir=/a:/b"]));
         assert_eq!(overlay.flags, MountFlags::NODEV);
         assert_eq!(overlay.data, "index=off,workdir=/w,upperdir=/u,lowerdir=/a:/b");
         let native = options(&strings(&["rbind", "ro", "rw"]));

@@ -17,7 +17,10 @@ pub fn check_id(what: &str, id: &str) -> Result<()> {
     if letters && first && id.len() <= ID_BYTES_MAX {
         return Ok(());
     }
-    Err(Error::new(Code::SpecInvalid, format!("the {what} {id:?} is not 1 to {ID_BYTES_MAX} letters, digits, dots, dashes and underscores")))
+    Err(Error::new(
+        Code::SpecInvalid,
+        format!("the {what} {id:?} is not 1 to {ID_BYTES_MAX} letters, digits, dots, dashes and underscores"),
+    ))
 }
 
 /// The folder of a sandbox below `/run/vgpu/{sandboxes,shared}`. `+` is in neither alphabet, so two sandboxes never share one.

@@ -101,7 +101,8 @@ impl Store {
     /// [`Code::HostFailure`].
     pub fn point_from(&self, bundle: &Path) -> Result<()> {
         let what = || format!("cannot write into {}", bundle.display());
-        fs::create_dir_all(&self.0).or_fail(Code::HostFailure, || format!("cannot make {}", self.0.display()))?;
+        fs::create_dir_all(&self.0)
+            .or_fail(Code::HostFailure, || format!("cannot make {}", self.0.display()))?;
         replace(&bundle.join(POINTER), self.0.as_os_str().as_encoded_bytes()).or_fail(Code::HostFailure, what)
     }
 

@@ -66,13 +66,15 @@ pub fn with_argument(word: &str) -> Option<Process> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     #[test]
     fn a_process_is_found_by_an_argument_and_killed_once() {
         let word = format!("vgpu-test-{}", std::process::id());
-        let mut child = Command::new("sh").args(["-c", "sleep 60; :", &word]).spawn().unwrap();
-        let found = with_argument(&word).unwrap();
+        let mut child =
+            Command::new("sh").args(["-c", "read line", &word]).stdin(Stdio::piped()).spawn().unwrap();
+        // Its arguments appear a moment after exec.
+        let found = (0..1000).find_map(|_| with_argument(&word)).unwrap();
         assert_eq!(found.pid, i32::try_from(child.id()).unwrap());
         found.kill().unwrap();
         child.wait().unwrap();

@@ -72,7 +72,10 @@ mod tests {
     fn the_address_is_the_hash_that_clients_compute() {
         // printf %s /run/containerd/containerd.sock/default/demo | sha256sum
         let address = Address::new(None, "/run/containerd/containerd.sock", "default", "demo");
-        assert_eq!(address.to_string(), "unix:///run/containerd/s/12117510a54ae87cb9f59e68c4b6897783ff70cec968b5b5967a0a0cd503057e");
+        assert_eq!(
+            address.to_string(),
+            "unix:///run/containerd/s/12117510a54ae87cb9f59e68c4b6897783ff70cec968b5b5967a0a0cd503057e"
+        );
     }
 
     #[test]

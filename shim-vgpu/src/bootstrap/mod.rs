@@ -62,7 +62,11 @@ fn read_stdin() -> Result<Vec<u8>> {
 /// An application container has no shim of its own.
 fn expect_living(address: &Address, sandbox: &str) -> Result<()> {
     UnixStream::connect(address.path()).map(drop).map_err(|error| {
-        Error::caused(Code::WrongState, format!("the shim of sandbox {sandbox} does not answer at {address}"), error)
+        Error::caused(
+            Code::WrongState,
+            format!("the shim of sandbox {sandbox} does not answer at {address}"),
+            error,
+        )
     })
 }
 

@@ -28,7 +28,8 @@ const OOM_SCORE_MAX: i32 = 1000;
 /// # Errors
 /// [`Code::HostFailure`] if the program can't be run.
 pub fn spawn(listener: UnixListener, args: &Args, asked: &Asked) -> Result<()> {
-    let program = std::env::current_exe().or_fail(Code::HostFailure, || "cannot find our own program".into())?;
+    let program =
+        std::env::current_exe().or_fail(Code::HostFailure, || "cannot find our own program".into())?;
     let mut command = Command::new(program);
     command
         .args(["-namespace", &args.namespace, "-id", &args.id, "-address", &asked.containerd])

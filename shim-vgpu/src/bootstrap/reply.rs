@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn old_containerds_read_a_plain_address() {
-        let options = Any { type_url: "runtimeoptions.v1.Options".into(), value: b"x".to_vec(), ..Any::default() };
+        let options =
+            Any { type_url: "runtimeoptions.v1.Options".into(), value: b"x".to_vec(), ..Any::default() };
         for input in [Vec::new(), options.write_to_bytes().unwrap(), b"\xff\xff".to_vec()] {
             assert!(reply(&input).starts_with(b"unix:///run/containerd/s/"), "{input:?}");
         }
@@ -108,7 +109,11 @@ mod tests {
 
     #[test]
     fn a_message_for_another_shim_is_no_message_for_us() {
-        let boot = BootstrapParams { instance_id: "b".into(), namespace: "k8s.io".into(), ..BootstrapParams::default() };
+        let boot = BootstrapParams {
+            instance_id: "b".into(),
+            namespace: "k8s.io".into(),
+            ..BootstrapParams::default()
+        };
         assert!(reply(&boot.write_to_bytes().unwrap()).starts_with(b"unix://"));
     }
 }

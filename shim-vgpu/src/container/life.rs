@@ -74,7 +74,6 @@ pub enum Event {
 
 /// What containerd's clients are told, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are those of containerd's events")]
 pub enum Notice {
     Start,
     ExecAdded(String),
@@ -263,13 +262,17 @@ impl Life {
     fn exec_added(&mut self, id: String, out: &mut Vec<Action>) {
         if let Some(exec) = self.execs.get_mut(&id).filter(|exec| !exec.known) {
             exec.known = true;
-            out.push(Action::Publish(Notice::ExecAdded(id)));
+            out.push(Action::Publish(Notice::ExecAdded(id.clone())));
+            if let Some(at) = self.guest_died {
+                self.exited(&Who::Exec(id), Exit::killed(at), out);
+            }
         }
     }
 
     fn exited(&mut self, who: &Who, exit: Exit, out: &mut Vec<Action>) {
         let execs_run = self.execs.values().any(|exec| exec.stage.is_active());
-        let Some(process) = self.process(who) else { return };
+        // An exec that the guest does not know yet has nobody who waits for it.
+        let Some(process) = self.process(who).filter(|process| process.known) else { return };
         match process.stage {
             Stage::Starting(starting) => process.stage = Stage::Starting(starting.exited(exit)),
             Stage::Stopped(_) => {}
@@ -318,7 +321,9 @@ impl Life {
         match self.known(who)?.stage {
             Stage::Stopped(_) => Err(Error::new(Code::NoSuchTask, "process already finished")),
             _ if init_ended => Err(Error::new(Code::NoSuchTask, "process already finished")),
-            Stage::Created(_) if *who != Who::Init => Err(wrong_state("cannot kill an exec that was not started")),
+            Stage::Created(_) if *who != Who::Init => {
+                Err(wrong_state("cannot kill an exec that was not started"))
+            }
             _ => Ok(()),
         }
     }

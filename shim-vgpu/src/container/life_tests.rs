@@ -16,8 +16,15 @@ fn exec(id: &str) -> Who {
 
 /// Plays events that must be accepted, and returns what clients are told.
 fn told(life: &mut Life, events: impl IntoIterator<Item = Event>) -> Vec<Notice> {
-    let actions = events.into_iter().flat_map(|event| life.on(event.clone()).unwrap_or_else(|e| panic!("{event:?}: {e}")));
-    actions.filter_map(|action| match action { Action::Publish(notice) => Some(notice), Action::Wake(..) => None }).collect()
+    let actions = events
+        .into_iter()
+        .flat_map(|event| life.on(event.clone()).unwrap_or_else(|e| panic!("{event:?}: {e}")));
+    actions
+        .filter_map(|action| match action {
+            Action::Publish(notice) => Some(notice),
+            Action::Wake(..) => None,
+        })
+        .collect()
 }
 
 fn running() -> Life {
@@ -71,7 +78,10 @@ fn a_dead_guest_ends_everything_once_with_137_and_init_last() {
 
 #[test]
 fn a_container_killed_before_its_start_is_told_and_one_deleted_before_it_ends_its_waiters() {
-    assert_eq!(told(&mut Life::default(), [Event::Exited(Who::Init, exit(137))]), [Notice::Exit(Who::Init, exit(137))]);
+    assert_eq!(
+        told(&mut Life::default(), [Event::Exited(Who::Init, exit(137))]),
+        [Notice::Exit(Who::Init, exit(137))]
+    );
     let mut life = Life::default();
     life.on(Event::DeleteAsked(Who::Init)).unwrap();
     let actions = life.on(Event::Deleted(Who::Init, T)).unwrap();
@@ -157,7 +167,10 @@ impl Watcher {
         for action in actions {
             match action {
                 Action::Publish(Notice::Start) => {
-                    assert!(!self.exited.contains(&Who::Init) && self.started.insert(Who::Init), "seed {seed}");
+                    assert!(
+                        !self.exited.contains(&Who::Init) && self.started.insert(Who::Init),
+                        "seed {seed}"
+                    );
                 }
                 Action::Publish(Notice::ExecAdded(id)) => {
                     // The id may have been used by an exec that was refused or deleted before.
@@ -165,13 +178,20 @@ impl Watcher {
                         set.remove(&Who::Exec(id.clone()));
                     }
                 }
-                Action::Publish(Notice::ExecStarted(id)) => assert!(self.started.insert(Who::Exec(id)), "seed {seed}"),
+                Action::Publish(Notice::ExecStarted(id)) => {
+                    assert!(self.started.insert(Who::Exec(id)), "seed {seed}")
+                }
                 Action::Publish(Notice::Exit(who, _)) => {
                     assert!(!self.exited.contains(&Who::Init), "seed {seed}: after init's exit {who:?}");
-                    assert!(who == Who::Init || self.started.contains(&who), "seed {seed}: {who:?} never started");
+                    assert!(
+                        who == Who::Init || self.started.contains(&who),
+                        "seed {seed}: {who:?} never started"
+                    );
                     assert!(self.exited.insert(who), "seed {seed}: a second exit");
                 }
-                Action::Wake(who, _) => assert!(self.woken.insert(who.clone()), "seed {seed}: {who:?} woken twice"),
+                Action::Wake(who, _) => {
+                    assert!(self.woken.insert(who.clone()), "seed {seed}: {who:?} woken twice")
+                }
                 Action::Publish(_) => {}
             }
         }
@@ -184,7 +204,15 @@ fn a_thousand_random_lives_keep_the_rules_with_a_death_at_any_step() {
         let (mut seed, mut life, mut watcher) = (Seed(number), Life::default(), Watcher::default());
         for _ in 0..seed.below(60) {
             let event = any_event(&mut seed);
-            let asked = matches!(event, Event::StartAsked(_) | Event::ExecAsked(_) | Event::PauseAsked | Event::ResumeAsked | Event::KillAsked(_) | Event::DeleteAsked(_));
+            let asked = matches!(
+                event,
+                Event::StartAsked(_)
+                    | Event::ExecAsked(_)
+                    | Event::PauseAsked
+                    | Event::ResumeAsked
+                    | Event::KillAsked(_)
+                    | Event::DeleteAsked(_)
+            );
             match life.on(event.clone()) {
                 Ok(actions) => watcher.see(number, actions),
                 Err(_) => assert!(asked, "seed {number}: news was refused: {event:?}"),

@@ -55,7 +55,6 @@ pub struct Stopped {
 
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each holds the type of its name")]
 pub enum Stage {
     Created(Created),
     Starting(Starting),

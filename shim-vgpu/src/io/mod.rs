@@ -17,11 +17,7 @@ use tokio::{
 };
 use vgpu_agent_api::stream::StreamName;
 
-use crate::{
-    error::Result,
-    guest::Guest,
-    link::AnyStream,
-};
+use crate::{error::Result, guest::Guest, link::AnyStream};
 use target::Target;
 
 /// Moved at once: as much as a pipe holds by default.
@@ -29,7 +25,6 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 /// Where a process's stdio goes, as containerd named it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are the Task API's")]
 pub struct Stdio {
     pub stdin: String,
     pub stdout: String,
@@ -123,7 +118,12 @@ async fn feed(reader: impl AsyncRead + Unpin, mut stream: AnyStream, name: Strea
 }
 
 /// From the guest to a fifo or a file, until the guest ends the stream.
-async fn drain(stream: AnyStream, mut writer: Box<dyn AsyncWrite + Send + Unpin>, name: StreamName, guest: Arc<Guest>) {
+async fn drain(
+    stream: AnyStream,
+    mut writer: Box<dyn AsyncWrite + Send + Unpin>,
+    name: StreamName,
+    guest: Arc<Guest>,
+) {
     let mut stream = BufReader::with_capacity(BUFFER_BYTES, stream);
     if let Err(error) = tokio::io::copy_buf(&mut stream, &mut writer).await {
         log::debug!("output {name}: {error}");

@@ -42,7 +42,9 @@ impl<'a> Target<'a> {
         match self {
             Target::None => Ok(None),
             Target::Fifo(path) => Ok(Some(path)),
-            Target::File(_) => Err(Error::new(Code::SpecInvalid, "stdin from file:// is not supported: use a fifo")),
+            Target::File(_) => {
+                Err(Error::new(Code::SpecInvalid, "stdin from file:// is not supported: use a fifo"))
+            }
         }
     }
 
@@ -55,11 +57,18 @@ impl<'a> Target<'a> {
             Target::None => Ok(None),
             Target::Fifo(path) => {
                 // Both ways: the read end of ours keeps the pipe whole while nobody else reads.
-                let fifo = pipe::OpenOptions::new().read_write(true).open_sender(path).or_fail(Code::HostFailure, cannot_open(path))?;
+                let fifo = pipe::OpenOptions::new()
+                    .read_write(true)
+                    .open_sender(path)
+                    .or_fail(Code::HostFailure, cannot_open(path))?;
                 Ok(Some(Box::new(fifo)))
             }
             Target::File(path) => {
-                let file = std::fs::OpenOptions::new().create(true).append(true).open(path).or_fail(Code::HostFailure, cannot_open(path))?;
+                let file = std::fs::OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+                    .or_fail(Code::HostFailure, cannot_open(path))?;
                 Ok(Some(Box::new(tokio::fs::File::from_std(file))))
             }
         }
@@ -71,7 +80,8 @@ impl<'a> Target<'a> {
 /// # Errors
 /// [`Code::HostFailure`].
 pub fn open_stdin(path: &Path) -> Result<(pipe::Receiver, pipe::Sender)> {
-    let reader = pipe::OpenOptions::new().open_receiver(path).or_fail(Code::HostFailure, cannot_open(path))?;
+    let reader =
+        pipe::OpenOptions::new().open_receiver(path).or_fail(Code::HostFailure, cannot_open(path))?;
     let hold = pipe::OpenOptions::new().open_sender(path).or_fail(Code::HostFailure, cannot_open(path))?;
     Ok((reader, hold))
 }

@@ -130,10 +130,14 @@ fn add_bind(wanted: &Bind, target: &Path) -> Result<()> {
     let what = || format!("the volume {source} cannot be mounted");
     let kind = fs::metadata(&wanted.source).or_fail(Code::SpecInvalid, what)?.file_type();
     if kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device() {
-        return Err(Error::new(Code::SpecRefused, format!("the volume {source} is a socket, pipe or device: these do not cross into a domain")));
+        return Err(Error::new(
+            Code::SpecRefused,
+            format!("the volume {source} is a socket, pipe or device: these do not cross into a domain"),
+        ));
     }
     let made = if kind.is_dir() { fs::create_dir(target) } else { fs::write(target, "") };
-    made.and_then(|()| mount::bind(&wanted.source, target, wanted.recursive, wanted.readonly)).or_fail(Code::HostFailure, what)
+    made.and_then(|()| mount::bind(&wanted.source, target, wanted.recursive, wanted.readonly))
+        .or_fail(Code::HostFailure, what)
 }
 
 /// Removes a folder of ours, but never through a mount: below one are a user's files.
@@ -162,7 +166,8 @@ mod tests {
         fs::write(&volume, "v").unwrap();
         let share = ShareDir::at(dir.path().join("share"));
         share.make().unwrap();
-        let bind = Bind { source: volume.clone(), target: "mounts/0".into(), recursive: false, readonly: true };
+        let bind =
+            Bind { source: volume.clone(), target: "mounts/0".into(), recursive: false, readonly: true };
         share.add("c", &image, &[bind], b"{}").unwrap();
         assert_eq!(fs::read(share.export().join("c/rootfs/hello")).unwrap(), b"x");
         assert_eq!(fs::read(share.export().join("c/mounts/0")).unwrap(), b"v");

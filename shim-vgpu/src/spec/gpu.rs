@@ -44,7 +44,10 @@ impl Spec {
                 MEMORY_MIB => mib = Some(number()?),
                 SHARE => share = Some(number()?),
                 other => {
-                    return Err(bad(other, &format!("is not known; there are {GPU}, {MEMORY_MIB} and {SHARE}")));
+                    return Err(bad(
+                        other,
+                        &format!("is not known; there are {GPU}, {MEMORY_MIB} and {SHARE}"),
+                    ));
                 }
             }
         }
@@ -79,7 +82,8 @@ mod tests {
 
     #[test]
     fn a_gpu_is_granted_with_its_limits() {
-        let granted = ask(json!({"vgpu.dev/gpu": "1", "vgpu.dev/memory-mib": "512", "vgpu.dev/share": "250"}));
+        let granted =
+            ask(json!({"vgpu.dev/gpu": "1", "vgpu.dev/memory-mib": "512", "vgpu.dev/share": "250"}));
         assert_eq!(granted.unwrap(), Some(GpuRequest { bytes: Some(512 << 20), share: Some(250) }));
         assert_eq!(ask(json!({})).unwrap(), None);
         assert_eq!(ask(json!({"vgpu.dev/gpu": "0"})).unwrap(), None);

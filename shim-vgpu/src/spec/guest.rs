@@ -66,7 +66,9 @@ impl Spec {
                 namespace.remove("path");
             });
         }
-        for (place, name) in [("/process", "apparmorProfile"), ("/process", "selinuxLabel"), ("/linux", "mountLabel")] {
+        for (place, name) in
+            [("/process", "apparmorProfile"), ("/process", "selinuxLabel"), ("/linux", "mountLabel")]
+        {
             if let Some(object) = config.pointer_mut(place).and_then(Value::as_object_mut) {
                 object.remove(name);
             }
@@ -114,7 +116,9 @@ mod tests {
 
     #[test]
     fn a_volume_is_bound_from_the_share() {
-        let guest = with_mount(json!({"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind", "ro"]}));
+        let guest = with_mount(
+            json!({"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind", "ro"]}),
+        );
         assert_eq!(
             guest.binds,
             [Bind { source: "/srv/data".into(), target: "mounts/0".into(), recursive: true, readonly: true }]
@@ -125,7 +129,9 @@ mod tests {
 
     #[test]
     fn shared_memory_of_the_host_becomes_the_guests_own() {
-        let guest = with_mount(json!({"destination": "/dev/shm", "type": "bind", "source": "/run/x/shm", "options": ["rbind"]}));
+        let guest = with_mount(
+            json!({"destination": "/dev/shm", "type": "bind", "source": "/run/x/shm", "options": ["rbind"]}),
+        );
         assert_eq!((guest.binds.len(), &guest.config["mounts"][2]["type"]), (0, &json!("tmpfs")));
     }
 
@@ -140,13 +146,17 @@ mod tests {
         assert_eq!(granted["annotations"], json!({"other": "x", "vgpu.dev/gpu": "1"}));
         let refused = spec.for_guest("c", Path::new("/b"), false).config;
         assert_eq!(refused["annotations"], json!({"other": "x"}));
-        assert_eq!(refused["linux"]["namespaces"], json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}]));
+        assert_eq!(
+            refused["linux"]["namespaces"],
+            json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}])
+        );
         assert_eq!(refused["process"].get("selinuxLabel"), None);
     }
 
     #[test]
     fn a_relative_root_is_the_bundles_and_an_absolute_one_stays() {
-        let root = |path: &str| spec(|s| s["root"]["path"] = path.into()).for_guest("c", Path::new("/b"), false);
+        let root =
+            |path: &str| spec(|s| s["root"]["path"] = path.into()).for_guest("c", Path::new("/b"), false);
         assert_eq!(root("rootfs").root, Path::new("/b/rootfs"));
         assert_eq!(root("/srv/image").root, Path::new("/srv/image"));
         assert_eq!(root("/srv/image").config["root"]["path"], "rootfs");

@@ -168,7 +168,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_container_of_a_pod_names_its_sandbox() {
-        let with = |id: &str| spec(|s| s["annotations"] = json!({CONTAINER_TYPE: "container", SANDBOX_ID: id})).role();
+        let with = |id: &str| {
+            spec(|s| s["annotations"] = json!({CONTAINER_TYPE: "container", SANDBOX_ID: id})).role()
+        };
         assert_eq!(with("pod1").unwrap(), Role::Container { sandbox: "pod1".into() });
         assert!(with("../etc").is_err());
         assert!(with("").is_err());

@@ -14,12 +14,20 @@ use crate::error::{Error, Result};
 const OWN: [&str; 3] = ["network", "pid", "ipc"];
 /// Device nodes that every container has; guest-init makes them in the guest.
 const DEVICES: [&str; 8] = [
-    "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/console", "/dev/ptmx",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/console",
+    "/dev/ptmx",
 ];
 /// Mount options that tie a container's mounts to the host's.
 const PROPAGATION: [&str; 4] = ["shared", "rshared", "slave", "rslave"];
 /// AppArmor profiles that runtimes add unasked: they guard the host, which the domain's border does here.
-const DEFAULT_PROFILES: [&str; 5] = ["cri-containerd.apparmor.d", "nerdctl-default", "docker-default", "unconfined", ""];
+const DEFAULT_PROFILES: [&str; 5] =
+    ["cri-containerd.apparmor.d", "nerdctl-default", "docker-default", "unconfined", ""];
 
 impl Spec {
     /// Refuses what the pod can't have.
@@ -32,15 +40,23 @@ impl Spec {
         for device in self.list("/linux/devices") {
             let path = field(device, "path");
             if !DEVICES.contains(&path) {
-                return refused("linux.devices", &format!("the host's device {path}: a pod in a domain has no devices of the host"));
+                return refused(
+                    "linux.devices",
+                    &format!("the host's device {path}: a pod in a domain has no devices of the host"),
+                );
             }
         }
         let profile = self.text("/process/apparmorProfile");
         if !DEFAULT_PROFILES.contains(&profile) {
-            return refused("process.apparmorProfile", &format!("the host's profile {profile:?}: the guest doesn't have it"));
+            return refused(
+                "process.apparmorProfile",
+                &format!("the host's profile {profile:?}: the guest doesn't have it"),
+            );
         }
         let hooks = self.0.get("hooks").and_then(Value::as_object);
-        if let Some((kind, _)) = hooks.into_iter().flatten().find(|(_, list)| list.as_array().is_some_and(|l| !l.is_empty())) {
+        if let Some((kind, _)) =
+            hooks.into_iter().flatten().find(|(_, list)| list.as_array().is_some_and(|l| !l.is_empty()))
+        {
             return refused("hooks", &format!("a {kind} hook: no program of a container is run on the host"));
         }
         Ok(())
@@ -58,7 +74,10 @@ impl Spec {
         }
         let mapped = !self.list("/linux/uidMappings").is_empty();
         if mapped || namespaces.iter().any(|n| field(n, "type") == "user") {
-            return refused("linux.uidMappings", "a user namespace with ids of the host: the domain has its own ids");
+            return refused(
+                "linux.uidMappings",
+                "a user namespace with ids of the host: the domain has its own ids",
+            );
         }
         Ok(())
     }
@@ -69,7 +88,10 @@ impl Spec {
             let tied = options.iter().filter_map(Value::as_str).find(|o| PROPAGATION.contains(o));
             if let (true, Some(option)) = (super::guest::is_bind(mount), tied) {
                 let place = field(mount, "destination");
-                return refused(&format!("mounts[{number}].options"), &format!("mounts of the host to appear at {place} later ({option})"));
+                return refused(
+                    &format!("mounts[{number}].options"),
+                    &format!("mounts of the host to appear at {place} later ({option})"),
+                );
             }
         }
         if ["shared", "rshared"].contains(&self.text("/linux/rootfsPropagation")) {
@@ -79,7 +101,8 @@ impl Spec {
     }
 }
 
-/// A path to a namespace that is ours is the pod's own: clients make it from the pid that we report (shim.md 5.4).
+/// The shim runs in the host's namespaces. But a path by its own pid is the pod's: clients make it from the pid that we report
+/// (shim.md 5.4).
 fn is_the_hosts(kind: &str, path: &str) -> bool {
     let name = match kind {
         "network" => "net",
@@ -89,7 +112,7 @@ fn is_the_hosts(kind: &str, path: &str) -> bool {
         return false;
     }
     let inode = |path: &str| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    inode(path).is_some_and(|found| Some(found) == inode(&format!("/proc/1/ns/{name}")))
+    inode(path).is_some_and(|found| Some(found) == inode(&format!("/proc/self/ns/{name}")))
 }
 
 fn refused(field: &str, what: &str) -> Result<()> {
@@ -113,7 +136,9 @@ mod tests {
     #[test]
     fn what_ctr_run_writes_is_accepted() {
         spec(|_| ()).refuse_host_things().unwrap();
-        spec(|s| s["process"]["apparmorProfile"] = "cri-containerd.apparmor.d".into()).refuse_host_things().unwrap();
+        spec(|s| s["process"]["apparmorProfile"] = "cri-containerd.apparmor.d".into())
+            .refuse_host_things()
+            .unwrap();
         spec(|s| s["hooks"] = json!({"prestart": []})).refuse_host_things().unwrap();
     }
 
@@ -125,15 +150,20 @@ mod tests {
                 "linux.namespaces",
             );
         }
-        check(|s| s["linux"]["namespaces"][4]["path"] = "/proc/1/ns/net".into(), "linux.namespaces");
-        check(|s| s["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"})), "linux.uidMappings");
+        check(|s| s["linux"]["namespaces"][4]["path"] = "/proc/self/ns/net".into(), "linux.namespaces");
+        check(
+            |s| s["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"})),
+            "linux.uidMappings",
+        );
     }
 
     #[test]
     fn the_pods_own_namespaces_by_path_are_accepted() {
         let own = format!("/proc/{}/ns/net", std::process::id());
         spec(|s| s["linux"]["namespaces"][4]["path"] = own.into()).refuse_host_things().unwrap();
-        spec(|s| s["linux"]["namespaces"][4]["path"] = "/run/netns/cni-1".into()).refuse_host_things().unwrap();
+        spec(|s| s["linux"]["namespaces"][4]["path"] = "/run/netns/cni-1".into())
+            .refuse_host_things()
+            .unwrap();
     }
 
     #[test]
@@ -142,7 +172,9 @@ mod tests {
         check(|s| s["hooks"] = json!({"createRuntime": [{"path": "/x"}]}), "hooks");
         check(|s| s["process"]["apparmorProfile"] = "mine".into(), "process.apparmorProfile");
         check(
-            |s| s["mounts"].as_array_mut().unwrap().push(json!({"destination": "/d", "type": "bind", "source": "/", "options": ["rbind", "rslave"]})),
+            |s| {
+                s["mounts"].as_array_mut().unwrap().push(json!({"destination": "/d", "type": "bind", "source": "/", "options": ["rbind", "rslave"]}))
+            },
             "mounts[2].options",
         );
         check(|s| s["linux"]["rootfsPropagation"] = "rshared".into(), "linux.rootfsPropagation");

@@ -30,7 +30,8 @@ impl Spec {
     /// # Errors
     /// [`Code::MemoryTooSmall`] if the limits leave too little for the guest kernel.
     pub fn domain_size(&self, guest: &Guest) -> Result<DomainSize> {
-        let limit_bytes = self.number(SANDBOX_MEMORY).or_else(|| self.positive("/linux/resources/memory/limit"));
+        let limit_bytes =
+            self.number(SANDBOX_MEMORY).or_else(|| self.positive("/linux/resources/memory/limit"));
         let memory_mib = match limit_bytes {
             None => guest.memory_mib,
             Some(bytes) => bytes.div_ceil(MIB).saturating_add(guest.memory_overhead_mib),
@@ -51,7 +52,8 @@ impl Spec {
     /// The CPU limit, rounded up to whole CPUs.
     fn vcpus(&self) -> Option<u32> {
         let pod = self.number(SANDBOX_CPU_QUOTA).zip(self.number(SANDBOX_CPU_PERIOD));
-        let own = || self.positive("/linux/resources/cpu/quota").zip(self.positive("/linux/resources/cpu/period"));
+        let own =
+            || self.positive("/linux/resources/cpu/quota").zip(self.positive("/linux/resources/cpu/period"));
         let (quota, period) = pod.or_else(own)?;
         u32::try_from(quota.div_ceil(period).clamp(1, VCPUS_MAX)).ok()
     }
@@ -85,9 +87,15 @@ mod tests {
             s["linux"]["resources"] = json!({"memory": {"limit": 4_294_967_296_u64}});
         });
         assert_eq!(pod.unwrap(), DomainSize { memory_mib: 512 + 64, vcpus: 2 });
-        let own = size(|s| s["linux"]["resources"] = json!({"memory": {"limit": 1 << 28}, "cpu": {"quota": 50_000, "period": 100_000}}));
+        let own = size(|s| {
+            s["linux"]["resources"] =
+                json!({"memory": {"limit": 1 << 28}, "cpu": {"quota": 50_000, "period": 100_000}})
+        });
         assert_eq!(own.unwrap(), DomainSize { memory_mib: 256 + 64, vcpus: 1 });
-        let none = size(|s| s["annotations"] = json!({SANDBOX_MEMORY: "0", SANDBOX_CPU_QUOTA: "-1", SANDBOX_CPU_PERIOD: "100000"}));
+        let none = size(|s| {
+            s["annotations"] =
+                json!({SANDBOX_MEMORY: "0", SANDBOX_CPU_QUOTA: "-1", SANDBOX_CPU_PERIOD: "100000"})
+        });
         assert_eq!(none.unwrap(), DomainSize { memory_mib: 2048, vcpus: 4 });
     }
 

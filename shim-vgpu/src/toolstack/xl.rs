@@ -26,9 +26,13 @@ pub struct Xl;
 
 impl Toolstack for Xl {
     fn check(&self) -> Result<()> {
-        let capabilities = fs::read_to_string(CAPABILITIES).or_fail(Code::NoXen, || format!("cannot read {CAPABILITIES}"))?;
+        let capabilities = fs::read_to_string(CAPABILITIES)
+            .or_fail(Code::NoXen, || format!("cannot read {CAPABILITIES}"))?;
         if !capabilities.contains("control_d") {
-            return Err(Error::new(Code::NoXen, format!("{CAPABILITIES} does not say control_d: this is no control domain")));
+            return Err(Error::new(
+                Code::NoXen,
+                format!("{CAPABILITIES} does not say control_d: this is no control domain"),
+            ));
         }
         Ok(())
     }
@@ -39,12 +43,18 @@ impl Toolstack for Xl {
         let mut create = xl();
         create.args(["create", "-p", "-e", "-q"]).arg(&domain.file);
         done(&mut create, Code::DomainCreate, &format!("cannot create the domain {}", domain.name))?;
-        self.find(domain.uuid)?
-            .ok_or_else(|| Error::new(Code::DomainCreate, format!("the domain {} ended while it was created", domain.name)))
+        self.find(domain.uuid)?.ok_or_else(|| {
+            Error::new(Code::DomainCreate, format!("the domain {} ended while it was created", domain.name))
+        })
     }
 
     fn unpause(&self, domid: u16) -> Result<()> {
-        done(xl().arg("unpause").arg(domid.to_string()), Code::DomainCreate, &format!("cannot unpause domain {domid}")).map(drop)
+        done(
+            xl().arg("unpause").arg(domid.to_string()),
+            Code::DomainCreate,
+            &format!("cannot unpause domain {domid}"),
+        )
+        .map(drop)
     }
 
     fn find(&self, uuid: Uuid) -> Result<Option<u16>> {
@@ -88,7 +98,9 @@ fn done(command: &mut Command, code: Code, what: &str) -> Result<Output> {
     }
     let said = said(&output);
     // libxl's words for an allocation that failed. Source: libxl `libxl_mem.c`, xl `xl_vmcontrol.c` (freemem).
-    let memory = ["failed to free memory", "out of memory", "Cannot allocate memory"].iter().any(|text| said.contains(text));
+    let memory = ["failed to free memory", "out of memory", "Cannot allocate memory"]
+        .iter()
+        .any(|text| said.contains(text));
     Err(Error::new(if memory { Code::HostResource } else { code }, format!("{what}: {said}")))
 }
 
@@ -122,7 +134,13 @@ fn config_text(domain: &DomainConfig) -> String {
     let mut line = |key: &str, value: String| text.push_str(&format!("{key} = {value}\n"));
     line("name", quoted(&domain.name));
     line("uuid", quoted(&domain.uuid.to_string()));
-    line("type", quoted(match domain.kind { GuestKind::Pvh => "pvh", GuestKind::Pv => "pv" }));
+    line(
+        "type",
+        quoted(match domain.kind {
+            GuestKind::Pvh => "pvh",
+            GuestKind::Pv => "pv",
+        }),
+    );
     line("kernel", quoted(&domain.kernel.to_string_lossy()));
     line("ramdisk", quoted(&domain.ramdisk.to_string_lossy()));
     line("cmdline", quoted(&domain.command_line));
@@ -161,8 +179,17 @@ mod tests {
 
     #[test]
     fn a_guest_that_powered_off_does_not_run() {
-        let with = |state: &str| format!("Name   ID   Mem VCPUs\tState\tTime(s)\nvgpu-a  12   256     1     {state}       3.1\n");
-        for (state, runs) in [("-b----", true), ("r-----", true), ("--p---", true), ("---s--", false), ("----c-", false), ("--p--d", false)] {
+        let with = |state: &str| {
+            format!("Name   ID   Mem VCPUs\tState\tTime(s)\nvgpu-a  12   256     1     {state}       3.1\n")
+        };
+        for (state, runs) in [
+            ("-b----", true),
+            ("r-----", true),
+            ("--p---", true),
+            ("---s--", false),
+            ("----c-", false),
+            ("--p--d", false),
+        ] {
             assert_eq!(state_runs(&with(state)), runs, "{state}");
         }
         assert!(!state_runs(""));
