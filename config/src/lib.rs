@@ -1,1 +1,396 @@
-//! The one parser of /etc/vgpu/config.toml.
+//! The one parser of `/etc/vgpu/config.toml`, for the shim, gpu-proxy and vgpuctl. The guest never reads it.
+//!
+//! Start at [`Config::load`]. The file that a node gets is `config/config.toml`: every key with its default and a comment; a test
+//! holds it against [`Config::default`]. Unknown keys are refused, with the nearest known one: a misspelt limit must not be no limit.
+#![forbid(unsafe_code)]
+
+mod nearest;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use vgpu_codes::Code;
+
+/// Where the file is unless containerd's `ConfigPath` or `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/vgpu/config.toml";
+
+/// Why a configuration cannot be used. Its code is [`Code::ConfigInvalid`].
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read. A missing file at the default path is no error: the defaults hold.
+    #[error("cannot read {}: give the right path or install the file", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not TOML, or a value of the wrong type. The text has the line.
+    #[error("{}: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What the TOML parser said, with line and column.
+        message: String,
+    },
+    /// A key that does not exist.
+    #[error("{}: unknown key `{key}`{}", path.display(), nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key, with its table: `guest.memory_mb`.
+        key: String,
+        /// The nearest key that exists, if one is near.
+        nearest: Option<String>,
+    },
+    /// A value outside of what it may be.
+    #[error("{}: {key} = {value}: {rule}", path.display())]
+    Range {
+        /// The file.
+        path: PathBuf,
+        /// The key, with its table.
+        key: &'static str,
+        /// The value that stands there.
+        value: String,
+        /// What it must be.
+        rule: &'static str,
+    },
+}
+
+impl ConfigError {
+    /// The stable code of every configuration error.
+    pub fn code(&self) -> Code {
+        Code::ConfigInvalid
+    }
+}
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The version of this format: 1.
+    pub version: u32,
+    /// The domain of a pod.
+    pub guest: Guest,
+    /// The shim.
+    pub shim: Shim,
+    /// gpu-proxy.
+    pub proxy: Proxy,
+}
+
+/// What a pod's domain is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Guest {
+    /// The kernel, an uncompressed ELF file.
+    pub kernel: PathBuf,
+    /// The initramfs, with guest-init and libvgpu.
+    pub initramfs: PathBuf,
+    /// How the domain runs.
+    pub kind: GuestKind,
+    /// Memory of a domain in MiB, where the pod's annotations don't say.
+    pub memory_mib: u64,
+    /// Least memory of a domain in MiB; less is refused.
+    pub memory_min_mib: u64,
+    /// What the guest kernel and guest-init need, in MiB: added to the containers' limits.
+    pub memory_overhead_mib: u64,
+    /// Virtual CPUs, where the pod's annotations don't say.
+    pub vcpus: u32,
+    /// Physical CPUs for the domains in xl's notation; empty: any.
+    pub cpus: String,
+    /// Added to the kernel's command line.
+    pub command_line: String,
+    /// Grant frames of a domain: 512 grants, 2 MiB of shared pages, each.
+    pub grant_frames_max: u32,
+}
+
+/// How a domain runs. Source: Xen, `xl.cfg`, `type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestKind {
+    /// Hardware page tables, no device model. The rule.
+    Pvh,
+    /// Needs no virtualisation hardware.
+    Pv,
+}
+
+/// The shim's own settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shim {
+    /// Where the share of each sandbox is put together.
+    pub shared_dir: PathBuf,
+    /// What cleaning up needs, one folder a sandbox.
+    pub state_dir: PathBuf,
+    /// The program that serves the 9p share.
+    pub share_backend: PathBuf,
+    /// Seconds from the creation of the domain to guest-init's hello.
+    pub boot_timeout_s: u64,
+    /// Seconds for the guest to answer a SIGKILL, before its domain is destroyed.
+    pub kill_timeout_s: u64,
+}
+
+/// gpu-proxy's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Proxy {
+    /// The socket on which shims and vgpuctl speak to it.
+    pub socket: PathBuf,
+    /// The id of the domain that gpu-proxy runs in: the driver domain.
+    pub domain: u16,
+    /// The device: auto, cuda, soft or null. auto is cuda where NVIDIA's driver is, else soft.
+    pub device: DeviceKind,
+    /// Memory of the soft device in MiB.
+    pub soft_memory_mib: u64,
+    /// The worker programs, one a wire hash.
+    pub workers_dir: PathBuf,
+    /// The first of the user ids that workers run under, one a zone.
+    pub worker_uid_first: u32,
+    /// How many user ids there are: the most zones at once.
+    pub worker_uid_count: u32,
+    /// CUDA processes at once in a zone.
+    pub workers_per_zone_max: u32,
+    /// Pages of a guest that are mapped at once, in MiB, for a zone.
+    pub mapped_per_zone_max_mib: u64,
+    /// Host memory of a worker in MiB, beside what the soft device counts as GPU memory.
+    pub worker_memory_max_mib: u64,
+}
+
+/// Which device gpu-proxy drives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// `cuda` where NVIDIA's driver is, else `soft`.
+    Auto,
+    /// NVIDIA's driver.
+    Cuda,
+    /// PTX on the CPU.
+    Soft,
+    /// Accepts everything, computes nothing. For tracing and load.
+    Null,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { version: 1, guest: Guest::default(), shim: Shim::default(), proxy: Proxy::default() }
+    }
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Guest {
+            kernel: "/usr/lib/vgpu/vmlinux".into(),
+            initramfs: "/usr/lib/vgpu/initramfs.cpio".into(),
+            kind: GuestKind::Pvh,
+            memory_mib: 2048,
+            memory_min_mib: 96,
+            memory_overhead_mib: 64,
+            vcpus: 4,
+            cpus: String::new(),
+            command_line: String::new(),
+            grant_frames_max: 256,
+        }
+    }
+}
+
+impl Default for Shim {
+    fn default() -> Self {
+        Shim {
+            shared_dir: "/run/vgpu/shared".into(),
+            state_dir: "/run/vgpu/sandboxes".into(),
+            share_backend: "/usr/libexec/xen-qemu-system-i386".into(),
+            boot_timeout_s: 60,
+            kill_timeout_s: 5,
+        }
+    }
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Proxy {
+            socket: "/run/vgpu/gpu-proxy.sock".into(),
+            domain: 0,
+            device: DeviceKind::Auto,
+            soft_memory_mib: 1024,
+            workers_dir: "/usr/lib/vgpu/workers".into(),
+            worker_uid_first: 790_000,
+            worker_uid_count: 1000,
+            workers_per_zone_max: 64,
+            mapped_per_zone_max_mib: 512,
+            worker_memory_max_mib: 4096,
+        }
+    }
+}
+
+impl Config {
+    /// Reads `path`, or [`DEFAULT_PATH`] for `None`, where a missing file means the defaults.
+    ///
+    /// # Errors
+    /// Every [`ConfigError`]: the file can't be read or parsed, has an unknown key, or a value out of range.
+    pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
+        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        match fs::read_to_string(file) {
+            Ok(text) => Config::parse(&text, file),
+            Err(missing) if path.is_none() && missing.kind() == io::ErrorKind::NotFound => {
+                Ok(Config::default())
+            }
+            Err(source) => Err(ConfigError::Read { path: file.into(), source }),
+        }
+    }
+
+    /// Parses `text`; `path` is for the messages.
+    ///
+    /// # Errors
+    /// As [`Config::load`], but for reading.
+    pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        let parse_error =
+            |error: toml::de::Error| ConfigError::Parse { path: path.into(), message: error.to_string() };
+        let table: toml::Table = toml::from_str(text).map_err(parse_error)?;
+        if let Some((key, nearest)) = nearest::unknown_key(&table) {
+            return Err(ConfigError::UnknownKey { path: path.into(), key, nearest });
+        }
+        let config: Config = toml::from_str(text).map_err(parse_error)?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let rule = |holds: bool, key: &'static str, value: String, rule: &'static str| {
+            if holds { Ok(()) } else { Err(ConfigError::Range { path: path.into(), key, value, rule }) }
+        };
+        let (guest, shim, proxy) = (&self.guest, &self.shim, &self.proxy);
+        rule(self.version == 1, "version", self.version.to_string(), "must be 1, the only version there is")?;
+        rule(
+            guest.memory_min_mib >= 64,
+            "guest.memory_min_mib",
+            guest.memory_min_mib.to_string(),
+            "must be 64 or more: no guest starts with less",
+        )?;
+        rule(
+            guest.memory_mib >= guest.memory_min_mib,
+            "guest.memory_mib",
+            guest.memory_mib.to_string(),
+            "must not be below guest.memory_min_mib",
+        )?;
+        rule((1..=64).contains(&guest.vcpus), "guest.vcpus", guest.vcpus.to_string(), "must be 1 to 64")?;
+        rule(
+            (64..=4096).contains(&guest.grant_frames_max),
+            "guest.grant_frames_max",
+            guest.grant_frames_max.to_string(),
+            "must be 64 to 4096",
+        )?;
+        rule(
+            (1..=3600).contains(&shim.boot_timeout_s),
+            "shim.boot_timeout_s",
+            shim.boot_timeout_s.to_string(),
+            "must be 1 to 3600",
+        )?;
+        rule(
+            (1..=60).contains(&shim.kill_timeout_s),
+            "shim.kill_timeout_s",
+            shim.kill_timeout_s.to_string(),
+            "must be 1 to 60",
+        )?;
+        rule(
+            proxy.domain < 0x7ff0,
+            "proxy.domain",
+            proxy.domain.to_string(),
+            "must be the id of a domain, below 32752",
+        )?;
+        rule(
+            proxy.worker_uid_first >= 1000,
+            "proxy.worker_uid_first",
+            proxy.worker_uid_first.to_string(),
+            "must be 1000 or more, outside of the system's users",
+        )?;
+        rule(
+            proxy.worker_uid_count >= 1,
+            "proxy.worker_uid_count",
+            proxy.worker_uid_count.to_string(),
+            "must be 1 or more",
+        )?;
+        rule(
+            proxy.workers_per_zone_max >= 1,
+            "proxy.workers_per_zone_max",
+            proxy.workers_per_zone_max.to_string(),
+            "must be 1 or more",
+        )?;
+        rule(
+            proxy.soft_memory_mib >= 1,
+            "proxy.soft_memory_mib",
+            proxy.soft_memory_mib.to_string(),
+            "must be 1 or more",
+        )?;
+        rule(
+            proxy.mapped_per_zone_max_mib >= 64,
+            "proxy.mapped_per_zone_max_mib",
+            proxy.mapped_per_zone_max_mib.to_string(),
+            "must be 64 or more: one channel's region may have 64 MiB",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("t.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_shipped_file_states_the_defaults() {
+        let shipped = include_str!("../config.toml");
+        assert_eq!(check(shipped), Ok(Config::default()));
+        // Every key is there, commented or not: a new key without its comment fails here.
+        let known = toml::to_string(&Config::default()).unwrap();
+        for key in known.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key) {
+            assert!(
+                shipped.lines().any(|line| line.starts_with(&format!("{key} = "))),
+                "{key} is not in config.toml"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_one() {
+        assert_eq!(
+            check("[guest]\nmemory_mb = 1"),
+            Err("t.toml: unknown key `guest.memory_mb`; did you mean `guest.memory_mib`?".into())
+        );
+        assert_eq!(
+            check("[gest]\nvcpus = 1"),
+            Err("t.toml: unknown key `gest`; did you mean `guest`?".into())
+        );
+        assert_eq!(check("zzzzzzzzzzzz = 1"), Err("t.toml: unknown key `zzzzzzzzzzzz`".into()));
+    }
+
+    #[test]
+    fn a_value_out_of_range_says_the_rule() {
+        assert_eq!(
+            check("version = 2"),
+            Err("t.toml: version = 2: must be 1, the only version there is".into())
+        );
+        assert_eq!(
+            check("[guest]\nmemory_mib = 80"),
+            Err("t.toml: guest.memory_mib = 80: must not be below guest.memory_min_mib".into())
+        );
+    }
+
+    #[test]
+    fn a_wrong_type_says_the_line() {
+        let message = check("[guest]\nvcpus = \"four\"").unwrap_err();
+        assert!(message.contains("line 2"), "{message}");
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error_only_where_it_was_named() {
+        assert!(matches!(
+            Config::load(Some(Path::new("/nonexistent/vgpu.toml"))),
+            Err(ConfigError::Read { .. })
+        ));
+    }
+}
