@@ -10,6 +10,7 @@ mod bench;
 mod cache;
 mod clean;
 mod cpio;
+mod cuda_programs;
 mod demo;
 mod deny;
 mod dist;
