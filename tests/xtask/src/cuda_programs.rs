@@ -8,8 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::args::Args;
 use crate::cache::{self, Inputs, sorted_entries};
 use crate::error::{Context, Result};
+use crate::host::{self, Needs};
 use crate::paths;
 use crate::progress::{Log, Steps};
 use crate::wheels;
@@ -28,6 +30,15 @@ const CUDART_12: &[&str] = &["nvidia-cuda-runtime-cu12==12.8.90"];
 const PTX_ONLY: &[&str] = &["-gencode", "arch=compute_75,code=compute_75", "-cudadevrt", "none", "-O2"];
 /// Where the image and `xtask gpu` look for the shared libraries.
 pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+
+/// `cargo xtask cuda-programs`.
+pub fn main(args: Args) -> Result<u8> {
+    args.end()?;
+    let mut steps = Steps::new()?;
+    host::prepare(&mut steps, Needs::All)?;
+    println!("{}", build(&mut steps)?.display());
+    Ok(0)
+}
 
 /// The programs in a directory that is the image's root: programs in `/`, libraries in [`LIBRARIES`].
 pub fn build(steps: &mut Steps) -> Result<PathBuf> {
