@@ -3,8 +3,6 @@
 use std::io::stdout;
 
 use crate::args::Args;
-use crate::dist;
-use crate::dom0::Dom0;
 use crate::error::Result;
 use crate::host::{self, Needs};
 use crate::progress::Steps;
@@ -17,8 +15,7 @@ pub fn main(args: Args) -> Result<u8> {
     args.end()?;
     let mut steps = Steps::new()?;
     host::prepare(&mut steps, Needs::All)?;
-    dist::build(&mut steps)?;
-    let dom0 = Dom0::get(&mut steps)?;
+    let dom0 = testbed::complete(&mut steps)?;
     let code = testbed::run(&mut steps, &dom0, &Boot::new(), SCRIPT.as_bytes(), &[], &mut stdout())?;
     eprintln!("\n{}", steps.table());
     Ok(code)

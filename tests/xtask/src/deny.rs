@@ -21,7 +21,9 @@ pub fn check(log: &Log, root: &Path) -> Result<()> {
     let mut tree =
         cargo(root, &["tree", "--workspace", "--locked", "--edges", "normal,build", "--prefix", "none"]);
     let listing = log.output(tree.args(["--format", "{p}|{l}"]))?;
-    let mut refused: Vec<&str> = listing.lines().filter(|line| !line_allowed(line, &allowed)).collect();
+    let clarified = clarifications(&policy);
+    let mut refused: Vec<&str> =
+        listing.lines().filter(|line| !line_allowed(line, &clarified, &allowed)).collect();
     refused.sort_unstable();
     refused.dedup();
     let lock = fs::read_to_string(root.join("Cargo.lock")).context(|| "cannot read Cargo.lock".into())?;
@@ -44,10 +46,26 @@ fn allowed_licences(policy: &str) -> Vec<String> {
     list.split('"').skip(1).step_by(2).map(String::from).collect()
 }
 
+/// Name and expression of each `[[licenses.clarify]]`: crates whose manifest names a file, which somebody has read.
+fn clarifications(policy: &str) -> Vec<(String, String)> {
+    let value = |block: &str, key: &str| {
+        let line =
+            block.lines().take_while(|line| !line.starts_with('[')).find(|line| line.starts_with(key))?;
+        line.split('"').nth(1).map(String::from)
+    };
+    let blocks = policy.split("[[licenses.clarify]]\n").skip(1);
+    blocks.filter_map(|block| Some((value(block, "name")?, value(block, "expression")?))).collect()
+}
+
 /// A line "crate v1.0 (more)|licence"; lines of a crate shown before end in "(*)".
-fn line_allowed(line: &str, allowed: &[String]) -> bool {
-    let Some((_, licence)) = line.trim_end_matches(" (*)").split_once('|') else { return line.is_empty() };
-    expression_allowed(licence, allowed)
+fn line_allowed(line: &str, clarified: &[(String, String)], allowed: &[String]) -> bool {
+    let Some((package, licence)) = line.trim_end_matches(" (*)").split_once('|') else {
+        return line.is_empty();
+    };
+    let name = package.split(' ').next().unwrap_or_default();
+    let read =
+        clarified.iter().find(|(clarified, _)| clarified == name).map(|(_, expression)| expression.as_str());
+    expression_allowed(if licence.is_empty() { read.unwrap_or_default() } else { licence }, allowed)
 }
 
 /// An SPDX expression; "/" is how old manifests write OR. Source: SPDX 2.3, annex D.
@@ -119,6 +137,17 @@ mod tests {
         for bad in ["GPL-2.0", "MIT AND GPL-2.0", "Apache-2.0", "", "MIT MIT", "(MIT", "MIT AND"] {
             assert!(!allowed(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_crate_without_an_expression_needs_a_clarification() {
+        let policy = "[licenses]\n[[licenses.clarify]]\nname = \"a\"\nexpression = \"ISC\"\n[bans]\n";
+        let clarified = clarifications(policy);
+        let judge = |line| line_allowed(line, &clarified, &["ISC".to_string()]);
+        assert!(judge("a v1.0.0|"));
+        assert!(judge("b v1.0.0|ISC (*)"));
+        assert!(!judge("b v1.0.0|"));
+        assert!(!judge("a v1.0.0|MIT"));
     }
 
     #[test]

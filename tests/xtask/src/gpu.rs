@@ -118,7 +118,9 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         // It removes its workers' cgroups when asked to end; only what hangs is killed.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        if matches!(self.0.try_wait(), Ok(None)) {
+            let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        }
         let started = Instant::now();
         while matches!(self.0.try_wait(), Ok(None)) && started.elapsed() < PROXY_ENDS_WITHIN {
             std::thread::sleep(Duration::from_millis(5));

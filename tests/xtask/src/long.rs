@@ -7,8 +7,6 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use crate::dist;
-use crate::dom0::Dom0;
 use crate::error::{Context, Failure, Result};
 use crate::host::{self, Needs};
 use crate::paths;
@@ -16,6 +14,7 @@ use crate::progress::Steps;
 use crate::qemu::Kind;
 use crate::stories;
 use crate::tally::Tally;
+use crate::testbed;
 
 /// The stages: name, the kind of Dom0, the stories' names in units of one boot each, how often.
 const STAGES: &[(&str, Kind, &[&str], u32)] = &[
@@ -31,8 +30,7 @@ pub fn run(name: &str, steps: &mut Steps, tally: &mut Tally) -> Result<()> {
         return Err(Failure::new(format!("no stage is called {name}; stages: {}", names.join(", "))));
     };
     host::prepare(steps, Needs::All)?;
-    dist::build(steps)?;
-    let dom0 = Dom0::get(steps)?;
+    let dom0 = testbed::complete(steps)?;
     let record = Record::open(name)?;
     for round in 1..=*times {
         for unit in *units {

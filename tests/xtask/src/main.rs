@@ -10,6 +10,7 @@ mod bench;
 mod cache;
 mod clean;
 mod cpio;
+mod cuda_programs;
 mod demo;
 mod deny;
 mod dist;
@@ -51,6 +52,7 @@ cargo xtask VERB
   testbed shell  the same options; a prompt instead of a script
   gpu [--device auto|soft|null|cuda] -- CMD...
                  runs CMD here with libvgpu as its libcuda and a gpu-proxy of its own; no Xen
+  cuda-programs  compiles the programs of tests/cuda and prints their directory, for gpu
   bench [NAME] [--json FILE]
                  figures, each beside what a user would use instead
   clean --cache  removes the cache
@@ -72,6 +74,7 @@ fn task(mut args: Args) -> Result<u8> {
     match args.word("a verb")?.as_str() {
         "bench" => bench::main(args),
         "clean" => clean::main(args),
+        "cuda-programs" => cuda_programs::main(args),
         "demo" => demo::main(args),
         "dist" => dist::main(args),
         "test" => test::main(args),

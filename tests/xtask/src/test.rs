@@ -9,7 +9,6 @@ use std::process::Command;
 use crate::args::Args;
 use crate::dist;
 use crate::docs;
-use crate::dom0::Dom0;
 use crate::error::{Context, Failure, Result};
 use crate::host::{self, Needs, succeeds};
 use crate::long;
@@ -18,6 +17,7 @@ use crate::progress::Steps;
 use crate::qemu::Kind;
 use crate::stories;
 use crate::tally::Tally;
+use crate::testbed;
 use crate::{deny, progress};
 
 type Part = fn(&mut Steps, &mut Tally) -> Result<()>;
@@ -163,8 +163,7 @@ fn runner(steps: &mut Steps, tally: &mut Tally, name: &str, command: &mut Comman
 }
 
 fn all_stories(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
-    dist::build(steps)?;
-    let dom0 = Dom0::get(steps)?;
+    let dom0 = testbed::complete(steps)?;
     stories::play(steps, &dom0, Kind::Pv, &[], tally)?;
     let on_pvh: Vec<String> = ON_PVH_DOM0.iter().map(|&name| name.into()).collect();
     stories::play(steps, &dom0, Kind::Pvh, &on_pvh, tally)
@@ -180,7 +179,6 @@ fn some_stories(steps: &mut Steps, tally: &mut Tally, name: &str) -> Result<()> 
             parts.join(", ")
         )));
     }
-    dist::build(steps)?;
-    let dom0 = Dom0::get(steps)?;
+    let dom0 = testbed::complete(steps)?;
     stories::play(steps, &dom0, Kind::Pv, &[name.to_string()], tally)
 }

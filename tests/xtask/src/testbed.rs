@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::args::Args;
 use crate::cache::remove_tree;
+use crate::cuda_programs;
 use crate::dist;
 use crate::dom0::Dom0;
 use crate::error::{Context, Failure, Result};
@@ -86,10 +87,14 @@ pub fn main(mut args: Args) -> Result<u8> {
 
 fn prepared(steps: &mut Steps, boot: &Boot) -> Result<Dom0> {
     host::prepare(steps, if boot.bare { Needs::Testbed } else { Needs::All })?;
-    if !boot.bare {
-        dist::build(steps)?;
-    }
-    Dom0::get(steps)
+    if boot.bare { Dom0::get(steps, None) } else { complete(steps) }
+}
+
+/// All that a boot with vgpu needs: what a node installs, and a Dom0 with all images.
+pub fn complete(steps: &mut Steps) -> Result<Dom0> {
+    dist::build(steps)?;
+    let programs = cuda_programs::build(steps)?;
+    Dom0::get(steps, Some(&programs))
 }
 
 /// Boots, runs the script (or program) as root in Dom0, writes its output to `out` as it comes, and returns its exit code.
