@@ -1,1 +1,4 @@
 //! Inter-domain messaging.
+
+#[cfg(feature = "xen")]
+pub mod xen;

@@ -19,6 +19,8 @@ pub mod loopback;
 pub mod memory;
 pub mod result;
 pub mod snapshot;
+pub mod surface;
+pub mod symbols;
 pub mod wire;
 
 pub use calls::{Driver, Op, WIRE_HASH, ask, dispatch};
