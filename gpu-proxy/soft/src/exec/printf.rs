@@ -50,7 +50,13 @@ pub(super) fn print(
             out.push(b'%');
             continue;
         }
-        let size = if spec.wide || matches!(spec.kind, b's' | b'p' | b'a'..=b'b' | b'e'..=b'g' | b'A' | b'E'..=b'G') { 8 } else { 4 };
+        let size = if spec.wide
+            || matches!(spec.kind, b's' | b'p' | b'a'..=b'b' | b'e'..=b'g' | b'A' | b'E'..=b'G')
+        {
+            8
+        } else {
+            4
+        };
         at = at.next_multiple_of(size);
         // `size` is 4 or 8.
         let bytes = access.read(at, size as usize, false, thread, &common.shared)?;

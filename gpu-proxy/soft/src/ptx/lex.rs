@@ -70,7 +70,10 @@ impl<'a> Lexer<'a> {
                 }
                 _ if byte.is_ascii_whitespace() => self.at += 1,
                 b'/' if bytes.get(self.at + 1) == Some(&b'/') => {
-                    self.at = bytes[self.at..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |n| self.at + n);
+                    self.at = bytes[self.at..]
+                        .iter()
+                        .position(|b| *b == b'\n')
+                        .map_or(bytes.len(), |n| self.at + n);
                 }
                 b'/' if bytes.get(self.at + 1) == Some(&b'*') => {
                     let length = self.text.get(self.at + 2..).and_then(|rest| rest.find("*/"));

@@ -22,7 +22,11 @@ impl Convert {
     pub fn apply(&self, bits: u64) -> u64 {
         if self.from.is_float() {
             let value = self.source(bits);
-            return if self.to.is_float() { self.float_to_float(value) } else { self.float_to_integer(value) };
+            return if self.to.is_float() {
+                self.float_to_float(value)
+            } else {
+                self.float_to_integer(value)
+            };
         }
         let value = integer(bits, self.from);
         if self.to.is_float() { self.integer_to_float(value) } else { self.integer_to_integer(value) }
@@ -108,7 +112,13 @@ fn directed(value: f64, rounding: Rounding, put: fn(f64) -> u64, take: fn(u64) -
         _ => false,
     };
     // Patterns of one sign lie in the order of their magnitudes.
-    if towards_zero { take(pattern - 1) } else if away { take(pattern + 1) } else { nearest }
+    if towards_zero {
+        take(pattern - 1)
+    } else if away {
+        take(pattern + 1)
+    } else {
+        nearest
+    }
 }
 
 fn integer(bits: u64, ty: Ty) -> i128 {
@@ -119,7 +129,11 @@ fn integer(bits: u64, ty: Ty) -> i128 {
 /// The low bits that `ty` has, extended to 64 by its sign or by zeros.
 fn integer_bits(bits: u64, ty: Ty) -> u64 {
     let unused = 64 - ty.bits();
-    if ty.is_signed() { (bits << unused).cast_signed().wrapping_shr(unused).cast_unsigned() } else { bits << unused >> unused }
+    if ty.is_signed() {
+        (bits << unused).cast_signed().wrapping_shr(unused).cast_unsigned()
+    } else {
+        bits << unused >> unused
+    }
 }
 
 fn range(ty: Ty) -> (i128, i128) {
