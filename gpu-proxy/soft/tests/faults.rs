@@ -211,7 +211,7 @@ fn memory_has_an_end_and_comes_back() {
 fn overlapping_copies_go_as_if_through_a_buffer() {
     let device = Device::new(DeviceConfig { memory_bytes: 16 << 20, ..Default::default() });
     let length = 3 << 20;
-    let data: Vec<u8> = (0..length).map(|i| (i * 31 % 251) as u8).collect();
+    let data: Vec<u8> = (0..length).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect();
     for (from, to) in [(0u64, 1u64), (1, 0), (0, 1 << 20), (1 << 20, 3)] {
         let base = device.memory().alloc(length as u64 + (1 << 20)).unwrap();
         device.memory().write(base + from, &data).unwrap();

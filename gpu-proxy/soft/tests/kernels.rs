@@ -66,9 +66,9 @@ impl Bench {
         assert_eq!(functions[index].parameters.len(), args.len());
         for (arg, place) in args.iter().zip(&functions[index].parameters) {
             let bytes = match arg {
-                Arg::Pointer(value) => value.to_le_bytes().to_vec(),
-                Arg::Int(value) => value.to_le_bytes().to_vec(),
-                Arg::Float(value) => value.to_le_bytes().to_vec(),
+                Pointer(value) => value.to_le_bytes().to_vec(),
+                Int(value) => value.to_le_bytes().to_vec(),
+                Float(value) => value.to_le_bytes().to_vec(),
             };
             assert_eq!(bytes.len(), place.size as usize);
             packed[place.offset as usize..][..bytes.len()].copy_from_slice(&bytes);
@@ -140,8 +140,10 @@ fn both_reductions_find_the_sum() {
 fn a_tiled_product_is_exact() {
     let side = 96;
     let bench = Bench::new(MATMUL);
-    let a: Vec<f32> = (0..side * side).map(|i| f32::from((i * 31 % 17) as u16) - 8.0).collect();
-    let b: Vec<f32> = (0..side * side).map(|i| f32::from((i * 53 % 19) as u16) - 9.0).collect();
+    let a: Vec<f32> =
+        (0..side * side).map(|i| f32::from(u16::try_from(i * 31 % 17).unwrap()) - 8.0).collect();
+    let b: Vec<f32> =
+        (0..side * side).map(|i| f32::from(u16::try_from(i * 53 % 19).unwrap()) - 9.0).collect();
     let (ga, gb, gc) = (bench.floats(&a), bench.floats(&b), bench.floats(&vec![0.0; side * side]));
     bench
         .launch("_Z7productPKfS0_Pf", [6, 6, 1], [16, 16, 1], 0, &[Pointer(ga), Pointer(gb), Pointer(gc)])

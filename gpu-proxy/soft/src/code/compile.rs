@@ -175,7 +175,7 @@ pub(super) enum Local<'a> {
         ty: Ty,
     },
     Shared(u32),
-    Local(u32),
+    Frame(u32),
     Param(u32),
     Label(u32),
     Targets(&'a [&'a str]),
@@ -238,7 +238,7 @@ impl<'a> Body<'a, '_> {
             return Err(unsupported(variable.line, "a first value of a variable in a function"));
         }
         let local = match variable.space {
-            Space::Local => Local::Local(place(&mut self.local_bytes, variable)?),
+            Space::Local => Local::Frame(place(&mut self.local_bytes, variable)?),
             Space::Param => Local::Param(place(&mut self.param_bytes, variable)?),
             Space::Shared => Local::Shared(place(&mut self.shared_bytes, variable)?),
             Space::Global | Space::Const => {
@@ -365,7 +365,7 @@ impl<'a> Body<'a, '_> {
         let within = |base: u32| base.checked_add_signed(i32::try_from(offset).ok()?);
         match self.find(name) {
             Some(Local::Shared(place)) => return Some(plain(u64::from(*place))),
-            Some(Local::Local(place)) => return Some(Src::Local(within(*place)?)),
+            Some(Local::Frame(place)) => return Some(Src::Local(within(*place)?)),
             Some(Local::Param(place)) => return Some(Src::Param(within(*place)?)),
             Some(_) => return None,
             None => {}

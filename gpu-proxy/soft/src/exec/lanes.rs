@@ -2,7 +2,7 @@
 //!
 //! Each lane names the lanes that take part. Those that are all here do it; the others wait, and do it when the rest has come.
 
-use super::step::{View, u32_of};
+use super::step::{View, number, u32_of};
 use super::warp::{Wait, Warp, lanes};
 use crate::code::{Lanes, Op, ShuffleKind, VoteKind};
 
@@ -95,7 +95,7 @@ impl Warp {
 
 /// The lane a shuffle reads, and whether it lies in the segment. `c`: clamp in bits 0–4, segment mask in bits 8–12.
 fn source(kind: ShuffleKind, lane: usize, b: u32, c: u32) -> (usize, bool) {
-    let lane = lane as u32 & 31;
+    let lane = number(lane);
     let (b, clamp, segment) = (b & 31, c & 31, c >> 8 & 31);
     let most = (lane & segment) | (clamp & !segment);
     let (from, is_valid) = match kind {

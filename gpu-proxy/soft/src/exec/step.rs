@@ -229,9 +229,9 @@ impl Warp {
             Special::DynamicShared => same(launch.dynamic_start),
             Special::DynamicSharedBytes => same(launch.dynamic_bytes),
             Special::TotalSharedBytes => same(launch.shared_bytes()),
-            Special::Tid(0) => std::array::from_fn(|lane| u64::from((first + lane as u32) % bx)),
-            Special::Tid(1) => std::array::from_fn(|lane| u64::from((first + lane as u32) / bx % by)),
-            Special::Tid(_) => std::array::from_fn(|lane| u64::from((first + lane as u32) / bx / by)),
+            Special::Tid(0) => std::array::from_fn(|lane| u64::from((first + number(lane)) % bx)),
+            Special::Tid(1) => std::array::from_fn(|lane| u64::from((first + number(lane)) / bx % by)),
+            Special::Tid(_) => std::array::from_fn(|lane| u64::from((first + number(lane)) / bx / by)),
             Special::LaneId => std::array::from_fn(|lane| lane as u64),
             Special::LaneMaskEq => std::array::from_fn(|lane| 1 << lane),
             Special::LaneMaskLt => std::array::from_fn(|lane| (1 << lane) - 1),
@@ -312,6 +312,11 @@ pub(super) struct View<'a, 'l> {
 /// The address that a lane's base and the instruction's displacement make.
 fn place(base: u64, address: &Address) -> u64 {
     base.wrapping_add_signed(address.offset)
+}
+
+/// A lane's number.
+pub(super) fn number(lane: usize) -> u32 {
+    u32::try_from(lane & 31).unwrap_or(0)
 }
 
 pub(super) fn u32_of(value: u64) -> u32 {

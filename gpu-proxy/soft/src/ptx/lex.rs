@@ -120,9 +120,7 @@ impl<'a> Lexer<'a> {
             let after = bytes.get(self.at + 1).copied().unwrap_or(0);
             if is_part(byte) {
                 self.at += 1;
-            } else if dots && byte == b'.' && is_part(after) {
-                self.at += 2;
-            } else if byte == b':' && after == b':' {
+            } else if (dots && byte == b'.' && is_part(after)) || (byte == b':' && after == b':') {
                 self.at += 2;
             } else {
                 break;

@@ -1,5 +1,11 @@
 //! `cvt` in its general form. The plain forms between integers are made of cheaper operations by `select_convert.rs`.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "floats to i128 saturate; the low bits are the result"
+)]
+
 use super::{Bf16, Codec, F16, Rounding, flush};
 use crate::ptx::Ty;
 
@@ -70,7 +76,6 @@ impl Convert {
         }
         let value = self.rounding.unwrap_or(Rounding::Zero).to_integral(value);
         // `as` between f64 and i128 saturates.
-        #[expect(clippy::cast_possible_truncation, reason = "clamped to the type's range")]
         let whole = (value as i128).clamp(low, high);
         low_bits(whole)
     }
@@ -141,7 +146,6 @@ fn range(ty: Ty) -> (i128, i128) {
     if ty.is_signed() { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low 64 bits are the result")]
 fn low_bits(value: i128) -> u64 {
     value as u64
 }

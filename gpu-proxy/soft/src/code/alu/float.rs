@@ -3,6 +3,12 @@
 //! `.rn` and exact operations are IEEE 754, as the hardware's; other roundings come from `rounding.rs`. The approximations
 //! (`sin.approx`, `ex2.approx` …) are computed in double precision and rounded: nearer to the truth than the hardware's.
 
+#![expect(
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::double_comparisons,
+    reason = "NaN makes these differ from what they look like"
+)]
+
 use super::{Codec, F1, F2, F3, Ftz, Rounding, lanes1, lanes2, lanes3};
 use crate::ptx::Ty;
 

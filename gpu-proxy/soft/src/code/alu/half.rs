@@ -3,6 +3,12 @@
 //! A result of `f16` is computed in binary64, where sums, products and fused products of halves are exact or nearly so, and
 //! rounded once.
 
+#![expect(
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::double_comparisons,
+    reason = "NaN makes these differ from what they look like"
+)]
+
 use super::{Codec, F1, F2, F3, lanes1, lanes2, lanes3};
 use crate::ptx::Ty;
 

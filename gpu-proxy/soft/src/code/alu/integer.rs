@@ -1,5 +1,7 @@
 //! Integer arithmetic, logic and bit fields. Source: PTX ISA, 9.7.1 and 9.7.8.
 
+#![expect(clippy::cast_possible_truncation, reason = "the low bits of a wider result are the result")]
+
 use super::{Codec, F1, F2, F3, lanes1, lanes2, lanes3};
 use crate::ptx::Ty;
 
@@ -159,15 +161,14 @@ fn predicate(op: &str) -> Option<F2> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of a product fits")]
 fn high(ty: Ty) -> Option<F2> {
     match ty {
-        Ty::U16 => Some(lanes2!(u16 => u16, |a, b| (u32::from(a) * u32::from(b) >> 16) as u16)),
-        Ty::S16 => Some(lanes2!(i16 => i16, |a, b| (i32::from(a) * i32::from(b) >> 16) as i16)),
-        Ty::U32 => Some(lanes2!(u32 => u32, |a, b| (u64::from(a) * u64::from(b) >> 32) as u32)),
-        Ty::S32 => Some(lanes2!(i32 => i32, |a, b| (i64::from(a) * i64::from(b) >> 32) as i32)),
-        Ty::U64 => Some(lanes2!(u64 => u64, |a, b| (u128::from(a) * u128::from(b) >> 64) as u64)),
-        Ty::S64 => Some(lanes2!(i64 => i64, |a, b| (i128::from(a) * i128::from(b) >> 64) as i64)),
+        Ty::U16 => Some(lanes2!(u16 => u16, |a, b| ((u32::from(a) * u32::from(b)) >> 16) as u16)),
+        Ty::S16 => Some(lanes2!(i16 => i16, |a, b| ((i32::from(a) * i32::from(b)) >> 16) as i16)),
+        Ty::U32 => Some(lanes2!(u32 => u32, |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32)),
+        Ty::S32 => Some(lanes2!(i32 => i32, |a, b| ((i64::from(a) * i64::from(b)) >> 32) as i32)),
+        Ty::U64 => Some(lanes2!(u64 => u64, |a, b| ((u128::from(a) * u128::from(b)) >> 64) as u64)),
+        Ty::S64 => Some(lanes2!(i64 => i64, |a, b| ((i128::from(a) * i128::from(b)) >> 64) as i64)),
         _ => None,
     }
 }
@@ -274,20 +275,19 @@ pub(crate) fn ternary(op: &str, ty: Ty) -> Option<F3> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of a product fits")]
 fn mad_high(ty: Ty) -> Option<F3> {
     match ty {
         Ty::U32 => Some(
-            lanes3!(u32, u32, u32 => u32, |a, b, c| ((u64::from(a) * u64::from(b) >> 32) as u32).wrapping_add(c)),
+            lanes3!(u32, u32, u32 => u32, |a, b, c| (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c)),
         ),
         Ty::S32 => Some(
-            lanes3!(i32, i32, i32 => i32, |a, b, c| ((i64::from(a) * i64::from(b) >> 32) as i32).wrapping_add(c)),
+            lanes3!(i32, i32, i32 => i32, |a, b, c| (((i64::from(a) * i64::from(b)) >> 32) as i32).wrapping_add(c)),
         ),
         Ty::U64 => Some(
-            lanes3!(u64, u64, u64 => u64, |a, b, c| ((u128::from(a) * u128::from(b) >> 64) as u64).wrapping_add(c)),
+            lanes3!(u64, u64, u64 => u64, |a, b, c| (((u128::from(a) * u128::from(b)) >> 64) as u64).wrapping_add(c)),
         ),
         Ty::S64 => Some(
-            lanes3!(i64, i64, i64 => i64, |a, b, c| ((i128::from(a) * i128::from(b) >> 64) as i64).wrapping_add(c)),
+            lanes3!(i64, i64, i64 => i64, |a, b, c| (((i128::from(a) * i128::from(b)) >> 64) as i64).wrapping_add(c)),
         ),
         _ => None,
     }
