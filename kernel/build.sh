@@ -1,6 +1,5 @@
 #!/bin/sh
-# Builds the guest kernel from Debian's linux-source: OUT_DIR/vmlinux (stripped ELF) and OUT_DIR/config; also OUT_DIR/gen_init_cpio,
-# the kernel's own maker of initramfs images, for initramfs.sh.
+# Builds the guest kernel from Debian's linux-source: OUT_DIR/vmlinux (stripped ELF) and OUT_DIR/config.
 #
 # usage: kernel/build.sh OUT_DIR [LINUX_SOURCE_DEB]
 #
@@ -49,8 +48,6 @@ lost=$(grep '^CONFIG_' "$here/guest.config" | grep -vxFf .config || true)
 
 echo "kernel: compiling with $(nproc) jobs"
 make -s -j"$(nproc)" vmlinux
-# A host program of the kernel's tree; it makes device nodes without root.
-gcc -O2 -o "$out/gen_init_cpio" usr/gen_init_cpio.c
 cp .config "$out/config"
 strip -s -o "$out/vmlinux.tmp" vmlinux
 mv "$out/vmlinux.tmp" "$out/vmlinux"

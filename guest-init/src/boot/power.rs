@@ -26,6 +26,6 @@ pub fn off_at_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         print(panic);
-        off();
+        off()
     }));
 }

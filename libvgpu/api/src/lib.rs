@@ -19,6 +19,7 @@ pub mod loopback;
 pub mod memory;
 pub mod result;
 pub mod snapshot;
+pub mod surface;
 pub mod symbols;
 pub mod wire;
 

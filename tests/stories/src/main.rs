@@ -12,6 +12,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 mod command;
+mod configuration;
 mod node;
 mod plays;
 mod pod;

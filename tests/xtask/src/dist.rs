@@ -17,7 +17,7 @@ use crate::progress::{Log, Steps};
 use crate::wheels;
 
 /// guest-init is PID 1 of an image without libraries.
-const GUEST_TARGET: &str = "x86_64-unknown-linux-musl";
+pub const GUEST_TARGET: &str = "x86_64-unknown-linux-musl";
 /// The oldest glibc an image may have: libvgpu is loaded into its programs.
 const OLDEST_GLIBC: &str = "2.17";
 /// An initramfs costs each pod memory.
@@ -49,6 +49,7 @@ pub fn build(steps: &mut Steps) -> Result<PathBuf> {
     }
     let root = paths::root()?;
     let target = paths::target()?;
+    let kernel = guest_kernel(steps, &root)?;
     steps.step("Build what runs on the node", |log| {
         let mut cargo = cargo(&root, &["build", "--release"]);
         for package in ["gpu-proxy", "shim-vgpu", "vgpuctl", "xtask"] {
@@ -66,7 +67,6 @@ pub fn build(steps: &mut Steps) -> Result<PathBuf> {
     })?;
     let libvgpu =
         steps.step("Build libvgpu for glibc 2.17 and later", |log| build_libvgpu(log, &root, &target))?;
-    let kernel = guest_kernel(steps, &root)?;
     let dist = paths::dist()?;
     steps.step("Put it together", |_| {
         let new = dist.with_extension("new");
@@ -89,7 +89,8 @@ pub fn cargo(root: &Path, args: &[&str]) -> Command {
     cargo
 }
 
-fn guest_target_installed(log: &Log) -> Result<()> {
+/// Installs Rust's target for static programs where it is missing.
+pub fn guest_target_installed(log: &Log) -> Result<()> {
     let sysroot = log.output(Command::new("rustc").args(["--print", "sysroot"]))?;
     if Path::new(sysroot.trim()).join("lib/rustlib").join(GUEST_TARGET).is_dir() {
         return Ok(());
@@ -115,10 +116,9 @@ fn build_libvgpu(log: &Log, root: &Path, target: &Path) -> Result<PathBuf> {
 fn guest_kernel(steps: &mut Steps, root: &Path) -> Result<PathBuf> {
     let folder = root.join("kernel");
     let inputs = || {
-        Ok(Inputs::new()
-            .add_path(&folder.join("build.sh"))?
-            .add_path(&folder.join("guest.config"))?
-            .add_path(&folder.join("patches"))?)
+        let inputs =
+            Inputs::new().add_path(&folder.join("build.sh"))?.add_path(&folder.join("guest.config"))?;
+        inputs.add_path(&folder.join("patches"))
     };
     if let Some(made) = cache::find("guest-kernel", inputs()?)? {
         return Ok(made);

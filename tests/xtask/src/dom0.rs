@@ -44,10 +44,10 @@ pub struct Dom0 {
 }
 
 impl Dom0 {
-    /// From the cache, or made now.
-    pub fn get(steps: &mut Steps) -> Result<Self> {
+    /// From the cache, or made now, with the busybox and glibc images, and with one of the CUDA programs in a directory.
+    pub fn get(steps: &mut Steps, cuda_programs: Option<&Path>) -> Result<Self> {
         let tree = tree(steps)?;
-        let disk = disk(steps, &tree)?;
+        let disk = disk(steps, &tree, cuda_programs)?;
         Ok(Self { tree, disk })
     }
 
@@ -110,9 +110,9 @@ fn tree(steps: &mut Steps) -> Result<PathBuf> {
     })
 }
 
-fn disk(steps: &mut Steps, tree: &Path) -> Result<PathBuf> {
+fn disk(steps: &mut Steps, tree: &Path, cuda_programs: Option<&Path>) -> Result<PathBuf> {
     steps.step("Dom0: disk image", |log| {
-        let image_tars = images::all(tree, log)?;
+        let image_tars = images::all(tree, cuda_programs)?;
         let mut inputs =
             Inputs::new().add("tree", tree.to_string_lossy().as_bytes()).add("script", DISK_SCRIPT);
         for image in &image_tars {

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 
 use crate::cache::{self, Inputs};
 use crate::error::{Context, Result};
-use crate::oci::Image;
-use crate::progress::Log;
+use crate::oci::{self, Image};
 use crate::tar;
 
 /// One static program under its many names.
 pub const BUSYBOX: &str = "docker.io/library/busybox:1";
 /// Debian 13's glibc and C++ library, and busybox: what CUDA programs run on.
 pub const GLIBC: &str = "docker.io/library/glibc:1";
+
+/// The glibc image and the programs of `tests/cuda`, in `/`.
+pub const CUDA: &str = "docker.io/library/cuda-tests:1";
 
 /// The programs that stories use by name.
 const APPLETS: &[&str] = &[
@@ -67,13 +69,19 @@ const APPLETS: &[&str] = &[
     "timeout",
 ];
 
-/// The images of every boot, as OCI tars in the cache; `tree` is Dom0's artifact, which has the parts.
-pub fn all(tree: &Path, _log: &Log) -> Result<Vec<PathBuf>> {
+/// The images of a boot, as OCI tars in the cache. `tree` is Dom0's artifact, which has the parts; `cuda_programs` is a
+/// directory to lie at the root of one more image.
+pub fn all(tree: &Path, cuda_programs: Option<&Path>) -> Result<Vec<PathBuf>> {
     let busybox = read(&tree.join("busybox"))?;
-    let glibc = read(&tree.join("glibc.tar"))?;
-    let small = image("busybox", BUSYBOX, vec![busybox_layer(&busybox, "bin")?])?;
-    let base = image("glibc", GLIBC, vec![glibc, busybox_layer(&busybox, "usr/bin")?])?;
-    Ok(vec![small, base])
+    let glibc = vec![read(&tree.join("glibc.tar"))?, busybox_layer(&busybox, "usr/bin")?];
+    let mut images = vec![image("busybox", BUSYBOX, vec![busybox_layer(&busybox, "bin")?])?];
+    if let Some(dir) = cuda_programs {
+        let mut layers = glibc.clone();
+        layers.push(oci::layer_of(dir)?);
+        images.push(image("cuda", CUDA, layers)?);
+    }
+    images.push(image("glibc", GLIBC, glibc)?);
+    Ok(images)
 }
 
 fn image(name: &str, full_name: &str, layers: Vec<Vec<u8>>) -> Result<PathBuf> {

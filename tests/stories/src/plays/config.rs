@@ -1,29 +1,24 @@
 //! Bad input: each gives an error with a code and what to do, and leaves nothing behind.
 
-use std::fs;
-
 use crate::Story;
 use crate::command::{must, until};
+use crate::configuration::Changed;
 use crate::node::{Node, kill_9};
 use crate::plays::vgpu;
 use crate::pod::{Pod, Runtime, START};
-
-const CONFIG: &str = "/etc/vgpu/config.toml";
 
 /// The stories.
 pub fn stories() -> Vec<Story> {
     vec![
         vgpu("config_with_an_unknown_key_names_it", 300, |_| {
-            refused_with(
-                |text| text.replace("[guest]\n", "[guest]\nmemory_mb = 64\n"),
-                &["VGPU-", "memory_mb", "memory_mib"],
-            );
+            let changed = Changed::text(|text| text.replace("[guest]\n", "[guest]\nmemory_mb = 64\n"));
+            refused_with(&changed, &["VGPU-", "memory_mb", "memory_mib"]);
         }),
         vgpu("config_with_too_little_memory_says_how_much_is_needed", 300, |_| {
-            refused_with(|text| set(text, "memory_mib", "16"), &["VGPU-", "16", "96"]);
+            refused_with(&Changed::key("memory_mib", "16"), &["VGPU-", "16", "96"]);
         }),
         vgpu("config_with_a_missing_kernel_names_the_file", 300, |_| {
-            refused_with(|text| set(text, "kernel", "\"/no/such/vmlinux\""), &["VGPU-", "/no/such/vmlinux"]);
+            refused_with(&Changed::key("kernel", "\"/no/such/vmlinux\""), &["VGPU-", "/no/such/vmlinux"]);
         }),
         vgpu("pod_with_a_gpu_but_no_gpu_proxy_says_so", 400, pod_with_a_gpu_but_no_gpu_proxy_says_so),
         vgpu("unknown_vgpu_annotation_is_refused", 300, |_| {
@@ -35,26 +30,14 @@ pub fn stories() -> Vec<Story> {
     ]
 }
 
-/// Changes the configuration for one pod, which must be refused with all these words.
-fn refused_with(change: impl Fn(&str) -> String, words: &[&str]) {
-    let _back = Restored::remember();
-    let text = fs::read_to_string(CONFIG).expect("it is installed");
-    fs::write(CONFIG, change(&text)).expect("Dom0's disk is writable");
-
+/// A pod under this configuration must be refused with all these words.
+fn refused_with(_changed: &Changed, words: &[&str]) {
     let ended = Pod::busybox(Runtime::Vgpu, &["true"]).run();
 
     assert_ne!(ended.code, Some(0), "the pod ran");
     for word in words {
         assert!(ended.complaint().contains(word), "'{word}' is not in: {}", ended.complaint());
     }
-}
-
-fn set(text: &str, key: &str, value: &str) -> String {
-    let prefix = format!("{key} =");
-    let lines = text
-        .lines()
-        .map(|line| if line.starts_with(&prefix) { format!("{prefix} {value}") } else { line.into() });
-    lines.collect::<Vec<String>>().join("\n")
 }
 
 fn pod_with_a_gpu_but_no_gpu_proxy_says_so(node: &Node) {
@@ -69,20 +52,5 @@ fn pod_with_a_gpu_but_no_gpu_proxy_says_so(node: &Node) {
     assert_ne!(ended.code, Some(0), "a pod ran on a GPU that nobody serves");
     for word in ["VGPU-", "gpu-proxy"] {
         assert!(ended.complaint().contains(word), "'{word}' is not in: {}", ended.complaint());
-    }
-}
-
-/// Puts the configuration back, also when the story fails.
-struct Restored(Vec<u8>);
-
-impl Restored {
-    fn remember() -> Self {
-        Self(fs::read(CONFIG).expect("it is installed"))
-    }
-}
-
-impl Drop for Restored {
-    fn drop(&mut self) {
-        let _ = fs::write(CONFIG, &self.0);
     }
 }

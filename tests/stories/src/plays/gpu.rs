@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::Story;
+use crate::configuration::Changed;
 use crate::node::Node;
 use crate::plays::vgpu;
 use crate::pod::{Pod, Runtime, START};
@@ -12,6 +13,14 @@ pub fn stories() -> Vec<Story> {
     vec![
         vgpu("pod_is_a_domain_of_its_own", 300, pod_is_a_domain_of_its_own),
         vgpu("cuda_vector_add_has_the_right_sums", 300, cuda_vector_add_has_the_right_sums),
+        vgpu("cuda_vector_add_in_a_pv_guest", 300, |_| {
+            let _pv = Changed::key("kind", "\"pv\"");
+            run_well("/vector_add");
+        }),
+        vgpu("cuda_runtimes_12_and_13_initialise", 500, |_| {
+            run_well("/cudart_init_12");
+            run_well("/cudart_init_13");
+        }),
         vgpu("cuda_programs_compute_what_the_cpu_does", 1200, cuda_programs_compute_what_the_cpu_does),
         vgpu("cuda_exit_code_after_gpu_work", 300, cuda_exit_code_after_gpu_work),
         vgpu("cuda_out_of_bounds_store_is_a_sticky_error", 300, cuda_out_of_bounds_store_is_a_sticky_error),
