@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use idm::{
-    Liveness, Peer,
+    Fault, Liveness, Peer,
     hello::{self, Hello},
     stream::{AsyncStream, Stream, StreamSpec},
     xen::{
@@ -72,7 +72,12 @@ impl XenLink {
     ///
     /// # Errors
     /// [`Code::HostFailure`].
-    pub fn remove_if_ours(&self, domid: u16, uuid: Uuid, remove: impl Fn(&Client) -> Result<(), XsError>) -> Result<()> {
+    pub fn remove_if_ours(
+        &self,
+        domid: u16,
+        uuid: Uuid,
+        remove: impl Fn(&Client) -> Result<(), XsError>,
+    ) -> Result<()> {
         let what = || format!("cannot remove what xenstore holds of domain {domid}");
         let xenstore = match self.xenstore() {
             Ok(xenstore) => xenstore,
@@ -80,7 +85,8 @@ impl XenLink {
             Err(error) if error.code() == Some(Code::NoXen) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let owner = xenstore.read_if_there(&format!("/local/domain/{domid}/vm")).or_fail(Code::HostFailure, what)?;
+        let owner =
+            xenstore.read_if_there(&format!("/local/domain/{domid}/vm")).or_fail(Code::HostFailure, what)?;
         if owner.is_some_and(|owner| owner != format!("/vm/{uuid}").as_bytes()) {
             return Ok(());
         }
@@ -102,7 +108,8 @@ impl XenLink {
             Some((_, liveness)) => liveness.try_clone().or_fail(Code::HostFailure, what)?,
             None => {
                 if held.deaths.is_none() {
-                    held.deaths = Some(Deaths::of_domains(&xenstore).map_err(|error| guest_error(domid, error))?);
+                    held.deaths =
+                        Some(Deaths::of_domains(&xenstore).map_err(|error| guest_error(domid, error))?);
                 }
                 let identity = Identity::of(&xenstore, guest).map_err(|error| guest_error(domid, error))?;
                 // Filled just above.
@@ -144,11 +151,14 @@ impl Link for XenLink {
             Err(error) if error.code() == Some(Code::NoXen) => return Ok(()),
             Err(error) => return Err(error),
         };
-        self.remove_if_ours(domid, uuid, |xenstore| devices.iter().try_for_each(|device| device::remove(xenstore, *device)))
+        self.remove_if_ours(domid, uuid, |xenstore| {
+            devices.iter().try_for_each(|device| device::remove(xenstore, *device))
+        })
     }
 
     async fn agent(&self, domid: u16) -> Result<AnyStream> {
-        let spec = StreamSpec { to_taker_bytes: wire::AGENT_RING_BYTES, to_maker_bytes: wire::AGENT_RING_BYTES };
+        let spec =
+            StreamSpec { to_taker_bytes: wire::AGENT_RING_BYTES, to_maker_bytes: wire::AGENT_RING_BYTES };
         let stream = loop {
             let (xenstore, guest, liveness) = self.peer(domid)?;
             let turn = blocking(move || {
@@ -167,16 +177,22 @@ impl Link for XenLink {
         let mine = Hello::new(wire::RECORD_BYTES_MAX, 0, wire::APPLICATION);
         hello::exchange_async(&mut stream, &mine, Peer::Domain(domid))
             .await
-            .or_fail(Code::ProtocolVersion, || format!("the agent stream of domain {domid} did not begin with a hello"))?;
+            .or_fail(Code::ProtocolVersion, || {
+                format!("the agent stream of domain {domid} did not begin with a hello")
+            })?;
         Ok(Box::new(stream))
     }
 
     async fn accept(&self, domid: u16, offer: &StreamOffer) -> Result<AnyStream> {
-        let spec = StreamSpec { to_taker_bytes: wire::STDIO_RING_BYTES, to_maker_bytes: wire::STDIO_RING_BYTES };
+        let spec =
+            StreamSpec { to_taker_bytes: wire::STDIO_RING_BYTES, to_maker_bytes: wire::STDIO_RING_BYTES };
         let (_, guest, liveness) = self.peer(domid)?;
-        let offer = Offer { refs: offer.grant_refs.iter().copied().map(GrantRef).collect(), port: offer.port };
-        let stream =
-            blocking(move || accept_stream(guest, &offer, spec, Some(liveness)).map_err(|error| guest_error(domid, error))).await?;
+        let offer =
+            Offer { refs: offer.grant_refs.iter().copied().map(GrantRef).collect(), port: offer.port };
+        let stream = blocking(move || {
+            accept_stream(guest, &offer, spec, Some(liveness)).map_err(|error| guest_error(domid, error))
+        })
+        .await?;
         Ok(Box::new(asynchronous(stream)?))
     }
 
@@ -230,7 +246,6 @@ fn asynchronous(stream: Stream) -> Result<AsyncStream> {
 
 /// Whose fault it is decides the code.
 fn guest_error(domid: u16, error: XenError) -> Error {
-    use idm::xen::Fault;
     let what = format!("the streams of domain {domid}");
     match error.fault() {
         Fault::Gone => Error::caused(Code::GuestGone, what, error),
