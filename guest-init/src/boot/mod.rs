@@ -16,9 +16,10 @@ use idm::xen::xenstore::Client;
 use crate::{
     agent::{self, AgentService, service::Guest, streams::StdioStreams, xen},
     error::{During, GuestError, Result},
+    gpu::{self, door::Doors, ground::XenGround, proxy::Proxy},
     reaper::Reaper,
     task::{
-        container::{Host, Layout},
+        container::{GpuDoors, Host, Layout},
         oom::OomQueue,
         pod::Pod,
     },
@@ -68,7 +69,7 @@ fn serve() -> Result<Infallible> {
             reaper,
             streams: Arc::clone(&streams) as _,
             oom: Arc::clone(&oom),
-            gpu: None,
+            gpu: gpu_doors(&xenstore),
         });
         let service = AgentService::new(streams, oom, Arc::new(Guest));
         let stream = xen::greet(stream).await?;
@@ -80,4 +81,13 @@ fn serve() -> Result<Infallible> {
         // The shim decides when the guest ends, or destroys it.
         std::future::pending().await
     })
+}
+
+/// GPU sockets for the containers, if the shim gave this guest a GPU device. Inside the runtime.
+fn gpu_doors(xenstore: &Client) -> Option<Arc<dyn GpuDoors>> {
+    let frontend = gpu::stream::find(xenstore)?;
+    let ground = Arc::new(XenGround { driver_domain: frontend.device().backend });
+    let proxy = Arc::new(Proxy::default());
+    tokio::spawn(gpu::stream::keep_up(frontend, Arc::clone(&proxy)));
+    Some(Arc::new(Doors { proxy, ground, libraries: gpu::library::LIBRARIES.into() }))
 }

@@ -9,8 +9,10 @@
 //! process's socket, which it takes for its peer's death. Not here: what the shared pages hold (idm), who may have a GPU (the shim).
 
 pub mod door;
+pub mod greeting;
 pub mod ground;
 pub mod library;
 pub mod life;
 pub mod proxy;
 pub mod session;
+pub mod stream;

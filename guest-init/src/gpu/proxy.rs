@@ -4,11 +4,13 @@ use std::{
     collections::HashMap,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::mpsc,
+    sync::{mpsc, watch},
+    time::timeout,
 };
 use vgpu_zone_api::guest::{ChannelId, Frames, Message, ToGuest, ToProxy};
 
@@ -23,6 +25,7 @@ const QUEUE_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub struct Proxy {
     link: Mutex<Link>,
+    up: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +58,14 @@ impl Proxy {
         Some(Registered { proxy: Arc::clone(self), channel, events, messages })
     }
 
+    /// As [`Proxy::register`], waiting for a stream for at most `limit`.
+    pub async fn register_soon(self: &Arc<Self>, limit: Duration) -> Option<Registered> {
+        let mut up = self.up.subscribe();
+        // Past the limit, or when the stream went at once: there is none.
+        let _ = timeout(limit, up.wait_for(|up| *up)).await;
+        self.register()
+    }
+
     /// Carries messages until the stream ends, then tells every channel. The proxy's bytes are checked: what is no message ends the stream.
     /// # Errors
     /// Why it ended.
@@ -62,6 +73,7 @@ impl Proxy {
         let (mut read, mut write) = tokio::io::split(stream);
         let (sender, mut messages) = mpsc::channel::<ToProxy>(QUEUE_MAX);
         self.lock().messages = Some(sender);
+        self.up.send_replace(true);
         let sending = async {
             let mut bytes = Vec::new();
             while let Some(message) = messages.recv().await {
@@ -76,6 +88,7 @@ impl Proxy {
             ended = sending => ended,
             ended = self.receive(&mut read) => ended,
         };
+        self.up.send_replace(false);
         let mut link = self.lock();
         link.messages = None;
         for events in link.channels.values() {

@@ -7,12 +7,14 @@ use std::{
     time::Duration,
 };
 
+use idm::connect::ProgramEnd;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use tokio::{io::unix::AsyncFd, net::UnixStream, time::timeout};
+use vgpu_codes::Code;
 use vgpu_zone_api::guest::{Connect, ContainerId, ToProxy};
 
 use super::{
-    greeting,
+    greeting::{self, Greeted},
     ground::{Ground, Plot},
     life::{Action, Event, Stage, step},
     proxy::{Proxy, Registered},
@@ -24,43 +26,49 @@ use crate::{
 
 /// A process that connects sends its hello at once.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// A container may start before the GPU stream is there: the proxy is told of the zone at the same time.
+const PROXY_LIMIT: Duration = Duration::from_secs(10);
 /// How long pages are kept after the proxy went without letting go of them. Its workers die with it, at once; this is for a machine
 /// that is slow to end them.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(60);
-
-/// Two eventfds: the process rings on one, and is rung by the other.
-struct Bells {
-    process_rings: OwnedFd,
-    process_hears: OwnedFd,
-}
 
 /// Serves one connection to its end, and keeps the pages until they may go.
 /// # Errors
 /// The process broke the handshake, or shared memory could not be made.
 pub async fn run(
-    process: UnixStream,
+    mut process: UnixStream,
     container: ContainerId,
     proxy: Arc<Proxy>,
     ground: Arc<dyn Ground>,
 ) -> Result<()> {
-    let hello = timeout(HELLO_LIMIT, greeting::read(&process)).await;
-    let hello = hello.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)));
-    let hello = hello.during(|| "read the hello of a process".into())?;
-    let Some(mut registered) = proxy.register() else {
-        return greeting::refuse(&process, vgpu_codes::Code::NoProxy as u16).during(|| "refuse a process".into());
+    let greeted = timeout(HELLO_LIMIT, greeting::read(&mut process))
+        .await
+        .map_err(io::Error::from)
+        .and_then(|read| read.map_err(io::Error::other))
+        .during(|| "read the hello of a process".into())?;
+    let Some(mut registered) = proxy.register_soon(PROXY_LIMIT).await else {
+        return greeted.refuse(&process, Code::NoProxy as u16).during(|| "refuse a process".into());
     };
-    let plot: Arc<dyn Plot> = ground.make(greeting::region_bytes())?.into();
+    let bytes = greeting::region().region_bytes().map_err(io::Error::other).during(|| "size a channel".into())?;
+    let plot: Arc<dyn Plot> = match ground.make(bytes) {
+        Ok(plot) => plot.into(),
+        Err(error) => {
+            // The process need not hear of the details, and it may be gone.
+            let _ = greeted.refuse(&process, Code::LimitReached as u16);
+            return Err(error);
+        }
+    };
     registered
         .send(ToProxy::Connect(Connect {
             channel: registered.channel,
             container,
-            pid: peer_pid(&process),
-            wire_hash: hello.wire_hash,
+            pid: greeted.pid(),
+            wire_hash: greeted.wire_hash,
             port: plot.port(),
             refs: plot.refs(),
         }))
         .await;
-    let stage = live(process, &plot, &mut registered).await;
+    let stage = live(process, &greeted, &plot, &mut registered).await;
     if stage == Stage::Orphaned {
         tokio::time::sleep(ORPHAN_LIMIT).await;
     }
@@ -69,7 +77,12 @@ pub async fn run(
 }
 
 /// Follows the channel until nothing of it is mapped any more, or the proxy is gone.
-async fn live(process: UnixStream, plot: &Arc<dyn Plot>, registered: &mut Registered) -> Stage {
+async fn live(
+    process: UnixStream,
+    greeted: &Greeted,
+    plot: &Arc<dyn Plot>,
+    registered: &mut Registered,
+) -> Stage {
     let mut stage = Stage::Offered;
     // Ended early for the process by dropping it, while the channel still waits for the proxy.
     let mut process = Some(process);
@@ -87,7 +100,7 @@ async fn live(process: UnixStream, plot: &Arc<dyn Plot>, registered: &mut Regist
         (stage, action) = step(stage, event);
         match action {
             Action::None => {}
-            Action::HandOver => match hand_over(process.as_ref(), plot) {
+            Action::HandOver => match hand_over(process.as_ref(), greeted, plot) {
                 Ok((running, hears)) => (pumps, ears) = (Some(running), Some(hears)),
                 // As if the process had gone: it can't use the channel.
                 Err(_) => {
@@ -99,7 +112,7 @@ async fn live(process: UnixStream, plot: &Arc<dyn Plot>, registered: &mut Regist
             Action::Refuse(code) => {
                 if let Some(process) = process.take() {
                     // It may be gone by now: then it needs no answer.
-                    let _ = greeting::refuse(&process, u16::try_from(code).unwrap_or(u16::MAX));
+                    let _ = greeted.refuse(&process, u16::try_from(code).unwrap_or(u16::MAX));
                 }
             }
             Action::SendClose => registered.send(ToProxy::Close { channel: registered.channel }).await,
@@ -138,20 +151,26 @@ impl Drop for Pumps {
     }
 }
 
-fn hand_over(process: Option<&UnixStream>, plot: &Arc<dyn Plot>) -> io::Result<(Pumps, OwnedFd)> {
+fn hand_over(
+    process: Option<&UnixStream>,
+    greeted: &Greeted,
+    plot: &Arc<dyn Plot>,
+) -> io::Result<(Pumps, OwnedFd)> {
     let process = process.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
     let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-    let bells =
-        Bells { process_rings: rustix::event::eventfd(0, flags)?, process_hears: rustix::event::eventfd(0, flags)? };
+    let end = ProgramEnd {
+        memory: plot.memory().try_clone_to_owned()?,
+        bell: rustix::event::eventfd(0, flags)?,
+        ear: rustix::event::eventfd(0, flags)?,
+    };
     // Watched before the process can ring.
-    let out = sys::watch(bells.process_rings.try_clone()?.into())?;
+    let out = sys::watch(end.bell.try_clone()?.into())?;
     let into = sys::watch(plot.bell()?)?;
-    let hears = bells.process_hears.try_clone()?;
-    greeting::accept(process, plot.memory(), bells.process_rings.as_fd(), bells.process_hears.as_fd())?;
-    let to_process = bells.process_hears;
+    greeted.answer(process, &end)?;
+    let hears = end.ear.try_clone()?;
     let pumps = Pumps([
         tokio::spawn(pump_out(out, Arc::clone(plot))),
-        tokio::spawn(pump_in(into, Arc::clone(plot), to_process)),
+        tokio::spawn(pump_in(into, Arc::clone(plot), end.ear)),
     ]);
     Ok((pumps, hears))
 }
@@ -198,9 +217,4 @@ fn ring(eventfd: &OwnedFd) {
     if rustix::event::poll(&mut asked, Some(&now)).is_ok_and(|ready| ready > 0) {
         let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
     }
-}
-
-/// A label for people; the process's pid in the guest.
-fn peer_pid(process: &UnixStream) -> u32 {
-    process.peer_cred().ok().and_then(|cred| cred.pid()).and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0)
 }
