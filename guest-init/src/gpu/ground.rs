@@ -6,16 +6,19 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use idm::xen::{DomId, XenError, dmabuf::GrantedMemfd, evtchn::EventChannel};
+use idm::{
+    record::{RegionSpec, make_region},
+    xen::{DomId, dmabuf::GrantedMemfd, evtchn::EventChannel},
+};
 
 use crate::error::{During, Result};
 
 /// Makes the ground of a channel.
 pub trait Ground: Send + Sync {
-    /// Zeroed pages and a port.
+    /// The memory of a channel of these sizes, and a port.
     /// # Errors
     /// Grants, memory or ports are used up.
-    fn make(&self, bytes: usize) -> Result<Box<dyn Plot>>;
+    fn make(&self, spec: &RegionSpec) -> Result<Box<dyn Plot>>;
 }
 
 /// The ground of one channel. Dropped, the pages are the guest's again: only after the proxy has let go of them.
@@ -54,14 +57,15 @@ struct XenPlot {
 }
 
 impl Ground for XenGround {
-    fn make(&self, bytes: usize) -> Result<Box<dyn Plot>> {
-        let refused = |error: XenError| io::Error::other(error);
-        let memory = GrantedMemfd::new(self.driver_domain, bytes)
-            .map_err(refused)
-            .during(|| format!("grant {bytes} bytes to {}", self.driver_domain))?;
-        let channel = EventChannel::offer(self.driver_domain)
-            .map_err(refused)
-            .during(|| format!("offer a port to {}", self.driver_domain))?;
+    fn make(&self, spec: &RegionSpec) -> Result<Box<dyn Plot>> {
+        let to = self.driver_domain;
+        let bytes = spec.region_bytes().map_err(io::Error::other).during(|| "size a channel".into())?;
+        let memory = make_region(spec).map_err(io::Error::other).during(|| "make a channel's memory".into())?;
+        let memory = GrantedMemfd::of_memfd(to, memory, bytes)
+            .map_err(io::Error::other)
+            .during(|| format!("grant {bytes} bytes to {to}"))?;
+        let channel =
+            EventChannel::offer(to).map_err(io::Error::other).during(|| format!("offer a port to {to}"))?;
         Ok(Box::new(XenPlot { memory, channel }))
     }
 }

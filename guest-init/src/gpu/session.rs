@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use idm::connect::ProgramEnd;
+use idm::{connect::ProgramEnd, record::CONSUMER_LIFE};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use tokio::{io::unix::AsyncFd, net::UnixStream, time::timeout};
 use vgpu_codes::Code;
@@ -31,6 +31,7 @@ const PROXY_LIMIT: Duration = Duration::from_secs(10);
 /// How long pages are kept after the proxy went without letting go of them. Its workers die with it, at once; this is for a machine
 /// that is slow to end them.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(60);
+const ORPHAN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves one connection to its end, and keeps the pages until they may go.
 /// # Errors
@@ -49,8 +50,7 @@ pub async fn run(
     let Some(mut registered) = proxy.register_soon(PROXY_LIMIT).await else {
         return greeted.refuse(&process, Code::NoProxy as u16).during(|| "refuse a process".into());
     };
-    let bytes = greeting::region().region_bytes().map_err(io::Error::other).during(|| "size a channel".into())?;
-    let plot: Arc<dyn Plot> = match ground.make(bytes) {
+    let plot: Arc<dyn Plot> = match ground.make(&greeting::region()) {
         Ok(plot) => plot.into(),
         Err(error) => {
             // The process need not hear of the details, and it may be gone.
@@ -70,7 +70,8 @@ pub async fn run(
         .await;
     let stage = live(process, &greeted, &plot, &mut registered).await;
     if stage == Stage::Orphaned {
-        tokio::time::sleep(ORPHAN_LIMIT).await;
+        // Past the limit the worker is one that cannot be ended: what it still writes is lost in pages of its own pod.
+        let _ = timeout(ORPHAN_LIMIT, unmapped(plot.as_ref())).await;
     }
     drop(plot);
     Ok(())
@@ -137,6 +138,19 @@ async fn gone(process: Option<&UnixStream>) {
         // Readiness may be old: only a read tells.
         match ready.and_then(|()| process.try_read(&mut [0])) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => return,
+        }
+    }
+}
+
+/// Resolves when no worker maps the pages. The kernel clears the worker's life byte when its mapping goes, however it died.
+async fn unmapped(plot: &dyn Plot) {
+    loop {
+        // First the pause: a worker that was about to map them dies in it, too.
+        tokio::time::sleep(ORPHAN_PAUSE).await;
+        let mut life = [1];
+        match rustix::io::pread(plot.memory(), &mut life, CONSUMER_LIFE as u64) {
+            Ok(1) if life != [0] => {}
             _ => return,
         }
     }
