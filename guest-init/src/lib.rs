@@ -10,6 +10,7 @@ pub mod agent;
 pub mod boot;
 pub mod cgroup;
 pub mod error;
+pub mod gpu;
 pub mod limits;
 pub mod oci;
 pub mod reaper;

@@ -1,4 +1,29 @@
-//! Inter-domain messaging.
+//! Inter-domain messaging: byte streams and GPU channels through memory that two domains, or two processes, share.
+//!
+//! Start at [`stream::Stream`] (bytes both ways), [`record`] (the GPU channel) and [`connect`] (how two processes come to
+//! share one). `idm` knows nothing of CUDA and nothing of containers.
+//!
+//! The rule everywhere: the peer may change any shared byte at any time. Own indexes are private; a word of the peer is read
+//! once and checked; records are copied out before they are parsed; a channel that broke is never used again.
+//! Not here: who may connect to whom, what a record means.
 
-#[cfg(feature = "xen")]
+pub mod connect;
+pub mod doorbell;
+pub mod error;
+pub mod hello;
+mod hub;
+pub mod life;
+mod park;
+pub mod record;
+pub mod region;
+mod ring;
+mod spin;
+pub mod stream;
+mod sync;
+#[cfg(all(feature = "xen", not(loom)))]
 pub mod xen;
+
+pub use doorbell::{Doorbell, Signal, Waiter, Wake};
+pub use error::{ChannelError, Fault, Peer};
+pub use life::{Liveness, PeerMark};
+pub use region::Region;

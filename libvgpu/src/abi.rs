@@ -190,11 +190,6 @@ impl Span {
         self.0.expose_provenance() as u64
     }
 
-    /// `bytes` further.
-    pub fn offset(self, bytes: usize) -> Self {
-        Self(self.0.wrapping_byte_add(bytes))
-    }
-
     /// `len` bytes to read.
     #[inline]
     pub fn read<'a>(self, len: usize) -> CuResult<&'a [u8]> {

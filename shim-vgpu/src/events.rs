@@ -146,3 +146,73 @@ async fn send(connection: &Mutex<Option<EventsClient>>, address: &str, envelope:
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener, path::Path, sync::Mutex as StdMutex};
+
+    use async_trait::async_trait;
+    use containerd_shim_protos::{
+        api::Empty,
+        events::task::TaskOOM,
+        shim::events::ForwardRequest,
+        shim_async::{Events, create_events},
+    };
+    use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(StdMutex<Vec<String>>);
+
+    #[async_trait]
+    impl Events for Heard {
+        async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
+            assert_eq!(request.envelope.event.type_url, "containerd.events.TaskOOM");
+            self.0.lock().unwrap().push(request.envelope.topic.clone());
+            Ok(Empty::default())
+        }
+    }
+
+    async fn containerd(socket: &Path, heard: &Arc<Heard>) -> Server {
+        let _ = std::fs::remove_file(socket);
+        let listener = UnixListener::bind(socket).unwrap();
+        let mut server = Server::new()
+            .add_listener(Listener::try_from(listener).unwrap())
+            .register_service(create_events(heard.clone()));
+        server.start().await.unwrap();
+        server
+    }
+
+    #[tokio::test]
+    async fn the_order_is_kept_over_a_restart_of_containerd() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, heard) = (dir.path().join("c.sock"), Arc::new(Heard::default()));
+        let outbox = Outbox::new("default", &socket.to_string_lossy());
+        let publish = |topics: std::ops::Range<u32>| {
+            topics.for_each(|n| outbox.publish(&n.to_string(), &TaskOOM::default()))
+        };
+        // Nobody is there yet; then containerd comes, goes, and comes again.
+        publish(0..3);
+        let mut first = containerd(&socket, &heard).await;
+        outbox.drain(Duration::from_secs(10)).await;
+        first.disconnect().await;
+        drop(first);
+        std::fs::remove_file(&socket).unwrap();
+        publish(3..6);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let _second = containerd(&socket, &heard).await;
+        publish(6..9);
+        outbox.drain(Duration::from_secs(10)).await;
+        let expected: Vec<String> = (0..9).map(|n: u32| n.to_string()).collect();
+        assert_eq!(*heard.0.lock().unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_nobody_empties_is_bounded_and_keeps_the_newest() {
+        let outbox = Outbox::new("default", "/nonexistent/c.sock");
+        (0..EVENTS_MAX + 10).for_each(|n| outbox.publish(&n.to_string(), &TaskOOM::default()));
+        let queue = outbox.queue.lock().unwrap();
+        assert_eq!((queue.len(), queue.back().unwrap().topic.as_str()), (EVENTS_MAX, "1033"));
+    }
+}

@@ -3,7 +3,10 @@
 //! [`Link`] is the seam for tests; the real one is in `xen.rs`.
 
 use async_trait::async_trait;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 use uuid::Uuid;
 use vgpu_agent_api::agent::StreamOffer;
 
@@ -44,6 +47,7 @@ pub trait Link: Send + Sync {
     /// As [`Link::agent`].
     async fn accept(&self, domid: u16, offer: &StreamOffer) -> Result<AnyStream>;
 
-    /// Returns when a domain of this node ended, or for nothing: ask the toolstack which.
-    async fn domain_ended(&self);
+    /// Counts the domains of this node that ended, now and then one too many: ask the toolstack which. A change that came before the
+    /// receiver looks is not lost.
+    fn endings(&self) -> watch::Receiver<u64>;
 }

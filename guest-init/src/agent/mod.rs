@@ -5,6 +5,7 @@
 
 pub mod service;
 pub mod streams;
+pub mod xen;
 
 use std::{io, sync::Arc};
 

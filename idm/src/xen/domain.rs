@@ -74,7 +74,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Looks up the domain that has `domid` now.
+    /// Looks up the domain that has `domid` now. Dom0's UUID is all zeros.
     ///
     /// # Errors
     /// [`XenError::PeerGone`]: there is none.
@@ -82,6 +82,10 @@ impl Identity {
         let path = format!("/local/domain/{}/vm", domid.get());
         let value = match xenstore.read(&path) {
             Ok(value) => value,
+            // Dom0 is made without one, and lives as long as the hypervisor: its id alone names it.
+            Err(error) if error.is_missing() && domid == DomId::DOM0 => {
+                return Ok(Self { domid, uuid: Uuid([0; 16]) });
+            }
             Err(error) if error.is_missing() => return Err(XenError::PeerGone(domid)),
             Err(error) => return Err(error.into()),
         };

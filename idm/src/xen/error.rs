@@ -4,6 +4,7 @@ use std::io;
 
 use super::DomId;
 use super::xenstore::XsError;
+use crate::error::{ChannelError, Fault};
 
 /// Why a grant, an event channel or a device could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -82,28 +83,21 @@ pub enum XenError {
         limit_ms: u64,
     },
     /// Xenstore.
-    #[error("xenstore")]
+    #[error(transparent)]
     Xenstore(#[from] XsError),
-}
-
-/// Whose doing an error is: each asks for another reaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Ours, or this machine's.
-    Ours,
-    /// The other end broke the rules: log it, close.
-    Peer,
-    /// An ordinary end.
-    PeerGone,
+    /// The stream in the shared pages.
+    #[error(transparent)]
+    Channel(ChannelError),
 }
 
 impl XenError {
     /// Whose doing it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::PeerGone(_) => Fault::PeerGone,
+            Self::PeerGone(_) => Fault::Gone,
             Self::MapPages { source, .. } if source.raw_os_error() == Some(INVALID) => Fault::Peer,
             Self::TooManyPages { .. } | Self::PeerWrote { .. } | Self::Late { .. } => Fault::Peer,
+            Self::Channel(error) => error.fault(),
             Self::Open { .. }
             | Self::Call { .. }
             | Self::Memory { .. }

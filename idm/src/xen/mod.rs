@@ -6,6 +6,8 @@
 //! Rule: the guest grants, the backend maps; whatever a guest wrote (references, ports, states) is a bounded decimal or an error.
 //! Not here: what the shared pages hold (`ring.rs`, `stream.rs`, `record.rs`).
 
+pub mod death;
+pub mod device;
 pub mod dmabuf;
 pub mod domain;
 mod error;
@@ -15,13 +17,15 @@ pub mod gntdev;
 mod ioctl;
 mod map;
 pub mod metrics;
+pub mod offer;
 mod table;
 pub mod xenstore;
 
 use std::fmt;
 
-pub use error::{Fault, XenError};
+pub use error::XenError;
 pub use map::{Access, Span};
+pub use offer::Offer;
 pub use table::PAGE_BYTES;
 
 /// A domain's id. It is used again after a domain's end: a guest is known by this *and* its [`domain::Uuid`].

@@ -164,7 +164,7 @@ fn remember(raw: u64, epoch: u64, image: &Arc<Image>) {
 
 fn load_reply(entered: Entered, handle: ImageHandle, kind: ImageKind, upload: u32) -> CuResult<ImageInfo> {
     let (channel, context) = (&entered.process.channel, entered.context);
-    let room = channel.staging();
+    let room = channel.staging()?;
     let total = ask::vgpuImageLoad(channel, context, NewHandle(handle), kind, upload, room.all())?;
     let mut reply = Vec::new();
     loop {

@@ -1,7 +1,9 @@
 //! The built library, opened as a program opens it, and a reader for its ELF tables.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod device;
 pub mod elf;
+pub mod session;
 
 use std::ffi::{CString, c_void};
 use std::path::PathBuf;

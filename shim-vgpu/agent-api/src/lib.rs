@@ -1,7 +1,8 @@
 //! What the shim asks of guest-init beyond containerd's Task API: the messages, the ttrpc client and server, and how versions meet.
 //!
 //! Start at `agent.proto`; the messages are in [`agent`], [`agent_ttrpc::AgentClient`] calls them and [`agent_ttrpc::Agent`] serves them.
-//! [`version::meet`] is the rule for the first call, `Hello`. Stdio streams are named by [`stream::StreamName`].
+//! [`version::meet`] is the rule for the first call, `Hello`. Stdio streams are named by [`stream::StreamName`]; ring sizes and the
+//! hello's words are in [`wire`].
 //! Not here: the stream below (idm), what a call does (guest-init).
 
 use std::{collections::HashMap, sync::Arc};
@@ -25,6 +26,7 @@ mod generated {
 
 pub mod stream;
 pub mod version;
+pub mod wire;
 
 pub use generated::{agent, agent_ttrpc};
 

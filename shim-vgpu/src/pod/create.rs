@@ -246,9 +246,12 @@ impl Pod {
         let platform = &sandbox.platform;
         let seconds = platform.config.shim.boot_timeout_s;
         let uuid = sandbox.record.domain_uuid;
+        let mut endings = platform.link.endings();
         let death = async {
             loop {
-                platform.link.domain_ended().await;
+                if endings.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
                 let toolstack = platform.toolstack.clone();
                 if let Ok(false) = blocking(move || toolstack.runs(uuid)).await {
                     return;
@@ -376,10 +379,11 @@ fn domain_config(sandbox: &Sandbox, plan: &Plan) -> Result<DomainConfig> {
     let size = plan.spec.domain_size(guest)?;
     let uuid = sandbox.record.domain_uuid;
     let short: String = plan.id().chars().take(NAME_ID_BYTES).collect();
+    // The streams' pages come from gntalloc, whose own limit of 1024 pages is too low for many processes with stdio.
     let kernel_words = match guest.kind {
-        vgpu_config::GuestKind::Pvh => "console=hvc0 quiet",
+        vgpu_config::GuestKind::Pvh => "console=hvc0 quiet xen_gntalloc.limit=16384",
         // Grants of a PV guest's dma-bufs need bounce buffers (testbed.md "Grants").
-        vgpu_config::GuestKind::Pv => "console=hvc0 quiet iommu=soft swiotlb=2048",
+        vgpu_config::GuestKind::Pv => "console=hvc0 quiet xen_gntalloc.limit=16384 iommu=soft swiotlb=2048",
     };
     Ok(DomainConfig {
         name: format!("vgpu-{short}-{:.8}", uuid.simple().to_string()),

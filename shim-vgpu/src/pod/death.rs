@@ -10,7 +10,9 @@ use crate::{container::life::Event, error::blocking, platform::Platform};
 impl Pod {
     /// Watches the pod's domain until it ends.
     pub(super) async fn watch_domain(self: Arc<Self>, platform: Platform, uuid: Uuid) {
+        let mut endings = platform.link.endings();
         loop {
+            endings.mark_unchanged();
             let toolstack = platform.toolstack.clone();
             match blocking(move || toolstack.runs(uuid)).await {
                 Ok(true) => {}
@@ -22,7 +24,10 @@ impl Pod {
                 }
                 Err(error) => log::warn!("cannot ask for the pod's domain: {}", error.report()),
             }
-            platform.link.domain_ended().await;
+            if endings.changed().await.is_err() {
+                log::error!("nobody tells of ended domains any more");
+                return;
+            }
         }
     }
 

@@ -129,7 +129,8 @@ impl Backend for Qemu {
         }
         match domid {
             Some(domid) => {
-                self.xen.remove_if_ours(domid, uuid, &[format!("/local/domain/0/backend/9pfs/{domid}")])
+                let path = format!("/local/domain/0/backend/9pfs/{domid}");
+                self.xen.remove_if_ours(domid, uuid, |xenstore| xenstore.remove(&path))
             }
             None => Ok(()),
         }

@@ -13,6 +13,7 @@
 
 mod frames;
 mod message;
+pub mod wire;
 
 pub use frames::Frames;
 pub use message::{

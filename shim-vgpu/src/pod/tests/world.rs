@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::{io::DuplexStream, net::UnixStream, sync::Notify};
+use tokio::{io::DuplexStream, net::UnixStream, sync::watch};
 use uuid::Uuid;
 use vgpu_agent_api::agent::StreamOffer;
 use vgpu_codes::Code;
@@ -39,7 +39,7 @@ pub struct World {
     pub habits: Habits,
     pub streams: Mutex<BTreeMap<u32, DuplexStream>>,
     guests: Mutex<BTreeMap<u16, FakeGuest>>,
-    ended: Notify,
+    ended: watch::Sender<u64>,
     config: Config,
 }
 
@@ -62,7 +62,7 @@ impl World {
             habits,
             streams: Mutex::default(),
             guests: Mutex::default(),
-            ended: Notify::new(),
+            ended: watch::Sender::new(0),
             config,
         })
     }
@@ -90,7 +90,7 @@ impl World {
     pub fn destroy_all(&self) {
         self.left.lock().unwrap().domains.clear();
         self.guests.lock().unwrap().clear();
-        self.ended.notify_waiters();
+        self.ended.send_modify(|count| *count += 1);
     }
 
     /// Nothing is left: domains, backends, devices, mounts, files.
@@ -160,7 +160,7 @@ impl Toolstack for Fake {
     fn destroy(&self, domid: u16) -> Result<()> {
         self.0.left.lock().unwrap().domains.remove(&domid);
         self.0.guests.lock().unwrap().remove(&domid);
-        self.0.ended.notify_waiters();
+        self.0.ended.send_modify(|count| *count += 1);
         Ok(())
     }
 }
@@ -204,7 +204,7 @@ impl Link for Fake {
         Ok(Box::new(self.0.streams.lock().unwrap().remove(&offer.id).unwrap()))
     }
 
-    async fn domain_ended(&self) {
-        self.0.ended.notified().await;
+    fn endings(&self) -> watch::Receiver<u64> {
+        self.0.ended.subscribe()
     }
 }
