@@ -1,5 +1,7 @@
 //! A peer that writes anything anywhere, at any time, causes errors and nothing else: no panic, no hang, no wild copy.
 
+#![expect(clippy::cast_possible_truncation, reason = "patterns of bytes")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};

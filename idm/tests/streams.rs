@@ -1,5 +1,7 @@
 //! Streams carry any number of bytes both ways, whatever the peer's pace, and tell its death.
 
+#![expect(clippy::cast_possible_truncation, reason = "patterns of bytes")]
+
 use std::time::Duration;
 
 use idm::ChannelError;

@@ -8,7 +8,7 @@ pub const LANES: u16 = 64;
 /// The longest reply that fits a slot, in bytes. Longer ones travel through staging.
 pub const REPLY_BYTES_MAX: usize = SLOT_BYTES - SLOT_HEADER_BYTES;
 /// The header of a record, in bytes; records start at multiples of it.
-pub const RECORD_HEADER_BYTES: usize = 16;
+pub const RECORD_HEADER_BYTES: usize = HEADER_BYTES as usize;
 /// The longest payload of a record that can be configured, in bytes.
 pub const RECORD_LIMIT_MAX: u32 = 64 << 10;
 /// The longest region, in bytes.
@@ -33,6 +33,9 @@ pub(crate) const ERROR_SEQ: usize = 324;
 pub(crate) const ERROR_CODE: usize = 328;
 pub(crate) const ERROR_STICKY: usize = 332;
 pub(crate) const ERROR_CTX: usize = 336;
+
+/// [`RECORD_HEADER_BYTES`] beside lengths of records, which are u32.
+pub(crate) const HEADER_BYTES: u32 = 16;
 
 const SLOT_BYTES: usize = 4096;
 const SLOT_HEADER_BYTES: usize = 16;
@@ -147,7 +150,7 @@ pub(crate) fn granules(position: u64) -> u32 {
 /// Bytes that a record with this payload takes.
 #[inline]
 pub(crate) fn footprint(payload: u32) -> u32 {
-    (payload + RECORD_HEADER_BYTES as u32).next_multiple_of(RECORD_HEADER_BYTES as u32)
+    (payload + HEADER_BYTES).next_multiple_of(HEADER_BYTES)
 }
 
 /// The reply slot of a lane: `seq`, `status`, `length` (u32 each, seq written last), padding, then the payload.

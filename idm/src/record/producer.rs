@@ -11,7 +11,9 @@
 
 use std::sync::Arc;
 
-use super::layout::{FLAG_SKIP, NO_LANE, RECORD_HEADER_BYTES, RingPlace, footprint, granules, sequence};
+use super::layout::{
+    FLAG_SKIP, HEADER_BYTES, NO_LANE, RECORD_HEADER_BYTES, RingPlace, footprint, granules, sequence,
+};
 use super::payload::Payload;
 use crate::error::{ChannelError, Peer};
 use crate::region::Region;
@@ -73,8 +75,8 @@ impl Producer {
             let rest = self.place.rest(tail);
             let filler = if bytes <= rest { 0 } else { rest };
             let end = tail + u64::from(filler) + u64::from(bytes);
-            if end + RECORD_HEADER_BYTES as u64 > self.clean.load(Acquire) {
-                if !self.make_room(end + RECORD_HEADER_BYTES as u64)? {
+            if end + u64::from(HEADER_BYTES) > self.clean.load(Acquire) {
+                if !self.make_room(end + u64::from(HEADER_BYTES))? {
                     return Ok(None);
                 }
                 tail = self.tail.load(Relaxed);
@@ -91,7 +93,7 @@ impl Producer {
     pub(crate) fn has_room(&self, payload_bytes: u32) -> bool {
         let tail = self.tail.load(Relaxed);
         // The most that a record can need: a filler just short of itself, and the zeroed header beyond.
-        let needed = tail + 2 * u64::from(footprint(payload_bytes)) + RECORD_HEADER_BYTES as u64;
+        let needed = tail + 2 * u64::from(footprint(payload_bytes)) + u64::from(HEADER_BYTES);
         // A head that makes no sense counts as room: `reserve` looks again and says what is wrong.
         self.free_until(self.clean.load(Acquire)).is_none_or(|limit| needed <= limit)
     }
@@ -171,7 +173,7 @@ impl Reserved<'_> {
     #[inline]
     fn publish_as(&self, header: Header) -> u32 {
         if self.filler > 0 {
-            self.ring.publish(self.start, self.filler - RECORD_HEADER_BYTES as u32, SKIP);
+            self.ring.publish(self.start, self.filler - HEADER_BYTES, SKIP);
         }
         self.ring.publish(self.position(), self.payload_bytes, header)
     }

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use super::layout::{FLAG_SKIP, FLAG_SYNC, RECORD_HEADER_BYTES, RingPlace, footprint, granules, sequence};
+use super::layout::{
+    FLAG_SKIP, FLAG_SYNC, HEADER_BYTES, RECORD_HEADER_BYTES, RingPlace, footprint, granules, sequence,
+};
 use crate::error::{ChannelError, Peer, RecordFlaw};
 use crate::region::Region;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
@@ -70,7 +72,7 @@ impl Puller {
             if flags & !(FLAG_SYNC | FLAG_SKIP) != 0 {
                 return Err(self.flaw(RecordFlaw::Flags(flags)));
             }
-            let room = self.place.rest(position) - RECORD_HEADER_BYTES as u32;
+            let room = self.place.rest(position) - HEADER_BYTES;
             let limit = if skip { room } else { room.min(self.place.record_limit) };
             if bytes > limit {
                 return Err(self.flaw(RecordFlaw::Length { claimed: bytes, limit }));

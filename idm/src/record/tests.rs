@@ -38,7 +38,7 @@ fn echo(mut consumer: Consumer) -> std::thread::JoinHandle<(u64, ChannelError)> 
 fn records_come_in_order_with_all_they_carry() {
     let (submitter, mut consumer) = pair(small()).unwrap();
     for i in 0..2000u16 {
-        let payload = vec![i as u8; usize::from(i) % 1025];
+        let payload = vec![i.to_le_bytes()[0]; usize::from(i) % 1025];
         let seq = submitter.submit_bytes(i, u32::from(i) * 3, &payload).unwrap();
         let record = consumer.next().unwrap().unwrap();
         assert_eq!((record.op, record.ctx, record.seq, record.lane), (i, u32::from(i) * 3, seq, None));
@@ -226,7 +226,7 @@ fn staging_carries_what_no_record_can_and_checks_the_peers_words() {
     let chunk = submitter.stage(200 << 10, LONG).unwrap();
     assert!(matches!(submitter.stage(100 << 10, SHORT), Err(ChannelError::TimedOut { .. })));
     assert!(matches!(submitter.stage(300 << 10, LONG), Err(ChannelError::TooLong { .. })));
-    let bytes: Vec<u8> = (0..200 << 10).map(|i| i as u8).collect();
+    let bytes: Vec<u8> = (0..=255).cycle().take(200 << 10).collect();
     chunk.write(0, &bytes);
     let seq = submitter.submit_bytes(1, 0, &chunk.offset().to_le_bytes()).unwrap();
     let offset = u64::from(chunk.offset());

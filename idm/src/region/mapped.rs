@@ -171,7 +171,7 @@ mod tests {
         let region = region(4096);
         for offset in 0..17 {
             for len in 0..40 {
-                let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + offset + 1) as u8).collect();
+                let bytes: Vec<u8> = (1..=255).step_by(7).cycle().skip(offset).take(len).collect();
                 region.zero(0, 128);
                 region.write(offset, &bytes);
                 let mut back = vec![0; len];

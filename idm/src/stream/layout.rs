@@ -24,6 +24,8 @@ pub struct StreamSpec {
 
 /// The largest ring of a stream, in bytes.
 pub const STREAM_RING_BYTES_MAX: u32 = 256 << 10;
+/// The smallest, in bytes: a page, for pages are what is granted.
+const STREAM_RING_BYTES_MIN: u32 = 4 << 10;
 /// The byte that the kernel clears when the maker dies (Xen: unmap-notify), in bytes from the start of the region.
 pub const MAKER_LIFE: usize = 64;
 /// The byte that the kernel clears when the taker dies.
@@ -70,7 +72,7 @@ impl StreamSpec {
     pub(super) fn check(&self) -> Result<(), ChannelError> {
         for bytes in [self.to_taker_bytes, self.to_maker_bytes] {
             let fits =
-                bytes.is_power_of_two() && (PAGE_BYTES as u32..=STREAM_RING_BYTES_MAX).contains(&bytes);
+                bytes.is_power_of_two() && (STREAM_RING_BYTES_MIN..=STREAM_RING_BYTES_MAX).contains(&bytes);
             if !fits {
                 return Err(ChannelError::Layout {
                     what: "a stream ring of this many bytes",
