@@ -75,6 +75,11 @@ impl Hub {
         }
     }
 
+    /// What tells of the peer's death.
+    pub(crate) fn liveness(&self) -> Option<&Liveness> {
+        self.liveness.as_ref()
+    }
+
     /// How often a thread polled the doorbell: system calls.
     pub(crate) fn sleeps(&self) -> u64 {
         self.sleeps.load(Relaxed)

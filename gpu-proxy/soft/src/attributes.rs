@@ -56,14 +56,14 @@ pub fn attribute(id: u32) -> i32 {
         78 => 1, // stream priorities: accepted
         79 | 80 => 1,
         81 => 228 << 10,
-        87 => 2,  // single to double precision
-        90 => 1,  // a kernel can be interrupted
-        95 => 1,  // cooperative launch: the blocks take turns
+        87 => 2, // single to double precision
+        90 => 1, // a kernel can be interrupted
+        95 => 1, // cooperative launch: the blocks take turns
         97 => SHARED_BYTES_OPT_IN,
         106 => 32,
         111 => 1 << 10,
         126 => 1,
-        129 => 1, // function pointers are the same everywhere
+        129 => 1,         // function pointers are the same everywhere
         134 => return -1, // no NUMA node of its own
         _ => 0,
     };

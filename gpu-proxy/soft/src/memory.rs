@@ -197,10 +197,9 @@ impl Memory {
     }
 
     fn find(&self, address: u64, bytes: u64) -> Result<Arc<Block>, MemoryError> {
-        let found = self.read_state(|state| state.blocks.range(..=address).next_back().map(|(_, b)| b.clone()));
-        found
-            .filter(|block| block.holds(address, bytes))
-            .ok_or(MemoryError::OutOfBounds { address, bytes })
+        let found =
+            self.read_state(|state| state.blocks.range(..=address).next_back().map(|(_, b)| b.clone()));
+        found.filter(|block| block.holds(address, bytes)).ok_or(MemoryError::OutOfBounds { address, bytes })
     }
 
     fn read_state<T>(&self, f: impl FnOnce(&State) -> T) -> T {
@@ -213,7 +212,9 @@ impl State {
     fn place(&mut self, bytes: u64) -> Option<u64> {
         let gap = GUARD + splitmix(&mut self.random) % 64 * GUARD;
         let length = align_up(bytes, ALIGN).checked_add(gap)?;
-        if self.next.checked_add(length).is_some_and(|end| end <= RANGE_END) && self.is_hole(self.next, length) {
+        if self.next.checked_add(length).is_some_and(|end| end <= RANGE_END)
+            && self.is_hole(self.next, length)
+        {
             let address = self.next;
             self.next = align_up(address + length, GUARD);
             return Some(address);

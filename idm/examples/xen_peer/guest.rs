@@ -4,7 +4,9 @@
 //! looks and says `seen\n`; the backend unmaps and says `unmapped\n`; only then does the guest let the memory go.
 
 use std::io::{BufRead, BufReader};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use idm::stream::{Stream, StreamSpec};
 use idm::xen::death::Deaths;
@@ -23,8 +25,18 @@ use crate::check::{Checks, LIMIT, Outcome, pattern, same};
 /// A GPU channel's size: submission ring, reply slots, staging.
 const REGION_BYTES: usize = 10 << 20;
 
-/// The backend's part, up to and with the end of the guest's domain.
-pub fn serve(guest: DomId, number: u32) -> Outcome {
+/// A guest whose channel is mapped.
+struct Session {
+    xenstore: Client,
+    device: Device,
+    stream: Stream,
+    lines: BufReader<Stream>,
+    region: Region,
+    _deaths: Deaths,
+}
+
+/// Makes the device, accepts the guest's stream and channel, and sees that both see each other's bytes.
+fn begin(guest: DomId, number: u32) -> Outcome<Session> {
     let xenstore = Client::connect()?;
     let device = Device { guest, number, backend: own_domid(&xenstore)? };
     device::create(&xenstore, device)?;
@@ -34,7 +46,7 @@ pub fn serve(guest: DomId, number: u32) -> Outcome {
     println!("  {guest} connected");
     let mut lines = BufReader::new(stream.clone());
     let offer = read_offer(&mut lines)?;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let channel = AcceptedChannel::accept(guest, &offer, REGION_BYTES, LIFE_AT)?;
     let (region, _waiter, doorbell) = channel.attach(None)?;
     println!("  {} pages mapped in {:.3}s", offer.refs.len(), started.elapsed().as_secs_f64());
@@ -42,24 +54,58 @@ pub fn serve(guest: DomId, number: u32) -> Outcome {
     region.read(4096, &mut found);
     same("what the guest wrote", found == pattern(9, found.len()), true)?;
     region.write(4096, &pattern(10, REGION_BYTES - 4096));
-    region.word(0).store(1, std::sync::atomic::Ordering::Release);
+    region.word(0).store(1, Ordering::Release);
     doorbell.ring()?;
     say(&stream, "mapped\n")?;
     hear(&mut lines, "seen\n")?;
+    Ok(Session { xenstore, device, stream, lines, region, _deaths: deaths })
+}
+
+/// The backend's part, up to the end of the guest's stream.
+pub fn serve(guest: DomId, number: u32) -> Outcome {
+    let Session { xenstore, device, stream, mut lines, region, _deaths } = begin(guest, number)?;
     drop(region);
     say(&stream, "unmapped\n")?;
-    println!("  waiting for the end of {guest}");
     let mut rest = String::new();
     match lines.read_line(&mut rest) {
         Ok(0) => {}
-        Ok(_) => return Err(format!("{rest:?} after the end").into()),
-        // The guest is destroyed rather than ended.
-        Err(error) if fault(&error) == Some(Fault::Gone) => {}
-        Err(error) => return Err(error.into()),
+        other => return Err(format!("{other:?} {rest:?} instead of the end").into()),
     }
-    drop(lines);
-    drop(stream);
+    drop((lines, stream));
     Ok(device::remove(&xenstore, device)?)
+}
+
+/// The backend's part with a guest that is destroyed in the middle, pages mapped.
+pub fn serve_and_destroy(guest: DomId, number: u32) -> Outcome {
+    let Session { xenstore, device, stream, mut lines, region, _deaths } = begin(guest, number)?;
+    let mut destroy = Command::new("xl").args(["destroy", &guest.get().to_string()]).spawn()?;
+    let started = Instant::now();
+    match lines.read_line(&mut String::new()) {
+        Err(error) if fault(&error) == Some(Fault::Gone) => {}
+        other => return Err(format!("{other:?} instead of the guest's end").into()),
+    }
+    println!("  its end noticed {:.2}s after xl destroy began", started.elapsed().as_secs_f64());
+    destroy.wait()?;
+    // The pages outlive the domain as long as they are mapped: no fault.
+    let mut byte = [0];
+    region.read(8192, &mut byte);
+    let unmapped = Instant::now();
+    drop((lines, stream, region));
+    while !domain_ids()?.iter().all(|&id| id != guest.get()) {
+        if unmapped.elapsed() > LIMIT {
+            return Err("the domain stays, as a zombie".into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("  nothing left of it {:.2}s after the unmap", unmapped.elapsed().as_secs_f64());
+    Ok(device::remove(&xenstore, device)?)
+}
+
+/// Every domain that Xen knows, also those that are dying.
+fn domain_ids() -> Outcome<Vec<u16>> {
+    let list = Command::new("xl").arg("list").output()?.stdout;
+    let list = String::from_utf8(list)?;
+    Ok(list.lines().skip(1).filter_map(|line| line.split_whitespace().rev().nth(4)?.parse().ok()).collect())
 }
 
 pub fn play() -> Checks {
@@ -90,6 +136,12 @@ fn guest() -> Outcome {
     region.read(4096, &mut found);
     same("what the backend wrote", found == pattern(10, found.len()), true)?;
     say(&stream, "seen\n")?;
+    if std::fs::read_to_string("/proc/cmdline")?.split_whitespace().any(|word| word == "linger") {
+        // Until it is destroyed.
+        loop {
+            std::thread::park();
+        }
+    }
     hear(&mut lines, "unmapped\n")?;
     memory.release()?;
     Ok(stream.finish()?)

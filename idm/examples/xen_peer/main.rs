@@ -1,7 +1,8 @@
 //! The `xen` transport end to end, in a real Xen domain. Prints one line a check; exits 1 if one failed.
 //!
 //! * `xen_peer loop`: both ends in this one domain (a domain may grant to itself), for one boot of a Dom0 without guests.
-//! * `xen_peer backend GUEST`: makes the device of domain GUEST and plays the backend.
+//! * `xen_peer backend GUEST`: makes the device of domain GUEST and plays the backend. With `destroy` it destroys the guest in the
+//!   middle (the guest's command line must say `linger`) and looks that nothing is left.
 //! * `xen_peer guest`, or as PID 1 of a guest: plays the guest of the above, then powers off if it is PID 1.
 
 mod channel;
@@ -30,11 +31,12 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["loop"] => in_one_domain(),
-        ["backend", guest] => backend(guest),
+        ["backend", guest] => backend(guest, guest::serve),
+        ["backend", guest, "destroy"] => backend(guest, guest::serve_and_destroy),
         ["guest"] => guest::play(),
         ["child", ..] => return child::play(&words[1..]),
         _ => {
-            eprintln!("usage: xen_peer loop | backend GUEST | guest");
+            eprintln!("usage: xen_peer loop | backend GUEST [destroy] | guest");
             return ExitCode::from(2);
         }
     }
@@ -76,12 +78,12 @@ fn in_one_domain() -> Checks {
     checks
 }
 
-fn backend(guest: &str) -> Checks {
+fn backend(guest: &str, serve: fn(DomId, u32) -> check::Outcome) -> Checks {
     let mut checks = Checks::default();
     let Some(guest) = guest.parse().ok().and_then(DomId::new) else {
         checks.fail("the guest's domain id", "not a number below 32752");
         return checks;
     };
-    checks.run("a guest's stream and channel", || guest::serve(guest, DEVICE_NUMBER));
+    checks.run("a guest's stream and channel", || serve(guest, DEVICE_NUMBER));
     checks
 }

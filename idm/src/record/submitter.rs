@@ -20,7 +20,7 @@ use super::{ChannelParts, check_region};
 use crate::doorbell::Doorbell;
 use crate::error::{ChannelError, Peer};
 use crate::hub::{End, Hub};
-use crate::life::{self, Life};
+use crate::life::{self, Life, Liveness};
 use crate::park::Caller;
 use crate::region::Region;
 use crate::spin::Spin;
@@ -212,6 +212,11 @@ impl Submitter {
     pub fn is_gone(&self) -> bool {
         self.hub.ask_liveness();
         self.peer_is_gone()
+    }
+
+    /// What tells of the peer's death. A child of `fork` closes its copy, or the peer would not notice the parent's death.
+    pub fn liveness(&self) -> Option<&Liveness> {
+        self.hub.liveness()
     }
 
     /// How often a thread of this side slept in a system call.

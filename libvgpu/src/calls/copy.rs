@@ -23,7 +23,7 @@ pub fn to_device(entered: Entered, dst: DevicePtr, src: &[u8], stream: Stream) -
     if src.len() <= INLINE_BYTES {
         return ask::cuMemcpyHtoDAsync_v2(channel, context, dst, src, stream);
     }
-    let room = channel.staging();
+    let room = channel.staging()?;
     let mut dst = dst;
     for chunk in src.chunks(room.len()) {
         let staged = room.put(chunk)?;
@@ -40,7 +40,7 @@ pub fn to_host(entered: Entered, dst: &mut [u8], src: DevicePtr, stream: Stream)
     if dst.is_empty() {
         return Ok(());
     }
-    let room = channel.staging();
+    let room = channel.staging()?;
     let mut src = src;
     for chunk in dst.chunks_mut(room.len()) {
         let staged = room.part(chunk.len());

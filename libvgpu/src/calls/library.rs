@@ -8,22 +8,17 @@ use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, ImageKind, ask};
 
 use super::module::{give_functions, give_global, image_of_file, read_file};
 use crate::abi::{In, Out, Raw, export};
-use crate::core::contexts::{Entered, current, enter_with};
+use crate::core::contexts::{Entered, current};
 use crate::core::image_size;
 use crate::core::images::Image;
 use crate::core::process::process;
 
-/// A library belongs to the process: without a current context it is loaded for the first device, where its globals lie.
+/// A library belongs to the process: it can be loaded without a living context.
 fn enter_anywhere() -> CuResult<Entered> {
     let process = process()?;
-    match current() {
-        ContextId::NONE => {
-            let context = ContextId::primary(process.contexts.number(0)?);
-            process.channel.take_error()?;
-            Ok(Entered { process, context })
-        }
-        context => enter_with(process, context),
-    }
+    let context = if process.contexts.alive(current()).is_ok() { current() } else { ContextId::NONE };
+    process.channel.take_error()?;
+    Ok(Entered { process, context })
 }
 
 fn load(out: Out<u64>, bytes: &[u8]) -> CuResult<()> {

@@ -78,7 +78,7 @@ impl JitLogs {
     /// Writes the compiler's text of the load that failed.
     fn give(&self, entered: Entered) -> CuResult<()> {
         let Some((place, room)) = self.error_log else { return Ok(()) };
-        let staging = entered.process.channel.staging();
+        let staging = entered.process.channel.staging()?;
         let len = ask::vgpuImageLog(&entered.process.channel, entered.context, staging.all())?;
         let text = staging.take(len.min(staging.all().len))?;
         let kept = text.len().min(room - 1);

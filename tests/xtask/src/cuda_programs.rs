@@ -72,7 +72,7 @@ fn compile_all(log: &Log, sources: &Path, dir: &Path, toolkit: &Path, cudart_12:
             }
             Some("cpp") => {
                 for (version, home) in [("12", cudart_12), ("13", toolkit)] {
-                    link_shared(log, &source, &dir.join(format!("{name}_{version}")), home, version)?;
+                    link_shared(log, &source, &dir.join(format!("{name}_{version}")), home, version, toolkit)?;
                 }
             }
             _ => {}
@@ -86,12 +86,21 @@ fn compile_all(log: &Log, sources: &Path, dir: &Path, toolkit: &Path, cudart_12:
     Ok(())
 }
 
-/// Host code with one version's headers and its libcudart.so.
-fn link_shared(log: &Log, source: &Path, program: &Path, home: &Path, version: &str) -> Result<()> {
+/// Host code with one version's headers and its libcudart.so. CUDA 12's wheel lacks the folder `crt`; 13's has what it needs.
+fn link_shared(
+    log: &Log,
+    source: &Path,
+    program: &Path,
+    home: &Path,
+    version: &str,
+    toolkit: &Path,
+) -> Result<()> {
     let mut compiler = Command::new("g++");
     compiler
         .args(["-O2", "-std=c++17", "-isystem"])
         .arg(home.join("include"))
+        .arg("-idirafter")
+        .arg(toolkit.join("include"))
         .arg("-o")
         .arg(program)
         .arg(source);

@@ -70,7 +70,8 @@ fn signature(function: &ptx::Function<'_>, kind: FunctionKind) -> Result<Functio
         Some(builtin) if function.body.is_none() => FunctionKind::Builtin(builtin),
         _ => kind,
     };
-    let param_bytes = u32::try_from(align_up(end, 16)).map_err(|_| wrong(function.line, "parameters too large"))?;
+    let param_bytes =
+        u32::try_from(align_up(end, 16)).map_err(|_| wrong(function.line, "parameters too large"))?;
     Ok(Function { kind, param_bytes, parameters, returns, ..Function::default() })
 }
 
@@ -107,7 +108,8 @@ fn function<'a>(
     body.statements(statements)?;
     // Falling off the end is a return.
     body.code.push(Inst { guard: None, op: if tree.is_kernel { Op::Exit } else { Op::Return } });
-    let (labels, slots, local_bytes, param_bytes) = (body.labels, body.slots, body.local_bytes, body.param_bytes);
+    let (labels, slots, local_bytes, param_bytes) =
+        (body.labels, body.slots, body.local_bytes, body.param_bytes);
     let shared_bytes = body.shared_bytes;
     resolve_labels(&mut program.code[start..], &labels, tree.line)?;
     let function = &mut program.functions[index];
@@ -127,7 +129,8 @@ fn function<'a>(
 }
 
 fn kernel_info(tree: &ptx::Function<'_>, layout: &Function, function: &Function) -> FunctionInfo {
-    let parameters: Vec<_> = layout.parameters.iter().map(|&(offset, size)| Parameter { offset, size }).collect();
+    let parameters: Vec<_> =
+        layout.parameters.iter().map(|&(offset, size)| Parameter { offset, size }).collect();
     FunctionInfo {
         name: tree.name.to_owned(),
         parameter_bytes: parameters.last().map_or(0, |last| last.offset + last.size),
@@ -166,9 +169,13 @@ fn to_u32(value: u64, line: u32) -> Result<u32, ImageError> {
 #[derive(Debug, Clone)]
 pub(super) enum Local<'a> {
     /// First slot, and how many are numbered from 0 (`None`: the name stands for one).
-    Register { slot: u32, count: Option<u32>, ty: Ty },
+    Register {
+        slot: u32,
+        count: Option<u32>,
+        ty: Ty,
+    },
     Shared(u32),
-    Local(u32),
+    Frame(u32),
     Param(u32),
     Label(u32),
     Targets(&'a [&'a str]),
@@ -231,7 +238,7 @@ impl<'a> Body<'a, '_> {
             return Err(unsupported(variable.line, "a first value of a variable in a function"));
         }
         let local = match variable.space {
-            Space::Local => Local::Local(place(&mut self.local_bytes, variable)?),
+            Space::Local => Local::Frame(place(&mut self.local_bytes, variable)?),
             Space::Param => Local::Param(place(&mut self.param_bytes, variable)?),
             Space::Shared => Local::Shared(place(&mut self.shared_bytes, variable)?),
             Space::Global | Space::Const => {
@@ -358,7 +365,7 @@ impl<'a> Body<'a, '_> {
         let within = |base: u32| base.checked_add_signed(i32::try_from(offset).ok()?);
         match self.find(name) {
             Some(Local::Shared(place)) => return Some(plain(u64::from(*place))),
-            Some(Local::Local(place)) => return Some(Src::Local(within(*place)?)),
+            Some(Local::Frame(place)) => return Some(Src::Local(within(*place)?)),
             Some(Local::Param(place)) => return Some(Src::Param(within(*place)?)),
             Some(_) => return None,
             None => {}
@@ -382,7 +389,9 @@ impl<'a> Body<'a, '_> {
             },
             Operand::Offset(name, offset) => self.named(name, offset),
             Operand::Integer(value) => Some(Src::Imm(literal(value, ty))),
-            Operand::Single(bits) if ty == Ty::F64 => Some(Src::Imm(f64::from(f32::from_bits(bits)).to_bits())),
+            Operand::Single(bits) if ty == Ty::F64 => {
+                Some(Src::Imm(f64::from(f32::from_bits(bits)).to_bits()))
+            }
             Operand::Single(bits) => Some(Src::Imm(u64::from(bits))),
             Operand::Double(bits) if ty == Ty::F32 => Some(Src::Imm(single(f64::from_bits(bits)))),
             Operand::Double(bits) => Some(Src::Imm(bits)),
@@ -393,7 +402,9 @@ impl<'a> Body<'a, '_> {
 
     /// A predicate as a source; a negated one gets a slot of its own.
     pub fn predicate(&mut self, operand: &Operand<'_>, line: u32) -> Result<Src, ImageError> {
-        let Operand::Name { name, negated: true } = *operand else { return self.src(operand, Ty::Pred, line) };
+        let Operand::Name { name, negated: true } = *operand else {
+            return self.src(operand, Ty::Pred, line);
+        };
         let a = self.src(&Operand::Name { name, negated: false }, Ty::Pred, line)?;
         let dst = self.scratch()?;
         let f = super::alu::integer::unary("not", Ty::Pred).ok_or_else(|| wrong(line, "no predicate"))?;

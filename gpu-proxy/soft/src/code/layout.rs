@@ -97,7 +97,11 @@ fn global(variable: &Variable<'_>, program: &mut Program) -> Result<usize, Image
     Ok(program.globals.len() - 1)
 }
 
-fn first_values(source: &Source<'_>, scope: &ModuleScope<'_>, program: &mut Program) -> Result<(), ImageError> {
+fn first_values(
+    source: &Source<'_>,
+    scope: &ModuleScope<'_>,
+    program: &mut Program,
+) -> Result<(), ImageError> {
     let mut total = 0;
     for variable in &source.variables {
         let Some(Name::Global(index)) = scope.names.get(variable.name) else { continue };

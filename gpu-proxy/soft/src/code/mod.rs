@@ -229,33 +229,118 @@ pub(crate) struct Dst {
 /// An operation on the lanes of a warp.
 #[derive(Debug)]
 pub(crate) enum Op {
-    Unary { f: F1, dst: u32, a: Src },
-    Binary { f: F2, dst: u32, a: Src, b: Src },
-    Ternary { f: F3, dst: u32, a: Src, b: Src, c: Src },
-    Convert { how: Box<Convert>, dst: u32, a: Src },
+    Unary {
+        f: F1,
+        dst: u32,
+        a: Src,
+    },
+    Binary {
+        f: F2,
+        dst: u32,
+        a: Src,
+        b: Src,
+    },
+    Ternary {
+        f: F3,
+        dst: u32,
+        a: Src,
+        b: Src,
+        c: Src,
+    },
+    Convert {
+        how: Box<Convert>,
+        dst: u32,
+        a: Src,
+    },
     /// `width` bytes for each of `dst`, one behind the other.
-    Load { address: Address, width: u32, signed: bool, dst: Box<[Option<Dst>]> },
-    Store { address: Address, width: u32, values: Box<[Src]> },
+    Load {
+        address: Address,
+        width: u32,
+        signed: bool,
+        dst: Box<[Option<Dst>]>,
+    },
+    Store {
+        address: Address,
+        width: u32,
+        values: Box<[Src]>,
+    },
     /// `f(old, a, b)` takes the place of the old value.
-    Atomic { address: Address, width: u32, f: fn(u64, u64, u64) -> u64, dst: Option<u32>, a: Src, b: Src },
-    Branch { target: u32 },
-    BranchIndexed { index: Src, targets: Box<[u32]> },
-    Call { function: usize, frame: Box<CallFrame> },
-    CallIndirect { address: Src, frame: Box<CallFrame> },
+    Atomic {
+        address: Address,
+        width: u32,
+        f: fn(u64, u64, u64) -> u64,
+        dst: Option<u32>,
+        a: Src,
+        b: Src,
+    },
+    Branch {
+        target: u32,
+    },
+    BranchIndexed {
+        index: Src,
+        targets: Box<[u32]>,
+    },
+    Call {
+        function: usize,
+        frame: Box<CallFrame>,
+    },
+    CallIndirect {
+        address: Src,
+        frame: Box<CallFrame>,
+    },
     Return,
     Exit,
     Trap,
     /// `bar.sync`, `bar.arrive`, `bar.red`: `count` threads, or all of the block.
-    Barrier { id: Src, count: Option<Src>, wait: bool, reduce: Option<(BarReduce, u32, Src, bool)> },
-    BarrierWarp { mask: Src },
-    Shuffle { kind: ShuffleKind, dst: u32, valid: Option<u32>, a: Src, b: Src, c: Src, mask: Src },
-    Vote { kind: VoteKind, dst: u32, a: Src, negated: bool, mask: Option<Src> },
+    Barrier {
+        id: Src,
+        count: Option<Src>,
+        wait: bool,
+        reduce: Option<(BarReduce, u32, Src, bool)>,
+    },
+    BarrierWarp {
+        mask: Src,
+    },
+    Shuffle {
+        kind: ShuffleKind,
+        dst: u32,
+        valid: Option<u32>,
+        a: Src,
+        b: Src,
+        c: Src,
+        mask: Src,
+    },
+    Vote {
+        kind: VoteKind,
+        dst: u32,
+        a: Src,
+        negated: bool,
+        mask: Option<Src>,
+    },
     /// `match.any` and `match.all` (`valid`: its predicate).
-    Match { all: bool, dst: u32, valid: Option<u32>, a: Src, bits: u32, mask: Src },
-    Reduce { f: fn(u64, u64) -> u64, dst: u32, a: Src, mask: Src },
+    Match {
+        all: bool,
+        dst: u32,
+        valid: Option<u32>,
+        a: Src,
+        bits: u32,
+        mask: Src,
+    },
+    Reduce {
+        f: fn(u64, u64) -> u64,
+        dst: u32,
+        a: Src,
+        mask: Src,
+    },
     /// `elect.sync`: the lowest lane of the mask.
-    Elect { dst: Option<u32>, chosen: u32, mask: Src },
-    ActiveMask { dst: u32 },
+    Elect {
+        dst: Option<u32>,
+        chosen: u32,
+        mask: Src,
+    },
+    ActiveMask {
+        dst: u32,
+    },
     Fence,
     Nothing,
 }

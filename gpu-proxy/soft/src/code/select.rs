@@ -8,7 +8,9 @@ use super::select_convert::{convert, convert_address, move_};
 use super::select_float::{float, float_binary, fused};
 use super::select_integer::{bit_insert, carry, integer, logic3, select_value, set, set_predicate, shift};
 use super::select_memory::{atomic, load, store};
-use super::select_threads::{barrier, branch, branch_indexed, call, match_lanes, reduce, shuffle, vote, warp};
+use super::select_threads::{
+    barrier, branch, branch_indexed, call, match_lanes, reduce, shuffle, vote, warp,
+};
 use super::{F2, F3, Op};
 use crate::image::ImageError;
 use crate::ptx::{Instruction, Operand, Ty};
@@ -58,7 +60,11 @@ impl<'a> Words<'a> {
     }
 
     pub fn count(&self, least: usize, most: usize) -> Result<(), ImageError> {
-        if (least..=most).contains(&self.operands.len()) { Ok(()) } else { Err(self.wrong("the number of operands")) }
+        if (least..=most).contains(&self.operands.len()) {
+            Ok(())
+        } else {
+            Err(self.wrong("the number of operands"))
+        }
     }
 
     pub fn unsupported(&self) -> ImageError {
@@ -71,7 +77,10 @@ impl<'a> Words<'a> {
 }
 
 /// Appends the operations of `instruction` to the body's code.
-pub(super) fn select<'a>(body: &mut Body<'a, '_>, instruction: &'a Instruction<'a>) -> Result<(), ImageError> {
+pub(super) fn select<'a>(
+    body: &mut Body<'a, '_>,
+    instruction: &'a Instruction<'a>,
+) -> Result<(), ImageError> {
     let words = &Words::new(instruction);
     let is_float = words.types.first().is_some_and(|ty| ty.is_float());
     match words.op {
@@ -85,12 +94,16 @@ pub(super) fn select<'a>(body: &mut Body<'a, '_>, instruction: &'a Instruction<'
         "setp" => set_predicate(body, words),
         "set" => set(body, words),
         "selp" | "slct" => select_value(body, words),
-        "neg" | "abs" | "sqrt" | "rcp" | "rsqrt" | "sin" | "cos" | "ex2" | "lg2" | "tanh" | "testp" if is_float => {
+        "neg" | "abs" | "sqrt" | "rcp" | "rsqrt" | "sin" | "cos" | "ex2" | "lg2" | "tanh" | "testp"
+            if is_float =>
+        {
             float(body, words)
         }
         "add" | "sub" | "mul" | "div" | "min" | "max" | "copysign" if is_float => float_binary(body, words),
         "fma" | "mad" if is_float => fused(body, words),
-        "add" | "sub" | "addc" | "subc" | "madc" if words.has("cc") || words.op.ends_with('c') => carry(body, words),
+        "add" | "sub" | "addc" | "subc" | "madc" if words.has("cc") || words.op.ends_with('c') => {
+            carry(body, words)
+        }
         "mad" if words.has("cc") => carry(body, words),
         "shl" | "shr" => shift(body, words),
         "bfi" => bit_insert(body, words),
@@ -101,7 +114,8 @@ pub(super) fn select<'a>(body: &mut Body<'a, '_>, instruction: &'a Instruction<'
         "ret" => plain(body, words, Op::Return),
         "exit" => plain(body, words, Op::Exit),
         "trap" => plain(body, words, Op::Trap),
-        "brkpt" | "nanosleep" | "prefetch" | "prefetchu" | "discard" | "applypriority" | "pmevent" | "griddepcontrol" => {
+        "brkpt" | "nanosleep" | "prefetch" | "prefetchu" | "discard" | "applypriority" | "pmevent"
+        | "griddepcontrol" => {
             body.push(Op::Nothing);
             Ok(())
         }

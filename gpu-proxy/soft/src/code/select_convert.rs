@@ -17,7 +17,11 @@ pub(super) fn move_(body: &mut Body<'_, '_>, words: &Words<'_>) -> Result<(), Im
         (Operand::Vector(targets), source) => unpack(body, words, ty, targets, source),
         (target, Operand::Vector(sources)) => pack(body, words, ty, target, sources),
         (target, source) => {
-            let a = if ty == Ty::Pred { body.predicate(source, words.line)? } else { body.src(source, ty, words.line)? };
+            let a = if ty == Ty::Pred {
+                body.predicate(source, words.line)?
+            } else {
+                body.src(source, ty, words.line)?
+            };
             let Some(dst) = body.dst(target, words.line)? else { return Ok(()) };
             // A 64-bit special register may be read into 32 bits.
             push_masked(body, dst, a, words)
@@ -77,7 +81,13 @@ fn pack(
             16 => lanes3!(u64, u16, u64 => u64, |all, part, n| all | u64::from(part) << n),
             _ => lanes3!(u64, u32, u64 => u64, |all, part, n| all | u64::from(part) << n),
         };
-        body.push(Op::Ternary { f, dst: place, a: so_far, b: value, c: Src::Imm(index as u64 * u64::from(bits)) });
+        body.push(Op::Ternary {
+            f,
+            dst: place,
+            a: so_far,
+            b: value,
+            c: Src::Imm(index as u64 * u64::from(bits)),
+        });
         so_far = Src::Reg(place);
     }
     Ok(())

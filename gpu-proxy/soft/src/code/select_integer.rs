@@ -95,7 +95,9 @@ pub(super) fn set_predicate(body: &mut Body<'_, '_>, words: &Words<'_>) -> Resul
     let combine = combination(words)?;
     words.count(3, 4)?;
     let (first, second) = match *words.operand(0)? {
-        Operand::Pair(p, q) => (Operand::Name { name: p, negated: false }, Some(Operand::Name { name: q, negated: false })),
+        Operand::Pair(p, q) => {
+            (Operand::Name { name: p, negated: false }, Some(Operand::Name { name: q, negated: false }))
+        }
         ref other => (other.clone(), None),
     };
     let a = body.src(words.operand(1)?, ty, line)?;
@@ -163,7 +165,13 @@ pub(super) fn set(body: &mut Body<'_, '_>, words: &Words<'_>) -> Result<(), Imag
         let f = alu::binary(op, Ty::Pred).ok_or_else(|| words.unsupported())?;
         body.push(Op::Binary { f, dst: holds, a: Src::Reg(holds), b: with });
     }
-    body.push(Op::Ternary { f: alu::select(), dst: dst.slot, a: Src::Imm(yes), b: Src::Imm(0), c: Src::Reg(holds) });
+    body.push(Op::Ternary {
+        f: alu::select(),
+        dst: dst.slot,
+        a: Src::Imm(yes),
+        b: Src::Imm(0),
+        c: Src::Reg(holds),
+    });
     Ok(())
 }
 

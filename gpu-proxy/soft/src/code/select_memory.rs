@@ -9,11 +9,38 @@ use crate::ptx::{Operand, Ty};
 
 /// Cache hints, orderings and scopes: memory here is coherent and every access is ordered as an acquire or release.
 const HINTS: [&str; 22] = [
-    "ca", "cg", "cs", "cv", "lu", "wb", "wt", "nc", "volatile", "weak", "relaxed", "acquire", "release", "acq_rel", "cta",
-    "cluster", "gpu", "sys", "mmio", "L1::no_allocate", "L2::128B", "noftz",
+    "ca",
+    "cg",
+    "cs",
+    "cv",
+    "lu",
+    "wb",
+    "wt",
+    "nc",
+    "volatile",
+    "weak",
+    "relaxed",
+    "acquire",
+    "release",
+    "acq_rel",
+    "cta",
+    "cluster",
+    "gpu",
+    "sys",
+    "mmio",
+    "L1::no_allocate",
+    "L2::128B",
+    "noftz",
 ];
-const MORE_HINTS: [&str; 7] =
-    ["L2::64B", "L2::256B", "L1::evict_normal", "L1::evict_last", "L1::evict_first", "L1::evict_unchanged", "unified"];
+const MORE_HINTS: [&str; 7] = [
+    "L2::64B",
+    "L2::256B",
+    "L1::evict_normal",
+    "L1::evict_last",
+    "L1::evict_first",
+    "L1::evict_unchanged",
+    "unified",
+];
 
 fn area(words: &Words<'_>) -> Result<Area, ImageError> {
     let mut area = Area::Generic;
@@ -105,7 +132,9 @@ fn update(op: &str, ty: Ty) -> Option<Update> {
     }
     match (op, ty) {
         ("exch", Ty::B32 | Ty::B64) => Some(|_, a, _| a),
-        ("cas", Ty::B16 | Ty::B32 | Ty::B64) => Some(|old, expected, new| if old == expected { new } else { old }),
+        ("cas", Ty::B16 | Ty::B32 | Ty::B64) => {
+            Some(|old, expected, new| if old == expected { new } else { old })
+        }
         ("and", Ty::B32 | Ty::B64) => Some(|old, a, _| old & a),
         ("or", Ty::B32 | Ty::B64) => Some(|old, a, _| old | a),
         ("xor", Ty::B32 | Ty::B64) => Some(|old, a, _| old ^ a),

@@ -9,7 +9,9 @@ use crate::ptx::{Operand, Ty};
 pub(super) fn branch(body: &mut Body<'_, '_>, words: &Words<'_>) -> Result<(), ImageError> {
     words.allow(&["uni"])?;
     words.count(1, 1)?;
-    let Operand::Name { name, negated: false } = words.operand(0)? else { return Err(words.wrong("expected a label")) };
+    let Operand::Name { name, negated: false } = words.operand(0)? else {
+        return Err(words.wrong("expected a label"));
+    };
     let target = body.label(name).ok_or_else(|| words.wrong("the label is nowhere defined"))?;
     body.push(Op::Branch { target });
     Ok(())
@@ -39,7 +41,9 @@ pub(super) fn call(body: &mut Body<'_, '_>, words: &Words<'_>) -> Result<(), Ima
         [Operand::Group(list), ..] => list,
         _ => &[],
     };
-    let Operand::Name { name, negated: false } = callee else { return Err(words.wrong("expected a function")) };
+    let Operand::Name { name, negated: false } = callee else {
+        return Err(words.wrong("expected a function"));
+    };
     if let Some(function) = body.function(name) {
         let layout = &body.functions[function];
         if layout.parameters.len() != arguments.len() || layout.returns.len() != results.len() {

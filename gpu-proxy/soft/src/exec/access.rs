@@ -44,7 +44,13 @@ impl<'a> Access<'a> {
     }
 
     /// Loads the element at `part` (offset and width) of the target.
-    pub fn load(&mut self, target: Target, part: (u32, u32), thread: &Thread, shared: &[u8]) -> Result<u64, Fault> {
+    pub fn load(
+        &mut self,
+        target: Target,
+        part: (u32, u32),
+        thread: &Thread,
+        shared: &[u8],
+    ) -> Result<u64, Fault> {
         let (offset, width) = part;
         Ok(match self.find(target, Kind::Load, thread, shared.len())? {
             Found::Allocation(allocation, at) => allocation.load(at + u64::from(offset), width),
@@ -76,7 +82,12 @@ impl<'a> Access<'a> {
     }
 
     /// Replaces the target's value by `f` of it, in one step as others see it, and returns the old one.
-    pub fn update(&mut self, target: Target, shared: &mut [u8], mut f: impl FnMut(u64) -> u64) -> Result<u64, Fault> {
+    pub fn update(
+        &mut self,
+        target: Target,
+        shared: &mut [u8],
+        mut f: impl FnMut(u64) -> u64,
+    ) -> Result<u64, Fault> {
         let nobody = Thread::default();
         match self.find(target, Kind::Atomic, &nobody, shared.len())? {
             Found::Allocation(allocation, at) => Ok(allocation.update(at, target.bytes, f)),
@@ -91,7 +102,14 @@ impl<'a> Access<'a> {
     }
 
     /// Copies out bytes wherever they lie, as builtin functions read their arguments. Stops at the first NUL if `text`.
-    pub fn read(&mut self, from: u64, length: usize, text: bool, thread: &Thread, shared: &[u8]) -> Result<Vec<u8>, Fault> {
+    pub fn read(
+        &mut self,
+        from: u64,
+        length: usize,
+        text: bool,
+        thread: &Thread,
+        shared: &[u8],
+    ) -> Result<Vec<u8>, Fault> {
         let mut out = Vec::new();
         for at in (from..).take(length) {
             let target = Target { area: Area::Generic, at, bytes: 1 };
@@ -104,7 +122,13 @@ impl<'a> Access<'a> {
         Ok(out)
     }
 
-    fn find(&mut self, target: Target, kind: Kind, thread: &Thread, shared: usize) -> Result<Found<'a>, Fault> {
+    fn find(
+        &mut self,
+        target: Target,
+        kind: Kind,
+        thread: &Thread,
+        shared: usize,
+    ) -> Result<Found<'a>, Fault> {
         let Target { area, at, bytes } = target;
         if at % u64::from(bytes.next_power_of_two()) != 0 {
             return Err(Fault::Misaligned { address: at, bytes, access: kind });

@@ -1,8 +1,8 @@
 //! One block: its warps in turn, and the barriers its threads meet at.
 
+use super::Launch;
 use super::access::Access;
 use super::warp::{Wait, Warp, WarpEnd};
-use super::Launch;
 use crate::Fault;
 use crate::code::BarReduce;
 

@@ -58,7 +58,8 @@ impl Warp {
         let mut rest = mask;
         while rest != 0 {
             let address = addresses[rest.trailing_zeros() as usize];
-            let same = lanes(rest).filter(|&lane| addresses[lane] == address).fold(0, |all, lane| all | 1 << lane);
+            let same =
+                lanes(rest).filter(|&lane| addresses[lane] == address).fold(0, |all, lane| all | 1 << lane);
             let index = address.checked_sub(CODE_WINDOW).filter(|at| at % 16 == 0).map(|at| at / 16);
             let index = index.and_then(|index| usize::try_from(index).ok());
             let callee = index.and_then(|index| Some((index, launch.program.functions.get(index)?)));
@@ -95,7 +96,10 @@ impl Warp {
         let local_end = local_base + callee.local_bytes as usize;
         let param_base = thread.param.len();
         let param_end = param_base + callee.param_bytes as usize;
-        if thread.frames.len() >= FRAMES_MAX || local_end > LOCAL_BYTES_MAX as usize || param_end > PARAM_BYTES_MAX {
+        if thread.frames.len() >= FRAMES_MAX
+            || local_end > LOCAL_BYTES_MAX as usize
+            || param_end > PARAM_BYTES_MAX
+        {
             return Err(Fault::StackOverflow);
         }
         thread.local.resize(local_end, 0);

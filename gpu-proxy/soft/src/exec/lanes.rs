@@ -2,7 +2,7 @@
 //!
 //! Each lane names the lanes that take part. Those that are all here do it; the others wait, and do it when the rest has come.
 
-use super::step::{View, u32_of};
+use super::step::{View, number, u32_of};
 use super::warp::{Wait, Warp, lanes};
 use crate::code::{Lanes, Op, ShuffleKind, VoteKind};
 
@@ -11,9 +11,10 @@ impl Warp {
     pub(super) fn across(&mut self, op: &Op, view: &View<'_, '_>, mask: u32) -> u32 {
         let mut buffer = [0; 32];
         let members: Lanes = match op {
-            Op::Shuffle { mask, .. } | Op::Match { mask, .. } | Op::Reduce { mask, .. } | Op::Elect { mask, .. } => {
-                *self.read(*mask, view, &mut buffer)
-            }
+            Op::Shuffle { mask, .. }
+            | Op::Match { mask, .. }
+            | Op::Reduce { mask, .. }
+            | Op::Elect { mask, .. } => *self.read(*mask, view, &mut buffer),
             Op::Vote { mask: Some(mask), .. } => *self.read(*mask, view, &mut buffer),
             // A vote from before sm_70: whoever is here.
             _ => [u64::from(mask); 32],
@@ -26,7 +27,8 @@ impl Warp {
         let mut rest = done;
         while rest != 0 {
             let wanted = members[rest.trailing_zeros() as usize];
-            let group = lanes(rest).filter(|&lane| members[lane] == wanted).fold(0, |all, lane| all | 1 << lane);
+            let group =
+                lanes(rest).filter(|&lane| members[lane] == wanted).fold(0, |all, lane| all | 1 << lane);
             self.together(op, view, group);
             rest &= !group;
         }
@@ -40,7 +42,8 @@ impl Warp {
         let base = view.group.base;
         let (dst, second) = match op {
             Op::Shuffle { kind, dst, valid, a, b, c, .. } => {
-                let (a, b, c) = (self.read(*a, view, &mut x), self.read(*b, view, &mut y), self.read(*c, view, &mut z));
+                let (a, b, c) =
+                    (self.read(*a, view, &mut x), self.read(*b, view, &mut y), self.read(*c, view, &mut z));
                 for lane in lanes(group) {
                     let (from, is_valid) = source(*kind, lane, u32_of(b[lane]), u32_of(c[lane]));
                     out[lane] = a[from];
@@ -50,14 +53,18 @@ impl Warp {
             }
             Op::Vote { kind, dst, a, negated, .. } => {
                 let a = self.read(*a, view, &mut x);
-                let ones = lanes(group).filter(|&lane| (a[lane] & 1 == 1) != *negated).fold(0, |all, lane| all | 1u32 << lane);
+                let ones = lanes(group)
+                    .filter(|&lane| (a[lane] & 1 == 1) != *negated)
+                    .fold(0, |all, lane| all | 1u32 << lane);
                 out = [vote(*kind, ones, group); 32];
                 (Some(*dst), None)
             }
             Op::Match { all, dst, valid, a, bits, .. } => {
                 let a = self.read(*a, view, &mut x).map(|value| value & (u64::MAX >> (64 - bits)));
                 for lane in lanes(group) {
-                    let equal = lanes(group).filter(|&other| a[other] == a[lane]).fold(0, |m, other| m | 1u32 << other);
+                    let equal = lanes(group)
+                        .filter(|&other| a[other] == a[lane])
+                        .fold(0, |m, other| m | 1u32 << other);
                     out[lane] = if *all && equal != group { 0 } else { u64::from(equal) };
                     flag[lane] = u64::from(equal == group);
                 }
@@ -88,7 +95,7 @@ impl Warp {
 
 /// The lane a shuffle reads, and whether it lies in the segment. `c`: clamp in bits 0–4, segment mask in bits 8–12.
 fn source(kind: ShuffleKind, lane: usize, b: u32, c: u32) -> (usize, bool) {
-    let lane = lane as u32 & 31;
+    let lane = number(lane);
     let (b, clamp, segment) = (b & 31, c & 31, c >> 8 & 31);
     let most = (lane & segment) | (clamp & !segment);
     let (from, is_valid) = match kind {

@@ -73,8 +73,11 @@ impl<'a> Launch<'a> {
         let program = &*instance.module.program;
         let info = program.kernels.get(kernel).ok_or(Fault::InvalidLaunch("no such kernel"))?;
         let function = &program.functions[program.kernel_functions[kernel]];
-        let FunctionKind::Code(entry) = function.kind else { return Err(Fault::InvalidLaunch("no such kernel")) };
-        let fits = |given: [u32; 3], most: [u32; 3]| given.iter().zip(most).all(|(n, most)| (1..=most).contains(n));
+        let FunctionKind::Code(entry) = function.kind else {
+            return Err(Fault::InvalidLaunch("no such kernel"));
+        };
+        let fits =
+            |given: [u32; 3], most: [u32; 3]| given.iter().zip(most).all(|(n, most)| (1..=most).contains(n));
         if !fits(config.grid, MAX_GRID) || !fits(config.block, MAX_BLOCK) {
             return Err(Fault::InvalidLaunch("the grid or the block is empty or too large"));
         }
@@ -146,7 +149,12 @@ struct Shared<'a> {
 }
 
 /// Runs all blocks on `threads` host threads; returns how it ended and what was printed (at most `output_max` bytes).
-pub(crate) fn run(launch: &Launch<'_>, threads: usize, limits: Limits<'_>, output_max: usize) -> (Result<(), Fault>, Vec<u8>) {
+pub(crate) fn run(
+    launch: &Launch<'_>,
+    threads: usize,
+    limits: Limits<'_>,
+    output_max: usize,
+) -> (Result<(), Fault>, Vec<u8>) {
     let most = (WAITING_BYTES_MAX / launch.block_bytes().max(1)).clamp(1, 1024);
     let shared = Shared {
         launch,

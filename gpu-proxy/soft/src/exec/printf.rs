@@ -2,6 +2,7 @@
 
 use super::access::Access;
 use super::block::Common;
+use super::step::u32_of;
 use super::warp::Thread;
 use crate::Fault;
 
@@ -50,10 +51,15 @@ pub(super) fn print(
             out.push(b'%');
             continue;
         }
-        let size = if spec.wide || matches!(spec.kind, b's' | b'p' | b'a'..=b'b' | b'e'..=b'g' | b'A' | b'E'..=b'G') { 8 } else { 4 };
+        let size = if spec.wide
+            || matches!(spec.kind, b's' | b'p' | b'a'..=b'b' | b'e'..=b'g' | b'A' | b'E'..=b'G')
+        {
+            8
+        } else {
+            4
+        };
         at = at.next_multiple_of(size);
-        // `size` is 4 or 8.
-        let bytes = access.read(at, size as usize, false, thread, &common.shared)?;
+        let bytes = access.read(at, if size == 8 { 8 } else { 4 }, false, thread, &common.shared)?;
         let mut value = [0; 8];
         value[..bytes.len()].copy_from_slice(&bytes);
         at += size;
@@ -116,7 +122,7 @@ fn number(spec: &Spec, value: u64) -> String {
     };
     match spec.kind {
         b'd' | b'i' => {
-            let value = if spec.wide { value.cast_signed() } else { i64::from((value as u32).cast_signed()) };
+            let value = if spec.wide { value.cast_signed() } else { i64::from(u32_of(value).cast_signed()) };
             if value < 0 { value.to_string() } else { format!("{sign}{value}") }
         }
         b'u' => value.to_string(),

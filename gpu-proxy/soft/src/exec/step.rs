@@ -41,8 +41,11 @@ impl Warp {
                 self.write(group.base + dst, mask, &out);
             }
             Op::Ternary { f, dst, a, b, c } => {
-                let (a, b, c) =
-                    (self.read(*a, &view, &mut x), self.read(*b, &view, &mut y), self.read(*c, &view, &mut z));
+                let (a, b, c) = (
+                    self.read(*a, &view, &mut x),
+                    self.read(*b, &view, &mut y),
+                    self.read(*c, &view, &mut z),
+                );
                 f(a, b, c, &mut out);
                 self.write(group.base + dst, mask, &out);
             }
@@ -65,7 +68,13 @@ impl Warp {
                         let at = place(places[lane], address);
                         let target = Target { area: address.area, at, bytes: total };
                         let part = (width * index, *width);
-                        access.store(target, part, value[lane], &mut self.threads[lane], &mut common.shared)?;
+                        access.store(
+                            target,
+                            part,
+                            value[lane],
+                            &mut self.threads[lane],
+                            &mut common.shared,
+                        )?;
                     }
                 }
             }
@@ -73,7 +82,8 @@ impl Warp {
                 let places = *self.read(address.base, &view, &mut x);
                 let (a, b) = (self.read(*a, &view, &mut y), self.read(*b, &view, &mut z));
                 for lane in lanes(mask) {
-                    let target = Target { area: address.area, at: place(places[lane], address), bytes: *width };
+                    let target =
+                        Target { area: address.area, at: place(places[lane], address), bytes: *width };
                     out[lane] = access.update(target, &mut common.shared, |old| f(old, a[lane], b[lane]))?;
                 }
                 if let Some(dst) = dst {
@@ -130,7 +140,10 @@ impl Warp {
                     for lane in lanes(mask) {
                         let result = reduce.as_ref().map(|(kind, dst, _)| (*kind, group.base + dst));
                         // The id was checked just above.
-                        self.wait(1 << lane, Wait::Barrier { id: usize::try_from(id[lane]).unwrap_or(0), result });
+                        self.wait(
+                            1 << lane,
+                            Wait::Barrier { id: usize::try_from(id[lane]).unwrap_or(0), result },
+                        );
                     }
                 }
                 return Ok(false);
@@ -145,7 +158,11 @@ impl Warp {
                 lanes(mask).for_each(|lane| self.wait(1 << lane, Wait::Warp(u32_of(members[lane]))));
                 return Ok(false);
             }
-            op @ (Op::Shuffle { .. } | Op::Vote { .. } | Op::Match { .. } | Op::Reduce { .. } | Op::Elect { .. }) => {
+            op @ (Op::Shuffle { .. }
+            | Op::Vote { .. }
+            | Op::Match { .. }
+            | Op::Reduce { .. }
+            | Op::Elect { .. }) => {
                 let done = self.across(op, &view, mask);
                 if done != mask {
                     self.set_pc(group.mask & !mask | done, group.pc + 1);
@@ -167,7 +184,9 @@ impl Warp {
         match src {
             Src::Reg(slot) => return &self.rows[(view.group.base + slot) as usize],
             Src::Imm(value) => *buffer = [value; 32],
-            Src::Global(index, offset) => *buffer = [view.launch.globals[index].wrapping_add_signed(offset); 32],
+            Src::Global(index, offset) => {
+                *buffer = [view.launch.globals[index].wrapping_add_signed(offset); 32]
+            }
             Src::Local(offset) => {
                 self.each(buffer, |lane| u64::from(self.threads[lane].local_base) + u64::from(offset));
             }
@@ -204,13 +223,15 @@ impl Warp {
             Special::GridId => same(1),
             Special::Clock => [common.clock & 0xffff_ffff; 32],
             Special::Clock64 => [common.clock; 32],
-            Special::GlobalTimer => [u64::try_from(launch.started.elapsed().as_nanos()).unwrap_or(u64::MAX); 32],
+            Special::GlobalTimer => {
+                [u64::try_from(launch.started.elapsed().as_nanos()).unwrap_or(u64::MAX); 32]
+            }
             Special::DynamicShared => same(launch.dynamic_start),
             Special::DynamicSharedBytes => same(launch.dynamic_bytes),
             Special::TotalSharedBytes => same(launch.shared_bytes()),
-            Special::Tid(0) => std::array::from_fn(|lane| u64::from((first + lane as u32) % bx)),
-            Special::Tid(1) => std::array::from_fn(|lane| u64::from((first + lane as u32) / bx % by)),
-            Special::Tid(_) => std::array::from_fn(|lane| u64::from((first + lane as u32) / bx / by)),
+            Special::Tid(0) => std::array::from_fn(|lane| u64::from((first + number(lane)) % bx)),
+            Special::Tid(1) => std::array::from_fn(|lane| u64::from((first + number(lane)) / bx % by)),
+            Special::Tid(_) => std::array::from_fn(|lane| u64::from((first + number(lane)) / bx / by)),
             Special::LaneId => std::array::from_fn(|lane| lane as u64),
             Special::LaneMaskEq => std::array::from_fn(|lane| 1 << lane),
             Special::LaneMaskLt => std::array::from_fn(|lane| (1 << lane) - 1),
@@ -249,7 +270,11 @@ impl Warp {
                 let target = Target { area: address.area, at: place(places[lane], address), bytes: total };
                 let part = (width * index, width);
                 let value = access.load(target, part, &self.threads[lane], &view.common.shared)?;
-                out[lane] = if signed { (value << unused).cast_signed().wrapping_shr(unused).cast_unsigned() } else { value };
+                out[lane] = if signed {
+                    (value << unused).cast_signed().wrapping_shr(unused).cast_unsigned()
+                } else {
+                    value
+                };
             }
             let Some(dst) = dst else { continue };
             out.iter_mut().for_each(|value| *value &= dst.mask);
@@ -287,6 +312,11 @@ pub(super) struct View<'a, 'l> {
 /// The address that a lane's base and the instruction's displacement make.
 fn place(base: u64, address: &Address) -> u64 {
     base.wrapping_add_signed(address.offset)
+}
+
+/// A lane's number.
+pub(super) fn number(lane: usize) -> u32 {
+    u32::try_from(lane & 31).unwrap_or(0)
 }
 
 pub(super) fn u32_of(value: u64) -> u32 {

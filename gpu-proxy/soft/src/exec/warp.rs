@@ -23,7 +23,10 @@ pub(super) const ROWS_MAX: u32 = 1 << 16;
 pub(super) enum Wait {
     None,
     /// A barrier of the block; `bar.red` gets its result in a row of registers.
-    Barrier { id: usize, result: Option<(BarReduce, u32)> },
+    Barrier {
+        id: usize,
+        result: Option<(BarReduce, u32)>,
+    },
     /// Lanes of the mask at `bar.warp.sync`.
     Warp(u32),
     /// Lanes of the mask at this instruction.
@@ -180,7 +183,8 @@ impl Warp {
         } else {
             lanes(ready).min_by_key(|&lane| (usize::MAX - depth(lane), self.pc[lane]))
         }?;
-        let mask = lanes(ready).filter(|&lane| same(self, lane, chosen)).fold(0, |mask, lane| mask | 1 << lane);
+        let mask =
+            lanes(ready).filter(|&lane| same(self, lane, chosen)).fold(0, |mask, lane| mask | 1 << lane);
         let ahead = |lane: usize| self.pc[lane] > self.pc[chosen] && self.base[lane] == self.base[chosen];
         let meet = lanes(ready & !mask).filter(|&lane| ahead(lane)).map(|lane| self.pc[lane]).min();
         Some(Group { mask, pc: self.pc[chosen], base: self.base[chosen], meet: meet.unwrap_or(u32::MAX) })
@@ -195,7 +199,8 @@ impl Warp {
                 Wait::None | Wait::Barrier { .. } => continue,
             };
             let is_there = |other: usize| {
-                self.waits[other] == wait && (matches!(wait, Wait::Warp(_)) || self.pc[other] == self.pc[lane])
+                self.waits[other] == wait
+                    && (matches!(wait, Wait::Warp(_)) || self.pc[other] == self.pc[lane])
             };
             if lanes(needed).all(is_there) {
                 for other in lanes(needed | 1 << lane) {

@@ -29,7 +29,8 @@ pub(super) fn ptx_of(image: &[u8], sm: u32) -> Result<Vec<u8>, ImageError> {
     let header_bytes = usize::from(u16::from_le_bytes(field(image, 6)?));
     let body_bytes = to_usize(u64::from_le_bytes(field(image, 8)?))?;
     let body = slice(image, header_bytes, body_bytes)?;
-    let best = ptx_entries(body)?.into_iter().filter(|entry| entry.target <= sm).max_by_key(|entry| entry.target);
+    let best =
+        ptx_entries(body)?.into_iter().filter(|entry| entry.target <= sm).max_by_key(|entry| entry.target);
     best.ok_or(ImageError::NoBinary("the fatbin has none for compute capability 9.0 or below"))?.expand()
 }
 
@@ -79,7 +80,11 @@ impl Entry<'_> {
         } else {
             unzstd(self.payload, expanded_bytes)?
         };
-        if text.len() == expanded_bytes { Ok(text) } else { Err(ImageError::Invalid("a fatbin entry is cut short")) }
+        if text.len() == expanded_bytes {
+            Ok(text)
+        } else {
+            Err(ImageError::Invalid("a fatbin entry is cut short"))
+        }
     }
 }
 

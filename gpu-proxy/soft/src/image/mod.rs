@@ -65,8 +65,13 @@ fn text(mut bytes: Vec<u8>) -> Result<String, ImageError> {
         return Err(ImageError::Invalid("the PTX text is longer than 64 MiB"));
     }
     bytes.truncate(end);
-    let text = String::from_utf8(bytes).map_err(|_| ImageError::Invalid("it is neither PTX text nor a fatbin"))?;
-    if text.contains(".version") { Ok(text) } else { Err(ImageError::Invalid("it is neither PTX text nor a fatbin")) }
+    let text =
+        String::from_utf8(bytes).map_err(|_| ImageError::Invalid("it is neither PTX text nor a fatbin"))?;
+    if text.contains(".version") {
+        Ok(text)
+    } else {
+        Err(ImageError::Invalid("it is neither PTX text nor a fatbin"))
+    }
 }
 
 #[cfg(test)]
@@ -127,7 +132,10 @@ mod tests {
         let good = fatbin(&[entry(1, 80, 0x2000, &packed, long.len() as u64)]);
         assert_eq!(ptx_of(&good, (9, 0)).unwrap().as_bytes(), long);
         for said in [0, 10, long.len() as u64 - 1, u64::MAX] {
-            assert_eq!(ptx_of(&fatbin(&[entry(1, 80, 0x2000, &packed, said)]), (9, 0)).unwrap_err().cu_result(), 200);
+            assert_eq!(
+                ptx_of(&fatbin(&[entry(1, 80, 0x2000, &packed, said)]), (9, 0)).unwrap_err().cu_result(),
+                200
+            );
         }
     }
 

@@ -70,7 +70,10 @@ impl<'a> Lexer<'a> {
                 }
                 _ if byte.is_ascii_whitespace() => self.at += 1,
                 b'/' if bytes.get(self.at + 1) == Some(&b'/') => {
-                    self.at = bytes[self.at..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |n| self.at + n);
+                    self.at = bytes[self.at..]
+                        .iter()
+                        .position(|b| *b == b'\n')
+                        .map_or(bytes.len(), |n| self.at + n);
                 }
                 b'/' if bytes.get(self.at + 1) == Some(&b'*') => {
                     let length = self.text.get(self.at + 2..).and_then(|rest| rest.find("*/"));
@@ -117,9 +120,7 @@ impl<'a> Lexer<'a> {
             let after = bytes.get(self.at + 1).copied().unwrap_or(0);
             if is_part(byte) {
                 self.at += 1;
-            } else if dots && byte == b'.' && is_part(after) {
-                self.at += 2;
-            } else if byte == b':' && after == b':' {
+            } else if (dots && byte == b'.' && is_part(after)) || (byte == b':' && after == b':') {
                 self.at += 2;
             } else {
                 break;

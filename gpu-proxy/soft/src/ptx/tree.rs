@@ -136,10 +136,19 @@ pub(crate) enum Statement<'a> {
     Block(Vec<Statement<'a>>),
     Label(&'a str),
     /// `.reg .b32 %r<5>`: the name, and how many are numbered from 0 (`None`: just the name).
-    Registers { ty: Ty, name: &'a str, count: Option<u32>, line: u32 },
+    Registers {
+        ty: Ty,
+        name: &'a str,
+        count: Option<u32>,
+        line: u32,
+    },
     Variable(Variable<'a>),
     /// `name: .branchtargets a, b;`
-    Targets { name: &'a str, labels: Vec<&'a str>, line: u32 },
+    Targets {
+        name: &'a str,
+        labels: Vec<&'a str>,
+        line: u32,
+    },
     Instruction(Instruction<'a>),
 }
 

@@ -1,5 +1,11 @@
 //! `cvt` in its general form. The plain forms between integers are made of cheaper operations by `select_convert.rs`.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "floats to i128 saturate; the low bits are the result"
+)]
+
 use super::{Bf16, Codec, F16, Rounding, flush};
 use crate::ptx::Ty;
 
@@ -22,7 +28,11 @@ impl Convert {
     pub fn apply(&self, bits: u64) -> u64 {
         if self.from.is_float() {
             let value = self.source(bits);
-            return if self.to.is_float() { self.float_to_float(value) } else { self.float_to_integer(value) };
+            return if self.to.is_float() {
+                self.float_to_float(value)
+            } else {
+                self.float_to_integer(value)
+            };
         }
         let value = integer(bits, self.from);
         if self.to.is_float() { self.integer_to_float(value) } else { self.integer_to_integer(value) }
@@ -66,7 +76,6 @@ impl Convert {
         }
         let value = self.rounding.unwrap_or(Rounding::Zero).to_integral(value);
         // `as` between f64 and i128 saturates.
-        #[expect(clippy::cast_possible_truncation, reason = "clamped to the type's range")]
         let whole = (value as i128).clamp(low, high);
         low_bits(whole)
     }
@@ -108,7 +117,13 @@ fn directed(value: f64, rounding: Rounding, put: fn(f64) -> u64, take: fn(u64) -
         _ => false,
     };
     // Patterns of one sign lie in the order of their magnitudes.
-    if towards_zero { take(pattern - 1) } else if away { take(pattern + 1) } else { nearest }
+    if towards_zero {
+        take(pattern - 1)
+    } else if away {
+        take(pattern + 1)
+    } else {
+        nearest
+    }
 }
 
 fn integer(bits: u64, ty: Ty) -> i128 {
@@ -119,7 +134,11 @@ fn integer(bits: u64, ty: Ty) -> i128 {
 /// The low bits that `ty` has, extended to 64 by its sign or by zeros.
 fn integer_bits(bits: u64, ty: Ty) -> u64 {
     let unused = 64 - ty.bits();
-    if ty.is_signed() { (bits << unused).cast_signed().wrapping_shr(unused).cast_unsigned() } else { bits << unused >> unused }
+    if ty.is_signed() {
+        (bits << unused).cast_signed().wrapping_shr(unused).cast_unsigned()
+    } else {
+        bits << unused >> unused
+    }
 }
 
 fn range(ty: Ty) -> (i128, i128) {
@@ -127,7 +146,6 @@ fn range(ty: Ty) -> (i128, i128) {
     if ty.is_signed() { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low 64 bits are the result")]
 fn low_bits(value: i128) -> u64 {
     value as u64
 }

@@ -3,6 +3,12 @@
 //! `.rn` and exact operations are IEEE 754, as the hardware's; other roundings come from `rounding.rs`. The approximations
 //! (`sin.approx`, `ex2.approx` …) are computed in double precision and rounded: nearer to the truth than the hardware's.
 
+#![expect(
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::double_comparisons,
+    reason = "NaN makes these differ from what they look like"
+)]
+
 use super::{Codec, F1, F2, F3, Ftz, Rounding, lanes1, lanes2, lanes3};
 use crate::ptx::Ty;
 
@@ -10,9 +16,18 @@ use crate::ptx::Ty;
 macro_rules! by_float {
     ($ty:expr, $ftz:expr, $t:ident => $body:expr) => {
         match ($ty, $ftz) {
-            (Ty::F32, false) => { type $t = f32; Some($body) }
-            (Ty::F32, true) => { type $t = Ftz; Some($body) }
-            (Ty::F64, _) => { type $t = f64; Some($body) }
+            (Ty::F32, false) => {
+                type $t = f32;
+                Some($body)
+            }
+            (Ty::F32, true) => {
+                type $t = Ftz;
+                Some($body)
+            }
+            (Ty::F64, _) => {
+                type $t = f64;
+                Some($body)
+            }
             _ => None,
         }
     };
@@ -20,7 +35,13 @@ macro_rules! by_float {
 
 macro_rules! by_single {
     ($ftz:expr, $t:ident => $body:expr) => {
-        if $ftz { type $t = Ftz; Some($body) } else { type $t = f32; Some($body) }
+        if $ftz {
+            type $t = Ftz;
+            Some($body)
+        } else {
+            type $t = f32;
+            Some($body)
+        }
     };
 }
 
@@ -77,10 +98,22 @@ pub(crate) fn saturate(value: f32) -> f32 {
 macro_rules! by_rounding {
     ($rounding:expr, $r:ident => $body:expr) => {
         match $rounding {
-            Rounding::Nearest => { const $r: Rounding = Rounding::Nearest; $body }
-            Rounding::Zero => { const $r: Rounding = Rounding::Zero; $body }
-            Rounding::Down => { const $r: Rounding = Rounding::Down; $body }
-            Rounding::Up => { const $r: Rounding = Rounding::Up; $body }
+            Rounding::Nearest => {
+                const $r: Rounding = Rounding::Nearest;
+                $body
+            }
+            Rounding::Zero => {
+                const $r: Rounding = Rounding::Zero;
+                $body
+            }
+            Rounding::Down => {
+                const $r: Rounding = Rounding::Down;
+                $body
+            }
+            Rounding::Up => {
+                const $r: Rounding = Rounding::Up;
+                $body
+            }
         }
     };
 }
@@ -110,13 +143,25 @@ pub(crate) fn binary(op: &str, ty: Ty, rounding: Rounding, ftz: bool) -> Option<
         ("sub", Rounding::Nearest) => by_float!(ty, ftz, T => lanes2!(T => T, |a, b| a - b)),
         ("mul", Rounding::Nearest) => by_float!(ty, ftz, T => lanes2!(T => T, |a, b| a * b)),
         ("div", Rounding::Nearest) => by_float!(ty, ftz, T => lanes2!(T => T, |a, b| a / b)),
-        ("min", _) => by_float!(ty, ftz, T => lanes2!(T => T, |a, b| if a == b && a.is_sign_negative() { a } else { a.min(b) })),
-        ("max", _) => by_float!(ty, ftz, T => lanes2!(T => T, |a, b| if a == b && a.is_sign_positive() { a } else { a.max(b) })),
-        ("min.NaN", _) => by_float!(ty, ftz, T => lanes2!(T => T, |a, b| if a.is_nan() || b.is_nan() { a + b } else { a.min(b) })),
-        ("max.NaN", _) => by_float!(ty, ftz, T => lanes2!(T => T, |a, b| if a.is_nan() || b.is_nan() { a + b } else { a.max(b) })),
+        ("min", _) => {
+            by_float!(ty, ftz, T => lanes2!(T => T, |a, b| if a == b && a.is_sign_negative() { a } else { a.min(b) }))
+        }
+        ("max", _) => {
+            by_float!(ty, ftz, T => lanes2!(T => T, |a, b| if a == b && a.is_sign_positive() { a } else { a.max(b) }))
+        }
+        ("min.NaN", _) => {
+            by_float!(ty, ftz, T => lanes2!(T => T, |a, b| if a.is_nan() || b.is_nan() { a + b } else { a.min(b) }))
+        }
+        ("max.NaN", _) => {
+            by_float!(ty, ftz, T => lanes2!(T => T, |a, b| if a.is_nan() || b.is_nan() { a + b } else { a.max(b) }))
+        }
         // The sign of the first, the rest of the second.
-        ("copysign", _) if ty == Ty::F32 => Some(lanes2!(u32 => u32, |a, b| (a & 1 << 31) | (b & !(1 << 31)))),
-        ("copysign", _) if ty == Ty::F64 => Some(lanes2!(u64 => u64, |a, b| (a & 1 << 63) | (b & !(1 << 63)))),
+        ("copysign", _) if ty == Ty::F32 => {
+            Some(lanes2!(u32 => u32, |a, b| (a & 1 << 31) | (b & !(1 << 31))))
+        }
+        ("copysign", _) if ty == Ty::F64 => {
+            Some(lanes2!(u64 => u64, |a, b| (a & 1 << 63) | (b & !(1 << 63))))
+        }
         (_, rounding) if ty == Ty::F32 => by_rounding!(rounding, R => match op {
             "add" => by_single!(ftz, T => lanes2!(T => T, |a, b| R.add32(a, b))),
             "sub" => by_single!(ftz, T => lanes2!(T => T, |a, b| R.add32(a, -b))),
@@ -141,7 +186,9 @@ pub(crate) fn fused(ty: Ty, rounding: Rounding, ftz: bool) -> Option<F3> {
         (_, Rounding::Nearest) => by_float!(ty, ftz, T => lanes3!(T, T, T => T, |a, b, c| a.mul_add(b, c))),
         (Ty::F32, rounding) => by_rounding!(rounding, R =>
             by_single!(ftz, T => lanes3!(T, T, T => T, |a, b, c| R.fma32(a, b, c)))),
-        (Ty::F64, rounding) => by_rounding!(rounding, R => Some(lanes3!(f64, f64, f64 => f64, |a, b, c| R.fma64(a, b, c)))),
+        (Ty::F64, rounding) => {
+            by_rounding!(rounding, R => Some(lanes3!(f64, f64, f64 => f64, |a, b, c| R.fma64(a, b, c))))
+        }
         _ => None,
     }
 }

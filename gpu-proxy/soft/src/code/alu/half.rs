@@ -3,6 +3,12 @@
 //! A result of `f16` is computed in binary64, where sums, products and fused products of halves are exact or nearly so, and
 //! rounded once.
 
+#![expect(
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::double_comparisons,
+    reason = "NaN makes these differ from what they look like"
+)]
+
 use super::{Codec, F1, F2, F3, lanes1, lanes2, lanes3};
 use crate::ptx::Ty;
 
@@ -57,7 +63,11 @@ fn from_small(bits: u16, exponent: i32, fraction: i32) -> f64 {
         return if rest == 0.0 { sign * f64::INFINITY } else { f64::NAN };
     }
     let one = f64::from(1 << fraction);
-    if biased == 0 { sign * rest / one * power(1 - bias) } else { sign * (one + rest) / one * power(biased - bias) }
+    if biased == 0 {
+        sign * rest / one * power(1 - bias)
+    } else {
+        sign * (one + rest) / one * power(biased - bias)
+    }
 }
 
 /// The nearest value of a small format, ties to even.
@@ -81,7 +91,11 @@ fn to_small(value: f64, exponent: i32, fraction: i32) -> u16 {
     if biased >= f64::from(infinity) {
         return sign | infinity;
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, below infinity's pattern")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not negative, below infinity's pattern"
+    )]
     let pattern = biased as u16;
     sign | pattern
 }
@@ -135,7 +149,9 @@ pub(crate) fn fused(ty: Ty) -> Option<F3> {
     match ty {
         Ty::F16 => Some(lanes3!(F16, F16, F16 => F16, |a, b, c| a.mul_add(b, c))),
         Ty::Bf16 => Some(lanes3!(Bf16, Bf16, Bf16 => Bf16, |a, b, c| a.mul_add(b, c))),
-        Ty::F16x2 => Some(lanes3!(F16x2, F16x2, F16x2 => F16x2, |a, b, c| [0, 1].map(|i: usize| a[i].mul_add(b[i], c[i])))),
+        Ty::F16x2 => Some(
+            lanes3!(F16x2, F16x2, F16x2 => F16x2, |a, b, c| [0, 1].map(|i: usize| a[i].mul_add(b[i], c[i]))),
+        ),
         _ => None,
     }
 }
@@ -173,7 +189,9 @@ mod tests {
     #[test]
     fn every_half_survives_the_way_there_and_back() {
         for bits in 0..=u16::MAX {
-            for (there, back) in [(F16::take as fn(u64) -> f64, F16::put as fn(f64) -> u64), (Bf16::take, Bf16::put)] {
+            for (there, back) in
+                [(F16::take as fn(u64) -> f64, F16::put as fn(f64) -> u64), (Bf16::take, Bf16::put)]
+            {
                 let value = there(u64::from(bits));
                 let expected = if value.is_nan() { 0x7fff } else { u64::from(bits) };
                 assert_eq!(back(value), expected, "{bits:#x} is {value}");

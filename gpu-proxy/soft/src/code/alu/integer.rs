@@ -1,5 +1,7 @@
 //! Integer arithmetic, logic and bit fields. Source: PTX ISA, 9.7.1 and 9.7.8.
 
+#![expect(clippy::cast_possible_truncation, reason = "the low bits of a wider result are the result")]
+
 use super::{Codec, F1, F2, F3, lanes1, lanes2, lanes3};
 use crate::ptx::Ty;
 
@@ -7,12 +9,30 @@ use crate::ptx::Ty;
 macro_rules! by_integer {
     ($ty:expr, $t:ident => $body:expr) => {
         match $ty {
-            Ty::U16 | Ty::B16 => { type $t = u16; Some($body) }
-            Ty::U32 | Ty::B32 => { type $t = u32; Some($body) }
-            Ty::U64 | Ty::B64 => { type $t = u64; Some($body) }
-            Ty::S16 => { type $t = i16; Some($body) }
-            Ty::S32 => { type $t = i32; Some($body) }
-            Ty::S64 => { type $t = i64; Some($body) }
+            Ty::U16 | Ty::B16 => {
+                type $t = u16;
+                Some($body)
+            }
+            Ty::U32 | Ty::B32 => {
+                type $t = u32;
+                Some($body)
+            }
+            Ty::U64 | Ty::B64 => {
+                type $t = u64;
+                Some($body)
+            }
+            Ty::S16 => {
+                type $t = i16;
+                Some($body)
+            }
+            Ty::S32 => {
+                type $t = i32;
+                Some($body)
+            }
+            Ty::S64 => {
+                type $t = i64;
+                Some($body)
+            }
             _ => None,
         }
     };
@@ -22,9 +42,18 @@ macro_rules! by_integer {
 macro_rules! by_bits {
     ($ty:expr, $t:ident => $body:expr) => {
         match $ty.bits() {
-            16 => { type $t = u16; Some($body) }
-            32 => { type $t = u32; Some($body) }
-            64 => { type $t = u64; Some($body) }
+            16 => {
+                type $t = u16;
+                Some($body)
+            }
+            32 => {
+                type $t = u32;
+                Some($body)
+            }
+            64 => {
+                type $t = u64;
+                Some($body)
+            }
             _ => None,
         }
     };
@@ -34,12 +63,24 @@ macro_rules! by_bits {
 trait Width: Copy {
     const BITS: u32;
 }
-impl Width for u16 { const BITS: u32 = 16; }
-impl Width for u32 { const BITS: u32 = 32; }
-impl Width for u64 { const BITS: u32 = 64; }
-impl Width for i16 { const BITS: u32 = 16; }
-impl Width for i32 { const BITS: u32 = 32; }
-impl Width for i64 { const BITS: u32 = 64; }
+impl Width for u16 {
+    const BITS: u32 = 16;
+}
+impl Width for u32 {
+    const BITS: u32 = 32;
+}
+impl Width for u64 {
+    const BITS: u32 = 64;
+}
+impl Width for i16 {
+    const BITS: u32 = 16;
+}
+impl Width for i32 {
+    const BITS: u32 = 32;
+}
+impl Width for i64 {
+    const BITS: u32 = 64;
+}
 
 /// `neg abs not cnot popc clz brev bfind` on `ty`.
 pub(crate) fn unary(op: &str, ty: Ty) -> Option<F1> {
@@ -69,8 +110,12 @@ pub(crate) fn unary(op: &str, ty: Ty) -> Option<F1> {
         "bfind.shiftamt" => match ty {
             Ty::U32 => Some(lanes1!(u32 => u32, |a| if a == 0 { u32::MAX } else { a.leading_zeros() })),
             Ty::U64 => Some(lanes1!(u64 => u32, |a| if a == 0 { u32::MAX } else { a.leading_zeros() })),
-            Ty::S32 => Some(lanes1!(i32 => u32, |a| { let a = a ^ (a >> 31); if a == 0 { u32::MAX } else { a.leading_zeros() } })),
-            Ty::S64 => Some(lanes1!(i64 => u32, |a| { let a = a ^ (a >> 63); if a == 0 { u32::MAX } else { a.leading_zeros() } })),
+            Ty::S32 => Some(
+                lanes1!(i32 => u32, |a| { let a = a ^ (a >> 31); if a == 0 { u32::MAX } else { a.leading_zeros() } }),
+            ),
+            Ty::S64 => Some(
+                lanes1!(i64 => u32, |a| { let a = a ^ (a >> 63); if a == 0 { u32::MAX } else { a.leading_zeros() } }),
+            ),
             _ => None,
         },
         _ => None,
@@ -90,8 +135,12 @@ pub(crate) fn binary(op: &str, ty: Ty) -> Option<F2> {
         "mul.lo" => by_integer!(ty, T => lanes2!(T => T, |a, b| a.wrapping_mul(b))),
         "mul.hi" => high(ty),
         "mul.wide" => wide(ty),
-        "mul24.lo" if ty == Ty::U32 => Some(lanes2!(u32 => u32, |a, b| (a & 0xff_ffff).wrapping_mul(b & 0xff_ffff))),
-        "mul24.lo" if ty == Ty::S32 => Some(lanes2!(i32 => i32, |a, b| (a << 8 >> 8).wrapping_mul(b << 8 >> 8))),
+        "mul24.lo" if ty == Ty::U32 => {
+            Some(lanes2!(u32 => u32, |a, b| (a & 0xff_ffff).wrapping_mul(b & 0xff_ffff)))
+        }
+        "mul24.lo" if ty == Ty::S32 => {
+            Some(lanes2!(i32 => i32, |a, b| (a << 8 >> 8).wrapping_mul(b << 8 >> 8)))
+        }
         "div" => by_integer!(ty, T => lanes2!(T => T, |a, b| if b == 0 { !0 } else { a.wrapping_div(b) })),
         "rem" => by_integer!(ty, T => lanes2!(T => T, |a, b| if b == 0 { !0 } else { a.wrapping_rem(b) })),
         "min" => by_integer!(ty, T => lanes2!(T => T, |a, b| a.min(b))),
@@ -112,15 +161,14 @@ fn predicate(op: &str) -> Option<F2> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of a product fits")]
 fn high(ty: Ty) -> Option<F2> {
     match ty {
-        Ty::U16 => Some(lanes2!(u16 => u16, |a, b| (u32::from(a) * u32::from(b) >> 16) as u16)),
-        Ty::S16 => Some(lanes2!(i16 => i16, |a, b| (i32::from(a) * i32::from(b) >> 16) as i16)),
-        Ty::U32 => Some(lanes2!(u32 => u32, |a, b| (u64::from(a) * u64::from(b) >> 32) as u32)),
-        Ty::S32 => Some(lanes2!(i32 => i32, |a, b| (i64::from(a) * i64::from(b) >> 32) as i32)),
-        Ty::U64 => Some(lanes2!(u64 => u64, |a, b| (u128::from(a) * u128::from(b) >> 64) as u64)),
-        Ty::S64 => Some(lanes2!(i64 => i64, |a, b| (i128::from(a) * i128::from(b) >> 64) as i64)),
+        Ty::U16 => Some(lanes2!(u16 => u16, |a, b| ((u32::from(a) * u32::from(b)) >> 16) as u16)),
+        Ty::S16 => Some(lanes2!(i16 => i16, |a, b| ((i32::from(a) * i32::from(b)) >> 16) as i16)),
+        Ty::U32 => Some(lanes2!(u32 => u32, |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32)),
+        Ty::S32 => Some(lanes2!(i32 => i32, |a, b| ((i64::from(a) * i64::from(b)) >> 32) as i32)),
+        Ty::U64 => Some(lanes2!(u64 => u64, |a, b| ((u128::from(a) * u128::from(b)) >> 64) as u64)),
+        Ty::S64 => Some(lanes2!(i64 => i64, |a, b| ((i128::from(a) * i128::from(b)) >> 64) as i64)),
         _ => None,
     }
 }
@@ -168,10 +216,18 @@ pub(crate) fn ternary(op: &str, ty: Ty) -> Option<F3> {
     match op {
         "mad.lo" => by_integer!(ty, T => lanes3!(T, T, T => T, |a, b, c| a.wrapping_mul(b).wrapping_add(c))),
         "mad.wide" => match ty {
-            Ty::U16 => Some(lanes3!(u16, u16, u32 => u32, |a, b, c| (u32::from(a) * u32::from(b)).wrapping_add(c))),
-            Ty::S16 => Some(lanes3!(i16, i16, i32 => i32, |a, b, c| (i32::from(a) * i32::from(b)).wrapping_add(c))),
-            Ty::U32 => Some(lanes3!(u32, u32, u64 => u64, |a, b, c| (u64::from(a) * u64::from(b)).wrapping_add(c))),
-            Ty::S32 => Some(lanes3!(i32, i32, i64 => i64, |a, b, c| (i64::from(a) * i64::from(b)).wrapping_add(c))),
+            Ty::U16 => {
+                Some(lanes3!(u16, u16, u32 => u32, |a, b, c| (u32::from(a) * u32::from(b)).wrapping_add(c)))
+            }
+            Ty::S16 => {
+                Some(lanes3!(i16, i16, i32 => i32, |a, b, c| (i32::from(a) * i32::from(b)).wrapping_add(c)))
+            }
+            Ty::U32 => {
+                Some(lanes3!(u32, u32, u64 => u64, |a, b, c| (u64::from(a) * u64::from(b)).wrapping_add(c)))
+            }
+            Ty::S32 => {
+                Some(lanes3!(i32, i32, i64 => i64, |a, b, c| (i64::from(a) * i64::from(b)).wrapping_add(c)))
+            }
             _ => None,
         },
         "mad.hi" => mad_high(ty),
@@ -185,33 +241,54 @@ pub(crate) fn ternary(op: &str, ty: Ty) -> Option<F3> {
                 let (p, n) = (p & 255, n & 255);
                 (u64::from(a).checked_shr(p).unwrap_or(0) & ones(n)) as u32
             })),
-            Ty::U64 => Some(lanes3!(u64, u32, u32 => u64, |a, p, n| a.checked_shr(p & 255).unwrap_or(0) & ones(n & 255))),
-            Ty::S32 => Some(lanes3!(i32, u32, u32 => i32, |a, p, n| extract_signed(i64::from(a), p & 255, n & 255, 31) as i32)),
+            Ty::U64 => Some(
+                lanes3!(u64, u32, u32 => u64, |a, p, n| a.checked_shr(p & 255).unwrap_or(0) & ones(n & 255)),
+            ),
+            Ty::S32 => Some(
+                lanes3!(i32, u32, u32 => i32, |a, p, n| extract_signed(i64::from(a), p & 255, n & 255, 31) as i32),
+            ),
             Ty::S64 => Some(lanes3!(i64, u32, u32 => i64, |a, p, n| extract_signed(a, p & 255, n & 255, 63))),
             _ => None,
         },
         "prmt" => Some(lanes3!(u32, u32, u32 => u32, |a, b, c| permute(a, b, c))),
         "prmt.f4e" => Some(lanes3!(u32, u32, u32 => u32, |a, b, c| permute(a, b, 0x3210 + 0x1111 * (c & 3)))),
-        "prmt.b4e" => Some(lanes3!(u32, u32, u32 => u32, |a, b, c| permute(a, b, [0x5670, 0x6701, 0x7012, 0x0123][(c & 3) as usize]))),
+        "prmt.b4e" => Some(
+            lanes3!(u32, u32, u32 => u32, |a, b, c| permute(a, b, [0x5670, 0x6701, 0x7012, 0x0123][(c & 3) as usize])),
+        ),
         "prmt.rc8" => Some(lanes3!(u32, u32, u32 => u32, |a, b, c| permute(a, b, 0x1111 * (c & 3)))),
-        "prmt.rc16" => Some(lanes3!(u32, u32, u32 => u32, |a, b, c| permute(a, b, [0x1010, 0x3232][(c & 1) as usize]))),
+        "prmt.rc16" => {
+            Some(lanes3!(u32, u32, u32 => u32, |a, b, c| permute(a, b, [0x1010, 0x3232][(c & 1) as usize])))
+        }
         "shf.l.wrap" => Some(lanes3!(u32, u32, u32 => u32, |a, b, c| (pair(a, b) << (c & 31) >> 32) as u32)),
-        "shf.l.clamp" => Some(lanes3!(u32, u32, u32 => u32, |a, b, c| (pair(a, b) << c.min(32) >> 32) as u32)),
+        "shf.l.clamp" => {
+            Some(lanes3!(u32, u32, u32 => u32, |a, b, c| (pair(a, b) << c.min(32) >> 32) as u32))
+        }
         "shf.r.wrap" => Some(lanes3!(u32, u32, u32 => u32, |a, b, c| (pair(a, b) >> (c & 31)) as u32)),
         "shf.r.clamp" => Some(lanes3!(u32, u32, u32 => u32, |a, b, c| (pair(a, b) >> c.min(32)) as u32)),
-        "dp4a.u32.u32" => Some(lanes3!(u32, u32, u32 => u32, |a, b, c| (0..4).fold(c, |s, i| s.wrapping_add((a >> (8 * i) & 255) * (b >> (8 * i) & 255))))),
-        "dp4a.s32.s32" => Some(lanes3!(u32, u32, i32 => i32, |a, b, c| (0..4).fold(c, |s, i| s.wrapping_add(i32::from((a >> (8 * i)) as i8) * i32::from((b >> (8 * i)) as i8))))),
+        "dp4a.u32.u32" => Some(
+            lanes3!(u32, u32, u32 => u32, |a, b, c| (0..4).fold(c, |s, i| s.wrapping_add((a >> (8 * i) & 255) * (b >> (8 * i) & 255)))),
+        ),
+        "dp4a.s32.s32" => Some(
+            lanes3!(u32, u32, i32 => i32, |a, b, c| (0..4).fold(c, |s, i| s.wrapping_add(i32::from((a >> (8 * i)) as i8) * i32::from((b >> (8 * i)) as i8)))),
+        ),
         _ => None,
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of a product fits")]
 fn mad_high(ty: Ty) -> Option<F3> {
     match ty {
-        Ty::U32 => Some(lanes3!(u32, u32, u32 => u32, |a, b, c| ((u64::from(a) * u64::from(b) >> 32) as u32).wrapping_add(c))),
-        Ty::S32 => Some(lanes3!(i32, i32, i32 => i32, |a, b, c| ((i64::from(a) * i64::from(b) >> 32) as i32).wrapping_add(c))),
-        Ty::U64 => Some(lanes3!(u64, u64, u64 => u64, |a, b, c| ((u128::from(a) * u128::from(b) >> 64) as u64).wrapping_add(c))),
-        Ty::S64 => Some(lanes3!(i64, i64, i64 => i64, |a, b, c| ((i128::from(a) * i128::from(b) >> 64) as i64).wrapping_add(c))),
+        Ty::U32 => Some(
+            lanes3!(u32, u32, u32 => u32, |a, b, c| (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c)),
+        ),
+        Ty::S32 => Some(
+            lanes3!(i32, i32, i32 => i32, |a, b, c| (((i64::from(a) * i64::from(b)) >> 32) as i32).wrapping_add(c)),
+        ),
+        Ty::U64 => Some(
+            lanes3!(u64, u64, u64 => u64, |a, b, c| (((u128::from(a) * u128::from(b)) >> 64) as u64).wrapping_add(c)),
+        ),
+        Ty::S64 => Some(
+            lanes3!(i64, i64, i64 => i64, |a, b, c| (((i128::from(a) * i128::from(b)) >> 64) as i64).wrapping_add(c)),
+        ),
         _ => None,
     }
 }

@@ -130,7 +130,11 @@ macro_rules! lanes1 {
 /// `lanes2!(u32 => bool, |a, b| a < b)`: an [`F2`].
 macro_rules! lanes2 {
     ($from:ty => $to:ty, |$a:ident, $b:ident| $e:expr) => {{
-        fn go(a: &$crate::code::alu::Lanes, b: &$crate::code::alu::Lanes, out: &mut $crate::code::alu::Lanes) {
+        fn go(
+            a: &$crate::code::alu::Lanes,
+            b: &$crate::code::alu::Lanes,
+            out: &mut $crate::code::alu::Lanes,
+        ) {
             for i in 0..32 {
                 let $a = <$from as $crate::code::alu::Codec>::take(a[i]);
                 let $b = <$from as $crate::code::alu::Codec>::take(b[i]);

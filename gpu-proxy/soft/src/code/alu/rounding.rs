@@ -86,7 +86,8 @@ impl Rounding {
     pub fn add32(self, a: f32, b: f32) -> f32 {
         let (a, b) = (f64::from(a), f64::from(b));
         let sum = a + b;
-        if sum == 0.0 && self == Rounding::Down && (a != 0.0 || a.is_sign_negative() != b.is_sign_negative()) {
+        if sum == 0.0 && self == Rounding::Down && (a != 0.0 || a.is_sign_negative() != b.is_sign_negative())
+        {
             return -0.0; // an exact zero sum rounds to -0 downwards
         }
         self.sum_to_f32(sum, two_sum_error(a, b, sum))
@@ -99,7 +100,10 @@ impl Rounding {
     pub fn fma32(self, a: f32, b: f32, c: f32) -> f32 {
         let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
         let sum = product + c;
-        if sum == 0.0 && self == Rounding::Down && (c != 0.0 || c.is_sign_negative() != product.is_sign_negative()) {
+        if sum == 0.0
+            && self == Rounding::Down
+            && (c != 0.0 || c.is_sign_negative() != product.is_sign_negative())
+        {
             return -0.0;
         }
         self.sum_to_f32(sum, two_sum_error(product, c, sum))
@@ -125,7 +129,8 @@ impl Rounding {
 
     pub fn add64(self, a: f64, b: f64) -> f64 {
         let sum = a + b;
-        if sum == 0.0 && self == Rounding::Down && (a != 0.0 || a.is_sign_negative() != b.is_sign_negative()) {
+        if sum == 0.0 && self == Rounding::Down && (a != 0.0 || a.is_sign_negative() != b.is_sign_negative())
+        {
             return -0.0;
         }
         self.correct(sum, two_sum_error(a, b, sum), a.is_finite() && b.is_finite())
@@ -145,7 +150,10 @@ impl Rounding {
         let high = product + low;
         let high_error = two_sum_error(product, low, high);
         let error = ((high - result) + high_error) + low_error;
-        if result == 0.0 && self == Rounding::Down && (c != 0.0 || c.is_sign_negative() != product.is_sign_negative()) {
+        if result == 0.0
+            && self == Rounding::Down
+            && (c != 0.0 || c.is_sign_negative() != product.is_sign_negative())
+        {
             return -0.0;
         }
         self.correct(result, error, a.is_finite() && b.is_finite() && c.is_finite())
