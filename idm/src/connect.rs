@@ -1,1 +1,315 @@
-//! Connecting.
+//! How two processes come to share a GPU channel: the `local` transport, and the last step of the `xen` one.
+//!
+//! ```text
+//! program                                    server: gpu-proxy, or guest-init in a pod
+//! connect ── hello (64 bytes) ─────────────▶ accept, judge the hello, have a channel made
+//!         ◀─ hello, sizes or a refusal ────  answer
+//!            + memory, bell, ear (SCM_RIGHTS)
+//! ```
+//! The socket then stays open and silent: its end is the death of the other side. The program cannot tell which of the two served
+//! it. Blocking, without threads; a server calls [`greet`] and [`answer`] where it likes. Not here: who may connect.
+//!
+//! The program maps the region wherever the kernel likes. Pages at the same address on both sides, for pinned memory, will be further
+//! regions.
+
+use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::SealFlags;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+
+use crate::doorbell::{Doorbell, Waiter, eventfd_pair};
+use crate::error::{ChannelError, Peer};
+use crate::hello::{Agreed, HELLO_BYTES, Hello};
+use crate::life::Liveness;
+use crate::record::{ChannelParts, RegionSpec, Submitter, make_region};
+use crate::region::Region;
+
+/// The answer after the hello: `u16 code, u16 0, u32 ring, u32 staging, u32 record limit` and 16 reserved bytes, little endian.
+const OFFER_BYTES: usize = 32;
+const ANSWER_BYTES: usize = HELLO_BYTES + OFFER_BYTES;
+/// Descriptors that go with an answer: the memory, the bell that the program rings, the ear it listens on.
+const FDS: usize = 3;
+
+/// Listens for programs.
+#[derive(Debug)]
+pub struct Listener(UnixListener);
+
+/// What the program gets: everything of its side of a channel.
+#[derive(Debug)]
+pub struct ProgramEnd {
+    /// The region.
+    pub memory: OwnedFd,
+    /// What the program rings.
+    pub bell: OwnedFd,
+    /// What the program waits on.
+    pub ear: OwnedFd,
+}
+
+/// What stays with the server, to be handed to a worker or pumped to another domain.
+#[derive(Debug)]
+pub struct ServerEnd {
+    /// The region.
+    pub memory: OwnedFd,
+    /// What the server rings.
+    pub bell: OwnedFd,
+    /// What the server waits on.
+    pub ear: OwnedFd,
+}
+
+impl Listener {
+    /// Listens at `path`, which must not exist.
+    ///
+    /// # Errors
+    /// Those of `bind`.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        UnixListener::bind(path).map(Self)
+    }
+
+    /// The next program, and who it is by its credentials.
+    ///
+    /// # Errors
+    /// Those of `accept`.
+    pub fn accept(&self) -> Result<(UnixStream, Peer), ChannelError> {
+        let (socket, _) = self.0.accept().map_err(ChannelError::system("accept a program"))?;
+        let peer = peer_of(&socket)?;
+        Ok((socket, peer))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The process at the other end of a socket.
+///
+/// # Errors
+/// Those of `getsockopt`.
+pub fn peer_of(socket: impl AsFd) -> Result<Peer, ChannelError> {
+    let credentials = rustix::net::sockopt::socket_peercred(socket)
+        .map_err(ChannelError::system("read a peer's credentials"))?;
+    Ok(Peer::Process(credentials.pid.as_raw_nonzero().get()))
+}
+
+/// Connects a program: returns its end of the channel and what both sides agreed on. Waits at most `limit` for each step.
+///
+/// # Errors
+/// [`ChannelError::System`] when nobody listens, [`ChannelError::Refused`] with the reason of the server, and the errors of [`Hello::meet`].
+pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<(Submitter, Agreed), ChannelError> {
+    let socket = UnixStream::connect(path).map_err(ChannelError::system("connect to the GPU socket"))?;
+    socket.set_read_timeout(Some(limit)).map_err(ChannelError::system("limit the socket"))?;
+    socket.set_write_timeout(Some(limit)).map_err(ChannelError::system("limit the socket"))?;
+    send(&socket, &hello.encode(), &[])?;
+
+    let (bytes, fds) = receive_answer(&socket)?;
+    let (theirs, offer) = split(&bytes);
+    let agreed = hello.meet(&Hello::parse(theirs, Peer::Server)?, Peer::Server)?;
+    let spec = read_offer(offer)?;
+    let Ok([memory, bell, ear]) = <[OwnedFd; FDS]>::try_from(fds) else {
+        return Err(ChannelError::PeerOffer { peer: Peer::Server, what: "not three descriptors" });
+    };
+    let region_bytes = spec.region_bytes()?;
+    check_memory(&memory, region_bytes)?;
+    let region = Region::map(&memory, region_bytes).map_err(ChannelError::system("map the region"))?;
+    let parts = ChannelParts {
+        region: Arc::new(region),
+        spec,
+        peer: Peer::Server,
+        waiter: Waiter::EventFd(ear),
+        doorbell: Doorbell::EventFd(bell),
+        liveness: Some(Liveness::socket(socket.into())),
+    };
+    Ok((Submitter::from_parts(parts)?, agreed))
+}
+
+/// The server's first step: reads the program's hello. The caller judges it, [`answer`]s or [`refuse`]s.
+///
+/// # Errors
+/// [`ChannelError::PeerMagic`], [`ChannelError::PeerGone`], [`ChannelError::TimedOut`].
+pub fn greet(mut socket: &UnixStream, peer: Peer, limit: Duration) -> Result<Hello, ChannelError> {
+    socket.set_read_timeout(Some(limit)).map_err(ChannelError::system("limit the socket"))?;
+    let mut bytes = [0; HELLO_BYTES];
+    socket.read_exact(&mut bytes).map_err(|e| match e.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => ChannelError::PeerGone(peer),
+        io::ErrorKind::WouldBlock => ChannelError::TimedOut { peer, what: "the hello", limit },
+        _ => ChannelError::system("read the hello")(e),
+    })?;
+    Hello::parse(&bytes, peer)
+}
+
+/// Makes the memory and the bells of a channel between two processes.
+///
+/// # Errors
+/// [`ChannelError::Layout`], and those of the system calls.
+pub fn make_ends(spec: &RegionSpec) -> Result<(ProgramEnd, ServerEnd), ChannelError> {
+    let memory = make_region(spec)?;
+    let twin =
+        rustix::io::fcntl_dupfd_cloexec(&memory, 0).map_err(ChannelError::system("copy a descriptor"))?;
+    let (to_server, server_hears) = eventfd_pair().map_err(ChannelError::system("make an eventfd"))?;
+    let (to_program, program_hears) = eventfd_pair().map_err(ChannelError::system("make an eventfd"))?;
+    Ok((
+        ProgramEnd { memory, bell: to_server, ear: program_hears },
+        ServerEnd { memory: twin, bell: to_program, ear: server_hears },
+    ))
+}
+
+/// Hands the program its end. The socket stays open from here on: [`Liveness::socket`].
+///
+/// # Errors
+/// [`ChannelError::PeerGone`], and those of the socket.
+pub fn answer(
+    socket: impl AsFd,
+    peer: Peer,
+    hello: &Hello,
+    spec: &RegionSpec,
+    end: &ProgramEnd,
+) -> Result<(), ChannelError> {
+    let fds = [end.memory.as_fd(), end.bell.as_fd(), end.ear.as_fd()];
+    send_answer(socket, peer, hello, 0, spec, &fds)
+}
+
+/// Tells the program why not: `code` is the number of a `VGPU-nnn`.
+///
+/// # Errors
+/// [`ChannelError::PeerGone`], and those of the socket.
+pub fn refuse(socket: impl AsFd, peer: Peer, hello: &Hello, code: u16) -> Result<(), ChannelError> {
+    send_answer(socket, peer, hello, code, &RegionSpec::default(), &[])
+}
+
+impl ServerEnd {
+    /// The consumer's side of it, in the process that serves the program. `liveness` is the program's socket.
+    ///
+    /// # Errors
+    /// [`ChannelError::Layout`], and those of `mmap`.
+    pub fn into_parts(
+        self,
+        spec: RegionSpec,
+        peer: Peer,
+        liveness: Option<Liveness>,
+    ) -> Result<ChannelParts, ChannelError> {
+        let bytes = spec.region_bytes()?;
+        let region = Region::map(&self.memory, bytes).map_err(ChannelError::system("map the region"))?;
+        Ok(ChannelParts {
+            region: Arc::new(region),
+            spec,
+            peer,
+            waiter: Waiter::EventFd(self.ear),
+            doorbell: Doorbell::EventFd(self.bell),
+            liveness,
+        })
+    }
+}
+
+fn send_answer(
+    socket: impl AsFd,
+    peer: Peer,
+    hello: &Hello,
+    code: u16,
+    spec: &RegionSpec,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), ChannelError> {
+    let mut bytes = [0; ANSWER_BYTES];
+    bytes[..HELLO_BYTES].copy_from_slice(&hello.encode());
+    let offer = &mut bytes[HELLO_BYTES..];
+    offer[0..2].copy_from_slice(&code.to_le_bytes());
+    offer[4..8].copy_from_slice(&spec.ring_bytes.to_le_bytes());
+    offer[8..12].copy_from_slice(&spec.staging_bytes.to_le_bytes());
+    offer[12..16].copy_from_slice(&spec.record_limit.to_le_bytes());
+    send(socket, &bytes, fds).map_err(|e| match e {
+        ChannelError::PeerGone(_) => ChannelError::PeerGone(peer),
+        other => other,
+    })
+}
+
+/// Sends a message whole: it is shorter than any socket's buffer.
+fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        let fits = ancillary.push(SendAncillaryMessage::ScmRights(fds));
+        assert!(fits, "the space holds every descriptor of an answer");
+    }
+    match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+        Ok(sent) if sent == bytes.len() => Ok(()),
+        Ok(_) | Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => {
+            Err(ChannelError::PeerGone(Peer::Server))
+        }
+        Err(e) => Err(ChannelError::system("send on the GPU socket")(e)),
+    }
+}
+
+fn receive_answer(socket: &UnixStream) -> Result<([u8; ANSWER_BYTES], Vec<OwnedFd>), ChannelError> {
+    let mut bytes = [0; ANSWER_BYTES];
+    let mut fds = Vec::with_capacity(FDS);
+    let mut done = 0;
+    while done < ANSWER_BYTES {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut rest = [IoSliceMut::new(&mut bytes[done..])];
+        let got = match rustix::net::recvmsg(socket, &mut rest, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Ok(got) => got,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(rustix::io::Errno::CONNRESET) => return Err(ChannelError::PeerGone(Peer::Server)),
+            Err(e) => return Err(ChannelError::system("read the answer of the GPU socket")(e)),
+        };
+        if got.bytes == 0 {
+            return Err(ChannelError::PeerGone(Peer::Server));
+        }
+        if got.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(ChannelError::PeerOffer {
+                peer: Peer::Server,
+                what: "more descriptors than an answer has",
+            });
+        }
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(received) = message {
+                fds.extend(received);
+            }
+        }
+        done += got.bytes;
+    }
+    Ok((bytes, fds))
+}
+
+fn split(bytes: &[u8; ANSWER_BYTES]) -> (&[u8; HELLO_BYTES], &[u8]) {
+    let Some((hello, offer)) = bytes.split_first_chunk() else {
+        unreachable!("an answer starts with a hello")
+    };
+    (hello, offer)
+}
+
+/// The sizes that the server chose, or its refusal.
+fn read_offer(offer: &[u8]) -> Result<RegionSpec, ChannelError> {
+    let word = |at: usize| u32::from_le_bytes([offer[at], offer[at + 1], offer[at + 2], offer[at + 3]]);
+    match u16::from_le_bytes([offer[0], offer[1]]) {
+        0 => Ok(RegionSpec { ring_bytes: word(4), staging_bytes: word(8), record_limit: word(12) }),
+        code => Err(ChannelError::Refused { peer: Peer::Server, code }),
+    }
+}
+
+/// Memory that somebody could shrink would kill us by SIGBUS.
+fn check_memory(memory: &OwnedFd, bytes: usize) -> Result<(), ChannelError> {
+    let sealed = rustix::fs::fcntl_get_seals(memory).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+    let long = rustix::fs::fstat(memory)
+        .is_ok_and(|stat| u64::try_from(stat.st_size).is_ok_and(|n| n >= bytes as u64));
+    match (sealed, long) {
+        (true, true) => Ok(()),
+        (false, _) => Err(ChannelError::PeerOffer { peer: Peer::Server, what: "memory that can shrink" }),
+        (true, false) => {
+            Err(ChannelError::PeerOffer { peer: Peer::Server, what: "memory that is too short" })
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -117,6 +117,18 @@ pub enum ChannelError {
         /// The room there was, in bytes.
         limit: u32,
     },
+    /// The peer named a part of the staging area that does not exist.
+    #[error("{peer} named {bytes} bytes at {offset} of a staging area of {limit}")]
+    PeerStaging {
+        /// Who did.
+        peer: Peer,
+        /// The claimed start, in bytes.
+        offset: u64,
+        /// The claimed length, in bytes.
+        bytes: u64,
+        /// The length of the area, in bytes.
+        limit: u64,
+    },
     /// The first bytes of the peer are not our hello.
     #[error("{peer} does not speak vgpu's protocol: {found:02x?} instead of its hello")]
     PeerMagic {
@@ -210,6 +222,7 @@ impl ChannelError {
             Self::PeerIndex { .. }
             | Self::PeerRecord { .. }
             | Self::PeerReply { .. }
+            | Self::PeerStaging { .. }
             | Self::PeerMagic { .. }
             | Self::PeerVersion { .. }
             | Self::PeerOffer { .. } => Fault::Peer,

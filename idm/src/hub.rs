@@ -68,6 +68,18 @@ impl Hub {
         self.gone.store(true, Release);
     }
 
+    /// Looks at the liveness descriptor now.
+    pub(crate) fn ask_liveness(&self) {
+        if self.liveness.as_ref().is_some_and(Liveness::is_gone) {
+            self.set_gone();
+        }
+    }
+
+    /// What tells of the peer's death.
+    pub(crate) fn liveness(&self) -> Option<&Liveness> {
+        self.liveness.as_ref()
+    }
+
     /// How often a thread polled the doorbell: system calls.
     pub(crate) fn sleeps(&self) -> u64 {
         self.sleeps.load(Relaxed)

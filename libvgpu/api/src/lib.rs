@@ -1,1 +1,71 @@
-//! The one declaration of the CUDA calls.
+//! The one declaration of the CUDA driver calls, used by both ends: `libvgpu` in the guest and the worker in `gpu-proxy`.
+//!
+//! Start at [`calls`]: one line per call that travels. From it come the operation numbers ([`Op`]), the guest's side
+//! ([`ask`]), the worker's trait ([`Driver`]) and [`dispatch`].
+//!
+//! The rule: bytes that come from the peer cause errors ([`WireError`]), never a panic, and no length is believed before
+//! it was compared with what is really there.
+//!
+//! Not here: any call's behaviour, transports (`idm`), addresses and quotas (the worker).
+#![forbid(unsafe_code)]
+
+mod call_macro;
+pub mod calls;
+pub mod handle;
+pub mod hash;
+pub mod image;
+pub mod launch;
+pub mod loopback;
+pub mod memory;
+pub mod result;
+pub mod snapshot;
+pub mod surface;
+pub mod symbols;
+pub mod wire;
+
+pub use calls::{Driver, Op, WIRE_HASH, ask, dispatch};
+pub use handle::{
+    ContextId, EventHandle, FunctionHandle, GoneHandle, Handle, ImageHandle, NewHandle, Stream, StreamHandle,
+    kind,
+};
+pub use image::{Attributes, FunctionInfo, GlobalInfo, ImageInfo, ImageKind, ParamInfo};
+pub use launch::{Launch, LaunchAttribute};
+pub use memory::{DevicePtr, MemInfo, Memset, Staged};
+pub use result::{CuError, CuResult};
+pub use snapshot::{DeviceSnapshot, PciAddress, Snapshot};
+pub use wire::{Reader, Wire, WireError, Writer};
+
+/// What a call carries beside its parameters: where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The context that was current in the calling thread, or [`ContextId::NONE`].
+    pub context: ContextId,
+    /// The caller waits for a reply; else an error goes to the shared error word.
+    pub sync: bool,
+}
+
+/// How the guest sends calls. `libvgpu` implements it over `idm`, tests over a [`Driver`] in the same process.
+pub trait Transport {
+    /// Queues a call without waiting. `fill` writes exactly `size` bytes.
+    /// # Errors
+    /// The worker is gone, or the call is larger than a record.
+    fn send(
+        &self,
+        op: Op,
+        context: ContextId,
+        size: usize,
+        fill: impl FnOnce(&mut Writer<'_>),
+    ) -> CuResult<()>;
+
+    /// Sends a call, waits, and hands the reply's payload (at most [`wire::REPLY_BYTES_MAX`]) to `take`.
+    /// # Errors
+    /// The worker's answer, or that it is gone.
+    fn call<T>(
+        &self,
+        op: Op,
+        context: ContextId,
+        size: usize,
+        fill: impl FnOnce(&mut Writer<'_>),
+        take: impl FnOnce(&mut Reader<'_>) -> Result<T, WireError>,
+    ) -> CuResult<T>;
+}

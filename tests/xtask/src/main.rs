@@ -1,3 +1,90 @@
-//! The project's tasks.
+//! The project's tasks: `cargo xtask help`.
+//!
+//! One module a verb. xtask also runs as one carried binary where there is no cargo and no source (`cargo xtask dist` puts it
+//! beside what a node installs): the verbs that need only built files then take them from beside themselves.
 
-fn main() {}
+use std::process::ExitCode;
+
+mod args;
+mod bench;
+mod cache;
+mod clean;
+mod cpio;
+mod cuda_programs;
+mod demo;
+mod deny;
+mod dist;
+mod docs;
+mod dom0;
+mod error;
+mod gen_cuda;
+mod gpu;
+mod host;
+mod images;
+mod json;
+mod long;
+mod oci;
+mod paths;
+mod progress;
+mod qemu;
+mod stories;
+mod tally;
+mod tar;
+mod test;
+mod testbed;
+mod wheels;
+
+use args::Args;
+use error::{Failure, Result};
+
+const HELP: &str = "\
+cargo xtask VERB
+
+  demo           installs what is missing, builds all, runs CUDA programs in Xen pods in QEMU, shows what happened
+  test [NAME]    everything that must hold, or one part (test --list), or the stories whose names contain NAME
+  test --long STAGE
+                 what takes longer; goes on where it was stopped
+  testbed run [--dom0 pv|pvh] [--share DIR] [--memory MIB] [--limit SECONDS] [--bare] SCRIPT [ARG...]
+                 boots Xen in QEMU with vgpu installed (--bare: without) and runs SCRIPT as root in Dom0; DIR is
+                 /mnt/share there, writable; the output is streamed, the exit code is the script's
+  gen-cuda [--check]
+                 writes the table of CUDA's symbols from NVIDIA's headers
+  testbed shell  the same options; a prompt instead of a script
+  gpu [--device auto|soft|null|cuda] -- CMD...
+                 runs CMD here with libvgpu as its libcuda and a gpu-proxy of its own; no Xen
+  cuda-programs  compiles the programs of tests/cuda and prints their directory, for gpu
+  bench [NAME] [--json FILE]
+                 figures, each beside what a user would use instead
+  clean --cache  removes the cache
+  dist           builds what a node installs into target/dist
+
+Slow things are kept in $XDG_CACHE_HOME/vgpu, logs in target/xtask.";
+
+fn main() -> ExitCode {
+    match task(Args::new(std::env::args().skip(1))) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn task(mut args: Args) -> Result<u8> {
+    match args.word("a verb")?.as_str() {
+        "bench" => bench::main(args),
+        "clean" => clean::main(args),
+        "cuda-programs" => cuda_programs::main(args),
+        "demo" => demo::main(args),
+        "dist" => dist::main(args),
+        "test" => test::main(args),
+        "gen-cuda" => gen_cuda::main(args),
+        "gpu" => gpu::main(args),
+        "testbed" => testbed::main(args),
+        "help" => {
+            println!("{HELP}");
+            Ok(0)
+        }
+        verb => Err(Failure::new(format!("unknown verb {verb}\n\n{HELP}"))),
+    }
+}

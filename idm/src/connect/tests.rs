@@ -1,0 +1,116 @@
+use std::os::fd::AsRawFd;
+
+use super::*;
+use crate::record::{Consumer, Ready};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn hello() -> Hello {
+    Hello::new(64 << 10, 0xb111d, 0xc0da)
+}
+
+/// A listener in a directory of its own, and where it listens.
+fn listen() -> (tempfile::TempDir, std::path::PathBuf, Listener) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gpu.sock");
+    let listener = Listener::bind(&path).unwrap();
+    (dir, path, listener)
+}
+
+#[test]
+fn a_program_connects_calls_and_hears_of_the_servers_death() {
+    let (_dir, path, listener) = listen();
+    let server = std::thread::spawn(move || {
+        let (socket, peer) = listener.accept().unwrap();
+        let theirs = greet(&socket, peer, LIMIT).unwrap();
+        assert_eq!(theirs.application, 0xc0da);
+        let spec = RegionSpec { staging_bytes: 0, ..RegionSpec::default() };
+        let (program, server) = make_ends(&spec).unwrap();
+        answer(&socket, peer, &hello(), &spec, &program).unwrap();
+        let liveness = Liveness::socket(socket.into());
+        let mut consumer =
+            Consumer::from_parts(server.into_parts(spec, peer, Some(liveness)).unwrap()).unwrap();
+        assert_eq!(consumer.wait(Some(LIMIT)).unwrap(), Ready::Record);
+        let record = consumer.next().unwrap().unwrap();
+        let (lane, seq, sum) =
+            (record.lane.unwrap(), record.seq, record.payload.iter().map(|b| u32::from(*b)).sum());
+        consumer.replies().reply(lane, seq, sum, b"sum").unwrap();
+        peer
+    });
+    let (submitter, agreed) = connect(&path, &hello(), LIMIT).unwrap();
+    assert_eq!(agreed.peer_build, 0xb111d);
+    let mut to = [0; 16];
+    let reply = submitter.call(1, 0, &[1, 2, 3], &mut to, Some(LIMIT)).unwrap();
+    assert_eq!((reply.status, &to[..reply.len]), (6, &b"sum"[..]));
+    let peer = server.join().unwrap();
+    assert_eq!(peer, Peer::Process(rustix::process::getpid().as_raw_nonzero().get()));
+    let error = submitter.call(1, 0, &[], &mut to, Some(LIMIT)).unwrap_err();
+    assert_eq!(error, ChannelError::PeerGone(Peer::Server));
+}
+
+#[test]
+fn a_refusal_carries_its_code() {
+    let (_dir, path, listener) = listen();
+    let server = std::thread::spawn(move || {
+        let (socket, peer) = listener.accept().unwrap();
+        greet(&socket, peer, LIMIT).unwrap();
+        refuse(&socket, peer, &hello(), 401).unwrap();
+    });
+    assert_eq!(connect(&path, &hello(), LIMIT).unwrap_err().to_string(), "the server refused: VGPU-401");
+    server.join().unwrap();
+}
+
+#[test]
+fn nobody_there_and_a_server_that_hangs_up_are_clear_errors() {
+    let (_dir, path, listener) = listen();
+    let missing = path.with_extension("none");
+    let error = connect(&missing, &hello(), LIMIT).unwrap_err();
+    assert_eq!(
+        error,
+        ChannelError::System { doing: "connect to the GPU socket", source: rustix::io::Errno::NOENT }
+    );
+    let server = std::thread::spawn(move || drop(listener.accept().unwrap()));
+    assert_eq!(connect(&path, &hello(), LIMIT).unwrap_err(), ChannelError::PeerGone(Peer::Server));
+    server.join().unwrap();
+}
+
+#[test]
+fn a_silent_program_is_given_up() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let error = greet(&ours, Peer::Domain(1), Duration::from_millis(20)).unwrap_err();
+    assert!(matches!(error, ChannelError::TimedOut { .. }));
+}
+
+/// Connects to a server that hands over `memory`.
+fn handed(memory: OwnedFd) -> ChannelError {
+    let (_dir, path, listener) = listen();
+    let server = std::thread::spawn(move || {
+        let (socket, peer) = listener.accept().unwrap();
+        greet(&socket, peer, LIMIT).unwrap();
+        let (program, _server) = make_ends(&RegionSpec::default()).unwrap();
+        answer(&socket, peer, &hello(), &RegionSpec::default(), &ProgramEnd { memory, ..program }).unwrap();
+    });
+    let error = connect(&path, &hello(), LIMIT).unwrap_err();
+    server.join().unwrap();
+    error
+}
+
+#[test]
+fn memory_that_could_kill_the_program_is_not_mapped() {
+    let loose = rustix::fs::memfd_create("loose", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
+    rustix::fs::ftruncate(&loose, 64 << 20).unwrap();
+    assert_eq!(handed(loose).to_string(), "the server handed over memory that can shrink");
+    let short = crate::region::sealed_memory("short", 4096).unwrap();
+    assert_eq!(handed(short).to_string(), "the server handed over memory that is too short");
+    let other = crate::region::sealed_memory("other", 64 << 20).unwrap();
+    assert_eq!(handed(other).to_string(), "the server handed over memory that is no channel");
+}
+
+#[test]
+fn descriptors_do_not_leak_into_programs_that_are_started() {
+    let (program, server) = make_ends(&RegionSpec::default()).unwrap();
+    for fd in [&program.memory, &program.bell, &program.ear, &server.memory, &server.bell, &server.ear] {
+        let flags = rustix::io::fcntl_getfd(fd).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC), "fd {}", fd.as_raw_fd());
+    }
+}

@@ -1,0 +1,187 @@
+//! The calls that travel, one line each. The line is the contract.
+//!
+//! Classes: `async` is queued, its error comes through the error word; `sync` waits for the reply; `cached` waits once and the
+//! guest keeps the answer; `wait` is a `sync` whose answer may take as long as the GPU does; `bulk` is a `sync` whose bytes
+//! travel through the staging area. Types: [`Stream`], [`EventHandle`], … are handles; [`NewHandle`] is made, [`GoneHandle`] ended by the call;
+//! [`DevicePtr`] is an address to check; `&[u8]` travels in the record; [`Staged`] in staging.
+//!
+//! Names: CUDA's, where the call does what that symbol does. `vgpu…` are our own. Calls that never travel: [`crate::surface`].
+
+use crate::call_macro::{calls, class, reply_type, travel};
+use crate::handle::{
+    ContextId, EventHandle, FunctionHandle, GoneHandle, ImageHandle, NewHandle, Stream, kind,
+};
+use crate::image::{Attributes, ImageKind};
+use crate::launch::Launch;
+use crate::memory::{DevicePtr, MemInfo, Memset, Staged};
+use crate::result::CuResult;
+use crate::wire::{Wire, Writer};
+
+/// How a call travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Queued.
+    Async,
+    /// One reply.
+    Sync,
+    /// One reply, kept by the guest.
+    Cached,
+    /// One reply, bytes through staging.
+    Bulk,
+    /// One reply, when the GPU is done.
+    Wait,
+}
+
+calls! {
+    /// The devices of the zone and the limits: a [`crate::Snapshot`] written to `out`. Answers the length it has (at most
+    /// `out.len` was written).
+    bulk fn vgpuSnapshot(out: Staged) -> u64;
+
+    // Contexts.
+    /// The first retain of a device's primary context in this process; `flags` as of `cuDevicePrimaryCtxSetFlags`.
+    sync fn cuDevicePrimaryCtxRetain(device: u32, flags: u32);
+    /// The last release: the context and all that it holds end.
+    sync fn cuDevicePrimaryCtxRelease_v2(device: u32);
+    /// Ends the primary context whatever its count; the next retain makes a new one of the same id.
+    sync fn cuDevicePrimaryCtxReset_v2(device: u32);
+    /// Makes a context of `device` with the id `context`, above [`ContextId::PRIMARY_MAX`].
+    sync fn cuCtxCreate_v2(context: ContextId, flags: u32, device: u32);
+    /// Ends a context that was created.
+    sync fn cuCtxDestroy_v2(context: ContextId);
+    /// Waits for all that was queued in the call's context.
+    wait fn cuCtxSynchronize();
+    /// A limit of the call's context, by `CUlimit`.
+    cached fn cuCtxGetLimit(limit: u32) -> u64;
+    /// Sets a limit of the call's context. What it costs counts against the grant.
+    sync fn cuCtxSetLimit(limit: u32, value: u64);
+
+    // Memory.
+    /// Device memory of the call's context. 2 when the grant is used up.
+    sync fn cuMemAlloc_v2(bytes: u64) -> DevicePtr;
+    /// Frees what `cuMemAlloc_v2` gave, after the work that was queued before it.
+    async fn cuMemFree_v2(dptr: DevicePtr);
+    /// Free and total bytes of the grant.
+    sync fn cuMemGetInfo_v2() -> MemInfo;
+    /// Host to device, the bytes in the record.
+    async fn cuMemcpyHtoDAsync_v2(dst: DevicePtr, bytes: &[u8], stream: Stream);
+    /// Host to device through staging. Answers when staging may be used again, in the order of `stream`.
+    bulk fn vgpuMemcpyHtoDStaged(dst: DevicePtr, src: Staged, stream: Stream);
+    /// Device to host through staging. Answers when the bytes are there, after the work that `stream` held.
+    bulk fn vgpuMemcpyDtoHStaged(dst: Staged, src: DevicePtr, stream: Stream);
+    /// Device to device; the ranges may not overlap.
+    async fn cuMemcpyDtoDAsync_v2(dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream);
+    /// All the `cuMemset*`.
+    async fn vgpuMemset(memset: Memset, stream: Stream);
+
+    // Images: modules and libraries.
+    /// Adds bytes to the upload `upload` of `total` bytes. Chunks come in order; the first has `offset` 0. The load that
+    /// names the upload takes it.
+    async fn vgpuUpload(upload: u32, total: u64, offset: u64, bytes: &[u8]);
+    /// Loads the upload as `image`. A [`crate::ImageInfo`] is written to `out`; answers the length it has. If that is more
+    /// than `out.len`, the rest is read with `vgpuImageInfo`.
+    bulk fn vgpuImageLoad(image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, out: Staged) -> u64;
+    /// The load reply from byte `offset` on, as much as `out` holds.
+    bulk fn vgpuImageInfo(image: ImageHandle, offset: u64, out: Staged);
+    /// The compiler's error text of the last load that failed in this process, cut to `out`. Answers its length there.
+    bulk fn vgpuImageLog(out: Staged) -> u64;
+    /// Ends an image and its functions and globals.
+    async fn vgpuImageUnload(image: GoneHandle<kind::Image>);
+    /// Attributes of a function whose load reply left them out.
+    cached fn vgpuFunctionAttributes(function: FunctionHandle) -> Attributes;
+    /// Sets a `CUfunction_attribute`. The guest has checked the number and range.
+    async fn cuFuncSetAttribute(function: FunctionHandle, attribute: u32, value: i32);
+    /// Blocks of `block_threads` threads that fit on one multiprocessor.
+    cached fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+        function: FunctionHandle, block_threads: u32, shared_bytes: u64, flags: u32) -> u32;
+    /// Dynamic shared memory that `blocks` blocks on one multiprocessor leave each, in bytes.
+    cached fn cuOccupancyAvailableDynamicSMemPerBlock(function: FunctionHandle, blocks: u32, block_threads: u32) -> u64;
+    /// Clusters of the launch's shape that can run at once. The launch has no parameters.
+    cached fn cuOccupancyMaxActiveClusters(launch: Launch<'_>) -> u32;
+    /// Blocks of the largest cluster that the launch's shape allows. The launch has no parameters.
+    cached fn cuOccupancyMaxPotentialClusterSize(launch: Launch<'_>) -> u32;
+    /// A launch, also a cooperative one (attribute 2).
+    async fn cuLaunchKernel(launch: Launch<'_>);
+
+    // Streams and events.
+    /// Makes a stream in the call's context.
+    async fn cuStreamCreateWithPriority(stream: NewHandle<kind::Stream>, flags: u32, priority: i32);
+    /// Ends a stream; its work goes on.
+    async fn cuStreamDestroy_v2(stream: GoneHandle<kind::Stream>);
+    /// Waits for the work of a stream.
+    wait fn cuStreamSynchronize(stream: Stream);
+    /// 0 when the work of a stream is done, else 600.
+    sync fn cuStreamQuery(stream: Stream);
+    /// What is queued in `stream` after this waits for `event`.
+    async fn cuStreamWaitEvent(stream: Stream, event: EventHandle, flags: u32);
+    /// Makes an event in the call's context.
+    async fn cuEventCreate(event: NewHandle<kind::Event>, flags: u32);
+    /// Ends an event.
+    async fn cuEventDestroy_v2(event: GoneHandle<kind::Event>);
+    /// Records `event` in `stream`.
+    async fn cuEventRecordWithFlags(event: EventHandle, stream: Stream, flags: u32);
+    /// 0 when the event has been reached or was never recorded, else 600.
+    sync fn cuEventQuery(event: EventHandle);
+    /// Waits for an event.
+    wait fn cuEventSynchronize(event: EventHandle);
+    /// Milliseconds between two recorded events.
+    sync fn cuEventElapsedTime_v2(start: EventHandle, end: EventHandle) -> f32;
+}
+
+/// What the worker sends back for a record that was a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// `CUresult`, 0 for success. Of a queued call: goes to the error word.
+    pub code: u32,
+    /// Bytes of the reply's payload.
+    pub reply_bytes: usize,
+}
+
+impl Answer {
+    fn of<'a, T: Wire<'a>>(result: CuResult<T>, reply: &mut [u8]) -> Self {
+        let value = match result {
+            Ok(value) => value,
+            Err(error) => return Self { code: error.code(), reply_bytes: 0 },
+        };
+        let mut writer = Writer::new(reply);
+        value.put(&mut writer);
+        match writer.finish() {
+            Some(reply_bytes) => Self { code: 0, reply_bytes },
+            // The caller gave less room than `dispatch` asks for.
+            None => Self { code: crate::CuError::UNKNOWN.code(), reply_bytes: 0 },
+        }
+    }
+}
+
+const fn wire_hash() -> u64 {
+    let structs = [
+        crate::ParamInfo::DECLARATION,
+        Attributes::DECLARATION,
+        crate::FunctionInfo::DECLARATION,
+        crate::GlobalInfo::DECLARATION,
+        crate::ImageInfo::DECLARATION,
+        crate::launch::LaunchShape::DECLARATION,
+        Launch::DECLARATION,
+        Staged::DECLARATION,
+        MemInfo::DECLARATION,
+        Memset::DECLARATION,
+        crate::PciAddress::DECLARATION,
+        crate::DeviceSnapshot::DECLARATION,
+        crate::Snapshot::DECLARATION,
+    ];
+    // Handle layout, encoding of numbers and the meaning of the error word: count up when they change.
+    let mut state = crate::hash::fnv1a(crate::hash::FNV_START, b"vgpu wire 1");
+    let mut i = 0;
+    while i < CALLS.len() {
+        state = crate::hash::fnv1a(state, CALLS[i].as_bytes());
+        i += 1;
+    }
+    i = 0;
+    while i < structs.len() {
+        state = crate::hash::fnv1a(state, structs[i].as_bytes());
+        i += 1;
+    }
+    state
+}
+
+/// Hash of all declarations: the two ends must have the same (DESIGN 21).
+pub const WIRE_HASH: u64 = wire_hash();

@@ -1,0 +1,145 @@
+//! What the guest learns once, at `cuInit`: all that programs ask of devices before they have a context.
+
+use crate::wire::{Reader, Wire, WireError, wire_struct};
+
+/// Attributes 0 to this, exclusive, travel. CUDA 13.0's `CU_DEVICE_ATTRIBUTE_MAX` is 148; room for later ones.
+pub const ATTRIBUTES: usize = 160;
+/// Limits of `cuCtxGetLimit`, 0 to 9 (cuda.md appendix B).
+pub const LIMITS: usize = 10;
+
+wire_struct! {
+    /// Where the device sits, as the guest sees it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct PciAddress {
+        /// Domain.
+        pub domain: i32,
+        /// Bus.
+        pub bus: i32,
+        /// Device.
+        pub device: i32,
+    }
+}
+
+wire_struct! {
+    /// One device of the zone.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct DeviceSnapshot {
+        /// As `cuDeviceGetName` gives it.
+        pub name: String,
+        /// The zone's own UUID for the device, not the hardware's.
+        pub uuid: [u8; 16],
+        /// As `cuDeviceGetPCIBusId` gives it; attributes 33, 34 and 50 are set from it.
+        pub pci: PciAddress,
+        /// The grant in bytes, at most the device's memory.
+        pub total_memory: u64,
+        /// `CUdevice_attribute` values by number, [`ATTRIBUTES`] of them at most; missing ones are unknown.
+        pub attributes: Vec<i32>,
+    }
+}
+
+impl DeviceSnapshot {
+    /// An attribute by number. `None` for a number that the device doesn't know.
+    #[must_use]
+    pub fn attribute(&self, number: u32) -> Option<i32> {
+        match number {
+            0 => None,
+            33 => Some(self.pci.bus),
+            34 => Some(self.pci.device),
+            50 => Some(self.pci.domain),
+            _ => self.attributes.get(number as usize).copied(),
+        }
+    }
+}
+
+wire_struct! {
+    /// The answer to `vgpuSnapshot`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Snapshot {
+        /// `cuDriverGetVersion`: 1000·major + 10·minor. The guest advertises the lower of this and what it implements.
+        pub driver_version: u32,
+        /// The highest stream priority (the smallest number).
+        pub priority_greatest: i32,
+        /// The lowest stream priority.
+        pub priority_least: i32,
+        /// `cuCtxGetLimit` by number, at a context's start; [`LIMITS`] at most.
+        pub limits: Vec<u64>,
+        /// The devices in order of their ordinals, [`crate::ContextId::PRIMARY_MAX`] at most.
+        pub devices: Vec<DeviceSnapshot>,
+    }
+}
+
+impl Snapshot {
+    /// Parses and checks the counts.
+    /// # Errors
+    /// Bad bytes, or more devices, attributes or limits than there can be.
+    pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let snapshot = Self::take(&mut reader)?;
+        reader.end()?;
+        let attributes_fit = snapshot.devices.iter().all(|device| device.attributes.len() <= ATTRIBUTES);
+        if snapshot.devices.len() > crate::ContextId::PRIMARY_MAX as usize || !attributes_fit {
+            return Err(WireError::BadValue("devices"));
+        }
+        if snapshot.limits.len() > LIMITS {
+            return Err(WireError::BadValue("limits"));
+        }
+        Ok(snapshot)
+    }
+
+    /// Its wire form.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        crate::wire::to_vec(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            driver_version: 13000,
+            priority_greatest: -5,
+            priority_least: 0,
+            limits: vec![1024; LIMITS],
+            devices: vec![DeviceSnapshot {
+                name: "soft".into(),
+                uuid: [7; 16],
+                pci: PciAddress { domain: 0, bus: 4, device: 1 },
+                total_memory: 1 << 30,
+                attributes: (0..148).collect(),
+            }],
+        }
+    }
+
+    #[test]
+    fn comes_back_whole() {
+        assert_eq!(Snapshot::parse(&snapshot().to_bytes()), Ok(snapshot()));
+    }
+
+    #[test]
+    fn every_cut_is_an_error_and_never_a_panic() {
+        let bytes = snapshot().to_bytes();
+        for cut in 0..bytes.len() {
+            assert!(Snapshot::parse(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn more_attributes_than_there_are_is_refused() {
+        let mut long = snapshot();
+        long.devices[0].attributes = vec![0; ATTRIBUTES + 1];
+        assert_eq!(Snapshot::parse(&long.to_bytes()), Err(WireError::BadValue("devices")));
+    }
+
+    #[test]
+    fn the_pci_attributes_follow_the_address() {
+        let device = &snapshot().devices[0];
+        assert_eq!(
+            (device.attribute(33), device.attribute(34), device.attribute(50)),
+            (Some(4), Some(1), Some(0))
+        );
+        assert_eq!((device.attribute(0), device.attribute(148)), (None, None));
+    }
+}

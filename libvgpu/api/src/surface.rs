@@ -1,0 +1,209 @@
+//! How each exported symbol of libcuda is answered. What stands in no list here is exported all the same and returns 801.
+//!
+//! The exports themselves are in `libvgpu`, in files named by the subject; its build fails when a name stands here without an
+//! export or the other way round. `docs/cuda-coverage.md` is made from this table.
+
+/// How an exported symbol is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// In the guest, without the worker.
+    Local,
+    /// By the worker once, then in the guest.
+    Cached,
+    /// Queued; errors come later.
+    Async,
+    /// By the worker, one reply or more.
+    Sync,
+}
+
+/// Symbols of one subject that are answered in one way.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    /// The file of `libvgpu/src/calls` that holds the exports.
+    pub subject: &'static str,
+    /// How they are answered.
+    pub kind: Kind,
+    /// The exported names.
+    pub symbols: &'static [&'static str],
+}
+
+macro_rules! surface {
+    ($($subject:literal { $($kind:ident: $($symbol:ident)*;)* })*) => {
+        /// Every supported symbol, by subject.
+        pub const SURFACE: &[Group] = &[$($(
+            Group { subject: $subject, kind: Kind::$kind, symbols: &[$(stringify!($symbol)),*] },
+        )*)*];
+    };
+}
+
+surface! {
+    "init" {
+        Local: cuInit cuDriverGetVersion cuGetErrorName cuGetErrorString cuProfilerStart cuProfilerStop
+            cuLogsRegisterCallback cuLogsUnregisterCallback;
+    }
+    "proc_address" { Local: cuGetProcAddress cuGetProcAddress_v2 cuGetProcAddress_v2_ptsz; }
+    "dark" { Local: cuGetExportTable; }
+    "device" {
+        Local: cuDeviceGet cuDeviceGetCount cuDeviceGetName cuDeviceTotalMem_v2 cuDeviceGetUuid cuDeviceGetUuid_v2
+            cuDeviceGetAttribute cuDeviceGetPCIBusId cuDeviceGetByPCIBusId cuDeviceComputeCapability cuDeviceCanAccessPeer;
+    }
+    "primary" {
+        Local: cuDevicePrimaryCtxGetState cuDevicePrimaryCtxSetFlags cuDevicePrimaryCtxSetFlags_v2;
+        Sync: cuDevicePrimaryCtxRetain cuDevicePrimaryCtxRelease cuDevicePrimaryCtxRelease_v2 cuDevicePrimaryCtxReset
+            cuDevicePrimaryCtxReset_v2;
+    }
+    "context" {
+        Local: cuCtxGetCurrent cuCtxSetCurrent cuCtxPushCurrent cuCtxPushCurrent_v2 cuCtxPopCurrent cuCtxPopCurrent_v2
+            cuCtxGetDevice cuCtxGetDevice_v2 cuCtxGetFlags cuCtxGetId cuCtxGetApiVersion cuCtxGetStreamPriorityRange
+            cuCtxGetCacheConfig cuCtxSetCacheConfig cuCtxGetSharedMemConfig cuCtxSetSharedMemConfig cuCtxResetPersistingL2Cache;
+        Cached: cuCtxGetLimit;
+        Sync: cuCtxCreate cuCtxCreate_v2 cuCtxCreate_v3 cuCtxCreate_v4 cuCtxDestroy cuCtxDestroy_v2 cuCtxSynchronize
+            cuCtxSynchronize_v2 cuCtxSetLimit;
+    }
+    "memory" {
+        Local: cuMemGetAddressRange_v2;
+        Async: cuMemFree_v2 cuMemFreeAsync cuMemFreeAsync_ptsz;
+        Sync: cuMemAlloc_v2 cuMemAllocPitch_v2 cuMemGetInfo_v2 cuMemAllocAsync cuMemAllocAsync_ptsz;
+    }
+    "host_memory" {
+        Local: cuMemAllocHost_v2 cuMemFreeHost cuMemHostAlloc cuMemHostGetFlags cuMemHostGetDevicePointer_v2 cuMemHostRegister_v2
+            cuMemHostUnregister;
+    }
+    "pointer" { Local: cuPointerGetAttribute cuPointerGetAttributes; }
+    "copy" {
+        Async: cuMemcpyHtoDAsync_v2 cuMemcpyHtoDAsync_v2_ptsz cuMemcpyDtoDAsync_v2 cuMemcpyDtoDAsync_v2_ptsz;
+        Sync: cuMemcpy cuMemcpy_ptds cuMemcpyAsync cuMemcpyAsync_ptsz cuMemcpyHtoD_v2 cuMemcpyHtoD_v2_ptds cuMemcpyDtoH_v2
+            cuMemcpyDtoH_v2_ptds cuMemcpyDtoD_v2 cuMemcpyDtoD_v2_ptds cuMemcpyDtoHAsync_v2 cuMemcpyDtoHAsync_v2_ptsz;
+    }
+    "copy2d" {
+        Sync: cuMemcpy2D_v2 cuMemcpy2D_v2_ptds cuMemcpy2DUnaligned_v2 cuMemcpy2DUnaligned_v2_ptds cuMemcpy2DAsync_v2
+            cuMemcpy2DAsync_v2_ptsz;
+    }
+    "memset" {
+        Async: cuMemsetD8Async cuMemsetD8Async_ptsz cuMemsetD16Async cuMemsetD16Async_ptsz cuMemsetD32Async cuMemsetD32Async_ptsz
+            cuMemsetD2D8Async cuMemsetD2D8Async_ptsz cuMemsetD2D16Async cuMemsetD2D16Async_ptsz cuMemsetD2D32Async
+            cuMemsetD2D32Async_ptsz cuMemsetD8_v2 cuMemsetD8_v2_ptds cuMemsetD16_v2 cuMemsetD16_v2_ptds cuMemsetD32_v2
+            cuMemsetD32_v2_ptds cuMemsetD2D8_v2 cuMemsetD2D8_v2_ptds cuMemsetD2D16_v2 cuMemsetD2D16_v2_ptds cuMemsetD2D32_v2
+            cuMemsetD2D32_v2_ptds;
+    }
+    "stream" {
+        Local: cuStreamGetPriority cuStreamGetPriority_ptsz cuStreamGetFlags cuStreamGetFlags_ptsz cuStreamGetId cuStreamGetId_ptsz
+            cuStreamGetDevice cuStreamGetDevice_ptsz cuStreamGetCtx cuStreamGetCtx_ptsz cuThreadExchangeStreamCaptureMode
+            cuStreamIsCapturing cuStreamIsCapturing_ptsz cuStreamGetCaptureInfo cuStreamGetCaptureInfo_ptsz
+            cuStreamGetCaptureInfo_v2 cuStreamGetCaptureInfo_v2_ptsz cuStreamGetCaptureInfo_v3 cuStreamGetCaptureInfo_v3_ptsz;
+        Async: cuStreamCreate cuStreamCreateWithPriority cuStreamDestroy cuStreamDestroy_v2 cuStreamWaitEvent cuStreamWaitEvent_ptsz;
+        Sync: cuStreamSynchronize cuStreamSynchronize_ptsz cuStreamQuery cuStreamQuery_ptsz;
+    }
+    "event" {
+        Async: cuEventCreate cuEventDestroy cuEventDestroy_v2 cuEventRecord cuEventRecord_ptsz cuEventRecordWithFlags
+            cuEventRecordWithFlags_ptsz;
+        Sync: cuEventQuery cuEventSynchronize cuEventElapsedTime cuEventElapsedTime_v2;
+    }
+    "module" {
+        Local: cuModuleGetFunction cuModuleGetGlobal_v2 cuModuleGetLoadingMode cuModuleGetFunctionCount cuModuleEnumerateFunctions;
+        Async: cuModuleUnload;
+        Sync: cuModuleLoad cuModuleLoadData cuModuleLoadDataEx cuModuleLoadFatBinary;
+    }
+    "library" {
+        Local: cuLibraryGetKernel cuLibraryGetModule cuLibraryGetGlobal cuLibraryGetManaged cuLibraryGetKernelCount
+            cuLibraryEnumerateKernels;
+        Async: cuLibraryUnload;
+        Sync: cuLibraryLoadData cuLibraryLoadFromFile;
+    }
+    "function" {
+        Local: cuFuncGetModule cuFuncGetName cuFuncGetParamInfo cuFuncIsLoaded cuFuncLoad cuFuncSetCacheConfig
+            cuFuncSetSharedMemConfig cuKernelGetFunction cuKernelGetLibrary cuKernelGetName cuKernelGetParamInfo
+            cuKernelSetCacheConfig;
+        Cached: cuFuncGetAttribute cuKernelGetAttribute;
+        Async: cuFuncSetAttribute cuKernelSetAttribute;
+    }
+    "occupancy" {
+        Sync: cuOccupancyMaxActiveBlocksPerMultiprocessor cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags
+            cuOccupancyMaxPotentialBlockSize cuOccupancyMaxPotentialBlockSizeWithFlags cuOccupancyAvailableDynamicSMemPerBlock
+            cuOccupancyMaxActiveClusters cuOccupancyMaxPotentialClusterSize;
+    }
+    "launch" {
+        Async: cuLaunchKernel cuLaunchKernel_ptsz cuLaunchKernelEx cuLaunchKernelEx_ptsz cuLaunchCooperativeKernel
+            cuLaunchCooperativeKernel_ptsz;
+    }
+}
+
+/// The group of a symbol; `None`: not supported.
+#[must_use]
+pub fn group_of(symbol: &str) -> Option<&'static Group> {
+    SURFACE.iter().find(|group| group.symbols.contains(&symbol))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fmt::Write as _;
+    use std::{env, fs};
+
+    use super::*;
+    use crate::symbols::TABLE;
+
+    #[test]
+    fn each_symbol_stands_once_and_is_one_of_libcuda() {
+        let mut seen = BTreeSet::new();
+        for symbol in SURFACE.iter().flat_map(|group| group.symbols) {
+            assert!(seen.insert(symbol), "{symbol} stands twice");
+            assert!(crate::symbols::shape_of(symbol).is_some(), "{symbol} is no symbol of libcuda");
+        }
+    }
+
+    /// One row a base name: its supported forms and how they are answered.
+    fn coverage() -> String {
+        let mut bases: BTreeMap<&str, BTreeMap<&str, Option<&Group>>> = BTreeMap::new();
+        for row in TABLE {
+            bases.entry(row.base).or_default().insert(row.elf, group_of(row.elf));
+        }
+        let names: BTreeSet<_> = TABLE.iter().map(|row| row.elf).collect();
+        let supported = names.iter().filter(|name| group_of(name).is_some()).count();
+        let mut out = format!(
+            "# CUDA coverage\n\nMade from `libvgpu/api/src/surface.rs` by `UPDATE=1 cargo test -p vgpu-api coverage`; a test compares.\n\n\
+             libcuda of CUDA 13.0 has {} names of {} calls. All are exported; {supported} are supported, the others return 801\n\
+             (`CUDA_ERROR_NOT_SUPPORTED`).\n\n\
+             *local*: answered in the guest. *cached*: by the worker once. *async*: queued, errors come with a later call (all at once\n\
+             with `CUDA_LAUNCH_BLOCKING=1`). *sync*: waits for the worker. The subject is the file in `libvgpu/src/calls`; its tests are there and in\n\
+             `libvgpu/tests`.\n\n| call | forms | class | subject |\n|---|---|---|---|\n",
+            names.len(),
+            bases.len(),
+        );
+        let mut missing = Vec::new();
+        for (base, forms) in &bases {
+            let groups: Vec<&Group> = forms.values().copied().flatten().collect();
+            let Some(first) = groups.first() else {
+                missing.push(*base);
+                continue;
+            };
+            let listed: Vec<_> = forms
+                .iter()
+                .filter(|form| form.1.is_some())
+                .map(|form| form.0.trim_start_matches(base))
+                .collect();
+            let listed: Vec<_> =
+                listed.iter().map(|form| if form.is_empty() { "plain" } else { form }).collect();
+            let of =
+                if groups.len() == forms.len() { String::new() } else { format!(" (of {})", forms.len()) };
+            let class = format!("{:?}", first.kind).to_lowercase();
+            let _ = writeln!(out, "| {base} | {}{of} | {class} | {} |", listed.join(" "), first.subject);
+        }
+        let _ = write!(out, "\n## Not supported: {} calls\n\n", missing.len());
+        for line in missing.chunks(6) {
+            let _ = writeln!(out, "{}", line.join(" "));
+        }
+        out
+    }
+
+    #[test]
+    fn the_coverage_table_is_up_to_date() {
+        let place = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cuda-coverage.md");
+        let table = coverage();
+        if env::var_os("UPDATE").is_some() {
+            fs::write(place, &table).unwrap();
+        }
+        let committed = fs::read_to_string(place).unwrap_or_default();
+        assert!(committed == table, "docs/cuda-coverage.md: run UPDATE=1 cargo test -p vgpu-api coverage");
+    }
+}

@@ -1,0 +1,217 @@
+//! Contexts: the stack is the thread's own and answered here; making, ending and waiting travel.
+
+use vgpu_api::{ContextId, CuError, CuResult, ask};
+
+use super::device::device;
+use crate::abi::{In, Out, Raw, export};
+use crate::core::contexts::{self, Created, current, enter, enter_with};
+use crate::core::process::process;
+
+/// The context that a call names; NULL is the current one.
+fn named_or_current(raw: Raw) -> CuResult<ContextId> {
+    match raw.0 {
+        0 => Ok(current()),
+        raw => process()?.contexts.named(raw),
+    }
+}
+
+fn create(out: Out<u64>, flags: u32, dev: i32) -> CuResult<()> {
+    let process = process()?;
+    out.wanted()?;
+    let (ordinal, _) = device(process, dev)?;
+    process.channel.take_error()?;
+    let context = process.contexts.next_id();
+    ask::cuCtxCreate_v2(
+        &process.channel,
+        ContextId::NONE,
+        context,
+        flags,
+        process.contexts.number(ordinal)?,
+    )?;
+    process.contexts.add(context, Created { device: ordinal, flags });
+    contexts::push(context);
+    out.set(context.handle().raw())
+}
+
+fn destroy(raw: Raw) -> CuResult<()> {
+    let process = process()?;
+    let context = process.contexts.named(raw.0)?;
+    process.contexts.remove(context)?;
+    if current() == context {
+        contexts::pop()?;
+    }
+    process.context_ended(context);
+    ask::cuCtxDestroy_v2(&process.channel, ContextId::NONE, context)
+}
+
+fn synchronize(context: ContextId) -> CuResult<()> {
+    let entered = enter_with(process()?, context)?;
+    ask::cuCtxSynchronize(&entered.process.channel, context)?;
+    // What failed on the way is this call's to tell.
+    entered.process.channel.take_error()
+}
+
+fn push(raw: Raw) -> CuResult<()> {
+    contexts::push(process()?.contexts.named(raw.0)?);
+    Ok(())
+}
+
+fn pop(out: Out<u64>) -> CuResult<()> {
+    process()?;
+    out.set_if_wanted(contexts::pop()?.handle().raw());
+    Ok(())
+}
+
+fn device_of(out: Out<i32>, context: ContextId) -> CuResult<()> {
+    let process = process()?;
+    if context == ContextId::NONE {
+        return Err(CuError::INVALID_CONTEXT);
+    }
+    out.set(process.contexts.device_of(context)?.cast_signed())
+}
+
+export! {
+    fn cuCtxCreate(out: Out<u64>, flags: u32, dev: i32) {
+        create(out, flags, dev)
+    }
+
+    fn cuCtxCreate_v2(out: Out<u64>, flags: u32, dev: i32) {
+        create(out, flags, dev)
+    }
+
+    /// Execution affinity (a share of the multiprocessors) is MPS's: not offered.
+    fn cuCtxCreate_v3(out: Out<u64>, _affinity: In<u8>, count: i32, flags: u32, dev: i32) {
+        if count != 0 {
+            return Err(CuError::UNSUPPORTED_EXEC_AFFINITY);
+        }
+        create(out, flags, dev)
+    }
+
+    fn cuCtxCreate_v4(out: Out<u64>, params: In<u8>, flags: u32, dev: i32) {
+        if !params.is_null() {
+            return Err(CuError::NOT_SUPPORTED);
+        }
+        create(out, flags, dev)
+    }
+
+    fn cuCtxDestroy(context: Raw) {
+        destroy(context)
+    }
+
+    fn cuCtxDestroy_v2(context: Raw) {
+        destroy(context)
+    }
+
+    fn cuCtxGetCurrent(out: Out<u64>) {
+        process()?;
+        match current() {
+            ContextId::NONE => out.set(0),
+            context => out.set(context.handle().raw()),
+        }
+    }
+
+    fn cuCtxSetCurrent(context: Raw) {
+        let process = process()?;
+        contexts::set_current(if context.0 == 0 { ContextId::NONE } else { process.contexts.named(context.0)? });
+        Ok(())
+    }
+
+    fn cuCtxPushCurrent(context: Raw) {
+        push(context)
+    }
+
+    fn cuCtxPushCurrent_v2(context: Raw) {
+        push(context)
+    }
+
+    fn cuCtxPopCurrent(out: Out<u64>) {
+        pop(out)
+    }
+
+    fn cuCtxPopCurrent_v2(out: Out<u64>) {
+        pop(out)
+    }
+
+    fn cuCtxGetDevice(out: Out<i32>) {
+        device_of(out, current())
+    }
+
+    fn cuCtxGetDevice_v2(out: Out<i32>, context: Raw) {
+        device_of(out, named_or_current(context)?)
+    }
+
+    fn cuCtxGetFlags(out: Out<u32>) {
+        let entered = enter()?;
+        match entered.context.primary_device() {
+            Some(device) => {
+                let primary = entered.process.contexts.primary(device)?;
+                out.set(primary.flags.load(std::sync::atomic::Ordering::Relaxed))
+            }
+            None => out.set(entered.process.contexts.created(entered.context)?.flags),
+        }
+    }
+
+    fn cuCtxGetId(context: Raw, out: Out<u64>) {
+        let context = named_or_current(context)?;
+        process()?.contexts.alive(context)?;
+        out.set(u64::from(context.0))
+    }
+
+    fn cuCtxGetApiVersion(context: Raw, out: Out<u32>) {
+        process()?.contexts.alive(named_or_current(context)?)?;
+        // CUDA's own drivers have answered this since API version 3.2.
+        out.set(3020)
+    }
+
+    fn cuCtxGetStreamPriorityRange(least: Out<i32>, greatest: Out<i32>) {
+        let entered = enter()?;
+        least.set_if_wanted(entered.process.snapshot.priority_least);
+        greatest.set_if_wanted(entered.process.snapshot.priority_greatest);
+        Ok(())
+    }
+
+    /// The preference means nothing on devices of the last ten years.
+    fn cuCtxGetCacheConfig(out: Out<u32>) {
+        enter()?;
+        out.set(0)
+    }
+
+    fn cuCtxSetCacheConfig(config: u32) {
+        enter()?;
+        if config <= 3 { Ok(()) } else { Err(CuError::INVALID_VALUE) }
+    }
+
+    /// Banks of four bytes: the only size that devices have since compute capability 5.
+    fn cuCtxGetSharedMemConfig(out: Out<u32>) {
+        enter()?;
+        out.set(1)
+    }
+
+    fn cuCtxSetSharedMemConfig(config: u32) {
+        enter()?;
+        if config <= 2 { Ok(()) } else { Err(CuError::INVALID_VALUE) }
+    }
+
+    fn cuCtxResetPersistingL2Cache() {
+        enter().map(|_| ())
+    }
+
+    fn cuCtxGetLimit(out: Out<usize>, limit: u32) {
+        let entered = enter()?;
+        let value = ask::cuCtxGetLimit(&entered.process.channel, entered.context, limit)?;
+        out.set(usize::try_from(value).unwrap_or(usize::MAX))
+    }
+
+    fn cuCtxSetLimit(limit: u32, value: usize) {
+        let entered = enter()?;
+        ask::cuCtxSetLimit(&entered.process.channel, entered.context, limit, value as u64)
+    }
+
+    fn cuCtxSynchronize() {
+        synchronize(current())
+    }
+
+    fn cuCtxSynchronize_v2(context: Raw) {
+        synchronize(named_or_current(context)?)
+    }
+}

@@ -1,0 +1,147 @@
+//! Copies between host and device.
+//!
+//! Small pieces travel in the record, large ones through staging. A copy to host memory waits for its bytes; a copy to the
+//! device returns when the source may be used again: what CUDA promises for pageable memory (cuda.md 9.3).
+
+use vgpu_api::symbols::Mode;
+use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
+
+use crate::abi::{Raw, Span, export};
+use crate::core::contexts::{Entered, enter};
+use crate::core::streams::resolve;
+
+/// Up to here bytes travel in the record.
+const INLINE_BYTES: usize = 32 * 1024;
+
+/// Host to device.
+pub fn to_device(entered: Entered, dst: DevicePtr, src: &[u8], stream: Stream) -> CuResult<()> {
+    let (channel, context) = (&entered.process.channel, entered.context);
+    owned(entered, dst, src.len())?;
+    if src.is_empty() {
+        return Ok(());
+    }
+    if src.len() <= INLINE_BYTES {
+        return ask::cuMemcpyHtoDAsync_v2(channel, context, dst, src, stream);
+    }
+    let room = channel.staging()?;
+    let mut dst = dst;
+    for chunk in src.chunks(room.len()) {
+        let staged = room.put(chunk)?;
+        ask::vgpuMemcpyHtoDStaged(channel, context, dst, staged, stream)?;
+        dst = dst.offset(staged.len).ok_or(CuError::INVALID_VALUE)?;
+    }
+    Ok(())
+}
+
+/// Device to host.
+pub fn to_host(entered: Entered, dst: &mut [u8], src: DevicePtr, stream: Stream) -> CuResult<()> {
+    let (channel, context) = (&entered.process.channel, entered.context);
+    owned(entered, src, dst.len())?;
+    if dst.is_empty() {
+        return Ok(());
+    }
+    let room = channel.staging()?;
+    let mut src = src;
+    for chunk in dst.chunks_mut(room.len()) {
+        let staged = room.part(chunk.len());
+        ask::vgpuMemcpyDtoHStaged(channel, context, staged, src, stream)?;
+        room.get(chunk)?;
+        src = src.offset(staged.len).ok_or(CuError::INVALID_VALUE)?;
+    }
+    // A kernel's fault before the copy is this call's to tell.
+    channel.take_error()
+}
+
+fn on_device(entered: Entered, dst: DevicePtr, src: DevicePtr, bytes: usize, stream: Stream) -> CuResult<()> {
+    owned(entered, dst, bytes)?;
+    owned(entered, src, bytes)?;
+    if bytes == 0 {
+        return Ok(());
+    }
+    ask::cuMemcpyDtoDAsync_v2(&entered.process.channel, entered.context, dst, src, bytes as u64, stream)
+}
+
+/// That an address is one of an allocation and the bytes lie within it: the common mistake stays synchronous. Globals of images
+/// are not in the table; the worker knows them, and checks everything again.
+fn owned(entered: Entered, address: DevicePtr, bytes: usize) -> CuResult<()> {
+    match entered.process.device_memory.find(address.0) {
+        Some(range) if bytes as u64 > range.bytes - (address.0 - range.start) => Err(CuError::INVALID_VALUE),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a unified address is the device's: an allocation of ours, or a global of an image.
+fn is_device(entered: Entered, address: u64) -> bool {
+    entered.process.device_memory.find(address).is_some() || entered.process.images.has_global(address)
+}
+
+/// `cuMemcpy`: the addresses say which way.
+fn unified(entered: Entered, dst: u64, src: u64, bytes: usize, stream: Stream) -> CuResult<()> {
+    match (is_device(entered, dst), is_device(entered, src)) {
+        (true, true) => on_device(entered, DevicePtr(dst), DevicePtr(src), bytes, stream),
+        (true, false) => to_device(entered, DevicePtr(dst), Span::at_address(src).read(bytes)?, stream),
+        (false, true) => to_host(entered, Span::at_address(dst).write(bytes)?, DevicePtr(src), stream),
+        (false, false) => {
+            ask::cuStreamSynchronize(&entered.process.channel, entered.context, stream)?;
+            // Through a buffer: the ranges may overlap.
+            let copy = Span::at_address(src).read(bytes)?.to_vec();
+            Span::at_address(dst).write(bytes)?.copy_from_slice(&copy);
+            Ok(())
+        }
+    }
+}
+
+/// The call's context and its default stream.
+fn default(mode: Mode) -> CuResult<(Entered, Stream)> {
+    let entered = enter()?;
+    Ok((entered, resolve(entered, 0, mode)?))
+}
+
+fn with(stream: Raw, mode: Mode) -> CuResult<(Entered, Stream)> {
+    let entered = enter()?;
+    Ok((entered, resolve(entered, stream.0, mode)?))
+}
+
+export! {
+    fn cuMemcpyHtoD_v2 | cuMemcpyHtoD_v2_ptds(mode, dst: DevicePtr, src: Span, bytes: usize) {
+        let (entered, stream) = default(mode)?;
+        to_device(entered, dst, src.read(bytes)?, stream)
+    }
+
+    fn cuMemcpyHtoDAsync_v2 | cuMemcpyHtoDAsync_v2_ptsz(mode, dst: DevicePtr, src: Span, bytes: usize, stream: Raw) {
+        let (entered, stream) = with(stream, mode)?;
+        to_device(entered, dst, src.read(bytes)?, stream)
+    }
+
+    fn cuMemcpyDtoH_v2 | cuMemcpyDtoH_v2_ptds(mode, dst: Span, src: DevicePtr, bytes: usize) {
+        let (entered, stream) = default(mode)?;
+        to_host(entered, dst.write(bytes)?, src, stream)
+    }
+
+    fn cuMemcpyDtoHAsync_v2 | cuMemcpyDtoHAsync_v2_ptsz(mode, dst: Span, src: DevicePtr, bytes: usize, stream: Raw) {
+        let (entered, stream) = with(stream, mode)?;
+        to_host(entered, dst.write(bytes)?, src, stream)
+    }
+
+    fn cuMemcpyDtoD_v2 | cuMemcpyDtoD_v2_ptds(mode, dst: DevicePtr, src: DevicePtr, bytes: usize) {
+        let (entered, stream) = default(mode)?;
+        on_device(entered, dst, src, bytes, stream)
+    }
+
+    fn cuMemcpyDtoDAsync_v2 | cuMemcpyDtoDAsync_v2_ptsz(
+        mode, dst: DevicePtr, src: DevicePtr, bytes: usize, stream: Raw,
+    ) {
+        let (entered, stream) = with(stream, mode)?;
+        on_device(entered, dst, src, bytes, stream)
+    }
+
+    fn cuMemcpy | cuMemcpy_ptds(mode, dst: u64, src: u64, bytes: usize) {
+        let (entered, stream) = default(mode)?;
+        unified(entered, dst, src, bytes, stream)
+    }
+
+    fn cuMemcpyAsync | cuMemcpyAsync_ptsz(mode, dst: u64, src: u64, bytes: usize, stream: Raw) {
+        let (entered, stream) = with(stream, mode)?;
+        unified(entered, dst, src, bytes, stream)
+    }
+}

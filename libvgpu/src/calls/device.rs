@@ -1,0 +1,131 @@
+//! Devices, from the snapshot of the handshake.
+
+use std::ffi::c_char;
+
+use vgpu_api::{CuError, CuResult, DeviceSnapshot};
+
+use crate::abi::{In, Out, export};
+use crate::core::process::{Process, process};
+
+/// Attributes whose value is ours to say: what this library doesn't implement yet isn't there, whatever the hardware has.
+/// Numbers: `CUdevice_attribute`.
+const OURS: &[(u32, i32)] = &[
+    (19, 0),  // can map host memory: pinned memory is the process's own so far
+    (83, 0),  // managed memory
+    (88, 0),  // pageable memory access
+    (89, 0),  // concurrent managed access
+    (91, 0),  // host pointer usable for registered memory
+    (92, 0),  // stream memory operations, v1
+    (93, 0),  // 64-bit stream memory operations, v1
+    (94, 0),  // stream wait value NOR, v1
+    (100, 0), // pageable access by host page tables
+    (101, 0), // direct managed access from the host
+    (102, 0), // virtual memory management
+    (103, 0), // shareable POSIX file descriptors
+    (113, 0), // read-only host registration
+    (115, 0), // memory pools
+    (116, 0), // GPUDirect RDMA
+    (119, 0), // handle types of memory pools
+    (122, 0), // 64-bit stream memory operations
+    (123, 0), // stream wait value NOR
+    (124, 0), // dma-buf
+    (127, 0), // tensor map
+    (132, 0), // multicast
+];
+
+/// The device of an ordinal.
+/// # Errors
+/// 101.
+pub fn device(process: &'static Process, ordinal: i32) -> CuResult<(u32, &'static DeviceSnapshot)> {
+    let ordinal = u32::try_from(ordinal).map_err(|_| CuError::INVALID_DEVICE)?;
+    process.devices.get(ordinal as usize).map(|device| (ordinal, device)).ok_or(CuError::INVALID_DEVICE)
+}
+
+/// An attribute as programs see it.
+pub fn attribute(device: &DeviceSnapshot, number: u32) -> Option<i32> {
+    match OURS.binary_search_by_key(&number, |row| row.0) {
+        Ok(place) => Some(OURS[place].1),
+        Err(_) => device.attribute(number),
+    }
+}
+
+/// `0000:04:00.0`.
+fn bus_id(device: &DeviceSnapshot) -> String {
+    format!("{:04x}:{:02x}:{:02x}.0", device.pci.domain, device.pci.bus, device.pci.device)
+}
+
+export! {
+    fn cuDeviceGetCount(count: Out<i32>) {
+        count.set(i32::try_from(process()?.devices.len()).unwrap_or(i32::MAX))
+    }
+
+    fn cuDeviceGet(out: Out<i32>, ordinal: i32) {
+        device(process()?, ordinal)?;
+        out.set(ordinal)
+    }
+
+    fn cuDeviceGetName(name: Out<u8>, len: i32, dev: i32) {
+        let (_, device) = device(process()?, dev)?;
+        name.set_text(device.name.as_bytes(), usize::try_from(len).unwrap_or(0))
+    }
+
+    fn cuDeviceTotalMem_v2(bytes: Out<usize>, dev: i32) {
+        let (_, device) = device(process()?, dev)?;
+        bytes.set(usize::try_from(device.total_memory).unwrap_or(usize::MAX))
+    }
+
+    fn cuDeviceGetUuid(uuid: Out<[u8; 16]>, dev: i32) {
+        uuid.set(device(process()?, dev)?.1.uuid)
+    }
+
+    fn cuDeviceGetUuid_v2(uuid: Out<[u8; 16]>, dev: i32) {
+        uuid.set(device(process()?, dev)?.1.uuid)
+    }
+
+    fn cuDeviceGetAttribute(value: Out<i32>, number: u32, dev: i32) {
+        let (_, device) = device(process()?, dev)?;
+        value.set(attribute(device, number).ok_or(CuError::INVALID_VALUE)?)
+    }
+
+    fn cuDeviceGetPCIBusId(text: Out<u8>, len: i32, dev: i32) {
+        let (_, device) = device(process()?, dev)?;
+        text.set_text(bus_id(device).as_bytes(), usize::try_from(len).unwrap_or(0))
+    }
+
+    fn cuDeviceGetByPCIBusId(dev: Out<i32>, text: In<c_char>) {
+        let text = text.text()?.to_str().map_err(|_| CuError::INVALID_VALUE)?.to_lowercase();
+        // The domain and the function may be left out.
+        let matches = |device: &DeviceSnapshot| {
+            let full = bus_id(device);
+            let short = full.strip_prefix("0000:").unwrap_or(&full);
+            [full.as_str(), short].iter().any(|id| *id == text || id.strip_suffix(".0") == Some(&text))
+        };
+        let place = process()?.devices.iter().position(matches).ok_or(CuError::INVALID_DEVICE)?;
+        dev.set(i32::try_from(place).unwrap_or(i32::MAX))
+    }
+
+    fn cuDeviceComputeCapability(major: Out<i32>, minor: Out<i32>, dev: i32) {
+        let (_, device) = device(process()?, dev)?;
+        let number = |number| attribute(device, number).ok_or(CuError::INVALID_VALUE);
+        major.set(number(75)?)?;
+        minor.set(number(76)?)
+    }
+
+    /// Each device has its own worker context; peers are not mapped yet.
+    fn cuDeviceCanAccessPeer(can: Out<i32>, dev: i32, peer: i32) {
+        let process = process()?;
+        device(process, dev)?;
+        device(process, peer)?;
+        can.set(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_attributes_are_in_order_so_that_the_search_finds_all() {
+        assert!(OURS.is_sorted_by(|a, b| a.0 < b.0));
+    }
+}

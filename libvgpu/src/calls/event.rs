@@ -1,0 +1,90 @@
+//! Events (`CudaEvent` where the word could be mistaken). Recording and waiting in a stream is queued; asking waits for a reply.
+
+use vgpu_api::handle::{GoneHandle, NewHandle};
+use vgpu_api::symbols::Mode;
+use vgpu_api::{CuError, CuResult, EventHandle, ask};
+
+use crate::abi::{Out, Raw, export};
+use crate::core::contexts::{Entered, enter};
+use crate::core::process::EventInfo;
+use crate::core::streams::resolve;
+
+/// `CU_EVENT_BLOCKING_SYNC`, `_DISABLE_TIMING`; 4, interprocess, is not supported.
+const FLAGS: u32 = 3;
+const INTERPROCESS: u32 = 4;
+
+fn existing(raw: Raw) -> CuResult<(Entered, EventHandle)> {
+    let entered = enter()?;
+    let event = EventHandle::check(raw.0)?;
+    entered.process.events.get(event)?;
+    Ok((entered, event))
+}
+
+fn destroy(raw: Raw) -> CuResult<()> {
+    let entered = enter()?;
+    let event = EventHandle::check(raw.0)?;
+    let known = entered.process.events.remove(event)?;
+    ask::cuEventDestroy_v2(&entered.process.channel, known.context, GoneHandle(event))
+}
+
+fn record(event: Raw, stream: Raw, flags: u32, mode: Mode) -> CuResult<()> {
+    let (entered, event) = existing(event)?;
+    let stream = resolve(entered, stream.0, mode)?;
+    ask::cuEventRecordWithFlags(&entered.process.channel, entered.context, event, stream, flags)
+}
+
+fn elapsed(out: Out<f32>, start: Raw, end: Raw) -> CuResult<()> {
+    let (entered, start) = existing(start)?;
+    let (_, end) = existing(end)?;
+    out.set(ask::cuEventElapsedTime_v2(&entered.process.channel, entered.context, start, end)?)
+}
+
+export! {
+    fn cuEventCreate(out: Out<u64>, flags: u32) {
+        let entered = enter()?;
+        out.wanted()?;
+        match flags {
+            flags if flags & !FLAGS == 0 => {}
+            flags if flags & INTERPROCESS != 0 => return Err(CuError::NOT_SUPPORTED),
+            _ => return Err(CuError::INVALID_VALUE),
+        }
+        let event = entered.process.events.insert(EventInfo { context: entered.context });
+        ask::cuEventCreate(&entered.process.channel, entered.context, NewHandle(event), flags)?;
+        out.set(event.raw())
+    }
+
+    fn cuEventDestroy(event: Raw) {
+        destroy(event)
+    }
+
+    fn cuEventDestroy_v2(event: Raw) {
+        destroy(event)
+    }
+
+    fn cuEventRecord | cuEventRecord_ptsz(mode, event: Raw, stream: Raw) {
+        record(event, stream, 0, mode)
+    }
+
+    fn cuEventRecordWithFlags | cuEventRecordWithFlags_ptsz(mode, event: Raw, stream: Raw, flags: u32) {
+        record(event, stream, flags, mode)
+    }
+
+    fn cuEventQuery(event: Raw) {
+        let (entered, event) = existing(event)?;
+        ask::cuEventQuery(&entered.process.channel, entered.context, event)
+    }
+
+    fn cuEventSynchronize(event: Raw) {
+        let (entered, event) = existing(event)?;
+        ask::cuEventSynchronize(&entered.process.channel, entered.context, event)?;
+        entered.process.channel.take_error()
+    }
+
+    fn cuEventElapsedTime(out: Out<f32>, start: Raw, end: Raw) {
+        elapsed(out, start, end)
+    }
+
+    fn cuEventElapsedTime_v2(out: Out<f32>, start: Raw, end: Raw) {
+        elapsed(out, start, end)
+    }
+}

@@ -1,0 +1,246 @@
+//! Launches: parameters are packed here, checked as far as is cheap, and queued (cuda.md 7).
+
+use std::cell::RefCell;
+
+use vgpu_api::launch::{
+    ATTRIBUTE_BUFFER, LaunchAttribute, LaunchAttributes, LaunchShape, PARAM_BYTES_MAX, attribute,
+};
+use vgpu_api::symbols::Mode;
+use vgpu_api::{CuError, CuResult, FunctionHandle, Launch, Stream, ask};
+
+use super::function::MAX_DYNAMIC_SHARED;
+use crate::abi::{In, Raw, Span, export};
+use crate::core::contexts::{Entered, enter};
+use crate::core::images::Function;
+use crate::core::streams::resolve;
+
+/// `CUlaunchConfig`, 56 bytes.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Config {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub shared_bytes: u32,
+    pub stream: Raw,
+    pub attributes: u64,
+    pub attribute_count: u32,
+}
+const _: () = assert!(size_of::<Config>() == 56);
+
+/// `CUlaunchAttribute`, 72 bytes.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Attribute {
+    id: u32,
+    padding: u32,
+    value: [u8; 64],
+}
+const _: () = assert!(size_of::<Attribute>() == 72);
+
+/// `CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK`.
+const FUNCTION_MAX_THREADS: u32 = 0;
+
+thread_local! {
+    /// Where parameters are packed: no allocation and no clearing of kilobytes for each launch.
+    static PACKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn launch(
+    config: Config,
+    function: Raw,
+    params: In<u64>,
+    extra: In<u64>,
+    mode: Mode,
+    more: Option<LaunchAttribute>,
+) -> CuResult<()> {
+    let entered = enter()?;
+    let stream = resolve(entered, config.stream.0, mode)?;
+    if config.attribute_count == 0 && more.is_none() {
+        return queue(entered, &config, function, (params, extra), stream, LaunchAttributes::default());
+    }
+    let mut buffer = ATTRIBUTE_BUFFER;
+    let wanted = attributes(&config)?.into_iter().chain(more);
+    let packed = LaunchAttributes::pack(wanted, &mut buffer).map_err(|_| CuError::INVALID_VALUE)?;
+    queue(entered, &config, function, (params, extra), stream, packed)
+}
+
+#[inline]
+fn queue(
+    entered: Entered,
+    config: &Config,
+    function: Raw,
+    (params, extra): (In<u64>, In<u64>),
+    stream: Stream,
+    attributes: LaunchAttributes<'_>,
+) -> CuResult<()> {
+    entered.process.images.with_function(function.0, |function, _, known| {
+        check(entered, config, known)?;
+        let shape = LaunchShape {
+            function,
+            stream,
+            grid: config.grid,
+            block: config.block,
+            shared_bytes: config.shared_bytes,
+        };
+        with_params(known, params, extra, |params| {
+            ask::cuLaunchKernel(
+                &entered.process.channel,
+                entered.context,
+                Launch { shape, attributes, params },
+            )
+        })
+    })
+}
+
+/// What the program asks beside the shape, less what means nothing.
+fn attributes(config: &Config) -> CuResult<Vec<LaunchAttribute>> {
+    // SAFETY: the program lends the array for the call, by CUDA's contract; null is refused by `at`.
+    let list = unsafe {
+        In::<Attribute>::from_raw(Span::at_address(config.attributes).address() as *const Attribute)
+    };
+    let mut wanted = Vec::new();
+    for i in 0..config.attribute_count as usize {
+        let Attribute { id, value, .. } = list.at(i)?;
+        match id {
+            attribute::IGNORE => {}
+            id if attribute::travels(id) => wanted.push(LaunchAttribute { id, value }),
+            _ => return Err(CuError::NOT_SUPPORTED),
+        }
+    }
+    Ok(wanted)
+}
+
+/// The mistakes that CUDA reports from the launch itself, as far as they can be seen here.
+#[inline]
+fn check(entered: Entered, config: &Config, function: &Function) -> CuResult<()> {
+    let (grid, block) = (config.grid, config.block);
+    if grid.contains(&0) || block.contains(&0) {
+        return Err(CuError::INVALID_VALUE);
+    }
+    let ordinal = entered.process.contexts.device_of(entered.context)?;
+    let limits = entered.process.launch_limits.get(ordinal as usize).ok_or(CuError::INVALID_CONTEXT)?;
+    let fits =
+        |sizes: [u32; 3], limits: [u32; 3]| sizes.iter().zip(limits).all(|(size, limit)| *size <= limit);
+    let threads = block.iter().try_fold(1u32, |product, size| product.checked_mul(*size)).unwrap_or(u32::MAX);
+    if !fits(block, limits.block) || !fits(grid, limits.grid) || threads > limits.threads {
+        return Err(CuError::INVALID_VALUE);
+    }
+    let known = |number| function.known_attribute(number).and_then(|value| u32::try_from(value).ok());
+    if known(FUNCTION_MAX_THREADS).is_some_and(|most| most != 0 && threads > most) {
+        return Err(CuError::LAUNCH_OUT_OF_RESOURCES);
+    }
+    if known(MAX_DYNAMIC_SHARED).is_some_and(|most| config.shared_bytes > most) {
+        return Err(CuError::INVALID_VALUE);
+    }
+    Ok(())
+}
+
+/// Runs `body` with the packed parameter block, from `kernelParams` or from `extra`.
+#[inline]
+fn with_params(
+    function: &Function,
+    params: In<u64>,
+    extra: In<u64>,
+    body: impl FnOnce(&[u8]) -> CuResult<()>,
+) -> CuResult<()> {
+    if !extra.is_null() {
+        if !params.is_null() {
+            return Err(CuError::INVALID_VALUE);
+        }
+        return body(block_of_extra(function, extra)?);
+    }
+    if function.params.is_empty() {
+        return body(&[]);
+    }
+    PACKED
+        .try_with(|packed| {
+            let mut packed = packed.borrow_mut();
+            packed.clear();
+            packed.resize(function.param_bytes, 0);
+            for (i, param) in function.params.iter().enumerate() {
+                let (offset, bytes) = (param.offset as usize, param.bytes as usize);
+                let value = Span::at_address(params.at(i)?).read(bytes)?;
+                packed.get_mut(offset..offset + bytes).ok_or(CuError::UNKNOWN)?.copy_from_slice(value);
+            }
+            body(&packed)
+        })
+        // A thread whose locals are gone is past its last launch.
+        .unwrap_or(Err(CuError::DEINITIALIZED))
+}
+
+/// `extra`: pairs of a key and a value, up to `CU_LAUNCH_PARAM_END`.
+fn block_of_extra<'a>(function: &Function, extra: In<u64>) -> CuResult<&'a [u8]> {
+    const END: u64 = 0;
+    const BUFFER: u64 = 1;
+    const SIZE: u64 = 2;
+    const PAIRS_MAX: usize = 8;
+    let (mut buffer, mut bytes) = (0, 0);
+    for pair in 0..PAIRS_MAX {
+        match extra.at(2 * pair)? {
+            END => {
+                if bytes < function.param_bytes || bytes > PARAM_BYTES_MAX {
+                    return Err(CuError::INVALID_VALUE);
+                }
+                return Span::at_address(buffer).read(bytes);
+            }
+            BUFFER => buffer = extra.at(2 * pair + 1)?,
+            SIZE => {
+                let place = Span::at_address(extra.at(2 * pair + 1)?).read(8)?;
+                bytes = place.try_into().map(usize::from_le_bytes).map_err(|_| CuError::INVALID_VALUE)?;
+            }
+            _ => return Err(CuError::INVALID_VALUE),
+        }
+    }
+    Err(CuError::INVALID_VALUE)
+}
+
+/// A launch without attributes.
+fn plain(grid: [u32; 3], block: [u32; 3], shared_bytes: u32, stream: Raw) -> Config {
+    Config { grid, block, shared_bytes, stream, attributes: 0, attribute_count: 0 }
+}
+
+/// The shape and attributes of a question about a launch.
+pub fn shape_of(
+    entered: Entered,
+    config: &Config,
+    function: FunctionHandle,
+) -> CuResult<(LaunchShape, Vec<LaunchAttribute>)> {
+    let stream = resolve(entered, config.stream.0, Mode::Legacy)?;
+    let shape = LaunchShape {
+        function,
+        stream,
+        grid: config.grid,
+        block: config.block,
+        shared_bytes: config.shared_bytes,
+    };
+    Ok((shape, attributes(config)?))
+}
+
+export! {
+    fn cuLaunchKernel | cuLaunchKernel_ptsz(
+        mode, function: Raw, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32,
+        shared_bytes: u32, stream: Raw, params: In<u64>, extra: In<u64>,
+    ) {
+        let config = plain([grid_x, grid_y, grid_z], [block_x, block_y, block_z], shared_bytes, stream);
+        launch(config, function, params, extra, mode, None)
+    }
+
+    fn cuLaunchKernelEx | cuLaunchKernelEx_ptsz(
+        mode, config: In<Config>, function: Raw, params: In<u64>, extra: In<u64>,
+    ) {
+        launch(config.get()?, function, params, extra, mode, None)
+    }
+
+    fn cuLaunchCooperativeKernel | cuLaunchCooperativeKernel_ptsz(
+        mode, function: Raw, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32,
+        shared_bytes: u32, stream: Raw, params: In<u64>,
+    ) {
+        let config = plain([grid_x, grid_y, grid_z], [block_x, block_y, block_z], shared_bytes, stream);
+        let mut value = [0; 64];
+        value[0] = 1;
+        let together = LaunchAttribute { id: attribute::COOPERATIVE, value };
+        // SAFETY: null is always allowed.
+        let no_extra = unsafe { In::from_raw(std::ptr::null()) };
+        launch(config, function, params, no_extra, mode, Some(together))
+    }
+}

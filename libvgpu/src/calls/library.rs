@@ -1,0 +1,85 @@
+//! Libraries: what cudart 12 and later load in place of modules. A library's module has the same number as another kind.
+
+use std::ffi::c_char;
+use std::sync::Arc;
+
+use vgpu_api::handle::{GoneHandle, kind};
+use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, ImageKind, ask};
+
+use super::module::{give_functions, give_global, image_of_file, read_file};
+use crate::abi::{In, Out, Raw, export};
+use crate::core::contexts::{Entered, current};
+use crate::core::image_size;
+use crate::core::images::Image;
+use crate::core::process::process;
+
+/// A library belongs to the process: it can be loaded without a living context.
+fn enter_anywhere() -> CuResult<Entered> {
+    let process = process()?;
+    let context = if process.contexts.alive(current()).is_ok() { current() } else { ContextId::NONE };
+    process.channel.take_error()?;
+    Ok(Entered { process, context })
+}
+
+fn load(out: Out<u64>, bytes: &[u8]) -> CuResult<()> {
+    out.wanted()?;
+    let entered = enter_anywhere()?;
+    let image = entered.process.images.load(entered, ImageKind::Library, bytes)?;
+    out.set(image.handle.as_kind::<kind::Library>().raw())
+}
+
+fn library(raw: Raw) -> CuResult<Arc<Image>> {
+    process()?.images.get::<kind::Library>(raw.0)
+}
+
+export! {
+    /// JIT and library options change nothing that a program could see in its results; they stay here.
+    fn cuLibraryLoadData(
+        out: Out<u64>, code: In<u8>, _jit: In<u32>, _jit_values: In<u64>, _jit_count: u32, _options: In<u32>,
+        _values: In<u64>, _count: u32,
+    ) {
+        load(out, image_size::bytes(code)?)
+    }
+
+    fn cuLibraryLoadFromFile(
+        out: Out<u64>, path: In<c_char>, _jit: In<u32>, _jit_values: In<u64>, _jit_count: u32, _options: In<u32>,
+        _values: In<u64>, _count: u32,
+    ) {
+        load(out, image_of_file(&read_file(path.text()?)?))
+    }
+
+    /// cudart calls this at exit, when the context may be gone already.
+    fn cuLibraryUnload(raw: Raw) {
+        let library = library(raw)?;
+        let process = process()?;
+        process.images.remove(library.handle)?;
+        ask::vgpuImageUnload(&process.channel, library.context, GoneHandle(library.handle))
+    }
+
+    fn cuLibraryGetKernel(out: Out<u64>, raw: Raw, name: In<c_char>) {
+        out.wanted()?.set(library(raw)?.function_named(name.text()?)?.raw())
+    }
+
+    fn cuLibraryGetModule(out: Out<u64>, raw: Raw) {
+        let library = library(raw)?;
+        out.set(library.handle.as_kind::<kind::Module>().raw())
+    }
+
+    fn cuLibraryGetGlobal(address: Out<DevicePtr>, bytes: Out<usize>, raw: Raw, name: In<c_char>) {
+        give_global(&*library(raw)?, name.text()?, address, bytes)
+    }
+
+    /// There is no managed memory yet, so no library has any.
+    fn cuLibraryGetManaged(_address: Out<DevicePtr>, _bytes: Out<usize>, raw: Raw, _name: In<c_char>) {
+        library(raw)?;
+        Err(CuError::NOT_FOUND)
+    }
+
+    fn cuLibraryGetKernelCount(out: Out<u32>, raw: Raw) {
+        out.set(u32::try_from(library(raw)?.functions.len()).unwrap_or(u32::MAX))
+    }
+
+    fn cuLibraryEnumerateKernels(out: Out<u64>, room: u32, raw: Raw) {
+        give_functions(&*library(raw)?, out, room)
+    }
+}

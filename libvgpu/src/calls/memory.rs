@@ -1,0 +1,79 @@
+//! Device memory. Addresses come from the worker; what belongs to whom is answered here.
+
+use vgpu_api::{CuError, CuResult, DevicePtr, ask};
+
+use crate::abi::{Out, Raw, export};
+use crate::core::contexts::{Entered, enter};
+use crate::core::streams;
+
+/// Rows of a pitched allocation start at multiples of this many bytes, as on NVIDIA's devices.
+const PITCH_BYTES: usize = 512;
+
+fn alloc(entered: Entered, bytes: usize) -> CuResult<DevicePtr> {
+    if bytes == 0 {
+        return Err(CuError::INVALID_VALUE);
+    }
+    let bytes = bytes as u64;
+    let address = ask::cuMemAlloc_v2(&entered.process.channel, entered.context, bytes)?;
+    entered.process.device_memory.insert(address.0, bytes, entered.context, 0);
+    Ok(address)
+}
+
+fn free(entered: Entered, address: DevicePtr) -> CuResult<()> {
+    if address.0 == 0 {
+        return Ok(());
+    }
+    let range = entered.process.device_memory.remove(address.0).ok_or(CuError::INVALID_VALUE)?;
+    ask::cuMemFree_v2(&entered.process.channel, range.context, address)
+}
+
+export! {
+    fn cuMemAlloc_v2(out: Out<DevicePtr>, bytes: usize) {
+        let entered = enter()?;
+        out.wanted()?.set(alloc(entered, bytes)?)
+    }
+
+    fn cuMemAllocPitch_v2(out: Out<DevicePtr>, pitch: Out<usize>, width: usize, height: usize, element_bytes: u32) {
+        let entered = enter()?;
+        if !matches!(element_bytes, 4 | 8 | 16) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let row = width.checked_next_multiple_of(PITCH_BYTES).ok_or(CuError::INVALID_VALUE)?;
+        let bytes = row.checked_mul(height).ok_or(CuError::INVALID_VALUE)?;
+        pitch.wanted()?;
+        out.wanted()?.set(alloc(entered, bytes)?)?;
+        pitch.set(row)
+    }
+
+    fn cuMemFree_v2(address: DevicePtr) {
+        free(enter()?, address)
+    }
+
+    fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) {
+        let entered = enter()?;
+        let info = ask::cuMemGetInfo_v2(&entered.process.channel, entered.context)?;
+        free.set(usize::try_from(info.free).unwrap_or(usize::MAX))?;
+        total.set(usize::try_from(info.total).unwrap_or(usize::MAX))
+    }
+
+    fn cuMemGetAddressRange_v2(base: Out<DevicePtr>, bytes: Out<usize>, address: DevicePtr) {
+        let range = enter()?.process.device_memory.find(address.0).ok_or(CuError::NOT_FOUND)?;
+        base.set_if_wanted(DevicePtr(range.start));
+        bytes.set_if_wanted(usize::try_from(range.bytes).unwrap_or(usize::MAX));
+        Ok(())
+    }
+
+    /// At once, not in the order of the stream: the memory is there earlier than it need be.
+    fn cuMemAllocAsync | cuMemAllocAsync_ptsz(mode, out: Out<DevicePtr>, bytes: usize, stream: Raw) {
+        let entered = enter()?;
+        streams::resolve(entered, stream.0, mode)?;
+        out.wanted()?.set(alloc(entered, bytes)?)
+    }
+
+    /// The worker frees after everything that was queued before, in any stream.
+    fn cuMemFreeAsync | cuMemFreeAsync_ptsz(mode, address: DevicePtr, stream: Raw) {
+        let entered = enter()?;
+        streams::resolve(entered, stream.0, mode)?;
+        free(entered, address)
+    }
+}

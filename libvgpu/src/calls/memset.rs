@@ -1,0 +1,92 @@
+//! All the `cuMemset*`: one record each.
+
+use vgpu_api::symbols::Mode;
+use vgpu_api::{CuResult, DevicePtr, Memset, ask};
+
+use crate::abi::{Raw, export};
+use crate::core::contexts::enter;
+use crate::core::streams::resolve;
+
+fn row(
+    mode: Mode,
+    dst: DevicePtr,
+    element_bytes: u32,
+    value: u32,
+    width: usize,
+    stream: u64,
+) -> CuResult<()> {
+    fill(mode, Memset { dst, pitch: 0, element_bytes, value, width: width as u64, rows: 1 }, stream)
+}
+
+fn rows(
+    mode: Mode,
+    dst: DevicePtr,
+    pitch: usize,
+    (element_bytes, value): (u32, u32),
+    (width, rows): (usize, usize),
+    stream: u64,
+) -> CuResult<()> {
+    let memset =
+        Memset { dst, pitch: pitch as u64, element_bytes, value, width: width as u64, rows: rows as u64 };
+    fill(mode, memset, stream)
+}
+
+fn fill(mode: Mode, memset: Memset, stream: u64) -> CuResult<()> {
+    let entered = enter()?;
+    let stream = resolve(entered, stream, mode)?;
+    let aligned = memset.dst.0.is_multiple_of(u64::from(memset.element_bytes));
+    let overlapping =
+        memset.rows > 1 && memset.pitch < memset.width.saturating_mul(u64::from(memset.element_bytes));
+    if !aligned || overlapping {
+        return Err(vgpu_api::CuError::INVALID_VALUE);
+    }
+    if memset.width == 0 || memset.rows == 0 {
+        return Ok(());
+    }
+    ask::vgpuMemset(&entered.process.channel, entered.context, memset, stream)
+}
+
+export! {
+    fn cuMemsetD8_v2 | cuMemsetD8_v2_ptds(mode, dst: DevicePtr, value: u8, count: usize) {
+        row(mode, dst, 1, value.into(), count, 0)
+    }
+    fn cuMemsetD16_v2 | cuMemsetD16_v2_ptds(mode, dst: DevicePtr, value: u16, count: usize) {
+        row(mode, dst, 2, value.into(), count, 0)
+    }
+    fn cuMemsetD32_v2 | cuMemsetD32_v2_ptds(mode, dst: DevicePtr, value: u32, count: usize) {
+        row(mode, dst, 4, value, count, 0)
+    }
+    fn cuMemsetD8Async | cuMemsetD8Async_ptsz(mode, dst: DevicePtr, value: u8, count: usize, stream: Raw) {
+        row(mode, dst, 1, value.into(), count, stream.0)
+    }
+    fn cuMemsetD16Async | cuMemsetD16Async_ptsz(mode, dst: DevicePtr, value: u16, count: usize, stream: Raw) {
+        row(mode, dst, 2, value.into(), count, stream.0)
+    }
+    fn cuMemsetD32Async | cuMemsetD32Async_ptsz(mode, dst: DevicePtr, value: u32, count: usize, stream: Raw) {
+        row(mode, dst, 4, value, count, stream.0)
+    }
+    fn cuMemsetD2D8_v2 | cuMemsetD2D8_v2_ptds(mode, dst: DevicePtr, pitch: usize, value: u8, width: usize, height: usize) {
+        rows(mode, dst, pitch, (1, value.into()), (width, height), 0)
+    }
+    fn cuMemsetD2D16_v2 | cuMemsetD2D16_v2_ptds(mode, dst: DevicePtr, pitch: usize, value: u16, width: usize, height: usize) {
+        rows(mode, dst, pitch, (2, value.into()), (width, height), 0)
+    }
+    fn cuMemsetD2D32_v2 | cuMemsetD2D32_v2_ptds(mode, dst: DevicePtr, pitch: usize, value: u32, width: usize, height: usize) {
+        rows(mode, dst, pitch, (4, value), (width, height), 0)
+    }
+    fn cuMemsetD2D8Async | cuMemsetD2D8Async_ptsz(
+        mode, dst: DevicePtr, pitch: usize, value: u8, width: usize, height: usize, stream: Raw,
+    ) {
+        rows(mode, dst, pitch, (1, value.into()), (width, height), stream.0)
+    }
+    fn cuMemsetD2D16Async | cuMemsetD2D16Async_ptsz(
+        mode, dst: DevicePtr, pitch: usize, value: u16, width: usize, height: usize, stream: Raw,
+    ) {
+        rows(mode, dst, pitch, (2, value.into()), (width, height), stream.0)
+    }
+    fn cuMemsetD2D32Async | cuMemsetD2D32Async_ptsz(
+        mode, dst: DevicePtr, pitch: usize, value: u32, width: usize, height: usize, stream: Raw,
+    ) {
+        rows(mode, dst, pitch, (4, value), (width, height), stream.0)
+    }
+}

@@ -1,0 +1,48 @@
+//! The exports, one file a subject. Every name that no file has returns 801: `generated` holds those and the table of
+//! `cuGetProcAddress`, made by `build.rs` from the generated symbols and `vgpu_api::surface`.
+
+pub mod context;
+pub mod copy;
+pub mod copy2d;
+pub mod dark;
+pub mod device;
+pub mod event;
+pub mod function;
+pub mod host_memory;
+pub mod init;
+pub mod launch;
+pub mod library;
+pub mod memory;
+pub mod memset;
+pub mod module;
+pub mod occupancy;
+pub mod pointer;
+pub mod primary;
+pub mod proc_address;
+pub mod stream;
+
+/// Everything that is exported.
+pub mod generated {
+    #![allow(non_snake_case, reason = "CUDA's names")]
+    use super::proc_address::{Base, Form};
+    use super::{
+        context::*, copy::*, copy2d::*, dark::*, device::*, event::*, function::*, host_memory::*, init::*,
+    };
+    use super::{
+        launch::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, primary::*,
+    };
+    use super::{proc_address::*, stream::*};
+
+    /// Exports that say 801, whatever their parameters: the caller cleans up, so none need be declared.
+    macro_rules! unsupported {
+        ($($name:ident)*) => { $(
+            #[unsafe(no_mangle)]
+            pub extern "C" fn $name() -> u32 {
+                $crate::log::say!("{} is not supported", stringify!($name));
+                vgpu_api::CuError::NOT_SUPPORTED.code()
+            }
+        )* };
+    }
+
+    include!(concat!(env!("OUT_DIR"), "/symbols.rs"));
+}

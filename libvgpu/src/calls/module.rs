@@ -1,0 +1,146 @@
+//! Modules: loaded by the worker, asked about here.
+
+use std::ffi::{CStr, c_char};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use vgpu_api::handle::{GoneHandle, kind};
+use vgpu_api::{CuError, CuResult, DevicePtr, ImageKind, ask};
+
+use crate::abi::{In, Out, Raw, Span, export};
+use crate::core::contexts::{Entered, enter};
+use crate::core::image_size;
+use crate::core::images::Image;
+use crate::core::process::process;
+
+/// A file's bytes; PTX text may end in a NUL there, which doesn't travel.
+pub fn read_file(path: &CStr) -> CuResult<Vec<u8>> {
+    std::fs::read(std::ffi::OsStr::from_bytes(path.to_bytes())).map_err(|_| CuError::FILE_NOT_FOUND)
+}
+
+/// The image in a file's bytes: a raw fatbin or ELF as it is, text up to its NUL.
+pub fn image_of_file(bytes: &[u8]) -> &[u8] {
+    match bytes.iter().position(|byte| *byte == 0) {
+        Some(end) if !bytes.starts_with(b"\x7fELF") && !bytes.starts_with(&0xba55_ed50u32.to_le_bytes()) => {
+            &bytes[..end]
+        }
+        _ => bytes,
+    }
+}
+
+fn load(out: Out<u64>, entered: Entered, bytes: &[u8]) -> CuResult<()> {
+    out.wanted()?;
+    let image = entered.process.images.load(entered, ImageKind::Module, bytes)?;
+    out.set(image.handle.as_kind::<kind::Module>().raw())
+}
+
+fn module(raw: Raw) -> CuResult<Arc<Image>> {
+    process()?.images.get::<kind::Module>(raw.0)
+}
+
+/// Gives a global's address and length; either place may be NULL.
+pub fn give_global(image: &Image, name: &CStr, address: Out<DevicePtr>, bytes: Out<usize>) -> CuResult<()> {
+    let global = image.globals.get(name).ok_or(CuError::NOT_FOUND)?;
+    address.set_if_wanted(global.address);
+    bytes.set_if_wanted(usize::try_from(global.bytes).unwrap_or(usize::MAX));
+    Ok(())
+}
+
+/// Gives the handles of the first `room` functions.
+pub fn give_functions(image: &Image, out: Out<u64>, room: u32) -> CuResult<()> {
+    let count = image.functions.len().min(room as usize);
+    let handles = (0..count).map(|ordinal| image.function_at(ordinal)).collect::<CuResult<Vec<_>>>()?;
+    out.set_all(handles.into_iter().map(vgpu_api::Handle::raw))
+}
+
+/// Numbers: `CUjit_option`. What the compiler has to say goes where the program wants it.
+struct JitLogs {
+    error_log: Option<(Span, usize)>,
+}
+
+impl JitLogs {
+    fn of(count: u32, options: In<u32>, values: In<u64>) -> CuResult<Self> {
+        const ERROR_LOG: u32 = 5;
+        const ERROR_LOG_BYTES: u32 = 6;
+        let (mut place, mut bytes) = (0, 0);
+        for i in 0..count as usize {
+            match options.at(i)? {
+                ERROR_LOG => place = values.at(i)?,
+                // The option's value is the number itself, in a pointer's place.
+                ERROR_LOG_BYTES => bytes = values.at(i)? & 0xffff_ffff,
+                _ => {}
+            }
+        }
+        let room = usize::try_from(bytes).unwrap_or(0);
+        Ok(Self { error_log: (place != 0 && room != 0).then(|| (Span::at_address(place), room)) })
+    }
+
+    /// Writes the compiler's text of the load that failed.
+    fn give(&self, entered: Entered) -> CuResult<()> {
+        let Some((place, room)) = self.error_log else { return Ok(()) };
+        let staging = entered.process.channel.staging()?;
+        let len = ask::vgpuImageLog(&entered.process.channel, entered.context, staging.all())?;
+        let text = staging.take(len.min(staging.all().len))?;
+        let kept = text.len().min(room - 1);
+        let place = place.write(kept + 1)?;
+        place[..kept].copy_from_slice(&text[..kept]);
+        place[kept] = 0;
+        Ok(())
+    }
+}
+
+export! {
+    fn cuModuleLoad(out: Out<u64>, path: In<c_char>) {
+        let entered = enter()?;
+        load(out, entered, image_of_file(&read_file(path.text()?)?))
+    }
+
+    fn cuModuleLoadData(out: Out<u64>, image: In<u8>) {
+        load(out, enter()?, image_size::bytes(image)?)
+    }
+
+    fn cuModuleLoadFatBinary(out: Out<u64>, image: In<u8>) {
+        load(out, enter()?, image_size::bytes(image)?)
+    }
+
+    fn cuModuleLoadDataEx(out: Out<u64>, image: In<u8>, count: u32, options: In<u32>, values: In<u64>) {
+        let entered = enter()?;
+        let logs = JitLogs::of(count, options, values)?;
+        load(out, entered, image_size::bytes(image)?).inspect_err(|_| {
+            // The load's error matters more than its text.
+            let _ = logs.give(entered);
+        })
+    }
+
+    fn cuModuleUnload(raw: Raw) {
+        let entered = enter()?;
+        let module = module(raw)?;
+        if module.kind == ImageKind::Library {
+            return Err(CuError::NOT_PERMITTED);
+        }
+        entered.process.images.remove(module.handle)?;
+        ask::vgpuImageUnload(&entered.process.channel, module.context, GoneHandle(module.handle))
+    }
+
+    fn cuModuleGetFunction(out: Out<u64>, raw: Raw, name: In<c_char>) {
+        out.wanted()?.set(module(raw)?.function_named(name.text()?)?.raw())
+    }
+
+    fn cuModuleGetGlobal_v2(address: Out<DevicePtr>, bytes: Out<usize>, raw: Raw, name: In<c_char>) {
+        give_global(&*module(raw)?, name.text()?, address, bytes)
+    }
+
+    fn cuModuleGetFunctionCount(out: Out<u32>, raw: Raw) {
+        out.set(u32::try_from(module(raw)?.functions.len()).unwrap_or(u32::MAX))
+    }
+
+    fn cuModuleEnumerateFunctions(out: Out<u64>, room: u32, raw: Raw) {
+        give_functions(&*module(raw)?, out, room)
+    }
+
+    /// 2, lazy: the default since CUDA 12.2. cudart then loads each translation unit at its first kernel.
+    fn cuModuleGetLoadingMode(out: Out<u32>) {
+        let eager = std::env::var("CUDA_MODULE_LOADING").is_ok_and(|mode| mode == "EAGER");
+        out.set(if eager { 1 } else { 2 })
+    }
+}

@@ -1,0 +1,131 @@
+//! How many blocks fit: the worker knows, the guest remembers.
+
+use vgpu_api::launch::{ATTRIBUTE_BUFFER, LaunchAttributes};
+use vgpu_api::{ContextId, CuError, CuResult, Launch, ask};
+
+use super::launch::{Config, shape_of};
+use crate::abi::{Abi, In, Out, Raw, export};
+use crate::core::channel::Channel;
+use crate::core::contexts::{Entered, enter};
+
+/// `CUoccupancyB2DSize`: dynamic shared memory that a block size needs.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct SharedOfBlock(Option<extern "C" fn(i32) -> usize>);
+
+impl Abi for SharedOfBlock {
+    const LETTER: u8 = b'p';
+}
+
+fn active_blocks(entered: Entered, raw: Raw, threads: i32, shared_bytes: usize, flags: u32) -> CuResult<i32> {
+    let threads = u32::try_from(threads).ok().filter(|threads| *threads > 0).ok_or(CuError::INVALID_VALUE)?;
+    entered.process.images.with_function(raw.0, |handle, _, function| {
+        let blocks = function.occupancy((threads, shared_bytes as u64, flags), || {
+            let (channel, context) = (&entered.process.channel, entered.context);
+            ask::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+                channel,
+                context,
+                handle,
+                threads,
+                shared_bytes as u64,
+                flags,
+            )
+        })?;
+        i32::try_from(blocks).map_err(|_| CuError::UNKNOWN)
+    })
+}
+
+/// Tries block sizes from the largest down, by warps, and takes the one that keeps the most threads busy.
+fn best_block(
+    grid: Out<i32>,
+    block: Out<i32>,
+    raw: Raw,
+    shared: SharedOfBlock,
+    shared_bytes: usize,
+    limit: i32,
+    flags: u32,
+) -> CuResult<()> {
+    const WARP: i32 = 32;
+    const MULTIPROCESSORS: u32 = 16;
+    let entered = enter()?;
+    let most = entered
+        .process
+        .images
+        .with_function(raw.0, |handle, _, function| function.attribute(entered, handle, 0))?;
+    let ordinal = entered.process.contexts.device_of(entered.context)?;
+    let device = entered.process.devices.get(ordinal as usize).ok_or(CuError::INVALID_CONTEXT)?;
+    let multiprocessors = device.attribute(MULTIPROCESSORS).unwrap_or(1);
+    let most = if limit > 0 { most.min(limit) } else { most };
+    let mut best = (0, 0, 0);
+    let mut threads = most;
+    while threads > 0 {
+        let shared_bytes = shared.0.map_or(shared_bytes, |of_block| of_block(threads));
+        let blocks = active_blocks(entered, raw, threads, shared_bytes, flags)?;
+        if blocks * threads > best.0 {
+            best = (blocks * threads, threads, blocks);
+        }
+        threads = if threads % WARP == 0 { threads - WARP } else { threads - threads % WARP };
+    }
+    grid.set(best.2 * multiprocessors)?;
+    block.set(best.1)
+}
+
+/// Asks `question` about the shape of a launch without parameters.
+fn about(
+    raw: Raw,
+    config: In<Config>,
+    question: fn(&Channel, ContextId, Launch<'_>) -> CuResult<u32>,
+) -> CuResult<i32> {
+    let entered = enter()?;
+    let config = config.get()?;
+    let answer = entered.process.images.with_function(raw.0, |handle, _, _| {
+        let (shape, wanted) = shape_of(entered, &config, handle)?;
+        let mut buffer = ATTRIBUTE_BUFFER;
+        let attributes = LaunchAttributes::pack(wanted, &mut buffer).map_err(|_| CuError::INVALID_VALUE)?;
+        question(&entered.process.channel, entered.context, Launch { shape, attributes, params: &[] })
+    })?;
+    i32::try_from(answer).map_err(|_| CuError::UNKNOWN)
+}
+
+export! {
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(out: Out<i32>, function: Raw, threads: i32, shared_bytes: usize) {
+        out.set(active_blocks(enter()?, function, threads, shared_bytes, 0)?)
+    }
+
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+        out: Out<i32>, function: Raw, threads: i32, shared_bytes: usize, flags: u32,
+    ) {
+        out.set(active_blocks(enter()?, function, threads, shared_bytes, flags)?)
+    }
+
+    fn cuOccupancyMaxPotentialBlockSize(
+        grid: Out<i32>, block: Out<i32>, function: Raw, shared: SharedOfBlock, shared_bytes: usize, limit: i32,
+    ) {
+        best_block(grid, block, function, shared, shared_bytes, limit, 0)
+    }
+
+    fn cuOccupancyMaxPotentialBlockSizeWithFlags(
+        grid: Out<i32>, block: Out<i32>, function: Raw, shared: SharedOfBlock, shared_bytes: usize, limit: i32, flags: u32,
+    ) {
+        best_block(grid, block, function, shared, shared_bytes, limit, flags)
+    }
+
+    fn cuOccupancyAvailableDynamicSMemPerBlock(out: Out<usize>, function: Raw, blocks: i32, threads: i32) {
+        let entered = enter()?;
+        let positive = |number: i32| u32::try_from(number).ok().filter(|number| *number > 0).ok_or(CuError::INVALID_VALUE);
+        let (blocks, threads) = (positive(blocks)?, positive(threads)?);
+        let bytes = entered.process.images.with_function(function.0, |handle, _, _| {
+            let (channel, context) = (&entered.process.channel, entered.context);
+            ask::cuOccupancyAvailableDynamicSMemPerBlock(channel, context, handle, blocks, threads)
+        })?;
+        out.set(usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+
+    fn cuOccupancyMaxActiveClusters(out: Out<i32>, function: Raw, config: In<Config>) {
+        out.set(about(function, config, ask::cuOccupancyMaxActiveClusters)?)
+    }
+
+    fn cuOccupancyMaxPotentialClusterSize(out: Out<i32>, function: Raw, config: In<Config>) {
+        out.set(about(function, config, ask::cuOccupancyMaxPotentialClusterSize)?)
+    }
+}

@@ -1,0 +1,108 @@
+//! Pointer attributes, from the tables of ranges: cuda.md 9.7.
+
+use vgpu_api::{CuError, CuResult};
+
+use super::host_memory::pinned;
+use crate::abi::{In, Out, export};
+use crate::core::contexts::enter;
+use crate::core::process::{Process, process};
+use crate::core::ranges::Range;
+
+const HOST: u32 = 1;
+const DEVICE: u32 = 2;
+
+/// What an address belongs to.
+#[derive(Clone, Copy)]
+enum Owner {
+    Device(Range),
+    Pinned(Range),
+}
+
+/// One value of an attribute, with the size that CUDA's contract gives it.
+enum Value {
+    Word(u32),
+    Long(u64),
+    Byte(u8),
+    Pair(u64, u64),
+}
+
+fn owner(process: &Process, address: u64) -> Option<Owner> {
+    process.device_memory.find(address).map(Owner::Device).or_else(|| pinned(address).map(Owner::Pinned))
+}
+
+/// Numbers: `CUpointer_attribute`.
+fn value(process: &Process, number: u32, address: u64, owner: Owner) -> CuResult<Value> {
+    let (Owner::Device(range) | Owner::Pinned(range)) = owner;
+    let on_device = matches!(owner, Owner::Device(_));
+    let context = range.context.handle().raw();
+    Ok(match number {
+        1 => Value::Long(context),
+        2 => Value::Word(if on_device { DEVICE } else { HOST }),
+        3 if on_device => Value::Long(address),
+        4 if !on_device => Value::Long(address),
+        6 => Value::Word(0),
+        7 => Value::Long(range.id),
+        8 => Value::Byte(0),
+        9 => Value::Word(process.contexts.device_of(range.context)?),
+        10 => Value::Byte(0),
+        11 => Value::Long(range.start),
+        12 => Value::Long(range.bytes),
+        13 => Value::Byte(u8::from(on_device)),
+        14 => Value::Long(0),
+        15 => Value::Byte(0),
+        16 => Value::Word(3),
+        17 => Value::Long(0),
+        18 if on_device => Value::Long(range.bytes),
+        19 if on_device => Value::Long(range.start),
+        20 => Value::Long(range.id),
+        21 => Value::Byte(0),
+        5 => Value::Pair(0, 0),
+        _ => return Err(CuError::INVALID_VALUE),
+    })
+}
+
+/// Of an address that belongs to nothing: zero of the attribute's size. `cuPointerGetAttributes` gives these.
+fn nothing(number: u32) -> CuResult<Value> {
+    Ok(match number {
+        2 | 6 | 16 => Value::Word(0),
+        // NVIDIA's driver says -2 for the ordinal: no device.
+        9 => Value::Word(-2i32 as u32),
+        8 | 10 | 13 | 15 | 21 => Value::Byte(0),
+        5 => Value::Pair(0, 0),
+        1 | 3 | 4 | 7 | 11 | 12 | 14 | 17..=20 => Value::Long(0),
+        _ => return Err(CuError::INVALID_VALUE),
+    })
+}
+
+fn write(place: *mut u8, value: &Value) -> CuResult<()> {
+    fn out<T>(place: *mut u8, value: T) -> CuResult<()> {
+        // SAFETY: the program gives room for the attribute that it names; null is refused by `set`.
+        unsafe { Out::from_raw(place.cast::<T>()) }.set(value)
+    }
+    match *value {
+        Value::Word(value) => out(place, value),
+        Value::Long(value) => out(place, value),
+        Value::Byte(value) => out(place, value),
+        Value::Pair(a, b) => out(place, [a, b]),
+    }
+}
+
+export! {
+    fn cuPointerGetAttribute(data: *mut u8, number: u32, address: u64) {
+        let process = process()?;
+        let owner = owner(process, address).ok_or(CuError::INVALID_VALUE)?;
+        write(data, &value(process, number, address, owner)?)
+    }
+
+    /// Succeeds for any address: attributes that it doesn't have are zero.
+    fn cuPointerGetAttributes(count: u32, numbers: In<u32>, data: In<*mut u8>, address: u64) {
+        let process = enter()?.process;
+        let owner = owner(process, address);
+        for i in 0..count as usize {
+            let number = numbers.at(i)?;
+            let known = owner.and_then(|owner| value(process, number, address, owner).ok());
+            write(data.at(i)?, &known.map_or_else(|| nothing(number), Ok)?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! Primary contexts. The handle exists before the context does (cuda.md 4.1); only the first retain and the last release travel.
+
+use std::sync::atomic::Ordering;
+
+use vgpu_api::{ContextId, CuError, CuResult, ask};
+
+use super::device::device;
+use crate::abi::{Out, export};
+use crate::core::contexts::Primary;
+use crate::core::process::{Process, process};
+use crate::core::slab::lock;
+
+/// The device's number at the worker and its primary context.
+fn primary(dev: i32) -> CuResult<(&'static Process, u32, &'static Primary)> {
+    let process = process()?;
+    let (ordinal, _) = device(process, dev)?;
+    let number = process.contexts.number(ordinal)?;
+    Ok((process, number, process.contexts.primary(number)?))
+}
+
+fn retain(out: Out<u64>, dev: i32) -> CuResult<()> {
+    let (process, number, primary) = primary(dev)?;
+    out.wanted()?;
+    let _changing = lock(&primary.changing);
+    if primary.count.load(Ordering::Relaxed) == 0 {
+        process.channel.take_error()?;
+        let flags = primary.flags.load(Ordering::Relaxed);
+        ask::cuDevicePrimaryCtxRetain(&process.channel, ContextId::NONE, number, flags)?;
+    }
+    primary.count.fetch_add(1, Ordering::Release);
+    out.set(ContextId::primary(number).handle().raw())
+}
+
+fn release(dev: i32) -> CuResult<()> {
+    let (process, number, primary) = primary(dev)?;
+    let _changing = lock(&primary.changing);
+    match primary.count.load(Ordering::Relaxed) {
+        0 => Err(CuError::INVALID_CONTEXT),
+        1 => {
+            primary.count.store(0, Ordering::Release);
+            process.context_ended(ContextId::primary(number));
+            ask::cuDevicePrimaryCtxRelease_v2(&process.channel, ContextId::NONE, number)
+        }
+        more => {
+            primary.count.store(more - 1, Ordering::Release);
+            Ok(())
+        }
+    }
+}
+
+/// The count stays: who retained the context before still holds the next one.
+fn reset(dev: i32) -> CuResult<()> {
+    let (process, number, primary) = primary(dev)?;
+    let _changing = lock(&primary.changing);
+    if primary.count.load(Ordering::Relaxed) == 0 {
+        return Ok(());
+    }
+    process.context_ended(ContextId::primary(number));
+    ask::cuDevicePrimaryCtxReset_v2(&process.channel, ContextId::NONE, number)?;
+    ask::cuDevicePrimaryCtxRetain(
+        &process.channel,
+        ContextId::NONE,
+        number,
+        primary.flags.load(Ordering::Relaxed),
+    )
+}
+
+fn set_flags(dev: i32, flags: u32) -> CuResult<()> {
+    primary(dev)?.2.flags.store(flags, Ordering::Relaxed);
+    Ok(())
+}
+
+export! {
+    fn cuDevicePrimaryCtxRetain(out: Out<u64>, dev: i32) {
+        retain(out, dev)
+    }
+
+    fn cuDevicePrimaryCtxRelease(dev: i32) {
+        release(dev)
+    }
+
+    fn cuDevicePrimaryCtxRelease_v2(dev: i32) {
+        release(dev)
+    }
+
+    fn cuDevicePrimaryCtxReset(dev: i32) {
+        reset(dev)
+    }
+
+    fn cuDevicePrimaryCtxReset_v2(dev: i32) {
+        reset(dev)
+    }
+
+    fn cuDevicePrimaryCtxSetFlags(dev: i32, flags: u32) {
+        set_flags(dev, flags)
+    }
+
+    fn cuDevicePrimaryCtxSetFlags_v2(dev: i32, flags: u32) {
+        set_flags(dev, flags)
+    }
+
+    fn cuDevicePrimaryCtxGetState(dev: i32, flags: Out<u32>, active: Out<i32>) {
+        let (_, _, primary) = primary(dev)?;
+        flags.set(primary.flags.load(Ordering::Relaxed))?;
+        active.set(i32::from(primary.count.load(Ordering::Acquire) > 0))
+    }
+}

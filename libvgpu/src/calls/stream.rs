@@ -1,0 +1,143 @@
+//! Streams. Making and ending is only queued; capture isn't supported yet, so "is it capturing" has one answer.
+
+use vgpu_api::handle::GoneHandle;
+use vgpu_api::symbols::Mode;
+use vgpu_api::{CuError, CuResult, EventHandle, Stream, StreamHandle, ask};
+
+use crate::abi::{Out, Raw, export};
+use crate::core::contexts::{Entered, enter};
+use crate::core::process::StreamInfo;
+use crate::core::streams::{create, info, resolve};
+
+/// `CU_STREAM_NON_BLOCKING`.
+const FLAGS: u32 = 1;
+const NOT_CAPTURING: u32 = 0;
+
+fn make(out: Out<u64>, flags: u32, priority: i32) -> CuResult<()> {
+    let entered = enter()?;
+    out.wanted()?;
+    if flags & !FLAGS != 0 {
+        return Err(CuError::INVALID_VALUE);
+    }
+    // Out of range is cut, not refused: CUDA's contract.
+    let (greatest, least) =
+        (entered.process.snapshot.priority_greatest, entered.process.snapshot.priority_least);
+    let priority = priority.max(greatest).min(least);
+    out.set(create(entered, flags, priority)?.raw())
+}
+
+fn destroy(raw: Raw) -> CuResult<()> {
+    let entered = enter()?;
+    let stream = StreamHandle::check(raw.0)?;
+    let known = entered.process.streams.remove(stream)?;
+    ask::cuStreamDestroy_v2(&entered.process.channel, known.context, GoneHandle(stream))
+}
+
+fn known(raw: Raw, mode: Mode) -> CuResult<(Entered, StreamInfo)> {
+    let entered = enter()?;
+    Ok((entered, info(entered, raw.0, mode)?))
+}
+
+/// A stream that exists: what waits for it can say 400 at once.
+fn existing(entered: Entered, raw: Raw, mode: Mode) -> CuResult<Stream> {
+    let stream = resolve(entered, raw.0, mode)?;
+    if let Stream::Made(handle) = stream {
+        entered.process.streams.get(handle)?;
+    }
+    Ok(stream)
+}
+
+fn not_capturing(raw: Raw, mode: Mode, status: Out<u32>, id: Option<Out<u64>>) -> CuResult<()> {
+    let entered = enter()?;
+    existing(entered, raw, mode)?;
+    if let Some(id) = id {
+        id.set_if_wanted(0);
+    }
+    status.set(NOT_CAPTURING)
+}
+
+export! {
+    fn cuStreamCreate(out: Out<u64>, flags: u32) {
+        make(out, flags, 0)
+    }
+
+    fn cuStreamCreateWithPriority(out: Out<u64>, flags: u32, priority: i32) {
+        make(out, flags, priority)
+    }
+
+    fn cuStreamDestroy(stream: Raw) {
+        destroy(stream)
+    }
+
+    fn cuStreamDestroy_v2(stream: Raw) {
+        destroy(stream)
+    }
+
+    fn cuStreamSynchronize | cuStreamSynchronize_ptsz(mode, stream: Raw) {
+        let entered = enter()?;
+        let stream = existing(entered, stream, mode)?;
+        ask::cuStreamSynchronize(&entered.process.channel, entered.context, stream)?;
+        entered.process.channel.take_error()
+    }
+
+    fn cuStreamQuery | cuStreamQuery_ptsz(mode, stream: Raw) {
+        let entered = enter()?;
+        let stream = existing(entered, stream, mode)?;
+        ask::cuStreamQuery(&entered.process.channel, entered.context, stream)
+    }
+
+    fn cuStreamWaitEvent | cuStreamWaitEvent_ptsz(mode, stream: Raw, event: Raw, flags: u32) {
+        let entered = enter()?;
+        let stream = existing(entered, stream, mode)?;
+        let event = EventHandle::check(event.0)?;
+        entered.process.events.get(event)?;
+        ask::cuStreamWaitEvent(&entered.process.channel, entered.context, stream, event, flags)
+    }
+
+    fn cuStreamGetPriority | cuStreamGetPriority_ptsz(mode, stream: Raw, out: Out<i32>) {
+        out.set(known(stream, mode)?.1.priority)
+    }
+
+    fn cuStreamGetFlags | cuStreamGetFlags_ptsz(mode, stream: Raw, out: Out<u32>) {
+        out.set(known(stream, mode)?.1.flags)
+    }
+
+    fn cuStreamGetId | cuStreamGetId_ptsz(mode, stream: Raw, out: Out<u64>) {
+        out.set(known(stream, mode)?.1.id)
+    }
+
+    fn cuStreamGetDevice | cuStreamGetDevice_ptsz(mode, stream: Raw, out: Out<i32>) {
+        let (entered, known) = known(stream, mode)?;
+        out.set(entered.process.contexts.device_of(known.context)?.cast_signed())
+    }
+
+    fn cuStreamGetCtx | cuStreamGetCtx_ptsz(mode, stream: Raw, out: Out<u64>) {
+        out.set(known(stream, mode)?.1.context.handle().raw())
+    }
+
+    fn cuThreadExchangeStreamCaptureMode(capture_mode: Out<u32>) {
+        // Without captures the mode changes nothing: the thread was and stays at 0, global.
+        capture_mode.set(0)
+    }
+
+    fn cuStreamIsCapturing | cuStreamIsCapturing_ptsz(mode, stream: Raw, status: Out<u32>) {
+        not_capturing(stream, mode, status, None)
+    }
+
+    fn cuStreamGetCaptureInfo | cuStreamGetCaptureInfo_ptsz(mode, stream: Raw, status: Out<u32>, id: Out<u64>) {
+        not_capturing(stream, mode, status, Some(id))
+    }
+
+    fn cuStreamGetCaptureInfo_v2 | cuStreamGetCaptureInfo_v2_ptsz(
+        mode, stream: Raw, status: Out<u32>, id: Out<u64>, _graph: Out<u64>, _nodes: Out<u64>, _count: Out<usize>,
+    ) {
+        not_capturing(stream, mode, status, Some(id))
+    }
+
+    fn cuStreamGetCaptureInfo_v3 | cuStreamGetCaptureInfo_v3_ptsz(
+        mode, stream: Raw, status: Out<u32>, id: Out<u64>, _graph: Out<u64>, _nodes: Out<u64>, _edges: Out<u64>,
+        _count: Out<usize>,
+    ) {
+        not_capturing(stream, mode, status, Some(id))
+    }
+}

@@ -1,0 +1,274 @@
+//! The way to the worker: the program's side of an `idm` record channel, with CUDA's errors.
+//!
+//! What a queued call got wrong waits in the channel's error word until the next call asks ([`Channel::take_error`]): a plain error
+//! is told once, a sticky one for good. A worker that is gone, or breaks the protocol, is 46 from every call, for good.
+
+use std::cell::RefCell;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use idm::ChannelError;
+use idm::record::{Chunk, Submitter};
+use vgpu_api::wire::REPLY_BYTES_MAX;
+use vgpu_api::{
+    ContextId, CuError, CuResult, Op, Reader, Snapshot, Staged, Transport, WIRE_HASH, WireError, Writer, ask,
+};
+
+use crate::log::say;
+
+/// Where the socket is when `VGPU_SOCKET` doesn't say.
+const SOCKET: &str = "/run/vgpu/gpu.sock";
+/// How long a step of the connection may take: a worker is started for it.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// Of staging, what one call takes at once.
+const ROOM_BYTES: usize = 1 << 20;
+/// Calls of so many bytes are packed on the stack, others in the thread's scratch.
+const SMALL_BYTES: usize = 512;
+
+/// The channel of this process.
+#[derive(Debug)]
+pub struct Channel {
+    submitter: Submitter,
+    /// Holds the other end's wake-up for our death: a child of `fork` must let go of it.
+    socket: RawFd,
+    /// Every call waits for its answer.
+    always_wait: bool,
+    /// Errors of the error word that were told.
+    told: AtomicU32,
+    /// The sticky error, or 0.
+    sticky: AtomicU32,
+}
+
+/// A part of the staging area, for one call.
+#[derive(Debug)]
+pub struct Room<'a> {
+    channel: &'a Channel,
+    chunk: Chunk<'a>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Channel {
+    /// Connects to the socket of guest-init or gpu-proxy.
+    /// # Errors
+    /// 100 when nobody listens, 803 for other declarations, else 46.
+    pub fn connect() -> CuResult<Self> {
+        let path = std::env::var_os("VGPU_SOCKET").unwrap_or_else(|| SOCKET.into());
+        let path = std::path::PathBuf::from(path);
+        let refused = |error: &ChannelError| {
+            say!("cannot use the GPU by {}: {error}", path.display());
+            match error {
+                ChannelError::System { .. } => CuError::NO_DEVICE,
+                ChannelError::PeerVersion { .. } | ChannelError::PeerMagic { .. } => {
+                    CuError::SYSTEM_DRIVER_MISMATCH
+                }
+                _ => CuError::DEVICE_UNAVAILABLE,
+            }
+        };
+        let hello = idm::hello::Hello::new(idm::record::RECORD_LIMIT_MAX, build(), WIRE_HASH);
+        let (submitter, agreed) =
+            idm::connect::connect(&path, &hello, START_LIMIT).map_err(|error| refused(&error))?;
+        if agreed.peer_application != WIRE_HASH {
+            say!("the worker speaks wire {:016x}, this library {WIRE_HASH:016x}", agreed.peer_application);
+            return Err(CuError::SYSTEM_DRIVER_MISMATCH);
+        }
+        let socket = submitter.liveness().map_or(-1, |liveness| liveness.fd().as_raw_fd());
+        let on = |name: &str| std::env::var_os(name).is_some_and(|value| value == "1");
+        let always_wait = on("CUDA_LAUNCH_BLOCKING") || on("VGPU_SYNC");
+        Ok(Self { submitter, socket, always_wait, told: AtomicU32::new(0), sticky: AtomicU32::new(0) })
+    }
+
+    /// The zone's devices.
+    pub fn snapshot(&self) -> CuResult<Snapshot> {
+        let room = self.staging()?;
+        let len = ask::vgpuSnapshot(self, ContextId::NONE, room.all())?;
+        Snapshot::parse(&room.take(len)?).map_err(|error| self.broken(&error))
+    }
+
+    /// The error of an earlier queued call, if one waits. The steady state is two loads.
+    /// # Errors
+    /// That error.
+    #[inline]
+    pub fn take_error(&self) -> CuResult<()> {
+        let count = self.submitter.error_count();
+        if count == self.told.load(Ordering::Relaxed) {
+            return CuError::check(self.sticky.load(Ordering::Relaxed));
+        }
+        self.new_error()
+    }
+
+    #[cold]
+    fn new_error(&self) -> CuResult<()> {
+        let Some((count, error)) = self.submitter.last_error() else { return Ok(()) };
+        if error.sticky {
+            self.stick(error.code);
+        }
+        // Only one thread tells a plain error.
+        let told = self.told.swap(count, Ordering::Relaxed);
+        CuError::check(self.sticky.load(Ordering::Relaxed))?;
+        if told == count { Ok(()) } else { CuError::check(error.code) }
+    }
+
+    /// The first sticky error is the one that stays.
+    fn stick(&self, code: u32) {
+        let _ = self.sticky.compare_exchange(0, code, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// A part of staging for one call. Waits while others have all of it.
+    pub fn staging(&self) -> CuResult<Room<'_>> {
+        let chunk = self.submitter.stage(ROOM_BYTES, None).map_err(|error| self.lost(&error))?;
+        Ok(Room { channel: self, chunk })
+    }
+
+    /// The worker sent what no worker sends: as if it were gone.
+    pub fn broken(&self, error: &WireError) -> CuError {
+        say!("the worker answered with bytes that are no answer: {error}");
+        self.stick(CuError::DEVICE_UNAVAILABLE.code());
+        CuError::DEVICE_UNAVAILABLE
+    }
+
+    /// In a child of `fork`: lets go of the socket, so that the parent's death is noticed while the child lives.
+    pub fn abandon(&self) {
+        // SAFETY: async-signal-safe; the descriptor is the child's copy, and nothing in the child uses it again.
+        unsafe { libc::close(self.socket) };
+    }
+
+    fn lost(&self, error: &ChannelError) -> CuError {
+        match error {
+            ChannelError::TooLong { .. } => CuError::INVALID_VALUE,
+            _ => {
+                say!("the worker is lost: {error}");
+                let code = CuError::DEVICE_UNAVAILABLE;
+                self.stick(code.code());
+                CuError::check(self.sticky.load(Ordering::Relaxed)).err().unwrap_or(code)
+            }
+        }
+    }
+}
+
+/// Names this build in logs of the other side.
+fn build() -> u64 {
+    vgpu_api::hash::fnv1a(vgpu_api::hash::FNV_START, env!("CARGO_PKG_VERSION").as_bytes())
+}
+
+/// Packs a call's parameters into private memory and hands them on.
+#[inline]
+fn packed<T>(
+    size: usize,
+    fill: impl FnOnce(&mut Writer<'_>),
+    then: impl FnOnce(&[u8]) -> CuResult<T>,
+) -> CuResult<T> {
+    if size <= SMALL_BYTES {
+        let mut buffer = [0; SMALL_BYTES];
+        return pack(&mut buffer[..size], fill, then);
+    }
+    // Taken out of the thread's place, so that nothing is borrowed while the call waits.
+    let mut buffer = SCRATCH.try_with(|scratch| scratch.take()).unwrap_or_default();
+    buffer.resize(size, 0);
+    let result = pack(&mut buffer, fill, then);
+    let _ = SCRATCH.try_with(|scratch| scratch.replace(buffer));
+    result
+}
+
+#[inline]
+fn pack<T>(
+    buffer: &mut [u8],
+    fill: impl FnOnce(&mut Writer<'_>),
+    then: impl FnOnce(&[u8]) -> CuResult<T>,
+) -> CuResult<T> {
+    let mut writer = Writer::new(buffer);
+    fill(&mut writer);
+    // `size` and `fill` come from the same line of the declaration.
+    let written = writer.finish().ok_or(CuError::UNKNOWN)?;
+    then(buffer.get(..written).ok_or(CuError::UNKNOWN)?)
+}
+
+impl Transport for Channel {
+    #[inline]
+    fn send(
+        &self,
+        op: Op,
+        context: ContextId,
+        size: usize,
+        fill: impl FnOnce(&mut Writer<'_>),
+    ) -> CuResult<()> {
+        if self.always_wait {
+            return self.call(op, context, size, fill, |_| Ok(()));
+        }
+        packed(size, fill, |bytes| {
+            self.submitter.submit_bytes(op as u16, context.0, bytes).map_err(|error| self.lost(&error))?;
+            Ok(())
+        })
+    }
+
+    fn call<T>(
+        &self,
+        op: Op,
+        context: ContextId,
+        size: usize,
+        fill: impl FnOnce(&mut Writer<'_>),
+        take: impl FnOnce(&mut Reader<'_>) -> Result<T, WireError>,
+    ) -> CuResult<T> {
+        packed(size, fill, |bytes| {
+            let mut reply = [0; REPLY_BYTES_MAX];
+            let answer = self.submitter.call(op as u16, context.0, bytes, &mut reply, None);
+            let answer = answer.map_err(|error| self.lost(&error))?;
+            if let Err(error) = CuError::check(answer.status) {
+                if error.is_sticky() {
+                    self.stick(error.code());
+                }
+                return Err(error);
+            }
+            let mut reader = Reader::new(reply.get(..answer.len).unwrap_or(&[]));
+            take(&mut reader)
+                .and_then(|value| reader.end().map(|()| value))
+                .map_err(|error| self.broken(&error))
+        })
+    }
+}
+
+impl Room<'_> {
+    /// Its size in bytes.
+    pub fn len(&self) -> usize {
+        self.chunk.len()
+    }
+
+    /// All of it, as a call names it.
+    pub fn all(&self) -> Staged {
+        self.part(self.len())
+    }
+
+    /// Its first `bytes`, at most all, as a call names them.
+    pub fn part(&self, bytes: usize) -> Staged {
+        Staged { offset: self.chunk.offset().into(), len: bytes.min(self.len()) as u64 }
+    }
+
+    /// Copies bytes in, at most as many as there is room.
+    pub fn put(&self, bytes: &[u8]) -> CuResult<Staged> {
+        let kept = bytes.get(..bytes.len().min(self.len())).unwrap_or(bytes);
+        self.chunk.write(0, kept);
+        Ok(self.part(kept.len()))
+    }
+
+    /// Copies bytes out.
+    pub fn get(&self, bytes: &mut [u8]) -> CuResult<()> {
+        if bytes.len() > self.len() {
+            return Err(CuError::UNKNOWN);
+        }
+        self.chunk.read(0, bytes);
+        Ok(())
+    }
+
+    /// The first `bytes`, whose number the worker said: more than there is room for breaks the channel.
+    pub fn take(&self, bytes: u64) -> CuResult<Vec<u8>> {
+        let room = self.len();
+        let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes <= room);
+        let bytes = bytes.ok_or_else(|| self.channel.broken(&WireError::BadValue("length")))?;
+        let mut copy = vec![0; bytes];
+        self.chunk.read(0, &mut copy);
+        Ok(copy)
+    }
+}

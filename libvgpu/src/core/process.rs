@@ -1,0 +1,181 @@
+//! What the process knows once `cuInit` succeeded: the channel, the devices, the objects.
+//!
+//! Before `cuInit` there is no thread and no I/O. A child of `fork` has none of it: every call gives 3 there (cuda.md 12).
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use vgpu_api::{CuError, CuResult, DeviceSnapshot, Snapshot};
+
+use super::channel::Channel;
+use super::contexts::Contexts;
+use super::images::Images;
+use super::ranges::Ranges;
+use super::slab::{Slab, lock};
+use super::visible;
+use crate::log::say;
+
+/// The newest CUDA version that this library answers for: 1000·major + 10·minor.
+pub const IMPLEMENTED_VERSION: u32 = 13_000;
+
+/// What the guest keeps of a stream.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamInfo {
+    pub context: vgpu_api::ContextId,
+    pub flags: u32,
+    pub priority: i32,
+    pub id: u64,
+}
+
+/// What the guest keeps of an event.
+#[derive(Debug, Clone, Copy)]
+pub struct EventInfo {
+    pub context: vgpu_api::ContextId,
+}
+
+/// What a device takes of a launch.
+#[derive(Debug, Clone, Copy)]
+pub struct LaunchLimits {
+    pub threads: u32,
+    pub block: [u32; 3],
+    pub grid: [u32; 3],
+}
+
+impl LaunchLimits {
+    /// Device attributes 1: threads of a block; 2 to 4: block x, y, z; 5 to 7: grid x, y, z. An unknown one limits nothing.
+    fn of(device: &DeviceSnapshot) -> Self {
+        let limit =
+            |number| device.attribute(number).and_then(|value| u32::try_from(value).ok()).unwrap_or(u32::MAX);
+        Self {
+            threads: limit(1),
+            block: [limit(2), limit(3), limit(4)],
+            grid: [limit(5), limit(6), limit(7)],
+        }
+    }
+}
+
+/// All state of the process.
+#[derive(Debug)]
+pub struct Process {
+    pub channel: Channel,
+    pub snapshot: Snapshot,
+    pub devices: Vec<DeviceSnapshot>,
+    /// By ordinal, as `devices`.
+    pub launch_limits: Vec<LaunchLimits>,
+    pub contexts: Contexts,
+    pub streams: Slab<StreamInfo>,
+    pub events: Slab<EventInfo>,
+    pub images: Images,
+    /// Device memory that this process allocated.
+    pub device_memory: Ranges,
+}
+
+impl Process {
+    /// A context ended, and all that it held: the worker knows, the guest's tables follow.
+    pub fn context_ended(&self, context: vgpu_api::ContextId) {
+        crate::dark::cls::context_ended(context);
+        self.streams.retain(|stream| stream.context != context);
+        self.events.retain(|event| event.context != context);
+        self.images.forget(context);
+        self.device_memory.forget(context);
+    }
+}
+
+static PROCESS: OnceLock<Process> = OnceLock::new();
+static FORKED: AtomicBool = AtomicBool::new(false);
+/// The version that the program was told; the integrity check must agree with it.
+static TOLD_VERSION: AtomicU32 = AtomicU32::new(0);
+
+/// The process's state, if `cuInit` has succeeded.
+/// # Errors
+/// 3 before, and in a child of `fork`.
+#[inline]
+pub fn process() -> CuResult<&'static Process> {
+    match PROCESS.get() {
+        Some(process) if !FORKED.load(Ordering::Relaxed) => Ok(process),
+        _ => Err(CuError::NOT_INITIALIZED),
+    }
+}
+
+/// `cuInit`: connects and learns the devices. A failure leaves nothing behind: the next call tries again.
+/// # Errors
+/// 3 in a child of `fork`; 100 without a proxy; what the connection gives (`channel.rs`).
+pub fn start() -> CuResult<()> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    if PROCESS.get().is_some() || FORKED.load(Ordering::Relaxed) {
+        return process().map(|_| ());
+    }
+    let _one_at_a_time = lock(&STARTING);
+    if PROCESS.get().is_some() {
+        return Ok(());
+    }
+    let channel = Channel::connect()?;
+    let snapshot = channel.snapshot()?;
+    let chosen = visible::choose(&snapshot.devices, std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref());
+    if chosen.is_empty() {
+        say!("no device is visible: CUDA_VISIBLE_DEVICES leaves none, or the zone has none");
+        return Err(CuError::NO_DEVICE);
+    }
+    watch_fork();
+    let devices: Vec<DeviceSnapshot> = chosen.iter().map(|place| snapshot.devices[*place].clone()).collect();
+    let launch_limits = devices.iter().map(LaunchLimits::of).collect();
+    let contexts = Contexts::new(snapshot.devices.len(), &chosen);
+    let process = Process {
+        channel,
+        snapshot,
+        contexts,
+        devices,
+        launch_limits,
+        streams: Slab::new(),
+        events: Slab::new(),
+        images: Images::new(),
+        device_memory: Ranges::new(),
+    };
+    if PROCESS.set(process).is_err() {
+        say!("started twice"); // Unreachable while STARTING is held; the first one stays.
+    }
+    Ok(())
+}
+
+/// `cuDriverGetVersion`, which also works before `cuInit`.
+pub fn driver_version() -> u32 {
+    let theirs = process().map_or(u32::MAX, |process| process.snapshot.driver_version);
+    let version = IMPLEMENTED_VERSION.min(theirs);
+    TOLD_VERSION.store(version, Ordering::Relaxed);
+    version
+}
+
+/// The version that the program was told last.
+pub fn told_version() -> u32 {
+    match TOLD_VERSION.load(Ordering::Relaxed) {
+        0 => driver_version(),
+        told => told,
+    }
+}
+
+unsafe extern "C" {
+    /// What `pthread_atfork` calls: in every glibc, while `pthread_atfork` itself moved between archives.
+    fn __register_atfork(
+        prepare: Option<extern "C" fn()>,
+        parent: Option<extern "C" fn()>,
+        child: Option<extern "C" fn()>,
+        dso: *mut std::ffi::c_void,
+    ) -> i32;
+}
+
+/// In the child: the channel belongs to the parent. Only stores and `close` are allowed here.
+extern "C" fn in_the_child() {
+    FORKED.store(true, Ordering::Relaxed);
+    if let Some(process) = PROCESS.get() {
+        process.channel.abandon();
+    }
+}
+
+fn watch_fork() {
+    // SAFETY: the handler does nothing but an atomic store and async-signal-safe closes; the library is never unloaded
+    // (-z nodelete), so the null DSO handle, which means "never forget it", is right.
+    let code = unsafe { __register_atfork(None, None, Some(in_the_child), std::ptr::null_mut()) };
+    if code != 0 {
+        say!("cannot watch for fork: error {code}; a child must not use CUDA");
+    }
+}

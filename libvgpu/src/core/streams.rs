@@ -1,0 +1,92 @@
+//! Which stream a call means: cuda.md 2.5.
+//!
+//! The per-thread default stream never travels: each thread makes an ordinary blocking stream for it at its first use, and ends
+//! it when it ends.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vgpu_api::handle::{GoneHandle, NewHandle};
+use vgpu_api::symbols::Mode;
+use vgpu_api::{ContextId, CuResult, Stream, StreamHandle, ask};
+
+use super::contexts::Entered;
+use super::process::{StreamInfo, process};
+
+/// `CU_STREAM_LEGACY`.
+pub const LEGACY: u64 = 1;
+/// `CU_STREAM_PER_THREAD`.
+pub const PER_THREAD: u64 = 2;
+
+/// The per-thread streams of one thread.
+struct Mine(Vec<(ContextId, StreamHandle)>);
+
+thread_local! {
+    static MINE: RefCell<Mine> = const { RefCell::new(Mine(Vec::new())) };
+}
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        let Ok(process) = process() else { return };
+        for (context, stream) in self.0.drain(..) {
+            // The process or the context may be going away with the thread: then the worker ends the stream itself.
+            if process.streams.remove(stream).is_ok() {
+                let _ = ask::cuStreamDestroy_v2(&process.channel, context, GoneHandle(stream));
+            }
+        }
+    }
+}
+
+/// The stream that a program's number names in a call of mode `mode`.
+/// # Errors
+/// 400 for what is no stream. A stream that was destroyed is found out by the worker.
+#[inline]
+pub fn resolve(entered: Entered, raw: u64, mode: Mode) -> CuResult<Stream> {
+    match (raw, mode) {
+        (0, Mode::Legacy) | (LEGACY, _) => Ok(Stream::Legacy),
+        (0, Mode::PerThread) | (PER_THREAD, _) => per_thread(entered).map(Stream::Made),
+        _ => StreamHandle::check(raw).map(Stream::Made),
+    }
+}
+
+/// What the guest knows of a stream: flags, priority, context.
+/// # Errors
+/// 400.
+pub fn info(entered: Entered, raw: u64, mode: Mode) -> CuResult<StreamInfo> {
+    match resolve(entered, raw, mode)? {
+        // NVIDIA's ids of the two special streams are their handles' numbers.
+        Stream::Legacy => Ok(StreamInfo { context: entered.context, flags: 0, priority: 0, id: LEGACY }),
+        Stream::Made(handle) => entered.process.streams.get(handle),
+    }
+}
+
+/// Makes a stream: the number is ours, the message is only queued.
+pub fn create(entered: Entered, flags: u32, priority: i32) -> CuResult<StreamHandle> {
+    static NEXT_ID: AtomicU64 = AtomicU64::new(16);
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    let handle = entered.process.streams.insert(StreamInfo { context: entered.context, flags, priority, id });
+    ask::cuStreamCreateWithPriority(
+        &entered.process.channel,
+        entered.context,
+        NewHandle(handle),
+        flags,
+        priority,
+    )?;
+    Ok(handle)
+}
+
+fn per_thread(entered: Entered) -> CuResult<StreamHandle> {
+    let known = MINE.try_with(|mine| {
+        let mut mine = mine.borrow_mut();
+        // A context that was reset has ended its streams.
+        mine.0.retain(|(_, stream)| entered.process.streams.get(*stream).is_ok());
+        mine.0.iter().find(|(context, _)| *context == entered.context).map(|(_, stream)| *stream)
+    });
+    if let Ok(Some(stream)) = known {
+        return Ok(stream);
+    }
+    let stream = create(entered, 0, 0)?;
+    // In a thread whose locals are gone the stream is used once; the worker ends it with the context.
+    let _ = MINE.try_with(|mine| mine.borrow_mut().0.push((entered.context, stream)));
+    Ok(stream)
+}

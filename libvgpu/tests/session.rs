@@ -1,0 +1,404 @@
+//! A program's calls, from the C border through real rings to a device of a few lines and back.
+
+mod support;
+
+use std::ffi::c_void;
+
+use support::session::{Session, session};
+use vgpu_api::{ContextId, FunctionHandle, Handle, StreamHandle};
+
+const OK: u32 = 0;
+/// More bytes than the device has.
+const TOO_MUCH: usize = 1 << 40;
+/// A priority above the device's range.
+const FAR_TOO_HIGH: i32 = -99;
+const INVALID_VALUE: u32 = 1;
+const OUT_OF_MEMORY: u32 = 2;
+const INVALID_CONTEXT: u32 = 201;
+const INVALID_PTX: u32 = 218;
+const INVALID_HANDLE: u32 = 400;
+const NOT_FOUND: u32 = 500;
+
+fn alloc(session: &Session, bytes: usize) -> u64 {
+    let mut address = 0u64;
+    let place = &raw mut address;
+    assert_eq!(cu!(session.library, cuMemAlloc_v2(place: *mut u64, bytes: usize)), OK);
+    address
+}
+
+fn free(session: &Session, address: u64) {
+    assert_eq!(cu!(session.library, cuMemFree_v2(address: u64)), OK);
+}
+
+fn write(session: &Session, address: u64, bytes: &[u8]) -> u32 {
+    let (source, len) = (bytes.as_ptr(), bytes.len());
+    cu!(session.library, cuMemcpyHtoD_v2(address: u64, source: *const u8, len: usize))
+}
+
+fn read(session: &Session, address: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    let place = bytes.as_mut_ptr();
+    assert_eq!(cu!(session.library, cuMemcpyDtoH_v2(place: *mut u8, address: u64, len: usize)), OK);
+    bytes
+}
+
+fn load(session: &Session, image: &std::ffi::CStr) -> (u32, u64) {
+    let (mut module, image) = (0u64, image.as_ptr());
+    let place = &raw mut module;
+    (cu!(session.library, cuModuleLoadData(place: *mut u64, image: *const i8)), module)
+}
+
+fn function(session: &Session, module: u64, name: &std::ffi::CStr) -> u64 {
+    let (mut function, name) = (0u64, name.as_ptr());
+    let place = &raw mut function;
+    assert_eq!(cu!(session.library, cuModuleGetFunction(place: *mut u64, module: u64, name: *const i8)), OK);
+    function
+}
+
+fn launch(session: &Session, function: u64, grid: u32, block: u32, params: &[*const c_void]) -> u32 {
+    let (list, null, stream) = (params.as_ptr(), std::ptr::null::<*const c_void>(), 0u64);
+    let list = if params.is_empty() { null } else { list };
+    let (one, none) = (1u32, 0u32);
+    cu!(session.library, cuLaunchKernel(function: u64, grid: u32, one: u32, one: u32, block: u32, one: u32, one: u32,
+        none: u32, stream: u64, list: *const *const c_void, null: *const *const c_void))
+}
+
+fn synchronize(session: &Session) -> u32 {
+    cu!(session.library, cuCtxSynchronize())
+}
+
+#[test]
+fn devices_are_answered_from_the_snapshot() {
+    let session = session();
+    let (mut count, mut name, mut major, mut bytes, mut uuid) = (0i32, [0u8; 32], 0i32, 0usize, [0u8; 16]);
+    let (count_at, name_at, major_at, bytes_at, uuid_at) =
+        (&raw mut count, name.as_mut_ptr(), &raw mut major, &raw mut bytes, uuid.as_mut_ptr());
+    let before = session.call_count();
+    assert_eq!(cu!(session.library, cuDeviceGetCount(count_at: *mut i32)), OK);
+    assert_eq!(cu!(session.library, cuDeviceGetName(name_at: *mut u8, 32: i32, 1: i32)), OK);
+    assert_eq!(cu!(session.library, cuDeviceGetAttribute(major_at: *mut i32, 75: u32, 0: i32)), OK);
+    assert_eq!(cu!(session.library, cuDeviceTotalMem_v2(bytes_at: *mut usize, 0: i32)), OK);
+    assert_eq!(cu!(session.library, cuDeviceGetUuid(uuid_at: *mut u8, 1: i32)), OK);
+    assert_eq!((count, &name[..7], major, bytes, uuid), (2, &b"fake 1\0"[..], 9, 1 << 30, [2; 16]));
+    for attribute in 1..148u32 {
+        assert_eq!(
+            cu!(session.library, cuDeviceGetAttribute(major_at: *mut i32, attribute: u32, 0: i32)),
+            OK,
+            "{attribute}"
+        );
+    }
+    assert_eq!(
+        cu!(session.library, cuDeviceGetAttribute(major_at: *mut i32, 4000: u32, 0: i32)),
+        INVALID_VALUE
+    );
+    assert_eq!(cu!(session.library, cuDeviceGetName(name_at: *mut u8, 32: i32, 2: i32)), 101);
+    assert_eq!(session.call_count(), before, "nothing of it travels");
+}
+
+#[test]
+fn a_primary_context_can_be_current_before_it_is_retained_but_not_used() {
+    let session = session();
+    let primary = ContextId::primary(1).handle().raw();
+    let mut address = 0u64;
+    let place = &raw mut address;
+    assert_eq!(cu!(session.library, cuCtxSetCurrent(primary: u64)), OK);
+    assert_eq!(cu!(session.library, cuMemAlloc_v2(place: *mut u64, 64: usize)), INVALID_CONTEXT);
+    let mut retained = 0u64;
+    let retained_at = &raw mut retained;
+    assert_eq!(cu!(session.library, cuDevicePrimaryCtxRetain(retained_at: *mut u64, 1: i32)), OK);
+    assert_eq!(retained, primary);
+    assert_eq!(cu!(session.library, cuMemAlloc_v2(place: *mut u64, 64: usize)), OK);
+    free(&session, address);
+    assert_eq!(cu!(session.library, cuDevicePrimaryCtxRelease_v2(1: i32)), OK);
+    assert_eq!(cu!(session.library, cuMemAlloc_v2(place: *mut u64, 64: usize)), INVALID_CONTEXT);
+    let stream = StreamHandle::new(0, 3).raw();
+    assert_eq!(cu!(session.library, cuCtxSetCurrent(stream: u64)), INVALID_CONTEXT);
+}
+
+#[test]
+fn the_stack_of_contexts_is_the_threads_own() {
+    let session = session();
+    let (mut made, mut popped, mut device) = (0u64, 0u64, 9i32);
+    let (made_at, popped_at, device_at) = (&raw mut made, &raw mut popped, &raw mut device);
+    assert_eq!(cu!(session.library, cuCtxCreate_v2(made_at: *mut u64, 0: u32, 1: i32)), OK);
+    assert_eq!(cu!(session.library, cuCtxGetDevice(device_at: *mut i32)), OK);
+    assert_eq!(device, 1);
+    let library = &session.library;
+    let of_another_thread = std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut current = 9u64;
+            let current_at = &raw mut current;
+            (cu!(library, cuCtxGetCurrent(current_at: *mut u64)), current)
+        });
+        other.join().unwrap()
+    });
+    assert_eq!(of_another_thread, (OK, 0));
+    assert_eq!(cu!(session.library, cuCtxPopCurrent_v2(popped_at: *mut u64)), OK);
+    assert_eq!(popped, made);
+    assert_eq!(cu!(session.library, cuCtxGetCurrent(popped_at: *mut u64)), OK);
+    assert_eq!(popped, ContextId::primary(0).handle().raw());
+    assert_eq!(cu!(session.library, cuCtxDestroy_v2(made: u64)), OK);
+    assert_eq!(cu!(session.library, cuCtxPushCurrent_v2(made: u64)), INVALID_CONTEXT);
+}
+
+#[test]
+fn bytes_of_every_size_come_back_whole() {
+    let session = session();
+    for len in [1usize, 4096, 32 * 1024, 32 * 1024 + 1, 3 << 20, (9 << 20) + 5] {
+        let address = alloc(&session, len);
+        let pattern: Vec<u8> = (0..len).map(|i| u8::try_from((i * 31 + len) % 251).unwrap()).collect();
+        assert_eq!(write(&session, address, &pattern), OK);
+        assert!(read(&session, address, len) == pattern, "{len} bytes");
+        free(&session, address);
+    }
+}
+
+#[test]
+fn unified_copies_find_their_direction_and_bad_lengths_are_refused_at_once() {
+    let session = session();
+    let address = alloc(&session, 64);
+    let (bytes, mut back) = ([7u8; 64], [0u8; 64]);
+    let (from, to) = (bytes.as_ptr() as u64, back.as_mut_ptr() as u64);
+    assert_eq!(cu!(session.library, cuMemcpy(address: u64, from: u64, 64: usize)), OK);
+    assert_eq!(cu!(session.library, cuMemcpyAsync(to: u64, address: u64, 64: usize, 0: u64)), OK);
+    assert_eq!(back, bytes);
+    assert_eq!(write(&session, address, &[0; 65]), INVALID_VALUE);
+    assert_eq!(write(&session, 0x10, &[0; 4]), OK, "an address nobody knows is the worker's to refuse");
+    assert_eq!(synchronize(&session), INVALID_VALUE, "and comes with the next call");
+    assert_eq!(synchronize(&session), OK, "once");
+    free(&session, address);
+}
+
+#[test]
+fn sets_fill_rows_and_elements() {
+    let session = session();
+    let address = alloc(&session, 64);
+    assert_eq!(cu!(session.library, cuMemsetD32_v2(address: u64, 0x0403_0201: u32, 16: usize)), OK);
+    assert_eq!(cu!(session.library, cuMemsetD2D8_v2(address: u64, 16: usize, 9: u8, 2: usize, 4: usize)), OK);
+    let bytes = read(&session, address, 64);
+    assert_eq!(
+        (&bytes[..4], &bytes[16..20], &bytes[62..]),
+        (&[9, 9, 3, 4][..], &[9, 9, 3, 4][..], &[3, 4][..])
+    );
+    let odd = address + 2;
+    assert_eq!(cu!(session.library, cuMemsetD32_v2(odd: u64, 0: u32, 1: usize)), INVALID_VALUE);
+    free(&session, address);
+}
+
+#[test]
+fn an_allocation_too_large_says_2_and_pointers_know_what_they_are() {
+    let session = session();
+    let mut place = 0u64;
+    let at = &raw mut place;
+    assert_eq!(cu!(session.library, cuMemAlloc_v2(at: *mut u64, TOO_MUCH: usize)), OUT_OF_MEMORY);
+    let address = alloc(&session, 4096);
+    let inside = address + 100;
+    let (mut kind, mut base, mut bytes) = (0u32, 0u64, 0usize);
+    let (kind_at, base_at, bytes_at) = (&raw mut kind, &raw mut base, &raw mut bytes);
+    assert_eq!(cu!(session.library, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, inside: u64)), OK);
+    assert_eq!(
+        cu!(session.library, cuMemGetAddressRange_v2(base_at: *mut u64, bytes_at: *mut usize, inside: u64)),
+        OK
+    );
+    assert_eq!((kind, base, bytes), (2, address, 4096));
+    let mine = &raw const kind as u64;
+    assert_eq!(
+        cu!(session.library, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, mine: u64)),
+        INVALID_VALUE
+    );
+    let (numbers, places) = ([2u32, 3], [kind_at as u64, base_at as u64]);
+    let (numbers_at, places_at) = (numbers.as_ptr(), places.as_ptr());
+    assert_eq!(
+        cu!(session.library, cuPointerGetAttributes(2: u32, numbers_at: *const u32, places_at: *const u64, mine: u64)),
+        OK
+    );
+    assert_eq!((kind, base), (0, 0), "unregistered host memory: success, type 0");
+    free(&session, address);
+    assert_eq!(cu!(session.library, cuMemFree_v2(address: u64)), INVALID_VALUE, "twice");
+}
+
+#[test]
+fn pinned_memory_is_memory_and_is_known() {
+    let session = session();
+    let mut place = std::ptr::null_mut::<u8>();
+    let at = &raw mut place;
+    assert_eq!(cu!(session.library, cuMemHostAlloc(at: *mut *mut u8, 10_000: usize, 1: u32)), OK);
+    // SAFETY: ten thousand bytes were allocated.
+    unsafe { std::slice::from_raw_parts_mut(place, 10_000) }.fill(3);
+    let mut flags = 0u32;
+    let flags_at = &raw mut flags;
+    assert_eq!(cu!(session.library, cuMemHostGetFlags(flags_at: *mut u32, place: *mut u8)), OK);
+    assert_eq!(flags, 1);
+    assert_eq!(cu!(session.library, cuMemHostRegister_v2(place: *mut u8, 10: usize, 0: u32)), 712);
+    assert_eq!(cu!(session.library, cuMemFreeHost(place: *mut u8)), OK);
+    assert_eq!(cu!(session.library, cuMemFreeHost(place: *mut u8)), INVALID_VALUE);
+}
+
+#[test]
+fn a_kernel_runs_with_its_packed_parameters() {
+    let session = session();
+    let (code, module) = load(&session, c".version 8.0 fill");
+    assert_eq!(code, OK);
+    let fill = function(&session, module, c"fill");
+    let address = alloc(&session, 4096);
+    let (value, count) = (0xa1b2_c3d4u32, 1024u32);
+    let params =
+        [(&raw const address).cast(), (&raw const value).cast(), (&raw const count).cast::<c_void>()];
+    assert_eq!(launch(&session, fill, 4, 256, &params), OK);
+    assert_eq!(synchronize(&session), OK);
+    assert!(read(&session, address, 4096).chunks_exact(4).all(|word| word == value.to_le_bytes()));
+
+    // The same through `extra`, as nvjet launches, with a cluster attribute.
+    let mut block = address.to_le_bytes().to_vec();
+    block.extend(7u32.to_le_bytes());
+    block.extend(1024u32.to_le_bytes());
+    let bytes = block.len();
+    let extra = [1usize, block.as_ptr() as usize, 2, &raw const bytes as usize, 0];
+    let mut attribute = [0u8; 72];
+    attribute[0] = 4;
+    attribute[8] = 2;
+    let mut config = [0u64; 7];
+    config[0] = 4 | 1 << 32;
+    config[1] = 1 | 256 << 32;
+    config[2] = 1 | 1 << 32;
+    config[5] = attribute.as_ptr() as u64;
+    config[6] = 1;
+    let (config_at, extra_at, null) = (config.as_ptr(), extra.as_ptr(), 0u64);
+    assert_eq!(
+        cu!(session.library, cuLaunchKernelEx(config_at: *const u64, fill: u64, null: u64, extra_at: *const usize)),
+        OK
+    );
+    assert_eq!(synchronize(&session), OK);
+    let seen = session.seen.lock().unwrap().launches.last().unwrap().clone();
+    assert_eq!((seen.shape.grid, seen.shape.block), ([4, 1, 1], [256, 1, 1]));
+    assert_eq!((seen.attribute_ids, seen.params), (vec![4], block));
+    free(&session, address);
+    assert_eq!(cu!(session.library, cuModuleUnload(module: u64)), OK);
+    assert_eq!(launch(&session, fill, 1, 1, &[]), INVALID_HANDLE, "its module is gone");
+}
+
+#[test]
+fn mistakes_of_a_launch_come_from_the_launch() {
+    let session = session();
+    let (_, module) = load(&session, c".version 8.0 limits");
+    let fault = function(&session, module, c"fault");
+    let fill = function(&session, module, c"fill");
+    assert_eq!(launch(&session, fault, 0, 32, &[]), INVALID_VALUE, "an empty grid");
+    assert_eq!(launch(&session, fault, 1, 1025, &[]), INVALID_VALUE, "more threads than the device has");
+    assert_eq!(launch(&session, fill, 1, 1, &[]), INVALID_VALUE, "parameters are missing");
+    let (big, null, stream, one) = (50_000u32, 0u64, 0u64, 1u32);
+    assert_eq!(
+        cu!(session.library, cuLaunchKernel(fault: u64, one: u32, one: u32, one: u32, one: u32, one: u32, one: u32,
+        big: u32, stream: u64, null: u64, null: u64)),
+        INVALID_VALUE,
+        "more dynamic shared memory than allowed"
+    );
+    let stranger = FunctionHandle::new(5, 99 << 16).raw();
+    assert_eq!(launch(&session, stranger, 1, 1, &[]), INVALID_HANDLE);
+    assert_eq!(launch(&session, 0x1234, 1, 1, &[]), INVALID_HANDLE);
+    assert_eq!(cu!(session.library, cuModuleUnload(module: u64)), OK);
+}
+
+#[test]
+fn a_broken_image_says_why_and_a_long_list_of_functions_arrives_whole() {
+    let session = session();
+    let (mut module, mut log, image) = (0u64, [b'x'; 16], c".broken");
+    let (module_at, image_at) = (&raw mut module, image.as_ptr());
+    let (options, values) = ([5u32, 6], [log.as_mut_ptr() as u64, 16]);
+    let (options_at, values_at) = (options.as_ptr(), values.as_ptr());
+    assert_eq!(
+        cu!(session.library, cuModuleLoadDataEx(module_at: *mut u64, image_at: *const i8, 2: u32, options_at: *const u32,
+            values_at: *const u64)),
+        INVALID_PTX
+    );
+    assert_eq!(&log, b"line 1: no such\0");
+
+    let text = format!(".version 8.0 many {}\0", "-".repeat(200_000));
+    let image = std::ffi::CStr::from_bytes_with_nul(text.as_bytes()).unwrap();
+    let (code, module) = load(&session, image);
+    assert_eq!(code, OK);
+    let last = std::ffi::CString::new(format!("extra_{:060}", 39_999)).unwrap();
+    let handle = Handle::parse(function(&session, module, &last)).unwrap();
+    assert_eq!(FunctionHandle::ordinal(handle), 40_001);
+    let (name, mut place) = (c"missing".as_ptr(), 0u64);
+    let at = &raw mut place;
+    assert_eq!(
+        cu!(session.library, cuModuleGetFunction(at: *mut u64, module: u64, name: *const i8)),
+        NOT_FOUND
+    );
+    assert_eq!(cu!(session.library, cuModuleUnload(module: u64)), OK);
+}
+
+#[test]
+fn streams_and_events_are_made_without_waiting_and_stale_ones_are_refused() {
+    let session = session();
+    let (mut stream, mut start, mut end, mut ms, mut priority) = (0u64, 0u64, 0u64, 0f32, 9i32);
+    let (stream_at, start_at, end_at, ms_at, priority_at) =
+        (&raw mut stream, &raw mut start, &raw mut end, &raw mut ms, &raw mut priority);
+    assert_eq!(
+        cu!(session.library, cuStreamCreateWithPriority(stream_at: *mut u64, 1: u32, FAR_TOO_HIGH: i32)),
+        OK
+    );
+    assert_eq!(cu!(session.library, cuStreamGetPriority(stream: u64, priority_at: *mut i32)), OK);
+    assert_eq!(priority, -5, "cut to the device's range");
+    assert_eq!(cu!(session.library, cuEventCreate(start_at: *mut u64, 0: u32)), OK);
+    assert_eq!(cu!(session.library, cuEventCreate(end_at: *mut u64, 0: u32)), OK);
+    assert_eq!(cu!(session.library, cuEventRecord(start: u64, stream: u64)), OK);
+    assert_eq!(cu!(session.library, cuEventRecord_ptsz(end: u64, 0: u64)), OK, "in this thread's own stream");
+    assert_eq!(cu!(session.library, cuStreamWaitEvent(stream: u64, end: u64, 0: u32)), OK);
+    assert_eq!(cu!(session.library, cuEventSynchronize(end: u64)), OK);
+    assert_eq!(cu!(session.library, cuEventElapsedTime(ms_at: *mut f32, start: u64, end: u64)), OK);
+    assert!((ms - 1.5).abs() < f32::EPSILON);
+    assert_eq!(cu!(session.library, cuStreamSynchronize(stream: u64)), OK);
+    assert_eq!(cu!(session.library, cuStreamDestroy_v2(stream: u64)), OK);
+    assert_eq!(cu!(session.library, cuStreamSynchronize(stream: u64)), INVALID_HANDLE);
+    assert_eq!(cu!(session.library, cuEventDestroy_v2(start: u64)), OK);
+    assert_eq!(cu!(session.library, cuEventDestroy_v2(end: u64)), OK);
+    assert_eq!(cu!(session.library, cuEventQuery(end: u64)), INVALID_HANDLE);
+    assert_eq!(cu!(session.library, cuEventQuery(stream: u64)), INVALID_HANDLE, "a stream is no event");
+}
+
+#[test]
+fn a_child_of_fork_gets_not_initialized_and_the_parent_goes_on() {
+    let session = session();
+    // SAFETY: the child only calls the library and _exit.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut address = 0u64;
+        let at = &raw mut address;
+        let code = cu!(session.library, cuMemAlloc_v2(at: *mut u64, 64: usize));
+        // SAFETY: ends the child without the parent's exit handlers.
+        unsafe { libc::_exit(i32::try_from(code).unwrap()) }
+    }
+    let mut status = 0;
+    // SAFETY: waits for our own child.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(libc::WEXITSTATUS(status), 3);
+    let address = alloc(&session, 64);
+    free(&session, address);
+}
+
+#[test]
+fn threads_call_at_once_and_each_gets_its_own_answers() {
+    let session = session();
+    let (library, primary) = (&session.library, ContextId::primary(0).handle().raw());
+    std::thread::scope(|scope| {
+        for number in 0..8u8 {
+            scope.spawn(move || {
+                assert_eq!(cu!(library, cuCtxSetCurrent(primary: u64)), OK);
+                for round in 0..50u8 {
+                    let mut address = 0u64;
+                    let at = &raw mut address;
+                    assert_eq!(cu!(library, cuMemAlloc_v2(at: *mut u64, 4096: usize)), OK);
+                    let pattern = [number ^ round; 4096];
+                    let mut back = [0u8; 4096];
+                    let (from, to) = (pattern.as_ptr(), back.as_mut_ptr());
+                    assert_eq!(cu!(library, cuMemcpyHtoD_v2(address: u64, from: *const u8, 4096: usize)), OK);
+                    assert_eq!(cu!(library, cuMemcpyDtoH_v2(to: *mut u8, address: u64, 4096: usize)), OK);
+                    assert_eq!(back, pattern);
+                    assert_eq!(cu!(library, cuMemFree_v2(address: u64)), OK);
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,387 @@
+//! A device of a few lines, for tests of the guest's side: real memory, one image with two kernels that do what they say.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use vgpu_api::memory::Memset;
+use vgpu_api::*;
+
+/// Attributes of the fake device: plausible limits, compute capability 9.0.
+fn attributes() -> Vec<i32> {
+    let mut values = vec![1; 148];
+    for (number, value) in [
+        (1, 1024),
+        (2, 1024),
+        (3, 1024),
+        (4, 64),
+        (5, i32::MAX),
+        (6, 65535),
+        (7, 65535),
+        (8, 49152),
+        (10, 32),
+        (16, 4),
+        (75, 9),
+        (76, 0),
+        (97, 232_448),
+    ] {
+        values[number] = value;
+    }
+    values
+}
+
+/// What the tests look at.
+#[derive(Default)]
+pub struct Seen {
+    /// Names of the calls in order.
+    pub calls: Vec<&'static str>,
+    /// Launches in order.
+    pub launches: Vec<SeenLaunch>,
+    pub uploads: HashMap<u32, Vec<u8>>,
+}
+
+/// One launch.
+#[derive(Clone)]
+pub struct SeenLaunch {
+    pub shape: launch::LaunchShape,
+    pub attribute_ids: Vec<u32>,
+    pub params: Vec<u8>,
+}
+
+/// Copies from and to the channel's staging area.
+pub trait Staging: Send {
+    fn read(&self, from: Staged) -> Vec<u8>;
+    fn write(&self, to: Staged, bytes: &[u8]);
+}
+
+pub struct FakeDevice {
+    pub staging: Box<dyn Staging>,
+    pub seen: Arc<Mutex<Seen>>,
+    memory: BTreeMap<u64, Vec<u8>>,
+    next: u64,
+    retained: HashSet<u32>,
+    events: HashMap<u64, bool>,
+    streams: HashSet<u64>,
+    sticky: Option<CuError>,
+    limit: u64,
+    info: Vec<u8>,
+}
+
+/// `fill(u64 dst, u32 value, u32 count)` writes words; `fault()` makes 700 stick.
+fn image_info(extra_functions: usize) -> ImageInfo {
+    let function = |name: &str, params: &[(u32, u32)]| FunctionInfo {
+        name: name.into(),
+        params: params.iter().map(|(offset, bytes)| ParamInfo { offset: *offset, bytes: *bytes }).collect(),
+        attributes: Attributes { values: vec![1024, 0, 0, 0, 16, 90, 90, 0, 49152, -1, 0, 0, 0, 0, 0, 0] },
+    };
+    let mut functions = vec![function("fill", &[(0, 8), (8, 4), (12, 4)]), function("fault", &[])];
+    functions.extend((0..extra_functions).map(|number| function(&format!("extra_{number:060}"), &[(0, 8)])));
+    let globals = vec![GlobalInfo { name: "table".into(), address: DevicePtr(0x7000_0000), bytes: 64 }];
+    ImageInfo { functions, globals }
+}
+
+impl FakeDevice {
+    pub fn new(staging: Box<dyn Staging>, seen: Arc<Mutex<Seen>>) -> Self {
+        let memory = BTreeMap::from([(0x7000_0000, vec![5; 64])]);
+        Self {
+            staging,
+            seen,
+            memory,
+            next: 0x7f00_0000_0000,
+            retained: HashSet::new(),
+            events: HashMap::new(),
+            streams: HashSet::new(),
+            sticky: None,
+            limit: 1024,
+            info: Vec::new(),
+        }
+    }
+
+    fn saw(&mut self, name: &'static str) -> CuResult<()> {
+        self.seen.lock().unwrap().calls.push(name);
+        self.sticky.map_or(Ok(()), Err)
+    }
+
+    fn bytes(&mut self, address: DevicePtr, len: u64) -> CuResult<&mut [u8]> {
+        let (start, block) = self.memory.range_mut(..=address.0).next_back().ok_or(CuError::INVALID_VALUE)?;
+        let from = usize::try_from(address.0 - start).unwrap();
+        block.get_mut(from..from + usize::try_from(len).unwrap()).ok_or(CuError::INVALID_VALUE)
+    }
+
+    fn stream(&self, stream: Stream) -> CuResult<()> {
+        match stream {
+            Stream::Legacy => Ok(()),
+            Stream::Made(handle) if self.streams.contains(&handle.raw()) => Ok(()),
+            Stream::Made(_) => Err(CuError::INVALID_HANDLE),
+        }
+    }
+
+    fn put(&mut self, out: Staged, bytes: &[u8]) -> u64 {
+        let kept = bytes.len().min(usize::try_from(out.len).unwrap());
+        self.staging.write(out, &bytes[..kept]);
+        bytes.len() as u64
+    }
+}
+
+#[allow(non_snake_case, reason = "CUDA's names")]
+impl Driver for FakeDevice {
+    fn vgpuSnapshot(&mut self, _: Call, out: Staged) -> CuResult<u64> {
+        let device = |number: u8| DeviceSnapshot {
+            name: format!("fake {number}"),
+            uuid: [number + 1; 16],
+            pci: PciAddress { domain: 0, bus: i32::from(number) + 1, device: 0 },
+            total_memory: 1 << 30,
+            attributes: attributes(),
+        };
+        let snapshot = Snapshot {
+            driver_version: 13000,
+            priority_greatest: -5,
+            priority_least: 0,
+            limits: vec![1024; 10],
+            devices: vec![device(0), device(1)],
+        };
+        Ok(self.put(out, &snapshot.to_bytes()))
+    }
+    fn cuDevicePrimaryCtxRetain(&mut self, _: Call, device: u32, _flags: u32) -> CuResult<()> {
+        self.saw("retain")?;
+        assert!(self.retained.insert(device), "only the first retain travels");
+        Ok(())
+    }
+    fn cuDevicePrimaryCtxRelease_v2(&mut self, _: Call, device: u32) -> CuResult<()> {
+        self.saw("release")?;
+        assert!(self.retained.remove(&device), "only the last release travels");
+        Ok(())
+    }
+    fn cuDevicePrimaryCtxReset_v2(&mut self, _: Call, device: u32) -> CuResult<()> {
+        self.retained.remove(&device);
+        self.sticky = None;
+        self.saw("reset")
+    }
+    fn cuCtxCreate_v2(&mut self, _: Call, context: ContextId, _flags: u32, _device: u32) -> CuResult<()> {
+        assert!(context.0 > ContextId::PRIMARY_MAX);
+        self.saw("ctx create")
+    }
+    fn cuCtxDestroy_v2(&mut self, _: Call, _context: ContextId) -> CuResult<()> {
+        self.saw("ctx destroy")
+    }
+    fn cuCtxSynchronize(&mut self, _: Call) -> CuResult<()> {
+        self.saw("ctx sync")
+    }
+    fn cuCtxGetLimit(&mut self, _: Call, _limit: u32) -> CuResult<u64> {
+        self.saw("get limit")?;
+        Ok(self.limit)
+    }
+    fn cuCtxSetLimit(&mut self, _: Call, _limit: u32, value: u64) -> CuResult<()> {
+        self.limit = value;
+        self.saw("set limit")
+    }
+    fn cuMemAlloc_v2(&mut self, _: Call, bytes: u64) -> CuResult<DevicePtr> {
+        self.saw("alloc")?;
+        if bytes > 1 << 28 {
+            return Err(CuError::OUT_OF_MEMORY);
+        }
+        let address = self.next;
+        self.next += (bytes + 0xffff) & !0xffff;
+        self.memory.insert(address, vec![0xcd; usize::try_from(bytes).unwrap()]);
+        Ok(DevicePtr(address))
+    }
+    fn cuMemFree_v2(&mut self, _: Call, dptr: DevicePtr) -> CuResult<()> {
+        self.saw("free")?;
+        self.memory.remove(&dptr.0).map(|_| ()).ok_or(CuError::INVALID_VALUE)
+    }
+    fn cuMemGetInfo_v2(&mut self, _: Call) -> CuResult<MemInfo> {
+        let used: usize = self.memory.values().map(Vec::len).sum();
+        Ok(MemInfo { free: (1 << 30) - used as u64, total: 1 << 30 })
+    }
+    fn cuMemcpyHtoDAsync_v2(
+        &mut self,
+        _: Call,
+        dst: DevicePtr,
+        bytes: &[u8],
+        stream: Stream,
+    ) -> CuResult<()> {
+        self.saw("htod")?;
+        self.stream(stream)?;
+        self.bytes(dst, bytes.len() as u64)?.copy_from_slice(bytes);
+        Ok(())
+    }
+    fn vgpuMemcpyHtoDStaged(&mut self, _: Call, dst: DevicePtr, src: Staged, stream: Stream) -> CuResult<()> {
+        self.saw("htod staged")?;
+        self.stream(stream)?;
+        let bytes = self.staging.read(src);
+        self.bytes(dst, src.len)?.copy_from_slice(&bytes);
+        Ok(())
+    }
+    fn vgpuMemcpyDtoHStaged(&mut self, _: Call, dst: Staged, src: DevicePtr, stream: Stream) -> CuResult<()> {
+        self.saw("dtoh")?;
+        self.stream(stream)?;
+        let bytes = self.bytes(src, dst.len)?.to_vec();
+        self.staging.write(dst, &bytes);
+        Ok(())
+    }
+    fn cuMemcpyDtoDAsync_v2(
+        &mut self,
+        _: Call,
+        dst: DevicePtr,
+        src: DevicePtr,
+        bytes: u64,
+        _: Stream,
+    ) -> CuResult<()> {
+        self.saw("dtod")?;
+        let copy = self.bytes(src, bytes)?.to_vec();
+        self.bytes(dst, bytes)?.copy_from_slice(&copy);
+        Ok(())
+    }
+    fn vgpuMemset(&mut self, _: Call, memset: Memset, _: Stream) -> CuResult<()> {
+        self.saw("memset")?;
+        let element = &memset.value.to_le_bytes()[..memset.element_bytes as usize];
+        let bytes = memset.width * u64::from(memset.element_bytes);
+        for row in 0..memset.rows {
+            let start = DevicePtr(memset.dst.0 + row * memset.pitch);
+            self.bytes(start, bytes)?
+                .chunks_exact_mut(element.len())
+                .for_each(|place| place.copy_from_slice(element));
+        }
+        Ok(())
+    }
+    fn vgpuUpload(&mut self, _: Call, upload: u32, total: u64, offset: u64, bytes: &[u8]) -> CuResult<()> {
+        let mut seen = self.seen.lock().unwrap();
+        let image = seen.uploads.entry(upload).or_default();
+        assert_eq!(
+            (image.len() as u64, total >= offset + bytes.len() as u64),
+            (offset, true),
+            "chunks in order"
+        );
+        image.extend_from_slice(bytes);
+        Ok(())
+    }
+    fn vgpuImageLoad(
+        &mut self,
+        _: Call,
+        _: NewHandle<kind::Image>,
+        _: ImageKind,
+        upload: u32,
+        out: Staged,
+    ) -> CuResult<u64> {
+        self.saw("image load")?;
+        let image = self.seen.lock().unwrap().uploads[&upload].clone();
+        if image.starts_with(b".broken") {
+            return Err(CuError::INVALID_PTX);
+        }
+        // An image that says "many" has so many functions that the reply needs several pieces.
+        let many = if image.windows(4).any(|word| word == b"many") { 40_000 } else { 0 };
+        self.info = image_info(many).to_bytes();
+        let info = self.info.clone();
+        Ok(self.put(out, &info))
+    }
+    fn vgpuImageInfo(&mut self, _: Call, _: ImageHandle, offset: u64, out: Staged) -> CuResult<()> {
+        let rest = self.info[usize::try_from(offset).unwrap()..].to_vec();
+        self.put(out, &rest);
+        Ok(())
+    }
+    fn vgpuImageLog(&mut self, _: Call, out: Staged) -> CuResult<u64> {
+        Ok(self.put(out, b"line 1: no such instruction"))
+    }
+    fn vgpuImageUnload(&mut self, _: Call, _: GoneHandle<kind::Image>) -> CuResult<()> {
+        self.saw("image unload")
+    }
+    fn vgpuFunctionAttributes(&mut self, _: Call, _: FunctionHandle) -> CuResult<Attributes> {
+        Err(CuError::INVALID_HANDLE)
+    }
+    fn cuFuncSetAttribute(&mut self, _: Call, _: FunctionHandle, _: u32, _: i32) -> CuResult<()> {
+        self.saw("set attribute")
+    }
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+        &mut self,
+        _: Call,
+        _: FunctionHandle,
+        threads: u32,
+        _: u64,
+        _: u32,
+    ) -> CuResult<u32> {
+        self.saw("occupancy")?;
+        Ok(2048 / threads)
+    }
+    fn cuOccupancyAvailableDynamicSMemPerBlock(
+        &mut self,
+        _: Call,
+        _: FunctionHandle,
+        blocks: u32,
+        _: u32,
+    ) -> CuResult<u64> {
+        Ok(u64::from(98_304 / blocks))
+    }
+    fn cuOccupancyMaxActiveClusters(&mut self, _: Call, launch: Launch<'_>) -> CuResult<u32> {
+        Ok(if launch.attributes.is_empty() { 0 } else { 7 })
+    }
+    fn cuOccupancyMaxPotentialClusterSize(&mut self, _: Call, _: Launch<'_>) -> CuResult<u32> {
+        Ok(8)
+    }
+    fn cuLaunchKernel(&mut self, _: Call, launch: Launch<'_>) -> CuResult<()> {
+        self.saw("launch")?;
+        self.stream(launch.shape.stream)?;
+        let attribute_ids = launch.attributes.iter().map(|attribute| attribute.id).collect();
+        let seen = SeenLaunch { shape: launch.shape.clone(), attribute_ids, params: launch.params.to_vec() };
+        self.seen.lock().unwrap().launches.push(seen);
+        match launch.shape.function.ordinal() {
+            0 => {
+                let word = |at: usize| u32::from_le_bytes(launch.params[at..at + 4].try_into().unwrap());
+                let dst = DevicePtr(u64::from_le_bytes(launch.params[..8].try_into().unwrap()));
+                let (value, count) = (word(8).to_le_bytes(), u64::from(word(12)));
+                match self.bytes(dst, 4 * count) {
+                    Ok(room) => room.chunks_exact_mut(4).for_each(|place| place.copy_from_slice(&value)),
+                    Err(_) => self.sticky = Some(CuError::ILLEGAL_ADDRESS),
+                }
+            }
+            _ => self.sticky = Some(CuError::ILLEGAL_ADDRESS),
+        }
+        self.sticky.map_or(Ok(()), Err)
+    }
+    fn cuStreamCreateWithPriority(
+        &mut self,
+        _: Call,
+        stream: NewHandle<kind::Stream>,
+        _: u32,
+        _: i32,
+    ) -> CuResult<()> {
+        assert!(self.streams.insert(stream.0.raw()));
+        self.saw("stream create")
+    }
+    fn cuStreamDestroy_v2(&mut self, _: Call, stream: GoneHandle<kind::Stream>) -> CuResult<()> {
+        self.streams.remove(&stream.0.raw());
+        self.saw("stream destroy")
+    }
+    fn cuStreamSynchronize(&mut self, _: Call, stream: Stream) -> CuResult<()> {
+        self.saw("stream sync")?;
+        self.stream(stream)
+    }
+    fn cuStreamQuery(&mut self, _: Call, _: Stream) -> CuResult<()> {
+        self.saw("stream query")
+    }
+    fn cuStreamWaitEvent(&mut self, _: Call, _: Stream, _: EventHandle, _: u32) -> CuResult<()> {
+        self.saw("wait event")
+    }
+    fn cuEventCreate(&mut self, _: Call, event: NewHandle<kind::Event>, _: u32) -> CuResult<()> {
+        self.events.insert(event.0.raw(), false);
+        self.saw("event create")
+    }
+    fn cuEventDestroy_v2(&mut self, _: Call, event: GoneHandle<kind::Event>) -> CuResult<()> {
+        self.events.remove(&event.0.raw());
+        self.saw("event destroy")
+    }
+    fn cuEventRecordWithFlags(&mut self, _: Call, event: EventHandle, _: Stream, _: u32) -> CuResult<()> {
+        self.events.insert(event.raw(), true);
+        self.saw("event record")
+    }
+    fn cuEventQuery(&mut self, _: Call, event: EventHandle) -> CuResult<()> {
+        if self.events.contains_key(&event.raw()) { Ok(()) } else { Err(CuError::INVALID_HANDLE) }
+    }
+    fn cuEventSynchronize(&mut self, call: Call, event: EventHandle) -> CuResult<()> {
+        self.cuEventQuery(call, event)
+    }
+    fn cuEventElapsedTime_v2(&mut self, _: Call, start: EventHandle, end: EventHandle) -> CuResult<f32> {
+        match (self.events.get(&start.raw()), self.events.get(&end.raw())) {
+            (Some(true), Some(true)) => Ok(1.5),
+            _ => Err(CuError::INVALID_HANDLE),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! One program's session: the library connected to a fake worker in a thread of this test, over the real socket and rings.
+//!
+//! The library starts once a process; `cargo test` runs the tests of a file in one, so a session is held by one test at a time.
+
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use idm::connect::{Listener, answer, greet, make_ends};
+use idm::hello::Hello;
+use idm::life::Liveness;
+use idm::record::{Consumer, ErrorWord, RECORD_LIMIT_MAX, RegionSpec, StagingView};
+use vgpu_api::wire::REPLY_BYTES_MAX;
+use vgpu_api::{Call, ContextId, CuError, Staged, WIRE_HASH, dispatch};
+
+use super::Library;
+use super::device::{FakeDevice, Seen, Staging};
+
+pub struct Session {
+    pub library: Library,
+    pub seen: Arc<Mutex<Seen>>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Session {
+    /// Calls that reached the worker so far.
+    pub fn call_count(&self) -> usize {
+        self.seen.lock().unwrap().calls.len()
+    }
+}
+
+static SEEN: LazyLock<Arc<Mutex<Seen>>> = LazyLock::new(serve_one);
+
+/// The library, initialized, with the primary context of device 0 retained and current.
+pub fn session() -> Session {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = Arc::clone(&SEEN);
+    let library = Library::open();
+    let mut context = 0u64;
+    let place = &raw mut context;
+    assert_eq!(crate::cu!(library, cuInit(0: u32)), 0);
+    assert_eq!(crate::cu!(library, cuDevicePrimaryCtxRetain(place: *mut u64, 0: i32)), 0);
+    assert_eq!(crate::cu!(library, cuCtxSetCurrent(context: u64)), 0);
+    Session { library, seen, _alone: alone }
+}
+
+/// Listens, says where in `VGPU_SOCKET`, and serves the one connection of this process.
+fn serve_one() -> Arc<Mutex<Seen>> {
+    let path = std::env::temp_dir().join(format!("vgpu-test-{}.sock", std::process::id()));
+    let listener = Listener::bind(&path).expect("a fresh path");
+    // SAFETY: before any thread of this process reads the environment: the library reads it at `cuInit`, after this.
+    unsafe { std::env::set_var("VGPU_SOCKET", &path) };
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let shared = Arc::clone(&seen);
+    thread::spawn(move || {
+        let (socket, peer) = listener.accept().expect("the library connects");
+        std::fs::remove_file(&path).expect("it is ours");
+        let limit = Duration::from_secs(5);
+        let theirs = greet(&socket, peer, limit).expect("a hello");
+        assert_eq!(theirs.application, WIRE_HASH);
+        let spec = RegionSpec::default();
+        let (program, server) = make_ends(&spec).expect("memory");
+        answer(&socket, peer, &Hello::new(RECORD_LIMIT_MAX, 1, WIRE_HASH), &spec, &program)
+            .expect("answered");
+        drop(program);
+        let liveness = Liveness::socket(socket.into());
+        let parts = server.into_parts(spec, peer, Some(liveness)).expect("mapped");
+        serve(Consumer::from_parts(parts).expect("attached"), shared);
+    });
+    seen
+}
+
+/// The loop of a worker.
+fn serve(mut consumer: Consumer, seen: Arc<Mutex<Seen>>) {
+    let mut device = FakeDevice::new(Box::new(View(consumer.staging().clone())), seen);
+    let replies = consumer.replies().clone();
+    let mut reply = vec![0; REPLY_BYTES_MAX];
+    loop {
+        while let Some(record) = consumer.next().expect("records of the library are good") {
+            let call = Call { context: ContextId(record.ctx), sync: record.lane.is_some() };
+            let answer = dispatch(&mut device, record.op, call, record.payload, &mut reply)
+                .expect("so are their payloads");
+            match (record.lane, CuError::check(answer.code)) {
+                (Some(lane), _) => replies
+                    .reply(lane, record.seq, answer.code, &reply[..answer.reply_bytes])
+                    .expect("waited for"),
+                (None, Ok(())) => {}
+                (None, Err(error)) => replies.set_error(ErrorWord {
+                    seq: record.seq,
+                    code: error.code(),
+                    sticky: error.is_sticky(),
+                    ctx: record.ctx,
+                }),
+            }
+            replies.completed(record.seq).expect("told");
+        }
+        if consumer.wait(None).is_err() {
+            return; // The process ends.
+        }
+    }
+}
+
+struct View(StagingView);
+
+impl Staging for View {
+    fn read(&self, from: Staged) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(from.len).unwrap()];
+        self.0.read(from.offset, &mut bytes).expect("inside");
+        bytes
+    }
+    fn write(&self, to: Staged, bytes: &[u8]) {
+        self.0.write(to.offset, bytes).expect("inside");
+    }
+}

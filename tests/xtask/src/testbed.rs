@@ -1,0 +1,284 @@
+//! `cargo xtask testbed run|shell`: boots Xen with a Debian 13 Dom0 and runs one script, or gives a prompt.
+//!
+//! Host and Dom0 speak through a shared directory `ctl`: settings and script in; output, exit code, logs out
+//! (`tests/testbed/dom0-init.sh` is the other end). The script's output is shown as it comes.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use crate::args::Args;
+use crate::cache::remove_tree;
+use crate::cuda_programs;
+use crate::dist;
+use crate::dom0::Dom0;
+use crate::error::{Context, Failure, Result};
+use crate::host::{self, Needs};
+use crate::paths;
+use crate::progress::{Steps, read_end};
+use crate::qemu::{Kind, Machine, Share, default_memory_mib};
+
+const VGPU_UP: &str = include_str!("../../testbed/vgpu-up.sh");
+/// A boot that takes longer than this hangs; alone on two cores it takes half a minute.
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What to boot.
+pub struct Boot {
+    pub kind: Kind,
+    pub memory_mib: u32,
+    /// Appears in Dom0 as /mnt/share, writable.
+    pub share: Option<PathBuf>,
+    /// Without vgpu: Xen, containerd and the share only.
+    pub bare: bool,
+    /// The script may run so long.
+    pub limit: Duration,
+}
+
+impl Boot {
+    /// A PV Dom0 with vgpu installed.
+    pub fn new() -> Self {
+        let limit = Duration::from_secs(900);
+        Self { kind: Kind::Pv, memory_mib: default_memory_mib(), share: None, bare: false, limit }
+    }
+}
+
+/// `testbed run [--dom0 pv|pvh] [--share DIR] [--memory MIB] [--limit SECONDS] [--bare] SCRIPT [ARG...]` and
+/// `testbed shell` with the same options.
+pub fn main(mut args: Args) -> Result<u8> {
+    let verb = args.word("run or shell")?;
+    let mut boot = Boot::new();
+    if let Some(kind) = args.value("--dom0")? {
+        boot.kind = match kind.as_str() {
+            "pv" => Kind::Pv,
+            "pvh" => Kind::Pvh,
+            _ => return Err(Failure::new(format!("--dom0 is pv or pvh, not {kind}"))),
+        };
+    }
+    if let Some(mib) = args.number("--memory")? {
+        boot.memory_mib = mib;
+    }
+    if let Some(dir) = args.value("--share")? {
+        boot.share = Some(fs::canonicalize(&dir).context(|| format!("cannot share {dir}"))?);
+    }
+    if let Some(seconds) = args.number("--limit")? {
+        boot.limit = Duration::from_secs(u64::from(seconds));
+    }
+    boot.bare = args.flag("--bare");
+    let mut steps = Steps::new()?;
+    match verb.as_str() {
+        "run" => {
+            let script = args.word("a SCRIPT")?;
+            let script = fs::read(&script).context(|| format!("cannot read {script}"))?;
+            let words = args.rest();
+            let dom0 = prepared(&mut steps, &boot)?;
+            run(&mut steps, &dom0, &boot, &script, &words, &mut std::io::stdout())
+        }
+        "shell" => {
+            args.end()?;
+            let dom0 = prepared(&mut steps, &boot)?;
+            shell(&dom0, &boot)
+        }
+        _ => Err(Failure::new(format!("testbed run or testbed shell, not testbed {verb}"))),
+    }
+}
+
+fn prepared(steps: &mut Steps, boot: &Boot) -> Result<Dom0> {
+    host::prepare(steps, if boot.bare { Needs::Testbed } else { Needs::All })?;
+    if boot.bare { Dom0::get(steps, None) } else { complete(steps) }
+}
+
+/// All that a boot with vgpu needs: what a node installs, and a Dom0 with all images.
+pub fn complete(steps: &mut Steps) -> Result<Dom0> {
+    dist::build(steps)?;
+    let programs = cuda_programs::build(steps)?;
+    Dom0::get(steps, Some(&programs))
+}
+
+/// Boots, runs the script (or program) as root in Dom0, writes its output to `out` as it comes, and returns its exit code.
+pub fn run(
+    steps: &mut Steps,
+    dom0: &Dom0,
+    boot: &Boot,
+    script: &[u8],
+    words: &[String],
+    out: &mut dyn Write,
+) -> Result<u8> {
+    let scene = Scene::set(dom0, boot, false)?;
+    scene.write("script", script)?;
+    scene.write("run.sh", run_line(script, words).as_bytes())?;
+    let console = scene.dir.join("console.log");
+    let machine = scene.machine(dom0, boot, Some(&console))?;
+    let mut qemu = Qemu(machine.start()?);
+    steps
+        .step(&format!("Boot Xen and a {} Dom0 under emulation", boot.kind.name().to_uppercase()), |_| {
+            scene.wait_for("up", &mut qemu, BOOT_LIMIT, &mut || Ok(()))
+        })?;
+    let mut shown = Shown { path: scene.ctl().join("out"), file: None };
+    let outcome = scene.wait_for("rc", &mut qemu, boot.limit, &mut || shown.more(out));
+    shown.more(out)?;
+    outcome?;
+    qemu.wait_for_end(Duration::from_secs(30));
+    let code = scene.read("rc")?.trim().parse().context(|| "the script left no exit code".into())?;
+    scene.keep_as_last()?;
+    Ok(code)
+}
+
+/// Boots and gives a prompt in Dom0 on this terminal.
+fn shell(dom0: &Dom0, boot: &Boot) -> Result<u8> {
+    let scene = Scene::set(dom0, boot, true)?;
+    eprintln!("booting; the prompt comes in half a minute");
+    let mut qemu = Qemu(scene.machine(dom0, boot, None)?.start()?);
+    let status = qemu.0.wait().context(|| "cannot wait for QEMU".into())?;
+    scene.keep_as_last()?;
+    if status.success() { Ok(0) } else { Err(Failure::new(format!("QEMU: {status}"))) }
+}
+
+/// Runs the user's script by its own first line, or by sh.
+fn run_line(script: &[u8], words: &[String]) -> String {
+    let runner = if script.starts_with(b"#!") || script.starts_with(b"\x7fELF") { "" } else { "sh " };
+    let words: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
+    format!(
+        "cp /ctl/script /tmp/script\nchmod 755 /tmp/script\nexec {runner}/tmp/script {}\n",
+        words.join(" ")
+    )
+}
+
+/// The directory of one boot: `ctl`, the initramfs, the console's log.
+struct Scene {
+    dir: PathBuf,
+    initramfs: PathBuf,
+}
+
+impl Scene {
+    fn set(dom0: &Dom0, boot: &Boot, shell: bool) -> Result<Self> {
+        let dir = paths::scratch()?.join(format!("testbed/{}", std::process::id()));
+        remove_tree(&dir)?;
+        let initramfs = dir.join("dom0.cpio");
+        let scene = Self { dir, initramfs };
+        fs::create_dir_all(scene.ctl()).context(|| format!("cannot make {}", scene.dir.display()))?;
+        let yes = |on: bool| if on { "yes" } else { "no" };
+        let settings =
+            format!("dist={}\nshare={}\nshell={}\n", yes(!boot.bare), yes(boot.share.is_some()), yes(shell));
+        scene.write("settings", settings.as_bytes())?;
+        scene.write("vgpu-up.sh", VGPU_UP.as_bytes())?;
+        scene.write("out", b"")?;
+        fs::write(&scene.initramfs, dom0.initramfs()?)
+            .context(|| format!("cannot write {}", scene.initramfs.display()))?;
+        Ok(scene)
+    }
+
+    fn machine<'a>(&'a self, dom0: &'a Dom0, boot: &Boot, console: Option<&'a Path>) -> Result<Machine<'a>> {
+        let mut shares = vec![Share { tag: "ctl", dir: self.ctl(), read_only: false }];
+        if !boot.bare {
+            shares.push(Share { tag: "dist", dir: paths::dist()?, read_only: true });
+        }
+        if let Some(dir) = &boot.share {
+            shares.push(Share { tag: "share", dir: dir.clone(), read_only: false });
+        }
+        let (kind, memory_mib) = (boot.kind, boot.memory_mib);
+        Ok(Machine { dom0, initramfs: self.initramfs.as_path(), kind, memory_mib, shares, console })
+    }
+
+    fn ctl(&self) -> PathBuf {
+        self.dir.join("ctl")
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+        let path = self.ctl().join(name);
+        fs::write(&path, content).context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn read(&self, name: &str) -> Result<String> {
+        let path = self.ctl().join(name);
+        fs::read_to_string(&path).context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Waits until Dom0 has made `ctl/NAME`, and does `meanwhile` again and again.
+    fn wait_for(
+        &self,
+        name: &str,
+        qemu: &mut Qemu,
+        limit: Duration,
+        meanwhile: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let ended = qemu.ended();
+            meanwhile()?;
+            if self.ctl().join(name).exists() {
+                return Ok(());
+            }
+            if ended {
+                return Err(self.failure("the machine stopped by itself"));
+            }
+            if started.elapsed() > limit {
+                return Err(self.failure(&format!("not done within {} s", limit.as_secs())));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// A failure with the end of the console.
+    fn failure(&self, what: &str) -> Failure {
+        let console = self.dir.join("console.log");
+        let text = read_end(&console) + &read_end(&console.with_extension("qemu"));
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines[lines.len().saturating_sub(20)..].join("\n    ");
+        Failure::new(format!("{what}; the console's last lines:\n    {tail}\nlogs: {}", self.dir.display()))
+    }
+
+    /// Keeps the logs of the last good boot at a fixed place.
+    fn keep_as_last(self) -> Result<()> {
+        let last = self.dir.with_file_name("last");
+        remove_tree(&last)?;
+        let _ = fs::remove_file(&self.initramfs);
+        fs::rename(&self.dir, &last).context(|| format!("cannot rename {}", self.dir.display()))
+    }
+}
+
+/// A growing file, of which everything is shown once.
+struct Shown {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Shown {
+    fn more(&mut self, out: &mut dyn Write) -> Result<()> {
+        let name = || self.path.display().to_string();
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(File::open(&self.path).context(|| format!("cannot open {}", name()))?),
+        };
+        let mut new = Vec::new();
+        file.read_to_end(&mut new).context(|| format!("cannot read {}", name()))?;
+        out.write_all(&new).and_then(|()| out.flush()).context(|| "cannot write the output".into())
+    }
+}
+
+/// The running emulator; killed when dropped, by its own process id.
+struct Qemu(Child);
+
+impl Qemu {
+    fn ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+
+    fn wait_for_end(&mut self, limit: Duration) {
+        let started = Instant::now();
+        while !self.ended() && started.elapsed() < limit {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        if !self.ended() {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
