@@ -20,6 +20,8 @@ mod ring;
 mod spin;
 pub mod stream;
 mod sync;
+#[cfg(all(feature = "xen", not(loom)))]
+pub mod xen;
 
 pub use doorbell::{Doorbell, Signal, Waiter, Wake};
 pub use error::{ChannelError, Fault, Peer};

@@ -2,7 +2,8 @@
 # Makes the tree of the testbed's Dom0. As root, in a mount namespace of its own: nothing stays mounted whatever happens.
 #
 # dom0-tree.sh OUT SUITE PACKAGES     apt sources on standard input; OUT exists
-# Leaves in OUT: tree.tar, xen (multiboot ELF), vmlinuz, busybox, modules/*.ko with modules/list in the order of loading.
+# Leaves in OUT: tree.tar, xen (multiboot ELF), vmlinuz, busybox, modules/*.ko with modules/list in the order of loading,
+# glibc.tar (the layer of images whose programs need a C library).
 set -eu
 out=$1 suite=$2 packages=$3
 work=$(mktemp -d)
@@ -23,7 +24,7 @@ done
 INITRD=No mmdebstrap --mode=root --variant=essential --aptopt='APT::Install-Recommends "false"' \
     --dpkgopt=force-unsafe-io --dpkgopt=force-confold $exclude \
     --essential-hook='mkdir -p "$1/etc/initramfs-tools"; echo update_initramfs=no > "$1/etc/initramfs-tools/update-initramfs.conf"' \
-    --include="$packages" "$suite" "$tree" -
+    --include="$packages,libstdc++6,zlib1g" "$suite" "$tree" -
 set +f
 
 # mmdebstrap copies the host's mirror, resolver and name into the tree.
@@ -46,5 +47,11 @@ done | while read -r verb file _; do
     echo "$name" >> "$out/modules/list"
 done
 rm -rf "$tree"/boot
+{
+    printf '%s\n' ./bin ./lib ./lib64 ./sbin ./usr ./usr/bin ./usr/lib ./usr/lib64 ./usr/sbin
+    dpkg-query --admindir="$tree/var/lib/dpkg" -L libc6 libgcc-s1 libstdc++6 zlib1g |
+        grep -E '^/usr/(lib|lib64)/' | grep -Ev '/(gconv|audit)(/|$)' | sed 's/^/./' | sort -u
+} | (cd "$tree" && while read -r path; do [ ! -e "$path" ] || echo "$path"; done) |
+    tar -C "$tree" --numeric-owner --no-recursion --mtime=@0 -cf "$out/glibc.tar" -T -
 tar -C "$tree" --numeric-owner --xattrs -cf "$out/tree.tar" .
 chmod -R a+rX "$out"

@@ -1,4 +1,21 @@
 #!/bin/sh
-# Starts what a node's systemd starts.
-set -e
-setsid gpu-proxy > /var/log/vgpu/gpu-proxy.log 2>&1 &
+# Does what a node's administrator and its systemd do: the configuration for this small machine, the cgroup that
+# gpu-proxy.service delegates, the daemon itself.
+set -eu
+# The testbed's guests share one emulated CPU and 6 GiB.
+sed -i -e 's/^memory_mib = .*/memory_mib = 256/' -e 's/^vcpus = .*/vcpus = 1/' /etc/vgpu/config.toml
+
+unit=/sys/fs/cgroup/system.slice/gpu-proxy.service
+mkdir -p "$unit"
+for group in /sys/fs/cgroup /sys/fs/cgroup/system.slice; do
+    echo "+memory +pids +cpu" > "$group/cgroup.subtree_control"
+done
+mkdir -p -m 0700 /run/vgpu
+# As the unit says: RuntimeDirectory, Delegate, LimitCORE.
+setsid sh -c 'echo $$ > '"$unit"'/cgroup.procs; ulimit -c 0; exec gpu-proxy' > /var/log/vgpu/gpu-proxy.log 2>&1 < /dev/null &
+tries=0
+until [ -S /run/vgpu/gpu-proxy.sock ]; do
+    tries=$((tries + 1))
+    [ $tries -lt 200 ] || { echo "gpu-proxy has no socket after 20 s:"; tail -20 /var/log/vgpu/gpu-proxy.log; exit 1; }
+    sleep 0.1
+done

@@ -59,6 +59,20 @@ impl Args {
         self.words
     }
 
+    /// A program and its arguments, after `--`.
+    pub fn command(mut self) -> Result<Vec<String>> {
+        if self.words.first().is_some_and(|word| word == "--") {
+            self.words.remove(0);
+        } else if let Some(option) = self.words.first().filter(|word| word.starts_with('-')) {
+            return Err(Failure::new(format!("unknown option {option}; a command follows --")));
+        }
+        if self.words.is_empty() {
+            Err(Failure::new("a command is missing after --"))
+        } else {
+            Ok(self.words)
+        }
+    }
+
     /// Refuses anything that is left.
     pub fn end(self) -> Result<()> {
         match self.words.first() {

@@ -7,8 +7,6 @@ pub enum Node<'a> {
     Dir,
     /// A regular file with its content.
     File(&'a [u8]),
-    /// A symbolic link and where it points.
-    Link(&'a str),
     /// A character device.
     Char { major: u32, minor: u32 },
 }
@@ -26,7 +24,6 @@ impl Archive {
         let (kind, links, content, major, minor): (u32, u32, &[u8], u32, u32) = match node {
             Node::Dir => (0o040_000, 2, &[], 0, 0),
             Node::File(content) => (0o100_000, 1, content, 0, 0),
-            Node::Link(to) => (0o120_000, 1, to.as_bytes(), 0, 0),
             Node::Char { major, minor } => (0o020_000, 1, &[], major, minor),
         };
         self.entries += 1;

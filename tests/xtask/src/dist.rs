@@ -1,11 +1,175 @@
 //! `cargo xtask dist`: what a node installs, under `target/dist` as it lies on the node.
+//!
+//! `usr` and `etc` are the node's. `guest/libcuda.so.1` is what containers get (also for `xtask gpu`), `xtask` is this
+//! program, to be carried where there is no cargo.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::error::Result;
-use crate::progress::Steps;
+use crate::cache::{self, Inputs, remove_tree};
+use crate::cpio::{Archive, Node};
+use crate::error::{Context, Failure, Result};
+use crate::host::{self, Needs};
+use crate::paths;
+use crate::progress::{Log, Steps};
+use crate::wheels;
 
-/// Builds all; returns the container images of the testbed's programs.
-pub fn build(_steps: &mut Steps) -> Result<Vec<PathBuf>> {
-    Err(crate::error::Failure::new("vgpu itself cannot be built yet: use --bare"))
+/// guest-init is PID 1 of an image without libraries.
+pub const GUEST_TARGET: &str = "x86_64-unknown-linux-musl";
+/// The oldest glibc an image may have: libvgpu is loaded into its programs.
+const OLDEST_GLIBC: &str = "2.17";
+/// An initramfs costs each pod memory.
+const INITRAMFS_BYTES_MAX: usize = 12 << 20;
+/// Files of `config/` and where a node has them.
+const CONFIG: &[(&str, &str)] = &[
+    ("config.toml", "etc/vgpu/config.toml"),
+    ("systemd/gpu-proxy.service", "usr/lib/systemd/system/gpu-proxy.service"),
+    ("containerd/config-v2.toml", "usr/share/vgpu/containerd/config-v2.toml"),
+    ("containerd/config-v3.toml", "usr/share/vgpu/containerd/config-v3.toml"),
+    ("kubernetes/runtimeclass.yaml", "usr/share/vgpu/kubernetes/runtimeclass.yaml"),
+    ("kubernetes/sample-pod.yaml", "usr/share/vgpu/kubernetes/sample-pod.yaml"),
+];
+
+/// `cargo xtask dist`.
+pub fn main(args: crate::args::Args) -> Result<u8> {
+    args.end()?;
+    let mut steps = Steps::new()?;
+    host::prepare(&mut steps, Needs::All)?;
+    let dist = build(&mut steps)?;
+    eprintln!("{}\n{} holds what a node installs", steps.table(), dist.display());
+    Ok(0)
+}
+
+/// Builds all of it and returns the directory. A carried xtask has it already.
+pub fn build(steps: &mut Steps) -> Result<PathBuf> {
+    if let Some(carried) = paths::carried_dist() {
+        return Ok(carried);
+    }
+    let root = paths::root()?;
+    let target = paths::target()?;
+    let kernel = guest_kernel(steps, &root)?;
+    steps.step("Build what runs on the node", |log| {
+        let mut cargo = cargo(&root, &["build", "--release"]);
+        for package in ["gpu-proxy", "shim-vgpu", "vgpuctl", "xtask"] {
+            cargo.args(["--package", package]);
+        }
+        log.run(&mut cargo)
+    })?;
+    let init = steps.step("Build guest-init, static", |log| {
+        guest_target_installed(log)?;
+        log.run(&mut cargo(
+            &root,
+            &["build", "--release", "--package", "guest-init", "--target", GUEST_TARGET],
+        ))?;
+        Ok(target.join(GUEST_TARGET).join("release/guest-init"))
+    })?;
+    let libvgpu =
+        steps.step("Build libvgpu for glibc 2.17 and later", |log| build_libvgpu(log, &root, &target))?;
+    let dist = paths::dist()?;
+    steps.step("Put it together", |_| {
+        let new = dist.with_extension("new");
+        remove_tree(&new)?;
+        fill(&new, &root, &target.join("release"), &kernel, &init, &libvgpu)?;
+        remove_tree(&dist)?;
+        fs::rename(&new, &dist).context(|| format!("cannot put {} in its place", dist.display()))
+    })?;
+    Ok(dist)
+}
+
+/// cargo as the one that runs us, in the repository, with the same target directory.
+pub fn cargo(root: &Path, args: &[&str]) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = Command::new(program);
+    cargo.args(args).current_dir(root);
+    if let Ok(target) = paths::target() {
+        cargo.env("CARGO_TARGET_DIR", target);
+    }
+    cargo
+}
+
+/// Installs Rust's target for static programs where it is missing.
+pub fn guest_target_installed(log: &Log) -> Result<()> {
+    let sysroot = log.output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(GUEST_TARGET).is_dir() {
+        return Ok(());
+    }
+    log.run(Command::new("rustup").args(["target", "add", GUEST_TARGET]))
+        .map_err(|failure| Failure::new(format!("Rust's target {GUEST_TARGET} is missing: {failure}")))
+}
+
+/// The guest's libcuda, against glibc 2.17: zig links it, with the old symbol versions that it knows.
+fn build_libvgpu(log: &Log, root: &Path, target: &Path) -> Result<PathBuf> {
+    let tools = wheels::unpacked(log, "zigbuild", wheels::ZIGBUILD)?;
+    let triple = format!("x86_64-unknown-linux-gnu.{OLDEST_GLIBC}");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut zigbuild = cargo(root, &["zigbuild", "--release", "--package", "libvgpu", "--target", &triple]);
+    zigbuild
+        .env("PATH", format!("{}:{path}", tools.join("bin").display()))
+        .env("CARGO_ZIGBUILD_ZIG_PATH", tools.join("ziglang/zig"));
+    log.run(&mut zigbuild)?;
+    Ok(target.join("x86_64-unknown-linux-gnu/release/libvgpu.so"))
+}
+
+/// The guest's kernel, built when anything below `kernel/` has changed: some ten minutes on two cores.
+fn guest_kernel(steps: &mut Steps, root: &Path) -> Result<PathBuf> {
+    let folder = root.join("kernel");
+    let inputs = || {
+        let inputs =
+            Inputs::new().add_path(&folder.join("build.sh"))?.add_path(&folder.join("guest.config"))?;
+        inputs.add_path(&folder.join("patches"))
+    };
+    if let Some(made) = cache::find("guest-kernel", inputs()?)? {
+        return Ok(made);
+    }
+    steps.step("Build the guest kernel (ten minutes on two cores)", |log| {
+        cache::get("guest-kernel", inputs()?, |dir| log.run(Command::new(folder.join("build.sh")).arg(dir)))
+    })
+}
+
+fn fill(dist: &Path, root: &Path, release: &Path, kernel: &Path, init: &Path, libvgpu: &Path) -> Result<()> {
+    for program in ["containerd-shim-vgpu-v1", "gpu-proxy", "vgpuctl"] {
+        place(&release.join(program), &dist.join("usr/bin").join(program), 0o755)?;
+    }
+    place(&release.join("xtask"), &dist.join("xtask"), 0o755)?;
+    for (from, to) in CONFIG {
+        place(&root.join("config").join(from), &dist.join(to), 0o644)?;
+    }
+    place(libvgpu, &dist.join("guest/libcuda.so.1"), 0o755)?;
+    symlink("libcuda.so.1", dist.join("guest/libcuda.so")).context(|| "cannot link libcuda.so".into())?;
+    place(&kernel.join("vmlinux"), &dist.join("usr/lib/vgpu/vmlinux"), 0o644)?;
+    let initramfs = initramfs(init, libvgpu)?;
+    let path = dist.join("usr/lib/vgpu/initramfs.cpio");
+    fs::write(&path, initramfs).context(|| format!("cannot write {}", path.display()))
+}
+
+/// Copies a file and makes the directories above its place.
+fn place(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    let dir = to.parent().unwrap_or(to);
+    fs::create_dir_all(dir).context(|| format!("cannot make {}", dir.display()))?;
+    fs::copy(from, to).context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(mode))
+        .context(|| format!("cannot chmod {}", to.display()))
+}
+
+/// What the guest boots into: guest-init, and the library for its containers.
+fn initramfs(init: &Path, libvgpu: &Path) -> Result<Vec<u8>> {
+    let read = |path: &Path| fs::read(path).context(|| format!("cannot read {}", path.display()));
+    let mut archive = Archive::default();
+    for dir in ["dev", "usr", "usr/lib", "usr/lib/vgpu"] {
+        archive.dir(dir);
+    }
+    archive.add("dev/console", 0o600, Node::Char { major: 5, minor: 1 });
+    archive.add("dev/null", 0o666, Node::Char { major: 1, minor: 3 });
+    archive.add("init", 0o755, Node::File(&read(init)?));
+    archive.add("usr/lib/vgpu/libcuda.so.1", 0o755, Node::File(&read(libvgpu)?));
+    let bytes = archive.finish();
+    if bytes.len() > INITRAMFS_BYTES_MAX {
+        return Err(Failure::new(format!(
+            "the initramfs has {} bytes, {INITRAMFS_BYTES_MAX} are allowed: each pod pays for it with memory",
+            bytes.len()
+        )));
+    }
+    Ok(bytes)
 }

@@ -44,10 +44,10 @@ pub struct Dom0 {
 }
 
 impl Dom0 {
-    /// From the cache, or made now. `more_images` are OCI tars besides busybox.
-    pub fn get(steps: &mut Steps, more_images: &[PathBuf]) -> Result<Self> {
+    /// From the cache, or made now, with the busybox and glibc images, and with one of the CUDA programs in a directory.
+    pub fn get(steps: &mut Steps, cuda_programs: Option<&Path>) -> Result<Self> {
         let tree = tree(steps)?;
-        let disk = disk(steps, &tree, more_images)?;
+        let disk = disk(steps, &tree, cuda_programs)?;
         Ok(Self { tree, disk })
     }
 
@@ -110,11 +110,9 @@ fn tree(steps: &mut Steps) -> Result<PathBuf> {
     })
 }
 
-fn disk(steps: &mut Steps, tree: &Path, more_images: &[PathBuf]) -> Result<PathBuf> {
-    let busybox_program = tree.join("busybox");
+fn disk(steps: &mut Steps, tree: &Path, cuda_programs: Option<&Path>) -> Result<PathBuf> {
     steps.step("Dom0: disk image", |log| {
-        let mut image_tars = vec![images::busybox(&busybox_program, log)?];
-        image_tars.extend_from_slice(more_images);
+        let image_tars = images::all(tree, cuda_programs)?;
         let mut inputs =
             Inputs::new().add("tree", tree.to_string_lossy().as_bytes()).add("script", DISK_SCRIPT);
         for image in &image_tars {

@@ -10,10 +10,12 @@ use crate::progress::{Log, Steps};
 struct Package {
     name: &'static str,
     why: &'static str,
+    /// A command that succeeds where something else than Debian's package provides the same.
+    elsewhere: &'static [&'static str],
 }
 
 const fn package(name: &'static str, why: &'static str) -> Package {
-    Package { name, why }
+    Package { name, why, elsewhere: &[] }
 }
 
 /// Needed to boot the testbed and to make its disk.
@@ -36,7 +38,11 @@ const BUILD: &[Package] = &[
     package("libelf-dev", "guest kernel's build"),
     package("libssl-dev", "guest kernel's build"),
     package("busybox-static", "the programs of the small container images"),
-    package("python3-venv", "holds build tools from PyPI (zig, nvcc) apart from the system"),
+    Package {
+        name: "python3-pip",
+        why: "fetches build tools from PyPI (zig, nvcc) into the cache",
+        elsewhere: &["python3", "-m", "pip", "--version"],
+    },
 ];
 
 /// What a task needs of this machine.
@@ -51,11 +57,11 @@ pub enum Needs {
 /// Installs what is missing, after saying what and why.
 pub fn prepare(steps: &mut Steps, needs: Needs) -> Result<()> {
     let wanted = TESTBED.iter().chain(if needs == Needs::All { BUILD } else { &[] });
-    let missing: Vec<&Package> = wanted.filter(|package| !installed(package.name)).collect();
+    let missing: Vec<&Package> = wanted.filter(|package| !package.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    if !Command::new("apt-get").arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success()) {
+    if !succeeds("apt-get", &["--version"]) {
         let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
         return Err(Failure::new(format!(
             "this machine has no apt-get; install what corresponds to Debian's {}",
@@ -72,6 +78,20 @@ pub fn prepare(steps: &mut Steps, needs: Needs) -> Result<()> {
         install.args(missing.iter().map(|package| package.name)).env("DEBIAN_FRONTEND", "noninteractive");
         log.run(&mut install)
     })
+}
+
+impl Package {
+    fn is_there(&self) -> bool {
+        let elsewhere = self.elsewhere.split_first().is_some_and(|(program, args)| succeeds(program, args));
+        elsewhere || installed(self.name)
+    }
+}
+
+/// Whether a program runs and exits with 0; it says nothing.
+pub fn succeeds(program: &str, args: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// Whether dpkg knows the package as installed.

@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 
 use crate::cache::{self, Inputs};
 use crate::error::{Context, Result};
-use crate::oci::Image;
-use crate::progress::Log;
+use crate::oci::{self, Image};
 use crate::tar;
 
 /// One static program under its many names.
 pub const BUSYBOX: &str = "docker.io/library/busybox:1";
+/// Debian 13's glibc and C++ library, and busybox: what CUDA programs run on.
+pub const GLIBC: &str = "docker.io/library/glibc:1";
+
+/// The glibc image and the programs of `tests/cuda`, in `/`.
+pub const CUDA: &str = "docker.io/library/cuda-tests:1";
 
 /// The programs that stories use by name.
 const APPLETS: &[&str] = &[
@@ -61,31 +65,55 @@ const APPLETS: &[&str] = &[
     "mv",
     "cp",
     "readlink",
+    "tee",
+    "timeout",
 ];
 
-/// The busybox image as an OCI tar in the cache, from a static busybox program.
-pub fn busybox(program: &Path, _log: &Log) -> Result<PathBuf> {
-    let content = fs::read(program).context(|| format!("cannot read {}", program.display()))?;
-    let inputs = Inputs::new().add("busybox", &content).add("applets", APPLETS.join(" ")).add("form", "1");
-    let dir = cache::get("image-busybox", inputs, |dir| {
-        let layer = busybox_layer(&content)?;
-        let image =
-            Image { name: BUSYBOX, layers: vec![layer], env: &["PATH=/bin:/usr/bin"], command: &["sh"] };
+/// The images of a boot, as OCI tars in the cache. `tree` is Dom0's artifact, which has the parts; `cuda_programs` is a
+/// directory to lie at the root of one more image.
+pub fn all(tree: &Path, cuda_programs: Option<&Path>) -> Result<Vec<PathBuf>> {
+    let busybox = read(&tree.join("busybox"))?;
+    let glibc = vec![read(&tree.join("glibc.tar"))?, busybox_layer(&busybox, "usr/bin")?];
+    let mut images = vec![image("busybox", BUSYBOX, vec![busybox_layer(&busybox, "bin")?])?];
+    if let Some(dir) = cuda_programs {
+        let mut layers = glibc.clone();
+        layers.push(oci::layer_of(dir)?);
+        images.push(image("cuda", CUDA, layers)?);
+    }
+    images.push(image("glibc", GLIBC, glibc)?);
+    Ok(images)
+}
+
+fn image(name: &str, full_name: &str, layers: Vec<Vec<u8>>) -> Result<PathBuf> {
+    let mut inputs = Inputs::new().add("name", full_name).add("form", "1");
+    for layer in &layers {
+        inputs = inputs.add("layer", layer);
+    }
+    let dir = cache::get(&format!("image-{name}"), inputs, |dir| {
+        let image = Image { name: full_name, layers, env: &["PATH=/usr/bin:/bin"], command: &["sh"] };
         let path = dir.join("image.tar");
         fs::write(&path, image.to_tar()?).context(|| format!("cannot write {}", path.display()))
     })?;
     Ok(dir.join("image.tar"))
 }
 
-fn busybox_layer(program: &[u8]) -> Result<Vec<u8>> {
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).context(|| format!("cannot read {}", path.display()))
+}
+
+/// busybox with its names in `bin`, and the directories that a container wants.
+fn busybox_layer(program: &[u8], bin: &str) -> Result<Vec<u8>> {
     let mut layer = tar::Archive::default();
-    for dir in ["bin", "dev", "etc", "proc", "root", "run", "sys", "usr", "usr/bin", "var"] {
+    if bin == "bin" {
+        layer.add("bin", 0o755, tar::Node::Dir)?;
+    }
+    for dir in ["dev", "etc", "proc", "root", "run", "sys", "usr", "usr/bin", "var"] {
         layer.add(dir, 0o755, tar::Node::Dir)?;
     }
     layer.add("tmp", 0o1777, tar::Node::Dir)?;
-    layer.add("bin/busybox", 0o755, tar::Node::File(program))?;
+    layer.add(&format!("{bin}/busybox"), 0o755, tar::Node::File(program))?;
     for applet in APPLETS {
-        layer.add(&format!("bin/{applet}"), 0o777, tar::Node::Link("busybox"))?;
+        layer.add(&format!("{bin}/{applet}"), 0o777, tar::Node::Link("busybox"))?;
     }
     layer.add(
         "etc/passwd",

@@ -6,20 +6,33 @@
 use std::process::ExitCode;
 
 mod args;
+mod bench;
 mod cache;
+mod clean;
 mod cpio;
+mod cuda_programs;
+mod demo;
+mod deny;
 mod dist;
+mod docs;
 mod dom0;
 mod error;
 mod gen_cuda;
+mod gpu;
 mod host;
 mod images;
+mod json;
+mod long;
 mod oci;
 mod paths;
 mod progress;
 mod qemu;
+mod stories;
+mod tally;
 mod tar;
+mod test;
 mod testbed;
+mod wheels;
 
 use args::Args;
 use error::{Failure, Result};
@@ -27,12 +40,23 @@ use error::{Failure, Result};
 const HELP: &str = "\
 cargo xtask VERB
 
+  demo           installs what is missing, builds all, runs CUDA programs in Xen pods in QEMU, shows what happened
+  test [NAME]    everything that must hold, or one part (test --list), or the stories whose names contain NAME
+  test --long STAGE
+                 what takes longer; goes on where it was stopped
   testbed run [--dom0 pv|pvh] [--share DIR] [--memory MIB] [--limit SECONDS] [--bare] SCRIPT [ARG...]
                  boots Xen in QEMU with vgpu installed (--bare: without) and runs SCRIPT as root in Dom0; DIR is
                  /mnt/share there, writable; the output is streamed, the exit code is the script's
   gen-cuda [--check]
                  writes the table of CUDA's symbols from NVIDIA's headers
   testbed shell  the same options; a prompt instead of a script
+  gpu [--device auto|soft|null|cuda] -- CMD...
+                 runs CMD here with libvgpu as its libcuda and a gpu-proxy of its own; no Xen
+  cuda-programs  compiles the programs of tests/cuda and prints their directory, for gpu
+  bench [NAME] [--json FILE]
+                 figures, each beside what a user would use instead
+  clean --cache  removes the cache
+  dist           builds what a node installs into target/dist
 
 Slow things are kept in $XDG_CACHE_HOME/vgpu, logs in target/xtask.";
 
@@ -48,7 +72,14 @@ fn main() -> ExitCode {
 
 fn task(mut args: Args) -> Result<u8> {
     match args.word("a verb")?.as_str() {
+        "bench" => bench::main(args),
+        "clean" => clean::main(args),
+        "cuda-programs" => cuda_programs::main(args),
+        "demo" => demo::main(args),
+        "dist" => dist::main(args),
+        "test" => test::main(args),
         "gen-cuda" => gen_cuda::main(args),
+        "gpu" => gpu::main(args),
         "testbed" => testbed::main(args),
         "help" => {
             println!("{HELP}");

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cache::{hex, sorted_entries};
 use crate::error::{Context, Result};
+use crate::json;
 use crate::tar;
 
 /// An image before it is written.
@@ -28,7 +29,7 @@ impl Image<'_> {
     pub fn to_tar(&self) -> Result<Vec<u8>> {
         let mut blobs = Blobs::default();
         let layers: Vec<Blob> = self.layers.iter().map(|layer| blobs.add(layer.clone())).collect();
-        let diff_ids: Vec<String> = layers.iter().map(|layer| json_string(&layer.digest)).collect();
+        let diff_ids: Vec<String> = layers.iter().map(|layer| json::string(&layer.digest)).collect();
         let config = blobs.add(
             format!(
                 r#"{{"architecture":"amd64","os":"linux","config":{{"Env":{},"Cmd":{}}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
@@ -50,7 +51,7 @@ impl Image<'_> {
             )
             .into_bytes(),
         );
-        let name = format!(r#","annotations":{{"io.containerd.image.name":{}}}"#, json_string(self.name));
+        let name = format!(r#","annotations":{{"io.containerd.image.name":{}}}"#, json::string(self.name));
         let index = format!(
             r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
             manifest.descriptor("application/vnd.oci.image.manifest.v1+json", &name)
@@ -102,22 +103,8 @@ impl Blob {
 }
 
 fn json_strings(items: &[&str]) -> String {
-    let items: Vec<String> = items.iter().map(|item| json_string(item)).collect();
+    let items: Vec<String> = items.iter().map(|item| json::string(item)).collect();
     format!("[{}]", items.join(","))
-}
-
-/// A JSON string; our names need no more than the two escapes and control characters.
-pub fn json_string(text: &str) -> String {
-    let mut quoted = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 /// A layer with everything below `dir`. Devices and sockets are left out.
@@ -149,11 +136,6 @@ fn add_tree(archive: &mut tar::Archive, base: &Path, dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn strings_are_quoted_for_json() {
-        assert_eq!(json_string("a\"b\\c\n"), "\"a\\\"b\\\\c\\u000a\"");
-    }
 
     #[test]
     fn equal_layers_are_stored_once_and_named_by_their_sha256() {

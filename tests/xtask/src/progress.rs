@@ -23,6 +23,7 @@ pub struct Steps {
     started: Instant,
     logs: PathBuf,
     times: Vec<(String, Duration)>,
+    quiet: bool,
 }
 
 impl Steps {
@@ -30,14 +31,21 @@ impl Steps {
     pub fn new() -> Result<Self> {
         let logs = paths::scratch()?.join("logs");
         fs::create_dir_all(&logs).context(|| format!("cannot make {}", logs.display()))?;
-        Ok(Self { started: Instant::now(), logs, times: Vec::new() })
+        Ok(Self { started: Instant::now(), logs, times: Vec::new(), quiet: false })
+    }
+
+    /// Says nothing unless a step is long or fails: for tasks whose output is another program's.
+    pub fn quiet() -> Result<Self> {
+        Ok(Self { quiet: true, ..Self::new()? })
     }
 
     /// Runs one step. Its failure names the step, shows the end of its log and says where the log is.
     pub fn step<T>(&mut self, name: &str, work: impl FnOnce(&Log) -> Result<T>) -> Result<T> {
         let started = Instant::now();
         let log = Log::create(self.logs.join(format!("{}.log", file_name(name))))?;
-        eprintln!("[{:6.1} s] {name}", self.started.elapsed().as_secs_f64());
+        if !self.quiet {
+            eprintln!("[{:6.1} s] {name}", self.started.elapsed().as_secs_f64());
+        }
         let outcome = with_signs_of_life(name, &log, || work(&log));
         let took = started.elapsed();
         self.times.push((name.to_string(), took));
@@ -94,12 +102,6 @@ impl Log {
         String::from_utf8(output.stdout).context(|| format!("{} wrote no text", name_of(command)))
     }
 
-    /// Adds text of our own.
-    pub fn note(&self, text: &str) -> Result<()> {
-        use std::io::Write as _;
-        writeln!(self.append()?, "{text}").context(|| format!("cannot write {}", self.path.display()))
-    }
-
     fn tail(&self) -> String {
         let text = read_end(&self.path);
         let lines: Vec<&str> = text.lines().collect();
@@ -114,10 +116,12 @@ impl Log {
     }
 }
 
-/// Starts a program that is expected to exit with 0.
-pub fn run(command: &mut Command) -> Result<()> {
-    let status = command.status();
-    check(command, status)
+/// Runs a program and returns its standard output; its standard error is ours.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.context(|| format!("cannot run {}", name_of(command)))?;
+    check(command, Ok(output.status))?;
+    String::from_utf8(output.stdout).context(|| format!("{} wrote no text", name_of(command)))
 }
 
 fn check(command: &Command, status: std::io::Result<std::process::ExitStatus>) -> Result<()> {

@@ -4,13 +4,14 @@
 //! (`tests/testbed/dom0-init.sh` is the other end). The script's output is shown as it comes.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crate::args::Args;
 use crate::cache::remove_tree;
+use crate::cuda_programs;
 use crate::dist;
 use crate::dom0::Dom0;
 use crate::error::{Context, Failure, Result};
@@ -72,11 +73,13 @@ pub fn main(mut args: Args) -> Result<u8> {
             let script = args.word("a SCRIPT")?;
             let script = fs::read(&script).context(|| format!("cannot read {script}"))?;
             let words = args.rest();
-            prepared(&mut steps, &boot).and_then(|dom0| run(&mut steps, &dom0, &boot, &script, &words))
+            let dom0 = prepared(&mut steps, &boot)?;
+            run(&mut steps, &dom0, &boot, &script, &words, &mut std::io::stdout())
         }
         "shell" => {
             args.end()?;
-            prepared(&mut steps, &boot).and_then(|dom0| shell(&dom0, &boot))
+            let dom0 = prepared(&mut steps, &boot)?;
+            shell(&dom0, &boot)
         }
         _ => Err(Failure::new(format!("testbed run or testbed shell, not testbed {verb}"))),
     }
@@ -84,12 +87,25 @@ pub fn main(mut args: Args) -> Result<u8> {
 
 fn prepared(steps: &mut Steps, boot: &Boot) -> Result<Dom0> {
     host::prepare(steps, if boot.bare { Needs::Testbed } else { Needs::All })?;
-    let images = if boot.bare { Vec::new() } else { dist::build(steps)? };
-    Dom0::get(steps, &images)
+    if boot.bare { Dom0::get(steps, None) } else { complete(steps) }
 }
 
-/// Boots, runs the script as root in Dom0, shows its output on standard output, and returns its exit code.
-pub fn run(steps: &mut Steps, dom0: &Dom0, boot: &Boot, script: &[u8], words: &[String]) -> Result<u8> {
+/// All that a boot with vgpu needs: what a node installs, and a Dom0 with all images.
+pub fn complete(steps: &mut Steps) -> Result<Dom0> {
+    dist::build(steps)?;
+    let programs = cuda_programs::build(steps)?;
+    Dom0::get(steps, Some(&programs))
+}
+
+/// Boots, runs the script (or program) as root in Dom0, writes its output to `out` as it comes, and returns its exit code.
+pub fn run(
+    steps: &mut Steps,
+    dom0: &Dom0,
+    boot: &Boot,
+    script: &[u8],
+    words: &[String],
+    out: &mut dyn Write,
+) -> Result<u8> {
     let scene = Scene::set(dom0, boot, false)?;
     scene.write("script", script)?;
     scene.write("run.sh", run_line(script, words).as_bytes())?;
@@ -98,12 +114,11 @@ pub fn run(steps: &mut Steps, dom0: &Dom0, boot: &Boot, script: &[u8], words: &[
     let mut qemu = Qemu(machine.start()?);
     steps
         .step(&format!("Boot Xen and a {} Dom0 under emulation", boot.kind.name().to_uppercase()), |_| {
-            scene.wait_for("up", &mut qemu, BOOT_LIMIT, &mut |_| Ok(()))
+            scene.wait_for("up", &mut qemu, BOOT_LIMIT, &mut || Ok(()))
         })?;
-    let mut shown = Shown::default();
-    let outcome =
-        scene.wait_for("rc", &mut qemu, boot.limit, &mut |scene| shown.more_of(&scene.ctl().join("out")));
-    shown.more_of(&scene.ctl().join("out"))?;
+    let mut shown = Shown { path: scene.ctl().join("out"), file: None };
+    let outcome = scene.wait_for("rc", &mut qemu, boot.limit, &mut || shown.more(out));
+    shown.more(out)?;
     outcome?;
     qemu.wait_for_end(Duration::from_secs(30));
     let code = scene.read("rc")?.trim().parse().context(|| "the script left no exit code".into())?;
@@ -187,12 +202,12 @@ impl Scene {
         name: &str,
         qemu: &mut Qemu,
         limit: Duration,
-        meanwhile: &mut dyn FnMut(&Self) -> Result<()>,
+        meanwhile: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
         let started = Instant::now();
         loop {
             let ended = qemu.ended();
-            meanwhile(self)?;
+            meanwhile()?;
             if self.ctl().join(name).exists() {
                 return Ok(());
             }
@@ -224,22 +239,22 @@ impl Scene {
     }
 }
 
-/// Shows a growing file.
-#[derive(Default)]
+/// A growing file, of which everything is shown once.
 struct Shown {
+    path: PathBuf,
     file: Option<File>,
 }
 
 impl Shown {
-    fn more_of(&mut self, path: &Path) -> Result<()> {
+    fn more(&mut self, out: &mut dyn Write) -> Result<()> {
+        let name = || self.path.display().to_string();
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(File::open(path).context(|| format!("cannot open {}", path.display()))?),
+            none => none.insert(File::open(&self.path).context(|| format!("cannot open {}", name()))?),
         };
         let mut new = Vec::new();
-        file.read_to_end(&mut new).context(|| format!("cannot read {}", path.display()))?;
-        let mut out = std::io::stdout().lock();
-        out.write_all(&new).and_then(|()| out.flush()).context(|| "cannot write to standard output".into())
+        file.read_to_end(&mut new).context(|| format!("cannot read {}", name()))?;
+        out.write_all(&new).and_then(|()| out.flush()).context(|| "cannot write the output".into())
     }
 }
 

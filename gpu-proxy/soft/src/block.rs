@@ -1,0 +1,125 @@
+//! One allocation of device memory: words that several host threads may use at once.
+//!
+//! An access of 8 aligned bytes or fewer is one access to one atomic word, so it is never torn and never a data race.
+//! The offsets have been checked by the caller (`memory.rs`, `exec/access.rs`); a wrong one panics here, it cannot stray.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One allocation. `bytes` is what was asked for; the last word may reach past it, no access may.
+#[derive(Debug)]
+pub(crate) struct Block {
+    base: u64,
+    bytes: u64,
+    words: Box<[AtomicU64]>,
+}
+
+impl Block {
+    /// `bytes` zeroed bytes that answer to the addresses from `base` on. `None` if the host has no room.
+    pub fn zeroed(base: u64, bytes: u64) -> Option<Self> {
+        let words = usize::try_from(bytes.div_ceil(8)).ok()?;
+        Some(Self { base, bytes, words: bytemuck::try_zeroed_slice_box(words).ok()? })
+    }
+
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn holds(&self, address: u64, bytes: u64) -> bool {
+        let offset = address.wrapping_sub(self.base);
+        offset <= self.bytes && bytes <= self.bytes - offset
+    }
+
+    /// `width` bytes (1, 2, 4 or 8) at `offset`, a multiple of `width`.
+    pub fn load(&self, offset: u64, width: u32) -> u64 {
+        let word = self.word(offset).load(Ordering::Acquire);
+        (word >> shift(offset)) & mask(width)
+    }
+
+    /// Stores the low `width` bytes (1, 2, 4 or 8) of `value` at `offset`, a multiple of `width`.
+    pub fn store(&self, offset: u64, width: u32, value: u64) {
+        if width == 8 {
+            self.word(offset).store(value, Ordering::Release);
+        } else {
+            self.update(offset, width, |_| value);
+        }
+    }
+
+    /// Replaces the value at `offset` by `f` of it in one step and returns what was there.
+    pub fn update(&self, offset: u64, width: u32, mut f: impl FnMut(u64) -> u64) -> u64 {
+        let (shift, mask) = (shift(offset), mask(width));
+        let merge = |word: u64| {
+            let new = f((word >> shift) & mask);
+            Some((word & !(mask << shift)) | ((new & mask) << shift))
+        };
+        let word = self.word(offset).fetch_update(Ordering::AcqRel, Ordering::Acquire, merge);
+        // `merge` never returns None, so both arms hold the old word.
+        let (Ok(old) | Err(old)) = word;
+        (old >> shift) & mask
+    }
+
+    pub fn read(&self, offset: u64, out: &mut [u8]) {
+        let mut at = offset;
+        let mut rest = out;
+        while !rest.is_empty() {
+            let within = (at % 8) as usize;
+            let count = rest.len().min(8 - within);
+            let word = self.word(at).load(Ordering::Acquire).to_le_bytes();
+            let (head, tail) = rest.split_at_mut(count);
+            head.copy_from_slice(&word[within..within + count]);
+            at += count as u64;
+            rest = tail;
+        }
+    }
+
+    pub fn write(&self, offset: u64, data: &[u8]) {
+        let mut at = offset;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let within = (at % 8) as usize;
+            let (head, tail) = rest.split_at(rest.len().min(8 - within));
+            if let Ok(whole) = <[u8; 8]>::try_from(head) {
+                self.word(at).store(u64::from_le_bytes(whole), Ordering::Release);
+            } else {
+                for (index, byte) in head.iter().enumerate() {
+                    self.store(at + index as u64, 1, u64::from(*byte));
+                }
+            }
+            at += head.len() as u64;
+            rest = tail;
+        }
+    }
+
+    /// Repeats `pattern` (1, 2 or 4 bytes, `offset` a multiple of its length) over `bytes` bytes.
+    pub fn fill(&self, offset: u64, pattern: &[u8], bytes: u64) {
+        let mut page = [0; 4096];
+        for chunk in page.chunks_mut(pattern.len()) {
+            chunk.copy_from_slice(pattern);
+        }
+        let mut at = offset;
+        let end = offset + bytes;
+        while at < end {
+            let count = (end - at).min(4096 - at % 4096);
+            // `at` stays a multiple of the pattern's length, so each piece starts with a whole pattern.
+            self.write(at, &page[..usize::try_from(count).unwrap_or(page.len())]);
+            at += count;
+        }
+    }
+
+    fn word(&self, offset: u64) -> &AtomicU64 {
+        // Offsets come checked against `bytes`, which came from a usize.
+        &self.words[usize::try_from(offset / 8).unwrap_or(usize::MAX)]
+    }
+}
+
+fn shift(offset: u64) -> u32 {
+    (offset % 8) as u32 * 8
+}
+
+/// The low `width` bytes of a word.
+fn mask(width: u32) -> u64 {
+    u64::MAX >> (64 - 8 * width)
+}

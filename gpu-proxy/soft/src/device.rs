@@ -1,0 +1,172 @@
+//! One software GPU: its memory, and the door for launches.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::exec;
+use crate::{Fault, Memory, MemoryError, Module};
+
+/// How a device is made.
+#[derive(Debug, Clone)]
+pub struct DeviceConfig {
+    /// Device memory in bytes.
+    pub memory_bytes: u64,
+    /// Where addresses start follows from it. Draw it afresh for each worker.
+    pub seed: u64,
+    /// Host threads that run the blocks of one launch.
+    pub host_threads: usize,
+    /// Most instructions of all warps together that one launch may run; `None` for no end.
+    pub instructions_max: Option<u64>,
+}
+
+impl Default for DeviceConfig {
+    /// 4 GiB, one host thread, no limit on instructions.
+    fn default() -> Self {
+        Self { memory_bytes: 4 << 30, seed: 0, host_threads: 1, instructions_max: None }
+    }
+}
+
+/// The shape of a launch: blocks of the grid and threads of a block along x, y, z, and dynamic shared memory in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaunchConfig {
+    /// Blocks along x, y, z; none is 0.
+    pub grid: [u32; 3],
+    /// Threads along x, y, z; none is 0.
+    pub block: [u32; 3],
+    /// Dynamic shared memory in bytes, beside what the kernel has of its own.
+    pub shared_bytes: u32,
+}
+
+/// Ends the launch of a device from another thread, and keeps it from launching again.
+#[derive(Debug, Clone, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// Raises it: a running launch ends with [`Fault::Stopped`] within some thousand instructions.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A module with its variables in a device's memory.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    pub(crate) module: Module,
+    addresses: Vec<u64>,
+}
+
+impl Instance {
+    /// The module it was made from.
+    pub fn module(&self) -> &Module {
+        &self.module
+    }
+
+    /// The device address of each of [`Module::globals`], in the same order.
+    pub fn addresses(&self) -> &[u64] {
+        &self.addresses
+    }
+}
+
+/// Bytes of kernels' output kept until they are taken. As the hardware's printf buffer, it drops what does not fit.
+const OUTPUT_BYTES_MAX: usize = 1 << 20;
+
+/// One software GPU. Shared by reference; launches from several threads run side by side.
+pub struct Device {
+    config: DeviceConfig,
+    memory: Memory,
+    stop: StopFlag,
+    output: Mutex<Vec<u8>>,
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Device {
+    /// A device with nothing in its memory.
+    pub fn new(config: DeviceConfig) -> Self {
+        let memory = Memory::new(config.memory_bytes, config.seed);
+        Self { config, memory, stop: StopFlag::default(), output: Mutex::default() }
+    }
+
+    /// Its memory.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// A handle that ends its launches.
+    pub fn stop_flag(&self) -> StopFlag {
+        self.stop.clone()
+    }
+
+    /// Gives the module's variables addresses in this device's memory and writes their first values.
+    /// # Errors
+    /// [`MemoryError::OutOfMemory`]; then nothing stays allocated.
+    pub fn instantiate(&self, module: &Module) -> Result<Instance, MemoryError> {
+        let mut addresses = Vec::with_capacity(module.globals().len());
+        let filled = self.place_globals(module, &mut addresses);
+        if let Err(error) = filled {
+            self.release(&addresses);
+            return Err(error);
+        }
+        Ok(Instance { module: module.clone(), addresses })
+    }
+
+    /// Frees the variables of `instance`. A launch that is running keeps what it started with.
+    pub fn unload(&self, instance: &Instance) {
+        self.release(&instance.addresses);
+    }
+
+    /// Runs kernel `function` (an index into [`Module::functions`]) over the whole grid and returns when it has ended.
+    /// `parameters` is the packed buffer that [`crate::FunctionInfo::parameters`] describes; longer is allowed.
+    /// # Errors
+    /// [`Fault`]; memory then holds what was written before it.
+    pub fn launch(
+        &self,
+        instance: &Instance,
+        function: usize,
+        config: &LaunchConfig,
+        parameters: &[u8],
+    ) -> Result<(), Fault> {
+        let limits = exec::Limits { stop: &self.stop, instructions_max: self.config.instructions_max };
+        let launch = exec::Launch::new(instance, function, config, parameters, &self.memory)?;
+        let (result, printed) = exec::run(&launch, self.config.host_threads, limits, OUTPUT_BYTES_MAX);
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = OUTPUT_BYTES_MAX.saturating_sub(output.len());
+        output.extend_from_slice(&printed[..printed.len().min(room)]);
+        result
+    }
+
+    /// What kernels have printed since the last call, at most 1 MiB.
+    pub fn take_output(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.output.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn place_globals(&self, module: &Module, addresses: &mut Vec<u64>) -> Result<(), MemoryError> {
+        for global in module.globals() {
+            addresses.push(self.memory.alloc(global.bytes.max(1))?);
+        }
+        for (address, initial) in addresses.iter().zip(&module.program.initial) {
+            self.memory.write(*address, &initial.bytes)?;
+            for (offset, symbol) in &initial.symbols {
+                let value = module.program.symbol_address(*symbol, addresses);
+                self.memory.write(address + offset, &value.to_le_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self, addresses: &[u64]) {
+        for address in addresses {
+            // A program may have freed a variable's address itself: then there is nothing left to do.
+            let _ = self.memory.free(*address);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! From an image as `cuModuleLoadData` gets it to the PTX text in it.
+//!
+//! Start at [`ptx_of`]. The bytes come from a guest: every offset is checked, sizes said by them are bounded before anything
+//! is allocated. Formats: the reference's "Modules, libraries, fatbins"; `cuModuleLoadData` in the CUDA driver API.
+
+mod fatbin;
+
+/// Longest PTX text accepted, in bytes; also the bound of what a compressed entry may expand to.
+const TEXT_BYTES_MAX: usize = 64 << 20;
+const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
+
+/// Why an image was not loaded. All of them are the guest program's doing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    /// Neither PTX text nor a fatbin, or a broken one.
+    #[error("invalid image: {0}")]
+    Invalid(&'static str),
+    /// Only machine code in it, or PTX for a newer GPU.
+    #[error("no PTX for this device in the image: {0}")]
+    NoBinary(&'static str),
+    /// The PTX text is wrong.
+    #[error("PTX line {line}: {what}")]
+    Ptx {
+        /// Line of the text, from 1.
+        line: u32,
+        /// What was wrong there.
+        what: String,
+    },
+    /// Something this device cannot run.
+    #[error("PTX line {line}: {what} is not supported by the software GPU")]
+    Unsupported {
+        /// Line of the text, from 1.
+        line: u32,
+        /// What is missing.
+        what: String,
+    },
+}
+
+impl ImageError {
+    /// The CUDA driver's number for it. Source: `CUresult` of cuda.h.
+    pub fn cu_result(&self) -> u32 {
+        match self {
+            ImageError::Invalid(_) => 200,
+            ImageError::NoBinary(_) => 209,
+            ImageError::Ptx { .. } | ImageError::Unsupported { .. } => 218,
+        }
+    }
+}
+
+/// The PTX in `image` for the highest target that `capability` (major, minor) can run.
+pub(crate) fn ptx_of(image: &[u8], capability: (u32, u32)) -> Result<String, ImageError> {
+    if image.starts_with(&ELF_MAGIC) {
+        return Err(ImageError::NoBinary("it is machine code (a cubin)"));
+    }
+    if image.starts_with(&fatbin::MAGIC) {
+        return text(fatbin::ptx_of(image, capability.0 * 10 + capability.1)?);
+    }
+    text(image.to_vec())
+}
+
+/// PTX is ASCII and ends at its first NUL.
+fn text(mut bytes: Vec<u8>) -> Result<String, ImageError> {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    if end > TEXT_BYTES_MAX {
+        return Err(ImageError::Invalid("the PTX text is longer than 64 MiB"));
+    }
+    bytes.truncate(end);
+    let text =
+        String::from_utf8(bytes).map_err(|_| ImageError::Invalid("it is neither PTX text nor a fatbin"))?;
+    if text.contains(".version") {
+        Ok(text)
+    } else {
+        Err(ImageError::Invalid("it is neither PTX text nor a fatbin"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TEXT: &[u8] = b".version 9.0\n.target sm_80\n.address_size 64\n";
+
+    #[test]
+    fn text_ends_at_its_nul() {
+        let image = [TEXT, b"\0junk"].concat();
+        assert_eq!(ptx_of(&image, (9, 0)).unwrap().as_bytes(), TEXT);
+    }
+
+    #[test]
+    fn machine_code_alone_is_no_binary() {
+        assert_eq!(ptx_of(b"\x7fELF\x02\x01", (9, 0)).unwrap_err().cu_result(), 209);
+        assert_eq!(ptx_of(b"hello", (9, 0)).unwrap_err().cu_result(), 200);
+        assert_eq!(ptx_of(b"", (9, 0)).unwrap_err().cu_result(), 200);
+    }
+
+    fn entry(kind: u16, sm: u32, flags: u64, payload: &[u8], expanded: u64) -> Vec<u8> {
+        let mut entry = vec![0; 64];
+        entry[0..2].copy_from_slice(&kind.to_le_bytes());
+        entry[4..8].copy_from_slice(&64u32.to_le_bytes());
+        entry[8..16].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+        entry[16..20].copy_from_slice(&u32::try_from(payload.len()).unwrap().to_le_bytes());
+        entry[28..32].copy_from_slice(&sm.to_le_bytes());
+        entry[40..48].copy_from_slice(&flags.to_le_bytes());
+        entry[56..64].copy_from_slice(&expanded.to_le_bytes());
+        entry.extend_from_slice(payload);
+        entry
+    }
+
+    fn fatbin(entries: &[Vec<u8>]) -> Vec<u8> {
+        let body = entries.concat();
+        let mut image = fatbin::MAGIC.to_vec();
+        image.extend_from_slice(&[1, 0, 16, 0]);
+        image.extend_from_slice(&(body.len() as u64).to_le_bytes());
+        image.extend_from_slice(&body);
+        image
+    }
+
+    #[test]
+    fn the_highest_target_that_the_device_runs_is_taken() {
+        let text = |sm: u32| format!(".version 9.0\n.target sm_{sm}\n").into_bytes();
+        let entries: Vec<_> = [75, 90, 80, 120].map(|sm| entry(1, sm, 0, &text(sm), 0)).into();
+        assert!(ptx_of(&fatbin(&entries), (9, 0)).unwrap().contains("sm_90"));
+        let newer = fatbin(&[entry(1, 120, 0, &text(120), 0), entry(2, 90, 0, b"\x7fELF", 0)]);
+        assert_eq!(ptx_of(&newer, (9, 0)).unwrap_err().cu_result(), 209);
+    }
+
+    #[test]
+    fn lz4_expands_to_what_it_says_and_no_further() {
+        let long = [TEXT, &[b' '; 5000]].concat();
+        let packed = lz4_flex::block::compress(&long);
+        let good = fatbin(&[entry(1, 80, 0x2000, &packed, long.len() as u64)]);
+        assert_eq!(ptx_of(&good, (9, 0)).unwrap().as_bytes(), long);
+        for said in [0, 10, long.len() as u64 - 1, u64::MAX] {
+            assert_eq!(
+                ptx_of(&fatbin(&[entry(1, 80, 0x2000, &packed, said)]), (9, 0)).unwrap_err().cu_result(),
+                200
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_fatbin_never_panics(at in 0usize..300, value: u8, cut in 0usize..300) {
+            let packed = lz4_flex::block::compress(TEXT);
+            let mut image = fatbin(&[entry(1, 80, 0x2000, &packed, TEXT.len() as u64), entry(1, 90, 0, TEXT, 0)]);
+            let length = image.len();
+            image[at % length] = value;
+            image.truncate(length - cut % length);
+            let _ = ptx_of(&image, (9, 0));
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The command line of gpu-proxy.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use vgpu_config::DeviceKind;
+
+/// What `--help` says.
+pub const HELP: &str = "\
+gpu-proxy: serves the GPU to guests
+
+  gpu-proxy [--config FILE] [--device KIND] [--socket PATH]
+      The daemon: zones are registered by the shim at PATH (proxy.socket), guests connect over Xen.
+
+  gpu-proxy --local SOCKET [--device KIND] [--memory-mib N] [--socket PATH] [--config FILE]
+      One zone on this machine, without Xen: each process that connects to SOCKET gets a worker. With --socket also
+      the door that vgpuctl looks through.
+
+  KIND: auto, cuda, soft or null. auto is cuda where NVIDIA's driver is, else soft.
+  VGPU_LOG: error, warn, info (default), debug or trace.
+";
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+    /// Be a worker. Only the supervisor asks for it.
+    Worker,
+    /// Be the supervisor.
+    Serve(Serve),
+}
+
+/// How to be the supervisor.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Serve {
+    /// Another configuration file.
+    pub config: Option<PathBuf>,
+    /// Another device than the configured one.
+    pub device: Option<DeviceKind>,
+    /// Another socket than the configured one.
+    pub socket: Option<PathBuf>,
+    /// The local socket; without it: Xen.
+    pub local: Option<PathBuf>,
+    /// The local zone's grant in MiB.
+    pub memory_mib: Option<u64>,
+}
+
+/// Reads the arguments, without the program's name.
+///
+/// # Errors
+/// One sentence.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+    let mut serve = Serve::default();
+    let mut arguments = arguments.into_iter();
+    let mut first = true;
+    while let Some(argument) = arguments.next() {
+        let name = argument.to_string_lossy().into_owned();
+        let mut value = || arguments.next().ok_or_else(|| format!("{name} wants a value"));
+        match name.as_str() {
+            "--help" | "-h" => return Ok(Command::Help),
+            "--version" => return Ok(Command::Version),
+            "worker" if first => return Ok(Command::Worker),
+            "--config" => serve.config = Some(value()?.into()),
+            "--socket" => serve.socket = Some(value()?.into()),
+            "--local" => serve.local = Some(value()?.into()),
+            "--device" => serve.device = Some(device(&value()?.to_string_lossy())?),
+            "--memory-mib" => {
+                let text = value()?;
+                let number = text.to_str().and_then(|text| text.parse().ok()).filter(|number| *number > 0);
+                serve.memory_mib = Some(number.ok_or("--memory-mib wants a number of MiB, 1 or more")?);
+            }
+            _ => return Err(format!("unknown argument {name:?}; see gpu-proxy --help")),
+        }
+        first = false;
+    }
+    if serve.memory_mib.is_some() && serve.local.is_none() {
+        return Err("--memory-mib belongs to --local; a zone over Xen is granted memory by its shim".into());
+    }
+    Ok(Command::Serve(serve))
+}
+
+fn device(name: &str) -> Result<DeviceKind, String> {
+    match name {
+        "auto" => Ok(DeviceKind::Auto),
+        "cuda" => Ok(DeviceKind::Cuda),
+        "soft" => Ok(DeviceKind::Soft),
+        "null" => Ok(DeviceKind::Null),
+        other => Err(format!("unknown device {other:?}: it is auto, cuda, soft or null (VGPU-402)")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Command, String> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_daemon_needs_nothing_and_the_local_one_a_socket() {
+        assert_eq!(read(""), Ok(Command::Serve(Serve::default())));
+        let local = Serve {
+            local: Some("/tmp/s".into()),
+            device: Some(DeviceKind::Null),
+            memory_mib: Some(64),
+            ..Serve::default()
+        };
+        assert_eq!(read("--local /tmp/s --device null --memory-mib 64"), Ok(Command::Serve(local)));
+        assert_eq!(read("worker"), Ok(Command::Worker));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (line, part) in [
+            ("--device gtx", "gtx"),
+            ("--local", "--local wants"),
+            ("--memory-mib 0 --local x", "1 or more"),
+            ("--memory-mib 5", "--local"),
+            ("--sokcet x", "--sokcet"),
+        ] {
+            assert!(read(line).unwrap_err().contains(part), "{line}: {:?}", read(line));
+        }
+    }
+}

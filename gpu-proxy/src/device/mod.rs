@@ -1,0 +1,181 @@
+//! What a worker drives: NVIDIA's driver, the software GPU, or nothing at all. Start at [`Device`].
+//!
+//! A device is never reached by a guest's bytes directly: the session (`worker/session`) has resolved handles to [`Raw`] values
+//! that the device itself gave out, and has checked every address and length against its allocation map and the quota.
+//! Nothing here knows rings, handles of guests or grants.
+
+mod null;
+mod soft;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use vgpu_api::launch::LaunchAttributes;
+use vgpu_api::memory::Memset;
+use vgpu_api::{Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, Snapshot};
+
+pub use null::Null;
+pub use soft::Soft;
+
+/// Which device a worker drives. What `auto` means has been decided by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// NVIDIA's driver.
+    Cuda,
+    /// PTX on the CPU.
+    Soft,
+    /// Accepts everything, computes nothing.
+    Null,
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cuda => "cuda",
+            Self::Soft => "soft",
+            Self::Null => "null",
+        })
+    }
+}
+
+/// A device's own name of a thing: a context, stream, event, image or function. Never leaves the worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Raw(pub u64);
+
+/// Where a call runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The context.
+    pub context: Raw,
+    /// A stream of that context; `None` is its legacy default stream.
+    pub stream: Option<Raw>,
+}
+
+/// An image that was loaded.
+#[derive(Debug)]
+pub struct LoadedImage {
+    /// Names it.
+    pub raw: Raw,
+    /// In the order of their ordinals: what the guest is told, and the device's name.
+    pub functions: Vec<(FunctionInfo, Raw)>,
+    /// Its variables; they count against the grant.
+    pub globals: Vec<GlobalInfo>,
+}
+
+/// Why an image was not loaded.
+#[derive(Debug)]
+pub struct LoadError {
+    /// What the program gets.
+    pub code: CuError,
+    /// The compiler's words, for the program's error log.
+    pub log: String,
+}
+
+/// A launch with resolved names. Attributes that hold handles or addresses do not get here.
+#[derive(Debug)]
+pub struct DeviceLaunch<'a> {
+    /// What runs.
+    pub function: Raw,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory, bytes.
+    pub shared_bytes: u32,
+    /// Checked against the list of those that travel.
+    pub attributes: LaunchAttributes<'a>,
+    /// The parameter block: as many bytes as the function's layout has.
+    pub params: &'a [u8],
+}
+
+/// A GPU. One worker has one, alone. Every method may block as long as the GPU does, but for the queued ones of `cuda`.
+///
+/// # Errors
+/// All methods: the `CUresult` that the program gets. A sticky one ([`CuError::is_sticky`]) ends the context.
+#[expect(clippy::missing_errors_doc, reason = "said once for all")]
+pub trait Device: fmt::Debug + Send {
+    /// What programs ask before they have a context. `bytes` is the grant: no device shows more memory than that.
+    fn snapshot(&self, bytes: u64) -> Snapshot;
+    /// Allocations are multiples of this, in bytes: what the quota counts.
+    fn granule_bytes(&self) -> u64;
+
+    /// A context; `flags` as of `cuCtxCreate`. `primary` contexts are the device's own.
+    fn context_create(&mut self, device: u32, flags: u32, primary: bool) -> CuResult<Raw>;
+    /// Ends it. What lived in it has been ended before.
+    fn context_destroy(&mut self, device: u32, context: Raw, primary: bool) -> CuResult<()>;
+    /// Waits for all its work.
+    fn context_synchronize(&mut self, context: Raw) -> CuResult<()>;
+    /// A `CUlimit`.
+    fn limit(&mut self, context: Raw, limit: u32) -> CuResult<u64>;
+    /// Sets a `CUlimit`.
+    fn set_limit(&mut self, context: Raw, limit: u32, value: u64) -> CuResult<()>;
+
+    /// Memory of the device.
+    fn alloc(&mut self, context: Raw, bytes: u64) -> CuResult<u64>;
+    /// Frees an address that [`Device::alloc`] gave.
+    fn free(&mut self, context: Raw, address: u64) -> CuResult<()>;
+    /// Host to device. `bytes` may be used again when it returns.
+    fn write(&mut self, place: Place, address: u64, bytes: &[u8]) -> CuResult<()>;
+    /// Device to host; the bytes are there when it returns.
+    fn read(&mut self, place: Place, address: u64, bytes: &mut [u8]) -> CuResult<()>;
+    /// Device to device.
+    fn copy(&mut self, place: Place, to: u64, from: u64, bytes: u64) -> CuResult<()>;
+    /// Rows of equal elements.
+    fn fill(&mut self, place: Place, memset: &Memset) -> CuResult<()>;
+
+    /// Loads PTX, a cubin or a fatbin. `context` is `None` for a library that is loaded before there is a context.
+    fn load(&mut self, context: Option<Raw>, kind: ImageKind, bytes: &[u8]) -> Result<LoadedImage, LoadError>;
+    /// Ends an image.
+    fn unload(&mut self, image: Raw) -> CuResult<()>;
+    /// All attributes of a function.
+    fn function_attributes(&mut self, context: Raw, function: Raw) -> CuResult<Attributes>;
+    /// Sets a `CUfunction_attribute`.
+    fn set_function_attribute(
+        &mut self,
+        context: Raw,
+        function: Raw,
+        attribute: u32,
+        value: i32,
+    ) -> CuResult<()>;
+    /// `cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags`.
+    fn max_active_blocks(
+        &mut self,
+        context: Raw,
+        function: Raw,
+        threads: u32,
+        shared: u64,
+        flags: u32,
+    ) -> CuResult<u32>;
+    /// `cuOccupancyAvailableDynamicSMemPerBlock`.
+    fn available_shared(&mut self, context: Raw, function: Raw, blocks: u32, threads: u32) -> CuResult<u64>;
+    /// `cuOccupancyMaxActiveClusters`.
+    fn max_active_clusters(&mut self, place: Place, launch: &DeviceLaunch<'_>) -> CuResult<u32>;
+    /// `cuOccupancyMaxPotentialClusterSize`.
+    fn max_cluster_size(&mut self, place: Place, launch: &DeviceLaunch<'_>) -> CuResult<u32>;
+    /// Queues or runs a kernel.
+    fn launch(&mut self, place: Place, launch: &DeviceLaunch<'_>) -> CuResult<()>;
+
+    /// A stream.
+    fn stream_create(&mut self, context: Raw, flags: u32, priority: i32) -> CuResult<Raw>;
+    /// Ends it; its work goes on.
+    fn stream_destroy(&mut self, stream: Raw) -> CuResult<()>;
+    /// Waits for its work.
+    fn stream_synchronize(&mut self, place: Place) -> CuResult<()>;
+    /// 600 while it has work.
+    fn stream_query(&mut self, place: Place) -> CuResult<()>;
+    /// Later work of the stream waits for the event.
+    fn stream_wait(&mut self, place: Place, event: Raw, flags: u32) -> CuResult<()>;
+    /// An event.
+    fn event_create(&mut self, context: Raw, flags: u32) -> CuResult<Raw>;
+    /// Ends it.
+    fn event_destroy(&mut self, event: Raw) -> CuResult<()>;
+    /// Marks the place in the stream.
+    fn event_record(&mut self, place: Place, event: Raw, flags: u32) -> CuResult<()>;
+    /// 600 while it is not reached.
+    fn event_query(&mut self, event: Raw) -> CuResult<()>;
+    /// Waits for it.
+    fn event_synchronize(&mut self, event: Raw) -> CuResult<()>;
+    /// Milliseconds between two.
+    fn event_elapsed(&mut self, start: Raw, end: Raw) -> CuResult<f32>;
+}

@@ -1,0 +1,188 @@
+//! Accepts everything, computes nothing, remembers nothing but sizes. For traces and load: reads give zeros, launches succeed.
+//!
+//! Kernels' names and parameters come from the image where it holds PTX that the software GPU can read; other images load
+//! with no kernels.
+
+use std::collections::HashMap;
+
+use vgpu_api::memory::Memset;
+use vgpu_api::{Attributes, CuError, CuResult, ImageKind, Snapshot};
+
+use super::{Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, soft};
+
+const UUID: [u8; 16] = *b"vgpu-null-device";
+/// Addresses start here: no address of a program lies there, so that a mix-up shows.
+const FIRST_ADDRESS: u64 = 0x0400_0000_0000;
+/// Allocations lie apart, so that an access past the end of one is noticed by the allocation map.
+const GAP_BYTES: u64 = 1 << 16;
+const GRANULE_BYTES: u64 = 512;
+
+/// The null device.
+#[derive(Debug)]
+pub struct Null {
+    names: u64,
+    next_address: u64,
+    limits: HashMap<(Raw, u32), u64>,
+}
+
+impl Default for Null {
+    fn default() -> Self {
+        Self { names: 0, next_address: FIRST_ADDRESS, limits: HashMap::new() }
+    }
+}
+
+impl Null {
+    fn name(&mut self) -> Raw {
+        self.names += 1;
+        Raw(self.names << 16)
+    }
+}
+
+impl Device for Null {
+    fn snapshot(&self, bytes: u64) -> Snapshot {
+        soft::snapshot("vgpu null device", UUID, bytes)
+    }
+
+    fn granule_bytes(&self) -> u64 {
+        GRANULE_BYTES
+    }
+
+    fn context_create(&mut self, _device: u32, _flags: u32, _primary: bool) -> CuResult<Raw> {
+        Ok(self.name())
+    }
+
+    fn context_destroy(&mut self, _device: u32, context: Raw, _primary: bool) -> CuResult<()> {
+        self.limits.retain(|(owner, _), _| *owner != context);
+        Ok(())
+    }
+
+    fn context_synchronize(&mut self, _context: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn limit(&mut self, context: Raw, limit: u32) -> CuResult<u64> {
+        let at_start = soft::LIMITS.get(limit as usize).ok_or(CuError::UNSUPPORTED_LIMIT)?;
+        Ok(self.limits.get(&(context, limit)).copied().unwrap_or(*at_start))
+    }
+
+    fn set_limit(&mut self, context: Raw, limit: u32, value: u64) -> CuResult<()> {
+        self.limit(context, limit)?;
+        self.limits.insert((context, limit), value);
+        Ok(())
+    }
+
+    fn alloc(&mut self, _context: Raw, bytes: u64) -> CuResult<u64> {
+        let address = self.next_address;
+        let end = address.checked_add(bytes).and_then(|end| end.checked_add(GAP_BYTES));
+        let next = end.and_then(|end| end.checked_next_multiple_of(GRANULE_BYTES));
+        self.next_address = next.filter(|next| *next < 1 << 47).ok_or(CuError::OUT_OF_MEMORY)?;
+        Ok(address)
+    }
+
+    fn free(&mut self, _context: Raw, _address: u64) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn write(&mut self, _place: Place, _address: u64, _bytes: &[u8]) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn read(&mut self, _place: Place, _address: u64, bytes: &mut [u8]) -> CuResult<()> {
+        bytes.fill(0);
+        Ok(())
+    }
+
+    fn copy(&mut self, _place: Place, _to: u64, _from: u64, _bytes: u64) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn fill(&mut self, _place: Place, _memset: &Memset) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn load(&mut self, _context: Option<Raw>, _kind: ImageKind, bytes: &[u8]) -> Result<LoadedImage, LoadError> {
+        let raw = self.name();
+        let functions = vgpu_soft::Module::load(bytes)
+            .map(|module| {
+                soft::function_infos(&module).zip(0..=0xffff).map(|(info, place)| (info, Raw(raw.0 | place))).collect()
+            })
+            .unwrap_or_default();
+        Ok(LoadedImage { raw, functions, globals: Vec::new() })
+    }
+
+    fn unload(&mut self, _image: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn function_attributes(&mut self, _context: Raw, _function: Raw) -> CuResult<Attributes> {
+        Ok(Attributes { values: vec![0; vgpu_api::image::FUNCTION_ATTRIBUTES] })
+    }
+
+    fn set_function_attribute(&mut self, _: Raw, _: Raw, _attribute: u32, _value: i32) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn max_active_blocks(&mut self, _: Raw, _: Raw, _threads: u32, _shared: u64, _flags: u32) -> CuResult<u32> {
+        Ok(1)
+    }
+
+    fn available_shared(&mut self, _: Raw, _: Raw, _blocks: u32, _threads: u32) -> CuResult<u64> {
+        Ok(vgpu_soft::SHARED_BYTES.into())
+    }
+
+    fn max_active_clusters(&mut self, _place: Place, _launch: &DeviceLaunch<'_>) -> CuResult<u32> {
+        Ok(1)
+    }
+
+    fn max_cluster_size(&mut self, _place: Place, _launch: &DeviceLaunch<'_>) -> CuResult<u32> {
+        Ok(1)
+    }
+
+    fn launch(&mut self, _place: Place, _launch: &DeviceLaunch<'_>) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn stream_create(&mut self, _context: Raw, _flags: u32, _priority: i32) -> CuResult<Raw> {
+        Ok(self.name())
+    }
+
+    fn stream_destroy(&mut self, _stream: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn stream_synchronize(&mut self, _place: Place) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn stream_query(&mut self, _place: Place) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn stream_wait(&mut self, _place: Place, _event: Raw, _flags: u32) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn event_create(&mut self, _context: Raw, _flags: u32) -> CuResult<Raw> {
+        Ok(self.name())
+    }
+
+    fn event_destroy(&mut self, _event: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn event_record(&mut self, _place: Place, _event: Raw, _flags: u32) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn event_query(&mut self, _event: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn event_synchronize(&mut self, _event: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn event_elapsed(&mut self, _start: Raw, _end: Raw) -> CuResult<f32> {
+        Ok(0.0)
+    }
+}

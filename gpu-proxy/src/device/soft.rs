@@ -1,0 +1,366 @@
+//! The software GPU as a [`Device`]. Everything has run when a call returns, so streams are names only; events keep the time.
+
+use std::collections::HashMap;
+use std::num::NonZero;
+use std::thread;
+use std::time::Instant;
+
+use vgpu_api::memory::Memset;
+use vgpu_api::{
+    Attributes, CuError, CuResult, DevicePtr, DeviceSnapshot, FunctionInfo, GlobalInfo, ImageKind, ParamInfo,
+    PciAddress, Snapshot,
+};
+use vgpu_soft as gpu;
+
+use super::{Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw};
+
+/// What it says `cuDriverGetVersion` is: CUDA 13.0.
+pub(super) const DRIVER_VERSION: u32 = 13_000;
+/// Host threads for one launch at most: a worker's cgroup limits its share of the CPUs anyhow.
+const HOST_THREADS_MAX: usize = 8;
+/// `CUlimit` 0 to 9 as they are at a context's start: stack, printf FIFO, malloc heap, sync depth, pending launches, L2, …
+pub(super) const LIMITS: [u64; 10] = [1024, 1 << 20, 8 << 20, 2, 2048, 128, 0, 0, 0, 0];
+const UUID: [u8; 16] = *b"vgpu-soft-device";
+
+/// One software GPU for one worker.
+#[derive(Debug)]
+pub struct Soft {
+    gpu: gpu::Device,
+    names: u64,
+    limits: HashMap<Raw, [u64; LIMITS.len()]>,
+    images: HashMap<Raw, Loaded>,
+    events: HashMap<Raw, Option<Instant>>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    instance: gpu::Instance,
+    /// `CUfunction_attribute` 8 of each function: dynamic shared memory it may have.
+    shared_max: Vec<u32>,
+}
+
+impl Soft {
+    /// A GPU of `memory_bytes`, whose addresses start at a random place.
+    ///
+    /// # Errors
+    /// The system has no random bytes to give.
+    pub fn new(memory_bytes: u64) -> std::io::Result<Self> {
+        let mut seed = [0; 8];
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
+        let host_threads = thread::available_parallelism().map_or(1, NonZero::get).min(HOST_THREADS_MAX);
+        let config = gpu::DeviceConfig {
+            memory_bytes,
+            seed: u64::from_ne_bytes(seed),
+            host_threads,
+            instructions_max: None,
+        };
+        Ok(Self {
+            gpu: gpu::Device::new(config),
+            names: 0,
+            limits: HashMap::new(),
+            images: HashMap::new(),
+            events: HashMap::new(),
+        })
+    }
+
+    fn name(&mut self) -> Raw {
+        self.names += 1;
+        Raw(self.names << 16)
+    }
+
+    /// A function's name is its image's and its place in it.
+    fn function(&self, function: Raw) -> CuResult<(&Loaded, usize)> {
+        let place = (function.0 & 0xffff) as usize;
+        let loaded = self.images.get(&Raw(function.0 & !0xffff)).ok_or(CuError::INVALID_HANDLE)?;
+        if place < loaded.shared_max.len() { Ok((loaded, place)) } else { Err(CuError::INVALID_HANDLE) }
+    }
+
+    fn info(&self, function: Raw) -> CuResult<(&gpu::FunctionInfo, u32)> {
+        let (loaded, place) = self.function(function)?;
+        let info = loaded.instance.module().functions().get(place).ok_or(CuError::INVALID_HANDLE)?;
+        Ok((info, loaded.shared_max[place]))
+    }
+}
+
+/// The device as the guest sees it; the null device says the same under another name.
+pub(super) fn snapshot(name: &str, uuid: [u8; 16], bytes: u64) -> Snapshot {
+    Snapshot {
+        driver_version: DRIVER_VERSION,
+        priority_greatest: 0,
+        priority_least: 0,
+        limits: LIMITS.to_vec(),
+        devices: vec![DeviceSnapshot {
+            name: name.into(),
+            uuid,
+            pci: PciAddress { domain: 0, bus: 1, device: 0 },
+            total_memory: bytes,
+            attributes: (0..=gpu::ATTRIBUTE_MAX).map(gpu::attribute).collect(),
+        }],
+    }
+}
+
+/// What the guest is told of a module's kernels.
+pub(super) fn function_infos(module: &gpu::Module) -> impl Iterator<Item = FunctionInfo> + '_ {
+    module.functions().iter().map(|function| FunctionInfo {
+        name: function.name.clone(),
+        params: function
+            .parameters
+            .iter()
+            .map(|parameter| ParamInfo { offset: parameter.offset, bytes: parameter.size })
+            .collect(),
+        attributes: attributes(function, gpu::SHARED_BYTES),
+    })
+}
+
+/// `CUfunction_attribute` 0 to 15.
+fn attributes(info: &gpu::FunctionInfo, shared_max: u32) -> Attributes {
+    let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+    let version = number(gpu::COMPUTE_CAPABILITY.0 * 10 + gpu::COMPUTE_CAPABILITY.1);
+    let mut values = vec![0; vgpu_api::image::FUNCTION_ATTRIBUTES];
+    values[0] = number(info.max_threads);
+    values[1] = number(info.static_shared_bytes);
+    values[3] = number(info.local_bytes);
+    values[4] = number(info.registers);
+    values[5] = version;
+    values[6] = version;
+    values[8] = number(shared_max.saturating_sub(info.static_shared_bytes));
+    values[9] = -1;
+    Attributes { values }
+}
+
+/// The error of a number that another crate knows; 0 would be no error at all.
+fn error(code: u32) -> CuError {
+    CuError::check(code).err().unwrap_or(CuError::UNKNOWN)
+}
+
+impl Device for Soft {
+    fn snapshot(&self, bytes: u64) -> Snapshot {
+        snapshot(gpu::NAME, UUID, bytes.min(self.gpu.memory().capacity_bytes()))
+    }
+
+    fn granule_bytes(&self) -> u64 {
+        gpu::ALIGN
+    }
+
+    fn context_create(&mut self, _device: u32, _flags: u32, _primary: bool) -> CuResult<Raw> {
+        let name = self.name();
+        self.limits.insert(name, LIMITS);
+        Ok(name)
+    }
+
+    fn context_destroy(&mut self, _device: u32, context: Raw, _primary: bool) -> CuResult<()> {
+        self.limits.remove(&context);
+        Ok(())
+    }
+
+    fn context_synchronize(&mut self, _context: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn limit(&mut self, context: Raw, limit: u32) -> CuResult<u64> {
+        let limits = self.limits.get(&context).ok_or(CuError::INVALID_CONTEXT)?;
+        limits.get(limit as usize).copied().ok_or(CuError::UNSUPPORTED_LIMIT)
+    }
+
+    /// Stored only: stack, heap and output buffer of this GPU are not the program's to choose.
+    fn set_limit(&mut self, context: Raw, limit: u32, value: u64) -> CuResult<()> {
+        let limits = self.limits.get_mut(&context).ok_or(CuError::INVALID_CONTEXT)?;
+        *limits.get_mut(limit as usize).ok_or(CuError::UNSUPPORTED_LIMIT)? = value;
+        Ok(())
+    }
+
+    fn alloc(&mut self, _context: Raw, bytes: u64) -> CuResult<u64> {
+        self.gpu.memory().alloc(bytes).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn free(&mut self, _context: Raw, address: u64) -> CuResult<()> {
+        self.gpu.memory().free(address).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn write(&mut self, _place: Place, address: u64, bytes: &[u8]) -> CuResult<()> {
+        self.gpu.memory().write(address, bytes).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn read(&mut self, _place: Place, address: u64, bytes: &mut [u8]) -> CuResult<()> {
+        self.gpu.memory().read(address, bytes).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn copy(&mut self, _place: Place, to: u64, from: u64, bytes: u64) -> CuResult<()> {
+        self.gpu.memory().copy(to, from, bytes).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn fill(&mut self, _place: Place, memset: &Memset) -> CuResult<()> {
+        let pattern = memset.value.to_le_bytes();
+        let pattern = pattern.get(..memset.element_bytes as usize).ok_or(CuError::INVALID_VALUE)?;
+        let row = |row: u64| memset.pitch.checked_mul(row)?.checked_add(memset.dst.0);
+        (0..memset.rows).try_for_each(|number| {
+            let at = row(number).ok_or(CuError::INVALID_VALUE)?;
+            let filled = self.gpu.memory().fill(at, pattern, memset.width);
+            filled.map_err(|refused| error(refused.cu_result()))
+        })
+    }
+
+    fn load(&mut self, _context: Option<Raw>, _kind: ImageKind, bytes: &[u8]) -> Result<LoadedImage, LoadError> {
+        let module = gpu::Module::load(bytes)
+            .map_err(|refused| LoadError { code: error(refused.cu_result()), log: refused.to_string() })?;
+        let instance = self.gpu.instantiate(&module).map_err(|refused| LoadError {
+            code: error(refused.cu_result()),
+            log: refused.to_string(),
+        })?;
+        let raw = self.name();
+        let functions =
+            function_infos(&module).zip(0..=0xffff).map(|(info, place)| (info, Raw(raw.0 | place))).collect::<Vec<_>>();
+        let globals = module
+            .globals()
+            .iter()
+            .zip(instance.addresses())
+            .map(|(global, address)| GlobalInfo {
+                name: global.name.clone(),
+                address: DevicePtr(*address),
+                bytes: global.bytes,
+            })
+            .collect();
+        let shared_max = vec![gpu::SHARED_BYTES; functions.len()];
+        self.images.insert(raw, Loaded { instance, shared_max });
+        Ok(LoadedImage { raw, functions, globals })
+    }
+
+    fn unload(&mut self, image: Raw) -> CuResult<()> {
+        let loaded = self.images.remove(&image).ok_or(CuError::INVALID_HANDLE)?;
+        self.gpu.unload(&loaded.instance);
+        Ok(())
+    }
+
+    fn function_attributes(&mut self, _context: Raw, function: Raw) -> CuResult<Attributes> {
+        self.info(function).map(|(info, shared_max)| attributes(info, shared_max))
+    }
+
+    fn set_function_attribute(&mut self, _context: Raw, function: Raw, attribute: u32, value: i32) -> CuResult<()> {
+        let fixed_bytes = self.info(function)?.0.static_shared_bytes;
+        if attribute != 8 {
+            // Carve-out and cluster shapes are hints to hardware that is not here.
+            return if matches!(attribute, 9 | 11..=15) { Ok(()) } else { Err(CuError::INVALID_VALUE) };
+        }
+        let bytes = u32::try_from(value).map_err(|_| CuError::INVALID_VALUE)?.saturating_add(fixed_bytes);
+        let place = (function.0 & 0xffff) as usize;
+        let loaded = self.images.get_mut(&Raw(function.0 & !0xffff)).ok_or(CuError::INVALID_HANDLE)?;
+        if bytes > gpu::SHARED_BYTES_OPT_IN {
+            return Err(CuError::INVALID_VALUE);
+        }
+        loaded.shared_max[place] = bytes;
+        Ok(())
+    }
+
+    fn max_active_blocks(&mut self, _: Raw, function: Raw, threads: u32, shared: u64, _: u32) -> CuResult<u32> {
+        let (info, _) = self.info(function)?;
+        blocks_by_resources(info, threads, shared)
+    }
+
+    fn available_shared(&mut self, _: Raw, function: Raw, blocks: u32, _threads: u32) -> CuResult<u64> {
+        let (info, _) = self.info(function)?;
+        let each = attribute(81).checked_div(u64::from(blocks)).ok_or(CuError::INVALID_VALUE)?;
+        Ok(each.min(u64::from(gpu::SHARED_BYTES_OPT_IN)).saturating_sub(u64::from(info.static_shared_bytes)))
+    }
+
+    fn max_active_clusters(&mut self, _place: Place, _launch: &DeviceLaunch<'_>) -> CuResult<u32> {
+        Err(CuError::NOT_SUPPORTED)
+    }
+
+    fn max_cluster_size(&mut self, _place: Place, _launch: &DeviceLaunch<'_>) -> CuResult<u32> {
+        Err(CuError::NOT_SUPPORTED)
+    }
+
+    fn launch(&mut self, _place: Place, launch: &DeviceLaunch<'_>) -> CuResult<()> {
+        let (loaded, place) = self.function(launch.function)?;
+        let fixed_bytes = loaded.instance.module().functions()[place].static_shared_bytes;
+        if launch.shared_bytes.saturating_add(fixed_bytes) > loaded.shared_max[place] {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let config = gpu::LaunchConfig {
+            grid: launch.grid,
+            block: launch.block,
+            shared_bytes: launch.shared_bytes,
+        };
+        let result = self.gpu.launch(&loaded.instance, place, &config, launch.params);
+        let printed = self.gpu.take_output();
+        if !printed.is_empty() {
+            log::debug!("a kernel printed {} bytes; there is no way back to the program yet", printed.len());
+        }
+        result.map_err(|fault| {
+            log::info!("a kernel ended early: {fault}");
+            error(fault.cu_result())
+        })
+    }
+
+    fn stream_create(&mut self, _context: Raw, _flags: u32, _priority: i32) -> CuResult<Raw> {
+        Ok(self.name())
+    }
+
+    fn stream_destroy(&mut self, _stream: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn stream_synchronize(&mut self, _place: Place) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn stream_query(&mut self, _place: Place) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn stream_wait(&mut self, _place: Place, _event: Raw, _flags: u32) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn event_create(&mut self, _context: Raw, _flags: u32) -> CuResult<Raw> {
+        let name = self.name();
+        self.events.insert(name, None);
+        Ok(name)
+    }
+
+    fn event_destroy(&mut self, event: Raw) -> CuResult<()> {
+        self.events.remove(&event).map(drop).ok_or(CuError::INVALID_HANDLE)
+    }
+
+    fn event_record(&mut self, _place: Place, event: Raw, _flags: u32) -> CuResult<()> {
+        *self.events.get_mut(&event).ok_or(CuError::INVALID_HANDLE)? = Some(Instant::now());
+        Ok(())
+    }
+
+    fn event_query(&mut self, event: Raw) -> CuResult<()> {
+        self.events.get(&event).map(drop).ok_or(CuError::INVALID_HANDLE)
+    }
+
+    fn event_synchronize(&mut self, event: Raw) -> CuResult<()> {
+        self.event_query(event)
+    }
+
+    fn event_elapsed(&mut self, start: Raw, end: Raw) -> CuResult<f32> {
+        let at = |event| self.events.get(&event).copied().flatten().ok_or(CuError::INVALID_HANDLE);
+        let (start, end) = (at(start)?, at(end)?);
+        let milliseconds = |time: std::time::Duration| time.as_secs_f32() * 1e3;
+        Ok(match end.checked_duration_since(start) {
+            Some(time) => milliseconds(time),
+            None => -milliseconds(start.duration_since(end)),
+        })
+    }
+}
+
+fn attribute(id: u32) -> u64 {
+    u64::try_from(gpu::attribute(id)).unwrap_or(0)
+}
+
+/// Blocks that fit one multiprocessor by threads, shared memory, registers and number.
+fn blocks_by_resources(info: &gpu::FunctionInfo, threads: u32, shared: u64) -> CuResult<u32> {
+    if threads == 0 || threads > info.max_threads {
+        return Err(CuError::INVALID_VALUE);
+    }
+    let threads = u64::from(threads.next_multiple_of(gpu::WARP_SIZE));
+    let shared = shared.saturating_add(u64::from(info.static_shared_bytes));
+    let by = |have: u64, each: u64| have.checked_div(each).unwrap_or(u64::MAX);
+    let blocks = by(attribute(39), threads)
+        .min(by(attribute(81), shared))
+        .min(by(attribute(82), threads * u64::from(info.registers)))
+        .min(attribute(106));
+    Ok(u32::try_from(blocks).unwrap_or(u32::MAX))
+}

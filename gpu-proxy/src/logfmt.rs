@@ -1,0 +1,69 @@
+//! Log lines in logfmt on stderr: `level=info at=gpu_proxy::supervisor msg="…"`. systemd adds time and unit.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+struct Logfmt;
+
+impl Log for Logfmt {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        // One write a line, so that lines of several processes do not mix. There is nowhere to report a failure to.
+        let _ = std::io::stderr().write_all(line(record).as_bytes());
+    }
+
+    fn flush(&self) {}
+}
+
+fn line(record: &Record<'_>) -> String {
+    let level = record.level().as_str().to_ascii_lowercase();
+    let mut line = format!("level={level} at={} pid={} msg=\"", record.target(), std::process::id());
+    for character in record.args().to_string().chars() {
+        match character {
+            '"' | '\\' => line.extend(['\\', character]),
+            '\n' => line.push_str("\\n"),
+            // What a guest named may be anything; a terminal shall not take it for a command.
+            other if other.is_control() => {
+                let _ = write!(line, "\\u{{{:x}}}", u32::from(other));
+            }
+            other => line.push(other),
+        }
+    }
+    line.push_str("\"\n");
+    line
+}
+
+/// Starts logging at `level`; `info` for one that is not known.
+pub fn start(level: &str) {
+    log::set_max_level(level.parse().unwrap_or(LevelFilter::Info));
+    // Only the first call of a process counts.
+    let _ = log::set_logger(&Logfmt);
+}
+
+/// The level in force, as [`start`] takes it.
+#[must_use]
+pub fn level() -> String {
+    log::max_level().as_str().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stays_one_line_whatever_it_holds() {
+        let record = Record::builder()
+            .args(format_args!("zone \"a\"\nsays \u{1b}[31m"))
+            .level(log::Level::Warn)
+            .target("t")
+            .build();
+        let line = line(&record);
+        assert!(line.ends_with("msg=\"zone \\\"a\\\"\\nsays \\u{1b}[31m\"\n"), "{line}");
+        assert_eq!(line.lines().count(), 1);
+    }
+}

@@ -1,0 +1,63 @@
+//! From the command line and the configuration to a serving supervisor.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use vgpu_codes::Code;
+use vgpu_config::Config;
+
+use crate::args::Serve;
+use crate::supervisor::zones::Refusal;
+use crate::supervisor::{Supervisor, choose_device, local, shim_door, socket::Door};
+
+/// Threads of the supervisor: it is a switchboard, not a worker.
+const THREADS: usize = 2;
+
+/// Serves until SIGTERM or SIGINT. Workers die with this process, however it ends.
+///
+/// # Errors
+/// What keeps it from serving, as one sentence with its code.
+pub fn run(how: Serve) -> Result<(), Refusal> {
+    crate::logfmt::start(&std::env::var("VGPU_LOG").unwrap_or_default());
+    // Sockets and files are for their owner unless said otherwise.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let mut config = Config::load(how.config.as_deref()).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
+    if let Some(mib) = how.memory_mib {
+        config.proxy.soft_memory_mib = mib;
+    }
+    let device = choose_device(how.device.unwrap_or(config.proxy.device))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+    let runtime = runtime.map_err(|error| Refusal::new(Code::HostFailure, format!("no threads: {error}")))?;
+    let result = runtime.block_on(async {
+        let mode = if how.local.is_some() { "local" } else { "xen" };
+        let supervisor = Supervisor::new(&config, device, mode)?;
+        log::info!("gpu-proxy {} with device {device}, mode {mode}", env!("CARGO_PKG_VERSION"));
+        if how.local.is_none() || how.socket.is_some() {
+            let door = Door::bind(how.socket.as_ref().unwrap_or(&config.proxy.socket), 0o600)?;
+            tokio::spawn(shim_door::serve(Arc::clone(&supervisor), door));
+        }
+        if let Some(path) = &how.local {
+            // Whoever may reach the folder may connect: a container's user is not ours.
+            tokio::spawn(local::serve(Arc::clone(&supervisor), Door::bind(path, 0o666)?)?);
+        }
+        until_told().await;
+        supervisor.release_all().await;
+        Ok(())
+    });
+    // Tasks that still wait for others' processes are not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn until_told() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers the signals do what they always do.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    log::info!("told to end");
+}

@@ -1,0 +1,208 @@
+//! The supervisor: knows zones, grants and workers, and no CUDA. Start at [`Supervisor`].
+//!
+//! Its doors: the shim's (`shim_door.rs`), the guest's over Xen (`xen.rs`), the local socket (`local.rs`). What it knows is plain
+//! state in `zones.rs`; processes are made in `spawn/`, seen to their end in `workers.rs`, bounded by `cgroup.rs`.
+//! The rule: it parses nothing of a guest but the hello and the fixed channel messages, and a guest can make nothing grow
+//! beyond a limit of ours.
+
+pub mod cgroup;
+pub mod local;
+pub mod shim_door;
+pub mod socket;
+pub mod spawn;
+pub mod watched;
+pub mod workers;
+pub mod zones;
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use vgpu_config::{Config, DeviceKind as Configured};
+use vgpu_zone_api::shim::{DomainRef, Listing, NodeInfo, ZoneId};
+
+use crate::device::DeviceKind;
+use cgroup::Cgroups;
+use spawn::Spawner;
+use zones::{Limits, Refusal, WorkerId, Zones};
+
+/// The one of a driver domain, or of a local socket.
+#[derive(Debug)]
+pub struct Supervisor {
+    device: DeviceKind,
+    device_bytes: u64,
+    mode: &'static str,
+    started: Instant,
+    zones: Mutex<Zones>,
+    running: Mutex<HashMap<WorkerId, Arc<OwnedFd>>>,
+    gaps: Mutex<BTreeSet<String>>,
+    /// Told when a worker has ended.
+    changed: Notify,
+    spawner: Spawner,
+    cgroups: Option<Cgroups>,
+}
+
+impl Supervisor {
+    /// Prepares all that workers need. Says loudly what this machine cannot give them.
+    ///
+    /// # Errors
+    /// No such device here, or no thread to be had.
+    pub fn new(config: &Config, device: DeviceKind, mode: &'static str) -> Result<Arc<Self>, Refusal> {
+        let proxy = &config.proxy;
+        let device_bytes = device_bytes(config, device);
+        let root = rustix::process::geteuid().is_root();
+        let mut gaps = BTreeSet::new();
+        if !root {
+            gaps.insert("workers run as this user, since gpu-proxy is not root".to_owned());
+        }
+        let memory_max = (proxy.worker_memory_max_mib << 20).saturating_add(match device {
+            DeviceKind::Soft => device_bytes,
+            _ => 0,
+        });
+        let cgroups = match Cgroups::prepare(memory_max) {
+            Ok((cgroups, missing)) => {
+                gaps.extend(missing);
+                Some(cgroups)
+            }
+            Err(error) => {
+                gaps.insert(format!("workers have no cgroup: {error}"));
+                None
+            }
+        };
+        let limits = Limits {
+            device_bytes,
+            workers_per_zone: proxy.workers_per_zone_max as usize,
+            pages_per_zone: proxy.mapped_per_zone_max_mib << 8,
+            uids: root.then_some((proxy.worker_uid_first, proxy.worker_uid_count)),
+        };
+        let no_thread = |error| {
+            Refusal::new(vgpu_codes::Code::HostResource, format!("workers cannot be started on this machine: {error}"))
+        };
+        let supervisor = Arc::new(Self {
+            device,
+            device_bytes,
+            mode,
+            started: Instant::now(),
+            zones: Mutex::new(Zones::new(limits)),
+            running: Mutex::default(),
+            gaps: Mutex::default(),
+            changed: Notify::new(),
+            spawner: Spawner::start().map_err(no_thread)?,
+            cgroups,
+        });
+        gaps.iter().for_each(|gap| supervisor.note_gap(gap));
+        Ok(supervisor)
+    }
+
+    /// The node and its zones.
+    #[must_use]
+    pub fn listing(&self) -> Listing {
+        let node = NodeInfo {
+            version: env!("CARGO_PKG_VERSION").into(),
+            mode: self.mode.into(),
+            device: self.device.to_string(),
+            device_bytes: self.device_bytes,
+            wire_hash: format!("{:016x}", vgpu_api::WIRE_HASH),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            sandbox_gaps: lock(&self.gaps).iter().cloned().collect(),
+        };
+        Listing { node, zones: self.zones().list() }
+    }
+
+    /// Takes a container's grant back and ends its workers.
+    pub async fn revoke(&self, zone: ZoneId, container: &str) {
+        let workers = self.zones().revoke(zone, container);
+        self.end_until(&workers, || !self.zones().has_workers(zone, container)).await;
+    }
+
+    /// Ends a zone. Returns when its workers are reaped, so that its pages are unmapped.
+    pub async fn release(&self, zone: ZoneId) {
+        let workers = self.zones().begin_release(zone);
+        self.end_until(&workers, || self.zones().is_idle(zone)).await;
+        let pod_uid = self.zones().finish_release(zone);
+        if let (Some(pod_uid), Some(cgroups)) = (pod_uid, &self.cgroups) {
+            cgroups.remove_pod(&pod_uid);
+            log::info!("zone {zone}: released");
+        }
+    }
+
+    /// Ends all zones.
+    pub async fn release_all(&self) {
+        let zones: Vec<ZoneId> = self.zones().list().iter().map(|zone| zone.zone).collect();
+        for zone in zones {
+            self.release(zone).await;
+        }
+    }
+
+    /// Makes a zone known; over Xen its guest's door is opened.
+    fn register(self: &Arc<Self>, zone: ZoneId, pod_uid: &str, domain: DomainRef) -> Result<(), Refusal> {
+        if self.zones().register(zone, pod_uid, Some(domain))? {
+            log::info!("zone {zone}: registered for domain {} ({})", domain.domid, domain.uuid);
+        }
+        Ok(())
+    }
+
+    /// Ends workers until `done`. A worker that was just being born is found in the next round.
+    async fn end_until(&self, workers: &[WorkerId], done: impl Fn() -> bool) {
+        const ROUND: std::time::Duration = std::time::Duration::from_millis(20);
+        loop {
+            let changed = self.changed.notified();
+            if done() {
+                return;
+            }
+            self.end_workers(workers).await;
+            let _ = tokio::time::timeout(ROUND, changed).await;
+        }
+    }
+
+    fn zones(&self) -> MutexGuard<'_, Zones> {
+        lock(&self.zones)
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<WorkerId, Arc<OwnedFd>>> {
+        lock(&self.running)
+    }
+
+    /// Says once what the sandbox of workers lacks.
+    fn note_gap(&self, gap: &str) {
+        if lock(&self.gaps).insert(gap.to_owned()) {
+            log::warn!("the sandbox has a gap: {gap}");
+        }
+    }
+}
+
+/// A lock whose holder panicked is taken all the same: no state here is left half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What `auto` means here, and whether the chosen device can be.
+///
+/// # Errors
+/// NVIDIA's driver was asked for and is not here.
+pub fn choose_device(configured: Configured) -> Result<DeviceKind, Refusal> {
+    /// Made by NVIDIA's kernel driver when it is loaded.
+    const DRIVER: &str = "/proc/driver/nvidia/version";
+    let driver = std::path::Path::new(DRIVER).exists();
+    match configured {
+        Configured::Cuda if !driver => Err(Refusal::new(
+            vgpu_codes::Code::NoDevice,
+            format!("NVIDIA's driver is not loaded ({DRIVER} is missing): load it, or use --device soft"),
+        )),
+        Configured::Cuda => Ok(DeviceKind::Cuda),
+        Configured::Auto if driver => Ok(DeviceKind::Cuda),
+        Configured::Auto | Configured::Soft => Ok(DeviceKind::Soft),
+        Configured::Null => Ok(DeviceKind::Null),
+    }
+}
+
+/// What one zone may get at most. The supervisor holds no driver: what the hardware has, a worker finds out and shows.
+fn device_bytes(config: &Config, device: DeviceKind) -> u64 {
+    match device {
+        DeviceKind::Soft | DeviceKind::Null => config.proxy.soft_memory_mib << 20,
+        DeviceKind::Cuda => 1 << 47,
+    }
+}

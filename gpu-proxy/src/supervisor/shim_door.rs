@@ -1,0 +1,88 @@
+//! The shim's door: one task a connection, one request after the other. The peer is root of this domain, so it is believed, but
+//! not its bytes.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use vgpu_codes::Code;
+use vgpu_zone_api::guest::ContainerId;
+use vgpu_zone_api::shim::{self, HELLO_BYTES, Hello, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Reply, Request};
+
+use super::Supervisor;
+use super::socket::Door;
+use super::zones::Refusal;
+
+/// Serves the door for ever.
+pub async fn serve(supervisor: Arc<Supervisor>, door: Door) {
+    loop {
+        let stream = door.accept().await;
+        let supervisor = Arc::clone(&supervisor);
+        tokio::spawn(async move {
+            if let Err(error) = connection(&supervisor, stream).await {
+                log::debug!("a connection at the shim's door ended: {error}");
+            }
+        });
+    }
+}
+
+async fn connection(supervisor: &Arc<Supervisor>, mut stream: UnixStream) -> std::io::Result<()> {
+    let mut theirs = [0; HELLO_BYTES];
+    stream.read_exact(&mut theirs).await?;
+    stream.write_all(&Hello::ours().to_bytes()).await?;
+    Hello::meet(&theirs).map_err(std::io::Error::other)?;
+    loop {
+        let mut word = [0; 4];
+        stream.read_exact(&mut word).await?;
+        let mut body = vec![0; shim::frame_len(word, REQUEST_BYTES_MAX).map_err(std::io::Error::other)?];
+        stream.read_exact(&mut body).await?;
+        let reply = match shim::decode::<Request>(&body) {
+            // A release goes on to its end even if the shim does not wait for it.
+            Ok(request) => {
+                let supervisor = Arc::clone(supervisor);
+                tokio::spawn(async move { answer(&supervisor, request).await }).await.map_err(std::io::Error::other)?
+            }
+            Err(error) => refused(&Refusal::new(Code::ProtocolBroken, error.to_string())),
+        };
+        stream.write_all(&shim::encode(&reply, REPLY_BYTES_MAX).map_err(std::io::Error::other)?).await?;
+    }
+}
+
+async fn answer(supervisor: &Arc<Supervisor>, request: Request) -> Reply {
+    let done = match request {
+        Request::Register { zone, pod_uid, domain } => supervisor.register(zone, &pod_uid, domain),
+        Request::Grant { zone, container, device, bytes, share } => {
+            check_device(&device, supervisor).and_then(|()| {
+                check_container(&container)?;
+                supervisor.zones().grant(zone, &container, &device, bytes, share)
+            })
+        }
+        Request::Revoke { zone, container } => {
+            supervisor.revoke(zone, &container).await;
+            Ok(())
+        }
+        Request::Release { zone } => {
+            supervisor.release(zone).await;
+            Ok(())
+        }
+        Request::List => return Reply::Listing(supervisor.listing()),
+    };
+    done.map_or_else(|refusal| refused(&refusal), |()| Reply::Done)
+}
+
+fn refused(refusal: &Refusal) -> Reply {
+    Reply::Refused { code: refusal.code as u16, text: refusal.text.clone() }
+}
+
+/// One device a node for now: by ordinal, or by its kind.
+fn check_device(device: &str, supervisor: &Supervisor) -> Result<(), Refusal> {
+    if device == "0" || device == supervisor.device.to_string() {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::NoDevice, format!("there is no device {device:?} here, only 0 ({})", supervisor.device)))
+}
+
+fn check_container(container: &str) -> Result<(), Refusal> {
+    let valid = ContainerId::new(container).is_some();
+    if valid { Ok(()) } else { Err(Refusal::new(Code::SpecInvalid, "the container's id is no containerd id")) }
+}

@@ -1,0 +1,83 @@
+//! A unix socket that only its owner reaches, bound where a dead supervisor may have left one.
+
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use tokio::net::{UnixListener, UnixStream as AsyncStream};
+use vgpu_codes::Code;
+
+use super::zones::Refusal;
+
+/// A listening socket. Its file goes with it.
+#[derive(Debug)]
+pub struct Door {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Door {
+    /// Binds `path` with `mode`. A socket there that answers is somebody else's; one that does not is removed.
+    ///
+    /// # Errors
+    /// In use, or what the system says.
+    pub fn bind(path: &Path, mode: u32) -> Result<Self, Refusal> {
+        if UnixStream::connect(path).is_ok() {
+            let text = format!("another gpu-proxy serves {}: stop it, or choose another socket", path.display());
+            return Err(Refusal::new(Code::SocketInUse, text));
+        }
+        let failed = |what: &'static str| {
+            move |error: io::Error| Refusal::new(Code::HostFailure, format!("{what} {}: {error}", path.display()))
+        };
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("cannot remove the old socket")(error))?,
+            _ => {}
+        }
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(failed("cannot make the folder of"))?;
+        }
+        let listener = UnixListener::bind(path).map_err(failed("cannot listen on"))?;
+        let door = Self { listener, path: path.to_owned() };
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("cannot set the mode of"))?;
+        Ok(door)
+    }
+
+    /// The next who comes. Running out of descriptors is waited out: those who are here may leave.
+    pub async fn accept(&self) -> AsyncStream {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => return stream,
+                Err(error) => {
+                    log::warn!("cannot accept on {}: {error}", self.path.display());
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_answers_is_left_alone_and_a_dead_one_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/proxy.sock");
+        let first = Door::bind(&path, 0o600).unwrap();
+        assert_eq!(Door::bind(&path, 0o600).unwrap_err().code, Code::SocketInUse);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        drop(first);
+        assert!(!path.exists());
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        Door::bind(&path, 0o600).unwrap();
+    }
+}

@@ -1,0 +1,248 @@
+//! The life of a worker as the supervisor sees it: placed, born, assigned, ready, ended, reaped. Start at
+//! [`Supervisor::start_worker`]. Each worker has one task here, which owns its descriptors and sees it to its end, whoever asked
+//! for it and whatever becomes of them.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use tokio::sync::watch;
+use vgpu_codes::Code;
+use vgpu_zone_api::shim::ZoneId;
+
+use super::Supervisor;
+use super::cgroup::WorkerCgroup;
+use super::spawn::{Newborn, Order};
+use super::watched::watch;
+use super::zones::{Place, Refusal, WorkerId};
+use crate::device::DeviceKind;
+use crate::worker::assignment::{self, Assignment, ChannelKind, Report};
+
+/// From birth to the report that it serves. NVIDIA's driver takes most of a second on a cold machine.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+
+/// What a worker is wanted for.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The zone.
+    pub zone: ZoneId,
+    /// The container whose grant it uses.
+    pub container: String,
+    /// The guest process, for people.
+    pub guest_pid: u32,
+    /// The peer as the log calls it.
+    pub peer: String,
+    /// Pages (4 KiB) of the guest that it will map.
+    pub pages: u64,
+    /// How its pages come.
+    pub channel: ChannelKind,
+    /// The descriptors of `channel`, without the page of the grant.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// A worker that serves. Dropping this does not end it: [`Running::kill`] does.
+#[derive(Debug)]
+pub struct Running {
+    pidfd: Arc<OwnedFd>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Running {
+    /// Ends it, now. Again is nothing.
+    pub fn kill(&self) {
+        kill(&self.pidfd);
+    }
+
+    /// Returns when it is reaped: its pages are unmapped and its device memory is free.
+    pub async fn ended(&mut self) {
+        // The sender sends before it is dropped; if it were not, it is ended all the same.
+        let _ = self.ended.wait_for(|ended| *ended).await;
+    }
+}
+
+/// Ends a process by its descriptor. One that has ended already is no failure.
+pub(super) fn kill(pidfd: &OwnedFd) {
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+}
+
+impl Supervisor {
+    /// Makes a worker and waits until it serves.
+    ///
+    /// # Errors
+    /// Not granted, a limit, or what went wrong on this machine. Nothing is left of the attempt.
+    pub async fn start_worker(self: &Arc<Self>, wanted: Wanted) -> Result<Running, Refusal> {
+        let place = self.zones().reserve(wanted.zone, &wanted.container, wanted.guest_pid, wanted.pages)?;
+        let (zone, worker) = (wanted.zone, place.worker);
+        let born = self.birth(&place).await;
+        let (newborn, cgroup) = match born {
+            Ok(born) => born,
+            Err(error) => {
+                self.forget(zone, worker);
+                return Err(failed("a worker cannot be started", &error));
+            }
+        };
+        newborn.gaps.iter().for_each(|gap| self.note_gap(gap));
+        self.zones().worker_born(zone, worker, newborn.pid);
+        log::info!("worker {} of zone {zone}, container {}, {}: born", newborn.pid, wanted.container, wanted.peer);
+        let (running, reports) = self.watch_over(&wanted, &place, newborn, cgroup);
+        match tokio::time::timeout(READY_LIMIT, reports).await {
+            Ok(Ok(Ok(Report::Ready { gaps }))) => {
+                gaps.iter().for_each(|gap| self.note_gap(gap));
+                Ok(running)
+            }
+            Ok(Ok(Ok(Report::Failed { code, text }))) => {
+                let code = Code::from_number(code).unwrap_or(Code::WorkerFailed);
+                Err(self.give_up(running, Refusal::new(code, text)).await)
+            }
+            Ok(Ok(Err(error))) => Err(self.give_up(running, failed("a worker ended before it served", &error)).await),
+            Ok(Err(_)) => Err(self.give_up(running, Refusal::new(Code::WorkerFailed, "a worker was lost")).await),
+            Err(_) => {
+                let text = format!("a worker was not ready within {} s", READY_LIMIT.as_secs());
+                Err(self.give_up(running, Refusal::new(Code::WorkerFailed, text)).await)
+            }
+        }
+    }
+
+    /// Ends workers and returns when all of them are reaped.
+    pub async fn end_workers(&self, workers: &[WorkerId]) {
+        for worker in workers {
+            // One that is being born has no descriptor yet; it finds its zone closed or its grant gone when it is.
+            let pidfd = self.running().get(worker).cloned();
+            if let Some(pidfd) = pidfd {
+                kill(&pidfd);
+            }
+        }
+    }
+
+    async fn birth(&self, place: &Place) -> io::Result<(Newborn, Option<WorkerCgroup>)> {
+        let cgroup = self.cgroups.as_ref().map(|all| all.worker(&place.pod_uid, place.worker.0)).transpose()?;
+        let order = Order {
+            uid: place.uid,
+            cgroup: cgroup.as_ref().map(WorkerCgroup::open).transpose()?,
+            environment: environment(self.device),
+        };
+        match self.spawner.spawn(order).await {
+            Ok(newborn) => Ok((newborn, cgroup)),
+            // Some machines have cgroups and refuse births into them: then without, which is a gap.
+            Err(refused) if cgroup.is_some() => {
+                self.note_gap(&format!("workers have no cgroup: {refused}"));
+                let environment = environment(self.device);
+                let order = Order { uid: place.uid, cgroup: None, environment };
+                Ok((self.spawner.spawn(order).await?, None))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Starts the worker's task. The second of the result is its report.
+    fn watch_over(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        place: &Place,
+        newborn: Newborn,
+        cgroup: Option<WorkerCgroup>,
+    ) -> (Running, tokio::task::JoinHandle<io::Result<Report>>) {
+        let Newborn { pid, pidfd, socket, namespaces, .. } = newborn;
+        let (pidfd, socket) = (Arc::new(pidfd), Arc::new(socket));
+        let (tell, ended) = watch::channel(false);
+        self.running().insert(place.worker, Arc::clone(&pidfd));
+        let task = Assignment {
+            zone: wanted.zone.to_string(),
+            container: wanted.container.clone(),
+            peer: wanted.peer.clone(),
+            device: self.device,
+            device_bytes: place.bytes,
+            slot: place.slot,
+            namespaces,
+            channel: wanted.channel.clone(),
+            log_level: crate::logfmt::level(),
+        };
+        let fds: Vec<BorrowedFd<'_>> =
+            std::iter::once(place.page.fd()).chain(wanted.fds.iter().map(AsFd::as_fd)).collect();
+        let assigned = assignment::send(&*socket, &task, &fds);
+        if assigned.is_err() {
+            kill(&pidfd);
+        }
+        let report = tokio::spawn(report(Arc::clone(&socket), assigned));
+        let supervisor = Arc::clone(self);
+        let (zone, worker, watched) = (wanted.zone, place.worker, Arc::clone(&pidfd));
+        tokio::spawn(async move {
+            let how = reaped(&watched).await;
+            log::info!("worker {pid} of zone {zone}: {how}");
+            drop(socket);
+            // Removing a cgroup may have to wait for the kernel.
+            let _ = tokio::task::spawn_blocking(move || drop(cgroup)).await;
+            supervisor.running().remove(&worker);
+            supervisor.forget(zone, worker);
+            let _ = tell.send(true);
+        });
+        (Running { pidfd, ended }, report)
+    }
+
+    async fn give_up(&self, mut running: Running, refusal: Refusal) -> Refusal {
+        running.kill();
+        running.ended().await;
+        refusal
+    }
+
+    fn forget(&self, zone: ZoneId, worker: WorkerId) {
+        self.zones().worker_ended(zone, worker);
+        self.changed.notify_waiters();
+    }
+}
+
+/// The worker's one message.
+async fn report(socket: Arc<OwnedFd>, assigned: io::Result<()>) -> io::Result<Report> {
+    assigned?;
+    rustix::io::ioctl_fionbio(&*socket, true)?;
+    let readable = watch(socket)?;
+    loop {
+        let mut ready = readable.readable().await?;
+        match ready.try_io(|socket| assignment::receive::<Report>(socket.get_ref())) {
+            Ok(result) => return result.map(|(report, _)| report),
+            Err(_not_yet) => {}
+        }
+    }
+}
+
+/// Waits for a child's end and reaps it. How it ended, in words.
+async fn reaped(pidfd: &Arc<OwnedFd>) -> String {
+    let readable = match watch(Arc::clone(pidfd)) {
+        Ok(readable) => readable,
+        Err(error) => {
+            // Nobody would notice its end: so it ends now.
+            kill(pidfd);
+            return format!("ended, since it cannot be watched: {error}");
+        }
+    };
+    let _ = readable.readable().await;
+    match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(0), _) => "ended".into(),
+            (Some(code), _) => format!("ended with status {code}"),
+            (_, Some(libc::SIGSYS)) => "killed by its system call filter".into(),
+            (_, Some(signal)) => format!("killed by signal {signal}"),
+            _ => "ended".into(),
+        },
+        Ok(None) => "ended".into(),
+        Err(error) => format!("ended, and could not be reaped: {error}"),
+    }
+}
+
+fn failed(what: &str, error: &io::Error) -> Refusal {
+    Refusal::new(Code::WorkerFailed, format!("{what}: {error}"))
+}
+
+/// All of a worker's environment: nothing of the supervisor's own.
+fn environment(device: DeviceKind) -> Vec<CString> {
+    if device != DeviceKind::Cuda {
+        return Vec::new();
+    }
+    // No directory of compiled kernels; the device that was granted.
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").map(|devices| format!("CUDA_VISIBLE_DEVICES={devices}"));
+    let all = [Some("CUDA_CACHE_DISABLE=1".to_owned()), visible.ok()];
+    all.into_iter().flatten().filter_map(|variable| CString::new(variable).ok()).collect()
+}

@@ -1,0 +1,430 @@
+//! Zones, their grants and their workers, as plain state: no process is touched here. The rule: everything that a guest can make
+//! grow has a limit of ours, and what it would exceed is refused.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use vgpu_codes::Code;
+use vgpu_zone_api::shim::{DomainRef, GrantInfo, WorkerInfo, ZoneId, ZoneInfo, ZoneState};
+
+use crate::shared_page::SharedPage;
+use crate::worker::quota::{Grant, SLOTS};
+
+/// Why something was not done: a code for machines, a sentence for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{text} ({code})")]
+pub struct Refusal {
+    /// The code.
+    pub code: Code,
+    /// The sentence.
+    pub text: String,
+}
+
+impl Refusal {
+    /// With its sentence.
+    pub fn new(code: Code, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+/// A worker's number: never given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub u64);
+
+/// What limits all zones; from the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The device's memory in bytes: the grant of who is given all.
+    pub device_bytes: u64,
+    /// Workers of a zone at once.
+    pub workers_per_zone: usize,
+    /// Pages (4 KiB) of a guest mapped at once.
+    pub pages_per_zone: u64,
+    /// Users that workers run as, one a zone: first and number. `None` where the supervisor is not root.
+    pub uids: Option<(u32, u32)>,
+}
+
+/// All zones.
+#[derive(Debug)]
+pub struct Zones {
+    limits: Limits,
+    by_id: BTreeMap<ZoneId, Zone>,
+    next_worker: u64,
+}
+
+#[derive(Debug)]
+struct Zone {
+    pod_uid: String,
+    domain: Option<DomainRef>,
+    state: ZoneState,
+    uid: Option<u32>,
+    /// Being released: nothing starts in it any more.
+    ending: bool,
+    grants: BTreeMap<String, ContainerGrant>,
+    workers: BTreeMap<WorkerId, Worker>,
+}
+
+#[derive(Debug)]
+struct ContainerGrant {
+    device: String,
+    bytes: Option<u64>,
+    share: Option<u32>,
+    page: Arc<SharedPage>,
+    grant: Grant,
+    slots: Vec<bool>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    pid: Option<u32>,
+    container: String,
+    guest_pid: u32,
+    pages: u64,
+    slot: usize,
+    grant: Grant,
+    since: Instant,
+}
+
+/// A place for a worker that is about to be born. Give it back with [`Zones::worker_ended`].
+#[derive(Debug)]
+pub struct Place {
+    /// Its number.
+    pub worker: WorkerId,
+    /// The user it runs as.
+    pub uid: Option<u32>,
+    /// Names its cgroup.
+    pub pod_uid: String,
+    /// The page of the container's grant.
+    pub page: Arc<SharedPage>,
+    /// Its slot there.
+    pub slot: usize,
+    /// The grant in bytes.
+    pub bytes: u64,
+}
+
+impl Zones {
+    /// None yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, by_id: BTreeMap::new(), next_worker: 1 }
+    }
+
+    /// Makes a zone known. Whether it is new.
+    ///
+    /// # Errors
+    /// Another domain has it, its uid is no uid, or there is no user left for it.
+    pub fn register(&mut self, id: ZoneId, pod_uid: &str, domain: Option<DomainRef>) -> Result<bool, Refusal> {
+        if let Some(zone) = self.by_id.get(&id) {
+            if zone.ending {
+                return Err(Refusal::new(Code::ZoneConflict, format!("zone {id} is being released")));
+            }
+            if zone.domain == domain {
+                return Ok(false);
+            }
+            return Err(Refusal::new(Code::ZoneConflict, format!("zone {id} is registered for another domain")));
+        }
+        let taken = domain.and_then(|domain| {
+            self.by_id.iter().find(|(_, zone)| zone.domain.is_some_and(|other| other.domid == domain.domid))
+        });
+        if let Some((other, _)) = taken {
+            let text = format!("the domain of zone {id} is registered for zone {other}");
+            return Err(Refusal::new(Code::ZoneConflict, text));
+        }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if !(1..=64).contains(&pod_uid.len()) || !pod_uid.bytes().all(plain) {
+            return Err(Refusal::new(Code::SpecInvalid, "the pod's uid is not 1 to 64 letters, digits or `-`"));
+        }
+        let uid = self.free_uid()?;
+        let zone = Zone {
+            pod_uid: pod_uid.to_owned(),
+            domain,
+            state: ZoneState::Waiting,
+            uid,
+            ending: false,
+            grants: BTreeMap::new(),
+            workers: BTreeMap::new(),
+        };
+        self.by_id.insert(id, zone);
+        Ok(true)
+    }
+
+    fn free_uid(&self) -> Result<Option<u32>, Refusal> {
+        let Some((first, count)) = self.limits.uids else { return Ok(None) };
+        let used = |uid: &u32| self.by_id.values().any(|zone| zone.uid == Some(*uid));
+        let free = (first..first.saturating_add(count)).find(|uid| !used(uid));
+        free.map(Some).ok_or_else(|| Refusal::new(Code::LimitReached, "all proxy.worker_uid_count users are in use"))
+    }
+
+    /// Gives a container memory and share, or changes what it was given.
+    ///
+    /// # Errors
+    /// No such zone, or more than the device has.
+    pub fn grant(
+        &mut self,
+        id: ZoneId,
+        container: &str,
+        device: &str,
+        bytes: Option<u64>,
+        share: Option<u32>,
+    ) -> Result<(), Refusal> {
+        let limit = self.limits.device_bytes;
+        if bytes.is_some_and(|bytes| bytes > limit) {
+            let text = format!("{} bytes asked for, the device has {limit}", bytes.unwrap_or_default());
+            return Err(Refusal::new(Code::NoDevice, text));
+        }
+        if share.is_some_and(|share| share > 1000) {
+            return Err(Refusal::new(Code::SpecInvalid, "a share is at most 1000 thousandths"));
+        }
+        let zone = self.living(id)?;
+        let limit = bytes.unwrap_or(limit);
+        if let Some(old) = zone.grants.get_mut(container) {
+            old.grant.set_limit(limit);
+            (old.device, old.bytes, old.share) = (device.to_owned(), bytes, share);
+            return Ok(());
+        }
+        let failed = |error: io::Error| Refusal::new(Code::HostResource, format!("no page for a grant: {error}"));
+        let page = Arc::new(SharedPage::create().map_err(failed)?);
+        let grant = Grant::new(Arc::clone(&page), limit);
+        let slots = vec![false; SLOTS];
+        let entry = ContainerGrant { device: device.to_owned(), bytes, share, page, grant, slots };
+        zone.grants.insert(container.to_owned(), entry);
+        Ok(())
+    }
+
+    /// Takes a container's grant back. Its workers, which are to be ended.
+    pub fn revoke(&mut self, id: ZoneId, container: &str) -> Vec<WorkerId> {
+        let Some(zone) = self.by_id.get_mut(&id) else { return Vec::new() };
+        zone.grants.remove(container);
+        let its_own = |(id, worker): (&WorkerId, &Worker)| (worker.container == container).then_some(*id);
+        zone.workers.iter().filter_map(its_own).collect()
+    }
+
+    /// Lets nothing start in the zone any more. Its workers, which are to be ended.
+    pub fn begin_release(&mut self, id: ZoneId) -> Vec<WorkerId> {
+        let Some(zone) = self.by_id.get_mut(&id) else { return Vec::new() };
+        zone.ending = true;
+        zone.workers.keys().copied().collect()
+    }
+
+    /// Forgets a zone that has no workers left. Its pod's uid; `None` while there are some, or if there is no such zone.
+    pub fn finish_release(&mut self, id: ZoneId) -> Option<String> {
+        if !self.by_id.get(&id)?.workers.is_empty() {
+            return None;
+        }
+        self.by_id.remove(&id).map(|zone| zone.pod_uid)
+    }
+
+    /// Whether the zone has no workers (or is not there).
+    #[must_use]
+    pub fn is_idle(&self, id: ZoneId) -> bool {
+        self.by_id.get(&id).is_none_or(|zone| zone.workers.is_empty())
+    }
+
+    /// Whether a container (or the whole zone for `None`) has no workers.
+    #[must_use]
+    pub fn has_workers(&self, id: ZoneId, container: &str) -> bool {
+        self.by_id.get(&id).is_some_and(|zone| zone.workers.values().any(|worker| worker.container == container))
+    }
+
+    /// Notes where the zone's guest stands.
+    pub fn set_state(&mut self, id: ZoneId, state: ZoneState) {
+        if let Some(zone) = self.by_id.get_mut(&id) {
+            zone.state = state;
+        }
+    }
+
+    /// A place for a worker of `container` that will map `pages` pages of the guest.
+    ///
+    /// # Errors
+    /// No grant, or a limit of the zone is reached.
+    pub fn reserve(&mut self, id: ZoneId, container: &str, guest_pid: u32, pages: u64) -> Result<Place, Refusal> {
+        let Limits { workers_per_zone, pages_per_zone, device_bytes, .. } = self.limits;
+        let worker = WorkerId(self.next_worker);
+        let zone = self.living(id)?;
+        let limit = |text: String| Refusal::new(Code::LimitReached, text);
+        if zone.workers.len() >= workers_per_zone {
+            return Err(limit(format!("zone {id} has {workers_per_zone} workers, which is proxy.workers_per_zone_max")));
+        }
+        let mapped: u64 = zone.workers.values().map(|worker| worker.pages).sum();
+        if mapped.saturating_add(pages) > pages_per_zone {
+            return Err(limit(format!("zone {id} would map more than proxy.mapped_per_zone_max_mib")));
+        }
+        let not_granted = || Refusal::new(Code::NotGranted, format!("container {container} of zone {id} has no GPU"));
+        let entry = zone.grants.get_mut(container).ok_or_else(not_granted)?;
+        let slot = entry.slots.iter().position(|used| !used);
+        let slot = slot.ok_or_else(|| limit(format!("container {container} has {SLOTS} workers")))?;
+        entry.slots[slot] = true;
+        let place = Place {
+            worker,
+            uid: zone.uid,
+            pod_uid: zone.pod_uid.clone(),
+            page: Arc::clone(&entry.page),
+            slot,
+            bytes: entry.bytes.unwrap_or(device_bytes),
+        };
+        let (grant, since) = (entry.grant.clone(), Instant::now());
+        let container = container.to_owned();
+        zone.workers.insert(worker, Worker { pid: None, container, guest_pid, pages, slot, grant, since });
+        self.next_worker += 1;
+        Ok(place)
+    }
+
+    /// Notes the process of a worker.
+    pub fn worker_born(&mut self, id: ZoneId, worker: WorkerId, pid: u32) {
+        if let Some(worker) = self.by_id.get_mut(&id).and_then(|zone| zone.workers.get_mut(&worker)) {
+            worker.pid = Some(pid);
+        }
+    }
+
+    /// The worker's process is reaped: its memory, slot and pages are free again.
+    pub fn worker_ended(&mut self, id: ZoneId, worker: WorkerId) {
+        let Some(zone) = self.by_id.get_mut(&id) else { return };
+        let Some(ended) = zone.workers.remove(&worker) else { return };
+        ended.grant.clear(ended.slot);
+        // A grant that was revoked and given anew has a page and slots of its own: the old slot means nothing there.
+        let same = |entry: &&mut ContainerGrant| entry.grant.is_of(&ended.grant);
+        if let Some(entry) = zone.grants.get_mut(&ended.container).filter(|entry| same(&entry)) {
+            entry.slots[ended.slot] = false;
+        }
+    }
+
+    /// What there is.
+    #[must_use]
+    pub fn list(&self) -> Vec<ZoneInfo> {
+        self.by_id.iter().map(|(id, zone)| zone.info(*id)).collect()
+    }
+
+    /// The zone, if anything may be started in it.
+    fn living(&mut self, id: ZoneId) -> Result<&mut Zone, Refusal> {
+        match self.by_id.get_mut(&id) {
+            Some(zone) if !zone.ending => Ok(zone),
+            Some(_) => Err(Refusal::new(Code::PeerGone, format!("zone {id} is being released"))),
+            None => Err(Refusal::new(Code::NoSuchTask, format!("zone {id} is not registered"))),
+        }
+    }
+}
+
+impl Zone {
+    fn info(&self, id: ZoneId) -> ZoneInfo {
+        let workers: Vec<WorkerInfo> = self.workers.values().map(Worker::info).collect();
+        ZoneInfo {
+            zone: id,
+            pod_uid: self.pod_uid.clone(),
+            domain: self.domain,
+            state: self.state,
+            grants: self
+                .grants
+                .iter()
+                .map(|(container, grant)| GrantInfo {
+                    container: container.clone(),
+                    device: grant.device.clone(),
+                    bytes: grant.bytes,
+                    share: grant.share,
+                })
+                .collect(),
+            device_bytes: workers.iter().map(|worker| worker.device_bytes).sum(),
+            mapped_pages: self.workers.values().map(|worker| worker.pages).sum(),
+            workers,
+        }
+    }
+}
+
+impl Worker {
+    fn info(&self) -> WorkerInfo {
+        WorkerInfo {
+            pid: self.pid.unwrap_or(0),
+            container: self.container.clone(),
+            guest_pid: self.guest_pid,
+            // The page is the workers': a figure for people, clamped so that sums hold whatever it says.
+            device_bytes: self.grant.used_bytes(self.slot).min(self.grant.limit_bytes()),
+            uptime_seconds: self.since.elapsed().as_secs(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn zones() -> Zones {
+        Zones::new(Limits { device_bytes: GIB, workers_per_zone: 2, pages_per_zone: 100, uids: Some((5000, 2)) })
+    }
+
+    fn zone(number: u128) -> ZoneId {
+        ZoneId(Uuid::from_u128(number))
+    }
+
+    fn domain(domid: u16, uuid: u128) -> Option<DomainRef> {
+        Some(DomainRef { domid, uuid: Uuid::from_u128(uuid) })
+    }
+
+    fn code<T: std::fmt::Debug>(result: Result<T, Refusal>) -> Code {
+        result.unwrap_err().code
+    }
+
+    #[test]
+    fn registering_again_is_nothing_and_for_another_domain_is_refused() {
+        let mut zones = zones();
+        assert!(zones.register(zone(1), "a-1", domain(5, 1)).unwrap());
+        assert!(!zones.register(zone(1), "a-1", domain(5, 1)).unwrap());
+        assert_eq!(code(zones.register(zone(1), "a-1", domain(5, 2))), Code::ZoneConflict);
+        assert_eq!(code(zones.register(zone(2), "a-2", domain(5, 2))), Code::ZoneConflict);
+        assert_eq!(code(zones.register(zone(2), "../x", domain(6, 2))), Code::SpecInvalid);
+        assert!(zones.register(zone(2), "a-2", domain(6, 2)).unwrap());
+        assert_eq!(code(zones.register(zone(3), "a-3", domain(7, 3))), Code::LimitReached);
+    }
+
+    #[test]
+    fn a_process_without_a_grant_or_beyond_a_limit_is_refused() {
+        let mut zones = zones();
+        zones.register(zone(1), "a", None).unwrap();
+        assert_eq!(code(zones.reserve(zone(1), "c", 1, 1)), Code::NotGranted);
+        assert_eq!(code(zones.reserve(zone(2), "c", 1, 1)), Code::NoSuchTask);
+        assert_eq!(code(zones.grant(zone(1), "c", "0", Some(GIB + 1), None)), Code::NoDevice);
+        zones.grant(zone(1), "c", "0", None, None).unwrap();
+        assert_eq!(code(zones.reserve(zone(1), "c", 1, 101)), Code::LimitReached);
+        let first = zones.reserve(zone(1), "c", 1, 60).unwrap();
+        assert_eq!(code(zones.reserve(zone(1), "c", 1, 60)), Code::LimitReached);
+        let second = zones.reserve(zone(1), "c", 1, 40).unwrap();
+        assert_eq!((first.slot, second.slot, first.uid), (0, 1, Some(5000)));
+        assert_eq!(code(zones.reserve(zone(1), "c", 1, 0)), Code::LimitReached);
+        zones.worker_ended(zone(1), first.worker);
+        assert_eq!(zones.reserve(zone(1), "c", 1, 60).unwrap().slot, 0);
+    }
+
+    #[test]
+    fn a_zone_goes_when_its_last_worker_has_gone() {
+        let mut zones = zones();
+        zones.register(zone(1), "a", None).unwrap();
+        zones.grant(zone(1), "c", "0", None, None).unwrap();
+        let place = zones.reserve(zone(1), "c", 1, 1).unwrap();
+        assert_eq!(zones.begin_release(zone(1)), [place.worker]);
+        assert_eq!(code(zones.reserve(zone(1), "c", 1, 1)), Code::PeerGone);
+        assert_eq!(code(zones.register(zone(1), "a", None)), Code::ZoneConflict);
+        assert_eq!(zones.finish_release(zone(1)), None);
+        zones.worker_ended(zone(1), place.worker);
+        assert_eq!(zones.finish_release(zone(1)).as_deref(), Some("a"));
+        assert_eq!(zones.begin_release(zone(1)), []);
+        assert!(zones.list().is_empty());
+    }
+
+    #[test]
+    fn a_grant_given_anew_does_not_get_the_slots_of_the_old_one() {
+        let mut zones = zones();
+        zones.register(zone(1), "a", None).unwrap();
+        zones.grant(zone(1), "c", "0", Some(100), None).unwrap();
+        let old = zones.reserve(zone(1), "c", 1, 1).unwrap();
+        assert_eq!(zones.revoke(zone(1), "c"), [old.worker]);
+        zones.grant(zone(1), "c", "0", Some(200), None).unwrap();
+        let new = zones.reserve(zone(1), "c", 1, 1).unwrap();
+        zones.worker_ended(zone(1), old.worker);
+        let next = zones.reserve(zone(1), "c", 1, 1).unwrap();
+        assert_eq!((new.slot, next.slot, next.bytes), (0, 1, 200));
+    }
+}

@@ -1,0 +1,145 @@
+//! What the supervisor tells a new worker, and what the worker answers: one message each over the socket that is the worker's
+//! descriptor 0. The peer is trusted (the supervisor made the worker; the worker has read nothing of a guest yet).
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::sandbox::Gap;
+use crate::device::DeviceKind;
+
+/// The longest message, in bytes.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// The most descriptors with one message.
+const FDS_MAX: usize = 8;
+
+/// A worker's whole task. Descriptors travel beside it, in the order of [`ChannelKind`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The zone, for the log.
+    pub zone: String,
+    /// The container, for the log.
+    pub container: String,
+    /// The guest process as the log calls it: "pid 812" or "domain 5".
+    pub peer: String,
+    /// What to drive.
+    pub device: DeviceKind,
+    /// The soft device's memory, or the limit of what a device may show, in bytes.
+    pub device_bytes: u64,
+    /// The worker's slot in the page of its grant.
+    pub slot: usize,
+    /// Whether the worker has a mount namespace of its own.
+    pub namespaces: bool,
+    /// How the channel's pages come.
+    pub channel: ChannelKind,
+    /// `debug`, `info`, …
+    pub log_level: String,
+}
+
+/// How the channel's pages come. The first descriptor is the page of the grant always.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelKind {
+    /// Then: the region's memfd, the eventfd to wait on, the eventfd to ring.
+    Local,
+    /// Then: an open gntdev, and an event channel bound to the guest's port.
+    Xen {
+        /// The guest.
+        domid: u16,
+        /// Its grant references, page by page.
+        refs: Vec<u32>,
+        /// The local end of the event channel.
+        port: u32,
+    },
+}
+
+/// The worker's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// The door is closed, the device open, the pages mapped: records are being served.
+    Ready {
+        /// What the sandbox lacks here.
+        gaps: Vec<Gap>,
+    },
+    /// It ends now.
+    Failed {
+        /// Number of the `VGPU-nnn` code.
+        code: u16,
+        /// Why, for the log.
+        text: String,
+    },
+}
+
+/// Sends one message with descriptors.
+///
+/// # Errors
+/// What the system says.
+pub fn send<T: Serialize>(socket: impl AsFd, message: &T, fds: &[impl AsFd]) -> io::Result<()> {
+    let json = serde_json::to_vec(message).map_err(io::Error::other)?;
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let sent = rustix::net::sendmsg(socket, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL)?;
+    if sent == json.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// Waits for one message and its descriptors.
+///
+/// # Errors
+/// What the system says; `UnexpectedEof` when the other side is gone; `InvalidData` for what is no such message.
+pub fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<(T, Vec<OwnedFd>)> {
+    let mut bytes = vec![0; MESSAGE_BYTES_MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received =
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let fds = control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    if received.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let message = serde_json::from_slice(&bytes[..received.bytes]).map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok((message, fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_and_its_descriptors_arrive_together() {
+        let (ours, theirs) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let (_reader, writer) = rustix::pipe::pipe().unwrap();
+        let report = Report::Ready { gaps: vec!["none".into()] };
+        send(&ours, &report, &[&writer, &writer]).unwrap();
+        let (got, fds) = receive::<Report>(&theirs).unwrap();
+        assert_eq!((got, fds.len()), (report, 2));
+        drop(ours);
+        assert_eq!(receive::<Report>(&theirs).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

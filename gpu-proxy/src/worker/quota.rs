@@ -1,0 +1,185 @@
+//! The grant as the workers of one container share it: a page of words. Two hooks of every worker are here: may I submit
+//! ([`Quota::wait_for_credit`]), may I allocate ([`Quota::charge`]).
+//!
+//! ```text
+//! 0 limit bytes u64 | 8 credit u64 (0: hold back) | 64 + 8·slot: bytes in use by that worker, u64; 500 slots
+//! ```
+//! The supervisor writes limit and credit, and zeroes the slot of a worker that ended. A worker writes its own slot. A worker
+//! that was taken over can write all of it: the page belongs to its own container's grant, and whoever rules a worker reaches
+//! the driver anyhow. So the supervisor takes nothing from it but figures for people.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use vgpu_api::{CuError, CuResult};
+
+use crate::shared_page::SharedPage;
+
+/// Bytes of the page.
+pub const PAGE_BYTES: usize = 4096;
+/// Workers that one container may have at once.
+pub const SLOTS: usize = 500;
+
+const LIMIT: usize = 0;
+const CREDIT: usize = 1;
+const FIRST_SLOT: usize = 8;
+
+/// How long a worker without credit sleeps before it looks again. The scheduler that withholds credit works in milliseconds.
+const CREDIT_POLL: Duration = Duration::from_micros(200);
+
+/// The page, as the supervisor sees it.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    page: Arc<SharedPage>,
+}
+
+impl Grant {
+    /// Over a fresh page of zeros: credit is given, nothing is used.
+    #[must_use]
+    pub fn new(page: Arc<SharedPage>, limit_bytes: u64) -> Self {
+        let grant = Self { page };
+        grant.set_limit(limit_bytes);
+        grant.set_credit(true);
+        grant
+    }
+
+    /// Changes the limit. Below what is in use it only stops further allocations.
+    pub fn set_limit(&self, bytes: u64) {
+        self.page.store(LIMIT, bytes);
+    }
+
+    /// Lets the container's workers submit, or holds them back.
+    pub fn set_credit(&self, may_submit: bool) {
+        self.page.store(CREDIT, may_submit.into());
+    }
+
+    /// The limit in bytes.
+    #[must_use]
+    pub fn limit_bytes(&self) -> u64 {
+        self.page.load(LIMIT)
+    }
+
+    /// Whether both are of one page.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.page, &other.page)
+    }
+
+    /// Bytes that the worker in `slot` says it uses.
+    #[must_use]
+    pub fn used_bytes(&self, slot: usize) -> u64 {
+        self.page.load(FIRST_SLOT + slot)
+    }
+
+    /// The worker in `slot` is gone, and its memory with it.
+    pub fn clear(&self, slot: usize) {
+        self.page.store(FIRST_SLOT + slot, 0);
+    }
+}
+
+/// The page, as one worker sees it.
+#[derive(Debug)]
+pub struct Quota {
+    page: SharedPage,
+    slot: usize,
+    /// Ours: the shared word is only written, so that nobody makes us count wrong.
+    used_bytes: u64,
+}
+
+impl Quota {
+    /// Over the page of the container's grant. `None` for a slot that does not exist.
+    #[must_use]
+    pub fn new(page: SharedPage, slot: usize) -> Option<Self> {
+        (slot < SLOTS).then_some(Self { page, slot, used_bytes: 0 })
+    }
+
+    /// Returns when this worker may submit work: at once, with one load, unless a scheduler holds it back.
+    pub fn wait_for_credit(&self) {
+        while self.page.load(CREDIT) == 0 {
+            std::thread::sleep(CREDIT_POLL);
+        }
+    }
+
+    /// Counts `bytes` before they are allocated.
+    ///
+    /// # Errors
+    /// Exactly 2, `CUDA_ERROR_OUT_OF_MEMORY`, when the container's workers together would use more than the grant.
+    pub fn charge(&mut self, bytes: u64) -> CuResult<()> {
+        let wanted = self.used_bytes.checked_add(bytes).ok_or(CuError::OUT_OF_MEMORY)?;
+        // Written first, then summed: of two workers that race for the last bytes at least one sees the other's claim.
+        self.page.store(FIRST_SLOT + self.slot, wanted);
+        if self.total_bytes() > self.page.load(LIMIT) {
+            self.page.store(FIRST_SLOT + self.slot, self.used_bytes);
+            return Err(CuError::OUT_OF_MEMORY);
+        }
+        self.used_bytes = wanted;
+        Ok(())
+    }
+
+    /// Counts `bytes` no longer.
+    pub fn release(&mut self, bytes: u64) {
+        self.used_bytes = self.used_bytes.saturating_sub(bytes);
+        self.page.store(FIRST_SLOT + self.slot, self.used_bytes);
+    }
+
+    /// The grant in bytes.
+    #[must_use]
+    pub fn limit_bytes(&self) -> u64 {
+        self.page.load(LIMIT)
+    }
+
+    /// What is left of the grant.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        self.limit_bytes().saturating_sub(self.total_bytes())
+    }
+
+    fn total_bytes(&self) -> u64 {
+        (0..SLOTS).fold(0, |sum, slot| sum.saturating_add(self.page.load(FIRST_SLOT + slot)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two(limit_bytes: u64) -> (Grant, Quota, Quota) {
+        let page = SharedPage::create().unwrap();
+        let (one, two) = (SharedPage::map(page.fd()).unwrap(), SharedPage::map(page.fd()).unwrap());
+        let grant = Grant::new(Arc::new(page), limit_bytes);
+        (grant, Quota::new(one, 0).unwrap(), Quota::new(two, SLOTS - 1).unwrap())
+    }
+
+    #[test]
+    fn two_workers_share_one_grant_to_the_last_byte() {
+        let (grant, mut one, mut two) = two(100);
+        assert_eq!(one.charge(60), Ok(()));
+        assert_eq!(two.charge(41), Err(CuError::OUT_OF_MEMORY));
+        assert_eq!(two.charge(40), Ok(()));
+        assert_eq!((one.free_bytes(), grant.used_bytes(0), grant.used_bytes(SLOTS - 1)), (0, 60, 40));
+        one.release(60);
+        assert_eq!(two.charge(60), Ok(()));
+    }
+
+    #[test]
+    fn the_dead_use_nothing_and_a_limit_may_change() {
+        let (grant, mut one, mut two) = two(100);
+        one.charge(100).unwrap();
+        grant.clear(0);
+        two.charge(100).unwrap();
+        grant.set_limit(50);
+        assert_eq!((two.free_bytes(), two.charge(1)), (0, Err(CuError::OUT_OF_MEMORY)));
+        assert_eq!(two.charge(u64::MAX), Err(CuError::OUT_OF_MEMORY));
+    }
+
+    #[test]
+    fn credit_that_is_withheld_holds_a_worker_until_it_is_given() {
+        let (grant, one, _) = two(1);
+        grant.set_credit(false);
+        let waiting = std::thread::spawn(move || one.wait_for_credit());
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!waiting.is_finished());
+        grant.set_credit(true);
+        waiting.join().unwrap();
+    }
+}

@@ -1,0 +1,46 @@
+//! Landlock: no path of the file system, no network, no signals or abstract sockets to others. It holds where seccomp cannot look,
+//! in the paths that NVIDIA's driver opens.
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope, path_beneath_rules,
+};
+
+use super::Gap;
+use crate::device::DeviceKind;
+
+/// What NVIDIA's driver reads (cuda.md 18.4), its libraries included.
+const CUDA_READS: &[&str] = &["/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev"];
+/// What it writes: its device nodes, and the segment it shares with its own tools.
+const CUDA_WRITES: &[&str] =
+    &["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-modeset", "/dev/nvidia-caps", "/dev/shm"];
+
+/// Restricts this thread and those it starts. The gap that is left, if any.
+pub fn restrict(device: DeviceKind) -> Option<Gap> {
+    match try_restrict(device) {
+        Ok(RulesetStatus::NotEnforced) => Some("workers have no Landlock: this kernel lacks it".into()),
+        Ok(_) => None,
+        Err(error) => Some(format!("workers have no Landlock: {error}")),
+    }
+}
+
+fn try_restrict(device: DeviceKind) -> Result<RulesetStatus, RulesetError> {
+    let abi = ABI::V6;
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(abi))?
+        .handle_access(AccessNet::from_all(abi))?
+        .scope(Scope::from_all(abi))?
+        .create()?;
+    let ruleset = if device == DeviceKind::Cuda {
+        let devices = (0..16).map(|number| format!("/dev/nvidia{number}"));
+        let writes: BitFlags<AccessFs> = AccessFs::from_all(abi) & !AccessFs::Execute;
+        ruleset
+            .add_rules(path_beneath_rules(CUDA_READS, AccessFs::from_read(abi)))?
+            .add_rules(path_beneath_rules(CUDA_WRITES, writes))?
+            .add_rules(path_beneath_rules(devices, writes))?
+    } else {
+        ruleset
+    };
+    Ok(ruleset.restrict_self()?.ruleset)
+}

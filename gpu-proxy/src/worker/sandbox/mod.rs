@@ -1,0 +1,77 @@
+//! What a worker takes from itself. Two steps: [`strip`] before anything of the guest is touched, [`close_door`] when the pages are
+//! mapped and the device is open. Its user, namespaces and cgroup came with its birth (`supervisor/spawn/`).
+//!
+//! Each measure that this machine does not allow is a gap: one sentence, which the supervisor says loudly and `vgpuctl info` shows.
+//! A measure is never dropped in silence, and seccomp is never dropped at all.
+
+mod landlock;
+mod root;
+pub mod seccomp;
+
+use std::io;
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::device::DeviceKind;
+
+/// Descriptors that a worker may have: its channel, its grant, what the driver opens.
+const DESCRIPTORS_MAX: u64 = 1024;
+
+/// A measure that is not in force, as one sentence.
+pub type Gap = String;
+
+/// Takes away what the worker will not need: its parent's death is its own, no core dumps, no way back to privileges, and for
+/// devices without a driver no file system. Called before any byte of a guest is read, while there is one thread.
+///
+/// # Errors
+/// A measure that every kernel has failed.
+pub fn strip(device: DeviceKind, namespaces: bool) -> io::Result<Vec<Gap>> {
+    let mut gaps = Vec::new();
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    limit(Resource::Core, 0)?;
+    limit(Resource::Nofile, DESCRIPTORS_MAX)?;
+    if device != DeviceKind::Cuda {
+        if !namespaces {
+            gaps.push("workers see the node's file system: no mount namespace".into());
+        } else if let Err(error) = root::make_empty() {
+            gaps.push(format!("workers see the node's file system: {error}"));
+        }
+    }
+    drop_capabilities(&mut gaps);
+    rustix::thread::set_no_new_privs(true)?;
+    // After the last change of credentials, which would undo both.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    // Driver libraries have threads by the time the door closes, and Landlock binds one thread and its children: so now.
+    gaps.extend(landlock::restrict(device));
+    Ok(gaps)
+}
+
+/// Closes the door: from here on only the listed system calls. For all threads.
+///
+/// # Errors
+/// The filter was not taken: the worker must end.
+pub fn close_door(device: DeviceKind, event_channel: bool) -> Result<(), seccompiler::Error> {
+    seccomp::apply(device, event_channel)
+}
+
+fn limit(resource: Resource, value: u64) -> io::Result<()> {
+    Ok(rustix::process::setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?)
+}
+
+/// Empties the bounding set, then all others. Without the right to, there are none to drop: then only the bounding set stays.
+fn drop_capabilities(gaps: &mut Vec<Gap>) {
+    for capability in CapabilitySet::all().iter() {
+        // Numbers that this kernel does not know fail, and are no capability here.
+        let _ = rustix::thread::remove_capability_from_bounding_set(capability);
+    }
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    if let Err(error) = rustix::thread::set_capabilities(None, none) {
+        gaps.push(format!("workers keep capabilities: {error}"));
+    }
+}

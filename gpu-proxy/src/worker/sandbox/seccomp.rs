@@ -1,0 +1,174 @@
+//! The system calls of a worker after its door is closed, as data: a test tries each line, and a number of those that are not here.
+//!
+//! Two filters, of which the stricter answer counts. The first lets pass what is listed and kills the process for all else. The
+//! second answers what the C library tries and can do without with an error, so that it falls back.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+use crate::device::DeviceKind;
+
+/// Who needs a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Every worker.
+    Always,
+    /// NVIDIA's driver; traced, see cuda.md 18.4.
+    Cuda,
+}
+
+/// One line of the list.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed {
+    /// The call.
+    pub number: i64,
+    /// As it is called.
+    pub name: &'static str,
+    /// Who needs it.
+    pub need: Need,
+    /// What for.
+    pub reason: &'static str,
+}
+
+macro_rules! allowed {
+    ($($name:ident $need:ident $reason:literal;)*) => {
+        /// The list.
+        pub const ALLOWED: &[Allowed] = &[$(
+            Allowed { number: libc::$name, name: stringify!($name), need: Need::$need, reason: $reason },
+        )*];
+    };
+}
+
+#[rustfmt::skip]
+allowed! {
+    SYS_read Always "take back rings of the doorbell";
+    SYS_preadv2 Always "the same, without ever waiting for it";
+    SYS_write Always "ring the peer's doorbell; the log; the report to the supervisor";
+    SYS_writev Always "the log, in one piece";
+    SYS_close Always "descriptors that a drop lets go of";
+    SYS_poll Always "sleep until the doorbell rings or somebody is gone";
+    SYS_ppoll Always "the same with a limit in nanoseconds";
+    SYS_mmap Always "the allocator, stacks of threads; never executable without NVIDIA's driver";
+    SYS_munmap Always "the allocator, stacks of threads";
+    SYS_mremap Always "the allocator: large buffers grow";
+    SYS_mprotect Always "guard pages of stacks; never executable without NVIDIA's driver";
+    SYS_madvise Always "the allocator gives pages back";
+    SYS_brk Always "the allocator";
+    SYS_futex Always "locks, joining threads";
+    SYS_sched_yield Always "polling beside others on a busy machine";
+    SYS_clock_gettime Always "time, where the vDSO cannot tell it";
+    SYS_clock_nanosleep Always "wait for credit";
+    SYS_getrandom Always "seeds of hash tables";
+    SYS_clone Always "threads for the blocks of a launch; only threads: see the conditions";
+    SYS_clone3 Always "tried first by the C library; answered with ENOSYS, so that it takes clone";
+    SYS_set_robust_list Always "start of a thread";
+    SYS_rseq Always "start of a thread";
+    SYS_sigaltstack Always "start and end of a thread: its stack for signals";
+    SYS_rt_sigprocmask Always "start of a thread";
+    SYS_rt_sigreturn Always "end of a signal handler: Rust's for stack overflows";
+    SYS_rt_sigaction Always "a stack overflow puts the default back before it dies";
+    SYS_gettid Always "start of a thread, locks";
+    SYS_getpid Always "the log, and fork detection of libraries";
+    SYS_tgkill Always "abort() kills its own process; others are out of sight (pid namespace) and reach (Landlock)";
+    SYS_sched_getaffinity Always "the C library counts CPUs for its arenas and reads a thread's attributes";
+    SYS_openat Always "tried by the C library for the number of CPUs; answered with ENOSYS without NVIDIA's driver";
+    SYS_fstat Always "the C library looks at what it writes to";
+    SYS_restart_syscall Always "sleeping calls that a stop signal interrupted";
+    SYS_exit Always "end of a thread";
+    SYS_exit_group Always "end of the worker";
+    SYS_ioctl Always "ring an event channel; with NVIDIA's driver all of them, which no filter can tell apart";
+    SYS_fcntl Cuda "exports, contexts";
+    SYS_dup Cuda "contexts";
+    SYS_lseek Cuda "contexts";
+    SYS_stat Cuda "modules";
+    SYS_newfstatat Cuda "modules";
+    SYS_access Cuda "contexts";
+    SYS_readlink Cuda "contexts";
+    SYS_getdents64 Cuda "contexts: NUMA nodes";
+    SYS_eventfd2 Cuda "contexts: notice of completion";
+    SYS_pipe2 Cuda "contexts";
+    SYS_sysinfo Cuda "contexts";
+    SYS_get_mempolicy Cuda "contexts: NUMA nodes";
+    SYS_prlimit64 Cuda "registered memory";
+    SYS_sched_get_priority_max Cuda "the PTX compiler's threads";
+    SYS_sched_get_priority_min Cuda "the PTX compiler's threads";
+    SYS_geteuid Cuda "contexts";
+    SYS_uname Cuda "contexts";
+}
+
+/// `_IOC(_IOC_NONE, 'E', 4, 4)`: notify an event channel. Source: Linux `include/uapi/xen/evtchn.h`.
+const IOCTL_EVTCHN_NOTIFY: u64 = 0x0004_4504;
+/// A new thread of the same process has all of these. Source: `clone(2)`.
+#[expect(clippy::cast_sign_loss, reason = "flags: bits, not a number")]
+const THREAD_FLAGS: u64 = (libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND) as u64;
+/// And none of these.
+#[expect(clippy::cast_sign_loss, reason = "flags: bits, not a number")]
+const NAMESPACE_FLAGS: u64 = (libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP) as u64;
+
+/// Puts the filters on every thread of this process.
+///
+/// # Errors
+/// The kernel did not take them.
+pub fn apply(device: DeviceKind, event_channel: bool) -> Result<(), Error> {
+    // The answering filter first: after the other one there is no system call left to put on a filter.
+    for filter in [answers(device)?, list(device, event_channel)?] {
+        seccompiler::apply_filter_all_threads(&filter)?;
+    }
+    Ok(())
+}
+
+fn list(device: DeviceKind, event_channel: bool) -> Result<BpfProgram, Error> {
+    let cuda = device == DeviceKind::Cuda;
+    let mut rules = BTreeMap::new();
+    for line in ALLOWED.iter().filter(|line| cuda || line.need == Need::Always) {
+        let conditions = match line.number {
+            libc::SYS_clone => vec![rule(&[
+                (0, SeccompCmpOp::MaskedEq(THREAD_FLAGS), THREAD_FLAGS),
+                (0, SeccompCmpOp::MaskedEq(NAMESPACE_FLAGS), 0),
+            ])?],
+            libc::SYS_mmap | libc::SYS_mprotect if !cuda => {
+                vec![rule(&[(2, SeccompCmpOp::MaskedEq(4), 0)])?] // PROT_EXEC
+            }
+            libc::SYS_ioctl if cuda => vec![],
+            libc::SYS_ioctl if event_channel => vec![rule(&[(1, SeccompCmpOp::Eq, IOCTL_EVTCHN_NOTIFY)])?],
+            libc::SYS_ioctl => continue,
+            _ => vec![],
+        };
+        rules.insert(line.number, conditions);
+    }
+    program(rules, SeccompAction::KillProcess, SeccompAction::Allow)
+}
+
+fn answers(device: DeviceKind) -> Result<BpfProgram, Error> {
+    let denied = BTreeMap::from([(libc::SYS_openat, vec![])]);
+    let missing = BTreeMap::from([(libc::SYS_clone3, vec![])]);
+    // One filter has one answer: both calls get the one that makes the C library fall back; for openat any error does.
+    let rules = if device == DeviceKind::Cuda { missing } else { missing.into_iter().chain(denied).collect() };
+    program(rules, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))
+}
+
+fn rule(conditions: &[(u8, SeccompCmpOp, u64)]) -> Result<SeccompRule, Error> {
+    let conditions = conditions
+        .iter()
+        .map(|(argument, op, value)| SeccompCondition::new(*argument, SeccompCmpArgLen::Qword, op.clone(), *value))
+        .collect::<Result<_, _>>()?;
+    Ok(SeccompRule::new(conditions)?)
+}
+
+fn program(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    matched: SeccompAction,
+) -> Result<BpfProgram, Error> {
+    Ok(SeccompFilter::new(rules, otherwise, matched, TargetArch::x86_64)?.try_into()?)
+}

@@ -1,0 +1,284 @@
+//! Modules, libraries, kernels: uploads, loads, attributes, launches.
+
+use std::collections::HashMap;
+
+use vgpu_api::launch::{LaunchAttributes, attribute};
+use vgpu_api::{
+    Attributes, Call, ContextId, CuError, CuResult, DevicePtr, FunctionHandle, ImageHandle, ImageInfo, ImageKind,
+    Launch, NewHandle, Staged, kind,
+};
+
+use super::Session;
+use crate::device::{DeviceLaunch, LoadedImage, Place, Raw};
+use crate::worker::ranges::Origin;
+use crate::worker::staging;
+
+/// Uploads at once, and bytes of all of them: they are the worker's own memory until a load takes them.
+const UPLOADS_MAX: usize = 64;
+const UPLOAD_BYTES_MAX: u64 = 1 << 30;
+
+/// A loaded image.
+#[derive(Debug)]
+pub(super) struct Image {
+    raw: Raw,
+    /// Modules end with their context; libraries are the process's.
+    pub(super) context: Option<ContextId>,
+    functions: Vec<Function>,
+    globals: Vec<u64>,
+    /// The whole load reply, kept when the guest's room for it was too small.
+    info: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Function {
+    raw: Raw,
+    param_bytes: u64,
+}
+
+/// Images on their way here.
+#[derive(Debug, Default)]
+pub(super) struct Uploads {
+    by_number: HashMap<u32, Upload>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Upload {
+    total: u64,
+    bytes: Vec<u8>,
+}
+
+impl Uploads {
+    /// Adds a chunk. It grows by what arrived, whatever `total` says.
+    fn add(&mut self, number: u32, total: u64, offset: u64, chunk: &[u8]) -> CuResult<()> {
+        if offset == 0 {
+            self.take(number);
+            if self.by_number.len() >= UPLOADS_MAX {
+                return Err(CuError::OUT_OF_MEMORY);
+            }
+            self.by_number.insert(number, Upload { total, bytes: Vec::new() });
+        }
+        if self.bytes + chunk.len() as u64 > UPLOAD_BYTES_MAX {
+            return Err(CuError::OUT_OF_MEMORY);
+        }
+        let upload = self.by_number.get_mut(&number).ok_or(CuError::INVALID_VALUE)?;
+        let end = offset.checked_add(chunk.len() as u64).ok_or(CuError::INVALID_VALUE)?;
+        if offset != upload.bytes.len() as u64 || end > upload.total {
+            return Err(CuError::INVALID_VALUE);
+        }
+        upload.bytes.extend_from_slice(chunk);
+        self.bytes += chunk.len() as u64;
+        Ok(())
+    }
+
+    /// Takes an upload out, complete or not.
+    fn take(&mut self, number: u32) -> Option<Upload> {
+        let upload = self.by_number.remove(&number)?;
+        self.bytes -= upload.bytes.len() as u64;
+        Some(upload)
+    }
+}
+
+impl Session {
+    pub(super) fn upload(&mut self, number: u32, total: u64, offset: u64, chunk: &[u8]) -> CuResult<()> {
+        self.uploads.add(number, total, offset, chunk)
+    }
+
+    pub(super) fn image_load(
+        &mut self,
+        call: Call,
+        image: NewHandle<kind::Image>,
+        image_kind: ImageKind,
+        number: u32,
+        out: Staged,
+    ) -> CuResult<u64> {
+        let upload = self.uploads.take(number).ok_or(CuError::INVALID_VALUE)?;
+        if upload.bytes.len() as u64 != upload.total {
+            return Err(CuError::INVALID_IMAGE);
+        }
+        let context = match image_kind {
+            ImageKind::Module => Some(self.context(call.context)?),
+            ImageKind::Library if call.context == ContextId::NONE => None,
+            ImageKind::Library => Some(self.context(call.context)?),
+        };
+        // Before the device makes anything: after that, nothing on the way to the guest fails.
+        self.images.check_free(image.0)?;
+        out.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
+        let loaded = match self.device.load(context, image_kind, &upload.bytes) {
+            Ok(loaded) => loaded,
+            Err(refused) => {
+                self.image_log = refused.log;
+                return self.settle(call.context, Err(refused.code));
+            }
+        };
+        let owner = (image_kind == ImageKind::Module).then_some(call.context);
+        self.keep_image(image.0, owner, loaded, out)
+    }
+
+    /// Counts an image's variables, keeps it, and tells the guest what is in it.
+    fn keep_image(
+        &mut self,
+        handle: ImageHandle,
+        context: Option<ContextId>,
+        loaded: LoadedImage,
+        out: Staged,
+    ) -> CuResult<u64> {
+        let LoadedImage { raw, functions, globals } = loaded;
+        let mut charged = Vec::new();
+        for global in &globals {
+            match self.charge(global.bytes) {
+                Ok(bytes) => charged.push(bytes),
+                Err(error) => {
+                    charged.into_iter().for_each(|bytes| self.quota.release(bytes));
+                    let _ = self.device.unload(raw);
+                    return Err(error);
+                }
+            }
+        }
+        for (global, charged_bytes) in globals.iter().zip(charged) {
+            self.ranges.insert(global.address.0, global.bytes, charged_bytes, Origin::Global);
+        }
+        let places = functions
+            .iter()
+            .map(|(info, raw)| Function { raw: *raw, param_bytes: info.param_bytes() })
+            .collect();
+        let addresses = globals.iter().map(|global| global.address.0).collect();
+        let functions = functions.into_iter().map(|(info, _)| info).collect();
+        let mut info = ImageInfo { functions, globals }.to_bytes();
+        let info_bytes = info.len() as u64;
+        staging::put(&*self.staging, out, &info)?;
+        if info_bytes <= out.len {
+            info = Vec::new();
+        }
+        self.images.insert(handle, Image { raw, context, functions: places, globals: addresses, info })?;
+        Ok(info_bytes)
+    }
+
+    pub(super) fn image_info(&mut self, image: ImageHandle, offset: u64, out: Staged) -> CuResult<()> {
+        let info = &self.images.get(image)?.info;
+        let rest = usize::try_from(offset).ok().and_then(|offset| info.get(offset..));
+        staging::put(&*self.staging, out, rest.ok_or(CuError::INVALID_VALUE)?)
+    }
+
+    pub(super) fn image_log(&mut self, out: Staged) -> CuResult<u64> {
+        staging::put(&*self.staging, out, self.image_log.as_bytes())?;
+        Ok(out.len.min(self.image_log.len() as u64))
+    }
+
+    pub(super) fn image_unload(&mut self, image: ImageHandle) -> CuResult<()> {
+        let image = self.images.remove(image)?;
+        self.end_image(image);
+        Ok(())
+    }
+
+    pub(super) fn end_image(&mut self, image: Image) {
+        let _ = self.device.unload(image.raw);
+        for address in image.globals {
+            if let Some(charged_bytes) = self.ranges.remove(address) {
+                self.quota.release(charged_bytes);
+            }
+        }
+    }
+
+    fn function(&self, handle: FunctionHandle) -> CuResult<Function> {
+        let image = self.images.get(handle.image())?;
+        image.functions.get(usize::from(handle.ordinal())).copied().ok_or(CuError::INVALID_HANDLE)
+    }
+
+    pub(super) fn function_attributes(&mut self, call: Call, function: FunctionHandle) -> CuResult<Attributes> {
+        let (context, function) = (self.context(call.context)?, self.function(function)?);
+        self.device.function_attributes(context, function.raw)
+    }
+
+    pub(super) fn set_function_attribute(
+        &mut self,
+        call: Call,
+        function: FunctionHandle,
+        attribute: u32,
+        value: i32,
+    ) -> CuResult<()> {
+        let (context, function) = (self.context(call.context)?, self.function(function)?);
+        self.device.set_function_attribute(context, function.raw, attribute, value)
+    }
+
+    pub(super) fn max_active_blocks(
+        &mut self,
+        call: Call,
+        function: FunctionHandle,
+        threads: u32,
+        shared: u64,
+        flags: u32,
+    ) -> CuResult<u32> {
+        let (context, function) = (self.context(call.context)?, self.function(function)?);
+        self.device.max_active_blocks(context, function.raw, threads, shared, flags)
+    }
+
+    pub(super) fn available_shared(
+        &mut self,
+        call: Call,
+        function: FunctionHandle,
+        blocks: u32,
+        threads: u32,
+    ) -> CuResult<u64> {
+        let (context, function) = (self.context(call.context)?, self.function(function)?);
+        self.device.available_shared(context, function.raw, blocks, threads)
+    }
+
+    pub(super) fn max_active_clusters(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<u32> {
+        let (_, place, launch) = self.device_launch(call, launch, false)?;
+        self.device.max_active_clusters(place, &launch)
+    }
+
+    pub(super) fn max_cluster_size(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<u32> {
+        let (_, place, launch) = self.device_launch(call, launch, false)?;
+        self.device.max_cluster_size(place, &launch)
+    }
+
+    pub(super) fn launch(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<()> {
+        let (context, place, launch) = self.device_launch(call, launch, true)?;
+        self.quota.wait_for_credit();
+        let result = self.device.launch(place, &launch);
+        self.settle(context, result)
+    }
+
+    /// Resolves a launch's names and checks it. The parameter block has to cover the kernel's layout, else the driver would read
+    /// past it; addresses inside of it are the GPU's matter.
+    fn device_launch<'a>(
+        &self,
+        call: Call,
+        launch: &Launch<'a>,
+        with_params: bool,
+    ) -> CuResult<(ContextId, Place, DeviceLaunch<'a>)> {
+        let shape = &launch.shape;
+        let (context, place) = self.place(call, shape.stream)?;
+        let function = self.function(shape.function)?;
+        if with_params && (launch.params.len() as u64) < function.param_bytes {
+            return Err(CuError::INVALID_VALUE);
+        }
+        self.check_attributes(launch.attributes)?;
+        let launch = DeviceLaunch {
+            function: function.raw,
+            grid: shape.grid,
+            block: shape.block,
+            shared_bytes: shape.shared_bytes,
+            attributes: launch.attributes,
+            params: launch.params,
+        };
+        Ok((context, place, launch))
+    }
+
+    /// Lets pass what holds neither a handle nor an unchecked address (cuda.md 7.3).
+    fn check_attributes(&self, attributes: LaunchAttributes<'_>) -> CuResult<()> {
+        attributes.iter().try_for_each(|each| match each.id {
+            // Events in attributes: not translated yet, so not passed on.
+            attribute::PROGRAMMATIC_EVENT | attribute::LAUNCH_COMPLETION_EVENT => Err(CuError::NOT_SUPPORTED),
+            attribute::ACCESS_POLICY_WINDOW => {
+                let base = u64::from(each.word(0).unwrap_or(0)) | u64::from(each.word(4).unwrap_or(0)) << 32;
+                let bytes = u64::from(each.word(8).unwrap_or(0)) | u64::from(each.word(12).unwrap_or(0)) << 32;
+                self.ranges.check(DevicePtr(base), bytes)
+            }
+            id if attribute::travels(id) => Ok(()),
+            _ => Err(CuError::INVALID_VALUE),
+        })
+    }
+}

@@ -1,0 +1,141 @@
+//! Device memory: allocation under the quota, copies and sets inside the allocation map.
+
+use vgpu_api::memory::Memset;
+use vgpu_api::{Call, CuError, CuResult, DevicePtr, MemInfo, Staged, Stream};
+
+use super::Session;
+use crate::worker::ranges::Origin;
+use crate::worker::staging::{self, CHUNK_BYTES};
+
+impl Session {
+    pub(super) fn alloc(&mut self, call: Call, bytes: u64) -> CuResult<DevicePtr> {
+        let context = self.context(call.context)?;
+        if bytes == 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let charged_bytes = self.charge(bytes)?;
+        match self.device.alloc(context, bytes) {
+            Ok(address) => {
+                self.ranges.insert(address, bytes, charged_bytes, Origin::Alloc(call.context));
+                Ok(DevicePtr(address))
+            }
+            Err(error) => {
+                self.quota.release(charged_bytes);
+                self.settle(call.context, Err(error))
+            }
+        }
+    }
+
+    /// Counts an allocation as large as the device makes it; what was counted.
+    pub(super) fn charge(&mut self, bytes: u64) -> CuResult<u64> {
+        let charged = bytes
+            .checked_next_multiple_of(self.device.granule_bytes())
+            .ok_or(CuError::OUT_OF_MEMORY)?;
+        self.quota.charge(charged)?;
+        Ok(charged)
+    }
+
+    pub(super) fn free(&mut self, call: Call, at: DevicePtr) -> CuResult<()> {
+        if at == DevicePtr(0) {
+            return Ok(());
+        }
+        self.context(call.context)?;
+        let owner = self.ranges.owner(at)?;
+        let context = self.context(owner)?;
+        let result = self.device.free(context, at.0);
+        self.settle(owner, result)?;
+        if let Some(charged_bytes) = self.ranges.remove(at.0) {
+            self.quota.release(charged_bytes);
+        }
+        Ok(())
+    }
+
+    pub(super) fn mem_info(&mut self, call: Call) -> CuResult<MemInfo> {
+        self.context(call.context)?;
+        Ok(MemInfo { free: self.quota.free_bytes(), total: self.quota.limit_bytes() })
+    }
+
+    pub(super) fn write(&mut self, call: Call, at: DevicePtr, bytes: &[u8], stream: Stream) -> CuResult<()> {
+        let (context, place) = self.place(call, stream)?;
+        self.ranges.check(at, bytes.len() as u64)?;
+        self.quota.wait_for_credit();
+        let result = self.device.write(place, at.0, bytes);
+        self.settle(context, result)
+    }
+
+    pub(super) fn write_staged(&mut self, call: Call, at: DevicePtr, from: Staged, stream: Stream) -> CuResult<()> {
+        let (context, place) = self.place(call, stream)?;
+        let range = from.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
+        self.ranges.check(at, from.len)?;
+        self.quota.wait_for_credit();
+        self.buffer.resize(CHUNK_BYTES, 0);
+        for (offset, done, length) in staging::pieces(range) {
+            let piece = &mut self.buffer[..length];
+            self.staging.read(offset, piece);
+            let result = self.device.write(place, at.0 + done as u64, piece);
+            self.settle(context, result)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_staged(&mut self, call: Call, to: Staged, at: DevicePtr, stream: Stream) -> CuResult<()> {
+        let (context, place) = self.place(call, stream)?;
+        let range = to.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
+        self.ranges.check(at, to.len)?;
+        self.quota.wait_for_credit();
+        self.buffer.resize(CHUNK_BYTES, 0);
+        for (offset, done, length) in staging::pieces(range) {
+            let piece = &mut self.buffer[..length];
+            let result = self.device.read(place, at.0 + done as u64, piece);
+            if result.is_ok() {
+                self.staging.write(offset, piece);
+            }
+            self.settle(context, result)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn copy(
+        &mut self,
+        call: Call,
+        to: DevicePtr,
+        from: DevicePtr,
+        bytes: u64,
+        stream: Stream,
+    ) -> CuResult<()> {
+        let (context, place) = self.place(call, stream)?;
+        self.ranges.check(to, bytes)?;
+        self.ranges.check(from, bytes)?;
+        self.quota.wait_for_credit();
+        let result = self.device.copy(place, to.0, from.0, bytes);
+        self.settle(context, result)
+    }
+
+    pub(super) fn fill(&mut self, call: Call, memset: &Memset, stream: Stream) -> CuResult<()> {
+        let (context, place) = self.place(call, stream)?;
+        self.check_memset(memset)?;
+        if memset.width == 0 || memset.rows == 0 {
+            return Ok(());
+        }
+        self.quota.wait_for_credit();
+        let result = self.device.fill(place, memset);
+        self.settle(context, result)
+    }
+
+    /// All rows, from the first byte of the first to the last byte of the last, lie inside one range.
+    fn check_memset(&self, memset: &Memset) -> CuResult<()> {
+        let Memset { dst, pitch, element_bytes, width, rows, .. } = *memset;
+        let element = u64::from(element_bytes);
+        let aligned = matches!(element, 1 | 2 | 4) && dst.0.is_multiple_of(element);
+        let span = || {
+            let row = width.checked_mul(element)?;
+            let apart = if rows > 1 { pitch.checked_mul(rows - 1)? } else { 0 };
+            let rows_fit = rows <= 1 || (row <= pitch && pitch.is_multiple_of(element));
+            (aligned && rows_fit).then_some(row)?.checked_add(apart)
+        };
+        if rows == 0 || width == 0 {
+            return Ok(());
+        }
+        self.ranges.check(dst, span().ok_or(CuError::INVALID_VALUE)?)
+    }
+}

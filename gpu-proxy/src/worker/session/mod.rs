@@ -1,0 +1,124 @@
+//! One guest process's CUDA state: its contexts, handles, memory, sticky errors. Start at [`Session`], the worker's `Driver`.
+//!
+//! Each call goes through the same gates, in this order: is its context whole (sticky errors) → do its handles exist, in the
+//! right generation → do its addresses and lengths lie inside the allocation map → does the grant allow it → may we submit.
+//! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`,
+//! `memory.rs`, `image.rs`, `stream.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
+
+mod calls;
+mod context;
+mod image;
+mod memory;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use vgpu_api::{Call, ContextId, CuError, CuResult, Stream};
+
+use super::quota::Quota;
+use super::ranges::Ranges;
+use super::slab::Slab;
+use super::staging::Staging;
+use crate::device::{Device, Place, Raw};
+
+use image::{Image, Uploads};
+
+/// Contexts that one process may have at once.
+const CONTEXTS_MAX: usize = 256;
+
+/// The state of one guest process.
+pub struct Session {
+    device: Box<dyn Device>,
+    quota: Quota,
+    staging: Box<dyn Staging>,
+    contexts: HashMap<ContextId, Context>,
+    streams: Slab<Owned>,
+    events: Slab<Owned>,
+    images: Slab<Image>,
+    ranges: Ranges,
+    uploads: Uploads,
+    image_log: String,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Context {
+    raw: Raw,
+    device: u32,
+    /// What ended it, if anything did.
+    sticky: Option<CuError>,
+}
+
+/// A stream or event, which belongs to a context.
+#[derive(Clone, Copy, Debug)]
+struct Owned {
+    raw: Raw,
+    context: ContextId,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("contexts", &self.contexts).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// A process that has done nothing yet.
+    #[must_use]
+    pub fn new(device: Box<dyn Device>, quota: Quota, staging: Box<dyn Staging>) -> Self {
+        Self {
+            device,
+            quota,
+            staging,
+            contexts: HashMap::new(),
+            streams: Slab::default(),
+            events: Slab::default(),
+            images: Slab::default(),
+            ranges: Ranges::default(),
+            uploads: Uploads::default(),
+            image_log: String::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The error that ended `context`, if one did: for the error word.
+    #[must_use]
+    pub fn sticky(&self, context: ContextId) -> Option<CuError> {
+        self.contexts.get(&context)?.sticky
+    }
+
+    /// The context `id`.
+    ///
+    /// # Errors
+    /// 201 if there is none, its sticky error if it has one.
+    fn context(&self, id: ContextId) -> CuResult<Raw> {
+        let context = self.contexts.get(&id).ok_or(CuError::INVALID_CONTEXT)?;
+        context.sticky.map_or(Ok(context.raw), Err)
+    }
+
+    /// Where a call with this stream runs: the stream's own context, or the call's for the legacy stream.
+    fn place(&self, call: Call, stream: Stream) -> CuResult<(ContextId, Place)> {
+        match stream {
+            Stream::Legacy => {
+                Ok((call.context, Place { context: self.context(call.context)?, stream: None }))
+            }
+            Stream::Made(handle) => {
+                let Owned { raw, context } = *self.streams.get(handle)?;
+                Ok((context, Place { context: self.context(context)?, stream: Some(raw) }))
+            }
+        }
+    }
+
+    /// Keeps a result's error with its context if it is sticky.
+    fn settle<T>(&mut self, context: ContextId, result: CuResult<T>) -> CuResult<T> {
+        if let Err(error) = result
+            && error.is_sticky()
+            && let Some(context) = self.contexts.get_mut(&context)
+        {
+            context.sticky.get_or_insert(error);
+        }
+        result
+    }
+}

@@ -1,0 +1,81 @@
+//! Streams and events.
+
+use vgpu_api::{Call, CuResult, EventHandle, Stream, StreamHandle};
+
+use super::{Owned, Session};
+
+impl Session {
+    pub(super) fn stream_create(&mut self, call: Call, handle: StreamHandle, flags: u32, priority: i32) -> CuResult<()> {
+        let context = self.context(call.context)?;
+        self.streams.check_free(handle)?;
+        let raw = self.device.stream_create(context, flags, priority)?;
+        self.streams.insert(handle, Owned { raw, context: call.context })
+    }
+
+    pub(super) fn stream_destroy(&mut self, handle: StreamHandle) -> CuResult<()> {
+        let Owned { raw, context } = self.streams.remove(handle)?;
+        let result = self.device.stream_destroy(raw);
+        self.settle(context, result)
+    }
+
+    pub(super) fn stream_synchronize(&mut self, call: Call, stream: Stream) -> CuResult<()> {
+        let (context, place) = self.place(call, stream)?;
+        let result = self.device.stream_synchronize(place);
+        self.settle(context, result)
+    }
+
+    pub(super) fn stream_query(&mut self, call: Call, stream: Stream) -> CuResult<()> {
+        let (context, place) = self.place(call, stream)?;
+        let result = self.device.stream_query(place);
+        self.settle(context, result)
+    }
+
+    pub(super) fn stream_wait(&mut self, call: Call, stream: Stream, event: EventHandle, flags: u32) -> CuResult<()> {
+        let (context, place) = self.place(call, stream)?;
+        let event = self.events.get(event)?.raw;
+        let result = self.device.stream_wait(place, event, flags);
+        self.settle(context, result)
+    }
+
+    pub(super) fn event_create(&mut self, call: Call, handle: EventHandle, flags: u32) -> CuResult<()> {
+        let context = self.context(call.context)?;
+        self.events.check_free(handle)?;
+        let raw = self.device.event_create(context, flags)?;
+        self.events.insert(handle, Owned { raw, context: call.context })
+    }
+
+    pub(super) fn event_destroy(&mut self, handle: EventHandle) -> CuResult<()> {
+        let Owned { raw, context } = self.events.remove(handle)?;
+        let result = self.device.event_destroy(raw);
+        self.settle(context, result)
+    }
+
+    pub(super) fn event_record(&mut self, call: Call, event: EventHandle, stream: Stream, flags: u32) -> CuResult<()> {
+        let (context, place) = self.place(call, stream)?;
+        let event = self.events.get(event)?.raw;
+        let result = self.device.event_record(place, event, flags);
+        self.settle(context, result)
+    }
+
+    pub(super) fn event_query(&mut self, event: EventHandle) -> CuResult<()> {
+        let Owned { raw, context } = *self.events.get(event)?;
+        self.context(context)?;
+        let result = self.device.event_query(raw);
+        self.settle(context, result)
+    }
+
+    pub(super) fn event_synchronize(&mut self, event: EventHandle) -> CuResult<()> {
+        let Owned { raw, context } = *self.events.get(event)?;
+        self.context(context)?;
+        let result = self.device.event_synchronize(raw);
+        self.settle(context, result)
+    }
+
+    pub(super) fn event_elapsed(&mut self, start: EventHandle, end: EventHandle) -> CuResult<f32> {
+        let (start, end) = (*self.events.get(start)?, *self.events.get(end)?);
+        self.context(start.context)?;
+        self.context(end.context)?;
+        let result = self.device.event_elapsed(start.raw, end.raw);
+        self.settle(start.context, result)
+    }
+}

@@ -1,0 +1,180 @@
+//! The gates of a session, over the null device.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use vgpu_api::loopback::Loopback;
+use vgpu_api::memory::Memset;
+use vgpu_api::{
+    ContextId, CuError, DevicePtr, EventHandle, GoneHandle, ImageHandle, ImageKind, NewHandle, Snapshot, Staged, Stream,
+    StreamHandle, ask,
+};
+
+use super::Session;
+use crate::device::Null;
+use crate::shared_page::SharedPage;
+use crate::worker::quota::{Grant, Quota};
+use crate::worker::staging::Staging;
+
+const C: ContextId = ContextId::primary(0);
+
+/// Staging in the test's own memory.
+#[derive(Clone)]
+struct Heap(Rc<RefCell<Vec<u8>>>);
+
+impl Staging for Heap {
+    fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+    fn read(&self, offset: usize, into: &mut [u8]) {
+        into.copy_from_slice(&self.0.borrow()[offset..offset + into.len()]);
+    }
+    fn write(&self, offset: usize, from: &[u8]) {
+        self.0.borrow_mut()[offset..offset + from.len()].copy_from_slice(from);
+    }
+}
+
+struct World {
+    guest: Loopback<Session>,
+    staging: Heap,
+    grant: Grant,
+}
+
+/// A process with a grant of 1 MiB, 64 KiB of staging, and its primary context.
+fn world() -> World {
+    let page = SharedPage::create().unwrap();
+    let quota = Quota::new(SharedPage::map(page.fd()).unwrap(), 3).unwrap();
+    let grant = Grant::new(Arc::new(page), 1 << 20);
+    let staging = Heap(Rc::new(RefCell::new(vec![0; 64 << 10])));
+    let session = Session::new(Box::new(Null::default()), quota, Box::new(staging.clone()));
+    let world = World { guest: Loopback::new(session), staging, grant };
+    ask::cuDevicePrimaryCtxRetain(&world.guest, ContextId::NONE, 0, 0).unwrap();
+    world
+}
+
+impl World {
+    fn used_bytes(&self) -> u64 {
+        self.grant.used_bytes(3)
+    }
+}
+
+#[test]
+fn the_snapshot_shows_the_grant_and_not_the_device() {
+    let world = world();
+    let len = ask::vgpuSnapshot(&world.guest, ContextId::NONE, Staged { offset: 0, len: 64 << 10 }).unwrap();
+    let bytes = world.staging.0.borrow()[..len as usize].to_vec();
+    assert_eq!(Snapshot::parse(&bytes).unwrap().devices[0].total_memory, 1 << 20);
+}
+
+#[test]
+fn beyond_the_grant_is_exactly_two_and_nothing_is_lost() {
+    let world = world();
+    let at = ask::cuMemAlloc_v2(&world.guest, C, (1 << 20) - 512).unwrap();
+    assert_eq!(ask::cuMemAlloc_v2(&world.guest, C, 513), Err(CuError::OUT_OF_MEMORY));
+    assert_eq!(ask::cuMemAlloc_v2(&world.guest, C, u64::MAX), Err(CuError::OUT_OF_MEMORY));
+    let info = ask::cuMemGetInfo_v2(&world.guest, C).unwrap();
+    assert_eq!((info.free, info.total), (512, 1 << 20));
+    ask::cuMemFree_v2(&world.guest, C, at).unwrap();
+    assert_eq!(world.used_bytes(), 0);
+    assert_eq!(ask::cuMemGetInfo_v2(&world.guest, C).unwrap().free, 1 << 20);
+}
+
+#[test]
+fn an_address_outside_the_allocation_map_never_reaches_the_device() {
+    let world = world();
+    let at = ask::cuMemAlloc_v2(&world.guest, C, 4096).unwrap();
+    let staged = |len| Staged { offset: 0, len };
+    let own_stack = DevicePtr(std::ptr::from_ref(&world) as u64);
+    for (address, bytes) in [(own_stack, 8), (at, 4097), (at.offset(4096).unwrap(), 1), (DevicePtr(0), 1)] {
+        let read = ask::vgpuMemcpyDtoHStaged(&world.guest, C, staged(bytes), address, Stream::Legacy);
+        assert_eq!(read, Err(CuError::INVALID_VALUE), "{bytes} at {address:?}");
+        let write = ask::vgpuMemcpyHtoDStaged(&world.guest, C, address, staged(bytes), Stream::Legacy);
+        assert_eq!(write, Err(CuError::INVALID_VALUE));
+        ask::cuMemcpyDtoDAsync_v2(&world.guest, C, at, address, bytes, Stream::Legacy).unwrap();
+        assert_eq!(world.guest.take_error(), Some(CuError::INVALID_VALUE));
+    }
+    assert_eq!(ask::vgpuMemcpyDtoHStaged(&world.guest, C, staged(4096), at, Stream::Legacy), Ok(()));
+}
+
+#[test]
+fn staging_past_its_end_is_refused() {
+    let world = world();
+    let at = ask::cuMemAlloc_v2(&world.guest, C, 128 << 10).unwrap();
+    for staged in [Staged { offset: 0, len: (64 << 10) + 1 }, Staged { offset: u64::MAX, len: 2 }] {
+        let result = ask::vgpuMemcpyDtoHStaged(&world.guest, C, staged, at, Stream::Legacy);
+        assert_eq!(result, Err(CuError::INVALID_VALUE));
+    }
+}
+
+#[test]
+fn a_memset_is_checked_from_its_first_to_its_last_byte() {
+    let world = world();
+    let dst = ask::cuMemAlloc_v2(&world.guest, C, 4096).unwrap();
+    let good = Memset { dst, pitch: 1024, element_bytes: 4, value: 1, width: 256, rows: 4 };
+    let at = |offset| dst.offset(offset).unwrap();
+    for (memset, fits) in [
+        (good, true),
+        (Memset { dst: at(4), ..good }, false),
+        (Memset { dst: at(1), width: 1, rows: 1, ..good }, false),
+        (Memset { pitch: 1020, ..good }, false),
+        (Memset { pitch: u64::MAX, ..good }, false),
+        (Memset { width: u64::MAX, rows: 1, ..good }, false),
+        (Memset { element_bytes: 3, ..good }, false),
+        (Memset { rows: 0, ..good }, true),
+        (Memset { pitch: 0, width: 1024, rows: 1, ..good }, true),
+    ] {
+        ask::vgpuMemset(&world.guest, C, memset, Stream::Legacy).unwrap();
+        assert_eq!(world.guest.take_error().is_none(), fits, "{memset:?}");
+    }
+}
+
+#[test]
+fn handles_of_another_generation_kind_or_context_give_400_or_201() {
+    let world = world();
+    let (old, new) = (StreamHandle::new(1, 0), StreamHandle::new(2, 0));
+    ask::cuStreamCreateWithPriority(&world.guest, C, NewHandle(old), 0, 0).unwrap();
+    ask::cuStreamDestroy_v2(&world.guest, C, GoneHandle(old)).unwrap();
+    ask::cuStreamCreateWithPriority(&world.guest, C, NewHandle(new), 0, 0).unwrap();
+    assert_eq!(world.guest.take_error(), None);
+    assert_eq!(ask::cuStreamQuery(&world.guest, C, Stream::Made(old)), Err(CuError::INVALID_HANDLE));
+    assert_eq!(ask::cuStreamQuery(&world.guest, C, Stream::Made(new)), Ok(()));
+    assert_eq!(ask::cuEventQuery(&world.guest, C, EventHandle::new(2, 0)), Err(CuError::INVALID_HANDLE));
+    assert_eq!(ask::cuCtxSynchronize(&world.guest, ContextId(70)), Err(CuError::INVALID_CONTEXT));
+    assert_eq!(ask::cuCtxSynchronize(&world.guest, ContextId::NONE), Err(CuError::INVALID_CONTEXT));
+}
+
+#[test]
+fn a_context_takes_what_lives_in_it_along() {
+    let world = world();
+    let made = ContextId(100);
+    ask::cuCtxCreate_v2(&world.guest, ContextId::NONE, made, 0, 0).unwrap();
+    let stream = StreamHandle::new(0, 0);
+    ask::cuStreamCreateWithPriority(&world.guest, made, NewHandle(stream), 0, 0).unwrap();
+    let mine = ask::cuMemAlloc_v2(&world.guest, made, 4096).unwrap();
+    let other = ask::cuMemAlloc_v2(&world.guest, C, 512).unwrap();
+    ask::cuCtxDestroy_v2(&world.guest, C, made).unwrap();
+    assert_eq!(world.used_bytes(), 512);
+    assert_eq!(ask::cuStreamQuery(&world.guest, C, Stream::Made(stream)), Err(CuError::INVALID_HANDLE));
+    let staged = Staged { offset: 0, len: 1 };
+    assert!(ask::vgpuMemcpyDtoHStaged(&world.guest, C, staged, mine, Stream::Legacy).is_err());
+    assert!(ask::vgpuMemcpyDtoHStaged(&world.guest, C, staged, other, Stream::Legacy).is_ok());
+}
+
+#[test]
+fn an_upload_is_believed_by_what_arrived() {
+    let world = world();
+    let image = NewHandle(ImageHandle::new(0, 0));
+    let out = Staged { offset: 0, len: 4096 };
+    let load = || ask::vgpuImageLoad(&world.guest, C, image, ImageKind::Module, 1, out);
+    assert_eq!(load(), Err(CuError::INVALID_VALUE));
+    ask::vgpuUpload(&world.guest, C, 1, u64::MAX, 0, b"abc").unwrap();
+    assert_eq!(load(), Err(CuError::INVALID_IMAGE));
+    ask::vgpuUpload(&world.guest, C, 1, 6, 0, b"abc").unwrap();
+    ask::vgpuUpload(&world.guest, C, 1, 6, 4, b"abc").unwrap();
+    assert_eq!(world.guest.take_error(), Some(CuError::INVALID_VALUE));
+    ask::vgpuUpload(&world.guest, C, 1, 6, 3, b"abcd").unwrap();
+    assert_eq!(world.guest.take_error(), Some(CuError::INVALID_VALUE));
+    ask::vgpuUpload(&world.guest, C, 1, 6, 3, b"abc").unwrap();
+    assert!(load().is_ok());
+}

@@ -1,0 +1,112 @@
+//! Each line of the system call list is tried, and a number of calls that are not on it. Every attempt is a process of its own: this
+//! test program started again, with its door closed as a worker's.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+
+use gpu_proxy::device::DeviceKind;
+use gpu_proxy::worker::sandbox::{self, seccomp};
+
+const ROLE: &str = "VGPU_TEST_CALL";
+/// The child did what it was told and the filter let it.
+const PASSED: i32 = 42;
+
+/// Not a test of its own: what a child does.
+#[test]
+fn child() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    sandbox::close_door(DeviceKind::Soft, true).unwrap();
+    match role.as_str() {
+        "a thread" => std::thread::spawn(|| ()).join().unwrap(),
+        "an allocation" => drop(vec![1_u8; 64 << 20]),
+        "a file" => assert_eq!(std::fs::File::open("/etc/passwd").unwrap_err().raw_os_error(), Some(libc::ENOSYS)),
+        call => raw_call(call),
+    }
+    // SAFETY: ends the process; no destructor matters here.
+    unsafe { libc::syscall(libc::SYS_exit_group, PASSED) };
+}
+
+/// `number argument argument argument`
+fn raw_call(call: &str) {
+    let mut words = call.split(' ').map(|word| word.parse::<i64>().unwrap());
+    let mut next = || words.next().unwrap_or(0);
+    // SAFETY: arguments are zero or flags: at worst the call fails, or ends this process, which is what is looked at.
+    unsafe { libc::syscall(next(), next(), next(), next(), next()) };
+}
+
+fn try_out(role: &str) -> ExitStatus {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "child", "--test-threads=1", "--nocapture"]).env(ROLE, role);
+    child.output().unwrap().status
+}
+
+fn was_killed(status: ExitStatus) -> bool {
+    status.signal() == Some(libc::SIGSYS)
+}
+
+#[test]
+fn every_line_of_the_list_passes() {
+    for line in seccomp::ALLOWED.iter().filter(|line| line.need == seccomp::Need::Always) {
+        let number = line.number;
+        let status = match number {
+            // As a fork it is not allowed: see below.
+            libc::SYS_clone => try_out("a thread"),
+            libc::SYS_ioctl => try_out(&format!("{number} 0 {}", 0x4_4504)),
+            _ => try_out(&number.to_string()),
+        };
+        let passed = match number {
+            // Its own end, or that of a frame that is none.
+            libc::SYS_exit | libc::SYS_exit_group | libc::SYS_rt_sigreturn => !was_killed(status),
+            _ => status.code() == Some(PASSED),
+        };
+        assert!(passed, "{} ({}): {status}", line.name, line.reason);
+    }
+}
+
+#[test]
+fn what_workers_live_on_works_behind_the_door() {
+    for role in ["a thread", "an allocation", "a file"] {
+        assert_eq!(try_out(role).code(), Some(PASSED), "{role}");
+    }
+}
+
+#[test]
+fn all_else_kills() {
+    let calls = [
+        ("execve", libc::SYS_execve, ""),
+        ("execveat", libc::SYS_execveat, ""),
+        ("fork", libc::SYS_fork, ""),
+        ("clone as a fork", libc::SYS_clone, "17"),
+        ("clone into a user namespace", libc::SYS_clone, "268503296"),
+        ("unshare", libc::SYS_unshare, "268435456"),
+        ("setns", libc::SYS_setns, ""),
+        ("socket", libc::SYS_socket, "1 1"),
+        ("connect", libc::SYS_connect, ""),
+        ("sendmsg", libc::SYS_sendmsg, ""),
+        ("recvmsg", libc::SYS_recvmsg, ""),
+        ("ptrace", libc::SYS_ptrace, ""),
+        ("process_vm_readv", libc::SYS_process_vm_readv, ""),
+        ("pidfd_getfd", libc::SYS_pidfd_getfd, ""),
+        ("kill", libc::SYS_kill, ""),
+        ("open", libc::SYS_open, ""),
+        ("openat2", libc::SYS_openat2, ""),
+        ("mount", libc::SYS_mount, ""),
+        ("chroot", libc::SYS_chroot, ""),
+        ("setresuid", libc::SYS_setresuid, ""),
+        ("prctl", libc::SYS_prctl, ""),
+        ("bpf", libc::SYS_bpf, ""),
+        ("io_uring_setup", libc::SYS_io_uring_setup, ""),
+        ("userfaultfd", libc::SYS_userfaultfd, ""),
+        ("keyctl", libc::SYS_keyctl, ""),
+        ("perf_event_open", libc::SYS_perf_event_open, ""),
+        ("memfd_create", libc::SYS_memfd_create, ""),
+        ("executable memory", libc::SYS_mmap, "0 4096 4 34"),
+        ("memory made executable", libc::SYS_mprotect, "0 0 4"),
+        ("another ioctl", libc::SYS_ioctl, "0 21522"),
+        ("shutdown of the machine", libc::SYS_reboot, ""),
+    ];
+    for (name, number, arguments) in calls {
+        let status = try_out(&format!("{number} {arguments}").trim_end().to_owned());
+        assert!(was_killed(status), "{name}: {status}");
+    }
+}

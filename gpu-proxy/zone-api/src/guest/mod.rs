@@ -1,0 +1,22 @@
+//! The guest's door: what guest-init and the supervisor say to each other on the GPU stream, after `idm`'s hello.
+//!
+//! guest-init offers a channel for each process that connects ([`ToProxy::Connect`]) and holds its pages until the proxy says
+//! [`ToGuest::Unmapped`]. Each channel goes through
+//!
+//! ```text
+//!   Connect ──► Accepted ──► Close or Died ──► Unmapped        guest-init may free the pages and use the number again
+//!      └──────► Refused                                        nothing was mapped, or it is unmapped already
+//! ```
+//!
+//! `Died` comes when the worker ended by itself; `Unmapped` follows it too. Frames: [`frames`]; layouts: [`message`].
+//! The rule: whatever bytes arrive, the answer is a message or [`Malformed`]; nothing is allocated by an unchecked length.
+
+mod frames;
+mod message;
+pub mod wire;
+
+pub use frames::Frames;
+pub use message::{
+    ChannelId, Connect, ContainerId, FRAME_BYTES_MAX, HEADER_BYTES, Malformed, Message, REFS_MAX, ToGuest,
+    ToProxy,
+};

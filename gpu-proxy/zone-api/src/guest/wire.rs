@@ -1,0 +1,6 @@
+//! What both ends of the GPU stream (`device/vgpu-idm/1`) take from here and not from each other.
+
+/// Bytes of each ring of the stream. A `Connect` with every reference it may hold passes in pieces.
+pub const RING_BYTES: u32 = 64 << 10;
+/// The application of the GPU stream in idm's hello, `vgpudoor` in memory.
+pub const APPLICATION: u64 = u64::from_le_bytes(*b"vgpudoor");

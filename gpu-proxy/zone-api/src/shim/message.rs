@@ -1,0 +1,210 @@
+//! The words of the shim's door. All of them are idempotent: a zone is named by its id, a grant by zone and container.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A zone: one pod and its domain, the unit of isolation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ZoneId(pub Uuid);
+
+impl ZoneId {
+    /// The zone of a sandbox: `cri_uid` (the pod's uid, from the CRI's annotation `io.kubernetes.cri.sandbox-uid`) when it is
+    /// a UUID, else a UUIDv5 of containerd's namespace and the sandbox's id.
+    #[must_use]
+    pub fn of_sandbox(cri_uid: Option<&str>, namespace: &str, sandbox_id: &str) -> Self {
+        if let Some(uid) = cri_uid.and_then(|uid| Uuid::try_parse(uid).ok()) {
+            return Self(uid);
+        }
+        Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("vgpu\0{namespace}\0{sandbox_id}").as_bytes()))
+    }
+}
+
+impl fmt::Display for ZoneId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A Xen domain. Ids are used again, so the UUID has to agree as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DomainRef {
+    /// The domain's id.
+    pub domid: u16,
+    /// The UUID that the toolstack gave it.
+    pub uuid: Uuid,
+}
+
+/// What the shim asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Makes the zone known and opens its guest's door. Again with the same domain: nothing. With another domain: refused.
+    Register {
+        /// The zone.
+        zone: ZoneId,
+        /// The pod's uid as Kubernetes writes it; names the workers' cgroup (`pod<uid>`). At most 64 of `[A-Za-z0-9-]`.
+        pod_uid: String,
+        /// The pod's domain.
+        domain: DomainRef,
+    },
+    /// Gives a container GPU memory and share. Again with other figures: they replace the old ones.
+    Grant {
+        /// The zone.
+        zone: ZoneId,
+        /// The container's id.
+        container: String,
+        /// Which device, by ordinal or by name as the configuration knows it (`0`, `GPU-…`, `MIG-…`).
+        device: String,
+        /// Device memory in bytes; `None`: all of the device's.
+        bytes: Option<u64>,
+        /// Share of the device's time, in thousandths; `None`: what is left over, fairly.
+        share: Option<u32>,
+    },
+    /// Takes the grant back: the container's workers end.
+    Revoke {
+        /// The zone.
+        zone: ZoneId,
+        /// The container's id.
+        container: String,
+    },
+    /// Ends the zone. Answered only when its workers are gone and its pages are unmapped.
+    Release {
+        /// The zone.
+        zone: ZoneId,
+    },
+    /// What there is.
+    List,
+}
+
+/// What the supervisor answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// It is so now.
+    Done,
+    /// The answer to [`Request::List`].
+    Listing(Listing),
+    /// It is not so, and why.
+    Refused {
+        /// The number of the `VGPU-nnn` code.
+        code: u16,
+        /// One sentence for a person.
+        text: String,
+    },
+}
+
+/// The node and its zones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// The supervisor and its device.
+    pub node: NodeInfo,
+    /// In order of their ids.
+    pub zones: Vec<ZoneInfo>,
+}
+
+/// The supervisor and its device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// gpu-proxy's version.
+    pub version: String,
+    /// `local` or `xen`.
+    pub mode: String,
+    /// `soft`, `null` or `cuda`.
+    pub device: String,
+    /// Bytes that one zone may get at most.
+    pub device_bytes: u64,
+    /// The hash of the CUDA wire it speaks, in hex.
+    pub wire_hash: String,
+    /// Process id of the supervisor.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// What the sandbox of workers lacks on this machine, one sentence each; empty is good.
+    pub sandbox_gaps: Vec<String>,
+}
+
+/// Where a zone stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ZoneState {
+    /// Registered; its guest has not connected yet.
+    Waiting,
+    /// The guest's stream is up.
+    Connected,
+    /// The guest's stream ended; nothing can be connected again without a new registration.
+    Ended,
+}
+
+/// One zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneInfo {
+    /// Its id.
+    pub zone: ZoneId,
+    /// The pod's uid.
+    pub pod_uid: String,
+    /// Its domain; none in the `local` mode.
+    pub domain: Option<DomainRef>,
+    /// Where it stands.
+    pub state: ZoneState,
+    /// Its grants.
+    pub grants: Vec<GrantInfo>,
+    /// Its living workers.
+    pub workers: Vec<WorkerInfo>,
+    /// Bytes of device memory in use by all of them.
+    pub device_bytes: u64,
+    /// Pages (4 KiB) of the guest's memory that are mapped.
+    pub mapped_pages: u64,
+}
+
+/// One grant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantInfo {
+    /// The container.
+    pub container: String,
+    /// The device.
+    pub device: String,
+    /// Bytes; `None`: all.
+    pub bytes: Option<u64>,
+    /// Thousandths of the device's time.
+    pub share: Option<u32>,
+}
+
+/// One worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// Its process id in the supervisor's domain.
+    pub pid: u32,
+    /// The container whose process it serves.
+    pub container: String,
+    /// The guest process, as the guest numbers it: a label, nothing is decided by it.
+    pub guest_pid: u32,
+    /// Bytes of device memory in use.
+    pub device_bytes: u64,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_uid_is_its_zone_and_others_are_told_apart_by_namespace_and_id() {
+        let uid = "5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11";
+        assert_eq!(ZoneId::of_sandbox(Some(uid), "k8s.io", "a").to_string(), uid);
+        let one = ZoneId::of_sandbox(None, "default", "a");
+        assert_eq!(one, ZoneId::of_sandbox(None, "default", "a"));
+        assert_ne!(one, ZoneId::of_sandbox(None, "default", "b"));
+        assert_ne!(one, ZoneId::of_sandbox(None, "other", "a"));
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused() {
+        let text = r#"{"request":"release","zone":"5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11","force":true}"#;
+        assert!(serde_json::from_str::<Request>(text).is_err());
+        assert!(serde_json::from_str::<Request>(&text.replace(r#","force":true"#, "")).is_ok());
+    }
+}

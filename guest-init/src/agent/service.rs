@@ -1,0 +1,145 @@
+//! `vgpu.agent.v1.Agent`: what the shim asks beyond containerd's Task API (`shim-vgpu/agent-api/agent.proto`).
+
+use std::{fs, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use rustix::time::{ClockId, Timespec};
+use ttrpc::r#async::TtrpcContext;
+use vgpu_agent_api::{
+    agent::{
+        CloseStreamRequest, Empty, Event, HelloReply, HelloRequest, NextEventRequest, OpenStreamRequest,
+        SetClockRequest, StreamOffer, event::Kind,
+    },
+    agent_ttrpc::Agent,
+    version::{self, Version},
+};
+
+use super::streams::StdioStreams;
+use crate::{
+    error::{During, GuestError, Result},
+    task::oom::OomQueue,
+};
+
+/// So that a mistaken shim cannot park a call for ever.
+const EVENT_WAIT_MAX: Duration = Duration::from_secs(3600);
+/// For the reply of PowerOff to leave before the guest does.
+const POWER_OFF_DELAY: Duration = Duration::from_millis(50);
+
+/// The machine around the service, so that tests do not switch it off.
+pub trait Machine: Send + Sync {
+    /// Sets the guest's name.
+    /// # Errors
+    /// As sethostname(2).
+    fn set_hostname(&self, name: &str) -> Result<()>;
+    /// Sets the wall clock, in nanoseconds since 1970.
+    /// # Errors
+    /// As clock_settime(2).
+    fn set_clock(&self, unix_nanoseconds: u64) -> Result<()>;
+    /// Kills everything and ends the domain.
+    fn power_off(&self);
+}
+
+/// See the module.
+pub struct AgentService {
+    streams: Arc<StdioStreams>,
+    oom: Arc<OomQueue>,
+    machine: Arc<dyn Machine>,
+}
+
+impl std::fmt::Debug for AgentService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgentService").finish_non_exhaustive()
+    }
+}
+
+impl AgentService {
+    /// Serves these.
+    pub fn new(streams: Arc<StdioStreams>, oom: Arc<OomQueue>, machine: Arc<dyn Machine>) -> Self {
+        Self { streams, oom, machine }
+    }
+
+    fn meet(&self, req: &HelloRequest) -> Result<HelloReply> {
+        let theirs = Version { major: req.major, minor: req.minor };
+        let spoken = version::meet(version::CURRENT, theirs)
+            .map_err(|error| GuestError::Version(error.to_string()))?;
+        if !req.hostname.is_empty() {
+            self.machine.set_hostname(&req.hostname)?;
+        }
+        if req.unix_nanoseconds != 0 {
+            self.machine.set_clock(req.unix_nanoseconds)?;
+        }
+        Ok(HelloReply {
+            major: spoken.major,
+            minor: spoken.minor,
+            build: env!("CARGO_PKG_VERSION").into(),
+            kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
+            memory_bytes: memory_bytes(),
+            ..Default::default()
+        })
+    }
+}
+
+#[async_trait]
+impl Agent for AgentService {
+    async fn hello(&self, _: &TtrpcContext, req: HelloRequest) -> ttrpc::Result<HelloReply> {
+        Ok(self.meet(&req)?)
+    }
+
+    async fn open_stream(&self, _: &TtrpcContext, req: OpenStreamRequest) -> ttrpc::Result<StreamOffer> {
+        Ok(self.streams.open(req.id)?)
+    }
+
+    async fn close_stream(&self, _: &TtrpcContext, req: CloseStreamRequest) -> ttrpc::Result<Empty> {
+        self.streams.close(req.id);
+        Ok(Empty::new())
+    }
+
+    async fn set_clock(&self, _: &TtrpcContext, req: SetClockRequest) -> ttrpc::Result<Empty> {
+        self.machine.set_clock(req.unix_nanoseconds)?;
+        Ok(Empty::new())
+    }
+
+    async fn next_event(&self, _: &TtrpcContext, req: NextEventRequest) -> ttrpc::Result<Event> {
+        let limit = Duration::from_millis(req.timeout_ms.into()).min(EVENT_WAIT_MAX);
+        let Some(container_id) = self.oom.next(limit).await else { return Ok(Event::new()) };
+        Ok(Event { container_id, kind: Kind::OUT_OF_MEMORY.into(), ..Default::default() })
+    }
+
+    async fn power_off(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {
+        let machine = Arc::clone(&self.machine);
+        tokio::spawn(async move {
+            tokio::time::sleep(POWER_OFF_DELAY).await;
+            machine.power_off();
+        });
+        Ok(Empty::new())
+    }
+}
+
+/// MemTotal of /proc/meminfo; 0 when it cannot be read.
+fn memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
+
+/// The real one.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest;
+
+impl Machine for Guest {
+    fn set_hostname(&self, name: &str) -> Result<()> {
+        rustix::system::sethostname(name.as_bytes()).during(|| format!("set the hostname {name:?}"))
+    }
+
+    fn set_clock(&self, unix_nanoseconds: u64) -> Result<()> {
+        let time = Timespec {
+            tv_sec: (unix_nanoseconds / 1_000_000_000).cast_signed(),
+            tv_nsec: (unix_nanoseconds % 1_000_000_000).cast_signed(),
+        };
+        rustix::time::clock_settime(ClockId::Realtime, time).during(|| "set the clock".into())
+    }
+
+    fn power_off(&self) {
+        crate::boot::power::off();
+    }
+}

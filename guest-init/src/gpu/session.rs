@@ -1,0 +1,234 @@
+//! One guest process and its channel, from connect to the end.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use idm::{connect::ProgramEnd, record::CONSUMER_LIFE};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use tokio::{io::unix::AsyncFd, net::UnixStream, time::timeout};
+use vgpu_codes::Code;
+use vgpu_zone_api::guest::{Connect, ContainerId, ToProxy};
+
+use super::{
+    greeting::{self, Greeted},
+    ground::{Ground, Plot},
+    life::{Action, Event, Stage, step},
+    proxy::{Proxy, Registered},
+};
+use crate::{
+    error::{During, Result},
+    sys,
+};
+
+/// A process that connects sends its hello at once.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// A container may start before the GPU stream is there: the proxy is told of the zone at the same time.
+const PROXY_LIMIT: Duration = Duration::from_secs(10);
+/// How long pages are kept after the proxy went without letting go of them. Its workers die with it, at once; this is for a machine
+/// that is slow to end them.
+const ORPHAN_LIMIT: Duration = Duration::from_secs(60);
+const ORPHAN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Serves one connection to its end, and keeps the pages until they may go.
+/// # Errors
+/// The process broke the handshake, or shared memory could not be made.
+pub async fn run(
+    mut process: UnixStream,
+    container: ContainerId,
+    proxy: Arc<Proxy>,
+    ground: Arc<dyn Ground>,
+) -> Result<()> {
+    let greeted = timeout(HELLO_LIMIT, greeting::read(&mut process))
+        .await
+        .map_err(io::Error::from)
+        .and_then(|read| read.map_err(io::Error::other))
+        .during(|| "read the hello of a process".into())?;
+    let Some(mut registered) = proxy.register_soon(PROXY_LIMIT).await else {
+        return greeted.refuse(&process, Code::NoProxy as u16).during(|| "refuse a process".into());
+    };
+    let plot: Arc<dyn Plot> = match ground.make(&greeting::region()) {
+        Ok(plot) => plot.into(),
+        Err(error) => {
+            // The process need not hear of the details, and it may be gone.
+            let _ = greeted.refuse(&process, Code::LimitReached as u16);
+            return Err(error);
+        }
+    };
+    registered
+        .send(ToProxy::Connect(Connect {
+            channel: registered.channel,
+            container,
+            pid: greeted.pid(),
+            wire_hash: greeted.wire_hash,
+            port: plot.port(),
+            refs: plot.refs(),
+        }))
+        .await;
+    let stage = live(process, &greeted, &plot, &mut registered).await;
+    if stage == Stage::Orphaned {
+        // Past the limit the worker is one that cannot be ended: what it still writes is lost in pages of its own pod.
+        let _ = timeout(ORPHAN_LIMIT, unmapped(plot.as_ref())).await;
+    }
+    drop(plot);
+    Ok(())
+}
+
+/// Follows the channel until nothing of it is mapped any more, or the proxy is gone.
+async fn live(
+    process: UnixStream,
+    greeted: &Greeted,
+    plot: &Arc<dyn Plot>,
+    registered: &mut Registered,
+) -> Stage {
+    let mut stage = Stage::Offered;
+    // Ended early for the process by dropping it, while the channel still waits for the proxy.
+    let mut process = Some(process);
+    let mut pumps = None;
+    let mut ears = None;
+    while !matches!(stage, Stage::Over | Stage::Orphaned) {
+        let event = tokio::select! {
+            event = registered.events.recv() => event.unwrap_or(Event::ProxyGone),
+            () = gone(process.as_ref()) => {
+                process = None;
+                Event::ProcessGone
+            }
+        };
+        let action;
+        (stage, action) = step(stage, event);
+        match action {
+            Action::None => {}
+            Action::HandOver => match hand_over(process.as_ref(), greeted, plot) {
+                Ok((running, hears)) => (pumps, ears) = (Some(running), Some(hears)),
+                // As if the process had gone: it can't use the channel.
+                Err(_) => {
+                    process = None;
+                    stage = Stage::Closing;
+                    registered.send(ToProxy::Close { channel: registered.channel }).await;
+                }
+            },
+            Action::Refuse(code) => {
+                if let Some(process) = process.take() {
+                    // It may be gone by now: then it needs no answer.
+                    let _ = greeted.refuse(&process, u16::try_from(code).unwrap_or(u16::MAX));
+                }
+            }
+            Action::SendClose => registered.send(ToProxy::Close { channel: registered.channel }).await,
+            Action::EndProcess => {
+                // First the socket, whose end the process takes for its peer's, then the bell for whoever sleeps.
+                process = None;
+                if let Some(hears) = &ears {
+                    ring(hears);
+                }
+            }
+        }
+    }
+    drop(pumps);
+    stage
+}
+
+/// Resolves when the process has closed its end, died, or sent anything: it has nothing to say after its hello.
+async fn gone(process: Option<&UnixStream>) {
+    let Some(process) = process else { return std::future::pending().await };
+    loop {
+        let ready = process.readable().await;
+        // Readiness may be old: only a read tells.
+        match ready.and_then(|()| process.try_read(&mut [0])) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => return,
+        }
+    }
+}
+
+/// Resolves when no worker maps the pages. The kernel clears the worker's life byte when its mapping goes, however it died.
+async fn unmapped(plot: &dyn Plot) {
+    loop {
+        // First the pause: a worker that was about to map them dies in it, too.
+        tokio::time::sleep(ORPHAN_PAUSE).await;
+        let mut life = [1];
+        match rustix::io::pread(plot.memory(), &mut life, CONSUMER_LIFE as u64) {
+            Ok(1) if life != [0] => {}
+            _ => return,
+        }
+    }
+}
+
+/// Both directions of the doorbell, until dropped.
+struct Pumps([tokio::task::JoinHandle<io::Result<()>>; 2]);
+
+impl Drop for Pumps {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+fn hand_over(
+    process: Option<&UnixStream>,
+    greeted: &Greeted,
+    plot: &Arc<dyn Plot>,
+) -> io::Result<(Pumps, OwnedFd)> {
+    let process = process.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
+    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+    let end = ProgramEnd {
+        memory: plot.memory().try_clone_to_owned()?,
+        bell: rustix::event::eventfd(0, flags)?,
+        ear: rustix::event::eventfd(0, flags)?,
+    };
+    // Watched before the process can ring.
+    let out = sys::watch(end.bell.try_clone()?.into())?;
+    let into = sys::watch(plot.bell()?)?;
+    greeted.answer(process, &end)?;
+    let hears = end.ear.try_clone()?;
+    let pumps = Pumps([
+        tokio::spawn(pump_out(out, Arc::clone(plot))),
+        tokio::spawn(pump_in(into, Arc::clone(plot), end.ear)),
+    ]);
+    Ok((pumps, hears))
+}
+
+/// The process's rings to the proxy. Rings that come while one is passed on are one ring.
+async fn pump_out(bell: AsyncFd<std::fs::File>, plot: Arc<dyn Plot>) -> io::Result<()> {
+    loop {
+        let mut ready = bell.readable().await?;
+        ready.clear_ready();
+        if drain(bell.get_ref())? {
+            plot.ring()?;
+        }
+    }
+}
+
+/// The proxy's rings to the process.
+async fn pump_in(bell: AsyncFd<std::fs::File>, plot: Arc<dyn Plot>, process: OwnedFd) -> io::Result<()> {
+    plot.answer()?;
+    loop {
+        let mut ready = bell.readable().await?;
+        ready.clear_ready();
+        plot.answer()?;
+        ring(&process);
+    }
+}
+
+/// Takes an eventfd's count without waiting, also when the process made it blocking. False: there was none.
+fn drain(eventfd: impl AsFd) -> io::Result<bool> {
+    let mut count = [0; 8];
+    let mut buffer = [io::IoSliceMut::new(&mut count)];
+    match rustix::io::preadv2(eventfd, &mut buffer, u64::MAX, rustix::io::ReadWriteFlags::NOWAIT) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::AGAIN) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A counter that is full rings already. The process shares the eventfd and may have made it blocking, and a write has no
+/// way to say "don't wait": so it is asked first whether it would. What is left is a process that fills the counter in between, which stops
+/// its own pod's PID 1 and nobody else.
+fn ring(eventfd: &OwnedFd) {
+    let mut asked = [PollFd::new(eventfd, PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if rustix::event::poll(&mut asked, Some(&now)).is_ok_and(|ready| ready > 0) {
+        let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
+    }
+}

@@ -1,0 +1,141 @@
+//! Containers by the OCI runtime specification, applied by youki's `libcontainer`.
+//!
+//! The library forks, changes namespaces and its own working directory, so it runs in a single-threaded process of its own:
+//! guest-init executes itself as `guest-init oci REQUEST ANSWER_FILE`. [`run`] is that call seen from PID 1, [`helper`] is the other
+//! side, [`adapt`] makes a spec of the node fit the guest, [`command`] finds and executes the container's program.
+
+pub mod adapt;
+pub mod command;
+pub mod helper;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{During, GuestError, Result},
+    reaper::Reaper,
+};
+
+/// What PID 1 asks of the helper.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Makes the container's init process and lets it wait for [`Request::Start`]. Answers its pid.
+    Create {
+        /// The container's id.
+        id: String,
+        /// A directory with the adapted `config.json`.
+        bundle: PathBuf,
+        /// Where the library keeps its state.
+        state: PathBuf,
+        /// A unix socket that takes the pty's master, if the process has a terminal.
+        console: Option<PathBuf>,
+    },
+    /// Lets the init process execute its program.
+    Start {
+        /// The container's id.
+        id: String,
+        /// As in [`Request::Create`].
+        state: PathBuf,
+    },
+    /// Runs one more process in a running container. Answers its pid.
+    Exec {
+        /// The container's id.
+        id: String,
+        /// As in [`Request::Create`].
+        state: PathBuf,
+        /// A file with the OCI `process` object.
+        process: PathBuf,
+        /// As in [`Request::Create`].
+        console: Option<PathBuf>,
+    },
+    /// Kills what is left, removes the cgroup and the state.
+    Delete {
+        /// The container's id.
+        id: String,
+        /// As in [`Request::Create`].
+        state: PathBuf,
+    },
+}
+
+impl Request {
+    fn operation(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create the container",
+            Self::Start { .. } => "start the container",
+            Self::Exec { .. } => "exec in the container",
+            Self::Delete { .. } => "delete the container",
+        }
+    }
+}
+
+/// What the helper answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// Done; the pid of the new process where there is one.
+    Done {
+        /// In the guest's root pid namespace.
+        pid: Option<i32>,
+    },
+    /// The command cannot be executed.
+    CommandMissing(String),
+    /// Anything else.
+    Failed(String),
+}
+
+/// The helper's standard streams, which become the container's.
+#[derive(Debug)]
+pub struct Streams {
+    /// Standard input.
+    pub stdin: Stdio,
+    /// Standard output.
+    pub stdout: Stdio,
+    /// Standard error.
+    pub stderr: Stdio,
+}
+
+impl Streams {
+    /// All three are /dev/null.
+    pub fn null() -> Self {
+        Self { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null() }
+    }
+}
+
+/// Runs the helper to its end and gives the pid it answered.
+/// # Errors
+/// What the helper answered, or that it ended without an answer.
+pub async fn run(
+    reaper: &Arc<Reaper>,
+    program: &Path,
+    request: &Request,
+    answer_file: &Path,
+    streams: Streams,
+) -> Result<Option<i32>> {
+    let operation = request.operation();
+    let text = serde_json::to_string(request)
+        .map_err(|error| GuestError::Oci { operation, text: error.to_string() })?;
+    let mut command = Command::new(program);
+    command.arg("oci").arg(text).arg(answer_file);
+    command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
+    let (_, exited) = reaper.spawn(&mut command).during(|| format!("start {}", program.display()))?;
+    // The command holds our copies of the container's stdio: an output must end with the container, not with this function.
+    drop(command);
+    let exit =
+        exited.await.map_err(|_| GuestError::Oci { operation, text: "the reaper is gone".into() })?;
+
+    let answer = std::fs::read(answer_file);
+    let _ = std::fs::remove_file(answer_file);
+    match answer.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        Some(Answer::Done { pid }) => Ok(pid),
+        Some(Answer::CommandMissing(text)) => Err(GuestError::CommandMissing(text)),
+        Some(Answer::Failed(text)) => Err(GuestError::Oci { operation, text }),
+        None => Err(GuestError::Oci {
+            operation,
+            text: format!("its helper ended with status {} and no answer", exit.status),
+        }),
+    }
+}

@@ -1,0 +1,419 @@
+//! One container: its init, its execs, what of it lives in the guest's file system.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use libcontainer::oci_spec::runtime::Spec;
+use tokio::time::timeout;
+
+use super::{
+    exec::Exec,
+    oom::{OomQueue, OomWatch},
+    phase::{Operation, Phase},
+    process::{Launched, Process},
+};
+use crate::{
+    cgroup::{self, Cgroup},
+    error::{During, GuestError, Result},
+    oci::{self, Request, Streams, adapt},
+    reaper::{Exit, Reaper},
+    stdio::{self, Pipes, StdioNames, StreamSource, pty::ConsoleSocket},
+};
+
+/// The library has sent the terminal before it answers; this is for the event loop to get to it.
+const CONSOLE_LIMIT: Duration = Duration::from_secs(5);
+/// How long init's exit is held back for execs that were killed with it (shim.md 5.3).
+const EXECS_LIMIT: Duration = Duration::from_secs(2);
+
+/// Where things are in the guest.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// This program, to be executed as the OCI helper.
+    pub program: PathBuf,
+    /// The share: `<container>/{config.json,rootfs}`.
+    pub share: PathBuf,
+    /// Our own directory, on a tmpfs.
+    pub run: PathBuf,
+}
+
+impl Layout {
+    /// The guest's.
+    pub fn guest() -> Self {
+        Self {
+            program: "/proc/self/exe".into(),
+            share: "/run/vgpu/share".into(),
+            run: "/run/vgpu".into(),
+        }
+    }
+
+    /// What is kept of one container.
+    pub fn container(&self, id: &str) -> PathBuf {
+        self.run.join("containers").join(id)
+    }
+
+    /// The OCI library's state directory.
+    pub fn oci_state(&self) -> PathBuf {
+        self.run.join("oci")
+    }
+}
+
+/// What a container needs of the program around it.
+pub struct Host {
+    /// Where things are.
+    pub layout: Layout,
+    /// Tells exits.
+    pub reaper: Arc<Reaper>,
+    /// Opens stdio.
+    pub streams: Arc<dyn StreamSource>,
+    /// Takes OOM kills.
+    pub oom: Arc<OomQueue>,
+    /// Gives containers their GPU socket. None: no container of this guest can have a GPU.
+    pub gpu: Option<Arc<dyn GpuDoors>>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("layout", &self.layout).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for OpenDoor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenDoor").field("binds", &self.binds).finish_non_exhaustive()
+    }
+}
+
+/// Opens a GPU socket for a container that was granted a GPU (`gpu/door.rs`).
+pub trait GpuDoors: Send + Sync {
+    /// Listens in `directory`; gives what to bind into the container whose root file system is `rootfs`, and the door, which closes when it
+    /// is dropped.
+    /// # Errors
+    /// The socket cannot be made.
+    fn open(&self, container: &str, directory: &Path, rootfs: &Path) -> Result<OpenDoor>;
+}
+
+/// An open door and what belongs to it.
+pub struct OpenDoor {
+    /// (source, destination) of bind mounts.
+    pub binds: Vec<(PathBuf, PathBuf)>,
+    /// Closes the door when dropped.
+    pub keep: Box<dyn Send + Sync>,
+}
+
+/// See the module.
+pub struct Container {
+    /// containerd's id.
+    pub id: String,
+    /// The bundle's path as the request named it: State answers it.
+    pub bundle: String,
+    /// Below [`Layout::container`].
+    pub directory: PathBuf,
+    /// Its cgroup.
+    pub cgroup: Cgroup,
+    /// Its first process.
+    pub init: Arc<Process>,
+    /// Whether it is the pod's sandbox: other containers join its namespaces.
+    pub sandbox: bool,
+    /// Sees its OOM kills.
+    pub oom: Arc<OomWatch>,
+    execs: Mutex<HashMap<String, Arc<Exec>>>,
+    oom_task: tokio::task::JoinHandle<()>,
+    _door: Option<OpenDoor>,
+}
+
+impl std::fmt::Debug for Container {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Container").field("id", &self.id).field("init", &self.init).finish_non_exhaustive()
+    }
+}
+
+/// A container to be made.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// containerd's id, already checked to be one path component.
+    pub id: String,
+    /// As in the request.
+    pub bundle: String,
+    /// Init's streams.
+    pub stdio: StdioNames,
+    /// Init of the pod's sandbox container, if there is one.
+    pub sandbox_pid: Option<i32>,
+}
+
+impl Container {
+    /// Makes the container up to the point where its program could be executed. A failure leaves nothing.
+    /// # Errors
+    /// A spec that cannot be used, a command that cannot be executed, streams that are not there, the library's own.
+    pub async fn create(host: Arc<Host>, plan: Plan) -> Result<Arc<Self>> {
+        let directory = host.layout.container(&plan.id);
+        let cgroup_path = cgroup::of_container(&plan.id);
+        let made = Self::make(Arc::clone(&host), plan.clone(), directory.clone(), &cgroup_path).await;
+        if made.is_err() {
+            let _ = Cgroup::new(&cgroup_path).remove().await;
+            let _ = fs::remove_dir_all(host.layout.oci_state().join(&plan.id));
+            let _ = fs::remove_dir_all(&directory);
+        }
+        made
+    }
+
+    async fn make(host: Arc<Host>, plan: Plan, directory: PathBuf, cgroup_path: &Path) -> Result<Arc<Self>> {
+        fs::create_dir_all(&directory).during(|| format!("make {}", directory.display()))?;
+        let spec_file = host.layout.share.join(&plan.id).join("config.json");
+        // The share is another domain's file system: it may be slow, and this thread serves the whole pod.
+        let spec = tokio::task::spawn_blocking(move || read_spec(&spec_file))
+            .await
+            .map_err(|_| GuestError::Oci { operation: "read the spec", text: "it panicked".into() })??;
+        let rootfs = host.layout.share.join(&plan.id).join("rootfs");
+        let door = open_door(&host, &plan.id, &directory, &rootfs, &spec)?;
+        let sandbox = annotation(&spec, "io.kubernetes.cri.container-type") == Some("sandbox");
+        let guest = adapt::Guest {
+            rootfs,
+            cgroup: cgroup_path.to_owned(),
+            sandbox_pid: plan.sandbox_pid,
+            huge_pages: "/sys/kernel/mm/hugepages".into(),
+            binds: door.as_ref().map(|door| door.binds.clone()).unwrap_or_default(),
+        };
+        let adapted = adapt::adapt(spec, &guest)?;
+        for (file, value) in &adapted.sysctls {
+            let file = Path::new("/proc/sys").join(file);
+            fs::write(&file, value).during(|| format!("set {} to {value:?}", file.display()))?;
+        }
+        let mut spec = adapted.spec;
+        if let Some(process) = spec.process_mut() {
+            process.set_terminal(Some(plan.stdio.terminal));
+        }
+        let config = directory.join("config.json");
+        spec.save(&config).map_err(|error| GuestError::Oci { operation: "write the spec", text: error.to_string() })?;
+
+        let request = |console| Request::Create {
+            id: plan.id.clone(),
+            bundle: directory.clone(),
+            state: host.layout.oci_state(),
+            console,
+        };
+        fs::create_dir_all(host.layout.oci_state()).during(|| "make the OCI state directory".into())?;
+        let launched = launch(&host, &directory, "init", &plan.stdio, request).await?;
+
+        let cgroup = Cgroup::new(cgroup_path);
+        let oom = Arc::new(OomWatch::new(plan.id.clone(), cgroup.clone(), Arc::clone(&host.oom)));
+        let following = Arc::clone(&oom);
+        let init = Process::new(format!("container {}", plan.id), plan.stdio);
+        let exited = init.launched(launched);
+        let container = Arc::new(Self {
+            id: plan.id,
+            bundle: plan.bundle,
+            directory,
+            cgroup,
+            init,
+            sandbox,
+            oom,
+            execs: Mutex::new(HashMap::new()),
+            // Without the watch an OOM kill is still told with the exit.
+            oom_task: tokio::spawn(async move { drop(following.follow().await) }),
+            _door: door,
+        });
+        let watched = Arc::clone(&container);
+        tokio::spawn(async move {
+            if let Ok(exit) = exited.await {
+                watched.init_ended(exit).await;
+            }
+        });
+        Ok(container)
+    }
+
+    /// Lets init execute its program.
+    /// # Errors
+    /// It is not in the state for it.
+    pub async fn start(&self, host: &Host) -> Result<()> {
+        self.init.phase().allow(Operation::Start)?;
+        let request = Request::Start { id: self.id.clone(), state: host.layout.oci_state() };
+        self.helper(host, &request, "start").await?;
+        self.init.running();
+        Ok(())
+    }
+
+    async fn helper(&self, host: &Host, request: &Request, name: &str) -> Result<Option<i32>> {
+        let answer = self.directory.join(format!("{name}.answer"));
+        oci::run(&host.reaper, &host.layout.program, request, &answer, Streams::null()).await
+    }
+
+    /// Init's exit is the last of the container: the rest is killed, and told, before it.
+    async fn init_ended(&self, exit: Exit) {
+        self.oom.check();
+        // Fails only when the cgroup is gone, and then nothing is left to kill.
+        let _ = self.cgroup.kill();
+        let running: Vec<_> =
+            self.execs().values().filter(|exec| exec.process.pid() != 0).map(Arc::clone).collect();
+        let ended = async {
+            for exec in running {
+                exec.process.wait().await;
+            }
+        };
+        let _ = timeout(EXECS_LIMIT, ended).await;
+        self.init.stopped(exit);
+    }
+
+    /// Freezes or thaws every process.
+    /// # Errors
+    /// Wrong state, or the kernel does not get it done within a second.
+    pub async fn freeze(&self, frozen: bool) -> Result<()> {
+        let phase = self.init.phase();
+        phase.allow(if frozen { Operation::Pause } else { Operation::Resume })?;
+        self.cgroup.freeze(frozen).during(|| format!("write cgroup.freeze of {}", self.id))?;
+        for _ in 0..100 {
+            if self.cgroup.is_frozen().during(|| format!("read cgroup.events of {}", self.id))? == frozen {
+                if frozen { self.init.paused() } else { self.init.running() }
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Err(GuestError::Io {
+            what: format!("freeze {}", self.id),
+            source: io::Error::from(io::ErrorKind::TimedOut),
+        })
+    }
+
+    /// The exec of this id.
+    /// # Errors
+    /// `NotFound`.
+    pub fn exec(&self, id: &str) -> Result<Arc<Exec>> {
+        self.execs().get(id).cloned().ok_or_else(|| GuestError::NotFound(format!("exec {id} of {}", self.id)))
+    }
+
+    /// Init for an empty id, else the exec's process.
+    /// # Errors
+    /// `NotFound`.
+    pub fn process(&self, exec_id: &str) -> Result<Arc<Process>> {
+        if exec_id.is_empty() {
+            return Ok(Arc::clone(&self.init));
+        }
+        self.exec(exec_id).map(|exec| Arc::clone(&exec.process))
+    }
+
+    /// Registers an exec.
+    /// # Errors
+    /// Its id is taken, or the container has ended or is paused.
+    pub fn add_exec(&self, id: &str, exec: Exec) -> Result<()> {
+        self.init.phase().allow(Operation::Exec)?;
+        let mut execs = self.execs();
+        if execs.contains_key(id) {
+            return Err(GuestError::Taken(format!("exec {id} of {}", self.id)));
+        }
+        execs.insert(id.to_owned(), Arc::new(exec));
+        Ok(())
+    }
+
+    /// Forgets an exec that never ran or has ended.
+    /// # Errors
+    /// It is running, or unknown.
+    pub async fn delete_exec(&self, id: &str) -> Result<Arc<Process>> {
+        let process = self.process(id)?;
+        process.phase().allow(Operation::Delete)?;
+        process.release().await;
+        self.execs().remove(id);
+        Ok(process)
+    }
+
+    /// Ends a created container, delivers the output of an ended one, and removes what the guest keeps of it.
+    /// # Errors
+    /// It is running, or its processes do not die.
+    pub async fn delete(&self, host: &Host) -> Result<Exit> {
+        let phase = self.init.phase();
+        phase.allow(Operation::Delete)?;
+        if phase == Phase::Created {
+            self.cgroup.kill().during(|| format!("kill {}", self.id))?;
+        }
+        let exit = self.init.wait().await;
+        self.init.release().await;
+        let execs: Vec<_> = self.execs().drain().map(|(_, exec)| exec).collect();
+        for exec in execs {
+            exec.process.release().await;
+        }
+        self.cgroup.remove().await.during(|| format!("remove the cgroup of {}", self.id))?;
+        for directory in [host.layout.oci_state().join(&self.id), self.directory.clone()] {
+            fs::remove_dir_all(&directory).during(|| format!("remove {}", directory.display()))?;
+        }
+        Ok(exit)
+    }
+
+    /// The exec that `pid` started as, for Pids.
+    pub fn exec_of_pid(&self, pid: u32) -> Option<String> {
+        self.execs().iter().find(|(_, exec)| exec.process.pid() == pid).map(|(id, _)| id.clone())
+    }
+
+    fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Exec>>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.oom_task.abort();
+    }
+}
+
+/// Opens the streams, runs the helper, and gives the process with its pumps running.
+pub async fn launch(
+    host: &Host,
+    directory: &Path,
+    name: &str,
+    names: &StdioNames,
+    request: impl FnOnce(Option<PathBuf>) -> Request,
+) -> Result<Launched> {
+    let opened = stdio::open(host.streams.as_ref(), names)?;
+    let answer = directory.join(format!("{name}.answer"));
+    let expecting = host.reaper.expect();
+    let missing_pid = || GuestError::Oci { operation: "launch", text: "the library gave no pid".into() };
+    let program = &host.layout.program;
+    if names.terminal {
+        let path = directory.join(format!("{name}.console"));
+        let console = ConsoleSocket::bind(path).during(|| "make the console socket".into())?;
+        let request = request(Some(console.path().to_owned()));
+        let pid = oci::run(&host.reaper, program, &request, &answer, Streams::null()).await?;
+        let pid = pid.ok_or_else(missing_pid)?;
+        let master = timeout(CONSOLE_LIMIT, console.receive()).await;
+        let master = master.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).flatten();
+        let master = master.during(|| "receive the terminal".into())?;
+        let pumps = stdio::start_terminal(opened, &master);
+        return Ok(Launched { pid, exited: expecting.claim(pid), pumps, master: Some(master) });
+    }
+    let (pipes, streams) = Pipes::make(opened)?;
+    let pid = oci::run(&host.reaper, program, &request(None), &answer, streams).await?;
+    let pid = pid.ok_or_else(missing_pid)?;
+    Ok(Launched { pid, exited: expecting.claim(pid), pumps: pipes.start(), master: None })
+}
+
+fn read_spec(file: &Path) -> Result<Spec> {
+    let bytes = fs::read(file).during(|| format!("read {}", file.display()))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| GuestError::Invalid { field: "config.json", why: error.to_string() })
+}
+
+fn annotation<'a>(spec: &'a Spec, key: &str) -> Option<&'a str> {
+    spec.annotations().as_ref()?.get(key).map(String::as_str)
+}
+
+/// The shim leaves the annotation only where a grant was made; without the GPU stream it is an error to have it.
+fn open_door(
+    host: &Host,
+    id: &str,
+    directory: &Path,
+    rootfs: &Path,
+    spec: &Spec,
+) -> Result<Option<OpenDoor>> {
+    match annotation(spec, "vgpu.dev/gpu") {
+        None | Some("" | "0") => Ok(None),
+        Some(_) => match &host.gpu {
+            Some(doors) => doors.open(id, directory, rootfs).map(Some),
+            None => Err(GuestError::Invalid {
+                field: "annotation vgpu.dev/gpu",
+                why: "this guest has no stream to gpu-proxy".into(),
+            }),
+        },
+    }
+}

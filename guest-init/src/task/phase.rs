@@ -1,0 +1,115 @@
+//! The life of a process, and which operation fits which part of it (shim.md 5.2). Pure: no time, no I/O.
+
+use crate::{
+    error::{GuestError, Result},
+    reaper::Exit,
+};
+
+/// Where a process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Made, its program not executed yet.
+    Created,
+    /// Executing.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Ended.
+    Stopped(Exit),
+}
+
+/// What a request wants to do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Execute the program.
+    Start,
+    /// Freeze init.
+    Pause,
+    /// Thaw init.
+    Resume,
+    /// Add a process to init's container.
+    Exec,
+    /// Change init's limits.
+    Update,
+    /// Forget it.
+    Delete,
+}
+
+impl Phase {
+    /// Whether `operation` fits an init (or, for Start and Delete, an exec) in this phase.
+    /// # Errors
+    /// [`GuestError::WrongState`].
+    pub fn allow(self, operation: Operation) -> Result<()> {
+        use Operation as Op;
+        let fits = match (self, operation) {
+            (Self::Created, Op::Start | Op::Exec | Op::Update | Op::Delete) => true,
+            (Self::Running, Op::Pause | Op::Exec | Op::Update) => true,
+            (Self::Paused, Op::Resume | Op::Update) => true,
+            (Self::Stopped(_), Op::Delete) => true,
+            _ => false,
+        };
+        if fits { Ok(()) } else { Err(self.refuse(operation.name())) }
+    }
+
+    /// The refusal of `operation`.
+    pub fn refuse(self, operation: &'static str) -> GuestError {
+        GuestError::WrongState { operation, state: self.name() }
+    }
+
+    /// Whether it ended, and how.
+    pub fn exit(self) -> Option<Exit> {
+        match self {
+            Self::Stopped(exit) => Some(exit),
+            _ => None,
+        }
+    }
+
+    /// For messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+}
+
+impl Operation {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Exec => "exec in",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::{Operation::*, Phase::*, *};
+
+    /// The table of shim.md 5.2, row by row.
+    #[test]
+    fn each_operation_fits_the_states_that_containerd_expects() {
+        let stopped = Stopped(Exit { status: 0, at: SystemTime::UNIX_EPOCH });
+        for (operation, phases) in [
+            (Start, vec![Created]),
+            (Pause, vec![Running]),
+            (Resume, vec![Paused]),
+            (Exec, vec![Created, Running]),
+            (Update, vec![Created, Running, Paused]),
+            (Delete, vec![Created, stopped]),
+        ] {
+            for phase in [Created, Running, Paused, stopped] {
+                assert_eq!(phase.allow(operation).is_ok(), phases.contains(&phase), "{operation:?} {phase:?}");
+            }
+        }
+        assert_eq!(Running.allow(Delete).unwrap_err().to_string(), "cannot delete a process that is running");
+    }
+}

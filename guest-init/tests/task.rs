@@ -1,0 +1,232 @@
+//! Stories of containers, as containerd would tell them to the guest (shim.md 13.1).
+
+mod world;
+
+use std::time::{Duration, Instant};
+
+use containerd_shim_protos::api::{PauseRequest, PidsRequest, ResizePtyRequest, ResumeRequest, StatsRequest, Status};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use ttrpc::Code;
+use world::{World, refusal, soon, story};
+
+#[test]
+fn a_program_runs_and_its_exit_code_comes_back() {
+    story(async |world| {
+        let mut stdio = world.run("c1", &["sh", "-c", "echo $WORD $(hostname) $$ $PWD; exit 7"]).await;
+        assert_eq!(stdio.output().await, "hello inside 1 /tmp\n");
+        assert_eq!(world.wait("c1", "").await, 7);
+        assert_eq!(world.status("c1").await, Status::STOPPED);
+        assert_eq!(refusal(world.kill("c1", 9, false).await).0, Code::NOT_FOUND);
+
+        let deleted = world.delete("c1").await.unwrap();
+        assert_eq!(deleted.exit_status, 7);
+        assert!(deleted.pid > 0 && deleted.exited_at.seconds > 0);
+        world.assert_nothing_left_of("c1");
+        assert_eq!(refusal(world.delete("c1").await).0, Code::NOT_FOUND);
+    });
+}
+
+#[test]
+fn a_killed_program_says_128_and_the_signal() {
+    story(async |world| {
+        let _stdio = world.run("c1", &["sleep", "100"]).await;
+        assert_eq!(refusal(world.delete("c1").await).0, Code::FAILED_PRECONDITION);
+        world.kill("c1", 9, true).await.unwrap();
+        assert_eq!(world.wait("c1", "").await, 137);
+        world.delete("c1").await.unwrap();
+    });
+}
+
+#[test]
+fn a_megabyte_goes_each_way_and_the_end_of_input_arrives() {
+    story(async |world| {
+        let mut stdio = world.run("c1", &["sh", "-c", "cat; head -c 1000000 /dev/zero >&2"]).await;
+        let sent: Vec<u8> = (0..1_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let (mut stdin, mut stderr) = (stdio.stdin.take().unwrap(), stdio.stderr.take().unwrap());
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let write = async {
+            stdin.write_all(&sent).await.unwrap();
+            stdin.shutdown().await.unwrap();
+        };
+        let (_, o, e) =
+            tokio::join!(write, stdio.stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
+        (o.unwrap(), e.unwrap());
+        assert!(out == sent, "{} bytes came back", out.len());
+        assert_eq!(err.len(), 1_000_000);
+        assert_eq!(world.wait("c1", "").await, 0);
+    });
+}
+
+#[test]
+fn a_missing_command_fails_in_create_and_leaves_nothing() {
+    story(async |world| {
+        for (command, why) in [("/no/such", "No such file"), ("nothing", "not found in $PATH"), ("/tmp", "directory")] {
+            world.bundle("c1", &[command], |_| {});
+            let (code, text) = refusal(world.create("c1", false).await.map(drop));
+            assert_eq!(code, Code::INVALID_ARGUMENT, "{text}");
+            assert!(text.starts_with("VGPU-209: ") && text.contains(why) && text.contains(command), "{text}");
+            world.assert_nothing_left_of("c1");
+        }
+        // The id is free again.
+        let mut stdio = world.run("c1", &["sh", "-c", "echo again"]).await;
+        assert_eq!(stdio.output().await, "again\n");
+    });
+}
+
+#[test]
+fn a_spec_that_is_none_is_refused_by_name() {
+    story(async |world| {
+        let bundle = world.bundle("c1", &["true"], |_| {});
+        std::fs::write(bundle.join("config.json"), "{\"ociVersion\": 1}").unwrap();
+        let (code, text) = refusal(world.create("c1", false).await.map(drop));
+        assert_eq!(code, Code::INVALID_ARGUMENT);
+        assert!(text.starts_with("VGPU-201: config.json: "), "{text}");
+        world.assert_nothing_left_of("c1");
+    });
+}
+
+#[test]
+fn an_exec_runs_as_its_own_user_beside_init() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let mut exec = world.exec("c1", "e1", &["sh", "-c", "echo $WHO $(id -u) $(hostname); exit 5"]).await.unwrap();
+        assert_eq!(refusal(world.exec("c1", "e1", &["true"]).await.map(drop)).0, Code::ALREADY_EXISTS);
+        world.start("c1", "e1").await.unwrap();
+        assert_eq!(exec.output().await, "exec 1000 inside\n");
+        assert_eq!(world.wait("c1", "e1").await, 5);
+        assert_eq!(refusal(world.start("c1", "e1").await).0, Code::FAILED_PRECONDITION);
+        assert_eq!(world.status("c1").await, Status::RUNNING);
+    });
+}
+
+#[test]
+fn an_exec_that_cannot_start_ends_its_wait() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        world.exec("c1", "e1", &["/no/such"]).await.unwrap();
+        let (code, text) = refusal(world.start("c1", "e1").await);
+        assert_eq!(code, Code::INVALID_ARGUMENT, "{text}");
+        assert!(text.contains("/no/such"), "{text}");
+        assert_eq!(world.wait("c1", "e1").await, 127);
+        assert_eq!(refusal(world.start("c1", "e2").await).0, Code::NOT_FOUND);
+    });
+}
+
+#[test]
+fn inits_end_ends_its_execs_first() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let _exec = world.exec("c1", "e1", &["sleep", "100"]).await.unwrap();
+        world.start("c1", "e1").await.unwrap();
+        world.kill("c1", 9, false).await.unwrap();
+        assert_eq!(world.wait("c1", "").await, 137);
+        // Already ended: this does not wait.
+        assert_eq!(tokio::time::timeout(Duration::from_secs(1), world.wait("c1", "e1")).await.unwrap(), 137);
+    });
+}
+
+#[test]
+fn an_exit_does_not_wait_for_a_grandchild_that_holds_the_output() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let mut exec = world.exec("c1", "e1", &["sh", "-c", "echo before; sleep 3 & exit 4"]).await.unwrap();
+        let began = Instant::now();
+        world.start("c1", "e1").await.unwrap();
+        assert_eq!(world.wait("c1", "e1").await, 4);
+        assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
+        assert_eq!(exec.output().await, "before\n");
+        assert!(began.elapsed() > Duration::from_millis(2500), "the grandchild still held the output");
+    });
+}
+
+#[test]
+fn a_terminal_has_the_size_that_was_asked_for_before_it_existed() {
+    story(async |world| {
+        world.bundle("c1", &["sh", "-c", "stty size; read line; echo got $line"], |_| {});
+        let mut stdio = world.create("c1", true).await.unwrap();
+        let size = ResizePtyRequest { id: "c1".into(), width: 97, height: 31, ..Default::default() };
+        world.task.resize_pty(soon(), &size).await.unwrap();
+        world.start("c1", "").await.unwrap();
+        stdio.stdin.as_mut().unwrap().write_all(b"typed\n").await.unwrap();
+        let text = stdio.output().await;
+        assert!(text.contains("31 97\r\n") && text.contains("got typed\r\n"), "{text:?}");
+        assert_eq!(world.wait("c1", "").await, 0);
+    });
+}
+
+#[test]
+fn a_frozen_container_stands_still() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        world.task.pause(soon(), &PauseRequest { id: "c1".into(), ..Default::default() }).await.unwrap();
+        assert_eq!(world.status("c1").await, Status::PAUSED);
+        assert_eq!(refusal(world.exec("c1", "e1", &["true"]).await.map(drop)).0, Code::FAILED_PRECONDITION);
+        world.task.resume(soon(), &ResumeRequest { id: "c1".into(), ..Default::default() }).await.unwrap();
+        assert_eq!(world.status("c1").await, Status::RUNNING);
+    });
+}
+
+#[test]
+fn a_created_container_can_be_deleted_without_a_start() {
+    story(async |world| {
+        world.bundle("c1", &["true"], |_| {});
+        let mut stdio = world.create("c1", false).await.unwrap();
+        assert_eq!(world.status("c1").await, Status::CREATED);
+        assert_eq!(world.delete("c1").await.unwrap().exit_status, 137);
+        assert_eq!(stdio.output().await, "");
+        world.assert_nothing_left_of("c1");
+    });
+}
+
+#[test]
+fn pids_name_their_execs() {
+    story(async |world: &World| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let _exec = world.exec("c1", "e1", &["sleep", "100"]).await.unwrap();
+        let pid = world.start("c1", "e1").await.unwrap();
+        let req = PidsRequest { id: "c1".into(), ..Default::default() };
+        let processes = world.task.pids(soon(), &req).await.unwrap().processes;
+        assert_eq!(processes.len(), 2);
+        let exec = processes.iter().find(|process| process.pid == pid).unwrap();
+        assert_eq!(exec.info.type_url, "containerd.runc.v1.ProcessDetails");
+        assert_eq!(exec.info.value, b"\x0a\x02e1");
+    });
+}
+
+#[test]
+fn users_limits_and_the_read_only_root_of_the_spec_hold() {
+    story(async |world| {
+        world.bundle("c1", &["sh", "-c", "id -u; id -G; ulimit -n; echo x > /new || echo ro"], |spec| {
+            spec["process"]["user"] = serde_json::json!({"uid": 33, "gid": 34, "additionalGids": [35]});
+            spec["process"]["rlimits"] = serde_json::json!([{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 77}]);
+            spec["root"]["readonly"] = true.into();
+        });
+        let mut stdio = world.create("c1", false).await.unwrap();
+        world.start("c1", "").await.unwrap();
+        assert_eq!(stdio.output().await, "33\n34 35\n77\nro\n");
+    });
+}
+
+#[test]
+fn hello_sets_name_and_clock_and_refuses_another_major() {
+    story(async |world| {
+        let reply = world.hello(1).await.unwrap();
+        assert!(reply.memory_bytes > 0 && !reply.kernel_release.is_empty());
+        assert_eq!(world.noted("hostname").as_deref(), Some("pod-1"));
+        assert_eq!(world.noted("clock").as_deref(), Some("5"));
+        let (code, text) = refusal(world.hello(9).await);
+        assert_eq!(code, Code::FAILED_PRECONDITION);
+        assert!(text.starts_with("VGPU-501: "), "{text}");
+        world.agent.power_off(soon(), &vgpu_agent_api::agent::Empty::new()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(world.noted("power").as_deref(), Some("off"), "after the reply");
+    });
+}
+
+#[test]
+fn stats_of_an_unknown_container_are_not_found() {
+    story(async |world| {
+        let req = StatsRequest { id: "c1".into(), ..Default::default() };
+        assert_eq!(refusal(world.task.stats(soon(), &req).await).0, Code::NOT_FOUND);
+    });
+}

@@ -1,0 +1,346 @@
+//! A guest on this machine: its services over a socket pair, containers in real namespaces with busybox as their image. Needs root
+//! and busybox-static; the mounts stay in a namespace of the test's own.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use containerd_shim_protos::{
+    api::{
+        CreateTaskRequest, DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest, StartRequest,
+        StateRequest, Status, WaitRequest,
+    },
+    shim_async::TaskClient,
+};
+use guest_init::{
+    agent::{
+        self, AgentService,
+        service::Machine,
+        streams::{MakeStream, StdioStreams},
+    },
+    reaper::Reaper,
+    stdio::ByteStream,
+    task::{
+        container::{Host, Layout},
+        oom::OomQueue,
+        pod::Pod,
+    },
+};
+use protobuf::{MessageField, well_known_types::any::Any};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, DuplexStream},
+    net::UnixStream,
+    time::timeout,
+};
+use ttrpc::{
+    context::{Context, with_timeout},
+    r#async::transport::Socket,
+};
+use vgpu_agent_api::{
+    agent::{HelloRequest, OpenStreamRequest},
+    agent_ttrpc::AgentClient,
+};
+
+/// One reaper may live in a process: the stories of one binary run one after the other.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Makes streams within this process; `port` says which far end belongs to an offer.
+#[derive(Default, Clone)]
+struct FarEnds(Arc<Mutex<Vec<Option<DuplexStream>>>>);
+
+impl MakeStream for FarEnds {
+    fn make(&self) -> guest_init::error::Result<(Box<dyn ByteStream>, Vec<u32>, u32)> {
+        let (near, far) = tokio::io::duplex(4096);
+        let mut ends = self.0.lock().unwrap();
+        ends.push(Some(far));
+        Ok((Box::new(near), vec![], u32::try_from(ends.len() - 1).unwrap()))
+    }
+}
+
+/// Remembers what it was told.
+#[derive(Default)]
+struct Noted(Mutex<HashMap<&'static str, String>>);
+
+impl Machine for Noted {
+    fn set_hostname(&self, name: &str) -> guest_init::error::Result<()> {
+        self.0.lock().unwrap().insert("hostname", name.into());
+        Ok(())
+    }
+    fn set_clock(&self, unix_nanoseconds: u64) -> guest_init::error::Result<()> {
+        self.0.lock().unwrap().insert("clock", unix_nanoseconds.to_string());
+        Ok(())
+    }
+    fn power_off(&self) {
+        self.0.lock().unwrap().insert("power", "off".into());
+    }
+}
+
+/// See the module.
+pub struct World {
+    /// Speaks containerd's Task API.
+    pub task: TaskClient,
+    /// Speaks our own.
+    pub agent: AgentClient,
+    /// The guest's directories: `share`, `run`.
+    pub root: TempDir,
+    far_ends: FarEnds,
+    machine: Arc<Noted>,
+    streams_made: Mutex<u32>,
+    _server: ttrpc::r#async::Server,
+}
+
+/// Runs a story in a world of its own.
+pub fn story(tell: impl AsyncFnOnce(&World)) {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    private_mounts();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let world = World::new().await;
+        timeout(Duration::from_secs(60), tell(&world)).await.expect("the story hangs");
+    });
+}
+
+/// Namespaces for this thread and what it starts: mounts of its own, and cgroup2 where the guest has it, with a root of its own, since
+/// several stories may run at once.
+fn private_mounts() {
+    assert!(rustix::process::geteuid().is_root(), "these stories make containers: run them as root");
+    unshare(libc::CLONE_NEWNS);
+    let slave =
+        rustix::mount::MountPropagationFlags::DOWNSTREAM | rustix::mount::MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", slave).unwrap();
+    let mount = |place: &Path| {
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("none", place, "cgroup2", flags, None).unwrap();
+    };
+    let place = TempDir::new().unwrap();
+    mount(place.path());
+    let own = place.path().join(format!("guest-init-story-{}", std::process::id()));
+    fs::create_dir_all(&own).unwrap();
+    fs::write(own.join("cgroup.procs"), "0").unwrap();
+    unshare(libc::CLONE_NEWCGROUP);
+    rustix::mount::unmount(place.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    mount(Path::new("/sys/fs/cgroup"));
+}
+
+fn unshare(what: libc::c_int) {
+    // SAFETY: no memory is involved. It changes only this thread (and threads and processes made by it), which is the wish.
+    let result = unsafe { libc::unshare(what) };
+    assert_eq!(result, 0, "unshare: {}", io::Error::last_os_error());
+}
+
+/// Longer than any call takes, also on a busy machine.
+pub fn soon() -> Context {
+    with_timeout(20_000_000_000)
+}
+
+/// The three far ends of a process's streams.
+pub struct Stdio {
+    pub stdin: Option<DuplexStream>,
+    pub stdout: DuplexStream,
+    pub stderr: Option<DuplexStream>,
+}
+
+impl Stdio {
+    /// Everything the process writes to stdout, to its end.
+    pub async fn output(&mut self) -> String {
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).await.unwrap();
+        text
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let root = TempDir::new().unwrap();
+        let far_ends = FarEnds::default();
+        let streams = Arc::new(StdioStreams::new(Box::new(far_ends.clone())));
+        let oom = Arc::new(OomQueue::default());
+        let machine = Arc::new(Noted::default());
+        let host = Arc::new(Host {
+            layout: Layout {
+                program: env!("CARGO_BIN_EXE_guest-init").into(),
+                share: root.path().join("share"),
+                run: root.path().join("run"),
+            },
+            reaper: Reaper::start().unwrap(),
+            streams: Arc::clone(&streams) as _,
+            oom: Arc::clone(&oom),
+            gpu: None,
+        });
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
+        let service = AgentService::new(streams, oom, Arc::clone(&machine) as _);
+        let server = agent::serve(near, Pod::new(host), service).await.unwrap();
+        let client = ttrpc::r#async::Client::new(Socket::new(far));
+        Self {
+            task: TaskClient::new(client.clone()),
+            agent: AgentClient::new(client),
+            root,
+            far_ends,
+            machine,
+            streams_made: Mutex::new(0),
+            _server: server,
+        }
+    }
+
+    /// What the guest was asked to do to itself.
+    pub fn noted(&self, what: &str) -> Option<String> {
+        self.machine.0.lock().unwrap().get(what).cloned()
+    }
+
+    /// The shim's hello.
+    pub async fn hello(&self, major: u32) -> ttrpc::Result<vgpu_agent_api::agent::HelloReply> {
+        let req = HelloRequest {
+            major,
+            hostname: "pod-1".into(),
+            unix_nanoseconds: 5,
+            ..Default::default()
+        };
+        self.agent.hello(soon(), &req).await
+    }
+
+    /// The files of a container as the shim puts them into the share: busybox, and `change` applied to a plain spec.
+    pub fn bundle(&self, id: &str, args: &[&str], change: impl FnOnce(&mut Value)) -> PathBuf {
+        let bundle = self.root.path().join("share").join(id);
+        let rootfs = bundle.join("rootfs");
+        for directory in ["bin", "dev", "proc", "sys", "tmp", "etc"] {
+            fs::create_dir_all(rootfs.join(directory)).unwrap();
+        }
+        fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("apt install busybox-static");
+        for tool in ["sh", "cat", "sleep", "hostname", "id", "stty", "head", "readlink", "wc", "true"] {
+            let _ = symlink("busybox", rootfs.join("bin").join(tool));
+        }
+        let caps = ["CAP_KILL", "CAP_SETUID", "CAP_SETGID"];
+        let mut spec = json!({
+            "ociVersion": "1.1.0",
+            "root": {"path": "rootfs"},
+            "hostname": "inside",
+            "process": {
+                "cwd": "/tmp", "args": args, "env": ["PATH=/bin", "WORD=hello"],
+                "user": {"uid": 0, "gid": 0}, "noNewPrivileges": true,
+                "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
+            },
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+                {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+                    "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]},
+            ],
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "uts"}, {"type": "ipc"},
+                {"type": "network", "path": "/var/run/netns/of-the-node"}]},
+        });
+        change(&mut spec);
+        fs::write(bundle.join("config.json"), spec.to_string()).unwrap();
+        bundle
+    }
+
+    async fn stream(&self) -> (String, DuplexStream) {
+        let id = {
+            let mut made = self.streams_made.lock().unwrap();
+            *made += 1;
+            *made
+        };
+        let offer =
+            self.agent.open_stream(soon(), &OpenStreamRequest { id, ..Default::default() }).await.unwrap();
+        let far = self.far_ends.0.lock().unwrap()[offer.port as usize].take().unwrap();
+        (format!("idm://{id}"), far)
+    }
+
+    /// Creates the task of a bundle that is there, with stdin, stdout and stderr.
+    pub async fn create(&self, id: &str, terminal: bool) -> ttrpc::Result<Stdio> {
+        let ((i, stdin), (o, stdout), (e, stderr)) =
+            (self.stream().await, self.stream().await, self.stream().await);
+        let req = CreateTaskRequest {
+            id: id.into(),
+            bundle: "/bundle".into(),
+            stdin: i,
+            stdout: o,
+            stderr: if terminal { String::new() } else { e },
+            terminal,
+            ..Default::default()
+        };
+        self.task.create(soon(), &req).await?;
+        Ok(Stdio { stdin: Some(stdin), stdout, stderr: (!terminal).then_some(stderr) })
+    }
+
+    /// Bundle, Create and Start of a plain command.
+    pub async fn run(&self, id: &str, args: &[&str]) -> Stdio {
+        self.bundle(id, args, |_| {});
+        let stdio = self.create(id, false).await.unwrap();
+        self.start(id, "").await.unwrap();
+        stdio
+    }
+
+    /// Starts init or an exec; gives the pid.
+    pub async fn start(&self, id: &str, exec_id: &str) -> ttrpc::Result<u32> {
+        let req = StartRequest { id: id.into(), exec_id: exec_id.into(), ..Default::default() };
+        self.task.start(soon(), &req).await.map(|reply| reply.pid)
+    }
+
+    /// The exit status.
+    pub async fn wait(&self, id: &str, exec_id: &str) -> u32 {
+        let req = WaitRequest { id: id.into(), exec_id: exec_id.into(), ..Default::default() };
+        self.task.wait(soon(), &req).await.unwrap().exit_status
+    }
+
+    /// Its state.
+    pub async fn status(&self, id: &str) -> Status {
+        let req = StateRequest { id: id.into(), ..Default::default() };
+        self.task.state(soon(), &req).await.unwrap().status.unwrap()
+    }
+
+    /// Sends a signal.
+    pub async fn kill(&self, id: &str, signal: u32, all: bool) -> ttrpc::Result<()> {
+        let req = KillRequest { id: id.into(), signal, all, ..Default::default() };
+        self.task.kill(soon(), &req).await.map(drop)
+    }
+
+    /// Deletes a task.
+    pub async fn delete(&self, id: &str) -> ttrpc::Result<DeleteResponse> {
+        self.task.delete(soon(), &DeleteRequest { id: id.into(), ..Default::default() }).await
+    }
+
+    /// Registers an exec with stdout only.
+    pub async fn exec(&self, id: &str, exec_id: &str, args: &[&str]) -> ttrpc::Result<Stdio> {
+        let (o, stdout) = self.stream().await;
+        let process = json!({"cwd": "/", "args": args, "env": ["PATH=/bin", "WHO=exec"], "user": {"uid": 1000, "gid": 1000}});
+        let spec = Any {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
+            value: process.to_string().into_bytes(),
+            ..Default::default()
+        };
+        let req = ExecProcessRequest {
+            id: id.into(),
+            exec_id: exec_id.into(),
+            stdout: o,
+            spec: MessageField::some(spec),
+            ..Default::default()
+        };
+        self.task.exec(soon(), &req).await?;
+        Ok(Stdio { stdin: None, stdout, stderr: None })
+    }
+
+    /// That the guest keeps nothing of a container.
+    pub fn assert_nothing_left_of(&self, id: &str) {
+        for place in [self.root.path().join("run/containers").join(id), self.root.path().join("run/oci").join(id)]
+        {
+            assert!(!place.exists(), "{place:?} is left");
+        }
+        assert!(!PathBuf::from("/sys/fs/cgroup/vgpu").join(id).exists(), "a cgroup is left");
+    }
+}
+
+/// The code and text of a refusal.
+pub fn refusal<T: std::fmt::Debug>(result: ttrpc::Result<T>) -> (ttrpc::Code, String) {
+    match result {
+        Err(ttrpc::Error::RpcStatus(status)) => (status.code(), status.message().to_owned()),
+        other => panic!("no refusal: {other:?}"),
+    }
+}

@@ -1,0 +1,83 @@
+//! The backend's end of a device: waits for the guest's offer, checks it, takes it.
+
+use std::time::{Duration, Instant};
+
+use super::super::error::XenError;
+use super::super::offer::accept_stream;
+use super::super::xenstore::{Client, Store as _};
+use super::frontend::wait;
+use super::nodes::read_offer;
+use super::{CLOSED, CONNECTED, Device, INITIALISED, INITIALISING, STATE_MAX, is_ending};
+use crate::life::Liveness;
+use crate::stream::{Stream, StreamSpec};
+
+/// A device of a guest, served by this domain.
+#[derive(Debug)]
+pub struct Backend {
+    xenstore: Client,
+    device: Device,
+}
+
+impl Backend {
+    /// Serves `device`, which the toolstack has made. The ids in it are the toolstack's word, not the guest's.
+    pub fn new(xenstore: &Client, device: Device) -> Self {
+        Self { xenstore: xenstore.clone(), device }
+    }
+
+    /// Waits at most `limit` for the guest's offer and accepts it: a stream of the sizes `spec`. `liveness` tells of the guest's end
+    /// ([`super::super::death::Deaths::domain`]). May be called again when that stream has ended.
+    ///
+    /// # Errors
+    /// [`XenError::PeerGone`]: the guest closed or lost the device. [`XenError::Late`]: it offers nothing. What the guest wrote and
+    /// must not: [`XenError::PeerWrote`], [`XenError::MapPages`].
+    pub fn accept(&self, spec: StreamSpec, limit: Duration, liveness: Liveness) -> Result<Stream, XenError> {
+        let end = Instant::now() + limit;
+        let guest = self.device.guest;
+        let front = self.device.frontend_path();
+        let watch = self.xenstore.watch(&front)?;
+        self.set_state(INITIALISING)?;
+        loop {
+            let state = match self.xenstore.read_decimal(&format!("{front}/state"), STATE_MAX) {
+                Ok(state) => state,
+                Err(error) if error.is_missing() => return Err(XenError::PeerGone(guest)),
+                Err(super::super::xenstore::XsError::Value { value, .. }) => {
+                    return Err(XenError::PeerWrote { peer: guest, what: "a state", value });
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if is_ending(state) || liveness.is_gone() {
+                return Err(XenError::PeerGone(guest));
+            }
+            if state == INITIALISED {
+                break;
+            }
+            wait(&watch, end, limit, guest, "offer a stream")?;
+        }
+        let offer = match read_offer(&self.xenstore, &front, guest) {
+            Err(XenError::Xenstore(error)) if error.is_missing() => {
+                let value = "nothing".to_owned();
+                return Err(XenError::PeerWrote { peer: guest, what: "grant references or a port", value });
+            }
+            other => other?,
+        };
+        let stream = accept_stream(guest, &offer, spec, Some(liveness))?;
+        let back = self.device.backend_path();
+        self.xenstore.transaction(|tx| {
+            tx.write(&format!("{back}/connected-port"), offer.port.to_string())?;
+            tx.write(&format!("{back}/state"), CONNECTED.to_string())
+        })?;
+        Ok(stream)
+    }
+
+    /// Tells the guest that nothing will be accepted any more.
+    ///
+    /// # Errors
+    /// Xenstore's.
+    pub fn close(&self) -> Result<(), XenError> {
+        self.set_state(CLOSED)
+    }
+
+    fn set_state(&self, state: u32) -> Result<(), XenError> {
+        Ok(self.xenstore.write(&format!("{}/state", self.device.backend_path()), state.to_string())?)
+    }
+}

@@ -1,0 +1,105 @@
+//! The guest's end of a device: grants, offers, and waits to be accepted.
+
+use std::time::{Duration, Instant};
+
+use super::super::DomId;
+use super::super::death::Deaths;
+use super::super::domain::own_domid;
+use super::super::error::XenError;
+use super::super::offer::offer_stream;
+use super::super::xenstore::{Client, Store as _, Watch};
+use super::nodes::write_offer;
+use super::{CONNECTED, Device, INITIALISED, INITIALISING, STATE_MAX, is_ending};
+use crate::stream::{Stream, StreamSpec};
+
+/// A device of this domain. Kept as long as its stream is used: with it goes the notice of the backend's end.
+#[derive(Debug)]
+pub struct Frontend {
+    xenstore: Client,
+    device: Device,
+    deaths: Deaths,
+}
+
+impl Frontend {
+    /// Finds device `number` of this domain, waiting at most `limit` for the toolstack to make it.
+    ///
+    /// # Errors
+    /// [`XenError::Late`]: there is no such device. Xenstore's own.
+    pub fn find(xenstore: &Client, number: u32, limit: Duration) -> Result<Self, XenError> {
+        let guest = own_domid(xenstore)?;
+        // The path has the guest's id only; the backend's is read from it.
+        let path = Device { guest, number, backend: DomId::DOM0 }.frontend_path();
+        let watch = xenstore.watch(&path)?;
+        let end = Instant::now() + limit;
+        let backend = loop {
+            match xenstore.read_decimal(&format!("{path}/backend-id"), 0x7fef) {
+                Ok(id) => break u16::try_from(id).ok().and_then(DomId::new).unwrap_or(DomId::DOM0),
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error.into()),
+            }
+            wait(&watch, end, limit, guest, "make the device")?;
+        };
+        let device = Device { guest, number, backend };
+        let deaths = Deaths::of_device(xenstore, &format!("{}/state", device.backend_path()))?;
+        Ok(Self { xenstore: xenstore.clone(), device, deaths })
+    }
+
+    /// Which device this is.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Offers a stream of the sizes `spec` and waits at most `limit` until the backend has accepted it. May be called again
+    /// when that stream has ended: a backend that was started again accepts anew.
+    ///
+    /// # Errors
+    /// [`XenError::PeerGone`]: the backend closed the device. [`XenError::Late`]: nobody accepted.
+    pub fn connect(&self, spec: StreamSpec, limit: Duration) -> Result<Stream, XenError> {
+        let end = Instant::now() + limit;
+        let (front, back) = (self.device.frontend_path(), self.device.backend_path());
+        let (offer, stream) = offer_stream(self.device.backend, spec, Some(self.deaths.device()?))?;
+        let watch = self.xenstore.watch(&back)?;
+        self.xenstore.transaction(|tx| {
+            write_offer(tx, &front, &offer)?;
+            tx.write(&format!("{front}/state"), INITIALISED.to_string())
+        })?;
+        loop {
+            let state = match self.xenstore.read_decimal(&format!("{back}/state"), STATE_MAX) {
+                Ok(state) => state,
+                Err(error) if error.is_missing() => return Err(XenError::PeerGone(self.device.backend)),
+                Err(error) => return Err(error.into()),
+            };
+            if is_ending(state) {
+                return Err(XenError::PeerGone(self.device.backend));
+            }
+            let accepted = self.xenstore.read_if_there(&format!("{back}/connected-port"))?;
+            if state == CONNECTED && accepted.is_some_and(|port| port == offer.port.to_string().as_bytes()) {
+                self.set_state(CONNECTED)?;
+                return Ok(stream);
+            }
+            if let Err(late) = wait(&watch, end, limit, self.device.backend, "accept the stream") {
+                // Nobody shall take up an offer whose pages go with this call.
+                self.set_state(INITIALISING)?;
+                return Err(late);
+            }
+        }
+    }
+
+    fn set_state(&self, state: u32) -> Result<(), XenError> {
+        Ok(self.xenstore.write(&format!("{}/state", self.device.frontend_path()), state.to_string())?)
+    }
+}
+
+/// Waits for the watch until `end`.
+pub(super) fn wait(
+    watch: &Watch,
+    end: Instant,
+    limit: Duration,
+    peer: DomId,
+    what: &'static str,
+) -> Result<(), XenError> {
+    if watch.wait(end.saturating_duration_since(Instant::now()))? {
+        return Ok(());
+    }
+    Err(XenError::Late { peer, what, limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) })
+}

@@ -1,0 +1,37 @@
+//! The xenstore device `vgpu-idm`: how a guest and a backend that share nothing yet come to share one stream.
+//!
+//! ```text
+//!   toolstack: [`create`]            guest: [`Frontend::connect`]              backend: [`Backend::accept`]
+//!   both nodes, state 1 ───────────▶ grants pages, offers a port
+//!                                    refs, event-channel, state 3 ───────────▶ maps, binds
+//!                                    state 4 ◀─────────────────────────────── connected-port, state 4
+//! ```
+//! The nodes and who may write them: `idm/README.md`. Rules: all nodes of a step and their permissions in one transaction; the backend
+//! makes its paths from the domain ids that it was told, never from a node of the guest; `connected-port` names the offer that was
+//! accepted, so that what a dead backend left behind is not taken for an answer.
+
+mod backend;
+mod frontend;
+mod nodes;
+mod toolstack;
+
+pub use backend::Backend;
+pub use frontend::Frontend;
+pub use nodes::Device;
+pub use toolstack::{create, remove};
+
+/// xenbus: the nodes are there. Source: `xen/include/public/io/xenbus.h`.
+const INITIALISING: u32 = 1;
+/// The frontend's offer is complete.
+const INITIALISED: u32 = 3;
+/// The stream runs.
+const CONNECTED: u32 = 4;
+const CLOSING: u32 = 5;
+const CLOSED: u32 = 6;
+/// Largest state there is (Reconfigured).
+const STATE_MAX: u32 = 8;
+
+/// Whether a device in `state` will carry nothing any more.
+pub(super) fn is_ending(state: u32) -> bool {
+    matches!(state, CLOSING | CLOSED)
+}

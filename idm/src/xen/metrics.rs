@@ -1,0 +1,62 @@
+//! What this process asked of Xen, counted: hypercalls and round trips are what an inter-domain call costs, so tests assert them.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A number that only says how often: no ordering is derived from it.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    pub(super) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    pub(super) fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The counters of this process.
+#[derive(Debug)]
+pub struct Counters {
+    /// NOTIFY hypercalls: events sent to peers.
+    pub events_sent: Counter,
+    /// Event channels read: wake-ups taken.
+    pub events_taken: Counter,
+    /// Ports unmasked (the end of an interrupt, one system call each).
+    pub unmasks: Counter,
+    /// Mappings made, each of all pages of a channel.
+    pub maps: Counter,
+    /// Pages of other domains mapped now.
+    pub pages_mapped: Counter,
+    /// Own pages granted now.
+    pub pages_granted: Counter,
+    /// Requests to xenstored, each one round trip.
+    pub xenstore_requests: Counter,
+    /// Transactions that xenstored had us do again.
+    pub xenstore_conflicts: Counter,
+    /// Calls of a teardown that the kernel refused; closing the descriptor did the same work then.
+    pub teardown_failures: Counter,
+}
+
+/// The counters of this process.
+pub static COUNTERS: Counters = Counters {
+    events_sent: Counter::new(),
+    events_taken: Counter::new(),
+    unmasks: Counter::new(),
+    maps: Counter::new(),
+    pages_mapped: Counter::new(),
+    pages_granted: Counter::new(),
+    xenstore_requests: Counter::new(),
+    xenstore_conflicts: Counter::new(),
+    teardown_failures: Counter::new(),
+};

@@ -1,0 +1,291 @@
+//! The client against a small xenstored at the other end of a socket pair, honest and not.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Reads one request: type, number, transaction, payload.
+fn next_request(socket: &mut UnixStream) -> Option<(u32, u32, u32, Vec<u8>)> {
+    let mut header = [0; 16];
+    socket.read_exact(&mut header).ok()?;
+    let word = |n: usize| u32::from_le_bytes(header[n..n + 4].try_into().unwrap());
+    let mut payload = vec![0; word(12) as usize];
+    socket.read_exact(&mut payload).ok()?;
+    Some((word(0), word(4), word(8), payload))
+}
+
+fn message(kind: u32, number: u32, transaction: u32, payload: &[u8]) -> Vec<u8> {
+    let words = [kind, number, transaction, u32::try_from(payload.len()).unwrap()];
+    words.iter().flat_map(|word| word.to_le_bytes()).chain(payload.iter().copied()).collect()
+}
+
+/// A xenstored with one tree, without permissions. The first `conflicts` commits fail with EAGAIN.
+fn xenstored(mut conflicts: u32) -> (Client, JoinHandle<BTreeMap<String, Vec<u8>>>) {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let server = thread::spawn(move || {
+        let mut tree: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        let mut view: Option<BTreeMap<String, Vec<u8>>> = None;
+        let mut watches: Vec<(String, String)> = Vec::new();
+        while let Some((kind, number, transaction, payload)) = next_request(&mut theirs) {
+            let nul = payload.iter().position(|&byte| byte == 0).unwrap_or(payload.len());
+            let path = String::from_utf8(payload[..nul].to_vec()).unwrap();
+            let rest = payload.get(nul + 1..).unwrap_or_default().to_vec();
+            let nodes = if transaction == 0 { &mut tree } else { view.as_mut().unwrap() };
+            let mut fired = Vec::new();
+            let answer: Result<Vec<u8>, &[u8]> = match kind {
+                1 => {
+                    let below = format!("{path}/");
+                    let names = nodes
+                        .keys()
+                        .filter_map(|node| node.strip_prefix(&below))
+                        .flat_map(|name| [name.as_bytes(), b"\0"].concat());
+                    Ok(names.collect())
+                }
+                2 => nodes.get(&path).cloned().ok_or(b"ENOENT\0"),
+                4 => {
+                    let token = String::from_utf8(rest.strip_suffix(b"\0").unwrap().to_vec()).unwrap();
+                    fired.push((path.clone(), token.clone()));
+                    watches.push((path.clone(), token));
+                    Ok(b"OK\0".to_vec())
+                }
+                5 => Ok(b"OK\0".to_vec()),
+                6 => {
+                    view = Some(tree.clone());
+                    Ok(b"77\0".to_vec())
+                }
+                7 if path == "T" && conflicts > 0 => {
+                    conflicts -= 1;
+                    Err(b"EAGAIN\0")
+                }
+                7 => {
+                    if path == "T" {
+                        tree = view.take().unwrap();
+                    }
+                    Ok(b"OK\0".to_vec())
+                }
+                11 => {
+                    nodes.insert(path.clone(), rest);
+                    fired.extend(
+                        watches.iter().filter(|(watched, _)| path.starts_with(watched.as_str())).cloned(),
+                    );
+                    Ok(b"OK\0".to_vec())
+                }
+                13 => nodes.remove(&path).map(|_| b"OK\0".to_vec()).ok_or(b"ENOENT\0"),
+                17 => Ok(if path == "5" { b"T\0".to_vec() } else { b"F\0".to_vec() }),
+                _ => Err(b"ENOSYS\0"),
+            };
+            let (kind, payload) = match answer {
+                Ok(payload) => (kind, payload),
+                Err(name) => (16, name.to_vec()),
+            };
+            theirs.write_all(&message(kind, number, transaction, &payload)).unwrap();
+            for (path, token) in fired {
+                theirs.write_all(&message(15, 0, 0, format!("{path}\0{token}\0").as_bytes())).unwrap();
+            }
+        }
+        tree
+    });
+    (Client::over_socket(ours).unwrap(), server)
+}
+
+/// A peer that answers the first request with `bytes` made from its number, and then keeps quiet.
+fn liar(bytes: impl FnOnce(u32) -> Vec<u8> + Send + 'static) -> Client {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    thread::spawn(move || {
+        let (_, number, _, _) = next_request(&mut theirs).unwrap();
+        theirs.write_all(&bytes(number)).unwrap();
+        while next_request(&mut theirs).is_some() {}
+    });
+    Client::over_socket(ours).unwrap()
+}
+
+#[test]
+fn what_is_written_is_read_back_and_a_missing_node_is_told_apart() {
+    let (client, server) = xenstored(0);
+    client.write("/a/b", "42").unwrap();
+    assert_eq!(client.read("/a/b").unwrap(), b"42");
+    assert_eq!(client.read_decimal("/a/b", 42).unwrap(), 42);
+    assert!(matches!(client.read_decimal("/a/b", 41), Err(XsError::Value { .. })));
+    assert!(client.read("/a/c").unwrap_err().is_missing());
+    assert_eq!(client.read_if_there("/a/c").unwrap(), None);
+    assert_eq!(client.list("/a").unwrap(), ["b"]);
+    client.remove("/a/b").unwrap();
+    client.remove("/a/b").unwrap();
+    assert!(client.is_introduced(DomId::new(5).unwrap()).unwrap());
+    assert!(!client.is_introduced(DomId::new(6).unwrap()).unwrap());
+    drop(client);
+    assert!(server.join().unwrap().is_empty());
+}
+
+#[test]
+fn a_transaction_that_meets_conflicts_is_tried_again_but_not_for_ever() {
+    let (client, server) = xenstored(3);
+    client
+        .transaction(|tx| {
+            tx.write("/x", "1")?;
+            tx.write("/y", "2")
+        })
+        .unwrap();
+    drop(client);
+    assert_eq!(server.join().unwrap().len(), 2);
+
+    let (client, _server) = xenstored(u32::MAX);
+    let error = client.transaction(|tx| tx.write("/x", "1")).unwrap_err();
+    assert!(matches!(error, XsError::Conflicts(12)), "{error}");
+}
+
+#[test]
+fn a_transaction_that_fails_changes_nothing() {
+    let (client, server) = xenstored(0);
+    let result = client.transaction(|tx| {
+        tx.write("/x", "1")?;
+        tx.read("/missing")
+    });
+    assert!(result.unwrap_err().is_missing());
+    drop(client);
+    assert!(server.join().unwrap().is_empty());
+}
+
+#[test]
+fn a_watch_fires_at_once_and_for_each_change_below_it() {
+    let (client, _server) = xenstored(0);
+    let watch = client.watch("/a").unwrap();
+    assert!(watch.wait(SOON).unwrap());
+    assert!(!watch.wait(Duration::from_millis(20)).unwrap());
+    client.write("/b", "no").unwrap();
+    assert!(!watch.wait(Duration::from_millis(20)).unwrap());
+    client.write("/a/state", "3").unwrap();
+    assert!(watch.wait(SOON).unwrap());
+}
+
+#[test]
+fn many_threads_share_a_connection() {
+    let (client, _server) = xenstored(0);
+    thread::scope(|scope| {
+        for n in 0..40 {
+            let client = client.clone();
+            scope.spawn(move || {
+                for value in 0..20 {
+                    client.write(&format!("/n/{n}"), value.to_string()).unwrap();
+                    assert_eq!(client.read_decimal(&format!("/n/{n}"), 20).unwrap(), value);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn answers_in_another_order_find_their_askers() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let client = Client::over_socket(ours).unwrap();
+    thread::spawn(move || {
+        let first = next_request(&mut theirs).unwrap();
+        let second = next_request(&mut theirs).unwrap();
+        for (_, number, _, payload) in [second, first] {
+            theirs.write_all(&message(2, number, 0, &payload)).unwrap();
+        }
+        while next_request(&mut theirs).is_some() {}
+    });
+    thread::scope(|scope| {
+        for path in ["/one", "/two"] {
+            let client = &client;
+            scope.spawn(move || assert_eq!(client.read(path).unwrap(), format!("{path}\0").as_bytes()));
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_makes_no_sense_ends_the_connection_for_everybody() {
+    type Lie = fn(u32) -> Vec<u8>;
+    let lies: [(&str, Lie); 6] = [
+        ("another type", |number| message(13, number, 0, b"OK\0")),
+        ("another transaction", |number| message(2, number, 9, b"x")),
+        ("another number", |number| message(2, number + 1, 0, b"x")),
+        ("a length past the limit", |number| [&message(2, number, 0, b"")[..12], &[0xff; 4]].concat()),
+        ("an unknown type", |number| message(200, number, 0, b"")),
+        ("an event without a token", |_| message(15, 0, 0, b"/a\0")),
+    ];
+    for (name, lie) in lies {
+        let client = liar(lie);
+        let started = Instant::now();
+        assert!(matches!(client.read("/a"), Err(XsError::Gone(_))), "{name}");
+        assert!(matches!(client.read("/b"), Err(XsError::Gone(_))), "{name}");
+        assert!(matches!(client.watch("/c"), Err(XsError::Gone(_))), "{name}");
+        assert!(started.elapsed() < SOON, "{name}");
+    }
+}
+
+#[test]
+fn the_end_of_xenstored_wakes_who_waits_for_an_answer_or_an_event() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let client = Client::over_socket(ours).unwrap();
+    let (watching, is_watching) = mpsc::channel();
+    let waiter = thread::spawn({
+        let client = client.clone();
+        move || {
+            let watch = client.watch("/a").unwrap();
+            watching.send(()).unwrap();
+            watch.wait(SOON)
+        }
+    });
+    let (_, number, _, _) = next_request(&mut theirs).unwrap();
+    theirs.write_all(&message(4, number, 0, b"OK\0")).unwrap();
+    is_watching.recv().unwrap();
+    let reader = thread::spawn(move || client.read("/b"));
+    next_request(&mut theirs).unwrap();
+
+    drop(theirs);
+
+    assert!(matches!(reader.join().unwrap(), Err(XsError::Gone(_))));
+    assert!(matches!(waiter.join().unwrap(), Err(XsError::Gone(_))));
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_nobody_elses() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let client = Client::impatient(ours, Duration::from_millis(50));
+    assert!(matches!(client.read("/slow"), Err(XsError::Late { .. })));
+    let server = thread::spawn(move || {
+        let (_, slow, _, _) = next_request(&mut theirs).unwrap();
+        let (_, quick, _, _) = next_request(&mut theirs).unwrap();
+        theirs.write_all(&message(2, slow, 0, b"late")).unwrap();
+        theirs.write_all(&message(2, quick, 0, b"in time")).unwrap();
+        theirs
+    });
+    assert_eq!(client.read("/quick").unwrap(), b"in time");
+    drop(server.join().unwrap());
+}
+
+#[test]
+fn requests_past_xenstoreds_quota_wait_their_turn() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let client = Client::impatient(ours, Duration::from_millis(300));
+    let askers: Vec<_> = (0..20)
+        .map(|_| {
+            let client = client.clone();
+            thread::spawn(move || client.read("/x").is_ok())
+        })
+        .collect();
+    theirs.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let seen = std::iter::from_fn(|| next_request(&mut theirs)).count();
+    assert_eq!(seen, 16);
+    drop(theirs);
+    assert!(askers.into_iter().all(|asker| !asker.join().unwrap()));
+}
+
+#[test]
+fn mistakes_of_ours_do_not_reach_the_wire() {
+    let (client, server) = xenstored(0);
+    assert!(matches!(client.read("/a b"), Err(XsError::BadPath(_))));
+    assert!(matches!(client.write("/a", vec![b'x'; 4096]), Err(XsError::TooLong(Op::Write))));
+    client.write("/a", "still works").unwrap();
+    drop(client);
+    assert_eq!(server.join().unwrap().len(), 1);
+}

@@ -1,0 +1,79 @@
+//! How a shim and a guest-init of different builds agree on a version.
+//!
+//! A node is upgraded while pods live: a new shim never meets an old guest-init of a living pod (the shim stays too), but a kept
+//! guest image may be older or newer than the shim. Majors must be equal; of the minors the lower one is spoken.
+
+use std::fmt;
+
+/// The protocol of this source tree. The minor grows with each addition, the major when a field or call changes its meaning.
+pub const CURRENT: Version = Version { major: 1, minor: 0 };
+
+/// A version of the agent protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// Incompatible with any other.
+    pub major: u32,
+    /// Additions: a higher one understands every lower one.
+    pub minor: u32,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// The two ends cannot speak to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incompatible {
+    /// This end.
+    pub ours: Version,
+    /// The other end.
+    pub theirs: Version,
+}
+
+impl fmt::Display for Incompatible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "this end speaks agent protocol {}, the other {}: the majors differ",
+            self.ours, self.theirs
+        )
+    }
+}
+
+impl std::error::Error for Incompatible {}
+
+/// The version that both ends speak from here on.
+/// # Errors
+/// [`Incompatible`] if the majors differ.
+pub fn meet(ours: Version, theirs: Version) -> Result<Version, Incompatible> {
+    if ours.major != theirs.major {
+        return Err(Incompatible { ours, theirs });
+    }
+    Ok(Version { major: ours.major, minor: ours.minor.min(theirs.minor) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v(major: u32, minor: u32) -> Version {
+        Version { major, minor }
+    }
+
+    #[test]
+    fn the_lower_minor_is_spoken_by_both_ends() {
+        assert_eq!(meet(v(1, 4), v(1, 2)), Ok(v(1, 2)));
+        assert_eq!(meet(v(1, 2), v(1, 4)), Ok(v(1, 2)));
+    }
+
+    #[test]
+    fn another_major_is_refused_and_named() {
+        let refused = meet(v(1, 9), v(2, 0)).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "this end speaks agent protocol 1.9, the other 2.0: the majors differ"
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! Takes away what a sandbox or a container has on the host: by Delete, by a failed Create, and by the `delete` verb from disk alone.
+//!
+//! Everything here is idempotent and goes on after a failure: the first error is reported, the rest is still tried. The record goes last,
+//! so that what is left can be tried again.
+
+use std::{path::Path, time::Duration};
+
+use vgpu_codes::Code;
+use vgpu_zone_api::shim::{Client, Request};
+
+use crate::{
+    error::{Error, Result},
+    mount,
+    persist::{Record, Store},
+    platform::Platform,
+    share::ShareDir,
+};
+
+/// `delete` has 5 s for all; the domain's end and the mounts need theirs.
+const PROXY_LIMIT: Duration = Duration::from_secs(2);
+
+/// Ends the sandbox: domain, share, zone, mounts, files. Blocks.
+///
+/// # Errors
+/// The first thing that could not be taken away.
+pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()> {
+    let mut first = Ok(());
+    let mut keep = |result: Result<()>| {
+        if let Err(error) = result {
+            log::warn!("cleaning up sandbox {}: {}", record.sandbox, error.report());
+            if first.is_ok() {
+                first = Err(error);
+            }
+        }
+    };
+    // Found by its UUID: the record may know no id yet, and an id may be another domain's by now.
+    let mut found = None;
+    match platform.toolstack.find(record.domain_uuid) {
+        Ok(domid) => found = domid,
+        // Without Xen there was never a domain.
+        Err(error) if error.code() == Some(Code::NoXen) => {}
+        Err(error) => keep(Err(error)),
+    }
+    if let Some(domid) = found {
+        keep(platform.toolstack.destroy(domid));
+    }
+    let domid = record.domid.or(found);
+    keep(platform.share.detach(domid, record.domain_uuid, record.backend));
+    if let Some(domid) = domid {
+        keep(platform.link.remove_devices(domid, record.domain_uuid, platform.config.proxy.domain));
+    }
+    if let Some(socket) = &record.proxy {
+        keep(tell_proxy(socket, &Request::Release { zone: record.zone }));
+    }
+    keep(ShareDir::at(&record.share).remove());
+    for container in record.containers.values() {
+        keep(mount::take_away(&container.bundle.join("rootfs")));
+    }
+    first?;
+    store.remove()
+}
+
+/// Ends one container of a sandbox that lives on. Blocks.
+///
+/// # Errors
+/// The first thing that could not be taken away; the container stays in the record then.
+pub fn container(store: &Store, record: &mut Record, id: &str) -> Result<()> {
+    let Some(container) = record.containers.get(id).cloned() else { return Ok(()) };
+    let share = ShareDir::at(&record.share).remove_container(id);
+    let rootfs = mount::take_away(&container.bundle.join("rootfs"));
+    let revoked = match (&record.proxy, container.granted) {
+        (Some(socket), true) => {
+            tell_proxy(socket, &Request::Revoke { zone: record.zone, container: id.into() })
+        }
+        _ => Ok(()),
+    };
+    share.and(rootfs).and(revoked)?;
+    record.containers.remove(id);
+    store.save(record)
+}
+
+/// Says something to gpu-proxy that it need not hear: one that is gone has forgotten the zone with everything in it.
+fn tell_proxy(socket: &Path, request: &Request) -> Result<()> {
+    use vgpu_zone_api::shim::ClientError;
+    match Client::connect(socket, PROXY_LIMIT).and_then(|mut client| client.done(request)) {
+        Ok(()) | Err(ClientError::Connect { .. }) => Ok(()),
+        Err(error) => Err(Error::caused(Code::HostFailure, "gpu-proxy did not let go of the pod", error)),
+    }
+}

@@ -1,0 +1,283 @@
+//! A container: its life, who waits for it, its stdio.
+//!
+//! [`Container::on`] is the one way in: it asks the pure [`life::Life`] and does what comes out, under one short lock, so that events
+//! leave in the order in which they happened. The lock is never held while the guest is asked.
+
+pub mod life;
+pub mod stage;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use containerd_shim_protos::{
+    api::{StateResponse, Status},
+    events::task,
+    protobuf::{EnumOrUnknown, MessageField, well_known_types::timestamp::Timestamp},
+};
+use tokio::sync::watch;
+use vgpu_codes::Code;
+
+use crate::{
+    error::{Error, Result},
+    events::Outbox,
+    io::{Pumps, Stdio},
+};
+use life::{Action, Event, Life, Notice, Who};
+use stage::{Exit, Stage};
+
+/// A container that the guest knows.
+#[derive(Debug)]
+pub struct Container {
+    /// containerd's id.
+    pub id: String,
+    /// Its bundle on the host.
+    pub bundle: PathBuf,
+    /// What every process of a domain is reported as: clients make paths of it, so it has to be a process of this host (shim.md 5.4).
+    pid: u32,
+    outbox: Outbox,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    life: Life,
+    processes: HashMap<Who, Process>,
+}
+
+#[derive(Debug)]
+struct Process {
+    stdio: Stdio,
+    pumps: Arc<Pumps>,
+    exit: watch::Sender<Option<Exit>>,
+}
+
+impl Process {
+    fn new(stdio: Stdio, pumps: Pumps) -> Self {
+        Process { stdio, pumps: Arc::new(pumps), exit: watch::Sender::new(None) }
+    }
+}
+
+impl Container {
+    /// The container as the guest made it, told to containerd's clients.
+    pub fn created(
+        id: String,
+        bundle: PathBuf,
+        pid: u32,
+        outbox: Outbox,
+        stdio: Stdio,
+        pumps: Pumps,
+    ) -> Container {
+        let io = task::TaskIO {
+            stdin: stdio.stdin.clone(),
+            stdout: stdio.stdout.clone(),
+            stderr: stdio.stderr.clone(),
+            terminal: stdio.terminal,
+            ..task::TaskIO::default()
+        };
+        let created = task::TaskCreate {
+            container_id: id.clone(),
+            bundle: bundle.to_string_lossy().into_owned(),
+            io: MessageField::some(io),
+            pid,
+            ..task::TaskCreate::default()
+        };
+        outbox.publish("/tasks/create", &created);
+        let processes = HashMap::from([(Who::Init, Process::new(stdio, pumps))]);
+        Container { id, bundle, pid, outbox, state: Mutex::new(State { life: Life::default(), processes }) }
+    }
+
+    /// What was asked or happened: checked, remembered, told, in this order.
+    ///
+    /// # Errors
+    /// A refusal, of an *Asked* event only.
+    pub fn on(&self, event: Event) -> Result<()> {
+        let mut state = self.lock();
+        let actions = state.life.on(event)?;
+        for action in actions {
+            match action {
+                Action::Publish(notice) => self.publish(notice),
+                Action::Wake(who, exit) => {
+                    if let Some(process) = state.processes.get(&who) {
+                        process.exit.send_replace(Some(exit));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// News that can't be refused.
+    pub fn tell(&self, event: Event) {
+        if let Err(error) = self.on(event) {
+            log::error!("container {}: {error}", self.id);
+        }
+    }
+
+    /// Gives a reserved exec its stdio.
+    pub fn add_exec(&self, id: &str, stdio: Stdio, pumps: Pumps) {
+        self.lock().processes.insert(Who::of(id), Process::new(stdio, pumps));
+    }
+
+    /// A process is no more; its stdio is dropped with it.
+    pub fn forget(&self, who: &Who) {
+        self.lock().processes.remove(who);
+    }
+
+    /// How a process ended, once it has.
+    ///
+    /// # Errors
+    /// [`Code::NoSuchTask`].
+    pub async fn wait(&self, who: &Who) -> Result<Exit> {
+        let mut exit = self.process(who, |process| process.exit.subscribe())?;
+        let ended = exit.wait_for(Option::is_some).await;
+        // The sender is gone: deleted before it ended, which wakes its waiters first; so this is a late one.
+        ended.ok().and_then(|exit| *exit).ok_or_else(|| no_such(who))
+    }
+
+    /// The copies of a process's stdio.
+    ///
+    /// # Errors
+    /// [`Code::NoSuchTask`].
+    pub fn pumps(&self, who: &Who) -> Result<Arc<Pumps>> {
+        self.process(who, |process| process.pumps.clone())
+    }
+
+    /// The stage of a process.
+    ///
+    /// # Errors
+    /// [`Code::NoSuchTask`].
+    pub fn stage(&self, who: &Who) -> Result<Stage> {
+        self.lock().life.stage(who).ok_or_else(|| no_such(who))
+    }
+
+    /// The answer to State.
+    ///
+    /// # Errors
+    /// [`Code::NoSuchTask`].
+    pub fn state(&self, who: &Who) -> Result<StateResponse> {
+        let stage = self.stage(who)?;
+        let paused = matches!(self.stage(&Who::Init)?, Stage::Paused(_));
+        let status = match stage {
+            Stage::Created(_) | Stage::Starting(_) => Status::CREATED,
+            // An exec is frozen with its container.
+            Stage::Running(_) if paused => Status::PAUSED,
+            Stage::Running(_) => Status::RUNNING,
+            Stage::Paused(_) => Status::PAUSED,
+            Stage::Stopped(_) => Status::STOPPED,
+        };
+        let stdio = self.process(who, |process| process.stdio.clone())?;
+        let mut response = StateResponse {
+            id: self.id.clone(),
+            bundle: self.bundle.to_string_lossy().into_owned(),
+            pid: self.pid,
+            status: EnumOrUnknown::new(status),
+            stdin: stdio.stdin,
+            stdout: stdio.stdout,
+            stderr: stdio.stderr,
+            terminal: stdio.terminal,
+            exec_id: who.exec_id().to_owned(),
+            ..StateResponse::default()
+        };
+        if let Stage::Stopped(stopped) = stage {
+            response.exit_status = stopped.exit.status;
+            response.exited_at = timestamp(stopped.exit.at);
+        }
+        Ok(response)
+    }
+
+    fn process<T>(&self, who: &Who, get: impl FnOnce(&Process) -> T) -> Result<T> {
+        self.lock().processes.get(who).map(get).ok_or_else(|| no_such(who))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, notice: Notice) {
+        let (container_id, pid) = (self.id.clone(), self.pid);
+        let outbox = &self.outbox;
+        match notice {
+            Notice::Start => {
+                outbox.publish(
+                    "/tasks/start",
+                    &task::TaskStart { container_id, pid, ..task::TaskStart::default() },
+                );
+            }
+            Notice::ExecAdded(exec_id) => outbox.publish(
+                "/tasks/exec-added",
+                &task::TaskExecAdded { container_id, exec_id, ..task::TaskExecAdded::default() },
+            ),
+            Notice::ExecStarted(exec_id) => outbox.publish(
+                "/tasks/exec-started",
+                &task::TaskExecStarted { container_id, exec_id, pid, ..task::TaskExecStarted::default() },
+            ),
+            Notice::Exit(who, exit) => {
+                let id = match who {
+                    Who::Init => container_id.clone(),
+                    Who::Exec(id) => id,
+                };
+                let event = task::TaskExit {
+                    container_id,
+                    id,
+                    pid,
+                    exit_status: exit.status,
+                    exited_at: timestamp(exit.at),
+                    ..task::TaskExit::default()
+                };
+                outbox.publish("/tasks/exit", &event);
+            }
+            Notice::Delete(exit) => {
+                let event = task::TaskDelete {
+                    container_id,
+                    pid,
+                    exit_status: exit.status,
+                    exited_at: timestamp(exit.at),
+                    ..task::TaskDelete::default()
+                };
+                outbox.publish("/tasks/delete", &event);
+            }
+            Notice::Paused => {
+                outbox.publish(
+                    "/tasks/paused",
+                    &task::TaskPaused { container_id, ..task::TaskPaused::default() },
+                );
+            }
+            Notice::Resumed => {
+                outbox.publish(
+                    "/tasks/resumed",
+                    &task::TaskResumed { container_id, ..task::TaskResumed::default() },
+                );
+            }
+        }
+    }
+
+    /// The kernel of the guest killed something in this container for want of memory. Before the exit that follows from it.
+    pub fn out_of_memory(&self) {
+        let event = task::TaskOOM { container_id: self.id.clone(), ..task::TaskOOM::default() };
+        self.outbox.publish("/tasks/oom", &event);
+    }
+}
+
+fn no_such(who: &Who) -> Error {
+    match who {
+        Who::Init => Error::new(Code::NoSuchTask, "there is no such container in this pod"),
+        Who::Exec(id) => Error::new(Code::NoSuchTask, format!("there is no exec {id:?} in this container")),
+    }
+}
+
+/// A time as the Task API writes it.
+pub fn timestamp(at: SystemTime) -> MessageField<Timestamp> {
+    MessageField::some(at.into())
+}
+
+/// A time that a guest says: not before 1970, and now if it says none.
+pub fn time_of(stamp: &MessageField<Timestamp>) -> SystemTime {
+    let Some(stamp) = stamp.as_ref() else { return SystemTime::now() };
+    let nanos = u32::try_from(stamp.nanos).unwrap_or(0).min(999_999_999);
+    let since = u64::try_from(stamp.seconds).ok().map(|seconds| std::time::Duration::new(seconds, nanos));
+    since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)).unwrap_or_else(SystemTime::now)
+}

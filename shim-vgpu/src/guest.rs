@@ -1,0 +1,174 @@
+//! The guest as the shim speaks with it: containerd's Task API and `vgpu.agent.v1` over the agent stream.
+//!
+//! Every wait on a guest has a limit of ours; it is not sent along, since ttrpc drops a handler at its deadline, and a half-done call
+//! in the guest helps nobody. Whatever a guest answers is data: texts are passed on, nothing it says gives it authority.
+
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use protobuf::Message;
+use ttrpc::{
+    asynchronous::{Client, transport::Socket},
+    proto::Request,
+};
+use vgpu_agent_api::{
+    TASK_SERVICE,
+    agent::{
+        CloseStreamRequest, Event, HelloReply, HelloRequest, NextEventRequest, OpenStreamRequest, StreamOffer,
+    },
+    stream::StreamName,
+    version::{self, Version},
+};
+use vgpu_codes::Code;
+
+use crate::{
+    error::{Error, OrFail, Result},
+    link::{AnyStream, Link},
+};
+
+const AGENT_SERVICE: &str = "vgpu.agent.v1.Agent";
+/// For what the guest does without waiting for anything.
+const SHORT: Duration = Duration::from_secs(10);
+/// A long poll's own time, and ours around it.
+const POLL: Duration = Duration::from_secs(60);
+
+/// A guest that said hello.
+pub struct Guest {
+    client: Client,
+    link: Arc<dyn Link>,
+    domid: u16,
+    streams: AtomicU32,
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest").field("domid", &self.domid).finish_non_exhaustive()
+    }
+}
+
+impl Guest {
+    /// Waits for the agent stream and says hello. The caller sets the limit.
+    ///
+    /// # Errors
+    /// [`Code::GuestGone`], [`Code::ProtocolVersion`], or what the guest answered.
+    pub async fn meet(link: Arc<dyn Link>, domid: u16, sandbox: &str, hostname: &str) -> Result<Guest> {
+        let stream = link.agent(domid).await?;
+        let guest =
+            Guest { client: Client::new(Socket::new(stream)), link, domid, streams: AtomicU32::new(1) };
+        let reply = guest.hello(sandbox, hostname).await?;
+        let theirs = Version { major: reply.major, minor: reply.minor };
+        let met = version::meet(version::CURRENT, theirs).map_err(|error| {
+            Error::caused(Code::ProtocolVersion, "the guest image does not fit this shim", error)
+        })?;
+        log::info!(
+            "guest of domain {domid} is up: agent protocol {met}, build {:.64}, kernel {:.64}",
+            reply.build,
+            reply.kernel_release
+        );
+        Ok(guest)
+    }
+
+    async fn hello(&self, sandbox: &str, hostname: &str) -> Result<HelloReply> {
+        let request = HelloRequest {
+            major: version::CURRENT.major,
+            minor: version::CURRENT.minor,
+            build: env!("CARGO_PKG_VERSION").into(),
+            sandbox_id: sandbox.into(),
+            hostname: hostname.into(),
+            unix_nanoseconds: unix_nanoseconds(SystemTime::now()),
+            ..HelloRequest::default()
+        };
+        self.call(AGENT_SERVICE, "Hello", &request, None).await
+    }
+
+    /// One call of containerd's Task API; `limit` is how long we wait.
+    ///
+    /// # Errors
+    /// What the guest answered, [`Code::GuestSilent`], [`Code::GuestGone`].
+    pub async fn task<Q: Message, A: Message>(
+        &self,
+        method: &str,
+        request: &Q,
+        limit: Option<Duration>,
+    ) -> Result<A> {
+        self.call(TASK_SERVICE, method, request, limit).await
+    }
+
+    async fn call<Q: Message, A: Message>(
+        &self,
+        service: &str,
+        method: &str,
+        request: &Q,
+        limit: Option<Duration>,
+    ) -> Result<A> {
+        let failed = |error| Error::from_guest(method, error);
+        let payload = request
+            .write_to_bytes()
+            .or_fail(Code::HostFailure, || format!("{method}: the request can't be written"))?;
+        let request =
+            Request { service: service.into(), method: method.into(), payload, ..Request::default() };
+        let answer = self.client.request(request);
+        let answer = match limit {
+            None => answer.await,
+            Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| {
+                Error::new(Code::GuestSilent, format!("{method}: no answer within {} s", limit.as_secs_f32()))
+            })?,
+        };
+        let answer = answer.map_err(failed)?;
+        A::parse_from_bytes(&answer.payload).map_err(|error| {
+            Error::caused(Code::ProtocolBroken, format!("{method}: the guest's answer can't be read"), error)
+        })
+    }
+
+    /// A new raw stream between us and the guest.
+    ///
+    /// # Errors
+    /// As [`Guest::task`]; [`Code::ProtocolBroken`] if the guest offers another one.
+    pub async fn open_stream(&self) -> Result<(StreamName, AnyStream)> {
+        let id = NonZeroU32::new(self.streams.fetch_add(1, Ordering::Relaxed))
+            .ok_or_else(|| Error::new(Code::HostResource, "the sandbox has used up its stream ids"))?;
+        let request = OpenStreamRequest { id: id.get(), ..OpenStreamRequest::default() };
+        let offer: StreamOffer = self.call(AGENT_SERVICE, "OpenStream", &request, Some(SHORT)).await?;
+        if offer.id != id.get() {
+            return Err(Error::new(
+                Code::ProtocolBroken,
+                format!("the guest offers stream {} for {id}", offer.id),
+            ));
+        }
+        let stream =
+            tokio::time::timeout(SHORT, self.link.accept(self.domid, &offer)).await.map_err(|_| {
+                Error::new(Code::GuestSilent, "a stream that the guest offered did not come up")
+            })??;
+        Ok((StreamName(id), stream))
+    }
+
+    /// Our end of a stream is gone: the guest may have its pages back.
+    pub async fn close_stream(&self, name: StreamName) {
+        let request = CloseStreamRequest { id: name.0.get(), ..CloseStreamRequest::default() };
+        let closed: Result<vgpu_agent_api::agent::Empty> =
+            self.call(AGENT_SERVICE, "CloseStream", &request, Some(SHORT)).await;
+        if let Err(error) = closed {
+            log::debug!("closing {name}: {error}");
+        }
+    }
+
+    /// The next thing that the guest has to tell, or nothing for a while.
+    ///
+    /// # Errors
+    /// As [`Guest::task`].
+    pub async fn next_event(&self) -> Result<Event> {
+        let timeout_ms = u32::try_from(POLL.as_millis()).unwrap_or(u32::MAX);
+        let request = NextEventRequest { timeout_ms, ..NextEventRequest::default() };
+        self.call(AGENT_SERVICE, "NextEvent", &request, Some(POLL + SHORT)).await
+    }
+}
+
+fn unix_nanoseconds(time: SystemTime) -> u64 {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,134 @@
+//! A process's stdio: containerd's fifos on one side, raw streams to the guest on the other.
+//!
+//! Output fifos are opened for reading too, so that a client that goes away (a restart of containerd) gives the container no EPIPE.
+//! stdin has a writer of ours besides, which CloseIO lets go: the process sees the end of file after the data (shim.md 7.2).
+
+mod target;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    net::unix::pipe,
+    task::JoinHandle,
+};
+use vgpu_agent_api::stream::StreamName;
+
+use crate::{error::Result, guest::Guest, link::AnyStream};
+use target::Target;
+
+/// Moved at once: as much as a pipe holds by default.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Where a process's stdio goes, as containerd named it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stdio {
+    pub stdin: String,
+    pub stdout: String,
+    pub stderr: String,
+    pub terminal: bool,
+}
+
+/// The running copies of one process.
+#[derive(Debug, Default)]
+pub struct Pumps {
+    /// Our own hold on stdin.
+    stdin_hold: Mutex<Option<pipe::Sender>>,
+    stdin: Mutex<Option<JoinHandle<()>>>,
+    outputs: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Stdio {
+    /// Opens both sides and starts copying. Returns the same stdio with the guest's names in it.
+    ///
+    /// # Errors
+    /// `SpecInvalid` for a scheme that is not supported, `HostFailure` for a fifo that can't be opened, or the guest's.
+    pub async fn connect(&self, guest: &Arc<Guest>) -> Result<(Pumps, Stdio)> {
+        let pumps = Pumps::default();
+        let mut names = Stdio { terminal: self.terminal, ..Stdio::default() };
+        if let Some(path) = Target::parse(&self.stdin)?.fifo_path()? {
+            let (reader, hold) = target::open_stdin(path)?;
+            let (name, stream) = guest.open_stream().await?;
+            names.stdin = name.to_string();
+            *lock(&pumps.stdin_hold) = Some(hold);
+            *lock(&pumps.stdin) = Some(tokio::spawn(feed(reader, stream, name, guest.clone())));
+        }
+        // A terminal has one output.
+        let stderr = if self.terminal { "" } else { self.stderr.as_str() };
+        for (place, name_of) in [(self.stdout.as_str(), &mut names.stdout), (stderr, &mut names.stderr)] {
+            let Some(writer) = Target::parse(place)?.open_output()? else { continue };
+            let (name, stream) = guest.open_stream().await?;
+            *name_of = name.to_string();
+            lock(&pumps.outputs).push(tokio::spawn(drain(stream, writer, name, guest.clone())));
+        }
+        Ok((pumps, names))
+    }
+}
+
+impl Pumps {
+    /// Lets go of stdin: the process sees its end once the clients have too and the data is through.
+    pub fn close_stdin(&self) {
+        drop(lock(&self.stdin_hold).take());
+    }
+
+    /// Waits until all output is in the fifos, for `limit` at most, and ends the copies.
+    pub async fn finish(&self, limit: Duration) {
+        self.close_stdin();
+        if let Some(stdin) = lock(&self.stdin).take() {
+            stdin.abort();
+        }
+        let outputs = std::mem::take(&mut *lock(&self.outputs));
+        let deadline = tokio::time::Instant::now() + limit;
+        for mut output in outputs {
+            if tokio::time::timeout_at(deadline, &mut output).await.is_err() {
+                log::warn!("output was not read within {} s and is lost", limit.as_secs());
+                output.abort();
+            }
+        }
+    }
+}
+
+impl Drop for Pumps {
+    fn drop(&mut self) {
+        for task in lock(&self.stdin).take().into_iter().chain(lock(&self.outputs).drain(..)) {
+            task.abort();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From a fifo to the guest, until every writer is gone.
+async fn feed(reader: impl AsyncRead + Unpin, mut stream: AnyStream, name: StreamName, guest: Arc<Guest>) {
+    let mut reader = BufReader::with_capacity(BUFFER_BYTES, reader);
+    if let Err(error) = tokio::io::copy_buf(&mut reader, &mut stream).await {
+        log::debug!("stdin {name}: {error}");
+    }
+    let _ = stream.shutdown().await;
+    // The guest reads to the end before it lets the pages go.
+    let mut rest = BufReader::with_capacity(1, &mut stream);
+    let _ = tokio::io::copy_buf(&mut rest, &mut tokio::io::sink()).await;
+    drop(stream);
+    guest.close_stream(name).await;
+}
+
+/// From the guest to a fifo or a file, until the guest ends the stream.
+async fn drain(
+    stream: AnyStream,
+    mut writer: Box<dyn AsyncWrite + Send + Unpin>,
+    name: StreamName,
+    guest: Arc<Guest>,
+) {
+    let mut stream = BufReader::with_capacity(BUFFER_BYTES, stream);
+    if let Err(error) = tokio::io::copy_buf(&mut stream, &mut writer).await {
+        log::debug!("output {name}: {error}");
+    }
+    let _ = writer.flush().await;
+    drop((writer, stream));
+    guest.close_stream(name).await;
+}

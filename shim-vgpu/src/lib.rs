@@ -1,0 +1,34 @@
+//! The parts of containerd-shim-vgpu-v1, a library for its tests and its program.
+//!
+//! Read: `bootstrap` (how containerd starts us) → `server` → `service` (the Task API) → `pod` (the domain and its containers) →
+//! `container/life` (the rules, pure). What is left on the host, and how it goes: `persist`, `cleanup`, `delete`.
+//! The seams to Xen are the traits of `toolstack`, `share` and `link`.
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod bootstrap;
+mod cleanup;
+mod container;
+pub mod delete;
+mod error;
+mod events;
+mod guest;
+pub mod info;
+mod io;
+mod link;
+mod log;
+mod mount;
+mod names;
+mod options;
+mod persist;
+mod platform;
+mod pod;
+mod process;
+pub mod server;
+mod service;
+mod share;
+mod spec;
+mod toolstack;
+mod xen;
+
+pub use error::{Error, Result};

@@ -1,0 +1,53 @@
+//! The way to the guest over IDM: its two xenstore devices, the agent stream, further streams for stdio.
+//!
+//! [`Link`] is the seam for tests; the real one is in `xen.rs`.
+
+use async_trait::async_trait;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+use uuid::Uuid;
+use vgpu_agent_api::agent::StreamOffer;
+
+use crate::error::Result;
+
+/// Bytes both ways, in order, with back-pressure; a shutdown of our side is an end of file for the peer.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> ByteStream for T {}
+
+/// A stream of whichever kind.
+pub type AnyStream = Box<dyn ByteStream>;
+
+/// Connects the shim with guests.
+#[async_trait]
+pub trait Link: Send + Sync {
+    /// Writes the nodes of `device/vgpu-idm/0` (agent) and `/1` (GPU, backend `driver_domain`). Before the domain first runs. Blocks.
+    ///
+    /// # Errors
+    /// `HostFailure`.
+    fn make_devices(&self, domid: u16, driver_domain: u16) -> Result<()>;
+
+    /// Removes the backends' nodes, unless `domid` is another domain than `uuid` by now. Nothing there is no error. Blocks.
+    ///
+    /// # Errors
+    /// `HostFailure` if some are left.
+    fn remove_devices(&self, domid: u16, uuid: Uuid, driver_domain: u16) -> Result<()>;
+
+    /// The agent stream, once the guest offers it. Waits without a limit of its own.
+    ///
+    /// # Errors
+    /// `GuestGone`, or `ProtocolBroken` if the guest offers nonsense.
+    async fn agent(&self, domid: u16) -> Result<AnyStream>;
+
+    /// Maps a stream that the guest offered.
+    ///
+    /// # Errors
+    /// As [`Link::agent`].
+    async fn accept(&self, domid: u16, offer: &StreamOffer) -> Result<AnyStream>;
+
+    /// Counts the domains of this node that ended, now and then one too many: ask the toolstack which. A change that came before the
+    /// receiver looks is not lost.
+    fn endings(&self) -> watch::Receiver<u64>;
+}

@@ -1,0 +1,43 @@
+//! What the shim stands on: the configuration and the seams to Xen. Tests put fakes behind the seams.
+
+use std::{fmt, sync::Arc};
+
+use vgpu_config::Config;
+
+use crate::{error::Result, link::Link, share::Backend, toolstack::Toolstack};
+
+/// Everything outside of the shim but containerd and gpu-proxy.
+#[derive(Clone)]
+pub struct Platform {
+    /// `/etc/vgpu/config.toml`, or what containerd's `ConfigPath` names.
+    pub config: Arc<Config>,
+    /// Makes and ends domains.
+    pub toolstack: Arc<dyn Toolstack>,
+    /// Serves the share.
+    pub share: Arc<dyn Backend>,
+    /// Speaks with guests.
+    pub link: Arc<dyn Link>,
+}
+
+impl fmt::Debug for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Platform").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Platform {
+    /// The real one.
+    ///
+    /// # Errors
+    /// None yet: Xen is only looked for when a domain is made.
+    pub fn xen(config: Config) -> Result<Platform> {
+        let config = Arc::new(config);
+        let xen = Arc::new(crate::xen::XenLink::default());
+        Ok(Platform {
+            toolstack: Arc::new(crate::toolstack::xl::Xl),
+            share: Arc::new(crate::share::qemu::Qemu::new(config.shim.share_backend.clone(), xen.clone())),
+            link: xen,
+            config,
+        })
+    }
+}

@@ -1,0 +1,414 @@
+//! Create: the pod's domain if it is the first container, then the container in it.
+//!
+//! Each intent is on disk before its side effect, and [`Step`] names what was done. A failure takes back what this Create made, and the
+//! whole sandbox if it was the first container's.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse, Mount};
+use tokio::sync::watch;
+use vgpu_codes::Code;
+use vgpu_zone_api::shim::{Client, ClientError, DomainRef, Request, ZoneId};
+
+use super::{Creation, Pod, Sandbox, Slot, steps::Step};
+use crate::{
+    cleanup,
+    container::Container,
+    error::{Error, OrFail, Result, blocking},
+    guest::Guest,
+    io::Stdio,
+    mount, names, options,
+    persist::{ContainerRecord, Record, Store, random_uuid},
+    share::ShareDir,
+    spec::{Role, Spec, gpu::GpuRequest, guest::SHARE_IN_GUEST},
+    toolstack::DomainConfig,
+};
+
+/// For gpu-proxy to register a zone or give a grant.
+const PROXY_LIMIT: Duration = Duration::from_secs(10);
+/// For the guest to make a container: it may have to read the image's program over the share.
+const TASK_LIMIT: Duration = Duration::from_secs(120);
+/// The longest id part of a domain's name.
+const NAME_ID_BYTES: usize = 40;
+
+/// What a Create works on: read and checked before anything exists.
+struct Plan {
+    request: CreateTaskRequest,
+    bundle: PathBuf,
+    spec: Spec,
+    role: Role,
+    gpu: Option<GpuRequest>,
+    stdio: Stdio,
+}
+
+impl Plan {
+    fn new(request: CreateTaskRequest) -> Result<Plan> {
+        names::check_id("container id", &request.id)?;
+        let bundle = PathBuf::from(&request.bundle);
+        if !request.checkpoint.is_empty() {
+            return Err(Error::new(Code::SpecRefused, "checkpoint asks for a restore from a checkpoint"));
+        }
+        let spec = Spec::load(&bundle)?;
+        spec.refuse_host_things()?;
+        let stdio = Stdio {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        Ok(Plan { role: spec.role()?, gpu: spec.gpu()?, bundle, spec, stdio, request })
+    }
+
+    fn id(&self) -> &str {
+        &self.request.id
+    }
+}
+
+impl Pod {
+    /// Makes a container and, for the first, the pod's domain. Returns the pid to report.
+    ///
+    /// # Errors
+    /// Whatever kept it from being made; nothing is left behind then.
+    pub async fn create(self: Arc<Self>, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
+        let id = request.id.clone();
+        let creation = self.reserve(&id)?;
+        let built = self.build(request, &creation).await;
+        let result = match built {
+            Ok(container) => {
+                self.lock().insert(id, Slot::Ready(container.clone()));
+                tokio::spawn(self.clone().await_exit(container, crate::container::life::Who::Init));
+                Ok(CreateTaskResponse { pid: std::process::id(), ..CreateTaskResponse::default() })
+            }
+            Err(error) => {
+                log::warn!("create {id}: {}", error.report());
+                self.take_back(&id).await;
+                self.lock().remove(&id);
+                Err(error.for_create())
+            }
+        };
+        creation.done.send_replace(true);
+        result
+    }
+
+    fn reserve(&self, id: &str) -> Result<Arc<Creation>> {
+        let mut containers = self.lock();
+        if containers.contains_key(id) {
+            return Err(Error::new(Code::IdTaken, format!("the container {id} exists")));
+        }
+        let creation =
+            Arc::new(Creation { cancelled: watch::Sender::new(false), done: watch::Sender::new(false) });
+        containers.insert(id.to_owned(), Slot::Creating(creation.clone()));
+        Ok(creation)
+    }
+
+    async fn build(
+        self: &Arc<Self>,
+        request: CreateTaskRequest,
+        creation: &Creation,
+    ) -> Result<Arc<Container>> {
+        let plan = Plan::new(request)?;
+        let guest = {
+            let mut slot = self.sandbox.lock().await;
+            match (slot.is_some(), &plan.role) {
+                (false, Role::Container { sandbox }) => {
+                    return Err(Error::new(
+                        Code::WrongState,
+                        format!("the sandbox {sandbox} is not served by this shim"),
+                    ));
+                }
+                (true, Role::Sandbox | Role::Alone) => {
+                    return Err(Error::new(Code::WrongState, "this shim serves another sandbox"));
+                }
+                (false, _) => *slot = Some(self.begin_sandbox(&plan).await?),
+                (true, Role::Container { .. }) => {}
+            }
+            // Filled just above, or it was there.
+            let Some(sandbox) = slot.as_mut() else {
+                return Err(Error::new(Code::GuestGone, "the sandbox is gone"));
+            };
+            self.place_container(sandbox, &plan, creation).await?;
+            if sandbox.record.domid.is_none() {
+                self.make_domain(sandbox, &plan, creation).await?;
+            }
+            if let Some(gpu) = plan.gpu {
+                self.grant(sandbox, &plan, gpu).await?;
+            }
+            self.passed(Step::Granted, creation).await?;
+            sandbox.guest.clone().ok_or_else(|| Error::new(Code::GuestGone, "the pod's domain is gone"))?
+        };
+        self.make_task(&guest, plan, creation).await
+    }
+
+    /// After each step: tests may cut here, and a Delete may have come meanwhile.
+    async fn passed(&self, step: Step, creation: &Creation) -> Result<()> {
+        log::debug!("create: {step:?}");
+        self.cut.passed(step).await;
+        creation.check()
+    }
+
+    /// Checks the node, and writes what will be there before any of it is.
+    async fn begin_sandbox(&self, plan: &Plan) -> Result<Sandbox> {
+        let config_path = options::config_path(&plan.request.options)?;
+        let platform = self.platform.platform(config_path.as_deref())?;
+        let folder = names::folder(&self.namespace, plan.id());
+        let share_dir = platform.config.shim.shared_dir.join(&folder);
+        let store = Store::at(platform.config.shim.state_dir.join(&folder));
+        let zone = ZoneId::of_sandbox(plan.spec.pod_uid(), &self.namespace, plan.id());
+        plan.spec.domain_size(&platform.config.guest)?;
+        let (checked, bundle) = (platform.clone(), plan.bundle.clone());
+        let (namespace, id) = (self.namespace.clone(), plan.id().to_owned());
+        blocking(move || {
+            checked.toolstack.check()?;
+            for image in [&checked.config.guest.kernel, &checked.config.guest.initramfs] {
+                std::fs::File::open(image)
+                    .or_fail(Code::KernelMissing, || format!("cannot read {}", image.display()))?;
+            }
+            let record = Record::new(&namespace, &id, random_uuid()?, share_dir.clone(), zone);
+            store.point_from(&bundle)?;
+            store.save(&record)?;
+            let share = ShareDir::at(share_dir);
+            Ok(Sandbox { platform: checked, store, record, share, guest: None, watchers: Vec::new() })
+        })
+        .await
+    }
+
+    /// The host's side of the container: its root, volumes and spec in the share.
+    async fn place_container(&self, sandbox: &mut Sandbox, plan: &Plan, creation: &Creation) -> Result<()> {
+        let first = sandbox.record.containers.is_empty();
+        if first {
+            self.passed(Step::Recorded, creation).await?;
+        }
+        let record = ContainerRecord { bundle: plan.bundle.clone(), granted: plan.gpu.is_some() };
+        sandbox.record.containers.insert(plan.id().to_owned(), record);
+        sandbox.save().await?;
+        if first {
+            let share = sandbox.share.clone();
+            blocking(move || share.make()).await?;
+            self.passed(Step::ShareMade, creation).await?;
+        }
+        let (mounts, target) = (plan.request.rootfs.clone(), plan.bundle.join("rootfs"));
+        blocking(move || mount_root(&mounts, &target)).await?;
+        self.passed(Step::RootMounted, creation).await?;
+        let guest_spec = plan.spec.for_guest(plan.id(), &plan.bundle, plan.gpu.is_some());
+        let root = if plan.request.rootfs.is_empty() { guest_spec.root } else { plan.bundle.join("rootfs") };
+        let config = guest_spec.config.to_string();
+        let (share, id) = (sandbox.share.clone(), plan.id().to_owned());
+        blocking(move || share.add(&id, &root, &guest_spec.binds, config.as_bytes())).await?;
+        self.passed(Step::ContainerShared, creation).await
+    }
+
+    /// The domain, from nothing to guest-init's hello.
+    async fn make_domain(
+        self: &Arc<Self>,
+        sandbox: &mut Sandbox,
+        plan: &Plan,
+        creation: &Creation,
+    ) -> Result<()> {
+        let platform = sandbox.platform.clone();
+        let domain = domain_config(sandbox, plan)?;
+        let toolstack = platform.toolstack.clone();
+        let domid = blocking(move || toolstack.create_paused(&domain)).await?;
+        self.passed(Step::DomainMade, creation).await?;
+        sandbox.record.domid = Some(domid);
+        sandbox.save().await?;
+        let (share, uuid, export) =
+            (platform.share.clone(), sandbox.record.domain_uuid, sandbox.share.export());
+        let backend = blocking(move || share.attach(domid, uuid, &export)).await?;
+        sandbox.record.backend = Some(backend);
+        sandbox.save().await?;
+        self.passed(Step::ShareServed, creation).await?;
+        let (link, driver_domain) = (platform.link.clone(), platform.config.proxy.domain);
+        blocking(move || link.make_devices(domid, driver_domain)).await?;
+        self.passed(Step::DevicesMade, creation).await?;
+        let toolstack = platform.toolstack.clone();
+        blocking(move || toolstack.unpause(domid)).await?;
+        self.passed(Step::Unpaused, creation).await?;
+        let guest = self.meet_guest(sandbox, plan, domid, creation).await?;
+        sandbox.guest = Some(Arc::new(guest));
+        let domain = tokio::spawn(self.clone().watch_domain(platform, uuid));
+        let events = tokio::spawn(self.clone().watch_guest());
+        sandbox.watchers = vec![domain.abort_handle(), events.abort_handle()];
+        self.passed(Step::GuestUp, creation).await
+    }
+
+    /// Waits for guest-init, but not for one that is dead, too slow or not wanted any more.
+    async fn meet_guest(
+        &self,
+        sandbox: &Sandbox,
+        plan: &Plan,
+        domid: u16,
+        creation: &Creation,
+    ) -> Result<Guest> {
+        let platform = &sandbox.platform;
+        let seconds = platform.config.shim.boot_timeout_s;
+        let uuid = sandbox.record.domain_uuid;
+        let mut endings = platform.link.endings();
+        let death = async {
+            loop {
+                if endings.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                let toolstack = platform.toolstack.clone();
+                if let Ok(false) = blocking(move || toolstack.runs(uuid)).await {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            met = Guest::meet(platform.link.clone(), domid, &sandbox.record.sandbox, plan.spec.hostname()) => met,
+            () = death => Err(Error::new(Code::GuestGone, "the domain ended before guest-init said hello")),
+            () = creation.cancelled() => Err(Error::new(Code::GuestGone, "the container was deleted while its guest booted")),
+            () = tokio::time::sleep(Duration::from_secs(seconds)) => {
+                Err(Error::new(Code::GuestSilent, format!("guest-init did not say hello within {seconds} s (shim.boot_timeout_s)")))
+            }
+        }
+    }
+
+    /// Registers the zone and grants the container its GPU.
+    async fn grant(&self, sandbox: &mut Sandbox, plan: &Plan, gpu: GpuRequest) -> Result<()> {
+        let socket = sandbox.platform.config.proxy.socket.clone();
+        sandbox.record.proxy = Some(socket.clone());
+        sandbox.save().await?;
+        let Some(domid) = sandbox.record.domid else {
+            return Err(Error::new(Code::GuestGone, "the pod's domain is gone"));
+        };
+        let zone = sandbox.record.zone;
+        let pod_uid = plan.spec.pod_uid().map_or_else(|| zone.to_string(), str::to_owned);
+        let register = Request::Register {
+            zone,
+            pod_uid,
+            domain: DomainRef { domid, uuid: sandbox.record.domain_uuid },
+        };
+        let grant = Request::Grant {
+            zone,
+            container: plan.id().to_owned(),
+            device: "0".into(),
+            bytes: gpu.bytes,
+            share: gpu.share,
+        };
+        blocking(move || {
+            let mut client = Client::connect(&socket, PROXY_LIMIT).map_err(proxy_error)?;
+            client.done(&register).map_err(proxy_error)?;
+            client.done(&grant).map_err(proxy_error)
+        })
+        .await
+    }
+
+    /// The container in the guest, with its stdio.
+    async fn make_task(
+        self: &Arc<Self>,
+        guest: &Arc<Guest>,
+        plan: Plan,
+        creation: &Creation,
+    ) -> Result<Arc<Container>> {
+        let (pumps, names) = plan.stdio.connect(guest).await?;
+        let request = CreateTaskRequest {
+            id: plan.id().to_owned(),
+            bundle: format!("{SHARE_IN_GUEST}/{}", plan.id()),
+            stdin: names.stdin,
+            stdout: names.stdout,
+            stderr: names.stderr,
+            terminal: names.terminal,
+            ..CreateTaskRequest::default()
+        };
+        let _: CreateTaskResponse = guest.task("Create", &request, Some(TASK_LIMIT)).await?;
+        self.passed(Step::TaskMade, creation).await?;
+        let pid = std::process::id();
+        Ok(Arc::new(Container::created(
+            plan.request.id,
+            plan.bundle,
+            pid,
+            self.outbox.clone(),
+            plan.stdio,
+            pumps,
+        )))
+    }
+
+    /// Takes back what a failed Create of `id` made.
+    async fn take_back(&self, id: &str) {
+        if let Err(error) = self.remove_from_host(id).await {
+            log::warn!("taking back {id}: {}", error.report());
+        }
+    }
+
+    /// Takes the container from the host, and the sandbox with it if it was the last one.
+    pub(super) async fn remove_from_host(&self, id: &str) -> Result<()> {
+        let mut slot = self.sandbox.lock().await;
+        let Some(sandbox) = slot.as_mut() else { return Ok(()) };
+        let others = sandbox.record.containers.keys().any(|other| other != id);
+        let (platform, store, mut record) =
+            (sandbox.platform.clone(), sandbox.store.clone(), sandbox.record.clone());
+        let id = id.to_owned();
+        if others {
+            let (record, result) = blocking(move || {
+                let result = cleanup::container(&store, &mut record, &id);
+                Ok((record, result))
+            })
+            .await?;
+            sandbox.record = record;
+            return result;
+        }
+        sandbox.guest = None;
+        blocking(move || cleanup::sandbox(&platform, &store, &record)).await?;
+        *slot = None;
+        Ok(())
+    }
+}
+
+impl Sandbox {
+    /// Writes the record: before each side effect.
+    async fn save(&self) -> Result<()> {
+        let (store, record) = (self.store.clone(), self.record.clone());
+        blocking(move || store.save(&record)).await
+    }
+}
+
+fn mount_root(mounts: &[Mount], target: &Path) -> Result<()> {
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    mount::rootfs(mounts, target)
+}
+
+fn domain_config(sandbox: &Sandbox, plan: &Plan) -> Result<DomainConfig> {
+    let guest = &sandbox.platform.config.guest;
+    let size = plan.spec.domain_size(guest)?;
+    let uuid = sandbox.record.domain_uuid;
+    let short: String = plan.id().chars().take(NAME_ID_BYTES).collect();
+    // The streams' pages come from gntalloc, whose own limit of 1024 pages is too low for many processes with stdio.
+    let kernel_words = match guest.kind {
+        vgpu_config::GuestKind::Pvh => "console=hvc0 quiet xen_gntalloc.limit=16384",
+        // Grants of a PV guest's dma-bufs need bounce buffers (testbed.md "Grants").
+        vgpu_config::GuestKind::Pv => "console=hvc0 quiet xen_gntalloc.limit=16384 iommu=soft swiotlb=2048",
+    };
+    Ok(DomainConfig {
+        name: format!("vgpu-{short}-{:.8}", uuid.simple().to_string()),
+        uuid,
+        kernel: guest.kernel.clone(),
+        ramdisk: guest.initramfs.clone(),
+        kind: guest.kind,
+        command_line: format!("{kernel_words} {}", guest.command_line).trim_end().to_owned(),
+        memory_mib: size.memory_mib,
+        vcpus: size.vcpus,
+        cpus: guest.cpus.clone(),
+        grant_frames_max: guest.grant_frames_max,
+        file: sandbox.store.dir().join("domain.cfg"),
+    })
+}
+
+/// gpu-proxy's refusals keep their code; what else fails is its absence.
+fn proxy_error(error: ClientError) -> Error {
+    match error {
+        ClientError::Refused { code, text } => {
+            Error::new(Code::from_number(code).unwrap_or(Code::HostFailure), text)
+        }
+        ClientError::Hello(error) => {
+            Error::caused(Code::ProtocolVersion, "gpu-proxy and this shim do not fit", error)
+        }
+        error => Error::caused(Code::NoProxy, "the pod asks for a GPU, but gpu-proxy can't be asked", error),
+    }
+}

@@ -1,0 +1,74 @@
+//! The guest's end: noticed by the toolstack's notice of ended domains and by calls that the lost connection answers.
+
+use std::{sync::Arc, time::SystemTime};
+
+use uuid::Uuid;
+
+use super::Pod;
+use crate::{container::life::Event, error::blocking, platform::Platform};
+
+impl Pod {
+    /// Watches the pod's domain until it ends.
+    pub(super) async fn watch_domain(self: Arc<Self>, platform: Platform, uuid: Uuid) {
+        let mut endings = platform.link.endings();
+        loop {
+            endings.mark_unchanged();
+            let toolstack = platform.toolstack.clone();
+            match blocking(move || toolstack.runs(uuid)).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    log::warn!("the pod's domain {uuid} has ended");
+                    // In a task of its own: ending the sandbox aborts this one.
+                    tokio::spawn(self.guest_died());
+                    return;
+                }
+                Err(error) => log::warn!("cannot ask for the pod's domain: {}", error.report()),
+            }
+            if endings.changed().await.is_err() {
+                log::error!("nobody tells of ended domains any more");
+                return;
+            }
+        }
+    }
+
+    /// Passes on what the guest tells of itself, until it is gone.
+    pub(super) async fn watch_guest(self: Arc<Self>) {
+        loop {
+            let Ok(guest) = self.guest().await else { return };
+            match guest.next_event().await {
+                Ok(event) if event.container_id.is_empty() => {}
+                Ok(event) => {
+                    if let Ok(container) = self.container(&event.container_id) {
+                        container.out_of_memory();
+                    }
+                }
+                // A guest of an older minor, or one that is gone: the domain's watcher sees to the latter.
+                Err(error) => {
+                    log::debug!("no events from the guest: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Nothing more will come from the guest: every task ends with 137, and the domain goes if it is still there.
+    ///
+    /// Its mounts and files stay until the containers are deleted, as they would with any runtime.
+    pub(super) async fn guest_died(self: Arc<Self>) {
+        let mut sandbox = self.sandbox.lock().await;
+        if let Some(sandbox) = sandbox.as_mut() {
+            sandbox.guest = None;
+            let (toolstack, uuid) = (sandbox.platform.toolstack.clone(), sandbox.record.domain_uuid);
+            let ended =
+                blocking(move || toolstack.find(uuid)?.map_or(Ok(()), |domid| toolstack.destroy(domid)))
+                    .await;
+            if let Err(error) = ended {
+                log::warn!("{}", error.report());
+            }
+        }
+        drop(sandbox);
+        for container in self.ready() {
+            container.tell(Event::GuestDied(SystemTime::now()));
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A pod: its domain, and the containers in it.
+//!
+//! [`Pod`] holds what lives; [`create`] builds, [`tasks`] has the calls on containers that exist, [`death`] notices the guest's end.
+//! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline (shim.md 4.3).
+//! Two locks: `containers`, a map, never held across a wait; `sandbox`, held while the host's side of the pod is built or taken away.
+
+mod create;
+mod death;
+pub mod steps;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{
+    sync::{Mutex as AsyncMutex, watch},
+    task::AbortHandle,
+};
+use vgpu_codes::Code;
+
+use crate::{
+    container::Container,
+    error::{Error, Result},
+    events::Outbox,
+    guest::Guest,
+    persist::{Record, Store},
+    platform::Platform,
+    share::ShareDir,
+};
+use steps::Cut;
+
+/// The pod of this shim.
+#[derive(Debug)]
+pub struct Pod {
+    platform: Arc<dyn PlatformSource>,
+    namespace: String,
+    outbox: Outbox,
+    cut: Cut,
+    containers: Mutex<HashMap<String, Slot>>,
+    sandbox: AsyncMutex<Option<Sandbox>>,
+}
+
+/// Where the platform comes from: the configuration's path is only known when the first Create brings it.
+pub trait PlatformSource: Send + Sync + std::fmt::Debug {
+    /// The platform with the configuration at `path`, or the default one.
+    ///
+    /// # Errors
+    /// `ConfigInvalid`.
+    fn platform(&self, path: Option<&std::path::Path>) -> Result<Platform>;
+}
+
+#[derive(Debug, Clone)]
+enum Slot {
+    Creating(Arc<Creation>),
+    Ready(Arc<Container>),
+}
+
+/// A Create that is under way; a Delete that meets it asks it to stop, and waits for its rollback.
+#[derive(Debug)]
+struct Creation {
+    cancelled: watch::Sender<bool>,
+    done: watch::Sender<bool>,
+}
+
+impl Creation {
+    async fn cancel_and_wait(&self) {
+        self.cancelled.send_replace(true);
+        // The sender lives in `self`.
+        let _ = self.done.subscribe().wait_for(|done| *done).await;
+    }
+
+    fn check(&self) -> Result<()> {
+        if *self.cancelled.borrow() {
+            return Err(Error::new(Code::GuestGone, "the container was deleted while it was created"));
+        }
+        Ok(())
+    }
+
+    async fn cancelled(&self) {
+        let _ = self.cancelled.subscribe().wait_for(|cancelled| *cancelled).await;
+    }
+}
+
+/// What the pod has on the host.
+#[derive(Debug)]
+struct Sandbox {
+    platform: Platform,
+    store: Store,
+    record: Record,
+    share: ShareDir,
+    guest: Option<Arc<Guest>>,
+    watchers: Vec<AbortHandle>,
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        for watcher in &self.watchers {
+            watcher.abort();
+        }
+    }
+}
+
+impl Pod {
+    /// A pod of which nothing exists yet.
+    pub fn new(platform: Arc<dyn PlatformSource>, namespace: &str, outbox: Outbox, cut: Cut) -> Arc<Pod> {
+        Arc::new(Pod {
+            platform,
+            namespace: namespace.into(),
+            outbox,
+            cut,
+            containers: Mutex::default(),
+            sandbox: AsyncMutex::default(),
+        })
+    }
+
+    /// Whether nothing is left to serve.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// The container `id`.
+    ///
+    /// # Errors
+    /// `NoSuchTask`; `WrongState` while it is being created.
+    pub fn container(&self, id: &str) -> Result<Arc<Container>> {
+        match self.lock().get(id) {
+            Some(Slot::Ready(container)) => Ok(container.clone()),
+            Some(Slot::Creating(_)) => {
+                Err(Error::new(Code::WrongState, format!("the container {id} is being created")))
+            }
+            None => Err(Error::new(Code::NoSuchTask, format!("there is no container {id} in this pod"))),
+        }
+    }
+
+    /// The guest, while it lives.
+    async fn guest(&self) -> Result<Arc<Guest>> {
+        let sandbox = self.sandbox.lock().await;
+        let guest = sandbox.as_ref().and_then(|sandbox| sandbox.guest.clone());
+        guest.ok_or_else(|| Error::new(Code::GuestGone, "the pod's domain is gone"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The containers that exist.
+    fn ready(&self) -> Vec<Arc<Container>> {
+        let containers = self.lock();
+        let ready = containers.values().filter_map(|slot| match slot {
+            Slot::Ready(container) => Some(container.clone()),
+            Slot::Creating(_) => None,
+        });
+        ready.collect()
+    }
+}

@@ -1,0 +1,272 @@
+//! The calls on containers that exist. Each asks the container's life first, then the guest, then tells the life what came of it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use containerd_shim_protos::api::{
+    DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, ExecProcessResponse, KillRequest, PidsRequest,
+    PidsResponse, ProcessInfo, ResizePtyRequest, StartRequest, StartResponse, WaitRequest, WaitResponse,
+};
+use vgpu_codes::Code;
+
+use super::{Pod, Slot};
+use crate::{
+    container::{
+        Container,
+        life::{Event, Who},
+        stage::{Exit, Stage},
+        time_of, timestamp,
+    },
+    error::{Error, Result},
+    io::Stdio,
+};
+
+const SIGKILL: u32 = 9;
+/// For what a healthy guest does at once.
+const SHORT: Duration = Duration::from_secs(10);
+/// To start a process: the guest may read its program over the share.
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// containerd asks for pids while it starts, for all pods within 5 s.
+const PIDS_LIMIT: Duration = Duration::from_millis(500);
+/// As long as runc's shim waits for output that nobody reads.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// For a guest to forget a process that has ended.
+const DELETE_LIMIT: Duration = Duration::from_secs(2);
+
+impl Pod {
+    /// Starts a process.
+    ///
+    /// # Errors
+    /// `WrongState`, `NoSuchTask`, or the guest's.
+    pub async fn start(self: Arc<Self>, request: StartRequest) -> Result<StartResponse> {
+        let container = self.container(&request.id)?;
+        let who = Who::of(&request.exec_id);
+        container.on(Event::StartAsked(who.clone()))?;
+        let started: Result<StartResponse> = match self.guest().await {
+            Ok(guest) => guest.task("Start", &request, Some(START_LIMIT)).await,
+            Err(gone) => Err(gone),
+        };
+        match started {
+            Ok(_) => {
+                container.tell(Event::Started(who.clone()));
+                if who != Who::Init {
+                    tokio::spawn(self.await_exit(container, who));
+                }
+                Ok(StartResponse { pid: std::process::id(), ..StartResponse::default() })
+            }
+            Err(error) => {
+                container.tell(Event::StartFailed(who.clone(), SystemTime::now()));
+                if let Ok(pumps) = container.pumps(&who) {
+                    pumps.finish(Duration::ZERO).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Follows a process to its end.
+    pub(super) async fn await_exit(self: Arc<Self>, container: Arc<Container>, who: Who) {
+        let request = WaitRequest {
+            id: container.id.clone(),
+            exec_id: who.exec_id().to_owned(),
+            ..WaitRequest::default()
+        };
+        let ended: Result<WaitResponse> = match self.guest().await {
+            Ok(guest) => guest.task("Wait", &request, None).await,
+            Err(gone) => Err(gone),
+        };
+        match ended {
+            Ok(ended) => {
+                let exit = Exit { status: ended.exit_status, at: time_of(&ended.exited_at) };
+                container.tell(Event::Exited(who, exit));
+            }
+            Err(error @ Error::Own { .. }) => {
+                log::warn!("container {}: {}", container.id, error.report());
+                self.guest_died().await;
+            }
+            // The guest lives, but does not know the process: it was deleted, or a start failed.
+            Err(error) => log::debug!("container {}: waiting for {who:?}: {error}", container.id),
+        }
+    }
+
+    /// Sends a signal. A guest that does not answer a SIGKILL for init is destroyed.
+    ///
+    /// # Errors
+    /// `NoSuchTask` if the process has ended, `WrongState`, or the guest's.
+    pub async fn kill(self: Arc<Self>, request: KillRequest) -> Result<Empty> {
+        let container = self.container(&request.id)?;
+        let who = Who::of(&request.exec_id);
+        container.on(Event::KillAsked(who.clone()))?;
+        let limit = self.kill_limit().await;
+        let killed: Result<Empty> = match self.guest().await {
+            Ok(guest) => guest.task("Kill", &request, Some(limit)).await,
+            Err(gone) => Err(gone),
+        };
+        match killed {
+            Err(error @ Error::Own { .. }) if who == Who::Init && request.signal == SIGKILL => {
+                log::warn!("container {}: its guest is destroyed: {}", container.id, error.report());
+                self.guest_died().await;
+                Ok(Empty::default())
+            }
+            other => other,
+        }
+    }
+
+    async fn kill_limit(&self) -> Duration {
+        let sandbox = self.sandbox.lock().await;
+        sandbox
+            .as_ref()
+            .map_or(SHORT, |sandbox| Duration::from_secs(sandbox.platform.config.shim.kill_timeout_s))
+    }
+
+    /// Deletes a process that has ended or was never started; with the last container goes the domain.
+    ///
+    /// # Errors
+    /// `WrongState` if it runs, `NoSuchTask`, or what could not be taken away.
+    pub async fn delete(self: Arc<Self>, request: DeleteRequest) -> Result<DeleteResponse> {
+        let creating = match self.lock().get(&request.id) {
+            Some(Slot::Creating(creation)) => Some(creation.clone()),
+            _ => None,
+        };
+        if let Some(creation) = creating {
+            creation.cancel_and_wait().await;
+        }
+        let container = self.container(&request.id)?;
+        let who = Who::of(&request.exec_id);
+        container.on(Event::DeleteAsked(who.clone()))?;
+        if let Ok(guest) = self.guest().await {
+            // The guest forgets it and ends its streams. Whatever it answers, the host's side is taken away.
+            let deleted: Result<DeleteResponse> = guest.task("Delete", &request, Some(DELETE_LIMIT)).await;
+            if let Err(error) = deleted {
+                log::debug!("delete {} in the guest: {error}", request.id);
+            }
+        }
+        if let Ok(pumps) = container.pumps(&who) {
+            pumps.finish(DRAIN_LIMIT).await;
+        }
+        if who == Who::Init {
+            if let Err(error) = self.remove_from_host(&request.id).await {
+                container.tell(Event::DeleteFailed(who));
+                return Err(error);
+            }
+            self.lock().remove(&request.id);
+        }
+        let now = SystemTime::now();
+        let exit = match container.stage(&who)? {
+            Stage::Stopped(stopped) => stopped.exit,
+            _ => Exit::killed(now),
+        };
+        container.tell(Event::Deleted(who.clone(), now));
+        container.forget(&who);
+        Ok(DeleteResponse {
+            pid: std::process::id(),
+            exit_status: exit.status,
+            exited_at: timestamp(exit.at),
+            ..DeleteResponse::default()
+        })
+    }
+
+    /// Registers an exec: its id is taken before anything else is done.
+    ///
+    /// # Errors
+    /// `IdTaken`, `WrongState`, or the guest's.
+    pub async fn exec(self: Arc<Self>, request: ExecProcessRequest) -> Result<ExecProcessResponse> {
+        crate::names::check_id("exec id", &request.exec_id)?;
+        let container = self.container(&request.id)?;
+        let id = request.exec_id.clone();
+        container.on(Event::ExecAsked(id.clone()))?;
+        let result = self.add_exec(&container, request).await;
+        match result {
+            Ok(()) => {
+                container.tell(Event::ExecAdded(id));
+                Ok(ExecProcessResponse::default())
+            }
+            Err(error) => {
+                container.tell(Event::ExecRefused(id.clone()));
+                container.forget(&Who::Exec(id));
+                Err(error)
+            }
+        }
+    }
+
+    async fn add_exec(&self, container: &Container, mut request: ExecProcessRequest) -> Result<()> {
+        let guest = self.guest().await?;
+        let stdio = Stdio {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        let (pumps, names) = stdio.connect(&guest).await?;
+        (request.stdin, request.stdout, request.stderr) = (names.stdin, names.stdout, names.stderr);
+        let _: Empty = guest.task("Exec", &request, Some(SHORT)).await?;
+        container.add_exec(&request.exec_id, stdio, pumps);
+        Ok(())
+    }
+
+    /// Resizes a terminal; before the start, and without one, there is nothing to do.
+    ///
+    /// # Errors
+    /// `NoSuchTask`, `WrongState` for a process that has ended, or the guest's.
+    pub async fn resize(self: Arc<Self>, request: ResizePtyRequest) -> Result<Empty> {
+        let container = self.container(&request.id)?;
+        let who = Who::of(&request.exec_id);
+        if let Stage::Stopped(_) = container.stage(&who)? {
+            return Err(Error::new(Code::WrongState, "cannot resize the terminal of a stopped process"));
+        }
+        if !container.state(&who)?.terminal {
+            return Ok(Empty::default());
+        }
+        self.guest().await?.task("ResizePty", &request, Some(SHORT)).await
+    }
+
+    /// The processes of a container; never empty, and never late: containerd takes a shim without pids for a leaked one.
+    ///
+    /// # Errors
+    /// `NoSuchTask`.
+    pub async fn pids(self: Arc<Self>, request: PidsRequest) -> Result<PidsResponse> {
+        self.container(&request.id)?;
+        let asked = async { self.guest().await?.task::<_, PidsResponse>("Pids", &request, None).await };
+        if let Ok(Ok(pids)) = tokio::time::timeout(PIDS_LIMIT, asked).await
+            && !pids.processes.is_empty()
+        {
+            return Ok(pids);
+        }
+        let own = ProcessInfo { pid: std::process::id(), ..ProcessInfo::default() };
+        Ok(PidsResponse { processes: vec![own], ..PidsResponse::default() })
+    }
+
+    /// Pauses or resumes a container.
+    ///
+    /// # Errors
+    /// `WrongState`, or the guest's.
+    pub async fn freeze(self: Arc<Self>, id: String, pause: bool) -> Result<Empty> {
+        use containerd_shim_protos::api::{PauseRequest, ResumeRequest};
+        let container = self.container(&id)?;
+        container.on(if pause { Event::PauseAsked } else { Event::ResumeAsked })?;
+        let guest = self.guest().await?;
+        let empty: Empty = if pause {
+            guest.task("Pause", &PauseRequest { id, ..PauseRequest::default() }, Some(SHORT)).await?
+        } else {
+            guest.task("Resume", &ResumeRequest { id, ..ResumeRequest::default() }, Some(SHORT)).await?
+        };
+        container.tell(if pause { Event::Paused } else { Event::Resumed });
+        Ok(empty)
+    }
+
+    /// A call that only the guest answers: Stats, Update.
+    ///
+    /// # Errors
+    /// `NoSuchTask`, or the guest's.
+    pub async fn forward<Q: protobuf::Message, A: protobuf::Message>(
+        self: Arc<Self>,
+        id: String,
+        method: &'static str,
+        request: Q,
+    ) -> Result<A> {
+        self.container(&id)?;
+        self.guest().await?.task(method, &request, Some(SHORT)).await
+    }
+}

@@ -1,0 +1,213 @@
+//! A guest-init that runs nothing: it serves the two services over a unix socket, and its programs are a few habits by their id.
+
+use std::{
+    collections::BTreeMap,
+    os::unix::net::UnixListener,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use containerd_shim_protos::{api, shim_async::Task};
+use tokio::{io::DuplexStream, sync::watch, task::JoinHandle};
+use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
+use vgpu_agent_api::{agent, agent_ttrpc};
+
+use super::world::World;
+
+/// How this node's guests misbehave.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Habits {
+    pub no_xen: bool,
+    pub never_boots: bool,
+    /// Kill is never answered.
+    pub hangs: bool,
+    /// Create answers that the command is missing.
+    pub command_missing: bool,
+}
+
+#[derive(Debug)]
+pub struct FakeGuest(JoinHandle<()>);
+
+impl FakeGuest {
+    pub fn socket(world: &World, domid: u16) -> PathBuf {
+        world.dir.path().join(format!("guest-{domid}.sock"))
+    }
+
+    pub fn boot(world: Arc<World>, domid: u16) -> FakeGuest {
+        let path = FakeGuest::socket(&world, domid);
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(path).unwrap();
+        FakeGuest(tokio::runtime::Handle::current().spawn(async move {
+            let inner = Arc::new(Inner { world, processes: Mutex::default(), streams: Mutex::default() });
+            let agent: Arc<dyn agent_ttrpc::Agent + Send + Sync> = inner.clone();
+            let mut server = Server::new()
+                .add_listener(Listener::try_from(listener).unwrap())
+                .register_service(vgpu_agent_api::task_v2(inner))
+                .register_service(agent_ttrpc::create_agent(agent));
+            server.start().await.unwrap();
+            // Dropped with the domain.
+            let _guard = Disconnect(Some(server));
+            std::future::pending::<()>().await;
+        }))
+    }
+}
+
+impl Drop for FakeGuest {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Disconnect(Option<Server>);
+
+impl Drop for Disconnect {
+    fn drop(&mut self) {
+        if let (Some(mut server), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move { server.shutdown().await });
+        }
+    }
+}
+
+type Key = (String, String);
+
+struct Inner {
+    world: Arc<World>,
+    processes: Mutex<BTreeMap<Key, Program>>,
+    streams: Mutex<BTreeMap<u32, DuplexStream>>,
+}
+
+struct Program {
+    exit: watch::Sender<Option<u32>>,
+    stdin: Option<DuplexStream>,
+    stdout: Option<DuplexStream>,
+}
+
+impl Inner {
+    fn add(&self, key: Key, stdin: &str, stdout: &str) {
+        let take = |name: &str| {
+            let id = name.parse::<vgpu_agent_api::stream::StreamName>().ok()?.0.get();
+            self.streams.lock().unwrap().remove(&id)
+        };
+        let program = Program { exit: watch::Sender::new(None), stdin: take(stdin), stdout: take(stdout) };
+        self.processes.lock().unwrap().insert(key, program);
+    }
+
+    /// `exit<n>` ends at once with n, `echo` copies stdin to stdout and ends with 0, anything else runs until it is killed.
+    fn run(&self, key: &Key) {
+        let mut processes = self.processes.lock().unwrap();
+        let program = processes.get_mut(key).unwrap();
+        let name = if key.1.is_empty() { &key.0 } else { &key.1 };
+        if let Some(code) = name.strip_prefix("exit") {
+            program.exit.send_replace(Some(code.parse().unwrap()));
+        } else if name == "echo" {
+            let (mut stdin, mut stdout) = (program.stdin.take().unwrap(), program.stdout.take().unwrap());
+            let exit = program.exit.clone();
+            tokio::spawn(async move {
+                tokio::io::copy(&mut stdin, &mut stdout).await.unwrap();
+                exit.send_replace(Some(0));
+            });
+        }
+    }
+}
+
+fn key(id: &str, exec: &str) -> Key {
+    (id.to_owned(), exec.to_owned())
+}
+
+fn status(code: ttrpc::Code, text: &str) -> ttrpc::Error {
+    ttrpc::Error::RpcStatus(ttrpc::get_status(code, text))
+}
+
+#[async_trait]
+impl Task for Inner {
+    async fn create(
+        &self,
+        _: &TtrpcContext,
+        r: api::CreateTaskRequest,
+    ) -> ttrpc::Result<api::CreateTaskResponse> {
+        let share = self.world.dir.path().join("shared");
+        let folder =
+            std::fs::read_dir(share).unwrap().next().unwrap().unwrap().path().join("export").join(&r.id);
+        assert!(
+            folder.join("config.json").exists() && folder.join("rootfs").is_dir(),
+            "the container is not in the share"
+        );
+        assert_eq!(r.bundle, format!("/run/vgpu/share/{}", r.id));
+        if self.world.habits.command_missing {
+            return Err(status(ttrpc::Code::INVALID_ARGUMENT, "exec: \"/no\": no such file"));
+        }
+        self.add(key(&r.id, ""), &r.stdin, &r.stdout);
+        Ok(api::CreateTaskResponse { pid: 2, ..Default::default() })
+    }
+
+    async fn start(&self, _: &TtrpcContext, r: api::StartRequest) -> ttrpc::Result<api::StartResponse> {
+        if r.exec_id == "missing" {
+            return Err(status(ttrpc::Code::INVALID_ARGUMENT, "exec: no such file"));
+        }
+        self.run(&key(&r.id, &r.exec_id));
+        Ok(api::StartResponse { pid: 2, ..Default::default() })
+    }
+
+    async fn exec(&self, _: &TtrpcContext, r: api::ExecProcessRequest) -> ttrpc::Result<api::Empty> {
+        self.add(key(&r.id, &r.exec_id), &r.stdin, &r.stdout);
+        Ok(api::Empty::default())
+    }
+
+    async fn wait(&self, _: &TtrpcContext, r: api::WaitRequest) -> ttrpc::Result<api::WaitResponse> {
+        let exit = self
+            .processes
+            .lock()
+            .unwrap()
+            .get(&key(&r.id, &r.exec_id))
+            .map(|program| program.exit.subscribe());
+        let mut exit = exit.ok_or_else(|| status(ttrpc::Code::NOT_FOUND, "no such process"))?;
+        let exit_status = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(255);
+        Ok(api::WaitResponse { exit_status, ..Default::default() })
+    }
+
+    async fn kill(&self, _: &TtrpcContext, r: api::KillRequest) -> ttrpc::Result<api::Empty> {
+        if self.world.habits.hangs {
+            std::future::pending::<()>().await;
+        }
+        let processes = self.processes.lock().unwrap();
+        // A pid namespace dies with its init.
+        for (found, program) in processes.iter() {
+            if found.0 == r.id && (r.exec_id.is_empty() || found.1 == r.exec_id) {
+                program.exit.send_if_modified(|exit| exit.replace(128 + r.signal).is_none());
+            }
+        }
+        Ok(api::Empty::default())
+    }
+
+    async fn delete(&self, _: &TtrpcContext, r: api::DeleteRequest) -> ttrpc::Result<api::DeleteResponse> {
+        self.processes.lock().unwrap().remove(&key(&r.id, &r.exec_id));
+        Ok(api::DeleteResponse::default())
+    }
+}
+
+#[async_trait]
+impl agent_ttrpc::Agent for Inner {
+    async fn hello(&self, _: &TtrpcContext, r: agent::HelloRequest) -> ttrpc::Result<agent::HelloReply> {
+        Ok(agent::HelloReply { major: r.major, minor: 7, ..Default::default() })
+    }
+
+    async fn open_stream(
+        &self,
+        _: &TtrpcContext,
+        r: agent::OpenStreamRequest,
+    ) -> ttrpc::Result<agent::StreamOffer> {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        self.streams.lock().unwrap().insert(r.id, ours);
+        self.world.streams.lock().unwrap().insert(r.id, theirs);
+        Ok(agent::StreamOffer { id: r.id, ..Default::default() })
+    }
+
+    async fn close_stream(
+        &self,
+        _: &TtrpcContext,
+        _: agent::CloseStreamRequest,
+    ) -> ttrpc::Result<agent::Empty> {
+        Ok(agent::Empty::default())
+    }
+}

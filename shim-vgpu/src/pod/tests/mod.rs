@@ -1,0 +1,314 @@
+//! Stories of pods with fakes behind the seams to Xen; mounts, fifos, files and ttrpc are real, so they run as root.
+
+mod fake_guest;
+mod world;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use containerd_shim_protos::{
+    api,
+    shim::events::ForwardRequest,
+    shim_async::{Events, create_events},
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::unix::pipe,
+    sync::mpsc,
+};
+use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
+use vgpu_codes::Code;
+
+use super::{
+    Pod,
+    steps::{Cut, Step},
+};
+use crate::{cleanup, container::life::Who, error::Result, events::Outbox, persist::Store};
+use fake_guest::Habits;
+use world::{Source, World};
+
+/// A containerd that only listens.
+struct Heard(Mutex<Vec<String>>);
+
+#[async_trait]
+impl Events for Heard {
+    async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<api::Empty> {
+        self.0.lock().unwrap().push(request.envelope.topic.clone());
+        Ok(api::Empty::default())
+    }
+}
+
+/// One node with one shim.
+struct Node {
+    world: Arc<World>,
+    pod: Arc<Pod>,
+    outbox: Outbox,
+    heard: Arc<Heard>,
+    _containerd: Server,
+}
+
+impl Node {
+    async fn new(habits: Habits) -> Node {
+        Node::with_cut(habits, Cut::default()).await
+    }
+
+    async fn with_cut(habits: Habits, cut: Cut) -> Node {
+        let world = World::new(habits);
+        let socket = world.dir.path().join("containerd.sock");
+        let heard = Arc::new(Heard(Mutex::default()));
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let mut containerd = Server::new()
+            .add_listener(Listener::try_from(listener).unwrap())
+            .register_service(create_events(heard.clone()));
+        containerd.start().await.unwrap();
+        let outbox = Outbox::new("default", &socket.to_string_lossy());
+        let pod = Pod::new(Arc::new(Source(world.clone())), "default", outbox.clone(), cut);
+        Node { world, pod, outbox, heard, _containerd: containerd }
+    }
+
+    fn request(&self, id: &str, annotations: serde_json::Value) -> api::CreateTaskRequest {
+        let bundle = self.world.bundle(id, annotations).to_string_lossy().into_owned();
+        api::CreateTaskRequest { id: id.into(), bundle, ..Default::default() }
+    }
+
+    async fn create(&self, id: &str) -> Result<api::CreateTaskResponse> {
+        self.pod.clone().create(self.request(id, json!({}))).await
+    }
+
+    async fn start(&self, id: &str, exec: &str) -> Result<api::StartResponse> {
+        self.pod
+            .clone()
+            .start(api::StartRequest { id: id.into(), exec_id: exec.into(), ..Default::default() })
+            .await
+    }
+
+    async fn kill(&self, id: &str, signal: u32) -> Result<api::Empty> {
+        self.pod.clone().kill(api::KillRequest { id: id.into(), signal, ..Default::default() }).await
+    }
+
+    async fn exec(&self, id: &str, exec: &str) -> Result<api::ExecProcessResponse> {
+        let request = api::ExecProcessRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        self.pod.clone().exec(request).await
+    }
+
+    async fn delete(&self, id: &str) -> Result<u32> {
+        let request = api::DeleteRequest { id: id.into(), ..Default::default() };
+        self.pod.clone().delete(request).await.map(|reply| reply.exit_status)
+    }
+
+    async fn wait(&self, id: &str, exec: &str) -> u32 {
+        let container = self.pod.container(id).unwrap();
+        let who = Who::of(exec);
+        let exit = container.wait(&who);
+        tokio::time::timeout(Duration::from_secs(10), exit)
+            .await
+            .expect("nobody tells of the exit")
+            .unwrap()
+            .status
+    }
+
+    /// The events so far, without their folder.
+    async fn events(&self) -> Vec<String> {
+        self.outbox.drain(Duration::from_secs(5)).await;
+        self.heard
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|topic| topic.trim_start_matches("/tasks/").to_owned())
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn a_container_lives_and_leaves_nothing() {
+    let node = Node::new(Habits::default()).await;
+    let created = node.create("exit7").await.unwrap();
+    assert_eq!(created.pid, std::process::id());
+    assert_eq!(node.create("exit7").await.unwrap_err().code(), Some(Code::IdTaken));
+    node.start("exit7", "").await.unwrap();
+    assert_eq!(node.wait("exit7", "").await, 7);
+    assert_eq!(node.start("exit7", "").await.unwrap_err().code(), Some(Code::WrongState));
+    assert_eq!(node.kill("exit7", 9).await.unwrap_err().code(), Some(Code::NoSuchTask));
+    assert_eq!(node.delete("exit7").await.unwrap(), 7);
+    assert_eq!(node.delete("exit7").await.unwrap_err().code(), Some(Code::NoSuchTask));
+    assert_eq!(node.events().await, ["create", "start", "exit", "delete"]);
+    assert!(node.pod.is_empty());
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn stdin_reaches_stdout_whole_and_closing_it_ends_the_program() {
+    let node = Node::new(Habits::default()).await;
+    let dir = node.world.dir.path().to_owned();
+    let fifo = |name: &str| {
+        let path = dir.join(name);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        path
+    };
+    let (stdin, stdout) = (fifo("in"), fifo("out"));
+    let mut request = node.request("echo", json!({}));
+    (request.stdin, request.stdout) = (stdin.to_string_lossy().into(), stdout.to_string_lossy().into());
+    let mut from = pipe::OpenOptions::new().open_receiver(&stdout).unwrap();
+    node.pod.clone().create(request).await.unwrap();
+    node.start("echo", "").await.unwrap();
+    let sent: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[usize::from(n % 3 == 0)]).collect();
+    let mut to = pipe::OpenOptions::new().open_sender(&stdin).unwrap();
+    let (copy, len) = (sent.clone(), sent.len());
+    let writer = tokio::spawn(async move { to.write_all(&copy).await.unwrap() });
+    let mut received = vec![0; len];
+    from.read_exact(&mut received).await.unwrap();
+    writer.await.unwrap();
+    assert!(received == sent, "the bytes differ");
+    // The client's end is closed, but the shim's own hold keeps stdin open until CloseIO.
+    let container = node.pod.container("echo").unwrap();
+    let init = Who::Init;
+    assert!(tokio::time::timeout(Duration::from_millis(200), container.wait(&init)).await.is_err());
+    container.pumps(&init).unwrap().close_stdin();
+    assert_eq!(node.wait("echo", "").await, 0);
+    node.delete("echo").await.unwrap();
+    assert_eq!(from.read(&mut [0; 1]).await.unwrap(), 0, "the fifo is still held");
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn a_destroyed_domain_ends_its_tasks_with_137_once() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    node.start("run", "").await.unwrap();
+    node.exec("run", "e").await.unwrap();
+    node.start("run", "e").await.unwrap();
+    node.world.destroy_all();
+    assert_eq!((node.wait("run", "").await, node.wait("run", "e").await), (137, 137));
+    assert_eq!(node.delete("run").await.unwrap(), 137);
+    assert_eq!(
+        node.events().await,
+        ["create", "start", "exec-added", "exec-started", "exit", "exit", "delete"]
+    );
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn a_guest_that_hangs_is_destroyed_by_sigkill() {
+    let node = Node::new(Habits { hangs: true, ..Habits::default() }).await;
+    node.create("run").await.unwrap();
+    node.start("run", "").await.unwrap();
+    assert_eq!(node.kill("run", 15).await.unwrap_err().code(), Some(Code::GuestSilent));
+    node.kill("run", 9).await.unwrap();
+    assert_eq!(node.wait("run", "").await, 137);
+    assert!(node.world.left.lock().unwrap().domains.is_empty());
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn a_failed_create_leaves_nothing() {
+    let missing = Habits { command_missing: true, ..Habits::default() };
+    let silent = Habits { never_boots: true, ..Habits::default() };
+    let no_xen = Habits { no_xen: true, ..Habits::default() };
+    let gpu = json!({"vgpu.dev/gpu": "1"});
+    let misspelt = json!({"vgpu.dev/gpus": "1"});
+    for (habits, annotations, code) in [
+        (missing, json!({}), None),
+        (silent, json!({}), Some(Code::GuestSilent)),
+        (no_xen, json!({}), Some(Code::NoXen)),
+        (Habits::default(), gpu, Some(Code::NoProxy)),
+        (Habits::default(), misspelt, Some(Code::AnnotationUnknown)),
+    ] {
+        let node = Node::new(habits).await;
+        let error = node.pod.clone().create(node.request("exit0", annotations)).await.unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert_eq!(node.events().await, [""; 0]);
+        assert!(node.pod.is_empty());
+        node.world.assert_nothing_left(&format!("{code:?}"));
+    }
+}
+
+#[tokio::test]
+async fn an_exec_has_its_own_exit_and_a_failed_start_ends_its_waiters() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    node.start("run", "").await.unwrap();
+    node.exec("run", "exit3").await.unwrap();
+    assert_eq!(node.exec("run", "exit3").await.unwrap_err().code(), Some(Code::IdTaken));
+    node.start("run", "exit3").await.unwrap();
+    assert_eq!(node.wait("run", "exit3").await, 3);
+    node.exec("run", "missing").await.unwrap();
+    node.start("run", "missing").await.unwrap_err();
+    assert_eq!(node.wait("run", "missing").await, 255);
+    node.kill("run", 9).await.unwrap();
+    assert_eq!(node.wait("run", "").await, 137);
+    node.delete("run").await.unwrap();
+    assert_eq!(
+        node.events().await,
+        ["create", "start", "exec-added", "exec-started", "exit", "exec-added", "exit", "delete"]
+    );
+}
+
+#[tokio::test]
+async fn a_container_is_restarted_in_a_living_pod() {
+    let node = Node::new(Habits::default()).await;
+    let sandbox =
+        json!({"io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-id": "pause"});
+    let inside =
+        json!({"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "pause"});
+    node.pod.clone().create(node.request("pause", sandbox)).await.unwrap();
+    node.start("pause", "").await.unwrap();
+    for _ in 0..2 {
+        node.pod.clone().create(node.request("exit5", inside.clone())).await.unwrap();
+        node.start("exit5", "").await.unwrap();
+        assert_eq!(node.wait("exit5", "").await, 5);
+        assert_eq!(node.delete("exit5").await.unwrap(), 5);
+        assert_eq!(node.world.left.lock().unwrap().domains.len(), 1);
+    }
+    node.kill("pause", 9).await.unwrap();
+    node.wait("pause", "").await;
+    node.delete("pause").await.unwrap();
+    node.world.assert_nothing_left("after the sandbox");
+}
+
+#[tokio::test]
+async fn a_delete_that_meets_a_create_stops_it_and_waits_for_its_rollback() {
+    let node = Node::new(Habits { never_boots: true, ..Habits::default() }).await;
+    let creating = tokio::spawn(node.pod.clone().create(node.request("run", json!({}))));
+    while node.world.left.lock().unwrap().devices.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(node.delete("run").await.unwrap_err().code(), Some(Code::NoSuchTask));
+    node.world.assert_nothing_left("after the delete");
+    creating.await.unwrap().unwrap_err();
+}
+
+/// Create killed after each of its steps in turn: a new process cleans up from disk alone.
+#[tokio::test]
+async fn a_create_that_dies_after_any_step_is_cleaned_up_from_disk() {
+    for last in Step::ALL {
+        let (reached, mut cut_at) = mpsc::unbounded_channel();
+        let cut = Cut::new(move |step| step == last && reached.send(()).is_ok());
+        let node = Node::with_cut(Habits::default(), cut).await;
+        let request = node.request("run", json!({}));
+        let bundle = request.bundle.clone();
+        let creating = tokio::spawn(node.pod.clone().create(request));
+        tokio::time::timeout(Duration::from_secs(10), cut_at.recv())
+            .await
+            .unwrap_or_else(|_| panic!("{last:?} is not reached"))
+            .unwrap();
+        creating.abort();
+        let _ = creating.await;
+        let (platform, when) = (node.world.platform(), format!("{last:?}"));
+        let clean = move || {
+            let Some(store) = Store::pointed_from(Path::new(&bundle)) else { return };
+            if let Some(record) = store.load().unwrap() {
+                cleanup::sandbox(&platform, &store, &record).unwrap();
+            }
+        };
+        // Twice: it may be killed itself, and containerd may call it again.
+        tokio::task::spawn_blocking(move || (clean(), clean())).await.unwrap();
+        node.world.assert_nothing_left(&when);
+    }
+}

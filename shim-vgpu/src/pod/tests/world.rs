@@ -1,0 +1,210 @@
+//! A node without Xen: fakes behind the seams, and a look at what is left.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use tokio::{io::DuplexStream, net::UnixStream, sync::watch};
+use uuid::Uuid;
+use vgpu_agent_api::agent::StreamOffer;
+use vgpu_codes::Code;
+use vgpu_config::Config;
+
+use super::fake_guest::{FakeGuest, Habits};
+use crate::{
+    error::{Error, Result},
+    link::{AnyStream, Link},
+    platform::Platform,
+    pod::PlatformSource,
+    share::{Backend, Process},
+    toolstack::{DomainConfig, Toolstack},
+};
+
+/// What the fakes have made and not taken away.
+#[derive(Debug, Default)]
+pub struct Left {
+    pub domains: BTreeMap<u16, Uuid>,
+    pub backends: Vec<Uuid>,
+    pub devices: Vec<u16>,
+}
+
+/// One fake node.
+#[derive(Debug)]
+pub struct World {
+    pub dir: tempfile::TempDir,
+    pub left: Mutex<Left>,
+    pub habits: Habits,
+    pub streams: Mutex<BTreeMap<u32, DuplexStream>>,
+    guests: Mutex<BTreeMap<u16, FakeGuest>>,
+    ended: watch::Sender<u64>,
+    config: Config,
+}
+
+impl World {
+    pub fn new(habits: Habits) -> Arc<World> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.shim.shared_dir = dir.path().join("shared");
+        config.shim.state_dir = dir.path().join("sandboxes");
+        config.shim.boot_timeout_s = 1;
+        config.shim.kill_timeout_s = 1;
+        config.proxy.socket = dir.path().join("no-proxy.sock");
+        for image in [&mut config.guest.kernel, &mut config.guest.initramfs] {
+            *image = dir.path().join("image");
+        }
+        std::fs::write(dir.path().join("image"), "").unwrap();
+        Arc::new(World {
+            dir,
+            left: Mutex::default(),
+            habits,
+            streams: Mutex::default(),
+            guests: Mutex::default(),
+            ended: watch::Sender::new(0),
+            config,
+        })
+    }
+
+    pub fn platform(self: &Arc<Self>) -> Platform {
+        Platform {
+            config: Arc::new(self.config.clone()),
+            toolstack: Arc::new(Fake(self.clone())),
+            share: Arc::new(Fake(self.clone())),
+            link: Arc::new(Fake(self.clone())),
+        }
+    }
+
+    /// A bundle as containerd makes it.
+    pub fn bundle(&self, id: &str, annotations: serde_json::Value) -> PathBuf {
+        let bundle = self.dir.path().join("bundles").join(id);
+        std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
+        let mut spec = crate::spec::tests::ctr();
+        spec["annotations"] = annotations;
+        std::fs::write(bundle.join("config.json"), spec.to_string()).unwrap();
+        bundle
+    }
+
+    /// The domain goes without asking anybody, as by `xl destroy`.
+    pub fn destroy_all(&self) {
+        self.left.lock().unwrap().domains.clear();
+        self.guests.lock().unwrap().clear();
+        self.ended.send_modify(|count| *count += 1);
+    }
+
+    /// Nothing is left: domains, backends, devices, mounts, files.
+    pub fn assert_nothing_left(&self, when: &str) {
+        let left = self.left.lock().unwrap();
+        assert!(
+            left.domains.is_empty() && left.backends.is_empty() && left.devices.is_empty(),
+            "{when}: {left:?}"
+        );
+        let mounts = crate::mount::below(self.dir.path()).unwrap();
+        assert!(mounts.is_empty(), "{when}: {mounts:?}");
+        for folder in ["shared", "sandboxes"] {
+            let entries: Vec<_> =
+                std::fs::read_dir(self.dir.path().join(folder)).into_iter().flatten().flatten().collect();
+            assert!(entries.is_empty(), "{when}: {entries:?}");
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Fake(Arc<World>);
+
+#[derive(Debug)]
+pub struct Source(pub Arc<World>);
+
+impl PlatformSource for Source {
+    fn platform(&self, _: Option<&Path>) -> Result<Platform> {
+        Ok(self.0.platform())
+    }
+}
+
+impl Toolstack for Fake {
+    fn check(&self) -> Result<()> {
+        if self.0.habits.no_xen { Err(Error::new(Code::NoXen, "no Xen")) } else { Ok(()) }
+    }
+
+    fn create_paused(&self, domain: &DomainConfig) -> Result<u16> {
+        let mut left = self.0.left.lock().unwrap();
+        let domid = left.domains.keys().max().map_or(1, |last| last + 1);
+        left.domains.insert(domid, domain.uuid);
+        Ok(domid)
+    }
+
+    fn unpause(&self, domid: u16) -> Result<()> {
+        let left = self.0.left.lock().unwrap();
+        assert!(
+            left.devices.contains(&domid) && !left.backends.is_empty(),
+            "the domain runs before its devices are there"
+        );
+        drop(left);
+        if !self.0.habits.never_boots {
+            let guest = FakeGuest::boot(self.0.clone(), domid);
+            self.0.guests.lock().unwrap().insert(domid, guest);
+        }
+        Ok(())
+    }
+
+    fn find(&self, uuid: Uuid) -> Result<Option<u16>> {
+        let left = self.0.left.lock().unwrap();
+        Ok(left.domains.iter().find(|(_, found)| **found == uuid).map(|(domid, _)| *domid))
+    }
+
+    fn runs(&self, uuid: Uuid) -> Result<bool> {
+        self.find(uuid).map(|found| found.is_some())
+    }
+
+    fn destroy(&self, domid: u16) -> Result<()> {
+        self.0.left.lock().unwrap().domains.remove(&domid);
+        self.0.guests.lock().unwrap().remove(&domid);
+        self.0.ended.send_modify(|count| *count += 1);
+        Ok(())
+    }
+}
+
+impl Backend for Fake {
+    fn attach(&self, _: u16, uuid: Uuid, export: &Path) -> Result<Process> {
+        assert!(export.is_dir());
+        self.0.left.lock().unwrap().backends.push(uuid);
+        Ok(Process { pid: 1, start_ticks: 0 })
+    }
+
+    fn detach(&self, _: Option<u16>, uuid: Uuid, _: Option<Process>) -> Result<()> {
+        self.0.left.lock().unwrap().backends.retain(|found| *found != uuid);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Link for Fake {
+    fn make_devices(&self, domid: u16, _: u16) -> Result<()> {
+        self.0.left.lock().unwrap().devices.push(domid);
+        Ok(())
+    }
+
+    fn remove_devices(&self, domid: u16, _: Uuid, _: u16) -> Result<()> {
+        self.0.left.lock().unwrap().devices.retain(|found| *found != domid);
+        Ok(())
+    }
+
+    async fn agent(&self, domid: u16) -> Result<AnyStream> {
+        let path = FakeGuest::socket(&self.0, domid);
+        loop {
+            if let Ok(stream) = UnixStream::connect(&path).await {
+                return Ok(Box::new(stream));
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn accept(&self, _: u16, offer: &StreamOffer) -> Result<AnyStream> {
+        Ok(Box::new(self.0.streams.lock().unwrap().remove(&offer.id).unwrap()))
+    }
+
+    fn endings(&self) -> watch::Receiver<u64> {
+        self.0.ended.subscribe()
+    }
+}

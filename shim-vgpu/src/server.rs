@@ -1,0 +1,99 @@
+//! The server process: one Task implementation under both names, on the socket that `start` bound.
+
+use std::{
+    os::{fd::AsFd, unix::net::UnixListener},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use containerd_shim_protos::shim_async::{Task, create_task};
+use tokio::sync::watch;
+use ttrpc::r#async::{Server, transport::Listener};
+use vgpu_codes::Code;
+use vgpu_config::Config;
+
+use crate::{
+    args::Args,
+    error::{Error, OrFail, Result},
+    events::Outbox,
+    platform::Platform,
+    pod::{PlatformSource, Pod, steps::Cut},
+    service::Service,
+};
+
+/// Shutdown has 3 s in all.
+const EVENTS_LIMIT: Duration = Duration::from_secs(2);
+/// For the answer to Shutdown to leave.
+const LAST_ANSWER: Duration = Duration::from_millis(100);
+/// containerd asks little of a shim; stdio is moved by whichever is free.
+const WORKER_THREADS: usize = 2;
+
+/// The configuration of this node, and Xen.
+#[derive(Debug)]
+struct Node;
+
+impl PlatformSource for Node {
+    fn platform(&self, path: Option<&Path>) -> Result<Platform> {
+        let config = Config::load(path).map_err(|error| Error::new(error.code(), error.to_string()))?;
+        Platform::xen(config)
+    }
+}
+
+/// Serves until containerd lets go.
+///
+/// # Errors
+/// If there is no socket on stdin.
+pub fn run(args: &Args, bundle: &Path) -> Result<()> {
+    crate::log::init(bundle, &args.namespace, &args.id, args.debug);
+    let listener = inherited()?;
+    let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_path_buf));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()
+        .or_fail(Code::HostFailure, || "cannot start the runtime".into())?;
+    let served = runtime.block_on(serve(args, listener));
+    if let Some(path) = path {
+        let _ = std::fs::remove_file(path);
+    }
+    // A thread that waits for a dead peer must not keep the process.
+    runtime.shutdown_background();
+    served
+}
+
+/// Our stdin, which `start` made the bound socket.
+fn inherited() -> Result<UnixListener> {
+    let stdin = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .or_fail(Code::HostFailure, || "stdin is closed".into())?;
+    let accepts = rustix::net::sockopt::socket_acceptconn(&stdin).unwrap_or(false);
+    if !accepts {
+        return Err(Error::new(
+            Code::HostFailure,
+            "this program is started by containerd, by its verb start",
+        ));
+    }
+    Ok(UnixListener::from(stdin))
+}
+
+async fn serve(args: &Args, listener: UnixListener) -> Result<()> {
+    let what = || "cannot serve the shim's socket".to_owned();
+    let outbox = Outbox::new(&args.namespace, &std::env::var("TTRPC_ADDRESS").unwrap_or_default());
+    let pod = Pod::new(Arc::new(Node), &args.namespace, outbox.clone(), Cut::default());
+    let exit = Arc::new(watch::Sender::new(false));
+    let task: Arc<dyn Task + Send + Sync> = Arc::new(Service::new(pod, exit.clone()));
+    let listener = Listener::try_from(listener).or_fail(Code::HostFailure, what)?;
+    let mut server = Server::new()
+        .add_listener(listener)
+        .register_service(create_task(task.clone()))
+        .register_service(vgpu_agent_api::task_v2(task));
+    server.start().await.or_fail(Code::HostFailure, what)?;
+    log::info!("serving, version {}", env!("CARGO_PKG_VERSION"));
+    // The sender lives in `exit`.
+    let _ = exit.subscribe().wait_for(|exit| *exit).await;
+    outbox.drain(EVENTS_LIMIT).await;
+    tokio::time::sleep(LAST_ANSWER).await;
+    Ok(())
+}

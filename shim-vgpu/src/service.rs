@@ -1,0 +1,146 @@
+//! containerd's Task API: from a request to the pod and back. Nothing is decided here.
+//!
+//! Every method of the trait is here: its defaults answer NOT_FOUND, which containerd takes for success. What changes something runs in
+//! a task of its own ([`owned`]).
+
+use std::{future::Future, sync::Arc};
+
+use async_trait::async_trait;
+use containerd_shim_protos::{api, shim_async::Task};
+use tokio::sync::watch;
+use ttrpc::r#async::TtrpcContext;
+use vgpu_codes::Code;
+
+use crate::{
+    container::{life::Who, timestamp},
+    error::{Error, Result},
+    pod::Pod,
+};
+
+/// The Task service of one shim.
+#[derive(Debug, Clone)]
+pub struct Service {
+    pod: Arc<Pod>,
+    exit: Arc<watch::Sender<bool>>,
+}
+
+impl Service {
+    /// The service of `pod`; `exit` becomes true when containerd lets the shim go.
+    pub fn new(pod: Arc<Pod>, exit: Arc<watch::Sender<bool>>) -> Service {
+        Service { pod, exit }
+    }
+}
+
+/// Runs `work` to its end, whatever happens to the request: ttrpc drops handlers at deadlines and lost connections.
+async fn owned<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> ttrpc::Result<T> {
+    match tokio::spawn(work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(panic) => Err(Error::caused(Code::HostFailure, "a task of the shim panicked", panic).into()),
+    }
+}
+
+#[async_trait]
+impl Task for Service {
+    async fn create(
+        &self,
+        _: &TtrpcContext,
+        request: api::CreateTaskRequest,
+    ) -> ttrpc::Result<api::CreateTaskResponse> {
+        log::info!("create {}", request.id);
+        owned(self.pod.clone().create(request)).await
+    }
+
+    async fn start(&self, _: &TtrpcContext, request: api::StartRequest) -> ttrpc::Result<api::StartResponse> {
+        owned(self.pod.clone().start(request)).await
+    }
+
+    async fn delete(
+        &self,
+        _: &TtrpcContext,
+        request: api::DeleteRequest,
+    ) -> ttrpc::Result<api::DeleteResponse> {
+        log::info!("delete {} {}", request.id, request.exec_id);
+        owned(self.pod.clone().delete(request)).await
+    }
+
+    async fn exec(&self, _: &TtrpcContext, request: api::ExecProcessRequest) -> ttrpc::Result<api::Empty> {
+        owned(self.pod.clone().exec(request)).await.map(|_| api::Empty::default())
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> ttrpc::Result<api::Empty> {
+        owned(self.pod.clone().kill(request)).await
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> ttrpc::Result<api::Empty> {
+        owned(self.pod.clone().freeze(request.id, true)).await
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: api::ResumeRequest) -> ttrpc::Result<api::Empty> {
+        owned(self.pod.clone().freeze(request.id, false)).await
+    }
+
+    async fn resize_pty(
+        &self,
+        _: &TtrpcContext,
+        request: api::ResizePtyRequest,
+    ) -> ttrpc::Result<api::Empty> {
+        owned(self.pod.clone().resize(request)).await
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: api::UpdateTaskRequest) -> ttrpc::Result<api::Empty> {
+        owned(self.pod.clone().forward(request.id.clone(), "Update", request)).await
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: api::StatsRequest) -> ttrpc::Result<api::StatsResponse> {
+        owned(self.pod.clone().forward(request.id.clone(), "Stats", request)).await
+    }
+
+    async fn pids(&self, _: &TtrpcContext, request: api::PidsRequest) -> ttrpc::Result<api::PidsResponse> {
+        owned(self.pod.clone().pids(request)).await
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, _: api::CheckpointTaskRequest) -> ttrpc::Result<api::Empty> {
+        Err(Error::new(Code::NotImplemented, "checkpoints of a domain are not supported").into())
+    }
+
+    async fn close_io(&self, _: &TtrpcContext, request: api::CloseIORequest) -> ttrpc::Result<api::Empty> {
+        let container = self.pod.container(&request.id)?;
+        if request.stdin {
+            container.pumps(&Who::of(&request.exec_id))?.close_stdin();
+        }
+        Ok(api::Empty::default())
+    }
+
+    async fn state(&self, _: &TtrpcContext, request: api::StateRequest) -> ttrpc::Result<api::StateResponse> {
+        Ok(self.pod.container(&request.id)?.state(&Who::of(&request.exec_id))?)
+    }
+
+    async fn wait(&self, _: &TtrpcContext, request: api::WaitRequest) -> ttrpc::Result<api::WaitResponse> {
+        let exit = self.pod.container(&request.id)?.wait(&Who::of(&request.exec_id)).await?;
+        Ok(api::WaitResponse {
+            exit_status: exit.status,
+            exited_at: timestamp(exit.at),
+            ..api::WaitResponse::default()
+        })
+    }
+
+    /// A probe: it must not need the guest.
+    async fn connect(
+        &self,
+        _: &TtrpcContext,
+        request: api::ConnectRequest,
+    ) -> ttrpc::Result<api::ConnectResponse> {
+        let pid = std::process::id();
+        let task_pid = if self.pod.container(&request.id).is_ok() { pid } else { 0 };
+        Ok(api::ConnectResponse { shim_pid: pid, task_pid, ..api::ConnectResponse::default() })
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> ttrpc::Result<api::Empty> {
+        if self.pod.is_empty() {
+            self.exit.send_replace(true);
+        }
+        Ok(api::Empty::default())
+    }
+}

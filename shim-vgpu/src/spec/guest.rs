@@ -1,0 +1,164 @@
+//! The guest's copy of the spec, and the binds on the host that it needs.
+//!
+//! Each bind mount of the spec becomes a place `mounts/<n>` in the container's folder of the share; the guest binds it from there.
+//! Paths of namespaces, labels and annotations of ours don't cross: they mean something on this host only.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{Spec, field, gpu};
+
+/// Where the guest mounts the share.
+pub const SHARE_IN_GUEST: &str = "/run/vgpu/share";
+
+/// One bind mount on the host, into the container's folder of the share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// On the host.
+    pub source: PathBuf,
+    /// Below the container's folder.
+    pub target: String,
+    /// With the mounts below it.
+    pub recursive: bool,
+    /// The guest can't write, whatever it tries.
+    pub readonly: bool,
+}
+
+/// What crosses to the guest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuestSpec {
+    /// Its config.json.
+    pub config: Value,
+    /// What it refers to.
+    pub binds: Vec<Bind>,
+    /// An absolute `root.path` of the host, for a container whose Create brings no mounts.
+    pub root: PathBuf,
+}
+
+impl Spec {
+    /// The guest's copy for `container`; `gpu` says that a GPU was asked for and will be granted before the guest reads it.
+    pub fn for_guest(&self, container: &str, bundle: &Path, gpu: bool) -> GuestSpec {
+        let mut config = self.0.clone();
+        let root = bundle.join(self.text("/root/path"));
+        config["root"]["path"] = "rootfs".into();
+        let mut binds = Vec::new();
+        for mount in config.get_mut("mounts").and_then(Value::as_array_mut).into_iter().flatten() {
+            if is_bind(mount) {
+                carry(mount, container, bundle, &mut binds);
+            }
+        }
+        self.drop_host_words(&mut config, gpu);
+        GuestSpec { config, binds, root }
+    }
+
+    fn drop_host_words(&self, config: &mut Value, gpu: bool) {
+        if let Some(annotations) = config.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.retain(|key, _| !key.starts_with("vgpu.dev/"));
+        }
+        if gpu {
+            config["annotations"][gpu::GPU] = "1".into();
+        }
+        // The pod's network is the guest's; every other path names a namespace of this host.
+        if let Some(namespaces) = config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut) {
+            namespaces.retain(|namespace| field(namespace, "type") != "network");
+            namespaces.iter_mut().filter_map(Value::as_object_mut).for_each(|namespace| {
+                namespace.remove("path");
+            });
+        }
+        for (place, name) in
+            [("/process", "apparmorProfile"), ("/process", "selinuxLabel"), ("/linux", "mountLabel")]
+        {
+            if let Some(object) = config.pointer_mut(place).and_then(Value::as_object_mut) {
+                object.remove(name);
+            }
+        }
+    }
+}
+
+/// `type` is `bind`, or the options say so. Source: OCI runtime specification, `config.md`, Mounts.
+pub fn is_bind(mount: &Value) -> bool {
+    field(mount, "type") == "bind" || has_option(mount, &["bind", "rbind"])
+}
+
+fn has_option(mount: &Value, names: &[&str]) -> bool {
+    let options = mount.get("options").and_then(Value::as_array);
+    options.into_iter().flatten().filter_map(Value::as_str).any(|option| names.contains(&option))
+}
+
+/// Rewrites one bind mount to its place in the share, or to a tmpfs where the host's is one by nature.
+fn carry(mount: &mut Value, container: &str, bundle: &Path, binds: &mut Vec<Bind>) {
+    if field(mount, "destination") == "/dev/shm" {
+        // Shared memory of the host can't be shared with a guest; the container has its own.
+        *mount = json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+            "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]});
+        return;
+    }
+    let target = format!("mounts/{}", binds.len());
+    binds.push(Bind {
+        source: bundle.join(field(mount, "source")),
+        target: target.clone(),
+        recursive: has_option(mount, &["rbind"]),
+        readonly: has_option(mount, &["ro", "rro"]),
+    });
+    mount["type"] = "bind".into();
+    mount["source"] = format!("{SHARE_IN_GUEST}/{container}/{target}").into();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::tests::spec;
+
+    fn with_mount(mount: Value) -> GuestSpec {
+        spec(|s| s["mounts"].as_array_mut().unwrap().push(mount)).for_guest("c1", Path::new("/b"), false)
+    }
+
+    #[test]
+    fn a_volume_is_bound_from_the_share() {
+        let guest = with_mount(
+            json!({"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind", "ro"]}),
+        );
+        assert_eq!(
+            guest.binds,
+            [Bind { source: "/srv/data".into(), target: "mounts/0".into(), recursive: true, readonly: true }]
+        );
+        assert_eq!(guest.config["mounts"][2]["source"], "/run/vgpu/share/c1/mounts/0");
+        assert_eq!(guest.config["mounts"][0]["type"], "proc");
+    }
+
+    #[test]
+    fn shared_memory_of_the_host_becomes_the_guests_own() {
+        let guest = with_mount(
+            json!({"destination": "/dev/shm", "type": "bind", "source": "/run/x/shm", "options": ["rbind"]}),
+        );
+        assert_eq!((guest.binds.len(), &guest.config["mounts"][2]["type"]), (0, &json!("tmpfs")));
+    }
+
+    #[test]
+    fn what_means_something_on_this_host_only_does_not_cross() {
+        let spec = spec(|s| {
+            s["annotations"] = json!({"vgpu.dev/gpu": "1", "vgpu.dev/share": "5", "other": "x"});
+            s["linux"]["namespaces"][0]["path"] = "/proc/7/ns/pid".into();
+            s["process"]["selinuxLabel"] = "system_u".into();
+        });
+        let granted = spec.for_guest("c", Path::new("/b"), true).config;
+        assert_eq!(granted["annotations"], json!({"other": "x", "vgpu.dev/gpu": "1"}));
+        let refused = spec.for_guest("c", Path::new("/b"), false).config;
+        assert_eq!(refused["annotations"], json!({"other": "x"}));
+        assert_eq!(
+            refused["linux"]["namespaces"],
+            json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}])
+        );
+        assert_eq!(refused["process"].get("selinuxLabel"), None);
+    }
+
+    #[test]
+    fn a_relative_root_is_the_bundles_and_an_absolute_one_stays() {
+        let root =
+            |path: &str| spec(|s| s["root"]["path"] = path.into()).for_guest("c", Path::new("/b"), false);
+        assert_eq!(root("rootfs").root, Path::new("/b/rootfs"));
+        assert_eq!(root("/srv/image").root, Path::new("/srv/image"));
+        assert_eq!(root("/srv/image").config["root"]["path"], "rootfs");
+    }
+}

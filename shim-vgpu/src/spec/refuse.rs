@@ -1,0 +1,182 @@
+//! What a pod in a domain of its own can't have: refused with a sentence that names the field (shim.md 14).
+//!
+//! Silently dropping one of these would run something else than was asked for.
+
+use std::{fs, os::unix::fs::MetadataExt};
+
+use serde_json::Value;
+use vgpu_codes::Code;
+
+use super::{Spec, field};
+use crate::error::{Error, Result};
+
+/// Namespaces whose absence means "the host's".
+const OWN: [&str; 3] = ["network", "pid", "ipc"];
+/// Device nodes that every container has; guest-init makes them in the guest.
+const DEVICES: [&str; 8] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/console",
+    "/dev/ptmx",
+];
+/// Mount options that tie a container's mounts to the host's.
+const PROPAGATION: [&str; 4] = ["shared", "rshared", "slave", "rslave"];
+/// AppArmor profiles that runtimes add unasked: they guard the host, which the domain's border does here.
+const DEFAULT_PROFILES: [&str; 5] =
+    ["cri-containerd.apparmor.d", "nerdctl-default", "docker-default", "unconfined", ""];
+
+impl Spec {
+    /// Refuses what the pod can't have.
+    ///
+    /// # Errors
+    /// [`Code::SpecRefused`] with the field.
+    pub fn refuse_host_things(&self) -> Result<()> {
+        self.refuse_namespaces()?;
+        self.refuse_mounts()?;
+        for device in self.list("/linux/devices") {
+            let path = field(device, "path");
+            if !DEVICES.contains(&path) {
+                return refused(
+                    "linux.devices",
+                    &format!("the host's device {path}: a pod in a domain has no devices of the host"),
+                );
+            }
+        }
+        let profile = self.text("/process/apparmorProfile");
+        if !DEFAULT_PROFILES.contains(&profile) {
+            return refused(
+                "process.apparmorProfile",
+                &format!("the host's profile {profile:?}: the guest doesn't have it"),
+            );
+        }
+        let hooks = self.0.get("hooks").and_then(Value::as_object);
+        if let Some((kind, _)) =
+            hooks.into_iter().flatten().find(|(_, list)| list.as_array().is_some_and(|l| !l.is_empty()))
+        {
+            return refused("hooks", &format!("a {kind} hook: no program of a container is run on the host"));
+        }
+        Ok(())
+    }
+
+    fn refuse_namespaces(&self) -> Result<()> {
+        let namespaces = self.list("/linux/namespaces");
+        for kind in OWN {
+            let Some(namespace) = namespaces.iter().find(|n| field(n, "type") == kind) else {
+                return refused("linux.namespaces", &format!("the host's {kind} namespace"));
+            };
+            if is_the_hosts(kind, field(namespace, "path")) {
+                return refused("linux.namespaces", &format!("the host's {kind} namespace, by its path"));
+            }
+        }
+        let mapped = !self.list("/linux/uidMappings").is_empty();
+        if mapped || namespaces.iter().any(|n| field(n, "type") == "user") {
+            return refused(
+                "linux.uidMappings",
+                "a user namespace with ids of the host: the domain has its own ids",
+            );
+        }
+        Ok(())
+    }
+
+    fn refuse_mounts(&self) -> Result<()> {
+        for (number, mount) in self.list("/mounts").iter().enumerate() {
+            let options = mount.get("options").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let tied = options.iter().filter_map(Value::as_str).find(|o| PROPAGATION.contains(o));
+            if let (true, Some(option)) = (super::guest::is_bind(mount), tied) {
+                let place = field(mount, "destination");
+                return refused(
+                    &format!("mounts[{number}].options"),
+                    &format!("mounts of the host to appear at {place} later ({option})"),
+                );
+            }
+        }
+        if ["shared", "rshared"].contains(&self.text("/linux/rootfsPropagation")) {
+            return refused("linux.rootfsPropagation", "its mounts to appear on the host");
+        }
+        Ok(())
+    }
+}
+
+/// The shim runs in the host's namespaces. But a path by its own pid is the pod's: clients make it from the pid that we report
+/// (shim.md 5.4).
+fn is_the_hosts(kind: &str, path: &str) -> bool {
+    let name = match kind {
+        "network" => "net",
+        other => other,
+    };
+    if path.is_empty() || path == format!("/proc/{}/ns/{name}", std::process::id()) {
+        return false;
+    }
+    let inode = |path: &str| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    inode(path).is_some_and(|found| Some(found) == inode(&format!("/proc/self/ns/{name}")))
+}
+
+fn refused(field: &str, what: &str) -> Result<()> {
+    Err(Error::new(Code::SpecRefused, format!("{field} asks for {what}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::spec::tests::spec;
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Value), field: &str) {
+        let error = spec(change).refuse_host_things().unwrap_err();
+        assert_eq!(error.code(), Some(Code::SpecRefused));
+        assert!(error.to_string().starts_with(field), "{error}");
+    }
+
+    #[test]
+    fn what_ctr_run_writes_is_accepted() {
+        spec(|_| ()).refuse_host_things().unwrap();
+        spec(|s| s["process"]["apparmorProfile"] = "cri-containerd.apparmor.d".into())
+            .refuse_host_things()
+            .unwrap();
+        spec(|s| s["hooks"] = json!({"prestart": []})).refuse_host_things().unwrap();
+    }
+
+    #[test]
+    fn the_hosts_namespaces_are_refused() {
+        for missing in OWN {
+            check(
+                |s| s["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != missing),
+                "linux.namespaces",
+            );
+        }
+        check(|s| s["linux"]["namespaces"][4]["path"] = "/proc/self/ns/net".into(), "linux.namespaces");
+        check(
+            |s| s["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"})),
+            "linux.uidMappings",
+        );
+    }
+
+    #[test]
+    fn the_pods_own_namespaces_by_path_are_accepted() {
+        let own = format!("/proc/{}/ns/net", std::process::id());
+        spec(|s| s["linux"]["namespaces"][4]["path"] = own.into()).refuse_host_things().unwrap();
+        spec(|s| s["linux"]["namespaces"][4]["path"] = "/run/netns/cni-1".into())
+            .refuse_host_things()
+            .unwrap();
+    }
+
+    #[test]
+    fn devices_hooks_profiles_and_propagation_are_refused() {
+        check(|s| s["linux"]["devices"] = json!([{"path": "/dev/nvidia0"}]), "linux.devices");
+        check(|s| s["hooks"] = json!({"createRuntime": [{"path": "/x"}]}), "hooks");
+        check(|s| s["process"]["apparmorProfile"] = "mine".into(), "process.apparmorProfile");
+        check(
+            |s| {
+                s["mounts"].as_array_mut().unwrap().push(json!({"destination": "/d", "type": "bind", "source": "/", "options": ["rbind", "rslave"]}))
+            },
+            "mounts[2].options",
+        );
+        check(|s| s["linux"]["rootfsPropagation"] = "rshared".into(), "linux.rootfsPropagation");
+    }
+}

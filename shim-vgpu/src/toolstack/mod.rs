@@ -1,0 +1,79 @@
+//! Who makes and ends domains: a small trait, and `xl` behind it ([`xl`]).
+//!
+//! Every method blocks; callers are in `spawn_blocking`. A domain is named by its UUID, which we choose before it exists, so that it can
+//! be found by a process that knows nothing else.
+
+pub mod xl;
+
+use std::path::PathBuf;
+
+use uuid::Uuid;
+use vgpu_config::GuestKind;
+
+use crate::error::Result;
+
+/// Makes and ends domains.
+pub trait Toolstack: Send + Sync {
+    /// Whether this node can run domains at all.
+    ///
+    /// # Errors
+    /// `NoXen`.
+    fn check(&self) -> Result<()>;
+
+    /// Makes a paused domain and says its id.
+    ///
+    /// # Errors
+    /// `DomainCreate`. A half-made domain may be left; [`Toolstack::find`] knows.
+    fn create_paused(&self, domain: &DomainConfig) -> Result<u16>;
+
+    /// Lets it run.
+    ///
+    /// # Errors
+    /// `DomainCreate`.
+    fn unpause(&self, domid: u16) -> Result<()>;
+
+    /// The id of the domain with this UUID, if there is one.
+    ///
+    /// # Errors
+    /// `HostFailure` if nobody can say.
+    fn find(&self, uuid: Uuid) -> Result<Option<u16>>;
+
+    /// Whether the domain with this UUID still runs. One that powered off or crashed does not.
+    ///
+    /// # Errors
+    /// `HostFailure` if nobody can say.
+    fn runs(&self, uuid: Uuid) -> Result<bool>;
+
+    /// Ends a domain at once, without asking it. Gone already is no error.
+    ///
+    /// # Errors
+    /// `HostFailure` if it is still there.
+    fn destroy(&self, domid: u16) -> Result<()>;
+}
+
+/// What a domain is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainConfig {
+    /// Unique on the node; shown by `xl list`.
+    pub name: String,
+    /// Ours to choose.
+    pub uuid: Uuid,
+    /// An uncompressed ELF file.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub ramdisk: PathBuf,
+    /// PVH or PV.
+    pub kind: GuestKind,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// In MiB.
+    pub memory_mib: u64,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Physical CPUs in xl's notation; empty: any.
+    pub cpus: String,
+    /// Grant frames: 512 grants each.
+    pub grant_frames_max: u32,
+    /// Where xl's configuration is written.
+    pub file: PathBuf,
+}

@@ -1,0 +1,217 @@
+//! `xl`: the toolstack of xen-utils, one process an operation.
+//!
+//! `create -e` leaves no monitor process, so a guest that ended stays until it is destroyed: the shim watches (shim.md, xen.md 13.3).
+//! xl holds a global lock while it creates; its limit here covers waiting for that too.
+
+use std::{
+    fs, io,
+    process::{Command, Output, Stdio},
+};
+
+use uuid::Uuid;
+use vgpu_codes::Code;
+use vgpu_config::GuestKind;
+
+use super::{DomainConfig, Toolstack};
+use crate::error::{Error, OrFail, Result};
+
+/// Says whether this kernel controls Xen. Source: Linux `drivers/xen/xenfs/super.c`.
+const CAPABILITIES: &str = "/proc/xen/capabilities";
+/// A guest's last words in a report.
+const OUTPUT_BYTES_MAX: usize = 600;
+
+/// The toolstack of xen-utils.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Xl;
+
+impl Toolstack for Xl {
+    fn check(&self) -> Result<()> {
+        let capabilities = fs::read_to_string(CAPABILITIES)
+            .or_fail(Code::NoXen, || format!("cannot read {CAPABILITIES}"))?;
+        if !capabilities.contains("control_d") {
+            return Err(Error::new(
+                Code::NoXen,
+                format!("{CAPABILITIES} does not say control_d: this is no control domain"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn create_paused(&self, domain: &DomainConfig) -> Result<u16> {
+        fs::write(&domain.file, config_text(domain))
+            .or_fail(Code::HostFailure, || format!("cannot write {}", domain.file.display()))?;
+        let mut create = xl();
+        create.args(["create", "-p", "-e", "-q"]).arg(&domain.file);
+        done(&mut create, Code::DomainCreate, &format!("cannot create the domain {}", domain.name))?;
+        self.find(domain.uuid)?.ok_or_else(|| {
+            Error::new(Code::DomainCreate, format!("the domain {} ended while it was created", domain.name))
+        })
+    }
+
+    fn unpause(&self, domid: u16) -> Result<()> {
+        done(
+            xl().arg("unpause").arg(domid.to_string()),
+            Code::DomainCreate,
+            &format!("cannot unpause domain {domid}"),
+        )
+        .map(drop)
+    }
+
+    fn find(&self, uuid: Uuid) -> Result<Option<u16>> {
+        let output = done(xl().arg("vm-list"), Code::HostFailure, "cannot list the domains")?;
+        Ok(domid_of(&String::from_utf8_lossy(&output.stdout), uuid))
+    }
+
+    fn runs(&self, uuid: Uuid) -> Result<bool> {
+        let Some(domid) = self.find(uuid)? else { return Ok(false) };
+        let output = run(xl().arg("list").arg(domid.to_string()))?;
+        // A failure means that it went away between the two.
+        Ok(output.status.success() && state_runs(&String::from_utf8_lossy(&output.stdout)))
+    }
+
+    fn destroy(&self, domid: u16) -> Result<()> {
+        let output = run(xl().arg("destroy").arg(domid.to_string()))?;
+        if output.status.success() || !run(xl().arg("list").arg(domid.to_string()))?.status.success() {
+            return Ok(());
+        }
+        Err(Error::new(Code::HostFailure, format!("cannot destroy domain {domid}: {}", said(&output))))
+    }
+}
+
+fn xl() -> Command {
+    let mut command = Command::new("xl");
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(command: &mut Command) -> Result<Output> {
+    command.output().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::new(Code::NoXen, "the program xl is missing"),
+        _ => Error::caused(Code::HostFailure, "cannot run xl", error),
+    })
+}
+
+fn done(command: &mut Command, code: Code, what: &str) -> Result<Output> {
+    let output = run(command)?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let said = said(&output);
+    // libxl's words for an allocation that failed. Source: libxl `libxl_mem.c`, xl `xl_vmcontrol.c` (freemem).
+    let memory = ["failed to free memory", "out of memory", "Cannot allocate memory"]
+        .iter()
+        .any(|text| said.contains(text));
+    Err(Error::new(if memory { Code::HostResource } else { code }, format!("{what}: {said}")))
+}
+
+/// What a tool said on stderr, in one line, shortened at its front: the cause comes last.
+fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    let start = line.len().saturating_sub(OUTPUT_BYTES_MAX);
+    let start = (start..=line.len()).find(|&at| line.is_char_boundary(at)).unwrap_or(0);
+    if line.is_empty() { output.status.to_string() } else { line[start..].to_owned() }
+}
+
+/// Finds the id in `xl vm-list`: lines of UUID, id, name.
+fn domid_of(list: &str, uuid: Uuid) -> Option<u16> {
+    let uuid = uuid.to_string();
+    list.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == uuid).then(|| words.next()?.parse().ok())?
+    })
+}
+
+/// Reads the state column of `xl list ID`: `r` running, `b` blocked, `p` paused, `s` shut down, `c` crashed, `d` dying.
+fn state_runs(list: &str) -> bool {
+    let state = list.lines().nth(1).and_then(|line| line.split_whitespace().rev().nth(1));
+    state.is_some_and(|state| !state.contains(['s', 'c', 'd']))
+}
+
+/// xl's configuration of a domain. Source: `xl.cfg(5)`.
+fn config_text(domain: &DomainConfig) -> String {
+    let mut text = String::from("# Made by containerd-shim-vgpu-v1 for one domain.\n");
+    let mut line = |key: &str, value: String| text.push_str(&format!("{key} = {value}\n"));
+    line("name", quoted(&domain.name));
+    line("uuid", quoted(&domain.uuid.to_string()));
+    line(
+        "type",
+        quoted(match domain.kind {
+            GuestKind::Pvh => "pvh",
+            GuestKind::Pv => "pv",
+        }),
+    );
+    line("kernel", quoted(&domain.kernel.to_string_lossy()));
+    line("ramdisk", quoted(&domain.ramdisk.to_string_lossy()));
+    line("cmdline", quoted(&domain.command_line));
+    line("memory", domain.memory_mib.to_string());
+    line("vcpus", domain.vcpus.to_string());
+    if !domain.cpus.is_empty() {
+        line("cpus", quoted(&domain.cpus));
+    }
+    line("max_grant_frames", domain.grant_frames_max.to_string());
+    for event in ["on_poweroff", "on_reboot", "on_crash"] {
+        line(event, quoted("destroy"));
+    }
+    text
+}
+
+/// xl's grammar has no escapes: what would end the string is left out.
+fn quoted(text: &str) -> String {
+    let clean: String = text.chars().filter(|c| !c.is_control() && *c != '"').collect();
+    format!("\"{clean}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = "UUID                                  ID    name\n\
+        00000000-0000-0000-0000-000000000000  0    Domain-0\n\
+        5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11  12    vgpu-a\n";
+
+    #[test]
+    fn a_domain_is_found_by_its_uuid() {
+        let uuid = |text: &str| Uuid::parse_str(text).unwrap();
+        assert_eq!(domid_of(LIST, uuid("5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11")), Some(12));
+        assert_eq!(domid_of(LIST, uuid("5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f12")), None);
+    }
+
+    #[test]
+    fn a_guest_that_powered_off_does_not_run() {
+        let with = |state: &str| {
+            format!("Name   ID   Mem VCPUs\tState\tTime(s)\nvgpu-a  12   256     1     {state}       3.1\n")
+        };
+        for (state, runs) in [
+            ("-b----", true),
+            ("r-----", true),
+            ("--p---", true),
+            ("---s--", false),
+            ("----c-", false),
+            ("--p--d", false),
+        ] {
+            assert_eq!(state_runs(&with(state)), runs, "{state}");
+        }
+        assert!(!state_runs(""));
+    }
+
+    #[test]
+    fn no_value_can_add_a_line_to_the_configuration() {
+        let domain = DomainConfig {
+            name: "a\"\ndisk=['x']".into(),
+            uuid: Uuid::nil(),
+            kernel: "/k".into(),
+            ramdisk: "/r".into(),
+            kind: GuestKind::Pvh,
+            command_line: "quiet".into(),
+            memory_mib: 256,
+            vcpus: 2,
+            cpus: "1".into(),
+            grant_frames_max: 64,
+            file: "/f".into(),
+        };
+        let text = config_text(&domain);
+        assert!(text.contains("name = \"adisk=['x']\"\n"), "{text}");
+        assert_eq!(text.lines().count(), 14);
+    }
+}

@@ -1,0 +1,171 @@
+// pattern_probe 0xADDRESS...: tries addresses and handles of another zone (pattern_plant prints them): copies from and to them,
+// kernels that read and write them, and their use as stream, event, function, module, context, library in driver calls.
+// Each attempt runs in a process of its own, as a kernel's fault ends its context. Exit code 1: bytes of the pattern were seen,
+// or an attempt hung or crashed; 0: all were refused or met an own object.
+#include <cuda.h>
+#include <dlfcn.h>
+#include <cstring>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+#define PROGRAM "pattern_probe"
+#include "check.h"
+#include "pattern.h"
+
+const int SEEN = 99;
+
+__global__ void read_words(const uint64_t *from, uint64_t *to, int count) {
+    for (int i = 0; i < count; i++) to[i] = from[i];
+}
+__global__ void write_words(uint64_t *to, int count) {
+    for (int i = 0; i < count; i++) to[i] = 0;
+}
+
+template <typename Function> Function *driver(const char *name) {
+    static void *library = dlopen("libcuda.so.1", RTLD_NOW);
+    void *symbol = library ? dlsym(library, name) : nullptr;
+    if (!symbol) {
+        printf("pattern_probe: libcuda.so.1 has no %s\n", name);
+        exit(2);
+    }
+    return (Function *)symbol;
+}
+
+// An attempt returns the CUDA result; `seen` is what it could read.
+typedef int (*Attempt)(uint64_t value, std::vector<unsigned char> &seen);
+
+static int copy_out(uint64_t value, std::vector<unsigned char> &seen) {
+    return driver<decltype(cuMemcpyDtoH_v2)>("cuMemcpyDtoH_v2")(seen.data(), value, seen.size());
+}
+static int copy_out_unified(uint64_t value, std::vector<unsigned char> &seen) {
+    return cudaMemcpy(seen.data(), (void *)value, seen.size(), cudaMemcpyDefault);
+}
+static int copy_to_own(uint64_t value, std::vector<unsigned char> &seen) {
+    void *own;
+    MUST(cudaMalloc(&own, seen.size()));
+    int result = driver<decltype(cuMemcpyDtoD_v2)>("cuMemcpyDtoD_v2")((CUdeviceptr)own, value, seen.size());
+    cudaMemcpy(seen.data(), own, seen.size(), cudaMemcpyDeviceToHost);
+    return result;
+}
+static int copy_in(uint64_t value, std::vector<unsigned char> &seen) {
+    std::vector<unsigned char> zeros(seen.size());
+    return driver<decltype(cuMemcpyHtoD_v2)>("cuMemcpyHtoD_v2")(value, zeros.data(), zeros.size());
+}
+static int set_bytes(uint64_t value, std::vector<unsigned char> &seen) {
+    return driver<decltype(cuMemsetD8_v2)>("cuMemsetD8_v2")(value, 0, seen.size());
+}
+static int release(uint64_t value, std::vector<unsigned char> &) {
+    return driver<decltype(cuMemFree_v2)>("cuMemFree_v2")(value);
+}
+static int read_by_kernel(uint64_t value, std::vector<unsigned char> &seen) {
+    uint64_t *own;
+    MUST(cudaMalloc(&own, seen.size()));
+    read_words<<<1, 1>>>((const uint64_t *)value, own, (int)(seen.size() / 8));
+    int result = cudaDeviceSynchronize();
+    cudaMemcpy(seen.data(), own, seen.size(), cudaMemcpyDeviceToHost);
+    return result;
+}
+static int write_by_kernel(uint64_t value, std::vector<unsigned char> &seen) {
+    write_words<<<1, 1>>>((uint64_t *)value, (int)(seen.size() / 8));
+    return cudaDeviceSynchronize();
+}
+static int as_stream(uint64_t value, std::vector<unsigned char> &) {
+    return driver<decltype(cuStreamSynchronize)>("cuStreamSynchronize")((CUstream)value);
+}
+static int as_event(uint64_t value, std::vector<unsigned char> &) {
+    return driver<decltype(cuEventQuery)>("cuEventQuery")((CUevent)value);
+}
+static int as_function(uint64_t value, std::vector<unsigned char> &seen) {
+    // The parameters of pattern_plant's kernel: were it A's function, it would write where we say.
+    uint64_t *own, count = seen.size() / 8, pattern = ~PATTERN;
+    MUST(cudaMalloc(&own, seen.size()));
+    void *parameters[] = {&own, &count, &pattern};
+    auto launch = driver<decltype(cuLaunchKernel)>("cuLaunchKernel");
+    int result = launch((CUfunction)value, 1, 1, 1, 32, 1, 1, 0, nullptr, parameters, nullptr);
+    int later = cudaDeviceSynchronize();
+    return result ? result : later;
+}
+static int as_module(uint64_t value, std::vector<unsigned char> &) {
+    CUfunction function;
+    return driver<decltype(cuModuleGetFunction)>("cuModuleGetFunction")(&function, (CUmodule)value, "plant");
+}
+static int as_library(uint64_t value, std::vector<unsigned char> &) {
+    return driver<decltype(cuLibraryUnload)>("cuLibraryUnload")((CUlibrary)value);
+}
+static int as_context(uint64_t value, std::vector<unsigned char> &seen) {
+    int result = driver<decltype(cuCtxSetCurrent)>("cuCtxSetCurrent")((CUcontext)value);
+    return result ? result : copy_out(value, seen);
+}
+
+static const struct {
+    const char *what;
+    Attempt attempt;
+} ATTEMPTS[] = {
+    {"copy to the host", copy_out},      {"unified copy", copy_out_unified}, {"copy to own memory", copy_to_own},
+    {"copy from the host", copy_in},     {"memset", set_bytes},              {"free", release},
+    {"read by a kernel", read_by_kernel}, {"write by a kernel", write_by_kernel}, {"as a stream", as_stream},
+    {"as an event", as_event},           {"as a function", as_function},     {"as a module", as_module},
+    {"as a library", as_library},        {"as a context", as_context},
+};
+
+// Runs one attempt in a process of its own. Returns its CUDA result, SEEN, or -1 if it hung or crashed.
+static int apart(Attempt attempt, uint64_t value) {
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        MUST(cudaFree(nullptr));
+        std::vector<unsigned char> seen(4096, 0xee);
+        int result = attempt(value, seen);
+        if (holds_pattern(seen.data(), seen.size())) _exit(SEEN);
+        // Exit codes have 8 bits: the usual CUDA results in short.
+        _exit(result == 0 ? 0 : result == 700 ? 70 : result == 400 ? 40 : result == 201 ? 20 : result == 1 ? 1 : 50);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+// The judge has to be able to find the pattern: in memory of our own it must.
+static int own_pattern(uint64_t, std::vector<unsigned char> &seen) {
+    void *own;
+    std::vector<uint64_t> pattern(seen.size() / 8, PATTERN);
+    MUST(cudaMalloc(&own, seen.size()));
+    MUST(cudaMemcpy(own, pattern.data(), seen.size(), cudaMemcpyHostToDevice));
+    return read_by_kernel((uint64_t)own, seen);
+}
+
+static const char *name(int result) {
+    switch (result) {
+    case 0: return "succeeded on an own object, nothing of the pattern";
+    case 1: return "refused, invalid value";
+    case 20: return "refused, invalid context";
+    case 40: return "refused, invalid handle";
+    case 70: return "refused, illegal address";
+    case 50: return "refused, another error";
+    case SEEN: return "SAW THE PATTERN";
+    default: return "HUNG OR CRASHED";
+    }
+}
+
+int main(int count, char **words) {
+    if (count < 2) {
+        printf("usage: pattern_probe 0xADDRESS...\n");
+        return 2;
+    }
+    if (apart(own_pattern, 0) != SEEN) {
+        printf("pattern_probe: cannot find the pattern in its own memory\n");
+        return 2;
+    }
+    int failures = 0;
+    for (int i = 1; i < count; i++) {
+        uint64_t value = strtoull(words[i], nullptr, 0);
+        for (const auto &each : ATTEMPTS) {
+            int result = apart(each.attempt, value);
+            printf("pattern_probe: %s, %s: %s\n", words[i], each.what, name(result));
+            failures += result == SEEN || result == -1;
+        }
+    }
+    printf("pattern_probe: %s\n", failures ? "failed" : "ok, nothing of the other zone was seen");
+    return failures ? 1 : 0;
+}

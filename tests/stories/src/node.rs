@@ -1,0 +1,108 @@
+//! The fixture of all stories: this node, as it was before the story.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::command::{SOON, must, run, until};
+use crate::pod::{Pod, Running};
+use crate::traces::{Process, Traces, processes};
+
+/// Everything of a pod is to be gone so soon after its end. On hardware the promise is 5 s; emulation is some ten times slower.
+const GONE_WITHIN: Duration = Duration::from_secs(40);
+
+/// The node a story plays on.
+#[derive(Debug)]
+pub struct Node {
+    before: Traces,
+}
+
+impl Node {
+    /// Remembers what is there before the story.
+    pub fn look() -> Self {
+        Self { before: Traces::now() }
+    }
+
+    /// What was there before the story.
+    pub fn before(&self) -> &Traces {
+        &self.before
+    }
+
+    /// Starts a pod and does not wait for it.
+    pub fn start(&self, pod: Pod) -> Running {
+        Running::start(pod)
+    }
+
+    /// Nothing of what the story's pods had is there: domains, shims, workers, mounts, sockets, files, xenstore nodes, cgroups,
+    /// containers.
+    pub fn assert_nothing_left(&self) {
+        let mut left = Vec::new();
+        let gone = until(GONE_WITHIN, || {
+            left = Traces::now().since(&self.before);
+            left.is_empty().then_some(())
+        });
+        assert!(
+            gone.is_some(),
+            "left behind after {} s:\n    {}",
+            GONE_WITHIN.as_secs(),
+            left.join("\n    ")
+        );
+    }
+
+    /// The domains but Dom0, by id.
+    pub fn domains(&self) -> Vec<u32> {
+        let listed = must(&["xl", "list"]);
+        let ids = listed.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)?.parse().ok());
+        ids.filter(|&id| id != 0).collect()
+    }
+
+    /// The processes of one program.
+    pub fn processes_of(&self, program: &str) -> Vec<Process> {
+        processes().into_iter().filter(|process| process.program() == program).collect()
+    }
+}
+
+/// Ends a process at once.
+pub fn kill_9(pid: u32) {
+    must(&["kill", "-9", &pid.to_string()]);
+}
+
+/// The ends of the logs that tell why a story failed.
+pub fn recent_logs() -> String {
+    let mut text = String::new();
+    let consoles =
+        fs::read_dir("/var/log/xen/console").into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = consoles.collect();
+    files.sort_by_key(|path| fs::metadata(path).and_then(|meta| meta.modified()).ok());
+    let newest = files.split_off(files.len().saturating_sub(2));
+    let daemons = ["/var/log/vgpu/gpu-proxy.log", "/tmp/containerd.log"].map(std::path::PathBuf::from);
+    for path in newest.into_iter().chain(daemons) {
+        let Ok(log) = fs::read(&path) else { continue };
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(12)..];
+        text.push_str(&format!("    --- {}\n    {}\n", path.display(), tail.join("\n    ")));
+    }
+    text
+}
+
+/// Removes by force what a failed story left, so that the next one is not blamed for it.
+pub fn clean_up(before: &Traces) {
+    for line in Traces::now().since(before) {
+        let mut words = line.split(' ');
+        match (words.next(), words.next()) {
+            (Some("process"), Some(pid)) => drop(run(&["kill", "-9", pid], SOON)),
+            (Some("xenstore"), Some(path)) => {
+                if let Some(id) = path.strip_prefix("/local/domain/").filter(|id| id.parse::<u32>().is_ok()) {
+                    run(&["xl", "destroy", id], SOON);
+                } else {
+                    run(&["xenstore-rm", path], SOON);
+                }
+            }
+            (Some("tasks"), Some(name)) => drop(run(&["ctr", "task", "rm", "-f", name], SOON)),
+            (Some("containers"), Some(name)) => drop(run(&["ctr", "container", "rm", name], SOON)),
+            (Some("snapshots"), Some(name)) => drop(run(&["ctr", "snapshots", "rm", name], SOON)),
+            (Some("mount"), Some(path)) => drop(run(&["umount", "-l", path], SOON)),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The judge's own test: a run in which nothing could be found left behind would prove nothing.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::Story;
+use crate::command::{SOON, must, run};
+use crate::node::{Node, kill_9};
+use crate::traces::{Traces, processes};
+
+/// The story.
+pub fn stories() -> Vec<Story> {
+    let play = Box::new(what_is_left_behind_is_noticed);
+    vec![Story {
+        name: "canary_what_is_left_behind_is_noticed".into(),
+        skip: None,
+        limit: Duration::from_secs(200),
+        play,
+    }]
+}
+
+fn what_is_left_behind_is_noticed(node: &Node) {
+    fs::create_dir_all("/run/vgpu/canary").expect("/run is writable");
+    must(&["mount", "-t", "tmpfs", "canary", "/run/vgpu/canary"]);
+    must(&["mkdir", "/sys/fs/cgroup/canary"]);
+    must(&["xenstore-write", "/local/domain/0/backend/canary/999", "1"]);
+    // Not our child: its parent has ended.
+    must(&["sh", "-c", "setsid sleep 987 > /dev/null 2>&1 &"]);
+
+    let left = Traces::now().since(node.before()).join("\n");
+
+    for process in processes().iter().filter(|process| process.words == ["sleep", "987"]) {
+        kill_9(process.pid);
+    }
+    must(&["umount", "/run/vgpu/canary"]);
+    must(&["rmdir", "/run/vgpu/canary", "/sys/fs/cgroup/canary"]);
+    run(&["xenstore-rm", "/local/domain/0/backend/canary"], SOON);
+    for trace in [
+        "file /run/vgpu/canary",
+        "mount /run/vgpu/canary",
+        "cgroup /sys/fs/cgroup/canary",
+        "xenstore /local/domain/0/backend/canary/999",
+        "sleep 987",
+    ] {
+        assert!(left.contains(trace), "'{trace}' was not noticed in:\n{left}");
+    }
+}

@@ -1,0 +1,96 @@
+//! kill -9 of each part: nothing is left of the pod, and the other pod runs on.
+
+use std::time::Duration;
+
+use crate::Story;
+use crate::command::{must, until};
+use crate::node::{Node, kill_9};
+use crate::plays::vgpu;
+use crate::pod::{Pod, Running, START};
+
+/// A death is noticed, and everything freed, so soon; emulated.
+const NOTICED: Duration = Duration::from_secs(60);
+
+/// The stories.
+pub fn stories() -> Vec<Story> {
+    vec![
+        vgpu("death_of_the_program", 600, |node| {
+            beside_another_pod(node, 137, |node, pod| {
+                let _ = node;
+                pod.signal("SIGKILL");
+            });
+        }),
+        vgpu("death_of_the_domain", 600, |node| {
+            beside_another_pod(node, 137, |node, _| {
+                let newest = *node.domains().iter().max().expect("two domains");
+                must(&["xl", "destroy", &newest.to_string()]);
+            });
+        }),
+        vgpu("death_of_the_worker", 600, |node| {
+            // The program gets an error and ends by itself; its code is its own.
+            beside_another_pod(node, 1, |node, _| kill_9(newest_worker(node)));
+        }),
+        vgpu("death_of_the_shim", 600, death_of_the_shim),
+        vgpu("death_of_gpu_proxy", 600, death_of_gpu_proxy),
+    ]
+}
+
+/// Two pods with endless GPU work; `kill` is done to the second, which must end with `code`; the first must not notice.
+fn beside_another_pod(node: &Node, code: i32, kill: impl Fn(&Node, &Running)) {
+    let mut other = spinning(node);
+    let victim = spinning(node);
+
+    kill(node, &victim);
+
+    let ended = victim.end(NOTICED);
+    assert_eq!(ended.code, Some(code), "{}{}", ended.text(), ended.complaint());
+    let settled = until(NOTICED, || (node.domains().len() == 1).then_some(()));
+    assert!(settled.is_some(), "domains are left: {:?}", node.domains());
+    assert!(other.runs(), "the other pod ended too: {}{}", other.text(), other.complaint());
+    other.signal("SIGKILL");
+    assert_eq!(other.end(START).code, Some(137));
+}
+
+fn death_of_the_shim(node: &Node) {
+    let mut other = spinning(node);
+    let victim = spinning(node);
+    let shim =
+        node.processes_of("containerd-shim-vgpu-v1").into_iter().max_by_key(|process| process.start_ticks);
+
+    kill_9(shim.expect("a shim a pod").pid);
+
+    // containerd runs `delete` of a new shim process; ctr's code is containerd's choice.
+    victim.end(NOTICED);
+    let settled = until(NOTICED, || (node.domains().len() == 1).then_some(()));
+    assert!(settled.is_some(), "domains are left: {:?}", node.domains());
+    assert!(other.runs(), "the other pod ended too: {}{}", other.text(), other.complaint());
+    other.signal("SIGKILL");
+    other.end(START);
+}
+
+/// The supervisor is everybody's: programs get an error, not a hang; pods that start after its return work.
+fn death_of_gpu_proxy(node: &Node) {
+    let pod = spinning(node);
+    let supervisor = node.processes_of("gpu-proxy").into_iter().min_by_key(|process| process.start_ticks);
+
+    kill_9(supervisor.expect("it runs").pid);
+
+    let ended = pod.end(NOTICED);
+    assert!(!matches!(ended.code, None | Some(0)), "the program did not see an error: {}", ended.text());
+    must(&["sh", "/ctl/vgpu-up.sh"]); // as systemd's Restart=always does
+    let again = Pod::cuda(&["/vector_add"]).run();
+    assert_eq!(again.code, Some(0), "{}{}", again.text(), again.complaint());
+}
+
+fn spinning(node: &Node) -> Running {
+    let mut pod = node.start(Pod::cuda(&["/spin"]));
+    pod.until_line("allocated");
+    pod
+}
+
+/// The worker of the pod that started last.
+fn newest_worker(node: &Node) -> u32 {
+    let mut processes = node.processes_of("gpu-proxy");
+    processes.sort_by_key(|process| process.start_ticks);
+    processes.last().expect("a worker a guest process").pid
+}

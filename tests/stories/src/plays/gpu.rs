@@ -1,0 +1,98 @@
+//! CUDA programs in pods.
+
+use std::time::Duration;
+
+use crate::Story;
+use crate::configuration::Changed;
+use crate::node::Node;
+use crate::plays::vgpu;
+use crate::pod::{Pod, Runtime, START};
+
+/// The stories.
+pub fn stories() -> Vec<Story> {
+    vec![
+        vgpu("pod_is_a_domain_of_its_own", 300, pod_is_a_domain_of_its_own),
+        vgpu("cuda_vector_add_has_the_right_sums", 300, cuda_vector_add_has_the_right_sums),
+        vgpu("cuda_vector_add_in_a_pv_guest", 300, |_| {
+            let _pv = Changed::key("kind", "\"pv\"");
+            run_well("/vector_add");
+        }),
+        vgpu("cuda_runtimes_12_and_13_initialise", 500, |_| {
+            run_well("/cudart_init_12");
+            run_well("/cudart_init_13");
+        }),
+        vgpu("cuda_programs_compute_what_the_cpu_does", 1200, cuda_programs_compute_what_the_cpu_does),
+        vgpu("cuda_exit_code_after_gpu_work", 300, cuda_exit_code_after_gpu_work),
+        vgpu("cuda_out_of_bounds_store_is_a_sticky_error", 300, cuda_out_of_bounds_store_is_a_sticky_error),
+        vgpu("gpu_is_not_there_without_a_grant", 300, gpu_is_not_there_without_a_grant),
+        vgpu("two_pods_cannot_see_each_others_memory", 600, two_pods_cannot_see_each_others_memory),
+    ]
+}
+
+fn pod_is_a_domain_of_its_own(node: &Node) {
+    let script = "cat /sys/hypervisor/type; uname -r; echo runs; exec sleep 1000";
+    let mut pod = node.start(Pod::busybox(Runtime::Vgpu, &["sh", "-c", script]));
+    pod.until_line("runs");
+
+    assert_eq!(node.domains().len(), 1, "the pod has one domain");
+    let own = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux has it");
+    let text = pod.text();
+    assert!(text.starts_with("xen\n"), "{text}");
+    assert!(!text.contains(own.trim()), "the pod sees Dom0's kernel: {text}");
+
+    pod.signal("SIGKILL");
+    pod.end(START);
+}
+
+fn cuda_vector_add_has_the_right_sums(_: &Node) {
+    run_well("/vector_add");
+}
+
+fn cuda_programs_compute_what_the_cpu_does(_: &Node) {
+    for program in
+        ["/saxpy", "/reduce", "/matmul_tiled", "/histogram", "/device_query", "/memory_info", "/driver_raw"]
+    {
+        run_well(program);
+    }
+}
+
+/// Each program of `tests/cuda` checks its own result and exits with 0 when it is right.
+fn run_well(program: &str) {
+    let ended = Pod::cuda(&[program]).run();
+    assert_eq!(ended.code, Some(0), "{program}: {}{}", ended.text(), ended.complaint());
+    assert!(!ended.stdout.is_empty(), "{program} says nothing");
+}
+
+fn cuda_exit_code_after_gpu_work(_: &Node) {
+    let ended = Pod::cuda(&["/exit7"]).run();
+    assert_eq!(ended.code, Some(7), "{}{}", ended.text(), ended.complaint());
+}
+
+fn cuda_out_of_bounds_store_is_a_sticky_error(_: &Node) {
+    run_well("/oob_store");
+}
+
+fn gpu_is_not_there_without_a_grant(_: &Node) {
+    let granted_by_environment =
+        Pod::busybox(Runtime::Vgpu, &["ls", "/run/vgpu"]).option("--env").option("vgpu.dev/gpu=1");
+    let ended = granted_by_environment.run();
+    assert!(!ended.text().contains("gpu.sock"), "a pod without a grant has the GPU's socket");
+}
+
+/// A plants a pattern in its GPU memory and says where; B tries those addresses and A's handles.
+fn two_pods_cannot_see_each_others_memory(node: &Node) {
+    let mut a = node.start(Pod::cuda(&["/pattern_plant"]));
+    let planted = a.until_line("planted");
+    let addresses: Vec<&str> = planted.split_whitespace().filter(|word| word.starts_with("0x")).collect();
+    assert!(!addresses.is_empty(), "no address in: {planted}");
+
+    let mut line = vec!["/pattern_probe"];
+    line.extend_from_slice(&addresses);
+    let b = Pod::cuda(&line).run();
+
+    assert_eq!(b.code, Some(0), "B has seen A's data: {}{}", b.text(), b.complaint());
+    assert!(a.runs(), "A was hurt by B's attempts: {}{}", a.text(), a.complaint());
+    assert_eq!(node.domains().len(), 1, "A's domain alone is left");
+    a.signal("SIGKILL");
+    a.end(Duration::from_secs(60));
+}

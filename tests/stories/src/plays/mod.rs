@@ -1,0 +1,30 @@
+//! All stories, by subject.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::Story;
+use crate::node::Node;
+
+mod canary;
+mod config;
+mod deaths;
+mod gpu;
+mod programs;
+
+/// Every story, in the order in which they are played.
+pub fn all() -> Vec<Story> {
+    let mut stories = canary::stories();
+    stories.extend(programs::stories());
+    stories.extend(gpu::stories());
+    stories.extend(deaths::stories());
+    stories.extend(config::stories());
+    stories
+}
+
+/// A story that needs vgpu on the node.
+fn vgpu(name: &str, limit_s: u64, play: impl Fn(&Node) + Send + Sync + 'static) -> Story {
+    let installed = Path::new("/usr/bin/containerd-shim-vgpu-v1").exists();
+    let skip = (!installed).then(|| "vgpu is not installed in this testbed (--bare)".to_string());
+    Story { name: name.into(), skip, limit: Duration::from_secs(limit_s), play: Box::new(play) }
+}

@@ -1,0 +1,110 @@
+//! What any container runtime owes its user: exit codes, streams, environment, a second program, clear errors.
+//! Each is played with runc first: a story that runc fails proves nothing about us.
+
+use std::time::Duration;
+
+use crate::Story;
+use crate::node::Node;
+use crate::pod::{Pod, Runtime, START};
+
+/// The stories, for both runtimes.
+pub fn stories() -> Vec<Story> {
+    let mut stories = Vec::new();
+    for runtime in [Runtime::Runc, Runtime::Vgpu] {
+        let mut add = |name: &str, limit_s: u64, play: fn(&Node, Runtime)| {
+            let group = if runtime == Runtime::Runc { "runc" } else { "vgpu" };
+            let name = format!("{group}_{name}");
+            let story = move |node: &Node| play(node, runtime);
+            stories.push(match runtime {
+                Runtime::Vgpu => super::vgpu(&name, limit_s, story),
+                Runtime::Runc => {
+                    Story { name, skip: None, limit: Duration::from_secs(limit_s), play: Box::new(story) }
+                }
+            });
+        };
+        add("exit_code_is_the_programs", 400, exit_code_is_the_programs);
+        add("killed_program_gives_137", 300, killed_program_gives_137);
+        add("streams_arrive_whole", 300, streams_arrive_whole);
+        add("environment_directory_and_user_are_as_asked", 300, environment_directory_and_user_are_as_asked);
+        add("missing_binary_is_named", 300, missing_binary_is_named);
+        add("exec_runs_beside_the_program", 400, exec_runs_beside_the_program);
+    }
+    stories
+}
+
+fn exit_code_is_the_programs(_: &Node, runtime: Runtime) {
+    for code in [0, 7] {
+        let ended = Pod::busybox(runtime, &["sh", "-c", &format!("exit {code}")]).run();
+        assert_eq!(ended.code, Some(code), "{}", ended.complaint());
+    }
+}
+
+fn killed_program_gives_137(node: &Node, runtime: Runtime) {
+    let mut pod = node.start(Pod::busybox(runtime, &["sh", "-c", "echo runs; exec sleep 1000"]));
+    pod.until_line("runs");
+
+    pod.signal("SIGKILL");
+
+    assert_eq!(pod.end(START).code, Some(137));
+}
+
+/// 1 MB in, the same out, another MB to standard error.
+fn streams_arrive_whole(_: &Node, runtime: Runtime) {
+    let input = noise(1_000_003);
+    let ended =
+        Pod::busybox(runtime, &["sh", "-c", "tee /tmp/copy; tac() { cat /tmp/copy; }; tac >&2"]).feed(&input);
+    assert_eq!(ended.code, Some(0), "{}", ended.complaint());
+    for (name, bytes) in [("stdout", &ended.stdout), ("stderr", &ended.stderr)] {
+        let differ = bytes.iter().zip(&input).position(|(a, b)| a != b);
+        assert!(
+            *bytes == input,
+            "{name}: {} of {} bytes, first difference at {differ:?}",
+            bytes.len(),
+            input.len()
+        );
+    }
+}
+
+fn environment_directory_and_user_are_as_asked(_: &Node, runtime: Runtime) {
+    let pod = Pod::busybox(
+        runtime,
+        &["sh", "-c", "echo $GREETING; pwd; id -u; cat /proc/self/comm; ls -d /proc/1"],
+    );
+    let pod = ["--env", "GREETING=hello world", "--cwd", "/tmp", "--user", "1000"]
+        .iter()
+        .fold(pod, |p, w| p.option(w));
+    let ended = pod.run();
+    assert_eq!(ended.text(), "hello world\n/tmp\n1000\ncat\n/proc/1\n", "{}", ended.complaint());
+}
+
+fn missing_binary_is_named(_: &Node, runtime: Runtime) {
+    let ended = Pod::busybox(runtime, &["/no/such/program"]).run();
+    assert_ne!(ended.code, Some(0));
+    assert!(
+        ended.complaint().contains("/no/such/program"),
+        "the error does not name it: {}",
+        ended.complaint()
+    );
+}
+
+fn exec_runs_beside_the_program(node: &Node, runtime: Runtime) {
+    let mut pod = node.start(Pod::busybox(runtime, &["sh", "-c", "echo runs; exec sleep 1000"]));
+    pod.until_line("runs");
+
+    let second = pod.exec(&["sh", "-c", "echo beside; ls -d /proc/1/root; exit 5"]);
+
+    assert_eq!(second.code, Some(5), "{}", second.complaint());
+    assert_eq!(second.text(), "beside\n/proc/1/root\n");
+    pod.signal("SIGKILL");
+    assert_eq!(pod.end(START).code, Some(137));
+}
+
+/// Bytes that no stream can guess: a linear congruential generator (Knuth's MMIX constants).
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 42_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    (0..bytes).map(|_| next()).collect()
+}

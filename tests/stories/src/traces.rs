@@ -1,0 +1,154 @@
+//! What a pod leaves on a node while it lives: domains, processes, mounts, sockets, files, xenstore nodes, cgroups, containers.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::command::{SOON, run};
+
+/// All traces at one moment, each a line that says its kind and name.
+#[derive(Debug, Clone, Default)]
+pub struct Traces(BTreeSet<String>);
+
+/// Directories whose entries come and go with pods.
+const FILES: &[&str] = &[
+    "/run/vgpu",
+    "/run/containerd/io.containerd.runtime.v2.task",
+    "/run/containerd/s",
+    "/run/containerd/fifo",
+];
+/// Directories of a containerd namespace, which are kept for the next pod.
+const KEPT: &[&str] = &[
+    "/sys/fs/cgroup/default",
+    "/run/containerd/io.containerd.runtime.v2.task/default",
+    "/run/vgpu/sandboxes",
+    "/run/vgpu/shared",
+];
+/// Xenstore directories with one entry a domain (or a device).
+const XENSTORE: &[&str] =
+    &["/local/domain", "/local/domain/0/backend", "/local/domain/0/device", "/vm", "/libxl"];
+
+impl Traces {
+    /// What is there now.
+    pub fn now() -> Self {
+        let mut lines = BTreeSet::new();
+        lines.extend(processes().into_iter().map(|process| process.line()));
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        lines
+            .extend(mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(|at| format!("mount {at}")));
+        let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        let named = sockets.lines().filter_map(|line| line.split_whitespace().nth(7));
+        lines.extend(named.map(|path| format!("socket {path}")));
+        for dir in FILES {
+            add_files(&mut lines, Path::new(dir), 3);
+        }
+        add_cgroups(&mut lines, Path::new("/sys/fs/cgroup"));
+        for dir in XENSTORE {
+            add_xenstore(&mut lines, dir, if dir.ends_with("backend") { 2 } else { 1 });
+        }
+        for what in ["containers", "tasks", "snapshots"] {
+            let listed = run(&["ctr", what, "ls"], SOON).text();
+            let names = listed.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+            lines.extend(names.map(|name| format!("{what} {name}")));
+        }
+        Self(lines)
+    }
+
+    /// What is here and not in `before`.
+    pub fn since(&self, before: &Self) -> Vec<String> {
+        self.0.difference(&before.0).cloned().collect()
+    }
+}
+
+/// A process of Dom0. The start time tells it from a later one with the same id.
+#[derive(Debug, Clone)]
+pub struct Process {
+    pub pid: u32,
+    pub parent: u32,
+    pub start_ticks: u64,
+    pub words: Vec<String>,
+}
+
+impl Process {
+    fn line(&self) -> String {
+        // A restarted supervisor is the supervisor.
+        if self.program() == "gpu-proxy" && self.words.len() == 1 {
+            return "process gpu-proxy, the supervisor".into();
+        }
+        format!("process {} (started at {}) {}", self.pid, self.start_ticks, self.words.join(" "))
+    }
+
+    /// The program's file name.
+    pub fn program(&self) -> &str {
+        self.words[0].rsplit('/').next().unwrap_or_default()
+    }
+}
+
+/// All processes but kernel threads, zombies, and ourselves with our children.
+pub fn processes() -> Vec<Process> {
+    let own = std::process::id();
+    let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let all = ids.filter_map(process);
+    all.filter(|process| process.pid != own && process.parent != own).collect()
+}
+
+fn process(pid: u32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold spaces; the fields behind it are counted from "state". Source: proc_pid_stat(5).
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words: Vec<String> = line
+        .strip_suffix(b"\0")
+        .unwrap_or(&line)
+        .split(|&b| b == 0)
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    if line.is_empty() {
+        return None;
+    }
+    Some(Process {
+        pid,
+        parent: fields.get(1)?.parse().ok()?,
+        start_ticks: fields.get(19)?.parse().ok()?,
+        words,
+    })
+}
+
+fn add_files(lines: &mut BTreeSet<String>, dir: &Path, depth: u32) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.path().display().to_string();
+        if !KEPT.contains(&name.as_str()) {
+            lines.insert(format!("file {name}"));
+        }
+        if depth > 1 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            add_files(lines, &entry.path(), depth - 1);
+        }
+    }
+}
+
+fn add_cgroups(lines: &mut BTreeSet<String>, dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let path = entry.path();
+        let name = path.to_string_lossy().into_owned();
+        if !KEPT.contains(&name.as_str()) {
+            lines.insert(format!("cgroup {name}"));
+        }
+        add_cgroups(lines, &path);
+    }
+}
+
+fn add_xenstore(lines: &mut BTreeSet<String>, dir: &str, depth: u32) {
+    for name in run(&["xenstore-list", dir], SOON).text().lines() {
+        let path = format!("{dir}/{name}");
+        // A kind of device that no domain has any more is an empty directory, of no harm.
+        if depth == 1 {
+            lines.insert(format!("xenstore {path}"));
+        } else {
+            add_xenstore(lines, &path, depth - 1);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+#!/bin/sh
+# Runs in Dom0: two pods with CUDA programs at once, each a Xen domain of its own, and what is left when they have ended.
+image=docker.io/library/cuda-tests:1
+failed=0
+say() { printf '\n=== %s\n' "$*"; }
+must() { "$@" || { echo "*** this failed: $*"; failed=1; }; }
+pod() {
+    name=$1
+    shift
+    ctr run --rm --runtime io.containerd.vgpu.v1 --annotation vgpu.dev/gpu=1 "$image" "$name" "$@"
+}
+inside='echo "hypervisor: $(cat /sys/hypervisor/type), kernel $(uname -r), pid 1: $(tr "\0" " " < /proc/1/cmdline)"
+        /vector_add; echo "exit code of vector_add: $?"; echo ready; exec sleep 1000'
+
+say "two pods at once"
+for name in red blue; do
+    echo "\$ ctr run --runtime io.containerd.vgpu.v1 --annotation vgpu.dev/gpu=1 $image $name sh -c '...; /vector_add; ...' &"
+    pod $name sh -c "$inside" > /tmp/$name.out 2>&1 &
+done
+for name in red blue; do
+    tries=0
+    until grep -q '^ready' /tmp/$name.out; do
+        tries=$((tries + 1))
+        [ $tries -lt 240 ] || { echo "*** pod $name is not ready after two minutes"; failed=1; break; }
+        sleep 0.5
+    done
+done
+echo "\$ xl list"
+xl list
+for name in red blue; do
+    say "what pod $name says"
+    grep -v '^ready' /tmp/$name.out
+    must grep -q '^exit code of vector_add: 0' /tmp/$name.out
+    must grep -q '^hypervisor: xen' /tmp/$name.out
+done
+[ "$(xl list | tail -n +3 | wc -l)" = 2 ] || { echo "*** there should be two domains beside Dom0"; failed=1; }
+for name in red blue; do ctr task kill -s SIGKILL $name; done
+wait
+
+say "an exit code comes back"
+echo "\$ ctr run ... /exit7"
+pod green /exit7
+code=$?
+echo "exit code: $code"
+must [ $code = 7 ]
+
+say "what is left"
+tries=0
+left() {
+    xl list | tail -n +3
+    pgrep -a containerd-shim
+    grep /run/vgpu/ /proc/mounts
+    ls -d /run/containerd/s/* /run/vgpu/sandboxes/* /run/vgpu/shared/* 2> /dev/null
+    pgrep -f 'gpu-proxy worker' -a
+}
+while [ -n "$(left)" ] && [ $tries -lt 40 ]; do
+    tries=$((tries + 1))
+    sleep 0.5
+done
+echo "domains, shims, mounts, sockets, state, workers:"
+if [ -z "$(left)" ]; then echo "none"; else
+    left
+    failed=1
+fi
+exit $failed

@@ -1,0 +1,93 @@
+//! Documents that a reader can trust: every link between the repository's files leads somewhere.
+//!
+//! What documents say about code (error codes, coverage of CUDA's calls, defaults) is held by tests beside that code.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Failure, Result};
+
+/// Every relative link in every Markdown file leads to a file.
+pub fn check(root: &Path) -> Result<()> {
+    let mut broken = Vec::new();
+    for file in markdown_files(root)? {
+        let text = fs::read_to_string(&file).context(|| format!("cannot read {}", file.display()))?;
+        for link in links(&text) {
+            let path = link.split('#').next().unwrap_or_default();
+            let outside = path.is_empty() || path.contains("://") || path.starts_with("mailto:");
+            if !outside && !file.parent().unwrap_or(root).join(path).exists() {
+                broken.push(format!("{}: {link}", file.strip_prefix(root).unwrap_or(&file).display()));
+            }
+        }
+    }
+    if broken.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("links to nowhere:\n    {}", broken.join("\n    "))))
+    }
+}
+
+/// Every test that is not run by default says why.
+pub fn ignored_tests(root: &Path) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for file in files(root, "rs")? {
+        let text = fs::read_to_string(&file).context(|| format!("cannot read {}", file.display()))?;
+        let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
+        for (number, line) in text.lines().enumerate() {
+            let Some(rest) = line.trim_start().strip_prefix("#[ignore") else { continue };
+            let reason = rest.split('"').nth(1).unwrap_or("no reason given");
+            found.push((format!("{name}:{}", number + 1), reason.to_string()));
+        }
+    }
+    Ok(found)
+}
+
+fn markdown_files(root: &Path) -> Result<Vec<PathBuf>> {
+    files(root, "md")
+}
+
+/// The files with an extension, without build outputs and hidden directories.
+fn files(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in crate::cache::sorted_entries(dir)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_symlink() || name.starts_with('.') || name == "target" {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(files(&path, extension)?);
+        } else if path.extension().is_some_and(|ext| ext == extension) {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// The targets of inline links, outside code.
+fn links(text: &str) -> Vec<String> {
+    let mut in_code = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if in_code {
+            continue;
+        }
+        let prose: String = line.split('`').step_by(2).collect::<Vec<_>>().join("`");
+        let targets = prose.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
+        found.extend(targets.map(String::from));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_found_in_prose_and_not_in_code() {
+        let text = "See [a](a.md) and [`b`](dir/b.md#part).\n```\n[c](c.md)\n```\nand `x[0](d)` too";
+        assert_eq!(links(text), ["a.md", "dir/b.md#part"]);
+    }
+}

@@ -1,0 +1,184 @@
+//! `cargo xtask test [NAME]`: everything that must hold, cheapest first, to one last line with counts.
+//!
+//! A part that fails does not stop the others. NAME chooses parts by name, or else stories by name.
+//! `test --long STAGE` plays what takes longer; it goes on where it was stopped.
+
+use std::fs;
+use std::process::Command;
+
+use crate::args::Args;
+use crate::dist;
+use crate::docs;
+use crate::error::{Context, Failure, Result};
+use crate::host::{self, Needs, succeeds};
+use crate::long;
+use crate::paths;
+use crate::progress::Steps;
+use crate::qemu::Kind;
+use crate::stories;
+use crate::tally::Tally;
+use crate::testbed;
+use crate::{deny, progress};
+
+type Part = fn(&mut Steps, &mut Tally) -> Result<()>;
+
+/// The parts in the order in which they run.
+const PARTS: &[(&str, Part)] = &[
+    ("format", format),
+    ("lints", lints),
+    ("docs", documents),
+    ("licences", licences),
+    ("unit", unit_tests),
+    ("loom", loom),
+    ("stories", all_stories),
+];
+/// Of the stories, those that a PVH Dom0 is known to answer differently: deaths with granted pages mapped.
+const ON_PVH_DOM0: &[&str] = &["death_", "cuda_vector_add"];
+
+/// `test [NAME]`, `test --long STAGE`, `test --list`.
+pub fn main(mut args: Args) -> Result<u8> {
+    if args.flag("--list") {
+        PARTS.iter().for_each(|(name, _)| println!("{name}"));
+        return Ok(0);
+    }
+    let mut steps = Steps::new()?;
+    let mut tally = Tally::default();
+    if let Some(stage) = args.value("--long")? {
+        args.end()?;
+        long::run(&stage, &mut steps, &mut tally)?;
+        return Ok(finish(&steps, &tally));
+    }
+    let name = args.optional_word()?;
+    args.end()?;
+    host::prepare(&mut steps, Needs::All)?;
+    let chosen: Vec<_> =
+        PARTS.iter().filter(|(part, _)| name.as_deref().is_none_or(|n| part == &n)).collect();
+    match name {
+        Some(name) if chosen.is_empty() => some_stories(&mut steps, &mut tally, &name)?,
+        _ => {
+            for (part, run) in chosen {
+                let outcome = run(&mut steps, &mut tally);
+                if let Err(failure) = outcome {
+                    tally.check(part, Err(failure));
+                }
+            }
+        }
+    }
+    Ok(finish(&steps, &tally))
+}
+
+fn finish(steps: &Steps, tally: &Tally) -> u8 {
+    eprintln!("{}", steps.table());
+    println!("{}", tally.report());
+    u8::from(tally.failed > 0)
+}
+
+fn format(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+    let root = paths::root()?;
+    let outcome = steps.step("Format", |log| log.run(&mut dist::cargo(&root, &["fmt", "--all", "--check"])));
+    tally.check("format", outcome);
+    Ok(())
+}
+
+fn lints(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+    let root = paths::root()?;
+    let line = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    let outcome = steps.step("Lints", |log| log.run(&mut dist::cargo(&root, &line)));
+    tally.check("lints", outcome);
+    Ok(())
+}
+
+fn documents(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+    let root = paths::root()?;
+    tally.check("links in documents", steps.step("Links in documents", |_| docs::check(&root)));
+    Ok(())
+}
+
+fn licences(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+    let root = paths::root()?;
+    tally.check("licences", steps.step("Licences and origins", |log| deny::check(log, &root)));
+    if succeeds("cargo-deny", &["--version"]) {
+        let mut cargo = dist::cargo(&root, &["deny", "check", "advisories", "bans", "licenses", "sources"]);
+        tally.check("cargo deny", steps.step("cargo deny", |log| log.run(&mut cargo)));
+    } else {
+        tally.skip("advisories", "cargo-deny is not installed (cargo install cargo-deny)");
+    }
+    Ok(())
+}
+
+fn unit_tests(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+    let root = paths::root()?;
+    let nextest = succeeds("cargo-nextest", &["--version"]);
+    let line: &[&str] = if nextest {
+        &["nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--no-tests", "pass"]
+    } else {
+        &["test", "--workspace", "--locked", "--no-fail-fast"]
+    };
+    runner(steps, tally, "Unit tests", &mut dist::cargo(&root, line))?;
+    if nextest {
+        // nextest runs no examples of documents.
+        runner(
+            steps,
+            tally,
+            "Examples in documents",
+            &mut dist::cargo(&root, &["test", "--workspace", "--doc"]),
+        )?;
+    }
+    for (place, reason) in docs::ignored_tests(&root)? {
+        tally.skip(&place, &reason);
+    }
+    Ok(())
+}
+
+/// Every interleaving of idm's protocols, with loom's atomics in the place of the real ones.
+fn loom(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+    let root = paths::root()?;
+    let mut cargo = dist::cargo(&root, &["test", "--package", "idm", "--lib", "--release", "--locked"]);
+    // Other flags mean other artifacts: in a directory of their own they do not throw out the usual ones.
+    cargo.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", paths::target()?.join("loom"));
+    runner(steps, tally, "Interleavings (loom)", &mut cargo)
+}
+
+/// Runs a test runner and takes over its counts; a runner that could not even start its tests is one failure.
+fn runner(steps: &mut Steps, tally: &mut Tally, name: &str, command: &mut Command) -> Result<()> {
+    let mut text = String::new();
+    let outcome = steps.step(name, |log| {
+        let outcome = log.run(command);
+        text = fs::read_to_string(log.path()).context(|| format!("cannot read {}", log.path().display()))?;
+        outcome
+    });
+    let failed_before = tally.failed;
+    let counted = tally.add_runner(name, &text);
+    match outcome {
+        Ok(()) if counted => {}
+        Ok(()) => return Err(Failure::new(format!("{name}: the runner reported no counts"))),
+        Err(failure) => {
+            eprintln!("{failure}");
+            if tally.failed == failed_before {
+                tally.fail(name);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn all_stories(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+    let dom0 = testbed::complete(steps)?;
+    stories::play(steps, &dom0, Kind::Pv, &[], tally)?;
+    let on_pvh: Vec<String> = ON_PVH_DOM0.iter().map(|&name| name.into()).collect();
+    stories::play(steps, &dom0, Kind::Pvh, &on_pvh, tally)
+}
+
+fn some_stories(steps: &mut Steps, tally: &mut Tally, name: &str) -> Result<()> {
+    let program = stories::build(steps)?;
+    let listed = progress::output(Command::new(program).args(["--list", name]))?;
+    if listed.trim().is_empty() {
+        let parts: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
+        return Err(Failure::new(format!(
+            "no part and no story is called {name}; parts: {}",
+            parts.join(", ")
+        )));
+    }
+    let dom0 = testbed::complete(steps)?;
+    stories::play(steps, &dom0, Kind::Pv, &[name.to_string()], tally)
+}
