@@ -46,6 +46,7 @@ static int copy_to_own(uint64_t value, std::vector<unsigned char> &seen) {
     void *own;
     MUST(cudaMalloc(&own, seen.size()));
     int result = driver<decltype(cuMemcpyDtoD_v2)>("cuMemcpyDtoD_v2")((CUdeviceptr)own, value, seen.size());
+    if (result == 0) result = cudaDeviceSynchronize();
     cudaMemcpy(seen.data(), own, seen.size(), cudaMemcpyDeviceToHost);
     return result;
 }
