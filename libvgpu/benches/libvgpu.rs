@@ -112,11 +112,12 @@ fn main() {
     let uuid = 0xc693336e_1121_df11_a8c3_68f355d89593u128.to_be_bytes();
     let mut table = std::ptr::null::<*const c_void>();
     assert_eq!(export(&raw mut table, uuid.as_ptr()), 0);
-    // SAFETY: slot 0 of this table is "put", slot 2 "get" (cuda.md 4.2).
-    let put: extern "C" fn(u64, u64, u64, u64) -> u32 = unsafe { std::mem::transmute(*table) };
-    let get_slot = table.wrapping_add(2);
-    // SAFETY: as above.
-    let get: extern "C" fn(*mut u64, u64, u64) -> u32 = unsafe { std::mem::transmute(*get_slot) };
+    // SAFETY: the table has four slots (cuda.md 4.2).
+    let [put, _, get, _] = unsafe { *table.cast::<[*const c_void; 4]>() };
+    // SAFETY: slot 0 has this type.
+    let put = unsafe { std::mem::transmute::<*const c_void, extern "C" fn(u64, u64, u64, u64) -> u32>(put) };
+    // SAFETY: slot 2 has this type.
+    let get = unsafe { std::mem::transmute::<*const c_void, extern "C" fn(*mut u64, u64, u64) -> u32>(get) };
     assert_eq!(put(0, 0x1230, 42, 0), 0);
     let mut stored = 0u64;
     figure(
