@@ -16,6 +16,7 @@ pub mod zones;
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -42,6 +43,7 @@ pub struct Supervisor {
     changed: Notify,
     spawner: Spawner,
     cgroups: Option<Cgroups>,
+    workers_dir: PathBuf,
 }
 
 impl Supervisor {
@@ -91,6 +93,7 @@ impl Supervisor {
             changed: Notify::new(),
             spawner: Spawner::start().map_err(no_thread)?,
             cgroups,
+            workers_dir: proxy.workers_dir.clone(),
         });
         gaps.iter().for_each(|gap| supervisor.note_gap(gap));
         Ok(supervisor)
