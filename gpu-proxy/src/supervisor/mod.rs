@@ -132,11 +132,14 @@ impl Supervisor {
         }
     }
 
-    /// Ends all zones.
+    /// Ends all zones, and what was made for them.
     pub async fn release_all(&self) {
         let zones: Vec<ZoneId> = self.zones().list().iter().map(|zone| zone.zone).collect();
         for zone in zones {
             self.release(zone).await;
+        }
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.remove_all();
         }
     }
 
