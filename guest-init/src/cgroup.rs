@@ -9,9 +9,7 @@ use std::{
     time::Duration,
 };
 
-use containerd_shim_protos::cgroups_v2::metrics::{
-    CPUStat, MemoryEvents, MemoryStat, Metrics, PidsStat,
-};
+use containerd_shim_protos::cgroups_v2::metrics::{CPUStat, MemoryEvents, MemoryStat, Metrics, PidsStat};
 use protobuf::MessageField;
 
 /// Where the guest mounts cgroup2.
@@ -190,7 +188,9 @@ impl Cgroup {
     /// A file of lines "key number".
     fn flat(&self, file: &str) -> io::Result<HashMap<String, u64>> {
         let text = fs::read_to_string(self.directory.join(file))?;
-        let pair = |line: &str| line.split_once(' ').and_then(|(key, value)| Some((key.to_owned(), value.parse().ok()?)));
+        let pair = |line: &str| {
+            line.split_once(' ').and_then(|(key, value)| Some((key.to_owned(), value.parse().ok()?)))
+        };
         Ok(text.lines().filter_map(pair).collect())
     }
 }

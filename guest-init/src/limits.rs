@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use libcgroups::{common::{CgroupManager, ControllerOpt}, v2::manager::Manager};
+use libcgroups::{
+    common::{CgroupManager, ControllerOpt},
+    v2::manager::Manager,
+};
 use libcontainer::oci_spec::runtime::LinuxResources;
 
 use crate::{

@@ -4,7 +4,9 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-use containerd_shim_protos::api::{PauseRequest, PidsRequest, ResizePtyRequest, ResumeRequest, StatsRequest, Status};
+use containerd_shim_protos::api::{
+    PauseRequest, PidsRequest, ResizePtyRequest, ResumeRequest, StatsRequest, Status,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::Code;
 use world::{World, refusal, soon, story};
@@ -48,8 +50,7 @@ fn a_megabyte_goes_each_way_and_the_end_of_input_arrives() {
             stdin.write_all(&sent).await.unwrap();
             stdin.shutdown().await.unwrap();
         };
-        let (_, o, e) =
-            tokio::join!(write, stdio.stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
+        let (_, o, e) = tokio::join!(write, stdio.stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
         (o.unwrap(), e.unwrap());
         assert!(out == sent, "{} bytes came back", out.len());
         assert_eq!(err.len(), 1_000_000);
@@ -60,7 +61,9 @@ fn a_megabyte_goes_each_way_and_the_end_of_input_arrives() {
 #[test]
 fn a_missing_command_fails_in_create_and_leaves_nothing() {
     story(async |world| {
-        for (command, why) in [("/no/such", "No such file"), ("nothing", "not found in $PATH"), ("/tmp", "directory")] {
+        for (command, why) in
+            [("/no/such", "No such file"), ("nothing", "not found in $PATH"), ("/tmp", "directory")]
+        {
             world.bundle("c1", &[command], |_| {});
             let (code, text) = refusal(world.create("c1", false).await.map(drop));
             assert_eq!(code, Code::INVALID_ARGUMENT, "{text}");
@@ -89,7 +92,8 @@ fn a_spec_that_is_none_is_refused_by_name() {
 fn an_exec_runs_as_its_own_user_beside_init() {
     story(async |world| {
         let _init = world.run("c1", &["sleep", "100"]).await;
-        let mut exec = world.exec("c1", "e1", &["sh", "-c", "echo $WHO $(id -u) $(hostname); exit 5"]).await.unwrap();
+        let mut exec =
+            world.exec("c1", "e1", &["sh", "-c", "echo $WHO $(id -u) $(hostname); exit 5"]).await.unwrap();
         assert_eq!(refusal(world.exec("c1", "e1", &["true"]).await.map(drop)).0, Code::ALREADY_EXISTS);
         world.start("c1", "e1").await.unwrap();
         assert_eq!(exec.output().await, "exec 1000 inside\n");
@@ -198,7 +202,8 @@ fn users_limits_and_the_read_only_root_of_the_spec_hold() {
     story(async |world| {
         world.bundle("c1", &["sh", "-c", "id -u; id -G; ulimit -n; echo x > /new || echo ro"], |spec| {
             spec["process"]["user"] = serde_json::json!({"uid": 33, "gid": 34, "additionalGids": [35]});
-            spec["process"]["rlimits"] = serde_json::json!([{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 77}]);
+            spec["process"]["rlimits"] =
+                serde_json::json!([{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 77}]);
             spec["root"]["readonly"] = true.into();
         });
         let mut stdio = world.create("c1", false).await.unwrap();

@@ -37,15 +37,9 @@ impl Sleeper {
 }
 
 /// The ringer's private half: the last sleep it rang for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Caller {
     rung: AtomicU32,
-}
-
-impl Default for Caller {
-    fn default() -> Self {
-        Self { rung: AtomicU32::new(0) }
-    }
 }
 
 impl Caller {
@@ -55,5 +49,80 @@ impl Caller {
         fence(SeqCst);
         let sleep = word.load(Relaxed);
         sleep != 0 && self.rung.load(Relaxed) != sleep && self.rung.swap(sleep, Relaxed) != sleep
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Shared {
+        parked: AtomicU32,
+        news: [AtomicU32; 2],
+        rings: AtomicU32,
+        caller: Caller,
+    }
+
+    /// Publishes one piece of news, and rings if it must.
+    fn tell(shared: &Shared, which: usize) {
+        shared.news[which].store(1, Relaxed);
+        if shared.caller.must_ring(&shared.parked) {
+            shared.rings.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_sleeper_is_rung_or_sees_the_news_itself() {
+        loom::model(|| {
+            let shared = Arc::new(Shared::default());
+            let twin = shared.clone();
+            let ringer = thread::spawn(move || tell(&twin, 0));
+            let mut sleeper = Sleeper::default();
+            sleeper.announce(&shared.parked);
+            let saw = shared.news[0].load(Relaxed) == 1;
+            ringer.join().unwrap();
+            assert!(saw || shared.rings.load(SeqCst) == 1, "asleep, and nobody rang");
+        });
+    }
+
+    #[test]
+    fn two_ringers_wake_a_sleeper_once_and_leave_no_news_behind() {
+        loom::model(|| {
+            let shared = Arc::new(Shared::default());
+            let ringers: Vec<_> = (0..2)
+                .map(|which| {
+                    let twin = shared.clone();
+                    thread::spawn(move || tell(&twin, which))
+                })
+                .collect();
+            let mut sleeper = Sleeper::default();
+            sleeper.announce(&shared.parked);
+            let saw = shared.news.iter().all(|news| news.load(Relaxed) == 1);
+            ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
+            let rings = shared.rings.load(SeqCst);
+            assert!(rings <= 1, "{rings} rings for one sleep");
+            assert!(saw || rings == 1, "asleep, and nobody rang");
+        });
+    }
+
+    #[test]
+    fn the_next_sleep_is_rung_for_again() {
+        loom::model(|| {
+            let shared = Arc::new(Shared::default());
+            let mut sleeper = Sleeper::default();
+            sleeper.announce(&shared.parked);
+            tell(&shared, 0);
+            let twin = shared.clone();
+            let ringer = thread::spawn(move || tell(&twin, 1));
+            sleeper.awake(&shared.parked);
+            sleeper.announce(&shared.parked);
+            let saw = shared.news[1].load(Relaxed) == 1;
+            ringer.join().unwrap();
+            assert!(saw || shared.rings.load(SeqCst) == 2, "the second sleep was missed");
+        });
     }
 }

@@ -213,3 +213,36 @@ mod tests {
         assert!(matches!(writer.push(&[1]), Err(ChannelError::PeerIndex { claimed: 11, limit: 10, .. })));
     }
 }
+
+#[cfg(all(test, loom))]
+mod model {
+    use loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn bytes_are_written_before_they_are_read_and_read_before_they_are_overwritten() {
+        const PLACE: Place = Place { write_index: 0, read_index: 4, data: 8, bytes: 2 };
+        loom::model(|| {
+            let region = Arc::new(Region::model(12));
+            let mut writer = Writer::new(region.clone(), PLACE, Peer::Server);
+            let mut reader = Reader::new(region, PLACE, Peer::Server);
+            let sender = thread::spawn(move || {
+                let mut left: &[u8] = &[1, 2, 3];
+                while !left.is_empty() {
+                    left = &left[writer.push(left).unwrap()..];
+                    thread::yield_now();
+                }
+            });
+            let mut got: Vec<u8> = Vec::new();
+            while got.len() < 3 {
+                let mut to = [0; 2];
+                let count = reader.pull(&mut to).unwrap();
+                got.extend(&to[..count]);
+                thread::yield_now();
+            }
+            sender.join().unwrap();
+            assert_eq!(got, [1, 2, 3]);
+        });
+    }
+}

@@ -87,7 +87,7 @@ impl<T> Out<T> {
         let place = self.wanted()?;
         for (i, value) in values.enumerate() {
             // SAFETY: as in `set_if_wanted`; the callers never give more values than the count beside this pointer.
-            unsafe { place.0.add(i).write_unaligned(value) }
+            unsafe { place.0.wrapping_add(i).write_unaligned(value) }
         }
         Ok(())
     }
@@ -149,7 +149,7 @@ impl<T: Copy> In<T> {
         }
         // SAFETY: made at the C border, where CUDA's contract says null or valid; `T` is plain data; the callers read
         // no further than the count, the terminator or the header that CUDA's contract gives.
-        Ok(unsafe { self.0.add(index).read_unaligned() })
+        Ok(unsafe { self.0.wrapping_add(index).read_unaligned() })
     }
 
     /// The same place seen as another type, `bytes` further.

@@ -8,6 +8,10 @@ use support::session::{Session, session};
 use vgpu_api::{ContextId, FunctionHandle, Handle, StreamHandle};
 
 const OK: u32 = 0;
+/// More bytes than the device has.
+const TOO_MUCH: usize = 1 << 40;
+/// A priority above the device's range.
+const FAR_TOO_HIGH: i32 = -99;
 const INVALID_VALUE: u32 = 1;
 const OUT_OF_MEMORY: u32 = 2;
 const INVALID_CONTEXT: u32 = 201;
@@ -186,7 +190,7 @@ fn an_allocation_too_large_says_2_and_pointers_know_what_they_are() {
     let session = session();
     let mut place = 0u64;
     let at = &raw mut place;
-    assert_eq!(cu!(session.library, cuMemAlloc_v2(at: *mut u64, (1usize << 40): usize)), OUT_OF_MEMORY);
+    assert_eq!(cu!(session.library, cuMemAlloc_v2(at: *mut u64, TOO_MUCH: usize)), OUT_OF_MEMORY);
     let address = alloc(&session, 4096);
     let inside = address + 100;
     let (mut kind, mut base, mut bytes) = (0u32, 0u64, 0usize);
@@ -265,8 +269,9 @@ fn a_kernel_runs_with_its_packed_parameters() {
         OK
     );
     assert_eq!(synchronize(&session), OK);
-    let (grid, threads, _, ids, params) = session.seen.lock().unwrap().launches.last().unwrap().clone();
-    assert_eq!((grid, threads, ids, params), ([4, 1, 1], [256, 1, 1], vec![4], block));
+    let seen = session.seen.lock().unwrap().launches.last().unwrap().clone();
+    assert_eq!((seen.shape.grid, seen.shape.block), ([4, 1, 1], [256, 1, 1]));
+    assert_eq!((seen.attribute_ids, seen.params), (vec![4], block));
     free(&session, address);
     assert_eq!(cu!(session.library, cuModuleUnload(module: u64)), OK);
     assert_eq!(launch(&session, fill, 1, 1, &[]), INVALID_HANDLE, "its module is gone");
@@ -330,7 +335,10 @@ fn streams_and_events_are_made_without_waiting_and_stale_ones_are_refused() {
     let (mut stream, mut start, mut end, mut ms, mut priority) = (0u64, 0u64, 0u64, 0f32, 9i32);
     let (stream_at, start_at, end_at, ms_at, priority_at) =
         (&raw mut stream, &raw mut start, &raw mut end, &raw mut ms, &raw mut priority);
-    assert_eq!(cu!(session.library, cuStreamCreateWithPriority(stream_at: *mut u64, 1: u32, (-99): i32)), OK);
+    assert_eq!(
+        cu!(session.library, cuStreamCreateWithPriority(stream_at: *mut u64, 1: u32, FAR_TOO_HIGH: i32)),
+        OK
+    );
     assert_eq!(cu!(session.library, cuStreamGetPriority(stream: u64, priority_at: *mut i32)), OK);
     assert_eq!(priority, -5, "cut to the device's range");
     assert_eq!(cu!(session.library, cuEventCreate(start_at: *mut u64, 0: u32)), OK);

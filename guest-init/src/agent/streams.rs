@@ -53,7 +53,10 @@ impl StdioStreams {
             return Err(GuestError::Taken(StreamName(key).to_string()));
         }
         if waiting.len() >= WAITING_MAX {
-            return Err(GuestError::Invalid { field: "id", why: format!("{WAITING_MAX} streams wait already") });
+            return Err(GuestError::Invalid {
+                field: "id",
+                why: format!("{WAITING_MAX} streams wait already"),
+            });
         }
         let (stream, grant_refs, port) = self.maker.make()?;
         waiting.insert(key, stream);

@@ -1,9 +1,6 @@
 //! The agent stream and stdio streams over Xen.
 
-use std::{
-    io,
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use idm::{
     error::Peer,
@@ -39,7 +36,8 @@ pub fn connect(xenstore: &Client) -> Result<(Frontend, Stream)> {
         .map_err(refused)
         .during(|| "find the agent's device".into())?;
     let spec = StreamSpec { to_taker_bytes: wire::AGENT_RING_BYTES, to_maker_bytes: wire::AGENT_RING_BYTES };
-    let stream = frontend.connect(spec, CONNECT_LIMIT).map_err(refused).during(|| "offer the agent stream".into())?;
+    let stream =
+        frontend.connect(spec, CONNECT_LIMIT).map_err(refused).during(|| "offer the agent stream".into())?;
     Ok((frontend, stream))
 }
 
@@ -71,7 +69,8 @@ pub struct StreamsTo(pub DomId);
 
 impl MakeStream for StreamsTo {
     fn make(&self) -> Result<(Box<dyn ByteStream>, Vec<u32>, u32)> {
-        let spec = StreamSpec { to_taker_bytes: wire::STDIO_RING_BYTES, to_maker_bytes: wire::STDIO_RING_BYTES };
+        let spec =
+            StreamSpec { to_taker_bytes: wire::STDIO_RING_BYTES, to_maker_bytes: wire::STDIO_RING_BYTES };
         // The shim's death clears its life word and rings; that of its domain ends this one's agent stream too.
         let (offer, stream) =
             offer_stream(self.0, spec, None).map_err(refused).during(|| "offer a stdio stream".into())?;

@@ -14,7 +14,11 @@ use crate::error::{During, Result};
 /// # Errors
 /// There is no console device.
 pub fn open() -> Result<()> {
-    let console = OpenOptions::new().read(true).write(true).open("/dev/console").during(|| "open /dev/console".into())?;
+    let console = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/console")
+        .during(|| "open /dev/console".into())?;
     dup2_stdin(&console).during(|| "use the console as stdin".into())?;
     dup2_stdout(&console).during(|| "use the console as stdout".into())?;
     dup2_stderr(&console).during(|| "use the console as stderr".into())
@@ -33,10 +37,6 @@ pub fn say(line: impl std::fmt::Display) {
         return;
     }
     let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let _ = writeln!(
-        std::io::stderr(),
-        "[{:5}.{:06}] guest-init: {line}",
-        uptime.tv_sec,
-        uptime.tv_nsec / 1000
-    );
+    let _ =
+        writeln!(std::io::stderr(), "[{:5}.{:06}] guest-init: {line}", uptime.tv_sec, uptime.tv_nsec / 1000);
 }

@@ -58,7 +58,9 @@ fn serve() -> Result<Infallible> {
     let share = thread::spawn(|| mounts::share(SHARE_TAG, SHARE));
     let xenstore = Client::connect().map_err(xen::refused).during(|| "connect to xenstore".into())?;
     let (frontend, stream) = xen::connect(&xenstore)?;
-    share.join().map_err(|_| GuestError::Oci { operation: "mount the share", text: "it panicked".into() })??;
+    share
+        .join()
+        .map_err(|_| GuestError::Oci { operation: "mount the share", text: "it panicked".into() })??;
     say("the share is mounted, the shim is there");
     runtime.block_on(async {
         let reaper = Reaper::start().during(|| "start the reaper".into())?;

@@ -29,10 +29,25 @@ const MOUNTS: &[Mount] = &[
         flags: MountFlags::NOSUID.union(MountFlags::NOEXEC),
         data: "mode=0620,gid=5,ptmxmode=0666",
     },
-    Mount { kind: "tmpfs", place: "/dev/shm", flags: MountFlags::NOSUID.union(MountFlags::NODEV), data: "mode=1777" },
+    Mount {
+        kind: "tmpfs",
+        place: "/dev/shm",
+        flags: MountFlags::NOSUID.union(MountFlags::NODEV),
+        data: "mode=1777",
+    },
     Mount { kind: "mqueue", place: "/dev/mqueue", flags: SAFE, data: "" },
-    Mount { kind: "tmpfs", place: "/run", flags: MountFlags::NOSUID.union(MountFlags::NODEV), data: "mode=0755" },
-    Mount { kind: "tmpfs", place: "/tmp", flags: MountFlags::NOSUID.union(MountFlags::NODEV), data: "mode=1777" },
+    Mount {
+        kind: "tmpfs",
+        place: "/run",
+        flags: MountFlags::NOSUID.union(MountFlags::NODEV),
+        data: "mode=0755",
+    },
+    Mount {
+        kind: "tmpfs",
+        place: "/tmp",
+        flags: MountFlags::NOSUID.union(MountFlags::NODEV),
+        data: "mode=1777",
+    },
     Mount { kind: "cgroup2", place: cgroup::MOUNT, flags: SAFE, data: "" },
 ];
 

@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, atomic::{AtomicUsize, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{net::UnixListener, task::JoinHandle};
@@ -48,8 +51,10 @@ impl Drop for Listening {
 
 impl GpuDoors for Doors {
     fn open(&self, container: &str, directory: &Path, rootfs: &Path) -> Result<OpenDoor> {
-        let id = ContainerId::new(container)
-            .ok_or_else(|| GuestError::Invalid { field: "id", why: format!("{container:?} is no container id") })?;
+        let id = ContainerId::new(container).ok_or_else(|| GuestError::Invalid {
+            field: "id",
+            why: format!("{container:?} is no container id"),
+        })?;
         let socket = directory.join("gpu.sock");
         let listener = UnixListener::bind(&socket).during(|| format!("listen at {}", socket.display()))?;
         // Every user of the container may use its GPU; nobody else sees the file.

@@ -60,7 +60,8 @@ impl Ground for XenGround {
     fn make(&self, spec: &RegionSpec) -> Result<Box<dyn Plot>> {
         let to = self.driver_domain;
         let bytes = spec.region_bytes().map_err(io::Error::other).during(|| "size a channel".into())?;
-        let memory = make_region(spec).map_err(io::Error::other).during(|| "make a channel's memory".into())?;
+        let memory =
+            make_region(spec).map_err(io::Error::other).during(|| "make a channel's memory".into())?;
         let memory = GrantedMemfd::of_memfd(to, memory, bytes)
             .map_err(io::Error::other)
             .during(|| format!("grant {bytes} bytes to {to}"))?;

@@ -17,7 +17,9 @@ const LAST_RESORT: &str = "/usr/lib";
 pub fn binds(libraries: &Path, rootfs: &Path) -> Vec<(PathBuf, PathBuf)> {
     let directory = directory(rootfs);
     let there = NAMES.iter().filter(|(file, _)| libraries.join(file).exists());
-    there.flat_map(|(file, names)| names.iter().map(move |name| (libraries.join(file), directory.join(name)))).collect()
+    there
+        .flat_map(|(file, names)| names.iter().map(move |name| (libraries.join(file), directory.join(name))))
+        .collect()
 }
 
 /// Looked at without following links: those of an image lead through the guest's root. `/lib64` and the like are links to these.

@@ -108,13 +108,15 @@ mod tests {
     fn pages_are_free_only_when_nothing_maps_them_and_the_process_is_told_once() {
         let all = events();
         for number in 0..all.len().pow(5) {
-            let sequence: Vec<Event> = (0..5).map(|place| all[number / all.len().pow(place) % all.len()]).collect();
+            let sequence: Vec<Event> =
+                (0..5).map(|place| all[number / all.len().pow(place) % all.len()]).collect();
             let mut stage = Stage::Offered;
             let (mut ends, mut hand_overs, mut closes) = (0, 0, 0);
             for event in &sequence {
                 let (next, action) = step(stage, *event);
                 if next == Stage::Over && stage != Stage::Over {
-                    let said = matches!(event, Event::Proxy(ToGuest::Unmapped { .. } | ToGuest::Refused { .. }));
+                    let said =
+                        matches!(event, Event::Proxy(ToGuest::Unmapped { .. } | ToGuest::Refused { .. }));
                     assert!(said, "freed by {event:?} in {sequence:?}");
                 }
                 hand_overs += u32::from(action == Action::HandOver);

@@ -235,13 +235,28 @@ mod tests {
         )
         .unwrap();
         let text = serde_json::to_string(&adapted.spec).unwrap();
-        for gone in ["kubepods", "netns", "node-hook", "seccomp", "6-7", "swap", "1GB", "apparmor", "/var/lib", "hostname"]
-        {
+        for gone in [
+            "kubepods",
+            "netns",
+            "node-hook",
+            "seccomp",
+            "6-7",
+            "swap",
+            "1GB",
+            "apparmor",
+            "/var/lib",
+            "hostname",
+        ] {
             assert!(!text.contains(gone), "{gone} in {text}");
         }
         assert_eq!(kinds(&adapted), [("pid".into(), None), ("mnt".into(), None)]);
-        assert!(text.contains(r#""readonly":true"#) && text.contains("/share/c1/rootfs") && text.contains("512"));
-        assert_eq!(adapted.spec.mounts().as_ref().unwrap()[1].destination(), Path::new("/usr/lib/libcuda.so.1"));
+        assert!(
+            text.contains(r#""readonly":true"#) && text.contains("/share/c1/rootfs") && text.contains("512")
+        );
+        assert_eq!(
+            adapted.spec.mounts().as_ref().unwrap()[1].destination(),
+            Path::new("/usr/lib/libcuda.so.1")
+        );
     }
 
     #[test]
@@ -254,9 +269,12 @@ mod tests {
     #[test]
     fn network_sysctls_are_for_the_guest_and_cannot_leave_their_tree() {
         let adapted =
-            adapt(spec(json!({"sysctl": {"net.ipv4.ip_forward": "1", "kernel.shmmax": "5"}})), &guest()).unwrap();
+            adapt(spec(json!({"sysctl": {"net.ipv4.ip_forward": "1", "kernel.shmmax": "5"}})), &guest())
+                .unwrap();
         assert_eq!(adapted.sysctls, BTreeMap::from([("net/ipv4/ip_forward".into(), "1".into())]));
-        assert!(adapted.spec.linux().as_ref().unwrap().sysctl().as_ref().unwrap().contains_key("kernel.shmmax"));
+        assert!(
+            adapted.spec.linux().as_ref().unwrap().sysctl().as_ref().unwrap().contains_key("kernel.shmmax")
+        );
         assert!(adapt(spec(json!({"sysctl": {"net/../../kernel": "1"}})), &guest()).is_err());
     }
 }

@@ -37,9 +37,9 @@ impl Executor for ContainerCommand {
             Some(name) => resolve(name, &path)
                 .map(drop)
                 .map_err(|why| ExecutorValidationError::ArgValidationError(format!("{MISSING}{why}"))),
-            None => Err(ExecutorValidationError::ArgValidationError(format!(
-                "{MISSING}process.args is empty"
-            ))),
+            None => {
+                Err(ExecutorValidationError::ArgValidationError(format!("{MISSING}process.args is empty")))
+            }
         }
     }
 
@@ -114,7 +114,11 @@ mod tests {
         }
         let path = format!("{}:{}", first.display(), second.display());
 
-        assert_eq!(resolve("tool", &path).unwrap(), second.join("tool"), "only its owner may execute it: root is");
+        assert_eq!(
+            resolve("tool", &path).unwrap(),
+            second.join("tool"),
+            "only its owner may execute it: root is"
+        );
         assert!(resolve("tool", &first.to_string_lossy()).unwrap_err().contains("ermission denied"));
         assert!(resolve("nothing", &path).unwrap_err().contains("not found in $PATH"));
         assert!(resolve("/no/such/tool", &path).unwrap_err().contains("No such file"));

@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn a_command_that_is_missing_is_told_apart_by_its_mark() {
-        let library = LibcontainerError::Other(format!("exec failed with {}no such file: /x", command::MISSING));
+        let library =
+            LibcontainerError::Other(format!("exec failed with {}no such file: /x", command::MISSING));
         assert!(matches!(refusal(&library), Answer::CommandMissing(text) if text == "no such file: /x"));
         let other = LibcontainerError::Other("no space".into());
         assert!(matches!(refusal(&other), Answer::Failed(text) if text == "no space"));

@@ -124,8 +124,7 @@ pub async fn run(
     let (_, exited) = reaper.spawn(&mut command).during(|| format!("start {}", program.display()))?;
     // The command holds our copies of the container's stdio: an output must end with the container, not with this function.
     drop(command);
-    let exit =
-        exited.await.map_err(|_| GuestError::Oci { operation, text: "the reaper is gone".into() })?;
+    let exit = exited.await.map_err(|_| GuestError::Oci { operation, text: "the reaper is gone".into() })?;
 
     let answer = std::fs::read(answer_file);
     let _ = std::fs::remove_file(answer_file);

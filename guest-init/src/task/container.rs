@@ -44,11 +44,7 @@ pub struct Layout {
 impl Layout {
     /// The guest's.
     pub fn guest() -> Self {
-        Self {
-            program: "/proc/self/exe".into(),
-            share: "/run/vgpu/share".into(),
-            run: "/run/vgpu".into(),
-        }
+        Self { program: "/proc/self/exe".into(), share: "/run/vgpu/share".into(), run: "/run/vgpu".into() }
     }
 
     /// What is kept of one container.
@@ -188,7 +184,8 @@ impl Container {
             process.set_terminal(Some(plan.stdio.terminal));
         }
         let config = directory.join("config.json");
-        spec.save(&config).map_err(|error| GuestError::Oci { operation: "write the spec", text: error.to_string() })?;
+        spec.save(&config)
+            .map_err(|error| GuestError::Oci { operation: "write the spec", text: error.to_string() })?;
 
         let request = |console| Request::Create {
             id: plan.id.clone(),
@@ -267,7 +264,11 @@ impl Container {
         self.cgroup.freeze(frozen).during(|| format!("write cgroup.freeze of {}", self.id))?;
         for _ in 0..100 {
             if self.cgroup.is_frozen().during(|| format!("read cgroup.events of {}", self.id))? == frozen {
-                if frozen { self.init.paused() } else { self.init.running() }
+                if frozen {
+                    self.init.paused()
+                } else {
+                    self.init.running()
+                }
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

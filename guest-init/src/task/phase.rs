@@ -107,7 +107,11 @@ mod tests {
             (Delete, vec![Created, stopped]),
         ] {
             for phase in [Created, Running, Paused, stopped] {
-                assert_eq!(phase.allow(operation).is_ok(), phases.contains(&phase), "{operation:?} {phase:?}");
+                assert_eq!(
+                    phase.allow(operation).is_ok(),
+                    phases.contains(&phase),
+                    "{operation:?} {phase:?}"
+                );
             }
         }
         assert_eq!(Running.allow(Delete).unwrap_err().to_string(), "cannot delete a process that is running");

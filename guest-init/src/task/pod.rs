@@ -99,7 +99,9 @@ impl Pod {
 /// A living sandbox container's init, whose namespaces the pod shares.
 fn sandbox_pid(containers: &HashMap<String, Slot>) -> Option<i32> {
     containers.values().find_map(|slot| match slot {
-        Slot::Made(container) if container.sandbox && !matches!(container.init.phase(), Phase::Stopped(_)) => {
+        Slot::Made(container)
+            if container.sandbox && !matches!(container.init.phase(), Phase::Stopped(_)) =>
+        {
             i32::try_from(container.init.pid()).ok()
         }
         _ => None,

@@ -167,7 +167,8 @@ impl Process {
         let clamp = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
         let mut live = self.live();
         live.size = Some((clamp(columns), clamp(rows)));
-        let result = live.master.as_ref().map_or(io::Result::Ok(()), |m| m.resize(clamp(columns), clamp(rows)));
+        let result =
+            live.master.as_ref().map_or(io::Result::Ok(()), |m| m.resize(clamp(columns), clamp(rows)));
         result.during(|| format!("resize the terminal of {}", self.name))
     }
 

@@ -18,7 +18,10 @@ use containerd_shim_protos::{
     shim_async::Task,
 };
 use libcontainer::oci_spec::runtime::LinuxResources;
-use protobuf::{Message, MessageField, well_known_types::{any::Any, timestamp::Timestamp}};
+use protobuf::{
+    Message, MessageField,
+    well_known_types::{any::Any, timestamp::Timestamp},
+};
 use ttrpc::r#async::TtrpcContext;
 
 use super::{
@@ -55,7 +58,9 @@ impl TaskService {
 }
 
 /// Runs a change to its end, whatever becomes of the request: ttrpc drops its handler at the deadline.
-async fn owned<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> ttrpc::Result<T> {
+async fn owned<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> ttrpc::Result<T> {
     match tokio::spawn(work).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(GuestError::Oci { operation: "serve the request", text: "it panicked".into() }.into()),
@@ -66,12 +71,8 @@ async fn owned<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send +
 impl Task for TaskService {
     async fn create(&self, _: &TtrpcContext, req: CreateTaskRequest) -> ttrpc::Result<CreateTaskResponse> {
         let pod = Arc::clone(&self.pod);
-        let stdio = StdioNames {
-            stdin: req.stdin,
-            stdout: req.stdout,
-            stderr: req.stderr,
-            terminal: req.terminal,
-        };
+        let stdio =
+            StdioNames { stdin: req.stdin, stdout: req.stdout, stderr: req.stderr, terminal: req.terminal };
         let container = owned(async move { pod.create(&req.id, req.bundle, stdio).await }).await?;
         Ok(CreateTaskResponse { pid: container.init.pid(), ..Default::default() })
     }
@@ -124,12 +125,8 @@ impl Task for TaskService {
             return Err(GuestError::Invalid { field: "exec_id", why }.into());
         }
         let json = req.spec.into_option().unwrap_or_default().value;
-        let stdio = StdioNames {
-            stdin: req.stdin,
-            stdout: req.stdout,
-            stderr: req.stderr,
-            terminal: req.terminal,
-        };
+        let stdio =
+            StdioNames { stdin: req.stdin, stdout: req.stdout, stderr: req.stderr, terminal: req.terminal };
         container.add_exec(&req.exec_id, Exec::parse(&req.exec_id, &json, stdio)?)?;
         Ok(Empty::new())
     }
@@ -251,9 +248,13 @@ fn status(phase: Phase) -> Status {
 
 fn kill_all(container: &Container, signal: u32) -> Result<()> {
     if signal == SIGKILL {
-        return container.cgroup.kill().map_err(|_| GuestError::NotFound(format!("container {}", container.id)));
+        return container
+            .cgroup
+            .kill()
+            .map_err(|_| GuestError::NotFound(format!("container {}", container.id)));
     }
-    let pids = container.cgroup.pids().map_err(|_| GuestError::NotFound(format!("container {}", container.id)))?;
+    let pids =
+        container.cgroup.pids().map_err(|_| GuestError::NotFound(format!("container {}", container.id)))?;
     for pid in pids {
         // One that ended since the list was read is what was asked for.
         let _ = crate::sys::kill(pid.cast_signed(), signal);

@@ -40,8 +40,8 @@ use tokio::{
     time::timeout,
 };
 use ttrpc::{
-    context::{Context, with_timeout},
     r#async::transport::Socket,
+    context::{Context, with_timeout},
 };
 use vgpu_agent_api::{
     agent::{HelloRequest, OpenStreamRequest},
@@ -112,8 +112,7 @@ pub fn story(tell: impl AsyncFnOnce(&World)) {
 fn private_mounts() {
     assert!(rustix::process::geteuid().is_root(), "these stories make containers: run them as root");
     unshare(libc::CLONE_NEWNS);
-    let slave =
-        rustix::mount::MountPropagationFlags::DOWNSTREAM | rustix::mount::MountPropagationFlags::REC;
+    let slave = rustix::mount::MountPropagationFlags::DOWNSTREAM | rustix::mount::MountPropagationFlags::REC;
     rustix::mount::mount_change("/", slave).unwrap();
     let mount = |place: &Path| {
         let flags = rustix::mount::MountFlags::empty();
@@ -197,12 +196,7 @@ impl World {
 
     /// The shim's hello.
     pub async fn hello(&self, major: u32) -> ttrpc::Result<vgpu_agent_api::agent::HelloReply> {
-        let req = HelloRequest {
-            major,
-            hostname: "pod-1".into(),
-            unix_nanoseconds: 5,
-            ..Default::default()
-        };
+        let req = HelloRequest { major, hostname: "pod-1".into(), unix_nanoseconds: 5, ..Default::default() };
         self.agent.hello(soon(), &req).await
     }
 
@@ -329,7 +323,8 @@ impl World {
 
     /// That the guest keeps nothing of a container.
     pub fn assert_nothing_left_of(&self, id: &str) {
-        for place in [self.root.path().join("run/containers").join(id), self.root.path().join("run/oci").join(id)]
+        for place in
+            [self.root.path().join("run/containers").join(id), self.root.path().join("run/oci").join(id)]
         {
             assert!(!place.exists(), "{place:?} is left");
         }

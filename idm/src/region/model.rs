@@ -1,7 +1,7 @@
-//! A region as loom sees it: each word an atomic, each word's bytes a cell whose races loom reports.
+//! A region as loom sees it: each word an atomic, each byte a cell whose races loom reports.
 //!
-//! A write also changes the atomic of the same word, as it does in real memory, so that a reader who mistakes old bytes for a
-//! published word is found out.
+//! A copy that covers a whole word also changes the word's atomic, as it does in real memory, so that a reader who mistakes old bytes
+//! for a published word is found out.
 
 use loom::cell::UnsafeCell;
 
@@ -9,7 +9,7 @@ use crate::sync::{AtomicU32, Ordering::Relaxed};
 
 /// Memory shared between the threads of a model.
 pub struct Region {
-    words: Vec<(AtomicU32, UnsafeCell<[u8; 4]>)>,
+    words: Vec<(AtomicU32, [UnsafeCell<u8>; 4])>,
 }
 
 impl std::fmt::Debug for Region {
@@ -26,7 +26,8 @@ unsafe impl Sync for Region {}
 impl Region {
     /// A zeroed region of `len` bytes (a multiple of 4).
     pub(crate) fn model(len: usize) -> Self {
-        Self { words: (0..len / 4).map(|_| (AtomicU32::new(0), UnsafeCell::new([0; 4]))).collect() }
+        let word = || (AtomicU32::new(0), std::array::from_fn(|_| UnsafeCell::new(0)));
+        Self { words: (0..len / 4).map(|_| word()).collect() }
     }
 
     /// Only models run under loom.
@@ -51,26 +52,27 @@ impl Region {
 
     /// Copies out.
     pub fn read(&self, offset: usize, to: &mut [u8]) {
-        for (i, byte) in to.iter_mut().enumerate() {
-            let at = offset + i;
+        for (at, byte) in (offset..).zip(to) {
             // SAFETY: loom reports a race with a writer.
-            *byte = self.words[at / 4].1.with(|cell| unsafe { (*cell)[at % 4] });
+            *byte = self.words[at / 4].1[at % 4].with(|cell| unsafe { *cell });
         }
     }
 
     /// Copies in.
     pub fn write(&self, offset: usize, from: &[u8]) {
-        for (i, byte) in from.iter().enumerate() {
-            let at = offset + i;
+        for (at, byte) in (offset..).zip(from) {
             // SAFETY: loom reports a race with a reader or another writer.
-            let word = self.words[at / 4].1.with_mut(|cell| unsafe {
-                (*cell)[at % 4] = *byte;
-                *cell
-            });
-            if at % 4 == 3 || i + 1 == from.len() {
-                self.words[at / 4].0.store(u32::from_ne_bytes(word), Relaxed);
-            }
+            self.words[at / 4].1[at % 4].with_mut(|cell| unsafe { *cell = *byte });
         }
+        let lead = offset.next_multiple_of(4) - offset;
+        for (i, word) in from.get(lead..).unwrap_or_default().as_chunks::<4>().0.iter().enumerate() {
+            self.words[(offset + lead) / 4 + i].0.store(u32::from_le_bytes(*word), Relaxed);
+        }
+    }
+
+    /// Where the region is mapped: nowhere.
+    pub fn base(&self) -> std::ptr::NonNull<u8> {
+        std::ptr::NonNull::dangling()
     }
 
     /// Zeroes.

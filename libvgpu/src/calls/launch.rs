@@ -6,7 +6,7 @@ use vgpu_api::launch::{
     ATTRIBUTE_BUFFER, LaunchAttribute, LaunchAttributes, LaunchShape, PARAM_BYTES_MAX, attribute,
 };
 use vgpu_api::symbols::Mode;
-use vgpu_api::{CuError, CuResult, FunctionHandle, Launch, ask};
+use vgpu_api::{CuError, CuResult, FunctionHandle, Launch, Stream, ask};
 
 use super::function::MAX_DYNAMIC_SHARED;
 use crate::abi::{In, Raw, Span, export};
@@ -37,10 +37,6 @@ struct Attribute {
 }
 const _: () = assert!(size_of::<Attribute>() == 72);
 
-/// Device attributes 2 to 7: block x, y, z, grid x, y, z; 1: threads of a block.
-const MAX_THREADS: u32 = 1;
-const MAX_BLOCK_X: u32 = 2;
-const MAX_GRID_X: u32 = 5;
 /// `CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK`.
 const FUNCTION_MAX_THREADS: u32 = 0;
 
@@ -59,15 +55,26 @@ fn launch(
 ) -> CuResult<()> {
     let entered = enter()?;
     let stream = resolve(entered, config.stream.0, mode)?;
+    if config.attribute_count == 0 && more.is_none() {
+        return queue(entered, &config, function, (params, extra), stream, LaunchAttributes::default());
+    }
     let mut buffer = ATTRIBUTE_BUFFER;
-    let attributes = if config.attribute_count == 0 && more.is_none() {
-        LaunchAttributes::default()
-    } else {
-        LaunchAttributes::pack(attributes(&config)?.into_iter().chain(more), &mut buffer)
-            .map_err(|_| CuError::INVALID_VALUE)?
-    };
+    let wanted = attributes(&config)?.into_iter().chain(more);
+    let packed = LaunchAttributes::pack(wanted, &mut buffer).map_err(|_| CuError::INVALID_VALUE)?;
+    queue(entered, &config, function, (params, extra), stream, packed)
+}
+
+#[inline]
+fn queue(
+    entered: Entered,
+    config: &Config,
+    function: Raw,
+    (params, extra): (In<u64>, In<u64>),
+    stream: Stream,
+    attributes: LaunchAttributes<'_>,
+) -> CuResult<()> {
     entered.process.images.with_function(function.0, |function, _, known| {
-        check(entered, &config, known)?;
+        check(entered, config, known)?;
         let shape = LaunchShape {
             function,
             stream,
@@ -111,14 +118,11 @@ fn check(entered: Entered, config: &Config, function: &Function) -> CuResult<()>
         return Err(CuError::INVALID_VALUE);
     }
     let ordinal = entered.process.contexts.device_of(entered.context)?;
-    let device = entered.process.devices.get(ordinal as usize).ok_or(CuError::INVALID_CONTEXT)?;
-    let limit = |number: u32| {
-        device.attribute(number).and_then(|value| u32::try_from(value).ok()).unwrap_or(u32::MAX)
-    };
+    let limits = entered.process.launch_limits.get(ordinal as usize).ok_or(CuError::INVALID_CONTEXT)?;
     let fits =
-        |sizes: [u32; 3], first: u32| sizes.iter().zip(first..).all(|(size, number)| *size <= limit(number));
+        |sizes: [u32; 3], limits: [u32; 3]| sizes.iter().zip(limits).all(|(size, limit)| *size <= limit);
     let threads = block.iter().try_fold(1u32, |product, size| product.checked_mul(*size)).unwrap_or(u32::MAX);
-    if !fits(block, MAX_BLOCK_X) || !fits(grid, MAX_GRID_X) || threads > limit(MAX_THREADS) {
+    if !fits(block, limits.block) || !fits(grid, limits.grid) || threads > limits.threads {
         return Err(CuError::INVALID_VALUE);
     }
     let known = |number| function.known_attribute(number).and_then(|value| u32::try_from(value).ok());

@@ -121,16 +121,15 @@ impl Images {
     ) -> CuResult<T> {
         let handle = FunctionHandle::check(raw)?;
         let epoch = self.epoch.load(Ordering::Acquire);
-        let image = match remembered(raw, epoch) {
+        let image = match take_remembered(raw, epoch) {
             Some(image) => image,
-            None => {
-                let image = self.slab.get(handle.image())?.ok_or(CuError::INVALID_HANDLE)?;
-                remember(raw, epoch, &image);
-                image
-            }
+            None => self.slab.get(handle.image())?.ok_or(CuError::INVALID_HANDLE)?,
         };
         let function = image.functions.get(usize::from(handle.ordinal())).ok_or(CuError::INVALID_HANDLE)?;
-        body(handle, &image, function)
+        let result = body(handle, &image, function);
+        // Taken out and put back: a hit touches no shared count. `body` may have come here again, with another function.
+        remember(raw, epoch, image);
+        result
     }
 }
 
@@ -148,18 +147,23 @@ fn place(raw: u64) -> usize {
 }
 
 #[inline]
-fn remembered(raw: u64, epoch: u64) -> Option<Arc<Image>> {
-    let found = FUNCTIONS.try_with(|functions| match &functions.borrow()[place(raw)] {
-        Some((handle, then, image)) if *handle == raw && *then == epoch => Some(Arc::clone(image)),
-        _ => None,
+fn take_remembered(raw: u64, epoch: u64) -> Option<Arc<Image>> {
+    let found = FUNCTIONS.try_with(|functions| {
+        let mut functions = functions.borrow_mut();
+        let slot = &mut functions[place(raw)];
+        let right = slot.as_ref().is_some_and(|(handle, then, _)| *handle == raw && *then == epoch);
+        if right { slot.take().map(|(_, _, image)| image) } else { None }
     });
     found.ok().flatten()
 }
 
-fn remember(raw: u64, epoch: u64, image: &Arc<Image>) {
+#[inline]
+fn remember(raw: u64, epoch: u64, image: Arc<Image>) {
     // Without effect in a thread whose locals are gone.
-    let _ = FUNCTIONS
-        .try_with(|functions| functions.borrow_mut()[place(raw)] = Some((raw, epoch, Arc::clone(image))));
+    let _ = FUNCTIONS.try_with(|functions| {
+        let old = functions.borrow_mut()[place(raw)].replace((raw, epoch, image));
+        drop(old); // After the borrow: the last reference to an image frees much.
+    });
 }
 
 fn load_reply(entered: Entered, handle: ImageHandle, kind: ImageKind, upload: u32) -> CuResult<ImageInfo> {

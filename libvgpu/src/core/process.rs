@@ -33,12 +33,35 @@ pub struct EventInfo {
     pub context: vgpu_api::ContextId,
 }
 
+/// What a device takes of a launch.
+#[derive(Debug, Clone, Copy)]
+pub struct LaunchLimits {
+    pub threads: u32,
+    pub block: [u32; 3],
+    pub grid: [u32; 3],
+}
+
+impl LaunchLimits {
+    /// Device attributes 1: threads of a block; 2 to 4: block x, y, z; 5 to 7: grid x, y, z. An unknown one limits nothing.
+    fn of(device: &DeviceSnapshot) -> Self {
+        let limit =
+            |number| device.attribute(number).and_then(|value| u32::try_from(value).ok()).unwrap_or(u32::MAX);
+        Self {
+            threads: limit(1),
+            block: [limit(2), limit(3), limit(4)],
+            grid: [limit(5), limit(6), limit(7)],
+        }
+    }
+}
+
 /// All state of the process.
 #[derive(Debug)]
 pub struct Process {
     pub channel: Channel,
     pub snapshot: Snapshot,
     pub devices: Vec<DeviceSnapshot>,
+    /// By ordinal, as `devices`.
+    pub launch_limits: Vec<LaunchLimits>,
     pub contexts: Contexts,
     pub streams: Slab<StreamInfo>,
     pub events: Slab<EventInfo>,
@@ -94,13 +117,15 @@ pub fn start() -> CuResult<()> {
         return Err(CuError::NO_DEVICE);
     }
     watch_fork();
-    let devices = chosen.iter().map(|place| snapshot.devices[*place].clone()).collect();
+    let devices: Vec<DeviceSnapshot> = chosen.iter().map(|place| snapshot.devices[*place].clone()).collect();
+    let launch_limits = devices.iter().map(LaunchLimits::of).collect();
     let contexts = Contexts::new(snapshot.devices.len(), &chosen);
     let process = Process {
         channel,
         snapshot,
         contexts,
         devices,
+        launch_limits,
         streams: Slab::new(),
         events: Slab::new(),
         images: Images::new(),

@@ -66,7 +66,10 @@ macro_rules! unknowns {
         ];
         let mut slots = [named[16]; $slots];
         let mut i = 0;
-        while i < $slots && i < 16 {
+        while i < slots.len() {
+            if i == 16 {
+                break;
+            }
             slots[i] = named[i];
             i += 1;
         }

@@ -34,9 +34,17 @@ fn attributes() -> Vec<i32> {
 pub struct Seen {
     /// Names of the calls in order.
     pub calls: Vec<&'static str>,
-    /// Launches in order: grid, block, shared bytes, attribute ids, parameters.
-    pub launches: Vec<([u32; 3], [u32; 3], u32, Vec<u32>, Vec<u8>)>,
+    /// Launches in order.
+    pub launches: Vec<SeenLaunch>,
     pub uploads: HashMap<u32, Vec<u8>>,
+}
+
+/// One launch.
+#[derive(Clone)]
+pub struct SeenLaunch {
+    pub shape: launch::LaunchShape,
+    pub attribute_ids: Vec<u32>,
+    pub params: Vec<u8>,
 }
 
 /// Copies from and to the channel's staging area.
@@ -311,10 +319,9 @@ impl Driver for FakeDevice {
     fn cuLaunchKernel(&mut self, _: Call, launch: Launch<'_>) -> CuResult<()> {
         self.saw("launch")?;
         self.stream(launch.shape.stream)?;
-        let ids = launch.attributes.iter().map(|attribute| attribute.id).collect();
-        let shape =
-            (launch.shape.grid, launch.shape.block, launch.shape.shared_bytes, ids, launch.params.to_vec());
-        self.seen.lock().unwrap().launches.push(shape);
+        let attribute_ids = launch.attributes.iter().map(|attribute| attribute.id).collect();
+        let seen = SeenLaunch { shape: launch.shape.clone(), attribute_ids, params: launch.params.to_vec() };
+        self.seen.lock().unwrap().launches.push(seen);
         match launch.shape.function.ordinal() {
             0 => {
                 let word = |at: usize| u32::from_le_bytes(launch.params[at..at + 4].try_into().unwrap());

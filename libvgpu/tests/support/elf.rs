@@ -31,8 +31,9 @@ impl Elf {
         u64::from_le_bytes(word)
     }
 
-    fn size(&self, at: usize) -> usize {
-        usize::try_from(self.word::<8>(at)).expect("64-bit")
+    /// A word that is an offset, a size or a count.
+    fn size<const N: usize>(&self, at: usize) -> usize {
+        usize::try_from(self.word::<N>(at)).expect("64-bit")
     }
 
     fn text(&self, at: usize) -> String {
@@ -41,14 +42,14 @@ impl Elf {
     }
 
     fn sections(&self) -> Vec<Section> {
-        let (start, bytes, count) = (self.size(40), self.word::<2>(58) as usize, self.word::<2>(60) as usize);
+        let (start, bytes, count) = (self.size::<8>(40), self.size::<2>(58), self.size::<2>(60));
         (0..count)
             .map(|i| start + i * bytes)
             .map(|at| Section {
                 kind: u32::try_from(self.word::<4>(at + 4)).expect("32 bits"),
-                offset: self.size(at + 24),
-                size: self.size(at + 32),
-                link: self.word::<4>(at + 40) as usize,
+                offset: self.size::<8>(at + 24),
+                size: self.size::<8>(at + 32),
+                link: self.size::<4>(at + 40),
             })
             .collect()
     }
@@ -62,7 +63,7 @@ impl Elf {
             .step_by(24)
             // Defined (section not 0) and global or weak.
             .filter(|at| self.word::<2>(at + 6) != 0 && self.word::<1>(at + 4) >> 4 != 0)
-            .map(|at| self.text(names + self.word::<4>(at) as usize))
+            .map(|at| self.text(names + self.size::<4>(at)))
             .collect()
     }
 
@@ -76,12 +77,12 @@ impl Elf {
         let mut found = BTreeSet::new();
         let mut need = needs.offset;
         loop {
-            let mut version = need + self.word::<4>(need + 8) as usize;
+            let mut version = need + self.size::<4>(need + 8);
             for _ in 0..self.word::<2>(need + 2) {
-                found.insert(self.text(names + self.word::<4>(version + 8) as usize));
-                version += self.word::<4>(version + 12) as usize;
+                found.insert(self.text(names + self.size::<4>(version + 8)));
+                version += self.size::<4>(version + 12);
             }
-            match self.word::<4>(need + 12) as usize {
+            match self.size::<4>(need + 12) {
                 0 => return found,
                 next => need += next,
             }

@@ -1,0 +1,299 @@
+//! Stories of GPU processes in a container: idm's own client at the socket, a proxy at the other end of the GPU stream that maps the same
+//! memory. Only the domain's border is missing: pages are a memfd here, ports eventfds.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use guest_init::{
+    gpu::{
+        door::Doors,
+        greeting,
+        ground::{Ground, Plot},
+        proxy::Proxy,
+    },
+    task::container::{GpuDoors, OpenDoor},
+};
+use idm::{
+    ChannelError, Doorbell, Peer, Region, Waiter,
+    doorbell::eventfd_pair,
+    hello::Hello,
+    record::{ChannelParts, Consumer, Ready, RegionSpec, Submitter, make_region},
+};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use vgpu_zone_api::guest::{ChannelId, Connect, Frames, Message, ToGuest, ToProxy};
+
+const LONG: Duration = Duration::from_secs(20);
+const WIRE_HASH: u64 = 0xc0da;
+
+/// What the proxy's domain has of one plot.
+#[derive(Debug)]
+struct Far {
+    memory: OwnedFd,
+    rings: OwnedFd,
+    hears: OwnedFd,
+}
+
+#[derive(Default)]
+struct FakeGround {
+    far: Mutex<Vec<Far>>,
+    plots: Arc<AtomicUsize>,
+}
+
+struct FakePlot {
+    memory: OwnedFd,
+    rings: OwnedFd,
+    bell: OwnedFd,
+    plots: Arc<AtomicUsize>,
+}
+
+impl Ground for FakeGround {
+    fn make(&self, spec: &RegionSpec) -> guest_init::error::Result<Box<dyn Plot>> {
+        let memory = make_region(spec).unwrap();
+        let ((rings, far_hears), (far_rings, bell)) = (eventfd_pair().unwrap(), eventfd_pair().unwrap());
+        let far = Far { memory: memory.try_clone().unwrap(), rings: far_rings, hears: far_hears };
+        self.far.lock().unwrap().push(far);
+        self.plots.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(FakePlot { memory, rings, bell, plots: Arc::clone(&self.plots) }))
+    }
+}
+
+impl Plot for FakePlot {
+    fn memory(&self) -> BorrowedFd<'_> {
+        self.memory.as_fd()
+    }
+    fn refs(&self) -> Vec<u32> {
+        vec![8, 9]
+    }
+    fn port(&self) -> u32 {
+        7
+    }
+    fn ring(&self) -> io::Result<()> {
+        rustix::io::write(&self.rings, &1_u64.to_ne_bytes())?;
+        Ok(())
+    }
+    fn bell(&self) -> io::Result<File> {
+        Ok(self.bell.try_clone()?.into())
+    }
+    fn answer(&self) -> io::Result<()> {
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+        Ok(())
+    }
+}
+
+impl Drop for FakePlot {
+    fn drop(&mut self) {
+        self.plots.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A guest with one container, and its proxy.
+struct World {
+    socket: PathBuf,
+    stream: DuplexStream,
+    frames: Frames<ToProxy>,
+    ground: Arc<FakeGround>,
+    door: Option<OpenDoor>,
+    _directory: TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let ground = Arc::new(FakeGround::default());
+        let proxy = Arc::new(Proxy::default());
+        let (near, stream) = tokio::io::duplex(64 << 10);
+        let serving = Arc::clone(&proxy);
+        tokio::spawn(async move { serving.serve(near).await });
+        let doors = Doors { proxy, ground: Arc::clone(&ground) as _, libraries: directory.path().to_owned() };
+        let door = doors.open("c1", directory.path(), directory.path()).unwrap();
+        let (socket, inside) = door.binds.last().unwrap().clone();
+        assert_eq!(inside, PathBuf::from("/run/vgpu/gpu.sock"));
+        Self { socket, stream, frames: Frames::default(), ground, door: Some(door), _directory: directory }
+    }
+
+    /// A program in the container connects, on a thread of its own, and goes on with `then`.
+    fn program<T: Send + 'static>(
+        &self,
+        then: impl FnOnce(Result<Submitter, ChannelError>) -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let socket = self.socket.clone();
+        thread::spawn(move || {
+            let hello = Hello::new(64 << 10, 0, WIRE_HASH);
+            then(idm::connect::connect(&socket, &hello, LONG).map(|(submitter, _)| submitter))
+        })
+    }
+
+    async fn heard(&mut self) -> ToProxy {
+        loop {
+            if let Some(message) = self.frames.next().unwrap() {
+                return message;
+            }
+            let mut bytes = [0; 4096];
+            let count = tokio::time::timeout(LONG, self.stream.read(&mut bytes)).await.unwrap().unwrap();
+            assert_ne!(count, 0, "the guest ended the stream");
+            self.frames.push(&bytes[..count]);
+        }
+    }
+
+    async fn connected(&mut self) -> Connect {
+        match self.heard().await {
+            ToProxy::Connect(connect) => connect,
+            other => panic!("no connect: {other:?}"),
+        }
+    }
+
+    async fn say(&mut self, message: ToGuest) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.stream.write_all(&bytes).await.unwrap();
+    }
+
+    /// The worker of the plot that was made last.
+    fn worker(&self) -> Consumer {
+        let Far { memory, rings, hears } = self.ground.far.lock().unwrap().pop().unwrap();
+        let spec = greeting::region();
+        let region = Region::map(&memory, spec.region_bytes().unwrap()).unwrap();
+        Consumer::from_parts(ChannelParts {
+            region: Arc::new(region),
+            spec,
+            peer: Peer::Domain(5),
+            waiter: Waiter::EventFd(hears),
+            doorbell: Doorbell::EventFd(rings),
+            liveness: None,
+        })
+        .unwrap()
+    }
+
+    async fn wait_for_plots(&self, count: usize) {
+        let end = Instant::now() + LONG;
+        while self.ground.plots.load(Ordering::SeqCst) != count {
+            assert!(Instant::now() < end, "{} plots", self.ground.plots.load(Ordering::SeqCst));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Answers one call with the sum of its bytes.
+fn serve_one(mut worker: Consumer) -> JoinHandle<Consumer> {
+    thread::spawn(move || {
+        assert_eq!(worker.wait(Some(LONG)).unwrap(), Ready::Record);
+        let record = worker.next().unwrap().unwrap();
+        let sum = record.payload.iter().map(|byte| u32::from(*byte)).sum();
+        let (lane, seq) = (record.lane.unwrap(), record.seq);
+        worker.replies().reply(lane, seq, sum, b"").unwrap();
+        worker
+    })
+}
+
+fn call(submitter: &Submitter) -> Result<u32, ChannelError> {
+    submitter.call(1, 0, &[1, 2, 3], &mut [0; 16], Some(LONG)).map(|reply| reply.status)
+}
+
+#[tokio::test]
+async fn a_call_crosses_and_the_pages_stay_until_the_proxy_let_go() {
+    let mut world = World::new().await;
+    let program = world.program(|connected| {
+        let submitter = connected.unwrap();
+        // Parked, not polling: the rings have to cross both ways.
+        thread::sleep(Duration::from_millis(50));
+        call(&submitter)
+    });
+    let connect = world.connected().await;
+    assert_eq!((connect.container.as_str(), connect.wire_hash), ("c1", WIRE_HASH));
+    assert_eq!((connect.pid, connect.port, connect.refs), (std::process::id(), 7, vec![8, 9]));
+    let worker = serve_one(world.worker());
+    world.say(ToGuest::Accepted { channel: connect.channel }).await;
+
+    // The program ends after its call: the guest says so.
+    assert_eq!(world.heard().await, ToProxy::Close { channel: connect.channel });
+    assert_eq!(program.join().unwrap(), Ok(6));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(world.ground.plots.load(Ordering::SeqCst), 1, "the proxy has not let go yet");
+    drop(worker.join().unwrap());
+    world.say(ToGuest::Unmapped { channel: connect.channel }).await;
+    world.wait_for_plots(0).await;
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_the_program_with_its_code() {
+    let mut world = World::new().await;
+    let program = world.program(|connected| connected.map(drop));
+    let channel = world.connected().await.channel;
+    world.say(ToGuest::Refused { channel, code: 403 }).await;
+    world.wait_for_plots(0).await;
+    assert_eq!(program.join().unwrap(), Err(ChannelError::Refused { peer: Peer::Server, code: 403 }));
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_is_an_error_for_the_program_and_not_a_hang() {
+    let mut world = World::new().await;
+    let program = world.program(|connected| call(&connected.unwrap()));
+    let channel = world.connected().await.channel;
+    world.say(ToGuest::Accepted { channel }).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.say(ToGuest::Died { channel, code: 406 }).await;
+    let began = Instant::now();
+    while !program.is_finished() {
+        assert!(began.elapsed() < Duration::from_secs(5), "the program hangs");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(program.join().unwrap(), Err(ChannelError::PeerGone(Peer::Server)));
+    assert_eq!(world.ground.plots.load(Ordering::SeqCst), 1);
+    world.say(ToGuest::Unmapped { channel }).await;
+    world.wait_for_plots(0).await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_dies_ends_programs_but_not_what_its_workers_still_map() {
+    let mut world = World::new().await;
+    let program = world.program(|connected| call(&connected.unwrap()));
+    let channel: ChannelId = world.connected().await.channel;
+    let worker = world.worker();
+    world.say(ToGuest::Accepted { channel }).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let World { stream, ground, .. } = &mut world;
+    stream.shutdown().await.unwrap();
+    let ground = Arc::clone(ground);
+    let ended = tokio::task::spawn_blocking(move || program.join().unwrap());
+    let ended =
+        tokio::time::timeout(Duration::from_secs(5), ended).await.expect("the program hangs").unwrap();
+    assert_eq!(ended, Err(ChannelError::PeerGone(Peer::Server)));
+
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(ground.plots.load(Ordering::SeqCst), 1, "a worker still maps them");
+    drop(worker);
+    world.wait_for_plots(0).await;
+}
+
+#[tokio::test]
+async fn a_door_that_is_closed_takes_nobody_in() {
+    let mut world = World::new().await;
+    drop(world.door.take());
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let program = world.program(|connected| connected.is_err());
+    assert!(program.join().unwrap());
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_hello_are_turned_away() {
+    let mut world = World::new().await;
+    let mut stranger = tokio::net::UnixStream::connect(&world.socket).await.unwrap();
+    stranger.write_all(&[0x47; 64]).await.unwrap();
+    assert_eq!(stranger.read(&mut [0; 8]).await.unwrap_or(0), 0);
+    // The door is still open for others.
+    let program = world.program(|connected| connected.map(drop));
+    let channel = world.connected().await.channel;
+    world.say(ToGuest::Refused { channel, code: 404 }).await;
+    assert!(tokio::task::spawn_blocking(move || program.join().unwrap().is_err()).await.unwrap());
+}
