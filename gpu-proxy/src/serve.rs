@@ -8,7 +8,7 @@ use vgpu_config::Config;
 
 use crate::args::Serve;
 use crate::supervisor::zones::Refusal;
-use crate::supervisor::{Supervisor, choose_device, local, shim_door, socket::Door};
+use crate::supervisor::{Mode, Supervisor, choose_device, local, shim_door, socket::Door};
 
 /// Threads of the supervisor: it is a switchboard, not a worker.
 const THREADS: usize = 2;
@@ -29,9 +29,9 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| Refusal::new(Code::HostFailure, format!("no threads: {error}")))?;
     let result = runtime.block_on(async {
-        let mode = if how.local.is_some() { "local" } else { "xen" };
+        let mode = if how.local.is_some() { Mode::Local } else { Mode::Xen };
         let supervisor = Supervisor::new(&config, device, mode)?;
-        log::info!("gpu-proxy {} with device {device}, mode {mode}", env!("CARGO_PKG_VERSION"));
+        log::info!("gpu-proxy {} with device {device}, mode {mode:?}", env!("CARGO_PKG_VERSION"));
         let mut doors = Vec::new();
         if how.local.is_none() || how.socket.is_some() {
             let door = Door::bind(how.socket.as_ref().unwrap_or(&config.proxy.socket), 0o600)?;
