@@ -31,7 +31,7 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
     let result = runtime.block_on(async {
         let mode = if how.local.is_some() { Mode::Local } else { Mode::Xen };
         let supervisor = Supervisor::new(&config, device, mode)?;
-        log::info!("gpu-proxy {} with device {device}, mode {mode:?}", env!("CARGO_PKG_VERSION"));
+        log::info!("gpu-proxy {} with device {device}, guests come from {mode:?}", env!("CARGO_PKG_VERSION"));
         let mut doors = Vec::new();
         if how.local.is_none() || how.socket.is_some() {
             let door = Door::bind(how.socket.as_ref().unwrap_or(&config.proxy.socket), 0o600)?;
