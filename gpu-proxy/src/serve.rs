@@ -8,7 +8,7 @@ use vgpu_config::Config;
 
 use crate::args::Serve;
 use crate::supervisor::zones::Refusal;
-use crate::supervisor::{Supervisor, choose_device, local, shim_door, socket::Door};
+use crate::supervisor::{Mode, Supervisor, choose_device, local, shim_door, socket::Door};
 
 /// Threads of the supervisor: it is a switchboard, not a worker.
 const THREADS: usize = 2;
@@ -29,18 +29,24 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| Refusal::new(Code::HostFailure, format!("no threads: {error}")))?;
     let result = runtime.block_on(async {
-        let mode = if how.local.is_some() { "local" } else { "xen" };
+        let mode = if how.local.is_some() { Mode::Local } else { Mode::Xen };
         let supervisor = Supervisor::new(&config, device, mode)?;
-        log::info!("gpu-proxy {} with device {device}, mode {mode}", env!("CARGO_PKG_VERSION"));
+        log::info!("gpu-proxy {} with device {device}, guests come from {mode:?}", env!("CARGO_PKG_VERSION"));
+        let mut doors = Vec::new();
         if how.local.is_none() || how.socket.is_some() {
             let door = Door::bind(how.socket.as_ref().unwrap_or(&config.proxy.socket), 0o600)?;
-            tokio::spawn(shim_door::serve(Arc::clone(&supervisor), door));
+            doors.push(tokio::spawn(shim_door::serve(Arc::clone(&supervisor), door)));
         }
         if let Some(path) = &how.local {
             // Whoever may reach the folder may connect: a container's user is not ours.
-            tokio::spawn(local::serve(Arc::clone(&supervisor), Door::bind(path, 0o666)?)?);
+            doors.push(tokio::spawn(local::serve(Arc::clone(&supervisor), Door::bind(path, 0o666)?)?));
         }
         until_told().await;
+        // The doors first, so that nobody comes any more; their files go with them.
+        for door in doors {
+            door.abort();
+            let _ = door.await;
+        }
         supervisor.release_all().await;
         Ok(())
     });

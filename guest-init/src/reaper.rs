@@ -156,6 +156,7 @@ mod tests {
         assert_eq!(killed.await.unwrap().status, 137);
 
         let expecting = reaper.expect();
+        #[expect(clippy::zombie_processes, reason = "the reaper waits for it: that is the test")]
         let late = sh("exit 3").spawn().unwrap();
         let (_, marker) = reaper.spawn(&mut sh("sleep 0.2")).unwrap();
         marker.await.unwrap();

@@ -51,7 +51,8 @@ fn a_megabyte_goes_each_way_and_the_end_of_input_arrives() {
             stdin.shutdown().await.unwrap();
         };
         let (_, o, e) = tokio::join!(write, stdio.stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
-        (o.unwrap(), e.unwrap());
+        o.unwrap();
+        e.unwrap();
         assert!(out == sent, "{} bytes came back", out.len());
         assert_eq!(err.len(), 1_000_000);
         assert_eq!(world.wait("c1", "").await, 0);

@@ -175,11 +175,14 @@ impl Link for XenLink {
         };
         let mut stream = asynchronous(stream)?;
         let mine = Hello::new(wire::RECORD_BYTES_MAX, 0, wire::APPLICATION);
-        hello::exchange_async(&mut stream, &mine, Peer::Domain(domid))
-            .await
-            .or_fail(Code::ProtocolVersion, || {
-                format!("the agent stream of domain {domid} did not begin with a hello")
-            })?;
+        hello::exchange_async(&mut stream, &mine, Peer::Domain(domid)).await.map_err(|error| {
+            let code = if error.fault() == Fault::Gone { Code::GuestGone } else { Code::ProtocolVersion };
+            Error::caused(
+                code,
+                format!("the agent stream of domain {domid} did not begin with a hello"),
+                error,
+            )
+        })?;
         Ok(Box::new(stream))
     }
 

@@ -1,4 +1,4 @@
-// What the plain programs do not touch: constant and initialized variables, streams and events, printf, local arrays, calls by
+// What the plain programs do not touch: constant and initialized variables, streams and events, local arrays, calls by
 // pointer, doubles, votes, locks between lanes, device-to-device copies.
 #include <cmath>
 #include <vector>

@@ -1,9 +1,11 @@
 // pattern_probe 0xADDRESS...: tries addresses and handles of another zone (pattern_plant prints them): copies from and to them,
 // kernels that read and write them, and their use as stream, event, function, module, context, library in driver calls.
 // Each attempt runs in a process of its own, as a kernel's fault ends its context. Exit code 1: bytes of the pattern were seen,
-// or an attempt hung or crashed; 0: all were refused or met an own object.
+// or an attempt hung; 0: all were refused, met an own object, or hurt the process itself (a unified copy takes an address that
+// is no device memory of its own for a host pointer, as CUDA does).
 #include <cuda.h>
 #include <dlfcn.h>
+#include <csignal>
 #include <cstring>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,7 +14,7 @@
 #include "check.h"
 #include "pattern.h"
 
-const int SEEN = 99;
+const int SEEN = 99, CRASHED = 98;
 
 __global__ void read_words(const uint64_t *from, uint64_t *to, int count) {
     for (int i = 0; i < count; i++) to[i] = from[i];
@@ -44,6 +46,7 @@ static int copy_to_own(uint64_t value, std::vector<unsigned char> &seen) {
     void *own;
     MUST(cudaMalloc(&own, seen.size()));
     int result = driver<decltype(cuMemcpyDtoD_v2)>("cuMemcpyDtoD_v2")((CUdeviceptr)own, value, seen.size());
+    if (result == 0) result = cudaDeviceSynchronize();
     cudaMemcpy(seen.data(), own, seen.size(), cudaMemcpyDeviceToHost);
     return result;
 }
@@ -108,7 +111,7 @@ static const struct {
     {"as a library", as_library},        {"as a context", as_context},
 };
 
-// Runs one attempt in a process of its own. Returns its CUDA result, SEEN, or -1 if it hung or crashed.
+// Runs one attempt in a process of its own. Returns its CUDA result in short, SEEN, CRASHED, or -1 if it hung.
 static int apart(Attempt attempt, uint64_t value) {
     fflush(stdout);
     pid_t child = fork();
@@ -117,12 +120,16 @@ static int apart(Attempt attempt, uint64_t value) {
         MUST(cudaFree(nullptr));
         std::vector<unsigned char> seen(4096, 0xee);
         int result = attempt(value, seen);
+        // A call may only have been queued: its error comes with the next one that waits.
+        int later = cudaDeviceSynchronize();
+        if (result == 0) result = later;
         if (holds_pattern(seen.data(), seen.size())) _exit(SEEN);
         // Exit codes have 8 bits: the usual CUDA results in short.
         _exit(result == 0 ? 0 : result == 700 ? 70 : result == 400 ? 40 : result == 201 ? 20 : result == 1 ? 1 : 50);
     }
     int status = 0;
     waitpid(child, &status, 0);
+    if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGSEGV || WTERMSIG(status) == SIGBUS)) return CRASHED;
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
@@ -143,8 +150,9 @@ static const char *name(int result) {
     case 40: return "refused, invalid handle";
     case 70: return "refused, illegal address";
     case 50: return "refused, another error";
+    case CRASHED: return "crashed by its own wild pointer";
     case SEEN: return "SAW THE PATTERN";
-    default: return "HUNG OR CRASHED";
+    default: return "HUNG";
     }
 }
 

@@ -4,6 +4,7 @@
 //! that the device itself gave out, and has checked every address and length against its allocation map and the quota.
 //! Nothing here knows rings, handles of guests or grants.
 
+mod cuda;
 mod null;
 mod soft;
 
@@ -178,4 +179,19 @@ pub trait Device: fmt::Debug + Send {
     fn event_synchronize(&mut self, event: Raw) -> CuResult<()>;
     /// Milliseconds between two.
     fn event_elapsed(&mut self, start: Raw, end: Raw) -> CuResult<f32>;
+}
+
+/// Opens a worker's device. `bytes` is the grant.
+///
+/// # Errors
+/// One sentence for the log.
+pub fn open(kind: DeviceKind, bytes: u64) -> Result<Box<dyn Device>, String> {
+    match kind {
+        DeviceKind::Null => Ok(Box::new(Null::default())),
+        DeviceKind::Soft => match Soft::new(bytes) {
+            Ok(soft) => Ok(Box::new(soft)),
+            Err(error) => Err(format!("the soft device cannot start: {error}")),
+        },
+        DeviceKind::Cuda => Err("not built in yet".into()),
+    }
 }

@@ -84,17 +84,18 @@ impl Cgroups {
     pub fn remove_pod(&self, pod_uid: &str) {
         let _ = fs::remove_dir(self.base.join(format!("pod{pod_uid}")));
     }
-}
 
-impl Drop for Cgroups {
-    fn drop(&mut self) {
+    /// Removes all that was made here, once no worker is left.
+    pub fn remove_all(&self) {
         remove_pods(&self.base);
         if self.own {
             let _ = fs::remove_dir(&self.base);
+            // Stays while another supervisor is in it.
             let _ = self.base.parent().map(fs::remove_dir);
         }
     }
 }
+
 
 impl WorkerCgroup {
     /// To be born in it.

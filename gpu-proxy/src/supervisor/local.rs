@@ -1,5 +1,134 @@
-//! placeholder
+//! The local socket: this supervisor serves one zone by itself, as guest-init does in a domain. Each connection is one process.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as Socket;
 use std::sync::Arc;
-use super::{Supervisor, socket::Door, zones::Refusal};
-/// x
-pub fn serve(_s: Arc<Supervisor>, _d: Door) -> Result<impl Future<Output=()>, Refusal> { Ok(async {}) }
+use std::time::Duration;
+
+use idm::Peer;
+use idm::connect::{self, ServerEnd};
+use idm::hello::Hello;
+use tokio::net::UnixStream;
+use uuid::Uuid;
+use vgpu_api::WIRE_HASH;
+use vgpu_codes::Code;
+use vgpu_zone_api::shim::{ZoneId, ZoneState};
+
+use super::Supervisor;
+use super::socket::Door;
+use super::watched::watch;
+use super::workers::{Running, Wanted};
+use super::zones::Refusal;
+use crate::worker::assignment::ChannelKind;
+use crate::worker::region;
+
+/// The only container of the local zone.
+pub const CONTAINER: &str = "local";
+/// For a hello to arrive: it is the first thing that libvgpu sends.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
+
+/// Makes the local zone and serves its socket for ever.
+///
+/// # Errors
+/// The zone cannot be made.
+pub fn serve(supervisor: Arc<Supervisor>, door: Door) -> Result<impl Future<Output = ()>, Refusal> {
+    let name = format!("vgpu local {}", std::process::id());
+    let zone = ZoneId(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()));
+    {
+        let mut zones = supervisor.zones();
+        zones.register(zone, &zone.to_string(), None)?;
+        zones.grant(zone, CONTAINER, "0", None, None)?;
+        zones.set_state(zone, ZoneState::Connected);
+    }
+    Ok(async move {
+        loop {
+            let stream = door.accept().await;
+            let supervisor = Arc::clone(&supervisor);
+            tokio::spawn(async move { process(&supervisor, zone, stream).await });
+        }
+    })
+}
+
+/// One guest process, from its hello to its worker's end.
+async fn process(supervisor: &Arc<Supervisor>, zone: ZoneId, stream: UnixStream) {
+    // Blocking, for idm's handshake; each has a limit.
+    let socket = match stream.into_std().and_then(|socket| socket.set_nonblocking(false).map(|()| socket)) {
+        Ok(socket) => socket,
+        Err(error) => return log::warn!("a connection was lost: {error}"),
+    };
+    let greeted = tokio::task::spawn_blocking(move || {
+        let peer = connect::peer_of(&socket)?;
+        let hello = connect::greet(&socket, peer, HELLO_LIMIT)?;
+        Ok::<_, idm::ChannelError>((socket, peer, hello))
+    });
+    let (socket, peer, theirs) = match greeted.await {
+        Ok(Ok(greeted)) => greeted,
+        Ok(Err(error)) => return log::info!("a connection ended before its hello: {error}"),
+        Err(error) => return log::error!("a handshake was lost: {error}"),
+    };
+    let spec = region();
+    let ours = Hello::new(spec.record_limit, 0, WIRE_HASH);
+    match start(supervisor, zone, peer, &socket, &theirs, &ours).await {
+        Ok(running) => see_to_end(running, socket.into(), peer).await,
+        Err(refusal) => {
+            log::warn!("{peer} was refused: {refusal}");
+            // It may have gone meanwhile.
+            let _ = connect::refuse(&socket, peer, &ours, refusal.code as u16);
+        }
+    }
+}
+
+async fn start(
+    supervisor: &Arc<Supervisor>,
+    zone: ZoneId,
+    peer: Peer,
+    socket: &Socket,
+    theirs: &Hello,
+    ours: &Hello,
+) -> Result<Running, Refusal> {
+    let channel = |error: idm::ChannelError| Refusal::new(Code::HostResource, format!("no channel: {error}"));
+    let program = supervisor.program_for(theirs.application)?;
+    ours.meet(theirs, peer).map_err(|error| Refusal::new(Code::ProtocolVersion, error.to_string()))?;
+    let spec = region();
+    let (end, ServerEnd { memory, bell, ear }) = connect::make_ends(&spec).map_err(channel)?;
+    let pid = match peer {
+        Peer::Process(pid) => pid,
+        _ => 0,
+    };
+    let running = supervisor
+        .start_worker(Wanted {
+            zone,
+            container: CONTAINER.into(),
+            guest_pid: pid.unsigned_abs(),
+            peer: peer.to_string(),
+            pages: spec.region_bytes().map_err(channel)?.div_ceil(4096) as u64,
+            channel: ChannelKind::Local { pid },
+            fds: vec![memory, ear, bell],
+            program,
+        })
+        .await?;
+    // The worker of another wire hash is one that speaks it: the hello says so.
+    let ours = Hello { application: theirs.application, ..*ours };
+    if let Err(error) = connect::answer(socket.as_fd(), peer, &ours, &spec, &end) {
+        running.kill();
+        return Err(channel(error));
+    }
+    Ok(running)
+}
+
+/// Ends the worker with its process; closes the process's socket with its worker, which is how it learns of it.
+async fn see_to_end(mut running: Running, socket: OwnedFd, peer: Peer) {
+    let socket = Arc::new(socket);
+    match watch(Arc::clone(&socket)) {
+        Ok(watched) => {
+            tokio::select! {
+                // Readable is the end, too: after its hello a process has nothing to say here.
+                _ = watched.readable() => log::debug!("{peer} is gone"),
+                () = running.ended() => log::info!("the worker of {peer} is gone"),
+            }
+        }
+        Err(error) => log::error!("{peer} cannot be watched: {error}"),
+    }
+    running.kill();
+    running.ended().await;
+}

@@ -12,28 +12,40 @@ pub mod socket;
 pub mod spawn;
 pub mod watched;
 pub mod workers;
+pub mod xen;
 pub mod zones;
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use vgpu_config::{Config, DeviceKind as Configured};
 use vgpu_zone_api::shim::{DomainRef, Listing, NodeInfo, ZoneId};
 
 use crate::device::DeviceKind;
 use cgroup::Cgroups;
 use spawn::Spawner;
+use xen::Xen;
 use zones::{Limits, Refusal, WorkerId, Zones};
+
+/// Where guests come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Domains, made known by the shim.
+    Xen,
+    /// Processes of this machine, over a socket.
+    Local,
+}
 
 /// The one of a driver domain, or of a local socket.
 #[derive(Debug)]
 pub struct Supervisor {
     device: DeviceKind,
     device_bytes: u64,
-    mode: &'static str,
     started: Instant,
     zones: Mutex<Zones>,
     running: Mutex<HashMap<WorkerId, Arc<OwnedFd>>>,
@@ -42,6 +54,17 @@ pub struct Supervisor {
     changed: Notify,
     spawner: Spawner,
     cgroups: Option<Cgroups>,
+    workers_dir: PathBuf,
+    /// Absent in the local mode.
+    xen: Option<Arc<Xen>>,
+    /// The guests' doors, each with what stops it.
+    doors: Mutex<HashMap<ZoneId, GuestDoor>>,
+}
+
+#[derive(Debug)]
+struct GuestDoor {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
 }
 
 impl Supervisor {
@@ -49,8 +72,12 @@ impl Supervisor {
     ///
     /// # Errors
     /// No such device here, or no thread to be had.
-    pub fn new(config: &Config, device: DeviceKind, mode: &'static str) -> Result<Arc<Self>, Refusal> {
+    pub fn new(config: &Config, device: DeviceKind, mode: Mode) -> Result<Arc<Self>, Refusal> {
         let proxy = &config.proxy;
+        let xen = match mode {
+            Mode::Local => None,
+            Mode::Xen => Some(Arc::new(Xen::reach(proxy.domain)?)),
+        };
         let device_bytes = device_bytes(config, device);
         let root = rustix::process::geteuid().is_root();
         let mut gaps = BTreeSet::new();
@@ -83,7 +110,6 @@ impl Supervisor {
         let supervisor = Arc::new(Self {
             device,
             device_bytes,
-            mode,
             started: Instant::now(),
             zones: Mutex::new(Zones::new(limits)),
             running: Mutex::default(),
@@ -91,6 +117,9 @@ impl Supervisor {
             changed: Notify::new(),
             spawner: Spawner::start().map_err(no_thread)?,
             cgroups,
+            workers_dir: proxy.workers_dir.clone(),
+            xen,
+            doors: Mutex::default(),
         });
         gaps.iter().for_each(|gap| supervisor.note_gap(gap));
         Ok(supervisor)
@@ -101,7 +130,7 @@ impl Supervisor {
     pub fn listing(&self) -> Listing {
         let node = NodeInfo {
             version: env!("CARGO_PKG_VERSION").into(),
-            mode: self.mode.into(),
+            mode: if self.xen.is_some() { "xen" } else { "local" }.into(),
             device: self.device.to_string(),
             device_bytes: self.device_bytes,
             wire_hash: format!("{:016x}", vgpu_api::WIRE_HASH),
@@ -121,6 +150,12 @@ impl Supervisor {
     /// Ends a zone. Returns when its workers are reaped, so that its pages are unmapped.
     pub async fn release(&self, zone: ZoneId) {
         let workers = self.zones().begin_release(zone);
+        let door = lock(&self.doors).remove(&zone);
+        if let Some(door) = door {
+            door.stop.send_replace(true);
+            // Its stream's pages are unmapped with it.
+            let _ = door.task.await;
+        }
         self.end_until(&workers, || self.zones().is_idle(zone)).await;
         let pod_uid = self.zones().finish_release(zone);
         if let (Some(pod_uid), Some(cgroups)) = (pod_uid, &self.cgroups) {
@@ -129,11 +164,14 @@ impl Supervisor {
         }
     }
 
-    /// Ends all zones.
+    /// Ends all zones, and what was made for them.
     pub async fn release_all(&self) {
         let zones: Vec<ZoneId> = self.zones().list().iter().map(|zone| zone.zone).collect();
         for zone in zones {
             self.release(zone).await;
+        }
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.remove_all();
         }
     }
 
@@ -141,6 +179,12 @@ impl Supervisor {
     fn register(self: &Arc<Self>, zone: ZoneId, pod_uid: &str, domain: DomainRef) -> Result<(), Refusal> {
         if self.zones().register(zone, pod_uid, Some(domain))? {
             log::info!("zone {zone}: registered for domain {} ({})", domain.domid, domain.uuid);
+            if let Some(xen) = &self.xen {
+                let (stop, stopped) = watch::channel(false);
+                let serving = xen::serve(Arc::clone(self), Arc::clone(xen), zone, domain, stopped);
+                let task = tokio::spawn(serving);
+                lock(&self.doors).insert(zone, GuestDoor { stop, task });
+            }
         }
         Ok(())
     }

@@ -38,10 +38,14 @@ impl Door {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(failed("cannot make the folder of"))?;
         }
-        let listener = UnixListener::bind(path).map_err(failed("cannot listen on"))?;
-        let door = Self { listener, path: path.to_owned() };
-        std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("cannot set the mode of"))?;
-        Ok(door)
+        // Under another name until it listens and has its mode: who finds the path can connect.
+        let mut unready = path.as_os_str().to_owned();
+        unready.push(".new");
+        let _ = std::fs::remove_file(&unready);
+        let listener = UnixListener::bind(&unready).map_err(failed("cannot listen on"))?;
+        std::fs::set_permissions(&unready, Permissions::from_mode(mode)).map_err(failed("cannot set the mode of"))?;
+        std::fs::rename(&unready, path).map_err(failed("cannot name"))?;
+        Ok(Self { listener, path: path.to_owned() })
     }
 
     /// The next who comes. Running out of descriptors is waited out: those who are here may leave.

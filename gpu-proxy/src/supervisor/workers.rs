@@ -41,6 +41,8 @@ pub struct Wanted {
     pub channel: ChannelKind,
     /// The descriptors of `channel`, without the page of the grant.
     pub fds: Vec<OwnedFd>,
+    /// Another worker program than this one: see [`Supervisor::program_for`].
+    pub program: Option<OwnedFd>,
 }
 
 /// A worker that serves. Dropping this does not end it: [`Running::kill`] does.
@@ -73,10 +75,10 @@ impl Supervisor {
     ///
     /// # Errors
     /// Not granted, a limit, or what went wrong on this machine. Nothing is left of the attempt.
-    pub async fn start_worker(self: &Arc<Self>, wanted: Wanted) -> Result<Running, Refusal> {
+    pub async fn start_worker(self: &Arc<Self>, mut wanted: Wanted) -> Result<Running, Refusal> {
         let place = self.zones().reserve(wanted.zone, &wanted.container, wanted.guest_pid, wanted.pages)?;
         let (zone, worker) = (wanted.zone, place.worker);
-        let born = self.birth(&place).await;
+        let born = self.birth(&place, wanted.program.take()).await;
         let (newborn, cgroup) = match born {
             Ok(born) => born,
             Err(error) => {
@@ -117,9 +119,29 @@ impl Supervisor {
         }
     }
 
-    async fn birth(&self, place: &Place) -> io::Result<(Newborn, Option<WorkerCgroup>)> {
+    /// The program that speaks the CUDA wire of this hash: `None` is this one, else the installed one of an earlier release, so
+    /// that an upgrade cuts no living pod.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn program_for(&self, wire_hash: u64) -> Result<Option<OwnedFd>, Refusal> {
+        if wire_hash == vgpu_api::WIRE_HASH {
+            return Ok(None);
+        }
+        let path = self.workers_dir.join(format!("{wire_hash:016x}"));
+        let found = std::fs::File::open(&path).map(|file| Some(file.into()));
+        found.map_err(|error| {
+            let ours = vgpu_api::WIRE_HASH;
+            let text = format!("the program speaks wire {wire_hash:016x}, this release {ours:016x}: {}: {error}", path.display());
+            Refusal::new(Code::ProtocolVersion, text)
+        })
+    }
+
+    async fn birth(&self, place: &Place, program: Option<OwnedFd>) -> io::Result<(Newborn, Option<WorkerCgroup>)> {
         let cgroup = self.cgroups.as_ref().map(|all| all.worker(&place.pod_uid, place.worker.0)).transpose()?;
+        let program = program.map(Arc::new);
         let order = Order {
+            program: program.clone(),
             uid: place.uid,
             cgroup: cgroup.as_ref().map(WorkerCgroup::open).transpose()?,
             environment: environment(self.device),
@@ -130,7 +152,7 @@ impl Supervisor {
             Err(refused) if cgroup.is_some() => {
                 self.note_gap(&format!("workers have no cgroup: {refused}"));
                 let environment = environment(self.device);
-                let order = Order { uid: place.uid, cgroup: None, environment };
+                let order = Order { program, uid: place.uid, cgroup: None, environment };
                 Ok((self.spawner.spawn(order).await?, None))
             }
             Err(error) => Err(error),

@@ -47,13 +47,16 @@ pub struct Assignment {
 #[serde(rename_all = "snake_case")]
 pub enum ChannelKind {
     /// Then: the region's memfd, the eventfd to wait on, the eventfd to ring.
-    Local,
-    /// Then: an open gntdev, and an event channel bound to the guest's port.
+    Local {
+        /// The program.
+        pid: i32,
+    },
+    /// Then: a gntdev with the guest's pages recorded, and an event channel bound to the guest's port.
     Xen {
         /// The guest.
         domid: u16,
-        /// Its grant references, page by page.
-        refs: Vec<u32>,
+        /// What gntdev recorded: offset to map at, and pages.
+        parts: Vec<(u64, u32)>,
         /// The local end of the event channel.
         port: u32,
     },
@@ -90,6 +93,16 @@ pub fn send<T: Serialize>(socket: impl AsFd, message: &T, fds: &[impl AsFd]) -> 
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let sent = rustix::net::sendmsg(socket, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL)?;
+    if sent == json.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// Sends a worker's report. A plain write: behind the door there is no `sendmsg`.
+///
+/// # Errors
+/// What the system says.
+pub fn report(socket: impl AsFd, report: &Report) -> io::Result<()> {
+    let json = serde_json::to_vec(report).map_err(io::Error::other)?;
+    let sent = rustix::io::write(socket, &json)?;
     if sent == json.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
@@ -135,10 +148,12 @@ mod tests {
         )
         .unwrap();
         let (_reader, writer) = rustix::pipe::pipe().unwrap();
-        let report = Report::Ready { gaps: vec!["none".into()] };
-        send(&ours, &report, &[&writer, &writer]).unwrap();
+        let ready = Report::Ready { gaps: vec!["none".into()] };
+        send(&ours, &ready, &[&writer, &writer]).unwrap();
         let (got, fds) = receive::<Report>(&theirs).unwrap();
-        assert_eq!((got, fds.len()), (report, 2));
+        assert_eq!((&got, fds.len()), (&ready, 2));
+        report(&ours, &ready).unwrap();
+        assert_eq!(receive::<Report>(&theirs).unwrap().0, ready);
         drop(ours);
         assert_eq!(receive::<Report>(&theirs).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }

@@ -5,14 +5,81 @@
 //! supervisor is gone. It holds no secret and no descriptor of another zone, and counts as taken over by its own guest.
 
 pub mod assignment;
+mod attach;
 pub mod quota;
 mod ranges;
 pub mod sandbox;
+mod serve;
 mod session;
 mod slab;
 pub mod staging;
 
+pub use attach::region;
 pub use session::Session;
 
-/// x
-pub fn run() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use assignment::{Assignment, Report};
+use attach::Attached;
+use idm::record::Consumer;
+use sandbox::Gap;
+use vgpu_codes::Code;
+
+use crate::device;
+
+/// Why a worker does not come to serve.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct Failed {
+    code: Code,
+    text: String,
+}
+
+impl Failed {
+    fn new(code: Code, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+/// The whole life of a worker. Status 0: the peer or the supervisor is gone; 1: it could not serve; 3: the guest broke the protocol.
+#[must_use]
+pub fn run() -> ExitCode {
+    let supervisor = rustix::stdio::stdin();
+    let (task, fds) = match assignment::receive::<Assignment>(supervisor) {
+        Ok(assigned) => assigned,
+        Err(error) => {
+            eprintln!("gpu-proxy: a worker is started by gpu-proxy alone: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    crate::logfmt::start(&task.log_level);
+    let served = prepare(&task, fds).and_then(|(consumer, session, gaps)| {
+        // The supervisor is gone if this cannot be sent: the first wait will say so.
+        let _ = assignment::report(supervisor, &Report::Ready { gaps });
+        Ok(serve::serve(consumer, session))
+    });
+    match served {
+        Ok(serve::End::Gone) => ExitCode::SUCCESS,
+        Ok(serve::End::Broken) => ExitCode::from(3),
+        Err(Failed { code, text }) => {
+            log::error!("zone {}, container {}: {text}", task.zone, task.container);
+            let _ = assignment::report(supervisor, &Report::Failed { code: code as u16, text });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything before the first record: the door is closed when it returns.
+fn prepare(task: &Assignment, fds: Vec<OwnedFd>) -> Result<(Consumer, Session, Vec<Gap>), Failed> {
+    let ours = |what: &'static str| move |error: std::io::Error| Failed::new(Code::WorkerFailed, format!("{what}: {error}"));
+    let gaps = sandbox::strip(task.device, task.namespaces).map_err(ours("the sandbox cannot be made"))?;
+    let Attached { parts, quota } = attach::attach(task, fds)?;
+    let device = device::open(task.device, task.device_bytes).map_err(|text| Failed::new(Code::NoDevice, text))?;
+    let consumer = Consumer::from_parts(parts).map_err(|error| Failed::new(Code::WorkerFailed, error.to_string()))?;
+    let session = Session::new(device, quota, Box::new(consumer.staging().clone()));
+    let event_channel = matches!(task.channel, assignment::ChannelKind::Xen { .. });
+    sandbox::close_door(task.device, event_channel)
+        .map_err(|error| Failed::new(Code::WorkerFailed, format!("the system call filter cannot be set: {error}")))?;
+    Ok((consumer, session, gaps))
+}

@@ -1,12 +1,13 @@
 //! The channel's staging area, where bulk bytes travel. The guest may change it at any time: bytes are copied, never borrowed.
 
+use idm::record::StagingView;
 use vgpu_api::{CuError, CuResult, Staged};
 
 /// Bytes copied between staging and the device at once, through a buffer that only the worker sees.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
 /// The staging area of one channel. Offsets are below [`Staging::len`]; it is the caller who checks.
-pub trait Staging {
+pub trait Staging: Send {
     /// Its size in bytes, from our own configuration.
     fn len(&self) -> usize;
     /// Whether there is none.
@@ -17,6 +18,22 @@ pub trait Staging {
     fn read(&self, offset: usize, into: &mut [u8]);
     /// Copies in.
     fn write(&self, offset: usize, from: &[u8]);
+}
+
+impl Staging for StagingView {
+    fn len(&self) -> usize {
+        self.whole().1
+    }
+
+    fn read(&self, offset: usize, into: &mut [u8]) {
+        let copied = StagingView::read(self, offset as u64, into);
+        debug_assert!(copied.is_ok(), "the caller checks ranges");
+    }
+
+    fn write(&self, offset: usize, from: &[u8]) {
+        let copied = StagingView::write(self, offset as u64, from);
+        debug_assert!(copied.is_ok(), "the caller checks ranges");
+    }
 }
 
 /// Writes as much of `bytes` as `to` holds.

@@ -45,6 +45,7 @@ fn prepare() -> Result<()> {
     mounts::all()?;
     console::open()?;
     say("up");
+    network::default_hostname()?;
     network::loopback_up()?;
     xen::raise_grant_limit()
 }

@@ -1,6 +1,13 @@
 //! The guest's own mounts.
 
-use std::{ffi::CString, fs, os::unix::fs::symlink, path::Path};
+use std::{
+    ffi::CString,
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
@@ -15,6 +22,10 @@ struct Mount {
     flags: MountFlags,
     data: &'static str,
 }
+
+/// How long the share's device may take to appear.
+const SHARE_LIMIT: Duration = Duration::from_secs(30);
+const SHARE_PAUSE: Duration = Duration::from_millis(20);
 
 const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
@@ -81,10 +92,18 @@ pub fn all() -> Result<()> {
 /// cache=none: the shim adds bind mounts while the guest lives. msize: 512 KiB a request, or every read costs a round trip for each 4 KiB
 /// (xen.md 10.5). nodev, nosuid: what the node put there must not become the guest's devices (10.6).
 /// # Errors
-/// As mount(2); it waits as long as the backend does not answer.
+/// As mount(2), when the device has not come within [`SHARE_LIMIT`]; it waits as long as the backend does not answer.
 pub fn share(tag: &str, place: &str) -> Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    at(tag, "9p", place, flags, "trans=xen,version=9p2000.L,msize=524288,cache=none,access=client")
+    let end = Instant::now() + SHARE_LIMIT;
+    loop {
+        match at(tag, "9p", place, flags, "trans=xen,version=9p2000.L,msize=524288,cache=none,access=client")
+        {
+            // The transport knows no device of this tag: its backend may still be starting.
+            Err(_) if Instant::now() < end => thread::sleep(SHARE_PAUSE),
+            result => return result,
+        }
+    }
 }
 
 fn at(source: &str, kind: &str, place: &str, flags: MountFlags, data: &str) -> Result<()> {

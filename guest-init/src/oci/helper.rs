@@ -76,11 +76,11 @@ fn exec(
 }
 
 fn builder(id: String, state: &Path, console: Option<&Path>) -> Result<ContainerBuilder, LibcontainerError> {
-    Ok(ContainerBuilder::new(id, SyscallType::default())
+    ContainerBuilder::new(id, SyscallType::default())
         .with_executor(ContainerCommand)
         .with_root_path(state)?
         .with_console_socket(console)
-        .validate_id()?)
+        .validate_id()
 }
 
 /// The error with its causes, each once. The library passes errors between its processes as text, so our own executor marks its

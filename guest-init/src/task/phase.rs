@@ -41,12 +41,11 @@ impl Phase {
     /// [`GuestError::WrongState`].
     pub fn allow(self, operation: Operation) -> Result<()> {
         use Operation as Op;
-        let fits = match (self, operation) {
-            (Self::Created, Op::Start | Op::Exec | Op::Update | Op::Delete) => true,
-            (Self::Running, Op::Pause | Op::Exec | Op::Update) => true,
-            (Self::Paused, Op::Resume | Op::Update) => true,
-            (Self::Stopped(_), Op::Delete) => true,
-            _ => false,
+        let fits = match self {
+            Self::Created => matches!(operation, Op::Start | Op::Exec | Op::Update | Op::Delete),
+            Self::Running => matches!(operation, Op::Pause | Op::Exec | Op::Update),
+            Self::Paused => matches!(operation, Op::Resume | Op::Update),
+            Self::Stopped(_) => operation == Op::Delete,
         };
         if fits { Ok(()) } else { Err(self.refuse(operation.name())) }
     }

@@ -103,8 +103,11 @@ pub fn story(tell: impl AsyncFnOnce(&World)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let world = World::new().await;
-        timeout(Duration::from_secs(60), tell(&world)).await.expect("the story hangs");
+        // Generous: the stories are also played in a guest under emulation.
+        timeout(Duration::from_secs(120), tell(&world)).await.expect("the story hangs");
     });
+    // What a story leaves running goes with its cgroups.
+    let _ = fs::write("/sys/fs/cgroup/vgpu/cgroup.kill", "1");
 }
 
 /// Namespaces for this thread and what it starts: mounts of its own, and cgroup2 where the guest has it, with a root of its own, since

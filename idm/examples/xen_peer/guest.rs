@@ -116,8 +116,11 @@ pub fn play() -> Checks {
 
 fn guest() -> Outcome {
     let xenstore = Client::connect()?;
+    println!("  xenstore answers");
     let frontend = Frontend::find(&xenstore, DEVICE_NUMBER, LIMIT)?;
+    println!("  served by {}", frontend.device().backend);
     let stream = frontend.connect(StreamSpec::default(), LIMIT * 3)?;
+    println!("  connected");
     let OfferedChannel { memory, bell } = OfferedChannel::new(frontend.device().backend, REGION_BYTES)?;
     let region = Region::map(memory.memfd(), REGION_BYTES)?;
     region.write(4096, &pattern(9, REGION_BYTES - 4096));

@@ -84,6 +84,17 @@ macro_rules! calls {
             fn $name(&mut self, call: $crate::Call, $($param: $t),*) -> $crate::CuResult<reply_type!($($reply)?)>;
         )* }
 
+        /// A worker that answers 801 to every call: for fuzzing the way there.
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct Refuses;
+
+        #[allow(non_snake_case, unused_variables, reason = "CUDA's names; nothing is looked at")]
+        impl Driver for Refuses { $(
+            fn $name(&mut self, call: $crate::Call, $($param: $t),*) -> $crate::CuResult<reply_type!($($reply)?)> {
+                Err($crate::CuError::NOT_SUPPORTED)
+            }
+        )* }
+
         /// Parses one record's payload and runs it on `driver`. Give a `reply` of [`crate::wire::REPLY_BYTES_MAX`] bytes.
         /// # Errors
         /// The record is not what `libvgpu` sends: the guest's fault, end the channel.

@@ -23,7 +23,7 @@ pub mod surface;
 pub mod symbols;
 pub mod wire;
 
-pub use calls::{Driver, Op, WIRE_HASH, ask, dispatch};
+pub use calls::{Driver, Op, Refuses, WIRE_HASH, ask, dispatch};
 pub use handle::{
     ContextId, EventHandle, FunctionHandle, GoneHandle, Handle, ImageHandle, NewHandle, Stream, StreamHandle,
     kind,

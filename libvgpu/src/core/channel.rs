@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::os::fd::{AsRawFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use vgpu_api::wire::REPLY_BYTES_MAX;
 use vgpu_api::{
     ContextId, CuError, CuResult, Op, Reader, Snapshot, Staged, Transport, WIRE_HASH, WireError, Writer, ask,
 };
+use vgpu_codes::Code;
 
 use crate::log::say;
 
@@ -54,26 +56,17 @@ thread_local! {
 impl Channel {
     /// Connects to the socket of guest-init or gpu-proxy.
     /// # Errors
-    /// 100 when nobody listens, 803 for other declarations, else 46.
+    /// 100 when nobody listens; what the table of `VGPU-nnn` codes says for a refusal; else 46.
     pub fn connect() -> CuResult<Self> {
         let path = std::env::var_os("VGPU_SOCKET").unwrap_or_else(|| SOCKET.into());
-        let path = std::path::PathBuf::from(path);
-        let refused = |error: &ChannelError| {
-            say!("cannot use the GPU by {}: {error}", path.display());
-            match error {
-                ChannelError::System { .. } => CuError::NO_DEVICE,
-                ChannelError::PeerVersion { .. } | ChannelError::PeerMagic { .. } => {
-                    CuError::SYSTEM_DRIVER_MISMATCH
-                }
-                _ => CuError::DEVICE_UNAVAILABLE,
-            }
-        };
+        let path = PathBuf::from(path);
+        let refused = |error: &ChannelError| refusal(&path, error);
         let hello = idm::hello::Hello::new(idm::record::RECORD_LIMIT_MAX, build(), WIRE_HASH);
         let (submitter, agreed) =
             idm::connect::connect(&path, &hello, START_LIMIT).map_err(|error| refused(&error))?;
         if agreed.peer_application != WIRE_HASH {
             say!("the worker speaks wire {:016x}, this library {WIRE_HASH:016x}", agreed.peer_application);
-            return Err(CuError::SYSTEM_DRIVER_MISMATCH);
+            return Err(told(Code::ProtocolVersion));
         }
         let socket = submitter.liveness().map_or(-1, |liveness| liveness.fd().as_raw_fd());
         let on = |name: &str| std::env::var_os(name).is_some_and(|value| value == "1");
@@ -147,6 +140,26 @@ impl Channel {
             }
         }
     }
+}
+
+/// What a program is told when it can't be connected, and why, for who asked to see it.
+fn refusal(path: &Path, error: &ChannelError) -> CuError {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    say!("cannot use the GPU by {}: {error}{cause}", path.display());
+    match error {
+        ChannelError::System { .. } => CuError::NO_DEVICE,
+        ChannelError::PeerVersion { .. } | ChannelError::PeerMagic { .. } => told(Code::ProtocolVersion),
+        ChannelError::Refused { code, .. } => {
+            let Some(code) = Code::from_number(*code) else { return CuError::DEVICE_UNAVAILABLE };
+            say!("{code}: {}. {}", code.title(), code.remedy());
+            told(code)
+        }
+        _ => CuError::DEVICE_UNAVAILABLE,
+    }
+}
+
+fn told(code: Code) -> CuError {
+    CuError::check(code.cu_result()).err().unwrap_or(CuError::DEVICE_UNAVAILABLE)
 }
 
 /// Names this build in logs of the other side.

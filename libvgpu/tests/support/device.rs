@@ -64,7 +64,12 @@ pub struct FakeDevice {
     sticky: Option<CuError>,
     limit: u64,
     info: Vec<u8>,
+    /// The worker dies at this call.
+    pub ends: bool,
 }
+
+/// The limit that kills the worker when a program sets it.
+pub const KILLS: u64 = 0xdead;
 
 /// `fill(u64 dst, u32 value, u32 count)` writes words; `fault()` makes 700 stick.
 fn image_info(extra_functions: usize) -> ImageInfo {
@@ -93,6 +98,7 @@ impl FakeDevice {
             sticky: None,
             limit: 1024,
             info: Vec::new(),
+            ends: false,
         }
     }
 
@@ -172,6 +178,7 @@ impl Driver for FakeDevice {
     }
     fn cuCtxSetLimit(&mut self, _: Call, _limit: u32, value: u64) -> CuResult<()> {
         self.limit = value;
+        self.ends = value == KILLS;
         self.saw("set limit")
     }
     fn cuMemAlloc_v2(&mut self, _: Call, bytes: u64) -> CuResult<DevicePtr> {

@@ -82,6 +82,7 @@ fn serve(mut consumer: Consumer, seen: Arc<Mutex<Seen>>) {
             let answer = dispatch(&mut device, record.op, call, record.payload, &mut reply)
                 .expect("so are their payloads");
             match (record.lane, CuError::check(answer.code)) {
+                (Some(_), _) if device.ends => {} // Dies before it answers.
                 (Some(lane), _) => replies
                     .reply(lane, record.seq, answer.code, &reply[..answer.reply_bytes])
                     .expect("waited for"),
@@ -94,9 +95,12 @@ fn serve(mut consumer: Consumer, seen: Arc<Mutex<Seen>>) {
                 }),
             }
             replies.completed(record.seq).expect("told");
+            if device.ends {
+                break;
+            }
         }
-        if consumer.wait(None).is_err() {
-            return; // The process ends.
+        if device.ends || consumer.wait(None).is_err() {
+            return; // The worker dies, or the process ends.
         }
     }
 }

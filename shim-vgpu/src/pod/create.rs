@@ -160,9 +160,13 @@ impl Pod {
         let zone = ZoneId::of_sandbox(plan.spec.pod_uid(), &self.namespace, plan.id());
         plan.spec.domain_size(&platform.config.guest)?;
         let (checked, bundle) = (platform.clone(), plan.bundle.clone());
-        let (namespace, id) = (self.namespace.clone(), plan.id().to_owned());
+        let (namespace, id, gpu) = (self.namespace.clone(), plan.id().to_owned(), plan.gpu.is_some());
         blocking(move || {
             checked.toolstack.check()?;
+            if gpu {
+                // Asked before anything is built: a missing gpu-proxy is said in milliseconds, not after a boot.
+                Client::connect(&checked.config.proxy.socket, PROXY_LIMIT).map_err(proxy_error)?;
+            }
             for image in [&checked.config.guest.kernel, &checked.config.guest.initramfs] {
                 std::fs::File::open(image)
                     .or_fail(Code::KernelMissing, || format!("cannot read {}", image.display()))?;
@@ -353,6 +357,7 @@ impl Pod {
             return result;
         }
         sandbox.guest = None;
+        sandbox.stop_watching();
         blocking(move || cleanup::sandbox(&platform, &store, &record)).await?;
         *slot = None;
         Ok(())

@@ -15,7 +15,7 @@ use crate::paths;
 use crate::progress::{self, Steps};
 
 /// The benchmark programs: their crates; a program has its crate's name.
-const PROGRAMS: &[&str] = &["idm", "libvgpu"];
+pub const PROGRAMS: &[&str] = &["idm", "libvgpu"];
 
 /// Runs all, or those of one crate, or only the figures whose names contain NAME.
 pub fn main(mut args: Args) -> Result<u8> {

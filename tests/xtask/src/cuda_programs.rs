@@ -72,7 +72,14 @@ fn compile_all(log: &Log, sources: &Path, dir: &Path, toolkit: &Path, cudart_12:
             }
             Some("cpp") => {
                 for (version, home) in [("12", cudart_12), ("13", toolkit)] {
-                    link_shared(log, &source, &dir.join(format!("{name}_{version}")), home, version, toolkit)?;
+                    link_shared(
+                        log,
+                        &source,
+                        &dir.join(format!("{name}_{version}")),
+                        home,
+                        version,
+                        toolkit,
+                    )?;
                 }
             }
             _ => {}

@@ -1,13 +1,14 @@
 //! `cargo xtask dist`: what a node installs, under `target/dist` as it lies on the node.
 //!
-//! `usr` and `etc` are the node's. `guest/libcuda.so.1` is what containers get (also for `xtask gpu`), `xtask` is this
-//! program, to be carried where there is no cargo.
+//! `usr` and `etc` are the node's. The rest is for a carried xtask, where there is no cargo: itself, `guest/libcuda.so.1` (what
+//! containers get, and `xtask gpu` uses), the benchmark programs in `bench`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::bench;
 use crate::cache::{self, Inputs, remove_tree};
 use crate::cpio::{Archive, Node};
 use crate::error::{Context, Failure, Result};
@@ -38,6 +39,12 @@ pub fn main(args: crate::args::Args) -> Result<u8> {
     let mut steps = Steps::new()?;
     host::prepare(&mut steps, Needs::All)?;
     let dist = build(&mut steps)?;
+    if paths::carried_dist().is_none() {
+        for package in bench::PROGRAMS {
+            let program = bench::build(&mut steps, &paths::root()?, package)?;
+            place(&program, &dist.join("bench").join(package), 0o755)?;
+        }
+    }
     eprintln!("{}\n{} holds what a node installs", steps.table(), dist.display());
     Ok(0)
 }

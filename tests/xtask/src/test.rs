@@ -10,6 +10,7 @@ use crate::args::Args;
 use crate::dist;
 use crate::docs;
 use crate::error::{Context, Failure, Result};
+use crate::gen_cuda;
 use crate::host::{self, Needs, succeeds};
 use crate::long;
 use crate::paths;
@@ -30,6 +31,7 @@ const PARTS: &[(&str, Part)] = &[
     ("licences", licences),
     ("unit", unit_tests),
     ("loom", loom),
+    ("installed", installed),
     ("stories", all_stories),
 ];
 /// Of the stories, those that a PVH Dom0 is known to answer differently: deaths with granted pages mapped.
@@ -91,6 +93,7 @@ fn lints(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
 fn documents(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
     let root = paths::root()?;
     tally.check("links in documents", steps.step("Links in documents", |_| docs::check(&root)));
+    tally.check("symbols of libcuda", steps.step("Symbols of libcuda", |_| gen_cuda::check()));
     Ok(())
 }
 
@@ -160,6 +163,15 @@ fn runner(steps: &mut Steps, tally: &mut Tally, name: &str, command: &mut Comman
         }
     }
     Ok(())
+}
+
+/// What only the installed libcuda can show: the versions of glibc it needs.
+fn installed(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+    let library = dist::build(steps)?.join("usr/lib/vgpu/libcuda.so.1");
+    let line = ["test", "--package", "libvgpu", "--test", "exports", "--locked", "--", "--ignored"];
+    let mut cargo = dist::cargo(&paths::root()?, &line);
+    cargo.env("VGPU_LIBCUDA", library);
+    runner(steps, tally, "The installed libcuda", &mut cargo)
 }
 
 fn all_stories(steps: &mut Steps, tally: &mut Tally) -> Result<()> {

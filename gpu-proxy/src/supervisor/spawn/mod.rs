@@ -9,7 +9,7 @@ use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -27,6 +27,8 @@ const USER: u64 = libc::CLONE_NEWUSER as u64;
 /// What a worker is born with.
 #[derive(Debug)]
 pub struct Order {
+    /// Another program than this one.
+    pub program: Option<Arc<OwnedFd>>,
     /// The user that it runs as; `None`: the supervisor's own, when it is not root.
     pub uid: Option<u32>,
     /// Its cgroup.
@@ -70,7 +72,8 @@ impl Spawner {
         thread::Builder::new().name("spawner".into()).spawn(move || {
             for (order, answer) in orders {
                 // The one who asked may have given up; the worker then dies with the socket that is dropped here.
-                let _ = answer.send(spawn(&program, &null, &order));
+                let program = order.program.as_deref().unwrap_or(&program);
+                let _ = answer.send(spawn(program, &null, &order));
             }
             // No more orders can come, but the workers die with this thread: it stays.
             loop {

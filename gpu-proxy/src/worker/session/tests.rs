@@ -1,8 +1,6 @@
 //! The gates of a session, over the null device.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use vgpu_api::loopback::Loopback;
 use vgpu_api::memory::Memset;
@@ -21,17 +19,17 @@ const C: ContextId = ContextId::primary(0);
 
 /// Staging in the test's own memory.
 #[derive(Clone)]
-struct Heap(Rc<RefCell<Vec<u8>>>);
+struct Heap(Arc<Mutex<Vec<u8>>>);
 
 impl Staging for Heap {
     fn len(&self) -> usize {
-        self.0.borrow().len()
+        self.0.lock().unwrap().len()
     }
     fn read(&self, offset: usize, into: &mut [u8]) {
-        into.copy_from_slice(&self.0.borrow()[offset..offset + into.len()]);
+        into.copy_from_slice(&self.0.lock().unwrap()[offset..offset + into.len()]);
     }
     fn write(&self, offset: usize, from: &[u8]) {
-        self.0.borrow_mut()[offset..offset + from.len()].copy_from_slice(from);
+        self.0.lock().unwrap()[offset..offset + from.len()].copy_from_slice(from);
     }
 }
 
@@ -46,7 +44,7 @@ fn world() -> World {
     let page = SharedPage::create().unwrap();
     let quota = Quota::new(SharedPage::map(page.fd()).unwrap(), 3).unwrap();
     let grant = Grant::new(Arc::new(page), 1 << 20);
-    let staging = Heap(Rc::new(RefCell::new(vec![0; 64 << 10])));
+    let staging = Heap(Arc::new(Mutex::new(vec![0; 64 << 10])));
     let session = Session::new(Box::new(Null::default()), quota, Box::new(staging.clone()));
     let world = World { guest: Loopback::new(session), staging, grant };
     ask::cuDevicePrimaryCtxRetain(&world.guest, ContextId::NONE, 0, 0).unwrap();
@@ -63,7 +61,7 @@ impl World {
 fn the_snapshot_shows_the_grant_and_not_the_device() {
     let world = world();
     let len = ask::vgpuSnapshot(&world.guest, ContextId::NONE, Staged { offset: 0, len: 64 << 10 }).unwrap();
-    let bytes = world.staging.0.borrow()[..len as usize].to_vec();
+    let bytes = world.staging.0.lock().unwrap()[..len as usize].to_vec();
     assert_eq!(Snapshot::parse(&bytes).unwrap().devices[0].total_memory, 1 << 20);
 }
 

@@ -62,6 +62,18 @@ enum Door {
     Device(OwnedFd),
 }
 
+impl Door {
+    /// The device keeps one message for each open file and hands it to a kernel thread by reference: a second one that is written before
+    /// the first was sent overwrites it, and xenstored refuses the mixture (EINVAL). An answer says that the first was sent.
+    /// Source: Linux `drivers/xen/xenbus/xenbus_xs.c`, `xenbus_dev_request_and_reply`.
+    fn unanswered_max(&self) -> usize {
+        match self {
+            Door::Socket(_) => UNANSWERED_MAX,
+            Door::Device(_) => 1,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     last_request: u32,
@@ -217,7 +229,7 @@ impl Shared {
             if let Some(why) = &state.ended {
                 return Err(XsError::Gone(why.clone()));
             }
-            if state.requests.len() < UNANSWERED_MAX {
+            if state.requests.len() < self.door.unanswered_max() {
                 break;
             }
             state = self

@@ -71,7 +71,7 @@ fn death_of_the_shim(node: &Node) {
 /// The supervisor is everybody's: programs get an error, not a hang; pods that start after its return work.
 fn death_of_gpu_proxy(node: &Node) {
     let pod = spinning(node);
-    let supervisor = node.processes_of("gpu-proxy").into_iter().min_by_key(|process| process.start_ticks);
+    let supervisor = node.processes_of("gpu-proxy").into_iter().find(|process| process.words.len() == 1);
 
     kill_9(supervisor.expect("it runs").pid);
 
@@ -83,14 +83,14 @@ fn death_of_gpu_proxy(node: &Node) {
 }
 
 fn spinning(node: &Node) -> Running {
-    let mut pod = node.start(Pod::cuda(&["/spin"]));
+    let mut pod = node.start(Pod::cuda(&["/spin", "1000"]));
     pod.until_line("allocated");
     pod
 }
 
 /// The worker of the pod that started last.
 fn newest_worker(node: &Node) -> u32 {
-    let mut processes = node.processes_of("gpu-proxy");
-    processes.sort_by_key(|process| process.start_ticks);
-    processes.last().expect("a worker a guest process").pid
+    let processes = node.processes_of("gpu-proxy").into_iter();
+    let workers = processes.filter(|process| process.words.get(1).is_some_and(|word| word == "worker"));
+    workers.max_by_key(|process| process.start_ticks).expect("a worker a guest process").pid
 }

@@ -32,22 +32,28 @@ const TABLE: &str = "libvgpu/api/src/symbols/table.rs";
 
 /// The verb.
 pub fn main(mut args: Args) -> Result<u8> {
-    let check = args.flag("--check");
+    let only_check = args.flag("--check");
     args.end()?;
-    let table = generate(&wheel()?.join(INCLUDE))?;
-    let place = paths::root()?.join(TABLE);
-    let rows = table.lines().filter(|line| line.starts_with("    s(")).count();
-    if check {
-        let committed = fs::read_to_string(&place).context(|| format!("cannot read {}", place.display()))?;
-        if committed != table {
-            return Err(Failure::new(format!("{TABLE} is not what {WHEEL} gives: run cargo xtask gen-cuda")));
-        }
-        println!("{TABLE}: {rows} rows, as {WHEEL} gives them");
-    } else {
-        fs::write(&place, table).context(|| format!("cannot write {}", place.display()))?;
-        println!("{TABLE}: {rows} rows from {WHEEL}");
+    if only_check {
+        check()?;
+        println!("{TABLE} is what {WHEEL} gives");
+        return Ok(0);
     }
+    let (table, place) = (generate(&wheel()?.join(INCLUDE))?, paths::root()?.join(TABLE));
+    let rows = table.lines().filter(|line| line.starts_with("    s(")).count();
+    fs::write(&place, table).context(|| format!("cannot write {}", place.display()))?;
+    println!("{TABLE}: {rows} rows from {WHEEL}");
     Ok(0)
+}
+
+/// That the committed table is what the headers give.
+pub fn check() -> Result<()> {
+    let place = paths::root()?.join(TABLE);
+    let committed = fs::read_to_string(&place).context(|| format!("cannot read {}", place.display()))?;
+    if committed == generate(&wheel()?.join(INCLUDE))? {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{TABLE} is not what {WHEEL} gives: run cargo xtask gen-cuda")))
 }
 
 /// The wheel, unpacked in the cache.

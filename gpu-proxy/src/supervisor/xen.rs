@@ -1,0 +1,382 @@
+//! The guest's door over Xen: one GPU stream a zone (`device/vgpu-idm/1`), on which guest-init offers a channel for each process.
+//!
+//! ```text
+//! registered ─► the domain has the UUID that the shim said ─► stream accepted ─► hellos ─► messages ─► the guest or the zone ends
+//! ```
+//! The peer is hostile. What it says is bounded by `vgpu-zone-api`; how many channels it may have by [`Limits`](super::zones::Limits);
+//! one broken message ends its stream and its workers, and nobody else's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use idm::hello::{self, Hello};
+use idm::record::CONSUMER_LIFE;
+use idm::stream::{AsyncStream, Stream, StreamSpec};
+use idm::xen::death::Deaths;
+use idm::xen::device::{Backend, Device};
+use idm::xen::domain::{Identity, Uuid};
+use idm::xen::offer::AcceptedChannel;
+use idm::xen::xenstore::Client;
+use idm::xen::{DomId, GrantRef, Offer, XenError};
+use idm::{Liveness, Peer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use vgpu_codes::Code;
+use vgpu_zone_api::guest::{ChannelId, Connect, FRAME_BYTES_MAX, Frames, Message, ToGuest, ToProxy, wire};
+use vgpu_zone_api::shim::{DomainRef, ZoneId, ZoneState};
+
+use super::Supervisor;
+use super::workers::{Running, Wanted};
+use super::zones::Refusal;
+use crate::worker::assignment::ChannelKind;
+use crate::worker::region;
+
+/// Number of the GPU's device.
+const GPU_DEVICE: u32 = 1;
+/// How long one wait for the guest's offer lasts before the zone's end is looked for.
+const OFFER_ROUND: Duration = Duration::from_millis(500);
+/// For the guest's hello.
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
+/// Bytes read at once.
+const READ_BYTES: usize = 16 << 10;
+/// Answers that wait for room in the stream. A guest that does not read stops being read.
+const ANSWERS_MAX: usize = 64;
+/// Channels of one stream beyond which a `Connect` is not even tried: those being set up and taken down are among them.
+const CHANNELS_MAX: usize = 256;
+
+/// What the supervisor needs of Xen.
+#[derive(Debug)]
+pub struct Xen {
+    xenstore: Client,
+    deaths: Deaths,
+    own: DomId,
+}
+
+impl Xen {
+    /// Reaches xenstore.
+    ///
+    /// # Errors
+    /// This is no domain, or not the configured one's rights.
+    pub fn reach(own: u16) -> Result<Self, Refusal> {
+        let no_xen = |error: &dyn std::fmt::Display| {
+            let text = format!("xenstore cannot be reached: {error}; without Xen use gpu-proxy --local SOCKET");
+            Refusal::new(Code::NoXen, text)
+        };
+        let own = DomId::new(own).ok_or_else(|| Refusal::new(Code::ConfigInvalid, "proxy.domain is no domain's id"))?;
+        let xenstore = Client::connect().map_err(|error| no_xen(&error))?;
+        let deaths = Deaths::of_domains(&xenstore).map_err(|error| no_xen(&error))?;
+        Ok(Self { xenstore, deaths, own })
+    }
+
+    /// Makes sure that the domain is the one that the shim meant. Its end is told by the second.
+    fn identify(&self, domain: DomainRef) -> Result<(DomId, Liveness), XenError> {
+        let domid = DomId::new(domain.domid).ok_or(XenError::PeerGone(DomId::DOM0))?;
+        let identity = Identity::of(&self.xenstore, domid)?;
+        if identity.uuid != Uuid::from(domain.uuid.into_bytes()) {
+            // Its id has been given to another domain already.
+            return Err(XenError::PeerGone(domid));
+        }
+        Ok((domid, self.deaths.domain(identity)?))
+    }
+}
+
+/// Serves the door of one zone until its guest or the zone ends.
+pub async fn serve(
+    supervisor: Arc<Supervisor>,
+    xen: Arc<Xen>,
+    zone: ZoneId,
+    domain: DomainRef,
+    mut stop: watch::Receiver<bool>,
+) {
+    let ended = tokio::select! {
+        ended = serve_domain(&supervisor, &xen, zone, domain, stop.clone()) => ended,
+        // Workers of the stream are ended by the release that stops us.
+        () = is_set(&mut stop) => Ok(()),
+    };
+    match ended {
+        Ok(()) => log::info!("zone {zone}: the GPU stream ended"),
+        Err(why) => log::warn!("zone {zone}: {why}"),
+    }
+    supervisor.zones().set_state(zone, ZoneState::Ended);
+}
+
+async fn serve_domain(
+    supervisor: &Arc<Supervisor>,
+    xen: &Arc<Xen>,
+    zone: ZoneId,
+    domain: DomainRef,
+    stop: watch::Receiver<bool>,
+) -> Result<(), String> {
+    let known = {
+        let xen = Arc::clone(xen);
+        blocking(move || xen.identify(domain)).await?
+    };
+    let (guest, liveness) = known.map_err(|error| error.to_string())?;
+    // A stream that ended in order is offered anew: guest-init keeps it up.
+    loop {
+        let (xen, alive) = (Arc::clone(xen), liveness.try_clone().map_err(|error| error.to_string())?);
+        let stopped = stop.clone();
+        let accepted = blocking(move || accept(&xen, guest, &alive, &|| *stopped.borrow())).await?;
+        let stream = match accepted {
+            Ok(Some(stream)) => stream,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        };
+        let stream = AsyncStream::new(stream).map_err(|error| error.to_string())?;
+        supervisor.zones().set_state(zone, ZoneState::Connected);
+        log::info!("zone {zone}: {guest} is connected");
+        let served = greet_and_serve(supervisor, zone, guest, stream).await;
+        supervisor.zones().set_state(zone, ZoneState::Waiting);
+        served?;
+    }
+}
+
+/// Runs what waits in the kernel away from the tasks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| format!("a task was lost: {error}"))
+}
+
+/// Waits for the guest's offer; `None` when the zone or the guest ended first.
+fn accept(xen: &Xen, guest: DomId, alive: &Liveness, stopped: &dyn Fn() -> bool) -> Result<Option<Stream>, XenError> {
+    let backend = Backend::new(&xen.xenstore, Device { guest, number: GPU_DEVICE, backend: xen.own });
+    let spec = StreamSpec { to_taker_bytes: wire::RING_BYTES, to_maker_bytes: wire::RING_BYTES };
+    while !stopped() {
+        let liveness = alive.try_clone().map_err(|source| XenError::Call { call: "dup", source })?;
+        match backend.accept(spec, OFFER_ROUND, liveness) {
+            Ok(stream) => return Ok(Some(stream)),
+            Err(XenError::Late { .. }) => {}
+            Err(XenError::PeerGone(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+async fn greet_and_serve(
+    supervisor: &Arc<Supervisor>,
+    zone: ZoneId,
+    guest: DomId,
+    mut stream: AsyncStream,
+) -> Result<(), String> {
+    let peer = Peer::Domain(guest.get());
+    let ours = Hello::new(u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX), 0, wire::APPLICATION);
+    let greeted = tokio::time::timeout(HELLO_LIMIT, hello::exchange_async(&mut stream, &ours, peer)).await;
+    let agreed = greeted
+        .map_err(|_| format!("{guest} sent no hello within {} s", HELLO_LIMIT.as_secs()))?
+        .map_err(|error| error.to_string())?;
+    if agreed.peer_application != wire::APPLICATION {
+        return Err(format!("{guest} speaks something else on its GPU stream"));
+    }
+    let starter = Starter { supervisor: Arc::clone(supervisor), zone, guest };
+    messages(stream, Arc::new(starter)).await
+}
+
+/// What makes workers for a stream's channels. Over a trait so that the stream is tested without Xen.
+trait Channels: Send + Sync + 'static {
+    type Worker: Worker;
+    fn start(&self, connect: Connect) -> impl Future<Output = Result<Self::Worker, Refusal>> + Send;
+}
+
+/// A worker, as a stream sees it.
+trait Worker: Send + 'static {
+    fn kill(&self);
+    fn ended(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+impl Worker for Running {
+    fn kill(&self) {
+        Running::kill(self);
+    }
+    async fn ended(&mut self) {
+        Running::ended(self).await;
+    }
+}
+
+#[derive(Debug)]
+struct Starter {
+    supervisor: Arc<Supervisor>,
+    zone: ZoneId,
+    guest: DomId,
+}
+
+impl Channels for Starter {
+    type Worker = Running;
+
+    async fn start(&self, connect: Connect) -> Result<Running, Refusal> {
+        let Connect { container, pid, wire_hash, port, refs, .. } = connect;
+        let program = self.supervisor.program_for(wire_hash)?;
+        let bytes = region().region_bytes().map_err(|error| Refusal::new(Code::HostFailure, error.to_string()))?;
+        let guest = self.guest;
+        let pages = refs.len() as u64;
+        let offer = Offer { refs: refs.into_iter().map(GrantRef).collect(), port };
+        let accepted = blocking(move || AcceptedChannel::accept(guest, &offer, bytes, CONSUMER_LIFE)).await;
+        let accepted = accepted.map_err(|lost| Refusal::new(Code::HostFailure, lost))?;
+        let AcceptedChannel { gntdev, recorded, evtchn, port } = accepted.map_err(|error| {
+            let code = match error.fault() {
+                idm::Fault::Ours => Code::HostFailure,
+                idm::Fault::Peer => Code::ProtocolBroken,
+                idm::Fault::Gone => Code::PeerGone,
+            };
+            Refusal::new(code, error.to_string())
+        })?;
+        let parts = recorded.parts.iter().map(|part| (part.index, part.pages)).collect();
+        let wanted = Wanted {
+            zone: self.zone,
+            container: container.as_str().to_owned(),
+            guest_pid: pid,
+            peer: format!("{guest}"),
+            pages,
+            channel: ChannelKind::Xen { domid: guest.get(), parts, port },
+            fds: vec![gntdev, evtchn],
+            program,
+        };
+        self.supervisor.start_worker(wanted).await
+    }
+}
+
+/// Serves the messages of one stream. Its workers are reaped when it returns.
+///
+/// `Ok`: the guest ended the stream. `Err`: it broke the protocol.
+async fn messages<C: Channels>(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    channels: Arc<C>,
+) -> Result<(), String> {
+    let (mut read, mut write) = tokio::io::split(stream);
+    let (answers, mut queue) = mpsc::channel::<ToGuest>(ANSWERS_MAX);
+    let writing = tokio::spawn(async move {
+        let mut bytes = Vec::new();
+        while let Some(answer) = queue.recv().await {
+            bytes.clear();
+            answer.encode(&mut bytes);
+            // A guest that is gone is noticed by the reading side.
+            if write.write_all(&bytes).await.is_err() || write.flush().await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut lives = JoinSet::new();
+    let mut open: HashMap<ChannelId, watch::Sender<bool>> = HashMap::new();
+    let mut frames = Frames::<ToProxy>::default();
+    let mut bytes = vec![0; READ_BYTES];
+    let ended = loop {
+        let count = tokio::select! {
+            count = read.read(&mut bytes) => count,
+            Some(over) = lives.join_next() => {
+                if let Ok(channel) = over {
+                    open.remove(&channel);
+                }
+                continue;
+            }
+        };
+        match count {
+            Ok(0) | Err(_) => break Ok(()),
+            Ok(count) => frames.push(&bytes[..count]),
+        }
+        let taken = take(&mut frames, &mut open, &mut lives, &channels, &answers).await;
+        if let Err(why) = taken {
+            break Err(why);
+        }
+    };
+    open.values().for_each(|close| {
+        close.send_replace(true);
+    });
+    writing.abort();
+    drop(answers);
+    while lives.join_next().await.is_some() {}
+    ended
+}
+
+/// Acts on every message that is complete.
+async fn take<C: Channels>(
+    frames: &mut Frames<ToProxy>,
+    open: &mut HashMap<ChannelId, watch::Sender<bool>>,
+    lives: &mut JoinSet<ChannelId>,
+    channels: &Arc<C>,
+    answers: &mpsc::Sender<ToGuest>,
+) -> Result<(), String> {
+    while let Some(message) = frames.next().map_err(|error| error.to_string())? {
+        match message {
+            ToProxy::Connect(connect) if open.contains_key(&connect.channel) => {
+                // A channel that has just ended is taken out first: its number is the guest's again since `Unmapped`.
+                while let Some(over) = lives.try_join_next() {
+                    if let Ok(channel) = over {
+                        open.remove(&channel);
+                    }
+                }
+                if open.contains_key(&connect.channel) {
+                    return Err(format!("the guest uses channel {} twice", connect.channel));
+                }
+                begin(connect, open, lives, channels, answers);
+            }
+            ToProxy::Connect(connect) if open.len() >= CHANNELS_MAX => {
+                let code = u32::from(Code::LimitReached as u16);
+                // The writer ends only with the stream.
+                let _ = answers.send(ToGuest::Refused { channel: connect.channel, code }).await;
+            }
+            ToProxy::Connect(connect) => begin(connect, open, lives, channels, answers),
+            // One that is not open crossed our own `Died` or `Refused`.
+            ToProxy::Close { channel } => {
+                if let Some(close) = open.get(&channel) {
+                    close.send_replace(true);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn begin<C: Channels>(
+    connect: Connect,
+    open: &mut HashMap<ChannelId, watch::Sender<bool>>,
+    lives: &mut JoinSet<ChannelId>,
+    channels: &Arc<C>,
+    answers: &mpsc::Sender<ToGuest>,
+) {
+    let (close, closed) = watch::channel(false);
+    open.insert(connect.channel, close);
+    lives.spawn(life(connect, Arc::clone(channels), answers.clone(), closed));
+}
+
+/// The life of one channel, as drawn in `vgpu_zone_api::guest`.
+async fn life<C: Channels>(
+    connect: Connect,
+    channels: Arc<C>,
+    answers: mpsc::Sender<ToGuest>,
+    mut closed: watch::Receiver<bool>,
+) -> ChannelId {
+    let channel = connect.channel;
+    // Answers that cannot be sent have nobody to read them: the stream is over.
+    let mut worker = match channels.start(connect).await {
+        Ok(worker) => worker,
+        Err(refusal) => {
+            log::warn!("channel {channel}: refused: {refusal}");
+            let code = u32::from(refusal.code as u16);
+            let _ = answers.send(ToGuest::Refused { channel, code }).await;
+            return channel;
+        }
+    };
+    let _ = answers.send(ToGuest::Accepted { channel }).await;
+    tokio::select! {
+        () = worker.ended() => {
+            let code = u32::from(Code::WorkerFailed as u16);
+            let _ = answers.send(ToGuest::Died { channel, code }).await;
+        }
+        // The sender goes only with the stream: then as well.
+        () = is_set(&mut closed) => {
+            worker.kill();
+            worker.ended().await;
+        }
+    }
+    let _ = answers.send(ToGuest::Unmapped { channel }).await;
+    channel
+}
+
+/// Returns when the word is true, or nobody can set it any more.
+async fn is_set(word: &mut watch::Receiver<bool>) {
+    let _ = word.wait_for(|set| *set).await;
+}
+
+#[cfg(test)]
+mod tests;

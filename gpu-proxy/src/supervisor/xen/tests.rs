@@ -1,0 +1,139 @@
+//! The stream's protocol without Xen: workers that are only watched.
+
+use std::sync::Mutex;
+
+use tokio::io::DuplexStream;
+use vgpu_zone_api::guest::ContainerId;
+
+use super::*;
+
+/// Starts every channel but those of container "none". The last worker's end is the test's to cause.
+#[derive(Default)]
+struct Fakes {
+    started: Mutex<Vec<watch::Sender<bool>>>,
+}
+
+struct Fake {
+    end: watch::Sender<bool>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Worker for Fake {
+    fn kill(&self) {
+        self.end.send_replace(true);
+    }
+    async fn ended(&mut self) {
+        let _ = self.ended.wait_for(|ended| *ended).await;
+    }
+}
+
+impl Channels for Fakes {
+    type Worker = Fake;
+
+    async fn start(&self, connect: Connect) -> Result<Fake, Refusal> {
+        if connect.container.as_str() == "none" {
+            return Err(Refusal::new(Code::NotGranted, "no"));
+        }
+        let (end, ended) = watch::channel(false);
+        self.started.lock().unwrap().push(end.clone());
+        Ok(Fake { end, ended })
+    }
+}
+
+struct Guest {
+    stream: DuplexStream,
+    frames: Frames<ToGuest>,
+}
+
+impl Guest {
+    async fn say(&mut self, message: ToProxy) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.stream.write_all(&bytes).await.unwrap();
+    }
+
+    async fn connect(&mut self, channel: u32, container: &str) -> ChannelId {
+        let channel = ChannelId::new(channel).unwrap();
+        let container = ContainerId::new(container).unwrap();
+        let connect = Connect { channel, container, pid: 7, wire_hash: 1, port: 2, refs: vec![3] };
+        self.say(ToProxy::Connect(connect)).await;
+        channel
+    }
+
+    async fn hear(&mut self) -> ToGuest {
+        loop {
+            if let Some(message) = self.frames.next().unwrap() {
+                return message;
+            }
+            let mut bytes = [0; 64];
+            let count = self.stream.read(&mut bytes).await.unwrap();
+            assert!(count > 0, "the stream ended");
+            self.frames.push(&bytes[..count]);
+        }
+    }
+}
+
+fn stream() -> (Guest, Arc<Fakes>, tokio::task::JoinHandle<Result<(), String>>) {
+    let (near, far) = tokio::io::duplex(4096);
+    let fakes = Arc::new(Fakes::default());
+    let served = tokio::spawn(messages(near, Arc::clone(&fakes)));
+    (Guest { stream: far, frames: Frames::default() }, fakes, served)
+}
+
+#[tokio::test]
+async fn a_channel_is_accepted_closed_unmapped_and_its_number_used_again() {
+    let (mut guest, fakes, _served) = stream();
+    for _ in 0..3 {
+        let channel = guest.connect(5, "c").await;
+        assert_eq!(guest.hear().await, ToGuest::Accepted { channel });
+        guest.say(ToProxy::Close { channel }).await;
+        assert_eq!(guest.hear().await, ToGuest::Unmapped { channel });
+    }
+    assert_eq!(fakes.started.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_is_told_before_its_pages_are_free() {
+    let (mut guest, fakes, _served) = stream();
+    let channel = guest.connect(1, "c").await;
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel });
+    fakes.started.lock().unwrap()[0].send_replace(true);
+    assert_eq!(guest.hear().await, ToGuest::Died { channel, code: 406 });
+    assert_eq!(guest.hear().await, ToGuest::Unmapped { channel });
+}
+
+#[tokio::test]
+async fn a_refusal_says_its_code_and_hurts_nobody() {
+    let (mut guest, _fakes, _served) = stream();
+    let channel = guest.connect(1, "none").await;
+    assert_eq!(guest.hear().await, ToGuest::Refused { channel, code: 403 });
+    let channel = guest.connect(1, "c").await;
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel });
+}
+
+#[tokio::test]
+async fn the_end_of_the_stream_and_a_broken_message_end_every_worker() {
+    for broken in [false, true] {
+        let (mut guest, fakes, served) = stream();
+        for number in 1..=3 {
+            guest.connect(number, "c").await;
+            guest.hear().await;
+        }
+        if broken {
+            guest.stream.write_all(&[0xff; 8]).await.unwrap();
+        } else {
+            drop(guest);
+        }
+        assert_eq!(served.await.unwrap().is_err(), broken);
+        assert!(fakes.started.lock().unwrap().iter().all(|end| *end.borrow()));
+    }
+}
+
+#[tokio::test]
+async fn a_number_that_is_in_use_breaks_the_protocol() {
+    let (mut guest, _fakes, served) = stream();
+    guest.connect(1, "c").await;
+    guest.hear().await;
+    guest.connect(1, "c").await;
+    assert!(served.await.unwrap().unwrap_err().contains("twice"));
+}

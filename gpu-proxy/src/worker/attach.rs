@@ -1,0 +1,67 @@
+//! From the assignment's descriptors to the two things that a worker shares with others: its channel and its grant.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use idm::record::{ChannelParts, RegionSpec};
+use idm::xen::gntdev::{Recorded, RecordedPart};
+use idm::xen::offer::AcceptedChannel;
+use idm::xen::{Access, DomId};
+use idm::{Doorbell, Liveness, Peer, Region, Waiter};
+use vgpu_codes::Code;
+
+use super::Failed;
+use super::assignment::{Assignment, ChannelKind};
+use super::quota::Quota;
+use crate::shared_page::SharedPage;
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Attached {
+    /// The channel, whose peer nobody has consumed from.
+    pub parts: ChannelParts,
+    /// The grant.
+    pub quota: Quota,
+}
+
+/// Sizes of every channel: our own configuration, the same on both sides.
+#[must_use]
+pub fn region() -> RegionSpec {
+    RegionSpec::default()
+}
+
+/// Maps the pages.
+///
+/// # Errors
+/// A descriptor is missing or is not what it should be; the guest's grant references are wrong.
+pub fn attach(task: &Assignment, fds: Vec<OwnedFd>) -> Result<Attached, Failed> {
+    let ours = |error: std::io::Error| Failed::new(Code::WorkerFailed, format!("the channel cannot be mapped: {error}"));
+    let missing = || Failed::new(Code::WorkerFailed, "the assignment lacks a descriptor");
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().ok_or_else(missing);
+    let page = SharedPage::map(next()?.as_fd()).map_err(ours)?;
+    let quota = Quota::new(page, task.slot).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such slot"))?;
+    let spec = region();
+    let bytes = spec.region_bytes().map_err(|error| Failed::new(Code::WorkerFailed, error.to_string()))?;
+    // The end of the supervisor is the worker's own. The peer's end is told by the supervisor, who ends this worker.
+    let supervisor = rustix::stdio::stdin().try_clone_to_owned().map_err(ours)?;
+    let liveness = Some(Liveness::socket(supervisor));
+    let (region, waiter, doorbell, peer) = match &task.channel {
+        ChannelKind::Local { pid } => {
+            let region = Region::map(next()?, bytes).map_err(ours)?;
+            (region, Waiter::EventFd(next()?), Doorbell::EventFd(next()?), Peer::Process(*pid))
+        }
+        ChannelKind::Xen { domid, parts, port } => {
+            let from = DomId::new(*domid).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such domain"))?;
+            let part = |&(index, pages): &(u64, u32)| RecordedPart { index, pages, access: Access::ReadWrite };
+            let recorded = Recorded { from, parts: parts.iter().map(part).collect() };
+            let channel = AcceptedChannel { gntdev: next()?, recorded, evtchn: next()?, port: *port };
+            let attached = channel.attach(None);
+            let (region, waiter, doorbell) =
+                attached.map_err(|error| Failed::new(Code::ProtocolBroken, error.to_string()))?;
+            (region, waiter, doorbell, Peer::Domain(*domid))
+        }
+    };
+    let parts = ChannelParts { region: Arc::new(region), spec, peer, waiter, doorbell, liveness };
+    Ok(Attached { parts, quota })
+}

@@ -1,0 +1,179 @@
+//! A gpu-proxy of the test's own, and a guest process without a CUDA program around it.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use idm::hello::Hello;
+use idm::record::{RECORD_LIMIT_MAX, Reply, Submitter};
+use tempfile::TempDir;
+use vgpu_api::wire::WireError;
+use vgpu_api::{ContextId, CuError, CuResult, Op, Reader, Transport, WIRE_HASH, Writer, ask};
+use vgpu_zone_api::shim::{Client, Listing, WorkerInfo};
+
+pub const SECOND: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The primary context of the only device.
+pub const C: ContextId = ContextId::primary(0);
+
+/// A running gpu-proxy in its local mode. What it leaves behind fails the test.
+pub struct Proxy {
+    pub child: Child,
+    pub dir: TempDir,
+}
+
+impl Proxy {
+    pub fn start(device: &str) -> Self {
+        Self::start_with(device, &[])
+    }
+
+    pub fn start_with(device: &str, more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gpu-proxy"));
+        command.arg("--local").arg(dir.path().join("gpu.sock")).arg("--socket").arg(dir.path().join("zones.sock"));
+        command.args(["--device", device, "--memory-mib", "64"]).args(more).stdin(Stdio::null());
+        let proxy = Self { child: command.spawn().unwrap(), dir };
+        until("gpu-proxy listens", || proxy.socket().exists() && proxy.zones_socket().exists());
+        proxy
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("gpu.sock")
+    }
+
+    pub fn zones_socket(&self) -> PathBuf {
+        self.dir.path().join("zones.sock")
+    }
+
+    pub fn list(&self) -> Listing {
+        Client::connect(self.zones_socket(), LIMIT).unwrap().list().unwrap()
+    }
+
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        self.list().zones.remove(0).workers
+    }
+
+    pub fn device_bytes(&self) -> u64 {
+        self.list().zones[0].device_bytes
+    }
+
+    /// A new guest process with its primary context.
+    pub fn guest(&self) -> Guest {
+        let guest = self.guest_of_hash(WIRE_HASH).unwrap();
+        ask::cuDevicePrimaryCtxRetain(&guest, ContextId::NONE, 0, 0).unwrap();
+        guest
+    }
+
+    pub fn guest_of_hash(&self, hash: u64) -> Result<Guest, idm::ChannelError> {
+        let hello = Hello::new(RECORD_LIMIT_MAX, 0, hash);
+        idm::connect::connect(&self.socket(), &hello, LIMIT).map(|(channel, _)| Guest { channel })
+    }
+
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Ends it as systemd does, and looks that nothing is left.
+    pub fn stop(mut self) {
+        signal(self.pid(), libc::SIGTERM);
+        assert!(self.child.wait().unwrap().success());
+        assert!(!self.socket().exists() && !self.zones_socket().exists(), "a socket is left");
+        assert_eq!(cgroups_of(self.pid()), Vec::<PathBuf>::new());
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let workers = children(self.pid());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if !std::thread::panicking() {
+            until("its workers are gone", || workers.iter().all(|pid| !alive(*pid)));
+        }
+    }
+}
+
+/// A guest process: libvgpu's way of sending calls, and nothing else of it.
+pub struct Guest {
+    pub channel: Submitter,
+}
+
+impl Transport for Guest {
+    fn send(&self, op: Op, context: ContextId, size: usize, fill: impl FnOnce(&mut Writer<'_>)) -> CuResult<()> {
+        let bytes = packed(size, fill);
+        self.channel.submit_bytes(op as u16, context.0, &bytes).map(drop).map_err(|_| CuError::DEVICE_UNAVAILABLE)
+    }
+
+    fn call<T>(
+        &self,
+        op: Op,
+        context: ContextId,
+        size: usize,
+        fill: impl FnOnce(&mut Writer<'_>),
+        take: impl FnOnce(&mut Reader<'_>) -> Result<T, WireError>,
+    ) -> CuResult<T> {
+        let (bytes, mut reply) = (packed(size, fill), [0; vgpu_api::wire::REPLY_BYTES_MAX]);
+        let answer: Reply = self
+            .channel
+            .call(op as u16, context.0, &bytes, &mut reply, None)
+            .map_err(|_| CuError::DEVICE_UNAVAILABLE)?;
+        CuError::check(answer.status)?;
+        take(&mut Reader::new(&reply[..answer.len])).map_err(|_| CuError::UNKNOWN)
+    }
+}
+
+fn packed(size: usize, fill: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    let mut writer = Writer::new(&mut bytes);
+    fill(&mut writer);
+    assert_eq!(writer.finish(), Some(size));
+    bytes
+}
+
+/// Waits at most ten seconds.
+pub fn until(what: &str, done: impl Fn() -> bool) -> Duration {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    start.elapsed()
+}
+
+pub fn signal(pid: u32, signal: i32) {
+    // SAFETY: a signal to a process that the test started.
+    unsafe { libc::kill(pid.cast_signed(), signal) };
+}
+
+pub fn alive(pid: u32) -> bool {
+    let state = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    !state.is_empty() && !state.contains("State:\tZ")
+}
+
+/// Field of `/proc/<pid>/status`.
+pub fn status(pid: u32, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(":\t").map(str::to_owned));
+    line.unwrap_or_else(|| panic!("no {field}"))
+}
+
+pub fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks
+        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// The cgroup folders of one supervisor.
+pub fn cgroups_of(pid: u32) -> Vec<PathBuf> {
+    let roots = ["/sys/fs/cgroup/vgpu-proxy", "/sys/fs/cgroup/unified/vgpu-proxy"];
+    roots.iter().map(|root| Path::new(root).join(pid.to_string())).filter(|path| path.exists()).collect()
+}

@@ -1,0 +1,227 @@
+//! Whole lives over the local socket: a real supervisor, real sandboxed workers, the software GPU.
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{C, Guest, Proxy, SECOND, alive, cgroups_of, signal, status, until};
+use vgpu_api::memory::Memset;
+use vgpu_api::{ContextId, CuError, DevicePtr, Staged, Stream, ask};
+
+const MIB: u64 = 1 << 20;
+
+/// Writes through staging and reads back what the device has.
+fn round_trip(guest: &Guest, at: DevicePtr, bytes: &[u8]) -> Vec<u8> {
+    let staged = |offset: u32| Staged { offset: offset.into(), len: bytes.len() as u64 };
+    let there = guest.channel.stage(bytes.len(), None).unwrap();
+    there.write(0, bytes);
+    ask::vgpuMemcpyHtoDStaged(guest, C, at, staged(there.offset()), Stream::Legacy).unwrap();
+    let back = guest.channel.stage(bytes.len(), None).unwrap();
+    ask::vgpuMemcpyDtoHStaged(guest, C, staged(back.offset()), at, Stream::Legacy).unwrap();
+    let mut read = vec![0; bytes.len()];
+    back.read(0, &mut read);
+    read
+}
+
+#[test]
+fn device_memory_keeps_what_is_written_and_is_counted() {
+    let proxy = Proxy::start("soft");
+    let guest = proxy.guest();
+    let at = ask::cuMemAlloc_v2(&guest, C, 3 * MIB).unwrap();
+    let bytes: Vec<u8> = (0..3 * MIB).map(|index| (index % 251) as u8).collect();
+    assert_eq!(round_trip(&guest, at, &bytes), bytes);
+    let memset = Memset { dst: at, pitch: 0, element_bytes: 4, value: 0x0102_0304, width: 4, rows: 1 };
+    ask::vgpuMemset(&guest, C, memset, Stream::Legacy).unwrap();
+    assert_eq!(round_trip(&guest, at.offset(16).unwrap(), &[7]), [7]);
+
+    assert_eq!(proxy.device_bytes(), 3 * MIB);
+    let worker = &proxy.workers()[0];
+    assert_eq!((worker.guest_pid, worker.device_bytes), (std::process::id(), 3 * MIB));
+    drop(guest);
+    until("the memory is free", || proxy.device_bytes() == 0);
+    proxy.stop();
+}
+
+#[test]
+fn beyond_the_grant_every_process_of_a_container_gets_two() {
+    let proxy = Proxy::start("soft");
+    let (one, two) = (proxy.guest(), proxy.guest());
+    ask::cuMemAlloc_v2(&one, C, 40 * MIB).unwrap();
+    assert_eq!(ask::cuMemAlloc_v2(&two, C, 40 * MIB), Err(CuError::OUT_OF_MEMORY));
+    ask::cuMemAlloc_v2(&two, C, 24 * MIB).unwrap();
+    assert_eq!(ask::cuMemAlloc_v2(&two, C, 1), Err(CuError::OUT_OF_MEMORY));
+    drop(one);
+    until("the first one's memory is free", || proxy.device_bytes() == 24 * MIB);
+    ask::cuMemAlloc_v2(&two, C, 40 * MIB).unwrap();
+    proxy.stop();
+}
+
+#[test]
+fn one_process_cannot_reach_what_another_has() {
+    let proxy = Proxy::start("soft");
+    let (one, two) = (proxy.guest(), proxy.guest());
+    let secret = ask::cuMemAlloc_v2(&one, C, 4096).unwrap();
+    round_trip(&one, secret, &[0xa5; 4096]);
+    let chunk = two.channel.stage(4096, None).unwrap();
+    let out = Staged { offset: chunk.offset().into(), len: 4096 };
+    assert_eq!(ask::vgpuMemcpyDtoHStaged(&two, C, out, secret, Stream::Legacy), Err(CuError::INVALID_VALUE));
+    let own = ask::cuMemAlloc_v2(&two, C, 4096).unwrap();
+    ask::vgpuMemcpyDtoHStaged(&two, C, out, own, Stream::Legacy).unwrap();
+    let mut seen = [0; 4096];
+    chunk.read(0, &mut seen);
+    assert!(!seen.contains(&0xa5));
+    proxy.stop();
+}
+
+#[test]
+fn a_worker_is_in_its_sandbox() {
+    let proxy = Proxy::start("soft");
+    let _guest = proxy.guest();
+    let pid = proxy.workers()[0].pid;
+    let gaps = proxy.list().node.sandbox_gaps;
+    assert_eq!(status(pid, "NoNewPrivs"), "1");
+    assert_eq!(status(pid, "Seccomp"), "2");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(status(pid, set).trim_start_matches('0'), "", "{set}");
+    }
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    assert!(limits.lines().any(|line| line.starts_with("Max core file size        0 ")), "{limits}");
+    assert!(fs::read(format!("/proc/{pid}/environ")).unwrap().is_empty());
+    // The socket, /dev/null, the log, the grant's page, liveness, the bell, the ear. No memory, no other zone.
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    assert!(fds <= 8, "{fds} descriptors");
+    if !gaps.iter().any(|gap| gap.contains("namespace")) {
+        for namespace in ["user", "mnt", "pid", "net", "ipc", "uts"] {
+            let of = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
+            assert_ne!(of(pid), of(proxy.pid()), "{namespace}");
+        }
+        assert_eq!(fs::read_dir(format!("/proc/{pid}/root")).unwrap().count(), 0, "its root has files");
+    }
+    if !gaps.iter().any(|gap| gap.contains("not root")) {
+        assert!(status(pid, "Uid").starts_with("790000\t"), "{}", status(pid, "Uid"));
+    }
+    if !gaps.iter().any(|gap| gap.contains("no cgroup:")) {
+        let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let zone = proxy.list().zones[0].pod_uid.clone();
+        assert!(cgroup.split(['/', '\n']).any(|component| component == format!("pod{zone}")), "{cgroup}");
+    }
+    assert!(!gaps.iter().any(|gap| gap.contains("Landlock")) || cfg!(not(target_os = "linux")), "{gaps:?}");
+    proxy.stop();
+}
+
+#[test]
+fn a_process_that_goes_takes_its_worker_along_within_a_second() {
+    let proxy = Proxy::start("soft");
+    let before = { proxy.list(); proxy.open_files() };
+    for _ in 0..3 {
+        let guest = proxy.guest();
+        ask::cuMemAlloc_v2(&guest, C, MIB).unwrap();
+        let pid = proxy.workers()[0].pid;
+        drop(guest);
+        assert!(until("the worker is gone", || !alive(pid)) < SECOND);
+        assert!(until("the zone is empty", || proxy.workers().is_empty()) < SECOND);
+    }
+    until("no descriptor is left", || proxy.open_files() <= before);
+    proxy.stop();
+}
+
+#[test]
+fn a_killed_worker_is_an_error_at_once_and_the_others_go_on() {
+    let proxy = Proxy::start("soft");
+    let (victim, other) = (proxy.guest(), proxy.guest());
+    ask::cuMemAlloc_v2(&victim, C, MIB).unwrap();
+    let pid = proxy.workers().iter().find(|worker| worker.device_bytes == MIB).unwrap().pid;
+    let waiting = std::thread::spawn(move || {
+        loop {
+            if let Err(error) = ask::cuCtxSynchronize(&victim, C) {
+                return (error, Instant::now());
+            }
+        }
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    let killed = Instant::now();
+    signal(pid, libc::SIGKILL);
+    let (error, at) = waiting.join().unwrap();
+    assert_eq!(error, CuError::DEVICE_UNAVAILABLE);
+    assert!(at.duration_since(killed) < SECOND);
+    until("it is reaped and its memory is free", || proxy.workers().len() == 1 && proxy.device_bytes() == 0);
+    ask::cuCtxSynchronize(&other, C).unwrap();
+    proxy.stop();
+}
+
+#[test]
+fn workers_die_with_their_supervisor_and_programs_get_an_error() {
+    let mut proxy = Proxy::start("soft");
+    let guest = proxy.guest();
+    let workers: Vec<u32> = proxy.workers().iter().map(|worker| worker.pid).collect();
+    signal(proxy.pid(), libc::SIGKILL);
+    proxy.child.wait().unwrap();
+    assert!(until("the workers are gone", || workers.iter().all(|pid| !alive(*pid))) < SECOND);
+    assert_eq!(ask::cuCtxSynchronize(&guest, C), Err(CuError::DEVICE_UNAVAILABLE));
+    // A killed supervisor cannot remove its cgroups: the next one does.
+    let next = Proxy::start("null");
+    assert_eq!(cgroups_of(proxy.pid()), Vec::<std::path::PathBuf>::new());
+    next.stop();
+}
+
+#[test]
+fn a_stopped_proxy_leaves_nothing_even_with_programs_running() {
+    let proxy = Proxy::start("soft");
+    let guest = proxy.guest();
+    let pid = proxy.workers()[0].pid;
+    proxy.stop();
+    assert!(!alive(pid));
+    assert_eq!(ask::cuCtxSynchronize(&guest, C), Err(CuError::DEVICE_UNAVAILABLE));
+}
+
+#[test]
+fn a_program_of_another_wire_is_refused_with_its_code() {
+    let proxy = Proxy::start("null");
+    let error = proxy.guest_of_hash(1).map(drop).unwrap_err();
+    assert!(matches!(error, idm::ChannelError::Refused { code: 501, .. }), "{error}");
+    assert!(proxy.workers().is_empty());
+    proxy.stop();
+}
+
+#[test]
+fn a_guest_that_breaks_the_protocol_ends_its_own_worker_only() {
+    let proxy = Proxy::start("null");
+    let (bad, good) = (proxy.guest(), proxy.guest());
+    bad.channel.submit_bytes(u16::MAX, 0, &[]).unwrap();
+    assert_eq!(ask::cuCtxSynchronize(&bad, C), Err(CuError::DEVICE_UNAVAILABLE));
+    until("it is gone", || proxy.workers().len() == 1);
+    ask::cuCtxSynchronize(&good, C).unwrap();
+    proxy.stop();
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_code() {
+    let proxy = Proxy::start("null");
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_gpu-proxy")).args(arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let used = proxy.socket();
+    let used = used.to_str().unwrap();
+    assert!(run(&["--local", used, "--device", "null"]).contains("VGPU-407"));
+    assert!(run(&["--local", "/tmp/x", "--device", "gtx"]).contains("VGPU-402"));
+    if !std::path::Path::new("/proc/driver/nvidia/version").exists() {
+        assert!(run(&["--local", "/tmp/x", "--device", "cuda"]).contains("VGPU-402"));
+    }
+    assert!(run(&["--config", "/nonexistent.toml"]).contains("VGPU-103"));
+    proxy.stop();
+}
+
+#[test]
+fn a_context_of_another_process_is_none_of_ours() {
+    let proxy = Proxy::start("null");
+    let (one, two) = (proxy.guest(), proxy.guest());
+    let made = ContextId(100);
+    ask::cuCtxCreate_v2(&one, ContextId::NONE, made, 0, 0).unwrap();
+    assert_eq!(ask::cuCtxSynchronize(&one, made), Ok(()));
+    assert_eq!(ask::cuCtxSynchronize(&two, made), Err(CuError::INVALID_CONTEXT));
+    proxy.stop();
+}
