@@ -156,7 +156,11 @@ fn a_program_survives_a_worker_that_scribbles_over_everything() {
         |(submitter, mut consumer)| {
             let stop = AtomicBool::new(false);
             std::thread::scope(|scope| {
-                scope.spawn(|| while !stop.load(Relaxed) && consume(&mut consumer).is_ok() {});
+                scope.spawn(|| {
+                    while !stop.load(Relaxed) && consume(&mut consumer).is_ok() {
+                        std::thread::yield_now();
+                    }
+                });
                 let result = (0..200u16).try_for_each(|i| {
                     submitter.last_error();
                     submitter.call(i, 0, &[1; 64], &mut [0; 64], STEP).map(|_| ())
