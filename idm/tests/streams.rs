@@ -1,0 +1,206 @@
+//! Streams carry any number of bytes both ways, whatever the peer's pace, and tell its death.
+
+use std::time::Duration;
+
+use idm::ChannelError;
+use idm::stream::{Stream, StreamSpec};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseResult};
+
+/// A limit that only a lost wake-up reaches.
+const LIMIT: Option<Duration> = Some(Duration::from_secs(30));
+
+/// How one end behaves.
+#[derive(Debug, Clone)]
+struct End {
+    bytes: usize,
+    write_chunk: usize,
+    read_chunk: usize,
+    /// Bytes after which it sleeps a moment, again and again.
+    pause_every: usize,
+}
+
+fn end(bytes_max: usize) -> impl Strategy<Value = End> {
+    // Mostly small, sometimes nothing, sometimes all.
+    let bytes = prop_oneof![1 => Just(0), 1 => Just(1), 4 => 0..200_000usize, 2 => 0..=bytes_max, 1 => Just(bytes_max)];
+    let chunk = || prop_oneof![1 => 1..64usize, 3 => 500..70_000usize];
+    (bytes, chunk(), chunk(), prop_oneof![Just(usize::MAX), 10_000..1_000_000usize]).prop_map(
+        |(bytes, write, read, pause_every)| {
+            // A megabyte byte by byte tests nothing that ten kilobytes do not.
+            let least = bytes / 20_000 + 1;
+            End {
+                bytes,
+                write_chunk: write.max(least),
+                read_chunk: read.max(least),
+                pause_every: pause_every.max(bytes / 20),
+            }
+        },
+    )
+}
+
+fn rings() -> impl Strategy<Value = StreamSpec> {
+    (12..=18u32, 12..=18u32).prop_map(|(a, b)| StreamSpec { to_taker_bytes: 1 << a, to_maker_bytes: 1 << b })
+}
+
+/// The byte at this place of what `seed` sends.
+fn byte(seed: u8, at: usize) -> u8 {
+    (at.wrapping_mul(0x9e37_79b9) >> 13) as u8 ^ seed
+}
+
+fn send(stream: &Stream, seed: u8, how: &End) -> Result<(), ChannelError> {
+    let (mut sent, mut since_pause) = (0, 0);
+    let mut chunk = Vec::new();
+    while sent < how.bytes {
+        let count = how.write_chunk.min(how.bytes - sent);
+        chunk.clear();
+        chunk.extend((sent..sent + count).map(|at| byte(seed, at)));
+        stream.write_all(&chunk, LIMIT)?;
+        sent += count;
+        since_pause = pause(since_pause + count, how);
+    }
+    stream.finish()
+}
+
+/// Reads to the end; the number of bytes, or where one was wrong.
+fn receive(stream: &Stream, seed: u8, how: &End) -> Result<usize, ChannelError> {
+    let (mut got, mut since_pause) = (0, 0);
+    let mut to = vec![0; how.read_chunk];
+    loop {
+        let count = stream.read(&mut to, LIMIT)?;
+        if count == 0 {
+            return Ok(got);
+        }
+        for (i, b) in to[..count].iter().enumerate() {
+            assert_eq!(*b, byte(seed, got + i), "byte {}", got + i);
+        }
+        got += count;
+        since_pause = pause(since_pause + count, how);
+    }
+}
+
+fn pause(since: usize, how: &End) -> usize {
+    if since < how.pause_every {
+        return since;
+    }
+    std::thread::sleep(Duration::from_micros(500));
+    0
+}
+
+fn exchange(spec: StreamSpec, maker: &End, taker: &End) -> TestCaseResult {
+    let (a, b) = Stream::pair(spec).unwrap();
+    std::thread::scope(|scope| {
+        let sends = [scope.spawn(|| send(&a, 1, maker)), scope.spawn(|| send(&b, 2, taker))];
+        let at_taker = scope.spawn(|| receive(&b, 1, taker));
+        let at_maker = scope.spawn(|| receive(&a, 2, maker));
+        for sent in sends {
+            prop_assert_eq!(sent.join().unwrap(), Ok(()));
+        }
+        prop_assert_eq!(at_taker.join().unwrap(), Ok(maker.bytes));
+        prop_assert_eq!(at_maker.join().unwrap(), Ok(taker.bytes));
+        Ok(())
+    })
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 40, failure_persistence: None, max_shrink_iters: 200, ..Config::default() })]
+
+    #[test]
+    fn bytes_arrive_whole_both_ways_at_any_pace(spec in rings(), maker in end(4 << 20), taker in end(4 << 20)) {
+        exchange(spec, &maker, &taker)?;
+    }
+
+    #[test]
+    fn a_peer_that_stops_anywhere_is_noticed_after_its_last_byte(spec in rings(), sent in 0..300_000usize, chunk in 1..5000usize) {
+        let (a, b) = Stream::pair(spec).unwrap();
+        let how = End { bytes: usize::MAX, write_chunk: chunk, read_chunk: 3000, pause_every: usize::MAX };
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut left = sent;
+                while left > 0 {
+                    let count = chunk.min(left);
+                    let bytes: Vec<u8> = (sent - left..sent - left + count).map(|at| byte(1, at)).collect();
+                    a.write_all(&bytes, LIMIT).unwrap();
+                    left -= count;
+                }
+                // Dropped without an end, as by a panic.
+            });
+            let end = receive(&b, 1, &how);
+            prop_assert!(matches!(end, Err(ChannelError::PeerGone(_))), "{end:?}");
+            Ok(())
+        })?;
+    }
+}
+
+#[test]
+fn sixty_four_mebibytes_cross_both_ways_at_once() {
+    let how = End { bytes: 64 << 20, write_chunk: 60_000, read_chunk: 50_000, pause_every: usize::MAX };
+    exchange(StreamSpec { to_taker_bytes: 256 << 10, to_maker_bytes: 64 << 10 }, &how, &how).unwrap();
+}
+
+#[cfg(feature = "tokio")]
+mod tasks {
+    use super::*;
+    use idm::stream::AsyncStream;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn tasks_read_and_write_both_halves_at_once() {
+        let (a, b) = Stream::pair(StreamSpec { to_taker_bytes: 4096, to_maker_bytes: 8192 }).unwrap();
+        let ends = [(a, 1u8), (b, 2u8)].map(|(stream, seed)| {
+            let (mut read, mut write) = tokio::io::split(AsyncStream::new(stream).unwrap());
+            let sender = tokio::spawn(async move {
+                let bytes: Vec<u8> = (0..3 << 20).map(|at| byte(seed, at)).collect();
+                for chunk in bytes.chunks(9000) {
+                    write.write_all(chunk).await.unwrap();
+                }
+                write.shutdown().await.unwrap();
+                write
+            });
+            tokio::spawn(async move {
+                let mut got = Vec::new();
+                read.read_to_end(&mut got).await.unwrap();
+                let theirs = 3 - seed;
+                assert!(got.iter().enumerate().all(|(at, b)| *b == byte(theirs, at)));
+                drop(sender.await.unwrap());
+                got.len()
+            })
+        });
+        for end in ends {
+            let got = tokio::time::timeout(Duration::from_secs(30), end)
+                .await
+                .expect("a wake-up was lost")
+                .unwrap();
+            assert_eq!(got, 3 << 20);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_waits_hears_of_the_peers_end() {
+        let (a, b) = Stream::pair(StreamSpec::default()).unwrap();
+        let (mut a, b) = (AsyncStream::new(a).unwrap(), AsyncStream::new(b).unwrap());
+        let waiting = tokio::spawn(async move { a.read(&mut [0; 8]).await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(b);
+        let end = tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("a hang").unwrap();
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn a_task_and_a_thread_speak_the_same_stream() {
+        let (a, b) = Stream::pair(StreamSpec::default()).unwrap();
+        let mut a = AsyncStream::new(a).unwrap();
+        let thread = std::thread::spawn(move || {
+            let mut to = [0; 5];
+            let count = b.read(&mut to, LIMIT).unwrap();
+            b.write_all(&to[..count], LIMIT).unwrap();
+            b.finish().unwrap();
+            // Held until the task has read: dropping early would be fine too, after the end.
+            b
+        });
+        a.write_all(b"hello").await.unwrap();
+        let mut back = Vec::new();
+        a.read_to_end(&mut back).await.unwrap();
+        assert_eq!(back, b"hello");
+        drop(thread.join().unwrap());
+    }
+}
