@@ -6,7 +6,7 @@
 //!                                    refs, event-channel, state 3 ───────────▶ maps, binds
 //!                                    state 4 ◀─────────────────────────────── connected-port, state 4
 //! ```
-//! The nodes and who may write them: `idm/README.md`. Rules: all nodes of a step and their permissions in one transaction; the backend
+//! The nodes and who may write them: `../README.md`. Rules: all nodes of a step and their permissions in one transaction; the backend
 //! makes its paths from the domain ids that it was told, never from a node of the guest; `connected-port` names the offer that was
 //! accepted, so that what a dead backend left behind is not taken for an answer.
 

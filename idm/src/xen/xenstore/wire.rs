@@ -228,4 +228,23 @@ mod tests {
         assert_eq!(list(b"a\0bc\0"), [b"a".to_vec(), b"bc".to_vec()]);
         assert_eq!(list(b"open"), [b"open".to_vec()]);
     }
+
+    proptest::proptest! {
+        /// Whatever xenstored sends, in whatever pieces: messages or an end, never a panic, never more kept than a message and a piece.
+        #[test]
+        fn any_bytes_are_messages_or_an_end(pieces in proptest::collection::vec(proptest::collection::vec(0_u8..20, 0..40), 0..60)) {
+            let mut decoder = Decoder::default();
+            'stream: for piece in &pieces {
+                decoder.push(piece);
+                loop {
+                    match decoder.next() {
+                        Ok(Some(message)) => assert!(message.payload.len() <= PAYLOAD_BYTES_MAX),
+                        Ok(None) => break,
+                        Err(_) => break 'stream,
+                    }
+                }
+                assert!(decoder.0.len() < HEADER_BYTES + PAYLOAD_BYTES_MAX);
+            }
+        }
+    }
 }
