@@ -17,7 +17,7 @@ use crate::{
     args::Args,
     cleanup,
     container::{stage::Exit, timestamp},
-    error::{Error, OrFail, Result},
+    error::{OrFail, Result},
     mount, names,
     persist::{Record, Store},
     platform::Platform,
@@ -79,12 +79,5 @@ fn remove_stale_socket(bundle: &Path, role: &Role) {
     let path = Path::new(address.trim().trim_start_matches("unix://"));
     if role.sandbox().is_none() && std::os::unix::net::UnixStream::connect(path).is_err() {
         let _ = std::fs::remove_file(path);
-    }
-}
-
-/// The record could not be read, so nothing was done.
-impl From<Error> for String {
-    fn from(error: Error) -> String {
-        error.report()
     }
 }

@@ -357,6 +357,7 @@ impl Pod {
             return result;
         }
         sandbox.guest = None;
+        sandbox.stop_watching();
         blocking(move || cleanup::sandbox(&platform, &store, &record)).await?;
         *slot = None;
         Ok(())

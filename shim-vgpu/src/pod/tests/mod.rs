@@ -1,6 +1,7 @@
 //! Stories of pods with fakes behind the seams to Xen; mounts, fifos, files and ttrpc are real, so they run as root.
 
 mod fake_guest;
+mod fake_proxy;
 mod world;
 
 use std::{
@@ -23,6 +24,7 @@ use tokio::{
 };
 use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
 use vgpu_codes::Code;
+use vgpu_zone_api::shim::Request;
 
 use super::{
     Pod,
@@ -227,6 +229,32 @@ async fn a_failed_create_leaves_nothing() {
         assert!(node.pod.is_empty());
         node.world.assert_nothing_left(&format!("{code:?}"));
     }
+}
+
+#[tokio::test]
+async fn a_gpu_is_granted_before_the_container_and_released_after_it() {
+    let node = Node::new(Habits::default()).await;
+    let asked = fake_proxy::serve(&node.world.proxy_socket());
+    let request = node.request("exit0", json!({"vgpu.dev/gpu": "1", "vgpu.dev/memory-mib": "64"}));
+    node.pod.clone().create(request).await.unwrap();
+    let uuid = *node.world.left.lock().unwrap().domains.values().next().unwrap();
+    node.start("exit0", "").await.unwrap();
+    assert_eq!(node.wait("exit0", "").await, 0);
+    node.delete("exit0").await.unwrap();
+    let asked = asked.lock().unwrap();
+    let [
+        Request::Register { zone, domain, .. },
+        Request::Grant { zone: granted, bytes, .. },
+        Request::Release { zone: released },
+    ] = &asked[..]
+    else {
+        panic!("{asked:?}")
+    };
+    assert!(
+        zone == granted && zone == released && domain.uuid == uuid && *bytes == Some(64 << 20),
+        "{asked:?}"
+    );
+    node.world.assert_nothing_left("after delete");
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ impl World {
         config.shim.state_dir = dir.path().join("sandboxes");
         config.shim.boot_timeout_s = 1;
         config.shim.kill_timeout_s = 1;
-        config.proxy.socket = dir.path().join("no-proxy.sock");
+        config.proxy.socket = dir.path().join("gpu-proxy.sock");
         for image in [&mut config.guest.kernel, &mut config.guest.initramfs] {
             *image = dir.path().join("image");
         }
@@ -74,6 +74,10 @@ impl World {
             share: Arc::new(Fake(self.clone())),
             link: Arc::new(Fake(self.clone())),
         }
+    }
+
+    pub fn proxy_socket(&self) -> PathBuf {
+        self.config.proxy.socket.clone()
     }
 
     /// A bundle as containerd makes it.
