@@ -114,7 +114,10 @@ fn a_worker_is_in_its_sandbox() {
 #[test]
 fn a_process_that_goes_takes_its_worker_along_within_a_second() {
     let proxy = Proxy::start("soft");
-    let before = { proxy.list(); proxy.open_files() };
+    let before = {
+        proxy.list();
+        proxy.open_files()
+    };
     for _ in 0..3 {
         let guest = proxy.guest();
         ask::cuMemAlloc_v2(&guest, C, MIB).unwrap();
