@@ -21,7 +21,8 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
     crate::logfmt::start(&std::env::var("VGPU_LOG").unwrap_or_default());
     // Sockets and files are for their owner unless said otherwise.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-    let mut config = Config::load(how.config.as_deref()).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
+    let mut config =
+        Config::load(how.config.as_deref()).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
     if let Some(mib) = how.memory_mib {
         config.proxy.soft_memory_mib = mib;
     }
@@ -56,7 +57,8 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
 }
 
 async fn until_told() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         // Without handlers the signals do what they always do.
         return std::future::pending().await;

@@ -20,7 +20,9 @@ fn child() {
     match role.as_str() {
         "a thread" => std::thread::spawn(|| ()).join().unwrap(),
         "an allocation" => drop(vec![1_u8; 64 << 20]),
-        "a file" => assert_eq!(std::fs::File::open("/etc/passwd").unwrap_err().raw_os_error(), Some(libc::ENOSYS)),
+        "a file" => {
+            assert_eq!(std::fs::File::open("/etc/passwd").unwrap_err().raw_os_error(), Some(libc::ENOSYS))
+        }
         call => raw_call(call),
     }
     // SAFETY: ends the process; no destructor matters here.
@@ -121,7 +123,7 @@ fn all_else_kills() {
         ("shutdown of the machine", libc::SYS_reboot, ""),
     ];
     for (name, number, arguments) in calls {
-        let status = try_out(&format!("{number} {arguments}").trim_end().to_owned());
+        let status = try_out(format!("{number} {arguments}").trim_end());
         assert!(was_killed(status), "{name}: {status}");
     }
 }

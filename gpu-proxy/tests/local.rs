@@ -7,8 +7,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{C, Guest, Proxy, SECOND, alive, cgroups_of, signal, status, until};
+use uuid::Uuid;
 use vgpu_api::memory::Memset;
 use vgpu_api::{ContextId, CuError, DevicePtr, Staged, Stream, ask};
+use vgpu_zone_api::shim::{Client, ClientError, DomainRef, Request, ZoneId};
 
 const MIB: u64 = 1 << 20;
 
@@ -114,7 +116,10 @@ fn a_worker_is_in_its_sandbox() {
 #[test]
 fn a_process_that_goes_takes_its_worker_along_within_a_second() {
     let proxy = Proxy::start("soft");
-    let before = { proxy.list(); proxy.open_files() };
+    let before = {
+        proxy.list();
+        proxy.open_files()
+    };
     for _ in 0..3 {
         let guest = proxy.guest();
         ask::cuMemAlloc_v2(&guest, C, MIB).unwrap();
@@ -223,5 +228,37 @@ fn a_context_of_another_process_is_none_of_ours() {
     ask::cuCtxCreate_v2(&one, ContextId::NONE, made, 0, 0).unwrap();
     assert_eq!(ask::cuCtxSynchronize(&one, made), Ok(()));
     assert_eq!(ask::cuCtxSynchronize(&two, made), Err(CuError::INVALID_CONTEXT));
+    proxy.stop();
+}
+
+#[test]
+fn the_shims_door_answers_the_same_again_and_refuses_what_cannot_be() {
+    let proxy = Proxy::start("null");
+    let mut door = Client::connect(proxy.zones_socket(), 10 * SECOND).unwrap();
+    let zone = ZoneId(Uuid::from_u128(7));
+    let domain = DomainRef { domid: 5, uuid: Uuid::from_u128(8) };
+    let register = |domain| Request::Register { zone, pod_uid: "a-1".into(), domain };
+    let grant = |device: &str, bytes| {
+        let device = device.into();
+        Request::Grant { zone, container: "c".into(), device, bytes, share: None }
+    };
+    let code = |result: Result<(), ClientError>| match result {
+        Err(ClientError::Refused { code, .. }) => code,
+        other => panic!("{other:?}"),
+    };
+    for _ in 0..2 {
+        door.done(&register(domain)).unwrap();
+        door.done(&grant("0", Some(MIB))).unwrap();
+    }
+    assert_eq!(code(door.done(&register(DomainRef { domid: 6, ..domain }))), 405);
+    assert_eq!(code(door.done(&grant("GPU-none", None))), 402);
+    assert_eq!(code(door.done(&grant("0", Some(1 << 40)))), 402);
+    let shown = door.list().unwrap().zones.into_iter().find(|shown| shown.zone == zone).unwrap();
+    assert_eq!((shown.grants.len(), shown.grants[0].bytes, shown.domain), (1, Some(MIB), Some(domain)));
+    for _ in 0..2 {
+        door.done(&Request::Revoke { zone, container: "c".into() }).unwrap();
+        door.done(&Request::Release { zone }).unwrap();
+    }
+    assert!(door.list().unwrap().zones.iter().all(|shown| shown.zone != zone));
     proxy.stop();
 }

@@ -126,7 +126,8 @@ pub trait Device: fmt::Debug + Send {
     fn fill(&mut self, place: Place, memset: &Memset) -> CuResult<()>;
 
     /// Loads PTX, a cubin or a fatbin. `context` is `None` for a library that is loaded before there is a context.
-    fn load(&mut self, context: Option<Raw>, kind: ImageKind, bytes: &[u8]) -> Result<LoadedImage, LoadError>;
+    fn load(&mut self, context: Option<Raw>, kind: ImageKind, bytes: &[u8])
+    -> Result<LoadedImage, LoadError>;
     /// Ends an image.
     fn unload(&mut self, image: Raw) -> CuResult<()>;
     /// All attributes of a function.
@@ -192,6 +193,6 @@ pub fn open(kind: DeviceKind, bytes: u64) -> Result<Box<dyn Device>, String> {
             Ok(soft) => Ok(Box::new(soft)),
             Err(error) => Err(format!("the soft device cannot start: {error}")),
         },
-        DeviceKind::Cuda => Err("not built in yet".into()),
+        DeviceKind::Cuda => cuda::Cuda::open().map(|cuda| Box::new(cuda) as Box<dyn Device>),
     }
 }

@@ -100,11 +100,19 @@ impl Device for Null {
         Ok(())
     }
 
-    fn load(&mut self, _context: Option<Raw>, _kind: ImageKind, bytes: &[u8]) -> Result<LoadedImage, LoadError> {
+    fn load(
+        &mut self,
+        _context: Option<Raw>,
+        _kind: ImageKind,
+        bytes: &[u8],
+    ) -> Result<LoadedImage, LoadError> {
         let raw = self.name();
         let functions = vgpu_soft::Module::load(bytes)
             .map(|module| {
-                soft::function_infos(&module).zip(0..=0xffff).map(|(info, place)| (info, Raw(raw.0 | place))).collect()
+                soft::function_infos(&module)
+                    .zip(0..=0xffff)
+                    .map(|(info, place)| (info, Raw(raw.0 | place)))
+                    .collect()
             })
             .unwrap_or_default();
         Ok(LoadedImage { raw, functions, globals: Vec::new() })
@@ -122,7 +130,14 @@ impl Device for Null {
         Ok(())
     }
 
-    fn max_active_blocks(&mut self, _: Raw, _: Raw, _threads: u32, _shared: u64, _flags: u32) -> CuResult<u32> {
+    fn max_active_blocks(
+        &mut self,
+        _: Raw,
+        _: Raw,
+        _threads: u32,
+        _shared: u64,
+        _flags: u32,
+    ) -> CuResult<u32> {
         Ok(1)
     }
 

@@ -200,16 +200,23 @@ impl Device for Soft {
         })
     }
 
-    fn load(&mut self, _context: Option<Raw>, _kind: ImageKind, bytes: &[u8]) -> Result<LoadedImage, LoadError> {
+    fn load(
+        &mut self,
+        _context: Option<Raw>,
+        _kind: ImageKind,
+        bytes: &[u8],
+    ) -> Result<LoadedImage, LoadError> {
         let module = gpu::Module::load(bytes)
             .map_err(|refused| LoadError { code: error(refused.cu_result()), log: refused.to_string() })?;
-        let instance = self.gpu.instantiate(&module).map_err(|refused| LoadError {
-            code: error(refused.cu_result()),
-            log: refused.to_string(),
-        })?;
+        let instance = self
+            .gpu
+            .instantiate(&module)
+            .map_err(|refused| LoadError { code: error(refused.cu_result()), log: refused.to_string() })?;
         let raw = self.name();
-        let functions =
-            function_infos(&module).zip(0..=0xffff).map(|(info, place)| (info, Raw(raw.0 | place))).collect::<Vec<_>>();
+        let functions = function_infos(&module)
+            .zip(0..=0xffff)
+            .map(|(info, place)| (info, Raw(raw.0 | place)))
+            .collect::<Vec<_>>();
         let globals = module
             .globals()
             .iter()
@@ -235,7 +242,13 @@ impl Device for Soft {
         self.info(function).map(|(info, shared_max)| attributes(info, shared_max))
     }
 
-    fn set_function_attribute(&mut self, _context: Raw, function: Raw, attribute: u32, value: i32) -> CuResult<()> {
+    fn set_function_attribute(
+        &mut self,
+        _context: Raw,
+        function: Raw,
+        attribute: u32,
+        value: i32,
+    ) -> CuResult<()> {
         let fixed_bytes = self.info(function)?.0.static_shared_bytes;
         if attribute != 8 {
             // Carve-out and cluster shapes are hints to hardware that is not here.
@@ -251,7 +264,14 @@ impl Device for Soft {
         Ok(())
     }
 
-    fn max_active_blocks(&mut self, _: Raw, function: Raw, threads: u32, shared: u64, _: u32) -> CuResult<u32> {
+    fn max_active_blocks(
+        &mut self,
+        _: Raw,
+        function: Raw,
+        threads: u32,
+        shared: u64,
+        _: u32,
+    ) -> CuResult<u32> {
         let (info, _) = self.info(function)?;
         blocks_by_resources(info, threads, shared)
     }
@@ -276,11 +296,8 @@ impl Device for Soft {
         if launch.shared_bytes.saturating_add(fixed_bytes) > loaded.shared_max[place] {
             return Err(CuError::INVALID_VALUE);
         }
-        let config = gpu::LaunchConfig {
-            grid: launch.grid,
-            block: launch.block,
-            shared_bytes: launch.shared_bytes,
-        };
+        let config =
+            gpu::LaunchConfig { grid: launch.grid, block: launch.block, shared_bytes: launch.shared_bytes };
         let result = self.gpu.launch(&loaded.instance, place, &config, launch.params);
         let printed = self.gpu.take_output();
         if !printed.is_empty() {

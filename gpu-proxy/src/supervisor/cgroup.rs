@@ -59,7 +59,8 @@ impl Cgroups {
         fs::create_dir_all(&base)?;
         remove_pods(&base);
         let missing = enable_controllers(&base);
-        let gaps = missing.iter().map(|name| format!("workers have no limit of {name}: no such cgroup controller"));
+        let gaps =
+            missing.iter().map(|name| format!("workers have no limit of {name}: no such cgroup controller"));
         Ok((Self { base, own: !delegated, memory_max_bytes }, gaps.collect()))
     }
 
@@ -95,7 +96,6 @@ impl Cgroups {
         }
     }
 }
-
 
 impl WorkerCgroup {
     /// To be born in it.
@@ -133,7 +133,8 @@ fn children(path: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 fn remove_pods(base: &Path) {
-    let is_pod = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"pod"));
+    let is_pod =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"pod"));
     for pod in children(base).filter(is_pod) {
         children(&pod).for_each(|worker| remove_leaf(&worker));
         let _ = fs::remove_dir(pod);
@@ -160,7 +161,8 @@ fn enable_controllers(path: &Path) -> Vec<&'static str> {
 /// Where version 2 is mounted. Source: `proc_pid_mountinfo(5)`: the mount point is the fifth field, the type follows ` - `.
 fn mount_point() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let v2 = mounts.lines().find(|line| line.split(" - ").nth(1).is_some_and(|rest| rest.starts_with("cgroup2 ")));
+    let v2 =
+        mounts.lines().find(|line| line.split(" - ").nth(1).is_some_and(|rest| rest.starts_with("cgroup2 ")));
     v2.and_then(|line| line.split(' ').nth(4))
         .map(PathBuf::from)
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "cgroups of version 2 are not mounted"))

@@ -105,7 +105,10 @@ impl Supervisor {
             uids: root.then_some((proxy.worker_uid_first, proxy.worker_uid_count)),
         };
         let no_thread = |error| {
-            Refusal::new(vgpu_codes::Code::HostResource, format!("workers cannot be started on this machine: {error}"))
+            Refusal::new(
+                vgpu_codes::Code::HostResource,
+                format!("workers cannot be started on this machine: {error}"),
+            )
         };
         let supervisor = Arc::new(Self {
             device,

@@ -40,7 +40,9 @@ async fn connection(supervisor: &Arc<Supervisor>, mut stream: UnixStream) -> std
             // A release goes on to its end even if the shim does not wait for it.
             Ok(request) => {
                 let supervisor = Arc::clone(supervisor);
-                tokio::spawn(async move { answer(&supervisor, request).await }).await.map_err(std::io::Error::other)?
+                tokio::spawn(async move { answer(&supervisor, request).await })
+                    .await
+                    .map_err(std::io::Error::other)?
             }
             Err(error) => refused(&Refusal::new(Code::ProtocolBroken, error.to_string())),
         };
@@ -51,12 +53,11 @@ async fn connection(supervisor: &Arc<Supervisor>, mut stream: UnixStream) -> std
 async fn answer(supervisor: &Arc<Supervisor>, request: Request) -> Reply {
     let done = match request {
         Request::Register { zone, pod_uid, domain } => supervisor.register(zone, &pod_uid, domain),
-        Request::Grant { zone, container, device, bytes, share } => {
-            check_device(&device, supervisor).and_then(|()| {
+        Request::Grant { zone, container, device, bytes, share } => check_device(&device, supervisor)
+            .and_then(|()| {
                 check_container(&container)?;
                 supervisor.zones().grant(zone, &container, &device, bytes, share)
-            })
-        }
+            }),
         Request::Revoke { zone, container } => {
             supervisor.revoke(zone, &container).await;
             Ok(())
@@ -79,10 +80,17 @@ fn check_device(device: &str, supervisor: &Supervisor) -> Result<(), Refusal> {
     if device == "0" || device == supervisor.device.to_string() {
         return Ok(());
     }
-    Err(Refusal::new(Code::NoDevice, format!("there is no device {device:?} here, only 0 ({})", supervisor.device)))
+    Err(Refusal::new(
+        Code::NoDevice,
+        format!("there is no device {device:?} here, only 0 ({})", supervisor.device),
+    ))
 }
 
 fn check_container(container: &str) -> Result<(), Refusal> {
     let valid = ContainerId::new(container).is_some();
-    if valid { Ok(()) } else { Err(Refusal::new(Code::SpecInvalid, "the container's id is no containerd id")) }
+    if valid {
+        Ok(())
+    } else {
+        Err(Refusal::new(Code::SpecInvalid, "the container's id is no containerd id"))
+    }
 }

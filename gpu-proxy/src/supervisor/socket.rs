@@ -25,14 +25,19 @@ impl Door {
     /// In use, or what the system says.
     pub fn bind(path: &Path, mode: u32) -> Result<Self, Refusal> {
         if UnixStream::connect(path).is_ok() {
-            let text = format!("another gpu-proxy serves {}: stop it, or choose another socket", path.display());
+            let text =
+                format!("another gpu-proxy serves {}: stop it, or choose another socket", path.display());
             return Err(Refusal::new(Code::SocketInUse, text));
         }
         let failed = |what: &'static str| {
-            move |error: io::Error| Refusal::new(Code::HostFailure, format!("{what} {}: {error}", path.display()))
+            move |error: io::Error| {
+                Refusal::new(Code::HostFailure, format!("{what} {}: {error}", path.display()))
+            }
         };
         match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("cannot remove the old socket")(error))?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("cannot remove the old socket")(error))?
+            }
             _ => {}
         }
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -43,7 +48,8 @@ impl Door {
         unready.push(".new");
         let _ = std::fs::remove_file(&unready);
         let listener = UnixListener::bind(&unready).map_err(failed("cannot listen on"))?;
-        std::fs::set_permissions(&unready, Permissions::from_mode(mode)).map_err(failed("cannot set the mode of"))?;
+        std::fs::set_permissions(&unready, Permissions::from_mode(mode))
+            .map_err(failed("cannot set the mode of"))?;
         std::fs::rename(&unready, path).map_err(failed("cannot name"))?;
         Ok(Self { listener, path: path.to_owned() })
     }

@@ -88,7 +88,12 @@ impl Supervisor {
         };
         newborn.gaps.iter().for_each(|gap| self.note_gap(gap));
         self.zones().worker_born(zone, worker, newborn.pid);
-        log::info!("worker {} of zone {zone}, container {}, {}: born", newborn.pid, wanted.container, wanted.peer);
+        log::info!(
+            "worker {} of zone {zone}, container {}, {}: born",
+            newborn.pid,
+            wanted.container,
+            wanted.peer
+        );
         let (running, reports) = self.watch_over(&wanted, &place, newborn, cgroup);
         match tokio::time::timeout(READY_LIMIT, reports).await {
             Ok(Ok(Ok(Report::Ready { gaps }))) => {
@@ -99,8 +104,12 @@ impl Supervisor {
                 let code = Code::from_number(code).unwrap_or(Code::WorkerFailed);
                 Err(self.give_up(running, Refusal::new(code, text)).await)
             }
-            Ok(Ok(Err(error))) => Err(self.give_up(running, failed("a worker ended before it served", &error)).await),
-            Ok(Err(_)) => Err(self.give_up(running, Refusal::new(Code::WorkerFailed, "a worker was lost")).await),
+            Ok(Ok(Err(error))) => {
+                Err(self.give_up(running, failed("a worker ended before it served", &error)).await)
+            }
+            Ok(Err(_)) => {
+                Err(self.give_up(running, Refusal::new(Code::WorkerFailed, "a worker was lost")).await)
+            }
             Err(_) => {
                 let text = format!("a worker was not ready within {} s", READY_LIMIT.as_secs());
                 Err(self.give_up(running, Refusal::new(Code::WorkerFailed, text)).await)
@@ -132,13 +141,21 @@ impl Supervisor {
         let found = std::fs::File::open(&path).map(|file| Some(file.into()));
         found.map_err(|error| {
             let ours = vgpu_api::WIRE_HASH;
-            let text = format!("the program speaks wire {wire_hash:016x}, this release {ours:016x}: {}: {error}", path.display());
+            let text = format!(
+                "the program speaks wire {wire_hash:016x}, this release {ours:016x}: {}: {error}",
+                path.display()
+            );
             Refusal::new(Code::ProtocolVersion, text)
         })
     }
 
-    async fn birth(&self, place: &Place, program: Option<OwnedFd>) -> io::Result<(Newborn, Option<WorkerCgroup>)> {
-        let cgroup = self.cgroups.as_ref().map(|all| all.worker(&place.pod_uid, place.worker.0)).transpose()?;
+    async fn birth(
+        &self,
+        place: &Place,
+        program: Option<OwnedFd>,
+    ) -> io::Result<(Newborn, Option<WorkerCgroup>)> {
+        let cgroup =
+            self.cgroups.as_ref().map(|all| all.worker(&place.pod_uid, place.worker.0)).transpose()?;
         let program = program.map(Arc::new);
         let order = Order {
             program: program.clone(),
@@ -264,7 +281,8 @@ fn environment(device: DeviceKind) -> Vec<CString> {
         return Vec::new();
     }
     // No directory of compiled kernels; the device that was granted.
-    let visible = std::env::var("CUDA_VISIBLE_DEVICES").map(|devices| format!("CUDA_VISIBLE_DEVICES={devices}"));
+    let visible =
+        std::env::var("CUDA_VISIBLE_DEVICES").map(|devices| format!("CUDA_VISIBLE_DEVICES={devices}"));
     let all = [Some("CUDA_CACHE_DISABLE=1".to_owned()), visible.ok()];
     all.into_iter().flatten().filter_map(|variable| CString::new(variable).ok()).collect()
 }

@@ -61,10 +61,12 @@ impl Xen {
     /// This is no domain, or not the configured one's rights.
     pub fn reach(own: u16) -> Result<Self, Refusal> {
         let no_xen = |error: &dyn std::fmt::Display| {
-            let text = format!("xenstore cannot be reached: {error}; without Xen use gpu-proxy --local SOCKET");
+            let text =
+                format!("xenstore cannot be reached: {error}; without Xen use gpu-proxy --local SOCKET");
             Refusal::new(Code::NoXen, text)
         };
-        let own = DomId::new(own).ok_or_else(|| Refusal::new(Code::ConfigInvalid, "proxy.domain is no domain's id"))?;
+        let own = DomId::new(own)
+            .ok_or_else(|| Refusal::new(Code::ConfigInvalid, "proxy.domain is no domain's id"))?;
         let xenstore = Client::connect().map_err(|error| no_xen(&error))?;
         let deaths = Deaths::of_domains(&xenstore).map_err(|error| no_xen(&error))?;
         Ok(Self { xenstore, deaths, own })
@@ -139,7 +141,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Waits for the guest's offer; `None` when the zone or the guest ended first.
-fn accept(xen: &Xen, guest: DomId, alive: &Liveness, stopped: &dyn Fn() -> bool) -> Result<Option<Stream>, XenError> {
+fn accept(
+    xen: &Xen,
+    guest: DomId,
+    alive: &Liveness,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Option<Stream>, XenError> {
     let backend = Backend::new(&xen.xenstore, Device { guest, number: GPU_DEVICE, backend: xen.own });
     let spec = StreamSpec { to_taker_bytes: wire::RING_BYTES, to_maker_bytes: wire::RING_BYTES };
     while !stopped() {
@@ -207,7 +214,8 @@ impl Channels for Starter {
     async fn start(&self, connect: Connect) -> Result<Running, Refusal> {
         let Connect { container, pid, wire_hash, port, refs, .. } = connect;
         let program = self.supervisor.program_for(wire_hash)?;
-        let bytes = region().region_bytes().map_err(|error| Refusal::new(Code::HostFailure, error.to_string()))?;
+        let bytes =
+            region().region_bytes().map_err(|error| Refusal::new(Code::HostFailure, error.to_string()))?;
         let guest = self.guest;
         let pages = refs.len() as u64;
         let offer = Offer { refs: refs.into_iter().map(GrantRef).collect(), port };

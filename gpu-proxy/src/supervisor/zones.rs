@@ -115,7 +115,12 @@ impl Zones {
     ///
     /// # Errors
     /// Another domain has it, its uid is no uid, or there is no user left for it.
-    pub fn register(&mut self, id: ZoneId, pod_uid: &str, domain: Option<DomainRef>) -> Result<bool, Refusal> {
+    pub fn register(
+        &mut self,
+        id: ZoneId,
+        pod_uid: &str,
+        domain: Option<DomainRef>,
+    ) -> Result<bool, Refusal> {
         if let Some(zone) = self.by_id.get(&id) {
             if zone.ending {
                 return Err(Refusal::new(Code::ZoneConflict, format!("zone {id} is being released")));
@@ -123,7 +128,10 @@ impl Zones {
             if zone.domain == domain {
                 return Ok(false);
             }
-            return Err(Refusal::new(Code::ZoneConflict, format!("zone {id} is registered for another domain")));
+            return Err(Refusal::new(
+                Code::ZoneConflict,
+                format!("zone {id} is registered for another domain"),
+            ));
         }
         let taken = domain.and_then(|domain| {
             self.by_id.iter().find(|(_, zone)| zone.domain.is_some_and(|other| other.domid == domain.domid))
@@ -134,7 +142,10 @@ impl Zones {
         }
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         if !(1..=64).contains(&pod_uid.len()) || !pod_uid.bytes().all(plain) {
-            return Err(Refusal::new(Code::SpecInvalid, "the pod's uid is not 1 to 64 letters, digits or `-`"));
+            return Err(Refusal::new(
+                Code::SpecInvalid,
+                "the pod's uid is not 1 to 64 letters, digits or `-`",
+            ));
         }
         let uid = self.free_uid()?;
         let zone = Zone {
@@ -154,7 +165,8 @@ impl Zones {
         let Some((first, count)) = self.limits.uids else { return Ok(None) };
         let used = |uid: &u32| self.by_id.values().any(|zone| zone.uid == Some(*uid));
         let free = (first..first.saturating_add(count)).find(|uid| !used(uid));
-        free.map(Some).ok_or_else(|| Refusal::new(Code::LimitReached, "all proxy.worker_uid_count users are in use"))
+        free.map(Some)
+            .ok_or_else(|| Refusal::new(Code::LimitReached, "all proxy.worker_uid_count users are in use"))
     }
 
     /// Gives a container memory and share, or changes what it was given.
@@ -184,7 +196,8 @@ impl Zones {
             (old.device, old.bytes, old.share) = (device.to_owned(), bytes, share);
             return Ok(());
         }
-        let failed = |error: io::Error| Refusal::new(Code::HostResource, format!("no page for a grant: {error}"));
+        let failed =
+            |error: io::Error| Refusal::new(Code::HostResource, format!("no page for a grant: {error}"));
         let page = Arc::new(SharedPage::create().map_err(failed)?);
         let grant = Grant::new(Arc::clone(&page), limit);
         let slots = vec![false; SLOTS];
@@ -225,7 +238,9 @@ impl Zones {
     /// Whether a container (or the whole zone for `None`) has no workers.
     #[must_use]
     pub fn has_workers(&self, id: ZoneId, container: &str) -> bool {
-        self.by_id.get(&id).is_some_and(|zone| zone.workers.values().any(|worker| worker.container == container))
+        self.by_id
+            .get(&id)
+            .is_some_and(|zone| zone.workers.values().any(|worker| worker.container == container))
     }
 
     /// Notes where the zone's guest stands.
@@ -239,19 +254,28 @@ impl Zones {
     ///
     /// # Errors
     /// No grant, or a limit of the zone is reached.
-    pub fn reserve(&mut self, id: ZoneId, container: &str, guest_pid: u32, pages: u64) -> Result<Place, Refusal> {
+    pub fn reserve(
+        &mut self,
+        id: ZoneId,
+        container: &str,
+        guest_pid: u32,
+        pages: u64,
+    ) -> Result<Place, Refusal> {
         let Limits { workers_per_zone, pages_per_zone, device_bytes, .. } = self.limits;
         let worker = WorkerId(self.next_worker);
         let zone = self.living(id)?;
         let limit = |text: String| Refusal::new(Code::LimitReached, text);
         if zone.workers.len() >= workers_per_zone {
-            return Err(limit(format!("zone {id} has {workers_per_zone} workers, which is proxy.workers_per_zone_max")));
+            return Err(limit(format!(
+                "zone {id} has {workers_per_zone} workers, which is proxy.workers_per_zone_max"
+            )));
         }
         let mapped: u64 = zone.workers.values().map(|worker| worker.pages).sum();
         if mapped.saturating_add(pages) > pages_per_zone {
             return Err(limit(format!("zone {id} would map more than proxy.mapped_per_zone_max_mib")));
         }
-        let not_granted = || Refusal::new(Code::NotGranted, format!("container {container} of zone {id} has no GPU"));
+        let not_granted =
+            || Refusal::new(Code::NotGranted, format!("container {container} of zone {id} has no GPU"));
         let entry = zone.grants.get_mut(container).ok_or_else(not_granted)?;
         let slot = entry.slots.iter().position(|used| !used);
         let slot = slot.ok_or_else(|| limit(format!("container {container} has {SLOTS} workers")))?;
@@ -285,7 +309,7 @@ impl Zones {
         ended.grant.clear(ended.slot);
         // A grant that was revoked and given anew has a page and slots of its own: the old slot means nothing there.
         let same = |entry: &&mut ContainerGrant| entry.grant.is_of(&ended.grant);
-        if let Some(entry) = zone.grants.get_mut(&ended.container).filter(|entry| same(&entry)) {
+        if let Some(entry) = zone.grants.get_mut(&ended.container).filter(|entry| same(entry)) {
             entry.slots[ended.slot] = false;
         }
     }
@@ -353,7 +377,12 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn zones() -> Zones {
-        Zones::new(Limits { device_bytes: GIB, workers_per_zone: 2, pages_per_zone: 100, uids: Some((5000, 2)) })
+        Zones::new(Limits {
+            device_bytes: GIB,
+            workers_per_zone: 2,
+            pages_per_zone: 100,
+            uids: Some((5000, 2)),
+        })
     }
 
     fn zone(number: u128) -> ZoneId {

@@ -35,7 +35,9 @@ pub fn region() -> RegionSpec {
 /// # Errors
 /// A descriptor is missing or is not what it should be; the guest's grant references are wrong.
 pub fn attach(task: &Assignment, fds: Vec<OwnedFd>) -> Result<Attached, Failed> {
-    let ours = |error: std::io::Error| Failed::new(Code::WorkerFailed, format!("the channel cannot be mapped: {error}"));
+    let ours = |error: std::io::Error| {
+        Failed::new(Code::WorkerFailed, format!("the channel cannot be mapped: {error}"))
+    };
     let missing = || Failed::new(Code::WorkerFailed, "the assignment lacks a descriptor");
     let mut fds = fds.into_iter();
     let mut next = || fds.next().ok_or_else(missing);
@@ -53,7 +55,8 @@ pub fn attach(task: &Assignment, fds: Vec<OwnedFd>) -> Result<Attached, Failed> 
         }
         ChannelKind::Xen { domid, parts, port } => {
             let from = DomId::new(*domid).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such domain"))?;
-            let part = |&(index, pages): &(u64, u32)| RecordedPart { index, pages, access: Access::ReadWrite };
+            let part =
+                |&(index, pages): &(u64, u32)| RecordedPart { index, pages, access: Access::ReadWrite };
             let recorded = Recorded { from, parts: parts.iter().map(part).collect() };
             let channel = AcceptedChannel { gntdev: next()?, recorded, evtchn: next()?, port: *port };
             let attached = channel.attach(None);

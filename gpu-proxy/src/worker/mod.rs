@@ -54,10 +54,10 @@ pub fn run() -> ExitCode {
         }
     };
     crate::logfmt::start(&task.log_level);
-    let served = prepare(&task, fds).and_then(|(consumer, session, gaps)| {
+    let served = prepare(&task, fds).map(|(consumer, session, gaps)| {
         // The supervisor is gone if this cannot be sent: the first wait will say so.
         let _ = assignment::report(supervisor, &Report::Ready { gaps });
-        Ok(serve::serve(consumer, session))
+        serve::serve(consumer, session)
     });
     match served {
         Ok(serve::End::Gone) => ExitCode::SUCCESS,
@@ -72,14 +72,19 @@ pub fn run() -> ExitCode {
 
 /// Everything before the first record: the door is closed when it returns.
 fn prepare(task: &Assignment, fds: Vec<OwnedFd>) -> Result<(Consumer, Session, Vec<Gap>), Failed> {
-    let ours = |what: &'static str| move |error: std::io::Error| Failed::new(Code::WorkerFailed, format!("{what}: {error}"));
+    let ours = |what: &'static str| {
+        move |error: std::io::Error| Failed::new(Code::WorkerFailed, format!("{what}: {error}"))
+    };
     let gaps = sandbox::strip(task.device, task.namespaces).map_err(ours("the sandbox cannot be made"))?;
     let Attached { parts, quota } = attach::attach(task, fds)?;
-    let device = device::open(task.device, task.device_bytes).map_err(|text| Failed::new(Code::NoDevice, text))?;
-    let consumer = Consumer::from_parts(parts).map_err(|error| Failed::new(Code::WorkerFailed, error.to_string()))?;
+    let device =
+        device::open(task.device, task.device_bytes).map_err(|text| Failed::new(Code::NoDevice, text))?;
+    let consumer =
+        Consumer::from_parts(parts).map_err(|error| Failed::new(Code::WorkerFailed, error.to_string()))?;
     let session = Session::new(device, quota, Box::new(consumer.staging().clone()));
     let event_channel = matches!(task.channel, assignment::ChannelKind::Xen { .. });
-    sandbox::close_door(task.device, event_channel)
-        .map_err(|error| Failed::new(Code::WorkerFailed, format!("the system call filter cannot be set: {error}")))?;
+    sandbox::close_door(task.device, event_channel).map_err(|error| {
+        Failed::new(Code::WorkerFailed, format!("the system call filter cannot be set: {error}"))
+    })?;
     Ok((consumer, session, gaps))
 }

@@ -33,7 +33,11 @@ impl Proxy {
     pub fn start_with(device: &str, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_gpu-proxy"));
-        command.arg("--local").arg(dir.path().join("gpu.sock")).arg("--socket").arg(dir.path().join("zones.sock"));
+        command
+            .arg("--local")
+            .arg(dir.path().join("gpu.sock"))
+            .arg("--socket")
+            .arg(dir.path().join("zones.sock"));
         command.args(["--device", device, "--memory-mib", "64"]).args(more).stdin(Stdio::null());
         let proxy = Self { child: command.spawn().unwrap(), dir };
         until("gpu-proxy listens", || proxy.socket().exists() && proxy.zones_socket().exists());
@@ -106,9 +110,18 @@ pub struct Guest {
 }
 
 impl Transport for Guest {
-    fn send(&self, op: Op, context: ContextId, size: usize, fill: impl FnOnce(&mut Writer<'_>)) -> CuResult<()> {
+    fn send(
+        &self,
+        op: Op,
+        context: ContextId,
+        size: usize,
+        fill: impl FnOnce(&mut Writer<'_>),
+    ) -> CuResult<()> {
         let bytes = packed(size, fill);
-        self.channel.submit_bytes(op as u16, context.0, &bytes).map(drop).map_err(|_| CuError::DEVICE_UNAVAILABLE)
+        self.channel
+            .submit_bytes(op as u16, context.0, &bytes)
+            .map(drop)
+            .map_err(|_| CuError::DEVICE_UNAVAILABLE)
     }
 
     fn call<T>(

@@ -6,7 +6,8 @@ use vgpu_zone_api::shim::{NodeInfo, WorkerInfo, ZoneInfo, ZoneState};
 
 /// One line a zone, below it one a grant and one a worker.
 pub fn zones(zones: &[ZoneInfo]) -> String {
-    let mut text = String::from("ZONE                                  DOMAIN  STATE      GPU MEMORY  MAPPED\n");
+    let mut text =
+        String::from("ZONE                                  DOMAIN  STATE      GPU MEMORY  MAPPED\n");
     for zone in zones {
         let domain = zone.domain.map_or("-".to_owned(), |domain| domain.domid.to_string());
         let state = match zone.state {
@@ -25,7 +26,11 @@ pub fn zones(zones: &[ZoneInfo]) -> String {
         for grant in &zone.grants {
             let limit = grant.bytes.map_or("all".to_owned(), bytes);
             let share = grant.share.map_or("fair".to_owned(), |share| format!("{share}/1000"));
-            let _ = writeln!(text, "  grant   {}: device {}, memory {limit}, share {share}", grant.container, grant.device);
+            let _ = writeln!(
+                text,
+                "  grant   {}: device {}, memory {limit}, share {share}",
+                grant.container, grant.device
+            );
         }
         for worker in &zone.workers {
             text += &worker_line(worker);
@@ -91,7 +96,10 @@ mod tests {
 
     #[test]
     fn sizes_and_times_keep_two_digits_at_least() {
-        assert_eq!((bytes(0), bytes(10 << 10), bytes(512 << 20)), ("0 B".into(), "10 KiB".into(), "512 MiB".into()));
+        assert_eq!(
+            (bytes(0), bytes(10 << 10), bytes(512 << 20)),
+            ("0 B".into(), "10 KiB".into(), "512 MiB".into())
+        );
         assert_eq!(bytes(u64::MAX), "16777215 TiB");
         assert_eq!((time(119), time(120), time(7200)), ("119 s".into(), "2 min".into(), "2 h".into()));
     }

@@ -18,10 +18,9 @@ use tokio::sync::oneshot;
 use raw::{Birth, Child};
 
 /// Every kind of namespace but the user's.
-#[expect(clippy::cast_sign_loss, reason = "flags: bits, not a number")]
 const NAMESPACES: u64 =
-    (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64;
-#[expect(clippy::cast_sign_loss, reason = "flags: bits, not a number")]
+    (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS)
+        as u64;
 const USER: u64 = libc::CLONE_NEWUSER as u64;
 
 /// What a worker is born with.
@@ -115,7 +114,10 @@ fn spawn(program: &OwnedFd, null: &OwnedFd, order: &Order) -> io::Result<Newborn
 
 /// Not allowed here, not known to this kernel, or too many.
 fn is_refusal(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EINVAL | libc::ENOSPC | libc::EUSERS | libc::ENOSYS))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EPERM | libc::EINVAL | libc::ENOSPC | libc::EUSERS | libc::ENOSYS)
+    )
 }
 
 fn spawn_with(program: &OwnedFd, null: &OwnedFd, order: &Order, namespaces: u64) -> io::Result<Newborn> {
@@ -146,7 +148,10 @@ fn spawn_with(program: &OwnedFd, null: &OwnedFd, order: &Order, namespaces: u64)
     if mapped.and_then(|()| Ok(rustix::io::write(&give, &[1])?)).is_err() {
         // It reads the end of the pipe and ends; it is reaped here since nobody else knows of it.
         drop((give, newborn));
-        let _ = rustix::process::waitpid(rustix::process::Pid::from_raw(pid), rustix::process::WaitOptions::empty());
+        let _ = rustix::process::waitpid(
+            rustix::process::Pid::from_raw(pid),
+            rustix::process::WaitOptions::empty(),
+        );
         return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
     Ok(newborn)

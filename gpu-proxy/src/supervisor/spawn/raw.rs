@@ -102,9 +102,11 @@ fn pointers(strings: &[&CStr]) -> Vec<*const c_char> {
 fn child(birth: &Birth<'_>, arguments: &[*const c_char], environment: &[*const c_char]) -> ! {
     let raw = |fd: BorrowedFd<'_>| c_long::from(fd.as_raw_fd());
     let mut byte = 0_u8;
-    let ok = call(libc::SYS_read, [raw(birth.go), ptr::from_mut(&mut byte).expose_provenance() as c_long, 1, 0]) == 1
-        && birth.id.is_none_or(become_user)
-        && place(raw(birth.program), raw(birth.socket), raw(birth.null));
+    let ok =
+        call(libc::SYS_read, [raw(birth.go), ptr::from_mut(&mut byte).expose_provenance() as c_long, 1, 0])
+            == 1
+            && birth.id.is_none_or(become_user)
+            && place(raw(birth.program), raw(birth.socket), raw(birth.null));
     if ok {
         // SAFETY: both lists end with a null pointer and their strings outlive the call; the path is an empty string.
         unsafe {

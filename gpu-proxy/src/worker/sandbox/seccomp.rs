@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
+    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
 };
 
 use crate::device::DeviceKind;
@@ -103,10 +103,8 @@ allowed! {
 /// `_IOC(_IOC_NONE, 'E', 4, 4)`: notify an event channel. Source: Linux `include/uapi/xen/evtchn.h`.
 const IOCTL_EVTCHN_NOTIFY: u64 = 0x0004_4504;
 /// A new thread of the same process has all of these. Source: `clone(2)`.
-#[expect(clippy::cast_sign_loss, reason = "flags: bits, not a number")]
 const THREAD_FLAGS: u64 = (libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND) as u64;
 /// And none of these.
-#[expect(clippy::cast_sign_loss, reason = "flags: bits, not a number")]
 const NAMESPACE_FLAGS: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
@@ -153,14 +151,17 @@ fn answers(device: DeviceKind) -> Result<BpfProgram, Error> {
     let denied = BTreeMap::from([(libc::SYS_openat, vec![])]);
     let missing = BTreeMap::from([(libc::SYS_clone3, vec![])]);
     // One filter has one answer: both calls get the one that makes the C library fall back; for openat any error does.
-    let rules = if device == DeviceKind::Cuda { missing } else { missing.into_iter().chain(denied).collect() };
+    let rules =
+        if device == DeviceKind::Cuda { missing } else { missing.into_iter().chain(denied).collect() };
     program(rules, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))
 }
 
 fn rule(conditions: &[(u8, SeccompCmpOp, u64)]) -> Result<SeccompRule, Error> {
     let conditions = conditions
         .iter()
-        .map(|(argument, op, value)| SeccompCondition::new(*argument, SeccompCmpArgLen::Qword, op.clone(), *value))
+        .map(|(argument, op, value)| {
+            SeccompCondition::new(*argument, SeccompCmpArgLen::Qword, op.clone(), *value)
+        })
         .collect::<Result<_, _>>()?;
     Ok(SeccompRule::new(conditions)?)
 }

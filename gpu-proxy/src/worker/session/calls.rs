@@ -2,8 +2,8 @@
 
 use vgpu_api::memory::Memset;
 use vgpu_api::{
-    Attributes, Call, ContextId, CuResult, DevicePtr, Driver, EventHandle, FunctionHandle, GoneHandle, ImageHandle,
-    ImageKind, Launch, MemInfo, NewHandle, Staged, Stream, kind,
+    Attributes, Call, ContextId, CuResult, DevicePtr, Driver, EventHandle, FunctionHandle, GoneHandle,
+    ImageHandle, ImageKind, Launch, MemInfo, NewHandle, Staged, Stream, kind,
 };
 
 use super::Session;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use vgpu_api::launch::{LaunchAttributes, attribute};
 use vgpu_api::{
-    Attributes, Call, ContextId, CuError, CuResult, DevicePtr, FunctionHandle, ImageHandle, ImageInfo, ImageKind,
-    Launch, NewHandle, Staged, kind,
+    Attributes, Call, ContextId, CuError, CuResult, DevicePtr, FunctionHandle, ImageHandle, ImageInfo,
+    ImageKind, Launch, NewHandle, Staged, kind,
 };
 
 use super::Session;
@@ -185,7 +185,11 @@ impl Session {
         image.functions.get(usize::from(handle.ordinal())).copied().ok_or(CuError::INVALID_HANDLE)
     }
 
-    pub(super) fn function_attributes(&mut self, call: Call, function: FunctionHandle) -> CuResult<Attributes> {
+    pub(super) fn function_attributes(
+        &mut self,
+        call: Call,
+        function: FunctionHandle,
+    ) -> CuResult<Attributes> {
         let (context, function) = (self.context(call.context)?, self.function(function)?);
         self.device.function_attributes(context, function.raw)
     }
@@ -274,7 +278,8 @@ impl Session {
             attribute::PROGRAMMATIC_EVENT | attribute::LAUNCH_COMPLETION_EVENT => Err(CuError::NOT_SUPPORTED),
             attribute::ACCESS_POLICY_WINDOW => {
                 let base = u64::from(each.word(0).unwrap_or(0)) | u64::from(each.word(4).unwrap_or(0)) << 32;
-                let bytes = u64::from(each.word(8).unwrap_or(0)) | u64::from(each.word(12).unwrap_or(0)) << 32;
+                let bytes =
+                    u64::from(each.word(8).unwrap_or(0)) | u64::from(each.word(12).unwrap_or(0)) << 32;
                 self.ranges.check(DevicePtr(base), bytes)
             }
             id if attribute::travels(id) => Ok(()),

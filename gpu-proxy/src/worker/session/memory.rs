@@ -28,9 +28,8 @@ impl Session {
 
     /// Counts an allocation as large as the device makes it; what was counted.
     pub(super) fn charge(&mut self, bytes: u64) -> CuResult<u64> {
-        let charged = bytes
-            .checked_next_multiple_of(self.device.granule_bytes())
-            .ok_or(CuError::OUT_OF_MEMORY)?;
+        let charged =
+            bytes.checked_next_multiple_of(self.device.granule_bytes()).ok_or(CuError::OUT_OF_MEMORY)?;
         self.quota.charge(charged)?;
         Ok(charged)
     }
@@ -63,7 +62,13 @@ impl Session {
         self.settle(context, result)
     }
 
-    pub(super) fn write_staged(&mut self, call: Call, at: DevicePtr, from: Staged, stream: Stream) -> CuResult<()> {
+    pub(super) fn write_staged(
+        &mut self,
+        call: Call,
+        at: DevicePtr,
+        from: Staged,
+        stream: Stream,
+    ) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
         let range = from.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
         self.ranges.check(at, from.len)?;
@@ -78,7 +83,13 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn read_staged(&mut self, call: Call, to: Staged, at: DevicePtr, stream: Stream) -> CuResult<()> {
+    pub(super) fn read_staged(
+        &mut self,
+        call: Call,
+        to: Staged,
+        at: DevicePtr,
+        stream: Stream,
+    ) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
         let range = to.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
         self.ranges.check(at, to.len)?;

@@ -5,7 +5,13 @@ use vgpu_api::{Call, CuResult, EventHandle, Stream, StreamHandle};
 use super::{Owned, Session};
 
 impl Session {
-    pub(super) fn stream_create(&mut self, call: Call, handle: StreamHandle, flags: u32, priority: i32) -> CuResult<()> {
+    pub(super) fn stream_create(
+        &mut self,
+        call: Call,
+        handle: StreamHandle,
+        flags: u32,
+        priority: i32,
+    ) -> CuResult<()> {
         let context = self.context(call.context)?;
         self.streams.check_free(handle)?;
         let raw = self.device.stream_create(context, flags, priority)?;
@@ -30,7 +36,13 @@ impl Session {
         self.settle(context, result)
     }
 
-    pub(super) fn stream_wait(&mut self, call: Call, stream: Stream, event: EventHandle, flags: u32) -> CuResult<()> {
+    pub(super) fn stream_wait(
+        &mut self,
+        call: Call,
+        stream: Stream,
+        event: EventHandle,
+        flags: u32,
+    ) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
         let event = self.events.get(event)?.raw;
         let result = self.device.stream_wait(place, event, flags);
@@ -50,7 +62,13 @@ impl Session {
         self.settle(context, result)
     }
 
-    pub(super) fn event_record(&mut self, call: Call, event: EventHandle, stream: Stream, flags: u32) -> CuResult<()> {
+    pub(super) fn event_record(
+        &mut self,
+        call: Call,
+        event: EventHandle,
+        stream: Stream,
+        flags: u32,
+    ) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
         let event = self.events.get(event)?.raw;
         let result = self.device.event_record(place, event, flags);

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use vgpu_api::loopback::Loopback;
 use vgpu_api::memory::Memset;
 use vgpu_api::{
-    ContextId, CuError, DevicePtr, EventHandle, GoneHandle, ImageHandle, ImageKind, NewHandle, Snapshot, Staged, Stream,
-    StreamHandle, ask,
+    ContextId, CuError, DevicePtr, EventHandle, GoneHandle, ImageHandle, ImageKind, NewHandle, Snapshot,
+    Staged, Stream, StreamHandle, ask,
 };
 
 use super::Session;
@@ -61,7 +61,7 @@ impl World {
 fn the_snapshot_shows_the_grant_and_not_the_device() {
     let world = world();
     let len = ask::vgpuSnapshot(&world.guest, ContextId::NONE, Staged { offset: 0, len: 64 << 10 }).unwrap();
-    let bytes = world.staging.0.lock().unwrap()[..len as usize].to_vec();
+    let bytes = world.staging.0.lock().unwrap()[..usize::try_from(len).unwrap()].to_vec();
     assert_eq!(Snapshot::parse(&bytes).unwrap().devices[0].total_memory, 1 << 20);
 }
 

@@ -1,0 +1,187 @@
+//! The functions of NVIDIA's driver that a worker calls, loaded from `libcuda.so.1` by name. Versions: CUDA 12.4 (driver 550) and
+//! later, for the layouts of kernels' parameters. Signatures: cuda.h of CUDA 13.0.
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ptr::{self, NonNull};
+
+use vgpu_api::{CuError, CuResult};
+
+/// Opaque pointers of the driver.
+pub type Ptr = *mut c_void;
+/// `CUdeviceptr`.
+pub type Address = u64;
+
+/// `CUlaunchAttribute`: id, then a union of 64 bytes at offset 8.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug)]
+pub struct Attribute {
+    /// `CUlaunchAttributeID`.
+    pub id: u32,
+    /// Padding.
+    pub pad: u32,
+    /// The union.
+    pub value: [u8; 64],
+}
+const _: () = assert!(size_of::<Attribute>() == 72);
+
+/// `CUlaunchConfig`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Config {
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory.
+    pub shared_bytes: u32,
+    /// The stream.
+    pub stream: Ptr,
+    /// The attributes.
+    pub attributes: *const Attribute,
+    /// How many.
+    pub count: u32,
+}
+const _: () = assert!(size_of::<Config>() == 56);
+
+macro_rules! table {
+    ($(fn $name:ident($($param:ident: $t:ty),*);)*) => {
+        /// The functions, each as the driver has it.
+        #[allow(non_snake_case, reason = "CUDA's names")]
+        pub struct Table { $($name: unsafe extern "C" fn($($t),*) -> c_int,)* }
+
+        #[allow(non_snake_case, reason = "CUDA's names")]
+        #[allow(clippy::too_many_arguments, reason = "the driver's signatures")]
+        impl Table {
+            /// Finds all of them in an open library.
+            fn find(library: NonNull<c_void>) -> Result<Self, String> {
+                Ok(Self { $($name: {
+                    let name = concat!(stringify!($name), "\0");
+                    let found = symbol(library, name).ok_or_else(|| {
+                        format!("NVIDIA's driver lacks {}: install driver 550 or later", stringify!($name))
+                    })?;
+                    // SAFETY: the driver exports this name with the signature of cuda.h, written below.
+                    unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($t),*) -> c_int>(found.as_ptr()) }
+                },)* })
+            }
+
+            $(
+                #[doc = concat!("`", stringify!($name), "`.")]
+                /// # Safety
+                /// Every pointer is null where the driver allows it, or valid for what the driver reads and writes through it;
+                /// handles are the driver's own and live; addresses were checked by the session.
+                pub unsafe fn $name(&self $(, $param: $t)*) -> CuResult<()> {
+                    // SAFETY: the caller's promise.
+                    let code = unsafe { (self.$name)($($param),*) };
+                    CuError::check(code.unsigned_abs())
+                }
+            )*
+        }
+    };
+}
+
+table! {
+    fn cuInit(flags: c_uint);
+    fn cuDriverGetVersion(version: *mut c_int);
+    fn cuDeviceGet(device: *mut c_int, ordinal: c_int);
+    fn cuDeviceGetName(name: *mut c_char, bytes: c_int, device: c_int);
+    fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int);
+    fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, device: c_int);
+    fn cuDevicePrimaryCtxRetain(context: *mut Ptr, device: c_int);
+    fn cuCtxCreate_v2(context: *mut Ptr, flags: c_uint, device: c_int);
+    fn cuCtxDestroy_v2(context: Ptr);
+    fn cuCtxSetCurrent(context: Ptr);
+    fn cuCtxSynchronize();
+    fn cuCtxGetLimit(value: *mut usize, limit: c_uint);
+    fn cuCtxSetLimit(limit: c_uint, value: usize);
+    fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int);
+    fn cuMemAlloc_v2(address: *mut Address, bytes: usize);
+    fn cuMemFree_v2(address: Address);
+    fn cuMemcpyHtoDAsync_v2(to: Address, from: *const c_void, bytes: usize, stream: Ptr);
+    fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: Address, bytes: usize, stream: Ptr);
+    fn cuMemcpyDtoDAsync_v2(to: Address, from: Address, bytes: usize, stream: Ptr);
+    fn cuMemsetD2D8Async(at: Address, pitch: usize, value: u8, width: usize, rows: usize, stream: Ptr);
+    fn cuMemsetD2D16Async(at: Address, pitch: usize, value: u16, width: usize, rows: usize, stream: Ptr);
+    fn cuMemsetD2D32Async(at: Address, pitch: usize, value: u32, width: usize, rows: usize, stream: Ptr);
+    fn cuMemsetD8Async(at: Address, value: u8, count: usize, stream: Ptr);
+    fn cuMemsetD16Async(at: Address, value: u16, count: usize, stream: Ptr);
+    fn cuMemsetD32Async(at: Address, value: u32, count: usize, stream: Ptr);
+    fn cuModuleLoadDataEx(module: *mut Ptr, image: *const c_void, count: c_uint, options: *mut c_int, values: *mut Ptr);
+    fn cuModuleUnload(module: Ptr);
+    fn cuModuleGetFunctionCount(count: *mut c_uint, module: Ptr);
+    fn cuModuleEnumerateFunctions(functions: *mut Ptr, count: c_uint, module: Ptr);
+    fn cuModuleGetGlobal_v2(address: *mut Address, bytes: *mut usize, module: Ptr, name: *const c_char);
+    fn cuLibraryLoadData(library: *mut Ptr, image: *const c_void, jit: *mut c_int, jit_values: *mut Ptr, jit_count: c_uint,
+        options: *mut c_int, values: *mut Ptr, count: c_uint);
+    fn cuLibraryUnload(library: Ptr);
+    fn cuLibraryGetKernelCount(count: *mut c_uint, library: Ptr);
+    fn cuLibraryEnumerateKernels(kernels: *mut Ptr, count: c_uint, library: Ptr);
+    fn cuLibraryGetGlobal(address: *mut Address, bytes: *mut usize, library: Ptr, name: *const c_char);
+    fn cuKernelGetFunction(function: *mut Ptr, kernel: Ptr);
+    fn cuKernelGetName(name: *mut *const c_char, kernel: Ptr);
+    fn cuKernelGetParamInfo(kernel: Ptr, index: usize, offset: *mut usize, bytes: *mut usize);
+    fn cuFuncGetName(name: *mut *const c_char, function: Ptr);
+    fn cuFuncGetParamInfo(function: Ptr, index: usize, offset: *mut usize, bytes: *mut usize);
+    fn cuFuncGetAttribute(value: *mut c_int, attribute: c_int, function: Ptr);
+    fn cuFuncSetAttribute(function: Ptr, attribute: c_int, value: c_int);
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+        blocks: *mut c_int, function: Ptr, threads: c_int, shared: usize, flags: c_uint);
+    fn cuOccupancyAvailableDynamicSMemPerBlock(bytes: *mut usize, function: Ptr, blocks: c_int, threads: c_int);
+    fn cuOccupancyMaxActiveClusters(clusters: *mut c_int, function: Ptr, config: *const Config);
+    fn cuOccupancyMaxPotentialClusterSize(blocks: *mut c_int, function: Ptr, config: *const Config);
+    fn cuLaunchKernelEx(config: *const Config, function: Ptr, parameters: *mut Ptr, extra: *mut Ptr);
+    fn cuStreamCreateWithPriority(stream: *mut Ptr, flags: c_uint, priority: c_int);
+    fn cuStreamDestroy_v2(stream: Ptr);
+    fn cuStreamSynchronize(stream: Ptr);
+    fn cuStreamQuery(stream: Ptr);
+    fn cuStreamWaitEvent(stream: Ptr, event: Ptr, flags: c_uint);
+    fn cuEventCreate(event: *mut Ptr, flags: c_uint);
+    fn cuEventDestroy_v2(event: Ptr);
+    fn cuEventRecordWithFlags(event: Ptr, stream: Ptr, flags: c_uint);
+    fn cuEventQuery(event: Ptr);
+    fn cuEventSynchronize(event: Ptr);
+    fn cuEventElapsedTime(milliseconds: *mut f32, start: Ptr, end: Ptr);
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Table")
+    }
+}
+
+impl Table {
+    /// Opens NVIDIA's driver, and the compiler that it would open later, behind the closed door.
+    ///
+    /// # Errors
+    /// It is not here, is too old, or is vgpu's own library.
+    pub fn load() -> Result<Self, String> {
+        let library =
+            open(c"libcuda.so.1").ok_or("libcuda.so.1 cannot be loaded: is NVIDIA's driver installed?")?;
+        if symbol(library, "vgpu_is_shim\0").is_some() {
+            return Err(
+                "libcuda.so.1 is vgpu's own library, not NVIDIA's: correct the library path of gpu-proxy"
+                    .into(),
+            );
+        }
+        let table = Self::find(library)?;
+        if open(c"libnvidia-ptxjitcompiler.so.1").is_none() {
+            log::warn!("libnvidia-ptxjitcompiler.so.1 cannot be loaded: PTX will be refused");
+        }
+        Ok(table)
+    }
+}
+
+/// Loads a library for good.
+fn open(name: &CStr) -> Option<NonNull<c_void>> {
+    // SAFETY: runs the library's own initialisers, which is what loading it means; the worker is about to call it anyhow.
+    NonNull::new(unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) })
+}
+
+/// `name` ends with a NUL.
+fn symbol(library: NonNull<c_void>, name: &str) -> Option<NonNull<c_void>> {
+    let name = CStr::from_bytes_with_nul(name.as_bytes()).ok()?;
+    // SAFETY: an open library and a C string.
+    NonNull::new(unsafe { libc::dlsym(library.as_ptr(), name.as_ptr()) })
+}
+
+/// No pointer.
+pub const NULL: Ptr = ptr::null_mut();
