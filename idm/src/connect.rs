@@ -7,7 +7,8 @@
 //!            + memory, bell, ear (SCM_RIGHTS)
 //! ```
 //! The socket then stays open and silent: its end is the death of the other side. The program cannot tell which of the two served
-//! it. Blocking, without threads; a server calls [`greet`] and [`answer`] where it likes. Not here: who may connect.
+//! it. Blocking, without threads, each step within its limit however slowly the other side drips; a server calls [`greet`] and [`answer`]
+//! where it likes. Not here: who may connect.
 //!
 //! The program maps the region wherever the kernel likes. Pages at the same address on both sides, for pinned memory, will be further
 //! regions.
@@ -18,12 +19,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::SealFlags;
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
 use crate::doorbell::{Doorbell, Waiter, eventfd_pair};
@@ -104,14 +107,13 @@ pub fn peer_of(socket: impl AsFd) -> Result<Peer, ChannelError> {
 /// Connects a program: returns its end of the channel and what both sides agreed on. Waits at most `limit` for each step.
 ///
 /// # Errors
-/// [`ChannelError::System`] when nobody listens, [`ChannelError::Refused`] with the reason of the server, and the errors of [`Hello::meet`].
+/// [`ChannelError::System`] when nobody listens, [`ChannelError::Refused`] with the reason of the server, [`ChannelError::TimedOut`] when it
+/// says nothing, and the errors of [`Hello::meet`].
 pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<(Submitter, Agreed), ChannelError> {
-    let socket = UnixStream::connect(path).map_err(ChannelError::system("connect to the GPU socket"))?;
-    socket.set_read_timeout(Some(limit)).map_err(ChannelError::system("limit the socket"))?;
-    socket.set_write_timeout(Some(limit)).map_err(ChannelError::system("limit the socket"))?;
+    let socket = reach(path, limit)?;
     send(&socket, &hello.encode(), &[])?;
 
-    let (bytes, fds) = receive_answer(&socket)?;
+    let (bytes, fds) = receive_answer(&socket, limit)?;
     let (theirs, offer) = split(&bytes);
     let agreed = hello.meet(&Hello::parse(theirs, Peer::Server)?, Peer::Server)?;
     let spec = read_offer(offer)?;
@@ -132,19 +134,56 @@ pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<(Submitter
     Ok((Submitter::from_parts(parts)?, agreed))
 }
 
+/// A connected socket whose sending is limited too. A server that listens and never accepts would else hold its programs for ever.
+fn reach(path: &Path, limit: Duration) -> Result<UnixStream, ChannelError> {
+    let connecting = "connect to the GPU socket";
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let socket = socket.map_err(ChannelError::system(connecting))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(limit))
+        .map_err(ChannelError::system("limit the socket"))?;
+    let address = SocketAddrUnix::new(path).map_err(ChannelError::system(connecting))?;
+    // A signal handler of the program, a profiler's, must not make it fail.
+    match rustix::io::retry_on_intr(|| rustix::net::connect(&socket, &address)) {
+        Ok(()) => Ok(socket.into()),
+        Err(Errno::AGAIN) => Err(ChannelError::TimedOut { peer: Peer::Server, what: "a connection", limit }),
+        Err(errno) => Err(ChannelError::system(connecting)(errno)),
+    }
+}
+
 /// The server's first step: reads the program's hello. The caller judges it, [`answer`]s or [`refuse`]s.
 ///
 /// # Errors
 /// [`ChannelError::PeerMagic`], [`ChannelError::PeerGone`], [`ChannelError::TimedOut`].
 pub fn greet(mut socket: &UnixStream, peer: Peer, limit: Duration) -> Result<Hello, ChannelError> {
-    socket.set_read_timeout(Some(limit)).map_err(ChannelError::system("limit the socket"))?;
+    let deadline = Instant::now() + limit;
     let mut bytes = [0; HELLO_BYTES];
-    socket.read_exact(&mut bytes).map_err(|e| match e.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => ChannelError::PeerGone(peer),
-        io::ErrorKind::WouldBlock => ChannelError::TimedOut { peer, what: "the hello", limit },
-        _ => ChannelError::system("read the hello")(e),
-    })?;
+    let mut done = 0;
+    while done < HELLO_BYTES {
+        if !limit_reading(socket, deadline)? {
+            return Err(ChannelError::TimedOut { peer, what: "the hello", limit });
+        }
+        match socket.read(&mut bytes[done..]) {
+            Ok(0) => return Err(ChannelError::PeerGone(peer)),
+            Ok(count) => done += count,
+            Err(e) => match e.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
+                io::ErrorKind::ConnectionReset => return Err(ChannelError::PeerGone(peer)),
+                _ => return Err(ChannelError::system("read the hello")(e)),
+            },
+        }
+    }
     Hello::parse(&bytes, peer)
+}
+
+/// Lets the next read wait until `deadline`; false when that has come.
+fn limit_reading(socket: &UnixStream, deadline: Instant) -> Result<bool, ChannelError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Ok(false);
+    }
+    socket.set_read_timeout(Some(left)).map_err(ChannelError::system("limit the socket"))?;
+    Ok(true)
 }
 
 /// Makes the memory and the bells of a channel between two processes.
@@ -241,25 +280,30 @@ fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), C
     }
     match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
         Ok(sent) if sent == bytes.len() => Ok(()),
-        Ok(_) | Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => {
-            Err(ChannelError::PeerGone(Peer::Server))
-        }
+        Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Err(ChannelError::PeerGone(Peer::Server)),
         Err(e) => Err(ChannelError::system("send on the GPU socket")(e)),
     }
 }
 
-fn receive_answer(socket: &UnixStream) -> Result<([u8; ANSWER_BYTES], Vec<OwnedFd>), ChannelError> {
+fn receive_answer(
+    socket: &UnixStream,
+    limit: Duration,
+) -> Result<([u8; ANSWER_BYTES], Vec<OwnedFd>), ChannelError> {
+    let deadline = Instant::now() + limit;
     let mut bytes = [0; ANSWER_BYTES];
     let mut fds = Vec::with_capacity(FDS);
     let mut done = 0;
     while done < ANSWER_BYTES {
+        if !limit_reading(socket, deadline)? {
+            return Err(ChannelError::TimedOut { peer: Peer::Server, what: "the hello", limit });
+        }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut rest = [IoSliceMut::new(&mut bytes[done..])];
         let got = match rustix::net::recvmsg(socket, &mut rest, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
             Ok(got) => got,
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(rustix::io::Errno::CONNRESET) => return Err(ChannelError::PeerGone(Peer::Server)),
+            Err(Errno::INTR | Errno::AGAIN) => continue,
+            Err(Errno::CONNRESET) => return Err(ChannelError::PeerGone(Peer::Server)),
             Err(e) => return Err(ChannelError::system("read the answer of the GPU socket")(e)),
         };
         if got.bytes == 0 {

@@ -10,10 +10,13 @@
 pub mod connect;
 pub mod doorbell;
 pub mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod hello;
 mod hub;
 pub mod life;
 mod park;
+mod queue;
 pub mod record;
 pub mod region;
 mod ring;

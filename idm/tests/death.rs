@@ -7,20 +7,21 @@ use std::time::{Duration, Instant};
 
 use idm::connect::{Listener, answer, connect, greet, make_ends};
 use idm::hello::Hello;
-use idm::record::{Consumer, Ready, RegionSpec};
+use idm::record::{Consumer, LANES, Ready, RegionSpec};
 use idm::{ChannelError, Liveness};
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// Set in a child process: it plays the other side of its test, at this socket.
 const PLACE: &str = "IDM_TEST_SOCKET";
 
 fn hello() -> Hello {
     Hello::new(64 << 10, 0, 0)
 }
 
-/// Starts one of the ignored tests below as a process of its own.
-fn child(role: &str, socket: &Path) -> Child {
+/// Starts this test once more, as the process that plays its other side.
+fn child(test: &str, socket: &Path) -> Child {
     let program = std::env::current_exe().unwrap();
-    Command::new(program).args(["--ignored", "--exact", role]).env(PLACE, socket).spawn().unwrap()
+    Command::new(program).args(["--exact", test]).env(PLACE, socket).spawn().unwrap()
 }
 
 fn serve(socket: UnixStream, peer: idm::Peer) -> Consumer {
@@ -39,19 +40,13 @@ fn kill(child: &mut Child) -> Instant {
     Instant::now()
 }
 
-#[test]
-#[ignore = "a process of the tests below, not a test"]
-fn program_that_submits_without_end() {
-    let socket = std::env::var_os(PLACE).expect("started by a test");
-    let (submitter, _) = connect(Path::new(&socket), &hello(), LIMIT).unwrap();
+fn submit_without_end(socket: &Path) {
+    let (submitter, _) = connect(socket, &hello(), LIMIT).unwrap();
     while submitter.submit_bytes(1, 0, &[1; 100]).is_ok() {}
 }
 
-#[test]
-#[ignore = "a process of the tests below, not a test"]
-fn server_that_takes_and_never_answers() {
-    let socket = std::env::var_os(PLACE).expect("started by a test");
-    let listener = Listener::bind(Path::new(&socket)).unwrap();
+fn take_and_never_answer(socket: &Path) {
+    let listener = Listener::bind(socket).unwrap();
     let (stream, peer) = listener.accept().unwrap();
     let mut consumer = serve(stream, peer);
     loop {
@@ -62,10 +57,13 @@ fn server_that_takes_and_never_answers() {
 
 #[test]
 fn a_worker_hears_of_its_killed_program() {
+    if let Some(socket) = std::env::var_os(PLACE) {
+        return submit_without_end(Path::new(&socket));
+    }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gpu.sock");
     let listener = Listener::bind(&path).unwrap();
-    let mut program = child("program_that_submits_without_end", &path);
+    let mut program = child("a_worker_hears_of_its_killed_program", &path);
     let (socket, peer) = listener.accept().unwrap();
     let mut consumer = serve(socket, peer);
     for _ in 0..10_000 {
@@ -90,10 +88,14 @@ fn a_worker_hears_of_its_killed_program() {
 }
 
 #[test]
-fn a_program_whose_worker_is_killed_gets_an_error_in_each_thread() {
+fn a_program_whose_worker_is_killed_gets_an_error_in_each_thread_whatever_it_waits_for() {
+    if let Some(socket) = std::env::var_os(PLACE) {
+        return take_and_never_answer(Path::new(&socket));
+    }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gpu.sock");
-    let mut server = child("server_that_takes_and_never_answers", &path);
+    let mut server =
+        child("a_program_whose_worker_is_killed_gets_an_error_in_each_thread_whatever_it_waits_for", &path);
     let started = Instant::now();
     let (submitter, _) = loop {
         match connect(&path, &hello(), LIMIT) {
@@ -102,18 +104,23 @@ fn a_program_whose_worker_is_killed_gets_an_error_in_each_thread() {
             Err(error) => panic!("{error}"),
         }
     };
+    let staging = submitter.stage(RegionSpec::default().staging_bytes as usize, Some(LIMIT)).unwrap();
     std::thread::scope(|scope| {
-        let calls: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| (submitter.call(1, 0, &[], &mut [0; 8], Some(LIMIT)), Instant::now())))
-            .collect();
-        std::thread::sleep(Duration::from_millis(100));
+        // More threads than lanes: some wait for a reply, the others for a lane; one more waits for staging.
+        let calls = (0..usize::from(LANES) + 8).map(|_| {
+            scope.spawn(|| (submitter.call(1, 0, &[], &mut [0; 8], Some(LIMIT)).err(), Instant::now()))
+        });
+        let mut waits: Vec<_> = calls.collect();
+        waits.push(scope.spawn(|| (submitter.stage(1, Some(LIMIT)).err(), Instant::now())));
+        std::thread::sleep(Duration::from_millis(200));
         let killed = kill(&mut server);
-        for call in calls {
-            let (result, when) = call.join().unwrap();
-            assert_eq!(result.unwrap_err(), ChannelError::PeerGone(idm::Peer::Server));
+        for wait in waits {
+            let (error, when) = wait.join().unwrap();
+            assert_eq!(error, Some(ChannelError::PeerGone(idm::Peer::Server)));
             assert!(when.saturating_duration_since(killed) < Duration::from_secs(1));
         }
     });
+    drop(staging);
     assert!(submitter.is_gone());
     assert!(submitter.submit_bytes(1, 0, &[]).is_err());
 }

@@ -67,7 +67,7 @@ fn nobody_there_and_a_server_that_hangs_up_are_clear_errors() {
     let error = connect(&missing, &hello(), LIMIT).unwrap_err();
     assert_eq!(
         error,
-        ChannelError::System { doing: "connect to the GPU socket", source: rustix::io::Errno::NOENT }
+        ChannelError::System { doing: "connect to the GPU socket", source: Errno::NOENT }
     );
     let server = std::thread::spawn(move || drop(listener.accept().unwrap()));
     assert_eq!(connect(&path, &hello(), LIMIT).unwrap_err(), ChannelError::PeerGone(Peer::Server));
@@ -75,10 +75,42 @@ fn nobody_there_and_a_server_that_hangs_up_are_clear_errors() {
 }
 
 #[test]
-fn a_silent_program_is_given_up() {
-    let (ours, _theirs) = UnixStream::pair().unwrap();
-    let error = greet(&ours, Peer::Domain(1), Duration::from_millis(20)).unwrap_err();
+fn a_program_that_is_silent_or_drips_its_hello_is_given_up_at_the_limit() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let limit = Duration::from_millis(40);
+    let error = greet(&ours, Peer::Domain(1), limit).unwrap_err();
     assert!(matches!(error, ChannelError::TimedOut { .. }));
+    let dripping = std::thread::spawn(move || {
+        for byte in hello().encode() {
+            std::thread::sleep(limit / 4);
+            if io::Write::write_all(&mut theirs, &[byte]).is_err() {
+                return;
+            }
+        }
+    });
+    let error = greet(&ours, Peer::Domain(1), limit).unwrap_err();
+    assert!(matches!(error, ChannelError::TimedOut { .. }));
+    drop(ours);
+    dripping.join().unwrap();
+}
+
+#[test]
+fn a_server_that_never_accepts_or_never_answers_holds_nobody_longer_than_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gpu.sock");
+    let listener =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .unwrap();
+    rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    // Room for one program that waits to be accepted.
+    rustix::net::listen(&listener, 0).unwrap();
+    let silent = |expected| {
+        let error = connect(&path, &hello(), Duration::from_millis(40)).unwrap_err();
+        assert!(matches!(error, ChannelError::TimedOut { what, .. } if what == expected), "{error}");
+    };
+    silent("the hello");
+    // The first still stands in the queue, though its program has gone.
+    silent("a connection");
 }
 
 /// Connects to a server that hands over `memory`.

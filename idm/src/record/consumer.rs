@@ -137,13 +137,12 @@ impl Consumer {
     pub fn wait(&mut self, limit: Option<Duration>) -> Result<Ready, ChannelError> {
         self.give_room_back()?;
         let (puller, region, hub) = (&self.puller, &self.region, &self.hub);
-        if self.spin.until(|| puller.is_ready()) {
-            return Ok(Ready::Record);
-        }
+        let Some(start) = self.spin.until(|| puller.is_ready()) else { return Ok(Ready::Record) };
         let left = || life::read(region.word(SUBMITTER_LIFE)) == Life::Gone;
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         // Asked in this order, so that what the peer wrote before its end is seen.
         let end = hub.wait_until(region.word(CONSUMER_PARKED), deadline, || left() || puller.is_ready());
+        self.spin.slept(start);
         match end.map_err(ChannelError::system("wait for the peer"))? {
             End::Ready | End::Gone if puller.is_ready() => Ok(Ready::Record),
             End::TimedOut => Ok(Ready::TimedOut),

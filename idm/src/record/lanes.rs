@@ -53,16 +53,18 @@ impl Lanes {
         Arc::new(Self { state: Mutex::new(state), freed: Condvar::new() })
     }
 
-    /// A lane for one call; `None` when the deadline came first. `answered` tells whether a given-up call's reply has come.
+    /// A lane for one call; `None` when the deadline came first, or `stop` said that none will be free any more. `answered` tells whether a
+    /// given-up call's reply has come.
     #[inline]
     pub(crate) fn take(
         self: &Arc<Self>,
         deadline: Option<Instant>,
+        stop: impl Fn() -> bool,
         answered: impl Fn(u16, u32) -> bool,
     ) -> Option<Lane<'_>> {
         match self.kept() {
             Some(kept) => Some(Lane { lanes: self, lane: kept.lane, kept: Some(kept) }),
-            None => self.take_free(deadline, answered),
+            None => self.take_free(deadline, stop, answered),
         }
     }
 
@@ -81,6 +83,7 @@ impl Lanes {
     fn take_free(
         self: &Arc<Self>,
         deadline: Option<Instant>,
+        stop: impl Fn() -> bool,
         answered: impl Fn(u16, u32) -> bool,
     ) -> Option<Lane<'_>> {
         let mut state = self.lock();
@@ -92,7 +95,8 @@ impl Lanes {
                 return Some(Lane { lanes: self, lane, kept });
             }
             let now = Instant::now();
-            if deadline.is_some_and(|at| at <= now) {
+            // A peer that died answers no call that was given up: those lanes never come back.
+            if stop() || deadline.is_some_and(|at| at <= now) {
                 return None;
             }
             let look = deadline.map_or(LOOK, |at| at.saturating_duration_since(now).min(LOOK));
@@ -165,6 +169,7 @@ mod tests {
     use super::*;
 
     const NEVER: fn(u16, u32) -> bool = |_, _| false;
+    const GOES_ON: fn() -> bool = || false;
 
     fn free(lanes: &Lanes) -> usize {
         lanes.lock().free.len()
@@ -175,8 +180,8 @@ mod tests {
         let lanes = Lanes::new();
         let twin = lanes.clone();
         std::thread::spawn(move || {
-            let first = twin.take(None, NEVER).unwrap().number();
-            assert_eq!(twin.take(None, NEVER).unwrap().number(), first);
+            let first = twin.take(None, GOES_ON, NEVER).unwrap().number();
+            assert_eq!(twin.take(None, GOES_ON, NEVER).unwrap().number(), first);
             assert_eq!(free(&twin), 63);
         })
         .join()
@@ -187,18 +192,18 @@ mod tests {
     #[test]
     fn two_calls_at_once_on_one_thread_have_two_lanes() {
         let lanes = Lanes::new();
-        let (a, b) = (lanes.take(None, NEVER).unwrap(), lanes.take(None, NEVER).unwrap());
+        let (a, b) = (lanes.take(None, GOES_ON, NEVER).unwrap(), lanes.take(None, GOES_ON, NEVER).unwrap());
         assert_ne!(a.number(), b.number());
     }
 
     #[test]
     fn more_threads_than_lanes_wait_for_one_another() {
         let lanes = Lanes::new();
-        let held: Vec<_> = (0..64).map(|_| lanes.take(None, NEVER).unwrap()).collect();
+        let held: Vec<_> = (0..64).map(|_| lanes.take(None, GOES_ON, NEVER).unwrap()).collect();
         let soon = Some(Instant::now() + Duration::from_millis(10));
-        assert!(lanes.take(soon, NEVER).is_none());
+        assert!(lanes.take(soon, GOES_ON, NEVER).is_none());
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| lanes.take(None, NEVER).map(|lane| lane.number()));
+            let waiting = scope.spawn(|| lanes.take(None, GOES_ON, NEVER).map(|lane| lane.number()));
             drop(held);
             // This thread kept some of what it held; those that were borrowed went back.
             assert!(waiting.join().unwrap().is_some());
@@ -208,12 +213,13 @@ mod tests {
     #[test]
     fn a_lane_given_up_comes_back_with_its_late_reply() {
         let lanes = Lanes::new();
-        let all: Vec<_> = (0..64).map(|_| lanes.take(None, NEVER).unwrap()).collect();
+        let all: Vec<_> = (0..64).map(|_| lanes.take(None, GOES_ON, NEVER).unwrap()).collect();
         for lane in all {
             lane.give_up(9);
         }
         assert_eq!(free(&lanes), 0);
-        let only = lanes.take(None, |lane, seq| lane == 5 && seq == 9).unwrap();
+        assert!(lanes.take(None, || true, NEVER).is_none(), "waits for a peer that is gone");
+        let only = lanes.take(None, GOES_ON, |lane, seq| lane == 5 && seq == 9).unwrap();
         assert_eq!(only.number(), 5);
     }
 }

@@ -144,15 +144,14 @@ impl Submitter {
         limit: Option<Duration>,
     ) -> Result<Reply, ChannelError> {
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-        let timed_out =
-            || ChannelError::TimedOut { peer: self.peer, what: "a call", limit: limit.unwrap_or_default() };
+        let in_vain = || self.in_vain("a call", limit);
         let answered = |lane, seq| self.region.word(Slot::of(lane).seq()).load(Acquire) == seq;
-        let lane = self.lanes.take(deadline, answered).ok_or_else(timed_out)?;
+        let lane = self.lanes.take(deadline, || self.is_gone(), answered).ok_or_else(in_vain)?;
         // No old sequence of this lane may pass for the answer. Published with the record.
         self.region.word(Slot::of(lane.number()).seq()).store(0, Relaxed);
         let header = Header { flags: FLAG_SYNC, op, lane: lane.number(), ctx };
         let seq = self.send(header, len, deadline, fill)?;
-        self.await_reply(lane, seq, deadline, reply)?.ok_or_else(timed_out)
+        self.await_reply(lane, seq, deadline, reply)?.ok_or_else(in_vain)
     }
 
     /// Takes a part of the staging area, waiting for one at most `limit`.
@@ -166,13 +165,8 @@ impl Submitter {
         }
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let completed = || self.region.word(COMPLETED).load(Acquire);
-        let chunk = self.staging.take(bytes, deadline, || self.peer_is_gone(), completed);
-        chunk.ok_or_else(|| match self.peer_is_gone() {
-            true => ChannelError::PeerGone(self.peer),
-            false => {
-                ChannelError::TimedOut { peer: self.peer, what: "staging", limit: limit.unwrap_or_default() }
-            }
-        })
+        let chunk = self.staging.take(bytes, deadline, || self.is_gone(), completed);
+        chunk.ok_or_else(|| self.in_vain("staging", limit))
     }
 
     /// Waits until the consumer has completed the record `seq`.
@@ -182,14 +176,7 @@ impl Submitter {
     pub fn wait_completed(&self, seq: u32, limit: Option<Duration>) -> Result<(), ChannelError> {
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let done = || reached(self.region.word(COMPLETED).load(Acquire), seq);
-        match self.wait_for(done, deadline)? {
-            true => Ok(()),
-            false => Err(ChannelError::TimedOut {
-                peer: self.peer,
-                what: "work",
-                limit: limit.unwrap_or_default(),
-            }),
-        }
+        if self.wait_for(done, deadline)? { Ok(()) } else { Err(self.in_vain("work", limit)) }
     }
 
     /// How many errors the consumer has told of: one relaxed load, to be compared with the last value seen.
@@ -318,16 +305,25 @@ impl Submitter {
         mut ready: impl FnMut() -> bool,
         deadline: Option<Instant>,
     ) -> Result<bool, ChannelError> {
-        if self.spin.until(&mut ready) {
-            return Ok(true);
-        }
+        let Some(start) = self.spin.until(&mut ready) else { return Ok(true) };
         let parked = self.region.word(SUBMITTER_PARKED);
         let end = self.hub.wait_until(parked, deadline, || ready() || self.peer_is_gone());
+        self.spin.slept(start);
         match end.map_err(ChannelError::system("wait for the peer"))? {
             End::TimedOut => Ok(false),
             // Asked again: what came before the peer's end counts.
             End::Ready | End::Gone if ready() => Ok(true),
             End::Ready | End::Gone => Err(ChannelError::PeerGone(self.peer)),
+        }
+    }
+
+    /// Why a wait ended without what was waited for.
+    #[cold]
+    fn in_vain(&self, what: &'static str, limit: Option<Duration>) -> ChannelError {
+        match self.broken.get() {
+            Some(why) => why.clone(),
+            None if self.peer_is_gone() => ChannelError::PeerGone(self.peer),
+            None => ChannelError::TimedOut { peer: self.peer, what, limit: limit.unwrap_or_default() },
         }
     }
 

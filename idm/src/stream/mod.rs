@@ -10,7 +10,7 @@ mod tokio;
 
 use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use layout::{MAKER_LIFE, STREAM_RING_BYTES_MAX, Side, StreamSpec, TAKER_LIFE};
 
@@ -282,9 +282,12 @@ impl Core {
             result = step();
             !matches!(result, Ok(None))
         };
-        if !done() && !self.spin.until(&mut done) {
-            let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        if !done()
+            && let Some(start) = self.spin.until(&mut done)
+        {
+            let deadline = limit.and_then(|limit| start.checked_add(limit));
             let end = self.hub.wait_until(self.region.word(self.mine.parked), deadline, &mut done);
+            self.spin.slept(start);
             match end.map_err(ChannelError::system("wait for the peer"))? {
                 End::Ready => {}
                 End::Gone => return Err(ChannelError::PeerGone(self.peer)),

@@ -90,7 +90,7 @@ impl Frontend {
     }
 }
 
-/// Waits for the watch until `end`.
+/// Waits for the watch until `end`; not a moment longer for a peer that makes it fire without end.
 pub(super) fn wait(
     watch: &Watch,
     end: Instant,
@@ -98,7 +98,8 @@ pub(super) fn wait(
     peer: DomId,
     what: &'static str,
 ) -> Result<(), XenError> {
-    if watch.wait(end.saturating_duration_since(Instant::now()))? {
+    let left = end.saturating_duration_since(Instant::now());
+    if !left.is_zero() && watch.wait(left)? {
         return Ok(());
     }
     Err(XenError::Late { peer, what, limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) })

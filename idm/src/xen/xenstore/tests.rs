@@ -7,7 +7,11 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::super::XenError;
+use super::super::device::{Backend, Device};
 use super::*;
+use crate::life::Liveness;
+use crate::stream::StreamSpec;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -288,4 +292,29 @@ fn mistakes_of_ours_do_not_reach_the_wire() {
     client.write("/a", "still works").unwrap();
     drop(client);
     assert_eq!(server.join().unwrap().len(), 1);
+}
+
+#[test]
+fn a_guest_that_writes_its_nodes_without_end_does_not_stretch_the_limit() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let client = Client::over_socket(ours).unwrap();
+    thread::spawn(move || {
+        let mut token = Vec::new();
+        while let Some((kind, number, _, payload)) = next_request(&mut theirs) {
+            let answer: &[u8] = if kind == 2 { b"2" } else { b"OK\0" };
+            if kind == 4 {
+                token = payload.split(|&byte| byte == 0).nth(1).unwrap().to_vec();
+            }
+            let event = message(15, 0, 0, &[b"/x\0", &token[..], b"\0"].concat());
+            if theirs.write_all(&[message(kind, number, 0, answer), event].concat()).is_err() {
+                return;
+            }
+        }
+    });
+    let device = Device { guest: DomId::new(5).unwrap(), number: 1, backend: DomId::DOM0 };
+    let (liveness, _mark) = Liveness::pair().unwrap();
+    let (limit, started) = (Duration::from_millis(100), Instant::now());
+    let error = Backend::new(&client, device).accept(StreamSpec::default(), limit, liveness).unwrap_err();
+    assert!(matches!(error, XenError::Late { .. }), "{error}");
+    assert!(started.elapsed() < SOON);
 }
