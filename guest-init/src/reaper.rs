@@ -6,12 +6,13 @@
 use std::{
     collections::HashMap,
     io,
+    os::fd::OwnedFd,
     process::{Child, Command},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use rustix::process::{WaitOptions, WaitStatus};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -47,6 +48,15 @@ struct Table {
 #[derive(Debug)]
 pub struct Expecting {
     reaper: Arc<Reaper>,
+}
+
+/// A process whose exit is told to one claimer.
+#[derive(Debug)]
+pub struct Claimed {
+    /// Its end.
+    pub exited: Exited,
+    /// Names it, for signals: a pid may belong to another process once it was reaped. None: it had ended already.
+    pub pidfd: Option<OwnedFd>,
 }
 
 impl Reaper {
@@ -107,16 +117,21 @@ impl Reaper {
 }
 
 impl Expecting {
-    /// The exit of `pid`, also if it ended already.
-    pub fn claim(&self, pid: i32) -> Exited {
+    /// The exit of `pid`, a child of this program, also if it ended already.
+    /// # Errors
+    /// Descriptors are used up.
+    pub fn claim(&self, pid: i32) -> io::Result<Claimed> {
         let (sender, exited) = oneshot::channel();
         let mut table = self.reaper.lock();
         if let Some(exit) = table.early.remove(&pid) {
             let _ = sender.send(exit);
-        } else {
-            table.waiting.insert(pid, sender);
+            return Ok(Claimed { exited, pidfd: None });
         }
-        exited
+        // Nobody reaps while the table is locked: the pid is this process's, running or a zombie.
+        let name = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+        let pidfd = rustix::process::pidfd_open(name, PidfdFlags::empty())?;
+        table.waiting.insert(pid, sender);
+        Ok(Claimed { exited, pidfd: Some(pidfd) })
     }
 }
 
@@ -138,6 +153,8 @@ fn shell_status(status: WaitStatus) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     fn sh(script: &str) -> Command {
@@ -160,8 +177,18 @@ mod tests {
         let late = sh("exit 3").spawn().unwrap();
         let (_, marker) = reaper.spawn(&mut sh("sleep 0.2")).unwrap();
         marker.await.unwrap();
-        let exited = expecting.claim(late.id().cast_signed());
-        assert_eq!(exited.await.unwrap().status, 3, "it ended before it was claimed");
+        let claimed = expecting.claim(late.id().cast_signed()).unwrap();
+        assert!(claimed.pidfd.is_none(), "its pid may be another's by now");
+        assert_eq!(claimed.exited.await.unwrap().status, 3, "it ended before it was claimed");
+
+        #[expect(clippy::zombie_processes, reason = "the reaper waits for it: that is the test")]
+        let sleeper = Command::new("sleep").arg("100").spawn().unwrap();
+        let claimed = expecting.claim(sleeper.id().cast_signed()).unwrap();
+        let pidfd = claimed.pidfd.unwrap();
+        crate::sys::signal(pidfd.as_fd(), 15).unwrap();
+        assert_eq!(claimed.exited.await.unwrap().status, 143);
+        let gone = crate::sys::signal(pidfd.as_fd(), 15).unwrap_err();
+        assert_eq!(gone.raw_os_error(), Some(libc::ESRCH), "and never another process");
         assert!(reaper.spawn(&mut Command::new("/no/such/program")).is_err());
     }
 }

@@ -1,7 +1,12 @@
 //! The system calls that need `unsafe`: this module alone may use it.
 #![allow(unsafe_code, reason = "each block states why it is sound; everything else here forbids it")]
 
-use std::{fs::File, io};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr,
+};
 
 use tokio::io::unix::AsyncFd;
 
@@ -14,7 +19,20 @@ pub fn watch(file: File) -> io::Result<AsyncFd<File>> {
     Ok(unsafe { AsyncFd::register(file) }?)
 }
 
-/// Sends a signal by number, real-time signals included (systemd's SIGRTMIN+3 is a usual stop signal).
+/// Sends a signal by number to the process behind a pidfd, real-time signals included (systemd's SIGRTMIN+3 is a usual stop signal).
+/// # Errors
+/// ESRCH: it was reaped. EINVAL: no such signal.
+pub fn signal(process: BorrowedFd<'_>, signal: u32) -> io::Result<()> {
+    let signal = i32::try_from(signal).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let no_info = ptr::null::<libc::siginfo_t>();
+    // SAFETY: pidfd_send_signal(2) without a siginfo takes integers and touches no memory of ours; the descriptor is open while it is
+    // borrowed.
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, no_info, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends a signal by number to a pid, which must not have been reaped: else it may be another process by now.
 /// # Errors
 /// ESRCH: no such process. EINVAL: no such signal.
 pub fn kill(pid: i32, signal: u32) -> io::Result<()> {
@@ -25,6 +43,22 @@ pub fn kill(pid: i32, signal: u32) -> io::Result<()> {
     }
     // SAFETY: kill(2) takes two integers and touches no memory of ours.
     if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Adds a seccomp filter to this thread and to what it executes. `flags`: `SECCOMP_FILTER_FLAG_…` of seccomp(2).
+/// # Errors
+/// EACCES: neither no_new_privs nor CAP_SYS_ADMIN. EPERM: an earlier filter refuses it.
+pub fn add_seccomp_filter(program: &[seccompiler::sock_filter], flags: libc::c_ulong) -> io::Result<()> {
+    let too_long = |_| io::Error::from_raw_os_error(libc::EINVAL);
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(too_long)?,
+        // The same layout, by another name; the kernel only reads it.
+        filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
+    };
+    // SAFETY: `program` and the instructions that it points to live until the call returns; the kernel copies them.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sends `signal` to every process but PID 1.

@@ -2,14 +2,19 @@
 
 mod world;
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
 
 use containerd_shim_protos::api::{
     PauseRequest, PidsRequest, ResizePtyRequest, ResumeRequest, StatsRequest, Status,
 };
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::Code;
-use world::{World, refusal, soon, story};
+use world::{Setup, World, refusal, soon, story, story_in};
 
 #[test]
 fn a_program_runs_and_its_exit_code_comes_back() {
@@ -81,7 +86,7 @@ fn a_missing_command_fails_in_create_and_leaves_nothing() {
 fn a_spec_that_is_none_is_refused_by_name() {
     story(async |world| {
         let bundle = world.bundle("c1", &["true"], |_| {});
-        std::fs::write(bundle.join("config.json"), "{\"ociVersion\": 1}").unwrap();
+        fs::write(bundle.join("config.json"), "{\"ociVersion\": 1}").unwrap();
         let (code, text) = refusal(world.create("c1", false).await.map(drop));
         assert_eq!(code, Code::INVALID_ARGUMENT);
         assert!(text.starts_with("VGPU-201: config.json: "), "{text}");
@@ -234,5 +239,164 @@ fn stats_of_an_unknown_container_are_not_found() {
     story(async |world| {
         let req = StatsRequest { id: "c1".into(), ..Default::default() };
         assert_eq!(refusal(world.task.stats(soon(), &req).await).0, Code::NOT_FOUND);
+    });
+}
+
+#[test]
+fn fast_programs_at_once_give_their_own_codes() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let codes = join_all((1..=20).map(async |code: u32| {
+            let id = format!("e{code}");
+            let _stdio = world.exec("c1", &id, &["sh", "-c", &format!("exit {code}")]).await.unwrap();
+            world.start("c1", &id).await.unwrap();
+            world.wait("c1", &id).await
+        }));
+        assert_eq!(codes.await, (1..=20).collect::<Vec<u32>>());
+    });
+}
+
+/// Of a container without a pid namespace of its own, whose orphans come to the guest's PID 1.
+#[test]
+fn orphans_of_a_double_fork_are_reaped() {
+    story(async |world| {
+        world.bundle("c1", &["sh", "-c", "(sleep 1 & echo $!); exec sleep 100"], |spec| {
+            let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != "pid");
+        });
+        let mut stdio = world.create("c1", false).await.unwrap();
+        world.start("c1", "").await.unwrap();
+        let mut line = [0; 32];
+        let count = stdio.stdout.read(&mut line).await.unwrap();
+        let orphan: u32 = std::str::from_utf8(&line[..count]).unwrap().trim().parse().unwrap();
+        let stat = fs::read_to_string(format!("/proc/{orphan}/stat")).expect("it sleeps");
+        let parent: u32 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
+        assert_eq!(parent, std::process::id(), "it is not ours to reap: {stat}");
+
+        let began = Instant::now();
+        while fs::exists(format!("/proc/{orphan}")).unwrap() {
+            assert!(began.elapsed() < Duration::from_secs(10), "a zombie is left");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(world.status("c1").await, Status::RUNNING);
+    });
+}
+
+#[test]
+fn a_container_whose_init_has_ended_takes_no_exec() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let _exec = world.exec("c1", "e1", &["true"]).await.unwrap();
+        world.kill("c1", 9, false).await.unwrap();
+        assert_eq!(world.wait("c1", "").await, 137);
+        assert_eq!(refusal(world.start("c1", "e1").await).0, Code::FAILED_PRECONDITION);
+        assert_eq!(refusal(world.exec("c1", "e2", &["true"]).await.map(drop)).0, Code::FAILED_PRECONDITION);
+        world.delete("c1").await.unwrap();
+        world.assert_nothing_left_of("c1");
+    });
+}
+
+/// Its start and the death of init race: whichever way it ends, it has ended when init's end is told (shim.md 5.3).
+#[test]
+fn an_exec_that_begins_while_init_dies_ends_before_it() {
+    story(async |world| {
+        for round in 0..8 {
+            let _init = world.run("c1", &["sleep", "100"]).await;
+            let _exec = world.exec("c1", "e1", &["sleep", "100"]).await.unwrap();
+            let killing = async {
+                tokio::time::sleep(Duration::from_millis(round * 5)).await;
+                world.kill("c1", 9, false).await.unwrap();
+                world.wait("c1", "").await
+            };
+            let (started, code) = tokio::join!(world.start("c1", "e1"), killing);
+            assert_eq!(code, 137);
+            // A start that was refused because init had ended changes nothing: there is nothing to wait for.
+            if started.is_ok() {
+                let ended = tokio::time::timeout(Duration::from_millis(500), world.wait("c1", "e1")).await;
+                assert_eq!(ended.expect("it runs on after init's end"), 137, "round {round}");
+            }
+            world.delete("c1").await.unwrap();
+            world.assert_nothing_left_of("c1");
+        }
+    });
+}
+
+#[test]
+fn a_helper_that_hangs_fails_the_create_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("helper");
+    fs::write(&program, "#!/bin/sh\nexec sleep 100\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    story_in(Setup { program, helper_limit: Duration::from_millis(200) }, async |world| {
+        world.bundle("c1", &["true"], |_| {});
+        let (code, text) = refusal(world.create("c1", false).await.map(drop));
+        assert_eq!(code, Code::INTERNAL, "{text}");
+        assert!(text.contains("create the container") && text.contains("did not end"), "{text}");
+        world.assert_nothing_left_of("c1");
+        assert_eq!(refusal(world.delete("c1").await).0, Code::NOT_FOUND);
+    });
+}
+
+/// CRI's ids have 64 letters, and a socket's path has no room for two of them.
+#[test]
+fn terminals_do_not_mind_long_ids() {
+    story(async |world| {
+        let id = "c".repeat(64);
+        world.bundle(&id, &["sleep", "100"], |_| {});
+        let _stdio = world.create(&id, true).await.unwrap();
+        world.start(&id, "").await.unwrap();
+        let exec_id = "e".repeat(64);
+        let mut exec = world.exec_in(&id, &exec_id, &["tty"], true).await.unwrap();
+        world.start(&id, &exec_id).await.unwrap();
+        let text = exec.output().await;
+        assert!(text.starts_with("/dev/pts/"), "{text}");
+        assert_eq!(world.wait(&id, &exec_id).await, 0);
+    });
+}
+
+/// Images send their logs to /dev/stdout and do not run as root.
+#[test]
+fn a_user_may_open_the_streams_again() {
+    story(async |world| {
+        let script = "echo one > /proc/self/fd/1; echo two > /proc/self/fd/2; cat /proc/self/fd/0";
+        for (id, terminal) in [("pipes", false), ("terminal", true)] {
+            world.bundle(
+                id,
+                &["sh", "-c", if terminal { "echo one > /proc/self/fd/1" } else { script }],
+                |spec| {
+                    spec["process"]["user"] = serde_json::json!({"uid": 1000, "gid": 1000});
+                },
+            );
+            let mut stdio = world.create(id, terminal).await.unwrap();
+            world.start(id, "").await.unwrap();
+            if let Some(mut stdin) = stdio.stdin.take().filter(|_| !terminal) {
+                stdin.write_all(b"three\n").await.unwrap();
+                stdin.shutdown().await.unwrap();
+            }
+            let text = stdio.output().await.replace('\r', "");
+            assert_eq!(text, if terminal { "one\n" } else { "one\nthree\n" });
+            if let Some(stderr) = &mut stdio.stderr {
+                let mut text = String::new();
+                stderr.read_to_string(&mut text).await.unwrap();
+                assert_eq!(text, "two\n");
+            }
+            assert_eq!(world.wait(id, "").await, 0);
+        }
+    });
+}
+
+#[test]
+fn two_deletes_of_one_container_do_not_disturb_each_other() {
+    story(async |world| {
+        let _init = world.run("c1", &["true"]).await;
+        assert_eq!(world.wait("c1", "").await, 0);
+        let (one, two) = tokio::join!(world.delete("c1"), world.delete("c1"));
+        for deleted in [one, two] {
+            match deleted {
+                Ok(reply) => assert_eq!(reply.exit_status, 0),
+                other => assert_eq!(refusal(other).0, Code::NOT_FOUND),
+            }
+        }
+        world.assert_nothing_left_of("c1");
     });
 }

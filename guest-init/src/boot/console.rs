@@ -3,6 +3,7 @@
 use std::{
     fs::OpenOptions,
     io::Write,
+    os::unix::fs::OpenOptionsExt,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -10,13 +11,15 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::error::{During, Result};
 
-/// A container that inherits nothing else has these as stdio, so they must exist and be the console.
+/// Makes the console this program's stdio, so that a panic and [`say`] are heard. It does not block: nobody may read it at the other end,
+/// and PID 1 waits for nobody.
 /// # Errors
 /// There is no console device.
 pub fn open() -> Result<()> {
     let console = OpenOptions::new()
         .read(true)
         .write(true)
+        .custom_flags(libc::O_NONBLOCK)
         .open("/dev/console")
         .during(|| "open /dev/console".into())?;
     dup2_stdin(&console).during(|| "use the console as stdin".into())?;

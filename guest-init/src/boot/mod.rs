@@ -7,6 +7,7 @@ pub mod console;
 mod mounts;
 mod network;
 pub mod power;
+mod rlimits;
 mod root;
 
 use std::{convert::Infallible, sync::Arc, thread};
@@ -43,10 +44,12 @@ pub fn run() -> GuestError {
 fn prepare() -> Result<()> {
     root::leave_initramfs()?;
     mounts::all()?;
+    root::seal()?;
     console::open()?;
     say("up");
     network::default_hostname()?;
     network::loopback_up()?;
+    rlimits::raise()?;
     xen::raise_grant_limit()
 }
 

@@ -1,4 +1,4 @@
-//! The loopback, and a name for a pod that has none. The pod's own interface is configured by the agent.
+//! The loopback, and a name for a pod that has none. Nothing configures the pod's own interface yet.
 
 use std::fs;
 

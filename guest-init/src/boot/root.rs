@@ -5,7 +5,7 @@
 
 use std::{env, fs};
 
-use rustix::mount::{mount_bind, mount_move};
+use rustix::mount::{MountFlags, mount_bind, mount_move, mount_remount};
 
 use crate::error::{During, Result};
 
@@ -21,4 +21,13 @@ pub fn leave_initramfs() -> Result<()> {
     mount_move(".", "/").during(|| "move the bind mount to /".into())?;
     rustix::process::chroot(".").during(|| "change the root".into())?;
     env::set_current_dir("/").during(|| "enter /".into())
+}
+
+/// From now on nobody changes what is in the initramfs: this program, which each OCI helper executes in reach of a container, and the
+/// libraries that containers have bound. After every other mount is made: their places must exist.
+/// # Errors
+/// As mount(2).
+pub fn seal() -> Result<()> {
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV;
+    mount_remount("/", flags, "").during(|| "make the root read-only".into())
 }

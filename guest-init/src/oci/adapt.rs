@@ -11,9 +11,12 @@ use std::{
 };
 
 use libcontainer::oci_spec::runtime::{
-    Linux, LinuxNamespace, LinuxNamespaceType, LinuxResources, Mount, MountBuilder, Process, Root, Spec,
+    Capabilities, Capability, Linux, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxIdMapping,
+    LinuxNamespace, LinuxNamespaceType, LinuxResources, LinuxSeccomp, Mount, MountBuilder, Process, Root,
+    Spec,
 };
 
+use super::seccomp;
 use crate::error::{GuestError, Result};
 
 /// What the guest adds to a spec.
@@ -31,13 +34,15 @@ pub struct Guest {
     pub binds: Vec<(PathBuf, PathBuf)>,
 }
 
-/// The changed spec, and the network sysctls that the caller has to set in the guest's own network namespace.
+/// The changed spec, and what the library does not do.
 #[derive(Debug)]
 pub struct Adapted {
     /// For `libcontainer`.
     pub spec: Spec,
-    /// File below `/proc/sys` → value.
+    /// The network's, to be set in the guest's own network namespace: file below `/proc/sys` → value.
     pub sysctls: BTreeMap<PathBuf, String>,
+    /// To be applied when a program is executed ([`super::command`]). It can be compiled.
+    pub seccomp: Option<LinuxSeccomp>,
 }
 
 /// Changes `spec` to fit.
@@ -61,6 +66,11 @@ pub fn adapt(mut spec: Spec, guest: &Guest) -> Result<Adapted> {
         adapt_process(process);
     }
     let mut linux = spec.linux().clone().unwrap_or_default();
+    // The library would need libseccomp: C, and not static.
+    let seccomp = linux.seccomp().clone();
+    if let Some(profile) = &seccomp {
+        seccomp::compile(profile).map_err(|why| GuestError::Invalid { field: "linux.seccomp", why })?;
+    }
     let sysctls = adapt_linux(&mut linux, guest)?;
     let has_uts = has_namespace(&linux, LinuxNamespaceType::Uts);
     spec.set_linux(Some(linux));
@@ -73,18 +83,84 @@ pub fn adapt(mut spec: Spec, guest: &Guest) -> Result<Adapted> {
     let mut mounts = spec.mounts_mut().take().unwrap_or_default();
     mounts.extend(binds);
     spec.set_mounts(Some(mounts));
-    Ok(Adapted { spec, sysctls })
+    Ok(Adapted { spec, sysctls, seccomp })
 }
 
 /// Takes out what the guest's kernel does not have. Also for the process of an exec.
 pub fn adapt_process(process: &mut Process) {
     process.set_apparmor_profile(None).set_selinux_label(None);
+    let asked = process.capabilities().clone().unwrap_or_else(no_capabilities);
+    let may_gain = process.no_new_privileges() != Some(true);
+    let capabilities = without_mknod(asked);
+    process.set_capabilities(Some(if may_gain { with_sys_admin(capabilities) } else { capabilities }));
+}
+
+/// Without no_new_privs a seccomp filter needs CAP_SYS_ADMIN. The program does not get it: execve(2) takes what is permitted from the bounding
+/// and the ambient set, which stay as they are.
+fn with_sys_admin(mut capabilities: LinuxCapabilities) -> LinuxCapabilities {
+    let with = |set: &Option<Capabilities>| {
+        let mut set = set.clone().unwrap_or_default();
+        set.insert(Capability::SysAdmin);
+        Some(set)
+    };
+    let (effective, permitted) = (with(capabilities.effective()), with(capabilities.permitted()));
+    capabilities.set_effective(effective).set_permitted(permitted);
+    capabilities
+}
+
+/// A spec that names none means none, as for runc; the library would leave all of them.
+fn no_capabilities() -> LinuxCapabilities {
+    let none = Capabilities::new;
+    let built = LinuxCapabilitiesBuilder::default()
+        .bounding(none())
+        .effective(none())
+        .inheritable(none())
+        .permitted(none())
+        .ambient(none())
+        .build();
+    // Fails for no field that is left out, and none is.
+    built.unwrap_or_default()
+}
+
+/// On a node the device cgroup holds what a container makes with CAP_MKNOD. This kernel has none, and the guest's devices lead to Xen:
+/// grants, event channels, the xenstore.
+fn without_mknod(mut capabilities: LinuxCapabilities) -> LinuxCapabilities {
+    let without = |set: &Option<Capabilities>| {
+        set.clone().map(|mut set| {
+            set.remove(&Capability::Mknod);
+            set
+        })
+    };
+    let (bounding, effective) = (without(capabilities.bounding()), without(capabilities.effective()));
+    let (inheritable, permitted) = (without(capabilities.inheritable()), without(capabilities.permitted()));
+    let ambient = without(capabilities.ambient());
+    capabilities.set_bounding(bounding).set_effective(effective).set_inheritable(inheritable);
+    capabilities.set_permitted(permitted).set_ambient(ambient);
+    capabilities
+}
+
+/// How the users of a user namespace of its own are numbered outside of it; empty without one.
+pub fn uid_mappings(spec: &Spec) -> Vec<LinuxIdMapping> {
+    let linux = spec.linux().as_ref().filter(|linux| has_namespace(linux, LinuxNamespaceType::User));
+    linux.and_then(|linux| linux.uid_mappings().clone()).unwrap_or_default()
+}
+
+/// The user of the guest that `process`'s user is. Root, for one that no mapping has: the library will refuse it.
+pub fn owner(process: Option<&Process>, mappings: &[LinuxIdMapping]) -> u32 {
+    let uid = process.map_or(0, |process| process.user().uid());
+    if mappings.is_empty() {
+        return uid;
+    }
+    let outside = |mapping: &LinuxIdMapping| {
+        let offset = uid.checked_sub(mapping.container_id()).filter(|offset| *offset < mapping.size())?;
+        mapping.host_id().checked_add(offset)
+    };
+    mappings.iter().find_map(outside).unwrap_or(0)
 }
 
 fn adapt_linux(linux: &mut Linux, guest: &Guest) -> Result<BTreeMap<PathBuf, String>> {
     linux.set_cgroups_path(Some(guest.cgroup.clone()));
     linux.set_namespaces(Some(namespaces(linux.namespaces().as_deref().unwrap_or_default(), guest)));
-    // The library is built without libseccomp (C, not static); see README, "Not done".
     linux.set_seccomp(None).set_mount_label(None).set_intel_rdt(None).set_net_devices(None);
     if let Some(resources) = linux.resources_mut() {
         adapt_resources(resources, &guest.huge_pages);
@@ -257,6 +333,50 @@ mod tests {
             adapted.spec.mounts().as_ref().unwrap()[1].destination(),
             Path::new("/usr/lib/libcuda.so.1")
         );
+    }
+
+    #[test]
+    fn no_container_makes_devices_and_one_that_asks_for_nothing_has_nothing() {
+        let mut process: Process = serde_json::from_value(json!({
+            "cwd": "/", "args": ["/a"], "user": {"uid": 0, "gid": 0},
+            "capabilities": {"bounding": ["CAP_MKNOD", "CAP_KILL"], "effective": ["CAP_MKNOD"], "ambient": ["CAP_CHOWN"]},
+        }))
+        .unwrap();
+        adapt_process(&mut process);
+        let text = serde_json::to_string(process.capabilities()).unwrap();
+        assert!(!text.contains("MKNOD") && text.contains("CAP_KILL") && text.contains("CAP_CHOWN"), "{text}");
+
+        process.set_capabilities(None);
+        adapt_process(&mut process);
+        let asked = process.capabilities().clone().unwrap();
+        assert_eq!(asked.bounding(), &Some(Capabilities::new()));
+        assert_eq!(
+            asked.effective(),
+            &Some(Capabilities::from([Capability::SysAdmin])),
+            "for the filter alone"
+        );
+        process.set_capabilities(None).set_no_new_privileges(Some(true));
+        adapt_process(&mut process);
+        let text = serde_json::to_string(process.capabilities()).unwrap();
+        assert!(!text.contains("CAP_") && text.contains("bounding"), "{text}");
+    }
+
+    #[test]
+    fn a_user_has_the_number_of_its_mapping() {
+        let of = |uid: u32| {
+            let process = json!({"cwd": "/", "user": {"uid": uid, "gid": 0}});
+            serde_json::from_value::<Process>(process).unwrap()
+        };
+        assert_eq!(owner(Some(&of(33)), &[]), 33);
+        assert_eq!(owner(None, &[]), 0);
+        let mapping = json!([{"containerID": 0, "hostID": 70000, "size": 100}]);
+        let adapted =
+            adapt(spec(json!({"namespaces": [{"type": "user"}], "uidMappings": mapping})), &guest()).unwrap();
+        let mappings = uid_mappings(&adapted.spec);
+        assert_eq!(owner(Some(&of(33)), &mappings), 70033);
+        assert_eq!(owner(Some(&of(100)), &mappings), 0);
+        let plain = adapt(spec(json!({"uidMappings": mapping})), &guest()).unwrap();
+        assert!(uid_mappings(&plain.spec).is_empty(), "without a namespace they mean nothing");
     }
 
     #[test]

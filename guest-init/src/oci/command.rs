@@ -10,10 +10,12 @@ use std::{
 };
 
 use libcontainer::{
-    oci_spec::runtime::Spec,
+    oci_spec::runtime::{LinuxSeccomp, Spec},
     workload::{Executor, ExecutorError, ExecutorValidationError},
 };
 use rustix::fs::Access;
+
+use super::seccomp;
 
 /// Marks our refusal in the library's error texts.
 pub const MISSING: &str = "VGPU-209: ";
@@ -27,7 +29,10 @@ const NOT_FOUND: i32 = 127;
 
 /// Executes `process.args`.
 #[derive(Clone, Debug)]
-pub struct ContainerCommand;
+pub struct ContainerCommand {
+    /// What the program, and what it executes, may ask the kernel for.
+    pub seccomp: Option<LinuxSeccomp>,
+}
 
 impl Executor for ContainerCommand {
     /// Runs in the container's namespaces before `create` answers: this is where a missing command is found.
@@ -48,8 +53,15 @@ impl Executor for ContainerCommand {
         let args = args(spec);
         let Some((name, rest)) = args.split_first() else { return Err(ExecutorError::InvalidArg) };
         let error = match resolve(name, &search_path(spec)) {
-            // std resets the signal mask and SIGPIPE, which our runtime ignores.
-            Ok(program) => Command::new(program).arg0(name).args(rest).exec(),
+            Ok(program) => {
+                let mut command = Command::new(program);
+                command.arg0(name).args(rest);
+                match self.seccomp.as_ref().map_or(Ok(()), seccomp::apply) {
+                    // std resets the signal mask and SIGPIPE, which our runtime ignores.
+                    Ok(()) => command.exec(),
+                    Err(error) => error,
+                }
+            }
             Err(_) => io::Error::from_raw_os_error(libc::ENOENT),
         };
         eprintln!("exec {name}: {error}");

@@ -1,6 +1,10 @@
 //! The other side of [`super::run`]: one request to `libcontainer`, one answer, end.
 
-use std::{error::Error, fs, path::Path};
+use std::{
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use libcontainer::{
     container::{Container, builder::ContainerBuilder},
@@ -29,13 +33,14 @@ pub fn main(request: &str, answer_file: &Path) -> u8 {
 
 fn serve(request: Request) -> Answer {
     let outcome = match request {
-        Request::Create { id, bundle, state, console } => create(id, &bundle, &state, console.as_deref()),
+        Request::Create { id, bundle, state, console, seccomp } => {
+            builder(id, &state, console, seccomp).and_then(|builder| create(builder, &bundle))
+        }
         Request::Start { id, state } => {
             Container::load(state.join(id)).and_then(|mut container| container.start()).map(|()| None)
         }
-        Request::Exec { id, state, process, console } => exec(id, &state, &process, console.as_deref()),
-        Request::Delete { id, state } => {
-            Container::load(state.join(id)).and_then(|mut container| container.delete(true)).map(|()| None)
+        Request::Exec { id, state, process, console, seccomp } => {
+            builder(id, &state, console, seccomp).and_then(|builder| exec(builder, &process))
         }
     };
     match outcome {
@@ -44,13 +49,8 @@ fn serve(request: Request) -> Answer {
     }
 }
 
-fn create(
-    id: String,
-    bundle: &Path,
-    state: &Path,
-    console: Option<&Path>,
-) -> Result<Option<i32>, LibcontainerError> {
-    let container = builder(id, state, console)?
+fn create(builder: ContainerBuilder, bundle: &Path) -> Result<Option<i32>, LibcontainerError> {
+    let container = builder
         .as_init(bundle)
         .with_systemd(false)
         .with_detach(true)
@@ -60,24 +60,23 @@ fn create(
     Ok(container.pid().map(|pid| pid.as_raw()))
 }
 
-fn exec(
-    id: String,
-    state: &Path,
-    process: &Path,
-    console: Option<&Path>,
-) -> Result<Option<i32>, LibcontainerError> {
-    let pid = builder(id, state, console)?
-        .as_tenant()
-        .with_process(Some(process))
-        .with_detach(true)
-        .as_sibling(true)
-        .build()?;
+fn exec(builder: ContainerBuilder, process: &Path) -> Result<Option<i32>, LibcontainerError> {
+    let pid = builder.as_tenant().with_process(Some(process)).with_detach(true).as_sibling(true).build()?;
     Ok(Some(pid.as_raw()))
 }
 
-fn builder(id: String, state: &Path, console: Option<&Path>) -> Result<ContainerBuilder, LibcontainerError> {
+fn builder(
+    id: String,
+    state: &Path,
+    console: Option<PathBuf>,
+    seccomp: Option<PathBuf>,
+) -> Result<ContainerBuilder, LibcontainerError> {
+    let profile = |file: PathBuf| {
+        let json = fs::read(&file).map_err(LibcontainerError::OtherIO)?;
+        serde_json::from_slice(&json).map_err(|error| LibcontainerError::Other(error.to_string()))
+    };
     ContainerBuilder::new(id, SyscallType::default())
-        .with_executor(ContainerCommand)
+        .with_executor(ContainerCommand { seccomp: seccomp.map(profile).transpose()? })
         .with_root_path(state)?
         .with_console_socket(console)
         .validate_id()

@@ -2,24 +2,28 @@
 //!
 //! The library forks, changes namespaces and its own working directory, so it runs in a single-threaded process of its own:
 //! guest-init executes itself as `guest-init oci REQUEST ANSWER_FILE`. [`run`] is that call seen from PID 1, [`helper`] is the other
-//! side, [`adapt`] makes a spec of the node fit the guest, [`command`] finds and executes the container's program.
+//! side, [`adapt`] makes a spec of the node fit the guest, [`command`] finds and executes the container's program under its [`seccomp`] profile.
 
 pub mod adapt;
 pub mod command;
 pub mod helper;
+pub mod seccomp;
 
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use crate::{
     error::{During, GuestError, Result},
-    reaper::Reaper,
+    sys,
+    task::container::Host,
 };
+
+const SIGKILL: u32 = 9;
 
 /// What PID 1 asks of the helper.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,6 +38,8 @@ pub enum Request {
         state: PathBuf,
         /// A unix socket that takes the pty's master, if the process has a terminal.
         console: Option<PathBuf>,
+        /// A file with the OCI `linux.seccomp` object, if the container has a profile.
+        seccomp: Option<PathBuf>,
     },
     /// Lets the init process execute its program.
     Start {
@@ -52,13 +58,8 @@ pub enum Request {
         process: PathBuf,
         /// As in [`Request::Create`].
         console: Option<PathBuf>,
-    },
-    /// Kills what is left, removes the cgroup and the state.
-    Delete {
-        /// The container's id.
-        id: String,
         /// As in [`Request::Create`].
-        state: PathBuf,
+        seccomp: Option<PathBuf>,
     },
 }
 
@@ -68,7 +69,6 @@ impl Request {
             Self::Create { .. } => "create the container",
             Self::Start { .. } => "start the container",
             Self::Exec { .. } => "exec in the container",
-            Self::Delete { .. } => "delete the container",
         }
     }
 }
@@ -107,10 +107,9 @@ impl Streams {
 
 /// Runs the helper to its end and gives the pid it answered.
 /// # Errors
-/// What the helper answered, or that it ended without an answer.
+/// What the helper answered, that it ended without an answer, or that it did not end.
 pub async fn run(
-    reaper: &Arc<Reaper>,
-    program: &Path,
+    host: &Host,
     request: &Request,
     answer_file: &Path,
     streams: Streams,
@@ -118,13 +117,24 @@ pub async fn run(
     let operation = request.operation();
     let text = serde_json::to_string(request)
         .map_err(|error| GuestError::Oci { operation, text: error.to_string() })?;
+    let program = &host.layout.program;
     let mut command = Command::new(program);
     command.arg("oci").arg(text).arg(answer_file);
     command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
-    let (_, exited) = reaper.spawn(&mut command).during(|| format!("start {}", program.display()))?;
+    let (helper, exited) =
+        host.reaper.spawn(&mut command).during(|| format!("start {}", program.display()))?;
     // The command holds our copies of the container's stdio: an output must end with the container, not with this function.
     drop(command);
-    let exit = exited.await.map_err(|_| GuestError::Oci { operation, text: "the reaper is gone".into() })?;
+    let limit = host.layout.helper_limit;
+    let Ok(exited) = timeout(limit, exited).await else {
+        // Its exit was not told, so it was not reaped and the pid is still its own. What it made meanwhile is in the container's cgroup.
+        let _ = sys::kill(helper.id().cast_signed(), SIGKILL);
+        return Err(GuestError::Oci {
+            operation,
+            text: format!("its helper did not end within {} s", limit.as_secs()),
+        });
+    };
+    let exit = exited.map_err(|_| GuestError::Oci { operation, text: "the reaper is gone".into() })?;
 
     let answer = std::fs::read(answer_file);
     let _ = std::fs::remove_file(answer_file);

@@ -9,6 +9,7 @@ pub mod pump;
 
 use std::{io, os::fd::OwnedFd, process::Stdio};
 
+use rustix::fs::Uid;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::unix::pipe,
@@ -113,23 +114,23 @@ pub struct Pipes {
 }
 
 impl Pipes {
-    /// Makes a pipe for each opened stream; /dev/null for the others.
+    /// Makes a pipe for each opened stream, which belongs to the user `owner`; /dev/null for the others.
     /// # Errors
     /// Descriptors are used up.
-    pub fn make(opened: Opened) -> Result<(Self, Streams)> {
+    pub fn make(opened: Opened, owner: u32) -> Result<(Self, Streams)> {
         let mut streams = Streams::null();
         let mut pipes = Self { opened, stdin: None, stdout: None, stderr: None };
         if pipes.opened.stdin.is_some() {
-            let (read, write) = cloexec_pipe().during(|| "make a pipe".into())?;
+            let (read, write) = pipe_of(owner).during(|| "make a pipe".into())?;
             pipes.stdin = Some(pipe::Sender::from_owned_fd(write).during(|| "watch a pipe".into())?);
             streams.stdin = Stdio::from(read);
         }
         if pipes.opened.stdout.is_some() {
-            let (reader, end) = output_pipe().during(|| "make a pipe".into())?;
+            let (reader, end) = output_pipe(owner).during(|| "make a pipe".into())?;
             (pipes.stdout, streams.stdout) = (Some(reader), end);
         }
         if pipes.opened.stderr.is_some() {
-            let (reader, end) = output_pipe().during(|| "make a pipe".into())?;
+            let (reader, end) = output_pipe(owner).during(|| "make a pipe".into())?;
             (pipes.stderr, streams.stderr) = (Some(reader), end);
         }
         Ok((pipes, streams))
@@ -158,11 +159,15 @@ pub fn start_terminal(opened: Opened, master: &pty::Master) -> Pumps {
     }
 }
 
-fn output_pipe() -> io::Result<(pipe::Receiver, Stdio)> {
-    let (read, write) = cloexec_pipe()?;
+fn output_pipe(owner: u32) -> io::Result<(pipe::Receiver, Stdio)> {
+    let (read, write) = pipe_of(owner)?;
     Ok((pipe::Receiver::from_owned_fd(read)?, Stdio::from(write)))
 }
 
-fn cloexec_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+/// A pipe whose both ends `owner` may open again through /proc/self/fd.
+fn pipe_of(owner: u32) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    // One inode for both.
+    rustix::fs::fchown(&write, Some(Uid::from_raw(owner)), None)?;
+    Ok((read, write))
 }

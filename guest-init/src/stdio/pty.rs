@@ -8,11 +8,18 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::{
+    fs::Uid,
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags},
+    pty::OpenptFlags,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd},
     net::{UnixListener, UnixStream},
@@ -29,6 +36,16 @@ impl Master {
         let file = File::from(fd);
         rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? | rustix::fs::OFlags::NONBLOCK)?;
         Ok(Self(Arc::new(sys::watch(file)?)))
+    }
+
+    /// Makes `owner` the user of the terminal, who alone may open its device.
+    /// # Errors
+    /// The terminal is gone.
+    pub fn give_to(&self, owner: u32) -> io::Result<()> {
+        // By its master: the device's name means nothing outside the container.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let device = rustix::pty::ioctl_tiocgptpeer(self.0.get_ref(), flags)?;
+        Ok(rustix::fs::fchown(device, Some(Uid::from_raw(owner)), None)?)
     }
 
     /// Sets the size in characters; the kernel sends SIGWINCH.
@@ -86,10 +103,13 @@ pub struct ConsoleSocket {
 }
 
 impl ConsoleSocket {
-    /// Listens at `path`.
+    /// Listens in `directory`, by a short name: a socket's path may have 107 bytes, and the ids of a container and an exec that CRI chooses
+    /// have 64 each.
     /// # Errors
     /// As bind(2).
-    pub fn bind(path: PathBuf) -> io::Result<Self> {
+    pub fn bind(directory: &Path) -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let path = directory.join(format!("console-{}.sock", COUNT.fetch_add(1, Ordering::Relaxed)));
         Ok(Self { listener: UnixListener::bind(&path)?, path })
     }
 

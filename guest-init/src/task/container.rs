@@ -4,12 +4,15 @@ use std::{
     collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use libcontainer::oci_spec::runtime::Spec;
-use tokio::time::timeout;
+use libcontainer::oci_spec::runtime::{LinuxIdMapping, LinuxSeccomp, Process as ProcessSpec, Spec};
+use tokio::time::{sleep, timeout};
 
 use super::{
     exec::Exec,
@@ -29,6 +32,14 @@ use crate::{
 const CONSOLE_LIMIT: Duration = Duration::from_secs(5);
 /// How long init's exit is held back for execs that were killed with it (shim.md 5.3).
 const EXECS_LIMIT: Duration = Duration::from_secs(2);
+/// An exec that was being started enters the cgroup after it was killed: it is killed again so often.
+const KILL_PAUSE: Duration = Duration::from_millis(50);
+/// Together three seconds: the kernel stops a process when it next leaves a system call, and a 9p request may hold it there.
+const FREEZE_TRIES: u32 = 300;
+const FREEZE_PAUSE: Duration = Duration::from_millis(10);
+/// For the OCI helper, of which a start takes some tenths of a second. What holds it longer is a share that does not answer, or a file
+/// of the image that blocks who opens it.
+const HELPER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where things are in the guest.
 #[derive(Clone, Debug)]
@@ -39,12 +50,19 @@ pub struct Layout {
     pub share: PathBuf,
     /// Our own directory, on a tmpfs.
     pub run: PathBuf,
+    /// How long the OCI helper may take.
+    pub helper_limit: Duration,
 }
 
 impl Layout {
     /// The guest's.
     pub fn guest() -> Self {
-        Self { program: "/proc/self/exe".into(), share: "/run/vgpu/share".into(), run: "/run/vgpu".into() }
+        Self {
+            program: "/proc/self/exe".into(),
+            share: "/run/vgpu/share".into(),
+            run: "/run/vgpu".into(),
+            helper_limit: HELPER_LIMIT,
+        }
     }
 
     /// What is kept of one container.
@@ -118,6 +136,11 @@ pub struct Container {
     /// Sees its OOM kills.
     pub oom: Arc<OomWatch>,
     execs: Mutex<HashMap<String, Arc<Exec>>>,
+    /// Init has ended, though nobody was told yet: no exec may begin.
+    ending: AtomicBool,
+    uid_mappings: Vec<LinuxIdMapping>,
+    /// The file of its seccomp profile.
+    seccomp: Option<PathBuf>,
     oom_task: tokio::task::JoinHandle<()>,
     _door: Option<OpenDoor>,
 }
@@ -159,13 +182,18 @@ impl Container {
 
     async fn make(host: Arc<Host>, plan: Plan, directory: PathBuf, cgroup_path: &Path) -> Result<Arc<Self>> {
         fs::create_dir_all(&directory).during(|| format!("make {}", directory.display()))?;
-        let spec_file = host.layout.share.join(&plan.id).join("config.json");
+        let bundle = host.layout.share.join(&plan.id);
+        let rootfs = bundle.join("rootfs");
+        let looking = (Arc::clone(&host), plan.id.clone(), directory.clone(), rootfs.clone());
         // The share is another domain's file system: it may be slow, and this thread serves the whole pod.
-        let spec = tokio::task::spawn_blocking(move || read_spec(&spec_file))
-            .await
-            .map_err(|_| GuestError::Oci { operation: "read the spec", text: "it panicked".into() })??;
-        let rootfs = host.layout.share.join(&plan.id).join("rootfs");
-        let door = open_door(&host, &plan.id, &directory, &rootfs, &spec)?;
+        let (spec, door) = tokio::task::spawn_blocking(move || {
+            let (host, id, directory, rootfs) = looking;
+            let spec = read_spec(&bundle.join("config.json"))?;
+            let door = open_door(&host, &id, &directory, &rootfs, &spec)?;
+            Ok::<_, GuestError>((spec, door))
+        })
+        .await
+        .map_err(|_| GuestError::Oci { operation: "read the spec", text: "it panicked".into() })??;
         let sandbox = annotation(&spec, "io.kubernetes.cri.container-type") == Some("sandbox");
         let guest = adapt::Guest {
             rootfs,
@@ -179,10 +207,13 @@ impl Container {
             let file = Path::new("/proc/sys").join(file);
             fs::write(&file, value).during(|| format!("set {} to {value:?}", file.display()))?;
         }
+        let seccomp = adapted.seccomp.map(|profile| save_seccomp(&directory, &profile)).transpose()?;
         let mut spec = adapted.spec;
         if let Some(process) = spec.process_mut() {
             process.set_terminal(Some(plan.stdio.terminal));
         }
+        let uid_mappings = adapt::uid_mappings(&spec);
+        let owner = adapt::owner(spec.process().as_ref(), &uid_mappings);
         let config = directory.join("config.json");
         spec.save(&config)
             .map_err(|error| GuestError::Oci { operation: "write the spec", text: error.to_string() })?;
@@ -192,9 +223,11 @@ impl Container {
             bundle: directory.clone(),
             state: host.layout.oci_state(),
             console,
+            seccomp: seccomp.clone(),
         };
         fs::create_dir_all(host.layout.oci_state()).during(|| "make the OCI state directory".into())?;
-        let launched = launch(&host, &directory, "init", &plan.stdio, request).await?;
+        let place = Place { directory: &directory, name: "init", owner };
+        let launched = launch(&host, &place, &plan.stdio, request).await?;
 
         let cgroup = Cgroup::new(cgroup_path);
         let oom = Arc::new(OomWatch::new(plan.id.clone(), cgroup.clone(), Arc::clone(&host.oom)));
@@ -210,6 +243,9 @@ impl Container {
             sandbox,
             oom,
             execs: Mutex::new(HashMap::new()),
+            ending: AtomicBool::new(false),
+            uid_mappings,
+            seccomp,
             // Without the watch an OOM kill is still told with the exit.
             oom_task: tokio::spawn(async move { drop(following.follow().await) }),
             _door: door,
@@ -236,33 +272,59 @@ impl Container {
 
     async fn helper(&self, host: &Host, request: &Request, name: &str) -> Result<Option<i32>> {
         let answer = self.directory.join(format!("{name}.answer"));
-        oci::run(&host.reaper, &host.layout.program, request, &answer, Streams::null()).await
+        oci::run(host, request, &answer, Streams::null()).await
     }
 
-    /// Init's exit is the last of the container: the rest is killed, and told, before it.
+    /// Init's exit is the last of the container: no exec begins any more, and the rest is killed, and told, before it.
     async fn init_ended(&self, exit: Exit) {
+        self.ending.store(true, Ordering::SeqCst);
         self.oom.check();
-        // Fails only when the cgroup is gone, and then nothing is left to kill.
-        let _ = self.cgroup.kill();
-        let running: Vec<_> =
-            self.execs().values().filter(|exec| exec.process.pid() != 0).map(Arc::clone).collect();
+        let begun: Vec<_> = self.execs().values().filter(|exec| exec.begun()).map(Arc::clone).collect();
         let ended = async {
-            for exec in running {
+            for exec in begun {
                 exec.process.wait().await;
             }
         };
-        let _ = timeout(EXECS_LIMIT, ended).await;
+        tokio::pin!(ended);
+        let killed = async {
+            self.kill_all();
+            while timeout(KILL_PAUSE, &mut ended).await.is_err() {
+                self.kill_all();
+            }
+        };
+        let _ = timeout(EXECS_LIMIT, killed).await;
         self.init.stopped(exit);
     }
 
-    /// Freezes or thaws every process.
+    /// SIGKILL to every process of it.
+    pub fn kill_all(&self) {
+        // Fails only when the cgroup is gone, and then nothing is left to kill.
+        let _ = self.cgroup.kill();
+    }
+
+    /// Whether init has ended, also if that was not told yet.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
+    /// The file of its seccomp profile, which its execs have as well.
+    pub fn seccomp(&self) -> Option<PathBuf> {
+        self.seccomp.clone()
+    }
+
+    /// The user of the guest that `process`'s user is.
+    pub fn owner_of(&self, process: &ProcessSpec) -> u32 {
+        adapt::owner(Some(process), &self.uid_mappings)
+    }
+
+    /// Freezes or thaws every process. A failure leaves them as they were.
     /// # Errors
-    /// Wrong state, or the kernel does not get it done within a second.
+    /// Wrong state, or the kernel does not get it done in time.
     pub async fn freeze(&self, frozen: bool) -> Result<()> {
         let phase = self.init.phase();
         phase.allow(if frozen { Operation::Pause } else { Operation::Resume })?;
         self.cgroup.freeze(frozen).during(|| format!("write cgroup.freeze of {}", self.id))?;
-        for _ in 0..100 {
+        for _ in 0..FREEZE_TRIES {
             if self.cgroup.is_frozen().during(|| format!("read cgroup.events of {}", self.id))? == frozen {
                 if frozen {
                     self.init.paused()
@@ -271,8 +333,10 @@ impl Container {
                 }
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            sleep(FREEZE_PAUSE).await;
         }
+        // Else it would stand still later, while everybody takes it for running.
+        let _ = self.cgroup.freeze(!frozen);
         Err(GuestError::Io {
             what: format!("freeze {}", self.id),
             source: io::Error::from(io::ErrorKind::TimedOut),
@@ -301,6 +365,9 @@ impl Container {
     /// Its id is taken, or the container has ended or is paused.
     pub fn add_exec(&self, id: &str, exec: Exec) -> Result<()> {
         self.init.phase().allow(Operation::Exec)?;
+        if self.is_ending() {
+            return Err(GuestError::WrongState { operation: "exec in", state: "stopped" });
+        }
         let mut execs = self.execs();
         if execs.contains_key(id) {
             return Err(GuestError::Taken(format!("exec {id} of {}", self.id)));
@@ -337,7 +404,11 @@ impl Container {
         }
         self.cgroup.remove().await.during(|| format!("remove the cgroup of {}", self.id))?;
         for directory in [host.layout.oci_state().join(&self.id), self.directory.clone()] {
-            fs::remove_dir_all(&directory).during(|| format!("remove {}", directory.display()))?;
+            match fs::remove_dir_all(&directory) {
+                // Another Delete was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.during(|| format!("remove {}", directory.display()))?,
+            }
         }
         Ok(exit)
     }
@@ -358,41 +429,57 @@ impl Drop for Container {
     }
 }
 
+/// What [`launch`] needs to know of a process beyond its request.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The container's.
+    pub directory: &'a Path,
+    /// Unique in it.
+    pub name: &'a str,
+    /// The user of the guest who owns its streams: a program may open `/dev/stdout` only if they are its user's.
+    pub owner: u32,
+}
+
 /// Opens the streams, runs the helper, and gives the process with its pumps running.
 pub async fn launch(
     host: &Host,
-    directory: &Path,
-    name: &str,
+    place: &Place<'_>,
     names: &StdioNames,
     request: impl FnOnce(Option<PathBuf>) -> Request,
 ) -> Result<Launched> {
     let opened = stdio::open(host.streams.as_ref(), names)?;
-    let answer = directory.join(format!("{name}.answer"));
+    let answer = place.directory.join(format!("{}.answer", place.name));
     let expecting = host.reaper.expect();
     let missing_pid = || GuestError::Oci { operation: "launch", text: "the library gave no pid".into() };
-    let program = &host.layout.program;
+    let claim = |pid| expecting.claim(pid).during(|| format!("watch process {pid}"));
     if names.terminal {
-        let path = directory.join(format!("{name}.console"));
-        let console = ConsoleSocket::bind(path).during(|| "make the console socket".into())?;
+        let console = ConsoleSocket::bind(&host.layout.run).during(|| "make the console socket".into())?;
         let request = request(Some(console.path().to_owned()));
-        let pid = oci::run(&host.reaper, program, &request, &answer, Streams::null()).await?;
-        let pid = pid.ok_or_else(missing_pid)?;
+        let pid = oci::run(host, &request, &answer, Streams::null()).await?.ok_or_else(missing_pid)?;
+        let claimed = claim(pid)?;
         let master = timeout(CONSOLE_LIMIT, console.receive()).await;
         let master = master.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).flatten();
         let master = master.during(|| "receive the terminal".into())?;
+        master.give_to(place.owner).during(|| "give the terminal to its user".into())?;
         let pumps = stdio::start_terminal(opened, &master);
-        return Ok(Launched { pid, exited: expecting.claim(pid), pumps, master: Some(master) });
+        return Ok(Launched { pid, claimed, pumps, master: Some(master) });
     }
-    let (pipes, streams) = Pipes::make(opened)?;
-    let pid = oci::run(&host.reaper, program, &request(None), &answer, streams).await?;
-    let pid = pid.ok_or_else(missing_pid)?;
-    Ok(Launched { pid, exited: expecting.claim(pid), pumps: pipes.start(), master: None })
+    let (pipes, streams) = Pipes::make(opened, place.owner)?;
+    let pid = oci::run(host, &request(None), &answer, streams).await?.ok_or_else(missing_pid)?;
+    Ok(Launched { pid, claimed: claim(pid)?, pumps: pipes.start(), master: None })
 }
 
 fn read_spec(file: &Path) -> Result<Spec> {
     let bytes = fs::read(file).during(|| format!("read {}", file.display()))?;
     serde_json::from_slice(&bytes)
         .map_err(|error| GuestError::Invalid { field: "config.json", why: error.to_string() })
+}
+
+fn save_seccomp(directory: &Path, profile: &LinuxSeccomp) -> Result<PathBuf> {
+    let file = directory.join("seccomp.json");
+    let json = serde_json::to_vec(profile).map_err(io::Error::from);
+    json.and_then(|json| fs::write(&file, json)).during(|| format!("write {}", file.display()))?;
+    Ok(file)
 }
 
 fn annotation<'a>(spec: &'a Spec, key: &str) -> Option<&'a str> {

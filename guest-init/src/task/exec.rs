@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libcontainer::oci_spec::runtime::Process as ProcessSpec;
 
 use super::{
-    container::{Container, Host, launch},
+    container::{Container, Host, Place, launch},
     phase::Operation,
     process::Process,
 };
@@ -41,6 +41,11 @@ impl Exec {
         Ok(Self { process, spec: Mutex::new(Some(spec)), id: id.to_owned() })
     }
 
+    /// Whether its Start has come: from then on it ends, one way or another.
+    pub fn begun(&self) -> bool {
+        self.spec.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     /// Runs it. A failure ends whoever waits for it.
     /// # Errors
     /// The container does not run, or its command cannot be executed.
@@ -52,7 +57,12 @@ impl Exec {
         }
         let spec = self.spec.lock().unwrap_or_else(PoisonError::into_inner).take();
         let spec = spec.ok_or(GuestError::WrongState { operation: "start", state: "being started" })?;
-        let result = self.launch(host, container, &spec).await;
+        // Asked only now: either this sees the container's end, or the end sees that this has begun.
+        let result = if container.is_ending() {
+            Err(GuestError::WrongState { operation: "exec in", state: "stopped" })
+        } else {
+            self.launch(host, container, &spec).await
+        };
         if result.is_err() {
             self.process.start_failed(NOT_FOUND);
         }
@@ -69,11 +79,19 @@ impl Exec {
             state: host.layout.oci_state(),
             process: file.clone(),
             console,
+            seccomp: container.seccomp(),
         };
-        let launched = launch(host, &container.directory, &self.id, self.process.stdio(), request).await;
+        // "exec-": the container's own names are apart from those that a client chooses.
+        let name = format!("exec-{}", self.id);
+        let place = Place { directory: &container.directory, name: &name, owner: container.owner_of(spec) };
+        let launched = launch(host, &place, self.process.stdio(), request).await;
         let _ = std::fs::remove_file(&file);
         let exited = self.process.launched(launched?);
         self.process.running();
+        if container.is_ending() {
+            // It may have entered the cgroup after that was killed.
+            container.kill_all();
+        }
         let process = Arc::clone(&self.process);
         let oom = Arc::clone(&container.oom);
         tokio::spawn(async move {

@@ -77,18 +77,14 @@ impl Pod {
         }
     }
 
-    /// Forgets a container that was deleted.
-    pub fn forget(&self, id: &str) {
-        self.lock().remove(id);
-    }
-
-    /// Every container there is.
-    pub fn all(&self) -> Vec<Arc<Container>> {
-        let made = |slot: &Slot| match slot {
-            Slot::Made(container) => Some(Arc::clone(container)),
-            Slot::Making => None,
-        };
-        self.lock().values().filter_map(made).collect()
+    /// Forgets a container that was deleted; a later one of its id stays.
+    pub fn forget(&self, deleted: &Arc<Container>) {
+        let mut containers = self.lock();
+        let is_it =
+            matches!(containers.get(&deleted.id), Some(Slot::Made(made)) if Arc::ptr_eq(made, deleted));
+        if is_it {
+            containers.remove(&deleted.id);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {

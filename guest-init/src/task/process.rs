@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -11,7 +12,7 @@ use tokio::{sync::watch, time::timeout};
 use super::phase::Phase;
 use crate::{
     error::{During, GuestError, Result},
-    reaper::{Exit, Exited},
+    reaper::{Claimed, Exit, Exited},
     stdio::{Pumps, StdioNames, pty::Master},
     sys,
 };
@@ -24,8 +25,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 pub struct Launched {
     /// In the guest's root pid namespace.
     pub pid: i32,
-    /// Its end.
-    pub exited: Exited,
+    /// Its end, and its name for signals.
+    pub claimed: Claimed,
     /// Its streams.
     pub pumps: Pumps,
     /// Its terminal, if it has one.
@@ -45,6 +46,8 @@ pub struct Process {
 #[derive(Debug, Default)]
 struct Live {
     pid: Option<i32>,
+    /// None as soon as it has ended.
+    pidfd: Option<OwnedFd>,
     pumps: Option<Pumps>,
     master: Option<Master>,
     /// Asked for before there was a terminal.
@@ -70,9 +73,10 @@ impl Process {
             let _ = master.resize(columns, rows);
         }
         live.pid = Some(launched.pid);
+        live.pidfd = launched.claimed.pidfd;
         live.pumps = Some(launched.pumps);
         live.master = launched.master;
-        launched.exited
+        launched.claimed.exited
     }
 
     /// Its program is executed now. Nothing happens if it ended meanwhile.
@@ -88,6 +92,7 @@ impl Process {
     /// It has ended: whoever waits is told.
     pub fn stopped(&self, exit: Exit) {
         let mut live = self.live();
+        live.pidfd = None;
         if let Some(pumps) = &mut live.pumps {
             pumps.stop_input();
         }
@@ -146,8 +151,12 @@ impl Process {
         if phase.exit().is_some() {
             return Err(gone());
         }
-        let pid = self.live().pid.ok_or_else(|| phase.refuse("signal"))?;
-        match sys::kill(pid, signal) {
+        let live = self.live();
+        if live.pid.is_none() {
+            return Err(phase.refuse("signal"));
+        }
+        let Some(pidfd) = &live.pidfd else { return Err(gone()) };
+        match sys::signal(pidfd.as_fd(), signal) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(gone()),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 Err(GuestError::Invalid { field: "signal", why: format!("there is no signal {signal}") })

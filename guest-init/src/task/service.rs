@@ -105,7 +105,7 @@ impl Task for TaskService {
                 return Ok((process.pid(), process.phase().exit()));
             }
             let exit = container.delete(pod.host()).await?;
-            pod.forget(&req.id);
+            pod.forget(&container);
             Ok((container.init.pid(), Some(exit)))
         })
         .await?;

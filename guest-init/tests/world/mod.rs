@@ -1,7 +1,9 @@
 //! A guest on this machine: its services over a socket pair, containers in real namespaces with busybox as their image. Needs root
 //! and busybox-static; the mounts stay in a namespace of the test's own.
+#![allow(dead_code, reason = "each binary of tests uses its part of it")]
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     fs, io,
     os::unix::fs::symlink,
@@ -23,10 +25,15 @@ use guest_init::{
         service::Machine,
         streams::{MakeStream, StdioStreams},
     },
+    gpu::{
+        door::Doors,
+        ground::{Ground, Plot},
+        proxy::Proxy,
+    },
     reaper::Reaper,
     stdio::ByteStream,
     task::{
-        container::{Host, Layout},
+        container::{GpuDoors, Host, Layout},
         oom::OomQueue,
         pod::Pod,
     },
@@ -50,6 +57,11 @@ use vgpu_agent_api::{
 
 /// One reaper may live in a process: the stories of one binary run one after the other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    /// Whether this thread has its own mounts already, of an earlier story of the same test.
+    static PRIVATE: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Makes streams within this process; `port` says which far end belongs to an offer.
 #[derive(Default, Clone)]
@@ -82,6 +94,29 @@ impl Machine for Noted {
     }
 }
 
+/// There is no proxy in these stories: nobody gets as far as shared pages.
+struct NoGround;
+
+impl Ground for NoGround {
+    fn make(&self, _: &idm::record::RegionSpec) -> guest_init::error::Result<Box<dyn Plot>> {
+        unreachable!("a process was taken in without a proxy")
+    }
+}
+
+/// What a world is made of, where a story wants it otherwise.
+pub struct Setup {
+    /// The OCI helper.
+    pub program: PathBuf,
+    /// What it may take.
+    pub helper_limit: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { program: env!("CARGO_BIN_EXE_guest-init").into(), helper_limit: Duration::from_secs(60) }
+    }
+}
+
 /// See the module.
 pub struct World {
     /// Speaks containerd's Task API.
@@ -98,11 +133,16 @@ pub struct World {
 
 /// Runs a story in a world of its own.
 pub fn story(tell: impl AsyncFnOnce(&World)) {
+    story_in(Setup::default(), tell);
+}
+
+/// As [`story`], in another world.
+pub fn story_in(setup: Setup, tell: impl AsyncFnOnce(&World)) {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     private_mounts();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let world = World::new().await;
+        let world = World::new(setup).await;
         // Generous: the stories are also played in a guest under emulation.
         timeout(Duration::from_secs(120), tell(&world)).await.expect("the story hangs");
     });
@@ -113,6 +153,9 @@ pub fn story(tell: impl AsyncFnOnce(&World)) {
 /// Namespaces for this thread and what it starts: mounts of its own, and cgroup2 where the guest has it, with a root of its own, since
 /// several stories may run at once.
 fn private_mounts() {
+    if PRIVATE.replace(true) {
+        return;
+    }
     assert!(rustix::process::geteuid().is_root(), "these stories make containers: run them as root");
     unshare(libc::CLONE_NEWNS);
     let slave = rustix::mount::MountPropagationFlags::DOWNSTREAM | rustix::mount::MountPropagationFlags::REC;
@@ -159,22 +202,28 @@ impl Stdio {
 }
 
 impl World {
-    async fn new() -> Self {
+    async fn new(setup: Setup) -> Self {
         let root = TempDir::new().unwrap();
+        let libraries = root.path().join("libraries");
+        fs::create_dir(&libraries).unwrap();
+        fs::write(libraries.join("libcuda.so.1"), "ours").unwrap();
+        let gpu: Arc<dyn GpuDoors> =
+            Arc::new(Doors { proxy: Arc::new(Proxy::default()), ground: Arc::new(NoGround), libraries });
         let far_ends = FarEnds::default();
         let streams = Arc::new(StdioStreams::new(Box::new(far_ends.clone())));
         let oom = Arc::new(OomQueue::default());
         let machine = Arc::new(Noted::default());
         let host = Arc::new(Host {
             layout: Layout {
-                program: env!("CARGO_BIN_EXE_guest-init").into(),
+                program: setup.program,
                 share: root.path().join("share"),
                 run: root.path().join("run"),
+                helper_limit: setup.helper_limit,
             },
             reaper: Reaper::start().unwrap(),
             streams: Arc::clone(&streams) as _,
             oom: Arc::clone(&oom),
-            gpu: None,
+            gpu: Some(gpu),
         });
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
         let (near, far) = UnixStream::pair().unwrap();
@@ -211,7 +260,10 @@ impl World {
             fs::create_dir_all(rootfs.join(directory)).unwrap();
         }
         fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("apt install busybox-static");
-        for tool in ["sh", "cat", "sleep", "hostname", "id", "stty", "head", "readlink", "wc", "true"] {
+        for tool in [
+            "sh", "cat", "sleep", "hostname", "id", "stty", "head", "ls", "mkdir", "mknod", "readlink", "rm",
+            "tty", "wc", "true",
+        ] {
             let _ = symlink("busybox", rootfs.join("bin").join(tool));
         }
         let caps = ["CAP_KILL", "CAP_SETUID", "CAP_SETGID"];
@@ -306,6 +358,17 @@ impl World {
 
     /// Registers an exec with stdout only.
     pub async fn exec(&self, id: &str, exec_id: &str, args: &[&str]) -> ttrpc::Result<Stdio> {
+        self.exec_in(id, exec_id, args, false).await
+    }
+
+    /// As [`World::exec`], with a terminal or without.
+    pub async fn exec_in(
+        &self,
+        id: &str,
+        exec_id: &str,
+        args: &[&str],
+        terminal: bool,
+    ) -> ttrpc::Result<Stdio> {
         let (o, stdout) = self.stream().await;
         let process = json!({"cwd": "/", "args": args, "env": ["PATH=/bin", "WHO=exec"], "user": {"uid": 1000, "gid": 1000}});
         let spec = Any {
@@ -317,6 +380,7 @@ impl World {
             id: id.into(),
             exec_id: exec_id.into(),
             stdout: o,
+            terminal,
             spec: MessageField::some(spec),
             ..Default::default()
         };

@@ -21,8 +21,9 @@ use crate::wheels;
 pub const GUEST_TARGET: &str = "x86_64-unknown-linux-musl";
 /// The oldest glibc an image may have: libvgpu is loaded into its programs.
 const OLDEST_GLIBC: &str = "2.17";
-/// An initramfs costs each pod memory.
-const INITRAMFS_BYTES_MAX: usize = 12 << 20;
+/// What a node keeps for all pods, and what each pod pays with memory: kernel and initramfs together, initramfs alone.
+const GUEST_BYTES_MAX: u64 = 50_000_000;
+const INITRAMFS_BYTES_MAX: u64 = 12_000_000;
 /// Files of `config/` and where a node has them.
 const CONFIG: &[(&str, &str)] = &[
     ("config.toml", "etc/vgpu/config.toml"),
@@ -171,12 +172,37 @@ fn initramfs(init: &Path, libvgpu: &Path) -> Result<Vec<u8>> {
     archive.add("dev/null", 0o666, Node::Char { major: 1, minor: 3 });
     archive.add("init", 0o755, Node::File(&read(init)?));
     archive.add("usr/lib/vgpu/libcuda.so.1", 0o755, Node::File(&read(libvgpu)?));
-    let bytes = archive.finish();
-    if bytes.len() > INITRAMFS_BYTES_MAX {
+    Ok(archive.finish())
+}
+
+/// Compares the guest's files in `dist` with what they may have, and says what they have.
+pub fn guest_sizes(dist: &Path) -> Result<String> {
+    let size = |name: &str| {
+        let path = dist.join("usr/lib/vgpu").join(name);
+        fs::metadata(&path).map(|file| file.len()).context(|| format!("cannot see {}", path.display()))
+    };
+    judge_sizes(size("vmlinux")?, size("initramfs.cpio")?)
+}
+
+fn judge_sizes(kernel: u64, initramfs: u64) -> Result<String> {
+    let both = kernel + initramfs;
+    let sizes = format!("kernel {kernel} bytes, initramfs {initramfs}, together {both}");
+    if initramfs > INITRAMFS_BYTES_MAX || both > GUEST_BYTES_MAX {
         return Err(Failure::new(format!(
-            "the initramfs has {} bytes, {INITRAMFS_BYTES_MAX} are allowed: each pod pays for it with memory",
-            bytes.len()
+            "the guest is too large: {sizes}; allowed are {INITRAMFS_BYTES_MAX} for the initramfs and {GUEST_BYTES_MAX} together"
         )));
     }
-    Ok(bytes)
+    Ok(sizes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_above_its_sizes_is_refused() {
+        assert!(judge_sizes(38_000_000, 12_000_000).is_ok());
+        assert!(judge_sizes(1, 12_000_001).is_err());
+        assert!(judge_sizes(38_000_001, 12_000_000).is_err());
+    }
 }

@@ -165,9 +165,15 @@ fn runner(steps: &mut Steps, tally: &mut Tally, name: &str, command: &mut Comman
     Ok(())
 }
 
-/// What only the installed libcuda can show: the versions of glibc it needs.
+/// What only the installed files can show: the guest's sizes, and the versions of glibc that its libcuda needs.
 fn installed(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
-    let library = dist::build(steps)?.join("usr/lib/vgpu/libcuda.so.1");
+    let dist = dist::build(steps)?;
+    let sizes = steps.step("Sizes of the guest", |_| dist::guest_sizes(&dist));
+    if let Ok(sizes) = &sizes {
+        eprintln!("           {sizes}");
+    }
+    tally.check("sizes of the guest", sizes.map(drop));
+    let library = dist.join("guest/libcuda.so.1");
     let line = ["test", "--package", "libvgpu", "--test", "exports", "--locked", "--", "--ignored"];
     let mut cargo = dist::cargo(&paths::root()?, &line);
     cargo.env("VGPU_LIBCUDA", library);

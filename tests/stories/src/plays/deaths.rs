@@ -26,6 +26,13 @@ pub fn stories() -> Vec<Story> {
                 must(&["xl", "destroy", &newest.to_string()]);
             });
         }),
+        vgpu("death_of_the_guests_kernel", 600, |node| {
+            // As after a panic, whoever's: Xen ends the domain and the shim sees that.
+            beside_another_pod(node, 137, |node, _| {
+                let newest = *node.domains().iter().max().expect("two domains");
+                must(&["xl", "sysrq", &newest.to_string(), "c"]);
+            });
+        }),
         vgpu("death_of_the_worker", 600, |node| {
             // The program gets an error and ends by itself; its code is its own.
             beside_another_pod(node, 1, |node, _| kill_9(newest_worker(node)));

@@ -17,6 +17,11 @@ pub fn stories() -> Vec<Story> {
             let _pv = Changed::key("kind", "\"pv\"");
             run_well("/vector_add");
         }),
+        vgpu(
+            "program_in_a_pv_guest_has_its_streams_and_code",
+            300,
+            program_in_a_pv_guest_has_its_streams_and_code,
+        ),
         vgpu("cuda_runtimes_12_and_13_initialise", 500, |_| {
             run_well("/cudart_init_12");
             run_well("/cudart_init_13");
@@ -24,6 +29,17 @@ pub fn stories() -> Vec<Story> {
         vgpu("cuda_programs_compute_what_the_cpu_does", 1200, cuda_programs_compute_what_the_cpu_does),
         vgpu("cuda_exit_code_after_gpu_work", 300, cuda_exit_code_after_gpu_work),
         vgpu("cuda_out_of_bounds_store_is_a_sticky_error", 300, cuda_out_of_bounds_store_is_a_sticky_error),
+        vgpu("container_without_a_gpu_reaches_neither_it_nor_xen", 300, |_| {
+            // As the root of a usual container, which may make devices on a node.
+            let script = "ls /dev/xen /run/vgpu /usr/lib/libcuda.so.1 /usr/lib64/libcuda.so.1; \
+                          n=$(busybox sed -n 's/ xen.*//p' /proc/misc); for n in $n; do busybox mknod /dev/misc$n c 10 $n && cat /dev/misc$n; done; \
+                          cat /proc/xen/xenbus; mount -t xenfs xenfs /proc/xen; mount -t devtmpfs devtmpfs /tmp; echo over";
+            let ended = Pod::busybox(Runtime::Vgpu, &["sh", "-c", script]).run();
+            assert_eq!((ended.code, ended.text().as_str()), (Some(0), "over\n"), "{}", ended.complaint());
+            let complaint = ended.complaint();
+            assert!(complaint.matches("Operation not permitted").count() >= 3, "devices: {complaint}");
+            assert_eq!(complaint.matches("permission denied").count(), 2, "mounts: {complaint}");
+        }),
         vgpu("gpu_is_not_there_without_a_grant", 300, gpu_is_not_there_without_a_grant),
         vgpu("two_pods_cannot_see_each_others_memory", 600, two_pods_cannot_see_each_others_memory),
     ]
@@ -46,6 +62,15 @@ fn pod_is_a_domain_of_its_own(node: &Node) {
 
 fn cuda_vector_add_has_the_right_sums(_: &Node) {
     run_well("/vector_add");
+}
+
+fn program_in_a_pv_guest_has_its_streams_and_code(_: &Node) {
+    let _pv = Changed::key("kind", "\"pv\"");
+    let script = "[ -e /sys/hypervisor/guest_type ] && cat /sys/hypervisor/guest_type; cat; echo complaint >&2; exit 7";
+    let ended = Pod::busybox(Runtime::Vgpu, &["sh", "-c", script]).feed(b"a line\n");
+    assert_eq!(ended.code, Some(7), "{}{}", ended.text(), ended.complaint());
+    assert_eq!(ended.text(), "PV\na line\n");
+    assert!(ended.complaint().contains("complaint"), "{}", ended.complaint());
 }
 
 fn cuda_programs_compute_what_the_cpu_does(_: &Node) {

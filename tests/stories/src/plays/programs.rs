@@ -28,6 +28,8 @@ pub fn stories() -> Vec<Story> {
         add("environment_directory_and_user_are_as_asked", 300, environment_directory_and_user_are_as_asked);
         add("missing_binary_is_named", 300, missing_binary_is_named);
         add("exec_runs_beside_the_program", 400, exec_runs_beside_the_program);
+        add("program_above_its_memory_limit_is_killed", 300, program_above_its_memory_limit_is_killed);
+        add("user_may_open_its_streams_again", 300, user_may_open_its_streams_again);
     }
     stories
 }
@@ -97,6 +99,22 @@ fn exec_runs_beside_the_program(node: &Node, runtime: Runtime) {
     assert_eq!(second.text(), "beside\n/proc/1/root\n");
     pod.signal("SIGKILL");
     assert_eq!(pod.end(START).code, Some(137));
+}
+
+/// The last bytes of an endless file have to be kept: more and more memory.
+fn program_above_its_memory_limit_is_killed(_: &Node, runtime: Runtime) {
+    let pod = Pod::busybox(runtime, &["tail", "-c", "200000000", "/dev/zero"]);
+    let ended = pod.option("--memory-limit").option("16777216").run();
+    assert_eq!(ended.code, Some(137), "{}", ended.complaint());
+}
+
+/// Images send their logs to /dev/stdout and do not run as root.
+fn user_may_open_its_streams_again(_: &Node, runtime: Runtime) {
+    let script = "echo out > /dev/stdout; echo err > /dev/stderr; cat /dev/stdin";
+    let pod = Pod::busybox(runtime, &["sh", "-c", script]).option("--user").option("1000");
+    let ended = pod.feed(b"in\n");
+    assert_eq!(ended.text(), "out\nin\n", "{}", ended.complaint());
+    assert!(ended.complaint().contains("err"), "{}", ended.complaint());
 }
 
 /// Bytes that no stream can guess: a linear congruential generator (Knuth's MMIX constants).
