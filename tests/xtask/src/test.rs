@@ -167,7 +167,7 @@ fn runner(steps: &mut Steps, tally: &mut Tally, name: &str, command: &mut Comman
 
 /// What only the installed libcuda can show: the versions of glibc it needs.
 fn installed(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
-    let library = dist::build(steps)?.join("usr/lib/vgpu/libcuda.so.1");
+    let library = dist::build(steps)?.join("guest/libcuda.so.1");
     let line = ["test", "--package", "libvgpu", "--test", "exports", "--locked", "--", "--ignored"];
     let mut cargo = dist::cargo(&paths::root()?, &line);
     cargo.env("VGPU_LIBCUDA", library);
