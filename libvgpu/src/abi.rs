@@ -33,7 +33,7 @@ impl<T> Abi for *mut T {
 pub struct Raw(pub u64);
 
 impl Abi for Raw {
-    const LETTER: u8 = b'p';
+    const LETTER: u8 = b'o';
 }
 
 /// Where a result goes. Null is refused by [`Out::set`] with 1 and skipped by [`Out::set_if_wanted`].
@@ -80,6 +80,18 @@ impl<T> Out<T> {
             // SAFETY: made at the C border only, where CUDA's contract says null or valid; unaligned places are allowed.
             unsafe { self.0.write_unaligned(value) }
         }
+    }
+
+    /// Writes a value in place of the one that the program put there.
+    pub fn replace(self, value: T) -> CuResult<T>
+    where
+        T: Copy,
+    {
+        let place = self.wanted()?;
+        // SAFETY: as in `set_if_wanted`; the program put a value there, which is plain data.
+        let old = unsafe { place.0.read_unaligned() };
+        place.set_if_wanted(value);
+        Ok(old)
     }
 
     /// Writes `values` one after the other. The program promised room for them by the count it gave.
@@ -227,7 +239,7 @@ pub fn guard(body: impl FnOnce() -> CuResult<()>) -> u32 {
     }
 }
 
-/// That an export has the parameters that CUDA's header gives it. Called at compile time.
+/// That an export has the parameters that CUDA's header gives it: width, order, pointer or handle. Called at compile time.
 pub const fn has_shape(name: &str, letters: &[u8]) -> bool {
     let Some(shape) = vgpu_api::symbols::shape_of(name) else { return false };
     let shape = shape.as_bytes();
@@ -274,3 +286,26 @@ macro_rules! export {
     };
 }
 pub(crate) use export;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_at_the_border_as_999() {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let code = guard(|| panic!("a mistake of ours"));
+        std::panic::set_hook(hook);
+        assert_eq!(code, CuError::UNKNOWN.code());
+    }
+
+    #[test]
+    fn a_wrong_width_order_or_handle_is_no_shape() {
+        assert!(has_shape("cuMemsetD8Async", b"lblo"));
+        assert!(!has_shape("cuMemsetD8Async", b"lilo"), "a wider value");
+        assert!(!has_shape("cuMemsetD8Async", b"llbo"), "another order");
+        assert!(!has_shape("cuMemsetD8Async", b"lblp"), "a pointer for a stream");
+        assert!(!has_shape("cuNothing", b""));
+    }
+}

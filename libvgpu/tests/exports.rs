@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::ffi::{CString, c_void};
 
 use support::Library;
-use support::elf::{DF_1_NODELETE, DT_FLAGS_1, Elf};
+use support::elf::{
+    DF_1_NODELETE, DF_STATIC_TLS, DT_FLAGS, DT_FLAGS_1, DT_GNU_HASH, DT_NEEDED, DT_SONAME, DT_TEXTREL, Elf,
+};
 use vgpu_api::symbols::TABLE;
 
 const NOT_INITIALIZED: u32 = 3;
@@ -25,8 +27,24 @@ fn every_name_of_libcuda_is_exported_and_nothing_else_but_the_marker() {
 #[test]
 fn the_library_has_cudas_name_and_stays_loaded() {
     let elf = Elf::read(&support::built());
-    assert_eq!(elf.soname(), "libcuda.so.1");
+    assert_eq!(elf.names(DT_SONAME), ["libcuda.so.1"]);
     assert_ne!(elf.dynamic(DT_FLAGS_1).unwrap_or(0) & DF_1_NODELETE, 0, "-z nodelete");
+}
+
+/// Opened late, by a process that has used up the loader's spare room for thread-local variables, or by a hardened one.
+fn loads_anywhere(elf: &Elf) {
+    assert_eq!(
+        elf.dynamic(DT_FLAGS).unwrap_or(0) & DF_STATIC_TLS,
+        0,
+        "thread-local variables of the static kind"
+    );
+    assert_eq!(elf.dynamic(DT_TEXTREL), None, "code that the loader would have to write into");
+    assert!(elf.dynamic(DT_GNU_HASH).is_some(), "a hash table that every glibc since 2.5 reads");
+}
+
+#[test]
+fn the_library_asks_nothing_unusual_of_a_loader() {
+    loads_anywhere(&Elf::read(&support::built()));
 }
 
 /// What `cargo xtask dist` installs, and its test gives in VGPU_LIBCUDA: linked by zig against an old glibc.
@@ -45,6 +63,13 @@ fn the_installed_library_needs_no_glibc_newer_than_2_17() {
         assert!(number <= vec![2, 17], "{version}");
     }
     assert_eq!(elf.exported(), Elf::read(&support::built()).exported());
+    loads_anywhere(&elf);
+    // Small images have no more: no libgcc_s.
+    let glibc =
+        ["libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "ld-linux-x86-64.so.2"];
+    let strangers: Vec<_> =
+        elf.names(DT_NEEDED).into_iter().filter(|name| !glibc.contains(&name.as_str())).collect();
+    assert!(strangers.is_empty(), "{strangers:?}");
 }
 
 #[test]

@@ -5,7 +5,9 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::device::KILLS;
+use support::every::{call, params, supported};
 use support::session::session;
+use vgpu_api::result::describe;
 
 const OK: u32 = 0;
 const DEVICE_UNAVAILABLE: u32 = 46;
@@ -36,5 +38,9 @@ fn a_dead_worker_is_46_from_every_call_and_never_a_hang() {
     assert_eq!(cu!(library, cuMemAlloc_v2(at: *mut u64, 64: usize)), DEVICE_UNAVAILABLE);
     assert_eq!(cu!(library, cuMemsetD8_v2(0x7000_0000: u64, 0: u8, 4: usize)), DEVICE_UNAVAILABLE);
     assert_eq!(cu!(library, cuDeviceGetCount(count_at: *mut i32)), OK, "what is known stays known");
+    for (name, _) in supported() {
+        let code = call(library, name, params(&[]));
+        assert!(describe(code).is_some(), "{name}: {code}");
+    }
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }

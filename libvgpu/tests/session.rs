@@ -402,3 +402,161 @@ fn threads_call_at_once_and_each_gets_its_own_answers() {
         }
     });
 }
+
+/// `CUDA_MEMCPY3D`, both sides on the device or in host memory, as 25 words.
+fn copy_3d(
+    src: (u32, u64, [u64; 3], u64, u64),
+    dst: (u32, u64, [u64; 3], u64, u64),
+    size: [u64; 3],
+) -> [u64; 25] {
+    let mut words = [0; 25];
+    for (at, (kind, address, [x, y, z], pitch, height)) in [(0, src), (11, dst)] {
+        let (host, device) = if kind == 1 { (address, 0) } else { (0, address) };
+        words[at..at + 11].copy_from_slice(&[x, y, z, 0, kind.into(), host, device, 0, 0, pitch, height]);
+    }
+    words[22..].copy_from_slice(&size);
+    words
+}
+
+#[test]
+fn a_box_of_bytes_is_copied_row_by_row_and_nothing_beside_it() {
+    let session = session();
+    // Two slices of three rows of sixteen bytes on the device; of each the middle 4 x 2 bytes are set from packed host memory.
+    let address = alloc(&session, 96);
+    assert_eq!(cu!(session.library, cuMemsetD8_v2(address: u64, 0xee: u8, 96: usize)), OK);
+    let source: Vec<u8> = (1..=16).collect();
+    let words = copy_3d((1, source.as_ptr() as u64, [0; 3], 4, 2), (2, address, [6, 1, 0], 16, 3), [4, 2, 2]);
+    let at = words.as_ptr();
+    assert_eq!(cu!(session.library, cuMemcpy3D_v2(at: *const u64)), OK);
+    let bytes = read(&session, address, 96);
+    let mut wanted = vec![0xee; 96];
+    for (row, start) in [22, 38, 70, 86].into_iter().enumerate() {
+        wanted[start..start + 4].copy_from_slice(&source[4 * row..4 * row + 4]);
+    }
+    assert_eq!(bytes, wanted);
+    // And back, by the form for two contexts of one device.
+    let mut back = [0u8; 16];
+    let primary = ContextId::primary(0).handle().raw();
+    let mut words =
+        copy_3d((2, address, [6, 1, 0], 16, 3), (1, back.as_mut_ptr() as u64, [0; 3], 4, 2), [4, 2, 2]);
+    (words[8], words[19]) = (primary, primary);
+    let at = words.as_ptr();
+    assert_eq!(cu!(session.library, cuMemcpy3DPeer(at: *const u64)), OK);
+    assert_eq!(back, source[..]);
+    words[9] = 8; // rows that overlap: 6 bytes in, 4 wide, 8 apart
+    let at = words.as_ptr();
+    assert_eq!(cu!(session.library, cuMemcpy3DPeer(at: *const u64)), INVALID_VALUE);
+    let other = alloc(&session, 96);
+    assert_eq!(
+        cu!(session.library, cuMemcpyPeer(other: u64, primary: u64, address: u64, primary: u64, 96: usize)),
+        OK
+    );
+    assert_eq!(read(&session, other, 96), wanted);
+    free(&session, address);
+    free(&session, other);
+}
+
+#[test]
+fn a_variable_of_an_image_is_device_memory_that_nobody_frees() {
+    let session = session();
+    let (_, module) = load(&session, c".version 8.0 variable");
+    let (mut address, mut bytes, mut kind, mut base) = (0u64, 0usize, 0u32, 0u64);
+    let (at, bytes_at, kind_at, base_at, name) =
+        (&raw mut address, &raw mut bytes, &raw mut kind, &raw mut base, c"table".as_ptr());
+    assert_eq!(
+        cu!(session.library, cuModuleGetGlobal_v2(at: *mut u64, bytes_at: *mut usize, module: u64, name: *const i8)),
+        OK
+    );
+    let inside = address + 8;
+    assert_eq!(cu!(session.library, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, inside: u64)), OK);
+    assert_eq!(
+        cu!(session.library, cuMemGetAddressRange_v2(base_at: *mut u64, bytes_at: *mut usize, inside: u64)),
+        OK
+    );
+    assert_eq!((kind, base, bytes), (2, address, 64));
+    assert_eq!(cu!(session.library, cuMemFree_v2(address: u64)), INVALID_VALUE);
+    assert_eq!(write(&session, inside, &[0; 57]), INVALID_VALUE, "one byte past its end");
+    // A unified copy knows which side it is.
+    let from = 7u64;
+    let from_at = &raw const from as u64;
+    assert_eq!(cu!(session.library, cuMemcpy(inside: u64, from_at: u64, 8: usize)), OK);
+    assert_eq!(read(&session, inside, 8), 7u64.to_le_bytes());
+    assert_eq!(cu!(session.library, cuModuleUnload(module: u64)), OK);
+    assert_eq!(
+        cu!(session.library, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, inside: u64)),
+        INVALID_VALUE,
+        "it went with its module"
+    );
+}
+
+#[test]
+fn what_ends_something_ends_it_even_when_an_earlier_call_failed() {
+    let session = session();
+    let (address, mut event) = (alloc(&session, 64), 0u64);
+    let event_at = &raw mut event;
+    assert_eq!(cu!(session.library, cuEventCreate(event_at: *mut u64, 0: u32)), OK);
+    assert_eq!(write(&session, 0x10, &[0; 4]), OK, "wrong, but only queued");
+    while session.seen.lock().unwrap().calls.last() != Some(&"htod") {
+        std::thread::yield_now();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(cu!(session.library, cuMemFree_v2(address: u64)), INVALID_VALUE, "the error of the copy");
+    assert_eq!(cu!(session.library, cuMemFree_v2(address: u64)), INVALID_VALUE, "it is freed all the same");
+    assert_eq!(cu!(session.library, cuEventDestroy_v2(event: u64)), OK);
+    assert_eq!(synchronize(&session), OK);
+    let mut kind = 0u32;
+    let kind_at = &raw mut kind;
+    assert_eq!(
+        cu!(session.library, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, address: u64)),
+        INVALID_VALUE
+    );
+}
+
+#[test]
+fn a_library_says_why_its_image_is_broken_too() {
+    let session = session();
+    let (mut library, mut log, mut info, image) = (0u64, [b'x'; 16], [b'x'; 4], c".broken");
+    let (at, image_at, null) = (&raw mut library, image.as_ptr(), std::ptr::null::<u64>());
+    let (options, values) = ([5u32, 6, 3, 4], [log.as_mut_ptr() as u64, 16, info.as_mut_ptr() as u64, 4]);
+    let (options_at, values_at) = (options.as_ptr(), values.as_ptr());
+    assert_eq!(
+        cu!(session.library, cuLibraryLoadData(at: *mut u64, image_at: *const i8, options_at: *const u32,
+            values_at: *const u64, 4: u32, null: *const u64, null: *const u64, 0: u32)),
+        INVALID_PTX
+    );
+    assert_eq!((&log, info[0]), (b"line 1: no such\0", 0));
+}
+
+#[test]
+fn a_stream_knows_its_context_in_both_forms() {
+    let session = session();
+    let (mut stream, mut context, mut green) = (0u64, 0u64, 9u64);
+    let (stream_at, context_at, green_at) = (&raw mut stream, &raw mut context, &raw mut green);
+    assert_eq!(cu!(session.library, cuStreamCreate(stream_at: *mut u64, 0: u32)), OK);
+    for stream in [stream, 0, 1, 2] {
+        context = 0;
+        assert_eq!(cu!(session.library, cuStreamGetCtx(stream: u64, context_at: *mut u64)), OK);
+        assert_eq!(context, ContextId::primary(0).handle().raw());
+        assert_eq!(
+            cu!(session.library, cuStreamGetCtx_v2(stream: u64, context_at: *mut u64, green_at: *mut u64)),
+            OK
+        );
+        assert_eq!(green, 0);
+    }
+    assert_eq!(cu!(session.library, cuStreamDestroy_v2(stream: u64)), OK);
+}
+
+#[test]
+fn what_old_programs_ask_of_a_device_is_made_of_its_attributes() {
+    let session = session();
+    let (mut properties, mut value) = ([0i32; 14], 9i32);
+    let (at, value_at) = (&raw mut properties, &raw mut value);
+    assert_eq!(cu!(session.library, cuDeviceGetProperties(at: *mut [i32; 14], 0: i32)), OK);
+    assert_eq!((properties[0], properties[3], properties[7], properties[9]), (1024, 64, 49152, 32));
+    assert_eq!(cu!(session.library, cuDeviceGetP2PAttribute(value_at: *mut i32, 2: u32, 0: i32, 1: i32)), OK);
+    assert_eq!(value, 0);
+    assert_eq!(
+        cu!(session.library, cuDeviceGetP2PAttribute(value_at: *mut i32, 2: u32, 0: i32, 0: i32)),
+        101
+    );
+}

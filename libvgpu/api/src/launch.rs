@@ -1,6 +1,7 @@
 //! A kernel launch as it travels: always packed, so that the worker chases no pointers (cuda.md 7.2).
 
 use crate::handle::{FunctionHandle, Stream};
+use crate::result::{CuError, CuResult};
 use crate::wire::{Reader, Wire, WireError, Writer, wire_struct};
 
 /// The largest parameter block in bytes: 32,764 of CUDA 12.1 and later.
@@ -89,17 +90,18 @@ impl LaunchAttribute {
 }
 
 impl<'a> LaunchAttributes<'a> {
-    /// Packs `attributes` into `buffer`.
+    /// Packs `attributes` into `buffer`, [`BUFFER_FEW`] or [`BUFFER_MAX`].
     /// # Errors
-    /// More than [`ATTRIBUTES_MAX`].
+    /// 1 for more than there is room for; the first error among `attributes`.
     pub fn pack(
-        attributes: impl IntoIterator<Item = LaunchAttribute>,
-        buffer: &'a mut [u8; ATTRIBUTES_MAX * ATTRIBUTE_BYTES],
-    ) -> Result<Self, WireError> {
+        attributes: impl IntoIterator<Item = CuResult<LaunchAttribute>>,
+        buffer: &'a mut [u8],
+    ) -> CuResult<Self> {
         let mut packed_bytes = 0;
         let mut slots = buffer.chunks_exact_mut(ATTRIBUTE_BYTES);
         for attribute in attributes {
-            let slot = slots.next().ok_or(WireError::BadValue("number of launch attributes"))?;
+            let attribute = attribute?;
+            let slot = slots.next().ok_or(CuError::INVALID_VALUE)?;
             slot[..4].copy_from_slice(&attribute.id.to_le_bytes());
             slot[4..].copy_from_slice(&attribute.value);
             packed_bytes += ATTRIBUTE_BYTES;
@@ -129,8 +131,12 @@ impl<'a> LaunchAttributes<'a> {
     }
 }
 
-/// A buffer for [`LaunchAttributes::pack`].
-pub const ATTRIBUTE_BUFFER: [u8; ATTRIBUTES_MAX * ATTRIBUTE_BYTES] = [0; ATTRIBUTES_MAX * ATTRIBUTE_BYTES];
+/// As many attributes as launches usually have at most.
+pub const ATTRIBUTES_FEW: usize = 4;
+/// Room for [`ATTRIBUTES_FEW`] attributes.
+pub const BUFFER_FEW: [u8; ATTRIBUTES_FEW * ATTRIBUTE_BYTES] = [0; ATTRIBUTES_FEW * ATTRIBUTE_BYTES];
+/// Room for [`ATTRIBUTES_MAX`] attributes.
+pub const BUFFER_MAX: [u8; ATTRIBUTES_MAX * ATTRIBUTE_BYTES] = [0; ATTRIBUTES_MAX * ATTRIBUTE_BYTES];
 
 /// Ids of `CUlaunchAttributeID`.
 pub mod attribute {
@@ -187,9 +193,9 @@ mod tests {
 
     #[test]
     fn comes_back_whole_and_every_cut_is_an_error() {
-        let mut buffer = ATTRIBUTE_BUFFER;
+        let mut buffer = BUFFER_FEW;
         let cluster = LaunchAttribute { id: attribute::CLUSTER_DIMENSION, value: [2; 64] };
-        let attributes = LaunchAttributes::pack([cluster], &mut buffer).unwrap();
+        let attributes = LaunchAttributes::pack([Ok(cluster)], &mut buffer).unwrap();
         let launch = Launch { shape: shape(), attributes, params: &[1, 2, 3] };
         let bytes = to_vec(&launch);
         assert_eq!(from_slice::<Launch<'_>>(&bytes), Ok(launch.clone()));
@@ -201,8 +207,8 @@ mod tests {
 
     #[test]
     fn one_attribute_too_many_is_refused() {
-        let mut buffer = ATTRIBUTE_BUFFER;
-        let one = LaunchAttribute { id: 2, value: [0; 64] };
+        let mut buffer = BUFFER_MAX;
+        let one = Ok(LaunchAttribute { id: 2, value: [0; 64] });
         assert!(LaunchAttributes::pack([one; ATTRIBUTES_MAX], &mut buffer).is_ok());
         assert!(LaunchAttributes::pack([one; ATTRIBUTES_MAX + 1], &mut buffer).is_err());
     }

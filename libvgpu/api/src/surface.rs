@@ -45,7 +45,8 @@ surface! {
     "dark" { Local: cuGetExportTable; }
     "device" {
         Local: cuDeviceGet cuDeviceGetCount cuDeviceGetName cuDeviceTotalMem_v2 cuDeviceGetUuid cuDeviceGetUuid_v2
-            cuDeviceGetAttribute cuDeviceGetPCIBusId cuDeviceGetByPCIBusId cuDeviceComputeCapability cuDeviceCanAccessPeer;
+            cuDeviceGetAttribute cuDeviceGetPCIBusId cuDeviceGetByPCIBusId cuDeviceComputeCapability cuDeviceCanAccessPeer
+            cuDeviceGetP2PAttribute cuDeviceGetExecAffinitySupport cuDeviceGetProperties;
     }
     "primary" {
         Local: cuDevicePrimaryCtxGetState cuDevicePrimaryCtxSetFlags cuDevicePrimaryCtxSetFlags_v2;
@@ -54,7 +55,7 @@ surface! {
     }
     "context" {
         Local: cuCtxGetCurrent cuCtxSetCurrent cuCtxPushCurrent cuCtxPushCurrent_v2 cuCtxPopCurrent cuCtxPopCurrent_v2
-            cuCtxGetDevice cuCtxGetDevice_v2 cuCtxGetFlags cuCtxGetId cuCtxGetApiVersion cuCtxGetStreamPriorityRange
+            cuCtxGetDevice cuCtxGetDevice_v2 cuCtxGetFlags cuCtxSetFlags cuCtxGetId cuCtxGetApiVersion cuCtxGetStreamPriorityRange
             cuCtxGetCacheConfig cuCtxSetCacheConfig cuCtxGetSharedMemConfig cuCtxSetSharedMemConfig cuCtxResetPersistingL2Cache;
         Cached: cuCtxGetLimit;
         Sync: cuCtxCreate cuCtxCreate_v2 cuCtxCreate_v3 cuCtxCreate_v4 cuCtxDestroy cuCtxDestroy_v2 cuCtxSynchronize
@@ -69,15 +70,17 @@ surface! {
         Local: cuMemAllocHost_v2 cuMemFreeHost cuMemHostAlloc cuMemHostGetFlags cuMemHostGetDevicePointer_v2 cuMemHostRegister_v2
             cuMemHostUnregister;
     }
-    "pointer" { Local: cuPointerGetAttribute cuPointerGetAttributes; }
+    "pointer" { Local: cuPointerGetAttribute cuPointerGetAttributes cuPointerSetAttribute; }
     "copy" {
-        Async: cuMemcpyHtoDAsync_v2 cuMemcpyHtoDAsync_v2_ptsz cuMemcpyDtoDAsync_v2 cuMemcpyDtoDAsync_v2_ptsz;
+        Async: cuMemcpyHtoDAsync_v2 cuMemcpyHtoDAsync_v2_ptsz cuMemcpyDtoDAsync_v2 cuMemcpyDtoDAsync_v2_ptsz cuMemcpyDtoD_v2
+            cuMemcpyDtoD_v2_ptds cuMemcpyPeer cuMemcpyPeer_ptds cuMemcpyPeerAsync cuMemcpyPeerAsync_ptsz;
         Sync: cuMemcpy cuMemcpy_ptds cuMemcpyAsync cuMemcpyAsync_ptsz cuMemcpyHtoD_v2 cuMemcpyHtoD_v2_ptds cuMemcpyDtoH_v2
-            cuMemcpyDtoH_v2_ptds cuMemcpyDtoD_v2 cuMemcpyDtoD_v2_ptds cuMemcpyDtoHAsync_v2 cuMemcpyDtoHAsync_v2_ptsz;
+            cuMemcpyDtoH_v2_ptds cuMemcpyDtoHAsync_v2 cuMemcpyDtoHAsync_v2_ptsz;
     }
-    "copy2d" {
+    "copy_box" {
         Sync: cuMemcpy2D_v2 cuMemcpy2D_v2_ptds cuMemcpy2DUnaligned_v2 cuMemcpy2DUnaligned_v2_ptds cuMemcpy2DAsync_v2
-            cuMemcpy2DAsync_v2_ptsz;
+            cuMemcpy2DAsync_v2_ptsz cuMemcpy3D_v2 cuMemcpy3D_v2_ptds cuMemcpy3DAsync_v2 cuMemcpy3DAsync_v2_ptsz cuMemcpy3DPeer
+            cuMemcpy3DPeer_ptds cuMemcpy3DPeerAsync cuMemcpy3DPeerAsync_ptsz;
     }
     "memset" {
         Async: cuMemsetD8Async cuMemsetD8Async_ptsz cuMemsetD16Async cuMemsetD16Async_ptsz cuMemsetD32Async cuMemsetD32Async_ptsz
@@ -88,7 +91,8 @@ surface! {
     }
     "stream" {
         Local: cuStreamGetPriority cuStreamGetPriority_ptsz cuStreamGetFlags cuStreamGetFlags_ptsz cuStreamGetId cuStreamGetId_ptsz
-            cuStreamGetDevice cuStreamGetDevice_ptsz cuStreamGetCtx cuStreamGetCtx_ptsz cuThreadExchangeStreamCaptureMode
+            cuStreamGetDevice cuStreamGetDevice_ptsz cuStreamGetCtx cuStreamGetCtx_ptsz cuStreamGetCtx_v2 cuStreamGetCtx_v2_ptsz
+            cuThreadExchangeStreamCaptureMode
             cuStreamIsCapturing cuStreamIsCapturing_ptsz cuStreamGetCaptureInfo cuStreamGetCaptureInfo_ptsz
             cuStreamGetCaptureInfo_v2 cuStreamGetCaptureInfo_v2_ptsz cuStreamGetCaptureInfo_v3 cuStreamGetCaptureInfo_v3_ptsz;
         Async: cuStreamCreate cuStreamCreateWithPriority cuStreamDestroy cuStreamDestroy_v2 cuStreamWaitEvent cuStreamWaitEvent_ptsz;

@@ -7,6 +7,9 @@ use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::{self, Created, current, enter, enter_with};
 use crate::core::process::process;
 
+/// `CU_CTX_FLAGS_MASK`.
+pub const CONTEXT_FLAGS: u32 = 0xff;
+
 /// The context that a call names; NULL is the current one.
 fn named_or_current(raw: Raw) -> CuResult<ContextId> {
     match raw.0 {
@@ -19,6 +22,9 @@ fn create(out: Out<u64>, flags: u32, dev: i32) -> CuResult<()> {
     let process = process()?;
     out.wanted()?;
     let (ordinal, _) = device(process, dev)?;
+    if flags & !CONTEXT_FLAGS != 0 {
+        return Err(CuError::INVALID_VALUE);
+    }
     process.channel.take_error()?;
     let context = process.contexts.next_id();
     ask::cuCtxCreate_v2(
@@ -36,12 +42,14 @@ fn create(out: Out<u64>, flags: u32, dev: i32) -> CuResult<()> {
 fn destroy(raw: Raw) -> CuResult<()> {
     let process = process()?;
     let context = process.contexts.named(raw.0)?;
+    // Of two threads that destroy it, one.
     process.contexts.remove(context)?;
     if current() == context {
         contexts::pop()?;
     }
-    process.context_ended(context);
-    ask::cuCtxDestroy_v2(&process.channel, ContextId::NONE, context)
+    let result = ask::cuCtxDestroy_v2(&process.channel, ContextId::NONE, context);
+    process.forget(context).run();
+    result
 }
 
 fn synchronize(context: ContextId) -> CuResult<()> {
@@ -88,8 +96,15 @@ export! {
     }
 
     fn cuCtxCreate_v4(out: Out<u64>, params: In<u8>, flags: u32, dev: i32) {
+        // `CUctxCreateParams`: an array of execution affinities @0, its length @8, CIG parameters (shared graphics) @16.
         if !params.is_null() {
-            return Err(CuError::NOT_SUPPORTED);
+            let (affinities, cig) = (params.cast::<i32>(8).get()?, params.cast::<u64>(16).get()?);
+            if affinities != 0 {
+                return Err(CuError::UNSUPPORTED_EXEC_AFFINITY);
+            }
+            if cig != 0 {
+                return Err(CuError::NOT_SUPPORTED);
+            }
         }
         create(out, flags, dev)
     }
@@ -142,13 +157,16 @@ export! {
 
     fn cuCtxGetFlags(out: Out<u32>) {
         let entered = enter()?;
-        match entered.context.primary_device() {
-            Some(device) => {
-                let primary = entered.process.contexts.primary(device)?;
-                out.set(primary.flags.load(std::sync::atomic::Ordering::Relaxed))
-            }
-            None => out.set(entered.process.contexts.created(entered.context)?.flags),
+        out.set(entered.process.contexts.flags(entered.context)?)
+    }
+
+    /// How a thread waits, and where: kept for who asks, this library waits in its own way.
+    fn cuCtxSetFlags(flags: u32) {
+        let entered = enter()?;
+        if flags & !CONTEXT_FLAGS != 0 {
+            return Err(CuError::INVALID_VALUE);
         }
+        entered.process.contexts.set_flags(entered.context, flags)
     }
 
     fn cuCtxGetId(context: Raw, out: Out<u64>) {

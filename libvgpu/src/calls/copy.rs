@@ -52,7 +52,14 @@ pub fn to_host(entered: Entered, dst: &mut [u8], src: DevicePtr, stream: Stream)
     channel.take_error()
 }
 
-fn on_device(entered: Entered, dst: DevicePtr, src: DevicePtr, bytes: usize, stream: Stream) -> CuResult<()> {
+/// Device to device.
+pub fn on_device(
+    entered: Entered,
+    dst: DevicePtr,
+    src: DevicePtr,
+    bytes: usize,
+    stream: Stream,
+) -> CuResult<()> {
     owned(entered, dst, bytes)?;
     owned(entered, src, bytes)?;
     if bytes == 0 {
@@ -61,8 +68,8 @@ fn on_device(entered: Entered, dst: DevicePtr, src: DevicePtr, bytes: usize, str
     ask::cuMemcpyDtoDAsync_v2(&entered.process.channel, entered.context, dst, src, bytes as u64, stream)
 }
 
-/// That an address is one of an allocation and the bytes lie within it: the common mistake stays synchronous. Globals of images
-/// are not in the table; the worker knows them, and checks everything again.
+/// That bytes at an address of an allocation or global lie within it: the common mistake stays synchronous. The worker checks
+/// everything again.
 fn owned(entered: Entered, address: DevicePtr, bytes: usize) -> CuResult<()> {
     match entered.process.device_memory.find(address.0) {
         Some(range) if bytes as u64 > range.bytes - (address.0 - range.start) => Err(CuError::INVALID_VALUE),
@@ -70,14 +77,10 @@ fn owned(entered: Entered, address: DevicePtr, bytes: usize) -> CuResult<()> {
     }
 }
 
-/// Whether a unified address is the device's: an allocation of ours, or a global of an image.
-fn is_device(entered: Entered, address: u64) -> bool {
-    entered.process.device_memory.find(address).is_some() || entered.process.images.has_global(address)
-}
-
 /// `cuMemcpy`: the addresses say which way.
 fn unified(entered: Entered, dst: u64, src: u64, bytes: usize, stream: Stream) -> CuResult<()> {
-    match (is_device(entered, dst), is_device(entered, src)) {
+    let is_device = |address| entered.process.device_memory.find(address).is_some();
+    match (is_device(dst), is_device(src)) {
         (true, true) => on_device(entered, DevicePtr(dst), DevicePtr(src), bytes, stream),
         (true, false) => to_device(entered, DevicePtr(dst), Span::at_address(src).read(bytes)?, stream),
         (false, true) => to_host(entered, Span::at_address(dst).write(bytes)?, DevicePtr(src), stream),
@@ -89,6 +92,13 @@ fn unified(entered: Entered, dst: u64, src: u64, bytes: usize, stream: Stream) -
             Ok(())
         }
     }
+}
+
+/// Contexts of one device share its addresses; copies between devices are not supported yet.
+pub fn same_device(entered: Entered, dst_context: Raw, src_context: Raw) -> CuResult<()> {
+    let contexts = &entered.process.contexts;
+    let device = |raw: Raw| contexts.device_of(contexts.named(raw.0)?);
+    if device(dst_context)? == device(src_context)? { Ok(()) } else { Err(CuError::NOT_SUPPORTED) }
 }
 
 /// The call's context and its default stream.
@@ -132,6 +142,22 @@ export! {
         mode, dst: DevicePtr, src: DevicePtr, bytes: usize, stream: Raw,
     ) {
         let (entered, stream) = with(stream, mode)?;
+        on_device(entered, dst, src, bytes, stream)
+    }
+
+    fn cuMemcpyPeer | cuMemcpyPeer_ptds(
+        mode, dst: DevicePtr, dst_context: Raw, src: DevicePtr, src_context: Raw, bytes: usize,
+    ) {
+        let (entered, stream) = default(mode)?;
+        same_device(entered, dst_context, src_context)?;
+        on_device(entered, dst, src, bytes, stream)
+    }
+
+    fn cuMemcpyPeerAsync | cuMemcpyPeerAsync_ptsz(
+        mode, dst: DevicePtr, dst_context: Raw, src: DevicePtr, src_context: Raw, bytes: usize, stream: Raw,
+    ) {
+        let (entered, stream) = with(stream, mode)?;
+        same_device(entered, dst_context, src_context)?;
         on_device(entered, dst, src, bytes, stream)
     }
 

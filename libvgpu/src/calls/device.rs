@@ -33,6 +33,10 @@ const OURS: &[(u32, i32)] = &[
     (132, 0), // multicast
 ];
 
+/// The attributes that `CUdevprop` consists of: threads of a block; block x, y, z; grid x, y, z; shared memory, constant memory,
+/// warp, pitch, registers, clock, texture alignment.
+const PROPERTIES: [u32; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
+
 /// The device of an ordinal.
 /// # Errors
 /// 101.
@@ -109,6 +113,30 @@ export! {
         let number = |number| attribute(device, number).ok_or(CuError::INVALID_VALUE);
         major.set(number(75)?)?;
         minor.set(number(76)?)
+    }
+
+    /// Between two devices: no access, no atomics, no rank. Numbers: `CUdevice_P2PAttribute`, 1 to 5.
+    fn cuDeviceGetP2PAttribute(value: Out<i32>, number: u32, dev: i32, peer: i32) {
+        let process = process()?;
+        let (dev, peer) = (device(process, dev)?.0, device(process, peer)?.0);
+        if dev == peer {
+            return Err(CuError::INVALID_DEVICE);
+        }
+        if !(1..=5).contains(&number) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        value.set(0)
+    }
+
+    fn cuDeviceGetExecAffinitySupport(supported: Out<i32>, _kind: u32, dev: i32) {
+        device(process()?, dev)?;
+        supported.set(0)
+    }
+
+    /// `CUdevprop`: what programs asked before there were attributes.
+    fn cuDeviceGetProperties(properties: Out<[i32; 14]>, dev: i32) {
+        let (_, device) = device(process()?, dev)?;
+        properties.set(PROPERTIES.map(|number| attribute(device, number).unwrap_or(0)))
     }
 
     /// Each device has its own worker context; peers are not mapped yet.

@@ -5,13 +5,15 @@ use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, EventHandle, ask};
 
 use crate::abi::{Out, Raw, export};
-use crate::core::contexts::{Entered, enter};
+use crate::core::contexts::{Entered, enter, enter_to_end};
 use crate::core::process::EventInfo;
 use crate::core::streams::resolve;
 
 /// `CU_EVENT_BLOCKING_SYNC`, `_DISABLE_TIMING`; 4, interprocess, is not supported.
 const FLAGS: u32 = 3;
 const INTERPROCESS: u32 = 4;
+/// `CU_EVENT_RECORD_EXTERNAL`.
+const RECORD_EXTERNAL: u32 = 1;
 
 fn existing(raw: Raw) -> CuResult<(Entered, EventHandle)> {
     let entered = enter()?;
@@ -21,15 +23,21 @@ fn existing(raw: Raw) -> CuResult<(Entered, EventHandle)> {
 }
 
 fn destroy(raw: Raw) -> CuResult<()> {
-    let entered = enter()?;
-    let event = EventHandle::check(raw.0)?;
-    let known = entered.process.events.remove(event)?;
-    ask::cuEventDestroy_v2(&entered.process.channel, known.context, GoneHandle(event))
+    let entered = enter_to_end()?;
+    let (channel, event) = (&entered.process.channel, EventHandle::check(raw.0)?);
+    entered
+        .process
+        .events
+        .end(event, |known| ask::cuEventDestroy_v2(channel, known.context, GoneHandle(event)))??;
+    entered.told()
 }
 
 fn record(event: Raw, stream: Raw, flags: u32, mode: Mode) -> CuResult<()> {
     let (entered, event) = existing(event)?;
     let stream = resolve(entered, stream.0, mode)?;
+    if flags & !RECORD_EXTERNAL != 0 {
+        return Err(CuError::INVALID_VALUE);
+    }
     ask::cuEventRecordWithFlags(&entered.process.channel, entered.context, event, stream, flags)
 }
 
@@ -48,9 +56,12 @@ export! {
             flags if flags & INTERPROCESS != 0 => return Err(CuError::NOT_SUPPORTED),
             _ => return Err(CuError::INVALID_VALUE),
         }
-        let event = entered.process.events.insert(EventInfo { context: entered.context });
-        ask::cuEventCreate(&entered.process.channel, entered.context, NewHandle(event), flags)?;
-        out.set(event.raw())
+        let Entered { process, context, .. } = entered;
+        let event = process.events.insert(EventInfo { context });
+        match ask::cuEventCreate(&process.channel, context, NewHandle(event), flags) {
+            Ok(()) => out.set(event.raw()),
+            Err(error) => process.events.end(event, |_| Err(error))?,
+        }
     }
 
     fn cuEventDestroy(event: Raw) {

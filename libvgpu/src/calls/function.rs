@@ -48,8 +48,7 @@ fn set_attribute(raw: Raw, number: u32, value: i32) -> CuResult<()> {
 
 /// Shared memory that a block of this device may opt in to.
 fn shared_limit(entered: Entered) -> CuResult<i32> {
-    let ordinal = entered.process.contexts.device_of(entered.context)?;
-    let (_, device) = device(entered.process, ordinal.cast_signed())?;
+    let (_, device) = device(entered.process, entered.device.cast_signed())?;
     device.attribute(DEVICE_SHARED_OPTIN).ok_or(CuError::INVALID_VALUE)
 }
 

@@ -1,16 +1,13 @@
 //! Pinned host memory: so far the process's own pages. Copies from and to them are staged like any other; a device address of
 //! them there is not (801), and attribute 19 says so.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-
-use vgpu_api::{CuError, CuResult};
+use vgpu_api::{ContextId, CuError, CuResult};
 
 use crate::abi::{Out, Span, export};
 use crate::core::contexts::enter;
 use crate::core::process::process;
-use crate::core::ranges::Ranges;
+use crate::core::ranges::{Range, Ranges};
 
-const PAGE_BYTES: usize = 4096;
 /// Of the flags in the range's word: the pages are the program's own (`cuMemHostRegister`).
 const REGISTERED: u32 = 1 << 31;
 /// `CU_MEMHOSTALLOC_*`: portable, device map, write-combined.
@@ -21,12 +18,8 @@ const REGISTER_FLAGS: u32 = 15;
 static PINNED: Ranges = Ranges::new();
 
 /// What is pinned at an address.
-pub fn pinned(address: u64) -> Option<crate::core::ranges::Range> {
+pub fn pinned(address: u64) -> Option<Range> {
     PINNED.find(address)
-}
-
-fn layout(bytes: usize) -> CuResult<Layout> {
-    Layout::from_size_align(bytes, PAGE_BYTES).map_err(|_| CuError::OUT_OF_MEMORY)
 }
 
 fn alloc(out: Out<*mut u8>, bytes: usize, flags: u32) -> CuResult<()> {
@@ -35,25 +28,32 @@ fn alloc(out: Out<*mut u8>, bytes: usize, flags: u32) -> CuResult<()> {
         return Err(CuError::INVALID_VALUE);
     }
     out.wanted()?;
-    // SAFETY: the size is not zero.
-    let place = unsafe { alloc_zeroed(layout(bytes)?) };
-    if place.is_null() {
-        return Err(CuError::OUT_OF_MEMORY);
-    }
+    let place = map(bytes)?;
     PINNED.insert(place.expose_provenance() as u64, bytes as u64, entered.context, flags);
     out.set(place)
 }
 
-fn free(address: u64) -> CuResult<()> {
-    let range = PINNED.find(address).filter(|range| range.start == address && range.flags & REGISTERED == 0);
-    let range = range.and_then(|range| PINNED.remove(range.start)).ok_or(CuError::INVALID_VALUE)?;
-    let bytes = usize::try_from(range.bytes).map_err(|_| CuError::INVALID_VALUE)?;
-    let place = std::ptr::with_exposed_provenance_mut::<u8>(
-        usize::try_from(range.start).map_err(|_| CuError::INVALID_VALUE)?,
-    );
-    // SAFETY: `alloc` made it with this layout, and taking it out of the table means that it is freed once.
-    unsafe { dealloc(place, layout(bytes)?) }
-    Ok(())
+/// Pages of their own: zeroed, taken from the system when they are touched, given back whole.
+fn map(bytes: usize) -> CuResult<*mut u8> {
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping, anywhere: nothing that is there changes.
+    let place = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0) };
+    if place == libc::MAP_FAILED { Err(CuError::OUT_OF_MEMORY) } else { Ok(place.cast()) }
+}
+
+fn unmap(range: Range) {
+    let (Ok(start), Ok(bytes)) = (usize::try_from(range.start), usize::try_from(range.bytes)) else { return };
+    // SAFETY: `map` made it so long, and taking it out of the table means that it is unmapped once.
+    unsafe { libc::munmap(std::ptr::with_exposed_provenance_mut(start), bytes) };
+}
+
+fn ours(range: &Range) -> bool {
+    range.flags & REGISTERED == 0
+}
+
+/// Ends what belongs to a context that ended: its allocations are freed, what it registered is the program's own again.
+pub fn forget(context: ContextId) {
+    PINNED.forget(context).into_iter().filter(ours).for_each(unmap);
 }
 
 export! {
@@ -67,12 +67,13 @@ export! {
 
     fn cuMemFreeHost(place: Span) {
         process()?;
-        free(place.address())
+        unmap(PINNED.remove(place.address(), ours).ok_or(CuError::INVALID_VALUE)?);
+        Ok(())
     }
 
     fn cuMemHostGetFlags(out: Out<u32>, place: Span) {
         process()?;
-        let range = PINNED.find(place.address()).filter(|range| range.flags & REGISTERED == 0);
+        let range = PINNED.find(place.address()).filter(ours);
         out.set(range.ok_or(CuError::INVALID_VALUE)?.flags)
     }
 
@@ -89,16 +90,16 @@ export! {
         if place.address() == 0 || bytes == 0 || flags & !REGISTER_FLAGS != 0 {
             return Err(CuError::INVALID_VALUE);
         }
-        if PINNED.overlaps(place.address(), bytes as u64) {
-            return Err(CuError::HOST_MEMORY_ALREADY_REGISTERED);
+        if PINNED.insert_apart(place.address(), bytes as u64, entered.context, flags | REGISTERED) {
+            Ok(())
+        } else {
+            Err(CuError::HOST_MEMORY_ALREADY_REGISTERED)
         }
-        PINNED.insert(place.address(), bytes as u64, entered.context, flags | REGISTERED);
-        Ok(())
     }
 
     fn cuMemHostUnregister(place: Span) {
         process()?;
-        let range = PINNED.find(place.address()).filter(|range| range.start == place.address() && range.flags & REGISTERED != 0);
-        range.and_then(|range| PINNED.remove(range.start)).map(|_| ()).ok_or(CuError::HOST_MEMORY_NOT_REGISTERED)
+        let range = PINNED.remove(place.address(), |range| !ours(range));
+        range.map(|_| ()).ok_or(CuError::HOST_MEMORY_NOT_REGISTERED)
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::c_char;
 use vgpu_api::result::describe;
 use vgpu_api::{CuError, CuResult};
 
-use crate::abi::{Out, Raw, export};
+use crate::abi::{In, Out, Raw, export};
 use crate::core::process;
 
 /// A text of ours with its NUL.
@@ -50,7 +50,7 @@ export! {
     }
 
     /// The driver's log lines stay on the worker's side.
-    fn cuLogsRegisterCallback(_callback: Raw, _user: Raw, handle: Out<u64>) {
+    fn cuLogsRegisterCallback(_callback: In<u8>, _user: In<u8>, handle: Out<u64>) {
         handle.set_if_wanted(1);
         Ok(())
     }

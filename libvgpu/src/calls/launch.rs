@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 
 use vgpu_api::launch::{
-    ATTRIBUTE_BUFFER, LaunchAttribute, LaunchAttributes, LaunchShape, PARAM_BYTES_MAX, attribute,
+    ATTRIBUTES_FEW, BUFFER_FEW, BUFFER_MAX, LaunchAttribute, LaunchAttributes, LaunchShape, PARAM_BYTES_MAX,
+    attribute,
 };
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, FunctionHandle, Launch, Stream, ask};
@@ -40,8 +41,11 @@ const _: () = assert!(size_of::<Attribute>() == 72);
 /// `CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK`.
 const FUNCTION_MAX_THREADS: u32 = 0;
 
+/// Parameter blocks of so many bytes are packed on the stack: nearly all.
+const SMALL_BYTES: usize = 256;
+
 thread_local! {
-    /// Where parameters are packed: no allocation and no clearing of kilobytes for each launch.
+    /// Where larger ones are packed: no allocation and no clearing of kilobytes for each launch.
     static PACKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -55,13 +59,32 @@ fn launch(
 ) -> CuResult<()> {
     let entered = enter()?;
     let stream = resolve(entered, config.stream.0, mode)?;
-    if config.attribute_count == 0 && more.is_none() {
-        return queue(entered, &config, function, (params, extra), stream, LaunchAttributes::default());
+    with_attributes(&config, more, |attributes| {
+        queue(entered, &config, function, (params, extra), stream, attributes)
+    })
+}
+
+/// Runs `body` with the packed attributes of a launch.
+#[inline]
+pub fn with_attributes<T>(
+    config: &Config,
+    more: Option<LaunchAttribute>,
+    body: impl FnOnce(LaunchAttributes<'_>) -> CuResult<T>,
+) -> CuResult<T> {
+    match config.attribute_count as usize + usize::from(more.is_some()) {
+        0 => body(LaunchAttributes::default()),
+        1..=ATTRIBUTES_FEW => packed_attributes(config, more, &mut BUFFER_FEW.clone(), body),
+        _ => packed_attributes(config, more, &mut BUFFER_MAX.clone(), body),
     }
-    let mut buffer = ATTRIBUTE_BUFFER;
-    let wanted = attributes(&config)?.into_iter().chain(more);
-    let packed = LaunchAttributes::pack(wanted, &mut buffer).map_err(|_| CuError::INVALID_VALUE)?;
-    queue(entered, &config, function, (params, extra), stream, packed)
+}
+
+fn packed_attributes<T>(
+    config: &Config,
+    more: Option<LaunchAttribute>,
+    buffer: &mut [u8],
+    body: impl FnOnce(LaunchAttributes<'_>) -> CuResult<T>,
+) -> CuResult<T> {
+    body(LaunchAttributes::pack(attributes(config).chain(more.map(Ok)), buffer)?)
 }
 
 #[inline]
@@ -93,21 +116,17 @@ fn queue(
 }
 
 /// What the program asks beside the shape, less what means nothing.
-fn attributes(config: &Config) -> CuResult<Vec<LaunchAttribute>> {
+fn attributes(config: &Config) -> impl Iterator<Item = CuResult<LaunchAttribute>> {
     // SAFETY: the program lends the array for the call, by CUDA's contract; null is refused by `at`.
     let list = unsafe {
         In::<Attribute>::from_raw(Span::at_address(config.attributes).address() as *const Attribute)
     };
-    let mut wanted = Vec::new();
-    for i in 0..config.attribute_count as usize {
-        let Attribute { id, value, .. } = list.at(i)?;
-        match id {
-            attribute::IGNORE => {}
-            id if attribute::travels(id) => wanted.push(LaunchAttribute { id, value }),
-            _ => return Err(CuError::NOT_SUPPORTED),
-        }
-    }
-    Ok(wanted)
+    (0..config.attribute_count as usize).filter_map(move |i| match list.at(i) {
+        Ok(Attribute { id: attribute::IGNORE, .. }) => None,
+        Ok(Attribute { id, value, .. }) if attribute::travels(id) => Some(Ok(LaunchAttribute { id, value })),
+        Ok(_) => Some(Err(CuError::NOT_SUPPORTED)),
+        Err(error) => Some(Err(error)),
+    })
 }
 
 /// The mistakes that CUDA reports from the launch itself, as far as they can be seen here.
@@ -117,8 +136,8 @@ fn check(entered: Entered, config: &Config, function: &Function) -> CuResult<()>
     if grid.contains(&0) || block.contains(&0) {
         return Err(CuError::INVALID_VALUE);
     }
-    let ordinal = entered.process.contexts.device_of(entered.context)?;
-    let limits = entered.process.launch_limits.get(ordinal as usize).ok_or(CuError::INVALID_CONTEXT)?;
+    let limits =
+        entered.process.launch_limits.get(entered.device as usize).ok_or(CuError::INVALID_CONTEXT)?;
     let fits =
         |sizes: [u32; 3], limits: [u32; 3]| sizes.iter().zip(limits).all(|(size, limit)| *size <= limit);
     let threads = block.iter().try_fold(1u32, |product, size| product.checked_mul(*size)).unwrap_or(u32::MAX);
@@ -149,23 +168,38 @@ fn with_params(
         }
         return body(block_of_extra(function, extra)?);
     }
-    if function.params.is_empty() {
-        return body(&[]);
+    let mut small = [0; SMALL_BYTES];
+    if let Some(block) = small.get_mut(..function.param_bytes) {
+        pack(function, params, block)?;
+        return body(block);
     }
     PACKED
         .try_with(|packed| {
             let mut packed = packed.borrow_mut();
             packed.clear();
             packed.resize(function.param_bytes, 0);
-            for (i, param) in function.params.iter().enumerate() {
-                let (offset, bytes) = (param.offset as usize, param.bytes as usize);
-                let value = Span::at_address(params.at(i)?).read(bytes)?;
-                packed.get_mut(offset..offset + bytes).ok_or(CuError::UNKNOWN)?.copy_from_slice(value);
-            }
+            pack(function, params, &mut packed)?;
             body(&packed)
         })
         // A thread whose locals are gone is past its last launch.
         .unwrap_or(Err(CuError::DEINITIALIZED))
+}
+
+/// Puts each parameter where the kernel's layout has it.
+#[inline]
+fn pack(function: &Function, params: In<u64>, block: &mut [u8]) -> CuResult<()> {
+    for (i, param) in function.params.iter().enumerate() {
+        let (offset, bytes) = (param.offset as usize, param.bytes as usize);
+        let place = block.get_mut(offset..offset + bytes).ok_or(CuError::UNKNOWN)?;
+        let value = Span::at_address(params.at(i)?);
+        // Nearly all are of these sizes, which the compiler copies in one move.
+        match bytes {
+            8 => place.copy_from_slice(value.read(8)?),
+            4 => place.copy_from_slice(value.read(4)?),
+            _ => place.copy_from_slice(value.read(bytes)?),
+        }
+    }
+    Ok(())
 }
 
 /// `extra`: pairs of a key and a value, up to `CU_LAUNCH_PARAM_END`.
@@ -199,21 +233,11 @@ fn plain(grid: [u32; 3], block: [u32; 3], shared_bytes: u32, stream: Raw) -> Con
     Config { grid, block, shared_bytes, stream, attributes: 0, attribute_count: 0 }
 }
 
-/// The shape and attributes of a question about a launch.
-pub fn shape_of(
-    entered: Entered,
-    config: &Config,
-    function: FunctionHandle,
-) -> CuResult<(LaunchShape, Vec<LaunchAttribute>)> {
+/// The shape of a question about a launch.
+pub fn shape_of(entered: Entered, config: &Config, function: FunctionHandle) -> CuResult<LaunchShape> {
     let stream = resolve(entered, config.stream.0, Mode::Legacy)?;
-    let shape = LaunchShape {
-        function,
-        stream,
-        grid: config.grid,
-        block: config.block,
-        shared_bytes: config.shared_bytes,
-    };
-    Ok((shape, attributes(config)?))
+    let Config { grid, block, shared_bytes, .. } = *config;
+    Ok(LaunchShape { function, stream, grid, block, shared_bytes })
 }
 
 export! {

@@ -3,10 +3,10 @@
 use std::ffi::c_char;
 use std::sync::Arc;
 
-use vgpu_api::handle::{GoneHandle, kind};
-use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, ImageKind, ask};
+use vgpu_api::handle::kind;
+use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, ImageKind};
 
-use super::module::{give_functions, give_global, image_of_file, read_file};
+use super::module::{JitLogs, give_functions, give_global, image_of_file, read_file};
 use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::{Entered, current};
 use crate::core::image_size;
@@ -16,15 +16,23 @@ use crate::core::process::process;
 /// A library belongs to the process: it can be loaded without a living context.
 fn enter_anywhere() -> CuResult<Entered> {
     let process = process()?;
-    let context = if process.contexts.alive(current()).is_ok() { current() } else { ContextId::NONE };
     process.channel.take_error()?;
-    Ok(Entered { process, context })
+    Ok(match process.contexts.alive(current()) {
+        Ok(device) => Entered { process, context: current(), device },
+        Err(_) => Entered { process, context: ContextId::NONE, device: 0 },
+    })
 }
 
-fn load(out: Out<u64>, bytes: &[u8]) -> CuResult<()> {
+/// The linker's and loader's other options change nothing that a program could see in its results; they stay here.
+fn load(out: Out<u64>, bytes: &[u8], (count, options, values): (u32, In<u32>, In<u64>)) -> CuResult<()> {
     out.wanted()?;
     let entered = enter_anywhere()?;
-    let image = entered.process.images.load(entered, ImageKind::Library, bytes)?;
+    let logs = JitLogs::of(count, options, values)?;
+    let image = entered
+        .process
+        .images
+        .load(entered, ImageKind::Library, bytes)
+        .inspect_err(|_| logs.give(entered))?;
     out.set(image.handle.as_kind::<kind::Library>().raw())
 }
 
@@ -33,27 +41,25 @@ fn library(raw: Raw) -> CuResult<Arc<Image>> {
 }
 
 export! {
-    /// JIT and library options change nothing that a program could see in its results; they stay here.
     fn cuLibraryLoadData(
-        out: Out<u64>, code: In<u8>, _jit: In<u32>, _jit_values: In<u64>, _jit_count: u32, _options: In<u32>,
+        out: Out<u64>, code: In<u8>, jit: In<u32>, jit_values: In<u64>, jit_count: u32, _options: In<u32>,
         _values: In<u64>, _count: u32,
     ) {
-        load(out, image_size::bytes(code)?)
+        load(out, image_size::bytes(code)?, (jit_count, jit, jit_values))
     }
 
     fn cuLibraryLoadFromFile(
-        out: Out<u64>, path: In<c_char>, _jit: In<u32>, _jit_values: In<u64>, _jit_count: u32, _options: In<u32>,
+        out: Out<u64>, path: In<c_char>, jit: In<u32>, jit_values: In<u64>, jit_count: u32, _options: In<u32>,
         _values: In<u64>, _count: u32,
     ) {
-        load(out, image_of_file(&read_file(path.text()?)?))
+        load(out, image_of_file(&read_file(path.text()?)?), (jit_count, jit, jit_values))
     }
 
     /// cudart calls this at exit, when the context may be gone already.
     fn cuLibraryUnload(raw: Raw) {
         let library = library(raw)?;
         let process = process()?;
-        process.images.remove(library.handle)?;
-        ask::vgpuImageUnload(&process.channel, library.context, GoneHandle(library.handle))
+        process.images.unload(process, &library)
     }
 
     fn cuLibraryGetKernel(out: Out<u64>, raw: Raw, name: In<c_char>) {

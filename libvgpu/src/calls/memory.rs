@@ -3,7 +3,8 @@
 use vgpu_api::{CuError, CuResult, DevicePtr, ask};
 
 use crate::abi::{Out, Raw, export};
-use crate::core::contexts::{Entered, enter};
+use crate::core::contexts::{Entered, enter, enter_to_end};
+use crate::core::ranges::{GLOBAL, Range};
 use crate::core::streams;
 
 /// Rows of a pitched allocation start at multiples of this many bytes, as on NVIDIA's devices.
@@ -23,8 +24,10 @@ fn free(entered: Entered, address: DevicePtr) -> CuResult<()> {
     if address.0 == 0 {
         return Ok(());
     }
-    let range = entered.process.device_memory.remove(address.0).ok_or(CuError::INVALID_VALUE)?;
-    ask::cuMemFree_v2(&entered.process.channel, range.context, address)
+    let own = |range: &Range| range.flags != GLOBAL;
+    let range = entered.process.device_memory.remove(address.0, own).ok_or(CuError::INVALID_VALUE)?;
+    ask::cuMemFree_v2(&entered.process.channel, range.context, address)?;
+    entered.told()
 }
 
 export! {
@@ -46,7 +49,7 @@ export! {
     }
 
     fn cuMemFree_v2(address: DevicePtr) {
-        free(enter()?, address)
+        free(enter_to_end()?, address)
     }
 
     fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) {
@@ -72,7 +75,7 @@ export! {
 
     /// The worker frees after everything that was queued before, in any stream.
     fn cuMemFreeAsync | cuMemFreeAsync_ptsz(mode, address: DevicePtr, stream: Raw) {
-        let entered = enter()?;
+        let entered = enter_to_end()?;
         streams::resolve(entered, stream.0, mode)?;
         free(entered, address)
     }

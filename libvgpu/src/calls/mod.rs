@@ -3,7 +3,7 @@
 
 pub mod context;
 pub mod copy;
-pub mod copy2d;
+pub mod copy_box;
 pub mod dark;
 pub mod device;
 pub mod event;
@@ -26,7 +26,7 @@ pub mod generated {
     #![allow(non_snake_case, reason = "CUDA's names")]
     use super::proc_address::{Base, Form};
     use super::{
-        context::*, copy::*, copy2d::*, dark::*, device::*, event::*, function::*, host_memory::*, init::*,
+        context::*, copy::*, copy_box::*, dark::*, device::*, event::*, function::*, host_memory::*, init::*,
     };
     use super::{
         launch::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, primary::*,

@@ -4,11 +4,11 @@ use std::ffi::{CStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use vgpu_api::handle::{GoneHandle, kind};
+use vgpu_api::handle::kind;
 use vgpu_api::{CuError, CuResult, DevicePtr, ImageKind, ask};
 
 use crate::abi::{In, Out, Raw, Span, export};
-use crate::core::contexts::{Entered, enter};
+use crate::core::contexts::{Entered, enter, enter_to_end};
 use crate::core::image_size;
 use crate::core::images::Image;
 use crate::core::process::process;
@@ -53,40 +53,56 @@ pub fn give_functions(image: &Image, out: Out<u64>, room: u32) -> CuResult<()> {
     out.set_all(handles.into_iter().map(vgpu_api::Handle::raw))
 }
 
-/// Numbers: `CUjit_option`. What the compiler has to say goes where the program wants it.
-struct JitLogs {
+/// Where the program wants what the compiler has to say. Numbers: `CUjit_option`.
+pub struct JitLogs {
     error_log: Option<(Span, usize)>,
 }
 
 impl JitLogs {
-    fn of(count: u32, options: In<u32>, values: In<u64>) -> CuResult<Self> {
+    /// Finds the places among the options. Both texts are empty until [`JitLogs::give`].
+    pub fn of(count: u32, options: In<u32>, values: In<u64>) -> CuResult<Self> {
+        const INFO_LOG: u32 = 3;
+        const INFO_LOG_BYTES: u32 = 4;
         const ERROR_LOG: u32 = 5;
         const ERROR_LOG_BYTES: u32 = 6;
-        let (mut place, mut bytes) = (0, 0);
+        let (mut info, mut error) = ((0, 0), (0, 0));
         for i in 0..count as usize {
+            let value = values.at(i)?;
             match options.at(i)? {
-                ERROR_LOG => place = values.at(i)?,
+                INFO_LOG => info.0 = value,
                 // The option's value is the number itself, in a pointer's place.
-                ERROR_LOG_BYTES => bytes = values.at(i)? & 0xffff_ffff,
+                INFO_LOG_BYTES => info.1 = value & 0xffff_ffff,
+                ERROR_LOG => error.0 = value,
+                ERROR_LOG_BYTES => error.1 = value & 0xffff_ffff,
                 _ => {}
             }
         }
-        let room = usize::try_from(bytes).unwrap_or(0);
-        Ok(Self { error_log: (place != 0 && room != 0).then(|| (Span::at_address(place), room)) })
+        for (place, bytes) in [info, error] {
+            if place != 0 && bytes != 0 {
+                Span::at_address(place).write(1)?.fill(0);
+            }
+        }
+        let room = usize::try_from(error.1).unwrap_or(0);
+        Ok(Self { error_log: (error.0 != 0 && room != 0).then(|| (Span::at_address(error.0), room)) })
     }
 
-    /// Writes the compiler's text of the load that failed.
-    fn give(&self, entered: Entered) -> CuResult<()> {
-        let Some((place, room)) = self.error_log else { return Ok(()) };
-        let staging = entered.process.channel.staging()?;
-        let len = ask::vgpuImageLog(&entered.process.channel, entered.context, staging.all())?;
-        let text = staging.take(len.min(staging.all().len))?;
-        let kept = text.len().min(room - 1);
-        let place = place.write(kept + 1)?;
-        place[..kept].copy_from_slice(&text[..kept]);
-        place[kept] = 0;
-        Ok(())
+    /// Writes the compiler's text of the load that failed. The load's error matters more than what goes wrong here.
+    pub fn give(&self, entered: Entered) {
+        if let Some((place, room)) = self.error_log {
+            let _ = give_text(entered, place, room);
+        }
     }
+}
+
+fn give_text(entered: Entered, place: Span, room: usize) -> CuResult<()> {
+    let staging = entered.process.channel.staging()?;
+    let len = ask::vgpuImageLog(&entered.process.channel, entered.context, staging.all())?;
+    let text = staging.take(len.min(staging.all().len))?;
+    let kept = text.len().min(room - 1);
+    let place = place.write(kept + 1)?;
+    place[..kept].copy_from_slice(&text[..kept]);
+    place[kept] = 0;
+    Ok(())
 }
 
 export! {
@@ -106,20 +122,17 @@ export! {
     fn cuModuleLoadDataEx(out: Out<u64>, image: In<u8>, count: u32, options: In<u32>, values: In<u64>) {
         let entered = enter()?;
         let logs = JitLogs::of(count, options, values)?;
-        load(out, entered, image_size::bytes(image)?).inspect_err(|_| {
-            // The load's error matters more than its text.
-            let _ = logs.give(entered);
-        })
+        load(out, entered, image_size::bytes(image)?).inspect_err(|_| logs.give(entered))
     }
 
     fn cuModuleUnload(raw: Raw) {
-        let entered = enter()?;
+        let entered = enter_to_end()?;
         let module = module(raw)?;
         if module.kind == ImageKind::Library {
             return Err(CuError::NOT_PERMITTED);
         }
-        entered.process.images.remove(module.handle)?;
-        ask::vgpuImageUnload(&entered.process.channel, module.context, GoneHandle(module.handle))
+        entered.process.images.unload(entered.process, &module)?;
+        entered.told()
     }
 
     fn cuModuleGetFunction(out: Out<u64>, raw: Raw, name: In<c_char>) {

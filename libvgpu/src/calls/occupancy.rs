@@ -1,9 +1,8 @@
 //! How many blocks fit: the worker knows, the guest remembers.
 
-use vgpu_api::launch::{ATTRIBUTE_BUFFER, LaunchAttributes};
 use vgpu_api::{ContextId, CuError, CuResult, Launch, ask};
 
-use super::launch::{Config, shape_of};
+use super::launch::{Config, shape_of, with_attributes};
 use crate::abi::{Abi, In, Out, Raw, export};
 use crate::core::channel::Channel;
 use crate::core::contexts::{Entered, enter};
@@ -52,8 +51,7 @@ fn best_block(
         .process
         .images
         .with_function(raw.0, |handle, _, function| function.attribute(entered, handle, 0))?;
-    let ordinal = entered.process.contexts.device_of(entered.context)?;
-    let device = entered.process.devices.get(ordinal as usize).ok_or(CuError::INVALID_CONTEXT)?;
+    let device = entered.process.devices.get(entered.device as usize).ok_or(CuError::INVALID_CONTEXT)?;
     let multiprocessors = device.attribute(MULTIPROCESSORS).unwrap_or(1);
     let most = if limit > 0 { most.min(limit) } else { most };
     let mut best = (0, 0, 0);
@@ -79,10 +77,10 @@ fn about(
     let entered = enter()?;
     let config = config.get()?;
     let answer = entered.process.images.with_function(raw.0, |handle, _, _| {
-        let (shape, wanted) = shape_of(entered, &config, handle)?;
-        let mut buffer = ATTRIBUTE_BUFFER;
-        let attributes = LaunchAttributes::pack(wanted, &mut buffer).map_err(|_| CuError::INVALID_VALUE)?;
-        question(&entered.process.channel, entered.context, Launch { shape, attributes, params: &[] })
+        let shape = shape_of(entered, &config, handle)?;
+        with_attributes(&config, None, |attributes| {
+            question(&entered.process.channel, entered.context, Launch { shape, attributes, params: &[] })
+        })
     })?;
     i32::try_from(answer).map_err(|_| CuError::UNKNOWN)
 }

@@ -1,15 +1,17 @@
 //! Pointer attributes, from the tables of ranges: cuda.md 9.7.
 
-use vgpu_api::{CuError, CuResult};
+use vgpu_api::{ContextId, CuError, CuResult};
 
 use super::host_memory::pinned;
 use crate::abi::{In, Out, export};
-use crate::core::contexts::enter;
+use crate::core::contexts::{current, enter};
 use crate::core::process::{Process, process};
 use crate::core::ranges::Range;
 
 const HOST: u32 = 1;
 const DEVICE: u32 = 2;
+/// `CU_POINTER_ATTRIBUTE_SYNC_MEMOPS`.
+const SYNC_MEMOPS: u32 = 6;
 
 /// What an address belongs to.
 #[derive(Clone, Copy)]
@@ -34,16 +36,18 @@ fn owner(process: &Process, address: u64) -> Option<Owner> {
 fn value(process: &Process, number: u32, address: u64, owner: Owner) -> CuResult<Value> {
     let (Owner::Device(range) | Owner::Pinned(range)) = owner;
     let on_device = matches!(owner, Owner::Device(_));
-    let context = range.context.handle().raw();
+    // A library's variables are in whatever context looks at them.
+    let context = if range.context == ContextId::NONE { current() } else { range.context };
     Ok(match number {
-        1 => Value::Long(context),
+        1 if context == ContextId::NONE => Value::Long(0),
+        1 => Value::Long(context.handle().raw()),
         2 => Value::Word(if on_device { DEVICE } else { HOST }),
         3 if on_device => Value::Long(address),
         4 if !on_device => Value::Long(address),
         6 => Value::Word(0),
         7 => Value::Long(range.id),
         8 => Value::Byte(0),
-        9 => Value::Word(process.contexts.device_of(range.context)?),
+        9 => Value::Word(process.contexts.device_of(context)?),
         10 => Value::Byte(0),
         11 => Value::Long(range.start),
         12 => Value::Long(range.bytes),
@@ -92,6 +96,16 @@ export! {
         let process = process()?;
         let owner = owner(process, address).ok_or(CuError::INVALID_VALUE)?;
         write(data, &value(process, number, address, owner)?)
+    }
+
+    /// Copies are in order with all else here, so `CU_POINTER_ATTRIBUTE_SYNC_MEMOPS` has nothing to change.
+    fn cuPointerSetAttribute(setting: In<u32>, number: u32, address: u64) {
+        let process = process()?;
+        setting.get()?;
+        match owner(process, address) {
+            Some(Owner::Device(_)) if number == SYNC_MEMOPS => Ok(()),
+            _ => Err(CuError::INVALID_VALUE),
+        }
     }
 
     /// Succeeds for any address: attributes that it doesn't have are zero.

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use vgpu_api::{ContextId, CuError, CuResult, ask};
 
+use super::context::CONTEXT_FLAGS;
 use super::device::device;
 use crate::abi::{Out, export};
 use crate::core::contexts::Primary;
@@ -33,39 +34,45 @@ fn retain(out: Out<u64>, dev: i32) -> CuResult<()> {
 
 fn release(dev: i32) -> CuResult<()> {
     let (process, number, primary) = primary(dev)?;
-    let _changing = lock(&primary.changing);
+    let changing = lock(&primary.changing);
     match primary.count.load(Ordering::Relaxed) {
-        0 => Err(CuError::INVALID_CONTEXT),
-        1 => {
-            primary.count.store(0, Ordering::Release);
-            process.context_ended(ContextId::primary(number));
-            ask::cuDevicePrimaryCtxRelease_v2(&process.channel, ContextId::NONE, number)
-        }
+        0 => return Err(CuError::INVALID_CONTEXT),
+        1 => {}
         more => {
             primary.count.store(more - 1, Ordering::Release);
-            Ok(())
+            return Ok(());
         }
     }
+    primary.count.store(0, Ordering::Release);
+    process.contexts.ended();
+    let result = ask::cuDevicePrimaryCtxRelease_v2(&process.channel, ContextId::NONE, number);
+    let ended = process.forget(ContextId::primary(number));
+    drop(changing);
+    ended.run();
+    result
 }
 
 /// The count stays: who retained the context before still holds the next one.
 fn reset(dev: i32) -> CuResult<()> {
     let (process, number, primary) = primary(dev)?;
-    let _changing = lock(&primary.changing);
+    let changing = lock(&primary.changing);
     if primary.count.load(Ordering::Relaxed) == 0 {
         return Ok(());
     }
-    process.context_ended(ContextId::primary(number));
-    ask::cuDevicePrimaryCtxReset_v2(&process.channel, ContextId::NONE, number)?;
-    ask::cuDevicePrimaryCtxRetain(
-        &process.channel,
-        ContextId::NONE,
-        number,
-        primary.flags.load(Ordering::Relaxed),
-    )
+    let reset = ask::cuDevicePrimaryCtxReset_v2(&process.channel, ContextId::NONE, number);
+    let ended = process.forget(ContextId::primary(number));
+    let flags = primary.flags.load(Ordering::Relaxed);
+    let result =
+        reset.and_then(|()| ask::cuDevicePrimaryCtxRetain(&process.channel, ContextId::NONE, number, flags));
+    drop(changing);
+    ended.run();
+    result
 }
 
 fn set_flags(dev: i32, flags: u32) -> CuResult<()> {
+    if flags & !CONTEXT_FLAGS != 0 {
+        return Err(CuError::INVALID_VALUE);
+    }
     primary(dev)?.2.flags.store(flags, Ordering::Relaxed);
     Ok(())
 }

@@ -64,6 +64,8 @@ fn answer(
         _ if flags & FLAG_PER_THREAD != 0 => Mode::PerThread,
         _ => Mode::Legacy,
     };
+    // Who doesn't look at the code finds nothing, rather than what was there before.
+    pfn.set(std::ptr::null())?;
     let (address, found) = find(symbol.text()?, version, mode)?;
     pfn.set(address)?;
     match status {

@@ -1,17 +1,25 @@
 //! Streams. Making and ending is only queued; capture isn't supported yet, so "is it capturing" has one answer.
 
+use std::cell::Cell;
+
 use vgpu_api::handle::GoneHandle;
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, EventHandle, Stream, StreamHandle, ask};
 
 use crate::abi::{Out, Raw, export};
-use crate::core::contexts::{Entered, enter};
-use crate::core::process::StreamInfo;
+use crate::core::contexts::{Entered, enter, enter_to_end};
+use crate::core::process::{StreamInfo, process};
 use crate::core::streams::{create, info, resolve};
 
 /// `CU_STREAM_NON_BLOCKING`.
 const FLAGS: u32 = 1;
 const NOT_CAPTURING: u32 = 0;
+/// The last of `CUstreamCaptureMode`: global, thread local, relaxed.
+const CAPTURE_MODE_RELAXED: u32 = 2;
+
+thread_local! {
+    static CAPTURE_MODE: Cell<u32> = const { Cell::new(0) };
+}
 
 fn make(out: Out<u64>, flags: u32, priority: i32) -> CuResult<()> {
     let entered = enter()?;
@@ -27,10 +35,13 @@ fn make(out: Out<u64>, flags: u32, priority: i32) -> CuResult<()> {
 }
 
 fn destroy(raw: Raw) -> CuResult<()> {
-    let entered = enter()?;
-    let stream = StreamHandle::check(raw.0)?;
-    let known = entered.process.streams.remove(stream)?;
-    ask::cuStreamDestroy_v2(&entered.process.channel, known.context, GoneHandle(stream))
+    let entered = enter_to_end()?;
+    let (channel, stream) = (&entered.process.channel, StreamHandle::check(raw.0)?);
+    entered
+        .process
+        .streams
+        .end(stream, |known| ask::cuStreamDestroy_v2(channel, known.context, GoneHandle(stream)))??;
+    entered.told()
 }
 
 fn known(raw: Raw, mode: Mode) -> CuResult<(Entered, StreamInfo)> {
@@ -115,9 +126,23 @@ export! {
         out.set(known(stream, mode)?.1.context.handle().raw())
     }
 
+    /// No stream belongs to a green context: there are none.
+    fn cuStreamGetCtx_v2 | cuStreamGetCtx_v2_ptsz(mode, stream: Raw, out: Out<u64>, green: Out<u64>) {
+        out.set(known(stream, mode)?.1.context.handle().raw())?;
+        green.set_if_wanted(0);
+        Ok(())
+    }
+
+    /// Without captures the mode changes nothing but what the next exchange gives back.
     fn cuThreadExchangeStreamCaptureMode(capture_mode: Out<u32>) {
-        // Without captures the mode changes nothing: the thread was and stays at 0, global.
-        capture_mode.set(0)
+        process()?;
+        let wanted = capture_mode.replace(CAPTURE_MODE.get())?;
+        if wanted > CAPTURE_MODE_RELAXED {
+            capture_mode.set(wanted)?;
+            return Err(CuError::INVALID_VALUE);
+        }
+        CAPTURE_MODE.set(wanted);
+        Ok(())
     }
 
     fn cuStreamIsCapturing | cuStreamIsCapturing_ptsz(mode, stream: Raw, status: Out<u32>) {

@@ -2,11 +2,14 @@
 //!
 //! The handle of a primary context is fixed and can be current before it is retained (cuda.md 4.1): only *using* it needs a
 //! retain.
+//!
+//! Each thread remembers that its current context is alive, and when it found that out: [`Contexts::epoch`] counts the contexts that
+//! ended. So the usual call asks no table and takes no lock.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use vgpu_api::handle::{Handle, kind};
 use vgpu_api::{ContextId, CuError, CuResult};
@@ -19,7 +22,7 @@ pub struct Primary {
     /// Retains less releases; changed under `changing`.
     pub count: AtomicU32,
     pub flags: AtomicU32,
-    /// Held while a first retain or last release travels.
+    /// Held while a first retain or last release travels. Never while code of the program runs.
     pub changing: Mutex<()>,
 }
 
@@ -39,31 +42,53 @@ pub struct Contexts {
     numbers: Vec<u32>,
     created: RwLock<HashMap<ContextId, Created>>,
     next: AtomicU32,
+    /// Counts the contexts that ended. Starts at 1: a thread that remembers nothing has 0.
+    epoch: AtomicU64,
+}
+
+/// A thread's current context, and the epoch in which it was found alive.
+#[derive(Clone, Copy)]
+struct Here {
+    context: u32,
+    /// Its device's ordinal, while `alive_in` counts.
+    device: u32,
+    alive_in: u64,
+}
+
+impl Here {
+    const fn new(context: u32) -> Self {
+        Self { context, device: 0, alive_in: 0 }
+    }
 }
 
 thread_local! {
-    /// The current context. Apart from the stack below it: no destructor, so one load.
-    static CURRENT: Cell<u32> = const { Cell::new(0) };
+    /// Apart from the stack below it: no destructor, so one load.
+    static HERE: Cell<Here> = const { Cell::new(Here::new(0)) };
     static BELOW: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The calling thread's current context.
 #[inline]
 pub fn current() -> ContextId {
-    ContextId(CURRENT.get())
+    ContextId(HERE.get().context)
 }
 
-/// Makes `context` current in place of what was.
+/// Makes `context` current in place of what was; [`ContextId::NONE`] takes off what was, and what lies below it is current again.
 #[inline]
 pub fn set_current(context: ContextId) {
-    CURRENT.set(context.0);
+    if context == ContextId::NONE {
+        // Nothing to take off is no error here.
+        let _ = pop();
+    } else if current() != context {
+        HERE.set(Here::new(context.0));
+    }
 }
 
 /// Makes `context` current on top of what was.
 pub fn push(context: ContextId) {
-    let below = CURRENT.replace(context.0);
+    let below = HERE.replace(Here::new(context.0));
     // A thread whose locals are gone keeps no stack: nothing of it can pop any more.
-    let _ = BELOW.try_with(|stack| stack.borrow_mut().push(below));
+    let _ = BELOW.try_with(|stack| stack.borrow_mut().push(below.context));
 }
 
 /// Takes the current context off.
@@ -75,7 +100,7 @@ pub fn pop() -> CuResult<ContextId> {
         return Err(CuError::INVALID_CONTEXT);
     }
     let below = BELOW.try_with(|stack| stack.borrow_mut().pop()).ok().flatten();
-    CURRENT.set(below.unwrap_or(0));
+    HERE.set(Here::new(below.unwrap_or(0)));
     Ok(top)
 }
 
@@ -87,6 +112,7 @@ impl Contexts {
             numbers: chosen.iter().filter_map(|place| u32::try_from(*place).ok()).collect(),
             created: RwLock::new(HashMap::new()),
             next: AtomicU32::new(ContextId::PRIMARY_MAX + 1),
+            epoch: AtomicU64::new(1),
         }
     }
 
@@ -117,7 +143,6 @@ impl Contexts {
     /// The ordinal of a context's device, as the program counts.
     /// # Errors
     /// 201 for what is no context of this process.
-    #[inline]
     pub fn device_of(&self, context: ContextId) -> CuResult<u32> {
         let Some(number) = context.primary_device() else {
             return self.created(context).map(|created| created.device);
@@ -127,27 +152,77 @@ impl Contexts {
         u32::try_from(ordinal).map_err(|_| CuError::INVALID_CONTEXT)
     }
 
-    /// That a context can be used.
+    /// That a context can be used; the ordinal of its device.
     /// # Errors
-    /// 201 if there is none or it isn't retained.
+    /// 201 if there is none or it isn't retained, 709 if it was destroyed.
+    pub fn alive(&self, context: ContextId) -> CuResult<u32> {
+        match context.primary_device() {
+            Some(device) => {
+                let retained = |primary: &Primary| primary.count.load(Ordering::Acquire) > 0;
+                self.primaries
+                    .get(device as usize)
+                    .filter(|primary| retained(primary))
+                    .ok_or(CuError::INVALID_CONTEXT)?;
+                self.device_of(context)
+            }
+            None if context == ContextId::NONE => Err(CuError::INVALID_CONTEXT),
+            // A thread has it current, so it was there once.
+            None => self.device_of(context).map_err(|_| CuError::CONTEXT_IS_DESTROYED),
+        }
+    }
+
+    /// That the calling thread's current context can be used.
+    /// # Errors
+    /// As [`Contexts::alive`].
     #[inline]
-    pub fn alive(&self, context: ContextId) -> CuResult<()> {
-        let alive = match context.primary_device() {
-            Some(device) => self
-                .primaries
-                .get(device as usize)
-                .is_some_and(|primary| primary.count.load(Ordering::Acquire) > 0),
-            None => context != ContextId::NONE && self.created(context).is_ok(),
-        };
-        if alive { Ok(()) } else { Err(CuError::INVALID_CONTEXT) }
+    fn here(&self) -> CuResult<(ContextId, u32)> {
+        let here = HERE.get();
+        if here.alive_in == self.epoch.load(Ordering::Acquire) {
+            return Ok((ContextId(here.context), here.device));
+        }
+        self.look(here)
+    }
+
+    #[cold]
+    fn look(&self, here: Here) -> CuResult<(ContextId, u32)> {
+        // Read before the tables: who ends a context changes them first and counts then.
+        let alive_in = self.epoch.load(Ordering::Acquire);
+        let device = self.alive(ContextId(here.context))?;
+        HERE.set(Here { device, alive_in, ..here });
+        Ok((ContextId(here.context), device))
+    }
+
+    /// A context was ended: what threads remember is void.
+    pub fn ended(&self) {
+        self.epoch.fetch_add(1, Ordering::Release);
     }
 
     /// A created context.
     /// # Errors
     /// 201.
     pub fn created(&self, context: ContextId) -> CuResult<Created> {
-        let created = self.created.read().unwrap_or_else(PoisonError::into_inner);
-        created.get(&context).copied().ok_or(CuError::INVALID_CONTEXT)
+        self.read().get(&context).copied().ok_or(CuError::INVALID_CONTEXT)
+    }
+
+    /// The flags of a context.
+    /// # Errors
+    /// 201.
+    pub fn flags(&self, context: ContextId) -> CuResult<u32> {
+        match context.primary_device() {
+            Some(number) => Ok(self.primary(number)?.flags.load(Ordering::Relaxed)),
+            None => Ok(self.created(context)?.flags),
+        }
+    }
+
+    /// Changes the flags of a context.
+    /// # Errors
+    /// 201.
+    pub fn set_flags(&self, context: ContextId, flags: u32) -> CuResult<()> {
+        match context.primary_device() {
+            Some(number) => self.primary(number)?.flags.store(flags, Ordering::Relaxed),
+            None => self.write().get_mut(&context).ok_or(CuError::INVALID_CONTEXT)?.flags = flags,
+        }
+        Ok(())
     }
 
     /// A number for a context that is being created. Never given twice.
@@ -157,15 +232,24 @@ impl Contexts {
 
     /// The worker has created it.
     pub fn add(&self, context: ContextId, created: Created) {
-        self.created.write().unwrap_or_else(PoisonError::into_inner).insert(context, created);
+        self.write().insert(context, created);
     }
 
     /// The program destroys it.
     /// # Errors
     /// 201 if there is no such context.
     pub fn remove(&self, context: ContextId) -> CuResult<Created> {
-        let mut created = self.created.write().unwrap_or_else(PoisonError::into_inner);
-        created.remove(&context).ok_or(CuError::INVALID_CONTEXT)
+        let created = self.write().remove(&context).ok_or(CuError::INVALID_CONTEXT)?;
+        self.ended();
+        Ok(created)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<ContextId, Created>> {
+        self.created.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<ContextId, Created>> {
+        self.created.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -174,6 +258,8 @@ impl Contexts {
 pub struct Entered {
     pub process: &'static Process,
     pub context: ContextId,
+    /// The ordinal of the context's device.
+    pub device: u32,
 }
 
 /// Enters with the current context.
@@ -181,15 +267,71 @@ pub struct Entered {
 /// 3, 201, or the error of an earlier queued call.
 #[inline]
 pub fn enter() -> CuResult<Entered> {
-    enter_with(process()?, current())
+    let entered = enter_to_end()?;
+    entered.told()?;
+    Ok(entered)
+}
+
+/// Enters for a call that ends something. The error of an earlier call doesn't keep it from that: [`Entered::told`] follows.
+/// # Errors
+/// 3, 201.
+#[inline]
+pub fn enter_to_end() -> CuResult<Entered> {
+    let process = process()?;
+    let (context, device) = process.contexts.here()?;
+    Ok(Entered { process, context, device })
 }
 
 /// Enters with a context that the call names.
 /// # Errors
 /// As [`enter`].
-#[inline]
 pub fn enter_with(process: &'static Process, context: ContextId) -> CuResult<Entered> {
-    process.contexts.alive(context)?;
+    let device = process.contexts.alive(context)?;
     process.channel.take_error()?;
-    Ok(Entered { process, context })
+    Ok(Entered { process, context, device })
+}
+
+impl Entered {
+    /// That no earlier queued call failed.
+    /// # Errors
+    /// Its error.
+    #[inline]
+    pub fn told(self) -> CuResult<()> {
+        self.process.channel.take_error()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn setting_no_context_takes_one_off_and_what_lies_below_is_current_again() {
+        push(ContextId(1));
+        push(ContextId(2));
+        set_current(ContextId(3));
+        set_current(ContextId::NONE);
+        assert_eq!(current(), ContextId(1));
+        set_current(ContextId::NONE);
+        set_current(ContextId::NONE);
+        assert_eq!((current(), pop()), (ContextId::NONE, Err(CuError::INVALID_CONTEXT)));
+    }
+
+    #[test]
+    fn what_a_thread_remembers_of_a_context_ends_with_it() {
+        let contexts = Contexts::new(2, &[1]);
+        let made = contexts.next_id();
+        contexts.add(made, Created { device: 0, flags: 0 });
+        set_current(made);
+        assert_eq!((contexts.here(), contexts.here()), (Ok((made, 0)), Ok((made, 0))));
+        contexts.remove(made).unwrap();
+        assert_eq!(contexts.here(), Err(CuError::CONTEXT_IS_DESTROYED));
+        set_current(ContextId::primary(1));
+        assert_eq!(contexts.here(), Err(CuError::INVALID_CONTEXT), "not retained");
+        contexts.primary(1).unwrap().count.store(1, Ordering::Release);
+        assert_eq!(contexts.here(), Ok((ContextId::primary(1), 0)), "ordinal 0 is the worker's device 1");
+        set_current(ContextId::primary(0));
+        assert_eq!(contexts.here(), Err(CuError::INVALID_CONTEXT), "a device that the program doesn't see");
+        set_current(ContextId::NONE);
+    }
 }

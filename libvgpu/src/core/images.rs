@@ -6,18 +6,23 @@ use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use vgpu_api::handle::{Handle, Kind, NewHandle, kind};
+use vgpu_api::handle::{GoneHandle, Handle, Kind, NewHandle, kind};
 use vgpu_api::image::FUNCTION_ATTRIBUTES;
 use vgpu_api::{
     ContextId, CuError, CuResult, FunctionHandle, GlobalInfo, ImageHandle, ImageInfo, ImageKind, ParamInfo,
-    ask,
+    WireError, ask,
 };
 
 use super::contexts::Entered;
+use super::process::Process;
+use super::ranges::GLOBAL;
 use super::slab::{Slab, lock};
 
 /// Of a record, what an upload's chunk carries: the rest is room for its parameters.
 const CHUNK_BYTES: usize = 60 * 1024;
+
+/// Answers about occupancy that are kept of one kernel.
+const OCCUPANCIES_MAX: usize = 256;
 
 /// One kernel.
 #[derive(Debug)]
@@ -65,18 +70,21 @@ impl Images {
             offset += chunk.len() as u64;
         }
         let handle: ImageHandle = self.slab.insert(None);
-        let loaded = load_reply(entered, handle, kind, upload)
-            .and_then(|info| Image::new(handle, kind, context, info));
+        let loaded = load_reply(entered, handle, kind, upload).and_then(|info| {
+            Image::new(handle, kind, context, info)
+                .map_err(|_| channel.broken(&WireError::BadValue("name of a function or variable")))
+        });
         match loaded {
             Ok(image) => {
                 let image = Arc::new(image);
+                for global in image.globals.values().filter(|global| global.bytes > 0) {
+                    let (start, owner) = (global.address.0, image.owner());
+                    entered.process.device_memory.insert(start, global.bytes, owner, GLOBAL);
+                }
                 self.slab.set(handle, Some(Arc::clone(&image)))?;
                 Ok(image)
             }
-            Err(error) => {
-                self.slab.remove(handle)?;
-                Err(error)
-            }
+            Err(error) => self.slab.end(handle, |_| Err(error))?,
         }
     }
 
@@ -89,27 +97,22 @@ impl Images {
         if right { Ok(image) } else { Err(CuError::INVALID_HANDLE) }
     }
 
-    /// Forgets an image.
-    pub fn remove(&self, handle: ImageHandle) -> CuResult<()> {
-        self.epoch.fetch_add(1, Ordering::Release);
-        self.slab.remove(handle).map(|_| ())
+    /// Ends an image.
+    pub fn unload(&self, process: &Process, image: &Image) -> CuResult<()> {
+        self.slab.end(image.handle, |_| {
+            // After the slab has lost it: a thread that looks it up in between must not remember it in the new epoch.
+            self.epoch.fetch_add(1, Ordering::Release);
+            for global in image.globals.values() {
+                process.device_memory.remove(global.address.0, |range| range.flags == GLOBAL);
+            }
+            ask::vgpuImageUnload(&process.channel, image.context, GoneHandle(image.handle))
+        })?
     }
 
     /// Forgets the modules of a context that ended; libraries live on.
     pub fn forget(&self, context: ContextId) {
+        self.slab.retain(|image| image.as_ref().is_none_or(|image| image.owner() != context));
         self.epoch.fetch_add(1, Ordering::Release);
-        self.slab.retain(|image| {
-            image.as_ref().is_none_or(|image| image.kind == ImageKind::Library || image.context != context)
-        });
-    }
-
-    /// Whether an address lies in a global of an image.
-    pub fn has_global(&self, address: u64) -> bool {
-        self.slab.any(|image| {
-            image.as_ref().is_some_and(|image| {
-                image.globals.values().any(|global| address.wrapping_sub(global.address.0) < global.bytes)
-            })
-        })
     }
 
     /// Runs `body` with the function of a program's handle. Each thread remembers the functions it used last.
@@ -183,6 +186,14 @@ fn load_reply(entered: Entered, handle: ImageHandle, kind: ImageKind, upload: u3
 }
 
 impl Image {
+    /// The context that it ends with; libraries are the process's.
+    fn owner(&self) -> ContextId {
+        match self.kind {
+            ImageKind::Module => self.context,
+            ImageKind::Library => ContextId::NONE,
+        }
+    }
+
     fn new(handle: ImageHandle, kind: ImageKind, context: ContextId, info: ImageInfo) -> CuResult<Self> {
         let mut functions = Vec::with_capacity(info.functions.len());
         let mut by_name = HashMap::new();
@@ -265,7 +276,11 @@ impl Function {
             return Ok(*blocks);
         }
         let blocks = ask()?;
-        lock(&self.occupancy).insert(key, blocks);
+        let mut known = lock(&self.occupancy);
+        if known.len() >= OCCUPANCIES_MAX {
+            known.clear();
+        }
+        known.insert(key, blocks);
         Ok(blocks)
     }
 }

@@ -13,6 +13,7 @@ use super::images::Images;
 use super::ranges::Ranges;
 use super::slab::{Slab, lock};
 use super::visible;
+use crate::dark::cls::Ended;
 use crate::log::say;
 
 /// The newest CUDA version that this library answers for: 1000·major + 10·minor.
@@ -71,17 +72,22 @@ pub struct Process {
 }
 
 impl Process {
-    /// A context ended, and all that it held: the worker knows, the guest's tables follow.
-    pub fn context_ended(&self, context: vgpu_api::ContextId) {
-        crate::dark::cls::context_ended(context);
+    /// A context ended, and all that it held: the worker knows, the guest's tables follow. Only after the worker's answer: else
+    /// numbers would be given again that it still has in use.
+    pub fn forget(&self, context: vgpu_api::ContextId) -> Ended {
         self.streams.retain(|stream| stream.context != context);
         self.events.retain(|event| event.context != context);
         self.images.forget(context);
         self.device_memory.forget(context);
+        crate::calls::host_memory::forget(context);
+        crate::dark::cls::take(context)
     }
 }
 
 static PROCESS: OnceLock<Process> = OnceLock::new();
+/// A channel is there or on its way: a child of `fork` must not touch it.
+static USED: AtomicBool = AtomicBool::new(false);
+/// This is such a child.
 static FORKED: AtomicBool = AtomicBool::new(false);
 /// The version that the program was told; the integrity check must agree with it.
 static TOLD_VERSION: AtomicU32 = AtomicU32::new(0);
@@ -109,6 +115,18 @@ pub fn start() -> CuResult<()> {
     if PROCESS.get().is_some() {
         return Ok(());
     }
+    be_quiet();
+    // Before there is anything that a child could share.
+    watch_fork();
+    USED.store(true, Ordering::Relaxed);
+    let started = connect();
+    if started.is_err() {
+        USED.store(false, Ordering::Relaxed);
+    }
+    started
+}
+
+fn connect() -> CuResult<()> {
     let channel = Channel::connect()?;
     let snapshot = channel.snapshot()?;
     let chosen = visible::choose(&snapshot.devices, std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref());
@@ -116,7 +134,6 @@ pub fn start() -> CuResult<()> {
         say!("no device is visible: CUDA_VISIBLE_DEVICES leaves none, or the zone has none");
         return Err(CuError::NO_DEVICE);
     }
-    watch_fork();
     let devices: Vec<DeviceSnapshot> = chosen.iter().map(|place| snapshot.devices[*place].clone()).collect();
     let launch_limits = devices.iter().map(LaunchLimits::of).collect();
     let contexts = Contexts::new(snapshot.devices.len(), &chosen);
@@ -163,19 +180,37 @@ unsafe extern "C" {
     ) -> i32;
 }
 
-/// In the child: the channel belongs to the parent. Only stores and `close` are allowed here.
+/// In the child: the channel belongs to the parent. Only stores and `close` are allowed here. A child that was made while no thread
+/// had started may start by itself.
 extern "C" fn in_the_child() {
+    if !USED.load(Ordering::Relaxed) {
+        return;
+    }
     FORKED.store(true, Ordering::Relaxed);
     if let Some(process) = PROCESS.get() {
         process.channel.abandon();
     }
 }
 
+/// Once in a process; called under the lock of the start.
 fn watch_fork() {
+    static WATCHED: AtomicBool = AtomicBool::new(false);
+    if WATCHED.swap(true, Ordering::Relaxed) {
+        return;
+    }
     // SAFETY: the handler does nothing but an atomic store and async-signal-safe closes; the library is never unloaded
     // (-z nodelete), so the null DSO handle, which means "never forget it", is right.
     let code = unsafe { __register_atfork(None, None, Some(in_the_child), std::ptr::null_mut()) };
     if code != 0 {
         say!("cannot watch for fork: error {code}; a child must not use CUDA");
+    }
+}
+
+/// A panic of ours ends at the border ([`crate::abi::guard`]); this library's own copy of the standard library must not print it
+/// into a stranger's stderr either.
+fn be_quiet() {
+    static QUIET: AtomicBool = AtomicBool::new(false);
+    if !QUIET.swap(true, Ordering::Relaxed) {
+        std::panic::set_hook(Box::new(|panic| say!("{panic}")));
     }
 }

@@ -1,5 +1,6 @@
 //! Numbers for handles: the guest gives them, so making and ending an object needs no reply.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vgpu_api::CuError;
@@ -14,6 +15,8 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub struct Slab<T> {
     inner: Mutex<Inner<T>>,
+    /// Counts the sweeps of [`Slab::retain`]: what threads remember of handles is void after one.
+    epoch: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -24,7 +27,13 @@ struct Inner<T> {
 
 impl<T: Clone> Slab<T> {
     pub const fn new() -> Self {
-        Self { inner: Mutex::new(Inner { places: Vec::new(), free: Vec::new() }) }
+        let inner = Inner { places: Vec::new(), free: Vec::new() };
+        Self { inner: Mutex::new(inner), epoch: AtomicU64::new(1) }
+    }
+
+    /// Changes when [`Slab::retain`] has forgotten objects. Never 0.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// A new handle for `value`.
@@ -39,16 +48,23 @@ impl<T: Clone> Slab<T> {
         Handle::new(slot.0, place as u64)
     }
 
-    /// Ends a handle; its number is given again with the next generation.
-    pub fn remove<K: Kind>(&self, handle: Handle<K>) -> Result<T, CuError> {
+    /// Ends a handle. `tell` sends word to the worker, and only then is the number given again, with the next generation: else
+    /// another thread's word of the new object could pass this one, and the worker would find the place taken.
+    pub fn end<K: Kind, R>(&self, handle: Handle<K>, tell: impl FnOnce(T) -> R) -> Result<R, CuError> {
+        let (place, value) = self.take(handle)?;
+        let told = tell(value);
+        lock(&self.inner).free.push(place);
+        Ok(told)
+    }
+
+    fn take<K: Kind>(&self, handle: Handle<K>) -> Result<(usize, T), CuError> {
         let mut inner = lock(&self.inner);
         let place = usize::try_from(handle.index()).map_err(|_| K::WRONG)?;
         let slot =
             inner.places.get_mut(place).filter(|slot| slot.0 == handle.generation()).ok_or(K::WRONG)?;
         let value = slot.1.take().ok_or(K::WRONG)?;
         slot.0 = (slot.0 + 1) % vgpu_api::handle::GENERATIONS;
-        inner.free.push(place);
-        Ok(value)
+        Ok((place, value))
     }
 
     /// What a handle names.
@@ -57,11 +73,6 @@ impl<T: Clone> Slab<T> {
         let place = usize::try_from(handle.index()).map_err(|_| K::WRONG)?;
         let slot = inner.places.get(place).filter(|slot| slot.0 == handle.generation()).ok_or(K::WRONG)?;
         slot.1.clone().ok_or(K::WRONG)
-    }
-
-    /// Whether any object is what `wanted` says.
-    pub fn any(&self, wanted: impl Fn(&T) -> bool) -> bool {
-        lock(&self.inner).places.iter().any(|slot| slot.1.as_ref().is_some_and(&wanted))
     }
 
     /// Changes what a handle names.
@@ -85,6 +96,7 @@ impl<T: Clone> Slab<T> {
                 inner.free.push(place);
             }
         }
+        self.epoch.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -97,11 +109,33 @@ mod tests {
     fn an_ended_handle_is_refused_even_when_its_number_is_used_again() {
         let slab = Slab::new();
         let first: EventHandle = slab.insert("first");
-        assert_eq!(slab.remove(first), Ok("first"));
+        assert_eq!(slab.end(first, |value| value), Ok("first"));
         let second: EventHandle = slab.insert("second");
         assert_eq!(second.index(), first.index());
         assert_eq!(slab.get(first), Err(CuError::INVALID_HANDLE));
-        assert_eq!(slab.remove(first), Err(CuError::INVALID_HANDLE));
+        assert_eq!(slab.end(first, |_| ()), Err(CuError::INVALID_HANDLE));
         assert_eq!(slab.get(second), Ok("second"));
+    }
+
+    #[test]
+    fn a_number_is_not_given_again_before_the_worker_was_told_of_its_end() {
+        let slab = Slab::new();
+        let first: EventHandle = slab.insert("first");
+        let meanwhile = slab.end(first, |_| {
+            assert_eq!(slab.get(first), Err(CuError::INVALID_HANDLE), "but it has ended");
+            slab.insert::<vgpu_api::kind::Event>("second").index()
+        });
+        assert_ne!(meanwhile, Ok(first.index()));
+        assert_eq!(slab.insert::<vgpu_api::kind::Event>("third").index(), first.index());
+    }
+
+    #[test]
+    fn a_sweep_ends_handles_and_voids_what_was_remembered() {
+        let slab = Slab::new();
+        let (one, two): (EventHandle, EventHandle) = (slab.insert(1), slab.insert(2));
+        let before = slab.epoch();
+        slab.retain(|value| *value == 2);
+        assert_eq!((slab.get(one), slab.get(two)), (Err(CuError::INVALID_HANDLE), Ok(2)));
+        assert_ne!(slab.epoch(), before);
     }
 }

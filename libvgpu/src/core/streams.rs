@@ -19,20 +19,24 @@ pub const LEGACY: u64 = 1;
 pub const PER_THREAD: u64 = 2;
 
 /// The per-thread streams of one thread.
-struct Mine(Vec<(ContextId, StreamHandle)>);
+struct Mine {
+    streams: Vec<(ContextId, StreamHandle)>,
+    /// Of the table of streams, when they were all there.
+    epoch: u64,
+}
 
 thread_local! {
-    static MINE: RefCell<Mine> = const { RefCell::new(Mine(Vec::new())) };
+    static MINE: RefCell<Mine> = const { RefCell::new(Mine { streams: Vec::new(), epoch: 0 }) };
 }
 
 impl Drop for Mine {
     fn drop(&mut self) {
         let Ok(process) = process() else { return };
-        for (context, stream) in self.0.drain(..) {
+        for (context, stream) in self.streams.drain(..) {
             // The process or the context may be going away with the thread: then the worker ends the stream itself.
-            if process.streams.remove(stream).is_ok() {
-                let _ = ask::cuStreamDestroy_v2(&process.channel, context, GoneHandle(stream));
-            }
+            let _ = process
+                .streams
+                .end(stream, |_| ask::cuStreamDestroy_v2(&process.channel, context, GoneHandle(stream)));
         }
     }
 }
@@ -64,29 +68,30 @@ pub fn info(entered: Entered, raw: u64, mode: Mode) -> CuResult<StreamInfo> {
 pub fn create(entered: Entered, flags: u32, priority: i32) -> CuResult<StreamHandle> {
     static NEXT_ID: AtomicU64 = AtomicU64::new(16);
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    let handle = entered.process.streams.insert(StreamInfo { context: entered.context, flags, priority, id });
-    ask::cuStreamCreateWithPriority(
-        &entered.process.channel,
-        entered.context,
-        NewHandle(handle),
-        flags,
-        priority,
-    )?;
-    Ok(handle)
+    let Entered { process, context, .. } = entered;
+    let handle = process.streams.insert(StreamInfo { context, flags, priority, id });
+    match ask::cuStreamCreateWithPriority(&process.channel, context, NewHandle(handle), flags, priority) {
+        Ok(()) => Ok(handle),
+        Err(error) => process.streams.end(handle, |_| Err(error))?,
+    }
 }
 
 fn per_thread(entered: Entered) -> CuResult<StreamHandle> {
     let known = MINE.try_with(|mine| {
         let mut mine = mine.borrow_mut();
-        // A context that was reset has ended its streams.
-        mine.0.retain(|(_, stream)| entered.process.streams.get(*stream).is_ok());
-        mine.0.iter().find(|(context, _)| *context == entered.context).map(|(_, stream)| *stream)
+        let epoch = entered.process.streams.epoch();
+        if mine.epoch != epoch {
+            // A context that ended has ended its streams.
+            mine.streams.retain(|(_, stream)| entered.process.streams.get(*stream).is_ok());
+            mine.epoch = epoch;
+        }
+        mine.streams.iter().find(|(context, _)| *context == entered.context).map(|(_, stream)| *stream)
     });
     if let Ok(Some(stream)) = known {
         return Ok(stream);
     }
     let stream = create(entered, 0, 0)?;
     // In a thread whose locals are gone the stream is used once; the worker ends it with the context.
-    let _ = MINE.try_with(|mine| mine.borrow_mut().0.push((entered.context, stream)));
+    let _ = MINE.try_with(|mine| mine.borrow_mut().streams.push((entered.context, stream)));
     Ok(stream)
 }

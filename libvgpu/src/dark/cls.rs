@@ -105,22 +105,36 @@ pub fn delete(context: u64, key: u64) -> CuResult<()> {
     removed.map(|_| ()).ok_or(CuError::INVALID_HANDLE)
 }
 
-/// Runs the destructors of a context that ended, without the lock: they may come back here.
-pub fn context_ended(context: ContextId) {
-    let mut ended = Vec::new();
+/// What a context that ended had stored.
+#[must_use = "its destructors run in `run`"]
+pub struct Ended {
+    context: ContextId,
+    entries: Vec<(u64, Entry)>,
+}
+
+/// Takes out all that a context stored.
+pub fn take(context: ContextId) -> Ended {
+    let mut entries = Vec::new();
     if let Some(table) = lock(&TABLE).as_mut() {
         table.retain(|(of, key), entry| {
             let stays = *of != context;
             if !stays {
-                ended.push((*key, *entry));
+                entries.push((*key, *entry));
             }
             stays
         });
     }
     EPOCH.fetch_add(1, Ordering::Release);
-    for (key, entry) in ended {
-        if let Some(destructor) = entry.destructor {
-            destructor(context.handle().raw(), key, entry.value);
+    Ended { context, entries }
+}
+
+impl Ended {
+    /// Runs the destructors. Never under a lock: they are the program's code and may call anything.
+    pub fn run(self) {
+        for (key, entry) in self.entries {
+            if let Some(destructor) = entry.destructor {
+                destructor(self.context.handle().raw(), key, entry.value);
+            }
         }
     }
 }
@@ -150,7 +164,7 @@ mod tests {
         assert_eq!(get(0, 0x10), Ok(79), "a change is seen by a thread that had read before");
         delete(0, 0x1010).unwrap();
         assert_eq!(get(0, 0x1010), Err(CuError::INVALID_HANDLE));
-        context_ended(ContextId(1));
+        take(ContextId(1)).run();
         assert_eq!(DESTROYED.load(Ordering::Relaxed), 0x10 + 79);
         assert_eq!(get(0, 0x10), Err(CuError::INVALID_HANDLE));
         set_current(ContextId::NONE);

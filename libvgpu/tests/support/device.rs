@@ -1,7 +1,7 @@
 //! A device of a few lines, for tests of the guest's side: real memory, one image with two kernels that do what they say.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use vgpu_api::memory::Memset;
 use vgpu_api::*;
@@ -28,6 +28,47 @@ fn attributes() -> Vec<i32> {
     }
     values
 }
+
+/// Holds the worker at its next launch, so that nothing that waits for it can return.
+pub struct Gate {
+    state: Mutex<GateState>,
+    moved: Condvar,
+}
+
+struct GateState {
+    closed: bool,
+    waiting: bool,
+}
+
+impl Gate {
+    pub fn close(&self) {
+        self.state.lock().unwrap().closed = true;
+    }
+
+    pub fn open(&self) {
+        self.state.lock().unwrap().closed = false;
+        self.moved.notify_all();
+    }
+
+    /// Until the worker stands before it.
+    pub fn until_reached(&self) {
+        drop(self.moved.wait_while(self.state.lock().unwrap(), |state| !state.waiting).unwrap());
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        if state.closed {
+            state.waiting = true;
+            self.moved.notify_all();
+            state = self.moved.wait_while(state, |state| state.closed).unwrap();
+        }
+        state.waiting = false;
+    }
+}
+
+/// The gate of the one worker of a test program.
+pub static GATE: Gate =
+    Gate { state: Mutex::new(GateState { closed: false, waiting: false }), moved: Condvar::new() };
 
 /// What the tests look at.
 #[derive(Default)]
@@ -61,6 +102,8 @@ pub struct FakeDevice {
     retained: HashSet<u32>,
     events: HashMap<u64, bool>,
     streams: HashSet<u64>,
+    /// Places of handles in use, as a worker's slabs have them: by kind and index.
+    places: HashMap<(&'static str, u64), (ContextId, u64)>,
     sticky: Option<CuError>,
     limit: u64,
     info: Vec<u8>,
@@ -95,6 +138,7 @@ impl FakeDevice {
             retained: HashSet::new(),
             events: HashMap::new(),
             streams: HashSet::new(),
+            places: HashMap::new(),
             sticky: None,
             limit: 1024,
             info: Vec::new(),
@@ -119,6 +163,20 @@ impl FakeDevice {
             Stream::Made(handle) if self.streams.contains(&handle.raw()) => Ok(()),
             Stream::Made(_) => Err(CuError::INVALID_HANDLE),
         }
+    }
+
+    /// As a worker: a place that is in use is refused.
+    fn occupy<K: handle::Kind>(&mut self, call: Call, kind: &'static str, handle: Handle<K>) -> CuResult<()> {
+        let taken = self.places.insert((kind, handle.index()), (call.context, handle.raw()));
+        if taken.is_none() { Ok(()) } else { Err(CuError::INVALID_HANDLE) }
+    }
+
+    fn end_context(&mut self, context: ContextId) {
+        for (_, raw) in self.places.values().filter(|(owner, _)| *owner == context) {
+            self.streams.remove(raw);
+            self.events.remove(raw);
+        }
+        self.places.retain(|_, (owner, _)| *owner != context);
     }
 
     fn put(&mut self, out: Staged, bytes: &[u8]) -> u64 {
@@ -155,10 +213,12 @@ impl Driver for FakeDevice {
     fn cuDevicePrimaryCtxRelease_v2(&mut self, _: Call, device: u32) -> CuResult<()> {
         self.saw("release")?;
         assert!(self.retained.remove(&device), "only the last release travels");
+        self.end_context(ContextId::primary(device));
         Ok(())
     }
     fn cuDevicePrimaryCtxReset_v2(&mut self, _: Call, device: u32) -> CuResult<()> {
         self.retained.remove(&device);
+        self.end_context(ContextId::primary(device));
         self.sticky = None;
         self.saw("reset")
     }
@@ -166,7 +226,8 @@ impl Driver for FakeDevice {
         assert!(context.0 > ContextId::PRIMARY_MAX);
         self.saw("ctx create")
     }
-    fn cuCtxDestroy_v2(&mut self, _: Call, _context: ContextId) -> CuResult<()> {
+    fn cuCtxDestroy_v2(&mut self, _: Call, context: ContextId) -> CuResult<()> {
+        self.end_context(context);
         self.saw("ctx destroy")
     }
     fn cuCtxSynchronize(&mut self, _: Call) -> CuResult<()> {
@@ -263,8 +324,8 @@ impl Driver for FakeDevice {
     }
     fn vgpuImageLoad(
         &mut self,
-        _: Call,
-        _: NewHandle<kind::Image>,
+        call: Call,
+        image_handle: NewHandle<kind::Image>,
         _: ImageKind,
         upload: u32,
         out: Staged,
@@ -274,6 +335,7 @@ impl Driver for FakeDevice {
         if image.starts_with(b".broken") {
             return Err(CuError::INVALID_PTX);
         }
+        self.occupy(call, "image", image_handle.0)?;
         // An image that says "many" has so many functions that the reply needs several pieces.
         let many = if image.windows(4).any(|word| word == b"many") { 40_000 } else { 0 };
         self.info = image_info(many).to_bytes();
@@ -288,7 +350,8 @@ impl Driver for FakeDevice {
     fn vgpuImageLog(&mut self, _: Call, out: Staged) -> CuResult<u64> {
         Ok(self.put(out, b"line 1: no such instruction"))
     }
-    fn vgpuImageUnload(&mut self, _: Call, _: GoneHandle<kind::Image>) -> CuResult<()> {
+    fn vgpuImageUnload(&mut self, _: Call, image: GoneHandle<kind::Image>) -> CuResult<()> {
+        self.places.remove(&("image", image.0.index()));
         self.saw("image unload")
     }
     fn vgpuFunctionAttributes(&mut self, _: Call, _: FunctionHandle) -> CuResult<Attributes> {
@@ -324,6 +387,7 @@ impl Driver for FakeDevice {
         Ok(8)
     }
     fn cuLaunchKernel(&mut self, _: Call, launch: Launch<'_>) -> CuResult<()> {
+        GATE.pass();
         self.saw("launch")?;
         self.stream(launch.shape.stream)?;
         let attribute_ids = launch.attributes.iter().map(|attribute| attribute.id).collect();
@@ -345,16 +409,18 @@ impl Driver for FakeDevice {
     }
     fn cuStreamCreateWithPriority(
         &mut self,
-        _: Call,
+        call: Call,
         stream: NewHandle<kind::Stream>,
         _: u32,
         _: i32,
     ) -> CuResult<()> {
-        assert!(self.streams.insert(stream.0.raw()));
+        self.streams.insert(stream.0.raw());
+        self.occupy(call, "stream", stream.0)?;
         self.saw("stream create")
     }
     fn cuStreamDestroy_v2(&mut self, _: Call, stream: GoneHandle<kind::Stream>) -> CuResult<()> {
         self.streams.remove(&stream.0.raw());
+        self.places.remove(&("stream", stream.0.index()));
         self.saw("stream destroy")
     }
     fn cuStreamSynchronize(&mut self, _: Call, stream: Stream) -> CuResult<()> {
@@ -367,12 +433,14 @@ impl Driver for FakeDevice {
     fn cuStreamWaitEvent(&mut self, _: Call, _: Stream, _: EventHandle, _: u32) -> CuResult<()> {
         self.saw("wait event")
     }
-    fn cuEventCreate(&mut self, _: Call, event: NewHandle<kind::Event>, _: u32) -> CuResult<()> {
+    fn cuEventCreate(&mut self, call: Call, event: NewHandle<kind::Event>, _: u32) -> CuResult<()> {
         self.events.insert(event.0.raw(), false);
+        self.occupy(call, "event", event.0)?;
         self.saw("event create")
     }
     fn cuEventDestroy_v2(&mut self, _: Call, event: GoneHandle<kind::Event>) -> CuResult<()> {
         self.events.remove(&event.0.raw());
+        self.places.remove(&("event", event.0.index()));
         self.saw("event destroy")
     }
     fn cuEventRecordWithFlags(&mut self, _: Call, event: EventHandle, _: Stream, _: u32) -> CuResult<()> {

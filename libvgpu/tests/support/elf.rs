@@ -2,7 +2,13 @@
 
 use std::collections::BTreeSet;
 
+pub const DT_NEEDED: u64 = 1;
 pub const DT_SONAME: u64 = 14;
+pub const DT_TEXTREL: u64 = 22;
+pub const DT_FLAGS: u64 = 30;
+/// Thread-local variables in the space that the loader keeps for few libraries.
+pub const DF_STATIC_TLS: u64 = 16;
+pub const DT_GNU_HASH: u64 = 0x6fff_fef5;
 pub const DT_FLAGS_1: u64 = 0x6fff_fffb;
 pub const DF_1_NODELETE: u64 = 8;
 const SHT_DYNAMIC: u32 = 6;
@@ -91,19 +97,25 @@ impl Elf {
 
     /// A value of `.dynamic`.
     pub fn dynamic(&self, tag: u64) -> Option<u64> {
-        let sections = self.sections();
-        let dynamic = sections.iter().find(|section| section.kind == SHT_DYNAMIC)?;
-        (dynamic.offset..dynamic.offset + dynamic.size)
-            .step_by(16)
-            .find(|at| self.word::<8>(*at) == tag)
-            .map(|at| self.word::<8>(at + 8))
+        self.all_dynamic(tag).first().copied()
     }
 
-    /// The library's own name.
-    pub fn soname(&self) -> String {
+    fn all_dynamic(&self, tag: u64) -> Vec<u64> {
         let sections = self.sections();
         let dynamic = sections.iter().find(|section| section.kind == SHT_DYNAMIC).expect(".dynamic");
-        let at = usize::try_from(self.dynamic(DT_SONAME).expect("DT_SONAME")).expect("64-bit");
-        self.text(sections[dynamic.link].offset + at)
+        (dynamic.offset..dynamic.offset + dynamic.size)
+            .step_by(16)
+            .filter(|at| self.word::<8>(*at) == tag)
+            .map(|at| self.word::<8>(at + 8))
+            .collect()
+    }
+
+    /// The texts of `.dynamic` of one kind: the library's own name, the libraries that it needs.
+    pub fn names(&self, tag: u64) -> Vec<String> {
+        let sections = self.sections();
+        let dynamic = sections.iter().find(|section| section.kind == SHT_DYNAMIC).expect(".dynamic");
+        let start = sections[dynamic.link].offset;
+        let place = |at: u64| start + usize::try_from(at).expect("64-bit");
+        self.all_dynamic(tag).into_iter().map(|at| self.text(place(at))).collect()
     }
 }

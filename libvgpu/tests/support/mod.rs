@@ -3,10 +3,11 @@
 
 pub mod device;
 pub mod elf;
+pub mod every;
 pub mod session;
 
 use std::ffi::{CString, c_void};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The library that cargo built beside this test.
 pub fn built() -> PathBuf {
@@ -21,7 +22,7 @@ pub fn built() -> PathBuf {
     candidates.into_iter().find(|path| path.is_file()).expect("cargo builds the cdylib for integration tests")
 }
 
-/// The library, loaded. It is never unloaded.
+/// The library, loaded.
 pub struct Library(*mut c_void);
 
 // SAFETY: a handle of dlopen can be used from any thread.
@@ -31,11 +32,21 @@ unsafe impl Send for Library {}
 
 impl Library {
     pub fn open() -> Self {
-        let path = CString::new(built().into_os_string().into_encoded_bytes()).expect("no NUL in a path");
+        Self::at(&built())
+    }
+
+    pub fn at(path: &Path) -> Self {
+        let path = CString::new(path.as_os_str().as_encoded_bytes()).expect("no NUL in a path");
         // SAFETY: the library's constructors do nothing.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         assert!(!handle.is_null(), "dlopen");
         Self(handle)
+    }
+
+    /// Closes the handle, as a program does; addresses of symbols stay good.
+    pub fn close(self) {
+        // SAFETY: the handle is open, and this is its end.
+        assert_eq!(unsafe { libc::dlclose(self.0) }, 0);
     }
 
     pub fn symbol(&self, name: &str) -> *mut c_void {

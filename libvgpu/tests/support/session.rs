@@ -31,6 +31,11 @@ impl Session {
 
 static SEEN: LazyLock<Arc<Mutex<Seen>>> = LazyLock::new(serve_one);
 
+/// Serves the one connection of this process, for a test that starts the library by itself.
+pub fn served() -> Arc<Mutex<Seen>> {
+    Arc::clone(&SEEN)
+}
+
 /// The library, initialized, with the primary context of device 0 retained and current.
 pub fn session() -> Session {
     static ALONE: Mutex<()> = Mutex::new(());

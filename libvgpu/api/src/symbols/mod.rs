@@ -24,8 +24,8 @@ pub struct Symbol {
     pub version: u32,
     /// See [`Mode`].
     pub mode: Mode,
-    /// One letter a parameter: `p` pointer or handle, `b` `h` `i` `l` integers of 8, 16, 32, 64 bits, `f` float, `s` structure
-    /// by value. All return a `CUresult`.
+    /// One letter a parameter: `p` pointer, `o` handle (`CUstream` and the like, by value), `b` `h` `i` `l` integers of 8, 16,
+    /// 32, 64 bits, `f` float, `s` structure by value. All return a `CUresult`.
     pub shape: &'static str,
 }
 
@@ -132,7 +132,7 @@ mod tests {
         }
         assert_eq!(shape_of("cuNothing"), None);
         assert_eq!(shape_of("cuMemAlloc_v2"), Some("pl"));
-        assert_eq!(shape_of("cuLaunchKernel"), Some("piiiiiiippp"));
+        assert_eq!(shape_of("cuLaunchKernel"), Some("oiiiiiiiopp"));
     }
 
     #[test]

@@ -117,7 +117,8 @@ impl Types {
         params.split(',').map(|param| self.letter(param)).collect()
     }
 
-    /// `p` pointer or handle, `b` `h` `i` `l` integers of 8, 16, 32 and 64 bits, `f` float, `s` structure by value.
+    /// `p` pointer, `o` handle, `b` `h` `i` `l` integers of 8, 16, 32 and 64 bits, `f` float, `s` structure by value. A handle
+    /// travels as a pointer does, but one given for the other is a mistake that the compiler can find.
     fn letter(&self, param: &str) -> Result<char> {
         if param.contains(['*', '[']) {
             return Ok('p');
@@ -149,7 +150,9 @@ fn typedef(piece: &str, known: &HashMap<String, char>) -> Option<(String, char)>
     }
     let name = last_name(body)?;
     if body.contains(['*', '[']) {
-        return Some((name, 'p'));
+        // `typedef struct CUstream_st *CUstream`.
+        let letter = if body.starts_with("struct ") && !body.contains('[') { 'o' } else { 'p' };
+        return Some((name, letter));
     }
     let target = body.trim_end().strip_suffix(&name)?.trim();
     let letter = match target.split_once(' ') {
@@ -236,7 +239,7 @@ mod tests {
         assert_eq!(found.len(), 1);
         let one = &found[0];
         assert_eq!((one.base.as_str(), one.version, one.suffix.as_str()), ("cuX", 7000, "_ptsz"));
-        assert_eq!(one.shape, "lppispb");
+        assert_eq!(one.shape, "lpoispb");
     }
 
     #[test]

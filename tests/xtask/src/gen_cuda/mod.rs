@@ -5,7 +5,8 @@
 //!
 //! `header.rs` reads the declarations, `rule.rs` finds the ELF name of each.
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,14 +37,42 @@ pub fn main(mut args: Args) -> Result<u8> {
     args.end()?;
     if only_check {
         check()?;
-        println!("{TABLE} is what {WHEEL} gives");
+        let committed = paths::root()?.join(TABLE);
+        let table =
+            fs::read_to_string(&committed).context(|| format!("cannot read {}", committed.display()))?;
+        println!("{TABLE} is what {WHEEL} gives: {}", Counts::of(&table));
         return Ok(0);
     }
-    let (table, place) = (generate(&wheel()?.join(INCLUDE))?, paths::root()?.join(TABLE));
-    let rows = table.lines().filter(|line| line.starts_with("    s(")).count();
-    fs::write(&place, table).context(|| format!("cannot write {}", place.display()))?;
-    println!("{TABLE}: {rows} rows from {WHEEL}");
+    let include = wheel()?.join(INCLUDE);
+    let (table, place) = (generate(&include)?, paths::root()?.join(TABLE));
+    fs::write(&place, &table).context(|| format!("cannot write {}", place.display()))?;
+    println!("{TABLE}: {} from {WHEEL}", Counts::of(&table));
     Ok(0)
+}
+
+/// How much there is: names that are exported, calls (what `cuGetProcAddress` is asked for), forms of them.
+struct Counts {
+    names: usize,
+    calls: usize,
+    rows: usize,
+}
+
+impl Counts {
+    fn of(table: &str) -> Self {
+        let rows: Vec<_> = table.lines().filter_map(|line| line.trim_start().strip_prefix("s(\"")).collect();
+        let column = |number: usize| {
+            rows.iter().filter_map(|row| row.split("\", \"").nth(number)).collect::<BTreeSet<_>>()
+        };
+        // The second column ends in its quote and what follows.
+        let calls = column(1).iter().map(|rest| rest.split('"').next()).collect::<BTreeSet<_>>().len();
+        Self { names: column(0).len(), calls, rows: rows.len() }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} names of {} calls in {} rows", self.names, self.calls, self.rows)
+    }
 }
 
 /// That the committed table is what the headers give.

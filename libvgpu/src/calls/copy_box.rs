@@ -1,0 +1,221 @@
+//! Pitched copies of two and three dimensions, row by row. Arrays (texture memory) are not supported yet.
+
+use vgpu_api::symbols::Mode;
+use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
+
+use super::copy::{on_device, same_device, to_device, to_host};
+use crate::abi::{In, Raw, Span, export};
+use crate::core::contexts::{Entered, enter};
+use crate::core::streams::resolve;
+
+/// One side of `CUDA_MEMCPY2D`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Side2d {
+    x_bytes: usize,
+    y: usize,
+    /// `CUmemorytype`: 1 host, 2 device, 3 array, 4 unified.
+    memory_type: u32,
+    host: u64,
+    device: u64,
+    array: u64,
+    pitch: usize,
+}
+
+/// `CUDA_MEMCPY2D_v2`, 128 bytes.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Copy2d {
+    src: Side2d,
+    dst: Side2d,
+    width_bytes: usize,
+    height: usize,
+}
+const _: () = assert!(size_of::<Copy2d>() == 128);
+
+/// One side of `CUDA_MEMCPY3D` and of `CUDA_MEMCPY3D_PEER`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Side3d {
+    x_bytes: usize,
+    y: usize,
+    z: usize,
+    level: usize,
+    memory_type: u32,
+    host: u64,
+    device: u64,
+    array: u64,
+    /// Of a peer copy; else it means nothing.
+    context: Raw,
+    pitch: usize,
+    /// Rows of a slice; not looked at when there is one slice.
+    height: usize,
+}
+
+/// `CUDA_MEMCPY3D_v2` and `CUDA_MEMCPY3D_PEER_v1`, 200 bytes.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Copy3d {
+    src: Side3d,
+    dst: Side3d,
+    width_bytes: usize,
+    height: usize,
+    depth: usize,
+}
+const _: () = assert!(size_of::<Copy3d>() == 200);
+
+impl From<Side2d> for Side3d {
+    fn from(side: Side2d) -> Self {
+        let Side2d { x_bytes, y, memory_type, host, device, array, pitch } = side;
+        let (z, level, context, height) = (0, 0, Raw(0), 0);
+        Self { x_bytes, y, z, level, memory_type, host, device, array, context, pitch, height }
+    }
+}
+
+impl From<Copy2d> for Copy3d {
+    fn from(copy: Copy2d) -> Self {
+        let Copy2d { src, dst, width_bytes, height } = copy;
+        Self { src: src.into(), dst: dst.into(), width_bytes, height, depth: 1 }
+    }
+}
+
+/// Where the rows of a side lie.
+#[derive(Clone, Copy, Debug)]
+struct Rows {
+    on_device: bool,
+    start: u64,
+    /// Bytes from a row to the next, from a slice to the next.
+    pitch: u64,
+    slice: u64,
+}
+
+impl Rows {
+    fn of(entered: Entered, side: &Side3d, copy: &Copy3d) -> CuResult<Self> {
+        let (on_device, base) = match side.memory_type {
+            1 => (false, side.host),
+            2 => (true, side.device),
+            4 => (entered.process.device_memory.find(side.device).is_some(), side.device),
+            3 => return Err(CuError::NOT_SUPPORTED),
+            _ => return Err(CuError::INVALID_VALUE),
+        };
+        let pitch = if side.pitch == 0 { copy.width_bytes } else { side.pitch };
+        let rows = if copy.depth == 1 && side.height == 0 { copy.height } else { side.height };
+        let inside =
+            |start: usize, size: usize, limit: usize| start.checked_add(size).is_some_and(|end| end <= limit);
+        if !inside(side.x_bytes, copy.width_bytes, pitch)
+            || (copy.depth > 1 && !inside(side.y, copy.height, rows))
+        {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let slice = (pitch as u64).checked_mul(rows as u64).ok_or(CuError::INVALID_VALUE)?;
+        let corner = at(slice, side.z).zip(at(pitch as u64, side.y));
+        let corner =
+            corner.and_then(|(slices, rows)| slices.checked_add(rows)?.checked_add(side.x_bytes as u64));
+        let start = corner.and_then(|corner| base.checked_add(corner)).ok_or(CuError::INVALID_VALUE)?;
+        Ok(Self { on_device, start, pitch: pitch as u64, slice })
+    }
+
+    fn row(self, z: usize, y: usize) -> CuResult<u64> {
+        at(self.slice, z)
+            .zip(at(self.pitch, y))
+            .and_then(|(slices, rows)| self.start.checked_add(slices)?.checked_add(rows))
+            .ok_or(CuError::INVALID_VALUE)
+    }
+}
+
+fn at(step: u64, number: usize) -> Option<u64> {
+    step.checked_mul(number as u64)
+}
+
+fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
+    if what.width_bytes == 0 || what.height == 0 || what.depth == 0 {
+        return Ok(());
+    }
+    let (src, dst) = (Rows::of(entered, &what.src, what)?, Rows::of(entered, &what.dst, what)?);
+    if !src.on_device && !dst.on_device {
+        // What the device still has to write there comes first.
+        ask::cuStreamSynchronize(&entered.process.channel, entered.context, stream)?;
+    }
+    // Rows that follow each other on both sides are one.
+    let packed = |rows: Rows| rows.pitch == what.width_bytes as u64;
+    let (height, row_bytes) = if packed(src) && packed(dst) {
+        (1, what.width_bytes.checked_mul(what.height).ok_or(CuError::INVALID_VALUE)?)
+    } else {
+        (what.height, what.width_bytes)
+    };
+    for z in 0..what.depth {
+        for y in 0..height {
+            row(
+                entered,
+                (dst.on_device, dst.row(z, y)?),
+                (src.on_device, src.row(z, y)?),
+                row_bytes,
+                stream,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn row(entered: Entered, dst: (bool, u64), src: (bool, u64), bytes: usize, stream: Stream) -> CuResult<()> {
+    match (dst.0, src.0) {
+        (true, true) => on_device(entered, DevicePtr(dst.1), DevicePtr(src.1), bytes, stream),
+        (true, false) => to_device(entered, DevicePtr(dst.1), Span::at_address(src.1).read(bytes)?, stream),
+        (false, true) => to_host(entered, Span::at_address(dst.1).write(bytes)?, DevicePtr(src.1), stream),
+        (false, false) => {
+            let row = Span::at_address(src.1).read(bytes)?.to_vec();
+            Span::at_address(dst.1).write(bytes)?.copy_from_slice(&row);
+            Ok(())
+        }
+    }
+}
+
+fn two(what: In<Copy2d>, stream: u64, mode: Mode) -> CuResult<()> {
+    let entered = enter()?;
+    let stream = resolve(entered, stream, mode)?;
+    copy(entered, &what.get()?.into(), stream)
+}
+
+fn three(what: In<Copy3d>, stream: u64, mode: Mode) -> CuResult<()> {
+    let entered = enter()?;
+    let stream = resolve(entered, stream, mode)?;
+    copy(entered, &what.get()?, stream)
+}
+
+fn peer(what: In<Copy3d>, stream: u64, mode: Mode) -> CuResult<()> {
+    let entered = enter()?;
+    let stream = resolve(entered, stream, mode)?;
+    let what = what.get()?;
+    same_device(entered, what.dst.context, what.src.context)?;
+    copy(entered, &what, stream)
+}
+
+export! {
+    fn cuMemcpy2D_v2 | cuMemcpy2D_v2_ptds(mode, what: In<Copy2d>) {
+        two(what, 0, mode)
+    }
+
+    fn cuMemcpy2DUnaligned_v2 | cuMemcpy2DUnaligned_v2_ptds(mode, what: In<Copy2d>) {
+        two(what, 0, mode)
+    }
+
+    fn cuMemcpy2DAsync_v2 | cuMemcpy2DAsync_v2_ptsz(mode, what: In<Copy2d>, stream: Raw) {
+        two(what, stream.0, mode)
+    }
+
+    fn cuMemcpy3D_v2 | cuMemcpy3D_v2_ptds(mode, what: In<Copy3d>) {
+        three(what, 0, mode)
+    }
+
+    fn cuMemcpy3DAsync_v2 | cuMemcpy3DAsync_v2_ptsz(mode, what: In<Copy3d>, stream: Raw) {
+        three(what, stream.0, mode)
+    }
+
+    fn cuMemcpy3DPeer | cuMemcpy3DPeer_ptds(mode, what: In<Copy3d>) {
+        peer(what, 0, mode)
+    }
+
+    fn cuMemcpy3DPeerAsync | cuMemcpy3DPeerAsync_ptsz(mode, what: In<Copy3d>, stream: Raw) {
+        peer(what, stream.0, mode)
+    }
+}

@@ -1,0 +1,143 @@
+//! Programs that give nothing, give rubbish, ask too early or without a context: every exported name, a code and never a crash.
+
+mod support;
+
+use support::Library;
+use support::every::{PARAMS, call, params, supported};
+use support::session::session;
+use vgpu_api::result::describe;
+
+const OK: u32 = 0;
+const INVALID_VALUE: u32 = 1;
+const NOT_INITIALIZED: u32 = 3;
+const INVALID_CONTEXT: u32 = 201;
+const INVALID_HANDLE: u32 = 400;
+const NOT_SUPPORTED: u32 = 801;
+
+/// What answers before `cuInit`.
+const EARLY: [&str; 8] = [
+    "cuInit",
+    "cuDriverGetVersion",
+    "cuGetErrorName",
+    "cuGetErrorString",
+    "cuGetProcAddress",
+    "cuGetExportTable",
+    "cuModuleGetLoadingMode",
+    "cuLogs",
+];
+
+#[test]
+fn before_the_start_every_call_says_so() {
+    // In a child: other tests of this program start the library.
+    // SAFETY: the child only calls the library and _exit; no thread of the parent holds a lock of the library's.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let code = std::panic::catch_unwind(before_the_start).map_or(1, |()| 0);
+        // SAFETY: ends the child without the parent's exit handlers.
+        unsafe { libc::_exit(code) }
+    }
+    let mut status = 0;
+    // SAFETY: waits for our own child.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "see the child's message above");
+}
+
+fn before_the_start() {
+    let library = Library::open();
+    for (name, _) in supported() {
+        if EARLY.iter().any(|early| name.starts_with(early)) {
+            continue;
+        }
+        let code = call(&library, name, [0; PARAMS]);
+        // A null that a call looks at first may be told first.
+        assert!([NOT_INITIALIZED, INVALID_VALUE].contains(&code), "{name} before cuInit: {code}");
+    }
+}
+
+#[test]
+fn nulls_everywhere_are_a_code_and_the_next_call_works() {
+    let session = session();
+    let library = &session.library;
+    for (name, _) in supported() {
+        let code = call(library, name, [0; PARAMS]);
+        assert!(describe(code).is_some(), "{name}: {code}");
+        recover(library);
+    }
+}
+
+/// Whatever a call did, the primary context of device 0 is retained and current after this, and no error waits.
+fn recover(library: &Library) {
+    let mut context = 0u64;
+    let place = &raw mut context as u64;
+    assert_eq!(call(library, "cuDevicePrimaryCtxRetain", params(&[place, 0])), OK);
+    assert_eq!(call(library, "cuCtxSetCurrent", params(&[context])), OK);
+    let _ = call(library, "cuCtxSynchronize", [0; PARAMS]);
+    assert_eq!(call(library, "cuCtxSynchronize", [0; PARAMS]), OK);
+}
+
+/// What a program gives that mixes things up: handles of nothing, small numbers, an empty place for every pointer.
+fn rubbish(shape: &str, place: u64, handle: u64) -> [u64; PARAMS] {
+    let values: Vec<u64> = shape
+        .bytes()
+        .map(|letter| match letter {
+            b'p' => place,
+            b'o' => handle,
+            _ => 1,
+        })
+        .collect();
+    params(&values)
+}
+
+#[test]
+fn handles_of_nothing_are_refused_by_every_call() {
+    let session = session();
+    let library = &session.library;
+    let mut place = vec![0u64; 1024];
+    let mut refused = 0;
+    for handle in [1 << 40, 0xdead_beef_0000_0001, u64::MAX] {
+        for (name, shape) in supported() {
+            // Between two addresses of the program, or a callback that nobody calls.
+            if name.starts_with("cuMemcpy") && !shape.contains('p') || name.starts_with("cuLogs") {
+                continue;
+            }
+            place.fill(0);
+            let code = call(library, name, rubbish(shape, place.as_mut_ptr() as u64, handle));
+            assert!(describe(code).is_some(), "{name}: {code}");
+            if shape.contains('o') {
+                let expected = [INVALID_HANDLE, INVALID_CONTEXT, INVALID_VALUE, NOT_SUPPORTED];
+                assert!(expected.contains(&code), "{name} with handle {handle:#x}: {code}");
+                refused += 1;
+            }
+            recover(library);
+        }
+    }
+    assert!(refused > 200, "only {refused} calls have a handle");
+}
+
+#[test]
+fn a_thread_without_a_context_is_told_so() {
+    let session = session();
+    let library = &session.library;
+    let code_in_a_new_thread = |name: &'static str, params: [u64; PARAMS]| {
+        std::thread::scope(|scope| scope.spawn(|| call(library, name, params)).join().unwrap())
+    };
+    let mut place = [0u64; 64];
+    let at = place.as_mut_ptr() as u64;
+    for (name, given) in [
+        ("cuMemAlloc_v2", params(&[at, 64])),
+        ("cuMemFree_v2", params(&[0x7000_0000])),
+        ("cuMemGetInfo_v2", params(&[at, at])),
+        ("cuStreamCreate", params(&[at, 0])),
+        ("cuEventCreate", params(&[at, 0])),
+        ("cuModuleLoadData", params(&[at, at])),
+        ("cuLaunchKernel", params(&[1 << 40, 1, 1, 1, 1, 1, 1])),
+        ("cuMemcpyHtoD_v2", params(&[0x7000_0000, at, 8])),
+        ("cuMemsetD8_v2", params(&[0x7000_0000, 0, 8])),
+        ("cuCtxSynchronize", params(&[])),
+        ("cuCtxGetDevice", params(&[at])),
+        ("cuCtxPopCurrent_v2", params(&[at])),
+        ("cuMemHostAlloc", params(&[at, 64, 0])),
+    ] {
+        assert_eq!(code_in_a_new_thread(name, given), INVALID_CONTEXT, "{name}");
+    }
+}
