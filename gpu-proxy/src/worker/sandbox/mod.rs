@@ -10,6 +10,7 @@ pub mod seccomp;
 
 use std::io;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -42,10 +43,22 @@ pub fn strip(device: DeviceKind, namespaces: bool) -> io::Result<Vec<Gap>> {
     rustix::thread::set_no_new_privs(true)?;
     // After the last change of credentials, which would undo both.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if supervisor_is_gone()? {
+        // It died between these lines, and no signal came.
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Driver libraries have threads by the time the door closes, and Landlock binds one thread and its children: so now.
     gaps.extend(landlock::restrict(device));
     Ok(gaps)
+}
+
+/// Whether the other end of the worker's socket is closed.
+fn supervisor_is_gone() -> io::Result<bool> {
+    let socket = rustix::stdio::stdin();
+    let mut watched = [PollFd::new(&socket, PollFlags::empty())];
+    rustix::event::poll(&mut watched, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(watched[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }
 
 /// Closes the door: from here on only the listed system calls. For all threads.

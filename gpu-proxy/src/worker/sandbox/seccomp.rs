@@ -80,7 +80,7 @@ allowed! {
     SYS_restart_syscall Always "sleeping calls that a stop signal interrupted";
     SYS_exit Always "end of a thread";
     SYS_exit_group Always "end of the worker";
-    SYS_ioctl Always "ring an event channel; with NVIDIA's driver all of them, which no filter can tell apart";
+    SYS_ioctl Always "ring an event channel; with NVIDIA's driver those of its device nodes: see the conditions";
     SYS_fcntl Cuda "exports, contexts";
     SYS_dup Cuda "contexts";
     SYS_lseek Cuda "contexts";
@@ -102,6 +102,11 @@ allowed! {
 
 /// `_IOC(_IOC_NONE, 'E', 4, 4)`: notify an event channel. Source: Linux `include/uapi/xen/evtchn.h`.
 const IOCTL_EVTCHN_NOTIFY: u64 = 0x0004_4504;
+/// NVIDIA's own type of ioctl, `'F'`, in bits 8 to 15. Source: open-gpu-kernel-modules, `nv-ioctl-numbers.h`.
+const IOCTL_NVIDIA: u64 = 0x4600;
+const IOCTL_TYPE: u64 = 0xff00;
+/// nvidia-uvm numbers its calls plainly, from 1. Source: open-gpu-kernel-modules, `uvm_ioctl.h`.
+const IOCTL_UVM_MAX: u64 = 0xff;
 /// A new thread of the same process has all of these. Source: `clone(2)`.
 const THREAD_FLAGS: u64 = (libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND) as u64;
 /// And none of these.
@@ -137,9 +142,21 @@ fn list(device: DeviceKind, event_channel: bool) -> Result<BpfProgram, Error> {
             libc::SYS_mmap | libc::SYS_mprotect if !cuda => {
                 vec![rule(&[(2, SeccompCmpOp::MaskedEq(4), 0)])?] // PROT_EXEC
             }
-            libc::SYS_ioctl if cuda => vec![],
-            libc::SYS_ioctl if event_channel => vec![rule(&[(1, SeccompCmpOp::Eq, IOCTL_EVTCHN_NOTIFY)])?],
-            libc::SYS_ioctl => continue,
+            libc::SYS_ioctl => {
+                let mut allowed = Vec::new();
+                if event_channel {
+                    allowed.push(rule(&[(1, SeccompCmpOp::Eq, IOCTL_EVTCHN_NOTIFY)])?);
+                }
+                // Not those of gntdev, which a worker has too: they map pages that any domain has granted to this one.
+                if cuda {
+                    allowed.push(rule(&[(1, SeccompCmpOp::MaskedEq(IOCTL_TYPE), IOCTL_NVIDIA)])?);
+                    allowed.push(rule(&[(1, SeccompCmpOp::Le, IOCTL_UVM_MAX)])?);
+                }
+                if allowed.is_empty() {
+                    continue;
+                }
+                allowed
+            }
             _ => vec![],
         };
         rules.insert(line.number, conditions);
