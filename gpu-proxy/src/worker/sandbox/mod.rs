@@ -32,12 +32,16 @@ pub fn strip(device: DeviceKind, namespaces: bool) -> io::Result<Vec<Gap>> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     limit(Resource::Core, 0)?;
     limit(Resource::Nofile, DESCRIPTORS_MAX)?;
-    if device != DeviceKind::Cuda {
-        if !namespaces {
-            gaps.push("workers see the node's file system: no mount namespace".into());
-        } else if let Err(error) = root::make_empty() {
-            gaps.push(format!("workers see the node's file system: {error}"));
+    if !namespaces {
+        gaps.push("workers see the node's file system: no mount namespace".into());
+    } else if device == DeviceKind::Cuda {
+        if let Err(error) = root::own_proc() {
+            gaps.push(format!(
+                "workers have the node's /proc, with which NVIDIA's driver may not start: {error}"
+            ));
         }
+    } else if let Err(error) = root::make_empty() {
+        gaps.push(format!("workers see the node's file system: {error}"));
     }
     drop_capabilities(&mut gaps);
     rustix::thread::set_no_new_privs(true)?;
