@@ -107,6 +107,9 @@ const IOCTL_NVIDIA: u64 = 0x4600;
 const IOCTL_TYPE: u64 = 0xff00;
 /// nvidia-uvm numbers its calls plainly, from 1. Source: open-gpu-kernel-modules, `uvm_ioctl.h`.
 const IOCTL_UVM_MAX: u64 = 0xff;
+/// What the C library's streams ask of a descriptor before they write to it, as NVIDIA's driver does for `printf` in kernels;
+/// answered with ENOSYS, so no terminal. Source: `ioctl_tty(2)`.
+const IOCTL_TCGETS: u64 = 0x5401;
 /// A new thread of the same process has all of these. Source: `clone(2)`.
 const THREAD_FLAGS: u64 = (libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND) as u64;
 /// And none of these.
@@ -151,6 +154,7 @@ fn list(device: DeviceKind, event_channel: bool) -> Result<BpfProgram, Error> {
                 if cuda {
                     allowed.push(rule(&[(1, SeccompCmpOp::MaskedEq(IOCTL_TYPE), IOCTL_NVIDIA)])?);
                     allowed.push(rule(&[(1, SeccompCmpOp::Le, IOCTL_UVM_MAX)])?);
+                    allowed.push(rule(&[(1, SeccompCmpOp::Eq, IOCTL_TCGETS)])?);
                 }
                 if allowed.is_empty() {
                     continue;
@@ -165,11 +169,12 @@ fn list(device: DeviceKind, event_channel: bool) -> Result<BpfProgram, Error> {
 }
 
 fn answers(device: DeviceKind) -> Result<BpfProgram, Error> {
-    let denied = BTreeMap::from([(libc::SYS_openat, vec![])]);
-    let missing = BTreeMap::from([(libc::SYS_clone3, vec![])]);
-    // One filter has one answer: both calls get the one that makes the C library fall back; for openat any error does.
-    let rules =
-        if device == DeviceKind::Cuda { missing } else { missing.into_iter().chain(denied).collect() };
+    let also = match device {
+        DeviceKind::Cuda => (libc::SYS_ioctl, vec![rule(&[(1, SeccompCmpOp::Eq, IOCTL_TCGETS)])?]),
+        DeviceKind::Soft | DeviceKind::Null => (libc::SYS_openat, vec![]),
+    };
+    // One filter has one answer: the one that makes the C library fall back from clone3; for the others any error does.
+    let rules = BTreeMap::from([(libc::SYS_clone3, vec![]), also]);
     program(rules, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))
 }
 
