@@ -1,26 +1,30 @@
-//! Log lines in logfmt on stderr: `level=info at=gpu_proxy::supervisor msg="…"`. systemd adds time and unit.
+//! Log lines on stderr. The supervisor's in logfmt: `level=info at=gpu_proxy::supervisor msg="…"`; systemd adds time and unit. A
+//! worker's are for the supervisor (`supervisor/worker_log.rs`): `info …`.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-struct Logfmt;
+struct Logger {
+    line: fn(&Record<'_>) -> String,
+}
 
-impl Log for Logfmt {
+impl Log for Logger {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
 
     fn log(&self, record: &Record<'_>) {
         // One write a line, so that lines of several processes do not mix. There is nowhere to report a failure to.
-        let _ = std::io::stderr().write_all(line(record).as_bytes());
+        let _ = std::io::stderr().write_all((self.line)(record).as_bytes());
     }
 
     fn flush(&self) {}
 }
 
-fn line(record: &Record<'_>) -> String {
+/// A line for whoever reads the log.
+fn logfmt(record: &Record<'_>) -> String {
     let level = record.level().as_str().to_ascii_lowercase();
     let mut line = format!("level={level} at={} pid={} msg=\"", record.target(), std::process::id());
     for character in record.args().to_string().chars() {
@@ -38,11 +42,26 @@ fn line(record: &Record<'_>) -> String {
     line
 }
 
-/// Starts logging at `level`; `info` for one that is not known.
+/// A line for the supervisor, who escapes it and names who wrote it.
+fn plain(record: &Record<'_>) -> String {
+    let text = record.args().to_string().replace('\n', " ");
+    format!("{} {text}\n", record.level().as_str().to_ascii_lowercase())
+}
+
+/// Starts the supervisor's log at `level`; `info` for one that is not known.
 pub fn start(level: &str) {
+    start_with(level, &Logger { line: logfmt });
+}
+
+/// Starts a worker's.
+pub fn start_worker(level: &str) {
+    start_with(level, &Logger { line: plain });
+}
+
+fn start_with(level: &str, logger: &'static Logger) {
     log::set_max_level(level.parse().unwrap_or(LevelFilter::Info));
     // Only the first call of a process counts.
-    let _ = log::set_logger(&Logfmt);
+    let _ = log::set_logger(logger);
 }
 
 /// The level in force, as [`start`] takes it.
@@ -62,8 +81,8 @@ mod tests {
             .level(log::Level::Warn)
             .target("t")
             .build();
-        let line = line(&record);
+        let line = logfmt(&record);
         assert!(line.ends_with("msg=\"zone \\\"a\\\"\\nsays \\u{1b}[31m\"\n"), "{line}");
-        assert_eq!(line.lines().count(), 1);
+        assert_eq!((line.lines().count(), plain(&record).lines().count()), (1, 1));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use vgpu_codes::Code;
 use vgpu_config::Config;
@@ -21,6 +22,7 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
     crate::logfmt::start(&std::env::var("VGPU_LOG").unwrap_or_default());
     // Sockets and files are for their owner unless said otherwise.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    raise_descriptor_limit();
     let mut config =
         Config::load(how.config.as_deref()).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
     if let Some(mib) = how.memory_mib {
@@ -54,6 +56,14 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
     // Tasks that still wait for others' processes are not waited for.
     runtime.shutdown_background();
     result
+}
+
+/// Each worker costs the supervisor some descriptors, and the usual limit of 1024 is for programs that use `select`.
+fn raise_descriptor_limit() {
+    let limit = Rlimit { current: getrlimit(Resource::Nofile).maximum, ..getrlimit(Resource::Nofile) };
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::warn!("the limit of descriptors stays as it is: {error}");
+    }
 }
 
 async fn until_told() {

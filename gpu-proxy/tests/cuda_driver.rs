@@ -41,6 +41,20 @@ fn our_own_library_in_the_drivers_place_is_refused() {
 }
 
 #[test]
+fn our_own_library_is_passed_over_for_the_driver_behind_it() {
+    let (ours, drivers) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    library(ours.path(), "unsigned long vgpu_is_shim = 1; int cuInit(unsigned f) { return 0; }");
+    library(drivers.path(), "int cuInit(unsigned f) { return 0; }");
+    let path = std::env::join_paths([ours.path(), drivers.path()]).unwrap();
+    // As far as this driver of the test goes.
+    assert!(
+        open_with(Path::new(&path)).contains("lacks cuDriverGetVersion"),
+        "{}",
+        open_with(Path::new(&path))
+    );
+}
+
+#[test]
 fn an_old_driver_is_named_by_what_it_lacks() {
     let folder = tempfile::tempdir().unwrap();
     library(folder.path(), "int cuInit(unsigned f) { return 0; }");

@@ -9,6 +9,8 @@ use gpu_proxy::device::DeviceKind;
 use gpu_proxy::worker::sandbox::{self, seccomp};
 
 const ROLE: &str = "VGPU_TEST_CALL";
+/// Before a role: behind the door of NVIDIA's driver.
+const CUDA: &str = "cuda ";
 /// The child did what it was told and the filter let it.
 const PASSED: i32 = 42;
 
@@ -16,7 +18,11 @@ const PASSED: i32 = 42;
 #[test]
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    sandbox::close_door(DeviceKind::Soft, true).unwrap();
+    let (device, role) = match role.strip_prefix(CUDA) {
+        Some(role) => (DeviceKind::Cuda, role.to_owned()),
+        None => (DeviceKind::Soft, role),
+    };
+    sandbox::close_door(device, true).unwrap();
     match role.as_str() {
         "a thread" => std::thread::spawn(|| ()).join().unwrap(),
         "an allocation" => drop(vec![1_u8; 64 << 20]),
@@ -125,5 +131,26 @@ fn all_else_kills() {
     for (name, number, arguments) in calls {
         let status = try_out(format!("{number} {arguments}").trim_end());
         assert!(was_killed(status), "{name}: {status}");
+    }
+}
+
+#[test]
+fn behind_nvidias_door_only_its_own_ioctls_and_the_doorbell_pass() {
+    for (name, request, passes) in [
+        ("nvidiactl: control", 0xc020_462a_u32, true),
+        ("nvidiactl: map memory", 0xc038_464e, true),
+        ("nvidia-uvm", 0x49, true),
+        ("evtchn: notify", 0x0004_4504, true),
+        // These two would reach the pages and ports that other domains gave to this one.
+        ("gntdev: map a grant", 0x0018_4700, false),
+        ("evtchn: bind", 0x0008_4501, false),
+        ("terminal: type for the user", 0x5412, false),
+    ] {
+        let status = try_out(&format!("{CUDA}{} 0 {request}", libc::SYS_ioctl));
+        assert_eq!(status.code() == Some(PASSED), passes, "{name}: {status}");
+        assert_eq!(was_killed(status), !passes, "{name}: {status}");
+    }
+    for (name, number) in [("execve", libc::SYS_execve), ("socket", libc::SYS_socket)] {
+        assert!(was_killed(try_out(&format!("{CUDA}{number}"))), "{name}");
     }
 }

@@ -1,6 +1,6 @@
 //! Images from a hostile guest: real kernels, damaged at random. Whatever they do, no panic, and an end.
 
-use vgpu_soft::{Device, DeviceConfig, LaunchConfig, Module};
+use vgpu_soft::{Device, DeviceConfig, Fault, LaunchConfig, Module};
 
 const TEXTS: [&str; 4] = [
     include_str!("kernels/features.ptx"),
@@ -93,4 +93,52 @@ fn declarations_that_ask_for_too_much_are_refused() {
     assert!(Module::load(nested.as_bytes()).is_err());
     let vectors = format!("{head}.visible .entry k() {{ mov.b64 {}", "{".repeat(100_000));
     assert!(Module::load(vectors.as_bytes()).is_err());
+}
+
+fn run(text: &str, parameters: &[u8]) -> Result<(), Fault> {
+    let config =
+        DeviceConfig { memory_bytes: 1 << 20, instructions_max: Some(1 << 20), ..Default::default() };
+    let device = Device::new(config);
+    let head = ".version 9.0\n.target sm_90\n.address_size 64\n";
+    let module = Module::load(format!("{head}{text}").as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    let shape = LaunchConfig { grid: [1, 1, 1], block: [32, 1, 1], shared_bytes: 0 };
+    device.launch(&device.instantiate(&module).unwrap(), 0, &shape, parameters)
+}
+
+/// printf with any pointer for its format and its arguments.
+const PRINTF: &str = ".extern .func (.param .b32 r) vprintf(.param .b64 f, .param .b64 v);
+    .global .align 1 .b8 text[4] = {37, 108, 100, 0};
+    .visible .entry k(.param .u64 p, .param .u64 q) { .reg .b64 f, a; ld.param.u64 f, [p]; ld.param.u64 a, [q];
+      setp: { .reg .pred z; setp.eq.u64 z, f, 0; @z mov.u64 f, text; }
+      { .param .b64 x; st.param.b64 [x], f; .param .b64 y; st.param.b64 [y], a; .param .b32 r;
+        call.uni (r), vprintf, (x, y); } ret; }";
+
+#[test]
+fn printf_with_wild_pointers_is_a_fault_and_no_panic() {
+    for address in [1, 0x1_0000_0000, u64::MAX - 8, u64::MAX - 3, u64::MAX] {
+        for pointers in [[address, 0], [0, address]] {
+            let fault = run(PRINTF, &pointers.map(u64::to_le_bytes).concat()).unwrap_err();
+            assert!(matches!(fault.cu_result(), 700 | 716), "{pointers:#x?}: {fault}");
+        }
+    }
+}
+
+#[test]
+fn values_wider_than_their_instruction_and_arrivals_without_end_are_counted_without_a_panic() {
+    let wide = ".visible .entry k() { .reg .b64 a; .reg .b32 s; mov.u64 a, -1;
+        redux.sync.add.u32 s, a, 0xffffffff; ret; }";
+    run(wide, &[]).unwrap();
+    let arrivals = ".visible .entry k() { L: bar.arrive 1, 64; bra L; }";
+    assert_eq!(run(arrivals, &[]), Err(Fault::Timeout));
+}
+
+#[test]
+fn tables_of_branches_do_not_multiply() {
+    let labels = vec!["A"; 5000].join(",");
+    let branches = "brx.idx i, T;\n".repeat(5000);
+    let text = format!(
+        ".version 9.0\n.target sm_90\n.address_size 64\n.visible .entry k() {{ .reg .b32 i; A: T: .branchtargets {labels};
+        {branches} ret; }}"
+    );
+    assert_eq!(Module::load(text.as_bytes()).unwrap_err().cu_result(), 218);
 }

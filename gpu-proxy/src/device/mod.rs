@@ -30,6 +30,18 @@ pub enum DeviceKind {
     Null,
 }
 
+impl DeviceKind {
+    /// Device memory of a context with nothing in it, in bytes.
+    #[must_use]
+    pub const fn context_bytes(self) -> u64 {
+        match self {
+            // Measured on an H100 with driver 580.
+            Self::Cuda => 518 << 20,
+            Self::Soft | Self::Null => 0,
+        }
+    }
+}
+
 impl fmt::Display for DeviceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -90,6 +102,32 @@ pub struct DeviceLaunch<'a> {
     pub params: &'a [u8],
 }
 
+/// `CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES` among a function's attributes.
+pub const LOCAL_BYTES: usize = 3;
+
+/// What uses the device's memory beside allocations. It counts against the grant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Costs {
+    /// A context beside the worker's first, in bytes.
+    pub context_bytes: u64,
+    /// Threads that the device has room for at once, for each of which it keeps a stack and local memory. 0: it does not.
+    pub resident_threads: u64,
+}
+
+impl Costs {
+    /// Device memory that `CUlimit` number `limit` stands for when it is `value`. Source: `cuCtxSetLimit`.
+    #[must_use]
+    pub fn limit_bytes(&self, limit: u32, value: u64) -> u64 {
+        match limit {
+            // The stack of each thread.
+            0 => value.saturating_mul(self.resident_threads),
+            // The buffer of printf, the heap of malloc.
+            1 | 2 if self.resident_threads > 0 => value,
+            _ => 0,
+        }
+    }
+}
+
 /// A GPU. One worker has one, alone. Every method may block as long as the GPU does, but for the queued ones of `cuda`.
 ///
 /// # Errors
@@ -100,6 +138,8 @@ pub trait Device: fmt::Debug + Send {
     fn snapshot(&self, bytes: u64) -> Snapshot;
     /// Allocations are multiples of this, in bytes: what the quota counts.
     fn granule_bytes(&self) -> u64;
+    /// What uses its memory beside allocations.
+    fn costs(&self) -> Costs;
 
     /// A context; `flags` as of `cuCtxCreate`. `primary` contexts are the device's own.
     fn context_create(&mut self, device: u32, flags: u32, primary: bool) -> CuResult<Raw>;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use vgpu_api::memory::Memset;
 use vgpu_api::{Attributes, CuError, CuResult, ImageKind, Snapshot};
 
-use super::{Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, soft};
+use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, soft};
 
 const UUID: [u8; 16] = *b"vgpu-null-device";
 /// Addresses start here: no address of a program lies there, so that a mix-up shows.
@@ -23,15 +23,23 @@ pub struct Null {
     names: u64,
     next_address: u64,
     limits: HashMap<(Raw, u32), u64>,
+    costs: Costs,
+    local_bytes: i32,
 }
 
 impl Default for Null {
     fn default() -> Self {
-        Self { names: 0, next_address: FIRST_ADDRESS, limits: HashMap::new() }
+        Self::with_costs(Costs::default(), 0)
     }
 }
 
 impl Null {
+    /// One that says of itself what hardware would: `local_bytes` are each kernel's `CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES`.
+    #[must_use]
+    pub fn with_costs(costs: Costs, local_bytes: i32) -> Self {
+        Self { names: 0, next_address: FIRST_ADDRESS, limits: HashMap::new(), costs, local_bytes }
+    }
+
     fn name(&mut self) -> Raw {
         self.names += 1;
         Raw(self.names << 16)
@@ -45,6 +53,10 @@ impl Device for Null {
 
     fn granule_bytes(&self) -> u64 {
         GRANULE_BYTES
+    }
+
+    fn costs(&self) -> Costs {
+        self.costs
     }
 
     fn context_create(&mut self, _device: u32, _flags: u32, _primary: bool) -> CuResult<Raw> {
@@ -123,7 +135,9 @@ impl Device for Null {
     }
 
     fn function_attributes(&mut self, _context: Raw, _function: Raw) -> CuResult<Attributes> {
-        Ok(Attributes { values: vec![0; vgpu_api::image::FUNCTION_ATTRIBUTES] })
+        let mut values = vec![0; vgpu_api::image::FUNCTION_ATTRIBUTES];
+        values[super::LOCAL_BYTES] = self.local_bytes;
+        Ok(Attributes { values })
     }
 
     fn set_function_attribute(&mut self, _: Raw, _: Raw, _attribute: u32, _value: i32) -> CuResult<()> {

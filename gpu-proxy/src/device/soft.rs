@@ -12,7 +12,7 @@ use vgpu_api::{
 };
 use vgpu_soft as gpu;
 
-use super::{Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw};
+use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw};
 
 /// What it says `cuDriverGetVersion` is: CUDA 13.0.
 pub(super) const DRIVER_VERSION: u32 = 13_000;
@@ -140,6 +140,11 @@ impl Device for Soft {
 
     fn granule_bytes(&self) -> u64 {
         gpu::ALIGN
+    }
+
+    /// Stacks are the host's memory, bounded by the worker's cgroup.
+    fn costs(&self) -> Costs {
+        Costs::default()
     }
 
     fn context_create(&mut self, _device: u32, _flags: u32, _primary: bool) -> CuResult<Raw> {

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Processes and threads of one worker: NVIDIA's driver starts about ten, a launch of the soft device eight.
 const PIDS_MAX: u32 = 256;
+/// A zone's workers together may use as much host memory as so many of them alone.
+const ZONE_MEMORY_WORKERS: u64 = 4;
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 /// Supervisors without a delegated cgroup meet here.
 const SHARED: &str = "vgpu-proxy";
@@ -72,9 +74,11 @@ impl Cgroups {
         let pod = self.base.join(format!("pod{pod_uid}"));
         fs::create_dir_all(&pod)?;
         enable_controllers(&pod);
+        let zone_bytes = self.memory_max_bytes.saturating_mul(ZONE_MEMORY_WORKERS);
+        // Absent where the controller is: said once, as a gap.
+        let _ = fs::write(pod.join("memory.max"), zone_bytes.to_string());
         let path = pod.join(format!("worker-{number}"));
         fs::create_dir_all(&path)?;
-        // Absent where the controller is: said once, as a gap.
         let _ = fs::write(path.join("memory.max"), self.memory_max_bytes.to_string());
         let _ = fs::write(path.join("memory.swap.max"), "0");
         let _ = fs::write(path.join("pids.max"), PIDS_MAX.to_string());

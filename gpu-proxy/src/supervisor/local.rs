@@ -1,5 +1,6 @@
 //! The local socket: this supervisor serves one zone by itself, as guest-init does in a domain. Each connection is one process.
 
+use std::future::ready;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as Socket;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use idm::Peer;
 use idm::connect::{self, ServerEnd};
 use idm::hello::Hello;
 use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 use vgpu_api::WIRE_HASH;
 use vgpu_codes::Code;
@@ -17,7 +19,7 @@ use vgpu_zone_api::shim::{ZoneId, ZoneState};
 use super::Supervisor;
 use super::socket::Door;
 use super::watched::watch;
-use super::workers::{Running, Wanted};
+use super::workers::{Channel, Running, Wanted};
 use super::zones::Refusal;
 use crate::worker::assignment::ChannelKind;
 use crate::worker::region;
@@ -26,6 +28,8 @@ use crate::worker::region;
 pub const CONTAINER: &str = "local";
 /// For a hello to arrive: it is the first thing that libvgpu sends.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// Connections that have not said hello: more wait at the socket. Each has a thread of the runtime, and a descriptor.
+const HANDSHAKES_MAX: usize = 64;
 
 /// Makes the local zone and serves its socket for ever.
 ///
@@ -41,16 +45,23 @@ pub fn serve(supervisor: Arc<Supervisor>, door: Door) -> Result<impl Future<Outp
         zones.set_state(zone, ZoneState::Connected);
     }
     Ok(async move {
-        loop {
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        // The semaphore is never closed.
+        while let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await {
             let stream = door.accept().await;
             let supervisor = Arc::clone(&supervisor);
-            tokio::spawn(async move { process(&supervisor, zone, stream).await });
+            tokio::spawn(async move { process(&supervisor, zone, stream, handshake).await });
         }
     })
 }
 
 /// One guest process, from its hello to its worker's end.
-async fn process(supervisor: &Arc<Supervisor>, zone: ZoneId, stream: UnixStream) {
+async fn process(
+    supervisor: &Arc<Supervisor>,
+    zone: ZoneId,
+    stream: UnixStream,
+    handshake: OwnedSemaphorePermit,
+) {
     // Blocking, for idm's handshake; each has a limit.
     let socket = match stream.into_std().and_then(|socket| socket.set_nonblocking(false).map(|()| socket)) {
         Ok(socket) => socket,
@@ -66,6 +77,7 @@ async fn process(supervisor: &Arc<Supervisor>, zone: ZoneId, stream: UnixStream)
         Ok(Err(error)) => return log::info!("a connection ended before its hello: {error}"),
         Err(error) => return log::error!("a handshake was lost: {error}"),
     };
+    drop(handshake);
     let spec = region();
     let ours = Hello::new(spec.record_limit, 0, WIRE_HASH);
     match start(supervisor, zone, peer, &socket, &theirs, &ours).await {
@@ -95,24 +107,19 @@ async fn start(
         Peer::Process(pid) => pid,
         _ => 0,
     };
-    let running = supervisor
-        .start_worker(Wanted {
-            zone,
-            container: CONTAINER.into(),
-            guest_pid: pid.unsigned_abs(),
-            peer: peer.to_string(),
-            pages: spec.region_bytes().map_err(channel)?.div_ceil(4096) as u64,
-            channel: ChannelKind::Local { pid },
-            fds: vec![memory, ear, bell],
-            program,
-        })
-        .await?;
+    let wanted = Wanted {
+        zone,
+        container: CONTAINER.into(),
+        guest_pid: pid.unsigned_abs(),
+        peer: peer.to_string(),
+        pages: spec.region_bytes().map_err(channel)?.div_ceil(4096) as u64,
+        program,
+    };
+    let attached = Channel { kind: ChannelKind::Local { pid }, fds: vec![memory, ear, bell] };
+    let running = supervisor.start_worker(wanted, ready(Ok(attached))).await?;
     // The worker of another wire hash is one that speaks it: the hello says so.
     let ours = Hello { application: theirs.application, ..*ours };
-    if let Err(error) = connect::answer(socket.as_fd(), peer, &ours, &spec, &end) {
-        running.kill();
-        return Err(channel(error));
-    }
+    connect::answer(socket.as_fd(), peer, &ours, &spec, &end).map_err(channel)?;
     Ok(running)
 }
 

@@ -11,6 +11,7 @@ pub mod shim_door;
 pub mod socket;
 pub mod spawn;
 pub mod watched;
+mod worker_log;
 pub mod workers;
 pub mod xen;
 pub mod zones;

@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -34,11 +34,13 @@ impl Door {
                 Refusal::new(Code::HostFailure, format!("{what} {}: {error}", path.display()))
             }
         };
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("cannot remove the old socket")(error))?
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if found.file_type().is_socket() => {
+                std::fs::remove_file(path).map_err(failed("cannot remove the old socket"))?;
             }
-            _ => {}
+            Ok(_) => Err(failed("will not replace")(io::Error::other("it is no socket")))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => Err(failed("cannot look at")(error))?,
         }
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(failed("cannot make the folder of"))?;
@@ -89,5 +91,14 @@ mod tests {
         assert!(!path.exists());
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         Door::bind(&path, 0o600).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("precious");
+        std::fs::write(&path, "data").unwrap();
+        assert_eq!(Door::bind(&path, 0o600).unwrap_err().code, Code::HostFailure);
+        assert_eq!(std::fs::read(&path).unwrap(), b"data");
     }
 }

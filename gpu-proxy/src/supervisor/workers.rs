@@ -17,12 +17,15 @@ use super::Supervisor;
 use super::cgroup::WorkerCgroup;
 use super::spawn::{Newborn, Order};
 use super::watched::watch;
+use super::worker_log;
 use super::zones::{Place, Refusal, WorkerId};
 use crate::device::DeviceKind;
 use crate::worker::assignment::{self, Assignment, ChannelKind, Report};
 
 /// From birth to the report that it serves. NVIDIA's driver takes most of a second on a cold machine.
 const READY_LIMIT: Duration = Duration::from_secs(20);
+/// For what a dead worker has left in its log.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// What a worker is wanted for.
 #[derive(Debug)]
@@ -37,15 +40,20 @@ pub struct Wanted {
     pub peer: String,
     /// Pages (4 KiB) of the guest that it will map.
     pub pages: u64,
-    /// How its pages come.
-    pub channel: ChannelKind,
-    /// The descriptors of `channel`, without the page of the grant.
-    pub fds: Vec<OwnedFd>,
     /// Another worker program than this one: see [`Supervisor::program_for`].
     pub program: Option<OwnedFd>,
 }
 
-/// A worker that serves. Dropping this does not end it: [`Running::kill`] does.
+/// How a worker reaches its guest process.
+#[derive(Debug)]
+pub struct Channel {
+    /// How its pages come.
+    pub kind: ChannelKind,
+    /// The descriptors of `kind`, without the page of the grant.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// A worker that serves. Whoever has this answers for it: dropped, the worker ends.
 #[derive(Debug)]
 pub struct Running {
     pidfd: Arc<OwnedFd>,
@@ -65,23 +73,55 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// Ends a process by its descriptor. One that has ended already is no failure.
 pub(super) fn kill(pidfd: &OwnedFd) {
     let _ = pidfd_send_signal(pidfd, Signal::KILL);
 }
 
 impl Supervisor {
-    /// Makes a worker and waits until it serves.
+    /// Makes a worker and waits until it serves. `attach` runs when the worker has its place: what it takes of this machine for
+    /// the guest is inside the zone's limits.
+    ///
+    /// A caller that gives up leaves nothing half done: the start goes on in a task of its own, and what comes of it is ended.
     ///
     /// # Errors
     /// Not granted, a limit, or what went wrong on this machine. Nothing is left of the attempt.
-    pub async fn start_worker(self: &Arc<Self>, mut wanted: Wanted) -> Result<Running, Refusal> {
+    pub async fn start_worker(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        attach: impl Future<Output = Result<Channel, Refusal>> + Send + 'static,
+    ) -> Result<Running, Refusal> {
+        let supervisor = Arc::clone(self);
+        let started = tokio::spawn(async move { supervisor.start(wanted, attach).await });
+        started.await.map_err(|lost| Refusal::new(Code::WorkerFailed, format!("a start was lost: {lost}")))?
+    }
+
+    async fn start(
+        self: &Arc<Self>,
+        mut wanted: Wanted,
+        attach: impl Future<Output = Result<Channel, Refusal>>,
+    ) -> Result<Running, Refusal> {
         let place = self.zones().reserve(wanted.zone, &wanted.container, wanted.guest_pid, wanted.pages)?;
         let (zone, worker) = (wanted.zone, place.worker);
+        let channel = match attach.await {
+            Ok(channel) => channel,
+            Err(refusal) => {
+                self.forget(zone, worker);
+                return Err(refusal);
+            }
+        };
         let born = self.birth(&place, wanted.program.take()).await;
         let (newborn, cgroup) = match born {
             Ok(born) => born,
             Err(error) => {
+                // What was mapped for it goes first.
+                drop(channel);
                 self.forget(zone, worker);
                 return Err(failed("a worker cannot be started", &error));
             }
@@ -94,7 +134,7 @@ impl Supervisor {
             wanted.container,
             wanted.peer
         );
-        let (running, reports) = self.watch_over(&wanted, &place, newborn, cgroup);
+        let (running, reports) = self.watch_over(&wanted, channel, &place, newborn, cgroup);
         match tokio::time::timeout(READY_LIMIT, reports).await {
             Ok(Ok(Ok(Report::Ready { gaps }))) => {
                 gaps.iter().for_each(|gap| self.note_gap(gap));
@@ -180,11 +220,12 @@ impl Supervisor {
     fn watch_over(
         self: &Arc<Self>,
         wanted: &Wanted,
+        channel: Channel,
         place: &Place,
         newborn: Newborn,
         cgroup: Option<WorkerCgroup>,
     ) -> (Running, tokio::task::JoinHandle<io::Result<Report>>) {
-        let Newborn { pid, pidfd, socket, namespaces, .. } = newborn;
+        let Newborn { pid, pidfd, socket, log, namespaces, .. } = newborn;
         let (pidfd, socket) = (Arc::new(pidfd), Arc::new(socket));
         let (tell, ended) = watch::channel(false);
         self.running().insert(place.worker, Arc::clone(&pidfd));
@@ -196,20 +237,25 @@ impl Supervisor {
             device_bytes: place.bytes,
             slot: place.slot,
             namespaces,
-            channel: wanted.channel.clone(),
+            channel: channel.kind,
             log_level: crate::logfmt::level(),
         };
         let fds: Vec<BorrowedFd<'_>> =
-            std::iter::once(place.page.fd()).chain(wanted.fds.iter().map(AsFd::as_fd)).collect();
+            std::iter::once(place.page.fd()).chain(channel.fds.iter().map(AsFd::as_fd)).collect();
         let assigned = assignment::send(&*socket, &task, &fds);
         if assigned.is_err() {
             kill(&pidfd);
         }
         let report = tokio::spawn(report(Arc::clone(&socket), assigned));
+        let mut lines = tokio::spawn(worker_log::follow(pid, log));
         let supervisor = Arc::clone(self);
         let (zone, worker, watched) = (wanted.zone, place.worker, Arc::clone(&pidfd));
         tokio::spawn(async move {
             let how = reaped(&watched).await;
+            // Its last words, unless it left more than anybody reads.
+            if tokio::time::timeout(LAST_WORDS, &mut lines).await.is_err() {
+                lines.abort();
+            }
             log::info!("worker {pid} of zone {zone}: {how}");
             drop(socket);
             // Removing a cgroup may have to wait for the kernel.
@@ -275,14 +321,18 @@ fn failed(what: &str, error: &io::Error) -> Refusal {
     Refusal::new(Code::WorkerFailed, format!("{what}: {error}"))
 }
 
-/// All of a worker's environment: nothing of the supervisor's own.
+/// All of a worker's environment: nothing of the supervisor's own but what leads NVIDIA's driver to itself and to its device.
 fn environment(device: DeviceKind) -> Vec<CString> {
     if device != DeviceKind::Cuda {
         return Vec::new();
     }
-    // No directory of compiled kernels; the device that was granted.
-    let visible =
-        std::env::var("CUDA_VISIBLE_DEVICES").map(|devices| format!("CUDA_VISIBLE_DEVICES={devices}"));
-    let all = [Some("CUDA_CACHE_DISABLE=1".to_owned()), visible.ok()];
-    all.into_iter().flatten().filter_map(|variable| CString::new(variable).ok()).collect()
+    let ours = ["CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"]
+        .into_iter()
+        .filter_map(|name| std::env::var(name).ok().map(|value| format!("{name}={value}")));
+    // No directory of compiled kernels.
+    let all = std::iter::once("CUDA_CACHE_DISABLE=1".to_owned()).chain(ours);
+    all.filter_map(|variable| CString::new(variable).ok()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,12 +23,13 @@ use idm::{Liveness, Peer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use vgpu_codes::Code;
 use vgpu_zone_api::guest::{ChannelId, Connect, FRAME_BYTES_MAX, Frames, Message, ToGuest, ToProxy, wire};
 use vgpu_zone_api::shim::{DomainRef, ZoneId, ZoneState};
 
 use super::Supervisor;
-use super::workers::{Running, Wanted};
+use super::workers::{Channel, Running, Wanted};
 use super::zones::Refusal;
 use crate::worker::assignment::ChannelKind;
 use crate::worker::region;
@@ -45,6 +46,13 @@ const READ_BYTES: usize = 16 << 10;
 const ANSWERS_MAX: usize = 64;
 /// Channels of one stream beyond which a `Connect` is not even tried: those being set up and taken down are among them.
 const CHANNELS_MAX: usize = 256;
+
+/// A stream that ended is accepted anew after this: each costs xenstore's time and lines in the log.
+const STREAM_PAUSE: Duration = Duration::from_secs(1);
+/// Births of workers that a guest gets at once; after them one in [`BIRTH_EVERY`]. Each costs this domain some milliseconds and
+/// lines in the log, so a guest that opens and closes channels without end is slowed down.
+const BIRTHS_AT_ONCE: u32 = 64;
+const BIRTH_EVERY: Duration = Duration::from_millis(20);
 
 /// What the supervisor needs of Xen.
 #[derive(Debug)]
@@ -132,6 +140,7 @@ async fn serve_domain(
         let served = greet_and_serve(supervisor, zone, guest, stream).await;
         supervisor.zones().set_state(zone, ZoneState::Waiting);
         served?;
+        tokio::time::sleep(STREAM_PAUSE).await;
     }
 }
 
@@ -217,31 +226,34 @@ impl Channels for Starter {
         let bytes =
             region().region_bytes().map_err(|error| Refusal::new(Code::HostFailure, error.to_string()))?;
         let guest = self.guest;
-        let pages = refs.len() as u64;
-        let offer = Offer { refs: refs.into_iter().map(GrantRef).collect(), port };
-        let accepted = blocking(move || AcceptedChannel::accept(guest, &offer, bytes, CONSUMER_LIFE)).await;
-        let accepted = accepted.map_err(|lost| Refusal::new(Code::HostFailure, lost))?;
-        let AcceptedChannel { gntdev, recorded, evtchn, port } = accepted.map_err(|error| {
-            let code = match error.fault() {
-                idm::Fault::Ours => Code::HostFailure,
-                idm::Fault::Peer => Code::ProtocolBroken,
-                idm::Fault::Gone => Code::PeerGone,
-            };
-            Refusal::new(code, error.to_string())
-        })?;
-        let parts = recorded.parts.iter().map(|part| (part.index, part.pages)).collect();
         let wanted = Wanted {
             zone: self.zone,
             container: container.as_str().to_owned(),
             guest_pid: pid,
             peer: format!("{guest}"),
-            pages,
-            channel: ChannelKind::Xen { domid: guest.get(), parts, port },
-            fds: vec![gntdev, evtchn],
+            pages: refs.len() as u64,
             program,
         };
-        self.supervisor.start_worker(wanted).await
+        let offer = Offer { refs: refs.into_iter().map(GrantRef).collect(), port };
+        self.supervisor.start_worker(wanted, attach(guest, offer, bytes)).await
     }
+}
+
+/// Has the kernel record the guest's pages: from here on they cost this domain memory.
+async fn attach(guest: DomId, offer: Offer, bytes: usize) -> Result<Channel, Refusal> {
+    let accepted = blocking(move || AcceptedChannel::accept(guest, &offer, bytes, CONSUMER_LIFE)).await;
+    let accepted = accepted.map_err(|lost| Refusal::new(Code::HostFailure, lost))?;
+    let AcceptedChannel { gntdev, recorded, evtchn, port } = accepted.map_err(|error| {
+        let code = match error.fault() {
+            idm::Fault::Ours => Code::HostFailure,
+            idm::Fault::Peer => Code::ProtocolBroken,
+            idm::Fault::Gone => Code::PeerGone,
+        };
+        Refusal::new(code, error.to_string())
+    })?;
+    let parts = recorded.parts.iter().map(|part| (part.index, part.pages)).collect();
+    let kind = ChannelKind::Xen { domid: guest.get(), parts, port };
+    Ok(Channel { kind, fds: vec![gntdev, evtchn] })
 }
 
 /// Serves the messages of one stream. Its workers are reaped when it returns.
@@ -267,6 +279,7 @@ async fn messages<C: Channels>(
     let mut lives = JoinSet::new();
     let mut open: HashMap<ChannelId, watch::Sender<bool>> = HashMap::new();
     let mut frames = Frames::<ToProxy>::default();
+    let mut pace = Pace::default();
     let mut bytes = vec![0; READ_BYTES];
     let ended = loop {
         let count = tokio::select! {
@@ -282,7 +295,7 @@ async fn messages<C: Channels>(
             Ok(0) | Err(_) => break Ok(()),
             Ok(count) => frames.push(&bytes[..count]),
         }
-        let taken = take(&mut frames, &mut open, &mut lives, &channels, &answers).await;
+        let taken = take(&mut frames, &mut pace, &mut open, &mut lives, &channels, &answers).await;
         if let Err(why) = taken {
             break Err(why);
         }
@@ -296,15 +309,44 @@ async fn messages<C: Channels>(
     ended
 }
 
+/// Spreads what a guest asks for over time.
+#[derive(Debug)]
+struct Pace {
+    next: Instant,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { next: Self::earliest() }
+    }
+}
+
+impl Pace {
+    fn earliest() -> Instant {
+        let now = Instant::now();
+        now.checked_sub(BIRTH_EVERY * BIRTHS_AT_ONCE).unwrap_or(now)
+    }
+
+    /// Returns when the next one may be.
+    async fn wait(&mut self) {
+        self.next = self.next.max(Self::earliest()) + BIRTH_EVERY;
+        tokio::time::sleep_until(self.next).await;
+    }
+}
+
 /// Acts on every message that is complete.
 async fn take<C: Channels>(
     frames: &mut Frames<ToProxy>,
+    pace: &mut Pace,
     open: &mut HashMap<ChannelId, watch::Sender<bool>>,
     lives: &mut JoinSet<ChannelId>,
     channels: &Arc<C>,
     answers: &mpsc::Sender<ToGuest>,
 ) -> Result<(), String> {
     while let Some(message) = frames.next().map_err(|error| error.to_string())? {
+        if matches!(message, ToProxy::Connect(_)) {
+            pace.wait().await;
+        }
         match message {
             ToProxy::Connect(connect) if open.contains_key(&connect.channel) => {
                 // A channel that has just ended is taken out first: its number is the guest's again since `Unmapped`.

@@ -348,7 +348,7 @@ impl Zone {
                     share: grant.share,
                 })
                 .collect(),
-            device_bytes: workers.iter().map(|worker| worker.device_bytes).sum(),
+            device_bytes: workers.iter().fold(0, |sum, worker| worker.device_bytes.saturating_add(sum)),
             mapped_pages: self.workers.values().map(|worker| worker.pages).sum(),
             workers,
         }
@@ -361,8 +361,7 @@ impl Worker {
             pid: self.pid.unwrap_or(0),
             container: self.container.clone(),
             guest_pid: self.guest_pid,
-            // The page is the workers': a figure for people, clamped so that sums hold whatever it says.
-            device_bytes: self.grant.used_bytes(self.slot).min(self.grant.limit_bytes()),
+            device_bytes: self.grant.used_bytes(self.slot),
             uptime_seconds: self.since.elapsed().as_secs(),
         }
     }

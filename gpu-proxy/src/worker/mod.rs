@@ -53,7 +53,7 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    crate::logfmt::start(&task.log_level);
+    crate::logfmt::start_worker(&task.log_level);
     let served = prepare(&task, fds).map(|(consumer, session, gaps)| {
         // The supervisor is gone if this cannot be sent: the first wait will say so.
         let _ = assignment::report(supervisor, &Report::Ready { gaps });
@@ -76,7 +76,10 @@ fn prepare(task: &Assignment, fds: Vec<OwnedFd>) -> Result<(Consumer, Session, V
         move |error: std::io::Error| Failed::new(Code::WorkerFailed, format!("{what}: {error}"))
     };
     let gaps = sandbox::strip(task.device, task.namespaces).map_err(ours("the sandbox cannot be made"))?;
-    let Attached { parts, quota } = attach::attach(task, fds)?;
+    let Attached { parts, mut quota } = attach::attach(task, fds)?;
+    quota.charge(task.device.context_bytes()).map_err(|_| {
+        Failed::new(Code::LimitReached, "the grant has no room for another process's context")
+    })?;
     let device =
         device::open(task.device, task.device_bytes).map_err(|text| Failed::new(Code::NoDevice, text))?;
     let consumer =

@@ -9,6 +9,7 @@
 //! the driver anyhow. So the supervisor takes nothing from it but figures for people.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use vgpu_api::{CuError, CuResult};
@@ -31,13 +32,15 @@ const CREDIT_POLL: Duration = Duration::from_micros(200);
 #[derive(Clone, Debug)]
 pub struct Grant {
     page: Arc<SharedPage>,
+    /// Ours: the word in the page may be a hostile worker's.
+    limit_bytes: Arc<AtomicU64>,
 }
 
 impl Grant {
     /// Over a fresh page of zeros: credit is given, nothing is used.
     #[must_use]
     pub fn new(page: Arc<SharedPage>, limit_bytes: u64) -> Self {
-        let grant = Self { page };
+        let grant = Self { page, limit_bytes: Arc::default() };
         grant.set_limit(limit_bytes);
         grant.set_credit(true);
         grant
@@ -45,6 +48,7 @@ impl Grant {
 
     /// Changes the limit. Below what is in use it only stops further allocations.
     pub fn set_limit(&self, bytes: u64) {
+        self.limit_bytes.store(bytes, Ordering::Relaxed);
         self.page.store(LIMIT, bytes);
     }
 
@@ -53,22 +57,16 @@ impl Grant {
         self.page.store(CREDIT, may_submit.into());
     }
 
-    /// The limit in bytes.
-    #[must_use]
-    pub fn limit_bytes(&self) -> u64 {
-        self.page.load(LIMIT)
-    }
-
     /// Whether both are of one page.
     #[must_use]
     pub fn is_of(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.page, &other.page)
     }
 
-    /// Bytes that the worker in `slot` says it uses.
+    /// Bytes that the worker in `slot` says it uses; never more than the grant, whatever it says.
     #[must_use]
     pub fn used_bytes(&self, slot: usize) -> u64 {
-        self.page.load(FIRST_SLOT + slot)
+        self.page.load(FIRST_SLOT + slot).min(self.limit_bytes.load(Ordering::Relaxed))
     }
 
     /// The worker in `slot` is gone, and its memory with it.
@@ -170,6 +168,14 @@ mod tests {
         grant.set_limit(50);
         assert_eq!((two.free_bytes(), two.charge(1)), (0, Err(CuError::OUT_OF_MEMORY)));
         assert_eq!(two.charge(u64::MAX), Err(CuError::OUT_OF_MEMORY));
+    }
+
+    #[test]
+    fn a_worker_that_writes_the_page_as_it_likes_says_no_more_than_its_grant() {
+        let (grant, one, _) = two(100);
+        one.page.store(LIMIT, u64::MAX);
+        one.page.store(FIRST_SLOT, u64::MAX);
+        assert_eq!(grant.used_bytes(0), 100);
     }
 
     #[test]

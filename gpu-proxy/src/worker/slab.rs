@@ -61,6 +61,18 @@ impl<T> Slab<T> {
         }
     }
 
+    /// The thing of a handle, to change it.
+    ///
+    /// # Errors
+    /// As [`Slab::get`].
+    pub fn get_mut<K: SlabKind>(&mut self, handle: Handle<K>) -> CuResult<&mut T> {
+        let index = usize::try_from(handle.index()).map_err(|_| CuError::INVALID_HANDLE)?;
+        match self.entries.get_mut(index) {
+            Some(Some((generation, thing))) if *generation == handle.generation() => Ok(thing),
+            _ => Err(CuError::INVALID_HANDLE),
+        }
+    }
+
     /// Takes the thing out.
     ///
     /// # Errors

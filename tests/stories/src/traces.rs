@@ -1,4 +1,5 @@
-//! What a pod leaves on a node while it lives: domains, processes, mounts, sockets, files, xenstore nodes, cgroups, containers.
+//! What a pod leaves on a node while it lives: domains, processes, mounts, sockets, files, xenstore nodes, cgroups, containers,
+//! gpu-proxy's zones and the device memory in use.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,6 +11,7 @@ use crate::command::{SOON, run};
 #[derive(Debug, Clone, Default)]
 pub struct Traces(BTreeSet<String>);
 
+const VGPUCTL: &str = "/usr/bin/vgpuctl";
 /// Directories whose entries come and go with pods.
 const FILES: &[&str] = &[
     "/run/vgpu",
@@ -51,6 +53,12 @@ impl Traces {
             let names = listed.lines().skip(1).filter_map(|line| line.split_whitespace().next());
             lines.extend(names.map(|name| format!("{what} {name}")));
         }
+        for zone in zones() {
+            lines.insert(format!("zone {}", zone.id));
+            if zone.device_memory != "0 B" {
+                lines.insert(format!("device-memory {} of zone {}", zone.device_memory, zone.id));
+            }
+        }
         Self(lines)
     }
 
@@ -58,6 +66,31 @@ impl Traces {
     pub fn since(&self, before: &Self) -> Vec<String> {
         self.0.difference(&before.0).cloned().collect()
     }
+}
+
+/// A zone, as `vgpuctl ps` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    pub id: String,
+    /// In use by its workers: a number and a unit.
+    pub device_memory: String,
+}
+
+/// The zones that gpu-proxy has. None where it does not run, which its process shows.
+pub fn zones() -> Vec<Zone> {
+    if !Path::new(VGPUCTL).exists() {
+        return Vec::new();
+    }
+    let listed = run(&[VGPUCTL, "ps"], SOON).text();
+    // Behind the heading a line a zone; those of its grants and workers are indented.
+    let lines = listed.lines().skip(1).filter(|line| !line.starts_with(' '));
+    lines.filter_map(zone).collect()
+}
+
+/// `ZONE DOMAIN STATE NUMBER UNIT …`
+fn zone(line: &str) -> Option<Zone> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    Some(Zone { id: (*words.first()?).into(), device_memory: words.get(3..5)?.join(" ") })
 }
 
 /// A process of Dom0. The start time tells it from a later one with the same id.

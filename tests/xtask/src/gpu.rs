@@ -1,15 +1,18 @@
 //! `cargo xtask gpu [--device auto|soft|null|cuda] -- CMD...`: runs CMD on this machine with libvgpu as its libcuda and a
 //! gpu-proxy of its own. No Xen: the `local` transport. CMD's streams and exit code are its own.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::args::Args;
 use crate::cache::remove_tree;
+use crate::cuda_programs::LIBRARIES;
 use crate::dist::cargo;
 use crate::error::{Context, Failure, Result};
 use crate::paths;
@@ -25,32 +28,42 @@ pub fn main(mut args: Args) -> Result<u8> {
         return Err(Failure::new(format!("--device is auto, soft, null or cuda, not {device}")));
     }
     let command = args.command()?;
-    let (proxy, libvgpu) = programs()?;
-    let scene = Scene::set(&libvgpu)?;
-    let served = Served::start(&proxy, &scene, &device)?;
-    let mut child = Command::new(&command[0]);
-    child.args(&command[1..]).env("VGPU_SOCKET", scene.socket()).env("LD_LIBRARY_PATH", scene.library_path());
-    let status = child.status().context(|| format!("cannot run {}", command[0]))?;
+    let served = Served::start(&Programs::find()?, &device)?;
+    let status = served.command(&command)?.status().context(|| format!("cannot run {}", command[0]))?;
     drop(served);
     Ok(code_of(status))
 }
 
 /// As a shell has it: the code, or 128 and the signal.
-fn code_of(status: ExitStatus) -> u8 {
+pub fn code_of(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
 /// gpu-proxy and libvgpu for this machine.
-fn programs() -> Result<(PathBuf, PathBuf)> {
-    if let Some(dist) = paths::carried_dist() {
-        return Ok((dist.join("usr/bin/gpu-proxy"), dist.join("guest/libcuda.so.1")));
+pub struct Programs {
+    proxy: PathBuf,
+    libvgpu: PathBuf,
+}
+
+impl Programs {
+    /// Builds them; a carried xtask has them.
+    pub fn find() -> Result<Self> {
+        if let Some(dist) = paths::carried_dist() {
+            return Ok(Self {
+                proxy: dist.join("usr/bin/gpu-proxy"),
+                libvgpu: dist.join("guest/libcuda.so.1"),
+            });
+        }
+        let (root, release) = (paths::root()?, paths::target()?.join("release"));
+        Steps::quiet()?.step("Build gpu-proxy and libvgpu", |log| {
+            log.run(&mut cargo(
+                &root,
+                &["build", "--release", "--package", "gpu-proxy", "--package", "libvgpu"],
+            ))
+        })?;
+        Ok(Self { proxy: release.join("gpu-proxy"), libvgpu: release.join("libvgpu.so") })
     }
-    let (root, release) = (paths::root()?, paths::target()?.join("release"));
-    Steps::quiet()?.step("Build gpu-proxy and libvgpu", |log| {
-        log.run(&mut cargo(&root, &["build", "--release", "--package", "gpu-proxy", "--package", "libvgpu"]))
-    })?;
-    Ok((release.join("gpu-proxy"), release.join("libvgpu.so")))
 }
 
 /// The directory of one run: the socket, the library's directory, the proxy's log. Gone with the run.
@@ -58,7 +71,9 @@ struct Scene(PathBuf);
 
 impl Scene {
     fn set(libvgpu: &Path) -> Result<Self> {
-        let dir = std::env::temp_dir().join(format!("vgpu-{}", std::process::id()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("vgpu-{}-{number}", std::process::id()));
         remove_tree(&dir)?;
         let scene = Self(dir);
         let lib = scene.0.join("lib");
@@ -77,12 +92,13 @@ impl Scene {
         self.0.join("gpu-proxy.log")
     }
 
-    fn library_path(&self) -> String {
-        let own = self.0.join("lib").display().to_string();
-        match std::env::var("LD_LIBRARY_PATH") {
-            Ok(more) if !more.is_empty() => format!("{own}:{more}"),
-            _ => own,
-        }
+    /// Our libcuda first, then what lies beside the program in an image's root, then the caller's own.
+    fn library_path(&self, program: &Path) -> Result<OsString> {
+        let beside = program.parent().map(|root| root.join(LIBRARIES)).filter(|dir| dir.is_dir());
+        let own = [Some(self.0.join("lib")), beside].into_iter().flatten();
+        let callers = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+        let callers = std::env::split_paths(&callers).filter(|path| !path.as_os_str().is_empty());
+        std::env::join_paths(own.chain(callers)).context(|| "a library path holds a ':'".into())
     }
 }
 
@@ -92,40 +108,59 @@ impl Drop for Scene {
     }
 }
 
-/// A running gpu-proxy; asked to end when dropped.
-struct Served(Child);
+/// A gpu-proxy that serves programs of this machine; asked to end when dropped.
+pub struct Served {
+    child: Child,
+    scene: Scene,
+}
 
 impl Served {
-    fn start(proxy: &Path, scene: &Scene, device: &str) -> Result<Self> {
+    /// Starts it in a directory of its own and waits until it serves.
+    pub fn start(programs: &Programs, device: &str) -> Result<Self> {
+        let scene = Scene::set(&programs.libvgpu)?;
         let log = fs::File::create(scene.log()).context(|| "cannot make gpu-proxy's log".into())?;
         let errors = log.try_clone().context(|| "cannot share gpu-proxy's log".into())?;
-        let mut command = Command::new(proxy);
+        let mut command = Command::new(&programs.proxy);
         command.arg("--local").arg(scene.socket()).args(["--device", device]);
         let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
-        let mut served = Self(child.context(|| format!("cannot run {}", proxy.display()))?);
+        let child = child.context(|| format!("cannot run {}", programs.proxy.display()))?;
+        let mut served = Self { child, scene };
         let started = Instant::now();
-        while !scene.socket().exists() {
-            let ended = served.0.try_wait().context(|| "cannot wait for gpu-proxy".into())?;
+        while !served.scene.socket().exists() {
+            let ended = served.child.try_wait().context(|| "cannot wait for gpu-proxy".into())?;
             if ended.is_some() || started.elapsed() > PROXY_STARTS_WITHIN {
-                return Err(Failure::new(format!("gpu-proxy does not serve:\n{}", read_end(&scene.log()))));
+                return Err(Failure::new(format!("gpu-proxy does not serve:\n{}", served.log())));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(served)
+    }
+
+    /// `words` as a command whose libcuda is ours.
+    pub fn command<W: AsRef<OsStr>>(&self, words: &[W]) -> Result<Command> {
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).env("VGPU_SOCKET", self.scene.socket());
+        command.env("LD_LIBRARY_PATH", self.scene.library_path(Path::new(&words[0]))?);
+        Ok(command)
+    }
+
+    /// The end of gpu-proxy's log.
+    pub fn log(&self) -> String {
+        read_end(&self.scene.log())
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
         // It removes its workers' cgroups when asked to end; only what hangs is killed.
-        if matches!(self.0.try_wait(), Ok(None)) {
-            let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         }
         let started = Instant::now();
-        while matches!(self.0.try_wait(), Ok(None)) && started.elapsed() < PROXY_ENDS_WITHIN {
+        while matches!(self.child.try_wait(), Ok(None)) && started.elapsed() < PROXY_ENDS_WITHIN {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

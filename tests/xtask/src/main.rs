@@ -26,6 +26,7 @@ mod json;
 mod long;
 mod oci;
 mod paths;
+mod programs;
 mod progress;
 mod qemu;
 mod stories;

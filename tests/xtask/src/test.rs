@@ -14,6 +14,7 @@ use crate::gen_cuda;
 use crate::host::{self, Needs, succeeds};
 use crate::long;
 use crate::paths;
+use crate::programs;
 use crate::progress::Steps;
 use crate::qemu::Kind;
 use crate::stories;
@@ -32,6 +33,7 @@ const PARTS: &[(&str, Part)] = &[
     ("unit", unit_tests),
     ("loom", loom),
     ("installed", installed),
+    ("programs", programs::part),
     ("stories", all_stories),
 ];
 /// Of the stories, those that a PVH Dom0 is known to answer differently: deaths with granted pages mapped.

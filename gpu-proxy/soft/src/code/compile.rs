@@ -19,6 +19,8 @@ use crate::ptx::{self, Operand, Source, Space, Statement, Ty};
 const SLOTS_MAX: u32 = 1 << 15;
 /// Most instructions of a module.
 const CODE_MAX: usize = 1 << 24;
+/// Most places that the indirect branches of a module can lead to, all together: each branch has a copy of its table.
+const TARGETS_MAX: usize = 1 << 22;
 
 /// Resolves a parsed text.
 pub(crate) fn compile(source: &Source<'_>) -> Result<Program, ImageError> {
@@ -104,6 +106,7 @@ fn function<'a>(
         local_bytes: 0,
         param_bytes: u64::from(layout.param_bytes),
         shared_bytes: scope.shared_bytes,
+        targets: &mut program.targets,
     };
     body.statements(statements)?;
     // Falling off the end is a return.
@@ -193,6 +196,7 @@ pub(super) struct Body<'a, 'b> {
     local_bytes: u64,
     param_bytes: u64,
     shared_bytes: u64,
+    targets: &'b mut usize,
 }
 
 impl<'a> Body<'a, '_> {
@@ -342,6 +346,12 @@ impl<'a> Body<'a, '_> {
             Local::Targets(labels) => labels.iter().map(|label| self.label(label)).collect(),
             _ => None,
         }
+    }
+
+    /// Counts the places of one more indirect branch; `None` past [`TARGETS_MAX`].
+    pub fn count_targets(&mut self, count: usize) -> Option<()> {
+        *self.targets += count;
+        (*self.targets <= TARGETS_MAX).then_some(())
     }
 
     pub fn function(&self, name: &str) -> Option<usize> {

@@ -42,6 +42,8 @@ pub(crate) struct Program {
     pub functions: Vec<Function>,
     /// The code of all functions, one after another.
     pub code: Vec<Inst>,
+    /// Places that indirect branches lead to, counted while compiling.
+    pub targets: usize,
 }
 
 /// A variable's first value.

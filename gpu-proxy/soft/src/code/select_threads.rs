@@ -24,6 +24,7 @@ pub(super) fn branch_indexed(body: &mut Body<'_, '_>, words: &Words<'_>) -> Resu
     let index = body.src(words.operand(0)?, Ty::U32, words.line)?;
     let Operand::Name { name, .. } = words.operand(1)? else { return Err(words.wrong("expected a table")) };
     let targets = body.targets(name).ok_or_else(|| words.wrong("the table is nowhere defined"))?;
+    body.count_targets(targets.len()).ok_or_else(|| words.unsupported())?;
     body.push(Op::BranchIndexed { index, targets: targets.into() });
     Ok(())
 }
@@ -195,7 +196,7 @@ pub(super) fn reduce(body: &mut Body<'_, '_>, words: &Words<'_>) -> Result<(), I
     words.allow(&["sync", "add", "min", "max", "and", "or", "xor"])?;
     words.count(3, 3)?;
     let f: fn(u64, u64) -> u64 = match (words.modifiers.last(), words.ty()?) {
-        (Some(&"add"), Ty::U32 | Ty::S32) => |a, b| (a + b) & 0xffff_ffff,
+        (Some(&"add"), Ty::U32 | Ty::S32) => |a, b| a.wrapping_add(b) & 0xffff_ffff,
         (Some(&"min"), Ty::U32) => |a, b| a.min(b),
         (Some(&"max"), Ty::U32) => |a, b| a.max(b),
         // Flipping the sign bit puts signed values in the order of unsigned ones.

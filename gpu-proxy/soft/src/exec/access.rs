@@ -111,7 +111,8 @@ impl<'a> Access<'a> {
         shared: &[u8],
     ) -> Result<Vec<u8>, Fault> {
         let mut out = Vec::new();
-        for at in (from..).take(length) {
+        for offset in 0..length {
+            let at = from.wrapping_add(offset as u64);
             let target = Target { area: Area::Generic, at, bytes: 1 };
             let value = self.load(target, (0, 1), thread, shared)?;
             if text && value == 0 {

@@ -111,7 +111,7 @@ impl Block {
         let mut any = false;
         for (id, barrier) in self.common.barriers.iter_mut().enumerate() {
             let is_full = match barrier.expected {
-                None => barrier.arrived + self.common.exited >= launch.threads,
+                None => barrier.arrived.saturating_add(self.common.exited) >= launch.threads,
                 Some(expected) => barrier.arrived >= expected,
             };
             if barrier.arrived == 0 || !is_full {

@@ -35,12 +35,17 @@ pub(super) fn print(
     arguments: u64,
 ) -> Result<u64, Fault> {
     let format = access.read(format, TEXT_MAX, true, thread, &common.shared)?;
+    let room = OUTPUT_MAX.saturating_sub(common.output.len());
     let mut out = Vec::new();
     let mut at = arguments;
     let mut count = 0;
     let mut rest = &format[..];
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
+        // A format of 64 KiB could ask for gigabytes.
+        if out.len() > room {
+            break;
+        }
         if byte != b'%' {
             out.push(byte);
             continue;
@@ -58,11 +63,12 @@ pub(super) fn print(
         } else {
             4
         };
-        at = at.next_multiple_of(size);
+        // A place near the end of all addresses is none; the read says so.
+        at = at.checked_next_multiple_of(size).unwrap_or(u64::MAX);
         let bytes = access.read(at, if size == 8 { 8 } else { 4 }, false, thread, &common.shared)?;
         let mut value = [0; 8];
         value[..bytes.len()].copy_from_slice(&bytes);
-        at += size;
+        at = at.saturating_add(size);
         count += 1;
         let value = u64::from_le_bytes(value);
         let text = match spec.kind {
@@ -71,7 +77,6 @@ pub(super) fn print(
         };
         pad(&spec, &text, &mut out);
     }
-    let room = OUTPUT_MAX.saturating_sub(common.output.len());
     common.output.extend_from_slice(&out[..out.len().min(room)]);
     Ok(count)
 }

@@ -294,9 +294,11 @@ impl Warp {
         for lane in lanes(mask) {
             let barrier = usize::try_from(id[lane]).ok().and_then(|id| common.barriers.get_mut(id));
             let barrier = barrier.ok_or(Fault::IllegalInstruction("a barrier above 15"))?;
-            barrier.arrived += 1;
+            // `bar.arrive` does not wait: a loop of them may come more often than can be counted.
+            barrier.arrived = barrier.arrived.saturating_add(1);
             barrier.expected = count.map(|count| u32_of(count[lane]));
-            barrier.ones += u32::from(reduce.is_some_and(|(_, _, p)| p[lane] & 1 == 1));
+            barrier.ones =
+                barrier.ones.saturating_add(u32::from(reduce.is_some_and(|(_, _, p)| p[lane] & 1 == 1)));
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use vgpu_api::memory::Memset;
 use vgpu_api::snapshot::{ATTRIBUTES, LIMITS};
 use vgpu_api::{Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, PciAddress, Snapshot};
 
-use super::{Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw};
+use super::{Costs, Device, DeviceKind, DeviceLaunch, LoadError, LoadedImage, Place, Raw};
 use images::Images;
 use table::{Attribute, Config, NULL, Ptr, Table};
 
@@ -30,6 +30,9 @@ const GRANULE_BYTES: u64 = 512;
 /// (92 to 94), host registration (99), virtual memory management and its handles (102 to 105), pools (115, 119), dma-buf (124),
 /// multicast (132). Programs ask before they use them.
 const HIDDEN: &[usize] = &[83, 88, 89, 92, 93, 94, 99, 100, 101, 102, 103, 104, 105, 115, 119, 124, 132];
+/// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT` and `…_MAX_THREADS_PER_MULTIPROCESSOR`.
+const MULTIPROCESSORS: usize = 16;
+const THREADS_PER_MULTIPROCESSOR: usize = 39;
 /// `CU_LAUNCH_PARAM_BUFFER_POINTER`, `…_SIZE` and `…_END`. Source: cuda.h.
 const PARAM_POINTER: Ptr = ptr::without_provenance_mut(1);
 const PARAM_SIZE: Ptr = ptr::without_provenance_mut(2);
@@ -42,6 +45,7 @@ pub struct Cuda {
     primary: Raw,
     /// What the driver has as current in the worker's thread.
     current: Option<Raw>,
+    costs: Costs,
     contexts: Names,
     streams: Names,
     events: Names,
@@ -98,7 +102,21 @@ impl Cuda {
         let mut contexts = Names::default();
         let primary = contexts.add(primary);
         let (streams, events, images) = (Names::default(), Names::default(), Images::default());
-        Ok(Self { table, device, primary, current: Some(primary), contexts, streams, events, images })
+        let mut cuda = Self {
+            table,
+            device,
+            primary,
+            current: Some(primary),
+            costs: Costs::default(),
+            contexts,
+            streams,
+            events,
+            images,
+        };
+        let number = |attribute| u64::from(cuda.attribute(attribute).unsigned_abs());
+        let resident_threads = number(MULTIPROCESSORS) * number(THREADS_PER_MULTIPROCESSOR);
+        cuda.costs = Costs { context_bytes: DeviceKind::Cuda.context_bytes(), resident_threads };
+        Ok(cuda)
     }
 
     /// Makes a context current.
@@ -203,6 +221,10 @@ impl Device for Cuda {
 
     fn granule_bytes(&self) -> u64 {
         GRANULE_BYTES
+    }
+
+    fn costs(&self) -> Costs {
+        self.costs
     }
 
     fn context_create(&mut self, _device: u32, flags: u32, primary: bool) -> CuResult<Raw> {

@@ -1,7 +1,8 @@
 //! The functions of NVIDIA's driver that a worker calls, loaded from `libcuda.so.1` by name. Versions: CUDA 12.4 (driver 550) and
 //! later, for the layouts of kernels' parameters. Signatures: cuda.h of CUDA 13.0.
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 
 use vgpu_api::{CuError, CuResult};
@@ -148,32 +149,62 @@ impl std::fmt::Debug for Table {
     }
 }
 
+/// Where the driver lies on machines whose loader does not know it.
+const PLACES: [&str; 4] =
+    ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/nvidia/lib64", "/usr/local/nvidia/lib"];
+
 impl Table {
-    /// Opens NVIDIA's driver, and the compiler that it would open later, behind the closed door.
+    /// Opens NVIDIA's driver, and the compiler that it would open later, behind the closed door. vgpu's own library of the same
+    /// name, which a library path may lead to first, is passed over.
     ///
     /// # Errors
-    /// It is not here, is too old, or is vgpu's own library.
+    /// It is not here, or is too old.
     pub fn load() -> Result<Self, String> {
-        let library =
-            open(c"libcuda.so.1").ok_or("libcuda.so.1 cannot be loaded: is NVIDIA's driver installed?")?;
-        if symbol(library, "vgpu_is_shim\0").is_some() {
-            return Err(
-                "libcuda.so.1 is vgpu's own library, not NVIDIA's: correct the library path of gpu-proxy"
-                    .into(),
-            );
+        let searched = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+        let folders = std::env::split_paths(&searched).chain(PLACES.map(PathBuf::from));
+        // First as the loader finds it.
+        let folders = std::iter::once(PathBuf::new()).chain(folders.filter(|folder| folder.is_absolute()));
+        let mut ours = None;
+        for folder in folders {
+            let Some(library) = open(&folder.join("libcuda.so.1")) else { continue };
+            if symbol(library, "vgpu_is_shim\0").is_none() {
+                let table = Self::find(library)?;
+                open_compiler(&folder);
+                return Ok(table);
+            }
+            ours.get_or_insert(folder);
+            // SAFETY: nothing of it was kept. It has to go: a library of its name would be found in it again.
+            unsafe { libc::dlclose(library.as_ptr()) };
         }
-        let table = Self::find(library)?;
-        if open(c"libnvidia-ptxjitcompiler.so.1").is_none() {
-            log::warn!("libnvidia-ptxjitcompiler.so.1 cannot be loaded: PTX will be refused");
-        }
-        Ok(table)
+        Err(match ours {
+            Some(folder) => format!(
+                "libcuda.so.1 {} is vgpu's own library, and NVIDIA's is in none of the usual places: correct gpu-proxy's \
+                 library path",
+                if folder.as_os_str().is_empty() {
+                    "as the loader finds it".into()
+                } else {
+                    folder.display().to_string()
+                }
+            ),
+            None => "libcuda.so.1 cannot be loaded: is NVIDIA's driver installed?".into(),
+        })
     }
 }
 
-/// Loads a library for good.
-fn open(name: &CStr) -> Option<NonNull<c_void>> {
+/// Behind the closed door the driver can open no file: what it compiles PTX with has to be there before. Its own search finds what is
+/// loaded.
+fn open_compiler(folder: &Path) {
+    const NAME: &str = "libnvidia-ptxjitcompiler.so.1";
+    if open(&folder.join(NAME)).or_else(|| open(Path::new(NAME))).is_none() {
+        log::warn!("{NAME} cannot be loaded: PTX will be refused");
+    }
+}
+
+/// Loads a library for good, by its name or its path.
+fn open(path: &Path) -> Option<NonNull<c_void>> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
     // SAFETY: runs the library's own initialisers, which is what loading it means; the worker is about to call it anyhow.
-    NonNull::new(unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) })
+    NonNull::new(unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) })
 }
 
 /// `name` ends with a NUL.

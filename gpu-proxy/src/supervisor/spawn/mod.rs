@@ -45,6 +45,8 @@ pub struct Newborn {
     pub pidfd: OwnedFd,
     /// Our end of its socket.
     pub socket: OwnedFd,
+    /// Our end of its standard error.
+    pub log: OwnedFd,
     /// Whether it has namespaces of its own.
     pub namespaces: bool,
     /// What could not be given to it.
@@ -70,8 +72,8 @@ impl Spawner {
         let (tasks, orders) = mpsc::channel::<Task>();
         thread::Builder::new().name("spawner".into()).spawn(move || {
             for (order, answer) in orders {
-                // The one who asked may have given up; the worker then dies with the socket that is dropped here.
                 let program = order.program.as_deref().unwrap_or(&program);
+                // Whoever asks waits (`Supervisor::start_worker`), but at the supervisor's end: then the worker dies with it.
                 let _ = answer.send(spawn(program, &null, &order));
             }
             // No more orders can come, but the workers die with this thread: it stays.
@@ -124,6 +126,7 @@ fn spawn_with(program: &OwnedFd, null: &OwnedFd, order: &Order, namespaces: u64)
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let (go, give) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (log, its_log) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let with_user = namespaces & USER != 0;
     let environment: Vec<&CStr> = order.environment.iter().map(CString::as_c_str).collect();
     let Child { pid, pidfd } = raw::birth(&Birth {
@@ -132,6 +135,7 @@ fn spawn_with(program: &OwnedFd, null: &OwnedFd, order: &Order, namespaces: u64)
         program: program.as_fd(),
         socket: theirs.as_fd(),
         null: null.as_fd(),
+        log: its_log.as_fd(),
         go: go.as_fd(),
         id: if with_user { Some(0) } else { order.uid },
         arguments: &[c"gpu-proxy", c"worker"],
@@ -141,6 +145,7 @@ fn spawn_with(program: &OwnedFd, null: &OwnedFd, order: &Order, namespaces: u64)
         pid: pid.unsigned_abs(),
         pidfd,
         socket: ours,
+        log,
         namespaces: namespaces != 0,
         gaps: Vec::new(),
     };

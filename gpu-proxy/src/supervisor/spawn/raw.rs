@@ -20,6 +20,8 @@ pub struct Birth<'a> {
     pub socket: BorrowedFd<'a>,
     /// Becomes descriptor 1.
     pub null: BorrowedFd<'a>,
+    /// Becomes descriptor 2.
+    pub log: BorrowedFd<'a>,
     /// The child waits until it can read one byte: its user namespace is mapped then.
     pub go: BorrowedFd<'a>,
     /// The user and group that the child becomes, as its user namespace numbers them.
@@ -106,7 +108,7 @@ fn child(birth: &Birth<'_>, arguments: &[*const c_char], environment: &[*const c
         call(libc::SYS_read, [raw(birth.go), ptr::from_mut(&mut byte).expose_provenance() as c_long, 1, 0])
             == 1
             && birth.id.is_none_or(become_user)
-            && place(raw(birth.program), raw(birth.socket), raw(birth.null));
+            && place(raw(birth.program), [raw(birth.socket), raw(birth.null), raw(birth.log)]);
     if ok {
         // SAFETY: both lists end with a null pointer and their strings outlive the call; the path is an empty string.
         unsafe {
@@ -125,17 +127,14 @@ fn child(birth: &Birth<'_>, arguments: &[*const c_char], environment: &[*const c
     }
 }
 
-/// Puts the three descriptors where the program expects them and closes all others.
-fn place(program: c_long, socket: c_long, null: c_long) -> bool {
+/// Puts the program and the three standard descriptors where they are expected and closes all others.
+fn place(program: c_long, standard: [c_long; 3]) -> bool {
     // First out of the way of one another: these copies are new numbers, above those that are about to be taken.
     let apart = |fd| call(libc::SYS_fcntl, [fd, libc::F_DUPFD_CLOEXEC.into(), c_long::from(PROGRAM) + 1, 0]);
-    let (program, socket, null) = (apart(program), apart(socket), apart(null));
+    let (program, standard) = (apart(program), standard.map(apart));
     program >= 0
-        && socket >= 0
-        && null >= 0
         && call(libc::SYS_dup3, [program, PROGRAM.into(), libc::O_CLOEXEC.into(), 0]) >= 0
-        && call(libc::SYS_dup3, [socket, 0, 0, 0]) >= 0
-        && call(libc::SYS_dup3, [null, 1, 0, 0]) >= 0
+        && (0..).zip(standard).all(|(to, from)| from >= 0 && call(libc::SYS_dup3, [from, to, 0, 0]) >= 0)
         && call(libc::SYS_close_range, [c_long::from(PROGRAM) + 1, c_long::from(u32::MAX), 0, 0]) == 0
 }
 

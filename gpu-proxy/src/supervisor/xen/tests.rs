@@ -137,3 +137,15 @@ async fn a_number_that_is_in_use_breaks_the_protocol() {
     guest.connect(1, "c").await;
     assert!(served.await.unwrap().unwrap_err().contains("twice"));
 }
+
+#[tokio::test]
+async fn a_guest_that_connects_without_end_is_slowed_down() {
+    let (mut guest, _fakes, _served) = stream();
+    let start = Instant::now();
+    let more = 15;
+    for number in 1..=BIRTHS_AT_ONCE + more {
+        let channel = guest.connect(number, "none").await;
+        assert_eq!(guest.hear().await, ToGuest::Refused { channel, code: 403 });
+    }
+    assert!(start.elapsed() >= BIRTH_EVERY * (more - 1), "{:?}", start.elapsed());
+}

@@ -9,11 +9,28 @@ use landlock::{
 use super::Gap;
 use crate::device::DeviceKind;
 
-/// What NVIDIA's driver reads (cuda.md 18.4), its libraries included.
-const CUDA_READS: &[&str] = &["/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev"];
-/// What it writes: its device nodes, and the segment it shares with its own tools.
-const CUDA_WRITES: &[&str] =
-    &["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-modeset", "/dev/nvidia-caps", "/dev/shm"];
+/// What NVIDIA's driver reads (cuda.md 18.4), its libraries included. Of `/proc` only what it was seen to open: the rest tells of
+/// the node's other processes.
+const CUDA_READS: &[&str] = &[
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/etc",
+    "/sys",
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/devices",
+    "/proc/meminfo",
+    "/proc/modules",
+    "/proc/stat",
+    "/proc/sys/vm",
+    "/proc/driver/nvidia",
+];
+/// Its device nodes. Not `/dev/shm`: the driver takes the name of a library to load from a file there, which a worker of another zone
+/// could have written.
+const CUDA_DEVICES: &[&str] = &["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-caps"];
+/// Here the driver names its threads; where it cannot, `cuInit` gives 304 (seen with 580.159.04).
+const CUDA_THREADS: &[&str] = &["/proc/self/task"];
 
 /// Restricts this thread and those it starts. The gap that is left, if any.
 pub fn restrict(device: DeviceKind) -> Option<Gap> {
@@ -37,7 +54,8 @@ fn try_restrict(device: DeviceKind) -> Result<RulesetStatus, RulesetError> {
         let writes: BitFlags<AccessFs> = AccessFs::from_all(abi) & !AccessFs::Execute;
         ruleset
             .add_rules(path_beneath_rules(CUDA_READS, AccessFs::from_read(abi)))?
-            .add_rules(path_beneath_rules(CUDA_WRITES, writes))?
+            .add_rules(path_beneath_rules(CUDA_DEVICES, writes))?
+            .add_rules(path_beneath_rules(CUDA_THREADS, AccessFs::WriteFile | AccessFs::Truncate))?
             .add_rules(path_beneath_rules(devices, writes))?
     } else {
         ruleset

@@ -10,6 +10,7 @@ pub mod seccomp;
 
 use std::io;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -31,21 +32,37 @@ pub fn strip(device: DeviceKind, namespaces: bool) -> io::Result<Vec<Gap>> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     limit(Resource::Core, 0)?;
     limit(Resource::Nofile, DESCRIPTORS_MAX)?;
-    if device != DeviceKind::Cuda {
-        if !namespaces {
-            gaps.push("workers see the node's file system: no mount namespace".into());
-        } else if let Err(error) = root::make_empty() {
-            gaps.push(format!("workers see the node's file system: {error}"));
+    if !namespaces {
+        gaps.push("workers see the node's file system: no mount namespace".into());
+    } else if device == DeviceKind::Cuda {
+        if let Err(error) = root::own_proc() {
+            gaps.push(format!(
+                "workers have the node's /proc, with which NVIDIA's driver may not start: {error}"
+            ));
         }
+    } else if let Err(error) = root::make_empty() {
+        gaps.push(format!("workers see the node's file system: {error}"));
     }
     drop_capabilities(&mut gaps);
     rustix::thread::set_no_new_privs(true)?;
     // After the last change of credentials, which would undo both.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if supervisor_is_gone()? {
+        // It died between these lines, and no signal came.
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Driver libraries have threads by the time the door closes, and Landlock binds one thread and its children: so now.
     gaps.extend(landlock::restrict(device));
     Ok(gaps)
+}
+
+/// Whether the other end of the worker's socket is closed.
+fn supervisor_is_gone() -> io::Result<bool> {
+    let socket = rustix::stdio::stdin();
+    let mut watched = [PollFd::new(&socket, PollFlags::empty())];
+    rustix::event::poll(&mut watched, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(watched[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }
 
 /// Closes the door: from here on only the listed system calls. For all threads.

@@ -80,7 +80,7 @@ allowed! {
     SYS_restart_syscall Always "sleeping calls that a stop signal interrupted";
     SYS_exit Always "end of a thread";
     SYS_exit_group Always "end of the worker";
-    SYS_ioctl Always "ring an event channel; with NVIDIA's driver all of them, which no filter can tell apart";
+    SYS_ioctl Always "ring an event channel; with NVIDIA's driver those of its device nodes: see the conditions";
     SYS_fcntl Cuda "exports, contexts";
     SYS_dup Cuda "contexts";
     SYS_lseek Cuda "contexts";
@@ -102,6 +102,14 @@ allowed! {
 
 /// `_IOC(_IOC_NONE, 'E', 4, 4)`: notify an event channel. Source: Linux `include/uapi/xen/evtchn.h`.
 const IOCTL_EVTCHN_NOTIFY: u64 = 0x0004_4504;
+/// NVIDIA's own type of ioctl, `'F'`, in bits 8 to 15. Source: open-gpu-kernel-modules, `nv-ioctl-numbers.h`.
+const IOCTL_NVIDIA: u64 = 0x4600;
+const IOCTL_TYPE: u64 = 0xff00;
+/// nvidia-uvm numbers its calls plainly, from 1. Source: open-gpu-kernel-modules, `uvm_ioctl.h`.
+const IOCTL_UVM_MAX: u64 = 0xff;
+/// What the C library's streams ask of a descriptor before they write to it, as NVIDIA's driver does for `printf` in kernels;
+/// answered with ENOSYS, so no terminal. Source: `ioctl_tty(2)`.
+const IOCTL_TCGETS: u64 = 0x5401;
 /// A new thread of the same process has all of these. Source: `clone(2)`.
 const THREAD_FLAGS: u64 = (libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND) as u64;
 /// And none of these.
@@ -137,9 +145,22 @@ fn list(device: DeviceKind, event_channel: bool) -> Result<BpfProgram, Error> {
             libc::SYS_mmap | libc::SYS_mprotect if !cuda => {
                 vec![rule(&[(2, SeccompCmpOp::MaskedEq(4), 0)])?] // PROT_EXEC
             }
-            libc::SYS_ioctl if cuda => vec![],
-            libc::SYS_ioctl if event_channel => vec![rule(&[(1, SeccompCmpOp::Eq, IOCTL_EVTCHN_NOTIFY)])?],
-            libc::SYS_ioctl => continue,
+            libc::SYS_ioctl => {
+                let mut allowed = Vec::new();
+                if event_channel {
+                    allowed.push(rule(&[(1, SeccompCmpOp::Eq, IOCTL_EVTCHN_NOTIFY)])?);
+                }
+                // Not those of gntdev, which a worker has too: they map pages that any domain has granted to this one.
+                if cuda {
+                    allowed.push(rule(&[(1, SeccompCmpOp::MaskedEq(IOCTL_TYPE), IOCTL_NVIDIA)])?);
+                    allowed.push(rule(&[(1, SeccompCmpOp::Le, IOCTL_UVM_MAX)])?);
+                    allowed.push(rule(&[(1, SeccompCmpOp::Eq, IOCTL_TCGETS)])?);
+                }
+                if allowed.is_empty() {
+                    continue;
+                }
+                allowed
+            }
             _ => vec![],
         };
         rules.insert(line.number, conditions);
@@ -148,11 +169,12 @@ fn list(device: DeviceKind, event_channel: bool) -> Result<BpfProgram, Error> {
 }
 
 fn answers(device: DeviceKind) -> Result<BpfProgram, Error> {
-    let denied = BTreeMap::from([(libc::SYS_openat, vec![])]);
-    let missing = BTreeMap::from([(libc::SYS_clone3, vec![])]);
-    // One filter has one answer: both calls get the one that makes the C library fall back; for openat any error does.
-    let rules =
-        if device == DeviceKind::Cuda { missing } else { missing.into_iter().chain(denied).collect() };
+    let also = match device {
+        DeviceKind::Cuda => (libc::SYS_ioctl, vec![rule(&[(1, SeccompCmpOp::Eq, IOCTL_TCGETS)])?]),
+        DeviceKind::Soft | DeviceKind::Null => (libc::SYS_openat, vec![]),
+    };
+    // One filter has one answer: the one that makes the C library fall back from clone3; for the others any error does.
+    let rules = BTreeMap::from([(libc::SYS_clone3, vec![]), also]);
     program(rules, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))
 }
 

@@ -53,9 +53,35 @@ impl Session {
         self.device.limit(context, limit)
     }
 
+    /// Sets a limit. What it makes the context larger by than it was at its start is counted.
     pub(super) fn set_limit(&mut self, call: Call, limit: u32, value: u64) -> CuResult<()> {
         let context = self.context(call.context)?;
-        self.device.set_limit(context, limit, value)
+        let costs = self.device.costs();
+        let before = costs.limit_bytes(limit, self.device.limit(context, limit)?);
+        let after = costs.limit_bytes(limit, value);
+        self.grow(call.context, after.saturating_sub(before))?;
+        let set = self.device.set_limit(context, limit, value);
+        let shrinks_by =
+            if set.is_ok() { before.saturating_sub(after) } else { after.saturating_sub(before) };
+        self.shrink(call.context, shrinks_by);
+        set
+    }
+
+    /// Counts `bytes` more for a context.
+    pub(super) fn grow(&mut self, id: ContextId, bytes: u64) -> CuResult<()> {
+        self.quota.charge(bytes)?;
+        if let Some(context) = self.contexts.get_mut(&id) {
+            context.charged_bytes += bytes;
+        }
+        Ok(())
+    }
+
+    fn shrink(&mut self, id: ContextId, bytes: u64) {
+        if let Some(context) = self.contexts.get_mut(&id) {
+            let bytes = bytes.min(context.charged_bytes);
+            context.charged_bytes -= bytes;
+            self.quota.release(bytes);
+        }
     }
 
     /// A zone sees the devices of its grant: one for now.
@@ -67,14 +93,22 @@ impl Session {
         if self.contexts.len() >= CONTEXTS_MAX {
             return Err(CuError::OUT_OF_MEMORY);
         }
-        let raw = self.device.context_create(device, flags, primary)?;
-        self.contexts.insert(id, Context { raw, device, sticky: None });
+        // The first was there, and was counted, before the program asked for it (`worker::prepare`).
+        let charged_bytes = if primary { 0 } else { self.device.costs().context_bytes };
+        self.quota.charge(charged_bytes)?;
+        let raw = self
+            .device
+            .context_create(device, flags, primary)
+            .inspect_err(|_| self.quota.release(charged_bytes))?;
+        // `CUlimit` 0, a thread's stack: there is room for it from the start.
+        let local_bytes = self.device.limit(raw, 0).unwrap_or(0);
+        self.contexts.insert(id, Context { raw, device, sticky: None, charged_bytes, local_bytes });
         Ok(())
     }
 
     /// Ends a context and all that lives in it. What the device refuses to free dies with the worker.
     fn end_context(&mut self, id: ContextId, primary: bool) -> CuResult<()> {
-        let Some(Context { raw, device, sticky }) = self.contexts.remove(&id) else {
+        let Some(Context { raw, device, sticky, charged_bytes, .. }) = self.contexts.remove(&id) else {
             return Err(CuError::INVALID_CONTEXT);
         };
         for event in self.events.remove_where(|event| event.context == id) {
@@ -91,6 +125,7 @@ impl Session {
             self.quota.release(ended.charged_bytes);
         }
         let result = self.device.context_destroy(device, raw, primary);
+        self.quota.release(charged_bytes);
         sticky.map_or(result, Err)
     }
 }

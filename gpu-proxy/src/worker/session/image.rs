@@ -9,7 +9,7 @@ use vgpu_api::{
 };
 
 use super::Session;
-use crate::device::{DeviceLaunch, LoadedImage, Place, Raw};
+use crate::device::{DeviceLaunch, LOCAL_BYTES, LoadedImage, Place, Raw};
 use crate::worker::ranges::Origin;
 use crate::worker::staging;
 
@@ -33,6 +33,8 @@ pub(super) struct Image {
 struct Function {
     raw: Raw,
     param_bytes: u64,
+    /// Local memory of a thread; known after its first launch.
+    local_bytes: Option<u64>,
 }
 
 /// Images on their way here.
@@ -126,7 +128,7 @@ impl Session {
         let LoadedImage { raw, functions, globals } = loaded;
         let mut charged = Vec::new();
         for global in &globals {
-            match self.charge(global.bytes) {
+            match self.charge(global.bytes.max(1)) {
                 Ok(bytes) => charged.push(bytes),
                 Err(error) => {
                     charged.into_iter().for_each(|bytes| self.quota.release(bytes));
@@ -140,7 +142,7 @@ impl Session {
         }
         let places = functions
             .iter()
-            .map(|(info, raw)| Function { raw: *raw, param_bytes: info.param_bytes() })
+            .map(|(info, raw)| Function { raw: *raw, param_bytes: info.param_bytes(), local_bytes: None })
             .collect();
         let addresses = globals.iter().map(|global| global.address.0).collect();
         let functions = functions.into_iter().map(|(info, _)| info).collect();
@@ -239,10 +241,41 @@ impl Session {
     }
 
     pub(super) fn launch(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<()> {
+        let function = launch.shape.function;
         let (context, place, launch) = self.device_launch(call, launch, true)?;
+        self.make_room_for_threads(context, place.context, function)?;
         self.quota.wait_for_credit();
         let result = self.device.launch(place, &launch);
         self.settle(context, result)
+    }
+
+    /// Counts the local memory that a launch makes the context keep, for as many threads as the device has room for.
+    fn make_room_for_threads(&mut self, id: ContextId, context: Raw, handle: FunctionHandle) -> CuResult<()> {
+        let threads = self.device.costs().resident_threads;
+        if threads == 0 {
+            return Ok(());
+        }
+        let function = self.function(handle)?;
+        let needs = match function.local_bytes {
+            Some(bytes) => bytes,
+            None => {
+                let attributes = self.device.function_attributes(context, function.raw)?;
+                let bytes = attributes.values.get(LOCAL_BYTES).copied().unwrap_or(0);
+                let bytes = u64::try_from(bytes).unwrap_or(0);
+                let place = usize::from(handle.ordinal());
+                let image = self.images.get_mut(handle.image())?;
+                image.functions.get_mut(place).ok_or(CuError::INVALID_HANDLE)?.local_bytes = Some(bytes);
+                bytes
+            }
+        };
+        let has = self.contexts.get(&id).map_or(0, |context| context.local_bytes);
+        if needs > has {
+            self.grow(id, (needs - has).saturating_mul(threads))?;
+            if let Some(context) = self.contexts.get_mut(&id) {
+                context.local_bytes = needs;
+            }
+        }
+        Ok(())
     }
 
     /// Resolves a launch's names and checks it. The parameter block has to cover the kernel's layout, else the driver would read

@@ -49,6 +49,10 @@ struct Context {
     device: u32,
     /// What ended it, if anything did.
     sticky: Option<CuError>,
+    /// What was counted for it: itself if it is not the worker's first, and what its limits and kernels made it grow by.
+    charged_bytes: u64,
+    /// Local memory of a thread that there is room for, bytes.
+    local_bytes: u64,
 }
 
 /// A stream or event, which belongs to a context.

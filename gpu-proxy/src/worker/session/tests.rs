@@ -2,15 +2,16 @@
 
 use std::sync::{Arc, Mutex};
 
+use vgpu_api::launch::{LaunchAttributes, LaunchShape};
 use vgpu_api::loopback::Loopback;
 use vgpu_api::memory::Memset;
 use vgpu_api::{
-    ContextId, CuError, DevicePtr, EventHandle, GoneHandle, ImageHandle, ImageKind, NewHandle, Snapshot,
-    Staged, Stream, StreamHandle, ask,
+    ContextId, CuError, DevicePtr, EventHandle, FunctionHandle, GoneHandle, ImageHandle, ImageKind, Launch,
+    NewHandle, Snapshot, Staged, Stream, StreamHandle, ask,
 };
 
 use super::Session;
-use crate::device::Null;
+use crate::device::{Costs, Null};
 use crate::shared_page::SharedPage;
 use crate::worker::quota::{Grant, Quota};
 use crate::worker::staging::Staging;
@@ -41,11 +42,15 @@ struct World {
 
 /// A process with a grant of 1 MiB, 64 KiB of staging, and its primary context.
 fn world() -> World {
+    world_with(Null::default())
+}
+
+fn world_with(device: Null) -> World {
     let page = SharedPage::create().unwrap();
     let quota = Quota::new(SharedPage::map(page.fd()).unwrap(), 3).unwrap();
     let grant = Grant::new(Arc::new(page), 1 << 20);
     let staging = Heap(Arc::new(Mutex::new(vec![0; 64 << 10])));
-    let session = Session::new(Box::new(Null::default()), quota, Box::new(staging.clone()));
+    let session = Session::new(Box::new(device), quota, Box::new(staging.clone()));
     let world = World { guest: Loopback::new(session), staging, grant };
     ask::cuDevicePrimaryCtxRetain(&world.guest, ContextId::NONE, 0, 0).unwrap();
     world
@@ -175,4 +180,56 @@ fn an_upload_is_believed_by_what_arrived() {
     assert_eq!(world.guest.take_error(), Some(CuError::INVALID_VALUE));
     ask::vgpuUpload(&world.guest, C, 1, 6, 3, b"abc").unwrap();
     assert!(load().is_ok());
+}
+
+/// Every way to use up device memory that is no allocation: without these counts a guest takes many times its grant.
+#[test]
+fn contexts_and_limits_count_against_the_grant() {
+    let costs = Costs { context_bytes: 300 << 10, resident_threads: 64 };
+    let world = world_with(Null::with_costs(costs, 0));
+    assert_eq!(world.used_bytes(), 0, "the first context is the worker's own");
+    let context = |number| ContextId(100 + number);
+    for number in 0..3 {
+        ask::cuCtxCreate_v2(&world.guest, ContextId::NONE, context(number), 0, 0).unwrap();
+    }
+    let refused = ask::cuCtxCreate_v2(&world.guest, ContextId::NONE, context(3), 0, 0);
+    assert_eq!(refused, Err(CuError::OUT_OF_MEMORY));
+    for number in 0..3 {
+        ask::cuCtxDestroy_v2(&world.guest, ContextId::NONE, context(number)).unwrap();
+    }
+    assert_eq!(world.used_bytes(), 0);
+
+    let (stack_limit, heap_limit) = (0, 2);
+    let set = |limit, value| ask::cuCtxSetLimit(&world.guest, C, limit, value);
+    let stack = ask::cuCtxGetLimit(&world.guest, C, stack_limit).unwrap();
+    set(stack_limit, stack + 1024).unwrap();
+    assert_eq!(world.used_bytes(), 1024 * 64);
+    assert_eq!(set(stack_limit, u64::MAX), Err(CuError::OUT_OF_MEMORY));
+    assert_eq!(set(heap_limit, 1 << 40), Err(CuError::OUT_OF_MEMORY));
+    assert_eq!(world.used_bytes(), 1024 * 64);
+    set(stack_limit, stack).unwrap();
+    assert_eq!(world.used_bytes(), 0);
+}
+
+#[test]
+fn the_local_memory_of_kernels_counts_once_for_all_threads() {
+    let ptx = b".version 9.0\n.target sm_90\n.address_size 64\n.visible .entry k() { ret; }";
+    let launch = |local_bytes| {
+        let costs = Costs { context_bytes: 0, resident_threads: 64 };
+        let world = world_with(Null::with_costs(costs, local_bytes));
+        ask::vgpuUpload(&world.guest, C, 1, ptx.len() as u64, 0, ptx).unwrap();
+        let (image, out) = (ImageHandle::new(0, 0), Staged { offset: 0, len: 4096 });
+        ask::vgpuImageLoad(&world.guest, C, NewHandle(image), ImageKind::Module, 1, out).unwrap();
+        let function = FunctionHandle::of_image(image, 0);
+        let shape =
+            LaunchShape { function, stream: Stream::Legacy, grid: [1; 3], block: [1; 3], shared_bytes: 0 };
+        let launch = Launch { shape, attributes: LaunchAttributes::default(), params: &[] };
+        for _ in 0..2 {
+            ask::cuLaunchKernel(&world.guest, C, launch.clone()).unwrap();
+        }
+        (world.guest.take_error(), world.used_bytes())
+    };
+    assert_eq!(launch(100), (None, 0), "as much as the stack that is there anyhow");
+    assert_eq!(launch(2048), (None, 1024 * 64));
+    assert_eq!(launch(1 << 20), (Some(CuError::OUT_OF_MEMORY), 0));
 }

@@ -7,6 +7,7 @@ use crate::command::{must, until};
 use crate::node::{Node, kill_9};
 use crate::plays::vgpu;
 use crate::pod::{Pod, Running, START};
+use crate::traces::zones;
 
 /// A death is noticed, and everything freed, so soon; emulated.
 const NOTICED: Duration = Duration::from_secs(60);
@@ -90,8 +91,12 @@ fn death_of_gpu_proxy(node: &Node) {
 }
 
 fn spinning(node: &Node) -> Running {
+    let counted = || zones().into_iter().filter(|zone| zone.device_memory == "64 MiB").count();
+    let before = counted();
     let mut pod = node.start(Pod::cuda(&["/spin", "1000"]));
     pod.until_line("allocated");
+    // Or its absence after the death would show nothing.
+    assert_eq!(counted(), before + 1, "vgpuctl does not show the pod's 64 MiB: {:?}", zones());
     pod
 }
 

@@ -1,0 +1,111 @@
+//! What a worker writes to its standard error, passed on as lines of the supervisor's own log.
+//!
+//! A worker counts as taken over by its guest. So it gets no descriptor of the real log: it could write lines in the name of
+//! others, or drive a terminal. Its lines are cut, escaped and named, and taken no faster than [`LINES_PER_SECOND`]: a worker that
+//! writes more waits on its full pipe, which stops nobody else.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use log::Level;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+
+/// Longer lines are cut into pieces of so many bytes.
+const LINE_BYTES_MAX: usize = 2048;
+/// Lines of one worker that are taken in a second.
+const LINES_PER_SECOND: usize = 20;
+
+/// Passes lines on until the worker's end is closed.
+pub async fn follow(pid: u32, pipe: OwnedFd) {
+    let passed = pass_on(pipe, |line| {
+        let (level, text) = split(line);
+        log::log!(target: "gpu_proxy::worker", level, "worker {pid}: {text}");
+    });
+    if let Err(error) = passed.await {
+        log::warn!("the log of worker {pid} cannot be read: {error}");
+    }
+}
+
+async fn pass_on(pipe: OwnedFd, mut each: impl FnMut(&str)) -> io::Result<()> {
+    let mut pipe = Receiver::from_owned_fd(pipe)?;
+    let mut pending = Vec::with_capacity(LINE_BYTES_MAX);
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut left = LINES_PER_SECOND;
+    loop {
+        while let Some(line) = take_line(&mut pending) {
+            if left == 0 {
+                second.reset();
+                second.tick().await;
+                left = LINES_PER_SECOND;
+            }
+            left -= 1;
+            each(&String::from_utf8_lossy(&line));
+        }
+        let room = LINE_BYTES_MAX - pending.len();
+        if (&mut pipe).take(room as u64).read_buf(&mut pending).await? == 0 {
+            if !pending.is_empty() {
+                each(&String::from_utf8_lossy(&pending));
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// Takes a line, or a piece as long as a line may be.
+fn take_line(pending: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let end = pending.iter().position(|&byte| byte == b'\n');
+    match end {
+        Some(end) => {
+            let mut line: Vec<u8> = pending.drain(..=end).collect();
+            line.pop();
+            Some(line)
+        }
+        None => (pending.len() >= LINE_BYTES_MAX).then(|| std::mem::take(pending)),
+    }
+}
+
+/// The level that a worker's own logger puts first; what something else wrote is a warning.
+fn split(line: &str) -> (Level, &str) {
+    let known = line.split_once(' ').and_then(|(level, text)| Some((level.parse().ok()?, text)));
+    known.unwrap_or((Level::Warn, line))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Instant;
+
+    use super::*;
+
+    async fn lines_of(written: &'static [u8]) -> Vec<String> {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let writer = std::thread::spawn(move || std::fs::File::from(write).write_all(written));
+        let mut lines = Vec::new();
+        pass_on(read, |line| lines.push(line.to_owned())).await.unwrap();
+        writer.join().unwrap().unwrap();
+        lines
+    }
+
+    #[tokio::test]
+    async fn lines_come_whole_and_long_ones_in_pieces() {
+        assert_eq!(lines_of(b"info one\n\nlast").await, ["info one", "", "last"]);
+        let pieces = lines_of(&[b'x'; 2 * LINE_BYTES_MAX + 5]).await;
+        assert_eq!(pieces.iter().map(String::len).collect::<Vec<_>>(), [LINE_BYTES_MAX, LINE_BYTES_MAX, 5]);
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_taken_at_its_pace() {
+        let start = Instant::now();
+        assert_eq!(lines_of(&[b'\n'; 2 * LINES_PER_SECOND + 1]).await.len(), 2 * LINES_PER_SECOND + 1);
+        assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn the_level_is_a_workers_and_its_default_a_warning() {
+        assert_eq!(split("info a kernel ended"), (Level::Info, "a kernel ended"));
+        assert_eq!(split("thread panicked"), (Level::Warn, "thread panicked"));
+        assert_eq!(split(""), (Level::Warn, ""));
+    }
+}

@@ -1,0 +1,94 @@
+//! Starts of workers that do not come to their end.
+
+use std::fs::File;
+use std::future::ready;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+use vgpu_config::Config;
+
+use super::*;
+use crate::supervisor::Mode;
+
+const ZONE: ZoneId = ZoneId(Uuid::from_u128(1));
+
+/// A supervisor with one zone and one grant, without a guest.
+fn supervisor() -> Arc<Supervisor> {
+    let supervisor = Supervisor::new(&Config::default(), DeviceKind::Null, Mode::Local).unwrap();
+    supervisor.zones().register(ZONE, "a-1", None).unwrap();
+    supervisor.zones().grant(ZONE, "c", "0", None, None).unwrap();
+    supervisor
+}
+
+/// A worker that is a program of this machine, which lives until it is killed.
+fn wanted(pages: u64) -> Wanted {
+    Wanted {
+        zone: ZONE,
+        container: "c".into(),
+        guest_pid: 1,
+        peer: "pid 1".into(),
+        pages,
+        program: Some(File::open("/usr/bin/yes").unwrap().into()),
+    }
+}
+
+fn channel() -> Channel {
+    Channel { kind: ChannelKind::Local { pid: 1 }, fds: Vec::new() }
+}
+
+async fn is_released(supervisor: &Arc<Supervisor>) {
+    let released = tokio::time::timeout(Duration::from_secs(10), supervisor.release(ZONE)).await;
+    released.expect("the zone cannot be released");
+    assert!(supervisor.listing().zones.is_empty());
+    assert!(supervisor.running().is_empty());
+    supervisor.release_all().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_leaves_a_zone_that_can_be_released() {
+    let supervisor = supervisor();
+    let placed = Arc::new(Notify::new());
+    let attach = {
+        let placed = Arc::clone(&placed);
+        async move {
+            placed.notify_one();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Ok(channel())
+        }
+    };
+    let start = supervisor.start_worker(wanted(1), attach);
+    tokio::select! {
+        _ = start => panic!("it has not even been born"),
+        () = placed.notified() => {}
+    }
+    is_released(&supervisor).await;
+}
+
+#[tokio::test]
+async fn nothing_is_taken_for_a_guest_before_its_limits_are_looked_at() {
+    let supervisor = supervisor();
+    let taken = Arc::new(AtomicBool::new(false));
+    let attach = {
+        let taken = Arc::clone(&taken);
+        async move {
+            taken.store(true, Ordering::SeqCst);
+            Ok(channel())
+        }
+    };
+    let refusal = supervisor.start_worker(wanted(u64::MAX), attach).await.unwrap_err();
+    assert_eq!((refusal.code, taken.load(Ordering::SeqCst)), (Code::LimitReached, false));
+    is_released(&supervisor).await;
+}
+
+#[tokio::test]
+async fn a_channel_that_cannot_be_attached_gives_its_place_back() {
+    let supervisor = supervisor();
+    let refused = || ready(Err(Refusal::new(Code::ProtocolBroken, "no such page")));
+    for _ in 0..100 {
+        let refusal = supervisor.start_worker(wanted(1), refused()).await.unwrap_err();
+        assert_eq!(refusal.code, Code::ProtocolBroken);
+    }
+    assert!(supervisor.listing().zones[0].workers.is_empty());
+    is_released(&supervisor).await;
+}

@@ -1,0 +1,175 @@
+//! The CUDA programs of `tests/cuda` over the `local` transport, by the way that `cargo xtask gpu` takes: seconds, no Xen.
+//!
+//! Each program is one test. What it must do stands in [`ON_SOFT`] and [`ON_NULL`]; a program that stands nowhere is a failure,
+//! so that none is forgotten.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cache::sorted_entries;
+use crate::cuda_programs;
+use crate::error::{Context, Failure, Result};
+use crate::gpu::{Programs, Served, code_of};
+use crate::progress::Steps;
+use crate::tally::Tally;
+
+/// A program that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What is run, and how it has to end.
+struct Case {
+    words: &'static [&'static str],
+    code: u8,
+    /// Whether it has to say `NAME: ok` on a line.
+    says_ok: bool,
+}
+
+const fn right(words: &'static [&'static str]) -> Case {
+    Case { words, code: 0, says_ok: true }
+}
+
+/// The software GPU computes: every program has to be right.
+const ON_SOFT: &[Case] = &[
+    right(&["vector_add"]),
+    right(&["saxpy"]),
+    right(&["reduce"]),
+    right(&["matmul_tiled"]),
+    right(&["histogram"]),
+    right(&["features"]),
+    right(&["math"]),
+    right(&["device_query"]),
+    right(&["memory_info"]),
+    right(&["driver_raw"]),
+    right(&["oob_store"]),
+    right(&["cudart_init_12"]),
+    right(&["cudart_init_13"]),
+    right(&["spin", "1"]),
+    Case { words: &["exit7"], code: 7, says_ok: false },
+];
+/// Played together, see [`patterns`].
+const TOGETHER: [&str; 2] = ["pattern_plant", "pattern_probe"];
+/// The null device computes nothing: what looks at no result has to be right, and a result has to be missed.
+const ON_NULL: &[Case] = &[
+    right(&["device_query"]),
+    right(&["memory_info"]),
+    right(&["spin", "1"]),
+    Case { words: &["vector_add"], code: 1, says_ok: false },
+    Case { words: &["exit7"], code: 0, says_ok: false },
+];
+
+/// The part `programs` of `cargo xtask test`.
+pub fn part(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+    let dir = cuda_programs::build(steps)?;
+    let programs = Programs::find()?;
+    tally.check("programs: all are played", all_are_played(&dir));
+    steps.step("CUDA programs on this machine", |_| {
+        for (device, cases) in [("soft", ON_SOFT), ("null", ON_NULL)] {
+            let served = Served::start(&programs, device)?;
+            for case in cases {
+                let outcome = play(&served, &dir, case);
+                tally.check(&format!("{} on {device}", case.words.join(" ")), outcome);
+            }
+            if device == "soft" {
+                tally.check("pattern_probe beside pattern_plant on soft", patterns(&served, &dir));
+            }
+        }
+        Ok(())
+    })
+}
+
+fn all_are_played(dir: &Path) -> Result<()> {
+    for entry in sorted_entries(dir)? {
+        let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_known = TOGETHER.contains(&name.as_str()) || ON_SOFT.iter().any(|case| case.words[0] == name);
+        if entry.is_file() && !is_known {
+            return Err(Failure::new(format!("{name} is in no list of programs.rs")));
+        }
+    }
+    Ok(())
+}
+
+fn play(served: &Served, dir: &Path, case: &Case) -> Result<()> {
+    let (code, said) = run(&mut command(served, dir, case.words)?)?;
+    let wrong = |what: String| Err(Failure::new(format!("{what}; it said:\n{said}\n{}", served.log())));
+    if code != case.code {
+        return wrong(format!("exit code {code}, not {}", case.code));
+    }
+    // `cudart_init_12` calls itself by its source's name.
+    let name = case.words[0].trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('_');
+    let ok = [case.words[0], name].map(|name| format!("{name}: ok"));
+    if case.says_ok && !said.lines().any(|line| ok.iter().any(|ok| line.starts_with(ok))) {
+        return wrong(format!("no line '{}'", ok[0]));
+    }
+    Ok(())
+}
+
+/// One process plants a pattern and says where; another tries the first one's addresses and handles.
+fn patterns(served: &Served, dir: &Path) -> Result<()> {
+    let mut planter = command(served, dir, &["pattern_plant"])?;
+    let planter = planter.stdout(Stdio::piped()).spawn().context(|| "cannot run pattern_plant".into())?;
+    let mut planter = Ended(planter);
+    let mut line = String::new();
+    let said = planter.0.stdout.take().context(|| "pattern_plant has no output".into())?;
+    BufReader::new(said).read_line(&mut line).context(|| "pattern_plant says nothing".into())?;
+    let addresses: Vec<&str> = line.split_whitespace().filter(|word| word.starts_with("0x")).collect();
+    if addresses.is_empty() {
+        return Err(Failure::new(format!("no address in: {line}")));
+    }
+    let (code, said) = run(&mut command(served, dir, &[&["pattern_probe"], &addresses[..]].concat())?)?;
+    if code != 0 {
+        return Err(Failure::new(format!("exit code {code}; it said:\n{said}")));
+    }
+    match planter.0.try_wait() {
+        Ok(None) => Ok(()),
+        ended => Err(Failure::new(format!("pattern_plant was hurt: {ended:?}"))),
+    }
+}
+
+fn command(served: &Served, dir: &Path, words: &[&str]) -> Result<Command> {
+    let program = dir.join(words[0]);
+    let mut line = vec![program.as_os_str()];
+    line.extend(words[1..].iter().map(std::ffi::OsStr::new));
+    served.command(&line)
+}
+
+/// A process that is killed when it is not needed any more.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a program to its end: its exit code and all that it said.
+fn run(command: &mut Command) -> Result<(u8, String)> {
+    let name = format!("{:?}", command.get_program());
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = Ended(child.context(|| format!("cannot run {name}"))?);
+    let readers = [reader(child.0.stdout.take()), reader(child.0.stderr.take())];
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.0.try_wait().context(|| format!("cannot wait for {name}"))? {
+            break status;
+        }
+        if started.elapsed() > LIMIT {
+            return Err(Failure::new(format!("{name} is not over after {} s", LIMIT.as_secs())));
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let said = readers.map(|reader| reader.join().unwrap_or_default()).concat();
+    Ok((code_of(status), said))
+}
+
+fn reader(from: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        // What was read before an error is still worth showing.
+        let _ = from.map(|mut from| from.read_to_end(&mut all));
+        String::from_utf8_lossy(&all).into_owned()
+    })
+}
