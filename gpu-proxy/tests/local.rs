@@ -3,13 +3,18 @@
 mod common;
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{C, Guest, Proxy, SECOND, alive, cgroups_of, signal, status, until};
 use uuid::Uuid;
+use vgpu_api::launch::{LaunchAttributes, LaunchShape};
 use vgpu_api::memory::Memset;
-use vgpu_api::{ContextId, CuError, DevicePtr, Staged, Stream, ask};
+use vgpu_api::{
+    ContextId, CuError, DevicePtr, FunctionHandle, ImageHandle, ImageKind, Launch, NewHandle, Staged, Stream,
+    ask,
+};
 use vgpu_zone_api::shim::{Client, ClientError, DomainRef, Request, ZoneId};
 
 const MIB: u64 = 1 << 20;
@@ -94,6 +99,9 @@ fn a_worker_is_in_its_sandbox() {
     // The socket, /dev/null, the log, the grant's page, liveness, the bell, the ear. No memory, no other zone.
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     assert!(fds <= 8, "{fds} descriptors");
+    // Its log is not the supervisor's own, which it could write into in the name of others.
+    let log = fs::read_link(format!("/proc/{pid}/fd/2")).unwrap();
+    assert!(log.to_string_lossy().starts_with("pipe:"), "{}", log.display());
     if !gaps.iter().any(|gap| gap.contains("namespace")) {
         for namespace in ["user", "mnt", "pid", "net", "ipc", "uts"] {
             let of = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
@@ -129,6 +137,62 @@ fn a_process_that_goes_takes_its_worker_along_within_a_second() {
         assert!(until("the zone is empty", || proxy.workers().is_empty()) < SECOND);
     }
     until("no descriptor is left", || proxy.open_files() <= before);
+    proxy.stop();
+}
+
+/// Launches a kernel that never ends.
+fn launch_endless(guest: &Guest) {
+    let ptx = b".version 9.0\n.target sm_90\n.address_size 64\n.visible .entry k() { L: bra L; }";
+    let image = ImageHandle::new(0, 0);
+    ask::vgpuUpload(guest, C, 1, ptx.len() as u64, 0, ptx).unwrap();
+    let room = guest.channel.stage(4096, None).unwrap();
+    let out = Staged { offset: room.offset().into(), len: 4096 };
+    ask::vgpuImageLoad(guest, C, NewHandle(image), ImageKind::Module, 1, out).unwrap();
+    let function = FunctionHandle::of_image(image, 0);
+    let shape = LaunchShape {
+        function,
+        stream: Stream::Legacy,
+        grid: [64, 1, 1],
+        block: [64, 1, 1],
+        shared_bytes: 0,
+    };
+    let launch = Launch { shape, attributes: LaunchAttributes::default(), params: &[] };
+    ask::cuLaunchKernel(guest, C, launch).unwrap();
+}
+
+#[test]
+fn a_worker_in_the_middle_of_an_endless_kernel_ends_with_its_process() {
+    let proxy = Proxy::start("soft");
+    let (guest, other) = (proxy.guest(), proxy.guest());
+    ask::cuMemAlloc_v2(&guest, C, MIB).unwrap();
+    let pid = proxy.workers().iter().find(|worker| worker.device_bytes == MIB).unwrap().pid;
+    launch_endless(&guest);
+    let busy = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // utime, the twelfth after the name: hundredths of a second. Source: proc_pid_stat(5).
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(11).unwrap().parse::<u64>().unwrap() > 5
+    };
+    until("the kernel runs", busy);
+    drop(guest);
+    assert!(until("the worker is gone", || !alive(pid)) < SECOND);
+    until("its memory is free", || proxy.device_bytes() == 0);
+    ask::cuCtxSynchronize(&other, C).unwrap();
+    proxy.stop();
+}
+
+#[test]
+fn connections_that_say_nothing_cost_a_bounded_number_of_descriptors_and_pass() {
+    let proxy = Proxy::start("null");
+    proxy.list();
+    let before = proxy.open_files();
+    let silent: Vec<_> = (0..300).map(|_| UnixStream::connect(proxy.socket()).unwrap()).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    let taken = proxy.open_files() - before;
+    assert!(taken <= 64 + 4, "{taken} descriptors for who says nothing");
+    drop(silent);
+    // Its turn comes when theirs are over.
+    let guest = proxy.guest();
+    ask::cuCtxSynchronize(&guest, C).unwrap();
     proxy.stop();
 }
 

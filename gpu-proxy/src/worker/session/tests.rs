@@ -188,7 +188,7 @@ fn contexts_and_limits_count_against_the_grant() {
     let costs = Costs { context_bytes: 300 << 10, resident_threads: 64 };
     let world = world_with(Null::with_costs(costs, 0));
     assert_eq!(world.used_bytes(), 0, "the first context is the worker's own");
-    let context = |number| ContextId(100 + number);
+    let context = |number: u32| ContextId(100 + number);
     for number in 0..3 {
         ask::cuCtxCreate_v2(&world.guest, ContextId::NONE, context(number), 0, 0).unwrap();
     }
