@@ -8,6 +8,7 @@ use crate::node::Node;
 
 mod canary;
 mod config;
+mod create;
 mod deaths;
 mod gpu;
 mod programs;
@@ -17,6 +18,7 @@ pub fn all() -> Vec<Story> {
     let mut stories = canary::stories();
     stories.extend(programs::stories());
     stories.extend(gpu::stories());
+    stories.extend(create::stories());
     stories.extend(deaths::stories());
     stories.extend(config::stories());
     stories
