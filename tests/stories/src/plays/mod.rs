@@ -8,6 +8,7 @@ use crate::node::Node;
 
 mod canary;
 mod config;
+mod create;
 mod deaths;
 mod gpu;
 mod idm;
@@ -19,6 +20,7 @@ pub fn all() -> Vec<Story> {
     stories.extend(idm::stories());
     stories.extend(programs::stories());
     stories.extend(gpu::stories());
+    stories.extend(create::stories());
     stories.extend(deaths::stories());
     stories.extend(config::stories());
     stories
