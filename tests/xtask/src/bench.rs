@@ -71,11 +71,11 @@ fn program(package: &str) -> Result<PathBuf> {
     if let Some(dist) = paths::carried_dist() {
         return Ok(dist.join("bench").join(package));
     }
-    build(&mut Steps::quiet()?, &paths::root()?, package)
+    build(&Steps::quiet()?, &paths::root()?, package)
 }
 
 /// Builds a crate's benchmark program; cargo says where it is.
-pub fn build(steps: &mut Steps, root: &Path, package: &str) -> Result<PathBuf> {
+pub fn build(steps: &Steps, root: &Path, package: &str) -> Result<PathBuf> {
     let said = steps.step(&format!("Build the benchmark of {package}"), |log| {
         log.run(&mut cargo(root, &["bench", "--no-run", "--package", package, "--bench", package]))?;
         fs::read_to_string(log.path()).context(|| format!("cannot read {}", log.path().display()))

@@ -34,14 +34,14 @@ pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 /// `cargo xtask cuda-programs`.
 pub fn main(args: Args) -> Result<u8> {
     args.end()?;
-    let mut steps = Steps::new()?;
-    host::prepare(&mut steps, Needs::All)?;
-    println!("{}", build(&mut steps)?.display());
+    let steps = Steps::new()?;
+    host::prepare(&steps, Needs::All)?;
+    println!("{}", build(&steps)?.display());
     Ok(0)
 }
 
 /// The programs in a directory that is the image's root: programs in `/`, libraries in [`LIBRARIES`].
-pub fn build(steps: &mut Steps) -> Result<PathBuf> {
+pub fn build(steps: &Steps) -> Result<PathBuf> {
     let sources = paths::root()?.join("tests/cuda");
     let inputs = || {
         let pinned = Inputs::new()

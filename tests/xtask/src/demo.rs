@@ -13,10 +13,10 @@ const SCRIPT: &str = include_str!("../../testbed/demo.sh");
 /// Installs what is missing, builds all, boots, runs the script, prints the times of the steps.
 pub fn main(args: Args) -> Result<u8> {
     args.end()?;
-    let mut steps = Steps::new()?;
-    host::prepare(&mut steps, Needs::All)?;
-    let dom0 = testbed::complete(&mut steps)?;
-    let code = testbed::run(&mut steps, &dom0, &Boot::new(), SCRIPT.as_bytes(), &[], &mut stdout())?;
+    let steps = Steps::new()?;
+    host::prepare(&steps, Needs::All)?;
+    let dom0 = testbed::complete(&steps)?;
+    let code = testbed::run(&steps, &dom0, &Boot::new(), SCRIPT.as_bytes(), &[], &mut stdout())?;
     eprintln!("\n{}", steps.table());
     Ok(code)
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use crate::bench;
 use crate::cache::{self, Inputs, remove_tree};
@@ -37,12 +38,12 @@ const CONFIG: &[(&str, &str)] = &[
 /// `cargo xtask dist`.
 pub fn main(args: crate::args::Args) -> Result<u8> {
     args.end()?;
-    let mut steps = Steps::new()?;
-    host::prepare(&mut steps, Needs::All)?;
-    let dist = build(&mut steps)?;
+    let steps = Steps::new()?;
+    host::prepare(&steps, Needs::All)?;
+    let dist = build(&steps)?;
     if paths::carried_dist().is_none() {
         for package in bench::PROGRAMS {
-            let program = bench::build(&mut steps, &paths::root()?, package)?;
+            let program = bench::build(&steps, &paths::root()?, package)?;
             place(&program, &dist.join("bench").join(package), 0o755)?;
         }
     }
@@ -51,30 +52,20 @@ pub fn main(args: crate::args::Args) -> Result<u8> {
 }
 
 /// Builds all of it and returns the directory. A carried xtask has it already.
-pub fn build(steps: &mut Steps) -> Result<PathBuf> {
+pub fn build(steps: &Steps) -> Result<PathBuf> {
     if let Some(carried) = paths::carried_dist() {
         return Ok(carried);
     }
     let root = paths::root()?;
     let target = paths::target()?;
-    let kernel = guest_kernel(steps, &root)?;
-    steps.step("Build what runs on the node", |log| {
-        let mut cargo = cargo(&root, &["build", "--release"]);
-        for package in ["gpu-proxy", "shim-vgpu", "vgpuctl", "xtask"] {
-            cargo.args(["--package", package]);
-        }
-        log.run(&mut cargo)
-    })?;
-    let init = steps.step("Build guest-init, static", |log| {
-        guest_target_installed(log)?;
-        log.run(&mut cargo(
-            &root,
-            &["build", "--release", "--package", "guest-init", "--target", GUEST_TARGET],
-        ))?;
-        Ok(target.join(GUEST_TARGET).join("release/guest-init"))
-    })?;
-    let libvgpu =
-        steps.step("Build libvgpu for glibc 2.17 and later", |log| build_libvgpu(log, &root, &target))?;
+    // The kernel's build and cargo's both have times with one thread's work: beside each other they fill them.
+    let (kernel, ours) = thread::scope(|scope| {
+        let kernel = scope.spawn(|| guest_kernel(steps, &root));
+        let ours = our_programs(steps, &root, &target);
+        (kernel.join(), ours)
+    });
+    let kernel = kernel.map_err(|_| Failure::new("the build of the guest kernel panicked"))??;
+    let (init, libvgpu) = ours?;
     let dist = paths::dist()?;
     steps.step("Put it together", |_| {
         let new = dist.with_extension("new");
@@ -84,6 +75,28 @@ pub fn build(steps: &mut Steps) -> Result<PathBuf> {
         fs::rename(&new, &dist).context(|| format!("cannot put {} in its place", dist.display()))
     })?;
     Ok(dist)
+}
+
+/// The programs of the node; returns where guest-init and the guest's libcuda are.
+fn our_programs(steps: &Steps, root: &Path, target: &Path) -> Result<(PathBuf, PathBuf)> {
+    steps.step("Build what runs on the node", |log| {
+        let mut cargo = cargo(root, &["build", "--release"]);
+        for package in ["gpu-proxy", "shim-vgpu", "vgpuctl", "xtask"] {
+            cargo.args(["--package", package]);
+        }
+        log.run(&mut cargo)
+    })?;
+    let init = steps.step("Build guest-init, static", |log| {
+        guest_target_installed(log)?;
+        log.run(&mut cargo(
+            root,
+            &["build", "--release", "--package", "guest-init", "--target", GUEST_TARGET],
+        ))?;
+        Ok(target.join(GUEST_TARGET).join("release/guest-init"))
+    })?;
+    let libvgpu =
+        steps.step("Build libvgpu for glibc 2.17 and later", |log| build_libvgpu(log, root, target))?;
+    Ok((init, libvgpu))
 }
 
 /// cargo as the one that runs us, in the repository, with the same target directory.
@@ -121,7 +134,7 @@ fn build_libvgpu(log: &Log, root: &Path, target: &Path) -> Result<PathBuf> {
 }
 
 /// The guest's kernel, built when anything below `kernel/` has changed: some ten minutes on two cores.
-fn guest_kernel(steps: &mut Steps, root: &Path) -> Result<PathBuf> {
+fn guest_kernel(steps: &Steps, root: &Path) -> Result<PathBuf> {
     let folder = root.join("kernel");
     let inputs = || {
         let inputs =

@@ -45,7 +45,7 @@ pub struct Dom0 {
 
 impl Dom0 {
     /// From the cache, or made now, with the busybox and glibc images, and with one of the CUDA programs in a directory.
-    pub fn get(steps: &mut Steps, cuda_programs: Option<&Path>) -> Result<Self> {
+    pub fn get(steps: &Steps, cuda_programs: Option<&Path>) -> Result<Self> {
         let tree = tree(steps)?;
         let disk = disk(steps, &tree, cuda_programs)?;
         Ok(Self { tree, disk })
@@ -94,7 +94,7 @@ impl Dom0 {
     }
 }
 
-fn tree(steps: &mut Steps) -> Result<PathBuf> {
+fn tree(steps: &Steps) -> Result<PathBuf> {
     let packages = PACKAGES.join(",");
     let inputs = || Inputs::new().add("suite", SUITE).add("packages", &packages).add("script", TREE_SCRIPT);
     if let Some(made) = cache::find("dom0-tree", inputs())? {
@@ -110,7 +110,7 @@ fn tree(steps: &mut Steps) -> Result<PathBuf> {
     })
 }
 
-fn disk(steps: &mut Steps, tree: &Path, cuda_programs: Option<&Path>) -> Result<PathBuf> {
+fn disk(steps: &Steps, tree: &Path, cuda_programs: Option<&Path>) -> Result<PathBuf> {
     steps.step("Dom0: disk image", |log| {
         let image_tars = images::all(tree, cuda_programs)?;
         let mut inputs =

@@ -24,7 +24,7 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
     -Cllvm-args=-sanitizer-coverage-trace-compares";
 
 /// Builds all targets and returns the directory with their programs.
-pub fn build(steps: &mut Steps) -> Result<PathBuf> {
+pub fn build(steps: &Steps) -> Result<PathBuf> {
     let folder = paths::root()?.join("tests/fuzz");
     // With a target named, cargo builds what runs at build time without these flags.
     let version = progress::output(Command::new("rustc").arg("-vV"))?;
@@ -39,7 +39,7 @@ pub fn build(steps: &mut Steps) -> Result<PathBuf> {
 }
 
 /// Runs one target for its time. It fails with the first input that panics, hangs, or takes too much memory.
-pub fn run(steps: &mut Steps, programs: &Path, target: &str) -> Result<()> {
+pub fn run(steps: &Steps, programs: &Path, target: &str) -> Result<()> {
     let dir = paths::scratch()?.join("fuzz").join(target);
     let corpus = dir.join("corpus");
     fs::create_dir_all(&corpus).context(|| format!("cannot make {}", corpus.display()))?;

@@ -55,7 +55,7 @@ pub enum Needs {
 }
 
 /// Installs what is missing, after saying what and why.
-pub fn prepare(steps: &mut Steps, needs: Needs) -> Result<()> {
+pub fn prepare(steps: &Steps, needs: Needs) -> Result<()> {
     let wanted = TESTBED.iter().chain(if needs == Needs::All { BUILD } else { &[] });
     let missing: Vec<&Package> = wanted.filter(|package| !package.is_there()).collect();
     if missing.is_empty() {

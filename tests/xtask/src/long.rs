@@ -36,7 +36,7 @@ const STAGES: &[(&str, Stage)] = &[
 ];
 
 /// Runs what is left of a stage.
-pub fn run(name: &str, steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
     let Some((_, stage)) = STAGES.iter().find(|(stage, _)| *stage == name) else {
         let names: Vec<&str> = STAGES.iter().map(|(name, _)| *name).collect();
         return Err(Failure::new(format!("no stage is called {name}; stages: {}", names.join(", "))));
@@ -66,7 +66,7 @@ fn play(
     units: &[&str],
     times: u32,
     record: &Record,
-    steps: &mut Steps,
+    steps: &Steps,
     tally: &mut Tally,
 ) -> Result<()> {
     for round in 1..=times {

@@ -61,7 +61,7 @@ const ON_NULL: &[Case] = &[
 ];
 
 /// The part `programs` of `cargo xtask test`.
-pub fn part(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+pub fn part(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let dir = cuda_programs::build(steps)?;
     let programs = Programs::find()?;
     tally.check("programs: all are played", all_are_played(&dir));

@@ -8,6 +8,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Context, Failure, Result};
@@ -22,7 +23,8 @@ const TAIL_LINES: usize = 25;
 pub struct Steps {
     started: Instant,
     logs: PathBuf,
-    times: Vec<(String, Duration)>,
+    /// In the order of their ends: steps may run beside each other.
+    times: Mutex<Vec<(String, Duration)>>,
     quiet: bool,
 }
 
@@ -31,7 +33,7 @@ impl Steps {
     pub fn new() -> Result<Self> {
         let logs = paths::scratch()?.join("logs");
         fs::create_dir_all(&logs).context(|| format!("cannot make {}", logs.display()))?;
-        Ok(Self { started: Instant::now(), logs, times: Vec::new(), quiet: false })
+        Ok(Self { started: Instant::now(), logs, times: Mutex::default(), quiet: false })
     }
 
     /// Says nothing unless a step is long or fails: for tasks whose output is another program's.
@@ -40,7 +42,7 @@ impl Steps {
     }
 
     /// Runs one step. Its failure names the step, shows the end of its log and says where the log is.
-    pub fn step<T>(&mut self, name: &str, work: impl FnOnce(&Log) -> Result<T>) -> Result<T> {
+    pub fn step<T>(&self, name: &str, work: impl FnOnce(&Log) -> Result<T>) -> Result<T> {
         let started = Instant::now();
         let log = Log::create(self.logs.join(format!("{}.log", file_name(name))))?;
         if !self.quiet {
@@ -48,7 +50,7 @@ impl Steps {
         }
         let outcome = with_signs_of_life(name, &log, || work(&log));
         let took = started.elapsed();
-        self.times.push((name.to_string(), took));
+        self.times().push((name.to_string(), took));
         outcome.map_err(|failure| {
             let tail = log.tail();
             let shown = if tail.is_empty() { String::new() } else { format!("\n{tail}") };
@@ -59,11 +61,15 @@ impl Steps {
     /// The times of the steps that took at least a tenth of a second, and of all.
     pub fn table(&self) -> String {
         let mut table = String::new();
-        for (name, took) in self.times.iter().filter(|(_, took)| took.as_millis() >= 100) {
+        for (name, took) in self.times().iter().filter(|(_, took)| took.as_millis() >= 100) {
             let _ = writeln!(table, "{:8.1} s  {name}", took.as_secs_f64());
         }
         let _ = write!(table, "{:8.1} s  all", self.started.elapsed().as_secs_f64());
         table
+    }
+
+    fn times(&self) -> MutexGuard<'_, Vec<(String, Duration)>> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -175,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_failed_step_names_itself_its_reason_and_its_log() {
-        let mut steps = Steps::new().expect("scratch");
+        let steps = Steps::new().expect("scratch");
         let failure = steps
             .step("Test of a failing step", |log| {
                 log.run(Command::new("sh").args(["-c", "echo the reason; exit 3"]))

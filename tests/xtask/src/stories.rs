@@ -18,7 +18,7 @@ use crate::testbed::{self, Boot};
 const LIMIT_S: u64 = 3600;
 
 /// The stories' program, static: it runs in Dom0, whatever its libraries are.
-pub fn build(steps: &mut Steps) -> Result<PathBuf> {
+pub fn build(steps: &Steps) -> Result<PathBuf> {
     let root = paths::root()?;
     steps.step("Build the stories", |log| {
         dist::guest_target_installed(log)?;
@@ -28,7 +28,7 @@ pub fn build(steps: &mut Steps) -> Result<PathBuf> {
 }
 
 /// The other end of idm's stories, static: as a program of Dom0, and as the whole of a guest.
-fn xen_peer(steps: &mut Steps) -> Result<Vec<(&'static str, Vec<u8>)>> {
+fn xen_peer(steps: &Steps) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let root = paths::root()?;
     steps.step("Build idm's peer, static", |log| {
         dist::guest_target_installed(log)?;
@@ -48,7 +48,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Plays the stories whose names contain one of `names` (none: all) in one boot, and counts.
-pub fn play(steps: &mut Steps, dom0: &Dom0, kind: Kind, names: &[String], tally: &mut Tally) -> Result<()> {
+pub fn play(steps: &Steps, dom0: &Dom0, kind: Kind, names: &[String], tally: &mut Tally) -> Result<()> {
     let program = read(&build(steps)?)?;
     let mut boot = Boot::new();
     boot.kind = kind;

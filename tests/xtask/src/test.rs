@@ -22,7 +22,7 @@ use crate::tally::Tally;
 use crate::testbed;
 use crate::{deny, progress};
 
-type Part = fn(&mut Steps, &mut Tally) -> Result<()>;
+type Part = fn(&Steps, &mut Tally) -> Result<()>;
 
 /// The parts in the order in which they run.
 const PARTS: &[(&str, Part)] = &[
@@ -45,23 +45,23 @@ pub fn main(mut args: Args) -> Result<u8> {
         PARTS.iter().for_each(|(name, _)| println!("{name}"));
         return Ok(0);
     }
-    let mut steps = Steps::new()?;
+    let steps = Steps::new()?;
     let mut tally = Tally::default();
     if let Some(stage) = args.value("--long")? {
         args.end()?;
-        long::run(&stage, &mut steps, &mut tally)?;
+        long::run(&stage, &steps, &mut tally)?;
         return Ok(finish(&steps, &tally));
     }
     let name = args.optional_word()?;
     args.end()?;
-    host::prepare(&mut steps, Needs::All)?;
+    host::prepare(&steps, Needs::All)?;
     let chosen: Vec<_> =
         PARTS.iter().filter(|(part, _)| name.as_deref().is_none_or(|n| part == &n)).collect();
     match name {
-        Some(name) if chosen.is_empty() => some_stories(&mut steps, &mut tally, &name)?,
+        Some(name) if chosen.is_empty() => some_stories(&steps, &mut tally, &name)?,
         _ => {
             for (part, run) in chosen {
-                let outcome = run(&mut steps, &mut tally);
+                let outcome = run(&steps, &mut tally);
                 if let Err(failure) = outcome {
                     tally.check(part, Err(failure));
                 }
@@ -77,14 +77,14 @@ fn finish(steps: &Steps, tally: &Tally) -> u8 {
     u8::from(tally.failed > 0)
 }
 
-fn format(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+fn format(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let root = paths::root()?;
     let outcome = steps.step("Format", |log| log.run(&mut dist::cargo(&root, &["fmt", "--all", "--check"])));
     tally.check("format", outcome);
     Ok(())
 }
 
-fn lints(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+fn lints(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let root = paths::root()?;
     let line = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     let outcome = steps.step("Lints", |log| log.run(&mut dist::cargo(&root, &line)));
@@ -92,14 +92,14 @@ fn lints(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-fn documents(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+fn documents(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let root = paths::root()?;
     tally.check("links in documents", steps.step("Links in documents", |_| docs::check(&root)));
     tally.check("symbols of libcuda", steps.step("Symbols of libcuda", |_| gen_cuda::check()));
     Ok(())
 }
 
-fn licences(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+fn licences(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let root = paths::root()?;
     tally.check("licences", steps.step("Licences and origins", |log| deny::check(log, &root)));
     if succeeds("cargo-deny", &["--version"]) {
@@ -111,7 +111,7 @@ fn licences(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-fn unit_tests(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+fn unit_tests(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let root = paths::root()?;
     let nextest = succeeds("cargo-nextest", &["--version"]);
     let line: &[&str] = if nextest {
@@ -136,7 +136,7 @@ fn unit_tests(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
 }
 
 /// Every interleaving of idm's protocols, with loom's atomics in the place of the real ones.
-fn loom(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+fn loom(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let root = paths::root()?;
     let mut cargo = dist::cargo(&root, &["test", "--package", "idm", "--lib", "--release", "--locked"]);
     // Other flags mean other artifacts: in a directory of their own they do not throw out the usual ones.
@@ -145,7 +145,7 @@ fn loom(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
 }
 
 /// Runs a test runner and takes over its counts; a runner that could not even start its tests is one failure.
-fn runner(steps: &mut Steps, tally: &mut Tally, name: &str, command: &mut Command) -> Result<()> {
+fn runner(steps: &Steps, tally: &mut Tally, name: &str, command: &mut Command) -> Result<()> {
     let mut text = String::new();
     let outcome = steps.step(name, |log| {
         let outcome = log.run(command);
@@ -168,7 +168,7 @@ fn runner(steps: &mut Steps, tally: &mut Tally, name: &str, command: &mut Comman
 }
 
 /// What only the installed files can show: the guest's sizes, and the versions of glibc that its libcuda needs.
-fn installed(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let dist = dist::build(steps)?;
     let sizes = steps.step("Sizes of the guest", |_| dist::guest_sizes(&dist));
     if let Ok(sizes) = &sizes {
@@ -182,14 +182,14 @@ fn installed(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
     runner(steps, tally, "The installed libcuda", &mut cargo)
 }
 
-fn all_stories(steps: &mut Steps, tally: &mut Tally) -> Result<()> {
+fn all_stories(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let dom0 = testbed::complete(steps)?;
     stories::play(steps, &dom0, Kind::Pv, &[], tally)?;
     let on_pvh: Vec<String> = ON_PVH_DOM0.iter().map(|&name| name.into()).collect();
     stories::play(steps, &dom0, Kind::Pvh, &on_pvh, tally)
 }
 
-fn some_stories(steps: &mut Steps, tally: &mut Tally, name: &str) -> Result<()> {
+fn some_stories(steps: &Steps, tally: &mut Tally, name: &str) -> Result<()> {
     let program = stories::build(steps)?;
     let listed = progress::output(Command::new(program).args(["--list", name]))?;
     if listed.trim().is_empty() {

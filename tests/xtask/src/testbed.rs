@@ -71,31 +71,31 @@ pub fn main(mut args: Args) -> Result<u8> {
         boot.limit = Duration::from_secs(u64::from(seconds));
     }
     boot.bare = args.flag("--bare");
-    let mut steps = Steps::new()?;
+    let steps = Steps::new()?;
     match verb.as_str() {
         "run" => {
             let script = args.word("a SCRIPT")?;
             let script = fs::read(&script).context(|| format!("cannot read {script}"))?;
             let words = args.rest();
-            let dom0 = prepared(&mut steps, &boot)?;
-            run(&mut steps, &dom0, &boot, &script, &words, &mut std::io::stdout())
+            let dom0 = prepared(&steps, &boot)?;
+            run(&steps, &dom0, &boot, &script, &words, &mut std::io::stdout())
         }
         "shell" => {
             args.end()?;
-            let dom0 = prepared(&mut steps, &boot)?;
+            let dom0 = prepared(&steps, &boot)?;
             shell(&dom0, &boot)
         }
         _ => Err(Failure::new(format!("testbed run or testbed shell, not testbed {verb}"))),
     }
 }
 
-fn prepared(steps: &mut Steps, boot: &Boot) -> Result<Dom0> {
+fn prepared(steps: &Steps, boot: &Boot) -> Result<Dom0> {
     host::prepare(steps, if boot.bare { Needs::Testbed } else { Needs::All })?;
     if boot.bare { Dom0::get(steps, None) } else { complete(steps) }
 }
 
 /// All that a boot with vgpu needs: what a node installs, and a Dom0 with all images.
-pub fn complete(steps: &mut Steps) -> Result<Dom0> {
+pub fn complete(steps: &Steps) -> Result<Dom0> {
     dist::build(steps)?;
     let programs = cuda_programs::build(steps)?;
     Dom0::get(steps, Some(&programs))
@@ -103,7 +103,7 @@ pub fn complete(steps: &mut Steps) -> Result<Dom0> {
 
 /// Boots, runs the script (or program) as root in Dom0, writes its output to `out` as it comes, and returns its exit code.
 pub fn run(
-    steps: &mut Steps,
+    steps: &Steps,
     dom0: &Dom0,
     boot: &Boot,
     script: &[u8],
