@@ -201,6 +201,20 @@ impl Stdio {
     }
 }
 
+impl Stdio {
+    /// What the process writes to stdout, up to the line with these words.
+    pub async fn output_until(&mut self, words: &str) -> String {
+        let mut text = Vec::new();
+        loop {
+            text.push(self.stdout.read_u8().await.expect("the words come before the end"));
+            let so_far = String::from_utf8_lossy(&text);
+            if so_far.ends_with('\n') && so_far.contains(words) {
+                return so_far.into_owned();
+            }
+        }
+    }
+}
+
 impl World {
     async fn new(setup: Setup) -> Self {
         let root = TempDir::new().unwrap();

@@ -210,7 +210,29 @@ fn judge_sizes(kernel: u64, initramfs: u64) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// That it survives the merge is the kernel build's own check.
+    #[test]
+    fn each_option_of_the_guest_kernel_stands_once_and_in_a_group() {
+        let (mut group, mut seen) = ("", BTreeSet::new());
+        for line in include_str!("../../../kernel/guest.config").lines() {
+            match line.strip_prefix("# --- ") {
+                Some(reason) => group = reason,
+                None if line.is_empty() || line.starts_with('#') => {
+                    assert!(!line.ends_with("is not set"), "tinyconfig has it off already: {line}");
+                }
+                None => {
+                    let (option, _) = line.split_once('=').expect("an option and its value");
+                    assert!(option.starts_with("CONFIG_") && seen.insert(option), "{line}: twice, or none");
+                    assert!(!group.is_empty(), "{line}: in no group that says what it is for");
+                }
+            }
+        }
+        assert!(seen.len() > 100);
+    }
 
     #[test]
     fn a_guest_above_its_sizes_is_refused() {

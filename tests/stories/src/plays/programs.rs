@@ -30,6 +30,7 @@ pub fn stories() -> Vec<Story> {
         add("exec_runs_beside_the_program", 400, exec_runs_beside_the_program);
         add("program_above_its_memory_limit_is_killed", 300, program_above_its_memory_limit_is_killed);
         add("user_may_open_its_streams_again", 300, user_may_open_its_streams_again);
+        add("seccomp_profile_is_in_force", 400, seccomp_profile_is_in_force);
     }
     stories
 }
@@ -115,6 +116,19 @@ fn user_may_open_its_streams_again(_: &Node, runtime: Runtime) {
     let ended = pod.feed(b"in\n");
     assert_eq!(ended.text(), "out\nin\n", "{}", ended.complaint());
     assert!(ended.complaint().contains("err"), "{}", ended.complaint());
+}
+
+/// containerd's default profile, some four hundred calls: programs run under it, and an exec has it as well.
+fn seccomp_profile_is_in_force(node: &Node, runtime: Runtime) {
+    let script = "grep Seccomp: /proc/self/status; exec sleep 1000";
+    let mut pod = node.start(Pod::busybox(runtime, &["sh", "-c", script]).option("--seccomp"));
+    assert_eq!(pod.until_line("Seccomp:"), "Seccomp:\t2");
+
+    let second = pod.exec(&["grep", "Seccomp:", "/proc/self/status"]);
+
+    assert_eq!((second.code, second.text().as_str()), (Some(0), "Seccomp:\t2\n"), "{}", second.complaint());
+    pod.signal("SIGKILL");
+    pod.end(START);
 }
 
 /// Bytes that no stream can guess: a linear congruential generator (Knuth's MMIX constants).
