@@ -169,10 +169,12 @@ fn with_params(
         }
         return body(block_of_extra(function, extra)?);
     }
-    match function.param_bytes {
-        0..=TINY_BYTES => on_stack::<TINY_BYTES>(function, params, body),
-        ..=SMALL_BYTES => on_stack::<SMALL_BYTES>(function, params, body),
-        _ => in_scratch(function, params, body),
+    if function.param_bytes <= TINY_BYTES {
+        on_stack::<TINY_BYTES>(function, params, body)
+    } else if function.param_bytes <= SMALL_BYTES {
+        on_stack::<SMALL_BYTES>(function, params, body)
+    } else {
+        in_scratch(function, params, body)
     }
 }
 
