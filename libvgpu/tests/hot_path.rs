@@ -19,28 +19,29 @@ use vgpu as _;
 const OK: u32 = 0;
 const ROUNDS: u32 = 300;
 
+// SAFETY: the types are those of CUDA's header. The library takes null or a place of the right size; the test gives the latter.
 unsafe extern "C" {
-    fn cuInit(flags: u32) -> u32;
-    fn cuDevicePrimaryCtxRetain(context: *mut u64, device: i32) -> u32;
-    fn cuCtxCreate_v2(context: *mut u64, flags: u32, device: i32) -> u32;
-    fn cuCtxSetCurrent(context: u64) -> u32;
-    fn cuCtxGetCurrent(context: *mut u64) -> u32;
-    fn cuCtxGetDevice(device: *mut i32) -> u32;
-    fn cuCtxSynchronize() -> u32;
-    fn cuDeviceGetAttribute(value: *mut i32, number: u32, device: i32) -> u32;
-    fn cuModuleLoadData(module: *mut u64, image: *const c_char) -> u32;
-    fn cuModuleGetFunction(function: *mut u64, module: u64, name: *const c_char) -> u32;
-    fn cuFuncGetAttribute(value: *mut i32, number: u32, function: u64) -> u32;
-    fn cuPointerGetAttribute(value: *mut c_void, number: u32, address: u64) -> u32;
-    fn cuStreamIsCapturing(stream: u64, status: *mut u32) -> u32;
-    fn cuStreamCreate(stream: *mut u64, flags: u32) -> u32;
-    fn cuStreamWaitEvent(stream: u64, event: u64, flags: u32) -> u32;
-    fn cuEventCreate(event: *mut u64, flags: u32) -> u32;
-    fn cuEventRecord(event: u64, stream: u64) -> u32;
-    fn cuEventRecord_ptsz(event: u64, stream: u64) -> u32;
-    fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: u64) -> u32;
-    fn cuMemsetD8Async(to: u64, value: u8, bytes: usize, stream: u64) -> u32;
-    fn cuLaunchKernel(
+    safe fn cuInit(flags: u32) -> u32;
+    safe fn cuDevicePrimaryCtxRetain(context: *mut u64, device: i32) -> u32;
+    safe fn cuCtxCreate_v2(context: *mut u64, flags: u32, device: i32) -> u32;
+    safe fn cuCtxSetCurrent(context: u64) -> u32;
+    safe fn cuCtxGetCurrent(context: *mut u64) -> u32;
+    safe fn cuCtxGetDevice(device: *mut i32) -> u32;
+    safe fn cuCtxSynchronize() -> u32;
+    safe fn cuDeviceGetAttribute(value: *mut i32, number: u32, device: i32) -> u32;
+    safe fn cuModuleLoadData(module: *mut u64, image: *const c_char) -> u32;
+    safe fn cuModuleGetFunction(function: *mut u64, module: u64, name: *const c_char) -> u32;
+    safe fn cuFuncGetAttribute(value: *mut i32, number: u32, function: u64) -> u32;
+    safe fn cuPointerGetAttribute(value: *mut c_void, number: u32, address: u64) -> u32;
+    safe fn cuStreamIsCapturing(stream: u64, status: *mut u32) -> u32;
+    safe fn cuStreamCreate(stream: *mut u64, flags: u32) -> u32;
+    safe fn cuStreamWaitEvent(stream: u64, event: u64, flags: u32) -> u32;
+    safe fn cuEventCreate(event: *mut u64, flags: u32) -> u32;
+    safe fn cuEventRecord(event: u64, stream: u64) -> u32;
+    safe fn cuEventRecord_ptsz(event: u64, stream: u64) -> u32;
+    safe fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: u64) -> u32;
+    safe fn cuMemsetD8Async(to: u64, value: u8, bytes: usize, stream: u64) -> u32;
+    safe fn cuLaunchKernel(
         function: u64,
         grid_x: u32,
         grid_y: u32,
@@ -53,7 +54,7 @@ unsafe extern "C" {
         params: *const *const c_void,
         extra: *const *const c_void,
     ) -> u32;
-    fn cuLaunchKernelEx(
+    safe fn cuLaunchKernelEx(
         config: *const u64,
         function: u64,
         params: *const *const c_void,
@@ -143,26 +144,23 @@ fn steady_state(world: World, memory: u64) -> [(&'static str, u32); 15] {
     (attribute[0], attribute[8]) = (4, 1); // a cluster of one block
     let cluster = [1 | 1 << 32, 1 | 32 << 32, 1 | 1 << 32, 0, stream, attribute.as_ptr() as u64, 1];
     let (mut context, mut number, mut status, mut kind) = (0u64, 0i32, 0u32, 0u32);
-    // SAFETY: the places live during the calls, the parameters are those of `fill`.
-    unsafe {
-        [
-            ("cuCtxSetCurrent", cuCtxSetCurrent(world.context)),
-            ("cuCtxGetCurrent", cuCtxGetCurrent(&raw mut context)),
-            ("cuCtxGetDevice", cuCtxGetDevice(&raw mut number)),
-            ("cuDeviceGetAttribute", cuDeviceGetAttribute(&raw mut number, 75, 0)),
-            ("cuFuncGetAttribute", cuFuncGetAttribute(&raw mut number, 8, function)),
-            ("cuPointerGetAttribute", cuPointerGetAttribute((&raw mut kind).cast(), 2, memory)),
-            ("cuStreamIsCapturing", cuStreamIsCapturing(stream, &raw mut status)),
-            ("cuMemcpyHtoDAsync_v2", cuMemcpyHtoDAsync_v2(memory, bytes.as_ptr().cast(), 64, stream)),
-            ("cuMemsetD8Async", cuMemsetD8Async(memory, 1, 64, stream)),
-            ("cuLaunchKernel", cuLaunchKernel(function, 1, 1, 1, 32, 1, 1, 0, stream, list, null)),
-            ("cuLaunchKernel, legacy stream", cuLaunchKernel(function, 1, 1, 1, 32, 1, 1, 0, 0, list, null)),
-            ("cuLaunchKernelEx, a cluster", cuLaunchKernelEx(cluster.as_ptr(), function, list, null)),
-            ("cuEventRecord", cuEventRecord(event, stream)),
-            ("cuEventRecord_ptsz, the thread's stream", cuEventRecord_ptsz(event, 0)),
-            ("cuStreamWaitEvent", cuStreamWaitEvent(stream, event, 0)),
-        ]
-    }
+    [
+        ("cuCtxSetCurrent", cuCtxSetCurrent(world.context)),
+        ("cuCtxGetCurrent", cuCtxGetCurrent(&raw mut context)),
+        ("cuCtxGetDevice", cuCtxGetDevice(&raw mut number)),
+        ("cuDeviceGetAttribute", cuDeviceGetAttribute(&raw mut number, 75, 0)),
+        ("cuFuncGetAttribute", cuFuncGetAttribute(&raw mut number, 8, function)),
+        ("cuPointerGetAttribute", cuPointerGetAttribute((&raw mut kind).cast(), 2, memory)),
+        ("cuStreamIsCapturing", cuStreamIsCapturing(stream, &raw mut status)),
+        ("cuMemcpyHtoDAsync_v2", cuMemcpyHtoDAsync_v2(memory, bytes.as_ptr().cast(), 64, stream)),
+        ("cuMemsetD8Async", cuMemsetD8Async(memory, 1, 64, stream)),
+        ("cuLaunchKernel", cuLaunchKernel(function, 1, 1, 1, 32, 1, 1, 0, stream, list, null)),
+        ("cuLaunchKernel, legacy stream", cuLaunchKernel(function, 1, 1, 1, 32, 1, 1, 0, 0, list, null)),
+        ("cuLaunchKernelEx, a cluster", cuLaunchKernelEx(cluster.as_ptr(), function, list, null)),
+        ("cuEventRecord", cuEventRecord(event, stream)),
+        ("cuEventRecord_ptsz, the thread's stream", cuEventRecord_ptsz(event, 0)),
+        ("cuStreamWaitEvent", cuStreamWaitEvent(stream, event, 0)),
+    ]
 }
 
 /// The address of the variable `table` of the fake device's image.
@@ -171,14 +169,12 @@ const TABLE: u64 = 0x7000_0000;
 fn prepare(context: u64) -> World {
     let mut world = World { context, function: 0, stream: 0, event: 0 };
     let mut module = 0u64;
-    // SAFETY: the places live during the calls.
-    unsafe {
-        assert_eq!(cuCtxSetCurrent(context), OK);
-        assert_eq!(cuModuleLoadData(&raw mut module, c".version 8.0 hot".as_ptr()), OK);
-        assert_eq!(cuModuleGetFunction(&raw mut world.function, module, c"fill".as_ptr()), OK);
-        assert_eq!(cuStreamCreate(&raw mut world.stream, 0), OK);
-        assert_eq!(cuEventCreate(&raw mut world.event, 0), OK);
-    }
+    assert_eq!(cuCtxSetCurrent(context), OK);
+    assert_eq!(cuModuleLoadData(&raw mut module, c".version 8.0 hot".as_ptr()), OK);
+    assert_eq!(cuModuleGetFunction(&raw mut world.function, module, c"fill".as_ptr()), OK);
+    assert_eq!(cuStreamCreate(&raw mut world.stream, 0), OK);
+    assert_eq!(cuEventCreate(&raw mut world.event, 0), OK);
+
     world
 }
 
@@ -226,18 +222,15 @@ fn the_steady_state_makes_no_round_trip_no_system_call_and_no_allocation() {
     let _alone = ALONE.lock().unwrap();
     let seen = served();
     let (mut primary, mut created) = (0u64, 0u64);
-    // SAFETY: the places live during the calls.
-    unsafe {
-        assert_eq!(cuInit(0), OK);
-        // The library keeps its panics to itself: linked into this program, also those of the test.
-        drop(std::panic::take_hook());
-        assert_eq!(cuDevicePrimaryCtxRetain(&raw mut primary, 0), OK);
-        assert_eq!(cuCtxCreate_v2(&raw mut created, 0, 0), OK);
-    }
+    assert_eq!(cuInit(0), OK);
+    // The library keeps its panics to itself: linked into this program, also those of the test.
+    drop(std::panic::take_hook());
+    assert_eq!(cuDevicePrimaryCtxRetain(&raw mut primary, 0), OK);
+    assert_eq!(cuCtxCreate_v2(&raw mut created, 0, 0), OK);
+
     for (kind, context) in [("primary", primary), ("created", created)] {
         let world = prepare(context);
-        // SAFETY: it has no parameters.
-        assert_eq!(unsafe { cuCtxSynchronize() }, OK);
+        assert_eq!(cuCtxSynchronize(), OK);
         seen.lock().unwrap().calls.clear();
 
         GATE.close();
@@ -245,16 +238,14 @@ fn the_steady_state_makes_no_round_trip_no_system_call_and_no_allocation() {
         let params =
             [(&raw const first.0).cast(), (&raw const first.1).cast(), (&raw const first.2).cast::<c_void>()];
         let null = std::ptr::null();
-        // SAFETY: the parameters are those of `fill`.
-        let code = unsafe { cuLaunchKernel(world.function, 1, 1, 1, 32, 1, 1, 0, 0, params.as_ptr(), null) };
+        let code = cuLaunchKernel(world.function, 1, 1, 1, 32, 1, 1, 0, 0, params.as_ptr(), null);
         assert_eq!(code, OK);
         GATE.until_reached();
         let counts = counts_of(world);
         GATE.open();
 
         assert_eq!(counts, [("allocations", 0), ("system calls", 0), ("failed", 0)], "{kind} context");
-        // SAFETY: it has no parameters.
-        assert_eq!(unsafe { cuCtxSynchronize() }, OK, "{kind} context");
+        assert_eq!(cuCtxSynchronize(), OK, "{kind} context");
         let launches = seen.lock().unwrap().calls.iter().filter(|call| **call == "launch").count();
         assert_eq!(launches, 1 + 3 * (1 + ROUNDS as usize), "{kind} context: all of them arrived");
     }

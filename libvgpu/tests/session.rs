@@ -378,6 +378,37 @@ fn a_child_of_fork_gets_not_initialized_and_the_parent_goes_on() {
     free(&session, address);
 }
 
+/// Its exit handlers and thread-local destructors run, with what they inherited.
+#[test]
+fn a_child_that_ends_by_exit_leaves_the_parents_channel_alone() {
+    let session = session();
+    let (mut event, mut stream) = (0u64, 0u64);
+    let (event_at, stream_at) = (&raw mut event, &raw mut stream);
+    assert_eq!(cu!(session.library, cuEventCreate(event_at: *mut u64, 0: u32)), OK);
+    assert_eq!(
+        cu!(session.library, cuEventRecord_ptsz(event: u64, 0: u64)),
+        OK,
+        "this thread has a stream to end"
+    );
+    let before = session.call_count();
+    // SAFETY: the child only ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: that its handlers run is what is tested.
+        unsafe { libc::exit(5) }
+    }
+    let mut status = 0;
+    // SAFETY: waits for our own child.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(libc::WEXITSTATUS(status), 5);
+    assert_eq!(cu!(session.library, cuStreamCreate(stream_at: *mut u64, 0: u32)), OK);
+    assert_eq!(synchronize(&session), OK);
+    let calls = session.seen.lock().unwrap().calls[before..].to_vec();
+    assert!(!calls.contains(&"stream destroy"), "{calls:?}");
+    assert_eq!(cu!(session.library, cuStreamDestroy_v2(stream: u64)), OK);
+    assert_eq!(cu!(session.library, cuEventDestroy_v2(event: u64)), OK);
+}
+
 #[test]
 fn threads_call_at_once_and_each_gets_its_own_answers() {
     let session = session();

@@ -42,7 +42,8 @@ const _: () = assert!(size_of::<Attribute>() == 72);
 const FUNCTION_MAX_THREADS: u32 = 0;
 
 /// Parameter blocks of so many bytes are packed on the stack: nearly all.
-const SMALL_BYTES: usize = 256;
+const TINY_BYTES: usize = 64;
+const SMALL_BYTES: usize = 512;
 
 thread_local! {
     /// Where larger ones are packed: no allocation and no clearing of kilobytes for each launch.
@@ -168,11 +169,32 @@ fn with_params(
         }
         return body(block_of_extra(function, extra)?);
     }
-    let mut small = [0; SMALL_BYTES];
-    if let Some(block) = small.get_mut(..function.param_bytes) {
-        pack(function, params, block)?;
-        return body(block);
+    if function.param_bytes <= TINY_BYTES {
+        on_stack::<TINY_BYTES>(function, params, body)
+    } else if function.param_bytes <= SMALL_BYTES {
+        on_stack::<SMALL_BYTES>(function, params, body)
+    } else {
+        in_scratch(function, params, body)
     }
+}
+
+#[inline]
+fn on_stack<const ROOM: usize>(
+    function: &Function,
+    params: In<u64>,
+    body: impl FnOnce(&[u8]) -> CuResult<()>,
+) -> CuResult<()> {
+    let mut room = [0; ROOM];
+    let block = room.get_mut(..function.param_bytes).ok_or(CuError::UNKNOWN)?;
+    pack(function, params, block)?;
+    body(block)
+}
+
+fn in_scratch(
+    function: &Function,
+    params: In<u64>,
+    body: impl FnOnce(&[u8]) -> CuResult<()>,
+) -> CuResult<()> {
     PACKED
         .try_with(|packed| {
             let mut packed = packed.borrow_mut();

@@ -25,7 +25,9 @@ const SOCKET: &str = "/run/vgpu/gpu.sock";
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Of staging, what one call takes at once.
 const ROOM_BYTES: usize = 1 << 20;
-/// Calls of so many bytes are packed on the stack, others in the thread's scratch.
+/// Calls of so many bytes are packed on the stack, others in the thread's scratch. Most need few: clearing a buffer is a good part
+/// of what a launch costs.
+const TINY_BYTES: usize = 160;
 const SMALL_BYTES: usize = 512;
 
 /// The channel of this process.
@@ -174,6 +176,10 @@ fn packed<T>(
     fill: impl FnOnce(&mut Writer<'_>),
     then: impl FnOnce(&[u8]) -> CuResult<T>,
 ) -> CuResult<T> {
+    if size <= TINY_BYTES {
+        let mut buffer = [0; TINY_BYTES];
+        return pack(&mut buffer[..size], fill, then);
+    }
     if size <= SMALL_BYTES {
         let mut buffer = [0; SMALL_BYTES];
         return pack(&mut buffer[..size], fill, then);

@@ -84,7 +84,12 @@ impl Images {
                 self.slab.set(handle, Some(Arc::clone(&image)))?;
                 Ok(image)
             }
-            Err(error) => self.slab.end(handle, |_| Err(error))?,
+            Err(error) => {
+                self.slab.end(handle, |_| ())?;
+                // Why the upload failed says more than that there was nothing to load.
+                channel.take_error()?;
+                Err(error)
+            }
         }
     }
 
