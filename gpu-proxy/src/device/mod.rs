@@ -13,7 +13,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use vgpu_api::launch::LaunchAttributes;
 use vgpu_api::memory::Memset;
-use vgpu_api::{Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, Snapshot};
+use vgpu_api::{Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, Printed, Snapshot};
 
 pub use null::Null;
 pub use soft::Soft;
@@ -220,6 +220,15 @@ pub trait Device: fmt::Debug + Send {
     fn event_synchronize(&mut self, event: Raw) -> CuResult<()>;
     /// Milliseconds between two.
     fn event_elapsed(&mut self, start: Raw, end: Raw) -> CuResult<f32>;
+
+    /// Whether kernels have printed something that was not taken.
+    fn has_printed(&self) -> bool {
+        false
+    }
+    /// The next piece of it.
+    fn take_printed(&mut self) -> Printed {
+        Printed::default()
+    }
 }
 
 /// Opens a worker's device. `bytes` is the grant.
