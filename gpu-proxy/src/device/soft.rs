@@ -8,8 +8,8 @@ use std::time::Instant;
 use vgpu_api::memory::Memset;
 use vgpu_api::printed::PRINTED_BYTES_MAX;
 use vgpu_api::{
-    Attributes, CuError, CuResult, DevicePtr, DeviceSnapshot, FunctionInfo, GlobalInfo, ImageKind, ParamInfo,
-    PciAddress, Printed, Snapshot,
+    Attributes, CuError, CuResult, DevicePtr, DeviceSnapshot, FunctionInfo, GlobalInfo, ImageKind, MemInfo,
+    ParamInfo, PciAddress, Printed, Snapshot,
 };
 use vgpu_soft as gpu;
 
@@ -192,6 +192,11 @@ impl Device for Soft {
 
     fn alloc(&mut self, _context: Raw, bytes: u64) -> CuResult<u64> {
         self.gpu.memory().alloc(bytes).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn memory(&mut self, _context: Raw) -> CuResult<MemInfo> {
+        let (used, total) = (self.gpu.memory().used_bytes(), self.gpu.memory().capacity_bytes());
+        Ok(MemInfo { free: total.saturating_sub(used), total })
     }
 
     fn free(&mut self, _context: Raw, address: u64) -> CuResult<()> {

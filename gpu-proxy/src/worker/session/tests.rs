@@ -84,6 +84,13 @@ fn beyond_the_grant_is_exactly_two_and_nothing_is_lost() {
 }
 
 #[test]
+fn no_more_memory_is_shown_than_the_device_has() {
+    let world = world_with(Null::with_memory(1000));
+    let info = ask::cuMemGetInfo_v2(&world.guest, C).unwrap();
+    assert_eq!((info.free, info.total), (1000, 1000));
+}
+
+#[test]
 fn an_address_outside_the_allocation_map_never_reaches_the_device() {
     let world = world();
     let at = ask::cuMemAlloc_v2(&world.guest, C, 4096).unwrap();
