@@ -13,7 +13,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use vgpu_api::launch::LaunchAttributes;
 use vgpu_api::memory::Memset;
-use vgpu_api::{Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, Snapshot};
+use vgpu_api::{
+    Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, MemInfo, Printed, Snapshot,
+};
 
 pub use null::Null;
 pub use soft::Soft;
@@ -154,6 +156,8 @@ pub trait Device: fmt::Debug + Send {
 
     /// Memory of the device.
     fn alloc(&mut self, context: Raw, bytes: u64) -> CuResult<u64>;
+    /// What the device has free and in all, in bytes, whatever the grant is.
+    fn memory(&mut self, context: Raw) -> CuResult<MemInfo>;
     /// Frees an address that [`Device::alloc`] gave.
     fn free(&mut self, context: Raw, address: u64) -> CuResult<()>;
     /// Host to device. `bytes` may be used again when it returns.
@@ -220,6 +224,15 @@ pub trait Device: fmt::Debug + Send {
     fn event_synchronize(&mut self, event: Raw) -> CuResult<()>;
     /// Milliseconds between two.
     fn event_elapsed(&mut self, start: Raw, end: Raw) -> CuResult<f32>;
+
+    /// Whether kernels have printed something that was not taken.
+    fn has_printed(&self) -> bool {
+        false
+    }
+    /// The next piece of it.
+    fn take_printed(&mut self) -> Printed {
+        Printed::default()
+    }
 }
 
 /// Opens a worker's device. `bytes` is the grant.

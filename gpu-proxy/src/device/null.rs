@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use vgpu_api::memory::Memset;
-use vgpu_api::{Attributes, CuError, CuResult, ImageKind, Snapshot};
+use vgpu_api::{Attributes, CuError, CuResult, ImageKind, MemInfo, Snapshot};
 
 use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, soft};
 
@@ -25,6 +25,7 @@ pub struct Null {
     limits: HashMap<(Raw, u32), u64>,
     costs: Costs,
     local_bytes: i32,
+    memory_bytes: u64,
 }
 
 impl Default for Null {
@@ -37,7 +38,20 @@ impl Null {
     /// One that says of itself what hardware would: `local_bytes` are each kernel's `CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES`.
     #[must_use]
     pub fn with_costs(costs: Costs, local_bytes: i32) -> Self {
-        Self { names: 0, next_address: FIRST_ADDRESS, limits: HashMap::new(), costs, local_bytes }
+        Self {
+            names: 0,
+            next_address: FIRST_ADDRESS,
+            limits: HashMap::new(),
+            costs,
+            local_bytes,
+            memory_bytes: u64::MAX,
+        }
+    }
+
+    /// One that has no more than so many bytes.
+    #[must_use]
+    pub fn with_memory(memory_bytes: u64) -> Self {
+        Self { memory_bytes, ..Self::default() }
     }
 
     fn name(&mut self) -> Raw {
@@ -89,6 +103,11 @@ impl Device for Null {
         let next = end.and_then(|end| end.checked_next_multiple_of(GRANULE_BYTES));
         self.next_address = next.filter(|next| *next < 1 << 47).ok_or(CuError::OUT_OF_MEMORY)?;
         Ok(address)
+    }
+
+    /// As much as anybody is granted.
+    fn memory(&mut self, _context: Raw) -> CuResult<MemInfo> {
+        Ok(MemInfo { free: self.memory_bytes, total: self.memory_bytes })
     }
 
     fn free(&mut self, _context: Raw, _address: u64) -> CuResult<()> {

@@ -1,14 +1,15 @@
 //! The software GPU as a [`Device`]. Everything has run when a call returns, so streams are names only; events keep the time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
 use std::thread;
 use std::time::Instant;
 
 use vgpu_api::memory::Memset;
+use vgpu_api::printed::PRINTED_BYTES_MAX;
 use vgpu_api::{
-    Attributes, CuError, CuResult, DevicePtr, DeviceSnapshot, FunctionInfo, GlobalInfo, ImageKind, ParamInfo,
-    PciAddress, Snapshot,
+    Attributes, CuError, CuResult, DevicePtr, DeviceSnapshot, FunctionInfo, GlobalInfo, ImageKind, MemInfo,
+    ParamInfo, PciAddress, Printed, Snapshot,
 };
 use vgpu_soft as gpu;
 
@@ -20,6 +21,10 @@ pub(super) const DRIVER_VERSION: u32 = 13_000;
 const HOST_THREADS_MAX: usize = 8;
 /// `CUlimit` 0 to 9 as they are at a context's start: stack, printf FIFO, malloc heap, sync depth, pending launches, L2, …
 pub(super) const LIMITS: [u64; 10] = [1024, 1 << 20, 8 << 20, 2, 2048, 128, 0, 0, 0, 0];
+/// What kernels print is kept so far, in bytes; the rest is dropped, as by a GPU's buffer.
+const PRINTED_KEPT_MAX: usize = 1 << 20;
+const STDOUT: u32 = 1;
+const STDERR: u32 = 2;
 const UUID: [u8; 16] = *b"vgpu-soft-device";
 
 /// One software GPU for one worker.
@@ -30,6 +35,8 @@ pub struct Soft {
     limits: HashMap<Raw, [u64; LIMITS.len()]>,
     images: HashMap<Raw, Loaded>,
     events: HashMap<Raw, Option<Instant>>,
+    /// What kernels have printed, by the program's stream, oldest first.
+    printed: VecDeque<(u32, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -60,12 +67,21 @@ impl Soft {
             limits: HashMap::new(),
             images: HashMap::new(),
             events: HashMap::new(),
+            printed: VecDeque::new(),
         })
     }
 
     fn name(&mut self) -> Raw {
         self.names += 1;
         Raw(self.names << 16)
+    }
+
+    fn keep_printed(&mut self, to: u32, mut bytes: Vec<u8>) {
+        let kept: usize = self.printed.iter().map(|(_, bytes)| bytes.len()).sum();
+        bytes.truncate(PRINTED_KEPT_MAX.saturating_sub(kept));
+        if !bytes.is_empty() {
+            self.printed.push_back((to, bytes));
+        }
     }
 
     /// A function's name is its image's and its place in it.
@@ -176,6 +192,11 @@ impl Device for Soft {
 
     fn alloc(&mut self, _context: Raw, bytes: u64) -> CuResult<u64> {
         self.gpu.memory().alloc(bytes).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn memory(&mut self, _context: Raw) -> CuResult<MemInfo> {
+        let (used, total) = (self.gpu.memory().used_bytes(), self.gpu.memory().capacity_bytes());
+        Ok(MemInfo { free: total.saturating_sub(used), total })
     }
 
     fn free(&mut self, _context: Raw, address: u64) -> CuResult<()> {
@@ -305,11 +326,12 @@ impl Device for Soft {
             gpu::LaunchConfig { grid: launch.grid, block: launch.block, shared_bytes: launch.shared_bytes };
         let result = self.gpu.launch(&loaded.instance, place, &config, launch.params);
         let printed = self.gpu.take_output();
-        if !printed.is_empty() {
-            log::debug!("a kernel printed {} bytes; there is no way back to the program yet", printed.len());
-        }
+        self.keep_printed(STDOUT, printed);
         result.map_err(|fault| {
-            log::info!("a kernel ended early: {fault}");
+            match &fault {
+                gpu::Fault::Assert(text) => self.keep_printed(STDERR, format!("{text}\n").into_bytes()),
+                other => log::info!("a kernel ended early: {other}"),
+            }
             error(fault.cu_result())
         })
     }
@@ -366,6 +388,20 @@ impl Device for Soft {
             None => -milliseconds(start.duration_since(end)),
         })
     }
+
+    fn has_printed(&self) -> bool {
+        !self.printed.is_empty()
+    }
+
+    fn take_printed(&mut self) -> Printed {
+        let Some((to, bytes)) = self.printed.front_mut() else { return Printed::default() };
+        let piece = bytes.drain(..bytes.len().min(PRINTED_BYTES_MAX)).collect();
+        let printed = Printed { to: *to, bytes: piece };
+        if bytes.is_empty() {
+            self.printed.pop_front();
+        }
+        printed
+    }
 }
 
 fn attribute(id: u32) -> u64 {
@@ -385,4 +421,26 @@ fn blocks_by_resources(info: &gpu::FunctionInfo, threads: u32, shared: u64) -> C
         .min(by(attribute(82), threads * u64::from(info.registers)))
         .min(attribute(106));
     Ok(u32::try_from(blocks).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kernels_print_comes_in_order_in_pieces_and_has_an_end() {
+        let mut soft = Soft::new(1 << 20).unwrap();
+        assert!(!soft.has_printed());
+        soft.keep_printed(STDOUT, vec![b'a'; PRINTED_BYTES_MAX + 1]);
+        soft.keep_printed(STDERR, b"b".to_vec());
+        let piece = |to, bytes: &[u8]| Printed { to, bytes: bytes.to_vec() };
+        assert_eq!(soft.take_printed(), piece(1, &[b'a'; PRINTED_BYTES_MAX]));
+        assert_eq!(soft.take_printed(), piece(1, b"a"));
+        assert_eq!(soft.take_printed(), piece(2, b"b"));
+        assert_eq!((soft.has_printed(), soft.take_printed()), (false, Printed::default()));
+        for _ in 0..3 {
+            soft.keep_printed(STDOUT, vec![0; PRINTED_KEPT_MAX - 10]);
+        }
+        assert_eq!(soft.printed.iter().map(|(_, bytes)| bytes.len()).sum::<usize>(), PRINTED_KEPT_MAX);
+    }
 }

@@ -3,7 +3,7 @@
 use idm::ChannelError;
 use idm::record::{Consumer, ErrorWord};
 use vgpu_api::wire::REPLY_BYTES_MAX;
-use vgpu_api::{Call, ContextId, CuError, dispatch};
+use vgpu_api::{Call, ContextId, CuError, PRINTED, dispatch};
 
 use super::Session;
 
@@ -58,7 +58,8 @@ fn drain(consumer: &mut Consumer, session: &mut Session) -> Result<(), End> {
         }
         if let Some(lane) = lane {
             let bytes = &reply[..answer.reply_bytes];
-            replies.reply(lane, seq, answer.code, bytes).map_err(|error| judged(&error))?;
+            let printed = if session.has_printed() { PRINTED } else { 0 };
+            replies.reply(lane, seq, answer.code | printed, bytes).map_err(|error| judged(&error))?;
         }
         last = Some(seq);
     }

@@ -10,7 +10,7 @@ use idm::hello::Hello;
 use idm::record::{RECORD_LIMIT_MAX, Reply, Submitter};
 use tempfile::TempDir;
 use vgpu_api::wire::WireError;
-use vgpu_api::{ContextId, CuError, CuResult, Op, Reader, Transport, WIRE_HASH, Writer, ask};
+use vgpu_api::{ContextId, CuError, CuResult, Op, PRINTED, Reader, Transport, WIRE_HASH, Writer, ask};
 use vgpu_zone_api::shim::{Client, Listing, WorkerInfo};
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -137,7 +137,7 @@ impl Transport for Guest {
             .channel
             .call(op as u16, context.0, &bytes, &mut reply, None)
             .map_err(|_| CuError::DEVICE_UNAVAILABLE)?;
-        CuError::check(answer.status)?;
+        CuError::check(answer.status & !PRINTED)?;
         take(&mut Reader::new(&reply[..answer.len])).map_err(|_| CuError::UNKNOWN)
     }
 }

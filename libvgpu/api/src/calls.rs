@@ -14,6 +14,7 @@ use crate::handle::{
 use crate::image::{Attributes, ImageKind};
 use crate::launch::Launch;
 use crate::memory::{DevicePtr, MemInfo, Memset, Staged};
+use crate::printed::Printed;
 use crate::result::CuResult;
 use crate::wire::{Wire, Writer};
 
@@ -125,6 +126,10 @@ calls! {
     wait fn cuEventSynchronize(event: EventHandle);
     /// Milliseconds between two recorded events.
     sync fn cuEventElapsedTime_v2(start: EventHandle, end: EventHandle) -> f32;
+
+    // Output.
+    /// The next piece of what kernels have printed, in order. Asked for when a reply says so ([`crate::PRINTED`]).
+    sync fn vgpuPrinted() -> Printed;
 }
 
 /// What the worker sends back for a record that was a call.
@@ -164,12 +169,13 @@ const fn wire_hash() -> u64 {
         Staged::DECLARATION,
         MemInfo::DECLARATION,
         Memset::DECLARATION,
+        Printed::DECLARATION,
         crate::PciAddress::DECLARATION,
         crate::DeviceSnapshot::DECLARATION,
         crate::Snapshot::DECLARATION,
     ];
-    // Handle layout, encoding of numbers and the meaning of the error word: count up when they change.
-    let mut state = crate::hash::fnv1a(crate::hash::FNV_START, b"vgpu wire 1");
+    // Handle layout, encoding of numbers, the meaning of the error word and of a reply's status: count up when they change.
+    let mut state = crate::hash::fnv1a(crate::hash::FNV_START, b"vgpu wire 2");
     let mut i = 0;
     while i < CALLS.len() {
         state = crate::hash::fnv1a(state, CALLS[i].as_bytes());

@@ -17,6 +17,7 @@ pub mod image;
 pub mod launch;
 pub mod loopback;
 pub mod memory;
+pub mod printed;
 pub mod result;
 pub mod snapshot;
 pub mod surface;
@@ -31,6 +32,7 @@ pub use handle::{
 pub use image::{Attributes, FunctionInfo, GlobalInfo, ImageInfo, ImageKind, ParamInfo};
 pub use launch::{Launch, LaunchAttribute};
 pub use memory::{DevicePtr, MemInfo, Memset, Staged};
+pub use printed::{PRINTED, Printed};
 pub use result::{CuError, CuResult};
 pub use snapshot::{DeviceSnapshot, PciAddress, Snapshot};
 pub use wire::{Reader, Wire, WireError, Writer};

@@ -13,7 +13,8 @@ use idm::ChannelError;
 use idm::record::{Chunk, Submitter};
 use vgpu_api::wire::REPLY_BYTES_MAX;
 use vgpu_api::{
-    ContextId, CuError, CuResult, Op, Reader, Snapshot, Staged, Transport, WIRE_HASH, WireError, Writer, ask,
+    ContextId, CuError, CuResult, Op, PRINTED, Printed, Reader, Snapshot, Staged, Transport, WIRE_HASH,
+    WireError, Writer, ask,
 };
 use vgpu_codes::Code;
 
@@ -100,6 +101,8 @@ impl Channel {
         let Some((count, error)) = self.submitter.last_error() else { return Ok(()) };
         if error.sticky {
             self.stick(error.code);
+            // No later call goes to the worker: what its kernels printed before, and why an assert failed, is told now.
+            self.print();
         }
         // Only one thread tells a plain error.
         let told = self.told.swap(count, Ordering::Relaxed);
@@ -129,6 +132,17 @@ impl Channel {
     pub fn abandon(&self) {
         // SAFETY: async-signal-safe; the descriptor is the child's copy, and nothing in the child uses it again.
         unsafe { libc::close(self.socket) };
+    }
+
+    /// Writes what kernels have printed to the program's own streams.
+    #[cold]
+    fn print(&self) {
+        while let Ok(Printed { to, bytes }) = ask::vgpuPrinted(self, ContextId::NONE) {
+            if bytes.is_empty() {
+                return;
+            }
+            super::stdio::write(to, &bytes);
+        }
     }
 
     fn lost(&self, error: &ChannelError) -> CuError {
@@ -235,7 +249,10 @@ impl Transport for Channel {
             let mut reply = [0; REPLY_BYTES_MAX];
             let answer = self.submitter.call(op as u16, context.0, bytes, &mut reply, None);
             let answer = answer.map_err(|error| self.lost(&error))?;
-            if let Err(error) = CuError::check(answer.status) {
+            if answer.status & PRINTED != 0 && op != Op::vgpuPrinted {
+                self.print();
+            }
+            if let Err(error) = CuError::check(answer.status & !PRINTED) {
                 if error.is_sticky() {
                     self.stick(error.code());
                 }

@@ -7,5 +7,6 @@ pub mod images;
 pub mod process;
 pub mod ranges;
 pub mod slab;
+pub mod stdio;
 pub mod streams;
 pub mod visible;

@@ -459,4 +459,7 @@ impl Driver for FakeDevice {
             _ => Err(CuError::INVALID_HANDLE),
         }
     }
+    fn vgpuPrinted(&mut self, _: Call) -> CuResult<Printed> {
+        Ok(Printed::default())
+    }
 }

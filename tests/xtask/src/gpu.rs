@@ -1,4 +1,4 @@
-//! `cargo xtask gpu [--device auto|soft|null|cuda] -- CMD...`: runs CMD on this machine with libvgpu as its libcuda and a
+//! `cargo xtask gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...`: runs CMD on this machine with libvgpu as its libcuda and a
 //! gpu-proxy of its own. No Xen: the `local` transport. CMD's streams and exit code are its own.
 
 use std::ffi::{OsStr, OsString};
@@ -27,9 +27,13 @@ pub fn main(mut args: Args) -> Result<u8> {
     if !["auto", "soft", "null", "cuda"].contains(&device.as_str()) {
         return Err(Failure::new(format!("--device is auto, soft, null or cuda, not {device}")));
     }
+    let log = args.value("--log")?;
     let command = args.command()?;
     let served = Served::start(&Programs::find()?, &device)?;
     let status = served.command(&command)?.status().context(|| format!("cannot run {}", command[0]))?;
+    if let Some(file) = log {
+        fs::copy(served.scene.log(), &file).context(|| format!("cannot write {file}"))?;
+    }
     drop(served);
     Ok(code_of(status))
 }

@@ -52,8 +52,8 @@ cargo xtask VERB
   gen-cuda [--check]
                  writes the table of CUDA's symbols from NVIDIA's headers
   testbed shell  the same options; a prompt instead of a script
-  gpu [--device auto|soft|null|cuda] -- CMD...
-                 runs CMD here with libvgpu as its libcuda and a gpu-proxy of its own; no Xen
+  gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...
+                 runs CMD here with libvgpu as its libcuda and a gpu-proxy of its own, whose log goes to FILE; no Xen
   cuda-programs  compiles the programs of tests/cuda and prints their directory, for gpu
   bench [NAME] [--json FILE]
                  figures, each beside what a user would use instead

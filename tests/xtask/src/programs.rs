@@ -25,10 +25,12 @@ struct Case {
     code: u8,
     /// Whether it has to say `NAME: ok` on a line.
     says_ok: bool,
+    /// Parts of other lines, in the order in which they have to come: standard output, then standard error.
+    lines: &'static [&'static str],
 }
 
 const fn right(words: &'static [&'static str]) -> Case {
-    Case { words, code: 0, says_ok: true }
+    Case { words, code: 0, says_ok: true, lines: &[] }
 }
 
 /// The software GPU computes: every program has to be right.
@@ -38,7 +40,21 @@ const ON_SOFT: &[Case] = &[
     right(&["reduce"]),
     right(&["matmul_tiled"]),
     right(&["histogram"]),
-    right(&["features"]),
+    Case { lines: &["features: hello from the GPU, 9 and 2.25", "features: ok"], ..right(&["features"]) },
+    Case {
+        lines: &[
+            "kernel_assert: before",
+            "kernel_assert: thread 0 of block 0",
+            "kernel_assert: thread 1 of block 0",
+            "kernel_assert: thread 2 of block 0",
+            "kernel_assert: after",
+            "kernel_assert: about to fail",
+            "kernel_assert: ok",
+            // Standard error, which is shown last.
+            "block: [0,0,0], thread: [0,0,0] Assertion `number != 7` failed.",
+        ],
+        ..right(&["kernel_assert"])
+    },
     right(&["math"]),
     right(&["device_query"]),
     right(&["memory_info"]),
@@ -47,7 +63,12 @@ const ON_SOFT: &[Case] = &[
     right(&["cudart_init_12"]),
     right(&["cudart_init_13"]),
     right(&["spin", "1"]),
-    Case { words: &["exit7"], code: 7, says_ok: false },
+    Case {
+        words: &["exit7"],
+        code: 7,
+        says_ok: false,
+        lines: &["exit7: leaving with the 7 that the GPU wrote"],
+    },
 ];
 /// Played together, see [`patterns`].
 const TOGETHER: [&str; 2] = ["pattern_plant", "pattern_probe"];
@@ -56,8 +77,8 @@ const ON_NULL: &[Case] = &[
     right(&["device_query"]),
     right(&["memory_info"]),
     right(&["spin", "1"]),
-    Case { words: &["vector_add"], code: 1, says_ok: false },
-    Case { words: &["exit7"], code: 0, says_ok: false },
+    Case { words: &["vector_add"], code: 1, says_ok: false, lines: &[] },
+    Case { words: &["exit7"], code: 0, says_ok: false, lines: &[] },
 ];
 
 /// The part `programs` of `cargo xtask test`.
@@ -102,6 +123,12 @@ fn play(served: &Served, dir: &Path, case: &Case) -> Result<()> {
     let ok = [case.words[0], name].map(|name| format!("{name}: ok"));
     if case.says_ok && !said.lines().any(|line| ok.iter().any(|ok| line.starts_with(ok))) {
         return wrong(format!("no line '{}'", ok[0]));
+    }
+    let mut rest = said.lines();
+    for expected in case.lines {
+        if !rest.any(|line| line.contains(expected)) {
+            return wrong(format!("no line '{expected}', or not in its place"));
+        }
     }
     Ok(())
 }

@@ -97,6 +97,7 @@ table! {
     fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int);
     fn cuMemAlloc_v2(address: *mut Address, bytes: usize);
     fn cuMemFree_v2(address: Address);
+    fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
     fn cuMemcpyHtoDAsync_v2(to: Address, from: *const c_void, bytes: usize, stream: Ptr);
     fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: Address, bytes: usize, stream: Ptr);
     fn cuMemcpyDtoDAsync_v2(to: Address, from: Address, bytes: usize, stream: Ptr);

@@ -3,7 +3,7 @@
 use vgpu_api::memory::Memset;
 use vgpu_api::{
     Attributes, Call, ContextId, CuResult, DevicePtr, Driver, EventHandle, FunctionHandle, GoneHandle,
-    ImageHandle, ImageKind, Launch, MemInfo, NewHandle, Staged, Stream, kind,
+    ImageHandle, ImageKind, Launch, MemInfo, NewHandle, Printed, Staged, Stream, kind,
 };
 
 use super::Session;
@@ -72,4 +72,5 @@ calls! {
     cuEventQuery(s, c, event: EventHandle) => s.event_query(event);
     cuEventSynchronize(s, c, event: EventHandle) => s.event_synchronize(event);
     cuEventElapsedTime_v2(s, c, start: EventHandle, end: EventHandle) -> f32 => s.event_elapsed(start, end);
+    vgpuPrinted(s, c) -> Printed => Ok(s.device.take_printed());
 }

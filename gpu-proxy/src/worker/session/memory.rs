@@ -50,8 +50,13 @@ impl Session {
     }
 
     pub(super) fn mem_info(&mut self, call: Call) -> CuResult<MemInfo> {
-        self.context(call.context)?;
-        Ok(MemInfo { free: self.quota.free_bytes(), total: self.quota.limit_bytes() })
+        let context = self.context(call.context)?;
+        // A grant may be larger than the device, as that of who is given all; and others use the device too.
+        let device = self.device.memory(context)?;
+        Ok(MemInfo {
+            free: device.free.min(self.quota.free_bytes()),
+            total: device.total.min(self.quota.limit_bytes()),
+        })
     }
 
     pub(super) fn write(&mut self, call: Call, at: DevicePtr, bytes: &[u8], stream: Stream) -> CuResult<()> {

@@ -93,6 +93,12 @@ impl Session {
         self.contexts.get(&context)?.sticky
     }
 
+    /// Whether kernels have printed what the guest does not have yet.
+    #[must_use]
+    pub fn has_printed(&self) -> bool {
+        self.device.has_printed()
+    }
+
     /// The context `id`.
     ///
     /// # Errors

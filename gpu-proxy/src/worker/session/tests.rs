@@ -84,6 +84,13 @@ fn beyond_the_grant_is_exactly_two_and_nothing_is_lost() {
 }
 
 #[test]
+fn no_more_memory_is_shown_than_the_device_has() {
+    let world = world_with(Null::with_memory(1000));
+    let info = ask::cuMemGetInfo_v2(&world.guest, C).unwrap();
+    assert_eq!((info.free, info.total), (1000, 1000));
+}
+
+#[test]
 fn an_address_outside_the_allocation_map_never_reaches_the_device() {
     let world = world();
     let at = ask::cuMemAlloc_v2(&world.guest, C, 4096).unwrap();
@@ -232,4 +239,71 @@ fn the_local_memory_of_kernels_counts_once_for_all_threads() {
     assert_eq!(launch(100), (None, 0), "as much as the stack that is there anyhow");
     assert_eq!(launch(2048), (None, 1024 * 64));
     assert_eq!(launch(1 << 20), (Some(CuError::OUT_OF_MEMORY), 0));
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 24
+    }
+
+    fn of(&mut self, values: &[u64]) -> u64 {
+        values[usize::try_from(self.next()).unwrap() % values.len()]
+    }
+
+    /// Numbers that mean something to a session, of the widths that calls have.
+    fn payload(&mut self, interesting: &[u64]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for _ in 0..self.next() % 9 {
+            let value = if self.next().is_multiple_of(4) { self.next() } else { self.of(interesting) };
+            let width = usize::try_from(self.of(&[1, 4, 4, 8, 8, 8])).unwrap();
+            bytes.extend_from_slice(&value.to_le_bytes()[..width]);
+        }
+        bytes
+    }
+}
+
+/// Whatever a guest's root writes into the ring: an answer or the end of its channel, never a panic.
+#[test]
+fn any_bytes_for_any_call_are_an_answer_or_an_end() {
+    let devices: [fn() -> Box<dyn crate::device::Device>; 2] = [
+        || Box::new(Null::with_costs(Costs { context_bytes: 1000, resident_threads: 64 }, 2048)),
+        || Box::new(crate::device::Soft::new(1 << 20).unwrap()),
+    ];
+    for (seed, device) in (1..).zip(devices) {
+        let page = SharedPage::create().unwrap();
+        let quota = Quota::new(SharedPage::map(page.fd()).unwrap(), 3).unwrap();
+        let _grant = Grant::new(Arc::new(page), 1 << 20);
+        let staging = Heap(Arc::new(Mutex::new(vec![0; 64 << 10])));
+        let mut session = Session::new(device(), quota, Box::new(staging));
+        let mut reply = [0; vgpu_api::wire::REPLY_BYTES_MAX];
+        let mut call = |op: u16, context: ContextId, payload: &[u8]| {
+            let call = vgpu_api::Call { context, sync: true };
+            vgpu_api::dispatch(&mut session, op, call, payload, &mut reply)
+                .map(|answer| (answer.code, reply[..answer.reply_bytes].to_vec()))
+        };
+        let op = |op: vgpu_api::Op| op as u16;
+        call(op(vgpu_api::Op::cuDevicePrimaryCtxRetain), ContextId::NONE, &[0; 8]).unwrap();
+        let (_, at) = call(op(vgpu_api::Op::cuMemAlloc_v2), C, &4096_u64.to_le_bytes()).unwrap();
+        let at = u64::from_le_bytes(at.try_into().unwrap());
+        let handles =
+            [StreamHandle::new(0, 0).raw(), EventHandle::new(0, 0).raw(), ImageHandle::new(0, 0).raw()];
+        let numbers =
+            [0, 1, 2, 4, 8, 4096, 65536, at, at + 4095, u64::from(u32::MAX), u64::MAX, u64::MAX - 7];
+        let interesting = [&handles[..], &numbers[..]].concat();
+        let mut random = Random(seed);
+        let mut answered = std::collections::BTreeSet::new();
+        for _ in 0..200_000 {
+            let number = u16::try_from(random.next() % vgpu_api::Op::ALL.len() as u64).unwrap();
+            let context = ContextId(u32::try_from(random.of(&[0, 1, 1, 1, 100, 0xffff_ffff])).unwrap());
+            let payload = random.payload(&interesting);
+            if call(number, context, &payload).is_ok() {
+                answered.insert(number);
+            }
+        }
+        // Or the bytes were never what a call takes, and nothing was tried.
+        assert!(answered.len() * 4 > vgpu_api::Op::ALL.len() * 3, "{} calls", answered.len());
+    }
 }
