@@ -40,6 +40,8 @@ fn connect(xenstore: &Client, device: Device) -> Outcome<(Stream, Stream, Fronte
             Ok((frontend.connect(spec, LIMIT)?, frontend))
         }
     });
+    // The guest comes first: what it finds is what a dead backend left.
+    thread::sleep(Duration::from_millis(200));
     let taker = Backend::new(xenstore, device).accept(spec, LIMIT, liveness)?;
     let (maker, frontend) = guest.join().map_err(|_| "the guest's thread panicked")??;
     same("state of the guest", xenstore.read_decimal(&format!("{}/state", device.frontend_path()), 8)?, 4)?;

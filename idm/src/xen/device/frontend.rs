@@ -49,29 +49,26 @@ impl Frontend {
         self.device
     }
 
-    /// Offers a stream of the sizes `spec` and waits at most `limit` until the backend has accepted it. May be called again
-    /// when that stream has ended: a backend that was started again accepts anew.
+    /// Waits for a backend that wants an offer, offers a stream of the sizes `spec` and waits until it is accepted: at most `limit` for
+    /// both. May be called again when that stream has ended: a backend that was started again wants a new offer.
     ///
     /// # Errors
     /// [`XenError::PeerGone`]: the backend closed the device. [`XenError::Late`]: nobody accepted.
     pub fn connect(&self, spec: StreamSpec, limit: Duration) -> Result<Stream, XenError> {
         let end = Instant::now() + limit;
         let (front, back) = (self.device.frontend_path(), self.device.backend_path());
-        let (offer, stream) = offer_stream(self.device.backend, spec, Some(self.deaths.device()?))?;
         let watch = self.xenstore.watch(&back)?;
+        // Connected is what a dead backend left. It would pass for an answer, since a port's number is used again at once.
+        while self.backend_state()? != INITIALISING {
+            wait(&watch, end, limit, self.device.backend, "ask for a stream")?;
+        }
+        let (offer, stream) = offer_stream(self.device.backend, spec, Some(self.deaths.device()?))?;
         self.xenstore.transaction(|tx| {
             write_offer(tx, &front, &offer)?;
             tx.write(&format!("{front}/state"), INITIALISED.to_string())
         })?;
         loop {
-            let state = match self.xenstore.read_decimal(&format!("{back}/state"), STATE_MAX) {
-                Ok(state) => state,
-                Err(error) if error.is_missing() => return Err(XenError::PeerGone(self.device.backend)),
-                Err(error) => return Err(error.into()),
-            };
-            if is_ending(state) {
-                return Err(XenError::PeerGone(self.device.backend));
-            }
+            let state = self.backend_state()?;
             let accepted = self.xenstore.read_if_there(&format!("{back}/connected-port"))?;
             if state == CONNECTED && accepted.is_some_and(|port| port == offer.port.to_string().as_bytes()) {
                 self.set_state(CONNECTED)?;
@@ -82,6 +79,17 @@ impl Frontend {
                 self.set_state(INITIALISING)?;
                 return Err(late);
             }
+        }
+    }
+
+    /// The backend's state, unless it will carry nothing any more.
+    fn backend_state(&self) -> Result<u32, XenError> {
+        let state = format!("{}/state", self.device.backend_path());
+        match self.xenstore.read_decimal(&state, STATE_MAX) {
+            Ok(state) if !is_ending(state) => Ok(state),
+            Ok(_) => Err(XenError::PeerGone(self.device.backend)),
+            Err(error) if error.is_missing() => Err(XenError::PeerGone(self.device.backend)),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   toolstack: [`create`]            guest: [`Frontend::connect`]              backend: [`Backend::accept`]
-//!   both nodes, state 1 ───────────▶ grants pages, offers a port
+//!   both nodes, state 1                                               ◀────── state 1, after each stream and each start of its own
+//!                                    sees 1: grants pages, offers a port
 //!                                    refs, event-channel, state 3 ───────────▶ maps, binds
 //!                                    state 4 ◀─────────────────────────────── connected-port, state 4
 //! ```
 //! The nodes and who may write them: `../README.md`. Rules: all nodes of a step and their permissions in one transaction; the backend
-//! makes its paths from the domain ids that it was told, never from a node of the guest; `connected-port` names the offer that was
-//! accepted, so that what a dead backend left behind is not taken for an answer.
+//! makes its paths from the domain ids that it was told, never from a node of the guest; the guest offers only to a backend in state 1,
+//! so that the 4 that a dead one left behind is not taken for an answer, and `connected-port` names the offer that was accepted.
 
 mod backend;
 mod frontend;
