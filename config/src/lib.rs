@@ -262,6 +262,18 @@ impl Config {
             if holds { Ok(()) } else { Err(ConfigError::Range { path: path.into(), key, value, rule }) }
         };
         let (guest, shim, proxy) = (&self.guest, &self.shim, &self.proxy);
+        for (key, value) in [
+            ("guest.kernel", &guest.kernel),
+            ("guest.initramfs", &guest.initramfs),
+            ("shim.shared_dir", &shim.shared_dir),
+            ("shim.state_dir", &shim.state_dir),
+            ("shim.share_backend", &shim.share_backend),
+            ("proxy.socket", &proxy.socket),
+            ("proxy.workers_dir", &proxy.workers_dir),
+        ] {
+            // The programs that read it have different working directories.
+            rule(value.is_absolute(), key, value.display().to_string(), "must be an absolute path")?;
+        }
         rule(self.version == 1, "version", self.version.to_string(), "must be 1, the only version there is")?;
         rule(
             guest.memory_min_mib >= 64,
@@ -377,6 +389,14 @@ mod tests {
         assert_eq!(
             check("[guest]\nmemory_mib = 80"),
             Err("t.toml: guest.memory_mib = 80: must not be below guest.memory_min_mib".into())
+        );
+    }
+
+    #[test]
+    fn a_relative_path_is_refused() {
+        assert_eq!(
+            check("[shim]\nstate_dir = \"vgpu\""),
+            Err("t.toml: shim.state_dir = vgpu: must be an absolute path".into())
         );
     }
 

@@ -102,7 +102,7 @@ codes! {
         "Read the cause in the message and the log of containerd. If it looks like a defect of vgpu, report it with both.";
     106 StateUnreadable Ours FailedPrecondition cu 46: "the state on disk cannot be used",
         "A state file is missing, damaged, or of a version that this program does not know.",
-        "Do not mix versions of vgpu on one node. Cleaning up still works by the domain's UUID.";
+        "Do not mix versions of vgpu on one node. What such a pod has left is its domain (`xl list`, named vgpu-…) and what is below /run/vgpu/shared and /run/vgpu/sandboxes.";
 
     201 SpecInvalid Peer InvalidArgument cu 1: "the container's specification cannot be used",
         "config.json cannot be parsed, or a field of it has a value that the OCI runtime specification does not allow.",
