@@ -3,17 +3,17 @@
 //! Everything here is idempotent and goes on after a failure: the first error is reported, the rest is still tried. The record goes last,
 //! so that what is left can be tried again.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use vgpu_codes::Code;
-use vgpu_zone_api::shim::{Client, Request};
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
     mount,
     persist::{Record, Store},
     platform::Platform,
     share::ShareDir,
+    zone,
 };
 
 /// `delete` has 5 s for all; the domain's end and the mounts need theirs.
@@ -33,6 +33,8 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()
             }
         }
     };
+    // A shim that was killed may have left its toolstack at work: a domain must not come to be after we looked.
+    keep(platform.toolstack.end_creation(&store.domain_file()));
     // Found by its UUID: the record may know no id yet, and an id may be another domain's by now.
     let mut found = None;
     match platform.toolstack.find(record.domain_uuid) {
@@ -47,11 +49,9 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()
     let domid = record.domid.or(found);
     keep(platform.share.detach(domid, record.domain_uuid, record.backend));
     if let Some(domid) = domid {
-        keep(platform.link.remove_devices(domid, record.domain_uuid, platform.config.proxy.domain));
+        keep(platform.link.remove_devices(domid, record.domain_uuid, record.driver_domain));
     }
-    if let Some(socket) = &record.proxy {
-        keep(tell_proxy(socket, &Request::Release { zone: record.zone }));
-    }
+    zone::release(record, PROXY_LIMIT);
     keep(ShareDir::at(&record.share).remove());
     for container in record.containers.values() {
         keep(mount::take_away(&container.bundle.join("rootfs")));
@@ -68,22 +68,8 @@ pub fn container(store: &Store, record: &mut Record, id: &str) -> Result<()> {
     let Some(container) = record.containers.get(id).cloned() else { return Ok(()) };
     let share = ShareDir::at(&record.share).remove_container(id);
     let rootfs = mount::take_away(&container.bundle.join("rootfs"));
-    let revoked = match (&record.proxy, container.granted) {
-        (Some(socket), true) => {
-            tell_proxy(socket, &Request::Revoke { zone: record.zone, container: id.into() })
-        }
-        _ => Ok(()),
-    };
-    share.and(rootfs).and(revoked)?;
+    zone::revoke(record, id, PROXY_LIMIT);
+    share.and(rootfs)?;
     record.containers.remove(id);
     store.save(record)
-}
-
-/// Says something to gpu-proxy that it need not hear: one that is gone has forgotten the zone with everything in it.
-fn tell_proxy(socket: &Path, request: &Request) -> Result<()> {
-    use vgpu_zone_api::shim::ClientError;
-    match Client::connect(socket, PROXY_LIMIT).and_then(|mut client| client.done(request)) {
-        Ok(()) | Err(ClientError::Connect { .. }) => Ok(()),
-        Err(error) => Err(Error::caused(Code::HostFailure, "gpu-proxy did not let go of the pod", error)),
-    }
 }

@@ -60,6 +60,11 @@ fn clean(store: &Store, mut record: Record, args: &Args, role: &Role) -> Result<
     if let Role::Container { .. } = role {
         return cleanup::container(store, &mut record, &args.id);
     }
+    // After an ordinary Delete of the sandbox's own container, while the others of the pod go on.
+    let deleted = !record.containers.is_empty() && !record.containers.contains_key(&args.id);
+    if deleted && record.shim.is_some_and(|shim| shim.is_alive()) {
+        return Ok(());
+    }
     // containerd calls this when it can't reach the shim: one that still lives would go on building.
     if let Some(shim) = record.shim {
         shim.kill().or_fail(Code::HostFailure, || format!("cannot end the shim {}", shim.pid))?;

@@ -11,6 +11,9 @@ use vgpu_codes::Code;
 /// The shim's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The longest text of a guest that is passed on.
+const GUEST_TEXT_CHARS_MAX: usize = 2000;
+
 type Source = Box<dyn StdError + Send + Sync>;
 
 /// Why a request was not done.
@@ -56,8 +59,12 @@ impl Error {
                     Rpc::DEADLINE_EXCEEDED => {
                         Error::new(Code::GuestSilent, format!("{what}: no answer in time"))
                     }
-                    _ => Error::Guest { rpc, message: status.message },
+                    _ => Error::Guest { rpc, message: shortened(status.message) },
                 }
+            }
+            // ttrpc's word for bytes that are no answer.
+            TtrpcError::Others(why) => {
+                Error::caused(Code::ProtocolBroken, format!("{what}: the guest's answer can't be read"), why)
             }
             other => Error::caused(Code::GuestGone, format!("{what}: the guest is gone"), other),
         }
@@ -106,6 +113,12 @@ impl Error {
         }
         text
     }
+}
+
+/// A guest's text as it may reach users and logs: a hostile one may be megabytes, or hold what terminals obey.
+fn shortened(text: String) -> String {
+    let end = text.char_indices().nth(GUEST_TEXT_CHARS_MAX).map_or(text.len(), |(at, _)| at);
+    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The one table from our codes to ttrpc's.
@@ -190,6 +203,13 @@ mod tests {
         let guest = Error::Guest { rpc: Rpc::UNIMPLEMENTED, message: "x".into() }.for_create();
         assert_eq!(guest.rpc(), Rpc::INTERNAL);
         assert_eq!(Error::new(Code::NotImplemented, "x").for_create().rpc(), Rpc::INVALID_ARGUMENT);
+    }
+
+    #[test]
+    fn a_guests_text_is_short_and_harmless() {
+        let status = ttrpc::get_status(Rpc::INTERNAL, format!("\u{1b}[2J\n{}", "ä".repeat(1 << 20)));
+        let error = Error::from_guest("create", TtrpcError::RpcStatus(status));
+        assert!(error.to_string().starts_with(" [2J ä") && error.to_string().chars().count() == 2000);
     }
 
     #[test]

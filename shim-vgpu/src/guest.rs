@@ -12,6 +12,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use containerd_shim_protos::api::{DeleteRequest, DeleteResponse};
 use protobuf::Message;
 use ttrpc::{
     asynchronous::{Client, transport::Socket},
@@ -35,6 +36,8 @@ use crate::{
 const AGENT_SERVICE: &str = "vgpu.agent.v1.Agent";
 /// For what the guest does without waiting for anything.
 const SHORT: Duration = Duration::from_secs(10);
+/// For it to forget a process that has ended: part of a Delete, which has 5 s.
+const FORGET: Duration = Duration::from_secs(2);
 /// A long poll's own time, and ours around it.
 const POLL: Duration = Duration::from_secs(60);
 
@@ -98,6 +101,15 @@ impl Guest {
         limit: Option<Duration>,
     ) -> Result<A> {
         self.call(TASK_SERVICE, method, request, limit).await
+    }
+
+    /// Has it forget a process and end its streams. One that does not, or does not know the process, keeps nobody waiting.
+    pub async fn forget(&self, id: &str, exec_id: &str) {
+        let request = DeleteRequest { id: id.into(), exec_id: exec_id.into(), ..DeleteRequest::default() };
+        let forgotten: Result<DeleteResponse> = self.task("Delete", &request, Some(FORGET)).await;
+        if let Err(error) = forgotten {
+            log::debug!("delete {id} {exec_id} in the guest: {error}");
+        }
     }
 
     async fn call<Q: Message, A: Message>(

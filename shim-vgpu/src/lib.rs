@@ -30,5 +30,6 @@ mod share;
 mod spec;
 mod toolstack;
 mod xen;
+mod zone;
 
 pub use error::{Error, Result};

@@ -163,9 +163,12 @@ fn unescape(field: &[u8]) -> PathBuf {
 /// Takes away every mount at and below `dir`, the last one first. Nothing mounted there is no error.
 ///
 /// # Errors
-/// [`Code::HostFailure`] if some are left.
+/// [`Code::HostFailure`] if some are left, or if `dir` is no folder below another: a damaged record must not unmount the host.
 pub fn take_away(dir: &Path) -> Result<()> {
     let what = || format!("cannot unmount {}", dir.display());
+    if !dir.is_absolute() || dir.parent().is_none() {
+        return Err(Error::new(Code::HostFailure, format!("{}: no folder of a pod", what())));
+    }
     loop {
         let points = below(dir).or_fail(Code::HostFailure, what)?;
         if points.is_empty() {
@@ -231,6 +234,14 @@ mod tests {
         take_away(&inside).unwrap();
         assert_eq!(below(dir.path()).unwrap(), std::slice::from_ref(&beside));
         take_away(&beside).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_record_cannot_unmount_the_host() {
+        for dir in ["", "/", "run"] {
+            assert!(take_away(Path::new(dir)).is_err(), "{dir:?}");
+        }
+        assert!(below(Path::new("/")).unwrap().contains(&"/proc".into()));
     }
 
     #[test]

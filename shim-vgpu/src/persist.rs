@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -18,6 +19,7 @@ use vgpu_zone_api::shim::ZoneId;
 use crate::{
     error::{OrFail, Result},
     share::Process,
+    spec::gpu::GpuRequest,
 };
 
 /// The version of this format.
@@ -44,10 +46,14 @@ pub struct Record {
     pub share: PathBuf,
     /// Who serves the share, once known.
     pub backend: Option<Process>,
+    /// The domain of gpu-proxy: the GPU device's nodes are there.
+    pub driver_domain: u16,
     /// gpu-proxy's socket, from the moment at which the zone may be registered there.
     pub proxy: Option<PathBuf>,
     /// The zone.
     pub zone: ZoneId,
+    /// The pod's uid, which names its workers' cgroup.
+    pub pod_uid: String,
     /// The pod's containers.
     pub containers: BTreeMap<String, ContainerRecord>,
 }
@@ -57,13 +63,20 @@ pub struct Record {
 pub struct ContainerRecord {
     /// Its bundle: `rootfs` is mounted there.
     pub bundle: PathBuf,
-    /// Whether a GPU may be granted to it.
-    pub granted: bool,
+    /// The GPU that it may have been granted.
+    pub gpu: Option<GpuRequest>,
 }
 
 impl Record {
-    /// The record of a sandbox of which nothing exists yet.
-    pub fn new(namespace: &str, sandbox: &str, domain_uuid: Uuid, share: PathBuf, zone: ZoneId) -> Self {
+    /// The record of a sandbox of which nothing exists yet. `pod_uid` is Kubernetes', where it made one.
+    pub fn new(
+        namespace: &str,
+        sandbox: &str,
+        pod_uid: Option<&str>,
+        domain_uuid: Uuid,
+        share: PathBuf,
+    ) -> Self {
+        let zone = ZoneId::of_sandbox(pod_uid, namespace, sandbox);
         Record {
             version: VERSION,
             namespace: namespace.into(),
@@ -73,8 +86,10 @@ impl Record {
             domid: None,
             share,
             backend: None,
+            driver_domain: 0,
             proxy: None,
             zone,
+            pod_uid: pod_uid.map_or_else(|| zone.to_string(), str::to_owned),
             containers: BTreeMap::new(),
         }
     }
@@ -90,9 +105,9 @@ impl Store {
         Store(dir.into())
     }
 
-    /// The folder.
-    pub fn dir(&self) -> &Path {
-        &self.0
+    /// The configuration of the sandbox's domain for its toolstack; its path names this sandbox alone.
+    pub fn domain_file(&self) -> PathBuf {
+        self.0.join("domain.cfg")
     }
 
     /// Notes in the bundle where the record is. The first write of all.
@@ -101,8 +116,7 @@ impl Store {
     /// [`Code::HostFailure`].
     pub fn point_from(&self, bundle: &Path) -> Result<()> {
         let what = || format!("cannot write into {}", bundle.display());
-        fs::create_dir_all(&self.0)
-            .or_fail(Code::HostFailure, || format!("cannot make {}", self.0.display()))?;
+        private_folder(&self.0)?;
         replace(&bundle.join(POINTER), self.0.as_os_str().as_encoded_bytes()).or_fail(Code::HostFailure, what)
     }
 
@@ -149,6 +163,15 @@ impl Store {
     }
 }
 
+/// Makes a folder, and those above it that are missing, for root alone: specs hold environments, and environments hold secrets.
+///
+/// # Errors
+/// [`Code::HostFailure`].
+pub fn private_folder(dir: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.or_fail(Code::HostFailure, || format!("cannot make {}", dir.display()))
+}
+
 /// Replaces a file so that a reader finds the old text or the new one, also after a crash of the node.
 fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let next = file.with_extension("next");
@@ -171,11 +194,12 @@ pub fn random_uuid() -> Result<Uuid> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn record() -> Record {
-        let zone = ZoneId::of_sandbox(None, "default", "a");
-        Record::new("default", "a", random_uuid().unwrap(), "/share".into(), zone)
+        Record::new("default", "a", None, random_uuid().unwrap(), "/share".into())
     }
 
     #[test]
@@ -183,6 +207,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::at(dir.path().join("state"));
         store.point_from(dir.path()).unwrap();
+        assert_eq!(fs::metadata(dir.path().join("state")).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(store.load().unwrap(), None);
         let record = record();
         store.save(&record).unwrap();

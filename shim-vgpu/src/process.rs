@@ -1,10 +1,16 @@
 //! Processes that may be another one by now: each is known by id and start time.
 
-use std::{fs, io, path::Path};
+use std::{ffi::OsStr, fs, io, os::unix::ffi::OsStrExt};
 
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    process::{Pid, PidfdFlags, Signal},
+};
 
 use crate::share::Process;
+
+/// A process that was killed ends at once, unless the kernel holds it (a file system that does not answer).
+const END_LIMIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// The start time of `pid`, or none if it is gone or a zombie. Source: `proc_pid_stat(5)`.
 fn start_ticks(pid: i32) -> Option<u64> {
@@ -31,7 +37,8 @@ impl Process {
         start_ticks(self.pid) == Some(self.start_ticks)
     }
 
-    /// SIGKILL, without a chance of meeting another process of the same id. Gone already is no error.
+    /// SIGKILL, without a chance of meeting another process of the same id; waits for its end, since until then it may start others.
+    /// Gone already is no error.
     ///
     /// # Errors
     /// kill(2)'s.
@@ -39,7 +46,8 @@ impl Process {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(()) };
         let held = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             Ok(held) => held,
-            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            // Invalid: the id is no process's any more, but still names the group of a child that it left.
+            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         // Asked while the descriptor holds the id.
@@ -47,20 +55,31 @@ impl Process {
             return Ok(());
         }
         match rustix::process::pidfd_send_signal(&held, Signal::KILL) {
-            Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            Ok(()) => {
+                // Readable when it has ended. One that the kernel holds starts nothing either.
+                let mut ended = [PollFd::new(&held, PollFlags::IN)];
+                let _ = rustix::event::poll(&mut ended, Some(&END_LIMIT));
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         }
     }
 }
 
-/// The process with `word` among its arguments, if there is one.
-pub fn with_argument(word: &str) -> Option<Process> {
-    let folders = fs::read_dir("/proc").ok()?;
-    folders.flatten().find_map(|folder| {
-        let pid: u32 = folder.file_name().to_str()?.parse().ok()?;
-        let line = fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).ok()?;
-        line.split(|&byte| byte == 0).any(|argument| argument == word.as_bytes()).then(|| Process::of(pid))?
-    })
+/// The processes with `words` among their arguments, in this order and without others between them; not this one.
+pub fn with_arguments(words: &[&OsStr]) -> Vec<Process> {
+    let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = folders.filter_map(|folder| folder.file_name().to_str()?.parse::<u32>().ok());
+    let found = ids.filter(|pid| *pid != std::process::id() && has_arguments(*pid, words));
+    found.filter_map(Process::of).collect()
+}
+
+fn has_arguments(pid: u32, words: &[&OsStr]) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let arguments: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
+    let mut places = arguments.windows(words.len());
+    places.any(|place| place.iter().zip(words).all(|(argument, word)| *argument == word.as_bytes()))
 }
 
 #[cfg(test)]
@@ -74,12 +93,28 @@ mod tests {
         let mut child =
             Command::new("sh").args(["-c", "read line", &word]).stdin(Stdio::piped()).spawn().unwrap();
         // Its arguments appear a moment after exec.
-        let found = (0..1000).find_map(|_| with_argument(&word)).unwrap();
+        let words = ["read line", &word].map(OsStr::new);
+        let found = (0..1000).find_map(|_| with_arguments(&words).pop()).unwrap();
         assert_eq!(found.pid, i32::try_from(child.id()).unwrap());
+        assert_eq!(with_arguments(&["sh", &word].map(OsStr::new)), [], "not in this order");
         found.kill().unwrap();
-        child.wait().unwrap();
         assert!(!found.is_alive());
+        child.wait().unwrap();
         found.kill().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_left_a_child_in_its_group_is_gone() {
+        use std::os::unix::process::CommandExt;
+
+        let mut leader = Command::new("sh");
+        leader.args(["-c", "sleep 60 > /dev/null 2>&1 & echo $!"]).process_group(0).stdout(Stdio::piped());
+        let leader = leader.spawn().unwrap();
+        let gone = Process { pid: i32::try_from(leader.id()).unwrap(), start_ticks: 0 };
+        let said = leader.wait_with_output().unwrap().stdout;
+        let child: u32 = String::from_utf8(said).unwrap().trim().parse().unwrap();
+        gone.kill().unwrap();
+        Process::of(child).unwrap().kill().unwrap();
     }
 
     #[test]

@@ -35,7 +35,8 @@ struct Node;
 
 impl PlatformSource for Node {
     fn platform(&self, path: Option<&Path>) -> Result<Platform> {
-        let config = Config::load(path).map_err(|error| Error::new(error.code(), error.to_string()))?;
+        let config = Config::load(path)
+            .map_err(|error| Error::caused(error.code(), "the configuration cannot be used", error))?;
         Platform::xen(config)
     }
 }

@@ -2,15 +2,17 @@
 
 use std::{
     fmt, fs,
-    io::ErrorKind,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
 use vgpu_codes::Code;
 
-use crate::error::{OrFail, Result};
+use crate::{
+    error::{OrFail, Result},
+    persist::private_folder,
+};
 
 /// containerd's own folder for shims' sockets.
 const FOLDER: &str = "/run/containerd/s";
@@ -40,12 +42,7 @@ impl Address {
     pub fn make_folder(&self) -> Result<()> {
         // `new` joins a name to a folder, so there is a parent.
         let folder = self.0.parent().unwrap_or(Path::new(FOLDER));
-        match fs::DirBuilder::new().recursive(true).mode(0o700).create(folder) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                Err(error).or_fail(Code::HostFailure, || format!("cannot make {}", folder.display()))
-            }
-            _ => Ok(()),
-        }
+        private_folder(folder)
     }
 
     /// Root alone may connect.

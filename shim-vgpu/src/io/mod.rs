@@ -54,7 +54,7 @@ impl Stdio {
             let (name, stream) = guest.open_stream().await?;
             names.stdin = name.to_string();
             *lock(&pumps.stdin_hold) = Some(hold);
-            *lock(&pumps.stdin) = Some(tokio::spawn(feed(reader, stream, name, guest.clone())));
+            *lock(&pumps.stdin) = Some(tokio::spawn(feed(reader, stream, Opened::of(name, guest))));
         }
         // A terminal has one output.
         let stderr = if self.terminal { "" } else { self.stderr.as_str() };
@@ -62,7 +62,7 @@ impl Stdio {
             let Some(writer) = Target::parse(place)?.open_output()? else { continue };
             let (name, stream) = guest.open_stream().await?;
             *name_of = name.to_string();
-            lock(&pumps.outputs).push(tokio::spawn(drain(stream, writer, name, guest.clone())));
+            lock(&pumps.outputs).push(tokio::spawn(drain(stream, writer, Opened::of(name, guest))));
         }
         Ok((pumps, names))
     }
@@ -103,32 +103,47 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A stream that the guest keeps for us. Dropped, however its copy ended, the guest may have the pages back.
+struct Opened {
+    name: StreamName,
+    guest: Arc<Guest>,
+}
+
+impl Opened {
+    fn of(name: StreamName, guest: &Arc<Guest>) -> Opened {
+        Opened { name, guest: guest.clone() }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let (name, guest) = (self.name, self.guest.clone());
+        // Without a runtime the process ends, and all its streams with it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { guest.close_stream(name).await });
+        }
+    }
+}
+
 /// From a fifo to the guest, until every writer is gone.
-async fn feed(reader: impl AsyncRead + Unpin, mut stream: AnyStream, name: StreamName, guest: Arc<Guest>) {
+async fn feed(reader: impl AsyncRead + Unpin, mut stream: AnyStream, opened: Opened) {
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, reader);
     if let Err(error) = tokio::io::copy_buf(&mut reader, &mut stream).await {
-        log::debug!("stdin {name}: {error}");
+        log::debug!("stdin {}: {error}", opened.name);
     }
     let _ = stream.shutdown().await;
     // The guest reads to the end before it lets the pages go.
     let mut rest = BufReader::with_capacity(1, &mut stream);
     let _ = tokio::io::copy_buf(&mut rest, &mut tokio::io::sink()).await;
-    drop(stream);
-    guest.close_stream(name).await;
+    drop((stream, opened));
 }
 
 /// From the guest to a fifo or a file, until the guest ends the stream.
-async fn drain(
-    stream: AnyStream,
-    mut writer: Box<dyn AsyncWrite + Send + Unpin>,
-    name: StreamName,
-    guest: Arc<Guest>,
-) {
+async fn drain(stream: AnyStream, mut writer: Box<dyn AsyncWrite + Send + Unpin>, opened: Opened) {
     let mut stream = BufReader::with_capacity(BUFFER_BYTES, stream);
     if let Err(error) = tokio::io::copy_buf(&mut stream, &mut writer).await {
-        log::debug!("output {name}: {error}");
+        log::debug!("output {}: {error}", opened.name);
     }
     let _ = writer.flush().await;
-    drop((writer, stream));
-    guest.close_stream(name).await;
+    drop((writer, stream, opened));
 }

@@ -12,9 +12,8 @@ use std::{
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse, Mount};
 use tokio::sync::watch;
 use vgpu_codes::Code;
-use vgpu_zone_api::shim::{Client, ClientError, DomainRef, Request, ZoneId};
 
-use super::{Creation, Pod, Sandbox, Slot, steps::Step};
+use super::{Creation, Living, Pod, Sandbox, Slot, steps::Step};
 use crate::{
     cleanup,
     container::Container,
@@ -26,6 +25,7 @@ use crate::{
     share::ShareDir,
     spec::{Role, Spec, gpu::GpuRequest, guest::SHARE_IN_GUEST},
     toolstack::DomainConfig,
+    zone,
 };
 
 /// For gpu-proxy to register a zone or give a grant.
@@ -134,13 +134,17 @@ impl Pod {
             if sandbox.record.domid.is_none() {
                 self.make_domain(sandbox, &plan, creation).await?;
             }
-            if let Some(gpu) = plan.gpu {
-                self.grant(sandbox, &plan, gpu).await?;
+            if plan.gpu.is_some() {
+                self.grant(sandbox, plan.id()).await?;
             }
             self.passed(Step::Granted, creation).await?;
-            sandbox.guest.clone().ok_or_else(|| Error::new(Code::GuestGone, "the pod's domain is gone"))?
+            self.guest()?
         };
-        self.make_task(&guest, plan, creation).await
+        // A guest that does not answer must not keep a Delete waiting.
+        tokio::select! {
+            made = self.make_task(&guest, plan, creation) => made,
+            () = creation.cancelled() => Err(creation.refusal()),
+        }
     }
 
     /// After each step: tests may cut here, and a Delete may have come meanwhile.
@@ -157,7 +161,7 @@ impl Pod {
         let folder = names::folder(&self.namespace, plan.id());
         let share_dir = platform.config.shim.shared_dir.join(&folder);
         let store = Store::at(platform.config.shim.state_dir.join(&folder));
-        let zone = ZoneId::of_sandbox(plan.spec.pod_uid(), &self.namespace, plan.id());
+        let pod_uid = plan.spec.pod_uid().map(str::to_owned);
         plan.spec.domain_size(&platform.config.guest)?;
         let (checked, bundle) = (platform.clone(), plan.bundle.clone());
         let (namespace, id, gpu) = (self.namespace.clone(), plan.id().to_owned(), plan.gpu.is_some());
@@ -165,17 +169,27 @@ impl Pod {
             checked.toolstack.check()?;
             if gpu {
                 // Asked before anything is built: a missing gpu-proxy is said in milliseconds, not after a boot.
-                Client::connect(&checked.config.proxy.socket, PROXY_LIMIT).map_err(proxy_error)?;
+                zone::ask(&checked.config.proxy.socket, PROXY_LIMIT)?;
             }
             for image in [&checked.config.guest.kernel, &checked.config.guest.initramfs] {
                 std::fs::File::open(image)
                     .or_fail(Code::KernelMissing, || format!("cannot read {}", image.display()))?;
             }
-            let record = Record::new(&namespace, &id, random_uuid()?, share_dir.clone(), zone);
+            let mut record =
+                Record::new(&namespace, &id, pod_uid.as_deref(), random_uuid()?, share_dir.clone());
+            record.driver_domain = checked.config.proxy.domain;
             store.point_from(&bundle)?;
             store.save(&record)?;
             let share = ShareDir::at(share_dir);
-            Ok(Sandbox { platform: checked, store, record, share, guest: None, watchers: Vec::new() })
+            Ok(Sandbox {
+                platform: checked,
+                store,
+                record,
+                share,
+                watchers: Vec::new(),
+                zone_turn: Arc::default(),
+                zone_kept: false,
+            })
         })
         .await
     }
@@ -186,7 +200,7 @@ impl Pod {
         if first {
             self.passed(Step::Recorded, creation).await?;
         }
-        let record = ContainerRecord { bundle: plan.bundle.clone(), granted: plan.gpu.is_some() };
+        let record = ContainerRecord { bundle: plan.bundle.clone(), gpu: plan.gpu };
         sandbox.record.containers.insert(plan.id().to_owned(), record);
         sandbox.save().await?;
         if first {
@@ -225,14 +239,15 @@ impl Pod {
         sandbox.record.backend = Some(backend);
         sandbox.save().await?;
         self.passed(Step::ShareServed, creation).await?;
-        let (link, driver_domain) = (platform.link.clone(), platform.config.proxy.domain);
+        let (link, driver_domain) = (platform.link.clone(), sandbox.record.driver_domain);
         blocking(move || link.make_devices(domid, driver_domain)).await?;
         self.passed(Step::DevicesMade, creation).await?;
         let toolstack = platform.toolstack.clone();
         blocking(move || toolstack.unpause(domid)).await?;
         self.passed(Step::Unpaused, creation).await?;
         let guest = self.meet_guest(sandbox, plan, domid, creation).await?;
-        sandbox.guest = Some(Arc::new(guest));
+        *self.living() =
+            Some(Living { guest: Arc::new(guest), platform: platform.clone(), domain_uuid: uuid });
         let domain = tokio::spawn(self.clone().watch_domain(platform, uuid));
         let events = tokio::spawn(self.clone().watch_guest());
         sandbox.watchers = vec![domain.abort_handle(), events.abort_handle()];
@@ -265,41 +280,30 @@ impl Pod {
         tokio::select! {
             met = Guest::meet(platform.link.clone(), domid, &sandbox.record.sandbox, plan.spec.hostname()) => met,
             () = death => Err(Error::new(Code::GuestGone, "the domain ended before guest-init said hello")),
-            () = creation.cancelled() => Err(Error::new(Code::GuestGone, "the container was deleted while its guest booted")),
+            () = creation.cancelled() => Err(creation.refusal()),
             () = tokio::time::sleep(Duration::from_secs(seconds)) => {
                 Err(Error::new(Code::GuestSilent, format!("guest-init did not say hello within {seconds} s (shim.boot_timeout_s)")))
             }
         }
     }
 
-    /// Registers the zone and grants the container its GPU.
-    async fn grant(&self, sandbox: &mut Sandbox, plan: &Plan, gpu: GpuRequest) -> Result<()> {
-        let socket = sandbox.platform.config.proxy.socket.clone();
-        sandbox.record.proxy = Some(socket.clone());
+    /// Registers the zone, grants the container its GPU, and has both kept from here on.
+    async fn grant(self: &Arc<Self>, sandbox: &mut Sandbox, id: &str) -> Result<()> {
+        sandbox.record.proxy = Some(sandbox.platform.config.proxy.socket.clone());
         sandbox.save().await?;
-        let Some(domid) = sandbox.record.domid else {
-            return Err(Error::new(Code::GuestGone, "the pod's domain is gone"));
-        };
-        let zone = sandbox.record.zone;
-        let pod_uid = plan.spec.pod_uid().map_or_else(|| zone.to_string(), str::to_owned);
-        let register = Request::Register {
-            zone,
-            pod_uid,
-            domain: DomainRef { domid, uuid: sandbox.record.domain_uuid },
-        };
-        let grant = Request::Grant {
-            zone,
-            container: plan.id().to_owned(),
-            device: "0".into(),
-            bytes: gpu.bytes,
-            share: gpu.share,
-        };
-        blocking(move || {
-            let mut client = Client::connect(&socket, PROXY_LIMIT).map_err(proxy_error)?;
-            client.done(&register).map_err(proxy_error)?;
-            client.done(&grant).map_err(proxy_error)
-        })
-        .await
+        let turn = sandbox.zone_turn.clone().lock_owned().await;
+        let (record, id) = (sandbox.record.clone(), id.to_owned());
+        let registered = blocking(move || {
+            let registered = zone::grant(&record, &id, PROXY_LIMIT);
+            drop(turn);
+            registered
+        });
+        let registered = registered.await?;
+        if let (Some(stream), false) = (registered, sandbox.zone_kept) {
+            sandbox.zone_kept = true;
+            sandbox.watchers.push(tokio::spawn(self.clone().keep_zone(stream)).abort_handle());
+        }
+        Ok(())
     }
 
     /// The container in the guest, with its stdio.
@@ -332,8 +336,11 @@ impl Pod {
         )))
     }
 
-    /// Takes back what a failed Create of `id` made.
+    /// Takes back what a failed Create of `id` made. A guest that lives on may have made the container without saying so in time.
     async fn take_back(&self, id: &str) {
+        if let Ok(guest) = self.guest() {
+            guest.forget(id, "").await;
+        }
         if let Err(error) = self.remove_from_host(id).await {
             log::warn!("taking back {id}: {}", error.report());
         }
@@ -347,18 +354,25 @@ impl Pod {
         let (platform, store, mut record) =
             (sandbox.platform.clone(), sandbox.store.clone(), sandbox.record.clone());
         let id = id.to_owned();
+        let turn = sandbox.zone_turn.clone().lock_owned().await;
         if others {
             let (record, result) = blocking(move || {
                 let result = cleanup::container(&store, &mut record, &id);
+                drop(turn);
                 Ok((record, result))
             })
             .await?;
             sandbox.record = record;
             return result;
         }
-        sandbox.guest = None;
+        *self.living() = None;
         sandbox.stop_watching();
-        blocking(move || cleanup::sandbox(&platform, &store, &record)).await?;
+        blocking(move || {
+            let cleaned = cleanup::sandbox(&platform, &store, &record);
+            drop(turn);
+            cleaned
+        })
+        .await?;
         *slot = None;
         Ok(())
     }
@@ -401,19 +415,6 @@ fn domain_config(sandbox: &Sandbox, plan: &Plan) -> Result<DomainConfig> {
         vcpus: size.vcpus,
         cpus: guest.cpus.clone(),
         grant_frames_max: guest.grant_frames_max,
-        file: sandbox.store.dir().join("domain.cfg"),
+        file: sandbox.store.domain_file(),
     })
-}
-
-/// gpu-proxy's refusals keep their code; what else fails is its absence.
-fn proxy_error(error: ClientError) -> Error {
-    match error {
-        ClientError::Refused { code, text } => {
-            Error::new(Code::from_number(code).unwrap_or(Code::HostFailure), text)
-        }
-        ClientError::Hello(error) => {
-            Error::caused(Code::ProtocolVersion, "gpu-proxy and this shim do not fit", error)
-        }
-        error => Error::caused(Code::NoProxy, "the pod asks for a GPU, but gpu-proxy can't be asked", error),
-    }
 }

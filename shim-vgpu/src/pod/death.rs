@@ -1,11 +1,17 @@
 //! The guest's end: noticed by the toolstack's notice of ended domains and by calls that the lost connection answers.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use uuid::Uuid;
 
-use super::Pod;
+use super::{Living, Pod};
 use crate::{container::life::Event, error::blocking, platform::Platform};
+
+/// Between two events of a guest: ten a second are more than a kernel kills in earnest.
+const EVENT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Pod {
     /// Watches the pod's domain until it ends.
@@ -34,13 +40,16 @@ impl Pod {
     /// Passes on what the guest tells of itself, until it is gone.
     pub(super) async fn watch_guest(self: Arc<Self>) {
         loop {
-            let Ok(guest) = self.guest().await else { return };
+            let Ok(guest) = self.guest() else { return };
             match guest.next_event().await {
-                Ok(event) if event.container_id.is_empty() => {}
+                // Nothing for a while.
+                Ok(event) if event.container_id.is_empty() => tokio::time::sleep(EVENT_PAUSE).await,
                 Ok(event) => {
                     if let Ok(container) = self.container(&event.container_id) {
                         container.out_of_memory();
                     }
+                    // A guest that tells without end shall not fill containerd with it.
+                    tokio::time::sleep(EVENT_PAUSE).await;
                 }
                 // A guest of an older minor, or one that is gone: the domain's watcher sees to the latter.
                 Err(error) => {
@@ -55,10 +64,9 @@ impl Pod {
     ///
     /// Its mounts and files stay until the containers are deleted, as they would with any runtime.
     pub(super) async fn guest_died(self: Arc<Self>) {
-        let mut sandbox = self.sandbox.lock().await;
-        if let Some(sandbox) = sandbox.as_mut() {
-            sandbox.guest = None;
-            let (toolstack, uuid) = (sandbox.platform.toolstack.clone(), sandbox.record.domain_uuid);
+        let living = self.living().take();
+        if let Some(Living { platform, domain_uuid: uuid, .. }) = living {
+            let toolstack = platform.toolstack;
             let ended =
                 blocking(move || toolstack.find(uuid)?.map_or(Ok(()), |domid| toolstack.destroy(domid)))
                     .await;
@@ -66,7 +74,6 @@ impl Pod {
                 log::warn!("{}", error.report());
             }
         }
-        drop(sandbox);
         for container in self.ready() {
             container.tell(Event::GuestDied(SystemTime::now()));
         }

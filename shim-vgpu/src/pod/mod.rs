@@ -1,11 +1,14 @@
 //! A pod: its domain, and the containers in it.
 //!
-//! [`Pod`] holds what lives; [`create`] builds, [`tasks`] has the calls on containers that exist, [`death`] notices the guest's end.
+//! [`Pod`] holds what lives; [`create`] builds, [`tasks`] has the calls on containers that exist, [`death`] notices the guest's end,
+//! [`proxy`] that of gpu-proxy.
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline (shim.md 4.3).
-//! Two locks: `containers`, a map, never held across a wait; `sandbox`, held while the host's side of the pod is built or taken away.
+//! Three locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
+//! the pod is built or taken away, which may take long (a volume's file system, gpu-proxy): no call on a container that exists takes it.
 
 mod create;
 mod death;
+mod proxy;
 pub mod steps;
 mod tasks;
 #[cfg(test)]
@@ -20,6 +23,7 @@ use tokio::{
     sync::{Mutex as AsyncMutex, watch},
     task::AbortHandle,
 };
+use uuid::Uuid;
 use vgpu_codes::Code;
 
 use crate::{
@@ -41,7 +45,16 @@ pub struct Pod {
     outbox: Outbox,
     cut: Cut,
     containers: Mutex<HashMap<String, Slot>>,
+    living: Mutex<Option<Living>>,
     sandbox: AsyncMutex<Option<Sandbox>>,
+}
+
+/// The guest, from its hello to its end, and who ends it.
+#[derive(Debug, Clone)]
+struct Living {
+    guest: Arc<Guest>,
+    platform: Platform,
+    domain_uuid: Uuid,
 }
 
 /// Where the platform comes from: the configuration's path is only known when the first Create brings it.
@@ -74,10 +87,11 @@ impl Creation {
     }
 
     fn check(&self) -> Result<()> {
-        if *self.cancelled.borrow() {
-            return Err(Error::new(Code::GuestGone, "the container was deleted while it was created"));
-        }
-        Ok(())
+        if *self.cancelled.borrow() { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    fn refusal(&self) -> Error {
+        Error::new(Code::WrongState, "the container was deleted while it was created")
     }
 
     async fn cancelled(&self) {
@@ -92,8 +106,10 @@ struct Sandbox {
     store: Store,
     record: Record,
     share: ShareDir,
-    guest: Option<Arc<Guest>>,
     watchers: Vec<AbortHandle>,
+    /// Held while gpu-proxy is told something of the zone, so that it hears it in the order in which it became true.
+    zone_turn: Arc<AsyncMutex<()>>,
+    zone_kept: bool,
 }
 
 impl Sandbox {
@@ -120,6 +136,7 @@ impl Pod {
             outbox,
             cut,
             containers: Mutex::default(),
+            living: Mutex::default(),
             sandbox: AsyncMutex::default(),
         })
     }
@@ -144,10 +161,13 @@ impl Pod {
     }
 
     /// The guest, while it lives.
-    async fn guest(&self) -> Result<Arc<Guest>> {
-        let sandbox = self.sandbox.lock().await;
-        let guest = sandbox.as_ref().and_then(|sandbox| sandbox.guest.clone());
+    fn guest(&self) -> Result<Arc<Guest>> {
+        let guest = self.living().as_ref().map(|living| living.guest.clone());
         guest.ok_or_else(|| Error::new(Code::GuestGone, "the pod's domain is gone"))
+    }
+
+    fn living(&self) -> MutexGuard<'_, Option<Living>> {
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {

@@ -32,8 +32,6 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 const PIDS_LIMIT: Duration = Duration::from_millis(500);
 /// As long as runc's shim waits for output that nobody reads.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-/// For a guest to forget a process that has ended.
-const DELETE_LIMIT: Duration = Duration::from_secs(2);
 
 impl Pod {
     /// Starts a process.
@@ -44,7 +42,7 @@ impl Pod {
         let container = self.container(&request.id)?;
         let who = Who::of(&request.exec_id);
         container.on(Event::StartAsked(who.clone()))?;
-        let started: Result<StartResponse> = match self.guest().await {
+        let started: Result<StartResponse> = match self.guest() {
             Ok(guest) => guest.task("Start", &request, Some(START_LIMIT)).await,
             Err(gone) => Err(gone),
         };
@@ -73,7 +71,7 @@ impl Pod {
             exec_id: who.exec_id().to_owned(),
             ..WaitRequest::default()
         };
-        let ended: Result<WaitResponse> = match self.guest().await {
+        let ended: Result<WaitResponse> = match self.guest() {
             Ok(guest) => guest.task("Wait", &request, None).await,
             Err(gone) => Err(gone),
         };
@@ -99,8 +97,8 @@ impl Pod {
         let container = self.container(&request.id)?;
         let who = Who::of(&request.exec_id);
         container.on(Event::KillAsked(who.clone()))?;
-        let limit = self.kill_limit().await;
-        let killed: Result<Empty> = match self.guest().await {
+        let limit = self.kill_limit();
+        let killed: Result<Empty> = match self.guest() {
             Ok(guest) => guest.task("Kill", &request, Some(limit)).await,
             Err(gone) => Err(gone),
         };
@@ -114,11 +112,10 @@ impl Pod {
         }
     }
 
-    async fn kill_limit(&self) -> Duration {
-        let sandbox = self.sandbox.lock().await;
-        sandbox
+    fn kill_limit(&self) -> Duration {
+        self.living()
             .as_ref()
-            .map_or(SHORT, |sandbox| Duration::from_secs(sandbox.platform.config.shim.kill_timeout_s))
+            .map_or(SHORT, |living| Duration::from_secs(living.platform.config.shim.kill_timeout_s))
     }
 
     /// Deletes a process that has ended or was never started; with the last container goes the domain.
@@ -136,22 +133,18 @@ impl Pod {
         let container = self.container(&request.id)?;
         let who = Who::of(&request.exec_id);
         container.on(Event::DeleteAsked(who.clone()))?;
-        if let Ok(guest) = self.guest().await {
-            // The guest forgets it and ends its streams. Whatever it answers, the host's side is taken away.
-            let deleted: Result<DeleteResponse> = guest.task("Delete", &request, Some(DELETE_LIMIT)).await;
-            if let Err(error) = deleted {
-                log::debug!("delete {} in the guest: {error}", request.id);
-            }
+        if let Ok(guest) = self.guest() {
+            // Whatever it answers, the host's side is taken away.
+            guest.forget(&request.id, &request.exec_id).await;
         }
         if let Ok(pumps) = container.pumps(&who) {
             pumps.finish(DRAIN_LIMIT).await;
         }
-        if who == Who::Init {
-            if let Err(error) = self.remove_from_host(&request.id).await {
-                container.tell(Event::DeleteFailed(who));
-                return Err(error);
-            }
-            self.lock().remove(&request.id);
+        if who == Who::Init
+            && let Err(error) = self.remove_from_host(&request.id).await
+        {
+            container.tell(Event::DeleteFailed(who));
+            return Err(error);
         }
         let now = SystemTime::now();
         let exit = match container.stage(&who)? {
@@ -160,6 +153,10 @@ impl Pod {
         };
         container.tell(Event::Deleted(who.clone(), now));
         container.forget(&who);
+        // Last: a Create of the same id is told of after this end.
+        if who == Who::Init {
+            self.lock().remove(&request.id);
+        }
         Ok(DeleteResponse {
             pid: std::process::id(),
             exit_status: exit.status,
@@ -192,7 +189,7 @@ impl Pod {
     }
 
     async fn add_exec(&self, container: &Container, mut request: ExecProcessRequest) -> Result<()> {
-        let guest = self.guest().await?;
+        let guest = self.guest()?;
         let stdio = Stdio {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
@@ -219,7 +216,7 @@ impl Pod {
         if !container.state(&who)?.terminal {
             return Ok(Empty::default());
         }
-        self.guest().await?.task("ResizePty", &request, Some(SHORT)).await
+        self.guest()?.task("ResizePty", &request, Some(SHORT)).await
     }
 
     /// The processes of a container; never empty, and never late: containerd takes a shim without pids for a leaked one.
@@ -228,7 +225,7 @@ impl Pod {
     /// `NoSuchTask`.
     pub async fn pids(self: Arc<Self>, request: PidsRequest) -> Result<PidsResponse> {
         self.container(&request.id)?;
-        let asked = async { self.guest().await?.task::<_, PidsResponse>("Pids", &request, None).await };
+        let asked = async { self.guest()?.task::<_, PidsResponse>("Pids", &request, None).await };
         if let Ok(Ok(pids)) = tokio::time::timeout(PIDS_LIMIT, asked).await
             && !pids.processes.is_empty()
         {
@@ -246,7 +243,7 @@ impl Pod {
         use containerd_shim_protos::api::{PauseRequest, ResumeRequest};
         let container = self.container(&id)?;
         container.on(if pause { Event::PauseAsked } else { Event::ResumeAsked })?;
-        let guest = self.guest().await?;
+        let guest = self.guest()?;
         let empty: Empty = if pause {
             guest.task("Pause", &PauseRequest { id, ..PauseRequest::default() }, Some(SHORT)).await?
         } else {
@@ -267,6 +264,6 @@ impl Pod {
         request: Q,
     ) -> Result<A> {
         self.container(&id)?;
-        self.guest().await?.task(method, &request, Some(SHORT)).await
+        self.guest()?.task(method, &request, Some(SHORT)).await
     }
 }

@@ -20,6 +20,7 @@ use vgpu_codes::Code;
 use crate::{
     error::{Error, OrFail, Result},
     mount,
+    persist::private_folder,
     spec::guest::Bind,
 };
 
@@ -77,6 +78,7 @@ impl ShareDir {
     pub fn make(&self) -> Result<()> {
         let what = || format!("cannot make the share {}", self.0.display());
         let (rw, export) = (self.0.join("rw"), self.export());
+        private_folder(&self.0)?;
         let make = || -> io::Result<()> {
             fs::create_dir_all(&rw)?;
             fs::create_dir_all(&export)?;

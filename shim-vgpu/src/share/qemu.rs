@@ -4,6 +4,7 @@
 //! looks between the two is stuck for good (xen.md 3.4).
 
 use std::{
+    ffi::OsStr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -122,7 +123,10 @@ impl Backend for Qemu {
 
     fn detach(&self, domid: Option<u16>, uuid: Uuid, process: Option<Process>) -> Result<()> {
         // Not recorded, but perhaps started: it carries the domain's UUID in its name.
-        if let Some(qemu) = process.or_else(|| process::with_argument(&name(uuid))) {
+        let name = name(uuid);
+        let words = ["-name", &name].map(OsStr::new);
+        let backends = process.map_or_else(|| process::with_arguments(&words), |known| vec![known]);
+        for qemu in backends {
             qemu.kill().or_fail(Code::HostFailure, || {
                 format!("cannot end the share's backend, process {}", qemu.pid)
             })?;

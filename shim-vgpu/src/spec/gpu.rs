@@ -3,6 +3,7 @@
 //! They come from kubelet's allocation or from `ctr run --annotation`. A pod's own annotations grant nothing, nor does the
 //! environment: both are written by the pod's author (DESIGN.md, decision 18).
 
+use serde::{Deserialize, Serialize};
 use vgpu_codes::Code;
 
 use super::{Role, Spec};
@@ -18,7 +19,7 @@ const MEMORY_MIB: &str = "vgpu.dev/memory-mib";
 const SHARE: &str = "vgpu.dev/share";
 
 /// What a container asks of gpu-proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuRequest {
     /// Bytes of GPU memory; none: all.
     pub bytes: Option<u64>,

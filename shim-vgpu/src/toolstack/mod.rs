@@ -5,7 +5,7 @@
 
 pub mod xl;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 use vgpu_config::GuestKind;
@@ -25,6 +25,13 @@ pub trait Toolstack: Send + Sync {
     /// # Errors
     /// `DomainCreate`. A half-made domain may be left; [`Toolstack::find`] knows.
     fn create_paused(&self, domain: &DomainConfig) -> Result<u16>;
+
+    /// Ends a creation from the configuration `file` that a shim, which is gone, left under way. None is no error. What it made may be left
+    /// half done: [`Toolstack::find`] knows.
+    ///
+    /// # Errors
+    /// `HostFailure` if it goes on.
+    fn end_creation(&self, file: &Path) -> Result<()>;
 
     /// Lets it run.
     ///

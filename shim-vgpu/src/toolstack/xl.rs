@@ -4,7 +4,9 @@
 //! xl holds a global lock while it creates; its limit here covers waiting for that too.
 
 use std::{
+    ffi::OsStr,
     fs, io,
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
@@ -13,10 +15,15 @@ use vgpu_codes::Code;
 use vgpu_config::GuestKind;
 
 use super::{DomainConfig, Toolstack};
-use crate::error::{Error, OrFail, Result};
+use crate::{
+    error::{Error, OrFail, Result},
+    process,
+};
 
 /// Says whether this kernel controls Xen. Source: Linux `drivers/xen/xenfs/super.c`.
 const CAPABILITIES: &str = "/proc/xen/capabilities";
+/// Paused, without a monitor process, without a word. The configuration follows.
+const CREATE: [&str; 4] = ["create", "-p", "-e", "-q"];
 /// A guest's last words in a report.
 const OUTPUT_BYTES_MAX: usize = 600;
 
@@ -41,10 +48,17 @@ impl Toolstack for Xl {
         fs::write(&domain.file, config_text(domain))
             .or_fail(Code::HostFailure, || format!("cannot write {}", domain.file.display()))?;
         let mut create = xl();
-        create.args(["create", "-p", "-e", "-q"]).arg(&domain.file);
+        create.args(CREATE).arg(&domain.file);
         done(&mut create, Code::DomainCreate, &format!("cannot create the domain {}", domain.name))?;
         self.find(domain.uuid)?.ok_or_else(|| {
             Error::new(Code::DomainCreate, format!("the domain {} ended while it was created", domain.name))
+        })
+    }
+
+    fn end_creation(&self, file: &Path) -> Result<()> {
+        let words: Vec<&OsStr> = CREATE.iter().map(OsStr::new).chain([file.as_os_str()]).collect();
+        process::with_arguments(&words).into_iter().try_for_each(|xl| {
+            xl.kill().or_fail(Code::HostFailure, || format!("cannot end xl create, process {}", xl.pid))
         })
     }
 

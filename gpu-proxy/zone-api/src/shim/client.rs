@@ -93,6 +93,11 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
+    /// The stream, once nothing more is asked: silent while that gpu-proxy lives, and ended with it.
+    pub fn into_stream(self) -> S {
+        self.stream
+    }
+
     /// [`Client::call`] for what is answered by [`Reply::Done`].
     ///
     /// # Errors

@@ -9,7 +9,11 @@ use std::{
 
 use async_trait::async_trait;
 use containerd_shim_protos::{api, shim_async::Task};
-use tokio::{io::DuplexStream, sync::watch, task::JoinHandle};
+use tokio::{
+    io::{AsyncWriteExt, DuplexStream},
+    sync::watch,
+    task::JoinHandle,
+};
 use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
 use vgpu_agent_api::{agent, agent_ttrpc};
 
@@ -24,6 +28,8 @@ pub struct Habits {
     pub hangs: bool,
     /// Create answers that the command is missing.
     pub command_missing: bool,
+    /// Instead of ttrpc it says this again and again.
+    pub babbles: Option<&'static [u8]>,
 }
 
 #[derive(Debug)]
@@ -38,6 +44,9 @@ impl FakeGuest {
         let path = FakeGuest::socket(&world, domid);
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(path).unwrap();
+        if let Some(words) = world.habits.babbles {
+            return FakeGuest::babble(listener, words);
+        }
         FakeGuest(tokio::runtime::Handle::current().spawn(async move {
             let inner = Arc::new(Inner { world, processes: Mutex::default(), streams: Mutex::default() });
             let agent: Arc<dyn agent_ttrpc::Agent + Send + Sync> = inner.clone();
@@ -49,6 +58,16 @@ impl FakeGuest {
             // Dropped with the domain.
             let _guard = Disconnect(Some(server));
             std::future::pending::<()>().await;
+        }))
+    }
+
+    fn babble(listener: UnixListener, words: &'static [u8]) -> FakeGuest {
+        listener.set_nonblocking(true).unwrap();
+        FakeGuest(tokio::runtime::Handle::current().spawn(async move {
+            let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+            let (mut shim, _) = listener.accept().await.unwrap();
+            // Until the shim has had enough.
+            while shim.write_all(&words.repeat(1000)).await.is_ok() {}
         }))
     }
 }

@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{cleanup, container::life::Who, error::Result, events::Outbox, persist::Store};
 use fake_guest::Habits;
+use fake_proxy::FakeProxy;
 use world::{Source, World};
 
 /// A containerd that only listens.
@@ -231,17 +232,44 @@ async fn a_failed_create_leaves_nothing() {
     }
 }
 
+/// Frames of ttrpc: length, stream, kind (2 an answer, 3 data), flags. The shim's first request is on stream 1.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_babbles_is_given_up_and_costs_no_memory() {
+    let before = resident_kib();
+    for (words, code) in [
+        (&b"\xff\xff\xff\xff\0\0\0\x01\x02\0"[..], Code::GuestSilent),
+        (b"\0\0\0\x01\0\0\0\x63\x02\0x", Code::GuestSilent),
+        (b"\0\0\0\x01\0\0\0\x01\x02\0\xff", Code::ProtocolBroken),
+        (b"\0\0\0\x01\0\0\0\x01\x03\0\xff", Code::ProtocolBroken),
+        (b"\0\0\0\x01\0\0\0\x01\x63\0\xff", Code::ProtocolBroken),
+    ] {
+        let node = Node::new(Habits { babbles: Some(words), ..Habits::default() }).await;
+        let error =
+            tokio::time::timeout(Duration::from_secs(10), node.create("run")).await.unwrap().unwrap_err();
+        assert_eq!(error.code(), Some(code), "{words:?}: {error}");
+        node.world.assert_nothing_left(&format!("{words:?}"));
+    }
+    let grown = resident_kib().saturating_sub(before);
+    assert!(grown < 64 << 10, "{grown} KiB more");
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 #[tokio::test]
 async fn a_gpu_is_granted_before_the_container_and_released_after_it() {
     let node = Node::new(Habits::default()).await;
-    let asked = fake_proxy::serve(&node.world.proxy_socket());
+    let proxy = FakeProxy::start(&node.world.proxy_socket());
     let request = node.request("exit0", json!({"vgpu.dev/gpu": "1", "vgpu.dev/memory-mib": "64"}));
     node.pod.clone().create(request).await.unwrap();
     let uuid = *node.world.left.lock().unwrap().domains.values().next().unwrap();
     node.start("exit0", "").await.unwrap();
     assert_eq!(node.wait("exit0", "").await, 0);
     node.delete("exit0").await.unwrap();
-    let asked = asked.lock().unwrap();
+    let asked = proxy.asked();
     let [
         Request::Register { zone, domain, .. },
         Request::Grant { zone: granted, bytes, .. },
@@ -255,6 +283,54 @@ async fn a_gpu_is_granted_before_the_container_and_released_after_it() {
         "{asked:?}"
     );
     node.world.assert_nothing_left("after delete");
+}
+
+/// DESIGN.md, decision 20: what a new gpu-proxy is told comes from the record, and nothing that was taken back meanwhile.
+#[tokio::test]
+async fn a_gpu_proxy_that_was_restarted_is_told_of_the_zone_again() {
+    let node = Node::new(Habits::default()).await;
+    let socket = node.world.proxy_socket();
+    let pod = |kind: &str| json!({"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-id": "pause"});
+    let gpu = |mib: &str| {
+        let mut annotations = pod("container");
+        annotations["vgpu.dev/gpu"] = "1".into();
+        annotations["vgpu.dev/memory-mib"] = mib.into();
+        annotations
+    };
+    node.pod.clone().create(node.request("pause", pod("sandbox"))).await.unwrap();
+    let first = FakeProxy::start(&socket);
+    node.pod.clone().create(node.request("run1", gpu("64"))).await.unwrap();
+    node.pod.clone().create(node.request("run2", gpu("32"))).await.unwrap();
+    assert_eq!(first.asked().len(), 4, "each container registers and is granted: {:?}", first.asked());
+    drop(first);
+    node.delete("run2").await.unwrap();
+
+    let second = FakeProxy::start(&socket);
+    let again = second.asked_until(2).await;
+    let [Request::Register { domain, .. }, Request::Grant { container, bytes, .. }] = &again[..] else {
+        panic!("{again:?}")
+    };
+    let left = node.world.left.lock().unwrap().domains.clone();
+    assert_eq!(left.get(&domain.domid), Some(&domain.uuid));
+    assert_eq!((container.as_str(), *bytes), ("run1", Some(64 << 20)));
+    drop(second);
+
+    let third = FakeProxy::start(&socket);
+    assert_eq!(third.asked_until(2).await, again, "the same at each restart");
+    node.delete("run1").await.unwrap();
+    node.kill("pause", 9).await.unwrap();
+    node.wait("pause", "").await;
+    node.delete("pause").await.unwrap();
+    let all = third.asked();
+    assert!(
+        matches!(&all[2..], [Request::Revoke { container, .. }, Request::Release { .. }] if container == "run1"),
+        "{all:?}"
+    );
+    drop(third);
+    let fourth = FakeProxy::start(&socket);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(fourth.asked(), [], "a pod that is gone is not told");
+    node.world.assert_nothing_left("after the sandbox");
 }
 
 #[tokio::test]
@@ -319,7 +395,8 @@ async fn a_create_that_dies_after_any_step_is_cleaned_up_from_disk() {
         let (reached, mut cut_at) = mpsc::unbounded_channel();
         let cut = Cut::new(move |step| step == last && reached.send(()).is_ok());
         let node = Node::with_cut(Habits::default(), cut).await;
-        let request = node.request("run", json!({}));
+        let proxy = FakeProxy::start(&node.world.proxy_socket());
+        let request = node.request("run", json!({"vgpu.dev/gpu": "1"}));
         let bundle = request.bundle.clone();
         let creating = tokio::spawn(node.pod.clone().create(request));
         tokio::time::timeout(Duration::from_secs(10), cut_at.recv())
@@ -338,5 +415,8 @@ async fn a_create_that_dies_after_any_step_is_cleaned_up_from_disk() {
         // Twice: it may be killed itself, and containerd may call it again.
         tokio::task::spawn_blocking(move || (clean(), clean())).await.unwrap();
         node.world.assert_nothing_left(&when);
+        let (asked, registered) = (proxy.asked(), last >= Step::Granted);
+        let released = matches!(asked.last(), Some(Request::Release { .. }));
+        assert!(asked.is_empty() != registered && released == registered, "{when}: {asked:?}");
     }
 }

@@ -138,6 +138,11 @@ impl Toolstack for Fake {
         Ok(domid)
     }
 
+    fn end_creation(&self, file: &Path) -> Result<()> {
+        assert!(file.ends_with("domain.cfg"));
+        Ok(())
+    }
+
     fn unpause(&self, domid: u16) -> Result<()> {
         let left = self.0.left.lock().unwrap();
         assert!(

@@ -1,0 +1,80 @@
+//! Keeps the pod's zone at gpu-proxy: a restarted one knows nothing, so it is told again, and the pod that lived on can use its GPU again.
+
+use std::{os::unix::net::UnixStream, sync::Arc, time::Duration};
+
+use tokio::net::UnixStream as AsyncStream;
+use vgpu_codes::Code;
+
+use super::Pod;
+use crate::{
+    error::{OrFail, Result, blocking},
+    zone,
+};
+
+/// For each answer of a gpu-proxy that was just started. A Delete of the pod waits for it at most.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Between two tries: from the first to the longest. A program that asks for its GPU meanwhile waits for 10 s in the guest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+impl Pod {
+    /// Watches `registered`, on which the zone was registered, and registers it anew whenever its gpu-proxy is gone. Ends with the sandbox.
+    pub(super) async fn keep_zone(self: Arc<Self>, registered: UnixStream) {
+        let mut next = Some(registered);
+        while let Some(stream) = next {
+            if let Err(error) = ended(stream).await {
+                log::warn!("gpu-proxy cannot be watched: {}", error.report());
+            }
+            log::warn!(
+                "gpu-proxy is gone: the pod's GPU programs have ended, its zone is registered again when it is back"
+            );
+            next = self.restore_zone().await;
+        }
+    }
+
+    /// Tries until a gpu-proxy knows the zone; none when there is no zone any more.
+    async fn restore_zone(&self) -> Option<UnixStream> {
+        let mut pause = PAUSES.0;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+            match self.try_restore_zone().await {
+                Ok(None) => return None,
+                Ok(restored) => {
+                    log::info!("the pod's zone is registered again");
+                    return restored;
+                }
+                Err(error) => log::debug!("gpu-proxy is not back: {}", error.report()),
+            }
+        }
+    }
+
+    async fn try_restore_zone(&self) -> Result<Option<UnixStream>> {
+        let (record, turn) = {
+            let sandbox = self.sandbox.lock().await;
+            // A dead guest uses no GPU any more.
+            let (Some(sandbox), Ok(_)) = (sandbox.as_ref(), self.guest()) else { return Ok(None) };
+            // Taken with the record: what it says is not told after something newer.
+            (sandbox.record.clone(), sandbox.zone_turn.clone().lock_owned().await)
+        };
+        blocking(move || {
+            let restored = zone::restore(&record, LIMIT);
+            drop(turn);
+            restored
+        })
+        .await
+    }
+}
+
+/// Returns at the stream's end. gpu-proxy has nothing to say that was not asked for: one that does is not followed either.
+async fn ended(stream: UnixStream) -> Result<()> {
+    let what = || "the connection cannot be waited for".to_owned();
+    stream.set_nonblocking(true).or_fail(Code::HostFailure, what)?;
+    let stream = AsyncStream::from_std(stream).or_fail(Code::HostFailure, what)?;
+    loop {
+        stream.readable().await.or_fail(Code::HostFailure, what)?;
+        match stream.try_read(&mut [0]) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            _ => return Ok(()),
+        }
+    }
+}
