@@ -16,7 +16,10 @@ mod configuration;
 mod node;
 mod plays;
 mod pod;
+mod proxy;
+mod shim;
 mod traces;
+mod wire;
 
 use node::Node;
 

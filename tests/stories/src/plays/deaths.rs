@@ -71,9 +71,8 @@ fn death_of_the_shim(node: &Node) {
 /// The supervisor is everybody's: programs get an error, not a hang; pods that start after its return work.
 fn death_of_gpu_proxy(node: &Node) {
     let pod = spinning(node);
-    let supervisor = node.processes_of("gpu-proxy").into_iter().find(|process| process.words.len() == 1);
 
-    kill_9(supervisor.expect("it runs").pid);
+    kill_9(node.supervisor());
 
     let ended = pod.end(NOTICED);
     assert!(!matches!(ended.code, None | Some(0)), "the program did not see an error: {}", ended.text());

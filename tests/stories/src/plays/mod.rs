@@ -8,16 +8,20 @@ use crate::node::Node;
 
 mod canary;
 mod config;
+mod create;
 mod deaths;
 mod gpu;
 mod programs;
+mod recovery;
 
 /// Every story, in the order in which they are played.
 pub fn all() -> Vec<Story> {
     let mut stories = canary::stories();
     stories.extend(programs::stories());
     stories.extend(gpu::stories());
+    stories.extend(create::stories());
     stories.extend(deaths::stories());
+    stories.extend(recovery::stories());
     stories.extend(config::stories());
     stories
 }
