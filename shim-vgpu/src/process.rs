@@ -46,7 +46,8 @@ impl Process {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(()) };
         let held = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             Ok(held) => held,
-            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            // Invalid: the id is no process's any more, but still names the group of a child that it left.
+            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         // Asked while the descriptor holds the id.
@@ -100,6 +101,20 @@ mod tests {
         assert!(!found.is_alive());
         child.wait().unwrap();
         found.kill().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_left_a_child_in_its_group_is_gone() {
+        use std::os::unix::process::CommandExt;
+
+        let mut leader = Command::new("sh");
+        leader.args(["-c", "sleep 60 > /dev/null 2>&1 & echo $!"]).process_group(0).stdout(Stdio::piped());
+        let leader = leader.spawn().unwrap();
+        let gone = Process { pid: i32::try_from(leader.id()).unwrap(), start_ticks: 0 };
+        let said = leader.wait_with_output().unwrap().stdout;
+        let child: u32 = String::from_utf8(said).unwrap().trim().parse().unwrap();
+        gone.kill().unwrap();
+        Process::of(child).unwrap().kill().unwrap();
     }
 
     #[test]

@@ -55,6 +55,12 @@ impl Node {
         ids.filter(|&id| id != 0).collect()
     }
 
+    /// The gpu-proxy that is no worker.
+    pub fn supervisor(&self) -> u32 {
+        let found = self.processes_of("gpu-proxy").into_iter().find(|process| process.words.len() == 1);
+        found.expect("gpu-proxy runs").pid
+    }
+
     /// The processes of one program.
     pub fn processes_of(&self, program: &str) -> Vec<Process> {
         processes().into_iter().filter(|process| process.program() == program).collect()

@@ -167,11 +167,20 @@ fn add_cgroups(lines: &mut BTreeSet<String>, dir: &Path) {
         }
         let path = entry.path();
         let name = path.to_string_lossy().into_owned();
-        if !KEPT.contains(&name.as_str()) {
+        if is_supervisors(&path) {
+            lines.insert("cgroup of gpu-proxy, the supervisor".into());
+        } else if !KEPT.contains(&name.as_str()) {
             lines.insert(format!("cgroup {name}"));
         }
         add_cgroups(lines, &path);
     }
+}
+
+/// The folder for the workers of a supervisor that lives, by its process id: one that was restarted has another. Source:
+/// `gpu-proxy/src/supervisor/cgroup.rs`.
+fn is_supervisors(path: &Path) -> bool {
+    let pid = path.strip_prefix("/sys/fs/cgroup/vgpu-proxy").unwrap_or(Path::new(""));
+    pid.to_str().is_some_and(|pid| pid.parse::<u32>().is_ok()) && Path::new("/proc").join(pid).exists()
 }
 
 fn add_xenstore(lines: &mut BTreeSet<String>, dir: &str, depth: u32) {

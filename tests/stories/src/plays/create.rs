@@ -148,6 +148,7 @@ impl Slowed {
             .args(["-qq", "-f", "-o", "/dev/null", "-e", "trace=rename,mount"])
             .args(["-e", &format!("inject=rename,mount:{DELAY_US}"), "-p", &pid.to_string()])
             .stdin(Stdio::null())
+            .stderr(Stdio::null())
             .spawn();
         let strace = Self(strace.expect("Dom0 has strace"));
         let attached = || {

@@ -6,7 +6,7 @@ use crate::Story;
 use crate::command::{must, until};
 use crate::node::{Node, kill_9};
 use crate::plays::vgpu;
-use crate::pod::{Pod, Running, Runtime, START};
+use crate::pod::{Pod, Running, START};
 use crate::traces::zones;
 
 /// A death is noticed, and everything freed, so soon; emulated.
@@ -40,8 +40,6 @@ pub fn stories() -> Vec<Story> {
         }),
         vgpu("death_of_the_shim", 600, death_of_the_shim),
         vgpu("death_of_gpu_proxy", 600, death_of_gpu_proxy),
-        vgpu("death_of_gpu_proxy_and_its_return", 600, death_of_gpu_proxy_and_its_return),
-        vgpu("hung_guest_is_ended_by_sigkill", 300, hung_guest_is_ended_by_sigkill),
     ]
 }
 
@@ -82,52 +80,13 @@ fn death_of_the_shim(node: &Node) {
 fn death_of_gpu_proxy(node: &Node) {
     let pod = spinning(node);
 
-    kill_9(supervisor(node));
+    kill_9(node.supervisor());
 
     let ended = pod.end(NOTICED);
     assert!(!matches!(ended.code, None | Some(0)), "the program did not see an error: {}", ended.text());
     must(&["sh", "/ctl/vgpu-up.sh"]); // as systemd's Restart=always does
     let again = Pod::cuda(&["/vector_add"]).run();
     assert_eq!(again.code, Some(0), "{}{}", again.text(), again.complaint());
-}
-
-/// The pod that lives on gets its GPU back with the new supervisor: a program of the same container works again.
-fn death_of_gpu_proxy_and_its_return(node: &Node) {
-    let mut pod = node.start(Pod::cuda(&["sh", "-c", "/spin 1000; echo spin gave $?; exec sleep 1000"]));
-    pod.until_line("allocated");
-
-    kill_9(supervisor(node));
-
-    let gave = pod.until_line("spin gave");
-    assert_ne!(gave.trim(), "spin gave 0", "the program did not see an error: {}", pod.text());
-    must(&["sh", "/ctl/vgpu-up.sh"]);
-    for round in 0..2 {
-        let second = pod.exec(&["/vector_add"]);
-        assert_eq!(second.code, Some(0), "round {round}: {}{}", second.text(), second.complaint());
-        assert!(second.text().contains("ok"), "{}", second.text());
-    }
-    assert!(pod.runs(), "the pod ended: {}{}", pod.text(), pod.complaint());
-    pod.signal("SIGKILL");
-    assert_eq!(pod.end(START).code, Some(137));
-}
-
-/// A guest that does not answer is destroyed, and its program ends as any other that was killed.
-fn hung_guest_is_ended_by_sigkill(node: &Node) {
-    let mut pod = node.start(Pod::busybox(Runtime::Vgpu, &["sh", "-c", "echo runs; exec sleep 1000"]));
-    pod.until_line("runs");
-    let domain = *node.domains().first().expect("the pod's domain");
-    must(&["xl", "pause", &domain.to_string()]);
-
-    pod.signal("SIGKILL");
-
-    assert_eq!(pod.end(NOTICED).code, Some(137));
-    assert_eq!(node.domains(), [0; 0], "the guest is left");
-}
-
-/// The one gpu-proxy that is no worker.
-fn supervisor(node: &Node) -> u32 {
-    let all = node.processes_of("gpu-proxy").into_iter();
-    all.filter(|process| process.words.len() == 1).map(|process| process.pid).next().expect("it runs")
 }
 
 fn spinning(node: &Node) -> Running {

@@ -13,6 +13,7 @@ mod deaths;
 mod gpu;
 mod idm;
 mod programs;
+mod recovery;
 
 /// Every story, in the order in which they are played.
 pub fn all() -> Vec<Story> {
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Story> {
     stories.extend(gpu::stories());
     stories.extend(create::stories());
     stories.extend(deaths::stories());
+    stories.extend(recovery::stories());
     stories.extend(config::stories());
     stories
 }

@@ -1,0 +1,53 @@
+//! What goes on, and what comes to an end, when a part hangs or comes back.
+
+use std::time::Duration;
+
+use crate::Story;
+use crate::command::must;
+use crate::node::{Node, kill_9};
+use crate::plays::vgpu;
+use crate::pod::{Pod, Runtime, START};
+
+/// shim.kill_timeout_s is 5 s; emulated, and with what else the end takes.
+const ENDED: Duration = Duration::from_secs(60);
+
+/// The stories.
+pub fn stories() -> Vec<Story> {
+    vec![
+        vgpu("death_of_gpu_proxy_and_its_return", 600, death_of_gpu_proxy_and_its_return),
+        vgpu("hung_guest_is_ended_by_sigkill", 300, hung_guest_is_ended_by_sigkill),
+    ]
+}
+
+/// The pod that lives on gets its GPU back with the new supervisor: a program of the same container works again.
+fn death_of_gpu_proxy_and_its_return(node: &Node) {
+    let mut pod = node.start(Pod::cuda(&["sh", "-c", "/spin 1000; echo spin gave $?; exec sleep 1000"]));
+    pod.until_line("allocated");
+
+    kill_9(node.supervisor());
+
+    let gave = pod.until_line("spin gave");
+    assert_ne!(gave.trim(), "spin gave 0", "the program did not see an error: {}", pod.text());
+    must(&["sh", "/ctl/vgpu-up.sh"]); // as systemd's Restart=always does
+    for round in 0..2 {
+        let second = pod.exec(&["/vector_add"]);
+        assert_eq!(second.code, Some(0), "round {round}: {}{}", second.text(), second.complaint());
+        assert!(second.text().contains("vector_add: ok"), "{}", second.text());
+    }
+    assert!(pod.runs(), "the pod ended: {}{}", pod.text(), pod.complaint());
+    pod.signal("SIGKILL");
+    assert_eq!(pod.end(START).code, Some(137));
+}
+
+/// A guest that does not answer is destroyed, and its program ends as any other that was killed.
+fn hung_guest_is_ended_by_sigkill(node: &Node) {
+    let mut pod = node.start(Pod::busybox(Runtime::Vgpu, &["sh", "-c", "echo runs; exec sleep 1000"]));
+    pod.until_line("runs");
+    let domain = *node.domains().first().expect("the pod's domain");
+    must(&["xl", "pause", &domain.to_string()]);
+
+    pod.signal("SIGKILL");
+
+    assert_eq!(pod.end(ENDED).code, Some(137));
+    assert_eq!(node.domains(), [0; 0], "the guest is left");
+}
