@@ -13,6 +13,8 @@ use crate::supervisor::{Mode, Supervisor, choose_device, local, shim_door, socke
 
 /// Threads of the supervisor: it is a switchboard, not a worker.
 const THREADS: usize = 2;
+/// Threads at most for what waits in the kernel, beside one a zone.
+const BLOCKING_THREADS: usize = 512;
 
 /// Serves until SIGTERM or SIGINT. Workers die with this process, however it ends.
 ///
@@ -29,7 +31,13 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
         config.proxy.soft_memory_mib = mib;
     }
     let device = choose_device(how.device.unwrap_or(config.proxy.device))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+    // A zone whose guest has not come yet has one that waits for it: those of all zones leave room for others' work.
+    let waiting = BLOCKING_THREADS + config.proxy.worker_uid_count as usize;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .max_blocking_threads(waiting)
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| Refusal::new(Code::HostFailure, format!("no threads: {error}")))?;
     let result = runtime.block_on(async {
         let mode = if how.local.is_some() { Mode::Local } else { Mode::Xen };

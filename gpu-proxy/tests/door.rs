@@ -11,6 +11,7 @@ use gpu_proxy::worker::sandbox::{self, seccomp};
 const ROLE: &str = "VGPU_TEST_CALL";
 /// Before a role: behind the door of NVIDIA's driver.
 const CUDA: &str = "cuda ";
+const FILES: &str = "files";
 /// The child did what it was told and the filter let it.
 const PASSED: i32 = 42;
 
@@ -18,6 +19,9 @@ const PASSED: i32 = 42;
 #[test]
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
+    if role == FILES {
+        return files_of_nvidias_driver();
+    }
     let (device, role) = match role.strip_prefix(CUDA) {
         Some(role) => (DeviceKind::Cuda, role.to_owned()),
         None => (DeviceKind::Soft, role),
@@ -30,6 +34,33 @@ fn child() {
             assert_eq!(std::fs::File::open("/etc/passwd").unwrap_err().raw_os_error(), Some(libc::ENOSYS))
         }
         call => raw_call(call),
+    }
+    // SAFETY: ends the process; no destructor matters here.
+    unsafe { libc::syscall(libc::SYS_exit_group, PASSED) };
+}
+
+/// What a worker of NVIDIA's driver may open, and what of its neighbours it may not.
+fn files_of_nvidias_driver() {
+    let gaps = sandbox::strip(DeviceKind::Cuda, false).unwrap();
+    assert!(!gaps.iter().any(|gap| gap.contains("Landlock")), "{gaps:?}");
+    for read in [
+        "/proc/self/maps",
+        "/proc/self/status",
+        "/proc/cpuinfo",
+        "/proc/devices",
+        "/proc/sys/vm/mmap_min_addr",
+    ] {
+        std::fs::read(read).unwrap_or_else(|error| panic!("{read}: {error}"));
+    }
+    assert!(std::fs::read_dir("/usr").unwrap().count() > 0);
+    let refused = |what: &str, result: std::io::Result<()>| {
+        assert_eq!(result.map_err(|error| error.kind()), Err(std::io::ErrorKind::PermissionDenied), "{what}");
+    };
+    refused("another process", std::fs::read("/proc/1/cmdline").map(drop));
+    refused("all processes", std::fs::read_dir("/proc").map(drop));
+    refused("a home", std::fs::read_dir("/root").map(drop));
+    for planted in ["/dev/shm/cuda_injection_path_shm", "/tmp/planted", "/etc/planted", "/usr/planted"] {
+        refused(planted, std::fs::write(planted, "x"));
     }
     // SAFETY: ends the process; no destructor matters here.
     unsafe { libc::syscall(libc::SYS_exit_group, PASSED) };
@@ -153,4 +184,9 @@ fn behind_nvidias_door_only_its_own_ioctls_and_the_doorbell_pass() {
     for (name, number) in [("execve", libc::SYS_execve), ("socket", libc::SYS_socket)] {
         assert!(was_killed(try_out(&format!("{CUDA}{number}"))), "{name}");
     }
+}
+
+#[test]
+fn a_worker_of_nvidias_driver_reads_what_the_driver_does_and_writes_nothing() {
+    assert_eq!(try_out(FILES).code(), Some(PASSED));
 }

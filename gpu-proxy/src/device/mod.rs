@@ -17,6 +17,7 @@ use vgpu_api::{
     Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, MemInfo, Printed, Snapshot,
 };
 
+pub use cuda::library_folders;
 pub use null::Null;
 pub use soft::Soft;
 

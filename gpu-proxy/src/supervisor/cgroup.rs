@@ -2,7 +2,8 @@
 //! exporters find the pod. Source: Linux `Documentation/admin-guide/cgroup-v2.rst`.
 //!
 //! The base is the service's own cgroup if systemd delegated it (the supervisor then moves itself into a leaf, for the kernel wants
-//! processes in leaves only), else `/vgpu-proxy/<pid>`. What an earlier supervisor left behind is removed at start.
+//! processes in leaves only), else `/vgpu-proxy/<pid>-<start time>`: a number is given again. What an earlier supervisor left behind is
+//! removed at start.
 
 use std::fs::{self, File};
 use std::io;
@@ -56,7 +57,7 @@ impl Cgroups {
             remove_orphans(&shared);
             let _ = enable_controllers(&root);
             let _ = enable_controllers(&shared);
-            shared.join(std::process::id().to_string())
+            shared.join(identity(std::process::id())?)
         };
         fs::create_dir_all(&base)?;
         remove_pods(&base);
@@ -148,12 +149,20 @@ fn remove_pods(base: &Path) {
 /// Removes the folders of supervisors that are gone.
 fn remove_orphans(shared: &Path) {
     for base in children(shared) {
-        let pid = base.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        let Some(name) = base.file_name().and_then(|name| name.to_str()) else { continue };
+        let Some(pid) = name.split('-').next().and_then(|pid| pid.parse().ok()) else { continue };
+        if identity(pid).ok().as_deref() != Some(name) {
             remove_pods(&base);
             let _ = fs::remove_dir(base);
         }
     }
+}
+
+/// A process's number and when it started, in ticks since boot. Source: `proc_pid_stat(5)`, the twentieth field after the name.
+fn identity(pid: u32) -> io::Result<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let start = stat.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(19));
+    Ok(format!("{pid}-{}", start.ok_or(io::ErrorKind::InvalidData)?))
 }
 
 /// Enables each controller for the children of `path`; those that were refused.
@@ -177,4 +186,23 @@ fn own_path() -> io::Result<PathBuf> {
     let text = fs::read_to_string("/proc/self/cgroup")?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
     Ok(PathBuf::from(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dead_supervisor_left_goes_even_if_its_number_lives_again() {
+        let shared = tempfile::tempdir().unwrap();
+        let living = shared.path().join(identity(std::process::id()).unwrap());
+        // The first process is alive, and did not start at the end of time.
+        let dead = [shared.path().join("1-99999999999"), shared.path().join("4194304-5")];
+        for base in dead.iter().chain([&living]) {
+            fs::create_dir_all(base.join("poda-1/worker-1")).unwrap();
+        }
+        remove_orphans(shared.path());
+        assert!(living.join("poda-1/worker-1").exists());
+        assert_eq!(dead.map(|base| base.exists()), [false, false]);
+    }
 }

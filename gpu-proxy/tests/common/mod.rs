@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -188,5 +188,10 @@ pub fn children(pid: u32) -> Vec<u32> {
 /// The cgroup folders of one supervisor.
 pub fn cgroups_of(pid: u32) -> Vec<PathBuf> {
     let roots = ["/sys/fs/cgroup/vgpu-proxy", "/sys/fs/cgroup/unified/vgpu-proxy"];
-    roots.iter().map(|root| Path::new(root).join(pid.to_string())).filter(|path| path.exists()).collect()
+    let entries = roots.iter().filter_map(|root| fs::read_dir(root).ok()).flatten().flatten();
+    let its_own = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.split('-').next() == Some(&pid.to_string())
+    };
+    entries.map(|entry| entry.path()).filter(its_own).collect()
 }

@@ -20,6 +20,7 @@ use vgpu_api::{Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, MemInfo
 
 use super::{Costs, Device, DeviceKind, DeviceLaunch, LoadError, LoadedImage, Place, Raw};
 use images::Images;
+pub use table::library_folders;
 use table::{Attribute, Config, NULL, Ptr, Table};
 
 /// What a zone sees of the device: its own identity is not the hardware's.

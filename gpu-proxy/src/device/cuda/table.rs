@@ -154,6 +154,13 @@ impl std::fmt::Debug for Table {
 const PLACES: [&str; 4] =
     ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/nvidia/lib64", "/usr/local/nvidia/lib"];
 
+/// Where the driver is looked for when the loader's own places do not lead to it: the library path, then [`PLACES`].
+pub fn library_folders() -> Vec<PathBuf> {
+    let searched = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&searched).chain(PLACES.map(PathBuf::from));
+    folders.filter(|folder| folder.is_absolute()).collect()
+}
+
 impl Table {
     /// Opens NVIDIA's driver, and the compiler that it would open later, behind the closed door. vgpu's own library of the same
     /// name, which a library path may lead to first, is passed over.
@@ -161,10 +168,8 @@ impl Table {
     /// # Errors
     /// It is not here, or is too old.
     pub fn load() -> Result<Self, String> {
-        let searched = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-        let folders = std::env::split_paths(&searched).chain(PLACES.map(PathBuf::from));
         // First as the loader finds it.
-        let folders = std::iter::once(PathBuf::new()).chain(folders.filter(|folder| folder.is_absolute()));
+        let folders = std::iter::once(PathBuf::new()).chain(library_folders());
         let mut ours = None;
         for folder in folders {
             let Some(library) = open(&folder.join("libcuda.so.1")) else { continue };

@@ -7,7 +7,7 @@ use landlock::{
 };
 
 use super::Gap;
-use crate::device::DeviceKind;
+use crate::device::{DeviceKind, library_folders};
 
 /// What NVIDIA's driver reads (cuda.md 18.4), its libraries included. Of `/proc` only what it was seen to open: the rest tells of
 /// the node's other processes.
@@ -54,6 +54,8 @@ fn try_restrict(device: DeviceKind) -> Result<RulesetStatus, RulesetError> {
         let writes: BitFlags<AccessFs> = AccessFs::from_all(abi) & !AccessFs::Execute;
         ruleset
             .add_rules(path_beneath_rules(CUDA_READS, AccessFs::from_read(abi)))?
+            // One by one: such a folder may be a link that leads out of those above.
+            .add_rules(path_beneath_rules(library_folders(), AccessFs::from_read(abi)))?
             .add_rules(path_beneath_rules(CUDA_DEVICES, writes))?
             .add_rules(path_beneath_rules(CUDA_THREADS, AccessFs::WriteFile | AccessFs::Truncate))?
             .add_rules(path_beneath_rules(devices, writes))?
