@@ -64,12 +64,13 @@ fn cuda_vector_add_has_the_right_sums(_: &Node) {
     run_well("/vector_add");
 }
 
+/// `read` and not `cat`: ctr loses the end of an input that is over before the task is made.
 fn program_in_a_pv_guest_has_its_streams_and_code(_: &Node) {
     let _pv = Changed::key("kind", "\"pv\"");
-    let script = "[ -e /sys/hypervisor/guest_type ] && cat /sys/hypervisor/guest_type; cat; echo complaint >&2; exit 7";
+    let script = "[ -e /sys/hypervisor/guest_type ] && cat /sys/hypervisor/guest_type; read -r line; echo got $line; echo complaint >&2; exit 7";
     let ended = Pod::busybox(Runtime::Vgpu, &["sh", "-c", script]).feed(b"a line\n");
     assert_eq!(ended.code, Some(7), "{}{}", ended.text(), ended.complaint());
-    assert_eq!(ended.text(), "PV\na line\n");
+    assert_eq!(ended.text(), "PV\ngot a line\n");
     assert!(ended.complaint().contains("complaint"), "{}", ended.complaint());
 }
 
