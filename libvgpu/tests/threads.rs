@@ -5,12 +5,26 @@ mod support;
 use std::ffi::c_void;
 use std::sync::Mutex;
 
-use support::session::session;
+use support::Library;
+use support::session::{served, session};
 use vgpu_api::ContextId;
 
 const OK: u32 = 0;
 const THREADS: u32 = 8;
 const ROUNDS: u32 = 200;
+
+/// The listener of this test serves one connection: a second start would wait for ever.
+#[test]
+fn threads_that_start_at_once_start_once() {
+    let _seen = served();
+    let library = Library::open();
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| assert_eq!(cu!(library, cuInit(0: u32)), OK));
+        }
+    });
+    assert_eq!(cu!(library, cuInit(0: u32)), OK);
+}
 
 /// A number that another thread was given before the worker heard of the first object's end would be refused there.
 #[test]
