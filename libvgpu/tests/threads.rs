@@ -30,6 +30,7 @@ fn threads_that_start_at_once_start_once() {
 #[test]
 fn events_and_streams_made_and_ended_by_many_threads_never_share_a_number() {
     let session = session();
+    session.seen.lock().unwrap().calls.clear();
     let (library, primary) = (&session.library, ContextId::primary(0).handle().raw());
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -62,6 +63,7 @@ fn events_and_streams_made_and_ended_by_many_threads_never_share_a_number() {
 #[test]
 fn work_that_threads_queue_in_turn_arrives_in_turn() {
     let session = session();
+    session.seen.lock().unwrap().launches.clear();
     let (library, primary) = (&session.library, ContextId::primary(0).handle().raw());
     let (mut module, mut fill) = (0u64, 0u64);
     let (module_at, fill_at, image, name) =
