@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::ffi::c_void;
+
 use support::Library;
-use support::every::{PARAMS, call, params, supported};
+use support::every::{PARAMS, call, call_at, params, supported};
 use support::session::session;
 use vgpu_api::result::describe;
 
@@ -140,4 +142,36 @@ fn a_thread_without_a_context_is_told_so() {
     ] {
         assert_eq!(code_in_a_new_thread(name, given), INVALID_CONTEXT, "{name}");
     }
+}
+
+/// The private tables that cudart and others ask for (cuda.md 4): UUID, slots that are functions.
+const TABLES: [(u128, std::ops::Range<usize>); 10] = [
+    (0x6bd5fb6c_5bf4_e74a_8987_d93912fd9df9, 1..13),
+    (0x42d85a81_23f6_cb47_8298_f6e78a3aecdc, 1..4),
+    (0xa094798c_2e74_2e74_93f2_0800200c0a66, 1..7),
+    (0xc693336e_1121_df11_a8c3_68f355d89593, 0..3),
+    (0x0ca50b8c_1004_929a_89a7_d0df10e77286, 1..2),
+    (0xd4082055_bde6_704b_8d34_ba123c66e1f2, 1..3),
+    (0x263e8860_7cd2_6143_92f6_bbd5006dfa7e, 1..4),
+    (0x21318c60_9714_3248_8ca6_41ff7324c8f2, 1..95),
+    (0x6e163fbe_b958_444d_835c_e182aff1991e, 1..99),
+    (0x1734dc26_800d_4745_8726_c0f1e7dd8bca, 1..17),
+];
+
+/// Callers look at no slot before they call it.
+#[test]
+fn every_slot_of_every_private_table_can_be_called_with_nulls() {
+    let session = session();
+    for (uuid, slots) in TABLES {
+        let (mut table, uuid) = (std::ptr::null::<usize>(), uuid.to_be_bytes());
+        let given = params(&[&raw mut table as u64, uuid.as_ptr() as u64]);
+        assert_eq!(call(&session.library, "cuGetExportTable", given), OK);
+        for slot in slots {
+            // SAFETY: the table has these slots.
+            let address = unsafe { *table.wrapping_add(slot) };
+            let code = call_at(address as *mut c_void, [0; PARAMS]);
+            assert!(describe(code).is_some(), "slot {slot} of {uuid:02x?}: {code}");
+        }
+    }
+    recover(&session.library);
 }

@@ -488,6 +488,27 @@ fn a_box_of_bytes_is_copied_row_by_row_and_nothing_beside_it() {
 }
 
 #[test]
+fn rows_to_the_host_are_asked_for_together() {
+    let session = session();
+    // Rows of 1000 bytes, 1024 apart: 2.4 MB, three questions of a megabyte at most.
+    const ROWS: usize = 2500;
+    let (address, pattern) =
+        (alloc(&session, ROWS * 1024), (0..ROWS * 1024).map(|i| u8::try_from(i * 13 % 251).unwrap()));
+    let pattern: Vec<u8> = pattern.collect();
+    assert_eq!(write(&session, address, &pattern), OK);
+    let mut back = vec![0u8; ROWS * 1000];
+    // `CUDA_MEMCPY2D`, as 16 words: source, destination, width, height.
+    let words =
+        [0, 0, 2, 0, address, 0, 1024, 0, 0, 1, back.as_mut_ptr() as u64, 0, 0, 1000, 1000, ROWS as u64];
+    let (at, before) = (words.as_ptr(), session.call_count());
+    assert_eq!(cu!(session.library, cuMemcpy2D_v2(at: *const u64)), OK);
+    let wanted: Vec<u8> = pattern.chunks(1024).flat_map(|row| &row[..1000]).copied().collect();
+    assert!(back == wanted);
+    assert_eq!(session.call_count() - before, 3);
+    free(&session, address);
+}
+
+#[test]
 fn a_variable_of_an_image_is_device_memory_that_nobody_frees() {
     let session = session();
     let (_, module) = load(&session, c".version 8.0 variable");

@@ -5,17 +5,32 @@ mod support;
 use std::ffi::c_void;
 use std::sync::Mutex;
 
-use support::session::session;
+use support::Library;
+use support::session::{served, session};
 use vgpu_api::ContextId;
 
 const OK: u32 = 0;
 const THREADS: u32 = 8;
 const ROUNDS: u32 = 200;
 
+/// The listener of this test serves one connection: a second start would wait for ever.
+#[test]
+fn threads_that_start_at_once_start_once() {
+    let _seen = served();
+    let library = Library::open();
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| assert_eq!(cu!(library, cuInit(0: u32)), OK));
+        }
+    });
+    assert_eq!(cu!(library, cuInit(0: u32)), OK);
+}
+
 /// A number that another thread was given before the worker heard of the first object's end would be refused there.
 #[test]
 fn events_and_streams_made_and_ended_by_many_threads_never_share_a_number() {
     let session = session();
+    session.seen.lock().unwrap().calls.clear();
     let (library, primary) = (&session.library, ContextId::primary(0).handle().raw());
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -48,6 +63,7 @@ fn events_and_streams_made_and_ended_by_many_threads_never_share_a_number() {
 #[test]
 fn work_that_threads_queue_in_turn_arrives_in_turn() {
     let session = session();
+    session.seen.lock().unwrap().launches.clear();
     let (library, primary) = (&session.library, ContextId::primary(0).handle().raw());
     let (mut module, mut fill) = (0u64, 0u64);
     let (module_at, fill_at, image, name) =

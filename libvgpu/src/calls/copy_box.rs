@@ -8,6 +8,9 @@ use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
 use crate::core::streams::resolve;
 
+/// Bytes that rows to the host are read with at once.
+const GATHER_BYTES: usize = 1 << 20;
+
 /// One side of `CUDA_MEMCPY2D`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -144,6 +147,10 @@ fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
         (what.height, what.width_bytes)
     };
     for z in 0..what.depth {
+        if src.on_device && !dst.on_device && height > 1 && src.pitch <= 2 * row_bytes as u64 {
+            gather(entered, dst, src, z, (row_bytes, height), stream)?;
+            continue;
+        }
         for y in 0..height {
             row(
                 entered,
@@ -152,6 +159,30 @@ fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
                 row_bytes,
                 stream,
             )?;
+        }
+    }
+    Ok(())
+}
+
+/// Rows of the device to host memory, many with one question, and the gaps between them too: a question costs more than they do.
+fn gather(
+    entered: Entered,
+    dst: Rows,
+    src: Rows,
+    z: usize,
+    (row_bytes, height): (usize, usize),
+    stream: Stream,
+) -> CuResult<()> {
+    let pitch = usize::try_from(src.pitch).map_err(|_| CuError::INVALID_VALUE)?;
+    let at_once = (GATHER_BYTES / pitch).clamp(1, height);
+    let mut buffer = vec![0; (at_once - 1) * pitch + row_bytes];
+    for first in (0..height).step_by(at_once) {
+        let rows = at_once.min(height - first);
+        let span = buffer.get_mut(..(rows - 1) * pitch + row_bytes).ok_or(CuError::UNKNOWN)?;
+        to_host(entered, span, DevicePtr(src.row(z, first)?), stream)?;
+        for (y, row) in span.chunks(pitch).enumerate() {
+            let place = Span::at_address(dst.row(z, first + y)?).write(row_bytes)?;
+            place.copy_from_slice(row.get(..row_bytes).ok_or(CuError::UNKNOWN)?);
         }
     }
     Ok(())

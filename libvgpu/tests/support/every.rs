@@ -12,9 +12,14 @@ pub const PARAMS: usize = 11;
 
 /// Calls an export of integer and pointer parameters with these; one that has fewer doesn't look at the rest.
 pub fn call(library: &Library, name: &str, params: [u64; PARAMS]) -> u32 {
-    type Any = unsafe extern "C" fn(u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64) -> u32;
     let address = library.symbol(name);
     assert!(!address.is_null(), "{name}");
+    call_at(address, params)
+}
+
+/// Calls a function of integer and pointer parameters.
+pub fn call_at(address: *mut c_void, params: [u64; PARAMS]) -> u32 {
+    type Any = unsafe extern "C" fn(u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64) -> u32;
     // SAFETY: on x86-64 integers and pointers of any width travel alike, and the caller cleans up.
     let function = unsafe { std::mem::transmute::<*mut c_void, Any>(address) };
     let [a, b, c, d, e, f, g, h, i, j, k] = params;
