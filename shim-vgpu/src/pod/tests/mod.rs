@@ -334,6 +334,22 @@ async fn a_gpu_proxy_that_was_restarted_is_told_of_the_zone_again() {
 }
 
 #[tokio::test]
+async fn a_gpu_proxy_that_hangs_keeps_nothing_from_being_cleaned_up() {
+    let node = Node::new(Habits::default()).await;
+    let socket = node.world.proxy_socket();
+    let proxy = FakeProxy::start(&socket);
+    node.pod.clone().create(node.request("run", json!({"vgpu.dev/gpu": "1"}))).await.unwrap();
+    drop(proxy);
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let begun = std::time::Instant::now();
+    node.kill("run", 9).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "a Kill waits for gpu-proxy: {:?}", begun.elapsed());
+    node.delete("run").await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
 async fn an_exec_has_its_own_exit_and_a_failed_start_ends_its_waiters() {
     let node = Node::new(Habits::default()).await;
     node.create("run").await.unwrap();
