@@ -86,6 +86,7 @@ fn cuda_programs_compute_what_the_cpu_does(_: &Node) {
         "memory_info",
         "driver_raw",
         "driver_wide",
+        "driver_threads",
     ];
     // One pod for all: a start costs more than they do. Each is a process, so each has a worker of its own.
     let script = programs.map(|name| format!("/{name}; echo exit code of {name}: $?")).join("\n");
