@@ -1,49 +1,27 @@
-//! Where the threads of one side sleep. One doorbell wakes one of them: it leads, and wakes the others.
+//! Where the threads of one side sleep: a doorbell, a liveness descriptor, and the [`Queue`] of who waits for them.
 //!
-//! A thread that has nothing to do announces its sleep ([`crate::park`]), looks again, and becomes the leader, who polls the doorbell and
-//! the liveness descriptor; if there is a leader already, it follows on a condition variable. Whatever wakes the leader, it steps
-//! down and wakes all; each looks for its own news, and the first that finds none leads next.
-//! No thread of its own: `libvgpu` may not start any.
+//! No thread of its own: `libvgpu` may not start any. One doorbell wakes one thread, which wakes the others.
 
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::doorbell::Waiter;
 use crate::life::Liveness;
-use crate::park::Sleeper;
+pub(crate) use crate::queue::End;
+use crate::queue::Queue;
 use crate::sync::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
-
-/// Why a sleep ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// What was waited for is there.
-    Ready,
-    /// It is not, and the peer is gone.
-    Gone,
-    /// It is not, and the limit ran out.
-    TimedOut,
-}
 
 /// The sleeping place of one side of a channel.
 #[derive(Debug)]
 pub(crate) struct Hub {
     waiter: Waiter,
     liveness: Option<Liveness>,
-    state: Mutex<State>,
-    turn: Condvar,
+    queue: Queue,
     gone: AtomicBool,
     sleeps: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    sleeper: Sleeper,
-    asleep: u32,
-    led: bool,
 }
 
 impl Hub {
@@ -51,8 +29,7 @@ impl Hub {
         Self {
             waiter,
             liveness,
-            state: Mutex::default(),
-            turn: Condvar::new(),
+            queue: Queue::new(),
             gone: AtomicBool::new(false),
             sleeps: AtomicU64::new(0),
         }
@@ -94,7 +71,7 @@ impl Hub {
     /// Announces a sleep in `parked`, for an event loop that will look again and then wait for [`Hub::sources`].
     #[cfg(feature = "tokio")]
     pub(crate) fn announce(&self, parked: &AtomicU32) {
-        self.lock().sleeper.announce(parked);
+        self.queue.announce(parked);
     }
 
     /// Sleeps until `ready`, which is asked after each wake-up, the peer's end, or the deadline. `parked` is this side's shared word.
@@ -105,42 +82,9 @@ impl Hub {
         &self,
         parked: &AtomicU32,
         deadline: Option<Instant>,
-        mut ready: impl FnMut() -> bool,
+        ready: impl FnMut() -> bool,
     ) -> io::Result<End> {
-        let mut state = self.lock();
-        state.asleep += 1;
-        let end = loop {
-            state.sleeper.announce(parked);
-            // Asked first: what the peer wrote before its end is looked at after it.
-            let gone = self.is_gone();
-            if ready() {
-                break Ok(End::Ready);
-            }
-            if gone {
-                break Ok(End::Gone);
-            }
-            if deadline.is_some_and(|at| at <= Instant::now()) {
-                break Ok(End::TimedOut);
-            }
-            if state.led {
-                state = self.follow(state, deadline);
-                continue;
-            }
-            state.led = true;
-            drop(state);
-            let woken = self.lead(deadline);
-            state = self.lock();
-            state.led = false;
-            self.turn.notify_all();
-            if let Err(e) = woken {
-                break Err(e);
-            }
-        };
-        state.asleep -= 1;
-        if state.asleep == 0 {
-            state.sleeper.awake(parked);
-        }
-        end
+        self.queue.sleep_until(parked, deadline, ready, || self.is_gone(), || self.lead(deadline))
     }
 
     fn lead(&self, deadline: Option<Instant>) -> io::Result<()> {
@@ -150,23 +94,5 @@ impl Hub {
             self.set_gone();
         }
         Ok(())
-    }
-
-    fn follow<'a>(
-        &'a self,
-        state: MutexGuard<'a, State>,
-        deadline: Option<Instant>,
-    ) -> MutexGuard<'a, State> {
-        // Without a deadline a follower still looks up now and then: the leader could be a thread that the program killed.
-        let limit =
-            deadline.map_or(Duration::from_secs(1), |at| at.saturating_duration_since(Instant::now()));
-        match self.turn.wait_timeout(state, limit) {
-            Ok((state, _)) => state,
-            Err(poisoned) => poisoned.into_inner().0,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,6 +14,7 @@ pub mod hello;
 mod hub;
 pub mod life;
 mod park;
+mod queue;
 pub mod record;
 pub mod region;
 mod ring;
