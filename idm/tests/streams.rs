@@ -12,22 +12,36 @@ use proptest::test_runner::{Config, TestCaseResult};
 /// A limit that only a lost wake-up reaches.
 const LIMIT: Option<Duration> = Some(Duration::from_secs(30));
 
+/// The most that crosses in one direction.
+const BYTES_MAX: usize = 64 << 20;
+const CHUNK_MAX: usize = 70_000;
+
 /// How one end behaves.
 #[derive(Debug, Clone)]
 struct End {
     bytes: usize,
     write_chunk: usize,
     read_chunk: usize,
-    /// Bytes after which it sleeps a moment, again and again.
+    /// Bytes after which it stops for a moment, again and again.
     pause_every: usize,
+    /// Shorter than anybody polls, or so long that the other side sleeps.
+    pause: Duration,
 }
 
-fn end(bytes_max: usize) -> impl Strategy<Value = End> {
-    // Mostly small, sometimes nothing, sometimes all.
-    let bytes = prop_oneof![1 => Just(0), 1 => Just(1), 4 => 0..200_000usize, 2 => 0..=bytes_max, 1 => Just(bytes_max)];
-    let chunk = || prop_oneof![1 => 1..64usize, 3 => 500..70_000usize];
-    (bytes, chunk(), chunk(), prop_oneof![Just(usize::MAX), 10_000..1_000_000usize]).prop_map(
-        |(bytes, write, read, pause_every)| {
+/// As fast as it can.
+fn brisk(bytes: usize) -> End {
+    let pause = Duration::ZERO;
+    End { bytes, write_chunk: 60_000, read_chunk: 50_000, pause_every: usize::MAX, pause }
+}
+
+fn end() -> impl Strategy<Value = End> {
+    // Each order of magnitude as often as another, up to all that may cross.
+    let bytes = (0..=26u32).prop_flat_map(|log| (1usize << log) / 2..=1 << log);
+    let bytes = prop_oneof![1 => Just(0), 1 => Just(BYTES_MAX), 14 => bytes];
+    let chunk = || prop_oneof![1 => 1..64usize, 3 => 500..CHUNK_MAX];
+    let pause = prop_oneof![Just(Duration::from_micros(5)), Just(Duration::from_millis(3))];
+    (bytes, chunk(), chunk(), prop_oneof![Just(usize::MAX), 10_000..1_000_000usize], pause).prop_map(
+        |(bytes, write, read, pause_every, pause)| {
             // A megabyte byte by byte tests nothing that ten kilobytes do not.
             let least = bytes / 20_000 + 1;
             End {
@@ -35,6 +49,7 @@ fn end(bytes_max: usize) -> impl Strategy<Value = End> {
                 write_chunk: write.max(least),
                 read_chunk: read.max(least),
                 pause_every: pause_every.max(bytes / 20),
+                pause,
             }
         },
     )
@@ -44,37 +59,45 @@ fn rings() -> impl Strategy<Value = StreamSpec> {
     (12..=18u32, 12..=18u32).prop_map(|(a, b)| StreamSpec { to_taker_bytes: 1 << a, to_maker_bytes: 1 << b })
 }
 
-/// The byte at this place of what `seed` sends.
-fn byte(seed: u8, at: usize) -> u8 {
-    (at.wrapping_mul(0x9e37_79b9) >> 13) as u8 ^ seed
+/// What one side sends: bytes that no mistake of position or of direction leaves unnoticed, in a period that is no multiple of anything.
+struct Pattern(Vec<u8>);
+
+impl Pattern {
+    const PERIOD: usize = 65_521;
+
+    fn of(seed: u8) -> Self {
+        let byte = |at: usize| ((at % Self::PERIOD).wrapping_mul(0x9e37_79b9) >> 13) as u8 ^ seed;
+        Self((0..Self::PERIOD + CHUNK_MAX).map(byte).collect())
+    }
+
+    /// `count` bytes, at most [`CHUNK_MAX`], from the one at `at` on.
+    fn at(&self, at: usize, count: usize) -> &[u8] {
+        &self.0[at % Self::PERIOD..][..count]
+    }
 }
 
 fn send(stream: &Stream, seed: u8, how: &End) -> Result<(), ChannelError> {
     let (mut sent, mut since_pause) = (0, 0);
-    let mut chunk = Vec::new();
+    let pattern = Pattern::of(seed);
     while sent < how.bytes {
         let count = how.write_chunk.min(how.bytes - sent);
-        chunk.clear();
-        chunk.extend((sent..sent + count).map(|at| byte(seed, at)));
-        stream.write_all(&chunk, LIMIT)?;
+        stream.write_all(pattern.at(sent, count), LIMIT)?;
         sent += count;
         since_pause = pause(since_pause + count, how);
     }
     stream.finish()
 }
 
-/// Reads to the end; the number of bytes, or where one was wrong.
+/// Reads to the end and returns the number of bytes, all of which were right; or why there was no end.
 fn receive(stream: &Stream, seed: u8, how: &End) -> Result<usize, ChannelError> {
     let (mut got, mut since_pause) = (0, 0);
-    let mut to = vec![0; how.read_chunk];
+    let (pattern, mut to) = (Pattern::of(seed), vec![0; how.read_chunk]);
     loop {
         let count = stream.read(&mut to, LIMIT)?;
         if count == 0 {
             return Ok(got);
         }
-        for (i, b) in to[..count].iter().enumerate() {
-            assert_eq!(*b, byte(seed, got + i), "byte {}", got + i);
-        }
+        assert!(to[..count] == *pattern.at(got, count), "other bytes at {got} or in the {count} after");
         got += count;
         since_pause = pause(since_pause + count, how);
     }
@@ -84,7 +107,7 @@ fn pause(since: usize, how: &End) -> usize {
     if since < how.pause_every {
         return since;
     }
-    std::thread::sleep(Duration::from_micros(500));
+    std::thread::sleep(how.pause);
     0
 }
 
@@ -104,29 +127,28 @@ fn exchange(spec: StreamSpec, maker: &End, taker: &End) -> TestCaseResult {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 40, failure_persistence: None, max_shrink_iters: 200, ..Config::default() })]
+    #![proptest_config(Config { cases: 24, failure_persistence: None, max_shrink_iters: 200, ..Config::default() })]
 
     #[test]
-    fn bytes_arrive_whole_both_ways_at_any_pace(spec in rings(), maker in end(4 << 20), taker in end(4 << 20)) {
+    fn bytes_arrive_whole_both_ways_at_any_pace(spec in rings(), maker in end(), taker in end()) {
         exchange(spec, &maker, &taker)?;
     }
 
     #[test]
     fn a_peer_that_stops_anywhere_is_noticed_after_its_last_byte(spec in rings(), sent in 0..300_000usize, chunk in 1..5000usize) {
         let (a, b) = Stream::pair(spec).unwrap();
-        let how = End { bytes: usize::MAX, write_chunk: chunk, read_chunk: 3000, pause_every: usize::MAX };
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                let mut left = sent;
-                while left > 0 {
-                    let count = chunk.min(left);
-                    let bytes: Vec<u8> = (sent - left..sent - left + count).map(|at| byte(1, at)).collect();
-                    a.write_all(&bytes, LIMIT).unwrap();
-                    left -= count;
+                let pattern = Pattern::of(1);
+                let mut at = 0;
+                while at < sent {
+                    let count = chunk.min(sent - at);
+                    a.write_all(pattern.at(at, count), LIMIT).unwrap();
+                    at += count;
                 }
                 // Dropped without an end, as by a panic.
             });
-            let end = receive(&b, 1, &how);
+            let end = receive(&b, 1, &brisk(0));
             prop_assert!(matches!(end, Err(ChannelError::PeerGone(_))), "{end:?}");
             Ok(())
         })?;
@@ -135,8 +157,8 @@ proptest! {
 
 #[test]
 fn sixty_four_mebibytes_cross_both_ways_at_once() {
-    let how = End { bytes: 64 << 20, write_chunk: 60_000, read_chunk: 50_000, pause_every: usize::MAX };
-    exchange(StreamSpec { to_taker_bytes: 256 << 10, to_maker_bytes: 64 << 10 }, &how, &how).unwrap();
+    let spec = StreamSpec { to_taker_bytes: 256 << 10, to_maker_bytes: 64 << 10 };
+    exchange(spec, &brisk(BYTES_MAX), &brisk(BYTES_MAX)).unwrap();
 }
 
 #[cfg(feature = "tokio")]
@@ -145,15 +167,19 @@ mod tasks {
     use idm::stream::AsyncStream;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    const BYTES: usize = 3 << 20;
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn tasks_read_and_write_both_halves_at_once() {
         let (a, b) = Stream::pair(StreamSpec { to_taker_bytes: 4096, to_maker_bytes: 8192 }).unwrap();
         let ends = [(a, 1u8), (b, 2u8)].map(|(stream, seed)| {
             let (mut read, mut write) = tokio::io::split(AsyncStream::new(stream).unwrap());
             let sender = tokio::spawn(async move {
-                let bytes: Vec<u8> = (0..3 << 20).map(|at| byte(seed, at)).collect();
-                for chunk in bytes.chunks(9000) {
-                    write.write_all(chunk).await.unwrap();
+                let (pattern, mut sent) = (Pattern::of(seed), 0);
+                while sent < BYTES {
+                    let count = 9000.min(BYTES - sent);
+                    write.write_all(pattern.at(sent, count)).await.unwrap();
+                    sent += count;
                 }
                 write.shutdown().await.unwrap();
                 write
@@ -161,8 +187,10 @@ mod tasks {
             tokio::spawn(async move {
                 let mut got = Vec::new();
                 read.read_to_end(&mut got).await.unwrap();
-                let theirs = 3 - seed;
-                assert!(got.iter().enumerate().all(|(at, b)| *b == byte(theirs, at)));
+                let theirs = Pattern::of(3 - seed);
+                for (n, chunk) in got.chunks(CHUNK_MAX).enumerate() {
+                    assert!(chunk == theirs.at(n * CHUNK_MAX, chunk.len()));
+                }
                 drop(sender.await.unwrap());
                 got.len()
             })
@@ -172,7 +200,7 @@ mod tasks {
                 .await
                 .expect("a wake-up was lost")
                 .unwrap();
-            assert_eq!(got, 3 << 20);
+            assert_eq!(got, BYTES);
         }
     }
 
