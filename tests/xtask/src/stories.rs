@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::cpio::{Archive, Node};
 use crate::dist::{self, GUEST_TARGET};
 use crate::dom0::Dom0;
 use crate::error::{Context, Result};
@@ -26,12 +27,32 @@ pub fn build(steps: &mut Steps) -> Result<PathBuf> {
     Ok(paths::target()?.join(GUEST_TARGET).join("debug/vgpu-stories"))
 }
 
+/// The other end of idm's stories, static: as a program of Dom0, and as the whole of a guest.
+fn xen_peer(steps: &mut Steps) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let root = paths::root()?;
+    steps.step("Build idm's peer, static", |log| {
+        dist::guest_target_installed(log)?;
+        let line = ["build", "--release", "--package", "idm", "--features", "xen", "--example", "xen_peer"];
+        log.run(dist::cargo(&root, &line).args(["--target", GUEST_TARGET]))
+    })?;
+    let program = read(&paths::target()?.join(GUEST_TARGET).join("release/examples/xen_peer"))?;
+    let mut initramfs = Archive::default();
+    initramfs.dir("dev");
+    initramfs.add("dev/console", 0o600, Node::Char { major: 5, minor: 1 });
+    initramfs.add("init", 0o755, Node::File(&program));
+    Ok(vec![("xen_peer.cpio", initramfs.finish()), ("xen_peer", program)])
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).context(|| format!("cannot read {}", path.display()))
+}
+
 /// Plays the stories whose names contain one of `names` (none: all) in one boot, and counts.
 pub fn play(steps: &mut Steps, dom0: &Dom0, kind: Kind, names: &[String], tally: &mut Tally) -> Result<()> {
-    let program = build(steps)?;
-    let program = fs::read(&program).context(|| format!("cannot read {}", program.display()))?;
+    let program = read(&build(steps)?)?;
     let mut boot = Boot::new();
     boot.kind = kind;
+    boot.files = xen_peer(steps)?;
     boot.limit = std::time::Duration::from_secs(LIMIT_S);
     let mut heard = Heard::default();
     let played = testbed::run(steps, dom0, &boot, &program, names, &mut heard);

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ pub struct Boot {
     pub memory_mib: u32,
     /// Appears in Dom0 as /mnt/share, writable.
     pub share: Option<PathBuf>,
+    /// Appear in Dom0 as /ctl/NAME, executable.
+    pub files: Vec<(&'static str, Vec<u8>)>,
     /// Without vgpu: Xen, containerd and the share only.
     pub bare: bool,
     /// The script may run so long.
@@ -41,7 +44,8 @@ impl Boot {
     /// A PV Dom0 with vgpu installed.
     pub fn new() -> Self {
         let limit = Duration::from_secs(900);
-        Self { kind: Kind::Pv, memory_mib: default_memory_mib(), share: None, bare: false, limit }
+        let files = Vec::new();
+        Self { kind: Kind::Pv, memory_mib: default_memory_mib(), share: None, files, bare: false, limit }
     }
 }
 
@@ -146,6 +150,11 @@ fn run_line(script: &[u8], words: &[String]) -> String {
     )
 }
 
+fn make_executable(path: &Path) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .context(|| format!("cannot chmod {}", path.display()))
+}
+
 /// The directory of one boot: `ctl`, the initramfs, the console's log.
 struct Scene {
     dir: PathBuf,
@@ -165,6 +174,10 @@ impl Scene {
         scene.write("settings", settings.as_bytes())?;
         scene.write("vgpu-up.sh", VGPU_UP.as_bytes())?;
         scene.write("out", b"")?;
+        for (name, content) in &boot.files {
+            scene.write(name, content)?;
+            make_executable(&scene.ctl().join(name))?;
+        }
         fs::write(&scene.initramfs, dom0.initramfs()?)
             .context(|| format!("cannot write {}", scene.initramfs.display()))?;
         Ok(scene)

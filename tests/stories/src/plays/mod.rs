@@ -10,11 +10,13 @@ mod canary;
 mod config;
 mod deaths;
 mod gpu;
+mod idm;
 mod programs;
 
 /// Every story, in the order in which they are played.
 pub fn all() -> Vec<Story> {
     let mut stories = canary::stories();
+    stories.extend(idm::stories());
     stories.extend(programs::stories());
     stories.extend(gpu::stories());
     stories.extend(deaths::stories());
