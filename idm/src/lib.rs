@@ -10,6 +10,8 @@
 pub mod connect;
 pub mod doorbell;
 pub mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod hello;
 mod hub;
 pub mod life;

@@ -7,7 +7,9 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use crate::dom0::Dom0;
 use crate::error::{Context, Failure, Result};
+use crate::fuzz;
 use crate::host::{self, Needs};
 use crate::paths;
 use crate::progress::Steps;
@@ -16,36 +18,65 @@ use crate::stories;
 use crate::tally::Tally;
 use crate::testbed;
 
-/// The stages: name, the kind of Dom0, the stories' names in units of one boot each, how often.
-const STAGES: &[(&str, Kind, &[&str], u32)] = &[
-    ("pvh-dom0", Kind::Pvh, &["runc_", "vgpu_", "cuda_", "pod", "death_", "config_"], 1),
-    ("deaths", Kind::Pv, &["death_"], 10),
+/// What a stage does.
+enum Stage {
+    /// Plays stories in this kind of Dom0: their names in units of one boot each, and how often all of them.
+    Stories(Kind, &'static [&'static str], u32),
+    /// Feeds every parser of outside bytes, one target a unit.
+    Fuzz,
+}
+
+const STAGES: &[(&str, Stage)] = &[
+    (
+        "pvh-dom0",
+        Stage::Stories(Kind::Pvh, &["idm_", "runc_", "vgpu_", "cuda_", "pod", "death_", "config_"], 1),
+    ),
+    ("deaths", Stage::Stories(Kind::Pv, &["death_"], 10)),
+    ("fuzz", Stage::Fuzz),
 ];
 
 /// Runs what is left of a stage.
 pub fn run(name: &str, steps: &mut Steps, tally: &mut Tally) -> Result<()> {
-    let stage = STAGES.iter().find(|(stage, ..)| *stage == name);
-    let Some((_, kind, units, times)) = stage else {
-        let names: Vec<&str> = STAGES.iter().map(|(name, ..)| *name).collect();
+    let Some((_, stage)) = STAGES.iter().find(|(stage, _)| *stage == name) else {
+        let names: Vec<&str> = STAGES.iter().map(|(name, _)| *name).collect();
         return Err(Failure::new(format!("no stage is called {name}; stages: {}", names.join(", "))));
     };
     host::prepare(steps, Needs::All)?;
-    let dom0 = testbed::complete(steps)?;
     let record = Record::open(name)?;
-    for round in 1..=*times {
-        for unit in *units {
-            let id = format!("{unit} {round}");
-            if record.has(&id)? {
-                continue;
-            }
-            let failed_before = tally.failed;
-            stories::play(steps, &dom0, *kind, &[(*unit).to_string()], tally)?;
-            if tally.failed == failed_before {
-                record.add(&id)?;
+    match stage {
+        Stage::Stories(kind, units, times) => {
+            play(&testbed::complete(steps)?, *kind, units, *times, &record, steps, tally)?;
+        }
+        Stage::Fuzz => {
+            let programs = fuzz::build(steps)?;
+            for target in fuzz::TARGETS {
+                record.once(target, tally, |tally| {
+                    tally.check(&format!("fuzz {target}"), fuzz::run(steps, &programs, target));
+                    Ok(())
+                })?;
             }
         }
     }
     if tally.failed == 0 { record.close() } else { Ok(()) }
+}
+
+fn play(
+    dom0: &Dom0,
+    kind: Kind,
+    units: &[&str],
+    times: u32,
+    record: &Record,
+    steps: &mut Steps,
+    tally: &mut Tally,
+) -> Result<()> {
+    for round in 1..=times {
+        for unit in units {
+            record.once(&format!("{unit} {round}"), tally, |tally| {
+                stories::play(steps, dom0, kind, &[(*unit).to_string()], tally)
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// The units of a stage that have passed.
@@ -56,6 +87,16 @@ impl Record {
         let dir = paths::scratch()?.join("long");
         fs::create_dir_all(&dir).context(|| format!("cannot make {}", dir.display()))?;
         Ok(Self(dir.join(stage)))
+    }
+
+    /// Does a unit that has not passed yet, and notes it when nothing failed in it.
+    fn once(&self, unit: &str, tally: &mut Tally, work: impl FnOnce(&mut Tally) -> Result<()>) -> Result<()> {
+        if self.has(unit)? {
+            return Ok(());
+        }
+        let failed_before = tally.failed;
+        work(tally)?;
+        if tally.failed == failed_before { self.add(unit) } else { Ok(()) }
     }
 
     fn has(&self, unit: &str) -> Result<bool> {

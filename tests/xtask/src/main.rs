@@ -17,6 +17,7 @@ mod dist;
 mod docs;
 mod dom0;
 mod error;
+mod fuzz;
 mod gen_cuda;
 mod gpu;
 mod host;

@@ -18,6 +18,8 @@ mod toolstack;
 pub use backend::Backend;
 pub use frontend::Frontend;
 pub use nodes::Device;
+#[cfg(fuzzing)]
+pub(crate) use nodes::fuzz_refs;
 pub use toolstack::{create, remove};
 
 /// xenbus: the nodes are there. Source: `xen/include/public/io/xenbus.h`.

@@ -77,6 +77,16 @@ fn parse_refs(list: &[u8]) -> Option<Vec<GrantRef>> {
     refs.filter(|refs| refs.len() <= REFS_MAX)
 }
 
+/// What is taken for references is what [`write_offer`] would have written, but for leading zeros.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_refs(bytes: &[u8]) {
+    let Some(refs) = parse_refs(bytes) else { return };
+    assert!(refs.len() <= REFS_MAX && refs.len() <= bytes.len());
+    for (reference, text) in refs.iter().zip(bytes.split(|&byte| byte == b' ')) {
+        assert!(text.ends_with(reference.0.to_string().as_bytes()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

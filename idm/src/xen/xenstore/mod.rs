@@ -23,6 +23,26 @@ pub use wire::{Op, Refusal};
 
 use super::DomId;
 
+/// Puts messages together from pieces of `bytes`, and looks at each as an answer.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_messages(bytes: &[u8]) {
+    let piece = bytes.first().map_or(1, |&first| usize::from(first) + 1);
+    let mut decoder = wire::Decoder::default();
+    for piece in bytes.chunks(piece) {
+        decoder.push(piece);
+        loop {
+            match decoder.next() {
+                Ok(Some(message)) => {
+                    assert!(wire::strings(&message.payload).count() <= message.payload.len());
+                    let _ = message.answer_to(Op::Read, 0);
+                }
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
 /// Why xenstored did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum XsError {
