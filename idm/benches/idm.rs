@@ -1,8 +1,7 @@
 //! What a call and a byte cost over the `local` transport, beside what a user would take instead, measured in the same run.
 //!
-//! One JSON object a line: `name`, `value`, `unit`, `beside` (the value of what it is compared with, 0 without one), `what` that is,
-//! `ratio` (value to beside), `target` (0 where there is none). A figure above its target is shown, not judged: `SPECIFICATION.md` says which
-//! test does.
+//! One JSON object a line: `name`, `value`, `unit`, `beside` (the value of what it is compared with), `what` that is, `ratio` (value to
+//! beside), `target` (the most that value may be; 0 where there is none). A figure above its target is shown, not judged.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -22,9 +21,9 @@ fn main() {
 }
 
 fn report(name: &str, value: f64, unit: &str, beside: f64, what: &str, target: f64) {
-    let ratio = if beside > 0.0 { value / beside } else { 0.0 };
+    let ratio = value / beside;
     println!(
-        "{{\"name\":\"{name}\",\"value\":{value:.1},\"unit\":\"{unit}\",\"beside\":{beside:.1},\"what\":\"{what}\",\
+        "{{\"name\":\"{name}\",\"value\":{value:.2},\"unit\":\"{unit}\",\"beside\":{beside:.2},\"what\":\"{what}\",\
          \"ratio\":{ratio:.3},\"target\":{target}}}"
     );
 }
@@ -46,8 +45,16 @@ fn nanos(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e9
 }
 
-/// Answers every call at once; polls without sleeping when `busy`.
-fn serve(mut consumer: Consumer, busy: bool, stop: &AtomicBool) {
+/// How a thread that serves waits for the next record.
+#[derive(Clone, Copy, PartialEq)]
+enum Waits {
+    Polling,
+    /// As a worker does: polling for a while, then asleep.
+    AsAWorker,
+}
+
+/// Answers every call at once. Returns how often it slept.
+fn serve(mut consumer: Consumer, waits: Waits, stop: &AtomicBool) -> u64 {
     let replies = consumer.replies().clone();
     while !stop.load(Relaxed) {
         match consumer.next().expect("the bench breaks no rule") {
@@ -57,36 +64,49 @@ fn serve(mut consumer: Consumer, busy: bool, stop: &AtomicBool) {
                     replies.reply(lane, seq, 0, payload).expect("each call is answered once");
                 }
             }
-            None if busy => std::hint::spin_loop(),
+            None if waits == Waits::Polling => std::hint::spin_loop(),
             None => {
                 let _ = consumer.wait(Some(Duration::from_millis(50)));
             }
         }
     }
+    consumer.sleeps()
 }
 
-/// Runs `client` against a consumer in a thread.
-fn with_server<T>(busy: bool, client: impl FnOnce(&Submitter) -> T) -> T {
+/// Runs `client` against a consumer in a thread. Returns how often that slept, too.
+fn with_server<T>(waits: Waits, client: impl FnOnce(&Submitter) -> T) -> (T, u64) {
     let (submitter, consumer) = pair(RegionSpec::default()).expect("a channel can be made");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| serve(consumer, busy, &stop));
+        let server = scope.spawn(|| serve(consumer, waits, &stop));
         let result = client(&submitter);
         stop.store(true, Relaxed);
-        result
+        (result, server.join().expect("the server does not panic"))
     })
+}
+
+/// Launches in a row between two readings of the clock.
+const BATCH: u32 = 40;
+
+/// Nanoseconds of one of [`BATCH`] runs of `body`.
+fn each_of_a_batch(mut body: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    for _ in 0..BATCH {
+        body();
+    }
+    nanos(start) / f64::from(BATCH)
 }
 
 /// 100 bytes into the ring, the consumer taking them meanwhile; beside it a write of 100 bytes into a pipe.
 fn queued_launch() {
     let launch = [7u8; 100];
-    let mut samples = with_server(true, |submitter| {
-        let mut samples = Vec::with_capacity(200_000);
+    let (mut samples, _) = with_server(Waits::Polling, |submitter| {
+        let mut samples = Vec::with_capacity(5000);
         for _ in 0..100 {
-            for _ in 0..2000 {
-                let start = Instant::now();
-                submitter.submit_bytes(1, 0, &launch).expect("the consumer lives");
-                samples.push(nanos(start));
+            for _ in 0..50 {
+                samples.push(each_of_a_batch(|| {
+                    submitter.submit_bytes(1, 0, &launch).expect("the consumer lives");
+                }));
             }
             // The ring holds about 8000 of these: a launch that waits for room is another figure.
             submitter.call(2, 0, &[], &mut [], LIMIT).expect("the consumer lives");
@@ -94,67 +114,69 @@ fn queued_launch() {
         samples
     });
     let (mut reader, mut writer) = std::io::pipe().expect("a pipe can be made");
-    let mut pipe = Vec::with_capacity(20_000);
-    let mut drained = [0u8; 4000];
-    for _ in 0..500 {
-        for _ in 0..40 {
-            let start = Instant::now();
-            writer.write_all(&launch).expect("the pipe has room");
-            pipe.push(nanos(start));
-        }
-        reader.read_exact(&mut drained).expect("all was written");
+    let mut drained = vec![0u8; launch.len() * BATCH as usize];
+    let mut pipe: Vec<f64> = (0..500)
+        .map(|_| {
+            let each = each_of_a_batch(|| writer.write_all(&launch).expect("the pipe has room"));
+            reader.read_exact(&mut drained).expect("all was written");
+            each
+        })
+        .collect();
+    for (name, part, target) in
+        [("queued launch of 100 B, p50", 0.5, 150.0), ("queued launch of 100 B, p99 of batches", 0.99, 0.0)]
+    {
+        let beside = percentile(&mut pipe, part);
+        report(name, percentile(&mut samples, part), "ns", beside, "write to a pipe", target);
     }
-    // The clock is read twice around each launch: its own cost is in every figure, as it was in the target's.
-    let clock = {
-        let mut pairs: Vec<f64> = (0..10_000).map(|_| nanos(Instant::now())).collect();
-        percentile(&mut pairs, 0.5)
-    };
-    report("clock, in each figure below", clock, "ns", 0.0, "", 0.0);
-    let (p50, p99) = (percentile(&mut samples, 0.5), percentile(&mut samples, 0.99));
-    report("queued launch of 100 B, p50", p50, "ns", percentile(&mut pipe, 0.5), "write to a pipe", 150.0);
-    report("queued launch of 100 B, p99", p99, "ns", percentile(&mut pipe, 0.99), "write to a pipe", 400.0);
 }
 
-/// A call and its reply, both sides polling, then both asleep in between; beside them a byte there and back over a unix socket.
+/// A call and its reply: one after the other, both sides polling; then with a pause before each, in which the worker falls asleep. Beside
+/// them 16 bytes there and back over a unix socket, at the same pace.
 fn sync_calls() {
-    let socket = socket_round_trip();
-    let call = |busy: bool, count: usize, pause: Duration| {
-        with_server(busy, |submitter| {
-            let mut samples = Vec::with_capacity(count);
-            for _ in 0..count {
-                if !pause.is_zero() {
-                    std::thread::sleep(pause);
-                }
-                let start = Instant::now();
+    const PAUSE: Duration = Duration::from_millis(1);
+    let calls = |waits, count: u32, pause: Duration| {
+        with_server(waits, |submitter| {
+            paced(count, pause, || {
                 submitter.call(1, 0, &[1; 16], &mut [0; 16], LIMIT).expect("the consumer lives");
-                samples.push(nanos(start) / 1000.0);
-            }
-            percentile(&mut samples, 0.5)
+            })
         })
     };
-    let polling = call(true, 50_000, Duration::ZERO);
-    let parked = call(false, 1000, Duration::from_millis(1));
-    report("sync call, polling, p50", polling, "us", socket, "unix socket round trip", 2.0);
-    report("sync call, parked, p50", parked, "us", socket, "unix socket round trip", 20.0);
+    let what = "unix socket round trip";
+    let (polling, _) = calls(Waits::Polling, 50_000, Duration::ZERO);
+    report("sync call, polling, p50", polling, "us", socket_round_trip(20_000, Duration::ZERO), what, 2.0);
+    let (parked, sleeps) = calls(Waits::AsAWorker, 1000, PAUSE);
+    assert!(sleeps >= 900, "the worker was asleep before {sleeps} of 1000 calls only");
+    report("sync call, parked, p50", parked, "us", socket_round_trip(1000, PAUSE), what, 20.0);
 }
 
-fn socket_round_trip() -> f64 {
+/// Microseconds of `body`, the median of `count`, with a pause before each.
+fn paced(count: u32, pause: Duration, mut body: impl FnMut()) -> f64 {
+    let mut samples: Vec<f64> = (0..count)
+        .map(|_| {
+            if !pause.is_zero() {
+                std::thread::sleep(pause);
+            }
+            let start = Instant::now();
+            body();
+            nanos(start) / 1000.0
+        })
+        .collect();
+    percentile(&mut samples, 0.5)
+}
+
+fn socket_round_trip(count: u32, pause: Duration) -> f64 {
     let (mut ours, mut theirs) = UnixStream::pair().expect("a socket pair can be made");
     let echo = std::thread::spawn(move || {
-        let mut byte = [0; 16];
-        while theirs.read_exact(&mut byte).is_ok() && theirs.write_all(&byte).is_ok() {}
+        let mut bytes = [0; 16];
+        while theirs.read_exact(&mut bytes).is_ok() && theirs.write_all(&bytes).is_ok() {}
     });
-    let mut samples = Vec::new();
-    for _ in 0..1000 {
-        std::thread::sleep(Duration::from_millis(1));
-        let start = Instant::now();
+    let each = paced(count, pause, || {
         ours.write_all(&[1; 16]).expect("the echo lives");
         ours.read_exact(&mut [0; 16]).expect("the echo lives");
-        samples.push(nanos(start) / 1000.0);
-    }
+    });
     drop(ours);
     echo.join().expect("the echo ends with the socket");
-    percentile(&mut samples, 0.5)
+    each
 }
 
 /// 256 MiB from one thread to another.

@@ -1,7 +1,8 @@
 //! `cargo xtask bench [NAME] [--json FILE]`: every figure with what a user would use instead, measured in the same run.
 //!
 //! The benchmark programs of the crates print one flat JSON object a line:
-//! `{"name":…,"value":…,"unit":…,"beside":…,"ratio":…,"target":…}`. A carried xtask finds them in `bench/` beside itself.
+//! `{"name":…,"value":…,"unit":…,"beside":…,"what":…,"ratio":…,"target":…}`; `what` names what `beside` is the figure of; `target`, 0 for none, is
+//! the most that `value` may be. A carried xtask finds them in `bench/` beside itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,21 +18,23 @@ use crate::progress::{self, Steps};
 /// The benchmark programs: their crates; a program has its crate's name.
 pub const PROGRAMS: &[&str] = &["idm", "libvgpu"];
 
+/// The figures of a program whose names contain one of these parts.
+type Figures = (&'static str, Vec<String>);
+
+/// `bench idm` shows a call's whole way: what libvgpu answers itself, and what it costs until the record lies in the ring.
+const OF_LIBVGPU_IN_IDM: &[&str] = &["answered in the guest", "queued launch", "that waits"];
+
 /// Runs all, or those of one crate, or only the figures whose names contain NAME.
 pub fn main(mut args: Args) -> Result<u8> {
     let json_file = args.value("--json")?;
     let name = args.optional_word()?;
     let json_file = if json_file.is_some() { json_file } else { args.value("--json")? };
     args.end()?;
-    let one_crate = name.as_deref().filter(|name| PROGRAMS.contains(name));
     let mut lines = Vec::new();
-    for package in PROGRAMS.iter().filter(|package| one_crate.is_none_or(|one| one == **package)) {
+    for (package, parts) in wanted(name.as_deref()) {
         let program = program(package)?;
         let output = progress::output(Command::new(&program).arg("--bench"))?;
-        lines.extend(output.lines().filter(|line| line.starts_with('{')).map(String::from));
-    }
-    if let Some(part) = name.as_deref().filter(|_| one_crate.is_none()) {
-        lines.retain(|line| json::field(line, "name").is_some_and(|name| name.contains(part)));
+        lines.extend(output.lines().filter(|line| shown(line, &parts)).map(String::from));
     }
     if lines.is_empty() {
         return Err(Failure::new(format!("no figures; the benchmarks are: {}", PROGRAMS.join(", "))));
@@ -41,6 +44,26 @@ pub fn main(mut args: Args) -> Result<u8> {
         fs::write(&file, lines.join("\n") + "\n").context(|| format!("cannot write {file}"))?;
     }
     Ok(0)
+}
+
+/// Which programs to run for NAME, and what of each is shown.
+fn wanted(name: Option<&str>) -> Vec<Figures> {
+    let all = || vec![String::new()];
+    match name {
+        None => PROGRAMS.iter().map(|program| (*program, all())).collect(),
+        Some("idm") => {
+            let calls = OF_LIBVGPU_IN_IDM.iter().map(|part| (*part).to_string()).collect();
+            vec![("libvgpu", calls), ("idm", all())]
+        }
+        Some(name) => match PROGRAMS.iter().find(|program| **program == name) {
+            Some(program) => vec![(*program, all())],
+            None => PROGRAMS.iter().map(|program| (*program, vec![name.to_string()])).collect(),
+        },
+    }
+}
+
+fn shown(line: &str, parts: &[String]) -> bool {
+    json::field(line, "name").is_some_and(|name| parts.iter().any(|part| name.contains(part)))
 }
 
 /// The crate's benchmark program, built now or carried along.
@@ -66,28 +89,72 @@ pub fn build(steps: &mut Steps, root: &Path, package: &str) -> Result<PathBuf> {
 }
 
 fn table(lines: &[String]) -> String {
-    const COLUMNS: [(&str, &str); 6] = [
-        ("name", "figure"),
-        ("value", "here"),
-        ("unit", "unit"),
-        ("beside", "instead"),
-        ("ratio", "ratio"),
-        ("target", "target"),
-    ];
-    let mut rows = vec![COLUMNS.map(|(_, title)| title.to_string())];
-    rows.extend(
-        lines.iter().map(|line| COLUMNS.map(|(key, _)| json::field(line, key).unwrap_or_else(|| "-".into()))),
-    );
-    let widths =
-        [0, 1, 2, 3, 4, 5].map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
+    const TITLES: [&str; 7] = ["figure", "here", "unit", "beside", "instead", "ratio", "target"];
+    let mut rows = vec![TITLES.map(String::from)];
+    rows.extend(lines.iter().map(|line| {
+        let field =
+            |key| json::field(line, key).filter(|text| !text.is_empty()).unwrap_or_else(|| "-".into());
+        [
+            field("name"),
+            field("value"),
+            field("unit"),
+            field("beside"),
+            field("what"),
+            field("ratio"),
+            target(&field("value"), &field("target")),
+        ]
+    }));
+    let widths = std::array::from_fn::<_, { TITLES.len() }, _>(|at| {
+        rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)
+    });
     let mut text = String::new();
     for row in rows {
         let cells = row.iter().zip(widths).enumerate().map(|(at, (cell, width))| match at {
-            1 | 4 => format!("{cell:>width$}"),
+            1 | 3 | 5 => format!("{cell:>width$}"),
             _ => format!("{cell:width$}"),
         });
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
     text
+}
+
+/// The target, and whether this figure keeps it.
+fn target(value: &str, most: &str) -> String {
+    match (value.parse::<f64>(), most.parse::<f64>()) {
+        (Ok(value), Ok(most)) if most > 0.0 => {
+            format!("<= {most}, {}", if value <= most { "met" } else { "MISSED" })
+        }
+        _ => "-".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(name: &str, value: &str, target: &str) -> String {
+        format!(
+            r#"{{"name":"{name}","value":{value},"unit":"ns","beside":9.0,"what":"a pipe","ratio":0.5,"target":{target}}}"#
+        )
+    }
+
+    #[test]
+    fn a_figure_stands_beside_its_target() {
+        let text = table(&[line("quick", "4.5", "20"), line("slow", "20.1", "20"), line("free", "7", "0")]);
+        let ends: Vec<&str> = text.lines().map(|line| line.rsplit("  ").next().unwrap_or_default()).collect();
+        assert_eq!(ends, ["target", "<= 20, met", "<= 20, MISSED", "-"]);
+        assert!(text.lines().nth(1).is_some_and(|line| line.contains("a pipe")), "{text}");
+    }
+
+    #[test]
+    fn idm_shows_the_whole_way_of_a_call() {
+        let shown_of = |package: &str, name: &str| {
+            let figures = wanted(Some("idm"));
+            figures.iter().any(|(program, parts)| *program == package && shown(&line(name, "1", "2"), parts))
+        };
+        assert!(shown_of("libvgpu", "call answered in the guest (cuCtxGetCurrent)"));
+        assert!(!shown_of("libvgpu", "device attribute"));
+        assert!(shown_of("idm", "sync call, parked"));
+    }
 }
