@@ -46,11 +46,12 @@ impl Spin {
         }
     }
 
-    /// After a sleep of a wait that began at `start`: if looking on would have been enough, the next wait looks longer. Two sides that sleep
-    /// after each call find back to polling in this way, however short their budgets have become.
+    /// After a sleep of a wait that began at `start`: if looking on would have been enough, the next wait looks longer. (A half more than the
+    /// longest look counts: the wait had this thread's own wake-up in it.) Two sides that sleep after each call find back to polling in this
+    /// way, however short their budgets have become.
     pub(crate) fn slept(&self, start: Instant) {
         let budget = self.budget_ns.load(Relaxed);
-        if start.elapsed().as_nanos() <= u128::from(self.max_ns) {
+        if start.elapsed().as_nanos() <= u128::from(self.max_ns) * 3 / 2 {
             self.grow(budget);
         } else if budget > MIN_NS {
             self.budget_ns.store((budget / 2).max(MIN_NS), Relaxed);

@@ -26,8 +26,9 @@ use crate::region::Region;
 use crate::spin::Spin;
 use crate::sync::Ordering::{Acquire, Relaxed};
 
-/// How long a call polls for its reply before it sleeps.
-const SPIN: Duration = Duration::from_micros(20);
+/// How long a call polls for its reply at most before it sleeps: as long as a parked worker needs to wake up, which under a hypervisor is two
+/// digits of microseconds. One who polls through that saves its own wake-up, which is as dear.
+const SPIN: Duration = Duration::from_micros(50);
 
 /// The program's side of a GPU channel. Shared by all threads.
 #[derive(Debug)]
