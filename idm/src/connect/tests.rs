@@ -65,10 +65,7 @@ fn nobody_there_and_a_server_that_hangs_up_are_clear_errors() {
     let (_dir, path, listener) = listen();
     let missing = path.with_extension("none");
     let error = connect(&missing, &hello(), LIMIT).unwrap_err();
-    assert_eq!(
-        error,
-        ChannelError::System { doing: "connect to the GPU socket", source: Errno::NOENT }
-    );
+    assert_eq!(error, ChannelError::System { doing: "connect to the GPU socket", source: Errno::NOENT });
     let server = std::thread::spawn(move || drop(listener.accept().unwrap()));
     assert_eq!(connect(&path, &hello(), LIMIT).unwrap_err(), ChannelError::PeerGone(Peer::Server));
     server.join().unwrap();
