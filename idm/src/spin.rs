@@ -1,4 +1,13 @@
 //! How long to look before sleeping: longer while looking pays off, shorter while it does not.
+//!
+//! ```text
+//! found by looking ───────────────▶ the longest budget
+//! looked in vain, slept ──────────▶ half of it, and so on down to the shortest
+//! at the shortest, slept a while that the longest would have spared ──▶ the longest once more, as a probe;
+//!                                   after each probe in vain twice as many such sleeps pass before the next
+//! ```
+//! So two sides that sleep after each call find back to polling; and two that share a processor, where looking only keeps the peer from
+//! answering, stop doing so.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +18,34 @@ use crate::sync::{AtomicU32, Ordering::Relaxed};
 pub(crate) struct Spin {
     budget_ns: AtomicU32,
     max_ns: u32,
+    /// Probes in vain since looking last paid off.
+    vain: AtomicU32,
+    /// Short sleeps that pass before the next probe.
+    skip: AtomicU32,
 }
 
 /// Below this a look is over before the peer could have answered.
 const MIN_NS: u32 = 1_000;
 /// Looks between two readings of the clock.
 const LOOKS: u32 = 32;
+/// A probe each 2^6 short sleeps costs each of them less than a microsecond.
+const VAIN_MAX: u32 = 6;
 
 impl Spin {
     /// Polls at most `max` before a sleep, and not at all where this process has one processor only: the peer could not run.
     pub(crate) fn new(max: Duration) -> Self {
         let alone = std::thread::available_parallelism().is_ok_and(|n| n.get() == 1);
         let max_ns = if alone { 0 } else { u32::try_from(max.as_nanos()).unwrap_or(u32::MAX) };
-        Self { budget_ns: AtomicU32::new(max_ns), max_ns }
+        Self::with_budget(max_ns, max_ns)
+    }
+
+    fn with_budget(budget_ns: u32, max_ns: u32) -> Self {
+        Self {
+            budget_ns: AtomicU32::new(budget_ns),
+            max_ns,
+            vain: AtomicU32::new(0),
+            skip: AtomicU32::new(0),
+        }
     }
 
     /// Looks until `ready` says so (`None`) or the budget is used up: then the time at which it began. The caller goes to sleep, and
@@ -35,7 +59,10 @@ impl Spin {
         loop {
             for _ in 0..LOOKS {
                 if ready() {
-                    self.grow(budget);
+                    if budget != self.max_ns || self.vain.load(Relaxed) != 0 {
+                        self.budget_ns.store(self.max_ns, Relaxed);
+                        self.vain.store(0, Relaxed);
+                    }
                     return None;
                 }
                 std::hint::spin_loop();
@@ -46,22 +73,26 @@ impl Spin {
         }
     }
 
-    /// After a sleep of a wait that began at `start`: if looking on would have been enough, the next wait looks longer. (A half more than the
-    /// longest look counts: the wait had this thread's own wake-up in it.) Two sides that sleep after each call find back to polling in this
-    /// way, however short their budgets have become.
+    /// After a sleep of a wait that began at `start`.
     pub(crate) fn slept(&self, start: Instant) {
         let budget = self.budget_ns.load(Relaxed);
-        if start.elapsed().as_nanos() <= u128::from(self.max_ns) * 3 / 2 {
-            self.grow(budget);
-        } else if budget > MIN_NS {
-            self.budget_ns.store((budget / 2).max(MIN_NS), Relaxed);
+        if budget > MIN_NS {
+            let less = (budget / 2).max(MIN_NS);
+            self.budget_ns.store(less, Relaxed);
+            if less == MIN_NS {
+                let vain = (self.vain.load(Relaxed) + 1).min(VAIN_MAX);
+                self.vain.store(vain, Relaxed);
+                self.skip.store(1 << vain, Relaxed);
+            }
+            return;
         }
-    }
-
-    #[inline]
-    fn grow(&self, budget: u32) {
-        if budget < self.max_ns {
-            self.budget_ns.store(budget.saturating_mul(2).min(self.max_ns), Relaxed);
+        // A half more than the longest look: the wait had this thread's own wake-up in it.
+        if start.elapsed().as_nanos() > u128::from(self.max_ns) * 3 / 2 {
+            return;
+        }
+        match self.skip.load(Relaxed) {
+            0 => self.budget_ns.store(self.max_ns, Relaxed),
+            left => self.skip.store(left - 1, Relaxed),
         }
     }
 }
@@ -70,49 +101,72 @@ impl Spin {
 mod tests {
     use super::*;
 
-    fn spin(budget_ns: u32, max_ns: u32) -> Spin {
-        Spin { budget_ns: AtomicU32::new(budget_ns), max_ns }
+    const MAX_NS: u32 = 16_000;
+
+    fn budget(spin: &Spin) -> u32 {
+        spin.budget_ns.load(Relaxed)
     }
 
-    /// A wait that ended long after polling would have.
+    /// A wait in vain whose sleep ended at once.
+    fn short_sleep(spin: &Spin) {
+        spin.until(|| false);
+        spin.slept(Instant::now());
+    }
+
+    /// A wait that ended long after any look would have.
     fn long_sleep(spin: &Spin) {
         let start = spin.until(|| false).expect("nothing came");
         std::thread::sleep(Duration::from_millis(1));
         spin.slept(start);
     }
 
-    #[test]
-    fn the_budget_shrinks_with_long_sleeps_and_grows_when_something_comes() {
-        let spin = spin(8_000, 16_000);
-        long_sleep(&spin);
-        assert_eq!(spin.budget_ns.load(Relaxed), 4_000);
-        for _ in 0..9 {
-            long_sleep(&spin);
-        }
-        assert_eq!(spin.budget_ns.load(Relaxed), MIN_NS);
-        for _ in 0..9 {
-            assert!(spin.until(|| true).is_none());
-        }
-        assert_eq!(spin.budget_ns.load(Relaxed), 16_000);
+    /// Short sleeps until the next probe.
+    fn until_the_probe(spin: &Spin) -> u32 {
+        (1..1000)
+            .find(|_| {
+                short_sleep(spin);
+                budget(spin) == MAX_NS
+            })
+            .expect("a probe")
     }
 
     #[test]
-    fn a_sleep_that_looking_would_have_spared_makes_the_next_look_longer() {
-        let spin = spin(MIN_NS, u32::MAX);
-        let start = spin.until(|| false).expect("nothing came");
-        spin.slept(start);
-        assert_eq!(spin.budget_ns.load(Relaxed), 2 * MIN_NS);
+    fn the_budget_shrinks_while_nothing_comes_and_is_whole_when_something_does() {
+        let spin = Spin::with_budget(MAX_NS, MAX_NS);
+        long_sleep(&spin);
+        assert_eq!(budget(&spin), MAX_NS / 2);
+        for _ in 0..9 {
+            long_sleep(&spin);
+        }
+        assert_eq!(budget(&spin), MIN_NS);
+        assert!(spin.until(|| true).is_none());
+        assert_eq!(budget(&spin), MAX_NS);
+    }
+
+    #[test]
+    fn short_sleeps_lead_to_a_probe_and_each_one_in_vain_to_fewer_of_them() {
+        let spin = Spin::with_budget(MIN_NS, MAX_NS);
+        assert_eq!(until_the_probe(&spin), 1);
+        // Four halvings, then 2 to the power of the probes in vain, then the probe itself; not without end.
+        for vain in [1, 2, 3, 4, 5, 6, 6] {
+            assert_eq!(until_the_probe(&spin), 4 + (1 << vain) + 1);
+        }
+        assert!(spin.until(|| true).is_none());
+        while budget(&spin) > MIN_NS {
+            short_sleep(&spin);
+        }
+        assert_eq!(until_the_probe(&spin), 3, "what paid off is probed as seldom as what did not");
     }
 
     #[test]
     fn one_processor_never_polls() {
-        let spin = spin(0, 0);
+        let spin = Spin::with_budget(0, 0);
         let mut looks = 0;
         let start = spin.until(|| {
             looks += 1;
             false
         });
         spin.slept(start.expect("nothing came"));
-        assert_eq!((looks, spin.budget_ns.load(Relaxed)), (1, 0));
+        assert_eq!((looks, budget(&spin)), (1, 0));
     }
 }
