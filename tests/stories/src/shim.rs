@@ -151,9 +151,15 @@ fn bundle(id: &str) -> String {
 
 fn make_files(id: &str, gpu: bool, proxy: &str) {
     let _ = fs::remove_dir_all(DIR);
-    for dir in
-        ["bin", "image/bin", "image/proc", "image/usr/lib", "image/run", &format!("bundles/{id}/rootfs")]
-    {
+    for dir in [
+        "bin",
+        "image/bin",
+        "image/proc",
+        "image/dev",
+        "image/usr/lib",
+        "image/run",
+        &format!("bundles/{id}/rootfs"),
+    ] {
         fs::create_dir_all(format!("{DIR}/{dir}")).expect("/tmp is writable");
     }
     let program = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
@@ -172,7 +178,8 @@ fn make_files(id: &str, gpu: bool, proxy: &str) {
     let spec = format!(
         r#"{{"ociVersion": "1.1.0", "root": {{"path": "rootfs"}}, "annotations": {annotations},
             "process": {{"args": ["/bin/sleep", "1000"], "cwd": "/", "user": {{"uid": 0, "gid": 0}}, "env": ["PATH=/bin"]}},
-            "mounts": [{{"destination": "/proc", "type": "proc", "source": "proc"}}],
+            "mounts": [{{"destination": "/proc", "type": "proc", "source": "proc"}},
+                       {{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]}}],
             "linux": {{"namespaces": [{{"type": "pid"}}, {{"type": "ipc"}}, {{"type": "uts"}}, {{"type": "mount"}}, {{"type": "network"}}]}}}}"#
     );
     fs::write(format!("{}/config.json", bundle(id)), spec).expect("/tmp is writable");
