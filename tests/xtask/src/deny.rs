@@ -4,6 +4,7 @@
 //! two parts that must hold in every run, licences and origins, are checked here from `cargo tree` and `Cargo.lock`, with
 //! cargo-deny's own file as the one policy; where cargo-deny is installed it runs as well.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -11,30 +12,39 @@ use crate::dist::cargo;
 use crate::error::{Context, Failure, Result};
 use crate::progress::Log;
 
-/// Every crate of the build has an allowed licence and comes from crates.io.
+/// The folders with a workspace of their own.
+const WORKSPACES: &[&str] = &[".", "tests/fuzz"];
+
+/// Every crate of the builds has an allowed licence and comes from crates.io.
 pub fn check(log: &Log, root: &Path) -> Result<()> {
     let policy = fs::read_to_string(root.join("deny.toml")).context(|| "cannot read deny.toml".into())?;
     let allowed = allowed_licences(&policy);
     if allowed.is_empty() {
         return Err(Failure::new("deny.toml allows no licence"));
     }
-    let mut tree =
-        cargo(root, &["tree", "--workspace", "--locked", "--edges", "normal,build", "--prefix", "none"]);
-    let listing = log.output(tree.args(["--format", "{p}|{l}"]))?;
     let clarified = clarifications(&policy);
-    let mut refused: Vec<&str> =
-        listing.lines().filter(|line| !line_allowed(line, &clarified, &allowed)).collect();
-    refused.sort_unstable();
-    refused.dedup();
-    let lock = fs::read_to_string(root.join("Cargo.lock")).context(|| "cannot read Cargo.lock".into())?;
-    let foreign = lock.lines().filter(|line| {
-        line.starts_with("source = ")
-            && *line != r#"source = "registry+https://github.com/rust-lang/crates.io-index""#
-    });
-    refused.extend(foreign);
+    let mut refused = BTreeSet::new();
+    for workspace in WORKSPACES.iter().map(|folder| root.join(folder)) {
+        let mut tree = cargo(
+            &workspace,
+            &["tree", "--workspace", "--locked", "--edges", "normal,build", "--prefix", "none"],
+        );
+        let listing = log.output(tree.args(["--format", "{p}|{l}"]))?;
+        refused.extend(
+            listing.lines().filter(|line| !line_allowed(line, &clarified, &allowed)).map(String::from),
+        );
+        let lock = workspace.join("Cargo.lock");
+        let lock = fs::read_to_string(&lock).context(|| format!("cannot read {}", lock.display()))?;
+        let foreign = lock.lines().filter(|line| {
+            line.starts_with("source = ")
+                && *line != r#"source = "registry+https://github.com/rust-lang/crates.io-index""#
+        });
+        refused.extend(foreign.map(String::from));
+    }
     if refused.is_empty() {
         Ok(())
     } else {
+        let refused: Vec<String> = refused.into_iter().collect();
         Err(Failure::new(format!("deny.toml refuses:\n    {}", refused.join("\n    "))))
     }
 }
