@@ -1,6 +1,14 @@
 //! Processes that may be another one by now: each is known by id and start time.
 
-use std::{ffi::OsStr, fs, io, os::unix::ffi::OsStrExt};
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{self, Read},
+    os::unix::ffi::OsStrExt,
+    process::{Child, Command, Output, Stdio},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
@@ -67,6 +75,46 @@ impl Process {
     }
 }
 
+/// Runs a program to its end and returns what it wrote, as [`Command::output`] does.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`] if it was not over within `limit`; it is killed then.
+pub fn output_within(command: &mut Command, limit: Duration) -> io::Result<Output> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
+    let ended = ends_within(&child, limit);
+    if !matches!(ended, Ok(true)) {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    let (stdout, stderr) = (collected(stdout)?, collected(stderr)?);
+    if ended? { Ok(Output { status, stdout, stderr }) } else { Err(io::ErrorKind::TimedOut.into()) }
+}
+
+fn ends_within(child: &Child, limit: Duration) -> io::Result<bool> {
+    // Not reaped yet, so the id is its own.
+    let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return Ok(false) };
+    let held = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+    loop {
+        match rustix::event::poll(&mut [PollFd::new(&held, PollFlags::IN)], Some(&limit)) {
+            Err(rustix::io::Errno::INTR) => {}
+            ended => return Ok(ended? > 0),
+        }
+    }
+}
+
+fn collect(stream: Option<impl Read + Send + 'static>) -> JoinHandle<io::Result<Vec<u8>>> {
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        stream.map_or(Ok(0), |mut stream| stream.read_to_end(&mut all)).map(|_| all)
+    })
+}
+
+fn collected(reader: JoinHandle<io::Result<Vec<u8>>>) -> io::Result<Vec<u8>> {
+    reader.join().unwrap_or_else(|_| Err(io::Error::other("a reader panicked")))
+}
+
 /// The processes with `words` among their arguments, in this order and without others between them; not this one.
 pub fn with_arguments(words: &[&OsStr]) -> Vec<Process> {
     let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -85,7 +133,6 @@ fn has_arguments(pid: u32, words: &[&OsStr]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
 
     #[test]
     fn a_process_is_found_by_an_argument_and_killed_once() {
@@ -115,6 +162,22 @@ mod tests {
         let child: u32 = String::from_utf8(said).unwrap().trim().parse().unwrap();
         gone.kill().unwrap();
         Process::of(child).unwrap().kill().unwrap();
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_ended() {
+        let limit = Duration::from_millis(100);
+        let hangs = output_within(Command::new("sleep").arg("60"), limit).unwrap_err();
+        assert_eq!(hangs.kind(), io::ErrorKind::TimedOut);
+        let ends = output_within(
+            Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]),
+            Duration::from_secs(60),
+        );
+        let ends = ends.unwrap();
+        assert_eq!(
+            (ends.status.code(), &*ends.stdout, &*ends.stderr),
+            (Some(3), &b"out\n"[..], &b"err\n"[..])
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
     fs, io,
     path::Path,
     process::{Command, Output, Stdio},
+    time::Duration,
 };
 
 use uuid::Uuid;
@@ -24,6 +25,8 @@ use crate::{
 const CAPABILITIES: &str = "/proc/xen/capabilities";
 /// Paused, without a monitor process, without a word. The configuration follows.
 const CREATE: [&str; 4] = ["create", "-p", "-e", "-q"];
+/// For one operation, with what others do before it under the lock.
+const LIMIT: Duration = Duration::from_secs(120);
 /// A guest's last words in a report.
 const OUTPUT_BYTES_MAX: usize = 600;
 
@@ -99,8 +102,11 @@ fn xl() -> Command {
 }
 
 fn run(command: &mut Command) -> Result<Output> {
-    command.output().map_err(|error| match error.kind() {
+    process::output_within(command, LIMIT).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::new(Code::NoXen, "the program xl is missing"),
+        io::ErrorKind::TimedOut => {
+            Error::new(Code::HostFailure, format!("xl did not end within {} s", LIMIT.as_secs()))
+        }
         _ => Error::caused(Code::HostFailure, "cannot run xl", error),
     })
 }
