@@ -87,8 +87,11 @@ pub fn output_within(command: &mut Command, limit: Duration) -> io::Result<Outpu
         child.kill()?;
     }
     let status = child.wait()?;
-    let (stdout, stderr) = (collected(stdout)?, collected(stderr)?);
-    if ended? { Ok(Output { status, stdout, stderr }) } else { Err(io::ErrorKind::TimedOut.into()) }
+    if !ended? {
+        // What it started may hold the pipes for longer: nobody waits for that.
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    Ok(Output { status, stdout: collected(stdout)?, stderr: collected(stderr)? })
 }
 
 fn ends_within(child: &Child, limit: Duration) -> io::Result<bool> {
@@ -133,6 +136,7 @@ fn has_arguments(pid: u32, words: &[&OsStr]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     #[test]
     fn a_process_is_found_by_an_argument_and_killed_once() {
@@ -166,9 +170,10 @@ mod tests {
 
     #[test]
     fn a_program_that_does_not_end_is_ended() {
-        let limit = Duration::from_millis(100);
-        let hangs = output_within(Command::new("sleep").arg("60"), limit).unwrap_err();
+        let (begun, limit) = (Instant::now(), Duration::from_millis(100));
+        let hangs = output_within(Command::new("sh").args(["-c", "sleep 5 & wait"]), limit).unwrap_err();
         assert_eq!(hangs.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() < Duration::from_secs(4), "its child was waited for");
         let ends = output_within(
             Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]),
             Duration::from_secs(60),

@@ -7,11 +7,17 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Failure, Result};
 
-/// Every relative link in every Markdown file leads to a file.
+/// Marks what is to be measured before a document is whole.
+const BLANK: &str = "@@";
+
+/// Every relative link in every Markdown file leads to a file, and no place is left to be filled in.
 pub fn check(root: &Path) -> Result<()> {
     let mut broken = Vec::new();
     for file in markdown_files(root)? {
         let text = fs::read_to_string(&file).context(|| format!("cannot read {}", file.display()))?;
+        if text.contains(BLANK) {
+            broken.push(format!("{}: {BLANK}", file.strip_prefix(root).unwrap_or(&file).display()));
+        }
         for link in links(&text) {
             let path = link.split('#').next().unwrap_or_default();
             let outside = path.is_empty() || path.contains("://") || path.starts_with("mailto:");
@@ -23,7 +29,7 @@ pub fn check(root: &Path) -> Result<()> {
     if broken.is_empty() {
         Ok(())
     } else {
-        Err(Failure::new(format!("links to nowhere:\n    {}", broken.join("\n    "))))
+        Err(Failure::new(format!("links to nowhere, or blanks:\n    {}", broken.join("\n    "))))
     }
 }
 

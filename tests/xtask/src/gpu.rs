@@ -29,11 +29,9 @@ pub fn main(mut args: Args) -> Result<u8> {
     }
     let log = args.value("--log")?;
     let command = args.command()?;
-    let served = Served::start(&Programs::find()?, &device)?;
+    let mut served = Served::start(&Programs::find()?, &device)?;
+    served.keep_log_as = log.map(PathBuf::from);
     let status = served.command(&command)?.status().context(|| format!("cannot run {}", command[0]))?;
-    if let Some(file) = log {
-        fs::copy(served.scene.log(), &file).context(|| format!("cannot write {file}"))?;
-    }
     drop(served);
     Ok(code_of(status))
 }
@@ -116,6 +114,8 @@ impl Drop for Scene {
 pub struct Served {
     child: Child,
     scene: Scene,
+    /// Where the whole log goes at the end.
+    keep_log_as: Option<PathBuf>,
 }
 
 impl Served {
@@ -128,7 +128,7 @@ impl Served {
         command.arg("--local").arg(scene.socket()).args(["--device", device]);
         let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
         let child = child.context(|| format!("cannot run {}", programs.proxy.display()))?;
-        let mut served = Self { child, scene };
+        let mut served = Self { child, scene, keep_log_as: None };
         let started = Instant::now();
         while !served.scene.socket().exists() {
             let ended = served.child.try_wait().context(|| "cannot wait for gpu-proxy".into())?;
@@ -166,5 +166,9 @@ impl Drop for Served {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let kept = self.keep_log_as.as_ref().map(|file| (file, fs::copy(self.scene.log(), file)));
+        if let Some((file, Err(cause))) = kept {
+            eprintln!("xtask: cannot write {}: {cause}", file.display());
+        }
     }
 }

@@ -29,7 +29,25 @@ enum Stage {
 const STAGES: &[(&str, Stage)] = &[
     (
         "pvh-dom0",
-        Stage::Stories(Kind::Pvh, &["idm_", "runc_", "vgpu_", "cuda_", "pod", "death_", "config_"], 1),
+        Stage::Stories(
+            Kind::Pvh,
+            &[
+                "canary_",
+                "idm_",
+                "runc_",
+                "vgpu_",
+                "cuda_",
+                "gpu_",
+                "pod",
+                "program_",
+                "container_",
+                "create_",
+                "death_",
+                "hung_",
+                "config_",
+            ],
+            1,
+        ),
     ),
     ("deaths", Stage::Stories(Kind::Pv, &["death_"], 10)),
     ("fuzz", Stage::Fuzz),
@@ -45,6 +63,9 @@ pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
     let record = Record::open(name)?;
     match stage {
         Stage::Stories(kind, units, times) => {
+            if *times == 1 {
+                every_story_has_a_unit(steps, units)?;
+            }
             play(&testbed::complete(steps)?, *kind, units, *times, &record, steps, tally)?;
         }
         Stage::Fuzz => {
@@ -58,6 +79,17 @@ pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
         }
     }
     if tally.failed == 0 { record.close() } else { Ok(()) }
+}
+
+/// A stage that plays all stories once forgets none.
+fn every_story_has_a_unit(steps: &Steps, units: &[&str]) -> Result<()> {
+    let names = stories::names(steps, "")?;
+    let forgotten: Vec<&String> =
+        names.iter().filter(|name| !units.iter().any(|unit| name.contains(unit))).collect();
+    if forgotten.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("no unit of the stage plays {forgotten:?}: see STAGES")))
 }
 
 fn play(

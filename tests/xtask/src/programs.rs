@@ -6,6 +6,7 @@
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,8 @@ const ON_SOFT: &[Case] = &[
     right(&["device_query"]),
     right(&["memory_info"]),
     right(&["driver_raw"]),
+    right(&["driver_wide"]),
+    right(&["driver_threads"]),
     right(&["oob_store"]),
     right(&["cudart_init_12"]),
     right(&["cudart_init_13"]),
@@ -138,9 +141,15 @@ fn patterns(served: &Served, dir: &Path) -> Result<()> {
     let mut planter = command(served, dir, &["pattern_plant"])?;
     let planter = planter.stdout(Stdio::piped()).spawn().context(|| "cannot run pattern_plant".into())?;
     let mut planter = Ended(planter);
-    let mut line = String::new();
     let said = planter.0.stdout.take().context(|| "pattern_plant has no output".into())?;
-    BufReader::new(said).read_line(&mut line).context(|| "pattern_plant says nothing".into())?;
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let mut line = String::new();
+        // Nobody listens any more when the limit has passed.
+        let _ = tell.send(BufReader::new(said).read_line(&mut line).map(|_| line));
+    });
+    let line = told.recv_timeout(LIMIT).context(|| "pattern_plant hangs".into())?;
+    let line = line.context(|| "pattern_plant says nothing".into())?;
     let addresses: Vec<&str> = line.split_whitespace().filter(|word| word.starts_with("0x")).collect();
     if addresses.is_empty() {
         return Err(Failure::new(format!("no address in: {line}")));

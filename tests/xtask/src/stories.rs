@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::cpio::{Archive, Node};
 use crate::dist::{self, GUEST_TARGET};
 use crate::dom0::Dom0;
-use crate::error::{Context, Result};
+use crate::error::{Context, Failure, Result};
 use crate::paths;
-use crate::progress::Steps;
+use crate::progress::{self, Steps};
 use crate::qemu::Kind;
 use crate::tally::Tally;
 use crate::testbed::{self, Boot};
@@ -57,8 +58,21 @@ pub fn play(steps: &Steps, dom0: &Dom0, kind: Kind, names: &[String], tally: &mu
     let mut heard = Heard::default();
     let played = testbed::run(steps, dom0, &boot, &program, names, &mut heard);
     let place = format!("{} Dom0", kind.name().to_uppercase());
+    let before = (tally.passed, tally.failed);
     tally.add_stories(&place, &String::from_utf8_lossy(&heard.text));
-    played.map(drop)
+    let code = played?;
+    if tally.failed == before.1 && (code != 0 || tally.passed == before.0) {
+        return Err(Failure::new(format!(
+            "{place}: the stories ended with {code}, and none failed or passed"
+        )));
+    }
+    Ok(())
+}
+
+/// The names of the stories that contain `part`.
+pub fn names(steps: &Steps, part: &str) -> Result<Vec<String>> {
+    let listed = progress::output(Command::new(build(steps)?).args(["--list", part]))?;
+    Ok(listed.lines().map(String::from).collect())
 }
 
 /// Shows what it is given, and keeps it.

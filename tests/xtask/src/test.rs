@@ -7,6 +7,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::args::Args;
+use crate::deny;
 use crate::dist;
 use crate::docs;
 use crate::error::{Context, Failure, Result};
@@ -20,7 +21,6 @@ use crate::qemu::Kind;
 use crate::stories;
 use crate::tally::Tally;
 use crate::testbed;
-use crate::{deny, progress};
 
 type Part = fn(&Steps, &mut Tally) -> Result<()>;
 
@@ -190,9 +190,7 @@ fn all_stories(steps: &Steps, tally: &mut Tally) -> Result<()> {
 }
 
 fn some_stories(steps: &Steps, tally: &mut Tally, name: &str) -> Result<()> {
-    let program = stories::build(steps)?;
-    let listed = progress::output(Command::new(program).args(["--list", name]))?;
-    if listed.trim().is_empty() {
+    if stories::names(steps, name)?.is_empty() {
         let parts: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
         return Err(Failure::new(format!(
             "no part and no story is called {name}; parts: {}",
