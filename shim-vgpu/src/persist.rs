@@ -4,6 +4,8 @@
 //! any step. The fields keep their names in all versions of the format: cleaning up reads them from a version that it doesn't know, and a
 //! field that came later has a default.
 
+mod lock;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
