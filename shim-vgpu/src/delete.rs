@@ -47,7 +47,7 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
         Some(store) => store,
         None => Store::at(config().shim.state_dir.join(names::folder(&args.namespace, sandbox))),
     };
-    let cleaned = clean(&store, args, &role);
+    let cleaned = clean(&store, &args.id);
     // Whatever the record says: the contract asks for this one by name.
     let rootfs = mount::take_away(&bundle.join("rootfs"));
     remove_stale_socket(&bundle);
@@ -60,25 +60,26 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
     answer.write_to_bytes().or_fail(Code::HostFailure, || "cannot write the answer".into())
 }
 
-fn clean(store: &Store, args: &Args, role: &Role) -> Result<()> {
+fn clean(store: &Store, id: &str) -> Result<()> {
     // containerd calls this for all containers of a pod at once.
     let Some(lock) = store.lock(LOCK_LIMIT)? else { return Ok(()) };
     let Some(mut record) = store.load()? else { return Ok(()) };
     let shim_lives = record.shim.is_some_and(|shim| shim.is_alive());
-    if let Role::Container { .. } = role {
-        let last = record.containers.keys().all(|other| *other == args.id);
+    // The record's word, not the bundle's: its spec may be damaged, and the pod of others would end.
+    if record.sandbox != id {
+        let last = record.containers.keys().all(|other| other == id);
         if last && !shim_lives {
             // The sandbox's own `delete` may have been before, when the shim lived: nobody comes after this one.
             return end_sandbox(store, &record);
         }
         let had = record.clone();
-        let cleaned = cleanup::container(store, &mut record, &args.id);
+        let cleaned = cleanup::container(store, &mut record, id);
         drop(lock);
-        zone::revoke(&had, &args.id, cleanup::PROXY_LIMIT);
+        zone::revoke(&had, id, cleanup::PROXY_LIMIT);
         return cleaned;
     }
     // After an ordinary Delete of the sandbox's own container, while the others of the pod go on.
-    let deleted = !record.containers.is_empty() && !record.containers.contains_key(&args.id);
+    let deleted = !record.containers.is_empty() && !record.containers.contains_key(id);
     if deleted && shim_lives {
         return Ok(());
     }

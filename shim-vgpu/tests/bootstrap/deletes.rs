@@ -13,7 +13,7 @@ use std::{
 use rustix::fs::FlockOperation;
 use serde_json::json;
 
-use crate::containerd::Containerd;
+use crate::containerd::{Bundle, Containerd};
 
 struct Pod {
     containerd: Containerd,
@@ -55,6 +55,10 @@ impl Pod {
     }
 
     fn delete(&self, id: &str) -> Output {
+        self.delete_in(&self.bundle(id))
+    }
+
+    fn bundle(&self, id: &str) -> Bundle {
         let kind = if id == "pod" { "sandbox" } else { "container" };
         let bundle = self.containerd.bundle(
             id,
@@ -62,7 +66,11 @@ impl Pod {
         );
         fs::write(bundle.path.join("vgpu-state"), self.state.to_str().unwrap()).unwrap();
         fs::write(bundle.path.join("address"), format!("unix://{}", self.socket.display())).unwrap();
-        self.containerd.run(&bundle, &["-bundle", &bundle.path.to_string_lossy(), "delete"], b"")
+        bundle
+    }
+
+    fn delete_in(&self, bundle: &Bundle) -> Output {
+        self.containerd.run(bundle, &["-bundle", &bundle.path.to_string_lossy(), "delete"], b"")
     }
 
     fn deleted(&self, id: &str) {
@@ -126,6 +134,17 @@ fn the_last_delete_of_a_pod_whose_shim_lives_leaves_the_pod_to_it() {
     pod.deleted("app");
     assert_eq!(pod.recorded().unwrap(), [""; 0]);
     assert!(pod.socket.exists());
+}
+
+#[test]
+fn a_delete_of_a_container_whose_spec_is_damaged_spares_the_pod() {
+    let mut pod = Pod::with(&["app", "other"]);
+    let bundle = pod.bundle("app");
+    fs::write(bundle.path.join("config.json"), "{").unwrap();
+    let output = pod.delete_in(&bundle);
+    assert!(output.status.success(), "{output:?}");
+    assert!(pod.shim.try_wait().unwrap().is_none(), "the shim is killed");
+    assert_eq!(pod.recorded().unwrap(), ["other"]);
 }
 
 #[test]
