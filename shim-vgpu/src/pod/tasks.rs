@@ -60,15 +60,19 @@ impl Pod {
             }
             Err(error) => {
                 container.tell(Event::StartFailed(who.clone(), SystemTime::now()));
-                if let (Error::Own { .. }, Ok(guest)) = (&error, self.guest()) {
-                    // No answer, or none that can be read: it may run, and containerd would never know.
-                    guest.forget(&request.id, &request.exec_id).await;
-                }
+                self.forget_unanswered(&error, &request.id, &request.exec_id).await;
                 if let Ok(pumps) = container.pumps(&who) {
                     pumps.finish(Duration::ZERO).await;
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// A call that got no answer, or none that can be read, may have been done: what it made or started would stay, and nobody would know.
+    async fn forget_unanswered(&self, error: &Error, id: &str, exec_id: &str) {
+        if let (Error::Own { .. }, Ok(guest)) = (error, self.guest()) {
+            guest.forget(id, exec_id).await;
         }
     }
 
@@ -214,6 +218,7 @@ impl Pod {
                 Ok(ExecProcessResponse::default())
             }
             Err(error) => {
+                self.forget_unanswered(&error, &container.id, &id).await;
                 container.tell(Event::ExecRefused(id.clone()));
                 container.forget(&Who::Exec(id));
                 Err(error)

@@ -22,7 +22,7 @@ use super::world::World;
 
 /// A container whose Create takes a while.
 pub const SLOW: &str = "slow";
-/// One whose Start is not answered, although it runs.
+/// One whose Start, or an exec whose Exec, is done but not answered.
 pub const MUTE: &str = "mute";
 
 /// How this node's guests misbehave.
@@ -205,6 +205,9 @@ impl Task for Inner {
 
     async fn exec(&self, _: &TtrpcContext, r: api::ExecProcessRequest) -> ttrpc::Result<api::Empty> {
         self.add(key(&r.id, &r.exec_id), &r.stdin, &r.stdout);
+        if r.exec_id == MUTE {
+            std::future::pending::<()>().await;
+        }
         Ok(api::Empty::default())
     }
 

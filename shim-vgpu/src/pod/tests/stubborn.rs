@@ -108,3 +108,15 @@ async fn a_program_whose_start_was_given_up_does_not_run_on() {
     assert_eq!(node.delete(MUTE).await.unwrap(), 255);
     assert_eq!(node.world.left.lock().unwrap().domains.len(), 1);
 }
+
+#[tokio::test]
+async fn an_exec_that_was_given_up_does_not_stay() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    tokio::time::pause();
+    assert_eq!(node.exec("run", MUTE).await.unwrap_err().code(), Some(Code::GuestSilent));
+    tokio::time::resume();
+    assert!(node.world.programs.lock().unwrap().keys().all(|(_, exec)| exec.is_empty()));
+    assert_eq!(node.events().await, ["create"]);
+    node.delete("run").await.unwrap();
+}
