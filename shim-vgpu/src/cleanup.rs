@@ -16,8 +16,8 @@ use crate::{
     zone,
 };
 
-/// `delete` has 5 s for all; the domain's end and the mounts need theirs.
-const PROXY_LIMIT: Duration = Duration::from_secs(2);
+/// `delete` has 5 s for all. So gpu-proxy comes last, when nothing else waits for what it does.
+pub const PROXY_LIMIT: Duration = Duration::from_secs(2);
 
 /// Ends the sandbox: domain, share, zone, mounts, files. Blocks.
 ///
@@ -51,16 +51,17 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()
     if let Some(domid) = domid {
         keep(platform.link.remove_devices(domid, record.domain_uuid, record.driver_domain));
     }
-    zone::release(record, PROXY_LIMIT);
     keep(ShareDir::at(&record.share).remove());
     for container in record.containers.values() {
         keep(mount::take_away(&container.bundle.join("rootfs")));
     }
+    zone::release(record, PROXY_LIMIT);
     first?;
     store.remove()
 }
 
-/// Ends one container of a sandbox that lives on. Blocks.
+/// Takes one container of a sandbox that lives on from the host. Blocks. gpu-proxy is the caller's to tell ([`zone::revoke`], by the record
+/// as it was): it may take its time.
 ///
 /// # Errors
 /// The first thing that could not be taken away; the container stays in the record then.
@@ -68,7 +69,6 @@ pub fn container(store: &Store, record: &mut Record, id: &str) -> Result<()> {
     let Some(container) = record.containers.get(id).cloned() else { return Ok(()) };
     let share = ShareDir::at(&record.share).remove_container(id);
     let rootfs = mount::take_away(&container.bundle.join("rootfs"));
-    zone::revoke(record, id, PROXY_LIMIT);
     share.and(rootfs)?;
     record.containers.remove(id);
     store.save(record)

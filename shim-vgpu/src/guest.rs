@@ -12,9 +12,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use containerd_shim_protos::api::{DeleteRequest, DeleteResponse};
+use containerd_shim_protos::api::{DeleteRequest, DeleteResponse, Empty, KillRequest};
 use protobuf::Message;
 use ttrpc::{
+    Code as Rpc,
     asynchronous::{Client, transport::Socket},
     proto::Request,
 };
@@ -36,10 +37,14 @@ use crate::{
 const AGENT_SERVICE: &str = "vgpu.agent.v1.Agent";
 /// For what the guest does without waiting for anything.
 const SHORT: Duration = Duration::from_secs(10);
-/// For it to forget a process that has ended: part of a Delete, which has 5 s.
+/// For it to forget a process: part of a Delete, which has 5 s.
 const FORGET: Duration = Duration::from_secs(2);
+/// Until it is asked again to forget one that it has just been told to kill.
+const AGAIN: Duration = Duration::from_millis(50);
 /// A long poll's own time, and ours around it.
 const POLL: Duration = Duration::from_secs(60);
+
+pub const SIGKILL: u32 = 9;
 
 /// A guest that said hello.
 pub struct Guest {
@@ -103,12 +108,35 @@ impl Guest {
         self.call(TASK_SERVICE, method, request, limit).await
     }
 
-    /// Has it forget a process and end its streams. One that does not, or does not know the process, keeps nobody waiting.
+    /// Has it forget a process and end its streams; one that still runs, which nobody else will end, is killed. A guest that does not do so
+    /// in time, or does not know the process, keeps nobody waiting.
     pub async fn forget(&self, id: &str, exec_id: &str) {
         let request = DeleteRequest { id: id.into(), exec_id: exec_id.into(), ..DeleteRequest::default() };
-        let forgotten: Result<DeleteResponse> = self.task("Delete", &request, Some(FORGET)).await;
-        if let Err(error) = forgotten {
-            log::debug!("delete {id} {exec_id} in the guest: {error}");
+        let forgotten = async {
+            loop {
+                match self.task::<_, DeleteResponse>("Delete", &request, None).await {
+                    // It runs, or is still being made.
+                    Err(Error::Guest { rpc, message }) if rpc != Rpc::NOT_FOUND => {
+                        log::debug!("delete {id} {exec_id} in the guest: {message}");
+                    }
+                    // Nor will a guest that is gone or broken do better when it is asked again.
+                    _ => return,
+                }
+                self.end(id, exec_id).await;
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        if tokio::time::timeout(FORGET, forgotten).await.is_err() {
+            log::warn!("the guest has not deleted {id} {exec_id} within {} s", FORGET.as_secs());
+        }
+    }
+
+    async fn end(&self, id: &str, exec_id: &str) {
+        let (id, exec_id) = (id.to_owned(), exec_id.to_owned());
+        let all = exec_id.is_empty();
+        let request = KillRequest { id, exec_id, signal: SIGKILL, all, ..KillRequest::default() };
+        if let Err(error) = self.task::<_, Empty>("Kill", &request, None).await {
+            log::debug!("kill {} {} in the guest: {error}", request.id, request.exec_id);
         }
     }
 

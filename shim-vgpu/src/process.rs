@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, Read},
     os::unix::ffi::OsStrExt,
+    path::Path,
     process::{Child, Command, Output, Stdio},
     thread::{self, JoinHandle},
     time::Duration,
@@ -118,12 +119,23 @@ fn collected(reader: JoinHandle<io::Result<Vec<u8>>>) -> io::Result<Vec<u8>> {
     reader.join().unwrap_or_else(|_| Err(io::Error::other("a reader panicked")))
 }
 
-/// The processes with `words` among their arguments, in this order and without others between them; not this one.
-pub fn with_arguments(words: &[&OsStr]) -> Vec<Process> {
+/// The bytes of a process's name that the kernel keeps. Source: Linux `include/linux/sched.h`, `TASK_COMM_LEN` without its end.
+const NAME_BYTES_MAX: usize = 15;
+
+/// The processes that run `program` with `words` among their arguments, in this order and without others between them; not this one.
+pub fn with_arguments(program: &Path, words: &[&OsStr]) -> Vec<Process> {
     let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = folders.filter_map(|folder| folder.file_name().to_str()?.parse::<u32>().ok());
-    let found = ids.filter(|pid| *pid != std::process::id() && has_arguments(*pid, words));
-    found.filter_map(Process::of).collect()
+    let found = ids.filter(|pid| *pid != std::process::id() && is_named(*pid, program));
+    found.filter(|pid| has_arguments(*pid, words)).filter_map(Process::of).collect()
+}
+
+/// Whether it may run `program`. Asked first: another one's arguments are its memory, and reading them waits while its memory is locked,
+/// for a process that hangs in the kernel without end.
+fn is_named(pid: u32, program: &Path) -> bool {
+    let wanted = program.file_name().unwrap_or_default().as_bytes();
+    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.strip_suffix(b"\n").is_some_and(|name| name == &wanted[..wanted.len().min(NAME_BYTES_MAX)])
 }
 
 fn has_arguments(pid: u32, words: &[&OsStr]) -> bool {
@@ -135,6 +147,8 @@ fn has_arguments(pid: u32, words: &[&OsStr]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use std::time::Instant;
 
@@ -145,13 +159,31 @@ mod tests {
             Command::new("sh").args(["-c", "read line", &word]).stdin(Stdio::piped()).spawn().unwrap();
         // Its arguments appear a moment after exec.
         let words = ["read line", &word].map(OsStr::new);
-        let found = (0..1000).find_map(|_| with_arguments(&words).pop()).unwrap();
+        let sh = Path::new("/bin/sh");
+        let found = (0..1000).find_map(|_| with_arguments(sh, &words).pop()).unwrap();
         assert_eq!(found.pid, i32::try_from(child.id()).unwrap());
-        assert_eq!(with_arguments(&["sh", &word].map(OsStr::new)), [], "not in this order");
+        assert_eq!(with_arguments(sh, &["sh", &word].map(OsStr::new)), [], "not in this order");
+        assert_eq!(with_arguments(Path::new("xl"), &words), [], "another program's arguments are not read");
         found.kill().unwrap();
         assert!(!found.is_alive());
         child.wait().unwrap();
         found.kill().unwrap();
+    }
+
+    /// xl may be a script, and the name of Debian's QEMU is longer than what the kernel keeps.
+    #[test]
+    fn a_script_of_a_long_name_is_found_by_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("xen-qemu-system-i386");
+        fs::write(&script, "#!/bin/sh\nread line\n").unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+        let word = format!("vgpu-test-name-{}", std::process::id());
+        let mut child = Command::new(&script).arg(&word).stdin(Stdio::piped()).spawn().unwrap();
+        let words = [script.as_os_str(), OsStr::new(&word)];
+        let found = (0..1000).find_map(|_| with_arguments(&script, &words).pop()).unwrap();
+        assert_eq!(found.pid, i32::try_from(child.id()).unwrap());
+        found.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub fn release(record: &Record, limit: Duration) {
 }
 
 /// Says what gpu-proxy need not hear: one that is gone has forgotten the zone with everything in it, one that hangs sees the domain's end
-/// by itself. So it keeps nothing else from being cleaned up.
+/// by itself. So it keeps nothing else from being cleaned up, but it costs `limit` for the hello and for the answer.
 fn let_go(record: &Record, request: &Request, limit: Duration) {
     let Some(socket) = &record.proxy else { return };
     match Client::connect(socket, limit).and_then(|mut client| client.done(request)) {

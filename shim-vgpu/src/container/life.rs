@@ -133,6 +133,15 @@ impl Life {
         }
     }
 
+    /// Whether a delete of it, or of the whole container, is under way or done.
+    pub fn is_deleting(&self, who: &Who) -> bool {
+        let deleting = match who {
+            Who::Init => false,
+            Who::Exec(id) => self.execs.get(id).is_none_or(|exec| exec.deleting),
+        };
+        deleting || self.init.deleting
+    }
+
     /// Takes an event in.
     ///
     /// # Errors

@@ -154,6 +154,11 @@ impl Container {
         self.lock().life.stage(who).ok_or_else(|| no_such(who))
     }
 
+    /// Whether a process is being deleted, or is no more.
+    pub fn is_deleting(&self, who: &Who) -> bool {
+        self.lock().life.is_deleting(who)
+    }
+
     /// The answer to State.
     ///
     /// # Errors

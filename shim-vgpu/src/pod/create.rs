@@ -199,6 +199,9 @@ impl Pod {
         let first = sandbox.record.containers.is_empty();
         if first {
             self.passed(Step::Recorded, creation).await?;
+        } else {
+            let (store, bundle) = (sandbox.store.clone(), plan.bundle.clone());
+            blocking(move || store.point_from(&bundle)).await?;
         }
         let record = ContainerRecord { bundle: plan.bundle.clone(), gpu: plan.gpu };
         sandbox.record.containers.insert(plan.id().to_owned(), record);
@@ -357,7 +360,9 @@ impl Pod {
         let turn = sandbox.zone_turn.clone().lock_owned().await;
         if others {
             let (record, result) = blocking(move || {
+                let had = record.clone();
                 let result = cleanup::container(&store, &mut record, &id);
+                zone::revoke(&had, &id, cleanup::PROXY_LIMIT);
                 drop(turn);
                 Ok((record, result))
             })

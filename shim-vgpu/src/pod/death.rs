@@ -64,6 +64,8 @@ impl Pod {
     ///
     /// Its mounts and files stay until the containers are deleted, as they would with any runtime.
     pub(super) async fn guest_died(self: Arc<Self>) {
+        // Several may notice, and the first ends the domain.
+        let _dying = self.dying.lock().await;
         let living = self.living().take();
         if let Some(Living { platform, domain_uuid: uuid, .. }) = living {
             let toolstack = platform.toolstack;

@@ -11,7 +11,8 @@ use crate::{
     zone,
 };
 
-/// For each answer of a gpu-proxy that was just started. A Delete of the pod waits for it at most.
+/// For each answer of a gpu-proxy that was just started: to the connection, the hello, the zone and each grant. A Delete waits for them
+/// all if it comes in between, but a gpu-proxy that hangs is given up at the first.
 const LIMIT: Duration = Duration::from_secs(2);
 /// Between two tries: from the first to the longest. A program that asks for its GPU meanwhile waits for 10 s in the guest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));

@@ -20,16 +20,20 @@ use crate::{
         time_of, timestamp,
     },
     error::{Error, Result},
+    guest::SIGKILL,
     io::Stdio,
 };
 
-const SIGKILL: u32 = 9;
 /// For what a healthy guest does at once.
 const SHORT: Duration = Duration::from_secs(10);
 /// To start a process: the guest may read its program over the share.
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// containerd asks for pids while it starts, for all pods within 5 s.
 const PIDS_LIMIT: Duration = Duration::from_millis(500);
+/// Between a SIGKILL for init and its exit guest-init ends the execs. Source: guest-init, `EXECS_LIMIT`.
+const EXECS_LIMIT: Duration = Duration::from_secs(2);
+/// From the guest's word that it does not know a process to the answer that says why.
+const SETTLE_LIMIT: Duration = Duration::from_secs(2);
 /// As long as runc's shim waits for output that nobody reads.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -56,11 +60,19 @@ impl Pod {
             }
             Err(error) => {
                 container.tell(Event::StartFailed(who.clone(), SystemTime::now()));
+                self.forget_unanswered(&error, &request.id, &request.exec_id).await;
                 if let Ok(pumps) = container.pumps(&who) {
                     pumps.finish(Duration::ZERO).await;
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// A call that got no answer, or none that can be read, may have been done: what it made or started would stay, and nobody would know.
+    async fn forget_unanswered(&self, error: &Error, id: &str, exec_id: &str) {
+        if let (Error::Own { .. }, Ok(guest)) = (error, self.guest()) {
+            guest.forget(id, exec_id).await;
         }
     }
 
@@ -80,16 +92,22 @@ impl Pod {
                 let exit = Exit { status: ended.exit_status, at: time_of(&ended.exited_at) };
                 container.tell(Event::Exited(who, exit));
             }
-            Err(error @ Error::Own { .. }) => {
-                log::warn!("container {}: {}", container.id, error.report());
-                self.guest_died().await;
+            // As it does for one that is being deleted.
+            Err(error @ Error::Guest { .. }) if container.is_deleting(&who) => {
+                log::debug!("container {}: waiting for {who:?}: {error}", container.id);
             }
-            // The guest lives, but does not know the process: it was deleted, or a start failed.
-            Err(error) => log::debug!("container {}: waiting for {who:?}: {error}", container.id),
+            Err(error) => {
+                log::warn!("container {}: waiting for {who:?}: {}", container.id, error.report());
+                // A start that fails is told by the answer to it, which may be on its way.
+                let refused = matches!(error, Error::Guest { .. });
+                if !(refused && ends_within(&container, &who, SETTLE_LIMIT).await) {
+                    self.guest_died().await;
+                }
+            }
         }
     }
 
-    /// Sends a signal. A guest that does not answer a SIGKILL for init is destroyed.
+    /// Sends a signal. A guest that does not answer a SIGKILL for init, or whose init does not end of it, is destroyed.
     ///
     /// # Errors
     /// `NoSuchTask` if the process has ended, `WrongState`, or the guest's.
@@ -102,13 +120,32 @@ impl Pod {
             Ok(guest) => guest.task("Kill", &request, Some(limit)).await,
             Err(gone) => Err(gone),
         };
+        if who != Who::Init || request.signal != SIGKILL {
+            return killed;
+        }
         match killed {
-            Err(error @ Error::Own { .. }) if who == Who::Init && request.signal == SIGKILL => {
+            Err(error @ Error::Own { .. }) => {
                 log::warn!("container {}: its guest is destroyed: {}", container.id, error.report());
                 self.guest_died().await;
                 Ok(Empty::default())
             }
-            other => other,
+            // Whatever it says: nothing outlives a SIGKILL.
+            answered => {
+                tokio::spawn(self.expect_end(container, limit + EXECS_LIMIT));
+                answered
+            }
+        }
+    }
+
+    /// Destroys the guest if init has not ended within `limit`.
+    async fn expect_end(self: Arc<Self>, container: Arc<Container>, limit: Duration) {
+        if !ends_within(&container, &Who::Init, limit).await {
+            let id = &container.id;
+            log::warn!(
+                "container {id}: its guest is destroyed: no exit {} s after a SIGKILL",
+                limit.as_secs()
+            );
+            self.guest_died().await;
         }
     }
 
@@ -181,6 +218,7 @@ impl Pod {
                 Ok(ExecProcessResponse::default())
             }
             Err(error) => {
+                self.forget_unanswered(&error, &container.id, &id).await;
                 container.tell(Event::ExecRefused(id.clone()));
                 container.forget(&Who::Exec(id));
                 Err(error)
@@ -266,4 +304,9 @@ impl Pod {
         self.container(&id)?;
         self.guest()?.task(method, &request, Some(SHORT)).await
     }
+}
+
+/// Waits for a process's end. One that is deleted has ended.
+async fn ends_within(container: &Container, who: &Who, limit: Duration) -> bool {
+    tokio::time::timeout(limit, container.wait(who)).await.is_ok()
 }

@@ -125,7 +125,8 @@ impl Backend for Qemu {
         // Not recorded, but perhaps started: it carries the domain's UUID in its name.
         let name = name(uuid);
         let words = ["-name", &name].map(OsStr::new);
-        let backends = process.map_or_else(|| process::with_arguments(&words), |known| vec![known]);
+        let backends =
+            process.map_or_else(|| process::with_arguments(&self.program, &words), |known| vec![known]);
         for qemu in backends {
             qemu.kill().or_fail(Code::HostFailure, || {
                 format!("cannot end the share's backend, process {}", qemu.pid)

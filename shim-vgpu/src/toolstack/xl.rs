@@ -21,6 +21,7 @@ use crate::{
     process,
 };
 
+const PROGRAM: &str = "xl";
 /// Says whether this kernel controls Xen. Source: Linux `drivers/xen/xenfs/super.c`.
 const CAPABILITIES: &str = "/proc/xen/capabilities";
 /// Paused, without a monitor process, without a word. The configuration follows.
@@ -60,7 +61,7 @@ impl Toolstack for Xl {
 
     fn end_creation(&self, file: &Path) -> Result<()> {
         let words: Vec<&OsStr> = CREATE.iter().map(OsStr::new).chain([file.as_os_str()]).collect();
-        process::with_arguments(&words).into_iter().try_for_each(|xl| {
+        process::with_arguments(Path::new(PROGRAM), &words).into_iter().try_for_each(|xl| {
             xl.kill().or_fail(Code::HostFailure, || format!("cannot end xl create, process {}", xl.pid))
         })
     }
@@ -96,7 +97,7 @@ impl Toolstack for Xl {
 }
 
 fn xl() -> Command {
-    let mut command = Command::new("xl");
+    let mut command = Command::new(PROGRAM);
     command.stdin(Stdio::null());
     command
 }

@@ -1,6 +1,7 @@
 //! The real program, called as each containerd calls it. No Xen is needed; root is.
 
 mod containerd;
+mod deletes;
 
 use std::{
     fs,
@@ -173,39 +174,6 @@ fn delete_with_nothing_to_do_is_quick_and_silent() {
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     assert_eq!(DeleteResponse::parse_from_bytes(&output.stdout).unwrap().exit_status, 137);
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-}
-
-/// containerd runs `delete` after an ordinary Delete too, as of the pause container of a pod whose others go on.
-#[test]
-fn delete_of_a_sandbox_that_is_deleted_spares_the_rest_of_the_pod() {
-    let containerd = Containerd::new();
-    let bundle = containerd.bundle("pod", json!({"io.kubernetes.cri.container-type": "sandbox"}));
-    let mut shim = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-    let stat = fs::read_to_string(format!("/proc/{}/stat", shim.id())).unwrap();
-    let start_ticks: u64 = stat.rsplit_once(')').unwrap().1.split(' ').nth(20).unwrap().parse().unwrap();
-    let state = containerd.dir.path().join("sandboxes/default+pod");
-    fs::create_dir_all(&state).unwrap();
-    fs::write(bundle.path.join("vgpu-state"), state.to_str().unwrap()).unwrap();
-    let uuid = "5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11";
-    let record = json!({
-        "version": 1, "namespace": "default", "sandbox": "pod", "domain_uuid": uuid, "domid": null,
-        "shim": {"pid": shim.id(), "start_ticks": start_ticks}, "backend": null, "driver_domain": 0,
-        "share": containerd.dir.path().join("shared/default+pod"), "proxy": null, "zone": uuid, "pod_uid": uuid,
-        "containers": {"app": {"bundle": containerd.dir.path().join("app"), "gpu": null}}
-    });
-    fs::write(state.join("state.json"), record.to_string()).unwrap();
-    let delete = || {
-        let output = containerd.run(&bundle, &["-bundle", &bundle.path.to_string_lossy(), "delete"], b"");
-        assert!(output.status.success(), "{output:?}");
-    };
-
-    delete();
-    assert!(shim.try_wait().unwrap().is_none() && state.join("state.json").exists(), "the pod is gone");
-
-    shim.kill().unwrap();
-    shim.wait().unwrap();
-    delete();
-    assert!(!state.exists(), "a pod whose shim is dead is left");
 }
 
 #[test]

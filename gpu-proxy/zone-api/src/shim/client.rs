@@ -5,6 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
 use super::frame::{self, FrameError, REPLY_BYTES_MAX, REQUEST_BYTES_MAX};
 use super::hello::{HELLO_BYTES, Hello, HelloError};
 use super::message::{Listing, Reply, Request};
@@ -49,19 +51,32 @@ pub enum ClientError {
 }
 
 impl Client<UnixStream> {
-    /// Connects to the socket at `path`. `timeout` bounds each later read and write: a release waits for workers to end, so
-    /// five seconds is a fair figure.
+    /// Connects to the socket at `path`. `timeout` bounds the connecting, which waits while too many others do, and each later
+    /// read and write: a release waits for workers to end, so five seconds is a fair figure.
     ///
     /// # Errors
     /// [`ClientError`].
     pub fn connect(path: impl AsRef<Path>, timeout: Duration) -> Result<Self, ClientError> {
         let path = path.as_ref();
-        let gone = |source| ClientError::Connect { path: path.to_owned(), source };
-        let stream = UnixStream::connect(path).map_err(gone)?;
-        stream.set_read_timeout(Some(timeout)).map_err(gone)?;
-        stream.set_write_timeout(Some(timeout)).map_err(gone)?;
+        let stream = connect_within(path, timeout).map_err(|source| match source.kind() {
+            // It is there, but takes nobody in.
+            io::ErrorKind::WouldBlock => ClientError::Gone(io::ErrorKind::TimedOut.into()),
+            _ => ClientError::Connect { path: path.to_owned(), source },
+        })?;
         Self::over(stream)
     }
+}
+
+/// A stream with `timeout` on every wait, connect(2) included. Source: `socket(7)`, `SO_SNDTIMEO`.
+fn connect_within(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let stream = UnixStream::from(socket);
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    let address = SocketAddrUnix::new(path)?;
+    rustix::io::retry_on_intr(|| rustix::net::connect(&stream, &address))?;
+    Ok(stream)
 }
 
 impl<S: Read + Write> Client<S> {
@@ -124,6 +139,7 @@ impl<S: Read + Write> Client<S> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+    use std::sync::mpsc;
     use std::thread;
 
     use super::*;
@@ -180,5 +196,27 @@ mod tests {
         let path = dir.path().join("proxy.sock");
         let _silent = UnixListener::bind(&path).unwrap();
         assert!(matches!(Client::connect(&path, Duration::from_millis(50)), Err(ClientError::Gone(_))));
+    }
+
+    #[test]
+    fn a_proxy_that_takes_nobody_in_is_given_up_within_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("proxy.sock");
+        let listener =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let listener = listener.unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let (given_up, errors) = mpsc::channel();
+        thread::spawn(move || {
+            // The first ones fill the queue of those who wait to be taken in.
+            for _ in 0..4 {
+                given_up.send(Client::connect(&path, Duration::from_millis(50)).unwrap_err()).unwrap();
+            }
+        });
+        for number in 0..4 {
+            let error = errors.recv_timeout(Duration::from_secs(10)).expect("it waits without a limit");
+            assert!(matches!(error, ClientError::Gone(_)), "{number}: {error:?}");
+        }
     }
 }

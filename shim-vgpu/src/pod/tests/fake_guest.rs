@@ -4,7 +4,8 @@ use std::{
     collections::BTreeMap,
     os::unix::net::UnixListener,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -19,6 +20,11 @@ use vgpu_agent_api::{agent, agent_ttrpc};
 
 use super::world::World;
 
+/// A container whose Create takes a while.
+pub const SLOW: &str = "slow";
+/// One whose Start, or an exec whose Exec, is done but not answered.
+pub const MUTE: &str = "mute";
+
 /// How this node's guests misbehave.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Habits {
@@ -26,6 +32,10 @@ pub struct Habits {
     pub never_boots: bool,
     /// Kill is never answered.
     pub hangs: bool,
+    /// Kill is answered, and nothing dies.
+    pub lies: bool,
+    /// Wait says that there is no such process.
+    pub denies: bool,
     /// Create answers that the command is missing.
     pub command_missing: bool,
     /// Instead of ttrpc it says this again and again.
@@ -48,7 +58,7 @@ impl FakeGuest {
             return FakeGuest::babble(listener, words);
         }
         FakeGuest(tokio::runtime::Handle::current().spawn(async move {
-            let inner = Arc::new(Inner { world, processes: Mutex::default(), streams: Mutex::default() });
+            let inner = Arc::new(Inner { world, streams: Mutex::default() });
             let agent: Arc<dyn agent_ttrpc::Agent + Send + Sync> = inner.clone();
             let mut server = Server::new()
                 .add_listener(Listener::try_from(listener).unwrap())
@@ -88,15 +98,20 @@ impl Drop for Disconnect {
     }
 }
 
+/// Container and exec.
 type Key = (String, String);
+pub type Programs = BTreeMap<Key, Program>;
 
 struct Inner {
     world: Arc<World>,
-    processes: Mutex<BTreeMap<Key, Program>>,
     streams: Mutex<BTreeMap<u32, DuplexStream>>,
 }
 
-struct Program {
+#[derive(Debug)]
+pub struct Program {
+    /// Create is not done with it.
+    making: bool,
+    started: bool,
     exit: watch::Sender<Option<u32>>,
     stdin: Option<DuplexStream>,
     stdout: Option<DuplexStream>,
@@ -108,14 +123,25 @@ impl Inner {
             let id = name.parse::<vgpu_agent_api::stream::StreamName>().ok()?.0.get();
             self.streams.lock().unwrap().remove(&id)
         };
-        let program = Program { exit: watch::Sender::new(None), stdin: take(stdin), stdout: take(stdout) };
-        self.processes.lock().unwrap().insert(key, program);
+        let program = Program {
+            making: false,
+            started: false,
+            exit: watch::Sender::new(None),
+            stdin: take(stdin),
+            stdout: take(stdout),
+        };
+        self.programs().insert(key, program);
+    }
+
+    fn programs(&self) -> MutexGuard<'_, Programs> {
+        self.world.programs.lock().unwrap()
     }
 
     /// `exit<n>` ends at once with n, `echo` copies stdin to stdout and ends with 0, anything else runs until it is killed.
     fn run(&self, key: &Key) {
-        let mut processes = self.processes.lock().unwrap();
-        let program = processes.get_mut(key).unwrap();
+        let mut programs = self.programs();
+        let program = programs.get_mut(key).unwrap();
+        program.started = true;
         let name = if key.1.is_empty() { &key.0 } else { &key.1 };
         if let Some(code) = name.strip_prefix("exit") {
             program.exit.send_replace(Some(code.parse().unwrap()));
@@ -156,7 +182,13 @@ impl Task for Inner {
         if self.world.habits.command_missing {
             return Err(status(ttrpc::Code::INVALID_ARGUMENT, "exec: \"/no\": no such file"));
         }
-        self.add(key(&r.id, ""), &r.stdin, &r.stdout);
+        let key = key(&r.id, "");
+        self.add(key.clone(), &r.stdin, &r.stdout);
+        if r.id == SLOW {
+            self.programs().get_mut(&key).unwrap().making = true;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            self.programs().get_mut(&key).unwrap().making = false;
+        }
         Ok(api::CreateTaskResponse { pid: 2, ..Default::default() })
     }
 
@@ -165,23 +197,27 @@ impl Task for Inner {
             return Err(status(ttrpc::Code::INVALID_ARGUMENT, "exec: no such file"));
         }
         self.run(&key(&r.id, &r.exec_id));
+        if r.id == MUTE {
+            std::future::pending::<()>().await;
+        }
         Ok(api::StartResponse { pid: 2, ..Default::default() })
     }
 
     async fn exec(&self, _: &TtrpcContext, r: api::ExecProcessRequest) -> ttrpc::Result<api::Empty> {
         self.add(key(&r.id, &r.exec_id), &r.stdin, &r.stdout);
+        if r.exec_id == MUTE {
+            std::future::pending::<()>().await;
+        }
         Ok(api::Empty::default())
     }
 
     async fn wait(&self, _: &TtrpcContext, r: api::WaitRequest) -> ttrpc::Result<api::WaitResponse> {
-        let exit = self
-            .processes
-            .lock()
-            .unwrap()
-            .get(&key(&r.id, &r.exec_id))
-            .map(|program| program.exit.subscribe());
-        let mut exit = exit.ok_or_else(|| status(ttrpc::Code::NOT_FOUND, "no such process"))?;
-        let exit_status = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(255);
+        let exit = self.programs().get(&key(&r.id, &r.exec_id)).map(|program| program.exit.subscribe());
+        let exit = exit.filter(|_| !self.world.habits.denies);
+        let none = || status(ttrpc::Code::NOT_FOUND, "no such process");
+        let mut exit = exit.ok_or_else(none)?;
+        let ended = exit.wait_for(Option::is_some).await;
+        let exit_status = ended.ok().and_then(|exit| *exit).ok_or_else(none)?;
         Ok(api::WaitResponse { exit_status, ..Default::default() })
     }
 
@@ -189,9 +225,8 @@ impl Task for Inner {
         if self.world.habits.hangs {
             std::future::pending::<()>().await;
         }
-        let processes = self.processes.lock().unwrap();
         // A pid namespace dies with its init.
-        for (found, program) in processes.iter() {
+        for (found, program) in self.programs().iter().filter(|_| !self.world.habits.lies) {
             if found.0 == r.id && (r.exec_id.is_empty() || found.1 == r.exec_id) {
                 program.exit.send_if_modified(|exit| exit.replace(128 + r.signal).is_none());
             }
@@ -200,7 +235,14 @@ impl Task for Inner {
     }
 
     async fn delete(&self, _: &TtrpcContext, r: api::DeleteRequest) -> ttrpc::Result<api::DeleteResponse> {
-        self.processes.lock().unwrap().remove(&key(&r.id, &r.exec_id));
+        let mut programs = self.programs();
+        let Some(program) = programs.get(&key(&r.id, &r.exec_id)) else {
+            return Err(status(ttrpc::Code::NOT_FOUND, "no such process"));
+        };
+        if program.making || program.started && program.exit.borrow().is_none() {
+            return Err(status(ttrpc::Code::FAILED_PRECONDITION, "it is being created, or runs"));
+        }
+        programs.remove(&key(&r.id, &r.exec_id));
         Ok(api::DeleteResponse::default())
     }
 }

@@ -2,6 +2,7 @@
 
 mod fake_guest;
 mod fake_proxy;
+mod stubborn;
 mod world;
 
 use std::{
@@ -344,7 +345,13 @@ async fn a_gpu_proxy_that_hangs_keeps_nothing_from_being_cleaned_up() {
     let begun = std::time::Instant::now();
     node.kill("run", 9).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1), "a Kill waits for gpu-proxy: {:?}", begun.elapsed());
-    node.delete("run").await.unwrap();
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        crate::mount::below(node.world.dir.path()).unwrap()
+    };
+    let (deleted, mounts) = tokio::join!(node.delete("run"), meanwhile);
+    deleted.unwrap();
+    assert!(mounts.is_empty(), "they wait for gpu-proxy: {mounts:?}");
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     node.world.assert_nothing_left("after delete");
 }
@@ -380,7 +387,11 @@ async fn a_container_is_restarted_in_a_living_pod() {
     node.pod.clone().create(node.request("pause", sandbox)).await.unwrap();
     node.start("pause", "").await.unwrap();
     for _ in 0..2 {
-        node.pod.clone().create(node.request("exit5", inside.clone())).await.unwrap();
+        let request = node.request("exit5", inside.clone());
+        let bundle = request.bundle.clone();
+        node.pod.clone().create(request).await.unwrap();
+        let store = Store::pointed_from(Path::new(&bundle)).expect("`delete` cannot find the pod's record");
+        assert!(store.load().unwrap().unwrap().containers.contains_key("exit5"));
         node.start("exit5", "").await.unwrap();
         assert_eq!(node.wait("exit5", "").await, 5);
         assert_eq!(node.delete("exit5").await.unwrap(), 5);

@@ -13,7 +13,7 @@ use vgpu_agent_api::agent::StreamOffer;
 use vgpu_codes::Code;
 use vgpu_config::Config;
 
-use super::fake_guest::{FakeGuest, Habits};
+use super::fake_guest::{FakeGuest, Habits, Programs};
 use crate::{
     error::{Error, Result},
     link::{AnyStream, Link},
@@ -38,6 +38,8 @@ pub struct World {
     pub left: Mutex<Left>,
     pub habits: Habits,
     pub streams: Mutex<BTreeMap<u32, DuplexStream>>,
+    /// What the guest knows.
+    pub programs: Mutex<Programs>,
     guests: Mutex<BTreeMap<u16, FakeGuest>>,
     ended: watch::Sender<u64>,
     config: Config,
@@ -61,6 +63,7 @@ impl World {
             left: Mutex::default(),
             habits,
             streams: Mutex::default(),
+            programs: Mutex::default(),
             guests: Mutex::default(),
             ended: watch::Sender::new(0),
             config,

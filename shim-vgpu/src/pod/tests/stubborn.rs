@@ -1,0 +1,122 @@
+//! Guests that answer and do something else, or nothing: no process is left that nobody follows or ends.
+
+use super::*;
+use fake_guest::{MUTE, SLOW};
+
+fn in_pod(kind: &str) -> serde_json::Value {
+    json!({"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-id": "pause"})
+}
+
+/// Lets a time pass at once, for those who wait for nothing else.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::sleep(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_guest_that_acknowledges_a_sigkill_and_does_nothing_is_destroyed() {
+    let node = Node::new(Habits { lies: true, ..Habits::default() }).await;
+    node.create("run").await.unwrap();
+    node.start("run", "").await.unwrap();
+    node.exec("run", "e").await.unwrap();
+    node.start("run", "e").await.unwrap();
+    node.kill("run", 15).await.unwrap();
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(node.world.left.lock().unwrap().domains.len(), 1, "other signals may be ignored");
+    node.kill("run", 9).await.unwrap();
+    node.kill("run", 9).await.unwrap();
+    assert_eq!((node.wait("run", "").await, node.wait("run", "e").await), (137, 137));
+    assert!(node.world.left.lock().unwrap().domains.is_empty());
+    assert_eq!(node.delete("run").await.unwrap(), 137);
+    let events = node.events().await;
+    assert_eq!(events, ["create", "start", "exec-added", "exec-started", "exit", "exit", "delete"]);
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn a_guest_that_obeys_a_sigkill_lives_on() {
+    let node = Node::new(Habits::default()).await;
+    node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
+    for deleted in [true, false] {
+        node.pod.clone().create(node.request("run", in_pod("container"))).await.unwrap();
+        node.start("run", "").await.unwrap();
+        node.kill("run", 9).await.unwrap();
+        assert_eq!(node.wait("run", "").await, 137);
+        if deleted {
+            node.delete("run").await.unwrap();
+        }
+        pass(Duration::from_secs(60)).await;
+        assert_eq!(node.world.left.lock().unwrap().domains.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_denies_a_process_which_runs_is_destroyed() {
+    let node = Node::new(Habits { denies: true, ..Habits::default() }).await;
+    node.create("run").await.unwrap();
+    node.start("run", "").await.unwrap();
+    assert_eq!(node.wait("run", "").await, 137);
+    assert!(node.world.left.lock().unwrap().domains.is_empty());
+    node.delete("run").await.unwrap();
+    assert_eq!(node.events().await, ["create", "start", "exit", "delete"]);
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn a_container_that_is_being_deleted_may_be_denied() {
+    let node = Node::new(Habits::default()).await;
+    node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
+    node.pod.clone().create(node.request("run", in_pod("container"))).await.unwrap();
+    // The host's part of a Delete may take long.
+    let host = node.pod.sandbox.lock().await;
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let domains = node.world.left.lock().unwrap().domains.len();
+        drop(host);
+        domains
+    };
+    let (deleted, domains) = tokio::join!(node.delete("run"), later);
+    assert_eq!((deleted.unwrap(), domains), (137, 1));
+    assert_eq!(node.events().await, ["create", "create", "delete"], "no exit of what never ran");
+}
+
+#[tokio::test]
+async fn a_container_that_the_guest_still_makes_is_taken_back_from_it() {
+    let node = Node::new(Habits::default()).await;
+    node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
+    let creating = tokio::spawn(node.pod.clone().create(node.request(SLOW, in_pod("container"))));
+    let known = |id: &str| node.world.programs.lock().unwrap().keys().any(|(found, _)| found == id);
+    while !known(SLOW) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(node.delete(SLOW).await.unwrap_err().code(), Some(Code::NoSuchTask));
+    creating.await.unwrap().unwrap_err();
+    assert!(!known(SLOW), "it is left in the guest");
+    assert!(known("pause"));
+}
+
+#[tokio::test]
+async fn a_program_whose_start_was_given_up_does_not_run_on() {
+    let node = Node::new(Habits::default()).await;
+    node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
+    node.pod.clone().create(node.request(MUTE, in_pod("container"))).await.unwrap();
+    tokio::time::pause();
+    assert_eq!(node.start(MUTE, "").await.unwrap_err().code(), Some(Code::GuestSilent));
+    tokio::time::resume();
+    assert!(node.world.programs.lock().unwrap().keys().all(|(found, _)| found == "pause"));
+    assert_eq!(node.delete(MUTE).await.unwrap(), 255);
+    assert_eq!(node.world.left.lock().unwrap().domains.len(), 1);
+}
+
+#[tokio::test]
+async fn an_exec_that_was_given_up_does_not_stay() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    tokio::time::pause();
+    assert_eq!(node.exec("run", MUTE).await.unwrap_err().code(), Some(Code::GuestSilent));
+    tokio::time::resume();
+    assert!(node.world.programs.lock().unwrap().keys().all(|(_, exec)| exec.is_empty()));
+    assert_eq!(node.events().await, ["create"]);
+    node.delete("run").await.unwrap();
+}
