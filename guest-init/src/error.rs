@@ -26,6 +26,9 @@ pub enum GuestError {
         /// What it is.
         state: &'static str,
     },
+    /// A Delete came while it was being made.
+    #[error("{0} was deleted while it was being created")]
+    TakenBack(String),
     /// No such container, exec or process; also a process that has ended.
     #[error("{0} not found")]
     NotFound(String),
@@ -65,7 +68,7 @@ impl GuestError {
         match self {
             Self::Invalid { .. } => Code::SpecInvalid,
             Self::CommandMissing(_) => Code::CommandMissing,
-            Self::WrongState { .. } => Code::WrongState,
+            Self::WrongState { .. } | Self::TakenBack(_) => Code::WrongState,
             Self::NotFound(_) => Code::NoSuchTask,
             Self::Taken(_) => Code::IdTaken,
             Self::NotSupported(_) => Code::NotImplemented,

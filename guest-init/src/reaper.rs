@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     process::{Child, Command},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -17,6 +17,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
+
+use crate::sys::{self, SIGKILL};
 
 /// How and when a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,10 +118,20 @@ impl Reaper {
     }
 }
 
+impl Claimed {
+    /// SIGKILL, for a process of which nobody is to hear.
+    pub fn kill(&self) {
+        if let Some(pidfd) = &self.pidfd {
+            // It fails for one that ended by itself.
+            let _ = sys::signal(pidfd.as_fd(), SIGKILL);
+        }
+    }
+}
+
 impl Expecting {
     /// The exit of `pid`, a child of this program, also if it ended already.
     /// # Errors
-    /// Descriptors are used up.
+    /// Descriptors are used up: then it is killed, since nobody could do that later.
     pub fn claim(&self, pid: i32) -> io::Result<Claimed> {
         let (sender, exited) = oneshot::channel();
         let mut table = self.reaper.lock();
@@ -129,7 +141,9 @@ impl Expecting {
         }
         // Nobody reaps while the table is locked: the pid is this process's, running or a zombie.
         let name = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
-        let pidfd = rustix::process::pidfd_open(name, PidfdFlags::empty())?;
+        let pidfd = rustix::process::pidfd_open(name, PidfdFlags::empty()).inspect_err(|_| {
+            let _ = sys::kill(pid, SIGKILL);
+        })?;
         table.waiting.insert(pid, sender);
         Ok(Claimed { exited, pidfd: Some(pidfd) })
     }
@@ -153,7 +167,7 @@ fn shell_status(status: WaitStatus) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     use super::*;
 
@@ -185,10 +199,20 @@ mod tests {
         let sleeper = Command::new("sleep").arg("100").spawn().unwrap();
         let claimed = expecting.claim(sleeper.id().cast_signed()).unwrap();
         let pidfd = claimed.pidfd.unwrap();
-        crate::sys::signal(pidfd.as_fd(), 15).unwrap();
+        sys::signal(pidfd.as_fd(), 15).unwrap();
         assert_eq!(claimed.exited.await.unwrap().status, 143);
-        let gone = crate::sys::signal(pidfd.as_fd(), 15).unwrap_err();
+        let gone = sys::signal(pidfd.as_fd(), 15).unwrap_err();
         assert_eq!(gone.raw_os_error(), Some(libc::ESRCH), "and never another process");
         assert!(reaper.spawn(&mut Command::new("/no/such/program")).is_err());
+
+        #[expect(clippy::zombie_processes, reason = "the reaper waits for it: that is the test")]
+        let unseen = Command::new("sleep").arg("100").spawn().unwrap();
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(0), maximum: limit.maximum }).unwrap();
+        let refused = expecting.claim(unseen.id().cast_signed());
+        setrlimit(Resource::Nofile, limit).unwrap();
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EMFILE));
+        let claimed = expecting.claim(unseen.id().cast_signed()).unwrap();
+        assert_eq!(claimed.exited.await.unwrap().status, 137, "nobody else could have ended it");
     }
 }

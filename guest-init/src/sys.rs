@@ -10,6 +10,9 @@ use std::{
 
 use tokio::io::unix::AsyncFd;
 
+/// The signal by number, as the functions here and the Task API take it.
+pub const SIGKILL: u32 = libc::SIGKILL.cast_unsigned();
+
 /// Watches a file for readiness. It must not block: set O_NONBLOCK before.
 /// # Errors
 /// The kind of file cannot be watched.

@@ -297,3 +297,42 @@ async fn bytes_that_are_no_hello_are_turned_away() {
     world.say(ToGuest::Refused { channel, code: 404 }).await;
     assert!(tokio::task::spawn_blocking(move || program.join().unwrap().is_err()).await.unwrap());
 }
+
+/// Their pages are not counted against the container: only what the proxy accepted, and a few that it was asked for.
+#[tokio::test]
+async fn processes_that_the_proxy_has_not_judged_hold_few_pages() {
+    let mut world = World::new().await;
+    let programs: Vec<_> = (0..7).map(|_| world.program(|connected| connected.map(drop).is_ok())).collect();
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        asked.push(world.connected().await.channel);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.ground.plots.load(Ordering::SeqCst), 4, "the others have none yet");
+
+    // One that was judged, either way, makes room for the next.
+    world.say(ToGuest::Refused { channel: asked[0], code: 404 }).await;
+    asked.push(world.connected().await.channel);
+    world.say(ToGuest::Accepted { channel: asked[1] }).await;
+    let (mut closed, mut next) = (false, None);
+    while !closed || next.is_none() {
+        match world.heard().await {
+            ToProxy::Close { channel } => closed = channel == asked[1],
+            ToProxy::Connect(connect) => next = Some(connect.channel),
+        }
+    }
+    // Its process is gone, and the proxy has not let go: accepted pages are the proxy's to count.
+    assert_eq!(world.ground.plots.load(Ordering::SeqCst), 5);
+    asked.push(next.unwrap());
+    world.say(ToGuest::Unmapped { channel: asked[1] }).await;
+    world.say(ToGuest::Refused { channel: asked[2], code: 404 }).await;
+    asked.push(world.connected().await.channel);
+    for channel in &asked[3..] {
+        world.say(ToGuest::Refused { channel: *channel, code: 404 }).await;
+    }
+    world.wait_for_plots(0).await;
+    let ended = tokio::task::spawn_blocking(|| {
+        programs.into_iter().map(|program| program.join().unwrap()).filter(|ok| *ok).count()
+    });
+    assert_eq!(ended.await.unwrap(), 1);
+}

@@ -5,12 +5,11 @@ mod world;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use containerd_shim_protos::api::{
-    PauseRequest, PidsRequest, ResizePtyRequest, ResumeRequest, StatsRequest, Status,
-};
+use containerd_shim_protos::api::{PauseRequest, ResizePtyRequest, ResumeRequest, StatsRequest, Status};
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::Code;
@@ -194,8 +193,7 @@ fn pids_name_their_execs() {
         let _init = world.run("c1", &["sleep", "100"]).await;
         let _exec = world.exec("c1", "e1", &["sleep", "100"]).await.unwrap();
         let pid = world.start("c1", "e1").await.unwrap();
-        let req = PidsRequest { id: "c1".into(), ..Default::default() };
-        let processes = world.task.pids(soon(), &req).await.unwrap().processes;
+        let processes = world.processes("c1").await;
         assert_eq!(processes.len(), 2);
         let exec = processes.iter().find(|process| process.pid == pid).unwrap();
         assert_eq!(exec.info.type_url, "containerd.runc.v1.ProcessDetails");
@@ -321,12 +319,19 @@ fn an_exec_that_begins_while_init_dies_ends_before_it() {
     });
 }
 
-#[test]
-fn a_helper_that_hangs_fails_the_create_and_leaves_nothing() {
+/// An OCI helper of a story's own: a script, in which `$HELPER` is the real one.
+fn helper(script: &str) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("helper");
-    fs::write(&program, "#!/bin/sh\nexec sleep 100\n").unwrap();
+    let real = env!("CARGO_BIN_EXE_guest-init");
+    fs::write(&program, format!("#!/bin/sh\nHELPER={real}\n{script}\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    (directory, program)
+}
+
+#[test]
+fn a_helper_that_hangs_fails_the_create_and_leaves_nothing() {
+    let (_directory, program) = helper("exec sleep 100");
     story_in(Setup { program, helper_limit: Duration::from_millis(200) }, async |world| {
         world.bundle("c1", &["true"], |_| {});
         let (code, text) = refusal(world.create("c1", false).await.map(drop));
@@ -399,4 +404,119 @@ fn two_deletes_of_one_container_do_not_disturb_each_other() {
         }
         world.assert_nothing_left_of("c1");
     });
+}
+
+/// The shim takes a Create back by a Delete, and does not wait for it to end.
+#[test]
+fn a_delete_that_comes_during_create_takes_the_container_back() {
+    let (_directory, program) = helper("sleep 0.5; exec $HELPER \"$@\"");
+    story_in(Setup { program, ..Setup::default() }, async |world| {
+        world.bundle("c1", &["sleep", "100"], |_| {});
+        let deleting = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            world.delete("c1").await
+        };
+        let (created, deleted) = tokio::join!(world.create("c1", false), deleting);
+        let (code, text) = refusal(created.map(drop));
+        assert_eq!(code, Code::FAILED_PRECONDITION, "{text}");
+        assert_eq!(text, "VGPU-205: container c1 was deleted while it was being created");
+        assert_eq!(deleted.unwrap().exit_status, 137);
+        world.assert_nothing_left_of("c1");
+        // The id is free again.
+        let _stdio = world.run("c1", &["sleep", "100"]).await;
+    });
+}
+
+#[test]
+fn a_delete_does_not_wait_long_for_a_create_and_still_takes_it_back() {
+    let (_directory, program) = helper("sleep 4; exec $HELPER \"$@\"");
+    story_in(Setup { program, ..Setup::default() }, async |world| {
+        world.bundle("c1", &["sleep", "100"], |_| {});
+        let deleting = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let began = Instant::now();
+            let answer = refusal(world.delete("c1").await);
+            (answer, began.elapsed())
+        };
+        let (created, ((code, text), took)) = tokio::join!(world.create("c1", false), deleting);
+        assert_eq!(code, Code::FAILED_PRECONDITION, "{text}");
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert!(refusal(created.map(drop)).1.contains("was deleted while"));
+        world.assert_nothing_left_of("c1");
+        assert_eq!(refusal(world.delete("c1").await).0, Code::NOT_FOUND);
+    });
+}
+
+/// Its program was started: whoever is told of a failure would not look for it.
+#[test]
+fn an_exec_that_fails_after_its_start_does_not_run_on() {
+    // The start of an exec hangs in its answer, when the program runs already.
+    let hang = r#"case "$2" in *'"Exec"'*) mkfifo "$3";; esac; exec $HELPER "$@""#;
+    let (_directory, program) = helper(hang);
+    story_in(Setup { program, helper_limit: Duration::from_secs(6) }, async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let _exec = world.exec("c1", "e1", RUNS_ON).await.unwrap();
+        let (starting, began) = tokio::join!(world.start("c1", "e1"), begins(world, "c1"));
+        assert!(refusal(starting).1.contains("did not end within 6 s"));
+        assert!(began, "the program was not even started");
+        only_init_runs(world, "c1").await;
+        assert_eq!(world.wait("c1", "e1").await, 127);
+    });
+}
+
+#[test]
+fn an_exec_whose_terminal_is_lost_does_not_run_on() {
+    let (_directory, program) = helper(r#"case "$2" in *'"Exec"'*) sleep 0.5;; esac; exec $HELPER "$@""#);
+    story_in(Setup { program, ..Setup::default() }, async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        // The loss of its terminal alone does not end it.
+        let deaf = &["sh", "-c", "trap '' HUP; exec sleep 200"];
+        let _exec = world.exec_in("c1", "e1", deaf, true).await.unwrap();
+        // Somebody speaks at the console's socket before the library does.
+        let disturbing = async {
+            let socket = loop {
+                let mut files = fs::read_dir(world.root.path().join("run")).unwrap().map(Result::unwrap);
+                if let Some(file) =
+                    files.find(|file| file.file_name().to_string_lossy().starts_with("console-"))
+                {
+                    break file.path();
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            };
+            let mut stranger = tokio::net::UnixStream::connect(socket).await.unwrap();
+            stranger.write_all(b"?").await.unwrap();
+            stranger
+        };
+        let (starting, _stranger) = tokio::join!(world.start("c1", "e1"), disturbing);
+        // Asked for only after the program was executed.
+        assert!(refusal(starting).1.contains("receive the terminal"));
+        only_init_runs(world, "c1").await;
+        assert_eq!(world.wait("c1", "e1").await, 127);
+    });
+}
+
+/// A program that is told from init by its command line.
+const RUNS_ON: &[&str] = &["sleep", "200"];
+
+/// Whether [`RUNS_ON`] begins before long.
+async fn begins(world: &World, id: &str) -> bool {
+    let began = Instant::now();
+    let mut seen = false;
+    while !seen && began.elapsed() < Duration::from_secs(10) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        seen = world.processes(id).await.iter().any(|process| {
+            let line = fs::read(format!("/proc/{}/cmdline", process.pid));
+            line.is_ok_and(|line| line == b"sleep\x00200\x00")
+        });
+    }
+    seen
+}
+
+async fn only_init_runs(world: &World, id: &str) {
+    let began = Instant::now();
+    while world.processes(id).await.len() != 1 {
+        assert!(began.elapsed() < Duration::from_secs(5), "it runs on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(world.status(id).await, Status::RUNNING);
 }

@@ -4,7 +4,11 @@ use std::{
     fs::OpenOptions,
     io::Write,
     os::unix::fs::OpenOptionsExt,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -42,4 +46,62 @@ pub fn say(line: impl std::fmt::Display) {
     let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let _ =
         writeln!(std::io::stderr(), "[{:5}.{:06}] guest-init: {line}", uptime.tv_sec, uptime.tv_nsec / 1000);
+}
+
+/// Lines that a container causes as often as it likes: a few in each second are said, the rest is counted. The console is kept on the node.
+#[derive(Debug, Default)]
+pub struct Bounded(Mutex<Window>);
+
+impl Bounded {
+    const WINDOW: Duration = Duration::from_secs(1);
+    const LINES_MAX: u32 = 4;
+
+    /// As [`say`], or not at all.
+    pub fn say(&self, line: impl std::fmt::Display) {
+        let window = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match window.admit(Instant::now()) {
+            Some(0) => say(line),
+            Some(left_out) => say(format_args!("{line} ({left_out} lines were left out before)")),
+            None => {}
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    began: Option<Instant>,
+    said: u32,
+    left_out: u32,
+}
+
+impl Window {
+    /// Whether a line may be said now, and how many were left out since the last one.
+    fn admit(&mut self, now: Instant) -> Option<u32> {
+        if self.began.is_none_or(|began| now.duration_since(began) >= Bounded::WINDOW) {
+            (self.began, self.said) = (Some(now), 0);
+        }
+        if self.said == Bounded::LINES_MAX {
+            self.left_out = self.left_out.saturating_add(1);
+            return None;
+        }
+        self.said += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_lines_becomes_a_few_and_a_count() {
+        let (mut window, began) = (Window::default(), Instant::now());
+        let mut admitted = |millis: u64| window.admit(began + Duration::from_millis(millis));
+        let flood: Vec<_> = (0..1000).filter_map(&mut admitted).collect();
+        assert_eq!(flood, [0; 4], "one second");
+        assert_eq!(admitted(1000), Some(996), "the next one says what was left out");
+        assert_eq!([admitted(1001), admitted(1002), admitted(1003)], [Some(0); 3]);
+        assert_eq!(admitted(1999), None);
+        assert_eq!(admitted(60_000), Some(1));
+    }
 }

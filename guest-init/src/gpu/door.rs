@@ -13,7 +13,7 @@ use vgpu_zone_api::guest::ContainerId;
 
 use super::{ground::Ground, library, proxy::Proxy, session};
 use crate::{
-    boot::console::say,
+    boot::console::Bounded,
     error::{During, GuestError, Result},
     task::container::{GpuDoors, OpenDoor},
 };
@@ -70,11 +70,12 @@ impl GpuDoors for Doors {
 
 async fn accept(listener: UnixListener, container: ContainerId, proxy: Arc<Proxy>, ground: Arc<dyn Ground>) {
     let open = Arc::new(AtomicUsize::new(0));
+    let console = Arc::new(Bounded::default());
     loop {
         let process = match listener.accept().await {
             Ok((process, _)) => process,
             Err(error) => {
-                say(format_args!("{container}: the GPU socket: {error}"));
+                console.say(format_args!("{container}: the GPU socket: {error}"));
                 // Descriptors are used up, most likely: some end with their processes.
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 continue;
@@ -85,11 +86,11 @@ async fn accept(listener: UnixListener, container: ContainerId, proxy: Arc<Proxy
             // Closed without a word: the process takes it for a proxy that is gone.
             continue;
         }
-        let (container, proxy, ground, open) =
-            (container.clone(), Arc::clone(&proxy), Arc::clone(&ground), Arc::clone(&open));
+        let (container, proxy, ground) = (container.clone(), Arc::clone(&proxy), Arc::clone(&ground));
+        let (open, console) = (Arc::clone(&open), Arc::clone(&console));
         tokio::spawn(async move {
             if let Err(error) = session::run(process, container.clone(), proxy, ground).await {
-                say(format_args!("{container}: a GPU session: {error}"));
+                console.say(format_args!("{container}: a GPU session: {error}"));
             }
             open.fetch_sub(1, Ordering::Relaxed);
         });

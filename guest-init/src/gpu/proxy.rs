@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::{mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::timeout,
 };
 use vgpu_zone_api::guest::{ChannelId, Frames, Message, ToGuest, ToProxy};
@@ -21,12 +21,20 @@ const READ_BYTES: usize = 4096;
 /// Messages to the proxy that wait for room in the stream.
 const QUEUE_MAX: usize = 64;
 
+/// Channels of this guest that the proxy was asked for and has not judged. Their pages belong to no container's memory, and only the proxy
+/// knows how many a pod may have: so containers together hold no more than these beyond what it accepted.
+const ASKED_MAX: usize = 4;
+
 /// Reaches the proxy while its stream lives. Shared by all sessions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Proxy {
     link: Mutex<Link>,
     up: watch::Sender<bool>,
+    turns: Arc<Semaphore>,
 }
+
+/// The right to have pages that the proxy has not judged yet, as long as it is held.
+pub type Turn = OwnedSemaphorePermit;
 
 #[derive(Debug, Default)]
 struct Link {
@@ -47,7 +55,22 @@ pub struct Registered {
     messages: mpsc::Sender<ToProxy>,
 }
 
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            link: Mutex::default(),
+            up: watch::Sender::default(),
+            turns: Arc::new(Semaphore::new(ASKED_MAX)),
+        }
+    }
+}
+
 impl Proxy {
+    /// Waits until another channel may be made. None only without the semaphore, which nobody closes.
+    pub async fn turn(&self) -> Option<Turn> {
+        Arc::clone(&self.turns).acquire_owned().await.ok()
+    }
+
     /// A number for a new channel. None: there is no proxy.
     pub fn register(self: &Arc<Self>) -> Option<Registered> {
         let mut link = self.lock();

@@ -17,7 +17,7 @@ use super::{
     greeting::{self, Greeted},
     ground::{Ground, Plot},
     life::{Action, Event, Stage, step},
-    proxy::{Proxy, Registered},
+    proxy::{Proxy, Registered, Turn},
 };
 use crate::{
     error::{During, Result},
@@ -50,6 +50,10 @@ pub async fn run(
     let Some(mut registered) = proxy.register_soon(PROXY_LIMIT).await else {
         return greeted.refuse(&process, Code::NoProxy as u16).during(|| "refuse a process".into());
     };
+    let turn = tokio::select! {
+        turn = proxy.turn() => turn,
+        () = gone(Some(&process)) => return Ok(()),
+    };
     let plot: Arc<dyn Plot> = match ground.make(&greeting::region()) {
         Ok(plot) => plot.into(),
         Err(error) => {
@@ -68,7 +72,7 @@ pub async fn run(
             refs: plot.refs(),
         }))
         .await;
-    let stage = live(process, &greeted, &plot, &mut registered).await;
+    let stage = live(process, &greeted, &plot, &mut registered, turn).await;
     if stage == Stage::Orphaned {
         // Past the limit the worker is one that cannot be ended: what it still writes is lost in pages of its own pod.
         let _ = timeout(ORPHAN_LIMIT, unmapped(plot.as_ref())).await;
@@ -83,6 +87,7 @@ async fn live(
     greeted: &Greeted,
     plot: &Arc<dyn Plot>,
     registered: &mut Registered,
+    mut turn: Option<Turn>,
 ) -> Stage {
     let mut stage = Stage::Offered;
     // Ended early for the process by dropping it, while the channel still waits for the proxy.
@@ -101,15 +106,19 @@ async fn live(
         (stage, action) = step(stage, event);
         match action {
             Action::None => {}
-            Action::HandOver => match hand_over(process.as_ref(), greeted, plot) {
-                Ok((running, hears)) => (pumps, ears) = (Some(running), Some(hears)),
-                // As if the process had gone: it can't use the channel.
-                Err(_) => {
-                    process = None;
-                    stage = Stage::Closing;
-                    registered.send(ToProxy::Close { channel: registered.channel }).await;
+            Action::HandOver => {
+                // From here on the proxy counts the pages.
+                turn = None;
+                match hand_over(process.as_ref(), greeted, plot) {
+                    Ok((running, hears)) => (pumps, ears) = (Some(running), Some(hears)),
+                    // As if the process had gone: it can't use the channel.
+                    Err(_) => {
+                        process = None;
+                        stage = Stage::Closing;
+                        registered.send(ToProxy::Close { channel: registered.channel }).await;
+                    }
                 }
-            },
+            }
             Action::Refuse(code) => {
                 if let Some(process) = process.take() {
                     // It may be gone by now: then it needs no answer.
@@ -126,7 +135,7 @@ async fn live(
             }
         }
     }
-    drop(pumps);
+    drop((pumps, turn));
     stage
 }
 

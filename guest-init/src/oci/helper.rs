@@ -15,15 +15,16 @@ use libcontainer::{
 use super::{
     Answer, Request,
     command::{self, ContainerCommand},
+    pid_file,
 };
 
 /// Serves `guest-init oci REQUEST ANSWER_FILE`. Gives the process's exit code.
 pub fn main(request: &str, answer_file: &Path) -> u8 {
     let answer = match serde_json::from_str(request) {
-        Ok(request) => serve(request),
+        Ok(request) => serve(request, &pid_file(answer_file)),
         Err(error) => Answer::Failed(format!("bad request: {error}")),
     };
-    let done = matches!(answer, Answer::Done { .. });
+    let done = matches!(answer, Answer::Done);
     // Whole or not at all: a half-written answer is no answer for the reader.
     match serde_json::to_vec(&answer).map(|bytes| fs::write(answer_file, bytes)) {
         Ok(Ok(())) if done => 0,
@@ -31,38 +32,37 @@ pub fn main(request: &str, answer_file: &Path) -> u8 {
     }
 }
 
-fn serve(request: Request) -> Answer {
+fn serve(request: Request, pid_file: &Path) -> Answer {
     let outcome = match request {
         Request::Create { id, bundle, state, console, seccomp } => {
-            builder(id, &state, console, seccomp).and_then(|builder| create(builder, &bundle))
+            builder(id, &state, console, seccomp, pid_file).and_then(|builder| create(builder, &bundle))
         }
         Request::Start { id, state } => {
-            Container::load(state.join(id)).and_then(|mut container| container.start()).map(|()| None)
+            Container::load(state.join(id)).and_then(|mut container| container.start())
         }
         Request::Exec { id, state, process, console, seccomp } => {
-            builder(id, &state, console, seccomp).and_then(|builder| exec(builder, &process))
+            builder(id, &state, console, seccomp, pid_file).and_then(|builder| exec(builder, &process))
         }
     };
     match outcome {
-        Ok(pid) => Answer::Done { pid },
+        Ok(()) => Answer::Done,
         Err(error) => refusal(&error),
     }
 }
 
-fn create(builder: ContainerBuilder, bundle: &Path) -> Result<Option<i32>, LibcontainerError> {
-    let container = builder
+fn create(builder: ContainerBuilder, bundle: &Path) -> Result<(), LibcontainerError> {
+    builder
         .as_init(bundle)
         .with_systemd(false)
         .with_detach(true)
         // The init process becomes PID 1's child at once, not only when this helper ends.
         .as_sibling(true)
-        .build()?;
-    Ok(container.pid().map(|pid| pid.as_raw()))
+        .build()
+        .map(drop)
 }
 
-fn exec(builder: ContainerBuilder, process: &Path) -> Result<Option<i32>, LibcontainerError> {
-    let pid = builder.as_tenant().with_process(Some(process)).with_detach(true).as_sibling(true).build()?;
-    Ok(Some(pid.as_raw()))
+fn exec(builder: ContainerBuilder, process: &Path) -> Result<(), LibcontainerError> {
+    builder.as_tenant().with_process(Some(process)).with_detach(true).as_sibling(true).build().map(drop)
 }
 
 fn builder(
@@ -70,6 +70,7 @@ fn builder(
     state: &Path,
     console: Option<PathBuf>,
     seccomp: Option<PathBuf>,
+    pid_file: &Path,
 ) -> Result<ContainerBuilder, LibcontainerError> {
     let profile = |file: PathBuf| {
         let json = fs::read(&file).map_err(LibcontainerError::OtherIO)?;
@@ -78,6 +79,7 @@ fn builder(
     ContainerBuilder::new(id, SyscallType::default())
         .with_executor(ContainerCommand { seccomp: seccomp.map(profile).transpose()? })
         .with_root_path(state)?
+        .with_pid_file(Some(pid_file))?
         .with_console_socket(console)
         .validate_id()
 }

@@ -12,6 +12,7 @@ pub mod seccomp;
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -19,16 +20,17 @@ use tokio::time::timeout;
 
 use crate::{
     error::{During, GuestError, Result},
-    sys,
+    sys::{self, SIGKILL},
     task::container::Host,
 };
 
-const SIGKILL: u32 = 9;
+/// How long a helper that was killed may take to be gone.
+const KILLED_LIMIT: Duration = Duration::from_secs(2);
 
 /// What PID 1 asks of the helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// Makes the container's init process and lets it wait for [`Request::Start`]. Answers its pid.
+    /// Makes the container's init process and lets it wait for [`Request::Start`]. Leaves its pid for [`take_pid`].
     Create {
         /// The container's id.
         id: String,
@@ -48,7 +50,7 @@ pub enum Request {
         /// As in [`Request::Create`].
         state: PathBuf,
     },
-    /// Runs one more process in a running container. Answers its pid.
+    /// Runs one more process in a running container. Leaves its pid for [`take_pid`].
     Exec {
         /// The container's id.
         id: String,
@@ -76,11 +78,8 @@ impl Request {
 /// What the helper answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
-    /// Done; the pid of the new process where there is one.
-    Done {
-        /// In the guest's root pid namespace.
-        pid: Option<i32>,
-    },
+    /// Done.
+    Done,
     /// The command cannot be executed.
     CommandMissing(String),
     /// Anything else.
@@ -105,15 +104,10 @@ impl Streams {
     }
 }
 
-/// Runs the helper to its end and gives the pid it answered.
+/// Runs the helper to its end.
 /// # Errors
-/// What the helper answered, that it ended without an answer, or that it did not end.
-pub async fn run(
-    host: &Host,
-    request: &Request,
-    answer_file: &Path,
-    streams: Streams,
-) -> Result<Option<i32>> {
+/// What the helper answered, that it ended without an answer, or that it did not end. A process that it made lives on then.
+pub async fn run(host: &Host, request: &Request, answer_file: &Path, streams: Streams) -> Result<()> {
     let operation = request.operation();
     let text = serde_json::to_string(request)
         .map_err(|error| GuestError::Oci { operation, text: error.to_string() })?;
@@ -121,14 +115,17 @@ pub async fn run(
     let mut command = Command::new(program);
     command.arg("oci").arg(text).arg(answer_file);
     command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
-    let (helper, exited) =
+    let (helper, mut exited) =
         host.reaper.spawn(&mut command).during(|| format!("start {}", program.display()))?;
     // The command holds our copies of the container's stdio: an output must end with the container, not with this function.
     drop(command);
     let limit = host.layout.helper_limit;
-    let Ok(exited) = timeout(limit, exited).await else {
-        // Its exit was not told, so it was not reaped and the pid is still its own. What it made meanwhile is in the container's cgroup.
+    let Ok(exited) = timeout(limit, &mut exited).await else {
+        // Its exit was not told, so it was not reaped and the pid is still its own.
         let _ = sys::kill(helper.id().cast_signed(), SIGKILL);
+        // From here on it starts nothing more, even if a share that does not answer holds it in a system call.
+        let _ = timeout(KILLED_LIMIT, exited).await;
+        let _ = std::fs::remove_file(answer_file);
         return Err(GuestError::Oci {
             operation,
             text: format!("its helper did not end within {} s", limit.as_secs()),
@@ -139,7 +136,7 @@ pub async fn run(
     let answer = std::fs::read(answer_file);
     let _ = std::fs::remove_file(answer_file);
     match answer.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-        Some(Answer::Done { pid }) => Ok(pid),
+        Some(Answer::Done) => Ok(()),
         Some(Answer::CommandMissing(text)) => Err(GuestError::CommandMissing(text)),
         Some(Answer::Failed(text)) => Err(GuestError::Oci { operation, text }),
         None => Err(GuestError::Oci {
@@ -147,4 +144,17 @@ pub async fn run(
             text: format!("its helper ended with status {} and no answer", exit.status),
         }),
     }
+}
+
+/// Where the library leaves the pid of the process that it makes, before that executes anything of the container.
+fn pid_file(answer_file: &Path) -> PathBuf {
+    answer_file.with_extension("pid")
+}
+
+/// The process that a helper made, in the guest's root pid namespace, also if the helper failed later.
+pub fn take_pid(answer_file: &Path) -> Option<i32> {
+    let file = pid_file(answer_file);
+    let text = std::fs::read_to_string(&file);
+    let _ = std::fs::remove_file(file);
+    text.ok()?.parse().ok()
 }

@@ -24,8 +24,11 @@ use crate::{
     cgroup::{self, Cgroup},
     error::{During, GuestError, Result},
     oci::{self, Request, Streams, adapt},
-    reaper::{Exit, Reaper},
-    stdio::{self, Pipes, StdioNames, StreamSource, pty::ConsoleSocket},
+    reaper::{Claimed, Exit, Reaper},
+    stdio::{
+        self, Pipes, StdioNames, StreamSource,
+        pty::{ConsoleSocket, Master},
+    },
 };
 
 /// The library has sent the terminal before it answers; this is for the event loop to get to it.
@@ -270,7 +273,7 @@ impl Container {
         Ok(())
     }
 
-    async fn helper(&self, host: &Host, request: &Request, name: &str) -> Result<Option<i32>> {
+    async fn helper(&self, host: &Host, request: &Request, name: &str) -> Result<()> {
         let answer = self.directory.join(format!("{name}.answer"));
         oci::run(host, request, &answer, Streams::null()).await
     }
@@ -440,7 +443,7 @@ pub struct Place<'a> {
     pub owner: u32,
 }
 
-/// Opens the streams, runs the helper, and gives the process with its pumps running.
+/// Opens the streams, runs the helper, and gives the process with its pumps running. A failure leaves no process that was started.
 pub async fn launch(
     host: &Host,
     place: &Place<'_>,
@@ -449,24 +452,53 @@ pub async fn launch(
 ) -> Result<Launched> {
     let opened = stdio::open(host.streams.as_ref(), names)?;
     let answer = place.directory.join(format!("{}.answer", place.name));
-    let expecting = host.reaper.expect();
-    let missing_pid = || GuestError::Oci { operation: "launch", text: "the library gave no pid".into() };
-    let claim = |pid| expecting.claim(pid).during(|| format!("watch process {pid}"));
     if names.terminal {
         let console = ConsoleSocket::bind(&host.layout.run).during(|| "make the console socket".into())?;
         let request = request(Some(console.path().to_owned()));
-        let pid = oci::run(host, &request, &answer, Streams::null()).await?.ok_or_else(missing_pid)?;
-        let claimed = claim(pid)?;
-        let master = timeout(CONSOLE_LIMIT, console.receive()).await;
-        let master = master.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).flatten();
-        let master = master.during(|| "receive the terminal".into())?;
-        master.give_to(place.owner).during(|| "give the terminal to its user".into())?;
+        let (pid, claimed) = begin(host, &request, &answer, Streams::null()).await?;
+        let master = match terminal(&console, place.owner).await {
+            Ok(master) => master,
+            Err(error) => {
+                claimed.kill();
+                return Err(error);
+            }
+        };
         let pumps = stdio::start_terminal(opened, &master);
         return Ok(Launched { pid, claimed, pumps, master: Some(master) });
     }
     let (pipes, streams) = Pipes::make(opened, place.owner)?;
-    let pid = oci::run(host, &request(None), &answer, streams).await?.ok_or_else(missing_pid)?;
-    Ok(Launched { pid, claimed: claim(pid)?, pumps: pipes.start(), master: None })
+    let (pid, claimed) = begin(host, &request(None), &answer, streams).await?;
+    Ok(Launched { pid, claimed, pumps: pipes.start(), master: None })
+}
+
+/// Has the helper make the process, and claims it.
+async fn begin(host: &Host, request: &Request, answer: &Path, streams: Streams) -> Result<(i32, Claimed)> {
+    let expecting = host.reaper.expect();
+    let ran = oci::run(host, request, answer, streams).await;
+    let made = oci::take_pid(answer);
+    let claim = |pid| expecting.claim(pid).during(|| format!("watch process {pid}"));
+    match (ran, made) {
+        (Ok(()), Some(pid)) => Ok((pid, claim(pid)?)),
+        (Ok(()), None) => {
+            Err(GuestError::Oci { operation: "launch", text: "the library gave no pid".into() })
+        }
+        // The helper failed, but its process may be about to execute the program, or execute it already.
+        (Err(error), Some(pid)) => {
+            if let Ok(claimed) = claim(pid) {
+                claimed.kill();
+            }
+            Err(error)
+        }
+        (Err(error), None) => Err(error),
+    }
+}
+
+async fn terminal(console: &ConsoleSocket, owner: u32) -> Result<Master> {
+    let master = timeout(CONSOLE_LIMIT, console.receive()).await;
+    let master = master.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).flatten();
+    let master = master.during(|| "receive the terminal".into())?;
+    master.give_to(owner).during(|| "give the terminal to its user".into())?;
+    Ok(master)
 }
 
 fn read_spec(file: &Path) -> Result<Spec> {

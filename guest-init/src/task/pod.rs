@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     container::{Container, Host, Plan},
@@ -14,6 +17,9 @@ use crate::{
     stdio::StdioNames,
 };
 
+/// How long a Delete waits for a Create that it takes back: the shim waits two seconds for a Delete.
+const TAKE_BACK_LIMIT: Duration = Duration::from_millis(1500);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Pod {
@@ -21,11 +27,19 @@ pub struct Pod {
     containers: Mutex<HashMap<String, Slot>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Slot {
-    /// Its Create is at work: the id is taken, nothing else is possible yet.
-    Making,
+    /// Its Create is at work: the id is taken, nothing but a Delete is possible yet.
+    Making(Making),
     Made(Arc<Container>),
+}
+
+#[derive(Debug)]
+struct Making {
+    /// A Delete came: what is made is to go.
+    unwanted: bool,
+    /// True, and then closed, when the Create has ended and nothing is left of the container.
+    nothing_left: watch::Receiver<bool>,
 }
 
 impl Pod {
@@ -39,29 +53,71 @@ impl Pod {
         &self.host
     }
 
-    /// Makes a container.
+    /// Makes a container, unless it is taken back meanwhile.
     /// # Errors
-    /// As [`Container::create`]; the id is taken or no id.
+    /// As [`Container::create`]; the id is taken or no id; [`GuestError::TakenBack`].
     pub async fn create(&self, id: &str, bundle: String, stdio: StdioNames) -> Result<Arc<Container>> {
         if vgpu_zone_api::guest::ContainerId::new(id).is_none() {
             return Err(GuestError::Invalid { field: "id", why: format!("{id:?} is no container id") });
         }
+        let (ended, nothing_left) = watch::channel(false);
         let sandbox_pid = {
             let mut containers = self.lock();
             if containers.contains_key(id) {
                 return Err(GuestError::Taken(format!("container {id}")));
             }
-            containers.insert(id.to_owned(), Slot::Making);
+            containers.insert(id.to_owned(), Slot::Making(Making { unwanted: false, nothing_left }));
             sandbox_pid(&containers)
         };
         let plan = Plan { id: id.to_owned(), bundle, stdio, sandbox_pid };
         let made = Container::create(Arc::clone(&self.host), plan).await;
-        let mut containers = self.lock();
-        match &made {
-            Ok(container) => containers.insert(id.to_owned(), Slot::Made(Arc::clone(container))),
-            Err(_) => containers.remove(id),
+        let container = match made {
+            Ok(container) => container,
+            Err(error) => {
+                self.lock().remove(id);
+                ended.send_replace(true);
+                return Err(error);
+            }
         };
-        made
+        if self.keep(id, &container) {
+            return Ok(container);
+        }
+        if let Err(error) = container.delete(&self.host).await {
+            // What is left of it has to be in sight of the next Delete.
+            self.lock().insert(id.to_owned(), Slot::Made(container));
+            return Err(error);
+        }
+        self.lock().remove(id);
+        ended.send_replace(true);
+        Err(GuestError::TakenBack(format!("container {id}")))
+    }
+
+    /// Shows a container that was made to everybody. False: nobody wants it any more.
+    fn keep(&self, id: &str, container: &Arc<Container>) -> bool {
+        let mut containers = self.lock();
+        let unwanted = matches!(containers.get(id), Some(Slot::Making(making)) if making.unwanted);
+        if !unwanted {
+            containers.insert(id.to_owned(), Slot::Made(Arc::clone(container)));
+        }
+        !unwanted
+    }
+
+    /// Has a Create of this id that is at work delete what it makes. True: that is done. False: no Create is at work, and what there is has
+    /// to be deleted as usual.
+    /// # Errors
+    /// `WrongState`: it takes longer than a Delete may wait. It is done all the same.
+    pub async fn take_back(&self, id: &str) -> Result<bool> {
+        let mut nothing_left = match self.lock().get_mut(id) {
+            Some(Slot::Making(making)) => {
+                making.unwanted = true;
+                making.nothing_left.clone()
+            }
+            _ => return Ok(false),
+        };
+        match timeout(TAKE_BACK_LIMIT, nothing_left.wait_for(|nothing_left| *nothing_left)).await {
+            Ok(ended) => Ok(ended.is_ok()),
+            Err(_) => Err(being_made("delete")),
+        }
     }
 
     /// The container of this id.
@@ -70,9 +126,7 @@ impl Pod {
     pub fn get(&self, id: &str) -> Result<Arc<Container>> {
         match self.lock().get(id) {
             Some(Slot::Made(container)) => Ok(Arc::clone(container)),
-            Some(Slot::Making) => {
-                Err(GuestError::WrongState { operation: "use", state: "still being created" })
-            }
+            Some(Slot::Making(_)) => Err(being_made("use")),
             None => Err(GuestError::NotFound(format!("container {id}"))),
         }
     }
@@ -90,6 +144,10 @@ impl Pod {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn being_made(operation: &'static str) -> GuestError {
+    GuestError::WrongState { operation, state: "still being created" }
 }
 
 /// A living sandbox container's init, whose namespaces the pod shares.

@@ -35,9 +35,9 @@ use crate::{
     limits,
     reaper::Exit,
     stdio::StdioNames,
+    sys::SIGKILL,
 };
 
-const SIGKILL: u32 = 9;
 /// What a container that was never started reports when it is deleted.
 const KILLED: u32 = 128 + SIGKILL;
 /// The only types that containerd's CRI takes for statistics and a pid's details.
@@ -97,9 +97,12 @@ impl Task for TaskService {
     }
 
     async fn delete(&self, _: &TtrpcContext, req: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
-        let container = self.pod.get(&req.id)?;
         let pod = Arc::clone(&self.pod);
         let (pid, exit) = owned(async move {
+            if req.exec_id.is_empty() && pod.take_back(&req.id).await? {
+                return Ok((0, None));
+            }
+            let container = pod.get(&req.id)?;
             if !req.exec_id.is_empty() {
                 let process = container.delete_exec(&req.exec_id).await?;
                 return Ok((process.pid(), process.phase().exit()));

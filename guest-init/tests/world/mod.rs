@@ -14,8 +14,8 @@ use std::{
 
 use containerd_shim_protos::{
     api::{
-        CreateTaskRequest, DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest, StartRequest,
-        StateRequest, Status, WaitRequest,
+        CreateTaskRequest, DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest, PidsRequest,
+        ProcessInfo, StartRequest, StateRequest, Status, WaitRequest,
     },
     shim_async::TaskClient,
 };
@@ -357,6 +357,12 @@ impl World {
     pub async fn status(&self, id: &str) -> Status {
         let req = StateRequest { id: id.into(), ..Default::default() };
         self.task.state(soon(), &req).await.unwrap().status.unwrap()
+    }
+
+    /// Its processes.
+    pub async fn processes(&self, id: &str) -> Vec<ProcessInfo> {
+        let req = PidsRequest { id: id.into(), ..Default::default() };
+        self.task.pids(soon(), &req).await.unwrap().processes
     }
 
     /// Sends a signal.

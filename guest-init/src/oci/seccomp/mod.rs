@@ -3,6 +3,8 @@
 //! `seccompiler` makes filters of one action each, so a profile becomes several, and the kernel takes the strictest answer of all
 //! (seccomp(2)): the first lets through what any rule names and gives the profile's default action for the rest; then one for each action
 //! gives that action for what its rules name and lets the rest through. Names that this architecture does not have mean nothing, as for runc.
+//! A call that is newer than all that the profile names gets ENOSYS where it would be refused, as for runc: programs then fall back to an
+//! older call, which they do not after EPERM.
 //! Not here: SCMP_ACT_NOTIFY, whose listener would be a socket of the node.
 
 mod names;
@@ -15,10 +17,18 @@ use libcontainer::oci_spec::runtime::{
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
+    TargetArch, sock_filter,
 };
 
 use crate::sys;
+
+/// Where `struct seccomp_data` has the call's number and its architecture (Linux, `include/uapi/linux/seccomp.h`).
+const DATA_NUMBER: u32 = 0;
+const DATA_ARCH: u32 = 4;
+/// Linux, `include/uapi/linux/audit.h`.
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+/// In the number of a call of the x32 kind (Linux, `arch/x86/include/uapi/asm/unistd.h`).
+const X32_BIT: u32 = 0x4000_0000;
 
 /// Conditions by the number of the call; none: whatever its arguments are.
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -45,7 +55,10 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<BpfProgram>, String> {
     let mut filters = Vec::new();
     if default != SeccompAction::Allow {
         let takes_seccomp = !named.contains_key(&libc::SYS_seccomp);
-        filters.push((takes_seccomp, filter(named, default, SeccompAction::Allow)?));
+        let newest = named.last_key_value().map(|(number, _)| *number).filter(|_| refuses(&default));
+        let mut program = newest.map(unknown_to_profile).transpose()?.unwrap_or_default();
+        program.extend(filter(named, default, SeccompAction::Allow)?);
+        filters.push((takes_seccomp, program));
     }
     for (action, rules) in groups.into_iter().filter(|(action, _)| *action != SeccompAction::Allow) {
         let takes_seccomp = rules.contains_key(&libc::SYS_seccomp);
@@ -85,6 +98,32 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<SeccompActio
         A::ScmpActAllow => SeccompAction::Allow,
         A::ScmpActNotify => return Err("SCMP_ACT_NOTIFY is not supported".into()),
     })
+}
+
+/// Whether the call is not done. A tracer decides by itself.
+fn refuses(action: &SeccompAction) -> bool {
+    !matches!(action, SeccompAction::Allow | SeccompAction::Log | SeccompAction::Trace(_))
+}
+
+/// The begin of a filter: ENOSYS for what is newer than the call `newest`, and on to the next instruction for the rest, which are also
+/// calls of other architectures and x32's.
+fn unknown_to_profile(newest: i64) -> Result<BpfProgram, String> {
+    const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const GREATER: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
+    const AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    let newest = u32::try_from(newest).map_err(|error| error.to_string())?;
+    let enosys = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    Ok(vec![
+        step(LOAD, 0, 0, DATA_ARCH),
+        step(EQUAL, 0, 4, AUDIT_ARCH_X86_64),
+        step(LOAD, 0, 0, DATA_NUMBER),
+        step(AT_LEAST, 2, 0, X32_BIT),
+        step(GREATER, 0, 1, newest),
+        step(RETURN, 0, 0, enosys.into()),
+    ])
 }
 
 fn filter(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Result<BpfProgram, String> {
@@ -155,7 +194,7 @@ mod tests {
     fn answer(filter: &BpfProgram, number: i64, args: [u64; 6]) -> u32 {
         let mut data = Vec::new();
         data.extend_from_slice(&u32::try_from(number).unwrap().to_le_bytes());
-        data.extend_from_slice(&0xc000_003e_u32.to_le_bytes()); // AUDIT_ARCH_X86_64
+        data.extend_from_slice(&AUDIT_ARCH_X86_64.to_le_bytes());
         data.extend_from_slice(&[0; 8]);
         args.iter().for_each(|arg| data.extend_from_slice(&arg.to_le_bytes()));
         let (mut at, mut register) = (0, 0_u32);
@@ -182,10 +221,14 @@ mod tests {
     const ALLOW: u32 = 0x7fff_0000;
     const ERRNO: u32 = 0x0005_0000;
 
-    /// The strictest of all filters; only those actions that the tests use.
+    /// The strictest of all filters (seccomp(2)): the lowest, as a signed number.
+    fn strictest(filters: &[BpfProgram], number: i64, args: [u64; 6]) -> u32 {
+        let answers = filters.iter().map(|filter| answer(filter, number, args));
+        answers.min_by_key(|answer| answer.cast_signed()).unwrap()
+    }
+
     fn verdict(filters: &[BpfProgram], name: &str, args: [u64; 6]) -> u32 {
-        let number = names::number(name).unwrap();
-        filters.iter().map(|filter| answer(filter, number, args)).min().unwrap()
+        strictest(filters, names::number(name).unwrap(), args)
     }
 
     #[test]
@@ -237,6 +280,60 @@ mod tests {
         assert_eq!(verdict(&filters, "kill", signal(3)), ALLOW);
         let last = filters.last().unwrap();
         assert_eq!(answer(last, libc::SYS_seccomp, [0; 6]), ERRNO | 13, "it would keep the others out");
+    }
+
+    /// containerd's older profiles do not name fchmodat2, and glibc's fchmodat falls back after ENOSYS alone.
+    #[test]
+    fn what_is_newer_than_the_profile_is_not_there() {
+        const ENOSYS: u32 = ERRNO | 38;
+        const KILL_PROCESS: u32 = 0x8000_0000;
+        for (default, refused, newer) in [
+            ("SCMP_ACT_ERRNO", ERRNO | 1, ENOSYS),
+            ("SCMP_ACT_KILL", 0, ENOSYS),
+            ("SCMP_ACT_KILL_PROCESS", KILL_PROCESS, ENOSYS),
+            ("SCMP_ACT_TRAP", 0x0003_0000, ENOSYS),
+            ("SCMP_ACT_TRACE", 0x7ff0_0001, 0x7ff0_0001),
+            ("SCMP_ACT_LOG", 0x7ffc_0000, 0x7ffc_0000),
+            ("SCMP_ACT_ALLOW", ALLOW, ALLOW),
+        ] {
+            let filters = compiled(json!({
+                "defaultAction": default,
+                "syscalls": [
+                    {"names": ["read", "seccomp", "faccessat2"], "action": "SCMP_ACT_ALLOW"},
+                    {"names": ["futex_waitv"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13},
+                ],
+            }))
+            .unwrap();
+            for (name, expected) in [
+                ("read", ALLOW),
+                ("mount", refused),
+                ("process_madvise", refused),
+                // The newest that is named, by whatever line.
+                ("futex_waitv", ERRNO | 13),
+                ("set_mempolicy_home_node", newer),
+                ("fchmodat2", newer),
+            ] {
+                assert_eq!(verdict(&filters, name, [0; 6]), expected, "{default}: {name}");
+            }
+            let x32 = i64::from(X32_BIT) + 452;
+            assert_eq!(strictest(&filters, x32, [0; 6]), refused, "{default}: another kind of call");
+        }
+        let nothing = compiled(json!({"defaultAction": "SCMP_ACT_ERRNO"})).unwrap();
+        assert_eq!(
+            verdict(&nothing, "fchmodat2", [0; 6]),
+            ERRNO | 1,
+            "nothing is named that it could be newer than"
+        );
+    }
+
+    #[test]
+    fn what_libc_has_no_number_for_can_be_refused() {
+        let filters = compiled(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["statmount", "lsm_set_self_attr", "map_shadow_stack"], "action": "SCMP_ACT_ERRNO"}]}))
+        .unwrap();
+        for (number, expected) in [(457, ERRNO | 1), (460, ERRNO | 1), (453, ERRNO | 1), (458, ALLOW)] {
+            assert_eq!(answer(&filters[0], number, [0; 6]), expected, "{number}");
+        }
     }
 
     #[test]
