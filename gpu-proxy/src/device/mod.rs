@@ -108,6 +108,9 @@ pub struct DeviceLaunch<'a> {
 /// `CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES` among a function's attributes.
 pub const LOCAL_BYTES: usize = 3;
 
+/// The first so many `CUlimit`s may cost device memory: [`Costs::limit_bytes`].
+pub const COSTLY_LIMITS: usize = 3;
+
 /// What uses the device's memory beside allocations. It counts against the grant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Costs {
@@ -146,6 +149,10 @@ pub trait Device: fmt::Debug + Send {
 
     /// A context; `flags` as of `cuCtxCreate`. `primary` contexts are the device's own.
     fn context_create(&mut self, device: u32, flags: u32, primary: bool) -> CuResult<Raw>;
+    /// Whether a primary context that was ended stays on the device, with its limits and local memory, and is given out again.
+    fn keeps_primary(&self) -> bool {
+        false
+    }
     /// Ends it. What lived in it has been ended before.
     fn context_destroy(&mut self, device: u32, context: Raw, primary: bool) -> CuResult<()>;
     /// Waits for all its work.

@@ -244,7 +244,12 @@ impl Device for Cuda {
         Ok(name)
     }
 
-    /// The primary context stays: it cannot be made again behind the door. What was in it has been ended.
+    /// It cannot be made again behind the door.
+    fn keeps_primary(&self) -> bool {
+        true
+    }
+
+    /// The primary context stays. What was in it has been ended.
     fn context_destroy(&mut self, _device: u32, context: Raw, primary: bool) -> CuResult<()> {
         if primary {
             return self.context_synchronize(context);

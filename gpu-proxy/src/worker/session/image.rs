@@ -268,14 +268,7 @@ impl Session {
                 bytes
             }
         };
-        let has = self.contexts.get(&id).map_or(0, |context| context.local_bytes);
-        if needs > has {
-            self.grow(id, (needs - has).saturating_mul(threads))?;
-            if let Some(context) = self.contexts.get_mut(&id) {
-                context.local_bytes = needs;
-            }
-        }
-        Ok(())
+        self.make_room(id, needs, threads)
     }
 
     /// Resolves a launch's names and checks it. The parameter block has to cover the kernel's layout, else the driver would read
