@@ -270,6 +270,7 @@ fn what_a_device_keeps_of_an_ended_primary_context_goes_on_counting() {
         ask::cuDevicePrimaryCtxRetain(&world.guest, ContextId::NONE, 0, 0).unwrap();
         ask::cuCtxSetLimit(&world.guest, C, 0, stack + 1024).unwrap();
         launch_in(&world);
+        assert_eq!(world.guest.take_error(), None);
         assert_eq!(world.used_bytes(), 2 * 1024 * 64, "as often as it is taken");
     }
     ask::cuCtxSetLimit(&world.guest, C, 0, stack).unwrap();
