@@ -7,6 +7,7 @@
 mod cuda;
 mod null;
 mod soft;
+mod survey;
 
 use std::fmt;
 
@@ -20,6 +21,9 @@ use vgpu_api::{
 pub use cuda::library_folders;
 pub use null::Null;
 pub use soft::Soft;
+pub use survey::Survey;
+#[cfg(test)]
+pub(crate) use survey::cubin;
 
 /// Which device a worker drives. What `auto` means has been decided by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,9 +181,18 @@ pub trait Device: fmt::Debug + Send {
     /// Rows of equal elements.
     fn fill(&mut self, place: Place, memset: &Memset) -> CuResult<()>;
 
+    /// Looks at an image before [`Device::load`]. What its variables take is counted by then.
+    fn survey(&self, _bytes: &[u8]) -> CuResult<Survey> {
+        Ok(Survey::default())
+    }
     /// Loads PTX, a cubin or a fatbin. `context` is `None` for a library that is loaded before there is a context.
-    fn load(&mut self, context: Option<Raw>, kind: ImageKind, bytes: &[u8])
-    -> Result<LoadedImage, LoadError>;
+    fn load(
+        &mut self,
+        context: Option<Raw>,
+        kind: ImageKind,
+        bytes: &[u8],
+        survey: Survey,
+    ) -> Result<LoadedImage, LoadError>;
     /// Ends an image.
     fn unload(&mut self, image: Raw) -> CuResult<()>;
     /// All attributes of a function.

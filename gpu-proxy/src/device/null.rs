@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use vgpu_api::memory::Memset;
 use vgpu_api::{Attributes, CuError, CuResult, ImageKind, MemInfo, Snapshot};
 
-use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, soft};
+use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey, soft};
 
 const UUID: [u8; 16] = *b"vgpu-null-device";
 /// Addresses start here: no address of a program lies there, so that a mix-up shows.
@@ -153,11 +153,16 @@ impl Device for Null {
         Ok(())
     }
 
+    fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {
+        Survey::of(bytes, vgpu_soft::COMPUTE_CAPABILITY)
+    }
+
     fn load(
         &mut self,
         _context: Option<Raw>,
         _kind: ImageKind,
         bytes: &[u8],
+        _survey: Survey,
     ) -> Result<LoadedImage, LoadError> {
         let raw = self.name();
         let functions = vgpu_soft::Module::load(bytes)

@@ -13,7 +13,7 @@ use vgpu_api::{
 };
 use vgpu_soft as gpu;
 
-use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw};
+use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey};
 
 /// What it says `cuDriverGetVersion` is: CUDA 13.0.
 pub(super) const DRIVER_VERSION: u32 = 13_000;
@@ -236,6 +236,7 @@ impl Device for Soft {
         _context: Option<Raw>,
         _kind: ImageKind,
         bytes: &[u8],
+        _survey: Survey,
     ) -> Result<LoadedImage, LoadError> {
         let module = gpu::Module::load(bytes)
             .map_err(|refused| LoadError { code: error(refused.cu_result()), log: refused.to_string() })?;

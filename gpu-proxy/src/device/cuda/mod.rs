@@ -18,7 +18,7 @@ use vgpu_api::memory::Memset;
 use vgpu_api::snapshot::{ATTRIBUTES, LIMITS, is_offered};
 use vgpu_api::{Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, MemInfo, PciAddress, Snapshot};
 
-use super::{Costs, Device, DeviceKind, DeviceLaunch, LoadError, LoadedImage, Place, Raw};
+use super::{Costs, Device, DeviceKind, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey};
 use images::Images;
 pub use table::library_folders;
 use table::{Attribute, Config, NULL, Ptr, Table};
@@ -30,6 +30,9 @@ const GRANULE_BYTES: u64 = 512;
 /// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT` and `…_MAX_THREADS_PER_MULTIPROCESSOR`.
 const MULTIPROCESSORS: usize = 16;
 const THREADS_PER_MULTIPROCESSOR: usize = 39;
+/// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `…_MINOR`.
+const CAPABILITY_MAJOR: usize = 75;
+const CAPABILITY_MINOR: usize = 76;
 /// `CU_LAUNCH_PARAM_BUFFER_POINTER`, `…_SIZE` and `…_END`. Source: cuda.h.
 const PARAM_POINTER: Ptr = ptr::without_provenance_mut(1);
 const PARAM_SIZE: Ptr = ptr::without_provenance_mut(2);
@@ -43,6 +46,8 @@ pub struct Cuda {
     /// What the driver has as current in the worker's thread.
     current: Option<Raw>,
     costs: Costs,
+    /// Major and minor.
+    capability: (u32, u32),
     contexts: Names,
     streams: Names,
     events: Names,
@@ -105,11 +110,14 @@ impl Cuda {
             primary,
             current: Some(primary),
             costs: Costs::default(),
+            capability: (0, 0),
             contexts,
             streams,
             events,
             images,
         };
+        let version = |attribute| cuda.attribute(attribute).unsigned_abs();
+        cuda.capability = (version(CAPABILITY_MAJOR), version(CAPABILITY_MINOR));
         let number = |attribute| u64::from(cuda.attribute(attribute).unsigned_abs());
         let resident_threads = number(MULTIPROCESSORS) * number(THREADS_PER_MULTIPROCESSOR);
         cuda.costs = Costs { context_bytes: DeviceKind::Cuda.context_bytes(), resident_threads };
@@ -341,15 +349,20 @@ impl Device for Cuda {
         }
     }
 
+    fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {
+        Survey::of(bytes, self.capability)
+    }
+
     fn load(
         &mut self,
         context: Option<Raw>,
         kind: ImageKind,
         bytes: &[u8],
+        survey: Survey,
     ) -> Result<LoadedImage, LoadError> {
         let context = context.unwrap_or(self.primary);
         self.enter(context).map_err(|code| LoadError { code, log: String::new() })?;
-        self.images.load(&self.table, kind, bytes)
+        self.images.load(&self.table, kind, bytes, &survey.variables)
     }
 
     fn unload(&mut self, image: Raw) -> CuResult<()> {

@@ -11,7 +11,7 @@ use vgpu_api::{
 };
 
 use super::Session;
-use crate::device::{Costs, Null};
+use crate::device::{Costs, Null, cubin};
 use crate::shared_page::SharedPage;
 use crate::worker::quota::{Grant, Quota};
 use crate::worker::staging::Staging;
@@ -288,6 +288,25 @@ fn the_local_memory_of_kernels_counts_once_for_all_threads() {
     assert_eq!(launch(100), (None, 0), "as much as the stack that is there anyhow");
     assert_eq!(launch(2048), (None, 1024 * 64));
     assert_eq!(launch(1 << 20), (Some(CuError::OUT_OF_MEMORY), 0));
+}
+
+/// A cubin of a few hundred bytes may stand for any amount of device memory.
+#[test]
+fn variables_of_machine_code_count_before_they_are_loaded() {
+    let world = world();
+    let load = |number: u32, table_bytes| {
+        let image = cubin(table_bytes);
+        ask::vgpuUpload(&world.guest, C, number, image.len() as u64, 0, &image).unwrap();
+        let (image, out) = (NewHandle(ImageHandle::new(0, number.into())), Staged { offset: 0, len: 4096 });
+        ask::vgpuImageLoad(&world.guest, C, image, ImageKind::Module, number, out)
+    };
+    load(1, 100_000).unwrap();
+    assert_eq!(world.used_bytes(), (100_000_u64 + 256).next_multiple_of(512));
+    for table_bytes in [1 << 20, 10 << 30, u64::MAX] {
+        assert_eq!(load(2, table_bytes), Err(CuError::OUT_OF_MEMORY));
+    }
+    ask::vgpuImageUnload(&world.guest, C, GoneHandle(ImageHandle::new(0, 1))).unwrap();
+    assert_eq!(world.used_bytes(), 0);
 }
 
 struct Random(u64);
