@@ -140,14 +140,21 @@ fn reach(path: &Path, limit: Duration) -> Result<UnixStream, ChannelError> {
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     let socket = socket.map_err(ChannelError::system(connecting))?;
-    set_socket_timeout(&socket, Timeout::Send, Some(limit))
-        .map_err(ChannelError::system("limit the socket"))?;
     let address = SocketAddrUnix::new(path).map_err(ChannelError::system(connecting))?;
-    // A signal handler of the program, a profiler's, must not make it fail.
-    match rustix::io::retry_on_intr(|| rustix::net::connect(&socket, &address)) {
-        Ok(()) => Ok(socket.into()),
-        Err(Errno::AGAIN) => Err(ChannelError::TimedOut { peer: Peer::Server, what: "a connection", limit }),
-        Err(errno) => Err(ChannelError::system(connecting)(errno)),
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ChannelError::TimedOut { peer: Peer::Server, what: "a connection", limit });
+        }
+        set_socket_timeout(&socket, Timeout::Send, Some(left))
+            .map_err(ChannelError::system("limit the socket"))?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => return Ok(socket.into()),
+            // A signal handler of the program, a profiler's, makes it neither fail nor wait longer.
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(errno) => return Err(ChannelError::system(connecting)(errno)),
+        }
     }
 }
 

@@ -116,6 +116,34 @@ fn handles_of_nothing_are_refused_by_every_call() {
     assert!(refused > 200, "only {refused} calls have a handle");
 }
 
+/// Sizes that no memory has: refused, and nothing of their size is allocated on the way, which would end the program.
+#[test]
+fn a_box_wider_than_all_memory_is_refused() {
+    let session = session();
+    let library = &session.library;
+    let (mut on_device, mut on_host) = (0u64, [0u64; 8]);
+    assert_eq!(call(library, "cuMemAlloc_v2", params(&[&raw mut on_device as u64, 4096])), OK);
+    let host = on_host.as_mut_ptr() as u64;
+    let (from_host, from_device) = ([1, host, 0], [2, 0, on_device]);
+    for (src, dst) in [(from_device, from_host), (from_host, from_device), (from_device, from_device)] {
+        for width in [1 << 30, 1 << 40, 1 << 62, (1 << 63) - 8, 1 << 63, u64::MAX - 8, u64::MAX] {
+            for pitch in [0, width, width.saturating_add(8)] {
+                // x, y, kind, host, device, array, pitch.
+                let flat = |[kind, host, device]: [u64; 3]| [0, 0, kind, host, device, 0, pitch];
+                let what = [&flat(src)[..], &flat(dst), &[width, 2]].concat();
+                let code = call(library, "cuMemcpy2D_v2", params(&[what.as_ptr() as u64]));
+                assert_eq!(code, INVALID_VALUE, "{width:#x} in {pitch:#x}");
+                // x, y, z, level, kind, host, device, array, context, pitch, height of a slice: one row, so that it fits.
+                let deep = |[kind, host, device]: [u64; 3]| [0, 0, 0, 0, kind, host, device, 0, 0, pitch, 1];
+                let what = [&deep(src)[..], &deep(dst), &[width, 2, 1]].concat();
+                let code = call(library, "cuMemcpy3D_v2", params(&[what.as_ptr() as u64]));
+                assert_eq!(code, INVALID_VALUE, "{width:#x} in {pitch:#x}");
+            }
+        }
+    }
+    recover(library);
+}
+
 #[test]
 fn a_thread_without_a_context_is_told_so() {
     let session = session();

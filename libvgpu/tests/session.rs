@@ -5,6 +5,7 @@ mod support;
 use std::ffi::c_void;
 
 use support::session::{Session, session};
+use vgpu_api::snapshot::is_offered;
 use vgpu_api::{ContextId, FunctionHandle, Handle, StreamHandle};
 
 const OK: u32 = 0;
@@ -86,6 +87,10 @@ fn devices_are_answered_from_the_snapshot() {
             OK,
             "{attribute}"
         );
+        // The fake device says 1 to all of these.
+        if !is_offered(attribute) {
+            assert_eq!(major, 0, "{attribute}");
+        }
     }
     assert_eq!(
         cu!(session.library, cuDeviceGetAttribute(major_at: *mut i32, 4000: u32, 0: i32)),

@@ -23,6 +23,6 @@ mod ptx;
 pub use attributes::*;
 pub use device::{Device, DeviceConfig, Instance, LaunchConfig, StopFlag};
 pub use fault::{Access, Fault};
-pub use image::ImageError;
+pub use image::{ImageError, each_machine_code};
 pub use memory::{ALIGN, Memory, MemoryError};
 pub use module::{FunctionInfo, GlobalInfo, Module, Parameter};

@@ -7,6 +7,7 @@
 mod cuda;
 mod null;
 mod soft;
+mod survey;
 
 use std::fmt;
 
@@ -20,6 +21,9 @@ use vgpu_api::{
 pub use cuda::library_folders;
 pub use null::Null;
 pub use soft::Soft;
+pub use survey::Survey;
+#[cfg(test)]
+pub(crate) use survey::cubin;
 
 /// Which device a worker drives. What `auto` means has been decided by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +112,9 @@ pub struct DeviceLaunch<'a> {
 /// `CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES` among a function's attributes.
 pub const LOCAL_BYTES: usize = 3;
 
+/// The first so many `CUlimit`s may cost device memory: [`Costs::limit_bytes`].
+pub const COSTLY_LIMITS: usize = 3;
+
 /// What uses the device's memory beside allocations. It counts against the grant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Costs {
@@ -146,6 +153,10 @@ pub trait Device: fmt::Debug + Send {
 
     /// A context; `flags` as of `cuCtxCreate`. `primary` contexts are the device's own.
     fn context_create(&mut self, device: u32, flags: u32, primary: bool) -> CuResult<Raw>;
+    /// Whether a primary context that was ended stays on the device, with its limits and local memory, and is given out again.
+    fn keeps_primary(&self) -> bool {
+        false
+    }
     /// Ends it. What lived in it has been ended before.
     fn context_destroy(&mut self, device: u32, context: Raw, primary: bool) -> CuResult<()>;
     /// Waits for all its work.
@@ -170,9 +181,18 @@ pub trait Device: fmt::Debug + Send {
     /// Rows of equal elements.
     fn fill(&mut self, place: Place, memset: &Memset) -> CuResult<()>;
 
+    /// Looks at an image before [`Device::load`]. What its variables take is counted by then.
+    fn survey(&self, _bytes: &[u8]) -> CuResult<Survey> {
+        Ok(Survey::default())
+    }
     /// Loads PTX, a cubin or a fatbin. `context` is `None` for a library that is loaded before there is a context.
-    fn load(&mut self, context: Option<Raw>, kind: ImageKind, bytes: &[u8])
-    -> Result<LoadedImage, LoadError>;
+    fn load(
+        &mut self,
+        context: Option<Raw>,
+        kind: ImageKind,
+        bytes: &[u8],
+        survey: Survey,
+    ) -> Result<LoadedImage, LoadError>;
     /// Ends an image.
     fn unload(&mut self, image: Raw) -> CuResult<()>;
     /// All attributes of a function.

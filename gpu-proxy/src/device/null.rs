@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use vgpu_api::memory::Memset;
 use vgpu_api::{Attributes, CuError, CuResult, ImageKind, MemInfo, Snapshot};
 
-use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, soft};
+use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey, soft};
 
 const UUID: [u8; 16] = *b"vgpu-null-device";
 /// Addresses start here: no address of a program lies there, so that a mix-up shows.
@@ -26,6 +26,8 @@ pub struct Null {
     costs: Costs,
     local_bytes: i32,
     memory_bytes: u64,
+    keeps_primary: bool,
+    primary: Option<Raw>,
 }
 
 impl Default for Null {
@@ -45,6 +47,8 @@ impl Null {
             costs,
             local_bytes,
             memory_bytes: u64::MAX,
+            keeps_primary: false,
+            primary: None,
         }
     }
 
@@ -52,6 +56,12 @@ impl Null {
     #[must_use]
     pub fn with_memory(memory_bytes: u64) -> Self {
         Self { memory_bytes, ..Self::default() }
+    }
+
+    /// This one, but its primary context stays when it is ended, as that of `cuda` does.
+    #[must_use]
+    pub fn keeping_primary(self) -> Self {
+        Self { keeps_primary: true, ..self }
     }
 
     fn name(&mut self) -> Raw {
@@ -73,11 +83,23 @@ impl Device for Null {
         self.costs
     }
 
-    fn context_create(&mut self, _device: u32, _flags: u32, _primary: bool) -> CuResult<Raw> {
-        Ok(self.name())
+    fn context_create(&mut self, _device: u32, _flags: u32, primary: bool) -> CuResult<Raw> {
+        let kept = self.primary.filter(|_| primary);
+        let context = kept.unwrap_or_else(|| self.name());
+        if primary && self.keeps_primary {
+            self.primary = Some(context);
+        }
+        Ok(context)
+    }
+
+    fn keeps_primary(&self) -> bool {
+        self.keeps_primary
     }
 
     fn context_destroy(&mut self, _device: u32, context: Raw, _primary: bool) -> CuResult<()> {
+        if self.primary == Some(context) {
+            return Ok(());
+        }
         self.limits.retain(|(owner, _), _| *owner != context);
         Ok(())
     }
@@ -131,11 +153,16 @@ impl Device for Null {
         Ok(())
     }
 
+    fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {
+        Survey::of(bytes, vgpu_soft::COMPUTE_CAPABILITY)
+    }
+
     fn load(
         &mut self,
         _context: Option<Raw>,
         _kind: ImageKind,
         bytes: &[u8],
+        _survey: Survey,
     ) -> Result<LoadedImage, LoadError> {
         let raw = self.name();
         let functions = vgpu_soft::Module::load(bytes)

@@ -13,7 +13,7 @@ use vgpu_api::{
 };
 use vgpu_soft as gpu;
 
-use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw};
+use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey};
 
 /// What it says `cuDriverGetVersion` is: CUDA 13.0.
 pub(super) const DRIVER_VERSION: u32 = 13_000;
@@ -35,8 +35,10 @@ pub struct Soft {
     limits: HashMap<Raw, [u64; LIMITS.len()]>,
     images: HashMap<Raw, Loaded>,
     events: HashMap<Raw, Option<Instant>>,
-    /// What kernels have printed, by the program's stream, oldest first.
-    printed: VecDeque<(u32, Vec<u8>)>,
+    /// What kernels have printed, by the program's stream, oldest first; no two neighbours are of the same stream.
+    printed: VecDeque<(u32, VecDeque<u8>)>,
+    /// Bytes in `printed`.
+    printed_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl Soft {
             images: HashMap::new(),
             events: HashMap::new(),
             printed: VecDeque::new(),
+            printed_bytes: 0,
         })
     }
 
@@ -77,10 +80,12 @@ impl Soft {
     }
 
     fn keep_printed(&mut self, to: u32, mut bytes: Vec<u8>) {
-        let kept: usize = self.printed.iter().map(|(_, bytes)| bytes.len()).sum();
-        bytes.truncate(PRINTED_KEPT_MAX.saturating_sub(kept));
-        if !bytes.is_empty() {
-            self.printed.push_back((to, bytes));
+        bytes.truncate(PRINTED_KEPT_MAX - self.printed_bytes);
+        self.printed_bytes += bytes.len();
+        match self.printed.back_mut() {
+            Some((last, piece)) if *last == to => piece.extend(bytes),
+            _ if bytes.is_empty() => {}
+            _ => self.printed.push_back((to, bytes.into())),
         }
     }
 
@@ -231,6 +236,7 @@ impl Device for Soft {
         _context: Option<Raw>,
         _kind: ImageKind,
         bytes: &[u8],
+        _survey: Survey,
     ) -> Result<LoadedImage, LoadError> {
         let module = gpu::Module::load(bytes)
             .map_err(|refused| LoadError { code: error(refused.cu_result()), log: refused.to_string() })?;
@@ -395,7 +401,8 @@ impl Device for Soft {
 
     fn take_printed(&mut self) -> Printed {
         let Some((to, bytes)) = self.printed.front_mut() else { return Printed::default() };
-        let piece = bytes.drain(..bytes.len().min(PRINTED_BYTES_MAX)).collect();
+        let piece: Vec<u8> = bytes.drain(..bytes.len().min(PRINTED_BYTES_MAX)).collect();
+        self.printed_bytes -= piece.len();
         let printed = Printed { to: *to, bytes: piece };
         if bytes.is_empty() {
             self.printed.pop_front();
@@ -441,6 +448,19 @@ mod tests {
         for _ in 0..3 {
             soft.keep_printed(STDOUT, vec![0; PRINTED_KEPT_MAX - 10]);
         }
-        assert_eq!(soft.printed.iter().map(|(_, bytes)| bytes.len()).sum::<usize>(), PRINTED_KEPT_MAX);
+        assert_eq!((soft.printed.len(), soft.printed_bytes), (1, PRINTED_KEPT_MAX));
+        let taken: usize =
+            std::iter::from_fn(|| Some(soft.take_printed().bytes.len())).take_while(|taken| *taken > 0).sum();
+        assert_eq!((taken, soft.printed_bytes), (PRINTED_KEPT_MAX, 0));
+    }
+
+    /// A guest launches as often as it likes and need never take what is printed.
+    #[test]
+    fn a_little_from_each_of_many_launches_is_kept_as_one_piece() {
+        let mut soft = Soft::new(1 << 20).unwrap();
+        for _ in 0..PRINTED_KEPT_MAX + 1000 {
+            soft.keep_printed(STDOUT, b".".to_vec());
+        }
+        assert_eq!((soft.printed.len(), soft.printed_bytes), (1, PRINTED_KEPT_MAX));
     }
 }

@@ -11,11 +11,13 @@ use std::time::Duration;
 use log::Level;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tokio::time::Instant;
 
 /// Longer lines are cut into pieces of so many bytes.
 const LINE_BYTES_MAX: usize = 2048;
 /// Lines of one worker that are taken in a second.
 const LINES_PER_SECOND: usize = 20;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Passes lines on until the worker's end is closed.
 pub async fn follow(pid: u32, pipe: OwnedFd) {
@@ -31,16 +33,12 @@ pub async fn follow(pid: u32, pipe: OwnedFd) {
 async fn pass_on(pipe: OwnedFd, mut each: impl FnMut(&str)) -> io::Result<()> {
     let mut pipe = Receiver::from_owned_fd(pipe)?;
     let mut pending = Vec::with_capacity(LINE_BYTES_MAX);
-    let mut second = tokio::time::interval(Duration::from_secs(1));
-    let mut left = LINES_PER_SECOND;
+    let mut budget = Budget::new(Instant::now());
     loop {
         while let Some(line) = take_line(&mut pending) {
-            if left == 0 {
-                second.reset();
-                second.tick().await;
-                left = LINES_PER_SECOND;
+            while let Some(later) = budget.take(Instant::now()) {
+                tokio::time::sleep_until(later).await;
             }
-            left -= 1;
             each(&String::from_utf8_lossy(&line));
         }
         let room = LINE_BYTES_MAX - pending.len();
@@ -50,6 +48,31 @@ async fn pass_on(pipe: OwnedFd, mut each: impl FnMut(&str)) -> io::Result<()> {
             }
             return Ok(());
         }
+    }
+}
+
+/// Lines that may still be taken in the second that began with the first of them.
+#[derive(Debug)]
+struct Budget {
+    start: Instant,
+    left: usize,
+}
+
+impl Budget {
+    fn new(now: Instant) -> Self {
+        Self { start: now, left: LINES_PER_SECOND }
+    }
+
+    /// Takes one line, or says when there is one to take again.
+    fn take(&mut self, now: Instant) -> Option<Instant> {
+        if now.saturating_duration_since(self.start) >= SECOND {
+            *self = Self::new(now);
+        }
+        if self.left == 0 {
+            return Some(self.start + SECOND);
+        }
+        self.left -= 1;
+        None
     }
 }
 
@@ -75,7 +98,6 @@ fn split(line: &str) -> (Level, &str) {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::time::Instant;
 
     use super::*;
 
@@ -100,6 +122,39 @@ mod tests {
         let start = Instant::now();
         assert_eq!(lines_of(&[b'\n'; 2 * LINES_PER_SECOND + 1]).await.len(), 2 * LINES_PER_SECOND + 1);
         assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn a_worker_that_writes_slowly_always_has_room_for_its_last_words() {
+        let start = Instant::now();
+        let mut budget = Budget::new(start);
+        for tenths in 0..100 {
+            let now = start + SECOND * tenths / 10;
+            assert_eq!(budget.take(now), None, "after {tenths} tenths of a second");
+        }
+        let last = start + SECOND * 10;
+        for _ in 0..LINES_PER_SECOND {
+            assert_eq!(budget.take(last), None);
+        }
+        assert_eq!(budget.take(last), Some(last + SECOND));
+        assert_eq!(budget.take(last + SECOND), None);
+    }
+
+    #[tokio::test]
+    async fn lines_that_came_over_time_leave_the_budget_whole() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let mut write = std::fs::File::from(write);
+        let writer = std::thread::spawn(move || {
+            write.write_all(&[b'\n'; LINES_PER_SECOND]).unwrap();
+            std::thread::sleep(SECOND + SECOND / 10);
+            let said = Instant::now();
+            write.write_all(b"panicked\n").unwrap();
+            said
+        });
+        let mut heard = Instant::now();
+        pass_on(read, |_| heard = Instant::now()).await.unwrap();
+        let waited = heard.saturating_duration_since(writer.join().unwrap());
+        assert!(waited < SECOND / 2, "{waited:?}");
     }
 
     #[test]

@@ -79,6 +79,23 @@ impl Drop for Running {
     }
 }
 
+/// The place of one worker in its zone. Dropped, whatever became of the worker, the place is free: a zone that is released waits
+/// for that.
+#[derive(Debug)]
+struct Occupied {
+    supervisor: Arc<Supervisor>,
+    zone: ZoneId,
+    worker: WorkerId,
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.supervisor.running().remove(&self.worker);
+        self.supervisor.zones().worker_ended(self.zone, self.worker);
+        self.supervisor.changed.notify_waiters();
+    }
+}
+
 /// Ends a process by its descriptor. One that has ended already is no failure.
 pub(super) fn kill(pidfd: &OwnedFd) {
     let _ = pidfd_send_signal(pidfd, Signal::KILL);
@@ -109,23 +126,11 @@ impl Supervisor {
     ) -> Result<Running, Refusal> {
         let place = self.zones().reserve(wanted.zone, &wanted.container, wanted.guest_pid, wanted.pages)?;
         let (zone, worker) = (wanted.zone, place.worker);
-        let channel = match attach.await {
-            Ok(channel) => channel,
-            Err(refusal) => {
-                self.forget(zone, worker);
-                return Err(refusal);
-            }
-        };
+        // Before the channel, so that it is dropped after it: what was mapped goes first.
+        let occupied = Occupied { supervisor: Arc::clone(self), zone, worker };
+        let channel = attach.await?;
         let born = self.birth(&place, wanted.program.take()).await;
-        let (newborn, cgroup) = match born {
-            Ok(born) => born,
-            Err(error) => {
-                // What was mapped for it goes first.
-                drop(channel);
-                self.forget(zone, worker);
-                return Err(failed("a worker cannot be started", &error));
-            }
-        };
+        let (newborn, cgroup) = born.map_err(|error| failed("a worker cannot be started", &error))?;
         newborn.gaps.iter().for_each(|gap| self.note_gap(gap));
         self.zones().worker_born(zone, worker, newborn.pid);
         log::info!(
@@ -134,7 +139,7 @@ impl Supervisor {
             wanted.container,
             wanted.peer
         );
-        let (running, reports) = self.watch_over(&wanted, channel, &place, newborn, cgroup);
+        let (running, reports) = self.watch_over(&wanted, channel, &place, occupied, newborn, cgroup);
         match tokio::time::timeout(READY_LIMIT, reports).await {
             Ok(Ok(Ok(Report::Ready { gaps }))) => {
                 gaps.iter().for_each(|gap| self.note_gap(gap));
@@ -222,6 +227,7 @@ impl Supervisor {
         wanted: &Wanted,
         channel: Channel,
         place: &Place,
+        occupied: Occupied,
         newborn: Newborn,
         cgroup: Option<WorkerCgroup>,
     ) -> (Running, tokio::task::JoinHandle<io::Result<Report>>) {
@@ -248,8 +254,7 @@ impl Supervisor {
         }
         let report = tokio::spawn(report(Arc::clone(&socket), assigned));
         let mut lines = tokio::spawn(worker_log::follow(pid, log));
-        let supervisor = Arc::clone(self);
-        let (zone, worker, watched) = (wanted.zone, place.worker, Arc::clone(&pidfd));
+        let (zone, watched) = (wanted.zone, Arc::clone(&pidfd));
         tokio::spawn(async move {
             let how = reaped(&watched).await;
             // Its last words, unless it left more than anybody reads.
@@ -260,8 +265,7 @@ impl Supervisor {
             drop(socket);
             // Removing a cgroup may have to wait for the kernel.
             let _ = tokio::task::spawn_blocking(move || drop(cgroup)).await;
-            supervisor.running().remove(&worker);
-            supervisor.forget(zone, worker);
+            drop(occupied);
             let _ = tell.send(true);
         });
         (Running { pidfd, ended }, report)
@@ -271,11 +275,6 @@ impl Supervisor {
         running.kill();
         running.ended().await;
         refusal
-    }
-
-    fn forget(&self, zone: ZoneId, worker: WorkerId) {
-        self.zones().worker_ended(zone, worker);
-        self.changed.notify_waiters();
     }
 }
 

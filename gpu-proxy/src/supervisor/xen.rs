@@ -21,7 +21,7 @@ use idm::xen::xenstore::Client;
 use idm::xen::{DomId, GrantRef, Offer, XenError};
 use idm::{Liveness, Peer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use vgpu_codes::Code;
@@ -279,7 +279,7 @@ async fn messages<C: Channels>(
     let mut lives = JoinSet::new();
     let mut open: HashMap<ChannelId, watch::Sender<bool>> = HashMap::new();
     let mut frames = Frames::<ToProxy>::default();
-    let mut pace = Pace::default();
+    let pace = Arc::new(Pace::default());
     let mut bytes = vec![0; READ_BYTES];
     let ended = loop {
         let count = tokio::select! {
@@ -295,7 +295,7 @@ async fn messages<C: Channels>(
             Ok(0) | Err(_) => break Ok(()),
             Ok(count) => frames.push(&bytes[..count]),
         }
-        let taken = take(&mut frames, &mut pace, &mut open, &mut lives, &channels, &answers).await;
+        let taken = take(&mut frames, &pace, &mut open, &mut lives, &channels, &answers).await;
         if let Err(why) = taken {
             break Err(why);
         }
@@ -309,15 +309,16 @@ async fn messages<C: Channels>(
     ended
 }
 
-/// Spreads what a guest asks for over time.
+/// Spreads the births that a guest asks for over time. Those who wait stand in a row, each in its channel's own task: the stream is
+/// read on, so that a process which ends meanwhile is heard.
 #[derive(Debug)]
 struct Pace {
-    next: Instant,
+    last: Mutex<Instant>,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { next: Self::earliest() }
+        Self { last: Mutex::new(Self::earliest()) }
     }
 }
 
@@ -327,26 +328,25 @@ impl Pace {
         now.checked_sub(BIRTH_EVERY * BIRTHS_AT_ONCE).unwrap_or(now)
     }
 
-    /// Returns when the next one may be.
-    async fn wait(&mut self) {
-        self.next = self.next.max(Self::earliest()) + BIRTH_EVERY;
-        tokio::time::sleep_until(self.next).await;
+    /// Returns when the next one may be. Who gives up takes no turn.
+    async fn wait(&self) {
+        let mut last = self.last.lock().await;
+        let next = (*last).max(Self::earliest()) + BIRTH_EVERY;
+        tokio::time::sleep_until(next).await;
+        *last = next;
     }
 }
 
 /// Acts on every message that is complete.
 async fn take<C: Channels>(
     frames: &mut Frames<ToProxy>,
-    pace: &mut Pace,
+    pace: &Arc<Pace>,
     open: &mut HashMap<ChannelId, watch::Sender<bool>>,
     lives: &mut JoinSet<ChannelId>,
     channels: &Arc<C>,
     answers: &mpsc::Sender<ToGuest>,
 ) -> Result<(), String> {
     while let Some(message) = frames.next().map_err(|error| error.to_string())? {
-        if matches!(message, ToProxy::Connect(_)) {
-            pace.wait().await;
-        }
         match message {
             ToProxy::Connect(connect) if open.contains_key(&connect.channel) => {
                 // A channel that has just ended is taken out first: its number is the guest's again since `Unmapped`.
@@ -358,14 +358,14 @@ async fn take<C: Channels>(
                 if open.contains_key(&connect.channel) {
                     return Err(format!("the guest uses channel {} twice", connect.channel));
                 }
-                begin(connect, open, lives, channels, answers);
+                begin(connect, pace, open, lives, channels, answers);
             }
             ToProxy::Connect(connect) if open.len() >= CHANNELS_MAX => {
                 let code = u32::from(Code::LimitReached as u16);
                 // The writer ends only with the stream.
                 let _ = answers.send(ToGuest::Refused { channel: connect.channel, code }).await;
             }
-            ToProxy::Connect(connect) => begin(connect, open, lives, channels, answers),
+            ToProxy::Connect(connect) => begin(connect, pace, open, lives, channels, answers),
             // One that is not open crossed our own `Died` or `Refused`.
             ToProxy::Close { channel } => {
                 if let Some(close) = open.get(&channel) {
@@ -379,6 +379,7 @@ async fn take<C: Channels>(
 
 fn begin<C: Channels>(
     connect: Connect,
+    pace: &Arc<Pace>,
     open: &mut HashMap<ChannelId, watch::Sender<bool>>,
     lives: &mut JoinSet<ChannelId>,
     channels: &Arc<C>,
@@ -386,18 +387,28 @@ fn begin<C: Channels>(
 ) {
     let (close, closed) = watch::channel(false);
     open.insert(connect.channel, close);
-    lives.spawn(life(connect, Arc::clone(channels), answers.clone(), closed));
+    lives.spawn(life(connect, Arc::clone(pace), Arc::clone(channels), answers.clone(), closed));
 }
 
 /// The life of one channel, as drawn in `vgpu_zone_api::guest`.
 async fn life<C: Channels>(
     connect: Connect,
+    pace: Arc<Pace>,
     channels: Arc<C>,
     answers: mpsc::Sender<ToGuest>,
     mut closed: watch::Receiver<bool>,
 ) -> ChannelId {
     let channel = connect.channel;
     // Answers that cannot be sent have nobody to read them: the stream is over.
+    tokio::select! {
+        biased;
+        () = is_set(&mut closed) => {
+            let code = u32::from(Code::PeerGone as u16);
+            let _ = answers.send(ToGuest::Refused { channel, code }).await;
+            return channel;
+        }
+        () = pace.wait() => {}
+    }
     let mut worker = match channels.start(connect).await {
         Ok(worker) => worker,
         Err(refusal) => {

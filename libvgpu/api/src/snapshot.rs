@@ -4,6 +4,61 @@ use crate::wire::{Reader, Wire, WireError, wire_struct};
 
 /// Attributes 0 to this, exclusive, travel. CUDA 13.0's `CU_DEVICE_ATTRIBUTE_MAX` is 148; room for later ones.
 pub const ATTRIBUTES: usize = 160;
+/// Attributes of what does not travel yet: 0 to programs, whatever the hardware has, since they ask before they use it. In order.
+/// Numbers: `CUdevice_attribute` of cuda.h 13.0.
+pub const NOT_OFFERED: &[u32] = &[
+    19,  // host memory mapped for kernels: pinned memory is the process's own so far
+    83,  // managed memory
+    88,  // pageable memory access
+    89,  // concurrent managed access
+    91,  // host pointers for registered memory
+    92,  // stream memory operations, v1
+    93,  // 64-bit stream memory operations, v1
+    94,  // stream wait value NOR, v1
+    96,  // cooperative launch on several devices
+    98,  // flush of remote writes
+    99,  // host memory registered for kernels
+    100, // pageable access by host page tables
+    101, // direct managed access from the host
+    102, // virtual memory management
+    103, // handles of it: POSIX file descriptors
+    104, // of Windows
+    105, // of Windows' kernel mode
+    107, // compressible memory
+    110, // GPUDirect RDMA of virtual memory
+    112, // sparse arrays
+    113, // read-only host registration
+    114, // timeline semaphores
+    115, // memory pools
+    116, // GPUDirect RDMA
+    117, // its ways to flush
+    118, // its order of writes
+    119, // handle types of memory pools
+    121, // arrays mapped later
+    122, // 64-bit stream memory operations
+    123, // stream wait value NOR
+    124, // dma-buf
+    125, // events between processes
+    127, // tensor map
+    128, // fabric handles
+    129, // function pointers of host and device
+    132, // multicast
+    133, // MPS
+    136, // hardware decompression
+    141, // virtual memory on host NUMA nodes
+    142, // memory pools there
+    143, // IPC between nodes of them
+    144, // memory pools in host memory
+    145, // virtual memory in host memory
+    146, // dma-buf of host memory
+];
+
+/// Whether programs get the device's own value of an attribute: see [`NOT_OFFERED`].
+#[must_use]
+pub fn is_offered(attribute: u32) -> bool {
+    NOT_OFFERED.binary_search(&attribute).is_err()
+}
+
 /// Limits of `cuCtxGetLimit`, 0 to 9 (cuda.md appendix B).
 pub const LIMITS: usize = 10;
 
@@ -116,6 +171,13 @@ mod tests {
     #[test]
     fn comes_back_whole() {
         assert_eq!(Snapshot::parse(&snapshot().to_bytes()), Ok(snapshot()));
+    }
+
+    #[test]
+    fn what_is_not_offered_is_in_order_so_that_the_search_finds_all() {
+        assert!(NOT_OFFERED.is_sorted_by(|a, b| a < b));
+        assert!(NOT_OFFERED.iter().all(|attribute| !is_offered(*attribute)));
+        assert!(is_offered(75) && is_offered(95));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
 use crate::core::streams::resolve;
 
-/// Bytes that rows to the host are read with at once.
+/// Bytes that rows to the host are read with at once, and that this library allocates for a copy at most.
 const GATHER_BYTES: usize = 1 << 20;
 
 /// One side of `CUDA_MEMCPY2D`.
@@ -147,7 +147,7 @@ fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
         (what.height, what.width_bytes)
     };
     for z in 0..what.depth {
-        if src.on_device && !dst.on_device && height > 1 && src.pitch <= 2 * row_bytes as u64 {
+        if src.on_device && !dst.on_device && gathers(src.pitch, row_bytes, height) {
             gather(entered, dst, src, z, (row_bytes, height), stream)?;
             continue;
         }
@@ -162,6 +162,12 @@ fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
         }
     }
     Ok(())
+}
+
+/// Whether at least two rows and the gap between them are read with one question, and the gap is no longer than a row. A program's
+/// sizes are not checked yet: whatever they are, what is gathered fits [`GATHER_BYTES`].
+fn gathers(pitch: u64, row_bytes: usize, height: usize) -> bool {
+    height > 1 && pitch <= GATHER_BYTES as u64 / 2 && pitch <= (row_bytes as u64).saturating_mul(2)
 }
 
 /// Rows of the device to host memory, many with one question, and the gaps between them too: a question costs more than they do.
@@ -194,8 +200,12 @@ fn row(entered: Entered, dst: (bool, u64), src: (bool, u64), bytes: usize, strea
         (true, false) => to_device(entered, DevicePtr(dst.1), Span::at_address(src.1).read(bytes)?, stream),
         (false, true) => to_host(entered, Span::at_address(dst.1).write(bytes)?, DevicePtr(src.1), stream),
         (false, false) => {
-            let row = Span::at_address(src.1).read(bytes)?.to_vec();
-            Span::at_address(dst.1).write(bytes)?.copy_from_slice(&row);
+            // By way of memory of ours, since both may be the same; in pieces, since the size is the program's.
+            for done in (0..bytes).step_by(GATHER_BYTES) {
+                let count = GATHER_BYTES.min(bytes - done);
+                let piece = Span::at_address(src.1 + done as u64).read(count)?.to_vec();
+                Span::at_address(dst.1 + done as u64).write(count)?.copy_from_slice(&piece);
+            }
             Ok(())
         }
     }

@@ -5,6 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use vgpu_soft::{Device, DeviceConfig, LaunchConfig, Module};
 
 fuzz_target!(|image: &[u8]| {
+    let _ = vgpu_soft::each_machine_code(image, vgpu_soft::COMPUTE_CAPABILITY, |_| {});
     let Ok(module) = Module::load(image) else { return };
     let config = DeviceConfig { memory_bytes: 1 << 20, instructions_max: Some(10_000), ..Default::default() };
     let device = Device::new(config);

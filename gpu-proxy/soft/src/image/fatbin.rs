@@ -8,10 +8,11 @@
 
 use std::io::Read;
 
-use super::{ImageError, TEXT_BYTES_MAX};
+use super::{ImageError, MACHINE_CODE_BYTES_MAX, TEXT_BYTES_MAX};
 
 pub(super) const MAGIC: [u8; 4] = 0xba55_ed50_u32.to_le_bytes();
 const KIND_PTX: u16 = 1;
+const KIND_ELF: u16 = 2;
 const FLAG_LZ4: u64 = 0x2000;
 const FLAG_ZSTD: u64 = 0x8000;
 /// Containers hold one entry for each target; nobody has built for more.
@@ -26,15 +27,32 @@ struct Entry<'a> {
 
 /// The expanded text of the best PTX entry for target `sm` (90 for 9.0) in the container at the start of `image`.
 pub(super) fn ptx_of(image: &[u8], sm: u32) -> Result<Vec<u8>, ImageError> {
+    let best = entries(image, KIND_PTX)?
+        .into_iter()
+        .filter(|entry| entry.target <= sm)
+        .max_by_key(|entry| entry.target);
+    best.ok_or(ImageError::NoBinary("the fatbin has none for compute capability 9.0 or below"))?
+        .expand(TEXT_BYTES_MAX)
+}
+
+/// Hands out the machine code of each entry that target `sm` can run, one after the other: those of its major number.
+pub(super) fn each_machine_code(
+    image: &[u8],
+    sm: u32,
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), ImageError> {
+    let runs = |entry: &Entry<'_>| entry.target <= sm && entry.target / 10 == sm / 10;
+    for entry in entries(image, KIND_ELF)?.into_iter().filter(runs) {
+        each(&entry.expand(MACHINE_CODE_BYTES_MAX)?);
+    }
+    Ok(())
+}
+
+/// The entries of one kind in the container at the start of `image`.
+fn entries(image: &[u8], kind: u16) -> Result<Vec<Entry<'_>>, ImageError> {
     let header_bytes = usize::from(u16::from_le_bytes(field(image, 6)?));
     let body_bytes = to_usize(u64::from_le_bytes(field(image, 8)?))?;
     let body = slice(image, header_bytes, body_bytes)?;
-    let best =
-        ptx_entries(body)?.into_iter().filter(|entry| entry.target <= sm).max_by_key(|entry| entry.target);
-    best.ok_or(ImageError::NoBinary("the fatbin has none for compute capability 9.0 or below"))?.expand()
-}
-
-fn ptx_entries(body: &[u8]) -> Result<Vec<Entry<'_>>, ImageError> {
     let mut entries = Vec::new();
     let mut rest = body;
     // Some bytes of padding may follow the last entry.
@@ -48,7 +66,7 @@ fn ptx_entries(body: &[u8]) -> Result<Vec<Entry<'_>>, ImageError> {
             return Err(ImageError::Invalid("a fatbin entry's header is too short"));
         }
         let payload = slice(rest, header_bytes, payload_bytes)?;
-        if u16::from_le_bytes(field(rest, 0)?) == KIND_PTX {
+        if u16::from_le_bytes(field(rest, 0)?) == kind {
             let compressed_bytes = to_usize(u64::from(u32::from_le_bytes(field(rest, 16)?)))?;
             let flags = u64::from_le_bytes(field(rest, 40)?);
             // The payload is padded; a compressed one says its own length.
@@ -66,13 +84,13 @@ fn ptx_entries(body: &[u8]) -> Result<Vec<Entry<'_>>, ImageError> {
 }
 
 impl Entry<'_> {
-    fn expand(&self) -> Result<Vec<u8>, ImageError> {
+    fn expand(&self, bytes_max: usize) -> Result<Vec<u8>, ImageError> {
         if self.flags & (FLAG_LZ4 | FLAG_ZSTD) == 0 {
             return Ok(self.payload.to_vec());
         }
         let expanded_bytes = to_usize(self.expanded_bytes)?;
-        if expanded_bytes > TEXT_BYTES_MAX {
-            return Err(ImageError::Invalid("a fatbin entry expands to more than 64 MiB"));
+        if expanded_bytes > bytes_max {
+            return Err(ImageError::Invalid("a fatbin entry expands to more than is taken"));
         }
         let text = if self.flags & FLAG_LZ4 != 0 {
             lz4_flex::block::decompress(self.payload, expanded_bytes)

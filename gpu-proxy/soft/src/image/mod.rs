@@ -7,6 +7,8 @@ mod fatbin;
 
 /// Longest PTX text accepted, in bytes; also the bound of what a compressed entry may expand to.
 const TEXT_BYTES_MAX: usize = 64 << 20;
+/// The bound of what compressed machine code may expand to, in bytes.
+const MACHINE_CODE_BYTES_MAX: usize = 256 << 20;
 const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
 
 /// Why an image was not loaded. All of them are the guest program's doing.
@@ -56,6 +58,23 @@ pub(crate) fn ptx_of(image: &[u8], capability: (u32, u32)) -> Result<String, Ima
         return text(fatbin::ptx_of(image, capability.0 * 10 + capability.1)?);
     }
     text(image.to_vec())
+}
+
+/// Hands out, one after the other, the machine code (cubins) in `image` that a device of `capability` (major, minor) runs, for who
+/// has such a device. PTX holds none.
+/// # Errors
+/// [`ImageError::Invalid`] for a broken fatbin.
+pub fn each_machine_code(
+    image: &[u8],
+    capability: (u32, u32),
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), ImageError> {
+    if image.starts_with(&ELF_MAGIC) {
+        each(image);
+    } else if image.starts_with(&fatbin::MAGIC) {
+        fatbin::each_machine_code(image, capability.0 * 10 + capability.1, each)?;
+    }
+    Ok(())
 }
 
 /// PTX is ASCII and ends at its first NUL.
@@ -123,6 +142,30 @@ mod tests {
         assert!(ptx_of(&fatbin(&entries), (9, 0)).unwrap().contains("sm_90"));
         let newer = fatbin(&[entry(1, 120, 0, &text(120), 0), entry(2, 90, 0, b"\x7fELF", 0)]);
         assert_eq!(ptx_of(&newer, (9, 0)).unwrap_err().cu_result(), 209);
+    }
+
+    #[test]
+    fn machine_code_is_handed_out_for_the_devices_that_run_it() {
+        let code = |sm: u8| [b"\x7fELF".as_slice(), &[sm; 100]].concat();
+        let packed = lz4_flex::block::compress(&code(86));
+        let entries = [
+            entry(2, 75, 0, &code(75), 0),
+            entry(2, 80, 0, &code(80), 0),
+            entry(2, 86, 0x2000, &packed, code(86).len() as u64),
+            entry(2, 90, 0, &code(90), 0),
+            entry(1, 90, 0, TEXT, 0),
+        ];
+        let of = |image: &[u8], capability| {
+            let mut codes = Vec::new();
+            each_machine_code(image, capability, |code| codes.push(code.to_vec())).map(|()| codes)
+        };
+        let image = fatbin(&entries);
+        assert_eq!(of(&image, (8, 6)).unwrap(), [code(80), code(86)]);
+        assert_eq!(of(&image, (9, 0)).unwrap(), [code(90)]);
+        assert_eq!(of(&code(75), (9, 0)).unwrap(), [code(75)]);
+        assert!(of(TEXT, (9, 0)).unwrap().is_empty());
+        let broken = fatbin(&[entry(2, 90, 0x2000, &packed, u64::MAX)]);
+        assert_eq!(of(&broken, (9, 0)).unwrap_err().cu_result(), 200);
     }
 
     #[test]

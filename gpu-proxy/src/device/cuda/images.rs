@@ -36,16 +36,22 @@ struct Image {
 }
 
 impl Images {
-    /// Loads an image into the current context, or for a library into the process.
+    /// Loads an image into the current context, or for a library into the process. The driver has no list of an image's variables: it
+    /// is asked for `variables`.
     ///
     /// # Errors
     /// The driver's, with its compiler's words.
-    pub fn load(&mut self, table: &Table, kind: ImageKind, bytes: &[u8]) -> Result<LoadedImage, LoadError> {
+    pub fn load(
+        &mut self,
+        table: &Table,
+        kind: ImageKind,
+        bytes: &[u8],
+        variables: &[CString],
+    ) -> Result<LoadedImage, LoadError> {
         let plain = |code| LoadError { code, log: String::new() };
         if self.last >= u64::from(u32::MAX) {
             return Err(plain(CuError::OUT_OF_MEMORY));
         }
-        let globals = global_names(bytes);
         // PTX is a C string for the driver: without an end of its own it would read on.
         let image: Vec<u8> = bytes.iter().copied().chain([0]).collect();
         let pointer = load(table, kind, &image)?;
@@ -59,7 +65,7 @@ impl Images {
         let infos =
             infos.map(|(function, place)| (info(table, kind, function.0), Raw(name | place))).collect();
         let globals =
-            globals.into_iter().filter_map(|global| find_global(table, kind, pointer, &global)).collect();
+            variables.iter().filter_map(|variable| find_global(table, kind, pointer, variable)).collect();
         self.by_name.insert(name, Image { pointer: Pointer(pointer), kind, functions });
         Ok(LoadedImage { raw: Raw(name), functions: infos, globals })
     }
@@ -190,13 +196,6 @@ fn param(table: &Table, kind: ImageKind, function: Ptr, index: usize) -> Option<
     };
     found.ok()?;
     Some(ParamInfo { offset: u32::try_from(offset).ok()?, bytes: u32::try_from(bytes).ok()? })
-}
-
-/// The driver has no list of an image's variables. Where there is PTX, the software GPU's parser knows their names.
-fn global_names(bytes: &[u8]) -> Vec<CString> {
-    let module = vgpu_soft::Module::load(bytes);
-    let names = module.iter().flat_map(|module| module.globals()).map(|global| global.name.clone());
-    names.filter_map(|name| CString::new(name).ok()).collect()
 }
 
 fn find_global(table: &Table, kind: ImageKind, image: Ptr, name: &CStr) -> Option<GlobalInfo> {

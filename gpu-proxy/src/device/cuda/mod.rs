@@ -15,10 +15,10 @@ use std::ptr;
 
 use vgpu_api::launch::attribute;
 use vgpu_api::memory::Memset;
-use vgpu_api::snapshot::{ATTRIBUTES, LIMITS};
+use vgpu_api::snapshot::{ATTRIBUTES, LIMITS, is_offered};
 use vgpu_api::{Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, MemInfo, PciAddress, Snapshot};
 
-use super::{Costs, Device, DeviceKind, DeviceLaunch, LoadError, LoadedImage, Place, Raw};
+use super::{Costs, Device, DeviceKind, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey};
 use images::Images;
 pub use table::library_folders;
 use table::{Attribute, Config, NULL, Ptr, Table};
@@ -27,17 +27,12 @@ use table::{Attribute, Config, NULL, Ptr, Table};
 const UUID: [u8; 16] = *b"vgpu-cuda-device";
 /// Device memory is handed out in multiples of this; allocations of 2 MiB and more take whole such pages.
 const GRANULE_BYTES: u64 = 512;
-/// Attributes of features that do not travel yet: host memory that kernels see (19, 91, 99, 113), managed memory (83, 89, 101),
-/// pageable access (88, 100), stream memory operations (92 to 94, 98, 122, 123), virtual memory management and its handles (102 to 105,
-/// 128), RDMA (110, 116 to 118), arrays (112, 121), semaphores (114), pools (115, 119), dma-buf (124, 146), IPC (125), multicast
-/// (132), host memory of pools (141 to 145). Programs ask before they use them. Source of the numbers: `CUdevice_attribute` of cuda.h 13.0.
-const HIDDEN: &[usize] = &[
-    19, 83, 88, 89, 91, 92, 93, 94, 98, 99, 100, 101, 102, 103, 104, 105, 110, 112, 113, 114, 115, 116, 117,
-    118, 119, 121, 122, 123, 124, 125, 128, 132, 141, 142, 143, 144, 145, 146,
-];
 /// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT` and `…_MAX_THREADS_PER_MULTIPROCESSOR`.
 const MULTIPROCESSORS: usize = 16;
 const THREADS_PER_MULTIPROCESSOR: usize = 39;
+/// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `…_MINOR`.
+const CAPABILITY_MAJOR: usize = 75;
+const CAPABILITY_MINOR: usize = 76;
 /// `CU_LAUNCH_PARAM_BUFFER_POINTER`, `…_SIZE` and `…_END`. Source: cuda.h.
 const PARAM_POINTER: Ptr = ptr::without_provenance_mut(1);
 const PARAM_SIZE: Ptr = ptr::without_provenance_mut(2);
@@ -51,6 +46,8 @@ pub struct Cuda {
     /// What the driver has as current in the worker's thread.
     current: Option<Raw>,
     costs: Costs,
+    /// Major and minor.
+    capability: (u32, u32),
     contexts: Names,
     streams: Names,
     events: Names,
@@ -113,11 +110,14 @@ impl Cuda {
             primary,
             current: Some(primary),
             costs: Costs::default(),
+            capability: (0, 0),
             contexts,
             streams,
             events,
             images,
         };
+        let version = |attribute| cuda.attribute(attribute).unsigned_abs();
+        cuda.capability = (version(CAPABILITY_MAJOR), version(CAPABILITY_MINOR));
         let number = |attribute| u64::from(cuda.attribute(attribute).unsigned_abs());
         let resident_threads = number(MULTIPROCESSORS) * number(THREADS_PER_MULTIPROCESSOR);
         cuda.costs = Costs { context_bytes: DeviceKind::Cuda.context_bytes(), resident_threads };
@@ -143,10 +143,13 @@ impl Cuda {
 
     fn attribute(&self, number: usize) -> c_int {
         let mut value = 0;
+        if !u32::try_from(number).is_ok_and(is_offered) {
+            return 0;
+        }
         let Ok(attribute) = c_int::try_from(number) else { return 0 };
         // SAFETY: the driver writes one number to a variable of ours; unknown attributes are an error.
         let known = unsafe { self.table.cuDeviceGetAttribute(&raw mut value, attribute, self.device) };
-        if known.is_err() || HIDDEN.contains(&number) { 0 } else { value }
+        if known.is_err() { 0 } else { value }
     }
 
     fn name(&self) -> String {
@@ -244,7 +247,12 @@ impl Device for Cuda {
         Ok(name)
     }
 
-    /// The primary context stays: it cannot be made again behind the door. What was in it has been ended.
+    /// It cannot be made again behind the door.
+    fn keeps_primary(&self) -> bool {
+        true
+    }
+
+    /// The primary context stays. What was in it has been ended.
     fn context_destroy(&mut self, _device: u32, context: Raw, primary: bool) -> CuResult<()> {
         if primary {
             return self.context_synchronize(context);
@@ -341,15 +349,20 @@ impl Device for Cuda {
         }
     }
 
+    fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {
+        Survey::of(bytes, self.capability)
+    }
+
     fn load(
         &mut self,
         context: Option<Raw>,
         kind: ImageKind,
         bytes: &[u8],
+        survey: Survey,
     ) -> Result<LoadedImage, LoadError> {
         let context = context.unwrap_or(self.primary);
         self.enter(context).map_err(|code| LoadError { code, log: String::new() })?;
-        self.images.load(&self.table, kind, bytes)
+        self.images.load(&self.table, kind, bytes, &survey.variables)
     }
 
     fn unload(&mut self, image: Raw) -> CuResult<()> {

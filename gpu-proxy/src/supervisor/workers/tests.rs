@@ -92,3 +92,12 @@ async fn a_channel_that_cannot_be_attached_gives_its_place_back() {
     assert!(supervisor.listing().zones[0].workers.is_empty());
     is_released(&supervisor).await;
 }
+
+#[tokio::test]
+async fn a_start_that_panics_leaves_a_zone_that_can_be_released() {
+    let supervisor = supervisor();
+    let panics = std::future::poll_fn(|_| panic!("a mistake of ours"));
+    let refusal = supervisor.start_worker(wanted(1), panics).await.unwrap_err();
+    assert_eq!(refusal.code, Code::WorkerFailed);
+    is_released(&supervisor).await;
+}

@@ -149,3 +149,36 @@ async fn a_guest_that_connects_without_end_is_slowed_down() {
     }
     assert!(start.elapsed() >= BIRTH_EVERY * (more - 1), "{:?}", start.elapsed());
 }
+
+#[tokio::test]
+async fn a_process_that_ends_is_heard_through_a_flood_of_others() {
+    let (mut guest, fakes, _served) = stream();
+    let old = guest.connect(1, "c").await;
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel: old });
+    let waiting = 150;
+    for number in 2..2 + BIRTHS_AT_ONCE + waiting {
+        guest.connect(number, "c").await;
+    }
+    guest.say(ToProxy::Close { channel: old }).await;
+    let mut accepted = 0;
+    while guest.hear().await != (ToGuest::Unmapped { channel: old }) {
+        accepted += 1;
+    }
+    assert!(accepted < BIRTHS_AT_ONCE + waiting / 2, "{accepted} of the flood came first");
+    assert!(*fakes.started.lock().unwrap()[0].borrow());
+}
+
+#[tokio::test]
+async fn who_gives_up_before_its_birth_takes_nobodys_turn() {
+    let (mut guest, fakes, _served) = stream();
+    let gone = BIRTHS_AT_ONCE + 150;
+    for number in 1..=gone {
+        guest.connect(number, "c").await;
+    }
+    for number in 1..=gone {
+        guest.say(ToProxy::Close { channel: ChannelId::new(number).unwrap() }).await;
+    }
+    let last = guest.connect(gone + 1, "c").await;
+    while guest.hear().await != (ToGuest::Accepted { channel: last }) {}
+    assert!(fakes.started.lock().unwrap().len() < gone as usize, "all of them were born");
+}

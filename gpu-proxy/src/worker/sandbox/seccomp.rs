@@ -105,7 +105,8 @@ const IOCTL_EVTCHN_NOTIFY: u64 = 0x0004_4504;
 /// NVIDIA's own type of ioctl, `'F'`, in bits 8 to 15. Source: open-gpu-kernel-modules, `nv-ioctl-numbers.h`.
 const IOCTL_NVIDIA: u64 = 0x4600;
 const IOCTL_TYPE: u64 = 0xff00;
-/// nvidia-uvm numbers its calls plainly, from 1. Source: open-gpu-kernel-modules, `uvm_ioctl.h`.
+/// nvidia-uvm numbers its calls plainly, from 1; but for `UVM_INITIALIZE` and `UVM_DEINITIALIZE`, 0x30000001 and 0x30000002, which are
+/// used before the door closes only. Source: open-gpu-kernel-modules, `uvm_ioctl.h`, `uvm_linux_ioctl.h`.
 const IOCTL_UVM_MAX: u64 = 0xff;
 /// What the C library's streams ask of a descriptor before they write to it, as NVIDIA's driver does for `printf` in kernels;
 /// answered with ENOSYS, so no terminal. Source: `ioctl_tty(2)`.

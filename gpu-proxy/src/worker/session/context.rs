@@ -3,7 +3,34 @@
 use vgpu_api::{Call, ContextId, CuError, CuResult, Staged};
 
 use super::{CONTEXTS_MAX, Context, Session};
+use crate::device::{COSTLY_LIMITS, Raw};
 use crate::worker::staging;
+
+/// Device memory that a context holds beside allocations and images. All of it but what it had at its start counts.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Itself if it is not the worker's first, and the local memory that kernels made it keep.
+    charged_bytes: u64,
+    /// By the number of the `CUlimit`.
+    limits: [LimitBytes; COSTLY_LIMITS],
+    /// Local memory of a thread that there is room for, bytes.
+    local_bytes: u64,
+}
+
+/// What a limit stands for in device memory.
+#[derive(Clone, Copy, Debug, Default)]
+struct LimitBytes {
+    /// At the context's start: part of what a context costs.
+    start: u64,
+    /// Counted on top of that.
+    charged: u64,
+}
+
+impl Held {
+    fn counted_bytes(&self) -> u64 {
+        self.charged_bytes + self.limits.iter().map(|limit| limit.charged).sum::<u64>()
+    }
+}
 
 impl Session {
     pub(super) fn snapshot(&mut self, out: Staged) -> CuResult<u64> {
@@ -57,31 +84,31 @@ impl Session {
     pub(super) fn set_limit(&mut self, call: Call, limit: u32, value: u64) -> CuResult<()> {
         let context = self.context(call.context)?;
         let costs = self.device.costs();
-        let before = costs.limit_bytes(limit, self.device.limit(context, limit)?);
-        let after = costs.limit_bytes(limit, value);
-        self.grow(call.context, after.saturating_sub(before))?;
-        let set = self.device.set_limit(context, limit, value);
-        let shrinks_by =
-            if set.is_ok() { before.saturating_sub(after) } else { after.saturating_sub(before) };
-        self.shrink(call.context, shrinks_by);
-        set
-    }
-
-    /// Counts `bytes` more for a context.
-    pub(super) fn grow(&mut self, id: ContextId, bytes: u64) -> CuResult<()> {
-        self.quota.charge(bytes)?;
-        if let Some(context) = self.contexts.get_mut(&id) {
-            context.charged_bytes += bytes;
-        }
+        let held = self.contexts.get_mut(&call.context).map(|context| &mut context.held);
+        let Some(held) = held.and_then(|held| held.limits.get_mut(limit as usize)) else {
+            return self.device.set_limit(context, limit, value);
+        };
+        let charged = costs.limit_bytes(limit, value).saturating_sub(held.start);
+        let more = charged.saturating_sub(held.charged);
+        self.quota.charge(more)?;
+        self.device.set_limit(context, limit, value).inspect_err(|_| self.quota.release(more))?;
+        self.quota.release(held.charged.saturating_sub(charged));
+        held.charged = charged;
         Ok(())
     }
 
-    fn shrink(&mut self, id: ContextId, bytes: u64) {
-        if let Some(context) = self.contexts.get_mut(&id) {
-            let bytes = bytes.min(context.charged_bytes);
-            context.charged_bytes -= bytes;
-            self.quota.release(bytes);
+    /// Counts room for `needs` bytes of local memory for each of `threads` threads, if the context does not have it yet.
+    pub(super) fn make_room(&mut self, id: ContextId, needs: u64, threads: u64) -> CuResult<()> {
+        let Some(Context { held, .. }) = self.contexts.get_mut(&id) else {
+            return Err(CuError::INVALID_CONTEXT);
+        };
+        if needs > held.local_bytes {
+            let more = (needs - held.local_bytes).saturating_mul(threads);
+            self.quota.charge(more)?;
+            held.charged_bytes += more;
+            held.local_bytes = needs;
         }
+        Ok(())
     }
 
     /// A zone sees the devices of its grant: one for now.
@@ -100,17 +127,29 @@ impl Session {
             .device
             .context_create(device, flags, primary)
             .inspect_err(|_| self.quota.release(charged_bytes))?;
-        // `CUlimit` 0, a thread's stack: there is room for it from the start.
-        let local_bytes = self.device.limit(raw, 0).unwrap_or(0);
-        self.contexts.insert(id, Context { raw, device, sticky: None, charged_bytes, local_bytes });
+        let held = self.kept.remove(&id).unwrap_or_else(|| self.held_at_start(raw, charged_bytes));
+        self.contexts.insert(id, Context { raw, device, sticky: None, held });
         Ok(())
+    }
+
+    fn held_at_start(&mut self, raw: Raw, charged_bytes: u64) -> Held {
+        let costs = self.device.costs();
+        let mut held = Held { charged_bytes, ..Held::default() };
+        for (place, number) in held.limits.iter_mut().zip(0..) {
+            let value = self.device.limit(raw, number).unwrap_or(0);
+            place.start = costs.limit_bytes(number, value);
+        }
+        // `CUlimit` 0, a thread's stack: there is room for it from the start.
+        held.local_bytes = self.device.limit(raw, 0).unwrap_or(0);
+        held
     }
 
     /// Ends a context and all that lives in it. What the device refuses to free dies with the worker.
     fn end_context(&mut self, id: ContextId, primary: bool) -> CuResult<()> {
-        let Some(Context { raw, device, sticky, charged_bytes, .. }) = self.contexts.remove(&id) else {
+        let Some(Context { raw, device, sticky, mut held }) = self.contexts.remove(&id) else {
             return Err(CuError::INVALID_CONTEXT);
         };
+        let stays = primary && self.device.keeps_primary();
         for event in self.events.remove_where(|event| event.context == id) {
             let _ = self.device.event_destroy(event.raw);
         }
@@ -121,11 +160,20 @@ impl Session {
             self.end_image(image);
         }
         for ended in self.ranges.remove_context(id) {
-            let _ = self.device.free(raw, ended.address);
-            self.quota.release(ended.charged_bytes);
+            let freed = self.device.free(raw, ended.address);
+            if stays && freed.is_err() {
+                held.charged_bytes += ended.charged_bytes;
+            } else {
+                self.quota.release(ended.charged_bytes);
+            }
         }
         let result = self.device.context_destroy(device, raw, primary);
-        self.quota.release(charged_bytes);
+        // What the device still has goes on counting, and is the next primary context's.
+        if stays {
+            self.kept.insert(id, held);
+        } else {
+            self.quota.release(held.counted_bytes());
+        }
         sticky.map_or(result, Err)
     }
 }

@@ -24,7 +24,9 @@ pub(super) struct Image {
     /// Modules end with their context; libraries are the process's.
     pub(super) context: Option<ContextId>,
     functions: Vec<Function>,
+    /// Addresses of its variables, and what was counted for all of them.
     globals: Vec<u64>,
+    charged_bytes: u64,
     /// The whole load reply, kept when the guest's room for it was too small.
     info: Vec<u8>,
 }
@@ -106,39 +108,45 @@ impl Session {
         // Before the device makes anything: after that, nothing on the way to the guest fails.
         self.images.check_free(image.0)?;
         out.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
-        let loaded = match self.device.load(context, image_kind, &upload.bytes) {
+        let survey = self.device.survey(&upload.bytes)?;
+        let charged_bytes = self.charge(survey.variable_bytes)?;
+        let loaded = match self.device.load(context, image_kind, &upload.bytes, survey) {
             Ok(loaded) => loaded,
             Err(refused) => {
+                self.quota.release(charged_bytes);
                 self.image_log = refused.log;
                 return self.settle(call.context, Err(refused.code));
             }
         };
         let owner = (image_kind == ImageKind::Module).then_some(call.context);
-        self.keep_image(image.0, owner, loaded, out)
+        self.keep_image(image.0, owner, loaded, charged_bytes, out)
     }
 
-    /// Counts an image's variables, keeps it, and tells the guest what is in it.
+    /// Counts an image's variables, as far as they were not counted before it was loaded, keeps it, and tells the guest what is in it.
     fn keep_image(
         &mut self,
         handle: ImageHandle,
         context: Option<ContextId>,
         loaded: LoadedImage,
+        mut charged_bytes: u64,
         out: Staged,
     ) -> CuResult<u64> {
         let LoadedImage { raw, functions, globals } = loaded;
-        let mut charged = Vec::new();
-        for global in &globals {
-            match self.charge(global.bytes.max(1)) {
-                Ok(bytes) => charged.push(bytes),
-                Err(error) => {
-                    charged.into_iter().for_each(|bytes| self.quota.release(bytes));
-                    let _ = self.device.unload(raw);
-                    return Err(error);
-                }
+        let granule = self.device.granule_bytes();
+        let of_globals = globals.iter().try_fold(0_u64, |sum, global| {
+            sum.checked_add(global.bytes.max(1).checked_next_multiple_of(granule)?)
+        });
+        let more = of_globals.map(|bytes| bytes.saturating_sub(charged_bytes)).ok_or(CuError::OUT_OF_MEMORY);
+        match more.and_then(|more| self.quota.charge(more).map(|()| more)) {
+            Ok(more) => charged_bytes += more,
+            Err(error) => {
+                self.quota.release(charged_bytes);
+                let _ = self.device.unload(raw);
+                return Err(error);
             }
         }
-        for (global, charged_bytes) in globals.iter().zip(charged) {
-            self.ranges.insert(global.address.0, global.bytes, charged_bytes, Origin::Global);
+        for global in &globals {
+            self.ranges.insert(global.address.0, global.bytes, 0, Origin::Global);
         }
         let places = functions
             .iter()
@@ -152,7 +160,10 @@ impl Session {
         if info_bytes <= out.len {
             info = Vec::new();
         }
-        self.images.insert(handle, Image { raw, context, functions: places, globals: addresses, info })?;
+        self.images.insert(
+            handle,
+            Image { raw, context, functions: places, globals: addresses, charged_bytes, info },
+        )?;
         Ok(info_bytes)
     }
 
@@ -176,10 +187,9 @@ impl Session {
     pub(super) fn end_image(&mut self, image: Image) {
         let _ = self.device.unload(image.raw);
         for address in image.globals {
-            if let Some(charged_bytes) = self.ranges.remove(address) {
-                self.quota.release(charged_bytes);
-            }
+            self.ranges.remove(address);
         }
+        self.quota.release(image.charged_bytes);
     }
 
     fn function(&self, handle: FunctionHandle) -> CuResult<Function> {
@@ -268,14 +278,7 @@ impl Session {
                 bytes
             }
         };
-        let has = self.contexts.get(&id).map_or(0, |context| context.local_bytes);
-        if needs > has {
-            self.grow(id, (needs - has).saturating_mul(threads))?;
-            if let Some(context) = self.contexts.get_mut(&id) {
-                context.local_bytes = needs;
-            }
-        }
-        Ok(())
+        self.make_room(id, needs, threads)
     }
 
     /// Resolves a launch's names and checks it. The parameter block has to cover the kernel's layout, else the driver would read

@@ -23,6 +23,7 @@ use super::slab::Slab;
 use super::staging::Staging;
 use crate::device::{Device, Place, Raw};
 
+use context::Held;
 use image::{Image, Uploads};
 
 /// Contexts that one process may have at once.
@@ -34,6 +35,8 @@ pub struct Session {
     quota: Quota,
     staging: Box<dyn Staging>,
     contexts: HashMap<ContextId, Context>,
+    /// Of primary contexts that ended here and that the device keeps.
+    kept: HashMap<ContextId, Held>,
     streams: Slab<Owned>,
     events: Slab<Owned>,
     images: Slab<Image>,
@@ -49,10 +52,7 @@ struct Context {
     device: u32,
     /// What ended it, if anything did.
     sticky: Option<CuError>,
-    /// What was counted for it: itself if it is not the worker's first, and what its limits and kernels made it grow by.
-    charged_bytes: u64,
-    /// Local memory of a thread that there is room for, bytes.
-    local_bytes: u64,
+    held: Held,
 }
 
 /// A stream or event, which belongs to a context.
@@ -77,6 +77,7 @@ impl Session {
             quota,
             staging,
             contexts: HashMap::new(),
+            kept: HashMap::new(),
             streams: Slab::default(),
             events: Slab::default(),
             images: Slab::default(),

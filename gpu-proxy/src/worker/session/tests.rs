@@ -11,7 +11,7 @@ use vgpu_api::{
 };
 
 use super::Session;
-use crate::device::{Costs, Null};
+use crate::device::{Costs, Null, cubin};
 use crate::shared_page::SharedPage;
 use crate::worker::quota::{Grant, Quota};
 use crate::worker::staging::Staging;
@@ -218,27 +218,95 @@ fn contexts_and_limits_count_against_the_grant() {
     assert_eq!(world.used_bytes(), 0);
 }
 
+/// Loads a kernel and launches it twice.
+fn launch_in(world: &World) {
+    let ptx = b".version 9.0\n.target sm_90\n.address_size 64\n.visible .entry k() { ret; }";
+    ask::vgpuUpload(&world.guest, C, 1, ptx.len() as u64, 0, ptx).unwrap();
+    let (image, out) = (ImageHandle::new(0, 0), Staged { offset: 0, len: 4096 });
+    ask::vgpuImageLoad(&world.guest, C, NewHandle(image), ImageKind::Module, 1, out).unwrap();
+    let function = FunctionHandle::of_image(image, 0);
+    let shape =
+        LaunchShape { function, stream: Stream::Legacy, grid: [1; 3], block: [1; 3], shared_bytes: 0 };
+    let launch = Launch { shape, attributes: LaunchAttributes::default(), params: &[] };
+    for _ in 0..2 {
+        ask::cuLaunchKernel(&world.guest, C, launch.clone()).unwrap();
+    }
+}
+
+/// A limit that is lowered gives back what raising it took, and nothing that was counted for something else.
+#[test]
+fn a_lowered_limit_gives_back_no_more_than_it_took() {
+    let costs = Costs { context_bytes: 0, resident_threads: 64 };
+    let world = world_with(Null::with_costs(costs, 2048));
+    let local_bytes = 1024 * 64;
+    launch_in(&world);
+    assert_eq!((world.guest.take_error(), world.used_bytes()), (None, local_bytes));
+    for limit in [0, 2] {
+        let start = ask::cuCtxGetLimit(&world.guest, C, limit).unwrap();
+        ask::cuCtxSetLimit(&world.guest, C, limit, 0).unwrap();
+        assert_eq!(world.used_bytes(), local_bytes, "the start of limit {limit} was never counted");
+        ask::cuCtxSetLimit(&world.guest, C, limit, start).unwrap();
+        assert_eq!(world.used_bytes(), local_bytes, "limit {limit} is what it was");
+        ask::cuCtxSetLimit(&world.guest, C, limit, start + 512).unwrap();
+        assert!(world.used_bytes() > local_bytes, "limit {limit}");
+        ask::cuCtxSetLimit(&world.guest, C, limit, start).unwrap();
+        assert_eq!(world.used_bytes(), local_bytes);
+    }
+}
+
+/// Else a reset in a loop takes any amount of the device: the primary context of `cuda` is not made anew.
+#[test]
+fn what_a_device_keeps_of_an_ended_primary_context_goes_on_counting() {
+    let costs = Costs { context_bytes: 0, resident_threads: 64 };
+    let world = world_with(Null::with_costs(costs, 2048).keeping_primary());
+    let stack = ask::cuCtxGetLimit(&world.guest, C, 0).unwrap();
+    launch_in(&world);
+    ask::cuCtxSetLimit(&world.guest, C, 0, stack + 1024).unwrap();
+    assert_eq!(world.used_bytes(), 2 * 1024 * 64);
+    for _ in 0..3 {
+        ask::cuMemAlloc_v2(&world.guest, C, 512).unwrap();
+        ask::cuDevicePrimaryCtxReset_v2(&world.guest, ContextId::NONE, 0).unwrap();
+        assert_eq!(world.used_bytes(), 2 * 1024 * 64, "while nobody has it");
+        ask::cuDevicePrimaryCtxRetain(&world.guest, ContextId::NONE, 0, 0).unwrap();
+        ask::cuCtxSetLimit(&world.guest, C, 0, stack + 1024).unwrap();
+        launch_in(&world);
+        assert_eq!(world.guest.take_error(), None);
+        assert_eq!(world.used_bytes(), 2 * 1024 * 64, "as often as it is taken");
+    }
+    ask::cuCtxSetLimit(&world.guest, C, 0, stack).unwrap();
+    assert_eq!(world.used_bytes(), 1024 * 64);
+}
+
 #[test]
 fn the_local_memory_of_kernels_counts_once_for_all_threads() {
-    let ptx = b".version 9.0\n.target sm_90\n.address_size 64\n.visible .entry k() { ret; }";
     let launch = |local_bytes| {
         let costs = Costs { context_bytes: 0, resident_threads: 64 };
         let world = world_with(Null::with_costs(costs, local_bytes));
-        ask::vgpuUpload(&world.guest, C, 1, ptx.len() as u64, 0, ptx).unwrap();
-        let (image, out) = (ImageHandle::new(0, 0), Staged { offset: 0, len: 4096 });
-        ask::vgpuImageLoad(&world.guest, C, NewHandle(image), ImageKind::Module, 1, out).unwrap();
-        let function = FunctionHandle::of_image(image, 0);
-        let shape =
-            LaunchShape { function, stream: Stream::Legacy, grid: [1; 3], block: [1; 3], shared_bytes: 0 };
-        let launch = Launch { shape, attributes: LaunchAttributes::default(), params: &[] };
-        for _ in 0..2 {
-            ask::cuLaunchKernel(&world.guest, C, launch.clone()).unwrap();
-        }
+        launch_in(&world);
         (world.guest.take_error(), world.used_bytes())
     };
     assert_eq!(launch(100), (None, 0), "as much as the stack that is there anyhow");
     assert_eq!(launch(2048), (None, 1024 * 64));
     assert_eq!(launch(1 << 20), (Some(CuError::OUT_OF_MEMORY), 0));
+}
+
+/// A cubin of a few hundred bytes may stand for any amount of device memory.
+#[test]
+fn variables_of_machine_code_count_before_they_are_loaded() {
+    let world = world();
+    let load = |number: u32, table_bytes| {
+        let image = cubin(table_bytes);
+        ask::vgpuUpload(&world.guest, C, number, image.len() as u64, 0, &image).unwrap();
+        let (image, out) = (NewHandle(ImageHandle::new(0, number.into())), Staged { offset: 0, len: 4096 });
+        ask::vgpuImageLoad(&world.guest, C, image, ImageKind::Module, number, out)
+    };
+    load(1, 100_000).unwrap();
+    assert_eq!(world.used_bytes(), (100_000_u64 + 256).next_multiple_of(512));
+    for table_bytes in [1 << 20, 10 << 30, u64::MAX] {
+        assert_eq!(load(2, table_bytes), Err(CuError::OUT_OF_MEMORY));
+    }
+    ask::vgpuImageUnload(&world.guest, C, GoneHandle(ImageHandle::new(0, 1))).unwrap();
+    assert_eq!(world.used_bytes(), 0);
 }
 
 struct Random(u64);

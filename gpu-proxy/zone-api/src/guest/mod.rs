@@ -8,7 +8,8 @@
 //!      └──────► Refused                                        nothing was mapped, or it is unmapped already
 //! ```
 //!
-//! `Died` comes when the worker ended by itself; `Unmapped` follows it too. Frames: [`frames`]; layouts: [`message`].
+//! `Died` comes when the worker ended by itself; `Unmapped` follows it too. A `Close` that comes before the answer is answered by
+//! `Refused`, or by `Accepted` and `Unmapped`. Frames: [`frames`]; layouts: [`message`].
 //! The rule: whatever bytes arrive, the answer is a message or [`Malformed`]; nothing is allocated by an unchecked length.
 
 mod frames;

@@ -1,0 +1,222 @@
+//! What machine code (a cubin) says of its variables: how much device memory they take and what they are called.
+//!
+//! ```text
+//! file:    0 "\x7fELF" | 4 class (2: 64 bits) | 40 section headers at, u64 | 58 bytes of one, u16 | 60 count, u16 | 62 names in, u16
+//! section: 0 name u32 | 4 type u32 | 8 flags u64 | 24 offset u64 | 32 bytes u64 | 40 link u32; the count is here if it is 0 above
+//! symbol:  0 name u32 | 4 info u8 | 6 section u16 | 8 value u64 | 16 bytes u64
+//! ```
+//! The bytes are the guest's: each offset is checked, and what cannot be read is not there. Source: the ELF-64 object file format.
+
+use std::ffi::CString;
+
+const MAGIC: &[u8] = b"\x7fELF\x02";
+const SECTION_BYTES: usize = 64;
+const SYMBOL_BYTES: usize = 24;
+const TYPE_SYMBOLS: u32 = 2;
+const TYPE_NOBITS: u32 = 8;
+const FLAG_ALLOC: u64 = 2;
+const FLAG_EXEC: u64 = 4;
+const SYMBOL_OBJECT: u8 = 1;
+/// More than any GPU's shared memory of a block: what is larger lies in device memory, whatever it is called.
+const SHARED_BYTES_MAX: u64 = 256 << 10;
+/// Names that are taken: each is a question to the driver.
+const NAMES_MAX: usize = 1 << 16;
+
+struct Section {
+    name: usize,
+    kind: u32,
+    flags: u64,
+    offset: u64,
+    bytes: u64,
+    link: usize,
+}
+
+/// Machine code whose section headers lie inside of it.
+pub struct Elf<'a> {
+    bytes: &'a [u8],
+    sections: Vec<Section>,
+    names: usize,
+}
+
+impl<'a> Elf<'a> {
+    /// `None`: it is no such file.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        if !bytes.starts_with(MAGIC) || usize::from(half(bytes, 58)?) != SECTION_BYTES {
+            return None;
+        }
+        let headers = bytes.get(usize::try_from(long(bytes, 40)?).ok()?..)?;
+        let count = match half(bytes, 60)? {
+            0 => usize::try_from(long(headers, 32)?).ok()?,
+            count => usize::from(count),
+        };
+        let headers = headers.get(..count.checked_mul(SECTION_BYTES)?)?;
+        let sections = headers.chunks_exact(SECTION_BYTES).map(section).collect::<Option<_>>()?;
+        Some(Self { bytes, sections, names: usize::from(half(bytes, 62)?) })
+    }
+
+    /// Device memory of variables and constants, in bytes. Code is left out: it is loaded when it is first used.
+    pub fn variable_bytes(&self) -> u64 {
+        let counted = self.sections.iter().filter(|section| self.holds_variables(section));
+        counted.fold(0, |sum, section| sum.saturating_add(section.bytes))
+    }
+
+    /// The names of variables, [`NAMES_MAX`] at most.
+    pub fn variables(&self) -> Vec<CString> {
+        let tables = self.sections.iter().filter(|section| section.kind == TYPE_SYMBOLS);
+        let names = tables.filter_map(|table| Some((self.data(table)?, self.sections.get(table.link)?)));
+        let names = names.flat_map(|(table, names)| {
+            table.chunks_exact(SYMBOL_BYTES).filter_map(|symbol| {
+                let owner = self.sections.get(usize::from(half(symbol, 6)?))?;
+                let is_variable = symbol.get(4)? & 0xf == SYMBOL_OBJECT && self.holds_variables(owner);
+                is_variable.then_some(())?;
+                CString::new(self.text(names, word(symbol, 0)? as usize)?).ok()
+            })
+        });
+        names.filter(|name| !name.is_empty()).take(NAMES_MAX).collect()
+    }
+
+    fn holds_variables(&self, section: &Section) -> bool {
+        // Code is in the file; what only says a size is none.
+        let is_code = section.flags & FLAG_EXEC != 0 && section.kind != TYPE_NOBITS;
+        let name = self.sections.get(self.names).and_then(|names| self.text(names, section.name));
+        let is_shared =
+            name.is_some_and(|name| name.starts_with(b".nv.shared")) && section.bytes <= SHARED_BYTES_MAX;
+        section.flags & FLAG_ALLOC != 0 && !is_code && !is_shared
+    }
+
+    fn data(&self, section: &Section) -> Option<&'a [u8]> {
+        let start = usize::try_from(section.offset).ok()?;
+        self.bytes.get(start..start.checked_add(usize::try_from(section.bytes).ok()?)?)
+    }
+
+    /// The text at an offset of a section of names, without its NUL.
+    fn text(&self, names: &Section, at: usize) -> Option<&'a [u8]> {
+        self.data(names)?.get(at..)?.split(|byte| *byte == 0).next()
+    }
+}
+
+fn section(header: &[u8]) -> Option<Section> {
+    Some(Section {
+        name: word(header, 0)? as usize,
+        kind: word(header, 4)?,
+        flags: long(header, 8)?,
+        offset: long(header, 24)?,
+        bytes: long(header, 32)?,
+        link: word(header, 40)? as usize,
+    })
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    const ALLOC: u64 = FLAG_ALLOC;
+    const WRITE: u64 = 1;
+    const PROGBITS: u32 = 1;
+    const STRINGS: u32 = 3;
+
+    fn header(name: u32, kind: u32, flags: u64, at: usize, bytes: u64, link: u32) -> Vec<u8> {
+        let mut header = vec![0; SECTION_BYTES];
+        header[0..4].copy_from_slice(&name.to_le_bytes());
+        header[4..8].copy_from_slice(&kind.to_le_bytes());
+        header[8..16].copy_from_slice(&flags.to_le_bytes());
+        header[24..32].copy_from_slice(&(at as u64).to_le_bytes());
+        header[32..40].copy_from_slice(&bytes.to_le_bytes());
+        header[40..44].copy_from_slice(&link.to_le_bytes());
+        header
+    }
+
+    fn symbol(name: u32, info: u8, section: u16) -> Vec<u8> {
+        let mut symbol = vec![0; SYMBOL_BYTES];
+        symbol[0..4].copy_from_slice(&name.to_le_bytes());
+        symbol[4] = info;
+        symbol[6..8].copy_from_slice(&section.to_le_bytes());
+        symbol
+    }
+
+    /// Code, a table whose bytes are not in the file, constants (256 bytes), shared memory; two variables and a function.
+    pub(crate) fn cubin(table_bytes: u64) -> Vec<u8> {
+        let names = b"\0.nv.global\0.nv.shared.k\0table\0factor\0k\0";
+        let at = |name: &[u8]| {
+            let place = names.windows(name.len()).position(|text| text == name).unwrap();
+            u32::try_from(place).unwrap()
+        };
+        let symbols = [
+            symbol(0, 0, 0),
+            symbol(at(b"table\0"), 0x11, 3),
+            symbol(at(b"factor\0"), 0x11, 4),
+            symbol(at(b"k\0"), 0x12, 2),
+            symbol(at(b"k\0"), 0x11, 5),
+        ]
+        .concat();
+        let (names_at, symbols_at) = (64, 64 + names.len());
+        let headers = [
+            header(0, 0, 0, 0, 0, 0),
+            header(0, STRINGS, 0, names_at, names.len() as u64, 0),
+            header(0, PROGBITS, ALLOC | FLAG_EXEC, 0, 5000, 0),
+            header(at(b".nv.global\0"), TYPE_NOBITS, ALLOC | WRITE, 0, table_bytes, 0),
+            header(0, PROGBITS, ALLOC, 0, 256, 0),
+            header(at(b".nv.shared.k\0"), TYPE_NOBITS, ALLOC | WRITE, 0, 48 << 10, 0),
+            header(0, TYPE_SYMBOLS, 0, symbols_at, symbols.len() as u64, 1),
+        ];
+        let mut file = vec![0; 64];
+        file[..5].copy_from_slice(MAGIC);
+        file[40..48].copy_from_slice(&((symbols_at + symbols.len()) as u64).to_le_bytes());
+        file[58..60].copy_from_slice(&64_u16.to_le_bytes());
+        file[60..62].copy_from_slice(&u16::try_from(headers.len()).unwrap().to_le_bytes());
+        file[62..64].copy_from_slice(&1_u16.to_le_bytes());
+        [file, names.to_vec(), symbols, headers.concat()].concat()
+    }
+
+    #[test]
+    fn variables_and_constants_count_and_have_names_and_nothing_else_does() {
+        let file = cubin(10 << 30);
+        let elf = Elf::parse(&file).unwrap();
+        assert_eq!(elf.variable_bytes(), (10 << 30) + 256);
+        assert_eq!(elf.variables(), [c"table".to_owned(), c"factor".to_owned()]);
+    }
+
+    #[test]
+    fn what_pretends_to_be_code_or_shared_memory_counts() {
+        let headers_at = |file: &[u8]| usize::try_from(long(file, 40).unwrap()).unwrap();
+        let mut file = cubin(10 << 30);
+        let flags_at = headers_at(&file) + 3 * SECTION_BYTES + 8;
+        file[flags_at] |= 4;
+        assert_eq!(Elf::parse(&file).unwrap().variable_bytes(), (10 << 30) + 256, "code without bytes");
+        let mut file = cubin(10 << 30);
+        let bytes_at = headers_at(&file) + 5 * SECTION_BYTES + 32;
+        file[bytes_at..bytes_at + 8].copy_from_slice(&(1_u64 << 30).to_le_bytes());
+        assert_eq!(Elf::parse(&file).unwrap().variable_bytes(), (11 << 30) + 256, "shared memory of 1 GiB");
+        let (mut file, sum_at) = (cubin(10 << 30), bytes_at - 2 * SECTION_BYTES);
+        file[sum_at..sum_at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert_eq!(Elf::parse(&file).unwrap().variable_bytes(), u64::MAX);
+    }
+
+    /// Every byte of the file in turn, and every end: an answer, never a panic.
+    #[test]
+    fn damaged_machine_code_is_read_as_far_as_it_goes() {
+        let whole = cubin(10 << 30);
+        let read = |file: &[u8]| Elf::parse(file).map(|elf| (elf.variable_bytes(), elf.variables().len()));
+        for at in 0..whole.len() {
+            let mut file = whole.clone();
+            for value in [0, 1, 0x7f, 0xff] {
+                file[at] = value;
+                let _ = read(&file);
+            }
+            assert_eq!(read(&whole[..at]), None, "cut at {at}");
+        }
+        assert_eq!(read(b"\x7fELF"), None);
+    }
+}
