@@ -75,8 +75,17 @@ impl Pod {
 
     /// Runs it to its end with this standard input.
     pub fn feed(&self, input: &[u8]) -> Ended {
+        self.feed_within(input, START)
+    }
+
+    /// Runs it to its end, which may be as far away as `limit`.
+    pub fn run_within(&self, limit: Duration) -> Ended {
+        self.feed_within(&[], limit)
+    }
+
+    fn feed_within(&self, input: &[u8], limit: Duration) -> Ended {
         let line = self.line();
-        feed(&line.iter().map(String::as_str).collect::<Vec<_>>(), input, START)
+        feed(&line.iter().map(String::as_str).collect::<Vec<_>>(), input, limit)
     }
 
     fn line(&self) -> Vec<String> {

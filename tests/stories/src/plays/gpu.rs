@@ -8,6 +8,9 @@ use crate::node::Node;
 use crate::plays::vgpu;
 use crate::pod::{Pod, Runtime, START};
 
+/// Eleven programs, one after the other, emulated.
+const ALL_PROGRAMS: Duration = Duration::from_secs(600);
+
 /// The stories.
 pub fn stories() -> Vec<Story> {
     vec![
@@ -90,7 +93,7 @@ fn cuda_programs_compute_what_the_cpu_does(_: &Node) {
     ];
     // One pod for all: a start costs more than they do. Each is a process, so each has a worker of its own.
     let script = programs.map(|name| format!("/{name}; echo exit code of {name}: $?")).join("\n");
-    let ended = Pod::cuda(&["sh", "-c", &script]).run();
+    let ended = Pod::cuda(&["sh", "-c", &script]).run_within(ALL_PROGRAMS);
     let text = ended.text();
     for name in programs {
         // A whole line each: what the programs print between them is theirs to choose.
