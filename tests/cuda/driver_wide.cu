@@ -1,5 +1,6 @@
 // The breadth of the driver API that programs use beside launches: contexts by every form, sets, pitched copies, pinned
-// memory, streams and events with their times, attributes, occupancy, variables, what is refused and how.
+// memory, streams and events with their times, attributes, occupancy, variables, what is refused and how. Not for a bare driver of
+// NVIDIA's: handles are used after their end, which vgpu refuses and that driver does not survive.
 #include <cuda.h>
 #include <dlfcn.h>
 #include <cstdio>

@@ -8,7 +8,7 @@ ZERO(cuMemsetD2D16Async) ZERO(cuMemsetD2D32Async) ZERO(cuMemsetD8Async) ZERO(cuM
 ZERO(cuModuleLoadDataEx) ZERO(cuModuleUnload) ZERO(cuModuleGetFunctionCount) ZERO(cuModuleEnumerateFunctions)
 ZERO(cuModuleGetGlobal_v2) ZERO(cuLibraryLoadData) ZERO(cuLibraryUnload) ZERO(cuLibraryGetKernelCount)
 ZERO(cuLibraryEnumerateKernels) ZERO(cuLibraryGetGlobal) ZERO(cuKernelGetFunction) ZERO(cuKernelGetName)
-ZERO(cuKernelGetParamInfo) ZERO(cuFuncGetName) ZERO(cuFuncGetParamInfo) ZERO(cuFuncGetAttribute)
+ZERO(cuKernelGetParamInfo) ZERO(cuFuncGetName) ZERO(cuFuncGetParamInfo) ZERO(cuFuncLoad) ZERO(cuFuncGetAttribute)
 ZERO(cuFuncSetAttribute) ZERO(cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags)
 ZERO(cuOccupancyAvailableDynamicSMemPerBlock) ZERO(cuOccupancyMaxActiveClusters)
 ZERO(cuOccupancyMaxPotentialClusterSize) ZERO(cuLaunchKernelEx) ZERO(cuStreamCreateWithPriority)

@@ -372,6 +372,8 @@ impl Device for Cuda {
     fn function_attributes(&mut self, context: Raw, function: Raw) -> CuResult<Attributes> {
         self.enter(context)?;
         let function = self.images.function(&self.table, function)?;
+        // SAFETY: a live function of ours. One that was only enumerated has no attributes yet (919, CUDA's lazy loading).
+        unsafe { self.table.cuFuncLoad(function) }?;
         let mut values = vec![0; vgpu_api::image::FUNCTION_ATTRIBUTES];
         for (value, attribute) in values.iter_mut().zip(0..) {
             // SAFETY: a live function of ours; the driver writes one number. An old driver does not know all: then 0.

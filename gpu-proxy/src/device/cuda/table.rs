@@ -123,6 +123,7 @@ table! {
     fn cuKernelGetParamInfo(kernel: Ptr, index: usize, offset: *mut usize, bytes: *mut usize);
     fn cuFuncGetName(name: *mut *const c_char, function: Ptr);
     fn cuFuncGetParamInfo(function: Ptr, index: usize, offset: *mut usize, bytes: *mut usize);
+    fn cuFuncLoad(function: Ptr);
     fn cuFuncGetAttribute(value: *mut c_int, attribute: c_int, function: Ptr);
     fn cuFuncSetAttribute(function: Ptr, attribute: c_int, value: c_int);
     fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
