@@ -104,8 +104,10 @@ pub fn clean_up(before: &Traces) {
                     run(&["xenstore-rm", path], SOON);
                 }
             }
-            (Some("tasks"), Some(name)) => drop(run(&["ctr", "task", "rm", "-f", name], SOON)),
-            (Some("containers"), Some(name)) => drop(run(&["ctr", "container", "rm", name], SOON)),
+            (Some("containers"), Some(name)) => {
+                run(&["ctr", "task", "rm", "-f", name], SOON);
+                run(&["ctr", "container", "rm", name], SOON);
+            }
             (Some("snapshots"), Some(name)) => drop(run(&["ctr", "snapshots", "rm", name], SOON)),
             (Some("mount"), Some(path)) => drop(run(&["umount", "-l", path], SOON)),
             _ => {}
