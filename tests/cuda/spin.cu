@@ -1,7 +1,9 @@
-// Works until it is killed: spin [SECONDS] [endless]. Holds 64 MiB, says "allocated", then launches kernels one after another.
+// Works until it is killed: spin [SECONDS] [endless]. Holds 64 MiB, says "allocated", then launches a kernel five times a second: a
+// software GPU shares its CPU with all that is to be seen beside it.
 // With "endless" it launches one that never ends. A GPU that goes away is an error and an end, not a hang.
 #include <cstring>
 #include <ctime>
+#include <unistd.h>
 #define PROGRAM "spin"
 #include "check.h"
 
@@ -33,7 +35,8 @@ int main(int count, char **words) {
     for (unsigned long launches = 1; seconds == 0 || time(nullptr) - start < seconds; launches++) {
         turn<<<4, 64>>>(values, 1000);
         MUST(cudaDeviceSynchronize());
-        if (launches % 1000 == 0) printf("spin: %lu launches\n", launches);
+        usleep(200 * 1000);
+        if (launches % 100 == 0) printf("spin: %lu launches\n", launches);
     }
     printf("spin: ok, done after %ld s\n", seconds);
     return 0;
