@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::command::{Ended, feed, run, until, wait};
 
 /// A pod starts within this, emulated and with another one starting beside it.
-pub const START: Duration = Duration::from_secs(150);
+pub const START: Duration = Duration::from_secs(300);
 /// The images of the testbed.
 pub const BUSYBOX: &str = "docker.io/library/busybox:1";
 /// glibc and the programs of `tests/cuda`, in `/`.

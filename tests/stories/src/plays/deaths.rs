@@ -15,31 +15,31 @@ const NOTICED: Duration = Duration::from_secs(60);
 /// The stories.
 pub fn stories() -> Vec<Story> {
     vec![
-        vgpu("death_of_the_program", 600, |node| {
+        vgpu("death_of_the_program", 900, |node| {
             beside_another_pod(node, 137, |node, pod| {
                 let _ = node;
                 pod.signal("SIGKILL");
             });
         }),
-        vgpu("death_of_the_domain", 600, |node| {
+        vgpu("death_of_the_domain", 900, |node| {
             beside_another_pod(node, 137, |node, _| {
                 let newest = *node.domains().iter().max().expect("two domains");
                 must(&["xl", "destroy", &newest.to_string()]);
             });
         }),
-        vgpu("death_of_the_guests_kernel", 600, |node| {
+        vgpu("death_of_the_guests_kernel", 900, |node| {
             // As after a panic, whoever's: Xen ends the domain and the shim sees that.
             beside_another_pod(node, 137, |node, _| {
                 let newest = *node.domains().iter().max().expect("two domains");
                 must(&["xl", "sysrq", &newest.to_string(), "c"]);
             });
         }),
-        vgpu("death_of_the_worker", 600, |node| {
+        vgpu("death_of_the_worker", 900, |node| {
             // The program gets an error and ends by itself; its code is its own.
             beside_another_pod(node, 1, |node, _| kill_9(newest_worker(node)));
         }),
-        vgpu("death_of_the_shim", 600, death_of_the_shim),
-        vgpu("death_of_gpu_proxy", 600, death_of_gpu_proxy),
+        vgpu("death_of_the_shim", 900, death_of_the_shim),
+        vgpu("death_of_gpu_proxy", 900, death_of_gpu_proxy),
     ]
 }
 
