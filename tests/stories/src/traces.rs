@@ -177,11 +177,12 @@ fn add_cgroups(lines: &mut BTreeSet<String>, dir: &Path) {
     }
 }
 
-/// The folder for the workers of a supervisor that lives, by its process id: one that was restarted has another. Source:
+/// The folder for the workers of a supervisor that lives, `<process id>-<start time>`: one that was restarted has another. Source:
 /// `gpu-proxy/src/supervisor/cgroup.rs`.
 fn is_supervisors(path: &Path) -> bool {
-    let pid = path.strip_prefix("/sys/fs/cgroup/vgpu-proxy").unwrap_or(Path::new(""));
-    pid.to_str().is_some_and(|pid| pid.parse::<u32>().is_ok()) && Path::new("/proc").join(pid).exists()
+    let name = path.strip_prefix("/sys/fs/cgroup/vgpu-proxy").ok().and_then(Path::to_str);
+    let pid = name.and_then(|name| name.split_once('-')?.0.parse::<u32>().ok());
+    pid.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
 }
 
 fn add_xenstore(lines: &mut BTreeSet<String>, dir: &str, depth: u32) {
