@@ -7,6 +7,7 @@
 mod nearest;
 
 use std::{
+    borrow::Cow,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -56,7 +57,7 @@ pub enum ConfigError {
         /// The value that stands there.
         value: String,
         /// What it must be.
-        rule: &'static str,
+        rule: Cow<'static, str>,
     },
 }
 
@@ -129,7 +130,7 @@ pub struct Shim {
     pub share_backend: PathBuf,
     /// Seconds from the creation of the domain to guest-init's hello.
     pub boot_timeout_s: u64,
-    /// Seconds for the guest to answer a SIGKILL, before its domain is destroyed.
+    /// Seconds in which the guest has to answer a SIGKILL, and then to be done with it, before its domain is destroyed.
     pub kill_timeout_s: u64,
 }
 
@@ -259,7 +260,11 @@ impl Config {
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let rule = |holds: bool, key: &'static str, value: String, rule: &'static str| {
-            if holds { Ok(()) } else { Err(ConfigError::Range { path: path.into(), key, value, rule }) }
+            if holds {
+                Ok(())
+            } else {
+                Err(ConfigError::Range { path: path.into(), key, value, rule: rule.into() })
+            }
         };
         let (guest, shim, proxy) = (&self.guest, &self.shim, &self.proxy);
         for (key, value) in [
@@ -281,12 +286,14 @@ impl Config {
             guest.memory_min_mib.to_string(),
             "must be 64 or more: no guest starts with less",
         )?;
-        rule(
-            guest.memory_mib >= guest.memory_min_mib,
-            "guest.memory_mib",
-            guest.memory_mib.to_string(),
-            "must not be below guest.memory_min_mib",
-        )?;
+        if guest.memory_mib < guest.memory_min_mib {
+            return Err(ConfigError::Range {
+                path: path.into(),
+                key: "guest.memory_mib",
+                value: guest.memory_mib.to_string(),
+                rule: format!("must be {} or more: guest.memory_min_mib", guest.memory_min_mib).into(),
+            });
+        }
         rule((1..=64).contains(&guest.vcpus), "guest.vcpus", guest.vcpus.to_string(), "must be 1 to 64")?;
         rule(
             (64..=4096).contains(&guest.grant_frames_max),
@@ -388,7 +395,7 @@ mod tests {
         );
         assert_eq!(
             check("[guest]\nmemory_mib = 80"),
-            Err("t.toml: guest.memory_mib = 80: must not be below guest.memory_min_mib".into())
+            Err("t.toml: guest.memory_mib = 80: must be 96 or more: guest.memory_min_mib".into())
         );
     }
 

@@ -22,6 +22,7 @@ mod traces;
 mod wire;
 
 use node::Node;
+use traces::Traces;
 
 /// What is told, and what it needs of the node.
 pub(crate) struct Story {
@@ -36,7 +37,8 @@ pub(crate) struct Story {
 }
 
 enum Outcome {
-    Passed,
+    /// And what was there after it.
+    Passed(Traces),
     Failed(String),
     Skipped(String),
 }
@@ -57,11 +59,15 @@ fn main() -> ExitCode {
     // A failed story is reported in one place, with its message; the default hook would print it a second time.
     std::panic::set_hook(Box::new(|_| {}));
     let mut failed = 0;
+    let mut known = None;
     for story in chosen {
         let name = story.name.clone();
         let started = Instant::now();
-        match play(story) {
-            Outcome::Passed => println!("ok {name} {:.1}s", started.elapsed().as_secs_f64()),
+        match play(story, known.take()) {
+            Outcome::Passed(after) => {
+                known = Some(after);
+                println!("ok {name} {:.1}s", started.elapsed().as_secs_f64());
+            }
             Outcome::Skipped(reason) => println!("skipped {name} {reason}"),
             Outcome::Failed(why) => {
                 failed += 1;
@@ -72,24 +78,25 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn play(story: Story) -> Outcome {
+/// `known`: what is on the node, where the story before has just looked. A look takes seconds of emulation.
+fn play(story: Story, known: Option<Traces>) -> Outcome {
     if let Some(reason) = story.skip {
         return Outcome::Skipped(reason);
     }
-    let node = Node::look();
-    let before = node.before().clone();
+    let before = known.unwrap_or_else(Traces::now);
+    let node = Node::with(before.clone());
     let (told, wait) = channel();
     let limit = story.limit;
     std::thread::spawn(move || {
         let result = catch_unwind(AssertUnwindSafe(|| {
             (story.play)(&node);
-            node.assert_nothing_left();
+            node.assert_nothing_left()
         }));
         // Nobody listens any more when the limit has passed.
         let _ = told.send(result.map_err(|panic| message_of(&*panic)));
     });
     let why = match wait.recv_timeout(limit) {
-        Ok(Ok(())) => return Outcome::Passed,
+        Ok(Ok(after)) => return Outcome::Passed(after),
         Ok(Err(why)) => why,
         Err(RecvTimeoutError::Timeout) => format!("is not over after {} s", limit.as_secs()),
         Err(RecvTimeoutError::Disconnected) => "ended without a result".into(),

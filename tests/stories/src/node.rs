@@ -17,9 +17,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// Remembers what is there before the story.
-    pub fn look() -> Self {
-        Self { before: Traces::now() }
+    /// A node on which this is there before the story.
+    pub fn with(before: Traces) -> Self {
+        Self { before }
     }
 
     /// What was there before the story.
@@ -33,19 +33,17 @@ impl Node {
     }
 
     /// Nothing of what the story's pods had is there: domains, shims, workers, mounts, sockets, files, xenstore nodes, cgroups,
-    /// containers.
-    pub fn assert_nothing_left(&self) {
+    /// containers. Returns what is there.
+    pub fn assert_nothing_left(&self) -> Traces {
         let mut left = Vec::new();
-        let gone = until(GONE_WITHIN, || {
-            left = Traces::now().since(&self.before);
-            left.is_empty().then_some(())
+        let clean = until(GONE_WITHIN, || {
+            let now = Traces::now();
+            left = now.since(&self.before);
+            left.is_empty().then_some(now)
         });
-        assert!(
-            gone.is_some(),
-            "left behind after {} s:\n    {}",
-            GONE_WITHIN.as_secs(),
-            left.join("\n    ")
-        );
+        clean.unwrap_or_else(|| {
+            panic!("left behind after {} s:\n    {}", GONE_WITHIN.as_secs(), left.join("\n    "))
+        })
     }
 
     /// The domains but Dom0, by id.

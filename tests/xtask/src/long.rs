@@ -7,14 +7,13 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use crate::dom0::Dom0;
 use crate::error::{Context, Failure, Result};
 use crate::fuzz;
 use crate::host::{self, Needs};
 use crate::paths;
 use crate::progress::Steps;
 use crate::qemu::Kind;
-use crate::stories;
+use crate::stories::{self, Stories};
 use crate::tally::Tally;
 use crate::testbed;
 
@@ -66,7 +65,15 @@ pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
             if *times == 1 {
                 every_story_has_a_unit(steps, units)?;
             }
-            play(&testbed::complete(steps)?, *kind, units, *times, &record, steps, tally)?;
+            let dom0 = testbed::complete(steps)?;
+            let stories = Stories::build(steps)?;
+            for round in 1..=*times {
+                for unit in *units {
+                    record.once(&format!("{unit} {round}"), tally, |tally| {
+                        stories.play(steps, &dom0, *kind, &[unit], "last", tally)
+                    })?;
+                }
+            }
         }
         Stage::Fuzz => {
             let programs = fuzz::build(steps)?;
@@ -90,25 +97,6 @@ fn every_story_has_a_unit(steps: &Steps, units: &[&str]) -> Result<()> {
         return Ok(());
     }
     Err(Failure::new(format!("no unit of the stage plays {forgotten:?}: see STAGES")))
-}
-
-fn play(
-    dom0: &Dom0,
-    kind: Kind,
-    units: &[&str],
-    times: u32,
-    record: &Record,
-    steps: &Steps,
-    tally: &mut Tally,
-) -> Result<()> {
-    for round in 1..=times {
-        for unit in units {
-            record.once(&format!("{unit} {round}"), tally, |tally| {
-                stories::play(steps, dom0, kind, &[(*unit).to_string()], tally)
-            })?;
-        }
-    }
-    Ok(())
 }
 
 /// The units of a stage that have passed.

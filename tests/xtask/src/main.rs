@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 mod args;
 mod bench;
+mod boots;
 mod cache;
 mod clean;
 mod cpio;

@@ -48,25 +48,47 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).context(|| format!("cannot read {}", path.display()))
 }
 
-/// Plays the stories whose names contain one of `names` (none: all) in one boot, and counts.
-pub fn play(steps: &Steps, dom0: &Dom0, kind: Kind, names: &[String], tally: &mut Tally) -> Result<()> {
-    let program = read(&build(steps)?)?;
-    let mut boot = Boot::new();
-    boot.kind = kind;
-    boot.files = xen_peer(steps)?;
-    boot.limit = std::time::Duration::from_secs(LIMIT_S);
-    let mut heard = Heard::default();
-    let played = testbed::run(steps, dom0, &boot, &program, names, &mut heard);
-    let place = format!("{} Dom0", kind.name().to_uppercase());
-    let before = (tally.passed, tally.failed);
-    tally.add_stories(&place, &String::from_utf8_lossy(&heard.text));
-    let code = played?;
-    if tally.failed == before.1 && (code != 0 || tally.passed == before.0) {
-        return Err(Failure::new(format!(
-            "{place}: the stories ended with {code}, and none failed or passed"
-        )));
+/// The programs of the stories, built: what every boot brings along.
+pub struct Stories {
+    program: Vec<u8>,
+    files: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Stories {
+    /// Builds them.
+    pub fn build(steps: &Steps) -> Result<Self> {
+        Ok(Self { program: read(&build(steps)?)?, files: xen_peer(steps)? })
     }
-    Ok(())
+
+    /// Plays the stories whose names contain one of `names` (none: all) in one boot, and counts. The boot's logs are kept as `kept`.
+    pub fn play(
+        &self,
+        steps: &Steps,
+        dom0: &Dom0,
+        kind: Kind,
+        names: &[&str],
+        kept: &str,
+        tally: &mut Tally,
+    ) -> Result<()> {
+        let mut boot = Boot::new();
+        boot.kind = kind;
+        boot.kept = kept.into();
+        boot.files = self.files.clone();
+        boot.limit = std::time::Duration::from_secs(LIMIT_S);
+        let place = format!("{} Dom0", kind.name().to_uppercase());
+        let mut heard = Heard { place: &place, text: Vec::new(), shown: 0 };
+        let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
+        let played = testbed::run(steps, dom0, &boot, &self.program, &names, &mut heard);
+        let before = (tally.passed, tally.failed);
+        tally.add_stories(&place, &String::from_utf8_lossy(&heard.text));
+        let code = played?;
+        if tally.failed == before.1 && (code != 0 || tally.passed == before.0) {
+            return Err(Failure::new(format!(
+                "{place}: the stories ended with {code}, and none failed or passed"
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// The names of the stories that contain `part`.
@@ -75,16 +97,23 @@ pub fn names(steps: &Steps, part: &str) -> Result<Vec<String>> {
     Ok(listed.lines().map(String::from).collect())
 }
 
-/// Shows what it is given, and keeps it.
-#[derive(Default)]
-struct Heard {
+/// Keeps what it is given, and shows it by whole lines behind their place: boots run beside each other.
+struct Heard<'a> {
+    place: &'a str,
     text: Vec<u8>,
+    shown: usize,
 }
 
-impl Write for Heard {
+impl Write for Heard<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.text.extend_from_slice(bytes);
-        io::stdout().write_all(bytes)?;
+        let whole = self.text.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+        if whole > self.shown {
+            let lines = String::from_utf8_lossy(&self.text[self.shown..whole]);
+            let lines: String = lines.lines().map(|line| format!("{}: {line}\n", self.place)).collect();
+            io::stdout().write_all(lines.as_bytes())?;
+            self.shown = whole;
+        }
         Ok(bytes.len())
     }
 

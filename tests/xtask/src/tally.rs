@@ -36,6 +36,14 @@ impl Tally {
         self.skipped.push(format!("{name}: {reason}"));
     }
 
+    /// Takes over what another run has seen.
+    pub fn merge(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped.extend(other.skipped);
+        self.failures.extend(other.failures);
+    }
+
     /// Takes the counts out of what a test runner wrote: nextest's summary, or cargo test's one result a binary.
     /// Returns whether there was any.
     pub fn add_runner(&mut self, name: &str, text: &str) -> bool {

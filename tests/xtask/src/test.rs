@@ -7,6 +7,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::args::Args;
+use crate::boots;
 use crate::deny;
 use crate::dist;
 use crate::docs;
@@ -18,7 +19,7 @@ use crate::paths;
 use crate::programs;
 use crate::progress::Steps;
 use crate::qemu::Kind;
-use crate::stories;
+use crate::stories::{self, Stories};
 use crate::tally::Tally;
 use crate::testbed;
 
@@ -34,12 +35,8 @@ const PARTS: &[(&str, Part)] = &[
     ("loom", loom),
     ("installed", installed),
     ("programs", programs::part),
-    ("stories", all_stories),
+    ("stories", boots::part),
 ];
-/// Of the stories, those that a PVH Dom0 is known to answer differently: deaths with granted pages mapped. Each takes minutes there, so
-/// the deaths of other parts are left to `test --long pvh-dom0`.
-const ON_PVH_DOM0: &[&str] = &["cuda_vector_add_has", "death_of_the_domain", "death_of_the_worker"];
-
 /// `test [NAME]`, `test --long STAGE`, `test --list`.
 pub fn main(mut args: Args) -> Result<u8> {
     if args.flag("--list") {
@@ -183,13 +180,6 @@ fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
     runner(steps, tally, "The installed libcuda", &mut cargo)
 }
 
-fn all_stories(steps: &Steps, tally: &mut Tally) -> Result<()> {
-    let dom0 = testbed::complete(steps)?;
-    stories::play(steps, &dom0, Kind::Pv, &[], tally)?;
-    let on_pvh: Vec<String> = ON_PVH_DOM0.iter().map(|&name| name.into()).collect();
-    stories::play(steps, &dom0, Kind::Pvh, &on_pvh, tally)
-}
-
 fn some_stories(steps: &Steps, tally: &mut Tally, name: &str) -> Result<()> {
     if stories::names(steps, name)?.is_empty() {
         let parts: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
@@ -199,5 +189,5 @@ fn some_stories(steps: &Steps, tally: &mut Tally, name: &str) -> Result<()> {
         )));
     }
     let dom0 = testbed::complete(steps)?;
-    stories::play(steps, &dom0, Kind::Pv, &[name.to_string()], tally)
+    Stories::build(steps)?.play(steps, &dom0, Kind::Pv, &[name], "last", tally)
 }

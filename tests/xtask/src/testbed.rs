@@ -38,14 +38,23 @@ pub struct Boot {
     pub bare: bool,
     /// The script may run so long.
     pub limit: Duration,
+    /// Where its logs stay, below `target/xtask/testbed`.
+    pub kept: String,
 }
 
 impl Boot {
     /// A PV Dom0 with vgpu installed.
     pub fn new() -> Self {
         let limit = Duration::from_secs(900);
-        let files = Vec::new();
-        Self { kind: Kind::Pv, memory_mib: default_memory_mib(), share: None, files, bare: false, limit }
+        Self {
+            kind: Kind::Pv,
+            memory_mib: default_memory_mib(),
+            share: None,
+            files: Vec::new(),
+            bare: false,
+            limit,
+            kept: "last".into(),
+        }
     }
 }
 
@@ -126,7 +135,7 @@ pub fn run(
     outcome?;
     qemu.wait_for_end(Duration::from_secs(30));
     let code = scene.read("rc")?.trim().parse().context(|| "the script left no exit code".into())?;
-    scene.keep_as_last()?;
+    scene.keep(&boot.kept)?;
     Ok(code)
 }
 
@@ -136,7 +145,7 @@ fn shell(dom0: &Dom0, boot: &Boot) -> Result<u8> {
     eprintln!("booting; the prompt comes in half a minute");
     let mut qemu = Qemu(scene.machine(dom0, boot, None)?.start()?);
     let status = qemu.0.wait().context(|| "cannot wait for QEMU".into())?;
-    scene.keep_as_last()?;
+    scene.keep(&boot.kept)?;
     if status.success() { Ok(0) } else { Err(Failure::new(format!("QEMU: {status}"))) }
 }
 
@@ -163,7 +172,7 @@ struct Scene {
 
 impl Scene {
     fn set(dom0: &Dom0, boot: &Boot, shell: bool) -> Result<Self> {
-        let dir = paths::scratch()?.join(format!("testbed/{}", std::process::id()));
+        let dir = paths::scratch()?.join(format!("testbed/{}-{}", std::process::id(), boot.kept));
         remove_tree(&dir)?;
         let initramfs = dir.join("dom0.cpio");
         let scene = Self { dir, initramfs };
@@ -243,9 +252,9 @@ impl Scene {
         Failure::new(format!("{what}; the console's last lines:\n    {tail}\nlogs: {}", self.dir.display()))
     }
 
-    /// Keeps the logs of the last good boot at a fixed place.
-    fn keep_as_last(self) -> Result<()> {
-        let last = self.dir.with_file_name("last");
+    /// Keeps the logs of a boot that came to its end at a fixed place.
+    fn keep(self, name: &str) -> Result<()> {
+        let last = self.dir.with_file_name(name);
         remove_tree(&last)?;
         let _ = fs::remove_file(&self.initramfs);
         fs::rename(&self.dir, &last).context(|| format!("cannot rename {}", self.dir.display()))

@@ -6,7 +6,7 @@ use crate::Story;
 use crate::command::{must, until};
 use crate::node::{Node, kill_9};
 use crate::plays::vgpu;
-use crate::pod::{Pod, Running, START};
+use crate::pod::{Pod, Running, START, remove_fifos_of_ctr};
 use crate::traces::zones;
 
 /// A death is noticed, and everything freed, so soon; emulated.
@@ -68,7 +68,9 @@ fn death_of_the_shim(node: &Node) {
     kill_9(shim.expect("a shim a pod").pid);
 
     // containerd runs `delete` of a new shim process; ctr's code is containerd's choice.
+    let name = victim.name().to_string();
     victim.end(NOTICED);
+    remove_fifos_of_ctr(&name);
     let settled = until(NOTICED, || (node.domains().len() == 1).then_some(()));
     assert!(settled.is_some(), "domains are left: {:?}", node.domains());
     assert!(other.runs(), "the other pod ended too: {}{}", other.text(), other.complaint());

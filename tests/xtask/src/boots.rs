@@ -1,0 +1,93 @@
+//! All stories, each once on a PV Dom0 and a few on a PVH Dom0: in several boots, as many beside each other as the machine carries.
+//!
+//! An emulated Dom0 has one CPU and is busy all the time, its guests seldom: a boot fills one core and a tenth of another.
+
+use std::sync::Mutex;
+use std::thread;
+
+use crate::dom0::Dom0;
+use crate::error::{Failure, Result};
+use crate::progress::Steps;
+use crate::qemu::{Kind, own_memory_mib};
+use crate::stories::{self, Stories};
+use crate::tally::Tally;
+use crate::testbed;
+
+/// One boot: its name, its Dom0, and parts of the names of its stories.
+struct Boot {
+    name: &'static str,
+    kind: Kind,
+    stories: &'static [&'static str],
+}
+
+/// The longest first, so that the last ones to end do so together.
+const BOOTS: &[Boot] = &[
+    Boot {
+        name: "deaths",
+        kind: Kind::Pv,
+        stories: &["create_killed", "death_of_the", "death_of_gpu", "hung_", "config_", "pod_with"],
+    },
+    Boot { name: "cuda", kind: Kind::Pv, stories: &["cuda_", "gpu_is", "two_pods", "container_"] },
+    Boot {
+        name: "containers",
+        kind: Kind::Pv,
+        stories: &["canary_", "idm_", "runc_", "vgpu_", "pod_is", "program_in"],
+    },
+    // Those that a PVH Dom0 is known to answer differently: deaths with granted pages mapped. Each takes minutes there, so the deaths
+    // of other parts are left to `test --long pvh-dom0`.
+    Boot {
+        name: "pvh",
+        kind: Kind::Pvh,
+        stories: &["cuda_vector_add_has", "death_of_the_domain", "death_of_the_worker"],
+    },
+];
+/// What a boot touches of its memory, at most.
+const BOOT_MIB: u32 = 5120;
+
+/// The part `stories` of `cargo xtask test`.
+pub fn part(steps: &Steps, tally: &mut Tally) -> Result<()> {
+    let names = stories::names(steps, "")?;
+    tally.check("stories: each is played once", each_is_played_once(&names));
+    let dom0 = testbed::complete(steps)?;
+    let stories = Stories::build(steps)?;
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let beside = cores.min((own_memory_mib() / BOOT_MIB) as usize).clamp(1, BOOTS.len());
+    let queue = Mutex::new(BOOTS.iter());
+    let next = || queue.lock().ok()?.next();
+    let heard = thread::scope(|scope| {
+        let lanes: Vec<_> = (0..beside)
+            .map(|_| {
+                scope
+                    .spawn(|| std::iter::from_fn(next).map(|boot| boot.run(steps, &dom0, &stories)).collect())
+            })
+            .collect();
+        lanes.into_iter().map(thread::ScopedJoinHandle::join).collect::<thread::Result<Vec<Vec<Tally>>>>()
+    });
+    let heard = heard.map_err(|_| Failure::new("a boot's thread panicked"))?;
+    heard.into_iter().flatten().for_each(|seen| tally.merge(seen));
+    Ok(())
+}
+
+impl Boot {
+    fn run(&self, steps: &Steps, dom0: &Dom0, stories: &Stories) -> Tally {
+        let mut tally = Tally::default();
+        let kept = format!("last-{}", self.name);
+        if let Err(failure) = stories.play(steps, dom0, self.kind, self.stories, &kept, &mut tally) {
+            tally.check(&format!("stories, {}", self.name), Err(failure));
+        }
+        tally
+    }
+}
+
+/// On a PV Dom0; no story is forgotten, and none takes its time twice.
+fn each_is_played_once(names: &[String]) -> Result<()> {
+    let on_pv: Vec<&Boot> = BOOTS.iter().filter(|boot| boot.kind == Kind::Pv).collect();
+    let boots = |name: &String| {
+        on_pv.iter().filter(|boot| boot.stories.iter().any(|part| name.contains(part))).count()
+    };
+    let wrong: Vec<&String> = names.iter().filter(|name| boots(name) != 1).collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("no boot or more than one plays {wrong:?}: see BOOTS in boots.rs")))
+}
