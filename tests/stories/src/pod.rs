@@ -84,6 +84,16 @@ impl Pod {
         self.feed_within(&[], limit)
     }
 
+    /// Runs it to its end with a terminal of this size.
+    pub fn on_terminal(&self, rows: u16, columns: u16) -> Ended {
+        let line = self.clone().option("--tty").line();
+        let words: Vec<String> =
+            line.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
+        let command = format!("stty rows {rows} cols {columns}; exec {}", words.join(" "));
+        // script is the terminal; it gives the exit code of what it runs.
+        run(&["script", "--quiet", "--return", "--command", &command, "/dev/null"], START)
+    }
+
     fn feed_within(&self, input: &[u8], limit: Duration) -> Ended {
         let line = self.line();
         feed(&line.iter().map(String::as_str).collect::<Vec<_>>(), input, limit)

@@ -31,7 +31,7 @@ const BOOTS: &[Boot] = &[
     Boot {
         name: "containers",
         kind: Kind::Pv,
-        stories: &["canary_", "idm_", "runc_", "vgpu_", "pod_is", "program_in"],
+        stories: &["canary_", "idm_", "runc_", "vgpu_", "pod_is", "program_in", "demo_"],
     },
     // Those that a PVH Dom0 is known to answer differently: deaths with granted pages mapped. Each takes minutes there, so the deaths
     // of other parts are left to `test --long pvh-dom0`.

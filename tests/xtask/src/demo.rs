@@ -8,7 +8,8 @@ use crate::host::{self, Needs};
 use crate::progress::Steps;
 use crate::testbed::{self, Boot};
 
-const SCRIPT: &str = include_str!("../../testbed/demo.sh");
+/// What is shown.
+pub const SCRIPT: &str = include_str!("../../testbed/demo.sh");
 
 /// Installs what is missing, builds all, boots, runs the script, prints the times of the steps.
 pub fn main(args: Args) -> Result<u8> {

@@ -44,6 +44,7 @@ const STAGES: &[(&str, Stage)] = &[
                 "death_",
                 "hung_",
                 "config_",
+                "demo_",
             ],
             1,
         ),

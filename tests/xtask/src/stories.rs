@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cpio::{Archive, Node};
+use crate::demo;
 use crate::dist::{self, GUEST_TARGET};
 use crate::dom0::Dom0;
 use crate::error::{Context, Failure, Result};
@@ -26,6 +27,13 @@ pub fn build(steps: &Steps) -> Result<PathBuf> {
         log.run(&mut dist::cargo(&root, &["build", "--package", "vgpu-stories", "--target", GUEST_TARGET]))
     })?;
     Ok(paths::target()?.join(GUEST_TARGET).join("debug/vgpu-stories"))
+}
+
+/// What the stories find in Dom0 as /ctl/NAME.
+fn files(steps: &Steps) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let mut files = xen_peer(steps)?;
+    files.push(("demo.sh", demo::SCRIPT.into()));
+    Ok(files)
 }
 
 /// The other end of idm's stories, static: as a program of Dom0, and as the whole of a guest.
@@ -57,7 +65,7 @@ pub struct Stories {
 impl Stories {
     /// Builds them.
     pub fn build(steps: &Steps) -> Result<Self> {
-        Ok(Self { program: read(&build(steps)?)?, files: xen_peer(steps)? })
+        Ok(Self { program: read(&build(steps)?)?, files: files(steps)? })
     }
 
     /// Plays the stories whose names contain one of `names` (none: all) in one boot, and counts. The boot's logs are kept as `kept`.

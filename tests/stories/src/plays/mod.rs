@@ -10,6 +10,7 @@ mod canary;
 mod config;
 mod create;
 mod deaths;
+mod demo;
 mod gpu;
 mod idm;
 mod programs;
@@ -21,6 +22,7 @@ pub fn all() -> Vec<Story> {
     stories.extend(idm::stories());
     stories.extend(programs::stories());
     stories.extend(gpu::stories());
+    stories.extend(demo::stories());
     stories.extend(create::stories());
     stories.extend(deaths::stories());
     stories.extend(recovery::stories());

@@ -31,6 +31,7 @@ pub fn stories() -> Vec<Story> {
         add("program_above_its_memory_limit_is_killed", 300, program_above_its_memory_limit_is_killed);
         add("user_may_open_its_streams_again", 300, user_may_open_its_streams_again);
         add("seccomp_profile_is_in_force", 400, seccomp_profile_is_in_force);
+        add("terminal_has_the_callers_size", 300, terminal_has_the_callers_size);
     }
     stories
 }
@@ -129,6 +130,19 @@ fn seccomp_profile_is_in_force(node: &Node, runtime: Runtime) {
     assert_eq!((second.code, second.text().as_str()), (Some(0), "Seccomp:\t2\n"), "{}", second.complaint());
     pod.signal("SIGKILL");
     pod.end(START);
+}
+
+/// ctr tells the size once the task runs, so the program waits for it.
+fn terminal_has_the_callers_size(_: &Node, runtime: Runtime) {
+    let script = r#"n=0; while [ "$(stty size)" != "33 77" ] && [ $n -lt 60 ]; do sleep 0.5; n=$((n + 1)); done
+        stty size; tty; exit 4"#;
+    let ended = Pod::busybox(runtime, &["sh", "-c", script]).on_terminal(33, 77);
+    let lines: Vec<String> = ended.text().lines().map(|line| line.trim().to_string()).collect();
+    assert_eq!(ended.code, Some(4), "{lines:?}");
+    assert!(
+        lines.contains(&"33 77".to_string()) && lines.iter().any(|line| line.starts_with("/dev/pts/")),
+        "{lines:?}"
+    );
 }
 
 /// Bytes that no stream can guess: a linear congruential generator (Knuth's MMIX constants).
