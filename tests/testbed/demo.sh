@@ -14,6 +14,7 @@ inside='echo "hypervisor: $(cat /sys/hypervisor/type), kernel: $(uname -r), pid 
 
 say "two pods at once"
 # They say themselves when they are ready, or over: a loop that looks would take Dom0's one CPU away from them.
+rm -f /tmp/ready
 mkfifo /tmp/ready
 exec 3<> /tmp/ready
 # Blue ends with a code of its own when it is asked to, red has to be killed.
