@@ -9,7 +9,7 @@ use vgpu_config::Config;
 
 use crate::args::Serve;
 use crate::supervisor::zones::Refusal;
-use crate::supervisor::{Mode, Supervisor, choose_device, local, shim_door, socket::Door};
+use crate::supervisor::{ABANDONED_AFTER, Mode, Supervisor, choose_device, local, shim_door, socket::Door};
 
 /// Threads of the supervisor: it is a switchboard, not a worker.
 const THREADS: usize = 2;
@@ -47,6 +47,7 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
         if how.local.is_none() || how.socket.is_some() {
             let door = Door::bind(how.socket.as_ref().unwrap_or(&config.proxy.socket), 0o600)?;
             doors.push(tokio::spawn(shim_door::serve(Arc::clone(&supervisor), door)));
+            doors.push(tokio::spawn(Arc::clone(&supervisor).release_abandoned(ABANDONED_AFTER)));
         }
         if let Some(path) = &how.local {
             // Whoever may reach the folder may connect: a container's user is not ours.

@@ -35,6 +35,11 @@ use spawn::{Namespaces, Probed, Spawner};
 use xen::Xen;
 use zones::{Limits, Refusal, WorkerId, Zones};
 
+/// A zone whose guest has ended is kept for so long when no connection of its shim is open.
+pub const ABANDONED_AFTER: Duration = Duration::from_secs(60);
+/// Looks for such zones in that time.
+const ABANDONED_LOOKS: u32 = 4;
+
 /// Where guests come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -165,6 +170,19 @@ impl Supervisor {
         if let (Some(pod_uid), Some(cgroups)) = (pod_uid, &self.cgroups) {
             cgroups.remove_pod(&pod_uid);
             log::info!("zone {zone}: released");
+        }
+    }
+
+    /// Releases, for ever, zones whose guest has ended and whose shim has been away for as long as `after`: a shim that died before it
+    /// said `Release`, or whose `Release` was lost, would otherwise keep their users and cgroups.
+    pub async fn release_abandoned(self: Arc<Self>, after: Duration) {
+        loop {
+            tokio::time::sleep(after / ABANDONED_LOOKS).await;
+            let abandoned = self.zones().begin_release_of_abandoned(after);
+            for zone in abandoned {
+                log::warn!("zone {zone}: its guest has ended and its shim is gone");
+                self.release(zone).await;
+            }
         }
     }
 

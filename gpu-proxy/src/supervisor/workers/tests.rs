@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 use uuid::Uuid;
 use vgpu_config::Config;
+use vgpu_zone_api::shim::ZoneState;
 
 use super::*;
 use crate::supervisor::Mode;
@@ -130,4 +131,21 @@ async fn a_gap_is_said_locally_and_refused_over_xen() {
     assert_eq!(refusal.code, Code::WorkerFailed);
     assert!(refusal.text.contains("no wall"), "{refusal}");
     xen.judge([], Code::WorkerFailed).unwrap();
+}
+
+#[tokio::test]
+async fn an_abandoned_zone_is_released() {
+    let supervisor = supervisor();
+    let after = Duration::from_millis(20);
+    let sweep = tokio::spawn(Arc::clone(&supervisor).release_abandoned(after));
+    tokio::time::sleep(after * 3).await;
+    assert_eq!(supervisor.listing().zones.len(), 1, "its guest has not ended");
+    supervisor.zones().set_state(ZONE, ZoneState::Ended);
+    let gone = async {
+        while !supervisor.listing().zones.is_empty() {
+            tokio::time::sleep(after).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the zone is kept");
+    sweep.abort();
 }
