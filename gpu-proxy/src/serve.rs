@@ -40,6 +40,8 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
         .build();
     let runtime = runtime.map_err(|error| Refusal::new(Code::HostFailure, format!("no threads: {error}")))?;
     let result = runtime.block_on(async {
+        // Before there is a socket: who finds one may end us in order.
+        let told = until_told();
         let mode = if how.local.is_some() { Mode::Local } else { Mode::Xen };
         let supervisor = Supervisor::new(&config, device, mode)?;
         log::info!("gpu-proxy {} with device {device}, guests come from {mode:?}", env!("CARGO_PKG_VERSION"));
@@ -53,7 +55,7 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
             // Whoever may reach the folder may connect: a container's user is not ours.
             doors.push(tokio::spawn(local::serve(Arc::clone(&supervisor), Door::bind(path, 0o666)?)?));
         }
-        until_told().await;
+        told.await;
         // The doors first, so that nobody comes any more; their files go with them.
         for door in doors {
             door.abort();
@@ -75,16 +77,18 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn until_told() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without handlers the signals do what they always do.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Its handlers are there when it returns, before it is waited for.
+fn until_told() -> impl Future<Output = ()> {
+    let handlers = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = handlers else {
+            // Without handlers the signals do what they always do.
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        log::info!("told to end");
     }
-    log::info!("told to end");
 }
