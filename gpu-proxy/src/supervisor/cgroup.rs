@@ -47,9 +47,7 @@ impl Cgroups {
     pub fn prepare(memory_max_bytes: u64) -> io::Result<(Self, Vec<String>)> {
         let root = mount_point()?;
         let mine = own_path()?;
-        let delegated = rustix::process::getppid().is_some_and(|parent| parent.as_raw_nonzero().get() == 1)
-            && std::env::var_os("INVOCATION_ID").is_some()
-            && mine != Path::new("");
+        let delegated = is_delegated(&root, &mine);
         let base = if delegated {
             let base = root.join(&mine);
             let leaf = base.join("supervisor");
@@ -226,6 +224,16 @@ fn mount_point() -> io::Result<PathBuf> {
     v2.and_then(|line| line.split(' ').nth(4))
         .map(PathBuf::from)
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "cgroups of version 2 are not mounted"))
+}
+
+/// Whether the cgroup was made for this process: a start by systemd has a number in the environment, and the service's cgroup has nobody
+/// else in it. The number alone is inherited by all that a service or a login starts. Source: `systemd.exec(5)`.
+fn is_delegated(root: &Path, mine: &Path) -> bool {
+    let alone = || {
+        let members = fs::read_to_string(root.join(mine).join("cgroup.procs"));
+        members.is_ok_and(|members| members.trim() == std::process::id().to_string())
+    };
+    mine != Path::new("") && std::env::var_os("INVOCATION_ID").is_some() && alone()
 }
 
 /// This process's cgroup below the mount point, without its leading `/`.
