@@ -139,7 +139,7 @@ impl Supervisor {
     pub fn listing(&self) -> Listing {
         let node = NodeInfo {
             version: env!("CARGO_PKG_VERSION").into(),
-            mode: if self.xen.is_some() { "xen" } else { "local" }.into(),
+            mode: if self.mode == Mode::Xen { "xen" } else { "local" }.into(),
             device: self.device.to_string(),
             device_bytes: self.device_bytes,
             wire_hash: format!("{:016x}", vgpu_api::WIRE_HASH),
@@ -235,12 +235,9 @@ impl Supervisor {
     /// What the sandbox of workers lacks: locally it is said, once each. Over Xen, where guests are strangers, nothing is served then.
     fn judge(&self, gaps: impl IntoIterator<Item = String>, code: Code) -> Result<(), Refusal> {
         let gaps: Vec<String> = gaps.into_iter().collect();
-        match self.mode {
-            Mode::Xen if !gaps.is_empty() => {
-                let text = format!("the sandbox has a gap, which only --local may have: {}", gaps.join("; "));
-                return Err(Refusal::new(code, text));
-            }
-            _ => {}
+        if self.mode == Mode::Xen && !gaps.is_empty() {
+            let text = format!("the sandbox has a gap, which only --local may have: {}", gaps.join("; "));
+            return Err(Refusal::new(code, text));
         }
         for gap in gaps {
             if lock(&self.gaps).insert(gap.clone()) {
