@@ -9,7 +9,7 @@ use vgpu_config::Config;
 
 use crate::args::Serve;
 use crate::supervisor::zones::Refusal;
-use crate::supervisor::{Mode, Supervisor, choose_device, local, shim_door, socket::Door};
+use crate::supervisor::{ABANDONED_AFTER, Mode, Supervisor, choose_device, local, shim_door, socket::Door};
 
 /// Threads of the supervisor: it is a switchboard, not a worker.
 const THREADS: usize = 2;
@@ -40,6 +40,8 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
         .build();
     let runtime = runtime.map_err(|error| Refusal::new(Code::HostFailure, format!("no threads: {error}")))?;
     let result = runtime.block_on(async {
+        // Before there is a socket: who finds one may end us in order.
+        let told = until_told();
         let mode = if how.local.is_some() { Mode::Local } else { Mode::Xen };
         let supervisor = Supervisor::new(&config, device, mode)?;
         log::info!("gpu-proxy {} with device {device}, guests come from {mode:?}", env!("CARGO_PKG_VERSION"));
@@ -47,12 +49,13 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
         if how.local.is_none() || how.socket.is_some() {
             let door = Door::bind(how.socket.as_ref().unwrap_or(&config.proxy.socket), 0o600)?;
             doors.push(tokio::spawn(shim_door::serve(Arc::clone(&supervisor), door)));
+            doors.push(tokio::spawn(Arc::clone(&supervisor).release_abandoned(ABANDONED_AFTER)));
         }
         if let Some(path) = &how.local {
             // Whoever may reach the folder may connect: a container's user is not ours.
             doors.push(tokio::spawn(local::serve(Arc::clone(&supervisor), Door::bind(path, 0o666)?)?));
         }
-        until_told().await;
+        told.await;
         // The doors first, so that nobody comes any more; their files go with them.
         for door in doors {
             door.abort();
@@ -74,16 +77,18 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn until_told() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without handlers the signals do what they always do.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Its handlers are there when it returns, before it is waited for.
+fn until_told() -> impl Future<Output = ()> {
+    let handlers = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = handlers else {
+            // Without handlers the signals do what they always do.
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        log::info!("told to end");
     }
-    log::info!("told to end");
 }

@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -121,6 +122,49 @@ fn a_worker_is_in_its_sandbox() {
     proxy.stop();
 }
 
+/// A cgroup of the test's own, gone with it. None where none can be made.
+struct Service(PathBuf);
+
+impl Service {
+    fn new() -> Option<Self> {
+        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+        let root = roots.into_iter().find(|root| root.join("cgroup.procs").exists())?;
+        let path = root.join(format!("vgpu-test-{}.service", std::process::id()));
+        fs::create_dir(&path).ok().map(|()| Self(path))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        for path in [&self.0.join("supervisor"), &self.0] {
+            let _ = fs::remove_dir(path);
+        }
+    }
+}
+
+#[test]
+fn a_service_keeps_its_workers_in_its_own_cgroup_and_itself_beside_them() {
+    let Some(service) = Service::new() else {
+        eprintln!("NOT TRIED: no cgroup of version 2 can be made here");
+        return;
+    };
+    let proxy = Proxy::start_as_service("null", &service.0);
+    let _guest = proxy.guest();
+    let gaps = proxy.list().node.sandbox_gaps;
+    assert!(!gaps.iter().any(|gap| gap.contains("no cgroup:")), "{gaps:?}");
+    let cgroup = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned)).unwrap()
+    };
+    let own = format!("/{}", service.0.file_name().unwrap().display());
+    let zone = proxy.list().zones[0].pod_uid.clone();
+    assert_eq!(cgroup(proxy.pid()), format!("{own}/supervisor"));
+    assert_eq!(cgroup(proxy.workers()[0].pid), format!("{own}/pod{zone}/worker-1"));
+    proxy.stop();
+    let left = fs::read_dir(&service.0).unwrap().flatten().filter(|entry| entry.path().is_dir());
+    assert_eq!(left.map(|entry| entry.file_name()).collect::<Vec<_>>(), ["supervisor"]);
+}
+
 #[test]
 fn a_process_that_goes_takes_its_worker_along_within_a_second() {
     let proxy = Proxy::start("soft");
@@ -231,7 +275,7 @@ fn workers_die_with_their_supervisor_and_programs_get_an_error() {
     assert_eq!(ask::cuCtxSynchronize(&guest, C), Err(CuError::DEVICE_UNAVAILABLE));
     // A killed supervisor cannot remove its cgroups: the next one does.
     let next = Proxy::start("null");
-    assert_eq!(cgroups_of(proxy.pid()), Vec::<std::path::PathBuf>::new());
+    assert_eq!(cgroups_of(proxy.pid()), Vec::<PathBuf>::new());
     next.stop();
 }
 
@@ -277,7 +321,7 @@ fn what_is_wrong_is_said_with_its_code() {
     let used = used.to_str().unwrap();
     assert!(run(&["--local", used, "--device", "null"]).contains("VGPU-407"));
     assert!(run(&["--local", "/tmp/x", "--device", "gtx"]).contains("VGPU-402"));
-    if !std::path::Path::new("/proc/driver/nvidia/version").exists() {
+    if !Path::new("/proc/driver/nvidia/version").exists() {
         assert!(run(&["--local", "/tmp/x", "--device", "cuda"]).contains("VGPU-402"));
     }
     assert!(run(&["--config", "/nonexistent.toml"]).contains("VGPU-103"));

@@ -8,12 +8,19 @@ sed -i -e 's/^memory_mib = .*/memory_mib = 256/' -e 's/^vcpus = .*/vcpus = 1/' /
 sed -i 's/^boot_timeout_s = .*/boot_timeout_s = 180/' /etc/vgpu/config.toml
 
 unit=/sys/fs/cgroup/system.slice/gpu-proxy.service
+# A service that starts again finds its cgroup empty: what an end left there is killed and removed.
+while [ -d "$unit" ]; do
+    echo 1 > "$unit/cgroup.kill"
+    find "$unit" -depth -type d -exec rmdir {} + 2> /dev/null || sleep 0.1
+done
 mkdir -p "$unit"
 for group in /sys/fs/cgroup /sys/fs/cgroup/system.slice; do
     echo "+memory +pids +cpu" > "$group/cgroup.subtree_control"
 done
 mkdir -p -m 0700 /run/vgpu
-# As the unit says: RuntimeDirectory, Delegate, LimitCORE.
+# As the unit says: RuntimeDirectory, Delegate, LimitCORE. Each start by systemd has a number.
+INVOCATION_ID=$(tr -d - < /proc/sys/kernel/random/uuid)
+export INVOCATION_ID
 setsid sh -c 'echo $$ > '"$unit"'/cgroup.procs; ulimit -c 0; exec gpu-proxy' > /var/log/vgpu/gpu-proxy.log 2>&1 < /dev/null &
 tries=0
 until [ -S /run/vgpu/gpu-proxy.sock ]; do

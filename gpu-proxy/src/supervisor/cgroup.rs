@@ -6,14 +6,16 @@
 //! removed at start.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Processes and threads of one worker: NVIDIA's driver starts about ten, a launch of the soft device eight.
-const PIDS_MAX: u32 = 256;
-/// A zone's workers together may use as much host memory as so many of them alone.
+const PIDS_MAX: u64 = 256;
+/// Those of all workers of a zone together.
+const ZONE_PIDS_MAX: u64 = 1024;
+/// A zone's workers together may use as much host memory as so many of them alone, and half of the machine's at most.
 const ZONE_MEMORY_WORKERS: u64 = 4;
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 /// Supervisors without a delegated cgroup meet here.
@@ -25,7 +27,10 @@ pub struct Cgroups {
     base: PathBuf,
     /// The supervisor's own folder, to be removed with it; not a delegated one.
     own: bool,
+    /// The controllers that this machine has. Their limits are set, or a worker is not made.
+    controllers: Vec<&'static str>,
     memory_max_bytes: u64,
+    zone_memory_max_bytes: u64,
 }
 
 /// The cgroup of one worker. Removed when dropped, once its processes are gone.
@@ -42,9 +47,7 @@ impl Cgroups {
     pub fn prepare(memory_max_bytes: u64) -> io::Result<(Self, Vec<String>)> {
         let root = mount_point()?;
         let mine = own_path()?;
-        let delegated = rustix::process::getppid().is_some_and(|parent| parent.as_raw_nonzero().get() == 1)
-            && std::env::var_os("INVOCATION_ID").is_some()
-            && mine != Path::new("");
+        let delegated = is_delegated(&root, &mine);
         let base = if delegated {
             let base = root.join(&mine);
             let leaf = base.join("supervisor");
@@ -64,26 +67,43 @@ impl Cgroups {
         let missing = enable_controllers(&base);
         let gaps =
             missing.iter().map(|name| format!("workers have no limit of {name}: no such cgroup controller"));
-        Ok((Self { base, own: !delegated, memory_max_bytes }, gaps.collect()))
+        let gaps = gaps.collect();
+        let controllers = CONTROLLERS.into_iter().filter(|name| !missing.contains(name)).collect();
+        let zone_memory_max_bytes = zone_memory_max_bytes(memory_max_bytes, machine_memory_bytes());
+        Ok((Self { base, own: !delegated, controllers, memory_max_bytes, zone_memory_max_bytes }, gaps))
     }
 
     /// A cgroup for worker `number` of the pod. `pod_uid` has been checked: letters, digits and `-` only.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says. A limit that cannot be set is an error: a worker without it is none.
     pub fn worker(&self, pod_uid: &str, number: u64) -> io::Result<WorkerCgroup> {
         let pod = self.base.join(format!("pod{pod_uid}"));
         fs::create_dir_all(&pod)?;
-        enable_controllers(&pod);
-        let zone_bytes = self.memory_max_bytes.saturating_mul(ZONE_MEMORY_WORKERS);
-        // Absent where the controller is: said once, as a gap.
-        let _ = fs::write(pod.join("memory.max"), zone_bytes.to_string());
-        let path = pod.join(format!("worker-{number}"));
-        fs::create_dir_all(&path)?;
-        let _ = fs::write(path.join("memory.max"), self.memory_max_bytes.to_string());
-        let _ = fs::write(path.join("memory.swap.max"), "0");
-        let _ = fs::write(path.join("pids.max"), PIDS_MAX.to_string());
-        Ok(WorkerCgroup { path })
+        self.limit(&pod, "memory.max", self.zone_memory_max_bytes)?;
+        self.limit(&pod, "pids.max", ZONE_PIDS_MAX)?;
+        for name in &self.controllers {
+            set(&pod.join("cgroup.subtree_control"), &format!("+{name}"))?;
+        }
+        let worker = WorkerCgroup { path: pod.join(format!("worker-{number}")) };
+        fs::create_dir_all(&worker.path)?;
+        self.limit(&worker.path, "memory.max", self.memory_max_bytes)?;
+        self.limit(&worker.path, "pids.max", PIDS_MAX)?;
+        match self.limit(&worker.path, "memory.swap.max", 0) {
+            // A kernel that does not count swap has no such file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            set => set?,
+        }
+        Ok(worker)
+    }
+
+    /// Nothing where the machine lacks the controller: that was said as a gap.
+    fn limit(&self, folder: &Path, file: &str, value: u64) -> io::Result<()> {
+        let controller = file.split('.').next().unwrap_or_default();
+        if self.controllers.contains(&controller) {
+            return set(&folder.join(file), &value.to_string());
+        }
+        Ok(())
     }
 
     /// Removes the cgroup of a pod that has no workers left.
@@ -99,6 +119,15 @@ impl Cgroups {
             // Stays while another supervisor is in it.
             let _ = self.base.parent().map(fs::remove_dir);
         }
+    }
+}
+
+#[cfg(test)]
+impl Cgroups {
+    /// Of a machine without controllers, below any folder.
+    pub fn without_controllers(base: &Path) -> Self {
+        let base = base.to_owned();
+        Self { base, own: false, controllers: Vec::new(), memory_max_bytes: 0, zone_memory_max_bytes: 0 }
     }
 }
 
@@ -171,6 +200,22 @@ fn enable_controllers(path: &Path) -> Vec<&'static str> {
     CONTROLLERS.into_iter().filter(|name| fs::write(&file, format!("+{name}")).is_err()).collect()
 }
 
+fn zone_memory_max_bytes(worker_bytes: u64, machine_bytes: u64) -> u64 {
+    worker_bytes.saturating_mul(ZONE_MEMORY_WORKERS).min(machine_bytes / 2)
+}
+
+fn machine_memory_bytes() -> u64 {
+    let machine = rustix::system::sysinfo();
+    machine.totalram.saturating_mul(machine.mem_unit.into())
+}
+
+/// Writes a file of a cgroup, which is there or fails.
+fn set(file: &Path, value: &str) -> io::Result<()> {
+    let written =
+        File::options().write(true).open(file).and_then(|mut file| file.write_all(value.as_bytes()));
+    written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))
+}
+
 /// Where version 2 is mounted. Source: `proc_pid_mountinfo(5)`: the mount point is the fifth field, the type follows ` - `.
 fn mount_point() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
@@ -179,6 +224,16 @@ fn mount_point() -> io::Result<PathBuf> {
     v2.and_then(|line| line.split(' ').nth(4))
         .map(PathBuf::from)
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "cgroups of version 2 are not mounted"))
+}
+
+/// Whether the cgroup was made for this process: a start by systemd has a number in the environment, and the service's cgroup has nobody
+/// else in it. The number alone is inherited by all that a service or a login starts. Source: `systemd.exec(5)`.
+fn is_delegated(root: &Path, mine: &Path) -> bool {
+    let alone = || {
+        let members = fs::read_to_string(root.join(mine).join("cgroup.procs"));
+        members.is_ok_and(|members| members.trim() == std::process::id().to_string())
+    };
+    mine != Path::new("") && std::env::var_os("INVOCATION_ID").is_some() && alone()
 }
 
 /// This process's cgroup below the mount point, without its leading `/`.
@@ -191,6 +246,29 @@ fn own_path() -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn a_worker_whose_limit_cannot_be_set_is_not_made() {
+        let base = tempfile::tempdir().unwrap();
+        let with = |controllers| Cgroups { controllers, ..Cgroups::without_controllers(base.path()) };
+        // A machine without the controllers: nothing to set.
+        drop(with(vec![]).worker("a", 1).unwrap());
+        // One that has them, and no file to write: this is no cgroup.
+        for controllers in [vec!["memory"], vec!["pids"], vec!["cpu"]] {
+            assert!(with(controllers.clone()).worker("a", 1).is_err(), "{controllers:?}");
+        }
+        assert!(!base.path().join("poda/worker-1").exists(), "the failed one's folder is left");
+    }
+
+    #[test]
+    fn a_zone_may_use_four_workers_memory_and_never_more_than_half_the_machines() {
+        assert_eq!(zone_memory_max_bytes(4 * GIB, 64 * GIB), 16 * GIB);
+        assert_eq!(zone_memory_max_bytes(4 * GIB, 24 * GIB), 12 * GIB);
+        assert_eq!(zone_memory_max_bytes(u64::MAX, 24 * GIB), 12 * GIB);
+        assert!(machine_memory_bytes() > GIB / 4);
+    }
 
     #[test]
     fn what_a_dead_supervisor_left_goes_even_if_its_number_lives_again() {

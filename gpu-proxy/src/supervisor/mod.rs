@@ -17,21 +17,28 @@ pub mod xen;
 pub mod zones;
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+use vgpu_codes::Code;
 use vgpu_config::{Config, DeviceKind as Configured};
 use vgpu_zone_api::shim::{DomainRef, Listing, NodeInfo, ZoneId};
 
 use crate::device::DeviceKind;
 use cgroup::Cgroups;
-use spawn::Spawner;
+use spawn::{Namespaces, Probed, Spawner};
 use xen::Xen;
 use zones::{Limits, Refusal, WorkerId, Zones};
+
+/// A zone whose guest has ended is kept for so long when no connection of its shim is open.
+pub const ABANDONED_AFTER: Duration = Duration::from_secs(60);
+/// Looks for such zones in that time.
+const ABANDONED_LOOKS: u32 = 4;
 
 /// Where guests come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +61,10 @@ pub struct Supervisor {
     /// Told when a worker has ended.
     changed: Notify,
     spawner: Spawner,
+    namespaces: Namespaces,
+    /// `None`: workers have no cgroup, which was found out at the start. Otherwise none is born without.
     cgroups: Option<Cgroups>,
+    mode: Mode,
     workers_dir: PathBuf,
     /// Absent in the local mode.
     xen: Option<Arc<Xen>>,
@@ -89,28 +99,18 @@ impl Supervisor {
             DeviceKind::Soft => device_bytes,
             _ => 0,
         });
-        let cgroups = match Cgroups::prepare(memory_max) {
-            Ok((cgroups, missing)) => {
-                gaps.extend(missing);
-                Some(cgroups)
-            }
-            Err(error) => {
-                gaps.insert(format!("workers have no cgroup: {error}"));
-                None
-            }
-        };
         let limits = Limits {
             device_bytes,
             workers_per_zone: proxy.workers_per_zone_max as usize,
             pages_per_zone: proxy.mapped_per_zone_max_mib << 8,
             uids: root.then_some((proxy.worker_uid_first, proxy.worker_uid_count)),
         };
-        let no_thread = |error| {
-            Refusal::new(
-                vgpu_codes::Code::HostResource,
-                format!("workers cannot be started on this machine: {error}"),
-            )
+        let no_worker = |error| {
+            let text = format!("workers cannot be started on this machine: {error}");
+            Refusal::new(Code::HostResource, text)
         };
+        let uid = limits.uids.map(|(first, _)| first);
+        let (cgroups, namespaces) = walls(memory_max, uid, &mut gaps).map_err(no_worker)?;
         let supervisor = Arc::new(Self {
             device,
             device_bytes,
@@ -119,13 +119,18 @@ impl Supervisor {
             running: Mutex::default(),
             gaps: Mutex::default(),
             changed: Notify::new(),
-            spawner: Spawner::start().map_err(no_thread)?,
+            spawner: Spawner::start(namespaces).map_err(no_worker)?,
+            namespaces,
             cgroups,
+            mode,
             workers_dir: proxy.workers_dir.clone(),
             xen,
             doors: Mutex::default(),
         });
-        gaps.iter().for_each(|gap| supervisor.note_gap(gap));
+        if let Err(refusal) = supervisor.judge(gaps, Code::HostFailure) {
+            supervisor.cgroups.iter().for_each(Cgroups::remove_all);
+            return Err(refusal);
+        }
         Ok(supervisor)
     }
 
@@ -134,7 +139,7 @@ impl Supervisor {
     pub fn listing(&self) -> Listing {
         let node = NodeInfo {
             version: env!("CARGO_PKG_VERSION").into(),
-            mode: if self.xen.is_some() { "xen" } else { "local" }.into(),
+            mode: if self.mode == Mode::Xen { "xen" } else { "local" }.into(),
             device: self.device.to_string(),
             device_bytes: self.device_bytes,
             wire_hash: format!("{:016x}", vgpu_api::WIRE_HASH),
@@ -168,6 +173,19 @@ impl Supervisor {
         }
     }
 
+    /// Releases, for ever, zones whose guest has ended and whose shim has been away for as long as `after`: a shim that died before it
+    /// said `Release`, or whose `Release` was lost, would otherwise keep their users and cgroups.
+    pub async fn release_abandoned(self: Arc<Self>, after: Duration) {
+        loop {
+            tokio::time::sleep(after / ABANDONED_LOOKS).await;
+            let abandoned = self.zones().begin_release_of_abandoned(after);
+            for zone in abandoned {
+                log::warn!("zone {zone}: its guest has ended and its shim is gone");
+                self.release(zone).await;
+            }
+        }
+    }
+
     /// Ends all zones, and what was made for them.
     pub async fn release_all(&self) {
         let zones: Vec<ZoneId> = self.zones().list().iter().map(|zone| zone.zone).collect();
@@ -195,7 +213,7 @@ impl Supervisor {
 
     /// Ends workers until `done`. A worker that was just being born is found in the next round.
     async fn end_until(&self, workers: &[WorkerId], done: impl Fn() -> bool) {
-        const ROUND: std::time::Duration = std::time::Duration::from_millis(20);
+        const ROUND: Duration = Duration::from_millis(20);
         loop {
             let changed = self.changed.notified();
             if done() {
@@ -214,12 +232,47 @@ impl Supervisor {
         lock(&self.running)
     }
 
-    /// Says once what the sandbox of workers lacks.
-    fn note_gap(&self, gap: &str) {
-        if lock(&self.gaps).insert(gap.to_owned()) {
-            log::warn!("the sandbox has a gap: {gap}");
+    /// What the sandbox of workers lacks: locally it is said, once each. Over Xen, where guests are strangers, nothing is served then.
+    fn judge(&self, gaps: impl IntoIterator<Item = String>, code: Code) -> Result<(), Refusal> {
+        let gaps: Vec<String> = gaps.into_iter().collect();
+        if self.mode == Mode::Xen && !gaps.is_empty() {
+            let text = format!("the sandbox has a gap, which only --local may have: {}", gaps.join("; "));
+            return Err(Refusal::new(code, text));
         }
+        for gap in gaps {
+            if lock(&self.gaps).insert(gap.clone()) {
+                log::warn!("the sandbox has a gap: {gap}");
+            }
+        }
+        Ok(())
     }
+}
+
+/// Finds out what this machine gives to workers. What is missing is added to `gaps`.
+fn walls(
+    memory_max_bytes: u64,
+    uid: Option<u32>,
+    gaps: &mut BTreeSet<String>,
+) -> io::Result<(Option<Cgroups>, Namespaces)> {
+    /// The pod of a worker that is made to try it out.
+    const PROBE: &str = "probe";
+    let prepared = Cgroups::prepare(memory_max_bytes).and_then(|(cgroups, missing)| {
+        let worker = cgroups.worker(PROBE, 0)?;
+        Ok((cgroups, worker, missing))
+    });
+    let prepared = prepared.map_err(|error| gaps.insert(format!("workers have no cgroup: {error}"))).ok();
+    let folder = prepared.as_ref().map(|(_, worker, _)| worker.open()).transpose()?;
+    let Probed { namespaces, cgroup, gaps: lacks } = spawn::probe(uid, folder)?;
+    gaps.extend(lacks);
+    let Some((cgroups, worker, missing)) = prepared else { return Ok((None, namespaces)) };
+    drop(worker);
+    cgroups.remove_pod(PROBE);
+    if !cgroup {
+        cgroups.remove_all();
+        return Ok((None, namespaces));
+    }
+    gaps.extend(missing);
+    Ok((Some(cgroups), namespaces))
 }
 
 /// A lock whose holder panicked is taken all the same: no state here is left half done.
@@ -237,7 +290,7 @@ pub fn choose_device(configured: Configured) -> Result<DeviceKind, Refusal> {
     let driver = std::path::Path::new(DRIVER).exists();
     match configured {
         Configured::Cuda if !driver => Err(Refusal::new(
-            vgpu_codes::Code::NoDevice,
+            Code::NoDevice,
             format!("NVIDIA's driver is not loaded ({DRIVER} is missing): load it, or use --device soft"),
         )),
         Configured::Cuda => Ok(DeviceKind::Cuda),

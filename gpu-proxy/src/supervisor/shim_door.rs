@@ -11,7 +11,7 @@ use vgpu_zone_api::shim::{self, HELLO_BYTES, Hello, REPLY_BYTES_MAX, REQUEST_BYT
 
 use super::Supervisor;
 use super::socket::Door;
-use super::zones::Refusal;
+use super::zones::{Connection, Refusal};
 
 /// Serves the door for ever.
 pub async fn serve(supervisor: Arc<Supervisor>, door: Door) {
@@ -31,6 +31,7 @@ async fn connection(supervisor: &Arc<Supervisor>, mut stream: UnixStream) -> std
     stream.read_exact(&mut theirs).await?;
     stream.write_all(&Hello::ours().to_bytes()).await?;
     Hello::meet(&theirs).map_err(std::io::Error::other)?;
+    let here = Arc::new(Connection);
     loop {
         let mut word = [0; 4];
         stream.read_exact(&mut word).await?;
@@ -39,8 +40,8 @@ async fn connection(supervisor: &Arc<Supervisor>, mut stream: UnixStream) -> std
         let reply = match shim::decode::<Request>(&body) {
             // A release goes on to its end even if the shim does not wait for it.
             Ok(request) => {
-                let supervisor = Arc::clone(supervisor);
-                tokio::spawn(async move { answer(&supervisor, request).await })
+                let (supervisor, here) = (Arc::clone(supervisor), Arc::clone(&here));
+                tokio::spawn(async move { answer(&supervisor, &here, request).await })
                     .await
                     .map_err(std::io::Error::other)?
             }
@@ -50,9 +51,11 @@ async fn connection(supervisor: &Arc<Supervisor>, mut stream: UnixStream) -> std
     }
 }
 
-async fn answer(supervisor: &Arc<Supervisor>, request: Request) -> Reply {
+async fn answer(supervisor: &Arc<Supervisor>, here: &Arc<Connection>, request: Request) -> Reply {
     let done = match request {
-        Request::Register { zone, pod_uid, domain } => supervisor.register(zone, &pod_uid, domain),
+        Request::Register { zone, pod_uid, domain } => {
+            supervisor.register(zone, &pod_uid, domain).map(|()| supervisor.zones().hold(zone, here))
+        }
         Request::Grant { zone, container, device, bytes, share } => check_device(&device, supervisor)
             .and_then(|()| {
                 check_container(&container)?;

@@ -131,7 +131,6 @@ impl Supervisor {
         let channel = attach.await?;
         let born = self.birth(&place, wanted.program.take()).await;
         let (newborn, cgroup) = born.map_err(|error| failed("a worker cannot be started", &error))?;
-        newborn.gaps.iter().for_each(|gap| self.note_gap(gap));
         self.zones().worker_born(zone, worker, newborn.pid);
         log::info!(
             "worker {} of zone {zone}, container {}, {}: born",
@@ -141,10 +140,10 @@ impl Supervisor {
         );
         let (running, reports) = self.watch_over(&wanted, channel, &place, occupied, newborn, cgroup);
         match tokio::time::timeout(READY_LIMIT, reports).await {
-            Ok(Ok(Ok(Report::Ready { gaps }))) => {
-                gaps.iter().for_each(|gap| self.note_gap(gap));
-                Ok(running)
-            }
+            Ok(Ok(Ok(Report::Ready { gaps }))) => match self.judge(gaps, Code::WorkerFailed) {
+                Ok(()) => Ok(running),
+                Err(refusal) => Err(self.give_up(running, refusal).await),
+            },
             Ok(Ok(Ok(Report::Failed { code, text }))) => {
                 let code = Code::from_number(code).unwrap_or(Code::WorkerFailed);
                 Err(self.give_up(running, Refusal::new(code, text)).await)
@@ -201,24 +200,13 @@ impl Supervisor {
     ) -> io::Result<(Newborn, Option<WorkerCgroup>)> {
         let cgroup =
             self.cgroups.as_ref().map(|all| all.worker(&place.pod_uid, place.worker.0)).transpose()?;
-        let program = program.map(Arc::new);
         let order = Order {
-            program: program.clone(),
+            program: program.map(Arc::new),
             uid: place.uid,
             cgroup: cgroup.as_ref().map(WorkerCgroup::open).transpose()?,
             environment: environment(self.device),
         };
-        match self.spawner.spawn(order).await {
-            Ok(newborn) => Ok((newborn, cgroup)),
-            // Some machines have cgroups and refuse births into them: then without, which is a gap.
-            Err(refused) if cgroup.is_some() => {
-                self.note_gap(&format!("workers have no cgroup: {refused}"));
-                let environment = environment(self.device);
-                let order = Order { program, uid: place.uid, cgroup: None, environment };
-                Ok((self.spawner.spawn(order).await?, None))
-            }
-            Err(error) => Err(error),
-        }
+        Ok((self.spawner.spawn(order).await?, cgroup))
     }
 
     /// Starts the worker's task. The second of the result is its report.
@@ -231,7 +219,7 @@ impl Supervisor {
         newborn: Newborn,
         cgroup: Option<WorkerCgroup>,
     ) -> (Running, tokio::task::JoinHandle<io::Result<Report>>) {
-        let Newborn { pid, pidfd, socket, log, namespaces, .. } = newborn;
+        let Newborn { pid, pidfd, socket, log } = newborn;
         let (pidfd, socket) = (Arc::new(pidfd), Arc::new(socket));
         let (tell, ended) = watch::channel(false);
         self.running().insert(place.worker, Arc::clone(&pidfd));
@@ -242,7 +230,7 @@ impl Supervisor {
             device: self.device,
             device_bytes: place.bytes,
             slot: place.slot,
-            namespaces,
+            namespaces: self.namespaces.of_mounts(),
             channel: channel.kind,
             log_level: crate::logfmt::level(),
         };

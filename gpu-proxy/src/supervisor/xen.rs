@@ -7,6 +7,7 @@
 //! one broken message ends its stream and its workers, and nobody else's.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -263,50 +264,63 @@ async fn messages<C: Channels>(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     channels: Arc<C>,
 ) -> Result<(), String> {
-    let (mut read, mut write) = tokio::io::split(stream);
-    let (answers, mut queue) = mpsc::channel::<ToGuest>(ANSWERS_MAX);
-    let writing = tokio::spawn(async move {
-        let mut bytes = Vec::new();
-        while let Some(answer) = queue.recv().await {
-            bytes.clear();
-            answer.encode(&mut bytes);
-            // A guest that is gone is noticed by the reading side.
-            if write.write_all(&bytes).await.is_err() || write.flush().await.is_err() {
-                return;
-            }
-        }
-    });
+    let (mut read, write) = tokio::io::split(stream);
+    let (answers, queue) = mpsc::channel::<ToGuest>(ANSWERS_MAX);
     let mut lives = JoinSet::new();
     let mut open: HashMap<ChannelId, watch::Sender<bool>> = HashMap::new();
     let mut frames = Frames::<ToProxy>::default();
     let pace = Arc::new(Pace::default());
     let mut bytes = vec![0; READ_BYTES];
-    let ended = loop {
-        let count = tokio::select! {
-            count = read.read(&mut bytes) => count,
-            Some(over) = lives.join_next() => {
-                if let Ok(channel) = over {
-                    open.remove(&channel);
+    let reading = async {
+        loop {
+            let count = tokio::select! {
+                count = read.read(&mut bytes) => count,
+                Some(over) = lives.join_next() => {
+                    if let Ok(channel) = over {
+                        open.remove(&channel);
+                    }
+                    continue;
                 }
-                continue;
+            };
+            match count {
+                Ok(0) | Err(_) => break Ok(()),
+                Ok(count) => frames.push(&bytes[..count]),
             }
-        };
-        match count {
-            Ok(0) | Err(_) => break Ok(()),
-            Ok(count) => frames.push(&bytes[..count]),
+            let taken = take(&mut frames, &pace, &mut open, &mut lives, &channels, &answers).await;
+            if let Err(why) = taken {
+                break Err(why);
+            }
         }
-        let taken = take(&mut frames, &pace, &mut open, &mut lives, &channels, &answers).await;
-        if let Err(why) = taken {
-            break Err(why);
-        }
+    };
+    // Side by side and not in tasks: who gives up the stream has let go of its pages.
+    let ended = tokio::select! {
+        ended = reading => ended,
+        never = write_all(write, queue) => match never {},
     };
     open.values().for_each(|close| {
         close.send_replace(true);
     });
-    writing.abort();
     drop(answers);
     while lives.join_next().await.is_some() {}
     ended
+}
+
+/// Writes answers as long as the guest takes them. One that is gone is noticed by the reading side, so this never returns.
+async fn write_all(write: impl AsyncWrite, queue: mpsc::Receiver<ToGuest>) -> Infallible {
+    write_until_gone(write, queue).await;
+    std::future::pending().await
+}
+
+async fn write_until_gone(write: impl AsyncWrite, mut queue: mpsc::Receiver<ToGuest>) {
+    let mut write = std::pin::pin!(write);
+    let mut bytes = Vec::new();
+    while let Some(answer) = queue.recv().await {
+        bytes.clear();
+        answer.encode(&mut bytes);
+        if write.write_all(&bytes).await.is_err() || write.flush().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Spreads the births that a guest asks for over time. Those who wait stand in a row, each in its channel's own task: the stream is

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use vgpu_codes::Code;
 use vgpu_zone_api::shim::{DomainRef, GrantInfo, WorkerInfo, ZoneId, ZoneInfo, ZoneState};
@@ -46,6 +46,10 @@ pub struct Limits {
     pub uids: Option<(u32, u32)>,
 }
 
+/// An open connection at the shim's door.
+#[derive(Debug)]
+pub struct Connection;
+
 /// All zones.
 #[derive(Debug)]
 pub struct Zones {
@@ -62,6 +66,10 @@ struct Zone {
     uid: Option<u32>,
     /// Being released: nothing starts in it any more.
     ending: bool,
+    /// Connections on which its shim registered it.
+    shims: Vec<Weak<Connection>>,
+    /// When its guest was first seen to have ended with no such connection open.
+    abandoned: Option<Instant>,
     grants: BTreeMap<String, ContainerGrant>,
     workers: BTreeMap<WorkerId, Worker>,
 }
@@ -121,11 +129,12 @@ impl Zones {
         pod_uid: &str,
         domain: Option<DomainRef>,
     ) -> Result<bool, Refusal> {
-        if let Some(zone) = self.by_id.get(&id) {
+        if let Some(zone) = self.by_id.get_mut(&id) {
             if zone.ending {
                 return Err(Refusal::new(Code::ZoneConflict, format!("zone {id} is being released")));
             }
             if zone.domain == domain {
+                zone.abandoned = None;
                 return Ok(false);
             }
             return Err(Refusal::new(
@@ -154,6 +163,8 @@ impl Zones {
             state: ZoneState::Waiting,
             uid,
             ending: false,
+            shims: Vec::new(),
+            abandoned: None,
             grants: BTreeMap::new(),
             workers: BTreeMap::new(),
         };
@@ -219,6 +230,28 @@ impl Zones {
         let Some(zone) = self.by_id.get_mut(&id) else { return Vec::new() };
         zone.ending = true;
         zone.workers.keys().copied().collect()
+    }
+
+    /// The zone's shim is there as long as `connection` is.
+    pub fn hold(&mut self, id: ZoneId, connection: &Arc<Connection>) {
+        let Some(zone) = self.by_id.get_mut(&id) else { return };
+        zone.shims.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&Arc::downgrade(connection)));
+        zone.shims.push(Arc::downgrade(connection));
+    }
+
+    /// Lets nothing start any more in zones whose guest has ended and whose shim was not there in any look since `after`. Those zones.
+    pub fn begin_release_of_abandoned(&mut self, after: Duration) -> Vec<ZoneId> {
+        let mut abandoned = Vec::new();
+        for (id, zone) in &mut self.by_id {
+            let held = zone.shims.iter().any(|shim| shim.strong_count() > 0);
+            if zone.state != ZoneState::Ended || held || zone.ending {
+                zone.abandoned = None;
+            } else if zone.abandoned.get_or_insert_with(Instant::now).elapsed() >= after {
+                zone.ending = true;
+                abandoned.push(*id);
+            }
+        }
+        abandoned
     }
 
     /// Forgets a zone that has no workers left. Its pod's uid; `None` while there are some, or if there is no such zone.
@@ -440,6 +473,46 @@ mod tests {
         assert_eq!(zones.finish_release(zone(1)).as_deref(), Some("a"));
         assert_eq!(zones.begin_release(zone(1)), []);
         assert!(zones.list().is_empty());
+    }
+
+    #[test]
+    fn a_zone_is_abandoned_only_when_its_guest_has_ended_and_no_shim_is_there() {
+        const NOW: Duration = Duration::ZERO;
+        let mut zones = zones();
+        let (first, second) = (Arc::new(Connection), Arc::new(Connection));
+        zones.register(zone(1), "a", domain(5, 1)).unwrap();
+        zones.hold(zone(1), &first);
+        zones.hold(zone(1), &first);
+        zones.hold(zone(1), &second);
+        drop(first);
+        // Its guest lives.
+        assert_eq!(zones.begin_release_of_abandoned(NOW), []);
+        zones.set_state(zone(1), ZoneState::Ended);
+        // A shim is there.
+        assert_eq!(zones.begin_release_of_abandoned(NOW), []);
+        drop(second);
+        // Not long enough.
+        assert_eq!(zones.begin_release_of_abandoned(Duration::from_secs(60)), []);
+        assert_eq!(zones.begin_release_of_abandoned(NOW), [zone(1)]);
+        assert_eq!(code(zones.register(zone(1), "a", domain(5, 1))), Code::ZoneConflict);
+        // Once.
+        assert_eq!(zones.begin_release_of_abandoned(NOW), []);
+        assert_eq!(zones.finish_release(zone(1)).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_shim_that_comes_back_keeps_its_zone() {
+        let mut zones = zones();
+        let after = Duration::from_millis(20);
+        zones.register(zone(1), "a", domain(5, 1)).unwrap();
+        zones.set_state(zone(1), ZoneState::Ended);
+        assert_eq!(zones.begin_release_of_abandoned(after), []);
+        std::thread::sleep(after);
+        // The time counts anew from here.
+        assert!(!zones.register(zone(1), "a", domain(5, 1)).unwrap());
+        assert_eq!(zones.begin_release_of_abandoned(after), []);
+        std::thread::sleep(after);
+        assert_eq!(zones.begin_release_of_abandoned(after), [zone(1)]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,14 +31,24 @@ impl Proxy {
     }
 
     pub fn start_with(device: &str, more: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_gpu-proxy"));
-        command
-            .arg("--local")
-            .arg(dir.path().join("gpu.sock"))
-            .arg("--socket")
-            .arg(dir.path().join("zones.sock"));
-        command.args(["--device", device, "--memory-mib", "64"]).args(more).stdin(Stdio::null());
+        command.args(["--device", device, "--memory-mib", "64"]).args(more);
+        Self::run(command)
+    }
+
+    /// As systemd starts it: in a cgroup of its own.
+    pub fn start_as_service(device: &str, cgroup: &Path) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(cgroup);
+        command.args([env!("CARGO_BIN_EXE_gpu-proxy"), "--device", device, "--memory-mib", "64"]);
+        command.env("INVOCATION_ID", "1");
+        Self::run(command)
+    }
+
+    fn run(mut command: Command) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        command.arg("--local").arg(dir.path().join("gpu.sock"));
+        command.arg("--socket").arg(dir.path().join("zones.sock")).stdin(Stdio::null());
         let proxy = Self { child: command.spawn().unwrap(), dir };
         until("gpu-proxy listens", || proxy.socket().exists() && proxy.zones_socket().exists());
         proxy

@@ -168,21 +168,11 @@ fn add_cgroups(lines: &mut BTreeSet<String>, dir: &Path) {
         }
         let path = entry.path();
         let name = path.to_string_lossy().into_owned();
-        if is_supervisors(&path) {
-            lines.insert("cgroup of gpu-proxy, the supervisor".into());
-        } else if !KEPT.contains(&name.as_str()) {
+        if !KEPT.contains(&name.as_str()) {
             lines.insert(format!("cgroup {name}"));
         }
         add_cgroups(lines, &path);
     }
-}
-
-/// The folder for the workers of a supervisor that lives, `<process id>-<start time>`: one that was restarted has another. Source:
-/// `gpu-proxy/src/supervisor/cgroup.rs`.
-fn is_supervisors(path: &Path) -> bool {
-    let name = path.strip_prefix("/sys/fs/cgroup/vgpu-proxy").ok().and_then(Path::to_str);
-    let pid = name.and_then(|name| name.split_once('-')?.0.parse::<u32>().ok());
-    pid.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
 }
 
 fn add_xenstore(lines: &mut BTreeSet<String>, dir: &str, depth: u32) {

@@ -24,6 +24,8 @@ pub struct Birth<'a> {
     pub log: BorrowedFd<'a>,
     /// The child waits until it can read one byte: its user namespace is mapped then.
     pub go: BorrowedFd<'a>,
+    /// The other end of `go`. The child closes its copy, so that `go` ends with its maker's.
+    pub give: BorrowedFd<'a>,
     /// The user and group that the child becomes, as its user namespace numbers them.
     pub id: Option<u32>,
     /// The program's arguments.
@@ -66,6 +68,7 @@ struct CloneArgs {
 const _: () = assert!(size_of::<CloneArgs>() == 88);
 
 /// Gives birth. Must be called by a thread that lives as long as the supervisor: the child dies with it (`PR_SET_PDEATHSIG`).
+/// A child that is never let go ends when `give` is closed.
 ///
 /// # Errors
 /// What `clone3` says. What goes wrong in the child ends it with status 127.
@@ -104,11 +107,16 @@ fn pointers(strings: &[&CStr]) -> Vec<*const c_char> {
 fn child(birth: &Birth<'_>, arguments: &[*const c_char], environment: &[*const c_char]) -> ! {
     let raw = |fd: BorrowedFd<'_>| c_long::from(fd.as_raw_fd());
     let mut byte = 0_u8;
-    let ok =
-        call(libc::SYS_read, [raw(birth.go), ptr::from_mut(&mut byte).expose_provenance() as c_long, 1, 0])
-            == 1
-            && birth.id.is_none_or(become_user)
-            && place(raw(birth.program), [raw(birth.socket), raw(birth.null), raw(birth.log)]);
+    // Tied to its maker first of all. One that died before this line holds no `give` any more: the read ends. The tie is lost with the
+    // change of user; from there on the child waits for nothing but its socket, which then tells the same.
+    let ok = call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG.into(), libc::SIGKILL.into(), 0, 0]) == 0
+        && call(libc::SYS_close, [raw(birth.give), 0, 0, 0]) == 0
+        && call(
+            libc::SYS_read,
+            [raw(birth.go), ptr::from_mut(&mut byte).expose_provenance() as c_long, 1, 0],
+        ) == 1
+        && birth.id.is_none_or(become_user)
+        && place(raw(birth.program), [raw(birth.socket), raw(birth.null), raw(birth.log)]);
     if ok {
         // SAFETY: both lists end with a null pointer and their strings outlive the call; the path is an empty string.
         unsafe {

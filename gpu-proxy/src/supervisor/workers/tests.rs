@@ -7,15 +7,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 use uuid::Uuid;
 use vgpu_config::Config;
+use vgpu_zone_api::shim::ZoneState;
 
 use super::*;
 use crate::supervisor::Mode;
+use crate::supervisor::cgroup::Cgroups;
 
 const ZONE: ZoneId = ZoneId(Uuid::from_u128(1));
 
 /// A supervisor with one zone and one grant, without a guest.
 fn supervisor() -> Arc<Supervisor> {
-    let supervisor = Supervisor::new(&Config::default(), DeviceKind::Null, Mode::Local).unwrap();
+    supervisor_with(|_| ())
+}
+
+/// The same, changed.
+fn supervisor_with(change: impl FnOnce(&mut Supervisor)) -> Arc<Supervisor> {
+    let mut supervisor = Supervisor::new(&Config::default(), DeviceKind::Null, Mode::Local).unwrap();
+    change(Arc::get_mut(&mut supervisor).expect("nobody else has it yet"));
     supervisor.zones().register(ZONE, "a-1", None).unwrap();
     supervisor.zones().grant(ZONE, "c", "0", None, None).unwrap();
     supervisor
@@ -100,4 +108,44 @@ async fn a_start_that_panics_leaves_a_zone_that_can_be_released() {
     let refusal = supervisor.start_worker(wanted(1), panics).await.unwrap_err();
     assert_eq!(refusal.code, Code::WorkerFailed);
     is_released(&supervisor).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_have_its_cgroup_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    // A plain folder, into which nothing can be born.
+    let supervisor = supervisor_with(|it| it.cgroups = Some(Cgroups::without_controllers(folder.path())));
+    let refusal = supervisor.start_worker(wanted(1), ready(Ok(channel()))).await.unwrap_err();
+    assert_eq!(refusal.code, Code::WorkerFailed);
+    is_released(&supervisor).await;
+}
+
+#[tokio::test]
+async fn a_gap_is_said_locally_and_refused_over_xen() {
+    let gap = || ["no wall".to_owned()];
+    let local = supervisor();
+    local.judge(gap(), Code::WorkerFailed).unwrap();
+    assert!(local.listing().node.sandbox_gaps.contains(&gap()[0]));
+    let xen = supervisor_with(|it| it.mode = Mode::Xen);
+    let refusal = xen.judge(gap(), Code::WorkerFailed).unwrap_err();
+    assert_eq!(refusal.code, Code::WorkerFailed);
+    assert!(refusal.text.contains("no wall"), "{refusal}");
+    xen.judge([], Code::WorkerFailed).unwrap();
+}
+
+#[tokio::test]
+async fn an_abandoned_zone_is_released() {
+    let supervisor = supervisor();
+    let after = Duration::from_millis(20);
+    let sweep = tokio::spawn(Arc::clone(&supervisor).release_abandoned(after));
+    tokio::time::sleep(after * 3).await;
+    assert_eq!(supervisor.listing().zones.len(), 1, "its guest has not ended");
+    supervisor.zones().set_state(ZONE, ZoneState::Ended);
+    let gone = async {
+        while !supervisor.listing().zones.is_empty() {
+            tokio::time::sleep(after).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the zone is kept");
+    sweep.abort();
 }

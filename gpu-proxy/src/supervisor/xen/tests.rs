@@ -74,7 +74,12 @@ impl Guest {
 }
 
 fn stream() -> (Guest, Arc<Fakes>, tokio::task::JoinHandle<Result<(), String>>) {
-    let (near, far) = tokio::io::duplex(4096);
+    stream_of(4096)
+}
+
+/// A stream that holds so many bytes each way.
+fn stream_of(bytes: usize) -> (Guest, Arc<Fakes>, tokio::task::JoinHandle<Result<(), String>>) {
+    let (near, far) = tokio::io::duplex(bytes);
     let fakes = Arc::new(Fakes::default());
     let served = tokio::spawn(messages(near, Arc::clone(&fakes)));
     (Guest { stream: far, frames: Frames::default() }, fakes, served)
@@ -181,4 +186,16 @@ async fn who_gives_up_before_its_birth_takes_nobodys_turn() {
     let last = guest.connect(gone + 1, "c").await;
     while guest.hear().await != (ToGuest::Accepted { channel: last }) {}
     assert!(fakes.started.lock().unwrap().len() < gone as usize, "all of them were born");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_given_up_is_let_go_even_if_the_guest_does_not_read() {
+    let (mut guest, _fakes, served) = stream_of(64);
+    // The answers do not fit: the writer waits.
+    for number in 1..=20 {
+        guest.connect(number, "none").await;
+    }
+    served.abort();
+    assert!(served.await.unwrap_err().is_cancelled());
+    assert!(guest.stream.write_all(b"x").await.is_err(), "somebody still has the stream");
 }

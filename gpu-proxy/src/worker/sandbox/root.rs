@@ -34,7 +34,8 @@ pub fn own_proc() -> io::Result<()> {
     Ok(rustix::mount::mount("proc", "/proc", "proc", flags, c"")?)
 }
 
-/// From here on nothing that is mounted here is seen outside.
+/// From here on nothing that is mounted here is seen outside. The node's own unmounts still reach this copy: a worker that lives shall
+/// not keep other pods' file systems in use.
 fn leave_the_nodes_mounts() -> io::Result<()> {
-    Ok(rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
+    Ok(rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }

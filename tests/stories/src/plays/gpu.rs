@@ -1,8 +1,10 @@
 //! CUDA programs in pods.
 
+use std::fs;
 use std::time::Duration;
 
 use crate::Story;
+use crate::command::must;
 use crate::configuration::Changed;
 use crate::node::Node;
 use crate::plays::vgpu;
@@ -31,6 +33,7 @@ pub fn stories() -> Vec<Story> {
         }),
         vgpu("cuda_programs_compute_what_the_cpu_does", 1200, cuda_programs_compute_what_the_cpu_does),
         vgpu("cuda_exit_code_after_gpu_work", 300, cuda_exit_code_after_gpu_work),
+        vgpu("cuda_worker_is_behind_every_wall_of_its_sandbox", 300, cuda_worker_is_behind_every_wall),
         vgpu("cuda_out_of_bounds_store_is_a_sticky_error", 300, cuda_out_of_bounds_store_is_a_sticky_error),
         vgpu("container_without_a_gpu_reaches_neither_it_nor_xen", 300, |_| {
             // As the root of a usual container, which may make devices on a node.
@@ -54,7 +57,7 @@ fn pod_is_a_domain_of_its_own(node: &Node) {
     pod.until_line("runs");
 
     assert_eq!(node.domains().len(), 1, "the pod has one domain");
-    let own = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux has it");
+    let own = fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux has it");
     let text = pod.text();
     assert!(text.starts_with("xen\n"), "{text}");
     assert!(!text.contains(own.trim()), "the pod sees Dom0's kernel: {text}");
@@ -118,6 +121,47 @@ fn cuda_exit_code_after_gpu_work(_: &Node) {
 
 fn cuda_out_of_bounds_store_is_a_sticky_error(_: &Node) {
     run_well("/oob_store");
+}
+
+/// As gpu-proxy says, and as Dom0's kernel does.
+fn cuda_worker_is_behind_every_wall(node: &Node) {
+    let mut pod = node.start(Pod::cuda(&["/spin", "1000"]));
+    pod.until_line("allocated");
+    let processes = node.processes_of("gpu-proxy");
+    let is_worker = |words: &[String]| words.get(1).is_some_and(|word| word == "worker");
+    let worker =
+        processes.iter().find(|process| is_worker(&process.words)).expect("the pod has a worker").pid;
+
+    let info = must(&["vgpuctl", "info"]);
+    assert!(info.lines().any(|line| line == "sandbox    whole"), "{info}");
+    let of = |pid: u32, file: &str| {
+        fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_else(|error| panic!("{file}: {error}"))
+    };
+    let namespace = |pid: u32, kind: &str| {
+        fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("root reads the names of all namespaces")
+    };
+    for kind in ["user", "mnt", "pid", "net", "ipc", "uts"] {
+        assert_ne!(namespace(worker, kind), namespace(std::process::id(), kind), "{kind} is Dom0's");
+    }
+    let status = of(worker, "status");
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000"] {
+        assert!(status.lines().any(|is| is == line), "no line '{line}' in:\n{status}");
+    }
+    assert!(!status.contains("\nUid:\t0\t"), "the worker is Dom0's root:\n{status}");
+    assert_eq!(of(worker, "oom_score_adj").trim(), "1000");
+    let cgroups = of(worker, "cgroup");
+    let cgroup = cgroups.lines().find_map(|line| line.strip_prefix("0::")).expect("version 2");
+    let pod_cgroup = cgroup.rsplit_once('/').expect("below the pod's").0;
+    for folder in [cgroup, pod_cgroup] {
+        for limit in ["memory.max", "pids.max"] {
+            let path = format!("/sys/fs/cgroup{folder}/{limit}");
+            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert!(text.trim().parse::<u64>().is_ok(), "{path} is no limit: {text}");
+        }
+    }
+
+    pod.signal("SIGKILL");
+    pod.end(START);
 }
 
 fn gpu_is_not_there_without_a_grant(_: &Node) {
