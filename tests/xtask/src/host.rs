@@ -59,7 +59,7 @@ pub enum Needs {
 
 /// The smallest machine on which an emulated node still runs; README.md recommends more.
 const MEMORY_MIB_MIN: u32 = 6 << 10;
-/// The largest single step, the guest kernel, needs 2 GiB in the cache; all of a test run takes some 20 GiB.
+/// The largest single step, the guest kernel, needs 2 GiB in the cache; all of a test run fills some 10 GiB.
 const FREE_MIB_MIN: u64 = 4 << 10;
 /// apt waits so long for another one, as the timers of a fresh machine start them.
 const APT_WAITS: [&str; 2] = ["-o", "DPkg::Lock::Timeout=300"];
@@ -109,7 +109,7 @@ fn judge_disk(dir: &Path, free_mib: u64) -> Result<()> {
         return Ok(());
     }
     Err(Failure::new(format!(
-        "{free_mib} MiB are free for {}: at least {FREE_MIB_MIN} are needed, with nothing built yet some 20000",
+        "{free_mib} MiB are free for {}: at least {FREE_MIB_MIN} are needed, with nothing built yet some 10000",
         dir.display()
     )))
 }
