@@ -26,8 +26,14 @@ if [ $# -eq 2 ]; then
 else
     echo "kernel: downloading linux-source-6.12"
     # apt's sandbox user cannot write into OUT_DIR; the package's signature is checked all the same.
-    (cd "$work" && apt-get -q -o APT::Sandbox::User="$(id -un)" download linux-source-6.12) ||
-        die "cannot download linux-source-6.12: run apt-get update, or pass the package"
+    apt() { (cd "$work" && apt-get -q -o APT::Sandbox::User="$(id -un)" "$@"); }
+    if ! apt download linux-source-6.12; then
+        echo "kernel: this machine's package lists are empty or old; fetching some for this build alone"
+        mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
+        set -- -o Dir::State::Lists="$work/lists" -o Dir::Cache="$work/cache"
+        apt "$@" update && apt "$@" download linux-source-6.12 ||
+            die "cannot download linux-source-6.12: is its suite in apt's sources? The package may also be passed"
+    fi
     deb=$(ls "$work"/linux-source-6.12_*.deb)
 fi
 

@@ -1,11 +1,13 @@
 #!/bin/sh
 # Makes the disk image of the testbed's Dom0 from its tree, with container images already imported: importing them in the
-# emulated Dom0 would take six seconds each. As root, in mount, pid and network namespaces of its own.
+# emulated Dom0 would take six seconds each. As root, in mount and pid namespaces of its own.
 #
 # dom0-disk.sh OUT TREE_TAR [OCI_TAR...]     leaves OUT/disk.img
 set -eu
 out=$1 tree_tar=$2
 shift 2
+# We may be a user's sudo: what lies in the user's cache has to be the user's, however this ends.
+trap 'chown -R --reference="$(dirname "$out")" "$out"' EXIT
 work=$(mktemp -d)
 mount -t tmpfs -o size=6g testbed "$work"
 tree=$work/tree

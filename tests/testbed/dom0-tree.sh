@@ -6,6 +6,8 @@
 # glibc.tar (the layer of images whose programs need a C library).
 set -eu
 out=$1 suite=$2 packages=$3
+# We may be a user's sudo: what lies in the user's cache has to be the user's, however this ends.
+trap 'chown -R --reference="$(dirname "$out")" "$out"' EXIT
 work=$(mktemp -d)
 mount -t tmpfs -o size=4g testbed "$work"
 tree=$work/tree

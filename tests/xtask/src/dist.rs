@@ -116,6 +116,10 @@ pub fn guest_target_installed(log: &Log) -> Result<()> {
     if Path::new(sysroot.trim()).join("lib/rustlib").join(GUEST_TARGET).is_dir() {
         return Ok(());
     }
+    eprintln!("Rust's target {GUEST_TARGET} is missing and will be installed with rustup:");
+    eprintln!(
+        "    guest-init is PID 1 of an image without libraries, the stories run in any Dom0: both are static"
+    );
     log.run(Command::new("rustup").args(["target", "add", GUEST_TARGET]))
         .map_err(|failure| Failure::new(format!("Rust's target {GUEST_TARGET} is missing: {failure}")))
 }
@@ -162,16 +166,29 @@ fn fill(dist: &Path, root: &Path, release: &Path, kernel: &Path, init: &Path, li
     place(&kernel.join("vmlinux"), &dist.join("usr/lib/vgpu/vmlinux"), 0o644)?;
     let initramfs = initramfs(init, libvgpu)?;
     let path = dist.join("usr/lib/vgpu/initramfs.cpio");
-    fs::write(&path, initramfs).context(|| format!("cannot write {}", path.display()))
+    fs::write(&path, initramfs).context(|| format!("cannot write {}", path.display()))?;
+    set_mode(&path, 0o644)
 }
 
-/// Copies a file and makes the directories above its place.
+/// Copies a file and makes the directories above its place, all with the modes that they have on a node, whatever the umask is.
 fn place(from: &Path, to: &Path, mode: u32) -> Result<()> {
-    let dir = to.parent().unwrap_or(to);
-    fs::create_dir_all(dir).context(|| format!("cannot make {}", dir.display()))?;
+    make_dirs(to.parent().unwrap_or(to))?;
     fs::copy(from, to).context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
-    fs::set_permissions(to, fs::Permissions::from_mode(mode))
-        .context(|| format!("cannot chmod {}", to.display()))
+    set_mode(to, mode)
+}
+
+fn make_dirs(dir: &Path) -> Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    dir.parent().map_or(Ok(()), make_dirs)?;
+    fs::create_dir(dir).context(|| format!("cannot make {}", dir.display()))?;
+    set_mode(dir, 0o755)
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .context(|| format!("cannot chmod {}", path.display()))
 }
 
 /// What the guest boots into: guest-init, and the library for its containers.
@@ -232,6 +249,29 @@ mod tests {
             }
         }
         assert!(seen.len() > 100);
+    }
+
+    /// A umask belongs to a whole process, so the test is played again in one of its own.
+    #[test]
+    fn what_is_placed_can_be_read_by_all_whatever_the_umask() {
+        const INSIDE: &str = "VGPU_XTASK_UMASK_TEST";
+        let Ok(dir) = std::env::var(INSIDE).map(PathBuf::from) else {
+            let dir = paths::scratch().expect("scratch").join("umask-test");
+            remove_tree(&dir).expect("removed");
+            let name = "dist::tests::what_is_placed_can_be_read_by_all_whatever_the_umask";
+            let mut again = Command::new("sh");
+            again.args(["-c", "umask 077; exec \"$0\" --exact \"$1\" --nocapture"]);
+            again.arg(std::env::current_exe().expect("the test")).arg(name).env(INSIDE, &dir);
+            assert!(again.status().expect("sh runs").success());
+            return;
+        };
+        let from = dir.join("from");
+        fs::create_dir_all(&dir).expect("made");
+        fs::write(&from, "x").expect("written");
+        place(&from, &dir.join("etc/vgpu/config.toml"), 0o644).expect("placed");
+        let mode = |path: &str| fs::metadata(dir.join(path)).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode("from"), 0o600, "the umask of this process");
+        assert_eq!(["etc", "etc/vgpu", "etc/vgpu/config.toml"].map(mode), [0o755, 0o755, 0o644]);
     }
 
     #[test]

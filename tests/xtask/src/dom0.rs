@@ -32,8 +32,8 @@ const PACKAGES: &[&str] = &[
     "procps",
     "strace",
 ];
-const TREE_SCRIPT: &str = include_str!("../../testbed/dom0-tree.sh");
-const DISK_SCRIPT: &str = include_str!("../../testbed/dom0-disk.sh");
+pub const TREE_SCRIPT: &str = include_str!("../../testbed/dom0-tree.sh");
+pub const DISK_SCRIPT: &str = include_str!("../../testbed/dom0-disk.sh");
 const INITRAMFS_INIT: &str = include_str!("../../testbed/initramfs-init.sh");
 const DOM0_INIT: &str = include_str!("../../testbed/dom0-init.sh");
 

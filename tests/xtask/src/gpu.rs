@@ -1,17 +1,18 @@
 //! `cargo xtask gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...`: runs CMD on this machine with libvgpu as its libcuda and a
-//! gpu-proxy of its own. No Xen: the `local` transport. CMD's streams and exit code are its own.
+//! gpu-proxy of its own. No Xen: the `local` transport. CMD's streams and exit code are its own, and so is ^C: while CMD runs, xtask
+//! ignores it and gpu-proxy does not hear it, so that CMD ends as it likes, with its GPU.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::os::unix::process::ExitStatusExt as _;
+use std::fs::{self, DirBuilder};
+use std::io::Read as _;
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::args::Args;
-use crate::cache::remove_tree;
+use crate::cache::{hex, remove_tree};
 use crate::cuda_programs::LIBRARIES;
 use crate::dist::cargo;
 use crate::error::{Context, Failure, Result};
@@ -29,11 +30,27 @@ pub fn main(mut args: Args) -> Result<u8> {
     }
     let log = args.value("--log")?;
     let command = args.command()?;
-    let mut served = Served::start(&Programs::find()?, &device)?;
+    let programs = Programs::find()?;
+    if !ignores_interrupts(&fs::read_to_string("/proc/self/status").unwrap_or_default()) {
+        // Once more, ignoring them: a program cannot say so of itself without unsafe code.
+        let mut again = Command::new("env");
+        again.arg("--ignore-signal=INT").args(std::env::args_os());
+        return Err(again.exec()).context(|| "cannot run env".into());
+    }
+    let mut served = Served::start(&programs, &device)?;
     served.keep_log_as = log.map(PathBuf::from);
-    let status = served.command(&command)?.status().context(|| format!("cannot run {}", command[0]))?;
+    let mut line = Command::new("env");
+    served.equip(line.arg("--default-signal=INT").args(&command), Path::new(&command[0]))?;
+    let status = line.status().context(|| format!("cannot run {}", command[0]))?;
     drop(served);
     Ok(code_of(status))
+}
+
+/// Whether SIGINT is ignored, by what `/proc/PID/status` says: one bit a signal, counted from 1. Source: `proc_pid_status(5)`.
+fn ignores_interrupts(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 << (2 - 1) != 0)
 }
 
 /// As a shell has it: the code, or 128 and the signal.
@@ -73,13 +90,15 @@ struct Scene(PathBuf);
 
 impl Scene {
     fn set(libvgpu: &Path) -> Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("vgpu-{}-{number}", std::process::id()));
-        remove_tree(&dir)?;
+        // CMD loads libraries from here: nobody else may have made it, or guess its name.
+        let mut random = [0; 16];
+        let mut source = fs::File::open("/dev/urandom").context(|| "cannot open /dev/urandom".into())?;
+        source.read_exact(&mut random).context(|| "cannot read /dev/urandom".into())?;
+        let dir = std::env::temp_dir().join(format!("vgpu-{}", hex(&random)));
+        DirBuilder::new().mode(0o700).create(&dir).context(|| format!("cannot make {}", dir.display()))?;
         let scene = Self(dir);
         let lib = scene.0.join("lib");
-        fs::create_dir_all(&lib).context(|| format!("cannot make {}", lib.display()))?;
+        fs::create_dir(&lib).context(|| format!("cannot make {}", lib.display()))?;
         for name in ["libcuda.so.1", "libcuda.so"] {
             symlink(libvgpu, lib.join(name)).context(|| format!("cannot link {name}"))?;
         }
@@ -119,12 +138,13 @@ pub struct Served {
 }
 
 impl Served {
-    /// Starts it in a directory of its own and waits until it serves.
+    /// Starts it in a directory of its own and waits until it serves. It ends with the thread that called this, and not by ^C.
     pub fn start(programs: &Programs, device: &str) -> Result<Self> {
         let scene = Scene::set(&programs.libvgpu)?;
         let log = fs::File::create(scene.log()).context(|| "cannot make gpu-proxy's log".into())?;
         let errors = log.try_clone().context(|| "cannot share gpu-proxy's log".into())?;
-        let mut command = Command::new(&programs.proxy);
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM"]).arg(&programs.proxy).process_group(0);
         command.arg("--local").arg(scene.socket()).args(["--device", device]);
         let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
         let child = child.context(|| format!("cannot run {}", programs.proxy.display()))?;
@@ -143,9 +163,15 @@ impl Served {
     /// `words` as a command whose libcuda is ours.
     pub fn command<W: AsRef<OsStr>>(&self, words: &[W]) -> Result<Command> {
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).env("VGPU_SOCKET", self.scene.socket());
-        command.env("LD_LIBRARY_PATH", self.scene.library_path(Path::new(&words[0]))?);
+        self.equip(command.args(&words[1..]), Path::new(&words[0]))?;
         Ok(command)
+    }
+
+    /// Lets the command that runs `program` find our libcuda and gpu-proxy.
+    fn equip(&self, command: &mut Command, program: &Path) -> Result<()> {
+        command.env("VGPU_SOCKET", self.scene.socket());
+        command.env("LD_LIBRARY_PATH", self.scene.library_path(program)?);
+        Ok(())
     }
 
     /// The end of gpu-proxy's log.
@@ -170,5 +196,66 @@ impl Drop for Served {
         if let Some((file, Err(cause))) = kept {
             eprintln!("xtask: cannot write {}: {cause}", file.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use super::*;
+
+    /// Programs of which gpu-proxy is a script that serves by making its socket's file.
+    fn stand_ins(name: &str) -> Programs {
+        let dir = paths::scratch().expect("scratch").join(name);
+        remove_tree(&dir).expect("removed");
+        fs::create_dir_all(&dir).expect("made");
+        let proxy = dir.join("gpu-proxy");
+        fs::write(&proxy, "#!/bin/sh\n: > \"$2\"\nexec sleep 60\n").expect("written");
+        fs::set_permissions(&proxy, fs::Permissions::from_mode(0o755)).expect("executable");
+        Programs { proxy, libvgpu: dir.join("libvgpu.so") }
+    }
+
+    /// State and process group. Source: `proc_pid_stat(5)`.
+    fn state_and_group(pid: u32) -> Option<(String, u32)> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit(") ").next()?.split(' ');
+        Some((fields.next()?.into(), fields.nth(1)?.parse().ok()?))
+    }
+
+    #[test]
+    fn nobody_else_can_reach_where_libraries_are_loaded_from() {
+        let programs = stand_ins("gpu-scene-test");
+        let (one, other) = (Scene::set(&programs.libvgpu), Scene::set(&programs.libvgpu));
+        let (one, other) = (one.expect("made"), other.expect("made"));
+        assert_ne!(one.0, other.0);
+        assert_eq!(fs::metadata(&one.0).expect("there").mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn gpu_proxy_does_not_hear_the_terminal_and_ends_with_us() {
+        let programs = stand_ins("gpu-proxy-test");
+        let pid = std::thread::spawn(move || {
+            let served = Served::start(&programs, "soft").expect("serves");
+            let pid = served.child.id();
+            assert_eq!(state_and_group(pid).expect("alive").1, pid, "a group of its own");
+            let dir = served.scene.0.clone();
+            std::mem::forget(served); // as when we are killed
+            remove_tree(&dir).expect("removed");
+            pid
+        });
+        let pid = pid.join().expect("started");
+        let started = Instant::now();
+        // Nobody has waited for it: it stays as a zombie.
+        while state_and_group(pid).is_some_and(|(state, _)| state != "Z") {
+            assert!(started.elapsed() < PROXY_ENDS_WITHIN, "gpu-proxy lives on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn an_ignored_interrupt_is_the_second_bit() {
+        assert!(ignores_interrupts("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001002\n"));
+        assert!(!ignores_interrupts("SigBlk:\t0000000000000002\nSigIgn:\t0000000000001004\n"));
     }
 }

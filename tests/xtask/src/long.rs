@@ -1,17 +1,18 @@
 //! `cargo xtask test --long STAGE`: what takes longer than a change may wait for.
 //!
 //! A stage is a list of units; each one that passed is noted under `target/xtask/long/STAGE` and not repeated after an
-//! interruption. A stage that is complete starts anew. Its last result and date go into SPECIFICATION.md, by hand.
+//! interruption, as long as the commit is the same. A stage that is complete starts anew. Its last result and date go into SPECIFICATION.md, by hand.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::error::{Context, Failure, Result};
 use crate::fuzz;
 use crate::host::{self, Needs};
 use crate::paths;
-use crate::progress::Steps;
+use crate::progress::{self, Steps};
 use crate::qemu::Kind;
 use crate::stories::{self, Stories};
 use crate::tally::Tally;
@@ -60,7 +61,7 @@ pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
         return Err(Failure::new(format!("no stage is called {name}; stages: {}", names.join(", "))));
     };
     host::prepare(steps, Needs::All)?;
-    let record = Record::open(name)?;
+    let record = Record::open(&paths::scratch()?.join("long"), name, &commit()?)?;
     match stage {
         Stage::Stories(kind, units, times) => {
             if *times == 1 {
@@ -100,19 +101,36 @@ fn every_story_has_a_unit(steps: &Steps, units: &[&str]) -> Result<()> {
     Err(Failure::new(format!("no unit of the stage plays {forgotten:?}: see STAGES")))
 }
 
-/// The units of a stage that have passed.
+/// What is tested: the commit, and whether files differ from it.
+fn commit() -> Result<String> {
+    let root = paths::root()?;
+    let git = |words: &[&str]| progress::output(Command::new("git").arg("-C").arg(&root).args(words));
+    let changed = if git(&["status", "--porcelain"])?.is_empty() { "" } else { ", with changes" };
+    Ok(format!("commit {}{changed}", git(&["rev-parse", "HEAD"])?.trim()))
+}
+
+/// What has passed of a stage: the commit, then a unit a line.
 struct Record(PathBuf);
 
 impl Record {
-    fn open(stage: &str) -> Result<Self> {
-        let dir = paths::scratch()?.join("long");
-        fs::create_dir_all(&dir).context(|| format!("cannot make {}", dir.display()))?;
-        Ok(Self(dir.join(stage)))
+    /// What another commit has passed counts for nothing.
+    fn open(dir: &Path, stage: &str, commit: &str) -> Result<Self> {
+        fs::create_dir_all(dir).context(|| format!("cannot make {}", dir.display()))?;
+        let record = Self(dir.join(stage));
+        let before = record.lines()?;
+        if before.first().map(String::as_str) != Some(commit) {
+            if let Some(before) = before.first() {
+                eprintln!("stage {stage} starts anew: it was begun with {before}, this is {commit}");
+            }
+            fs::write(&record.0, format!("{commit}\n"))
+                .context(|| format!("cannot write {}", record.0.display()))?;
+        }
+        Ok(record)
     }
 
     /// Does a unit that has not passed yet, and notes it when nothing failed in it.
     fn once(&self, unit: &str, tally: &mut Tally, work: impl FnOnce(&mut Tally) -> Result<()>) -> Result<()> {
-        if self.has(unit)? {
+        if self.lines()?.iter().any(|line| line == unit) {
             return Ok(());
         }
         let failed_before = tally.failed;
@@ -120,13 +138,13 @@ impl Record {
         if tally.failed == failed_before { self.add(unit) } else { Ok(()) }
     }
 
-    fn has(&self, unit: &str) -> Result<bool> {
+    fn lines(&self) -> Result<Vec<String>> {
         match fs::read_to_string(&self.0) {
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            text => Ok(text
-                .context(|| format!("cannot read {}", self.0.display()))?
-                .lines()
-                .any(|line| line == unit)),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            text => {
+                let text = text.context(|| format!("cannot read {}", self.0.display()))?;
+                Ok(text.lines().map(String::from).collect())
+            }
         }
     }
 
@@ -143,5 +161,28 @@ impl Record {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_not_repeated_until_the_commit_is_another() {
+        let dir = paths::scratch().expect("scratch").join("record-test");
+        crate::cache::remove_tree(&dir).expect("removed");
+        let played = |commit: &str| {
+            let mut played = false;
+            let record = Record::open(&dir, "stage", commit).expect("opened");
+            let unit = |_: &mut Tally| {
+                played = true;
+                Ok(())
+            };
+            record.once("death_ 1", &mut Tally::default(), unit).expect("played or not");
+            played
+        };
+        assert_eq!(["commit 1", "commit 1"].map(played), [true, false]);
+        assert_eq!(["commit 1, with changes", "commit 1"].map(played), [true, true]);
     }
 }

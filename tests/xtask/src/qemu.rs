@@ -7,7 +7,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::dom0::Dom0;
 use crate::error::{Context, Result};
 
 const CPU: &str = "qemu64,+svm,+npt,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf_lm";
@@ -36,6 +35,10 @@ impl Kind {
     }
 }
 
+/// Dom0's kernel and initramfs, in the machine's directory.
+pub const KERNEL: &str = "dom0.elf";
+pub const INITRAMFS: &str = "dom0.cpio";
+
 /// A directory of this machine that Dom0 mounts by `tag`.
 pub struct Share {
     pub tag: &'static str,
@@ -45,8 +48,12 @@ pub struct Share {
 
 /// One machine to start.
 pub struct Machine<'a> {
-    pub dom0: &'a Dom0,
-    pub initramfs: &'a Path,
+    /// QEMU's working directory, with [`KERNEL`] and [`INITRAMFS`] in it.
+    pub dir: &'a Path,
+    /// Xen as a multiboot ELF.
+    pub xen: PathBuf,
+    /// Dom0's disk, of which the machine sees a snapshot.
+    pub disk: PathBuf,
     pub kind: Kind,
     /// Of the whole machine, in MiB; Dom0 has 2 GiB of it.
     pub memory_mib: u32,
@@ -58,16 +65,24 @@ pub struct Machine<'a> {
 impl Machine<'_> {
     /// Starts QEMU. It dies with the thread that called this.
     pub fn start(&self) -> Result<Child> {
+        let mut qemu = self.command();
+        if let Some(path) = self.console {
+            let errors = path.with_extension("qemu");
+            let errors = File::create(&errors).context(|| format!("cannot create {}", errors.display()))?;
+            qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+        }
+        qemu.spawn().context(|| "cannot start qemu-system-x86_64".into())
+    }
+
+    fn command(&self) -> Command {
         let mut qemu = Command::new("setpriv");
+        qemu.current_dir(self.dir);
         qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         qemu.args(["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", CPUS]);
         qemu.args(["-m", &self.memory_mib.to_string(), "-display", "none", "-nic", "none", "-no-reboot"]);
-        qemu.arg("-kernel").arg(self.dom0.xen()).args(["-append", &self.xen_line()]);
-        let kernel = self.dom0.kernel();
-        // In this list a comma parts the modules; one in a path is written twice.
-        let modules =
-            format!("{} console=hvc0 quiet rodata=off,{}", escaped(&kernel), escaped(self.initramfs));
-        qemu.args(["-initrd", &modules]);
+        qemu.arg("-kernel").arg(&self.xen).args(["-append", &self.xen_line()]);
+        // In this list a comma parts the modules and a space ends a name, so no path of this machine may be in it.
+        qemu.args(["-initrd", &format!("{KERNEL} console=hvc0 quiet rodata=off,{INITRAMFS}")]);
         let flags = match self.kind {
             Kind::Pv => "",
             // Else the devices' DMA bypasses the IOMMU, reaches wrong frames, and Dom0 dies silently.
@@ -78,7 +93,7 @@ impl Machine<'_> {
         };
         qemu.args([
             "-drive",
-            &format!("if=none,id=disk,format=raw,snapshot=on,file={}", escaped(&self.dom0.disk())),
+            &format!("if=none,id=disk,format=raw,snapshot=on,file={}", escaped(&self.disk)),
         ]);
         qemu.args(["-device", &format!("virtio-blk-pci,drive=disk{flags}")]);
         for Share { tag, dir, read_only } in &self.shares {
@@ -89,18 +104,10 @@ impl Machine<'_> {
             qemu.args(["-device", &format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}{flags}")]);
         }
         match self.console {
-            Some(path) => {
-                let errors = path.with_extension("qemu");
-                let errors =
-                    File::create(&errors).context(|| format!("cannot create {}", errors.display()))?;
-                qemu.args(["-monitor", "none", "-serial", &format!("file:{}", path.display())]);
-                qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
-            }
-            None => {
-                qemu.args(["-serial", "mon:stdio"]);
-            }
-        }
-        qemu.spawn().context(|| "cannot start qemu-system-x86_64".into())
+            Some(path) => qemu.args(["-monitor", "none", "-serial", &format!("file:{}", path.display())]),
+            None => qemu.args(["-serial", "mon:stdio"]),
+        };
+        qemu
     }
 
     fn xen_line(&self) -> String {
@@ -128,4 +135,33 @@ pub fn own_memory_mib() -> u32 {
     let total_kib =
         info.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
     total_kib.map_or(8192, |kib: u64| u32::try_from(kib / 1024).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spaces_and_commas_of_this_machines_paths_stay_out_of_the_list_of_modules() {
+        let dir = Path::new("/home/a b, c/target/xtask");
+        let machine = Machine {
+            dir,
+            xen: "/cache of, me/xen".into(),
+            disk: "/cache of, me/disk.img".into(),
+            kind: Kind::Pv,
+            memory_mib: 8192,
+            shares: vec![Share { tag: "ctl", dir: dir.join("ctl"), read_only: false }],
+            console: None,
+        };
+        let command = machine.command();
+        assert_eq!(command.get_current_dir(), Some(dir));
+        let words: Vec<&str> = command.get_args().filter_map(|word| word.to_str()).collect();
+        let after = |name: &str| words.iter().skip_while(|word| **word != name).nth(1).copied();
+        assert_eq!(after("-initrd"), Some("dom0.elf console=hvc0 quiet rodata=off,dom0.cpio"));
+        assert_eq!(after("-kernel"), Some("/cache of, me/xen"));
+        let drive = after("-drive").expect("a disk");
+        assert!(drive.ends_with("file=/cache of,, me/disk.img"), "{drive}");
+        let share = after("-fsdev").expect("a share");
+        assert!(share.contains("path=/home/a b,, c/target/xtask/ctl,security_model"), "{share}");
+    }
 }

@@ -37,6 +37,11 @@ const PARTS: &[(&str, Part)] = &[
     ("programs", programs::part),
     ("stories", boots::part),
 ];
+/// Their tests mount, make containers, give workers users and cgroups of their own: a user plays them with sudo, the others without.
+const TESTED_AS_ROOT: &[&str] = &["gpu-proxy", "guest-init", "shim-vgpu"];
+/// What cargo and nextest start a test's program with. Source: The Cargo Book, "Configuration", `target.<triple>.runner`.
+const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
+
 /// `test [NAME]`, `test --long STAGE`, `test --list`.
 pub fn main(mut args: Args) -> Result<u8> {
     if args.flag("--list") {
@@ -113,11 +118,25 @@ fn unit_tests(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let root = paths::root()?;
     let nextest = succeeds("cargo-nextest", &["--version"]);
     let line: &[&str] = if nextest {
-        &["nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--no-tests", "pass"]
+        &["nextest", "run", "--locked", "--no-fail-fast", "--no-tests", "pass"]
     } else {
-        &["test", "--workspace", "--locked", "--no-fail-fast"]
+        &["test", "--locked", "--no-fail-fast"]
     };
-    runner(steps, tally, "Unit tests", &mut dist::cargo(&root, line))?;
+    let mut tests = dist::cargo(&root, line);
+    tests.arg("--workspace");
+    if host::is_root() {
+        runner(steps, tally, "Unit tests", &mut tests)?;
+    } else {
+        tests.args(TESTED_AS_ROOT.iter().flat_map(|package| ["--exclude", package]));
+        runner(steps, tally, "Unit tests", &mut tests)?;
+        // A password is asked for here if at all: the tests run beside each other, and some look at their terminal.
+        steps.step("sudo, for the unit tests that need root", |log| {
+            log.run(&mut host::as_root("true", &[]))
+        })?;
+        let mut tests = dist::cargo(&root, line);
+        tests.args(TESTED_AS_ROOT.iter().flat_map(|package| ["--package", package]));
+        runner(steps, tally, "Unit tests as root", tests.env(RUNNER, "sudo --preserve-env"))?;
+    }
     if nextest {
         // nextest runs no examples of documents.
         runner(

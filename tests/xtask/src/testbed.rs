@@ -5,13 +5,13 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::args::Args;
-use crate::cache::remove_tree;
+use crate::cache::{remove_tree, sorted_entries};
 use crate::cuda_programs;
 use crate::dist;
 use crate::dom0::Dom0;
@@ -19,12 +19,14 @@ use crate::error::{Context, Failure, Result};
 use crate::host::{self, Needs};
 use crate::paths;
 use crate::progress::{Steps, read_end};
-use crate::qemu::{Kind, Machine, Share, default_memory_mib};
+use crate::qemu::{INITRAMFS, KERNEL, Kind, Machine, Share, default_memory_mib};
 
 const VGPU_UP: &str = include_str!("../../testbed/vgpu-up.sh");
 /// A boot that takes longer than this hangs; alone on two cores it takes half a minute.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// So many boots that did not come to their ends are kept with their logs: those of one test run, and some.
+const FAILED_KEPT: usize = 6;
 
 /// What to boot.
 pub struct Boot {
@@ -164,19 +166,34 @@ fn make_executable(path: &Path) -> Result<()> {
         .context(|| format!("cannot chmod {}", path.display()))
 }
 
-/// The directory of one boot: `ctl`, the initramfs, the console's log.
+/// Removes the directories of failed boots, `PID-NAME` with no such process, but the newest.
+fn tidy(testbed: &Path) -> Result<()> {
+    let mut dead: Vec<(SystemTime, PathBuf)> = Vec::new();
+    for path in sorted_entries(testbed)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(pid) = name.split_once('-').and_then(|(pid, _)| pid.parse::<u32>().ok()) else { continue };
+        if !Path::new("/proc").join(pid.to_string()).exists() {
+            // Another xtask may remove it right now.
+            let changed = fs::metadata(&path).and_then(|meta| meta.modified());
+            dead.push((changed.unwrap_or(SystemTime::UNIX_EPOCH), path));
+        }
+    }
+    dead.sort();
+    dead[..dead.len().saturating_sub(FAILED_KEPT)].iter().try_for_each(|(_, path)| remove_tree(path))
+}
+
+/// The directory of one boot: `ctl`, kernel and initramfs, the console's log. QEMU works in it.
 struct Scene {
     dir: PathBuf,
-    initramfs: PathBuf,
 }
 
 impl Scene {
     fn set(dom0: &Dom0, boot: &Boot, shell: bool) -> Result<Self> {
-        let dir = paths::scratch()?.join(format!("testbed/{}-{}", std::process::id(), boot.kept));
-        remove_tree(&dir)?;
-        let initramfs = dir.join("dom0.cpio");
-        let scene = Self { dir, initramfs };
+        let testbed = paths::scratch()?.join("testbed");
+        let scene = Self { dir: testbed.join(format!("{}-{}", std::process::id(), boot.kept)) };
+        remove_tree(&scene.dir)?;
         fs::create_dir_all(scene.ctl()).context(|| format!("cannot make {}", scene.dir.display()))?;
+        tidy(&testbed)?;
         let yes = |on: bool| if on { "yes" } else { "no" };
         let settings =
             format!("dist={}\nshare={}\nshell={}\n", yes(!boot.bare), yes(boot.share.is_some()), yes(shell));
@@ -187,12 +204,13 @@ impl Scene {
             scene.write(name, content)?;
             make_executable(&scene.ctl().join(name))?;
         }
-        fs::write(&scene.initramfs, dom0.initramfs()?)
-            .context(|| format!("cannot write {}", scene.initramfs.display()))?;
+        symlink(dom0.kernel(), scene.dir.join(KERNEL)).context(|| "cannot link Dom0's kernel".into())?;
+        fs::write(scene.dir.join(INITRAMFS), dom0.initramfs()?)
+            .context(|| "cannot write Dom0's initramfs".into())?;
         Ok(scene)
     }
 
-    fn machine<'a>(&'a self, dom0: &'a Dom0, boot: &Boot, console: Option<&'a Path>) -> Result<Machine<'a>> {
+    fn machine<'a>(&'a self, dom0: &Dom0, boot: &Boot, console: Option<&'a Path>) -> Result<Machine<'a>> {
         let mut shares = vec![Share { tag: "ctl", dir: self.ctl(), read_only: false }];
         if !boot.bare {
             shares.push(Share { tag: "dist", dir: paths::dist()?, read_only: true });
@@ -201,7 +219,8 @@ impl Scene {
             shares.push(Share { tag: "share", dir: dir.clone(), read_only: false });
         }
         let (kind, memory_mib) = (boot.kind, boot.memory_mib);
-        Ok(Machine { dom0, initramfs: self.initramfs.as_path(), kind, memory_mib, shares, console })
+        let (xen, disk) = (dom0.xen(), dom0.disk());
+        Ok(Machine { dir: &self.dir, xen, disk, kind, memory_mib, shares, console })
     }
 
     fn ctl(&self) -> PathBuf {
@@ -256,7 +275,9 @@ impl Scene {
     fn keep(self, name: &str) -> Result<()> {
         let last = self.dir.with_file_name(name);
         remove_tree(&last)?;
-        let _ = fs::remove_file(&self.initramfs);
+        for file in [KERNEL, INITRAMFS] {
+            let _ = fs::remove_file(self.dir.join(file));
+        }
         fs::rename(&self.dir, &last).context(|| format!("cannot rename {}", self.dir.display()))
     }
 }
@@ -302,5 +323,34 @@ impl Drop for Qemu {
             let _ = self.0.kill();
             let _ = self.0.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_failed_boots_the_newest_are_kept_and_of_living_ones_all() {
+        let dir = paths::scratch().expect("scratch").join("tidy-test");
+        remove_tree(&dir).expect("removed");
+        let living = format!("{}-last", std::process::id());
+        // No process has so high a number. Source: `proc_pid_max(5)`.
+        let dead: Vec<String> = (0..FAILED_KEPT + 2).map(|n| format!("{}-last", 1 << 23 | n)).collect();
+        let made = |name: &str| {
+            fs::create_dir_all(dir.join(name)).expect("made");
+            std::thread::sleep(Duration::from_millis(10)); // the clock of files is coarse
+        };
+        [living.as_str(), "last", "last-pvh"]
+            .into_iter()
+            .chain(dead.iter().map(String::as_str))
+            .for_each(made);
+        tidy(&dir).expect("tidied");
+        let there = |name: &String| dir.join(name).exists();
+        assert_eq!(
+            dead.iter().map(there).collect::<Vec<_>>(),
+            [false, false, true, true, true, true, true, true]
+        );
+        assert!([living, "last".into(), "last-pvh".into()].iter().all(there));
     }
 }
