@@ -142,7 +142,7 @@ fn taking_a_container_away_unmounts_nothing_of_the_hosts() {
     host.add("c", &[bind(&volume, false)]);
     host.share.remove_container("c").unwrap();
     assert_eq!(mount::below(&volume).unwrap(), [volume.clone(), volume.join("below")]);
-    assert_eq!(mount::below(&host.share.container("c")).unwrap(), [PathBuf::new(); 0]);
+    assert!(mount::below(&host.share.container("c")).unwrap().is_empty());
 }
 
 /// Killed between the first mount of a volume and its move: what is left at the stage is still tied to the host's.
