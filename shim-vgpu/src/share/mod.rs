@@ -153,9 +153,9 @@ impl ShareDir {
     /// A shim that was killed in [`mount::expose`] may have left a mount there that is tied to the host's.
     fn cut_stage_off(&self) -> Result<()> {
         let stage = self.stage();
-        let cut = || match mount::below(&stage)?.is_empty() {
-            true => Ok(()),
-            false => mount::make_private(&stage),
+        let cut = || {
+            let made = !mount::below(&stage)?.is_empty();
+            if made { mount::make_private(&stage) } else { Ok(()) }
         };
         cut().or_fail(Code::HostFailure, || format!("cannot make {} private", stage.display()))
     }

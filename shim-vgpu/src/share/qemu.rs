@@ -154,8 +154,9 @@ impl Backend for Qemu {
 fn bound(child: &Child) -> Result<()> {
     let bound = || -> io::Result<()> {
         let limit = Rlimit { current: Some(DATA_BYTES_MAX), maximum: Some(DATA_BYTES_MAX) };
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        rustix::process::prlimit(pid, Resource::Data, limit)?;
+        // None would mean this process.
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+        rustix::process::prlimit(Some(pid), Resource::Data, limit)?;
         fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE.to_string())
     };
     bound().or_fail(Code::ShareFailed, || "cannot bound the memory of the share's backend".into())
