@@ -125,6 +125,13 @@ impl World {
     }
 }
 
+impl Drop for World {
+    /// A test that ends early, or never deletes its containers, leaves no mounts on the machine.
+    fn drop(&mut self) {
+        let _ = crate::mount::take_away(self.dir.path());
+    }
+}
+
 #[derive(Debug)]
 struct Fake(Arc<World>);
 
