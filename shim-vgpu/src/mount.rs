@@ -1,6 +1,7 @@
 //! Mounts on the host: what containerd asks for, binds into the share, and taking all of it away again.
 
 use std::{
+    collections::BTreeMap,
     ffi::{CString, OsString},
     fs, io,
     os::unix::ffi::{OsStrExt, OsStringExt},
@@ -14,7 +15,7 @@ use vgpu_codes::Code;
 use crate::error::{Error, OrFail, Result};
 
 /// Options that are flags of mount(2): to set, or to clear. Everything else is the file system's own. Source: `mount(8)`.
-const FLAGS: [(&str, MountFlags, bool); 14] = [
+const FLAGS: [(&str, MountFlags, bool); 15] = [
     ("ro", MountFlags::RDONLY, true),
     ("rw", MountFlags::RDONLY, false),
     ("nosuid", MountFlags::NOSUID, true),
@@ -29,6 +30,7 @@ const FLAGS: [(&str, MountFlags, bool); 14] = [
     ("nodiratime", MountFlags::NODIRATIME, true),
     ("strictatime", MountFlags::STRICTATIME, true),
     ("lazytime", MountFlags::LAZYTIME, true),
+    ("nosymfollow", MountFlags::NOSYMFOLLOW, true),
 ];
 
 #[derive(Debug, PartialEq, Eq)]
@@ -39,11 +41,11 @@ struct Options {
     data: String,
 }
 
-fn options(list: &[String]) -> Options {
+fn options<'a>(list: impl IntoIterator<Item = &'a str>) -> Options {
     let mut found =
         Options { bind: false, recursive: false, flags: MountFlags::empty(), data: String::new() };
     for option in list {
-        match option.as_str() {
+        match option {
             "bind" => found.bind = true,
             "rbind" => (found.bind, found.recursive) = (true, true),
             "defaults" | "" => {}
@@ -67,11 +69,13 @@ fn options(list: &[String]) -> Options {
 pub fn rootfs(mounts: &[Mount], target: &Path) -> Result<()> {
     fs::create_dir_all(target).or_fail(Code::HostFailure, || format!("cannot make {}", target.display()))?;
     for mount in mounts {
-        let asked = options(&mount.options);
+        let asked = options(mount.options.iter().map(String::as_str));
         let what = || format!("cannot mount {} ({}) on {}", mount.source, mount.type_, target.display());
         if asked.bind || mount.type_ == "bind" {
-            bind(Path::new(&mount.source), target, asked.recursive, asked.flags.contains(MountFlags::RDONLY))
-                .or_fail(Code::HostFailure, what)?;
+            bind(Path::new(&mount.source), target, asked.recursive).or_fail(Code::HostFailure, what)?;
+            if asked.flags.contains(MountFlags::RDONLY) {
+                restrict(target, MountFlags::RDONLY).or_fail(Code::HostFailure, what)?;
+            }
             continue;
         }
         let data = CString::new(asked.data).or_fail(Code::SpecInvalid, what)?;
@@ -92,26 +96,64 @@ pub fn rootfs(mounts: &[Mount], target: &Path) -> Result<()> {
 ///
 /// # Errors
 /// mount(2)'s.
-pub fn bind(source: &Path, target: &Path, recursive: bool, readonly: bool) -> io::Result<()> {
+pub fn bind(source: &Path, target: &Path, recursive: bool) -> io::Result<()> {
     if recursive {
-        rustix::mount::mount_bind_recursive(source, target)?;
-    } else {
-        rustix::mount::mount_bind(source, target)?;
+        return Ok(rustix::mount::mount_bind_recursive(source, target)?);
     }
-    if readonly {
-        rustix::mount::mount_remount(target, MountFlags::BIND | MountFlags::RDONLY, "")?;
+    Ok(rustix::mount::mount_bind(source, target)?)
+}
+
+/// Shows `source` to a guest at `target`: never with set-user-id programs or devices, and not to be written where `readonly`.
+///
+/// Flags that are set later don't reach copies that propagation has made. So the mounts get theirs at `stage`, which is private, and appear
+/// at `target` as they are to be. `stage` and `target` exist and are of the source's kind.
+///
+/// # Errors
+/// mount(2)'s. What is left at `stage` is for cleaning up to take away.
+pub fn expose(source: &Path, stage: &Path, target: &Path, recursive: bool, readonly: bool) -> io::Result<()> {
+    bind(source, stage, recursive)?;
+    // Else what is unmounted below it is unmounted below the source too.
+    make_private(stage)?;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    flags.set(MountFlags::RDONLY, readonly);
+    restrict(stage, flags)?;
+    Ok(rustix::mount::mount_move(stage, target)?)
+}
+
+/// Sets `flags` for the mount at `dir` and those below it. What is set stays.
+///
+/// # Errors
+/// mount(2)'s, or nothing is mounted at `dir`.
+pub fn restrict(dir: &Path, flags: MountFlags) -> io::Result<()> {
+    // Of several mounts at one place the last is what can be seen.
+    let mounts: BTreeMap<PathBuf, MountFlags> = entries(dir)?.into_iter().collect();
+    if !mounts.contains_key(dir) {
+        return Err(io::Error::other(format!("nothing is mounted at {}", dir.display())));
+    }
+    for (point, has) in mounts {
+        rustix::mount::mount_remount(&point, MountFlags::BIND | has | flags, "")?;
     }
     Ok(())
 }
 
-/// A file system in memory of at most `bytes`, for root alone.
+/// A file system in memory of at most `bytes` and `inodes`, for root alone.
 ///
 /// # Errors
 /// mount(2)'s.
-pub fn small_tmpfs(target: &Path, bytes: u64) -> io::Result<()> {
-    let data = CString::new(format!("size={bytes},mode=0755")).map_err(io::Error::other)?;
+pub fn small_tmpfs(target: &Path, bytes: u64, inodes: u64) -> io::Result<()> {
+    let data =
+        CString::new(format!("size={bytes},nr_inodes={inodes},mode=0755")).map_err(io::Error::other)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     Ok(rustix::mount::mount("vgpu-share", target, "tmpfs", flags, data.as_c_str())?)
+}
+
+/// Mounts and unmounts at and below `target` are its own from here on.
+///
+/// # Errors
+/// mount(2)'s.
+pub fn make_private(target: &Path) -> io::Result<()> {
+    let recursive_private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    Ok(rustix::mount::mount_change(target, recursive_private)?)
 }
 
 /// Mounts that appear below `target` later appear in its slaves too.
@@ -136,9 +178,22 @@ pub fn make_slave(target: &Path) -> io::Result<()> {
 /// # Errors
 /// If `/proc/self/mountinfo` can't be read.
 pub fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(entries(dir)?.into_iter().map(|(point, _)| point).collect())
+}
+
+/// The mounts at and below `dir` with their own flags, in the order in which they were mounted. Source: `proc_pid_mountinfo(5)`, 5 and 6.
+///
+/// # Errors
+/// If `/proc/self/mountinfo` can't be read.
+pub fn entries(dir: &Path) -> io::Result<Vec<(PathBuf, MountFlags)>> {
     let info = fs::read("/proc/self/mountinfo")?;
-    let points = info.split(|&byte| byte == b'\n').filter_map(|line| line.split(|&byte| byte == b' ').nth(4));
-    Ok(points.map(unescape).filter(|point| point.starts_with(dir)).collect())
+    let mounts = info.split(|&byte| byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|&byte| byte == b' ').skip(4);
+        let point = unescape(fields.next()?);
+        let flags = options(std::str::from_utf8(fields.next()?).ok()?.split(',')).flags;
+        Some((point, flags))
+    });
+    Ok(mounts.filter(|(point, _)| point.starts_with(dir)).collect())
 }
 
 /// mountinfo writes blanks, tabs, line ends and backslashes as three octal digits. Source: `proc_pid_mountinfo(5)`.
@@ -201,17 +256,12 @@ pub fn take_away(dir: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn strings(list: &[&str]) -> Vec<String> {
-        list.iter().map(|&s| s.to_owned()).collect()
-    }
-
     #[test]
     fn options_are_told_apart_from_the_file_systems_own() {
-        let overlay =
-            options(&strings(&["index=off", "nodev", "workdir=/w", "upperdir=/u", "lowerdir=/a:/b"]));
+        let overlay = options(["index=off", "nodev", "workdir=/w", "upperdir=/u", "lowerdir=/a:/b"]);
         assert_eq!(overlay.flags, MountFlags::NODEV);
         assert_eq!(overlay.data, "index=off,workdir=/w,upperdir=/u,lowerdir=/a:/b");
-        let native = options(&strings(&["rbind", "ro", "rw"]));
+        let native = options(["rbind", "ro", "rw"]);
         assert!(native.bind && native.recursive && native.flags.is_empty() && native.data.is_empty());
     }
 
@@ -227,9 +277,9 @@ mod tests {
         let (inside, beside) = (dir.path().join("in"), dir.path().join("in2"));
         fs::create_dir_all(inside.join("x")).unwrap();
         fs::create_dir_all(&beside).unwrap();
-        small_tmpfs(&inside, 1 << 16).unwrap();
-        small_tmpfs(&inside, 1 << 16).unwrap();
-        small_tmpfs(&beside, 1 << 16).unwrap();
+        small_tmpfs(&inside, 1 << 16, 16).unwrap();
+        small_tmpfs(&inside, 1 << 16, 16).unwrap();
+        small_tmpfs(&beside, 1 << 16, 16).unwrap();
         take_away(&inside).unwrap();
         take_away(&inside).unwrap();
         assert_eq!(below(dir.path()).unwrap(), std::slice::from_ref(&beside));
@@ -252,13 +302,19 @@ mod tests {
         let mount = Mount {
             type_: "bind".into(),
             source: source.to_string_lossy().into_owned(),
-            options: strings(&["rbind", "ro"]),
+            options: ["rbind", "ro"].map(str::to_owned).into(),
             ..Mount::default()
         };
+        small_tmpfs(&source, 1 << 16, 16).unwrap();
+        restrict(&source, MountFlags::NOEXEC).unwrap();
         rootfs(&[mount], &target).unwrap();
+        let [(_, flags)] = entries(&target).unwrap()[..] else { panic!("mounted once") };
         let refused = fs::write(target.join("f"), "x").unwrap_err();
         take_away(&target).unwrap();
         assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
-        fs::write(source.join("f"), "x").unwrap();
+        let written = fs::write(source.join("f"), "x");
+        take_away(&source).unwrap();
+        written.unwrap();
+        assert!(flags.contains(MountFlags::NOEXEC | MountFlags::NODEV), "what the source had: {flags:?}");
     }
 }

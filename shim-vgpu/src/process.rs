@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::{self, Read},
-    os::unix::ffi::OsStrExt,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::Path,
     process::{Child, Command, Output, Stdio},
     thread::{self, JoinHandle},
@@ -15,6 +15,8 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec},
     process::{Pid, PidfdFlags, Signal},
 };
+
+use tokio::sync::oneshot;
 
 use crate::share::Process;
 
@@ -52,17 +54,7 @@ impl Process {
     /// # Errors
     /// kill(2)'s.
     pub fn kill(&self) -> io::Result<()> {
-        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(()) };
-        let held = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(held) => held,
-            // Invalid: the id is no process's any more, but still names the group of a child that it left.
-            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        // Asked while the descriptor holds the id.
-        if !self.is_alive() {
-            return Ok(());
-        }
+        let Some(held) = self.hold()? else { return Ok(()) };
         match rustix::process::pidfd_send_signal(&held, Signal::KILL) {
             Err(rustix::io::Errno::SRCH) => Ok(()),
             Ok(()) => {
@@ -71,6 +63,34 @@ impl Process {
                 let _ = rustix::event::poll(&mut ended, Some(&END_LIMIT));
                 Ok(())
             }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Resolves at its end; at once if it is gone already. A thread waits: a descriptor of ours needs unsafe code to be watched by tokio.
+    ///
+    /// # Errors
+    /// If it can't be watched.
+    pub fn end(&self) -> io::Result<oneshot::Receiver<()>> {
+        let (ended, end) = oneshot::channel();
+        if let Some(held) = self.hold()? {
+            thread::Builder::new().name("process end".into()).spawn(move || {
+                let mut readable = [PollFd::new(&held, PollFlags::IN)];
+                while rustix::event::poll(&mut readable, None) == Err(rustix::io::Errno::INTR) {}
+                drop(ended);
+            })?;
+        }
+        Ok(end)
+    }
+
+    /// A descriptor that stays this process's; none if it is gone.
+    fn hold(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
+        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            // Asked while the descriptor holds the id.
+            Ok(held) => Ok(self.is_alive().then_some(held)),
+            // Invalid: the id is no process's any more, but still names the group of a child that it left.
+            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

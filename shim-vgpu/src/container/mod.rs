@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use containerd_shim_protos::{
@@ -38,6 +38,7 @@ pub struct Container {
     pub bundle: PathBuf,
     /// What every process of a domain is reported as: clients make paths of it, so it has to be a process of this host (shim.md 5.4).
     pid: u32,
+    created_at: SystemTime,
     outbox: Outbox,
     state: Mutex<State>,
 }
@@ -87,7 +88,8 @@ impl Container {
         };
         outbox.publish("/tasks/create", &created);
         let processes = HashMap::from([(Who::Init, Process::new(stdio, pumps))]);
-        Container { id, bundle, pid, outbox, state: Mutex::new(State { life: Life::default(), processes }) }
+        let state = Mutex::new(State { life: Life::default(), processes });
+        Container { id, bundle, pid, created_at: SystemTime::now(), outbox, state }
     }
 
     /// What was asked or happened: checked, remembered, told, in this order.
@@ -115,6 +117,11 @@ impl Container {
         if let Err(error) = self.on(event) {
             log::error!("container {}: {error}", self.id);
         }
+    }
+
+    /// When a process of it ended, of what the guest says.
+    pub fn exit_time(&self, said: &MessageField<Timestamp>) -> SystemTime {
+        exit_time(said, self.created_at, SystemTime::now())
     }
 
     /// Gives a reserved exec its stdio.
@@ -279,10 +286,39 @@ pub fn timestamp(at: SystemTime) -> MessageField<Timestamp> {
     MessageField::some(at.into())
 }
 
-/// A time that a guest says: not before 1970, and now if it says none.
-pub fn time_of(stamp: &MessageField<Timestamp>) -> SystemTime {
-    let Some(stamp) = stamp.as_ref() else { return SystemTime::now() };
-    let nanos = u32::try_from(stamp.nanos).unwrap_or(0).min(999_999_999);
-    let since = u64::try_from(stamp.seconds).ok().map(|seconds| std::time::Duration::new(seconds, nanos));
-    since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)).unwrap_or_else(SystemTime::now)
+/// What the guest says, within the container's life; now if it says nothing. kubelet takes a container that ran for long for a healthy one,
+/// and starts it again at once: a guest must not have run before it was made.
+fn exit_time(said: &MessageField<Timestamp>, created_at: SystemTime, now: SystemTime) -> SystemTime {
+    let since_1970 = said.as_ref().and_then(|said| {
+        let nanos = u32::try_from(said.nanos).unwrap_or(0).min(999_999_999);
+        Some(Duration::new(u64::try_from(said.seconds).ok()?, nanos))
+    });
+    let at = since_1970.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)).unwrap_or(now);
+    // In this order: the host's clock may have been set back.
+    at.max(created_at).min(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_tells_no_exit_before_its_container_was_made_or_in_the_future() {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let said = |seconds: i64, nanos: i32| {
+            exit_time(
+                &MessageField::some(Timestamp { seconds, nanos, ..Timestamp::default() }),
+                at(1000),
+                at(2000),
+            )
+        };
+        assert_eq!(said(1500, 0), at(1500));
+        assert_eq!(said(1500, -1), at(1500));
+        assert_eq!(said(1500, i32::MAX), at(1500) + Duration::from_nanos(999_999_999));
+        assert_eq!((said(0, 0), said(999, 0)), (at(1000), at(1000)), "before it was made");
+        assert_eq!((said(2001, 0), said(i64::MAX, 0)), (at(2000), at(2000)), "in the future");
+        assert_eq!(said(-1, 0), at(2000), "no time at all");
+        assert_eq!(exit_time(&MessageField::none(), at(1000), at(2000)), at(2000));
+        assert_eq!(exit_time(&MessageField::none(), at(3000), at(2000)), at(2000), "the clock was set back");
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse, Mount};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use vgpu_codes::Code;
 
 use super::{Creation, Living, Pod, Sandbox, Slot, steps::Step};
@@ -242,18 +242,21 @@ impl Pod {
         sandbox.record.backend = Some(backend);
         sandbox.save().await?;
         self.passed(Step::ShareServed, creation).await?;
+        let mut backend_end =
+            backend.end().or_fail(Code::HostFailure, || "cannot watch the share's backend".into())?;
         let (link, driver_domain) = (platform.link.clone(), sandbox.record.driver_domain);
         blocking(move || link.make_devices(domid, driver_domain)).await?;
         self.passed(Step::DevicesMade, creation).await?;
         let toolstack = platform.toolstack.clone();
         blocking(move || toolstack.unpause(domid)).await?;
         self.passed(Step::Unpaused, creation).await?;
-        let guest = self.meet_guest(sandbox, plan, domid, creation).await?;
+        let guest = self.meet_guest(sandbox, plan, (domid, &mut backend_end), creation).await?;
         *self.living() =
             Some(Living { guest: Arc::new(guest), platform: platform.clone(), domain_uuid: uuid });
         let domain = tokio::spawn(self.clone().watch_domain(platform, uuid));
         let events = tokio::spawn(self.clone().watch_guest());
-        sandbox.watchers = vec![domain.abort_handle(), events.abort_handle()];
+        let served = tokio::spawn(self.clone().watch_backend(backend_end));
+        sandbox.watchers = vec![domain.abort_handle(), events.abort_handle(), served.abort_handle()];
         self.passed(Step::GuestUp, creation).await
     }
 
@@ -262,7 +265,7 @@ impl Pod {
         &self,
         sandbox: &Sandbox,
         plan: &Plan,
-        domid: u16,
+        (domid, backend_end): (u16, &mut oneshot::Receiver<()>),
         creation: &Creation,
     ) -> Result<Guest> {
         let platform = &sandbox.platform;
@@ -283,6 +286,7 @@ impl Pod {
         tokio::select! {
             met = Guest::meet(platform.link.clone(), domid, &sandbox.record.sandbox, plan.spec.hostname()) => met,
             () = death => Err(Error::new(Code::GuestGone, "the domain ended before guest-init said hello")),
+            _ = backend_end => Err(Error::new(Code::ShareFailed, "the share's backend ended before guest-init said hello")),
             () = creation.cancelled() => Err(creation.refusal()),
             () = tokio::time::sleep(Duration::from_secs(seconds)) => {
                 Err(Error::new(Code::GuestSilent, format!("guest-init did not say hello within {seconds} s (shim.boot_timeout_s)")))

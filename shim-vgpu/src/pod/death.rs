@@ -1,10 +1,12 @@
-//! The guest's end: noticed by the toolstack's notice of ended domains and by calls that the lost connection answers.
+//! The guest's end: noticed by the toolstack's notice of ended domains, by calls that the lost connection answers, and by the end of who
+//! serves its share.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::{Living, Pod};
@@ -35,6 +37,14 @@ impl Pod {
                 return;
             }
         }
+    }
+
+    /// Watches who serves the share: without it each program of the guest hangs at its next file, and nobody could serve it anew.
+    pub(super) async fn watch_backend(self: Arc<Self>, end: oneshot::Receiver<()>) {
+        let _ = end.await;
+        log::warn!("the share's backend has ended: the pod ends with it");
+        // In a task of its own: ending the sandbox aborts this one.
+        tokio::spawn(self.guest_died());
     }
 
     /// Passes on what the guest tells of itself, until it is gone.

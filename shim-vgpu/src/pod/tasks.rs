@@ -17,7 +17,7 @@ use crate::{
         Container,
         life::{Event, Who},
         stage::{Exit, Stage},
-        time_of, timestamp,
+        timestamp,
     },
     error::{Error, Result},
     guest::SIGKILL,
@@ -89,7 +89,7 @@ impl Pod {
         };
         match ended {
             Ok(ended) => {
-                let exit = Exit { status: ended.exit_status, at: time_of(&ended.exited_at) };
+                let exit = Exit { status: ended.exit_status, at: container.exit_time(&ended.exited_at) };
                 container.tell(Event::Exited(who, exit));
             }
             // As it does for one that is being deleted.

@@ -1,18 +1,22 @@
-//! The folder that a pod's guest sees: `<shared_dir>/<namespace>+<sandbox>/{rw,export}`.
+//! The folder that a pod's guest sees: `<shared_dir>/<namespace>+<sandbox>/{rw,export,stage}`.
 //!
 //! `rw` is a small tmpfs in which each container has `config.json`, `rootfs` and `mounts/<n>`, bound there from the host. `export` is a
-//! slave view of it, and what the backend serves: mounts in `rw` appear there, and nothing comes back. A guest that writes into the root
-//! of its share fills that tmpfs and nothing else.
+//! slave view of it, and what the backend serves: mounts in `rw` appear there, and nothing comes back. It is read-only: the guest is
+//! hostile and root in its share, and the shim, root in Dom0, mounts and writes in `rw` by path. So nothing of that skeleton is ever a
+//! guest's; only what is mounted on it is. Below `rw` each folder and file is made anew or not at all, so no link is followed.
+//! At `stage` a mount gets its flags before the guest can see it.
 //! [`Backend`] is who serves it, QEMU for now ([`qemu`]).
 
 pub mod qemu;
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Write},
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
+use rustix::mount::MountFlags;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use vgpu_codes::Code;
@@ -24,8 +28,10 @@ use crate::{
     spec::guest::Bind,
 };
 
-/// For the folders and config.json files of a pod, and what a guest writes beside them.
+/// For the folders and config.json files of a pod.
 const SHARE_BYTES_MAX: u64 = 8 << 20;
+/// A container takes 4 of them and one a volume: 20 containers with 200 volumes each.
+const SHARE_INODES_MAX: u64 = 4096;
 
 /// Who serves a share to a guest.
 pub trait Backend: Send + Sync {
@@ -71,21 +77,29 @@ impl ShareDir {
         self.0.join("rw").join(id)
     }
 
+    fn stage(&self) -> PathBuf {
+        self.0.join("stage")
+    }
+
     /// Makes the share.
     ///
     /// # Errors
     /// [`Code::HostFailure`]. What was made stays, for cleaning up.
     pub fn make(&self) -> Result<()> {
         let what = || format!("cannot make the share {}", self.0.display());
-        let (rw, export) = (self.0.join("rw"), self.export());
+        let (rw, export, stage) = (self.0.join("rw"), self.export(), self.stage());
         private_folder(&self.0)?;
         let make = || -> io::Result<()> {
-            fs::create_dir_all(&rw)?;
-            fs::create_dir_all(&export)?;
-            mount::small_tmpfs(&rw, SHARE_BYTES_MAX)?;
+            for dir in [&rw, &export, &stage] {
+                fs::create_dir_all(dir)?;
+            }
+            mount::bind(&stage, &stage, false)?;
+            mount::make_private(&stage)?;
+            mount::small_tmpfs(&rw, SHARE_BYTES_MAX, SHARE_INODES_MAX)?;
             mount::make_shared(&rw)?;
-            mount::bind(&rw, &export, true, false)?;
-            mount::make_slave(&export)
+            mount::bind(&rw, &export, false)?;
+            mount::make_slave(&export)?;
+            mount::restrict(&export, MountFlags::RDONLY)
         };
         make().or_fail(Code::HostFailure, what)
     }
@@ -97,14 +111,20 @@ impl ShareDir {
     /// [`Code::HostFailure`].
     pub fn add(&self, id: &str, root: &Path, binds: &[Bind], config: &[u8]) -> Result<()> {
         let dir = self.container(id);
+        let stage = self.stage().join(id);
         let what = || format!("cannot put {} into the share", root.display());
-        fs::create_dir_all(dir.join("rootfs")).or_fail(Code::HostFailure, what)?;
-        fs::create_dir_all(dir.join("mounts")).or_fail(Code::HostFailure, what)?;
-        mount::bind(root, &dir.join("rootfs"), true, false).or_fail(Code::HostFailure, what)?;
+        let make = || -> io::Result<()> {
+            for dir in [&stage, &stage.join("mounts"), &dir, &dir.join("mounts")] {
+                fs::create_dir(dir)?;
+            }
+            expose(root, &stage.join("rootfs"), &dir.join("rootfs"), true, false)
+        };
+        make().or_fail(Code::HostFailure, what)?;
         for wanted in binds {
-            add_bind(wanted, &dir.join(&wanted.target))?;
+            add_bind(wanted, &stage.join(&wanted.target), &dir.join(&wanted.target))?;
         }
-        fs::write(dir.join("config.json"), config).or_fail(Code::HostFailure, what)
+        let write = || File::create_new(dir.join("config.json"))?.write_all(config);
+        write().or_fail(Code::HostFailure, what)
     }
 
     /// Takes a container out again. Nothing there is no error.
@@ -112,9 +132,12 @@ impl ShareDir {
     /// # Errors
     /// [`Code::HostFailure`] if something is left.
     pub fn remove_container(&self, id: &str) -> Result<()> {
-        let dir = self.container(id);
-        mount::take_away(&dir)?;
-        remove_unmounted(&dir)
+        self.cut_stage_off()?;
+        for dir in [self.container(id), self.stage().join(id)] {
+            mount::take_away(&dir)?;
+            remove_unmounted(&dir)?;
+        }
+        Ok(())
     }
 
     /// Takes the whole share away. Nothing there is no error.
@@ -122,12 +145,23 @@ impl ShareDir {
     /// # Errors
     /// [`Code::HostFailure`] if something is left.
     pub fn remove(&self) -> Result<()> {
+        self.cut_stage_off()?;
         mount::take_away(&self.0)?;
         remove_unmounted(&self.0)
     }
+
+    /// A shim that was killed in [`mount::expose`] may have left a mount there that is tied to the host's.
+    fn cut_stage_off(&self) -> Result<()> {
+        let stage = self.stage();
+        let cut = || {
+            let made = !mount::below(&stage)?.is_empty();
+            if made { mount::make_private(&stage) } else { Ok(()) }
+        };
+        cut().or_fail(Code::HostFailure, || format!("cannot make {} private", stage.display()))
+    }
 }
 
-fn add_bind(wanted: &Bind, target: &Path) -> Result<()> {
+fn add_bind(wanted: &Bind, stage: &Path, target: &Path) -> Result<()> {
     let source = wanted.source.display();
     let what = || format!("the volume {source} cannot be mounted");
     let kind = fs::metadata(&wanted.source).or_fail(Code::SpecInvalid, what)?.file_type();
@@ -137,9 +171,15 @@ fn add_bind(wanted: &Bind, target: &Path) -> Result<()> {
             format!("the volume {source} is a socket, pipe or device: these do not cross into a domain"),
         ));
     }
-    let made = if kind.is_dir() { fs::create_dir(target) } else { fs::write(target, "") };
-    made.and_then(|()| mount::bind(&wanted.source, target, wanted.recursive, wanted.readonly))
-        .or_fail(Code::HostFailure, what)
+    expose(&wanted.source, stage, target, wanted.recursive, wanted.readonly).or_fail(Code::HostFailure, what)
+}
+
+/// [`mount::expose`], with `stage` and `target` made for it.
+fn expose(source: &Path, stage: &Path, target: &Path, recursive: bool, readonly: bool) -> io::Result<()> {
+    for place in [stage, target] {
+        if source.is_dir() { fs::create_dir(place)? } else { File::create_new(place).map(drop)? }
+    }
+    mount::expose(source, stage, target, recursive, readonly)
 }
 
 /// Removes a folder of ours, but never through a mount: below one are a user's files.
@@ -155,40 +195,5 @@ fn remove_unmounted(dir: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_container_appears_in_the_export_and_goes_without_touching_its_files() {
-        let dir = tempfile::tempdir().unwrap();
-        let image = dir.path().join("image");
-        fs::create_dir_all(&image).unwrap();
-        fs::write(image.join("hello"), "x").unwrap();
-        let volume = dir.path().join("volume");
-        fs::write(&volume, "v").unwrap();
-        let share = ShareDir::at(dir.path().join("share"));
-        share.make().unwrap();
-        let bind =
-            Bind { source: volume.clone(), target: "mounts/0".into(), recursive: false, readonly: true };
-        share.add("c", &image, &[bind], b"{}").unwrap();
-        assert_eq!(fs::read(share.export().join("c/rootfs/hello")).unwrap(), b"x");
-        assert_eq!(fs::read(share.export().join("c/mounts/0")).unwrap(), b"v");
-        share.remove_container("c").unwrap();
-        assert!(!share.export().join("c").exists());
-        share.add("c", &image, &[], b"{}").unwrap();
-        share.remove().unwrap();
-        share.remove().unwrap();
-        assert!(!dir.path().join("share").exists());
-        assert!(image.join("hello").exists() && volume.exists());
-    }
-
-    #[test]
-    fn a_hosts_socket_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let source = dir.path().join("docker.sock");
-        let _listener = std::os::unix::net::UnixListener::bind(&source).unwrap();
-        let bind = Bind { source, target: "t".into(), recursive: false, readonly: false };
-        let error = add_bind(&bind, &dir.path().join("t")).unwrap_err();
-        assert_eq!(error.code(), Some(Code::SpecRefused));
-    }
-}
+#[path = "tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@
 
 use std::{
     ffi::OsStr,
+    fs, io,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -16,6 +17,7 @@ use idm::xen::{
     DomId,
     xenstore::{Permissions, Store as _, XsError},
 };
+use rustix::process::{Pid, Resource, Rlimit};
 use uuid::Uuid;
 use vgpu_codes::Code;
 
@@ -31,6 +33,12 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 /// xenbus InitWait: the backend waits for its frontend. Source: `xen/include/public/io/xenbus.h`.
 const INIT_WAIT: u32 = 2;
+/// Its guest decides how much memory it takes, by open files for one. So it goes long before the shim and containerd, of which it would
+/// have the score. Source: `proc_pid_oom_score_adj(5)`.
+const OOM_SCORE: i32 = 500;
+/// It needs 22 MiB (measured). But stacks that are hardly touched count too: 64 threads with 8 MiB and 128 requests with 1 MiB. Beyond
+/// this it aborts. Source: `getrlimit(2)`, `RLIMIT_DATA`; QEMU `thread-pool-max`, `hw/9pfs/9p.h`, `MAX_REQ`.
+const DATA_BYTES_MAX: u64 = 1 << 30;
 /// The guest's mount tag.
 const TAG: &str = "share0";
 
@@ -107,7 +115,7 @@ impl Backend for Qemu {
             .transaction(|nodes| write_nodes(nodes, guest, &export.to_string_lossy()))
             .or_fail(Code::ShareFailed, what)?;
         let mut child = self.spawn(domid, uuid)?;
-        let started = self.await_ready(domid, &mut child);
+        let started = bound(&child).and_then(|()| self.await_ready(domid, &mut child));
         let process = Process::of(child.id());
         if started.is_ok()
             && let Some(process) = process
@@ -140,6 +148,18 @@ impl Backend for Qemu {
             None => Ok(()),
         }
     }
+}
+
+/// What a guest can make it take of Dom0.
+fn bound(child: &Child) -> Result<()> {
+    let bound = || -> io::Result<()> {
+        let limit = Rlimit { current: Some(DATA_BYTES_MAX), maximum: Some(DATA_BYTES_MAX) };
+        // None would mean this process.
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+        rustix::process::prlimit(Some(pid), Resource::Data, limit)?;
+        fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE.to_string())
+    };
+    bound().or_fail(Code::ShareFailed, || "cannot bound the memory of the share's backend".into())
 }
 
 fn name(uuid: Uuid) -> String {
@@ -180,4 +200,31 @@ fn write_side(
         nodes.write(&path, value)?;
         nodes.set_permissions(&path, permissions)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_guest_cannot_make_its_backend_take_the_nodes_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("qemu");
+        fs::write(&program, "#!/bin/sh\nexec sleep 60\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        let qemu = Qemu::new(program, Arc::default());
+        let mut child = qemu.spawn(1, Uuid::nil()).unwrap();
+        let bounded = bound(&child);
+        let told = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap();
+        let (limits, score) = (told("limits"), told("oom_score_adj"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        bounded.unwrap();
+        assert_eq!(score.trim(), "500");
+        let data = limits.lines().find_map(|line| line.strip_prefix("Max data size")).unwrap();
+        let data: Vec<&str> = data.split_whitespace().collect();
+        assert_eq!(data, ["1073741824", "1073741824", "bytes"]);
+    }
 }

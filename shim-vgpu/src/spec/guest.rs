@@ -21,7 +21,7 @@ pub struct Bind {
     pub target: String,
     /// With the mounts below it.
     pub recursive: bool,
-    /// The guest can't write, whatever it tries.
+    /// The guest can't write, whatever it tries, nor into what is mounted below it: it sees all of it as one mount.
     pub readonly: bool,
 }
 

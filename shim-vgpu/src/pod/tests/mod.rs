@@ -198,6 +198,27 @@ async fn a_destroyed_domain_ends_its_tasks_with_137_once() {
 }
 
 #[tokio::test]
+async fn a_share_that_nobody_serves_any_more_ends_the_pod() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    node.start("run", "").await.unwrap();
+    node.world.kill_backends();
+    assert_eq!(node.wait("run", "").await, 137);
+    assert!(node.world.left.lock().unwrap().domains.is_empty());
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+
+    let node = Node::new(Habits { never_boots: true, ..Habits::default() }).await;
+    let creating = tokio::spawn(node.pod.clone().create(node.request("run", json!({}))));
+    while node.world.left.lock().unwrap().devices.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    node.world.kill_backends();
+    assert_eq!(creating.await.unwrap().unwrap_err().code(), Some(Code::ShareFailed));
+    node.world.assert_nothing_left("while it boots");
+}
+
+#[tokio::test]
 async fn a_guest_that_hangs_is_destroyed_by_sigkill() {
     let node = Node::new(Habits { hangs: true, ..Habits::default() }).await;
     node.create("run").await.unwrap();

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
 };
 
@@ -27,7 +28,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Left {
     pub domains: BTreeMap<u16, Uuid>,
-    pub backends: Vec<Uuid>,
+    pub backends: BTreeMap<Uuid, Child>,
     pub devices: Vec<u16>,
 }
 
@@ -100,6 +101,13 @@ impl World {
         self.ended.send_modify(|count| *count += 1);
     }
 
+    /// Who serves the shares is killed.
+    pub fn kill_backends(&self) {
+        for child in self.left.lock().unwrap().backends.values_mut() {
+            child.kill().unwrap();
+        }
+    }
+
     /// Nothing is left: domains, backends, devices, mounts, files.
     pub fn assert_nothing_left(&self, when: &str) {
         let left = self.left.lock().unwrap();
@@ -114,6 +122,13 @@ impl World {
                 std::fs::read_dir(self.dir.path().join(folder)).into_iter().flatten().flatten().collect();
             assert!(entries.is_empty(), "{when}: {entries:?}");
         }
+    }
+}
+
+impl Drop for World {
+    /// A test that ends early, or never deletes its containers, leaves no mounts on the machine.
+    fn drop(&mut self) {
+        let _ = crate::mount::take_away(self.dir.path());
     }
 }
 
@@ -180,12 +195,18 @@ impl Toolstack for Fake {
 impl Backend for Fake {
     fn attach(&self, _: u16, uuid: Uuid, export: &Path) -> Result<Process> {
         assert!(export.is_dir());
-        self.0.left.lock().unwrap().backends.push(uuid);
-        Ok(Process { pid: 1, start_ticks: 0 })
+        // It ends with its stdin, so with a test that panics.
+        let child = Command::new("sh").args(["-c", "read line"]).stdin(Stdio::piped()).spawn().unwrap();
+        let process = Process::of(child.id()).unwrap();
+        self.0.left.lock().unwrap().backends.insert(uuid, child);
+        Ok(process)
     }
 
     fn detach(&self, _: Option<u16>, uuid: Uuid, _: Option<Process>) -> Result<()> {
-        self.0.left.lock().unwrap().backends.retain(|found| *found != uuid);
+        if let Some(mut child) = self.0.left.lock().unwrap().backends.remove(&uuid) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
         Ok(())
     }
 }

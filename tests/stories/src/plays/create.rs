@@ -51,7 +51,10 @@ fn create_killed_before_its_domain(node: &Node) {
     let rooted = || mounted("/tmp/story-shim/bundles/early/rootfs ", "");
     slow("Recorded", &|shim| !shim.record().is_empty(), &|_| !exported());
     slow("ShareMade", &|_| exported(), &|_| !rooted());
-    slow("RootMounted", &|_| rooted(), &|_| !mounted("/run/vgpu/shared/stories+early/rw/early/rootfs ", ""));
+    let shared = || mounted("/run/vgpu/shared/stories+early/rw/early/rootfs ", "");
+    slow("RootMounted", &|_| rooted(), &|_| !shared());
+    // Between RootMounted and ContainerShared: the root is about to be moved to where the guest sees it.
+    slow("the stage", &|_| mounted("/run/vgpu/shared/stories+early/stage/early/rootfs ", ""), &|_| !shared());
     held(node, "ContainerShared", "before create");
 }
 
