@@ -11,7 +11,7 @@ use idm::xen::domain::Identity;
 use idm::xen::metrics::COUNTERS;
 use idm::xen::offer::{accept_stream, offer_stream};
 use idm::xen::xenstore::{Client, Store as _};
-use idm::{ChannelError, Fault};
+use idm::{ChannelError, Fault, Liveness};
 
 use crate::check::{LIMIT, Outcome, pattern, same};
 use crate::child::Child;
@@ -106,7 +106,15 @@ pub fn device_removed(xenstore: &Client, device: Device) -> Outcome {
     device::create(xenstore, device)?;
     let (maker, _taker, _frontend) = connect(xenstore, device)?;
     device::remove(xenstore, device)?;
-    ends(&maker, LIMIT)
+    ends(&maker, LIMIT)?;
+    // A backend that still waits for its guest must not make the nodes again: nobody would remove them.
+    let (liveness, _mark) = Liveness::pair()?;
+    let backend = Backend::new(xenstore, device);
+    for outcome in [backend.accept(StreamSpec::default(), LIMIT, liveness).map(drop), backend.close()] {
+        let fault = outcome.err().map(|error| error.fault());
+        same("the backend of a removed device", fault, Some(Fault::Gone))?;
+    }
+    same("nodes left", xenstore.read_if_there(&device.backend_path())?, None)
 }
 
 pub fn taker_killed() -> Outcome {

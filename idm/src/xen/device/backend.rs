@@ -61,23 +61,33 @@ impl Backend {
             other => other?,
         };
         let stream = accept_stream(guest, &offer, spec, Some(liveness))?;
-        let back = self.device.backend_path();
-        self.xenstore.transaction(|tx| {
-            tx.write(&format!("{back}/connected-port"), offer.port.to_string())?;
-            tx.write(&format!("{back}/state"), CONNECTED.to_string())
-        })?;
+        let port = offer.port.to_string();
+        self.change(&[("connected-port", &port), ("state", &CONNECTED.to_string())])?;
         Ok(stream)
     }
 
     /// Tells the guest that nothing will be accepted any more.
     ///
     /// # Errors
-    /// Xenstore's.
+    /// Xenstore's. [`XenError::PeerGone`]: the toolstack has removed the device.
     pub fn close(&self) -> Result<(), XenError> {
         self.set_state(CLOSED)
     }
 
     fn set_state(&self, state: u32) -> Result<(), XenError> {
-        Ok(self.xenstore.write(&format!("{}/state", self.device.backend_path()), state.to_string())?)
+        self.change(&[("state", &state.to_string())])
+    }
+
+    /// Writes below a device that is there. A write alone would make nodes again that the toolstack has removed, for nobody to remove.
+    fn change(&self, nodes: &[(&str, &str)]) -> Result<(), XenError> {
+        let back = self.device.backend_path();
+        let changed = self.xenstore.transaction(|tx| {
+            tx.read(&back)?;
+            nodes.iter().try_for_each(|(node, value)| tx.write(&format!("{back}/{node}"), value))
+        });
+        changed.map_err(|error| match error.is_missing() {
+            true => XenError::PeerGone(self.device.guest),
+            false => error.into(),
+        })
     }
 }
