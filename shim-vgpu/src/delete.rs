@@ -1,10 +1,16 @@
 //! `delete`: containerd's clean-up for a shim that is gone, from disk alone and within 5 s (shim.md 3.9).
 //!
+//! containerd kills a `delete` that takes longer and never asks again. So the cleaning is a process of its own, the verb `clean`, which
+//! nobody kills: on a node that is short of time it goes on after the answer.
+//!
 //! It also runs after each ordinary Delete, then with nothing to do, and for a container of a pod that lives on: only what belongs to its
 //! id is touched. The domain ends with the sandbox's id, or with the last container of a pod whose shim is gone.
 
 use std::{
+    io::Read,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::{Duration, SystemTime},
 };
 
@@ -21,22 +27,56 @@ use crate::{
     args::Args,
     cleanup,
     container::{stage::Exit, timestamp},
-    error::{OrFail, Result},
+    error::{Error, OrFail, Result},
     mount, names,
     persist::{Record, Store},
     platform::Platform,
+    process,
     spec::{Role, Spec},
     zone,
 };
 
-/// For the other containers' `delete` to be over: containerd gives this one 5 s.
-const LOCK_LIMIT: Duration = Duration::from_secs(4);
+/// For the other containers' cleaning to be over: as long as the toolstack may take for one of them.
+const LOCK_LIMIT: Duration = Duration::from_secs(120);
+/// Of containerd's 5 s, with time left to start and to be heard.
+const ANSWER_LIMIT: Duration = Duration::from_millis(3500);
 
-/// Cleans up after `args.id`, and returns the bytes of the answer.
+/// Has `args.id` cleaned up after, and returns the bytes of the answer.
+///
+/// # Errors
+/// What could not be taken away, if that is known in time; another `delete` may try again.
+pub fn delete(args: &Args) -> Result<Vec<u8>> {
+    let what = || format!("cannot clean up after {}", args.id);
+    let program = std::env::current_exe().or_fail(Code::HostFailure, what)?;
+    let mut cleaner = Command::new(program);
+    cleaner.args(["-namespace", &args.namespace, "-id", &args.id]);
+    if !args.bundle.is_empty() {
+        cleaner.args(["-bundle", &args.bundle]);
+    }
+    // Its own pipe: containerd reads ours until nobody holds it.
+    cleaner.arg("clean").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+    let mut cleaner = cleaner.spawn().or_fail(Code::HostFailure, what)?;
+    if process::ends_within(&cleaner, ANSWER_LIMIT).or_fail(Code::HostFailure, what)? {
+        let mut said = String::new();
+        // What it said before an error is still worth telling.
+        let _ = cleaner.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
+        if !cleaner.wait().or_fail(Code::HostFailure, what)?.success() {
+            return Err(Error::new(Code::HostFailure, format!("{}: {}", what(), said.trim())));
+        }
+    }
+    let answer = DeleteResponse {
+        exit_status: Exit::KILLED,
+        exited_at: timestamp(SystemTime::now()),
+        ..DeleteResponse::default()
+    };
+    answer.write_to_bytes().or_fail(Code::HostFailure, || "cannot write the answer".into())
+}
+
+/// Cleans up after `args.id`.
 ///
 /// # Errors
 /// What could not be taken away; another `delete` may try again.
-pub fn delete(args: &Args) -> Result<Vec<u8>> {
+pub fn clean_up(args: &Args) -> Result<()> {
     let bundle =
         if args.bundle.is_empty() { crate::bootstrap::bundle()? } else { PathBuf::from(&args.bundle) };
     names::check_id("container id", &args.id)?;
@@ -51,13 +91,7 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
     // Whatever the record says: the contract asks for this one by name.
     let rootfs = mount::take_away(&bundle.join("rootfs"));
     remove_stale_socket(&bundle);
-    cleaned.and(rootfs)?;
-    let answer = DeleteResponse {
-        exit_status: Exit::KILLED,
-        exited_at: timestamp(SystemTime::now()),
-        ..DeleteResponse::default()
-    };
-    answer.write_to_bytes().or_fail(Code::HostFailure, || "cannot write the answer".into())
+    cleaned.and(rootfs)
 }
 
 fn clean(store: &Store, id: &str) -> Result<()> {

@@ -42,6 +42,7 @@ fn run(args: &Args) -> Result<()> {
     match args.verb.as_str() {
         "start" => answer(&bootstrap::start(args, &bootstrap::bundle()?)?),
         "delete" => answer(&delete::delete(args)?),
+        "clean" => delete::clean_up(args),
         "serve" | "" => server::run(args, &bootstrap::bundle()?),
         verb => Err(Error::new(
             vgpu_codes::Code::SpecInvalid,

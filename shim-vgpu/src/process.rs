@@ -115,7 +115,11 @@ pub fn output_within(command: &mut Command, limit: Duration) -> io::Result<Outpu
     Ok(Output { status, stdout: collected(stdout)?, stderr: collected(stderr)? })
 }
 
-fn ends_within(child: &Child, limit: Duration) -> io::Result<bool> {
+/// Whether a child that was not waited for yet ends within `limit`.
+///
+/// # Errors
+/// If it can't be watched.
+pub fn ends_within(child: &Child, limit: Duration) -> io::Result<bool> {
     // Not reaped yet, so the id is its own.
     let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return Ok(false) };
     let held = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;

@@ -164,18 +164,18 @@ fn the_deletes_of_a_pod_may_come_all_at_once() {
 }
 
 #[test]
-fn a_delete_waits_for_another_but_not_longer_than_containerd() {
+fn a_delete_that_takes_longer_than_containerd_waits_is_answered_in_time_and_goes_on() {
     let mut pod = Pod::with(&["app", "other"]);
     pod.kill_shim();
-    let other = File::open(&pod.state).unwrap();
-    rustix::fs::flock(&other, FlockOperation::LockExclusive).unwrap();
+    let busy = File::open(&pod.state).unwrap();
+    rustix::fs::flock(&busy, FlockOperation::LockExclusive).unwrap();
     let begun = Instant::now();
-    let output = pod.delete("app");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && text.contains("VGPU-105") && text.contains("lock"), "{text}");
+    pod.deleted("app");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(pod.recorded().unwrap(), ["app", "other"], "changed under the other's lock");
-    drop(other);
-    pod.deleted("app");
-    assert_eq!(pod.recorded().unwrap(), ["other"]);
+    drop(busy);
+    while pod.recorded().unwrap() != ["other"] {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody cleans up after the answer");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
