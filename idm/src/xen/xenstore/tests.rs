@@ -300,14 +300,18 @@ fn a_guest_that_writes_its_nodes_without_end_does_not_stretch_the_limit() {
     let client = Client::over_socket(ours).unwrap();
     thread::spawn(move || {
         let mut token = Vec::new();
-        while let Some((kind, number, _, payload)) = next_request(&mut theirs) {
-            let answer: &[u8] = if kind == 2 { b"2" } else { b"OK\0" };
+        while let Some((kind, number, transaction, payload)) = next_request(&mut theirs) {
+            let answer: &[u8] = match kind {
+                2 => b"2",
+                6 => b"1\0", // a transaction's id
+                _ => b"OK\0",
+            };
             if kind == 4 {
                 token = payload.split(|&byte| byte == 0).nth(1).unwrap().to_vec();
             }
             let event = message(15, 0, 0, &[b"/x\0", &token[..], b"\0"].concat());
             // The event first: it is there whenever the client has its answer.
-            if theirs.write_all(&[event, message(kind, number, 0, answer)].concat()).is_err() {
+            if theirs.write_all(&[event, message(kind, number, transaction, answer)].concat()).is_err() {
                 return;
             }
         }
