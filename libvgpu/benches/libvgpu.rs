@@ -41,7 +41,7 @@ fn figure(name: &str, value: f64, (beside, what): Instead, target: u32) {
 /// An export with its type.
 macro_rules! export {
     ($session:expr, $name:literal as $t:ty) => {{
-        let address = $session.library.symbol($name);
+        let address = $session.libcuda.symbol($name);
         // SAFETY: the types are those of CUDA's header; the places given later live as long as the calls.
         #[allow(clippy::macro_metavars_in_unsafe, reason = "only a type")]
         unsafe {

@@ -18,14 +18,14 @@ const CONTEXT_IS_DESTROYED: u32 = 709;
 fn create(session: &Session) -> u64 {
     let mut made = 0u64;
     let at = &raw mut made;
-    assert_eq!(cu!(session.library, cuCtxCreate_v2(at: *mut u64, 0: u32, 0: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxCreate_v2(at: *mut u64, 0: u32, 0: i32)), OK);
     made
 }
 
 fn current(session: &Session) -> u64 {
     let mut context = 0u64;
     let at = &raw mut context;
-    assert_eq!(cu!(session.library, cuCtxGetCurrent(at: *mut u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxGetCurrent(at: *mut u64)), OK);
     context
 }
 
@@ -38,32 +38,32 @@ fn every_form_of_create_makes_a_context_and_refuses_what_is_not_offered() {
     let session = session();
     let mut made = 0u64;
     let (at, null) = (&raw mut made, std::ptr::null::<u8>());
-    assert_eq!(cu!(session.library, cuCtxCreate(at: *mut u64, 0: u32, 0: i32)), OK);
-    assert_eq!(cu!(session.library, cuCtxDestroy(made: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxCreate(at: *mut u64, 0: u32, 0: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxDestroy(made: u64)), OK);
     assert_eq!(
-        cu!(session.library, cuCtxCreate_v3(at: *mut u64, null: *const u8, 0: i32, 0: u32, 0: i32)),
+        cu!(session.libcuda, cuCtxCreate_v3(at: *mut u64, null: *const u8, 0: i32, 0: u32, 0: i32)),
         OK
     );
-    assert_eq!(cu!(session.library, cuCtxDestroy_v2(made: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxDestroy_v2(made: u64)), OK);
     // CUDA 13's cuCtxCreate, with nothing and with empty parameters.
     let empty = [0u64; 3];
     for params in [null, empty.as_ptr().cast()] {
-        assert_eq!(cu!(session.library, cuCtxCreate_v4(at: *mut u64, params: *const u8, 8: u32, 0: i32)), OK);
+        assert_eq!(cu!(session.libcuda, cuCtxCreate_v4(at: *mut u64, params: *const u8, 8: u32, 0: i32)), OK);
         let mut flags = 0u32;
         let flags_at = &raw mut flags;
-        assert_eq!(cu!(session.library, cuCtxGetFlags(flags_at: *mut u32)), OK);
-        assert_eq!(cu!(session.library, cuCtxSetFlags(4: u32)), OK);
-        assert_eq!((flags, cu!(session.library, cuCtxGetFlags(flags_at: *mut u32)), flags), (8, OK, 4));
-        assert_eq!(cu!(session.library, cuCtxDestroy_v2(made: u64)), OK);
+        assert_eq!(cu!(session.libcuda, cuCtxGetFlags(flags_at: *mut u32)), OK);
+        assert_eq!(cu!(session.libcuda, cuCtxSetFlags(4: u32)), OK);
+        assert_eq!((flags, cu!(session.libcuda, cuCtxGetFlags(flags_at: *mut u32)), flags), (8, OK, 4));
+        assert_eq!(cu!(session.libcuda, cuCtxDestroy_v2(made: u64)), OK);
     }
     let shared = [0u64, 1, 0];
     let params = shared.as_ptr().cast::<u8>();
     assert_eq!(
-        cu!(session.library, cuCtxCreate_v4(at: *mut u64, params: *const u8, 0: u32, 0: i32)),
+        cu!(session.libcuda, cuCtxCreate_v4(at: *mut u64, params: *const u8, 0: u32, 0: i32)),
         EXEC_AFFINITY
     );
     assert_eq!(
-        cu!(session.library, cuCtxCreate_v2(at: *mut u64, 0x100: u32, 0: i32)),
+        cu!(session.libcuda, cuCtxCreate_v2(at: *mut u64, 0x100: u32, 0: i32)),
         INVALID_VALUE,
         "flags"
     );
@@ -73,7 +73,7 @@ fn every_form_of_create_makes_a_context_and_refuses_what_is_not_offered() {
 #[test]
 fn a_destroyed_context_is_709_where_it_is_current_and_201_where_it_is_named() {
     let session = session();
-    let (library, made) = (&session.library, create(&session));
+    let (library, made) = (&session.libcuda, create(&session));
     let mut address = 0u64;
     let at = &raw mut address as usize;
     std::thread::scope(|scope| {
@@ -91,8 +91,8 @@ fn a_destroyed_context_is_709_where_it_is_current_and_201_where_it_is_named() {
         gone.send(()).unwrap();
         assert_eq!(other.join().unwrap(), CONTEXT_IS_DESTROYED);
     });
-    assert_eq!(cu!(session.library, cuCtxSetCurrent(made: u64)), INVALID_CONTEXT);
-    assert_eq!(cu!(session.library, cuCtxDestroy_v2(made: u64)), INVALID_CONTEXT, "twice");
+    assert_eq!(cu!(session.libcuda, cuCtxSetCurrent(made: u64)), INVALID_CONTEXT);
+    assert_eq!(cu!(session.libcuda, cuCtxDestroy_v2(made: u64)), INVALID_CONTEXT, "twice");
     assert_eq!(current(&session), primary(), "what lay below is current again");
 }
 
@@ -100,9 +100,9 @@ fn a_destroyed_context_is_709_where_it_is_current_and_201_where_it_is_named() {
 fn no_context_set_current_takes_one_off() {
     let session = session();
     let made = create(&session);
-    assert_eq!(cu!(session.library, cuCtxSetCurrent(0: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxSetCurrent(0: u64)), OK);
     assert_eq!(current(&session), primary());
-    assert_eq!(cu!(session.library, cuCtxDestroy_v2(made: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxDestroy_v2(made: u64)), OK);
 }
 
 #[test]
@@ -114,23 +114,23 @@ fn what_belongs_to_a_context_ends_with_it_and_the_numbers_can_be_given_again() {
         let (stream_at, event_at, module_at, pinned_at, flags_at) =
             (&raw mut stream, &raw mut event, &raw mut module, &raw mut pinned, &raw mut flags);
         let image = c".version 8.0 ends".as_ptr();
-        assert_eq!(cu!(session.library, cuStreamCreate(stream_at: *mut u64, 0: u32)), OK);
-        assert_eq!(cu!(session.library, cuEventCreate(event_at: *mut u64, 0: u32)), OK);
+        assert_eq!(cu!(session.libcuda, cuStreamCreate(stream_at: *mut u64, 0: u32)), OK);
+        assert_eq!(cu!(session.libcuda, cuEventCreate(event_at: *mut u64, 0: u32)), OK);
         assert_eq!(
-            cu!(session.library, cuEventRecord_ptsz(event: u64, 0: u64)),
+            cu!(session.libcuda, cuEventRecord_ptsz(event: u64, 0: u64)),
             OK,
             "the thread's own stream"
         );
-        assert_eq!(cu!(session.library, cuModuleLoadData(module_at: *mut u64, image: *const i8)), OK);
-        assert_eq!(cu!(session.library, cuMemHostAlloc(pinned_at: *mut u64, 4096: usize, 0: u32)), OK);
-        assert_eq!(cu!(session.library, cuCtxSynchronize()), OK, "round {round}");
-        assert_eq!(cu!(session.library, cuCtxDestroy_v2(made: u64)), OK);
-        assert_eq!(cu!(session.library, cuStreamSynchronize(stream: u64)), INVALID_HANDLE);
-        assert_eq!(cu!(session.library, cuEventQuery(event: u64)), INVALID_HANDLE);
-        assert_eq!(cu!(session.library, cuModuleUnload(module: u64)), INVALID_HANDLE);
-        assert_eq!(cu!(session.library, cuMemHostGetFlags(flags_at: *mut u32, pinned: u64)), INVALID_VALUE);
+        assert_eq!(cu!(session.libcuda, cuModuleLoadData(module_at: *mut u64, image: *const i8)), OK);
+        assert_eq!(cu!(session.libcuda, cuMemHostAlloc(pinned_at: *mut u64, 4096: usize, 0: u32)), OK);
+        assert_eq!(cu!(session.libcuda, cuCtxSynchronize()), OK, "round {round}");
+        assert_eq!(cu!(session.libcuda, cuCtxDestroy_v2(made: u64)), OK);
+        assert_eq!(cu!(session.libcuda, cuStreamSynchronize(stream: u64)), INVALID_HANDLE);
+        assert_eq!(cu!(session.libcuda, cuEventQuery(event: u64)), INVALID_HANDLE);
+        assert_eq!(cu!(session.libcuda, cuModuleUnload(module: u64)), INVALID_HANDLE);
+        assert_eq!(cu!(session.libcuda, cuMemHostGetFlags(flags_at: *mut u32, pinned: u64)), INVALID_VALUE);
     }
-    assert_eq!(cu!(session.library, cuCtxSynchronize()), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxSynchronize()), OK);
 }
 
 #[test]
@@ -139,18 +139,18 @@ fn a_reset_primary_context_is_new_and_its_threads_streams_are_made_again() {
     let (mut event, mut state, mut flags) = (0u64, 9i32, 9u32);
     let (event_at, state_at, flags_at) = (&raw mut event, &raw mut state, &raw mut flags);
     for round in 0..2 {
-        assert_eq!(cu!(session.library, cuEventCreate(event_at: *mut u64, 0: u32)), OK);
-        assert_eq!(cu!(session.library, cuEventRecord_ptsz(event: u64, 0: u64)), OK);
-        assert_eq!(cu!(session.library, cuStreamSynchronize_ptsz(0: u64)), OK, "round {round}");
-        assert_eq!(cu!(session.library, cuDevicePrimaryCtxReset_v2(0: i32)), OK);
-        assert_eq!(cu!(session.library, cuEventQuery(event: u64)), INVALID_HANDLE);
+        assert_eq!(cu!(session.libcuda, cuEventCreate(event_at: *mut u64, 0: u32)), OK);
+        assert_eq!(cu!(session.libcuda, cuEventRecord_ptsz(event: u64, 0: u64)), OK);
+        assert_eq!(cu!(session.libcuda, cuStreamSynchronize_ptsz(0: u64)), OK, "round {round}");
+        assert_eq!(cu!(session.libcuda, cuDevicePrimaryCtxReset_v2(0: i32)), OK);
+        assert_eq!(cu!(session.libcuda, cuEventQuery(event: u64)), INVALID_HANDLE);
     }
     assert_eq!(
-        cu!(session.library, cuDevicePrimaryCtxGetState(0: i32, flags_at: *mut u32, state_at: *mut i32)),
+        cu!(session.libcuda, cuDevicePrimaryCtxGetState(0: i32, flags_at: *mut u32, state_at: *mut i32)),
         OK
     );
     assert_eq!(state, 1);
-    assert_eq!(cu!(session.library, cuCtxSynchronize()), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxSynchronize()), OK);
 }
 
 static ENDED: AtomicU32 = AtomicU32::new(0);
@@ -171,18 +171,18 @@ fn destructors_of_local_storage_may_call_the_library() {
     let uuid = 0xc693336e_1121_df11_a8c3_68f355d89593u128.to_be_bytes();
     let (mut table, id) = (std::ptr::null::<*const c_void>(), uuid.as_ptr());
     let at = &raw mut table;
-    assert_eq!(cu!(session.library, cuGetExportTable(at: *mut *const *const c_void, id: *const u8)), OK);
+    assert_eq!(cu!(session.libcuda, cuGetExportTable(at: *mut *const *const c_void, id: *const u8)), OK);
     type Put = extern "C" fn(u64, u64, u64, extern "C" fn(u64, u64, u64)) -> u32;
     // SAFETY: the table has four slots (cuda.md 4.2).
     let slot = unsafe { *table };
     // SAFETY: slot 0 is `put`.
     let put = unsafe { std::mem::transmute::<*const c_void, Put>(slot) };
-    RELEASE.store(session.library.symbol("cuDevicePrimaryCtxRelease_v2") as u64, Ordering::Relaxed);
+    RELEASE.store(session.libcuda.symbol("cuDevicePrimaryCtxRelease_v2") as u64, Ordering::Relaxed);
     let mut second = 0u64;
     let second_at = &raw mut second;
-    assert_eq!(cu!(session.library, cuDevicePrimaryCtxRetain(second_at: *mut u64, 1: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuDevicePrimaryCtxRetain(second_at: *mut u64, 1: i32)), OK);
     assert_eq!(put(second, 0x1230, 1, at_the_end), OK);
-    assert_eq!(cu!(session.library, cuDevicePrimaryCtxRelease_v2(1: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuDevicePrimaryCtxRelease_v2(1: i32)), OK);
     assert_eq!(ENDED.load(Ordering::Relaxed), 1, "once, and the lock was free");
 }
 
@@ -191,11 +191,11 @@ fn the_capture_mode_is_the_threads_and_is_exchanged() {
     let session = session();
     let mut mode = 2u32;
     let at = &raw mut mode;
-    assert_eq!(cu!(session.library, cuThreadExchangeStreamCaptureMode(at: *mut u32)), OK);
+    assert_eq!(cu!(session.libcuda, cuThreadExchangeStreamCaptureMode(at: *mut u32)), OK);
     assert_eq!(mode, 0, "the old one");
-    assert_eq!(cu!(session.library, cuThreadExchangeStreamCaptureMode(at: *mut u32)), OK);
+    assert_eq!(cu!(session.libcuda, cuThreadExchangeStreamCaptureMode(at: *mut u32)), OK);
     assert_eq!(mode, 2);
     mode = 3;
-    assert_eq!(cu!(session.library, cuThreadExchangeStreamCaptureMode(at: *mut u32)), INVALID_VALUE);
+    assert_eq!(cu!(session.libcuda, cuThreadExchangeStreamCaptureMode(at: *mut u32)), INVALID_VALUE);
     assert_eq!(mode, 3);
 }

@@ -15,7 +15,7 @@ const DEVICE_UNAVAILABLE: u32 = 46;
 #[test]
 fn a_dead_worker_is_46_from_every_call_and_never_a_hang() {
     let session = session();
-    let (library, started) = (&session.library, Instant::now());
+    let (library, started) = (&session.libcuda, Instant::now());
     let kills = usize::try_from(KILLS).unwrap();
     // Another thread waits for a reply of its own meanwhile.
     let waiting = std::thread::scope(|scope| {

@@ -59,7 +59,7 @@ fn before_the_start() {
 #[test]
 fn nulls_everywhere_are_a_code_and_the_next_call_works() {
     let session = session();
-    let library = &session.library;
+    let library = &session.libcuda;
     for (name, _) in supported() {
         let code = call(library, name, [0; PARAMS]);
         assert!(describe(code).is_some(), "{name}: {code}");
@@ -93,7 +93,7 @@ fn rubbish(shape: &str, place: u64, handle: u64) -> [u64; PARAMS] {
 #[test]
 fn handles_of_nothing_are_refused_by_every_call() {
     let session = session();
-    let library = &session.library;
+    let library = &session.libcuda;
     let mut place = vec![0u64; 1024];
     let mut refused = 0;
     for handle in [1 << 40, 0xdead_beef_0000_0001, u64::MAX] {
@@ -120,7 +120,7 @@ fn handles_of_nothing_are_refused_by_every_call() {
 #[test]
 fn a_box_wider_than_all_memory_is_refused() {
     let session = session();
-    let library = &session.library;
+    let library = &session.libcuda;
     let (mut on_device, mut on_host) = (0u64, [0u64; 8]);
     assert_eq!(call(library, "cuMemAlloc_v2", params(&[&raw mut on_device as u64, 4096])), OK);
     let host = on_host.as_mut_ptr() as u64;
@@ -147,7 +147,7 @@ fn a_box_wider_than_all_memory_is_refused() {
 #[test]
 fn a_thread_without_a_context_is_told_so() {
     let session = session();
-    let library = &session.library;
+    let library = &session.libcuda;
     let code_in_a_new_thread = |name: &'static str, params: [u64; PARAMS]| {
         std::thread::scope(|scope| scope.spawn(|| call(library, name, params)).join().unwrap())
     };
@@ -193,7 +193,7 @@ fn every_slot_of_every_private_table_can_be_called_with_nulls() {
     for (uuid, slots) in TABLES {
         let (mut table, uuid) = (std::ptr::null::<usize>(), uuid.to_be_bytes());
         let given = params(&[&raw mut table as u64, uuid.as_ptr() as u64]);
-        assert_eq!(call(&session.library, "cuGetExportTable", given), OK);
+        assert_eq!(call(&session.libcuda, "cuGetExportTable", given), OK);
         for slot in slots {
             // SAFETY: the table has these slots.
             let address = unsafe { *table.wrapping_add(slot) };
@@ -201,5 +201,5 @@ fn every_slot_of_every_private_table_can_be_called_with_nulls() {
             assert!(describe(code).is_some(), "slot {slot} of {uuid:02x?}: {code}");
         }
     }
-    recover(&session.library);
+    recover(&session.libcuda);
 }

@@ -23,36 +23,36 @@ const NOT_FOUND: u32 = 500;
 fn alloc(session: &Session, bytes: usize) -> u64 {
     let mut address = 0u64;
     let place = &raw mut address;
-    assert_eq!(cu!(session.library, cuMemAlloc_v2(place: *mut u64, bytes: usize)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemAlloc_v2(place: *mut u64, bytes: usize)), OK);
     address
 }
 
 fn free(session: &Session, address: u64) {
-    assert_eq!(cu!(session.library, cuMemFree_v2(address: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemFree_v2(address: u64)), OK);
 }
 
 fn write(session: &Session, address: u64, bytes: &[u8]) -> u32 {
     let (source, len) = (bytes.as_ptr(), bytes.len());
-    cu!(session.library, cuMemcpyHtoD_v2(address: u64, source: *const u8, len: usize))
+    cu!(session.libcuda, cuMemcpyHtoD_v2(address: u64, source: *const u8, len: usize))
 }
 
 fn read(session: &Session, address: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     let place = bytes.as_mut_ptr();
-    assert_eq!(cu!(session.library, cuMemcpyDtoH_v2(place: *mut u8, address: u64, len: usize)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemcpyDtoH_v2(place: *mut u8, address: u64, len: usize)), OK);
     bytes
 }
 
 fn load(session: &Session, image: &std::ffi::CStr) -> (u32, u64) {
     let (mut module, image) = (0u64, image.as_ptr());
     let place = &raw mut module;
-    (cu!(session.library, cuModuleLoadData(place: *mut u64, image: *const i8)), module)
+    (cu!(session.libcuda, cuModuleLoadData(place: *mut u64, image: *const i8)), module)
 }
 
 fn function(session: &Session, module: u64, name: &std::ffi::CStr) -> u64 {
     let (mut function, name) = (0u64, name.as_ptr());
     let place = &raw mut function;
-    assert_eq!(cu!(session.library, cuModuleGetFunction(place: *mut u64, module: u64, name: *const i8)), OK);
+    assert_eq!(cu!(session.libcuda, cuModuleGetFunction(place: *mut u64, module: u64, name: *const i8)), OK);
     function
 }
 
@@ -60,12 +60,12 @@ fn launch(session: &Session, function: u64, grid: u32, block: u32, params: &[*co
     let (list, null, stream) = (params.as_ptr(), std::ptr::null::<*const c_void>(), 0u64);
     let list = if params.is_empty() { null } else { list };
     let (one, none) = (1u32, 0u32);
-    cu!(session.library, cuLaunchKernel(function: u64, grid: u32, one: u32, one: u32, block: u32, one: u32, one: u32,
+    cu!(session.libcuda, cuLaunchKernel(function: u64, grid: u32, one: u32, one: u32, block: u32, one: u32, one: u32,
         none: u32, stream: u64, list: *const *const c_void, null: *const *const c_void))
 }
 
 fn synchronize(session: &Session) -> u32 {
-    cu!(session.library, cuCtxSynchronize())
+    cu!(session.libcuda, cuCtxSynchronize())
 }
 
 #[test]
@@ -75,15 +75,15 @@ fn devices_are_answered_from_the_snapshot() {
     let (count_at, name_at, major_at, bytes_at, uuid_at) =
         (&raw mut count, name.as_mut_ptr(), &raw mut major, &raw mut bytes, uuid.as_mut_ptr());
     let before = session.call_count();
-    assert_eq!(cu!(session.library, cuDeviceGetCount(count_at: *mut i32)), OK);
-    assert_eq!(cu!(session.library, cuDeviceGetName(name_at: *mut u8, 32: i32, 1: i32)), OK);
-    assert_eq!(cu!(session.library, cuDeviceGetAttribute(major_at: *mut i32, 75: u32, 0: i32)), OK);
-    assert_eq!(cu!(session.library, cuDeviceTotalMem_v2(bytes_at: *mut usize, 0: i32)), OK);
-    assert_eq!(cu!(session.library, cuDeviceGetUuid(uuid_at: *mut u8, 1: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuDeviceGetCount(count_at: *mut i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuDeviceGetName(name_at: *mut u8, 32: i32, 1: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuDeviceGetAttribute(major_at: *mut i32, 75: u32, 0: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuDeviceTotalMem_v2(bytes_at: *mut usize, 0: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuDeviceGetUuid(uuid_at: *mut u8, 1: i32)), OK);
     assert_eq!((count, &name[..7], major, bytes, uuid), (2, &b"fake 1\0"[..], 9, 1 << 30, [2; 16]));
     for attribute in 1..148u32 {
         assert_eq!(
-            cu!(session.library, cuDeviceGetAttribute(major_at: *mut i32, attribute: u32, 0: i32)),
+            cu!(session.libcuda, cuDeviceGetAttribute(major_at: *mut i32, attribute: u32, 0: i32)),
             OK,
             "{attribute}"
         );
@@ -93,10 +93,10 @@ fn devices_are_answered_from_the_snapshot() {
         }
     }
     assert_eq!(
-        cu!(session.library, cuDeviceGetAttribute(major_at: *mut i32, 4000: u32, 0: i32)),
+        cu!(session.libcuda, cuDeviceGetAttribute(major_at: *mut i32, 4000: u32, 0: i32)),
         INVALID_VALUE
     );
-    assert_eq!(cu!(session.library, cuDeviceGetName(name_at: *mut u8, 32: i32, 2: i32)), 101);
+    assert_eq!(cu!(session.libcuda, cuDeviceGetName(name_at: *mut u8, 32: i32, 2: i32)), 101);
     assert_eq!(session.call_count(), before, "nothing of it travels");
 }
 
@@ -106,18 +106,18 @@ fn a_primary_context_can_be_current_before_it_is_retained_but_not_used() {
     let primary = ContextId::primary(1).handle().raw();
     let mut address = 0u64;
     let place = &raw mut address;
-    assert_eq!(cu!(session.library, cuCtxSetCurrent(primary: u64)), OK);
-    assert_eq!(cu!(session.library, cuMemAlloc_v2(place: *mut u64, 64: usize)), INVALID_CONTEXT);
+    assert_eq!(cu!(session.libcuda, cuCtxSetCurrent(primary: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemAlloc_v2(place: *mut u64, 64: usize)), INVALID_CONTEXT);
     let mut retained = 0u64;
     let retained_at = &raw mut retained;
-    assert_eq!(cu!(session.library, cuDevicePrimaryCtxRetain(retained_at: *mut u64, 1: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuDevicePrimaryCtxRetain(retained_at: *mut u64, 1: i32)), OK);
     assert_eq!(retained, primary);
-    assert_eq!(cu!(session.library, cuMemAlloc_v2(place: *mut u64, 64: usize)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemAlloc_v2(place: *mut u64, 64: usize)), OK);
     free(&session, address);
-    assert_eq!(cu!(session.library, cuDevicePrimaryCtxRelease_v2(1: i32)), OK);
-    assert_eq!(cu!(session.library, cuMemAlloc_v2(place: *mut u64, 64: usize)), INVALID_CONTEXT);
+    assert_eq!(cu!(session.libcuda, cuDevicePrimaryCtxRelease_v2(1: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemAlloc_v2(place: *mut u64, 64: usize)), INVALID_CONTEXT);
     let stream = StreamHandle::new(0, 3).raw();
-    assert_eq!(cu!(session.library, cuCtxSetCurrent(stream: u64)), INVALID_CONTEXT);
+    assert_eq!(cu!(session.libcuda, cuCtxSetCurrent(stream: u64)), INVALID_CONTEXT);
 }
 
 #[test]
@@ -125,10 +125,10 @@ fn the_stack_of_contexts_is_the_threads_own() {
     let session = session();
     let (mut made, mut popped, mut device) = (0u64, 0u64, 9i32);
     let (made_at, popped_at, device_at) = (&raw mut made, &raw mut popped, &raw mut device);
-    assert_eq!(cu!(session.library, cuCtxCreate_v2(made_at: *mut u64, 0: u32, 1: i32)), OK);
-    assert_eq!(cu!(session.library, cuCtxGetDevice(device_at: *mut i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxCreate_v2(made_at: *mut u64, 0: u32, 1: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxGetDevice(device_at: *mut i32)), OK);
     assert_eq!(device, 1);
-    let library = &session.library;
+    let library = &session.libcuda;
     let of_another_thread = std::thread::scope(|scope| {
         let other = scope.spawn(|| {
             let mut current = 9u64;
@@ -138,12 +138,12 @@ fn the_stack_of_contexts_is_the_threads_own() {
         other.join().unwrap()
     });
     assert_eq!(of_another_thread, (OK, 0));
-    assert_eq!(cu!(session.library, cuCtxPopCurrent_v2(popped_at: *mut u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxPopCurrent_v2(popped_at: *mut u64)), OK);
     assert_eq!(popped, made);
-    assert_eq!(cu!(session.library, cuCtxGetCurrent(popped_at: *mut u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxGetCurrent(popped_at: *mut u64)), OK);
     assert_eq!(popped, ContextId::primary(0).handle().raw());
-    assert_eq!(cu!(session.library, cuCtxDestroy_v2(made: u64)), OK);
-    assert_eq!(cu!(session.library, cuCtxPushCurrent_v2(made: u64)), INVALID_CONTEXT);
+    assert_eq!(cu!(session.libcuda, cuCtxDestroy_v2(made: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxPushCurrent_v2(made: u64)), INVALID_CONTEXT);
 }
 
 #[test]
@@ -164,8 +164,8 @@ fn unified_copies_find_their_direction_and_bad_lengths_are_refused_at_once() {
     let address = alloc(&session, 64);
     let (bytes, mut back) = ([7u8; 64], [0u8; 64]);
     let (from, to) = (bytes.as_ptr() as u64, back.as_mut_ptr() as u64);
-    assert_eq!(cu!(session.library, cuMemcpy(address: u64, from: u64, 64: usize)), OK);
-    assert_eq!(cu!(session.library, cuMemcpyAsync(to: u64, address: u64, 64: usize, 0: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemcpy(address: u64, from: u64, 64: usize)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemcpyAsync(to: u64, address: u64, 64: usize, 0: u64)), OK);
     assert_eq!(back, bytes);
     assert_eq!(write(&session, address, &[0; 65]), INVALID_VALUE);
     assert_eq!(write(&session, 0x10, &[0; 4]), OK, "an address nobody knows is the worker's to refuse");
@@ -178,15 +178,15 @@ fn unified_copies_find_their_direction_and_bad_lengths_are_refused_at_once() {
 fn sets_fill_rows_and_elements() {
     let session = session();
     let address = alloc(&session, 64);
-    assert_eq!(cu!(session.library, cuMemsetD32_v2(address: u64, 0x0403_0201: u32, 16: usize)), OK);
-    assert_eq!(cu!(session.library, cuMemsetD2D8_v2(address: u64, 16: usize, 9: u8, 2: usize, 4: usize)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemsetD32_v2(address: u64, 0x0403_0201: u32, 16: usize)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemsetD2D8_v2(address: u64, 16: usize, 9: u8, 2: usize, 4: usize)), OK);
     let bytes = read(&session, address, 64);
     assert_eq!(
         (&bytes[..4], &bytes[16..20], &bytes[62..]),
         (&[9, 9, 3, 4][..], &[9, 9, 3, 4][..], &[3, 4][..])
     );
     let odd = address + 2;
-    assert_eq!(cu!(session.library, cuMemsetD32_v2(odd: u64, 0: u32, 1: usize)), INVALID_VALUE);
+    assert_eq!(cu!(session.libcuda, cuMemsetD32_v2(odd: u64, 0: u32, 1: usize)), INVALID_VALUE);
     free(&session, address);
 }
 
@@ -195,31 +195,31 @@ fn an_allocation_too_large_says_2_and_pointers_know_what_they_are() {
     let session = session();
     let mut place = 0u64;
     let at = &raw mut place;
-    assert_eq!(cu!(session.library, cuMemAlloc_v2(at: *mut u64, TOO_MUCH: usize)), OUT_OF_MEMORY);
+    assert_eq!(cu!(session.libcuda, cuMemAlloc_v2(at: *mut u64, TOO_MUCH: usize)), OUT_OF_MEMORY);
     let address = alloc(&session, 4096);
     let inside = address + 100;
     let (mut kind, mut base, mut bytes) = (0u32, 0u64, 0usize);
     let (kind_at, base_at, bytes_at) = (&raw mut kind, &raw mut base, &raw mut bytes);
-    assert_eq!(cu!(session.library, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, inside: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, inside: u64)), OK);
     assert_eq!(
-        cu!(session.library, cuMemGetAddressRange_v2(base_at: *mut u64, bytes_at: *mut usize, inside: u64)),
+        cu!(session.libcuda, cuMemGetAddressRange_v2(base_at: *mut u64, bytes_at: *mut usize, inside: u64)),
         OK
     );
     assert_eq!((kind, base, bytes), (2, address, 4096));
     let mine = &raw const kind as u64;
     assert_eq!(
-        cu!(session.library, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, mine: u64)),
+        cu!(session.libcuda, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, mine: u64)),
         INVALID_VALUE
     );
     let (numbers, places) = ([2u32, 3], [kind_at as u64, base_at as u64]);
     let (numbers_at, places_at) = (numbers.as_ptr(), places.as_ptr());
     assert_eq!(
-        cu!(session.library, cuPointerGetAttributes(2: u32, numbers_at: *const u32, places_at: *const u64, mine: u64)),
+        cu!(session.libcuda, cuPointerGetAttributes(2: u32, numbers_at: *const u32, places_at: *const u64, mine: u64)),
         OK
     );
     assert_eq!((kind, base), (0, 0), "unregistered host memory: success, type 0");
     free(&session, address);
-    assert_eq!(cu!(session.library, cuMemFree_v2(address: u64)), INVALID_VALUE, "twice");
+    assert_eq!(cu!(session.libcuda, cuMemFree_v2(address: u64)), INVALID_VALUE, "twice");
 }
 
 #[test]
@@ -227,16 +227,16 @@ fn pinned_memory_is_memory_and_is_known() {
     let session = session();
     let mut place = std::ptr::null_mut::<u8>();
     let at = &raw mut place;
-    assert_eq!(cu!(session.library, cuMemHostAlloc(at: *mut *mut u8, 10_000: usize, 1: u32)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemHostAlloc(at: *mut *mut u8, 10_000: usize, 1: u32)), OK);
     // SAFETY: ten thousand bytes were allocated.
     unsafe { std::slice::from_raw_parts_mut(place, 10_000) }.fill(3);
     let mut flags = 0u32;
     let flags_at = &raw mut flags;
-    assert_eq!(cu!(session.library, cuMemHostGetFlags(flags_at: *mut u32, place: *mut u8)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemHostGetFlags(flags_at: *mut u32, place: *mut u8)), OK);
     assert_eq!(flags, 1);
-    assert_eq!(cu!(session.library, cuMemHostRegister_v2(place: *mut u8, 10: usize, 0: u32)), 712);
-    assert_eq!(cu!(session.library, cuMemFreeHost(place: *mut u8)), OK);
-    assert_eq!(cu!(session.library, cuMemFreeHost(place: *mut u8)), INVALID_VALUE);
+    assert_eq!(cu!(session.libcuda, cuMemHostRegister_v2(place: *mut u8, 10: usize, 0: u32)), 712);
+    assert_eq!(cu!(session.libcuda, cuMemFreeHost(place: *mut u8)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemFreeHost(place: *mut u8)), INVALID_VALUE);
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_kernel_runs_with_its_packed_parameters() {
     config[6] = 1;
     let (config_at, extra_at, null) = (config.as_ptr(), extra.as_ptr(), 0u64);
     assert_eq!(
-        cu!(session.library, cuLaunchKernelEx(config_at: *const u64, fill: u64, null: u64, extra_at: *const usize)),
+        cu!(session.libcuda, cuLaunchKernelEx(config_at: *const u64, fill: u64, null: u64, extra_at: *const usize)),
         OK
     );
     assert_eq!(synchronize(&session), OK);
@@ -278,7 +278,7 @@ fn a_kernel_runs_with_its_packed_parameters() {
     assert_eq!((seen.shape.grid, seen.shape.block), ([4, 1, 1], [256, 1, 1]));
     assert_eq!((seen.attribute_ids, seen.params), (vec![4], block));
     free(&session, address);
-    assert_eq!(cu!(session.library, cuModuleUnload(module: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuModuleUnload(module: u64)), OK);
     assert_eq!(launch(&session, fill, 1, 1, &[]), INVALID_HANDLE, "its module is gone");
 }
 
@@ -293,7 +293,7 @@ fn mistakes_of_a_launch_come_from_the_launch() {
     assert_eq!(launch(&session, fill, 1, 1, &[]), INVALID_VALUE, "parameters are missing");
     let (big, null, stream, one) = (50_000u32, 0u64, 0u64, 1u32);
     assert_eq!(
-        cu!(session.library, cuLaunchKernel(fault: u64, one: u32, one: u32, one: u32, one: u32, one: u32, one: u32,
+        cu!(session.libcuda, cuLaunchKernel(fault: u64, one: u32, one: u32, one: u32, one: u32, one: u32, one: u32,
         big: u32, stream: u64, null: u64, null: u64)),
         INVALID_VALUE,
         "more dynamic shared memory than allowed"
@@ -301,7 +301,7 @@ fn mistakes_of_a_launch_come_from_the_launch() {
     let stranger = FunctionHandle::new(5, 99 << 16).raw();
     assert_eq!(launch(&session, stranger, 1, 1, &[]), INVALID_HANDLE);
     assert_eq!(launch(&session, 0x1234, 1, 1, &[]), INVALID_HANDLE);
-    assert_eq!(cu!(session.library, cuModuleUnload(module: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuModuleUnload(module: u64)), OK);
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn a_broken_image_says_why_and_a_long_list_of_functions_arrives_whole() {
     let (options, values) = ([5u32, 6], [log.as_mut_ptr() as u64, 16]);
     let (options_at, values_at) = (options.as_ptr(), values.as_ptr());
     assert_eq!(
-        cu!(session.library, cuModuleLoadDataEx(module_at: *mut u64, image_at: *const i8, 2: u32, options_at: *const u32,
+        cu!(session.libcuda, cuModuleLoadDataEx(module_at: *mut u64, image_at: *const i8, 2: u32, options_at: *const u32,
             values_at: *const u64)),
         INVALID_PTX
     );
@@ -328,10 +328,10 @@ fn a_broken_image_says_why_and_a_long_list_of_functions_arrives_whole() {
     let (name, mut place) = (c"missing".as_ptr(), 0u64);
     let at = &raw mut place;
     assert_eq!(
-        cu!(session.library, cuModuleGetFunction(at: *mut u64, module: u64, name: *const i8)),
+        cu!(session.libcuda, cuModuleGetFunction(at: *mut u64, module: u64, name: *const i8)),
         NOT_FOUND
     );
-    assert_eq!(cu!(session.library, cuModuleUnload(module: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuModuleUnload(module: u64)), OK);
 }
 
 #[test]
@@ -341,26 +341,26 @@ fn streams_and_events_are_made_without_waiting_and_stale_ones_are_refused() {
     let (stream_at, start_at, end_at, ms_at, priority_at) =
         (&raw mut stream, &raw mut start, &raw mut end, &raw mut ms, &raw mut priority);
     assert_eq!(
-        cu!(session.library, cuStreamCreateWithPriority(stream_at: *mut u64, 1: u32, FAR_TOO_HIGH: i32)),
+        cu!(session.libcuda, cuStreamCreateWithPriority(stream_at: *mut u64, 1: u32, FAR_TOO_HIGH: i32)),
         OK
     );
-    assert_eq!(cu!(session.library, cuStreamGetPriority(stream: u64, priority_at: *mut i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuStreamGetPriority(stream: u64, priority_at: *mut i32)), OK);
     assert_eq!(priority, -5, "cut to the device's range");
-    assert_eq!(cu!(session.library, cuEventCreate(start_at: *mut u64, 0: u32)), OK);
-    assert_eq!(cu!(session.library, cuEventCreate(end_at: *mut u64, 0: u32)), OK);
-    assert_eq!(cu!(session.library, cuEventRecord(start: u64, stream: u64)), OK);
-    assert_eq!(cu!(session.library, cuEventRecord_ptsz(end: u64, 0: u64)), OK, "in this thread's own stream");
-    assert_eq!(cu!(session.library, cuStreamWaitEvent(stream: u64, end: u64, 0: u32)), OK);
-    assert_eq!(cu!(session.library, cuEventSynchronize(end: u64)), OK);
-    assert_eq!(cu!(session.library, cuEventElapsedTime(ms_at: *mut f32, start: u64, end: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuEventCreate(start_at: *mut u64, 0: u32)), OK);
+    assert_eq!(cu!(session.libcuda, cuEventCreate(end_at: *mut u64, 0: u32)), OK);
+    assert_eq!(cu!(session.libcuda, cuEventRecord(start: u64, stream: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuEventRecord_ptsz(end: u64, 0: u64)), OK, "in this thread's own stream");
+    assert_eq!(cu!(session.libcuda, cuStreamWaitEvent(stream: u64, end: u64, 0: u32)), OK);
+    assert_eq!(cu!(session.libcuda, cuEventSynchronize(end: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuEventElapsedTime(ms_at: *mut f32, start: u64, end: u64)), OK);
     assert!((ms - 1.5).abs() < f32::EPSILON);
-    assert_eq!(cu!(session.library, cuStreamSynchronize(stream: u64)), OK);
-    assert_eq!(cu!(session.library, cuStreamDestroy_v2(stream: u64)), OK);
-    assert_eq!(cu!(session.library, cuStreamSynchronize(stream: u64)), INVALID_HANDLE);
-    assert_eq!(cu!(session.library, cuEventDestroy_v2(start: u64)), OK);
-    assert_eq!(cu!(session.library, cuEventDestroy_v2(end: u64)), OK);
-    assert_eq!(cu!(session.library, cuEventQuery(end: u64)), INVALID_HANDLE);
-    assert_eq!(cu!(session.library, cuEventQuery(stream: u64)), INVALID_HANDLE, "a stream is no event");
+    assert_eq!(cu!(session.libcuda, cuStreamSynchronize(stream: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuStreamDestroy_v2(stream: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuStreamSynchronize(stream: u64)), INVALID_HANDLE);
+    assert_eq!(cu!(session.libcuda, cuEventDestroy_v2(start: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuEventDestroy_v2(end: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuEventQuery(end: u64)), INVALID_HANDLE);
+    assert_eq!(cu!(session.libcuda, cuEventQuery(stream: u64)), INVALID_HANDLE, "a stream is no event");
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn a_child_of_fork_gets_not_initialized_and_the_parent_goes_on() {
     if child == 0 {
         let mut address = 0u64;
         let at = &raw mut address;
-        let code = cu!(session.library, cuMemAlloc_v2(at: *mut u64, 64: usize));
+        let code = cu!(session.libcuda, cuMemAlloc_v2(at: *mut u64, 64: usize));
         // SAFETY: ends the child without the parent's exit handlers.
         unsafe { libc::_exit(i32::try_from(code).unwrap()) }
     }
@@ -389,9 +389,9 @@ fn a_child_that_ends_by_exit_leaves_the_parents_channel_alone() {
     let session = session();
     let (mut event, mut stream) = (0u64, 0u64);
     let (event_at, stream_at) = (&raw mut event, &raw mut stream);
-    assert_eq!(cu!(session.library, cuEventCreate(event_at: *mut u64, 0: u32)), OK);
+    assert_eq!(cu!(session.libcuda, cuEventCreate(event_at: *mut u64, 0: u32)), OK);
     assert_eq!(
-        cu!(session.library, cuEventRecord_ptsz(event: u64, 0: u64)),
+        cu!(session.libcuda, cuEventRecord_ptsz(event: u64, 0: u64)),
         OK,
         "this thread has a stream to end"
     );
@@ -406,18 +406,18 @@ fn a_child_that_ends_by_exit_leaves_the_parents_channel_alone() {
     // SAFETY: waits for our own child.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
     assert_eq!(libc::WEXITSTATUS(status), 5);
-    assert_eq!(cu!(session.library, cuStreamCreate(stream_at: *mut u64, 0: u32)), OK);
+    assert_eq!(cu!(session.libcuda, cuStreamCreate(stream_at: *mut u64, 0: u32)), OK);
     assert_eq!(synchronize(&session), OK);
     let calls = session.seen.lock().unwrap().calls[before..].to_vec();
     assert!(!calls.contains(&"stream destroy"), "{calls:?}");
-    assert_eq!(cu!(session.library, cuStreamDestroy_v2(stream: u64)), OK);
-    assert_eq!(cu!(session.library, cuEventDestroy_v2(event: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuStreamDestroy_v2(stream: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuEventDestroy_v2(event: u64)), OK);
 }
 
 #[test]
 fn threads_call_at_once_and_each_gets_its_own_answers() {
     let session = session();
-    let (library, primary) = (&session.library, ContextId::primary(0).handle().raw());
+    let (library, primary) = (&session.libcuda, ContextId::primary(0).handle().raw());
     std::thread::scope(|scope| {
         for number in 0..8u8 {
             scope.spawn(move || {
@@ -459,11 +459,11 @@ fn a_box_of_bytes_is_copied_row_by_row_and_nothing_beside_it() {
     let session = session();
     // Two slices of three rows of sixteen bytes on the device; of each the middle 4 x 2 bytes are set from packed host memory.
     let address = alloc(&session, 96);
-    assert_eq!(cu!(session.library, cuMemsetD8_v2(address: u64, 0xee: u8, 96: usize)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemsetD8_v2(address: u64, 0xee: u8, 96: usize)), OK);
     let source: Vec<u8> = (1..=16).collect();
     let words = copy_3d((1, source.as_ptr() as u64, [0; 3], 4, 2), (2, address, [6, 1, 0], 16, 3), [4, 2, 2]);
     let at = words.as_ptr();
-    assert_eq!(cu!(session.library, cuMemcpy3D_v2(at: *const u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemcpy3D_v2(at: *const u64)), OK);
     let bytes = read(&session, address, 96);
     let mut wanted = vec![0xee; 96];
     for (row, start) in [22, 38, 70, 86].into_iter().enumerate() {
@@ -477,14 +477,14 @@ fn a_box_of_bytes_is_copied_row_by_row_and_nothing_beside_it() {
         copy_3d((2, address, [6, 1, 0], 16, 3), (1, back.as_mut_ptr() as u64, [0; 3], 4, 2), [4, 2, 2]);
     (words[8], words[19]) = (primary, primary);
     let at = words.as_ptr();
-    assert_eq!(cu!(session.library, cuMemcpy3DPeer(at: *const u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemcpy3DPeer(at: *const u64)), OK);
     assert_eq!(back, source[..]);
     words[9] = 8; // rows that overlap: 6 bytes in, 4 wide, 8 apart
     let at = words.as_ptr();
-    assert_eq!(cu!(session.library, cuMemcpy3DPeer(at: *const u64)), INVALID_VALUE);
+    assert_eq!(cu!(session.libcuda, cuMemcpy3DPeer(at: *const u64)), INVALID_VALUE);
     let other = alloc(&session, 96);
     assert_eq!(
-        cu!(session.library, cuMemcpyPeer(other: u64, primary: u64, address: u64, primary: u64, 96: usize)),
+        cu!(session.libcuda, cuMemcpyPeer(other: u64, primary: u64, address: u64, primary: u64, 96: usize)),
         OK
     );
     assert_eq!(read(&session, other, 96), wanted);
@@ -506,7 +506,7 @@ fn rows_to_the_host_are_asked_for_together() {
     let words =
         [0, 0, 2, 0, address, 0, 1024, 0, 0, 1, back.as_mut_ptr() as u64, 0, 0, 1000, 1000, ROWS as u64];
     let (at, before) = (words.as_ptr(), session.call_count());
-    assert_eq!(cu!(session.library, cuMemcpy2D_v2(at: *const u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemcpy2D_v2(at: *const u64)), OK);
     let wanted: Vec<u8> = pattern.chunks(1024).flat_map(|row| &row[..1000]).copied().collect();
     assert!(back == wanted);
     assert_eq!(session.call_count() - before, 3);
@@ -521,26 +521,26 @@ fn a_variable_of_an_image_is_device_memory_that_nobody_frees() {
     let (at, bytes_at, kind_at, base_at, name) =
         (&raw mut address, &raw mut bytes, &raw mut kind, &raw mut base, c"table".as_ptr());
     assert_eq!(
-        cu!(session.library, cuModuleGetGlobal_v2(at: *mut u64, bytes_at: *mut usize, module: u64, name: *const i8)),
+        cu!(session.libcuda, cuModuleGetGlobal_v2(at: *mut u64, bytes_at: *mut usize, module: u64, name: *const i8)),
         OK
     );
     let inside = address + 8;
-    assert_eq!(cu!(session.library, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, inside: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, inside: u64)), OK);
     assert_eq!(
-        cu!(session.library, cuMemGetAddressRange_v2(base_at: *mut u64, bytes_at: *mut usize, inside: u64)),
+        cu!(session.libcuda, cuMemGetAddressRange_v2(base_at: *mut u64, bytes_at: *mut usize, inside: u64)),
         OK
     );
     assert_eq!((kind, base, bytes), (2, address, 64));
-    assert_eq!(cu!(session.library, cuMemFree_v2(address: u64)), INVALID_VALUE);
+    assert_eq!(cu!(session.libcuda, cuMemFree_v2(address: u64)), INVALID_VALUE);
     assert_eq!(write(&session, inside, &[0; 57]), INVALID_VALUE, "one byte past its end");
     // A unified copy knows which side it is.
     let from = 7u64;
     let from_at = &raw const from as u64;
-    assert_eq!(cu!(session.library, cuMemcpy(inside: u64, from_at: u64, 8: usize)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemcpy(inside: u64, from_at: u64, 8: usize)), OK);
     assert_eq!(read(&session, inside, 8), 7u64.to_le_bytes());
-    assert_eq!(cu!(session.library, cuModuleUnload(module: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuModuleUnload(module: u64)), OK);
     assert_eq!(
-        cu!(session.library, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, inside: u64)),
+        cu!(session.libcuda, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, inside: u64)),
         INVALID_VALUE,
         "it went with its module"
     );
@@ -551,20 +551,20 @@ fn what_ends_something_ends_it_even_when_an_earlier_call_failed() {
     let session = session();
     let (address, mut event) = (alloc(&session, 64), 0u64);
     let event_at = &raw mut event;
-    assert_eq!(cu!(session.library, cuEventCreate(event_at: *mut u64, 0: u32)), OK);
+    assert_eq!(cu!(session.libcuda, cuEventCreate(event_at: *mut u64, 0: u32)), OK);
     assert_eq!(write(&session, 0x10, &[0; 4]), OK, "wrong, but only queued");
     while session.seen.lock().unwrap().calls.last() != Some(&"htod") {
         std::thread::yield_now();
     }
     std::thread::sleep(std::time::Duration::from_millis(20));
-    assert_eq!(cu!(session.library, cuMemFree_v2(address: u64)), INVALID_VALUE, "the error of the copy");
-    assert_eq!(cu!(session.library, cuMemFree_v2(address: u64)), INVALID_VALUE, "it is freed all the same");
-    assert_eq!(cu!(session.library, cuEventDestroy_v2(event: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemFree_v2(address: u64)), INVALID_VALUE, "the error of the copy");
+    assert_eq!(cu!(session.libcuda, cuMemFree_v2(address: u64)), INVALID_VALUE, "it is freed all the same");
+    assert_eq!(cu!(session.libcuda, cuEventDestroy_v2(event: u64)), OK);
     assert_eq!(synchronize(&session), OK);
     let mut kind = 0u32;
     let kind_at = &raw mut kind;
     assert_eq!(
-        cu!(session.library, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, address: u64)),
+        cu!(session.libcuda, cuPointerGetAttribute(kind_at: *mut u32, 2: u32, address: u64)),
         INVALID_VALUE
     );
 }
@@ -577,7 +577,7 @@ fn a_library_says_why_its_image_is_broken_too() {
     let (options, values) = ([5u32, 6, 3, 4], [log.as_mut_ptr() as u64, 16, info.as_mut_ptr() as u64, 4]);
     let (options_at, values_at) = (options.as_ptr(), values.as_ptr());
     assert_eq!(
-        cu!(session.library, cuLibraryLoadData(at: *mut u64, image_at: *const i8, options_at: *const u32,
+        cu!(session.libcuda, cuLibraryLoadData(at: *mut u64, image_at: *const i8, options_at: *const u32,
             values_at: *const u64, 4: u32, null: *const u64, null: *const u64, 0: u32)),
         INVALID_PTX
     );
@@ -589,18 +589,18 @@ fn a_stream_knows_its_context_in_both_forms() {
     let session = session();
     let (mut stream, mut context, mut green) = (0u64, 0u64, 9u64);
     let (stream_at, context_at, green_at) = (&raw mut stream, &raw mut context, &raw mut green);
-    assert_eq!(cu!(session.library, cuStreamCreate(stream_at: *mut u64, 0: u32)), OK);
+    assert_eq!(cu!(session.libcuda, cuStreamCreate(stream_at: *mut u64, 0: u32)), OK);
     for stream in [stream, 0, 1, 2] {
         context = 0;
-        assert_eq!(cu!(session.library, cuStreamGetCtx(stream: u64, context_at: *mut u64)), OK);
+        assert_eq!(cu!(session.libcuda, cuStreamGetCtx(stream: u64, context_at: *mut u64)), OK);
         assert_eq!(context, ContextId::primary(0).handle().raw());
         assert_eq!(
-            cu!(session.library, cuStreamGetCtx_v2(stream: u64, context_at: *mut u64, green_at: *mut u64)),
+            cu!(session.libcuda, cuStreamGetCtx_v2(stream: u64, context_at: *mut u64, green_at: *mut u64)),
             OK
         );
         assert_eq!(green, 0);
     }
-    assert_eq!(cu!(session.library, cuStreamDestroy_v2(stream: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuStreamDestroy_v2(stream: u64)), OK);
 }
 
 #[test]
@@ -608,12 +608,12 @@ fn what_old_programs_ask_of_a_device_is_made_of_its_attributes() {
     let session = session();
     let (mut properties, mut value) = ([0i32; 14], 9i32);
     let (at, value_at) = (&raw mut properties, &raw mut value);
-    assert_eq!(cu!(session.library, cuDeviceGetProperties(at: *mut [i32; 14], 0: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuDeviceGetProperties(at: *mut [i32; 14], 0: i32)), OK);
     assert_eq!((properties[0], properties[3], properties[7], properties[9]), (1024, 64, 49152, 32));
-    assert_eq!(cu!(session.library, cuDeviceGetP2PAttribute(value_at: *mut i32, 2: u32, 0: i32, 1: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuDeviceGetP2PAttribute(value_at: *mut i32, 2: u32, 0: i32, 1: i32)), OK);
     assert_eq!(value, 0);
     assert_eq!(
-        cu!(session.library, cuDeviceGetP2PAttribute(value_at: *mut i32, 2: u32, 0: i32, 0: i32)),
+        cu!(session.libcuda, cuDeviceGetP2PAttribute(value_at: *mut i32, 2: u32, 0: i32, 0: i32)),
         101
     );
 }

@@ -31,7 +31,7 @@ fn threads_that_start_at_once_start_once() {
 fn events_and_streams_made_and_ended_by_many_threads_never_share_a_number() {
     let session = session();
     session.seen.lock().unwrap().calls.clear();
-    let (library, primary) = (&session.library, ContextId::primary(0).handle().raw());
+    let (library, primary) = (&session.libcuda, ContextId::primary(0).handle().raw());
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(move || {
@@ -64,7 +64,7 @@ fn events_and_streams_made_and_ended_by_many_threads_never_share_a_number() {
 fn work_that_threads_queue_in_turn_arrives_in_turn() {
     let session = session();
     session.seen.lock().unwrap().launches.clear();
-    let (library, primary) = (&session.library, ContextId::primary(0).handle().raw());
+    let (library, primary) = (&session.libcuda, ContextId::primary(0).handle().raw());
     let (mut module, mut fill) = (0u64, 0u64);
     let (module_at, fill_at, image, name) =
         (&raw mut module, &raw mut fill, c".version 8.0 turns".as_ptr(), c"fill".as_ptr());
@@ -107,7 +107,7 @@ fn work_that_threads_queue_in_turn_arrives_in_turn() {
 #[test]
 fn modules_come_and_go_under_other_threads_launches() {
     let session = session();
-    let (library, primary) = (&session.library, ContextId::primary(0).handle().raw());
+    let (library, primary) = (&session.libcuda, ContextId::primary(0).handle().raw());
     std::thread::scope(|scope| {
         for number in 0..4u32 {
             scope.spawn(move || {

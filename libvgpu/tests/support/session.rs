@@ -17,7 +17,7 @@ use super::Library;
 use super::device::{FakeDevice, Seen, Staging};
 
 pub struct Session {
-    pub library: Library,
+    pub libcuda: Library,
     pub seen: Arc<Mutex<Seen>>,
     _alone: MutexGuard<'static, ()>,
 }
@@ -41,13 +41,13 @@ pub fn session() -> Session {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let seen = Arc::clone(&SEEN);
-    let library = Library::open();
+    let libcuda = Library::open();
     let mut context = 0u64;
     let place = &raw mut context;
-    assert_eq!(crate::cu!(library, cuInit(0: u32)), 0);
-    assert_eq!(crate::cu!(library, cuDevicePrimaryCtxRetain(place: *mut u64, 0: i32)), 0);
-    assert_eq!(crate::cu!(library, cuCtxSetCurrent(context: u64)), 0);
-    Session { library, seen, _alone: alone }
+    assert_eq!(crate::cu!(libcuda, cuInit(0: u32)), 0);
+    assert_eq!(crate::cu!(libcuda, cuDevicePrimaryCtxRetain(place: *mut u64, 0: i32)), 0);
+    assert_eq!(crate::cu!(libcuda, cuCtxSetCurrent(context: u64)), 0);
+    Session { libcuda, seen, _alone: alone }
 }
 
 /// Listens, says where in `VGPU_SOCKET`, and serves the one connection of this process.

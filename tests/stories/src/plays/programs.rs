@@ -1,5 +1,5 @@
 //! What any container runtime owes its user: exit codes, streams, environment, a second program, clear errors.
-//! Each is played with runc first: a story that runc fails proves nothing about us.
+//! Each is played with runc as well: a story that runc fails proves nothing about us.
 
 use std::time::Duration;
 
