@@ -7,7 +7,7 @@
 //! id is touched. The domain ends with the sandbox's id, or with the last container of a pod whose shim is gone.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -20,6 +20,7 @@ use rustix::{
     io::Errno,
     net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
+use serde::{Deserialize, Serialize};
 use vgpu_codes::Code;
 use vgpu_config::Config;
 
@@ -41,27 +42,64 @@ const LOCK_LIMIT: Duration = Duration::from_secs(120);
 /// Of containerd's 5 s, with time left to start and to be heard.
 const ANSWER_LIMIT: Duration = Duration::from_millis(3500);
 
+/// What the bundle tells of a container, on the cleaning process's stdin: containerd removes the bundle as soon as it has the answer.
+#[derive(Debug, Serialize, Deserialize)]
+struct Dead {
+    id: String,
+    /// Where the pod's record is.
+    store: Store,
+    rootfs: PathBuf,
+    /// Of the pod's shim.
+    socket: Option<PathBuf>,
+}
+
+impl Dead {
+    fn read(args: &Args) -> Result<Dead> {
+        let bundle =
+            if args.bundle.is_empty() { crate::bootstrap::bundle()? } else { PathBuf::from(&args.bundle) };
+        names::check_id("container id", &args.id)?;
+        names::check_id("namespace", &args.namespace)?;
+        let store = Store::pointed_from(&bundle).unwrap_or_else(|| {
+            let role = Spec::load(&bundle).and_then(|spec| spec.role()).unwrap_or(Role::Alone);
+            let sandbox = names::folder(&args.namespace, role.sandbox().unwrap_or(&args.id));
+            Store::at(config().shim.state_dir.join(sandbox))
+        });
+        let address = std::fs::read_to_string(bundle.join("address"));
+        let socket = address.ok().map(|address| address.trim().trim_start_matches("unix://").into());
+        Ok(Dead { id: args.id.clone(), store, rootfs: bundle.join("rootfs"), socket })
+    }
+}
+
 /// Has `args.id` cleaned up after, and returns the bytes of the answer.
 ///
 /// # Errors
 /// What could not be taken away, if that is known in time; another `delete` may try again.
 pub fn delete(args: &Args) -> Result<Vec<u8>> {
-    let what = || format!("cannot clean up after {}", args.id);
+    let dead = Dead::read(args)?;
+    let what = || format!("cannot clean up after {}", dead.id);
+    let told = serde_json::to_vec(&dead).or_fail(Code::HostFailure, what)?;
     let program = std::env::current_exe().or_fail(Code::HostFailure, what)?;
-    let mut cleaner = Command::new(program);
-    cleaner.args(["-namespace", &args.namespace, "-id", &args.id]);
-    if !args.bundle.is_empty() {
-        cleaner.args(["-bundle", &args.bundle]);
-    }
-    // Its own pipe: containerd reads ours until nobody holds it.
-    cleaner.arg("clean").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
-    let mut cleaner = cleaner.spawn().or_fail(Code::HostFailure, what)?;
+    let mut cleaner = Command::new(program)
+        .arg("clean")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        // Its own pipe: containerd reads ours until nobody holds it.
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .or_fail(Code::HostFailure, what)?;
+    // Less than a pipe holds: this waits for nobody.
+    cleaner
+        .stdin
+        .take()
+        .map_or(Ok(()), |mut stdin| stdin.write_all(&told))
+        .or_fail(Code::HostFailure, what)?;
     if process::ends_within(&cleaner, ANSWER_LIMIT).or_fail(Code::HostFailure, what)? {
         let mut said = String::new();
         // What it said before an error is still worth telling.
         let _ = cleaner.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
         if !cleaner.wait().or_fail(Code::HostFailure, what)?.success() {
-            return Err(Error::new(Code::HostFailure, format!("{}: {}", what(), said.trim())));
+            return Err(Error::relayed(&said).unwrap_or_else(|| Error::new(Code::HostFailure, what())));
         }
     }
     let answer = DeleteResponse {
@@ -72,25 +110,19 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
     answer.write_to_bytes().or_fail(Code::HostFailure, || "cannot write the answer".into())
 }
 
-/// Cleans up after `args.id`.
+/// Cleans up after the container that `delete` names on stdin.
 ///
 /// # Errors
 /// What could not be taken away; another `delete` may try again.
-pub fn clean_up(args: &Args) -> Result<()> {
-    let bundle =
-        if args.bundle.is_empty() { crate::bootstrap::bundle()? } else { PathBuf::from(&args.bundle) };
-    names::check_id("container id", &args.id)?;
-    names::check_id("namespace", &args.namespace)?;
-    let role = Spec::load(&bundle).and_then(|spec| spec.role()).unwrap_or(Role::Alone);
-    let sandbox = role.sandbox().unwrap_or(&args.id);
-    let store = match Store::pointed_from(&bundle) {
-        Some(store) => store,
-        None => Store::at(config().shim.state_dir.join(names::folder(&args.namespace, sandbox))),
-    };
-    let cleaned = clean(&store, &args.id);
+pub fn clean_up() -> Result<()> {
+    let dead: Dead = serde_json::from_reader(std::io::stdin())
+        .or_fail(Code::HostFailure, || "this verb is for delete's own use".into())?;
+    let cleaned = clean(&dead.store, &dead.id);
     // Whatever the record says: the contract asks for this one by name.
-    let rootfs = mount::take_away(&bundle.join("rootfs"));
-    remove_stale_socket(&bundle);
+    let rootfs = mount::take_away(&dead.rootfs);
+    if let Some(socket) = &dead.socket {
+        remove_stale_socket(socket);
+    }
     cleaned.and(rootfs)
 }
 
@@ -135,9 +167,7 @@ fn config() -> Config {
 }
 
 /// The socket of a shim that was killed. Asked without waiting: a shim that hangs takes nobody in, but is there.
-fn remove_stale_socket(bundle: &Path) {
-    let Ok(address) = std::fs::read_to_string(bundle.join("address")) else { return };
-    let path = Path::new(address.trim().trim_start_matches("unix://"));
+fn remove_stale_socket(path: &Path) {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let connected = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
         .and_then(|socket| net::connect(&socket, &SocketAddrUnix::new(path)?));

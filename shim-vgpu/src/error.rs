@@ -37,6 +37,9 @@ pub enum Error {
         /// Its text.
         message: String,
     },
+    /// What another process of this program reported, code and remedy included.
+    #[error("{0}")]
+    Relayed(String),
 }
 
 impl Error {
@@ -70,11 +73,18 @@ impl Error {
         }
     }
 
+    /// The report that a process of this program left on its stderr; none if it said nothing.
+    pub fn relayed(stderr: &str) -> Option<Self> {
+        let said = stderr.trim();
+        let report = said.strip_prefix(crate::PROGRAM).map_or(said, |report| report.trim_start_matches(": "));
+        (!report.is_empty()).then(|| Error::Relayed(report.to_owned()))
+    }
+
     /// The stable code, where it is an own error.
     pub fn code(&self) -> Option<Code> {
         match self {
             Error::Own { code, .. } => Some(*code),
-            Error::Guest { .. } => None,
+            Error::Guest { .. } | Error::Relayed(_) => None,
         }
     }
 
@@ -83,6 +93,7 @@ impl Error {
         match self {
             Error::Own { code, .. } => rpc_of(code.rpc()),
             Error::Guest { rpc, .. } => *rpc,
+            Error::Relayed(_) => Rpc::INTERNAL,
         }
     }
 

@@ -33,3 +33,6 @@ mod xen;
 mod zone;
 
 pub use error::{Error, Result};
+
+/// The program's name, with which each report on stderr begins.
+pub const PROGRAM: &str = "containerd-shim-vgpu-v1";

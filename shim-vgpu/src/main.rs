@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use shim_vgpu::{Error, Result, args::Args, bootstrap, delete, info, server};
+use shim_vgpu::{Error, PROGRAM, Result, args::Args, bootstrap, delete, info, server};
 
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args_os().skip(1)) {
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 
 fn failed(message: &str) -> ExitCode {
     // Nothing can be done about a stderr that is closed.
-    let _ = writeln!(std::io::stderr(), "containerd-shim-vgpu-v1: {message}");
+    let _ = writeln!(std::io::stderr(), "{PROGRAM}: {message}");
     ExitCode::FAILURE
 }
 
@@ -42,7 +42,7 @@ fn run(args: &Args) -> Result<()> {
     match args.verb.as_str() {
         "start" => answer(&bootstrap::start(args, &bootstrap::bundle()?)?),
         "delete" => answer(&delete::delete(args)?),
-        "clean" => delete::clean_up(args),
+        "clean" => delete::clean_up(),
         "serve" | "" => server::run(args, &bootstrap::bundle()?),
         verb => Err(Error::new(
             vgpu_codes::Code::SpecInvalid,

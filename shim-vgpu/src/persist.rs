@@ -116,7 +116,7 @@ impl Record {
 }
 
 /// The folder of a sandbox's record.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Store(PathBuf);
 
 impl Store {

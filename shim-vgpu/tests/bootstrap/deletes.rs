@@ -179,3 +179,38 @@ fn a_delete_that_takes_longer_than_containerd_waits_is_answered_in_time_and_goes
         thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// containerd removes the bundle as soon as it has the answer.
+#[test]
+fn what_goes_on_after_the_answer_needs_no_bundle() {
+    let mut pod = Pod::with(&["app"]);
+    pod.kill_shim();
+    let busy = File::open(&pod.state).unwrap();
+    rustix::fs::flock(&busy, FlockOperation::LockExclusive).unwrap();
+    let bundle = pod.bundle("app");
+    let output = pod.delete_in(&bundle);
+    assert!(output.status.success(), "{output:?}");
+    fs::remove_dir_all(&bundle.path).unwrap();
+    drop(busy);
+    let begun = Instant::now();
+    while pod.state.exists() || pod.socket.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}, {:?}", pod.recorded(), pod.socket);
+        thread::sleep(Duration::from_millis(20));
+    }
+    pod.assert_gone();
+}
+
+#[test]
+fn a_failing_delete_reports_code_and_remedy_once() {
+    let mut pod = Pod::with(&["app"]);
+    pod.kill_shim();
+    fs::write(pod.state.join("state.json"), "{").unwrap();
+    let output = pod.delete("app");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert_eq!(
+        (said.matches("VGPU-").count(), said.matches("containerd-shim-vgpu-v1").count()),
+        (1, 1),
+        "{said}"
+    );
+}
