@@ -32,7 +32,7 @@ int main() {
     MUST(cudaEventCreate(&event));
     MUST(cudaGetFuncBySymbol(&function, (const void *)plant));
     MUST(cudaDeviceSynchronize());
-    printf("pattern_plant: planted %p %p %p %p %p %p %p\n", (void *)by_kernel, (void *)(by_kernel + half), (void *)by_copy,
+    printf("pattern_plant: planted %p %p %p %p handles %p %p %p\n", (void *)by_kernel, (void *)(by_kernel + half), (void *)by_copy,
            global, (void *)stream, (void *)event, (void *)function);
     for (;;) {
         sleep(1);

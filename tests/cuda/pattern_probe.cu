@@ -1,5 +1,6 @@
-// pattern_probe 0xADDRESS...: tries addresses and handles of another zone (pattern_plant prints them): copies from and to them,
-// kernels that read and write them, and their use as stream, event, function, module, context, library in driver calls.
+// pattern_probe 0xADDRESS... handles 0xHANDLE...: tries addresses and handles of another zone (pattern_plant prints them): copies
+// from and to them, kernels that read and write them, and their use as stream, event, function, module, context, library in driver
+// calls. The first address is also tried as a handle, and the first handle as an address.
 // Each attempt runs in a process of its own, as a kernel's fault ends its context. Exit code 1: bytes of the pattern were seen,
 // or an attempt hung; 0: all were refused, met an own object, or hurt the process itself (a unified copy takes an address that
 // is no device memory of its own for a host pointer, as CUDA does).
@@ -103,12 +104,15 @@ static int as_context(uint64_t value, std::vector<unsigned char> &seen) {
 static const struct {
     const char *what;
     Attempt attempt;
+    bool on_addresses;
 } ATTEMPTS[] = {
-    {"copy to the host", copy_out},      {"unified copy", copy_out_unified}, {"copy to own memory", copy_to_own},
-    {"copy from the host", copy_in},     {"memset", set_bytes},              {"free", release},
-    {"read by a kernel", read_by_kernel}, {"write by a kernel", write_by_kernel}, {"as a stream", as_stream},
-    {"as an event", as_event},           {"as a function", as_function},     {"as a module", as_module},
-    {"as a library", as_library},        {"as a context", as_context},
+    {"copy to the host", copy_out, true},       {"unified copy", copy_out_unified, true},
+    {"copy to own memory", copy_to_own, true},  {"copy from the host", copy_in, true},
+    {"memset", set_bytes, true},                {"free", release, true},
+    {"read by a kernel", read_by_kernel, true}, {"write by a kernel", write_by_kernel, true},
+    {"as a stream", as_stream, false},          {"as an event", as_event, false},
+    {"as a function", as_function, false},      {"as a module", as_module, false},
+    {"as a library", as_library, false},        {"as a context", as_context, false},
 };
 
 // Runs one attempt in a process of its own. Returns its CUDA result in short, SEEN, CRASHED, or -1 if it hung.
@@ -157,8 +161,10 @@ static const char *name(int result) {
 }
 
 int main(int count, char **words) {
-    if (count < 2) {
-        printf("usage: pattern_probe 0xADDRESS...\n");
+    int handles = 1;
+    while (handles < count && strcmp(words[handles], "handles") != 0) handles++;
+    if (handles < 2 || handles > count - 2) {
+        printf("usage: pattern_probe 0xADDRESS... handles 0xHANDLE...\n");
         return 2;
     }
     if (apart(own_pattern, 0) != SEEN) {
@@ -167,8 +173,11 @@ int main(int count, char **words) {
     }
     int failures = 0;
     for (int i = 1; i < count; i++) {
+        if (i == handles) continue;
         uint64_t value = strtoull(words[i], nullptr, 0);
+        bool first = i == 1 || i == handles + 1;
         for (const auto &each : ATTEMPTS) {
+            if (each.on_addresses != (i < handles) && !first) continue;
             int result = apart(each.attempt, value);
             printf("pattern_probe: %s, %s: %s\n", words[i], each.what, name(result));
             failures += result == SEEN || result == -1;

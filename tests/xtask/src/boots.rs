@@ -1,4 +1,4 @@
-//! All stories, each once on a PV Dom0, in several boots, as many beside each other as the machine carries; then a few on a PVH Dom0.
+//! All stories, each once on a PV Dom0, and a few on a PVH Dom0, in several boots, as many beside each other as the machine carries.
 //!
 //! An emulated Dom0 has one CPU and is busy all the time, its guests seldom: a boot fills one core and a tenth of another.
 
@@ -20,8 +20,15 @@ struct Boot {
     stories: &'static [&'static str],
 }
 
-/// The longest of a kind first, so that the last ones to end do so together.
+/// The longest first, so that the last ones to end do so together.
 const BOOTS: &[Boot] = &[
+    // Those that a PVH Dom0 is known to answer differently: deaths with granted pages mapped. It is emulated at half the speed of a
+    // PV one, so the deaths of other parts are left to `test --long pvh-dom0`.
+    Boot {
+        name: "pvh",
+        kind: Kind::Pvh,
+        stories: &["cuda_vector_add_has", "death_of_the_domain", "death_of_the_worker"],
+    },
     Boot {
         name: "deaths",
         kind: Kind::Pv,
@@ -30,13 +37,6 @@ const BOOTS: &[Boot] = &[
     Boot { name: "cuda", kind: Kind::Pv, stories: &["cuda_", "gpu_is", "two_pods", "container_"] },
     Boot { name: "containers", kind: Kind::Pv, stories: &["vgpu_", "pod_is", "program_in", "demo_"] },
     Boot { name: "idm", kind: Kind::Pv, stories: &["canary_", "idm_", "runc_"] },
-    // Those that a PVH Dom0 is known to answer differently: deaths with granted pages mapped. Each takes minutes there, so the deaths
-    // of other parts are left to `test --long pvh-dom0`.
-    Boot {
-        name: "pvh",
-        kind: Kind::Pvh,
-        stories: &["cuda_vector_add_has", "death_of_the_domain", "death_of_the_worker"],
-    },
 ];
 /// What a boot touches of its memory, at most.
 const BOOT_MIB: u32 = 5120;
@@ -49,18 +49,15 @@ pub fn part(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let stories = Stories::build(steps)?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let beside = cores.min((own_memory_mib() / BOOT_MIB) as usize).clamp(1, BOOTS.len());
-    // A PVH Dom0 is emulated at half the speed of a PV one: beside another boot its pods would miss their limits.
-    for (kind, beside) in [(Kind::Pv, beside), (Kind::Pvh, 1)] {
-        let queue = Mutex::new(BOOTS.iter().filter(|boot| boot.kind == kind));
-        let next = || queue.lock().ok()?.next();
-        let lane = || std::iter::from_fn(next).map(|boot| boot.run(steps, &dom0, &stories)).collect();
-        let heard = thread::scope(|scope| {
-            let lanes: Vec<_> = (0..beside).map(|_| scope.spawn(lane)).collect();
-            lanes.into_iter().map(thread::ScopedJoinHandle::join).collect::<thread::Result<Vec<Vec<Tally>>>>()
-        });
-        let heard = heard.map_err(|_| Failure::new("a boot's thread panicked"))?;
-        heard.into_iter().flatten().for_each(|seen| tally.merge(seen));
-    }
+    let queue = Mutex::new(BOOTS.iter());
+    let next = || queue.lock().ok()?.next();
+    let lane = || std::iter::from_fn(next).map(|boot| boot.run(steps, &dom0, &stories)).collect();
+    let heard = thread::scope(|scope| {
+        let lanes: Vec<_> = (0..beside).map(|_| scope.spawn(lane)).collect();
+        lanes.into_iter().map(thread::ScopedJoinHandle::join).collect::<thread::Result<Vec<Vec<Tally>>>>()
+    });
+    let heard = heard.map_err(|_| Failure::new("a boot's thread panicked"))?;
+    heard.into_iter().flatten().for_each(|seen| tally.merge(seen));
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
@@ -91,6 +92,21 @@ pub fn get(name: &str, inputs: Inputs, make: impl FnOnce(&Path) -> Result<()>) -
     make(&new)?;
     fs::rename(&new, &place).context(|| format!("cannot move {} into its place", new.display()))?;
     Ok(place)
+}
+
+/// What one task asks for at several places: the first who asks has it made, others wait for it, and a failure is not tried again.
+pub struct Once(OnceLock<Result<PathBuf>>);
+
+impl Once {
+    /// Not asked for yet.
+    pub const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    /// Where it is.
+    pub fn get(&self, make: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
+        self.0.get_or_init(make).clone()
+    }
 }
 
 /// Removes a directory and all below it; nothing there is fine.

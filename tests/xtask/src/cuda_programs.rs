@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::args::Args;
-use crate::cache::{self, Inputs, sorted_entries};
+use crate::cache::{self, Inputs, Once, sorted_entries};
 use crate::error::{Context, Result};
 use crate::host::{self, Needs};
 use crate::paths;
@@ -42,6 +42,11 @@ pub fn main(args: Args) -> Result<u8> {
 
 /// The programs in a directory that is the image's root: programs in `/`, libraries in [`LIBRARIES`].
 pub fn build(steps: &Steps) -> Result<PathBuf> {
+    static PROGRAMS: Once = Once::new();
+    PROGRAMS.get(|| find_or_build(steps))
+}
+
+fn find_or_build(steps: &Steps) -> Result<PathBuf> {
     let sources = paths::root()?.join("tests/cuda");
     let inputs = || {
         let pinned = Inputs::new()

@@ -7,10 +7,10 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 
+use crate::beforehand;
 use crate::bench;
-use crate::cache::{self, Inputs, remove_tree};
+use crate::cache::{self, Inputs, Once, remove_tree};
 use crate::cpio::{Archive, Node};
 use crate::error::{Context, Failure, Result};
 use crate::host::{self, Needs};
@@ -18,7 +18,7 @@ use crate::paths;
 use crate::progress::{Log, Steps};
 use crate::wheels;
 
-/// guest-init is PID 1 of an image without libraries.
+/// Programs without libraries: guest-init is PID 1 of an image that has none, and the shim runs on nodes of any age.
 pub const GUEST_TARGET: &str = "x86_64-unknown-linux-musl";
 /// The oldest glibc an image may have: libvgpu is loaded into its programs.
 const OLDEST_GLIBC: &str = "2.17";
@@ -58,45 +58,43 @@ pub fn build(steps: &Steps) -> Result<PathBuf> {
     }
     let root = paths::root()?;
     let target = paths::target()?;
-    // The kernel's build and cargo's both have times with one thread's work: beside each other they fill them.
-    let (kernel, ours) = thread::scope(|scope| {
-        let kernel = scope.spawn(|| guest_kernel(steps, &root));
-        let ours = our_programs(steps, &root, &target);
-        (kernel.join(), ours)
-    });
-    let kernel = kernel.map_err(|_| Failure::new("the build of the guest kernel panicked"))??;
-    let (init, libvgpu) = ours?;
+    let (libvgpu, kernel) = beforehand::beside(steps, &[guest_kernel], || {
+        let libvgpu = our_programs(steps, &root, &target)?;
+        Ok((libvgpu, guest_kernel(steps)?))
+    })?;
     let dist = paths::dist()?;
     steps.step("Put it together", |_| {
         let new = dist.with_extension("new");
         remove_tree(&new)?;
-        fill(&new, &root, &target.join("release"), &kernel, &init, &libvgpu)?;
+        fill(&new, &root, &target, &kernel, &libvgpu)?;
         remove_tree(&dist)?;
         fs::rename(&new, &dist).context(|| format!("cannot put {} in its place", dist.display()))
     })?;
     Ok(dist)
 }
 
-/// The programs of the node; returns where guest-init and the guest's libcuda are.
-fn our_programs(steps: &Steps, root: &Path, target: &Path) -> Result<(PathBuf, PathBuf)> {
-    steps.step("Build what runs on the node", |log| {
+/// Our programs; returns where the guest's libcuda is.
+fn our_programs(steps: &Steps, root: &Path, target: &Path) -> Result<PathBuf> {
+    native(steps, root)?;
+    steps.step("Build the shim and guest-init, static", |log| {
+        guest_target_installed(log)?;
+        let line = ["build", "--release", "--target", GUEST_TARGET];
+        // Together: they share most of the crates that they are made of.
+        log.run(cargo(root, &line).args(["--package", "shim-vgpu", "--package", "guest-init"]))
+    })?;
+    steps.step("Build libvgpu for glibc 2.17 and later", |log| build_libvgpu(log, root, target))
+}
+
+/// What this machine's own libraries are good enough for, into `release` of the target directory: the programs of the node that need
+/// glibc, and what `xtask gpu` runs. One list, so that cargo chooses the same features of a crate each time and builds it once.
+pub fn native(steps: &Steps, root: &Path) -> Result<()> {
+    steps.step("Build gpu-proxy, vgpuctl and what runs them here", |log| {
         let mut cargo = cargo(root, &["build", "--release"]);
-        for package in ["gpu-proxy", "shim-vgpu", "vgpuctl", "xtask"] {
+        for package in ["gpu-proxy", "vgpuctl", "libvgpu", "xtask"] {
             cargo.args(["--package", package]);
         }
         log.run(&mut cargo)
-    })?;
-    let init = steps.step("Build guest-init, static", |log| {
-        guest_target_installed(log)?;
-        log.run(&mut cargo(
-            root,
-            &["build", "--release", "--package", "guest-init", "--target", GUEST_TARGET],
-        ))?;
-        Ok(target.join(GUEST_TARGET).join("release/guest-init"))
-    })?;
-    let libvgpu =
-        steps.step("Build libvgpu for glibc 2.17 and later", |log| build_libvgpu(log, root, target))?;
-    Ok((init, libvgpu))
+    })
 }
 
 /// cargo as the one that runs us, in the repository, with the same target directory.
@@ -138,8 +136,12 @@ fn build_libvgpu(log: &Log, root: &Path, target: &Path) -> Result<PathBuf> {
 }
 
 /// The guest's kernel, built when anything below `kernel/` has changed: some ten minutes on two cores.
-fn guest_kernel(steps: &Steps, root: &Path) -> Result<PathBuf> {
-    let folder = root.join("kernel");
+pub fn guest_kernel(steps: &Steps) -> Result<PathBuf> {
+    static KERNEL: Once = Once::new();
+    KERNEL.get(|| find_or_build_kernel(steps, &paths::root()?.join("kernel")))
+}
+
+fn find_or_build_kernel(steps: &Steps, folder: &Path) -> Result<PathBuf> {
     let inputs = || {
         let inputs =
             Inputs::new().add_path(&folder.join("build.sh"))?.add_path(&folder.join("guest.config"))?;
@@ -153,9 +155,11 @@ fn guest_kernel(steps: &Steps, root: &Path) -> Result<PathBuf> {
     })
 }
 
-fn fill(dist: &Path, root: &Path, release: &Path, kernel: &Path, init: &Path, libvgpu: &Path) -> Result<()> {
-    for program in ["containerd-shim-vgpu-v1", "gpu-proxy", "vgpuctl"] {
-        place(&release.join(program), &dist.join("usr/bin").join(program), 0o755)?;
+fn fill(dist: &Path, root: &Path, target: &Path, kernel: &Path, libvgpu: &Path) -> Result<()> {
+    let (release, alone) = (target.join("release"), target.join(GUEST_TARGET).join("release"));
+    for program in [release.join("gpu-proxy"), release.join("vgpuctl"), alone.join("containerd-shim-vgpu-v1")]
+    {
+        place(&program, &dist.join("usr/bin").join(program.file_name().unwrap_or_default()), 0o755)?;
     }
     place(&release.join("xtask"), &dist.join("xtask"), 0o755)?;
     for (from, to) in CONFIG {
@@ -164,7 +168,7 @@ fn fill(dist: &Path, root: &Path, release: &Path, kernel: &Path, init: &Path, li
     place(libvgpu, &dist.join("guest/libcuda.so.1"), 0o755)?;
     symlink("libcuda.so.1", dist.join("guest/libcuda.so")).context(|| "cannot link libcuda.so".into())?;
     place(&kernel.join("vmlinux"), &dist.join("usr/lib/vgpu/vmlinux"), 0o644)?;
-    let initramfs = initramfs(init, libvgpu)?;
+    let initramfs = initramfs(&alone.join("guest-init"), libvgpu)?;
     let path = dist.join("usr/lib/vgpu/initramfs.cpio");
     fs::write(&path, initramfs).context(|| format!("cannot write {}", path.display()))?;
     set_mode(&path, 0o644)

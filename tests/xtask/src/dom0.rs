@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::cache::{self, Inputs};
+use crate::cache::{self, Inputs, Once};
 use crate::cpio::{Archive, Node};
 use crate::error::{Context, Failure, Result};
 use crate::host;
@@ -94,16 +94,32 @@ impl Dom0 {
     }
 }
 
-fn tree(steps: &Steps) -> Result<PathBuf> {
-    let packages = PACKAGES.join(",");
-    let inputs = || Inputs::new().add("suite", SUITE).add("packages", &packages).add("script", TREE_SCRIPT);
-    if let Some(made) = cache::find("dom0-tree", inputs())? {
+/// Debian's packages, unpacked and configured.
+pub fn tree(steps: &Steps) -> Result<PathBuf> {
+    static TREE: Once = Once::new();
+    TREE.get(|| find_or_make_tree(steps))
+}
+
+/// Lets a user who is not root give sudo a password now, if one will be needed, and not in the middle of other output.
+pub fn may_be_made(steps: &Steps) -> Result<()> {
+    if host::is_root() || cache::find("dom0-tree", tree_inputs())?.is_some() {
+        return Ok(());
+    }
+    steps.step("sudo, for Dom0's tree", |log| log.run(&mut host::as_root("true", &[])))
+}
+
+fn tree_inputs() -> Inputs {
+    Inputs::new().add("suite", SUITE).add("packages", PACKAGES.join(",")).add("script", TREE_SCRIPT)
+}
+
+fn find_or_make_tree(steps: &Steps) -> Result<PathBuf> {
+    if let Some(made) = cache::find("dom0-tree", tree_inputs())? {
         return Ok(made);
     }
     let sources = host::apt_sources(SUITE)?;
     steps.step("Dom0: Debian packages (about a minute)", |log| {
-        cache::get("dom0-tree", inputs(), |dir| {
-            let out = dir.to_string_lossy().into_owned();
+        cache::get("dom0-tree", tree_inputs(), |dir| {
+            let (out, packages) = (dir.to_string_lossy().into_owned(), PACKAGES.join(","));
             host::root_script(log, "dom0-tree.sh", TREE_SCRIPT, &[&out, SUITE, &packages], Some(&sources))?;
             unpack_kernel(&dir.join("vmlinuz"), &dir.join("dom0.elf"))
         })

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A task's failure: what was tried, and why it did not work.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     what: String,
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::args::Args;
 use crate::cache::{hex, remove_tree};
 use crate::cuda_programs::LIBRARIES;
-use crate::dist::cargo;
+use crate::dist;
 use crate::error::{Context, Failure, Result};
 use crate::paths;
 use crate::progress::{Steps, read_end};
@@ -75,12 +75,7 @@ impl Programs {
             });
         }
         let (root, release) = (paths::root()?, paths::target()?.join("release"));
-        Steps::quiet()?.step("Build gpu-proxy and libvgpu", |log| {
-            log.run(&mut cargo(
-                &root,
-                &["build", "--release", "--package", "gpu-proxy", "--package", "libvgpu"],
-            ))
-        })?;
+        dist::native(&Steps::quiet()?, &root)?;
         Ok(Self { proxy: release.join("gpu-proxy"), libvgpu: release.join("libvgpu.so") })
     }
 }

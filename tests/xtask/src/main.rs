@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 mod args;
+mod beforehand;
 mod bench;
 mod boots;
 mod cache;

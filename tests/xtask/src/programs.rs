@@ -150,11 +150,10 @@ fn patterns(served: &Served, dir: &Path) -> Result<()> {
     });
     let line = told.recv_timeout(LIMIT).context(|| "pattern_plant hangs".into())?;
     let line = line.context(|| "pattern_plant says nothing".into())?;
-    let addresses: Vec<&str> = line.split_whitespace().filter(|word| word.starts_with("0x")).collect();
-    if addresses.is_empty() {
-        return Err(Failure::new(format!("no address in: {line}")));
-    }
-    let (code, said) = run(&mut command(served, dir, &[&["pattern_probe"], &addresses[..]].concat())?)?;
+    let (_, values) =
+        line.split_once("planted ").context(|| format!("pattern_plant planted nothing: {line}"))?;
+    let line: Vec<&str> = ["pattern_probe"].into_iter().chain(values.split_whitespace()).collect();
+    let (code, said) = run(&mut command(served, dir, &line)?)?;
     if code != 0 {
         return Err(Failure::new(format!("exit code {code}; it said:\n{said}")));
     }

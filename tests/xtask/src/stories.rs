@@ -19,37 +19,25 @@ use crate::testbed::{self, Boot};
 /// A whole run of the stories may take so long.
 const LIMIT_S: u64 = 3600;
 
-/// The stories' program, static: it runs in Dom0, whatever its libraries are.
+/// The stories' program and the other end of idm's stories, both static: they run in Dom0, whatever its libraries are.
 pub fn build(steps: &Steps) -> Result<PathBuf> {
     let root = paths::root()?;
     steps.step("Build the stories", |log| {
         dist::guest_target_installed(log)?;
-        log.run(&mut dist::cargo(&root, &["build", "--package", "vgpu-stories", "--target", GUEST_TARGET]))
+        let line = ["build", "--release", "--target", GUEST_TARGET];
+        log.run(dist::cargo(&root, &line).args(["--package", "vgpu-stories", "--package", "xen-peer"]))
     })?;
-    Ok(paths::target()?.join(GUEST_TARGET).join("debug/vgpu-stories"))
+    Ok(paths::target()?.join(GUEST_TARGET).join("release/vgpu-stories"))
 }
 
-/// What the stories find in Dom0 as /ctl/NAME.
-fn files(steps: &Steps) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let mut files = xen_peer(steps)?;
-    files.push(("demo.sh", demo::SCRIPT.into()));
-    Ok(files)
-}
-
-/// The other end of idm's stories, static: as a program of Dom0, and as the whole of a guest.
-fn xen_peer(steps: &Steps) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let root = paths::root()?;
-    steps.step("Build idm's peer, static", |log| {
-        dist::guest_target_installed(log)?;
-        let line = ["build", "--release", "--package", "idm", "--features", "xen", "--example", "xen_peer"];
-        log.run(dist::cargo(&root, &line).args(["--target", GUEST_TARGET]))
-    })?;
-    let program = read(&paths::target()?.join(GUEST_TARGET).join("release/examples/xen_peer"))?;
+/// What the stories find in Dom0 as /ctl/NAME: the demonstration, and idm's other end as a program and as the whole of a guest.
+fn files(stories: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let peer = read(&stories.with_file_name("xen-peer"))?;
     let mut initramfs = Archive::default();
     initramfs.dir("dev");
     initramfs.add("dev/console", 0o600, Node::Char { major: 5, minor: 1 });
-    initramfs.add("init", 0o755, Node::File(&program));
-    Ok(vec![("xen_peer.cpio", initramfs.finish()), ("xen_peer", program)])
+    initramfs.add("init", 0o755, Node::File(&peer));
+    Ok(vec![("demo.sh", demo::SCRIPT.into()), ("xen-peer.cpio", initramfs.finish()), ("xen-peer", peer)])
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -65,7 +53,8 @@ pub struct Stories {
 impl Stories {
     /// Builds them.
     pub fn build(steps: &Steps) -> Result<Self> {
-        Ok(Self { program: read(&build(steps)?)?, files: files(steps)? })
+        let program = build(steps)?;
+        Ok(Self { program: read(&program)?, files: files(&program)? })
     }
 
     /// Plays the stories whose names contain one of `names` (none: all) in one boot, and counts. The boot's logs are kept as `kept`.

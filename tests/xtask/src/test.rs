@@ -7,6 +7,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::args::Args;
+use crate::beforehand;
 use crate::boots;
 use crate::deny;
 use crate::dist;
@@ -62,13 +63,17 @@ pub fn main(mut args: Args) -> Result<u8> {
         PARTS.iter().filter(|(part, _)| name.as_deref().is_none_or(|n| part == &n)).collect();
     match name {
         Some(name) if chosen.is_empty() => some_stories(&steps, &mut tally, &name)?,
-        _ => {
-            for (part, run) in chosen {
-                let outcome = run(&steps, &mut tally);
-                if let Err(failure) = outcome {
-                    tally.check(part, Err(failure));
+        name => {
+            let all = if name.is_none() { beforehand::ALL } else { &[] };
+            beforehand::beside(&steps, all, || {
+                for (part, run) in chosen {
+                    let outcome = run(&steps, &mut tally);
+                    if let Err(failure) = outcome {
+                        tally.check(part, Err(failure));
+                    }
                 }
-            }
+                Ok(())
+            })?;
         }
     }
     Ok(finish(&steps, &tally))
@@ -193,7 +198,8 @@ fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
     }
     tally.check("sizes of the guest", sizes.map(drop));
     let library = dist.join("guest/libcuda.so.1");
-    let line = ["test", "--package", "libvgpu", "--test", "exports", "--locked", "--", "--ignored"];
+    // Of the whole workspace, as the unit tests were: the same features, so nothing is built again.
+    let line = ["test", "--workspace", "--test", "exports", "--locked", "--", "--ignored"];
     let mut cargo = dist::cargo(&paths::root()?, &line);
     cargo.env("VGPU_LIBCUDA", library);
     runner(steps, tally, "The installed libcuda", &mut cargo)

@@ -11,6 +11,7 @@ use std::process::Child;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::args::Args;
+use crate::beforehand;
 use crate::cache::{remove_tree, sorted_entries};
 use crate::cuda_programs;
 use crate::dist;
@@ -107,9 +108,11 @@ fn prepared(steps: &Steps, boot: &Boot) -> Result<Dom0> {
 
 /// All that a boot with vgpu needs: what a node installs, and a Dom0 with all images.
 pub fn complete(steps: &Steps) -> Result<Dom0> {
-    dist::build(steps)?;
-    let programs = cuda_programs::build(steps)?;
-    Dom0::get(steps, Some(&programs))
+    beforehand::beside(steps, beforehand::ALL, || {
+        dist::build(steps)?;
+        let programs = cuda_programs::build(steps)?;
+        Dom0::get(steps, Some(&programs))
+    })
 }
 
 /// Boots, runs the script (or program) as root in Dom0, writes its output to `out` as it comes, and returns its exit code.

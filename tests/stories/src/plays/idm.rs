@@ -1,4 +1,4 @@
-//! idm over real grants and event channels: `xen_peer` (`idm/examples/xen_peer`) as a program of Dom0, and as PID 1 of a guest.
+//! idm over real grants and event channels: `xen-peer` (`tests/xen-peer`) as a program of Dom0, and as PID 1 of a guest.
 
 use std::fs;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use crate::node::Node;
 use crate::plays::vgpu;
 
 /// Put there by xtask: the program, and an initramfs with nothing else in it.
-const PEER: &str = "/ctl/xen_peer";
-const INITRAMFS: &str = "/ctl/xen_peer.cpio";
+const PEER: &str = "/ctl/xen-peer";
+const INITRAMFS: &str = "/ctl/xen-peer.cpio";
 /// A guest boots and everything of its story happens within this, emulated.
 const LIMIT: Duration = Duration::from_secs(120);
 

@@ -1,9 +1,9 @@
 //! The `xen` transport end to end, in a real Xen domain. Prints one line a check; exits 1 if one failed.
 //!
-//! * `xen_peer loop`: both ends in this one domain (a domain may grant to itself), for one boot of a Dom0 without guests.
-//! * `xen_peer backend GUEST`: makes the device of domain GUEST and plays the backend. With `destroy` it destroys the guest in the
+//! * `xen-peer loop`: both ends in this one domain (a domain may grant to itself), for one boot of a Dom0 without guests.
+//! * `xen-peer backend GUEST`: makes the device of domain GUEST and plays the backend. With `destroy` it destroys the guest in the
 //!   middle (the guest's command line must say `linger`) and looks that nothing is left.
-//! * `xen_peer guest`, or as PID 1 of a guest: plays the guest of the above, then powers off if it is PID 1.
+//! * `xen-peer guest`, or as PID 1 of a guest: plays the guest of the above, then powers off if it is PID 1.
 
 mod channel;
 mod check;
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         ["guest"] => guest::play(),
         ["child", ..] => return child::play(&words[1..]),
         _ => {
-            eprintln!("usage: xen_peer loop | backend GUEST [destroy] | guest");
+            eprintln!("usage: xen-peer loop | backend GUEST [destroy] | guest");
             return ExitCode::from(2);
         }
     }

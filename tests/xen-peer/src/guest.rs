@@ -180,7 +180,7 @@ pub fn as_init() -> ExitCode {
         // devtmpfs may be mounted by the kernel already; what is missing shows in the checks.
         let _ = rustix::mount::mount(kind, path, kind, MountFlags::empty(), None);
     }
-    println!("xen_peer as PID 1, {}", std::fs::read_to_string("/proc/uptime").unwrap_or_default().trim());
+    println!("xen-peer as PID 1, {}", std::fs::read_to_string("/proc/uptime").unwrap_or_default().trim());
     play().exit_code();
     rustix::fs::sync();
     let _ = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
