@@ -3,12 +3,12 @@
 //! Everything here is idempotent and goes on after a failure: the first error is reported, the rest is still tried. The record goes last,
 //! so that what is left can be tried again.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use vgpu_codes::Code;
 
 use crate::{
-    error::Result,
+    error::{OrFail, Result},
     mount,
     persist::{Record, Store},
     platform::Platform,
@@ -18,46 +18,93 @@ use crate::{
 
 /// `delete` has 5 s for all. So gpu-proxy comes last, when nothing else waits for what it does.
 pub const PROXY_LIMIT: Duration = Duration::from_secs(2);
+/// For a cleaning that is at work to end, before a sandbox of the same id is made.
+const EARLIER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Ends the sandbox: domain, share, zone, mounts, files. Blocks.
-///
-/// # Errors
-/// The first thing that could not be taken away.
-pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()> {
-    let mut first = Ok(());
-    let mut keep = |result: Result<()>| {
+/// The first of several errors; each is logged.
+struct First<'a> {
+    record: &'a Record,
+    error: Result<()>,
+}
+
+impl First<'_> {
+    fn keep(&mut self, result: Result<()>) {
         if let Err(error) = result {
-            log::warn!("cleaning up sandbox {}: {}", record.sandbox, error.report());
-            if first.is_ok() {
-                first = Err(error);
+            log::warn!("cleaning up sandbox {}: {}", self.record.sandbox, error.report());
+            if self.error.is_ok() {
+                self.error = Err(error);
             }
         }
-    };
+    }
+}
+
+/// Ends the guest, and before it what writes for it to the host. Returns the domain's id, if it was there. Blocks.
+///
+/// # Errors
+/// The first thing that went on.
+pub fn guest(platform: &Platform, store: &Store, record: &Record) -> (Option<u16>, Result<()>) {
+    let mut first = First { record, error: Ok(()) };
+    // containerd gives the container's files to others once it believes the container dead.
+    first.keep(platform.share.end(record.domain_uuid, record.backend));
     // A shim that was killed may have left its toolstack at work: a domain must not come to be after we looked.
-    keep(platform.toolstack.end_creation(&store.domain_file()));
+    first.keep(platform.toolstack.end_creation(&store.domain_file()));
     // Found by its UUID: the record may know no id yet, and an id may be another domain's by now.
     let mut found = None;
     match platform.toolstack.find(record.domain_uuid) {
         Ok(domid) => found = domid,
         // Without Xen there was never a domain.
         Err(error) if error.code() == Some(Code::NoXen) => {}
-        Err(error) => keep(Err(error)),
+        Err(error) => first.keep(Err(error)),
     }
     if let Some(domid) = found {
-        keep(platform.toolstack.destroy(domid));
+        first.keep(platform.toolstack.destroy(domid));
     }
-    let domid = record.domid.or(found);
-    keep(platform.share.detach(domid, record.domain_uuid, record.backend));
-    if let Some(domid) = domid {
-        keep(platform.link.remove_devices(domid, record.domain_uuid, record.driver_domain));
+    (found, first.error)
+}
+
+/// Ends the sandbox: domain, share, zone, mounts, files. Blocks.
+///
+/// # Errors
+/// The first thing that could not be taken away.
+pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()> {
+    let (found, ended) = guest(platform, store, record);
+    let mut first = First { record, error: ended };
+    if let Some(domid) = record.domid.or(found) {
+        first.keep(platform.share.detach(domid, record.domain_uuid));
+        first.keep(platform.link.remove_devices(domid, record.domain_uuid, record.driver_domain));
     }
-    keep(ShareDir::at(&record.share).remove());
+    first.keep(ShareDir::at(&record.share).remove());
     for container in record.containers.values() {
-        keep(mount::take_away(&container.bundle.join("rootfs")));
+        first.keep(rootfs(store, &container.bundle));
     }
     zone::release(record, PROXY_LIMIT);
-    first?;
+    first.error?;
     store.remove()
+}
+
+/// Unmounts a bundle's root, if this sandbox mounted it. The next life of an id may have the same bundle, with a root of its own.
+///
+/// # Errors
+/// [`Code::HostFailure`] if something is left.
+pub fn rootfs(store: &Store, bundle: &Path) -> Result<()> {
+    if Store::pointed_from(bundle).as_ref() == Some(store) {
+        mount::take_away(&bundle.join("rootfs"))?;
+    }
+    Ok(())
+}
+
+/// Ends what an earlier sandbox of the same id has left, or waits until who is at it is done: two guests must never write to one container's
+/// files. Blocks.
+///
+/// # Errors
+/// The first thing that could not be taken away, or another process is at it for too long.
+pub fn earlier(platform: &Platform, store: &Store) -> Result<()> {
+    let Some(_lock) = store.lock(EARLIER_LIMIT)? else { return Ok(()) };
+    let Some(record) = store.load()? else { return store.remove() };
+    if let Some(shim) = record.shim.filter(|shim| !shim.is_this()) {
+        shim.kill().or_fail(Code::HostFailure, || format!("cannot end the shim {}", shim.pid))?;
+    }
+    sandbox(platform, store, &record)
 }
 
 /// Takes one container of a sandbox that lives on from the host. Blocks. gpu-proxy is the caller's to tell ([`zone::revoke`], by the record
@@ -68,8 +115,8 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()
 pub fn container(store: &Store, record: &mut Record, id: &str) -> Result<()> {
     let Some(container) = record.containers.get(id).cloned() else { return Ok(()) };
     let share = ShareDir::at(&record.share).remove_container(id);
-    let rootfs = mount::take_away(&container.bundle.join("rootfs"));
-    share.and(rootfs)?;
+    let root = rootfs(store, &container.bundle);
+    share.and(root)?;
     record.containers.remove(id);
     store.save(record)
 }

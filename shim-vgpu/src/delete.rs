@@ -1,14 +1,14 @@
 //! `delete`: containerd's clean-up for a shim that is gone, from disk alone and within 5 s (shim.md 3.9).
 //!
 //! containerd kills a `delete` that takes longer and never asks again. So the cleaning is a process of its own, the verb `clean`, which
-//! nobody kills: on a node that is short of time it goes on after the answer.
+//! nobody kills: on a node that is short of time it goes on after the answer, and tries again what failed (to syslog it says so).
 //!
 //! It also runs after each ordinary Delete, then with nothing to do, and for a container of a pod that lives on: only what belongs to its
 //! id is touched. The domain ends with the sandbox's id, or with the last container of a pod whose shim is gone.
 
 use std::{
     io::{Read, Write},
-    os::unix::process::CommandExt,
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, SystemTime},
@@ -26,11 +26,11 @@ use vgpu_config::Config;
 
 use crate::{
     args::Args,
-    cleanup,
+    ask, cleanup,
     container::{stage::Exit, timestamp},
     error::{Error, OrFail, Result},
-    mount, names,
-    persist::{Record, Store},
+    names,
+    persist::Store,
     platform::Platform,
     process,
     spec::{Role, Spec},
@@ -41,16 +41,27 @@ use crate::{
 const LOCK_LIMIT: Duration = Duration::from_secs(120);
 /// Of containerd's 5 s, with time left to start and to be heard.
 const ANSWER_LIMIT: Duration = Duration::from_millis(3500);
+/// Between the tries of a cleaning: containerd asks once, and the node may be short of something for a while.
+const PAUSES: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
 
-/// What the bundle tells of a container, on the cleaning process's stdin: containerd removes the bundle as soon as it has the answer.
+/// What the bundle tells of a container, on the cleaning process's stdin: containerd removes the bundle as soon as it has the answer, and may
+/// make another one in its place.
 #[derive(Debug, Serialize, Deserialize)]
 struct Dead {
     id: String,
-    /// Where the pod's record is.
-    store: Store,
-    rootfs: PathBuf,
-    /// Of the pod's shim.
-    socket: Option<PathBuf>,
+    bundle: PathBuf,
+    /// Of this life of the pod, if any was begun.
+    store: Option<Store>,
+    socket: Option<Socket>,
+}
+
+/// The socket of the pod's shim, told from the next one at the same path, which may have its inode.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Socket {
+    path: PathBuf,
+    inode: u64,
+    changed: (i64, i64),
 }
 
 impl Dead {
@@ -59,50 +70,114 @@ impl Dead {
             if args.bundle.is_empty() { crate::bootstrap::bundle()? } else { PathBuf::from(&args.bundle) };
         names::check_id("container id", &args.id)?;
         names::check_id("namespace", &args.namespace)?;
-        let store = Store::pointed_from(&bundle).unwrap_or_else(|| {
-            let role = Spec::load(&bundle).and_then(|spec| spec.role()).unwrap_or(Role::Alone);
-            let sandbox = names::folder(&args.namespace, role.sandbox().unwrap_or(&args.id));
-            Store::at(config().shim.state_dir.join(sandbox))
-        });
-        let address = std::fs::read_to_string(bundle.join("address"));
-        let socket = address.ok().map(|address| address.trim().trim_start_matches("unix://").into());
-        Ok(Dead { id: args.id.clone(), store, rootfs: bundle.join("rootfs"), socket })
+        let store = match Store::pointed_from(&bundle) {
+            Some(store) => Some(store),
+            // Without the pointer nothing was begun in this bundle, but the bundle may be damaged.
+            None => {
+                let role = Spec::load(&bundle).and_then(|spec| spec.role()).unwrap_or(Role::Alone);
+                let sandbox = role.sandbox().unwrap_or(&args.id);
+                Store::lives(&config().shim.state_dir, &args.namespace, sandbox)?.pop()
+            }
+        };
+        Ok(Dead { id: args.id.clone(), socket: Socket::of(&bundle), bundle, store })
+    }
+
+    /// Cleans up. What is not this life's is not touched.
+    fn clean(&self) -> Result<()> {
+        let cleaned = self.store.as_ref().map_or(Ok(()), |store| self.clean_pod(store));
+        // Whatever the record says: the contract asks for this one by name.
+        let root = self.store.as_ref().map_or(Ok(()), |store| cleanup::rootfs(store, &self.bundle));
+        if let Some(socket) = &self.socket {
+            socket.remove_if_stale();
+        }
+        cleaned.and(root)
+    }
+
+    fn clean_pod(&self, store: &Store) -> Result<()> {
+        let Some(record) = store.load()? else { return Ok(()) };
+        let platform = Platform::xen(config())?;
+        let shim_lives = record.shim.is_some_and(|shim| shim.is_alive());
+        let in_record = record.containers.contains_key(&self.id);
+        // The record's word, not the bundle's: its spec may be damaged, and the pod of others would end.
+        if record.sandbox == self.id {
+            // After an ordinary Delete of the sandbox's own container, while the others of the pod go on.
+            if shim_lives && !in_record && !record.containers.is_empty() {
+                return Ok(());
+            }
+            // containerd calls this when it can't reach the shim: one that still lives would go on building.
+            if let Some(shim) = record.shim {
+                shim.kill().or_fail(Code::HostFailure, || format!("cannot end the shim {}", shim.pid))?;
+            }
+            // Before our turn: another container's cleaning may hang with its mounts, and the guest must not go on. What fails is told below.
+            let _ = cleanup::guest(&platform, store, &record);
+        } else if shim_lives {
+            // The record is the shim's while it lives.
+            return match &self.socket {
+                _ if !in_record => Ok(()),
+                Some(socket) => ask::remove(&socket.path, &self.id),
+                None => {
+                    Err(Error::new(Code::HostFailure, "the bundle does not name the living shim's socket"))
+                }
+            };
+        }
+        // containerd calls this for all containers of a pod at once.
+        let Some(lock) = store.lock(LOCK_LIMIT)? else { return Ok(()) };
+        // What was written last.
+        let Some(mut record) = store.load()? else { return Ok(()) };
+        // The sandbox's own `delete` may have been before, when the shim lived: nobody comes after the last container's.
+        if record.sandbox == self.id || record.containers.keys().all(|other| *other == self.id) {
+            return cleanup::sandbox(&platform, store, &record);
+        }
+        let had = record.clone();
+        let cleaned = cleanup::container(store, &mut record, &self.id);
+        drop(lock);
+        zone::revoke(&had, &self.id, cleanup::PROXY_LIMIT);
+        cleaned
     }
 }
 
 /// Has `args.id` cleaned up after, and returns the bytes of the answer.
 ///
 /// # Errors
-/// What could not be taken away, if that is known in time; another `delete` may try again.
+/// What could not be taken away, if that is known in time.
 pub fn delete(args: &Args) -> Result<Vec<u8>> {
     let dead = Dead::read(args)?;
     let what = || format!("cannot clean up after {}", dead.id);
+    let record = dead.store.as_ref().and_then(|store| store.load().ok().flatten());
     let told = serde_json::to_vec(&dead).or_fail(Code::HostFailure, what)?;
     let program = std::env::current_exe().or_fail(Code::HostFailure, what)?;
-    let mut cleaner = Command::new(program)
+    let cleaner = Command::new(program)
         .arg("clean")
+        .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         // Its own pipe: containerd reads ours until nobody holds it.
         .stderr(Stdio::piped())
         .process_group(0)
-        .spawn()
-        .or_fail(Code::HostFailure, what)?;
-    // Less than a pipe holds: this waits for nobody.
-    cleaner
-        .stdin
-        .take()
-        .map_or(Ok(()), |mut stdin| stdin.write_all(&told))
-        .or_fail(Code::HostFailure, what)?;
-    if process::ends_within(&cleaner, ANSWER_LIMIT).or_fail(Code::HostFailure, what)? {
-        let mut said = String::new();
-        // What it said before an error is still worth telling.
-        let _ = cleaner.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
-        if !cleaner.wait().or_fail(Code::HostFailure, what)?.success() {
-            return Err(Error::relayed(&said).unwrap_or_else(|| Error::new(Code::HostFailure, what())));
+        .spawn();
+    match cleaner {
+        Ok(mut cleaner) => {
+            if let Some(mut stdin) = cleaner.stdin.take() {
+                // Less than a pipe holds. One that has ended already says why by itself.
+                let _ = stdin.write_all(&told);
+            }
+            if process::ends_within(&cleaner, ANSWER_LIMIT).or_fail(Code::HostFailure, what)? {
+                let mut said = String::new();
+                // What it said before an error is still worth telling.
+                let _ = cleaner.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
+                if !cleaner.wait().or_fail(Code::HostFailure, what)?.success() {
+                    return Err(Error::relayed(&said).unwrap_or_else(|| {
+                        Error::caused(Code::HostFailure, what(), said.trim().to_owned())
+                    }));
+                }
+            }
         }
+        // Better within containerd's 5 s than not at all.
+        Err(_) => dead.clean()?,
     }
+    let shim = record.and_then(|record| record.shim);
     let answer = DeleteResponse {
+        pid: shim.map_or(0, |shim| shim.pid.unsigned_abs()),
         exit_status: Exit::KILLED,
         exited_at: timestamp(SystemTime::now()),
         ..DeleteResponse::default()
@@ -110,55 +185,25 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
     answer.write_to_bytes().or_fail(Code::HostFailure, || "cannot write the answer".into())
 }
 
-/// Cleans up after the container that `delete` names on stdin.
+/// Cleans up after the container that `delete` names on stdin. After a failure that may pass it tries again.
 ///
 /// # Errors
-/// What could not be taken away; another `delete` may try again.
+/// What could not be taken away.
 pub fn clean_up() -> Result<()> {
     let dead: Dead = serde_json::from_reader(std::io::stdin())
-        .or_fail(Code::HostFailure, || "this verb is for delete's own use".into())?;
-    let cleaned = clean(&dead.store, &dead.id);
-    // Whatever the record says: the contract asks for this one by name.
-    let rootfs = mount::take_away(&dead.rootfs);
-    if let Some(socket) = &dead.socket {
-        remove_stale_socket(socket);
-    }
-    cleaned.and(rootfs)
-}
-
-fn clean(store: &Store, id: &str) -> Result<()> {
-    // containerd calls this for all containers of a pod at once.
-    let Some(lock) = store.lock(LOCK_LIMIT)? else { return Ok(()) };
-    let Some(mut record) = store.load()? else { return Ok(()) };
-    let shim_lives = record.shim.is_some_and(|shim| shim.is_alive());
-    // The record's word, not the bundle's: its spec may be damaged, and the pod of others would end.
-    if record.sandbox != id {
-        let last = record.containers.keys().all(|other| other == id);
-        if last && !shim_lives {
-            // The sandbox's own `delete` may have been before, when the shim lived: nobody comes after this one.
-            return end_sandbox(store, &record);
+        .or_fail(Code::HostFailure, || "the verb clean is for the verb delete's own use".into())?;
+    // After the answer nobody reads our stderr.
+    crate::log::init_syslog();
+    for pause in PAUSES {
+        match dead.clean() {
+            Err(error) if error.code() == Some(Code::HostFailure) => {
+                log::warn!("cleaning up after {}, again in {pause:?}: {}", dead.id, error.report());
+                std::thread::sleep(pause);
+            }
+            cleaned => return cleaned,
         }
-        let had = record.clone();
-        let cleaned = cleanup::container(store, &mut record, id);
-        drop(lock);
-        zone::revoke(&had, id, cleanup::PROXY_LIMIT);
-        return cleaned;
     }
-    // After an ordinary Delete of the sandbox's own container, while the others of the pod go on.
-    let deleted = !record.containers.is_empty() && !record.containers.contains_key(id);
-    if deleted && shim_lives {
-        return Ok(());
-    }
-    // containerd calls this when it can't reach the shim: one that still lives would go on building.
-    if let Some(shim) = record.shim {
-        shim.kill().or_fail(Code::HostFailure, || format!("cannot end the shim {}", shim.pid))?;
-    }
-    // What it wrote last.
-    store.load()?.map_or(Ok(()), |record| end_sandbox(store, &record))
-}
-
-fn end_sandbox(store: &Store, record: &Record) -> Result<()> {
-    cleanup::sandbox(&Platform::xen(config())?, store, record)
+    dead.clean()
 }
 
 /// The node's configuration, or the default one: an invalid file must not keep anything from being cleaned up.
@@ -166,12 +211,25 @@ fn config() -> Config {
     Config::load(None).unwrap_or_default()
 }
 
-/// The socket of a shim that was killed. Asked without waiting: a shim that hangs takes nobody in, but is there.
-fn remove_stale_socket(path: &Path) {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let connected = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .and_then(|socket| net::connect(&socket, &SocketAddrUnix::new(path)?));
-    if connected == Err(Errno::CONNREFUSED) {
-        let _ = std::fs::remove_file(path);
+impl Socket {
+    /// As the bundle names it, if there is one.
+    fn of(bundle: &Path) -> Option<Socket> {
+        let address = std::fs::read_to_string(bundle.join("address")).ok()?;
+        Socket::at(address.trim().trim_start_matches("unix://").into())
+    }
+
+    fn at(path: PathBuf) -> Option<Socket> {
+        let there = std::fs::symlink_metadata(&path).ok()?;
+        Some(Socket { path, inode: there.ino(), changed: (there.ctime(), there.ctime_nsec()) })
+    }
+
+    /// Of a shim that was killed. Asked without waiting: a shim that hangs takes nobody in, but is there.
+    fn remove_if_stale(&self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let connected = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .and_then(|socket| net::connect(&socket, &SocketAddrUnix::new(&self.path)?));
+        if connected == Err(Errno::CONNREFUSED) && Socket::at(self.path.clone()).as_ref() == Some(self) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }

@@ -73,11 +73,10 @@ impl Error {
         }
     }
 
-    /// The report that a process of this program left on its stderr; none if it said nothing.
+    /// The report that a process of this program left on its stderr; none if it is not of the usual form (a panic's).
     pub fn relayed(stderr: &str) -> Option<Self> {
-        let said = stderr.trim();
-        let report = said.strip_prefix(crate::PROGRAM).map_or(said, |report| report.trim_start_matches(": "));
-        (!report.is_empty()).then(|| Error::Relayed(report.to_owned()))
+        let report = stderr.trim().strip_prefix(crate::PROGRAM)?.strip_prefix(": ")?;
+        report.starts_with("VGPU-").then(|| Error::Relayed(report.to_owned()))
     }
 
     /// The stable code, where it is an own error.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod ask;
 pub mod bootstrap;
 mod cleanup;
 mod container;
@@ -29,6 +30,7 @@ mod service;
 mod share;
 mod spec;
 mod toolstack;
+mod tree;
 mod xen;
 mod zone;
 

@@ -7,12 +7,13 @@ use std::{
     fmt::Write as _,
     fs::File,
     io::Write as _,
+    os::unix::net::UnixDatagram,
     path::Path,
     sync::{Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::fs::{Mode, OFlags};
 
 struct Fifo {
@@ -31,6 +32,36 @@ pub fn init(bundle: &Path, namespace: &str, id: &str, debug: bool) {
         log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Info });
         std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
     }
+}
+
+/// Logs to syslog from here on, where there is one. Source: RFC 3164, facility 3 (daemons).
+pub fn init_syslog() {
+    let Ok(socket) = UnixDatagram::unbound() else { return };
+    if socket.connect("/dev/log").is_ok() && log::set_boxed_logger(Box::new(Syslog(socket))).is_ok() {
+        log::set_max_level(LevelFilter::Info);
+    }
+}
+
+struct Syslog(UnixDatagram);
+
+impl Log for Syslog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let severity = match record.level() {
+            Level::Error => 3,
+            Level::Warn => 4,
+            _ => 6,
+        };
+        let (priority, process) = (3 * 8 + severity, std::process::id());
+        let message = quoted(&record.args().to_string());
+        // A syslog that is gone loses it.
+        let _ = self.0.send(format!("<{priority}>{}[{process}]: {message}", crate::PROGRAM).as_bytes());
+    }
+
+    fn flush(&self) {}
 }
 
 impl Log for Fifo {
@@ -106,8 +137,7 @@ mod tests {
 
     #[test]
     fn a_text_with_line_ends_stays_one_line() {
-        let record =
-            Record::builder().level(log::Level::Warn).args(format_args!("a\nlevel=\"x\"\u{7}")).build();
+        let record = Record::builder().level(Level::Warn).args(format_args!("a\nlevel=\"x\"\u{7}")).build();
         assert_eq!(
             line(UNIX_EPOCH, &record, ""),
             "time=\"1970-01-01T00:00:00Z\" level=warn msg=\"a\\nlevel=\\\"x\\\"\\u0007\"\n"

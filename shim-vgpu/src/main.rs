@@ -32,7 +32,7 @@ fn failed(message: &str) -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     if args.version {
-        return answer(format!("containerd-shim-vgpu-v1 {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
+        return answer(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
     }
     if args.info {
         // The runtime options are on stdin; reading them keeps containerd from a broken pipe.

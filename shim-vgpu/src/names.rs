@@ -1,5 +1,6 @@
 //! Ids that become paths, names and keys.
 
+use uuid::Uuid;
 use vgpu_codes::Code;
 
 use crate::error::{Error, Result};
@@ -23,9 +24,17 @@ pub fn check_id(what: &str, id: &str) -> Result<()> {
     ))
 }
 
-/// The folder of a sandbox below `/run/vgpu/{sandboxes,shared}`. `+` is in neither alphabet, so two sandboxes never share one.
-pub fn folder(namespace: &str, sandbox: &str) -> String {
-    format!("{namespace}+{sandbox}")
+/// The folder of one life of a sandbox below `/run/vgpu/{sandboxes,shared}`, for the domain `uuid`. An id comes back (`ctr`, restarts),
+/// and what still cleans up after its last life must never meet the next one. `+` is in no alphabet, so two never share a folder.
+pub fn folder(namespace: &str, sandbox: &str, uuid: Uuid) -> String {
+    format!("{namespace}+{sandbox}+{uuid}")
+}
+
+/// Whether a folder is a life of this sandbox.
+pub fn is_life_of(folder: &str, namespace: &str, sandbox: &str) -> bool {
+    let life = folder.strip_prefix(&format!("{namespace}+{sandbox}"));
+    // Without an end: of the first shims.
+    life.is_some_and(|life| life.is_empty() || life.starts_with('+'))
 }
 
 #[cfg(test)]
@@ -40,5 +49,17 @@ mod tests {
         for id in ["a", "a.b_c-d", &"x".repeat(76)] {
             assert!(check_id("id", id).is_ok(), "{id:?}");
         }
+    }
+
+    #[test]
+    fn a_life_is_its_sandboxs_alone() {
+        let uuid = Uuid::from_u128(7);
+        assert_ne!(folder("ns", "a", uuid), folder("ns", "a", Uuid::from_u128(8)));
+        assert!(is_life_of(&folder("ns", "a", uuid), "ns", "a") && is_life_of("ns+a", "ns", "a"));
+        for other in [folder("ns", "ab", uuid), folder("n", "a", uuid), folder("ns", "b", uuid)] {
+            assert!(!is_life_of(&other, "ns", "a"), "{other}");
+        }
+        let longest = "x".repeat(ID_BYTES_MAX);
+        assert!(folder(&longest, &longest, uuid).len() <= 255);
     }
 }

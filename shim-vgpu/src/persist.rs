@@ -1,4 +1,4 @@
-//! What is on disk before it exists: `<state_dir>/<namespace>+<sandbox>/state.json`.
+//! What is on disk before it exists: `<state_dir>/<namespace>+<sandbox>+<domain UUID>/state.json`.
 //!
 //! The intent of each step is written here (fsync, rename) before its side effect, so that a new process can clean up after a death at
 //! any step. The fields keep their names in all versions of the format: cleaning up reads them from a version that it doesn't know, and a
@@ -21,6 +21,7 @@ use vgpu_zone_api::shim::ZoneId;
 
 use crate::{
     error::{OrFail, Result},
+    names::is_life_of,
     share::Process,
     spec::gpu::GpuRequest,
 };
@@ -116,13 +117,33 @@ impl Record {
 }
 
 /// The folder of a sandbox's record.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Store(PathBuf);
 
 impl Store {
     /// The record in `dir`, written or not.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
         Store(dir.into())
+    }
+
+    /// All lives of a sandbox that left something in `state_dir`.
+    ///
+    /// # Errors
+    /// [`Code::HostFailure`] if the folder can't be read.
+    pub fn lives(state_dir: &Path, namespace: &str, sandbox: &str) -> Result<Vec<Store>> {
+        let what = || format!("cannot list {}", state_dir.display());
+        let entries = match fs::read_dir(state_dir) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed.or_fail(Code::HostFailure, what)?,
+        };
+        let mut lives = Vec::new();
+        for entry in entries {
+            let entry = entry.or_fail(Code::HostFailure, what)?;
+            if entry.file_name().to_str().is_some_and(|name| is_life_of(name, namespace, sandbox)) {
+                lives.push(Store(entry.path()));
+            }
+        }
+        Ok(lives)
     }
 
     /// The configuration of the sandbox's domain for its toolstack; its path names this sandbox alone.

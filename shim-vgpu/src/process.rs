@@ -43,6 +43,11 @@ impl Process {
         start_ticks(pid).map(|start_ticks| Process { pid, start_ticks })
     }
 
+    /// Whether it is this process.
+    pub fn is_this(&self) -> bool {
+        Process::of(std::process::id()).as_ref() == Some(self)
+    }
+
     /// Whether it still is that process.
     pub fn is_alive(&self) -> bool {
         start_ticks(self.pid) == Some(self.start_ticks)
@@ -60,7 +65,7 @@ impl Process {
             Ok(()) => {
                 // Readable when it has ended. One that the kernel holds starts nothing either.
                 let mut ended = [PollFd::new(&held, PollFlags::IN)];
-                let _ = rustix::event::poll(&mut ended, Some(&END_LIMIT));
+                while rustix::event::poll(&mut ended, Some(&END_LIMIT)) == Err(rustix::io::Errno::INTR) {}
                 Ok(())
             }
             Err(error) => Err(error.into()),

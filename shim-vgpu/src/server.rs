@@ -54,10 +54,7 @@ pub fn run(args: &Args, bundle: &Path) -> Result<()> {
         .enable_all()
         .build()
         .or_fail(Code::HostFailure, || "cannot start the runtime".into())?;
-    let served = runtime.block_on(serve(args, listener));
-    if let Some(path) = path {
-        let _ = std::fs::remove_file(path);
-    }
+    let served = runtime.block_on(serve(args, listener, path.as_deref()));
     // A thread that waits for a dead peer must not keep the process.
     runtime.shutdown_background();
     served
@@ -79,7 +76,7 @@ fn inherited() -> Result<UnixListener> {
     Ok(UnixListener::from(stdin))
 }
 
-async fn serve(args: &Args, listener: UnixListener) -> Result<()> {
+async fn serve(args: &Args, listener: UnixListener, path: Option<&Path>) -> Result<()> {
     let what = || "cannot serve the shim's socket".to_owned();
     let outbox = Outbox::new(&args.namespace, &std::env::var("TTRPC_ADDRESS").unwrap_or_default());
     let pod = Pod::new(Arc::new(Node), &args.namespace, outbox.clone(), Cut::default());
@@ -94,6 +91,10 @@ async fn serve(args: &Args, listener: UnixListener) -> Result<()> {
     log::info!("serving, version {}", env!("CARGO_PKG_VERSION"));
     // The sender lives in `exit`.
     let _ = exit.subscribe().wait_for(|exit| *exit).await;
+    // At once: a `start` of the same id would take us for its shim, and later the name may be the next one's.
+    if let Some(path) = path {
+        let _ = std::fs::remove_file(path);
+    }
     outbox.drain(EVENTS_LIMIT).await;
     tokio::time::sleep(LAST_ANSWER).await;
     Ok(())

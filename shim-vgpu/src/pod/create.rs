@@ -158,7 +158,8 @@ impl Pod {
     async fn begin_sandbox(&self, plan: &Plan) -> Result<Sandbox> {
         let config_path = options::config_path(&plan.request.options)?;
         let platform = self.platform.platform(config_path.as_deref())?;
-        let folder = names::folder(&self.namespace, plan.id());
+        let uuid = random_uuid()?;
+        let folder = names::folder(&self.namespace, plan.id(), uuid);
         let share_dir = platform.config.shim.shared_dir.join(&folder);
         let store = Store::at(platform.config.shim.state_dir.join(&folder));
         let pod_uid = plan.spec.pod_uid().map(str::to_owned);
@@ -175,8 +176,10 @@ impl Pod {
                 std::fs::File::open(image)
                     .or_fail(Code::KernelMissing, || format!("cannot read {}", image.display()))?;
             }
-            let mut record =
-                Record::new(&namespace, &id, pod_uid.as_deref(), random_uuid()?, share_dir.clone());
+            for earlier in Store::lives(&checked.config.shim.state_dir, &namespace, &id)? {
+                cleanup::earlier(&checked, &earlier)?;
+            }
+            let mut record = Record::new(&namespace, &id, pod_uid.as_deref(), uuid, share_dir.clone());
             record.driver_domain = checked.config.proxy.domain;
             store.point_from(&bundle)?;
             store.save(&record)?;

@@ -1,4 +1,4 @@
-//! The folder that a pod's guest sees: `<shared_dir>/<namespace>+<sandbox>/{rw,export,stage}`.
+//! The folder that a pod's guest sees: `<shared_dir>/<namespace>+<sandbox>+<domain UUID>/{rw,export,stage}`.
 //!
 //! `rw` is a small tmpfs in which each container has `config.json`, `rootfs` and `mounts/<n>`, bound there from the host. `export` is a
 //! slave view of it, and what the backend serves: mounts in `rw` appear there, and nothing comes back. It is read-only: the guest is
@@ -26,6 +26,7 @@ use crate::{
     mount,
     persist::private_folder,
     spec::guest::Bind,
+    tree,
 };
 
 /// For the folders and config.json files of a pod.
@@ -41,11 +42,18 @@ pub trait Backend: Send + Sync {
     /// [`Code::ShareFailed`].
     fn attach(&self, domid: u16, uuid: Uuid, export: &Path) -> Result<Process>;
 
-    /// Ends the backend and removes its nodes; `process` is none if the shim died before it knew. Nothing there is no error.
+    /// Ends the backend: from here on the guest writes to no file of the host. `process` is none if the shim died before it knew. Nothing
+    /// there is no error.
+    ///
+    /// # Errors
+    /// [`Code::HostFailure`] if it goes on.
+    fn end(&self, uuid: Uuid, process: Option<Process>) -> Result<()>;
+
+    /// Removes the nodes of a backend that has ended. Nothing there is no error.
     ///
     /// # Errors
     /// [`Code::HostFailure`] if something is left.
-    fn detach(&self, domid: Option<u16>, uuid: Uuid, process: Option<Process>) -> Result<()>;
+    fn detach(&self, domid: u16, uuid: Uuid) -> Result<()>;
 }
 
 /// A process that can be told from a later one of the same id.
@@ -135,7 +143,7 @@ impl ShareDir {
         self.cut_stage_off()?;
         for dir in [self.container(id), self.stage().join(id)] {
             mount::take_away(&dir)?;
-            remove_unmounted(&dir)?;
+            tree::remove(&dir)?;
         }
         Ok(())
     }
@@ -147,7 +155,7 @@ impl ShareDir {
     pub fn remove(&self) -> Result<()> {
         self.cut_stage_off()?;
         mount::take_away(&self.0)?;
-        remove_unmounted(&self.0)
+        tree::remove(&self.0)
     }
 
     /// A shim that was killed in [`mount::expose`] may have left a mount there that is tied to the host's.
@@ -180,18 +188,6 @@ fn expose(source: &Path, stage: &Path, target: &Path, recursive: bool, readonly:
         if source.is_dir() { fs::create_dir(place)? } else { File::create_new(place).map(drop)? }
     }
     mount::expose(source, stage, target, recursive, readonly)
-}
-
-/// Removes a folder of ours, but never through a mount: below one are a user's files.
-fn remove_unmounted(dir: &Path) -> Result<()> {
-    let what = || format!("cannot remove {}", dir.display());
-    if !mount::below(dir).or_fail(Code::HostFailure, what)?.is_empty() {
-        return Err(Error::new(Code::HostFailure, format!("{}: something is still mounted below", what())));
-    }
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).or_fail(Code::HostFailure, what),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ impl Backend for Qemu {
         started.and(Err(Error::new(Code::ShareFailed, format!("{} ended at once", self.program.display()))))
     }
 
-    fn detach(&self, domid: Option<u16>, uuid: Uuid, process: Option<Process>) -> Result<()> {
+    fn end(&self, uuid: Uuid, process: Option<Process>) -> Result<()> {
         // Not recorded, but perhaps started: it carries the domain's UUID in its name.
         let name = name(uuid);
         let words = ["-name", &name].map(OsStr::new);
@@ -140,13 +140,12 @@ impl Backend for Qemu {
                 format!("cannot end the share's backend, process {}", qemu.pid)
             })?;
         }
-        match domid {
-            Some(domid) => {
-                let path = format!("/local/domain/0/backend/9pfs/{domid}");
-                self.xen.remove_if_ours(domid, uuid, |xenstore| xenstore.remove(&path))
-            }
-            None => Ok(()),
-        }
+        Ok(())
+    }
+
+    fn detach(&self, domid: u16, uuid: Uuid) -> Result<()> {
+        let path = format!("/local/domain/0/backend/9pfs/{domid}");
+        self.xen.remove_if_ours(domid, uuid, |xenstore| xenstore.remove(&path))
     }
 }
 

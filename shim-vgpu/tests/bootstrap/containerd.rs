@@ -156,7 +156,8 @@ impl Started {
         self.gone(pid.unsigned_abs()).await;
     }
 
-    async fn gone(&self, pid: u32) {
+    /// Waits for its end.
+    pub async fn gone(&self, pid: u32) {
         for _ in 0..300 {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             if stat.is_empty() || stat.contains(") Z ") {

@@ -6,12 +6,20 @@ use std::{
     os::unix::net::UnixListener,
     path::PathBuf,
     process::{Child, Command, Output},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
+use containerd_shim_protos::{
+    api,
+    shim_async::{Task, create_task},
+};
 use rustix::fs::FlockOperation;
 use serde_json::json;
+use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
+use vgpu_codes::Code;
 
 use crate::containerd::{Bundle, Containerd};
 
@@ -30,8 +38,7 @@ impl Pod {
     fn with(containers: &[&str]) -> Pod {
         let containerd = Containerd::new();
         let shim = Command::new("sleep").arg("60").spawn().unwrap();
-        let stat = fs::read_to_string(format!("/proc/{}/stat", shim.id())).unwrap();
-        let start_ticks: u64 = stat.rsplit_once(')').unwrap().1.split(' ').nth(20).unwrap().parse().unwrap();
+        let start_ticks = start_ticks(&shim);
         let (state, shared) = (
             containerd.dir.path().join("sandboxes/default+pod"),
             containerd.dir.path().join("shared/default+pod"),
@@ -130,20 +137,34 @@ fn the_last_delete_of_a_pod_whose_shim_is_dead_ends_the_pod() {
 
 #[test]
 fn the_last_delete_of_a_pod_whose_shim_lives_leaves_the_pod_to_it() {
-    let pod = Pod::with(&["app"]);
+    let mut pod = Pod::with(&[]);
     pod.deleted("app");
     assert_eq!(pod.recorded().unwrap(), [""; 0]);
-    assert!(pod.socket.exists());
+    assert!(pod.socket.exists() && pod.shim.try_wait().unwrap().is_none());
+}
+
+/// After a restart in the middle of a Create, or after a call that took too long, containerd takes a container for lost that is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_living_shim_is_asked_for_the_container_that_containerd_gave_up() {
+    let mut pod = Pod::with(&["app", "other"]);
+    let heard = Arc::new(Heard::default());
+    let listener = Listener::try_from(pod.listener.take().unwrap()).unwrap();
+    let mut server = Server::new().add_listener(listener).register_service(create_task(heard.clone()));
+    server.start().await.unwrap();
+    pod.deleted("app");
+    assert_eq!(*heard.0.lock().unwrap(), ["kill app 9", "delete app", "delete app"]);
+    assert_eq!(pod.recorded().unwrap(), ["app", "other"], "the record is the shim's");
+    assert!(pod.shim.try_wait().unwrap().is_none() && pod.socket.exists());
 }
 
 #[test]
 fn a_delete_of_a_container_whose_spec_is_damaged_spares_the_pod() {
     let mut pod = Pod::with(&["app", "other"]);
+    pod.kill_shim();
     let bundle = pod.bundle("app");
     fs::write(bundle.path.join("config.json"), "{").unwrap();
     let output = pod.delete_in(&bundle);
     assert!(output.status.success(), "{output:?}");
-    assert!(pod.shim.try_wait().unwrap().is_none(), "the shim is killed");
     assert_eq!(pod.recorded().unwrap(), ["other"]);
 }
 
@@ -208,9 +229,94 @@ fn a_failing_delete_reports_code_and_remedy_once() {
     let output = pod.delete("app");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
-    assert_eq!(
-        (said.matches("VGPU-").count(), said.matches("containerd-shim-vgpu-v1").count()),
-        (1, 1),
-        "{said}"
-    );
+    let (code, remedy) = (Code::StateUnreadable.to_string(), Code::StateUnreadable.remedy());
+    for once in ["containerd-shim-vgpu-v1", "VGPU-", &code, remedy] {
+        assert_eq!(said.matches(once).count(), 1, "{once}: {said}");
+    }
+}
+
+/// Ids come back: of `ctr`, of restarts. The next life has the same bundle, socket and name.
+#[test]
+fn a_late_cleaning_spares_the_next_life_of_the_same_id() {
+    let mut pod = Pod::with(&["pod"]);
+    pod.kill_shim();
+    let busy = File::open(&pod.state).unwrap();
+    rustix::fs::flock(&busy, FlockOperation::LockExclusive).unwrap();
+    let bundle = pod.bundle("pod");
+    let output = pod.delete_in(&bundle);
+    assert!(output.status.success(), "{output:?}");
+
+    let mut next = Command::new("sleep").arg("60").spawn().unwrap();
+    let (state, share) = (pod.state.with_extension("next"), pod.shared.with_extension("next"));
+    for folder in [&state, &share] {
+        fs::create_dir(folder).unwrap();
+    }
+    let text = fs::read_to_string(pod.state.join("state.json")).unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    record["domain_uuid"] = "00000000-0000-4000-8000-000000000001".into();
+    record["shim"] = json!({"pid": next.id(), "start_ticks": start_ticks(&next)});
+    record["share"] = json!(share);
+    fs::write(state.join("state.json"), record.to_string()).unwrap();
+    fs::write(bundle.path.join("vgpu-state"), state.to_str().unwrap()).unwrap();
+    let rootfs = bundle.path.join("rootfs");
+    rustix::mount::mount_bind(&rootfs, &rootfs).unwrap();
+    fs::remove_file(&pod.socket).unwrap();
+    drop(UnixListener::bind(&pod.socket).unwrap());
+
+    drop(busy);
+    let begun = Instant::now();
+    // It does the bundle and the socket last.
+    while pod.state.exists() || pod.shared.exists() || cleaners() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the first life is not cleaned up");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounted = mounts.contains(rootfs.to_str().unwrap());
+    let lives = next.try_wait().unwrap().is_none();
+    let _ = rustix::mount::unmount(&rootfs, rustix::mount::UnmountFlags::DETACH);
+    let _ = next.kill();
+    let _ = next.wait();
+    let there = [&share, &state.join("state.json"), &pod.socket].map(|path| path.exists());
+    assert!(mounted && lives && there == [true; 3], "root {mounted}, shim {lives}, files {there:?}");
+}
+
+/// The cleaning processes of this machine, other tests' included.
+fn cleaners() -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+    lines.filter(|line| line.ends_with(b"containerd-shim-vgpu-v1\0clean\0")).count()
+}
+
+fn start_ticks(process: &Child) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
+    stat.rsplit_once(')').unwrap().1.split(' ').nth(20).unwrap().parse().unwrap()
+}
+
+/// What a shim is asked. Its first Delete comes too early.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+#[async_trait]
+impl Task for Heard {
+    async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> ttrpc::Result<api::Empty> {
+        self.0.lock().unwrap().push(format!("kill {} {}", request.id, request.signal));
+        Ok(api::Empty::default())
+    }
+
+    async fn delete(
+        &self,
+        _: &TtrpcContext,
+        request: api::DeleteRequest,
+    ) -> ttrpc::Result<api::DeleteResponse> {
+        let mut heard = self.0.lock().unwrap();
+        let first = !heard.iter().any(|said| said.starts_with("delete"));
+        heard.push(format!("delete {}", request.id));
+        if first {
+            return Err(ttrpc::Error::RpcStatus(ttrpc::get_status(
+                ttrpc::Code::FAILED_PRECONDITION,
+                "it runs",
+            )));
+        }
+        Ok(api::DeleteResponse::default())
+    }
 }

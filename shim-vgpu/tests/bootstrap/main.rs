@@ -10,7 +10,10 @@ use std::{
 
 use containerd::{Bundle, Containerd, TASK_V2, TASK_V3};
 use containerd_shim_protos::{
-    api::{ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteResponse},
+    api::{
+        ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteResponse, Empty,
+        ShutdownRequest,
+    },
     bootstrap_api::{BootstrapParams, BootstrapResult},
 };
 use protobuf::Message;
@@ -102,6 +105,20 @@ async fn a_stale_socket_is_replaced() {
     let second = containerd.start(&bundle, b"");
     assert_eq!(first.address(), second.address());
     assert_ne!(second.shim_pid().await, pid);
+    second.shut_down().await;
+}
+
+/// Of an id that comes back at once.
+#[tokio::test]
+async fn a_start_right_after_a_shutdown_is_not_sent_to_the_dying_shim() {
+    let containerd = Containerd::new();
+    let bundle = containerd.bundle("a", json!({}));
+    let first = containerd.start(&bundle, b"");
+    let pid = first.shim_pid().await;
+    let _: Empty = first.call(TASK_V2, "Shutdown", &ShutdownRequest::default()).await.unwrap();
+    let second = containerd.start(&bundle, b"");
+    assert_ne!(second.shim_pid().await, pid);
+    first.gone(pid).await;
     second.shut_down().await;
 }
 

@@ -64,8 +64,12 @@ impl Shim {
 
     /// The folder of the pod's record.
     pub fn record(&self) -> String {
-        let file = format!("/run/vgpu/sandboxes/{NAMESPACE}+{}/state.json", self.id);
-        fs::read_to_string(file).unwrap_or_default()
+        let life = format!("{NAMESPACE}+{}+", self.id);
+        let folders = fs::read_dir("/run/vgpu/sandboxes").into_iter().flatten().flatten();
+        let folder = folders
+            .map(|entry| entry.path())
+            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&life)));
+        folder.and_then(|folder| fs::read_to_string(folder.join("state.json")).ok()).unwrap_or_default()
     }
 
     /// Asks for Create. The answer comes in a thread of its own: nothing when the server died first, an error's text otherwise.

@@ -436,6 +436,21 @@ async fn a_delete_that_meets_a_create_stops_it_and_waits_for_its_rollback() {
     creating.await.unwrap().unwrap_err();
 }
 
+/// Its shim was killed, and its cleaning failed or is not over: the next sandbox of the id must not meet its guest at its files.
+#[tokio::test]
+async fn a_sandbox_of_the_same_id_first_ends_the_earlier_one() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    let first: Vec<_> = node.world.left.lock().unwrap().domains.values().copied().collect();
+    let next = Pod::new(Arc::new(Source(node.world.clone())), "default", node.outbox.clone(), Cut::default());
+    next.clone().create(node.request("run", json!({}))).await.unwrap();
+    let domains: Vec<_> = node.world.left.lock().unwrap().domains.values().copied().collect();
+    assert!(domains.len() == 1 && domains != first, "{first:?}, then {domains:?}");
+    assert_eq!(std::fs::read_dir(node.world.dir.path().join("sandboxes")).unwrap().count(), 1);
+    next.delete(api::DeleteRequest { id: "run".into(), ..Default::default() }).await.unwrap();
+    node.world.assert_nothing_left("after the next one's Delete");
+}
+
 /// Create killed after each of its steps in turn: a new process cleans up from disk alone.
 #[tokio::test]
 async fn a_create_that_dies_after_any_step_is_cleaned_up_from_disk() {

@@ -202,11 +202,16 @@ impl Backend for Fake {
         Ok(process)
     }
 
-    fn detach(&self, _: Option<u16>, uuid: Uuid, _: Option<Process>) -> Result<()> {
+    fn end(&self, uuid: Uuid, _: Option<Process>) -> Result<()> {
         if let Some(mut child) = self.0.left.lock().unwrap().backends.remove(&uuid) {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+        Ok(())
+    }
+
+    fn detach(&self, _: u16, uuid: Uuid) -> Result<()> {
+        assert!(!self.0.left.lock().unwrap().backends.contains_key(&uuid), "its backend goes on");
         Ok(())
     }
 }

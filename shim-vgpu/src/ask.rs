@@ -1,0 +1,53 @@
+//! A living shim asked by another process of this program, as containerd would.
+
+use std::{path::Path, time::Duration};
+
+use containerd_shim_protos::{
+    api::{DeleteRequest, KillRequest},
+    shim_async::TaskClient,
+};
+use tokio::time;
+use ttrpc::{Code as Rpc, Error as TtrpcError, asynchronous::Client, context};
+use vgpu_codes::Code;
+
+use crate::{
+    error::{Error, OrFail, Result},
+    guest::SIGKILL,
+};
+
+/// For all of it: a Kill may wait for a guest, a Delete for output.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Until a Delete is tried again while the program is still dying.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Has the shim at `socket` kill its container `id` and delete it; a Create of it that is under way is taken back. Blocks.
+///
+/// # Errors
+/// [`Code::HostFailure`] if it does not answer or does not do it in time.
+pub fn remove(socket: &Path, id: &str) -> Result<()> {
+    let what = || format!("the living shim at {} does not remove {id}", socket.display());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let removed = runtime.or_fail(Code::HostFailure, what)?.block_on(async {
+        let asked = async {
+            let task = TaskClient::new(Client::connect(&format!("unix://{}", socket.display())).await?);
+            let kill = KillRequest { id: id.into(), signal: SIGKILL, all: true, ..KillRequest::default() };
+            // Dead, or not made yet: the Delete tells.
+            let _ = task.kill(context::with_duration(LIMIT), &kill).await;
+            let delete = DeleteRequest { id: id.into(), ..DeleteRequest::default() };
+            loop {
+                match task.delete(context::with_duration(LIMIT), &delete).await {
+                    Err(TtrpcError::RpcStatus(status)) if status.code() == Rpc::NOT_FOUND => return Ok(()),
+                    Err(TtrpcError::RpcStatus(status)) if status.code() == Rpc::FAILED_PRECONDITION => {
+                        time::sleep(AGAIN).await;
+                    }
+                    deleted => return deleted.map(drop),
+                }
+            }
+        };
+        time::timeout(LIMIT, asked).await
+    });
+    match removed {
+        Ok(removed) => removed.or_fail(Code::HostFailure, what),
+        Err(_) => Err(Error::new(Code::HostFailure, format!("{} within {} s", what(), LIMIT.as_secs()))),
+    }
+}
