@@ -363,10 +363,21 @@ fn the_shims_door_answers_the_same_again_and_refuses_what_cannot_be() {
     assert_eq!(code(door.done(&grant("0", Some(1 << 40)))), 402);
     let shown = door.list().unwrap().zones.into_iter().find(|shown| shown.zone == zone).unwrap();
     assert_eq!((shown.grants.len(), shown.grants[0].bytes, shown.domain), (1, Some(MIB), Some(domain)));
-    for _ in 0..2 {
-        door.done(&Request::Revoke { zone, container: "c".into() }).unwrap();
-        door.done(&Request::Release { zone }).unwrap();
+    let revoke = |domain| Request::Revoke { zone, container: "c".into(), domain };
+    let release = |domain| Request::Release { zone, domain };
+    // A sandbox of the same pod that is gone.
+    let other = Some(DomainRef { uuid: Uuid::from_u128(9), ..domain });
+    door.done(&revoke(other)).unwrap();
+    door.done(&release(other)).unwrap();
+    let listed = door.list().unwrap().zones;
+    assert!(listed.contains(&shown), "another sandbox took it away: {listed:?}");
+    for said in [Some(domain), None] {
+        door.done(&register(domain)).unwrap();
+        for _ in 0..2 {
+            door.done(&revoke(said)).unwrap();
+            door.done(&release(said)).unwrap();
+        }
+        assert!(door.list().unwrap().zones.iter().all(|shown| shown.zone != zone));
     }
-    assert!(door.list().unwrap().zones.iter().all(|shown| shown.zone != zone));
     proxy.stop();
 }

@@ -61,12 +61,12 @@ async fn answer(supervisor: &Arc<Supervisor>, here: &Arc<Connection>, request: R
                 check_container(&container)?;
                 supervisor.zones().grant(zone, &container, &device, bytes, share)
             }),
-        Request::Revoke { zone, container } => {
-            supervisor.revoke(zone, &container).await;
+        Request::Revoke { zone, container, domain } => {
+            supervisor.revoke(zone, domain, &container).await;
             Ok(())
         }
-        Request::Release { zone } => {
-            supervisor.release(zone).await;
+        Request::Release { zone, domain } => {
+            supervisor.release(zone, domain).await;
             Ok(())
         }
         Request::List => return Reply::Listing(supervisor.listing()),

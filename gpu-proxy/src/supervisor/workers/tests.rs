@@ -46,7 +46,7 @@ fn channel() -> Channel {
 }
 
 async fn is_released(supervisor: &Arc<Supervisor>) {
-    let released = tokio::time::timeout(Duration::from_secs(10), supervisor.release(ZONE)).await;
+    let released = tokio::time::timeout(Duration::from_secs(10), supervisor.release(ZONE, None)).await;
     released.expect("the zone cannot be released");
     assert!(supervisor.listing().zones.is_empty());
     assert!(supervisor.running().is_empty());
