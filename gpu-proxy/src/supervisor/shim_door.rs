@@ -31,10 +31,14 @@ async fn connection(supervisor: &Arc<Supervisor>, mut stream: UnixStream) -> std
     stream.read_exact(&mut theirs).await?;
     stream.write_all(&Hello::ours().to_bytes()).await?;
     Hello::meet(&theirs).map_err(std::io::Error::other)?;
-    let here = Arc::new(Connection);
+    let here = Arc::new(Connection::default());
     loop {
         let mut word = [0; 4];
-        stream.read_exact(&mut word).await?;
+        tokio::select! {
+            read = stream.read_exact(&mut word) => { read?; }
+            // Its shim takes that for our end, and registers the zone again if its pod lives.
+            () = here.lost.notified() => return Ok(()),
+        }
         let mut body = vec![0; shim::frame_len(word, REQUEST_BYTES_MAX).map_err(std::io::Error::other)?];
         stream.read_exact(&mut body).await?;
         let reply = match shim::decode::<Request>(&body) {
@@ -66,6 +70,7 @@ async fn answer(supervisor: &Arc<Supervisor>, here: &Arc<Connection>, request: R
             Ok(())
         }
         Request::Release { zone, domain } => {
+            supervisor.zones().let_go(zone, here);
             supervisor.release(zone, domain).await;
             Ok(())
         }

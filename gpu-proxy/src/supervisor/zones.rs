@@ -6,6 +6,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use vgpu_codes::Code;
 use vgpu_zone_api::shim::{DomainRef, GrantInfo, WorkerInfo, ZoneId, ZoneInfo, ZoneState};
 
@@ -47,8 +48,11 @@ pub struct Limits {
 }
 
 /// An open connection at the shim's door.
-#[derive(Debug)]
-pub struct Connection;
+#[derive(Debug, Default)]
+pub struct Connection {
+    /// Told when a zone that was registered on it was ended by somebody else.
+    pub lost: Notify,
+}
 
 /// All zones.
 #[derive(Debug)]
@@ -249,6 +253,12 @@ impl Zones {
         zone.shims.push(Arc::downgrade(connection));
     }
 
+    /// The zone's end is nothing that `connection` has to be told.
+    pub fn let_go(&mut self, id: ZoneId, connection: &Arc<Connection>) {
+        let Some(zone) = self.by_id.get_mut(&id) else { return };
+        zone.shims.retain(|other| !other.ptr_eq(&Arc::downgrade(connection)));
+    }
+
     /// Lets nothing start any more in zones whose guest has ended and whose shim was not there in any look since `after`. Those zones,
     /// and whose they are.
     pub fn begin_release_of_abandoned(&mut self, after: Duration) -> Vec<(ZoneId, Option<DomainRef>)> {
@@ -272,7 +282,9 @@ impl Zones {
         if !zone.ending || !zone.workers.is_empty() {
             return None;
         }
-        self.by_id.remove(&id).map(|zone| zone.pod_uid)
+        let zone = self.by_id.remove(&id)?;
+        zone.shims.iter().filter_map(Weak::upgrade).for_each(|shim| shim.lost.notify_one());
+        Some(zone.pod_uid)
     }
 
     /// Whether the zone that is being released has no workers, or is not there any more: one that is not being released came after it.
@@ -519,7 +531,7 @@ mod tests {
     fn a_zone_is_abandoned_only_when_its_guest_has_ended_and_no_shim_is_there() {
         const NOW: Duration = Duration::ZERO;
         let mut zones = zones();
-        let (first, second) = (Arc::new(Connection), Arc::new(Connection));
+        let (first, second) = (Arc::new(Connection::default()), Arc::new(Connection::default()));
         zones.register(zone(1), "a", domain(5, 1)).unwrap();
         zones.hold(zone(1), &first);
         zones.hold(zone(1), &first);
