@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -363,10 +364,46 @@ fn the_shims_door_answers_the_same_again_and_refuses_what_cannot_be() {
     assert_eq!(code(door.done(&grant("0", Some(1 << 40)))), 402);
     let shown = door.list().unwrap().zones.into_iter().find(|shown| shown.zone == zone).unwrap();
     assert_eq!((shown.grants.len(), shown.grants[0].bytes, shown.domain), (1, Some(MIB), Some(domain)));
-    for _ in 0..2 {
-        door.done(&Request::Revoke { zone, container: "c".into() }).unwrap();
-        door.done(&Request::Release { zone }).unwrap();
+    let revoke = |domain| Request::Revoke { zone, container: "c".into(), domain };
+    let release = |domain| Request::Release { zone, domain };
+    // A sandbox of the same pod that is gone.
+    let other = Some(DomainRef { uuid: Uuid::from_u128(9), ..domain });
+    door.done(&revoke(other)).unwrap();
+    door.done(&release(other)).unwrap();
+    let listed = door.list().unwrap().zones;
+    assert!(listed.contains(&shown), "another sandbox took it away: {listed:?}");
+    for said in [Some(domain), None] {
+        door.done(&register(domain)).unwrap();
+        for _ in 0..2 {
+            door.done(&revoke(said)).unwrap();
+            door.done(&release(said)).unwrap();
+        }
+        assert!(door.list().unwrap().zones.iter().all(|shown| shown.zone != zone));
     }
-    assert!(door.list().unwrap().zones.iter().all(|shown| shown.zone != zone));
+    proxy.stop();
+}
+
+/// As a shim of before does it that cleans up after the pod's last sandbox too late, and names no domain.
+#[test]
+fn a_zone_that_somebody_else_ends_ends_the_connection_it_was_registered_on() {
+    let proxy = Proxy::start("null");
+    let domain = |domid| DomainRef { domid, uuid: Uuid::from_u128(domid.into()) };
+    let shim = |number: u16| {
+        let mut door = Client::connect(proxy.zones_socket(), 10 * SECOND).unwrap();
+        let zone = ZoneId(Uuid::from_u128(number.into()));
+        let pod_uid = format!("a-{number}");
+        door.done(&Request::Register { zone, pod_uid, domain: domain(number) }).unwrap();
+        (door, zone)
+    };
+    let ((one, zone), (mut two, _)) = (shim(1), shim(2));
+    two.done(&Request::Release { zone, domain: Some(domain(2)) }).unwrap();
+    let mut silent = one.into_stream();
+    silent.set_read_timeout(Some(SECOND / 5)).unwrap();
+    assert!(silent.read(&mut [0]).is_err(), "its zone is another's");
+
+    two.done(&Request::Release { zone, domain: None }).unwrap();
+    silent.set_read_timeout(Some(10 * SECOND)).unwrap();
+    assert_eq!(silent.read(&mut [0]).expect("the shim is not told"), 0);
+    assert_eq!(two.list().unwrap().zones.iter().filter(|shown| shown.domain == Some(domain(2))).count(), 1);
     proxy.stop();
 }

@@ -1,4 +1,4 @@
-//! The atomics, cells and locks that the channels are made of: std's, or loom's, which tries every interleaving.
+//! The atomics, cells and locks that the channels are made of: std's, or loom's, which tries the interleavings of a model.
 //!
 //! Only what takes part in a protocol with the peer or between threads comes from here.
 

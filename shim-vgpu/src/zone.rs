@@ -1,7 +1,8 @@
 //! The pod's zone at gpu-proxy: registered and granted by what the record on disk says, so that it can be said again after a restart of
 //! gpu-proxy (DESIGN.md, decision 20). Everything said is idempotent. Blocks, each answer for a limit at most.
 //!
-//! The connection on which the zone was registered stays open and silent: its end is that gpu-proxy's end, with all that it knew.
+//! The connection on which the zone was registered stays open and silent: its end is that gpu-proxy's end, with all that it knew, or the
+//! zone's, which somebody else has ended.
 
 use std::{os::unix::net::UnixStream, path::Path, time::Duration};
 
@@ -56,34 +57,40 @@ pub fn restore(record: &Record, limit: Duration) -> Result<Option<UnixStream>> {
 /// Takes a container's grant back.
 pub fn revoke(record: &Record, container: &str, limit: Duration) {
     if record.containers.get(container).is_some_and(|container| container.gpu.is_some()) {
-        let_go(record, &Request::Revoke { zone: record.zone, container: container.into() }, limit);
+        let revoke =
+            |domain| Request::Revoke { zone: record.zone, container: container.into(), domain: Some(domain) };
+        let_go(record, revoke, limit);
     }
 }
 
 /// Ends the zone.
 pub fn release(record: &Record, limit: Duration) {
-    let_go(record, &Request::Release { zone: record.zone }, limit);
+    let_go(record, |domain| Request::Release { zone: record.zone, domain: Some(domain) }, limit);
 }
 
 /// Says what gpu-proxy need not hear: one that is gone has forgotten the zone with everything in it, one that hangs sees the domain's end
 /// by itself. So it keeps nothing else from being cleaned up, but it costs `limit` for the hello and for the answer.
-fn let_go(record: &Record, request: &Request, limit: Duration) {
-    let Some(socket) = &record.proxy else { return };
-    match Client::connect(socket, limit).and_then(|mut client| client.done(request)) {
+///
+/// It is said for this sandbox's domain: the pod's next sandbox has the same zone, and may be up before this one is cleaned up.
+fn let_go(record: &Record, request: impl Fn(DomainRef) -> Request, limit: Duration) {
+    let Some((socket, domain)) = registered(record) else { return };
+    match Client::connect(socket, limit).and_then(|mut client| client.done(&request(domain))) {
         Ok(()) | Err(ClientError::Connect { .. }) => {}
         Err(error) => log::warn!("gpu-proxy did not let go of the pod: {}", proxy_error(error).report()),
     }
 }
 
 fn register(record: &Record, limit: Duration) -> Result<Option<Client>, ClientError> {
-    let (Some(socket), Some(domid)) = (&record.proxy, record.domid) else { return Ok(None) };
+    let Some((socket, domain)) = registered(record) else { return Ok(None) };
     let mut client = Client::connect(socket, limit)?;
-    client.done(&Request::Register {
-        zone: record.zone,
-        pod_uid: record.pod_uid.clone(),
-        domain: DomainRef { domid, uuid: record.domain_uuid },
-    })?;
+    let pod_uid = record.pod_uid.clone();
+    client.done(&Request::Register { zone: record.zone, pod_uid, domain })?;
     Ok(Some(client))
+}
+
+/// Where the zone is registered and for which domain; none if it never was.
+fn registered(record: &Record) -> Option<(&Path, DomainRef)> {
+    Some((record.proxy.as_deref()?, DomainRef { domid: record.domid?, uuid: record.domain_uuid }))
 }
 
 fn grants(record: &Record) -> impl Iterator<Item = Request> + '_ {

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 use vgpu_codes::Code;
 use vgpu_config::{Config, DeviceKind as Configured};
 use vgpu_zone_api::shim::{DomainRef, Listing, NodeInfo, ZoneId};
@@ -68,14 +68,14 @@ pub struct Supervisor {
     workers_dir: PathBuf,
     /// Absent in the local mode.
     xen: Option<Arc<Xen>>,
-    /// The guests' doors, each with what stops it.
+    /// The guests' doors, each with what stops it. Changed with `zones` locked: a door is that of the zone which is there.
     doors: Mutex<HashMap<ZoneId, GuestDoor>>,
 }
 
 #[derive(Debug)]
 struct GuestDoor {
     stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    task: AbortHandle,
 }
 
 impl Supervisor {
@@ -150,23 +150,37 @@ impl Supervisor {
         Listing { node, zones: self.zones().list() }
     }
 
-    /// Takes a container's grant back and ends its workers.
-    pub async fn revoke(&self, zone: ZoneId, container: &str) {
-        let workers = self.zones().revoke(zone, container);
+    /// Takes a container's grant back and ends its workers, if `domain` has the zone (`None`: whichever has it).
+    pub async fn revoke(&self, zone: ZoneId, domain: Option<DomainRef>, container: &str) {
+        let revoked = self.zones().revoke(zone, domain, container);
+        let Some(workers) = revoked else { return };
         self.end_until(&workers, || !self.zones().has_workers(zone, container)).await;
     }
 
-    /// Ends a zone. Returns when its workers are reaped, so that its pages are unmapped.
-    pub async fn release(&self, zone: ZoneId) {
-        let workers = self.zones().begin_release(zone);
-        let door = lock(&self.doors).remove(&zone);
-        if let Some(door) = door {
-            door.stop.send_replace(true);
-            // Its stream's pages are unmapped with it.
-            let _ = door.task.await;
-        }
-        self.end_until(&workers, || self.zones().is_idle(zone)).await;
-        let pod_uid = self.zones().finish_release(zone);
+    /// Ends a zone, if `domain` has it (`None`: whichever has it). Returns when its workers are reaped, so that its pages are unmapped.
+    ///
+    /// Several may come for one zone: whoever sees its end first forgets it, and the others leave what has its id by then alone.
+    pub async fn release(&self, zone: ZoneId, domain: Option<DomainRef>) {
+        let (workers, door) = {
+            let mut zones = self.zones();
+            let Some(workers) = zones.begin_release(zone, domain) else { return };
+            let stop = |door: &GuestDoor| {
+                door.stop.send_replace(true);
+                door.task.clone()
+            };
+            (workers, lock(&self.doors).get(&zone).map(stop))
+        };
+        // The stream's pages are unmapped with its door.
+        let closed = || door.as_ref().is_none_or(AbortHandle::is_finished);
+        self.end_until(&workers, || closed() && self.zones().is_idle(zone)).await;
+        let pod_uid = {
+            let mut zones = self.zones();
+            let pod_uid = zones.finish_release(zone);
+            if pod_uid.is_some() {
+                lock(&self.doors).remove(&zone);
+            }
+            pod_uid
+        };
         if let (Some(pod_uid), Some(cgroups)) = (pod_uid, &self.cgroups) {
             cgroups.remove_pod(&pod_uid);
             log::info!("zone {zone}: released");
@@ -179,9 +193,9 @@ impl Supervisor {
         loop {
             tokio::time::sleep(after / ABANDONED_LOOKS).await;
             let abandoned = self.zones().begin_release_of_abandoned(after);
-            for zone in abandoned {
+            for (zone, domain) in abandoned {
                 log::warn!("zone {zone}: its guest has ended and its shim is gone");
-                self.release(zone).await;
+                self.release(zone, domain).await;
             }
         }
     }
@@ -190,7 +204,7 @@ impl Supervisor {
     pub async fn release_all(&self) {
         let zones: Vec<ZoneId> = self.zones().list().iter().map(|zone| zone.zone).collect();
         for zone in zones {
-            self.release(zone).await;
+            self.release(zone, None).await;
         }
         if let Some(cgroups) = &self.cgroups {
             cgroups.remove_all();
@@ -199,12 +213,13 @@ impl Supervisor {
 
     /// Makes a zone known; over Xen its guest's door is opened.
     fn register(self: &Arc<Self>, zone: ZoneId, pod_uid: &str, domain: DomainRef) -> Result<(), Refusal> {
-        if self.zones().register(zone, pod_uid, Some(domain))? {
+        let mut zones = self.zones();
+        if zones.register(zone, pod_uid, Some(domain))? {
             log::info!("zone {zone}: registered for domain {} ({})", domain.domid, domain.uuid);
             if let Some(xen) = &self.xen {
                 let (stop, stopped) = watch::channel(false);
                 let serving = xen::serve(Arc::clone(self), Arc::clone(xen), zone, domain, stopped);
-                let task = tokio::spawn(serving);
+                let task = tokio::spawn(serving).abort_handle();
                 lock(&self.doors).insert(zone, GuestDoor { stop, task });
             }
         }

@@ -31,10 +31,14 @@ async fn connection(supervisor: &Arc<Supervisor>, mut stream: UnixStream) -> std
     stream.read_exact(&mut theirs).await?;
     stream.write_all(&Hello::ours().to_bytes()).await?;
     Hello::meet(&theirs).map_err(std::io::Error::other)?;
-    let here = Arc::new(Connection);
+    let here = Arc::new(Connection::default());
     loop {
         let mut word = [0; 4];
-        stream.read_exact(&mut word).await?;
+        tokio::select! {
+            read = stream.read_exact(&mut word) => { read?; }
+            // Its shim takes that for our end, and registers the zone again if its pod lives.
+            () = here.lost.notified() => return Ok(()),
+        }
         let mut body = vec![0; shim::frame_len(word, REQUEST_BYTES_MAX).map_err(std::io::Error::other)?];
         stream.read_exact(&mut body).await?;
         let reply = match shim::decode::<Request>(&body) {
@@ -61,12 +65,13 @@ async fn answer(supervisor: &Arc<Supervisor>, here: &Arc<Connection>, request: R
                 check_container(&container)?;
                 supervisor.zones().grant(zone, &container, &device, bytes, share)
             }),
-        Request::Revoke { zone, container } => {
-            supervisor.revoke(zone, &container).await;
+        Request::Revoke { zone, container, domain } => {
+            supervisor.revoke(zone, domain, &container).await;
             Ok(())
         }
-        Request::Release { zone } => {
-            supervisor.release(zone).await;
+        Request::Release { zone, domain } => {
+            supervisor.zones().let_go(zone, here);
+            supervisor.release(zone, domain).await;
             Ok(())
         }
         Request::List => return Reply::Listing(supervisor.listing()),

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use vgpu_codes::Code;
 use vgpu_zone_api::shim::{DomainRef, GrantInfo, WorkerInfo, ZoneId, ZoneInfo, ZoneState};
 
@@ -47,8 +48,11 @@ pub struct Limits {
 }
 
 /// An open connection at the shim's door.
-#[derive(Debug)]
-pub struct Connection;
+#[derive(Debug, Default)]
+pub struct Connection {
+    /// Told when a zone that was registered on it was ended by somebody else.
+    pub lost: Notify,
+}
 
 /// All zones.
 #[derive(Debug)]
@@ -217,19 +221,29 @@ impl Zones {
         Ok(())
     }
 
-    /// Takes a container's grant back. Its workers, which are to be ended.
-    pub fn revoke(&mut self, id: ZoneId, container: &str) -> Vec<WorkerId> {
-        let Some(zone) = self.by_id.get_mut(&id) else { return Vec::new() };
+    /// Takes a container's grant back. Its workers, which are to be ended; `None` if `domain` does not have the zone.
+    pub fn revoke(
+        &mut self,
+        id: ZoneId,
+        domain: Option<DomainRef>,
+        container: &str,
+    ) -> Option<Vec<WorkerId>> {
+        let zone = self.had_by(id, domain)?;
         zone.grants.remove(container);
         let its_own = |(id, worker): (&WorkerId, &Worker)| (worker.container == container).then_some(*id);
-        zone.workers.iter().filter_map(its_own).collect()
+        Some(zone.workers.iter().filter_map(its_own).collect())
     }
 
-    /// Lets nothing start in the zone any more. Its workers, which are to be ended.
-    pub fn begin_release(&mut self, id: ZoneId) -> Vec<WorkerId> {
-        let Some(zone) = self.by_id.get_mut(&id) else { return Vec::new() };
+    /// Lets nothing start in the zone any more. Its workers, which are to be ended; `None` if `domain` does not have the zone.
+    pub fn begin_release(&mut self, id: ZoneId, domain: Option<DomainRef>) -> Option<Vec<WorkerId>> {
+        let zone = self.had_by(id, domain)?;
         zone.ending = true;
-        zone.workers.keys().copied().collect()
+        Some(zone.workers.keys().copied().collect())
+    }
+
+    /// The zone, if `domain` has it, or whichever has it for `None`: the pod's next sandbox may, when the last one's is cleaned up.
+    fn had_by(&mut self, id: ZoneId, domain: Option<DomainRef>) -> Option<&mut Zone> {
+        self.by_id.get_mut(&id).filter(|zone| domain.is_none() || zone.domain == domain)
     }
 
     /// The zone's shim is there as long as `connection` is.
@@ -239,8 +253,15 @@ impl Zones {
         zone.shims.push(Arc::downgrade(connection));
     }
 
-    /// Lets nothing start any more in zones whose guest has ended and whose shim was not there in any look since `after`. Those zones.
-    pub fn begin_release_of_abandoned(&mut self, after: Duration) -> Vec<ZoneId> {
+    /// The zone's end is nothing that `connection` has to be told.
+    pub fn let_go(&mut self, id: ZoneId, connection: &Arc<Connection>) {
+        let Some(zone) = self.by_id.get_mut(&id) else { return };
+        zone.shims.retain(|other| !other.ptr_eq(&Arc::downgrade(connection)));
+    }
+
+    /// Lets nothing start any more in zones whose guest has ended and whose shim was not there in any look since `after`. Those zones,
+    /// and whose they are.
+    pub fn begin_release_of_abandoned(&mut self, after: Duration) -> Vec<(ZoneId, Option<DomainRef>)> {
         let mut abandoned = Vec::new();
         for (id, zone) in &mut self.by_id {
             let held = zone.shims.iter().any(|shim| shim.strong_count() > 0);
@@ -248,24 +269,28 @@ impl Zones {
                 zone.abandoned = None;
             } else if zone.abandoned.get_or_insert_with(Instant::now).elapsed() >= after {
                 zone.ending = true;
-                abandoned.push(*id);
+                abandoned.push((*id, zone.domain));
             }
         }
         abandoned
     }
 
-    /// Forgets a zone that has no workers left. Its pod's uid; `None` while there are some, or if there is no such zone.
+    /// Forgets a zone that is being released and has no workers left. Its pod's uid; `None` while there are some, or if there is no such
+    /// zone (any more).
     pub fn finish_release(&mut self, id: ZoneId) -> Option<String> {
-        if !self.by_id.get(&id)?.workers.is_empty() {
+        let zone = self.by_id.get(&id)?;
+        if !zone.ending || !zone.workers.is_empty() {
             return None;
         }
-        self.by_id.remove(&id).map(|zone| zone.pod_uid)
+        let zone = self.by_id.remove(&id)?;
+        zone.shims.iter().filter_map(Weak::upgrade).for_each(|shim| shim.lost.notify_one());
+        Some(zone.pod_uid)
     }
 
-    /// Whether the zone has no workers (or is not there).
+    /// Whether the zone that is being released has no workers, or is not there any more: one that is not being released came after it.
     #[must_use]
     pub fn is_idle(&self, id: ZoneId) -> bool {
-        self.by_id.get(&id).is_none_or(|zone| zone.workers.is_empty())
+        self.by_id.get(&id).is_none_or(|zone| !zone.ending || zone.workers.is_empty())
     }
 
     /// Whether a container (or the whole zone for `None`) has no workers.
@@ -465,21 +490,48 @@ mod tests {
         zones.register(zone(1), "a", None).unwrap();
         zones.grant(zone(1), "c", "0", None, None).unwrap();
         let place = zones.reserve(zone(1), "c", 1, 1).unwrap();
-        assert_eq!(zones.begin_release(zone(1)), [place.worker]);
+        assert_eq!(zones.begin_release(zone(1), None), Some(vec![place.worker]));
         assert_eq!(code(zones.reserve(zone(1), "c", 1, 1)), Code::PeerGone);
         assert_eq!(code(zones.register(zone(1), "a", None)), Code::ZoneConflict);
         assert_eq!(zones.finish_release(zone(1)), None);
         zones.worker_ended(zone(1), place.worker);
         assert_eq!(zones.finish_release(zone(1)).as_deref(), Some("a"));
-        assert_eq!(zones.begin_release(zone(1)), []);
+        assert_eq!(zones.begin_release(zone(1), None), None);
         assert!(zones.list().is_empty());
+    }
+
+    #[test]
+    fn what_a_sandbox_says_too_late_leaves_the_zone_to_the_pods_next_one() {
+        let mut zones = zones();
+        let (last, next) = (domain(5, 1), domain(6, 2));
+        zones.register(zone(1), "a", last).unwrap();
+        assert_eq!(zones.begin_release(zone(1), last), Some(Vec::new()));
+        assert_eq!(zones.begin_release(zone(1), last), Some(Vec::new()), "it may be said again");
+        assert!(zones.finish_release(zone(1)).is_some());
+
+        zones.register(zone(1), "a", next).unwrap();
+        zones.grant(zone(1), "c", "0", None, None).unwrap();
+        let place = zones.reserve(zone(1), "c", 1, 1).unwrap();
+        // The second of those that released the last one.
+        assert!(zones.is_idle(zone(1)), "it waits for the workers of another zone");
+        zones.worker_ended(zone(1), place.worker);
+        assert_eq!(zones.finish_release(zone(1)), None);
+        // Of a pod's sandboxes one may have the domain id that another had.
+        for other in [last, domain(6, 1), domain(5, 2)] {
+            assert_eq!(zones.revoke(zone(1), other, "c"), None);
+            assert_eq!(zones.begin_release(zone(1), other), None);
+        }
+        let place = zones.reserve(zone(1), "c", 1, 1).unwrap();
+        assert_eq!(zones.revoke(zone(1), next, "c"), Some(vec![place.worker]));
+        // A shim of before says no domain.
+        assert_eq!(zones.begin_release(zone(1), None), Some(vec![place.worker]));
     }
 
     #[test]
     fn a_zone_is_abandoned_only_when_its_guest_has_ended_and_no_shim_is_there() {
         const NOW: Duration = Duration::ZERO;
         let mut zones = zones();
-        let (first, second) = (Arc::new(Connection), Arc::new(Connection));
+        let (first, second) = (Arc::new(Connection::default()), Arc::new(Connection::default()));
         zones.register(zone(1), "a", domain(5, 1)).unwrap();
         zones.hold(zone(1), &first);
         zones.hold(zone(1), &first);
@@ -493,7 +545,7 @@ mod tests {
         drop(second);
         // Not long enough.
         assert_eq!(zones.begin_release_of_abandoned(Duration::from_secs(60)), []);
-        assert_eq!(zones.begin_release_of_abandoned(NOW), [zone(1)]);
+        assert_eq!(zones.begin_release_of_abandoned(NOW), [(zone(1), domain(5, 1))]);
         assert_eq!(code(zones.register(zone(1), "a", domain(5, 1))), Code::ZoneConflict);
         // Once.
         assert_eq!(zones.begin_release_of_abandoned(NOW), []);
@@ -512,7 +564,7 @@ mod tests {
         assert!(!zones.register(zone(1), "a", domain(5, 1)).unwrap());
         assert_eq!(zones.begin_release_of_abandoned(after), []);
         std::thread::sleep(after);
-        assert_eq!(zones.begin_release_of_abandoned(after), [zone(1)]);
+        assert_eq!(zones.begin_release_of_abandoned(after), [(zone(1), domain(5, 1))]);
     }
 
     #[test]
@@ -521,7 +573,7 @@ mod tests {
         zones.register(zone(1), "a", None).unwrap();
         zones.grant(zone(1), "c", "0", Some(100), None).unwrap();
         let old = zones.reserve(zone(1), "c", 1, 1).unwrap();
-        assert_eq!(zones.revoke(zone(1), "c"), [old.worker]);
+        assert_eq!(zones.revoke(zone(1), None, "c"), Some(vec![old.worker]));
         zones.grant(zone(1), "c", "0", Some(200), None).unwrap();
         let new = zones.reserve(zone(1), "c", 1, 1).unwrap();
         zones.worker_ended(zone(1), old.worker);

@@ -1,4 +1,5 @@
-//! The submission ring under every interleaving: a ring of four headers, payloads of one word, a region whose races loom reports.
+//! The submission ring under every interleaving with at most three preemptions: a ring of four headers, payloads of one word, a region
+//! whose races loom reports.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Keeps the pod's zone at gpu-proxy: a restarted one knows nothing, so it is told again, and the pod that lived on can use its GPU again.
+//! Keeps the pod's zone at gpu-proxy: one that was restarted, or told by somebody else to end the zone, knows nothing of it. So it is told
+//! again, and the pod that lived on can use its GPU again.
 
 use std::{os::unix::net::UnixStream, sync::Arc, time::Duration};
 
@@ -18,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 impl Pod {
-    /// Watches `registered`, on which the zone was registered, and registers it anew whenever its gpu-proxy is gone. Ends with the sandbox.
+    /// Watches `registered`, on which the zone was registered, and registers it anew whenever that ends. Ends with the sandbox.
     pub(super) async fn keep_zone(self: Arc<Self>, registered: UnixStream) {
         let mut next = Some(registered);
         while let Some(stream) = next {
@@ -26,7 +27,7 @@ impl Pod {
                 log::warn!("gpu-proxy cannot be watched: {}", error.report());
             }
             log::warn!(
-                "gpu-proxy is gone: the pod's GPU programs have ended, its zone is registered again when it is back"
+                "gpu-proxy is gone, or was told to end the zone: the pod's GPU programs have ended, its zone is registered again"
             );
             next = self.restore_zone().await;
         }

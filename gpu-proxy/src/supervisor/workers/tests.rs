@@ -4,14 +4,14 @@ use std::fs::File;
 use std::future::ready;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 use vgpu_config::Config;
 use vgpu_zone_api::shim::ZoneState;
 
 use super::*;
-use crate::supervisor::Mode;
 use crate::supervisor::cgroup::Cgroups;
+use crate::supervisor::{GuestDoor, Mode, lock};
 
 const ZONE: ZoneId = ZoneId(Uuid::from_u128(1));
 
@@ -46,7 +46,7 @@ fn channel() -> Channel {
 }
 
 async fn is_released(supervisor: &Arc<Supervisor>) {
-    let released = tokio::time::timeout(Duration::from_secs(10), supervisor.release(ZONE)).await;
+    let released = tokio::time::timeout(Duration::from_secs(10), supervisor.release(ZONE, None)).await;
     released.expect("the zone cannot be released");
     assert!(supervisor.listing().zones.is_empty());
     assert!(supervisor.running().is_empty());
@@ -148,4 +148,33 @@ async fn an_abandoned_zone_is_released() {
     };
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the zone is kept");
     sweep.abort();
+}
+
+/// A dead shim's cleaning and the look for abandoned zones may both come.
+#[tokio::test]
+async fn whoever_releases_a_zone_waits_for_its_door() {
+    let supervisor = supervisor();
+    let (stop, mut stopped) = watch::channel(false);
+    let closed = Arc::new(Notify::new());
+    let serving = {
+        let closed = Arc::clone(&closed);
+        async move {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+            closed.notified().await;
+        }
+    };
+    let task = tokio::spawn(serving).abort_handle();
+    lock(&supervisor.doors).insert(ZONE, GuestDoor { stop, task });
+    let releases = [(); 2].map(|()| {
+        let supervisor = Arc::clone(&supervisor);
+        tokio::spawn(async move { supervisor.release(ZONE, None).await })
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!releases.iter().any(|release| release.is_finished()), "its guest's pages are still mapped");
+    closed.notify_one();
+    for release in releases {
+        tokio::time::timeout(Duration::from_secs(10), release).await.expect("it waits for ever").unwrap();
+    }
+    assert!(lock(&supervisor.doors).is_empty());
+    is_released(&supervisor).await;
 }

@@ -15,6 +15,7 @@ use super::message::{Listing, Reply, Request};
 #[derive(Debug)]
 pub struct Client<S = UnixStream> {
     stream: S,
+    minor: u16,
 }
 
 /// Why a request was not answered with what was asked.
@@ -88,8 +89,8 @@ impl<S: Read + Write> Client<S> {
         stream.write_all(&Hello::ours().to_bytes()).map_err(ClientError::Gone)?;
         let mut theirs = [0; HELLO_BYTES];
         stream.read_exact(&mut theirs).map_err(ClientError::Gone)?;
-        Hello::meet(&theirs)?;
-        Ok(Self { stream })
+        let Hello { minor, .. } = Hello::meet(&theirs)?;
+        Ok(Self { stream, minor })
     }
 
     /// Sends a request and waits for its answer; a refusal is an error.
@@ -97,7 +98,8 @@ impl<S: Read + Write> Client<S> {
     /// # Errors
     /// [`ClientError`].
     pub fn call(&mut self, request: &Request) -> Result<Reply, ClientError> {
-        self.stream.write_all(&frame::encode(request, REQUEST_BYTES_MAX)?).map_err(ClientError::Gone)?;
+        let request = request.clone().for_minor(self.minor);
+        self.stream.write_all(&frame::encode(&request, REQUEST_BYTES_MAX)?).map_err(ClientError::Gone)?;
         let mut word = [0; 4];
         self.stream.read_exact(&mut word).map_err(ClientError::Gone)?;
         let mut body = vec![0; frame::frame_len(word, REPLY_BYTES_MAX)?];
@@ -143,15 +145,24 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::shim::ZoneId;
+    use crate::shim::{DomainRef, ZoneId};
 
     /// A supervisor that gives each request, by number, the answer of `answer`.
     fn serve(listener: UnixListener, answer: impl Fn(usize, Request) -> Reply + Send + 'static) {
+        serve_as(Hello::ours(), listener, answer);
+    }
+
+    /// The same, of another release.
+    fn serve_as(
+        ours: Hello,
+        listener: UnixListener,
+        answer: impl Fn(usize, Request) -> Reply + Send + 'static,
+    ) {
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut hello = [0; HELLO_BYTES];
             stream.read_exact(&mut hello).unwrap();
-            stream.write_all(&Hello::ours().to_bytes()).unwrap();
+            stream.write_all(&ours.to_bytes()).unwrap();
             for number in 0.. {
                 let mut word = [0; 4];
                 if stream.read_exact(&mut word).is_err() {
@@ -177,11 +188,29 @@ mod tests {
             }
         });
         let mut client = Client::connect(&path, Duration::from_secs(5)).unwrap();
-        let release = Request::Release { zone: ZoneId::of_sandbox(None, "default", "a") };
+        let release = Request::Release { zone: ZoneId::of_sandbox(None, "default", "a"), domain: None };
         assert!(matches!(client.done(&release), Err(ClientError::Refused { code: 310, .. })));
         client.done(&release).unwrap();
         client.done(&release).unwrap();
         assert!(matches!(client.list(), Err(ClientError::WrongReply)));
+    }
+
+    #[test]
+    fn a_supervisor_is_asked_only_what_its_minor_knows() {
+        let dir = tempfile::tempdir().unwrap();
+        let release = |domain| Request::Release { zone: ZoneId::of_sandbox(None, "default", "a"), domain };
+        let domain = Some(DomainRef { domid: 5, uuid: uuid::Uuid::from_u128(1) });
+        for (minor, expected) in [(0, None), (1, domain), (9, domain)] {
+            let path = dir.path().join(format!("{minor}.sock"));
+            let ours = Hello { minor, ..Hello::ours() };
+            serve_as(ours, UnixListener::bind(&path).unwrap(), move |_, request| {
+                match request == release(expected) {
+                    true => Reply::Done,
+                    false => Reply::Refused { code: 310, text: format!("{request:?}") },
+                }
+            });
+            Client::connect(&path, Duration::from_secs(5)).unwrap().done(&release(domain)).unwrap();
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ pub const HELLO_BYTES: usize = 24;
 
 const MAGIC: [u8; 8] = *b"vgpuzone";
 const MAJOR: u16 = 1;
-const MINOR: u16 = 0;
+const MINOR: u16 = 1;
+/// From this minor on `Revoke` and `Release` may name a domain.
+pub(super) const MINOR_OF_DOMAINS: u16 = 1;
 
 /// What a side says of itself before anything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +74,6 @@ impl Hello {
         if major != MAJOR {
             return Err(HelloError::Version { theirs: major, ours: MAJOR });
         }
-        #[expect(clippy::unnecessary_min_or_max, reason = "not when MINOR is no longer 0")]
         let minor = u16::from_le_bytes([i0, i1]).min(MINOR);
         Ok(Self { major, minor, record_limit: u32::from_le_bytes([r0, r1, r2, r3]), build })
     }
@@ -88,9 +89,11 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_minor_is_met_at_ours_and_another_major_is_refused() {
-        let newer = Hello { minor: 9, ..Hello::ours() };
-        assert_eq!(Hello::meet(&newer.to_bytes()).map(|hello| hello.minor), Ok(MINOR));
+    fn the_lower_minor_is_spoken_and_another_major_is_refused() {
+        for (theirs, spoken) in [(9, MINOR), (0, 0)] {
+            let hello = Hello { minor: theirs, ..Hello::ours() };
+            assert_eq!(Hello::meet(&hello.to_bytes()).map(|hello| hello.minor), Ok(spoken));
+        }
         let other = Hello { major: 2, ..Hello::ours() };
         assert_eq!(Hello::meet(&other.to_bytes()), Err(HelloError::Version { theirs: 2, ours: 1 }));
         assert_eq!(Hello::meet(&[0; HELLO_BYTES]), Err(HelloError::NotOurs));

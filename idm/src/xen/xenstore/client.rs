@@ -48,6 +48,8 @@ struct Shared {
     door: Door,
     /// Held while a message is written: two writers would mix their pieces.
     writing: Mutex<()>,
+    /// Held while a transaction is open.
+    transacting: Mutex<()>,
     state: Mutex<State>,
     /// Something in `state` changed that a caller may wait for.
     changed: Condvar,
@@ -129,6 +131,7 @@ impl Client {
         let shared = Arc::new(Shared {
             door,
             writing: Mutex::default(),
+            transacting: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
             stop: rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?,
@@ -172,6 +175,11 @@ impl Client {
                 Err(self.gone())
             }
         }
+    }
+
+    /// Waits until no transaction of this connection is open.
+    pub(super) fn transaction_turn(&self) -> MutexGuard<'_, ()> {
+        self.0.shared.transacting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A token for a new watch, whose events go to `signal`.

@@ -145,6 +145,79 @@ fn a_transaction_that_meets_conflicts_is_tried_again_but_not_for_ever() {
     assert!(matches!(error, XsError::Conflicts(12)), "{error}");
 }
 
+/// A xenstored that lets this domain have one transaction open, and refuses the first ones by `refusals`. Returns the name of each refusal.
+fn quota_of_one(refusals: &'static [&'static str]) -> (Client, JoinHandle<Vec<&'static str>>) {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let server = thread::spawn(move || {
+        let (mut first, mut open, mut refused) = (refusals.iter(), 0, Vec::new());
+        while let Some((kind, number, transaction, _)) = next_request(&mut theirs) {
+            let refusal = match kind {
+                6 => first.next().copied().or((open > 0).then_some("EQUOTA")),
+                _ => None,
+            };
+            refused.extend(refusal);
+            let answer = match (kind, refusal) {
+                (_, Some(name)) => message(16, number, transaction, format!("{name}\0").as_bytes()),
+                (6, None) => {
+                    open += 1;
+                    message(kind, number, transaction, b"77\0")
+                }
+                (_, None) => {
+                    open -= i32::from(kind == 7);
+                    message(kind, number, transaction, b"OK\0")
+                }
+            };
+            theirs.write_all(&answer).unwrap();
+        }
+        refused
+    });
+    (Client::over_socket(ours).unwrap(), server)
+}
+
+/// A driver domain has one connection for all its guests, and may have ten transactions open.
+#[test]
+fn a_connection_has_one_transaction_open_however_many_threads_want_one() {
+    let (client, server) = quota_of_one(&[]);
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            let client = client.clone();
+            scope.spawn(move || {
+                let changes = |tx: &Transaction<'_>| {
+                    // Long enough for the others to come meanwhile.
+                    thread::sleep(Duration::from_millis(5));
+                    tx.write("/x", "1")
+                };
+                client.transaction(changes).unwrap();
+            });
+        }
+    });
+    drop(client);
+    assert_eq!(server.join().unwrap(), [""; 0]);
+}
+
+#[test]
+fn a_transaction_that_may_not_begin_yet_is_tried_again_but_not_for_ever() {
+    const PASSING: &[&str] = &["EQUOTA", "ENOSPC", "EBUSY", "EAGAIN"];
+    let (client, server) = quota_of_one(PASSING);
+    client.transaction(|tx| tx.write("/x", "1")).unwrap();
+    drop(client);
+    assert_eq!(server.join().unwrap(), PASSING);
+
+    let (client, server) = quota_of_one(&["EQUOTA"; 100]);
+    let error = client.transaction(|tx| tx.write("/x", "1")).unwrap_err();
+    assert!(matches!(error, XsError::Refused { op: Op::TransactionStart, .. }), "{error}");
+    drop(client);
+    assert_eq!(server.join().unwrap().len(), 12);
+
+    let (client, server) = quota_of_one(&["EACCES"]);
+    assert!(
+        client.transaction(|tx| tx.write("/x", "1")).is_err(),
+        "one that will never begin is tried again"
+    );
+    drop(client);
+    assert_eq!(server.join().unwrap().len(), 1);
+}
+
 #[test]
 fn a_transaction_that_fails_changes_nothing() {
     let (client, server) = xenstored(0);

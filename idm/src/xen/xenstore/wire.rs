@@ -64,7 +64,7 @@ refusals! {
     Invalid b"EINVAL" INVAL, Access b"EACCES" ACCESS, Exists b"EEXIST" EXIST, IsDirectory b"EISDIR" ISDIR, Missing b"ENOENT" NOENT,
     Memory b"ENOMEM" NOMEM, Space b"ENOSPC" NOSPC, Io b"EIO" IO, NotEmpty b"ENOTEMPTY" NOTEMPTY, Unknown b"ENOSYS" NOSYS,
     ReadOnly b"EROFS" ROFS, Busy b"EBUSY" BUSY, Again b"EAGAIN" AGAIN, Connected b"EISCONN" ISCONN, TooBig b"E2BIG" TOOBIG,
-    Permission b"EPERM" PERM,
+    Permission b"EPERM" PERM, Quota b"EQUOTA" DQUOT,
 }
 
 /// A message from xenstored.

@@ -1,6 +1,8 @@
-//! A gpu-proxy that says yes and remembers what it was asked. Dropped, it dies with its connections.
+//! A gpu-proxy that remembers what it was asked and whose zones are, and says yes to all but a conflict. Dropped, it dies with its
+//! connections.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
@@ -13,15 +15,41 @@ use std::{
     time::Duration,
 };
 
+use vgpu_codes::Code;
 use vgpu_zone_api::shim::{
-    HELLO_BYTES, Hello, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Reply, Request, decode, encode, frame_len,
+    DomainRef, HELLO_BYTES, Hello, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Reply, Request, ZoneId, decode,
+    encode, frame_len,
 };
 
 pub struct FakeProxy {
     socket: PathBuf,
-    asked: Arc<Mutex<Vec<Request>>>,
+    state: Arc<Mutex<State>>,
     open: Arc<Mutex<Vec<UnixStream>>>,
     over: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct State {
+    asked: Vec<Request>,
+    zones: BTreeMap<ZoneId, DomainRef>,
+}
+
+impl State {
+    fn answer(&mut self, request: Request) -> Reply {
+        self.asked.push(request.clone());
+        match request {
+            Request::Register { zone, domain, .. } if *self.zones.entry(zone).or_insert(domain) != domain => {
+                return Reply::Refused { code: Code::ZoneConflict as u16, text: "another has it".into() };
+            }
+            Request::Release { zone, domain }
+                if domain.is_none_or(|of| self.zones.get(&zone) == Some(&of)) =>
+            {
+                self.zones.remove(&zone);
+            }
+            _ => {}
+        }
+        Reply::Done
+    }
 }
 
 impl FakeProxy {
@@ -29,19 +57,19 @@ impl FakeProxy {
         let listener = UnixListener::bind(socket).unwrap();
         let proxy = FakeProxy {
             socket: socket.into(),
-            asked: Arc::default(),
+            state: Arc::default(),
             open: Arc::default(),
             over: Arc::default(),
         };
-        let (asked, open, over) = (proxy.asked.clone(), proxy.open.clone(), proxy.over.clone());
+        let (state, open, over) = (proxy.state.clone(), proxy.open.clone(), proxy.over.clone());
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 if over.load(Ordering::Acquire) {
                     return;
                 }
                 open.lock().unwrap().push(stream.try_clone().unwrap());
-                let asked = asked.clone();
-                thread::spawn(move || serve(stream, &asked));
+                let state = state.clone();
+                thread::spawn(move || serve(stream, &state));
             }
         });
         proxy
@@ -49,7 +77,17 @@ impl FakeProxy {
 
     /// What it was asked, in order.
     pub fn asked(&self) -> Vec<Request> {
-        self.asked.lock().unwrap().clone()
+        self.state.lock().unwrap().asked.clone()
+    }
+
+    /// Its zones, and whose they are.
+    pub fn zones(&self) -> BTreeMap<ZoneId, DomainRef> {
+        self.state.lock().unwrap().zones.clone()
+    }
+
+    /// The zone is another domain's from now on: it was released, and the pod's next sandbox came.
+    pub fn hand_over(&self, zone: ZoneId, domain: DomainRef) {
+        self.state.lock().unwrap().zones.insert(zone, domain);
     }
 
     /// The same, once it was asked `count` things.
@@ -77,7 +115,7 @@ impl Drop for FakeProxy {
     }
 }
 
-fn serve(mut stream: UnixStream, asked: &Mutex<Vec<Request>>) {
+fn serve(mut stream: UnixStream, state: &Mutex<State>) {
     let (mut hello, mut word) = ([0; HELLO_BYTES], [0; 4]);
     if stream.read_exact(&mut hello).is_err() {
         return;
@@ -86,7 +124,7 @@ fn serve(mut stream: UnixStream, asked: &Mutex<Vec<Request>>) {
     while stream.read_exact(&mut word).is_ok() {
         let mut body = vec![0; frame_len(word, REQUEST_BYTES_MAX).unwrap()];
         stream.read_exact(&mut body).unwrap();
-        asked.lock().unwrap().push(decode(&body).unwrap());
-        stream.write_all(&encode(&Reply::Done, REPLY_BYTES_MAX).unwrap()).unwrap();
+        let reply = state.lock().unwrap().answer(decode(&body).unwrap());
+        stream.write_all(&encode(&reply, REPLY_BYTES_MAX).unwrap()).unwrap();
     }
 }

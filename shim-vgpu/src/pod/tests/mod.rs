@@ -25,13 +25,19 @@ use tokio::{
 };
 use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
 use vgpu_codes::Code;
-use vgpu_zone_api::shim::Request;
+use vgpu_zone_api::shim::{DomainRef, Request, ZoneId};
 
 use super::{
     Pod,
     steps::{Cut, Step},
 };
-use crate::{cleanup, container::life::Who, error::Result, events::Outbox, persist::Store};
+use crate::{
+    cleanup,
+    container::life::Who,
+    error::Result,
+    events::Outbox,
+    persist::{Store, random_uuid},
+};
 use fake_guest::Habits;
 use fake_proxy::FakeProxy;
 use world::{Source, World};
@@ -295,7 +301,7 @@ async fn a_gpu_is_granted_before_the_container_and_released_after_it() {
     let [
         Request::Register { zone, domain, .. },
         Request::Grant { zone: granted, bytes, .. },
-        Request::Release { zone: released },
+        Request::Release { zone: released, domain: of },
     ] = &asked[..]
     else {
         panic!("{asked:?}")
@@ -304,7 +310,39 @@ async fn a_gpu_is_granted_before_the_container_and_released_after_it() {
         zone == granted && zone == released && domain.uuid == uuid && *bytes == Some(64 << 20),
         "{asked:?}"
     );
+    assert_eq!(*of, Some(*domain), "it is released for the domain it was registered for");
+    assert!(proxy.zones().is_empty());
     node.world.assert_nothing_left("after delete");
+}
+
+/// A pod's next sandbox has the same zone, and may be up before this one is cleaned up.
+#[tokio::test]
+async fn a_sandbox_that_is_cleaned_up_late_leaves_the_zone_to_the_pods_next_one() {
+    let node = Node::new(Habits::default()).await;
+    let proxy = FakeProxy::start(&node.world.proxy_socket());
+    node.pod.clone().create(node.request("run", json!({"vgpu.dev/gpu": "1"}))).await.unwrap();
+    let (zone, domain) = proxy.zones().pop_first().unwrap();
+    // The domain id is used again, the UUID is not.
+    let next = DomainRef { uuid: random_uuid().unwrap(), ..domain };
+    proxy.hand_over(zone, next);
+    node.kill("run", 9).await.unwrap();
+    node.wait("run", "").await;
+    node.delete("run").await.unwrap();
+    assert_eq!(proxy.zones(), [(zone, next)].into());
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn a_create_whose_zone_another_domain_has_fails_and_leaves_it_there() {
+    let node = Node::new(Habits::default()).await;
+    let proxy = FakeProxy::start(&node.world.proxy_socket());
+    let zone = ZoneId::of_sandbox(None, "default", "run");
+    let last = DomainRef { domid: 7, uuid: random_uuid().unwrap() };
+    proxy.hand_over(zone, last);
+    let error = node.pod.clone().create(node.request("run", json!({"vgpu.dev/gpu": "1"}))).await.unwrap_err();
+    assert_eq!(error.code(), Some(Code::ZoneConflict), "{error}");
+    assert_eq!(proxy.zones(), [(zone, last)].into());
+    node.world.assert_nothing_left("after the conflict");
 }
 
 /// DESIGN.md, decision 20: what a new gpu-proxy is told comes from the record, and nothing that was taken back meanwhile.
@@ -345,7 +383,11 @@ async fn a_gpu_proxy_that_was_restarted_is_told_of_the_zone_again() {
     node.delete("pause").await.unwrap();
     let all = third.asked();
     assert!(
-        matches!(&all[2..], [Request::Revoke { container, .. }, Request::Release { .. }] if container == "run1"),
+        matches!(
+            &all[2..],
+            [Request::Revoke { container, domain: from, .. }, Request::Release { domain: of, .. }]
+                if container == "run1" && *from == Some(*domain) && *of == Some(*domain)
+        ),
         "{all:?}"
     );
     drop(third);
@@ -479,7 +521,7 @@ async fn a_create_that_dies_after_any_step_is_cleaned_up_from_disk() {
         tokio::task::spawn_blocking(move || (clean(), clean())).await.unwrap();
         node.world.assert_nothing_left(&when);
         let (asked, registered) = (proxy.asked(), last >= Step::Granted);
-        let released = matches!(asked.last(), Some(Request::Release { .. }));
-        assert!(asked.is_empty() != registered && released == registered, "{when}: {asked:?}");
+        assert!(asked.is_empty() != registered && proxy.zones().is_empty(), "{when}: {asked:?}");
+        assert!(asked.iter().all(|request| !matches!(request, Request::Release { domain: None, .. })));
     }
 }
