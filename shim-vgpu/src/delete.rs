@@ -40,7 +40,7 @@ use crate::{
 /// For the other containers' cleaning to be over: as long as the toolstack may take for one of them.
 const LOCK_LIMIT: Duration = Duration::from_secs(120);
 /// Of containerd's 5 s, with time left to start and to be heard.
-const ANSWER_LIMIT: Duration = Duration::from_millis(3500);
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Between the tries of a cleaning: containerd asks once, and the node may be short of something for a while.
 const PAUSES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];

@@ -19,6 +19,8 @@ use crate::traces::processes;
 const CONTAINERD_WAITS: Duration = Duration::from_secs(5);
 /// Between a system call of the shim and its next: time to see its effect and to kill.
 const DELAY_US: &str = "delay_exit=700000";
+/// Before the UUID of its domain.
+const SHARE_OF_EARLY: &str = "/shared/stories+early+";
 const PROXY: &str = "/tmp/story-proxy.sock";
 const REAL_PROXY: &str = "/run/vgpu/gpu-proxy.sock";
 
@@ -32,9 +34,9 @@ pub fn stories() -> Vec<Story> {
 }
 
 fn create_killed_before_its_domain(node: &Node) {
-    let mounted = |place: &str, how: &str| {
+    let mounted = |parts: &[&str]| {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        mounts.lines().any(|line| line.contains(place) && line.contains(how))
+        mounts.lines().any(|line| parts.iter().all(|part| line.contains(part)))
     };
     let slow = |name: &str, seen: &dyn Fn(&Shim) -> bool, not_yet: &dyn Fn(&Shim) -> bool| {
         let shim = Shim::start("early", false, REAL_PROXY);
@@ -47,14 +49,14 @@ fn create_killed_before_its_domain(node: &Node) {
         assert!(not_yet(&shim), "Create was past {name} when it was killed");
         cleaned_up(node, &shim, name);
     };
-    let exported = || mounted("/run/vgpu/shared/stories+early/export ", "master:");
-    let rooted = || mounted("/tmp/story-shim/bundles/early/rootfs ", "");
+    let exported = || mounted(&[SHARE_OF_EARLY, "/export ", "master:"]);
+    let rooted = || mounted(&["/tmp/story-shim/bundles/early/rootfs "]);
     slow("Recorded", &|shim| !shim.record().is_empty(), &|_| !exported());
     slow("ShareMade", &|_| exported(), &|_| !rooted());
-    let shared = || mounted("/run/vgpu/shared/stories+early/rw/early/rootfs ", "");
+    let shared = || mounted(&[SHARE_OF_EARLY, "/rw/early/rootfs "]);
     slow("RootMounted", &|_| rooted(), &|_| !shared());
     // Between RootMounted and ContainerShared: the root is about to be moved to where the guest sees it.
-    slow("the stage", &|_| mounted("/run/vgpu/shared/stories+early/stage/early/rootfs ", ""), &|_| !shared());
+    slow("the stage", &|_| mounted(&[SHARE_OF_EARLY, "/stage/early/rootfs "]), &|_| !shared());
     held(node, "ContainerShared", "before create");
 }
 
