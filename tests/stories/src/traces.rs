@@ -219,3 +219,17 @@ fn add_xenstore(lines: &mut BTreeSet<String>, dir: &str, depth: u32) -> Result<(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_that_failed_is_left_behind_even_if_it_failed_before() {
+        assert_eq!(told(&["echo", "a line"]).expect("it works"), "a line\n");
+        let why = told(&["sh", "-c", "echo a line; echo nobody listens >&2; exit 1"]).expect_err("exit 1");
+        assert!(why.contains("nobody listens"), "{why}");
+        let blind = Traces { lines: BTreeSet::from(["zone a".into()]), unseen: vec![why.clone()] };
+        assert_eq!(blind.since(&blind), [why]);
+    }
+}
