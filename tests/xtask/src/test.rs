@@ -170,7 +170,7 @@ fn unit_tests(steps: &Steps, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Every interleaving of idm's protocols, with loom's atomics in the place of the real ones.
+/// The interleavings of idm's protocols up to a few preemptions, with loom's atomics in the place of the real ones.
 fn loom(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let root = paths::root()?;
     let mut cargo = dist::cargo(&root, &["test", "--package", "idm", "--lib", "--release", "--locked"]);
