@@ -1,9 +1,9 @@
 // pattern_probe 0xADDRESS... handles 0xHANDLE...: tries addresses and handles of another zone (pattern_plant prints them): copies
 // from and to them, kernels that read and write them, and their use as stream, event, function, module, context, library in driver
 // calls. The first address is also tried as a handle, and the first handle as an address.
-// Each attempt runs in a process of its own, as a kernel's fault ends its context. Exit code 1: bytes of the pattern were seen,
-// or an attempt hung; 0: all were refused, met an own object, or hurt the process itself (a unified copy takes an address that
-// is no device memory of its own for a host pointer, as CUDA does).
+// Each attempt runs in a process of its own, as a kernel's fault ends its context. Exit code 1: bytes of the pattern were seen, or
+// an attempt did not take place or hung; 0: all were refused, met an own object, or hurt the process itself (a unified copy takes an
+// address that is no device memory of its own for a host pointer, as CUDA does). First and last the judge finds its own pattern.
 #include <cuda.h>
 #include <dlfcn.h>
 #include <csignal>
@@ -15,7 +15,10 @@
 #include "check.h"
 #include "pattern.h"
 
-const int SEEN = 99, CRASHED = 98;
+// How an attempt went, as exit codes of its process. Others say that it did not take place: 1 is MUST's, 2 is driver()'s.
+enum { OWN_OBJECT = 10, BAD_VALUE, BAD_CONTEXT, BAD_HANDLE, BAD_ADDRESS, OTHER_ERROR, SEEN };
+// What no process exits with.
+const int CRASHED = 256, HUNG = 257, KILLED = 258;
 
 __global__ void read_words(const uint64_t *from, uint64_t *to, int count) {
     for (int i = 0; i < count; i++) to[i] = from[i];
@@ -104,7 +107,7 @@ static int as_context(uint64_t value, std::vector<unsigned char> &seen) {
 static const struct {
     const char *what;
     Attempt attempt;
-    bool on_addresses;
+    bool takes_address;
 } ATTEMPTS[] = {
     {"copy to the host", copy_out, true},       {"unified copy", copy_out_unified, true},
     {"copy to own memory", copy_to_own, true},  {"copy from the host", copy_in, true},
@@ -115,7 +118,7 @@ static const struct {
     {"as a library", as_library, false},        {"as a context", as_context, false},
 };
 
-// Runs one attempt in a process of its own. Returns its CUDA result in short, SEEN, CRASHED, or -1 if it hung.
+// Runs one attempt in a process of its own.
 static int apart(Attempt attempt, uint64_t value) {
     fflush(stdout);
     pid_t child = fork();
@@ -128,13 +131,20 @@ static int apart(Attempt attempt, uint64_t value) {
         int later = cudaDeviceSynchronize();
         if (result == 0) result = later;
         if (holds_pattern(seen.data(), seen.size())) _exit(SEEN);
-        // Exit codes have 8 bits: the usual CUDA results in short.
-        _exit(result == 0 ? 0 : result == 700 ? 70 : result == 400 ? 40 : result == 201 ? 20 : result == 1 ? 1 : 50);
+        switch (result) {
+        case 0: _exit(OWN_OBJECT);
+        case 1: _exit(BAD_VALUE);
+        case 201: _exit(BAD_CONTEXT);
+        case 400: _exit(BAD_HANDLE);
+        case 700: _exit(BAD_ADDRESS);
+        default: _exit(OTHER_ERROR);
+        }
     }
     int status = 0;
-    waitpid(child, &status, 0);
-    if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGSEGV || WTERMSIG(status) == SIGBUS)) return CRASHED;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    if (child < 0 || waitpid(child, &status, 0) != child) return KILLED;
+    if (WIFEXITED(status)) return WEXITSTATUS(status);
+    int signal = WTERMSIG(status);
+    return signal == SIGSEGV || signal == SIGBUS ? CRASHED : signal == SIGALRM ? HUNG : KILLED;
 }
 
 // The judge has to be able to find the pattern: in memory of our own it must.
@@ -148,16 +158,26 @@ static int own_pattern(uint64_t, std::vector<unsigned char> &seen) {
 
 static const char *name(int result) {
     switch (result) {
-    case 0: return "succeeded on an own object, nothing of the pattern";
-    case 1: return "refused, invalid value";
-    case 20: return "refused, invalid context";
-    case 40: return "refused, invalid handle";
-    case 70: return "refused, illegal address";
-    case 50: return "refused, another error";
+    case OWN_OBJECT: return "succeeded on an own object, nothing of the pattern";
+    case BAD_VALUE: return "refused, invalid value";
+    case BAD_CONTEXT: return "refused, invalid context";
+    case BAD_HANDLE: return "refused, invalid handle";
+    case BAD_ADDRESS: return "refused, illegal address";
+    case OTHER_ERROR: return "refused, another error";
     case CRASHED: return "crashed by its own wild pointer";
     case SEEN: return "SAW THE PATTERN";
-    default: return "HUNG";
+    case HUNG: return "HUNG";
+    default: return "DID NOT TAKE PLACE";
     }
+}
+static bool harmless(int result) {
+    return (result >= OWN_OBJECT && result <= OTHER_ERROR) || result == CRASHED;
+}
+
+static bool finds_own_pattern() {
+    int result = apart(own_pattern, 0);
+    printf("pattern_probe: the pattern in own memory: %s (%d)\n", name(result), result);
+    return result == SEEN;
 }
 
 int main(int count, char **words) {
@@ -167,22 +187,19 @@ int main(int count, char **words) {
         printf("usage: pattern_probe 0xADDRESS... handles 0xHANDLE...\n");
         return 2;
     }
-    if (apart(own_pattern, 0) != SEEN) {
-        printf("pattern_probe: cannot find the pattern in its own memory\n");
-        return 2;
-    }
-    int failures = 0;
+    int failures = !finds_own_pattern();
     for (int i = 1; i < count; i++) {
         if (i == handles) continue;
         uint64_t value = strtoull(words[i], nullptr, 0);
         bool first = i == 1 || i == handles + 1;
         for (const auto &each : ATTEMPTS) {
-            if (each.on_addresses != (i < handles) && !first) continue;
+            if (each.takes_address != (i < handles) && !first) continue;
             int result = apart(each.attempt, value);
-            printf("pattern_probe: %s, %s: %s\n", words[i], each.what, name(result));
-            failures += result == SEEN || result == -1;
+            printf("pattern_probe: %s, %s: %s (%d)\n", words[i], each.what, name(result), result);
+            failures += !harmless(result);
         }
     }
+    failures += !finds_own_pattern();
     printf("pattern_probe: %s\n", failures ? "failed" : "ok, nothing of the other zone was seen");
     return failures ? 1 : 0;
 }

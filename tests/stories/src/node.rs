@@ -55,7 +55,7 @@ impl Node {
 
     /// The gpu-proxy that is no worker.
     pub fn supervisor(&self) -> u32 {
-        let found = self.processes_of("gpu-proxy").into_iter().find(|process| process.words.len() == 1);
+        let found = processes().into_iter().find(Process::is_supervisor);
         found.expect("gpu-proxy runs").pid
     }
 

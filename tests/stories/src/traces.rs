@@ -9,7 +9,11 @@ use crate::command::{SOON, run};
 
 /// All traces at one moment, each a line that says its kind and name.
 #[derive(Debug, Clone, Default)]
-pub struct Traces(BTreeSet<String>);
+pub struct Traces {
+    lines: BTreeSet<String>,
+    /// Tools that should have told and failed: nobody knows what is there.
+    unseen: Vec<String>,
+}
 
 const VGPUCTL: &str = "/usr/bin/vgpuctl";
 /// Directories whose entries come and go with pods.
@@ -26,14 +30,15 @@ const KEPT: &[&str] = &[
     "/run/vgpu/sandboxes",
     "/run/vgpu/shared",
 ];
+/// The xenstore directory that has this domain in it, whatever else is there.
+const DOMAINS: &str = "/local/domain";
 /// Xenstore directories with one entry a domain (or a device).
-const XENSTORE: &[&str] =
-    &["/local/domain", "/local/domain/0/backend", "/local/domain/0/device", "/vm", "/libxl"];
+const XENSTORE: &[&str] = &[DOMAINS, "/local/domain/0/backend", "/local/domain/0/device", "/vm", "/libxl"];
 
 impl Traces {
     /// What is there now.
     pub fn now() -> Self {
-        let mut lines = BTreeSet::new();
+        let (mut lines, mut unseen) = (BTreeSet::new(), Vec::new());
         lines.extend(processes().into_iter().map(|process| process.line()));
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
         lines
@@ -46,26 +51,34 @@ impl Traces {
         }
         add_cgroups(&mut lines, Path::new("/sys/fs/cgroup"));
         for dir in XENSTORE {
-            add_xenstore(&mut lines, dir, if dir.ends_with("backend") { 2 } else { 1 });
+            unseen.extend(add_xenstore(&mut lines, dir, if dir.ends_with("backend") { 2 } else { 1 }).err());
         }
         // Not tasks: each has a directory among FILES, and every ctr costs a second of emulation.
         for what in ["containers", "snapshots"] {
-            let listed = run(&["ctr", what, "ls"], SOON).text();
-            let names = listed.lines().skip(1).filter_map(|line| line.split_whitespace().next());
-            lines.extend(names.map(|name| format!("{what} {name}")));
+            match told(&["ctr", what, "ls"]) {
+                Ok(listed) => {
+                    let names = listed.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+                    lines.extend(names.map(|name| format!("{what} {name}")));
+                }
+                Err(why) => unseen.push(why),
+            }
         }
-        for zone in zones() {
+        let listed = zones().unwrap_or_else(|why| {
+            unseen.push(why);
+            Vec::new()
+        });
+        for zone in listed {
             lines.insert(format!("zone {}", zone.id));
             if zone.device_memory != "0 B" {
                 lines.insert(format!("device-memory {} of zone {}", zone.device_memory, zone.id));
             }
         }
-        Self(lines)
+        Self { lines, unseen }
     }
 
-    /// What is here and not in `before`.
+    /// What is here and not in `before`, and what could not be looked at.
     pub fn since(&self, before: &Self) -> Vec<String> {
-        self.0.difference(&before.0).cloned().collect()
+        self.lines.difference(&before.lines).chain(&self.unseen).cloned().collect()
     }
 }
 
@@ -77,15 +90,24 @@ pub struct Zone {
     pub device_memory: String,
 }
 
-/// The zones that gpu-proxy has. None where it does not run, which its process shows.
-pub fn zones() -> Vec<Zone> {
-    if !Path::new(VGPUCTL).exists() {
-        return Vec::new();
+/// What a tool tells, or that it failed.
+fn told(line: &[&str]) -> Result<String, String> {
+    let ended = run(line, SOON);
+    if ended.code == Some(0) {
+        return Ok(ended.text());
     }
-    let listed = run(&[VGPUCTL, "ps"], SOON).text();
+    Err(format!("(not known: {} failed: {})", line.join(" "), ended.complaint().trim()))
+}
+
+/// The zones that gpu-proxy has. None where it does not run, which its process shows.
+pub fn zones() -> Result<Vec<Zone>, String> {
+    if !processes().iter().any(Process::is_supervisor) {
+        return Ok(Vec::new());
+    }
+    let listed = told(&[VGPUCTL, "ps"])?;
     // Behind the heading a line a zone; those of its grants and workers are indented.
     let lines = listed.lines().skip(1).filter(|line| !line.starts_with(' '));
-    lines.filter_map(zone).collect()
+    Ok(lines.filter_map(zone).collect())
 }
 
 /// `ZONE DOMAIN STATE NUMBER UNIT …`
@@ -106,10 +128,15 @@ pub struct Process {
 impl Process {
     fn line(&self) -> String {
         // A restarted supervisor is the supervisor.
-        if self.program() == "gpu-proxy" && self.words.len() == 1 {
+        if self.is_supervisor() {
             return "process gpu-proxy, the supervisor".into();
         }
         format!("process {} (started at {}) {}", self.pid, self.start_ticks, self.words.join(" "))
+    }
+
+    /// The gpu-proxy that is no worker.
+    pub fn is_supervisor(&self) -> bool {
+        self.program() == "gpu-proxy" && self.words.len() == 1
     }
 
     /// The program's file name.
@@ -175,14 +202,34 @@ fn add_cgroups(lines: &mut BTreeSet<String>, dir: &Path) {
     }
 }
 
-fn add_xenstore(lines: &mut BTreeSet<String>, dir: &str, depth: u32) {
-    for name in run(&["xenstore-list", dir], SOON).text().lines() {
+fn add_xenstore(lines: &mut BTreeSet<String>, dir: &str, depth: u32) -> Result<(), String> {
+    let listed = match told(&["xenstore-list", dir]) {
+        // The same answer for one that is not there: all of these but the domains may be.
+        Err(why) if dir != DOMAINS && why.contains("could not list path") => return Ok(()),
+        listed => listed?,
+    };
+    for name in listed.lines() {
         let path = format!("{dir}/{name}");
         // A kind of device that no domain has any more is an empty directory, of no harm.
         if depth == 1 {
             lines.insert(format!("xenstore {path}"));
         } else {
-            add_xenstore(lines, &path, depth - 1);
+            add_xenstore(lines, &path, depth - 1)?;
         }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_that_failed_is_left_behind_even_if_it_failed_before() {
+        assert_eq!(told(&["echo", "a line"]).expect("it works"), "a line\n");
+        let why = told(&["sh", "-c", "echo a line; echo nobody listens >&2; exit 1"]).expect_err("exit 1");
+        assert!(why.contains("nobody listens"), "{why}");
+        let blind = Traces { lines: BTreeSet::from(["zone a".into()]), unseen: vec![why.clone()] };
+        assert_eq!(blind.since(&blind), [why]);
     }
 }

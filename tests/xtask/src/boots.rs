@@ -45,6 +45,7 @@ const BOOT_MIB: u32 = 5120;
 pub fn part(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let names = stories::names(steps, "")?;
     tally.check("stories: each is played once", each_is_played_once(&names));
+    tally.check("stories: every part of a boot plays one", every_part_plays_one(&names));
     let dom0 = testbed::complete(steps)?;
     let stories = Stories::build(steps)?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -83,4 +84,29 @@ fn each_is_played_once(names: &[String]) -> Result<()> {
         return Ok(());
     }
     Err(Failure::new(format!("no boot or more than one plays {wrong:?}: see BOOTS in boots.rs")))
+}
+
+/// A story with another name does not drop out of a boot unseen.
+fn every_part_plays_one(names: &[String]) -> Result<()> {
+    let parts = BOOTS.iter().flat_map(|boot| boot.stories);
+    let idle: Vec<_> = parts.filter(|part| !names.iter().any(|name| name.contains(**part))).collect();
+    if idle.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("no story's name contains {idle:?}: see BOOTS in boots.rs")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_story_that_is_renamed_is_missed_by_its_boot() {
+        let parts = BOOTS.iter().flat_map(|boot| boot.stories);
+        let mut names: Vec<String> = parts.map(|part| part.to_string()).collect();
+        every_part_plays_one(&names).expect("each part is a name");
+        names.retain(|name| !name.contains("death_of_the_domain"));
+        let missed = every_part_plays_one(&names).expect_err("it is in the PVH boot").to_string();
+        assert!(missed.contains("[\"death_of_the_domain\"]"), "{missed}");
+    }
 }

@@ -19,7 +19,7 @@ use crate::progress::{Log, Steps};
 use crate::wheels;
 
 /// Programs without libraries: guest-init is PID 1 of an image that has none, and the shim runs on nodes of any age.
-pub const GUEST_TARGET: &str = "x86_64-unknown-linux-musl";
+pub const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
 /// The oldest glibc an image may have: libvgpu is loaded into its programs.
 const OLDEST_GLIBC: &str = "2.17";
 /// What a node keeps for all pods, and what each pod pays with memory: kernel and initramfs together, initramfs alone.
@@ -77,8 +77,8 @@ pub fn build(steps: &Steps) -> Result<PathBuf> {
 fn our_programs(steps: &Steps, root: &Path, target: &Path) -> Result<PathBuf> {
     native(steps, root)?;
     steps.step("Build the shim and guest-init, static", |log| {
-        guest_target_installed(log)?;
-        let line = ["build", "--release", "--target", GUEST_TARGET];
+        static_target_installed(log)?;
+        let line = ["build", "--release", "--target", STATIC_TARGET];
         // Together: they share most of the crates that they are made of.
         log.run(cargo(root, &line).args(["--package", "shim-vgpu", "--package", "guest-init"]))
     })?;
@@ -109,17 +109,17 @@ pub fn cargo(root: &Path, args: &[&str]) -> Command {
 }
 
 /// Installs Rust's target for static programs where it is missing.
-pub fn guest_target_installed(log: &Log) -> Result<()> {
+pub fn static_target_installed(log: &Log) -> Result<()> {
     let sysroot = log.output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    if Path::new(sysroot.trim()).join("lib/rustlib").join(GUEST_TARGET).is_dir() {
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(STATIC_TARGET).is_dir() {
         return Ok(());
     }
-    eprintln!("Rust's target {GUEST_TARGET} is missing and will be installed with rustup:");
+    eprintln!("Rust's target {STATIC_TARGET} is missing and will be installed with rustup:");
     eprintln!(
-        "    guest-init is PID 1 of an image without libraries, the stories run in any Dom0: both are static"
+        "    guest-init has no libraries beside it; the shim and the stories run on nodes of any age: all are static"
     );
-    log.run(Command::new("rustup").args(["target", "add", GUEST_TARGET]))
-        .map_err(|failure| Failure::new(format!("Rust's target {GUEST_TARGET} is missing: {failure}")))
+    log.run(Command::new("rustup").args(["target", "add", STATIC_TARGET]))
+        .map_err(|failure| Failure::new(format!("Rust's target {STATIC_TARGET} is missing: {failure}")))
 }
 
 /// The guest's libcuda, against glibc 2.17: zig links it, with the old symbol versions that it knows.
@@ -156,7 +156,7 @@ fn find_or_build_kernel(steps: &Steps, folder: &Path) -> Result<PathBuf> {
 }
 
 fn fill(dist: &Path, root: &Path, target: &Path, kernel: &Path, libvgpu: &Path) -> Result<()> {
-    let (release, alone) = (target.join("release"), target.join(GUEST_TARGET).join("release"));
+    let (release, alone) = (target.join("release"), target.join(STATIC_TARGET).join("release"));
     for program in [release.join("gpu-proxy"), release.join("vgpuctl"), alone.join("containerd-shim-vgpu-v1")]
     {
         place(&program, &dist.join("usr/bin").join(program.file_name().unwrap_or_default()), 0o755)?;

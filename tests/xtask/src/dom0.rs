@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use crate::cache::{self, Inputs, Once};
 use crate::cpio::{Archive, Node};
@@ -100,12 +101,17 @@ pub fn tree(steps: &Steps) -> Result<PathBuf> {
     TREE.get(|| find_or_make_tree(steps))
 }
 
-/// Lets a user who is not root give sudo a password now, if one will be needed, and not in the middle of other output.
+/// Lets a user who is not root give sudo a password now, if the tree needs one, and not in the middle of other output. Nobody is
+/// asked twice.
 pub fn may_be_made(steps: &Steps) -> Result<()> {
-    if host::is_root() || cache::find("dom0-tree", tree_inputs())?.is_some() {
-        return Ok(());
-    }
-    steps.step("sudo, for Dom0's tree", |log| log.run(&mut host::as_root("true", &[])))
+    static ASKED: OnceLock<Result<()>> = OnceLock::new();
+    let ask = || {
+        if host::is_root() || cache::find("dom0-tree", tree_inputs())?.is_some() {
+            return Ok(());
+        }
+        steps.step("sudo, for Dom0's tree", |log| log.run(&mut host::as_root("true", &[])))
+    };
+    ASKED.get_or_init(ask).clone()
 }
 
 fn tree_inputs() -> Inputs {
@@ -116,6 +122,7 @@ fn find_or_make_tree(steps: &Steps) -> Result<PathBuf> {
     if let Some(made) = cache::find("dom0-tree", tree_inputs())? {
         return Ok(made);
     }
+    may_be_made(steps)?;
     let sources = host::apt_sources(SUITE)?;
     steps.step("Dom0: Debian packages (about a minute)", |log| {
         cache::get("dom0-tree", tree_inputs(), |dir| {

@@ -50,7 +50,7 @@ const STAGES: &[(&str, Stage)] = &[
             1,
         ),
     ),
-    ("deaths", Stage::Stories(Kind::Pv, &["death_"], 10)),
+    ("deaths", Stage::Stories(Kind::Pv, &["death_"], 5)),
     ("fuzz", Stage::Fuzz),
 ];
 

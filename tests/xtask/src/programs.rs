@@ -150,10 +150,8 @@ fn patterns(served: &Served, dir: &Path) -> Result<()> {
     });
     let line = told.recv_timeout(LIMIT).context(|| "pattern_plant hangs".into())?;
     let line = line.context(|| "pattern_plant says nothing".into())?;
-    let (_, values) =
-        line.split_once("planted ").context(|| format!("pattern_plant planted nothing: {line}"))?;
-    let line: Vec<&str> = ["pattern_probe"].into_iter().chain(values.split_whitespace()).collect();
-    let (code, said) = run(&mut command(served, dir, &line)?)?;
+    let words = probe_of(&line)?;
+    let (code, said) = run(&mut command(served, dir, &words)?)?;
     if code != 0 {
         return Err(Failure::new(format!("exit code {code}; it said:\n{said}")));
     }
@@ -161,6 +159,17 @@ fn patterns(served: &Served, dir: &Path) -> Result<()> {
         Ok(None) => Ok(()),
         ended => Err(Failure::new(format!("pattern_plant was hurt: {ended:?}"))),
     }
+}
+
+/// The probe's words from the planter's line. The probe would take what is no number for 0, whose use proves nothing.
+fn probe_of(line: &str) -> Result<Vec<&str>> {
+    let (_, values) =
+        line.split_once("planted ").context(|| format!("pattern_plant planted nothing: {line}"))?;
+    let values: Vec<&str> = values.split_whitespace().collect();
+    if let Some(other) = values.iter().find(|value| **value != "handles" && !value.starts_with("0x")) {
+        return Err(Failure::new(format!("pattern_plant planted {other}, no address and no handle: {line}")));
+    }
+    Ok([&["pattern_probe"], &values[..]].concat())
 }
 
 fn command(served: &Served, dir: &Path, words: &[&str]) -> Result<Command> {
@@ -207,4 +216,18 @@ fn reader(from: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String
         let _ = from.map(|mut from| from.read_to_end(&mut all));
         String::from_utf8_lossy(&all).into_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_probe_is_given_numbers_only() {
+        let words = probe_of("pattern_plant: planted 0x70 0x80 handles 0x1\n").expect("as it is planted");
+        assert_eq!(words, ["pattern_probe", "0x70", "0x80", "handles", "0x1"]);
+        for planted in ["planted 0x70 handles (nil)", "planted 112 handles 0x1", "nothing"] {
+            assert!(probe_of(planted).is_err(), "{planted}");
+        }
+    }
 }

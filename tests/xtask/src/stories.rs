@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::cpio::{Archive, Node};
 use crate::demo;
-use crate::dist::{self, GUEST_TARGET};
+use crate::dist::{self, STATIC_TARGET};
 use crate::dom0::Dom0;
 use crate::error::{Context, Failure, Result};
 use crate::paths;
@@ -23,11 +23,11 @@ const LIMIT_S: u64 = 3600;
 pub fn build(steps: &Steps) -> Result<PathBuf> {
     let root = paths::root()?;
     steps.step("Build the stories", |log| {
-        dist::guest_target_installed(log)?;
-        let line = ["build", "--release", "--target", GUEST_TARGET];
+        dist::static_target_installed(log)?;
+        let line = ["build", "--release", "--target", STATIC_TARGET];
         log.run(dist::cargo(&root, &line).args(["--package", "vgpu-stories", "--package", "xen-peer"]))
     })?;
-    Ok(paths::target()?.join(GUEST_TARGET).join("release/vgpu-stories"))
+    Ok(paths::target()?.join(STATIC_TARGET).join("release/vgpu-stories"))
 }
 
 /// What the stories find in Dom0 as /ctl/NAME: the demonstration, and idm's other end as a program and as the whole of a guest.

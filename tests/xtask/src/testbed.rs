@@ -15,7 +15,7 @@ use crate::beforehand;
 use crate::cache::{remove_tree, sorted_entries};
 use crate::cuda_programs;
 use crate::dist;
-use crate::dom0::Dom0;
+use crate::dom0::{self, Dom0};
 use crate::error::{Context, Failure, Result};
 use crate::host::{self, Needs};
 use crate::paths;
@@ -108,6 +108,7 @@ fn prepared(steps: &Steps, boot: &Boot) -> Result<Dom0> {
 
 /// All that a boot with vgpu needs: what a node installs, and a Dom0 with all images.
 pub fn complete(steps: &Steps) -> Result<Dom0> {
+    dom0::may_be_made(steps)?;
     beforehand::beside(steps, beforehand::ALL, || {
         dist::build(steps)?;
         let programs = cuda_programs::build(steps)?;

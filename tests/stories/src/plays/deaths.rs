@@ -92,7 +92,8 @@ fn death_of_gpu_proxy(node: &Node) {
 }
 
 fn spinning(node: &Node) -> Running {
-    let counted = || zones().into_iter().filter(|zone| zone.device_memory == "64 MiB").count();
+    let zones = || zones().expect("gpu-proxy runs");
+    let counted = || zones().iter().filter(|zone| zone.device_memory == "64 MiB").count();
     let before = counted();
     let mut pod = node.start(Pod::cuda(&["/spin", "1000"]));
     pod.until_line("allocated");

@@ -89,6 +89,8 @@ fn missing_binary_is_named(_: &Node, runtime: Runtime) {
         "the error does not name it: {}",
         ended.complaint()
     );
+    let coded = ended.complaint().contains("VGPU-209");
+    assert_eq!(coded, runtime == Runtime::Vgpu, "{}", ended.complaint());
 }
 
 fn exec_runs_beside_the_program(node: &Node, runtime: Runtime) {
