@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use containerd_shim_protos::{
-    api::{DeleteRequest, KillRequest},
+    api::{DeleteRequest, DeleteResponse, KillRequest, ShutdownRequest},
     shim_async::TaskClient,
 };
 use tokio::time;
@@ -34,15 +34,19 @@ pub fn remove(socket: &Path, id: &str) -> Result<()> {
             // Dead, or not made yet: the Delete tells.
             let _ = task.kill(context::with_duration(LIMIT), &kill).await;
             let delete = DeleteRequest { id: id.into(), ..DeleteRequest::default() };
-            loop {
+            let _ = loop {
                 match task.delete(context::with_duration(LIMIT), &delete).await {
-                    Err(TtrpcError::RpcStatus(status)) if status.code() == Rpc::NOT_FOUND => return Ok(()),
+                    Err(TtrpcError::RpcStatus(status)) if status.code() == Rpc::NOT_FOUND => {
+                        break DeleteResponse::default();
+                    }
                     Err(TtrpcError::RpcStatus(status)) if status.code() == Rpc::FAILED_PRECONDITION => {
                         time::sleep(AGAIN).await;
                     }
-                    deleted => return deleted.map(drop),
+                    deleted => break deleted?,
                 }
-            }
+            };
+            // Nobody else tells it that it may go; with other containers it stays.
+            task.shutdown(context::with_duration(LIMIT), &ShutdownRequest::default()).await.map(drop)
         };
         time::timeout(LIMIT, asked).await
     });

@@ -8,7 +8,7 @@ use std::{path::Path, time::Duration};
 use vgpu_codes::Code;
 
 use crate::{
-    error::{OrFail, Result},
+    error::{Error, Result},
     mount,
     persist::{Record, Store},
     platform::Platform,
@@ -52,8 +52,8 @@ pub fn guest(platform: &Platform, store: &Store, record: &Record) -> (Option<u16
     let mut found = None;
     match platform.toolstack.find(record.domain_uuid) {
         Ok(domid) => found = domid,
-        // Without Xen there was never a domain.
-        Err(error) if error.code() == Some(Code::NoXen) => {}
+        // Without Xen there was never a domain; but xl may be missing for a moment, in an upgrade.
+        Err(error) if error.code() == Some(Code::NoXen) && record.domid.is_none() => {}
         Err(error) => first.keep(Err(error)),
     }
     if let Some(domid) = found {
@@ -87,22 +87,23 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()
 /// # Errors
 /// [`Code::HostFailure`] if something is left.
 pub fn rootfs(store: &Store, bundle: &Path) -> Result<()> {
-    if Store::pointed_from(bundle).as_ref() == Some(store) {
-        mount::take_away(&bundle.join("rootfs"))?;
-    }
-    Ok(())
+    // It mounts only what it has put its name to.
+    let next_ones = Store::pointed_from(bundle).is_some_and(|other| other != *store);
+    if next_ones { Ok(()) } else { mount::take_away(&bundle.join("rootfs")) }
 }
 
 /// Ends what an earlier sandbox of the same id has left, or waits until who is at it is done: two guests must never write to one container's
 /// files. Blocks.
 ///
 /// # Errors
-/// The first thing that could not be taken away, or another process is at it for too long.
+/// The first thing that could not be taken away, or another process is at it for too long. [`Code::IdTaken`] if it lives: another
+/// containerd's of this node, since ours would have been told its address.
 pub fn earlier(platform: &Platform, store: &Store) -> Result<()> {
     let Some(_lock) = store.lock(EARLIER_LIMIT)? else { return Ok(()) };
     let Some(record) = store.load()? else { return store.remove() };
-    if let Some(shim) = record.shim.filter(|shim| !shim.is_this()) {
-        shim.kill().or_fail(Code::HostFailure, || format!("cannot end the shim {}", shim.pid))?;
+    if let Some(shim) = record.shim.filter(|shim| shim.is_alive() && !shim.is_this()) {
+        let what = format!("the sandbox {} is served by another shim, process {}", record.sandbox, shim.pid);
+        return Err(Error::new(Code::IdTaken, what));
     }
     sandbox(platform, store, &record)
 }

@@ -10,7 +10,7 @@ use std::{
     io::{Read, Write},
     os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{ChildStderr, Command, Stdio},
     time::{Duration, SystemTime},
 };
 
@@ -26,7 +26,7 @@ use vgpu_config::Config;
 
 use crate::{
     args::Args,
-    ask, cleanup,
+    ask, bootstrap, cleanup,
     container::{stage::Exit, timestamp},
     error::{Error, OrFail, Result},
     names,
@@ -66,8 +66,7 @@ struct Socket {
 
 impl Dead {
     fn read(args: &Args) -> Result<Dead> {
-        let bundle =
-            if args.bundle.is_empty() { crate::bootstrap::bundle()? } else { PathBuf::from(&args.bundle) };
+        let bundle = if args.bundle.is_empty() { bootstrap::bundle()? } else { PathBuf::from(&args.bundle) };
         names::check_id("container id", &args.id)?;
         names::check_id("namespace", &args.namespace)?;
         let store = match Store::pointed_from(&bundle) {
@@ -94,7 +93,8 @@ impl Dead {
     }
 
     fn clean_pod(&self, store: &Store) -> Result<()> {
-        let Some(record) = store.load()? else { return Ok(()) };
+        // A death before the first record.
+        let Some(record) = store.load()? else { return store.remove() };
         let platform = Platform::xen(config())?;
         let shim_lives = record.shim.is_some_and(|shim| shim.is_alive());
         let in_record = record.containers.contains_key(&self.id);
@@ -112,11 +112,11 @@ impl Dead {
             let _ = cleanup::guest(&platform, store, &record);
         } else if shim_lives {
             // The record is the shim's while it lives.
-            return match &self.socket {
+            return match record.socket {
                 _ if !in_record => Ok(()),
-                Some(socket) => ask::remove(&socket.path, &self.id),
+                Some(socket) => ask::remove(&socket, &self.id),
                 None => {
-                    Err(Error::new(Code::HostFailure, "the bundle does not name the living shim's socket"))
+                    Err(Error::new(Code::HostFailure, "nobody knows where the pod's living shim listens"))
                 }
             };
         }
@@ -161,15 +161,17 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
                 // Less than a pipe holds. One that has ended already says why by itself.
                 let _ = stdin.write_all(&told);
             }
-            if process::ends_within(&cleaner, ANSWER_LIMIT).or_fail(Code::HostFailure, what)? {
-                let mut said = String::new();
-                // What it said before an error is still worth telling.
-                let _ = cleaner.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
-                if !cleaner.wait().or_fail(Code::HostFailure, what)?.success() {
-                    return Err(Error::relayed(&said).unwrap_or_else(|| {
-                        Error::caused(Code::HostFailure, what(), said.trim().to_owned())
-                    }));
-                }
+            let over = process::ends_within(&cleaner, ANSWER_LIMIT).or_fail(Code::HostFailure, what)?;
+            let said = cleaner.stderr.take().map(said_so_far).unwrap_or_default();
+            // One that is at it again has said why.
+            let failed = if over {
+                !cleaner.wait().or_fail(Code::HostFailure, what)?.success()
+            } else {
+                !said.is_empty()
+            };
+            if failed {
+                let other = || Error::caused(Code::HostFailure, what(), said.clone());
+                return Err(Error::relayed(&said).unwrap_or_else(other));
             }
         }
         // Better within containerd's 5 s than not at all.
@@ -185,7 +187,17 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
     answer.write_to_bytes().or_fail(Code::HostFailure, || "cannot write the answer".into())
 }
 
-/// Cleans up after the container that `delete` names on stdin. After a failure that may pass it tries again.
+/// What a pipe holds.
+fn said_so_far(pipe: ChildStderr) -> String {
+    let mut said = Vec::new();
+    if rustix::io::ioctl_fionbio(&pipe, true).is_ok() {
+        // Read to its end, or to what there is now; what came before an error is still worth telling.
+        let _ = { pipe }.read_to_end(&mut said);
+    }
+    String::from_utf8_lossy(&said).trim().to_owned()
+}
+
+/// Cleans up after the container that `delete` names on stdin. After a failure it says so and tries again.
 ///
 /// # Errors
 /// What could not be taken away.
@@ -196,11 +208,13 @@ pub fn clean_up() -> Result<()> {
     crate::log::init_syslog();
     for pause in PAUSES {
         match dead.clean() {
-            Err(error) if error.code() == Some(Code::HostFailure) => {
-                log::warn!("cleaning up after {}, again in {pause:?}: {}", dead.id, error.report());
+            // Time does not mend it.
+            Err(error) if error.code() == Some(Code::StateUnreadable) => return Err(error),
+            Err(error) => {
+                crate::report(&error);
                 std::thread::sleep(pause);
             }
-            cleaned => return cleaned,
+            Ok(()) => return Ok(()),
         }
     }
     dead.clean()
@@ -214,8 +228,7 @@ fn config() -> Config {
 impl Socket {
     /// As the bundle names it, if there is one.
     fn of(bundle: &Path) -> Option<Socket> {
-        let address = std::fs::read_to_string(bundle.join("address")).ok()?;
-        Socket::at(address.trim().trim_start_matches("unix://").into())
+        Socket::at(bootstrap::socket_of(bundle)?)
     }
 
     fn at(path: PathBuf) -> Option<Socket> {

@@ -34,7 +34,16 @@ mod tree;
 mod xen;
 mod zone;
 
+use std::io::Write as _;
+
 pub use error::{Error, Result};
 
 /// The program's name, with which each report on stderr begins.
 pub const PROGRAM: &str = "containerd-shim-vgpu-v1";
+
+/// Tells the log of a failure, and stderr, which may be closed.
+pub fn report(error: &Error) {
+    let report = error.report();
+    ::log::error!("{report}");
+    let _ = writeln!(std::io::stderr(), "{PROGRAM}: {report}");
+}

@@ -37,6 +37,8 @@ pub fn init(bundle: &Path, namespace: &str, id: &str, debug: bool) {
 /// Logs to syslog from here on, where there is one. Source: RFC 3164, facility 3 (daemons).
 pub fn init_syslog() {
     let Ok(socket) = UnixDatagram::unbound() else { return };
+    // One that does not read loses lines; it must not stop a cleaning.
+    let Ok(()) = socket.set_nonblocking(true) else { return };
     if socket.connect("/dev/log").is_ok() && log::set_boxed_logger(Box::new(Syslog(socket))).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }

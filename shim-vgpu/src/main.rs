@@ -13,21 +13,19 @@ use shim_vgpu::{Error, PROGRAM, Result, args::Args, bootstrap, delete, info, ser
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args_os().skip(1)) {
         Ok(args) => args,
-        Err(message) => return failed(&message),
+        Err(message) => {
+            // Nothing can be done about a stderr that is closed.
+            let _ = writeln!(std::io::stderr(), "{PROGRAM}: {message}");
+            return ExitCode::FAILURE;
+        }
     };
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::error!("{}", error.report());
-            failed(&error.report())
+            shim_vgpu::report(&error);
+            ExitCode::FAILURE
         }
     }
-}
-
-fn failed(message: &str) -> ExitCode {
-    // Nothing can be done about a stderr that is closed.
-    let _ = writeln!(std::io::stderr(), "{PROGRAM}: {message}");
-    ExitCode::FAILURE
 }
 
 fn run(args: &Args) -> Result<()> {

@@ -42,6 +42,9 @@ pub struct Record {
     pub sandbox: String,
     /// The server that made this; `delete` ends it if it still lives.
     pub shim: Option<Process>,
+    /// Where that server listens.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
     /// The domain's UUID: chosen before the domain is made.
     pub domain_uuid: Uuid,
     /// Its id, once known.
@@ -103,6 +106,7 @@ impl Record {
             namespace: namespace.into(),
             sandbox: sandbox.into(),
             shim: Process::of(std::process::id()),
+            socket: None,
             domain_uuid,
             domid: None,
             share,

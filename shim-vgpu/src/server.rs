@@ -55,6 +55,9 @@ pub fn run(args: &Args, bundle: &Path) -> Result<()> {
         .build()
         .or_fail(Code::HostFailure, || "cannot start the runtime".into())?;
     let served = runtime.block_on(serve(args, listener, path.as_deref()));
+    if let (Err(_), Some(path)) = (&served, &path) {
+        let _ = std::fs::remove_file(path);
+    }
     // A thread that waits for a dead peer must not keep the process.
     runtime.shutdown_background();
     served

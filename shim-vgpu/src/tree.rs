@@ -25,6 +25,9 @@ use crate::error::{OrFail, Result};
 /// # Errors
 /// [`Code::HostFailure`], also if something is mounted at or below it; what is not below a mount may be gone then.
 pub fn remove(dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
     let removed = || -> io::Result<()> {
         let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -32,7 +35,6 @@ pub fn remove(dir: &Path) -> Result<()> {
         remove_at(&File::open(parent)?.into(), Path::new(name))
     };
     match removed() {
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => Err(error)
             .or_fail(Code::HostFailure, || {
                 format!("cannot remove {}: something is still mounted below", dir.display())

@@ -99,14 +99,9 @@ pub async fn serve(
     xen: Arc<Xen>,
     zone: ZoneId,
     domain: DomainRef,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
-    let ended = tokio::select! {
-        ended = serve_domain(&supervisor, &xen, zone, domain, stop.clone()) => ended,
-        // Workers of the stream are ended by the release that stops us.
-        () = is_set(&mut stop) => Ok(()),
-    };
-    match ended {
+    match serve_domain(&supervisor, &xen, zone, domain, stop).await {
         Ok(()) => log::info!("zone {zone}: the GPU stream ended"),
         Err(why) => log::warn!("zone {zone}: {why}"),
     }
@@ -118,7 +113,7 @@ async fn serve_domain(
     xen: &Arc<Xen>,
     zone: ZoneId,
     domain: DomainRef,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
 ) -> Result<(), String> {
     let known = {
         let xen = Arc::clone(xen);
@@ -129,6 +124,7 @@ async fn serve_domain(
     loop {
         let (xen, alive) = (Arc::clone(xen), liveness.try_clone().map_err(|error| error.to_string())?);
         let stopped = stop.clone();
+        // Looks at `stop` itself, and is waited for: who releases the zone is told only when it can map nothing more of the guest.
         let accepted = blocking(move || accept(&xen, guest, &alive, &|| *stopped.borrow())).await?;
         let stream = match accepted {
             Ok(Some(stream)) => stream,
@@ -138,7 +134,11 @@ async fn serve_domain(
         let stream = AsyncStream::new(stream).map_err(|error| error.to_string())?;
         supervisor.zones().set_state(zone, ZoneState::Connected);
         log::info!("zone {zone}: {guest} is connected");
-        let served = greet_and_serve(supervisor, zone, guest, stream).await;
+        let served = tokio::select! {
+            served = greet_and_serve(supervisor, zone, guest, stream) => served,
+            // Workers of the stream are ended by the release that stops us.
+            () = is_set(&mut stop) => return Ok(()),
+        };
         supervisor.zones().set_state(zone, ZoneState::Waiting);
         served?;
         tokio::time::sleep(STREAM_PAUSE).await;

@@ -102,6 +102,12 @@ fn bind(address: &Address) -> Result<Option<UnixListener>> {
     Err(Error::new(Code::HostFailure, format!("another process keeps binding {address}")))
 }
 
+/// The socket that `start` wrote down in a bundle.
+pub fn socket_of(bundle: &Path) -> Option<PathBuf> {
+    let address = std::fs::read_to_string(bundle.join("address")).ok()?;
+    Some(address.trim().trim_start_matches("unix://").into())
+}
+
 /// The bundle: containerd runs us in it.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use vgpu_codes::Code;
 
 use super::{Creation, Living, Pod, Sandbox, Slot, steps::Step};
 use crate::{
-    cleanup,
+    bootstrap, cleanup,
     container::Container,
     error::{Error, OrFail, Result, blocking},
     guest::Guest,
@@ -176,13 +176,18 @@ impl Pod {
                 std::fs::File::open(image)
                     .or_fail(Code::KernelMissing, || format!("cannot read {}", image.display()))?;
             }
-            for earlier in Store::lives(&checked.config.shim.state_dir, &namespace, &id)? {
-                cleanup::earlier(&checked, &earlier)?;
-            }
+            let lives = Store::lives(&checked.config.shim.state_dir, &namespace, &id)?;
             let mut record = Record::new(&namespace, &id, pod_uid.as_deref(), uuid, share_dir.clone());
             record.driver_domain = checked.config.proxy.domain;
-            store.point_from(&bundle)?;
-            store.save(&record)?;
+            record.socket = bootstrap::socket_of(&bundle);
+            // Ours is on disk before we wait for others, so that a `delete` that comes meanwhile ends us.
+            let begun = store.point_from(&bundle).and_then(|()| store.save(&record));
+            let begun =
+                begun.and_then(|()| lives.iter().try_for_each(|life| cleanup::earlier(&checked, life)));
+            if let Err(error) = begun {
+                store.remove()?;
+                return Err(error);
+            }
             let share = ShareDir::at(share_dir);
             Ok(Sandbox {
                 platform: checked,

@@ -42,11 +42,11 @@ pub trait Backend: Send + Sync {
     /// [`Code::ShareFailed`].
     fn attach(&self, domid: u16, uuid: Uuid, export: &Path) -> Result<Process>;
 
-    /// Ends the backend: from here on the guest writes to no file of the host. `process` is none if the shim died before it knew. Nothing
-    /// there is no error.
+    /// Kills the backend: from here on the guest writes to no file of the host, but what a file system that does not answer already has.
+    /// `process` is none if the shim died before it knew. Nothing there is no error.
     ///
     /// # Errors
-    /// [`Code::HostFailure`] if it goes on.
+    /// [`Code::HostFailure`] if it can't be killed.
     fn end(&self, uuid: Uuid, process: Option<Process>) -> Result<()>;
 
     /// Removes the nodes of a backend that has ended. Nothing there is no error.

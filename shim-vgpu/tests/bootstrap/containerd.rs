@@ -12,6 +12,8 @@ use containerd_shim_protos::api::{ConnectRequest, ConnectResponse, Empty, Shutdo
 use protobuf::{Message, MessageField, well_known_types::any::Any};
 use ttrpc::{asynchronous::Client, proto::Request};
 
+/// In the environment of all that this containerd runs: its address.
+pub const MARK: &str = "VGPU_TEST_CONTAINERD";
 pub const TASK_V2: &str = "containerd.task.v2.Task";
 pub const TASK_V3: &str = "containerd.task.v3.Task";
 
@@ -86,6 +88,7 @@ impl Containerd {
             .args(args)
             .current_dir(&bundle.path)
             .env_remove("TTRPC_ADDRESS")
+            .env(MARK, self.address())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -21,7 +21,7 @@ use serde_json::json;
 use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
 use vgpu_codes::Code;
 
-use crate::containerd::{Bundle, Containerd};
+use crate::containerd::{Bundle, Containerd, MARK};
 
 struct Pod {
     containerd: Containerd,
@@ -50,13 +50,13 @@ impl Pod {
             .map(|&id| (id.to_owned(), json!({"bundle": containerd.dir.path().join(id), "gpu": null})))
             .collect();
         let uuid = "5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11";
+        let socket = containerd.dir.path().join("shim.sock");
         let record = json!({
-            "version": 1, "namespace": "default", "sandbox": "pod", "domain_uuid": uuid, "domid": null,
+            "version": 1, "socket": socket, "namespace": "default", "sandbox": "pod", "domain_uuid": uuid, "domid": null,
             "shim": {"pid": shim.id(), "start_ticks": start_ticks}, "backend": null, "driver_domain": 0,
             "share": shared, "proxy": null, "zone": uuid, "pod_uid": uuid, "containers": containers
         });
         fs::write(state.join("state.json"), record.to_string()).unwrap();
-        let socket = containerd.dir.path().join("shim.sock");
         let listener = Some(UnixListener::bind(&socket).unwrap());
         Pod { containerd, state, shared, shim, listener, socket }
     }
@@ -152,7 +152,7 @@ async fn a_living_shim_is_asked_for_the_container_that_containerd_gave_up() {
     let mut server = Server::new().add_listener(listener).register_service(create_task(heard.clone()));
     server.start().await.unwrap();
     pod.deleted("app");
-    assert_eq!(*heard.0.lock().unwrap(), ["kill app 9", "delete app", "delete app"]);
+    assert_eq!(*heard.0.lock().unwrap(), ["kill app 9", "delete app", "delete app", "shutdown"]);
     assert_eq!(pod.recorded().unwrap(), ["app", "other"], "the record is the shim's");
     assert!(pod.shim.try_wait().unwrap().is_none() && pod.socket.exists());
 }
@@ -235,6 +235,28 @@ fn a_failing_delete_reports_code_and_remedy_once() {
     }
 }
 
+/// containerd asks once: a failure is told, and tried again.
+#[test]
+fn a_cleaning_that_fails_is_reported_and_tried_again() {
+    let mut pod = Pod::with(&["app"]);
+    pod.kill_shim();
+    let file = pod.state.join("state.json");
+    let good = fs::read_to_string(&file).unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(&good).unwrap();
+    record["share"] = "nowhere".into();
+    fs::write(&file, record.to_string()).unwrap();
+    let output = pod.delete("app");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("cannot unmount nowhere"), "{output:?}");
+    fs::write(&file, good).unwrap();
+    let begun = Instant::now();
+    while pod.state.exists() || cleaners(&pod) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody tries again");
+        thread::sleep(Duration::from_millis(20));
+    }
+    pod.assert_gone();
+}
+
 /// Ids come back: of `ctr`, of restarts. The next life has the same bundle, socket and name.
 #[test]
 fn a_late_cleaning_spares_the_next_life_of_the_same_id() {
@@ -266,7 +288,7 @@ fn a_late_cleaning_spares_the_next_life_of_the_same_id() {
     drop(busy);
     let begun = Instant::now();
     // It does the bundle and the socket last.
-    while pod.state.exists() || pod.shared.exists() || cleaners() > 0 {
+    while pod.state.exists() || pod.shared.exists() || cleaners(&pod) > 0 {
         assert!(begun.elapsed() < Duration::from_secs(20), "the first life is not cleaned up");
         thread::sleep(Duration::from_millis(20));
     }
@@ -280,11 +302,16 @@ fn a_late_cleaning_spares_the_next_life_of_the_same_id() {
     assert!(mounted && lives && there == [true; 3], "root {mounted}, shim {lives}, files {there:?}");
 }
 
-/// The cleaning processes of this machine, other tests' included.
-fn cleaners() -> usize {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
-    lines.filter(|line| line.ends_with(b"containerd-shim-vgpu-v1\0clean\0")).count()
+/// This pod's cleaning processes: they inherit its containerd's address in the environment.
+fn cleaners(pod: &Pod) -> usize {
+    let mark = format!("{MARK}={}", pod.containerd.address());
+    let has = |file: std::io::Result<Vec<u8>>, word: &str| {
+        file.is_ok_and(|bytes| bytes.split(|&byte| byte == 0).any(|found| found == word.as_bytes()))
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten().map(|process| process.path());
+    processes
+        .filter(|at| has(fs::read(at.join("cmdline")), "clean") && has(fs::read(at.join("environ")), &mark))
+        .count()
 }
 
 fn start_ticks(process: &Child) -> u64 {
@@ -300,6 +327,11 @@ struct Heard(Mutex<Vec<String>>);
 impl Task for Heard {
     async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> ttrpc::Result<api::Empty> {
         self.0.lock().unwrap().push(format!("kill {} {}", request.id, request.signal));
+        Ok(api::Empty::default())
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> ttrpc::Result<api::Empty> {
+        self.0.lock().unwrap().push("shutdown".into());
         Ok(api::Empty::default())
     }
 

@@ -48,8 +48,6 @@ struct Shared {
     door: Door,
     /// Held while a message is written: two writers would mix their pieces.
     writing: Mutex<()>,
-    /// Held while a transaction is open.
-    transacting: Mutex<()>,
     state: Mutex<State>,
     /// Something in `state` changed that a caller may wait for.
     changed: Condvar,
@@ -82,6 +80,8 @@ struct State {
     requests: HashMap<u32, Answer>,
     last_token: u32,
     watches: HashMap<u32, Arc<Signal>>,
+    /// Whether a transaction is open, or about to be.
+    transacting: bool,
     /// Why the connection ended.
     ended: Option<String>,
 }
@@ -131,7 +131,6 @@ impl Client {
         let shared = Arc::new(Shared {
             door,
             writing: Mutex::default(),
-            transacting: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
             stop: rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?,
@@ -177,9 +176,23 @@ impl Client {
         }
     }
 
-    /// Waits until no transaction of this connection is open.
-    pub(super) fn transaction_turn(&self) -> MutexGuard<'_, ()> {
-        self.0.shared.transacting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until no transaction of this connection is open, for as long as for an answer.
+    ///
+    /// # Errors
+    /// [`XsError::Late`], [`XsError::Gone`].
+    pub(super) fn transaction_turn(&self) -> Result<Turn<'_>, XsError> {
+        let shared = &*self.0.shared;
+        let deadline = Instant::now() + shared.answer_limit;
+        let mut state = shared.state();
+        while state.transacting {
+            if let Some(why) = &state.ended {
+                return Err(XsError::Gone(why.clone()));
+            }
+            let late = || XsError::Late { op: Op::TransactionStart, path: "/".to_owned() };
+            state = shared.wait_until(state, deadline).ok_or_else(late)?;
+        }
+        state.transacting = true;
+        Ok(Turn(shared))
     }
 
     /// A token for a new watch, whose events go to `signal`.
@@ -210,6 +223,17 @@ impl Client {
 impl Store for Client {
     fn ask(&self, op: Op, path: &str, payload: &[&[u8]]) -> Result<Vec<u8>, XsError> {
         self.request(op, 0, path, payload)
+    }
+}
+
+/// The right to have a transaction open, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn<'a>(&'a Shared);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.state().transacting = false;
+        self.0.changed.notify_all();
     }
 }
 

@@ -1,7 +1,7 @@
 //! The client against a small xenstored at the other end of a socket pair, honest and not.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -193,6 +193,19 @@ fn a_connection_has_one_transaction_open_however_many_threads_want_one() {
     });
     drop(client);
     assert_eq!(server.join().unwrap(), [""; 0]);
+}
+
+#[test]
+fn a_transaction_waits_for_another_ones_end_no_longer_than_for_an_answer() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let client = Client::impatient(ours, Duration::from_millis(50));
+    let turn = client.transaction_turn().unwrap();
+    assert!(matches!(client.transaction(|tx| tx.write("/x", "1")), Err(XsError::Late { .. })));
+    drop(turn);
+    drop(client.transaction_turn().unwrap());
+    theirs.set_nonblocking(true).unwrap();
+    let silent = theirs.read(&mut [0]).unwrap_err();
+    assert_eq!(silent.kind(), io::ErrorKind::WouldBlock, "it began all the same");
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! Several changes that others see together or not at all.
 
 use std::cell::Cell;
-use std::sync::MutexGuard;
 use std::thread;
 use std::time::Duration;
 
 use super::super::metrics::COUNTERS;
-use super::client::Client;
+use super::client::{Client, Turn};
 use super::wire::{Op, Refusal};
 use super::{Store, XsError, decimal};
 
@@ -21,7 +20,7 @@ pub struct Transaction<'a> {
     id: u32,
     open: Cell<bool>,
     /// A domain may have ten transactions open, of all its connections: this connection has one, and its other callers wait.
-    _turn: MutexGuard<'a, ()>,
+    _turn: Turn<'a>,
 }
 
 impl Client {
@@ -68,7 +67,7 @@ impl Client {
     }
 
     fn begin(&self) -> Result<Transaction<'_>, XsError> {
-        let turn = self.transaction_turn();
+        let turn = self.transaction_turn()?;
         let answer = self.request(Op::TransactionStart, 0, "/", &[b"\0"])?;
         let id = decimal(answer.strip_suffix(b"\0").unwrap_or(&answer), u32::MAX);
         let id =

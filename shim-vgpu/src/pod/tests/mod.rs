@@ -24,6 +24,7 @@ use tokio::{
     sync::mpsc,
 };
 use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
+use uuid::Uuid;
 use vgpu_codes::Code;
 use vgpu_zone_api::shim::{DomainRef, Request, ZoneId};
 
@@ -36,7 +37,9 @@ use crate::{
     container::life::Who,
     error::Result,
     events::Outbox,
-    persist::{Store, random_uuid},
+    names,
+    persist::{Record, Store, random_uuid},
+    share::Process,
 };
 use fake_guest::Habits;
 use fake_proxy::FakeProxy;
@@ -491,6 +494,35 @@ async fn a_sandbox_of_the_same_id_first_ends_the_earlier_one() {
     assert_eq!(std::fs::read_dir(node.world.dir.path().join("sandboxes")).unwrap().count(), 1);
     next.delete(api::DeleteRequest { id: "run".into(), ..Default::default() }).await.unwrap();
     node.world.assert_nothing_left("after the next one's Delete");
+}
+
+/// While an earlier life's cleaning is at work Create waits, and one that lives is another containerd's.
+#[tokio::test]
+async fn a_sandbox_of_the_same_id_waits_for_a_cleaning_and_spares_the_living() {
+    let node = Node::new(Habits::default()).await;
+    let state_dir = node.world.dir.path().join("sandboxes");
+    let life = Store::at(state_dir.join(names::folder("default", "run", Uuid::from_u128(1))));
+    life.point_from(node.world.dir.path()).unwrap();
+    let mut living = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let mut record =
+        Record::new("default", "run", None, Uuid::from_u128(1), node.world.dir.path().join("shared/1"));
+    record.shim = Process::of(living.id());
+    life.save(&record).unwrap();
+    assert_eq!(node.create("run").await.unwrap_err().code(), Some(Code::IdTaken));
+    assert!(living.try_wait().unwrap().is_none() && life.load().unwrap().is_some());
+    living.kill().unwrap();
+    living.wait().unwrap();
+
+    let lock = life.lock(Duration::ZERO).unwrap();
+    let (pod, request) = (node.pod.clone(), node.request("run", json!({})));
+    let creating = tokio::spawn(pod.create(request));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!creating.is_finished() && node.world.left.lock().unwrap().domains.is_empty(), "it did not wait");
+    drop(lock);
+    creating.await.unwrap().unwrap();
+    assert!(life.load().unwrap().is_none());
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after both lives");
 }
 
 /// Create killed after each of its steps in turn: a new process cleans up from disk alone.
