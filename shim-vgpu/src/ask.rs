@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use containerd_shim_protos::{
-    api::{DeleteRequest, DeleteResponse, KillRequest, ShutdownRequest},
+    api::{DeleteRequest, KillRequest, ShutdownRequest},
     shim_async::TaskClient,
 };
 use tokio::time;
@@ -34,17 +34,16 @@ pub fn remove(socket: &Path, id: &str) -> Result<()> {
             // Dead, or not made yet: the Delete tells.
             let _ = task.kill(context::with_duration(LIMIT), &kill).await;
             let delete = DeleteRequest { id: id.into(), ..DeleteRequest::default() };
-            let _ = loop {
+            loop {
                 match task.delete(context::with_duration(LIMIT), &delete).await {
-                    Err(TtrpcError::RpcStatus(status)) if status.code() == Rpc::NOT_FOUND => {
-                        break DeleteResponse::default();
-                    }
+                    Ok(_) => break,
+                    Err(TtrpcError::RpcStatus(status)) if status.code() == Rpc::NOT_FOUND => break,
                     Err(TtrpcError::RpcStatus(status)) if status.code() == Rpc::FAILED_PRECONDITION => {
                         time::sleep(AGAIN).await;
                     }
-                    deleted => break deleted?,
+                    Err(error) => return Err(error),
                 }
-            };
+            }
             // Nobody else tells it that it may go; with other containers it stays.
             task.shutdown(context::with_duration(LIMIT), &ShutdownRequest::default()).await.map(drop)
         };

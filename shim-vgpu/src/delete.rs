@@ -83,13 +83,16 @@ impl Dead {
 
     /// Cleans up. What is not this life's is not touched.
     fn clean(&self) -> Result<()> {
-        let cleaned = self.store.as_ref().map_or(Ok(()), |store| self.clean_pod(store));
-        // Whatever the record says: the contract asks for this one by name.
-        let root = self.store.as_ref().map_or(Ok(()), |store| cleanup::rootfs(store, &self.bundle));
+        let cleaned = self.store.as_ref().map_or(Ok(()), |store| {
+            let cleaned = self.clean_pod(store);
+            // Whatever the record says: the contract asks for this one by name.
+            let root = cleanup::rootfs(store, &self.bundle);
+            cleaned.and(root)
+        });
         if let Some(socket) = &self.socket {
             socket.remove_if_stale();
         }
-        cleaned.and(root)
+        cleaned
     }
 
     fn clean_pod(&self, store: &Store) -> Result<()> {

@@ -73,9 +73,9 @@ impl Error {
         }
     }
 
-    /// The report that a process of this program left on its stderr; none if it is not of the usual form (a panic's).
+    /// The last report that a process of this program left on its stderr; none if it is not of the usual form (a panic's).
     pub fn relayed(stderr: &str) -> Option<Self> {
-        let report = stderr.trim().strip_prefix(crate::PROGRAM)?.strip_prefix(": ")?;
+        let (_, report) = stderr.trim().rsplit_once(&format!("{}: ", crate::PROGRAM))?;
         report.starts_with("VGPU-").then(|| Error::Relayed(report.to_owned()))
     }
 

@@ -248,6 +248,7 @@ fn a_cleaning_that_fails_is_reported_and_tried_again() {
     let output = pod.delete("app");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("cannot unmount nowhere"), "{output:?}");
+    assert_eq!(said.matches("VGPU-").count(), 1, "one try's: {said}");
     fs::write(&file, good).unwrap();
     let begun = Instant::now();
     while pod.state.exists() || cleaners(&pod) > 0 {

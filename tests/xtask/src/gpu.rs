@@ -109,7 +109,7 @@ impl Scene {
     }
 
     /// Our libcuda first, then what lies beside the program in an image's root, then the caller's own.
-    fn library_path(&self, program: &Path) -> Result<OsString> {
+    fn search_path(&self, program: &Path) -> Result<OsString> {
         let beside = program.parent().map(|root| root.join(LIBRARIES)).filter(|dir| dir.is_dir());
         let own = [Some(self.0.join("lib")), beside].into_iter().flatten();
         let callers = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
@@ -165,7 +165,7 @@ impl Served {
     /// Lets the command that runs `program` find our libcuda and gpu-proxy.
     fn equip(&self, command: &mut Command, program: &Path) -> Result<()> {
         command.env("VGPU_SOCKET", self.scene.socket());
-        command.env("LD_LIBRARY_PATH", self.scene.library_path(program)?);
+        command.env("LD_LIBRARY_PATH", self.scene.search_path(program)?);
         Ok(())
     }
 
