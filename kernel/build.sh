@@ -50,6 +50,9 @@ make -s tinyconfig
 scripts/kconfig/merge_config.sh -m .config "$here/guest.config" >/dev/null
 make -s olddefconfig
 lost=$(grep '^CONFIG_' "$here/guest.config" | grep -vxFf .config || true)
+for option in $(sed -n 's/^# \(CONFIG_.*\) is not set$/\1/p' "$here/guest.config"); do
+    ! grep -q "^$option=" .config || lost="$lost $option (off)"
+done
 [ -z "$lost" ] || die "these options did not survive the merge: $lost"
 
 echo "kernel: compiling with $(nproc) jobs"
