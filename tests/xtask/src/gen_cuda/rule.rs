@@ -1,4 +1,4 @@
-//! Which ELF symbol a (name, version, mode) is: cuda.md 2.3. The headers don't say it; this rule agrees with them wherever they do.
+//! Which ELF symbol a (name, version, mode) is. The headers don't say it; this rule agrees with them wherever they do.
 
 use std::collections::BTreeMap;
 
