@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::command::{Ended, feed, run, until, wait};
+use crate::command::{Ended, SOON, feed, run, until, wait};
 
 /// A pod starts within this, emulated and with another one starting beside it.
 pub const START: Duration = Duration::from_secs(300);
@@ -147,6 +147,20 @@ impl Running {
             Some(line) if !line.is_empty() => line,
             _ => panic!("{} never wrote '{words}'; it wrote: {}{}", self.name, self.text(), self.complaint()),
         }
+    }
+
+    /// Waits until the program has written two more lines with these words: the first may have been on its way already.
+    pub fn until_more_of(&mut self, words: &str) {
+        let count = |text: String| text.lines().filter(|line| line.contains(words)).count();
+        let wanted = count(self.text()) + 2;
+        let more = until(SOON, || (count(self.text()) >= wanted || !self.runs()).then_some(()));
+        assert!(
+            more.is_some() && self.runs(),
+            "{} does not write '{words}' any more; it wrote: {}{}",
+            self.name,
+            self.text(),
+            self.complaint()
+        );
     }
 
     /// What it wrote so far.

@@ -45,22 +45,27 @@ pub fn stories() -> Vec<Story> {
 
 /// Two pods with endless GPU work; `kill` is done to the second, which must end with `code`; the first must not notice.
 fn beside_another_pod(node: &Node, code: i32, kill: impl Fn(&Node, &Running)) {
-    let mut other = spinning(node);
+    let other = spinning(node);
     let victim = spinning(node);
 
     kill(node, &victim);
 
     let ended = victim.end(NOTICED);
     assert_eq!(ended.code, Some(code), "{}{}", ended.text(), ended.complaint());
+    runs_on(node, other);
+}
+
+/// This pod alone is left, and its GPU goes on working for it.
+fn runs_on(node: &Node, mut pod: Running) {
     let settled = until(NOTICED, || (node.domains().len() == 1).then_some(()));
     assert!(settled.is_some(), "domains are left: {:?}", node.domains());
-    assert!(other.runs(), "the other pod ended too: {}{}", other.text(), other.complaint());
-    other.signal("SIGKILL");
-    assert_eq!(other.end(START).code, Some(137));
+    pod.until_more_of("launches");
+    pod.signal("SIGKILL");
+    assert_eq!(pod.end(START).code, Some(137));
 }
 
 fn death_of_the_shim(node: &Node) {
-    let mut other = spinning(node);
+    let other = spinning(node);
     let victim = spinning(node);
     let shim =
         node.processes_of("containerd-shim-vgpu-v1").into_iter().max_by_key(|process| process.start_ticks);
@@ -71,11 +76,7 @@ fn death_of_the_shim(node: &Node) {
     let name = victim.name().to_string();
     victim.end(NOTICED);
     remove_fifos_of_ctr(&name);
-    let settled = until(NOTICED, || (node.domains().len() == 1).then_some(()));
-    assert!(settled.is_some(), "domains are left: {:?}", node.domains());
-    assert!(other.runs(), "the other pod ended too: {}{}", other.text(), other.complaint());
-    other.signal("SIGKILL");
-    other.end(START);
+    runs_on(node, other);
 }
 
 /// The supervisor is everybody's: programs get an error, not a hang; pods that start after its return work.
