@@ -59,6 +59,13 @@ impl Node {
         found.expect("gpu-proxy runs").pid
     }
 
+    /// The workers of gpu-proxy: one a guest process.
+    pub fn workers(&self) -> Vec<Process> {
+        let mut workers = self.processes_of("gpu-proxy");
+        workers.retain(|process| process.words.get(1).is_some_and(|word| word == "worker"));
+        workers
+    }
+
     /// The processes of one program.
     pub fn processes_of(&self, program: &str) -> Vec<Process> {
         processes().into_iter().filter(|process| process.program() == program).collect()

@@ -127,10 +127,7 @@ fn cuda_out_of_bounds_store_is_a_sticky_error(_: &Node) {
 fn cuda_worker_is_behind_every_wall(node: &Node) {
     let mut pod = node.start(Pod::cuda(&["/spin", "1000"]));
     pod.until_line("allocated");
-    let processes = node.processes_of("gpu-proxy");
-    let is_worker = |words: &[String]| words.get(1).is_some_and(|word| word == "worker");
-    let worker =
-        processes.iter().find(|process| is_worker(&process.words)).expect("the pod has a worker").pid;
+    let worker = node.workers().first().expect("the pod has a worker").pid;
 
     let info = must(&["vgpuctl", "info"]);
     assert!(info.lines().any(|line| line == "sandbox    whole"), "{info}");
