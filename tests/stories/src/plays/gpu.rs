@@ -179,7 +179,7 @@ fn two_pods_cannot_see_each_others_memory(node: &Node) {
     let b = Pod::cuda(&line).run();
 
     assert_eq!(b.code, Some(0), "B has seen A's data: {}{}", b.text(), b.complaint());
-    assert!(a.runs(), "A was hurt by B's attempts: {}{}", a.text(), a.complaint());
+    a.until_more_of("whole"); // or A was hurt by B's attempts
     assert_eq!(node.domains().len(), 1, "A's domain alone is left");
     a.signal("SIGKILL");
     a.end(Duration::from_secs(60));
