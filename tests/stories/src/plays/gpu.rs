@@ -4,11 +4,12 @@ use std::fs;
 use std::time::Duration;
 
 use crate::Story;
-use crate::command::must;
+use crate::command::{SOON, must, until};
 use crate::configuration::Changed;
 use crate::node::Node;
 use crate::plays::vgpu;
 use crate::pod::{Pod, Runtime, START};
+use crate::traces::Process;
 
 /// Eleven programs, one after the other, emulated.
 const ALL_PROGRAMS: Duration = Duration::from_secs(600);
@@ -168,7 +169,8 @@ fn gpu_is_not_there_without_a_grant(_: &Node) {
     assert!(!ended.text().contains("gpu.sock"), "a pod without a grant has the GPU's socket");
 }
 
-/// A plants a pattern in its GPU memory and says where; B tries those addresses and A's handles.
+/// A plants a pattern in its GPU memory and says where; B tries those addresses and A's handles. While both are at work each has a
+/// domain, a worker, a user and a cgroup of its own.
 fn two_pods_cannot_see_each_others_memory(node: &Node) {
     let mut a = node.start(Pod::cuda(&["/pattern_plant"]));
     let planted = a.until_line("planted");
@@ -176,11 +178,32 @@ fn two_pods_cannot_see_each_others_memory(node: &Node) {
 
     let mut line = vec!["/pattern_probe"];
     line.extend(values.split_whitespace());
-    let b = Pod::cuda(&line).run();
+    let mut b = node.start(Pod::cuda(&line));
+    b.until_line("pattern_probe: 0x");
+    assert_eq!(node.domains().len(), 2, "a domain a pod");
+    // Each of B's attempts is a process, and has a worker.
+    let apart = until(SOON, || are_apart(&node.workers()).then_some(()));
+    assert!(apart.is_some(), "A and B have no workers, users and cgroups of their own: {:?}", node.workers());
+    let b = b.end(START);
 
     assert_eq!(b.code, Some(0), "B has seen A's data: {}{}", b.text(), b.complaint());
     a.until_more_of("whole"); // or A was hurt by B's attempts
     assert_eq!(node.domains().len(), 1, "A's domain alone is left");
     a.signal("SIGKILL");
     a.end(Duration::from_secs(60));
+}
+
+/// Whether these are two workers, of two users and of the cgroups of two pods.
+fn are_apart(workers: &[Process]) -> bool {
+    let [one, other] = workers else { return false };
+    // A worker whose process has just ended has neither.
+    let of = |worker: &Process| {
+        let read = |file| fs::read_to_string(format!("/proc/{}/{file}", worker.pid)).ok();
+        let user = read("status")?.lines().find(|line| line.starts_with("Uid:"))?.to_string();
+        let cgroup = read("cgroup")?
+            .lines()
+            .find_map(|line| Some(line.strip_prefix("0::")?.rsplit_once("/worker-")?.0.to_string()))?;
+        Some((user, cgroup))
+    };
+    matches!((of(one), of(other)), (Some(one), Some(other)) if one.0 != other.0 && one.1 != other.1)
 }
