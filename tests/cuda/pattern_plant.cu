@@ -1,5 +1,5 @@
 // The other zone: fills its device memory with a pattern, says where it lies and which handles it holds, and waits to be killed.
-// Every second it looks whether the pattern is still whole, and ends with 1 if it is not. See pattern_probe.
+// Every second it looks whether the pattern is still whole wherever it was planted: it says so, or ends with 1. See pattern_probe.
 #include <cuda.h>
 #include <unistd.h>
 #include <vector>
@@ -11,6 +11,18 @@ __device__ uint64_t variable[64];
 
 __global__ void plant(uint64_t *words, size_t count, uint64_t pattern) {
     for (size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) words[i] = pattern;
+}
+
+static bool is_whole(const char *planted, const void *region, size_t bytes) {
+    std::vector<uint64_t> seen(bytes / sizeof(uint64_t));
+    MUST(cudaMemcpy(seen.data(), region, bytes, cudaMemcpyDeviceToHost));
+    for (uint64_t word : seen) {
+        if (word != PATTERN) {
+            printf("pattern_plant: the pattern planted %s is damaged: %llx\n", planted, (unsigned long long)word);
+            return false;
+        }
+    }
+    return true;
 }
 
 int main() {
@@ -34,15 +46,11 @@ int main() {
     MUST(cudaDeviceSynchronize());
     printf("pattern_plant: planted %p %p %p %p handles %p %p %p\n", (void *)by_kernel, (void *)(by_kernel + half), (void *)by_copy,
            global, (void *)stream, (void *)event, (void *)function);
-    for (;;) {
+    for (unsigned long round = 1;; round++) {
         sleep(1);
-        std::vector<uint64_t> seen(count);
-        MUST(cudaMemcpy(seen.data(), by_kernel, count * sizeof(uint64_t), cudaMemcpyDeviceToHost));
-        for (uint64_t word : seen) {
-            if (word != PATTERN) {
-                printf("pattern_plant: the pattern is damaged: %llx\n", (unsigned long long)word);
-                return 1;
-            }
-        }
+        bool whole = is_whole("by a kernel", by_kernel, count * sizeof(uint64_t)) &&
+                     is_whole("by a copy", by_copy, count * sizeof(uint64_t)) && is_whole("in a variable", global, sizeof(variable));
+        if (!whole) return 1;
+        printf("pattern_plant: whole, round %lu\n", round);
     }
 }

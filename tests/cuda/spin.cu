@@ -1,5 +1,5 @@
-// Works until it is killed: spin [SECONDS] [endless]. Holds 64 MiB, says "allocated", then launches a kernel five times a second: a
-// software GPU shares its CPU with all that is to be seen beside it.
+// Works until it is killed: spin [SECONDS] [endless]. Holds 64 MiB, says "allocated", then launches a kernel five times a second, and
+// says so at every fifth: a software GPU shares its CPU with all that is to be seen beside it.
 // With "endless" it launches one that never ends. A GPU that goes away is an error and an end, not a hang.
 #include <cstring>
 #include <ctime>
@@ -36,7 +36,7 @@ int main(int count, char **words) {
         turn<<<4, 64>>>(values, 1000);
         MUST(cudaDeviceSynchronize());
         usleep(200 * 1000);
-        if (launches % 100 == 0) printf("spin: %lu launches\n", launches);
+        if (launches % 5 == 0) printf("spin: %lu launches\n", launches);
     }
     printf("spin: ok, done after %ld s\n", seconds);
     return 0;

@@ -35,8 +35,8 @@ xl list
 for name in red blue; do
     say "what pod $name says"
     cat /tmp/$name.out
-    must grep -q '^exit code of vector_add: 0' /tmp/$name.out
-    must grep -q '^hypervisor: xen' /tmp/$name.out
+    must grep -q '^exit code of vector_add: 0$' /tmp/$name.out
+    must grep -Eq '^hypervisor: xen, kernel: [^ ]+-vgpu, pid 1: sh$' /tmp/$name.out
 done
 [ "$(xl list | tail -n +3 | wc -l)" = 2 ] || { echo "*** there should be two domains beside Dom0"; failed=1; }
 

@@ -2,7 +2,7 @@
 # Does what a node's administrator and its systemd do: the configuration for this small machine, the cgroup that
 # gpu-proxy.service delegates, the daemon itself.
 set -eu
-# The testbed's guests share one emulated CPU and 6 GiB.
+# The testbed has one emulated CPU for each of two guests, and 6 GiB or less for all of them.
 sed -i -e 's/^memory_mib = .*/memory_mib = 256/' -e 's/^vcpus = .*/vcpus = 1/' /etc/vgpu/config.toml
 # A guest that boots beside another one, emulated in a PVH Dom0, was seen to need 45 s.
 sed -i 's/^boot_timeout_s = .*/boot_timeout_s = 180/' /etc/vgpu/config.toml
@@ -18,10 +18,12 @@ for group in /sys/fs/cgroup /sys/fs/cgroup/system.slice; do
     echo "+memory +pids +cpu" > "$group/cgroup.subtree_control"
 done
 mkdir -p -m 0700 /run/vgpu
-# As the unit says: RuntimeDirectory, Delegate, LimitCORE. Each start by systemd has a number.
+# Of the unit: RuntimeDirectory, Delegate, LimitCORE, LimitNOFILE; a TasksMax to lift there is not. Left out is what takes systemd itself:
+# ProtectHome, PrivateTmp, ProtectKernelModules, RestrictSUIDSGID. Each start by systemd has a number.
 INVOCATION_ID=$(tr -d - < /proc/sys/kernel/random/uuid)
 export INVOCATION_ID
-setsid sh -c 'echo $$ > '"$unit"'/cgroup.procs; ulimit -c 0; exec gpu-proxy' > /var/log/vgpu/gpu-proxy.log 2>&1 < /dev/null &
+files=$(sed -n 's/^LimitNOFILE=//p' /usr/lib/systemd/system/gpu-proxy.service)
+setsid sh -c "echo \$\$ > $unit/cgroup.procs; ulimit -c 0; ulimit -n $files; exec gpu-proxy" > /var/log/vgpu/gpu-proxy.log 2>&1 < /dev/null &
 tries=0
 until [ -S /run/vgpu/gpu-proxy.sock ]; do
     tries=$((tries + 1))

@@ -53,10 +53,27 @@ impl Node {
         ids.filter(|&id| id != 0).collect()
     }
 
+    /// Makes a guest hang.
+    pub fn pause(&self, domain: u32) {
+        let id = domain.to_string();
+        must(&["xl", "pause", &id]);
+        // xl pause succeeds whatever Xen has answered.
+        let listed = must(&["xl", "list", &id]);
+        let state = listed.lines().nth(1).and_then(|line| line.split_whitespace().nth(4));
+        assert!(state.is_some_and(|state| state.contains('p')), "domain {id} is not paused: {listed}");
+    }
+
     /// The gpu-proxy that is no worker.
     pub fn supervisor(&self) -> u32 {
         let found = processes().into_iter().find(Process::is_supervisor);
         found.expect("gpu-proxy runs").pid
+    }
+
+    /// The workers of gpu-proxy: one a guest process.
+    pub fn workers(&self) -> Vec<Process> {
+        let mut workers = self.processes_of("gpu-proxy");
+        workers.retain(|process| process.words.get(1).is_some_and(|word| word == "worker"));
+        workers
     }
 
     /// The processes of one program.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::command::{Ended, feed, run, until, wait};
+use crate::command::{Ended, SOON, feed, must, run, until, wait};
 
 /// A pod starts within this, emulated and with another one starting beside it.
 pub const START: Duration = Duration::from_secs(300);
@@ -16,6 +16,9 @@ pub const START: Duration = Duration::from_secs(300);
 pub const BUSYBOX: &str = "docker.io/library/busybox:1";
 /// glibc and the programs of `tests/cuda`, in `/`.
 pub const CUDA: &str = "docker.io/library/cuda-tests:1";
+
+/// The id of a container's second program.
+pub const EXEC: &str = "second";
 
 /// What runs the containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +152,20 @@ impl Running {
         }
     }
 
+    /// Waits until the program has written two more lines with these words: the first may have been on its way already.
+    pub fn until_more_of(&mut self, words: &str) {
+        let count = |text: String| text.lines().filter(|line| line.contains(words)).count();
+        let wanted = count(self.text()) + 2;
+        let more = until(SOON, || (count(self.text()) >= wanted || !self.runs()).then_some(()));
+        assert!(
+            more.is_some() && self.runs(),
+            "{} does not write '{words}' any more; it wrote: {}{}",
+            self.name,
+            self.text(),
+            self.complaint()
+        );
+    }
+
     /// What it wrote so far.
     pub fn text(&self) -> String {
         self.stdout.lock().expect("no reader panics").clone()
@@ -166,14 +183,32 @@ impl Running {
 
     /// A second program in the container.
     pub fn exec(&self, program: &[&str]) -> Ended {
-        let mut line = vec!["ctr", "task", "exec", "--exec-id", "second", &self.name];
-        line.extend_from_slice(program);
-        run(&line, START)
+        exec(&self.name, program)
+    }
+
+    /// A second program that is still to be looked at while it runs.
+    pub fn exec_beside(&self, program: &'static [&'static str]) -> JoinHandle<Ended> {
+        let name = self.name.clone();
+        thread::spawn(move || exec(&name, program))
+    }
+
+    /// The container's processes, as `ctr task ps` shows them, a line each.
+    pub fn processes(&self) -> Vec<String> {
+        must(&["ctr", "task", "ps", &self.name]).lines().skip(1).map(String::from).collect()
     }
 
     /// Sends a signal to the container's first process.
     pub fn signal(&self, signal: &str) {
-        let ended = run(&["ctr", "task", "kill", "-s", signal, &self.name], START);
+        self.kill(&["-s", signal, &self.name]);
+    }
+
+    /// Sends a signal to the second program.
+    pub fn signal_exec(&self, signal: &str) {
+        self.kill(&["-s", signal, "--exec-id", EXEC, &self.name]);
+    }
+
+    fn kill(&self, words: &[&str]) {
+        let ended = run(&[&["ctr", "task", "kill"], words].concat(), START);
         assert_eq!(ended.code, Some(0), "ctr task kill: {}", ended.complaint());
     }
 
@@ -199,6 +234,10 @@ impl Drop for Running {
         run(&["ctr", "task", "rm", "-f", &self.name], START);
         run(&["ctr", "container", "rm", &self.name], START);
     }
+}
+
+fn exec(name: &str, program: &[&str]) -> Ended {
+    run(&[&["ctr", "task", "exec", "--exec-id", EXEC, name], program].concat(), START)
 }
 
 /// ctr makes the fifos of a container's streams and leaves them when it gets an error from a task whose shim was killed; with runc's

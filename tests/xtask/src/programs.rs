@@ -136,7 +136,7 @@ fn play(served: &Served, dir: &Path, case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// One process plants a pattern and says where; another tries the first one's addresses and handles.
+/// One process plants a pattern and says where; another tries the first one's addresses and handles, and the first finds it whole.
 fn patterns(served: &Served, dir: &Path) -> Result<()> {
     let mut planter = command(served, dir, &["pattern_plant"])?;
     let planter = planter.stdout(Stdio::piped()).spawn().context(|| "cannot run pattern_plant".into())?;
@@ -144,21 +144,25 @@ fn patterns(served: &Served, dir: &Path) -> Result<()> {
     let said = planter.0.stdout.take().context(|| "pattern_plant has no output".into())?;
     let (tell, told) = mpsc::channel();
     thread::spawn(move || {
-        let mut line = String::new();
-        // Nobody listens any more when the limit has passed.
-        let _ = tell.send(BufReader::new(said).read_line(&mut line).map(|_| line));
+        // Nobody listens any more when the test is over.
+        BufReader::new(said).lines().map_while(std::io::Result::ok).try_for_each(|line| tell.send(line))
     });
-    let line = told.recv_timeout(LIMIT).context(|| "pattern_plant hangs".into())?;
-    let line = line.context(|| "pattern_plant says nothing".into())?;
+    let line = told.recv_timeout(LIMIT).context(|| "pattern_plant says nothing".into())?;
     let words = probe_of(&line)?;
     let (code, said) = run(&mut command(served, dir, &words)?)?;
     if code != 0 {
         return Err(Failure::new(format!("exit code {code}; it said:\n{said}")));
     }
-    match planter.0.try_wait() {
-        Ok(None) => Ok(()),
-        ended => Err(Failure::new(format!("pattern_plant was hurt: {ended:?}"))),
+    // Two looks more: the first may have begun before the probe's last try.
+    let mut last = told.try_iter().last();
+    for _ in 0..2 {
+        let next = told.recv_timeout(LIMIT).ok();
+        if !next.as_ref().is_some_and(|line| line.contains("whole")) {
+            return Err(Failure::new(format!("pattern_plant was hurt: {last:?}, then {next:?}")));
+        }
+        last = next;
     }
+    Ok(())
 }
 
 /// The probe's words from the planter's line. The probe would take what is no number for 0, whose use proves nothing.

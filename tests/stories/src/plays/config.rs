@@ -23,6 +23,7 @@ pub fn stories() -> Vec<Story> {
                 &["VGPU-102", "/no/such/vmlinux", "guest.kernel"],
             );
         }),
+        vgpu("config_for_containerd_adds_the_handler", 60, config_for_containerd_adds_the_handler),
         vgpu("pod_with_a_gpu_but_no_gpu_proxy_says_so", 400, pod_with_a_gpu_but_no_gpu_proxy_says_so),
         vgpu("unknown_vgpu_annotation_is_refused", 300, |_| {
             let pod = Pod::busybox(Runtime::Vgpu, &["true"]).option("--annotation").option("vgpu.dev/gqu=1");
@@ -44,6 +45,26 @@ fn refused_with(_changed: &Changed, words: &[&str]) {
 fn says(ended: &Ended, words: &[&str]) {
     for word in words {
         assert!(ended.complaint().contains(word), "'{word}' is not in: {}", ended.complaint());
+    }
+}
+
+/// Debian's containerd reads the file that is installed. What it does not know is not in its dump.
+fn config_for_containerd_adds_the_handler(_: &Node) {
+    let dumped = must(&["containerd", "-c", "/usr/share/vgpu/containerd/config-v2.toml", "config", "dump"]);
+    let lines: Vec<&str> = dumped.lines().map(str::trim).collect();
+    for (table, line) in [
+        ("vgpu", r#"runtime_type = "io.containerd.vgpu.v1""#),
+        ("vgpu", "privileged_without_host_devices = true"),
+        ("vgpu", r#"container_annotations = ["vgpu.dev/*"]"#),
+        ("vgpu", "pod_annotations = []"),
+        ("vgpu.options", r#"ConfigPath = "/etc/vgpu/config.toml""#),
+        // Without its default runtime containerd starts no pod at all.
+        ("runc", r#"runtime_type = "io.containerd.runc.v2""#),
+    ] {
+        let heading = format!(r#"[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{table}]"#);
+        let behind = lines.iter().skip_while(|line| **line != heading).skip(1);
+        let mut own = behind.take_while(|line| !line.starts_with('['));
+        assert!(own.any(|own| *own == line), "{heading} has no '{line}' in: {dumped}");
     }
 }
 

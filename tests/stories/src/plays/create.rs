@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Story;
-use crate::command::{SOON, must, run, until};
+use crate::command::{SOON, must, until};
 use crate::node::Node;
 use crate::plays::vgpu;
 use crate::proxy::{Proxy, Silent};
@@ -127,8 +127,7 @@ fn cleaned_up(node: &Node, shim: &Shim, name: &str) {
 /// Hangs the guest, if there is one, and runs `delete`.
 fn deleted(node: &Node, shim: &Shim, name: &str) -> Duration {
     for domain in node.domains() {
-        // One that is paused already hangs as well.
-        run(&["xl", "pause", &domain.to_string()], SOON);
+        node.pause(domain); // also one that is paused already
     }
     let begun = Instant::now();
     let output = shim.delete();

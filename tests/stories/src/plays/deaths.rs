@@ -1,4 +1,4 @@
-//! kill -9 of each part: nothing is left of the pod, and the other pod runs on.
+//! kill -9 of each part: nothing is left of it, the other pod runs on, and so does a pod that has only lost a CUDA program.
 
 use std::time::Duration;
 
@@ -40,27 +40,33 @@ pub fn stories() -> Vec<Story> {
         }),
         vgpu("death_of_the_shim", 900, death_of_the_shim),
         vgpu("death_of_gpu_proxy", 900, death_of_gpu_proxy),
+        vgpu("death_of_a_cuda_process_spares_its_pod", 600, death_of_a_cuda_process_spares_its_pod),
     ]
 }
 
 /// Two pods with endless GPU work; `kill` is done to the second, which must end with `code`; the first must not notice.
 fn beside_another_pod(node: &Node, code: i32, kill: impl Fn(&Node, &Running)) {
-    let mut other = spinning(node);
+    let other = spinning(node);
     let victim = spinning(node);
 
     kill(node, &victim);
 
     let ended = victim.end(NOTICED);
     assert_eq!(ended.code, Some(code), "{}{}", ended.text(), ended.complaint());
+    runs_on(node, other);
+}
+
+/// This pod alone is left, and its GPU goes on working for it.
+fn runs_on(node: &Node, mut pod: Running) {
     let settled = until(NOTICED, || (node.domains().len() == 1).then_some(()));
     assert!(settled.is_some(), "domains are left: {:?}", node.domains());
-    assert!(other.runs(), "the other pod ended too: {}{}", other.text(), other.complaint());
-    other.signal("SIGKILL");
-    assert_eq!(other.end(START).code, Some(137));
+    pod.until_more_of("launches");
+    pod.signal("SIGKILL");
+    assert_eq!(pod.end(START).code, Some(137));
 }
 
 fn death_of_the_shim(node: &Node) {
-    let mut other = spinning(node);
+    let other = spinning(node);
     let victim = spinning(node);
     let shim =
         node.processes_of("containerd-shim-vgpu-v1").into_iter().max_by_key(|process| process.start_ticks);
@@ -71,11 +77,7 @@ fn death_of_the_shim(node: &Node) {
     let name = victim.name().to_string();
     victim.end(NOTICED);
     remove_fifos_of_ctr(&name);
-    let settled = until(NOTICED, || (node.domains().len() == 1).then_some(()));
-    assert!(settled.is_some(), "domains are left: {:?}", node.domains());
-    assert!(other.runs(), "the other pod ended too: {}{}", other.text(), other.complaint());
-    other.signal("SIGKILL");
-    other.end(START);
+    runs_on(node, other);
 }
 
 /// The supervisor is everybody's: programs get an error, not a hang; pods that start after its return work.
@@ -91,6 +93,28 @@ fn death_of_gpu_proxy(node: &Node) {
     assert_eq!(again.code, Some(0), "{}{}", again.text(), again.complaint());
 }
 
+/// Its worker and its memory go with it, not with the domain: that stays, and its next program works.
+fn death_of_a_cuda_process_spares_its_pod(node: &Node) {
+    // The signal wakes the first wait; the second gives the program's end.
+    let script = "trap 'kill -9 $!' USR1; /spin 1000 & wait; wait $!; echo spin gave $?; exec sleep 1000";
+    let mut pod = node.start(Pod::cuda(&["sh", "-c", script]));
+    pod.until_line("launches");
+    let in_use =
+        || (node.workers().len(), zones().expect("gpu-proxy runs").pop().expect("the pod's").device_memory);
+    assert_eq!(in_use(), (1, "64 MiB".to_string()), "before its death");
+
+    pod.signal("SIGUSR1");
+
+    assert_eq!(pod.until_line("spin gave"), "spin gave 137");
+    let freed = until(NOTICED, || (in_use() == (0, "0 B".to_string())).then_some(()));
+    assert!(freed.is_some(), "workers and memory are left: {:?}", in_use());
+    let again = pod.exec(&["/vector_add"]);
+    assert_eq!(again.code, Some(0), "{}{}", again.text(), again.complaint());
+    assert!(pod.runs(), "the pod ended too: {}{}", pod.text(), pod.complaint());
+    pod.signal("SIGKILL");
+    assert_eq!(pod.end(START).code, Some(137));
+}
+
 fn spinning(node: &Node) -> Running {
     let zones = || zones().expect("gpu-proxy runs");
     let counted = || zones().iter().filter(|zone| zone.device_memory == "64 MiB").count();
@@ -104,7 +128,9 @@ fn spinning(node: &Node) -> Running {
 
 /// The worker of the pod that started last.
 fn newest_worker(node: &Node) -> u32 {
-    let processes = node.processes_of("gpu-proxy").into_iter();
-    let workers = processes.filter(|process| process.words.get(1).is_some_and(|word| word == "worker"));
-    workers.max_by_key(|process| process.start_ticks).expect("a worker a guest process").pid
+    node.workers()
+        .into_iter()
+        .max_by_key(|process| process.start_ticks)
+        .expect("a worker a guest process")
+        .pid
 }

@@ -25,5 +25,8 @@ pub fn stories() -> Vec<Story> {
         ] {
             assert!(said.lines().any(|said| said == line), "no line '{line}' in: {said}");
         }
+        let inside =
+            |line: &&str| line.starts_with("hypervisor: xen, kernel: ") && line.ends_with("-vgpu, pid 1: sh");
+        assert_eq!(said.lines().filter(inside).count(), 2, "a line a pod, of its kernel and PID 1: {said}");
     })]
 }

@@ -4,11 +4,12 @@ use std::fs;
 use std::time::Duration;
 
 use crate::Story;
-use crate::command::must;
+use crate::command::{SOON, must, until};
 use crate::configuration::Changed;
 use crate::node::Node;
 use crate::plays::vgpu;
 use crate::pod::{Pod, Runtime, START};
+use crate::traces::Process;
 
 /// Eleven programs, one after the other, emulated.
 const ALL_PROGRAMS: Duration = Duration::from_secs(600);
@@ -52,14 +53,14 @@ pub fn stories() -> Vec<Story> {
 }
 
 fn pod_is_a_domain_of_its_own(node: &Node) {
-    let script = "cat /sys/hypervisor/type; uname -r; echo runs; exec sleep 1000";
+    let script = "cat /sys/hypervisor/type /sys/hypervisor/guest_type; uname -r; echo runs; exec sleep 1000";
     let mut pod = node.start(Pod::busybox(Runtime::Vgpu, &["sh", "-c", script]));
     pod.until_line("runs");
 
     assert_eq!(node.domains().len(), 1, "the pod has one domain");
     let own = fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux has it");
     let text = pod.text();
-    assert!(text.starts_with("xen\n"), "{text}");
+    assert!(text.starts_with("xen\nPVH\n") && text.contains("-vgpu\n"), "{text}");
     assert!(!text.contains(own.trim()), "the pod sees Dom0's kernel: {text}");
 
     pod.signal("SIGKILL");
@@ -111,7 +112,7 @@ fn cuda_programs_compute_what_the_cpu_does(_: &Node) {
 fn run_well(program: &str) {
     let ended = Pod::cuda(&[program]).run();
     assert_eq!(ended.code, Some(0), "{program}: {}{}", ended.text(), ended.complaint());
-    assert!(!ended.stdout.is_empty(), "{program} says nothing");
+    assert!(ended.text().contains(": ok"), "{program} does not say that it was right: {}", ended.text());
 }
 
 fn cuda_exit_code_after_gpu_work(_: &Node) {
@@ -127,10 +128,7 @@ fn cuda_out_of_bounds_store_is_a_sticky_error(_: &Node) {
 fn cuda_worker_is_behind_every_wall(node: &Node) {
     let mut pod = node.start(Pod::cuda(&["/spin", "1000"]));
     pod.until_line("allocated");
-    let processes = node.processes_of("gpu-proxy");
-    let is_worker = |words: &[String]| words.get(1).is_some_and(|word| word == "worker");
-    let worker =
-        processes.iter().find(|process| is_worker(&process.words)).expect("the pod has a worker").pid;
+    let worker = node.workers().first().expect("the pod has a worker").pid;
 
     let info = must(&["vgpuctl", "info"]);
     assert!(info.lines().any(|line| line == "sandbox    whole"), "{info}");
@@ -165,13 +163,16 @@ fn cuda_worker_is_behind_every_wall(node: &Node) {
 }
 
 fn gpu_is_not_there_without_a_grant(_: &Node) {
+    let script = "tr '\\0' '\\n' < /proc/1/environ | grep vgpu; ls /run/vgpu; echo over";
     let granted_by_environment =
-        Pod::busybox(Runtime::Vgpu, &["ls", "/run/vgpu"]).option("--env").option("vgpu.dev/gpu=1");
+        Pod::busybox(Runtime::Vgpu, &["sh", "-c", script]).option("--env").option("vgpu.dev/gpu=1");
     let ended = granted_by_environment.run();
-    assert!(!ended.text().contains("gpu.sock"), "a pod without a grant has the GPU's socket");
+    let said = (ended.code, ended.text());
+    assert_eq!(said, (Some(0), "vgpu.dev/gpu=1\nover\n".to_string()), "{}", ended.complaint());
 }
 
-/// A plants a pattern in its GPU memory and says where; B tries those addresses and A's handles.
+/// A plants a pattern in its GPU memory and says where; B tries those addresses and A's handles. While both are at work each has a
+/// domain, a worker, a user and a cgroup of its own.
 fn two_pods_cannot_see_each_others_memory(node: &Node) {
     let mut a = node.start(Pod::cuda(&["/pattern_plant"]));
     let planted = a.until_line("planted");
@@ -179,11 +180,32 @@ fn two_pods_cannot_see_each_others_memory(node: &Node) {
 
     let mut line = vec!["/pattern_probe"];
     line.extend(values.split_whitespace());
-    let b = Pod::cuda(&line).run();
+    let mut b = node.start(Pod::cuda(&line));
+    b.until_line("pattern_probe: 0x");
+    assert_eq!(node.domains().len(), 2, "a domain a pod");
+    // Each of B's attempts is a process, and has a worker.
+    let apart = until(SOON, || are_apart(&node.workers()).then_some(()));
+    assert!(apart.is_some(), "A and B have no workers, users and cgroups of their own: {:?}", node.workers());
+    let b = b.end(START);
 
     assert_eq!(b.code, Some(0), "B has seen A's data: {}{}", b.text(), b.complaint());
-    assert!(a.runs(), "A was hurt by B's attempts: {}{}", a.text(), a.complaint());
+    a.until_more_of("whole"); // or A was hurt by B's attempts
     assert_eq!(node.domains().len(), 1, "A's domain alone is left");
     a.signal("SIGKILL");
     a.end(Duration::from_secs(60));
+}
+
+/// Whether these are two workers, of two users and of the cgroups of two pods.
+fn are_apart(workers: &[Process]) -> bool {
+    let [one, other] = workers else { return false };
+    // A worker whose process has just ended has neither.
+    let of = |worker: &Process| {
+        let read = |file| fs::read_to_string(format!("/proc/{}/{file}", worker.pid)).ok();
+        let user = read("status")?.lines().find(|line| line.starts_with("Uid:"))?.to_string();
+        let cgroup = read("cgroup")?
+            .lines()
+            .find_map(|line| Some(line.strip_prefix("0::")?.rsplit_once("/worker-")?.0.to_string()))?;
+        Some((user, cgroup))
+    };
+    matches!((of(one), of(other)), (Some(one), Some(other)) if one.0 != other.0 && one.1 != other.1)
 }

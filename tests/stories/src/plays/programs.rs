@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use crate::Story;
+use crate::command::{SOON, until};
 use crate::node::Node;
-use crate::pod::{Pod, Runtime, START};
+use crate::pod::{EXEC, Pod, Runtime, START};
 
 /// The stories, for both runtimes.
 pub fn stories() -> Vec<Story> {
@@ -94,11 +95,25 @@ fn missing_binary_is_named(_: &Node, runtime: Runtime) {
 }
 
 fn exec_runs_beside_the_program(node: &Node, runtime: Runtime) {
-    let mut pod = node.start(Pod::busybox(runtime, &["sh", "-c", "echo runs; exec sleep 1000"]));
+    let script = "echo runs; until [ -e /tmp/both ]; do sleep 0.5; done; echo both; exec sleep 1000";
+    let mut pod = node.start(Pod::busybox(runtime, &["sh", "-c", script]));
     pod.until_line("runs");
 
-    let second = pod.exec(&["sh", "-c", "echo beside; ls -d /proc/1/root; exit 5"]);
+    let second = pod.exec_beside(&[
+        "sh",
+        "-c",
+        "trap 'exit 5' TERM; echo beside; ls -d /proc/1/root; touch /tmp/both; while :; do sleep 0.5; done",
+    ]);
+    pod.until_line("both");
+    // A shim whose guest does not answer in time tells of itself alone.
+    let both = until(SOON, || {
+        let processes = pod.processes();
+        (processes.len() > 1 && processes.iter().any(|line| line.contains(EXEC))).then_some(())
+    });
+    assert!(both.is_some(), "the processes are {:?}", pod.processes());
+    pod.signal_exec("SIGTERM");
 
+    let second = second.join().expect("ctr ends");
     assert_eq!(second.code, Some(5), "{}", second.complaint());
     assert_eq!(second.text(), "beside\n/proc/1/root\n");
     pod.signal("SIGKILL");

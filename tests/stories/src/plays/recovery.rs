@@ -43,8 +43,7 @@ fn death_of_gpu_proxy_and_its_return(node: &Node) {
 fn hung_guest_is_ended_by_sigkill(node: &Node) {
     let mut pod = node.start(Pod::busybox(Runtime::Vgpu, &["sh", "-c", "echo runs; exec sleep 1000"]));
     pod.until_line("runs");
-    let domain = *node.domains().first().expect("the pod's domain");
-    must(&["xl", "pause", &domain.to_string()]);
+    node.pause(*node.domains().first().expect("the pod's domain"));
 
     pod.signal("SIGKILL");
 
