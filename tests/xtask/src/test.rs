@@ -83,6 +83,26 @@ fn play(parts: &[&(&str, Part)], steps: &Steps, tally: &mut Tally) {
         let outcome = run(steps, tally);
         failed(tally, name, outcome);
     }
+    let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
+    if names.contains(&"unit") {
+        let outcome = count_ignored(tally, &names);
+        failed(tally, "ignored tests", outcome);
+    }
+}
+
+/// Counts the tests that nobody plays in a run of these parts.
+fn count_ignored(tally: &mut Tally, parts: &[&str]) -> Result<()> {
+    let ignored = docs::ignored_tests(&paths::root()?)?;
+    for (place, reason) in ignored.iter().filter(|(_, reason)| !is_played(reason, parts)) {
+        tally.skip(place, reason);
+    }
+    Ok(())
+}
+
+/// Whether an ignored test is run all the same: by a part of the run, or by the tests of its own file as their child.
+fn is_played(reason: &str, parts: &[&str]) -> bool {
+    let by = |who: &str| reason.starts_with(&format!("played by {who}"));
+    by("the tests here") || parts.iter().any(|part| by(&format!("part {part} ")))
 }
 
 /// Counts a failure of what is no check of its own.
@@ -135,37 +155,34 @@ fn licences(steps: &Steps, tally: &mut Tally) -> Result<()> {
 fn unit_tests(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let root = paths::root()?;
     let nextest = succeeds("cargo-nextest", &["--version"]);
-    let line: &[&str] = if nextest {
-        &["nextest", "run", "--locked", "--no-fail-fast", "--no-tests", "pass"]
+    // What passed tests say is shown, too: that one could not be tried, and why.
+    let (line, last): (&[&str], &[&str]) = if nextest {
+        (&["nextest", "run", "--locked", "--no-fail-fast", "--success-output", "immediate"], &[])
     } else {
-        &["test", "--locked", "--no-fail-fast"]
+        (&["test", "--locked", "--no-fail-fast"], &["--", "--show-output"])
     };
-    let mut tests = dist::cargo(&root, line);
-    tests.arg("--workspace");
+    let tests_of = |packages: &[&str]| {
+        let mut tests = dist::cargo(&root, line);
+        tests.args(packages).args(last);
+        tests
+    };
+    let roots = |option| TESTED_AS_ROOT.iter().flat_map(move |package| [option, package]).collect::<Vec<_>>();
     if host::is_root() {
-        runner(steps, tally, "Unit tests", &mut tests)?;
+        runner(steps, tally, "Unit tests", &mut tests_of(&["--workspace"]))?;
     } else {
-        tests.args(TESTED_AS_ROOT.iter().flat_map(|package| ["--exclude", package]));
-        runner(steps, tally, "Unit tests", &mut tests)?;
+        let others = [vec!["--workspace"], roots("--exclude")].concat();
+        runner(steps, tally, "Unit tests", &mut tests_of(&others))?;
         // A password is asked for here if at all: the tests run beside each other, and some look at their terminal.
         steps.step("sudo, for the unit tests that need root", |log| {
             log.run(&mut host::as_root("true", &[]))
         })?;
-        let mut tests = dist::cargo(&root, line);
-        tests.args(TESTED_AS_ROOT.iter().flat_map(|package| ["--package", package]));
+        let mut tests = tests_of(&roots("--package"));
         runner(steps, tally, "Unit tests as root", tests.env(RUNNER, "sudo --preserve-env"))?;
     }
     if nextest {
-        // nextest runs no examples of documents.
-        runner(
-            steps,
-            tally,
-            "Examples in documents",
-            &mut dist::cargo(&root, &["test", "--workspace", "--doc"]),
-        )?;
-    }
-    for (place, reason) in docs::ignored_tests(&root)? {
-        tally.skip(&place, &reason);
+        // nextest runs no examples of documents. There may be none.
+        let mut examples = dist::cargo(&root, &["test", "--workspace", "--doc", "--locked"]);
+        counted(steps, tally, "Examples in documents", &mut examples)?;
     }
     Ok(())
 }
@@ -173,14 +190,26 @@ fn unit_tests(steps: &Steps, tally: &mut Tally) -> Result<()> {
 /// The interleavings of idm's protocols up to a few preemptions, with loom's atomics in the place of the real ones.
 fn loom(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let root = paths::root()?;
-    let mut cargo = dist::cargo(&root, &["test", "--package", "idm", "--lib", "--release", "--locked"]);
+    // Without the flag there would be no models.
+    let line = ["test", "--package", "idm", "--lib", "--release", "--locked", "--", "model::"];
+    let mut cargo = dist::cargo(&root, &line);
     // Other flags mean other artifacts: in a directory of their own they do not throw out the usual ones.
     cargo.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", paths::target()?.join("loom"));
     runner(steps, tally, "Interleavings (loom)", &mut cargo)
 }
 
-/// Runs a test runner and takes over its counts; a runner that could not even start its tests is one failure.
+/// Runs a test runner and takes over its counts. One that ran no test proves nothing: what it should have run has another name now,
+/// or was not compiled.
 fn runner(steps: &Steps, tally: &mut Tally, name: &str, command: &mut Command) -> Result<()> {
+    match counted(steps, tally, name, command)? {
+        Some(0) => Err(Failure::new(format!("{name}: no test ran"))),
+        _ => Ok(()),
+    }
+}
+
+/// Runs a test runner, takes over its counts and says how many tests ran. A runner that fails has none: its failures are counted, or
+/// one if it could not even start its tests.
+fn counted(steps: &Steps, tally: &mut Tally, name: &str, command: &mut Command) -> Result<Option<u32>> {
     let mut text = String::new();
     let outcome = steps.step(name, |log| {
         let outcome = log.run(command);
@@ -188,18 +217,15 @@ fn runner(steps: &Steps, tally: &mut Tally, name: &str, command: &mut Command) -
         outcome
     });
     let failed_before = tally.failed;
-    let counted = tally.add_runner(name, &text);
-    match outcome {
-        Ok(()) if counted => {}
-        Ok(()) => return Err(Failure::new(format!("{name}: the runner reported no counts"))),
-        Err(failure) => {
-            eprintln!("{failure}");
-            if tally.failed == failed_before {
-                tally.fail(name);
-            }
+    let ran = tally.add_runner(name, &text);
+    if let Err(failure) = outcome {
+        eprintln!("{failure}");
+        if tally.failed == failed_before {
+            tally.fail(name);
         }
+        return Ok(None);
     }
-    Ok(())
+    ran.context(|| format!("{name}: the runner reported no counts")).map(Some)
 }
 
 /// What only the installed files can show: the guest's sizes, and the versions of glibc that its libcuda needs.
@@ -229,4 +255,43 @@ fn some_stories(steps: &Steps, tally: &mut Tally, name: &str) -> Result<()> {
     }
     let dom0 = testbed::complete(steps)?;
     Stories::build(steps)?.play(steps, &dom0, Kind::Pv, &[name], "last", tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_of(said: &str) -> (Result<()>, Tally) {
+        let mut tally = Tally::default();
+        let steps = Steps::quiet().expect("scratch");
+        let name = format!("Test of a runner that says {}", said.len());
+        let outcome = runner(&steps, &mut tally, &name, Command::new("sh").args(["-c", said]));
+        (outcome, tally)
+    }
+
+    #[test]
+    fn a_runner_that_runs_no_test_or_says_nothing_is_no_success() {
+        let (outcome, tally) = run_of("echo 'test result: ok. 1 passed; 0 failed; 7 filtered out'");
+        assert!(outcome.is_ok() && tally.passed == 1);
+        let (outcome, _) = run_of("echo 'test result: ok. 0 passed; 0 failed; 8 filtered out'");
+        assert!(outcome.expect_err("nothing ran").to_string().ends_with("no test ran"));
+        assert!(run_of("true").0.is_err());
+    }
+
+    #[test]
+    fn a_runner_that_fails_is_counted_once() {
+        let (outcome, tally) = run_of("echo error: could not compile; exit 101");
+        assert!(outcome.is_ok() && tally.failed == 1);
+        let (outcome, tally) = run_of("echo 'test result: FAILED. 0 passed; 2 failed'; exit 101");
+        assert!(outcome.is_ok() && tally.failed == 2);
+    }
+
+    #[test]
+    fn an_ignored_test_counts_as_skipped_unless_this_run_plays_it() {
+        let reason = "played by part installed with VGPU_LIBCUDA";
+        assert!(is_played(reason, &["unit", "installed"]));
+        assert!(!is_played(reason, &["unit"]));
+        assert!(is_played("played by the tests here as their child", &["unit"]));
+        assert!(!is_played("needs a GPU", &["unit", "installed"]));
+    }
 }
