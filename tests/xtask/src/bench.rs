@@ -77,7 +77,8 @@ fn program(package: &str) -> Result<PathBuf> {
 /// Builds a crate's benchmark program; cargo says where it is.
 pub fn build(steps: &Steps, root: &Path, package: &str) -> Result<PathBuf> {
     let said = steps.step(&format!("Build the benchmark of {package}"), |log| {
-        log.run(&mut cargo(root, &["bench", "--no-run", "--package", package, "--bench", package]))?;
+        let line = ["bench", "--no-run", "--locked", "--package", package, "--bench", package];
+        log.run(&mut cargo(root, &line))?;
         fs::read_to_string(log.path()).context(|| format!("cannot read {}", log.path().display()))
     })?;
     let path = said

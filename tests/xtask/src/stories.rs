@@ -24,7 +24,7 @@ pub fn build(steps: &Steps) -> Result<PathBuf> {
     let root = paths::root()?;
     steps.step("Build the stories", |log| {
         dist::static_target_installed(log)?;
-        let line = ["build", "--release", "--target", STATIC_TARGET];
+        let line = ["build", "--release", "--locked", "--target", STATIC_TARGET];
         log.run(dist::cargo(&root, &line).args(["--package", "vgpu-stories", "--package", "xen-peer"]))
     })?;
     Ok(paths::target()?.join(STATIC_TARGET).join("release/vgpu-stories"))
