@@ -36,6 +36,7 @@ mod tally;
 mod tar;
 mod test;
 mod testbed;
+mod verbs;
 mod wheels;
 
 use args::Args;

@@ -24,6 +24,7 @@ use crate::qemu::Kind;
 use crate::stories::{self, Stories};
 use crate::tally::Tally;
 use crate::testbed;
+use crate::verbs;
 
 type Part = fn(&Steps, &mut Tally) -> Result<()>;
 
@@ -37,6 +38,7 @@ const PARTS: &[(&str, Part)] = &[
     ("loom", loom),
     ("installed", installed),
     ("programs", programs::part),
+    ("verbs", verbs::part),
     ("stories", boots::part),
 ];
 /// Their tests mount, make containers, give workers users and cgroups of their own: a user plays them with sudo, the others without.
