@@ -273,7 +273,8 @@ mod tests {
             let mut again = Command::new("sh");
             again.args(["-c", "umask 077; exec \"$0\" --exact \"$1\" --nocapture"]);
             again.arg(std::env::current_exe().expect("the test")).arg(name).env(INSIDE, &dir);
-            assert!(again.status().expect("sh runs").success());
+            let ended = again.output().expect("sh runs");
+            assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
             return;
         };
         let from = dir.join("from");
