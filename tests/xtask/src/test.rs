@@ -14,6 +14,7 @@ use crate::dist;
 use crate::docs;
 use crate::dom0;
 use crate::error::{Context, Failure, Result};
+use crate::fuzz;
 use crate::gen_cuda;
 use crate::host::{self, Needs, succeeds};
 use crate::long;
@@ -122,7 +123,10 @@ fn finish(steps: &Steps, tally: &Tally) -> u8 {
 
 fn format(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let root = paths::root()?;
-    let outcome = steps.step("Format", |log| log.run(&mut dist::cargo(&root, &["fmt", "--all", "--check"])));
+    let outcome = steps.step("Format", |log| {
+        let mut folders = paths::WORKSPACES.iter().map(|folder| root.join(folder));
+        folders.try_for_each(|folder| log.run(&mut dist::cargo(&folder, &["fmt", "--all", "--check"])))
+    });
     tally.check("format", outcome);
     Ok(())
 }
@@ -132,6 +136,7 @@ fn lints(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let line = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     let outcome = steps.step("Lints", |log| log.run(&mut dist::cargo(&root, &line)));
     tally.check("lints", outcome);
+    tally.check("lints of the fuzz targets", steps.step("Lints of the fuzz targets", fuzz::lint));
     Ok(())
 }
 
