@@ -26,6 +26,7 @@ mod host;
 mod images;
 mod json;
 mod long;
+mod map;
 mod oci;
 mod paths;
 mod programs;

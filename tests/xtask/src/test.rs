@@ -18,6 +18,7 @@ use crate::fuzz;
 use crate::gen_cuda;
 use crate::host::{self, Needs, succeeds};
 use crate::long;
+use crate::map;
 use crate::paths;
 use crate::programs;
 use crate::progress::Steps;
@@ -143,6 +144,11 @@ fn lints(steps: &Steps, tally: &mut Tally) -> Result<()> {
 fn documents(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let root = paths::root()?;
     tally.check("links in documents", steps.step("Links in documents", |_| docs::check(&root)));
+    tally.check(
+        "the map's table of crates",
+        steps.step("The map's table of crates", |_| map::check_table(&root)),
+    );
+    tally.check("where tokio is not", steps.step("Where tokio is not", |log| map::check_tokio(log, &root)));
     tally.check("symbols of libcuda", steps.step("Symbols of libcuda", |_| gen_cuda::check()));
     Ok(())
 }
