@@ -39,7 +39,7 @@ const CONFIG: &[(&str, &str)] = &[
 pub fn main(args: crate::args::Args) -> Result<u8> {
     args.end()?;
     let steps = Steps::new()?;
-    host::prepare(&steps, Needs::All)?;
+    host::prepare(&steps, Needs::Build)?;
     let dist = build(&steps)?;
     if paths::carried_dist().is_none() {
         for package in bench::PROGRAMS {

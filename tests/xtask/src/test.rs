@@ -28,21 +28,24 @@ use crate::tally::Tally;
 use crate::testbed;
 use crate::verbs;
 
-type Part = fn(&Steps, &mut Tally) -> Result<()>;
+/// Its name, what it needs of this machine when it runs alone, and what it does.
+type Part = (&'static str, Needs, fn(&Steps, &mut Tally) -> Result<()>);
 
 /// The parts in the order in which they run.
-const PARTS: &[(&str, Part)] = &[
-    ("format", format),
-    ("lints", lints),
-    ("docs", documents),
-    ("licences", licences),
-    ("unit", unit_tests),
-    ("loom", loom),
-    ("installed", installed),
-    ("programs", programs::part),
-    ("verbs", verbs::part),
-    ("stories", boots::part),
+const PARTS: &[Part] = &[
+    ("format", Needs::Cargo, format),
+    ("lints", Needs::Cargo, lints),
+    ("docs", Needs::Build, documents),
+    ("licences", Needs::Cargo, licences),
+    ("unit", Needs::Build, unit_tests),
+    ("loom", Needs::Cargo, loom),
+    ("installed", Needs::Build, installed),
+    ("programs", Needs::Build, programs::part),
+    ("verbs", Needs::Build, verbs::part),
+    ("stories", Needs::All, boots::part),
 ];
+/// How the names of stories are found.
+const OF_STORIES: &str = "stories, by a part of their names: cargo run --package vgpu-stories -- --list";
 /// Their tests mount, make containers, give workers users and cgroups of their own: a user plays them with sudo, the others without.
 const TESTED_AS_ROOT: &[&str] = &["gpu-proxy", "guest-init", "shim-vgpu"];
 /// What cargo and nextest start a test's program with. Source: The Cargo Book, "Configuration", `target.<triple>.runner`.
@@ -51,7 +54,7 @@ const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
 /// `test [NAME]`, `test --long STAGE`, `test --list`.
 pub fn main(mut args: Args) -> Result<u8> {
     if args.flag("--list") {
-        PARTS.iter().for_each(|(name, _)| println!("{name}"));
+        println!("{}", names());
         return Ok(0);
     }
     let steps = Steps::new()?;
@@ -63,17 +66,16 @@ pub fn main(mut args: Args) -> Result<u8> {
     }
     let name = args.optional_word()?;
     args.end()?;
-    host::prepare(&steps, Needs::All)?;
-    let chosen: Vec<_> =
-        PARTS.iter().filter(|(part, _)| name.as_deref().is_none_or(|n| part == &n)).collect();
-    match name {
-        Some(name) if chosen.is_empty() => some_stories(&steps, &mut tally, &name)?,
-        Some(_) => play(&chosen, &steps, &mut tally),
-        None => {
+    let part = PARTS.iter().find(|(part, ..)| name.as_deref() == Some(part));
+    host::prepare(&steps, part.map_or(Needs::All, |(_, needs, _)| *needs))?;
+    match (part, name) {
+        (Some(part), _) => play(std::slice::from_ref(part), &steps, &mut tally),
+        (None, Some(name)) => some_stories(&steps, &mut tally, &name)?,
+        (None, None) => {
             // What fails here is missed by some parts; the others go on.
             failed(&mut tally, "sudo, for Dom0's tree", dom0::may_be_made(&steps));
             let made = beforehand::beside(&steps, beforehand::ALL, || {
-                play(&chosen, &steps, &mut tally);
+                play(PARTS, &steps, &mut tally);
                 Ok(())
             });
             failed(&mut tally, "what is made beforehand", made);
@@ -82,12 +84,19 @@ pub fn main(mut args: Args) -> Result<u8> {
     Ok(finish(&steps, &tally))
 }
 
-fn play(parts: &[&(&str, Part)], steps: &Steps, tally: &mut Tally) {
-    for (name, run) in parts {
+/// What may stand behind `test`.
+fn names() -> String {
+    let parts: Vec<&str> = PARTS.iter().map(|(name, ..)| *name).collect();
+    let stages: Vec<&str> = long::names().collect();
+    format!("parts: {}\n--long: {}\n{OF_STORIES}", parts.join(", "), stages.join(", "))
+}
+
+fn play(parts: &[Part], steps: &Steps, tally: &mut Tally) {
+    for (name, _, run) in parts {
         let outcome = run(steps, tally);
         failed(tally, name, outcome);
     }
-    let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = parts.iter().map(|(name, ..)| *name).collect();
     if names.contains(&"unit") {
         let outcome = count_ignored(tally, &names);
         failed(tally, "ignored tests", outcome);
@@ -260,11 +269,7 @@ fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
 
 fn some_stories(steps: &Steps, tally: &mut Tally, name: &str) -> Result<()> {
     if stories::names(steps, name)?.is_empty() {
-        let parts: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
-        return Err(Failure::new(format!(
-            "no part and no story is called {name}; parts: {}",
-            parts.join(", ")
-        )));
+        return Err(Failure::new(format!("no part and no story is called {name}\n{}", names())));
     }
     let dom0 = testbed::complete(steps)?;
     Stories::build(steps)?.play(steps, &dom0, Kind::Pv, &[name], "last", tally)
