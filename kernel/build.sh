@@ -4,8 +4,10 @@
 # usage: kernel/build.sh OUT_DIR [LINUX_SOURCE_DEB]
 #
 # Without LINUX_SOURCE_DEB the package comes from the apt sources of this machine. No root, nothing is installed. OUT_DIR/work
-# holds the source and the objects (2 GB) and is removed at the end, unless KEEP_WORK=1. Needs: build-essential flex bison bc libelf-dev libssl-dev.
+# holds the source and the objects (2 GB) and is removed at the end, unless KEEP_WORK=1. Needs what `packages` names.
 set -eu
+
+packages="build-essential flex bison bc patch xz-utils libelf-dev libssl-dev"
 
 die() { echo "kernel/build.sh: $*" >&2; exit 1; }
 
@@ -15,7 +17,10 @@ mkdir -p "$1"
 out=$(cd "$1" && pwd)
 work=$out/work
 for tool in gcc make flex bison bc patch strip dpkg-deb xz; do
-    command -v "$tool" >/dev/null || die "$tool is missing (apt install build-essential flex bison bc patch xz-utils)"
+    command -v "$tool" >/dev/null || die "$tool is missing (apt install $packages)"
+done
+for header in libelf.h openssl/ssl.h; do
+    echo "#include <$header>" | gcc -E -o /dev/null - 2>/dev/null || die "$header is missing (apt install $packages)"
 done
 
 rm -rf "$work"

@@ -146,7 +146,7 @@ impl Drop for Service {
 #[test]
 fn a_service_keeps_its_workers_in_its_own_cgroup_and_itself_beside_them() {
     let Some(service) = Service::new() else {
-        eprintln!("NOT TRIED: no cgroup of version 2 can be made here");
+        eprintln!("NOT TRIED: {}: no cgroup of version 2 can be made here", file!());
         return;
     };
     let proxy = Proxy::start_as_service("null", &service.0);

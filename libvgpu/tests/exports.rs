@@ -49,7 +49,7 @@ fn the_library_asks_nothing_unusual_of_a_loader() {
 
 /// What `cargo xtask dist` installs, and its test gives in VGPU_LIBCUDA: linked by zig against an old glibc.
 #[test]
-#[ignore = "looks at the installed library: cargo xtask test runs it with VGPU_LIBCUDA after dist"]
+#[ignore = "played by part installed with VGPU_LIBCUDA, the library that dist has made"]
 fn the_installed_library_needs_no_glibc_newer_than_2_17() {
     let path = std::env::var_os("VGPU_LIBCUDA").expect("VGPU_LIBCUDA names the installed library");
     let elf = Elf::read(std::path::Path::new(&path));

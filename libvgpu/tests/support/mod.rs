@@ -14,11 +14,8 @@ pub fn built() -> PathBuf {
     let test = std::env::current_exe().expect("a running program has a file");
     let deps = test.parent().expect("in target/…/deps");
     // The last: a carried benchmark, beside what a node installs.
-    let candidates = [
-        deps.join("libvgpu.so"),
-        deps.with_file_name("libvgpu.so"),
-        deps.join("../usr/lib/vgpu/libcuda.so.1"),
-    ];
+    let candidates =
+        [deps.join("libvgpu.so"), deps.with_file_name("libvgpu.so"), deps.join("../guest/libcuda.so.1")];
     candidates.into_iter().find(|path| path.is_file()).expect("cargo builds the cdylib for integration tests")
 }
 

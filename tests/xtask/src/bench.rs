@@ -1,4 +1,4 @@
-//! `cargo xtask bench [NAME] [--json FILE]`: every figure with what a user would use instead, measured in the same run.
+//! `cargo xtask bench [--json FILE] [NAME]`: every figure with what a user would use instead, measured in the same run.
 //!
 //! The benchmark programs of the crates print one flat JSON object a line:
 //! `{"name":…,"value":…,"unit":…,"beside":…,"what":…,"ratio":…,"target":…}`; `what` names what `beside` is the figure of; `target`, 0 for none, is
@@ -24,26 +24,54 @@ type Figures = (&'static str, Vec<String>);
 /// `bench idm` shows a call's whole way: what libvgpu answers itself, and what it costs until the record lies in the ring.
 const OF_LIBVGPU_IN_IDM: &[&str] = &["answered in the guest", "queued launch", "that waits"];
 
+/// What SPECIFICATION.md says of calls: a figure of each has to be among those of `bench idm`.
+const PROMISED: &[&str] =
+    &["call answered in the guest", "queued launch", "sync call, polling", "sync call, parked"];
+
 /// Runs all, or those of one crate, or only the figures whose names contain NAME.
 pub fn main(mut args: Args) -> Result<u8> {
     let json_file = args.value("--json")?;
     let name = args.optional_word()?;
-    let json_file = if json_file.is_some() { json_file } else { args.value("--json")? };
     args.end()?;
-    let mut lines = Vec::new();
-    for (package, parts) in wanted(name.as_deref()) {
-        let program = program(package)?;
-        let output = progress::output(Command::new(&program).arg("--bench"))?;
-        lines.extend(output.lines().filter(|line| shown(line, &parts)).map(String::from));
-    }
-    if lines.is_empty() {
-        return Err(Failure::new(format!("no figures; the benchmarks are: {}", PROGRAMS.join(", "))));
-    }
+    let lines = figures(name.as_deref(), program)?;
     print!("{}", table(&lines));
     if let Some(file) = json_file {
         fs::write(&file, lines.join("\n") + "\n").context(|| format!("cannot write {file}"))?;
     }
     Ok(0)
+}
+
+/// Runs the programs for NAME and returns their lines.
+fn figures(name: Option<&str>, program: impl Fn(&str) -> Result<PathBuf>) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for (package, parts) in wanted(name) {
+        let output = progress::output(Command::new(program(package)?).arg("--bench"))?;
+        lines.extend(output.lines().filter(|line| shown(line, &parts)).map(String::from));
+    }
+    if lines.is_empty() {
+        return Err(Failure::new(format!("no figures; the benchmarks are: {}", PROGRAMS.join(", "))));
+    }
+    Ok(lines)
+}
+
+/// Whether `bench idm` still gives the figures of SPECIFICATION.md, "Calls". Programs built as the unit tests are, in seconds: how fast
+/// they are means nothing.
+pub fn check(steps: &Steps) -> Result<()> {
+    let root = paths::root()?;
+    let as_tests = |package: &str| {
+        build_by(steps, &root, package, &["test", "--workspace", "--no-run", "--locked", "--bench", package])
+    };
+    all_promised(&figures(Some("idm"), as_tests)?)
+}
+
+fn all_promised(lines: &[String]) -> Result<()> {
+    let has_value = |line: &str| {
+        json::field(line, "value").and_then(|text| text.parse().ok()).is_some_and(|value: f64| value > 0.0)
+    };
+    let is_there =
+        |promised: &&str| lines.iter().any(|line| shown(line, &[(*promised).to_string()]) && has_value(line));
+    let missing: Vec<_> = PROMISED.iter().filter(|promised| !is_there(promised)).collect();
+    if missing.is_empty() { Ok(()) } else { Err(Failure::new(format!("no figure of {missing:?}"))) }
 }
 
 /// Which programs to run for NAME, and what of each is shown.
@@ -76,8 +104,13 @@ fn program(package: &str) -> Result<PathBuf> {
 
 /// Builds a crate's benchmark program; cargo says where it is.
 pub fn build(steps: &Steps, root: &Path, package: &str) -> Result<PathBuf> {
+    let line = ["bench", "--no-run", "--locked", "--package", package, "--bench", package];
+    build_by(steps, root, package, &line)
+}
+
+fn build_by(steps: &Steps, root: &Path, package: &str, line: &[&str]) -> Result<PathBuf> {
     let said = steps.step(&format!("Build the benchmark of {package}"), |log| {
-        log.run(&mut cargo(root, &["bench", "--no-run", "--package", package, "--bench", package]))?;
+        log.run(&mut cargo(root, line))?;
         fs::read_to_string(log.path()).context(|| format!("cannot read {}", log.path().display()))
     })?;
     let path = said
@@ -145,6 +178,17 @@ mod tests {
         let ends: Vec<&str> = text.lines().map(|line| line.rsplit("  ").next().unwrap_or_default()).collect();
         assert_eq!(ends, ["target", "<= 20, met", "<= 20, MISSED", "-"]);
         assert!(text.lines().nth(1).is_some_and(|line| line.contains("a pipe")), "{text}");
+    }
+
+    #[test]
+    fn a_promised_figure_that_is_missing_or_has_no_value_is_missed() {
+        let named = |value: &'static str| PROMISED.iter().map(move |name| line(name, value, "0"));
+        let mut lines: Vec<String> = named("1.5").collect();
+        all_promised(&lines).expect("all are there");
+        lines.pop();
+        let missed = all_promised(&lines).expect_err("one is gone").to_string();
+        assert!(missed.contains("[\"sync call, parked\"]"), "{missed}");
+        assert!(all_promised(&named("null").collect::<Vec<_>>()).is_err());
     }
 
     #[test]

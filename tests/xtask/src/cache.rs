@@ -55,7 +55,8 @@ impl Inputs {
 /// The files of a directory in a fixed order.
 pub fn sorted_entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).context(|| format!("cannot list {}", dir.display()))?;
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+    let paths: std::io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths.context(|| format!("cannot list {}", dir.display()))?;
     paths.sort();
     Ok(paths)
 }
@@ -74,8 +75,16 @@ pub fn find(name: &str, inputs: Inputs) -> Result<Option<PathBuf>> {
 /// The artifact `name` of these inputs; `make` fills the empty directory it is given if the artifact is not there.
 /// Waits for another process that makes an artifact of the same name.
 pub fn get(name: &str, inputs: Inputs, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let cache = paths::cache()?;
-    fs::create_dir_all(&cache).context(|| format!("cannot make {}", cache.display()))?;
+    get_in(&paths::cache()?, name, inputs, make)
+}
+
+fn get_in(
+    cache: &Path,
+    name: &str,
+    inputs: Inputs,
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    fs::create_dir_all(cache).context(|| format!("cannot make {}", cache.display()))?;
     let place = cache.join(format!("{name}-{}", inputs.key()));
     if place.is_dir() {
         return Ok(place);
@@ -121,7 +130,76 @@ pub fn remove_tree(dir: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
+    use crate::error::Failure;
+
+    /// An empty cache.
+    fn empty(name: &str) -> PathBuf {
+        let cache = paths::scratch().expect("scratch").join(name);
+        remove_tree(&cache).expect("removed");
+        cache
+    }
+
+    fn of(input: &str) -> Inputs {
+        Inputs::new().add("input", input)
+    }
+
+    #[test]
+    fn an_artifact_is_made_once_and_again_when_its_inputs_change() {
+        let (cache, made) = (empty("cache-once-test"), Cell::new(0));
+        let get = |input: &str| {
+            let make = |dir: &Path| {
+                made.set(made.get() + 1);
+                fs::write(dir.join("file"), input).context(|| "cannot write".into())
+            };
+            let place = get_in(&cache, "artifact", of(input), make).expect("made or there");
+            assert_eq!(fs::read_to_string(place.join("file")).expect("there"), input);
+            place
+        };
+        let first = get("one");
+        assert_eq!((get("one"), made.get()), (first.clone(), 1));
+        assert_ne!(get("two"), first);
+        assert_eq!((get("one"), made.get()), (first, 2));
+    }
+
+    #[test]
+    fn what_fails_on_its_way_is_no_artifact_and_is_begun_anew() {
+        let cache = empty("cache-failure-test");
+        let fails = |dir: &Path| {
+            fs::write(dir.join("half"), "").expect("written");
+            Err(Failure::new("as this test wants it"))
+        };
+        assert!(get_in(&cache, "artifact", of("one"), fails).is_err());
+        let make = |dir: &Path| {
+            assert!(sorted_entries(dir).expect("listed").is_empty(), "the failed one's file");
+            Ok(())
+        };
+        let place = get_in(&cache, "artifact", of("one"), make).expect("made by the second try");
+        assert!(place.is_dir() && !cache.join("artifact.new").exists());
+    }
+
+    #[test]
+    fn a_second_clone_waits_for_the_first_and_takes_what_it_has_made() {
+        let cache = empty("cache-clones-test");
+        let slow = |dir: &Path| {
+            thread::sleep(Duration::from_millis(200));
+            fs::write(dir.join("file"), "").context(|| "cannot write".into())
+        };
+        let other = thread::spawn({
+            let cache = cache.clone();
+            move || get_in(&cache, "artifact", of("one"), slow)
+        });
+        while !cache.join("artifact.new").exists() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let place = get_in(&cache, "artifact", of("one"), |_| panic!("made twice")).expect("the other's");
+        assert!(place.join("file").exists());
+        assert_eq!(other.join().expect("no panic").expect("made"), place);
+    }
 
     #[test]
     fn the_key_depends_on_names_contents_and_their_borders() {

@@ -35,7 +35,7 @@ pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 pub fn main(args: Args) -> Result<u8> {
     args.end()?;
     let steps = Steps::new()?;
-    host::prepare(&steps, Needs::All)?;
+    host::prepare(&steps, Needs::Build)?;
     println!("{}", build(&steps)?.display());
     Ok(0)
 }

@@ -10,10 +10,8 @@ use std::path::Path;
 
 use crate::dist::cargo;
 use crate::error::{Context, Failure, Result};
+use crate::paths::WORKSPACES;
 use crate::progress::Log;
-
-/// The folders with a workspace of their own.
-const WORKSPACES: &[&str] = &[".", "tests/fuzz"];
 
 /// Every crate of the builds has an allowed licence and comes from crates.io.
 pub fn check(log: &Log, root: &Path) -> Result<()> {

@@ -39,7 +39,7 @@ const CONFIG: &[(&str, &str)] = &[
 pub fn main(args: crate::args::Args) -> Result<u8> {
     args.end()?;
     let steps = Steps::new()?;
-    host::prepare(&steps, Needs::All)?;
+    host::prepare(&steps, Needs::Build)?;
     let dist = build(&steps)?;
     if paths::carried_dist().is_none() {
         for package in bench::PROGRAMS {
@@ -78,7 +78,7 @@ fn our_programs(steps: &Steps, root: &Path, target: &Path) -> Result<PathBuf> {
     native(steps, root)?;
     steps.step("Build the shim and guest-init, static", |log| {
         static_target_installed(log)?;
-        let line = ["build", "--release", "--target", STATIC_TARGET];
+        let line = ["build", "--release", "--locked", "--target", STATIC_TARGET];
         // Together: they share most of the crates that they are made of.
         log.run(cargo(root, &line).args(["--package", "shim-vgpu", "--package", "guest-init"]))
     })?;
@@ -89,7 +89,7 @@ fn our_programs(steps: &Steps, root: &Path, target: &Path) -> Result<PathBuf> {
 /// glibc, and what `xtask gpu` runs. One list, so that cargo chooses the same features of a crate each time and builds it once.
 pub fn native(steps: &Steps, root: &Path) -> Result<()> {
     steps.step("Build gpu-proxy, vgpuctl and what runs them here", |log| {
-        let mut cargo = cargo(root, &["build", "--release"]);
+        let mut cargo = cargo(root, &["build", "--release", "--locked"]);
         for package in ["gpu-proxy", "vgpuctl", "libvgpu", "xtask"] {
             cargo.args(["--package", package]);
         }
@@ -127,7 +127,8 @@ fn build_libvgpu(log: &Log, root: &Path, target: &Path) -> Result<PathBuf> {
     let tools = wheels::unpacked(log, "zigbuild", wheels::ZIGBUILD)?;
     let triple = format!("x86_64-unknown-linux-gnu.{OLDEST_GLIBC}");
     let path = std::env::var("PATH").unwrap_or_default();
-    let mut zigbuild = cargo(root, &["zigbuild", "--release", "--package", "libvgpu", "--target", &triple]);
+    let line = ["zigbuild", "--release", "--locked", "--package", "libvgpu", "--target", &triple];
+    let mut zigbuild = cargo(root, &line);
     zigbuild
         .env("PATH", format!("{}:{path}", tools.join("bin").display()))
         .env("CARGO_ZIGBUILD_ZIG_PATH", tools.join("ziglang/zig"));
@@ -272,7 +273,8 @@ mod tests {
             let mut again = Command::new("sh");
             again.args(["-c", "umask 077; exec \"$0\" --exact \"$1\" --nocapture"]);
             again.arg(std::env::current_exe().expect("the test")).arg(name).env(INSIDE, &dir);
-            assert!(again.status().expect("sh runs").success());
+            let ended = again.output().expect("sh runs");
+            assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
             return;
         };
         let from = dir.join("from");

@@ -33,17 +33,24 @@ pub fn check(root: &Path) -> Result<()> {
     }
 }
 
-/// Every test that is not run by default says why.
+/// The places of the tests that are not run by default, and why. One that does not say why is a failure.
 pub fn ignored_tests(root: &Path) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     for file in files(root, "rs")? {
         let text = fs::read_to_string(&file).context(|| format!("cannot read {}", file.display()))?;
-        let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
-        for (number, line) in text.lines().enumerate() {
-            let Some(rest) = line.trim_start().strip_prefix("#[ignore") else { continue };
-            let reason = rest.split('"').nth(1).unwrap_or("no reason given");
-            found.push((format!("{name}:{}", number + 1), reason.to_string()));
-        }
+        found.extend(ignored_in(&file.strip_prefix(root).unwrap_or(&file).display().to_string(), &text)?);
+    }
+    Ok(found)
+}
+
+fn ignored_in(name: &str, text: &str) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let Some(rest) = line.trim_start().strip_prefix("#[ignore") else { continue };
+        let place = format!("{name}:{}", number + 1);
+        let reason = rest.split('"').nth(1).filter(|reason| !reason.is_empty());
+        let reason = reason.context(|| format!("{place}: the ignored test says no reason"))?;
+        found.push((place, reason.to_string()));
     }
     Ok(found)
 }
@@ -90,6 +97,15 @@ fn links(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ignored_test_says_why() {
+        let said = ignored_in("a.rs", "#[test]\n    #[ignore = \"needs a GPU\"]\n").expect("a reason");
+        assert_eq!(said, [("a.rs:2".to_string(), "needs a GPU".to_string())]);
+        for silent in ["#[ignore]", "#[ignore = \"\"]"] {
+            assert!(ignored_in("a.rs", silent).is_err(), "{silent}");
+        }
+    }
 
     #[test]
     fn links_are_found_in_prose_and_not_in_code() {

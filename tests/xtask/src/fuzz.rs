@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::dist::cargo;
 use crate::error::{Context, Result};
 use crate::paths;
-use crate::progress::{self, Steps};
+use crate::progress::{self, Log, Steps};
 
 /// The targets: the binaries of `tests/fuzz`.
 pub const TARGETS: &[&str] = &["idm_bytes", "idm_region", "guest_door", "cuda_record", "soft_load"];
@@ -22,6 +22,14 @@ const INPUT_SECONDS_MAX: u32 = 10;
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
+
+/// Lints the targets, which no short run builds. Nothing is linked: libFuzzer, named as if it were there, isn't compiled.
+pub fn lint(log: &Log) -> Result<()> {
+    let mut clippy =
+        cargo(&paths::root()?.join("tests/fuzz"), &["clippy", "--locked", "--", "-D", "warnings"]);
+    clippy.env("RUSTFLAGS", "--cfg fuzzing").env("CARGO_TARGET_DIR", paths::target()?.join("fuzz"));
+    log.run(clippy.env("CUSTOM_LIBFUZZER_PATH", "not-linked/libFuzzer.a"))
+}
 
 /// Builds all targets and returns the directory with their programs.
 pub fn build(steps: &Steps) -> Result<PathBuf> {
@@ -53,4 +61,22 @@ pub fn run(steps: &Steps, programs: &Path, target: &str) -> Result<()> {
         ]);
         log.run(&mut program)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_program_of_the_folder_is_a_target_of_the_stage() {
+        let manifest = include_str!("../../fuzz/Cargo.toml");
+        let bins = manifest.split("[[bin]]\nname = \"").skip(1).filter_map(|bin| bin.split('"').next());
+        let mut targets = TARGETS.to_vec();
+        targets.sort_unstable();
+        assert_eq!(bins.collect::<Vec<_>>(), targets);
+        let sources = crate::cache::sorted_entries(&paths::root().expect("here").join("tests/fuzz/src"));
+        let sources = sources.expect("listed");
+        let stems = sources.iter().filter_map(|source| source.file_stem()?.to_str());
+        assert_eq!(stems.collect::<Vec<_>>(), targets, "each is one file");
+    }
 }

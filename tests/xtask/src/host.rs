@@ -51,27 +51,46 @@ const BUILD: &[Package] = &[
 /// What a task needs of this machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
+    /// Nothing but cargo.
+    Cargo,
+    /// To build all.
+    Build,
     /// To boot the testbed.
     Testbed,
-    /// To build all, and to boot the testbed.
+    /// Both.
     All,
+}
+
+impl Needs {
+    fn packages(self) -> impl Iterator<Item = &'static Package> {
+        let build: &[Package] = if matches!(self, Self::Build | Self::All) { BUILD } else { &[] };
+        let testbed: &[Package] = if self.boots() { TESTBED } else { &[] };
+        testbed.iter().chain(build)
+    }
+
+    fn boots(self) -> bool {
+        matches!(self, Self::Testbed | Self::All)
+    }
 }
 
 /// The smallest machine on which an emulated node still runs; README.md recommends more.
 const MEMORY_MIB_MIN: u32 = 6 << 10;
-/// The largest single step, the guest kernel, needs 2 GiB in the cache; all of a test run fills some 10 GiB.
+/// The largest single step, the guest kernel, needs 2 GiB in the cache.
 const FREE_MIB_MIN: u64 = 4 << 10;
+/// What all of a test run fills, measured; README.md says so.
+const FREE_GB: u64 = 15;
 /// apt waits so long for another one, as the timers of a fresh machine start them.
 const APT_WAITS: [&str; 2] = ["-o", "DPkg::Lock::Timeout=300"];
 
 /// Installs what is missing, after saying what and why. Refuses a machine that is far too small.
 pub fn prepare(steps: &Steps, needs: Needs) -> Result<()> {
-    judge_memory(own_memory_mib())?;
+    if needs.boots() {
+        judge_memory(own_memory_mib())?;
+    }
     for dir in [paths::cache()?, paths::scratch()?] {
         judge_disk(&dir, free_mib(&dir)?)?;
     }
-    let wanted = TESTBED.iter().chain(if needs == Needs::All { BUILD } else { &[] });
-    let missing: Vec<&Package> = wanted.filter(|package| !package.is_there()).collect();
+    let missing: Vec<&Package> = needs.packages().filter(|package| !package.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -109,7 +128,7 @@ fn judge_disk(dir: &Path, free_mib: u64) -> Result<()> {
         return Ok(());
     }
     Err(Failure::new(format!(
-        "{free_mib} MiB are free for {}: at least {FREE_MIB_MIN} are needed, with nothing built yet some 10000",
+        "{free_mib} MiB are free for {}: at least {FREE_MIB_MIN} are needed, with nothing built yet {FREE_GB} GB",
         dir.display()
     )))
 }
@@ -311,6 +330,21 @@ mod tests {
         assert!(judge_disk(dir, FREE_MIB_MIN).is_ok());
         let full = judge_disk(dir, 100).expect_err("too full").to_string();
         assert!(full.contains("100 MiB") && full.contains("/home/user/.cache/vgpu"), "{full}");
+        let readme = include_str!("../../../README.md");
+        assert!(
+            readme.contains(&format!("{FREE_GB} GB of free disk")) && full.contains(&format!("{FREE_GB} GB"))
+        );
+        assert!(readme.contains(&format!("below {MEMORY_MIB_MIN} xtask refuses")));
+    }
+
+    #[test]
+    fn only_what_boots_asks_for_an_emulator() {
+        let emulates = |needs: Needs| needs.packages().any(|package| package.name == "qemu-system-x86");
+        let compiles = |needs: Needs| needs.packages().any(|package| package.name == "build-essential");
+        let all = [Needs::Cargo, Needs::Build, Needs::Testbed, Needs::All];
+        assert_eq!(all.map(emulates), [false, false, true, true]);
+        assert_eq!(all.map(compiles), [false, true, false, true]);
+        assert_eq!(all.map(Needs::boots), [false, false, true, true]);
     }
 
     #[test]

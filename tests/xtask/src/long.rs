@@ -55,13 +55,18 @@ const STAGES: &[(&str, Stage)] = &[
     ("fuzz", Stage::Fuzz),
 ];
 
+/// What the stages are called.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    STAGES.iter().map(|(name, _)| *name)
+}
+
 /// Runs what is left of a stage.
 pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
     let Some((_, stage)) = STAGES.iter().find(|(stage, _)| *stage == name) else {
-        let names: Vec<&str> = STAGES.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = names().collect();
         return Err(Failure::new(format!("no stage is called {name}; stages: {}", names.join(", "))));
     };
-    host::prepare(steps, Needs::All)?;
+    host::prepare(steps, if matches!(stage, Stage::Fuzz) { Needs::Build } else { Needs::All })?;
     let record = Record::open(&paths::scratch()?.join("long"), name, &commit()?)?;
     match stage {
         Stage::Stories(kind, units, times) => {

@@ -26,6 +26,7 @@ mod host;
 mod images;
 mod json;
 mod long;
+mod map;
 mod oci;
 mod paths;
 mod programs;
@@ -36,6 +37,7 @@ mod tally;
 mod tar;
 mod test;
 mod testbed;
+mod verbs;
 mod wheels;
 
 use args::Args;
@@ -51,14 +53,14 @@ cargo xtask VERB
   testbed run [--dom0 pv|pvh] [--share DIR] [--memory MIB] [--limit SECONDS] [--bare] SCRIPT [ARG...]
                  boots Xen in QEMU with vgpu installed (--bare: without) and runs SCRIPT as root in Dom0; DIR is
                  /mnt/share there, writable; the output is streamed, the exit code is the script's
-  gen-cuda [--check]
-                 writes the table of CUDA's symbols from NVIDIA's headers
   testbed shell  the same options; a prompt instead of a script
   gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...
                  runs CMD here with libvgpu as its libcuda and a gpu-proxy of its own, whose log goes to FILE; no Xen
   cuda-programs  compiles the programs of tests/cuda and prints their directory, for gpu
-  bench [NAME] [--json FILE]
+  bench [--json FILE] [NAME]
                  figures, each beside what a user would use instead
+  gen-cuda [--check]
+                 writes the table of CUDA's symbols from NVIDIA's headers
   clean --cache  removes the cache
   dist           builds what a node installs into target/dist
 

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{Context, Failure, Result};
 use crate::host;
 
+/// The folders with a workspace of their own.
+pub const WORKSPACES: &[&str] = &[".", "tests/fuzz"];
+
 /// The repository, found from the working directory upwards.
 pub fn root() -> Result<PathBuf> {
     let here = env::current_dir().context(|| "cannot read the working directory".into())?;

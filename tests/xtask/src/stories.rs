@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::cache::remove_tree;
 use crate::cpio::{Archive, Node};
 use crate::demo;
 use crate::dist::{self, STATIC_TARGET};
@@ -18,26 +19,36 @@ use crate::testbed::{self, Boot};
 
 /// A whole run of the stories may take so long.
 const LIMIT_S: u64 = 3600;
+/// The stories, and what shows that a boot heeds its share, its memory and its script's exit code.
+const SCRIPT: &str = include_str!("../../testbed/stories.sh");
+/// The script's exit code in the place of the stories' 0.
+const ALL_WELL: u8 = 3;
+/// What the script finds in its share and gives back.
+const QUESTION: &str = "from the machine outside\n";
+/// So much less memory than a boot has that nobody gave a figure: so it's seen that the figure is heeded. Xen keeps less for itself.
+const LESS_MIB: u32 = 128;
 
 /// The stories' program and the other end of idm's stories, both static: they run in Dom0, whatever its libraries are.
 pub fn build(steps: &Steps) -> Result<PathBuf> {
     let root = paths::root()?;
     steps.step("Build the stories", |log| {
         dist::static_target_installed(log)?;
-        let line = ["build", "--release", "--target", STATIC_TARGET];
+        let line = ["build", "--release", "--locked", "--target", STATIC_TARGET];
         log.run(dist::cargo(&root, &line).args(["--package", "vgpu-stories", "--package", "xen-peer"]))
     })?;
     Ok(paths::target()?.join(STATIC_TARGET).join("release/vgpu-stories"))
 }
 
-/// What the stories find in Dom0 as /ctl/NAME: the demonstration, and idm's other end as a program and as the whole of a guest.
+/// What is found in Dom0 as /ctl/NAME: the stories' program, the demonstration, and idm's other end as a program and as the whole of a guest.
 fn files(stories: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let peer = read(&stories.with_file_name("xen-peer"))?;
+    let program = read(stories)?;
     let mut initramfs = Archive::default();
     initramfs.dir("dev");
     initramfs.add("dev/console", 0o600, Node::Char { major: 5, minor: 1 });
     initramfs.add("init", 0o755, Node::File(&peer));
-    Ok(vec![("demo.sh", demo::SCRIPT.into()), ("xen-peer.cpio", initramfs.finish()), ("xen-peer", peer)])
+    let of_idm = [("xen-peer.cpio", initramfs.finish()), ("xen-peer", peer)];
+    Ok([("vgpu-stories", program), ("demo.sh", demo::SCRIPT.into())].into_iter().chain(of_idm).collect())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -46,15 +57,13 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// The programs of the stories, built: what every boot brings along.
 pub struct Stories {
-    program: Vec<u8>,
     files: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Stories {
     /// Builds them.
     pub fn build(steps: &Steps) -> Result<Self> {
-        let program = build(steps)?;
-        Ok(Self { program: read(&program)?, files: files(&program)? })
+        Ok(Self { files: files(&build(steps)?)? })
     }
 
     /// Plays the stories whose names contain one of `names` (none: all) in one boot, and counts. The boot's logs are kept as `kept`.
@@ -72,20 +81,44 @@ impl Stories {
         boot.kept = kept.into();
         boot.files = self.files.clone();
         boot.limit = std::time::Duration::from_secs(LIMIT_S);
+        boot.memory_mib -= LESS_MIB;
+        let share = share(kept)?;
+        boot.share = Some(share.clone());
         let place = format!("{} Dom0", kind.name().to_uppercase());
         let mut heard = Heard { place: &place, text: Vec::new(), shown: 0 };
         let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
-        let played = testbed::run(steps, dom0, &boot, &self.program, &names, &mut heard);
+        let played = testbed::run(steps, dom0, &boot, SCRIPT.as_bytes(), &names, &mut heard);
         let before = (tally.passed, tally.failed);
         tally.add_stories(&place, &String::from_utf8_lossy(&heard.text));
         let code = played?;
-        if tally.failed == before.1 && (code != 0 || tally.passed == before.0) {
+        if tally.failed == before.1 && (code != ALL_WELL || tally.passed == before.0) {
             return Err(Failure::new(format!(
                 "{place}: the stories ended with {code}, and none failed or passed"
             )));
         }
-        Ok(())
+        tally.check(&format!("{place}: share and memory, {kept}"), answered(&share, boot.memory_mib));
+        remove_tree(&share)
     }
+}
+
+/// A directory for one boot, with a question in it.
+fn share(kept: &str) -> Result<PathBuf> {
+    let dir = paths::scratch()?.join("share").join(format!("{}-{kept}", std::process::id()));
+    remove_tree(&dir)?;
+    fs::create_dir_all(&dir).context(|| format!("cannot make {}", dir.display()))?;
+    fs::write(dir.join("question"), QUESTION).context(|| format!("cannot write into {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Whether the script has read and written the share, in a machine of this memory.
+fn answered(share: &Path, memory_mib: u32) -> Result<()> {
+    let answer = read(&share.join("answer"))?;
+    let answer = String::from_utf8_lossy(&answer);
+    let told: Option<u32> = answer.strip_prefix(QUESTION).and_then(|mib| mib.trim().parse().ok());
+    if told.is_some_and(|mib| (memory_mib - LESS_MIB / 2..=memory_mib).contains(&mib)) {
+        return Ok(());
+    }
+    Err(Failure::new(format!("Dom0 answers {answer:?}, in a machine of {memory_mib} MiB")))
 }
 
 /// The names of the stories that contain `part`.
@@ -116,5 +149,25 @@ impl Write for Heard<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stdout().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_without_the_question_or_from_another_machine_is_none() {
+        let dir = share("answer-test").expect("made");
+        let judge = |answer: &str| {
+            fs::write(dir.join("answer"), answer).expect("written");
+            answered(&dir, 8064)
+        };
+        assert!(answered(&dir, 8064).is_err(), "nothing was written");
+        judge(&format!("{QUESTION}8063\n")).expect("as Xen tells it");
+        for wrong in ["8063\n", QUESTION, &format!("{QUESTION}8191\n"), &format!("{QUESTION}7936\n")] {
+            assert!(judge(wrong).is_err(), "{wrong}");
+        }
+        assert!(SCRIPT.contains(&format!("exit {ALL_WELL}\n")));
     }
 }

@@ -2,6 +2,9 @@
 
 use crate::error::Result;
 
+/// Begins the line of a test that cannot be tried here, and so returns; its file and the reason follow.
+const NOT_TRIED: &str = "NOT TRIED: ";
+
 /// The counts of a run, and what to say about them.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -44,23 +47,29 @@ impl Tally {
         self.failures.extend(other.failures);
     }
 
-    /// Takes the counts out of what a test runner wrote: nextest's summary, or cargo test's one result a binary.
-    /// Returns whether there was any.
-    pub fn add_runner(&mut self, name: &str, text: &str) -> bool {
-        let mut seen = false;
+    /// Takes the counts out of what a test runner wrote: nextest's summary, or cargo test's one result a binary. A test that says
+    /// [`NOT_TRIED`] has passed for the runner; here it is skipped. Returns how many tests ran, if there are counts at all.
+    pub fn add_runner(&mut self, name: &str, text: &str) -> Option<u32> {
+        let mut ran = None;
+        let (mut passed, mut failed, mut not_tried) = (0, 0, 0);
         for line in text.lines() {
-            let summary = line.trim_start().starts_with("Summary [") || line.starts_with("test result:");
-            if summary {
-                seen = true;
-                self.passed += number_before(line, "passed");
-                let failed = number_before(line, "failed") + number_before(line, "timed out");
-                self.failed += failed;
-                if failed > 0 {
-                    self.failures.push(format!("{name}: {failed} tests"));
-                }
+            if let Some(reason) = line.trim_start().strip_prefix(NOT_TRIED) {
+                not_tried += 1;
+                self.skipped.push(reason.to_string());
             }
+            if !line.trim_start().starts_with("Summary [") && !line.starts_with("test result:") {
+                continue;
+            }
+            passed += number_before(line, "passed");
+            failed += number_before(line, "failed") + number_before(line, "timed out");
+            ran = Some(passed + failed);
         }
-        seen
+        if failed > 0 {
+            self.failures.push(format!("{name}: {failed} tests"));
+        }
+        self.failed += failed;
+        self.passed += passed.saturating_sub(not_tried);
+        ran
     }
 
     /// Counts what the stories' program wrote.
@@ -106,14 +115,32 @@ mod tests {
     #[test]
     fn both_runners_are_understood() {
         let mut tally = Tally::default();
-        assert!(tally.add_runner(
-            "a",
-            "     Summary [   0.1s] 12 tests run: 10 passed (1 slow), 2 failed, 3 skipped\n"
-        ));
-        assert!(tally.add_runner("b", "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured\n"));
-        assert!(!tally.add_runner("c", "error: could not compile\n"));
-        assert_eq!((tally.passed, tally.failed), (15, 2));
+        let summary = "     Summary [   0.1s] 12 tests run: 10 passed (1 slow), 2 failed, 3 skipped\n";
+        assert_eq!(tally.add_runner("a", summary), Some(12));
+        let one = "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured\n";
+        assert_eq!(tally.add_runner("b", &[one, one].concat()), Some(10));
+        assert_eq!(tally.add_runner("c", "error: could not compile\n"), None);
+        assert_eq!((tally.passed, tally.failed), (20, 2));
         assert_eq!(tally.failures, ["a: 2 tests"]);
+    }
+
+    #[test]
+    fn a_runner_that_ran_nothing_says_so() {
+        let none = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out\n";
+        assert_eq!(Tally::default().add_runner("a", none), Some(0));
+    }
+
+    #[test]
+    fn a_test_that_was_not_tried_is_skipped_with_its_reason_by_either_runner() {
+        let nextest = "        PASS [   0.1s] (1/2) gpu-proxy::mounts a\n  stderr ---\n    NOT TRIED: a.rs: no x here\n\n\
+                       Summary [   0.1s] 2 tests run: 2 passed, 0 skipped\n";
+        let cargo = "test a ... ok\n\nsuccesses:\n\n---- a stdout ----\nNOT TRIED: a.rs: no x here\n\n\
+                     test result: ok. 2 passed; 0 failed; 0 ignored\n";
+        for text in [nextest, cargo] {
+            let mut tally = Tally::default();
+            assert_eq!(tally.add_runner("Unit tests", text), Some(2));
+            assert_eq!(tally.report(), "skipped: a.rs: no x here\n1 passed, 0 failed, 1 skipped");
+        }
     }
 
     #[test]

@@ -65,6 +65,27 @@ impl Boot {
 /// `testbed shell` with the same options.
 pub fn main(mut args: Args) -> Result<u8> {
     let verb = args.word("run or shell")?;
+    let boot = options(&mut args)?;
+    let steps = Steps::new()?;
+    match verb.as_str() {
+        "run" => {
+            let script = args.word("a SCRIPT")?;
+            let script = fs::read(&script).context(|| format!("cannot read {script}"))?;
+            let words = args.rest();
+            let dom0 = prepared(&steps, &boot)?;
+            run(&steps, &dom0, &boot, &script, &words, &mut std::io::stdout())
+        }
+        "shell" => {
+            args.end()?;
+            let dom0 = prepared(&steps, &boot)?;
+            shell(&dom0, &boot)
+        }
+        _ => Err(Failure::new(format!("testbed run or testbed shell, not testbed {verb}"))),
+    }
+}
+
+/// What the options ask for.
+fn options(args: &mut Args) -> Result<Boot> {
     let mut boot = Boot::new();
     if let Some(kind) = args.value("--dom0")? {
         boot.kind = match kind.as_str() {
@@ -83,22 +104,7 @@ pub fn main(mut args: Args) -> Result<u8> {
         boot.limit = Duration::from_secs(u64::from(seconds));
     }
     boot.bare = args.flag("--bare");
-    let steps = Steps::new()?;
-    match verb.as_str() {
-        "run" => {
-            let script = args.word("a SCRIPT")?;
-            let script = fs::read(&script).context(|| format!("cannot read {script}"))?;
-            let words = args.rest();
-            let dom0 = prepared(&steps, &boot)?;
-            run(&steps, &dom0, &boot, &script, &words, &mut std::io::stdout())
-        }
-        "shell" => {
-            args.end()?;
-            let dom0 = prepared(&steps, &boot)?;
-            shell(&dom0, &boot)
-        }
-        _ => Err(Failure::new(format!("testbed run or testbed shell, not testbed {verb}"))),
-    }
+    Ok(boot)
 }
 
 fn prepared(steps: &Steps, boot: &Boot) -> Result<Dom0> {
@@ -333,6 +339,21 @@ impl Drop for Qemu {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_option_reaches_the_boot() {
+        let words = "--dom0 pvh --memory 4096 --share / --limit 7 --bare script --limit 8".split(' ');
+        let mut args = Args::new(words.map(String::from));
+        let boot = options(&mut args).expect("all are known");
+        assert_eq!((boot.kind, boot.memory_mib, boot.bare), (Kind::Pvh, 4096, true));
+        assert_eq!((boot.share, boot.limit), (Some(PathBuf::from("/")), Duration::from_secs(7)));
+        assert_eq!(args.rest(), ["script", "--limit", "8"]);
+        let boot = options(&mut Args::new([])).expect("none is needed");
+        assert_eq!((boot.kind, boot.memory_mib, boot.bare), (Kind::Pv, default_memory_mib(), false));
+        for wrong in [["--dom0", "pw"], ["--share", "/none/of/these"]] {
+            assert!(options(&mut Args::new(wrong.map(String::from))).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn of_failed_boots_the_newest_are_kept_and_of_living_ones_all() {

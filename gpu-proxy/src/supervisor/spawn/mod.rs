@@ -262,7 +262,7 @@ mod tests {
     async fn a_birth_that_cannot_have_its_user_is_refused_and_the_next_one_works() {
         let Probed { namespaces, gaps, .. } = probe(own_uid(), None).unwrap();
         if namespaces.0 & USER == 0 {
-            eprintln!("NOT TRIED: there are no user namespaces here: {gaps:?}");
+            eprintln!("NOT TRIED: {}: there are no user namespaces here: {gaps:?}", file!());
             return;
         }
         let spawner = Spawner::start(namespaces).unwrap();
