@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idm::hello::{self, Hello};
-use idm::record::CONSUMER_LIFE;
 use idm::stream::{AsyncStream, Stream, StreamSpec};
 use idm::xen::death::Deaths;
 use idm::xen::device::{Backend, Device};
@@ -242,7 +241,7 @@ impl Channels for Starter {
 
 /// Has the kernel record the guest's pages: from here on they cost this domain memory.
 async fn attach(guest: DomId, offer: Offer, bytes: usize) -> Result<Channel, Refusal> {
-    let accepted = blocking(move || AcceptedChannel::accept(guest, &offer, bytes, CONSUMER_LIFE)).await;
+    let accepted = blocking(move || AcceptedChannel::accept(guest, &offer, bytes)).await;
     let accepted = accepted.map_err(|lost| Refusal::new(Code::HostFailure, lost))?;
     let AcceptedChannel { gntdev, recorded, evtchn, port } = accepted.map_err(|error| {
         let code = match error.fault() {

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use idm::record::{ChannelParts, RegionSpec};
+use idm::record::{CONSUMER_LIFE, ChannelParts, RegionSpec};
 use idm::xen::gntdev::{Recorded, RecordedPart};
 use idm::xen::offer::AcceptedChannel;
 use idm::xen::{Access, DomId};
@@ -59,7 +59,7 @@ pub fn attach(task: &Assignment, fds: Vec<OwnedFd>) -> Result<Attached, Failed> 
                 |&(index, pages): &(u64, u32)| RecordedPart { index, pages, access: Access::ReadWrite };
             let recorded = Recorded { from, parts: parts.iter().map(part).collect() };
             let channel = AcceptedChannel { gntdev: next()?, recorded, evtchn: next()?, port: *port };
-            let attached = channel.attach(None);
+            let attached = channel.attach(None, CONSUMER_LIFE);
             let (region, waiter, doorbell) =
                 attached.map_err(|error| Failed::new(Code::ProtocolBroken, error.to_string()))?;
             (region, waiter, doorbell, Peer::Domain(*domid))
