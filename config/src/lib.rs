@@ -156,6 +156,8 @@ pub struct Proxy {
     pub workers_per_zone_max: u32,
     /// Pages of a guest that are mapped at once, in MiB, for a zone.
     pub mapped_per_zone_max_mib: u64,
+    /// The same for all zones together, in MiB.
+    pub mapped_max_mib: u64,
     /// Host memory of a worker in MiB, beside what the soft device counts as GPU memory.
     pub worker_memory_max_mib: u64,
 }
@@ -219,8 +221,9 @@ impl Default for Proxy {
             workers_dir: "/usr/lib/vgpu/workers".into(),
             worker_uid_first: 790_000,
             worker_uid_count: 1000,
-            workers_per_zone_max: 64,
-            mapped_per_zone_max_mib: 512,
+            workers_per_zone_max: 12,
+            mapped_per_zone_max_mib: 128,
+            mapped_max_mib: 384,
             worker_memory_max_mib: 4096,
         }
     }
@@ -347,6 +350,12 @@ impl Config {
             proxy.mapped_per_zone_max_mib >= 64,
             "proxy.mapped_per_zone_max_mib",
             proxy.mapped_per_zone_max_mib.to_string(),
+            "must be 64 or more: one channel's region may have 64 MiB",
+        )?;
+        rule(
+            proxy.mapped_max_mib >= 64,
+            "proxy.mapped_max_mib",
+            proxy.mapped_max_mib.to_string(),
             "must be 64 or more: one channel's region may have 64 MiB",
         )
     }

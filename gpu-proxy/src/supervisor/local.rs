@@ -16,11 +16,11 @@ use vgpu_api::WIRE_HASH;
 use vgpu_codes::Code;
 use vgpu_zone_api::shim::{ZoneId, ZoneState};
 
-use super::Supervisor;
 use super::socket::Door;
 use super::watched::watch;
 use super::workers::{Channel, Running, Wanted};
 use super::zones::Refusal;
+use super::{Supervisor, channel_pages};
 use crate::worker::assignment::ChannelKind;
 use crate::worker::region;
 
@@ -112,7 +112,7 @@ async fn start(
         container: CONTAINER.into(),
         guest_pid: pid.unsigned_abs(),
         peer: peer.to_string(),
-        pages: spec.region_bytes().map_err(channel)?.div_ceil(4096) as u64,
+        pages: channel_pages(),
         program,
     };
     let attached = Channel { kind: ChannelKind::Local { pid }, fds: vec![memory, ear, bell] };

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use idm::xen::PAGE_BYTES;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use vgpu_codes::Code;
@@ -30,6 +31,7 @@ use vgpu_config::{Config, DeviceKind as Configured};
 use vgpu_zone_api::shim::{DomainRef, Listing, NodeInfo, ZoneId};
 
 use crate::device::DeviceKind;
+use crate::worker::region;
 use cgroup::Cgroups;
 use spawn::{Namespaces, Probed, Spawner};
 use xen::Xen;
@@ -103,6 +105,8 @@ impl Supervisor {
             device_bytes,
             workers_per_zone: proxy.workers_per_zone_max as usize,
             pages_per_zone: proxy.mapped_per_zone_max_mib << 8,
+            pages_max: proxy.mapped_max_mib << 8,
+            channel_pages: channel_pages(),
             uids: root.then_some((proxy.worker_uid_first, proxy.worker_uid_count)),
         };
         let no_worker = |error| {
@@ -313,6 +317,12 @@ pub fn choose_device(configured: Configured) -> Result<DeviceKind, Refusal> {
         Configured::Auto | Configured::Soft => Ok(DeviceKind::Soft),
         Configured::Null => Ok(DeviceKind::Null),
     }
+}
+
+/// Pages (4 KiB) of every channel's region.
+fn channel_pages() -> u64 {
+    // The sizes are constants, which a test of idm's holds.
+    region().region_bytes().expect("the default sizes make a channel").div_ceil(PAGE_BYTES) as u64
 }
 
 /// What one zone may get at most. The supervisor holds no driver: what the hardware has, a worker finds out and shows.

@@ -43,6 +43,10 @@ pub struct Limits {
     pub workers_per_zone: usize,
     /// Pages (4 KiB) of a guest mapped at once.
     pub pages_per_zone: u64,
+    /// Of all guests: what the domain can map is one for all of them.
+    pub pages_max: u64,
+    /// Pages of a channel: so much is kept for each zone that has none yet.
+    pub channel_pages: u64,
     /// Users that workers run as, one a zone: first and number. `None` where the supervisor is not root.
     pub uids: Option<(u32, u32)>,
 }
@@ -321,6 +325,7 @@ impl Zones {
     ) -> Result<Place, Refusal> {
         let Limits { workers_per_zone, pages_per_zone, device_bytes, .. } = self.limits;
         let worker = WorkerId(self.next_worker);
+        let room = self.room_for(id);
         let zone = self.living(id)?;
         let limit = |text: String| Refusal::new(Code::LimitReached, text);
         if zone.workers.len() >= workers_per_zone {
@@ -328,9 +333,12 @@ impl Zones {
                 "zone {id} has {workers_per_zone} workers, which is proxy.workers_per_zone_max"
             )));
         }
-        let mapped: u64 = zone.workers.values().map(|worker| worker.pages).sum();
-        if mapped.saturating_add(pages) > pages_per_zone {
+        if zone.mapped_pages().saturating_add(pages) > pages_per_zone {
             return Err(limit(format!("zone {id} would map more than proxy.mapped_per_zone_max_mib")));
+        }
+        if pages > room {
+            let text = "all zones would map more than proxy.mapped_max_mib, room for each one's first process included";
+            return Err(limit(text.into()));
         }
         let not_granted =
             || Refusal::new(Code::NotGranted, format!("container {container} of zone {id} has no GPU"));
@@ -351,6 +359,18 @@ impl Zones {
         zone.workers.insert(worker, Worker { pid: None, container, guest_pid, pages, slot, grant, since });
         self.next_worker += 1;
         Ok(place)
+    }
+
+    /// Pages that may be mapped for the zone beside what is mapped for all. From its second channel on it leaves room for the first one
+    /// of each other zone.
+    fn room_for(&self, id: ZoneId) -> u64 {
+        let is_first = self.by_id.get(&id).is_none_or(|zone| zone.workers.is_empty());
+        let waits =
+            |(other, zone): &(&ZoneId, &Zone)| **other != id && !zone.ending && zone.workers.is_empty();
+        let waiting = if is_first { 0 } else { self.by_id.iter().filter(waits).count() as u64 };
+        let mapped: u64 = self.by_id.values().map(Zone::mapped_pages).sum();
+        let kept = waiting.saturating_mul(self.limits.channel_pages);
+        self.limits.pages_max.saturating_sub(mapped).saturating_sub(kept)
     }
 
     /// Notes the process of a worker.
@@ -389,6 +409,10 @@ impl Zones {
 }
 
 impl Zone {
+    fn mapped_pages(&self) -> u64 {
+        self.workers.values().map(|worker| worker.pages).sum()
+    }
+
     fn info(&self, id: ZoneId) -> ZoneInfo {
         let workers: Vec<WorkerInfo> = self.workers.values().map(Worker::info).collect();
         ZoneInfo {
@@ -407,7 +431,7 @@ impl Zone {
                 })
                 .collect(),
             device_bytes: workers.iter().fold(0, |sum, worker| worker.device_bytes.saturating_add(sum)),
-            mapped_pages: self.workers.values().map(|worker| worker.pages).sum(),
+            mapped_pages: self.mapped_pages(),
             workers,
         }
     }
@@ -438,8 +462,21 @@ mod tests {
             device_bytes: GIB,
             workers_per_zone: 2,
             pages_per_zone: 100,
+            pages_max: 1000,
+            channel_pages: 10,
             uids: Some((5000, 2)),
         })
+    }
+
+    /// Three zones with a grant each, which can map `pages` pages together.
+    fn three_zones(pages_max: u64) -> Zones {
+        let mut zones = zones();
+        zones.limits = Limits { workers_per_zone: 100, pages_max, uids: Some((5000, 3)), ..zones.limits };
+        for (number, domid) in [(1, 5), (2, 6), (3, 7)] {
+            zones.register(zone(number), "a", domain(domid, number)).unwrap();
+            zones.grant(zone(number), "c", "0", None, None).unwrap();
+        }
+        zones
     }
 
     fn zone(number: u128) -> ZoneId {
@@ -565,6 +602,46 @@ mod tests {
         assert_eq!(zones.begin_release_of_abandoned(after), []);
         std::thread::sleep(after);
         assert_eq!(zones.begin_release_of_abandoned(after), [(zone(1), domain(5, 1))]);
+    }
+
+    #[test]
+    fn a_zone_leaves_the_others_room_for_a_channel_each() {
+        let mut zones = three_zones(60);
+        let mut channel = |number| zones.reserve(zone(number), "c", 1, 10).map_err(|refusal| refusal.code);
+        let taken = std::iter::from_fn(|| channel(1).ok()).count();
+        assert_eq!(taken, 4);
+        channel(2).unwrap();
+        assert_eq!(channel(2).unwrap_err(), Code::LimitReached, "the last room is zone 3's");
+        let last = channel(3).unwrap();
+        for number in [1, 2, 3] {
+            assert_eq!(channel(number).unwrap_err(), Code::LimitReached, "all together have 60 pages");
+        }
+        // Nobody waits for room any more: who comes first has what is given back.
+        zones.worker_ended(zone(3), last.worker);
+        zones.begin_release(zone(3), domain(7, 3)).unwrap();
+        zones.reserve(zone(1), "c", 1, 10).unwrap();
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_all_the_first_ones_have_it() {
+        let mut zones = three_zones(20);
+        let mut channel = |number| zones.reserve(zone(number), "c", 1, 10).map_err(|refusal| refusal.code);
+        channel(2).unwrap();
+        assert_eq!(channel(2).unwrap_err(), Code::LimitReached);
+        channel(1).unwrap();
+        assert_eq!(channel(3).unwrap_err(), Code::LimitReached);
+    }
+
+    #[test]
+    fn the_default_limits_fit_each_other() {
+        /// What Xen has Dom0 map at once by default, in grants of a page; a PV Dom0's kernel takes two for each.
+        const MAPTRACK_ENTRIES: u64 = 1024 * 256;
+        let proxy = vgpu_config::Config::default().proxy;
+        let channel = crate::supervisor::channel_pages();
+        let (zone, all) = (proxy.mapped_per_zone_max_mib << 8, proxy.mapped_max_mib << 8);
+        assert!(u64::from(proxy.workers_per_zone_max) * channel <= zone);
+        assert!(zone + channel <= all);
+        assert!(2 * all <= MAPTRACK_ENTRIES / 4 * 3, "streams, shares and the network need some too");
     }
 
     #[test]
