@@ -1,6 +1,7 @@
 //! From the command line and the configuration to a serving supervisor.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +16,9 @@ use crate::supervisor::{ABANDONED_AFTER, Mode, Supervisor, choose_device, local,
 const THREADS: usize = 2;
 /// Threads at most for what waits in the kernel, beside one a zone.
 const BLOCKING_THREADS: usize = 512;
+
+/// For the end of all zones when told to end: workers that are still there then die with this process.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT. Workers die with this process, however it ends.
 ///
@@ -61,7 +65,7 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
             door.abort();
             let _ = door.await;
         }
-        supervisor.release_all().await;
+        supervisor.release_all(RELEASE_LIMIT).await;
         Ok(())
     });
     // Tasks that still wait for others' processes are not waited for.

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use idm::xen::PAGE_BYTES;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use vgpu_codes::Code;
 use vgpu_config::{Config, DeviceKind as Configured};
 use vgpu_zone_api::shim::{DomainRef, Listing, NodeInfo, ZoneId};
@@ -199,16 +199,23 @@ impl Supervisor {
             let abandoned = self.zones().begin_release_of_abandoned(after);
             for (zone, domain) in abandoned {
                 log::warn!("zone {zone}: its guest has ended and its shim is gone");
-                self.release(zone, domain).await;
+                // Each by itself: one that cannot be released, since a worker of it hangs in the kernel, keeps nobody else's place.
+                let supervisor = Arc::clone(&self);
+                tokio::spawn(async move { supervisor.release(zone, domain).await });
             }
         }
     }
 
-    /// Ends all zones, and what was made for them.
-    pub async fn release_all(&self) {
-        let zones: Vec<ZoneId> = self.zones().list().iter().map(|zone| zone.zone).collect();
-        for zone in zones {
-            self.release(zone, None).await;
+    /// Ends all zones, and what was made for them, as far as that can be done `within` so long.
+    pub async fn release_all(self: &Arc<Self>, within: Duration) {
+        let mut releases = JoinSet::new();
+        for zone in self.zones().list() {
+            let supervisor = Arc::clone(self);
+            releases.spawn(async move { supervisor.release(zone.zone, zone.domain).await });
+        }
+        let all = async { while releases.join_next().await.is_some() {} };
+        if tokio::time::timeout(within, all).await.is_err() {
+            log::warn!("{} zones are not released within {} s", releases.len(), within.as_secs());
         }
         if let Some(cgroups) = &self.cgroups {
             cgroups.remove_all();

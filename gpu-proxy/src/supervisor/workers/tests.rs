@@ -14,6 +14,9 @@ use crate::supervisor::cgroup::Cgroups;
 use crate::supervisor::{GuestDoor, Mode, lock};
 
 const ZONE: ZoneId = ZoneId(Uuid::from_u128(1));
+/// After [`ZONE`] in every list.
+const OTHER: ZoneId = ZoneId(Uuid::from_u128(2));
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// A supervisor with one zone and one grant, without a guest.
 fn supervisor() -> Arc<Supervisor> {
@@ -50,7 +53,7 @@ async fn is_released(supervisor: &Arc<Supervisor>) {
     released.expect("the zone cannot be released");
     assert!(supervisor.listing().zones.is_empty());
     assert!(supervisor.running().is_empty());
-    supervisor.release_all().await;
+    supervisor.release_all(LIMIT).await;
 }
 
 #[tokio::test]
@@ -148,6 +151,44 @@ async fn an_abandoned_zone_is_released() {
     };
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the zone is kept");
     sweep.abort();
+}
+
+/// Gives [`ZONE`] a door that never closes, as a stream whose pages the kernel does not let go of, and adds [`OTHER`].
+fn one_zone_hangs(supervisor: &Supervisor) {
+    let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+    lock(&supervisor.doors).insert(ZONE, GuestDoor { stop: watch::channel(false).0, task });
+    supervisor.zones().register(OTHER, "a-2", None).unwrap();
+}
+
+fn zones_of(supervisor: &Supervisor) -> Vec<ZoneId> {
+    supervisor.listing().zones.iter().map(|zone| zone.zone).collect()
+}
+
+#[tokio::test]
+async fn an_abandoned_zone_that_hangs_keeps_no_other() {
+    let supervisor = supervisor();
+    one_zone_hangs(&supervisor);
+    for zone in [ZONE, OTHER] {
+        supervisor.zones().set_state(zone, ZoneState::Ended);
+    }
+    let sweep = tokio::spawn(Arc::clone(&supervisor).release_abandoned(Duration::from_millis(20)));
+    let gone = async {
+        while zones_of(&supervisor) != [ZONE] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.expect("the other one is kept");
+    sweep.abort();
+    supervisor.release_all(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn the_end_of_all_zones_has_a_limit() {
+    let supervisor = supervisor();
+    one_zone_hangs(&supervisor);
+    let release = supervisor.release_all(Duration::from_millis(200));
+    tokio::time::timeout(LIMIT, release).await.expect("it waits for the one that hangs");
+    assert_eq!(zones_of(&supervisor), [ZONE]);
 }
 
 /// A dead shim's cleaning and the look for abandoned zones may both come.
