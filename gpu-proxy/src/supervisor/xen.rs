@@ -28,9 +28,9 @@ use vgpu_codes::Code;
 use vgpu_zone_api::guest::{ChannelId, Connect, FRAME_BYTES_MAX, Frames, Message, ToGuest, ToProxy, wire};
 use vgpu_zone_api::shim::{DomainRef, ZoneId, ZoneState};
 
-use super::Supervisor;
 use super::workers::{Channel, Running, Wanted};
 use super::zones::Refusal;
+use super::{Supervisor, channel_pages};
 use crate::worker::assignment::ChannelKind;
 use crate::worker::region;
 
@@ -361,6 +361,12 @@ async fn take<C: Channels>(
 ) -> Result<(), String> {
     while let Some(message) = frames.next().map_err(|error| error.to_string())? {
         match message {
+            // Looked at before it waits for its turn: what waits is kept.
+            ToProxy::Connect(connect) if connect.refs.len() as u64 != channel_pages() => {
+                let code = u32::from(Code::ProtocolBroken as u16);
+                // The writer ends only with the stream.
+                let _ = answers.send(ToGuest::Refused { channel: connect.channel, code }).await;
+            }
             ToProxy::Connect(connect) if open.contains_key(&connect.channel) => {
                 // A channel that has just ended is taken out first: its number is the guest's again since `Unmapped`.
                 while let Some(over) = lives.try_join_next() {
@@ -375,7 +381,6 @@ async fn take<C: Channels>(
             }
             ToProxy::Connect(connect) if open.len() >= CHANNELS_MAX => {
                 let code = u32::from(Code::LimitReached as u16);
-                // The writer ends only with the stream.
                 let _ = answers.send(ToGuest::Refused { channel: connect.channel, code }).await;
             }
             ToProxy::Connect(connect) => begin(connect, pace, open, lives, channels, answers),

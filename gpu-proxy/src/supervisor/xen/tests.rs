@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 
 use tokio::io::DuplexStream;
-use vgpu_zone_api::guest::ContainerId;
+use uuid::Uuid;
+use vgpu_zone_api::guest::{ContainerId, REFS_MAX};
 
 use super::*;
 
@@ -53,9 +54,13 @@ impl Guest {
     }
 
     async fn connect(&mut self, channel: u32, container: &str) -> ChannelId {
+        self.connect_with(channel, container, usize::try_from(channel_pages()).unwrap()).await
+    }
+
+    async fn connect_with(&mut self, channel: u32, container: &str, pages: usize) -> ChannelId {
         let channel = ChannelId::new(channel).unwrap();
         let container = ContainerId::new(container).unwrap();
-        let connect = Connect { channel, container, pid: 7, wire_hash: 1, port: 2, refs: vec![3] };
+        let connect = Connect { channel, container, pid: 7, wire_hash: 1, port: 2, refs: vec![3; pages] };
         self.say(ToProxy::Connect(connect)).await;
         channel
     }
@@ -112,6 +117,21 @@ async fn a_refusal_says_its_code_and_hurts_nobody() {
     let (mut guest, _fakes, _served) = stream();
     let channel = guest.connect(1, "none").await;
     assert_eq!(guest.hear().await, ToGuest::Refused { channel, code: 403 });
+    let channel = guest.connect(1, "c").await;
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel });
+}
+
+#[tokio::test]
+async fn references_that_are_no_region_are_refused_before_they_wait() {
+    let (mut guest, fakes, _served) = stream();
+    let pages = usize::try_from(channel_pages()).unwrap();
+    // More than may be born at once: none of them takes a turn.
+    for number in 1..=BIRTHS_AT_ONCE * 2 {
+        let pages = [1, pages - 1, pages + 1, REFS_MAX][number as usize % 4];
+        let channel = guest.connect_with(number, "c", pages).await;
+        assert_eq!(guest.hear().await, ToGuest::Refused { channel, code: Code::ProtocolBroken as u32 });
+    }
+    assert!(fakes.started.lock().unwrap().is_empty());
     let channel = guest.connect(1, "c").await;
     assert_eq!(guest.hear().await, ToGuest::Accepted { channel });
 }
