@@ -32,17 +32,30 @@ const CUDA_DEVICES: &[&str] = &["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidi
 /// Here the driver names its threads; where it cannot, `cuInit` gives 304 (seen with 580.159.04).
 const CUDA_THREADS: &[&str] = &["/proc/self/task"];
 
+/// The rights that a worker is asked to have none of: all that Linux 6.12 knows, the kernel of Debian 13's Dom0.
+const HANDLED: ABI = ABI::V6;
+
 /// Restricts this thread and those it starts. The gap that is left, if any.
 pub fn restrict(device: DeviceKind) -> Option<Gap> {
     match try_restrict(device) {
-        Ok(RulesetStatus::NotEnforced) => Some("workers have no Landlock: this kernel lacks it".into()),
-        Ok(_) => None,
+        Ok(status) => gap(&status),
         Err(error) => Some(format!("workers have no Landlock: {error}")),
     }
 }
 
+/// Every right of [`HANDLED`] counts: a kernel that knows some of them leaves the others open.
+fn gap(status: &RulesetStatus) -> Option<Gap> {
+    match status {
+        RulesetStatus::FullyEnforced => None,
+        RulesetStatus::PartiallyEnforced => {
+            Some("workers have Landlock in part: this kernel is older than Linux 6.12".into())
+        }
+        RulesetStatus::NotEnforced => Some("workers have no Landlock: this kernel lacks it".into()),
+    }
+}
+
 fn try_restrict(device: DeviceKind) -> Result<RulesetStatus, RulesetError> {
-    let abi = ABI::V6;
+    let abi = HANDLED;
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(abi))?
@@ -63,4 +76,17 @@ fn try_restrict(device: DeviceKind) -> Result<RulesetStatus, RulesetError> {
         ruleset
     };
     Ok(ruleset.restrict_self()?.ruleset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_enforces_some_rights_leaves_a_gap_as_one_that_enforces_none() {
+        assert_eq!(gap(&RulesetStatus::FullyEnforced), None);
+        let partly = gap(&RulesetStatus::PartiallyEnforced).unwrap();
+        let none = gap(&RulesetStatus::NotEnforced).unwrap();
+        assert_ne!(partly, none);
+    }
 }
