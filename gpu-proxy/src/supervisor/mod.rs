@@ -14,6 +14,7 @@ pub mod watched;
 mod worker_log;
 pub mod workers;
 pub mod xen;
+pub mod zone_log;
 pub mod zones;
 
 use std::collections::{BTreeSet, HashMap};

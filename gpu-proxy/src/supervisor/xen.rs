@@ -29,6 +29,7 @@ use vgpu_zone_api::guest::{ChannelId, Connect, FRAME_BYTES_MAX, Frames, Message,
 use vgpu_zone_api::shim::{DomainRef, ZoneId, ZoneState};
 
 use super::workers::{Channel, Running, Wanted};
+use super::zone_log::ZoneLog;
 use super::zones::Refusal;
 use super::{Supervisor, channel_pages};
 use crate::worker::assignment::ChannelKind;
@@ -100,9 +101,12 @@ pub async fn serve(
     domain: DomainRef,
     stop: watch::Receiver<bool>,
 ) {
-    match serve_domain(&supervisor, &xen, zone, domain, stop).await {
-        Ok(()) => log::info!("zone {zone}: the GPU stream ended"),
-        Err(why) => log::warn!("zone {zone}: {why}"),
+    // A zone that is not there any more is not served.
+    let Some(log) = supervisor.zones().log(zone) else { return };
+    let bounds = Arc::new(Bounds { pace: Pace::default(), log });
+    match serve_domain(&supervisor, &xen, zone, domain, stop, &bounds).await {
+        Ok(()) => bounds.log.info(format_args!("the GPU stream ended")),
+        Err(why) => bounds.log.warn(format_args!("{why}")),
     }
     supervisor.zones().set_state(zone, ZoneState::Ended);
 }
@@ -113,6 +117,7 @@ async fn serve_domain(
     zone: ZoneId,
     domain: DomainRef,
     mut stop: watch::Receiver<bool>,
+    bounds: &Arc<Bounds>,
 ) -> Result<(), String> {
     let known = {
         let xen = Arc::clone(xen);
@@ -132,9 +137,9 @@ async fn serve_domain(
         };
         let stream = AsyncStream::new(stream).map_err(|error| error.to_string())?;
         supervisor.zones().set_state(zone, ZoneState::Connected);
-        log::info!("zone {zone}: {guest} is connected");
+        bounds.log.info(format_args!("{guest} is connected"));
         let served = tokio::select! {
-            served = greet_and_serve(supervisor, zone, guest, stream) => served,
+            served = greet_and_serve(supervisor, zone, guest, stream, bounds) => served,
             // Workers of the stream are ended by the release that stops us.
             () = is_set(&mut stop) => return Ok(()),
         };
@@ -175,6 +180,7 @@ async fn greet_and_serve(
     zone: ZoneId,
     guest: DomId,
     mut stream: AsyncStream,
+    bounds: &Arc<Bounds>,
 ) -> Result<(), String> {
     let peer = Peer::Domain(guest.get());
     let ours = Hello::new(u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX), 0, wire::APPLICATION);
@@ -186,7 +192,7 @@ async fn greet_and_serve(
         return Err(format!("{guest} speaks something else on its GPU stream"));
     }
     let starter = Starter { supervisor: Arc::clone(supervisor), zone, guest };
-    messages(stream, Arc::new(starter)).await
+    messages(stream, Arc::new(starter), Arc::clone(bounds)).await
 }
 
 /// What makes workers for a stream's channels. Over a trait so that the stream is tested without Xen.
@@ -262,13 +268,13 @@ async fn attach(guest: DomId, offer: Offer, bytes: usize) -> Result<Channel, Ref
 async fn messages<C: Channels>(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     channels: Arc<C>,
+    bounds: Arc<Bounds>,
 ) -> Result<(), String> {
     let (mut read, write) = tokio::io::split(stream);
     let (answers, queue) = mpsc::channel::<ToGuest>(ANSWERS_MAX);
     let mut lives = JoinSet::new();
     let mut open: HashMap<ChannelId, watch::Sender<bool>> = HashMap::new();
     let mut frames = Frames::<ToProxy>::default();
-    let pace = Arc::new(Pace::default());
     let mut bytes = vec![0; READ_BYTES];
     let reading = async {
         loop {
@@ -285,7 +291,7 @@ async fn messages<C: Channels>(
                 Ok(0) | Err(_) => break Ok(()),
                 Ok(count) => frames.push(&bytes[..count]),
             }
-            let taken = take(&mut frames, &pace, &mut open, &mut lives, &channels, &answers).await;
+            let taken = take(&mut frames, &bounds, &mut open, &mut lives, &channels, &answers).await;
             if let Err(why) = taken {
                 break Err(why);
             }
@@ -322,6 +328,13 @@ async fn write_until_gone(write: impl AsyncWrite, mut queue: mpsc::Receiver<ToGu
     }
 }
 
+/// What a zone's streams share, one after the other: a guest that opens a new one begins nothing anew.
+#[derive(Debug)]
+struct Bounds {
+    pace: Pace,
+    log: Arc<ZoneLog>,
+}
+
 /// Spreads the births that a guest asks for over time. Those who wait stand in a row, each in its channel's own task: the stream is
 /// read on, so that a process which ends meanwhile is heard.
 #[derive(Debug)]
@@ -353,7 +366,7 @@ impl Pace {
 /// Acts on every message that is complete.
 async fn take<C: Channels>(
     frames: &mut Frames<ToProxy>,
-    pace: &Arc<Pace>,
+    bounds: &Arc<Bounds>,
     open: &mut HashMap<ChannelId, watch::Sender<bool>>,
     lives: &mut JoinSet<ChannelId>,
     channels: &Arc<C>,
@@ -377,13 +390,13 @@ async fn take<C: Channels>(
                 if open.contains_key(&connect.channel) {
                     return Err(format!("the guest uses channel {} twice", connect.channel));
                 }
-                begin(connect, pace, open, lives, channels, answers);
+                begin(connect, bounds, open, lives, channels, answers);
             }
             ToProxy::Connect(connect) if open.len() >= CHANNELS_MAX => {
                 let code = u32::from(Code::LimitReached as u16);
                 let _ = answers.send(ToGuest::Refused { channel: connect.channel, code }).await;
             }
-            ToProxy::Connect(connect) => begin(connect, pace, open, lives, channels, answers),
+            ToProxy::Connect(connect) => begin(connect, bounds, open, lives, channels, answers),
             // One that is not open crossed our own `Died` or `Refused`.
             ToProxy::Close { channel } => {
                 if let Some(close) = open.get(&channel) {
@@ -397,7 +410,7 @@ async fn take<C: Channels>(
 
 fn begin<C: Channels>(
     connect: Connect,
-    pace: &Arc<Pace>,
+    bounds: &Arc<Bounds>,
     open: &mut HashMap<ChannelId, watch::Sender<bool>>,
     lives: &mut JoinSet<ChannelId>,
     channels: &Arc<C>,
@@ -405,13 +418,13 @@ fn begin<C: Channels>(
 ) {
     let (close, closed) = watch::channel(false);
     open.insert(connect.channel, close);
-    lives.spawn(life(connect, Arc::clone(pace), Arc::clone(channels), answers.clone(), closed));
+    lives.spawn(life(connect, Arc::clone(bounds), Arc::clone(channels), answers.clone(), closed));
 }
 
 /// The life of one channel, as drawn in `vgpu_zone_api::guest`.
 async fn life<C: Channels>(
     connect: Connect,
-    pace: Arc<Pace>,
+    bounds: Arc<Bounds>,
     channels: Arc<C>,
     answers: mpsc::Sender<ToGuest>,
     mut closed: watch::Receiver<bool>,
@@ -425,12 +438,12 @@ async fn life<C: Channels>(
             let _ = answers.send(ToGuest::Refused { channel, code }).await;
             return channel;
         }
-        () = pace.wait() => {}
+        () = bounds.pace.wait() => {}
     }
     let mut worker = match channels.start(connect).await {
         Ok(worker) => worker,
         Err(refusal) => {
-            log::warn!("channel {channel}: refused: {refusal}");
+            bounds.log.warn(format_args!("channel {channel}: refused: {refusal}"));
             let code = u32::from(refusal.code as u16);
             let _ = answers.send(ToGuest::Refused { channel, code }).await;
             return channel;

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use vgpu_codes::Code;
 use vgpu_zone_api::shim::{DomainRef, GrantInfo, WorkerInfo, ZoneId, ZoneInfo, ZoneState};
 
+use super::zone_log::ZoneLog;
 use crate::shared_page::SharedPage;
 use crate::worker::quota::{Grant, SLOTS};
 
@@ -72,6 +73,7 @@ struct Zone {
     domain: Option<DomainRef>,
     state: ZoneState,
     uid: Option<u32>,
+    log: Arc<ZoneLog>,
     /// Being released: nothing starts in it any more.
     ending: bool,
     /// Connections on which its shim registered it.
@@ -112,6 +114,8 @@ pub struct Place {
     pub uid: Option<u32>,
     /// Names its cgroup.
     pub pod_uid: String,
+    /// Where lines of it go.
+    pub log: Arc<ZoneLog>,
     /// The page of the container's grant.
     pub page: Arc<SharedPage>,
     /// Its slot there.
@@ -170,6 +174,7 @@ impl Zones {
             domain,
             state: ZoneState::Waiting,
             uid,
+            log: Arc::new(ZoneLog::new(id)),
             ending: false,
             shims: Vec::new(),
             abandoned: None,
@@ -305,6 +310,12 @@ impl Zones {
             .is_some_and(|zone| zone.workers.values().any(|worker| worker.container == container))
     }
 
+    /// The zone's log, if there is such a zone.
+    #[must_use]
+    pub fn log(&self, id: ZoneId) -> Option<Arc<ZoneLog>> {
+        self.by_id.get(&id).map(|zone| Arc::clone(&zone.log))
+    }
+
     /// Notes where the zone's guest stands.
     pub fn set_state(&mut self, id: ZoneId, state: ZoneState) {
         if let Some(zone) = self.by_id.get_mut(&id) {
@@ -350,6 +361,7 @@ impl Zones {
             worker,
             uid: zone.uid,
             pod_uid: zone.pod_uid.clone(),
+            log: Arc::clone(&zone.log),
             page: Arc::clone(&entry.page),
             slot,
             bytes: entry.bytes.unwrap_or(device_bytes),

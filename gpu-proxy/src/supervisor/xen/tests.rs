@@ -78,6 +78,11 @@ impl Guest {
     }
 }
 
+fn bounds() -> Arc<Bounds> {
+    let log = Arc::new(ZoneLog::new(ZoneId(Uuid::from_u128(1))));
+    Arc::new(Bounds { pace: Pace::default(), log })
+}
+
 fn stream() -> (Guest, Arc<Fakes>, tokio::task::JoinHandle<Result<(), String>>) {
     stream_of(4096)
 }
@@ -86,7 +91,7 @@ fn stream() -> (Guest, Arc<Fakes>, tokio::task::JoinHandle<Result<(), String>>) 
 fn stream_of(bytes: usize) -> (Guest, Arc<Fakes>, tokio::task::JoinHandle<Result<(), String>>) {
     let (near, far) = tokio::io::duplex(bytes);
     let fakes = Arc::new(Fakes::default());
-    let served = tokio::spawn(messages(near, Arc::clone(&fakes)));
+    let served = tokio::spawn(messages(near, Arc::clone(&fakes), bounds()));
     (Guest { stream: far, frames: Frames::default() }, fakes, served)
 }
 
@@ -173,6 +178,48 @@ async fn a_guest_that_connects_without_end_is_slowed_down() {
         assert_eq!(guest.hear().await, ToGuest::Refused { channel, code: 403 });
     }
     assert!(start.elapsed() >= BIRTH_EVERY * (more - 1), "{:?}", start.elapsed());
+}
+
+/// On one thread: the supervisor has two, and there are more guests than that.
+#[tokio::test]
+async fn a_guest_that_never_stops_talking_leaves_others_their_turn() {
+    const FLOOD: Duration = Duration::from_secs(3);
+    let spec = StreamSpec { to_taker_bytes: wire::RING_BYTES, to_maker_bytes: wire::RING_BYTES };
+    let (guest, proxy) = Stream::pair(spec).unwrap();
+    let mut closes = Vec::new();
+    (0..1000).for_each(|_| ToProxy::Close { channel: ChannelId::new(77).unwrap() }.encode(&mut closes));
+    let start = Instant::now();
+    let write = move || while start.elapsed() < FLOOD && guest.write_all(&closes, None).is_ok() {};
+    let flood = std::thread::spawn(write);
+    let proxy = AsyncStream::new(proxy).unwrap();
+    let served = tokio::spawn(messages(proxy, Arc::new(Fakes::default()), bounds()));
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(start.elapsed() < FLOOD, "nobody else had a turn");
+    served.abort();
+    assert!(served.await.unwrap_err().is_cancelled());
+    flood.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_guest_whose_stream_is_a_new_one_is_slowed_down_as_before() {
+    let (bounds, fakes, more) = (bounds(), Arc::new(Fakes::default()), 15);
+    let mut waited = Duration::ZERO;
+    for births in [BIRTHS_AT_ONCE, more] {
+        let (near, far) = tokio::io::duplex(4096);
+        let served = tokio::spawn(messages(near, Arc::clone(&fakes), Arc::clone(&bounds)));
+        let mut guest = Guest { stream: far, frames: Frames::default() };
+        let start = Instant::now();
+        for number in 1..=births {
+            guest.connect(number, "none").await;
+            guest.hear().await;
+        }
+        waited = start.elapsed();
+        drop(guest);
+        served.await.unwrap().unwrap();
+    }
+    assert!(waited >= BIRTH_EVERY * (more - 1), "{waited:?}");
 }
 
 #[tokio::test]
