@@ -14,9 +14,11 @@ use std::{
 use async_trait::async_trait;
 use containerd_shim_protos::{
     api,
+    cgroups_v2::metrics::Metrics,
     shim::events::ForwardRequest,
     shim_async::{Events, create_events},
 };
+use protobuf::Message;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -41,7 +43,7 @@ use crate::{
     persist::{Record, Store, random_uuid},
     share::Process,
 };
-use fake_guest::Habits;
+use fake_guest::{Habits, STRANGE};
 use fake_proxy::FakeProxy;
 use world::{Source, World};
 
@@ -109,6 +111,10 @@ impl Node {
         self.pod.clone().exec(request).await
     }
 
+    async fn stats(&self, id: &str) -> Result<api::StatsResponse> {
+        self.pod.clone().stats(api::StatsRequest { id: id.into(), ..Default::default() }).await
+    }
+
     async fn delete(&self, id: &str) -> Result<u32> {
         let request = api::DeleteRequest { id: id.into(), ..Default::default() };
         self.pod.clone().delete(request).await.map(|reply| reply.exit_status)
@@ -153,6 +159,27 @@ async fn a_container_lives_and_leaves_nothing() {
     assert_eq!(node.events().await, ["create", "start", "exit", "delete"]);
     assert!(node.pod.is_empty());
     node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn of_a_guests_figures_containerd_gets_the_known_ones() {
+    let node = Node::new(Habits::default()).await;
+    node.create("a").await.unwrap();
+    let any = node.stats("a").await.unwrap().stats.unwrap();
+    let metrics = Metrics::parse_from_bytes(&any.value).unwrap();
+    let mut expected = Metrics::default();
+    expected.pids.mut_or_insert_default().current = 3;
+    expected.cpu.mut_or_insert_default();
+    expected.memory.mut_or_insert_default();
+    assert_eq!(metrics, expected);
+
+    let pids =
+        node.pod.clone().pids(api::PidsRequest { id: "a".into(), ..Default::default() }).await.unwrap();
+    assert_eq!(pids.processes, vec![api::ProcessInfo { pid: 7, ..Default::default() }; 4096]);
+
+    let node = Node::new(Habits::default()).await;
+    node.create(STRANGE).await.unwrap();
+    assert_eq!(node.stats(STRANGE).await.unwrap_err().code(), Some(Code::ProtocolBroken));
 }
 
 #[tokio::test]
