@@ -150,14 +150,14 @@ impl Supervisor {
         Listing { node, zones: self.zones().list() }
     }
 
-    /// Takes a container's grant back and ends its workers, if `domain` has the zone (`None`: whichever has it).
+    /// Takes a container's grant back and ends its workers, if `domain` has the zone.
     pub async fn revoke(&self, zone: ZoneId, domain: Option<DomainRef>, container: &str) {
         let revoked = self.zones().revoke(zone, domain, container);
         let Some(workers) = revoked else { return };
         self.end_until(&workers, || !self.zones().has_workers(zone, container)).await;
     }
 
-    /// Ends a zone, if `domain` has it (`None`: whichever has it). Returns when its workers are reaped, so that its pages are unmapped.
+    /// Ends a zone, if `domain` has it. Returns when its workers are reaped, so that its pages are unmapped.
     ///
     /// Several may come for one zone: whoever sees its end first forgets it, and the others leave what has its id by then alone.
     pub async fn release(&self, zone: ZoneId, domain: Option<DomainRef>) {
@@ -202,9 +202,9 @@ impl Supervisor {
 
     /// Ends all zones, and what was made for them.
     pub async fn release_all(&self) {
-        let zones: Vec<ZoneId> = self.zones().list().iter().map(|zone| zone.zone).collect();
+        let zones = self.zones().list();
         for zone in zones {
-            self.release(zone, None).await;
+            self.release(zone.zone, zone.domain).await;
         }
         if let Some(cgroups) = &self.cgroups {
             cgroups.remove_all();

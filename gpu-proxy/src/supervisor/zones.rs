@@ -241,9 +241,9 @@ impl Zones {
         Some(zone.workers.keys().copied().collect())
     }
 
-    /// The zone, if `domain` has it, or whichever has it for `None`: the pod's next sandbox may, when the last one's is cleaned up.
+    /// The zone, if `domain` has it (`None`: the local zone's): the pod's next sandbox may, when the last one's is cleaned up.
     fn had_by(&mut self, id: ZoneId, domain: Option<DomainRef>) -> Option<&mut Zone> {
-        self.by_id.get_mut(&id).filter(|zone| domain.is_none() || zone.domain == domain)
+        self.by_id.get_mut(&id).filter(|zone| zone.domain == domain)
     }
 
     /// The zone's shim is there as long as `connection` is.
@@ -517,14 +517,13 @@ mod tests {
         zones.worker_ended(zone(1), place.worker);
         assert_eq!(zones.finish_release(zone(1)), None);
         // Of a pod's sandboxes one may have the domain id that another had.
-        for other in [last, domain(6, 1), domain(5, 2)] {
+        for other in [last, domain(6, 1), domain(5, 2), None] {
             assert_eq!(zones.revoke(zone(1), other, "c"), None);
             assert_eq!(zones.begin_release(zone(1), other), None);
         }
         let place = zones.reserve(zone(1), "c", 1, 1).unwrap();
         assert_eq!(zones.revoke(zone(1), next, "c"), Some(vec![place.worker]));
-        // A shim of before says no domain.
-        assert_eq!(zones.begin_release(zone(1), None), Some(vec![place.worker]));
+        assert_eq!(zones.begin_release(zone(1), next), Some(vec![place.worker]));
     }
 
     #[test]
