@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 use vgpu_config::Config;
+use vgpu_zone_api::guest::wire::region;
 use vgpu_zone_api::shim::ZoneState;
 
 use super::*;
@@ -51,6 +52,18 @@ async fn is_released(supervisor: &Arc<Supervisor>) {
     assert!(supervisor.listing().zones.is_empty());
     assert!(supervisor.running().is_empty());
     supervisor.release_all().await;
+}
+
+#[test]
+fn the_default_limits_of_a_pod_fit_each_other() {
+    /// Pages that a guest shares beside its channels: one 9p ring (1026) and many streams.
+    const BESIDE: u64 = 16 << 10;
+    let Config { guest, proxy, .. } = Config::default();
+    let channel = region().region_bytes().unwrap().div_ceil(4096) as u64;
+    let channels = u64::from(proxy.workers_per_zone_max) * channel;
+    assert!(channels <= proxy.mapped_per_zone_max_mib << 8, "{channels} pages of channels");
+    // A frame has 512 grants of version 1.
+    assert!(channels + BESIDE <= u64::from(guest.grant_frames_max) * 512, "{channels} pages of channels");
 }
 
 #[tokio::test]
