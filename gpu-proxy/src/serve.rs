@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use vgpu_codes::Code;
+use vgpu_codes::{Code, with_causes};
 use vgpu_config::Config;
 
 use crate::args::Serve;
@@ -29,8 +29,8 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
     // Sockets and files are for their owner unless said otherwise.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     raise_descriptor_limit();
-    let mut config =
-        Config::load(how.config.as_deref()).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
+    let mut config = Config::load(how.config.as_deref())
+        .map_err(|error| Refusal::new(error.code(), with_causes(&error)))?;
     if let Some(mib) = how.memory_mib {
         config.proxy.soft_memory_mib = mib;
     }

@@ -13,7 +13,8 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 use vgpu_api::WIRE_HASH;
-use vgpu_codes::Code;
+use vgpu_codes::{Code, with_causes};
+use vgpu_zone_api::guest::wire::region;
 use vgpu_zone_api::shim::{ZoneId, ZoneState};
 
 use super::socket::Door;
@@ -22,7 +23,6 @@ use super::workers::{Channel, Running, Wanted};
 use super::zones::Refusal;
 use super::{Supervisor, channel_pages};
 use crate::worker::assignment::ChannelKind;
-use crate::worker::region;
 
 /// The only container of the local zone.
 pub const CONTAINER: &str = "local";
@@ -98,7 +98,9 @@ async fn start(
     theirs: &Hello,
     ours: &Hello,
 ) -> Result<Running, Refusal> {
-    let channel = |error: idm::ChannelError| Refusal::new(Code::HostResource, format!("no channel: {error}"));
+    let channel = |error: idm::ChannelError| {
+        Refusal::new(Code::HostResource, format!("no channel: {}", with_causes(&error)))
+    };
     let program = supervisor.program_for(theirs.application)?;
     ours.meet(theirs, peer).map_err(|error| Refusal::new(Code::ProtocolVersion, error.to_string()))?;
     let spec = region();

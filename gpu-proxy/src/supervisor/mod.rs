@@ -29,10 +29,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use vgpu_codes::Code;
 use vgpu_config::{Config, DeviceKind as Configured};
+use vgpu_zone_api::guest::wire;
 use vgpu_zone_api::shim::{DomainRef, Listing, NodeInfo, ZoneId};
 
 use crate::device::DeviceKind;
-use crate::worker::region;
 use cgroup::Cgroups;
 use spawn::{Namespaces, Probed, Spawner};
 use xen::Xen;
@@ -155,14 +155,14 @@ impl Supervisor {
         Listing { node, zones: self.zones().list() }
     }
 
-    /// Takes a container's grant back and ends its workers, if `domain` has the zone (`None`: whichever has it).
+    /// Takes a container's grant back and ends its workers, if `domain` has the zone.
     pub async fn revoke(&self, zone: ZoneId, domain: Option<DomainRef>, container: &str) {
         let revoked = self.zones().revoke(zone, domain, container);
         let Some(workers) = revoked else { return };
         self.end_until(&workers, || !self.zones().has_workers(zone, container)).await;
     }
 
-    /// Ends a zone, if `domain` has it (`None`: whichever has it). Returns when its workers are reaped, so that its pages are unmapped.
+    /// Ends a zone, if `domain` has it. Returns when its workers are reaped, so that its pages are unmapped.
     ///
     /// Several may come for one zone: whoever sees its end first forgets it, and the others leave what has its id by then alone.
     pub async fn release(&self, zone: ZoneId, domain: Option<DomainRef>) {
@@ -330,7 +330,7 @@ pub fn choose_device(configured: Configured) -> Result<DeviceKind, Refusal> {
 /// Pages (4 KiB) of every channel's region.
 fn channel_pages() -> u64 {
     // The sizes are constants, which a test of idm's holds.
-    region().region_bytes().expect("the default sizes make a channel").div_ceil(PAGE_BYTES) as u64
+    wire::region().region_bytes().expect("the default sizes make a channel").div_ceil(PAGE_BYTES) as u64
 }
 
 /// What one zone may get at most. The supervisor holds no driver: what the hardware has, a worker finds out and shows.

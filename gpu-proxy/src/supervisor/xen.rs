@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use vgpu_codes::Code;
+use vgpu_codes::{Code, with_causes};
 use vgpu_zone_api::guest::{ChannelId, Connect, FRAME_BYTES_MAX, Frames, Message, ToGuest, ToProxy, wire};
 use vgpu_zone_api::shim::{DomainRef, ZoneId, ZoneState};
 
@@ -33,7 +34,6 @@ use super::zone_log::ZoneLog;
 use super::zones::Refusal;
 use super::{Supervisor, channel_pages};
 use crate::worker::assignment::ChannelKind;
-use crate::worker::region;
 
 /// Number of the GPU's device.
 const GPU_DEVICE: u32 = 1;
@@ -69,9 +69,9 @@ impl Xen {
     /// # Errors
     /// This is no domain, or not the configured one's rights.
     pub fn reach(own: u16) -> Result<Self, Refusal> {
-        let no_xen = |error: &dyn std::fmt::Display| {
-            let text =
-                format!("xenstore cannot be reached: {error}; without Xen use gpu-proxy --local SOCKET");
+        let no_xen = |error: &dyn Error| {
+            let why = with_causes(error);
+            let text = format!("xenstore cannot be reached: {why}; without Xen use gpu-proxy --local SOCKET");
             Refusal::new(Code::NoXen, text)
         };
         let own = DomId::new(own)
@@ -123,19 +123,19 @@ async fn serve_domain(
         let xen = Arc::clone(xen);
         blocking(move || xen.identify(domain)).await?
     };
-    let (guest, liveness) = known.map_err(|error| error.to_string())?;
+    let (guest, liveness) = known.map_err(|error| with_causes(&error))?;
     // A stream that ended in order is offered anew: guest-init keeps it up.
     loop {
-        let (xen, alive) = (Arc::clone(xen), liveness.try_clone().map_err(|error| error.to_string())?);
+        let (xen, alive) = (Arc::clone(xen), liveness.try_clone().map_err(|error| with_causes(&error))?);
         let stopped = stop.clone();
         // Looks at `stop` itself, and is waited for: who releases the zone is told only when it can map nothing more of the guest.
         let accepted = blocking(move || accept(&xen, guest, &alive, &|| *stopped.borrow())).await?;
         let stream = match accepted {
             Ok(Some(stream)) => stream,
             Ok(None) => return Ok(()),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(with_causes(&error)),
         };
-        let stream = AsyncStream::new(stream).map_err(|error| error.to_string())?;
+        let stream = AsyncStream::new(stream).map_err(|error| with_causes(&error))?;
         supervisor.zones().set_state(zone, ZoneState::Connected);
         bounds.log.info(format_args!("{guest} is connected"));
         let served = tokio::select! {
@@ -187,7 +187,7 @@ async fn greet_and_serve(
     let greeted = tokio::time::timeout(HELLO_LIMIT, hello::exchange_async(&mut stream, &ours, peer)).await;
     let agreed = greeted
         .map_err(|_| format!("{guest} sent no hello within {} s", HELLO_LIMIT.as_secs()))?
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| with_causes(&error))?;
     if agreed.peer_application != wire::APPLICATION {
         return Err(format!("{guest} speaks something else on its GPU stream"));
     }
@@ -229,8 +229,9 @@ impl Channels for Starter {
     async fn start(&self, connect: Connect) -> Result<Running, Refusal> {
         let Connect { container, pid, wire_hash, port, refs, .. } = connect;
         let program = self.supervisor.program_for(wire_hash)?;
-        let bytes =
-            region().region_bytes().map_err(|error| Refusal::new(Code::HostFailure, error.to_string()))?;
+        let bytes = wire::region()
+            .region_bytes()
+            .map_err(|error| Refusal::new(Code::HostFailure, error.to_string()))?;
         let guest = self.guest;
         let wanted = Wanted {
             zone: self.zone,
@@ -255,7 +256,7 @@ async fn attach(guest: DomId, offer: Offer, bytes: usize) -> Result<Channel, Ref
             idm::Fault::Peer => Code::ProtocolBroken,
             idm::Fault::Gone => Code::PeerGone,
         };
-        Refusal::new(code, error.to_string())
+        Refusal::new(code, with_causes(&error))
     })?;
     let parts = recorded.parts.iter().map(|part| (part.index, part.pages)).collect();
     let kind = ChannelKind::Xen { domid: guest.get(), parts, port };

@@ -11,7 +11,7 @@ use vgpu_zone_api::shim::ZoneState;
 
 use super::*;
 use crate::supervisor::cgroup::Cgroups;
-use crate::supervisor::{GuestDoor, Mode, lock};
+use crate::supervisor::{GuestDoor, Mode, channel_pages, lock};
 
 const ZONE: ZoneId = ZoneId(Uuid::from_u128(1));
 /// After [`ZONE`] in every list.
@@ -54,6 +54,22 @@ async fn is_released(supervisor: &Arc<Supervisor>) {
     assert!(supervisor.listing().zones.is_empty());
     assert!(supervisor.running().is_empty());
     supervisor.release_all(LIMIT).await;
+}
+
+#[test]
+fn the_default_limits_fit_each_other() {
+    /// Pages that a guest shares beside its channels: one 9p ring (1026) and many streams.
+    const BESIDE: u64 = 16 << 10;
+    /// What Xen has a domain map at once by default, in grants of a page; a PV Dom0's kernel takes two for each.
+    const MAPTRACK_ENTRIES: u64 = 1024 * 256;
+    let Config { guest, proxy, .. } = Config::default();
+    let channels = u64::from(proxy.workers_per_zone_max) * channel_pages();
+    let (zone, all) = (proxy.mapped_per_zone_max_mib << 8, proxy.mapped_max_mib << 8);
+    assert!(channels <= zone, "{channels} pages of channels");
+    // A frame has 512 grants of version 1.
+    assert!(channels + BESIDE <= u64::from(guest.grant_frames_max) * 512, "{channels} pages of channels");
+    assert!(zone + channel_pages() <= all, "a second zone has no room");
+    assert!(2 * all <= MAPTRACK_ENTRIES / 4 * 3, "streams, shares and the network need some, too");
 }
 
 #[tokio::test]

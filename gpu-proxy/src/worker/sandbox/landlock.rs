@@ -80,6 +80,9 @@ fn try_restrict(device: DeviceKind) -> Result<RulesetStatus, RulesetError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+    use std::{fs, thread};
+
     use super::*;
 
     #[test]
@@ -88,5 +91,27 @@ mod tests {
         let partly = gap(&RulesetStatus::PartiallyEnforced).unwrap();
         let none = gap(&RulesetStatus::NotEnforced).unwrap();
         assert_ne!(partly, none);
+    }
+
+    /// Behind the door of these devices every open is ENOSYS already (seccomp): this is the wall before it closes, and the second after.
+    #[test]
+    fn a_worker_without_nvidias_driver_opens_no_path() {
+        for device in [DeviceKind::Soft, DeviceKind::Null] {
+            fs::read("/proc/self/status").unwrap();
+            // The rules bind the thread that asks for them.
+            let bound = thread::spawn(move || {
+                let gap = restrict(device);
+                assert!(gap.as_ref().is_none_or(|gap| gap.contains("in part")), "{gap:?}");
+                let refused = |what: &str, error: std::io::Error| {
+                    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{device}: {what}: {error}");
+                };
+                for path in ["/proc/self/status", "/dev/null", "/etc/passwd"] {
+                    refused(path, fs::File::open(path).unwrap_err());
+                }
+                refused("a folder", fs::read_dir("/").unwrap_err());
+                refused("a new file", fs::write("/tmp/planted", "x").unwrap_err());
+            });
+            bound.join().unwrap();
+        }
     }
 }

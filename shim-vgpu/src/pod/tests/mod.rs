@@ -340,7 +340,7 @@ async fn a_gpu_is_granted_before_the_container_and_released_after_it() {
         zone == granted && zone == released && domain.uuid == uuid && *bytes == Some(64 << 20),
         "{asked:?}"
     );
-    assert_eq!(*of, Some(*domain), "it is released for the domain it was registered for");
+    assert_eq!(of, domain, "it is released for the domain it was registered for");
     assert!(proxy.zones().is_empty());
     node.world.assert_nothing_left("after delete");
 }
@@ -416,7 +416,7 @@ async fn a_gpu_proxy_that_was_restarted_is_told_of_the_zone_again() {
         matches!(
             &all[2..],
             [Request::Revoke { container, domain: from, .. }, Request::Release { domain: of, .. }]
-                if container == "run1" && *from == Some(*domain) && *of == Some(*domain)
+                if container == "run1" && from == domain && of == domain
         ),
         "{all:?}"
     );
@@ -581,6 +581,5 @@ async fn a_create_that_dies_after_any_step_is_cleaned_up_from_disk() {
         node.world.assert_nothing_left(&when);
         let (asked, registered) = (proxy.asked(), last >= Step::Granted);
         assert!(asked.is_empty() != registered && proxy.zones().is_empty(), "{when}: {asked:?}");
-        assert!(asked.iter().all(|request| !matches!(request, Request::Release { domain: None, .. })));
     }
 }
