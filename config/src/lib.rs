@@ -7,13 +7,20 @@
 mod nearest;
 
 use std::{
-    borrow::Cow,
     fs, io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use vgpu_codes::Code;
+
+/// 16 TiB. No sum of sizes in bytes comes near to overflowing.
+const MIB_MAX: u64 = 1 << 24;
+/// No limit of ours.
+const ANY: u64 = u64::MAX;
+/// The last user id: the one after it means none. Source: `setresuid(2)`.
+const UID_MAX: u64 = u32::MAX as u64 - 1;
 
 /// Where the file is unless containerd's `ConfigPath` or `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/vgpu/config.toml";
@@ -57,7 +64,7 @@ pub enum ConfigError {
         /// The value that stands there.
         value: String,
         /// What it must be.
-        rule: Cow<'static, str>,
+        rule: String,
     },
 }
 
@@ -92,13 +99,13 @@ pub struct Guest {
     pub initramfs: PathBuf,
     /// How the domain runs.
     pub kind: GuestKind,
-    /// Memory of a domain in MiB, where the pod's annotations don't say.
+    /// Memory of a domain in MiB, where the pod has no memory limits.
     pub memory_mib: u64,
     /// Least memory of a domain in MiB; less is refused.
     pub memory_min_mib: u64,
     /// What the guest kernel and guest-init need, in MiB: added to the containers' limits.
     pub memory_overhead_mib: u64,
-    /// Virtual CPUs, where the pod's annotations don't say.
+    /// Virtual CPUs, where the pod has no CPU limits.
     pub vcpus: u32,
     /// Physical CPUs for the domains in xl's notation; empty: any.
     pub cpus: String,
@@ -140,7 +147,7 @@ pub struct Shim {
 pub struct Proxy {
     /// The socket on which shims and vgpuctl speak to it.
     pub socket: PathBuf,
-    /// The id of the domain that gpu-proxy runs in: the driver domain.
+    /// The id of the domain that gpu-proxy runs in: the driver domain. 0 until there can be another one.
     pub domain: u16,
     /// The device: auto, cuda, soft or null. auto is cuda where NVIDIA's driver is, else soft.
     pub device: DeviceKind,
@@ -156,6 +163,8 @@ pub struct Proxy {
     pub workers_per_zone_max: u32,
     /// Pages of a guest that are mapped at once, in MiB, for a zone.
     pub mapped_per_zone_max_mib: u64,
+    /// The same for all zones together, in MiB.
+    pub mapped_max_mib: u64,
     /// Host memory of a worker in MiB, beside what the soft device counts as GPU memory.
     pub worker_memory_max_mib: u64,
 }
@@ -219,8 +228,9 @@ impl Default for Proxy {
             workers_dir: "/usr/lib/vgpu/workers".into(),
             worker_uid_first: 790_000,
             worker_uid_count: 1000,
-            workers_per_zone_max: 64,
-            mapped_per_zone_max_mib: 512,
+            workers_per_zone_max: 12,
+            mapped_per_zone_max_mib: 128,
+            mapped_max_mib: 384,
             worker_memory_max_mib: 4096,
         }
     }
@@ -232,12 +242,14 @@ impl Config {
     /// # Errors
     /// Every [`ConfigError`]: the file can't be read or parsed, has an unknown key, or a value out of range.
     pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
-        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        Config::read(path.unwrap_or(Path::new(DEFAULT_PATH)), path.is_some())
+    }
+
+    /// Reads `file`, which must be there if somebody `named` it.
+    fn read(file: &Path, named: bool) -> Result<Config, ConfigError> {
         match fs::read_to_string(file) {
             Ok(text) => Config::parse(&text, file),
-            Err(missing) if path.is_none() && missing.kind() == io::ErrorKind::NotFound => {
-                Ok(Config::default())
-            }
+            Err(missing) if !named && missing.kind() == io::ErrorKind::NotFound => Ok(Config::default()),
             Err(source) => Err(ConfigError::Read { path: file.into(), source }),
         }
     }
@@ -259,15 +271,20 @@ impl Config {
     }
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let rule = |holds: bool, key: &'static str, value: String, rule: &'static str| {
-            if holds {
-                Ok(())
-            } else {
-                Err(ConfigError::Range { path: path.into(), key, value, rule: rule.into() })
+        let refused = |key, value, rule| ConfigError::Range { path: path.into(), key, value, rule };
+        for (key, value) in self.paths() {
+            // The programs that read it have different working directories.
+            if !value.is_absolute() {
+                return Err(refused(key, value.display().to_string(), "must be an absolute path".into()));
             }
-        };
+        }
+        let outside = self.numbers().into_iter().find(|number| !number.range.contains(&number.value));
+        outside.map_or(Ok(()), |number| Err(refused(number.key, number.value.to_string(), number.rule())))
+    }
+
+    fn paths(&self) -> [(&'static str, &Path); 7] {
         let (guest, shim, proxy) = (&self.guest, &self.shim, &self.proxy);
-        for (key, value) in [
+        [
             ("guest.kernel", &guest.kernel),
             ("guest.initramfs", &guest.initramfs),
             ("shim.shared_dir", &shim.shared_dir),
@@ -275,80 +292,70 @@ impl Config {
             ("shim.share_backend", &shim.share_backend),
             ("proxy.socket", &proxy.socket),
             ("proxy.workers_dir", &proxy.workers_dir),
-        ] {
-            // The programs that read it have different working directories.
-            rule(value.is_absolute(), key, value.display().to_string(), "must be an absolute path")?;
-        }
-        rule(self.version == 1, "version", self.version.to_string(), "must be 1, the only version there is")?;
-        rule(
-            guest.memory_min_mib >= 64,
-            "guest.memory_min_mib",
-            guest.memory_min_mib.to_string(),
-            "must be 64 or more: no guest starts with less",
-        )?;
-        if guest.memory_mib < guest.memory_min_mib {
-            return Err(ConfigError::Range {
-                path: path.into(),
-                key: "guest.memory_mib",
-                value: guest.memory_mib.to_string(),
-                rule: format!("must be {} or more: guest.memory_min_mib", guest.memory_min_mib).into(),
-            });
-        }
-        rule((1..=64).contains(&guest.vcpus), "guest.vcpus", guest.vcpus.to_string(), "must be 1 to 64")?;
-        rule(
-            (64..=4096).contains(&guest.grant_frames_max),
-            "guest.grant_frames_max",
-            guest.grant_frames_max.to_string(),
-            "must be 64 to 4096",
-        )?;
-        rule(
-            (1..=3600).contains(&shim.boot_timeout_s),
-            "shim.boot_timeout_s",
-            shim.boot_timeout_s.to_string(),
-            "must be 1 to 3600",
-        )?;
-        rule(
-            (1..=60).contains(&shim.kill_timeout_s),
-            "shim.kill_timeout_s",
-            shim.kill_timeout_s.to_string(),
-            "must be 1 to 60",
-        )?;
-        rule(
-            proxy.domain < 0x7ff0,
-            "proxy.domain",
-            proxy.domain.to_string(),
-            "must be the id of a domain, below 32752",
-        )?;
-        rule(
-            proxy.worker_uid_first >= 1000,
-            "proxy.worker_uid_first",
-            proxy.worker_uid_first.to_string(),
-            "must be 1000 or more, outside of the system's users",
-        )?;
-        rule(
-            proxy.worker_uid_count >= 1,
-            "proxy.worker_uid_count",
-            proxy.worker_uid_count.to_string(),
-            "must be 1 or more",
-        )?;
-        rule(
-            proxy.workers_per_zone_max >= 1,
-            "proxy.workers_per_zone_max",
-            proxy.workers_per_zone_max.to_string(),
-            "must be 1 or more",
-        )?;
-        rule(
-            proxy.soft_memory_mib >= 1,
-            "proxy.soft_memory_mib",
-            proxy.soft_memory_mib.to_string(),
-            "must be 1 or more",
-        )?;
-        rule(
-            proxy.mapped_per_zone_max_mib >= 64,
-            "proxy.mapped_per_zone_max_mib",
-            proxy.mapped_per_zone_max_mib.to_string(),
-            "must be 64 or more: one channel's region may have 64 MiB",
-        )
+        ]
+    }
+
+    fn numbers(&self) -> [Number; 16] {
+        let (guest, shim, proxy) = (&self.guest, &self.shim, &self.proxy);
+        let uids = u64::from(u32::MAX - proxy.worker_uid_first);
+        let least = guest.memory_min_mib;
+        [
+            number("version", self.version, 1..=1, "the only version there is"),
+            number("guest.memory_min_mib", least, 64..=MIB_MAX, "no guest starts with less"),
+            number(
+                "guest.memory_mib",
+                guest.memory_mib,
+                least..=MIB_MAX,
+                "guest.memory_min_mib is the least",
+            ),
+            number("guest.memory_overhead_mib", guest.memory_overhead_mib, 0..=MIB_MAX, ""),
+            number("guest.vcpus", guest.vcpus, 1..=64, ""),
+            number("guest.grant_frames_max", guest.grant_frames_max, 64..=4096, ""),
+            number("shim.boot_timeout_s", shim.boot_timeout_s, 1..=3600, ""),
+            number("shim.kill_timeout_s", shim.kill_timeout_s, 1..=60, ""),
+            number("proxy.domain", proxy.domain, 0..=0, "a driver domain beside Dom0 is not built yet"),
+            number("proxy.soft_memory_mib", proxy.soft_memory_mib, 1..=MIB_MAX, ""),
+            number("proxy.worker_uid_first", proxy.worker_uid_first, 1000..=UID_MAX, "no user of the system"),
+            number("proxy.worker_uid_count", proxy.worker_uid_count, 1..=uids, "user ids end at 4294967294"),
+            number("proxy.workers_per_zone_max", proxy.workers_per_zone_max, 1..=ANY, ""),
+            number(
+                "proxy.mapped_per_zone_max_mib",
+                proxy.mapped_per_zone_max_mib,
+                64..=MIB_MAX,
+                "one channel's region may have 64 MiB",
+            ),
+            number(
+                "proxy.mapped_max_mib",
+                proxy.mapped_max_mib,
+                64..=MIB_MAX,
+                "one channel's region may have 64 MiB",
+            ),
+            number("proxy.worker_memory_max_mib", proxy.worker_memory_max_mib, 64..=MIB_MAX, "its own needs"),
+        ]
+    }
+}
+
+/// A number of the file, what it may be, and why where that is not plain.
+struct Number {
+    key: &'static str,
+    value: u64,
+    range: RangeInclusive<u64>,
+    why: &'static str,
+}
+
+fn number(key: &'static str, value: impl Into<u64>, range: RangeInclusive<u64>, why: &'static str) -> Number {
+    Number { key, value: value.into(), range, why }
+}
+
+impl Number {
+    /// What it must be, in words.
+    fn rule(&self) -> String {
+        let range = match (self.range.start(), self.range.end()) {
+            (least, most) if least == most => format!("must be {least}"),
+            (least, &ANY) => format!("must be {least} or more"),
+            (least, most) => format!("must be {least} to {most}"),
+        };
+        if self.why.is_empty() { range } else { format!("{range}: {}", self.why) }
     }
 }
 
@@ -391,12 +398,45 @@ mod tests {
     fn a_value_out_of_range_says_the_rule() {
         assert_eq!(
             check("version = 2"),
-            Err("t.toml: version = 2: must be 1, the only version there is".into())
+            Err("t.toml: version = 2: must be 1: the only version there is".into())
         );
         assert_eq!(
             check("[guest]\nmemory_mib = 80"),
-            Err("t.toml: guest.memory_mib = 80: must be 96 or more: guest.memory_min_mib".into())
+            Err("t.toml: guest.memory_mib = 80: must be 96 to 16777216: guest.memory_min_mib is the least"
+                .into())
         );
+        assert_eq!(
+            check("[proxy]\nworkers_per_zone_max = 0"),
+            Err("t.toml: proxy.workers_per_zone_max = 0: must be 1 or more".into())
+        );
+    }
+
+    #[test]
+    fn every_number_has_a_range() {
+        let known = toml::Table::try_from(Config::default()).unwrap();
+        let tables = known.iter().filter_map(|(name, value)| Some((name, value.as_table()?)));
+        let numbers = tables.flat_map(|(name, table)| {
+            table.iter().filter(|(_, value)| value.is_integer()).map(move |(key, _)| format!("{name}.{key}"))
+        });
+        let ranges = Config::default().numbers();
+        for key in numbers {
+            assert!(ranges.iter().any(|number| number.key == key), "{key} has no range");
+        }
+    }
+
+    #[test]
+    fn what_would_overflow_or_is_not_built_is_refused() {
+        for (line, part) in [
+            ("domain = 1", "proxy.domain = 1: must be 0: a driver domain beside Dom0 is not built yet"),
+            ("worker_memory_max_mib = 0", "must be 64 to 16777216"),
+            ("soft_memory_mib = 17592186044417", "must be 1 to 16777216"),
+            ("worker_uid_first = 4294966296", "worker_uid_count = 1000: must be 1 to 999"),
+        ] {
+            let refused = check(&format!("[proxy]\n{line}")).unwrap_err();
+            assert!(refused.contains(part), "{line}: {refused}");
+        }
+        assert!(check("[proxy]\nworker_uid_first = 4294966295").is_ok());
+        assert!(check("[guest]\nmemory_overhead_mib = 17592186044416").is_err());
     }
 
     #[test]
@@ -419,5 +459,6 @@ mod tests {
             Config::load(Some(Path::new("/nonexistent/vgpu.toml"))),
             Err(ConfigError::Read { .. })
         ));
+        assert_eq!(Config::read(Path::new("/nonexistent/vgpu.toml"), false).unwrap(), Config::default());
     }
 }

@@ -1,10 +1,11 @@
 //! From the command line and the configuration to a serving supervisor.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use vgpu_codes::Code;
+use vgpu_codes::{Code, with_causes};
 use vgpu_config::Config;
 
 use crate::args::Serve;
@@ -16,6 +17,9 @@ const THREADS: usize = 2;
 /// Threads at most for what waits in the kernel, beside one a zone.
 const BLOCKING_THREADS: usize = 512;
 
+/// For the end of all zones when told to end: workers that are still there then die with this process.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+
 /// Serves until SIGTERM or SIGINT. Workers die with this process, however it ends.
 ///
 /// # Errors
@@ -25,8 +29,8 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
     // Sockets and files are for their owner unless said otherwise.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     raise_descriptor_limit();
-    let mut config =
-        Config::load(how.config.as_deref()).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
+    let mut config = Config::load(how.config.as_deref())
+        .map_err(|error| Refusal::new(error.code(), with_causes(&error)))?;
     if let Some(mib) = how.memory_mib {
         config.proxy.soft_memory_mib = mib;
     }
@@ -61,7 +65,7 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
             door.abort();
             let _ = door.await;
         }
-        supervisor.release_all().await;
+        supervisor.release_all(RELEASE_LIMIT).await;
         Ok(())
     });
     // Tasks that still wait for others' processes are not waited for.

@@ -17,7 +17,6 @@ use std::{
 use guest_init::{
     gpu::{
         door::Doors,
-        greeting,
         ground::{Ground, Plot},
         proxy::Proxy,
     },
@@ -31,7 +30,7 @@ use idm::{
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use vgpu_zone_api::guest::{ChannelId, Connect, Frames, Message, ToGuest, ToProxy};
+use vgpu_zone_api::guest::{ChannelId, Connect, Frames, Message, ToGuest, ToProxy, wire};
 
 const LONG: Duration = Duration::from_secs(20);
 const WIRE_HASH: u64 = 0xc0da;
@@ -162,7 +161,7 @@ impl World {
     /// The worker of the plot that was made last.
     fn worker(&self) -> Consumer {
         let Far { memory, rings, hears } = self.ground.far.lock().unwrap().pop().unwrap();
-        let spec = greeting::region();
+        let spec = wire::region();
         let region = Region::map(&memory, spec.region_bytes().unwrap()).unwrap();
         Consumer::from_parts(ChannelParts {
             region: Arc::new(region),

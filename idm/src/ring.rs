@@ -10,7 +10,7 @@ use crate::error::{ChannelError, Peer};
 use crate::region::Region;
 use crate::sync::Ordering::{Acquire, Release};
 
-/// Where a ring lies in its region, all in bytes. From our own configuration, never from the peer.
+/// Where a ring lies in its region, all in bytes. Our own sizes, never the peer's word.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) write_index: usize,

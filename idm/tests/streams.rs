@@ -215,6 +215,30 @@ mod tasks {
         assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
     }
 
+    /// Nobody else runs on a thread whose task never waits.
+    #[tokio::test]
+    async fn a_peer_that_is_always_ready_leaves_other_tasks_their_turn() {
+        const ROUNDS_MAX: usize = 10_000;
+        let (a, b) = Stream::pair(StreamSpec::default()).unwrap();
+        let mut a = AsyncStream::new(a).unwrap();
+        let mut bytes = [7; 8];
+        for reads in [true, false] {
+            let other = tokio::spawn(async {});
+            let mut rounds = 0;
+            while !other.is_finished() {
+                rounds += 1;
+                assert!(rounds < ROUNDS_MAX, "nobody else had a turn (reads: {reads})");
+                if reads {
+                    b.write_all(&bytes, LIMIT).unwrap();
+                    a.read_exact(&mut bytes).await.unwrap();
+                } else {
+                    a.write_all(&bytes).await.unwrap();
+                    assert_eq!(b.read(&mut bytes, LIMIT).unwrap(), bytes.len());
+                }
+            }
+        }
+    }
+
     #[tokio::test]
     async fn a_task_and_a_thread_speak_the_same_stream() {
         let (a, b) = Stream::pair(StreamSpec::default()).unwrap();

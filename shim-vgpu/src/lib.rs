@@ -13,6 +13,7 @@ mod container;
 pub mod delete;
 mod error;
 mod events;
+mod figures;
 mod guest;
 pub mod info;
 mod io;

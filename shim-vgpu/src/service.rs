@@ -90,11 +90,11 @@ impl Task for Service {
     }
 
     async fn update(&self, _: &TtrpcContext, request: api::UpdateTaskRequest) -> ttrpc::Result<api::Empty> {
-        owned(self.pod.clone().forward(request.id.clone(), "Update", request)).await
+        owned(self.pod.clone().update(request)).await
     }
 
     async fn stats(&self, _: &TtrpcContext, request: api::StatsRequest) -> ttrpc::Result<api::StatsResponse> {
-        owned(self.pod.clone().forward(request.id.clone(), "Stats", request)).await
+        owned(self.pod.clone().stats(request)).await
     }
 
     async fn pids(&self, _: &TtrpcContext, request: api::PidsRequest) -> ttrpc::Result<api::PidsResponse> {

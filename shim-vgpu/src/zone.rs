@@ -57,15 +57,14 @@ pub fn restore(record: &Record, limit: Duration) -> Result<Option<UnixStream>> {
 /// Takes a container's grant back.
 pub fn revoke(record: &Record, container: &str, limit: Duration) {
     if record.containers.get(container).is_some_and(|container| container.gpu.is_some()) {
-        let revoke =
-            |domain| Request::Revoke { zone: record.zone, container: container.into(), domain: Some(domain) };
+        let revoke = |domain| Request::Revoke { zone: record.zone, container: container.into(), domain };
         let_go(record, revoke, limit);
     }
 }
 
 /// Ends the zone.
 pub fn release(record: &Record, limit: Duration) {
-    let_go(record, |domain| Request::Release { zone: record.zone, domain: Some(domain) }, limit);
+    let_go(record, |domain| Request::Release { zone: record.zone, domain }, limit);
 }
 
 /// Says what gpu-proxy need not hear: one that is gone has forgotten the zone with everything in it, one that hangs sees the domain's end

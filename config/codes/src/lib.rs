@@ -5,10 +5,10 @@
 //! them against it. A number is never used again and never changes its meaning.
 //!
 //! Ranges: 1xx the node, 2xx requests and specs, 3xx the guest and its domain, 4xx gpu-proxy and grants, 5xx channels between
-//! peers, 6xx the GPU as a program sees it.
+//! peers.
 #![forbid(unsafe_code)]
 
-use std::fmt;
+use std::{error::Error, fmt, iter};
 
 /// Who has to act: the three reactions that every crate knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,7 +102,7 @@ codes! {
         "Read the cause in the message and the log of containerd. If it looks like a defect of vgpu, report it with both.";
     106 StateUnreadable Ours FailedPrecondition cu 46: "the state on disk cannot be used",
         "A state file is missing, damaged, or of a version that this program does not know.",
-        "Do not mix versions of vgpu on one node. What such a pod has left is its domain (`xl list`, named vgpu-…) and what is below /run/vgpu/shared and /run/vgpu/sandboxes.";
+        "Install the version of vgpu that started the pod, and remove the pod again. If that cannot be: end its domain (`xl list` has it as vgpu-…, `xl destroy`), unmount all below its folder in /run/vgpu/shared, and only then remove that folder and the one in /run/vgpu/sandboxes.";
 
     201 SpecInvalid Peer InvalidArgument cu 1: "the container's specification cannot be used",
         "config.json cannot be parsed, or a field of it has a value that the OCI runtime specification does not allow.",
@@ -115,7 +115,7 @@ codes! {
         "Correct the annotation that the message names.";
     204 MemoryTooSmall Peer InvalidArgument cu 1: "the pod's memory is below what a domain needs",
         "The guest kernel and its init need a part of the pod's memory before the first container starts.",
-        "Ask for at least the amount that the message names, or raise guest.memory_mib.";
+        "Raise the pod's memory limit to the amount that the message names, or lower guest.memory_min_mib in config.toml.";
     205 WrongState Peer FailedPrecondition cu 1: "the call does not fit the state of the task",
         "For example start of a running task, or delete of one that still runs.",
         "Ask for the task's state first.";
@@ -146,7 +146,7 @@ codes! {
         "Read the message; it names the step in the guest.";
     305 ShareFailed Ours Internal cu 46: "the 9p share could not be set up",
         "The backend of the root file system did not start or did not connect.",
-        "See that qemu-system-xen is installed and look at the shim's log.";
+        "See that qemu-system-xen is installed and look at the log of containerd.";
 
     401 NoProxy Ours Unavailable cu 46: "gpu-proxy does not answer",
         "The pod asks for a GPU, and nobody serves the zone socket.",
@@ -156,13 +156,13 @@ codes! {
         "`vgpuctl info` lists the devices. `--device soft` works without a GPU.";
     403 NotGranted Peer PermissionDenied cu 100: "no GPU was granted to this container",
         "A process asked for the GPU in a container that has no grant.",
-        "Ask for nvidia.com/gpu in the pod's limits, or run with `--annotation vgpu.dev/gpu=1`.";
+        "Start the container with `ctr run --annotation vgpu.dev/gpu=1`. Pods of Kubernetes get a GPU when vgpu has a device plugin.";
     404 LimitReached Peer ResourceExhausted cu 46: "a limit of this zone is reached",
         "Workers, channels or mapped pages of the zone are used up.",
         "Run fewer CUDA processes in the pod, or raise the limit in config.toml.";
     405 ZoneConflict Peer AlreadyExists cu 46: "the zone is registered for another domain",
         "A zone was registered again with another domain or UUID.",
-        "Release the zone first; after a crash `vgpuctl ps` shows who holds it.";
+        "`vgpuctl ps` shows the domain that has it: end that pod. A zone whose domain and shim are gone is free after a minute: try again then.";
     406 WorkerFailed Ours Internal cu 46: "the worker could not start or has ended",
         "The process that serves a CUDA program ended unexpectedly. The program gets an error at its next call.",
         "Look at gpu-proxy's log; start the program again.";
@@ -185,6 +185,12 @@ impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "VGPU-{}", *self as u16)
     }
+}
+
+/// What a person is told of an error: it and its causes, each once.
+pub fn with_causes(error: &dyn Error) -> String {
+    let chain = iter::successors(Some(error), |&error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The page of `docs/errors/` about `code`, in Markdown.

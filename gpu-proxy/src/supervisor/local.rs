@@ -13,16 +13,16 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 use vgpu_api::WIRE_HASH;
-use vgpu_codes::Code;
+use vgpu_codes::{Code, with_causes};
+use vgpu_zone_api::guest::wire::region;
 use vgpu_zone_api::shim::{ZoneId, ZoneState};
 
-use super::Supervisor;
 use super::socket::Door;
 use super::watched::watch;
 use super::workers::{Channel, Running, Wanted};
 use super::zones::Refusal;
+use super::{Supervisor, channel_pages};
 use crate::worker::assignment::ChannelKind;
-use crate::worker::region;
 
 /// The only container of the local zone.
 pub const CONTAINER: &str = "local";
@@ -98,7 +98,9 @@ async fn start(
     theirs: &Hello,
     ours: &Hello,
 ) -> Result<Running, Refusal> {
-    let channel = |error: idm::ChannelError| Refusal::new(Code::HostResource, format!("no channel: {error}"));
+    let channel = |error: idm::ChannelError| {
+        Refusal::new(Code::HostResource, format!("no channel: {}", with_causes(&error)))
+    };
     let program = supervisor.program_for(theirs.application)?;
     ours.meet(theirs, peer).map_err(|error| Refusal::new(Code::ProtocolVersion, error.to_string()))?;
     let spec = region();
@@ -112,7 +114,7 @@ async fn start(
         container: CONTAINER.into(),
         guest_pid: pid.unsigned_abs(),
         peer: peer.to_string(),
-        pages: spec.region_bytes().map_err(channel)?.div_ceil(4096) as u64,
+        pages: channel_pages(),
         program,
     };
     let attached = Channel { kind: ChannelKind::Local { pid }, fds: vec![memory, ear, bell] };

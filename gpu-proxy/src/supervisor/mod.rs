@@ -14,6 +14,7 @@ pub mod watched;
 mod worker_log;
 pub mod workers;
 pub mod xen;
+pub mod zone_log;
 pub mod zones;
 
 use std::collections::{BTreeSet, HashMap};
@@ -23,10 +24,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use idm::xen::PAGE_BYTES;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use vgpu_codes::Code;
 use vgpu_config::{Config, DeviceKind as Configured};
+use vgpu_zone_api::guest::wire;
 use vgpu_zone_api::shim::{DomainRef, Listing, NodeInfo, ZoneId};
 
 use crate::device::DeviceKind;
@@ -103,6 +106,8 @@ impl Supervisor {
             device_bytes,
             workers_per_zone: proxy.workers_per_zone_max as usize,
             pages_per_zone: proxy.mapped_per_zone_max_mib << 8,
+            pages_max: proxy.mapped_max_mib << 8,
+            channel_pages: channel_pages(),
             uids: root.then_some((proxy.worker_uid_first, proxy.worker_uid_count)),
         };
         let no_worker = |error| {
@@ -150,14 +155,14 @@ impl Supervisor {
         Listing { node, zones: self.zones().list() }
     }
 
-    /// Takes a container's grant back and ends its workers, if `domain` has the zone (`None`: whichever has it).
+    /// Takes a container's grant back and ends its workers, if `domain` has the zone.
     pub async fn revoke(&self, zone: ZoneId, domain: Option<DomainRef>, container: &str) {
         let revoked = self.zones().revoke(zone, domain, container);
         let Some(workers) = revoked else { return };
         self.end_until(&workers, || !self.zones().has_workers(zone, container)).await;
     }
 
-    /// Ends a zone, if `domain` has it (`None`: whichever has it). Returns when its workers are reaped, so that its pages are unmapped.
+    /// Ends a zone, if `domain` has it. Returns when its workers are reaped, so that its pages are unmapped.
     ///
     /// Several may come for one zone: whoever sees its end first forgets it, and the others leave what has its id by then alone.
     pub async fn release(&self, zone: ZoneId, domain: Option<DomainRef>) {
@@ -195,16 +200,23 @@ impl Supervisor {
             let abandoned = self.zones().begin_release_of_abandoned(after);
             for (zone, domain) in abandoned {
                 log::warn!("zone {zone}: its guest has ended and its shim is gone");
-                self.release(zone, domain).await;
+                // Each by itself: one that cannot be released, since a worker of it hangs in the kernel, keeps nobody else's place.
+                let supervisor = Arc::clone(&self);
+                tokio::spawn(async move { supervisor.release(zone, domain).await });
             }
         }
     }
 
-    /// Ends all zones, and what was made for them.
-    pub async fn release_all(&self) {
-        let zones: Vec<ZoneId> = self.zones().list().iter().map(|zone| zone.zone).collect();
-        for zone in zones {
-            self.release(zone, None).await;
+    /// Ends all zones, and what was made for them, as far as that can be done `within` so long.
+    pub async fn release_all(self: &Arc<Self>, within: Duration) {
+        let mut releases = JoinSet::new();
+        for zone in self.zones().list() {
+            let supervisor = Arc::clone(self);
+            releases.spawn(async move { supervisor.release(zone.zone, zone.domain).await });
+        }
+        let all = async { while releases.join_next().await.is_some() {} };
+        if tokio::time::timeout(within, all).await.is_err() {
+            log::warn!("{} zones are not released within {} s", releases.len(), within.as_secs());
         }
         if let Some(cgroups) = &self.cgroups {
             cgroups.remove_all();
@@ -313,6 +325,12 @@ pub fn choose_device(configured: Configured) -> Result<DeviceKind, Refusal> {
         Configured::Auto | Configured::Soft => Ok(DeviceKind::Soft),
         Configured::Null => Ok(DeviceKind::Null),
     }
+}
+
+/// Pages (4 KiB) of every channel's region.
+fn channel_pages() -> u64 {
+    // The sizes are constants, which a test of idm's holds.
+    wire::region().region_bytes().expect("the default sizes make a channel").div_ceil(PAGE_BYTES) as u64
 }
 
 /// What one zone may get at most. The supervisor holds no driver: what the hardware has, a worker finds out and shows.

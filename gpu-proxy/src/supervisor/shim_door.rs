@@ -66,12 +66,12 @@ async fn answer(supervisor: &Arc<Supervisor>, here: &Arc<Connection>, request: R
                 supervisor.zones().grant(zone, &container, &device, bytes, share)
             }),
         Request::Revoke { zone, container, domain } => {
-            supervisor.revoke(zone, domain, &container).await;
+            supervisor.revoke(zone, Some(domain), &container).await;
             Ok(())
         }
         Request::Release { zone, domain } => {
             supervisor.zones().let_go(zone, here);
-            supervisor.release(zone, domain).await;
+            supervisor.release(zone, Some(domain)).await;
             Ok(())
         }
         Request::List => return Reply::Listing(supervisor.listing()),

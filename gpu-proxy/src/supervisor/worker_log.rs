@@ -2,38 +2,38 @@
 //!
 //! A worker counts as taken over by its guest. So it gets no descriptor of the real log: it could write lines in the name of
 //! others, or drive a terminal. Its lines are cut, escaped and named, and taken no faster than [`LINES_PER_SECOND`]: a worker that
-//! writes more waits on its full pipe, which stops nobody else.
+//! writes more waits on its full pipe, which stops nobody else. What is taken counts against its zone (`zone_log.rs`).
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use log::Level;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::Instant;
 
+use super::zone_log::{Budget, ZoneLog};
+
 /// Longer lines are cut into pieces of so many bytes.
 const LINE_BYTES_MAX: usize = 2048;
 /// Lines of one worker that are taken in a second.
 const LINES_PER_SECOND: usize = 20;
-const SECOND: Duration = Duration::from_secs(1);
 
-/// Passes lines on until the worker's end is closed.
-pub async fn follow(pid: u32, pipe: OwnedFd) {
+/// Passes lines on to the zone's log until the worker's end is closed.
+pub async fn follow(pid: u32, pipe: OwnedFd, zone: &ZoneLog) {
     let passed = pass_on(pipe, |line| {
         let (level, text) = split(line);
-        log::log!(target: "gpu_proxy::worker", level, "worker {pid}: {text}");
+        zone.line(level, "gpu_proxy::worker", format_args!("worker {pid}: {text}"));
     });
     if let Err(error) = passed.await {
-        log::warn!("the log of worker {pid} cannot be read: {error}");
+        zone.warn(format_args!("the log of worker {pid} cannot be read: {error}"));
     }
 }
 
 async fn pass_on(pipe: OwnedFd, mut each: impl FnMut(&str)) -> io::Result<()> {
     let mut pipe = Receiver::from_owned_fd(pipe)?;
     let mut pending = Vec::with_capacity(LINE_BYTES_MAX);
-    let mut budget = Budget::new(Instant::now());
+    let mut budget = Budget::new(LINES_PER_SECOND, Instant::now());
     loop {
         while let Some(line) = take_line(&mut pending) {
             while let Some(later) = budget.take(Instant::now()) {
@@ -48,31 +48,6 @@ async fn pass_on(pipe: OwnedFd, mut each: impl FnMut(&str)) -> io::Result<()> {
             }
             return Ok(());
         }
-    }
-}
-
-/// Lines that may still be taken in the second that began with the first of them.
-#[derive(Debug)]
-struct Budget {
-    start: Instant,
-    left: usize,
-}
-
-impl Budget {
-    fn new(now: Instant) -> Self {
-        Self { start: now, left: LINES_PER_SECOND }
-    }
-
-    /// Takes one line, or says when there is one to take again.
-    fn take(&mut self, now: Instant) -> Option<Instant> {
-        if now.saturating_duration_since(self.start) >= SECOND {
-            *self = Self::new(now);
-        }
-        if self.left == 0 {
-            return Some(self.start + SECOND);
-        }
-        self.left -= 1;
-        None
     }
 }
 
@@ -98,8 +73,11 @@ fn split(line: &str) -> (Level, &str) {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::time::Duration;
 
     use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     async fn lines_of(written: &'static [u8]) -> Vec<String> {
         let (read, write) = rustix::pipe::pipe().unwrap();
@@ -122,22 +100,6 @@ mod tests {
         let start = Instant::now();
         assert_eq!(lines_of(&[b'\n'; 2 * LINES_PER_SECOND + 1]).await.len(), 2 * LINES_PER_SECOND + 1);
         assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
-    }
-
-    #[test]
-    fn a_worker_that_writes_slowly_always_has_room_for_its_last_words() {
-        let start = Instant::now();
-        let mut budget = Budget::new(start);
-        for tenths in 0..100 {
-            let now = start + SECOND * tenths / 10;
-            assert_eq!(budget.take(now), None, "after {tenths} tenths of a second");
-        }
-        let last = start + SECOND * 10;
-        for _ in 0..LINES_PER_SECOND {
-            assert_eq!(budget.take(last), None);
-        }
-        assert_eq!(budget.take(last), Some(last + SECOND));
-        assert_eq!(budget.take(last + SECOND), None);
     }
 
     #[tokio::test]

@@ -132,12 +132,10 @@ impl Supervisor {
         let born = self.birth(&place, wanted.program.take()).await;
         let (newborn, cgroup) = born.map_err(|error| failed("a worker cannot be started", &error))?;
         self.zones().worker_born(zone, worker, newborn.pid);
-        log::info!(
-            "worker {} of zone {zone}, container {}, {}: born",
-            newborn.pid,
-            wanted.container,
-            wanted.peer
-        );
+        place.log.info(format_args!(
+            "worker {}, container {}, {}: born",
+            newborn.pid, wanted.container, wanted.peer
+        ));
         let (running, reports) = self.watch_over(&wanted, channel, &place, occupied, newborn, cgroup);
         match tokio::time::timeout(READY_LIMIT, reports).await {
             Ok(Ok(Ok(Report::Ready { gaps }))) => match self.judge(gaps, Code::WorkerFailed) {
@@ -241,15 +239,18 @@ impl Supervisor {
             kill(&pidfd);
         }
         let report = tokio::spawn(report(Arc::clone(&socket), assigned));
-        let mut lines = tokio::spawn(worker_log::follow(pid, log));
-        let (zone, watched) = (wanted.zone, Arc::clone(&pidfd));
+        let (zone_log, watched) = (Arc::clone(&place.log), Arc::clone(&pidfd));
+        let mut lines = tokio::spawn({
+            let zone_log = Arc::clone(&zone_log);
+            async move { worker_log::follow(pid, log, &zone_log).await }
+        });
         tokio::spawn(async move {
             let how = reaped(&watched).await;
             // Its last words, unless it left more than anybody reads.
             if tokio::time::timeout(LAST_WORDS, &mut lines).await.is_err() {
                 lines.abort();
             }
-            log::info!("worker {pid} of zone {zone}: {how}");
+            zone_log.info(format_args!("worker {pid}: {how}"));
             drop(socket);
             // Removing a cgroup may have to wait for the kernel.
             let _ = tokio::task::spawn_blocking(move || drop(cgroup)).await;

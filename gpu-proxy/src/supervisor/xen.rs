@@ -8,11 +8,11 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use idm::hello::{self, Hello};
-use idm::record::CONSUMER_LIFE;
 use idm::stream::{AsyncStream, Stream, StreamSpec};
 use idm::xen::death::Deaths;
 use idm::xen::device::{Backend, Device};
@@ -25,15 +25,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use vgpu_codes::Code;
+use vgpu_codes::{Code, with_causes};
 use vgpu_zone_api::guest::{ChannelId, Connect, FRAME_BYTES_MAX, Frames, Message, ToGuest, ToProxy, wire};
 use vgpu_zone_api::shim::{DomainRef, ZoneId, ZoneState};
 
-use super::Supervisor;
 use super::workers::{Channel, Running, Wanted};
+use super::zone_log::ZoneLog;
 use super::zones::Refusal;
+use super::{Supervisor, channel_pages};
 use crate::worker::assignment::ChannelKind;
-use crate::worker::region;
 
 /// Number of the GPU's device.
 const GPU_DEVICE: u32 = 1;
@@ -69,9 +69,9 @@ impl Xen {
     /// # Errors
     /// This is no domain, or not the configured one's rights.
     pub fn reach(own: u16) -> Result<Self, Refusal> {
-        let no_xen = |error: &dyn std::fmt::Display| {
-            let text =
-                format!("xenstore cannot be reached: {error}; without Xen use gpu-proxy --local SOCKET");
+        let no_xen = |error: &dyn Error| {
+            let why = with_causes(error);
+            let text = format!("xenstore cannot be reached: {why}; without Xen use gpu-proxy --local SOCKET");
             Refusal::new(Code::NoXen, text)
         };
         let own = DomId::new(own)
@@ -101,9 +101,12 @@ pub async fn serve(
     domain: DomainRef,
     stop: watch::Receiver<bool>,
 ) {
-    match serve_domain(&supervisor, &xen, zone, domain, stop).await {
-        Ok(()) => log::info!("zone {zone}: the GPU stream ended"),
-        Err(why) => log::warn!("zone {zone}: {why}"),
+    // A zone that is not there any more is not served.
+    let Some(log) = supervisor.zones().log(zone) else { return };
+    let bounds = Arc::new(Bounds { pace: Pace::default(), log });
+    match serve_domain(&supervisor, &xen, zone, domain, stop, &bounds).await {
+        Ok(()) => bounds.log.info(format_args!("the GPU stream ended")),
+        Err(why) => bounds.log.warn(format_args!("{why}")),
     }
     supervisor.zones().set_state(zone, ZoneState::Ended);
 }
@@ -114,28 +117,29 @@ async fn serve_domain(
     zone: ZoneId,
     domain: DomainRef,
     mut stop: watch::Receiver<bool>,
+    bounds: &Arc<Bounds>,
 ) -> Result<(), String> {
     let known = {
         let xen = Arc::clone(xen);
         blocking(move || xen.identify(domain)).await?
     };
-    let (guest, liveness) = known.map_err(|error| error.to_string())?;
+    let (guest, liveness) = known.map_err(|error| with_causes(&error))?;
     // A stream that ended in order is offered anew: guest-init keeps it up.
     loop {
-        let (xen, alive) = (Arc::clone(xen), liveness.try_clone().map_err(|error| error.to_string())?);
+        let (xen, alive) = (Arc::clone(xen), liveness.try_clone().map_err(|error| with_causes(&error))?);
         let stopped = stop.clone();
         // Looks at `stop` itself, and is waited for: who releases the zone is told only when it can map nothing more of the guest.
         let accepted = blocking(move || accept(&xen, guest, &alive, &|| *stopped.borrow())).await?;
         let stream = match accepted {
             Ok(Some(stream)) => stream,
             Ok(None) => return Ok(()),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(with_causes(&error)),
         };
-        let stream = AsyncStream::new(stream).map_err(|error| error.to_string())?;
+        let stream = AsyncStream::new(stream).map_err(|error| with_causes(&error))?;
         supervisor.zones().set_state(zone, ZoneState::Connected);
-        log::info!("zone {zone}: {guest} is connected");
+        bounds.log.info(format_args!("{guest} is connected"));
         let served = tokio::select! {
-            served = greet_and_serve(supervisor, zone, guest, stream) => served,
+            served = greet_and_serve(supervisor, zone, guest, stream, bounds) => served,
             // Workers of the stream are ended by the release that stops us.
             () = is_set(&mut stop) => return Ok(()),
         };
@@ -176,18 +180,19 @@ async fn greet_and_serve(
     zone: ZoneId,
     guest: DomId,
     mut stream: AsyncStream,
+    bounds: &Arc<Bounds>,
 ) -> Result<(), String> {
     let peer = Peer::Domain(guest.get());
     let ours = Hello::new(u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX), 0, wire::APPLICATION);
     let greeted = tokio::time::timeout(HELLO_LIMIT, hello::exchange_async(&mut stream, &ours, peer)).await;
     let agreed = greeted
         .map_err(|_| format!("{guest} sent no hello within {} s", HELLO_LIMIT.as_secs()))?
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| with_causes(&error))?;
     if agreed.peer_application != wire::APPLICATION {
         return Err(format!("{guest} speaks something else on its GPU stream"));
     }
     let starter = Starter { supervisor: Arc::clone(supervisor), zone, guest };
-    messages(stream, Arc::new(starter)).await
+    messages(stream, Arc::new(starter), Arc::clone(bounds)).await
 }
 
 /// What makes workers for a stream's channels. Over a trait so that the stream is tested without Xen.
@@ -224,8 +229,9 @@ impl Channels for Starter {
     async fn start(&self, connect: Connect) -> Result<Running, Refusal> {
         let Connect { container, pid, wire_hash, port, refs, .. } = connect;
         let program = self.supervisor.program_for(wire_hash)?;
-        let bytes =
-            region().region_bytes().map_err(|error| Refusal::new(Code::HostFailure, error.to_string()))?;
+        let bytes = wire::region()
+            .region_bytes()
+            .map_err(|error| Refusal::new(Code::HostFailure, error.to_string()))?;
         let guest = self.guest;
         let wanted = Wanted {
             zone: self.zone,
@@ -242,7 +248,7 @@ impl Channels for Starter {
 
 /// Has the kernel record the guest's pages: from here on they cost this domain memory.
 async fn attach(guest: DomId, offer: Offer, bytes: usize) -> Result<Channel, Refusal> {
-    let accepted = blocking(move || AcceptedChannel::accept(guest, &offer, bytes, CONSUMER_LIFE)).await;
+    let accepted = blocking(move || AcceptedChannel::accept(guest, &offer, bytes)).await;
     let accepted = accepted.map_err(|lost| Refusal::new(Code::HostFailure, lost))?;
     let AcceptedChannel { gntdev, recorded, evtchn, port } = accepted.map_err(|error| {
         let code = match error.fault() {
@@ -250,7 +256,7 @@ async fn attach(guest: DomId, offer: Offer, bytes: usize) -> Result<Channel, Ref
             idm::Fault::Peer => Code::ProtocolBroken,
             idm::Fault::Gone => Code::PeerGone,
         };
-        Refusal::new(code, error.to_string())
+        Refusal::new(code, with_causes(&error))
     })?;
     let parts = recorded.parts.iter().map(|part| (part.index, part.pages)).collect();
     let kind = ChannelKind::Xen { domid: guest.get(), parts, port };
@@ -263,13 +269,13 @@ async fn attach(guest: DomId, offer: Offer, bytes: usize) -> Result<Channel, Ref
 async fn messages<C: Channels>(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     channels: Arc<C>,
+    bounds: Arc<Bounds>,
 ) -> Result<(), String> {
     let (mut read, write) = tokio::io::split(stream);
     let (answers, queue) = mpsc::channel::<ToGuest>(ANSWERS_MAX);
     let mut lives = JoinSet::new();
     let mut open: HashMap<ChannelId, watch::Sender<bool>> = HashMap::new();
     let mut frames = Frames::<ToProxy>::default();
-    let pace = Arc::new(Pace::default());
     let mut bytes = vec![0; READ_BYTES];
     let reading = async {
         loop {
@@ -286,7 +292,7 @@ async fn messages<C: Channels>(
                 Ok(0) | Err(_) => break Ok(()),
                 Ok(count) => frames.push(&bytes[..count]),
             }
-            let taken = take(&mut frames, &pace, &mut open, &mut lives, &channels, &answers).await;
+            let taken = take(&mut frames, &bounds, &mut open, &mut lives, &channels, &answers).await;
             if let Err(why) = taken {
                 break Err(why);
             }
@@ -323,6 +329,13 @@ async fn write_until_gone(write: impl AsyncWrite, mut queue: mpsc::Receiver<ToGu
     }
 }
 
+/// What a zone's streams share, one after the other: a guest that opens a new one begins nothing anew.
+#[derive(Debug)]
+struct Bounds {
+    pace: Pace,
+    log: Arc<ZoneLog>,
+}
+
 /// Spreads the births that a guest asks for over time. Those who wait stand in a row, each in its channel's own task: the stream is
 /// read on, so that a process which ends meanwhile is heard.
 #[derive(Debug)]
@@ -354,7 +367,7 @@ impl Pace {
 /// Acts on every message that is complete.
 async fn take<C: Channels>(
     frames: &mut Frames<ToProxy>,
-    pace: &Arc<Pace>,
+    bounds: &Arc<Bounds>,
     open: &mut HashMap<ChannelId, watch::Sender<bool>>,
     lives: &mut JoinSet<ChannelId>,
     channels: &Arc<C>,
@@ -362,6 +375,12 @@ async fn take<C: Channels>(
 ) -> Result<(), String> {
     while let Some(message) = frames.next().map_err(|error| error.to_string())? {
         match message {
+            // Looked at before it waits for its turn: what waits is kept.
+            ToProxy::Connect(connect) if connect.refs.len() as u64 != channel_pages() => {
+                let code = u32::from(Code::ProtocolBroken as u16);
+                // The writer ends only with the stream.
+                let _ = answers.send(ToGuest::Refused { channel: connect.channel, code }).await;
+            }
             ToProxy::Connect(connect) if open.contains_key(&connect.channel) => {
                 // A channel that has just ended is taken out first: its number is the guest's again since `Unmapped`.
                 while let Some(over) = lives.try_join_next() {
@@ -372,14 +391,13 @@ async fn take<C: Channels>(
                 if open.contains_key(&connect.channel) {
                     return Err(format!("the guest uses channel {} twice", connect.channel));
                 }
-                begin(connect, pace, open, lives, channels, answers);
+                begin(connect, bounds, open, lives, channels, answers);
             }
             ToProxy::Connect(connect) if open.len() >= CHANNELS_MAX => {
                 let code = u32::from(Code::LimitReached as u16);
-                // The writer ends only with the stream.
                 let _ = answers.send(ToGuest::Refused { channel: connect.channel, code }).await;
             }
-            ToProxy::Connect(connect) => begin(connect, pace, open, lives, channels, answers),
+            ToProxy::Connect(connect) => begin(connect, bounds, open, lives, channels, answers),
             // One that is not open crossed our own `Died` or `Refused`.
             ToProxy::Close { channel } => {
                 if let Some(close) = open.get(&channel) {
@@ -393,7 +411,7 @@ async fn take<C: Channels>(
 
 fn begin<C: Channels>(
     connect: Connect,
-    pace: &Arc<Pace>,
+    bounds: &Arc<Bounds>,
     open: &mut HashMap<ChannelId, watch::Sender<bool>>,
     lives: &mut JoinSet<ChannelId>,
     channels: &Arc<C>,
@@ -401,13 +419,13 @@ fn begin<C: Channels>(
 ) {
     let (close, closed) = watch::channel(false);
     open.insert(connect.channel, close);
-    lives.spawn(life(connect, Arc::clone(pace), Arc::clone(channels), answers.clone(), closed));
+    lives.spawn(life(connect, Arc::clone(bounds), Arc::clone(channels), answers.clone(), closed));
 }
 
 /// The life of one channel, as drawn in `vgpu_zone_api::guest`.
 async fn life<C: Channels>(
     connect: Connect,
-    pace: Arc<Pace>,
+    bounds: Arc<Bounds>,
     channels: Arc<C>,
     answers: mpsc::Sender<ToGuest>,
     mut closed: watch::Receiver<bool>,
@@ -421,12 +439,12 @@ async fn life<C: Channels>(
             let _ = answers.send(ToGuest::Refused { channel, code }).await;
             return channel;
         }
-        () = pace.wait() => {}
+        () = bounds.pace.wait() => {}
     }
     let mut worker = match channels.start(connect).await {
         Ok(worker) => worker,
         Err(refusal) => {
-            log::warn!("channel {channel}: refused: {refusal}");
+            bounds.log.warn(format_args!("channel {channel}: refused: {refusal}"));
             let code = u32::from(refusal.code as u16);
             let _ = answers.send(ToGuest::Refused { channel, code }).await;
             return channel;

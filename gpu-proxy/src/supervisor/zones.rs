@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use vgpu_codes::Code;
 use vgpu_zone_api::shim::{DomainRef, GrantInfo, WorkerInfo, ZoneId, ZoneInfo, ZoneState};
 
+use super::zone_log::ZoneLog;
 use crate::shared_page::SharedPage;
 use crate::worker::quota::{Grant, SLOTS};
 
@@ -43,6 +44,10 @@ pub struct Limits {
     pub workers_per_zone: usize,
     /// Pages (4 KiB) of a guest mapped at once.
     pub pages_per_zone: u64,
+    /// Of all guests: what the domain can map is one for all of them.
+    pub pages_max: u64,
+    /// Pages of a channel: so much is kept for each zone that has none yet.
+    pub channel_pages: u64,
     /// Users that workers run as, one a zone: first and number. `None` where the supervisor is not root.
     pub uids: Option<(u32, u32)>,
 }
@@ -68,6 +73,7 @@ struct Zone {
     domain: Option<DomainRef>,
     state: ZoneState,
     uid: Option<u32>,
+    log: Arc<ZoneLog>,
     /// Being released: nothing starts in it any more.
     ending: bool,
     /// Connections on which its shim registered it.
@@ -108,6 +114,8 @@ pub struct Place {
     pub uid: Option<u32>,
     /// Names its cgroup.
     pub pod_uid: String,
+    /// Where lines of it go.
+    pub log: Arc<ZoneLog>,
     /// The page of the container's grant.
     pub page: Arc<SharedPage>,
     /// Its slot there.
@@ -166,6 +174,7 @@ impl Zones {
             domain,
             state: ZoneState::Waiting,
             uid,
+            log: Arc::new(ZoneLog::new(id)),
             ending: false,
             shims: Vec::new(),
             abandoned: None,
@@ -241,9 +250,9 @@ impl Zones {
         Some(zone.workers.keys().copied().collect())
     }
 
-    /// The zone, if `domain` has it, or whichever has it for `None`: the pod's next sandbox may, when the last one's is cleaned up.
+    /// The zone, if `domain` has it (`None`: the local zone's): the pod's next sandbox may, when the last one's is cleaned up.
     fn had_by(&mut self, id: ZoneId, domain: Option<DomainRef>) -> Option<&mut Zone> {
-        self.by_id.get_mut(&id).filter(|zone| domain.is_none() || zone.domain == domain)
+        self.by_id.get_mut(&id).filter(|zone| zone.domain == domain)
     }
 
     /// The zone's shim is there as long as `connection` is.
@@ -301,6 +310,12 @@ impl Zones {
             .is_some_and(|zone| zone.workers.values().any(|worker| worker.container == container))
     }
 
+    /// The zone's log, if there is such a zone.
+    #[must_use]
+    pub fn log(&self, id: ZoneId) -> Option<Arc<ZoneLog>> {
+        self.by_id.get(&id).map(|zone| Arc::clone(&zone.log))
+    }
+
     /// Notes where the zone's guest stands.
     pub fn set_state(&mut self, id: ZoneId, state: ZoneState) {
         if let Some(zone) = self.by_id.get_mut(&id) {
@@ -321,6 +336,7 @@ impl Zones {
     ) -> Result<Place, Refusal> {
         let Limits { workers_per_zone, pages_per_zone, device_bytes, .. } = self.limits;
         let worker = WorkerId(self.next_worker);
+        let room = self.room_for(id);
         let zone = self.living(id)?;
         let limit = |text: String| Refusal::new(Code::LimitReached, text);
         if zone.workers.len() >= workers_per_zone {
@@ -328,9 +344,12 @@ impl Zones {
                 "zone {id} has {workers_per_zone} workers, which is proxy.workers_per_zone_max"
             )));
         }
-        let mapped: u64 = zone.workers.values().map(|worker| worker.pages).sum();
-        if mapped.saturating_add(pages) > pages_per_zone {
+        if zone.mapped_pages().saturating_add(pages) > pages_per_zone {
             return Err(limit(format!("zone {id} would map more than proxy.mapped_per_zone_max_mib")));
+        }
+        if pages > room {
+            let text = "all zones would map more than proxy.mapped_max_mib, room for each one's first process included";
+            return Err(limit(text.into()));
         }
         let not_granted =
             || Refusal::new(Code::NotGranted, format!("container {container} of zone {id} has no GPU"));
@@ -342,6 +361,7 @@ impl Zones {
             worker,
             uid: zone.uid,
             pod_uid: zone.pod_uid.clone(),
+            log: Arc::clone(&zone.log),
             page: Arc::clone(&entry.page),
             slot,
             bytes: entry.bytes.unwrap_or(device_bytes),
@@ -351,6 +371,18 @@ impl Zones {
         zone.workers.insert(worker, Worker { pid: None, container, guest_pid, pages, slot, grant, since });
         self.next_worker += 1;
         Ok(place)
+    }
+
+    /// Pages that may be mapped for the zone beside what is mapped for all. From its second channel on it leaves room for the first one
+    /// of each other zone.
+    fn room_for(&self, id: ZoneId) -> u64 {
+        let is_first = self.by_id.get(&id).is_none_or(|zone| zone.workers.is_empty());
+        let waits =
+            |(other, zone): &(&ZoneId, &Zone)| **other != id && !zone.ending && zone.workers.is_empty();
+        let waiting = if is_first { 0 } else { self.by_id.iter().filter(waits).count() as u64 };
+        let mapped: u64 = self.by_id.values().map(Zone::mapped_pages).sum();
+        let kept = waiting.saturating_mul(self.limits.channel_pages);
+        self.limits.pages_max.saturating_sub(mapped).saturating_sub(kept)
     }
 
     /// Notes the process of a worker.
@@ -389,6 +421,10 @@ impl Zones {
 }
 
 impl Zone {
+    fn mapped_pages(&self) -> u64 {
+        self.workers.values().map(|worker| worker.pages).sum()
+    }
+
     fn info(&self, id: ZoneId) -> ZoneInfo {
         let workers: Vec<WorkerInfo> = self.workers.values().map(Worker::info).collect();
         ZoneInfo {
@@ -407,7 +443,7 @@ impl Zone {
                 })
                 .collect(),
             device_bytes: workers.iter().fold(0, |sum, worker| worker.device_bytes.saturating_add(sum)),
-            mapped_pages: self.workers.values().map(|worker| worker.pages).sum(),
+            mapped_pages: self.mapped_pages(),
             workers,
         }
     }
@@ -438,8 +474,21 @@ mod tests {
             device_bytes: GIB,
             workers_per_zone: 2,
             pages_per_zone: 100,
+            pages_max: 1000,
+            channel_pages: 10,
             uids: Some((5000, 2)),
         })
+    }
+
+    /// Three zones with a grant each, which can map `pages` pages together.
+    fn three_zones(pages_max: u64) -> Zones {
+        let mut zones = zones();
+        zones.limits = Limits { workers_per_zone: 100, pages_max, uids: Some((5000, 3)), ..zones.limits };
+        for (number, domid) in [(1, 5), (2, 6), (3, 7)] {
+            zones.register(zone(number), "a", domain(domid, number)).unwrap();
+            zones.grant(zone(number), "c", "0", None, None).unwrap();
+        }
+        zones
     }
 
     fn zone(number: u128) -> ZoneId {
@@ -517,14 +566,13 @@ mod tests {
         zones.worker_ended(zone(1), place.worker);
         assert_eq!(zones.finish_release(zone(1)), None);
         // Of a pod's sandboxes one may have the domain id that another had.
-        for other in [last, domain(6, 1), domain(5, 2)] {
+        for other in [last, domain(6, 1), domain(5, 2), None] {
             assert_eq!(zones.revoke(zone(1), other, "c"), None);
             assert_eq!(zones.begin_release(zone(1), other), None);
         }
         let place = zones.reserve(zone(1), "c", 1, 1).unwrap();
         assert_eq!(zones.revoke(zone(1), next, "c"), Some(vec![place.worker]));
-        // A shim of before says no domain.
-        assert_eq!(zones.begin_release(zone(1), None), Some(vec![place.worker]));
+        assert_eq!(zones.begin_release(zone(1), next), Some(vec![place.worker]));
     }
 
     #[test]
@@ -565,6 +613,34 @@ mod tests {
         assert_eq!(zones.begin_release_of_abandoned(after), []);
         std::thread::sleep(after);
         assert_eq!(zones.begin_release_of_abandoned(after), [(zone(1), domain(5, 1))]);
+    }
+
+    #[test]
+    fn a_zone_leaves_the_others_room_for_a_channel_each() {
+        let mut zones = three_zones(60);
+        let mut channel = |number| zones.reserve(zone(number), "c", 1, 10).map_err(|refusal| refusal.code);
+        let taken = std::iter::from_fn(|| channel(1).ok()).count();
+        assert_eq!(taken, 4);
+        channel(2).unwrap();
+        assert_eq!(channel(2).unwrap_err(), Code::LimitReached, "the last room is zone 3's");
+        let last = channel(3).unwrap();
+        for number in [1, 2, 3] {
+            assert_eq!(channel(number).unwrap_err(), Code::LimitReached, "all together have 60 pages");
+        }
+        // Nobody waits for room any more: who comes first has what is given back.
+        zones.worker_ended(zone(3), last.worker);
+        zones.begin_release(zone(3), domain(7, 3)).unwrap();
+        zones.reserve(zone(1), "c", 1, 10).unwrap();
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_all_the_first_ones_have_it() {
+        let mut zones = three_zones(20);
+        let mut channel = |number| zones.reserve(zone(number), "c", 1, 10).map_err(|refusal| refusal.code);
+        channel(2).unwrap();
+        assert_eq!(channel(2).unwrap_err(), Code::LimitReached);
+        channel(1).unwrap();
+        assert_eq!(channel(3).unwrap_err(), Code::LimitReached);
     }
 
     #[test]

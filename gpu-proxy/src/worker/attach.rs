@@ -3,12 +3,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use idm::record::{ChannelParts, RegionSpec};
+use idm::record::{CONSUMER_LIFE, ChannelParts};
 use idm::xen::gntdev::{Recorded, RecordedPart};
 use idm::xen::offer::AcceptedChannel;
 use idm::xen::{Access, DomId};
 use idm::{Doorbell, Liveness, Peer, Region, Waiter};
-use vgpu_codes::Code;
+use vgpu_codes::{Code, with_causes};
+use vgpu_zone_api::guest::wire::region;
 
 use super::Failed;
 use super::assignment::{Assignment, ChannelKind};
@@ -22,12 +23,6 @@ pub struct Attached {
     pub parts: ChannelParts,
     /// The grant.
     pub quota: Quota,
-}
-
-/// Sizes of every channel: our own configuration, the same on both sides.
-#[must_use]
-pub fn region() -> RegionSpec {
-    RegionSpec::default()
 }
 
 /// Maps the pages.
@@ -44,7 +39,7 @@ pub fn attach(task: &Assignment, fds: Vec<OwnedFd>) -> Result<Attached, Failed> 
     let page = SharedPage::map(next()?.as_fd()).map_err(ours)?;
     let quota = Quota::new(page, task.slot).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such slot"))?;
     let spec = region();
-    let bytes = spec.region_bytes().map_err(|error| Failed::new(Code::WorkerFailed, error.to_string()))?;
+    let bytes = spec.region_bytes().map_err(|error| Failed::new(Code::WorkerFailed, with_causes(&error)))?;
     // The end of the supervisor is the worker's own. The peer's end is told by the supervisor, who ends this worker.
     let supervisor = rustix::stdio::stdin().try_clone_to_owned().map_err(ours)?;
     let liveness = Some(Liveness::socket(supervisor));
@@ -59,9 +54,9 @@ pub fn attach(task: &Assignment, fds: Vec<OwnedFd>) -> Result<Attached, Failed> 
                 |&(index, pages): &(u64, u32)| RecordedPart { index, pages, access: Access::ReadWrite };
             let recorded = Recorded { from, parts: parts.iter().map(part).collect() };
             let channel = AcceptedChannel { gntdev: next()?, recorded, evtchn: next()?, port: *port };
-            let attached = channel.attach(None);
+            let attached = channel.attach(None, CONSUMER_LIFE);
             let (region, waiter, doorbell) =
-                attached.map_err(|error| Failed::new(Code::ProtocolBroken, error.to_string()))?;
+                attached.map_err(|error| Failed::new(Code::ProtocolBroken, with_causes(&error)))?;
             (region, waiter, doorbell, Peer::Domain(*domid))
         }
     };

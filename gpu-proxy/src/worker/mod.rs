@@ -14,7 +14,6 @@ mod session;
 mod slab;
 pub mod staging;
 
-pub use attach::region;
 pub use session::Session;
 
 use std::os::fd::OwnedFd;
@@ -24,7 +23,7 @@ use assignment::{Assignment, Report};
 use attach::Attached;
 use idm::record::Consumer;
 use sandbox::Gap;
-use vgpu_codes::Code;
+use vgpu_codes::{Code, with_causes};
 
 use crate::device;
 
@@ -83,7 +82,7 @@ fn prepare(task: &Assignment, fds: Vec<OwnedFd>) -> Result<(Consumer, Session, V
     let device =
         device::open(task.device, task.device_bytes).map_err(|text| Failed::new(Code::NoDevice, text))?;
     let consumer =
-        Consumer::from_parts(parts).map_err(|error| Failed::new(Code::WorkerFailed, error.to_string()))?;
+        Consumer::from_parts(parts).map_err(|error| Failed::new(Code::WorkerFailed, with_causes(&error)))?;
     let session = Session::new(device, quota, Box::new(consumer.staging().clone()));
     let event_channel = matches!(task.channel, assignment::ChannelKind::Xen { .. });
     sandbox::close_door(task.device, event_channel).map_err(|error| {

@@ -8,7 +8,7 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 
 /// The staging area of one channel. Offsets are below [`Staging::len`]; it is the caller who checks.
 pub trait Staging: Send {
-    /// Its size in bytes, from our own configuration.
+    /// Its size in bytes, our own constant.
     fn len(&self) -> usize;
     /// Whether there is none.
     fn is_empty(&self) -> bool {

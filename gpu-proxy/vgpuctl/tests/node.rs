@@ -97,23 +97,45 @@ fn info_shows_the_proxy_and_what_its_sandbox_lacks() {
 }
 
 #[test]
-fn json_is_the_answer_as_it_came() {
+fn json_has_all_of_the_answers_fields() {
     let zones: Vec<ZoneInfo> = serde_json::from_str(&says(&["ps", "--json"])).unwrap();
     assert_eq!(zones, listing().zones);
     let node: NodeInfo = serde_json::from_str(&says(&["info", "--json"])).unwrap();
     assert_eq!(node, listing().node);
 }
 
+/// Its status, after it has said `part` on stderr.
+fn fails(words: &[&str], part: &str) -> Option<i32> {
+    let output = vgpuctl(words);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.stdout.is_empty() && said.contains(part), "{words:?}: {said}");
+    output.status.code()
+}
+
+#[test]
+fn help_is_no_failure() {
+    let output = vgpuctl(&["--help"]);
+    assert!(output.status.success() && output.stdout.starts_with(b"vgpuctl: looks at a node"));
+}
+
 #[test]
 fn what_is_wrong_is_said_and_the_code_is_not_zero() {
     for (words, part) in [
-        (&["ps", "--socket", "/nonexistent/zones.sock"][..], "is gpu-proxy.service running?"),
-        (&["sp"], "\"sp\""),
+        (&["sp"][..], "\"sp\""),
         (&["ps", "--socket"], "--socket wants a path"),
-        (&["ps", "--config", "/nonexistent.toml"], "/nonexistent.toml"),
+        (&["ps", "info"], "\"info\" is one question too many"),
+        (&["--json"], "ps or info?"),
+        (&[], "ps or info?"),
     ] {
-        let output = vgpuctl(words);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && said.contains(part), "{words:?}: {said}");
+        assert_eq!(fails(words, part), Some(2), "{words:?}");
+    }
+    // What is wrong, and why.
+    for (words, parts) in [
+        (["ps", "--socket", "/nonexistent/zones.sock"], ["is gpu-proxy.service running?", "No such file"]),
+        (["ps", "--config", "/nonexistent.toml"], ["/nonexistent.toml", "No such file"]),
+    ] {
+        for part in parts {
+            assert_eq!(fails(&words, part), Some(1), "{words:?}");
+        }
     }
 }

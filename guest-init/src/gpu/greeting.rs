@@ -6,14 +6,9 @@ use idm::{
     connect::{self, ProgramEnd},
     error::{ChannelError, Peer},
     hello::{HELLO_BYTES, Hello},
-    record::RegionSpec,
 };
 use tokio::{io::AsyncReadExt, net::UnixStream};
-
-/// The sizes of every channel of this guest: the proxy has the same from its own configuration.
-pub fn region() -> RegionSpec {
-    RegionSpec::default()
-}
+use vgpu_zone_api::guest::wire::region;
 
 /// A process that has greeted.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use idm::{connect::ProgramEnd, record::CONSUMER_LIFE};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use tokio::{io::unix::AsyncFd, net::UnixStream, time::timeout};
 use vgpu_codes::Code;
-use vgpu_zone_api::guest::{Connect, ContainerId, ToProxy};
+use vgpu_zone_api::guest::{Connect, ContainerId, ToProxy, wire};
 
 use super::{
     greeting::{self, Greeted},
@@ -54,7 +54,7 @@ pub async fn run(
         turn = proxy.turn() => turn,
         () = gone(Some(&process)) => return Ok(()),
     };
-    let plot: Arc<dyn Plot> = match ground.make(&greeting::region()) {
+    let plot: Arc<dyn Plot> = match ground.make(&wire::region()) {
         Ok(plot) => plot.into(),
         Err(error) => {
             // The process need not hear of the details, and it may be gone.

@@ -48,7 +48,7 @@ pub(crate) const FLAG_SKIP: u8 = 4;
 /// The lane of a record that wants no reply.
 pub(crate) const NO_LANE: u16 = u16::MAX;
 
-/// The sizes of a GPU channel, from our own configuration.
+/// The sizes of a GPU channel: our own, never the peer's word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegionSpec {
     /// The submission ring: a power of two, at least four times `record_limit`.

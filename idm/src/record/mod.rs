@@ -41,7 +41,7 @@ use crate::sync::Ordering::{Acquire, Relaxed, Release};
 pub struct ChannelParts {
     /// The shared pages, [`RegionSpec::region_bytes`] long, from [`make_region`].
     pub region: Arc<Region>,
-    /// The sizes, from our own configuration.
+    /// The sizes: our own, never the peer's word.
     pub spec: RegionSpec,
     /// Who is on the other side.
     pub peer: Peer,

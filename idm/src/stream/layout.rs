@@ -13,7 +13,7 @@ pub enum Side {
     Taker,
 }
 
-/// The sizes of a stream's two rings. Both sides have them from their own configuration.
+/// The sizes of a stream's two rings. Both sides have them as constants, neither from the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamSpec {
     /// Bytes of the ring from the maker to the taker: a power of two, 4 KiB to 256 KiB.

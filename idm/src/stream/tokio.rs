@@ -7,11 +7,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::task::JoinHandle;
+use tokio::task::coop::poll_proceed;
 
 use super::{Core, Stream};
 use crate::error::ChannelError;
@@ -56,36 +57,41 @@ impl AsyncStream {
     }
 
     /// Tries; when there is nothing to do yet, leaves the waker and tries again, for the peer may have moved meanwhile.
+    ///
+    /// A peer that always has the next byte, or room for it, would keep its task on the thread for ever: each step takes of the task's
+    /// budget.
     fn poll_step(
         &self,
-        keep_waker: impl FnOnce(&mut Wakers),
+        cx: &mut Context<'_>,
+        waker: fn(&mut Wakers) -> &mut Option<Waker>,
         mut step: impl FnMut(&Core) -> Result<Option<usize>, ChannelError>,
     ) -> Poll<io::Result<usize>> {
-        if let Some(count) = step(&self.core)? {
-            return Poll::Ready(Ok(count));
+        let budget = ready!(poll_proceed(cx));
+        let mut done = step(&self.core).transpose();
+        if done.is_none() {
+            *waker(&mut lock(&self.wakers)) = Some(cx.waker().clone());
+            self.core.hub.announce(self.core.region.word(self.core.mine.parked));
+            done = step(&self.core).transpose();
         }
-        keep_waker(&mut lock(&self.wakers));
-        self.core.hub.announce(self.core.region.word(self.core.mine.parked));
-        match step(&self.core)? {
-            Some(count) => Poll::Ready(Ok(count)),
-            None => Poll::Pending,
-        }
+        let Some(done) = done else { return Poll::Pending };
+        budget.made_progress();
+        Poll::Ready(done.map_err(Into::into))
     }
 }
 
 impl AsyncRead for AsyncStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let to = buf.initialize_unfilled();
-        let keep = |wakers: &mut Wakers| wakers.reader = Some(cx.waker().clone());
-        let read = self.poll_step(keep, |core| core.step_read(&mut lock(&core.reader), to));
+        let step = |core: &Core| core.step_read(&mut lock(&core.reader), to);
+        let read = self.poll_step(cx, |wakers| &mut wakers.reader, step);
         read.map_ok(|count| buf.advance(count))
     }
 }
 
 impl AsyncWrite for AsyncStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        let keep = |wakers: &mut Wakers| wakers.writer = Some(cx.waker().clone());
-        self.poll_step(keep, |core| core.step_write(&mut lock(&core.writer), from))
+        let step = |core: &Core| core.step_write(&mut lock(&core.writer), from);
+        self.poll_step(cx, |wakers| &mut wakers.writer, step)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -4,7 +4,8 @@
 //! who checked them), [`Gntdev::map`] maps what was recorded (a worker, who was sent the descriptor and [`Recorded`]). A worker
 //! therefore opens no device and, behind seccomp, needs no ioctl.
 //!
-//! Rules of the kernel: one mmap for one request, whole; MAP_SHARED; one notice for one request; munmap before UNMAP_GRANT_REF.
+//! Rules of the kernel: one mmap for one request, whole; MAP_SHARED; one notice for one request, and none before it is mapped; munmap
+//! before UNMAP_GRANT_REF.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -111,29 +112,6 @@ impl Gntdev {
         Ok(RecordedPart { index: arg.u64(t::MAP_INDEX), pages, access })
     }
 
-    /// When the mapping of `part` goes away (unmapped, or its process died): clears the byte at `byte_offset` of the part,
-    /// which must be mapped writable, and sends an event on `port`, if given, which must be bound in this domain.
-    ///
-    /// # Errors
-    /// `EINVAL`: the port isn't bound, or the part is read-only.
-    pub fn notify_when_gone(
-        &self,
-        part: &RecordedPart,
-        byte_offset: usize,
-        port: Option<u32>,
-    ) -> Result<(), XenError> {
-        if byte_offset >= part.pages as usize * PAGE_BYTES || part.access == Access::ReadOnly {
-            return Err(XenError::Call {
-                call: t::SET_UNMAP_NOTIFY.name,
-                source: io::Error::from(io::ErrorKind::InvalidInput),
-            });
-        }
-        let mut arg = Arg::fixed();
-        arg.put_u64(notify::INDEX, part.index + byte_offset as u64);
-        put_notify_action(&mut arg, port);
-        named(&self.0, &t::SET_UNMAP_NOTIFY, &mut arg).map(drop)
-    }
-
     /// Maps what was recorded, one part behind the other, at `at` if given (a multiple of the page size where nothing is mapped).
     ///
     /// # Errors
@@ -205,9 +183,26 @@ impl GrantMapping {
         self.recorded.from
     }
 
-    /// The device and what it recorded, to hand on or to set the notice.
-    pub fn device(&self) -> (&Gntdev, &Recorded) {
-        (&self.device, &self.recorded)
+    /// When the mapping goes away (unmapped, or its process died): clears the byte at `byte_offset` of the first part, which must be
+    /// mapped writable, and sends an event on `port`, if given, which must be bound in this domain.
+    ///
+    /// Of pages that are mapped only, and so a method of the mapping: when the mmap of a request fails for one of its references, a PV
+    /// kernel takes the others back and clears the byte without a look whether its page was among them: it oopses if it was not.
+    ///
+    /// # Errors
+    /// `EINVAL`: the port isn't bound, or the part is read-only.
+    pub fn notify_when_gone(&self, byte_offset: usize, port: Option<u32>) -> Result<(), XenError> {
+        let inside = |part: &&RecordedPart| {
+            byte_offset < part.pages as usize * PAGE_BYTES && part.access == Access::ReadWrite
+        };
+        let part = self.recorded.parts.first().filter(inside).ok_or_else(|| XenError::Call {
+            call: t::SET_UNMAP_NOTIFY.name,
+            source: io::Error::from(io::ErrorKind::InvalidInput),
+        })?;
+        let mut arg = Arg::fixed();
+        arg.put_u64(notify::INDEX, part.index + byte_offset as u64);
+        put_notify_action(&mut arg, port);
+        named(&self.device.0, &t::SET_UNMAP_NOTIFY, &mut arg).map(drop)
     }
 }
 

@@ -81,8 +81,8 @@ pub fn accept_stream(
         ],
     )?;
     let bell = bind(from, offer.port)?;
-    gntdev.notify_when_gone(&recorded.parts[0], TAKER_LIFE, Some(bell.port()))?;
     let mapping = gntdev.map(&recorded, None)?;
+    mapping.notify_when_gone(TAKER_LIFE, Some(bell.port()))?;
     let (base, len_bytes) = (mapping.span().base(), mapping.span().len());
     // SAFETY: `mapping` keeps the pages mapped until the region drops it, and nobody else was given its address. The pages that are
     // mapped read-only are those that a taker's stream never writes (`StreamSpec::taker_reads_pages`).
@@ -143,27 +143,26 @@ pub struct AcceptedChannel {
 }
 
 impl AcceptedChannel {
-    /// Records and binds what `from` offered, which must have exactly `len_bytes`. When the mapping goes, however that happens, the
-    /// byte at `life_at` of the first page is cleared and the guest's doorbell rung.
+    /// Records and binds what `from` offered, which must have exactly `len_bytes`.
     ///
     /// # Errors
     /// The guest's fault: another number of pages, or no such port. Wrong references are found when it is mapped.
-    pub fn accept(from: DomId, offer: &Offer, len_bytes: usize, life_at: usize) -> Result<Self, XenError> {
+    pub fn accept(from: DomId, offer: &Offer, len_bytes: usize) -> Result<Self, XenError> {
         check_pages(from, offer, len_bytes.div_ceil(super::PAGE_BYTES))?;
         let gntdev = Gntdev::open()?;
         let recorded = gntdev.record(from, &[(&offer.refs, Access::ReadWrite)])?;
-        let bell = bind(from, offer.port)?;
-        gntdev.notify_when_gone(&recorded.parts[0], life_at, Some(bell.port()))?;
-        let (evtchn, port) = bell.into_parts();
+        let (evtchn, port) = bind(from, offer.port)?.into_parts();
         Ok(Self { gntdev: gntdev.into_fd(), recorded, evtchn, port })
     }
 
-    /// Maps it in this process, at `at` if given.
+    /// Maps it in this process, at `at` if given. When the mapping goes, however that happens, the byte at `life_at` is cleared and the
+    /// guest's doorbell rung.
     ///
     /// # Errors
-    /// As [`Gntdev::map`].
-    pub fn attach(self, at: Option<usize>) -> Result<(Region, Waiter, Doorbell), XenError> {
+    /// As [`Gntdev::map`] and [`super::gntdev::GrantMapping::notify_when_gone`].
+    pub fn attach(self, at: Option<usize>, life_at: usize) -> Result<(Region, Waiter, Doorbell), XenError> {
         let mapping = Gntdev::from_fd(self.gntdev).map(&self.recorded, at)?;
+        mapping.notify_when_gone(life_at, Some(self.port))?;
         let (base, len_bytes) = (mapping.span().base(), mapping.span().len());
         // SAFETY: `mapping` keeps all pages mapped for reading and writing until the region drops it; nobody else has its address.
         let region = unsafe { Region::from_raw_parts(base, len_bytes, Box::new(mapping)) };
@@ -238,7 +237,7 @@ mod tests {
             let offer = Offer { refs: vec![GrantRef(8); refs], port: 1 };
             let error = accept_stream(guest, &offer, StreamSpec::default(), None).unwrap_err();
             assert!(matches!(error, XenError::PeerWrote { .. }), "{refs}: {error}");
-            let error = AcceptedChannel::accept(guest, &offer, 33 * super::super::PAGE_BYTES, 0).unwrap_err();
+            let error = AcceptedChannel::accept(guest, &offer, 33 * super::super::PAGE_BYTES).unwrap_err();
             assert_eq!(error.fault(), crate::Fault::Peer, "{refs}: {error}");
         }
     }

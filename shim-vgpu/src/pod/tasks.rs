@@ -7,7 +7,8 @@ use std::{
 
 use containerd_shim_protos::api::{
     DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, ExecProcessResponse, KillRequest, PidsRequest,
-    PidsResponse, ProcessInfo, ResizePtyRequest, StartRequest, StartResponse, WaitRequest, WaitResponse,
+    PidsResponse, ProcessInfo, ResizePtyRequest, StartRequest, StartResponse, StatsRequest, StatsResponse,
+    UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use vgpu_codes::Code;
 
@@ -20,6 +21,7 @@ use crate::{
         timestamp,
     },
     error::{Error, Result},
+    figures,
     guest::SIGKILL,
     io::Stdio,
 };
@@ -254,7 +256,8 @@ impl Pod {
         if !container.state(&who)?.terminal {
             return Ok(Empty::default());
         }
-        self.guest()?.task("ResizePty", &request, Some(SHORT)).await
+        let _: Empty = self.guest()?.task("ResizePty", &request, Some(SHORT)).await?;
+        Ok(Empty::default())
     }
 
     /// The processes of a container; never empty, and never late: containerd takes a shim without pids for a leaked one.
@@ -267,7 +270,7 @@ impl Pod {
         if let Ok(Ok(pids)) = tokio::time::timeout(PIDS_LIMIT, asked).await
             && !pids.processes.is_empty()
         {
-            return Ok(pids);
+            return Ok(figures::pids(pids));
         }
         let own = ProcessInfo { pid: std::process::id(), ..ProcessInfo::default() };
         Ok(PidsResponse { processes: vec![own], ..PidsResponse::default() })
@@ -282,27 +285,32 @@ impl Pod {
         let container = self.container(&id)?;
         container.on(if pause { Event::PauseAsked } else { Event::ResumeAsked })?;
         let guest = self.guest()?;
-        let empty: Empty = if pause {
+        let _: Empty = if pause {
             guest.task("Pause", &PauseRequest { id, ..PauseRequest::default() }, Some(SHORT)).await?
         } else {
             guest.task("Resume", &ResumeRequest { id, ..ResumeRequest::default() }, Some(SHORT)).await?
         };
         container.tell(if pause { Event::Paused } else { Event::Resumed });
-        Ok(empty)
+        Ok(Empty::default())
     }
 
-    /// A call that only the guest answers: Stats, Update.
+    /// Changes a container's limits.
     ///
     /// # Errors
     /// `NoSuchTask`, or the guest's.
-    pub async fn forward<Q: protobuf::Message, A: protobuf::Message>(
-        self: Arc<Self>,
-        id: String,
-        method: &'static str,
-        request: Q,
-    ) -> Result<A> {
-        self.container(&id)?;
-        self.guest()?.task(method, &request, Some(SHORT)).await
+    pub async fn update(self: Arc<Self>, request: UpdateTaskRequest) -> Result<Empty> {
+        self.container(&request.id)?;
+        let _: Empty = self.guest()?.task("Update", &request, Some(SHORT)).await?;
+        Ok(Empty::default())
+    }
+
+    /// The figures of a container's cgroup.
+    ///
+    /// # Errors
+    /// `NoSuchTask`, the guest's, or `ProtocolBroken` for what are no figures.
+    pub async fn stats(self: Arc<Self>, request: StatsRequest) -> Result<StatsResponse> {
+        self.container(&request.id)?;
+        figures::stats(&self.guest()?.task("Stats", &request, Some(SHORT)).await?)
     }
 }
 

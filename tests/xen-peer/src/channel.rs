@@ -13,8 +13,8 @@ use crate::child::Child;
 
 /// Where libvgpu's arena will be, on both sides.
 const FIXED: usize = 0x7e00_0000_0000;
-const PAGES: u32 = 64;
-const LEN_BYTES: usize = PAGES as usize * PAGE_BYTES;
+pub const PAGES: u32 = 64;
+pub const LEN_BYTES: usize = PAGES as usize * PAGE_BYTES;
 /// The byte that the kernel clears when the mapping goes.
 pub const LIFE_AT: usize = 192;
 
@@ -22,7 +22,7 @@ pub fn in_a_worker() -> Outcome {
     let pages = GrantedPages::allocate(DomId::DOM0, &[(PAGES, Access::ReadWrite)])?;
     let bell = EventChannel::offer(DomId::DOM0)?;
     let offer = Offer { refs: pages.refs().to_vec(), port: bell.port() };
-    let channel = AcceptedChannel::accept(DomId::DOM0, &offer, LEN_BYTES, LIFE_AT)?;
+    let channel = AcceptedChannel::accept(DomId::DOM0, &offer, LEN_BYTES)?;
     let base = pages.span().base();
     let len_bytes = pages.span().len();
     // SAFETY: `pages` keeps the span mapped until the region drops it; nobody else was given its address.
@@ -43,7 +43,7 @@ pub fn in_a_worker() -> Outcome {
     same("the life byte while it lives", life, [1])?;
     region.word(4).store(1, std::sync::atomic::Ordering::Release);
     doorbell.ring()?;
-    same("the worker", child.succeeded()?, true)?;
+    same("the worker's exit code", child.exit_code()?, Some(0))?;
     let deadline = Instant::now() + LIMIT;
     while life != [0] && Instant::now() < deadline {
         waiter.wait(None, Some(Instant::now() + std::time::Duration::from_millis(50)))?;
@@ -53,7 +53,7 @@ pub fn in_a_worker() -> Outcome {
 }
 
 pub fn worker(channel: AcceptedChannel) -> Outcome {
-    let (region, waiter, doorbell) = channel.attach(Some(FIXED))?;
+    let (region, waiter, doorbell) = channel.attach(Some(FIXED), LIFE_AT)?;
     same("address", region.base().as_ptr().addr(), FIXED)?;
     let mut bytes = vec![0; region.len() - PAGE_BYTES];
     region.read(PAGE_BYTES, &mut bytes);

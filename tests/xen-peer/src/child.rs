@@ -49,8 +49,9 @@ impl Child {
         Ok(())
     }
 
-    pub fn succeeded(mut self) -> Outcome<bool> {
-        Ok(self.0.wait()?.success())
+    /// Waits for its end. `None`: a signal ended it.
+    pub fn exit_code(mut self) -> Outcome<Option<i32>> {
+        Ok(self.0.wait()?.code())
     }
 }
 

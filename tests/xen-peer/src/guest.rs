@@ -47,8 +47,8 @@ fn begin(guest: DomId, number: u32) -> Outcome<Session> {
     let mut lines = BufReader::new(stream.clone());
     let offer = read_offer(&mut lines)?;
     let started = Instant::now();
-    let channel = AcceptedChannel::accept(guest, &offer, REGION_BYTES, LIFE_AT)?;
-    let (region, _waiter, doorbell) = channel.attach(None)?;
+    let channel = AcceptedChannel::accept(guest, &offer, REGION_BYTES)?;
+    let (region, _waiter, doorbell) = channel.attach(None, LIFE_AT)?;
     println!("  {} pages mapped in {:.3}s", offer.refs.len(), started.elapsed().as_secs_f64());
     let mut found = vec![0; REGION_BYTES - 4096];
     region.read(4096, &mut found);

@@ -7,13 +7,16 @@ use idm::xen::death::Deaths;
 use idm::xen::device::{self, Backend, Device};
 use idm::xen::domain::{Identity, Uuid};
 use idm::xen::evtchn::EventChannel;
+use idm::xen::gntalloc::GrantedPages;
 use idm::xen::metrics::COUNTERS;
-use idm::xen::offer::{accept_stream, offer_stream};
+use idm::xen::offer::{AcceptedChannel, accept_stream, offer_stream};
 use idm::xen::xenstore::{Client, Store as _};
-use idm::xen::{DomId, GrantRef};
+use idm::xen::{Access, DomId, GrantRef, Offer};
 use idm::{Fault, Liveness};
 
+use crate::channel;
 use crate::check::{Outcome, same};
+use crate::child::Child;
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -47,6 +50,21 @@ pub fn wrong_offers() -> Outcome {
     }
     // What was refused changed nothing: the good offer is still good.
     accept_stream(DomId::DOM0, &good, spec, None)?;
+    Ok(())
+}
+
+/// Pages of a channel that nobody gave, the first one among them: there the byte is that the kernel clears. A kernel that clears it
+/// though the page was never mapped ends the worker by a signal, or never.
+pub fn wrong_channels() -> Outcome {
+    for wrong in [0, 5] {
+        let pages = GrantedPages::allocate(DomId::DOM0, &[(channel::PAGES, Access::ReadWrite)])?;
+        let bell = EventChannel::offer(DomId::DOM0)?;
+        let mut offer = Offer { refs: pages.refs().to_vec(), port: bell.port() };
+        offer.refs[wrong] = GrantRef(31_000);
+        let accepted = AcceptedChannel::accept(DomId::DOM0, &offer, channel::LEN_BYTES)?;
+        let code = Child::worker(accepted)?.exit_code()?;
+        same(&format!("exit code of a worker without page {wrong}"), code, Some(1))?;
+    }
     Ok(())
 }
 

@@ -62,6 +62,7 @@ fn in_one_domain() -> Checks {
     checks.run("kill -9 of the maker ends the taker's stream", streams::maker_killed);
     checks.run("a domain that is another one now counts as dead", || hostile::reused_domid(&xenstore));
     checks.run("references and ports that nobody gave are the peer's fault", hostile::wrong_offers);
+    checks.run("a channel without one of its pages ends its worker, and no more", hostile::wrong_channels);
     checks.run("a guest that writes nonsense into its nodes is refused", || {
         hostile::wrong_nodes(&xenstore, device)
     });

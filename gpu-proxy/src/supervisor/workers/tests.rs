@@ -11,9 +11,12 @@ use vgpu_zone_api::shim::ZoneState;
 
 use super::*;
 use crate::supervisor::cgroup::Cgroups;
-use crate::supervisor::{GuestDoor, Mode, lock};
+use crate::supervisor::{GuestDoor, Mode, channel_pages, lock};
 
 const ZONE: ZoneId = ZoneId(Uuid::from_u128(1));
+/// After [`ZONE`] in every list.
+const OTHER: ZoneId = ZoneId(Uuid::from_u128(2));
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// A supervisor with one zone and one grant, without a guest.
 fn supervisor() -> Arc<Supervisor> {
@@ -50,7 +53,23 @@ async fn is_released(supervisor: &Arc<Supervisor>) {
     released.expect("the zone cannot be released");
     assert!(supervisor.listing().zones.is_empty());
     assert!(supervisor.running().is_empty());
-    supervisor.release_all().await;
+    supervisor.release_all(LIMIT).await;
+}
+
+#[test]
+fn the_default_limits_fit_each_other() {
+    /// Pages that a guest shares beside its channels: one 9p ring (1026) and many streams.
+    const BESIDE: u64 = 16 << 10;
+    /// What Xen has a domain map at once by default, in grants of a page; a PV Dom0's kernel takes two for each.
+    const MAPTRACK_ENTRIES: u64 = 1024 * 256;
+    let Config { guest, proxy, .. } = Config::default();
+    let channels = u64::from(proxy.workers_per_zone_max) * channel_pages();
+    let (zone, all) = (proxy.mapped_per_zone_max_mib << 8, proxy.mapped_max_mib << 8);
+    assert!(channels <= zone, "{channels} pages of channels");
+    // A frame has 512 grants of version 1.
+    assert!(channels + BESIDE <= u64::from(guest.grant_frames_max) * 512, "{channels} pages of channels");
+    assert!(zone + channel_pages() <= all, "a second zone has no room");
+    assert!(2 * all <= MAPTRACK_ENTRIES / 4 * 3, "streams, shares and the network need some, too");
 }
 
 #[tokio::test]
@@ -148,6 +167,44 @@ async fn an_abandoned_zone_is_released() {
     };
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the zone is kept");
     sweep.abort();
+}
+
+/// Gives [`ZONE`] a door that never closes, as a stream whose pages the kernel does not let go of, and adds [`OTHER`].
+fn one_zone_hangs(supervisor: &Supervisor) {
+    let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+    lock(&supervisor.doors).insert(ZONE, GuestDoor { stop: watch::channel(false).0, task });
+    supervisor.zones().register(OTHER, "a-2", None).unwrap();
+}
+
+fn zones_of(supervisor: &Supervisor) -> Vec<ZoneId> {
+    supervisor.listing().zones.iter().map(|zone| zone.zone).collect()
+}
+
+#[tokio::test]
+async fn an_abandoned_zone_that_hangs_keeps_no_other() {
+    let supervisor = supervisor();
+    one_zone_hangs(&supervisor);
+    for zone in [ZONE, OTHER] {
+        supervisor.zones().set_state(zone, ZoneState::Ended);
+    }
+    let sweep = tokio::spawn(Arc::clone(&supervisor).release_abandoned(Duration::from_millis(20)));
+    let gone = async {
+        while zones_of(&supervisor) != [ZONE] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.expect("the other one is kept");
+    sweep.abort();
+    supervisor.release_all(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn the_end_of_all_zones_has_a_limit() {
+    let supervisor = supervisor();
+    one_zone_hangs(&supervisor);
+    let release = supervisor.release_all(Duration::from_millis(200));
+    tokio::time::timeout(LIMIT, release).await.expect("it waits for the one that hangs");
+    assert_eq!(zones_of(&supervisor), [ZONE]);
 }
 
 /// A dead shim's cleaning and the look for abandoned zones may both come.

@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 
 use tokio::io::DuplexStream;
-use vgpu_zone_api::guest::ContainerId;
+use uuid::Uuid;
+use vgpu_zone_api::guest::{ContainerId, REFS_MAX};
 
 use super::*;
 
@@ -53,9 +54,13 @@ impl Guest {
     }
 
     async fn connect(&mut self, channel: u32, container: &str) -> ChannelId {
+        self.connect_with(channel, container, usize::try_from(channel_pages()).unwrap()).await
+    }
+
+    async fn connect_with(&mut self, channel: u32, container: &str, pages: usize) -> ChannelId {
         let channel = ChannelId::new(channel).unwrap();
         let container = ContainerId::new(container).unwrap();
-        let connect = Connect { channel, container, pid: 7, wire_hash: 1, port: 2, refs: vec![3] };
+        let connect = Connect { channel, container, pid: 7, wire_hash: 1, port: 2, refs: vec![3; pages] };
         self.say(ToProxy::Connect(connect)).await;
         channel
     }
@@ -73,6 +78,11 @@ impl Guest {
     }
 }
 
+fn bounds() -> Arc<Bounds> {
+    let log = Arc::new(ZoneLog::new(ZoneId(Uuid::from_u128(1))));
+    Arc::new(Bounds { pace: Pace::default(), log })
+}
+
 fn stream() -> (Guest, Arc<Fakes>, tokio::task::JoinHandle<Result<(), String>>) {
     stream_of(4096)
 }
@@ -81,7 +91,7 @@ fn stream() -> (Guest, Arc<Fakes>, tokio::task::JoinHandle<Result<(), String>>) 
 fn stream_of(bytes: usize) -> (Guest, Arc<Fakes>, tokio::task::JoinHandle<Result<(), String>>) {
     let (near, far) = tokio::io::duplex(bytes);
     let fakes = Arc::new(Fakes::default());
-    let served = tokio::spawn(messages(near, Arc::clone(&fakes)));
+    let served = tokio::spawn(messages(near, Arc::clone(&fakes), bounds()));
     (Guest { stream: far, frames: Frames::default() }, fakes, served)
 }
 
@@ -112,6 +122,21 @@ async fn a_refusal_says_its_code_and_hurts_nobody() {
     let (mut guest, _fakes, _served) = stream();
     let channel = guest.connect(1, "none").await;
     assert_eq!(guest.hear().await, ToGuest::Refused { channel, code: 403 });
+    let channel = guest.connect(1, "c").await;
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel });
+}
+
+#[tokio::test]
+async fn references_that_are_no_region_are_refused_before_they_wait() {
+    let (mut guest, fakes, _served) = stream();
+    let pages = usize::try_from(channel_pages()).unwrap();
+    // More than may be born at once: none of them takes a turn.
+    for number in 1..=BIRTHS_AT_ONCE * 2 {
+        let pages = [1, pages - 1, pages + 1, REFS_MAX][number as usize % 4];
+        let channel = guest.connect_with(number, "c", pages).await;
+        assert_eq!(guest.hear().await, ToGuest::Refused { channel, code: Code::ProtocolBroken as u32 });
+    }
+    assert!(fakes.started.lock().unwrap().is_empty());
     let channel = guest.connect(1, "c").await;
     assert_eq!(guest.hear().await, ToGuest::Accepted { channel });
 }
@@ -153,6 +178,46 @@ async fn a_guest_that_connects_without_end_is_slowed_down() {
         assert_eq!(guest.hear().await, ToGuest::Refused { channel, code: 403 });
     }
     assert!(start.elapsed() >= BIRTH_EVERY * (more - 1), "{:?}", start.elapsed());
+}
+
+/// On one thread: the supervisor has two, and there are more guests than that.
+#[tokio::test]
+async fn a_guest_that_never_stops_talking_leaves_others_their_turn() {
+    const FLOOD: Duration = Duration::from_secs(3);
+    let spec = StreamSpec { to_taker_bytes: wire::RING_BYTES, to_maker_bytes: wire::RING_BYTES };
+    let (guest, proxy) = Stream::pair(spec).unwrap();
+    let mut closes = Vec::new();
+    (0..1000).for_each(|_| ToProxy::Close { channel: ChannelId::new(77).unwrap() }.encode(&mut closes));
+    let start = Instant::now();
+    let write = move || while start.elapsed() < FLOOD && guest.write_all(&closes, None).is_ok() {};
+    let flood = std::thread::spawn(write);
+    let proxy = AsyncStream::new(proxy).unwrap();
+    let served = tokio::spawn(messages(proxy, Arc::new(Fakes::default()), bounds()));
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(start.elapsed() < FLOOD, "nobody else had a turn");
+    served.abort();
+    assert!(served.await.unwrap_err().is_cancelled());
+    flood.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_guest_whose_stream_is_a_new_one_is_slowed_down_as_before() {
+    let (bounds, fakes) = (bounds(), Arc::new(Fakes::default()));
+    let start = Instant::now();
+    for _ in 0..2 {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let served = tokio::spawn(messages(near, Arc::clone(&fakes), Arc::clone(&bounds)));
+        let mut guest = Guest { stream: far, frames: Frames::default() };
+        for number in 1..=BIRTHS_AT_ONCE {
+            guest.connect(number, "none").await;
+            guest.hear().await;
+        }
+        drop(guest);
+        served.await.unwrap().unwrap();
+    }
+    assert!(start.elapsed() >= BIRTH_EVERY * (BIRTHS_AT_ONCE - 1), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

@@ -32,17 +32,30 @@ const CUDA_DEVICES: &[&str] = &["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidi
 /// Here the driver names its threads; where it cannot, `cuInit` gives 304 (seen with 580.159.04).
 const CUDA_THREADS: &[&str] = &["/proc/self/task"];
 
+/// The rights that a worker is asked to have none of: all that Linux 6.12 knows, the kernel of Debian 13's Dom0.
+const HANDLED: ABI = ABI::V6;
+
 /// Restricts this thread and those it starts. The gap that is left, if any.
 pub fn restrict(device: DeviceKind) -> Option<Gap> {
     match try_restrict(device) {
-        Ok(RulesetStatus::NotEnforced) => Some("workers have no Landlock: this kernel lacks it".into()),
-        Ok(_) => None,
+        Ok(status) => gap(&status),
         Err(error) => Some(format!("workers have no Landlock: {error}")),
     }
 }
 
+/// Every right of [`HANDLED`] counts: a kernel that knows some of them leaves the others open.
+fn gap(status: &RulesetStatus) -> Option<Gap> {
+    match status {
+        RulesetStatus::FullyEnforced => None,
+        RulesetStatus::PartiallyEnforced => {
+            Some("workers have Landlock in part: this kernel is older than Linux 6.12".into())
+        }
+        RulesetStatus::NotEnforced => Some("workers have no Landlock: this kernel lacks it".into()),
+    }
+}
+
 fn try_restrict(device: DeviceKind) -> Result<RulesetStatus, RulesetError> {
-    let abi = ABI::V6;
+    let abi = HANDLED;
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(abi))?
@@ -63,4 +76,42 @@ fn try_restrict(device: DeviceKind) -> Result<RulesetStatus, RulesetError> {
         ruleset
     };
     Ok(ruleset.restrict_self()?.ruleset)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::{fs, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_enforces_some_rights_leaves_a_gap_as_one_that_enforces_none() {
+        assert_eq!(gap(&RulesetStatus::FullyEnforced), None);
+        let partly = gap(&RulesetStatus::PartiallyEnforced).unwrap();
+        let none = gap(&RulesetStatus::NotEnforced).unwrap();
+        assert_ne!(partly, none);
+    }
+
+    /// Behind the door of these devices every open is ENOSYS already (seccomp): this is the wall before it closes, and the second after.
+    #[test]
+    fn a_worker_without_nvidias_driver_opens_no_path() {
+        for device in [DeviceKind::Soft, DeviceKind::Null] {
+            fs::read("/proc/self/status").unwrap();
+            // The rules bind the thread that asks for them.
+            let bound = thread::spawn(move || {
+                let gap = restrict(device);
+                assert!(gap.as_ref().is_none_or(|gap| gap.contains("in part")), "{gap:?}");
+                let refused = |what: &str, error: std::io::Error| {
+                    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{device}: {what}: {error}");
+                };
+                for path in ["/proc/self/status", "/dev/null", "/etc/passwd"] {
+                    refused(path, fs::File::open(path).unwrap_err());
+                }
+                refused("a folder", fs::read_dir("/").unwrap_err());
+                refused("a new file", fs::write("/tmp/planted", "x").unwrap_err());
+            });
+            bound.join().unwrap();
+        }
+    }
 }

@@ -15,14 +15,13 @@ use super::message::{Listing, Reply, Request};
 #[derive(Debug)]
 pub struct Client<S = UnixStream> {
     stream: S,
-    minor: u16,
 }
 
 /// Why a request was not answered with what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No gpu-proxy there.
-    #[error("gpu-proxy does not answer at {path}: is gpu-proxy.service running?")]
+    /// No gpu-proxy there, or none for us.
+    #[error("gpu-proxy does not answer at {path}: {}", advice(source))]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -49,6 +48,14 @@ pub enum ClientError {
         /// Why.
         text: String,
     },
+}
+
+/// What to do about a connection that cannot be made.
+fn advice(refused: &io::Error) -> &'static str {
+    match refused.kind() {
+        io::ErrorKind::PermissionDenied => "run as root",
+        _ => "is gpu-proxy.service running?",
+    }
 }
 
 impl Client<UnixStream> {
@@ -89,8 +96,8 @@ impl<S: Read + Write> Client<S> {
         stream.write_all(&Hello::ours().to_bytes()).map_err(ClientError::Gone)?;
         let mut theirs = [0; HELLO_BYTES];
         stream.read_exact(&mut theirs).map_err(ClientError::Gone)?;
-        let Hello { minor, .. } = Hello::meet(&theirs)?;
-        Ok(Self { stream, minor })
+        Hello::meet(&theirs)?;
+        Ok(Self { stream })
     }
 
     /// Sends a request and waits for its answer; a refusal is an error.
@@ -98,8 +105,7 @@ impl<S: Read + Write> Client<S> {
     /// # Errors
     /// [`ClientError`].
     pub fn call(&mut self, request: &Request) -> Result<Reply, ClientError> {
-        let request = request.clone().for_minor(self.minor);
-        self.stream.write_all(&frame::encode(&request, REQUEST_BYTES_MAX)?).map_err(ClientError::Gone)?;
+        self.stream.write_all(&frame::encode(request, REQUEST_BYTES_MAX)?).map_err(ClientError::Gone)?;
         let mut word = [0; 4];
         self.stream.read_exact(&mut word).map_err(ClientError::Gone)?;
         let mut body = vec![0; frame::frame_len(word, REPLY_BYTES_MAX)?];
@@ -149,20 +155,11 @@ mod tests {
 
     /// A supervisor that gives each request, by number, the answer of `answer`.
     fn serve(listener: UnixListener, answer: impl Fn(usize, Request) -> Reply + Send + 'static) {
-        serve_as(Hello::ours(), listener, answer);
-    }
-
-    /// The same, of another release.
-    fn serve_as(
-        ours: Hello,
-        listener: UnixListener,
-        answer: impl Fn(usize, Request) -> Reply + Send + 'static,
-    ) {
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut hello = [0; HELLO_BYTES];
             stream.read_exact(&mut hello).unwrap();
-            stream.write_all(&ours.to_bytes()).unwrap();
+            stream.write_all(&Hello::ours().to_bytes()).unwrap();
             for number in 0.. {
                 let mut word = [0; 4];
                 if stream.read_exact(&mut word).is_err() {
@@ -188,7 +185,8 @@ mod tests {
             }
         });
         let mut client = Client::connect(&path, Duration::from_secs(5)).unwrap();
-        let release = Request::Release { zone: ZoneId::of_sandbox(None, "default", "a"), domain: None };
+        let domain = DomainRef { domid: 5, uuid: uuid::Uuid::from_u128(1) };
+        let release = Request::Release { zone: ZoneId::of_sandbox(None, "default", "a"), domain };
         assert!(matches!(client.done(&release), Err(ClientError::Refused { code: 310, .. })));
         client.done(&release).unwrap();
         client.done(&release).unwrap();
@@ -196,27 +194,12 @@ mod tests {
     }
 
     #[test]
-    fn a_supervisor_is_asked_only_what_its_minor_knows() {
-        let dir = tempfile::tempdir().unwrap();
-        let release = |domain| Request::Release { zone: ZoneId::of_sandbox(None, "default", "a"), domain };
-        let domain = Some(DomainRef { domid: 5, uuid: uuid::Uuid::from_u128(1) });
-        for (minor, expected) in [(0, None), (1, domain), (9, domain)] {
-            let path = dir.path().join(format!("{minor}.sock"));
-            let ours = Hello { minor, ..Hello::ours() };
-            serve_as(ours, UnixListener::bind(&path).unwrap(), move |_, request| {
-                match request == release(expected) {
-                    true => Reply::Done,
-                    false => Reply::Refused { code: 310, text: format!("{request:?}") },
-                }
-            });
-            Client::connect(&path, Duration::from_secs(5)).unwrap().done(&release(domain)).unwrap();
-        }
-    }
-
-    #[test]
     fn without_a_proxy_the_error_says_what_to_look_at() {
         let error = Client::connect("/nonexistent/proxy.sock", Duration::from_secs(1)).unwrap_err();
         assert!(error.to_string().contains("gpu-proxy.service"), "{error}");
+        let source = io::ErrorKind::PermissionDenied.into();
+        let error = ClientError::Connect { path: "/run/vgpu/gpu-proxy.sock".into(), source };
+        assert!(error.to_string().contains("run as root"), "{error}");
     }
 
     #[test]

@@ -7,16 +7,14 @@ pub const HELLO_BYTES: usize = 24;
 
 const MAGIC: [u8; 8] = *b"vgpuzone";
 const MAJOR: u16 = 1;
-const MINOR: u16 = 1;
-/// From this minor on `Revoke` and `Release` may name a domain.
-pub(super) const MINOR_OF_DOMAINS: u16 = 1;
+const MINOR: u16 = 0;
 
 /// What a side says of itself before anything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
     /// Both sides must have the same: a request may mean something else otherwise.
     pub major: u16,
-    /// The lower of both is spoken.
+    /// Grows when something is added that can be left out. The lower of both is spoken.
     pub minor: u16,
     /// The largest request, in bytes, that the sender reads.
     pub record_limit: u32,
@@ -74,7 +72,7 @@ impl Hello {
         if major != MAJOR {
             return Err(HelloError::Version { theirs: major, ours: MAJOR });
         }
-        let minor = u16::from_le_bytes([i0, i1]).min(MINOR);
+        let minor = u16::from_le_bytes([i0, i1]);
         Ok(Self { major, minor, record_limit: u32::from_le_bytes([r0, r1, r2, r3]), build })
     }
 }
@@ -89,11 +87,9 @@ mod tests {
     }
 
     #[test]
-    fn the_lower_minor_is_spoken_and_another_major_is_refused() {
-        for (theirs, spoken) in [(9, MINOR), (0, 0)] {
-            let hello = Hello { minor: theirs, ..Hello::ours() };
-            assert_eq!(Hello::meet(&hello.to_bytes()).map(|hello| hello.minor), Ok(spoken));
-        }
+    fn another_minor_is_met_and_another_major_is_refused() {
+        let later = Hello { minor: 9, ..Hello::ours() };
+        assert_eq!(Hello::meet(&later.to_bytes()), Ok(later));
         let other = Hello { major: 2, ..Hello::ours() };
         assert_eq!(Hello::meet(&other.to_bytes()), Err(HelloError::Version { theirs: 2, ours: 1 }));
         assert_eq!(Hello::meet(&[0; HELLO_BYTES]), Err(HelloError::NotOurs));

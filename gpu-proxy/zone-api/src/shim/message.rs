@@ -5,8 +5,6 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::hello::MINOR_OF_DOMAINS;
-
 /// A zone: one pod and its domain, the unit of isolation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -72,32 +70,18 @@ pub enum Request {
         /// The container's id.
         container: String,
         /// As in [`Request::Release`].
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        domain: Option<DomainRef>,
+        domain: DomainRef,
     },
     /// Ends the zone. Answered only when its workers are gone and its pages are unmapped.
     Release {
         /// The zone.
         zone: ZoneId,
         /// The domain it was registered for. If another one has it now, nothing is done: a pod's next sandbox has the same zone, and may
-        /// have it before the last one's is cleaned up. `None`, as shims of minor 0 say it: whichever has it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        domain: Option<DomainRef>,
+        /// have it before the last one's is cleaned up.
+        domain: DomainRef,
     },
     /// What there is.
     List,
-}
-
-impl Request {
-    /// As a supervisor of that minor takes it, which refuses words that it doesn't know.
-    pub(super) fn for_minor(mut self, minor: u16) -> Self {
-        if let Self::Revoke { domain, .. } | Self::Release { domain, .. } = &mut self
-            && minor < MINOR_OF_DOMAINS
-        {
-            *domain = None;
-        }
-        self
-    }
 }
 
 /// What the supervisor answers.
@@ -222,34 +206,17 @@ mod tests {
         assert_ne!(one, ZoneId::of_sandbox(None, "other", "a"));
     }
 
+    /// A release of whichever domain has the zone would end another pod's sandbox.
     #[test]
-    fn an_unknown_field_is_refused() {
-        let text = r#"{"request":"release","zone":"5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11","force":true}"#;
-        assert!(serde_json::from_str::<Request>(text).is_err());
-        assert!(serde_json::from_str::<Request>(&text.replace(r#","force":true"#, "")).is_ok());
-    }
-
-    /// What shims of minor 0 send, and what a supervisor of minor 0 takes.
-    #[test]
-    fn a_supervisor_of_minor_0_is_sent_no_domain_and_a_request_without_one_is_taken() {
-        let zone = ZoneId(Uuid::from_u128(1));
-        let domain = Some(DomainRef { domid: 5, uuid: Uuid::from_u128(2) });
-        let revoke = |domain| Request::Revoke { zone, container: "c".into(), domain };
-        let release = |domain| Request::Release { zone, domain };
-        let id = "00000000-0000-0000-0000-000000000001";
-        for (with, without, text) in [
-            (
-                revoke(domain),
-                revoke(None),
-                format!(r#"{{"request":"revoke","zone":"{id}","container":"c"}}"#),
-            ),
-            (release(domain), release(None), format!(r#"{{"request":"release","zone":"{id}"}}"#)),
-        ] {
-            assert_eq!(with.clone().for_minor(1), with);
-            assert_eq!(serde_json::to_string(&with.clone().for_minor(0)).unwrap(), text);
-            assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), without);
-            let whole = serde_json::to_string(&with).unwrap();
-            assert_eq!(serde_json::from_str::<Request>(&whole).unwrap(), with);
+    fn a_request_without_its_domain_or_with_an_unknown_field_is_refused() {
+        let domain = r#""domain":{"domid":5,"uuid":"00000000-0000-0000-0000-000000000002"}"#;
+        for request in [r#""request":"release""#, r#""request":"revoke","container":"c""#] {
+            let zone = format!(r#"{request},"zone":"00000000-0000-0000-0000-000000000001""#);
+            let taken = |fields: &str| serde_json::from_str::<Request>(&format!("{{{fields}}}")).is_ok();
+            assert!(taken(&format!("{zone},{domain}")));
+            assert!(!taken(&zone), "{request} without a domain");
+            assert!(!taken(&format!("{zone},\"domain\":null")), "{request} with no domain");
+            assert!(!taken(&format!("{zone},{domain},\"force\":true")), "{request} with another field");
         }
     }
 }

@@ -14,6 +14,3 @@ pub use hello::{HELLO_BYTES, Hello, HelloError};
 pub use message::{
     DomainRef, GrantInfo, Listing, NodeInfo, Reply, Request, WorkerInfo, ZoneId, ZoneInfo, ZoneState,
 };
-
-/// Where the supervisor listens when nothing else is configured; mode 0600, root's.
-pub const DEFAULT_SOCKET: &str = "/run/vgpu/gpu-proxy.sock";

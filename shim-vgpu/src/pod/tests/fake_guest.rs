@@ -9,7 +9,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use containerd_shim_protos::{api, shim_async::Task};
+use containerd_shim_protos::{
+    api,
+    cgroups_v2::metrics::{IOEntry, Metrics},
+    shim_async::Task,
+};
+use protobuf::{Message, well_known_types::any::Any};
 use tokio::{
     io::{AsyncWriteExt, DuplexStream},
     sync::watch,
@@ -24,6 +29,9 @@ use super::world::World;
 pub const SLOW: &str = "slow";
 /// One whose Start, or an exec whose Exec, is done but not answered.
 pub const MUTE: &str = "mute";
+
+/// One whose figures are none.
+pub const STRANGE: &str = "strange";
 
 /// How this node's guests misbehave.
 #[derive(Debug, Default, Clone, Copy)]
@@ -201,6 +209,29 @@ impl Task for Inner {
             std::future::pending::<()>().await;
         }
         Ok(api::StartResponse { pid: 2, ..Default::default() })
+    }
+
+    /// More than a guest has to say.
+    async fn stats(&self, _: &TtrpcContext, r: api::StatsRequest) -> ttrpc::Result<api::StatsResponse> {
+        let mut metrics = Metrics::default();
+        metrics.pids.mut_or_insert_default().current = 3;
+        metrics.cpu.mut_or_insert_default().psi.mut_or_insert_default().some.mut_or_insert_default().avg10 =
+            f64::NAN;
+        metrics.memory.mut_or_insert_default().mut_unknown_fields().add_varint(1000, 1);
+        metrics.io.mut_or_insert_default().usage = vec![IOEntry { major: 8, ..Default::default() }; 2];
+        metrics.mut_unknown_fields().add_length_delimited(1000, vec![1; 1000]);
+        let type_url =
+            if r.id == STRANGE { "google.protobuf.Empty" } else { "io.containerd.cgroups.v2.Metrics" };
+        let any =
+            Any { type_url: type_url.into(), value: metrics.write_to_bytes().unwrap(), ..Default::default() };
+        Ok(api::StatsResponse { stats: Some(any).into(), ..Default::default() })
+    }
+
+    async fn pids(&self, _: &TtrpcContext, _: api::PidsRequest) -> ttrpc::Result<api::PidsResponse> {
+        let info =
+            Any { type_url: "google.protobuf.Empty".into(), value: vec![0; 100], ..Default::default() };
+        let process = api::ProcessInfo { pid: 7, info: Some(info).into(), ..Default::default() };
+        Ok(api::PidsResponse { processes: vec![process; 10_000], ..Default::default() })
     }
 
     async fn exec(&self, _: &TtrpcContext, r: api::ExecProcessRequest) -> ttrpc::Result<api::Empty> {

@@ -41,9 +41,7 @@ impl State {
             Request::Register { zone, domain, .. } if *self.zones.entry(zone).or_insert(domain) != domain => {
                 return Reply::Refused { code: Code::ZoneConflict as u16, text: "another has it".into() };
             }
-            Request::Release { zone, domain }
-                if domain.is_none_or(|of| self.zones.get(&zone) == Some(&of)) =>
-            {
+            Request::Release { zone, domain } if self.zones.get(&zone) == Some(&domain) => {
                 self.zones.remove(&zone);
             }
             _ => {}

@@ -46,11 +46,15 @@ fn guest_is_destroyed(_: &Node) {
     peer_plays(&["backend", &guest, "destroy"]);
 }
 
-/// Runs the peer to its end; each of its checks has to hold.
+/// Runs the peer to its end; each of its checks has to hold, and this domain's kernel has nothing to say about it.
 fn peer_plays(words: &[&str]) {
     let line: Vec<&str> = [PEER].into_iter().chain(words.iter().copied()).collect();
     let ended = run(&line, LIMIT);
     assert_eq!(ended.code, Some(0), "{}{}", ended.text(), ended.complaint());
+    let kernel = must(&["dmesg"]);
+    let wrong: Vec<&str> =
+        kernel.lines().filter(|line| line.contains("BUG:") || line.contains("Oops")).collect();
+    assert!(wrong.is_empty(), "Dom0's kernel: {wrong:#?}");
 }
 
 /// Starts a guest whose PID 1 is the peer, and returns its domain id.

@@ -1,0 +1,65 @@
+//! What a guest answers to Stats and Pids, before containerd gets it. containerd makes metrics of the node of the one, where an entry that
+//! is there twice or is no number spoils those of all pods, and has room for the other.
+
+use containerd_shim_protos::{
+    api::{PidsResponse, ProcessInfo, StatsResponse},
+    cgroups_v2::metrics::{CPUStat, MemoryEvents, MemoryStat, Metrics, PidsStat},
+};
+use protobuf::{Message, MessageField, SpecialFields, well_known_types::any::Any};
+use vgpu_codes::Code;
+
+use crate::error::{Error, OrFail, Result};
+
+const METRICS_TYPE: &str = "io.containerd.cgroups.v2.Metrics";
+const DETAILS_TYPE: &str = "containerd.runc.v1.ProcessDetails";
+/// An exec id, which is what the details are, is shorter.
+const DETAILS_BYTES_MAX: usize = 256;
+const PROCESSES_MAX: usize = 4096;
+
+/// The figures that guest-init gives and nothing else: no lists, whose entries have names, and no fields that we don't know.
+///
+/// # Errors
+/// `ProtocolBroken`: these are no such figures.
+pub fn stats(answer: &StatsResponse) -> Result<StatsResponse> {
+    let any = answer.stats.get_or_default();
+    if any.type_url != METRICS_TYPE {
+        return Err(Error::new(Code::ProtocolBroken, "Stats: the guest's answer is of another type"));
+    }
+    let theirs = Metrics::parse_from_bytes(&any.value)
+        .or_fail(Code::ProtocolBroken, || "Stats: the guest's answer can't be read".into())?;
+    let none_unknown = SpecialFields::default;
+    let pids = theirs.pids.into_option().map(|it| PidsStat { special_fields: none_unknown(), ..it });
+    let cpu = theirs.cpu.into_option();
+    let cpu = cpu.map(|it| CPUStat { psi: MessageField::none(), special_fields: none_unknown(), ..it });
+    let memory = theirs.memory.into_option();
+    let memory =
+        memory.map(|it| MemoryStat { psi: MessageField::none(), special_fields: none_unknown(), ..it });
+    let events = theirs.memory_events.into_option();
+    let events = events.map(|it| MemoryEvents { special_fields: none_unknown(), ..it });
+    let ours = Metrics {
+        pids: pids.into(),
+        cpu: cpu.into(),
+        memory: memory.into(),
+        memory_events: events.into(),
+        ..Metrics::default()
+    };
+    let value =
+        ours.write_to_bytes().or_fail(Code::HostFailure, || "Stats: the answer can't be written".into())?;
+    Ok(StatsResponse { stats: any_of(METRICS_TYPE, value), ..StatsResponse::default() })
+}
+
+/// So many processes, and of each its pid and its exec id.
+pub fn pids(answer: PidsResponse) -> PidsResponse {
+    let known = |info: &Any| info.type_url == DETAILS_TYPE && info.value.len() <= DETAILS_BYTES_MAX;
+    let process = |it: ProcessInfo| {
+        let details = it.info.into_option().filter(known);
+        let info = details.map_or_else(MessageField::none, |info| any_of(DETAILS_TYPE, info.value));
+        ProcessInfo { pid: it.pid, info, ..ProcessInfo::default() }
+    };
+    let processes = answer.processes.into_iter().take(PROCESSES_MAX).map(process).collect();
+    PidsResponse { processes, ..PidsResponse::default() }
+}
+
+fn any_of(type_url: &str, value: Vec<u8>) -> MessageField<Any> {
+    MessageField::some(Any { type_url: type_url.into(), value, ..Any::default() })
+}
