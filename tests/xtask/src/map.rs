@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::cache::sorted_entries;
 use crate::dist::cargo;
 use crate::error::{Context, Failure, Result};
+use crate::paths::WORKSPACES;
 use crate::progress::Log;
 
 /// Crates that neither use tokio nor get it from below. A worker is made of the second, of `idm`, and of [`WORKER`].
@@ -31,7 +32,7 @@ pub fn check_table(root: &Path) -> Result<()> {
     };
     let told = rows(&read("ARCHITECTURE.md")?);
     let mut folders = members(&read("Cargo.toml")?);
-    folders.push("tests/fuzz".into());
+    folders.extend(WORKSPACES.iter().filter(|folder| **folder != ".").map(|folder| folder.to_string()));
     let manifests: Result<Vec<_>> =
         folders.into_iter().map(|folder| Ok((read(&format!("{folder}/Cargo.toml"))?, folder))).collect();
     compare(&told, &crates(&manifests?))
@@ -51,7 +52,7 @@ fn rows(map: &str) -> BTreeSet<Row> {
         let mut cells = line.strip_prefix("| `")?.split(" | ");
         let (name, folder) = (cells.next()?.trim_matches('`'), cells.next()?.trim_matches('`'));
         let uses = cells.nth(1)?.trim_end_matches(" |");
-        let uses = uses.split(", ").filter(|uses| !uses.starts_with("nothing")).map(String::from).collect();
+        let uses = uses.split(", ").filter(|uses| *uses != "nothing").map(String::from).collect();
         Some(Row { folder: folder.trim_end_matches('/').into(), name: name.into(), uses })
     };
     let table = map.split("\n## ").find(|section| section.starts_with("Crates\n")).unwrap_or_default();
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     const MAP: &str = "# map\n\n## Crates\n| crate | folder | what it is | may use |\n|---|---|---|---|\n\
-                       | `a` | `a/` | one, and more | nothing of ours |\n| `b` | `x/b/` | two | a |\n\n## Paths\n";
+                       | `a` | `a/` | one, and more | nothing |\n| `b` | `x/b/` | two | a |\n\n## Paths\n";
 
     fn manifests(of_b: &str) -> Vec<(String, String)> {
         let a = "[package]\nname = \"a\"\n\n[dependencies]\nlibc = \"1\"\n";
