@@ -188,7 +188,9 @@ fn unit_tests(steps: &Steps, tally: &mut Tally) -> Result<()> {
         tests.args(packages).args(last);
         tests
     };
-    let roots = |option| TESTED_AS_ROOT.iter().flat_map(move |package| [option, package]).collect::<Vec<_>>();
+    let roots = |option: &'static str| -> Vec<&str> {
+        TESTED_AS_ROOT.iter().flat_map(|package| [option, *package]).collect()
+    };
     if host::is_root() {
         runner(steps, tally, "Unit tests", &mut tests_of(&["--workspace"]))?;
     } else {
