@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::boots;
 use crate::error::{Context, Failure, Result};
 use crate::fuzz;
 use crate::host::{self, Needs};
@@ -37,7 +38,6 @@ const STAGES: &[(&str, Stage)] = &[
                 "runc_",
                 "vgpu_",
                 "cuda_",
-                "gpu_",
                 "pod",
                 "program_",
                 "container_",
@@ -51,7 +51,7 @@ const STAGES: &[(&str, Stage)] = &[
         ),
     ),
     ("deaths", Stage::Stories(Kind::Pv, &["death_"], 5)),
-    ("runc", Stage::Stories(Kind::Pv, &["runc_"], 1)),
+    ("rest", Stage::Stories(Kind::Pv, boots::REST, 1)),
     ("fuzz", Stage::Fuzz),
 ];
 

@@ -38,10 +38,8 @@ pub fn stories() -> Vec<Story> {
 }
 
 fn exit_code_is_the_programs(_: &Node, runtime: Runtime) {
-    for code in [0, 7] {
-        let ended = Pod::busybox(runtime, &["sh", "-c", &format!("exit {code}")]).run();
-        assert_eq!(ended.code, Some(code), "{}", ended.complaint());
-    }
+    let ended = Pod::busybox(runtime, &["sh", "-c", "exit 7"]).run();
+    assert_eq!(ended.code, Some(7), "{}", ended.complaint());
 }
 
 fn killed_program_gives_137(node: &Node, runtime: Runtime) {
