@@ -135,7 +135,10 @@ pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<(Submitter
 }
 
 /// A connected socket whose sending is limited too. A server that listens and never accepts would else hold its programs for ever.
-fn reach(path: &Path, limit: Duration) -> Result<UnixStream, ChannelError> {
+///
+/// # Errors
+/// [`ChannelError::System`] when nobody listens, [`ChannelError::TimedOut`].
+pub fn reach(path: &Path, limit: Duration) -> Result<UnixStream, ChannelError> {
     let connecting = "connect to the GPU socket";
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);

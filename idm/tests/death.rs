@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 const PLACE: &str = "IDM_TEST_SOCKET";
 
 fn hello() -> Hello {
-    Hello::new(64 << 10, 0, 0)
+    Hello::new(64 << 10, 0)
 }
 
 /// Starts this test once more, as the process that plays its other side.

@@ -22,7 +22,7 @@ fn serve(path: &Path, code: Option<u16>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let (socket, peer) = listener.accept().expect("the library connects");
         greet(&socket, peer, LIMIT).expect("a hello");
-        let hello = Hello::new(RECORD_LIMIT_MAX, 1, 0x0dd);
+        let hello = Hello::new(RECORD_LIMIT_MAX, 0x0dd);
         match code {
             Some(code) => refuse(&socket, peer, &hello, code).expect("refused"),
             None => {

@@ -174,8 +174,9 @@ impl Link for XenLink {
             }
         };
         let mut stream = asynchronous(stream)?;
-        let mine = Hello::new(wire::RECORD_BYTES_MAX, 0, wire::APPLICATION);
-        hello::exchange_async(&mut stream, &mine, Peer::Domain(domid)).await.map_err(|error| {
+        let mine = Hello::new(wire::RECORD_BYTES_MAX, wire::APPLICATION);
+        let agreed = hello::exchange_async(&mut stream, &mine, Peer::Domain(domid)).await;
+        let agreed = agreed.map_err(|error| {
             let code = if error.fault() == Fault::Gone { Code::GuestGone } else { Code::ProtocolVersion };
             Error::caused(
                 code,
@@ -183,6 +184,9 @@ impl Link for XenLink {
                 error,
             )
         })?;
+        if let Some(theirs) = agreed.peer_build.other() {
+            log::info!("the guest of domain {domid} is of release {theirs}, this shim of {}", mine.build);
+        }
         Ok(Box::new(stream))
     }
 

@@ -83,6 +83,9 @@ fn let_go(record: &Record, request: impl Fn(DomainRef) -> Request, limit: Durati
 fn register(record: &Record, limit: Duration) -> Result<Option<Client>, ClientError> {
     let Some((socket, domain)) = registered(record) else { return Ok(None) };
     let mut client = Client::connect(socket, limit)?;
+    if let Some(theirs) = client.peer_build().other() {
+        log::info!("gpu-proxy is of release {theirs}, this shim of {}", idm::hello::Build::OWN);
+    }
     let pod_uid = record.pod_uid.clone();
     client.done(&Request::Register { zone: record.zone, pod_uid, domain })?;
     Ok(Some(client))

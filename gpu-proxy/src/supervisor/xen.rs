@@ -178,13 +178,16 @@ async fn greet_and_serve(
     mut stream: AsyncStream,
 ) -> Result<(), String> {
     let peer = Peer::Domain(guest.get());
-    let ours = Hello::new(u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX), 0, wire::APPLICATION);
+    let ours = Hello::new(u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX), wire::APPLICATION);
     let greeted = tokio::time::timeout(HELLO_LIMIT, hello::exchange_async(&mut stream, &ours, peer)).await;
     let agreed = greeted
         .map_err(|_| format!("{guest} sent no hello within {} s", HELLO_LIMIT.as_secs()))?
         .map_err(|error| error.to_string())?;
     if agreed.peer_application != wire::APPLICATION {
         return Err(format!("{guest} speaks something else on its GPU stream"));
+    }
+    if let Some(theirs) = agreed.peer_build.other() {
+        log::info!("zone {zone}: {guest} is of release {theirs}, this supervisor of {}", ours.build);
     }
     let starter = Starter { supervisor: Arc::clone(supervisor), zone, guest };
     messages(stream, Arc::new(starter)).await

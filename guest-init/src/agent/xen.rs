@@ -12,6 +12,7 @@ use vgpu_agent_api::wire;
 
 use super::streams::MakeStream;
 use crate::{
+    boot::console::say,
     error::{During, Result},
     stdio::ByteStream,
 };
@@ -47,11 +48,14 @@ pub fn connect(xenstore: &Client) -> Result<(Frontend, Stream)> {
 pub async fn greet(stream: Stream) -> Result<AsyncStream> {
     let peer: Peer = stream.peer();
     let mut stream = AsyncStream::new(stream).during(|| "watch the agent stream".into())?;
-    let mine = Hello::new(wire::RECORD_BYTES_MAX, 0, wire::APPLICATION);
-    hello::exchange_async(&mut stream, &mine, peer)
+    let mine = Hello::new(wire::RECORD_BYTES_MAX, wire::APPLICATION);
+    let agreed = hello::exchange_async(&mut stream, &mine, peer)
         .await
         .map_err(io::Error::other)
         .during(|| "exchange hellos with the shim".into())?;
+    if let Some(theirs) = agreed.peer_build.other() {
+        say(format_args!("the shim is of release {theirs}, this guest of {}", mine.build));
+    }
     Ok(stream)
 }
 

@@ -53,11 +53,14 @@ async fn once(frontend: &Arc<Frontend>, proxy: &Arc<Proxy>) -> Result<()> {
         .during(|| "offer it".into())?;
     let peer = stream.peer();
     let mut stream = AsyncStream::new(stream).during(|| "watch it".into())?;
-    let mine = Hello::new(u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX), 0, wire::APPLICATION);
-    hello::exchange_async(&mut stream, &mine, peer)
+    let mine = Hello::new(u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX), wire::APPLICATION);
+    let agreed = hello::exchange_async(&mut stream, &mine, peer)
         .await
         .map_err(io::Error::other)
         .during(|| "exchange hellos with gpu-proxy".into())?;
     say("the GPU stream is up");
+    if let Some(theirs) = agreed.peer_build.other() {
+        say(format_args!("gpu-proxy is of release {theirs}, this guest of {}", mine.build));
+    }
     proxy.serve(stream).await.during(|| "speak to gpu-proxy".into())
 }

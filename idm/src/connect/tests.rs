@@ -6,7 +6,7 @@ use crate::record::{Consumer, Ready};
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn hello() -> Hello {
-    Hello::new(64 << 10, 0xb111d, 0xc0da)
+    Hello::new(64 << 10, 0xc0da)
 }
 
 /// A listener in a directory of its own, and where it listens.
@@ -38,7 +38,7 @@ fn a_program_connects_calls_and_hears_of_the_servers_death() {
         peer
     });
     let (submitter, agreed) = connect(&path, &hello(), LIMIT).unwrap();
-    assert_eq!(agreed.peer_build, 0xb111d);
+    assert_eq!((agreed.peer_application, agreed.peer_build.other()), (0xc0da, None));
     let mut to = [0; 16];
     let reply = submitter.call(1, 0, &[1, 2, 3], &mut to, Some(LIMIT)).unwrap();
     assert_eq!((reply.status, &to[..reply.len]), (6, &b"sum"[..]));

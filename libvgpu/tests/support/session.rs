@@ -66,8 +66,7 @@ fn serve_one() -> Arc<Mutex<Seen>> {
         assert_eq!(theirs.application, WIRE_HASH);
         let spec = RegionSpec::default();
         let (program, server) = make_ends(&spec).expect("memory");
-        answer(&socket, peer, &Hello::new(RECORD_LIMIT_MAX, 1, WIRE_HASH), &spec, &program)
-            .expect("answered");
+        answer(&socket, peer, &Hello::new(RECORD_LIMIT_MAX, WIRE_HASH), &spec, &program).expect("answered");
         drop(program);
         let liveness = Liveness::socket(socket.into());
         let parts = server.into_parts(spec, peer, Some(liveness)).expect("mapped");
