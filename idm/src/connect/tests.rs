@@ -1,4 +1,5 @@
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 
 use super::*;
 use crate::record::{Consumer, Ready};
@@ -10,18 +11,25 @@ fn hello() -> Hello {
 }
 
 /// A listener in a directory of its own, and where it listens.
-fn listen() -> (tempfile::TempDir, std::path::PathBuf, Listener) {
+fn listen() -> (tempfile::TempDir, std::path::PathBuf, UnixListener) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gpu.sock");
-    let listener = Listener::bind(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
     (dir, path, listener)
+}
+
+/// The next program, and who it is.
+fn accept(listener: &UnixListener) -> (UnixStream, Peer) {
+    let (socket, _) = listener.accept().unwrap();
+    let peer = peer_of(&socket).unwrap();
+    (socket, peer)
 }
 
 #[test]
 fn a_program_connects_calls_and_hears_of_the_servers_death() {
     let (_dir, path, listener) = listen();
     let server = std::thread::spawn(move || {
-        let (socket, peer) = listener.accept().unwrap();
+        let (socket, peer) = accept(&listener);
         let theirs = greet(&socket, peer, LIMIT).unwrap();
         assert_eq!(theirs.application, 0xc0da);
         let spec = RegionSpec { staging_bytes: 0, ..RegionSpec::default() };
@@ -52,7 +60,7 @@ fn a_program_connects_calls_and_hears_of_the_servers_death() {
 fn a_refusal_carries_its_code() {
     let (_dir, path, listener) = listen();
     let server = std::thread::spawn(move || {
-        let (socket, peer) = listener.accept().unwrap();
+        let (socket, peer) = accept(&listener);
         greet(&socket, peer, LIMIT).unwrap();
         refuse(&socket, peer, &hello(), 401).unwrap();
     });
@@ -114,7 +122,7 @@ fn a_server_that_never_accepts_or_never_answers_holds_nobody_longer_than_the_lim
 fn handed(memory: OwnedFd) -> ChannelError {
     let (_dir, path, listener) = listen();
     let server = std::thread::spawn(move || {
-        let (socket, peer) = listener.accept().unwrap();
+        let (socket, peer) = accept(&listener);
         greet(&socket, peer, LIMIT).unwrap();
         let (program, _server) = make_ends(&RegionSpec::default()).unwrap();
         answer(&socket, peer, &hello(), &RegionSpec::default(), &ProgramEnd { memory, ..program }).unwrap();

@@ -164,14 +164,29 @@ pub mod attribute {
     pub const PREFERRED_CLUSTER_DIMENSION: u32 = 11;
     /// Event recorded at the end of the launch; handle at 0.
     pub const LAUNCH_COMPLETION_EVENT: u32 = 12;
-    /// Would need a reply: not supported.
-    pub const DEVICE_UPDATABLE_KERNEL_NODE: u32 = 13;
     /// Share of L1 for shared memory.
     pub const PREFERRED_SHARED_MEMORY_CARVEOUT: u32 = 14;
-    /// Whether the guest may send the attribute.
+    /// Blocks near each other on NVLink.
+    pub const NVLINK_UTIL_CENTRIC_SCHEDULING: u32 = 16;
+    /// Whether the guest may send the attribute. A device-updatable kernel node (13) would need a reply.
     #[must_use]
     pub const fn travels(id: u32) -> bool {
-        matches!(id, 1 | 2 | 4..=12 | 14 | 16)
+        matches!(
+            id,
+            ACCESS_POLICY_WINDOW
+                | COOPERATIVE
+                | CLUSTER_DIMENSION
+                | CLUSTER_SCHEDULING_POLICY
+                | PROGRAMMATIC_STREAM_SERIALIZATION
+                | PROGRAMMATIC_EVENT
+                | PRIORITY
+                | MEM_SYNC_DOMAIN_MAP
+                | MEM_SYNC_DOMAIN
+                | PREFERRED_CLUSTER_DIMENSION
+                | LAUNCH_COMPLETION_EVENT
+                | PREFERRED_SHARED_MEMORY_CARVEOUT
+                | NVLINK_UTIL_CENTRIC_SCHEDULING
+        )
     }
 }
 
