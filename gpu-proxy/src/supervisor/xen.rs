@@ -35,8 +35,6 @@ use super::zones::Refusal;
 use crate::worker::assignment::ChannelKind;
 use crate::worker::region;
 
-/// Number of the GPU's device.
-const GPU_DEVICE: u32 = 1;
 /// How long one wait for the guest's offer lasts before the zone's end is looked for.
 const OFFER_ROUND: Duration = Duration::from_millis(500);
 /// For the guest's hello.
@@ -157,7 +155,7 @@ fn accept(
     alive: &Liveness,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Option<Stream>, XenError> {
-    let backend = Backend::new(&xen.xenstore, Device { guest, number: GPU_DEVICE, backend: xen.own });
+    let backend = Backend::new(&xen.xenstore, Device { guest, number: wire::DEVICE, backend: xen.own });
     let spec = StreamSpec { to_taker_bytes: wire::RING_BYTES, to_maker_bytes: wire::RING_BYTES };
     while !stopped() {
         let liveness = alive.try_clone().map_err(|source| XenError::Call { call: "dup", source })?;

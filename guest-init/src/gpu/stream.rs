@@ -16,8 +16,6 @@ use crate::{
     error::{During, Result},
 };
 
-/// Number of the GPU's device.
-const GPU_DEVICE: u32 = 1;
 /// The shim makes it before the domain runs, with the agent's: it is there, or there is none.
 const FIND_LIMIT: Duration = Duration::from_millis(100);
 /// An offer stands this long, then it is made again: nothing says when a proxy is started.
@@ -28,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The device, if this guest has one. Blocks shortly.
 pub fn find(xenstore: &Client) -> Option<Frontend> {
     // A guest without the device is one whose pod can have no GPU.
-    Frontend::find(xenstore, GPU_DEVICE, FIND_LIMIT).ok()
+    Frontend::find(xenstore, wire::DEVICE, FIND_LIMIT).ok()
 }
 
 /// Offers the stream and serves it, for ever.
