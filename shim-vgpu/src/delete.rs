@@ -98,7 +98,7 @@ impl Dead {
     fn clean_pod(&self, store: &Store) -> Result<()> {
         // A death before the first record.
         let Some(record) = store.load()? else { return store.remove() };
-        let platform = Platform::xen(config())?;
+        let platform = Platform::xen(config());
         let shim_lives = record.shim.is_some_and(|shim| shim.is_alive());
         let in_record = record.containers.contains_key(&self.id);
         // The record's word, not the bundle's: its spec may be damaged, and the pod of others would end.
