@@ -7,4 +7,5 @@
 pub mod cls;
 pub mod integrity;
 mod md2;
+#[expect(unsafe_code, reason = "tables of C functions")]
 pub mod tables;
