@@ -1,4 +1,4 @@
-//! Stories of containers, as containerd would tell them to the guest (shim.md 13.1).
+//! Stories of containers, as containerd would tell them to the guest.
 
 mod world;
 
@@ -300,7 +300,7 @@ fn a_container_whose_init_has_ended_takes_no_exec() {
     });
 }
 
-/// Its start and the death of init race: whichever way it ends, it has ended when init's end is told (shim.md 5.3).
+/// Its start and the death of init race: whichever way it ends, it has ended when init's end is told.
 #[test]
 fn an_exec_that_begins_while_init_dies_ends_before_it() {
     story(async |world| {

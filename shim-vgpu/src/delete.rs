@@ -1,4 +1,4 @@
-//! `delete`: containerd's clean-up for a shim that is gone, from disk alone and within 5 s (shim.md 3.9).
+//! `delete`: containerd's clean-up for a shim that is gone, from disk alone and within 5 s.
 //!
 //! containerd kills a `delete` that takes longer and never asks again. So the cleaning is a process of its own, the verb `clean`, which
 //! nobody kills: on a node that is short of time it goes on after the answer, and tries again what failed (to syslog it says so).

@@ -1,7 +1,7 @@
 //! What goes wrong in the shim, and what containerd is told of it.
 //!
 //! Every error carries a code of `vgpu-codes`, whose row decides the ttrpc code. NOT_FOUND counts as success in containerd's stop and
-//! delete paths, and UNIMPLEMENTED from Create makes it try another protocol: both are exact here (shim.md 4.2).
+//! delete paths, and UNIMPLEMENTED from Create makes it try another protocol: both are exact here.
 
 use std::{error::Error as StdError, fmt::Write};
 

@@ -1,5 +1,5 @@
 //! The pod's zone at gpu-proxy: registered and granted by what the record on disk says, so that it can be said again after a restart of
-//! gpu-proxy (DESIGN.md, decision 20). Everything said is idempotent. Blocks, each answer for a limit at most.
+//! gpu-proxy. Everything said is idempotent. Blocks, each answer for a limit at most.
 //!
 //! The connection on which the zone was registered stays open and silent: its end is that gpu-proxy's end, with all that it knew, or the
 //! zone's, which somebody else has ended.

@@ -195,7 +195,7 @@ impl Task for TaskService {
 
     async fn stats(&self, _: &TtrpcContext, req: StatsRequest) -> ttrpc::Result<StatsResponse> {
         let container = self.pod.get(&req.id)?;
-        // A container that has ended has no figures: containerd expects NotFound (shim.md 5.1).
+        // A container that has ended has no figures: containerd expects NotFound.
         let metrics =
             container.cgroup.metrics().map_err(|_| GuestError::NotFound(format!("cgroup of {}", req.id)))?;
         Ok(StatsResponse { stats: any(METRICS_TYPE, &metrics), ..Default::default() })

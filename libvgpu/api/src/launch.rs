@@ -1,4 +1,4 @@
-//! A kernel launch as it travels: always packed, so that the worker chases no pointers (cuda.md 7.2).
+//! A kernel launch as it travels: always packed, so that the worker chases no pointers.
 
 use crate::handle::{FunctionHandle, Stream};
 use crate::result::{CuError, CuResult};
@@ -72,7 +72,7 @@ pub struct LaunchAttributes<'a> {
     packed: &'a [u8],
 }
 
-/// One launch attribute. Which ids pass, and what is checked in their values: cuda.md 7.3.
+/// One launch attribute. Its id passes if [`attribute::travels`]; addresses and handles in its value are the worker's to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaunchAttribute {
     /// `CUlaunchAttributeID`.

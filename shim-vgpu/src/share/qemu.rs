@@ -1,7 +1,7 @@
-//! The share served by Debian's QEMU as a Xen 9pfs backend, started by hand: with QEMU ≥ 10 xl can't (testbed.md "9p share").
+//! The share served by Debian's QEMU as a Xen 9pfs backend, started by hand: with QEMU ≥ 10 xl can't.
 //!
 //! The nodes have to be there before QEMU starts and the domain runs, with their permissions in the same transaction: a frontend that
-//! looks between the two is stuck for good (xen.md 3.4).
+//! looks between the two is stuck for good.
 
 use std::{
     ffi::OsStr,

@@ -414,7 +414,7 @@ async fn a_create_whose_zone_another_domain_has_fails_and_leaves_it_there() {
     node.world.assert_nothing_left("after the conflict");
 }
 
-/// DESIGN.md, decision 20: what a new gpu-proxy is told comes from the record, and nothing that was taken back meanwhile.
+/// What a new gpu-proxy is told comes from the record, and nothing that was taken back meanwhile.
 #[tokio::test]
 async fn a_gpu_proxy_that_was_restarted_is_told_of_the_zone_again() {
     let node = Node::new(Habits::default()).await;
