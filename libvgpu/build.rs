@@ -10,7 +10,7 @@ use vgpu_api::symbols::{Symbol, TABLE};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    // Programs and other libraries look for this name; the library stays loaded when a program closes it (cuda.md 3).
+    // Programs and other libraries look for this name; the library stays loaded when a program closes it.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcuda.so.1");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("symbols.rs");

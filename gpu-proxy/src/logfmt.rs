@@ -33,7 +33,7 @@ fn logfmt(record: &Record<'_>) -> String {
             '\n' => line.push_str("\\n"),
             // What a guest named may be anything; a terminal shall not take it for a command.
             other if other.is_control() => {
-                let _ = write!(line, "\\u{{{:x}}}", u32::from(other));
+                let _ = write!(line, "\\u{:04x}", u32::from(other));
             }
             other => line.push(other),
         }
@@ -82,7 +82,7 @@ mod tests {
             .target("t")
             .build();
         let line = logfmt(&record);
-        assert!(line.ends_with("msg=\"zone \\\"a\\\"\\nsays \\u{1b}[31m\"\n"), "{line}");
+        assert!(line.ends_with("msg=\"zone \\\"a\\\"\\nsays \\u001b[31m\"\n"), "{line}");
         assert_eq!((line.lines().count(), plain(&record).lines().count()), (1, 1));
     }
 }

@@ -1,4 +1,5 @@
 //! The daemon that owns the GPU: `supervisor/` by default, `worker/` when the supervisor starts this program again.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

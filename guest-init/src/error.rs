@@ -98,14 +98,8 @@ impl From<GuestError> for ttrpc::Error {
             text.push_str(&format!(": {next}"));
             cause = next.source();
         }
-        ttrpc::Error::RpcStatus(ttrpc::get_status(rpc(error.code()), text))
+        ttrpc::Error::RpcStatus(ttrpc::get_status(vgpu_agent_api::rpc(error.code().rpc() as i32), text))
     }
-}
-
-/// The ttrpc code of a stable code.
-fn rpc(code: Code) -> ttrpc::Code {
-    use protobuf::Enum;
-    ttrpc::Code::from_i32(code.rpc() as i32).unwrap_or(ttrpc::Code::INTERNAL)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::sys::{self, SIGKILL};
 /// How and when a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// The exit code, or 128 + the signal that killed it (shim.md 6.2).
+    /// The exit code, or 128 + the signal that killed it, as runc says it.
     pub status: u32,
     /// When it was reaped.
     pub at: SystemTime,

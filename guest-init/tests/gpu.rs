@@ -128,7 +128,7 @@ impl World {
     ) -> JoinHandle<T> {
         let socket = self.socket.clone();
         thread::spawn(move || {
-            let hello = Hello::new(64 << 10, 0, WIRE_HASH);
+            let hello = Hello::new(64 << 10, WIRE_HASH);
             then(idm::connect::connect(&socket, &hello, LONG).map(|(submitter, _)| submitter))
         })
     }

@@ -1,4 +1,4 @@
-//! Stories of containers, as containerd would tell them to the guest (shim.md 13.1).
+//! Stories of containers, as containerd would tell them to the guest.
 
 mod world;
 
@@ -300,7 +300,7 @@ fn a_container_whose_init_has_ended_takes_no_exec() {
     });
 }
 
-/// Its start and the death of init race: whichever way it ends, it has ended when init's end is told (shim.md 5.3).
+/// Its start and the death of init race: whichever way it ends, it has ended when init's end is told.
 #[test]
 fn an_exec_that_begins_while_init_dies_ends_before_it() {
     story(async |world| {
@@ -322,6 +322,28 @@ fn an_exec_that_begins_while_init_dies_ends_before_it() {
             world.delete("c1").await.unwrap();
             world.assert_nothing_left_of("c1");
         }
+    });
+}
+
+/// An exec whose start hangs holds the word of init's end back, but not for long: the shim takes a guest for one that lies after that.
+#[test]
+fn inits_end_waits_two_seconds_at_most_for_its_execs() {
+    let (_directory, program) =
+        helper(r#"case "$2" in *'"Exec"'*) exec sleep 100;; esac; exec $HELPER "$@""#);
+    story_in(Setup { program, helper_limit: Duration::from_secs(6) }, async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let _exec = world.exec("c1", "e1", &["true"]).await.unwrap();
+        let killing = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let killed = Instant::now();
+            world.kill("c1", 9, false).await.unwrap();
+            (world.wait("c1", "").await, killed.elapsed())
+        };
+        let (started, (code, held_back)) = tokio::join!(world.start("c1", "e1"), killing);
+        assert!(refusal(started).1.contains("did not end within 6 s"), "it had not begun");
+        assert_eq!(code, 137);
+        let told = Duration::from_millis(1500)..Duration::from_secs(4);
+        assert!(told.contains(&held_back), "{held_back:?}");
     });
 }
 

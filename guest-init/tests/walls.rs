@@ -130,6 +130,21 @@ fn a_container_sees_its_own_files_and_mounts_alone() {
     });
 }
 
+/// Of the guest it has the network alone: the pod's.
+#[test]
+fn a_container_has_the_namespaces_of_its_spec() {
+    story(async |world| {
+        let script = "for of in mnt pid uts ipc net; do readlink /proc/self/ns/$of; done";
+        let text = output_of(world, script, |_| {}).await;
+        // Of this thread: its mounts are apart from the process's already.
+        let guests = ["mnt", "pid", "uts", "ipc", "net"].map(|of| {
+            fs::read_link(format!("/proc/thread-self/ns/{of}")).unwrap().to_str().unwrap().to_owned()
+        });
+        let same: Vec<_> = text.lines().zip(&guests).map(|(its, guests)| its == guests).collect();
+        assert_eq!(same, [false, false, false, false, true], "{text}{guests:?}");
+    });
+}
+
 #[test]
 fn masked_and_read_only_paths_are_so() {
     story(async |world| {

@@ -16,7 +16,7 @@
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,10 +42,6 @@ const ANSWER_BYTES: usize = HELLO_BYTES + OFFER_BYTES;
 /// Descriptors that go with an answer: the memory, the bell that the program rings, the ear it listens on.
 const FDS: usize = 3;
 
-/// Listens for programs.
-#[derive(Debug)]
-pub struct Listener(UnixListener);
-
 /// What the program gets: everything of its side of a channel.
 #[derive(Debug)]
 pub struct ProgramEnd {
@@ -66,32 +62,6 @@ pub struct ServerEnd {
     pub bell: OwnedFd,
     /// What the server waits on.
     pub ear: OwnedFd,
-}
-
-impl Listener {
-    /// Listens at `path`, which must not exist.
-    ///
-    /// # Errors
-    /// Those of `bind`.
-    pub fn bind(path: &Path) -> io::Result<Self> {
-        UnixListener::bind(path).map(Self)
-    }
-
-    /// The next program, and who it is by its credentials.
-    ///
-    /// # Errors
-    /// Those of `accept`.
-    pub fn accept(&self) -> Result<(UnixStream, Peer), ChannelError> {
-        let (socket, _) = self.0.accept().map_err(ChannelError::system("accept a program"))?;
-        let peer = peer_of(&socket)?;
-        Ok((socket, peer))
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
 }
 
 /// The process at the other end of a socket.
@@ -135,7 +105,10 @@ pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<(Submitter
 }
 
 /// A connected socket whose sending is limited too. A server that listens and never accepts would else hold its programs for ever.
-fn reach(path: &Path, limit: Duration) -> Result<UnixStream, ChannelError> {
+///
+/// # Errors
+/// [`ChannelError::System`] when nobody listens, [`ChannelError::TimedOut`].
+pub fn reach(path: &Path, limit: Duration) -> Result<UnixStream, ChannelError> {
     let connecting = "connect to the GPU socket";
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);

@@ -237,18 +237,6 @@ impl ChannelError {
         }
     }
 
-    /// Whether the channel can be used after this error.
-    pub fn is_final(&self) -> bool {
-        !matches!(
-            self,
-            Self::TimedOut { .. }
-                | Self::TooLong { .. }
-                | Self::NoSuchCall { .. }
-                | Self::Layout { .. }
-                | Self::Finished
-        )
-    }
-
     /// Makes the closure that turns an errno into an error: `.map_err(ChannelError::system("map the region"))`.
     pub fn system<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> ChannelError {
         move |e| {
@@ -290,13 +278,5 @@ mod tests {
             ChannelError::Refused { peer: Peer::Server, code: 42 }.to_string(),
             "the server refused: VGPU-042"
         );
-    }
-
-    #[test]
-    fn only_what_the_peer_broke_or_left_ends_a_channel() {
-        let timed_out =
-            ChannelError::TimedOut { peer: Peer::Server, what: "a call", limit: Duration::from_secs(1) };
-        assert!(!timed_out.is_final());
-        assert!(ChannelError::PeerGone(Peer::Server).is_final());
     }
 }

@@ -6,6 +6,7 @@
 //! Little endian. The major versions must be equal, of the minor ones the lower holds; what is reserved is sent as zero and not looked at.
 //! Not here: what an application hash means and who refuses whom for it.
 
+use std::fmt;
 use std::io::{Read, Write};
 
 use crate::error::{ChannelError, Peer};
@@ -28,10 +29,45 @@ pub struct Hello {
     pub minor: u16,
     /// The longest record or message that this side takes, in bytes.
     pub record_limit: u32,
-    /// Names the build, for logs.
-    pub build: u64,
+    /// The release that this side is of, for logs.
+    pub build: Build,
     /// Names what is spoken over the channel: the hash of the CUDA declarations on a GPU channel, 0 where the version alone decides.
     pub application: u64,
+}
+
+/// Which release a side is of: the version that all programs of a release share, three u16 and a zero. For logs alone; what two sides
+/// can speak is said by the versions and hashes beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Build(pub u64);
+
+impl Build {
+    /// This side's.
+    pub const OWN: Self = Self(
+        number(env!("CARGO_PKG_VERSION_MAJOR"))
+            | number(env!("CARGO_PKG_VERSION_MINOR")) << 16
+            | number(env!("CARGO_PKG_VERSION_PATCH")) << 32,
+    );
+
+    /// A peer's, if it is not this side's: worth a line in the log.
+    pub fn other(self) -> Option<Self> {
+        (self != Self::OWN).then_some(self)
+    }
+}
+
+const fn number(text: &str) -> u64 {
+    match u16::from_str_radix(text, 10) {
+        Ok(number) => number as u64,
+        Err(_) => panic!("a part of the version is past 65535"),
+    }
+}
+
+impl fmt::Display for Build {
+    /// Numbers only, whatever the peer sent.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g, ..] = self.0.to_le_bytes();
+        let part = |low, high| u16::from_le_bytes([low, high]);
+        write!(f, "{}.{}.{}", part(a, b), part(c, d), part(e, g))
+    }
 }
 
 /// What both sides hold to after their hellos.
@@ -41,16 +77,16 @@ pub struct Agreed {
     pub minor: u16,
     /// The lower limit, in bytes.
     pub record_limit: u32,
-    /// The peer's build.
-    pub peer_build: u64,
+    /// The peer's release.
+    pub peer_build: Build,
     /// The peer's application hash, for the caller to judge.
     pub peer_application: u64,
 }
 
 impl Hello {
-    /// This crate's versions, with the caller's build and application.
-    pub fn new(record_limit: u32, build: u64, application: u64) -> Self {
-        Self { major: MAJOR, minor: MINOR, record_limit, build, application }
+    /// This crate's versions and release, with the caller's application.
+    pub fn new(record_limit: u32, application: u64) -> Self {
+        Self { major: MAJOR, minor: MINOR, record_limit, build: Build::OWN, application }
     }
 
     /// The bytes to send.
@@ -60,7 +96,7 @@ impl Hello {
         bytes[8..10].copy_from_slice(&self.major.to_le_bytes());
         bytes[10..12].copy_from_slice(&self.minor.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.record_limit.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.build.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.build.0.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.application.to_le_bytes());
         bytes
     }
@@ -78,7 +114,7 @@ impl Hello {
             major: u16::from_le_bytes(field(bytes, 8)),
             minor: u16::from_le_bytes(field(bytes, 10)),
             record_limit: u32::from_le_bytes(field(bytes, 12)),
-            build: u64::from_le_bytes(field(bytes, 16)),
+            build: Build(u64::from_le_bytes(field(bytes, 16))),
             application: u64::from_le_bytes(field(bytes, 24)),
         })
     }
@@ -162,7 +198,7 @@ mod tests {
             major: 1,
             minor: 3,
             record_limit: 65536,
-            build: 0x0123_4567_89ab_cdef,
+            build: Build(0x0123_4567_89ab_cdef),
             application: u64::MAX,
         };
         assert_eq!(Hello::parse(&hello.encode(), Peer::Server), Ok(hello));
@@ -171,20 +207,33 @@ mod tests {
     #[test]
     fn two_sides_agree_on_the_lower_of_each() {
         let (a, b) = Stream::pair(StreamSpec::default()).unwrap();
-        let old = Hello { minor: 1, ..Hello::new(1000, 7, 9) };
-        let new = Hello { minor: 4, ..Hello::new(2000, 8, 10) };
+        let old = Hello { minor: 1, ..Hello::new(1000, 9) };
+        let new = Hello { minor: 4, build: Build(8), ..Hello::new(2000, 10) };
         let other = std::thread::spawn(move || exchange(b, &new, Peer::Server));
         let agreed = exchange(a, &old, Peer::Server).unwrap();
-        assert_eq!(agreed, Agreed { minor: 1, record_limit: 1000, peer_build: 8, peer_application: 10 });
+        assert_eq!(
+            agreed,
+            Agreed { minor: 1, record_limit: 1000, peer_build: Build(8), peer_application: 10 }
+        );
         assert_eq!(other.join().unwrap().unwrap().record_limit, 1000);
+    }
+
+    #[test]
+    fn a_build_is_the_release_and_another_one_is_told() {
+        assert_eq!(Build::OWN.to_string(), env!("CARGO_PKG_VERSION"));
+        assert_eq!(Build(u64::MAX).to_string(), "65535.65535.65535");
+        let ours = Hello::new(1, 0);
+        let meet = |theirs| ours.meet(&theirs, Peer::Server).unwrap().peer_build.other();
+        assert_eq!(meet(Hello::parse(&ours.encode(), Peer::Server).unwrap()), None);
+        assert_eq!(meet(Hello { build: Build(3), ..ours }), Some(Build(3)));
     }
 
     #[test]
     fn strangers_and_other_majors_are_refused() {
         let noise = [0x47; HELLO_BYTES];
         assert!(matches!(Hello::parse(&noise, Peer::Domain(3)), Err(ChannelError::PeerMagic { .. })));
-        let newer = Hello { major: MAJOR + 1, ..Hello::new(1, 0, 0) };
-        let error = Hello::new(1, 0, 0).meet(&newer, Peer::Domain(3)).unwrap_err();
+        let newer = Hello { major: MAJOR + 1, ..Hello::new(1, 0) };
+        let error = Hello::new(1, 0).meet(&newer, Peer::Domain(3)).unwrap_err();
         assert_eq!(error.to_string(), "domain 3 speaks version 2 of the protocol, this side 1");
     }
 }

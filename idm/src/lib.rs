@@ -6,6 +6,7 @@
 //! The rule everywhere: the peer may change any shared byte at any time. Own indexes are private; a word of the peer is read
 //! once and checked; records are copied out before they are parsed; a channel that broke is never used again.
 //! Not here: who may connect to whom, what a record means.
+#![deny(unsafe_code)]
 
 pub mod connect;
 pub mod doorbell;

@@ -1,11 +1,11 @@
 //! kill -9 of either side of a GPU channel: the other hears of it within a second, whatever it was doing.
 
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use idm::connect::{Listener, answer, connect, greet, make_ends};
+use idm::connect::{answer, connect, greet, make_ends, peer_of};
 use idm::hello::Hello;
 use idm::record::{Consumer, LANES, Ready, RegionSpec};
 use idm::{ChannelError, Liveness};
@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 const PLACE: &str = "IDM_TEST_SOCKET";
 
 fn hello() -> Hello {
-    Hello::new(64 << 10, 0, 0)
+    Hello::new(64 << 10, 0)
 }
 
 /// Starts this test once more, as the process that plays its other side.
@@ -24,13 +24,16 @@ fn child(test: &str, socket: &Path) -> Child {
     Command::new(program).args(["--exact", test]).env(PLACE, socket).spawn().unwrap()
 }
 
-fn serve(socket: UnixStream, peer: idm::Peer) -> Consumer {
+/// Serves the next program.
+fn serve(listener: &UnixListener) -> (Consumer, idm::Peer) {
+    let (socket, _) = listener.accept().unwrap();
+    let peer = peer_of(&socket).unwrap();
     greet(&socket, peer, LIMIT).unwrap();
     let spec = RegionSpec::default();
     let (program, server) = make_ends(&spec).unwrap();
     answer(&socket, peer, &hello(), &spec, &program).unwrap();
-    Consumer::from_parts(server.into_parts(spec, peer, Some(Liveness::socket(socket.into()))).unwrap())
-        .unwrap()
+    let parts = server.into_parts(spec, peer, Some(Liveness::socket(socket.into()))).unwrap();
+    (Consumer::from_parts(parts).unwrap(), peer)
 }
 
 /// Kills the child and reaps it.
@@ -46,9 +49,8 @@ fn submit_without_end(socket: &Path) {
 }
 
 fn take_and_never_answer(socket: &Path) {
-    let listener = Listener::bind(socket).unwrap();
-    let (stream, peer) = listener.accept().unwrap();
-    let mut consumer = serve(stream, peer);
+    let listener = UnixListener::bind(socket).unwrap();
+    let (mut consumer, _) = serve(&listener);
     loop {
         while consumer.next().unwrap().is_some() {}
         consumer.wait(None).unwrap();
@@ -62,10 +64,9 @@ fn a_worker_hears_of_its_killed_program() {
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gpu.sock");
-    let listener = Listener::bind(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
     let mut program = child("a_worker_hears_of_its_killed_program", &path);
-    let (socket, peer) = listener.accept().unwrap();
-    let mut consumer = serve(socket, peer);
+    let (mut consumer, peer) = serve(&listener);
     for _ in 0..10_000 {
         while consumer.next().unwrap().is_none() {
             assert_eq!(consumer.wait(Some(LIMIT)).unwrap(), Ready::Record);

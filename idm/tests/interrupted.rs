@@ -26,7 +26,7 @@ fn connect_in_vain() {
     rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
     rustix::net::listen(&listener, 0).unwrap();
     let _takes_the_only_place = UnixStream::connect(&path).unwrap();
-    let error = connect(&path, &Hello::new(64 << 10, 0, 0), LIMIT).unwrap_err();
+    let error = connect(&path, &Hello::new(64 << 10, 0), LIMIT).unwrap_err();
     assert!(matches!(error, ChannelError::TimedOut { what: "a connection", .. }), "{error}");
 }
 

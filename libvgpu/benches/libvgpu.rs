@@ -117,7 +117,7 @@ fn main() {
     let uuid = 0xc693336e_1121_df11_a8c3_68f355d89593u128.to_be_bytes();
     let mut table = std::ptr::null::<*const c_void>();
     assert_eq!(export(&raw mut table, uuid.as_ptr()), 0);
-    // SAFETY: the table has four slots (cuda.md 4.2).
+    // SAFETY: the table has four slots: put, delete, get, NULL.
     let [put, _, get, _] = unsafe { *table.cast::<[*const c_void; 4]>() };
     // SAFETY: slot 0 has this type.
     let put = unsafe { std::mem::transmute::<*const c_void, extern "C" fn(u64, u64, u64, u64) -> u32>(put) };

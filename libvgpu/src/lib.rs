@@ -7,6 +7,7 @@
 //! name is exported but `cu*` and the marker below; nothing is printed unless `VGPU_LOG` is set.
 //!
 //! Not here: what a record means (`vgpu_api`), rings and doorbells (`idm`).
+#![deny(unsafe_code)]
 #![allow(non_snake_case, non_upper_case_globals, reason = "exports have CUDA's names")]
 #![allow(
     missing_docs,
@@ -14,12 +15,15 @@
 )]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+#[expect(unsafe_code, reason = "the C border")]
 mod abi;
+#[expect(unsafe_code, reason = "exports, and pointers of the program")]
 mod calls;
 mod core;
 mod dark;
 mod log;
 
-/// Tells that this libcuda is no driver: the worker refuses to run on it (cuda.md 24.1). The value is the wire hash.
+/// Tells that this libcuda is no driver: the worker refuses to run on it. The value is the wire hash.
+#[expect(unsafe_code, reason = "an exported name")]
 #[unsafe(no_mangle)]
 pub static vgpu_is_shim: u64 = vgpu_api::WIRE_HASH;

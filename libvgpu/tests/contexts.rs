@@ -173,7 +173,7 @@ fn destructors_of_local_storage_may_call_the_library() {
     let at = &raw mut table;
     assert_eq!(cu!(session.libcuda, cuGetExportTable(at: *mut *const *const c_void, id: *const u8)), OK);
     type Put = extern "C" fn(u64, u64, u64, extern "C" fn(u64, u64, u64)) -> u32;
-    // SAFETY: the table has four slots (cuda.md 4.2).
+    // SAFETY: the table has four slots: put, delete, get, NULL.
     let slot = unsafe { *table };
     // SAFETY: slot 0 is `put`.
     let put = unsafe { std::mem::transmute::<*const c_void, Put>(slot) };

@@ -12,6 +12,7 @@ use support::elf::{
 use vgpu_api::symbols::TABLE;
 
 const NOT_INITIALIZED: u32 = 3;
+const NOT_FOUND: u32 = 500;
 const NOT_SUPPORTED: u32 = 801;
 
 #[test]
@@ -108,10 +109,30 @@ fn every_query_of_cudart_and_pytorch_is_answered_by_the_right_form() {
                 .max_by_key(|row| (row.mode, row.version))
                 .unwrap();
             assert_eq!(pfn, library.symbol(wanted.elf), "{name} {version} is {}", wanted.elf);
+            // The form of CUDA 11, which has no status.
+            pfn = std::ptr::null_mut();
+            let place = &raw mut pfn;
+            let code = cu!(library, cuGetProcAddress(
+                text: *const i8, place: *mut *mut c_void, number: i32, flags: u64));
+            assert_eq!((code, pfn), (0, library.symbol(wanted.elf)), "{name} {version}");
             asked += 1;
         }
     }
     assert!(asked > 400, "only {asked} queries were read");
+}
+
+#[test]
+fn a_name_that_is_unknown_is_said_by_the_code_or_the_status() {
+    let library = Library::open();
+    let (mut pfn, mut status) = (std::ptr::dangling_mut::<c_void>(), 9u32);
+    let (place, status_place, name) = (&raw mut pfn, &raw mut status, c"cuNoSuchCall".as_ptr());
+    let code = cu!(library, cuGetProcAddress(name: *const i8, place: *mut *mut c_void, 13000: i32, 0: u64));
+    assert_eq!((code, pfn.is_null()), (NOT_FOUND, true));
+    pfn = std::ptr::dangling_mut();
+    let place = &raw mut pfn;
+    let code = cu!(library, cuGetProcAddress_v2(
+        name: *const i8, place: *mut *mut c_void, 13000: i32, 0: u64, status_place: *mut u32));
+    assert_eq!((code, status, pfn.is_null()), (0, 1, true));
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn a_thread_without_a_context_is_told_so() {
     }
 }
 
-/// The private tables that cudart and others ask for (cuda.md 4): UUID, slots that are functions.
+/// The private tables that cudart and others ask for: UUID, slots that are functions.
 const TABLES: [(u128, std::ops::Range<usize>); 10] = [
     (0x6bd5fb6c_5bf4_e74a_8987_d93912fd9df9, 1..13),
     (0x42d85a81_23f6_cb47_8298_f6e78a3aecdc, 1..4),

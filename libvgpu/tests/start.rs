@@ -2,11 +2,12 @@
 
 mod support;
 
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use idm::connect::{Listener, answer, greet, make_ends, refuse};
+use idm::connect::{answer, greet, make_ends, peer_of, refuse};
 use idm::hello::Hello;
 use idm::record::{RECORD_LIMIT_MAX, RegionSpec};
 use support::Library;
@@ -18,11 +19,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// A server that says no once: with a code, or by declarations of its own.
 fn serve(path: &Path, code: Option<u16>) -> JoinHandle<()> {
-    let listener = Listener::bind(path).expect("a fresh path");
+    let listener = UnixListener::bind(path).expect("a fresh path");
     std::thread::spawn(move || {
-        let (socket, peer) = listener.accept().expect("the library connects");
+        let (socket, _) = listener.accept().expect("the library connects");
+        let peer = peer_of(&socket).expect("a process");
         greet(&socket, peer, LIMIT).expect("a hello");
-        let hello = Hello::new(RECORD_LIMIT_MAX, 1, 0x0dd);
+        let hello = Hello::new(RECORD_LIMIT_MAX, 0x0dd);
         match code {
             Some(code) => refuse(&socket, peer, &hello, code).expect("refused"),
             None => {

@@ -1,4 +1,4 @@
-//! `delete`: containerd's clean-up for a shim that is gone, from disk alone and within 5 s (shim.md 3.9).
+//! `delete`: containerd's clean-up for a shim that is gone, from disk alone and within 5 s.
 //!
 //! containerd kills a `delete` that takes longer and never asks again. So the cleaning is a process of its own, the verb `clean`, which
 //! nobody kills: on a node that is short of time it goes on after the answer, and tries again what failed (to syslog it says so).
@@ -98,7 +98,7 @@ impl Dead {
     fn clean_pod(&self, store: &Store) -> Result<()> {
         // A death before the first record.
         let Some(record) = store.load()? else { return store.remove() };
-        let platform = Platform::xen(config())?;
+        let platform = Platform::xen(config());
         let shim_lives = record.shim.is_some_and(|shim| shim.is_alive());
         let in_record = record.containers.contains_key(&self.id);
         // The record's word, not the bundle's: its spec may be damaged, and the pod of others would end.

@@ -1,7 +1,7 @@
 //! What goes wrong in the shim, and what containerd is told of it.
 //!
 //! Every error carries a code of `vgpu-codes`, whose row decides the ttrpc code. NOT_FOUND counts as success in containerd's stop and
-//! delete paths, and UNIMPLEMENTED from Create makes it try another protocol: both are exact here (shim.md 4.2).
+//! delete paths, and UNIMPLEMENTED from Create makes it try another protocol: both are exact here.
 
 use std::{error::Error as StdError, fmt::Write};
 
@@ -90,7 +90,7 @@ impl Error {
     /// What containerd is told.
     pub fn rpc(&self) -> Rpc {
         match self {
-            Error::Own { code, .. } => rpc_of(code.rpc()),
+            Error::Own { code, .. } => vgpu_agent_api::rpc(code.rpc() as i32),
             Error::Guest { rpc, .. } => *rpc,
             Error::Relayed(_) => Rpc::INTERNAL,
         }
@@ -129,24 +129,6 @@ impl Error {
 fn shortened(text: String) -> String {
     let end = text.char_indices().nth(GUEST_TEXT_CHARS_MAX).map_or(text.len(), |(at, _)| at);
     text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// The one table from our codes to ttrpc's.
-fn rpc_of(rpc: vgpu_codes::Rpc) -> Rpc {
-    use vgpu_codes::Rpc as Ours;
-    match rpc {
-        Ours::InvalidArgument => Rpc::INVALID_ARGUMENT,
-        Ours::DeadlineExceeded => Rpc::DEADLINE_EXCEEDED,
-        Ours::NotFound => Rpc::NOT_FOUND,
-        Ours::AlreadyExists => Rpc::ALREADY_EXISTS,
-        Ours::PermissionDenied => Rpc::PERMISSION_DENIED,
-        Ours::ResourceExhausted => Rpc::RESOURCE_EXHAUSTED,
-        Ours::FailedPrecondition => Rpc::FAILED_PRECONDITION,
-        Ours::Aborted => Rpc::ABORTED,
-        Ours::Unimplemented => Rpc::UNIMPLEMENTED,
-        Ours::Internal => Rpc::INTERNAL,
-        Ours::Unavailable => Rpc::UNAVAILABLE,
-    }
 }
 
 impl From<Error> for TtrpcError {

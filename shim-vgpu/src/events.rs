@@ -1,4 +1,4 @@
-//! The outbox: one queue and one sender, so that containerd gets the events in order, also over its own restart (shim.md 6.2).
+//! The outbox: one queue and one sender, so that containerd gets the events in order, also over its own restart.
 //!
 //! The head of the queue stays until it is accepted. The queue is bounded in number and each event in time: containerd asks for State
 //! again when it comes back, so what is lost then is late news.

@@ -1,4 +1,4 @@
-//! `-info`: what this runtime can do, for containerd 2.x (shim.md 3.6).
+//! `-info`: what this runtime can do, for containerd 2.x.
 
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 use protobuf::{Message, MessageField, well_known_types::any::Any};

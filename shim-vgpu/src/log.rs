@@ -1,7 +1,7 @@
 //! The log: logfmt lines into the fifo `log` of the bundle, which containerd reads.
 //!
 //! The fifo is opened for reading too and never blocks: while containerd restarts nobody reads, and a full fifo loses lines instead
-//! of stopping a pod (shim.md 3.12).
+//! of stopping a pod.
 
 use std::{
     fmt::Write as _,

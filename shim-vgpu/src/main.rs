@@ -1,7 +1,7 @@
 //! containerd-shim-vgpu-v1: runs each pod in a Xen domain of its own.
 //!
 //! containerd calls it by verb: `start` answers with an address and leaves a server behind, `delete` cleans up after one that is gone.
-//! stdout is the answer. stderr is silent on success, and one line for the user otherwise (shim.md 3.4).
+//! stdout is the answer. stderr is silent on success, and one line for the user otherwise.
 
 use std::{
     io::{Read, Write},

@@ -32,9 +32,7 @@ pub fn folder(namespace: &str, sandbox: &str, uuid: Uuid) -> String {
 
 /// Whether a folder is a life of this sandbox.
 pub fn is_life_of(folder: &str, namespace: &str, sandbox: &str) -> bool {
-    let life = folder.strip_prefix(&format!("{namespace}+{sandbox}"));
-    // Without an end: of the first shims.
-    life.is_some_and(|life| life.is_empty() || life.starts_with('+'))
+    folder.starts_with(&format!("{namespace}+{sandbox}+"))
 }
 
 #[cfg(test)]
@@ -55,7 +53,7 @@ mod tests {
     fn a_life_is_its_sandboxs_alone() {
         let uuid = Uuid::from_u128(7);
         assert_ne!(folder("ns", "a", uuid), folder("ns", "a", Uuid::from_u128(8)));
-        assert!(is_life_of(&folder("ns", "a", uuid), "ns", "a") && is_life_of("ns+a", "ns", "a"));
+        assert!(is_life_of(&folder("ns", "a", uuid), "ns", "a"));
         for other in [folder("ns", "ab", uuid), folder("n", "a", uuid), folder("ns", "b", uuid)] {
             assert!(!is_life_of(&other, "ns", "a"), "{other}");
         }

@@ -1,8 +1,8 @@
 //! What is on disk before it exists: `<state_dir>/<namespace>+<sandbox>+<domain UUID>/state.json`.
 //!
 //! The intent of each step is written here (fsync, rename) before its side effect, so that a new process can clean up after a death at
-//! any step. The fields keep their names in all versions of the format: cleaning up reads them from a version that it doesn't know, and a
-//! field that came later has a default.
+//! any step. The fields keep their names in all versions of the format: cleaning up reads them from a version that it doesn't know, so a
+//! field that comes later needs a default.
 
 mod lock;
 
@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use vgpu_codes::Code;
 use vgpu_zone_api::shim::ZoneId;
@@ -43,7 +43,6 @@ pub struct Record {
     /// The server that made this; `delete` ends it if it still lives.
     pub shim: Option<Process>,
     /// Where that server listens.
-    #[serde(default)]
     pub socket: Option<PathBuf>,
     /// The domain's UUID: chosen before the domain is made.
     pub domain_uuid: Uuid,
@@ -53,15 +52,13 @@ pub struct Record {
     pub share: PathBuf,
     /// Who serves the share, once known.
     pub backend: Option<Process>,
-    /// The domain of gpu-proxy: the GPU device's nodes are there. Domain 0 before there was a choice.
-    #[serde(default)]
+    /// The domain of gpu-proxy: the GPU device's nodes are there.
     pub driver_domain: u16,
     /// gpu-proxy's socket, from the moment at which the zone may be registered there.
     pub proxy: Option<PathBuf>,
     /// The zone.
     pub zone: ZoneId,
-    /// The pod's uid, which names its workers' cgroup. Only a living shim needs it, so the first records are without.
-    #[serde(default)]
+    /// The pod's uid, which names its workers' cgroup.
     pub pod_uid: String,
     /// The pod's containers.
     pub containers: BTreeMap<String, ContainerRecord>,
@@ -73,22 +70,7 @@ pub struct ContainerRecord {
     /// Its bundle: `rootfs` is mounted there.
     pub bundle: PathBuf,
     /// The GPU that it may have been granted.
-    #[serde(default, alias = "granted", deserialize_with = "gpu_or_granted")]
     pub gpu: Option<GpuRequest>,
-}
-
-/// The first records said only whether there was a grant. That it has to be taken back is all that cleaning up asks.
-fn gpu_or_granted<'de, D: Deserializer<'de>>(value: D) -> Result<Option<GpuRequest>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Granted(bool),
-        Gpu(Option<GpuRequest>),
-    }
-    Ok(match Written::deserialize(value)? {
-        Written::Granted(granted) => granted.then_some(GpuRequest { bytes: None, share: None }),
-        Written::Gpu(gpu) => gpu,
-    })
 }
 
 impl Record {
@@ -273,24 +255,6 @@ mod tests {
         assert_eq!(store.load().unwrap().unwrap().version, 2);
         fs::write(dir.path().join("state.json"), "{").unwrap();
         assert_eq!(store.load().unwrap_err().code(), Some(Code::StateUnreadable));
-    }
-
-    /// As the first shims wrote it, under version 1 too.
-    #[test]
-    fn the_first_format_is_still_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = r#"{
-          "version": 1, "namespace": "default", "sandbox": "a", "shim": {"pid": 812, "start_ticks": 9},
-          "domain_uuid": "5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11", "domid": 4, "share": "/run/vgpu/shared/default+a",
-          "backend": null, "proxy": "/run/vgpu/gpu-proxy.sock", "zone": "0c1c4f9a-6f0e-5b1e-8a41-6f1d2c3b4a59",
-          "containers": {"a": {"bundle": "/b/a", "granted": false}, "b": {"bundle": "/b/b", "granted": true}}
-        }"#;
-        fs::write(dir.path().join("state.json"), text).unwrap();
-        let record = Store::at(dir.path()).load().unwrap().unwrap();
-        assert_eq!((record.domid, record.driver_domain, record.pod_uid.as_str()), (Some(4), 0, ""));
-        let granted: Vec<bool> =
-            record.containers.values().map(|container| container.gpu.is_some()).collect();
-        assert_eq!(granted, [false, true]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use vgpu_config::Config;
 
-use crate::{error::Result, link::Link, share::Backend, toolstack::Toolstack};
+use crate::{link::Link, share::Backend, toolstack::Toolstack};
 
 /// Everything outside of the shim but containerd and gpu-proxy.
 #[derive(Clone)]
@@ -26,18 +26,15 @@ impl fmt::Debug for Platform {
 }
 
 impl Platform {
-    /// The real one.
-    ///
-    /// # Errors
-    /// None yet: Xen is only looked for when a domain is made.
-    pub fn xen(config: Config) -> Result<Platform> {
+    /// The real one. Xen is only looked for when a domain is made.
+    pub fn xen(config: Config) -> Platform {
         let config = Arc::new(config);
         let xen = Arc::new(crate::xen::XenLink::default());
-        Ok(Platform {
+        Platform {
             toolstack: Arc::new(crate::toolstack::xl::Xl),
             share: Arc::new(crate::share::qemu::Qemu::new(config.shim.share_backend.clone(), xen.clone())),
             link: xen,
             config,
-        })
+        }
     }
 }

@@ -37,7 +37,7 @@ impl PlatformSource for Node {
     fn platform(&self, path: Option<&Path>) -> Result<Platform> {
         let config = Config::load(path)
             .map_err(|error| Error::caused(error.code(), "the configuration cannot be used", error))?;
-        Platform::xen(config)
+        Ok(Platform::xen(config))
     }
 }
 

@@ -33,10 +33,6 @@ use crate::{
     link::{AnyStream, Link},
 };
 
-/// The agent's device.
-const AGENT: u32 = 0;
-/// gpu-proxy's.
-const GPU: u32 = 1;
 /// How long a thread waits for a guest before it looks whether somebody still wants it.
 const TURN: Duration = Duration::from_secs(1);
 /// Between two tries to reach a xenstored that is gone.
@@ -162,7 +158,7 @@ impl Link for XenLink {
         let stream = loop {
             let (xenstore, guest, liveness) = self.peer(domid)?;
             let turn = blocking(move || {
-                let device = Device { guest, number: AGENT, backend: backend_id(&xenstore)? };
+                let device = Device { guest, number: wire::DEVICE, backend: backend_id(&xenstore)? };
                 match Backend::new(&xenstore, device).accept(spec, TURN, liveness) {
                     Ok(stream) => Ok(Some(stream)),
                     Err(XenError::Late { .. }) => Ok(None),
@@ -174,8 +170,9 @@ impl Link for XenLink {
             }
         };
         let mut stream = asynchronous(stream)?;
-        let mine = Hello::new(wire::RECORD_BYTES_MAX, 0, wire::APPLICATION);
-        hello::exchange_async(&mut stream, &mine, Peer::Domain(domid)).await.map_err(|error| {
+        let mine = Hello::new(wire::RECORD_BYTES_MAX, wire::APPLICATION);
+        let agreed = hello::exchange_async(&mut stream, &mine, Peer::Domain(domid)).await;
+        let agreed = agreed.map_err(|error| {
             let code = if error.fault() == Fault::Gone { Code::GuestGone } else { Code::ProtocolVersion };
             Error::caused(
                 code,
@@ -183,6 +180,9 @@ impl Link for XenLink {
                 error,
             )
         })?;
+        if let Some(theirs) = agreed.peer_build.other() {
+            log::info!("the guest of domain {domid} is of release {theirs}, this shim of {}", mine.build);
+        }
         Ok(Box::new(stream))
     }
 
@@ -238,8 +238,8 @@ fn backend_id(xenstore: &Client) -> Result<DomId> {
 fn devices(xenstore: &Client, domid: u16, driver_domain: u16) -> Result<[Device; 2]> {
     let guest = guest_id(domid)?;
     Ok([
-        Device { guest, number: AGENT, backend: backend_id(xenstore)? },
-        Device { guest, number: GPU, backend: guest_id(driver_domain)? },
+        Device { guest, number: wire::DEVICE, backend: backend_id(xenstore)? },
+        Device { guest, number: vgpu_zone_api::guest::wire::DEVICE, backend: guest_id(driver_domain)? },
     ])
 }
 

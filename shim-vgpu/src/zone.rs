@@ -1,5 +1,5 @@
 //! The pod's zone at gpu-proxy: registered and granted by what the record on disk says, so that it can be said again after a restart of
-//! gpu-proxy (DESIGN.md, decision 20). Everything said is idempotent. Blocks, each answer for a limit at most.
+//! gpu-proxy. Everything said is idempotent. Blocks, each answer for a limit at most.
 //!
 //! The connection on which the zone was registered stays open and silent: its end is that gpu-proxy's end, with all that it knew, or the
 //! zone's, which somebody else has ended.
@@ -82,6 +82,9 @@ fn let_go(record: &Record, request: impl Fn(DomainRef) -> Request, limit: Durati
 fn register(record: &Record, limit: Duration) -> Result<Option<Client>, ClientError> {
     let Some((socket, domain)) = registered(record) else { return Ok(None) };
     let mut client = Client::connect(socket, limit)?;
+    if let Some(theirs) = client.peer_build().other() {
+        log::info!("gpu-proxy is of release {theirs}, this shim of {}", idm::hello::Build::OWN);
+    }
     let pod_uid = record.pod_uid.clone();
     client.done(&Request::Register { zone: record.zone, pod_uid, domain })?;
     Ok(Some(client))

@@ -1,8 +1,7 @@
 //! One software GPU: its memory, and the door for launches.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::exec;
 use crate::{Fault, Memory, MemoryError, Module};
@@ -38,21 +37,6 @@ pub struct LaunchConfig {
     pub shared_bytes: u32,
 }
 
-/// Ends the launch of a device from another thread, and keeps it from launching again.
-#[derive(Debug, Clone, Default)]
-pub struct StopFlag(Arc<AtomicBool>);
-
-impl StopFlag {
-    /// Raises it: a running launch ends with [`Fault::Stopped`] within some thousand instructions.
-    pub fn stop(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
 /// A module with its variables in a device's memory.
 #[derive(Debug, Clone)]
 pub struct Instance {
@@ -79,7 +63,6 @@ const OUTPUT_BYTES_MAX: usize = 1 << 20;
 pub struct Device {
     config: DeviceConfig,
     memory: Memory,
-    stop: StopFlag,
     output: Mutex<Vec<u8>>,
 }
 
@@ -93,17 +76,12 @@ impl Device {
     /// A device with nothing in its memory.
     pub fn new(config: DeviceConfig) -> Self {
         let memory = Memory::new(config.memory_bytes, config.seed);
-        Self { config, memory, stop: StopFlag::default(), output: Mutex::default() }
+        Self { config, memory, output: Mutex::default() }
     }
 
     /// Its memory.
     pub fn memory(&self) -> &Memory {
         &self.memory
-    }
-
-    /// A handle that ends its launches.
-    pub fn stop_flag(&self) -> StopFlag {
-        self.stop.clone()
     }
 
     /// Gives the module's variables addresses in this device's memory and writes their first values.
@@ -135,9 +113,8 @@ impl Device {
         config: &LaunchConfig,
         parameters: &[u8],
     ) -> Result<(), Fault> {
-        let limits = exec::Limits { stop: &self.stop, instructions_max: self.config.instructions_max };
         let launch = exec::Launch::new(instance, function, config, parameters, &self.memory)?;
-        let (result, printed) = exec::run(&launch, self.config.host_threads, limits, OUTPUT_BYTES_MAX);
+        let (result, printed) = exec::run(&launch, &self.config, OUTPUT_BYTES_MAX);
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let room = OUTPUT_BYTES_MAX.saturating_sub(output.len());
         output.extend_from_slice(&printed[..printed.len().min(room)]);

@@ -67,9 +67,6 @@ pub enum Fault {
     /// The configured budget of instructions was used up.
     #[error("the launch ran out of time")]
     Timeout,
-    /// Somebody raised the stop flag.
-    #[error("the launch was stopped")]
-    Stopped,
     /// Grid, block or parameters that no kernel, or not this one, can be launched with.
     #[error("invalid launch: {0}")]
     InvalidLaunch(&'static str),
@@ -89,7 +86,7 @@ impl Fault {
             Fault::InvalidPc(_) => 718,
             Fault::IllegalInstruction(_) => 715,
             Fault::StackOverflow => 714,
-            Fault::Timeout | Fault::Stopped => 702,
+            Fault::Timeout => 702,
             Fault::InvalidLaunch(_) => 1,
             Fault::OutOfResources(_) => 701,
         }

@@ -118,11 +118,6 @@ impl Memory {
         Ok(())
     }
 
-    /// Base and length in bytes of the allocation that holds `address`.
-    pub fn range_of(&self, address: u64) -> Option<(u64, u64)> {
-        self.find(address, 1).map(|block| (block.base(), block.bytes())).ok()
-    }
-
     /// Whether `bytes` bytes from `address` lie inside one allocation.
     pub fn contains(&self, address: u64, bytes: u64) -> bool {
         self.find(address, bytes).is_ok()

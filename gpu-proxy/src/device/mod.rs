@@ -4,6 +4,7 @@
 //! that the device itself gave out, and has checked every address and length against its allocation map and the quota.
 //! Nothing here knows rings, handles of guests or grants.
 
+#[expect(unsafe_code, reason = "NVIDIA's driver is C")]
 mod cuda;
 mod null;
 mod soft;

@@ -79,7 +79,7 @@ async fn process(
     };
     drop(handshake);
     let spec = region();
-    let ours = Hello::new(spec.record_limit, 0, WIRE_HASH);
+    let ours = Hello::new(spec.record_limit, WIRE_HASH);
     match start(supervisor, zone, peer, &socket, &theirs, &ours).await {
         Ok(running) => see_to_end(running, socket.into(), peer).await,
         Err(refusal) => {
@@ -102,7 +102,11 @@ async fn start(
         Refusal::new(Code::HostResource, format!("no channel: {}", with_causes(&error)))
     };
     let program = supervisor.program_for(theirs.application)?;
-    ours.meet(theirs, peer).map_err(|error| Refusal::new(Code::ProtocolVersion, error.to_string()))?;
+    let agreed =
+        ours.meet(theirs, peer).map_err(|error| Refusal::new(Code::ProtocolVersion, error.to_string()))?;
+    if let Some(theirs) = agreed.peer_build.other() {
+        log::info!("{peer} is of release {theirs}, this supervisor of {}", ours.build);
+    }
     let spec = region();
     let (end, ServerEnd { memory, bell, ear }) = connect::make_ends(&spec).map_err(channel)?;
     let pid = match peer {

@@ -10,6 +10,7 @@ pub mod local;
 pub mod shim_door;
 pub mod socket;
 pub mod spawn;
+#[expect(unsafe_code, reason = "lends the reactor a descriptor")]
 pub mod watched;
 mod worker_log;
 pub mod workers;

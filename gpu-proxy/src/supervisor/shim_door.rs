@@ -30,7 +30,10 @@ async fn connection(supervisor: &Arc<Supervisor>, mut stream: UnixStream) -> std
     let mut theirs = [0; HELLO_BYTES];
     stream.read_exact(&mut theirs).await?;
     stream.write_all(&Hello::ours().to_bytes()).await?;
-    Hello::meet(&theirs).map_err(std::io::Error::other)?;
+    let theirs = Hello::meet(&theirs).map_err(std::io::Error::other)?;
+    if let Some(build) = theirs.build.other() {
+        log::info!("a shim is of release {build}, this supervisor of {}", Hello::ours().build);
+    }
     let here = Arc::new(Connection::default());
     loop {
         let mut word = [0; 4];

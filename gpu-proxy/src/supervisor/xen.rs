@@ -35,8 +35,6 @@ use super::zones::Refusal;
 use super::{Supervisor, channel_pages};
 use crate::worker::assignment::ChannelKind;
 
-/// Number of the GPU's device.
-const GPU_DEVICE: u32 = 1;
 /// How long one wait for the guest's offer lasts before the zone's end is looked for.
 const OFFER_ROUND: Duration = Duration::from_millis(500);
 /// For the guest's hello.
@@ -161,7 +159,7 @@ fn accept(
     alive: &Liveness,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Option<Stream>, XenError> {
-    let backend = Backend::new(&xen.xenstore, Device { guest, number: GPU_DEVICE, backend: xen.own });
+    let backend = Backend::new(&xen.xenstore, Device { guest, number: wire::DEVICE, backend: xen.own });
     let spec = StreamSpec { to_taker_bytes: wire::RING_BYTES, to_maker_bytes: wire::RING_BYTES };
     while !stopped() {
         let liveness = alive.try_clone().map_err(|source| XenError::Call { call: "dup", source })?;
@@ -183,13 +181,16 @@ async fn greet_and_serve(
     bounds: &Arc<Bounds>,
 ) -> Result<(), String> {
     let peer = Peer::Domain(guest.get());
-    let ours = Hello::new(u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX), 0, wire::APPLICATION);
+    let ours = Hello::new(u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX), wire::APPLICATION);
     let greeted = tokio::time::timeout(HELLO_LIMIT, hello::exchange_async(&mut stream, &ours, peer)).await;
     let agreed = greeted
         .map_err(|_| format!("{guest} sent no hello within {} s", HELLO_LIMIT.as_secs()))?
         .map_err(|error| with_causes(&error))?;
     if agreed.peer_application != wire::APPLICATION {
         return Err(format!("{guest} speaks something else on its GPU stream"));
+    }
+    if let Some(theirs) = agreed.peer_build.other() {
+        log::info!("zone {zone}: {guest} is of release {theirs}, this supervisor of {}", ours.build);
     }
     let starter = Starter { supervisor: Arc::clone(supervisor), zone, guest };
     messages(stream, Arc::new(starter), Arc::clone(bounds)).await

@@ -36,7 +36,6 @@ pub fn serve(mut consumer: Consumer, mut session: Session) -> End {
 fn drain(consumer: &mut Consumer, session: &mut Session) -> Result<(), End> {
     let mut reply = [0; REPLY_BYTES_MAX];
     let replies = consumer.replies().clone();
-    let mut last = None;
     while let Some(record) = consumer.next().map_err(|error| judged(&error))? {
         let context = ContextId(record.ctx);
         let call = Call { context, sync: record.lane.is_some() };
@@ -61,10 +60,6 @@ fn drain(consumer: &mut Consumer, session: &mut Session) -> Result<(), End> {
             let printed = if session.has_printed() { PRINTED } else { 0 };
             replies.reply(lane, seq, answer.code | printed, bytes).map_err(|error| judged(&error))?;
         }
-        last = Some(seq);
-    }
-    if let Some(seq) = last {
-        replies.completed(seq).map_err(|error| judged(&error))?;
     }
     Ok(())
 }

@@ -86,7 +86,7 @@ impl Proxy {
     }
 
     pub fn guest_of_hash(&self, hash: u64) -> Result<Guest, idm::ChannelError> {
-        let hello = Hello::new(RECORD_LIMIT_MAX, 0, hash);
+        let hello = Hello::new(RECORD_LIMIT_MAX, hash);
         idm::connect::connect(&self.socket(), &hello, LIMIT).map(|(channel, _)| Guest { channel })
     }
 

@@ -12,12 +12,11 @@ use vgpu_agent_api::wire;
 
 use super::streams::MakeStream;
 use crate::{
+    boot::console::say,
     error::{During, Result},
     stdio::ByteStream,
 };
 
-/// Number of the agent's device: `device/vgpu-idm/0`.
-const AGENT_DEVICE: u32 = 0;
 /// The shim makes the device before the domain runs, and waits for us: past this it has given up.
 const CONNECT_LIMIT: Duration = Duration::from_secs(120);
 /// Pages that gntalloc may share. Its default, 1024, is 31 stdio streams: ten processes. Each page is of the pod's own memory.
@@ -32,7 +31,7 @@ pub fn refused(error: impl std::error::Error + Send + Sync + 'static) -> io::Err
 /// # Errors
 /// There is no device, or nobody takes the offer.
 pub fn connect(xenstore: &Client) -> Result<(Frontend, Stream)> {
-    let frontend = Frontend::find(xenstore, AGENT_DEVICE, CONNECT_LIMIT)
+    let frontend = Frontend::find(xenstore, wire::DEVICE, CONNECT_LIMIT)
         .map_err(refused)
         .during(|| "find the agent's device".into())?;
     let spec = StreamSpec { to_taker_bytes: wire::AGENT_RING_BYTES, to_maker_bytes: wire::AGENT_RING_BYTES };
@@ -47,11 +46,14 @@ pub fn connect(xenstore: &Client) -> Result<(Frontend, Stream)> {
 pub async fn greet(stream: Stream) -> Result<AsyncStream> {
     let peer: Peer = stream.peer();
     let mut stream = AsyncStream::new(stream).during(|| "watch the agent stream".into())?;
-    let mine = Hello::new(wire::RECORD_BYTES_MAX, 0, wire::APPLICATION);
-    hello::exchange_async(&mut stream, &mine, peer)
+    let mine = Hello::new(wire::RECORD_BYTES_MAX, wire::APPLICATION);
+    let agreed = hello::exchange_async(&mut stream, &mine, peer)
         .await
         .map_err(io::Error::other)
         .during(|| "exchange hellos with the shim".into())?;
+    if let Some(theirs) = agreed.peer_build.other() {
+        say(format_args!("the shim is of release {theirs}, this guest of {}", mine.build));
+    }
     Ok(stream)
 }
 

@@ -13,6 +13,7 @@ mod root;
 use std::{convert::Infallible, sync::Arc, thread};
 
 use idm::xen::xenstore::Client;
+use vgpu_agent_api::wire::SHARE_TAG;
 
 use crate::{
     agent::{self, AgentService, service::Guest, streams::StdioStreams, xen},
@@ -27,8 +28,6 @@ use crate::{
 };
 use console::say;
 
-/// The 9p device's tag, as the shim writes it.
-const SHARE_TAG: &str = "share0";
 /// Where containers' files are.
 const SHARE: &str = "/run/vgpu/share";
 

@@ -89,8 +89,8 @@ pub fn all() -> Result<()> {
 
 /// The share of the pod. `tag` is the 9p device's.
 ///
-/// cache=none: the shim adds bind mounts while the guest lives. msize: 512 KiB a request, or every read costs a round trip for each 4 KiB
-/// (xen.md 10.5). nodev, nosuid: what the node put there must not become the guest's devices (10.6).
+/// cache=none: the shim adds bind mounts while the guest lives. msize: 512 KiB a request, or every read costs a round trip for each 4 KiB.
+/// nodev, nosuid: what the node put there must not become the guest's devices.
 /// # Errors
 /// As mount(2), when the device has not come within [`SHARE_LIMIT`]; it waits as long as the backend does not answer.
 pub fn share(tag: &str, place: &str) -> Result<()> {

@@ -30,7 +30,7 @@ pub async fn read(process: &mut UnixStream) -> Result<Greeted, ChannelError> {
     process.read_exact(&mut bytes).await.map_err(|_| ChannelError::PeerGone(peer))?;
     let theirs = Hello::parse(&bytes, peer)?;
     // The proxy accepts exactly this application or refuses: so it is also ours.
-    let ours = Hello::new(region().record_limit, 0, theirs.application);
+    let ours = Hello::new(region().record_limit, theirs.application);
     let agreed = ours.meet(&theirs, peer)?;
     Ok(Greeted { peer, wire_hash: agreed.peer_application, ours })
 }

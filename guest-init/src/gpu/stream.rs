@@ -16,8 +16,6 @@ use crate::{
     error::{During, Result},
 };
 
-/// Number of the GPU's device.
-const GPU_DEVICE: u32 = 1;
 /// The shim makes it before the domain runs, with the agent's: it is there, or there is none.
 const FIND_LIMIT: Duration = Duration::from_millis(100);
 /// An offer stands this long, then it is made again: nothing says when a proxy is started.
@@ -28,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The device, if this guest has one. Blocks shortly.
 pub fn find(xenstore: &Client) -> Option<Frontend> {
     // A guest without the device is one whose pod can have no GPU.
-    Frontend::find(xenstore, GPU_DEVICE, FIND_LIMIT).ok()
+    Frontend::find(xenstore, wire::DEVICE, FIND_LIMIT).ok()
 }
 
 /// Offers the stream and serves it, for ever.
@@ -53,11 +51,14 @@ async fn once(frontend: &Arc<Frontend>, proxy: &Arc<Proxy>) -> Result<()> {
         .during(|| "offer it".into())?;
     let peer = stream.peer();
     let mut stream = AsyncStream::new(stream).during(|| "watch it".into())?;
-    let mine = Hello::new(u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX), 0, wire::APPLICATION);
-    hello::exchange_async(&mut stream, &mine, peer)
+    let mine = Hello::new(u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX), wire::APPLICATION);
+    let agreed = hello::exchange_async(&mut stream, &mine, peer)
         .await
         .map_err(io::Error::other)
         .during(|| "exchange hellos with gpu-proxy".into())?;
     say("the GPU stream is up");
+    if let Some(theirs) = agreed.peer_build.other() {
+        say(format_args!("gpu-proxy is of release {theirs}, this guest of {}", mine.build));
+    }
     proxy.serve(stream).await.during(|| "speak to gpu-proxy".into())
 }

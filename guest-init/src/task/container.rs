@@ -33,7 +33,7 @@ use crate::{
 
 /// The library has sent the terminal before it answers; this is for the event loop to get to it.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(5);
-/// How long init's exit is held back for execs that were killed with it (shim.md 5.3).
+/// How long init's exit is held back for execs that were killed with it.
 const EXECS_LIMIT: Duration = Duration::from_secs(2);
 /// An exec that was being started enters the cgroup after it was killed: it is killed again so often.
 const KILL_PAUSE: Duration = Duration::from_millis(50);

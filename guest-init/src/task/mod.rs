@@ -8,8 +8,8 @@
 //!      └──────────────────┴───────────────────────────┴──► Stopped
 //! ```
 //!
-//! What must hold: every change runs in a task of its own, since ttrpc drops a handler at its deadline (shim.md 4.3); init's exit is
-//! told last (5.3); an exit does not wait for output (7.2).
+//! What must hold: every change runs in a task of its own, since ttrpc drops a handler at its deadline; init's exit is
+//! told last; an exit does not wait for output.
 
 pub mod container;
 pub mod exec;

@@ -82,7 +82,7 @@ impl OomWatch {
         }
     }
 
-    /// Queues an event if there is a new kill. Also called before an exit is told: TaskOOM comes before TaskExit (shim.md 6.2).
+    /// Queues an event if there is a new kill. Also called before an exit is told: TaskOOM comes before TaskExit.
     pub fn check(&self) {
         // No such file: the memory controller is off, or the cgroup is gone.
         let Ok(kills) = self.cgroup.oom_kills() else { return };

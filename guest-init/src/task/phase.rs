@@ -1,4 +1,4 @@
-//! The life of a process, and which operation fits which part of it (shim.md 5.2). Pure: no time, no I/O.
+//! The life of a process, and which operation fits which part of it, as runc's shim has it. Pure: no time, no I/O.
 
 use crate::{
     error::{GuestError, Result},
@@ -93,7 +93,7 @@ mod tests {
 
     use super::{Operation::*, Phase::*, *};
 
-    /// The table of shim.md 5.2, row by row.
+    /// What runc's shim allows, row by row.
     #[test]
     fn each_operation_fits_the_states_that_containerd_expects() {
         let stopped = Stopped(Exit { status: 0, at: SystemTime::UNIX_EPOCH });

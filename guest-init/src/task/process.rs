@@ -17,7 +17,7 @@ use crate::{
     sys,
 };
 
-/// How long Delete waits for output that is still on its way (runc's limit, shim.md 4.4).
+/// How long Delete waits for output that is still on its way (runc's limit).
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// A process that the library made, with everything of it that lives in guest-init.

@@ -1,9 +1,6 @@
 //! containerd's Task API in terms of [`Pod`]: one method per call, no behaviour of its own.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use containerd_shim_protos::{
@@ -198,7 +195,7 @@ impl Task for TaskService {
 
     async fn stats(&self, _: &TtrpcContext, req: StatsRequest) -> ttrpc::Result<StatsResponse> {
         let container = self.pod.get(&req.id)?;
-        // A container that has ended has no figures: containerd expects NotFound (shim.md 5.1).
+        // A container that has ended has no figures: containerd expects NotFound.
         let metrics =
             container.cgroup.metrics().map_err(|_| GuestError::NotFound(format!("cgroup of {}", req.id)))?;
         Ok(StatsResponse { stats: any(METRICS_TYPE, &metrics), ..Default::default() })
@@ -281,10 +278,5 @@ fn any(type_url: &str, message: &impl Message) -> MessageField<Any> {
 }
 
 fn timestamp(at: SystemTime) -> MessageField<Timestamp> {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    MessageField::some(Timestamp {
-        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nanos: since.subsec_nanos().cast_signed(),
-        ..Default::default()
-    })
+    MessageField::some(at.into())
 }

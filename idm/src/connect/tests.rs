@@ -1,4 +1,5 @@
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 
 use super::*;
 use crate::record::{Consumer, Ready};
@@ -6,22 +7,29 @@ use crate::record::{Consumer, Ready};
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn hello() -> Hello {
-    Hello::new(64 << 10, 0xb111d, 0xc0da)
+    Hello::new(64 << 10, 0xc0da)
 }
 
 /// A listener in a directory of its own, and where it listens.
-fn listen() -> (tempfile::TempDir, std::path::PathBuf, Listener) {
+fn listen() -> (tempfile::TempDir, std::path::PathBuf, UnixListener) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gpu.sock");
-    let listener = Listener::bind(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
     (dir, path, listener)
+}
+
+/// The next program, and who it is.
+fn accept(listener: &UnixListener) -> (UnixStream, Peer) {
+    let (socket, _) = listener.accept().unwrap();
+    let peer = peer_of(&socket).unwrap();
+    (socket, peer)
 }
 
 #[test]
 fn a_program_connects_calls_and_hears_of_the_servers_death() {
     let (_dir, path, listener) = listen();
     let server = std::thread::spawn(move || {
-        let (socket, peer) = listener.accept().unwrap();
+        let (socket, peer) = accept(&listener);
         let theirs = greet(&socket, peer, LIMIT).unwrap();
         assert_eq!(theirs.application, 0xc0da);
         let spec = RegionSpec { staging_bytes: 0, ..RegionSpec::default() };
@@ -38,7 +46,7 @@ fn a_program_connects_calls_and_hears_of_the_servers_death() {
         peer
     });
     let (submitter, agreed) = connect(&path, &hello(), LIMIT).unwrap();
-    assert_eq!(agreed.peer_build, 0xb111d);
+    assert_eq!((agreed.peer_application, agreed.peer_build.other()), (0xc0da, None));
     let mut to = [0; 16];
     let reply = submitter.call(1, 0, &[1, 2, 3], &mut to, Some(LIMIT)).unwrap();
     assert_eq!((reply.status, &to[..reply.len]), (6, &b"sum"[..]));
@@ -52,7 +60,7 @@ fn a_program_connects_calls_and_hears_of_the_servers_death() {
 fn a_refusal_carries_its_code() {
     let (_dir, path, listener) = listen();
     let server = std::thread::spawn(move || {
-        let (socket, peer) = listener.accept().unwrap();
+        let (socket, peer) = accept(&listener);
         greet(&socket, peer, LIMIT).unwrap();
         refuse(&socket, peer, &hello(), 401).unwrap();
     });
@@ -114,7 +122,7 @@ fn a_server_that_never_accepts_or_never_answers_holds_nobody_longer_than_the_lim
 fn handed(memory: OwnedFd) -> ChannelError {
     let (_dir, path, listener) = listen();
     let server = std::thread::spawn(move || {
-        let (socket, peer) = listener.accept().unwrap();
+        let (socket, peer) = accept(&listener);
         greet(&socket, peer, LIMIT).unwrap();
         let (program, _server) = make_ends(&RegionSpec::default()).unwrap();
         answer(&socket, peer, &hello(), &RegionSpec::default(), &ProgramEnd { memory, ..program }).unwrap();

@@ -26,8 +26,6 @@ pub(crate) const VERSION_AT: usize = 4;
 pub(crate) const SUBMITTER_PARKED: usize = 68;
 pub(crate) const CONSUMER_PARKED: usize = 132;
 pub(crate) const HEAD: usize = 192;
-pub(crate) const COMPLETED: usize = 256;
-pub(crate) const HEARTBEAT: usize = 260;
 pub(crate) const ERROR_COUNT: usize = 320;
 pub(crate) const ERROR_SEQ: usize = 324;
 pub(crate) const ERROR_CODE: usize = 328;
@@ -193,7 +191,7 @@ mod tests {
     #[test]
     fn words_of_different_writers_have_their_own_cache_lines() {
         let submitter = [SUBMITTER_LIFE, SUBMITTER_PARKED];
-        let consumer = [CONSUMER_LIFE, CONSUMER_PARKED, HEAD, COMPLETED, HEARTBEAT, ERROR_COUNT, ERROR_CTX];
+        let consumer = [CONSUMER_LIFE, CONSUMER_PARKED, HEAD, ERROR_COUNT, ERROR_CTX];
         assert!(submitter.iter().all(|s| consumer.iter().all(|c| s / 64 != c / 64)));
     }
 

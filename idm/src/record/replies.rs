@@ -1,9 +1,9 @@
-//! What the consumer's side sends back: replies, the error word, how far it is. From any thread.
+//! What the consumer's side sends back: replies and the error word. From any thread.
 
 use std::sync::Arc;
 
 use super::error_word::{self, ErrorWord};
-use super::layout::{COMPLETED, HEARTBEAT, LANES, NO_LANE, REPLY_BYTES_MAX, SUBMITTER_PARKED, Slot};
+use super::layout::{LANES, NO_LANE, REPLY_BYTES_MAX, SUBMITTER_PARKED, Slot};
 use crate::doorbell::Doorbell;
 use crate::error::{ChannelError, RecordFlaw};
 use crate::park::Caller;
@@ -87,21 +87,6 @@ impl Replies {
     pub fn set_error(&self, error: ErrorWord) {
         let _one = lock(&self.shared.error);
         error_word::write(&self.shared.region, error);
-    }
-
-    /// Everything up to and with the record `seq` is done: what it read from staging can be used again.
-    ///
-    /// # Errors
-    /// Those of the doorbell.
-    pub fn completed(&self, seq: u32) -> Result<(), ChannelError> {
-        self.shared.region.word(COMPLETED).store(seq, Release);
-        self.ring_if_asleep()
-    }
-
-    /// Shows that this side moves, for whoever wonders. Call it at most every few milliseconds.
-    pub fn beat(&self) {
-        let word = self.shared.region.word(HEARTBEAT);
-        word.store(word.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     #[inline]

@@ -9,7 +9,7 @@ use crate::region::Region;
 
 /// Parts are multiples of this many bytes.
 const BLOCK_BYTES: usize = 64 << 10;
-/// How often a thread that waits for room looks whether the consumer has completed a part that was left to it.
+/// How often a thread that waits for room looks whether it waits in vain.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// The submitter's account of the area. Private: the peer has no say in it.
@@ -17,16 +17,9 @@ const LOOK: Duration = Duration::from_millis(1);
 pub(super) struct Staging {
     region: Arc<Region>,
     start: usize,
-    state: Mutex<State>,
-    freed: Condvar,
-}
-
-#[derive(Debug)]
-struct State {
     /// Whether each block is in use.
-    used: Vec<bool>,
-    /// Parts that the consumer still reads: first block, blocks, and the record after which they are free.
-    left: Vec<(usize, usize, u32)>,
+    used: Mutex<Vec<bool>>,
+    freed: Condvar,
 }
 
 /// A part of the staging area. Free again when dropped.
@@ -41,67 +34,42 @@ pub struct Chunk<'a> {
 impl Staging {
     pub(super) fn new(region: Arc<Region>, start: usize, bytes: usize) -> Self {
         let used = vec![false; bytes / BLOCK_BYTES];
-        let left = Vec::with_capacity(used.len());
-        Self { region, start, state: Mutex::new(State { used, left }), freed: Condvar::new() }
+        Self { region, start, used: Mutex::new(used), freed: Condvar::new() }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.lock().used.len() * BLOCK_BYTES
+        self.lock().len() * BLOCK_BYTES
     }
 
-    /// Takes a part; `None` when there was none by the deadline. `completed` tells the last record that the consumer has completed.
+    /// Takes a part; `None` when there was none by the deadline, or before `stop`.
     pub(super) fn take(
         &self,
         bytes: usize,
         deadline: Option<Instant>,
         stop: impl Fn() -> bool,
-        completed: impl Fn() -> u32,
     ) -> Option<Chunk<'_>> {
         let blocks = bytes.div_ceil(BLOCK_BYTES).max(1);
-        let mut state = self.lock();
+        let mut used = self.lock();
         loop {
-            state.take_back(completed());
-            if let Some(first) = state.find(blocks) {
-                state.used[first..first + blocks].fill(true);
+            // First fit.
+            if let Some(first) = used.windows(blocks).position(|window| !window.contains(&true)) {
+                used[first..first + blocks].fill(true);
                 return Some(Chunk { staging: self, first, blocks, bytes });
             }
             let now = Instant::now();
             if stop() || deadline.is_some_and(|at| at <= now) {
                 return None;
             }
-            state = match self.freed.wait_timeout(state, LOOK) {
-                Ok((state, _)) => state,
+            used = match self.freed.wait_timeout(used, LOOK) {
+                Ok((used, _)) => used,
                 Err(poisoned) => poisoned.into_inner().0,
             };
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<bool>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl State {
-    /// First fit.
-    fn find(&self, blocks: usize) -> Option<usize> {
-        self.used.windows(blocks).position(|window| !window.contains(&true))
-    }
-
-    fn take_back(&mut self, completed: u32) {
-        let Self { used, left } = self;
-        left.retain(|(first, blocks, seq)| {
-            let done = reached(completed, *seq);
-            if done {
-                used[*first..first + blocks].fill(false);
-            }
-            !done
-        });
-    }
-}
-
-/// Whether the record `seq` is not after `completed`. Sequences wrap; what is compared is less than 16 GiB of records apart.
-pub(super) fn reached(completed: u32, seq: u32) -> bool {
-    completed.wrapping_sub(seq) < 1 << 31
 }
 
 impl Chunk<'_> {
@@ -139,12 +107,6 @@ impl Chunk<'_> {
         self.staging.region.read(self.place() + at, to);
     }
 
-    /// Leaves it to the consumer: free again once the record `seq` is completed.
-    pub fn leave_until(self, seq: u32) {
-        self.staging.lock().left.push((self.first, self.blocks, seq));
-        std::mem::forget(self);
-    }
-
     fn place(&self) -> usize {
         self.staging.start + self.first * BLOCK_BYTES
     }
@@ -152,7 +114,7 @@ impl Chunk<'_> {
 
 impl Drop for Chunk<'_> {
     fn drop(&mut self) {
-        self.staging.lock().used[self.first..self.first + self.blocks].fill(false);
+        self.staging.lock()[self.first..self.first + self.blocks].fill(false);
         self.staging.freed.notify_all();
     }
 }

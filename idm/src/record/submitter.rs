@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use super::error_word::{self, ErrorWord};
 use super::lanes::{Lane, Lanes};
 use super::layout::{
-    COMPLETED, CONSUMER_LIFE, CONSUMER_PARKED, FLAG_SYNC, HEARTBEAT, NO_LANE, REPLY_BYTES_MAX,
-    SUBMITTER_LIFE, SUBMITTER_PARKED, Slot,
+    CONSUMER_LIFE, CONSUMER_PARKED, FLAG_SYNC, NO_LANE, REPLY_BYTES_MAX, SUBMITTER_LIFE, SUBMITTER_PARKED,
+    Slot,
 };
 use super::payload::Payload;
 use super::producer::{Header, Producer, Reserved};
-use super::staging::{Chunk, Staging, reached};
+use super::staging::{Chunk, Staging};
 use super::{ChannelParts, check_region};
 use crate::doorbell::Doorbell;
 use crate::error::{ChannelError, Peer};
@@ -165,19 +165,8 @@ impl Submitter {
             return Err(ChannelError::TooLong { what: "a staging chunk", bytes, limit: area });
         }
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-        let completed = || self.region.word(COMPLETED).load(Acquire);
-        let chunk = self.staging.take(bytes, deadline, || self.is_gone(), completed);
+        let chunk = self.staging.take(bytes, deadline, || self.is_gone());
         chunk.ok_or_else(|| self.in_vain("staging", limit))
-    }
-
-    /// Waits until the consumer has completed the record `seq`.
-    ///
-    /// # Errors
-    /// [`ChannelError::TimedOut`], [`ChannelError::PeerGone`].
-    pub fn wait_completed(&self, seq: u32, limit: Option<Duration>) -> Result<(), ChannelError> {
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-        let done = || reached(self.region.word(COMPLETED).load(Acquire), seq);
-        if self.wait_for(done, deadline)? { Ok(()) } else { Err(self.in_vain("work", limit)) }
     }
 
     /// How many errors the consumer has told of: one relaxed load, to be compared with the last value seen.
@@ -189,11 +178,6 @@ impl Submitter {
     /// The last error that the consumer told of, with the count that goes with it.
     pub fn last_error(&self) -> Option<(u32, ErrorWord)> {
         error_word::read(&self.region)
-    }
-
-    /// A number that the consumer moves while it lives.
-    pub fn heartbeat(&self) -> u32 {
-        self.region.word(HEARTBEAT).load(Relaxed)
     }
 
     /// Whether the peer is gone. Asks the kernel: not for the fast path.

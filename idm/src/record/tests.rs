@@ -207,17 +207,12 @@ fn a_thread_stopped_between_reserve_and_publish_holds_back_without_a_spin() {
 }
 
 #[test]
-fn errors_and_completion_come_back() {
+fn errors_come_back() {
     let (submitter, consumer) = pair(small()).unwrap();
     assert_eq!((submitter.error_count(), submitter.last_error()), (0, None));
     let error = ErrorWord { seq: 9, code: 700, sticky: true, ctx: 3 };
     consumer.replies().set_error(error);
     assert_eq!((submitter.error_count(), submitter.last_error()), (1, Some((1, error))));
-
-    let seq = submitter.submit_bytes(1, 0, &[]).unwrap();
-    assert!(matches!(submitter.wait_completed(seq, SHORT), Err(ChannelError::TimedOut { .. })));
-    consumer.replies().completed(seq).unwrap();
-    submitter.wait_completed(seq, LONG).unwrap();
 }
 
 #[test]
@@ -228,15 +223,14 @@ fn staging_carries_what_no_record_can_and_checks_the_peers_words() {
     assert!(matches!(submitter.stage(300 << 10, LONG), Err(ChannelError::TooLong { .. })));
     let bytes: Vec<u8> = (0..=255).cycle().take(200 << 10).collect();
     chunk.write(0, &bytes);
-    let seq = submitter.submit_bytes(1, 0, &chunk.offset().to_le_bytes()).unwrap();
+    submitter.submit_bytes(1, 0, &chunk.offset().to_le_bytes()).unwrap();
     let offset = u64::from(chunk.offset());
-    chunk.leave_until(seq);
 
     let mut back = vec![0; bytes.len()];
     consumer.staging().read(offset, &mut back).unwrap();
     assert_eq!(back, bytes);
     assert!(consumer.next().unwrap().is_some());
-    consumer.replies().completed(seq).unwrap();
+    drop(chunk);
     assert_eq!(submitter.stage(256 << 10, LONG).unwrap().offset(), 0);
 
     for (offset, len) in [(256 << 10, 1), (u64::MAX, 1), (1, 256 << 10), (u64::MAX - 3, 4)] {
@@ -311,8 +305,12 @@ fn a_head_that_cannot_be_ends_the_channel() {
         let (submitter, _consumer) = pair(small()).unwrap();
         submitter.region.word(HEAD).store(bad, Relaxed);
         // A head inside of what was submitted is believed; one past it is found out once room is needed.
-        let error = (0..20)
-            .find_map(|_| submitter.call(1, 0, &[0; 1000], &mut [], SHORT).err().filter(|e| e.is_final()));
+        let error = (0..20).find_map(|_| {
+            submitter
+                .call(1, 0, &[0; 1000], &mut [], SHORT)
+                .err()
+                .filter(|e| !matches!(e, ChannelError::TimedOut { .. }))
+        });
         if bad > 256 {
             assert!(matches!(error, Some(ChannelError::PeerIndex { index: "head", .. })), "{bad}: {error:?}");
         }

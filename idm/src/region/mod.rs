@@ -5,10 +5,13 @@
 //! Not here: how the pages come to be shared (`xen/`, `connect.rs`).
 
 #[cfg(not(loom))]
+#[expect(unsafe_code, reason = "copies memory that the peer may write")]
 mod copy;
 #[cfg(not(loom))]
+#[expect(unsafe_code, reason = "maps that memory")]
 mod mapped;
 #[cfg(loom)]
+#[expect(unsafe_code, reason = "loom's cells")]
 mod model;
 
 #[cfg(not(loom))]

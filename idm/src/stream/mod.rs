@@ -6,6 +6,7 @@
 
 mod layout;
 #[cfg(feature = "tokio")]
+#[expect(unsafe_code, reason = "lends the reactor a descriptor")]
 mod tokio;
 
 use std::io;

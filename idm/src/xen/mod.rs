@@ -8,15 +8,19 @@
 
 pub mod death;
 pub mod device;
+#[expect(unsafe_code, reason = "takes a descriptor that an ioctl made")]
 pub mod dmabuf;
 pub mod domain;
 mod error;
 pub mod evtchn;
 pub mod gntalloc;
 pub mod gntdev;
+#[expect(unsafe_code, reason = "Xen's ioctls")]
 mod ioctl;
+#[expect(unsafe_code, reason = "maps pages of the peer")]
 mod map;
 pub mod metrics;
+#[expect(unsafe_code, reason = "makes regions of those pages")]
 pub mod offer;
 mod table;
 pub mod xenstore;

@@ -189,5 +189,5 @@ const fn wire_hash() -> u64 {
     state
 }
 
-/// Hash of all declarations: the two ends must have the same (DESIGN 21).
+/// Hash of all declarations: the two ends must have the same.
 pub const WIRE_HASH: u64 = wire_hash();

@@ -5,7 +5,7 @@
 //! 1  | kind   | generation | index
 //! ```
 //! Bit 63 makes it no user address, so that a mix-up with a pointer shows. The guest gives the numbers; the worker keeps a
-//! slab per kind and checks kind, generation and index each time (cuda.md 22 "Handles").
+//! slab per kind and checks kind, generation and index each time.
 //!
 //! Modules, libraries and their functions share one index space, [`kind::Image`]: a function's index is its image's
 //! (24 bits) and its place in the image's list (16 bits). So a `CUkernel` passed as `CUfunction` resolves, as it must.

@@ -3,7 +3,7 @@
 use crate::memory::DevicePtr;
 use crate::wire::{Reader, Wire, WireError, Writer, wire_struct};
 
-/// Number of `CUfunction_attribute` values, 0 to 15 (cuda.md appendix B).
+/// Number of `CUfunction_attribute` values, 0 to 15. Source: cuda.h.
 pub const FUNCTION_ATTRIBUTES: usize = 16;
 
 /// Which call loads the image.

@@ -1,4 +1,4 @@
-//! A kernel launch as it travels: always packed, so that the worker chases no pointers (cuda.md 7.2).
+//! A kernel launch as it travels: always packed, so that the worker chases no pointers.
 
 use crate::handle::{FunctionHandle, Stream};
 use crate::result::{CuError, CuResult};
@@ -72,7 +72,7 @@ pub struct LaunchAttributes<'a> {
     packed: &'a [u8],
 }
 
-/// One launch attribute. Which ids pass, and what is checked in their values: cuda.md 7.3.
+/// One launch attribute. Its id passes if [`attribute::travels`]; addresses and handles in its value are the worker's to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaunchAttribute {
     /// `CUlaunchAttributeID`.
@@ -164,14 +164,29 @@ pub mod attribute {
     pub const PREFERRED_CLUSTER_DIMENSION: u32 = 11;
     /// Event recorded at the end of the launch; handle at 0.
     pub const LAUNCH_COMPLETION_EVENT: u32 = 12;
-    /// Would need a reply: not supported.
-    pub const DEVICE_UPDATABLE_KERNEL_NODE: u32 = 13;
     /// Share of L1 for shared memory.
     pub const PREFERRED_SHARED_MEMORY_CARVEOUT: u32 = 14;
-    /// Whether the guest may send the attribute.
+    /// Blocks near each other on NVLink.
+    pub const NVLINK_UTIL_CENTRIC_SCHEDULING: u32 = 16;
+    /// Whether the guest may send the attribute. A device-updatable kernel node (13) would need a reply.
     #[must_use]
     pub const fn travels(id: u32) -> bool {
-        matches!(id, 1 | 2 | 4..=12 | 14 | 16)
+        matches!(
+            id,
+            ACCESS_POLICY_WINDOW
+                | COOPERATIVE
+                | CLUSTER_DIMENSION
+                | CLUSTER_SCHEDULING_POLICY
+                | PROGRAMMATIC_STREAM_SERIALIZATION
+                | PROGRAMMATIC_EVENT
+                | PRIORITY
+                | MEM_SYNC_DOMAIN_MAP
+                | MEM_SYNC_DOMAIN
+                | PREFERRED_CLUSTER_DIMENSION
+                | LAUNCH_COMPLETION_EVENT
+                | PREFERRED_SHARED_MEMORY_CARVEOUT
+                | NVLINK_UTIL_CENTRIC_SCHEDULING
+        )
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::wire::{Reader, Wire, WireError, Writer, wire_struct};
 
-/// A device address: the worker's own virtual address, the one value of the driver that programs see, since kernels embed it
-/// (DESIGN 6). The worker checks it against its allocation map in every call.
+/// A device address: the worker's own virtual address, the one value of the driver that programs see, since kernels embed it.
+/// The worker checks it against its allocation map in every call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(transparent)]
 pub struct DevicePtr(pub u64);

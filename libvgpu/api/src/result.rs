@@ -143,7 +143,7 @@ impl CuError {
         self.0
     }
 
-    /// The context is lost: every later call of it gives this code again (cuda.md 14).
+    /// The context is lost: every later call of it gives this code again.
     #[must_use]
     pub const fn is_sticky(self) -> bool {
         matches!(self.0, 214 | 220 | 226 | 700 | 702 | 710 | 714..=719 | 721)

@@ -59,7 +59,7 @@ pub fn is_offered(attribute: u32) -> bool {
     NOT_OFFERED.binary_search(&attribute).is_err()
 }
 
-/// Limits of `cuCtxGetLimit`, 0 to 9 (cuda.md appendix B).
+/// Limits of `cuCtxGetLimit`, 0 to 9. Source: cuda.h, `CUlimit`.
 pub const LIMITS: usize = 10;
 
 wire_struct! {

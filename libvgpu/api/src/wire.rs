@@ -6,7 +6,7 @@ use std::fmt;
 
 /// Payload of one reply, in bytes: a reply slot of `idm` less its header. Larger answers go through staging.
 pub const REPLY_BYTES_MAX: usize = 4080;
-/// Payload of one record, in bytes (DESIGN 22: records of at most 64 KiB with their header).
+/// Payload of one record, in bytes: a record has at most 64 KiB with its header.
 pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024 - 16;
 
 /// Bytes from the peer that no honest peer sends: its fault, the channel ends.

@@ -1,7 +1,7 @@
 //! Copies between host and device.
 //!
 //! Small pieces travel in the record, large ones through staging. A copy to host memory waits for its bytes; a copy to the
-//! device returns when the source may be used again: what CUDA promises for pageable memory (cuda.md 9.3).
+//! device returns when the source may be used again: what CUDA promises for pageable memory.
 
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};

@@ -1,4 +1,4 @@
-//! Launches: parameters are packed here, checked as far as is cheap, and queued (cuda.md 7).
+//! Launches: parameters are packed here, checked as far as is cheap, and queued.
 
 use std::cell::RefCell;
 

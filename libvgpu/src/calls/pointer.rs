@@ -1,4 +1,5 @@
-//! Pointer attributes, from the tables of ranges: cuda.md 9.7.
+//! Pointer attributes, from the tables of ranges. Memory in none of them is the program's own: `cuPointerGetAttributes` answers for it with
+//! zeros, `cuPointerGetAttribute` with 1 (invalid value).
 
 use vgpu_api::{ContextId, CuError, CuResult};
 

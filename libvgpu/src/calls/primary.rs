@@ -1,4 +1,4 @@
-//! Primary contexts. The handle exists before the context does (cuda.md 4.1); only the first retain and the last release travel.
+//! Primary contexts. The handle exists before the context does; only the first retain and the last release travel.
 
 use std::sync::atomic::Ordering;
 

@@ -1,4 +1,4 @@
-//! `cuGetProcAddress`, both ABIs: cuda.md 2. Asked some four hundred times by each copy of cudart.
+//! `cuGetProcAddress`, both ABIs: of CUDA 11, without a status, and of CUDA 12. Asked some four hundred times by each copy of cudart.
 
 use std::ffi::{CStr, c_char};
 

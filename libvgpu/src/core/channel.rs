@@ -64,12 +64,15 @@ impl Channel {
         let path = std::env::var_os("VGPU_SOCKET").unwrap_or_else(|| SOCKET.into());
         let path = PathBuf::from(path);
         let refused = |error: &ChannelError| refusal(&path, error);
-        let hello = idm::hello::Hello::new(idm::record::RECORD_LIMIT_MAX, build(), WIRE_HASH);
+        let hello = idm::hello::Hello::new(idm::record::RECORD_LIMIT_MAX, WIRE_HASH);
         let (submitter, agreed) =
             idm::connect::connect(&path, &hello, START_LIMIT).map_err(|error| refused(&error))?;
         if agreed.peer_application != WIRE_HASH {
             say!("the worker speaks wire {:016x}, this library {WIRE_HASH:016x}", agreed.peer_application);
             return Err(told(Code::ProtocolVersion));
+        }
+        if let Some(theirs) = agreed.peer_build.other() {
+            say!("the worker is of release {theirs}, this library of {}", idm::hello::Build::OWN);
         }
         let socket = submitter.liveness().map_or(-1, |liveness| liveness.fd().as_raw_fd());
         let on = |name: &str| std::env::var_os(name).is_some_and(|value| value == "1");
@@ -176,11 +179,6 @@ fn refusal(path: &Path, error: &ChannelError) -> CuError {
 
 fn told(code: Code) -> CuError {
     CuError::check(code.cu_result()).err().unwrap_or(CuError::DEVICE_UNAVAILABLE)
-}
-
-/// Names this build in logs of the other side.
-fn build() -> u64 {
-    vgpu_api::hash::fnv1a(vgpu_api::hash::FNV_START, env!("CARGO_PKG_VERSION").as_bytes())
 }
 
 /// Packs a call's parameters into private memory and hands them on.

@@ -1,6 +1,6 @@
 //! Contexts as the guest knows them: which are alive, and the stack of each thread.
 //!
-//! The handle of a primary context is fixed and can be current before it is retained (cuda.md 4.1): only *using* it needs a
+//! The handle of a primary context is fixed and can be current before it is retained: only *using* it needs a
 //! retain.
 //!
 //! Each thread remembers that its current context is alive, and when it found that out: [`Contexts::epoch`] counts the contexts that

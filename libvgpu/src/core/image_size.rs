@@ -1,4 +1,5 @@
-//! How long the image is that a program passes to a load without a length: cuda.md 8.1.
+//! How long the image is that a program passes to a load without a length: a fat binary (in a wrapper, or raw) and a
+//! cubin say so in their headers, PTX ends with its zero byte.
 //!
 //! Reading past its end harms only the program itself: the worker parses its own copy.
 

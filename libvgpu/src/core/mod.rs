@@ -1,12 +1,16 @@
 //! What the exports stand on: the process's state, the channel to the worker, the tables that answer in the guest.
 
+#[expect(unsafe_code, reason = "closes a descriptor in a child of fork")]
 pub mod channel;
 pub mod contexts;
+#[expect(unsafe_code, reason = "reads an image whose length only its own words say")]
 pub mod image_size;
 pub mod images;
+#[expect(unsafe_code, reason = "hears of fork from the C library")]
 pub mod process;
 pub mod ranges;
 pub mod slab;
+#[expect(unsafe_code, reason = "writes to the C library's streams")]
 pub mod stdio;
 pub mod streams;
 pub mod visible;

@@ -1,6 +1,6 @@
 //! What the process knows once `cuInit` succeeded: the channel, the devices, the objects.
 //!
-//! Before `cuInit` there is no thread and no I/O. A child of `fork` has none of it: every call gives 3 there (cuda.md 12).
+//! Before `cuInit` there is no thread and no I/O. A child of `fork` has none of it: every call gives 3 there.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};

@@ -1,4 +1,5 @@
-//! Which stream a call means: cuda.md 2.5.
+//! Which stream a call means: 0 is the default stream, which is the legacy one or, in the entries with `_ptsz` or `_ptds`, the thread's; 1 is
+//! the legacy one by name (`CU_STREAM_LEGACY`), 2 the thread's (`CU_STREAM_PER_THREAD`).
 //!
 //! The per-thread default stream never travels: each thread makes an ordinary blocking stream for it at its first use, and ends
 //! it when it ends.

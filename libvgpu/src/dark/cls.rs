@@ -1,4 +1,4 @@
-//! Context-local storage (table 4): cuda.md 4.2. Every call of the runtime API passes here, so a hit must cost a few nanoseconds.
+//! Context-local storage. Every call of the runtime API passes here, so a hit must cost a few nanoseconds.
 //!
 //! One table for the process, and in each thread a few entries it used last. An entry counts while the table's epoch is the
 //! one it was read in; each change of the table counts the epoch up.

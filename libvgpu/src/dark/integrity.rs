@@ -1,4 +1,4 @@
-//! The answer to cudart's integrity check (table 8): cuda.md 5. Computed here because its inputs are the process's own.
+//! The answer to cudart's integrity check. Computed here because its inputs are the process's own.
 //!
 //! Own code, for interoperability. The algorithm is described publicly by ZLUDA's crate `dark_api`
 //! (<https://github.com/vosen/ZLUDA>, MIT or Apache-2.0): an HMAC-MD2 over what the process can see of its driver.

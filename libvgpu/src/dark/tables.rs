@@ -24,9 +24,9 @@ pub struct Slot(*const c_void);
 // SAFETY: addresses of functions of this library, or a number.
 unsafe impl Sync for Slot {}
 
-/// What stands where nobody has said what belongs there.
+/// What stands where nobody has said what belongs there. A table's number is the first word of its UUID.
 extern "C" fn unknown<const TABLE: u32, const SLOT: usize>() -> u32 {
-    say!("slot {SLOT} of table {TABLE} of cuda.md 4 was called: nobody knows what it does");
+    say!("slot {SLOT} of the private table {TABLE:08x} was called: nobody knows what it does");
     CuError::NOT_SUPPORTED.code()
 }
 
@@ -78,8 +78,8 @@ macro_rules! unknowns {
 }
 
 table! {
-    /// 1: what cudart asks of the driver beside the public API.
-    CUDART_INTERFACE[1; 13]
+    /// What cudart asks of the driver beside the public API.
+    CUDART_INTERFACE[0x6bd5fb6c; 13]
     1 => module_from_cubin,
     2 => primary_context,
     6 => module_ext1,
@@ -90,21 +90,21 @@ table! {
 }
 
 table! {
-    /// 2: cuBLAS calls slot 2 at each of its calls.
-    TOOLS_TLS[2; 4]
+    /// cuBLAS calls slot 2 at each of its calls.
+    TOOLS_TLS[0x42d85a81; 4]
     2 => cuCtxGetCurrent,
 }
 
 table! {
-    /// 3: buffers that a tool would fill.
-    CALLBACK_HOOKS[3; 7]
+    /// Buffers that a tool would fill.
+    CALLBACK_HOOKS[0xa094798c; 7]
     1 => nothing,
     2 => hooks_large,
     4 => nothing,
     6 => hooks_small,
 }
 
-/// 4: no size, NULL at the end.
+/// No size, NULL at the end: see `cls.rs`.
 pub static CONTEXT_LOCAL_STORAGE: [Slot; 4] = [
     Slot(cls_put as *const c_void),
     Slot(cls_delete as *const c_void),
@@ -113,43 +113,43 @@ pub static CONTEXT_LOCAL_STORAGE: [Slot; 4] = [
 ];
 
 table! {
-    /// 5.
-    CTX_CREATE_BYPASS[5; 2]
+    /// A way past `cuCtxCreate`'s tools.
+    CTX_CREATE_BYPASS[0x0ca50b8c; 2]
     1 => cuCtxCreate_v2,
 }
 
 table! {
-    /// 8: see `integrity.rs`.
-    INTEGRITY_CHECK[8; 3]
+    /// See `integrity.rs`.
+    INTEGRITY_CHECK[0xd4082055; 3]
     1 => integrity_check,
 }
 
 table! {
-    /// 9: whether a context is a wrapped one. Ours are not.
-    CONTEXT_CHECKS[9; 4]
+    /// Whether a context is a wrapped one. Ours are not.
+    CONTEXT_CHECKS[0x263e8860; 4]
     2 => context_check,
     3 => nothing,
 }
 
 table! {
-    /// 11, "2131": cuBLASLt calls slot 4 at each matrix product; cudart from 13.4 reads the size at its start.
-    TABLE_2131[11; 95]
+    /// cuBLASLt calls slot 4 at each matrix product; cudart from 13.4 reads the size at its start.
+    TABLE_2131[0x21318c60; 95]
     4 => ctx_get_id,
 }
 
 table! {
-    /// 12, "6e16": cuFFT asks for the one function of a module.
-    TABLE_6E16[12; 99]
+    /// cuFFT asks for the one function of a module.
+    TABLE_6E16[0x6e163fbe; 99]
     7 => each_function,
 }
 
 table! {
-    /// 13, "1734": cuBLASLt on sm_90 crashes without it, and does without the map that slot 4 would give.
-    TABLE_1734[13; 17]
+    /// cuBLASLt on sm_90 crashes without it, and does without the map that slot 4 would give.
+    TABLE_1734[0x1734dc26; 17]
     4 => processor_map,
 }
 
-/// The table of a UUID. The others are refused on purpose: with "f8cf" cudart would skip its start (cuda.md 4).
+/// The table of a UUID. The others are refused on purpose: with f8cff951 cudart would skip its start.
 pub fn find(uuid: &[u8; 16]) -> Option<&'static [Slot]> {
     Some(match u128::from_be_bytes(*uuid) {
         0x6bd5fb6c_5bf4_e74a_8987_d93912fd9df9 => &CUDART_INTERFACE,
@@ -187,7 +187,7 @@ extern "C" fn module_ext2(image: In<u8>, out: Out<u64>, _a: Raw, _b: Raw, _c: u3
     cuModuleLoadData(out, image)
 }
 
-/// The handle of the primary context, which need not exist yet: cuda.md 4.1.
+/// The handle of the primary context, which need not exist yet.
 extern "C" fn primary_context(out: Out<u64>, dev: i32) -> u32 {
     guard(|| {
         let process = process()?;

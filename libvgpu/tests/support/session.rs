@@ -2,11 +2,12 @@
 //!
 //! The library starts once a process; `cargo test` runs the tests of a file in one, so a session is held by one test at a time.
 
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use idm::connect::{Listener, answer, greet, make_ends};
+use idm::connect::{answer, greet, make_ends, peer_of};
 use idm::hello::Hello;
 use idm::life::Liveness;
 use idm::record::{Consumer, ErrorWord, RECORD_LIMIT_MAX, RegionSpec, StagingView};
@@ -53,21 +54,21 @@ pub fn session() -> Session {
 /// Listens, says where in `VGPU_SOCKET`, and serves the one connection of this process.
 fn serve_one() -> Arc<Mutex<Seen>> {
     let path = std::env::temp_dir().join(format!("vgpu-test-{}.sock", std::process::id()));
-    let listener = Listener::bind(&path).expect("a fresh path");
+    let listener = UnixListener::bind(&path).expect("a fresh path");
     // SAFETY: before any thread of this process reads the environment: the library reads it at `cuInit`, after this.
     unsafe { std::env::set_var("VGPU_SOCKET", &path) };
     let seen = Arc::new(Mutex::new(Seen::default()));
     let shared = Arc::clone(&seen);
     thread::spawn(move || {
-        let (socket, peer) = listener.accept().expect("the library connects");
+        let (socket, _) = listener.accept().expect("the library connects");
+        let peer = peer_of(&socket).expect("a process");
         std::fs::remove_file(&path).expect("it is ours");
         let limit = Duration::from_secs(5);
         let theirs = greet(&socket, peer, limit).expect("a hello");
         assert_eq!(theirs.application, WIRE_HASH);
         let spec = RegionSpec::default();
         let (program, server) = make_ends(&spec).expect("memory");
-        answer(&socket, peer, &Hello::new(RECORD_LIMIT_MAX, 1, WIRE_HASH), &spec, &program)
-            .expect("answered");
+        answer(&socket, peer, &Hello::new(RECORD_LIMIT_MAX, WIRE_HASH), &spec, &program).expect("answered");
         drop(program);
         let liveness = Liveness::socket(socket.into());
         let parts = server.into_parts(spec, peer, Some(liveness)).expect("mapped");
@@ -99,7 +100,6 @@ fn serve(mut consumer: Consumer, seen: Arc<Mutex<Seen>>) {
                     ctx: record.ctx,
                 }),
             }
-            replies.completed(record.seq).expect("told");
             if device.ends {
                 break;
             }

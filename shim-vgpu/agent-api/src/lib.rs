@@ -8,7 +8,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use containerd_shim_protos::shim_async::{Task, create_task};
-use ttrpc::r#async::Service;
+use protobuf::Enum;
+use ttrpc::{Code, r#async::Service};
 
 #[allow(
     missing_docs,
@@ -32,6 +33,12 @@ pub use generated::{agent, agent_ttrpc};
 
 /// The name under which guest-init serves containerd's Task API, beside `vgpu.agent.v1.Agent`. The shim serves it too (containerd 1.6 to 2.2).
 pub const TASK_SERVICE: &str = "containerd.task.v2.Task";
+
+/// The ttrpc code with this number: `vgpu-codes` numbers its own as ttrpc does. INTERNAL for none.
+#[must_use]
+pub fn rpc(number: i32) -> Code {
+    Code::from_i32(number).unwrap_or(Code::INTERNAL)
+}
 
 /// A Task implementation as a service that is looked up as [`TASK_SERVICE`]. `create_task` knows only version 3's name; the messages
 /// of the two versions are the same bytes.

@@ -1,8 +1,10 @@
-//! What both ends of a pod's streams take from here and not from each other: ring sizes and the words of idm's hello.
+//! What both ends of a pod take from here and not from each other: the agent's device, ring sizes, the words of idm's hello, the share's tag.
 //!
 //! Each way the same, because the guest makes a stdio stream before anybody knows its direction.
 
-/// Bytes of each ring of the agent stream (`device/vgpu-idm/0`).
+/// Number of the agent's device: `device/vgpu-idm/0`.
+pub const DEVICE: u32 = 0;
+/// Bytes of each ring of the agent stream.
 pub const AGENT_RING_BYTES: u32 = 64 << 10;
 /// Bytes of each ring of a stdio stream: 33 pages of the guest with its index page, while the process lives.
 pub const STDIO_RING_BYTES: u32 = 64 << 10;
@@ -10,3 +12,5 @@ pub const STDIO_RING_BYTES: u32 = 64 << 10;
 pub const RECORD_BYTES_MAX: u32 = 4 << 20;
 /// The application of the agent stream in the hello, `vgpuagnt` in memory.
 pub const APPLICATION: u64 = u64::from_le_bytes(*b"vgpuagnt");
+/// The tag of the 9p share.
+pub const SHARE_TAG: &str = "share0";

@@ -1,4 +1,4 @@
-//! Where a pod's shim listens: containerd's clients compute the same path (shim.md 3.3).
+//! Where a pod's shim listens: containerd's clients compute the same path. Source: containerd, `pkg/shim/util_unix.go`.
 
 use std::{
     fmt, fs,

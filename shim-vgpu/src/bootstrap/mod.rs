@@ -1,8 +1,8 @@
 //! `start`: finds or starts the shim of the pod and tells containerd its address.
 //!
-//! Start at [`start`]. Nothing may reach stderr on success: containerd reads stdout and stderr as one reply (shim.md 3.4).
+//! Start at [`start`]. Nothing may reach stderr on success: containerd reads stdout and stderr as one reply.
 //! The socket is bound here and handed to the server as its stdin, so it can be connected to when `start` returns.
-//! Do nothing here that Create does not do as well: with task API v3 a pod's later containers have no `start` (shim.md 2.4).
+//! Do nothing here that Create does not do as well: with task API v3 a pod's later containers have no `start`.
 
 mod address;
 mod process;

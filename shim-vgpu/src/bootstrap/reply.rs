@@ -1,4 +1,4 @@
-//! What containerd said to `start`, and the answer in the form that it understands (shim.md 2.3).
+//! What containerd said to `start`, and the answer in the form that it understands.
 
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use protobuf::Message;

@@ -1,6 +1,6 @@
 //! A container's life, pure: what was asked or happened goes in, what to do comes out. No clock, no I/O, no locks.
 //!
-//! It keeps the rules that clients rely on (shim.md 5.2, 5.3, 6): TaskStart before TaskExit, one TaskExit a process, init's last, an exec
+//! It keeps the rules that clients rely on: TaskStart before TaskExit, one TaskExit a process, init's last, an exec
 //! that is being started counts as running, a guest's death ends everything with 137.
 //! An *Asked* event may be refused; every other one is news, which can't be.
 
@@ -249,7 +249,7 @@ impl Life {
         let Stage::Starting(starting) = *stage else { return };
         let (stopped, ended) = starting.failed(at);
         *stage = Stage::Stopped(stopped);
-        // Created and killed is an exit that clients are told, a start that failed is an answer (shim.md 6.2).
+        // Created and killed is an exit that clients are told, a start that failed is an answer.
         if ended && *who == Who::Init {
             out.push(Action::Publish(Notice::Exit(Who::Init, stopped.exit)));
         }

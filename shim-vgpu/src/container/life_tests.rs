@@ -88,7 +88,7 @@ fn a_container_killed_before_its_start_is_told_and_one_deleted_before_it_ends_it
     assert_eq!(actions, [Action::Wake(Who::Init, exit(137)), Action::Publish(Notice::Delete(exit(137)))]);
 }
 
-/// The table of shim.md 5.2: what is refused in which stage, and with which code.
+/// As runc's shim: what is refused in which stage, and with which code.
 #[test]
 fn what_does_not_fit_the_stage_is_refused_with_its_code() {
     use Code::{IdTaken, NoSuchTask, WrongState};

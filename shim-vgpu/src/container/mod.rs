@@ -36,7 +36,7 @@ pub struct Container {
     pub id: String,
     /// Its bundle on the host.
     pub bundle: PathBuf,
-    /// What every process of a domain is reported as: clients make paths of it, so it has to be a process of this host (shim.md 5.4).
+    /// What every process of a domain is reported as: clients make paths of it, so it has to be a process of this host.
     pid: u32,
     created_at: SystemTime,
     outbox: Outbox,

@@ -1,7 +1,7 @@
 //! A process's stdio: containerd's fifos on one side, raw streams to the guest on the other.
 //!
 //! Output fifos are opened for reading too, so that a client that goes away (a restart of containerd) gives the container no EPIPE.
-//! stdin has a writer of ours besides, which CloseIO lets go: the process sees the end of file after the data (shim.md 7.2).
+//! stdin has a writer of ours besides, which CloseIO lets go: the process sees the end of file after the data.
 
 mod target;
 

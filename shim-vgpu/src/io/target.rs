@@ -1,4 +1,4 @@
-//! What a stdio path of containerd means (shim.md 7.1), and how it is opened.
+//! What a stdio path of containerd means, and how it is opened.
 
 use std::path::Path;
 

@@ -415,14 +415,11 @@ fn domain_config(sandbox: &Sandbox, plan: &Plan) -> Result<DomainConfig> {
     let size = plan.spec.domain_size(guest)?;
     let uuid = sandbox.record.domain_uuid;
     let short: String = plan.id().chars().take(NAME_ID_BYTES).collect();
-    // The streams' pages come from gntalloc, whose own limit of 1024 pages is too low for many processes with stdio. A kernel that panics
-    // says so to Xen at once: else a PVH guest first tries the ways of a PC to restart, a million port reads that nothing answers.
+    // A kernel that panics says so to Xen at once: else a PVH guest first tries the ways of a PC to restart, a million port reads that nothing answers.
     let kernel_words = match guest.kind {
-        vgpu_config::GuestKind::Pvh => "console=hvc0 quiet xen_gntalloc.limit=16384 xen_legacy_crash",
-        // Grants of a PV guest's dma-bufs need bounce buffers (testbed.md "Grants").
-        vgpu_config::GuestKind::Pv => {
-            "console=hvc0 quiet xen_gntalloc.limit=16384 xen_legacy_crash iommu=soft swiotlb=2048"
-        }
+        vgpu_config::GuestKind::Pvh => "console=hvc0 quiet xen_legacy_crash",
+        // Grants of a PV guest's dma-bufs need bounce buffers: without them gntdev's IMP_TO_REFS gives references that nobody can map.
+        vgpu_config::GuestKind::Pv => "console=hvc0 quiet xen_legacy_crash iommu=soft swiotlb=2048",
     };
     Ok(DomainConfig {
         name: format!("vgpu-{short}-{:.8}", uuid.simple().to_string()),

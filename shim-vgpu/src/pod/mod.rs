@@ -2,7 +2,7 @@
 //!
 //! [`Pod`] holds what lives; [`create`] builds, [`tasks`] has the calls on containers that exist, [`death`] notices the guest's end,
 //! [`proxy`] that of gpu-proxy.
-//! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline (shim.md 4.3).
+//! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
 //! Four locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
 //! the pod is built or taken away, which may take long (a volume's file system, gpu-proxy): no call on a container that exists takes it;
 //! `dying`, held while a guest's domain is ended, so that nobody tells of its end before.

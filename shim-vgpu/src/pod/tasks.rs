@@ -260,7 +260,8 @@ impl Pod {
         Ok(Empty::default())
     }
 
-    /// The processes of a container; never empty, and never late: containerd takes a shim without pids for a leaked one.
+    /// The processes of a container; never empty, and never late: containerd 2.x takes any error, and an answer without pids, for a leaked
+    /// shim, and deletes it. So whatever the guest does, there is the pid that all answers of the shim have.
     ///
     /// # Errors
     /// `NoSuchTask`.

@@ -36,7 +36,7 @@ const SHARE_INODES_MAX: u64 = 4096;
 
 /// Who serves a share to a guest.
 pub trait Backend: Send + Sync {
-    /// Makes `export` the guest's tag `share0`: before the domain first runs. Returns when the backend waits for the guest.
+    /// Makes `export` the guest's share: before the domain first runs. Returns when the backend waits for the guest.
     ///
     /// # Errors
     /// [`Code::ShareFailed`].

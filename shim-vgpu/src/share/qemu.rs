@@ -1,7 +1,7 @@
-//! The share served by Debian's QEMU as a Xen 9pfs backend, started by hand: with QEMU ≥ 10 xl can't (testbed.md "9p share").
+//! The share served by Debian's QEMU as a Xen 9pfs backend, started by hand: with QEMU ≥ 10 xl can't.
 //!
 //! The nodes have to be there before QEMU starts and the domain runs, with their permissions in the same transaction: a frontend that
-//! looks between the two is stuck for good (xen.md 3.4).
+//! looks between the two is stuck for good.
 
 use std::{
     ffi::OsStr,
@@ -19,6 +19,7 @@ use idm::xen::{
 };
 use rustix::process::{Pid, Resource, Rlimit};
 use uuid::Uuid;
+use vgpu_agent_api::wire::SHARE_TAG;
 use vgpu_codes::Code;
 
 use super::{Backend, Process};
@@ -39,8 +40,6 @@ const OOM_SCORE: i32 = 500;
 /// It needs 22 MiB (measured). But stacks that are hardly touched count too: 64 threads with 8 MiB and 128 requests with 1 MiB. Beyond
 /// this it aborts. Source: `getrlimit(2)`, `RLIMIT_DATA`; QEMU `thread-pool-max`, `hw/9pfs/9p.h`, `MAX_REQ`.
 const DATA_BYTES_MAX: u64 = 1 << 30;
-/// The guest's mount tag.
-const TAG: &str = "share0";
 
 /// One QEMU a pod.
 #[derive(Debug)]
@@ -181,7 +180,7 @@ fn write_nodes(nodes: &impl idm::xen::xenstore::Store, guest: DomId, export: &st
         ("path", export),
         ("security_model", "none"),
     ];
-    let front_nodes = [("backend", back.as_str()), ("backend-id", "0"), ("state", "1"), ("tag", TAG)];
+    let front_nodes = [("backend", back.as_str()), ("backend-id", "0"), ("state", "1"), ("tag", SHARE_TAG)];
     write_side(nodes, &back, &back_nodes, &Permissions::owned(DomId::DOM0, guest))?;
     write_side(nodes, &front, &front_nodes, &Permissions::owned(guest, DomId::DOM0))
 }

@@ -1,7 +1,7 @@
 //! The annotations `vgpu.dev/…` of a container: what GPU it was granted.
 //!
 //! They come from kubelet's allocation or from `ctr run --annotation`. A pod's own annotations grant nothing, nor does the
-//! environment: both are written by the pod's author (DESIGN.md, decision 18).
+//! environment: both are written by the pod's author.
 
 use serde::{Deserialize, Serialize};
 use vgpu_codes::Code;

@@ -1,4 +1,4 @@
-//! What a pod in a domain of its own can't have: refused with a sentence that names the field (shim.md 14).
+//! What a pod in a domain of its own can't have: refused with a sentence that names the field.
 //!
 //! Silently dropping one of these would run something else than was asked for.
 
@@ -101,8 +101,7 @@ impl Spec {
     }
 }
 
-/// The shim runs in the host's namespaces. But a path by its own pid is the pod's: clients make it from the pid that we report
-/// (shim.md 5.4).
+/// The shim runs in the host's namespaces. But a path by its own pid is the pod's: clients make it from the pid that we report.
 fn is_the_hosts(kind: &str, path: &str) -> bool {
     let name = match kind {
         "network" => "net",

@@ -1,6 +1,6 @@
 //! `xl`: the toolstack of xen-utils, one process an operation.
 //!
-//! `create -e` leaves no monitor process, so a guest that ended stays until it is destroyed: the shim watches (shim.md, xen.md 13.3).
+//! `create -e` leaves no monitor process, so a guest that ended stays until it is destroyed: the shim watches.
 //! xl holds a global lock while it creates; its limit here covers waiting for that too.
 
 use std::{

@@ -39,17 +39,15 @@ impl Pod {
         let containerd = Containerd::new();
         let shim = Command::new("sleep").arg("60").spawn().unwrap();
         let start_ticks = start_ticks(&shim);
-        let (state, shared) = (
-            containerd.dir.path().join("sandboxes/default+pod"),
-            containerd.dir.path().join("shared/default+pod"),
-        );
+        let uuid = "5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11";
+        let [state, shared] =
+            ["sandboxes", "shared"].map(|of| containerd.dir.path().join(format!("{of}/default+pod+{uuid}")));
         fs::create_dir_all(&state).unwrap();
         fs::create_dir_all(&shared).unwrap();
         let containers: serde_json::Map<_, _> = containers
             .iter()
             .map(|&id| (id.to_owned(), json!({"bundle": containerd.dir.path().join(id), "gpu": null})))
             .collect();
-        let uuid = "5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11";
         let socket = containerd.dir.path().join("shim.sock");
         let record = json!({
             "version": 1, "socket": socket, "namespace": "default", "sandbox": "pod", "domain_uuid": uuid, "domid": null,

@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
         && let Ok(hello) = Hello::parse(first, Peer::Server)
     {
         assert_eq!(Hello::parse(&hello.encode(), Peer::Server), Ok(hello));
-        let _ = Hello::new(4096, 0, 0).meet(&hello, Peer::Server);
+        let _ = Hello::new(4096, 0).meet(&hello, Peer::Server);
     }
     idm::fuzzing::xenstore_messages(bytes);
     idm::fuzzing::offer_nodes(bytes);

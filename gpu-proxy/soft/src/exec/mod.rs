@@ -21,7 +21,7 @@ use std::time::Instant;
 use crate::attributes::{MAX_BLOCK, MAX_GRID, SHARED_BYTES_OPT_IN};
 use crate::block::Block as Allocation;
 use crate::code::{Function, FunctionKind, Program};
-use crate::device::{Instance, StopFlag};
+use crate::device::{DeviceConfig, Instance};
 use crate::memory::align_up;
 use crate::{Fault, LaunchConfig, Memory};
 
@@ -33,13 +33,6 @@ pub(crate) const LOCAL_BYTES_MAX: u32 = 512 << 10;
 const SLICE: u64 = 1 << 18;
 /// Host memory that blocks that wait for their next slice may hold, in bytes.
 const WAITING_BYTES_MAX: u64 = 512 << 20;
-
-/// What ends a launch from outside.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits<'a> {
-    pub stop: &'a StopFlag,
-    pub instructions_max: Option<u64>,
-}
 
 /// A checked launch.
 #[derive(Debug)]
@@ -141,30 +134,29 @@ struct Queue {
 
 struct Shared<'a> {
     launch: &'a Launch<'a>,
-    limits: Limits<'a>,
+    instructions_max: Option<u64>,
     instructions: AtomicU64,
     waiting_max: usize,
     output_max: usize,
     queue: Mutex<Queue>,
 }
 
-/// Runs all blocks on `threads` host threads; returns how it ended and what was printed (at most `output_max` bytes).
+/// Runs all blocks on the host threads of `config`; returns how it ended and what was printed (at most `output_max` bytes).
 pub(crate) fn run(
     launch: &Launch<'_>,
-    threads: usize,
-    limits: Limits<'_>,
+    config: &DeviceConfig,
     output_max: usize,
 ) -> (Result<(), Fault>, Vec<u8>) {
     let most = (WAITING_BYTES_MAX / launch.block_bytes().max(1)).clamp(1, 1024);
     let shared = Shared {
         launch,
-        limits,
+        instructions_max: config.instructions_max,
         instructions: AtomicU64::new(0),
         waiting_max: usize::try_from(most).unwrap_or(1),
         output_max,
         queue: Mutex::new(Queue { next: 0, waiting: VecDeque::new(), fault: None, output: Vec::new() }),
     };
-    let threads = threads.clamp(1, 64).min(usize::try_from(launch.blocks()).unwrap_or(64));
+    let threads = config.host_threads.clamp(1, 64).min(usize::try_from(launch.blocks()).unwrap_or(64));
     std::thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(|| work(&shared));
@@ -195,12 +187,9 @@ impl Shared<'_> {
         queue.waiting.pop_front()
     }
 
-    fn check_limits(&self, used: u64) -> Result<(), Fault> {
+    fn check_budget(&self, used: u64) -> Result<(), Fault> {
         let total = self.instructions.fetch_add(used, Ordering::Relaxed) + used;
-        if self.limits.stop.is_raised() {
-            return Err(Fault::Stopped);
-        }
-        match self.limits.instructions_max {
+        match self.instructions_max {
             Some(most) if total > most => Err(Fault::Timeout),
             _ => Ok(()),
         }
@@ -211,11 +200,11 @@ fn work(shared: &Shared<'_>) {
     while let Some(mut block) = shared.take() {
         let mut left = SLICE;
         let ended = loop {
-            // Small steps, so that a stop flag is seen soon.
+            // Small steps, so that the end of the budget is seen soon.
             let step = block.run(shared.launch, left.min(1 << 14));
             let used = block.take_used();
             left = left.saturating_sub(used.max(1));
-            match step.and_then(|progress| shared.check_limits(used).map(|()| progress)) {
+            match step.and_then(|progress| shared.check_budget(used).map(|()| progress)) {
                 Ok(Progress::More) if left > 0 => {}
                 other => break other,
             }

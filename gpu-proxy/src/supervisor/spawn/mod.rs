@@ -3,6 +3,7 @@
 //! A thread of its own does it, and lives as long as the supervisor: the kernel ties a child's death signal to the thread that
 //! made it, not to the process. What workers are born with is found out once, before the first of them: [`probe`].
 
+#[expect(unsafe_code, reason = "clone3 and what its child may call")]
 mod raw;
 
 use std::ffi::{CStr, CString};

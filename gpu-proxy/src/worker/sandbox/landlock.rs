@@ -9,7 +9,7 @@ use landlock::{
 use super::Gap;
 use crate::device::{DeviceKind, library_folders};
 
-/// What NVIDIA's driver reads (cuda.md 18.4), its libraries included. Of `/proc` only what it was seen to open: the rest tells of
+/// What NVIDIA's driver reads, its libraries included. Of `/proc` only what it was seen to open: the rest tells of
 /// the node's other processes.
 const CUDA_READS: &[&str] = &[
     "/usr",

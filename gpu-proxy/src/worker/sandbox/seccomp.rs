@@ -17,7 +17,7 @@ use crate::device::DeviceKind;
 pub enum Need {
     /// Every worker.
     Always,
-    /// NVIDIA's driver; traced, see cuda.md 18.4.
+    /// NVIDIA's driver, as traced.
     Cuda,
 }
 

@@ -307,7 +307,7 @@ impl Session {
         Ok((context, place, launch))
     }
 
-    /// Lets pass what holds neither a handle nor an unchecked address (cuda.md 7.3).
+    /// Lets pass what holds neither a handle nor an unchecked address.
     fn check_attributes(&self, attributes: LaunchAttributes<'_>) -> CuResult<()> {
         attributes.iter().try_for_each(|each| match each.id {
             // Events in attributes: not translated yet, so not passed on.

@@ -2,6 +2,8 @@
 
 use idm::record::RegionSpec;
 
+/// Number of the stream's device: `device/vgpu-idm/1`.
+pub const DEVICE: u32 = 1;
 /// Bytes of each ring of the stream. A `Connect` with every reference it may hold passes in pieces.
 pub const RING_BYTES: u32 = 64 << 10;
 /// The application of the GPU stream in idm's hello, `vgpudoor` in memory.

@@ -5,7 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use idm::ChannelError;
+use idm::hello::Build;
 
 use super::frame::{self, FrameError, REPLY_BYTES_MAX, REQUEST_BYTES_MAX};
 use super::hello::{HELLO_BYTES, Hello, HelloError};
@@ -15,6 +16,7 @@ use super::message::{Listing, Reply, Request};
 #[derive(Debug)]
 pub struct Client<S = UnixStream> {
     stream: S,
+    theirs: Hello,
 }
 
 /// Why a request was not answered with what was asked.
@@ -66,25 +68,17 @@ impl Client<UnixStream> {
     /// [`ClientError`].
     pub fn connect(path: impl AsRef<Path>, timeout: Duration) -> Result<Self, ClientError> {
         let path = path.as_ref();
-        let stream = connect_within(path, timeout).map_err(|source| match source.kind() {
+        let failed = |source| ClientError::Connect { path: path.to_owned(), source };
+        let stream = idm::connect::reach(path, timeout).map_err(|error| match error {
             // It is there, but takes nobody in.
-            io::ErrorKind::WouldBlock => ClientError::Gone(io::ErrorKind::TimedOut.into()),
-            _ => ClientError::Connect { path: path.to_owned(), source },
+            ChannelError::TimedOut { .. } => ClientError::Gone(io::ErrorKind::TimedOut.into()),
+            ChannelError::System { source, .. } => failed(source.into()),
+            other => failed(other.into()),
         })?;
+        stream.set_read_timeout(Some(timeout)).map_err(failed)?;
+        stream.set_write_timeout(Some(timeout)).map_err(failed)?;
         Self::over(stream)
     }
-}
-
-/// A stream with `timeout` on every wait, connect(2) included. Source: `socket(7)`, `SO_SNDTIMEO`.
-fn connect_within(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    let stream = UnixStream::from(socket);
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
-    let address = SocketAddrUnix::new(path)?;
-    rustix::io::retry_on_intr(|| rustix::net::connect(&stream, &address))?;
-    Ok(stream)
 }
 
 impl<S: Read + Write> Client<S> {
@@ -96,8 +90,12 @@ impl<S: Read + Write> Client<S> {
         stream.write_all(&Hello::ours().to_bytes()).map_err(ClientError::Gone)?;
         let mut theirs = [0; HELLO_BYTES];
         stream.read_exact(&mut theirs).map_err(ClientError::Gone)?;
-        Hello::meet(&theirs)?;
-        Ok(Self { stream })
+        Ok(Self { stream, theirs: Hello::meet(&theirs)? })
+    }
+
+    /// gpu-proxy's release.
+    pub fn peer_build(&self) -> Build {
+        self.theirs.build
     }
 
     /// Sends a request and waits for its answer; a refusal is an error.
@@ -149,6 +147,8 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::sync::mpsc;
     use std::thread;
+
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
     use super::*;
     use crate::shim::{DomainRef, ZoneId};

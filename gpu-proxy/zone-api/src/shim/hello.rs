@@ -1,5 +1,7 @@
 //! The first 24 bytes each side sends: `magic` (8) | `major` u16 | `minor` u16 | `record limit` u32 | `build` (8), little endian.
 
+use idm::hello::Build;
+
 use super::frame::REQUEST_BYTES_MAX;
 
 /// Bytes of a hello on the wire.
@@ -18,8 +20,8 @@ pub struct Hello {
     pub minor: u16,
     /// The largest request, in bytes, that the sender reads.
     pub record_limit: u32,
-    /// A hash of the build, for logs only.
-    pub build: [u8; 8],
+    /// The sender's release, for logs only.
+    pub build: Build,
 }
 
 /// Why two sides cannot talk.
@@ -44,7 +46,7 @@ impl Hello {
     /// Our own hello.
     #[must_use]
     pub fn ours() -> Self {
-        Self { major: MAJOR, minor: MINOR, record_limit: REQUEST_BYTES_MAX, build: [0; 8] }
+        Self { major: MAJOR, minor: MINOR, record_limit: REQUEST_BYTES_MAX, build: Build::OWN }
     }
 
     /// The bytes to send.
@@ -55,7 +57,7 @@ impl Hello {
         bytes[8..10].copy_from_slice(&self.major.to_le_bytes());
         bytes[10..12].copy_from_slice(&self.minor.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.record_limit.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.build);
+        bytes[16..24].copy_from_slice(&self.build.0.to_le_bytes());
         bytes
     }
 
@@ -73,6 +75,7 @@ impl Hello {
             return Err(HelloError::Version { theirs: major, ours: MAJOR });
         }
         let minor = u16::from_le_bytes([i0, i1]);
+        let build = Build(u64::from_le_bytes(build));
         Ok(Self { major, minor, record_limit: u32::from_le_bytes([r0, r1, r2, r3]), build })
     }
 }
@@ -84,6 +87,8 @@ mod tests {
     #[test]
     fn a_hello_survives_the_wire() {
         assert_eq!(Hello::meet(&Hello::ours().to_bytes()), Ok(Hello::ours()));
+        let other = Hello { build: Build(3), ..Hello::ours() };
+        assert_eq!(Hello::meet(&other.to_bytes()), Ok(other));
     }
 
     #[test]

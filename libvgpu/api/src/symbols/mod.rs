@@ -77,8 +77,8 @@ pub enum Choice<'a, T> {
     Unknown,
 }
 
-/// The newest of `forms` whose version is at most `version`; with [`Mode::PerThread`] the per-thread form where there is one
-/// (cuda.md 2.2). `key` gives a form's version and mode.
+/// The newest of `forms` whose version is at most `version`; with [`Mode::PerThread`] the per-thread form where there is one.
+/// `key` gives a form's version and mode.
 pub fn choose<T>(forms: &[T], version: u32, mode: Mode, key: impl Fn(&T) -> (u32, Mode)) -> Choice<'_, T> {
     let newest = |mode: Mode| {
         forms

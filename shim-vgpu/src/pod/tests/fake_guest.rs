@@ -38,11 +38,11 @@ pub const STRANGE: &str = "strange";
 pub struct Habits {
     pub no_xen: bool,
     pub never_boots: bool,
-    /// Kill is never answered.
+    /// Kill and Pids are never answered.
     pub hangs: bool,
     /// Kill is answered, and nothing dies.
     pub lies: bool,
-    /// Wait says that there is no such process.
+    /// Wait and Pids say that there is no such process.
     pub denies: bool,
     /// Create answers that the command is missing.
     pub command_missing: bool,
@@ -263,6 +263,18 @@ impl Task for Inner {
             }
         }
         Ok(api::Empty::default())
+    }
+
+    async fn pids(&self, _: &TtrpcContext, r: api::PidsRequest) -> ttrpc::Result<api::PidsResponse> {
+        let Habits { hangs, denies, .. } = self.world.habits;
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        if denies || !self.programs().contains_key(&key(&r.id, "")) {
+            return Err(status(ttrpc::Code::NOT_FOUND, "no such container"));
+        }
+        let init = api::ProcessInfo { pid: 2, ..Default::default() };
+        Ok(api::PidsResponse { processes: vec![init], ..Default::default() })
     }
 
     async fn delete(&self, _: &TtrpcContext, r: api::DeleteRequest) -> ttrpc::Result<api::DeleteResponse> {

@@ -16,7 +16,7 @@ use containerd_shim_protos::{
     api,
     cgroups_v2::metrics::Metrics,
     shim::events::ForwardRequest,
-    shim_async::{Events, create_events},
+    shim_async::{Events, Task, create_events},
 };
 use protobuf::Message;
 use serde_json::json;
@@ -41,6 +41,7 @@ use crate::{
     events::Outbox,
     names,
     persist::{Record, Store, random_uuid},
+    service::Service,
     share::Process,
 };
 use fake_guest::{Habits, STRANGE};
@@ -120,6 +121,23 @@ impl Node {
         self.pod.clone().delete(request).await.map(|reply| reply.exit_status)
     }
 
+    /// Whether it is said to be a process of this host, its status, and how it ended.
+    fn state(&self, id: &str, exec: &str) -> (bool, api::Status, Option<u32>) {
+        let state = self.pod.container(id).unwrap().state(&Who::of(exec)).unwrap();
+        assert_eq!((state.id.as_str(), state.exec_id.as_str()), (id, exec));
+        assert!(state.exit_status == 0 || state.exited_at.is_some());
+        let exit = state.exited_at.as_ref().map(|_| state.exit_status);
+        (state.pid == std::process::id(), state.status.unwrap(), exit)
+    }
+
+    async fn pids(&self, id: &str) -> Result<Vec<u32>> {
+        let request = api::PidsRequest { id: id.into(), ..Default::default() };
+        let answer = self.pod.clone().pids(request);
+        // containerd gives all calls on all pods together 5 s when it starts.
+        let answer = tokio::time::timeout(Duration::from_secs(2), answer).await.expect("Pids is late");
+        answer.map(|pids| pids.processes.iter().map(|process| process.pid).collect())
+    }
+
     async fn wait(&self, id: &str, exec: &str) -> u32 {
         let container = self.pod.container(id).unwrap();
         let who = Who::of(exec);
@@ -149,9 +167,11 @@ async fn a_container_lives_and_leaves_nothing() {
     let node = Node::new(Habits::default()).await;
     let created = node.create("exit7").await.unwrap();
     assert_eq!(created.pid, std::process::id());
+    assert_eq!(node.state("exit7", ""), (true, api::Status::CREATED, None));
     assert_eq!(node.create("exit7").await.unwrap_err().code(), Some(Code::IdTaken));
     node.start("exit7", "").await.unwrap();
     assert_eq!(node.wait("exit7", "").await, 7);
+    assert_eq!(node.state("exit7", ""), (true, api::Status::STOPPED, Some(7)));
     assert_eq!(node.start("exit7", "").await.unwrap_err().code(), Some(Code::WrongState));
     assert_eq!(node.kill("exit7", 9).await.unwrap_err().code(), Some(Code::NoSuchTask));
     assert_eq!(node.delete("exit7").await.unwrap(), 7);
@@ -222,14 +242,60 @@ async fn a_destroyed_domain_ends_its_tasks_with_137_once() {
     node.create("run").await.unwrap();
     node.start("run", "").await.unwrap();
     node.exec("run", "e").await.unwrap();
+    assert_eq!(node.state("run", "e"), (true, api::Status::CREATED, None));
     node.start("run", "e").await.unwrap();
+    let states = || [node.state("run", ""), node.state("run", "e")];
+    assert_eq!(states(), [(true, api::Status::RUNNING, None); 2]);
     node.world.destroy_all();
     assert_eq!((node.wait("run", "").await, node.wait("run", "e").await), (137, 137));
+    assert_eq!(states(), [(true, api::Status::STOPPED, Some(137)); 2]);
     assert_eq!(node.delete("run").await.unwrap(), 137);
     assert_eq!(
         node.events().await,
         ["create", "start", "exec-added", "exec-started", "exit", "exit", "delete"]
     );
+    node.world.assert_nothing_left("after delete");
+}
+
+/// An error would not do: containerd 2.x takes any for a leaked shim, and deletes it.
+#[tokio::test]
+async fn a_guest_that_tells_no_pids_is_answered_for() {
+    let own = vec![std::process::id()];
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    assert_eq!(node.pids("run").await.unwrap(), [2], "the guest's");
+    assert_eq!(node.pids("other").await.unwrap_err().code(), Some(Code::NoSuchTask));
+    node.world.destroy_all();
+    node.wait("run", "").await;
+    assert_eq!(node.pids("run").await.unwrap(), own, "it is gone");
+    for habits in [Habits { hangs: true, ..Habits::default() }, Habits { denies: true, ..Habits::default() }]
+    {
+        let node = Node::new(habits).await;
+        node.create("run").await.unwrap();
+        assert_eq!(node.pids("run").await.unwrap(), own, "{habits:?}");
+    }
+}
+
+/// ttrpc drops a handler at its deadline, and when the connection ends.
+#[tokio::test]
+async fn a_create_whose_request_is_dropped_runs_to_its_end() {
+    let node = Node::new(Habits::default()).await;
+    let service = Service::new(node.pod.clone(), Arc::default());
+    let request = node.request(fake_guest::SLOW, json!({}));
+    let handler = tokio::spawn(async move { service.create(&TtrpcContext::default(), request).await });
+    while node.world.programs.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    handler.abort();
+    assert!(handler.await.unwrap_err().is_cancelled());
+    let begun = std::time::Instant::now();
+    while node.pod.container(fake_guest::SLOW).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it ended with its request");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(node.state(fake_guest::SLOW, ""), (true, api::Status::CREATED, None));
+    assert_eq!(node.events().await, ["create"]);
+    node.delete(fake_guest::SLOW).await.unwrap();
     node.world.assert_nothing_left("after delete");
 }
 
@@ -375,7 +441,7 @@ async fn a_create_whose_zone_another_domain_has_fails_and_leaves_it_there() {
     node.world.assert_nothing_left("after the conflict");
 }
 
-/// DESIGN.md, decision 20: what a new gpu-proxy is told comes from the record, and nothing that was taken back meanwhile.
+/// What a new gpu-proxy is told comes from the record, and nothing that was taken back meanwhile.
 #[tokio::test]
 async fn a_gpu_proxy_that_was_restarted_is_told_of_the_zone_again() {
     let node = Node::new(Habits::default()).await;
@@ -576,8 +642,14 @@ async fn a_create_that_dies_after_any_step_is_cleaned_up_from_disk() {
                 cleanup::sandbox(&platform, &store, &record).unwrap();
             }
         };
+        let begun = std::time::Instant::now();
         // Twice: it may be killed itself, and containerd may call it again.
         tokio::task::spawn_blocking(move || (clean(), clean())).await.unwrap();
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{when}: containerd's limit: {:?}",
+            begun.elapsed()
+        );
         node.world.assert_nothing_left(&when);
         let (asked, registered) = (proxy.asked(), last >= Step::Granted);
         assert!(asked.is_empty() != registered && proxy.zones().is_empty(), "{when}: {asked:?}");
