@@ -20,6 +20,15 @@ fn main() {
     stream_throughput();
 }
 
+/// So often in a benchmark. Without cargo's `--bench` the program is only tried: a hundredth of it, and the figures mean nothing.
+fn runs(count: u32) -> u32 {
+    if is_measured() { count } else { count.div_ceil(100) }
+}
+
+fn is_measured() -> bool {
+    std::env::args().any(|word| word == "--bench")
+}
+
 fn report(name: &str, value: f64, unit: &str, beside: f64, what: &str, target: f64) {
     let ratio = value / beside;
     println!(
@@ -102,7 +111,7 @@ fn queued_launch() {
     let launch = [7u8; 100];
     let (mut samples, _) = with_server(Waits::Polling, |submitter| {
         let mut samples = Vec::with_capacity(5000);
-        for _ in 0..100 {
+        for _ in 0..runs(100) {
             for _ in 0..50 {
                 samples.push(each_of_a_batch(|| {
                     submitter.submit_bytes(1, 0, &launch).expect("the consumer lives");
@@ -115,7 +124,7 @@ fn queued_launch() {
     });
     let (mut reader, mut writer) = std::io::pipe().expect("a pipe can be made");
     let mut drained = vec![0u8; launch.len() * BATCH as usize];
-    let mut pipe: Vec<f64> = (0..500)
+    let mut pipe: Vec<f64> = (0..runs(500))
         .map(|_| {
             let each = each_of_a_batch(|| writer.write_all(&launch).expect("the pipe has room"));
             reader.read_exact(&mut drained).expect("all was written");
@@ -145,13 +154,13 @@ fn sync_calls() {
     let (polling, _) = calls(Waits::Polling, 50_000, Duration::ZERO);
     report("sync call, polling, p50", polling, "us", socket_round_trip(20_000, Duration::ZERO), what, 2.0);
     let (parked, sleeps) = calls(Waits::AsAWorker, 1000, PAUSE);
-    assert!(sleeps >= 900, "the worker was asleep before {sleeps} of 1000 calls only");
+    assert!(sleeps >= 900 || !is_measured(), "the worker was asleep before {sleeps} of 1000 calls only");
     report("sync call, parked, p50", parked, "us", socket_round_trip(1000, PAUSE), what, 20.0);
 }
 
 /// Microseconds of `body`, the median of `count`, with a pause before each.
 fn paced(count: u32, pause: Duration, mut body: impl FnMut()) -> f64 {
-    let mut samples: Vec<f64> = (0..count)
+    let mut samples: Vec<f64> = (0..runs(count))
         .map(|_| {
             if !pause.is_zero() {
                 std::thread::sleep(pause);
@@ -179,13 +188,14 @@ fn socket_round_trip(count: u32, pause: Duration) -> f64 {
     each
 }
 
-/// 256 MiB from one thread to another.
+/// 256 MiB, when measured, from one thread to another.
 fn stream_throughput() {
-    const BYTES: usize = 256 << 20;
     let chunk = vec![5u8; 64 << 10];
+    let chunks = runs(4096) as usize;
+    let all = chunks * chunk.len();
     let rate = |start: Instant| {
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
-        let bytes = BYTES as f64;
+        let bytes = all as f64;
         bytes / start.elapsed().as_secs_f64() / 1e6
     };
     let stream = {
@@ -195,12 +205,12 @@ fn stream_throughput() {
         let start = Instant::now();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                for _ in 0..BYTES / chunk.len() {
+                for _ in 0..chunks {
                     a.write_all(&chunk, LIMIT).expect("the reader lives");
                 }
             });
             let (mut to, mut got) = (vec![0; 64 << 10], 0);
-            while got < BYTES {
+            while got < all {
                 got += b.read(&mut to, LIMIT).expect("the writer lives");
             }
         });
@@ -211,12 +221,12 @@ fn stream_throughput() {
         let start = Instant::now();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                for _ in 0..BYTES / chunk.len() {
+                for _ in 0..chunks {
                     writer.write_all(&chunk).expect("the reader lives");
                 }
             });
             let (mut to, mut got) = (vec![0; 64 << 10], 0);
-            while got < BYTES {
+            while got < all {
                 got += reader.read(&mut to).expect("the writer lives");
             }
         });

@@ -33,7 +33,12 @@ pub fn main(mut args: Args) -> Result<u8> {
     let json_file = args.value("--json")?;
     let name = args.optional_word()?;
     args.end()?;
-    let lines = figures(name.as_deref(), program)?;
+    let measured = |package: &str| {
+        let mut program = Command::new(program(package)?);
+        program.arg("--bench");
+        Ok(program)
+    };
+    let lines = figures(name.as_deref(), measured)?;
     print!("{}", table(&lines));
     if let Some(file) = json_file {
         fs::write(&file, lines.join("\n") + "\n").context(|| format!("cannot write {file}"))?;
@@ -42,10 +47,10 @@ pub fn main(mut args: Args) -> Result<u8> {
 }
 
 /// Runs the programs for NAME and returns their lines.
-fn figures(name: Option<&str>, program: impl Fn(&str) -> Result<PathBuf>) -> Result<Vec<String>> {
+fn figures(name: Option<&str>, program: impl Fn(&str) -> Result<Command>) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for (package, parts) in wanted(name) {
-        let output = progress::output(Command::new(program(package)?).arg("--bench"))?;
+        let output = progress::output(&mut program(package)?)?;
         lines.extend(output.lines().filter(|line| shown(line, &parts)).map(String::from));
     }
     if lines.is_empty() {
@@ -54,12 +59,13 @@ fn figures(name: Option<&str>, program: impl Fn(&str) -> Result<PathBuf>) -> Res
     Ok(lines)
 }
 
-/// Whether `bench idm` still gives the figures of SPECIFICATION.md, "Calls". Programs built as the unit tests are, in seconds: how fast
-/// they are means nothing.
+/// Whether `bench idm` still gives the figures of SPECIFICATION.md, "Calls". The programs are built as the unit tests are, and only
+/// tried, in seconds: how fast they are means nothing.
 pub fn check(steps: &Steps) -> Result<()> {
     let root = paths::root()?;
     let as_tests = |package: &str| {
-        build_by(steps, &root, package, &["test", "--workspace", "--no-run", "--locked", "--bench", package])
+        let line = ["test", "--workspace", "--no-run", "--locked", "--bench", package];
+        build_by(steps, &root, package, &line).map(Command::new)
     };
     all_promised(&figures(Some("idm"), as_tests)?)
 }

@@ -188,9 +188,7 @@ fn unit_tests(steps: &Steps, tally: &mut Tally) -> Result<()> {
         tests.args(packages).args(last);
         tests
     };
-    let roots = |option: &'static str| -> Vec<&str> {
-        TESTED_AS_ROOT.iter().flat_map(|package| [option, *package]).collect()
-    };
+    let roots = |option| TESTED_AS_ROOT.iter().flat_map(|package| [option, *package]).collect::<Vec<&str>>();
     if host::is_root() {
         runner(steps, tally, "Unit tests", &mut tests_of(&["--workspace"]))?;
     } else {

@@ -227,13 +227,6 @@ impl Task for Inner {
         Ok(api::StatsResponse { stats: Some(any).into(), ..Default::default() })
     }
 
-    async fn pids(&self, _: &TtrpcContext, _: api::PidsRequest) -> ttrpc::Result<api::PidsResponse> {
-        let info =
-            Any { type_url: "google.protobuf.Empty".into(), value: vec![0; 100], ..Default::default() };
-        let process = api::ProcessInfo { pid: 7, info: Some(info).into(), ..Default::default() };
-        Ok(api::PidsResponse { processes: vec![process; 10_000], ..Default::default() })
-    }
-
     async fn exec(&self, _: &TtrpcContext, r: api::ExecProcessRequest) -> ttrpc::Result<api::Empty> {
         self.add(key(&r.id, &r.exec_id), &r.stdin, &r.stdout);
         if r.exec_id == MUTE {
@@ -273,8 +266,14 @@ impl Task for Inner {
         if denies || !self.programs().contains_key(&key(&r.id, "")) {
             return Err(status(ttrpc::Code::NOT_FOUND, "no such container"));
         }
-        let init = api::ProcessInfo { pid: 2, ..Default::default() };
-        Ok(api::PidsResponse { processes: vec![init], ..Default::default() })
+        let mut init = api::ProcessInfo { pid: 2, ..Default::default() };
+        if r.id != STRANGE {
+            return Ok(api::PidsResponse { processes: vec![init], ..Default::default() });
+        }
+        init.info =
+            Some(Any { type_url: "google.protobuf.Empty".into(), value: vec![0; 100], ..Default::default() })
+                .into();
+        Ok(api::PidsResponse { processes: vec![init; 10_000], ..Default::default() })
     }
 
     async fn delete(&self, _: &TtrpcContext, r: api::DeleteRequest) -> ttrpc::Result<api::DeleteResponse> {
