@@ -1,5 +1,6 @@
 //! The files that a node gets beside config.toml say the same names as each other, and as the programs that they are for.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use toml::{Table, Value};
@@ -29,14 +30,16 @@ fn unit_values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
 #[test]
 fn both_versions_of_containerd_get_the_handler_that_the_runtime_class_names() {
     let class = file("kubernetes/runtimeclass.yaml");
-    for (name, version, plugin) in [
-        ("containerd/config-v2.toml", 2, "io.containerd.grpc.v1.cri"),
-        ("containerd/config-v3.toml", 3, "io.containerd.cri.v1.runtime"),
+    // containerd 1.x takes the list in the place of its own, where its default runtime must not be missed.
+    for (name, version, plugin, beside) in [
+        ("containerd/config-v2.toml", 2, "io.containerd.grpc.v1.cri", Some("runc")),
+        ("containerd/config-v3.toml", 3, "io.containerd.cri.v1.runtime", None),
     ] {
         let config: Table = toml::from_str(&file(name)).unwrap();
         assert_eq!(config["version"], Value::Integer(version), "{name}");
         let runtimes = config["plugins"][plugin]["containerd"]["runtimes"].as_table().unwrap();
-        assert_eq!(runtimes.keys().collect::<Vec<_>>(), [field(&class, "handler")], "{name}");
+        let expected: BTreeSet<&str> = beside.into_iter().chain([field(&class, "handler")]).collect();
+        assert_eq!(runtimes.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected, "{name}");
         let handler = &runtimes["vgpu"];
         assert_eq!(handler["runtime_type"].as_str(), Some(RUNTIME), "{name}");
         assert_eq!(handler["options"]["ConfigPath"].as_str(), Some(DEFAULT_PATH), "{name}");
