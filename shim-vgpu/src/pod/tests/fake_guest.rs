@@ -227,13 +227,6 @@ impl Task for Inner {
         Ok(api::StatsResponse { stats: Some(any).into(), ..Default::default() })
     }
 
-    async fn pids(&self, _: &TtrpcContext, _: api::PidsRequest) -> ttrpc::Result<api::PidsResponse> {
-        let info =
-            Any { type_url: "google.protobuf.Empty".into(), value: vec![0; 100], ..Default::default() };
-        let process = api::ProcessInfo { pid: 7, info: Some(info).into(), ..Default::default() };
-        Ok(api::PidsResponse { processes: vec![process; 10_000], ..Default::default() })
-    }
-
     async fn exec(&self, _: &TtrpcContext, r: api::ExecProcessRequest) -> ttrpc::Result<api::Empty> {
         self.add(key(&r.id, &r.exec_id), &r.stdin, &r.stdout);
         if r.exec_id == MUTE {
