@@ -63,3 +63,24 @@ pub fn pids(answer: PidsResponse) -> PidsResponse {
 fn any_of(type_url: &str, value: Vec<u8>) -> MessageField<Any> {
     MessageField::some(Any { type_url: type_url.into(), value, ..Any::default() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_processes_there_are_so_many_and_their_exec_ids() {
+        let process = |type_url: &str, bytes| ProcessInfo {
+            pid: 7,
+            info: any_of(type_url, vec![0; bytes]),
+            ..ProcessInfo::default()
+        };
+        let good = process(DETAILS_TYPE, 9);
+        let odd = [process("google.protobuf.Empty", 9), process(DETAILS_TYPE, 100_000)];
+        let bare = ProcessInfo { pid: 7, ..ProcessInfo::default() };
+        let many = std::iter::repeat_n(bare.clone(), 10_000);
+        let processes = std::iter::once(good.clone()).chain(odd).chain(many).collect();
+        let kept = pids(PidsResponse { processes, ..PidsResponse::default() }).processes;
+        assert_eq!((&kept[0], &kept[1..]), (&good, vec![bare; PROCESSES_MAX - 1].as_slice()));
+    }
+}
