@@ -266,14 +266,8 @@ impl Task for Inner {
         if denies || !self.programs().contains_key(&key(&r.id, "")) {
             return Err(status(ttrpc::Code::NOT_FOUND, "no such container"));
         }
-        let mut init = api::ProcessInfo { pid: 2, ..Default::default() };
-        if r.id != STRANGE {
-            return Ok(api::PidsResponse { processes: vec![init], ..Default::default() });
-        }
-        init.info =
-            Some(Any { type_url: "google.protobuf.Empty".into(), value: vec![0; 100], ..Default::default() })
-                .into();
-        Ok(api::PidsResponse { processes: vec![init; 10_000], ..Default::default() })
+        let init = api::ProcessInfo { pid: 2, ..Default::default() };
+        Ok(api::PidsResponse { processes: vec![init], ..Default::default() })
     }
 
     async fn delete(&self, _: &TtrpcContext, r: api::DeleteRequest) -> ttrpc::Result<api::DeleteResponse> {
