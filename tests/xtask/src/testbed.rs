@@ -366,7 +366,7 @@ mod tests {
             fs::create_dir_all(dir.join(name)).expect("made");
             std::thread::sleep(Duration::from_millis(10)); // the clock of files is coarse
         };
-        [living.as_str(), "last", "last-pvh"]
+        [living.as_str(), "last", "last-idm"]
             .into_iter()
             .chain(dead.iter().map(String::as_str))
             .for_each(made);
@@ -376,6 +376,6 @@ mod tests {
             dead.iter().map(there).collect::<Vec<_>>(),
             [false, false, true, true, true, true, true, true]
         );
-        assert!([living, "last".into(), "last-pvh".into()].iter().all(there));
+        assert!([living, "last".into(), "last-idm".into()].iter().all(there));
     }
 }
