@@ -376,6 +376,17 @@ impl World {
         self.task.delete(soon(), &DeleteRequest { id: id.into(), ..Default::default() }).await
     }
 
+    /// As soon as the container is known, however long its Create takes to get there.
+    pub async fn delete_when_known(&self, id: &str) -> ttrpc::Result<DeleteResponse> {
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            match self.delete(id).await {
+                Err(ttrpc::Error::RpcStatus(status)) if status.code() == ttrpc::Code::NOT_FOUND => {}
+                answer => return answer,
+            }
+        }
+    }
+
     /// Registers an exec with stdout only.
     pub async fn exec(&self, id: &str, exec_id: &str, args: &[&str]) -> ttrpc::Result<Stdio> {
         self.exec_in(id, exec_id, args, false).await
