@@ -364,7 +364,7 @@ fn what_is_wrong_is_said_with_its_code() {
 #[test]
 fn without_xen_guests_are_not_waited_for_and_the_message_says_what_goes() {
     if ["/run/xenstored/socket", "/dev/xen/xenbus"].iter().any(|path| Path::new(path).exists()) {
-        eprintln!("NOT TRIED: this machine runs Xen");
+        eprintln!("NOT TRIED: {}: this machine runs Xen", file!());
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -440,7 +440,7 @@ fn a_delete_that_comes_during_create_takes_the_container_back() {
     let (_directory, program) = helper("sleep 0.5; exec $HELPER \"$@\"");
     story_in(Setup { program, ..Setup::default() }, async |world| {
         world.bundle("c1", &["sleep", "100"], |_| {});
-        let (created, deleted) = tokio::join!(world.create("c1", false), world.delete_when_known("c1"));
+        let (created, (deleted, _)) = tokio::join!(world.create("c1", false), world.delete_when_known("c1"));
         let (code, text) = refusal(created.map(drop));
         assert_eq!(code, Code::FAILED_PRECONDITION, "{text}");
         assert_eq!(text, "VGPU-205: container c1 was deleted while it was being created");
@@ -456,12 +456,9 @@ fn a_delete_does_not_wait_long_for_a_create_and_still_takes_it_back() {
     let (_directory, program) = helper("sleep 4; exec $HELPER \"$@\"");
     story_in(Setup { program, ..Setup::default() }, async |world| {
         world.bundle("c1", &["sleep", "100"], |_| {});
-        let deleting = async {
-            let began = Instant::now();
-            let answer = refusal(world.delete_when_known("c1").await);
-            (answer, began.elapsed())
-        };
-        let (created, ((code, text), took)) = tokio::join!(world.create("c1", false), deleting);
+        let (created, (deleted, took)) =
+            tokio::join!(world.create("c1", false), world.delete_when_known("c1"));
+        let (code, text) = refusal(deleted);
         assert_eq!(code, Code::FAILED_PRECONDITION, "{text}");
         assert!(took < Duration::from_secs(3), "{took:?}");
         assert!(refusal(created.map(drop)).1.contains("was deleted while"));

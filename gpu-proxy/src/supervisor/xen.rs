@@ -190,7 +190,7 @@ async fn greet_and_serve(
         return Err(format!("{guest} speaks something else on its GPU stream"));
     }
     if let Some(theirs) = agreed.peer_build.other() {
-        log::info!("zone {zone}: {guest} is of release {theirs}, this supervisor of {}", ours.build);
+        bounds.log.info(format_args!("{guest} is of release {theirs}, this supervisor of {}", ours.build));
     }
     let starter = Starter { supervisor: Arc::clone(supervisor), zone, guest };
     messages(stream, Arc::new(starter), Arc::clone(bounds)).await
@@ -379,6 +379,11 @@ async fn take<C: Channels>(
             // Looked at before it waits for its turn: what waits is kept.
             ToProxy::Connect(connect) if connect.refs.len() as u64 != channel_pages() => {
                 let code = u32::from(Code::ProtocolBroken as u16);
+                let (channel, pages) = (connect.channel, connect.refs.len());
+                bounds.log.warn(format_args!(
+                    "channel {channel}: refused: {pages} pages, a channel has {}",
+                    channel_pages()
+                ));
                 // The writer ends only with the stream.
                 let _ = answers.send(ToGuest::Refused { channel: connect.channel, code }).await;
             }
@@ -396,6 +401,8 @@ async fn take<C: Channels>(
             }
             ToProxy::Connect(connect) if open.len() >= CHANNELS_MAX => {
                 let code = u32::from(Code::LimitReached as u16);
+                let channel = connect.channel;
+                bounds.log.warn(format_args!("channel {channel}: refused: {CHANNELS_MAX} are open"));
                 let _ = answers.send(ToGuest::Refused { channel: connect.channel, code }).await;
             }
             ToProxy::Connect(connect) => begin(connect, bounds, open, lives, channels, answers),

@@ -7,7 +7,7 @@ use idm::record::{CONSUMER_LIFE, ChannelParts};
 use idm::xen::gntdev::{Recorded, RecordedPart};
 use idm::xen::offer::AcceptedChannel;
 use idm::xen::{Access, DomId};
-use idm::{Doorbell, Liveness, Peer, Region, Waiter};
+use idm::{Doorbell, Fault, Liveness, Peer, Region, Waiter};
 use vgpu_codes::{Code, with_causes};
 use vgpu_zone_api::guest::wire::region;
 
@@ -55,8 +55,14 @@ pub fn attach(task: &Assignment, fds: Vec<OwnedFd>) -> Result<Attached, Failed> 
             let recorded = Recorded { from, parts: parts.iter().map(part).collect() };
             let channel = AcceptedChannel { gntdev: next()?, recorded, evtchn: next()?, port: *port };
             let attached = channel.attach(None, CONSUMER_LIFE);
-            let (region, waiter, doorbell) =
-                attached.map_err(|error| Failed::new(Code::ProtocolBroken, with_causes(&error)))?;
+            let (region, waiter, doorbell) = attached.map_err(|error| {
+                let code = match error.fault() {
+                    Fault::Ours => Code::WorkerFailed,
+                    Fault::Peer => Code::ProtocolBroken,
+                    Fault::Gone => Code::PeerGone,
+                };
+                Failed::new(code, with_causes(&error))
+            })?;
             (region, waiter, doorbell, Peer::Domain(*domid))
         }
     };

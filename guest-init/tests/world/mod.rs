@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use containerd_shim_protos::{
@@ -376,15 +376,17 @@ impl World {
         self.task.delete(soon(), &DeleteRequest { id: id.into(), ..Default::default() }).await
     }
 
-    /// As soon as the container is known, however long its Create takes to get there.
-    pub async fn delete_when_known(&self, id: &str) -> ttrpc::Result<DeleteResponse> {
-        loop {
+    /// As soon as the container is known, however long its Create takes to get there. The answer, and how long that took.
+    pub async fn delete_when_known(&self, id: &str) -> (ttrpc::Result<DeleteResponse>, Duration) {
+        for _ in 0..1000 {
             tokio::time::sleep(Duration::from_millis(20)).await;
+            let began = Instant::now();
             match self.delete(id).await {
                 Err(ttrpc::Error::RpcStatus(status)) if status.code() == ttrpc::Code::NOT_FOUND => {}
-                answer => return answer,
+                answer => return (answer, began.elapsed()),
             }
         }
+        panic!("{id} is never known");
     }
 
     /// Registers an exec with stdout only.

@@ -72,7 +72,7 @@ impl Channel {
             return Err(told(Code::ProtocolVersion));
         }
         if let Some(theirs) = agreed.peer_build.other() {
-            say!("the worker is of release {theirs}, this library of {}", idm::hello::Build::OWN);
+            say!("the other side is of release {theirs}, this library of {}", idm::hello::Build::OWN);
         }
         let socket = submitter.liveness().map_or(-1, |liveness| liveness.fd().as_raw_fd());
         let on = |name: &str| std::env::var_os(name).is_some_and(|value| value == "1");

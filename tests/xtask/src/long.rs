@@ -34,7 +34,8 @@ const STAGES: &[(&str, Stage)] = &[
             Kind::Pvh,
             // What a PVH Dom0 may do differently first: it maps granted pages in another way.
             &[
-                "death_of",
+                "death_of_the",
+                "death_of_gpu",
                 "create_killed",
                 "two_pods",
                 "hung_guest",

@@ -58,7 +58,7 @@ async fn is_released(supervisor: &Arc<Supervisor>) {
 
 #[test]
 fn the_default_limits_fit_each_other() {
-    /// Pages that a guest shares beside its channels: one 9p ring (1026) and many streams.
+    /// Pages that a guest shares beside its channels: one 9p ring (513) and many streams.
     const BESIDE: u64 = 16 << 10;
     /// What Xen has a domain map at once by default, in grants of a page; a PV Dom0's kernel takes two for each.
     const MAPTRACK_ENTRIES: u64 = 1024 * 256;

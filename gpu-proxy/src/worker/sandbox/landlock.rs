@@ -93,6 +93,12 @@ mod tests {
         assert_ne!(partly, none);
     }
 
+    #[test]
+    fn the_rules_of_nvidias_driver_leave_no_gap_of_their_own() {
+        let gap_of = |device| thread::spawn(move || restrict(device)).join().unwrap();
+        assert_eq!(gap_of(DeviceKind::Cuda), gap_of(DeviceKind::Soft));
+    }
+
     /// Behind the door of these devices every open is ENOSYS already (seccomp): this is the wall before it closes, and the second after.
     #[test]
     fn a_worker_without_nvidias_driver_opens_no_path() {

@@ -16,7 +16,7 @@ const MINOR: u16 = 0;
 pub struct Hello {
     /// Both sides must have the same: a request may mean something else otherwise.
     pub major: u16,
-    /// Grows when something is added that can be left out. The lower of both is spoken.
+    /// Grows when something is added that can be left out. Nothing asks for it yet.
     pub minor: u16,
     /// The largest request, in bytes, that the sender reads.
     pub record_limit: u32,
