@@ -92,12 +92,7 @@ impl<T, E: Into<io::Error>> During<T> for std::result::Result<T, E> {
 
 impl From<GuestError> for ttrpc::Error {
     fn from(error: GuestError) -> Self {
-        let mut text = format!("{}: {error}", error.code());
-        let mut cause = std::error::Error::source(&error);
-        while let Some(next) = cause {
-            text.push_str(&format!(": {next}"));
-            cause = next.source();
-        }
+        let text = format!("{}: {}", error.code(), vgpu_codes::with_causes(&error));
         ttrpc::Error::RpcStatus(ttrpc::get_status(vgpu_agent_api::rpc(error.code().rpc() as i32), text))
     }
 }

@@ -3,10 +3,10 @@
 //! Every error carries a code of `vgpu-codes`, whose row decides the ttrpc code. NOT_FOUND counts as success in containerd's stop and
 //! delete paths, and UNIMPLEMENTED from Create makes it try another protocol: both are exact here.
 
-use std::{error::Error as StdError, fmt::Write};
+use std::error::Error as StdError;
 
 use ttrpc::{Code as Rpc, Error as TtrpcError};
-use vgpu_codes::Code;
+use vgpu_codes::{Code, with_causes};
 
 /// The shim's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -109,19 +109,13 @@ impl Error {
 
     /// The text that a user reads: code, what, each cause once, what to do.
     pub fn report(&self) -> String {
-        let Error::Own { code, what, .. } = self else { return self.to_string() };
-        let mut text = format!("{code}: {what}");
-        let mut cause = StdError::source(self);
-        while let Some(error) = cause {
-            // Writing to a String cannot fail.
-            let _ = write!(text, ": {error}");
-            cause = error.source();
-        }
+        let Error::Own { code, .. } = self else { return self.to_string() };
+        let text = format!("{code}: {}", with_causes(self));
         // Wrong states and unknown ids are found by clients themselves; advice would only hide the sentence.
-        if !matches!(code, Code::WrongState | Code::NoSuchTask | Code::IdTaken) {
-            let _ = write!(text, ". {}", code.remedy());
+        if matches!(code, Code::WrongState | Code::NoSuchTask | Code::IdTaken) {
+            return text;
         }
-        text
+        format!("{text}. {}", code.remedy())
     }
 }
 
