@@ -31,6 +31,7 @@ use vgpu_codes::Code;
 
 use crate::{
     error::{Error, OrFail, Result},
+    frames::Bounded,
     link::{AnyStream, Link},
 };
 
@@ -67,8 +68,12 @@ impl Guest {
     /// [`Code::GuestGone`], [`Code::ProtocolVersion`], or what the guest answered.
     pub async fn meet(link: Arc<dyn Link>, domid: u16, sandbox: &str, hostname: &str) -> Result<Guest> {
         let stream = link.agent(domid).await?;
-        let guest =
-            Guest { client: Client::new(Socket::new(stream)), link, domid, streams: AtomicU32::new(1) };
+        let guest = Guest {
+            client: Client::new(Socket::new(Bounded::new(stream))),
+            link,
+            domid,
+            streams: AtomicU32::new(1),
+        };
         let reply = guest.hello(sandbox, hostname).await?;
         let theirs = Version { major: reply.major, minor: reply.minor };
         let met = version::meet(version::CURRENT, theirs).map_err(|error| {
