@@ -40,7 +40,7 @@ const BOOTS: &[Boot] = &[
         ],
     },
     Boot { name: "containers", stories: &["vgpu_", "pod_is", "demo_"] },
-    Boot { name: "idm", stories: &["canary_", "idm_", "runc_exit_code"] },
+    Boot { name: "idm", stories: &["canary_", "idm_"] },
 ];
 /// What `test --long rest` plays: that runc does what stories want of any runtime, which no change of ours can break, and CUDA programs
 /// that part `programs` runs too.
