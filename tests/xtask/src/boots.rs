@@ -49,8 +49,8 @@ const BOOTS: &[Boot] = &[
             "death_of_a_cuda",
         ],
     },
-    Boot { name: "containers", stories: &["vgpu_", "pod_is", "demo_"] },
-    Boot { name: "idm", stories: &["canary_", "idm_"] },
+    Boot { name: "containers", stories: &["vgpu_", "demo_"] },
+    Boot { name: "idm", stories: &["canary_", "idm_", "pod_is"] },
 ];
 /// What `test --long rest` plays: that runc does what stories want of any runtime, which no change of ours can break, CUDA programs
 /// that part `programs` runs too, and a guest kernel's crash, which Xen ends as `xl destroy` does.
