@@ -6,6 +6,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 
@@ -17,13 +18,41 @@ use vgpu_agent_api::wire::ANSWER_BYTES_MAX;
 pub struct Bounded<S> {
     stream: S,
     frames: Frames,
+    end: End,
 }
 
 impl<S> Bounded<S> {
     /// From the first byte of a frame on.
     pub fn new(stream: S) -> Self {
-        Self { stream, frames: Frames::default() }
+        Self { stream, frames: Frames::default(), end: End::default() }
     }
+
+    pub fn end(&self) -> End {
+        self.end.clone()
+    }
+
+    fn ends(&self, why: Ended) {
+        // The first reason is the reason.
+        let _ = self.end.0.set(why);
+    }
+}
+
+/// Why a [`Bounded`] stream came to its end, once it has: of a call that comes after it, ttrpc only says that it was not sent.
+#[derive(Clone, Debug, Default)]
+pub struct End(Arc<OnceLock<Ended>>);
+
+impl End {
+    pub fn why(&self) -> Option<Ended> {
+        self.0.get().copied()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The other end is gone.
+    Closed,
+    /// It began a frame of so many bytes.
+    FrameTooLong(usize),
 }
 
 /// Where in a frame the bytes read so far have ended. Source: ttrpc, `PROTOCOL.md`: the length, big endian, then stream, type, flags.
@@ -35,7 +64,7 @@ struct Frames {
 }
 
 impl Frames {
-    fn pass(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    fn pass(&mut self, mut bytes: &[u8]) -> Result<(), Ended> {
         while !bytes.is_empty() {
             let of_body = self.body_bytes_left.min(bytes.len());
             self.body_bytes_left -= of_body;
@@ -52,15 +81,14 @@ impl Frames {
         Ok(())
     }
 
-    fn begin_body(&mut self) -> io::Result<()> {
+    fn begin_body(&mut self) -> Result<(), Ended> {
         let [a, b, c, d, ..] = self.header;
         self.header_bytes = 0;
         self.body_bytes_left = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
         if self.body_bytes_left <= ANSWER_BYTES_MAX {
             return Ok(());
         }
-        let why = format!("a frame of {} bytes, of {ANSWER_BYTES_MAX} at most", self.body_bytes_left);
-        Err(io::Error::new(io::ErrorKind::InvalidData, why))
+        Err(Ended::FrameTooLong(self.body_bytes_left))
     }
 }
 
@@ -71,14 +99,26 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        Poll::Ready(self.frames.pass(&buf.filled()[before..]))
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        let bytes = &buf.filled()[before..];
+        if read.is_err() || bytes.is_empty() && buf.remaining() > 0 {
+            self.ends(Ended::Closed);
+        }
+        read?;
+        Poll::Ready(self.frames.pass(bytes).map_err(|why| {
+            self.ends(why);
+            io::Error::from(io::ErrorKind::InvalidData)
+        }))
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        if written.is_err() {
+            self.ends(Ended::Closed);
+        }
+        Poll::Ready(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -122,12 +162,35 @@ mod tests {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut guest, ours) = tokio::io::duplex(4096);
         let mut ours = Bounded::new(ours);
+        let end = ours.end();
         guest.write_all(&frame(5)).await.unwrap();
         ours.read_exact(&mut [0; MESSAGE_HEADER_LENGTH + 5]).await.unwrap();
+        assert_eq!(end.why(), None);
         guest.write_all(&frame(ANSWER_BYTES_MAX + 1)[..100]).await.unwrap();
         let error = ours.read(&mut [0; 100]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         ours.write_all(b"still").await.unwrap();
         guest.read_exact(&mut [0; 5]).await.unwrap();
+        drop(guest);
+        ours.write_all(b"gone").await.unwrap_err();
+        assert_eq!(end.why(), Some(Ended::FrameTooLong(ANSWER_BYTES_MAX + 1)), "the first reason");
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_other_end_is_gone_says_so_to_its_reader_and_its_writer() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (guest, ours) = tokio::io::duplex(4096);
+        let mut ours = Bounded::new(ours);
+        drop(guest);
+        assert_eq!(ours.read(&mut []).await.unwrap(), 0);
+        assert_eq!(ours.end().why(), None, "nothing was asked for");
+        assert_eq!(ours.read(&mut [0; 100]).await.unwrap(), 0);
+        assert_eq!(ours.end().why(), Some(Ended::Closed));
+
+        let (guest, ours) = tokio::io::duplex(4096);
+        let mut ours = Bounded::new(ours);
+        drop(guest);
+        ours.write_all(b"gone").await.unwrap_err();
+        assert_eq!(ours.end().why(), Some(Ended::Closed));
     }
 }

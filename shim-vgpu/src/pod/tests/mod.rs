@@ -357,8 +357,8 @@ async fn a_failed_create_leaves_nothing() {
 async fn a_guest_that_babbles_is_given_up_and_costs_no_memory() {
     let before = resident_kib();
     for (words, code) in [
-        (&b"\xff\xff\xff\xff\0\0\0\x01\x02\0"[..], Code::GuestGone),
-        (b"\0\x04\0\x01\0\0\0\x01\x02\0", Code::GuestGone),
+        (&b"\xff\xff\xff\xff\0\0\0\x01\x02\0"[..], Code::ProtocolBroken),
+        (b"\0\x04\0\x01\0\0\0\x01\x02\0", Code::ProtocolBroken),
         (b"\0\0\0\x01\0\0\0\x63\x02\0x", Code::GuestSilent),
         (b"\0\0\0\x01\0\0\0\x01\x02\0\xff", Code::ProtocolBroken),
         (b"\0\0\0\x01\0\0\0\x01\x03\0\xff", Code::ProtocolBroken),
