@@ -38,6 +38,13 @@ impl<S> Bounded<S> {
     }
 }
 
+impl<S> Drop for Bounded<S> {
+    /// ttrpc drops it when it has given up writing a request: the rest of the stream would be no frames.
+    fn drop(&mut self) {
+        self.ends(Ended::Closed);
+    }
+}
+
 /// Why a [`Bounded`] stream came to its end, once it has: of a call that comes after it, ttrpc only says that it was not sent.
 #[derive(Clone, Debug, Default)]
 pub struct End(Arc<OnceLock<Ended>>);
@@ -50,7 +57,7 @@ impl End {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The other end is gone.
+    /// The other end is gone, or ttrpc has given the stream up.
     Closed,
     /// It began a frame of so many bytes.
     FrameTooLong(usize),

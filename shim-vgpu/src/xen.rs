@@ -59,7 +59,7 @@ impl XenLink {
     /// The connection to xenstored, made at its first use.
     ///
     /// # Errors
-    /// [`Code::NoXen`].
+    /// [`Code::NoXen`]; [`Code::HostFailure`] if an earlier one has ended and no other is to be had.
     pub fn xenstore(&self) -> Result<Client> {
         self.lock().xenstore()
     }
@@ -125,7 +125,9 @@ impl Held {
         if let Some(client) = self.xenstore.as_ref().filter(|client| !client.has_ended()) {
             return Ok(client.clone());
         }
-        let client = Client::connect().or_fail(Code::NoXen, || "cannot connect to xenstored".into())?;
+        // Where there was one, there may be nodes.
+        let code = if self.xenstore.is_some() { Code::HostFailure } else { Code::NoXen };
+        let client = Client::connect().or_fail(code, || "cannot connect to xenstored".into())?;
         Ok(self.xenstore.insert(client).clone())
     }
 }

@@ -56,7 +56,7 @@ const BIRTH_EVERY: Duration = Duration::from_millis(20);
 /// What the supervisor needs of Xen.
 #[derive(Debug)]
 pub struct Xen {
-    /// Replaced when it has ended: a xenstored that stalls must not cost the GPU to all who come later.
+    /// Replaced when it has ended: what was wrong with xenstored for a while must not cost the GPU to all who come later.
     xenstore: std::sync::Mutex<Client>,
     deaths: Deaths,
     own: DomId,

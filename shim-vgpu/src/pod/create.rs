@@ -260,7 +260,7 @@ impl Pod {
         self.passed(Step::Unpaused, creation).await?;
         let guest = self.meet_guest(sandbox, plan, (domid, &mut backend_end), creation).await?;
         *self.living() =
-            Some(Living { guest: Arc::new(guest), platform: platform.clone(), domain_uuid: uuid });
+            Some(Living { guest: Arc::new(guest), platform: platform.clone(), domain_uuid: uuid, backend });
         let domain = tokio::spawn(self.clone().watch_domain(platform, uuid));
         let events = tokio::spawn(self.clone().watch_guest());
         let served = tokio::spawn(self.clone().watch_backend(backend_end));

@@ -42,7 +42,10 @@ impl Pod {
     /// Watches who serves the share: without it each program of the guest hangs at its next file, and nobody could serve it anew.
     pub(super) async fn watch_backend(self: Arc<Self>, end: oneshot::Receiver<()>) {
         let _ = end.await;
-        log::warn!("the share's backend has ended: the pod ends with it");
+        // Not if its end is ours: the guest was found dead.
+        if self.living().is_some() {
+            log::warn!("the share's backend has ended: the pod ends with it");
+        }
         // In a task of its own: ending the sandbox aborts this one.
         tokio::spawn(self.guest_died());
     }
@@ -70,22 +73,25 @@ impl Pod {
         }
     }
 
-    /// Nothing more will come from the guest: every task ends with 137, and the domain goes if it is still there.
+    /// Nothing more will come from the guest: every task ends with 137, and the share's backend and the domain go if they are still there.
     ///
     /// Its mounts and files stay until the containers are deleted, as they would with any runtime.
     pub(super) async fn guest_died(self: Arc<Self>) {
         // Several may notice, and the first ends the domain.
         let _dying = self.dying.lock().await;
         let living = self.living().take();
-        if let Some(Living { platform, domain_uuid: uuid, .. }) = living {
+        if let Some(Living { platform, domain_uuid: uuid, backend, .. }) = living {
             let ended = blocking(move || {
                 // First, and whatever becomes of the domain: containerd gives the containers' files to others once it believes them dead.
-                let share = platform.share.end(uuid, None);
+                let share = platform.share.end(uuid, Some(backend));
                 let toolstack = platform.toolstack;
                 let domain = toolstack
                     .find(uuid)
                     .and_then(|found| found.map_or(Ok(()), |domid| toolstack.destroy(domid)));
-                share.and(domain)
+                for error in [share.err(), domain.err()].into_iter().flatten() {
+                    log::warn!("{}", error.report());
+                }
+                Ok(())
             });
             if let Err(error) = ended.await {
                 log::warn!("{}", error.report());

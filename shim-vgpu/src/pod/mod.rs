@@ -34,7 +34,7 @@ use crate::{
     guest::Guest,
     persist::{Record, Store},
     platform::Platform,
-    share::ShareDir,
+    share::{Process, ShareDir},
 };
 use steps::Cut;
 
@@ -57,6 +57,8 @@ struct Living {
     guest: Arc<Guest>,
     platform: Platform,
     domain_uuid: Uuid,
+    /// Who serves its share.
+    backend: Process,
 }
 
 /// Where the platform comes from: the configuration's path is only known when the first Create brings it.

@@ -1,4 +1,4 @@
-//! `cargo xtask test [NAME]`: everything that must hold, cheapest first, to one last line with counts.
+//! `cargo xtask test [NAME]`: everything that must hold, roughly the cheapest first, to one last line with counts.
 //!
 //! A part that fails does not stop the others. NAME chooses parts by name, or else stories by name.
 //! `test --long STAGE` plays what takes longer; it goes on where it was stopped.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::super::metrics::COUNTERS;
 use super::value::{check_path, decimal};
@@ -94,20 +94,29 @@ enum Answer {
     Unwanted(Op),
 }
 
+/// A socket that is connected at once or not at all: a xenstored that is stopped lets callers wait in a row, and then without end.
+fn knock() -> Result<UnixStream, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(SOCKET)?)?;
+    Ok(socket.into())
+}
+
 impl Client {
-    /// Connects by xenstored's socket if there is one, else by the device.
+    /// Connects by xenstored's socket if there is one, else by the device. Does not wait.
     ///
     /// # Errors
-    /// [`XsError::Connect`]: not a Xen domain, xenfs's module missing, or no permission.
+    /// [`XsError::Connect`]: not a Xen domain, xenfs's module missing, no permission, or a xenstored that does not answer its door.
     pub fn connect() -> Result<Self, XsError> {
-        match UnixStream::connect(SOCKET) {
+        match knock() {
             Ok(socket) => Self::over_socket(socket),
-            Err(_) => Self::over_device(),
+            Err(Errno::NOENT) => Self::over_device(),
+            Err(errno) => Err(errno.into()),
         }
         .map_err(XsError::Connect)
     }
 
-    /// Whether the connection is over for good: xenstored is gone, was silent for too long or spoke nonsense. Another one may do.
+    /// Whether the connection is over for good: xenstored is gone, took no more bytes for too long or spoke nonsense. Another one may do.
     pub fn has_ended(&self) -> bool {
         self.0.shared.state().ended.is_some()
     }

@@ -426,7 +426,7 @@ fn a_look_for_the_dead_that_fails_is_repeated() {
             let answer = match kind {
                 2 => {
                     looks += 1;
-                    // The peer that is added and the watch that is set ask for two looks at most.
+                    // The thread's start, the peer that is added and the watch that is set ask for three looks at most.
                     if looks <= 3 {
                         message(16, number, transaction, b"ENOMEM\0")
                     } else {

@@ -662,7 +662,7 @@ async fn a_domain_is_not_forgotten_while_xl_is_missing() {
     let request = node.request("run", json!({}));
     let bundle = request.bundle.clone();
     let creating = tokio::spawn(node.pod.clone().create(request));
-    cut_at.recv().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), cut_at.recv()).await.expect("the step is reached").unwrap();
     creating.abort();
     let _ = creating.await;
     let store = Store::pointed_from(Path::new(&bundle)).unwrap();
@@ -692,7 +692,7 @@ async fn a_dead_guests_share_ends_even_when_its_domain_cannot_be_found() {
     node.create("run").await.unwrap();
     node.start("run", "").await.unwrap();
     node.world.no_xl.store(true, Ordering::Relaxed);
-    node.world.lose_guests();
+    node.world.break_agents();
     assert_eq!(node.wait("run", "").await, 137);
     assert!(node.world.left.lock().unwrap().backends.is_empty(), "who serves its files still runs");
     node.world.no_xl.store(false, Ordering::Relaxed);

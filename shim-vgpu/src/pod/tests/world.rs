@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -47,6 +48,8 @@ pub struct World {
     /// What the guest knows.
     pub programs: Mutex<Programs>,
     guests: Mutex<BTreeMap<u16, FakeGuest>>,
+    /// The shim's ends of their agent streams.
+    agents: Mutex<Vec<std::os::unix::net::UnixStream>>,
     ended: watch::Sender<u64>,
     config: Config,
 }
@@ -72,6 +75,7 @@ impl World {
             streams: Mutex::default(),
             programs: Mutex::default(),
             guests: Mutex::default(),
+            agents: Mutex::default(),
             ended: watch::Sender::new(0),
             config,
         })
@@ -107,10 +111,11 @@ impl World {
         self.ended.send_modify(|count| *count += 1);
     }
 
-    /// The guests are silent for ever, their domains are there.
-    pub fn lose_guests(&self) {
-        self.guests.lock().unwrap().clear();
-        self.ended.send_modify(|count| *count += 1);
+    /// The guests' streams end, their domains are there.
+    pub fn break_agents(&self) {
+        for stream in self.agents.lock().unwrap().drain(..) {
+            stream.shutdown(std::net::Shutdown::Both).unwrap();
+        }
     }
 
     /// Who serves the shares is killed.
@@ -247,6 +252,8 @@ impl Link for Fake {
         let path = FakeGuest::socket(&self.0, domid);
         loop {
             if let Ok(stream) = UnixStream::connect(&path).await {
+                let copy = stream.as_fd().try_clone_to_owned().unwrap();
+                self.0.agents.lock().unwrap().push(copy.into());
                 return Ok(Box::new(stream));
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
