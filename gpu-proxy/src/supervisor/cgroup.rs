@@ -56,13 +56,13 @@ impl Cgroups {
             base
         } else {
             let shared = root.join(SHARED);
-            fs::create_dir_all(&shared)?;
+            make(&shared)?;
             remove_orphans(&shared);
             let _ = enable_controllers(&root);
             let _ = enable_controllers(&shared);
             shared.join(identity(std::process::id())?)
         };
-        fs::create_dir_all(&base)?;
+        make(&base)?;
         remove_pods(&base);
         let missing = enable_controllers(&base);
         let gaps =
@@ -145,6 +145,20 @@ impl Drop for WorkerCgroup {
     fn drop(&mut self) {
         remove_leaf(&self.path);
     }
+}
+
+/// A supervisor that ends takes away the folder that all meet in while nobody is in it: so perhaps just before ours is, or while the one
+/// that another made is looked at.
+fn make(base: &Path) -> io::Result<()> {
+    use io::ErrorKind::{AlreadyExists, NotFound};
+    let mut made = fs::create_dir_all(base);
+    for _ in 0..100 {
+        match made {
+            Err(error) if matches!(error.kind(), AlreadyExists | NotFound) => made = fs::create_dir_all(base),
+            done => return done,
+        }
+    }
+    made
 }
 
 /// Ends what is left in a leaf and removes it. A process that was just killed may take a moment to leave.
@@ -282,5 +296,23 @@ mod tests {
         remove_orphans(shared.path());
         assert!(living.join("poda-1/worker-1").exists());
         assert_eq!(dead.map(|base| base.exists()), [false, false]);
+    }
+
+    #[test]
+    fn a_supervisor_that_ends_takes_no_folder_from_one_that_starts() {
+        let shared = tempfile::tempdir().unwrap();
+        let shared = shared.path().join(SHARED);
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let base = shared.join(number.to_string());
+                scope.spawn(move || {
+                    for _ in 0..300 {
+                        make(&base).unwrap();
+                        fs::remove_dir(&base).unwrap();
+                        let _ = base.parent().map(fs::remove_dir);
+                    }
+                });
+            }
+        });
     }
 }
