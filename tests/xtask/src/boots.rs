@@ -1,7 +1,8 @@
 //! All stories of ours, each once on a PV Dom0, in several boots, as many beside each other as the machine carries.
 //!
-//! A PVH Dom0 is left to `test --long pvh-dom0`: emulated it has half the speed and keeps two cores busy, and it was seen to crash by
-//! itself (`tests/testbed/README.md`). An emulated Dom0 has one CPU and is busy all the time, its guests seldom: a boot fills one core and a tenth of another.
+//! A PVH Dom0 is left to `test --long pvh-deaths` and `pvh-others`: emulated it has half the speed and keeps two cores busy, and it was
+//! seen to crash by itself (`tests/testbed/README.md`). An emulated Dom0 has one CPU and is busy all the time, its guests seldom: a boot
+//! fills one core and a tenth of another.
 
 use std::sync::Mutex;
 use std::thread;
