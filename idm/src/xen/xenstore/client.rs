@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::super::metrics::COUNTERS;
 use super::value::{check_path, decimal};
@@ -32,6 +33,8 @@ pub(super) const DEVICE: &str = "/dev/xen/xenbus";
 const UNANSWERED_MAX: usize = 16;
 /// xenstored answers in microseconds; even under emulation on a busy machine this means that it is hung.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// For xenstored to open its door.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A connection to xenstored. Clones share it; it ends with the last of them.
 #[derive(Debug, Clone)]
@@ -94,21 +97,23 @@ enum Answer {
     Unwanted(Op),
 }
 
-/// A socket that is connected at once or not at all: a xenstored that is stopped lets callers wait in a row, and then without end.
-fn knock() -> Result<UnixStream, Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(SOCKET)?)?;
+/// Connects within `limit`, or EAGAIN: xenstored has room for a caller or two before its door, the others wait, and for one that is stopped
+/// without end. Source: `unix(7)`, `socket(7)`, SO_SNDTIMEO.
+pub(super) fn knock(path: &Path, limit: Duration) -> Result<UnixStream, Errno> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(limit))?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket.into())
 }
 
 impl Client {
-    /// Connects by xenstored's socket if there is one, else by the device. Does not wait.
+    /// Connects by xenstored's socket if there is one, else by the device. Waits at most [`CONNECT_LIMIT`].
     ///
     /// # Errors
     /// [`XsError::Connect`]: not a Xen domain, xenfs's module missing, no permission, or a xenstored that does not answer its door.
     pub fn connect() -> Result<Self, XsError> {
-        match knock() {
+        match knock(Path::new(SOCKET), CONNECT_LIMIT) {
             Ok(socket) => Self::over_socket(socket),
             Err(Errno::NOENT) => Self::over_device(),
             Err(errno) => Err(errno.into()),

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
 
 use super::super::XenError;
 use super::super::device::{Backend, Device};
@@ -453,4 +455,29 @@ fn a_look_for_the_dead_that_fails_is_repeated() {
     }
     drop((deaths, client));
     assert_eq!(server.join().unwrap(), 4);
+}
+
+#[test]
+fn who_finds_others_before_xenstoreds_door_waits_his_turn_but_not_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    assert_eq!(client::knock(&path, SOON).unwrap_err(), Errno::NOENT);
+    let door = UnixListener::bind(&path).unwrap();
+    let short = Duration::from_millis(50);
+    let mut before = Vec::new();
+    let full = loop {
+        match client::knock(&path, short) {
+            Ok(socket) => before.push(socket),
+            Err(errno) => break errno,
+        }
+    };
+    assert_eq!(full, Errno::AGAIN);
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| client::knock(&path, SOON).map(drop));
+        thread::sleep(short);
+        door.accept().unwrap();
+        waits.join().unwrap().unwrap();
+    });
+    drop(door);
+    assert_eq!(client::knock(&path, SOON).unwrap_err(), Errno::CONNREFUSED);
 }
