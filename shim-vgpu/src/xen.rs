@@ -59,7 +59,7 @@ impl XenLink {
     /// The connection to xenstored, made at its first use.
     ///
     /// # Errors
-    /// [`Code::NoXen`]; [`Code::HostFailure`] if an earlier one has ended and no other is to be had.
+    /// [`Code::NoXen`]; [`Code::HostFailure`] if there is Xen and no connection is to be had.
     pub fn xenstore(&self) -> Result<Client> {
         self.lock().xenstore()
     }
@@ -125,9 +125,11 @@ impl Held {
         if let Some(client) = self.xenstore.as_ref().filter(|client| !client.has_ended()) {
             return Ok(client.clone());
         }
-        // Where there was one, there may be nodes.
-        let code = if self.xenstore.is_some() { Code::HostFailure } else { Code::NoXen };
-        let client = Client::connect().or_fail(code, || "cannot connect to xenstored".into())?;
+        let client = Client::connect().map_err(|error| {
+            // Without a door there is no Xen; behind one that stays shut there may be nodes.
+            let code = if error.is_no_xen() { Code::NoXen } else { Code::HostFailure };
+            Error::caused(code, "cannot connect to xenstored", error)
+        })?;
         Ok(self.xenstore.insert(client).clone())
     }
 }

@@ -56,13 +56,14 @@ impl Cgroups {
             base
         } else {
             let shared = root.join(SHARED);
-            make(&shared)?;
             remove_orphans(&shared);
+            let base = shared.join(identity(std::process::id())?);
+            // First: nobody takes away a shared folder that somebody is in, and with it what is enabled there.
+            make(&base)?;
             let _ = enable_controllers(&root);
             let _ = enable_controllers(&shared);
-            shared.join(identity(std::process::id())?)
+            base
         };
-        make(&base)?;
         remove_pods(&base);
         let missing = enable_controllers(&base);
         let gaps =

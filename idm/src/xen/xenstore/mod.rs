@@ -15,6 +15,8 @@ mod wire;
 
 use std::io;
 
+use rustix::io::Errno;
+
 pub use client::Client;
 pub use transaction::Transaction;
 pub use value::{Permissions, decimal};
@@ -95,6 +97,13 @@ impl XsError {
     /// Whether the node, or the domain it belongs to, isn't there.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Refused { refusal: Refusal::Missing, .. })
+    }
+
+    /// Whether there was neither a socket nor a device to connect by: no Xen, or a kernel without its part of it.
+    pub fn is_no_xen(&self) -> bool {
+        let Self::Connect(cause) = self else { return false };
+        let errno = Errno::from_io_error(cause);
+        errno.is_some_and(|errno| matches!(errno, Errno::NOENT | Errno::NODEV | Errno::NXIO))
     }
 
     pub(super) fn value(path: &str, value: &[u8], expected: &'static str) -> Self {

@@ -458,6 +458,14 @@ fn a_look_for_the_dead_that_fails_is_repeated() {
 }
 
 #[test]
+fn only_a_machine_without_a_door_has_no_xen() {
+    let of = |errno: Errno| XsError::Connect(errno.into()).is_no_xen();
+    assert!([Errno::NOENT, Errno::NODEV, Errno::NXIO].into_iter().all(of));
+    assert!(![Errno::AGAIN, Errno::CONNREFUSED, Errno::ACCESS, Errno::MFILE].into_iter().any(of));
+    assert!(!XsError::Gone("x".into()).is_no_xen());
+}
+
+#[test]
 fn who_finds_others_before_xenstoreds_door_waits_his_turn_but_not_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
