@@ -76,6 +76,11 @@ impl Spin {
 
     /// After a sleep of a wait that began at `start`.
     pub(crate) fn slept(&self, start: Instant) {
+        self.waited(|| start.elapsed());
+    }
+
+    /// After a wait with a sleep, of this length.
+    fn waited(&self, length: impl FnOnce() -> Duration) {
         let budget = self.budget_ns.load(Relaxed);
         if budget > MIN_NS {
             let less = (budget / 2).max(MIN_NS);
@@ -88,7 +93,7 @@ impl Spin {
             return;
         }
         // A half more than the longest look: the wait had this thread's own wake-up in it.
-        if start.elapsed().as_nanos() > u128::from(self.max_ns) * 3 / 2 {
+        if length().as_nanos() > u128::from(self.max_ns) * 3 / 2 {
             return;
         }
         match self.skip.load(Relaxed) {
@@ -111,7 +116,7 @@ mod tests {
     /// A wait in vain whose sleep ended at once.
     fn short_sleep(spin: &Spin) {
         spin.until(|| false);
-        spin.slept(Instant::now());
+        spin.waited(|| Duration::ZERO);
     }
 
     /// A wait that ended long after any look would have.
