@@ -17,13 +17,15 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::SendFlags;
 
 use super::super::metrics::COUNTERS;
 use super::value::{check_path, decimal};
 use super::watch::Signal;
 use super::wire::{self, Decoder, Message, Op, Refusal};
 use super::{Store, XsError};
+use crate::connect::reach;
+use crate::error::ChannelError;
 
 /// Where xenstored listens in its own domain.
 pub(super) const SOCKET: &str = "/run/xenstored/socket";
@@ -98,13 +100,12 @@ enum Answer {
 }
 
 /// Connects within `limit`, or EAGAIN: xenstored has room for a caller or two before its door, the others wait, and for one that is stopped
-/// without end. Source: `unix(7)`, `socket(7)`, SO_SNDTIMEO.
+/// without end.
 pub(super) fn knock(path: &Path, limit: Duration) -> Result<UnixStream, Errno> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(limit))?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket.into())
+    reach(path, limit).map_err(|error| match error {
+        ChannelError::System { source, .. } => source,
+        _ => Errno::AGAIN,
+    })
 }
 
 impl Client {

@@ -48,8 +48,8 @@ pub(crate) fn fuzz_messages(bytes: &[u8]) {
 /// Why xenstored did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum XsError {
-    /// Neither the socket nor the device could be opened.
-    #[error("no xenstore: neither {} nor {}", client::SOCKET, client::DEVICE)]
+    /// There is neither socket nor device, or the one that there is could not be opened.
+    #[error("no way to xenstored by {} or {}", client::SOCKET, client::DEVICE)]
     Connect(#[source] io::Error),
     /// xenstored said no.
     #[error("xenstored refused {op:?} of {path}: {refusal}")]

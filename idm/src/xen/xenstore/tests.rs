@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::XenError;
 use super::super::device::{Backend, Device};
@@ -465,21 +469,24 @@ fn only_a_machine_without_a_door_has_no_xen() {
     assert!(!XsError::Gone("x".into()).is_no_xen());
 }
 
+/// With room for two callers before it. std's has room for `net.core.somaxconn` of them, 4096: more than a user has descriptors.
+fn door(path: &Path) -> UnixListener {
+    let door = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .unwrap();
+    rustix::net::bind(&door, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    rustix::net::listen(&door, 1).unwrap();
+    door.into()
+}
+
 #[test]
 fn who_finds_others_before_xenstoreds_door_waits_his_turn_but_not_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     assert_eq!(client::knock(&path, SOON).unwrap_err(), Errno::NOENT);
-    let door = UnixListener::bind(&path).unwrap();
+    let door = door(&path);
     let short = Duration::from_millis(50);
-    let mut before = Vec::new();
-    let full = loop {
-        match client::knock(&path, short) {
-            Ok(socket) => before.push(socket),
-            Err(errno) => break errno,
-        }
-    };
-    assert_eq!(full, Errno::AGAIN);
+    let _before = [(); 2].map(|()| client::knock(&path, SOON).unwrap());
+    assert_eq!(client::knock(&path, short).unwrap_err(), Errno::AGAIN);
     thread::scope(|scope| {
         let waits = scope.spawn(|| client::knock(&path, SOON).map(drop));
         thread::sleep(short);
@@ -488,4 +495,32 @@ fn who_finds_others_before_xenstoreds_door_waits_his_turn_but_not_for_ever() {
     });
     drop(door);
     assert_eq!(client::knock(&path, SOON).unwrap_err(), Errno::CONNREFUSED);
+}
+
+/// A stop and a continuation interrupt a system call that has a limit, without a handler. Source: `signal(7)`.
+#[test]
+fn a_signal_does_not_send_away_who_waits_before_xenstoreds_door() {
+    /// Set in the child process: the door.
+    const CHILD: &str = "IDM_TEST_KNOCKS_AT";
+    const NAME: &str = "xen::xenstore::tests::a_signal_does_not_send_away_who_waits_before_xenstoreds_door";
+    if let Some(path) = std::env::var_os(CHILD) {
+        return drop(client::knock(Path::new(&path), SOON).unwrap());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let door = door(&path);
+    let _before = [(); 2].map(|()| client::knock(&path, SOON).unwrap());
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", NAME]).env(CHILD, &path).stdout(Stdio::null());
+    let mut child = child.spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    // The first ones while it starts, the others while it waits.
+    for _ in 0..25 {
+        assert!(child.try_wait().unwrap().is_none(), "it did not wait: see its message above");
+        kill_process(pid, Signal::STOP).unwrap();
+        kill_process(pid, Signal::CONT).unwrap();
+        thread::sleep(Duration::from_millis(20));
+    }
+    door.accept().unwrap();
+    assert!(child.wait().unwrap().success(), "see its message above");
 }
