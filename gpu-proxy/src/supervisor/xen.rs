@@ -8,7 +8,6 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::error::Error;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use idm::xen::death::Deaths;
 use idm::xen::device::{Backend, Device};
 use idm::xen::domain::{Identity, Uuid};
 use idm::xen::offer::AcceptedChannel;
-use idm::xen::xenstore::Client;
+use idm::xen::xenstore::{Client, XsError};
 use idm::xen::{DomId, GrantRef, Offer, XenError};
 use idm::{Liveness, Peer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -62,21 +61,29 @@ pub struct Xen {
     own: DomId,
 }
 
+/// Where there is no door there is no Xen; one that stays shut is another matter.
+fn unreached(error: XsError) -> Refusal {
+    let why = with_causes(&error);
+    if error.is_no_xen() {
+        let text = format!("this is no domain of Xen: {why}; without Xen use gpu-proxy --local SOCKET");
+        return Refusal::new(Code::NoXen, text);
+    }
+    Refusal::new(Code::HostFailure, format!("xenstored does not answer: {why}"))
+}
+
 impl Xen {
     /// Reaches xenstore.
     ///
     /// # Errors
-    /// This is no domain, or not the configured one's rights.
+    /// [`Code::NoXen`]; [`Code::HostFailure`] if there is Xen and xenstored does not answer; [`Code::ConfigInvalid`].
     pub fn reach(own: u16) -> Result<Self, Refusal> {
-        let no_xen = |error: &dyn Error| {
-            let why = with_causes(error);
-            let text = format!("xenstore cannot be reached: {why}; without Xen use gpu-proxy --local SOCKET");
-            Refusal::new(Code::NoXen, text)
-        };
         let own = DomId::new(own)
             .ok_or_else(|| Refusal::new(Code::ConfigInvalid, "proxy.domain is no domain's id"))?;
-        let xenstore = Client::connect().map_err(|error| no_xen(&error))?;
-        let deaths = Deaths::of_domains(&xenstore).map_err(|error| no_xen(&error))?;
+        let xenstore = Client::connect().map_err(unreached)?;
+        let failed = |error: XenError| {
+            Refusal::new(Code::HostFailure, format!("cannot learn of domains' ends: {}", with_causes(&error)))
+        };
+        let deaths = Deaths::of_domains(&xenstore).map_err(failed)?;
         Ok(Self { xenstore: std::sync::Mutex::new(xenstore), deaths, own })
     }
 

@@ -350,3 +350,10 @@ async fn the_end_of_a_zone_ends_its_door_between_two_streams() {
     serve_streams(&mut Turns(vec![short_of_memory()], zone), &log, stop).await;
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
+
+#[test]
+fn a_xenstored_that_does_not_answer_is_not_taken_for_no_xen() {
+    let told = |errno: rustix::io::Errno| unreached(XsError::Connect(errno.into())).code;
+    assert_eq!(told(rustix::io::Errno::NOENT), Code::NoXen);
+    assert_eq!(told(rustix::io::Errno::AGAIN), Code::HostFailure);
+}
