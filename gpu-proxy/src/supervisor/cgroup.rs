@@ -2,13 +2,14 @@
 //! exporters find the pod. Source: Linux `Documentation/admin-guide/cgroup-v2.rst`.
 //!
 //! The base is the service's own cgroup if systemd delegated it (the supervisor then moves itself into a leaf, for the kernel wants
-//! processes in leaves only), else `/vgpu-proxy/<pid>-<start time>`: a number is given again. What an earlier supervisor left behind is
+//! processes in leaves only), else `/vgpu-proxy/<pid>-<start time>-<number>`: a pid is given again. What an earlier supervisor left behind is
 //! removed at start.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Processes and threads of one worker: NVIDIA's driver starts about ten, a launch of the soft device eight.
@@ -57,7 +58,7 @@ impl Cgroups {
         } else {
             let shared = root.join(SHARED);
             remove_orphans(&shared);
-            let base = shared.join(identity(std::process::id())?);
+            let base = shared.join(own_name()?);
             // First: nobody takes away a shared folder that somebody is in, and with it what is enabled there.
             make(&base)?;
             let _ = enable_controllers(&root);
@@ -152,14 +153,13 @@ impl Drop for WorkerCgroup {
 /// that another made is looked at.
 fn make(base: &Path) -> io::Result<()> {
     use io::ErrorKind::{AlreadyExists, NotFound};
-    let mut made = fs::create_dir_all(base);
     for _ in 0..100 {
-        match made {
-            Err(error) if matches!(error.kind(), AlreadyExists | NotFound) => made = fs::create_dir_all(base),
+        match fs::create_dir_all(base) {
+            Err(error) if matches!(error.kind(), AlreadyExists | NotFound) => {}
             done => return done,
         }
     }
-    made
+    fs::create_dir_all(base)
 }
 
 /// Ends what is left in a leaf and removes it. A process that was just killed may take a moment to leave.
@@ -195,11 +195,20 @@ fn remove_orphans(shared: &Path) {
     for base in children(shared) {
         let Some(name) = base.file_name().and_then(|name| name.to_str()) else { continue };
         let Some(pid) = name.split('-').next().and_then(|pid| pid.parse().ok()) else { continue };
-        if identity(pid).ok().as_deref() != Some(name) {
+        let lives = identity(pid).is_ok_and(|living| {
+            name.strip_prefix(&living).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        });
+        if !lives {
             remove_pods(&base);
             let _ = fs::remove_dir(base);
         }
     }
+}
+
+/// A supervisor's own: tests have several in one process.
+fn own_name() -> io::Result<String> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    Ok(format!("{}-{}", identity(std::process::id())?, NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// A process's number and when it started, in ticks since boot. Source: `proc_pid_stat(5)`, the twentieth field after the name.
@@ -288,14 +297,15 @@ mod tests {
     #[test]
     fn what_a_dead_supervisor_left_goes_even_if_its_number_lives_again() {
         let shared = tempfile::tempdir().unwrap();
-        let living = shared.path().join(identity(std::process::id()).unwrap());
+        let living = [(); 2].map(|()| shared.path().join(own_name().unwrap()));
+        assert_ne!(living[0], living[1], "a process can have two");
         // The first process is alive, and did not start at the end of time.
-        let dead = [shared.path().join("1-99999999999"), shared.path().join("4194304-5")];
-        for base in dead.iter().chain([&living]) {
+        let dead = ["1-99999999999-0", "4194304-5-0"].map(|name| shared.path().join(name));
+        for base in dead.iter().chain(&living) {
             fs::create_dir_all(base.join("poda-1/worker-1")).unwrap();
         }
         remove_orphans(shared.path());
-        assert!(living.join("poda-1/worker-1").exists());
+        assert_eq!(living.map(|base| base.join("poda-1/worker-1").exists()), [true, true]);
         assert_eq!(dead.map(|base| base.exists()), [false, false]);
     }
 
