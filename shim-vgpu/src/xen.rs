@@ -4,7 +4,10 @@
 //! stream and nothing else.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -23,7 +26,7 @@ use idm::{
         xenstore::{Client, Store as _, XsError},
     },
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::block_in_place};
 use uuid::Uuid;
 use vgpu_agent_api::{agent::StreamOffer, wire};
 use vgpu_codes::Code;
@@ -43,6 +46,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct XenLink {
     held: Mutex<Held>,
     endings: Arc<watch::Sender<u64>>,
+    /// Whether endings are counted.
+    watches: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +57,6 @@ struct Held {
     deaths: Option<Deaths>,
     /// Of this pod's domain.
     liveness: Option<(u16, Liveness)>,
-    watches: bool,
 }
 
 impl XenLink {
@@ -93,7 +97,7 @@ impl XenLink {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a stream with this domain needs: the connection, and a sign of the domain's end.
+    /// What a stream with this domain needs: the connection, and a sign of the domain's end. May wait for xenstored.
     fn peer(&self, domid: u16) -> Result<(Client, DomId, Liveness)> {
         let what = || format!("domain {domid} is gone");
         let guest = guest_id(domid)?;
@@ -160,7 +164,7 @@ impl Link for XenLink {
         let spec =
             StreamSpec { to_taker_bytes: wire::AGENT_RING_BYTES, to_maker_bytes: wire::AGENT_RING_BYTES };
         let stream = loop {
-            let (xenstore, guest, liveness) = self.peer(domid)?;
+            let (xenstore, guest, liveness) = block_in_place(|| self.peer(domid))?;
             let turn = blocking(move || {
                 let device = Device { guest, number: wire::DEVICE, backend: backend_id(&xenstore)? };
                 match Backend::new(&xenstore, device).accept(spec, TURN, liveness) {
@@ -193,7 +197,7 @@ impl Link for XenLink {
     async fn accept(&self, domid: u16, offer: &StreamOffer) -> Result<AnyStream> {
         let spec =
             StreamSpec { to_taker_bytes: wire::STDIO_RING_BYTES, to_maker_bytes: wire::STDIO_RING_BYTES };
-        let (_, guest, liveness) = self.peer(domid)?;
+        let (_, guest, liveness) = block_in_place(|| self.peer(domid))?;
         let offer =
             Offer { refs: offer.grant_refs.iter().copied().map(GrantRef).collect(), port: offer.port };
         let stream = blocking(move || {
@@ -204,9 +208,8 @@ impl Link for XenLink {
     }
 
     fn endings(&self) -> watch::Receiver<u64> {
-        let mut held = self.lock();
-        if !held.watches {
-            held.watches = true;
+        // Not under the lock, which is held while xenstored is waited for.
+        if !self.watches.swap(true, Ordering::Relaxed) {
             let endings = self.endings.clone();
             // Ends with the process: the shim has one pod.
             thread::spawn(move || count_endings(&endings));
@@ -236,7 +239,7 @@ fn guest_id(domid: u16) -> Result<DomId> {
 
 /// The shim's own domain serves the agent.
 fn backend_id(xenstore: &Client) -> Result<DomId> {
-    own_domid(xenstore).or_fail(Code::NoXen, || "cannot tell which domain this is".into())
+    own_domid(xenstore).or_fail(Code::HostFailure, || "cannot tell which domain this is".into())
 }
 
 fn devices(xenstore: &Client, domid: u16, driver_domain: u16) -> Result<[Device; 2]> {

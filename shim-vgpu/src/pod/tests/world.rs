@@ -222,8 +222,9 @@ impl Backend for Fake {
         Ok(process)
     }
 
-    fn end(&self, uuid: Uuid, _: Option<Process>) -> Result<()> {
+    fn end(&self, uuid: Uuid, known: Option<Process>) -> Result<()> {
         if let Some(mut child) = self.0.left.lock().unwrap().backends.remove(&uuid) {
+            assert!(known.is_none_or(|known| known.pid.unsigned_abs() == child.id()), "another process");
             child.kill().unwrap();
             child.wait().unwrap();
         }
