@@ -40,7 +40,10 @@ const STAGES: &[(&str, Stage)] = &[
                 "hung_guest",
                 "idm_",
                 "canary_",
-                "cuda_",
+                "cuda_vector",
+                "cuda_program_in",
+                "cuda_runtimes",
+                "cuda_worker",
                 "container_",
                 "pod_",
                 "demo_",
@@ -55,6 +58,10 @@ const STAGES: &[(&str, Stage)] = &[
     ("rest", Stage::Stories(Kind::Pv, boots::REST, 1)),
     ("fuzz", Stage::Fuzz),
 ];
+
+/// Many programs on the software GPU: they keep Dom0 so busy that its emulation does not survive them (`tests/testbed/README.md`), and a
+/// GPU's calls are the same for every Dom0.
+const NOT_ON_PVH: &[&str] = &["cuda_programs", "cuda_other"];
 
 /// What the stages are called.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -97,7 +104,7 @@ pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
     if tally.failed == 0 { record.close() } else { Ok(()) }
 }
 
-/// The stages that play all stories on the other kind of Dom0 forget none.
+/// The stages that play stories on the other kind of Dom0 forget none but those that are left out on purpose.
 fn every_story_has_a_unit(steps: &Steps) -> Result<()> {
     let names = stories::names(steps, "")?;
     let units: Vec<&str> = STAGES
@@ -107,6 +114,7 @@ fn every_story_has_a_unit(steps: &Steps) -> Result<()> {
             _ => None,
         })
         .flat_map(|units| units.iter().copied())
+        .chain(NOT_ON_PVH.iter().copied())
         .collect();
     let forgotten: Vec<&String> =
         names.iter().filter(|name| !units.iter().any(|unit| name.contains(unit))).collect();
