@@ -36,11 +36,6 @@ def stepped(model, loss):
     return counted(step, 10)
 
 
-@figure(unit="replies", most=5, env=NAMED)
-def up_to_the_first_kernel():
-    return counted(lambda: torch.ones(1, device="cuda"))
-
-
 @figure(unit="replies a step", most=0, must=True, env=NAMED)
 def mlp_train_step():
     model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10)).cuda()

@@ -34,26 +34,30 @@ def idle_worker():
     return Figure(used, f"{len(workers)} workers")
 
 
-@figure(unit="MiB", most=16)
-def memory_in_the_program():
-    """By how much the program grows from before cuInit to after some work. Native: the driver's share."""
+def _grown():
+    """By how much this process grows from before cuInit to after some work, in MiB."""
     before = vgpu.memory_mib(os.getpid())
     driver = _used()
-    grown = vgpu.memory_mib(os.getpid()) - before
+    after = vgpu.memory_mib(os.getpid())
     driver.synchronize()
-    return grown
+    return sum(after) - sum(before)
 
 
-@figure(unit="MiB", most=None)
+@figure(unit="MiB", most=16)
+def memory_in_the_program():
+    """Native: what the driver takes there."""
+    return _grown()
+
+
+@figure(unit="MiB", added=32)
 def memory_of_the_worker():
-    """All that the worker alone holds, the driver's part included: compare with native's memory_in_the_program."""
+    """Without what it shares with the program. Native: what the driver takes in the program, which it takes in the worker here."""
+    if vgpu.replies() is None:
+        return _grown()
     driver = _used()
-    workers = vgpu.workers()
-    if not workers:
-        return None
     try:
-        each = [vgpu.memory_mib(worker) for worker in workers]
+        private, shared = max(vgpu.memory_mib(worker) for worker in vgpu.workers())
     except PermissionError as error:
         raise Skip("a worker's memory is shown to root alone") from error
     driver.synchronize()
-    return Figure(max(each), f"{len(each)} workers, {sum(each):.1f} MiB in all")
+    return Figure(private, f"beside it {shared:.1f} MiB of what it shares")

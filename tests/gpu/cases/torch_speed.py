@@ -213,16 +213,6 @@ def data_loader_pinned():
     return synchronized(work)
 
 
-@speed(added_s=0.1, fresh=True)
-def import_to_first_kernel():
-    # torch is imported by now, and nothing of CUDA has begun: `is_available` asks for the count of devices alone.
-    def run():
-        torch.ones(1, device="cuda").add_(1)
-        torch.cuda.synchronize()
-
-    return Timed(run, warmups=0)
-
-
 @case(fresh=True)
 def a_step_takes_time_at_all():
     # A clock that stands still, or work that nobody does, would make every ratio good.

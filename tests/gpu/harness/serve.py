@@ -5,11 +5,13 @@
 Standard output and error are the file's own and go to a log.
 """
 
+import ctypes
 import gc
 import importlib.util
 import json
 import os
 import random
+import signal
 import sys
 import time
 import traceback
@@ -106,8 +108,6 @@ def _seed():
 
 def _is_poisoned():
     """Whether a call on the context fails for good: the process must go."""
-    import ctypes
-
     try:
         code = ctypes.CDLL("libcuda.so.1").cuCtxSynchronize()
     except (OSError, AttributeError):
@@ -128,6 +128,12 @@ def _answer(server, request):
         return {"error": told[:2000], "poisoned": _is_poisoned()}
 
 
+def _end_with_the_runner():
+    """A case that hangs may not outlive a runner that was killed: nobody would notice, and it holds the GPU's memory."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _load(path):
     spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
     module = importlib.util.module_from_spec(spec)
@@ -139,6 +145,7 @@ def _load(path):
 
 def main():
     path, descriptor = os.path.abspath(sys.argv[1]), int(sys.argv[2])
+    _end_with_the_runner()
     # Not for the children of the cases: the runner waits for this end to be closed.
     os.set_inheritable(descriptor, False)
 

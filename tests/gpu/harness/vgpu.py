@@ -85,7 +85,7 @@ def cpu_seconds(pids):
 
 
 def memory_mib(pid):
-    """What a process alone holds in memory, in MiB: private pages, and its share of shared ones that no file backs."""
+    """What a process holds in memory, in MiB: its private pages, and its share of what it shares without a file."""
     words = {}
     with open(f"/proc/{pid}/smaps_rollup") as file:
         for line in file:
@@ -93,4 +93,4 @@ def memory_mib(pid):
             if rest.strip().endswith("kB"):
                 words[name] = int(rest.split()[0]) * 1024
     private = words.get("Private_Clean", 0) + words.get("Private_Dirty", 0)
-    return (private + words.get("Pss_Shmem", 0)) / _MIB
+    return private / _MIB, words.get("Pss_Shmem", 0) / _MIB

@@ -1,5 +1,6 @@
 // Thrust's algorithms on the device against the C++ library's on the CPU: integers, so that every order gives the same.
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 #include <vector>
 
@@ -8,7 +9,7 @@
 #include <thrust/count.h>
 #include <thrust/device_vector.h>
 #include <thrust/execution_policy.h>
-#include <thrust/host_vector.h>
+#include <thrust/functional.h>
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/partition.h>
 #include <thrust/reduce.h>

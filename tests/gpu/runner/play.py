@@ -138,12 +138,14 @@ class Player:
         if result.vgpu is None:
             raise _End("failed", "no figure")
         result.bound = vgpu["detail"]
-        if case.most is not None:
-            result.most = case.most
-            result.target = f"<= {case.most:g}"
-            result.met = result.vgpu <= case.most
+        if case.added is not None and result.native is not None:
+            result.most, result.target = result.native + case.added, f"+{case.added:g}"
+        elif case.most is not None:
+            result.most, result.target = case.most, f"<= {case.most:g}"
+        if result.most is not None:
+            result.met = result.vgpu <= result.most
             if case.must and not result.met:
-                raise _End("failed", f"{result.vgpu:g} {case.unit}, at most {case.most:g}: {vgpu['detail']}")
+                raise _End("failed", f"{result.vgpu:g} {case.unit}, at most {result.most:g}: {vgpu['detail']}")
 
     def _in_turn(self, case, request):
         """Asks one side and, when its process has ended, the other."""
