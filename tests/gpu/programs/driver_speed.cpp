@@ -240,8 +240,8 @@ static void copies(const Copies &what) {
     // Untouched pages are all one page of zeros: a copy of them tells nothing.
     for (size_t i = 0; i < what.bytes / 4; i++) ((uint32_t *)host)[i] = (uint32_t)(i * 2654435761u);
     if (what.pinned) {
-        say(what.h2d, each(what.count, [&] { MUST(cuMemcpyHtoDAsync_v2(device, host, what.bytes, stream)), synchronize(); }, nothing));
-        say(what.d2h, each(what.count, [&] { MUST(cuMemcpyDtoHAsync_v2(host, device, what.bytes, stream)), synchronize(); }, nothing));
+        say(what.h2d, each(what.count, [&] { MUST(cuMemcpyHtoDAsync_v2(device, host, what.bytes, stream)); synchronize(); }, nothing));
+        say(what.d2h, each(what.count, [&] { MUST(cuMemcpyDtoHAsync_v2(host, device, what.bytes, stream)); synchronize(); }, nothing));
     } else {
         say(what.h2d, each(what.count, [&] { MUST(cuMemcpyHtoD_v2(device, host, what.bytes)); }, nothing));
         say(what.d2h, each(what.count, [&] { MUST(cuMemcpyDtoH_v2(host, device, what.bytes)); }, nothing));

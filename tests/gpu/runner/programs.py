@@ -39,27 +39,35 @@ SAYS_OTHERWISE = {
 # Right through vgpu is enough: NVIDIA's driver is known to answer otherwise.
 VGPU_ALONE = {"driver_wide"}
 
-# Figures of the programs that measure, in seconds: at most (`most`), or of the native time (`target`), or so much more (`added`).
+# Figures of the programs that measure, in seconds: at most (`most`), or of the native time (`target`), or so much more (`added`); and
+# what bounds each of them.
+HERE_ALONE, RING, WAKE_UP, DRIVER, COPY = (
+    "what the library does in the program",
+    "the ring",
+    "a wake-up, or the wait for a reply",
+    "the worker's driver calls",
+    "a copy",
+)
 MEASURES = {
     "driver_speed": {
-        "call answered in the guest": {"most": 20e-9},
-        "queued launch, 100 B, p50": {"most": 150e-9},
-        "queued launch, 100 B, p99": {"most": 400e-9},
-        "sync call, polling": {"most": 2e-6},
-        "sync call, parked": {"most": 20e-6},
-        "launches, drained": {"target": 1.30},
+        "call answered in the guest": {"most": 20e-9, "bound": HERE_ALONE},
+        "queued launch, 100 B, p50": {"most": 150e-9, "bound": RING},
+        "queued launch, 100 B, p99": {"most": 400e-9, "bound": RING},
+        "sync call, polling": {"most": 2e-6, "bound": WAKE_UP},
+        "sync call, parked": {"most": 20e-6, "bound": WAKE_UP},
+        "launches, drained": {"target": 1.30, "bound": DRIVER},
         "launch and sync": {},
         "event record": {},
-        "graph of 100 kernels": {"target": 0.99},
-        "pinned H2D 64 MB": {"target": 0.97},
-        "pinned D2H 64 MB": {"target": 0.97},
-        "pageable H2D 64 MB": {"target": 1.30},
-        "pageable D2H 64 MB": {"target": 1.30},
-        "pinned H2D 4 KB": {"target": 0.90},
-        "pinned D2H 4 KB": {"target": 0.90},
-        "pageable H2D 4 KB": {"target": 0.90},
-        "pageable D2H 4 KB": {"target": 0.90},
-        "main to first kernel": {"added": 0.1},
+        "graph of 100 kernels": {"target": 0.99, "bound": DRIVER},
+        "pinned H2D 64 MB": {"target": 0.97, "bound": COPY},
+        "pinned D2H 64 MB": {"target": 0.97, "bound": COPY},
+        "pageable H2D 64 MB": {"target": 1.30, "bound": COPY},
+        "pageable D2H 64 MB": {"target": 1.30, "bound": COPY},
+        "pinned H2D 4 KB": {"target": 0.90, "bound": WAKE_UP},
+        "pinned D2H 4 KB": {"target": 0.90, "bound": WAKE_UP},
+        "pageable H2D 4 KB": {"target": 0.90, "bound": WAKE_UP},
+        "pageable D2H 4 KB": {"target": 0.90, "bound": WAKE_UP},
+        "main to first kernel": {"added": 0.1, "bound": DRIVER},
     },
 }
 
@@ -277,4 +285,5 @@ def _figure(program, name, rule, seen):
         result.target = f"+{1000 * rule['added']:g} ms"
     if result.most is not None:
         result.met = result.vgpu <= result.most
+    result.bound = rule.get("bound", "")
     return result

@@ -34,7 +34,7 @@ class Report:
         return _aligned(rows)
 
     def summary(self):
-        """The files with their counts, what was measured, what failed or was skipped and why."""
+        """The files with their counts, what was measured where no table shows it, and the targets that were missed."""
         lines = []
         groups = {}
         for result in self._sorted():
@@ -43,7 +43,7 @@ class Report:
             words = [f"{said.count(one)} {one}" for one in ("passed", "failed", "skipped") if one in said]
             lines.append(f"{group}: {', '.join(words)}")
         measured = [result for result in self._sorted() if result.vgpu is not None]
-        if measured:
+        if measured and not self.verbose:
             rows = [("case", "native", "vgpu", "equal", "ratio", "spread", "target", "")]
             lines += ["", _aligned(rows + [_row(result) for result in measured])]
         missed = [result for result in measured if result.met is False]

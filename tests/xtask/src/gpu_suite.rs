@@ -21,7 +21,8 @@ const WITHOUT: &[&str] = &["--brief"];
 /// Where NVIDIA's driver is loaded and has a device.
 const NVIDIA: &str = "/dev/nvidiactl";
 /// What runs on the software GPU without a framework; beside itself it has to pass.
-const PLAIN: &str = "plain/,footprint/,programs/vector_add,programs/reduce,programs/oob_store,programs/driver_speed";
+const PLAIN: &str =
+    "plain/,footprint/,programs/vector_add,programs/reduce,programs/oob_store,programs/driver_speed";
 
 /// `gpu-suite [OPTION...]`.
 pub fn main(mut args: Args) -> Result<u8> {
