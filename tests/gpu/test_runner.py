@@ -36,7 +36,7 @@ ENDS = {
     "judged/with_an_environment": ("passed", ""),
     "judged/ends_badly_through_vgpu": ("failed", "ends with exit code 3"),
     "judged/half_as_fast": ("passed", ""),
-    "judged/not_twice_as_fast": ("passed", ""),
+    "judged/not_fast_enough": ("passed", ""),
     "judged/once_in_a_process": ("passed", ""),
     "judged/fast_but_wrong": ("failed", "value 'True', native value 'False'"),
     "judged/few": ("passed", ""),
@@ -47,7 +47,7 @@ ENDS = {
     "broken/one": ("failed", "OSError: no library"),
     "broken/other": ("failed", "OSError: no library"),
 }
-MET = {"half_as_fast": True, "not_twice_as_fast": False, "once_in_a_process": True, "few": True, "too_many": False}
+MET = {"half_as_fast": True, "not_fast_enough": False, "once_in_a_process": True, "few": True, "too_many": False}
 
 
 def run(*words):
@@ -89,8 +89,8 @@ class TheRunner(unittest.TestCase):
         for name, met in MET.items():
             self.assertEqual(self.rows[f"judged/{name}"]["met"], met, name)
         ratio = self.rows["judged/half_as_fast"]["ratio"]
-        self.assertTrue(0.5 < ratio < 0.8, ratio)
-        self.assertIn("not_twice_as_fast: ", self.said.split("targets that were missed")[1])
+        self.assertTrue(0.2 < ratio < 0.8, ratio)
+        self.assertIn("not_fast_enough: ", self.said.split("targets that were missed")[1])
 
     def test_the_table_has_every_case(self):
         for label in ENDS:
@@ -120,7 +120,7 @@ class ARun(unittest.TestCase):
         self.assertEqual([line["name"] for line in lines], ["judged/half_as_fast", "judged/few"])
         fast, few = lines
         self.assertEqual((fast["unit"], fast["what"], few["value"], few["beside"], few["target"]), ("ms", "native", 2, None, 3))
-        self.assertAlmostEqual(fast["target"], 2 * fast["beside"], delta=0.1)
+        self.assertAlmostEqual(fast["target"], 20 * fast["beside"], delta=0.2)
         self.assertEqual(code, 0)
 
 
@@ -212,7 +212,17 @@ class Telling(unittest.TestCase):
         report = Report(lambda text: None, verbose=False)
         for name in "abc":
             report.add(Result(f"file/{name}", "case", "skipped", "no GPU"))
-        self.assertEqual(report.last_lines(), "skipped: file/a and 2 more: no GPU\n0 passed, 0 failed, 3 skipped")
+        self.assertEqual(report.last_lines(), "skipped: file/a, file/b, file/c: no GPU\n0 passed, 0 failed, 3 skipped")
+
+    def test_failures_are_told_one_by_one_or_in_brief_by_reason(self):
+        said = []
+        for verbose in (True, False):
+            report = Report(lambda text: None, verbose)
+            for name in "abcdefgh":
+                report.add(Result(f"file/{name}", "case", "failed", "801"))
+            said.append(report.last_lines().splitlines())
+        self.assertEqual((len(said[0]), said[0][0]), (9, "failed: file/a: 801"))
+        self.assertEqual(said[1][0], "failed: file/a, file/b, file/c, file/d, file/e and 3 more: 801")
 
 
 if __name__ == "__main__":

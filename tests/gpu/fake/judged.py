@@ -97,22 +97,22 @@ def ends_badly_through_vgpu():
     return 1
 
 
-@speed(target=0.5)
+@speed(target=0.05)
 def half_as_fast():
-    return Timed(lambda: time.sleep(0.015 if VGPU else 0.01), outputs=lambda: 5)
+    return Timed(lambda: time.sleep(0.02 if VGPU else 0.01), outputs=lambda: 5)
 
 
-@speed(target=2.0)
-def not_twice_as_fast():
+@speed(target=100)
+def not_fast_enough():
     return Timed(lambda: time.sleep(0.01))
 
 
-@speed(added_s=0.2, fresh=True)
+@speed(added_s=5, fresh=True)
 def once_in_a_process():
     return Timed(lambda: time.sleep(0.05), warmups=0)
 
 
-@speed(target=0.5)
+@speed(target=0.05)
 def fast_but_wrong():
     return Timed(lambda: time.sleep(0.001), outputs=lambda: VGPU)
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from . import compare
 from .side import START_LIMIT_S, Gone
 
-# One sample of a speed case lasts at least so long, natively.
+# One sample of a speed case lasts about so long, on the slower side.
 SAMPLE_S = 0.3
 SAMPLE_RUNS_MAX = 2000
 # So many outputs of a case are recorded.
@@ -132,8 +132,8 @@ class Player:
         _judge_speed(case, result, *samples)
 
     def _runs_of_a_sample(self, both):
-        once = both.ask({"do": "sample", "count": 1}, only=0)[0]["seconds"]
-        both.ask({"do": "sample", "count": 1}, only=1)
+        # The slower side decides: one that is a hundred times slower is not to take a hundred times as long.
+        once = max(both.ask({"do": "sample", "count": 1}, only=side)[side]["seconds"] for side in (0, 1))
         return max(1, min(SAMPLE_RUNS_MAX, round(SAMPLE_S / max(once, 1e-9))))
 
     def _figure(self, case, result):

@@ -3,7 +3,9 @@
 import json
 import threading
 
-LONGEST_REASON = 400
+LONGEST_REASON = 240
+# So many cases of one reason are named.
+LABELS_SHOWN = 5
 
 
 class Report:
@@ -16,10 +18,10 @@ class Report:
         self.lock = threading.Lock()
 
     def add(self, result):
-        """Takes one result; shows it at once where that is wanted, or when it is a failure."""
+        """Takes one result; shows it at once where that is wanted."""
         with self.lock:
             self.results.append(result)
-            if self.verbose or result.status == "failed":
+            if self.verbose:
                 self.say(f"{result.status:7} {result.label}{_reason(result)}")
 
     def counts(self):
@@ -49,24 +51,26 @@ class Report:
         missed = [result for result in measured if result.met is False]
         if missed:
             lines += ["", "targets that were missed, and what seems to bound them:"]
-            lines += [f"  {result.label}: {result.bound}" for result in missed]
+            lines += [f"  {result.label}: {_short(result.bound) or '-'}" for result in missed]
         return "\n".join(lines)
 
     def last_lines(self):
-        """Failures, skips by reason, and the counts, as the project's other tests have them."""
-        lines = []
-        for result in self._sorted():
-            if result.status == "failed":
-                lines.append(f"failed: {result.label}{_reason(result)}")
-        skips = {}
-        for result in self._sorted():
-            if result.status == "skipped":
-                skips.setdefault(result.why, []).append(result.label)
-        for why, labels in skips.items():
-            more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
-            lines.append(f"skipped: {labels[0]}{more}: {_short(why)}")
+        """Failures, skips by reason, and the counts, as the project's other tests have them. In brief failures go by reason, too."""
+        lines = [f"failed: {line}" for line in self._by_reason("failed", one_a_line=self.verbose)]
+        lines += [f"skipped: {line}" for line in self._by_reason("skipped", one_a_line=False)]
         lines.append("{} passed, {} failed, {} skipped".format(*self.counts()))
         return "\n".join(lines)
+
+    def _by_reason(self, status, one_a_line):
+        reasons = {}
+        for result in self._sorted():
+            if result.status == status:
+                key = result.label if one_a_line else result.why
+                reasons.setdefault(key, []).append(result)
+        for results in reasons.values():
+            labels = [result.label for result in results[:LABELS_SHOWN]]
+            more = f" and {len(results) - len(labels)} more" if len(results) > len(labels) else ""
+            yield f"{', '.join(labels)}{more}{_reason(results[0])}"
 
     def write_json(self, path, about):
         """The results, one object a line after one on the machine."""

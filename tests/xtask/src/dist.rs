@@ -279,6 +279,27 @@ mod tests {
         assert!(seen.len() > 100);
     }
 
+    /// What stands beside the played sources and is not taken along is for tests of the runner.
+    #[test]
+    fn no_folder_of_played_sources_is_forgotten() {
+        let root = paths::root().expect("a checkout");
+        let sources = |folder: &Path, kinds: &[&str]| {
+            let kind = |file: &PathBuf| {
+                file.extension().is_some_and(|kind| kinds.iter().any(|wanted| kind == *wanted))
+            };
+            sorted_entries(folder).expect("listed").iter().filter(|file| kind(file)).count()
+        };
+        for (folder, kinds) in PLAYED {
+            assert!(sources(&root.join(folder), kinds) > 0, "{folder} has none of {kinds:?}");
+        }
+        for folder in sorted_entries(&root.join("tests/gpu")).expect("listed") {
+            let name = folder.strip_prefix(&root).expect("below it").to_string_lossy().into_owned();
+            let known = PLAYED.iter().any(|(played, _)| *played == name) || name == "tests/gpu/fake";
+            let has_some = folder.is_dir() && sources(&folder, &["py", "cu", "cpp"]) > 0;
+            assert!(known || !has_some, "{name} is not in PLAYED");
+        }
+    }
+
     /// A umask belongs to a whole process, so the test is played again in one of its own.
     #[test]
     fn what_is_placed_can_be_read_by_all_whatever_the_umask() {
