@@ -1,5 +1,6 @@
 """Cases that need no GPU: with them the runner itself is tried (test_runner.py). VGPU_SUITE_SIDE says which side this is."""
 
+import atexit
 import os
 import signal
 import time
@@ -91,9 +92,13 @@ def with_an_environment():
 @case(fresh=True)
 def ends_badly_through_vgpu():
     if VGPU:
-        import atexit
-
         atexit.register(lambda: os._exit(3))
+    return 1
+
+
+@case(fresh=True)
+def ends_badly_on_both():
+    atexit.register(lambda: os._exit(3))
     return 1
 
 

@@ -6,6 +6,7 @@ a fresh one. Cases that want a process of their own come last. What native canno
 
 import statistics
 import time
+import traceback
 from dataclasses import asdict, dataclass, field
 
 from . import compare
@@ -91,6 +92,9 @@ class Player:
             {"case": self._case, "speed": self._speed, "figure": self._figure}[case.kind](case, result)
         except _End as end:
             result.status, result.why = end.status, end.why
+        except Exception as error:  # A mistake here costs one case, not the run.
+            traceback.print_exc()
+            result.status, result.why = "failed", f"the runner: {type(error).__name__}: {error}"
         result.numbers["took_s"] = round(time.monotonic() - started, 2)
         return result
 
@@ -165,11 +169,9 @@ class Player:
         return _Both(self, case, only)
 
     def _end_processes(self, group):
-        for at, process in enumerate(self.processes):
-            self.processes[at] = None
-            told = process.end() if process else None
-            if told and at == 1:
-                self.report(Result(f"{group}/(end)", "case", "failed", f"the process {told}"))
+        told = _ended(self.processes)
+        if told:
+            self.report(Result(f"{group}/(end)", "case", "failed", told))
 
 
 class _Both:
@@ -212,11 +214,9 @@ class _Both:
             raise end
 
     def __exit__(self, kind, error, trace):
-        for at in (0, 1):
-            process, self.own[at] = self.own[at], None
-            told = process.end() if process else None
-            if told and at == 1 and kind is None:
-                raise _End("failed", f"the process {told}")
+        told = _ended(self.own)
+        if told and kind is None:
+            raise _End("failed", told)
 
     def ask(self, request, only=None):
         """Asks both at once, or one; anything but an answer ends the case."""
@@ -262,6 +262,15 @@ class _Both:
         self.processes[at] = None
         if process:
             process.kill()
+
+
+def _ended(processes):
+    """Ends both. What is wrong with vgpu's end, when native's is well: after a fault a framework may end badly by itself."""
+    told = [None, None]
+    for at, process in enumerate(processes):
+        processes[at] = None
+        told[at] = process.end() if process else None
+    return f"the process {told[1]}" if told[1] and not told[0] else None
 
 
 def _compared(answers, case):
