@@ -6,7 +6,7 @@
 #define PROGRAM "pinned"
 #include "check.h"
 
-static const int COUNT = 3 << 18;
+static const int COUNT = 3 << 16;
 static const int ROUNDS = 6;
 
 __global__ void mix(unsigned *values, int count, unsigned round) {
