@@ -2,8 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
-use gpu_proxy::device::{self, DeviceKind};
+use gpu_proxy::device::{self, DeviceKind, HostPages};
+use idm::arena::{Arena, WINDOW};
+use vgpu_api::{CuError, CuResult};
 
 /// Not a test of its own: opens the driver that the library path leads to, and says what came of it.
 #[test]
@@ -23,6 +26,16 @@ fn child() {
     println!("allocated at {places:x?}, {:?}", device.memory(primary).unwrap());
     device.context_destroy(0, other, false).unwrap();
     println!("then {:x?}, {:?}", device.alloc(primary, 8).unwrap(), device.alloc(other, 8));
+
+    let arena = Arena::make(1 << 20).unwrap();
+    let [here, elsewhere] = [arena.map(), arena.map_elsewhere()].map(|region| Arc::new(region.unwrap()));
+    let (at, code) = (WINDOW as u64, |result: CuResult<()>| result.map_or_else(CuError::code, |()| 0));
+    let pages = |region, bytes| HostPages::of(region, at, bytes).unwrap();
+    let moved = code(device.pin(pages(&here, 8192)));
+    let once = [device.pin(pages(&here, 4096)), device.pin(pages(&here, 4096))].map(code);
+    let never = code(device.pin(pages(&elsewhere, 4096)));
+    let ended = [device.unpin(at), device.unpin(at)].map(code);
+    println!("pinned {once:?} {ended:?}, moved {moved}, elsewhere {never}");
 }
 
 fn open_with(library_path: &Path) -> String {
@@ -86,6 +99,8 @@ fn a_driver_is_used_in_the_right_context_and_shows_what_travels() {
         "memory 2000, attributes 1 0",
         "allocated at [1000, 2000, 1000], MemInfo { free: 1000, total: 2000 }",
         "then 1000, Err(",
+        // Registered once, in one piece, where the device has the same address and nowhere else.
+        "pinned [0, 712] [0, 1], moved 801, elsewhere 801",
     ] {
         assert!(said.contains(part), "{part} is missing in: {said}");
     }

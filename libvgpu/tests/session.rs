@@ -264,23 +264,6 @@ fn an_allocation_too_large_says_2_and_pointers_know_what_they_are() {
 }
 
 #[test]
-fn pinned_memory_is_memory_and_is_known() {
-    let session = session();
-    let mut place = std::ptr::null_mut::<u8>();
-    let at = &raw mut place;
-    assert_eq!(cu!(session.libcuda, cuMemHostAlloc(at: *mut *mut u8, 10_000: usize, 1: u32)), OK);
-    // SAFETY: ten thousand bytes were allocated.
-    unsafe { std::slice::from_raw_parts_mut(place, 10_000) }.fill(3);
-    let mut flags = 0u32;
-    let flags_at = &raw mut flags;
-    assert_eq!(cu!(session.libcuda, cuMemHostGetFlags(flags_at: *mut u32, place: *mut u8)), OK);
-    assert_eq!(flags, 1);
-    assert_eq!(cu!(session.libcuda, cuMemHostRegister_v2(place: *mut u8, 10: usize, 0: u32)), 712);
-    assert_eq!(cu!(session.libcuda, cuMemFreeHost(place: *mut u8)), OK);
-    assert_eq!(cu!(session.libcuda, cuMemFreeHost(place: *mut u8)), INVALID_VALUE);
-}
-
-#[test]
 fn a_kernel_runs_with_its_packed_parameters() {
     let session = session();
     let (code, module) = load(&session, c".version 8.0 fill");

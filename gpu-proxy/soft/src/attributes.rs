@@ -42,7 +42,7 @@ pub fn attribute(id: u32) -> i32 {
         13 => 1_000_000,   // kHz: clock64 counts nanoseconds
         14 | 30 => 512,    // alignment of textures and surfaces
         16 => MULTIPROCESSORS,
-        19 => 0, // no kernel can reach host memory
+        19 => 1, // kernels reach pinned host memory: `Memory::share`
         31 => 1, // kernels of several streams at once
         36 => 1_000_000,
         37 => 64,

@@ -3,6 +3,8 @@
 //! An access of 8 aligned bytes or fewer is one access to one atomic word, so it is never torn and never a data race.
 //! The offsets have been checked by the caller (`memory.rs`, `exec/access.rs`); a wrong one panics here, it cannot stray.
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One allocation. `bytes` is what was asked for; the last word may reach past it, no access may.
@@ -10,14 +12,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Block {
     base: u64,
     bytes: u64,
-    words: Box<[AtomicU64]>,
+    words: Words,
+}
+
+/// Memory that is not this device's: of who runs it, and of others that may change it at any time.
+pub trait SharedWords: fmt::Debug + Send + Sync {
+    /// All of it, always the same.
+    fn words(&self) -> &[AtomicU64];
+}
+
+#[derive(Debug)]
+enum Words {
+    Own(Box<[AtomicU64]>),
+    Shared(Arc<dyn SharedWords>),
 }
 
 impl Block {
     /// `bytes` zeroed bytes that answer to the addresses from `base` on. `None` if the host has no room.
     pub fn zeroed(base: u64, bytes: u64) -> Option<Self> {
         let words = usize::try_from(bytes.div_ceil(8)).ok()?;
-        Some(Self { base, bytes, words: bytemuck::try_zeroed_slice_box(words).ok()? })
+        Some(Self { base, bytes, words: Words::Own(bytemuck::try_zeroed_slice_box(words).ok()?) })
+    }
+
+    /// Others' memory that answers to the addresses from `base` on.
+    pub fn shared(base: u64, words: Arc<dyn SharedWords>) -> Self {
+        Self { base, bytes: words.words().len() as u64 * 8, words: Words::Shared(words) }
+    }
+
+    pub fn is_shared(&self) -> bool {
+        matches!(self.words, Words::Shared(_))
     }
 
     pub fn base(&self) -> u64 {
@@ -110,8 +133,12 @@ impl Block {
     }
 
     fn word(&self, offset: u64) -> &AtomicU64 {
+        let words = match &self.words {
+            Words::Own(words) => words,
+            Words::Shared(shared) => shared.words(),
+        };
         // Offsets come checked against `bytes`, which came from a usize.
-        &self.words[usize::try_from(offset / 8).unwrap_or(usize::MAX)]
+        &words[usize::try_from(offset / 8).unwrap_or(usize::MAX)]
     }
 }
 

@@ -21,6 +21,7 @@ mod module;
 mod ptx;
 
 pub use attributes::*;
+pub use block::SharedWords;
 pub use device::{Device, DeviceConfig, Instance, LaunchConfig};
 pub use fault::{Access, Fault};
 pub use image::{ImageError, each_machine_code};

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::block::Block;
+use crate::block::{Block, SharedWords};
 
 /// Every allocation starts at a multiple of this, as the driver's do.
 pub const ALIGN: u64 = 512;
@@ -113,9 +113,34 @@ impl Memory {
     /// [`MemoryError::InvalidValue`] if no allocation starts there.
     pub fn free(&self, address: u64) -> Result<(), MemoryError> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let block = state.blocks.remove(&address).ok_or(MemoryError::InvalidValue)?;
+        let block = state.take(address, false).ok_or(MemoryError::InvalidValue)?;
         state.used_bytes -= align_up(block.bytes(), ALIGN);
         Ok(())
+    }
+
+    /// Lets others' memory be reached at the addresses from `address` (a multiple of 8) on, as a GPU reaches pinned memory of its host. It
+    /// is no part of the device's.
+    /// # Errors
+    /// [`MemoryError::InvalidValue`] for no memory, or if an address of it belongs to something else.
+    pub fn share(&self, address: u64, words: Arc<dyn SharedWords>) -> Result<(), MemoryError> {
+        let block = Block::shared(address, words);
+        let end = address.checked_add(block.bytes()).ok_or(MemoryError::InvalidValue)?;
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let before = state.blocks.range(..end).next_back();
+        let apart = before.is_none_or(|(base, before)| base + before.bytes() <= address);
+        if block.bytes() == 0 || !address.is_multiple_of(8) || !apart {
+            return Err(MemoryError::InvalidValue);
+        }
+        state.blocks.insert(address, Arc::new(block));
+        Ok(())
+    }
+
+    /// Ends what [`Memory::share`] began at `address`. A launch that is running keeps what it started with.
+    /// # Errors
+    /// [`MemoryError::InvalidValue`] if nothing shared starts there.
+    pub fn unshare(&self, address: u64) -> Result<(), MemoryError> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.take(address, true).map(drop).ok_or(MemoryError::InvalidValue)
     }
 
     /// Whether `bytes` bytes from `address` lie inside one allocation.
@@ -203,6 +228,12 @@ impl Memory {
 }
 
 impl State {
+    /// Takes out the allocation, or the shared memory, that starts at `address`.
+    fn take(&mut self, address: u64, shared: bool) -> Option<Arc<Block>> {
+        self.blocks.get(&address).filter(|block| block.is_shared() == shared)?;
+        self.blocks.remove(&address)
+    }
+
     /// A free address with guards on both sides; past the range's end, the first hole from its start.
     fn place(&mut self, bytes: u64) -> Option<u64> {
         let gap = GUARD + splitmix(&mut self.random) % 64 * GUARD;

@@ -6,6 +6,7 @@
 
 #[expect(unsafe_code, reason = "NVIDIA's driver is C")]
 mod cuda;
+mod host;
 mod null;
 mod soft;
 mod survey;
@@ -20,6 +21,7 @@ use vgpu_api::{
 };
 
 pub use cuda::library_folders;
+pub use host::HostPages;
 pub use null::Null;
 pub use soft::Soft;
 pub use survey::Survey;
@@ -177,10 +179,15 @@ pub trait Device: fmt::Debug + Send {
     fn write(&mut self, place: Place, address: u64, bytes: &[u8]) -> CuResult<()>;
     /// Device to host; the bytes are there when it returns.
     fn read(&mut self, place: Place, address: u64, bytes: &mut [u8]) -> CuResult<()>;
-    /// Device to device.
+    /// Between any two of device memory and pinned pages.
     fn copy(&mut self, place: Place, to: u64, from: u64, bytes: u64) -> CuResult<()>;
     /// Rows of equal elements.
     fn fill(&mut self, place: Place, memset: &Memset) -> CuResult<()>;
+
+    /// Lets pages of the arena be reached by their address: by copies, sets and kernels of every context. None of them is yet.
+    fn pin(&mut self, pages: HostPages) -> CuResult<()>;
+    /// Ends what [`Device::pin`] began at `address`. No work that reaches the pages is left.
+    fn unpin(&mut self, address: u64) -> CuResult<()>;
 
     /// Looks at an image before [`Device::load`]. What its variables take is counted by then.
     fn survey(&self, _bytes: &[u8]) -> CuResult<Survey> {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use vgpu_api::memory::Memset;
 use vgpu_api::{Attributes, CuError, CuResult, ImageKind, MemInfo, Snapshot};
 
-use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey, soft};
+use super::{Costs, Device, DeviceLaunch, HostPages, LoadError, LoadedImage, Place, Raw, Survey, soft};
 
 const UUID: [u8; 16] = *b"vgpu-null-device";
 /// Addresses start here: no address of a program lies there, so that a mix-up shows.
@@ -150,6 +150,14 @@ impl Device for Null {
     }
 
     fn fill(&mut self, _place: Place, _memset: &Memset) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn pin(&mut self, _pages: HostPages) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn unpin(&mut self, _address: u64) -> CuResult<()> {
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Instant;
 
@@ -13,7 +15,7 @@ use vgpu_api::{
 };
 use vgpu_soft as gpu;
 
-use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey};
+use super::{Costs, Device, DeviceLaunch, HostPages, LoadError, LoadedImage, Place, Raw, Survey};
 
 /// What it says `cuDriverGetVersion` is: CUDA 13.0.
 pub(super) const DRIVER_VERSION: u32 = 13_000;
@@ -154,6 +156,12 @@ fn error(code: u32) -> CuError {
     CuError::check(code).err().unwrap_or(CuError::UNKNOWN)
 }
 
+impl gpu::SharedWords for HostPages {
+    fn words(&self) -> &[AtomicU64] {
+        Self::words(self)
+    }
+}
+
 impl Device for Soft {
     fn snapshot(&self, bytes: u64) -> Snapshot {
         snapshot(gpu::NAME, UUID, bytes.min(self.gpu.memory().capacity_bytes()))
@@ -229,6 +237,15 @@ impl Device for Soft {
             let filled = self.gpu.memory().fill(at, pattern, memset.width);
             filled.map_err(|refused| error(refused.cu_result()))
         })
+    }
+
+    fn pin(&mut self, pages: HostPages) -> CuResult<()> {
+        let shared = self.gpu.memory().share(pages.address(), Arc::new(pages));
+        shared.map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn unpin(&mut self, address: u64) -> CuResult<()> {
+        self.gpu.memory().unshare(address).map_err(|refused| error(refused.cu_result()))
     }
 
     fn load(

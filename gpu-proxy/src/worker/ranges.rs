@@ -12,6 +12,8 @@ pub enum Origin {
     Alloc(ContextId),
     /// A variable of an image: goes with it.
     Global,
+    /// Pages of the arena: the guest's host memory, for every context.
+    Arena,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +70,18 @@ impl Ranges {
         }
     }
 
+    /// Whether no byte of `bytes` from `at` on belongs to a range.
+    pub fn is_apart(&self, at: DevicePtr, bytes: u64) -> bool {
+        let end = at.0.saturating_add(bytes);
+        let before = self.by_address.range(..end).next_back();
+        before.is_none_or(|(start, range)| start.saturating_add(range.bytes) <= at.0)
+    }
+
+    /// Whether a part of the arena starts at `at`.
+    pub fn is_arena(&self, at: DevicePtr) -> bool {
+        self.by_address.get(&at.0).is_some_and(|range| range.origin == Origin::Arena)
+    }
+
     /// Takes the range that starts at `address` out of the map; what was counted for it.
     pub fn remove(&mut self, address: u64) -> Option<u64> {
         self.by_address.remove(&address).map(|range| range.charged_bytes)
@@ -111,6 +125,29 @@ mod tests {
         ] {
             assert_eq!(ranges.check(DevicePtr(at), bytes).is_ok(), ok, "{bytes} at {at:#x}");
         }
+    }
+
+    #[test]
+    fn a_part_of_the_arena_is_apart_from_all_else_belongs_to_no_context_and_is_not_freed() {
+        let mut ranges = Ranges::default();
+        ranges.insert(0x1000, 0x1000, 0, Origin::Arena);
+        ranges.insert(0x4000, 0x1000, 0x1000, Origin::Alloc(C));
+        for (at, bytes, apart) in [
+            (0x2000, 0x2000, true),
+            (0, 0x1000, true),
+            (0x5000, u64::MAX, true),
+            (0x2000, 0x2001, false),
+            (0, 0x1001, false),
+            (0x1800, 1, false),
+            (0, u64::MAX, false),
+        ] {
+            assert_eq!(ranges.is_apart(DevicePtr(at), bytes), apart, "{bytes:#x} at {at:#x}");
+        }
+        assert!(ranges.is_arena(DevicePtr(0x1000)));
+        assert!(!ranges.is_arena(DevicePtr(0x1001)) && !ranges.is_arena(DevicePtr(0x4000)));
+        assert_eq!(ranges.owner(DevicePtr(0x1000)), Err(CuError::INVALID_VALUE));
+        assert_eq!(ranges.remove_context(C).len(), 1);
+        assert!(ranges.check(DevicePtr(0x1000), 0x1000).is_ok());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 #define ZERO(name) int name(void) { return 0; }
 ZERO(cuInit) ZERO(cuDriverGetVersion) ZERO(cuDeviceGet) ZERO(cuDeviceGetName) ZERO(cuCtxDestroy_v2)
 ZERO(cuCtxSynchronize) ZERO(cuCtxGetLimit) ZERO(cuCtxSetLimit) ZERO(cuCtxGetStreamPriorityRange) ZERO(cuMemFree_v2)
-ZERO(cuMemcpyHtoDAsync_v2) ZERO(cuMemcpyDtoHAsync_v2) ZERO(cuMemcpyDtoDAsync_v2) ZERO(cuMemsetD2D8Async)
+ZERO(cuMemcpyHtoDAsync_v2) ZERO(cuMemcpyDtoHAsync_v2) ZERO(cuMemcpyAsync) ZERO(cuMemsetD2D8Async)
 ZERO(cuMemsetD2D16Async) ZERO(cuMemsetD2D32Async) ZERO(cuMemsetD8Async) ZERO(cuMemsetD16Async) ZERO(cuMemsetD32Async)
 ZERO(cuModuleLoadDataEx) ZERO(cuModuleUnload) ZERO(cuModuleGetFunctionCount) ZERO(cuModuleEnumerateFunctions)
 ZERO(cuModuleGetGlobal_v2) ZERO(cuLibraryLoadData) ZERO(cuLibraryUnload) ZERO(cuLibraryGetKernelCount)
@@ -30,4 +30,23 @@ int cuCtxSetCurrent(void *context) { current = context; return 0; }
 int cuMemAlloc_v2(unsigned long long *address, size_t bytes) {
     *address = current == &primary ? 0x1000 : current == &other ? 0x2000 : 0;
     return *address ? 0 : 201;
+}
+/* One registration at a time, in the primary context, portable and mapped; one of two pages has another address for the device. */
+static void *registered;
+static size_t registered_bytes;
+int cuMemHostRegister_v2(void *place, size_t bytes, unsigned flags) {
+    if (current != &primary || flags != 3) return 1;
+    if (registered) return 712;
+    registered = place;
+    registered_bytes = bytes;
+    return 0;
+}
+int cuMemHostUnregister(void *place) {
+    if (registered != place) return 713;
+    registered = NULL;
+    return 0;
+}
+int cuMemHostGetDevicePointer_v2(unsigned long long *address, void *place, unsigned flags) {
+    *address = (unsigned long long)place + (registered_bytes == 8192 ? 4096 : 0);
+    return registered == place ? 0 : 1;
 }

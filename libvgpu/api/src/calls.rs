@@ -74,6 +74,17 @@ calls! {
     /// All the `cuMemset*`.
     async fn vgpuMemset(memset: Memset, stream: Stream);
 
+    // The arena: pinned host memory, which guest and worker have at the same addresses (`idm::arena`).
+    /// Lets `bytes` of the arena from `address` on be named by copies, sets and kernels of every context: whole pages, none of which
+    /// can be named yet. 801 without an arena, 2 when the device or the worker takes no more.
+    sync fn vgpuArenaAdd(address: DevicePtr, bytes: u64);
+    /// Ends what `vgpuArenaAdd` began at `address`, when all work of all contexts is done: the guest may give the pages back then.
+    wait fn vgpuArenaRemove(address: DevicePtr);
+    /// Waits for all work of all contexts: then nothing of it reads or writes the arena.
+    wait fn vgpuArenaSettle();
+    /// Between any two of device memory and the arena, by the addresses alone, in the order of `stream`; the ranges may not overlap.
+    async fn cuMemcpyAsync(dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream);
+
     // Images: modules and libraries.
     /// Adds bytes to the upload `upload` of `total` bytes. Chunks come in order; the first has `offset` 0. The load that
     /// names the upload takes it.

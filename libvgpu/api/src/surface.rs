@@ -67,8 +67,8 @@ surface! {
         Sync: cuMemAlloc_v2 cuMemAllocPitch_v2 cuMemGetInfo_v2 cuMemAllocAsync cuMemAllocAsync_ptsz;
     }
     "host_memory" {
-        Local: cuMemAllocHost_v2 cuMemFreeHost cuMemHostAlloc cuMemHostGetFlags cuMemHostGetDevicePointer_v2 cuMemHostRegister_v2
-            cuMemHostUnregister;
+        Local: cuMemHostGetFlags cuMemHostGetDevicePointer_v2 cuMemHostRegister_v2 cuMemHostUnregister;
+        Sync: cuMemAllocHost_v2 cuMemFreeHost cuMemHostAlloc;
     }
     "pointer" { Local: cuPointerGetAttribute cuPointerGetAttributes cuPointerSetAttribute; }
     "copy" {

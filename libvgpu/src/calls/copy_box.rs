@@ -3,7 +3,7 @@
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
 
-use super::copy::{on_device, same_device, to_device, to_host};
+use super::copy::{Returns, is_mapped, on_device, reached, same_device, to_device, to_host, wait};
 use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
 use crate::core::streams::resolve;
@@ -86,6 +86,8 @@ impl From<Copy2d> for Copy3d {
 #[derive(Clone, Copy, Debug)]
 struct Rows {
     on_device: bool,
+    /// Host memory that the device reaches.
+    pinned: bool,
     start: u64,
     /// Bytes from a row to the next, from a slice to the next.
     pitch: u64,
@@ -115,7 +117,8 @@ impl Rows {
         let corner =
             corner.and_then(|(slices, rows)| slices.checked_add(rows)?.checked_add(side.x_bytes as u64));
         let start = corner.and_then(|corner| base.checked_add(corner)).ok_or(CuError::INVALID_VALUE)?;
-        Ok(Self { on_device, start, pitch: pitch as u64, slice })
+        let pinned = !on_device && is_mapped(entered, base);
+        Ok(Self { on_device, pinned, start, pitch: pitch as u64, slice })
     }
 
     fn row(self, z: usize, y: usize) -> CuResult<u64> {
@@ -130,12 +133,14 @@ fn at(step: u64, number: usize) -> Option<u64> {
     step.checked_mul(number as u64)
 }
 
-fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
+fn copy(entered: Entered, what: &Copy3d, stream: Stream, returns: Returns) -> CuResult<()> {
     if what.width_bytes == 0 || what.height == 0 || what.depth == 0 {
         return Ok(());
     }
     let (src, dst) = (Rows::of(entered, &what.src, what)?, Rows::of(entered, &what.dst, what)?);
-    if !src.on_device && !dst.on_device {
+    let by_address =
+        (src.pinned || dst.pinned) && [src, dst].iter().all(|side| side.pinned || side.on_device);
+    if !src.on_device && !dst.on_device && !by_address {
         // What the device still has to write there comes first.
         ask::cuStreamSynchronize(&entered.process.channel, entered.context, stream)?;
     }
@@ -147,11 +152,15 @@ fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
         (what.height, what.width_bytes)
     };
     for z in 0..what.depth {
-        if src.on_device && !dst.on_device && gathers(src.pitch, row_bytes, height) {
+        if src.on_device && !dst.on_device && !by_address && gathers(src.pitch, row_bytes, height) {
             gather(entered, dst, src, z, (row_bytes, height), stream)?;
             continue;
         }
         for y in 0..height {
+            if by_address {
+                reached(entered, dst.row(z, y)?, src.row(z, y)?, row_bytes, stream)?;
+                continue;
+            }
             row(
                 entered,
                 (dst.on_device, dst.row(z, y)?),
@@ -161,7 +170,7 @@ fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
             )?;
         }
     }
-    Ok(())
+    if by_address { wait(entered, stream, returns) } else { Ok(()) }
 }
 
 /// Whether at least two rows and the gap between them are read with one question, and the gap is no longer than a row. A program's
@@ -211,52 +220,52 @@ fn row(entered: Entered, dst: (bool, u64), src: (bool, u64), bytes: usize, strea
     }
 }
 
-fn two(what: In<Copy2d>, stream: u64, mode: Mode) -> CuResult<()> {
+fn two(what: In<Copy2d>, stream: u64, mode: Mode, returns: Returns) -> CuResult<()> {
     let entered = enter()?;
     let stream = resolve(entered, stream, mode)?;
-    copy(entered, &what.get()?.into(), stream)
+    copy(entered, &what.get()?.into(), stream, returns)
 }
 
-fn three(what: In<Copy3d>, stream: u64, mode: Mode) -> CuResult<()> {
+fn three(what: In<Copy3d>, stream: u64, mode: Mode, returns: Returns) -> CuResult<()> {
     let entered = enter()?;
     let stream = resolve(entered, stream, mode)?;
-    copy(entered, &what.get()?, stream)
+    copy(entered, &what.get()?, stream, returns)
 }
 
-fn peer(what: In<Copy3d>, stream: u64, mode: Mode) -> CuResult<()> {
+fn peer(what: In<Copy3d>, stream: u64, mode: Mode, returns: Returns) -> CuResult<()> {
     let entered = enter()?;
     let stream = resolve(entered, stream, mode)?;
     let what = what.get()?;
     same_device(entered, what.dst.context, what.src.context)?;
-    copy(entered, &what, stream)
+    copy(entered, &what, stream, returns)
 }
 
 export! {
     fn cuMemcpy2D_v2 | cuMemcpy2D_v2_ptds(mode, what: In<Copy2d>) {
-        two(what, 0, mode)
+        two(what, 0, mode, Returns::Done)
     }
 
     fn cuMemcpy2DUnaligned_v2 | cuMemcpy2DUnaligned_v2_ptds(mode, what: In<Copy2d>) {
-        two(what, 0, mode)
+        two(what, 0, mode, Returns::Done)
     }
 
     fn cuMemcpy2DAsync_v2 | cuMemcpy2DAsync_v2_ptsz(mode, what: In<Copy2d>, stream: Raw) {
-        two(what, stream.0, mode)
+        two(what, stream.0, mode, Returns::AtOnce)
     }
 
     fn cuMemcpy3D_v2 | cuMemcpy3D_v2_ptds(mode, what: In<Copy3d>) {
-        three(what, 0, mode)
+        three(what, 0, mode, Returns::Done)
     }
 
     fn cuMemcpy3DAsync_v2 | cuMemcpy3DAsync_v2_ptsz(mode, what: In<Copy3d>, stream: Raw) {
-        three(what, stream.0, mode)
+        three(what, stream.0, mode, Returns::AtOnce)
     }
 
     fn cuMemcpy3DPeer | cuMemcpy3DPeer_ptds(mode, what: In<Copy3d>) {
-        peer(what, 0, mode)
+        peer(what, 0, mode, Returns::Done)
     }
 
     fn cuMemcpy3DPeerAsync | cuMemcpy3DPeerAsync_ptsz(mode, what: In<Copy3d>, stream: Raw) {
-        peer(what, stream.0, mode)
+        peer(what, stream.0, mode, Returns::AtOnce)
     }
 }

@@ -3,7 +3,7 @@
 
 use vgpu_api::{ContextId, CuError, CuResult};
 
-use super::host_memory::pinned;
+use super::host_memory::{is_mapped, pinned};
 use crate::abi::{In, Out, export};
 use crate::core::contexts::{current, enter};
 use crate::core::process::{Process, process};
@@ -37,13 +37,15 @@ fn owner(process: &Process, address: u64) -> Option<Owner> {
 fn value(process: &Process, number: u32, address: u64, owner: Owner) -> CuResult<Value> {
     let (Owner::Device(range) | Owner::Pinned(range)) = owner;
     let on_device = matches!(owner, Owner::Device(_));
+    // Pinned memory that the device reaches has one address for both.
+    let mapped = on_device || is_mapped(&range);
     // A library's variables are in whatever context looks at them.
     let context = if range.context == ContextId::NONE { current() } else { range.context };
     Ok(match number {
         1 if context == ContextId::NONE => Value::Long(0),
         1 => Value::Long(context.handle().raw()),
         2 => Value::Word(if on_device { DEVICE } else { HOST }),
-        3 if on_device => Value::Long(address),
+        3 if mapped => Value::Long(address),
         4 if !on_device => Value::Long(address),
         6 => Value::Word(0),
         7 => Value::Long(range.id),
@@ -52,13 +54,13 @@ fn value(process: &Process, number: u32, address: u64, owner: Owner) -> CuResult
         10 => Value::Byte(0),
         11 => Value::Long(range.start),
         12 => Value::Long(range.bytes),
-        13 => Value::Byte(u8::from(on_device)),
+        13 => Value::Byte(u8::from(mapped)),
         14 => Value::Long(0),
         15 => Value::Byte(0),
         16 => Value::Word(3),
         17 => Value::Long(0),
-        18 if on_device => Value::Long(range.bytes),
-        19 if on_device => Value::Long(range.start),
+        18 if mapped => Value::Long(range.bytes),
+        19 if mapped => Value::Long(range.start),
         20 => Value::Long(range.id),
         21 => Value::Byte(0),
         5 => Value::Pair(0, 0),

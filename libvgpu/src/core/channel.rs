@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use idm::ChannelError;
+use idm::connect::Connected;
 use idm::record::{Chunk, Submitter};
+use idm::{ChannelError, Region};
 use vgpu_api::wire::REPLY_BYTES_MAX;
 use vgpu_api::{
     ContextId, CuError, CuResult, Op, PRINTED, Printed, Reader, Snapshot, Staged, Transport, WIRE_HASH,
@@ -57,15 +58,15 @@ thread_local! {
 }
 
 impl Channel {
-    /// Connects to the socket of guest-init or gpu-proxy.
+    /// Connects to the socket of guest-init or gpu-proxy. With the channel comes the arena, if there is one and its addresses are free.
     /// # Errors
     /// 100 when nobody listens; what the table of `VGPU-nnn` codes says for a refusal; else 46.
-    pub fn connect() -> CuResult<Self> {
+    pub fn connect() -> CuResult<(Self, Option<Region>)> {
         let path = std::env::var_os("VGPU_SOCKET").unwrap_or_else(|| SOCKET.into());
         let path = PathBuf::from(path);
         let refused = |error: &ChannelError| refusal(&path, error);
         let hello = idm::hello::Hello::new(idm::record::RECORD_LIMIT_MAX, WIRE_HASH);
-        let (submitter, agreed) =
+        let Connected { submitter, agreed, arena } =
             idm::connect::connect(&path, &hello, START_LIMIT).map_err(|error| refused(&error))?;
         if agreed.peer_application != WIRE_HASH {
             say!("the worker speaks wire {:016x}, this library {WIRE_HASH:016x}", agreed.peer_application);
@@ -77,7 +78,14 @@ impl Channel {
         let socket = submitter.liveness().map_or(-1, |liveness| liveness.fd().as_raw_fd());
         let on = |name: &str| std::env::var_os(name).is_some_and(|value| value == "1");
         let always_wait = on("CUDA_LAUNCH_BLOCKING") || on("VGPU_SYNC");
-        Ok(Self { submitter, socket, always_wait, told: AtomicU32::new(0), sticky: AtomicU32::new(0) })
+        let arena = arena.and_then(|arena| {
+            let mapped = arena.map();
+            mapped
+                .inspect_err(|error| say!("pinned memory is copied, since it cannot be shared: {error}"))
+                .ok()
+        });
+        let (told, sticky) = (AtomicU32::new(0), AtomicU32::new(0));
+        Ok((Self { submitter, socket, always_wait, told, sticky }, arena))
     }
 
     /// The zone's devices.

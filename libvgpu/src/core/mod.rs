@@ -1,5 +1,6 @@
 //! What the exports stand on: the process's state, the channel to the worker, the tables that answer in the guest.
 
+pub mod arena;
 #[expect(unsafe_code, reason = "closes a descriptor in a child of fork")]
 pub mod channel;
 pub mod contexts;
@@ -10,6 +11,7 @@ pub mod images;
 pub mod process;
 pub mod ranges;
 pub mod slab;
+pub mod spans;
 #[expect(unsafe_code, reason = "writes to the C library's streams")]
 pub mod stdio;
 pub mod streams;

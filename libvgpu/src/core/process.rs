@@ -5,8 +5,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
+use vgpu_api::snapshot::CAN_MAP_HOST_MEMORY;
 use vgpu_api::{CuError, CuResult, DeviceSnapshot, Snapshot};
 
+use super::arena::Arena;
 use super::channel::Channel;
 use super::contexts::Contexts;
 use super::images::Images;
@@ -69,6 +71,8 @@ pub struct Process {
     pub images: Images,
     /// Device memory that this process allocated.
     pub device_memory: Ranges,
+    /// Pinned memory that the devices reach, where there is any.
+    pub arena: Option<Arena>,
 }
 
 impl Process {
@@ -79,7 +83,7 @@ impl Process {
         self.events.retain(|event| event.context != context);
         self.images.forget(context);
         self.device_memory.forget(context);
-        crate::calls::host_memory::forget(context);
+        crate::calls::host_memory::forget(self, context);
         crate::dark::cls::take(context)
     }
 }
@@ -127,14 +131,19 @@ pub fn start() -> CuResult<()> {
 }
 
 fn connect() -> CuResult<()> {
-    let channel = Channel::connect()?;
+    let (channel, arena) = Channel::connect()?;
     let snapshot = channel.snapshot()?;
     let chosen = visible::choose(&snapshot.devices, std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref());
     if chosen.is_empty() {
         say!("no device is visible: CUDA_VISIBLE_DEVICES leaves none, or the zone has none");
         return Err(CuError::NO_DEVICE);
     }
-    let devices: Vec<DeviceSnapshot> = chosen.iter().map(|place| snapshot.devices[*place].clone()).collect();
+    let mut devices: Vec<DeviceSnapshot> =
+        chosen.iter().map(|place| snapshot.devices[*place].clone()).collect();
+    let arena = arena.filter(|_| devices.iter().all(maps_host_memory)).map(Arena::new);
+    if arena.is_none() {
+        devices.iter_mut().for_each(map_no_host_memory);
+    }
     let launch_limits = devices.iter().map(LaunchLimits::of).collect();
     let contexts = Contexts::new(snapshot.devices.len(), &chosen);
     let process = Process {
@@ -147,11 +156,23 @@ fn connect() -> CuResult<()> {
         events: Slab::new(),
         images: Images::new(),
         device_memory: Ranges::new(),
+        arena,
     };
     if PROCESS.set(process).is_err() {
         say!("started twice"); // Unreachable while STARTING is held; the first one stays.
     }
     Ok(())
+}
+
+/// Whether the worker has the arena, too, and the device reaches it.
+fn maps_host_memory(device: &DeviceSnapshot) -> bool {
+    device.attributes.get(CAN_MAP_HOST_MEMORY).is_some_and(|value| *value != 0)
+}
+
+fn map_no_host_memory(device: &mut DeviceSnapshot) {
+    if let Some(value) = device.attributes.get_mut(CAN_MAP_HOST_MEMORY) {
+        *value = 0;
+    }
 }
 
 /// `cuDriverGetVersion`, which also works before `cuInit`.

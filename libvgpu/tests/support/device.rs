@@ -1,8 +1,11 @@
 //! A device of a few lines, for tests of the guest's side: real memory, one image with two kernels that do what they say.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
+use idm::Region;
+use idm::arena::WINDOW;
 use vgpu_api::memory::Memset;
 use vgpu_api::*;
 
@@ -70,6 +73,9 @@ impl Gate {
 pub static GATE: Gate =
     Gate { state: Mutex::new(GateState { closed: false, waiting: false }), moved: Condvar::new() };
 
+/// Whether the worker takes no more of the arena.
+pub static ARENA_FULL: AtomicBool = AtomicBool::new(false);
+
 /// What the tests look at.
 #[derive(Default)]
 pub struct Seen {
@@ -98,6 +104,9 @@ pub struct FakeDevice {
     pub staging: Box<dyn Staging>,
     pub seen: Arc<Mutex<Seen>>,
     memory: BTreeMap<u64, Vec<u8>>,
+    arena: Region,
+    /// Parts of the arena that can be named: where they start, their length.
+    parts: BTreeMap<u64, u64>,
     next: u64,
     retained: HashSet<u32>,
     events: HashMap<u64, bool>,
@@ -128,12 +137,14 @@ fn image_info(extra_functions: usize) -> ImageInfo {
 }
 
 impl FakeDevice {
-    pub fn new(staging: Box<dyn Staging>, seen: Arc<Mutex<Seen>>) -> Self {
+    pub fn new(staging: Box<dyn Staging>, arena: Region, seen: Arc<Mutex<Seen>>) -> Self {
         let memory = BTreeMap::from([(0x7000_0000, vec![5; 64])]);
         Self {
             staging,
             seen,
             memory,
+            arena,
+            parts: BTreeMap::new(),
             next: 0x7f00_0000_0000,
             retained: HashSet::new(),
             events: HashMap::new(),
@@ -155,6 +166,30 @@ impl FakeDevice {
         let (start, block) = self.memory.range_mut(..=address.0).next_back().ok_or(CuError::INVALID_VALUE)?;
         let from = usize::try_from(address.0 - start).unwrap();
         block.get_mut(from..from + usize::try_from(len).unwrap()).ok_or(CuError::INVALID_VALUE)
+    }
+
+    /// Where in the arena bytes lie that can be named; `None` for an address outside of the window.
+    fn pinned(&self, address: DevicePtr, len: u64) -> Option<CuResult<usize>> {
+        let offset =
+            address.0.checked_sub(WINDOW as u64).filter(|offset| *offset < self.arena.len() as u64)?;
+        let part = self.parts.range(..=address.0).next_back();
+        let inside = part.is_some_and(|(start, bytes)| address.0 + len <= start + bytes);
+        Some(if inside { Ok(usize::try_from(offset).unwrap()) } else { Err(CuError::INVALID_VALUE) })
+    }
+
+    fn get(&mut self, address: DevicePtr, len: u64) -> CuResult<Vec<u8>> {
+        let Some(offset) = self.pinned(address, len) else { return Ok(self.bytes(address, len)?.to_vec()) };
+        let mut bytes = vec![0; usize::try_from(len).unwrap()];
+        self.arena.read(offset?, &mut bytes);
+        Ok(bytes)
+    }
+
+    fn set(&mut self, address: DevicePtr, bytes: &[u8]) -> CuResult<()> {
+        match self.pinned(address, bytes.len() as u64) {
+            Some(offset) => self.arena.write(offset?, bytes),
+            None => self.bytes(address, bytes.len() as u64)?.copy_from_slice(bytes),
+        }
+        Ok(())
     }
 
     fn stream(&self, stream: Stream) -> CuResult<()> {
@@ -302,14 +337,44 @@ impl Driver for FakeDevice {
     fn vgpuMemset(&mut self, _: Call, memset: Memset, _: Stream) -> CuResult<()> {
         self.saw("memset")?;
         let element = &memset.value.to_le_bytes()[..memset.element_bytes as usize];
-        let bytes = memset.width * u64::from(memset.element_bytes);
+        let bytes = element.repeat(usize::try_from(memset.width).unwrap());
         for row in 0..memset.rows {
-            let start = DevicePtr(memset.dst.0 + row * memset.pitch);
-            self.bytes(start, bytes)?
-                .chunks_exact_mut(element.len())
-                .for_each(|place| place.copy_from_slice(element));
+            self.set(DevicePtr(memset.dst.0 + row * memset.pitch), &bytes)?;
         }
         Ok(())
+    }
+    fn vgpuArenaAdd(&mut self, _: Call, address: DevicePtr, bytes: u64) -> CuResult<()> {
+        self.saw("arena add")?;
+        if ARENA_FULL.load(Ordering::Relaxed) {
+            return Err(CuError::OUT_OF_MEMORY);
+        }
+        let end = address.0 + bytes;
+        assert_eq!((address.0 % 4096, bytes % 4096), (0, 0), "whole pages");
+        assert!(address.0 >= WINDOW as u64 && end <= WINDOW as u64 + self.arena.len() as u64, "inside");
+        let before = self.parts.range(..end).next_back();
+        assert!(before.is_none_or(|(start, bytes)| start + bytes <= address.0), "apart");
+        self.parts.insert(address.0, bytes);
+        Ok(())
+    }
+    fn vgpuArenaRemove(&mut self, _: Call, address: DevicePtr) -> CuResult<()> {
+        self.saw("arena remove")?;
+        self.parts.remove(&address.0).map(drop).ok_or(CuError::INVALID_VALUE)
+    }
+    fn vgpuArenaSettle(&mut self, _: Call) -> CuResult<()> {
+        self.saw("arena settle")
+    }
+    fn cuMemcpyAsync(
+        &mut self,
+        _: Call,
+        dst: DevicePtr,
+        src: DevicePtr,
+        bytes: u64,
+        stream: Stream,
+    ) -> CuResult<()> {
+        self.saw("copy by address")?;
+        self.stream(stream)?;
+        let copy = self.get(src, bytes)?;
+        self.set(dst, &copy)
     }
     fn vgpuUpload(&mut self, _: Call, upload: u32, total: u64, offset: u64, bytes: &[u8]) -> CuResult<()> {
         let mut seen = self.seen.lock().unwrap();
@@ -398,9 +463,8 @@ impl Driver for FakeDevice {
                 let word = |at: usize| u32::from_le_bytes(launch.params[at..at + 4].try_into().unwrap());
                 let dst = DevicePtr(u64::from_le_bytes(launch.params[..8].try_into().unwrap()));
                 let (value, count) = (word(8).to_le_bytes(), u64::from(word(12)));
-                match self.bytes(dst, 4 * count) {
-                    Ok(room) => room.chunks_exact_mut(4).for_each(|place| place.copy_from_slice(&value)),
-                    Err(_) => self.sticky = Some(CuError::ILLEGAL_ADDRESS),
+                if self.set(dst, &value.repeat(usize::try_from(count).unwrap())).is_err() {
+                    self.sticky = Some(CuError::ILLEGAL_ADDRESS);
                 }
             }
             _ => self.sticky = Some(CuError::ILLEGAL_ADDRESS),

@@ -18,7 +18,7 @@ use vgpu_api::memory::Memset;
 use vgpu_api::snapshot::{ATTRIBUTES, LIMITS, is_offered};
 use vgpu_api::{Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, MemInfo, PciAddress, Snapshot};
 
-use super::{Costs, Device, DeviceKind, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey};
+use super::{Costs, Device, DeviceKind, DeviceLaunch, HostPages, LoadError, LoadedImage, Place, Raw, Survey};
 use images::Images;
 pub use table::library_folders;
 use table::{Attribute, Config, NULL, Ptr, Table};
@@ -37,6 +37,9 @@ const CAPABILITY_MINOR: usize = 76;
 const PARAM_POINTER: Ptr = ptr::without_provenance_mut(1);
 const PARAM_SIZE: Ptr = ptr::without_provenance_mut(2);
 
+/// `CU_MEMHOSTREGISTER_PORTABLE` and `…_DEVICEMAP`: for every context, and for kernels.
+const REGISTER_FLAGS: u32 = 1 | 2;
+
 /// One device of NVIDIA's driver: the first that is visible.
 #[derive(Debug)]
 pub struct Cuda {
@@ -52,6 +55,8 @@ pub struct Cuda {
     streams: Names,
     events: Names,
     images: Images,
+    /// Registered pages by their address: they stay mapped as long as the driver knows them.
+    pinned: std::collections::HashMap<u64, HostPages>,
 }
 
 /// The driver's pointers by our names. A name is used once.
@@ -115,6 +120,7 @@ impl Cuda {
             streams,
             events,
             images,
+            pinned: std::collections::HashMap::new(),
         };
         let version = |attribute| cuda.attribute(attribute).unsigned_abs();
         cuda.capability = (version(CAPABILITY_MAJOR), version(CAPABILITY_MINOR));
@@ -323,8 +329,35 @@ impl Device for Cuda {
 
     fn copy(&mut self, place: Place, to: u64, from: u64, bytes: u64) -> CuResult<()> {
         let stream = self.stream(place)?;
-        // SAFETY: both ranges are the process's.
-        unsafe { self.table.cuMemcpyDtoDAsync_v2(to, from, size(bytes)?, stream) }
+        // SAFETY: both ranges are the process's: device memory, or registered pages of its own.
+        unsafe { self.table.cuMemcpyAsync(to, from, size(bytes)?, stream) }
+    }
+
+    /// A range is registered in one piece: the driver takes no copy across two registrations.
+    fn pin(&mut self, pages: HostPages) -> CuResult<()> {
+        let place = pages.place().ok_or(CuError::NOT_SUPPORTED)?.as_ptr().cast();
+        self.enter(self.primary)?;
+        // SAFETY: pages of the arena, which `pinned` keeps mapped until they are unregistered, at an address that nothing else has.
+        unsafe { self.table.cuMemHostRegister_v2(place, pages.bytes(), REGISTER_FLAGS) }?;
+        let mut seen = 0;
+        // SAFETY: just registered; the driver writes one number to a variable of ours.
+        let known = unsafe { self.table.cuMemHostGetDevicePointer_v2(&raw mut seen, place, 0) };
+        if known.is_err() || seen != pages.address() {
+            // SAFETY: just registered, and named to nobody.
+            unsafe { self.table.cuMemHostUnregister(place) }?;
+            return Err(known.err().unwrap_or(CuError::NOT_SUPPORTED));
+        }
+        self.pinned.insert(pages.address(), pages);
+        Ok(())
+    }
+
+    fn unpin(&mut self, address: u64) -> CuResult<()> {
+        let place = self.pinned.get(&address).and_then(HostPages::place).ok_or(CuError::INVALID_VALUE)?;
+        self.enter(self.primary)?;
+        // SAFETY: registered by `pin`, and named to nobody any more.
+        unsafe { self.table.cuMemHostUnregister(place.as_ptr().cast()) }?;
+        self.pinned.remove(&address);
+        Ok(())
     }
 
     #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one arm runs")]

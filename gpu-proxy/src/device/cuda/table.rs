@@ -100,7 +100,10 @@ table! {
     fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
     fn cuMemcpyHtoDAsync_v2(to: Address, from: *const c_void, bytes: usize, stream: Ptr);
     fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: Address, bytes: usize, stream: Ptr);
-    fn cuMemcpyDtoDAsync_v2(to: Address, from: Address, bytes: usize, stream: Ptr);
+    fn cuMemcpyAsync(to: Address, from: Address, bytes: usize, stream: Ptr);
+    fn cuMemHostRegister_v2(place: *mut c_void, bytes: usize, flags: c_uint);
+    fn cuMemHostUnregister(place: *mut c_void);
+    fn cuMemHostGetDevicePointer_v2(address: *mut Address, place: *mut c_void, flags: c_uint);
     fn cuMemsetD2D8Async(at: Address, pitch: usize, value: u8, width: usize, rows: usize, stream: Ptr);
     fn cuMemsetD2D16Async(at: Address, pitch: usize, value: u16, width: usize, rows: usize, stream: Ptr);
     fn cuMemsetD2D32Async(at: Address, pitch: usize, value: u32, width: usize, rows: usize, stream: Ptr);

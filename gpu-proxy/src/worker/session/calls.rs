@@ -43,6 +43,10 @@ calls! {
     cuMemcpyDtoDAsync_v2(s, c, dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream)
         => s.copy(c, dst, src, bytes, stream);
     vgpuMemset(s, c, memset: Memset, stream: Stream) => s.fill(c, &memset, stream);
+    vgpuArenaAdd(s, c, address: DevicePtr, bytes: u64) => s.arena_add(address, bytes);
+    vgpuArenaRemove(s, c, address: DevicePtr) => s.arena_remove(address);
+    vgpuArenaSettle(s, c) => { s.arena_settle(); Ok(()) };
+    cuMemcpyAsync(s, c, dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream) => s.copy(c, dst, src, bytes, stream);
     vgpuUpload(s, c, upload: u32, total: u64, offset: u64, bytes: &[u8]) => s.upload(upload, total, offset, bytes);
     vgpuImageLoad(s, c, image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, out: Staged) -> u64
         => s.image_load(c, image, image_kind, upload, out);

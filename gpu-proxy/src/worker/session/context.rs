@@ -1,5 +1,6 @@
 //! Contexts: `cuDevicePrimaryCtx*`, `cuCtx*`.
 
+use vgpu_api::snapshot::CAN_MAP_HOST_MEMORY;
 use vgpu_api::{Call, ContextId, CuError, CuResult, Staged};
 
 use super::{CONTEXTS_MAX, Context, Session};
@@ -34,7 +35,15 @@ impl Held {
 
 impl Session {
     pub(super) fn snapshot(&mut self, out: Staged) -> CuResult<u64> {
-        let bytes = self.device.snapshot(self.quota.limit_bytes()).to_bytes();
+        let mut snapshot = self.device.snapshot(self.quota.limit_bytes());
+        if self.arena.is_none() {
+            let mapping = snapshot
+                .devices
+                .iter_mut()
+                .filter_map(|device| device.attributes.get_mut(CAN_MAP_HOST_MEMORY));
+            mapping.for_each(|value| *value = 0);
+        }
+        let bytes = snapshot.to_bytes();
         staging::put(&*self.staging, out, &bytes)?;
         Ok(bytes.len() as u64)
     }

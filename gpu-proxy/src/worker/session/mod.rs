@@ -3,8 +3,9 @@
 //! Each call goes through the same gates, in this order: is its context whole (sticky errors) → do its handles exist, in the
 //! right generation → do its addresses and lengths lie inside the allocation map → does the grant allow it → may we submit.
 //! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`,
-//! `memory.rs`, `image.rs`, `stream.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
+//! `memory.rs`, `arena.rs`, `image.rs`, `stream.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
 
+mod arena;
 mod calls;
 mod context;
 mod image;
@@ -14,7 +15,9 @@ mod stream;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use idm::Region;
 use vgpu_api::{Call, ContextId, CuError, CuResult, Stream};
 
 use super::quota::Quota;
@@ -41,6 +44,10 @@ pub struct Session {
     events: Slab<Owned>,
     images: Slab<Image>,
     ranges: Ranges,
+    /// The guest's pages that it may let be named.
+    arena: Option<Arc<Region>>,
+    /// Parts of it that can be named.
+    arena_parts: usize,
     uploads: Uploads,
     image_log: String,
     buffer: Vec<u8>,
@@ -82,10 +89,18 @@ impl Session {
             events: Slab::default(),
             images: Slab::default(),
             ranges: Ranges::default(),
+            arena: None,
+            arena_parts: 0,
             uploads: Uploads::default(),
             image_log: String::new(),
             buffer: Vec::new(),
         }
+    }
+
+    /// With the pages of an arena, which lie here for the guest's [`idm::arena::WINDOW`].
+    #[must_use]
+    pub fn with_arena(self, arena: Option<Region>) -> Self {
+        Self { arena: arena.map(Arc::new), ..self }
     }
 
     /// The error that ended `context`, if one did: for the error word.

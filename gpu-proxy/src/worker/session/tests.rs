@@ -20,7 +20,18 @@ const C: ContextId = ContextId::primary(0);
 
 /// Staging in the test's own memory.
 #[derive(Clone)]
-struct Heap(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Heap(Arc<Mutex<Vec<u8>>>);
+
+impl Heap {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Mutex::new(vec![0; bytes])))
+    }
+
+    /// The first of them.
+    pub(super) fn bytes(&self, count: usize) -> Vec<u8> {
+        self.0.lock().unwrap()[..count].to_vec()
+    }
+}
 
 impl Staging for Heap {
     fn len(&self) -> usize {
@@ -49,7 +60,7 @@ fn world_with(device: Null) -> World {
     let page = SharedPage::create().unwrap();
     let quota = Quota::new(SharedPage::map(page.fd()).unwrap(), 3).unwrap();
     let grant = Grant::new(Arc::new(page), 1 << 20);
-    let staging = Heap(Arc::new(Mutex::new(vec![0; 64 << 10])));
+    let staging = Heap::new(64 << 10);
     let session = Session::new(Box::new(device), quota, Box::new(staging.clone()));
     let world = World { guest: Loopback::new(session), staging, grant };
     ask::cuDevicePrimaryCtxRetain(&world.guest, ContextId::NONE, 0, 0).unwrap();
@@ -66,7 +77,7 @@ impl World {
 fn the_snapshot_shows_the_grant_and_not_the_device() {
     let world = world();
     let len = ask::vgpuSnapshot(&world.guest, ContextId::NONE, Staged { offset: 0, len: 64 << 10 }).unwrap();
-    let bytes = world.staging.0.lock().unwrap()[..usize::try_from(len).unwrap()].to_vec();
+    let bytes = world.staging.bytes(usize::try_from(len).unwrap());
     assert_eq!(Snapshot::parse(&bytes).unwrap().devices[0].total_memory, 1 << 20);
 }
 
@@ -344,8 +355,9 @@ fn any_bytes_for_any_call_are_an_answer_or_an_end() {
         let page = SharedPage::create().unwrap();
         let quota = Quota::new(SharedPage::map(page.fd()).unwrap(), 3).unwrap();
         let _grant = Grant::new(Arc::new(page), 1 << 20);
-        let staging = Heap(Arc::new(Mutex::new(vec![0; 64 << 10])));
-        let mut session = Session::new(device(), quota, Box::new(staging));
+        let staging = Heap::new(64 << 10);
+        let arena = idm::arena::Arena::make(64 << 10).unwrap().map_elsewhere().unwrap();
+        let mut session = Session::new(device(), quota, Box::new(staging)).with_arena(Some(arena));
         let mut reply = [0; vgpu_api::wire::REPLY_BYTES_MAX];
         let mut call = |op: u16, context: ContextId, payload: &[u8]| {
             let call = vgpu_api::Call { context, sync: true };
@@ -360,7 +372,8 @@ fn any_bytes_for_any_call_are_an_answer_or_an_end() {
             [StreamHandle::new(0, 0).raw(), EventHandle::new(0, 0).raw(), ImageHandle::new(0, 0).raw()];
         let numbers =
             [0, 1, 2, 4, 8, 4096, 65536, at, at + 4095, u64::from(u32::MAX), u64::MAX, u64::MAX - 7];
-        let interesting = [&handles[..], &numbers[..]].concat();
+        let arena = [0, 4096, 60 << 10, 64 << 10].map(|offset| idm::arena::WINDOW as u64 + offset);
+        let interesting = [&handles[..], &numbers[..], &arena[..]].concat();
         let mut random = Random(seed);
         let mut answered = std::collections::BTreeSet::new();
         for _ in 0..200_000 {
