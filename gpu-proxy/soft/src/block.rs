@@ -1,23 +1,38 @@
-//! One allocation of device memory: words that several host threads may use at once.
+//! Device memory at addresses: words that several host threads may use at once. An allocation has words of its own; mapped
+//! memory shows a part of words that may be seen at other addresses as well.
 //!
 //! An access of 8 aligned bytes or fewer is one access to one atomic word, so it is never torn and never a data race.
 //! The offsets have been checked by the caller (`memory.rs`, `exec/access.rs`); a wrong one panics here, it cannot stray.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One allocation. `bytes` is what was asked for; the last word may reach past it, no access may.
+/// Memory without an address.
+pub(crate) type Words = Box<[AtomicU64]>;
+
+/// `bytes` zeroed bytes. Pages of the host are taken only when they are written. `None` if the host has no room.
+pub(crate) fn zeroed(bytes: u64) -> Option<Arc<Words>> {
+    let words = usize::try_from(bytes.div_ceil(8)).ok()?;
+    bytemuck::try_zeroed_slice_box(words).ok().map(Arc::new)
+}
+
+/// Memory at an address. `bytes` is what was asked for; the last word may reach past it, no access may.
 #[derive(Debug)]
 pub(crate) struct Block {
     base: u64,
     bytes: u64,
-    words: Box<[AtomicU64]>,
+    words: Arc<Words>,
+    writable: bool,
 }
 
 impl Block {
-    /// `bytes` zeroed bytes that answer to the addresses from `base` on. `None` if the host has no room.
-    pub fn zeroed(base: u64, bytes: u64) -> Option<Self> {
-        let words = usize::try_from(bytes.div_ceil(8)).ok()?;
-        Some(Self { base, bytes, words: bytemuck::try_zeroed_slice_box(words).ok()? })
+    /// The first `bytes` of `words`, which has so many, at the addresses from `base` on.
+    pub fn new(base: u64, bytes: u64, words: Arc<Words>, writable: bool) -> Self {
+        Self { base, bytes, words, writable }
+    }
+
+    pub fn is_writable(&self) -> bool {
+        self.writable
     }
 
     pub fn base(&self) -> u64 {
