@@ -68,18 +68,25 @@ pub fn on_device(
     ask::cuMemcpyDtoDAsync_v2(&entered.process.channel, entered.context, dst, src, bytes as u64, stream)
 }
 
-/// That bytes at an address of an allocation or global lie within it: the common mistake stays synchronous. The worker checks
-/// everything again.
+/// That bytes at an address of an allocation or global lie within it, or within mapped pieces in a row: the common mistake stays
+/// synchronous. The worker checks everything again.
 fn owned(entered: Entered, address: DevicePtr, bytes: usize) -> CuResult<()> {
-    match entered.process.device_memory.find(address.0) {
-        Some(range) if bytes as u64 > range.bytes - (address.0 - range.start) => Err(CuError::INVALID_VALUE),
-        _ => Ok(()),
+    let process = entered.process;
+    match process.device_memory.covers(address.0, bytes as u64) {
+        Some(true) => Ok(()),
+        Some(false) => Err(CuError::INVALID_VALUE),
+        None if process.virtual_memory.reservation(address.0).is_some() => Err(CuError::INVALID_VALUE),
+        None => Ok(()),
     }
 }
 
 /// `cuMemcpy`: the addresses say which way.
-fn unified(entered: Entered, dst: u64, src: u64, bytes: usize, stream: Stream) -> CuResult<()> {
-    let is_device = |address| entered.process.device_memory.find(address).is_some();
+pub fn unified(entered: Entered, dst: u64, src: u64, bytes: usize, stream: Stream) -> CuResult<()> {
+    let is_device = |address| {
+        let process = entered.process;
+        // Reserved addresses are no host memory either.
+        process.device_memory.find(address).is_some() || process.virtual_memory.reservation(address).is_some()
+    };
     match (is_device(dst), is_device(src)) {
         (true, true) => on_device(entered, DevicePtr(dst), DevicePtr(src), bytes, stream),
         (true, false) => to_device(entered, DevicePtr(dst), Span::at_address(src).read(bytes)?, stream),

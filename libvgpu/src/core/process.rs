@@ -10,8 +10,10 @@ use vgpu_api::{CuError, CuResult, DeviceSnapshot, Snapshot};
 use super::channel::Channel;
 use super::contexts::Contexts;
 use super::images::Images;
+use super::pools::Pools;
 use super::ranges::Ranges;
 use super::slab::{Slab, lock};
+use super::virtual_memory::VirtualMemory;
 use super::visible;
 use crate::dark::cls::Ended;
 use crate::log::say;
@@ -69,6 +71,8 @@ pub struct Process {
     pub images: Images,
     /// Device memory that this process allocated.
     pub device_memory: Ranges,
+    pub virtual_memory: VirtualMemory,
+    pub pools: Pools,
 }
 
 impl Process {
@@ -79,7 +83,14 @@ impl Process {
         self.events.retain(|event| event.context != context);
         self.images.forget(context);
         self.device_memory.forget(context);
+        // With the primary context all allocations of its device's pools end.
+        if context.primary_device().is_some()
+            && let Ok(device) = self.contexts.device_of(context)
+        {
+            self.device_memory.forget_pooled(device);
+        }
         crate::calls::host_memory::forget(context);
+        crate::calls::stream_attribute::forget_context(context);
         crate::dark::cls::take(context)
     }
 }
@@ -147,6 +158,8 @@ fn connect() -> CuResult<()> {
         events: Slab::new(),
         images: Images::new(),
         device_memory: Ranges::new(),
+        virtual_memory: VirtualMemory::new(),
+        pools: Pools::new(),
     };
     if PROCESS.set(process).is_err() {
         say!("started twice"); // Unreachable while STARTING is held; the first one stays.
