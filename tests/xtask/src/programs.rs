@@ -62,6 +62,8 @@ const ON_SOFT: &[Case] = &[
     right(&["driver_raw"]),
     right(&["driver_wide"]),
     right(&["driver_threads"]),
+    right(&["vmm"]),
+    right(&["pools"]),
     right(&["oob_store"]),
     right(&["cudart_init_12"]),
     right(&["cudart_init_13"]),
