@@ -137,7 +137,7 @@ fn memory_of_a_pool_is_allocated_used_and_freed_in_a_stream() {
 #[test]
 fn a_device_has_a_default_pool_and_a_current_one() {
     let session = session();
-    let (mut default, mut other, location) = (0u64, 0u64, &raw const ON_DEVICE);
+    let (mut default, mut other, location) = (0u64, 0u64, std::ptr::from_ref(&ON_DEVICE));
     let (default_at, other_at) = (&raw mut default, &raw mut other);
     assert_eq!(cu!(session.libcuda, cuDeviceGetDefaultMemPool(default_at: *mut u64, 0: i32)), OK);
     assert_eq!(session.current_pool(), default);

@@ -142,9 +142,13 @@ impl PoolSpace {
         }
     }
 
-    /// Where `bytes` more could be mapped.
+    /// Where `bytes` more could be mapped: behind all chunks, else in the first hole between them.
     #[must_use]
     pub fn hole(&self, bytes: u64) -> Option<u64> {
+        let end = self.chunks.last_key_value().map_or(self.start, |(chunk, length)| chunk + length);
+        if self.start + self.bytes - end >= bytes {
+            return Some(end);
+        }
         let mut at = self.start;
         for (chunk, length) in &self.chunks {
             if chunk - at >= bytes {
@@ -152,7 +156,7 @@ impl PoolSpace {
             }
             at = chunk + length;
         }
-        (self.start + self.bytes - at >= bytes).then_some(at)
+        None
     }
 
     /// A hole's first `bytes` are mapped now.
@@ -281,6 +285,12 @@ mod tests {
         assert!(space.free.is_empty() && space.by_size.is_empty());
         assert_eq!(space.hole(1 << 20), Some(1 << 20));
         assert_eq!(space.hole((1 << 20) + 1), None);
+        // Between chunks, when there is no room behind them.
+        for bytes in [100, 200, (1 << 20) - 300] {
+            space.grown(space.hole(bytes).unwrap(), bytes);
+        }
+        assert_eq!(space.shrink((1 << 20) - 200), [1 << 20]);
+        assert_eq!((space.hole(100), space.hole(101)), (Some(1 << 20), None));
     }
 
     /// Against a plain list: no two pieces overlap, and all bytes are accounted for.

@@ -30,8 +30,11 @@ const PERSISTING: u32 = 2;
 /// `CUstreamAttrValue`.
 type Value = [u8; 64];
 
+/// By the attribute's number.
+type Values = HashMap<u32, Value>;
+
 /// What was set, by the stream's id, which no other stream of the process has; the default stream's are its context's.
-static SET: Mutex<Option<HashMap<(u64, u64), HashMap<u32, Value>>>> = Mutex::new(None);
+static SET: Mutex<Option<HashMap<(u64, u64), Values>>> = Mutex::new(None);
 
 fn key(info: &StreamInfo) -> (u64, u64) {
     (info.context.0.into(), info.id)
@@ -62,10 +65,10 @@ fn long(value: &Value, place: usize) -> u64 {
 
 /// What a stream has that nobody set.
 fn default(number: u32, info: &StreamInfo) -> Value {
-    let mut value = [0; 64];
+    let (mut value, priority) = ([0; 64], info.priority.to_le_bytes());
     let first: &[u8] = match number {
         SYNCHRONIZATION_POLICY => &[1],
-        PRIORITY => &info.priority.to_le_bytes(),
+        PRIORITY => &priority,
         // Default and remote work: domains 0 and 1.
         MEM_SYNC_DOMAIN_MAP => &[0, 1],
         _ => &[],
@@ -94,7 +97,7 @@ fn check(entered: Entered, number: u32, value: &Value) -> CuResult<()> {
             let inside = bytes == 0 || process.device_memory.covers(at, bytes) == Some(true);
             let share = f32::from_bits(word(value, 4));
             let kinds = word(value, 5) <= PERSISTING && word(value, 6) < PERSISTING;
-            inside && bytes <= limit(WINDOW_BYTES_MAX).into() && (0.0..=1.0).contains(&share) && kinds
+            inside && bytes <= u64::from(limit(WINDOW_BYTES_MAX)) && (0.0..=1.0).contains(&share) && kinds
         }
         SYNCHRONIZATION_POLICY => (1..=4).contains(&word(value, 0)),
         PRIORITY => {
