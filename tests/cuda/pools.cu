@@ -47,7 +47,7 @@ static void two_streams(CUmemoryPool pool) {
     MUST(cudaEventCreateWithFlags(&taken, cudaEventDisableTiming));
     unsigned random = 5, wrong = 0;
     CUdeviceptr sum = 0;
-    const unsigned most = 1 << 16;
+    const unsigned most = 1 << 14;
     GIVES(0, cuMemAllocFromPoolAsync, &sum, most * 4, pool, streams[1]);
     GIVES(0, cuMemsetD32Async, sum, 0, most, streams[1]);
     std::vector<unsigned> wanted(most, 0), seen(most);
