@@ -17,6 +17,7 @@ const NOT_SUPPORTED: u32 = 801;
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "the library reads them")]
 struct Location {
     kind: u32,
     id: i32,
@@ -24,6 +25,7 @@ struct Location {
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "the library reads them")]
 struct Properties {
     kind: u32,
     handle_types: u32,
@@ -281,6 +283,7 @@ fn what_pools_gave_ends_with_the_primary_context() {
 /// One of a batch.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
+#[allow(dead_code, reason = "the library reads them")]
 struct Op {
     operation: u32,
     own_flags: u32,

@@ -39,6 +39,7 @@ struct Properties {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+#[allow(dead_code, reason = "the library reads them")]
 struct AccessOf {
     location: Location,
     flags: u32,
@@ -169,7 +170,8 @@ fn only_reserving_and_creating_wait_for_an_answer() {
     let session = session();
     let (_, base) = session.reserve(4 * PIECE_BYTES);
     let (_, handle) = session.create(PIECE_BYTES, &PINNED);
-    let (granularity, mut bytes, properties) = (session.seen("granularity"), 0usize, std::ptr::from_ref(&PINNED));
+    let (granularity, mut bytes, properties) =
+        (session.seen("granularity"), 0usize, std::ptr::from_ref(&PINNED));
     let place = &raw mut bytes;
     for option in 0..2u32 {
         for _ in 0..3 {
@@ -229,7 +231,8 @@ fn memory_is_asked_for_as_documented() {
         assert_eq!(session.create(bytes, &PINNED).0, INVALID_VALUE, "{bytes}");
     }
     let mut handle = 0u64;
-    let (null, place, properties) = (std::ptr::null_mut::<u64>(), &raw mut handle, std::ptr::from_ref(&PINNED));
+    let (null, place, properties) =
+        (std::ptr::null_mut::<u64>(), &raw mut handle, std::ptr::from_ref(&PINNED));
     let nothing = std::ptr::null::<Properties>();
     let bytes = PIECE_BYTES;
     for (out, given, flags) in [(null, properties, 0u64), (place, nothing, 0), (place, properties, 1)] {

@@ -104,11 +104,11 @@ fn granularity(process: &Process, ordinal: u32, option: u32) -> CuResult<u64> {
 /// Addresses that are free at the worker and here, so that no pointer of the program's own is taken for one of the device's;
 /// whether they are kept free here.
 fn reserve(process: &Process, bytes: u64, alignment: u64, wanted: DevicePtr) -> CuResult<(DevicePtr, bool)> {
-    let ask = || ask::cuMemAddressReserve(&process.channel, current(), bytes, alignment, wanted);
+    let next = || ask::cuMemAddressReserve(&process.channel, current(), bytes, alignment, wanted);
     let mut taken_here = Vec::new();
     let mut found = Err(CuError::OUT_OF_MEMORY);
     for _ in 0..RESERVE_TRIES {
-        let at = match ask() {
+        let at = match next() {
             Ok(at) => at,
             Err(error) => {
                 found = Err(error);
