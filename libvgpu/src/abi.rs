@@ -94,6 +94,11 @@ impl<T> Out<T> {
         Ok(old)
     }
 
+    /// The same place for another type.
+    pub fn cast<U>(self) -> Out<U> {
+        Out(self.0.cast())
+    }
+
     /// Writes `values` one after the other. The program promised room for them by the count it gave.
     pub fn set_all(self, values: impl Iterator<Item = T>) -> CuResult<()> {
         let place = self.wanted()?;

@@ -300,6 +300,68 @@ fn unified_copies_sets_boxes_and_kernels_take_its_addresses() {
     free_device(&session, on_device);
 }
 
+/// A batch's order of access says whether its sources are still there when it has returned: in the stream's order, during the call.
+#[test]
+fn a_batch_is_queued_but_for_sources_that_are_there_during_the_call_only() {
+    let session = session();
+    let (bytes, mut stream, none) = (100_000, 0u64, 0u32);
+    let stream_at = &raw mut stream;
+    assert_eq!(cu!(session.libcuda, cuStreamCreate(stream_at: *mut u64, none: u32)), OK);
+    let (mut source, on_device) = (pin(&session, bytes), device(&session, 3 * bytes));
+    source.slice().fill(3);
+    calls(&session);
+    let (to, from) = ([0, 1, 2].map(|i| on_device + i * bytes as u64), [source.address; 3]);
+    let (sizes, attributes, first) = ([bytes; 3], [[1u32, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0]], [0usize, 2]);
+    let (to, from, sizes) = (to.as_ptr(), from.as_ptr(), sizes.as_ptr());
+    let (attributes, first) = (attributes.as_ptr(), first.as_ptr());
+    let code = cu!(session.libcuda, cuMemcpyBatchAsync_v2(to: *const u64, from: *const u64, sizes: *const usize,
+        3: usize, attributes: *const [u32; 6], first: *const usize, 2: usize, stream: u64));
+    assert_eq!(code, OK);
+    source.slice().fill(0);
+    let copy = "copy by address";
+    assert_eq!(calls(&session), [copy, copy, copy, "stream sync"]);
+    let (mut last, last_at) = ([0u8; 4], on_device + 2 * bytes as u64);
+    let place = last.as_mut_ptr();
+    assert_eq!(cu!(session.libcuda, cuMemcpyDtoH_v2(place: *mut u8, last_at: u64, 4: usize)), OK);
+    assert_eq!(last, [3; 4], "it was read before the call returned");
+    source.free();
+    free_device(&session, on_device);
+    assert_eq!(cu!(session.libcuda, cuStreamDestroy_v2(stream: u64)), OK);
+}
+
+#[test]
+fn words_of_streams_may_be_pinned_ones() {
+    let session = session();
+    let (mut words, stream) = (pin(&session, 64), 0u64);
+    let at = words.address;
+    let write = cu!(session.libcuda, cuStreamWriteValue32_v2(stream: u64, at: u64, 5: u32, 0: u32));
+    let wait = cu!(session.libcuda, cuStreamWaitValue32_v2(stream: u64, at: u64, 5: u32, 1: u32));
+    assert_eq!((write, wait, synchronize(&session)), (OK, OK, OK));
+    assert_eq!(words.slice()[..4], [5, 0, 0, 0]);
+    words.free();
+}
+
+#[test]
+fn reserved_addresses_without_memory_are_no_side_of_a_copy() {
+    let session = session();
+    let (pinned, stream) = (pin(&session, 4096), 0u64);
+    let (at, bytes, mut reserved, null) = (pinned.address, 2 * MIB, 0u64, 0u64);
+    let out = &raw mut reserved;
+    let code = cu!(session.libcuda, cuMemAddressReserve(out: *mut u64, bytes: usize, 0: usize, null: u64, null: u64));
+    assert_eq!(code, OK);
+    calls(&session);
+    let to = cu!(session.libcuda, cuMemcpyAsync(reserved: u64, at: u64, 16: usize, stream: u64));
+    let from = cu!(session.libcuda, cuMemcpyAsync(at: u64, reserved: u64, 16: usize, stream: u64));
+    // A row of 16 bytes, by two unified addresses: x, y, kind, host, device, array, pitch.
+    let row = [0, 0, 4, 0, at, 0, 0, 0, 0, 4, 0, reserved, 0, 0, 16, 1];
+    let row = row.as_ptr();
+    let boxed = cu!(session.libcuda, cuMemcpy2DAsync_v2(row: *const u64, stream: u64));
+    assert_eq!([to, from, boxed], [INVALID_VALUE; 3]);
+    assert_eq!(calls(&session), Vec::<&str>::new());
+    assert_eq!(cu!(session.libcuda, cuMemAddressFree(reserved: u64, bytes: usize)), OK);
+    pinned.free();
+}
+
 #[test]
 fn a_copy_past_the_end_of_a_piece_is_refused_at_once() {
     let session = session();

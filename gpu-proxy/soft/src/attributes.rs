@@ -1,7 +1,7 @@
 //! What the software GPU says of itself. The numbers are `CUdevice_attribute` of cuda.h 13.0.
 //!
 //! It claims compute capability 9.0, so that programs hand it their newest PTX, and no feature that it lacks: no textures or
-//! surfaces (their limits are 0), no managed memory, no clusters, no memory pools.
+//! surfaces (their limits are 0), no managed memory, no clusters.
 
 /// The device's name, as `cuDeviceGetName` returns it.
 pub const NAME: &str = "vgpu soft device";
@@ -60,8 +60,11 @@ pub fn attribute(id: u32) -> i32 {
         90 => 1, // a kernel can be interrupted
         95 => 1, // cooperative launch: the blocks take turns
         97 => SHARED_BYTES_OPT_IN,
+        102 => 1, // memory and addresses apart
         106 => 32,
         111 => 1 << 10,
+        115 => 1,       // memory pools: made by the worker of virtual memory
+        122 | 123 => 1, // writes and waits of a stream
         126 => 1,
         129 => 1,         // function pointers are the same everywhere
         134 => return -1, // no NUMA node of its own

@@ -1,4 +1,5 @@
-//! One allocation of device memory: words that several host threads may use at once.
+//! Memory at a device's addresses: words that several host threads may use at once. An allocation has words of its own; mapped
+//! memory shows a part of words that may be seen at other addresses as well; shared memory is the host's.
 //!
 //! An access of 8 aligned bytes or fewer is one access to one atomic word, so it is never torn and never a data race.
 //! The offsets have been checked by the caller (`memory.rs`, `exec/access.rs`); a wrong one panics here, it cannot stray.
@@ -7,40 +8,52 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One allocation. `bytes` is what was asked for; the last word may reach past it, no access may.
-#[derive(Debug)]
-pub(crate) struct Block {
-    base: u64,
-    bytes: u64,
-    words: Words,
-}
-
 /// Memory that is not this device's: of who runs it, and of others that may change it at any time.
 pub trait SharedWords: fmt::Debug + Send + Sync {
     /// All of it, always the same.
     fn words(&self) -> &[AtomicU64];
 }
 
-#[derive(Debug)]
-enum Words {
-    Own(Box<[AtomicU64]>),
+/// Memory without an address, which several blocks may show.
+#[derive(Clone, Debug)]
+pub(crate) enum Words {
+    /// The device's.
+    Own(Arc<Box<[AtomicU64]>>),
     Shared(Arc<dyn SharedWords>),
 }
 
-impl Block {
-    /// `bytes` zeroed bytes that answer to the addresses from `base` on. `None` if the host has no room.
-    pub fn zeroed(base: u64, bytes: u64) -> Option<Self> {
+impl Words {
+    /// `bytes` zeroed bytes. Pages of the host are taken only when they are written. `None` if the host has no room.
+    pub fn zeroed(bytes: u64) -> Option<Self> {
         let words = usize::try_from(bytes.div_ceil(8)).ok()?;
-        Some(Self { base, bytes, words: Words::Own(bytemuck::try_zeroed_slice_box(words).ok()?) })
+        bytemuck::try_zeroed_slice_box(words).ok().map(|words| Self::Own(Arc::new(words)))
     }
 
-    /// Others' memory that answers to the addresses from `base` on.
-    pub fn shared(base: u64, words: Arc<dyn SharedWords>) -> Self {
-        Self { base, bytes: words.words().len() as u64 * 8, words: Words::Shared(words) }
+    fn all(&self) -> &[AtomicU64] {
+        match self {
+            Self::Own(words) => words,
+            Self::Shared(shared) => shared.words(),
+        }
+    }
+}
+
+/// Memory at an address. `bytes` is what was asked for; the last word may reach past it, no access may.
+#[derive(Debug)]
+pub(crate) struct Block {
+    base: u64,
+    bytes: u64,
+    words: Words,
+    writable: bool,
+}
+
+impl Block {
+    /// The first `bytes` of `words`, which has so many, at the addresses from `base` on.
+    pub fn new(base: u64, bytes: u64, words: Words, writable: bool) -> Self {
+        Self { base, bytes, words, writable }
     }
 
-    pub fn is_shared(&self) -> bool {
-        matches!(self.words, Words::Shared(_))
+    pub fn is_writable(&self) -> bool {
+        self.writable
     }
 
     pub fn base(&self) -> u64 {
@@ -133,12 +146,8 @@ impl Block {
     }
 
     fn word(&self, offset: u64) -> &AtomicU64 {
-        let words = match &self.words {
-            Words::Own(words) => words,
-            Words::Shared(shared) => shared.words(),
-        };
         // Offsets come checked against `bytes`, which came from a usize.
-        &words[usize::try_from(offset / 8).unwrap_or(usize::MAX)]
+        &self.words.all()[usize::try_from(offset / 8).unwrap_or(usize::MAX)]
     }
 }
 

@@ -25,5 +25,5 @@ pub use block::SharedWords;
 pub use device::{Device, DeviceConfig, Instance, LaunchConfig};
 pub use fault::{Access, Fault};
 pub use image::{ImageError, each_machine_code};
-pub use memory::{ALIGN, Memory, MemoryError};
+pub use memory::{ALIGN, MAPPING_ALIGN, Memory, MemoryError, Protection};
 pub use module::{FunctionInfo, GlobalInfo, Module, Parameter};

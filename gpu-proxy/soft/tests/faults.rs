@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use vgpu_soft::{Device, DeviceConfig, Fault, Instance, LaunchConfig, MemoryError, Module, SharedWords};
+use vgpu_soft::{
+    Device, DeviceConfig, Fault, Instance, LaunchConfig, MAPPING_ALIGN, MemoryError, Module, Protection,
+    SharedWords,
+};
 
 const HEAD: &str = ".version 9.0\n.target sm_90\n.address_size 64\n";
 
@@ -266,4 +269,26 @@ fn host_memory_is_reached_where_it_was_shared_and_no_further() {
     assert_eq!(memory.share(AT + 4096, Arc::new(Host(Vec::new()))), Err(MemoryError::InvalidValue));
     memory.unshare(AT).unwrap();
     assert_eq!(launch(&device, STORE, 1, &AT.to_le_bytes()).unwrap_err().cu_result(), 700);
+}
+
+/// Reserved addresses are no memory, whatever is mapped beside them; what may only be read is not written.
+#[test]
+fn addresses_without_open_memory_are_700() {
+    let device =
+        Device::new(DeviceConfig { memory_bytes: 4 << 20, seed: 3, host_threads: 2, ..Default::default() });
+    let (memory, piece) = (device.memory(), MAPPING_ALIGN);
+    let base = memory.reserve(3 * piece, 0, 0).unwrap();
+    let first = memory.create(piece).unwrap();
+    memory.map(base + piece, piece, first).unwrap();
+    let code =
+        |address: u64| launch(&device, STORE, 1, &address.to_le_bytes()).map_err(|fault| fault.cu_result());
+    let ends = [base + piece, base + 2 * piece - 4];
+    assert_eq!(ends.map(code), [Err(700); 2], "mapped, but not opened");
+    memory.protect(base + piece, piece, Protection::Read).unwrap();
+    assert_eq!(ends.map(code), [Err(700); 2], "to be read only");
+    memory.protect(base + piece, piece, Protection::ReadWrite).unwrap();
+    assert_eq!(ends.map(code), [Ok(()); 2]);
+    assert_eq!([base, base + piece - 4, base + 2 * piece].map(code), [Err(700); 3], "nothing there");
+    memory.unmap(base + piece, piece).unwrap();
+    assert_eq!(ends.map(code), [Err(700); 2], "taken away");
 }

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use vgpu_api::launch::LaunchAttributes;
 use vgpu_api::memory::Memset;
 use vgpu_api::{
-    Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, MemInfo, Printed, Snapshot,
+    Access, Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, MemInfo, MemoryOp, Printed,
+    Snapshot,
 };
 
 pub use cuda::library_folders;
@@ -188,6 +189,22 @@ pub trait Device: fmt::Debug + Send {
     fn pin(&mut self, pages: HostPages) -> CuResult<()>;
     /// Ends what [`Device::pin`] began at `address`. No work that reaches the pages is left.
     fn unpin(&mut self, address: u64) -> CuResult<()>;
+    /// Memory and mappings are multiples of this, in bytes: a power of two.
+    fn mapping_bytes(&self) -> u64;
+    /// Takes `bytes` addresses out of use, at `wanted` if that can be had; `alignment` is 0 or a power of two.
+    fn reserve(&mut self, bytes: u64, alignment: u64, wanted: u64) -> CuResult<u64>;
+    /// Gives a reservation back.
+    fn unreserve(&mut self, address: u64, bytes: u64) -> CuResult<()>;
+    /// Memory without an address.
+    fn create(&mut self, bytes: u64) -> CuResult<Raw>;
+    /// Ends its name. The memory stays while it is mapped.
+    fn release(&mut self, memory: Raw) -> CuResult<()>;
+    /// Shows the first `bytes` of memory at free addresses of a reservation, where nothing may touch it yet.
+    fn map(&mut self, address: u64, bytes: u64, memory: Raw) -> CuResult<()>;
+    /// Takes one mapping away.
+    fn unmap(&mut self, address: u64, bytes: u64) -> CuResult<()>;
+    /// Says what the device may do with mappings that follow each other.
+    fn set_access(&mut self, address: u64, bytes: u64, access: Access) -> CuResult<()>;
 
     /// Looks at an image before [`Device::load`]. What its variables take is counted by then.
     fn survey(&self, _bytes: &[u8]) -> CuResult<Survey> {
@@ -241,6 +258,10 @@ pub trait Device: fmt::Debug + Send {
     fn stream_query(&mut self, place: Place) -> CuResult<()>;
     /// Later work of the stream waits for the event.
     fn stream_wait(&mut self, place: Place, event: Raw, flags: u32) -> CuResult<()>;
+    /// Sets a `CUstreamAttrID` to a `CUstreamAttrValue`, which holds no address but a checked one. May be ignored: none changes a result.
+    fn set_stream_attribute(&mut self, place: Place, attribute: u32, value: &[u8; 64]) -> CuResult<()>;
+    /// Writes and waits of words of memory, in order.
+    fn stream_memory(&mut self, place: Place, ops: &[MemoryOp]) -> CuResult<()>;
     /// An event.
     fn event_create(&mut self, context: Raw, flags: u32) -> CuResult<Raw>;
     /// Ends it.

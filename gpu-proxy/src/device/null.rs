@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use vgpu_api::memory::Memset;
-use vgpu_api::{Attributes, CuError, CuResult, ImageKind, MemInfo, Snapshot};
+use vgpu_api::{Access, Attributes, CuError, CuResult, ImageKind, MemInfo, MemoryOp, Snapshot};
 
 use super::{Costs, Device, DeviceLaunch, HostPages, LoadError, LoadedImage, Place, Raw, Survey, soft};
 
@@ -16,6 +16,8 @@ const FIRST_ADDRESS: u64 = 0x0400_0000_0000;
 /// Allocations lie apart, so that an access past the end of one is noticed by the allocation map.
 const GAP_BYTES: u64 = 1 << 16;
 const GRANULE_BYTES: u64 = 512;
+/// As on NVIDIA's devices.
+const MAPPING_BYTES: u64 = 2 << 20;
 
 /// The null device.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub struct Null {
     local_bytes: i32,
     memory_bytes: u64,
     keeps_primary: bool,
+    is_busy: bool,
     primary: Option<Raw>,
 }
 
@@ -48,6 +51,7 @@ impl Null {
             local_bytes,
             memory_bytes: u64::MAX,
             keeps_primary: false,
+            is_busy: false,
             primary: None,
         }
     }
@@ -62,6 +66,12 @@ impl Null {
     #[must_use]
     pub fn keeping_primary(self) -> Self {
         Self { keeps_primary: true, ..self }
+    }
+
+    /// This one, but no question finds a stream of it idle, as if a GPU had much to do. Waits return as ever.
+    #[must_use]
+    pub fn busy(self) -> Self {
+        Self { is_busy: true, ..self }
     }
 
     fn name(&mut self) -> Raw {
@@ -161,6 +171,42 @@ impl Device for Null {
         Ok(())
     }
 
+    fn mapping_bytes(&self) -> u64 {
+        MAPPING_BYTES
+    }
+
+    fn reserve(&mut self, bytes: u64, alignment: u64, _wanted: u64) -> CuResult<u64> {
+        let align = alignment.max(MAPPING_BYTES);
+        let address = self.next_address.checked_next_multiple_of(align).ok_or(CuError::OUT_OF_MEMORY)?;
+        let next = address.checked_add(bytes).filter(|next| *next < 1 << 47);
+        self.next_address = next.ok_or(CuError::OUT_OF_MEMORY)?;
+        Ok(address)
+    }
+
+    fn unreserve(&mut self, _address: u64, _bytes: u64) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn create(&mut self, _bytes: u64) -> CuResult<Raw> {
+        Ok(self.name())
+    }
+
+    fn release(&mut self, _memory: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn map(&mut self, _address: u64, _bytes: u64, _memory: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn unmap(&mut self, _address: u64, _bytes: u64) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn set_access(&mut self, _address: u64, _bytes: u64, _access: Access) -> CuResult<()> {
+        Ok(())
+    }
+
     fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {
         Survey::of(bytes, vgpu_soft::COMPUTE_CAPABILITY)
     }
@@ -238,10 +284,18 @@ impl Device for Null {
     }
 
     fn stream_query(&mut self, _place: Place) -> CuResult<()> {
-        Ok(())
+        if self.is_busy { Err(CuError::NOT_READY) } else { Ok(()) }
     }
 
     fn stream_wait(&mut self, _place: Place, _event: Raw, _flags: u32) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn set_stream_attribute(&mut self, _place: Place, _attribute: u32, _value: &[u8; 64]) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn stream_memory(&mut self, _place: Place, _ops: &[MemoryOp]) -> CuResult<()> {
         Ok(())
     }
 

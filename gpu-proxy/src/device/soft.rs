@@ -5,13 +5,13 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vgpu_api::memory::Memset;
 use vgpu_api::printed::PRINTED_BYTES_MAX;
 use vgpu_api::{
-    Attributes, CuError, CuResult, DevicePtr, DeviceSnapshot, FunctionInfo, GlobalInfo, ImageKind, MemInfo,
-    ParamInfo, PciAddress, Printed, Snapshot,
+    Access, Attributes, CuError, CuResult, DevicePtr, DeviceSnapshot, FunctionInfo, GlobalInfo, ImageKind,
+    MemInfo, MemoryOp, MemoryOpKind, ParamInfo, PciAddress, Printed, Snapshot,
 };
 use vgpu_soft as gpu;
 
@@ -25,6 +25,9 @@ const HOST_THREADS_MAX: usize = 8;
 pub(super) const LIMITS: [u64; 10] = [1024, 1 << 20, 8 << 20, 2, 2048, 128, 0, 0, 0, 0];
 /// What kernels print is kept so far, in bytes; the rest is dropped, as by a GPU's buffer.
 const PRINTED_KEPT_MAX: usize = 1 << 20;
+/// How long a stream waits for a word of memory, and how often it looks.
+const WORD_WAIT_MAX: Duration = Duration::from_secs(1);
+const WORD_POLL: Duration = Duration::from_micros(100);
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
 const UUID: [u8; 16] = *b"vgpu-soft-device";
@@ -88,6 +91,23 @@ impl Soft {
             Some((last, piece)) if *last == to => piece.extend(bytes),
             _ if bytes.is_empty() => {}
             _ => self.printed.push_back((to, bytes.into())),
+        }
+    }
+
+    fn wait_for_word(&self, op: &MemoryOp) -> CuResult<()> {
+        let until = Instant::now() + WORD_WAIT_MAX;
+        loop {
+            let mut word = [0; 8];
+            let bytes = word.get_mut(..op.bytes as usize).ok_or(CuError::INVALID_VALUE)?;
+            self.gpu.memory().read(op.at.0, bytes).map_err(|refused| error(refused.cu_result()))?;
+            if op.is_met(u64::from_le_bytes(word)) {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                log::info!("a stream waits for a word that nobody writes");
+                return Err(CuError::LAUNCH_TIMEOUT);
+            }
+            thread::sleep(WORD_POLL);
         }
     }
 
@@ -248,6 +268,44 @@ impl Device for Soft {
         self.gpu.memory().unshare(address).map_err(|refused| error(refused.cu_result()))
     }
 
+    fn mapping_bytes(&self) -> u64 {
+        gpu::MAPPING_ALIGN
+    }
+
+    fn reserve(&mut self, bytes: u64, alignment: u64, wanted: u64) -> CuResult<u64> {
+        self.gpu.memory().reserve(bytes, alignment, wanted).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn unreserve(&mut self, address: u64, bytes: u64) -> CuResult<()> {
+        self.gpu.memory().unreserve(address, bytes).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn create(&mut self, bytes: u64) -> CuResult<Raw> {
+        self.gpu.memory().create(bytes).map(Raw).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn release(&mut self, memory: Raw) -> CuResult<()> {
+        self.gpu.memory().release(memory.0).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn map(&mut self, address: u64, bytes: u64, memory: Raw) -> CuResult<()> {
+        self.gpu.memory().map(address, bytes, memory.0).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn unmap(&mut self, address: u64, bytes: u64) -> CuResult<()> {
+        self.gpu.memory().unmap(address, bytes).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn set_access(&mut self, address: u64, bytes: u64, access: Access) -> CuResult<()> {
+        let protection = match access {
+            Access::None => gpu::Protection::None,
+            Access::Read => gpu::Protection::Read,
+            Access::ReadWrite => gpu::Protection::ReadWrite,
+        };
+        let protected = self.gpu.memory().protect(address, bytes, protection);
+        protected.map_err(|refused| error(refused.cu_result()))
+    }
+
     fn load(
         &mut self,
         _context: Option<Raw>,
@@ -379,6 +437,25 @@ impl Device for Soft {
         Ok(())
     }
 
+    /// Everything runs at once, in order, without caches: there is nothing to change.
+    fn set_stream_attribute(&mut self, _place: Place, _attribute: u32, _value: &[u8; 64]) -> CuResult<()> {
+        Ok(())
+    }
+
+    /// All that came before has run, and nothing that comes later runs before this returns: a wait that is not over now is over
+    /// only if the program itself writes the word, in memory that it shares. A GPU would wait for good; this one for a time.
+    fn stream_memory(&mut self, _place: Place, ops: &[MemoryOp]) -> CuResult<()> {
+        ops.iter().try_for_each(|op| match op.kind {
+            MemoryOpKind::Write => {
+                let value = op.value.to_le_bytes();
+                let value = value.get(..op.bytes as usize).ok_or(CuError::INVALID_VALUE)?;
+                self.gpu.memory().write(op.at.0, value).map_err(|refused| error(refused.cu_result()))
+            }
+            MemoryOpKind::Barrier => Ok(()),
+            _ => self.wait_for_word(op),
+        })
+    }
+
     fn event_create(&mut self, _context: Raw, _flags: u32) -> CuResult<Raw> {
         let name = self.name();
         self.events.insert(name, None);
@@ -405,7 +482,7 @@ impl Device for Soft {
     fn event_elapsed(&mut self, start: Raw, end: Raw) -> CuResult<f32> {
         let at = |event| self.events.get(&event).copied().flatten().ok_or(CuError::INVALID_HANDLE);
         let (start, end) = (at(start)?, at(end)?);
-        let milliseconds = |time: std::time::Duration| time.as_secs_f32() * 1e3;
+        let milliseconds = |time: Duration| time.as_secs_f32() * 1e3;
         Ok(match end.checked_duration_since(start) {
             Some(time) => milliseconds(time),
             None => -milliseconds(start.duration_since(end)),

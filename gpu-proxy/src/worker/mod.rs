@@ -6,6 +6,7 @@
 
 pub mod assignment;
 mod attach;
+mod pool_space;
 pub mod quota;
 mod ranges;
 pub mod sandbox;

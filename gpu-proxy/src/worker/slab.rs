@@ -12,6 +12,8 @@ pub trait SlabKind: vgpu_api::handle::Kind {}
 impl SlabKind for Stream {}
 impl SlabKind for Event {}
 impl SlabKind for Image {}
+impl SlabKind for Memory {}
+impl SlabKind for Pool {}
 
 /// Things by handle.
 #[derive(Debug)]

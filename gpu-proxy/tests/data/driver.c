@@ -14,7 +14,9 @@ ZERO(cuOccupancyAvailableDynamicSMemPerBlock) ZERO(cuOccupancyMaxActiveClusters)
 ZERO(cuOccupancyMaxPotentialClusterSize) ZERO(cuLaunchKernelEx) ZERO(cuStreamCreateWithPriority)
 ZERO(cuStreamDestroy_v2) ZERO(cuStreamSynchronize) ZERO(cuStreamQuery) ZERO(cuStreamWaitEvent) ZERO(cuEventCreate)
 ZERO(cuEventDestroy_v2) ZERO(cuEventRecordWithFlags) ZERO(cuEventQuery) ZERO(cuEventSynchronize)
-ZERO(cuEventElapsedTime)
+ZERO(cuEventElapsedTime) ZERO(cuMemAddressReserve) ZERO(cuMemAddressFree) ZERO(cuMemCreate) ZERO(cuMemRelease)
+ZERO(cuMemMap) ZERO(cuMemUnmap) ZERO(cuMemSetAccess) ZERO(cuMemGetAllocationGranularity) ZERO(cuStreamBatchMemOp_v2)
+ZERO(cuStreamSetAttribute)
 static int primary, other;
 static void *current;
 int cuDeviceGetAttribute(int *value, int attribute, int device) {

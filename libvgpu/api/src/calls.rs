@@ -9,13 +9,16 @@
 
 use crate::call_macro::{calls, class, reply_type, travel};
 use crate::handle::{
-    ContextId, EventHandle, FunctionHandle, GoneHandle, ImageHandle, NewHandle, Stream, kind,
+    ContextId, EventHandle, FunctionHandle, GoneHandle, ImageHandle, MemoryHandle, NewHandle, PoolHandle,
+    Stream, kind,
 };
 use crate::image::{Attributes, ImageKind};
 use crate::launch::Launch;
 use crate::memory::{DevicePtr, MemInfo, Memset, Staged};
 use crate::printed::Printed;
 use crate::result::CuResult;
+use crate::stream_memory::{MemoryOp, MemoryOpKind};
+use crate::virtual_memory::Access;
 use crate::wire::{Wire, Writer};
 
 /// How a call travels.
@@ -84,6 +87,39 @@ calls! {
     wait fn vgpuArenaSettle();
     /// Between any two of device memory and the arena, by the addresses alone, in the order of `stream`; the ranges may not overlap.
     async fn cuMemcpyAsync(dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream);
+    // Virtual memory: addresses and memory apart. Both are the process's, no context's.
+    /// What sizes of memory and mappings are multiples of, in bytes. `option`: 0 the least, 1 the best.
+    cached fn cuMemGetAllocationGranularity(device: u32, option: u32) -> u64;
+    /// Reserves `bytes` addresses, at `wanted` if that can be had. `alignment` is 0 or a power of two.
+    sync fn cuMemAddressReserve(bytes: u64, alignment: u64, wanted: DevicePtr) -> DevicePtr;
+    /// Gives back a whole reservation in which nothing is mapped.
+    async fn cuMemAddressFree(at: DevicePtr, bytes: u64);
+    /// Memory of `device` without an address. 2 when the grant is used up.
+    sync fn cuMemCreate(memory: NewHandle<kind::Memory>, bytes: u64, device: u32);
+    /// Ends a handle. What it names counts against the grant as long as it is mapped.
+    async fn cuMemRelease(memory: GoneHandle<kind::Memory>);
+    /// Shows the first `bytes` of `memory` at `at`, inside one reservation. Nothing can touch it there yet.
+    async fn cuMemMap(at: DevicePtr, bytes: u64, memory: MemoryHandle);
+    /// Takes away whole mappings that follow each other.
+    async fn cuMemUnmap(at: DevicePtr, bytes: u64);
+    /// Lets `device` touch whole mappings that follow each other, or keeps it from that.
+    async fn cuMemSetAccess(at: DevicePtr, bytes: u64, device: u32, access: Access);
+
+    // Pools: memory allocated and freed in the order of a stream. What a pool keeps counts against the grant.
+    /// A pool of `device`'s memory that keeps at most `bytes_max`; 0: no limit but the grant. A device's default pool is one of them.
+    async fn cuMemPoolCreate(pool: NewHandle<kind::Pool>, device: u32, bytes_max: u64);
+    /// Ends a pool, once what was allocated of it is freed.
+    async fn cuMemPoolDestroy(pool: GoneHandle<kind::Pool>);
+    /// Gives back what nobody uses, but for `keep` bytes.
+    async fn cuMemPoolTrimTo(pool: PoolHandle, keep: u64);
+    /// A `CUmemPool_attribute`; flags are 0 or 1.
+    sync fn cuMemPoolGetAttribute(pool: PoolHandle, attribute: u32) -> u64;
+    /// Sets one of those that can be set.
+    sync fn cuMemPoolSetAttribute(pool: PoolHandle, attribute: u32, value: u64);
+    /// Memory of a pool, to be used after what `stream` holds now. 2 when the grant or the pool is used up.
+    sync fn cuMemAllocFromPoolAsync(bytes: u64, pool: PoolHandle, stream: Stream) -> DevicePtr;
+    /// Frees, for use after what `stream` holds now. Also what `cuMemAlloc_v2` gave.
+    async fn cuMemFreeAsync(dptr: DevicePtr, stream: Stream);
 
     // Images: modules and libraries.
     /// Adds bytes to the upload `upload` of `total` bytes. Chunks come in order; the first has `offset` 0. The load that
@@ -125,6 +161,10 @@ calls! {
     sync fn cuStreamQuery(stream: Stream);
     /// What is queued in `stream` after this waits for `event`.
     async fn cuStreamWaitEvent(stream: Stream, event: EventHandle, flags: u32);
+    /// Sets a `CUstreamAttrID` to the 64 bytes of its value.
+    async fn vgpuStreamSetAttribute(stream: Stream, attribute: u32, value: &[u8]);
+    /// All the `cuStreamWriteValue*` and `cuStreamWaitValue*`, in order.
+    async fn vgpuStreamMemory(stream: Stream, ops: Vec<MemoryOp>);
     /// Makes an event in the call's context.
     async fn cuEventCreate(event: NewHandle<kind::Event>, flags: u32);
     /// Ends an event.
@@ -181,6 +221,9 @@ const fn wire_hash() -> u64 {
         MemInfo::DECLARATION,
         Memset::DECLARATION,
         Printed::DECLARATION,
+        Access::DECLARATION,
+        MemoryOpKind::DECLARATION,
+        MemoryOp::DECLARATION,
         crate::PciAddress::DECLARATION,
         crate::DeviceSnapshot::DECLARATION,
         crate::Snapshot::DECLARATION,

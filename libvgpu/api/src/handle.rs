@@ -34,7 +34,7 @@ pub trait Kind: Copy + Eq + fmt::Debug + 'static {
     const NUMBER: u8;
     /// As CUDA calls it.
     const NAME: &'static str;
-    /// What a wrong handle of this kind gives: 201 for contexts, else 400.
+    /// What a wrong handle of this kind gives: 201 for contexts, 1 for memory and pools, else 400.
     const WRONG: CuError = CuError::INVALID_HANDLE;
 }
 
@@ -69,6 +69,10 @@ pub mod kind {
         Library = 6, "CUlibrary";
         /// `CUfunction` and `CUkernel`: one id space.
         Function = 7, "CUfunction";
+        /// `CUmemGenericAllocationHandle`: memory without an address.
+        Memory = 16, "CUmemGenericAllocationHandle", CuError::INVALID_VALUE;
+        /// `CUmemoryPool`.
+        Pool = 17, "CUmemoryPool", CuError::INVALID_VALUE;
     }
 }
 
@@ -85,6 +89,10 @@ pub type EventHandle = Handle<kind::Event>;
 pub type ImageHandle = Handle<kind::Image>;
 /// `CUfunction` or `CUkernel`.
 pub type FunctionHandle = Handle<kind::Function>;
+/// `CUmemGenericAllocationHandle`.
+pub type MemoryHandle = Handle<kind::Memory>;
+/// `CUmemoryPool`.
+pub type PoolHandle = Handle<kind::Pool>;
 
 impl<K: Kind> Handle<K> {
     /// From its parts; generation and index are cut to their width.
@@ -111,7 +119,7 @@ impl<K: Kind> Handle<K> {
 
     /// As [`Handle::parse`], with the error that CUDA gives.
     /// # Errors
-    /// 400, for contexts 201.
+    /// [`Kind::WRONG`].
     #[inline]
     pub fn check(raw: u64) -> Result<Self, CuError> {
         Self::parse(raw).ok_or(K::WRONG)

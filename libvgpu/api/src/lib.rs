@@ -20,14 +20,16 @@ pub mod memory;
 pub mod printed;
 pub mod result;
 pub mod snapshot;
+pub mod stream_memory;
 pub mod surface;
 pub mod symbols;
+pub mod virtual_memory;
 pub mod wire;
 
 pub use calls::{Driver, Op, Refuses, WIRE_HASH, ask, dispatch};
 pub use handle::{
-    ContextId, EventHandle, FunctionHandle, GoneHandle, Handle, ImageHandle, NewHandle, Stream, StreamHandle,
-    kind,
+    ContextId, EventHandle, FunctionHandle, GoneHandle, Handle, ImageHandle, MemoryHandle, NewHandle,
+    PoolHandle, Stream, StreamHandle, kind,
 };
 pub use image::{Attributes, FunctionInfo, GlobalInfo, ImageInfo, ImageKind, ParamInfo};
 pub use launch::{Launch, LaunchAttribute};
@@ -35,6 +37,8 @@ pub use memory::{DevicePtr, MemInfo, Memset, Staged};
 pub use printed::{PRINTED, Printed};
 pub use result::{CuError, CuResult};
 pub use snapshot::{DeviceSnapshot, PciAddress, Snapshot};
+pub use stream_memory::{MemoryOp, MemoryOpKind};
+pub use virtual_memory::Access;
 pub use wire::{Reader, Wire, WireError, Writer};
 
 /// What a call carries beside its parameters: where it comes from.

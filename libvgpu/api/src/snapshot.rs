@@ -19,7 +19,6 @@ pub const NOT_OFFERED: &[u32] = &[
     99,  // host memory registered for kernels
     100, // pageable access by host page tables
     101, // direct managed access from the host
-    102, // virtual memory management
     103, // handles of it: POSIX file descriptors
     104, // of Windows
     105, // of Windows' kernel mode
@@ -28,14 +27,11 @@ pub const NOT_OFFERED: &[u32] = &[
     112, // sparse arrays
     113, // read-only host registration
     114, // timeline semaphores
-    115, // memory pools
     116, // GPUDirect RDMA
     117, // its ways to flush
     118, // its order of writes
     119, // handle types of memory pools
     121, // arrays mapped later
-    122, // 64-bit stream memory operations
-    123, // stream wait value NOR
     124, // dma-buf
     125, // events between processes
     127, // tensor map
@@ -179,7 +175,7 @@ mod tests {
     fn what_is_not_offered_is_in_order_so_that_the_search_finds_all() {
         assert!(NOT_OFFERED.is_sorted_by(|a, b| a < b));
         assert!(NOT_OFFERED.iter().all(|attribute| !is_offered(*attribute)));
-        assert!(is_offered(75) && is_offered(95));
+        assert!(is_offered(75) && is_offered(95) && is_offered(102));
     }
 
     #[test]

@@ -63,9 +63,23 @@ surface! {
     }
     "memory" {
         Local: cuMemGetAddressRange_v2;
-        Async: cuMemFree_v2 cuMemFreeAsync cuMemFreeAsync_ptsz;
-        Sync: cuMemAlloc_v2 cuMemAllocPitch_v2 cuMemGetInfo_v2 cuMemAllocAsync cuMemAllocAsync_ptsz;
+        Async: cuMemFree_v2;
+        Sync: cuMemAlloc_v2 cuMemAllocPitch_v2 cuMemGetInfo_v2;
     }
+    "virtual_memory" {
+        Local: cuMemGetAccess cuMemGetAllocationPropertiesFromHandle cuMemRetainAllocationHandle;
+        Cached: cuMemGetAllocationGranularity;
+        Async: cuMemAddressFree cuMemRelease cuMemMap cuMemUnmap cuMemSetAccess;
+        Sync: cuMemAddressReserve cuMemCreate;
+    }
+    "pool" {
+        Local: cuDeviceGetDefaultMemPool cuDeviceGetMemPool cuDeviceSetMemPool cuMemGetDefaultMemPool cuMemGetMemPool
+            cuMemSetMemPool cuMemPoolGetAccess cuMemPoolSetAccess;
+        Async: cuMemPoolCreate cuMemPoolDestroy cuMemPoolTrimTo cuMemFreeAsync cuMemFreeAsync_ptsz;
+        Sync: cuMemPoolGetAttribute cuMemPoolSetAttribute cuMemAllocAsync cuMemAllocAsync_ptsz cuMemAllocFromPoolAsync
+            cuMemAllocFromPoolAsync_ptsz;
+    }
+    "peer" { Local: cuCtxEnablePeerAccess cuCtxDisablePeerAccess; }
     "host_memory" {
         Local: cuMemHostGetFlags cuMemHostGetDevicePointer_v2 cuMemHostRegister_v2 cuMemHostUnregister;
         Sync: cuMemAllocHost_v2 cuMemFreeHost cuMemHostAlloc;
@@ -76,6 +90,9 @@ surface! {
             cuMemcpyDtoD_v2_ptds cuMemcpyPeer cuMemcpyPeer_ptds cuMemcpyPeerAsync cuMemcpyPeerAsync_ptsz;
         Sync: cuMemcpy cuMemcpy_ptds cuMemcpyAsync cuMemcpyAsync_ptsz cuMemcpyHtoD_v2 cuMemcpyHtoD_v2_ptds cuMemcpyDtoH_v2
             cuMemcpyDtoH_v2_ptds cuMemcpyDtoHAsync_v2 cuMemcpyDtoHAsync_v2_ptsz;
+    }
+    "copy_batch" {
+        Sync: cuMemcpyBatchAsync cuMemcpyBatchAsync_ptsz cuMemcpyBatchAsync_v2 cuMemcpyBatchAsync_v2_ptsz;
     }
     "copy_box" {
         Sync: cuMemcpy2D_v2 cuMemcpy2D_v2_ptds cuMemcpy2DUnaligned_v2 cuMemcpy2DUnaligned_v2_ptds cuMemcpy2DAsync_v2
@@ -97,6 +114,15 @@ surface! {
             cuStreamGetCaptureInfo_v2 cuStreamGetCaptureInfo_v2_ptsz cuStreamGetCaptureInfo_v3 cuStreamGetCaptureInfo_v3_ptsz;
         Async: cuStreamCreate cuStreamCreateWithPriority cuStreamDestroy cuStreamDestroy_v2 cuStreamWaitEvent cuStreamWaitEvent_ptsz;
         Sync: cuStreamSynchronize cuStreamSynchronize_ptsz cuStreamQuery cuStreamQuery_ptsz;
+    }
+    "stream_attribute" {
+        Local: cuStreamGetAttribute cuStreamGetAttribute_ptsz;
+        Async: cuStreamSetAttribute cuStreamSetAttribute_ptsz cuStreamCopyAttributes cuStreamCopyAttributes_ptsz;
+    }
+    "stream_memory" {
+        Async: cuStreamWriteValue32_v2 cuStreamWriteValue32_v2_ptsz cuStreamWriteValue64_v2 cuStreamWriteValue64_v2_ptsz
+            cuStreamWaitValue32_v2 cuStreamWaitValue32_v2_ptsz cuStreamWaitValue64_v2 cuStreamWaitValue64_v2_ptsz
+            cuStreamBatchMemOp_v2 cuStreamBatchMemOp_v2_ptsz;
     }
     "event" {
         Async: cuEventCreate cuEventDestroy cuEventDestroy_v2 cuEventRecord cuEventRecord_ptsz cuEventRecordWithFlags

@@ -12,6 +12,7 @@ use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
 use super::host_memory::mapped;
 use crate::abi::{Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
+use crate::core::process::Process;
 use crate::core::streams::resolve;
 
 /// Up to here bytes travel in the record.
@@ -140,17 +141,27 @@ pub fn on_device(
     ask::cuMemcpyDtoDAsync_v2(&entered.process.channel, entered.context, dst, src, bytes as u64, stream)
 }
 
-/// That bytes at an address of an allocation, global or pinned piece lie within it: the common mistake stays synchronous. The worker checks
-/// everything again.
+/// That bytes at an address of an allocation, global or pinned piece lie within it, or within mapped pieces in a row: the common mistake
+/// stays synchronous. The worker checks everything again.
 fn owned(entered: Entered, address: DevicePtr, bytes: usize) -> CuResult<()> {
-    match entered.process.device_memory.find(address.0).or_else(|| mapped(entered.process, address.0)) {
-        Some(range) if bytes as u64 > range.bytes - (address.0 - range.start) => Err(CuError::INVALID_VALUE),
+    let process = entered.process;
+    let inside = process.device_memory.covers(address.0, bytes as u64).or_else(|| {
+        mapped(process, address.0).map(|range| bytes as u64 <= range.bytes - (address.0 - range.start))
+    });
+    match inside {
+        Some(false) => Err(CuError::INVALID_VALUE),
+        None if is_device(process, address.0) => Err(CuError::INVALID_VALUE),
         _ => Ok(()),
     }
 }
 
+/// Whether an address is the device's. Reserved ones where nothing is mapped are no host memory either.
+pub fn is_device(process: &Process, address: u64) -> bool {
+    process.device_memory.find(address).is_some() || process.virtual_memory.reservation(address).is_some()
+}
+
 /// `cuMemcpy`: the addresses say which way.
-fn unified(
+pub fn unified(
     entered: Entered,
     dst: u64,
     src: u64,
@@ -158,7 +169,7 @@ fn unified(
     stream: Stream,
     returns: Returns,
 ) -> CuResult<()> {
-    let is_device = |address| entered.process.device_memory.find(address).is_some();
+    let is_device = |address| is_device(entered.process, address);
     match (is_device(dst), is_device(src)) {
         (true, true) => on_device(entered, DevicePtr(dst), DevicePtr(src), bytes, stream),
         (true, false) => {

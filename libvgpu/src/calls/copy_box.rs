@@ -3,7 +3,7 @@
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
 
-use super::copy::{Returns, is_mapped, on_device, reached, same_device, to_device, to_host, wait};
+use super::copy::{Returns, is_device, is_mapped, on_device, reached, same_device, to_device, to_host, wait};
 use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
 use crate::core::streams::resolve;
@@ -99,7 +99,7 @@ impl Rows {
         let (on_device, base) = match side.memory_type {
             1 => (false, side.host),
             2 => (true, side.device),
-            4 => (entered.process.device_memory.find(side.device).is_some(), side.device),
+            4 => (is_device(entered.process, side.device), side.device),
             3 => return Err(CuError::NOT_SUPPORTED),
             _ => return Err(CuError::INVALID_VALUE),
         };

@@ -3,6 +3,7 @@
 
 pub mod context;
 pub mod copy;
+pub mod copy_batch;
 pub mod copy_box;
 pub mod dark;
 pub mod device;
@@ -16,10 +17,15 @@ pub mod memory;
 pub mod memset;
 pub mod module;
 pub mod occupancy;
+pub mod peer;
 pub mod pointer;
+pub mod pool;
 pub mod primary;
 pub mod proc_address;
 pub mod stream;
+pub mod stream_attribute;
+pub mod stream_memory;
+pub mod virtual_memory;
 
 /// Everything that is exported.
 pub mod generated {
@@ -28,6 +34,7 @@ pub mod generated {
     use super::{
         context::*, copy::*, copy_box::*, dark::*, device::*, event::*, function::*, host_memory::*, init::*,
     };
+    use super::{copy_batch::*, peer::*, pool::*, stream_attribute::*, stream_memory::*, virtual_memory::*};
     use super::{
         launch::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, primary::*,
     };

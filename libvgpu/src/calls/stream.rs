@@ -6,6 +6,7 @@ use vgpu_api::handle::GoneHandle;
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, EventHandle, Stream, StreamHandle, ask};
 
+use super::stream_attribute;
 use crate::abi::{Out, Raw, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
 use crate::core::process::{StreamInfo, process};
@@ -37,10 +38,10 @@ fn make(out: Out<u64>, flags: u32, priority: i32) -> CuResult<()> {
 fn destroy(raw: Raw) -> CuResult<()> {
     let entered = enter_to_end()?;
     let (channel, stream) = (&entered.process.channel, StreamHandle::check(raw.0)?);
-    entered
-        .process
-        .streams
-        .end(stream, |known| ask::cuStreamDestroy_v2(channel, known.context, GoneHandle(stream)))??;
+    entered.process.streams.end(stream, |known| {
+        stream_attribute::forget(&known);
+        ask::cuStreamDestroy_v2(channel, known.context, GoneHandle(stream))
+    })??;
     entered.told()
 }
 
@@ -49,8 +50,8 @@ fn known(raw: Raw, mode: Mode) -> CuResult<(Entered, StreamInfo)> {
     Ok((entered, info(entered, raw.0, mode)?))
 }
 
-/// A stream that exists: what waits for it can say 400 at once.
-fn existing(entered: Entered, raw: Raw, mode: Mode) -> CuResult<Stream> {
+/// A stream that exists: what waits for it, or changes what is known here, can say 400 at once.
+pub fn existing(entered: Entered, raw: Raw, mode: Mode) -> CuResult<Stream> {
     let stream = resolve(entered, raw.0, mode)?;
     if let Stream::Made(handle) = stream {
         entered.process.streams.get(handle)?;

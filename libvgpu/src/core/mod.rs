@@ -7,6 +7,7 @@ pub mod contexts;
 #[expect(unsafe_code, reason = "reads an image whose length only its own words say")]
 pub mod image_size;
 pub mod images;
+pub mod pools;
 #[expect(unsafe_code, reason = "hears of fork from the C library")]
 pub mod process;
 pub mod ranges;
@@ -15,4 +16,5 @@ pub mod spans;
 #[expect(unsafe_code, reason = "writes to the C library's streams")]
 pub mod stdio;
 pub mod streams;
+pub mod virtual_memory;
 pub mod visible;

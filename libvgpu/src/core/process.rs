@@ -12,8 +12,10 @@ use super::arena::Arena;
 use super::channel::Channel;
 use super::contexts::Contexts;
 use super::images::Images;
+use super::pools::Pools;
 use super::ranges::Ranges;
 use super::slab::{Slab, lock};
+use super::virtual_memory::VirtualMemory;
 use super::visible;
 use crate::dark::cls::Ended;
 use crate::log::say;
@@ -73,6 +75,8 @@ pub struct Process {
     pub device_memory: Ranges,
     /// Pinned memory that the devices reach, where there is any.
     pub arena: Option<Arena>,
+    pub virtual_memory: VirtualMemory,
+    pub pools: Pools,
 }
 
 impl Process {
@@ -83,7 +87,14 @@ impl Process {
         self.events.retain(|event| event.context != context);
         self.images.forget(context);
         self.device_memory.forget(context);
+        // With the primary context all allocations of its device's pools end.
+        if context.primary_device().is_some()
+            && let Ok(device) = self.contexts.device_of(context)
+        {
+            self.device_memory.forget_pooled(device);
+        }
         crate::calls::host_memory::forget(self, context);
+        crate::calls::stream_attribute::forget_context(context);
         crate::dark::cls::take(context)
     }
 }
@@ -157,6 +168,8 @@ fn connect() -> CuResult<()> {
         images: Images::new(),
         device_memory: Ranges::new(),
         arena,
+        virtual_memory: VirtualMemory::new(),
+        pools: Pools::new(),
     };
     if PROCESS.set(process).is_err() {
         say!("started twice"); // Unreachable while STARTING is held; the first one stays.

@@ -114,11 +114,18 @@ pub struct FakeDevice {
     /// Places of handles in use, as a worker's slabs have them: by kind and index.
     places: HashMap<(&'static str, u64), (ContextId, u64)>,
     sticky: Option<CuError>,
+    /// What was set of pools, by attribute.
+    pool_values: HashMap<u32, u64>,
     limit: u64,
     info: Vec<u8>,
     /// The worker dies at this call.
     pub ends: bool,
 }
+
+/// What memory that is mapped comes in.
+pub const PIECE: u64 = 2 << 20;
+/// Handles that no context takes along when it ends.
+const OF_THE_PROCESS: Call = Call { context: ContextId::NONE, sync: false };
 
 /// The limit that kills the worker when a program sets it.
 pub const KILLS: u64 = 0xdead;
@@ -151,6 +158,7 @@ impl FakeDevice {
             streams: HashSet::new(),
             places: HashMap::new(),
             sticky: None,
+            pool_values: HashMap::new(),
             limit: 1024,
             info: Vec::new(),
             ends: false,
@@ -525,5 +533,110 @@ impl Driver for FakeDevice {
     }
     fn vgpuPrinted(&mut self, _: Call) -> CuResult<Printed> {
         Ok(Printed::default())
+    }
+    fn cuMemGetAllocationGranularity(&mut self, _: Call, _device: u32, _option: u32) -> CuResult<u64> {
+        self.saw("granularity")?;
+        Ok(PIECE)
+    }
+    /// Small ones are memory at once: what is mapped there is the guest's and the worker's to know.
+    fn cuMemAddressReserve(&mut self, _: Call, bytes: u64, _: u64, _: DevicePtr) -> CuResult<DevicePtr> {
+        self.saw("reserve")?;
+        let address = self.next.next_multiple_of(PIECE);
+        self.next = address + bytes;
+        if bytes <= 1 << 28 {
+            self.memory.insert(address, vec![0; usize::try_from(bytes).unwrap()]);
+        }
+        Ok(DevicePtr(address))
+    }
+    fn cuMemAddressFree(&mut self, _: Call, at: DevicePtr, _bytes: u64) -> CuResult<()> {
+        self.memory.remove(&at.0);
+        self.saw("unreserve")
+    }
+    fn cuMemCreate(
+        &mut self,
+        _: Call,
+        memory: NewHandle<kind::Memory>,
+        bytes: u64,
+        _device: u32,
+    ) -> CuResult<()> {
+        self.saw("create")?;
+        if bytes > 1 << 28 {
+            return Err(CuError::OUT_OF_MEMORY);
+        }
+        self.occupy(OF_THE_PROCESS, "memory", memory.0)
+    }
+    fn cuMemRelease(&mut self, _: Call, memory: GoneHandle<kind::Memory>) -> CuResult<()> {
+        self.places.remove(&("memory", memory.0.index()));
+        self.saw("memory release")
+    }
+    fn cuMemMap(&mut self, _: Call, _at: DevicePtr, _bytes: u64, memory: MemoryHandle) -> CuResult<()> {
+        assert!(self.places.contains_key(&("memory", memory.index())), "it was created");
+        self.saw("map")
+    }
+    fn cuMemUnmap(&mut self, _: Call, _at: DevicePtr, _bytes: u64) -> CuResult<()> {
+        self.saw("unmap")
+    }
+    fn cuMemSetAccess(&mut self, _: Call, _: DevicePtr, _: u64, _: u32, _: Access) -> CuResult<()> {
+        self.saw("set access")
+    }
+    fn cuMemPoolCreate(
+        &mut self,
+        _: Call,
+        pool: NewHandle<kind::Pool>,
+        _device: u32,
+        _max: u64,
+    ) -> CuResult<()> {
+        self.saw("pool create")?;
+        self.occupy(OF_THE_PROCESS, "pool", pool.0)
+    }
+    fn cuMemPoolDestroy(&mut self, _: Call, pool: GoneHandle<kind::Pool>) -> CuResult<()> {
+        self.places.remove(&("pool", pool.0.index()));
+        self.saw("pool destroy")
+    }
+    fn cuMemPoolTrimTo(&mut self, _: Call, _pool: PoolHandle, _keep: u64) -> CuResult<()> {
+        self.saw("trim")
+    }
+    fn cuMemPoolGetAttribute(&mut self, _: Call, _: PoolHandle, attribute: u32) -> CuResult<u64> {
+        Ok(self.pool_values.get(&attribute).copied().unwrap_or(1))
+    }
+    fn cuMemPoolSetAttribute(&mut self, _: Call, _: PoolHandle, attribute: u32, value: u64) -> CuResult<()> {
+        self.pool_values.insert(attribute, value);
+        Ok(())
+    }
+    fn cuMemAllocFromPoolAsync(
+        &mut self,
+        call: Call,
+        bytes: u64,
+        pool: PoolHandle,
+        stream: Stream,
+    ) -> CuResult<DevicePtr> {
+        self.stream(stream)?;
+        assert!(self.places.contains_key(&("pool", pool.index())), "it was created");
+        self.cuMemAlloc_v2(call, bytes)
+    }
+    fn cuMemFreeAsync(&mut self, call: Call, dptr: DevicePtr, stream: Stream) -> CuResult<()> {
+        self.saw("free in order")?;
+        self.stream(stream)?;
+        self.cuMemFree_v2(call, dptr)
+    }
+    fn vgpuStreamSetAttribute(&mut self, _: Call, stream: Stream, _: u32, value: &[u8]) -> CuResult<()> {
+        assert_eq!(value.len(), 64);
+        self.stream(stream)?;
+        self.saw("set stream attribute")
+    }
+    fn vgpuStreamMemory(&mut self, _: Call, stream: Stream, ops: Vec<MemoryOp>) -> CuResult<()> {
+        self.saw("stream memory")?;
+        self.stream(stream)?;
+        for op in ops.into_iter().filter(|op| op.kind != MemoryOpKind::Barrier) {
+            let mut word = [0; 8];
+            let len = op.bytes as usize;
+            word[..len].copy_from_slice(&self.get(op.at, len as u64)?);
+            if op.kind == MemoryOpKind::Write {
+                self.set(op.at, &op.value.to_le_bytes()[..len])?;
+            } else if !op.is_met(u64::from_le_bytes(word)) {
+                return Err(CuError::TIMEOUT);
+            }
+        }
+        Ok(())
     }
 }

@@ -63,6 +63,8 @@ const ON_SOFT: &[Case] = &[
     right(&["driver_wide"]),
     right(&["driver_threads"]),
     Case { lines: &["pinned: kernels reach pinned memory", "pinned: ok"], ..right(&["pinned", "answers"]) },
+    right(&["vmm"]),
+    right(&["pools"]),
     right(&["oob_store"]),
     right(&["cudart_init_12"]),
     right(&["cudart_init_13"]),

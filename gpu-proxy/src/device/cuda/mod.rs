@@ -9,19 +9,24 @@
 
 mod images;
 mod table;
+mod virtual_memory;
 
+use std::collections::HashMap;
 use std::ffi::{c_char, c_int};
 use std::ptr;
 
 use vgpu_api::launch::attribute;
 use vgpu_api::memory::Memset;
 use vgpu_api::snapshot::{ATTRIBUTES, LIMITS, is_offered};
-use vgpu_api::{Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, MemInfo, PciAddress, Snapshot};
+use vgpu_api::{
+    Access, Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, MemInfo, MemoryOp, PciAddress, Snapshot,
+};
 
 use super::{Costs, Device, DeviceKind, DeviceLaunch, HostPages, LoadError, LoadedImage, Place, Raw, Survey};
 use images::Images;
 pub use table::library_folders;
-use table::{Attribute, Config, NULL, Ptr, Table};
+use table::{Attribute, Config, NULL, Ptr, StreamAttribute, StreamOp, Table};
+use virtual_memory::Memories;
 
 /// What a zone sees of the device: its own identity is not the hardware's.
 const UUID: [u8; 16] = *b"vgpu-cuda-device";
@@ -56,13 +61,14 @@ pub struct Cuda {
     events: Names,
     images: Images,
     /// Registered pages by their address: they stay mapped as long as the driver knows them.
-    pinned: std::collections::HashMap<u64, HostPages>,
+    pinned: HashMap<u64, HostPages>,
+    memories: Memories,
 }
 
 /// The driver's pointers by our names. A name is used once.
 #[derive(Debug, Default)]
 struct Names {
-    pointers: std::collections::HashMap<u64, Pointer>,
+    pointers: HashMap<u64, Pointer>,
     last: u64,
 }
 
@@ -120,12 +126,14 @@ impl Cuda {
             streams,
             events,
             images,
-            pinned: std::collections::HashMap::new(),
+            pinned: HashMap::new(),
+            memories: Memories::default(),
         };
         let version = |attribute| cuda.attribute(attribute).unsigned_abs();
         cuda.capability = (version(CAPABILITY_MAJOR), version(CAPABILITY_MINOR));
         let number = |attribute| u64::from(cuda.attribute(attribute).unsigned_abs());
         let resident_threads = number(MULTIPROCESSORS) * number(THREADS_PER_MULTIPROCESSOR);
+        cuda.memories = Memories::of(&cuda.table, cuda.device);
         cuda.costs = Costs { context_bytes: DeviceKind::Cuda.context_bytes(), resident_threads };
         Ok(cuda)
     }
@@ -382,6 +390,38 @@ impl Device for Cuda {
         }
     }
 
+    fn mapping_bytes(&self) -> u64 {
+        self.memories.granule_bytes()
+    }
+
+    fn reserve(&mut self, bytes: u64, alignment: u64, wanted: u64) -> CuResult<u64> {
+        self.memories.reserve(&self.table, bytes, alignment, wanted)
+    }
+
+    fn unreserve(&mut self, address: u64, bytes: u64) -> CuResult<()> {
+        self.memories.unreserve(&self.table, address, bytes)
+    }
+
+    fn create(&mut self, bytes: u64) -> CuResult<Raw> {
+        self.memories.create(&self.table, bytes)
+    }
+
+    fn release(&mut self, memory: Raw) -> CuResult<()> {
+        self.memories.release(&self.table, memory)
+    }
+
+    fn map(&mut self, address: u64, bytes: u64, memory: Raw) -> CuResult<()> {
+        self.memories.map(&self.table, address, bytes, memory)
+    }
+
+    fn unmap(&mut self, address: u64, bytes: u64) -> CuResult<()> {
+        self.memories.unmap(&self.table, address, bytes)
+    }
+
+    fn set_access(&mut self, address: u64, bytes: u64, access: Access) -> CuResult<()> {
+        self.memories.set_access(&self.table, address, bytes, access)
+    }
+
     fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {
         Survey::of(bytes, self.capability)
     }
@@ -533,6 +573,23 @@ impl Device for Cuda {
         let (stream, event) = (self.stream(place)?, self.events.get(event)?);
         // SAFETY: a live stream and a live event of ours.
         unsafe { self.table.cuStreamWaitEvent(stream, event, flags) }
+    }
+
+    fn set_stream_attribute(&mut self, place: Place, attribute: u32, value: &[u8; 64]) -> CuResult<()> {
+        let stream = self.stream(place)?;
+        let value = StreamAttribute(*value);
+        // SAFETY: a live stream of ours, or the default one; the driver reads a value of ours, whose address, if it has one, the
+        // session checked.
+        unsafe { self.table.cuStreamSetAttribute(stream, attribute, &raw const value) }
+    }
+
+    fn stream_memory(&mut self, place: Place, ops: &[MemoryOp]) -> CuResult<()> {
+        let stream = self.stream(place)?;
+        let mut ops: Vec<StreamOp> = ops.iter().map(virtual_memory::stream_op).collect();
+        let count = u32::try_from(ops.len()).map_err(|_| CuError::INVALID_VALUE)?;
+        // SAFETY: a live stream of ours, or the default one; the driver reads `count` operations of ours, whose words are the
+        // process's own (the session checked).
+        unsafe { self.table.cuStreamBatchMemOp_v2(stream, count, ops.as_mut_ptr(), 0) }
     }
 
     fn event_create(&mut self, context: Raw, flags: u32) -> CuResult<Raw> {

@@ -44,6 +44,64 @@ pub struct Config {
 }
 const _: () = assert!(size_of::<Config>() == 56);
 
+/// `CUmemAllocationProp` of plain memory of a device. Source: cuda.h.
+#[repr(C)]
+#[derive(Debug)]
+pub struct MemoryProperties {
+    /// 1: it stays where it is.
+    pub kind: u32,
+    /// None: it is not exported.
+    pub handle_types: u32,
+    /// 1: a device.
+    pub location_kind: u32,
+    /// Its ordinal.
+    pub device: c_int,
+    /// Windows.
+    pub metadata: Ptr,
+    /// No compression, no remote DMA, no use of its own.
+    pub flags: [u8; 8],
+}
+const _: () = assert!(size_of::<MemoryProperties>() == 32);
+
+/// `CUmemAccessDesc`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct AccessOf {
+    /// 1: a device.
+    pub location_kind: u32,
+    /// Its ordinal.
+    pub device: c_int,
+    /// `CUmemAccess_flags`.
+    pub flags: u32,
+}
+const _: () = assert!(size_of::<AccessOf>() == 12);
+
+/// `CUstreamAttrValue`.
+#[repr(C, align(8))]
+#[derive(Debug)]
+pub struct StreamAttribute(pub [u8; 64]);
+
+/// `CUstreamBatchMemOpParams`: writes and waits have all of it, barriers `operation` and, in the first half of `address`, flags.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StreamOp {
+    /// `CUstreamBatchMemOpType`.
+    pub operation: u32,
+    /// Padding; a barrier's flags.
+    pub barrier: u32,
+    /// The word.
+    pub address: Address,
+    /// Its value.
+    pub value: u64,
+    /// `CUstreamWaitValue_flags`.
+    pub flags: u32,
+    /// Padding.
+    pub pad: u32,
+    /// The driver's own, and room.
+    pub rest: [u64; 2],
+}
+const _: () = assert!(size_of::<StreamOp>() == 48);
+
 macro_rules! table {
     ($(fn $name:ident($($param:ident: $t:ty),*);)*) => {
         /// The functions, each as the driver has it.
@@ -98,6 +156,14 @@ table! {
     fn cuMemAlloc_v2(address: *mut Address, bytes: usize);
     fn cuMemFree_v2(address: Address);
     fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
+    fn cuMemAddressReserve(address: *mut Address, bytes: usize, alignment: usize, wanted: Address, flags: u64);
+    fn cuMemAddressFree(address: Address, bytes: usize);
+    fn cuMemCreate(memory: *mut u64, bytes: usize, properties: *const MemoryProperties, flags: u64);
+    fn cuMemRelease(memory: u64);
+    fn cuMemMap(address: Address, bytes: usize, offset: usize, memory: u64, flags: u64);
+    fn cuMemUnmap(address: Address, bytes: usize);
+    fn cuMemSetAccess(address: Address, bytes: usize, access: *const AccessOf, count: usize);
+    fn cuMemGetAllocationGranularity(bytes: *mut usize, properties: *const MemoryProperties, option: c_uint);
     fn cuMemcpyHtoDAsync_v2(to: Address, from: *const c_void, bytes: usize, stream: Ptr);
     fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: Address, bytes: usize, stream: Ptr);
     fn cuMemcpyAsync(to: Address, from: Address, bytes: usize, stream: Ptr);
@@ -140,6 +206,8 @@ table! {
     fn cuStreamSynchronize(stream: Ptr);
     fn cuStreamQuery(stream: Ptr);
     fn cuStreamWaitEvent(stream: Ptr, event: Ptr, flags: c_uint);
+    fn cuStreamSetAttribute(stream: Ptr, attribute: c_uint, value: *const StreamAttribute);
+    fn cuStreamBatchMemOp_v2(stream: Ptr, count: c_uint, ops: *mut StreamOp, flags: c_uint);
     fn cuEventCreate(event: *mut Ptr, flags: c_uint);
     fn cuEventDestroy_v2(event: Ptr);
     fn cuEventRecordWithFlags(event: Ptr, stream: Ptr, flags: c_uint);

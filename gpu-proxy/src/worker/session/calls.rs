@@ -2,8 +2,9 @@
 
 use vgpu_api::memory::Memset;
 use vgpu_api::{
-    Attributes, Call, ContextId, CuResult, DevicePtr, Driver, EventHandle, FunctionHandle, GoneHandle,
-    ImageHandle, ImageKind, Launch, MemInfo, NewHandle, Printed, Staged, Stream, kind,
+    Access, Attributes, Call, ContextId, CuResult, DevicePtr, Driver, EventHandle, FunctionHandle,
+    GoneHandle, ImageHandle, ImageKind, Launch, MemInfo, MemoryHandle, MemoryOp, NewHandle, PoolHandle,
+    Printed, Staged, Stream, kind,
 };
 
 use super::Session;
@@ -47,6 +48,26 @@ calls! {
     vgpuArenaRemove(s, c, address: DevicePtr) => s.arena_remove(address);
     vgpuArenaSettle(s, c) => { s.arena_settle(); Ok(()) };
     cuMemcpyAsync(s, c, dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream) => s.copy(c, dst, src, bytes, stream);
+    cuMemGetAllocationGranularity(s, c, device: u32, option: u32) -> u64 => s.granularity(device, option);
+    cuMemAddressReserve(s, c, bytes: u64, alignment: u64, wanted: DevicePtr) -> DevicePtr
+        => s.reserve(c, bytes, alignment, wanted);
+    cuMemAddressFree(s, c, at: DevicePtr, bytes: u64) => s.unreserve(c, at, bytes);
+    cuMemCreate(s, c, memory: NewHandle<kind::Memory>, bytes: u64, device: u32) => s.create(c, memory.0, bytes, device);
+    cuMemRelease(s, c, memory: GoneHandle<kind::Memory>) => s.release(c, memory.0);
+    cuMemMap(s, c, at: DevicePtr, bytes: u64, memory: MemoryHandle) => s.map(c, at, bytes, memory);
+    cuMemUnmap(s, c, at: DevicePtr, bytes: u64) => s.unmap(c, at, bytes);
+    cuMemSetAccess(s, c, at: DevicePtr, bytes: u64, device: u32, access: Access)
+        => s.set_access(c, at, bytes, device, access);
+    cuMemPoolCreate(s, c, pool: NewHandle<kind::Pool>, device: u32, bytes_max: u64)
+        => s.pool_create(c, pool.0, device, bytes_max);
+    cuMemPoolDestroy(s, c, pool: GoneHandle<kind::Pool>) => s.pool_destroy(pool.0);
+    cuMemPoolTrimTo(s, c, pool: PoolHandle, keep: u64) => s.pool_trim(c, pool, keep);
+    cuMemPoolGetAttribute(s, c, pool: PoolHandle, attribute: u32) -> u64 => s.pool_attribute(c, pool, attribute);
+    cuMemPoolSetAttribute(s, c, pool: PoolHandle, attribute: u32, value: u64)
+        => s.set_pool_attribute(c, pool, attribute, value);
+    cuMemAllocFromPoolAsync(s, c, bytes: u64, pool: PoolHandle, stream: Stream) -> DevicePtr
+        => s.alloc_pooled(c, bytes, pool, stream);
+    cuMemFreeAsync(s, c, dptr: DevicePtr, stream: Stream) => s.free_in_order(c, dptr, stream);
     vgpuUpload(s, c, upload: u32, total: u64, offset: u64, bytes: &[u8]) => s.upload(upload, total, offset, bytes);
     vgpuImageLoad(s, c, image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, out: Staged) -> u64
         => s.image_load(c, image, image_kind, upload, out);
@@ -70,6 +91,9 @@ calls! {
     cuStreamSynchronize(s, c, stream: Stream) => s.stream_synchronize(c, stream);
     cuStreamQuery(s, c, stream: Stream) => s.stream_query(c, stream);
     cuStreamWaitEvent(s, c, stream: Stream, event: EventHandle, flags: u32) => s.stream_wait(c, stream, event, flags);
+    vgpuStreamSetAttribute(s, c, stream: Stream, attribute: u32, value: &[u8])
+        => s.set_stream_attribute(c, stream, attribute, value);
+    vgpuStreamMemory(s, c, stream: Stream, ops: Vec<MemoryOp>) => s.stream_memory(c, stream, &ops);
     cuEventCreate(s, c, event: NewHandle<kind::Event>, flags: u32) => s.event_create(c, event.0, flags);
     cuEventDestroy_v2(s, c, event: GoneHandle<kind::Event>) => s.event_destroy(event.0);
     cuEventRecordWithFlags(s, c, event: EventHandle, stream: Stream, flags: u32) => s.event_record(c, event, stream, flags);

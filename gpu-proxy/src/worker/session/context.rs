@@ -81,7 +81,9 @@ impl Session {
     pub(super) fn context_synchronize(&mut self, call: Call) -> CuResult<()> {
         let context = self.context(call.context)?;
         let result = self.device.context_synchronize(context);
-        self.settle(call.context, result)
+        self.settle(call.context, result)?;
+        self.context_is_done(call.context);
+        Ok(())
     }
 
     pub(super) fn limit(&mut self, call: Call, limit: u32) -> CuResult<u64> {
@@ -121,7 +123,7 @@ impl Session {
     }
 
     /// A zone sees the devices of its grant: one for now.
-    fn check_device(&self, device: u32) -> CuResult<()> {
+    pub(super) fn check_device(&self, device: u32) -> CuResult<()> {
         if device == 0 { Ok(()) } else { Err(CuError::INVALID_DEVICE) }
     }
 
@@ -177,6 +179,7 @@ impl Session {
             }
         }
         let result = self.device.context_destroy(device, raw, primary);
+        self.end_pools_of(id, primary);
         // What the device still has goes on counting, and is the next primary context's.
         if stays {
             self.kept.insert(id, held);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use vgpu_api::launch::{LaunchAttributes, attribute};
 use vgpu_api::{
     Attributes, Call, ContextId, CuError, CuResult, DevicePtr, FunctionHandle, ImageHandle, ImageInfo,
-    ImageKind, Launch, NewHandle, Staged, kind,
+    ImageKind, Launch, LaunchAttribute, NewHandle, Staged, kind,
 };
 
 use super::Session;
@@ -312,14 +312,15 @@ impl Session {
         attributes.iter().try_for_each(|each| match each.id {
             // Events in attributes: not translated yet, so not passed on.
             attribute::PROGRAMMATIC_EVENT | attribute::LAUNCH_COMPLETION_EVENT => Err(CuError::NOT_SUPPORTED),
-            attribute::ACCESS_POLICY_WINDOW => {
-                let base = u64::from(each.word(0).unwrap_or(0)) | u64::from(each.word(4).unwrap_or(0)) << 32;
-                let bytes =
-                    u64::from(each.word(8).unwrap_or(0)) | u64::from(each.word(12).unwrap_or(0)) << 32;
-                self.ranges.check(DevicePtr(base), bytes)
-            }
+            attribute::ACCESS_POLICY_WINDOW => self.check_window(&each),
             id if attribute::travels(id) => Ok(()),
             _ => Err(CuError::INVALID_VALUE),
         })
+    }
+
+    /// That a window's addresses are the process's.
+    pub(super) fn check_window(&self, window: &LaunchAttribute) -> CuResult<()> {
+        let word = |place| u64::from(window.word(place).unwrap_or(0));
+        self.ranges.check(DevicePtr(word(0) | word(4) << 32), word(8) | word(12) << 32)
     }
 }

@@ -3,16 +3,20 @@
 //! Each call goes through the same gates, in this order: is its context whole (sticky errors) → do its handles exist, in the
 //! right generation → do its addresses and lengths lie inside the allocation map → does the grant allow it → may we submit.
 //! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`,
-//! `memory.rs`, `arena.rs`, `image.rs`, `stream.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
+//! `memory.rs`, `arena.rs`, `virtual_memory.rs`, `pool.rs`, `image.rs`, `stream.rs`, `stream_memory.rs`. Not here: rings and records
+//! (`worker/serve.rs`), what a GPU does (`device/`).
 
 mod arena;
 mod calls;
 mod context;
 mod image;
 mod memory;
+mod pool;
 mod stream;
+mod stream_memory;
 #[cfg(test)]
 mod tests;
+mod virtual_memory;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +32,8 @@ use crate::device::{Device, Place, Raw};
 
 use context::Held;
 use image::{Image, Uploads};
+use pool::Pools;
+use virtual_memory::VirtualMemory;
 
 /// Contexts that one process may have at once.
 const CONTEXTS_MAX: usize = 256;
@@ -48,6 +54,8 @@ pub struct Session {
     arena: Option<Arc<Region>>,
     /// Parts of it that can be named.
     arena_parts: usize,
+    virtual_memory: VirtualMemory,
+    pools: Pools,
     uploads: Uploads,
     image_log: String,
     buffer: Vec<u8>,
@@ -91,6 +99,8 @@ impl Session {
             ranges: Ranges::default(),
             arena: None,
             arena_parts: 0,
+            virtual_memory: VirtualMemory::default(),
+            pools: Pools::default(),
             uploads: Uploads::default(),
             image_log: String::new(),
             buffer: Vec::new(),
@@ -122,6 +132,14 @@ impl Session {
     fn context(&self, id: ContextId) -> CuResult<Raw> {
         let context = self.contexts.get(&id).ok_or(CuError::INVALID_CONTEXT)?;
         context.sticky.map_or(Ok(context.raw), Err)
+    }
+
+    /// That a call that needs no context was not made in one that an error has ended.
+    ///
+    /// # Errors
+    /// Its sticky error.
+    fn whole(&self, call: Call) -> CuResult<()> {
+        self.sticky(call.context).map_or(Ok(()), Err)
     }
 
     /// Where a call with this stream runs: the stream's own context, or the call's for the legacy stream.

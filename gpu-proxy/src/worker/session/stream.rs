@@ -1,6 +1,7 @@
 //! Streams and events.
 
-use vgpu_api::{Call, CuResult, EventHandle, Stream, StreamHandle};
+use vgpu_api::launch::attribute;
+use vgpu_api::{Call, CuError, CuResult, EventHandle, LaunchAttribute, Stream, StreamHandle};
 
 use super::{Owned, Session};
 
@@ -20,6 +21,7 @@ impl Session {
 
     pub(super) fn stream_destroy(&mut self, handle: StreamHandle) -> CuResult<()> {
         let Owned { raw, context } = self.streams.remove(handle)?;
+        self.stream_is_gone(context, raw);
         let result = self.device.stream_destroy(raw);
         self.settle(context, result)
     }
@@ -27,7 +29,9 @@ impl Session {
     pub(super) fn stream_synchronize(&mut self, call: Call, stream: Stream) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
         let result = self.device.stream_synchronize(place);
-        self.settle(context, result)
+        self.settle(context, result)?;
+        self.stream_is_done(context, place);
+        Ok(())
     }
 
     pub(super) fn stream_query(&mut self, call: Call, stream: Stream) -> CuResult<()> {
@@ -46,6 +50,25 @@ impl Session {
         let (context, place) = self.place(call, stream)?;
         let event = self.events.get(event)?.raw;
         let result = self.device.stream_wait(place, event, flags);
+        self.settle(context, result)
+    }
+
+    pub(super) fn set_stream_attribute(
+        &mut self,
+        call: Call,
+        stream: Stream,
+        number: u32,
+        value: &[u8],
+    ) -> CuResult<()> {
+        let (context, place) = self.place(call, stream)?;
+        let value: &[u8; 64] = value.try_into().map_err(|_| CuError::INVALID_VALUE)?;
+        if !attribute::OF_STREAMS.contains(&number) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        if number == attribute::ACCESS_POLICY_WINDOW {
+            self.check_window(&LaunchAttribute { id: number, value: *value })?;
+        }
+        let result = self.device.set_stream_attribute(place, number, value);
         self.settle(context, result)
     }
 
@@ -86,7 +109,9 @@ impl Session {
         let Owned { raw, context } = *self.events.get(event)?;
         self.context(context)?;
         let result = self.device.event_synchronize(raw);
-        self.settle(context, result)
+        self.settle(context, result)?;
+        self.trim_pools();
+        Ok(())
     }
 
     pub(super) fn event_elapsed(&mut self, start: EventHandle, end: EventHandle) -> CuResult<f32> {

@@ -1,5 +1,9 @@
 //! The gates of a session, over the null device.
 
+mod pool;
+mod stream_memory;
+mod virtual_memory;
+
 use std::sync::{Arc, Mutex};
 
 use vgpu_api::launch::{LaunchAttributes, LaunchShape};
@@ -7,11 +11,11 @@ use vgpu_api::loopback::Loopback;
 use vgpu_api::memory::Memset;
 use vgpu_api::{
     ContextId, CuError, DevicePtr, EventHandle, FunctionHandle, GoneHandle, ImageHandle, ImageKind, Launch,
-    NewHandle, Snapshot, Staged, Stream, StreamHandle, ask,
+    MemoryHandle, NewHandle, PoolHandle, Snapshot, Staged, Stream, StreamHandle, ask,
 };
 
 use super::Session;
-use crate::device::{Costs, Null, cubin};
+use crate::device::{Costs, Device, Null, cubin};
 use crate::shared_page::SharedPage;
 use crate::worker::quota::{Grant, Quota};
 use crate::worker::staging::Staging;
@@ -57,9 +61,13 @@ fn world() -> World {
 }
 
 fn world_with(device: Null) -> World {
+    world_of(device, 1 << 20)
+}
+
+fn world_of(device: impl Device + 'static, grant_bytes: u64) -> World {
     let page = SharedPage::create().unwrap();
     let quota = Quota::new(SharedPage::map(page.fd()).unwrap(), 3).unwrap();
-    let grant = Grant::new(Arc::new(page), 1 << 20);
+    let grant = Grant::new(Arc::new(page), grant_bytes);
     let staging = Heap::new(64 << 10);
     let session = Session::new(Box::new(device), quota, Box::new(staging.clone()));
     let world = World { guest: Loopback::new(session), staging, grant };
@@ -344,17 +352,22 @@ impl Random {
     }
 }
 
+/// Of every device so far.
+const MAPPING_BYTES: u64 = 2 << 20;
+/// Enough to map something.
+const GRANT_BYTES: u64 = 3 * MAPPING_BYTES;
+
 /// Whatever a guest's root writes into the ring: an answer or the end of its channel, never a panic.
 #[test]
 fn any_bytes_for_any_call_are_an_answer_or_an_end() {
-    let devices: [fn() -> Box<dyn crate::device::Device>; 2] = [
+    let devices: [fn() -> Box<dyn Device>; 2] = [
         || Box::new(Null::with_costs(Costs { context_bytes: 1000, resident_threads: 64 }, 2048)),
-        || Box::new(crate::device::Soft::new(1 << 20).unwrap()),
+        || Box::new(crate::device::Soft::new(GRANT_BYTES).unwrap()),
     ];
     for (seed, device) in (1..).zip(devices) {
         let page = SharedPage::create().unwrap();
         let quota = Quota::new(SharedPage::map(page.fd()).unwrap(), 3).unwrap();
-        let _grant = Grant::new(Arc::new(page), 1 << 20);
+        let _grant = Grant::new(Arc::new(page), GRANT_BYTES);
         let staging = Heap::new(64 << 10);
         let arena = idm::arena::Arena::make(64 << 10).unwrap().map_elsewhere().unwrap();
         let mut session = Session::new(device(), quota, Box::new(staging)).with_arena(Some(arena));
@@ -368,10 +381,37 @@ fn any_bytes_for_any_call_are_an_answer_or_an_end() {
         call(op(vgpu_api::Op::cuDevicePrimaryCtxRetain), ContextId::NONE, &[0; 8]).unwrap();
         let (_, at) = call(op(vgpu_api::Op::cuMemAlloc_v2), C, &4096_u64.to_le_bytes()).unwrap();
         let at = u64::from_le_bytes(at.try_into().unwrap());
-        let handles =
-            [StreamHandle::new(0, 0).raw(), EventHandle::new(0, 0).raw(), ImageHandle::new(0, 0).raw()];
-        let numbers =
-            [0, 1, 2, 4, 8, 4096, 65536, at, at + 4095, u64::from(u32::MAX), u64::MAX, u64::MAX - 7];
+        let handles = [
+            StreamHandle::new(0, 0).raw(),
+            EventHandle::new(0, 0).raw(),
+            ImageHandle::new(0, 0).raw(),
+            MemoryHandle::new(0, 0).raw(),
+            PoolHandle::new(0, 0).raw(),
+        ];
+        let (_, reserved) = call(
+            op(vgpu_api::Op::cuMemAddressReserve),
+            C,
+            &[MAPPING_BYTES * 4, 0, 0].map(u64::to_le_bytes).concat(),
+        )
+        .unwrap();
+        let reserved = u64::from_le_bytes(reserved.try_into().unwrap());
+        let numbers = [
+            0,
+            1,
+            2,
+            4,
+            8,
+            4096,
+            65536,
+            MAPPING_BYTES,
+            at,
+            at + 4095,
+            reserved,
+            reserved + MAPPING_BYTES,
+            u64::from(u32::MAX),
+            u64::MAX,
+            u64::MAX - 7,
+        ];
         let arena = [0, 4096, 60 << 10, 64 << 10].map(|offset| idm::arena::WINDOW as u64 + offset);
         let interesting = [&handles[..], &numbers[..], &arena[..]].concat();
         let mut random = Random(seed);

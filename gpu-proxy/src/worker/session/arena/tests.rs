@@ -8,7 +8,8 @@ use vgpu_api::loopback::Loopback;
 use vgpu_api::memory::Memset;
 use vgpu_api::snapshot::CAN_MAP_HOST_MEMORY;
 use vgpu_api::{
-    FunctionHandle, ImageHandle, ImageKind, Launch, NewHandle, Snapshot, Staged, Stream, StreamHandle, ask,
+    Access, FunctionHandle, ImageHandle, ImageKind, Launch, MemoryHandle, MemoryOp, MemoryOpKind, NewHandle,
+    Snapshot, Staged, Stream, StreamHandle, ask,
 };
 
 use super::*;
@@ -32,7 +33,7 @@ struct World {
 fn world(device: Box<dyn Device>, with_arena: bool) -> World {
     let page = SharedPage::create().unwrap();
     let quota = Quota::new(SharedPage::map(page.fd()).unwrap(), 0).unwrap();
-    let grant = Grant::new(Arc::new(page), 1 << 20);
+    let grant = Grant::new(Arc::new(page), 2 << 20);
     let staging = Heap::new(64 << 10);
     let arena = Arena::make(BYTES).unwrap();
     let pages = arena.map_elsewhere().unwrap();
@@ -224,4 +225,53 @@ fn it_belongs_to_every_context_and_outlives_the_one_that_it_was_added_beside() {
     world.copy(other, at(0), 64).unwrap();
     ask::vgpuArenaSettle(&world.guest, ContextId::NONE).unwrap();
     world.remove(at(0)).unwrap();
+}
+
+/// A copy may do what both sides allow: the device's by its mapping, the host's by its part.
+#[test]
+fn pinned_and_mapped_memory_are_copied_into_each_other_as_far_as_each_may_be_touched() {
+    const NOTHING: CuResult<()> = Err(CuError::INVALID_VALUE);
+    const PIECE: u64 = 2 << 20;
+    let world = world(Box::new(Soft::new(PIECE).unwrap()), true);
+    let memory = MemoryHandle::new(0, 1);
+    let base = ask::cuMemAddressReserve(&world.guest, C, 2 * PIECE, 0, DevicePtr(0)).unwrap();
+    ask::cuMemCreate(&world.guest, C, NewHandle(memory), PIECE, 0).unwrap();
+    ask::cuMemMap(&world.guest, C, base, PIECE, memory).unwrap();
+    let open = |access| {
+        ask::cuMemSetAccess(&world.guest, C, base, PIECE, 0, access).unwrap();
+        assert_eq!(world.guest.take_error(), None);
+    };
+    world.add(at(0), 2 * PAGE).unwrap();
+    world.pages.write(0, b"of the host");
+    assert_eq!(world.copy(base, at(0), 11), NOTHING, "not opened");
+    open(Access::ReadWrite);
+    let last = base.offset(PIECE - 4).unwrap();
+    assert_eq!((world.copy(base, at(0), 11), world.copy(last, at(0), 5)), (Ok(()), NOTHING));
+    open(Access::Read);
+    assert_eq!((world.copy(base, at(0), 11), world.copy(at(PAGE), base, 11)), (NOTHING, Ok(())));
+    assert_eq!(world.read(4096, 11), b"of the host");
+}
+
+/// Flags in pinned memory: the host is told by the stream, and tells it.
+#[test]
+fn a_stream_writes_words_of_the_arena_and_waits_for_those_that_the_guest_writes() {
+    let world = soft();
+    world.add(at(0), PAGE).unwrap();
+    let queue = |kind, at, value| {
+        ask::vgpuStreamMemory(&world.guest, C, Stream::Legacy, vec![MemoryOp { kind, at, bytes: 4, value }])
+            .unwrap();
+        world.guest.take_error()
+    };
+    assert_eq!(queue(MemoryOpKind::Write, at(8), 7), None);
+    assert_eq!(world.read(8, 4), [7, 0, 0, 0]);
+    let pages = &world.pages;
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            pages.write(16, &[9]);
+        });
+        assert_eq!(queue(MemoryOpKind::WaitEqual, at(16), 9), None);
+    });
+    assert_eq!(world.read(16, 1), [9], "it waited");
+    assert_eq!(queue(MemoryOpKind::Write, at(PAGE), 7), Some(CuError::INVALID_VALUE));
 }
