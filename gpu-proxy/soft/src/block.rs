@@ -84,7 +84,7 @@ impl Block {
         }
     }
 
-    /// Replaces the value at `offset` by `f` of it in one step and returns what was there.
+    /// Replaces the `width` bytes at `offset`, which lie in one word, by `f` of them in one step and returns what was there.
     pub fn update(&self, offset: u64, width: u32, mut f: impl FnMut(u64) -> u64) -> u64 {
         let (shift, mask) = (shift(offset), mask(width));
         let merge = |word: u64| {
@@ -120,9 +120,10 @@ impl Block {
             if let Ok(whole) = <[u8; 8]>::try_from(head) {
                 self.word(at).store(u64::from_le_bytes(whole), Ordering::Release);
             } else {
-                for (index, byte) in head.iter().enumerate() {
-                    self.store(at + index as u64, 1, u64::from(*byte));
-                }
+                // One step as well: the host may watch a word that a stream writes.
+                let mut value = [0; 8];
+                value[..head.len()].copy_from_slice(head);
+                self.update(at, u32::try_from(head.len()).unwrap_or(8), |_| u64::from_le_bytes(value));
             }
             at += head.len() as u64;
             rest = tail;
@@ -158,4 +159,32 @@ fn shift(offset: u64) -> u32 {
 /// The low `width` bytes of a word.
 fn mask(width: u32) -> u64 {
     u64::MAX >> (64 - 8 * width)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// Others see all of what a write puts into a word or nothing of it, wherever in the word it lies.
+    #[test]
+    fn no_part_of_a_word_is_seen_half_written() {
+        let block = Block::new(0, 16, Words::zeroed(16).unwrap(), true);
+        for (offset, bytes) in [(0, 4), (4, 4), (10, 2), (9, 3)] {
+            thread::scope(|threads| {
+                let writer = threads.spawn(|| {
+                    for value in (0..200_000).map(|turn| if turn % 2 == 0 { 0xff } else { 0 }) {
+                        block.write(offset, &[value; 4][..bytes]);
+                    }
+                });
+                while !writer.is_finished() {
+                    let mut seen = [0; 4];
+                    block.read(offset, &mut seen[..bytes]);
+                    assert!(seen[..bytes].iter().all(|byte| *byte == seen[0]), "{seen:x?}");
+                }
+            });
+            assert_eq!(block.load(8, 8) | block.load(0, 8), 0, "nothing beside it");
+        }
+    }
 }
