@@ -13,6 +13,8 @@ use super::{Costs, Device, DeviceLaunch, HostPages, LoadError, LoadedImage, Plac
 const UUID: [u8; 16] = *b"vgpu-null-device";
 /// Addresses start here: no address of a program lies there, so that a mix-up shows.
 const FIRST_ADDRESS: u64 = 0x0400_0000_0000;
+/// And end here, where the guest's arena begins.
+const END_ADDRESS: u64 = idm::arena::WINDOW as u64;
 /// Allocations lie apart, so that an access past the end of one is noticed by the allocation map.
 const GAP_BYTES: u64 = 1 << 16;
 const GRANULE_BYTES: u64 = 512;
@@ -133,7 +135,7 @@ impl Device for Null {
         let address = self.next_address;
         let end = address.checked_add(bytes).and_then(|end| end.checked_add(GAP_BYTES));
         let next = end.and_then(|end| end.checked_next_multiple_of(GRANULE_BYTES));
-        self.next_address = next.filter(|next| *next < 1 << 47).ok_or(CuError::OUT_OF_MEMORY)?;
+        self.next_address = next.filter(|next| *next < END_ADDRESS).ok_or(CuError::OUT_OF_MEMORY)?;
         Ok(address)
     }
 
@@ -178,7 +180,7 @@ impl Device for Null {
     fn reserve(&mut self, bytes: u64, alignment: u64, _wanted: u64) -> CuResult<u64> {
         let align = alignment.max(MAPPING_BYTES);
         let address = self.next_address.checked_next_multiple_of(align).ok_or(CuError::OUT_OF_MEMORY)?;
-        let next = address.checked_add(bytes).filter(|next| *next < 1 << 47);
+        let next = address.checked_add(bytes).filter(|next| *next < END_ADDRESS);
         self.next_address = next.ok_or(CuError::OUT_OF_MEMORY)?;
         Ok(address)
     }
