@@ -55,11 +55,11 @@ impl<T> Slab<T> {
     /// The thing of a handle.
     ///
     /// # Errors
-    /// 400 for one that is not there or of another generation.
+    /// What CUDA says of a wrong handle of its kind, for one that is not there or of another generation.
     pub fn get<K: SlabKind>(&self, handle: Handle<K>) -> CuResult<&T> {
         match usize::try_from(handle.index()).ok().and_then(|index| self.entries.get(index)) {
             Some(Some((generation, thing))) if *generation == handle.generation() => Ok(thing),
-            _ => Err(CuError::INVALID_HANDLE),
+            _ => Err(K::WRONG),
         }
     }
 
@@ -68,10 +68,10 @@ impl<T> Slab<T> {
     /// # Errors
     /// As [`Slab::get`].
     pub fn get_mut<K: SlabKind>(&mut self, handle: Handle<K>) -> CuResult<&mut T> {
-        let index = usize::try_from(handle.index()).map_err(|_| CuError::INVALID_HANDLE)?;
+        let index = usize::try_from(handle.index()).map_err(|_| K::WRONG)?;
         match self.entries.get_mut(index) {
             Some(Some((generation, thing))) if *generation == handle.generation() => Ok(thing),
-            _ => Err(CuError::INVALID_HANDLE),
+            _ => Err(K::WRONG),
         }
     }
 
@@ -86,7 +86,7 @@ impl<T> Slab<T> {
             .and_then(|index| self.entries.get_mut(index))
             .and_then(Option::take)
             .map(|(_, thing)| thing)
-            .ok_or(CuError::INVALID_HANDLE)
+            .ok_or(K::WRONG)
     }
 
     /// Takes out all things that `ends` says.
@@ -101,7 +101,7 @@ impl<T> Slab<T> {
 
 #[cfg(test)]
 mod tests {
-    use vgpu_api::{EventHandle, StreamHandle};
+    use vgpu_api::{EventHandle, MemoryHandle, StreamHandle};
 
     use super::*;
 
@@ -116,6 +116,21 @@ mod tests {
         slab.insert(StreamHandle::new(2, 3), "b").unwrap();
         assert_eq!(slab.get(old), Err(CuError::INVALID_HANDLE));
         assert_eq!(slab.get(StreamHandle::new(2, 4)), Err(CuError::INVALID_HANDLE));
+    }
+
+    #[test]
+    fn a_wrong_handle_gives_the_number_of_its_kind() {
+        let mut slab = Slab::<u8>::default();
+        let nobody = MemoryHandle::new(0, 0);
+        assert_eq!(slab.get(nobody), Err(CuError::INVALID_VALUE));
+        assert_eq!(slab.remove(nobody), Err(CuError::INVALID_VALUE));
+        assert_eq!(slab.get_mut(nobody), Err(CuError::INVALID_VALUE));
+        slab.insert(nobody, 1).unwrap();
+        assert_eq!(
+            slab.insert(nobody, 1),
+            Err(CuError::INVALID_HANDLE),
+            "a guest that gives numbers out twice"
+        );
     }
 
     #[test]
