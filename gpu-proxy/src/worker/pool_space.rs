@@ -298,6 +298,7 @@ mod tests {
     fn a_thousand_steps_lose_nothing() {
         let mut space = PoolSpace::new(1 << 20, 1 << 20);
         let (mut mine, mut random): (Vec<(u64, u64)>, u64) = (Vec::new(), 7);
+        let mut taken = 0;
         for _ in 0..20_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let value = random >> 33;
@@ -320,6 +321,7 @@ mod tests {
                 _ => {
                     if let Some(at) = space.take(bytes, order) {
                         mine.push((at, bytes));
+                        taken += 1;
                     }
                 }
             }
@@ -332,6 +334,6 @@ mod tests {
         pieces.extend(space.free.iter().map(|(at, free)| (*at, free.bytes)));
         pieces.sort_unstable();
         assert!(pieces.windows(2).all(|two| two[0].0 + two[0].1 <= two[1].0));
-        assert!(mine.len() > 10, "something was given out");
+        assert!(taken > 1000, "{taken} were given out");
     }
 }
