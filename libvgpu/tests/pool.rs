@@ -298,11 +298,9 @@ fn words_are_written_and_waited_for_in_the_order_of_a_stream() {
     let session = session();
     let stream = session.stream();
     let (_, at) = session.alloc(16, stream);
+    let all = u64::MAX;
     let (second, odd) = (at + 8, at + 2);
-    assert_eq!(
-        cu!(session.libcuda, cuStreamWriteValue64_v2(stream: u64, at: u64, (u64::MAX): u64, 0: u32)),
-        OK
-    );
+    assert_eq!(cu!(session.libcuda, cuStreamWriteValue64_v2(stream: u64, at: u64, all: u64, 0: u32)), OK);
     assert_eq!(cu!(session.libcuda, cuStreamWriteValue32_v2(stream: u64, at: u64, 5: u32, 0: u32)), OK);
     assert_eq!(cu!(session.libcuda, cuStreamWaitValue32_v2(stream: u64, at: u64, 5: u32, 1: u32)), OK);
     assert_eq!(cu!(session.libcuda, cuStreamWaitValue64_v2(stream: u64, at: u64, 1: u64, 2: u32)), OK);
