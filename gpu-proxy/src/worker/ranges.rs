@@ -246,8 +246,9 @@ mod tests {
     /// Every way to open and shut pieces, against a list of bytes.
     #[test]
     fn mapped_pieces_in_a_row_are_one_and_a_hole_is_refused() {
-        const PIECES: u64 = 8;
-        let (mut ranges, mut pieces) = (Ranges::default(), [None; PIECES as usize]);
+        const COUNT: usize = 8;
+        const PIECES: u64 = COUNT as u64;
+        let (mut ranges, mut pieces) = (Ranges::default(), [None; COUNT]);
         ranges.insert(1 << 20, 0x1000, 0, Origin::Alloc(C));
         let base = (1 << 20) + 0x1000;
         let mut random = 1_u64;

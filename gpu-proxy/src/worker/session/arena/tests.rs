@@ -96,11 +96,11 @@ fn only_whole_pages_inside_the_window_that_nobody_named_yet_are_taken() {
         (at(0), BYTES + PAGE),
         (at(BYTES), PAGE),
         (at(BYTES - PAGE), 2 * PAGE),
-        (at(0), u64::MAX & !(PAGE - 1)),
+        (at(0), !(PAGE - 1)),
         (DevicePtr(WINDOW as u64 - PAGE), PAGE),
         (DevicePtr(WINDOW as u64 - PAGE), 2 * PAGE),
         (DevicePtr(0), PAGE),
-        (DevicePtr(u64::MAX & !(PAGE - 1)), PAGE),
+        (DevicePtr(!(PAGE - 1)), PAGE),
         // What is there already, wholly or in part.
         (at(8 * PAGE), 4 * PAGE),
         (at(11 * PAGE), PAGE),
