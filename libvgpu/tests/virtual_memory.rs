@@ -308,6 +308,8 @@ fn wrong_mappings_are_refused_at_once() {
     let (_, base) = session.reserve(6 * PIECE_BYTES);
     let (_, handle) = session.create(2 * PIECE_BYTES, &PINNED);
     assert_eq!(session.map(base + PIECE, 2 * PIECE_BYTES, handle), OK);
+    // The mapping is queued; it counts as one that was before.
+    assert_eq!(cu!(session.libcuda, cuCtxSynchronize()), OK);
     let sent = session.call_count();
     for (what, at, bytes, handle) in [
         ("mapped already", base + PIECE, PIECE_BYTES, handle),
