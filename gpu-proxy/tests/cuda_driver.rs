@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use gpu_proxy::device::{self, DeviceKind};
+use gpu_proxy::device::{self, Device, DeviceKind, DeviceNode, DeviceWork, Place, Raw};
+use vgpu_api::graph::{CopyBox, GraphEdge, HostSide};
+use vgpu_api::{DevicePtr, Memset};
 
 /// Not a test of its own: opens the driver that the library path leads to, and says what came of it.
 #[test]
@@ -19,10 +21,47 @@ fn child() {
     println!("memory {}, attributes {} {}", snapshot.devices[0].total_memory, attribute(1), attribute(99));
     let primary = device.context_create(0, 0, true).unwrap();
     let other = device.context_create(0, 0, false).unwrap();
+    graphs(&mut *device, primary, other);
     let places = [primary, other, primary].map(|context| device.alloc(context, 8).unwrap());
     println!("allocated at {places:x?}, {:?}", device.memory(primary).unwrap());
     device.context_destroy(0, other, false).unwrap();
     println!("then {:x?}, {:?}", device.alloc(primary, 8).unwrap(), device.alloc(other, 8));
+}
+
+/// What the driver of `data/driver.c` is told of a graph.
+fn graphs(device: &mut dyn Device, primary: Raw, other: Raw) {
+    let edge = |from, kind| GraphEdge { from, from_port: kind, to_port: 0, kind };
+    let (one, both) = ([edge(0, 0)], [edge(0, 0), edge(1, 1)]);
+    let memset = |value| {
+        DeviceWork::Fill(Memset { dst: DevicePtr(16), pitch: 8, element_bytes: 4, value, width: 1, rows: 2 })
+    };
+    let line = CopyBox::line(DevicePtr(0x1000), DevicePtr(0x2000), 8);
+    let nodes = |value| {
+        [
+            DeviceNode { context: primary, needs: &[], work: memset(value) },
+            DeviceNode { context: other, needs: &one, work: DeviceWork::Copy(line, HostSide::Neither) },
+            DeviceNode { context: primary, needs: &both, work: DeviceWork::Empty },
+            DeviceNode { context: primary, needs: &one, work: DeviceWork::Copy(line, HostSide::From) },
+        ]
+    };
+    let place = Place { context: primary, stream: None };
+    let graph = device.graph_instantiate(&nodes(7), 8).unwrap();
+    device.graph_put(graph, 3, 0, b"host").unwrap();
+    assert!(device.graph_put(graph, 3, 6, b"host").is_err());
+    assert!(device.graph_put(graph, 0, 0, b"host").is_err());
+    device.graph_launch(place, graph).unwrap();
+    device.graph_set(graph, 0, primary, &memset(9)).unwrap();
+    assert!(device.graph_set(graph, 4, primary, &memset(9)).is_err());
+    device.graph_enable(graph, 1, false).unwrap();
+    device.graph_update(graph, &nodes(10)).unwrap();
+    assert!(device.graph_update(graph, &nodes(11)).is_err());
+    device.graph_launch(place, graph).unwrap();
+    device.graph_destroy(graph).unwrap();
+    assert!(device.graph_launch(place, graph).is_err());
+    println!("one that cannot be built");
+    let event = device.event_create(primary, 0).unwrap();
+    let wait = DeviceNode { context: primary, needs: &[], work: DeviceWork::Wait(event) };
+    assert!(device.graph_instantiate(&[wait], 0).is_err());
 }
 
 fn open_with(library_path: &Path) -> String {
@@ -81,7 +120,7 @@ fn a_driver_is_used_in_the_right_context_and_shows_what_travels() {
     library(folder.path(), include_str!("data/driver.c"));
     let said = open_with(folder.path());
     for part in [
-        "opened; Costs { context_bytes: 543162368, resident_threads: 270336 }",
+        "opened; Costs { context_bytes: 543162368, resident_threads: 270336, graph_node_bytes: 4096 }",
         // Threads of a block: as the driver says. Registration of host memory: it does not travel.
         "memory 2000, attributes 1 0",
         "allocated at [1000, 2000, 1000], MemInfo { free: 1000, total: 2000 }",
@@ -89,4 +128,38 @@ fn a_driver_is_used_in_the_right_context_and_shows_what_travels() {
     ] {
         assert!(said.contains(part), "{part} is missing in: {said}");
     }
+}
+
+#[test]
+fn a_driver_gets_a_graph_node_by_node_and_loses_none() {
+    let folder = tempfile::tempdir().unwrap();
+    library(folder.path(), include_str!("data/driver.c"));
+    let said = open_with(folder.path());
+    let graph: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("driver: ")).collect();
+    let built = |first: u32, value: u32| {
+        let node = |place: u32| format!("{:#x}", first + place);
+        vec![
+            "graph made".to_owned(),
+            format!("set 10 8 {value} 4 1 2"),
+            format!("node {}: set after in the primary context", node(0)),
+            "copy 2 2000 8 1 to 2 1000 8 1: 8 1 1".to_owned(),
+            format!("node {}: copy after {} in the other context", node(1), node(0)),
+            format!("node {}: nothing after {} in the primary context", node(2), node(0)),
+            format!("edge {} {} 1 0 1", node(1), node(2)),
+            "copy 1 0 8 1 to 2 1000 8 1: 8 1 1".to_owned(),
+            format!("node {}: copy after {} in the primary context", node(3), node(0)),
+        ]
+    };
+    let lines = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let expected = [
+        built(0x100, 7),
+        lines(&["instantiated 8", "launched with host", "node 0x100 sets 9", "node 0x101 is 0"]),
+        built(0x104, 10),
+        lines(&["updated", "graph ended"]),
+        built(0x108, 11),
+        lines(&["updated", "graph ended", "launched with host", "exec ended", "graph ended"]),
+        lines(&["graph made", "graph ended"]),
+    ]
+    .concat();
+    assert_eq!(graph, expected);
 }

@@ -6,6 +6,7 @@
 
 #[expect(unsafe_code, reason = "NVIDIA's driver is C")]
 mod cuda;
+mod graph;
 mod null;
 mod soft;
 mod survey;
@@ -20,6 +21,7 @@ use vgpu_api::{
 };
 
 pub use cuda::library_folders;
+pub use graph::{DeviceNode, DeviceWork};
 pub use null::Null;
 pub use soft::Soft;
 pub use survey::Survey;
@@ -123,6 +125,8 @@ pub struct Costs {
     pub context_bytes: u64,
     /// Threads that the device has room for at once, for each of which it keeps a stack and local memory. 0: it does not.
     pub resident_threads: u64,
+    /// A node of a graph that can be launched, in bytes.
+    pub graph_node_bytes: u64,
 }
 
 impl Costs {
@@ -246,6 +250,25 @@ pub trait Device: fmt::Debug + Send {
     fn event_synchronize(&mut self, event: Raw) -> CuResult<()>;
     /// Milliseconds between two.
     fn event_elapsed(&mut self, start: Raw, end: Raw) -> CuResult<f32>;
+
+    /// A graph of these nodes, ready to be launched; `flags` as of `cuGraphInstantiate`.
+    fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], flags: u64) -> CuResult<Raw>;
+    /// All nodes get other works; kinds, edges and contexts are the same.
+    fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()>;
+    /// One node gets another work of its kind, with as large a host side.
+    fn graph_set(&mut self, graph: Raw, node: u32, context: Raw, work: &DeviceWork<'_>) -> CuResult<()>;
+    /// Lets a node do its work or nothing.
+    fn graph_enable(&mut self, graph: Raw, node: u32, enabled: bool) -> CuResult<()>;
+    /// Changes the host's side of a copy. No launch of the graph is on its way.
+    fn graph_put(&mut self, graph: Raw, node: u32, offset: u64, bytes: &[u8]) -> CuResult<()>;
+    /// Reads the host's side of a copy. No launch of the graph is on its way.
+    fn graph_get(&mut self, graph: Raw, node: u32, offset: u64, bytes: &mut [u8]) -> CuResult<()>;
+    /// Brings it to the device before its first launch.
+    fn graph_upload(&mut self, place: Place, graph: Raw) -> CuResult<()>;
+    /// Launches it.
+    fn graph_launch(&mut self, place: Place, graph: Raw) -> CuResult<()>;
+    /// Ends it; launches go on.
+    fn graph_destroy(&mut self, graph: Raw) -> CuResult<()>;
 
     /// Whether kernels have printed something that was not taken.
     fn has_printed(&self) -> bool {

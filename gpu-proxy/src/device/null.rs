@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use vgpu_api::memory::Memset;
 use vgpu_api::{Attributes, CuError, CuResult, ImageKind, MemInfo, Snapshot};
 
-use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey, soft};
+use super::{
+    Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, LoadError, LoadedImage, Place, Raw, Survey, soft,
+};
 
 const UUID: [u8; 16] = *b"vgpu-null-device";
 /// Addresses start here: no address of a program lies there, so that a mix-up shows.
@@ -259,5 +261,42 @@ impl Device for Null {
 
     fn event_elapsed(&mut self, _start: Raw, _end: Raw) -> CuResult<f32> {
         Ok(0.0)
+    }
+
+    fn graph_instantiate(&mut self, _nodes: &[DeviceNode<'_>], _flags: u64) -> CuResult<Raw> {
+        Ok(self.name())
+    }
+
+    fn graph_update(&mut self, _graph: Raw, _nodes: &[DeviceNode<'_>]) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn graph_set(&mut self, _: Raw, _node: u32, _context: Raw, _work: &DeviceWork<'_>) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn graph_enable(&mut self, _graph: Raw, _node: u32, _enabled: bool) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn graph_put(&mut self, _graph: Raw, _node: u32, _offset: u64, _bytes: &[u8]) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn graph_get(&mut self, _graph: Raw, _node: u32, _offset: u64, bytes: &mut [u8]) -> CuResult<()> {
+        bytes.fill(0);
+        Ok(())
+    }
+
+    fn graph_upload(&mut self, _place: Place, _graph: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn graph_launch(&mut self, _place: Place, _graph: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn graph_destroy(&mut self, _graph: Raw) -> CuResult<()> {
+        Ok(())
     }
 }

@@ -13,7 +13,10 @@ use vgpu_api::{
 };
 use vgpu_soft as gpu;
 
-use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey};
+use super::graph::Listed;
+use super::{
+    Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, LoadError, LoadedImage, Place, Raw, Survey,
+};
 
 /// What it says `cuDriverGetVersion` is: CUDA 13.0.
 pub(super) const DRIVER_VERSION: u32 = 13_000;
@@ -35,6 +38,7 @@ pub struct Soft {
     limits: HashMap<Raw, [u64; LIMITS.len()]>,
     images: HashMap<Raw, Loaded>,
     events: HashMap<Raw, Option<Instant>>,
+    graphs: HashMap<Raw, Listed>,
     /// What kernels have printed, by the program's stream, oldest first; no two neighbours are of the same stream.
     printed: VecDeque<(u32, VecDeque<u8>)>,
     /// Bytes in `printed`.
@@ -69,6 +73,7 @@ impl Soft {
             limits: HashMap::new(),
             images: HashMap::new(),
             events: HashMap::new(),
+            graphs: HashMap::new(),
             printed: VecDeque::new(),
             printed_bytes: 0,
         })
@@ -87,6 +92,10 @@ impl Soft {
             _ if bytes.is_empty() => {}
             _ => self.printed.push_back((to, bytes.into())),
         }
+    }
+
+    fn graph(&mut self, graph: Raw) -> CuResult<&mut Listed> {
+        self.graphs.get_mut(&graph).ok_or(CuError::INVALID_HANDLE)
     }
 
     /// A function's name is its image's and its place in it.
@@ -393,6 +402,51 @@ impl Device for Soft {
             Some(time) => milliseconds(time),
             None => -milliseconds(start.duration_since(end)),
         })
+    }
+
+    fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], _flags: u64) -> CuResult<Raw> {
+        let listed = Listed::new(nodes)?;
+        let name = self.name();
+        self.graphs.insert(name, listed);
+        Ok(name)
+    }
+
+    fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
+        self.graph(graph)?.update(nodes)
+    }
+
+    fn graph_set(&mut self, graph: Raw, node: u32, _context: Raw, work: &DeviceWork<'_>) -> CuResult<()> {
+        self.graph(graph)?.set(node, work)
+    }
+
+    fn graph_enable(&mut self, graph: Raw, node: u32, enabled: bool) -> CuResult<()> {
+        self.graph(graph)?.enable(node, enabled)
+    }
+
+    fn graph_put(&mut self, graph: Raw, node: u32, offset: u64, bytes: &[u8]) -> CuResult<()> {
+        self.graph(graph)?.host(node, offset, bytes.len())?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn graph_get(&mut self, graph: Raw, node: u32, offset: u64, bytes: &mut [u8]) -> CuResult<()> {
+        bytes.copy_from_slice(self.graph(graph)?.host(node, offset, bytes.len())?);
+        Ok(())
+    }
+
+    fn graph_upload(&mut self, _place: Place, graph: Raw) -> CuResult<()> {
+        self.graph(graph).map(drop)
+    }
+
+    fn graph_launch(&mut self, place: Place, graph: Raw) -> CuResult<()> {
+        // Taken out, since its nodes run on this device.
+        let mut listed = std::mem::take(self.graph(graph)?);
+        let result = listed.run(self, place.stream);
+        self.graphs.insert(graph, listed);
+        result
+    }
+
+    fn graph_destroy(&mut self, graph: Raw) -> CuResult<()> {
+        self.graphs.remove(&graph).map(drop).ok_or(CuError::INVALID_HANDLE)
     }
 
     fn has_printed(&self) -> bool {

@@ -12,6 +12,7 @@ pub trait SlabKind: vgpu_api::handle::Kind {}
 impl SlabKind for Stream {}
 impl SlabKind for Event {}
 impl SlabKind for Image {}
+impl SlabKind for GraphExec {}
 
 /// Things by handle.
 #[derive(Debug)]

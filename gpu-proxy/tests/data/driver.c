@@ -1,5 +1,6 @@
 /* A driver of a few lines: it has every function that a worker calls, and knows which context is current. */
 #include <stddef.h>
+#include <stdio.h>
 #define ZERO(name) int name(void) { return 0; }
 ZERO(cuInit) ZERO(cuDriverGetVersion) ZERO(cuDeviceGet) ZERO(cuDeviceGetName) ZERO(cuCtxDestroy_v2)
 ZERO(cuCtxSynchronize) ZERO(cuCtxGetLimit) ZERO(cuCtxSetLimit) ZERO(cuCtxGetStreamPriorityRange) ZERO(cuMemFree_v2)
@@ -14,7 +15,9 @@ ZERO(cuOccupancyAvailableDynamicSMemPerBlock) ZERO(cuOccupancyMaxActiveClusters)
 ZERO(cuOccupancyMaxPotentialClusterSize) ZERO(cuLaunchKernelEx) ZERO(cuStreamCreateWithPriority)
 ZERO(cuStreamDestroy_v2) ZERO(cuStreamSynchronize) ZERO(cuStreamQuery) ZERO(cuStreamWaitEvent) ZERO(cuEventCreate)
 ZERO(cuEventDestroy_v2) ZERO(cuEventRecordWithFlags) ZERO(cuEventQuery) ZERO(cuEventSynchronize)
-ZERO(cuEventElapsedTime)
+ZERO(cuEventElapsedTime) ZERO(cuGraphAddKernelNode_v2) ZERO(cuGraphKernelNodeSetAttribute)
+ZERO(cuGraphExecKernelNodeSetParams_v2) ZERO(cuGraphExecMemcpyNodeSetParams) ZERO(cuGraphExecEventRecordNodeSetEvent)
+ZERO(cuGraphExecEventWaitNodeSetEvent) ZERO(cuGraphAddEventRecordNode) ZERO(cuGraphUpload)
 static int primary, other;
 static void *current;
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
@@ -31,3 +34,52 @@ int cuMemAlloc_v2(unsigned long long *address, size_t bytes) {
     *address = current == &primary ? 0x1000 : current == &other ? 0x2000 : 0;
     return *address ? 0 : 201;
 }
+/* Graphs: each call says what it was given. A node is a number from 0x100 on; there is no place for an event's wait. */
+#define SAY(...) do { printf("driver: " __VA_ARGS__); putchar('\n'); fflush(stdout); } while (0)
+static size_t nodes;
+static const char *copied_from;
+static int add(void **node, const char *kind, void *const *needs, size_t count) {
+    *node = (void *)(0x100 + nodes++);
+    printf("driver: node %p: %s after", *node, kind);
+    for (size_t i = 0; i < count; i++) printf(" %p", needs[i]);
+    puts(current == &other ? " in the other context" : " in the primary context");
+    fflush(stdout);
+    return 0;
+}
+int cuGraphCreate(void **graph, unsigned flags) { static int one; *graph = &one; SAY("graph made"); return 0; }
+int cuGraphDestroy(void *graph) { SAY("graph ended"); return 0; }
+int cuGraphAddEmptyNode(void **node, void *graph, void *const *needs, size_t count) {
+    return add(node, "nothing", needs, count);
+}
+int cuGraphAddEventWaitNode(void **node, void *graph, void *const *needs, size_t count, void *event) { return 1; }
+struct fill { unsigned long long at; size_t pitch; unsigned value, element; size_t width, height; };
+int cuGraphAddMemsetNode(void **node, void *graph, void *const *needs, size_t count, const struct fill *p, void *context) {
+    SAY("set %llx %zu %u %u %zu %zu", p->at, p->pitch, p->value, p->element, p->width, p->height);
+    return context == current ? add(node, "set", needs, count) : 201;
+}
+struct side { size_t x, y, z, level; unsigned kind; const char *host; unsigned long long device; void *array, *reserved; size_t pitch, height; };
+struct copy { struct side from, to; size_t width, height, depth; };
+int cuGraphAddMemcpyNode(void **node, void *graph, void *const *needs, size_t count, const struct copy *p, void *context) {
+    SAY("copy %u %llx %zu %zu to %u %llx %zu %zu: %zu %zu %zu", p->from.kind, p->from.device, p->from.pitch, p->from.height,
+        p->to.kind, p->to.device, p->to.pitch, p->to.height, p->width, p->height, p->depth);
+    if (p->from.kind == 1) copied_from = p->from.host;
+    return context == current ? add(node, "copy", needs, count) : 201;
+}
+int cuGraphAddDependencies_v2(void *graph, void *const *from, void *const *to, const unsigned char *data, size_t count) {
+    SAY("edge %p %p %d %d %d", *from, *to, data[0], data[1], data[2]);
+    return 0;
+}
+int cuGraphInstantiateWithFlags(void **exec, void *graph, unsigned long long flags) {
+    static int one;
+    *exec = &one;
+    SAY("instantiated %llu", flags);
+    return 0;
+}
+int cuGraphExecUpdate_v2(void *exec, void *graph, void *info) { SAY("updated"); return nodes > 8 ? 910 : 0; }
+int cuGraphExecMemsetNodeSetParams(void *exec, void *node, const struct fill *p, void *context) {
+    SAY("node %p sets %u", node, p->value);
+    return 0;
+}
+int cuGraphNodeSetEnabled(void *exec, void *node, unsigned enabled) { SAY("node %p is %u", node, enabled); return 0; }
+int cuGraphLaunch(void *exec, void *stream) { SAY("launched with %.4s", copied_from); return 0; }
+int cuGraphExecDestroy(void *exec) { SAY("exec ended"); return 0; }

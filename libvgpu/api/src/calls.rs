@@ -8,8 +8,9 @@
 //! Names: CUDA's, where the call does what that symbol does. `vgpu…` are our own. Calls that never travel: [`crate::surface`].
 
 use crate::call_macro::{calls, class, reply_type, travel};
+use crate::graph::{CopyBox, GraphEdge, GraphNode, GraphWork, Rows};
 use crate::handle::{
-    ContextId, EventHandle, FunctionHandle, GoneHandle, ImageHandle, NewHandle, Stream, kind,
+    ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle, NewHandle, Stream, kind,
 };
 use crate::image::{Attributes, ImageKind};
 use crate::launch::Launch;
@@ -127,6 +128,27 @@ calls! {
     /// Milliseconds between two recorded events.
     sync fn cuEventElapsedTime_v2(start: EventHandle, end: EventHandle) -> f32;
 
+    // Graphs. The guest keeps graphs and captures; the worker has what is instantiated.
+    /// Makes a graph that can be launched of the upload `upload`: its nodes ([`crate::graph::GraphNode`]) one after the other.
+    /// `flags` as of `cuGraphInstantiate`.
+    sync fn vgpuGraphInstantiate(graph: NewHandle<kind::GraphExec>, upload: u32, flags: u64);
+    /// Gives each node what the upload's node of its place does. 910 if kinds, edges or contexts are not the same.
+    sync fn vgpuGraphUpdate(graph: GraphExecHandle, upload: u32);
+    /// Gives one node another work of its kind.
+    async fn vgpuGraphNodeSet(graph: GraphExecHandle, node: u32, work: GraphWork<'_>);
+    /// Lets a node do its work or nothing.
+    async fn vgpuGraphNodeEnable(graph: GraphExecHandle, node: u32, enabled: bool);
+    /// Bytes from `offset` on of what a copy from host memory copies when the graph is launched next.
+    bulk fn vgpuGraphHostPut(graph: GraphExecHandle, node: u32, offset: u64, src: Staged);
+    /// Bytes from `offset` on of what a copy to host memory has copied. The launch is waited for by then.
+    bulk fn vgpuGraphHostGet(graph: GraphExecHandle, node: u32, offset: u64, out: Staged);
+    /// Brings a graph to the device before its first launch.
+    async fn cuGraphUpload(graph: GraphExecHandle, stream: Stream);
+    /// Launches a graph.
+    async fn cuGraphLaunch(graph: GraphExecHandle, stream: Stream);
+    /// Ends a graph that can be launched; launches of it go on.
+    async fn cuGraphExecDestroy(graph: GoneHandle<kind::GraphExec>);
+
     // Output.
     /// The next piece of what kernels have printed, in order. Asked for when a reply says so ([`crate::PRINTED`]).
     sync fn vgpuPrinted() -> Printed;
@@ -169,6 +191,11 @@ const fn wire_hash() -> u64 {
         Staged::DECLARATION,
         MemInfo::DECLARATION,
         Memset::DECLARATION,
+        GraphEdge::DECLARATION,
+        Rows::DECLARATION,
+        CopyBox::DECLARATION,
+        GraphWork::DECLARATION,
+        GraphNode::DECLARATION,
         Printed::DECLARATION,
         crate::PciAddress::DECLARATION,
         crate::DeviceSnapshot::DECLARATION,

@@ -69,6 +69,12 @@ pub mod kind {
         Library = 6, "CUlibrary";
         /// `CUfunction` and `CUkernel`: one id space.
         Function = 7, "CUfunction";
+        /// `CUgraph`: the guest's own.
+        Graph = 20, "CUgraph";
+        /// `CUgraphNode`: the guest's own.
+        GraphNode = 21, "CUgraphNode";
+        /// `CUgraphExec`.
+        GraphExec = 22, "CUgraphExec";
     }
 }
 
@@ -83,6 +89,12 @@ pub type StreamHandle = Handle<kind::Stream>;
 pub type EventHandle = Handle<kind::Event>;
 /// A module or library.
 pub type ImageHandle = Handle<kind::Image>;
+/// `CUgraph`.
+pub type GraphHandle = Handle<kind::Graph>;
+/// `CUgraphNode`.
+pub type GraphNodeHandle = Handle<kind::GraphNode>;
+/// `CUgraphExec`.
+pub type GraphExecHandle = Handle<kind::GraphExec>;
 /// `CUfunction` or `CUkernel`.
 pub type FunctionHandle = Handle<kind::Function>;
 
@@ -161,6 +173,29 @@ impl Handle<kind::Function> {
     #[expect(clippy::cast_possible_truncation, reason = "the low 16 bits are meant")]
     pub const fn ordinal(self) -> u16 {
         self.index() as u16
+    }
+}
+
+/// Number of graphs that may live at once, and of nodes that one may ever have: they share a node's index.
+pub const GRAPHS_MAX: u64 = 1 << 20;
+
+impl Handle<kind::GraphNode> {
+    /// The node at a place of a graph.
+    #[must_use]
+    pub const fn of_graph(graph: GraphHandle, place: u32) -> Self {
+        Self::new(graph.generation(), ((graph.index() % GRAPHS_MAX) << 20) | (place as u64 % GRAPHS_MAX))
+    }
+
+    /// Its graph.
+    #[must_use]
+    pub const fn graph(self) -> GraphHandle {
+        Handle::new(self.generation(), self.index() >> 20)
+    }
+
+    /// Its place in the graph.
+    #[must_use]
+    pub const fn place(self) -> u32 {
+        (self.index() % GRAPHS_MAX) as u32
     }
 }
 
@@ -312,6 +347,13 @@ mod tests {
         let image = ImageHandle::new(9, IMAGES_MAX - 1);
         let function = FunctionHandle::of_image(image, 65535);
         assert_eq!((function.image(), function.ordinal()), (image, 65535));
+    }
+
+    #[test]
+    fn a_node_knows_its_graph_and_place() {
+        let graph = GraphHandle::new(9, GRAPHS_MAX - 1);
+        let node = GraphNodeHandle::of_graph(graph, 0xf_ffff);
+        assert_eq!((node.graph(), node.place()), (graph, 0xf_ffff));
     }
 
     #[test]

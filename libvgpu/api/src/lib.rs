@@ -11,6 +11,7 @@
 
 mod call_macro;
 pub mod calls;
+pub mod graph;
 pub mod handle;
 pub mod hash;
 pub mod image;
@@ -26,8 +27,8 @@ pub mod wire;
 
 pub use calls::{Driver, Op, Refuses, WIRE_HASH, ask, dispatch};
 pub use handle::{
-    ContextId, EventHandle, FunctionHandle, GoneHandle, Handle, ImageHandle, NewHandle, Stream, StreamHandle,
-    kind,
+    ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, GraphHandle, GraphNodeHandle,
+    Handle, ImageHandle, NewHandle, Stream, StreamHandle, kind,
 };
 pub use image::{Attributes, FunctionInfo, GlobalInfo, ImageInfo, ImageKind, ParamInfo};
 pub use launch::{Launch, LaunchAttribute};

@@ -91,10 +91,8 @@ surface! {
     }
     "stream" {
         Local: cuStreamGetPriority cuStreamGetPriority_ptsz cuStreamGetFlags cuStreamGetFlags_ptsz cuStreamGetId cuStreamGetId_ptsz
-            cuStreamGetDevice cuStreamGetDevice_ptsz cuStreamGetCtx cuStreamGetCtx_ptsz cuStreamGetCtx_v2 cuStreamGetCtx_v2_ptsz
-            cuThreadExchangeStreamCaptureMode
-            cuStreamIsCapturing cuStreamIsCapturing_ptsz cuStreamGetCaptureInfo cuStreamGetCaptureInfo_ptsz
-            cuStreamGetCaptureInfo_v2 cuStreamGetCaptureInfo_v2_ptsz cuStreamGetCaptureInfo_v3 cuStreamGetCaptureInfo_v3_ptsz;
+            cuStreamGetDevice cuStreamGetDevice_ptsz cuStreamGetCtx cuStreamGetCtx_ptsz cuStreamGetCtx_v2
+            cuStreamGetCtx_v2_ptsz;
         Async: cuStreamCreate cuStreamCreateWithPriority cuStreamDestroy cuStreamDestroy_v2 cuStreamWaitEvent cuStreamWaitEvent_ptsz;
         Sync: cuStreamSynchronize cuStreamSynchronize_ptsz cuStreamQuery cuStreamQuery_ptsz;
     }
@@ -129,6 +127,39 @@ surface! {
     "launch" {
         Async: cuLaunchKernel cuLaunchKernel_ptsz cuLaunchKernelEx cuLaunchKernelEx_ptsz cuLaunchCooperativeKernel
             cuLaunchCooperativeKernel_ptsz;
+    }
+    "capture" {
+        Local: cuThreadExchangeStreamCaptureMode cuStreamBeginCapture cuStreamBeginCapture_ptsz cuStreamBeginCapture_v2
+            cuStreamBeginCapture_v2_ptsz cuStreamBeginCaptureToGraph cuStreamBeginCaptureToGraph_ptsz cuStreamEndCapture
+            cuStreamEndCapture_ptsz cuStreamIsCapturing cuStreamIsCapturing_ptsz cuStreamGetCaptureInfo
+            cuStreamGetCaptureInfo_ptsz cuStreamGetCaptureInfo_v2 cuStreamGetCaptureInfo_v2_ptsz cuStreamGetCaptureInfo_v3
+            cuStreamGetCaptureInfo_v3_ptsz cuStreamUpdateCaptureDependencies cuStreamUpdateCaptureDependencies_ptsz
+            cuStreamUpdateCaptureDependencies_v2 cuStreamUpdateCaptureDependencies_v2_ptsz;
+    }
+    "graph" {
+        Local: cuGraphCreate cuGraphDestroy cuGraphClone cuGraphDestroyNode cuGraphGetNodes cuGraphGetRootNodes cuGraphGetEdges
+            cuGraphGetEdges_v2 cuGraphNodeGetDependencies cuGraphNodeGetDependencies_v2 cuGraphNodeGetDependentNodes
+            cuGraphNodeGetDependentNodes_v2 cuGraphAddDependencies cuGraphAddDependencies_v2 cuGraphRemoveDependencies
+            cuGraphRemoveDependencies_v2 cuGraphNodeGetType cuGraphNodeFindInClone cuGraphChildGraphNodeGetGraph
+            cuGraphDebugDotPrint;
+    }
+    "graph_nodes" {
+        Local: cuGraphAddKernelNode cuGraphAddKernelNode_v2 cuGraphAddMemcpyNode cuGraphAddMemsetNode cuGraphAddEmptyNode
+            cuGraphAddChildGraphNode cuGraphAddEventRecordNode cuGraphAddEventWaitNode cuGraphAddNode cuGraphAddNode_v2
+            cuGraphKernelNodeGetParams cuGraphKernelNodeGetParams_v2 cuGraphKernelNodeSetParams cuGraphKernelNodeSetParams_v2
+            cuGraphKernelNodeGetAttribute cuGraphKernelNodeSetAttribute cuGraphKernelNodeCopyAttributes
+            cuGraphMemcpyNodeGetParams cuGraphMemcpyNodeSetParams cuGraphMemsetNodeGetParams cuGraphMemsetNodeSetParams
+            cuGraphEventRecordNodeGetEvent cuGraphEventRecordNodeSetEvent cuGraphEventWaitNodeGetEvent
+            cuGraphEventWaitNodeSetEvent cuGraphNodeSetParams;
+    }
+    "graph_exec" {
+        Local: cuGraphExecGetFlags cuGraphNodeGetEnabled;
+        Async: cuGraphUpload cuGraphUpload_ptsz cuGraphLaunch cuGraphLaunch_ptsz cuGraphExecDestroy cuGraphNodeSetEnabled
+            cuGraphExecKernelNodeSetParams cuGraphExecKernelNodeSetParams_v2 cuGraphExecMemcpyNodeSetParams
+            cuGraphExecMemsetNodeSetParams cuGraphExecChildGraphNodeSetParams cuGraphExecEventRecordNodeSetEvent
+            cuGraphExecEventWaitNodeSetEvent cuGraphExecNodeSetParams;
+        Sync: cuGraphInstantiate cuGraphInstantiate_v2 cuGraphInstantiateWithFlags cuGraphInstantiateWithParams
+            cuGraphInstantiateWithParams_ptsz cuGraphExecUpdate cuGraphExecUpdate_v2;
     }
 }
 

@@ -54,6 +54,7 @@ fn destroy(raw: Raw) -> CuResult<()> {
 
 fn synchronize(context: ContextId) -> CuResult<()> {
     let entered = enter_with(process()?, context)?;
+    entered.process.graphs.may_wait_for_context(context)?;
     ask::cuCtxSynchronize(&entered.process.channel, context)?;
     // What failed on the way is this call's to tell.
     entered.process.channel.take_error()

@@ -6,6 +6,7 @@
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
 
+use super::copy_box::{Copy3d, captured};
 use crate::abi::{Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
 use crate::core::streams::resolve;
@@ -18,6 +19,10 @@ pub fn to_device(entered: Entered, dst: DevicePtr, src: &[u8], stream: Stream) -
     let (channel, context) = (&entered.process.channel, entered.context);
     owned(entered, dst, src.len())?;
     if src.is_empty() {
+        return Ok(());
+    }
+    let from = (false, src.as_ptr().expose_provenance() as u64);
+    if captured(entered, stream, || Copy3d::line((true, dst.0), from, src.len()))? {
         return Ok(());
     }
     if src.len() <= INLINE_BYTES {
@@ -38,6 +43,11 @@ pub fn to_host(entered: Entered, dst: &mut [u8], src: DevicePtr, stream: Stream)
     let (channel, context) = (&entered.process.channel, entered.context);
     owned(entered, src, dst.len())?;
     if dst.is_empty() {
+        return Ok(());
+    }
+    let to = (false, dst.as_mut_ptr().expose_provenance() as u64);
+    let bytes = dst.len();
+    if captured(entered, stream, || Copy3d::line(to, (true, src.0), bytes))? {
         return Ok(());
     }
     let room = channel.staging()?;
@@ -65,6 +75,9 @@ pub fn on_device(
     if bytes == 0 {
         return Ok(());
     }
+    if captured(entered, stream, || Copy3d::line((true, dst.0), (true, src.0), bytes))? {
+        return Ok(());
+    }
     ask::cuMemcpyDtoDAsync_v2(&entered.process.channel, entered.context, dst, src, bytes as u64, stream)
 }
 
@@ -85,6 +98,7 @@ fn unified(entered: Entered, dst: u64, src: u64, bytes: usize, stream: Stream) -
         (true, false) => to_device(entered, DevicePtr(dst), Span::at_address(src).read(bytes)?, stream),
         (false, true) => to_host(entered, Span::at_address(dst).write(bytes)?, DevicePtr(src), stream),
         (false, false) => {
+            entered.process.graphs.refuses(entered, stream)?;
             ask::cuStreamSynchronize(&entered.process.channel, entered.context, stream)?;
             // Through a buffer: the ranges may overlap.
             let copy = Span::at_address(src).read(bytes)?.to_vec();
@@ -101,10 +115,12 @@ pub fn same_device(entered: Entered, dst_context: Raw, src_context: Raw) -> CuRe
     if device(dst_context)? == device(src_context)? { Ok(()) } else { Err(CuError::NOT_SUPPORTED) }
 }
 
-/// The call's context and its default stream.
+/// The call's context and its default stream, for which it waits.
 fn default(mode: Mode) -> CuResult<(Entered, Stream)> {
     let entered = enter()?;
-    Ok((entered, resolve(entered, 0, mode)?))
+    let stream = resolve(entered, 0, mode)?;
+    entered.process.graphs.may_wait(entered, stream)?;
+    Ok((entered, stream))
 }
 
 fn with(stream: Raw, mode: Mode) -> CuResult<(Entered, Stream)> {

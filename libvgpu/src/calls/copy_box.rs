@@ -1,15 +1,21 @@
 //! Pitched copies of two and three dimensions, row by row. Arrays (texture memory) are not supported yet.
 
+use vgpu_api::graph::{self, CopyBox, HostSide};
 use vgpu_api::symbols::Mode;
-use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
+use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, Stream, ask};
 
 use super::copy::{on_device, same_device, to_device, to_host};
 use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
-use crate::core::streams::resolve;
+use crate::core::graphs::Work;
+use crate::core::streams::{self, resolve};
 
 /// Bytes that rows to the host are read with at once, and that this library allocates for a copy at most.
 const GATHER_BYTES: usize = 1 << 20;
+
+/// `CUmemorytype`: host, device.
+const HOST: u32 = 1;
+const DEVICE: u32 = 2;
 
 /// One side of `CUDA_MEMCPY2D`.
 #[derive(Clone, Copy, Debug)]
@@ -82,21 +88,123 @@ impl From<Copy2d> for Copy3d {
     }
 }
 
+impl Copy3d {
+    /// Bytes in one row; a side is device memory or the program's, and an address there.
+    pub fn line(dst: (bool, u64), src: (bool, u64), bytes: usize) -> Self {
+        let side = |(on_device, address): (bool, u64)| Side3d {
+            x_bytes: 0,
+            y: 0,
+            z: 0,
+            level: 0,
+            memory_type: if on_device { DEVICE } else { HOST },
+            host: if on_device { 0 } else { address },
+            device: if on_device { address } else { 0 },
+            array: 0,
+            context: Raw(0),
+            pitch: 0,
+            height: 0,
+        };
+        Self { src: side(src), dst: side(dst), width_bytes: bytes, height: 1, depth: 1 }
+    }
+}
+
+/// A copy as a graph's node.
+#[derive(Clone, Copy, Debug)]
+pub struct BoxNode {
+    /// As the program gave it.
+    pub given: Copy3d,
+    pub context: ContextId,
+    dst: Rows,
+    src: Rows,
+}
+
+impl BoxNode {
+    /// # Errors
+    /// 1 for what is no copy; 801 for arrays, and for one that has no side on the device.
+    pub fn new(entered: Entered, what: &Copy3d, context: ContextId) -> CuResult<Self> {
+        if what.width_bytes == 0 || what.height == 0 || what.depth == 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let (src, dst) = (Rows::of(entered, &what.src, what)?, Rows::of(entered, &what.dst, what)?);
+        if !src.on_device && !dst.on_device {
+            return Err(CuError::NOT_SUPPORTED);
+        }
+        Ok(Self { given: *what, context, dst, src })
+    }
+
+    /// Whether one side is the program's own memory.
+    pub fn is_host(&self) -> bool {
+        !self.src.on_device || !self.dst.on_device
+    }
+
+    /// Whether it copies to the program's own memory.
+    pub fn is_to_host(&self) -> bool {
+        !self.dst.on_device
+    }
+
+    pub fn on_the_wire(&self) -> (CopyBox, HostSide) {
+        let side = match (self.src.on_device, self.dst.on_device) {
+            (false, _) => HostSide::From,
+            (_, false) => HostSide::To,
+            _ => HostSide::Neither,
+        };
+        let rows = |rows: &Rows| {
+            let start = if rows.on_device { rows.start } else { 0 };
+            graph::Rows { start: DevicePtr(start), pitch: rows.pitch, slice_rows: rows.slice_rows }
+        };
+        let Copy3d { width_bytes, height, depth, .. } = self.given;
+        let (width, height, depth) = (width_bytes as u64, height as u64, depth as u64);
+        (CopyBox { width, height, depth, to: rows(&self.dst), from: rows(&self.src) }, side)
+    }
+
+    fn host(&self) -> Option<&Rows> {
+        [&self.src, &self.dst].into_iter().find(|rows| !rows.on_device)
+    }
+
+    /// The first and the end of the program's memory that it touches.
+    pub fn host_span(&self) -> Option<(u64, u64)> {
+        let host = self.host()?;
+        let last = host.row(self.given.depth - 1, self.given.height - 1).ok()?;
+        Some((host.start, last.saturating_add(self.given.width_bytes as u64)))
+    }
+
+    /// Bytes of a row, and the program's side of each row: where it lies, and where when all are packed. Rows that follow each
+    /// other are one.
+    /// # Errors
+    /// 1 past the end of the address space.
+    pub fn host_rows(&self) -> CuResult<(usize, Vec<(Span, u64)>)> {
+        let host = self.host().ok_or(CuError::INVALID_VALUE)?;
+        let Copy3d { width_bytes, height, depth, .. } = self.given;
+        let (width, height) = if host.pitch == width_bytes as u64 {
+            (width_bytes.checked_mul(height).ok_or(CuError::INVALID_VALUE)?, 1)
+        } else {
+            (width_bytes, height)
+        };
+        let rows = (0..depth).flat_map(|z| (0..height).map(move |y| (z, y)));
+        let placed = rows.enumerate().map(|(number, (z, y))| {
+            let packed = (number as u64).checked_mul(width as u64).ok_or(CuError::INVALID_VALUE)?;
+            Ok((Span::at_address(host.row(z, y)?), packed))
+        });
+        Ok((width, placed.collect::<CuResult<_>>()?))
+    }
+}
+
 /// Where the rows of a side lie.
 #[derive(Clone, Copy, Debug)]
 struct Rows {
     on_device: bool,
     start: u64,
-    /// Bytes from a row to the next, from a slice to the next.
+    /// Bytes from a row to the next, rows and bytes from a slice to the next.
     pitch: u64,
+    slice_rows: u64,
     slice: u64,
 }
 
 impl Rows {
     fn of(entered: Entered, side: &Side3d, copy: &Copy3d) -> CuResult<Self> {
         let (on_device, base) = match side.memory_type {
-            1 => (false, side.host),
-            2 => (true, side.device),
+            HOST => (false, side.host),
+            DEVICE => (true, side.device),
             4 => (entered.process.device_memory.find(side.device).is_some(), side.device),
             3 => return Err(CuError::NOT_SUPPORTED),
             _ => return Err(CuError::INVALID_VALUE),
@@ -115,7 +223,7 @@ impl Rows {
         let corner =
             corner.and_then(|(slices, rows)| slices.checked_add(rows)?.checked_add(side.x_bytes as u64));
         let start = corner.and_then(|corner| base.checked_add(corner)).ok_or(CuError::INVALID_VALUE)?;
-        Ok(Self { on_device, start, pitch: pitch as u64, slice })
+        Ok(Self { on_device, start, pitch: pitch as u64, slice_rows: rows as u64, slice })
     }
 
     fn row(self, z: usize, y: usize) -> CuResult<u64> {
@@ -130,8 +238,24 @@ fn at(step: u64, number: usize) -> Option<u64> {
     step.checked_mul(number as u64)
 }
 
+/// Whether a capture has taken the copy.
+#[inline]
+pub fn captured(entered: Entered, stream: Stream, what: impl FnOnce() -> Copy3d) -> CuResult<bool> {
+    entered.process.graphs.captured(entered, stream, |_| {
+        let context = streams::context_of(entered, stream)?;
+        match BoxNode::new(entered, &what(), context) {
+            // Between two places of the program: this library copies, and would do so once.
+            Err(CuError::NOT_SUPPORTED) => Err(CuError::STREAM_CAPTURE_UNSUPPORTED),
+            other => Ok(Work::Copy(Box::new(other?))),
+        }
+    })
+}
+
 fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
     if what.width_bytes == 0 || what.height == 0 || what.depth == 0 {
+        return Ok(());
+    }
+    if captured(entered, stream, || *what)? {
         return Ok(());
     }
     let (src, dst) = (Rows::of(entered, &what.src, what)?, Rows::of(entered, &what.dst, what)?);
@@ -211,21 +335,28 @@ fn row(entered: Entered, dst: (bool, u64), src: (bool, u64), bytes: usize, strea
     }
 }
 
-fn two(what: In<Copy2d>, stream: u64, mode: Mode) -> CuResult<()> {
+/// The stream of a copy; `None`: the default one, and the call waits.
+fn with(stream: Option<Raw>, mode: Mode) -> CuResult<(Entered, Stream)> {
     let entered = enter()?;
-    let stream = resolve(entered, stream, mode)?;
+    let resolved = resolve(entered, stream.map_or(0, |raw| raw.0), mode)?;
+    if stream.is_none() {
+        entered.process.graphs.may_wait(entered, resolved)?;
+    }
+    Ok((entered, resolved))
+}
+
+fn two(what: In<Copy2d>, stream: Option<Raw>, mode: Mode) -> CuResult<()> {
+    let (entered, stream) = with(stream, mode)?;
     copy(entered, &what.get()?.into(), stream)
 }
 
-fn three(what: In<Copy3d>, stream: u64, mode: Mode) -> CuResult<()> {
-    let entered = enter()?;
-    let stream = resolve(entered, stream, mode)?;
+fn three(what: In<Copy3d>, stream: Option<Raw>, mode: Mode) -> CuResult<()> {
+    let (entered, stream) = with(stream, mode)?;
     copy(entered, &what.get()?, stream)
 }
 
-fn peer(what: In<Copy3d>, stream: u64, mode: Mode) -> CuResult<()> {
-    let entered = enter()?;
-    let stream = resolve(entered, stream, mode)?;
+fn peer(what: In<Copy3d>, stream: Option<Raw>, mode: Mode) -> CuResult<()> {
+    let (entered, stream) = with(stream, mode)?;
     let what = what.get()?;
     same_device(entered, what.dst.context, what.src.context)?;
     copy(entered, &what, stream)
@@ -233,30 +364,30 @@ fn peer(what: In<Copy3d>, stream: u64, mode: Mode) -> CuResult<()> {
 
 export! {
     fn cuMemcpy2D_v2 | cuMemcpy2D_v2_ptds(mode, what: In<Copy2d>) {
-        two(what, 0, mode)
+        two(what, None, mode)
     }
 
     fn cuMemcpy2DUnaligned_v2 | cuMemcpy2DUnaligned_v2_ptds(mode, what: In<Copy2d>) {
-        two(what, 0, mode)
+        two(what, None, mode)
     }
 
     fn cuMemcpy2DAsync_v2 | cuMemcpy2DAsync_v2_ptsz(mode, what: In<Copy2d>, stream: Raw) {
-        two(what, stream.0, mode)
+        two(what, Some(stream), mode)
     }
 
     fn cuMemcpy3D_v2 | cuMemcpy3D_v2_ptds(mode, what: In<Copy3d>) {
-        three(what, 0, mode)
+        three(what, None, mode)
     }
 
     fn cuMemcpy3DAsync_v2 | cuMemcpy3DAsync_v2_ptsz(mode, what: In<Copy3d>, stream: Raw) {
-        three(what, stream.0, mode)
+        three(what, Some(stream), mode)
     }
 
     fn cuMemcpy3DPeer | cuMemcpy3DPeer_ptds(mode, what: In<Copy3d>) {
-        peer(what, 0, mode)
+        peer(what, None, mode)
     }
 
     fn cuMemcpy3DPeerAsync | cuMemcpy3DPeerAsync_ptsz(mode, what: In<Copy3d>, stream: Raw) {
-        peer(what, stream.0, mode)
+        peer(what, Some(stream), mode)
     }
 }

@@ -27,6 +27,7 @@ fn alloc(out: Out<*mut u8>, bytes: usize, flags: u32) -> CuResult<()> {
     if bytes == 0 || flags & !ALLOC_FLAGS != 0 {
         return Err(CuError::INVALID_VALUE);
     }
+    entered.process.graphs.may_be_unsafe()?;
     out.wanted()?;
     let place = map(bytes)?;
     PINNED.insert(place.expose_provenance() as u64, bytes as u64, entered.context, flags);
@@ -66,7 +67,7 @@ export! {
     }
 
     fn cuMemFreeHost(place: Span) {
-        process()?;
+        process()?.graphs.may_be_unsafe()?;
         unmap(PINNED.remove(place.address(), ours).ok_or(CuError::INVALID_VALUE)?);
         Ok(())
     }
@@ -90,6 +91,7 @@ export! {
         if place.address() == 0 || bytes == 0 || flags & !REGISTER_FLAGS != 0 {
             return Err(CuError::INVALID_VALUE);
         }
+        entered.process.graphs.may_be_unsafe()?;
         if PINNED.insert_apart(place.address(), bytes as u64, entered.context, flags | REGISTERED) {
             Ok(())
         } else {
@@ -98,7 +100,7 @@ export! {
     }
 
     fn cuMemHostUnregister(place: Span) {
-        process()?;
+        process()?.graphs.may_be_unsafe()?;
         let range = PINNED.remove(place.address(), |range| !ours(range));
         range.map(|_| ()).ok_or(CuError::HOST_MEMORY_NOT_REGISTERED)
     }

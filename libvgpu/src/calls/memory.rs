@@ -14,6 +14,7 @@ fn alloc(entered: Entered, bytes: usize) -> CuResult<DevicePtr> {
     if bytes == 0 {
         return Err(CuError::INVALID_VALUE);
     }
+    entered.process.graphs.may_be_unsafe()?;
     let bytes = bytes as u64;
     let address = ask::cuMemAlloc_v2(&entered.process.channel, entered.context, bytes)?;
     entered.process.device_memory.insert(address.0, bytes, entered.context, 0);
@@ -24,6 +25,7 @@ fn free(entered: Entered, address: DevicePtr) -> CuResult<()> {
     if address.0 == 0 {
         return Ok(());
     }
+    entered.process.graphs.may_be_unsafe()?;
     let own = |range: &Range| range.flags != GLOBAL;
     let range = entered.process.device_memory.remove(address.0, own).ok_or(CuError::INVALID_VALUE)?;
     ask::cuMemFree_v2(&entered.process.channel, range.context, address)?;
@@ -66,17 +68,19 @@ export! {
         Ok(())
     }
 
-    /// At once, not in the order of the stream: the memory is there earlier than it need be.
+    /// At once, not in the order of the stream: the memory is there earlier than it need be. No node of a graph.
     fn cuMemAllocAsync | cuMemAllocAsync_ptsz(mode, out: Out<DevicePtr>, bytes: usize, stream: Raw) {
         let entered = enter()?;
-        streams::resolve(entered, stream.0, mode)?;
+        let stream = streams::resolve(entered, stream.0, mode)?;
+        entered.process.graphs.refuses(entered, stream)?;
         out.wanted()?.set(alloc(entered, bytes)?)
     }
 
     /// The worker frees after everything that was queued before, in any stream.
     fn cuMemFreeAsync | cuMemFreeAsync_ptsz(mode, address: DevicePtr, stream: Raw) {
         let entered = enter_to_end()?;
-        streams::resolve(entered, stream.0, mode)?;
+        let stream = streams::resolve(entered, stream.0, mode)?;
+        entered.process.graphs.refuses(entered, stream)?;
         free(entered, address)
     }
 }

@@ -1,6 +1,7 @@
 //! The exports, one file a subject. Every name that no file has returns 801: `generated` holds those and the table of
 //! `cuGetProcAddress`, made by `build.rs` from the generated symbols and `vgpu_api::surface`.
 
+pub mod capture;
 pub mod context;
 pub mod copy;
 pub mod copy_box;
@@ -8,6 +9,9 @@ pub mod dark;
 pub mod device;
 pub mod event;
 pub mod function;
+pub mod graph;
+pub mod graph_exec;
+pub mod graph_nodes;
 pub mod host_memory;
 pub mod init;
 pub mod launch;
@@ -26,8 +30,10 @@ pub mod generated {
     #![allow(non_snake_case, reason = "CUDA's names")]
     use super::proc_address::{Base, Form};
     use super::{
-        context::*, copy::*, copy_box::*, dark::*, device::*, event::*, function::*, host_memory::*, init::*,
+        capture::*, context::*, copy::*, copy_box::*, dark::*, device::*, event::*, function::*,
+        host_memory::*,
     };
+    use super::{graph::*, graph_exec::*, graph_nodes::*, init::*};
     use super::{
         launch::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, primary::*,
     };

@@ -1,8 +1,11 @@
 //! What the exports stand on: the process's state, the channel to the worker, the tables that answer in the guest.
 
+pub mod capture;
 #[expect(unsafe_code, reason = "closes a descriptor in a child of fork")]
 pub mod channel;
 pub mod contexts;
+pub mod exec;
+pub mod graphs;
 #[expect(unsafe_code, reason = "reads an image whose length only its own words say")]
 pub mod image_size;
 pub mod images;

@@ -9,6 +9,8 @@ use vgpu_api::{CuError, CuResult, DeviceSnapshot, Snapshot};
 
 use super::channel::Channel;
 use super::contexts::Contexts;
+use super::exec::Execs;
+use super::graphs::Graphs;
 use super::images::Images;
 use super::ranges::Ranges;
 use super::slab::{Slab, lock};
@@ -32,6 +34,8 @@ pub struct StreamInfo {
 #[derive(Debug, Clone, Copy)]
 pub struct EventInfo {
     pub context: vgpu_api::ContextId,
+    /// It was last recorded in this capture.
+    pub captured: Option<u64>,
 }
 
 /// What a device takes of a launch.
@@ -67,6 +71,8 @@ pub struct Process {
     pub streams: Slab<StreamInfo>,
     pub events: Slab<EventInfo>,
     pub images: Images,
+    pub graphs: Graphs,
+    pub execs: Execs,
     /// Device memory that this process allocated.
     pub device_memory: Ranges,
 }
@@ -75,6 +81,8 @@ impl Process {
     /// A context ended, and all that it held: the worker knows, the guest's tables follow. Only after the worker's answer: else
     /// numbers would be given again that it still has in use.
     pub fn forget(&self, context: vgpu_api::ContextId) -> Ended {
+        self.graphs.context_ended(context);
+        self.execs.retain(|exec| exec.as_ref().is_none_or(|exec| !exec.contexts.contains(&context)));
         self.streams.retain(|stream| stream.context != context);
         self.events.retain(|event| event.context != context);
         self.images.forget(context);
@@ -146,6 +154,8 @@ fn connect() -> CuResult<()> {
         streams: Slab::new(),
         events: Slab::new(),
         images: Images::new(),
+        graphs: Graphs::default(),
+        execs: Execs::new(),
         device_memory: Ranges::new(),
     };
     if PROCESS.set(process).is_err() {

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex};
 
+use vgpu_api::graph::{GraphWork, HostSide, parse};
 use vgpu_api::memory::Memset;
+use vgpu_api::wire::{from_slice, to_vec};
 use vgpu_api::*;
 
 /// Attributes of the fake device: plausible limits, compute capability 9.0.
@@ -78,6 +80,8 @@ pub struct Seen {
     /// Launches in order.
     pub launches: Vec<SeenLaunch>,
     pub uploads: HashMap<u32, Vec<u8>>,
+    /// Graphs in order: what each node waits for.
+    pub graphs: Vec<Vec<Vec<u32>>>,
 }
 
 /// One launch.
@@ -94,6 +98,29 @@ pub trait Staging: Send {
     fn write(&self, to: Staged, bytes: &[u8]);
 }
 
+/// A node of a graph: its work as it travels, whether it does it, the host's side of a copy.
+struct FakeNode {
+    needs: Vec<u32>,
+    work: Vec<u8>,
+    enabled: bool,
+    host: Vec<u8>,
+}
+
+impl FakeNode {
+    fn list(upload: &[u8]) -> CuResult<Vec<Self>> {
+        let nodes = parse(upload)?.into_iter().map(|node| {
+            let host = match &node.work {
+                GraphWork::Copy(copy, HostSide::From | HostSide::To) => copy.bytes().unwrap(),
+                _ => 0,
+            };
+            let needs = node.needs.iter().map(|edge| edge.from).collect();
+            let host = vec![0; usize::try_from(host).unwrap()];
+            Self { needs, work: to_vec(&node.work), enabled: true, host }
+        });
+        Ok(nodes.collect())
+    }
+}
+
 pub struct FakeDevice {
     pub staging: Box<dyn Staging>,
     pub seen: Arc<Mutex<Seen>>,
@@ -101,6 +128,7 @@ pub struct FakeDevice {
     next: u64,
     retained: HashSet<u32>,
     events: HashMap<u64, bool>,
+    graphs: HashMap<u64, Vec<FakeNode>>,
     streams: HashSet<u64>,
     /// Places of handles in use, as a worker's slabs have them: by kind and index.
     places: HashMap<(&'static str, u64), (ContextId, u64)>,
@@ -137,6 +165,7 @@ impl FakeDevice {
             next: 0x7f00_0000_0000,
             retained: HashSet::new(),
             events: HashMap::new(),
+            graphs: HashMap::new(),
             streams: HashSet::new(),
             places: HashMap::new(),
             sticky: None,
@@ -165,6 +194,37 @@ impl FakeDevice {
         }
     }
 
+    fn graph_node(&mut self, graph: GraphExecHandle, node: u32) -> CuResult<&mut FakeNode> {
+        let nodes = self.graphs.get_mut(&graph.raw()).ok_or(CuError::INVALID_HANDLE)?;
+        nodes.get_mut(node as usize).ok_or(CuError::INVALID_VALUE)
+    }
+
+    fn run(&mut self, call: Call, node: &mut FakeNode) -> CuResult<()> {
+        match from_slice::<GraphWork<'_>>(&node.work).unwrap() {
+            GraphWork::Empty | GraphWork::Wait(_) => Ok(()),
+            GraphWork::Kernel(launch) => self.cuLaunchKernel(call, launch),
+            GraphWork::Fill(memset) => self.vgpuMemset(call, memset, Stream::Legacy),
+            GraphWork::Record(event) => self.cuEventRecordWithFlags(call, event, Stream::Legacy, 0),
+            GraphWork::Copy(copy, side) => copy.rows().try_for_each(|(to, from, packed)| {
+                let at = usize::try_from(packed).unwrap();
+                let width = usize::try_from(copy.width).unwrap();
+                match side {
+                    HostSide::From => {
+                        self.bytes(DevicePtr(to), copy.width)?.copy_from_slice(&node.host[at..at + width]);
+                    }
+                    HostSide::To => {
+                        node.host[at..at + width].copy_from_slice(self.bytes(DevicePtr(from), copy.width)?);
+                    }
+                    HostSide::Neither => {
+                        let bytes = self.bytes(DevicePtr(from), copy.width)?.to_vec();
+                        self.bytes(DevicePtr(to), copy.width)?.copy_from_slice(&bytes);
+                    }
+                }
+                Ok(())
+            }),
+        }
+    }
+
     /// As a worker: a place that is in use is refused.
     fn occupy<K: handle::Kind>(&mut self, call: Call, kind: &'static str, handle: Handle<K>) -> CuResult<()> {
         let taken = self.places.insert((kind, handle.index()), (call.context, handle.raw()));
@@ -175,6 +235,7 @@ impl FakeDevice {
         for (_, raw) in self.places.values().filter(|(owner, _)| *owner == context) {
             self.streams.remove(raw);
             self.events.remove(raw);
+            self.graphs.remove(raw);
         }
         self.places.retain(|_, (owner, _)| *owner != context);
     }
@@ -458,6 +519,94 @@ impl Driver for FakeDevice {
             (Some(true), Some(true)) => Ok(1.5),
             _ => Err(CuError::INVALID_HANDLE),
         }
+    }
+    fn vgpuGraphInstantiate(
+        &mut self,
+        call: Call,
+        graph: NewHandle<kind::GraphExec>,
+        upload: u32,
+        _: u64,
+    ) -> CuResult<()> {
+        self.saw("graph instantiate")?;
+        let bytes = self.seen.lock().unwrap().uploads.remove(&upload).unwrap();
+        let nodes = FakeNode::list(&bytes)?;
+        self.seen.lock().unwrap().graphs.push(nodes.iter().map(|node| node.needs.clone()).collect());
+        self.occupy(call, "graph", graph.0)?;
+        self.graphs.insert(graph.0.raw(), nodes);
+        Ok(())
+    }
+    fn vgpuGraphUpdate(&mut self, _: Call, graph: GraphExecHandle, upload: u32) -> CuResult<()> {
+        self.saw("graph update")?;
+        let bytes = self.seen.lock().unwrap().uploads.remove(&upload).unwrap();
+        let new = FakeNode::list(&bytes)?;
+        let old = self.graphs.get_mut(&graph.raw()).ok_or(CuError::INVALID_HANDLE)?;
+        assert_eq!(old.len(), new.len(), "the library compares first");
+        old.iter_mut().zip(new).for_each(|(old, new)| old.work = new.work);
+        Ok(())
+    }
+    fn vgpuGraphNodeSet(
+        &mut self,
+        _: Call,
+        graph: GraphExecHandle,
+        node: u32,
+        work: GraphWork<'_>,
+    ) -> CuResult<()> {
+        self.saw("graph set")?;
+        self.graph_node(graph, node)?.work = to_vec(&work);
+        Ok(())
+    }
+    fn vgpuGraphNodeEnable(
+        &mut self,
+        _: Call,
+        graph: GraphExecHandle,
+        node: u32,
+        enabled: bool,
+    ) -> CuResult<()> {
+        self.saw("graph enable")?;
+        self.graph_node(graph, node)?.enabled = enabled;
+        Ok(())
+    }
+    fn vgpuGraphHostPut(
+        &mut self,
+        _: Call,
+        graph: GraphExecHandle,
+        node: u32,
+        at: u64,
+        src: Staged,
+    ) -> CuResult<()> {
+        self.saw("graph put")?;
+        let (bytes, at) = (self.staging.read(src), usize::try_from(at).unwrap());
+        self.graph_node(graph, node)?.host[at..at + bytes.len()].copy_from_slice(&bytes);
+        Ok(())
+    }
+    fn vgpuGraphHostGet(
+        &mut self,
+        _: Call,
+        graph: GraphExecHandle,
+        node: u32,
+        at: u64,
+        out: Staged,
+    ) -> CuResult<()> {
+        self.saw("graph get")?;
+        let (at, len) = (usize::try_from(at).unwrap(), usize::try_from(out.len).unwrap());
+        let bytes = self.graph_node(graph, node)?.host[at..at + len].to_vec();
+        self.staging.write(out, &bytes);
+        Ok(())
+    }
+    fn cuGraphUpload(&mut self, _: Call, _: GraphExecHandle, _: Stream) -> CuResult<()> {
+        self.saw("graph upload")
+    }
+    fn cuGraphLaunch(&mut self, call: Call, graph: GraphExecHandle, _: Stream) -> CuResult<()> {
+        self.saw("graph launch")?;
+        let mut nodes = self.graphs.remove(&graph.raw()).ok_or(CuError::INVALID_HANDLE)?;
+        let result = nodes.iter_mut().filter(|node| node.enabled).try_for_each(|node| self.run(call, node));
+        self.graphs.insert(graph.raw(), nodes);
+        result
+    }
+    fn cuGraphExecDestroy(&mut self, _: Call, graph: GoneHandle<kind::GraphExec>) -> CuResult<()> {
+        self.graphs.remove(&graph.0.raw());
+        self.places.remove(&("graph", graph.0.index()));
+        self.saw("graph destroy")
     }
     fn vgpuPrinted(&mut self, _: Call) -> CuResult<Printed> {
         Ok(Printed::default())

@@ -7,6 +7,7 @@
 //!
 //! Not measured yet on hardware in this form: copies go through the worker's pageable memory, waits block the worker's loop.
 
+mod graphs;
 mod images;
 mod table;
 
@@ -18,7 +19,11 @@ use vgpu_api::memory::Memset;
 use vgpu_api::snapshot::{ATTRIBUTES, LIMITS, is_offered};
 use vgpu_api::{Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, MemInfo, PciAddress, Snapshot};
 
-use super::{Costs, Device, DeviceKind, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey};
+use super::{
+    Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, LoadError, LoadedImage, Place, Raw,
+    Survey,
+};
+use graphs::Graph;
 use images::Images;
 pub use table::library_folders;
 use table::{Attribute, Config, NULL, Ptr, Table};
@@ -27,6 +32,8 @@ use table::{Attribute, Config, NULL, Ptr, Table};
 const UUID: [u8; 16] = *b"vgpu-cuda-device";
 /// Device memory is handed out in multiples of this; allocations of 2 MiB and more take whole such pages.
 const GRANULE_BYTES: u64 = 512;
+/// What a node of an instantiated graph is counted as: not measured yet.
+const GRAPH_NODE_BYTES: u64 = 4 << 10;
 /// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT` and `…_MAX_THREADS_PER_MULTIPROCESSOR`.
 const MULTIPROCESSORS: usize = 16;
 const THREADS_PER_MULTIPROCESSOR: usize = 39;
@@ -52,6 +59,8 @@ pub struct Cuda {
     streams: Names,
     events: Names,
     images: Images,
+    graphs: std::collections::HashMap<u64, Graph>,
+    last_graph: u64,
 }
 
 /// The driver's pointers by our names. A name is used once.
@@ -115,12 +124,15 @@ impl Cuda {
             streams,
             events,
             images,
+            graphs: std::collections::HashMap::new(),
+            last_graph: 0,
         };
         let version = |attribute| cuda.attribute(attribute).unsigned_abs();
         cuda.capability = (version(CAPABILITY_MAJOR), version(CAPABILITY_MINOR));
         let number = |attribute| u64::from(cuda.attribute(attribute).unsigned_abs());
         let resident_threads = number(MULTIPROCESSORS) * number(THREADS_PER_MULTIPROCESSOR);
-        cuda.costs = Costs { context_bytes: DeviceKind::Cuda.context_bytes(), resident_threads };
+        let (context_bytes, graph_node_bytes) = (DeviceKind::Cuda.context_bytes(), GRAPH_NODE_BYTES);
+        cuda.costs = Costs { context_bytes, resident_threads, graph_node_bytes };
         Ok(cuda)
     }
 
@@ -537,5 +549,47 @@ impl Device for Cuda {
         // SAFETY: two live events of ours; the driver writes one number.
         unsafe { self.table.cuEventElapsedTime(&raw mut milliseconds, start, end) }?;
         Ok(milliseconds)
+    }
+
+    fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], flags: u64) -> CuResult<Raw> {
+        self.graph_make(nodes, flags)
+    }
+
+    fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
+        self.graph_change(graph, nodes)
+    }
+
+    fn graph_set(&mut self, graph: Raw, node: u32, context: Raw, work: &DeviceWork<'_>) -> CuResult<()> {
+        self.graph_change_node(graph, node, context, work)
+    }
+
+    fn graph_enable(&mut self, graph: Raw, node: u32, enabled: bool) -> CuResult<()> {
+        self.graph_switch(graph, node, enabled)
+    }
+
+    fn graph_put(&mut self, graph: Raw, node: u32, offset: u64, bytes: &[u8]) -> CuResult<()> {
+        self.graph(graph)?.host(node, offset, bytes.len())?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn graph_get(&mut self, graph: Raw, node: u32, offset: u64, bytes: &mut [u8]) -> CuResult<()> {
+        bytes.copy_from_slice(self.graph(graph)?.host(node, offset, bytes.len())?);
+        Ok(())
+    }
+
+    fn graph_upload(&mut self, place: Place, graph: Raw) -> CuResult<()> {
+        let (stream, exec) = (self.stream(place)?, self.graph(graph)?.exec());
+        // SAFETY: a live graph, and a live stream of ours or the default one.
+        unsafe { self.table.cuGraphUpload(exec, stream) }
+    }
+
+    fn graph_launch(&mut self, place: Place, graph: Raw) -> CuResult<()> {
+        let (stream, exec) = (self.stream(place)?, self.graph(graph)?.exec());
+        // SAFETY: as above.
+        unsafe { self.table.cuGraphLaunch(exec, stream) }
+    }
+
+    fn graph_destroy(&mut self, graph: Raw) -> CuResult<()> {
+        self.graph_end(graph)
     }
 }

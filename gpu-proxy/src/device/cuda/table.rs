@@ -44,6 +44,115 @@ pub struct Config {
 }
 const _: () = assert!(size_of::<Config>() == 56);
 
+/// `CUDA_KERNEL_NODE_PARAMS_v2`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct KernelParams {
+    /// What runs.
+    pub function: Ptr,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory.
+    pub shared_bytes: u32,
+    /// A pointer to each parameter.
+    pub params: *mut Ptr,
+    /// Or the packed block.
+    pub extra: *mut Ptr,
+    /// In place of `function`.
+    pub kernel: Ptr,
+    /// Of `kernel`.
+    pub context: Ptr,
+}
+const _: () = assert!(size_of::<KernelParams>() == 72);
+
+/// `CUDA_MEMSET_NODE_PARAMS`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct FillParams {
+    /// Where.
+    pub at: Address,
+    /// Bytes from a row to the next.
+    pub pitch: usize,
+    /// The element.
+    pub value: u32,
+    /// 1, 2 or 4.
+    pub element_bytes: u32,
+    /// Elements of a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+const _: () = assert!(size_of::<FillParams>() == 40);
+
+/// One side of `CUDA_MEMCPY3D`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct CopySide {
+    /// Where in the row, row and slice it begins, and the mipmap level.
+    pub corner: [usize; 4],
+    /// `CUmemorytype`.
+    pub memory_type: u32,
+    /// Host memory.
+    pub host: u64,
+    /// Device memory.
+    pub device: Address,
+    /// An array.
+    pub array: u64,
+    /// Means nothing.
+    pub reserved: u64,
+    /// Bytes from a row to the next.
+    pub pitch: usize,
+    /// Rows from a slice to the next.
+    pub height: usize,
+}
+
+/// `CUDA_MEMCPY3D`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct CopyParams {
+    /// Where from.
+    pub source: CopySide,
+    /// Where to.
+    pub destination: CopySide,
+    /// Bytes of a row.
+    pub width_bytes: usize,
+    /// Rows.
+    pub height: usize,
+    /// Slices.
+    pub depth: usize,
+}
+const _: () = assert!(size_of::<CopyParams>() == 200);
+
+/// `CUgraphEdgeData`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct EdgeData {
+    /// When the first node lets go.
+    pub from_port: u8,
+    /// What of the second waits.
+    pub to_port: u8,
+    /// `CUgraphDependencyType`.
+    pub kind: u8,
+    /// Zeros.
+    pub reserved: [u8; 5],
+}
+const _: () = assert!(size_of::<EdgeData>() == 8);
+
+/// `CUgraphExecUpdateResultInfo`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct UpdateInfo {
+    /// `CUgraphExecUpdateResult`.
+    pub result: c_int,
+    /// The node that does not fit.
+    pub node: Ptr,
+    /// What it waits for.
+    pub from: Ptr,
+}
+const _: () = assert!(size_of::<UpdateInfo>() == 24);
+
 macro_rules! table {
     ($(fn $name:ident($($param:ident: $t:ty),*);)*) => {
         /// The functions, each as the driver has it.
@@ -143,6 +252,29 @@ table! {
     fn cuEventQuery(event: Ptr);
     fn cuEventSynchronize(event: Ptr);
     fn cuEventElapsedTime(milliseconds: *mut f32, start: Ptr, end: Ptr);
+    fn cuGraphCreate(graph: *mut Ptr, flags: c_uint);
+    fn cuGraphDestroy(graph: Ptr);
+    fn cuGraphAddEmptyNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize);
+    fn cuGraphAddKernelNode_v2(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const KernelParams);
+    fn cuGraphAddMemsetNode(
+        node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const FillParams, context: Ptr);
+    fn cuGraphAddMemcpyNode(
+        node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const CopyParams, context: Ptr);
+    fn cuGraphAddEventRecordNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, event: Ptr);
+    fn cuGraphAddEventWaitNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, event: Ptr);
+    fn cuGraphAddDependencies_v2(graph: Ptr, from: *const Ptr, to: *const Ptr, data: *const EdgeData, count: usize);
+    fn cuGraphKernelNodeSetAttribute(node: Ptr, attribute: c_int, value: *const c_void);
+    fn cuGraphInstantiateWithFlags(exec: *mut Ptr, graph: Ptr, flags: u64);
+    fn cuGraphExecUpdate_v2(exec: Ptr, graph: Ptr, info: *mut UpdateInfo);
+    fn cuGraphExecKernelNodeSetParams_v2(exec: Ptr, node: Ptr, params: *const KernelParams);
+    fn cuGraphExecMemsetNodeSetParams(exec: Ptr, node: Ptr, params: *const FillParams, context: Ptr);
+    fn cuGraphExecMemcpyNodeSetParams(exec: Ptr, node: Ptr, params: *const CopyParams, context: Ptr);
+    fn cuGraphExecEventRecordNodeSetEvent(exec: Ptr, node: Ptr, event: Ptr);
+    fn cuGraphExecEventWaitNodeSetEvent(exec: Ptr, node: Ptr, event: Ptr);
+    fn cuGraphNodeSetEnabled(exec: Ptr, node: Ptr, enabled: c_uint);
+    fn cuGraphUpload(exec: Ptr, stream: Ptr);
+    fn cuGraphLaunch(exec: Ptr, stream: Ptr);
+    fn cuGraphExecDestroy(exec: Ptr);
 }
 
 impl std::fmt::Debug for Table {

@@ -1,9 +1,10 @@
 //! The declaration's trait, call by call, onto the session's own methods.
 
+use vgpu_api::graph::GraphWork;
 use vgpu_api::memory::Memset;
 use vgpu_api::{
     Attributes, Call, ContextId, CuResult, DevicePtr, Driver, EventHandle, FunctionHandle, GoneHandle,
-    ImageHandle, ImageKind, Launch, MemInfo, NewHandle, Printed, Staged, Stream, kind,
+    GraphExecHandle, ImageHandle, ImageKind, Launch, MemInfo, NewHandle, Printed, Staged, Stream, kind,
 };
 
 use super::Session;
@@ -72,5 +73,15 @@ calls! {
     cuEventQuery(s, c, event: EventHandle) => s.event_query(event);
     cuEventSynchronize(s, c, event: EventHandle) => s.event_synchronize(event);
     cuEventElapsedTime_v2(s, c, start: EventHandle, end: EventHandle) -> f32 => s.event_elapsed(start, end);
+    vgpuGraphInstantiate(s, c, graph: NewHandle<kind::GraphExec>, upload: u32, flags: u64)
+        => s.graph_instantiate(c, graph.0, upload, flags);
+    vgpuGraphUpdate(s, c, graph: GraphExecHandle, upload: u32) => s.graph_update(graph, upload);
+    vgpuGraphNodeSet(s, c, graph: GraphExecHandle, node: u32, work: GraphWork<'_>) => s.graph_set(graph, node, &work);
+    vgpuGraphNodeEnable(s, c, graph: GraphExecHandle, node: u32, enabled: bool) => s.graph_enable(graph, node, enabled);
+    vgpuGraphHostPut(s, c, graph: GraphExecHandle, node: u32, offset: u64, src: Staged) => s.graph_put(graph, node, offset, src);
+    vgpuGraphHostGet(s, c, graph: GraphExecHandle, node: u32, offset: u64, out: Staged) => s.graph_get(graph, node, offset, out);
+    cuGraphUpload(s, c, graph: GraphExecHandle, stream: Stream) => s.graph_upload(c, graph, stream);
+    cuGraphLaunch(s, c, graph: GraphExecHandle, stream: Stream) => s.graph_launch(c, graph, stream);
+    cuGraphExecDestroy(s, c, graph: GoneHandle<kind::GraphExec>) => s.graph_destroy(graph.0);
     vgpuPrinted(s, c) -> Printed => Ok(s.device.take_printed());
 }

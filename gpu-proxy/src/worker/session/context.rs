@@ -150,6 +150,7 @@ impl Session {
             return Err(CuError::INVALID_CONTEXT);
         };
         let stays = primary && self.device.keeps_primary();
+        self.end_graphs(id);
         for event in self.events.remove_where(|event| event.context == id) {
             let _ = self.device.event_destroy(event.raw);
         }

@@ -43,6 +43,7 @@ impl Session {
         let context = self.context(owner)?;
         let result = self.device.free(context, at.0);
         self.settle(owner, result)?;
+        self.graphs.something_ended();
         if let Some(charged_bytes) = self.ranges.remove(at.0) {
             self.quota.release(charged_bytes);
         }
@@ -139,7 +140,7 @@ impl Session {
     }
 
     /// All rows, from the first byte of the first to the last byte of the last, lie inside one range.
-    fn check_memset(&self, memset: &Memset) -> CuResult<()> {
+    pub(super) fn check_memset(&self, memset: &Memset) -> CuResult<()> {
         let Memset { dst, pitch, element_bytes, width, rows, .. } = *memset;
         let element = u64::from(element_bytes);
         let aligned = matches!(element, 1 | 2 | 4) && dst.0.is_multiple_of(element);

@@ -3,10 +3,11 @@
 //! Each call goes through the same gates, in this order: is its context whole (sticky errors) → do its handles exist, in the
 //! right generation → do its addresses and lengths lie inside the allocation map → does the grant allow it → may we submit.
 //! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`,
-//! `memory.rs`, `image.rs`, `stream.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
+//! `memory.rs`, `image.rs`, `stream.rs`, `graph.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
 
 mod calls;
 mod context;
+mod graph;
 mod image;
 mod memory;
 mod stream;
@@ -24,6 +25,7 @@ use super::staging::Staging;
 use crate::device::{Device, Place, Raw};
 
 use context::Held;
+use graph::Graphs;
 use image::{Image, Uploads};
 
 /// Contexts that one process may have at once.
@@ -40,6 +42,7 @@ pub struct Session {
     streams: Slab<Owned>,
     events: Slab<Owned>,
     images: Slab<Image>,
+    graphs: Graphs,
     ranges: Ranges,
     uploads: Uploads,
     image_log: String,
@@ -81,6 +84,7 @@ impl Session {
             streams: Slab::default(),
             events: Slab::default(),
             images: Slab::default(),
+            graphs: Graphs::default(),
             ranges: Ranges::default(),
             uploads: Uploads::default(),
             image_log: String::new(),

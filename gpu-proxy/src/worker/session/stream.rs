@@ -58,6 +58,7 @@ impl Session {
 
     pub(super) fn event_destroy(&mut self, handle: EventHandle) -> CuResult<()> {
         let Owned { raw, context } = self.events.remove(handle)?;
+        self.graphs.something_ended();
         let result = self.device.event_destroy(raw);
         self.settle(context, result)
     }

@@ -1,4 +1,6 @@
-//! The gates of a session, over the null device.
+//! The gates of a session, over the null device. Graphs: `tests/graph.rs`.
+
+mod graph;
 
 use std::sync::{Arc, Mutex};
 
@@ -6,8 +8,8 @@ use vgpu_api::launch::{LaunchAttributes, LaunchShape};
 use vgpu_api::loopback::Loopback;
 use vgpu_api::memory::Memset;
 use vgpu_api::{
-    ContextId, CuError, DevicePtr, EventHandle, FunctionHandle, GoneHandle, ImageHandle, ImageKind, Launch,
-    NewHandle, Snapshot, Staged, Stream, StreamHandle, ask,
+    ContextId, CuError, DevicePtr, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
+    ImageKind, Launch, NewHandle, Snapshot, Staged, Stream, StreamHandle, ask,
 };
 
 use super::Session;
@@ -46,11 +48,15 @@ fn world() -> World {
 }
 
 fn world_with(device: Null) -> World {
+    world_of(Box::new(device))
+}
+
+fn world_of(device: Box<dyn crate::device::Device>) -> World {
     let page = SharedPage::create().unwrap();
     let quota = Quota::new(SharedPage::map(page.fd()).unwrap(), 3).unwrap();
     let grant = Grant::new(Arc::new(page), 1 << 20);
     let staging = Heap(Arc::new(Mutex::new(vec![0; 64 << 10])));
-    let session = Session::new(Box::new(device), quota, Box::new(staging.clone()));
+    let session = Session::new(device, quota, Box::new(staging.clone()));
     let world = World { guest: Loopback::new(session), staging, grant };
     ask::cuDevicePrimaryCtxRetain(&world.guest, ContextId::NONE, 0, 0).unwrap();
     world
@@ -192,7 +198,7 @@ fn an_upload_is_believed_by_what_arrived() {
 /// Every way to use up device memory that is no allocation: without these counts a guest takes many times its grant.
 #[test]
 fn contexts_and_limits_count_against_the_grant() {
-    let costs = Costs { context_bytes: 300 << 10, resident_threads: 64 };
+    let costs = Costs { context_bytes: 300 << 10, resident_threads: 64, ..Costs::default() };
     let world = world_with(Null::with_costs(costs, 0));
     assert_eq!(world.used_bytes(), 0, "the first context is the worker's own");
     let context = |number: u32| ContextId(100 + number);
@@ -236,7 +242,7 @@ fn launch_in(world: &World) {
 /// A limit that is lowered gives back what raising it took, and nothing that was counted for something else.
 #[test]
 fn a_lowered_limit_gives_back_no_more_than_it_took() {
-    let costs = Costs { context_bytes: 0, resident_threads: 64 };
+    let costs = Costs { context_bytes: 0, resident_threads: 64, ..Costs::default() };
     let world = world_with(Null::with_costs(costs, 2048));
     let local_bytes = 1024 * 64;
     launch_in(&world);
@@ -257,7 +263,7 @@ fn a_lowered_limit_gives_back_no_more_than_it_took() {
 /// Else a reset in a loop takes any amount of the device: the primary context of `cuda` is not made anew.
 #[test]
 fn what_a_device_keeps_of_an_ended_primary_context_goes_on_counting() {
-    let costs = Costs { context_bytes: 0, resident_threads: 64 };
+    let costs = Costs { context_bytes: 0, resident_threads: 64, ..Costs::default() };
     let world = world_with(Null::with_costs(costs, 2048).keeping_primary());
     let stack = ask::cuCtxGetLimit(&world.guest, C, 0).unwrap();
     launch_in(&world);
@@ -280,7 +286,7 @@ fn what_a_device_keeps_of_an_ended_primary_context_goes_on_counting() {
 #[test]
 fn the_local_memory_of_kernels_counts_once_for_all_threads() {
     let launch = |local_bytes| {
-        let costs = Costs { context_bytes: 0, resident_threads: 64 };
+        let costs = Costs { context_bytes: 0, resident_threads: 64, ..Costs::default() };
         let world = world_with(Null::with_costs(costs, local_bytes));
         launch_in(&world);
         (world.guest.take_error(), world.used_bytes())
@@ -337,7 +343,12 @@ impl Random {
 #[test]
 fn any_bytes_for_any_call_are_an_answer_or_an_end() {
     let devices: [fn() -> Box<dyn crate::device::Device>; 2] = [
-        || Box::new(Null::with_costs(Costs { context_bytes: 1000, resident_threads: 64 }, 2048)),
+        || {
+            Box::new(Null::with_costs(
+                Costs { context_bytes: 1000, resident_threads: 64, ..Costs::default() },
+                2048,
+            ))
+        },
         || Box::new(crate::device::Soft::new(1 << 20).unwrap()),
     ];
     for (seed, device) in (1..).zip(devices) {
@@ -356,8 +367,12 @@ fn any_bytes_for_any_call_are_an_answer_or_an_end() {
         call(op(vgpu_api::Op::cuDevicePrimaryCtxRetain), ContextId::NONE, &[0; 8]).unwrap();
         let (_, at) = call(op(vgpu_api::Op::cuMemAlloc_v2), C, &4096_u64.to_le_bytes()).unwrap();
         let at = u64::from_le_bytes(at.try_into().unwrap());
-        let handles =
-            [StreamHandle::new(0, 0).raw(), EventHandle::new(0, 0).raw(), ImageHandle::new(0, 0).raw()];
+        let handles = [
+            StreamHandle::new(0, 0).raw(),
+            EventHandle::new(0, 0).raw(),
+            ImageHandle::new(0, 0).raw(),
+            GraphExecHandle::new(0, 0).raw(),
+        ];
         let numbers =
             [0, 1, 2, 4, 8, 4096, 65536, at, at + 4095, u64::from(u32::MAX), u64::MAX, u64::MAX - 7];
         let interesting = [&handles[..], &numbers[..]].concat();
