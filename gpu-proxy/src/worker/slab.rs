@@ -12,6 +12,8 @@ pub trait SlabKind: vgpu_api::handle::Kind {}
 impl SlabKind for Stream {}
 impl SlabKind for Event {}
 impl SlabKind for Image {}
+impl SlabKind for Array {}
+impl SlabKind for Mipmap {}
 
 /// Things by handle.
 #[derive(Debug)]

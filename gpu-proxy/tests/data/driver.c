@@ -1,5 +1,6 @@
 /* A driver of a few lines: it has every function that a worker calls, and knows which context is current. */
 #include <stddef.h>
+#include <stdio.h>
 #define ZERO(name) int name(void) { return 0; }
 ZERO(cuInit) ZERO(cuDriverGetVersion) ZERO(cuDeviceGet) ZERO(cuDeviceGetName) ZERO(cuCtxDestroy_v2)
 ZERO(cuCtxSynchronize) ZERO(cuCtxGetLimit) ZERO(cuCtxSetLimit) ZERO(cuCtxGetStreamPriorityRange) ZERO(cuMemFree_v2)
@@ -14,7 +15,9 @@ ZERO(cuOccupancyAvailableDynamicSMemPerBlock) ZERO(cuOccupancyMaxActiveClusters)
 ZERO(cuOccupancyMaxPotentialClusterSize) ZERO(cuLaunchKernelEx) ZERO(cuStreamCreateWithPriority)
 ZERO(cuStreamDestroy_v2) ZERO(cuStreamSynchronize) ZERO(cuStreamQuery) ZERO(cuStreamWaitEvent) ZERO(cuEventCreate)
 ZERO(cuEventDestroy_v2) ZERO(cuEventRecordWithFlags) ZERO(cuEventQuery) ZERO(cuEventSynchronize)
-ZERO(cuEventElapsedTime)
+ZERO(cuEventElapsedTime) ZERO(cuMipmappedArrayCreate) ZERO(cuMipmappedArrayGetLevel) ZERO(cuMipmappedArrayDestroy)
+ZERO(cuMipmappedArrayGetMemoryRequirements) ZERO(cuTexObjectDestroy) ZERO(cuSurfObjectDestroy)
+ZERO(cuDeviceGetTexture1DLinearMaxWidth)
 static int primary, other;
 static void *current;
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
@@ -30,4 +33,59 @@ int cuCtxSetCurrent(void *context) { current = context; return 0; }
 int cuMemAlloc_v2(unsigned long long *address, size_t bytes) {
     *address = current == &primary ? 0x1000 : current == &other ? 0x2000 : 0;
     return *address ? 0 : 201;
+}
+/* Arrays: what is asked is written down, so that a test sees every field where cuda.h has it. */
+struct deep { size_t width, height, depth; unsigned format, channels, flags; };
+static int arrays;
+int cuArray3DCreate_v2(void **array, const struct deep *d) {
+    printf("array %zu %zu %zu format %u channels %u flags %u\n", d->width, d->height, d->depth, d->format, d->channels, d->flags);
+    *array = (char *)0x7000 + arrays++;
+    return current == &primary ? 0 : 201;
+}
+int cuArrayDestroy(void *array) { printf("array %p destroyed, %d live\n", array, --arrays); return 0; }
+struct needs { size_t bytes, alignment; unsigned reserved[4]; };
+int cuArrayGetMemoryRequirements(struct needs *needs, void *array, int device) { needs->bytes = 65536; return 0; }
+struct side {
+    size_t x, y, z, level; unsigned kind; void *host; unsigned long long device; void *array, *reserved; size_t pitch, height;
+};
+struct copy { struct side from, to; size_t width, height, depth; };
+static void say(const char *which, const struct side *s) {
+    printf("%s %zu %zu %zu kind %u host %d device %llx array %p pitch %zu %zu, ", which, s->x, s->y, s->z, s->kind,
+           s->host != NULL, s->device, s->array, s->pitch, s->height);
+}
+int cuMemcpy3DAsync_v2(const struct copy *c, void *stream) {
+    say("copy from", &c->from);
+    say("to", &c->to);
+    printf("size %zu %zu %zu\n", c->width, c->height, c->depth);
+    return 0;
+}
+struct resource {
+    unsigned kind;
+    union {
+        void *array;
+        struct { unsigned long long at; unsigned format, channels; size_t width, height, pitch; } rows;
+        int all[32];
+    } of;
+    unsigned flags;
+};
+struct texture {
+    unsigned address[3], filter, flags, anisotropy, mip_filter;
+    float bias, least, most, border[4];
+    int reserved[12];
+};
+struct view { unsigned format; size_t width, height, depth; unsigned levels[2], layers[2], reserved[16]; };
+int cuTexObjectCreate(unsigned long long *out, const struct resource *r, const struct texture *t, const struct view *v) {
+    if (r->kind < 2) printf("texture of %p, ", r->of.array);
+    else printf("texture at %llx format %u channels %u %zu %zu %zu, ", r->of.rows.at, r->of.rows.format, r->of.rows.channels,
+                r->of.rows.width, r->of.rows.height, r->of.rows.pitch);
+    printf("address %u %u %u filter %u flags %u %u %u, %g %g %g, border %g %g, view %d %zu %u %u\n", t->address[0], t->address[1],
+           t->address[2], t->filter, t->flags, t->anisotropy, t->mip_filter, t->bias, t->least, t->most, t->border[0],
+           t->border[3], v != NULL, v ? v->height : 0, v ? v->levels[1] : 0, v ? v->layers[0] : 0);
+    *out = 77;
+    return 0;
+}
+int cuSurfObjectCreate(unsigned long long *out, const struct resource *r) {
+    printf("surface of %p\n", r->of.array);
+    *out = 78;
+    return r->kind;
 }

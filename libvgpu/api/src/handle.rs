@@ -69,6 +69,10 @@ pub mod kind {
         Library = 6, "CUlibrary";
         /// `CUfunction` and `CUkernel`: one id space.
         Function = 7, "CUfunction";
+        /// `CUarray`.
+        Array = 24, "CUarray";
+        /// `CUmipmappedArray`.
+        Mipmap = 25, "CUmipmappedArray";
     }
 }
 
@@ -85,6 +89,10 @@ pub type EventHandle = Handle<kind::Event>;
 pub type ImageHandle = Handle<kind::Image>;
 /// `CUfunction` or `CUkernel`.
 pub type FunctionHandle = Handle<kind::Function>;
+/// `CUarray`.
+pub type ArrayHandle = Handle<kind::Array>;
+/// `CUmipmappedArray`.
+pub type MipmapHandle = Handle<kind::Mipmap>;
 
 impl<K: Kind> Handle<K> {
     /// From its parts; generation and index are cut to their width.

@@ -1,9 +1,10 @@
-//! Pitched copies of two and three dimensions, row by row. Arrays (texture memory) are not supported yet.
+//! Pitched copies of two and three dimensions, row by row. Those with an array are in `copy_array.rs`.
 
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
 
 use super::copy::{on_device, same_device, to_device, to_host};
+use super::copy_array;
 use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
 use crate::core::streams::resolve;
@@ -39,31 +40,31 @@ const _: () = assert!(size_of::<Copy2d>() == 128);
 /// One side of `CUDA_MEMCPY3D` and of `CUDA_MEMCPY3D_PEER`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-struct Side3d {
-    x_bytes: usize,
-    y: usize,
-    z: usize,
-    level: usize,
-    memory_type: u32,
-    host: u64,
-    device: u64,
-    array: u64,
+pub(super) struct Side3d {
+    pub x_bytes: usize,
+    pub y: usize,
+    pub z: usize,
+    pub level: usize,
+    pub memory_type: u32,
+    pub host: u64,
+    pub device: u64,
+    pub array: u64,
     /// Of a peer copy; else it means nothing.
-    context: Raw,
-    pitch: usize,
+    pub context: Raw,
+    pub pitch: usize,
     /// Rows of a slice; not looked at when there is one slice.
-    height: usize,
+    pub height: usize,
 }
 
 /// `CUDA_MEMCPY3D_v2` and `CUDA_MEMCPY3D_PEER_v1`, 200 bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Copy3d {
-    src: Side3d,
-    dst: Side3d,
-    width_bytes: usize,
-    height: usize,
-    depth: usize,
+    pub(super) src: Side3d,
+    pub(super) dst: Side3d,
+    pub(super) width_bytes: usize,
+    pub(super) height: usize,
+    pub(super) depth: usize,
 }
 const _: () = assert!(size_of::<Copy3d>() == 200);
 
@@ -84,16 +85,16 @@ impl From<Copy2d> for Copy3d {
 
 /// Where the rows of a side lie.
 #[derive(Clone, Copy, Debug)]
-struct Rows {
-    on_device: bool,
-    start: u64,
+pub(super) struct Rows {
+    pub on_device: bool,
+    pub start: u64,
     /// Bytes from a row to the next, from a slice to the next.
-    pitch: u64,
-    slice: u64,
+    pub pitch: u64,
+    pub slice: u64,
 }
 
 impl Rows {
-    fn of(entered: Entered, side: &Side3d, copy: &Copy3d) -> CuResult<Self> {
+    pub fn of(entered: Entered, side: &Side3d, copy: &Copy3d) -> CuResult<Self> {
         let (on_device, base) = match side.memory_type {
             1 => (false, side.host),
             2 => (true, side.device),
@@ -133,6 +134,9 @@ fn at(step: u64, number: usize) -> Option<u64> {
 fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
     if what.width_bytes == 0 || what.height == 0 || what.depth == 0 {
         return Ok(());
+    }
+    if copy_array::is_array(&what.src) || copy_array::is_array(&what.dst) {
+        return copy_array::copy(entered, what, stream);
     }
     let (src, dst) = (Rows::of(entered, &what.src, what)?, Rows::of(entered, &what.dst, what)?);
     if !src.on_device && !dst.on_device {
@@ -227,7 +231,7 @@ fn peer(what: In<Copy3d>, stream: u64, mode: Mode) -> CuResult<()> {
     let entered = enter()?;
     let stream = resolve(entered, stream, mode)?;
     let what = what.get()?;
-    same_device(entered, what.dst.context, what.src.context)?;
+    same_device(entered, copy_array::context_of(entered, &what.dst)?, copy_array::context_of(entered, &what.src)?)?;
     copy(entered, &what, stream)
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock};
 
 use vgpu_api::{CuError, CuResult, DeviceSnapshot, Snapshot};
 
+use super::arrays::{Arrays, Objects};
 use super::channel::Channel;
 use super::contexts::Contexts;
 use super::images::Images;
@@ -67,6 +68,8 @@ pub struct Process {
     pub streams: Slab<StreamInfo>,
     pub events: Slab<EventInfo>,
     pub images: Images,
+    pub arrays: Arrays,
+    pub objects: Objects,
     /// Device memory that this process allocated.
     pub device_memory: Ranges,
 }
@@ -78,6 +81,8 @@ impl Process {
         self.streams.retain(|stream| stream.context != context);
         self.events.retain(|event| event.context != context);
         self.images.forget(context);
+        self.arrays.forget(context);
+        self.objects.forget(context);
         self.device_memory.forget(context);
         crate::calls::host_memory::forget(context);
         crate::dark::cls::take(context)
@@ -146,6 +151,8 @@ fn connect() -> CuResult<()> {
         streams: Slab::new(),
         events: Slab::new(),
         images: Images::new(),
+        arrays: Arrays::new(),
+        objects: Objects::new(),
         device_memory: Ranges::new(),
     };
     if PROCESS.set(process).is_err() {

@@ -7,6 +7,7 @@
 //!
 //! Not measured yet on hardware in this form: copies go through the worker's pageable memory, waits block the worker's loop.
 
+mod arrays;
 mod images;
 mod table;
 
@@ -19,6 +20,7 @@ use vgpu_api::snapshot::{ATTRIBUTES, LIMITS, is_offered};
 use vgpu_api::{Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, MemInfo, PciAddress, Snapshot};
 
 use super::{Costs, Device, DeviceKind, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey};
+use arrays::Arrays;
 use images::Images;
 pub use table::library_folders;
 use table::{Attribute, Config, NULL, Ptr, Table};
@@ -52,6 +54,7 @@ pub struct Cuda {
     streams: Names,
     events: Names,
     images: Images,
+    arrays: Arrays,
 }
 
 /// The driver's pointers by our names. A name is used once.
@@ -115,6 +118,7 @@ impl Cuda {
             streams,
             events,
             images,
+            arrays: Arrays::default(),
         };
         let version = |attribute| cuda.attribute(attribute).unsigned_abs();
         cuda.capability = (version(CAPABILITY_MAJOR), version(CAPABILITY_MINOR));

@@ -44,6 +44,153 @@ pub struct Config {
 }
 const _: () = assert!(size_of::<Config>() == 56);
 
+/// `CUDA_ARRAY3D_DESCRIPTOR`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Array3d {
+    /// Elements of a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Slices or layers.
+    pub depth: usize,
+    /// `CUarray_format`.
+    pub format: u32,
+    /// Channels of an element.
+    pub channels: u32,
+    /// `CUDA_ARRAY3D_…`.
+    pub flags: u32,
+}
+const _: () = assert!(size_of::<Array3d>() == 40);
+
+/// `CUDA_ARRAY_MEMORY_REQUIREMENTS`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Requirements {
+    /// All of the array.
+    pub bytes: usize,
+    /// Where it may start.
+    pub alignment: usize,
+    /// Nothing yet.
+    pub reserved: [u32; 4],
+}
+const _: () = assert!(size_of::<Requirements>() == 32);
+
+/// One side of `CUDA_MEMCPY3D`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CopySide {
+    /// Bytes from a row's start.
+    pub x_bytes: usize,
+    /// The row.
+    pub y: usize,
+    /// The slice.
+    pub z: usize,
+    /// 0.
+    pub level: usize,
+    /// `CUmemorytype`.
+    pub kind: u32,
+    /// Host memory.
+    pub host: Ptr,
+    /// Device memory.
+    pub device: Address,
+    /// An array.
+    pub array: Ptr,
+    /// NULL.
+    pub reserved: Ptr,
+    /// Bytes from a row to the next.
+    pub pitch: usize,
+    /// Rows from a slice to the next.
+    pub height: usize,
+}
+
+/// `CUDA_MEMCPY3D`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Copy3d {
+    /// From where.
+    pub from: CopySide,
+    /// To where.
+    pub to: CopySide,
+    /// Bytes of a row.
+    pub width_bytes: usize,
+    /// Rows.
+    pub height: usize,
+    /// Slices.
+    pub depth: usize,
+}
+const _: () = assert!(size_of::<Copy3d>() == 200);
+
+/// The union of `CUDA_RESOURCE_DESC`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub union ResourceUnion {
+    /// An array or a mipmapped one.
+    pub array: Ptr,
+    /// Address, format and channels, sizes.
+    pub words: [u64; 16],
+}
+
+/// `CUDA_RESOURCE_DESC`.
+#[repr(C)]
+pub struct ResourceDesc {
+    /// `CUresourcetype`.
+    pub kind: u32,
+    /// What it is.
+    pub union: ResourceUnion,
+    /// 0.
+    pub flags: u32,
+}
+const _: () = assert!(size_of::<ResourceDesc>() == 144);
+
+/// `CUDA_TEXTURE_DESC`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct TextureDesc {
+    /// `CUaddress_mode` by dimension.
+    pub address: [u32; 3],
+    /// `CUfilter_mode`.
+    pub filter: u32,
+    /// `CU_TRSF_…`.
+    pub flags: u32,
+    /// Anisotropic filtering.
+    pub anisotropy_max: u32,
+    /// `CUfilter_mode` between levels.
+    pub mip_filter: u32,
+    /// Added to the level.
+    pub mip_bias: f32,
+    /// Lowest level.
+    pub level_min: f32,
+    /// Highest level.
+    pub level_max: f32,
+    /// Outside.
+    pub border: [f32; 4],
+    /// Nothing yet.
+    pub reserved: [u32; 12],
+}
+const _: () = assert!(size_of::<TextureDesc>() == 104);
+
+/// `CUDA_RESOURCE_VIEW_DESC`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ViewDesc {
+    /// `CUresourceViewFormat`.
+    pub format: u32,
+    /// Elements of a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Slices.
+    pub depth: usize,
+    /// First and last.
+    pub levels: [u32; 2],
+    /// First and last.
+    pub layers: [u32; 2],
+    /// Nothing yet.
+    pub reserved: [u32; 16],
+}
+const _: () = assert!(size_of::<ViewDesc>() == 112);
+
 macro_rules! table {
     ($(fn $name:ident($($param:ident: $t:ty),*);)*) => {
         /// The functions, each as the driver has it.
@@ -107,6 +254,19 @@ table! {
     fn cuMemsetD8Async(at: Address, value: u8, count: usize, stream: Ptr);
     fn cuMemsetD16Async(at: Address, value: u16, count: usize, stream: Ptr);
     fn cuMemsetD32Async(at: Address, value: u32, count: usize, stream: Ptr);
+    fn cuArray3DCreate_v2(array: *mut Ptr, descriptor: *const Array3d);
+    fn cuArrayDestroy(array: Ptr);
+    fn cuArrayGetMemoryRequirements(needs: *mut Requirements, array: Ptr, device: c_int);
+    fn cuMipmappedArrayCreate(mipmap: *mut Ptr, descriptor: *const Array3d, levels: c_uint);
+    fn cuMipmappedArrayGetLevel(array: *mut Ptr, mipmap: Ptr, level: c_uint);
+    fn cuMipmappedArrayDestroy(mipmap: Ptr);
+    fn cuMipmappedArrayGetMemoryRequirements(needs: *mut Requirements, mipmap: Ptr, device: c_int);
+    fn cuMemcpy3DAsync_v2(copy: *const Copy3d, stream: Ptr);
+    fn cuTexObjectCreate(texture: *mut u64, resource: *const ResourceDesc, sampler: *const TextureDesc, view: *const ViewDesc);
+    fn cuTexObjectDestroy(texture: u64);
+    fn cuSurfObjectCreate(surface: *mut u64, resource: *const ResourceDesc);
+    fn cuSurfObjectDestroy(surface: u64);
+    fn cuDeviceGetTexture1DLinearMaxWidth(most: *mut usize, format: c_uint, channels: c_uint, device: c_int);
     fn cuModuleLoadDataEx(module: *mut Ptr, image: *const c_void, count: c_uint, options: *mut c_int, values: *mut Ptr);
     fn cuModuleUnload(module: Ptr);
     fn cuModuleGetFunctionCount(count: *mut c_uint, module: Ptr);
