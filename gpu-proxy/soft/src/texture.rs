@@ -309,7 +309,7 @@ impl Texture {
                 let integer = value as i32;
                 integer.cast_unsigned()
             } else {
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as above")]
+                #[expect(clippy::cast_possible_truncation, reason = "as above")]
                 let integer = value as u32;
                 integer
             }
@@ -397,7 +397,7 @@ fn floor(value: f32) -> i64 {
 
 /// A level's number.
 fn whole(level: f32, last: usize) -> usize {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+    #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
     let level = level as usize;
     level.min(last)
 }
