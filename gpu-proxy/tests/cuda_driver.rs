@@ -37,8 +37,7 @@ fn array_child() {
     println!("needs {:?}", device.array_bytes(context, &shape, 1));
     println!("and with levels {:?}", device.array_bytes(context, &shape, 3));
     let array = device.array_create(context, &shape).unwrap();
-    let (place, size) =
-        (Place { context, stream: None }, Extent { width_bytes: 32, height: 2, depth: 2 });
+    let (place, size) = (Place { context, stream: None }, Extent { width_bytes: 32, height: 2, depth: 2 });
     device.array_write(place, (array, [8, 1, 2]), size, &[0; 128]).unwrap();
     device.array_read(place, (array, [16, 2, 1]), size, &mut [0; 128]).unwrap();
     let rows = Side::Linear(LinearPlace { at: DevicePtr(0xabc), pitch: 64, height: 9 });
@@ -57,7 +56,8 @@ fn array_child() {
     let view = View { format: 1, width: 16, height: 8, depth: 4, levels: [0, 3], layers: [5, 6] };
     let texture = TextureSource { texels: TexelSource::Array(array), sampler, view: Some(view) };
     println!("number {:?}", device.texture_create(context, &texture).unwrap());
-    let texels = PitchedTexels { at: DevicePtr(0xdef), format: 0x20, channels: 4, width: 7, height: 6, pitch: 112 };
+    let texels =
+        PitchedTexels { at: DevicePtr(0xdef), format: 0x20, channels: 4, width: 7, height: 6, pitch: 112 };
     let texture = TextureSource { texels: TexelSource::Pitched(texels), sampler, view: None };
     device.texture_create(context, &texture).unwrap();
     println!("number {:?}", device.surface_create(context, array).unwrap());

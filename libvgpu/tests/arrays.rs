@@ -79,13 +79,19 @@ fn an_array_tells_what_it_was_made_of_and_ends_once() {
     let mut place = [0u64; 8];
     let at = place.as_mut_ptr();
     assert_eq!(cu!(session.libcuda, cuArrayGetSparseProperties(at: *mut u64, array: u64)), INVALID_VALUE);
-    assert_eq!(cu!(session.libcuda, cuArrayGetMemoryRequirements(at: *mut u64, array: u64, 0: i32)), INVALID_VALUE);
+    assert_eq!(
+        cu!(session.libcuda, cuArrayGetMemoryRequirements(at: *mut u64, array: u64, 0: i32)),
+        INVALID_VALUE
+    );
     assert_eq!(cu!(session.libcuda, cuArrayGetMemoryRequirements(at: *mut u64, array: u64, 9: i32)), 101);
     assert_eq!(cu!(session.libcuda, cuArrayGetPlane(at: *mut u64, array: u64, 0: u32)), INVALID_VALUE);
     assert_eq!(counts(&session)[0], before[0] + 1);
     assert_eq!(destroy(&session, array), OK);
     assert_eq!(destroy(&session, array), INVALID_HANDLE);
-    assert_eq!(cu!(session.libcuda, cuArray3DGetDescriptor_v2(told_at: *mut u64, array: u64)), INVALID_HANDLE);
+    assert_eq!(
+        cu!(session.libcuda, cuArray3DGetDescriptor_v2(told_at: *mut u64, array: u64)),
+        INVALID_HANDLE
+    );
     assert_eq!(counts(&session), before);
     let (mut old, flat_at) = (0u64, [16u64, 0, FLOAT | 1 << 32]);
     let (old_at, flat_at) = (&raw mut old, flat_at.as_ptr());
@@ -200,7 +206,11 @@ fn copies_past_an_arrays_sides_or_between_its_elements_are_refused() {
     assert_eq!(copy(&session, host(64), levelled, [4, 1, 1]), INVALID_VALUE);
     let wrong = side(ARRAY, ArrayHandle::new(9, 4000).raw(), [0; 3], 0, 0);
     assert_eq!(copy(&session, host(64), wrong, [4, 1, 1]), INVALID_HANDLE);
-    assert_eq!(copy(&session, host(2), side(ARRAY, array, [0; 3], 0, 0), [4, 1, 1]), INVALID_VALUE, "the host's rows");
+    assert_eq!(
+        copy(&session, host(2), side(ARRAY, array, [0; 3], 0, 0), [4, 1, 1]),
+        INVALID_VALUE,
+        "the host's rows"
+    );
     assert_eq!(session.call_count(), before);
     assert_eq!(destroy(&session, array), OK);
 }
@@ -213,7 +223,10 @@ fn a_row_is_copied_by_the_old_forms() {
     let (source, mut back, mut address) = (pattern(1024), [0u8; 512], 0u64);
     let (from, to, at) = (source.as_ptr(), back.as_mut_ptr(), &raw mut address);
     assert_eq!(cu!(session.libcuda, cuMemcpyHtoA_v2(one: u64, 0: usize, from: *const u8, 1024: usize)), OK);
-    assert_eq!(cu!(session.libcuda, cuMemcpyAtoA_v2(other: u64, 512: usize, one: u64, 256: usize, 512: usize)), OK);
+    assert_eq!(
+        cu!(session.libcuda, cuMemcpyAtoA_v2(other: u64, 512: usize, one: u64, 256: usize, 512: usize)),
+        OK
+    );
     assert_eq!(cu!(session.libcuda, cuMemAlloc_v2(at: *mut u64, 1024: usize)), OK);
     assert_eq!(cu!(session.libcuda, cuMemcpyAtoD_v2(address: u64, other: u64, 512: usize, 512: usize)), OK);
     assert_eq!(cu!(session.libcuda, cuMemcpyDtoA_v2(one: u64, 0: usize, address: u64, 512: usize)), OK);
@@ -281,7 +294,10 @@ fn levels_have_one_name_each_and_end_with_the_whole() {
     );
     assert_eq!(cu!(session.libcuda, cuMipmappedArrayDestroy(mipmap: u64)), OK);
     assert_eq!(cu!(session.libcuda, cuMipmappedArrayDestroy(mipmap: u64)), INVALID_HANDLE);
-    assert_eq!(cu!(session.libcuda, cuArray3DGetDescriptor_v2(told_at: *mut u64, second: u64)), INVALID_HANDLE);
+    assert_eq!(
+        cu!(session.libcuda, cuArray3DGetDescriptor_v2(told_at: *mut u64, second: u64)),
+        INVALID_HANDLE
+    );
     assert_eq!(counts(&session), before);
 }
 
@@ -301,7 +317,12 @@ fn resource_desc(kind: u64, union: &[u64]) -> [u64; 18] {
     words
 }
 
-fn texture(session: &Session, resource: &[u64; 18], texture: &[u32; 26], view: Option<&[u64; 14]>) -> (u32, u64) {
+fn texture(
+    session: &Session,
+    resource: &[u64; 18],
+    texture: &[u32; 26],
+    view: Option<&[u64; 14]>,
+) -> (u32, u64) {
     let (mut object, resource, texture) = (0u64, resource.as_ptr(), texture.as_ptr());
     let (at, view) = (&raw mut object, view.map_or(std::ptr::null(), |view| view.as_ptr()));
     let code = cu!(session.libcuda, cuTexObjectCreate(at: *mut u64, resource: *const u64, texture: *const u32,
@@ -327,11 +348,17 @@ fn a_textures_number_is_the_devices_and_its_description_the_programs() {
     assert_eq!((&told[1..17], told_sampler, &told_view[1..4]), (&resource[1..17], sampler, &view[1..4]));
     let (code, plain) = texture(&session, &resource, &sampler, None);
     assert_eq!((code, plain), (OK, 2));
-    assert_eq!(cu!(session.libcuda, cuTexObjectGetResourceViewDesc(view_at: *mut u64, plain: u64)), INVALID_VALUE);
+    assert_eq!(
+        cu!(session.libcuda, cuTexObjectGetResourceViewDesc(view_at: *mut u64, plain: u64)),
+        INVALID_VALUE
+    );
     for object in [object, plain] {
         assert_eq!(cu!(session.libcuda, cuTexObjectDestroy(object: u64)), OK);
         assert_eq!(cu!(session.libcuda, cuTexObjectDestroy(object: u64)), INVALID_VALUE);
-        assert_eq!(cu!(session.libcuda, cuTexObjectGetTextureDesc(sampler_at: *mut u32, object: u64)), INVALID_VALUE);
+        assert_eq!(
+            cu!(session.libcuda, cuTexObjectGetTextureDesc(sampler_at: *mut u32, object: u64)),
+            INVALID_VALUE
+        );
     }
     assert_eq!(destroy(&session, array), OK);
     assert_eq!(counts(&session), before);
@@ -373,7 +400,11 @@ fn a_texture_that_cannot_be_is_refused() {
     let mut unknown = sampler;
     unknown[3] = 2;
     assert_eq!(texture(&session, &resource_desc(0, &[array]), &unknown, None).0, INVALID_VALUE);
-    assert_eq!(texture(&session, &linear, &sampler, Some(&[0; 14])).0, INVALID_VALUE, "a view of linear memory");
+    assert_eq!(
+        texture(&session, &linear, &sampler, Some(&[0; 14])).0,
+        INVALID_VALUE,
+        "a view of linear memory"
+    );
     assert_eq!(destroy(&session, array), OK);
     assert_eq!(cu!(session.libcuda, cuMemFree_v2(address: u64)), OK);
 }
@@ -382,8 +413,10 @@ fn a_texture_that_cannot_be_is_refused() {
 fn surfaces_are_made_of_arrays_that_are_for_them() {
     let session = session();
     let before = counts(&session);
-    let (array, other) =
-        (made(&session, &deep(16, 8, 0, [FLOAT, 1, SURFACE])), made(&session, &deep(16, 8, 0, [FLOAT, 1, 0])));
+    let (array, other) = (
+        made(&session, &deep(16, 8, 0, [FLOAT, 1, SURFACE])),
+        made(&session, &deep(16, 8, 0, [FLOAT, 1, 0])),
+    );
     let surface = |resource: [u64; 18]| {
         let (mut object, resource) = (0u64, resource.as_ptr());
         let at = &raw mut object;
@@ -469,8 +502,6 @@ fn the_longest_linear_texture_is_the_devices_to_say() {
         OK
     );
     assert_eq!(most, 1324);
-    let ask = |format: u32, channels: u32, device: i32| {
-        cu!(session.libcuda, cuDeviceGetTexture1DLinearMaxWidth(at: *mut usize, format: u32, channels: u32, device: i32))
-    };
+    let ask = |format: u32, channels: u32, device: i32| cu!(session.libcuda, cuDeviceGetTexture1DLinearMaxWidth(at: *mut usize, format: u32, channels: u32, device: i32));
     assert_eq!((ask(0x20, 3, 0), ask(0x21, 1, 0), ask(0x20, 1, 7)), (INVALID_VALUE, INVALID_VALUE, 101));
 }

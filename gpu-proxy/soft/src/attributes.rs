@@ -42,7 +42,7 @@ pub fn attribute(id: u32) -> i32 {
         13 => 1_000_000,   // kHz: clock64 counts nanoseconds
         14 | 30 => 512,    // alignment of textures and surfaces
         16 => MULTIPROCESSORS,
-        19 => 0, // no kernel can reach host memory
+        19 => 0,                      // no kernel can reach host memory
         21 | 22 | 56 | 70 => 131_072, // textures of 1 and 2 dimensions, surfaces of 2, rows of device memory
         23 | 57 => 65536,
         24..=26 | 58..=60 => 16384, // 3 dimensions

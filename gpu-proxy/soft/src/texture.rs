@@ -166,7 +166,9 @@ impl Texture {
         match self.texel.kind {
             ChannelKind::Float | ChannelKind::UnsignedFraction | ChannelKind::SignedFraction => true,
             // Integers of 32 bits are never made fractions.
-            ChannelKind::Unsigned | ChannelKind::Signed => !self.sampler.as_integer && self.texel.channel_bytes < 4,
+            ChannelKind::Unsigned | ChannelKind::Signed => {
+                !self.sampler.as_integer && self.texel.channel_bytes < 4
+            }
         }
     }
 
@@ -328,7 +330,9 @@ impl Texture {
         match self.texel.kind {
             ChannelKind::Float if bits == 16 => half(raw).to_bits(),
             ChannelKind::Float => low,
-            ChannelKind::Unsigned | ChannelKind::UnsignedFraction if float => (low as f32 / unsigned_most).to_bits(),
+            ChannelKind::Unsigned | ChannelKind::UnsignedFraction if float => {
+                (low as f32 / unsigned_most).to_bits()
+            }
             ChannelKind::Signed | ChannelKind::SignedFraction if float => {
                 (signed as f32 / signed_most).max(-1.0).to_bits()
             }

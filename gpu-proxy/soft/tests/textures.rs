@@ -1,7 +1,8 @@
 //! Kernels that read textures and use surfaces, as nvcc writes them.
 
 use vgpu_soft::{
-    AddressMode, ChannelKind, Device, DeviceConfig, Fault, LaunchConfig, Level, Module, Sampler, Surface, Texel, Texture,
+    AddressMode, ChannelKind, Device, DeviceConfig, Fault, LaunchConfig, Level, Module, Sampler, Surface,
+    Texel, Texture,
 };
 
 const SAMPLER: Sampler = Sampler {
@@ -149,7 +150,10 @@ fn channels_and_integers_arrive_as_the_sampler_says() {
     let minus = (-1_i32).cast_unsigned();
     assert_eq!(bench.run(body, of(true, ChannelKind::Signed), [0; 4]).unwrap(), [minus, 0xffff_ff80, 0, 51]);
     let body = "tex.1d.v4.u32.f32 {r0, _, r2, r3}, [t, {f0}];";
-    assert_eq!(bench.run(body, of(true, ChannelKind::Unsigned), [1.5_f32.to_bits(); 4]).unwrap(), [1, 0, 3, 4]);
+    assert_eq!(
+        bench.run(body, of(true, ChannelKind::Unsigned), [1.5_f32.to_bits(); 4]).unwrap(),
+        [1, 0, 3, 4]
+    );
 }
 
 #[test]
@@ -168,7 +172,10 @@ fn levels_are_chosen_clamped_and_mixed() {
     let limited = of(Sampler { mip_linear: true, level_min: 0.5, bias: -1.0, ..normalized });
     assert_eq!([at(limited, 0.0), at(limited, 1.75)], [6.0, 5.0]);
     assert_eq!(bench.run("txq.num_mipmap_levels.b32 r0, [t];", point, [0; 4]).unwrap()[0], 2);
-    assert_eq!(bench.run("txq.width.b32 r0, [t];\ntxq.height.b32 r1, [t];", point, [0; 4]).unwrap()[..2], [4, 4]);
+    assert_eq!(
+        bench.run("txq.width.b32 r0, [t];\ntxq.height.b32 r1, [t];", point, [0; 4]).unwrap()[..2],
+        [4, 4]
+    );
 }
 
 #[test]
@@ -196,11 +203,16 @@ fn surfaces_are_written_and_read_by_bytes_rows_and_layers() {
     assert_eq!(read("suld.b.3d.b32.trap {r0}, [t, {i0, i1, i2, i2}];", [4, 3, 4], [8, 0, 1, 0])[0], 77);
     assert_eq!(read("suld.b.a2d.b32.trap {r0}, [t, {i2, i0, i1, i1}];", [4, 3, 4], [8, 0, 1, 0])[0], 77);
     assert_eq!(read("suld.b.a1d.b32.trap {r0}, [t, {i1, i0}];", [4, 1, 12], [8, 3, 0, 0])[0], 77);
-    assert_eq!(read("suld.b.2d.v2.b32.trap {r0, r1}, [t, {i0, i1}];", [4, 12, 1], [8, 3, 0, 0])[..2], [77, 0]);
+    assert_eq!(
+        read("suld.b.2d.v2.b32.trap {r0, r1}, [t, {i0, i1}];", [4, 12, 1], [8, 3, 0, 0])[..2],
+        [77, 0]
+    );
     assert_eq!(read("suld.b.2d.b32.clamp {r0}, [t, {i0, i1}];", [5, 3, 1], [100, 9, 0, 0])[0], 77);
     let body = "suld.b.2d.b32.zero {r0}, [t, {i0, i1}];";
     assert_eq!((read(body, [4, 4, 1], [8, 3, 0, 0])[0], read(body, [4, 3, 1], [8, 3, 0, 0])[0]), (77, 0));
-    bench.run("sust.b.2d.v4.b32.zero [t, {i0, i1}], {i0, i1, i2, i3};", of([4, 12, 1]), [0, 12, 1, 1]).unwrap();
+    bench
+        .run("sust.b.2d.v4.b32.zero [t, {i0, i1}], {i0, i1, i2, i3};", of([4, 12, 1]), [0, 12, 1, 1])
+        .unwrap();
     assert_eq!(bench.words(at, 48).iter().sum::<u32>(), 77, "nothing was written outside");
     assert_eq!(bench.run("suq.width.b32 r0, [t];", of([5, 2, 1]), [0; 4]).unwrap()[0], 5);
 }
@@ -216,7 +228,9 @@ fn what_is_outside_is_no_object_or_is_freed_ends_the_kernel() {
     }
     assert!(matches!(bench.run(store, surface, [2, 0, 0, 0]), Err(Fault::Misaligned { .. })));
     let texture = bench.device.texture_create(texture(vec![level(at, [4, 4, 1], 4)], SAMPLER));
-    for (body, object) in [(TEX_2D, surface), (TEX_2D, 0), (store, texture), ("txq.width.b32 r0, [t];", u64::MAX)] {
+    for (body, object) in
+        [(TEX_2D, surface), (TEX_2D, 0), (store, texture), ("txq.width.b32 r0, [t];", u64::MAX)]
+    {
         assert!(matches!(bench.run(body, object, [0; 4]), Err(Fault::IllegalAddress { .. })), "{body}");
     }
     assert!(bench.device.surface_destroy(surface) && !bench.device.surface_destroy(surface));

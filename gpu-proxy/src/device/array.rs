@@ -61,7 +61,13 @@ pub trait Arrays {
     /// Host to array: rows without gaps. `bytes` may be used again when it returns.
     fn array_write(&mut self, place: Place, to: (Raw, [u64; 3]), size: Extent, bytes: &[u8]) -> CuResult<()>;
     /// Array to host: rows without gaps; they are there when it returns.
-    fn array_read(&mut self, place: Place, from: (Raw, [u64; 3]), size: Extent, bytes: &mut [u8]) -> CuResult<()>;
+    fn array_read(
+        &mut self,
+        place: Place,
+        from: (Raw, [u64; 3]),
+        size: Extent,
+        bytes: &mut [u8],
+    ) -> CuResult<()>;
     /// From one place of the device to another.
     fn copy_box(&mut self, place: Place, to: Side, from: Side, size: Extent) -> CuResult<()>;
 

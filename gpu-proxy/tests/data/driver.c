@@ -35,14 +35,15 @@ int cuMemAlloc_v2(unsigned long long *address, size_t bytes) {
     return *address ? 0 : 201;
 }
 /* Arrays: what is asked is written down, so that a test sees every field where cuda.h has it. */
+#define SAY(...) (printf(__VA_ARGS__), fflush(stdout))
 struct deep { size_t width, height, depth; unsigned format, channels, flags; };
 static int arrays;
 int cuArray3DCreate_v2(void **array, const struct deep *d) {
-    printf("array %zu %zu %zu format %u channels %u flags %u\n", d->width, d->height, d->depth, d->format, d->channels, d->flags);
+    SAY("array %zu %zu %zu format %u channels %u flags %u\n", d->width, d->height, d->depth, d->format, d->channels, d->flags);
     *array = (char *)0x7000 + arrays++;
     return current == &primary ? 0 : 201;
 }
-int cuArrayDestroy(void *array) { printf("array %p destroyed, %d live\n", array, --arrays); return 0; }
+int cuArrayDestroy(void *array) { SAY("array %p destroyed, %d live\n", array, --arrays); return 0; }
 struct needs { size_t bytes, alignment; unsigned reserved[4]; };
 int cuArrayGetMemoryRequirements(struct needs *needs, void *array, int device) { needs->bytes = 65536; return 0; }
 struct side {
@@ -50,13 +51,13 @@ struct side {
 };
 struct copy { struct side from, to; size_t width, height, depth; };
 static void say(const char *which, const struct side *s) {
-    printf("%s %zu %zu %zu kind %u host %d device %llx array %p pitch %zu %zu, ", which, s->x, s->y, s->z, s->kind,
+    SAY("%s %zu %zu %zu kind %u host %d device %llx array %p pitch %zu %zu, ", which, s->x, s->y, s->z, s->kind,
            s->host != NULL, s->device, s->array, s->pitch, s->height);
 }
 int cuMemcpy3DAsync_v2(const struct copy *c, void *stream) {
     say("copy from", &c->from);
     say("to", &c->to);
-    printf("size %zu %zu %zu\n", c->width, c->height, c->depth);
+    SAY("size %zu %zu %zu\n", c->width, c->height, c->depth);
     return 0;
 }
 struct resource {
@@ -75,17 +76,17 @@ struct texture {
 };
 struct view { unsigned format; size_t width, height, depth; unsigned levels[2], layers[2], reserved[16]; };
 int cuTexObjectCreate(unsigned long long *out, const struct resource *r, const struct texture *t, const struct view *v) {
-    if (r->kind < 2) printf("texture of %p, ", r->of.array);
-    else printf("texture at %llx format %u channels %u %zu %zu %zu, ", r->of.rows.at, r->of.rows.format, r->of.rows.channels,
+    if (r->kind < 2) SAY("texture of %p, ", r->of.array);
+    else SAY("texture at %llx format %u channels %u %zu %zu %zu, ", r->of.rows.at, r->of.rows.format, r->of.rows.channels,
                 r->of.rows.width, r->of.rows.height, r->of.rows.pitch);
-    printf("address %u %u %u filter %u flags %u %u %u, %g %g %g, border %g %g, view %d %zu %u %u\n", t->address[0], t->address[1],
+    SAY("address %u %u %u filter %u flags %u %u %u, %g %g %g, border %g %g, view %d %zu %u %u\n", t->address[0], t->address[1],
            t->address[2], t->filter, t->flags, t->anisotropy, t->mip_filter, t->bias, t->least, t->most, t->border[0],
            t->border[3], v != NULL, v ? v->height : 0, v ? v->levels[1] : 0, v ? v->layers[0] : 0);
     *out = 77;
     return 0;
 }
 int cuSurfObjectCreate(unsigned long long *out, const struct resource *r) {
-    printf("surface of %p\n", r->of.array);
+    SAY("surface of %p\n", r->of.array);
     *out = 78;
     return r->kind;
 }

@@ -150,7 +150,8 @@ impl ArrayShape {
             number => u64::try_from(attribute(number)).unwrap_or(0),
         };
         let sizes = [self.width, self.height, self.depth];
-        let within = |limits: [u32; 3]| sizes.into_iter().zip(limits).all(|(size, number)| size <= limit(number));
+        let within =
+            |limits: [u32; 3]| sizes.into_iter().zip(limits).all(|(size, number)| size <= limit(number));
         // Numbers of `CUdevice_attribute`: of textures, and of surfaces. 0: that side is fixed by `check`.
         let (textures, surfaces): (&[[u32; 3]], [u32; 3]) =
             match (self.has(flag::CUBEMAP), self.has(flag::LAYERED), self.height, self.depth) {
@@ -165,8 +166,8 @@ impl ArrayShape {
                 (false, false, _, 0) => (&[[22, 23, 0]], [56, 57, 0]),
                 _ => (&[[24, 25, 26], [47, 48, 49]], [58, 59, 60]),
             };
-        let right = textures.iter().any(|limits| within(*limits))
-            && (!self.has(flag::SURFACE) || within(surfaces));
+        let right =
+            textures.iter().any(|limits| within(*limits)) && (!self.has(flag::SURFACE) || within(surfaces));
         if right { Ok(()) } else { Err(CuError::INVALID_VALUE) }
     }
 
@@ -217,7 +218,8 @@ impl ArrayShape {
     pub fn check_box(&self, [x_bytes, y, z]: [u64; 3], size: Extent) -> CuResult<()> {
         let element = self.element()?.bytes();
         let [width, height, depth] = self.extent();
-        let inside = |start: u64, count: u64, limit: u64| start.checked_add(count).is_some_and(|end| end <= limit);
+        let inside =
+            |start: u64, count: u64, limit: u64| start.checked_add(count).is_some_and(|end| end <= limit);
         let row_bytes = width.checked_mul(element).ok_or(CuError::INVALID_VALUE)?;
         let right = x_bytes.is_multiple_of(element)
             && size.width_bytes.is_multiple_of(element)
@@ -314,7 +316,12 @@ impl ArrayPlace {
     #[must_use]
     pub const fn further(self, [x, y, z]: [u64; 3]) -> Self {
         let Self { array, x_bytes, y: row, z: slice } = self;
-        Self { array, x_bytes: x_bytes.saturating_add(x), y: row.saturating_add(y), z: slice.saturating_add(z) }
+        Self {
+            array,
+            x_bytes: x_bytes.saturating_add(x),
+            y: row.saturating_add(y),
+            z: slice.saturating_add(z),
+        }
     }
 }
 
@@ -393,7 +400,8 @@ mod tests {
     use super::*;
     use crate::wire::{from_slice, to_vec};
 
-    const FLOATS: ArrayShape = ArrayShape { width: 64, height: 0, depth: 0, format: 0x20, channels: 1, flags: 0 };
+    const FLOATS: ArrayShape =
+        ArrayShape { width: 64, height: 0, depth: 0, format: 0x20, channels: 1, flags: 0 };
 
     #[test]
     fn sizes_flags_and_formats_fit_each_other_or_are_1() {
@@ -446,7 +454,10 @@ mod tests {
         assert!(fits(three(2700, 2800, 2900, layered), false) && !fits(three(2701, 1, 1, layered), false));
         assert!(fits(three(5200, 5200, 6, cube), false) && !fits(three(5201, 5201, 6, cube), false));
         assert!(!fits(three(5300, 5300, 5406, cube | layered), false));
-        assert!(!fits(ArrayShape { flags: flag::SURFACE, ..one(5600) }, true), "a surface's limit is another");
+        assert!(
+            !fits(ArrayShape { flags: flag::SURFACE, ..one(5600) }, true),
+            "a surface's limit is another"
+        );
     }
 
     #[test]
@@ -475,7 +486,9 @@ mod tests {
     #[test]
     fn rows_of_device_memory_do_not_overlap_and_end_somewhere() {
         let place = LinearPlace { at: DevicePtr(0), pitch: 100, height: 10 };
-        let span = |place: LinearPlace, width_bytes, height, depth| place.span(Extent { width_bytes, height, depth });
+        let span = |place: LinearPlace, width_bytes, height, depth| {
+            place.span(Extent { width_bytes, height, depth })
+        };
         assert_eq!(span(place, 100, 10, 2), Some(2000));
         assert_eq!(span(place, 101, 2, 1), None);
         assert_eq!(span(place, 101, 1, 2), None);

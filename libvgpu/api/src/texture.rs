@@ -98,7 +98,8 @@ pub enum Resource {
 
 impl Resource {
     /// Part of the wire hash.
-    pub const DECLARATION: &'static str = "Resource{0:CUarray,1:CUmipmappedArray,2:LinearTexels,3:PitchedTexels}";
+    pub const DECLARATION: &'static str =
+        "Resource{0:CUarray,1:CUmipmappedArray,2:LinearTexels,3:PitchedTexels}";
 
     /// That formats and sizes can be: what is asked of memory. Handles and addresses are for who knows them.
     /// # Errors
@@ -328,7 +329,10 @@ mod tests {
             assert!(!right(Texture { sampler: wrong, ..of(array) }), "{wrong:?}");
         }
         let plain = Sampler { flags: 0, ..SAMPLER };
-        assert!(right(Texture { sampler: plain, ..of(array) }) && !right(Texture { sampler: plain, ..of(mipmap) }));
+        assert!(
+            right(Texture { sampler: plain, ..of(array) })
+                && !right(Texture { sampler: plain, ..of(mipmap) })
+        );
         let seen = |resource, view| Texture { view: Some(view), ..of(resource) };
         assert!(right(seen(array, VIEW)) && !right(seen(linear, VIEW)) && !right(seen(pitched, VIEW)));
         assert!(!right(seen(array, View { format: 0x23, ..VIEW })));

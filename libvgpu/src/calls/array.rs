@@ -113,7 +113,9 @@ fn level(out: Out<u64>, raw: Raw, level: u32) -> CuResult<()> {
     }
     let info = ArrayInfo { context, shape: shape.level(level), level_of: Some(mipmap) };
     let array: ArrayHandle = arrays.arrays.insert(info);
-    if let Err(error) = ask::vgpuMipmapLevel(&entered.process.channel, context, NewHandle(array), mipmap, level) {
+    if let Err(error) =
+        ask::vgpuMipmapLevel(&entered.process.channel, context, NewHandle(array), mipmap, level)
+    {
         return arrays.arrays.end(array, |_| Err(error))?;
     }
     *place = Some(array);

@@ -1,7 +1,9 @@
 //! Copies with arrays: from and to host memory in pieces of rows without gaps, between places of the device as one record.
 
 use vgpu_api::symbols::Mode;
-use vgpu_api::{ArrayPlace, ArrayShape, BoxSide, CuError, CuResult, DevicePtr, Extent, LinearPlace, Stream, ask};
+use vgpu_api::{
+    ArrayPlace, ArrayShape, BoxSide, CuError, CuResult, DevicePtr, Extent, LinearPlace, Stream, ask,
+};
 
 use super::copy_box::{Copy3d, Rows, Side3d};
 use crate::abi::{Raw, Span, export};
@@ -58,11 +60,8 @@ pub fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
     if what.src.level != 0 || what.dst.level != 0 {
         return Err(CuError::INVALID_VALUE);
     }
-    let size = Extent {
-        width_bytes: what.width_bytes as u64,
-        height: what.height as u64,
-        depth: what.depth as u64,
-    };
+    let size =
+        Extent { width_bytes: what.width_bytes as u64, height: what.height as u64, depth: what.depth as u64 };
     let (src, dst) = (side(entered, &what.src, what)?, side(entered, &what.dst, what)?);
     run(entered, dst, src, size, stream)
 }
@@ -93,7 +92,7 @@ fn run(entered: Entered, dst: Side, src: Side, size: Extent, stream: Stream) -> 
             target.shape.check_box(target.place.corner(), size)?;
         }
     }
-    let on_device = |side| match side {
+    let on_device = |side: Side| match side {
         Side::Array(target) => Ok(BoxSide::Array(target.place)),
         Side::Device(place) => Ok(BoxSide::Linear(place)),
         // Two sides of host memory are no copy of this file.
@@ -133,7 +132,14 @@ fn to_host(entered: Entered, to: HostRows, from: Target, size: Extent, stream: S
     let mut buffer = Vec::new();
     for (corner, piece) in size.pieces(from.shape.element()?.bytes(), PIECE_BYTES.min(room.len() as u64)) {
         let bytes = length(piece)?;
-        ask::vgpuArrayReadStaged(channel, context, room.part(bytes), from.place.further(corner), piece, stream)?;
+        ask::vgpuArrayReadStaged(
+            channel,
+            context,
+            room.part(bytes),
+            from.place.further(corner),
+            piece,
+            stream,
+        )?;
         if let Some(start) = to.whole(corner, piece)? {
             room.get(Span::at_address(start).write(bytes)?)?;
             continue;

@@ -40,7 +40,7 @@ const _: () = assert!(size_of::<Copy2d>() == 128);
 /// One side of `CUDA_MEMCPY3D` and of `CUDA_MEMCPY3D_PEER`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub(super) struct Side3d {
+pub struct Side3d {
     pub x_bytes: usize,
     pub y: usize,
     pub z: usize,
@@ -85,7 +85,7 @@ impl From<Copy2d> for Copy3d {
 
 /// Where the rows of a side lie.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rows {
+pub struct Rows {
     pub on_device: bool,
     pub start: u64,
     /// Bytes from a row to the next, from a slice to the next.
@@ -231,7 +231,11 @@ fn peer(what: In<Copy3d>, stream: u64, mode: Mode) -> CuResult<()> {
     let entered = enter()?;
     let stream = resolve(entered, stream, mode)?;
     let what = what.get()?;
-    same_device(entered, copy_array::context_of(entered, &what.dst)?, copy_array::context_of(entered, &what.src)?)?;
+    same_device(
+        entered,
+        copy_array::context_of(entered, &what.dst)?,
+        copy_array::context_of(entered, &what.src)?,
+    )?;
     copy(entered, &what, stream)
 }
 

@@ -28,13 +28,13 @@ pub mod texture;
 pub mod generated {
     #![allow(non_snake_case, reason = "CUDA's names")]
     use super::proc_address::{Base, Form};
+    use super::{array::*, copy_array::*, proc_address::*, stream::*, texture::*};
     use super::{
         context::*, copy::*, copy_box::*, dark::*, device::*, event::*, function::*, host_memory::*, init::*,
     };
     use super::{
         launch::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, primary::*,
     };
-    use super::{array::*, copy_array::*, proc_address::*, stream::*, texture::*};
 
     /// Exports that say 801, whatever their parameters: the caller cleans up, so none need be declared.
     macro_rules! unsupported {

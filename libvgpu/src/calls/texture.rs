@@ -32,14 +32,22 @@ fn resource(entered: Entered, desc: &ResourceDesc) -> CuResult<Resource> {
         0 => Resource::Array(arrays.named(first)?.0),
         1 => Resource::Mipmap(arrays.mipmap(first)?.0),
         2 => Resource::Linear(LinearTexels { at, format, channels, bytes: third }),
-        3 => Resource::Pitched(PitchedTexels { at, format, channels, width: third, height: fourth, pitch: fifth }),
+        3 => Resource::Pitched(PitchedTexels {
+            at,
+            format,
+            channels,
+            width: third,
+            height: fourth,
+            pitch: fifth,
+        }),
         _ => return Err(CuError::INVALID_VALUE),
     })
 }
 
 /// Device memory that a texture reads starts and goes on where the device can.
 fn aligned(device: &DeviceSnapshot, resource: &Resource) -> CuResult<()> {
-    let attribute = |number| device.attribute(number).and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
+    let attribute =
+        |number| device.attribute(number).and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
     let right = match resource {
         Resource::Array(_) | Resource::Mipmap(_) => true,
         Resource::Linear(texels) => texels.at.0.is_multiple_of(attribute(ALIGNMENT).max(1)),

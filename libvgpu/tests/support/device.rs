@@ -350,7 +350,12 @@ impl Driver for FakeDevice {
         }
         Ok(())
     }
-    fn vgpuArrayCreate(&mut self, call: Call, array: NewHandle<kind::Array>, shape: ArrayShape) -> CuResult<()> {
+    fn vgpuArrayCreate(
+        &mut self,
+        call: Call,
+        array: NewHandle<kind::Array>,
+        shape: ArrayShape,
+    ) -> CuResult<()> {
         self.with_arrays("array create", |arrays| arrays.create(call.context, array.0, shape))
     }
     fn cuArrayDestroy(&mut self, _: Call, array: GoneHandle<kind::Array>) -> CuResult<()> {
@@ -363,7 +368,9 @@ impl Driver for FakeDevice {
         shape: ArrayShape,
         levels: u32,
     ) -> CuResult<()> {
-        self.with_arrays("mipmap create", |arrays| arrays.create_mipmap(call.context, mipmap.0, shape, levels))
+        self.with_arrays("mipmap create", |arrays| {
+            arrays.create_mipmap(call.context, mipmap.0, shape, levels)
+        })
     }
     fn vgpuMipmapLevel(
         &mut self,

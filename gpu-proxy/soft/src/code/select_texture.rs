@@ -31,7 +31,9 @@ fn place(
     shape: Shape,
     ty: Ty,
 ) -> Result<(Src, Box<[Src]>), ImageError> {
-    let Operand::Texel(name, list) = operand else { return Err(words.wrong("expected an object and a place")) };
+    let Operand::Texel(name, list) = operand else {
+        return Err(words.wrong("expected an object and a place"));
+    };
     let object = body.src(&Operand::Name { name, negated: false }, Ty::U64, words.line)?;
     let count = shape.numbers();
     let written = if count == 3 { 3..=4 } else { count..=count };
@@ -69,7 +71,8 @@ pub(super) fn gather(body: &mut Body<'_, '_>, words: &Words<'_>) -> Result<(), I
     const CHANNELS: [&str; 4] = ["r", "g", "b", "a"];
     words.allow(&[&CHANNELS[..], &["2d", "v4"]].concat())?;
     words.count(2, 2)?;
-    let channel = CHANNELS.iter().position(|channel| words.has(channel)).ok_or_else(|| words.unsupported())?;
+    let channel =
+        CHANNELS.iter().position(|channel| words.has(channel)).ok_or_else(|| words.unsupported())?;
     let shape = shape(words)?;
     if !floats(words)? {
         return Err(words.unsupported());

@@ -69,7 +69,9 @@ impl Warp {
                 let at = if sample.floats {
                     Coordinate::Floats(floats)
                 } else {
-                    Coordinate::Elements(std::array::from_fn(|axis| i64::from(word(first + axis).cast_signed())))
+                    Coordinate::Elements(std::array::from_fn(|axis| {
+                        i64::from(word(first + axis).cast_signed())
+                    }))
                 };
                 let level = levels.map_or(0.0, |levels| f32::from_bits(u32_of(levels[lane])));
                 let layer = if layered { word(0) } else { 0 };
@@ -107,7 +109,8 @@ impl Warp {
         let (mut out, mut nobody) = ([[0; 32]; 4], Thread::default());
         for lane in lanes(mask) {
             let word = |index: usize| u32_of(numbers[index & 3][lane]).cast_signed();
-            let object = view.launch.objects.surfaces.get(&objects[lane]).ok_or_else(|| nothing(objects[lane]))?;
+            let object =
+                view.launch.objects.surfaces.get(&objects[lane]).ok_or_else(|| nothing(objects[lane]))?;
             let at = match (surface.shape.layered, surface.shape.dimensions) {
                 (false, 1) => [word(0), 0, 0],
                 (false, 2) => [word(0), word(1), 0],

@@ -117,7 +117,16 @@ fn sampler(sampler: &Sampler) -> TextureDesc {
     let border = border.map(f32::from_bits);
     let reserved = [0; 12];
     TextureDesc {
-        address, filter, flags, anisotropy_max, mip_filter, mip_bias, level_min, level_max, border, reserved,
+        address,
+        filter,
+        flags,
+        anisotropy_max,
+        mip_filter,
+        mip_bias,
+        level_min,
+        level_max,
+        border,
+        reserved,
     }
 }
 
@@ -141,7 +150,11 @@ impl Cuda {
             TexelSource::Array(array) => (0, ResourceUnion { array: self.arrays.arrays.get(*array)? }),
             TexelSource::Mipmap(mipmap) => (1, ResourceUnion { array: self.arrays.mipmaps.get(*mipmap)? }),
             TexelSource::Linear(texels) => {
-                words[..3].copy_from_slice(&[texels.at.0, packed(texels.format, texels.channels), texels.bytes]);
+                words[..3].copy_from_slice(&[
+                    texels.at.0,
+                    packed(texels.format, texels.channels),
+                    texels.bytes,
+                ]);
                 (2, ResourceUnion { words })
             }
             TexelSource::Pitched(texels) => {
@@ -211,7 +224,13 @@ impl DeviceArrays for Cuda {
         self.arrays.mipmaps.remove(mipmap).map(drop)
     }
 
-    fn array_write(&mut self, place: Place, to: (Raw, [u64; 3]), extent: Extent, bytes: &[u8]) -> CuResult<()> {
+    fn array_write(
+        &mut self,
+        place: Place,
+        to: (Raw, [u64; 3]),
+        extent: Extent,
+        bytes: &[u8],
+    ) -> CuResult<()> {
         let stream = self.stream(place)?;
         let copy = copy(self.array_side(to)?, host(bytes.as_ptr().cast_mut(), extent)?, extent)?;
         // SAFETY: the box lies inside the array, and `bytes` is as long as it is (the session checked both); the driver does not write
@@ -219,7 +238,13 @@ impl DeviceArrays for Cuda {
         unsafe { self.table.cuMemcpy3DAsync_v2(&raw const copy, stream) }
     }
 
-    fn array_read(&mut self, place: Place, from: (Raw, [u64; 3]), extent: Extent, bytes: &mut [u8]) -> CuResult<()> {
+    fn array_read(
+        &mut self,
+        place: Place,
+        from: (Raw, [u64; 3]),
+        extent: Extent,
+        bytes: &mut [u8],
+    ) -> CuResult<()> {
         let stream = self.stream(place)?;
         let copy = copy(host(bytes.as_mut_ptr(), extent)?, self.array_side(from)?, extent)?;
         // SAFETY: as for a write, the other way; it is waited for below.

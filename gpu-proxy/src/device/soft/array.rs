@@ -143,7 +143,8 @@ fn viewed(levels: &[Array], view: Option<&View>) -> CuResult<(Vec<gpu::Level>, g
         }
         element = seen;
     }
-    let shown = levels.get(view.levels[0] as usize..=view.levels[1] as usize).ok_or(CuError::INVALID_VALUE)?;
+    let shown =
+        levels.get(view.levels[0] as usize..=view.levels[1] as usize).ok_or(CuError::INVALID_VALUE)?;
     let cut = |array: &Array| {
         let mut level = array.level()?;
         if array.shape.is_layered() {
@@ -231,7 +232,8 @@ impl Arrays for Soft {
         shape.fits(true, gpu::attribute)?;
         let (starts, bytes) = level_starts(shape, levels)?;
         let address = self.gpu.memory().alloc(bytes).map_err(|refused| error(refused.cu_result()))?;
-        let level = |(start, level): (u64, u32)| Array { address: address + start, shape: shape.level(level) };
+        let level =
+            |(start, level): (u64, u32)| Array { address: address + start, shape: shape.level(level) };
         let levels = starts.into_iter().zip(0..).map(level).collect();
         let name = self.name();
         self.arrays.mipmaps.insert(name, Mipmap { levels, names: Vec::new() });
@@ -265,7 +267,13 @@ impl Arrays for Soft {
         })
     }
 
-    fn array_read(&mut self, _: Place, from: (Raw, [u64; 3]), size: Extent, bytes: &mut [u8]) -> CuResult<()> {
+    fn array_read(
+        &mut self,
+        _: Place,
+        from: (Raw, [u64; 3]),
+        size: Extent,
+        bytes: &mut [u8],
+    ) -> CuResult<()> {
         let rows = self.array(from.0)?.rows(from.1)?;
         let row_bytes = usize::try_from(size.width_bytes).map_err(|_| CuError::INVALID_VALUE)?;
         rows.each(size).zip(bytes.chunks_mut(row_bytes)).try_for_each(|(at, row)| {

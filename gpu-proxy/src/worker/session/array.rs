@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use vgpu_api::array::{Element, flag};
 use vgpu_api::texture::Resource;
 use vgpu_api::{
-    ArrayHandle, ArrayPlace, ArrayShape, BoxSide, Call, ContextId, CuError, CuResult, Extent, MipmapHandle, Object,
-    Staged, Stream, Texture,
+    ArrayHandle, ArrayPlace, ArrayShape, BoxSide, Call, ContextId, CuError, CuResult, Extent, MipmapHandle,
+    Object, Staged, Stream, Texture,
 };
 
 use super::Session;
@@ -48,7 +48,12 @@ struct Mipmap {
 }
 
 impl Session {
-    pub(super) fn array_create(&mut self, call: Call, handle: ArrayHandle, shape: ArrayShape) -> CuResult<()> {
+    pub(super) fn array_create(
+        &mut self,
+        call: Call,
+        handle: ArrayHandle,
+        shape: ArrayShape,
+    ) -> CuResult<()> {
         let context = self.context(call.context)?;
         self.table.arrays.check_free(handle)?;
         let charged_bytes = self.charge_array(context, &shape, 1)?;
@@ -255,9 +260,8 @@ impl Session {
         let context = self.context(call.context)?;
         texture.check()?;
         let (texels, levels, layers) = self.texels(&texture.resource)?;
-        let seen = texture.view.is_none_or(|view| {
-            view.levels[1] < levels && u64::from(view.layers[1]) < layers
-        });
+        let seen =
+            texture.view.is_none_or(|view| view.levels[1] < levels && u64::from(view.layers[1]) < layers);
         if !seen {
             return Err(CuError::INVALID_VALUE);
         }
@@ -330,7 +334,13 @@ impl Session {
         self.settle(call.context, result)
     }
 
-    pub(super) fn linear_texture_max(&mut self, call: Call, device: u32, format: u32, channels: u32) -> CuResult<u64> {
+    pub(super) fn linear_texture_max(
+        &mut self,
+        call: Call,
+        device: u32,
+        format: u32,
+        channels: u32,
+    ) -> CuResult<u64> {
         self.context(call.context)?;
         self.check_device(device)?;
         Element::of(format, channels)?;
@@ -348,9 +358,8 @@ impl Session {
         }
         let arrays = table.arrays.remove_where(|array| array.context == id).into_iter();
         let arrays = arrays.filter(|array| array.level_of.is_none());
-        let mut ended: Vec<_> = arrays
-            .map(|array| (device.array_destroy(context, array.raw), array.charged_bytes))
-            .collect();
+        let mut ended: Vec<_> =
+            arrays.map(|array| (device.array_destroy(context, array.raw), array.charged_bytes)).collect();
         for mipmap in table.mipmaps.remove_where(|mipmap| mipmap.context == id) {
             ended.push((device.mipmap_destroy(context, mipmap.raw), mipmap.charged_bytes));
         }

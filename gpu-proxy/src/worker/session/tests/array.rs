@@ -113,11 +113,18 @@ fn a_box_outside_an_array_never_reaches_the_device() {
         let read = ask::vgpuArrayReadStaged(&world.guest, C, staged(32), wrong, size, Stream::Legacy);
         assert_eq!(read, invalid);
         for (to, from) in [(BoxSide::Array(wrong), rows(64, 8)), (rows(64, 8), BoxSide::Array(wrong))] {
-            assert_eq!(queued(&world, ask::vgpuCopyBox(&world.guest, C, to, from, size, Stream::Legacy)), invalid);
+            assert_eq!(
+                queued(&world, ask::vgpuCopyBox(&world.guest, C, to, from, size, Stream::Legacy)),
+                invalid
+            );
         }
     }
     for len in [31, 33, 0] {
-        assert_eq!(write(place(0, [0; 3]), SIZE, len), Err(CuError::INVALID_VALUE), "other bytes than the box has");
+        assert_eq!(
+            write(place(0, [0; 3]), SIZE, len),
+            Err(CuError::INVALID_VALUE),
+            "other bytes than the box has"
+        );
         let (place, staged) = (place(0, [0; 3]), staged(len as u64));
         let written = ask::vgpuArrayWriteStaged(&world.guest, C, place, SIZE, staged, Stream::Legacy);
         assert_eq!(written, Err(CuError::INVALID_VALUE));
@@ -236,9 +243,15 @@ fn an_object_is_ended_in_its_own_context_once() {
     ask::cuCtxCreate_v2(&world.guest, ContextId::NONE, other, 0, 0).unwrap();
     let texture = ask::vgpuTextureCreate(&world.guest, C, of(Resource::Array(array(0)))).unwrap();
     let surface = ask::vgpuSurfaceCreate(&world.guest, C, array(0)).unwrap();
-    assert_eq!(ask::vgpuSurfaceCreate(&world.guest, C, array(1)), Err(CuError::INVALID_VALUE), "not for surfaces");
-    let end_texture = |context, object| queued(&world, ask::cuTexObjectDestroy(&world.guest, context, object));
-    let end_surface = |context, object| queued(&world, ask::cuSurfObjectDestroy(&world.guest, context, object));
+    assert_eq!(
+        ask::vgpuSurfaceCreate(&world.guest, C, array(1)),
+        Err(CuError::INVALID_VALUE),
+        "not for surfaces"
+    );
+    let end_texture =
+        |context, object| queued(&world, ask::cuTexObjectDestroy(&world.guest, context, object));
+    let end_surface =
+        |context, object| queued(&world, ask::cuSurfObjectDestroy(&world.guest, context, object));
     let invalid = Err(CuError::INVALID_VALUE);
     assert_eq!((end_texture(other, texture), end_texture(C, Object(3))), (invalid, invalid));
     assert_eq!((end_texture(C, texture), end_texture(C, texture)), (Ok(()), invalid));
@@ -276,7 +289,10 @@ fn a_context_takes_its_arrays_along_and_another_context_keeps_its_own() {
         let ended = queued(&world, ask::cuArrayDestroy(&world.guest, C, GoneHandle(array(number))));
         assert_eq!(ended, Err(CuError::INVALID_HANDLE));
     }
-    assert_eq!(queued(&world, ask::cuTexObjectDestroy(&world.guest, C, texture)), Err(CuError::INVALID_VALUE));
+    assert_eq!(
+        queued(&world, ask::cuTexObjectDestroy(&world.guest, C, texture)),
+        Err(CuError::INVALID_VALUE)
+    );
     queued(&world, ask::cuArrayDestroy(&world.guest, C, GoneHandle(array(2)))).unwrap();
     assert_eq!(world.used_bytes(), 0);
 }
@@ -321,7 +337,10 @@ fn a_right_call_with_a_wrong_number_is_an_answer_or_an_end() {
         let all: std::collections::BTreeSet<_> = right.iter().map(|(op, _)| *op as u16).collect();
         // Objects are ended by numbers that nobody guesses here.
         let guessed = [Op::cuTexObjectDestroy as u16, Op::cuSurfObjectDestroy as u16];
-        assert!(all.iter().all(|op| succeeded.contains(op) || guessed.contains(op)), "{succeeded:?} of {all:?}");
+        assert!(
+            all.iter().all(|op| succeeded.contains(op) || guessed.contains(op)),
+            "{succeeded:?} of {all:?}"
+        );
     }
 }
 
