@@ -143,7 +143,7 @@ fn the_other_side_of_a_box_lies_inside_an_allocation() {
     let good = LinearPlace { at, pitch: 128, height: 8 };
     for (rows, fits) in [
         (good, true),
-        (LinearPlace { pitch: 129, ..good }, false),
+        (LinearPlace { pitch: 131, ..good }, false),
         (LinearPlace { pitch: 63, ..good }, false),
         (LinearPlace { height: 7, ..good }, false),
         (LinearPlace { height: u64::MAX, ..good }, false),
