@@ -173,7 +173,7 @@ impl Texture {
     }
 
     /// The value at a coordinate, in a layer, of a level.
-    pub fn sample(
+    pub(crate) fn sample(
         &self,
         dimensions: usize,
         at: Coordinate,
@@ -247,7 +247,7 @@ impl Texture {
     }
 
     /// `tld4`: one channel of the four elements around, from below left against the clock, as PTX orders them.
-    pub fn gather(&self, channel: usize, at: [f32; 3], fetch: &mut Fetch<'_>) -> Result<Value, Fault> {
+    pub(crate) fn gather(&self, channel: usize, at: [f32; 3], fetch: &mut Fetch<'_>) -> Result<Value, Fault> {
         let Some(level) = self.levels.first() else { return Ok([0; 4]) };
         let [x, y, _] = self.in_elements(level, at).map(|x| floor(x - 0.5));
         let mut value = [0; 4];
@@ -355,7 +355,12 @@ pub(crate) enum Outside {
 
 impl Surface {
     /// The address of `bytes` bytes at a coordinate: bytes of a row, row, slice or layer. `None`: outside, and nothing is touched.
-    pub fn place(&self, [x, y, z]: [i32; 3], bytes: u32, outside: Outside) -> Result<Option<u64>, Fault> {
+    pub(crate) fn place(
+        &self,
+        [x, y, z]: [i32; 3],
+        bytes: u32,
+        outside: Outside,
+    ) -> Result<Option<u64>, Fault> {
         let [width, height, depth] = self.level.extent;
         let row_bytes = u64::from(width) * self.texel.bytes();
         let x_max = row_bytes.saturating_sub(u64::from(bytes));

@@ -145,7 +145,7 @@ fn viewed(levels: &[Array], view: Option<&View>) -> CuResult<(Vec<gpu::Level>, g
     }
     let shown =
         levels.get(view.levels[0] as usize..=view.levels[1] as usize).ok_or(CuError::INVALID_VALUE)?;
-    let cut = |array: &Array| {
+    let cut = |array: &Array| -> CuResult<gpu::Level> {
         let mut level = array.level()?;
         if array.shape.is_layered() {
             level.address += u64::from(view.layers[0]) * level.slice;
