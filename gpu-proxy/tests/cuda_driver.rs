@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use gpu_proxy::device::{self, Device, DeviceKind, DeviceNode, DeviceWork, Place, Raw};
+use gpu_proxy::device::{
+    self, Device, DeviceKind, DeviceNode, DeviceWork, Place, Raw, Side, TexelSource, TextureSource,
+};
 use vgpu_api::graph::{CopyBox, GraphEdge, HostSide};
-use vgpu_api::{DevicePtr, Memset};
+use vgpu_api::texture::{PitchedTexels, Sampler, View};
+use vgpu_api::{ArrayShape, DevicePtr, Extent, LinearPlace, Memset};
 
 /// Not a test of its own: opens the driver that the library path leads to, and says what came of it.
 #[test]
@@ -64,9 +67,51 @@ fn graphs(device: &mut dyn Device, primary: Raw, other: Raw) {
     assert!(device.graph_instantiate(&[wait], 0).is_err());
 }
 
+/// The same for arrays and textures: the driver of the test says what it was given.
+#[test]
+#[ignore = "played by the tests here as their child"]
+fn array_child() {
+    let mut device = device::open(DeviceKind::Cuda, 1 << 30).unwrap();
+    let context = device.context_create(0, 0, true).unwrap();
+    let shape = ArrayShape { width: 16, height: 8, depth: 4, format: 0x20, channels: 2, flags: 2 };
+    println!("needs {:?}", device.array_bytes(context, &shape, 1));
+    println!("and with levels {:?}", device.array_bytes(context, &shape, 3));
+    let array = device.array_create(context, &shape).unwrap();
+    let (place, size) = (Place { context, stream: None }, Extent { width_bytes: 32, height: 2, depth: 2 });
+    device.array_write(place, (array, [8, 1, 2]), size, &[0; 128]).unwrap();
+    device.array_read(place, (array, [16, 2, 1]), size, &mut [0; 128]).unwrap();
+    let rows = Side::Linear(LinearPlace { at: DevicePtr(0xabc), pitch: 64, height: 9 });
+    device.copy_box(place, rows, Side::Array(array, [0, 3, 0]), size).unwrap();
+    let sampler = Sampler {
+        address: [1, 2, 3],
+        filter: 1,
+        flags: 2,
+        anisotropy_max: 16,
+        mip_filter: 1,
+        mip_bias: 0.5,
+        level_min: 1.5,
+        level_max: 2.5,
+        border: [4.5_f32.to_bits(), 0, 0, 5.5_f32.to_bits()],
+    };
+    let view = View { format: 1, width: 16, height: 8, depth: 4, levels: [0, 3], layers: [5, 6] };
+    let texture = TextureSource { texels: TexelSource::Array(array), sampler, view: Some(view) };
+    println!("number {:?}", device.texture_create(context, &texture).unwrap());
+    let texels =
+        PitchedTexels { at: DevicePtr(0xdef), format: 0x20, channels: 4, width: 7, height: 6, pitch: 112 };
+    let texture = TextureSource { texels: TexelSource::Pitched(texels), sampler, view: None };
+    device.texture_create(context, &texture).unwrap();
+    println!("number {:?}", device.surface_create(context, array).unwrap());
+    device.array_destroy(context, array).unwrap();
+    println!("then {:?}", device.array_destroy(context, array));
+}
+
 fn open_with(library_path: &Path) -> String {
+    played("child", library_path)
+}
+
+fn played(test: &str, library_path: &Path) -> String {
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "--ignored", "child", "--nocapture"]).env("LD_LIBRARY_PATH", library_path);
+    child.args(["--exact", "--ignored", test, "--nocapture"]).env("LD_LIBRARY_PATH", library_path);
     String::from_utf8(child.output().unwrap().stdout).unwrap()
 }
 
@@ -162,4 +207,31 @@ fn a_driver_gets_a_graph_node_by_node_and_loses_none() {
     ]
     .concat();
     assert_eq!(graph, expected);
+}
+
+#[test]
+fn arrays_and_textures_reach_a_driver_field_by_field() {
+    let folder = tempfile::tempdir().unwrap();
+    library(folder.path(), include_str!("data/driver.c"));
+    let said = played("array_child", folder.path());
+    for part in [
+        // Asked for without memory, ended, then made.
+        "array 16 8 4 format 32 channels 2 flags 130\narray 0x7000 destroyed, 0 live\nneeds Ok(65536)",
+        "and with levels Ok(0)",
+        "array 16 8 4 format 32 channels 2 flags 2\n",
+        "copy from 0 0 0 kind 1 host 1 device 0 array (nil) pitch 32 2, \
+         to 8 1 2 kind 3 host 0 device 0 array 0x7000 pitch 0 0, size 32 2 2",
+        "copy from 16 2 1 kind 3 host 0 device 0 array 0x7000 pitch 0 0, \
+         to 0 0 0 kind 1 host 1 device 0 array (nil) pitch 32 2, size 32 2 2",
+        "copy from 0 3 0 kind 3 host 0 device 0 array 0x7000 pitch 0 0, \
+         to 0 0 0 kind 2 host 0 device abc array (nil) pitch 64 9, size 32 2 2",
+        "texture of 0x7000, address 1 2 3 filter 1 flags 2 16 1, 0.5 1.5 2.5, border 4.5 5.5, view 1 8 3 5\n",
+        "number Object(77)",
+        "texture at def format 32 channels 4 7 6 112, address 1 2 3 filter 1 flags 2 16 1, 0.5 1.5 2.5, \
+         border 4.5 5.5, view 0 0 0 0\n",
+        "surface of 0x7000\nnumber Object(78)",
+        "then Err(",
+    ] {
+        assert!(said.contains(part), "{part} is missing in: {said}");
+    }
 }

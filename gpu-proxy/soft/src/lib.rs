@@ -19,6 +19,7 @@ mod image;
 mod memory;
 mod module;
 mod ptx;
+mod texture;
 
 pub use attributes::*;
 pub use device::{Device, DeviceConfig, Instance, LaunchConfig};
@@ -26,3 +27,4 @@ pub use fault::{Access, Fault};
 pub use image::{ImageError, each_machine_code};
 pub use memory::{ALIGN, Memory, MemoryError};
 pub use module::{FunctionInfo, GlobalInfo, Module, Parameter};
+pub use texture::{AddressMode, ChannelKind, Level, Sampler, Surface, Texel, Texture};

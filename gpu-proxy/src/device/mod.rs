@@ -4,6 +4,7 @@
 //! that the device itself gave out, and has checked every address and length against its allocation map and the quota.
 //! Nothing here knows rings, handles of guests or grants.
 
+mod array;
 #[expect(unsafe_code, reason = "NVIDIA's driver is C")]
 mod cuda;
 mod graph;
@@ -20,6 +21,7 @@ use vgpu_api::{
     Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, MemInfo, Printed, Snapshot,
 };
 
+pub use array::{Arrays, Side, TexelSource, TextureSource};
 pub use cuda::library_folders;
 pub use graph::{DeviceNode, DeviceWork};
 pub use null::Null;
@@ -148,7 +150,7 @@ impl Costs {
 /// # Errors
 /// All methods: the `CUresult` that the program gets. A sticky one ([`CuError::is_sticky`]) ends the context.
 #[expect(clippy::missing_errors_doc, reason = "said once for all")]
-pub trait Device: fmt::Debug + Send {
+pub trait Device: Arrays + fmt::Debug + Send {
     /// What programs ask before they have a context. `bytes` is the grant: no device shows more memory than that.
     fn snapshot(&self, bytes: u64) -> Snapshot;
     /// Allocations are multiples of this, in bytes: what the quota counts.

@@ -3,6 +3,8 @@
 //! Kernels' names and parameters come from the image where it holds PTX that the software GPU can read; other images load
 //! with no kernels.
 
+mod array;
+
 use std::collections::HashMap;
 
 use vgpu_api::memory::Memset;

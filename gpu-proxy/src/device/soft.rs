@@ -1,5 +1,7 @@
 //! The software GPU as a [`Device`]. Everything has run when a call returns, so streams are names only; events keep the time.
 
+mod array;
+
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
 use std::thread;
@@ -26,6 +28,8 @@ const HOST_THREADS_MAX: usize = 8;
 pub(super) const LIMITS: [u64; 10] = [1024, 1 << 20, 8 << 20, 2, 2048, 128, 0, 0, 0, 0];
 /// What kernels print is kept so far, in bytes; the rest is dropped, as by a GPU's buffer.
 const PRINTED_KEPT_MAX: usize = 1 << 20;
+/// Elements of a texture of linear memory at most, as attribute 69 says.
+pub(super) const LINEAR_TEXELS_MAX: u64 = 1 << 28;
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
 const UUID: [u8; 16] = *b"vgpu-soft-device";
@@ -39,6 +43,7 @@ pub struct Soft {
     images: HashMap<Raw, Loaded>,
     events: HashMap<Raw, Option<Instant>>,
     graphs: HashMap<Raw, Listed>,
+    arrays: array::Table,
     /// What kernels have printed, by the program's stream, oldest first; no two neighbours are of the same stream.
     printed: VecDeque<(u32, VecDeque<u8>)>,
     /// Bytes in `printed`.
@@ -74,6 +79,7 @@ impl Soft {
             images: HashMap::new(),
             events: HashMap::new(),
             graphs: HashMap::new(),
+            arrays: array::Table::default(),
             printed: VecDeque::new(),
             printed_bytes: 0,
         })

@@ -13,6 +13,8 @@ impl SlabKind for Stream {}
 impl SlabKind for Event {}
 impl SlabKind for Image {}
 impl SlabKind for GraphExec {}
+impl SlabKind for Array {}
+impl SlabKind for Mipmap {}
 
 /// Things by handle.
 #[derive(Debug)]

@@ -7,16 +7,19 @@
 //!
 //! Names: CUDA's, where the call does what that symbol does. `vgpu…` are our own. Calls that never travel: [`crate::surface`].
 
+use crate::array::{ArrayPlace, ArrayShape, BoxSide, Extent, LinearPlace};
 use crate::call_macro::{calls, class, reply_type, travel};
 use crate::graph::{CopyBox, GraphEdge, GraphNode, GraphWork, Rows};
 use crate::handle::{
-    ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle, NewHandle, Stream, kind,
+    ArrayHandle, ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
+    MipmapHandle, NewHandle, Stream, kind,
 };
 use crate::image::{Attributes, ImageKind};
 use crate::launch::Launch;
 use crate::memory::{DevicePtr, MemInfo, Memset, Staged};
 use crate::printed::Printed;
 use crate::result::CuResult;
+use crate::texture::{LinearTexels, Object, PitchedTexels, Resource, Sampler, Texture, View};
 use crate::wire::{Wire, Writer};
 
 /// How a call travels.
@@ -74,6 +77,36 @@ calls! {
     async fn cuMemcpyDtoDAsync_v2(dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream);
     /// All the `cuMemset*`.
     async fn vgpuMemset(memset: Memset, stream: Stream);
+
+    // Arrays, textures and surfaces.
+    /// Makes an array in the call's context. 2 when the grant is used up.
+    sync fn vgpuArrayCreate(array: NewHandle<kind::Array>, shape: ArrayShape);
+    /// Ends an array that `vgpuArrayCreate` made.
+    async fn cuArrayDestroy(array: GoneHandle<kind::Array>);
+    /// Makes an array with `levels` levels.
+    sync fn vgpuMipmapCreate(mipmap: NewHandle<kind::Mipmap>, shape: ArrayShape, levels: u32);
+    /// Gives one level a name of its own, which ends with its mipmapped array.
+    async fn vgpuMipmapLevel(array: NewHandle<kind::Array>, mipmap: MipmapHandle, level: u32);
+    /// Ends a mipmapped array and the names of its levels.
+    async fn cuMipmappedArrayDestroy(mipmap: GoneHandle<kind::Mipmap>);
+    /// Host to array, the bytes in the record: rows without gaps.
+    async fn vgpuArrayWrite(to: ArrayPlace, size: Extent, bytes: &[u8], stream: Stream);
+    /// Host to array through staging, a megabyte at most. Answers when staging may be used again, in the order of `stream`.
+    bulk fn vgpuArrayWriteStaged(to: ArrayPlace, size: Extent, src: Staged, stream: Stream);
+    /// Array to host through staging, a megabyte at most: rows without gaps, after the work that `stream` held.
+    bulk fn vgpuArrayReadStaged(dst: Staged, from: ArrayPlace, size: Extent, stream: Stream);
+    /// A box from one place of the device to another.
+    async fn vgpuCopyBox(to: BoxSide, from: BoxSide, size: Extent, stream: Stream);
+    /// Makes a texture object; its number, which kernels get.
+    sync fn vgpuTextureCreate(texture: Texture) -> Object;
+    /// Ends a texture object of the call's context.
+    async fn cuTexObjectDestroy(texture: Object);
+    /// Makes a surface object of an array; its number, which kernels get.
+    sync fn vgpuSurfaceCreate(array: ArrayHandle) -> Object;
+    /// Ends a surface object of the call's context.
+    async fn cuSurfObjectDestroy(surface: Object);
+    /// Elements of a linear texture at most, by `CUarray_format` and number of channels.
+    sync fn cuDeviceGetTexture1DLinearMaxWidth(device: u32, format: u32, channels: u32) -> u64;
 
     // Images: modules and libraries.
     /// Adds bytes to the upload `upload` of `total` bytes. Chunks come in order; the first has `offset` 0. The load that
@@ -196,6 +229,17 @@ const fn wire_hash() -> u64 {
         CopyBox::DECLARATION,
         GraphWork::DECLARATION,
         GraphNode::DECLARATION,
+        ArrayShape::DECLARATION,
+        ArrayPlace::DECLARATION,
+        Extent::DECLARATION,
+        LinearPlace::DECLARATION,
+        BoxSide::DECLARATION,
+        LinearTexels::DECLARATION,
+        PitchedTexels::DECLARATION,
+        Resource::DECLARATION,
+        Sampler::DECLARATION,
+        View::DECLARATION,
+        Texture::DECLARATION,
         Printed::DECLARATION,
         crate::PciAddress::DECLARATION,
         crate::DeviceSnapshot::DECLARATION,

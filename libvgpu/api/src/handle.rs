@@ -75,6 +75,10 @@ pub mod kind {
         GraphNode = 21, "CUgraphNode";
         /// `CUgraphExec`.
         GraphExec = 22, "CUgraphExec";
+        /// `CUarray`.
+        Array = 24, "CUarray";
+        /// `CUmipmappedArray`.
+        Mipmap = 25, "CUmipmappedArray";
     }
 }
 
@@ -97,6 +101,10 @@ pub type GraphNodeHandle = Handle<kind::GraphNode>;
 pub type GraphExecHandle = Handle<kind::GraphExec>;
 /// `CUfunction` or `CUkernel`.
 pub type FunctionHandle = Handle<kind::Function>;
+/// `CUarray`.
+pub type ArrayHandle = Handle<kind::Array>;
+/// `CUmipmappedArray`.
+pub type MipmapHandle = Handle<kind::Mipmap>;
 
 impl<K: Kind> Handle<K> {
     /// From its parts; generation and index are cut to their width.

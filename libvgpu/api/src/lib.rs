@@ -9,6 +9,7 @@
 //! Not here: any call's behaviour, transports (`idm`), addresses and quotas (the worker).
 #![forbid(unsafe_code)]
 
+pub mod array;
 mod call_macro;
 pub mod calls;
 pub mod graph;
@@ -23,12 +24,14 @@ pub mod result;
 pub mod snapshot;
 pub mod surface;
 pub mod symbols;
+pub mod texture;
 pub mod wire;
 
+pub use array::{ArrayPlace, ArrayShape, BoxSide, Extent, LinearPlace};
 pub use calls::{Driver, Op, Refuses, WIRE_HASH, ask, dispatch};
 pub use handle::{
-    ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, GraphHandle, GraphNodeHandle,
-    Handle, ImageHandle, NewHandle, Stream, StreamHandle, kind,
+    ArrayHandle, ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, GraphHandle,
+    GraphNodeHandle, Handle, ImageHandle, MipmapHandle, NewHandle, Stream, StreamHandle, kind,
 };
 pub use image::{Attributes, FunctionInfo, GlobalInfo, ImageInfo, ImageKind, ParamInfo};
 pub use launch::{Launch, LaunchAttribute};
@@ -36,6 +39,7 @@ pub use memory::{DevicePtr, MemInfo, Memset, Staged};
 pub use printed::{PRINTED, Printed};
 pub use result::{CuError, CuResult};
 pub use snapshot::{DeviceSnapshot, PciAddress, Snapshot};
+pub use texture::{Object, Texture};
 pub use wire::{Reader, Wire, WireError, Writer};
 
 /// What a call carries beside its parameters: where it comes from.

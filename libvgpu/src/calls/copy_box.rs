@@ -1,10 +1,11 @@
-//! Pitched copies of two and three dimensions, row by row. Arrays (texture memory) are not supported yet.
+//! Pitched copies of two and three dimensions, row by row. Those with an array are in `copy_array.rs`.
 
 use vgpu_api::graph::{self, CopyBox, HostSide};
 use vgpu_api::symbols::Mode;
 use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, Stream, ask};
 
 use super::copy::{on_device, same_device, to_device, to_host};
+use super::copy_array;
 use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
 use crate::core::graphs::Work;
@@ -45,31 +46,31 @@ const _: () = assert!(size_of::<Copy2d>() == 128);
 /// One side of `CUDA_MEMCPY3D` and of `CUDA_MEMCPY3D_PEER`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-struct Side3d {
-    x_bytes: usize,
-    y: usize,
-    z: usize,
-    level: usize,
-    memory_type: u32,
-    host: u64,
-    device: u64,
-    array: u64,
+pub struct Side3d {
+    pub x_bytes: usize,
+    pub y: usize,
+    pub z: usize,
+    pub level: usize,
+    pub memory_type: u32,
+    pub host: u64,
+    pub device: u64,
+    pub array: u64,
     /// Of a peer copy; else it means nothing.
-    context: Raw,
-    pitch: usize,
+    pub context: Raw,
+    pub pitch: usize,
     /// Rows of a slice; not looked at when there is one slice.
-    height: usize,
+    pub height: usize,
 }
 
 /// `CUDA_MEMCPY3D_v2` and `CUDA_MEMCPY3D_PEER_v1`, 200 bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Copy3d {
-    src: Side3d,
-    dst: Side3d,
-    width_bytes: usize,
-    height: usize,
-    depth: usize,
+    pub(super) src: Side3d,
+    pub(super) dst: Side3d,
+    pub(super) width_bytes: usize,
+    pub(super) height: usize,
+    pub(super) depth: usize,
 }
 const _: () = assert!(size_of::<Copy3d>() == 200);
 
@@ -191,17 +192,17 @@ impl BoxNode {
 
 /// Where the rows of a side lie.
 #[derive(Clone, Copy, Debug)]
-struct Rows {
-    on_device: bool,
-    start: u64,
+pub struct Rows {
+    pub on_device: bool,
+    pub start: u64,
     /// Bytes from a row to the next, rows and bytes from a slice to the next.
-    pitch: u64,
-    slice_rows: u64,
-    slice: u64,
+    pub pitch: u64,
+    pub slice_rows: u64,
+    pub slice: u64,
 }
 
 impl Rows {
-    fn of(entered: Entered, side: &Side3d, copy: &Copy3d) -> CuResult<Self> {
+    pub fn of(entered: Entered, side: &Side3d, copy: &Copy3d) -> CuResult<Self> {
         let (on_device, base) = match side.memory_type {
             HOST => (false, side.host),
             DEVICE => (true, side.device),
@@ -257,6 +258,9 @@ fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
     }
     if captured(entered, stream, || *what)? {
         return Ok(());
+    }
+    if copy_array::is_array(&what.src) || copy_array::is_array(&what.dst) {
+        return copy_array::copy(entered, what, stream);
     }
     let (src, dst) = (Rows::of(entered, &what.src, what)?, Rows::of(entered, &what.dst, what)?);
     if !src.on_device && !dst.on_device {
@@ -336,7 +340,7 @@ fn row(entered: Entered, dst: (bool, u64), src: (bool, u64), bytes: usize, strea
 }
 
 /// The stream of a copy; `None`: the default one, and the call waits.
-fn with(stream: Option<Raw>, mode: Mode) -> CuResult<(Entered, Stream)> {
+pub fn with(stream: Option<Raw>, mode: Mode) -> CuResult<(Entered, Stream)> {
     let entered = enter()?;
     let resolved = resolve(entered, stream.map_or(0, |raw| raw.0), mode)?;
     if stream.is_none() {
@@ -358,7 +362,11 @@ fn three(what: In<Copy3d>, stream: Option<Raw>, mode: Mode) -> CuResult<()> {
 fn peer(what: In<Copy3d>, stream: Option<Raw>, mode: Mode) -> CuResult<()> {
     let (entered, stream) = with(stream, mode)?;
     let what = what.get()?;
-    same_device(entered, what.dst.context, what.src.context)?;
+    same_device(
+        entered,
+        copy_array::context_of(entered, &what.dst)?,
+        copy_array::context_of(entered, &what.src)?,
+    )?;
     copy(entered, &what, stream)
 }
 

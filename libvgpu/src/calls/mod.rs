@@ -1,9 +1,11 @@
 //! The exports, one file a subject. Every name that no file has returns 801: `generated` holds those and the table of
 //! `cuGetProcAddress`, made by `build.rs` from the generated symbols and `vgpu_api::surface`.
 
+pub mod array;
 pub mod capture;
 pub mod context;
 pub mod copy;
+pub mod copy_array;
 pub mod copy_box;
 pub mod dark;
 pub mod device;
@@ -24,11 +26,13 @@ pub mod pointer;
 pub mod primary;
 pub mod proc_address;
 pub mod stream;
+pub mod texture;
 
 /// Everything that is exported.
 pub mod generated {
     #![allow(non_snake_case, reason = "CUDA's names")]
     use super::proc_address::{Base, Form};
+    use super::{array::*, copy_array::*, proc_address::*, stream::*, texture::*};
     use super::{
         capture::*, context::*, copy::*, copy_box::*, dark::*, device::*, event::*, function::*,
         host_memory::*,
@@ -37,7 +41,6 @@ pub mod generated {
     use super::{
         launch::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, primary::*,
     };
-    use super::{proc_address::*, stream::*};
 
     /// Exports that say 801, whatever their parameters: the caller cleans up, so none need be declared.
     macro_rules! unsupported {

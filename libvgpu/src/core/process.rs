@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock};
 
 use vgpu_api::{CuError, CuResult, DeviceSnapshot, Snapshot};
 
+use super::arrays::{Arrays, Objects};
 use super::channel::Channel;
 use super::contexts::Contexts;
 use super::exec::Execs;
@@ -73,6 +74,8 @@ pub struct Process {
     pub images: Images,
     pub graphs: Graphs,
     pub execs: Execs,
+    pub arrays: Arrays,
+    pub objects: Objects,
     /// Device memory that this process allocated.
     pub device_memory: Ranges,
 }
@@ -86,6 +89,8 @@ impl Process {
         self.streams.retain(|stream| stream.context != context);
         self.events.retain(|event| event.context != context);
         self.images.forget(context);
+        self.arrays.forget(context);
+        self.objects.forget(context);
         self.device_memory.forget(context);
         crate::calls::host_memory::forget(context);
         crate::dark::cls::take(context)
@@ -156,6 +161,8 @@ fn connect() -> CuResult<()> {
         images: Images::new(),
         graphs: Graphs::default(),
         execs: Execs::new(),
+        arrays: Arrays::new(),
+        objects: Objects::new(),
         device_memory: Ranges::new(),
     };
     if PROCESS.set(process).is_err() {

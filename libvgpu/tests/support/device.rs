@@ -8,6 +8,8 @@ use vgpu_api::memory::Memset;
 use vgpu_api::wire::{from_slice, to_vec};
 use vgpu_api::*;
 
+use super::arrays::FakeArrays;
+
 /// Attributes of the fake device: plausible limits, compute capability 9.0.
 fn attributes() -> Vec<i32> {
     let mut values = vec![1; 148];
@@ -21,12 +23,21 @@ fn attributes() -> Vec<i32> {
         (7, 65535),
         (8, 49152),
         (10, 32),
+        (14, 512),
         (16, 4),
+        // Textures and surfaces: alignment of rows, sides, rows of device memory.
+        (51, 32),
+        (70, 4096),
+        (71, 4096),
+        (72, 65536),
         (75, 9),
         (76, 0),
         (97, 232_448),
     ] {
         values[number] = value;
+    }
+    for number in (21..=29).chain(42..=43).chain(45..=49).chain(52..=68).chain([73, 74, 77]) {
+        values[number] = 4096;
     }
     values
 }
@@ -82,6 +93,8 @@ pub struct Seen {
     pub uploads: HashMap<u32, Vec<u8>>,
     /// Graphs in order: what each node waits for.
     pub graphs: Vec<Vec<Vec<u32>>>,
+    /// Arrays, mipmapped arrays, texture and surface objects that live.
+    pub array_counts: [usize; 3],
 }
 
 /// One launch.
@@ -133,6 +146,7 @@ pub struct FakeDevice {
     /// Places of handles in use, as a worker's slabs have them: by kind and index.
     places: HashMap<(&'static str, u64), (ContextId, u64)>,
     sticky: Option<CuError>,
+    arrays: FakeArrays,
     limit: u64,
     info: Vec<u8>,
     /// The worker dies at this call.
@@ -169,6 +183,7 @@ impl FakeDevice {
             streams: HashSet::new(),
             places: HashMap::new(),
             sticky: None,
+            arrays: FakeArrays::default(),
             limit: 1024,
             info: Vec::new(),
             ends: false,
@@ -238,6 +253,30 @@ impl FakeDevice {
             self.graphs.remove(raw);
         }
         self.places.retain(|_, (owner, _)| *owner != context);
+        self.arrays.end_context(context);
+        self.count_arrays();
+    }
+
+    fn count_arrays(&self) {
+        self.seen.lock().unwrap().array_counts = self.arrays.counts();
+    }
+
+    /// What changes the arrays, and what is left of them for tests to see.
+    fn with_arrays<T>(
+        &mut self,
+        name: &'static str,
+        change: impl FnOnce(&mut FakeArrays) -> CuResult<T>,
+    ) -> CuResult<T> {
+        self.saw(name)?;
+        let result = change(&mut self.arrays);
+        self.count_arrays();
+        result
+    }
+
+    /// The rows of a side in device memory.
+    fn linear_rows(place: LinearPlace, size: Extent) -> Vec<DevicePtr> {
+        let row = |z: u64, y: u64| DevicePtr(place.at.0 + (z * place.height + y) * place.pitch);
+        (0..size.depth).flat_map(|z| (0..size.height).map(move |y| row(z, y))).collect()
     }
 
     fn put(&mut self, out: Staged, bytes: &[u8]) -> u64 {
@@ -371,6 +410,133 @@ impl Driver for FakeDevice {
                 .for_each(|place| place.copy_from_slice(element));
         }
         Ok(())
+    }
+    fn vgpuArrayCreate(
+        &mut self,
+        call: Call,
+        array: NewHandle<kind::Array>,
+        shape: ArrayShape,
+    ) -> CuResult<()> {
+        self.with_arrays("array create", |arrays| arrays.create(call.context, array.0, shape))
+    }
+    fn cuArrayDestroy(&mut self, _: Call, array: GoneHandle<kind::Array>) -> CuResult<()> {
+        self.with_arrays("array destroy", |arrays| arrays.destroy(array.0))
+    }
+    fn vgpuMipmapCreate(
+        &mut self,
+        call: Call,
+        mipmap: NewHandle<kind::Mipmap>,
+        shape: ArrayShape,
+        levels: u32,
+    ) -> CuResult<()> {
+        self.with_arrays("mipmap create", |arrays| {
+            arrays.create_mipmap(call.context, mipmap.0, shape, levels)
+        })
+    }
+    fn vgpuMipmapLevel(
+        &mut self,
+        _: Call,
+        array: NewHandle<kind::Array>,
+        mipmap: MipmapHandle,
+        level: u32,
+    ) -> CuResult<()> {
+        self.with_arrays("mipmap level", |arrays| arrays.level(array.0, mipmap, level))
+    }
+    fn cuMipmappedArrayDestroy(&mut self, _: Call, mipmap: GoneHandle<kind::Mipmap>) -> CuResult<()> {
+        self.with_arrays("mipmap destroy", |arrays| arrays.destroy_mipmap(mipmap.0))
+    }
+    fn vgpuArrayWrite(
+        &mut self,
+        _: Call,
+        to: ArrayPlace,
+        size: Extent,
+        bytes: &[u8],
+        stream: Stream,
+    ) -> CuResult<()> {
+        self.stream(stream)?;
+        self.with_arrays("array write", |arrays| arrays.write(to, size, bytes))
+    }
+    fn vgpuArrayWriteStaged(
+        &mut self,
+        _: Call,
+        to: ArrayPlace,
+        size: Extent,
+        src: Staged,
+        stream: Stream,
+    ) -> CuResult<()> {
+        self.stream(stream)?;
+        let bytes = self.staging.read(src);
+        self.with_arrays("array write staged", |arrays| arrays.write(to, size, &bytes))
+    }
+    fn vgpuArrayReadStaged(
+        &mut self,
+        _: Call,
+        dst: Staged,
+        from: ArrayPlace,
+        size: Extent,
+        stream: Stream,
+    ) -> CuResult<()> {
+        self.stream(stream)?;
+        let bytes = self.with_arrays("array read", |arrays| arrays.read(from, size))?;
+        assert_eq!(bytes.len() as u64, dst.len);
+        self.staging.write(dst, &bytes);
+        Ok(())
+    }
+    fn vgpuCopyBox(
+        &mut self,
+        _: Call,
+        to: BoxSide,
+        from: BoxSide,
+        size: Extent,
+        stream: Stream,
+    ) -> CuResult<()> {
+        self.stream(stream)?;
+        let width = usize::try_from(size.width_bytes).unwrap();
+        let bytes = match from {
+            BoxSide::Array(place) => self.with_arrays("box", |arrays| arrays.read(place, size))?,
+            BoxSide::Linear(place) => {
+                let mut bytes = Vec::new();
+                for row in Self::linear_rows(place, size) {
+                    bytes.extend_from_slice(self.bytes(row, size.width_bytes)?);
+                }
+                bytes
+            }
+        };
+        match to {
+            BoxSide::Array(place) => self.with_arrays("box", |arrays| arrays.write(place, size, &bytes)),
+            BoxSide::Linear(place) => {
+                for (row, bytes) in Self::linear_rows(place, size).into_iter().zip(bytes.chunks(width)) {
+                    self.bytes(row, size.width_bytes)?.copy_from_slice(bytes);
+                }
+                Ok(())
+            }
+        }
+    }
+    fn vgpuTextureCreate(&mut self, call: Call, texture: Texture) -> CuResult<Object> {
+        let array = match texture.resource {
+            texture::Resource::Array(array) => Some(array),
+            _ => None,
+        };
+        self.with_arrays("texture create", |arrays| arrays.create_object(call.context, array))
+    }
+    fn cuTexObjectDestroy(&mut self, call: Call, texture: Object) -> CuResult<()> {
+        self.with_arrays("texture destroy", |arrays| arrays.destroy_object(call.context, texture))
+    }
+    fn vgpuSurfaceCreate(&mut self, call: Call, array: ArrayHandle) -> CuResult<Object> {
+        self.with_arrays("surface create", |arrays| arrays.create_object(call.context, Some(array)))
+    }
+    fn cuSurfObjectDestroy(&mut self, call: Call, surface: Object) -> CuResult<()> {
+        self.with_arrays("surface destroy", |arrays| arrays.destroy_object(call.context, surface))
+    }
+    fn cuDeviceGetTexture1DLinearMaxWidth(
+        &mut self,
+        _: Call,
+        device: u32,
+        format: u32,
+        channels: u32,
+    ) -> CuResult<u64> {
+        self.saw("linear max")?;
+        Ok(u64::from(1000 * device + 10 * format + channels))
     }
     fn vgpuUpload(&mut self, _: Call, upload: u32, total: u64, offset: u64, bytes: &[u8]) -> CuResult<()> {
         let mut seen = self.seen.lock().unwrap();

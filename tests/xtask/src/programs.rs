@@ -62,6 +62,8 @@ const ON_SOFT: &[Case] = &[
     right(&["driver_raw"]),
     right(&["driver_wide"]),
     right(&["graphs"]),
+    right(&["arrays"]),
+    right(&["textures"]),
     right(&["driver_threads"]),
     right(&["oob_store"]),
     right(&["cudart_init_12"]),

@@ -10,7 +10,7 @@ use vgpu_api::graph::{CopyBox, GraphEdge, HostSide, Rows};
 use vgpu_api::launch::attribute;
 use vgpu_api::{CuError, CuResult, Memset};
 
-use super::table::{CopyParams, CopySide, EdgeData, FillParams, KernelParams, NULL, Ptr, Table, UpdateInfo};
+use super::table::{Copy3d, CopySide, EdgeData, FillParams, KernelParams, NULL, Ptr, Table, UpdateInfo};
 use super::{Cuda, PARAM_POINTER, PARAM_SIZE, Pointer, number, size};
 use crate::device::graph::{host_buffer, part};
 use crate::device::{DeviceLaunch, DeviceNode, DeviceWork, Raw};
@@ -123,31 +123,29 @@ fn fill_params(memset: &Memset) -> CuResult<FillParams> {
 }
 
 /// The driver's form of a copy; `host` is the buffer of its host's side, which is packed.
-fn copy_params(copy: &CopyBox, side: HostSide, host: Ptr) -> CuResult<CopyParams> {
+fn copy_params(copy: &CopyBox, side: HostSide, host: Ptr) -> CuResult<Copy3d> {
     let on_device = |rows: &Rows| {
         Ok::<_, CuError>(CopySide {
-            memory_type: DEVICE,
             device: rows.start.0,
             pitch: size(rows.pitch)?,
             // Of one slice a guest need not say how many rows it has.
             height: size(if copy.depth > 1 { rows.slice_rows } else { copy.height })?,
-            ..CopySide::default()
+            ..CopySide::of(DEVICE)
         })
     };
     let on_host = || {
         Ok::<_, CuError>(CopySide {
-            memory_type: HOST,
-            host: host.expose_provenance() as u64,
+            host,
             pitch: size(copy.width)?,
             height: size(copy.height)?,
-            ..CopySide::default()
+            ..CopySide::of(HOST)
         })
     };
-    let source = if side == HostSide::From { on_host()? } else { on_device(&copy.from)? };
-    let destination = if side == HostSide::To { on_host()? } else { on_device(&copy.to)? };
-    Ok(CopyParams {
-        source,
-        destination,
+    let from = if side == HostSide::From { on_host()? } else { on_device(&copy.from)? };
+    let to = if side == HostSide::To { on_host()? } else { on_device(&copy.to)? };
+    Ok(Copy3d {
+        from,
+        to,
         width_bytes: size(copy.width)?,
         height: size(copy.height)?,
         depth: size(copy.depth)?,

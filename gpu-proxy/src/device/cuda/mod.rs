@@ -7,6 +7,7 @@
 //!
 //! Not measured yet on hardware in this form: copies go through the worker's pageable memory, waits block the worker's loop.
 
+mod arrays;
 mod graphs;
 mod images;
 mod table;
@@ -23,6 +24,7 @@ use super::{
     Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, LoadError, LoadedImage, Place, Raw,
     Survey,
 };
+use arrays::Arrays;
 use graphs::Graph;
 use images::Images;
 pub use table::library_folders;
@@ -61,6 +63,7 @@ pub struct Cuda {
     images: Images,
     graphs: std::collections::HashMap<u64, Graph>,
     last_graph: u64,
+    arrays: Arrays,
 }
 
 /// The driver's pointers by our names. A name is used once.
@@ -126,6 +129,7 @@ impl Cuda {
             images,
             graphs: std::collections::HashMap::new(),
             last_graph: 0,
+            arrays: Arrays::default(),
         };
         let version = |attribute| cuda.attribute(attribute).unsigned_abs();
         cuda.capability = (version(CAPABILITY_MAJOR), version(CAPABILITY_MINOR));

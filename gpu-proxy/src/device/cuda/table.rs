@@ -86,36 +86,93 @@ pub struct FillParams {
 }
 const _: () = assert!(size_of::<FillParams>() == 40);
 
-/// One side of `CUDA_MEMCPY3D`.
+/// `CUDA_ARRAY3D_DESCRIPTOR`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Array3d {
+    /// Elements of a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Slices or layers.
+    pub depth: usize,
+    /// `CUarray_format`.
+    pub format: u32,
+    /// Channels of an element.
+    pub channels: u32,
+    /// `CUDA_ARRAY3D_…`.
+    pub flags: u32,
+}
+const _: () = assert!(size_of::<Array3d>() == 40);
+
+/// `CUDA_ARRAY_MEMORY_REQUIREMENTS`.
 #[repr(C)]
 #[derive(Debug, Default)]
+pub struct Requirements {
+    /// All of the array.
+    pub bytes: usize,
+    /// Where it may start.
+    pub alignment: usize,
+    /// Nothing yet.
+    pub reserved: [u32; 4],
+}
+const _: () = assert!(size_of::<Requirements>() == 32);
+
+/// One side of `CUDA_MEMCPY3D`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
 pub struct CopySide {
-    /// Where in the row, row and slice it begins, and the mipmap level.
-    pub corner: [usize; 4],
+    /// Bytes from a row's start.
+    pub x_bytes: usize,
+    /// The row.
+    pub y: usize,
+    /// The slice.
+    pub z: usize,
+    /// 0.
+    pub level: usize,
     /// `CUmemorytype`.
-    pub memory_type: u32,
+    pub kind: u32,
     /// Host memory.
-    pub host: u64,
+    pub host: Ptr,
     /// Device memory.
     pub device: Address,
     /// An array.
-    pub array: u64,
-    /// Means nothing.
-    pub reserved: u64,
+    pub array: Ptr,
+    /// NULL.
+    pub reserved: Ptr,
     /// Bytes from a row to the next.
     pub pitch: usize,
     /// Rows from a slice to the next.
     pub height: usize,
 }
 
+impl CopySide {
+    /// Nothing of this `CUmemorytype`.
+    pub const fn of(kind: u32) -> Self {
+        Self {
+            x_bytes: 0,
+            y: 0,
+            z: 0,
+            level: 0,
+            kind,
+            host: NULL,
+            device: 0,
+            array: NULL,
+            reserved: NULL,
+            pitch: 0,
+            height: 0,
+        }
+    }
+}
+
 /// `CUDA_MEMCPY3D`.
 #[repr(C)]
 #[derive(Debug)]
-pub struct CopyParams {
-    /// Where from.
-    pub source: CopySide,
-    /// Where to.
-    pub destination: CopySide,
+pub struct Copy3d {
+    /// From where.
+    pub from: CopySide,
+    /// To where.
+    pub to: CopySide,
     /// Bytes of a row.
     pub width_bytes: usize,
     /// Rows.
@@ -123,7 +180,7 @@ pub struct CopyParams {
     /// Slices.
     pub depth: usize,
 }
-const _: () = assert!(size_of::<CopyParams>() == 200);
+const _: () = assert!(size_of::<Copy3d>() == 200);
 
 /// `CUgraphEdgeData`.
 #[repr(C)]
@@ -152,6 +209,76 @@ pub struct UpdateInfo {
     pub from: Ptr,
 }
 const _: () = assert!(size_of::<UpdateInfo>() == 24);
+
+/// The union of `CUDA_RESOURCE_DESC`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub union ResourceUnion {
+    /// An array or a mipmapped one.
+    pub array: Ptr,
+    /// Address, format and channels, sizes.
+    pub words: [u64; 16],
+}
+
+/// `CUDA_RESOURCE_DESC`.
+#[repr(C)]
+pub struct ResourceDesc {
+    /// `CUresourcetype`.
+    pub kind: u32,
+    /// What it is.
+    pub union: ResourceUnion,
+    /// 0.
+    pub flags: u32,
+}
+const _: () = assert!(size_of::<ResourceDesc>() == 144);
+
+/// `CUDA_TEXTURE_DESC`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct TextureDesc {
+    /// `CUaddress_mode` by dimension.
+    pub address: [u32; 3],
+    /// `CUfilter_mode`.
+    pub filter: u32,
+    /// `CU_TRSF_…`.
+    pub flags: u32,
+    /// Anisotropic filtering.
+    pub anisotropy_max: u32,
+    /// `CUfilter_mode` between levels.
+    pub mip_filter: u32,
+    /// Added to the level.
+    pub mip_bias: f32,
+    /// Lowest level.
+    pub level_min: f32,
+    /// Highest level.
+    pub level_max: f32,
+    /// Outside.
+    pub border: [f32; 4],
+    /// Nothing yet.
+    pub reserved: [u32; 12],
+}
+const _: () = assert!(size_of::<TextureDesc>() == 104);
+
+/// `CUDA_RESOURCE_VIEW_DESC`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ViewDesc {
+    /// `CUresourceViewFormat`.
+    pub format: u32,
+    /// Elements of a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Slices.
+    pub depth: usize,
+    /// First and last.
+    pub levels: [u32; 2],
+    /// First and last.
+    pub layers: [u32; 2],
+    /// Nothing yet.
+    pub reserved: [u32; 16],
+}
+const _: () = assert!(size_of::<ViewDesc>() == 112);
 
 macro_rules! table {
     ($(fn $name:ident($($param:ident: $t:ty),*);)*) => {
@@ -216,6 +343,19 @@ table! {
     fn cuMemsetD8Async(at: Address, value: u8, count: usize, stream: Ptr);
     fn cuMemsetD16Async(at: Address, value: u16, count: usize, stream: Ptr);
     fn cuMemsetD32Async(at: Address, value: u32, count: usize, stream: Ptr);
+    fn cuArray3DCreate_v2(array: *mut Ptr, descriptor: *const Array3d);
+    fn cuArrayDestroy(array: Ptr);
+    fn cuArrayGetMemoryRequirements(needs: *mut Requirements, array: Ptr, device: c_int);
+    fn cuMipmappedArrayCreate(mipmap: *mut Ptr, descriptor: *const Array3d, levels: c_uint);
+    fn cuMipmappedArrayGetLevel(array: *mut Ptr, mipmap: Ptr, level: c_uint);
+    fn cuMipmappedArrayDestroy(mipmap: Ptr);
+    fn cuMipmappedArrayGetMemoryRequirements(needs: *mut Requirements, mipmap: Ptr, device: c_int);
+    fn cuMemcpy3DAsync_v2(copy: *const Copy3d, stream: Ptr);
+    fn cuTexObjectCreate(texture: *mut u64, resource: *const ResourceDesc, sampler: *const TextureDesc, view: *const ViewDesc);
+    fn cuTexObjectDestroy(texture: u64);
+    fn cuSurfObjectCreate(surface: *mut u64, resource: *const ResourceDesc);
+    fn cuSurfObjectDestroy(surface: u64);
+    fn cuDeviceGetTexture1DLinearMaxWidth(most: *mut usize, format: c_uint, channels: c_uint, device: c_int);
     fn cuModuleLoadDataEx(module: *mut Ptr, image: *const c_void, count: c_uint, options: *mut c_int, values: *mut Ptr);
     fn cuModuleUnload(module: Ptr);
     fn cuModuleGetFunctionCount(count: *mut c_uint, module: Ptr);
@@ -259,7 +399,7 @@ table! {
     fn cuGraphAddMemsetNode(
         node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const FillParams, context: Ptr);
     fn cuGraphAddMemcpyNode(
-        node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const CopyParams, context: Ptr);
+        node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const Copy3d, context: Ptr);
     fn cuGraphAddEventRecordNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, event: Ptr);
     fn cuGraphAddEventWaitNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, event: Ptr);
     fn cuGraphAddDependencies_v2(graph: Ptr, from: *const Ptr, to: *const Ptr, data: *const EdgeData, count: usize);
@@ -268,7 +408,7 @@ table! {
     fn cuGraphExecUpdate_v2(exec: Ptr, graph: Ptr, info: *mut UpdateInfo);
     fn cuGraphExecKernelNodeSetParams_v2(exec: Ptr, node: Ptr, params: *const KernelParams);
     fn cuGraphExecMemsetNodeSetParams(exec: Ptr, node: Ptr, params: *const FillParams, context: Ptr);
-    fn cuGraphExecMemcpyNodeSetParams(exec: Ptr, node: Ptr, params: *const CopyParams, context: Ptr);
+    fn cuGraphExecMemcpyNodeSetParams(exec: Ptr, node: Ptr, params: *const Copy3d, context: Ptr);
     fn cuGraphExecEventRecordNodeSetEvent(exec: Ptr, node: Ptr, event: Ptr);
     fn cuGraphExecEventWaitNodeSetEvent(exec: Ptr, node: Ptr, event: Ptr);
     fn cuGraphNodeSetEnabled(exec: Ptr, node: Ptr, enabled: c_uint);

@@ -3,8 +3,9 @@
 use vgpu_api::graph::GraphWork;
 use vgpu_api::memory::Memset;
 use vgpu_api::{
-    Attributes, Call, ContextId, CuResult, DevicePtr, Driver, EventHandle, FunctionHandle, GoneHandle,
-    GraphExecHandle, ImageHandle, ImageKind, Launch, MemInfo, NewHandle, Printed, Staged, Stream, kind,
+    ArrayHandle, ArrayPlace, ArrayShape, Attributes, BoxSide, Call, ContextId, CuResult, DevicePtr, Driver,
+    EventHandle, Extent, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle, ImageKind, Launch,
+    MemInfo, MipmapHandle, NewHandle, Object, Printed, Staged, Stream, Texture, kind,
 };
 
 use super::Session;
@@ -44,6 +45,26 @@ calls! {
     cuMemcpyDtoDAsync_v2(s, c, dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream)
         => s.copy(c, dst, src, bytes, stream);
     vgpuMemset(s, c, memset: Memset, stream: Stream) => s.fill(c, &memset, stream);
+    vgpuArrayCreate(s, c, array: NewHandle<kind::Array>, shape: ArrayShape) => s.array_create(c, array.0, shape);
+    cuArrayDestroy(s, c, array: GoneHandle<kind::Array>) => s.array_destroy(array.0);
+    vgpuMipmapCreate(s, c, mipmap: NewHandle<kind::Mipmap>, shape: ArrayShape, levels: u32)
+        => s.mipmap_create(c, mipmap.0, shape, levels);
+    vgpuMipmapLevel(s, c, array: NewHandle<kind::Array>, mipmap: MipmapHandle, level: u32)
+        => s.mipmap_level(array.0, mipmap, level);
+    cuMipmappedArrayDestroy(s, c, mipmap: GoneHandle<kind::Mipmap>) => s.mipmap_destroy(mipmap.0);
+    vgpuArrayWrite(s, c, to: ArrayPlace, size: Extent, bytes: &[u8], stream: Stream)
+        => s.array_write(c, &to, size, bytes, stream);
+    vgpuArrayWriteStaged(s, c, to: ArrayPlace, size: Extent, src: Staged, stream: Stream)
+        => s.array_write_staged(c, &to, size, src, stream);
+    vgpuArrayReadStaged(s, c, dst: Staged, from: ArrayPlace, size: Extent, stream: Stream)
+        => s.array_read_staged(c, dst, &from, size, stream);
+    vgpuCopyBox(s, c, to: BoxSide, from: BoxSide, size: Extent, stream: Stream) => s.copy_box(c, &to, &from, size, stream);
+    vgpuTextureCreate(s, c, texture: Texture) -> Object => s.texture_create(c, &texture);
+    cuTexObjectDestroy(s, c, texture: Object) => s.texture_destroy(c, texture);
+    vgpuSurfaceCreate(s, c, array: ArrayHandle) -> Object => s.surface_create(c, array);
+    cuSurfObjectDestroy(s, c, surface: Object) => s.surface_destroy(c, surface);
+    cuDeviceGetTexture1DLinearMaxWidth(s, c, device: u32, format: u32, channels: u32) -> u64
+        => s.linear_texture_max(c, device, format, channels);
     vgpuUpload(s, c, upload: u32, total: u64, offset: u64, bytes: &[u8]) => s.upload(upload, total, offset, bytes);
     vgpuImageLoad(s, c, image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, out: Staged) -> u64
         => s.image_load(c, image, image_kind, upload, out);

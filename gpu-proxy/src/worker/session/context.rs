@@ -112,7 +112,7 @@ impl Session {
     }
 
     /// A zone sees the devices of its grant: one for now.
-    fn check_device(&self, device: u32) -> CuResult<()> {
+    pub(super) fn check_device(&self, device: u32) -> CuResult<()> {
         if device == 0 { Ok(()) } else { Err(CuError::INVALID_DEVICE) }
     }
 
@@ -159,6 +159,12 @@ impl Session {
         }
         for image in self.images.remove_where(|image| image.context == Some(id)) {
             self.end_image(image);
+        }
+        let kept_bytes = self.end_arrays_of(id, raw);
+        if stays {
+            held.charged_bytes += kept_bytes;
+        } else {
+            self.quota.release(kept_bytes);
         }
         for ended in self.ranges.remove_context(id) {
             let freed = self.device.free(raw, ended.address);

@@ -2,9 +2,10 @@
 //!
 //! Each call goes through the same gates, in this order: is its context whole (sticky errors) → do its handles exist, in the
 //! right generation → do its addresses and lengths lie inside the allocation map → does the grant allow it → may we submit.
-//! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`,
+//! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `array.rs`, `context.rs`,
 //! `memory.rs`, `image.rs`, `stream.rs`, `graph.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
 
+mod array;
 mod calls;
 mod context;
 mod graph;
@@ -43,6 +44,8 @@ pub struct Session {
     events: Slab<Owned>,
     images: Slab<Image>,
     graphs: Graphs,
+    /// Arrays, textures, surfaces.
+    table: array::Table,
     ranges: Ranges,
     uploads: Uploads,
     image_log: String,
@@ -85,6 +88,7 @@ impl Session {
             events: Slab::default(),
             images: Slab::default(),
             graphs: Graphs::default(),
+            table: array::Table::default(),
             ranges: Ranges::default(),
             uploads: Uploads::default(),
             image_log: String::new(),

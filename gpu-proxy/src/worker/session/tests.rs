@@ -2,6 +2,8 @@
 
 mod graph;
 
+mod array;
+
 use std::sync::{Arc, Mutex};
 
 use vgpu_api::launch::{LaunchAttributes, LaunchShape};
@@ -386,7 +388,8 @@ fn any_bytes_for_any_call_are_an_answer_or_an_end() {
                 answered.insert(number);
             }
         }
-        // Or the bytes were never what a call takes, and nothing was tried.
-        assert!(answered.len() * 4 > vgpu_api::Op::ALL.len() * 3, "{} calls", answered.len());
+        // Or the bytes were never what a call takes, and nothing was tried. Those of arrays are long: `array.rs` tries them.
+        let short = vgpu_api::Op::ALL.len() - 14;
+        assert!(answered.len() * 4 > short * 3, "{} calls", answered.len());
     }
 }
