@@ -12,6 +12,7 @@ pub trait SlabKind: vgpu_api::handle::Kind {}
 impl SlabKind for Stream {}
 impl SlabKind for Event {}
 impl SlabKind for Image {}
+impl SlabKind for Linker {}
 
 /// Things by handle.
 #[derive(Debug)]
@@ -85,6 +86,11 @@ impl<T> Slab<T> {
             .and_then(Option::take)
             .map(|(_, thing)| thing)
             .ok_or(CuError::INVALID_HANDLE)
+    }
+
+    /// All things.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().flatten().map(|(_, thing)| thing)
     }
 
     /// Takes out all things that `ends` says.

@@ -69,6 +69,10 @@ pub mod kind {
         Library = 6, "CUlibrary";
         /// `CUfunction` and `CUkernel`: one id space.
         Function = 7, "CUfunction";
+        /// `CUlinkState`.
+        Linker = 24, "CUlinkState";
+        /// `CUuserObject`: never travels.
+        UserObject = 25, "CUuserObject";
     }
 }
 
@@ -83,6 +87,8 @@ pub type StreamHandle = Handle<kind::Stream>;
 pub type EventHandle = Handle<kind::Event>;
 /// A module or library.
 pub type ImageHandle = Handle<kind::Image>;
+/// `CUlinkState`.
+pub type LinkerHandle = Handle<kind::Linker>;
 /// `CUfunction` or `CUkernel`.
 pub type FunctionHandle = Handle<kind::Function>;
 

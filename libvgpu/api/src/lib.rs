@@ -13,8 +13,10 @@ mod call_macro;
 pub mod calls;
 pub mod handle;
 pub mod hash;
+pub mod host_function;
 pub mod image;
 pub mod launch;
+pub mod link;
 pub mod loopback;
 pub mod memory;
 pub mod printed;
@@ -22,19 +24,22 @@ pub mod result;
 pub mod snapshot;
 pub mod surface;
 pub mod symbols;
+pub mod tensor_map;
 pub mod wire;
 
 pub use calls::{Driver, Op, Refuses, WIRE_HASH, ask, dispatch};
 pub use handle::{
-    ContextId, EventHandle, FunctionHandle, GoneHandle, Handle, ImageHandle, NewHandle, Stream, StreamHandle,
-    kind,
+    ContextId, EventHandle, FunctionHandle, GoneHandle, Handle, ImageHandle, LinkerHandle, NewHandle, Stream,
+    StreamHandle, kind,
 };
 pub use image::{Attributes, FunctionInfo, GlobalInfo, ImageInfo, ImageKind, ParamInfo};
 pub use launch::{Launch, LaunchAttribute};
+pub use link::{JitOption, LinkTold};
 pub use memory::{DevicePtr, MemInfo, Memset, Staged};
 pub use printed::{PRINTED, Printed};
 pub use result::{CuError, CuResult};
 pub use snapshot::{DeviceSnapshot, PciAddress, Snapshot};
+pub use tensor_map::{TensorMap, TensorSpec};
 pub use wire::{Reader, Wire, WireError, Writer};
 
 /// What a call carries beside its parameters: where it comes from.

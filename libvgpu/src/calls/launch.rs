@@ -50,7 +50,7 @@ thread_local! {
     static PACKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-fn launch(
+pub fn launch(
     config: Config,
     function: Raw,
     params: In<u64>,
@@ -251,7 +251,7 @@ fn block_of_extra<'a>(function: &Function, extra: In<u64>) -> CuResult<&'a [u8]>
 }
 
 /// A launch without attributes.
-fn plain(grid: [u32; 3], block: [u32; 3], shared_bytes: u32, stream: Raw) -> Config {
+pub fn plain(grid: [u32; 3], block: [u32; 3], shared_bytes: u32, stream: Raw) -> Config {
     Config { grid, block, shared_bytes, stream, attributes: 0, attribute_count: 0 }
 }
 

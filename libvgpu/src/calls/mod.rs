@@ -8,30 +8,37 @@ pub mod dark;
 pub mod device;
 pub mod event;
 pub mod function;
+pub mod host_function;
 pub mod host_memory;
 pub mod init;
 pub mod launch;
 pub mod library;
+pub mod link;
 pub mod memory;
 pub mod memset;
 pub mod module;
 pub mod occupancy;
+pub mod old_launch;
 pub mod pointer;
 pub mod primary;
 pub mod proc_address;
 pub mod stream;
+pub mod tensor_map;
+pub mod user_object;
 
 /// Everything that is exported.
 pub mod generated {
     #![allow(non_snake_case, reason = "CUDA's names")]
     use super::proc_address::{Base, Form};
     use super::{
-        context::*, copy::*, copy_box::*, dark::*, device::*, event::*, function::*, host_memory::*, init::*,
+        context::*, copy::*, copy_box::*, dark::*, device::*, event::*, function::*, host_function::*,
+        host_memory::*, init::*,
     };
     use super::{
-        launch::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, primary::*,
+        launch::*, library::*, link::*, memory::*, memset::*, module::*, occupancy::*, old_launch::*,
+        pointer::*, primary::*,
     };
-    use super::{proc_address::*, stream::*};
+    use super::{proc_address::*, stream::*, tensor_map::*, user_object::*};
 
     /// Exports that say 801, whatever their parameters: the caller cleans up, so none need be declared.
     macro_rules! unsupported {

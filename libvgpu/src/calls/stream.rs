@@ -50,7 +50,7 @@ fn known(raw: Raw, mode: Mode) -> CuResult<(Entered, StreamInfo)> {
 }
 
 /// A stream that exists: what waits for it can say 400 at once.
-fn existing(entered: Entered, raw: Raw, mode: Mode) -> CuResult<Stream> {
+pub fn existing(entered: Entered, raw: Raw, mode: Mode) -> CuResult<Stream> {
     let stream = resolve(entered, raw.0, mode)?;
     if let Stream::Made(handle) = stream {
         entered.process.streams.get(handle)?;

@@ -60,8 +60,8 @@ impl Images {
         Self { slab: Slab::new(), epoch: AtomicU64::new(0), uploads: AtomicU32::new(1) }
     }
 
-    /// Sends the image's bytes and waits for the list of its functions.
-    pub fn load(&self, entered: Entered, kind: ImageKind, bytes: &[u8]) -> CuResult<Arc<Image>> {
+    /// Sends bytes ahead of the call that names the upload.
+    pub fn upload(&self, entered: Entered, bytes: &[u8]) -> CuResult<u32> {
         let (channel, context) = (&entered.process.channel, entered.context);
         let upload = self.uploads.fetch_add(1, Ordering::Relaxed);
         let mut offset = 0;
@@ -69,6 +69,13 @@ impl Images {
             ask::vgpuUpload(channel, context, upload, bytes.len() as u64, offset, chunk)?;
             offset += chunk.len() as u64;
         }
+        Ok(upload)
+    }
+
+    /// Sends the image's bytes and waits for the list of its functions.
+    pub fn load(&self, entered: Entered, kind: ImageKind, bytes: &[u8]) -> CuResult<Arc<Image>> {
+        let (channel, context) = (&entered.process.channel, entered.context);
+        let upload = self.upload(entered, bytes)?;
         let handle: ImageHandle = self.slab.insert(None);
         let loaded = load_reply(entered, handle, kind, upload).and_then(|info| {
             Image::new(handle, kind, context, info)

@@ -61,6 +61,7 @@ const ON_SOFT: &[Case] = &[
     right(&["memory_info"]),
     right(&["driver_raw"]),
     right(&["driver_wide"]),
+    right(&["driver_more"]),
     right(&["driver_threads"]),
     right(&["oob_store"]),
     right(&["cudart_init_12"]),

@@ -88,6 +88,12 @@ impl Session {
         self.uploads.add(number, total, offset, chunk)
     }
 
+    /// The bytes of an upload, for the call that names it.
+    pub(super) fn take_upload(&mut self, number: u32) -> CuResult<Vec<u8>> {
+        let upload = self.uploads.take(number).ok_or(CuError::INVALID_VALUE)?;
+        if upload.bytes.len() as u64 == upload.total { Ok(upload.bytes) } else { Err(CuError::INVALID_IMAGE) }
+    }
+
     pub(super) fn image_load(
         &mut self,
         call: Call,
@@ -96,10 +102,7 @@ impl Session {
         number: u32,
         out: Staged,
     ) -> CuResult<u64> {
-        let upload = self.uploads.take(number).ok_or(CuError::INVALID_VALUE)?;
-        if upload.bytes.len() as u64 != upload.total {
-            return Err(CuError::INVALID_IMAGE);
-        }
+        let image_bytes = self.take_upload(number)?;
         let context = match image_kind {
             ImageKind::Module => Some(self.context(call.context)?),
             ImageKind::Library if call.context == ContextId::NONE => None,
@@ -108,9 +111,9 @@ impl Session {
         // Before the device makes anything: after that, nothing on the way to the guest fails.
         self.images.check_free(image.0)?;
         out.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
-        let survey = self.device.survey(&upload.bytes)?;
+        let survey = self.device.survey(&image_bytes)?;
         let charged_bytes = self.charge(survey.variable_bytes)?;
-        let loaded = match self.device.load(context, image_kind, &upload.bytes, survey) {
+        let loaded = match self.device.load(context, image_kind, &image_bytes, survey) {
             Ok(loaded) => loaded,
             Err(refused) => {
                 self.quota.release(charged_bytes);
