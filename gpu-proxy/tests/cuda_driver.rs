@@ -10,11 +10,19 @@ use vgpu_api::graph::{CopyBox, GraphEdge, HostSide};
 use vgpu_api::texture::{PitchedTexels, Sampler, View};
 use vgpu_api::{ArrayShape, DevicePtr, Extent, LinearPlace, Memset};
 
+/// The driver, which goes on to say to the test what it is given: a device keeps what is printed for its guest.
+fn opened() -> Result<Box<dyn Device>, String> {
+    let test = rustix::io::dup(rustix::stdio::stdout()).unwrap();
+    let opened = device::open(DeviceKind::Cuda, 1 << 30);
+    rustix::stdio::dup2_stdout(&test).unwrap();
+    opened
+}
+
 /// Not a test of its own: opens the driver that the library path leads to, and says what came of it.
 #[test]
 #[ignore = "played by the tests here as their child"]
 fn child() {
-    let mut device = match device::open(DeviceKind::Cuda, 1 << 30) {
+    let mut device = match opened() {
         Ok(device) => device,
         Err(why) => return println!("{why}"),
     };
@@ -71,7 +79,7 @@ fn graphs(device: &mut dyn Device, primary: Raw, other: Raw) {
 #[test]
 #[ignore = "played by the tests here as their child"]
 fn array_child() {
-    let mut device = device::open(DeviceKind::Cuda, 1 << 30).unwrap();
+    let mut device = opened().unwrap();
     let context = device.context_create(0, 0, true).unwrap();
     let shape = ArrayShape { width: 16, height: 8, depth: 4, format: 0x20, channels: 2, flags: 2 };
     println!("needs {:?}", device.array_bytes(context, &shape, 1));

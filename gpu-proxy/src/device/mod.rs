@@ -9,6 +9,7 @@ mod array;
 mod cuda;
 mod graph;
 mod null;
+mod pass_through;
 mod soft;
 mod survey;
 
@@ -18,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use vgpu_api::launch::LaunchAttributes;
 use vgpu_api::memory::Memset;
 use vgpu_api::{
-    Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, MemInfo, Printed, Snapshot,
+    Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, JitOption, LinkTold, MemInfo,
+    Printed, Snapshot, TensorMap, TensorSpec,
 };
 
 pub use array::{Arrays, Side, TexelSource, TextureSource};
@@ -96,6 +98,9 @@ pub struct LoadError {
     /// The compiler's words, for the program's error log.
     pub log: String,
 }
+
+/// Runs a function in the guest, from any thread, and returns when it has returned. Not called if the device comes to its end before.
+pub type HostFunction = Box<dyn FnOnce(u32) + Send>;
 
 /// A launch with resolved names. Attributes that hold handles or addresses do not get here.
 #[derive(Debug)]
@@ -246,6 +251,10 @@ pub trait Device: Arrays + fmt::Debug + Send {
     fn event_destroy(&mut self, event: Raw) -> CuResult<()>;
     /// Marks the place in the stream.
     fn event_record(&mut self, place: Place, event: Raw, flags: u32) -> CuResult<()>;
+    /// Marks the place behind all work of the context.
+    fn context_record(&mut self, context: Raw, event: Raw) -> CuResult<()>;
+    /// Later work of the whole context waits for the event.
+    fn context_wait(&mut self, context: Raw, event: Raw) -> CuResult<()>;
     /// 600 while it is not reached.
     fn event_query(&mut self, event: Raw) -> CuResult<()>;
     /// Waits for it.
@@ -271,6 +280,40 @@ pub trait Device: Arrays + fmt::Debug + Send {
     fn graph_launch(&mut self, place: Place, graph: Raw) -> CuResult<()>;
     /// Ends it; launches go on.
     fn graph_destroy(&mut self, graph: Raw) -> CuResult<()>;
+
+    /// Encodes a tensor map, whose spec is whole.
+    fn tensor_map(&mut self, _spec: &TensorSpec) -> CuResult<TensorMap> {
+        Err(CuError::NOT_SUPPORTED)
+    }
+    /// The same map of a tensor at another address.
+    fn tensor_map_at(&mut self, _map: TensorMap, _address: u64) -> CuResult<TensorMap> {
+        Err(CuError::NOT_SUPPORTED)
+    }
+
+    /// Begins to link. So many bytes of what the compiler says, and of its errors, are kept.
+    fn link_create(&mut self, context: Raw, options: &[JitOption], log_bytes: [usize; 2]) -> CuResult<Raw>;
+    /// Adds an input of a `CUjitInputType`.
+    fn link_add(
+        &mut self,
+        context: Raw,
+        linker: Raw,
+        input: u32,
+        bytes: &[u8],
+        name: &str,
+        options: &[JitOption],
+    ) -> CuResult<()>;
+    /// Links; the image.
+    fn link_complete(&mut self, context: Raw, linker: Raw) -> CuResult<Vec<u8>>;
+    /// What the compiler has said so far, or its errors.
+    fn link_log(&mut self, linker: Raw, errors: bool) -> CuResult<Vec<u8>>;
+    /// What the linker tells beside that.
+    fn link_told(&mut self, linker: Raw) -> CuResult<LinkTold>;
+    /// Ends it.
+    fn link_destroy(&mut self, linker: Raw) -> CuResult<()>;
+
+    /// Queues a function of the guest's: the stream waits until `function` returns. It is given 0, or the stream's error if it runs
+    /// `after_errors` too.
+    fn host_function(&mut self, place: Place, after_errors: bool, function: HostFunction) -> CuResult<()>;
 
     /// Whether kernels have printed something that was not taken.
     fn has_printed(&self) -> bool {

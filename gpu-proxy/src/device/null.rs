@@ -6,12 +6,20 @@
 mod array;
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use vgpu_api::memory::Memset;
-use vgpu_api::{Attributes, CuError, CuResult, ImageKind, MemInfo, Snapshot};
+use vgpu_api::tensor_map::TENSOR_MAP_BYTES;
+use vgpu_api::{
+    Attributes, CuError, CuResult, ImageKind, JitOption, LinkTold, MemInfo, Snapshot, TensorMap, TensorSpec,
+};
 
+use super::pass_through::PassThrough;
 use super::{
-    Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, LoadError, LoadedImage, Place, Raw, Survey, soft,
+    Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, LoadError, LoadedImage, Place, Raw,
+    Survey, soft,
 };
 
 const UUID: [u8; 16] = *b"vgpu-null-device";
@@ -32,6 +40,9 @@ pub struct Null {
     memory_bytes: u64,
     keeps_primary: bool,
     primary: Option<Raw>,
+    linkers: PassThrough,
+    /// How many functions of the guest run now, if they run in threads.
+    running: Option<Arc<AtomicUsize>>,
 }
 
 impl Default for Null {
@@ -53,6 +64,8 @@ impl Null {
             memory_bytes: u64::MAX,
             keeps_primary: false,
             primary: None,
+            linkers: PassThrough::default(),
+            running: None,
         }
     }
 
@@ -66,6 +79,16 @@ impl Null {
     #[must_use]
     pub fn keeping_primary(self) -> Self {
         Self { keeps_primary: true, ..self }
+    }
+
+    /// This one, but functions of the guest run in threads, as with `cuda`, and nothing is done before they are.
+    #[must_use]
+    pub fn calling_from_a_thread(self) -> Self {
+        Self { running: Some(Arc::default()), ..self }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.load(Ordering::Acquire) > 0)
     }
 
     fn name(&mut self) -> Raw {
@@ -108,8 +131,8 @@ impl Device for Null {
         Ok(())
     }
 
-    fn context_synchronize(&mut self, _context: Raw) -> CuResult<()> {
-        Ok(())
+    fn context_synchronize(&mut self, context: Raw) -> CuResult<()> {
+        self.stream_synchronize(Place { context, stream: None })
     }
 
     fn limit(&mut self, context: Raw, limit: u32) -> CuResult<u64> {
@@ -230,11 +253,14 @@ impl Device for Null {
     }
 
     fn stream_synchronize(&mut self, _place: Place) -> CuResult<()> {
+        while self.is_busy() {
+            thread::yield_now();
+        }
         Ok(())
     }
 
     fn stream_query(&mut self, _place: Place) -> CuResult<()> {
-        Ok(())
+        if self.is_busy() { Err(CuError::NOT_READY) } else { Ok(()) }
     }
 
     fn stream_wait(&mut self, _place: Place, _event: Raw, _flags: u32) -> CuResult<()> {
@@ -250,6 +276,14 @@ impl Device for Null {
     }
 
     fn event_record(&mut self, _place: Place, _event: Raw, _flags: u32) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn context_record(&mut self, _context: Raw, _event: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn context_wait(&mut self, _context: Raw, _event: Raw) -> CuResult<()> {
         Ok(())
     }
 
@@ -299,6 +333,65 @@ impl Device for Null {
     }
 
     fn graph_destroy(&mut self, _graph: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn tensor_map(&mut self, _spec: &TensorSpec) -> CuResult<TensorMap> {
+        Ok(TensorMap([0; TENSOR_MAP_BYTES]))
+    }
+
+    fn tensor_map_at(&mut self, map: TensorMap, _address: u64) -> CuResult<TensorMap> {
+        Ok(map)
+    }
+
+    fn link_create(
+        &mut self,
+        _context: Raw,
+        _options: &[JitOption],
+        _log_bytes: [usize; 2],
+    ) -> CuResult<Raw> {
+        let name = self.name();
+        Ok(self.linkers.create(name))
+    }
+
+    fn link_add(
+        &mut self,
+        _context: Raw,
+        linker: Raw,
+        input: u32,
+        bytes: &[u8],
+        _name: &str,
+        _options: &[JitOption],
+    ) -> CuResult<()> {
+        self.linkers.add(linker, input, bytes, |_| Ok(()))
+    }
+
+    fn link_complete(&mut self, _context: Raw, linker: Raw) -> CuResult<Vec<u8>> {
+        self.linkers.complete(linker)
+    }
+
+    fn link_log(&mut self, linker: Raw, errors: bool) -> CuResult<Vec<u8>> {
+        self.linkers.log(linker, errors)
+    }
+
+    fn link_told(&mut self, _linker: Raw) -> CuResult<LinkTold> {
+        Ok(LinkTold::default())
+    }
+
+    fn link_destroy(&mut self, linker: Raw) -> CuResult<()> {
+        self.linkers.destroy(linker)
+    }
+
+    fn host_function(&mut self, _place: Place, _after_errors: bool, function: HostFunction) -> CuResult<()> {
+        let Some(running) = self.running.clone() else {
+            function(0);
+            return Ok(());
+        };
+        running.fetch_add(1, Ordering::Relaxed);
+        thread::spawn(move || {
+            function(0);
+            running.fetch_sub(1, Ordering::Release);
+        });
         Ok(())
     }
 }

@@ -10,14 +10,16 @@ use std::time::Instant;
 use vgpu_api::memory::Memset;
 use vgpu_api::printed::PRINTED_BYTES_MAX;
 use vgpu_api::{
-    Attributes, CuError, CuResult, DevicePtr, DeviceSnapshot, FunctionInfo, GlobalInfo, ImageKind, MemInfo,
-    ParamInfo, PciAddress, Printed, Snapshot,
+    Attributes, CuError, CuResult, DevicePtr, DeviceSnapshot, FunctionInfo, GlobalInfo, ImageKind, JitOption,
+    LinkTold, MemInfo, ParamInfo, PciAddress, Printed, Snapshot,
 };
 use vgpu_soft as gpu;
 
 use super::graph::Listed;
+use super::pass_through::PassThrough;
 use super::{
-    Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, LoadError, LoadedImage, Place, Raw, Survey,
+    Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, LoadError, LoadedImage, Place, Raw,
+    Survey,
 };
 
 /// What it says `cuDriverGetVersion` is: CUDA 13.0.
@@ -44,6 +46,7 @@ pub struct Soft {
     events: HashMap<Raw, Option<Instant>>,
     graphs: HashMap<Raw, Listed>,
     arrays: array::Table,
+    linkers: PassThrough,
     /// What kernels have printed, by the program's stream, oldest first; no two neighbours are of the same stream.
     printed: VecDeque<(u32, VecDeque<u8>)>,
     /// Bytes in `printed`.
@@ -80,6 +83,7 @@ impl Soft {
             events: HashMap::new(),
             graphs: HashMap::new(),
             arrays: array::Table::default(),
+            linkers: PassThrough::default(),
             printed: VecDeque::new(),
             printed_bytes: 0,
         })
@@ -392,6 +396,14 @@ impl Device for Soft {
         Ok(())
     }
 
+    fn context_record(&mut self, context: Raw, event: Raw) -> CuResult<()> {
+        self.event_record(Place { context, stream: None }, event, 0)
+    }
+
+    fn context_wait(&mut self, _context: Raw, event: Raw) -> CuResult<()> {
+        self.event_query(event)
+    }
+
     fn event_query(&mut self, event: Raw) -> CuResult<()> {
         self.events.get(&event).map(drop).ok_or(CuError::INVALID_HANDLE)
     }
@@ -453,6 +465,53 @@ impl Device for Soft {
 
     fn graph_destroy(&mut self, graph: Raw) -> CuResult<()> {
         self.graphs.remove(&graph).map(drop).ok_or(CuError::INVALID_HANDLE)
+    }
+
+    fn link_create(
+        &mut self,
+        _context: Raw,
+        _options: &[JitOption],
+        _log_bytes: [usize; 2],
+    ) -> CuResult<Raw> {
+        let name = self.name();
+        Ok(self.linkers.create(name))
+    }
+
+    fn link_add(
+        &mut self,
+        _context: Raw,
+        linker: Raw,
+        input: u32,
+        bytes: &[u8],
+        _name: &str,
+        _options: &[JitOption],
+    ) -> CuResult<()> {
+        self.linkers.add(linker, input, bytes, |text| {
+            let module = gpu::Module::load(text);
+            module.map(drop).map_err(|refused| (error(refused.cu_result()), refused.to_string()))
+        })
+    }
+
+    fn link_complete(&mut self, _context: Raw, linker: Raw) -> CuResult<Vec<u8>> {
+        self.linkers.complete(linker)
+    }
+
+    fn link_log(&mut self, linker: Raw, errors: bool) -> CuResult<Vec<u8>> {
+        self.linkers.log(linker, errors)
+    }
+
+    fn link_told(&mut self, _linker: Raw) -> CuResult<LinkTold> {
+        Ok(LinkTold::default())
+    }
+
+    fn link_destroy(&mut self, linker: Raw) -> CuResult<()> {
+        self.linkers.destroy(linker)
+    }
+
+    /// Everything waits for it: all streams are one here.
+    fn host_function(&mut self, _place: Place, _after_errors: bool, function: HostFunction) -> CuResult<()> {
+        function(0);
+        Ok(())
     }
 
     fn has_printed(&self) -> bool {

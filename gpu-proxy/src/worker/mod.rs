@@ -6,6 +6,7 @@
 
 pub mod assignment;
 mod attach;
+mod host_functions;
 pub mod quota;
 mod ranges;
 pub mod sandbox;

@@ -15,6 +15,7 @@ impl SlabKind for Image {}
 impl SlabKind for GraphExec {}
 impl SlabKind for Array {}
 impl SlabKind for Mipmap {}
+impl SlabKind for Linker {}
 
 /// Things by handle.
 #[derive(Debug)]
@@ -88,6 +89,11 @@ impl<T> Slab<T> {
             .and_then(Option::take)
             .map(|(_, thing)| thing)
             .ok_or(CuError::INVALID_HANDLE)
+    }
+
+    /// All things.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().flatten().map(|(_, thing)| thing)
     }
 
     /// Takes out all things that `ends` says.

@@ -20,7 +20,9 @@ ZERO(cuGraphExecKernelNodeSetParams_v2) ZERO(cuGraphExecMemcpyNodeSetParams) ZER
 ZERO(cuGraphExecEventWaitNodeSetEvent) ZERO(cuGraphAddEventRecordNode) ZERO(cuGraphUpload)
 ZERO(cuMipmappedArrayCreate) ZERO(cuMipmappedArrayGetLevel) ZERO(cuMipmappedArrayDestroy)
 ZERO(cuMipmappedArrayGetMemoryRequirements) ZERO(cuTexObjectDestroy) ZERO(cuSurfObjectDestroy)
-ZERO(cuDeviceGetTexture1DLinearMaxWidth)
+ZERO(cuDeviceGetTexture1DLinearMaxWidth) ZERO(cuLinkCreate_v2) ZERO(cuLinkAddData_v2) ZERO(cuLinkComplete)
+ZERO(cuLinkDestroy) ZERO(cuLaunchHostFunc) ZERO(cuStreamAddCallback) ZERO(cuTensorMapEncodeTiled)
+ZERO(cuTensorMapEncodeIm2col) ZERO(cuTensorMapReplaceAddress)
 static int primary, other;
 static void *current;
 int cuDeviceGetAttribute(int *value, int attribute, int device) {

@@ -12,13 +12,15 @@ use crate::call_macro::{calls, class, reply_type, travel};
 use crate::graph::{CopyBox, GraphEdge, GraphNode, GraphWork, Rows};
 use crate::handle::{
     ArrayHandle, ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
-    MipmapHandle, NewHandle, Stream, kind,
+    LinkerHandle, MipmapHandle, NewHandle, Stream, kind,
 };
 use crate::image::{Attributes, ImageKind};
 use crate::launch::Launch;
+use crate::link::{JitOption, LinkTold};
 use crate::memory::{DevicePtr, MemInfo, Memset, Staged};
 use crate::printed::Printed;
 use crate::result::CuResult;
+use crate::tensor_map::{TensorMap, TensorSpec};
 use crate::texture::{LinearTexels, Object, PitchedTexels, Resource, Sampler, Texture, View};
 use crate::wire::{Wire, Writer};
 
@@ -156,6 +158,10 @@ calls! {
     async fn cuEventRecordWithFlags(event: EventHandle, stream: Stream, flags: u32);
     /// 0 when the event has been reached or was never recorded, else 600.
     sync fn cuEventQuery(event: EventHandle);
+    /// Records `event` behind all work of the call's context.
+    async fn cuCtxRecordEvent(event: EventHandle);
+    /// What is queued anywhere in the call's context after this waits for `event`.
+    async fn cuCtxWaitEvent(event: EventHandle);
     /// Waits for an event.
     wait fn cuEventSynchronize(event: EventHandle);
     /// Milliseconds between two recorded events.
@@ -181,6 +187,38 @@ calls! {
     async fn cuGraphLaunch(graph: GraphExecHandle, stream: Stream);
     /// Ends a graph that can be launched; launches of it go on.
     async fn cuGraphExecDestroy(graph: GoneHandle<kind::GraphExec>);
+
+    // Tensor maps.
+    /// All the `cuTensorMapEncode*`.
+    cached fn vgpuTensorMapEncode(spec: TensorSpec) -> TensorMap;
+    /// The same map of a tensor at another address.
+    cached fn cuTensorMapReplaceAddress(map: TensorMap, address: DevicePtr) -> TensorMap;
+
+    // The linker.
+    /// Begins to link in the call's context. So many bytes of what the compiler says, and of its errors, are kept.
+    sync fn cuLinkCreate_v2(
+        linker: NewHandle<kind::Linker>, options: Vec<JitOption>, info_bytes: u32, error_bytes: u32);
+    /// Adds the upload `upload` as an input of the `CUjitInputType` `input`.
+    sync fn cuLinkAddData_v2(
+        linker: LinkerHandle, input: u32, upload: u32, name: String, options: Vec<JitOption>);
+    /// Links. Answers the length of the image.
+    sync fn cuLinkComplete(linker: LinkerHandle) -> u64;
+    /// The image from byte `offset` on, as much as `out` holds.
+    bulk fn vgpuLinkImage(linker: LinkerHandle, offset: u64, out: Staged);
+    /// What the compiler has said so far, or its errors, cut to `out`. Answers its length there.
+    bulk fn vgpuLinkLog(linker: LinkerHandle, errors: bool, out: Staged) -> u64;
+    /// What it tells beside that.
+    sync fn vgpuLinkTold(linker: LinkerHandle) -> LinkTold;
+    /// Ends it.
+    async fn cuLinkDestroy(linker: GoneHandle<kind::Linker>);
+
+    // Host functions.
+    /// Where the worker says which function is due ([`crate::host_function`]): once in a process, before the first.
+    sync fn vgpuHostFunctions(mailbox: Staged);
+    /// The stream waits until the guest has run its function number `function`.
+    async fn cuLaunchHostFunc(stream: Stream, function: u64);
+    /// As above; the guest runs it also after an error, of which it is told.
+    async fn cuStreamAddCallback(stream: Stream, function: u64);
 
     // Output.
     /// The next piece of what kernels have printed, in order. Asked for when a reply says so ([`crate::PRINTED`]).
@@ -241,6 +279,10 @@ const fn wire_hash() -> u64 {
         View::DECLARATION,
         Texture::DECLARATION,
         Printed::DECLARATION,
+        crate::host_function::DECLARATION,
+        TensorSpec::DECLARATION,
+        JitOption::DECLARATION,
+        LinkTold::DECLARATION,
         crate::PciAddress::DECLARATION,
         crate::DeviceSnapshot::DECLARATION,
         crate::Snapshot::DECLARATION,

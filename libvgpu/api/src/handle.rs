@@ -79,6 +79,10 @@ pub mod kind {
         Array = 24, "CUarray";
         /// `CUmipmappedArray`.
         Mipmap = 25, "CUmipmappedArray";
+        /// `CUlinkState`.
+        Linker = 26, "CUlinkState";
+        /// `CUuserObject`: never travels.
+        UserObject = 27, "CUuserObject";
     }
 }
 
@@ -99,6 +103,8 @@ pub type GraphHandle = Handle<kind::Graph>;
 pub type GraphNodeHandle = Handle<kind::GraphNode>;
 /// `CUgraphExec`.
 pub type GraphExecHandle = Handle<kind::GraphExec>;
+/// `CUlinkState`.
+pub type LinkerHandle = Handle<kind::Linker>;
 /// `CUfunction` or `CUkernel`.
 pub type FunctionHandle = Handle<kind::Function>;
 /// `CUarray`.

@@ -15,8 +15,10 @@ pub mod calls;
 pub mod graph;
 pub mod handle;
 pub mod hash;
+pub mod host_function;
 pub mod image;
 pub mod launch;
+pub mod link;
 pub mod loopback;
 pub mod memory;
 pub mod printed;
@@ -24,6 +26,7 @@ pub mod result;
 pub mod snapshot;
 pub mod surface;
 pub mod symbols;
+pub mod tensor_map;
 pub mod texture;
 pub mod wire;
 
@@ -31,14 +34,16 @@ pub use array::{ArrayPlace, ArrayShape, BoxSide, Extent, LinearPlace};
 pub use calls::{Driver, Op, Refuses, WIRE_HASH, ask, dispatch};
 pub use handle::{
     ArrayHandle, ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, GraphHandle,
-    GraphNodeHandle, Handle, ImageHandle, MipmapHandle, NewHandle, Stream, StreamHandle, kind,
+    GraphNodeHandle, Handle, ImageHandle, LinkerHandle, MipmapHandle, NewHandle, Stream, StreamHandle, kind,
 };
 pub use image::{Attributes, FunctionInfo, GlobalInfo, ImageInfo, ImageKind, ParamInfo};
 pub use launch::{Launch, LaunchAttribute};
+pub use link::{JitOption, LinkTold};
 pub use memory::{DevicePtr, MemInfo, Memset, Staged};
 pub use printed::{PRINTED, Printed};
 pub use result::{CuError, CuResult};
 pub use snapshot::{DeviceSnapshot, PciAddress, Snapshot};
+pub use tensor_map::{TensorMap, TensorSpec};
 pub use texture::{Object, Texture};
 pub use wire::{Reader, Wire, WireError, Writer};
 

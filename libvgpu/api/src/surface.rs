@@ -39,14 +39,15 @@ macro_rules! surface {
 surface! {
     "init" {
         Local: cuInit cuDriverGetVersion cuGetErrorName cuGetErrorString cuProfilerStart cuProfilerStop
-            cuLogsRegisterCallback cuLogsUnregisterCallback;
+            cuLogsRegisterCallback cuLogsUnregisterCallback cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory;
     }
     "proc_address" { Local: cuGetProcAddress cuGetProcAddress_v2 cuGetProcAddress_v2_ptsz; }
     "dark" { Local: cuGetExportTable; }
     "device" {
         Local: cuDeviceGet cuDeviceGetCount cuDeviceGetName cuDeviceTotalMem_v2 cuDeviceGetUuid cuDeviceGetUuid_v2
             cuDeviceGetAttribute cuDeviceGetPCIBusId cuDeviceGetByPCIBusId cuDeviceComputeCapability cuDeviceCanAccessPeer
-            cuDeviceGetP2PAttribute cuDeviceGetExecAffinitySupport cuDeviceGetProperties;
+            cuDeviceGetP2PAttribute cuDeviceGetExecAffinitySupport cuDeviceGetProperties cuDeviceGetHostAtomicCapabilities
+            cuDeviceGetP2PAtomicCapabilities cuDeviceRegisterAsyncNotification cuDeviceUnregisterAsyncNotification;
     }
     "primary" {
         Local: cuDevicePrimaryCtxGetState cuDevicePrimaryCtxSetFlags cuDevicePrimaryCtxSetFlags_v2;
@@ -56,9 +57,11 @@ surface! {
     "context" {
         Local: cuCtxGetCurrent cuCtxSetCurrent cuCtxPushCurrent cuCtxPushCurrent_v2 cuCtxPopCurrent cuCtxPopCurrent_v2
             cuCtxGetDevice cuCtxGetDevice_v2 cuCtxGetFlags cuCtxSetFlags cuCtxGetId cuCtxGetApiVersion cuCtxGetStreamPriorityRange
-            cuCtxGetCacheConfig cuCtxSetCacheConfig cuCtxGetSharedMemConfig cuCtxSetSharedMemConfig cuCtxResetPersistingL2Cache;
+            cuCtxGetCacheConfig cuCtxSetCacheConfig cuCtxGetSharedMemConfig cuCtxSetSharedMemConfig cuCtxResetPersistingL2Cache
+            cuCtxAttach cuCtxGetExecAffinity;
+        Async: cuCtxRecordEvent cuCtxWaitEvent;
         Cached: cuCtxGetLimit;
-        Sync: cuCtxCreate cuCtxCreate_v2 cuCtxCreate_v3 cuCtxCreate_v4 cuCtxDestroy cuCtxDestroy_v2 cuCtxSynchronize
+        Sync: cuCtxCreate cuCtxCreate_v2 cuCtxCreate_v3 cuCtxCreate_v4 cuCtxDestroy cuCtxDestroy_v2 cuCtxDetach cuCtxSynchronize
             cuCtxSynchronize_v2 cuCtxSetLimit;
     }
     "memory" {
@@ -123,7 +126,8 @@ surface! {
         Sync: cuModuleLoad cuModuleLoadData cuModuleLoadDataEx cuModuleLoadFatBinary;
     }
     "library" {
-        Local: cuLibraryGetKernel cuLibraryGetModule cuLibraryGetGlobal cuLibraryGetManaged cuLibraryGetKernelCount
+        Local: cuLibraryGetKernel cuLibraryGetModule cuLibraryGetGlobal cuLibraryGetManaged cuLibraryGetUnifiedFunction
+            cuLibraryGetKernelCount
             cuLibraryEnumerateKernels;
         Async: cuLibraryUnload;
         Sync: cuLibraryLoadData cuLibraryLoadFromFile;
@@ -140,6 +144,19 @@ surface! {
             cuOccupancyMaxPotentialBlockSize cuOccupancyMaxPotentialBlockSizeWithFlags cuOccupancyAvailableDynamicSMemPerBlock
             cuOccupancyMaxActiveClusters cuOccupancyMaxPotentialClusterSize;
     }
+    "tensor_map" {
+        Cached: cuTensorMapEncodeTiled cuTensorMapEncodeIm2col cuTensorMapEncodeIm2colWide cuTensorMapReplaceAddress;
+    }
+    "link" {
+        Async: cuLinkDestroy;
+        Sync: cuLinkCreate cuLinkCreate_v2 cuLinkAddData cuLinkAddData_v2 cuLinkAddFile cuLinkAddFile_v2 cuLinkComplete;
+    }
+    "old_launch" {
+        Local: cuFuncSetBlockShape cuFuncSetSharedSize cuParamSetSize cuParamSeti cuParamSetf cuParamSetv;
+        Async: cuLaunch cuLaunchGrid cuLaunchGridAsync;
+    }
+    "user_object" { Local: cuUserObjectCreate cuUserObjectRetain cuUserObjectRelease; }
+    "host_function" { Async: cuLaunchHostFunc cuLaunchHostFunc_ptsz cuStreamAddCallback cuStreamAddCallback_ptsz; }
     "launch" {
         Async: cuLaunchKernel cuLaunchKernel_ptsz cuLaunchKernelEx cuLaunchKernelEx_ptsz cuLaunchCooperativeKernel
             cuLaunchCooperativeKernel_ptsz;

@@ -51,7 +51,7 @@ thread_local! {
     static PACKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-fn launch(
+pub fn launch(
     config: Config,
     function: Raw,
     params: In<u64>,

@@ -14,19 +14,24 @@ pub mod function;
 pub mod graph;
 pub mod graph_exec;
 pub mod graph_nodes;
+pub mod host_function;
 pub mod host_memory;
 pub mod init;
 pub mod launch;
 pub mod library;
+pub mod link;
 pub mod memory;
 pub mod memset;
 pub mod module;
 pub mod occupancy;
+pub mod old_launch;
 pub mod pointer;
 pub mod primary;
 pub mod proc_address;
 pub mod stream;
+pub mod tensor_map;
 pub mod texture;
+pub mod user_object;
 
 /// Everything that is exported.
 pub mod generated {
@@ -35,12 +40,14 @@ pub mod generated {
     use super::{array::*, copy_array::*, proc_address::*, stream::*, texture::*};
     use super::{
         capture::*, context::*, copy::*, copy_box::*, dark::*, device::*, event::*, function::*,
-        host_memory::*,
+        host_function::*, host_memory::*,
     };
     use super::{graph::*, graph_exec::*, graph_nodes::*, init::*};
     use super::{
-        launch::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, primary::*,
+        launch::*, library::*, link::*, memory::*, memset::*, module::*, occupancy::*, old_launch::*,
+        pointer::*, primary::*,
     };
+    use super::{tensor_map::*, user_object::*};
 
     /// Exports that say 801, whatever their parameters: the caller cleans up, so none need be declared.
     macro_rules! unsupported {

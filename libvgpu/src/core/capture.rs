@@ -182,19 +182,38 @@ impl Graphs {
         self.may_be_unsafe()
     }
 
+    /// That work for all streams of a context may pass by the captures.
+    /// # Errors
+    /// 900 while a stream of it captures.
+    #[inline]
+    pub fn refuses_context(&self, context: ContextId) -> CuResult<()> {
+        if !self.is_capturing() {
+            return Ok(());
+        }
+        let of_context = |capture: &Capture| capture.streams.values().any(|joined| joined.context == context);
+        self.lock().captures.refuse_if(of_context, CuError::STREAM_CAPTURE_UNSUPPORTED)
+    }
+
     /// That a context may be waited for.
     /// # Errors
     /// 900 while a stream of it captures.
     #[inline]
     pub fn may_wait_for_context(&self, context: ContextId) -> CuResult<()> {
-        if !self.is_capturing() {
-            return Ok(());
-        }
-        let mut inner = self.lock();
-        let of_context = |capture: &Capture| capture.streams.values().any(|joined| joined.context == context);
-        inner.captures.refuse_if(of_context, CuError::STREAM_CAPTURE_UNSUPPORTED)?;
-        drop(inner);
+        self.refuses_context(context)?;
         self.may_be_unsafe()
+    }
+
+    /// That all streams of a context may wait for an event.
+    /// # Errors
+    /// 900 for one of a capture that goes on, 907 for one of a capture that has ended.
+    pub fn refuses_event(&self, known: EventInfo) -> CuResult<()> {
+        let Some(id) = known.captured else { return Ok(()) };
+        let mut inner = self.lock();
+        if !inner.captures.by_id.contains_key(&id) {
+            return Err(CuError::CAPTURED_EVENT);
+        }
+        inner.captures.invalidate(id);
+        Err(CuError::STREAM_CAPTURE_UNSUPPORTED)
     }
 
     /// That an event may be waited for by the thread, or asked.

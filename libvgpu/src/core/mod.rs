@@ -7,9 +7,12 @@ pub mod channel;
 pub mod contexts;
 pub mod exec;
 pub mod graphs;
+#[expect(unsafe_code, reason = "calls functions of the program")]
+pub mod host_functions;
 #[expect(unsafe_code, reason = "reads an image whose length only its own words say")]
 pub mod image_size;
 pub mod images;
+pub mod linkers;
 #[expect(unsafe_code, reason = "hears of fork from the C library")]
 pub mod process;
 pub mod ranges;

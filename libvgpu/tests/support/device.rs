@@ -109,6 +109,7 @@ pub struct SeenLaunch {
 pub trait Staging: Send {
     fn read(&self, from: Staged) -> Vec<u8>;
     fn write(&self, to: Staged, bytes: &[u8]);
+    fn wake(&self);
 }
 
 /// A node of a graph: its work as it travels, whether it does it, the host's side of a copy.
@@ -149,6 +150,9 @@ pub struct FakeDevice {
     arrays: FakeArrays,
     limit: u64,
     info: Vec<u8>,
+    linked: Vec<u8>,
+    mailbox: Option<Staged>,
+    posted: u64,
     /// The worker dies at this call.
     pub ends: bool,
 }
@@ -186,6 +190,9 @@ impl FakeDevice {
             arrays: FakeArrays::default(),
             limit: 1024,
             info: Vec::new(),
+            linked: Vec::new(),
+            mailbox: None,
+            posted: 0,
             ends: false,
         }
     }
@@ -277,6 +284,20 @@ impl FakeDevice {
     fn linear_rows(place: LinearPlace, size: Extent) -> Vec<DevicePtr> {
         let row = |z: u64, y: u64| DevicePtr(place.at.0 + (z * place.height + y) * place.pitch);
         (0..size.depth).flat_map(|z| (0..size.height).map(move |y| row(z, y))).collect()
+    }
+
+    /// Has the guest run a function of the program, and waits for it.
+    fn run_in_the_guest(&mut self, function: u64) {
+        let mailbox = self.mailbox.expect("told before the first");
+        let word = |at: usize| Staged { offset: mailbox.offset + at as u64, len: 8 };
+        self.posted += 1;
+        self.staging.write(word(host_function::FUNCTION), &function.to_le_bytes());
+        self.staging.write(word(host_function::STATUS), &0_u64.to_le_bytes());
+        self.staging.write(word(host_function::POSTED), &self.posted.to_le_bytes());
+        self.staging.wake();
+        while self.staging.read(word(host_function::DONE)) != self.posted.to_le_bytes() {
+            std::thread::yield_now();
+        }
     }
 
     fn put(&mut self, out: Staged, bytes: &[u8]) -> u64 {
@@ -674,6 +695,13 @@ impl Driver for FakeDevice {
         self.events.insert(event.raw(), true);
         self.saw("event record")
     }
+    fn cuCtxRecordEvent(&mut self, _: Call, event: EventHandle) -> CuResult<()> {
+        self.events.insert(event.raw(), true);
+        self.saw("ctx record")
+    }
+    fn cuCtxWaitEvent(&mut self, _: Call, _: EventHandle) -> CuResult<()> {
+        self.saw("ctx wait")
+    }
     fn cuEventQuery(&mut self, _: Call, event: EventHandle) -> CuResult<()> {
         if self.events.contains_key(&event.raw()) { Ok(()) } else { Err(CuError::INVALID_HANDLE) }
     }
@@ -773,6 +801,97 @@ impl Driver for FakeDevice {
         self.graphs.remove(&graph.0.raw());
         self.places.remove(&("graph", graph.0.index()));
         self.saw("graph destroy")
+    }
+    /// Says what it was made of, as far as there is room.
+    fn vgpuTensorMapEncode(&mut self, _: Call, spec: TensorSpec) -> CuResult<TensorMap> {
+        self.saw("tensor map")?;
+        assert!(spec.is_whole(), "{spec:?}");
+        if spec.address == DevicePtr(0) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let (bytes, mut map) = (wire::to_vec(&spec), [0; 128]);
+        let kept = bytes.len().min(128);
+        map[..kept].copy_from_slice(&bytes[..kept]);
+        Ok(TensorMap(map))
+    }
+    fn cuTensorMapReplaceAddress(
+        &mut self,
+        _: Call,
+        map: TensorMap,
+        address: DevicePtr,
+    ) -> CuResult<TensorMap> {
+        self.saw("tensor map address")?;
+        let mut map = map.0;
+        map[8..16].copy_from_slice(&address.0.to_le_bytes());
+        Ok(TensorMap(map))
+    }
+    fn cuLinkCreate_v2(
+        &mut self,
+        call: Call,
+        linker: NewHandle<kind::Linker>,
+        options: Vec<JitOption>,
+        info_bytes: u32,
+        error_bytes: u32,
+    ) -> CuResult<()> {
+        assert!(options.iter().all(|each| link::option::travels(each.option)), "{options:?}");
+        assert!(info_bytes.max(error_bytes) <= link::LOG_BYTES_MAX);
+        self.occupy(call, "linker", linker.0)?;
+        self.linked.clear();
+        self.saw("link create")
+    }
+    fn cuLinkAddData_v2(
+        &mut self,
+        _: Call,
+        _: LinkerHandle,
+        _input: u32,
+        upload: u32,
+        name: String,
+        _: Vec<JitOption>,
+    ) -> CuResult<()> {
+        self.saw("link add")?;
+        let bytes = self.seen.lock().unwrap().uploads.remove(&upload).ok_or(CuError::INVALID_VALUE)?;
+        if bytes.windows(6).any(|word| word == b"broken") {
+            return Err(CuError::INVALID_PTX);
+        }
+        self.linked.extend_from_slice(name.as_bytes());
+        self.linked.extend_from_slice(&bytes);
+        Ok(())
+    }
+    fn cuLinkComplete(&mut self, _: Call, _: LinkerHandle) -> CuResult<u64> {
+        self.saw("link complete")?;
+        Ok(self.linked.len() as u64)
+    }
+    fn vgpuLinkImage(&mut self, _: Call, _: LinkerHandle, offset: u64, out: Staged) -> CuResult<()> {
+        let rest = self.linked[usize::try_from(offset).unwrap()..].to_vec();
+        self.put(out, &rest);
+        Ok(())
+    }
+    fn vgpuLinkLog(&mut self, _: Call, _: LinkerHandle, errors: bool, out: Staged) -> CuResult<u64> {
+        let log: &[u8] = if errors { b"line 1: no such instruction" } else { b"linked" };
+        Ok(self.put(out, log).min(out.len))
+    }
+    fn vgpuLinkTold(&mut self, _: Call, _: LinkerHandle) -> CuResult<LinkTold> {
+        Ok(LinkTold { wall_ms: 1.5, threads: 256 })
+    }
+    fn cuLinkDestroy(&mut self, _: Call, linker: GoneHandle<kind::Linker>) -> CuResult<()> {
+        self.places.remove(&("linker", linker.0.index()));
+        self.saw("link destroy")
+    }
+    fn vgpuHostFunctions(&mut self, _: Call, mailbox: Staged) -> CuResult<()> {
+        assert!(self.mailbox.replace(mailbox).is_none(), "told once");
+        self.saw("host functions")
+    }
+    fn cuLaunchHostFunc(&mut self, _: Call, stream: Stream, function: u64) -> CuResult<()> {
+        self.saw("host function")?;
+        self.stream(stream)?;
+        self.run_in_the_guest(function);
+        Ok(())
+    }
+    fn cuStreamAddCallback(&mut self, _: Call, stream: Stream, function: u64) -> CuResult<()> {
+        self.saw("callback")?;
+        self.stream(stream)?;
+        self.run_in_the_guest(function);
+        Ok(())
     }
     fn vgpuPrinted(&mut self, _: Call) -> CuResult<Printed> {
         Ok(Printed::default())

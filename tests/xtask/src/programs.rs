@@ -64,6 +64,7 @@ const ON_SOFT: &[Case] = &[
     right(&["graphs"]),
     right(&["arrays"]),
     right(&["textures"]),
+    right(&["driver_more"]),
     right(&["driver_threads"]),
     right(&["oob_store"]),
     right(&["cudart_init_12"]),

@@ -234,7 +234,8 @@ impl DeviceArrays for Cuda {
         // SAFETY: as for a write, the other way; it is waited for below.
         unsafe { self.table.cuMemcpy3DAsync_v2(&raw const copy, stream) }?;
         // SAFETY: a live stream of ours, or the default one.
-        unsafe { self.table.cuStreamSynchronize(stream) }
+        let waited = unsafe { self.table.cuStreamSynchronize(stream) };
+        self.look_for_output(waited)
     }
 
     fn copy_box(&mut self, place: Place, to: Side, from: Side, extent: Extent) -> CuResult<()> {

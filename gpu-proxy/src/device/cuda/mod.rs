@@ -9,8 +9,12 @@
 
 mod arrays;
 mod graphs;
+mod host;
 mod images;
+mod linker;
+mod printed;
 mod table;
+mod tensor_map;
 
 use std::ffi::{c_char, c_int};
 use std::ptr;
@@ -18,15 +22,20 @@ use std::ptr;
 use vgpu_api::launch::attribute;
 use vgpu_api::memory::Memset;
 use vgpu_api::snapshot::{ATTRIBUTES, LIMITS, is_offered};
-use vgpu_api::{Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, MemInfo, PciAddress, Snapshot};
+use vgpu_api::{
+    Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, JitOption, LinkTold, MemInfo, PciAddress,
+    Printed, Snapshot, TensorMap, TensorSpec,
+};
 
 use super::{
-    Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, LoadError, LoadedImage, Place, Raw,
-    Survey,
+    Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, LoadError, LoadedImage,
+    Place, Raw, Survey,
 };
 use arrays::Arrays;
 use graphs::Graph;
 use images::Images;
+use linker::Linkers;
+use printed::Output;
 pub use table::library_folders;
 use table::{Attribute, Config, NULL, Ptr, Table};
 
@@ -64,6 +73,8 @@ pub struct Cuda {
     graphs: std::collections::HashMap<u64, Graph>,
     last_graph: u64,
     arrays: Arrays,
+    linkers: Linkers,
+    output: Output,
 }
 
 /// The driver's pointers by our names. A name is used once.
@@ -113,6 +124,17 @@ impl Cuda {
             .map_err(said("no context can be made"))?;
         // SAFETY: the context was just made.
         unsafe { table.cuCtxSetCurrent(primary) }.map_err(said("the context cannot be used"))?;
+        // Behind the closed door the thread that calls such functions would have to be started there.
+        // SAFETY: a context is current, and the function does nothing.
+        unsafe { table.cuLaunchHostFunc(NULL, host::nothing, NULL) }
+            .and_then(|()| {
+                // SAFETY: a context is current.
+                unsafe { table.cuCtxSynchronize() }
+            })
+            .map_err(said("the driver calls no functions"))?;
+        // Until here the driver's own words are for the log.
+        let output =
+            Output::redirect().map_err(|error| format!("what kernels print cannot be caught: {error}"))?;
         let mut contexts = Names::default();
         let primary = contexts.add(primary);
         let (streams, events, images) = (Names::default(), Names::default(), Images::default());
@@ -130,6 +152,8 @@ impl Cuda {
             graphs: std::collections::HashMap::new(),
             last_graph: 0,
             arrays: Arrays::default(),
+            linkers: Linkers::default(),
+            output,
         };
         let version = |attribute| cuda.attribute(attribute).unsigned_abs();
         cuda.capability = (version(CAPABILITY_MAJOR), version(CAPABILITY_MINOR));
@@ -155,6 +179,14 @@ impl Cuda {
     fn stream(&mut self, place: Place) -> CuResult<Ptr> {
         self.enter(place.context)?;
         place.stream.map_or(Ok(NULL), |stream| self.streams.get(stream))
+    }
+
+    /// Looks for what the driver has printed. After calls that waited for the GPU: whatever their result.
+    fn look_for_output<T>(&mut self, result: T) -> T {
+        // SAFETY: writes out the C library's buffers; null means all of its streams.
+        unsafe { libc::fflush(ptr::null_mut()) };
+        self.output.look();
+        result
     }
 
     fn attribute(&self, number: usize) -> c_int {
@@ -282,7 +314,8 @@ impl Device for Cuda {
     fn context_synchronize(&mut self, context: Raw) -> CuResult<()> {
         self.enter(context)?;
         // SAFETY: a context is current.
-        unsafe { self.table.cuCtxSynchronize() }
+        let waited = unsafe { self.table.cuCtxSynchronize() };
+        self.look_for_output(waited)
     }
 
     fn limit(&mut self, context: Raw, limit: u32) -> CuResult<u64> {
@@ -334,7 +367,8 @@ impl Device for Cuda {
         // SAFETY: the range is the process's, the buffer ours; it is waited for below.
         unsafe { self.table.cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), address, bytes.len(), stream) }?;
         // SAFETY: a live stream of ours, or the default one.
-        unsafe { self.table.cuStreamSynchronize(stream) }
+        let waited = unsafe { self.table.cuStreamSynchronize(stream) };
+        self.look_for_output(waited)
     }
 
     fn copy(&mut self, place: Place, to: u64, from: u64, bytes: u64) -> CuResult<()> {
@@ -503,7 +537,8 @@ impl Device for Cuda {
     fn stream_synchronize(&mut self, place: Place) -> CuResult<()> {
         let stream = self.stream(place)?;
         // SAFETY: a live stream of ours, or the default one.
-        unsafe { self.table.cuStreamSynchronize(stream) }
+        let waited = unsafe { self.table.cuStreamSynchronize(stream) };
+        self.look_for_output(waited)
     }
 
     fn stream_query(&mut self, place: Place) -> CuResult<()> {
@@ -538,6 +573,20 @@ impl Device for Cuda {
         unsafe { self.table.cuEventRecordWithFlags(event, stream, flags) }
     }
 
+    fn context_record(&mut self, context: Raw, event: Raw) -> CuResult<()> {
+        self.enter(context)?;
+        let (context, event) = (self.contexts.get(context)?, self.events.get(event)?);
+        // SAFETY: a live context and a live event of ours.
+        unsafe { self.table.cuCtxRecordEvent(context, event) }
+    }
+
+    fn context_wait(&mut self, context: Raw, event: Raw) -> CuResult<()> {
+        self.enter(context)?;
+        let (context, event) = (self.contexts.get(context)?, self.events.get(event)?);
+        // SAFETY: as above.
+        unsafe { self.table.cuCtxWaitEvent(context, event) }
+    }
+
     fn event_query(&mut self, event: Raw) -> CuResult<()> {
         // SAFETY: a live event of ours.
         unsafe { self.table.cuEventQuery(self.events.get(event)?) }
@@ -545,7 +594,8 @@ impl Device for Cuda {
 
     fn event_synchronize(&mut self, event: Raw) -> CuResult<()> {
         // SAFETY: a live event of ours.
-        unsafe { self.table.cuEventSynchronize(self.events.get(event)?) }
+        let waited = unsafe { self.table.cuEventSynchronize(self.events.get(event)?) };
+        self.look_for_output(waited)
     }
 
     fn event_elapsed(&mut self, start: Raw, end: Raw) -> CuResult<f32> {
@@ -595,5 +645,68 @@ impl Device for Cuda {
 
     fn graph_destroy(&mut self, graph: Raw) -> CuResult<()> {
         self.graph_end(graph)
+    }
+
+    fn tensor_map(&mut self, spec: &TensorSpec) -> CuResult<TensorMap> {
+        tensor_map::encode(&self.table, spec)
+    }
+
+    fn tensor_map_at(&mut self, map: TensorMap, address: u64) -> CuResult<TensorMap> {
+        tensor_map::replace_address(&self.table, map, address)
+    }
+
+    fn link_create(&mut self, context: Raw, options: &[JitOption], log_bytes: [usize; 2]) -> CuResult<Raw> {
+        self.enter(context)?;
+        self.linkers.create(&self.table, options, log_bytes)
+    }
+
+    fn link_add(
+        &mut self,
+        context: Raw,
+        linker: Raw,
+        input: u32,
+        bytes: &[u8],
+        name: &str,
+        options: &[JitOption],
+    ) -> CuResult<()> {
+        self.enter(context)?;
+        self.linkers.add(&self.table, linker, input, bytes, name, options)
+    }
+
+    fn link_complete(&mut self, context: Raw, linker: Raw) -> CuResult<Vec<u8>> {
+        self.enter(context)?;
+        self.linkers.complete(&self.table, linker)
+    }
+
+    fn link_log(&mut self, linker: Raw, errors: bool) -> CuResult<Vec<u8>> {
+        self.linkers.log(linker, errors)
+    }
+
+    fn link_told(&mut self, linker: Raw) -> CuResult<LinkTold> {
+        self.linkers.told(linker)
+    }
+
+    fn link_destroy(&mut self, linker: Raw) -> CuResult<()> {
+        self.linkers.destroy(&self.table, linker)
+    }
+
+    fn host_function(&mut self, place: Place, after_errors: bool, function: HostFunction) -> CuResult<()> {
+        let (stream, data) = (self.stream(place)?, host::give(function));
+        // What is refused is left where it is: a driver that tells of an older error may have queued it all the same.
+        if after_errors {
+            // SAFETY: a live stream of ours, or the default one; the driver calls the function once with what goes with it.
+            unsafe { self.table.cuStreamAddCallback(stream, host::run_told, data, 0) }
+        } else {
+            // SAFETY: as above.
+            unsafe { self.table.cuLaunchHostFunc(stream, host::run, data) }
+        }
+    }
+
+    fn has_printed(&self) -> bool {
+        self.output.has_some()
+    }
+
+    fn take_printed(&mut self) -> Printed {
+        self.output.take()
     }
 }

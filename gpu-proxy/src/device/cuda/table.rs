@@ -11,6 +11,10 @@ use vgpu_api::{CuError, CuResult};
 pub type Ptr = *mut c_void;
 /// `CUdeviceptr`.
 pub type Address = u64;
+/// `CUhostFn`.
+pub type HostFn = unsafe extern "C" fn(data: Ptr);
+/// `CUstreamCallback`.
+pub type StreamCallback = unsafe extern "C" fn(stream: Ptr, status: c_int, data: Ptr);
 
 /// `CUlaunchAttribute`: id, then a union of 64 bytes at offset 8.
 #[repr(C, align(8))]
@@ -281,10 +285,13 @@ pub struct ViewDesc {
 const _: () = assert!(size_of::<ViewDesc>() == 112);
 
 macro_rules! table {
-    ($(fn $name:ident($($param:ident: $t:ty),*);)*) => {
-        /// The functions, each as the driver has it.
+    ($(fn $name:ident($($param:ident: $t:ty),*);)* later: $(fn $late:ident($($late_param:ident: $late_t:ty),*);)*) => {
+        /// The functions, each as the driver has it. Drivers before some version lack the later ones: those give 801 there.
         #[allow(non_snake_case, reason = "CUDA's names")]
-        pub struct Table { $($name: unsafe extern "C" fn($($t),*) -> c_int,)* }
+        pub struct Table {
+            $($name: unsafe extern "C" fn($($t),*) -> c_int,)*
+            $($late: Option<unsafe extern "C" fn($($late_t),*) -> c_int>,)*
+        }
 
         #[allow(non_snake_case, reason = "CUDA's names")]
         #[allow(clippy::too_many_arguments, reason = "the driver's signatures")]
@@ -298,7 +305,10 @@ macro_rules! table {
                     })?;
                     // SAFETY: the driver exports this name with the signature of cuda.h, written below.
                     unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($t),*) -> c_int>(found.as_ptr()) }
-                },)* })
+                },)* $($late: symbol(library, concat!(stringify!($late), "\0")).map(|found| {
+                    // SAFETY: as above.
+                    unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($late_t),*) -> c_int>(found.as_ptr()) }
+                }),)* })
             }
 
             $(
@@ -309,6 +319,17 @@ macro_rules! table {
                 pub unsafe fn $name(&self $(, $param: $t)*) -> CuResult<()> {
                     // SAFETY: the caller's promise.
                     let code = unsafe { (self.$name)($($param),*) };
+                    CuError::check(code.unsigned_abs())
+                }
+            )*
+            $(
+                #[doc = concat!("`", stringify!($late), "`, or 801.")]
+                /// # Safety
+                /// As for the others.
+                pub unsafe fn $late(&self $(, $late_param: $late_t)*) -> CuResult<()> {
+                    let function = self.$late.ok_or(CuError::NOT_SUPPORTED)?;
+                    // SAFETY: the caller's promise.
+                    let code = unsafe { function($($late_param),*) };
                     CuError::check(code.unsigned_abs())
                 }
             )*
@@ -391,6 +412,13 @@ table! {
     fn cuEventRecordWithFlags(event: Ptr, stream: Ptr, flags: c_uint);
     fn cuEventQuery(event: Ptr);
     fn cuEventSynchronize(event: Ptr);
+    fn cuLinkCreate_v2(count: c_uint, options: *mut c_int, values: *mut Ptr, linker: *mut Ptr);
+    fn cuLinkAddData_v2(linker: Ptr, input: c_int, data: *mut c_void, bytes: usize, name: *const c_char, count: c_uint,
+        options: *mut c_int, values: *mut Ptr);
+    fn cuLinkComplete(linker: Ptr, image: *mut Ptr, bytes: *mut usize);
+    fn cuLinkDestroy(linker: Ptr);
+    fn cuLaunchHostFunc(stream: Ptr, function: HostFn, data: Ptr);
+    fn cuStreamAddCallback(stream: Ptr, function: StreamCallback, data: Ptr, flags: c_uint);
     fn cuEventElapsedTime(milliseconds: *mut f32, start: Ptr, end: Ptr);
     fn cuGraphCreate(graph: *mut Ptr, flags: c_uint);
     fn cuGraphDestroy(graph: Ptr);
@@ -415,6 +443,18 @@ table! {
     fn cuGraphUpload(exec: Ptr, stream: Ptr);
     fn cuGraphLaunch(exec: Ptr, stream: Ptr);
     fn cuGraphExecDestroy(exec: Ptr);
+    fn cuTensorMapEncodeTiled(map: Ptr, data_type: c_int, rank: c_uint, address: Ptr, dims: *const u64, strides: *const u64,
+        boxes: *const u32, steps: *const u32, interleave: c_int, swizzle: c_int, promotion: c_int, fill: c_int);
+    fn cuTensorMapEncodeIm2col(map: Ptr, data_type: c_int, rank: c_uint, address: Ptr, dims: *const u64, strides: *const u64,
+        lower: *const c_int, upper: *const c_int, channels: u32, pixels: u32, steps: *const u32, interleave: c_int,
+        swizzle: c_int, promotion: c_int, fill: c_int);
+    fn cuTensorMapReplaceAddress(map: Ptr, address: Ptr);
+    later:
+    fn cuCtxRecordEvent(context: Ptr, event: Ptr);
+    fn cuCtxWaitEvent(context: Ptr, event: Ptr);
+    fn cuTensorMapEncodeIm2colWide(map: Ptr, data_type: c_int, rank: c_uint, address: Ptr, dims: *const u64,
+        strides: *const u64, lower: c_int, upper: c_int, channels: u32, pixels: u32, steps: *const u32, interleave: c_int,
+        mode: c_int, swizzle: c_int, promotion: c_int, fill: c_int);
 }
 
 impl std::fmt::Debug for Table {

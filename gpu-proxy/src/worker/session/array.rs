@@ -217,6 +217,7 @@ impl Session {
         if range.is_empty() {
             return Ok(());
         }
+        self.must_be_done(place)?;
         self.quota.wait_for_credit();
         self.buffer.resize(CHUNK_BYTES, 0);
         let piece = &mut self.buffer[..range.len()];
@@ -239,6 +240,7 @@ impl Session {
         if range.is_empty() {
             return Ok(());
         }
+        self.must_be_done(place)?;
         self.quota.wait_for_credit();
         self.buffer.resize(CHUNK_BYTES, 0);
         let piece = &mut self.buffer[..range.len()];

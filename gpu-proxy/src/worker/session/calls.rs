@@ -4,8 +4,9 @@ use vgpu_api::graph::GraphWork;
 use vgpu_api::memory::Memset;
 use vgpu_api::{
     ArrayHandle, ArrayPlace, ArrayShape, Attributes, BoxSide, Call, ContextId, CuResult, DevicePtr, Driver,
-    EventHandle, Extent, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle, ImageKind, Launch,
-    MemInfo, MipmapHandle, NewHandle, Object, Printed, Staged, Stream, Texture, kind,
+    EventHandle, Extent, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle, ImageKind, JitOption,
+    Launch, LinkTold, LinkerHandle, MemInfo, MipmapHandle, NewHandle, Object, Printed, Staged, Stream,
+    TensorMap, TensorSpec, Texture, kind,
 };
 
 use super::Session;
@@ -92,6 +93,8 @@ calls! {
     cuEventDestroy_v2(s, c, event: GoneHandle<kind::Event>) => s.event_destroy(event.0);
     cuEventRecordWithFlags(s, c, event: EventHandle, stream: Stream, flags: u32) => s.event_record(c, event, stream, flags);
     cuEventQuery(s, c, event: EventHandle) => s.event_query(event);
+    cuCtxRecordEvent(s, c, event: EventHandle) => s.context_record(c, event);
+    cuCtxWaitEvent(s, c, event: EventHandle) => s.context_wait(c, event);
     cuEventSynchronize(s, c, event: EventHandle) => s.event_synchronize(event);
     cuEventElapsedTime_v2(s, c, start: EventHandle, end: EventHandle) -> f32 => s.event_elapsed(start, end);
     vgpuGraphInstantiate(s, c, graph: NewHandle<kind::GraphExec>, upload: u32, flags: u64)
@@ -104,5 +107,20 @@ calls! {
     cuGraphUpload(s, c, graph: GraphExecHandle, stream: Stream) => s.graph_upload(c, graph, stream);
     cuGraphLaunch(s, c, graph: GraphExecHandle, stream: Stream) => s.graph_launch(c, graph, stream);
     cuGraphExecDestroy(s, c, graph: GoneHandle<kind::GraphExec>) => s.graph_destroy(graph.0);
+    vgpuTensorMapEncode(s, c, spec: TensorSpec) -> TensorMap => s.tensor_map(&spec);
+    cuTensorMapReplaceAddress(s, c, map: TensorMap, address: DevicePtr) -> TensorMap => s.tensor_map_at(map, address);
+    cuLinkCreate_v2(
+        s, c, linker: NewHandle<kind::Linker>, options: Vec<JitOption>, info_bytes: u32, error_bytes: u32)
+        => s.link_create(c, linker.0, &options, [info_bytes, error_bytes]);
+    cuLinkAddData_v2(s, c, linker: LinkerHandle, input: u32, upload: u32, name: String, options: Vec<JitOption>)
+        => s.link_add(linker, input, upload, &name, &options);
+    cuLinkComplete(s, c, linker: LinkerHandle) -> u64 => s.link_complete(linker);
+    vgpuLinkImage(s, c, linker: LinkerHandle, offset: u64, out: Staged) => s.link_image(linker, offset, out);
+    vgpuLinkLog(s, c, linker: LinkerHandle, errors: bool, out: Staged) -> u64 => s.link_log(linker, errors, out);
+    vgpuLinkTold(s, c, linker: LinkerHandle) -> LinkTold => s.link_told(linker);
+    cuLinkDestroy(s, c, linker: GoneHandle<kind::Linker>) => s.link_destroy(linker.0);
+    vgpuHostFunctions(s, c, mailbox: Staged) => s.host_mailbox(mailbox);
+    cuLaunchHostFunc(s, c, stream: Stream, function: u64) => s.host_function(c, stream, function, false);
+    cuStreamAddCallback(s, c, stream: Stream, function: u64) => s.host_function(c, stream, function, true);
     vgpuPrinted(s, c) -> Printed => Ok(s.device.take_printed());
 }

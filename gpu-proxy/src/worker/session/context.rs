@@ -3,7 +3,7 @@
 use vgpu_api::{Call, ContextId, CuError, CuResult, Staged};
 
 use super::{CONTEXTS_MAX, Context, Session};
-use crate::device::{COSTLY_LIMITS, Raw};
+use crate::device::{COSTLY_LIMITS, Place, Raw};
 use crate::worker::staging;
 
 /// Device memory that a context holds beside allocations and images. All of it but what it had at its start counts.
@@ -71,6 +71,11 @@ impl Session {
 
     pub(super) fn context_synchronize(&mut self, call: Call) -> CuResult<()> {
         let context = self.context(call.context)?;
+        let of_it = self.streams.iter().filter(|stream| stream.context == call.context);
+        let streams: Vec<_> = of_it.map(|stream| Some(stream.raw)).chain([None]).collect();
+        for stream in streams {
+            self.must_be_done(Place { context, stream })?;
+        }
         let result = self.device.context_synchronize(context);
         self.settle(call.context, result)
     }
@@ -160,6 +165,7 @@ impl Session {
         for image in self.images.remove_where(|image| image.context == Some(id)) {
             self.end_image(image);
         }
+        self.end_linkers(id);
         let kept_bytes = self.end_arrays_of(id, raw);
         if stays {
             held.charged_bytes += kept_bytes;

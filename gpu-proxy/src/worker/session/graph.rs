@@ -296,7 +296,7 @@ impl Session {
 
     /// An upload that has arrived whole.
     fn taken(&mut self, upload: u32) -> CuResult<Vec<u8>> {
-        self.uploads.take(upload).and_then(super::image::Upload::whole).ok_or(CuError::INVALID_VALUE)
+        self.take_upload(upload).map_err(|_| CuError::INVALID_VALUE)
     }
 
     /// That all contexts of a graph are whole; one of them.

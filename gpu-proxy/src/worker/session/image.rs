@@ -54,7 +54,7 @@ pub(super) struct Upload {
 
 impl Upload {
     /// Its bytes, if all of them have arrived.
-    pub(super) fn whole(self) -> Option<Vec<u8>> {
+    fn whole(self) -> Option<Vec<u8>> {
         (self.bytes.len() as u64 == self.total).then_some(self.bytes)
     }
 }
@@ -83,7 +83,7 @@ impl Uploads {
     }
 
     /// Takes an upload out, complete or not.
-    pub(super) fn take(&mut self, number: u32) -> Option<Upload> {
+    fn take(&mut self, number: u32) -> Option<Upload> {
         let upload = self.by_number.remove(&number)?;
         self.bytes -= upload.bytes.len() as u64;
         Some(upload)
@@ -95,6 +95,12 @@ impl Session {
         self.uploads.add(number, total, offset, chunk)
     }
 
+    /// The bytes of an upload, for the call that names it.
+    pub(super) fn take_upload(&mut self, number: u32) -> CuResult<Vec<u8>> {
+        let upload = self.uploads.take(number).ok_or(CuError::INVALID_VALUE)?;
+        upload.whole().ok_or(CuError::INVALID_IMAGE)
+    }
+
     pub(super) fn image_load(
         &mut self,
         call: Call,
@@ -103,10 +109,7 @@ impl Session {
         number: u32,
         out: Staged,
     ) -> CuResult<u64> {
-        let upload = self.uploads.take(number).ok_or(CuError::INVALID_VALUE)?;
-        if upload.bytes.len() as u64 != upload.total {
-            return Err(CuError::INVALID_IMAGE);
-        }
+        let image_bytes = self.take_upload(number)?;
         let context = match image_kind {
             ImageKind::Module => Some(self.context(call.context)?),
             ImageKind::Library if call.context == ContextId::NONE => None,
@@ -115,9 +118,9 @@ impl Session {
         // Before the device makes anything: after that, nothing on the way to the guest fails.
         self.images.check_free(image.0)?;
         out.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
-        let survey = self.device.survey(&upload.bytes)?;
+        let survey = self.device.survey(&image_bytes)?;
         let charged_bytes = self.charge(survey.variable_bytes)?;
-        let loaded = match self.device.load(context, image_kind, &upload.bytes, survey) {
+        let loaded = match self.device.load(context, image_kind, &image_bytes, survey) {
             Ok(loaded) => loaded,
             Err(refused) => {
                 self.quota.release(charged_bytes);

@@ -3,22 +3,28 @@
 //! Each call goes through the same gates, in this order: is its context whole (sticky errors) → do its handles exist, in the
 //! right generation → do its addresses and lengths lie inside the allocation map → does the grant allow it → may we submit.
 //! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `array.rs`, `context.rs`,
-//! `memory.rs`, `image.rs`, `stream.rs`, `graph.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
+//! `memory.rs`, `image.rs`, `stream.rs`, `graph.rs`, `host_function.rs`, `link.rs`, `tensor_map.rs`. Not here: rings and records
+//! (`worker/serve.rs`), what a GPU does (`device/`).
 
 mod array;
 mod calls;
 mod context;
 mod graph;
+mod host_function;
 mod image;
+mod link;
 mod memory;
 mod stream;
+mod tensor_map;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use vgpu_api::{Call, ContextId, CuError, CuResult, Stream};
 
+use super::host_functions::HostFunctions;
 use super::quota::Quota;
 use super::ranges::Ranges;
 use super::slab::Slab;
@@ -28,6 +34,7 @@ use crate::device::{Device, Place, Raw};
 use context::Held;
 use graph::Graphs;
 use image::{Image, Uploads};
+use link::Linkers;
 
 /// Contexts that one process may have at once.
 const CONTEXTS_MAX: usize = 256;
@@ -36,7 +43,7 @@ const CONTEXTS_MAX: usize = 256;
 pub struct Session {
     device: Box<dyn Device>,
     quota: Quota,
-    staging: Box<dyn Staging>,
+    staging: Arc<dyn Staging>,
     contexts: HashMap<ContextId, Context>,
     /// Of primary contexts that ended here and that the device keeps.
     kept: HashMap<ContextId, Held>,
@@ -46,10 +53,15 @@ pub struct Session {
     graphs: Graphs,
     /// Arrays, textures, surfaces.
     table: array::Table,
+    linkers: Linkers,
     ranges: Ranges,
     uploads: Uploads,
     image_log: String,
     buffer: Vec<u8>,
+    /// Once the guest has said where it looks for them.
+    host_functions: Option<HostFunctions>,
+    /// The last call would have waited, and was not run.
+    put_aside: bool,
 }
 
 #[derive(Debug)]
@@ -81,7 +93,7 @@ impl Session {
         Self {
             device,
             quota,
-            staging,
+            staging: Arc::from(staging),
             contexts: HashMap::new(),
             kept: HashMap::new(),
             streams: Slab::default(),
@@ -89,10 +101,13 @@ impl Session {
             images: Slab::default(),
             graphs: Graphs::default(),
             table: array::Table::default(),
+            linkers: Linkers::default(),
             ranges: Ranges::default(),
             uploads: Uploads::default(),
             image_log: String::new(),
             buffer: Vec::new(),
+            host_functions: None,
+            put_aside: false,
         }
     }
 
@@ -106,6 +121,32 @@ impl Session {
     #[must_use]
     pub fn has_printed(&self) -> bool {
         self.device.has_printed()
+    }
+
+    /// Whether the call that just answered 600 is to be tried again: it would have waited for work that may itself wait for the guest.
+    pub fn take_put_aside(&mut self) -> bool {
+        std::mem::take(&mut self.put_aside)
+    }
+
+    /// Before a call that waits for `place`. While functions of the guest are queued the loop may not stand still: what they wait for may
+    /// come through it.
+    ///
+    /// # Errors
+    /// 600: not yet, try again.
+    fn must_be_done(&mut self, place: Place) -> CuResult<()> {
+        if self.host_functions.as_ref().is_some_and(HostFunctions::is_any_queued) {
+            self.not_yet(|device| device.stream_query(place))?;
+        }
+        Ok(())
+    }
+
+    /// Puts the call aside if `query` says 600. Other errors are left to the call itself.
+    fn not_yet(&mut self, query: impl FnOnce(&mut dyn Device) -> CuResult<()>) -> CuResult<()> {
+        if query(&mut *self.device) == Err(CuError::NOT_READY) {
+            self.put_aside = true;
+            return Err(CuError::NOT_READY);
+        }
+        Ok(())
     }
 
     /// The context `id`.

@@ -36,7 +36,7 @@ const GRAPH: GraphExecHandle = GraphExecHandle::new(0, 0);
 const IMAGE: ImageHandle = ImageHandle::new(0, 0);
 
 fn soft() -> World {
-    world_of(Box::new(Soft::new(1 << 20).unwrap()))
+    world_over(Box::new(Soft::new(1 << 20).unwrap()))
 }
 
 fn load(world: &World, ptx: &[u8]) {
