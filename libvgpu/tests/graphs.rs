@@ -254,9 +254,24 @@ fn events_spread_a_capture_to_other_streams_and_bring_it_back() {
     assert_eq!(cu!(session.libcuda, cuEventQuery(fork: u64)), CAPTURED_EVENT);
     assert_eq!(cu!(session.libcuda, cuEventSynchronize(fork: u64)), CAPTURED_EVENT);
     assert_eq!(wait(&session, two, fork), CAPTURED_EVENT);
+    let context = made!(session, cuCtxGetCurrent());
+    assert_eq!(cu!(session.libcuda, cuCtxWaitEvent(context: u64, fork: u64)), CAPTURED_EVENT);
+    assert_eq!(cu!(session.libcuda, cuCtxRecordEvent(context: u64, fork: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxWaitEvent(context: u64, fork: u64)), OK);
     assert_eq!(record(&session, fork, two), OK);
     assert_eq!(cu!(session.libcuda, cuEventQuery(fork: u64)), OK);
     reset(&session);
+}
+
+type HostFn = unsafe extern "C" fn(*mut c_void);
+type StreamCallback = unsafe extern "C" fn(u64, u32, *mut c_void);
+
+unsafe extern "C" fn nothing(_: *mut c_void) {
+    panic!("what a capture refuses does not run");
+}
+
+unsafe extern "C" fn untold(_: u64, _: u32, _: *mut c_void) {
+    panic!("what a capture refuses does not run");
 }
 
 #[test]
@@ -268,7 +283,13 @@ fn what_breaks_the_rules_of_a_capture_invalidates_it() {
     assert_eq!(record(&session, outside, other), OK);
     let mut word = 0u64;
     let (place, null) = (&raw mut word, std::ptr::null_mut::<u64>());
-    let breaks: [(&str, u32, &dyn Fn() -> u32); 9] = [
+    let context = made!(session, cuCtxGetCurrent());
+    // Eight floats.
+    let shape = [8u64, 0, 0x20 | 1 << 32];
+    let shape = shape.as_ptr();
+    let array = made!(session, cuArrayCreate_v2(shape: *const u64));
+    let (nothing, untold) = (Some(nothing as HostFn), Some(untold as StreamCallback));
+    let breaks: [(&str, u32, &dyn Fn() -> u32); 15] = [
         ("allocation", UNSUPPORTED, &|| cu!(session.libcuda, cuMemAlloc_v2(place: *mut u64, 64: usize))),
         ("freeing", UNSUPPORTED, &|| cu!(session.libcuda, cuMemFree_v2(at: u64))),
         (
@@ -290,6 +311,36 @@ fn what_breaks_the_rules_of_a_capture_invalidates_it() {
             &|| cu!(session.libcuda, cuMemAllocAsync(place: *mut u64, 64: usize, side: u64)),
         ),
         ("an event of elsewhere", ISOLATION, &|| wait(&session, side, outside)),
+        (
+            "an array",
+            UNSUPPORTED,
+            &|| cu!(session.libcuda, cuArrayCreate_v2(place: *mut u64, shape: *const u64)),
+        ),
+        (
+            "a copy to an array",
+            UNSUPPORTED,
+            &|| cu!(session.libcuda, cuMemcpyHtoAAsync_v2(array: u64, 0: usize, place: *mut u64, 8: usize, side: u64)),
+        ),
+        (
+            "a function of the program",
+            UNSUPPORTED,
+            &|| cu!(session.libcuda, cuLaunchHostFunc(side: u64, nothing: Option<HostFn>, 0: usize)),
+        ),
+        (
+            "a callback",
+            UNSUPPORTED,
+            &|| cu!(session.libcuda, cuStreamAddCallback(side: u64, untold: Option<StreamCallback>, 0: usize, 0: u32)),
+        ),
+        (
+            "an event of all streams",
+            UNSUPPORTED,
+            &|| cu!(session.libcuda, cuCtxRecordEvent(context: u64, outside: u64)),
+        ),
+        (
+            "a wait of all streams",
+            UNSUPPORTED,
+            &|| cu!(session.libcuda, cuCtxWaitEvent(context: u64, outside: u64)),
+        ),
     ];
     for (what, code, call) in breaks {
         assert_eq!(begin(&session, side, GLOBAL), OK);

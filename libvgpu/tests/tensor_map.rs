@@ -53,13 +53,13 @@ fn the_other_forms_take_their_corners_along() {
     let (dims, strides, ones, lower, upper) = ([8u64; 5], [256u64; 4], [1u32; 5], [-1i32; 3], [1i32; 3]);
     let (dims, strides, ones) = (dims.as_ptr(), strides.as_ptr(), ones.as_ptr());
     let (lower, upper) = (lower.as_ptr(), upper.as_ptr());
-    let mut im2col = |rank: u32| {
+    let im2col = |rank: u32| {
         cu!(library, cuTensorMapEncodeIm2col(at: *mut Map, 7: u32, rank: u32, 4096: u64, dims: *const u64,
             strides: *const u64, lower: *const i32, upper: *const i32, 16: u32, 32: u32, ones: *const u32, 0: u32, 0: u32,
             0: u32, 0: u32))
     };
     assert_eq!((im2col(2), im2col(3), im2col(5), im2col(6)), (INVALID_VALUE, OK, OK, INVALID_VALUE));
-    let mut wide = |rank: u32| {
+    let wide = |rank: u32| {
         cu!(library, cuTensorMapEncodeIm2colWide(at: *mut Map, 7: u32, rank: u32, 4096: u64, dims: *const u64,
             strides: *const u64, 0: i32, 1: i32, 16: u32, 32: u32, ones: *const u32, 0: u32, 1: u32, 0: u32, 0: u32, 0: u32))
     };

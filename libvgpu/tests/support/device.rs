@@ -809,7 +809,7 @@ impl Driver for FakeDevice {
         if spec.address == DevicePtr(0) {
             return Err(CuError::INVALID_VALUE);
         }
-        let (bytes, mut map) = (wire::to_vec(&spec), [0; 128]);
+        let (bytes, mut map) = (to_vec(&spec), [0; 128]);
         let kept = bytes.len().min(128);
         map[..kept].copy_from_slice(&bytes[..kept]);
         Ok(TensorMap(map))
