@@ -309,8 +309,10 @@ mod tests {
         let one = bound(&shape, 1).unwrap();
         // 1600 bytes a row, 30 rows in groups of 32, 5 slices in groups of 8.
         assert_eq!(one, (1600_u64 * 32 * 8).next_multiple_of(64 << 10));
-        assert!(bound(&shape, 7).unwrap() > one);
         assert!(bound(&shape, 7).unwrap() >= shape.bytes_of_levels(7).unwrap());
+        // 16 MiB, and a quarter of that.
+        let square = ArrayShape { width: 1024, height: 1024, depth: 0, ..shape };
+        assert_eq!(bound(&square, 2), Some(20 << 20));
         assert_eq!(bound(&ArrayShape { width: u64::MAX / 8, ..shape }, 1), None);
     }
 }

@@ -300,8 +300,8 @@ fn a_context_takes_its_arrays_along_and_another_context_keeps_its_own() {
 /// Calls that are right, one number of which is then another.
 #[test]
 fn a_right_call_with_a_wrong_number_is_an_answer_or_an_end() {
-    let devices: [fn() -> Box<dyn crate::device::Device>; 2] =
-        [|| Box::new(Null::default()), || Box::new(crate::device::Soft::new(1 << 20).unwrap())];
+    let devices: [fn() -> Box<dyn Device>; 2] =
+        [|| Box::new(Null::default()), || Box::new(Soft::new(1 << 20).unwrap())];
     for (seed, device) in (7..).zip(devices) {
         let page = SharedPage::create().unwrap();
         let quota = Quota::new(SharedPage::map(page.fd()).unwrap(), 3).unwrap();

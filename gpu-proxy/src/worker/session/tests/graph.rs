@@ -5,7 +5,6 @@ use vgpu_api::wire::to_vec;
 use vgpu_api::{CuResult, Handle, kind};
 
 use super::*;
-use crate::device::Soft;
 
 /// `set(address, value)` writes one word; `twice(address)` doubles it.
 const PTX: &[u8] = b".version 7.0
