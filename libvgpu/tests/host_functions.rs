@@ -20,8 +20,11 @@ const NOT_PERMITTED: u32 = 800;
 type HostFn = unsafe extern "C" fn(*mut c_void);
 type StreamCallback = unsafe extern "C" fn(u64, u32, *mut c_void);
 
-/// Data (and of a callback the stream and its status) of each function that ran.
-static RAN: Mutex<Vec<(usize, Option<(u64, u32)>)>> = Mutex::new(Vec::new());
+/// Data, and of a callback the stream and its status.
+type Ran = (usize, Option<(u64, u32)>);
+
+/// Each function that ran.
+static RAN: Mutex<Vec<Ran>> = Mutex::new(Vec::new());
 
 unsafe extern "C" fn note(data: *mut c_void) {
     std::thread::sleep(Duration::from_millis(2));
