@@ -35,6 +35,10 @@ unsafe extern "C" {
     safe fn cuPointerGetAttribute(value: *mut c_void, number: u32, address: u64) -> u32;
     safe fn cuStreamIsCapturing(stream: u64, status: *mut u32) -> u32;
     safe fn cuStreamCreate(stream: *mut u64, flags: u32) -> u32;
+    safe fn cuStreamBeginCapture_v2(stream: u64, mode: u32) -> u32;
+    safe fn cuStreamEndCapture(stream: u64, graph: *mut u64) -> u32;
+    safe fn cuGraphInstantiateWithFlags(exec: *mut u64, graph: u64, flags: u64) -> u32;
+    safe fn cuGraphLaunch(exec: u64, stream: u64) -> u32;
     safe fn cuStreamWaitEvent(stream: u64, event: u64, flags: u32) -> u32;
     safe fn cuEventCreate(event: *mut u64, flags: u32) -> u32;
     safe fn cuEventRecord(event: u64, stream: u64) -> u32;
@@ -137,11 +141,12 @@ struct World {
     event: u64,
     /// Pinned memory, as long as the variable `table`.
     pinned: u64,
+    exec: u64,
 }
 
 /// Each call of the steady state once.
-fn steady_state(world: World, memory: u64) -> [(&'static str, u32); 19] {
-    let World { function, stream, event, pinned, .. } = world;
+fn steady_state(world: World, memory: u64) -> [(&'static str, u32); 20] {
+    let World { function, stream, event, pinned, exec, .. } = world;
     let (address, word, count, bytes) = (memory, 7u32, 4u32, [1u8; 64]);
     let params = [(&raw const address).cast(), (&raw const word).cast(), (&raw const count).cast::<c_void>()];
     let (list, null) = (params.as_ptr(), std::ptr::null());
@@ -169,6 +174,7 @@ fn steady_state(world: World, memory: u64) -> [(&'static str, u32); 19] {
         ("cuEventRecord", cuEventRecord(event, stream)),
         ("cuEventRecord_ptsz, the thread's stream", cuEventRecord_ptsz(event, 0)),
         ("cuStreamWaitEvent", cuStreamWaitEvent(stream, event, 0)),
+        ("cuGraphLaunch", cuGraphLaunch(exec, stream)),
     ]
 }
 
@@ -180,14 +186,22 @@ fn pointer(address: u64) -> *const c_void {
 const TABLE: u64 = 0x7000_0000;
 
 fn prepare(context: u64) -> World {
-    let mut world = World { context, function: 0, stream: 0, event: 0, pinned: 0 };
-    let mut module = 0u64;
+    let mut world = World { context, function: 0, stream: 0, event: 0, pinned: 0, exec: 0 };
+    let (mut module, mut graph) = (0u64, 0u64);
     assert_eq!(cuCtxSetCurrent(context), OK);
     assert_eq!(cuModuleLoadData(&raw mut module, c".version 8.0 hot".as_ptr()), OK);
     assert_eq!(cuModuleGetFunction(&raw mut world.function, module, c"fill".as_ptr()), OK);
     assert_eq!(cuStreamCreate(&raw mut world.stream, 0), OK);
     assert_eq!(cuEventCreate(&raw mut world.event, 0), OK);
     assert_eq!(cuMemHostAlloc(&raw mut world.pinned, 64, 0), OK);
+    // A capture that has ended leaves nothing to ask about.
+    assert_eq!(cuStreamBeginCapture_v2(world.stream, 0), OK);
+    assert_eq!(cuMemsetD8Async(TABLE, 1, 64, world.stream), OK);
+    // Pinned memory is no reason for a launch to wait.
+    assert_eq!(cuMemcpyDtoHAsync_v2(world.pinned, TABLE, 64, world.stream), OK);
+    assert_eq!(cuStreamEndCapture(world.stream, &raw mut graph), OK);
+    assert_eq!(cuGraphInstantiateWithFlags(&raw mut world.exec, graph, 0), OK);
+
     world
 }
 

@@ -19,6 +19,7 @@ mod image;
 mod memory;
 mod module;
 mod ptx;
+mod texture;
 
 pub use attributes::*;
 pub use block::SharedWords;
@@ -27,3 +28,4 @@ pub use fault::{Access, Fault};
 pub use image::{ImageError, each_machine_code};
 pub use memory::{ALIGN, MAPPING_ALIGN, Memory, MemoryError, Protection};
 pub use module::{FunctionInfo, GlobalInfo, Module, Parameter};
+pub use texture::{AddressMode, ChannelKind, Level, Sampler, Surface, Texel, Texture};

@@ -1,5 +1,7 @@
 //! The software GPU as a [`Device`]. Everything has run when a call returns, so streams are names only; events keep the time.
 
+mod array;
+
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
 use std::sync::Arc;
@@ -11,11 +13,16 @@ use vgpu_api::memory::Memset;
 use vgpu_api::printed::PRINTED_BYTES_MAX;
 use vgpu_api::{
     Access, Attributes, CuError, CuResult, DevicePtr, DeviceSnapshot, FunctionInfo, GlobalInfo, ImageKind,
-    MemInfo, MemoryOp, MemoryOpKind, ParamInfo, PciAddress, Printed, Snapshot,
+    JitOption, LinkTold, MemInfo, MemoryOp, MemoryOpKind, ParamInfo, PciAddress, Printed, Snapshot,
 };
 use vgpu_soft as gpu;
 
-use super::{Costs, Device, DeviceLaunch, HostPages, LoadError, LoadedImage, Place, Raw, Survey};
+use super::graph::Listed;
+use super::pass_through::PassThrough;
+use super::{
+    Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError, LoadedImage,
+    Place, Raw, Survey,
+};
 
 /// What it says `cuDriverGetVersion` is: CUDA 13.0.
 pub(super) const DRIVER_VERSION: u32 = 13_000;
@@ -28,6 +35,8 @@ const PRINTED_KEPT_MAX: usize = 1 << 20;
 /// How long a stream waits for a word of memory, and how often it looks.
 const WORD_WAIT_MAX: Duration = Duration::from_secs(1);
 const WORD_POLL: Duration = Duration::from_micros(100);
+/// Elements of a texture of linear memory at most, as attribute 69 says.
+pub(super) const LINEAR_TEXELS_MAX: u64 = 1 << 28;
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
 const UUID: [u8; 16] = *b"vgpu-soft-device";
@@ -40,6 +49,9 @@ pub struct Soft {
     limits: HashMap<Raw, [u64; LIMITS.len()]>,
     images: HashMap<Raw, Loaded>,
     events: HashMap<Raw, Option<Instant>>,
+    graphs: HashMap<Raw, Listed>,
+    arrays: array::Table,
+    linkers: PassThrough,
     /// What kernels have printed, by the program's stream, oldest first; no two neighbours are of the same stream.
     printed: VecDeque<(u32, VecDeque<u8>)>,
     /// Bytes in `printed`.
@@ -74,6 +86,9 @@ impl Soft {
             limits: HashMap::new(),
             images: HashMap::new(),
             events: HashMap::new(),
+            graphs: HashMap::new(),
+            arrays: array::Table::default(),
+            linkers: PassThrough::default(),
             printed: VecDeque::new(),
             printed_bytes: 0,
         })
@@ -109,6 +124,10 @@ impl Soft {
             }
             thread::sleep(WORD_POLL);
         }
+    }
+
+    fn graph(&mut self, graph: Raw) -> CuResult<&mut Listed> {
+        self.graphs.get_mut(&graph).ok_or(CuError::INVALID_HANDLE)
     }
 
     /// A function's name is its image's and its place in it.
@@ -471,6 +490,14 @@ impl Device for Soft {
         Ok(())
     }
 
+    fn context_record(&mut self, context: Raw, event: Raw) -> CuResult<()> {
+        self.event_record(Place { context, stream: None }, event, 0)
+    }
+
+    fn context_wait(&mut self, _context: Raw, event: Raw) -> CuResult<()> {
+        self.event_query(event)
+    }
+
     fn event_query(&mut self, event: Raw) -> CuResult<()> {
         self.events.get(&event).map(drop).ok_or(CuError::INVALID_HANDLE)
     }
@@ -487,6 +514,98 @@ impl Device for Soft {
             Some(time) => milliseconds(time),
             None => -milliseconds(start.duration_since(end)),
         })
+    }
+
+    fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], _flags: u64) -> CuResult<Raw> {
+        let listed = Listed::new(nodes)?;
+        let name = self.name();
+        self.graphs.insert(name, listed);
+        Ok(name)
+    }
+
+    fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
+        self.graph(graph)?.update(nodes)
+    }
+
+    fn graph_set(&mut self, graph: Raw, node: u32, _context: Raw, work: &DeviceWork<'_>) -> CuResult<()> {
+        self.graph(graph)?.set(node, work)
+    }
+
+    fn graph_enable(&mut self, graph: Raw, node: u32, enabled: bool) -> CuResult<()> {
+        self.graph(graph)?.enable(node, enabled)
+    }
+
+    fn graph_put(&mut self, graph: Raw, node: u32, offset: u64, bytes: &[u8]) -> CuResult<()> {
+        self.graph(graph)?.host(node, offset, bytes.len())?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn graph_get(&mut self, graph: Raw, node: u32, offset: u64, bytes: &mut [u8]) -> CuResult<()> {
+        bytes.copy_from_slice(self.graph(graph)?.host(node, offset, bytes.len())?);
+        Ok(())
+    }
+
+    fn graph_upload(&mut self, _place: Place, graph: Raw) -> CuResult<()> {
+        self.graph(graph).map(drop)
+    }
+
+    fn graph_launch(&mut self, place: Place, graph: Raw) -> CuResult<()> {
+        // Taken out, since its nodes run on this device.
+        let mut listed = std::mem::take(self.graph(graph)?);
+        let result = listed.run(self, place.stream);
+        self.graphs.insert(graph, listed);
+        result
+    }
+
+    fn graph_destroy(&mut self, graph: Raw) -> CuResult<()> {
+        self.graphs.remove(&graph).map(drop).ok_or(CuError::INVALID_HANDLE)
+    }
+
+    fn link_create(
+        &mut self,
+        _context: Raw,
+        _options: &[JitOption],
+        _log_bytes: [usize; 2],
+    ) -> CuResult<Raw> {
+        let name = self.name();
+        Ok(self.linkers.create(name))
+    }
+
+    fn link_add(
+        &mut self,
+        _context: Raw,
+        linker: Raw,
+        input: u32,
+        bytes: &[u8],
+        _name: &str,
+        _options: &[JitOption],
+    ) -> CuResult<()> {
+        self.linkers.add(linker, input, bytes, |text| {
+            let module = gpu::Module::load(text);
+            module.map(drop).map_err(|refused| (error(refused.cu_result()), refused.to_string()))
+        })
+    }
+
+    fn link_complete(&mut self, _context: Raw, linker: Raw) -> CuResult<Vec<u8>> {
+        self.linkers.complete(linker)
+    }
+
+    fn link_log(&mut self, linker: Raw, errors: bool) -> CuResult<Vec<u8>> {
+        self.linkers.log(linker, errors)
+    }
+
+    fn link_told(&mut self, _linker: Raw) -> CuResult<LinkTold> {
+        Ok(LinkTold::default())
+    }
+
+    fn link_destroy(&mut self, linker: Raw) -> CuResult<()> {
+        self.linkers.destroy(linker)
+    }
+
+    /// Everything waits for it: all streams are one here.
+    fn host_function(&mut self, _place: Place, _after_errors: bool, function: HostFunction) -> CuResult<()> {
+        function(0);
+        Ok(())
     }
 
     fn has_printed(&self) -> bool {

@@ -6,6 +6,7 @@
 
 pub mod assignment;
 mod attach;
+mod host_functions;
 mod pool_space;
 pub mod quota;
 mod ranges;

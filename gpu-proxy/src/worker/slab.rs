@@ -14,6 +14,10 @@ impl SlabKind for Event {}
 impl SlabKind for Image {}
 impl SlabKind for Memory {}
 impl SlabKind for Pool {}
+impl SlabKind for GraphExec {}
+impl SlabKind for Array {}
+impl SlabKind for Mipmap {}
+impl SlabKind for Linker {}
 
 /// Things by handle.
 #[derive(Debug)]
@@ -87,6 +91,11 @@ impl<T> Slab<T> {
             .and_then(Option::take)
             .map(|(_, thing)| thing)
             .ok_or(K::WRONG)
+    }
+
+    /// All things.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().flatten().map(|(_, thing)| thing)
     }
 
     /// Takes out all things that `ends` says.

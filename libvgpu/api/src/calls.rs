@@ -7,17 +7,22 @@
 //!
 //! Names: CUDA's, where the call does what that symbol does. `vgpu…` are our own. Calls that never travel: [`crate::surface`].
 
+use crate::array::{ArrayPlace, ArrayShape, BoxSide, Extent, LinearPlace};
 use crate::call_macro::{calls, class, reply_type, travel};
+use crate::graph::{CopyBox, GraphEdge, GraphNode, GraphWork, Rows};
 use crate::handle::{
-    ContextId, EventHandle, FunctionHandle, GoneHandle, ImageHandle, MemoryHandle, NewHandle, PoolHandle,
-    Stream, kind,
+    ArrayHandle, ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
+    LinkerHandle, MemoryHandle, MipmapHandle, NewHandle, PoolHandle, Stream, kind,
 };
 use crate::image::{Attributes, ImageKind};
 use crate::launch::Launch;
+use crate::link::{JitOption, LinkTold};
 use crate::memory::{DevicePtr, MemInfo, Memset, Staged};
 use crate::printed::Printed;
 use crate::result::CuResult;
 use crate::stream_memory::{MemoryOp, MemoryOpKind};
+use crate::tensor_map::{TensorMap, TensorSpec};
+use crate::texture::{LinearTexels, Object, PitchedTexels, Resource, Sampler, Texture, View};
 use crate::virtual_memory::Access;
 use crate::wire::{Wire, Writer};
 
@@ -121,6 +126,36 @@ calls! {
     /// Frees, for use after what `stream` holds now. Also what `cuMemAlloc_v2` gave.
     async fn cuMemFreeAsync(dptr: DevicePtr, stream: Stream);
 
+    // Arrays, textures and surfaces.
+    /// Makes an array in the call's context. 2 when the grant is used up.
+    sync fn vgpuArrayCreate(array: NewHandle<kind::Array>, shape: ArrayShape);
+    /// Ends an array that `vgpuArrayCreate` made.
+    async fn cuArrayDestroy(array: GoneHandle<kind::Array>);
+    /// Makes an array with `levels` levels.
+    sync fn vgpuMipmapCreate(mipmap: NewHandle<kind::Mipmap>, shape: ArrayShape, levels: u32);
+    /// Gives one level a name of its own, which ends with its mipmapped array.
+    async fn vgpuMipmapLevel(array: NewHandle<kind::Array>, mipmap: MipmapHandle, level: u32);
+    /// Ends a mipmapped array and the names of its levels.
+    async fn cuMipmappedArrayDestroy(mipmap: GoneHandle<kind::Mipmap>);
+    /// Host to array, the bytes in the record: rows without gaps.
+    async fn vgpuArrayWrite(to: ArrayPlace, size: Extent, bytes: &[u8], stream: Stream);
+    /// Host to array through staging, a megabyte at most. Answers when staging may be used again, in the order of `stream`.
+    bulk fn vgpuArrayWriteStaged(to: ArrayPlace, size: Extent, src: Staged, stream: Stream);
+    /// Array to host through staging, a megabyte at most: rows without gaps, after the work that `stream` held.
+    bulk fn vgpuArrayReadStaged(dst: Staged, from: ArrayPlace, size: Extent, stream: Stream);
+    /// A box from one place of the device to another.
+    async fn vgpuCopyBox(to: BoxSide, from: BoxSide, size: Extent, stream: Stream);
+    /// Makes a texture object; its number, which kernels get.
+    sync fn vgpuTextureCreate(texture: Texture) -> Object;
+    /// Ends a texture object of the call's context.
+    async fn cuTexObjectDestroy(texture: Object);
+    /// Makes a surface object of an array; its number, which kernels get.
+    sync fn vgpuSurfaceCreate(array: ArrayHandle) -> Object;
+    /// Ends a surface object of the call's context.
+    async fn cuSurfObjectDestroy(surface: Object);
+    /// Elements of a linear texture at most, by `CUarray_format` and number of channels.
+    sync fn cuDeviceGetTexture1DLinearMaxWidth(device: u32, format: u32, channels: u32) -> u64;
+
     // Images: modules and libraries.
     /// Adds bytes to the upload `upload` of `total` bytes. Chunks come in order; the first has `offset` 0. The load that
     /// names the upload takes it.
@@ -173,10 +208,67 @@ calls! {
     async fn cuEventRecordWithFlags(event: EventHandle, stream: Stream, flags: u32);
     /// 0 when the event has been reached or was never recorded, else 600.
     sync fn cuEventQuery(event: EventHandle);
+    /// Records `event` behind all work of the call's context.
+    async fn cuCtxRecordEvent(event: EventHandle);
+    /// What is queued anywhere in the call's context after this waits for `event`.
+    async fn cuCtxWaitEvent(event: EventHandle);
     /// Waits for an event.
     wait fn cuEventSynchronize(event: EventHandle);
     /// Milliseconds between two recorded events.
     sync fn cuEventElapsedTime_v2(start: EventHandle, end: EventHandle) -> f32;
+
+    // Graphs. The guest keeps graphs and captures; the worker has what is instantiated.
+    /// Makes a graph that can be launched of the upload `upload`: its nodes ([`crate::graph::GraphNode`]) one after the other.
+    /// `flags` as of `cuGraphInstantiate`.
+    sync fn vgpuGraphInstantiate(graph: NewHandle<kind::GraphExec>, upload: u32, flags: u64);
+    /// Gives each node what the upload's node of its place does. 910 if kinds, edges or contexts are not the same.
+    sync fn vgpuGraphUpdate(graph: GraphExecHandle, upload: u32);
+    /// Gives one node another work of its kind.
+    async fn vgpuGraphNodeSet(graph: GraphExecHandle, node: u32, work: GraphWork<'_>);
+    /// Lets a node do its work or nothing.
+    async fn vgpuGraphNodeEnable(graph: GraphExecHandle, node: u32, enabled: bool);
+    /// Bytes from `offset` on of what a copy from host memory copies when the graph is launched next.
+    bulk fn vgpuGraphHostPut(graph: GraphExecHandle, node: u32, offset: u64, src: Staged);
+    /// Bytes from `offset` on of what a copy to host memory has copied. The launch is waited for by then.
+    bulk fn vgpuGraphHostGet(graph: GraphExecHandle, node: u32, offset: u64, out: Staged);
+    /// Brings a graph to the device before its first launch.
+    async fn cuGraphUpload(graph: GraphExecHandle, stream: Stream);
+    /// Launches a graph.
+    async fn cuGraphLaunch(graph: GraphExecHandle, stream: Stream);
+    /// Ends a graph that can be launched; launches of it go on.
+    async fn cuGraphExecDestroy(graph: GoneHandle<kind::GraphExec>);
+
+    // Tensor maps.
+    /// All the `cuTensorMapEncode*`.
+    cached fn vgpuTensorMapEncode(spec: TensorSpec) -> TensorMap;
+    /// The same map of a tensor at another address.
+    cached fn cuTensorMapReplaceAddress(map: TensorMap, address: DevicePtr) -> TensorMap;
+
+    // The linker.
+    /// Begins to link in the call's context. So many bytes of what the compiler says, and of its errors, are kept.
+    sync fn cuLinkCreate_v2(
+        linker: NewHandle<kind::Linker>, options: Vec<JitOption>, info_bytes: u32, error_bytes: u32);
+    /// Adds the upload `upload` as an input of the `CUjitInputType` `input`.
+    sync fn cuLinkAddData_v2(
+        linker: LinkerHandle, input: u32, upload: u32, name: String, options: Vec<JitOption>);
+    /// Links. Answers the length of the image.
+    sync fn cuLinkComplete(linker: LinkerHandle) -> u64;
+    /// The image from byte `offset` on, as much as `out` holds.
+    bulk fn vgpuLinkImage(linker: LinkerHandle, offset: u64, out: Staged);
+    /// What the compiler has said so far, or its errors, cut to `out`. Answers its length there.
+    bulk fn vgpuLinkLog(linker: LinkerHandle, errors: bool, out: Staged) -> u64;
+    /// What it tells beside that.
+    sync fn vgpuLinkTold(linker: LinkerHandle) -> LinkTold;
+    /// Ends it.
+    async fn cuLinkDestroy(linker: GoneHandle<kind::Linker>);
+
+    // Host functions.
+    /// Where the worker says which function is due ([`crate::host_function`]): once in a process, before the first.
+    sync fn vgpuHostFunctions(mailbox: Staged);
+    /// The stream waits until the guest has run its function number `function`.
+    async fn cuLaunchHostFunc(stream: Stream, function: u64);
+    /// As above; the guest runs it also after an error, of which it is told.
+    async fn cuStreamAddCallback(stream: Stream, function: u64);
 
     // Output.
     /// The next piece of what kernels have printed, in order. Asked for when a reply says so ([`crate::PRINTED`]).
@@ -220,10 +312,30 @@ const fn wire_hash() -> u64 {
         Staged::DECLARATION,
         MemInfo::DECLARATION,
         Memset::DECLARATION,
+        GraphEdge::DECLARATION,
+        Rows::DECLARATION,
+        CopyBox::DECLARATION,
+        GraphWork::DECLARATION,
+        GraphNode::DECLARATION,
+        ArrayShape::DECLARATION,
+        ArrayPlace::DECLARATION,
+        Extent::DECLARATION,
+        LinearPlace::DECLARATION,
+        BoxSide::DECLARATION,
+        LinearTexels::DECLARATION,
+        PitchedTexels::DECLARATION,
+        Resource::DECLARATION,
+        Sampler::DECLARATION,
+        View::DECLARATION,
+        Texture::DECLARATION,
         Printed::DECLARATION,
         Access::DECLARATION,
         MemoryOpKind::DECLARATION,
         MemoryOp::DECLARATION,
+        crate::host_function::DECLARATION,
+        TensorSpec::DECLARATION,
+        JitOption::DECLARATION,
+        LinkTold::DECLARATION,
         crate::PciAddress::DECLARATION,
         crate::DeviceSnapshot::DECLARATION,
         crate::Snapshot::DECLARATION,

@@ -34,7 +34,6 @@ pub const NOT_OFFERED: &[u32] = &[
     121, // arrays mapped later
     124, // dma-buf
     125, // events between processes
-    127, // tensor map
     128, // fabric handles
     129, // function pointers of host and device
     132, // multicast

@@ -39,14 +39,15 @@ macro_rules! surface {
 surface! {
     "init" {
         Local: cuInit cuDriverGetVersion cuGetErrorName cuGetErrorString cuProfilerStart cuProfilerStop
-            cuLogsRegisterCallback cuLogsUnregisterCallback;
+            cuLogsRegisterCallback cuLogsUnregisterCallback cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory;
     }
     "proc_address" { Local: cuGetProcAddress cuGetProcAddress_v2 cuGetProcAddress_v2_ptsz; }
     "dark" { Local: cuGetExportTable; }
     "device" {
         Local: cuDeviceGet cuDeviceGetCount cuDeviceGetName cuDeviceTotalMem_v2 cuDeviceGetUuid cuDeviceGetUuid_v2
             cuDeviceGetAttribute cuDeviceGetPCIBusId cuDeviceGetByPCIBusId cuDeviceComputeCapability cuDeviceCanAccessPeer
-            cuDeviceGetP2PAttribute cuDeviceGetExecAffinitySupport cuDeviceGetProperties;
+            cuDeviceGetP2PAttribute cuDeviceGetExecAffinitySupport cuDeviceGetProperties cuDeviceGetHostAtomicCapabilities
+            cuDeviceGetP2PAtomicCapabilities cuDeviceRegisterAsyncNotification cuDeviceUnregisterAsyncNotification;
     }
     "primary" {
         Local: cuDevicePrimaryCtxGetState cuDevicePrimaryCtxSetFlags cuDevicePrimaryCtxSetFlags_v2;
@@ -56,9 +57,11 @@ surface! {
     "context" {
         Local: cuCtxGetCurrent cuCtxSetCurrent cuCtxPushCurrent cuCtxPushCurrent_v2 cuCtxPopCurrent cuCtxPopCurrent_v2
             cuCtxGetDevice cuCtxGetDevice_v2 cuCtxGetFlags cuCtxSetFlags cuCtxGetId cuCtxGetApiVersion cuCtxGetStreamPriorityRange
-            cuCtxGetCacheConfig cuCtxSetCacheConfig cuCtxGetSharedMemConfig cuCtxSetSharedMemConfig cuCtxResetPersistingL2Cache;
+            cuCtxGetCacheConfig cuCtxSetCacheConfig cuCtxGetSharedMemConfig cuCtxSetSharedMemConfig cuCtxResetPersistingL2Cache
+            cuCtxAttach cuCtxGetExecAffinity;
+        Async: cuCtxRecordEvent cuCtxWaitEvent;
         Cached: cuCtxGetLimit;
-        Sync: cuCtxCreate cuCtxCreate_v2 cuCtxCreate_v3 cuCtxCreate_v4 cuCtxDestroy cuCtxDestroy_v2 cuCtxSynchronize
+        Sync: cuCtxCreate cuCtxCreate_v2 cuCtxCreate_v3 cuCtxCreate_v4 cuCtxDestroy cuCtxDestroy_v2 cuCtxDetach cuCtxSynchronize
             cuCtxSynchronize_v2 cuCtxSetLimit;
     }
     "memory" {
@@ -99,6 +102,22 @@ surface! {
             cuMemcpy2DAsync_v2_ptsz cuMemcpy3D_v2 cuMemcpy3D_v2_ptds cuMemcpy3DAsync_v2 cuMemcpy3DAsync_v2_ptsz cuMemcpy3DPeer
             cuMemcpy3DPeer_ptds cuMemcpy3DPeerAsync cuMemcpy3DPeerAsync_ptsz;
     }
+    "copy_array" {
+        Async: cuMemcpyHtoA_v2 cuMemcpyHtoA_v2_ptds cuMemcpyHtoAAsync_v2 cuMemcpyHtoAAsync_v2_ptsz cuMemcpyDtoA_v2
+            cuMemcpyDtoA_v2_ptds cuMemcpyAtoD_v2 cuMemcpyAtoD_v2_ptds cuMemcpyAtoA_v2 cuMemcpyAtoA_v2_ptds;
+        Sync: cuMemcpyAtoH_v2 cuMemcpyAtoH_v2_ptds cuMemcpyAtoHAsync_v2 cuMemcpyAtoHAsync_v2_ptsz;
+    }
+    "array" {
+        Local: cuArrayGetDescriptor_v2 cuArray3DGetDescriptor_v2 cuArrayGetPlane cuArrayGetMemoryRequirements
+            cuArrayGetSparseProperties cuMipmappedArrayGetMemoryRequirements cuMipmappedArrayGetSparseProperties;
+        Async: cuArrayDestroy cuMipmappedArrayDestroy cuMipmappedArrayGetLevel;
+        Sync: cuArrayCreate_v2 cuArray3DCreate_v2 cuMipmappedArrayCreate;
+    }
+    "texture" {
+        Local: cuTexObjectGetResourceDesc cuTexObjectGetTextureDesc cuTexObjectGetResourceViewDesc cuSurfObjectGetResourceDesc;
+        Async: cuTexObjectDestroy cuSurfObjectDestroy;
+        Sync: cuTexObjectCreate cuSurfObjectCreate cuDeviceGetTexture1DLinearMaxWidth;
+    }
     "memset" {
         Async: cuMemsetD8Async cuMemsetD8Async_ptsz cuMemsetD16Async cuMemsetD16Async_ptsz cuMemsetD32Async cuMemsetD32Async_ptsz
             cuMemsetD2D8Async cuMemsetD2D8Async_ptsz cuMemsetD2D16Async cuMemsetD2D16Async_ptsz cuMemsetD2D32Async
@@ -108,10 +127,8 @@ surface! {
     }
     "stream" {
         Local: cuStreamGetPriority cuStreamGetPriority_ptsz cuStreamGetFlags cuStreamGetFlags_ptsz cuStreamGetId cuStreamGetId_ptsz
-            cuStreamGetDevice cuStreamGetDevice_ptsz cuStreamGetCtx cuStreamGetCtx_ptsz cuStreamGetCtx_v2 cuStreamGetCtx_v2_ptsz
-            cuThreadExchangeStreamCaptureMode
-            cuStreamIsCapturing cuStreamIsCapturing_ptsz cuStreamGetCaptureInfo cuStreamGetCaptureInfo_ptsz
-            cuStreamGetCaptureInfo_v2 cuStreamGetCaptureInfo_v2_ptsz cuStreamGetCaptureInfo_v3 cuStreamGetCaptureInfo_v3_ptsz;
+            cuStreamGetDevice cuStreamGetDevice_ptsz cuStreamGetCtx cuStreamGetCtx_ptsz cuStreamGetCtx_v2
+            cuStreamGetCtx_v2_ptsz;
         Async: cuStreamCreate cuStreamCreateWithPriority cuStreamDestroy cuStreamDestroy_v2 cuStreamWaitEvent cuStreamWaitEvent_ptsz;
         Sync: cuStreamSynchronize cuStreamSynchronize_ptsz cuStreamQuery cuStreamQuery_ptsz;
     }
@@ -135,7 +152,8 @@ surface! {
         Sync: cuModuleLoad cuModuleLoadData cuModuleLoadDataEx cuModuleLoadFatBinary;
     }
     "library" {
-        Local: cuLibraryGetKernel cuLibraryGetModule cuLibraryGetGlobal cuLibraryGetManaged cuLibraryGetKernelCount
+        Local: cuLibraryGetKernel cuLibraryGetModule cuLibraryGetGlobal cuLibraryGetManaged cuLibraryGetUnifiedFunction
+            cuLibraryGetKernelCount
             cuLibraryEnumerateKernels;
         Async: cuLibraryUnload;
         Sync: cuLibraryLoadData cuLibraryLoadFromFile;
@@ -152,9 +170,55 @@ surface! {
             cuOccupancyMaxPotentialBlockSize cuOccupancyMaxPotentialBlockSizeWithFlags cuOccupancyAvailableDynamicSMemPerBlock
             cuOccupancyMaxActiveClusters cuOccupancyMaxPotentialClusterSize;
     }
+    "tensor_map" {
+        Cached: cuTensorMapEncodeTiled cuTensorMapEncodeIm2col cuTensorMapEncodeIm2colWide cuTensorMapReplaceAddress;
+    }
+    "link" {
+        Async: cuLinkDestroy;
+        Sync: cuLinkCreate cuLinkCreate_v2 cuLinkAddData cuLinkAddData_v2 cuLinkAddFile cuLinkAddFile_v2 cuLinkComplete;
+    }
+    "old_launch" {
+        Local: cuFuncSetBlockShape cuFuncSetSharedSize cuParamSetSize cuParamSeti cuParamSetf cuParamSetv;
+        Async: cuLaunch cuLaunchGrid cuLaunchGridAsync;
+    }
+    "user_object" { Local: cuUserObjectCreate cuUserObjectRetain cuUserObjectRelease; }
+    "host_function" { Async: cuLaunchHostFunc cuLaunchHostFunc_ptsz cuStreamAddCallback cuStreamAddCallback_ptsz; }
     "launch" {
         Async: cuLaunchKernel cuLaunchKernel_ptsz cuLaunchKernelEx cuLaunchKernelEx_ptsz cuLaunchCooperativeKernel
             cuLaunchCooperativeKernel_ptsz;
+    }
+    "capture" {
+        Local: cuThreadExchangeStreamCaptureMode cuStreamBeginCapture cuStreamBeginCapture_ptsz cuStreamBeginCapture_v2
+            cuStreamBeginCapture_v2_ptsz cuStreamBeginCaptureToGraph cuStreamBeginCaptureToGraph_ptsz cuStreamEndCapture
+            cuStreamEndCapture_ptsz cuStreamIsCapturing cuStreamIsCapturing_ptsz cuStreamGetCaptureInfo
+            cuStreamGetCaptureInfo_ptsz cuStreamGetCaptureInfo_v2 cuStreamGetCaptureInfo_v2_ptsz cuStreamGetCaptureInfo_v3
+            cuStreamGetCaptureInfo_v3_ptsz cuStreamUpdateCaptureDependencies cuStreamUpdateCaptureDependencies_ptsz
+            cuStreamUpdateCaptureDependencies_v2 cuStreamUpdateCaptureDependencies_v2_ptsz;
+    }
+    "graph" {
+        Local: cuGraphCreate cuGraphDestroy cuGraphClone cuGraphDestroyNode cuGraphGetNodes cuGraphGetRootNodes cuGraphGetEdges
+            cuGraphGetEdges_v2 cuGraphNodeGetDependencies cuGraphNodeGetDependencies_v2 cuGraphNodeGetDependentNodes
+            cuGraphNodeGetDependentNodes_v2 cuGraphAddDependencies cuGraphAddDependencies_v2 cuGraphRemoveDependencies
+            cuGraphRemoveDependencies_v2 cuGraphNodeGetType cuGraphNodeFindInClone cuGraphChildGraphNodeGetGraph
+            cuGraphDebugDotPrint;
+    }
+    "graph_nodes" {
+        Local: cuGraphAddKernelNode cuGraphAddKernelNode_v2 cuGraphAddMemcpyNode cuGraphAddMemsetNode cuGraphAddEmptyNode
+            cuGraphAddChildGraphNode cuGraphAddEventRecordNode cuGraphAddEventWaitNode cuGraphAddNode cuGraphAddNode_v2
+            cuGraphKernelNodeGetParams cuGraphKernelNodeGetParams_v2 cuGraphKernelNodeSetParams cuGraphKernelNodeSetParams_v2
+            cuGraphKernelNodeGetAttribute cuGraphKernelNodeSetAttribute cuGraphKernelNodeCopyAttributes
+            cuGraphMemcpyNodeGetParams cuGraphMemcpyNodeSetParams cuGraphMemsetNodeGetParams cuGraphMemsetNodeSetParams
+            cuGraphEventRecordNodeGetEvent cuGraphEventRecordNodeSetEvent cuGraphEventWaitNodeGetEvent
+            cuGraphEventWaitNodeSetEvent cuGraphNodeSetParams;
+    }
+    "graph_exec" {
+        Local: cuGraphExecGetFlags cuGraphNodeGetEnabled;
+        Async: cuGraphUpload cuGraphUpload_ptsz cuGraphLaunch cuGraphLaunch_ptsz cuGraphExecDestroy cuGraphNodeSetEnabled
+            cuGraphExecKernelNodeSetParams cuGraphExecKernelNodeSetParams_v2 cuGraphExecMemcpyNodeSetParams
+            cuGraphExecMemsetNodeSetParams cuGraphExecChildGraphNodeSetParams cuGraphExecEventRecordNodeSetEvent
+            cuGraphExecEventWaitNodeSetEvent cuGraphExecNodeSetParams;
+        Sync: cuGraphInstantiate cuGraphInstantiate_v2 cuGraphInstantiateWithFlags cuGraphInstantiateWithParams
+            cuGraphInstantiateWithParams_ptsz cuGraphExecUpdate cuGraphExecUpdate_v2;
     }
 }
 

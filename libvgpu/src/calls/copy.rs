@@ -9,6 +9,7 @@
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
 
+use super::copy_box::{Copy3d, captured};
 use super::host_memory::mapped;
 use crate::abi::{Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
@@ -23,6 +24,10 @@ pub fn to_device(entered: Entered, dst: DevicePtr, src: &[u8], stream: Stream) -
     let (channel, context) = (&entered.process.channel, entered.context);
     owned(entered, dst, src.len())?;
     if src.is_empty() {
+        return Ok(());
+    }
+    let from = (false, src.as_ptr().expose_provenance() as u64);
+    if captured(entered, stream, || Copy3d::line((true, dst.0), from, src.len()))? {
         return Ok(());
     }
     if src.len() <= INLINE_BYTES {
@@ -43,6 +48,11 @@ pub fn to_host(entered: Entered, dst: &mut [u8], src: DevicePtr, stream: Stream)
     let (channel, context) = (&entered.process.channel, entered.context);
     owned(entered, src, dst.len())?;
     if dst.is_empty() {
+        return Ok(());
+    }
+    let to = (false, dst.as_mut_ptr().expose_provenance() as u64);
+    let bytes = dst.len();
+    if captured(entered, stream, || Copy3d::line(to, (true, src.0), bytes))? {
         return Ok(());
     }
     let room = channel.staging()?;
@@ -66,6 +76,13 @@ pub enum Returns {
     Done,
 }
 
+impl Returns {
+    /// Of a call that has a stream, and of one that has none.
+    pub fn of(stream: Option<Raw>) -> Self {
+        if stream.is_some() { Self::AtOnce } else { Self::Done }
+    }
+}
+
 /// Whether the device reaches host memory at an address.
 #[inline]
 pub fn is_mapped(entered: Entered, address: u64) -> bool {
@@ -77,6 +94,10 @@ pub fn reached(entered: Entered, dst: u64, src: u64, bytes: usize, stream: Strea
     owned(entered, DevicePtr(dst), bytes)?;
     owned(entered, DevicePtr(src), bytes)?;
     if bytes == 0 {
+        return Ok(());
+    }
+    let side = |address| (is_device(entered.process, address), address);
+    if captured(entered, stream, || Copy3d::line(side(dst), side(src), bytes))? {
         return Ok(());
     }
     let (dst, src) = (DevicePtr(dst), DevicePtr(src));
@@ -138,6 +159,9 @@ pub fn on_device(
     if bytes == 0 {
         return Ok(());
     }
+    if captured(entered, stream, || Copy3d::line((true, dst.0), (true, src.0), bytes))? {
+        return Ok(());
+    }
     ask::cuMemcpyDtoDAsync_v2(&entered.process.channel, entered.context, dst, src, bytes as u64, stream)
 }
 
@@ -182,7 +206,12 @@ pub fn unified(
             reached(entered, dst, src, bytes, stream)?;
             wait(entered, stream, returns)
         }
+        (false, false) if bytes == 0 => Ok(()),
         (false, false) => {
+            // With pinned memory on one side a node can do it.
+            if captured(entered, stream, || Copy3d::line((false, dst), (false, src), bytes))? {
+                return Ok(());
+            }
             ask::cuStreamSynchronize(&entered.process.channel, entered.context, stream)?;
             // Through a buffer: the ranges may overlap.
             let copy = Span::at_address(src).read(bytes)?.to_vec();
@@ -199,10 +228,12 @@ pub fn same_device(entered: Entered, dst_context: Raw, src_context: Raw) -> CuRe
     if device(dst_context)? == device(src_context)? { Ok(()) } else { Err(CuError::NOT_SUPPORTED) }
 }
 
-/// The call's context and its default stream.
+/// The call's context and its default stream, for which it waits.
 fn default(mode: Mode) -> CuResult<(Entered, Stream)> {
     let entered = enter()?;
-    Ok((entered, resolve(entered, 0, mode)?))
+    let stream = resolve(entered, 0, mode)?;
+    entered.process.graphs.may_wait(entered, stream)?;
+    Ok((entered, stream))
 }
 
 fn with(stream: Raw, mode: Mode) -> CuResult<(Entered, Stream)> {

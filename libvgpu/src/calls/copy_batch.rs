@@ -1,6 +1,7 @@
 //! Many copies by one call, each as `cuMemcpyAsync` makes it. They are in the order of the stream and of the list, which is more
 //! than CUDA promises. Sources in pageable memory are taken over before the call returns, which every access order allows; pinned
-//! ones are read in the order of the stream, but for copies whose source is only there during the call: they are waited for.
+//! ones are read in the order of the stream, but for copies whose source is only there during the call: they are waited for, and no
+//! capture takes them (900).
 
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, Stream};
@@ -70,6 +71,10 @@ impl Batch {
         (0..self.count).try_for_each(|i| {
             let mut one = || {
                 let returns = self.returns(i, &mut attribute)?;
+                if returns == Returns::Done {
+                    // A node would read the source later.
+                    entered.process.graphs.refuses(entered, stream)?;
+                }
                 unified(entered, self.to.at(i)?, self.from.at(i)?, self.sizes.at(i)?, stream, returns)
             };
             one().inspect_err(|_| tell(i))

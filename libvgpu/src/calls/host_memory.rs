@@ -46,6 +46,7 @@ fn alloc(out: Out<*mut u8>, bytes: usize, flags: u32) -> CuResult<()> {
     if bytes == 0 || flags & !ALLOC_FLAGS != 0 {
         return Err(CuError::INVALID_VALUE);
     }
+    entered.process.graphs.may_be_unsafe()?;
     out.wanted()?;
     let (start, kind) = place(entered, bytes, flags)?;
     PINNED.insert(start, bytes as u64, entered.context, flags | kind);
@@ -114,6 +115,7 @@ export! {
     /// Waits for all work, as a driver does: a copy may be on its way.
     fn cuMemFreeHost(place: Span) {
         let process = process()?;
+        process.graphs.may_be_unsafe()?;
         let range = PINNED.remove(place.address(), ours).ok_or(CuError::INVALID_VALUE)?;
         free(process, vec![range])
     }
@@ -136,6 +138,7 @@ export! {
         if place.address() == 0 || bytes == 0 || flags & !REGISTER_FLAGS != 0 {
             return Err(CuError::INVALID_VALUE);
         }
+        entered.process.graphs.may_be_unsafe()?;
         if PINNED.insert_apart(place.address(), bytes as u64, entered.context, flags | REGISTERED) {
             Ok(())
         } else {
@@ -144,7 +147,7 @@ export! {
     }
 
     fn cuMemHostUnregister(place: Span) {
-        process()?;
+        process()?.graphs.may_be_unsafe()?;
         let range = PINNED.remove(place.address(), |range| !ours(range));
         range.map(|_| ()).ok_or(CuError::HOST_MEMORY_NOT_REGISTERED)
     }

@@ -13,6 +13,7 @@ fn alloc(entered: Entered, bytes: usize) -> CuResult<DevicePtr> {
     if bytes == 0 {
         return Err(CuError::INVALID_VALUE);
     }
+    entered.process.graphs.may_be_unsafe()?;
     let bytes = bytes as u64;
     let address = ask::cuMemAlloc_v2(&entered.process.channel, entered.context, bytes)?;
     entered.process.device_memory.insert(address.0, bytes, entered.context, 0);
@@ -23,6 +24,7 @@ fn free(entered: Entered, address: DevicePtr) -> CuResult<()> {
     if address.0 == 0 {
         return Ok(());
     }
+    entered.process.graphs.may_be_unsafe()?;
     let own = |range: &Range| !matches!(range.flags, GLOBAL | MAPPED);
     let range = entered.process.device_memory.remove(address.0, own).ok_or(CuError::INVALID_VALUE)?;
     let context = if range.home.is_some() { entered.context } else { range.context };

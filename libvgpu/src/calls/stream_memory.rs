@@ -1,5 +1,5 @@
 //! Writes and waits of words of memory in the order of a stream. The forms of CUDA 11.6 and before are not supported, as with
-//! NVIDIA's driver unless it is loaded with a parameter (attributes 92 to 94 are 0).
+//! NVIDIA's driver unless it is loaded with a parameter (attributes 92 to 94 are 0). No node of a graph: 900 in a capture.
 
 use vgpu_api::stream_memory::OPS_MAX;
 use vgpu_api::symbols::Mode;
@@ -64,6 +64,7 @@ fn of_batch(op: Op) -> CuResult<MemoryOp> {
 fn queue(stream: Raw, mode: Mode, ops: CuResult<Vec<MemoryOp>>) -> CuResult<()> {
     let entered = enter()?;
     let (stream, ops) = (resolve(entered, stream.0, mode)?, ops?);
+    entered.process.graphs.refuses(entered, stream)?;
     ask::vgpuStreamMemory(&entered.process.channel, entered.context, stream, ops)
 }
 

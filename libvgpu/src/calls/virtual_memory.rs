@@ -1,4 +1,5 @@
-//! Memory and addresses apart: reservations, memory, mappings. Needs no context: all of it is the process's.
+//! Memory and addresses apart: reservations, memory, mappings. Needs no context: all of it is the process's. A capture forbids none of
+//! it: nothing here waits or is work of a stream, and PyTorch maps what it needs while it captures.
 //!
 //! Memory that is asked for with POSIX file descriptors is made (PyTorch and NCCL always ask), but can't be exported yet:
 //! `cuMemExportToShareableHandle` gives 801. Fabric handles are refused with 801, after which both ask for descriptors.

@@ -132,6 +132,19 @@ impl Channel {
         Ok(Room { channel: self, chunk })
     }
 
+    /// A small part of staging that is kept for good.
+    pub fn mailbox(&self, bytes: usize) -> CuResult<Room<'_>> {
+        let chunk = self.submitter.stage(bytes, None).map_err(|error| self.lost(&error))?;
+        Ok(Room { channel: self, chunk })
+    }
+
+    /// Waits until `ready`, which is asked again after each wake-up.
+    /// # Errors
+    /// The worker is gone.
+    pub fn wait_until(&self, ready: impl FnMut() -> bool) -> CuResult<()> {
+        self.submitter.wait_until(ready).map_err(|error| self.lost(&error))
+    }
+
     /// The worker sent what no worker sends: as if it were gone.
     pub fn broken(&self, error: &WireError) -> CuError {
         say!("the worker answered with bytes that are no answer: {error}");
@@ -290,6 +303,18 @@ impl Room<'_> {
     /// Its first `bytes`, at most all, as a call names them.
     pub fn part(&self, bytes: usize) -> Staged {
         Staged { offset: self.chunk.offset().into(), len: bytes.min(self.len()) as u64 }
+    }
+
+    /// The word at byte `at`, which must lie inside.
+    pub fn word(&self, at: usize) -> u64 {
+        let mut bytes = [0; 8];
+        self.chunk.read(at, &mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Writes the word at byte `at`, which must lie inside.
+    pub fn set_word(&self, at: usize, value: u64) {
+        self.chunk.write(at, &value.to_le_bytes());
     }
 
     /// Copies bytes in, at most as many as there is room.

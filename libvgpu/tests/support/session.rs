@@ -130,4 +130,7 @@ impl Staging for View {
     fn write(&self, to: Staged, bytes: &[u8]) {
         self.0.write(to.offset, bytes).expect("inside");
     }
+    fn wake(&self) {
+        self.0.wake().expect("rung");
+    }
 }

@@ -7,8 +7,14 @@
 //!
 //! Not measured yet on hardware in this form: copies go through the worker's pageable memory, waits block the worker's loop.
 
+mod arrays;
+mod graphs;
+mod host;
 mod images;
+mod linker;
+mod printed;
 mod table;
+mod tensor_map;
 mod virtual_memory;
 
 use std::collections::HashMap;
@@ -19,11 +25,19 @@ use vgpu_api::launch::attribute;
 use vgpu_api::memory::Memset;
 use vgpu_api::snapshot::{ATTRIBUTES, LIMITS, is_offered};
 use vgpu_api::{
-    Access, Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, MemInfo, MemoryOp, PciAddress, Snapshot,
+    Access, Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, JitOption, LinkTold, MemInfo, MemoryOp,
+    PciAddress, Printed, Snapshot, TensorMap, TensorSpec,
 };
 
-use super::{Costs, Device, DeviceKind, DeviceLaunch, HostPages, LoadError, LoadedImage, Place, Raw, Survey};
+use super::{
+    Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError,
+    LoadedImage, Place, Raw, Survey,
+};
+use arrays::Arrays;
+use graphs::Graph;
 use images::Images;
+use linker::Linkers;
+use printed::Output;
 pub use table::library_folders;
 use table::{Attribute, Config, NULL, Ptr, StreamAttribute, StreamOp, Table};
 use virtual_memory::Memories;
@@ -32,6 +46,8 @@ use virtual_memory::Memories;
 const UUID: [u8; 16] = *b"vgpu-cuda-device";
 /// Device memory is handed out in multiples of this; allocations of 2 MiB and more take whole such pages.
 const GRANULE_BYTES: u64 = 512;
+/// What a node of an instantiated graph is counted as: not measured yet.
+const GRAPH_NODE_BYTES: u64 = 4 << 10;
 /// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT` and `…_MAX_THREADS_PER_MULTIPROCESSOR`.
 const MULTIPROCESSORS: usize = 16;
 const THREADS_PER_MULTIPROCESSOR: usize = 39;
@@ -63,6 +79,11 @@ pub struct Cuda {
     /// Registered pages by their address: they stay mapped as long as the driver knows them.
     pinned: HashMap<u64, HostPages>,
     memories: Memories,
+    graphs: HashMap<u64, Graph>,
+    last_graph: u64,
+    arrays: Arrays,
+    linkers: Linkers,
+    output: Output,
 }
 
 /// The driver's pointers by our names. A name is used once.
@@ -112,6 +133,17 @@ impl Cuda {
             .map_err(said("no context can be made"))?;
         // SAFETY: the context was just made.
         unsafe { table.cuCtxSetCurrent(primary) }.map_err(said("the context cannot be used"))?;
+        // Behind the closed door the thread that calls such functions would have to be started there.
+        // SAFETY: a context is current, and the function does nothing.
+        unsafe { table.cuLaunchHostFunc(NULL, host::nothing, NULL) }
+            .and_then(|()| {
+                // SAFETY: a context is current.
+                unsafe { table.cuCtxSynchronize() }
+            })
+            .map_err(said("the driver calls no functions"))?;
+        // Until here the driver's own words are for the log.
+        let output =
+            Output::redirect().map_err(|error| format!("what kernels print cannot be caught: {error}"))?;
         let mut contexts = Names::default();
         let primary = contexts.add(primary);
         let (streams, events, images) = (Names::default(), Names::default(), Images::default());
@@ -128,13 +160,19 @@ impl Cuda {
             images,
             pinned: HashMap::new(),
             memories: Memories::default(),
+            graphs: HashMap::new(),
+            last_graph: 0,
+            arrays: Arrays::default(),
+            linkers: Linkers::default(),
+            output,
         };
         let version = |attribute| cuda.attribute(attribute).unsigned_abs();
         cuda.capability = (version(CAPABILITY_MAJOR), version(CAPABILITY_MINOR));
         let number = |attribute| u64::from(cuda.attribute(attribute).unsigned_abs());
         let resident_threads = number(MULTIPROCESSORS) * number(THREADS_PER_MULTIPROCESSOR);
         cuda.memories = Memories::of(&cuda.table, cuda.device);
-        cuda.costs = Costs { context_bytes: DeviceKind::Cuda.context_bytes(), resident_threads };
+        let (context_bytes, graph_node_bytes) = (DeviceKind::Cuda.context_bytes(), GRAPH_NODE_BYTES);
+        cuda.costs = Costs { context_bytes, resident_threads, graph_node_bytes };
         Ok(cuda)
     }
 
@@ -153,6 +191,14 @@ impl Cuda {
     fn stream(&mut self, place: Place) -> CuResult<Ptr> {
         self.enter(place.context)?;
         place.stream.map_or(Ok(NULL), |stream| self.streams.get(stream))
+    }
+
+    /// Looks for what the driver has printed. After calls that waited for the GPU: whatever their result.
+    fn look_for_output<T>(&mut self, result: T) -> T {
+        // SAFETY: writes out the C library's buffers; null means all of its streams.
+        unsafe { libc::fflush(ptr::null_mut()) };
+        self.output.look();
+        result
     }
 
     fn attribute(&self, number: usize) -> c_int {
@@ -280,7 +326,8 @@ impl Device for Cuda {
     fn context_synchronize(&mut self, context: Raw) -> CuResult<()> {
         self.enter(context)?;
         // SAFETY: a context is current.
-        unsafe { self.table.cuCtxSynchronize() }
+        let waited = unsafe { self.table.cuCtxSynchronize() };
+        self.look_for_output(waited)
     }
 
     fn limit(&mut self, context: Raw, limit: u32) -> CuResult<u64> {
@@ -332,7 +379,8 @@ impl Device for Cuda {
         // SAFETY: the range is the process's, the buffer ours; it is waited for below.
         unsafe { self.table.cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), address, bytes.len(), stream) }?;
         // SAFETY: a live stream of ours, or the default one.
-        unsafe { self.table.cuStreamSynchronize(stream) }
+        let waited = unsafe { self.table.cuStreamSynchronize(stream) };
+        self.look_for_output(waited)
     }
 
     fn copy(&mut self, place: Place, to: u64, from: u64, bytes: u64) -> CuResult<()> {
@@ -560,7 +608,8 @@ impl Device for Cuda {
     fn stream_synchronize(&mut self, place: Place) -> CuResult<()> {
         let stream = self.stream(place)?;
         // SAFETY: a live stream of ours, or the default one.
-        unsafe { self.table.cuStreamSynchronize(stream) }
+        let waited = unsafe { self.table.cuStreamSynchronize(stream) };
+        self.look_for_output(waited)
     }
 
     fn stream_query(&mut self, place: Place) -> CuResult<()> {
@@ -612,6 +661,20 @@ impl Device for Cuda {
         unsafe { self.table.cuEventRecordWithFlags(event, stream, flags) }
     }
 
+    fn context_record(&mut self, context: Raw, event: Raw) -> CuResult<()> {
+        self.enter(context)?;
+        let (context, event) = (self.contexts.get(context)?, self.events.get(event)?);
+        // SAFETY: a live context and a live event of ours.
+        unsafe { self.table.cuCtxRecordEvent(context, event) }
+    }
+
+    fn context_wait(&mut self, context: Raw, event: Raw) -> CuResult<()> {
+        self.enter(context)?;
+        let (context, event) = (self.contexts.get(context)?, self.events.get(event)?);
+        // SAFETY: as above.
+        unsafe { self.table.cuCtxWaitEvent(context, event) }
+    }
+
     fn event_query(&mut self, event: Raw) -> CuResult<()> {
         // SAFETY: a live event of ours.
         unsafe { self.table.cuEventQuery(self.events.get(event)?) }
@@ -619,7 +682,8 @@ impl Device for Cuda {
 
     fn event_synchronize(&mut self, event: Raw) -> CuResult<()> {
         // SAFETY: a live event of ours.
-        unsafe { self.table.cuEventSynchronize(self.events.get(event)?) }
+        let waited = unsafe { self.table.cuEventSynchronize(self.events.get(event)?) };
+        self.look_for_output(waited)
     }
 
     fn event_elapsed(&mut self, start: Raw, end: Raw) -> CuResult<f32> {
@@ -627,5 +691,110 @@ impl Device for Cuda {
         // SAFETY: two live events of ours; the driver writes one number.
         unsafe { self.table.cuEventElapsedTime(&raw mut milliseconds, start, end) }?;
         Ok(milliseconds)
+    }
+
+    fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], flags: u64) -> CuResult<Raw> {
+        self.graph_make(nodes, flags)
+    }
+
+    fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
+        self.graph_change(graph, nodes)
+    }
+
+    fn graph_set(&mut self, graph: Raw, node: u32, context: Raw, work: &DeviceWork<'_>) -> CuResult<()> {
+        self.graph_change_node(graph, node, context, work)
+    }
+
+    fn graph_enable(&mut self, graph: Raw, node: u32, enabled: bool) -> CuResult<()> {
+        self.graph_switch(graph, node, enabled)
+    }
+
+    fn graph_put(&mut self, graph: Raw, node: u32, offset: u64, bytes: &[u8]) -> CuResult<()> {
+        self.graph(graph)?.host(node, offset, bytes.len())?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn graph_get(&mut self, graph: Raw, node: u32, offset: u64, bytes: &mut [u8]) -> CuResult<()> {
+        bytes.copy_from_slice(self.graph(graph)?.host(node, offset, bytes.len())?);
+        Ok(())
+    }
+
+    fn graph_upload(&mut self, place: Place, graph: Raw) -> CuResult<()> {
+        let (stream, exec) = (self.stream(place)?, self.graph(graph)?.exec());
+        // SAFETY: a live graph, and a live stream of ours or the default one.
+        unsafe { self.table.cuGraphUpload(exec, stream) }
+    }
+
+    fn graph_launch(&mut self, place: Place, graph: Raw) -> CuResult<()> {
+        let (stream, exec) = (self.stream(place)?, self.graph(graph)?.exec());
+        // SAFETY: as above.
+        unsafe { self.table.cuGraphLaunch(exec, stream) }
+    }
+
+    fn graph_destroy(&mut self, graph: Raw) -> CuResult<()> {
+        self.graph_end(graph)
+    }
+
+    fn tensor_map(&mut self, spec: &TensorSpec) -> CuResult<TensorMap> {
+        tensor_map::encode(&self.table, spec)
+    }
+
+    fn tensor_map_at(&mut self, map: TensorMap, address: u64) -> CuResult<TensorMap> {
+        tensor_map::replace_address(&self.table, map, address)
+    }
+
+    fn link_create(&mut self, context: Raw, options: &[JitOption], log_bytes: [usize; 2]) -> CuResult<Raw> {
+        self.enter(context)?;
+        self.linkers.create(&self.table, options, log_bytes)
+    }
+
+    fn link_add(
+        &mut self,
+        context: Raw,
+        linker: Raw,
+        input: u32,
+        bytes: &[u8],
+        name: &str,
+        options: &[JitOption],
+    ) -> CuResult<()> {
+        self.enter(context)?;
+        self.linkers.add(&self.table, linker, input, bytes, name, options)
+    }
+
+    fn link_complete(&mut self, context: Raw, linker: Raw) -> CuResult<Vec<u8>> {
+        self.enter(context)?;
+        self.linkers.complete(&self.table, linker)
+    }
+
+    fn link_log(&mut self, linker: Raw, errors: bool) -> CuResult<Vec<u8>> {
+        self.linkers.log(linker, errors)
+    }
+
+    fn link_told(&mut self, linker: Raw) -> CuResult<LinkTold> {
+        self.linkers.told(linker)
+    }
+
+    fn link_destroy(&mut self, linker: Raw) -> CuResult<()> {
+        self.linkers.destroy(&self.table, linker)
+    }
+
+    fn host_function(&mut self, place: Place, after_errors: bool, function: HostFunction) -> CuResult<()> {
+        let (stream, data) = (self.stream(place)?, host::give(function));
+        // What is refused is left where it is: a driver that tells of an older error may have queued it all the same.
+        if after_errors {
+            // SAFETY: a live stream of ours, or the default one; the driver calls the function once with what goes with it.
+            unsafe { self.table.cuStreamAddCallback(stream, host::run_told, data, 0) }
+        } else {
+            // SAFETY: as above.
+            unsafe { self.table.cuLaunchHostFunc(stream, host::run, data) }
+        }
+    }
+
+    fn has_printed(&self) -> bool {
+        self.output.has_some()
+    }
+
+    fn take_printed(&mut self) -> Printed {
+        self.output.take()
     }
 }

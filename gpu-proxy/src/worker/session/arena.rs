@@ -36,15 +36,17 @@ impl Session {
         if !self.ranges.is_arena(at) {
             return Err(CuError::INVALID_VALUE);
         }
-        self.arena_settle();
+        self.arena_settle()?;
         self.device.unpin(at.0)?;
+        self.graphs.something_ended();
         self.ranges.remove(at.0);
         self.arena_parts -= 1;
         Ok(())
     }
 
     /// Waits for all work. What it ended with is its context's to tell, not that of who frees host memory.
-    pub(super) fn arena_settle(&mut self) {
+    pub(super) fn arena_settle(&mut self) -> CuResult<()> {
+        self.all_must_be_done()?;
         let whole =
             |(id, context): (&ContextId, &Context)| context.sticky.is_none().then_some((*id, context.raw));
         let alive: Vec<_> = self.contexts.iter().filter_map(whole).collect();
@@ -52,6 +54,7 @@ impl Session {
             let result = self.device.context_synchronize(raw);
             let _ = self.settle(id, result);
         }
+        Ok(())
     }
 }
 

@@ -80,6 +80,7 @@ impl Session {
 
     pub(super) fn context_synchronize(&mut self, call: Call) -> CuResult<()> {
         let context = self.context(call.context)?;
+        self.context_must_be_done(call.context, context)?;
         let result = self.device.context_synchronize(context);
         self.settle(call.context, result)?;
         self.context_is_done(call.context);
@@ -161,6 +162,9 @@ impl Session {
             return Err(CuError::INVALID_CONTEXT);
         };
         let stays = primary && self.device.keeps_primary();
+        self.end_graphs(id);
+        // Graphs of other contexts may name what ends with this one.
+        self.graphs.something_ended();
         for event in self.events.remove_where(|event| event.context == id) {
             let _ = self.device.event_destroy(event.raw);
         }
@@ -169,6 +173,13 @@ impl Session {
         }
         for image in self.images.remove_where(|image| image.context == Some(id)) {
             self.end_image(image);
+        }
+        self.end_linkers(id);
+        let kept_bytes = self.end_arrays_of(id, raw);
+        if stays {
+            held.charged_bytes += kept_bytes;
+        } else {
+            self.quota.release(kept_bytes);
         }
         for ended in self.ranges.remove_context(id) {
             let freed = self.device.free(raw, ended.address);

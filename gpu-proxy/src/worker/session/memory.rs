@@ -49,6 +49,7 @@ impl Session {
         let context = self.context(owner)?;
         let result = self.device.free(context, at.0);
         self.settle(owner, result)?;
+        self.graphs.something_ended();
         if let Some(charged_bytes) = self.ranges.remove(at.0) {
             self.quota.release(charged_bytes);
         }
@@ -83,6 +84,8 @@ impl Session {
         let (context, place) = self.place(call, stream)?;
         let range = from.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
         self.ranges.check_write(at, from.len)?;
+        // Pageable memory: the driver may wait for its own staging.
+        self.must_be_done(place)?;
         self.quota.wait_for_credit();
         self.buffer.resize(CHUNK_BYTES, 0);
         for (offset, done, length) in staging::pieces(range) {
@@ -104,6 +107,7 @@ impl Session {
         let (context, place) = self.place(call, stream)?;
         let range = to.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
         self.ranges.check(at, to.len)?;
+        self.must_be_done(place)?;
         self.quota.wait_for_credit();
         self.buffer.resize(CHUNK_BYTES, 0);
         for (offset, done, length) in staging::pieces(range) {
@@ -145,7 +149,7 @@ impl Session {
     }
 
     /// All bytes, from the first of the first row to the last of the last, can be written.
-    fn check_memset(&self, memset: &Memset) -> CuResult<()> {
+    pub(super) fn check_memset(&self, memset: &Memset) -> CuResult<()> {
         let Memset { dst, pitch, element_bytes, width, rows, .. } = *memset;
         let element = u64::from(element_bytes);
         let aligned = matches!(element, 1 | 2 | 4) && dst.0.is_multiple_of(element);

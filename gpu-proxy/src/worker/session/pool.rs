@@ -209,6 +209,7 @@ impl Session {
             return Err(CuError::INVALID_VALUE);
         }
         let ended = pool.ended;
+        self.graphs.something_ended();
         self.ranges.remove(at.0);
         self.pools.allocations -= 1;
         if ended {

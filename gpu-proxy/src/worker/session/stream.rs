@@ -4,6 +4,7 @@ use vgpu_api::launch::attribute;
 use vgpu_api::{Call, CuError, CuResult, EventHandle, LaunchAttribute, Stream, StreamHandle};
 
 use super::{Owned, Session};
+use crate::worker::host_functions::HostFunctions;
 
 impl Session {
     pub(super) fn stream_create(
@@ -28,6 +29,7 @@ impl Session {
 
     pub(super) fn stream_synchronize(&mut self, call: Call, stream: Stream) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
+        self.must_be_done(place)?;
         let result = self.device.stream_synchronize(place);
         self.settle(context, result)?;
         self.stream_is_done(context, place);
@@ -81,6 +83,7 @@ impl Session {
 
     pub(super) fn event_destroy(&mut self, handle: EventHandle) -> CuResult<()> {
         let Owned { raw, context } = self.events.remove(handle)?;
+        self.graphs.something_ended();
         let result = self.device.event_destroy(raw);
         self.settle(context, result)
     }
@@ -98,6 +101,20 @@ impl Session {
         self.settle(context, result)
     }
 
+    pub(super) fn context_record(&mut self, call: Call, event: EventHandle) -> CuResult<()> {
+        let context = self.context(call.context)?;
+        let event = self.events.get(event)?.raw;
+        let result = self.device.context_record(context, event);
+        self.settle(call.context, result)
+    }
+
+    pub(super) fn context_wait(&mut self, call: Call, event: EventHandle) -> CuResult<()> {
+        let context = self.context(call.context)?;
+        let event = self.events.get(event)?.raw;
+        let result = self.device.context_wait(context, event);
+        self.settle(call.context, result)
+    }
+
     pub(super) fn event_query(&mut self, event: EventHandle) -> CuResult<()> {
         let Owned { raw, context } = *self.events.get(event)?;
         self.context(context)?;
@@ -108,6 +125,9 @@ impl Session {
     pub(super) fn event_synchronize(&mut self, event: EventHandle) -> CuResult<()> {
         let Owned { raw, context } = *self.events.get(event)?;
         self.context(context)?;
+        if self.host_functions.as_ref().is_some_and(HostFunctions::is_any_queued) {
+            self.not_yet(|device| device.event_query(raw))?;
+        }
         let result = self.device.event_synchronize(raw);
         self.settle(context, result)?;
         self.trim_pools();

@@ -191,7 +191,9 @@ impl Session {
 
     pub(super) fn unmap(&mut self, call: Call, at: DevicePtr, bytes: u64) -> CuResult<()> {
         self.whole(call)?;
-        for (start, bytes) in self.virtual_memory.whole(at.0, bytes)? {
+        let whole = self.virtual_memory.whole(at.0, bytes)?;
+        self.graphs.something_ended();
+        for (start, bytes) in whole {
             self.device.unmap(start, bytes)?;
             self.ranges.shut(start, bytes);
             if let Some(mapping) = self.virtual_memory.mappings.remove(&start) {
@@ -214,6 +216,7 @@ impl Session {
         self.virtual_memory.whole(at.0, bytes)?;
         // Shut before and opened after the device: never open to the guest while it is shut there.
         if access != Access::ReadWrite {
+            self.graphs.something_ended();
             self.ranges.shut(at.0, bytes);
         }
         self.device.set_access(at.0, bytes, access)?;

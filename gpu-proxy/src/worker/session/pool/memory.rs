@@ -24,6 +24,7 @@ impl Session {
         }
         let grown = self.grow(number, bytes);
         if grown == Err(CuError::OUT_OF_MEMORY) {
+            self.all_must_be_done()?;
             self.wait_for_all_work();
             if let Some(address) = take(self) {
                 return Ok(address);
