@@ -134,6 +134,16 @@ fn set_mode(session: &Session, mode: u32) -> u32 {
     mode
 }
 
+/// A batch of two copies, of 16 bytes each, in an order of access to their sources.
+fn batch(session: &Session, to: u64, from: u64, order: u32, stream: u64) -> u32 {
+    let (to, from, sizes) = ([to, to + 16], [from, from + 16], [16usize; 2]);
+    let (attributes, first, mut failed) = ([order, 0, 0, 0, 0, 0], 0usize, 9usize);
+    let (to, from, sizes, failed) = (to.as_ptr(), from.as_ptr(), sizes.as_ptr(), &raw mut failed);
+    let (attributes, first) = (attributes.as_ptr(), &raw const first);
+    cu!(session.libcuda, cuMemcpyBatchAsync(to: *const u64, from: *const u64, sizes: *const usize, 2: usize,
+        attributes: *const u32, first: *const usize, 1: usize, failed: *mut usize, stream: u64))
+}
+
 fn record(session: &Session, event: u64, stream: u64) -> u32 {
     cu!(session.libcuda, cuEventRecord(event: u64, stream: u64))
 }
@@ -289,7 +299,9 @@ fn what_breaks_the_rules_of_a_capture_invalidates_it() {
     let shape = shape.as_ptr();
     let array = made!(session, cuArrayCreate_v2(shape: *const u64));
     let (nothing, untold) = (Some(nothing as HostFn), Some(untold as StreamCallback));
-    let breaks: [(&str, u32, &dyn Fn() -> u32); 15] = [
+    let pool = made!(session, cuDeviceGetDefaultMemPool(0: i32));
+    let pinned = made!(session, cuMemHostAlloc(64: usize, 0: u32));
+    let breaks: [(&str, u32, &dyn Fn() -> u32); 21] = [
         ("allocation", UNSUPPORTED, &|| cu!(session.libcuda, cuMemAlloc_v2(place: *mut u64, 64: usize))),
         ("freeing", UNSUPPORTED, &|| cu!(session.libcuda, cuMemFree_v2(at: u64))),
         (
@@ -310,6 +322,26 @@ fn what_breaks_the_rules_of_a_capture_invalidates_it() {
             UNSUPPORTED,
             &|| cu!(session.libcuda, cuMemAllocAsync(place: *mut u64, 64: usize, side: u64)),
         ),
+        (
+            "memory of a pool",
+            UNSUPPORTED,
+            &|| cu!(session.libcuda, cuMemAllocFromPoolAsync(place: *mut u64, 64: usize, pool: u64, side: u64)),
+        ),
+        ("freeing in order", UNSUPPORTED, &|| cu!(session.libcuda, cuMemFreeAsync(at: u64, side: u64))),
+        (
+            "a word to write",
+            UNSUPPORTED,
+            &|| cu!(session.libcuda, cuStreamWriteValue32_v2(side: u64, at: u64, 1: u32, 0: u32)),
+        ),
+        (
+            "a word to wait for",
+            UNSUPPORTED,
+            &|| cu!(session.libcuda, cuStreamWaitValue64_v2(side: u64, at: u64, 1: u64, 0: u32)),
+        ),
+        ("the end of pinned memory", UNSUPPORTED, &|| cu!(session.libcuda, cuMemFreeHost(pinned: u64))),
+        ("sources of a batch that are only there now", UNSUPPORTED, &|| {
+            batch(&session, at, at + 64, 2, side)
+        }),
         ("an event of elsewhere", ISOLATION, &|| wait(&session, side, outside)),
         (
             "an array",
@@ -354,9 +386,27 @@ fn what_breaks_the_rules_of_a_capture_invalidates_it() {
     let _ = null;
     assert_eq!(words(&session, at), [0; 4], "nothing of it has run");
     assert_eq!(cu!(session.libcuda, cuMemFree_v2(at: u64)), OK, "nor was it freed");
+    assert_eq!(cu!(session.libcuda, cuMemFreeHost(pinned: u64)), OK);
     assert_eq!(begin(&session, 0, GLOBAL), UNSUPPORTED);
     assert_eq!(begin(&session, side, 3), INVALID_VALUE);
     assert_eq!(end(&session, side).0, ILLEGAL_STATE);
+    reset(&session);
+}
+
+#[test]
+fn a_batch_of_copies_becomes_as_many_nodes() {
+    let session = session();
+    let (at, side, mut bytes) = (memory(&session), stream(&session, NON_BLOCKING), [7u8; 32]);
+    assert_eq!(begin(&session, side, GLOBAL), OK);
+    assert_eq!(batch(&session, at, bytes.as_ptr() as u64, 1, side), OK);
+    assert_eq!(batch(&session, at + 32, at, 3, side), OK);
+    let (code, graph) = end(&session, side);
+    let made = nodes(&session, graph);
+    assert_eq!((code, made.len(), dependencies(&session, made[3])), (OK, 4, vec![made[2]]));
+    let exec = instantiate(&session, graph);
+    bytes.fill(8);
+    assert_eq!(launch(&session, exec, side), OK);
+    assert_eq!(words(&session, at + 48), [0x0808_0808; 4], "sources are read at the launch");
     reset(&session);
 }
 

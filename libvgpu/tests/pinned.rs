@@ -502,3 +502,71 @@ fn threads_pin_and_free_at_once_and_nobody_gets_what_another_has() {
     calls(&session);
     take_nearly_all(&session);
 }
+
+/// One address for program and device: a node needs nobody to read or write for it.
+#[test]
+fn a_capture_takes_copies_of_pinned_memory_and_a_launch_of_them_does_not_wait() {
+    let session = session();
+    let (mut pinned, on_device, pageable) = (pin(&session, 256), device(&session, 256), [9u8; 64]);
+    let (host, mut stream) = (pinned.address, 0u64);
+    let stream_at = &raw mut stream;
+    assert_eq!(cu!(session.libcuda, cuStreamCreate(stream_at: *mut u64, 1: u32)), OK);
+    let capture = |work: &dyn Fn()| {
+        assert_eq!(cu!(session.libcuda, cuStreamBeginCapture_v2(stream: u64, 0: u32)), OK);
+        work();
+        let (mut graph, mut exec) = (0u64, 0u64);
+        let (graph_at, exec_at) = (&raw mut graph, &raw mut exec);
+        assert_eq!(cu!(session.libcuda, cuStreamEndCapture(stream: u64, graph_at: *mut u64)), OK);
+        let made = cu!(session.libcuda, cuGraphInstantiateWithFlags(exec_at: *mut u64, graph: u64, 0: u64));
+        assert_eq!((made, cu!(session.libcuda, cuGraphDestroy(graph: u64))), (OK, OK));
+        exec
+    };
+    let launch = |exec: u64| {
+        calls(&session);
+        assert_eq!(cu!(session.libcuda, cuGraphLaunch(exec: u64, stream: u64)), OK);
+        calls(&session)
+    };
+    let (back, beside, rows) = (host + 64, host + 128, host + 192);
+    let by_address = capture(&|| {
+        assert_eq!(
+            cu!(session.libcuda, cuMemcpyHtoDAsync_v2(on_device: u64, host: u64, 64: usize, stream: u64)),
+            OK
+        );
+        assert_eq!(
+            cu!(session.libcuda, cuMemcpyDtoHAsync_v2(back: u64, on_device: u64, 64: usize, stream: u64)),
+            OK
+        );
+        assert_eq!(cu!(session.libcuda, cuMemcpyAsync(beside: u64, back: u64, 64: usize, stream: u64)), OK);
+        // Two rows of 8 bytes, 16 apart on the device, from its first and its third 8 bytes.
+        let side = |kind: u64, address: u64, pitch: u64| match kind {
+            1 => [0, 0, 1, address, 0, 0, pitch],
+            _ => [0, 0, kind, 0, address, 0, pitch],
+        };
+        let copy: Vec<u64> = [&side(2, on_device, 16)[..], &side(1, rows, 8), &[8, 2]].concat();
+        let copy = copy.as_ptr();
+        assert_eq!(cu!(session.libcuda, cuMemcpy2DAsync_v2(copy: *const u64, stream: u64)), OK);
+    });
+    for seed in [1, 2] {
+        let bytes = pattern(64, seed);
+        pinned.slice()[..64].copy_from_slice(&bytes);
+        assert_eq!(launch(by_address), ["graph launch"]);
+        let slice = pinned.slice();
+        assert_eq!((&slice[64..128], &slice[128..192]), (&bytes[..], &bytes[..]));
+        assert_eq!((&slice[192..200], &slice[200..208]), (&bytes[..8], &bytes[16..24]));
+    }
+
+    // The program's own memory on the other side: this library reads it, and waits.
+    let from = pageable.as_ptr() as u64;
+    let mixed = capture(&|| {
+        assert_eq!(cu!(session.libcuda, cuMemcpyAsync(back: u64, from: u64, 64: usize, stream: u64)), OK);
+    });
+    assert_eq!(launch(mixed), ["graph put", "graph launch", "stream sync"]);
+    assert_eq!(pinned.slice()[64..128], pageable);
+
+    pinned.free();
+    for exec in [by_address, mixed] {
+        assert_eq!(cu!(session.libcuda, cuGraphExecDestroy(exec: u64)), OK);
+    }
+    free_device(&session, on_device);
+    assert_eq!(cu!(session.libcuda, cuStreamDestroy_v2(stream: u64)), OK);
+}

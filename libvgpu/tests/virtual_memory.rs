@@ -454,3 +454,23 @@ fn other_contexts_of_a_device_have_no_peer_access_to_give() {
     assert_eq!(cu!(session.libcuda, cuCtxDisablePeerAccess(5: u64)), 201);
     assert_eq!(cu!(session.libcuda, cuCtxDestroy_v2(made: u64)), OK);
 }
+
+/// Frameworks map what they need while they capture: none of it waits or is work of a stream.
+#[test]
+fn a_capture_forbids_no_mapping() {
+    let session = session();
+    let (mut stream, mut graph) = (0u64, 0u64);
+    let (stream_at, graph_at) = (&raw mut stream, &raw mut graph);
+    assert_eq!(cu!(session.libcuda, cuStreamCreate(stream_at: *mut u64, 1: u32)), OK);
+    assert_eq!(cu!(session.libcuda, cuStreamBeginCapture_v2(stream: u64, 0: u32)), OK);
+    let (reserved, at) = session.reserve(PIECE_BYTES);
+    let (created, handle) = session.create(PIECE_BYTES, &PINNED);
+    assert_eq!((reserved, created, session.map(at, PIECE_BYTES, handle)), (OK, OK, OK));
+    assert_eq!(session.open(at, PIECE_BYTES, READ_WRITE), OK);
+    assert_eq!(cu!(session.libcuda, cuMemsetD8Async(at: u64, 1: u8, 64: usize, stream: u64)), OK);
+    assert_eq!((session.unmap(at, PIECE_BYTES), session.release(handle)), (OK, OK));
+    assert_eq!(session.unreserve(at, PIECE_BYTES), OK);
+    assert_eq!(cu!(session.libcuda, cuStreamEndCapture(stream: u64, graph_at: *mut u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuGraphDestroy(graph: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuStreamDestroy_v2(stream: u64)), OK);
+}

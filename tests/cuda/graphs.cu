@@ -108,6 +108,31 @@ static void captured(Memory &m, cudaStream_t one, cudaStream_t two) {
     MUST(cudaEventDestroy(join));
 }
 
+// Pinned memory: a graph's copies read and write it at each launch.
+static void pinned(cudaStream_t stream, Memory &m) {
+    unsigned *host;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    MUST(cudaMallocHost(&host, 2 * COUNT * 4));
+    MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    MUST(cudaMemcpyAsync(m.out, host, COUNT * 4, cudaMemcpyHostToDevice, stream));
+    scale<<<grid, block, 0, stream>>>(m.out, 3, 1);
+    MUST(cudaMemcpyAsync(host + COUNT, m.out, COUNT * 4, cudaMemcpyDefault, stream));
+    MUST(cudaStreamEndCapture(stream, &graph));
+    MUST(cudaGraphInstantiate(&exec, graph, 0));
+    MUST(cudaGraphDestroy(graph));
+    for (unsigned round = 1; round <= 3; round++) {
+        long wrong = 0;
+        for (unsigned i = 0; i < COUNT; i++) host[i] = round * i;
+        MUST(cudaGraphLaunch(exec, stream));
+        MUST(cudaStreamSynchronize(stream));
+        for (unsigned i = 0; i < COUNT; i++) wrong += host[COUNT + i] != round * i * 3 + 1;
+        expect("pinned memory in a graph", wrong, 0);
+    }
+    MUST(cudaGraphExecDestroy(exec));
+    MUST(cudaFreeHost(host));
+}
+
 static cudaGraphNode_t kernel(cudaGraph_t graph, std::vector<cudaGraphNode_t> needs, void *function, void **parameters) {
     cudaKernelNodeParams params = {};
     params.func = function;
@@ -314,6 +339,13 @@ static void answers(Memory &m, cudaStream_t one, cudaStream_t two) {
     MUST(cudaStreamBeginCapture(one, cudaStreamCaptureModeGlobal));
     say("free", cudaFree(m.b));
     say("end", cudaStreamEndCapture(one, &graph));
+    unsigned *host;
+    MUST(cudaMallocHost(&host, 64));
+    MUST(cudaStreamBeginCapture(one, cudaStreamCaptureModeGlobal));
+    say("a set of pinned memory", cudaMemsetAsync(host, 1, 64, one));
+    say("end", cudaStreamEndCapture(one, &graph));
+    cudaGraphExec_t sets;
+    say("instantiate it", cudaGraphInstantiate(&sets, graph, 0));
     size_t before, after, total;
     std::vector<cudaGraphExec_t> kept(8);
     MUST(cudaGraphCreate(&graph, 0));
@@ -337,6 +369,7 @@ int main(int argc, char **argv) {
     MUST(cudaStreamCreateWithFlags(&two, cudaStreamNonBlocking));
     captured(m, one, two);
     single_nodes(m, one);
+    pinned(one, m);
     refusals(m, one, two);
     if (argc > 1 && strcmp(argv[1], "answers") == 0) answers(m, one, two);
     printf("graphs: %s, %d wrong\n", failures ? "failed" : "ok", failures);

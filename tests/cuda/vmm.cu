@@ -203,6 +203,19 @@ static void ask(CUdeviceptr base) {
     printf("vmm: memory with a fabric handle: %d\n", CALL(cuMemCreate, &fabric, piece, &properties, 0));
     CALL(cuMemUnmap, base + piece, 2 * piece);
     CALL(cuMemRelease, handle);
+
+    cudaStream_t stream;
+    cudaGraph_t graph;
+    CUmemAccessDesc access = {{CU_MEM_LOCATION_TYPE_DEVICE, device}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+    properties = on_device();
+    MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    printf("vmm: in a capture: create %d, ", CALL(cuMemCreate, &handle, piece, &properties, 0));
+    printf("map %d, ", CALL(cuMemMap, base, piece, 0, handle, 0));
+    printf("access %d, ", CALL(cuMemSetAccess, base, piece, &access, 1));
+    printf("unmap %d, ", CALL(cuMemUnmap, base, piece));
+    printf("release %d, ", CALL(cuMemRelease, handle));
+    printf("end %d\n", (int)cudaStreamEndCapture(stream, &graph));
 }
 
 int main(int count, char **words) {

@@ -93,6 +93,28 @@ fn world_of(device: impl Device + 'static, grant_bytes: u64) -> World {
     world
 }
 
+/// Queues a function of the program, which runs until [`end_function`]. The mailbox is where staging begins.
+pub(super) fn begin_function(guest: &Loopback<Session>) {
+    let mailbox = Staged { offset: 0, len: host_function::MAILBOX_BYTES as u64 };
+    ask::vgpuHostFunctions(guest, C, mailbox).unwrap();
+    ask::cuLaunchHostFunc(guest, C, Stream::Legacy, 5).unwrap();
+    assert_eq!(guest.take_error(), None);
+}
+
+/// What `wait` answers once the function has returned; before that it must be put aside.
+pub(super) fn end_function<T>(staging: &Heap, mut wait: impl FnMut() -> CuResult<T>) -> CuResult<T> {
+    let aside = Some(CuError::NOT_READY);
+    assert_eq!(wait().err(), aside, "the function has not run");
+    staging.write(host_function::DONE, &1_u64.to_le_bytes());
+    loop {
+        let answer = wait();
+        if answer.as_ref().err() != aside.as_ref() {
+            return answer;
+        }
+        std::thread::yield_now();
+    }
+}
+
 impl World {
     fn used_bytes(&self) -> u64 {
         self.grant.used_bytes(3)

@@ -3,20 +3,23 @@
 use std::sync::Arc;
 
 use idm::arena::{Arena, WINDOW};
+use vgpu_api::graph::{CopyBox, GraphNode, GraphWork, HostSide};
 use vgpu_api::launch::{LaunchAttributes, LaunchShape};
 use vgpu_api::loopback::Loopback;
 use vgpu_api::memory::Memset;
 use vgpu_api::snapshot::CAN_MAP_HOST_MEMORY;
+use vgpu_api::wire::to_vec;
 use vgpu_api::{
-    Access, FunctionHandle, ImageHandle, ImageKind, Launch, MemoryHandle, MemoryOp, MemoryOpKind, NewHandle,
-    Snapshot, Staged, Stream, StreamHandle, ask,
+    Access, FunctionHandle, GraphExecHandle, ImageHandle, ImageKind, Launch, MemoryHandle, MemoryOp,
+    MemoryOpKind, NewHandle, Snapshot, Staged, Stream, StreamHandle, ask,
 };
 
 use super::*;
 use crate::device::{Device, Null, Soft};
 use crate::shared_page::SharedPage;
 use crate::worker::quota::{Grant, Quota};
-use crate::worker::session::tests::Heap;
+use crate::worker::session::tests::{Heap, begin_function, end_function};
+use crate::worker::staging::Staging;
 
 const C: ContextId = ContextId::primary(0);
 const BYTES: u64 = 1 << 20;
@@ -274,4 +277,59 @@ fn a_stream_writes_words_of_the_arena_and_waits_for_those_that_the_guest_writes(
     });
     assert_eq!(world.read(16, 1), [9], "it waited");
     assert_eq!(queue(MemoryOpKind::Write, at(PAGE), 7), Some(CuError::INVALID_VALUE));
+}
+
+/// A graph names it as a copy does, as long as the part is there.
+#[test]
+fn a_graph_copies_and_sets_it_by_its_address_until_the_part_ends() {
+    let world = soft();
+    let on_device = ask::cuMemAlloc_v2(&world.guest, C, 64).unwrap();
+    let graph = GraphExecHandle::new(0, 0);
+    let memset = Memset { dst: at(16), pitch: 0, element_bytes: 1, value: 3, width: 2, rows: 1 };
+    let works = [
+        GraphWork::Copy(CopyBox::line(on_device, at(0), 4), HostSide::Neither),
+        GraphWork::Copy(CopyBox::line(at(8), on_device, 4), HostSide::Neither),
+        GraphWork::Fill(memset),
+        GraphWork::Copy(CopyBox::line(at(24), DevicePtr(0), 2), HostSide::From),
+    ];
+    let node =
+        |work: &GraphWork<'static>| to_vec(&GraphNode { context: C, needs: Vec::new(), work: work.clone() });
+    let nodes: Vec<u8> = works.iter().flat_map(node).collect();
+    let instantiate = || {
+        ask::vgpuUpload(&world.guest, C, 1, nodes.len() as u64, 0, &nodes).unwrap();
+        ask::vgpuGraphInstantiate(&world.guest, C, NewHandle(graph), 1, 0)
+    };
+    let launch = || {
+        ask::cuGraphLaunch(&world.guest, C, graph, Stream::Legacy).unwrap();
+        world.guest.take_error()
+    };
+    assert_eq!(instantiate(), Err(CuError::INVALID_VALUE), "not added yet");
+    world.add(at(0), PAGE).unwrap();
+    instantiate().unwrap();
+    world.staging.write(0, b"hi");
+    ask::vgpuGraphHostPut(&world.guest, C, graph, 3, 0, Staged { offset: 0, len: 2 }).unwrap();
+    for bytes in [b"once", b"more"] {
+        world.pages.write(0, bytes);
+        assert_eq!(launch(), None);
+        assert_eq!(
+            (world.read(8, 4), world.read(16, 2), world.read(24, 2)),
+            (bytes.to_vec(), vec![3; 2], b"hi".to_vec())
+        );
+    }
+    world.remove(at(0)).unwrap();
+    assert_eq!(launch(), Some(CuError::INVALID_VALUE));
+    world.add(at(0), PAGE).unwrap();
+    assert_eq!(launch(), None);
+}
+
+/// The function may wait for another thread of the program, whose call comes through the same loop.
+#[test]
+fn letting_go_is_put_aside_while_a_function_of_the_program_is_queued() {
+    let world = world(Box::new(Null::default().calling_from_a_thread()), true);
+    world.add(at(0), PAGE).unwrap();
+    begin_function(&world.guest);
+    assert_eq!(world.remove(at(0)), Err(CuError::NOT_READY));
+    let settle = || ask::vgpuArenaSettle(&world.guest, ContextId::NONE);
+    assert_eq!(end_function(&world.staging, settle), Ok(()));
+    assert_eq!(world.remove(at(0)), Ok(()), "once");
 }

@@ -3,7 +3,7 @@
 use vgpu_api::array::{ArrayPlace, BoxSide, Extent, LinearPlace, flag};
 use vgpu_api::texture::{self, LinearTexels, PitchedTexels, Resource, Sampler, View};
 use vgpu_api::wire::to_vec;
-use vgpu_api::{ArrayHandle, ArrayShape, MipmapHandle, Object, Op, Texture, Wire};
+use vgpu_api::{Access, ArrayHandle, ArrayShape, MipmapHandle, Object, Op, Texture, Wire};
 
 use super::super::array::OBJECTS_MAX;
 use super::*;
@@ -382,4 +382,26 @@ fn right_calls(at: DevicePtr) -> Vec<(Op, Vec<u8>)> {
         (Op::cuSurfObjectDestroy, all(&[&part(Object(1 << 16))])),
         (Op::cuDeviceGetTexture1DLinearMaxWidth, all(&[&part(0_u32), &part(format), &part(1_u32)])),
     ]
+}
+
+#[test]
+fn a_mapping_that_may_only_be_read_is_a_source_and_no_target() {
+    let world = world_of(Null::default(), 2 * MAPPING_BYTES);
+    create(&world, 0, SHAPE).unwrap();
+    let memory = MemoryHandle::new(0, 0);
+    let at = ask::cuMemAddressReserve(&world.guest, C, MAPPING_BYTES, 0, DevicePtr(0)).unwrap();
+    ask::cuMemCreate(&world.guest, C, NewHandle(memory), MAPPING_BYTES, 0).unwrap();
+    ask::cuMemMap(&world.guest, C, at, MAPPING_BYTES, memory).unwrap();
+    let copied = |access| {
+        ask::cuMemSetAccess(&world.guest, C, at, MAPPING_BYTES, 0, access).unwrap();
+        let rows = BoxSide::Linear(LinearPlace { at, pitch: 64, height: 2 });
+        let array = BoxSide::Array(place(0, [0; 3]));
+        [(array, rows), (rows, array)].map(|(to, from)| {
+            queued(&world, ask::vgpuCopyBox(&world.guest, C, to, from, SIZE, Stream::Legacy))
+        })
+    };
+    let refused = Err(CuError::INVALID_VALUE);
+    assert_eq!(copied(Access::None), [refused; 2]);
+    assert_eq!(copied(Access::Read), [Ok(()), refused]);
+    assert_eq!(copied(Access::ReadWrite), [Ok(()); 2]);
 }

@@ -2,7 +2,7 @@
 
 use vgpu_api::graph::{CopyBox, GraphEdge, GraphNode, GraphWork, HostSide};
 use vgpu_api::wire::to_vec;
-use vgpu_api::{CuResult, Handle, kind};
+use vgpu_api::{Access, CuResult, Handle, kind};
 
 use super::*;
 
@@ -251,6 +251,70 @@ fn what_a_node_names_must_be_there_at_each_launch() {
         end();
         assert_eq!((launch(), launch()), (Some(error), Some(error)));
     }
+}
+
+/// Memory of the other kinds: a mapping that is shut or taken away, what a pool gave.
+#[test]
+fn a_launch_notices_that_mapped_or_pooled_memory_has_ended() {
+    const BYTES: u64 = 4 * MAPPING_BYTES;
+    let world = world_of(Soft::new(BYTES).unwrap(), BYTES);
+    let (memory, pool) = (MemoryHandle::new(0, 0), PoolHandle::new(0, 0));
+    let mapped = ask::cuMemAddressReserve(&world.guest, C, MAPPING_BYTES, 0, DevicePtr(0)).unwrap();
+    ask::cuMemCreate(&world.guest, C, NewHandle(memory), MAPPING_BYTES, 0).unwrap();
+    ask::cuMemMap(&world.guest, C, mapped, MAPPING_BYTES, memory).unwrap();
+    ask::cuMemPoolCreate(&world.guest, C, NewHandle(pool), 0, 0).unwrap();
+    let pooled = ask::cuMemAllocFromPoolAsync(&world.guest, C, 64, pool, Stream::Legacy).unwrap();
+    let open = |access| {
+        ask::cuMemSetAccess(&world.guest, C, mapped, MAPPING_BYTES, 0, access).unwrap();
+        assert_eq!(world.guest.take_error(), None);
+    };
+    let copy = |to, from, side| [node(&[], GraphWork::Copy(line(to, from, 8), side))];
+    let fill = |dst| {
+        let memset = Memset { dst, pitch: 0, element_bytes: 1, value: 1, width: 8, rows: 1 };
+        [node(&[], GraphWork::Fill(memset))]
+    };
+    let graphs = [0, 1, 2].map(|number| GraphExecHandle::new(0, number));
+    open(Access::Read);
+    for works in
+        [fill(mapped), copy(mapped, pooled, HostSide::Neither), copy(mapped, DevicePtr(0), HostSide::From)]
+    {
+        let made = instantiate_as(&world, graphs[0], &works);
+        assert_eq!(made, Err(CuError::INVALID_VALUE), "{works:?}: it may only be read");
+    }
+    open(Access::ReadWrite);
+    let works = [fill(mapped), copy(pooled, mapped, HostSide::Neither), fill(pooled)];
+    for (graph, works) in graphs.iter().zip(&works) {
+        instantiate_as(&world, *graph, works).unwrap();
+    }
+    let launches = || {
+        graphs.map(|graph| {
+            ask::cuGraphLaunch(&world.guest, C, graph, Stream::Legacy).unwrap();
+            world.guest.take_error()
+        })
+    };
+    let gone = Some(CuError::INVALID_VALUE);
+    assert_eq!(launches(), [None; 3]);
+    open(Access::Read);
+    assert_eq!(launches(), [gone, None, None]);
+    open(Access::ReadWrite);
+    assert_eq!(launches(), [None; 3]);
+    ask::cuMemFreeAsync(&world.guest, C, pooled, Stream::Legacy).unwrap();
+    assert_eq!(launches(), [None, gone, gone]);
+    ask::cuMemUnmap(&world.guest, C, mapped, MAPPING_BYTES).unwrap();
+    assert_eq!(launches(), [gone; 3]);
+}
+
+/// What a graph of one context names may be another's.
+#[test]
+fn a_launch_notices_that_the_context_of_its_memory_has_ended() {
+    let world = world();
+    let other = ContextId(100);
+    ask::cuCtxCreate_v2(&world.guest, ContextId::NONE, other, 0, 0).unwrap();
+    let at = ask::cuMemAlloc_v2(&world.guest, other, 64).unwrap();
+    instantiate(&world, &[node(&[], GraphWork::Copy(line(at, at, 8), HostSide::Neither))]).unwrap();
+    assert_eq!(launch(&world), None);
+    ask::cuCtxDestroy_v2(&world.guest, C, other).unwrap();
+    assert_eq!(launch(&world), Some(CuError::INVALID_VALUE));
 }
 
 #[test]

@@ -281,3 +281,13 @@ fn only_what_was_allocated_can_be_touched_and_only_as_an_allocation() {
     let nobody = Stream::Made(StreamHandle::new(0, 9));
     assert_eq!(world.take(0, 100, nobody), Err(CuError::INVALID_HANDLE));
 }
+
+#[test]
+fn a_full_pool_waits_for_no_function_of_the_program() {
+    let (world, [a, _]) = world_of_pool(Null::default().calling_from_a_thread(), 2);
+    let all = world.take(0, 2 * PIECE, a).unwrap();
+    begin_function(&world.guest);
+    assert_eq!(world.give(all, a), Ok(()));
+    let taken = end_function(&world.staging, || world.take(0, 2 * PIECE, Stream::Legacy));
+    assert_eq!(taken, Ok(all), "what was freed is there when all work is done");
+}
