@@ -10,12 +10,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{C, Guest, Proxy, SECOND, alive, cgroups_of, signal, status, until};
+use idm::arena::{SINCE_MINOR, WINDOW};
+use idm::hello::Hello;
+use idm::record::RECORD_LIMIT_MAX;
 use uuid::Uuid;
 use vgpu_api::launch::{LaunchAttributes, LaunchShape};
 use vgpu_api::memory::Memset;
 use vgpu_api::{
     ContextId, CuError, DevicePtr, FunctionHandle, ImageHandle, ImageKind, Launch, NewHandle, Staged, Stream,
-    ask,
+    WIRE_HASH, ask,
 };
 use vgpu_zone_api::shim::{Client, ClientError, DomainRef, Request, WorkerInfo, ZoneId};
 
@@ -50,6 +53,62 @@ fn device_memory_keeps_what_is_written_and_is_counted() {
     assert_eq!((worker.guest_pid, worker.device_bytes), (std::process::id(), 3 * MIB));
     drop(guest);
     until("the memory is free", || proxy.device_bytes() == 0);
+    proxy.stop();
+}
+
+/// A process's pinned memory, as its worker sees it: the same pages at the addresses of the window.
+#[test]
+fn a_worker_reaches_the_arena_of_its_process_and_of_no_other() {
+    let proxy = Proxy::start("soft");
+    let (one, two) = (proxy.guest(), proxy.guest());
+    let pages = |guest: &Guest| guest.arena.as_ref().expect("the proxy gives one").map_elsewhere().unwrap();
+    let (mine, others) = (pages(&one), pages(&two));
+    let at = DevicePtr(WINDOW as u64 + MIB);
+    let on_device = ask::cuMemAlloc_v2(&one, C, MIB).unwrap();
+    for guest in [&one, &two] {
+        ask::vgpuArenaAdd(guest, ContextId::NONE, at, MIB).unwrap();
+    }
+    let offset = usize::try_from(MIB).unwrap();
+    mine.write(offset, b"there");
+    others.write(offset, b"other");
+    ask::cuMemcpyAsync(&one, C, on_device, at, 5, Stream::Legacy).unwrap();
+    ask::cuMemcpyAsync(&one, C, at.offset(9).unwrap(), on_device, 5, Stream::Legacy).unwrap();
+    ask::cuStreamSynchronize(&one, C, Stream::Legacy).unwrap();
+    let mut seen = [0; 5];
+    mine.read(offset + 9, &mut seen);
+    assert_eq!(&seen, b"there");
+    others.read(offset + 9, &mut seen);
+    assert_eq!(seen, [0; 5]);
+    // Host memory is no part of a grant, and its descriptor does not stay with the worker.
+    assert_eq!(proxy.device_bytes(), MIB);
+    ask::vgpuArenaRemove(&one, ContextId::NONE, at).unwrap();
+    assert_eq!(ask::vgpuArenaRemove(&one, ContextId::NONE, at), Err(CuError::INVALID_VALUE));
+    for worker in proxy.workers() {
+        let links = fs::read_dir(format!("/proc/{}/fd", worker.pid)).unwrap().flatten();
+        let memory = |path: PathBuf| path.to_string_lossy().contains("vgpu-arena");
+        assert!(!links.filter_map(|link| fs::read_link(link.path()).ok()).any(memory));
+    }
+    proxy.stop();
+}
+
+#[test]
+fn no_arena_goes_to_a_program_that_knows_none_nor_where_the_configuration_has_none() {
+    let proxy = Proxy::start("null");
+    let hello = Hello { minor: SINCE_MINOR - 1, ..Hello::new(RECORD_LIMIT_MAX, WIRE_HASH) };
+    let old = idm::connect::connect(&proxy.socket(), &hello, 20 * SECOND).unwrap();
+    assert!(old.arena.is_none());
+    drop(old);
+    assert_eq!(proxy.guest().arena.unwrap().bytes(), 16 << 30);
+    proxy.stop();
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "[proxy]\narena_max_mib = 0\n").unwrap();
+    let proxy = Proxy::start_with("null", &["--config", file.path().to_str().unwrap()]);
+    let guest = proxy.guest();
+    assert!(guest.arena.is_none());
+    let at = DevicePtr(WINDOW as u64);
+    assert_eq!(ask::vgpuArenaAdd(&guest, ContextId::NONE, at, MIB), Err(CuError::NOT_SUPPORTED));
+    drop(guest);
     proxy.stop();
 }
 

@@ -129,7 +129,7 @@ impl World {
         let socket = self.socket.clone();
         thread::spawn(move || {
             let hello = Hello::new(64 << 10, WIRE_HASH);
-            then(idm::connect::connect(&socket, &hello, LONG).map(|(submitter, _)| submitter))
+            then(idm::connect::connect(&socket, &hello, LONG).map(|connected| connected.submitter))
         })
     }
 

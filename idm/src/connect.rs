@@ -4,14 +4,13 @@
 //! program                                    server: gpu-proxy, or guest-init in a pod
 //! connect ── hello (64 bytes) ─────────────▶ accept, judge the hello, have a channel made
 //!         ◀─ hello, sizes or a refusal ────  answer
-//!            + memory, bell, ear (SCM_RIGHTS)
+//!            + memory, bell, ear, an arena if there is one (SCM_RIGHTS)
 //! ```
 //! The socket then stays open and silent: its end is the death of the other side. The program cannot tell which of the two served
 //! it. Blocking, without threads, each step within its limit however slowly the other side drips; a server calls [`greet`] and [`answer`]
 //! where it likes. Not here: who may connect.
 //!
-//! The program maps the region wherever the kernel likes. Pages at the same address on both sides, for pinned memory, will be further
-//! regions.
+//! The program maps the region wherever the kernel likes, and the arena at the address that both sides use (`arena.rs`).
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
@@ -21,7 +20,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::SealFlags;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -29,18 +27,20 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
+use crate::arena::Arena;
 use crate::doorbell::{Doorbell, Waiter, eventfd_pair};
 use crate::error::{ChannelError, Peer};
 use crate::hello::{Agreed, HELLO_BYTES, Hello};
 use crate::life::Liveness;
 use crate::record::{ChannelParts, RegionSpec, Submitter, make_region};
-use crate::region::Region;
+use crate::region::{Region, check_memory};
 
-/// The answer after the hello: `u16 code, u16 0, u32 ring, u32 staging, u32 record limit` and 16 reserved bytes, little endian.
+/// The answer after the hello: `u16 code, u16 0, u32 ring, u32 staging, u32 record limit, u64 arena bytes` and 8 reserved bytes, little
+/// endian.
 const OFFER_BYTES: usize = 32;
 const ANSWER_BYTES: usize = HELLO_BYTES + OFFER_BYTES;
-/// Descriptors that go with an answer: the memory, the bell that the program rings, the ear it listens on.
-const FDS: usize = 3;
+/// Descriptors that go with an answer at most: the memory, the bell that the program rings, the ear it listens on, the arena's memory.
+const FDS: usize = 4;
 
 /// What the program gets: everything of its side of a channel.
 #[derive(Debug)]
@@ -51,6 +51,19 @@ pub struct ProgramEnd {
     pub bell: OwnedFd,
     /// What the program waits on.
     pub ear: OwnedFd,
+    /// Its arena, if it gets one: never a program whose hello is older than [`crate::arena::SINCE_MINOR`].
+    pub arena: Option<Arena>,
+}
+
+/// What a program has after [`connect`].
+#[derive(Debug)]
+pub struct Connected {
+    /// Its side of the channel.
+    pub submitter: Submitter,
+    /// What both sides hold to.
+    pub agreed: Agreed,
+    /// Its arena, if the server gave one. Not mapped.
+    pub arena: Option<Arena>,
 }
 
 /// What stays with the server, to be handed to a worker or pumped to another domain.
@@ -74,24 +87,37 @@ pub fn peer_of(socket: impl AsFd) -> Result<Peer, ChannelError> {
     Ok(Peer::Process(credentials.pid.as_raw_nonzero().get()))
 }
 
-/// Connects a program: returns its end of the channel and what both sides agreed on. Waits at most `limit` for each step.
+/// Connects a program. Waits at most `limit` for each step.
 ///
 /// # Errors
 /// [`ChannelError::System`] when nobody listens, [`ChannelError::Refused`] with the reason of the server, [`ChannelError::TimedOut`] when it
 /// says nothing, and the errors of [`Hello::meet`].
-pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<(Submitter, Agreed), ChannelError> {
+pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<Connected, ChannelError> {
     let socket = reach(path, limit)?;
     send(&socket, &hello.encode(), &[])?;
 
     let (bytes, fds) = receive_answer(&socket, limit)?;
     let (theirs, offer) = split(&bytes);
     let agreed = hello.meet(&Hello::parse(theirs, Peer::Server)?, Peer::Server)?;
-    let spec = read_offer(offer)?;
-    let Ok([memory, bell, ear]) = <[OwnedFd; FDS]>::try_from(fds) else {
-        return Err(ChannelError::PeerOffer { peer: Peer::Server, what: "not three descriptors" });
+    let (spec, arena_bytes) = read_offer(offer)?;
+    let mut fds = fds.into_iter();
+    let (Some(memory), Some(bell), Some(ear), arena, None) =
+        (fds.next(), fds.next(), fds.next(), fds.next(), fds.next())
+    else {
+        return Err(ChannelError::PeerOffer { peer: Peer::Server, what: "another number of descriptors" });
+    };
+    let arena = match (arena, arena_bytes) {
+        (None, 0) => None,
+        (Some(memory), bytes) if bytes > 0 => Some(Arena::received(memory, bytes, Peer::Server)?),
+        _ => {
+            return Err(ChannelError::PeerOffer {
+                peer: Peer::Server,
+                what: "an arena without memory, or the other way round",
+            });
+        }
     };
     let region_bytes = spec.region_bytes()?;
-    check_memory(&memory, region_bytes)?;
+    check_memory(&memory, region_bytes, Peer::Server)?;
     let region = Region::map(&memory, region_bytes).map_err(ChannelError::system("map the region"))?;
     let parts = ChannelParts {
         region: Arc::new(region),
@@ -101,7 +127,7 @@ pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<(Submitter
         doorbell: Doorbell::EventFd(bell),
         liveness: Some(Liveness::socket(socket.into())),
     };
-    Ok((Submitter::from_parts(parts)?, agreed))
+    Ok(Connected { submitter: Submitter::from_parts(parts)?, agreed, arena })
 }
 
 /// A connected socket whose sending is limited too. A server that listens and never accepts would else hold its programs for ever.
@@ -166,7 +192,7 @@ fn limit_reading(socket: &UnixStream, deadline: Instant) -> Result<bool, Channel
     Ok(true)
 }
 
-/// Makes the memory and the bells of a channel between two processes.
+/// Makes the memory and the bells of a channel between two processes, without an arena.
 ///
 /// # Errors
 /// [`ChannelError::Layout`], and those of the system calls.
@@ -177,7 +203,7 @@ pub fn make_ends(spec: &RegionSpec) -> Result<(ProgramEnd, ServerEnd), ChannelEr
     let (to_server, server_hears) = eventfd_pair().map_err(ChannelError::system("make an eventfd"))?;
     let (to_program, program_hears) = eventfd_pair().map_err(ChannelError::system("make an eventfd"))?;
     Ok((
-        ProgramEnd { memory, bell: to_server, ear: program_hears },
+        ProgramEnd { memory, bell: to_server, ear: program_hears, arena: None },
         ServerEnd { memory: twin, bell: to_program, ear: server_hears },
     ))
 }
@@ -193,8 +219,10 @@ pub fn answer(
     spec: &RegionSpec,
     end: &ProgramEnd,
 ) -> Result<(), ChannelError> {
-    let fds = [end.memory.as_fd(), end.bell.as_fd(), end.ear.as_fd()];
-    send_answer(socket, peer, hello, 0, spec, &fds)
+    let mut fds = vec![end.memory.as_fd(), end.bell.as_fd(), end.ear.as_fd()];
+    fds.extend(end.arena.iter().map(|arena| arena.memory().as_fd()));
+    let arena_bytes = end.arena.as_ref().map_or(0, Arena::bytes);
+    send_answer(socket, peer, hello, (0, spec, arena_bytes), &fds)
 }
 
 /// Tells the program why not: `code` is the number of a `VGPU-nnn`.
@@ -202,7 +230,7 @@ pub fn answer(
 /// # Errors
 /// [`ChannelError::PeerGone`], and those of the socket.
 pub fn refuse(socket: impl AsFd, peer: Peer, hello: &Hello, code: u16) -> Result<(), ChannelError> {
-    send_answer(socket, peer, hello, code, &RegionSpec::default(), &[])
+    send_answer(socket, peer, hello, (code, &RegionSpec::default(), 0), &[])
 }
 
 impl ServerEnd {
@@ -233,8 +261,7 @@ fn send_answer(
     socket: impl AsFd,
     peer: Peer,
     hello: &Hello,
-    code: u16,
-    spec: &RegionSpec,
+    (code, spec, arena_bytes): (u16, &RegionSpec, u64),
     fds: &[BorrowedFd<'_>],
 ) -> Result<(), ChannelError> {
     let mut bytes = [0; ANSWER_BYTES];
@@ -244,6 +271,7 @@ fn send_answer(
     offer[4..8].copy_from_slice(&spec.ring_bytes.to_le_bytes());
     offer[8..12].copy_from_slice(&spec.staging_bytes.to_le_bytes());
     offer[12..16].copy_from_slice(&spec.record_limit.to_le_bytes());
+    offer[16..24].copy_from_slice(&arena_bytes.to_le_bytes());
     send(socket, &bytes, fds).map_err(|e| match e {
         ChannelError::PeerGone(_) => ChannelError::PeerGone(peer),
         other => other,
@@ -312,26 +340,15 @@ fn split(bytes: &[u8; ANSWER_BYTES]) -> (&[u8; HELLO_BYTES], &[u8]) {
     (hello, offer)
 }
 
-/// The sizes that the server chose, or its refusal.
-fn read_offer(offer: &[u8]) -> Result<RegionSpec, ChannelError> {
+/// The sizes that the server chose, and that of the arena, or its refusal.
+fn read_offer(offer: &[u8]) -> Result<(RegionSpec, u64), ChannelError> {
     let word = |at: usize| u32::from_le_bytes([offer[at], offer[at + 1], offer[at + 2], offer[at + 3]]);
     match u16::from_le_bytes([offer[0], offer[1]]) {
-        0 => Ok(RegionSpec { ring_bytes: word(4), staging_bytes: word(8), record_limit: word(12) }),
-        code => Err(ChannelError::Refused { peer: Peer::Server, code }),
-    }
-}
-
-/// Memory that somebody could shrink would kill us by SIGBUS.
-fn check_memory(memory: &OwnedFd, bytes: usize) -> Result<(), ChannelError> {
-    let sealed = rustix::fs::fcntl_get_seals(memory).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
-    let long = rustix::fs::fstat(memory)
-        .is_ok_and(|stat| u64::try_from(stat.st_size).is_ok_and(|n| n >= bytes as u64));
-    match (sealed, long) {
-        (true, true) => Ok(()),
-        (false, _) => Err(ChannelError::PeerOffer { peer: Peer::Server, what: "memory that can shrink" }),
-        (true, false) => {
-            Err(ChannelError::PeerOffer { peer: Peer::Server, what: "memory that is too short" })
+        0 => {
+            let spec = RegionSpec { ring_bytes: word(4), staging_bytes: word(8), record_limit: word(12) };
+            Ok((spec, u64::from(word(16)) | u64::from(word(20)) << 32))
         }
+        code => Err(ChannelError::Refused { peer: Peer::Server, code }),
     }
 }
 

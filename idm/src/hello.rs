@@ -15,8 +15,8 @@ use crate::error::{ChannelError, Peer};
 pub const HELLO_BYTES: usize = 64;
 /// The major version of everything in this crate: layouts and this hello.
 pub const MAJOR: u16 = 1;
-/// The minor version.
-pub const MINOR: u16 = 0;
+/// The minor version. 1: channels may have an arena.
+pub const MINOR: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"vgpu-idm";
 

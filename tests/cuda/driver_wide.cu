@@ -182,6 +182,7 @@ static void memory() {
     expect("host memory", kind, CU_MEMORYTYPE_HOST);
     memset(pinned, 0x5a, 1 << 20);
     GIVES(0, cuMemcpyAsync, block, (CUdeviceptr)pinned, 1 << 20, nullptr);
+    GIVES(0, cuStreamSynchronize, nullptr);
     memset(pinned, 0, 1 << 20);
     GIVES(0, cuMemcpyAsync, (CUdeviceptr)pinned, block, 1 << 20, nullptr);
     GIVES(0, cuStreamSynchronize, nullptr);

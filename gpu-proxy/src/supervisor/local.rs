@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idm::Peer;
-use idm::connect::{self, ServerEnd};
+use idm::arena::{Arena, SINCE_MINOR};
+use idm::connect::{self, ProgramEnd, ServerEnd};
 use idm::hello::Hello;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -109,6 +110,14 @@ async fn start(
     }
     let spec = region();
     let (end, ServerEnd { memory, bell, ear }) = connect::make_ends(&spec).map_err(channel)?;
+    let mut fds = vec![memory, ear, bell];
+    let arena_bytes = if agreed.minor >= SINCE_MINOR { supervisor.arena_bytes } else { 0 };
+    let arena = (arena_bytes > 0).then(|| Arena::make(arena_bytes)).transpose().map_err(channel)?;
+    if let Some(arena) = &arena {
+        let twin = arena.memory().try_clone();
+        fds.push(twin.map_err(idm::ChannelError::system("copy a descriptor")).map_err(channel)?);
+    }
+    let end = ProgramEnd { arena, ..end };
     let pid = match peer {
         Peer::Process(pid) => pid,
         _ => 0,
@@ -121,7 +130,7 @@ async fn start(
         pages: channel_pages(),
         program,
     };
-    let attached = Channel { kind: ChannelKind::Local { pid }, fds: vec![memory, ear, bell] };
+    let attached = Channel { kind: ChannelKind::Local { pid, arena_bytes }, fds };
     let running = supervisor.start_worker(wanted, ready(Ok(attached))).await?;
     // The worker of another wire hash is one that speaks it: the hello says so.
     let ours = Hello { application: theirs.application, ..*ours };

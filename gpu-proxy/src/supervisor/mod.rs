@@ -58,6 +58,8 @@ pub enum Mode {
 pub struct Supervisor {
     device: DeviceKind,
     device_bytes: u64,
+    /// Of a local process's arena; 0: it gets none.
+    arena_bytes: u64,
     started: Instant,
     zones: Mutex<Zones>,
     running: Mutex<HashMap<WorkerId, Arc<OwnedFd>>>,
@@ -120,6 +122,7 @@ impl Supervisor {
         let supervisor = Arc::new(Self {
             device,
             device_bytes,
+            arena_bytes: proxy.arena_max_mib << 20,
             started: Instant::now(),
             zones: Mutex::new(Zones::new(limits)),
             running: Mutex::default(),

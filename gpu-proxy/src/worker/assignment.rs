@@ -46,10 +46,13 @@ pub struct Assignment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelKind {
-    /// Then: the region's memfd, the eventfd to wait on, the eventfd to ring.
+    /// Then: the region's memfd, the eventfd to wait on, the eventfd to ring, and where there is an arena, its memfd.
     Local {
         /// The program.
         pid: i32,
+        /// The arena's length; 0: there is none.
+        #[serde(default)]
+        arena_bytes: u64,
     },
     /// Then: a gntdev with the guest's pages recorded, and an event channel bound to the guest's port.
     Xen {

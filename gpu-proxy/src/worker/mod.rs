@@ -6,6 +6,8 @@
 
 pub mod assignment;
 mod attach;
+mod host_functions;
+mod pool_space;
 pub mod quota;
 mod ranges;
 pub mod sandbox;
@@ -75,7 +77,7 @@ fn prepare(task: &Assignment, fds: Vec<OwnedFd>) -> Result<(Consumer, Session, V
         move |error: std::io::Error| Failed::new(Code::WorkerFailed, format!("{what}: {error}"))
     };
     let gaps = sandbox::strip(task.device, task.namespaces).map_err(ours("the sandbox cannot be made"))?;
-    let Attached { parts, mut quota } = attach::attach(task, fds)?;
+    let Attached { parts, mut quota, arena } = attach::attach(task, fds)?;
     quota.charge(task.device.context_bytes()).map_err(|_| {
         Failed::new(Code::LimitReached, "the grant has no room for another process's context")
     })?;
@@ -83,7 +85,7 @@ fn prepare(task: &Assignment, fds: Vec<OwnedFd>) -> Result<(Consumer, Session, V
         device::open(task.device, task.device_bytes).map_err(|text| Failed::new(Code::NoDevice, text))?;
     let consumer =
         Consumer::from_parts(parts).map_err(|error| Failed::new(Code::WorkerFailed, with_causes(&error)))?;
-    let session = Session::new(device, quota, Box::new(consumer.staging().clone()));
+    let session = Session::new(device, quota, Box::new(consumer.staging().clone())).with_arena(arena);
     let event_channel = matches!(task.channel, assignment::ChannelKind::Xen { .. });
     sandbox::close_door(task.device, event_channel).map_err(|error| {
         Failed::new(Code::WorkerFailed, format!("the system call filter cannot be set: {error}"))

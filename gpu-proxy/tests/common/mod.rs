@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use idm::arena::Arena;
 use idm::hello::Hello;
 use idm::record::{RECORD_LIMIT_MAX, Reply, Submitter};
 use tempfile::TempDir;
@@ -87,7 +88,8 @@ impl Proxy {
 
     pub fn guest_of_hash(&self, hash: u64) -> Result<Guest, idm::ChannelError> {
         let hello = Hello::new(RECORD_LIMIT_MAX, hash);
-        idm::connect::connect(&self.socket(), &hello, LIMIT).map(|(channel, _)| Guest { channel })
+        let connected = idm::connect::connect(&self.socket(), &hello, LIMIT)?;
+        Ok(Guest { channel: connected.submitter, arena: connected.arena })
     }
 
     pub fn open_files(&self) -> usize {
@@ -117,6 +119,7 @@ impl Drop for Proxy {
 /// A guest process: libvgpu's way of sending calls, and nothing else of it.
 pub struct Guest {
     pub channel: Submitter,
+    pub arena: Option<Arena>,
 }
 
 impl Transport for Guest {

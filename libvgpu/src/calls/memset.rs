@@ -5,7 +5,8 @@ use vgpu_api::{CuResult, DevicePtr, Memset, ask};
 
 use crate::abi::{Raw, export};
 use crate::core::contexts::enter;
-use crate::core::streams::resolve;
+use crate::core::graphs::Work;
+use crate::core::streams::{self, resolve};
 
 fn row(
     mode: Mode,
@@ -41,6 +42,10 @@ fn fill(mode: Mode, memset: Memset, stream: u64) -> CuResult<()> {
         return Err(vgpu_api::CuError::INVALID_VALUE);
     }
     if memset.width == 0 || memset.rows == 0 {
+        return Ok(());
+    }
+    let graphs = &entered.process.graphs;
+    if graphs.captured(entered, stream, |_| Ok(Work::Fill(memset, streams::context_of(entered, stream)?)))? {
         return Ok(());
     }
     ask::vgpuMemset(&entered.process.channel, entered.context, memset, stream)

@@ -1,5 +1,6 @@
 //! Contexts: `cuDevicePrimaryCtx*`, `cuCtx*`.
 
+use vgpu_api::snapshot::CAN_MAP_HOST_MEMORY;
 use vgpu_api::{Call, ContextId, CuError, CuResult, Staged};
 
 use super::{CONTEXTS_MAX, Context, Session};
@@ -34,7 +35,15 @@ impl Held {
 
 impl Session {
     pub(super) fn snapshot(&mut self, out: Staged) -> CuResult<u64> {
-        let bytes = self.device.snapshot(self.quota.limit_bytes()).to_bytes();
+        let mut snapshot = self.device.snapshot(self.quota.limit_bytes());
+        if self.arena.is_none() {
+            let mapping = snapshot
+                .devices
+                .iter_mut()
+                .filter_map(|device| device.attributes.get_mut(CAN_MAP_HOST_MEMORY));
+            mapping.for_each(|value| *value = 0);
+        }
+        let bytes = snapshot.to_bytes();
         staging::put(&*self.staging, out, &bytes)?;
         Ok(bytes.len() as u64)
     }
@@ -71,8 +80,11 @@ impl Session {
 
     pub(super) fn context_synchronize(&mut self, call: Call) -> CuResult<()> {
         let context = self.context(call.context)?;
+        self.context_must_be_done(call.context, context)?;
         let result = self.device.context_synchronize(context);
-        self.settle(call.context, result)
+        self.settle(call.context, result)?;
+        self.context_is_done(call.context);
+        Ok(())
     }
 
     pub(super) fn limit(&mut self, call: Call, limit: u32) -> CuResult<u64> {
@@ -112,7 +124,7 @@ impl Session {
     }
 
     /// A zone sees the devices of its grant: one for now.
-    fn check_device(&self, device: u32) -> CuResult<()> {
+    pub(super) fn check_device(&self, device: u32) -> CuResult<()> {
         if device == 0 { Ok(()) } else { Err(CuError::INVALID_DEVICE) }
     }
 
@@ -150,6 +162,9 @@ impl Session {
             return Err(CuError::INVALID_CONTEXT);
         };
         let stays = primary && self.device.keeps_primary();
+        self.end_graphs(id);
+        // Graphs of other contexts may name what ends with this one.
+        self.graphs.something_ended();
         for event in self.events.remove_where(|event| event.context == id) {
             let _ = self.device.event_destroy(event.raw);
         }
@@ -158,6 +173,13 @@ impl Session {
         }
         for image in self.images.remove_where(|image| image.context == Some(id)) {
             self.end_image(image);
+        }
+        self.end_linkers(id);
+        let kept_bytes = self.end_arrays_of(id, raw);
+        if stays {
+            held.charged_bytes += kept_bytes;
+        } else {
+            self.quota.release(kept_bytes);
         }
         for ended in self.ranges.remove_context(id) {
             let freed = self.device.free(raw, ended.address);
@@ -168,6 +190,7 @@ impl Session {
             }
         }
         let result = self.device.context_destroy(device, raw, primary);
+        self.end_pools_of(id, primary);
         // What the device still has goes on counting, and is the next primary context's.
         if stays {
             self.kept.insert(id, held);

@@ -3,20 +3,33 @@
 //! Each call goes through the same gates, in this order: is its context whole (sticky errors) → do its handles exist, in the
 //! right generation → do its addresses and lengths lie inside the allocation map → does the grant allow it → may we submit.
 //! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`,
-//! `memory.rs`, `image.rs`, `stream.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
+//! `memory.rs`, `arena.rs`, `virtual_memory.rs`, `pool.rs`, `array.rs`, `image.rs`, `stream.rs`, `stream_memory.rs`, `graph.rs`,
+//! `host_function.rs`, `link.rs`, `tensor_map.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
 
+mod arena;
+mod array;
 mod calls;
 mod context;
+mod graph;
+mod host_function;
 mod image;
+mod link;
 mod memory;
+mod pool;
 mod stream;
+mod stream_memory;
+mod tensor_map;
 #[cfg(test)]
 mod tests;
+mod virtual_memory;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use idm::Region;
 use vgpu_api::{Call, ContextId, CuError, CuResult, Stream};
 
+use super::host_functions::HostFunctions;
 use super::quota::Quota;
 use super::ranges::Ranges;
 use super::slab::Slab;
@@ -24,7 +37,11 @@ use super::staging::Staging;
 use crate::device::{Device, Place, Raw};
 
 use context::Held;
+use graph::Graphs;
 use image::{Image, Uploads};
+use link::Linkers;
+use pool::Pools;
+use virtual_memory::VirtualMemory;
 
 /// Contexts that one process may have at once.
 const CONTEXTS_MAX: usize = 256;
@@ -33,17 +50,31 @@ const CONTEXTS_MAX: usize = 256;
 pub struct Session {
     device: Box<dyn Device>,
     quota: Quota,
-    staging: Box<dyn Staging>,
+    staging: Arc<dyn Staging>,
     contexts: HashMap<ContextId, Context>,
     /// Of primary contexts that ended here and that the device keeps.
     kept: HashMap<ContextId, Held>,
     streams: Slab<Owned>,
     events: Slab<Owned>,
     images: Slab<Image>,
+    graphs: Graphs,
+    /// Arrays, textures, surfaces.
+    table: array::Table,
+    linkers: Linkers,
     ranges: Ranges,
+    /// The guest's pages that it may let be named.
+    arena: Option<Arc<Region>>,
+    /// Parts of it that can be named.
+    arena_parts: usize,
+    virtual_memory: VirtualMemory,
+    pools: Pools,
     uploads: Uploads,
     image_log: String,
     buffer: Vec<u8>,
+    /// Once the guest has said where it looks for them.
+    host_functions: Option<HostFunctions>,
+    /// The last call would have waited, and was not run.
+    put_aside: bool,
 }
 
 #[derive(Debug)]
@@ -75,17 +106,32 @@ impl Session {
         Self {
             device,
             quota,
-            staging,
+            staging: Arc::from(staging),
             contexts: HashMap::new(),
             kept: HashMap::new(),
             streams: Slab::default(),
             events: Slab::default(),
             images: Slab::default(),
+            graphs: Graphs::default(),
+            table: array::Table::default(),
+            linkers: Linkers::default(),
             ranges: Ranges::default(),
+            arena: None,
+            arena_parts: 0,
+            virtual_memory: VirtualMemory::default(),
+            pools: Pools::default(),
             uploads: Uploads::default(),
             image_log: String::new(),
             buffer: Vec::new(),
+            host_functions: None,
+            put_aside: false,
         }
+    }
+
+    /// With the pages of an arena, which lie here for the guest's [`idm::arena::WINDOW`].
+    #[must_use]
+    pub fn with_arena(self, arena: Option<Region>) -> Self {
+        Self { arena: arena.map(Arc::new), ..self }
     }
 
     /// The error that ended `context`, if one did: for the error word.
@@ -100,6 +146,46 @@ impl Session {
         self.device.has_printed()
     }
 
+    /// Whether the call that just answered 600 is to be tried again: it would have waited for work that may itself wait for the guest.
+    pub fn take_put_aside(&mut self) -> bool {
+        std::mem::take(&mut self.put_aside)
+    }
+
+    /// Before a call that waits for `place`. While functions of the guest are queued the loop may not stand still: what they wait for may
+    /// come through it.
+    ///
+    /// # Errors
+    /// 600: not yet, try again.
+    fn must_be_done(&mut self, place: Place) -> CuResult<()> {
+        if self.host_functions.as_ref().is_some_and(HostFunctions::is_any_queued) {
+            self.not_yet(|device| device.stream_query(place))?;
+        }
+        Ok(())
+    }
+
+    /// As [`Session::must_be_done`], before a call that waits for a context.
+    fn context_must_be_done(&mut self, id: ContextId, context: Raw) -> CuResult<()> {
+        let of_it = self.streams.iter().filter(|stream| stream.context == id);
+        let streams: Vec<_> = of_it.map(|stream| Some(stream.raw)).chain([None]).collect();
+        streams.into_iter().try_for_each(|stream| self.must_be_done(Place { context, stream }))
+    }
+
+    /// As [`Session::must_be_done`], before a call that waits for all work.
+    fn all_must_be_done(&mut self) -> CuResult<()> {
+        let whole = self.contexts.iter().filter(|(_, context)| context.sticky.is_none());
+        let whole: Vec<_> = whole.map(|(id, context)| (*id, context.raw)).collect();
+        whole.into_iter().try_for_each(|(id, raw)| self.context_must_be_done(id, raw))
+    }
+
+    /// Puts the call aside if `query` says 600. Other errors are left to the call itself.
+    fn not_yet(&mut self, query: impl FnOnce(&mut dyn Device) -> CuResult<()>) -> CuResult<()> {
+        if query(&mut *self.device) == Err(CuError::NOT_READY) {
+            self.put_aside = true;
+            return Err(CuError::NOT_READY);
+        }
+        Ok(())
+    }
+
     /// The context `id`.
     ///
     /// # Errors
@@ -107,6 +193,14 @@ impl Session {
     fn context(&self, id: ContextId) -> CuResult<Raw> {
         let context = self.contexts.get(&id).ok_or(CuError::INVALID_CONTEXT)?;
         context.sticky.map_or(Ok(context.raw), Err)
+    }
+
+    /// That a call that needs no context was not made in one that an error has ended.
+    ///
+    /// # Errors
+    /// Its sticky error.
+    fn whole(&self, call: Call) -> CuResult<()> {
+        self.sticky(call.context).map_or(Ok(()), Err)
     }
 
     /// Where a call with this stream runs: the stream's own context, or the call's for the legacy stream.

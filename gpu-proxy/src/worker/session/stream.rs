@@ -1,8 +1,10 @@
 //! Streams and events.
 
-use vgpu_api::{Call, CuResult, EventHandle, Stream, StreamHandle};
+use vgpu_api::launch::attribute;
+use vgpu_api::{Call, CuError, CuResult, EventHandle, LaunchAttribute, Stream, StreamHandle};
 
 use super::{Owned, Session};
+use crate::worker::host_functions::HostFunctions;
 
 impl Session {
     pub(super) fn stream_create(
@@ -20,14 +22,18 @@ impl Session {
 
     pub(super) fn stream_destroy(&mut self, handle: StreamHandle) -> CuResult<()> {
         let Owned { raw, context } = self.streams.remove(handle)?;
+        self.stream_is_gone(context, raw);
         let result = self.device.stream_destroy(raw);
         self.settle(context, result)
     }
 
     pub(super) fn stream_synchronize(&mut self, call: Call, stream: Stream) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
+        self.must_be_done(place)?;
         let result = self.device.stream_synchronize(place);
-        self.settle(context, result)
+        self.settle(context, result)?;
+        self.stream_is_done(context, place);
+        Ok(())
     }
 
     pub(super) fn stream_query(&mut self, call: Call, stream: Stream) -> CuResult<()> {
@@ -49,6 +55,25 @@ impl Session {
         self.settle(context, result)
     }
 
+    pub(super) fn set_stream_attribute(
+        &mut self,
+        call: Call,
+        stream: Stream,
+        number: u32,
+        value: &[u8],
+    ) -> CuResult<()> {
+        let (context, place) = self.place(call, stream)?;
+        let value: &[u8; 64] = value.try_into().map_err(|_| CuError::INVALID_VALUE)?;
+        if !attribute::OF_STREAMS.contains(&number) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        if number == attribute::ACCESS_POLICY_WINDOW {
+            self.check_window(&LaunchAttribute { id: number, value: *value })?;
+        }
+        let result = self.device.set_stream_attribute(place, number, value);
+        self.settle(context, result)
+    }
+
     pub(super) fn event_create(&mut self, call: Call, handle: EventHandle, flags: u32) -> CuResult<()> {
         let context = self.context(call.context)?;
         self.events.check_free(handle)?;
@@ -58,6 +83,7 @@ impl Session {
 
     pub(super) fn event_destroy(&mut self, handle: EventHandle) -> CuResult<()> {
         let Owned { raw, context } = self.events.remove(handle)?;
+        self.graphs.something_ended();
         let result = self.device.event_destroy(raw);
         self.settle(context, result)
     }
@@ -75,6 +101,20 @@ impl Session {
         self.settle(context, result)
     }
 
+    pub(super) fn context_record(&mut self, call: Call, event: EventHandle) -> CuResult<()> {
+        let context = self.context(call.context)?;
+        let event = self.events.get(event)?.raw;
+        let result = self.device.context_record(context, event);
+        self.settle(call.context, result)
+    }
+
+    pub(super) fn context_wait(&mut self, call: Call, event: EventHandle) -> CuResult<()> {
+        let context = self.context(call.context)?;
+        let event = self.events.get(event)?.raw;
+        let result = self.device.context_wait(context, event);
+        self.settle(call.context, result)
+    }
+
     pub(super) fn event_query(&mut self, event: EventHandle) -> CuResult<()> {
         let Owned { raw, context } = *self.events.get(event)?;
         self.context(context)?;
@@ -85,8 +125,13 @@ impl Session {
     pub(super) fn event_synchronize(&mut self, event: EventHandle) -> CuResult<()> {
         let Owned { raw, context } = *self.events.get(event)?;
         self.context(context)?;
+        if self.host_functions.as_ref().is_some_and(HostFunctions::is_any_queued) {
+            self.not_yet(|device| device.event_query(raw))?;
+        }
         let result = self.device.event_synchronize(raw);
-        self.settle(context, result)
+        self.settle(context, result)?;
+        self.trim_pools();
+        Ok(())
     }
 
     pub(super) fn event_elapsed(&mut self, start: EventHandle, end: EventHandle) -> CuResult<f32> {

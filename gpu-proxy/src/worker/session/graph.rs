@@ -1,0 +1,411 @@
+//! Graphs that can be launched. All that their nodes name is checked when they are made or changed, and again at a launch after
+//! something has ended that they may name: memory, an image, an event. A launch that nothing has ended before looks at nothing.
+
+use vgpu_api::graph::{GraphEdge, GraphNode, GraphWork, HostSide, parse};
+use vgpu_api::wire::Wire;
+use vgpu_api::{
+    Call, ContextId, CuError, CuResult, DevicePtr, EventHandle, GraphExecHandle, ImageHandle, Staged, Stream,
+};
+
+use super::Session;
+use crate::device::{DeviceNode, DeviceWork, Place, Raw};
+use crate::worker::slab::Slab;
+use crate::worker::staging::{self, CHUNK_BYTES};
+
+/// Graphs of one process at once.
+const GRAPHS_MAX: usize = 1 << 16;
+/// Of the worker's memory, what all graphs of a process may take: nodes, edges, parameters, host sides of copies.
+const BYTES_MAX: u64 = 1 << 30;
+/// `CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH` and `…_USE_NODE_PRIORITY`: what the guest passes on.
+const FLAGS: u64 = 1 | 8;
+/// What is counted for a node beside what it brings along: the session's and the device's view of it.
+const NODE_BYTES: u64 = 512;
+
+/// All graphs of the process.
+#[derive(Debug, Default)]
+pub(super) struct Graphs {
+    slab: Slab<Graph>,
+    count: usize,
+    bytes: u64,
+    /// Counts what has ended that a node may name.
+    ended: u64,
+}
+
+impl Graphs {
+    pub(super) fn something_ended(&mut self) {
+        self.ended += 1;
+    }
+
+    fn reserve(&mut self, bytes: u64) -> CuResult<()> {
+        let wanted = self.bytes.checked_add(bytes).filter(|wanted| *wanted <= BYTES_MAX);
+        self.bytes = wanted.ok_or(CuError::OUT_OF_MEMORY)?;
+        Ok(())
+    }
+}
+
+/// One that can be launched.
+#[derive(Debug)]
+pub(super) struct Graph {
+    raw: Raw,
+    /// It ends with any of these.
+    contexts: Vec<ContextId>,
+    nodes: Vec<Node>,
+    /// Of [`Graphs::bytes`].
+    bytes: u64,
+    /// Of the grant.
+    charged_bytes: u64,
+    /// [`Graphs::ended`] when all that its nodes name was there.
+    whole_at: u64,
+}
+
+/// What is kept of a node.
+#[derive(Debug)]
+struct Node {
+    context: ContextId,
+    kind: u8,
+    needs: Vec<GraphEdge>,
+    names: Names,
+    /// The host's side of a copy.
+    host_bytes: u64,
+    /// Parameters and attributes of a kernel.
+    kernel_bytes: u64,
+}
+
+/// What has to be there at a launch.
+#[derive(Clone, Copy, Debug)]
+enum Names {
+    Nothing,
+    Image(ImageHandle),
+    Event(EventHandle),
+    /// Memory that is written, and that is read: where and how many bytes, none on the host's side.
+    Memory([(DevicePtr, u64); 2]),
+}
+
+impl Session {
+    pub(super) fn graph_instantiate(
+        &mut self,
+        call: Call,
+        handle: GraphExecHandle,
+        upload: u32,
+        flags: u64,
+    ) -> CuResult<()> {
+        let bytes = self.taken(upload)?;
+        self.context(call.context)?;
+        self.graphs.slab.check_free(handle)?;
+        if flags & !FLAGS != 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
+        if self.graphs.count >= GRAPHS_MAX {
+            return Err(CuError::OUT_OF_MEMORY);
+        }
+        let nodes = parse(&bytes)?;
+        let kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
+        let counted = counted_bytes(bytes.len(), &kept)?;
+        let costs = self.device.costs().graph_node_bytes;
+        let charged = (nodes.len() as u64).checked_mul(costs).ok_or(CuError::OUT_OF_MEMORY)?;
+        self.graphs.reserve(counted)?;
+        if let Err(error) = self.quota.charge(charged) {
+            self.graphs.bytes -= counted;
+            return Err(error);
+        }
+        let made = self.device_nodes(&nodes).and_then(|nodes| self.device.graph_instantiate(&nodes, flags));
+        let raw = match made {
+            Ok(raw) => raw,
+            Err(error) => {
+                self.graphs.bytes -= counted;
+                self.quota.release(charged);
+                return self.settle(call.context, Err(error));
+            }
+        };
+        let mut contexts: Vec<_> = kept.iter().map(|node| node.context).chain([call.context]).collect();
+        contexts.sort_unstable();
+        contexts.dedup();
+        let whole_at = self.graphs.ended;
+        self.graphs.count += 1;
+        let graph = Graph { raw, contexts, nodes: kept, bytes: counted, charged_bytes: charged, whole_at };
+        self.graphs.slab.insert(handle, graph)
+    }
+
+    pub(super) fn graph_update(&mut self, handle: GraphExecHandle, upload: u32) -> CuResult<()> {
+        let bytes = self.taken(upload)?;
+        let contexts = self.contexts_of(handle)?;
+        let nodes = parse(&bytes)?;
+        let kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
+        let counted = counted_bytes(bytes.len(), &kept)?;
+        let (raw, before) = {
+            let graph = self.graphs.slab.get(handle)?;
+            let same = |(old, new): (&Node, &Node)| {
+                old.kind == new.kind
+                    && old.context == new.context
+                    && old.needs == new.needs
+                    && old.host_bytes == new.host_bytes
+            };
+            if graph.nodes.len() != kept.len() || !graph.nodes.iter().zip(&kept).all(same) {
+                return Err(CuError::GRAPH_EXEC_UPDATE_FAILURE);
+            }
+            (graph.raw, graph.bytes)
+        };
+        // Both are there while the device changes it.
+        self.graphs.reserve(counted)?;
+        let changed = self.device_nodes(&nodes).and_then(|nodes| self.device.graph_update(raw, &nodes));
+        if let Err(error) = changed {
+            self.graphs.bytes -= counted;
+            return self.settle(contexts, Err(error));
+        }
+        self.graphs.bytes -= before;
+        let whole_at = self.graphs.ended;
+        let graph = self.graphs.slab.get_mut(handle)?;
+        (graph.nodes, graph.bytes, graph.whole_at) = (kept, counted, whole_at);
+        Ok(())
+    }
+
+    pub(super) fn graph_set(
+        &mut self,
+        handle: GraphExecHandle,
+        place: u32,
+        work: &GraphWork<'_>,
+    ) -> CuResult<()> {
+        self.contexts_of(handle)?;
+        let graph = self.graphs.slab.get(handle)?;
+        let old = graph.nodes.get(place as usize).ok_or(CuError::INVALID_VALUE)?;
+        let (raw, context, host_bytes, kind) = (graph.raw, old.context, old.host_bytes, old.kind);
+        let kernel_bytes = old.kernel_bytes;
+        let node = GraphNode { context, needs: Vec::new(), work: work.clone() };
+        let new = self.look_at(&node)?;
+        if new.kind != kind || new.host_bytes != host_bytes {
+            return Err(CuError::INVALID_VALUE);
+        }
+        // A node that is set again and again is counted once, as the largest that it was.
+        let more = new.kernel_bytes.saturating_sub(kernel_bytes) * 2;
+        self.graphs.reserve(more)?;
+        let graph = self.graphs.slab.get_mut(handle)?;
+        graph.bytes += more;
+        if let Some(node) = graph.nodes.get_mut(place as usize) {
+            node.kernel_bytes = node.kernel_bytes.max(new.kernel_bytes);
+        }
+        let context_raw = self.context(context)?;
+        let work = self.device_work(work)?;
+        let result = self.device.graph_set(raw, place, context_raw, &work);
+        self.settle(context, result)?;
+        let graph = self.graphs.slab.get_mut(handle)?;
+        let node = graph.nodes.get_mut(place as usize).ok_or(CuError::INVALID_VALUE)?;
+        node.names = new.names;
+        Ok(())
+    }
+
+    pub(super) fn graph_enable(
+        &mut self,
+        handle: GraphExecHandle,
+        place: u32,
+        enabled: bool,
+    ) -> CuResult<()> {
+        self.contexts_of(handle)?;
+        let graph = self.graphs.slab.get(handle)?;
+        // Those that CUDA lets be switched: kernels, sets, copies.
+        match graph.nodes.get(place as usize) {
+            Some(Node { kind: 1..=5, .. }) => self.device.graph_enable(graph.raw, place, enabled),
+            _ => Err(CuError::INVALID_VALUE),
+        }
+    }
+
+    /// The device's name of a copy whose host side has these bytes.
+    fn host_side(&self, handle: GraphExecHandle, place: u32, offset: u64, bytes: u64) -> CuResult<Raw> {
+        let graph = self.graphs.slab.get(handle)?;
+        let node = graph.nodes.get(place as usize).ok_or(CuError::INVALID_VALUE)?;
+        let end = offset.checked_add(bytes).ok_or(CuError::INVALID_VALUE)?;
+        if end <= node.host_bytes { Ok(graph.raw) } else { Err(CuError::INVALID_VALUE) }
+    }
+
+    pub(super) fn graph_put(
+        &mut self,
+        handle: GraphExecHandle,
+        node: u32,
+        at: u64,
+        from: Staged,
+    ) -> CuResult<()> {
+        let range = from.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
+        let raw = self.host_side(handle, node, at, from.len)?;
+        self.buffer.resize(CHUNK_BYTES, 0);
+        for (offset, done, length) in staging::pieces(range) {
+            let piece = &mut self.buffer[..length];
+            self.staging.read(offset, piece);
+            self.device.graph_put(raw, node, at + done as u64, piece)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn graph_get(
+        &mut self,
+        handle: GraphExecHandle,
+        node: u32,
+        at: u64,
+        out: Staged,
+    ) -> CuResult<()> {
+        let range = out.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
+        let raw = self.host_side(handle, node, at, out.len)?;
+        self.buffer.resize(CHUNK_BYTES, 0);
+        for (offset, done, length) in staging::pieces(range) {
+            let piece = &mut self.buffer[..length];
+            self.device.graph_get(raw, node, at + done as u64, piece)?;
+            self.staging.write(offset, piece);
+        }
+        Ok(())
+    }
+
+    pub(super) fn graph_upload(
+        &mut self,
+        call: Call,
+        handle: GraphExecHandle,
+        stream: Stream,
+    ) -> CuResult<()> {
+        let (context, place, raw) = self.launchable(call, handle, stream)?;
+        let result = self.device.graph_upload(place, raw);
+        self.settle(context, result)
+    }
+
+    pub(super) fn graph_launch(
+        &mut self,
+        call: Call,
+        handle: GraphExecHandle,
+        stream: Stream,
+    ) -> CuResult<()> {
+        let (context, place, raw) = self.launchable(call, handle, stream)?;
+        self.quota.wait_for_credit();
+        let result = self.device.graph_launch(place, raw);
+        self.settle(context, result)
+    }
+
+    pub(super) fn graph_destroy(&mut self, handle: GraphExecHandle) -> CuResult<()> {
+        let graph = self.graphs.slab.remove(handle)?;
+        self.end_graph(&graph)
+    }
+
+    /// Ends what has nodes in a context that ends.
+    pub(super) fn end_graphs(&mut self, context: ContextId) {
+        for graph in self.graphs.slab.remove_where(|graph| graph.contexts.contains(&context)) {
+            let _ = self.end_graph(&graph);
+        }
+    }
+
+    fn end_graph(&mut self, graph: &Graph) -> CuResult<()> {
+        self.graphs.count -= 1;
+        self.graphs.bytes -= graph.bytes;
+        self.quota.release(graph.charged_bytes);
+        self.device.graph_destroy(graph.raw)
+    }
+
+    /// An upload that has arrived whole.
+    fn taken(&mut self, upload: u32) -> CuResult<Vec<u8>> {
+        self.take_upload(upload).map_err(|_| CuError::INVALID_VALUE)
+    }
+
+    /// That all contexts of a graph are whole; one of them.
+    fn contexts_of(&self, handle: GraphExecHandle) -> CuResult<ContextId> {
+        let graph = self.graphs.slab.get(handle)?;
+        graph.contexts.iter().try_for_each(|context| self.context(*context).map(drop))?;
+        graph.contexts.first().copied().ok_or(CuError::INVALID_HANDLE)
+    }
+
+    fn launchable(
+        &mut self,
+        call: Call,
+        handle: GraphExecHandle,
+        stream: Stream,
+    ) -> CuResult<(ContextId, Place, Raw)> {
+        let (context, place) = self.place(call, stream)?;
+        self.contexts_of(handle)?;
+        let graph = self.graphs.slab.get(handle)?;
+        let raw = graph.raw;
+        let ended = self.graphs.ended;
+        if graph.whole_at != ended {
+            graph.nodes.iter().try_for_each(|node| self.is_there(node.names))?;
+            self.graphs.slab.get_mut(handle)?.whole_at = ended;
+        }
+        Ok((context, place, raw))
+    }
+
+    fn is_there(&self, names: Names) -> CuResult<()> {
+        match names {
+            Names::Nothing => Ok(()),
+            Names::Image(image) => self.images.get(image).map(drop),
+            Names::Event(event) => self.events.get(event).map(drop),
+            Names::Memory([(to, written), (from, read)]) => {
+                self.ranges.check_write(to, written)?;
+                self.ranges.check(from, read)
+            }
+        }
+    }
+
+    /// Checks a node by itself and counts the local memory that its kernel needs; what is kept of it.
+    fn look_at(&mut self, node: &GraphNode<'_>) -> CuResult<Node> {
+        let context = self.context(node.context)?;
+        let (mut host_bytes, mut kernel_bytes) = (0, 0);
+        let names = match &node.work {
+            GraphWork::Empty => Names::Nothing,
+            GraphWork::Kernel(launch) => {
+                self.device_launch(launch, true)?;
+                self.make_room_for_threads(node.context, context, launch.shape.function)?;
+                kernel_bytes = launch.size() as u64;
+                Names::Image(launch.shape.function.image())
+            }
+            GraphWork::Fill(memset) => {
+                self.check_memset(memset)?;
+                let bytes = filled_bytes(memset).ok_or(CuError::INVALID_VALUE)?;
+                Names::Memory([(memset.dst, bytes), (DevicePtr(0), 0)])
+            }
+            GraphWork::Copy(copy, side) => {
+                let span = |rows| copy.span(rows).ok_or(CuError::INVALID_VALUE);
+                let to = if *side == HostSide::To { 0 } else { span(&copy.to)? };
+                let from = if *side == HostSide::From { 0 } else { span(&copy.from)? };
+                if *side != HostSide::Neither {
+                    host_bytes =
+                        copy.bytes().filter(|bytes| *bytes <= BYTES_MAX).ok_or(CuError::OUT_OF_MEMORY)?;
+                }
+                Names::Memory([(copy.to.start, to), (copy.from.start, from)])
+            }
+            GraphWork::Record(event) | GraphWork::Wait(event) => Names::Event(*event),
+        };
+        self.is_there(names)?;
+        let (kind, needs) = (node.work.number(), node.needs.clone());
+        Ok(Node { context: node.context, kind, needs, names, host_bytes, kernel_bytes })
+    }
+
+    fn device_nodes<'a>(&self, nodes: &'a [GraphNode<'_>]) -> CuResult<Vec<DeviceNode<'a>>> {
+        let resolved = nodes.iter().map(|node| {
+            let context = self.context(node.context)?;
+            Ok(DeviceNode { context, needs: &node.needs, work: self.device_work(&node.work)? })
+        });
+        resolved.collect()
+    }
+
+    fn device_work<'a>(&self, work: &GraphWork<'a>) -> CuResult<DeviceWork<'a>> {
+        Ok(match work {
+            GraphWork::Empty => DeviceWork::Empty,
+            GraphWork::Kernel(launch) => DeviceWork::Kernel(self.device_launch(launch, true)?),
+            GraphWork::Fill(memset) => DeviceWork::Fill(*memset),
+            GraphWork::Copy(copy, side) => DeviceWork::Copy(*copy, *side),
+            GraphWork::Record(event) => DeviceWork::Record(self.events.get(*event)?.raw),
+            GraphWork::Wait(event) => DeviceWork::Wait(self.events.get(*event)?.raw),
+        })
+    }
+}
+
+/// From the first byte of a set to its last.
+fn filled_bytes(memset: &vgpu_api::Memset) -> Option<u64> {
+    // A node that sets nothing is no node.
+    let row = memset.width.checked_mul(memset.element_bytes.into()).filter(|bytes| *bytes > 0)?;
+    let rows = memset.rows.checked_sub(1)?;
+    row.checked_add(if rows > 0 { memset.pitch.checked_mul(rows)? } else { 0 })
+}
+
+/// Of the worker's memory, what a graph takes.
+fn counted_bytes(upload_bytes: usize, nodes: &[Node]) -> CuResult<u64> {
+    let host = nodes.iter().try_fold(0_u64, |sum, node| sum.checked_add(node.host_bytes));
+    let each = (nodes.len() as u64).checked_mul(NODE_BYTES);
+    // Edges and parameters are kept by the session and by the device.
+    let brought = (upload_bytes as u64).checked_mul(2);
+    host.zip(each)
+        .zip(brought)
+        .and_then(|((host, each), brought)| host.checked_add(each)?.checked_add(brought))
+        .ok_or(CuError::OUT_OF_MEMORY)
+}
