@@ -48,6 +48,8 @@ pub fn attach(task: &Assignment, fds: Vec<OwnedFd>) -> Result<Attached, Failed> 
             let region = Region::map(next()?, bytes).map_err(ours)?;
             (region, Waiter::EventFd(next()?), Doorbell::EventFd(next()?), Peer::Process(*pid))
         }
+        // Such a worker does not come here.
+        ChannelKind::None => return Err(Failed::new(Code::WorkerFailed, "the assignment has no channel")),
         ChannelKind::Xen { domid, parts, port } => {
             let from = DomId::new(*domid).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such domain"))?;
             let part =
