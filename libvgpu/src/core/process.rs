@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use vgpu_api::{CuError, CuResult, DeviceSnapshot, Snapshot};
+use vgpu_api::{CUDA_VERSION, CuError, CuResult, DeviceSnapshot, Snapshot};
 
 use super::channel::Channel;
 use super::contexts::Contexts;
@@ -15,9 +15,6 @@ use super::slab::{Slab, lock};
 use super::visible;
 use crate::dark::cls::Ended;
 use crate::log::say;
-
-/// The newest CUDA version that this library answers for: 1000·major + 10·minor.
-pub const IMPLEMENTED_VERSION: u32 = 13_000;
 
 /// What the guest keeps of a stream.
 #[derive(Debug, Clone, Copy)]
@@ -157,7 +154,7 @@ fn connect() -> CuResult<()> {
 /// `cuDriverGetVersion`, which also works before `cuInit`.
 pub fn driver_version() -> u32 {
     let theirs = process().map_or(u32::MAX, |process| process.snapshot.driver_version);
-    let version = IMPLEMENTED_VERSION.min(theirs);
+    let version = CUDA_VERSION.min(theirs);
     TOLD_VERSION.store(version, Ordering::Relaxed);
     version
 }

@@ -55,12 +55,12 @@ cargo xtask VERB
                  /mnt/share there, writable; the output is streamed, the exit code is the script's
   testbed shell  the same options; a prompt instead of a script
   gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...
-                 runs CMD here with libvgpu as its libcuda and a gpu-proxy of its own, whose log goes to FILE; no Xen
+                 runs CMD here with our libcuda, libnvidia-ml and a gpu-proxy of its own, whose log goes to FILE; no Xen
   cuda-programs  compiles the programs of tests/cuda and prints their directory, for gpu
   bench [--json FILE] [NAME]
                  figures, each beside what a user would use instead
   gen-cuda [--check]
-                 writes the table of CUDA's symbols from NVIDIA's headers
+                 writes the tables of CUDA's and NVML's symbols from NVIDIA's headers
   clean --cache  removes the cache
   dist           builds what a node installs into target/dist
 

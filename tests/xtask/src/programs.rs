@@ -61,6 +61,7 @@ const ON_SOFT: &[Case] = &[
     right(&["memory_info"]),
     right(&["driver_raw"]),
     right(&["driver_wide"]),
+    right(&["nvml_query"]),
     right(&["driver_threads"]),
     right(&["oob_store"]),
     right(&["cudart_init_12"]),
@@ -79,6 +80,7 @@ const TOGETHER: [&str; 2] = ["pattern_plant", "pattern_probe"];
 const ON_NULL: &[Case] = &[
     right(&["device_query"]),
     right(&["memory_info"]),
+    right(&["nvml_query"]),
     right(&["spin", "1"]),
     Case { words: &["vector_add"], code: 1, says_ok: false, lines: &[] },
     Case { words: &["exit7"], code: 0, says_ok: false, lines: &[] },
