@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use vgpu_codes::Code;
 
 /// 16 TiB. No sum of sizes in bytes comes near to overflowing.
-const MIB_MAX: u64 = 1 << 24;
+pub const MIB_MAX: u64 = 1 << 24;
 /// No limit of ours.
 const ANY: u64 = u64::MAX;
 /// The last user id: the one after it means none. Source: `setresuid(2)`.

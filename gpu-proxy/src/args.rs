@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use vgpu_config::DeviceKind;
+use vgpu_config::{DeviceKind, MIB_MAX};
 
 /// What `--help` says.
 pub const HELP: &str = "\
@@ -69,8 +69,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             "--device" => serve.device = Some(device(&value()?.to_string_lossy())?),
             "--memory-mib" => {
                 let text = value()?;
-                let number = text.to_str().and_then(|text| text.parse().ok()).filter(|number| *number > 0);
-                serve.memory_mib = Some(number.ok_or("--memory-mib wants a number of MiB, 1 or more")?);
+                let number = text.to_str().and_then(|text| text.parse().ok());
+                let number = number.filter(|mib| (1..=MIB_MAX).contains(mib));
+                let wrong = || format!("--memory-mib wants a number of MiB, 1 to {MIB_MAX}");
+                serve.memory_mib = Some(number.ok_or_else(wrong)?);
             }
             _ => return Err(format!("unknown argument {name:?}; see gpu-proxy --help")),
         }
@@ -118,7 +120,8 @@ mod tests {
         for (line, part) in [
             ("--device gtx", "gtx"),
             ("--local", "--local wants"),
-            ("--memory-mib 0 --local x", "1 or more"),
+            ("--memory-mib 0 --local x", "1 to 16777216"),
+            ("--memory-mib 17592186044417 --local x", "1 to 16777216"),
             ("--memory-mib 5", "--local"),
             ("--sokcet x", "--sokcet"),
         ] {

@@ -16,9 +16,9 @@ const ROLE: &str = "VGPU_TEST_MOUNTS";
 const POD: &str = "VGPU_TEST_POD";
 const NEW_ROOT: [&str; 3] = ["--user", "--map-root-user", "--mount"];
 
-fn as_child(role: &str, pod: &Path, namespaces: &[&str]) -> Command {
+fn as_child(program: &Path, role: &str, pod: &Path, namespaces: &[&str]) -> Command {
     let mut command = Command::new("unshare");
-    command.args(namespaces).arg(std::env::current_exe().unwrap());
+    command.args(namespaces).arg(program);
     command
         .args(["--exact", "--ignored", "child", "--test-threads=1", "--nocapture"])
         .env(ROLE, role)
@@ -46,7 +46,7 @@ fn node(pod: &Path) {
     let name = pod.to_str().unwrap();
     let procs = mounted_at("/proc");
     let namespaces = [NEW_ROOT.as_slice(), &["--pid", "--fork", "--propagation", "unchanged"]].concat();
-    let mut worker = as_child("worker", pod, &namespaces);
+    let mut worker = as_child(&std::env::current_exe().unwrap(), "worker", pod, &namespaces);
     let mut worker = worker.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(worker.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut hear = |wanted: &str| {
@@ -77,9 +77,12 @@ fn a_worker_of_nvidias_driver_keeps_no_mount_that_the_node_has_taken_away() {
         eprintln!("NOT TRIED: {}: no user and mount namespaces can be made here", file!());
         return;
     }
-    let pod = tempfile::tempdir().unwrap();
+    let (programs, pod) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Root of a user namespace is nobody in the home of a user whom it does not map.
+    let program = programs.path().join("mounts");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let namespaces = [NEW_ROOT.as_slice(), &["--propagation", "shared"]].concat();
-    let ended = as_child("node", pod.path(), &namespaces).output().unwrap();
+    let ended = as_child(&program, "node", pod.path(), &namespaces).output().unwrap();
     let text = String::from_utf8_lossy(&ended.stdout) + String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success(), "{text}");
     // Or the child was no test at all.

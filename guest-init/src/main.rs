@@ -1,4 +1,5 @@
 //! PID 1 of the guest, and its own helper: `guest-init oci REQUEST ANSWER_FILE`.
+#![forbid(unsafe_code)]
 
 use std::{error::Error, path::Path, process::ExitCode};
 

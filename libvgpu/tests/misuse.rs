@@ -5,7 +5,7 @@ mod support;
 use std::ffi::c_void;
 
 use support::Library;
-use support::every::{PARAMS, call, call_at, params, supported};
+use support::every::{PARAMS, call, call_at, params, supported, unsupported};
 use support::session::session;
 use vgpu_api::result::describe;
 
@@ -53,6 +53,16 @@ fn before_the_start() {
         let code = call(&library, name, [0; PARAMS]);
         // A null that a call looks at first may be told first.
         assert!([NOT_INITIALIZED, INVALID_VALUE].contains(&code), "{name} before cuInit: {code}");
+    }
+}
+
+#[test]
+fn what_is_not_supported_says_so() {
+    let library = Library::open();
+    let names = unsupported();
+    assert!(names.contains("cuGLInit"), "{names:?}");
+    for name in names {
+        assert_eq!(call(&library, name, [0; PARAMS]), NOT_SUPPORTED, "{name}");
     }
 }
 

@@ -52,8 +52,11 @@ pub fn guest(platform: &Platform, store: &Store, record: &Record) -> (Option<u16
     let mut found = None;
     match platform.toolstack.find(record.domain_uuid) {
         Ok(domid) => found = domid,
-        // Without Xen there was never a domain; but xl may be missing for a moment, in an upgrade.
-        Err(error) if error.code() == Some(Code::NoXen) && record.domid.is_none() => {}
+        // Without Xen there was never a domain; but xl may be missing for a moment, in an upgrade, and a domain be there whose id is not recorded.
+        Err(error)
+            if error.code() == Some(Code::NoXen)
+                && record.domid.is_none()
+                && platform.toolstack.check().is_err() => {}
         Err(error) => first.keep(Err(error)),
     }
     if let Some(domid) = found {

@@ -75,7 +75,8 @@ impl Dead {
             None => {
                 let role = Spec::load(&bundle).and_then(|spec| spec.role()).unwrap_or(Role::Alone);
                 let sandbox = role.sandbox().unwrap_or(&args.id);
-                Store::lives(&config().shim.state_dir, &args.namespace, sandbox)?.pop()
+                let mut lives = Store::lives(&config().shim.state_dir, &args.namespace, sandbox)?.into_iter();
+                lives.find(|store| has(store, &args.id, &bundle))
             }
         };
         Ok(Dead { id: args.id.clone(), socket: Socket::of(&bundle), bundle, store })
@@ -223,6 +224,14 @@ pub fn clean_up() -> Result<()> {
     dead.clean()
 }
 
+/// Whether it is the life in which this container had this bundle: one of the same id may live that another containerd has made.
+fn has(store: &Store, id: &str, bundle: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let record = store.load().ok().flatten();
+    let container = record.as_ref().and_then(|record| record.containers.get(id));
+    container.is_some_and(|container| real(&container.bundle) == real(bundle))
+}
+
 /// The node's configuration, or the default one: an invalid file must not keep anything from being cleaned up.
 fn config() -> Config {
     Config::load(None).unwrap_or_default()
@@ -247,5 +256,31 @@ impl Socket {
         if connected == Err(Errno::CONNREFUSED) && Socket::at(self.path.clone()).as_ref() == Some(self) {
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::persist::{ContainerRecord, Record};
+
+    #[test]
+    fn without_its_pointer_a_bundle_has_the_life_that_knows_it_and_no_other_of_its_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, others) = (dir.path().join("ours"), dir.path().join("others"));
+        std::fs::create_dir(&ours).unwrap();
+        std::os::unix::fs::symlink(&ours, dir.path().join("link")).unwrap();
+        let store = Store::at(dir.path().join("state"));
+        assert!(!has(&store, "a", &ours), "no record");
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        let mut record = Record::new("default", "a", None, Uuid::from_u128(1), "/share".into());
+        record.containers.insert("a".into(), ContainerRecord { bundle: ours.clone(), gpu: None });
+        store.save(&record).unwrap();
+        assert!(has(&store, "a", &ours));
+        assert!(has(&store, "a", &dir.path().join("link")), "by another path");
+        assert!(!has(&store, "a", &others), "the bundle of another containerd");
+        assert!(!has(&store, "b", &ours), "another container");
     }
 }

@@ -26,11 +26,13 @@ use vgpu_agent_api::{
     },
     stream::StreamName,
     version::{self, Version},
+    wire::ANSWER_BYTES_MAX,
 };
 use vgpu_codes::Code;
 
 use crate::{
     error::{Error, OrFail, Result},
+    frames::{Bounded, End, Ended},
     link::{AnyStream, Link},
 };
 
@@ -49,6 +51,7 @@ pub const SIGKILL: u32 = 9;
 /// A guest that said hello.
 pub struct Guest {
     client: Client,
+    end: End,
     link: Arc<dyn Link>,
     domid: u16,
     streams: AtomicU32,
@@ -66,9 +69,14 @@ impl Guest {
     /// # Errors
     /// [`Code::GuestGone`], [`Code::ProtocolVersion`], or what the guest answered.
     pub async fn meet(link: Arc<dyn Link>, domid: u16, sandbox: &str, hostname: &str) -> Result<Guest> {
-        let stream = link.agent(domid).await?;
-        let guest =
-            Guest { client: Client::new(Socket::new(stream)), link, domid, streams: AtomicU32::new(1) };
+        let stream = Bounded::new(link.agent(domid).await?);
+        let guest = Guest {
+            end: stream.end(),
+            client: Client::new(Socket::new(stream)),
+            link,
+            domid,
+            streams: AtomicU32::new(1),
+        };
         let reply = guest.hello(sandbox, hostname).await?;
         let theirs = Version { major: reply.major, minor: reply.minor };
         let met = version::meet(version::CURRENT, theirs).map_err(|error| {
@@ -147,7 +155,6 @@ impl Guest {
         request: &Q,
         limit: Option<Duration>,
     ) -> Result<A> {
-        let failed = |error| Error::from_guest(method, error);
         let payload = request
             .write_to_bytes()
             .or_fail(Code::HostFailure, || format!("{method}: the request can't be written"))?;
@@ -160,10 +167,25 @@ impl Guest {
                 Error::new(Code::GuestSilent, format!("{method}: no answer within {} s", limit.as_secs_f32()))
             })?,
         };
-        let answer = answer.map_err(failed)?;
+        let answer = answer.map_err(|error| self.failed(method, error))?;
         A::parse_from_bytes(&answer.payload).map_err(|error| {
             Error::caused(Code::ProtocolBroken, format!("{method}: the guest's answer can't be read"), error)
         })
+    }
+
+    /// An answer that came stands, whatever its stream's end was.
+    fn failed(&self, method: &str, error: ttrpc::Error) -> Error {
+        match (self.end.why(), error) {
+            (Some(Ended::FrameTooLong(bytes)), error) if !matches!(error, ttrpc::Error::RpcStatus(_)) => {
+                let why =
+                    format!("{method}: the guest sent {bytes} bytes as one, of {ANSWER_BYTES_MAX} at most");
+                Error::new(Code::ProtocolBroken, why)
+            }
+            (Some(Ended::Closed), why @ ttrpc::Error::Others(_)) => {
+                Error::caused(Code::GuestGone, format!("{method}: the guest is gone"), why)
+            }
+            (_, error) => Error::from_guest(method, error),
+        }
     }
 
     /// A new raw stream between us and the guest.

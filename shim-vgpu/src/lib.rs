@@ -14,6 +14,7 @@ pub mod delete;
 mod error;
 mod events;
 mod figures;
+mod frames;
 mod guest;
 pub mod info;
 mod io;

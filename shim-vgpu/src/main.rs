@@ -2,6 +2,7 @@
 //!
 //! containerd calls it by verb: `start` answers with an address and leaves a server behind, `delete` cleans up after one that is gone.
 //! stdout is the answer. stderr is silent on success, and one line for the user otherwise.
+#![forbid(unsafe_code)]
 
 use std::{
     io::{Read, Write},

@@ -52,7 +52,8 @@ must [ "$(cat /tmp/blue.code)" = 7 ]
 say "what is left"
 tries=0
 left() {
-    xl list | tail -n +3
+    domains=$(xl list) || echo "xl list failed"
+    echo "$domains" | tail -n +3
     pgrep -a containerd-shim
     grep /run/vgpu/ /proc/mounts
     ls -d /run/containerd/s/* /run/vgpu/sandboxes/* /run/vgpu/shared/* 2> /dev/null

@@ -23,7 +23,7 @@ pub mod zones;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -323,11 +323,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub fn choose_device(configured: Configured) -> Result<DeviceKind, Refusal> {
     /// Made by NVIDIA's kernel driver when it is loaded.
     const DRIVER: &str = "/proc/driver/nvidia/version";
-    let driver = std::path::Path::new(DRIVER).exists();
+    choose(configured, Path::new(DRIVER))
+}
+
+fn choose(configured: Configured, sign_of_driver: &Path) -> Result<DeviceKind, Refusal> {
+    let driver = sign_of_driver.exists();
     match configured {
         Configured::Cuda if !driver => Err(Refusal::new(
             Code::NoDevice,
-            format!("NVIDIA's driver is not loaded ({DRIVER} is missing): load it, or use --device soft"),
+            format!(
+                "NVIDIA's driver is not loaded ({} is missing): load it, or use --device soft",
+                sign_of_driver.display()
+            ),
         )),
         Configured::Cuda => Ok(DeviceKind::Cuda),
         Configured::Auto if driver => Ok(DeviceKind::Cuda),
@@ -347,5 +354,24 @@ fn device_bytes(config: &Config, device: DeviceKind) -> u64 {
     match device {
         DeviceKind::Soft | DeviceKind::Null => config.proxy.soft_memory_mib << 20,
         DeviceKind::Cuda => 1 << 47,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_is_the_driver_where_there_is_one() {
+        let (there, missing) = (Path::new("/proc/version"), Path::new("/proc/none/of/these"));
+        let chosen = |configured, sign| choose(configured, sign).ok();
+        assert_eq!(chosen(Configured::Auto, there), Some(DeviceKind::Cuda));
+        assert_eq!(chosen(Configured::Auto, missing), Some(DeviceKind::Soft));
+        assert_eq!(chosen(Configured::Cuda, there), Some(DeviceKind::Cuda));
+        assert_eq!(chosen(Configured::Cuda, missing), None);
+        for sign in [there, missing] {
+            assert_eq!(chosen(Configured::Soft, sign), Some(DeviceKind::Soft));
+            assert_eq!(chosen(Configured::Null, sign), Some(DeviceKind::Null));
+        }
     }
 }

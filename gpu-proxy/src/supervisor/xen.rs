@@ -48,7 +48,8 @@ const ANSWERS_MAX: usize = 64;
 const CHANNELS_MAX: usize = 256;
 /// Questions of one stream that wait for their turn, beyond which one is refused.
 const QUESTIONS_MAX: usize = 32;
-/// A stream that ended is accepted anew after this: each costs xenstore's time and lines in the log.
+
+/// A stream that ended, or could not be had, is accepted anew after this: each costs xenstore's time and lines in the log.
 const STREAM_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the supervisor needs of Xen.
@@ -99,49 +100,91 @@ pub async fn serve(
 ) {
     // A zone that is not there any more is not served.
     let Some(log) = supervisor.zones().log(zone) else { return };
-    let bounds = Arc::new(Bounds::new(log));
-    match serve_domain(&supervisor, &xen, zone, domain, stop, &bounds).await {
-        Ok(()) => bounds.log.info(format_args!("the GPU stream ended")),
-        Err(why) => bounds.log.warn(format_args!("{why}")),
-    }
+    let bounds = Arc::new(Bounds::new(Arc::clone(&log)));
+    let mut door = Door {
+        supervisor: Arc::clone(&supervisor),
+        xen,
+        zone,
+        domain,
+        stop: stop.clone(),
+        bounds,
+        known: None,
+    };
+    serve_streams(&mut door, &log, stop).await;
+    log.info(format_args!("the GPU stream ended"));
     supervisor.zones().set_state(zone, ZoneState::Ended);
 }
 
-async fn serve_domain(
-    supervisor: &Arc<Supervisor>,
-    xen: &Arc<Xen>,
+/// Where a guest's streams come from, one after the other. Over a trait so that it is tested without Xen.
+trait Streams: Send {
+    /// Serves the next one. True: it ended in order, and guest-init, which keeps one up, offers another. False: the guest or the zone ended.
+    fn serve(&mut self) -> impl Future<Output = Result<bool, String>> + Send;
+}
+
+/// Serves one stream after the other. What goes wrong with one, of the guest's making or the node's, ends that one: nobody would
+/// register the zone's door again while its shim lives.
+async fn serve_streams(streams: &mut impl Streams, log: &ZoneLog, mut stop: watch::Receiver<bool>) {
+    loop {
+        match streams.serve().await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(why) => log.warn(format_args!("{why}")),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(STREAM_PAUSE) => {}
+            () = is_set(&mut stop) => return,
+        }
+    }
+}
+
+/// The door of one zone.
+struct Door {
+    supervisor: Arc<Supervisor>,
+    xen: Arc<Xen>,
     zone: ZoneId,
     domain: DomainRef,
-    mut stop: watch::Receiver<bool>,
-    bounds: &Arc<Bounds>,
-) -> Result<(), String> {
-    let known = {
-        let xen = Arc::clone(xen);
-        blocking(move || xen.identify(domain)).await?
-    };
-    let (guest, liveness) = known.map_err(|error| with_causes(&error))?;
-    // A stream that ended in order is offered anew: guest-init keeps it up.
-    loop {
-        let (xen, alive) = (Arc::clone(xen), liveness.try_clone().map_err(|error| with_causes(&error))?);
-        let stopped = stop.clone();
+    stop: watch::Receiver<bool>,
+    bounds: Arc<Bounds>,
+    /// Asked for once: each question about it is kept until the domain ends.
+    known: Option<(DomId, Arc<Liveness>)>,
+}
+
+impl Streams for Door {
+    async fn serve(&mut self) -> Result<bool, String> {
+        let Some((guest, liveness)) = self.identify().await? else { return Ok(false) };
+        let (xen, alive) =
+            (Arc::clone(&self.xen), liveness.try_clone().map_err(|error| with_causes(&error))?);
+        let stopped = self.stop.clone();
         // Looks at `stop` itself, and is waited for: who releases the zone is told only when it can map nothing more of the guest.
         let accepted = blocking(move || accept(&xen, guest, &alive, &|| *stopped.borrow())).await?;
-        let stream = match accepted {
-            Ok(Some(stream)) => stream,
-            Ok(None) => return Ok(()),
-            Err(error) => return Err(with_causes(&error)),
-        };
+        let Some(stream) = accepted.map_err(|error| with_causes(&error))? else { return Ok(false) };
         let stream = AsyncStream::new(stream).map_err(|error| with_causes(&error))?;
-        supervisor.zones().set_state(zone, ZoneState::Connected);
-        bounds.log.info(format_args!("{guest} is connected"));
+        self.supervisor.zones().set_state(self.zone, ZoneState::Connected);
+        self.bounds.log.info(format_args!("{guest} is connected"));
         let served = tokio::select! {
-            served = greet_and_serve(supervisor, zone, guest, stream, bounds) => served,
+            served = greet_and_serve(&self.supervisor, self.zone, guest, stream, &self.bounds) => served,
             // Workers of the stream are ended by the release that stops us.
-            () = is_set(&mut stop) => return Ok(()),
+            () = is_set(&mut self.stop) => return Ok(false),
         };
-        supervisor.zones().set_state(zone, ZoneState::Waiting);
-        served?;
-        tokio::time::sleep(STREAM_PAUSE).await;
+        self.supervisor.zones().set_state(self.zone, ZoneState::Waiting);
+        served.map(|()| true)
+    }
+}
+
+impl Door {
+    /// The zone's domain; `None` if it is gone, or was another.
+    async fn identify(&mut self) -> Result<Option<(DomId, Arc<Liveness>)>, String> {
+        if self.known.is_none() {
+            let (xen, domain) = (Arc::clone(&self.xen), self.domain);
+            self.known = match blocking(move || xen.identify(domain)).await? {
+                Err(XenError::PeerGone(_)) => None,
+                known => {
+                    let (guest, liveness) = known.map_err(|error| with_causes(&error))?;
+                    Some((guest, Arc::new(liveness)))
+                }
+            };
+        }
+        Ok(self.known.clone())
     }
 }
 

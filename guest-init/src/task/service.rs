@@ -20,6 +20,7 @@ use protobuf::{
     well_known_types::{any::Any, timestamp::Timestamp},
 };
 use ttrpc::r#async::TtrpcContext;
+use vgpu_agent_api::wire::ANSWER_BYTES_MAX;
 
 use super::{
     container::Container,
@@ -40,6 +41,9 @@ const KILLED: u32 = 128 + SIGKILL;
 /// The only types that containerd's CRI takes for statistics and a pid's details.
 const METRICS_TYPE: &str = "io.containerd.cgroups.v2.Metrics";
 const DETAILS_TYPE: &str = "containerd.runc.v1.ProcessDetails";
+
+/// Of an answer to Pids: room is left for what ttrpc adds.
+const PIDS_BYTES_MAX: u64 = ANSWER_BYTES_MAX as u64 - 1024;
 
 /// The service. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -145,7 +149,7 @@ impl Task for TaskService {
     async fn pids(&self, _: &TtrpcContext, req: PidsRequest) -> ttrpc::Result<PidsResponse> {
         let container = self.pod.get(&req.id)?;
         let pids = container.cgroup.pids().during(|| format!("list the processes of {}", req.id))?;
-        let processes = pids.into_iter().map(|pid| process_info(&container, pid)).collect();
+        let processes = first_of(pids.into_iter().map(|pid| process_info(&container, pid)), PIDS_BYTES_MAX);
         Ok(PidsResponse { processes, ..Default::default() })
     }
 
@@ -271,6 +275,18 @@ fn process_info(container: &Container, pid: u32) -> ProcessInfo {
     }
 }
 
+/// As many of them as fit.
+fn first_of(processes: impl Iterator<Item = ProcessInfo>, mut room: u64) -> Vec<ProcessInfo> {
+    /// What the list adds to each: a tag and a length.
+    const AROUND: u64 = 6;
+    let fits = |process: &ProcessInfo| {
+        let left = room.checked_sub(process.compute_size() + AROUND);
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    processes.take_while(fits).collect()
+}
+
 fn any(type_url: &str, message: &impl Message) -> MessageField<Any> {
     // Writing into memory fails only for a message that was built wrongly: then there is none.
     let value = message.write_to_bytes().unwrap_or_default();
@@ -279,4 +295,22 @@ fn any(type_url: &str, message: &impl Message) -> MessageField<Any> {
 
 fn timestamp(at: SystemTime) -> MessageField<Timestamp> {
     MessageField::some(at.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_to_pids_is_never_longer_than_the_shim_takes() {
+        let exec = ProcessDetails { exec_id: "e".repeat(128), ..Default::default() };
+        for info in [MessageField::none(), any(DETAILS_TYPE, &exec)] {
+            let process = |pid| ProcessInfo { pid, info: info.clone(), ..Default::default() };
+            let processes = first_of((1..=1 << 22).map(process), PIDS_BYTES_MAX);
+            assert_eq!(processes[0].pid, 1);
+            let answer = PidsResponse { processes, ..Default::default() };
+            let bytes = answer.compute_size();
+            assert!((PIDS_BYTES_MAX / 2..=PIDS_BYTES_MAX).contains(&bytes), "{bytes} bytes");
+        }
+    }
 }

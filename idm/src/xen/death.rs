@@ -121,14 +121,15 @@ impl Drop for Deaths {
 impl Shared {
     fn run(&self, mut xenstore: Client, mut watch: Watch) {
         loop {
-            match self.look(&xenstore) {
-                Ok(true) => {}
+            let complete = match self.look(&xenstore) {
+                Ok(true) => true,
                 Ok(false) => return,
-                Err(_) => self.wait(None),
-            }
+                Err(_) => false,
+            };
             match watch.take() {
                 Ok(true) => continue,
-                Ok(false) => self.wait(Some(&watch)),
+                // A look that failed is repeated: the event that asked for it has been taken.
+                Ok(false) => self.wait(complete.then_some(&watch)),
                 // xenstored is gone or was restarted: a new connection and watch, and then a look.
                 Err(_) => {
                     self.wait(None);

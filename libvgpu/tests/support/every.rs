@@ -1,5 +1,6 @@
 //! Calls any export by name, for tests of all of them.
 
+use std::collections::BTreeSet;
 use std::ffi::c_void;
 
 use vgpu_api::surface::group_of;
@@ -34,6 +35,11 @@ pub fn supported() -> Vec<(&'static str, &'static str)> {
     names.dedup();
     assert!(names.len() > 200, "{}", names.len());
     names
+}
+
+/// The exports that this library does not support.
+pub fn unsupported() -> BTreeSet<&'static str> {
+    TABLE.iter().map(|row| row.elf).filter(|name| group_of(name).is_none()).collect()
 }
 
 /// The first parameters of a call; the rest is 0.

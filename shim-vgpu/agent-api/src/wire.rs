@@ -10,6 +10,9 @@ pub const AGENT_RING_BYTES: u32 = 64 << 10;
 pub const STDIO_RING_BYTES: u32 = 64 << 10;
 /// The largest message of ttrpc on the agent stream, said in the hello. Source: ttrpc, `MESSAGE_LENGTH_MAX`.
 pub const RECORD_BYTES_MAX: u32 = 4 << 20;
+/// The longest answer of the guest, as ttrpc frames it; the shim ends the stream at a longer one. What the shim sends may be as long as
+/// ttrpc lets it: a process's specification is part of it.
+pub const ANSWER_BYTES_MAX: usize = 256 << 10;
 /// The application of the agent stream in the hello, `vgpuagnt` in memory.
 pub const APPLICATION: u64 = u64::from_le_bytes(*b"vgpuagnt");
 /// The tag of the 9p share.

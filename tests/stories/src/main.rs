@@ -5,6 +5,7 @@
 //! on a clean node.
 //!
 //! usage: vgpu-stories [--list] [NAME-OR-PART...]     one line a story: `ok`, `FAILED` or `skipped`, name, time or reason
+#![forbid(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

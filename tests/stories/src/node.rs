@@ -76,6 +76,12 @@ impl Node {
         workers
     }
 
+    /// Workers end by themselves, whoever served them: before a new gpu-proxy's cgroup is emptied, which would end them too.
+    pub fn assert_no_worker_within(&self, limit: Duration) {
+        let ended = until(limit, || self.workers().is_empty().then_some(()));
+        assert!(ended.is_some(), "workers are left: {:?}", self.workers());
+    }
+
     /// The processes of one program.
     pub fn processes_of(&self, program: &str) -> Vec<Process> {
         processes().into_iter().filter(|process| process.program() == program).collect()

@@ -1,4 +1,4 @@
-//! `cargo xtask bench [--json FILE] [NAME]`: every figure with what a user would use instead, measured in the same run.
+//! `cargo xtask bench [NAME] [--json FILE]`: every figure with what a user would use instead, measured in the same run.
 //!
 //! The benchmark programs of the crates print one flat JSON object a line:
 //! `{"name":…,"value":…,"unit":…,"beside":…,"what":…,"ratio":…,"target":…}`; `what` names what `beside` is the figure of; `target`, 0 for none, is
@@ -29,10 +29,8 @@ const PROMISED: &[&str] =
     &["call answered in the guest", "queued launch", "sync call, polling", "sync call, parked"];
 
 /// Runs all, or those of one crate, or only the figures whose names contain NAME.
-pub fn main(mut args: Args) -> Result<u8> {
-    let json_file = args.value("--json")?;
-    let name = args.optional_word()?;
-    args.end()?;
+pub fn main(args: Args) -> Result<u8> {
+    let (name, json_file) = options(args)?;
     let measured = |package: &str| {
         let mut program = Command::new(program(package)?);
         program.arg("--bench");
@@ -41,9 +39,22 @@ pub fn main(mut args: Args) -> Result<u8> {
     let lines = figures(name.as_deref(), measured)?;
     print!("{}", table(&lines));
     if let Some(file) = json_file {
-        fs::write(&file, lines.join("\n") + "\n").context(|| format!("cannot write {file}"))?;
+        save(&lines, &file)?;
     }
     Ok(0)
+}
+
+/// NAME, and the file for the figures; in any order.
+fn options(mut args: Args) -> Result<(Option<String>, Option<String>)> {
+    let before = args.value("--json")?;
+    let name = args.optional_word()?;
+    let json_file = if before.is_some() { before } else { args.value("--json")? };
+    args.end()?;
+    Ok((name, json_file))
+}
+
+fn save(lines: &[String], file: &str) -> Result<()> {
+    fs::write(file, lines.join("\n") + "\n").context(|| format!("cannot write {file}"))
 }
 
 /// Runs the programs for NAME and returns their lines.
@@ -184,6 +195,26 @@ mod tests {
         let ends: Vec<&str> = text.lines().map(|line| line.rsplit("  ").next().unwrap_or_default()).collect();
         assert_eq!(ends, ["target", "<= 20, met", "<= 20, MISSED", "-"]);
         assert!(text.lines().nth(1).is_some_and(|line| line.contains("a pipe")), "{text}");
+    }
+
+    #[test]
+    fn the_file_for_the_figures_may_be_named_before_or_after_the_benchmark() {
+        let asked = |line: &str| options(Args::new(line.split_whitespace().map(String::from)));
+        let both = (Some("idm".to_string()), Some("f".to_string()));
+        assert_eq!(asked("idm --json f").expect("after"), both);
+        assert_eq!(asked("--json f idm").expect("before"), both);
+        assert_eq!(asked("").expect("all, to the terminal"), (None, None));
+        for wrong in ["idm --json", "idm f", "--json f idm --json g", "idm --jason f"] {
+            assert!(asked(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_file_holds_a_line_a_figure() {
+        let file = paths::scratch().expect("scratch").join("figures-test.json");
+        save(&["{1}".into(), "{2}".into()], &file.to_string_lossy()).expect("written");
+        assert_eq!(fs::read_to_string(file).expect("read"), "{1}\n{2}\n");
+        assert!(save(&[], "/none/of/these").is_err());
     }
 
     #[test]

@@ -24,7 +24,17 @@ struct Boot {
 const BOOTS: &[Boot] = &[
     Boot {
         name: "deaths",
-        stories: &["create_killed", "death_of_the", "death_of_gpu", "hung_", "config_", "pod_with"],
+        stories: &[
+            "create_killed",
+            "death_of_the_program",
+            "death_of_the_domain",
+            "death_of_the_worker",
+            "death_of_the_shim",
+            "death_of_gpu",
+            "hung_",
+            "config_",
+            "pod_with",
+        ],
     },
     Boot {
         name: "cuda",
@@ -39,12 +49,12 @@ const BOOTS: &[Boot] = &[
             "death_of_a_cuda",
         ],
     },
-    Boot { name: "containers", stories: &["vgpu_", "pod_is", "demo_"] },
-    Boot { name: "idm", stories: &["canary_", "idm_", "runc_exit_code"] },
+    Boot { name: "containers", stories: &["vgpu_", "demo_"] },
+    Boot { name: "idm", stories: &["canary_", "idm_", "pod_is"] },
 ];
-/// What `test --long rest` plays: that runc does what stories want of any runtime, which no change of ours can break, and CUDA programs
-/// that part `programs` runs too.
-pub const REST: &[&str] = &["runc_", "cuda_other_programs"];
+/// What `test --long rest` plays: that runc does what stories want of any runtime, which no change of ours can break, CUDA programs
+/// that part `programs` runs too, and a guest kernel's crash, which Xen ends as `xl destroy` does.
+pub const REST: &[&str] = &["runc_", "cuda_other_programs", "death_of_the_guests_kernel"];
 /// What a boot touches of its memory, at most.
 const BOOT_MIB: u32 = 5120;
 

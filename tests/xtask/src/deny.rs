@@ -13,7 +13,7 @@ use crate::error::{Context, Failure, Result};
 use crate::paths::WORKSPACES;
 use crate::progress::Log;
 
-/// Every crate of the builds has an allowed licence and comes from crates.io.
+/// Every crate of the builds and their tests has an allowed licence and comes from crates.io.
 pub fn check(log: &Log, root: &Path) -> Result<()> {
     let policy = fs::read_to_string(root.join("deny.toml")).context(|| "cannot read deny.toml".into())?;
     let allowed = allowed_licences(&policy);
@@ -25,7 +25,7 @@ pub fn check(log: &Log, root: &Path) -> Result<()> {
     for workspace in WORKSPACES.iter().map(|folder| root.join(folder)) {
         let mut tree = cargo(
             &workspace,
-            &["tree", "--workspace", "--locked", "--edges", "normal,build", "--prefix", "none"],
+            &["tree", "--workspace", "--locked", "--edges", "normal,build,dev", "--prefix", "none"],
         );
         let listing = log.output(tree.args(["--format", "{p}|{l}"]))?;
         refused.extend(

@@ -1,7 +1,8 @@
 //! `cargo xtask test --long STAGE`: what takes longer than a change may wait for.
 //!
 //! A stage is a list of units; each one that passed is noted under `target/xtask/long/STAGE` and not repeated after an
-//! interruption, as long as the commit is the same. A stage that is complete starts anew. Its last result and date go into SPECIFICATION.md, by hand.
+//! interruption, as long as no file but documents has changed. A stage that is complete starts anew. Its last result and date go into
+//! SPECIFICATION.md, by hand.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -69,7 +70,7 @@ pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
         return Err(Failure::new(format!("no stage is called {name}; stages: {}", names.join(", "))));
     };
     host::prepare(steps, if matches!(stage, Stage::Fuzz) { Needs::Build } else { Needs::All })?;
-    let record = Record::open(&paths::scratch()?.join("long"), name, &commit()?)?;
+    let record = Record::open(&paths::scratch()?.join("long"), name, &commit(&paths::root()?)?)?;
     match stage {
         Stage::Stories(kind, units, times) => {
             if *kind == Kind::Pvh {
@@ -109,12 +110,14 @@ fn every_story_has_a_unit(steps: &Steps, units: &[&str]) -> Result<()> {
     Err(Failure::new(format!("no unit of the stage plays {forgotten:?}: see STAGES")))
 }
 
-/// What is tested: the commit, and whether files differ from it.
-fn commit() -> Result<String> {
-    let root = paths::root()?;
-    let git = |words: &[&str]| progress::output(Command::new("git").arg("-C").arg(&root).args(words));
+/// What is tested: the last commit that changed more than documents, and whether files differ from it.
+fn commit(root: &Path) -> Result<String> {
+    let git = |words: &[&str]| {
+        let but_documents = ["--", ":(top)", ":(top,exclude)*.md"];
+        progress::output(Command::new("git").arg("-C").arg(root).args(words).args(but_documents))
+    };
     let changed = if git(&["status", "--porcelain"])?.is_empty() { "" } else { ", with changes" };
-    Ok(format!("commit {}{changed}", git(&["rev-parse", "HEAD"])?.trim()))
+    Ok(format!("commit {}{changed}", git(&["log", "-1", "--format=%H"])?.trim()))
 }
 
 /// What has passed of a stage: the commit, then a unit a line.
@@ -175,6 +178,34 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_makes_no_other_commit() {
+        let dir = paths::scratch().expect("scratch").join("commit-test");
+        crate::cache::remove_tree(&dir).expect("removed");
+        fs::create_dir_all(&dir).expect("made");
+        let git = |words: &str| {
+            let own = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"];
+            let mut git = Command::new("git");
+            progress::output(git.arg("-C").arg(&dir).args(own).args(words.split(' '))).expect(words)
+        };
+        let commit_of = |file: &str| {
+            fs::write(dir.join(file), file).expect("written");
+            let before = commit(&dir).expect("told");
+            git("add .");
+            git("commit -qm x");
+            (before, commit(&dir).expect("told"))
+        };
+        git("init -q");
+        fs::write(dir.join("first.rs"), "").expect("written");
+        git("add .");
+        git("commit -qm x");
+        let first = commit(&dir).expect("told");
+        assert_eq!(commit_of("page.md"), (first.clone(), first.clone()));
+        let (changed, second) = commit_of("code.rs");
+        assert_eq!(changed, format!("{first}, with changes"));
+        assert_ne!(second, first);
+    }
 
     #[test]
     fn a_unit_is_not_repeated_until_the_commit_is_another() {

@@ -2,6 +2,7 @@
 //!
 //! One module a verb. xtask also runs as one carried binary where there is no cargo and no source (`cargo xtask dist` puts it
 //! beside what a node installs): the verbs that need only built files then take them from beside themselves.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
@@ -57,7 +58,7 @@ cargo xtask VERB
   gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...
                  runs CMD here with our libcuda, libnvidia-ml and a gpu-proxy of its own, whose log goes to FILE; no Xen
   cuda-programs  compiles the programs of tests/cuda and prints their directory, for gpu
-  bench [--json FILE] [NAME]
+  bench [NAME] [--json FILE]
                  figures, each beside what a user would use instead
   gen-cuda [--check]
                  writes the tables of CUDA's and NVML's symbols from NVIDIA's headers

@@ -39,8 +39,9 @@ const PARTS: &[Part] = &[
     ("licences", Needs::Cargo, licences),
     ("unit", Needs::Build, unit_tests),
     ("loom", Needs::Cargo, loom),
-    ("installed", Needs::Build, installed),
+    // While the guest kernel is still being built.
     ("programs", Needs::Build, programs::part),
+    ("installed", Needs::Build, installed),
     ("verbs", Needs::Build, verbs::part),
     ("stories", Needs::All, boots::part),
 ];

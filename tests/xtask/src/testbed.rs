@@ -146,7 +146,7 @@ pub fn run(
     shown.more(out)?;
     outcome?;
     qemu.wait_for_end(Duration::from_secs(30));
-    let code = scene.read("rc")?.trim().parse().context(|| "the script left no exit code".into())?;
+    let code = scene.exit_code()?;
     scene.keep(&boot.kept)?;
     Ok(code)
 }
@@ -157,8 +157,12 @@ fn shell(dom0: &Dom0, boot: &Boot) -> Result<u8> {
     eprintln!("booting; the prompt comes in half a minute");
     let mut qemu = Qemu(scene.machine(dom0, boot, None)?.start()?);
     let status = qemu.0.wait().context(|| "cannot wait for QEMU".into())?;
+    if !status.success() {
+        return Err(Failure::new(format!("QEMU: {status}; logs: {}", scene.dir.display())));
+    }
+    let code = scene.exit_code();
     scene.keep(&boot.kept)?;
-    if status.success() { Ok(0) } else { Err(Failure::new(format!("QEMU: {status}"))) }
+    code
 }
 
 /// Runs the user's script by its own first line, or by sh.
@@ -245,6 +249,11 @@ impl Scene {
     fn read(&self, name: &str) -> Result<String> {
         let path = self.ctl().join(name);
         fs::read_to_string(&path).context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Of the script, or of the shell.
+    fn exit_code(&self) -> Result<u8> {
+        self.read("rc")?.trim().parse().context(|| "Dom0 left no exit code".into())
     }
 
     /// Waits until Dom0 has made `ctl/NAME`, and does `meanwhile` again and again.
@@ -352,6 +361,19 @@ mod tests {
         assert_eq!((boot.kind, boot.memory_mib, boot.bare), (Kind::Pv, default_memory_mib(), false));
         for wrong in [["--dom0", "pw"], ["--share", "/none/of/these"]] {
             assert!(options(&mut Args::new(wrong.map(String::from))).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_exit_code_is_what_dom0_left() {
+        let dir = paths::scratch().expect("scratch").join("exit-code-test");
+        remove_tree(&dir).expect("removed");
+        let scene = Scene { dir };
+        fs::create_dir_all(scene.ctl()).expect("made");
+        assert!(scene.exit_code().is_err(), "nothing was left");
+        for (left, code) in [("7\n", Some(7)), ("0\n", Some(0)), ("300\n", None), ("", None)] {
+            scene.write("rc", left.as_bytes()).expect("written");
+            assert_eq!(scene.exit_code().ok(), code, "{left:?}");
         }
     }
 

@@ -368,3 +368,41 @@ async fn a_stream_that_is_given_up_is_let_go_even_if_the_guest_does_not_read() {
     assert!(served.await.unwrap_err().is_cancelled());
     assert!(guest.stream.write_all(b"x").await.is_err(), "somebody still has the stream");
 }
+
+/// What becomes of one stream after the other, and whom it tells.
+struct Turns(Vec<Result<bool, String>>, watch::Sender<bool>);
+
+impl Streams for Turns {
+    async fn serve(&mut self) -> Result<bool, String> {
+        let turn = self.0.remove(0);
+        if self.0.is_empty() {
+            self.1.send_replace(true);
+        }
+        turn
+    }
+}
+
+fn short_of_memory() -> Result<bool, String> {
+    Err("short of memory".to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_wrong_with_a_stream_does_not_end_the_door() {
+    let log = ZoneLog::new(ZoneId(Uuid::from_u128(1)));
+    let (_zone, stop) = watch::channel(false);
+    let turns = vec![short_of_memory(), Ok(true), short_of_memory(), Ok(false)];
+    let mut turns = Turns(turns, watch::Sender::new(false));
+    let began = Instant::now();
+    serve_streams(&mut turns, &log, stop).await;
+    assert_eq!(turns.0, [], "it gave up early");
+    assert_eq!(began.elapsed(), 3 * STREAM_PAUSE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_zone_ends_its_door_between_two_streams() {
+    let log = ZoneLog::new(ZoneId(Uuid::from_u128(1)));
+    let (zone, stop) = watch::channel(false);
+    let began = Instant::now();
+    serve_streams(&mut Turns(vec![short_of_memory()], zone), &log, stop).await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}

@@ -139,7 +139,7 @@ pub enum ZoneState {
     Waiting,
     /// The guest's stream is up.
     Connected,
-    /// The guest's stream ended; nothing can be connected again without a new registration.
+    /// The guest is gone; nothing is connected again.
     Ended,
 }
 

@@ -412,3 +412,43 @@ fn a_guest_that_writes_its_nodes_without_end_does_not_stretch_the_limit() {
     let end = end.recv_timeout(SOON).expect("the guest decides how long it waits");
     assert!(matches!(end, Err(XenError::Late { .. })), "{end:?}");
 }
+
+/// xenstored tells of a death once. A look that fails has taken the event, and must not be the last one.
+#[test]
+fn a_look_for_the_dead_that_fails_is_repeated() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let client = Client::over_socket(ours).unwrap();
+    let server = thread::spawn(move || {
+        let mut looks = 0;
+        while let Some((kind, number, transaction, payload)) = next_request(&mut theirs) {
+            let answer = match kind {
+                2 => {
+                    looks += 1;
+                    // The peer that is added and the watch that is set ask for two looks at most.
+                    if looks <= 3 {
+                        message(16, number, transaction, b"ENOMEM\0")
+                    } else {
+                        message(kind, number, transaction, b"6")
+                    }
+                }
+                _ => message(kind, number, transaction, b"OK\0"),
+            };
+            theirs.write_all(&answer).unwrap();
+            if kind == 4 {
+                let token = payload.split(|&byte| byte == 0).nth(1).unwrap();
+                let event = [b"/backend/state\0", token, b"\0"].concat();
+                theirs.write_all(&message(15, 0, 0, &event)).unwrap();
+            }
+        }
+        looks
+    });
+    let deaths = super::super::death::Deaths::of_device(&client, "/backend/state").unwrap();
+    let liveness = deaths.device().unwrap();
+    let begun = Instant::now();
+    while !liveness.is_gone() {
+        assert!(begun.elapsed() < SOON, "its end is not noticed");
+        thread::sleep(Duration::from_millis(10));
+    }
+    drop((deaths, client));
+    assert_eq!(server.join().unwrap(), 4);
+}

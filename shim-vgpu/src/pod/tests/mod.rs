@@ -7,7 +7,7 @@ mod world;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -357,7 +357,8 @@ async fn a_failed_create_leaves_nothing() {
 async fn a_guest_that_babbles_is_given_up_and_costs_no_memory() {
     let before = resident_kib();
     for (words, code) in [
-        (&b"\xff\xff\xff\xff\0\0\0\x01\x02\0"[..], Code::GuestSilent),
+        (&b"\xff\xff\xff\xff\0\0\0\x01\x02\0"[..], Code::ProtocolBroken),
+        (b"\0\x04\0\x01\0\0\0\x01\x02\0", Code::ProtocolBroken),
         (b"\0\0\0\x01\0\0\0\x63\x02\0x", Code::GuestSilent),
         (b"\0\0\0\x01\0\0\0\x01\x02\0\xff", Code::ProtocolBroken),
         (b"\0\0\0\x01\0\0\0\x01\x03\0\xff", Code::ProtocolBroken),
@@ -650,4 +651,36 @@ async fn a_create_that_dies_after_any_step_is_cleaned_up_from_disk() {
         let (asked, registered) = (proxy.asked(), last >= Step::Granted);
         assert!(asked.is_empty() != registered && proxy.zones().is_empty(), "{when}: {asked:?}");
     }
+}
+
+/// Without xl it's Xen that says whether there can be a domain; a record without an id says nothing.
+#[tokio::test]
+async fn a_domain_is_not_forgotten_while_xl_is_missing() {
+    let (reached, mut cut_at) = mpsc::unbounded_channel();
+    let cut = Cut::new(move |step| step == Step::DomainMade && reached.send(()).is_ok());
+    let node = Node::with_cut(Habits::default(), cut).await;
+    let request = node.request("run", json!({}));
+    let bundle = request.bundle.clone();
+    let creating = tokio::spawn(node.pod.clone().create(request));
+    cut_at.recv().await.unwrap();
+    creating.abort();
+    let _ = creating.await;
+    let store = Store::pointed_from(Path::new(&bundle)).unwrap();
+    let mut record = store.load().unwrap().unwrap();
+    record.domid = None;
+    store.save(&record).unwrap();
+
+    let clean = |world: &Arc<World>| {
+        let (platform, store, record) = (world.platform(), store.clone(), record.clone());
+        tokio::task::spawn_blocking(move || cleanup::sandbox(&platform, &store, &record))
+    };
+    node.world.no_xl.store(true, Ordering::Relaxed);
+    assert_eq!(clean(&node.world).await.unwrap().unwrap_err().code(), Some(Code::NoXen));
+    assert!(store.load().unwrap().is_some(), "what is left can be tried again");
+    node.world.no_xl.store(false, Ordering::Relaxed);
+    clean(&node.world).await.unwrap().unwrap();
+    node.world.assert_nothing_left("with xl again");
+
+    let without_xen = World::new(Habits { no_xen: true, ..Habits::default() });
+    clean(&without_xen).await.unwrap().unwrap();
 }

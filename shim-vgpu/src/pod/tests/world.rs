@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -38,6 +41,8 @@ pub struct World {
     pub dir: tempfile::TempDir,
     pub left: Mutex<Left>,
     pub habits: Habits,
+    /// xl is being upgraded.
+    pub no_xl: AtomicBool,
     pub streams: Mutex<BTreeMap<u32, DuplexStream>>,
     /// What the guest knows.
     pub programs: Mutex<Programs>,
@@ -63,6 +68,7 @@ impl World {
             dir,
             left: Mutex::default(),
             habits,
+            no_xl: AtomicBool::default(),
             streams: Mutex::default(),
             programs: Mutex::default(),
             guests: Mutex::default(),
@@ -176,6 +182,9 @@ impl Toolstack for Fake {
     }
 
     fn find(&self, uuid: Uuid) -> Result<Option<u16>> {
+        if self.0.habits.no_xen || self.0.no_xl.load(Ordering::Relaxed) {
+            return Err(Error::new(Code::NoXen, "no xl"));
+        }
         let left = self.0.left.lock().unwrap();
         Ok(left.domains.iter().find(|(_, found)| **found == uuid).map(|(domid, _)| *domid))
     }

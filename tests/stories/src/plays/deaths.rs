@@ -88,6 +88,7 @@ fn death_of_gpu_proxy(node: &Node) {
 
     let ended = pod.end(NOTICED);
     assert!(!matches!(ended.code, None | Some(0)), "the program did not see an error: {}", ended.text());
+    node.assert_no_worker_within(NOTICED);
     must(&["sh", "/ctl/vgpu-up.sh"]); // as systemd's Restart=always does
     let again = Pod::cuda(&["/vector_add"]).run();
     assert_eq!(again.code, Some(0), "{}{}", again.text(), again.complaint());

@@ -12,10 +12,10 @@ use crate::pod::{Pod, Runtime, START};
 use crate::traces::Process;
 
 /// Programs of `tests/cuda` that check their own result: what a pod's way to the GPU has to carry...
-const PROGRAMS: &[&str] = &["saxpy", "reduce", "matmul_tiled", "histogram", "driver_threads", "oob_store"];
+const PROGRAMS: &[&str] = &["saxpy", "matmul_tiled", "histogram", "driver_threads", "oob_store"];
 /// ... and what is left of them. Part `programs` of `cargo xtask test` runs all of them, over `local`.
 const OTHER_PROGRAMS: &[&str] =
-    &["features", "math", "device_query", "memory_info", "driver_raw", "driver_wide", "nvml_query"];
+    &["reduce", "features", "math", "device_query", "memory_info", "driver_raw", "driver_wide", "nvml_query"];
 /// One after the other, emulated.
 const ALL_PROGRAMS: Duration = Duration::from_secs(600);
 

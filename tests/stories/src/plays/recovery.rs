@@ -8,7 +8,7 @@ use crate::node::{Node, kill_9};
 use crate::plays::vgpu;
 use crate::pod::{Pod, Runtime, START};
 
-/// shim.kill_timeout_s is 5 s; emulated, and with what else the end takes.
+/// A worker dies with its supervisor at once; shim.kill_timeout_s is 5 s; emulated, and with what else the end takes.
 const ENDED: Duration = Duration::from_secs(60);
 
 /// The stories.
@@ -28,6 +28,7 @@ fn death_of_gpu_proxy_and_its_return(node: &Node) {
 
     let gave = pod.until_line("spin gave");
     assert_ne!(gave.trim(), "spin gave 0", "the program did not see an error: {}", pod.text());
+    node.assert_no_worker_within(ENDED);
     must(&["sh", "/ctl/vgpu-up.sh"]); // as systemd's Restart=always does
     for round in 0..2 {
         let second = pod.exec(&["/vector_add"]);
