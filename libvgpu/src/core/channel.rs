@@ -18,7 +18,7 @@ use vgpu_api::{
 };
 use vgpu_codes::Code;
 
-use crate::log::say;
+use crate::log::{say, waits_wanted};
 
 /// Where the socket is when `VGPU_SOCKET` doesn't say.
 const SOCKET: &str = "/run/vgpu/gpu.sock";
@@ -244,9 +244,13 @@ impl Transport for Channel {
         take: impl FnOnce(&mut Reader<'_>) -> Result<T, WireError>,
     ) -> CuResult<T> {
         packed(size, fill, |bytes| {
+            if waits_wanted() {
+                say!("waits for {}", op.name());
+            }
             let mut reply = [0; REPLY_BYTES_MAX];
             let answer = self.submitter.call(op as u16, context.0, bytes, &mut reply, None);
             let answer = answer.map_err(|error| self.lost(&error))?;
+            crate::vgpu_is_shim.replies.fetch_add(1, Ordering::Relaxed);
             if answer.status & PRINTED != 0 && op != Op::vgpuPrinted {
                 self.print();
             }

@@ -1,7 +1,8 @@
 //! `cargo xtask dist`: what a node installs, under `target/dist` as it lies on the node.
 //!
 //! `usr` and `etc` are the node's. The rest is for a carried xtask, where there is no cargo: itself, `guest/libcuda.so.1` and
-//! `guest/libnvidia-ml.so.1` (what containers get, and `xtask gpu` uses), the benchmark programs in `bench`.
+//! `guest/libnvidia-ml.so.1` (what containers get, and `xtask gpu` uses), the benchmark programs in `bench`, and what
+//! `xtask gpu-suite` plays in `tests`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -10,7 +11,7 @@ use std::process::Command;
 
 use crate::beforehand;
 use crate::bench;
-use crate::cache::{self, Inputs, Once, remove_tree};
+use crate::cache::{self, Inputs, Once, remove_tree, sorted_entries};
 use crate::cpio::{Archive, Node};
 use crate::error::{Context, Failure, Result};
 use crate::host::{self, Needs};
@@ -28,6 +29,15 @@ pub const LIBRARIES: [(&str, &str, &str); 2] =
 /// What a node keeps for all pods, and what each pod pays with memory: kernel and initramfs together, initramfs alone.
 const GUEST_BYTES_MAX: u64 = 50_000_000;
 const INITRAMFS_BYTES_MAX: u64 = 12_000_000;
+/// The sources that `xtask gpu-suite` takes along, and of which kinds; where they lie they lie in `dist`, too.
+const PLAYED: &[(&str, &[&str])] = &[
+    ("tests/gpu", &["py"]),
+    ("tests/gpu/cases", &["py"]),
+    ("tests/gpu/harness", &["py"]),
+    ("tests/gpu/runner", &["py"]),
+    ("tests/gpu/programs", &["cu", "cpp"]),
+    ("tests/cuda", &["cu", "cpp", "h"]),
+];
 /// Files of `config/` and where a node has them.
 const CONFIG: &[(&str, &str)] = &[
     ("config.toml", "etc/vgpu/config.toml"),
@@ -175,6 +185,14 @@ fn fill(dist: &Path, root: &Path, target: &Path, kernel: &Path, libraries: &Path
     for (from, to) in CONFIG {
         place(&root.join("config").join(from), &dist.join(to), 0o644)?;
     }
+    for (folder, kinds) in PLAYED {
+        for file in sorted_entries(&root.join(folder))? {
+            let kind = file.extension().and_then(|kind| kind.to_str()).unwrap_or_default();
+            if kinds.contains(&kind) {
+                place(&file, &dist.join(folder).join(file.file_name().unwrap_or_default()), 0o644)?;
+            }
+        }
+    }
     for (_, file, name) in LIBRARIES {
         place(&libraries.join(file), &dist.join("guest").join(name), 0o755)?;
     }
@@ -274,6 +292,27 @@ mod tests {
             }
         }
         assert!(seen.len() > 100);
+    }
+
+    /// What stands beside the played sources and is not taken along is for tests of the runner.
+    #[test]
+    fn no_folder_of_played_sources_is_forgotten() {
+        let root = paths::root().expect("a checkout");
+        let sources = |folder: &Path, kinds: &[&str]| {
+            let kind = |file: &PathBuf| {
+                file.extension().is_some_and(|kind| kinds.iter().any(|wanted| kind == *wanted))
+            };
+            sorted_entries(folder).expect("listed").iter().filter(|file| kind(file)).count()
+        };
+        for (folder, kinds) in PLAYED {
+            assert!(sources(&root.join(folder), kinds) > 0, "{folder} has none of {kinds:?}");
+        }
+        for folder in sorted_entries(&root.join("tests/gpu")).expect("listed") {
+            let name = folder.strip_prefix(&root).expect("below it").to_string_lossy().into_owned();
+            let known = PLAYED.iter().any(|(played, _)| *played == name) || name == "tests/gpu/fake";
+            let has_some = folder.is_dir() && sources(&folder, &["py", "cu", "cpp"]) > 0;
+            assert!(known || !has_some, "{name} is not in PLAYED");
+        }
     }
 
     /// A umask belongs to a whole process, so the test is played again in one of its own.

@@ -21,29 +21,43 @@ use crate::progress::{Steps, read_end};
 
 const PROXY_STARTS_WITHIN: Duration = Duration::from_secs(20);
 const PROXY_ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// The option of `env` for a program that hears ^C though we do not.
+pub const LISTENING: &str = "--default-signal=INT";
 
 /// Builds what is needed (a carried xtask has it), serves the device, runs the command.
 pub fn main(mut args: Args) -> Result<u8> {
-    let device = args.value("--device")?.unwrap_or_else(|| "auto".into());
-    if !["auto", "soft", "null", "cuda"].contains(&device.as_str()) {
-        return Err(Failure::new(format!("--device is auto, soft, null or cuda, not {device}")));
-    }
+    let device = device(&mut args)?;
     let log = args.value("--log")?;
     let command = args.command()?;
     let programs = Programs::find()?;
-    if !ignores_interrupts(&fs::read_to_string("/proc/self/status").unwrap_or_default()) {
-        // Once more, ignoring them: a program cannot say so of itself without unsafe code.
-        let mut again = Command::new("env");
-        again.arg("--ignore-signal=INT").args(std::env::args_os());
-        return Err(again.exec()).context(|| "cannot run env".into());
-    }
+    ignore_interrupts()?;
     let mut served = Served::start(&programs, &device)?;
     served.keep_log_as = log.map(PathBuf::from);
     let mut line = Command::new("env");
-    served.equip(line.arg("--default-signal=INT").args(&command), Path::new(&command[0]))?;
+    served.equip(line.arg(LISTENING).args(&command), Path::new(&command[0]))?;
     let status = line.status().context(|| format!("cannot run {}", command[0]))?;
     drop(served);
     Ok(code_of(status))
+}
+
+/// What `--device` says, or `auto`.
+pub fn device(args: &mut Args) -> Result<String> {
+    let device = args.value("--device")?.unwrap_or_else(|| "auto".into());
+    if ["auto", "soft", "null", "cuda"].contains(&device.as_str()) {
+        return Ok(device);
+    }
+    Err(Failure::new(format!("--device is auto, soft, null or cuda, not {device}")))
+}
+
+/// From here on ^C is for the programs that we start, which [`LISTENING`] lets hear it.
+pub fn ignore_interrupts() -> Result<()> {
+    if ignores_interrupts(&fs::read_to_string("/proc/self/status").unwrap_or_default()) {
+        return Ok(());
+    }
+    // Once more, ignoring them: a program cannot say so of itself without unsafe code.
+    let mut again = Command::new("env");
+    again.arg("--ignore-signal=INT").args(std::env::args_os());
+    Err(again.exec()).context(|| "cannot run env".into())
 }
 
 /// Whether SIGINT is ignored, by what `/proc/PID/status` says: one bit a signal, counted from 1. Source: `proc_pid_status(5)`.
@@ -95,7 +109,7 @@ impl Scene {
         let dir = std::env::temp_dir().join(format!("vgpu-{}", hex(&random)));
         DirBuilder::new().mode(0o700).create(&dir).context(|| format!("cannot make {}", dir.display()))?;
         let scene = Self(dir);
-        let lib = scene.0.join("lib");
+        let lib = scene.libraries();
         fs::create_dir(&lib).context(|| format!("cannot make {}", lib.display()))?;
         for (name, file) in libraries {
             // Programs that were linked against a stub open the name without the number.
@@ -114,10 +128,15 @@ impl Scene {
         self.0.join("gpu-proxy.log")
     }
 
+    /// Where our libcuda is.
+    fn libraries(&self) -> PathBuf {
+        self.0.join("lib")
+    }
+
     /// Our libcuda first, then what lies beside the program in an image's root, then the caller's own.
     fn search_path(&self, program: &Path) -> Result<OsString> {
         let beside = program.parent().map(|root| root.join(LIBRARIES)).filter(|dir| dir.is_dir());
-        let own = [Some(self.0.join("lib")), beside].into_iter().flatten();
+        let own = [Some(self.libraries()), beside].into_iter().flatten();
         let callers = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
         let callers = std::env::split_paths(&callers).filter(|path| !path.as_os_str().is_empty());
         std::env::join_paths(own.chain(callers)).context(|| "a library path holds a ':'".into())
@@ -135,7 +154,7 @@ pub struct Served {
     child: Child,
     scene: Scene,
     /// Where the whole log goes at the end.
-    keep_log_as: Option<PathBuf>,
+    pub keep_log_as: Option<PathBuf>,
 }
 
 impl Served {
@@ -166,6 +185,12 @@ impl Served {
         let mut command = Command::new(&words[0]);
         self.equip(command.args(&words[1..]), Path::new(&words[0]))?;
         Ok(command)
+    }
+
+    /// The socket, the directory of our libcuda, gpu-proxy's process id: for one who starts programs by itself.
+    pub fn parts(&self) -> [String; 3] {
+        let shown = |path: PathBuf| path.to_string_lossy().into_owned();
+        [shown(self.scene.socket()), shown(self.scene.libraries()), self.child.id().to_string()]
     }
 
     /// Lets the command that runs `program` find our libcuda and gpu-proxy.

@@ -16,6 +16,7 @@ use crate::dom0;
 use crate::error::{Context, Failure, Result};
 use crate::fuzz;
 use crate::gen_cuda;
+use crate::gpu_suite;
 use crate::host::{self, Needs, succeeds};
 use crate::long;
 use crate::map;
@@ -43,6 +44,7 @@ const PARTS: &[Part] = &[
     ("programs", Needs::Build, programs::part),
     ("installed", Needs::Build, installed),
     ("verbs", Needs::Build, verbs::part),
+    ("gpu", Needs::Build, gpu_suite::part),
     ("stories", Needs::All, boots::part),
 ];
 /// How the names of stories are found.
