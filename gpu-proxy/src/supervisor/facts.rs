@@ -22,8 +22,8 @@ use super::zones::{Refusal, Usage};
 use crate::device::DeviceKind;
 use crate::worker::assignment::{self, Assignment, ChannelKind, Report};
 
-/// The pod of the worker that is asked.
-const POD: &str = "description";
+/// The pod of the worker that is asked: a name that no pod's uid can be.
+const POD: &str = "_nobody";
 /// After a failure nobody is asked again for so long, however often programs ask.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// The first line names the driver's version. Source: NVIDIA's README, "The /proc/driver/nvidia directory".
@@ -32,9 +32,16 @@ const DRIVER: &str = "/proc/driver/nvidia/version";
 /// What is known of the device.
 #[derive(Debug, Default)]
 pub struct Description {
-    known: OnceLock<Snapshot>,
+    known: OnceLock<Known>,
     /// When it could not be learned, and why. Locked while it is being learned.
     failed: Mutex<Option<(Instant, Code, String)>>,
+}
+
+/// What a worker of nobody said, and the driver's version.
+#[derive(Debug)]
+pub struct Known {
+    snapshot: Snapshot,
+    driver_version: String,
 }
 
 impl Supervisor {
@@ -45,16 +52,16 @@ impl Supervisor {
     pub async fn facts(self: &Arc<Self>, zone: ZoneId, container: &str) -> Result<Facts, Refusal> {
         // First: who has no grant makes nobody be born.
         self.zones().usage(zone, container)?;
-        let snapshot = self.description().await?;
+        let known = self.description().await?;
         let usage = self.zones().usage(zone, container)?;
-        Ok(compose(snapshot, driver_version(self.device), &usage))
+        Ok(compose(known, &usage))
     }
 
     /// What the device is: learned at the first call, kept for good.
     ///
     /// # Errors
     /// No worker, or no device.
-    pub async fn description(self: &Arc<Self>) -> Result<&Snapshot, Refusal> {
+    pub async fn description(self: &Arc<Self>) -> Result<&Known, Refusal> {
         if let Some(known) = self.description.known.get() {
             return Ok(known);
         }
@@ -80,7 +87,8 @@ impl Supervisor {
         }
         match self.ask_a_worker().await {
             Ok(snapshot) => {
-                let _ = self.description.known.set(snapshot);
+                let driver_version = driver_version(self.device);
+                let _ = self.description.known.set(Known { snapshot, driver_version });
                 Ok(())
             }
             Err(refusal) => {
@@ -91,11 +99,13 @@ impl Supervisor {
     }
 
     async fn ask_a_worker(&self) -> Result<Snapshot, Refusal> {
+        // No zone's: what it says is believed by all of them.
+        let uid = self.zones().free_uid()?;
         let cannot = |error| failed("a worker cannot be asked what the device is", &error);
         let cgroup = self.cgroups.as_ref().map(|all| all.worker(POD, 0)).transpose().map_err(cannot)?;
         let order = Order {
             program: None,
-            uid: self.first_uid,
+            uid,
             cgroup: cgroup.as_ref().map(WorkerCgroup::open).transpose().map_err(cannot)?,
             environment: environment(self.device),
         };
@@ -143,7 +153,8 @@ impl Supervisor {
 }
 
 /// As the container sees it.
-fn compose(snapshot: &Snapshot, driver_version: String, usage: &Usage) -> Facts {
+fn compose(known: &Known, usage: &Usage) -> Facts {
+    let Known { snapshot, driver_version } = known;
     let devices = snapshot.devices.iter().map(|device| describe(device, usage)).collect();
     // A process may have several workers.
     let mut by_pid = BTreeMap::<u32, u64>::new();
@@ -154,7 +165,7 @@ fn compose(snapshot: &Snapshot, driver_version: String, usage: &Usage) -> Facts 
     let process = |(pid, used_bytes)| ProcessFacts { device: 0, pid, used_bytes };
     Facts {
         cuda_version: snapshot.driver_version,
-        driver_version,
+        driver_version: driver_version.clone(),
         devices,
         processes: by_pid.into_iter().map(process).collect(),
     }
@@ -211,7 +222,7 @@ mod tests {
     use super::*;
     use crate::supervisor::Mode;
 
-    fn snapshot() -> Snapshot {
+    fn known(driver_version: &str) -> Known {
         let mut attributes = vec![0; 148];
         for (attribute, value) in
             [(13, 1_980_000), (16, 132), (32, 1), (36, 2_619_000), (37, 5120), (75, 9), (76, 0)]
@@ -225,13 +236,14 @@ mod tests {
             total_memory: 80 << 30,
             attributes,
         };
-        Snapshot {
+        let snapshot = Snapshot {
             driver_version: 13000,
             priority_greatest: 0,
             priority_least: 0,
             limits: Vec::new(),
             devices: vec![device],
-        }
+        };
+        Known { snapshot, driver_version: driver_version.into() }
     }
 
     fn usage(limit_bytes: u64, processes: &[(u32, u64)]) -> Usage {
@@ -251,14 +263,15 @@ mod tests {
         let code = |facts: Result<Facts, Refusal>| facts.unwrap_err().code;
         assert_eq!(code(supervisor.facts(ZONE, "d").await), Code::NotGranted);
         assert_eq!(code(supervisor.facts(ZONE, "c").await), Code::NoDevice);
-        supervisor.description.known.set(snapshot()).unwrap();
+        supervisor.description.known.set(known("580.95.05")).unwrap();
         assert_eq!(supervisor.facts(ZONE, "c").await.unwrap().devices[0].total_bytes, 1 << 20);
         supervisor.release_all(AGAIN_AFTER).await;
     }
 
     #[test]
     fn a_container_sees_its_grant_and_its_processes() {
-        let facts = compose(&snapshot(), "580.95.05".into(), &usage(8 << 30, &[(7, 100), (9, 20), (7, 3)]));
+        let facts = compose(&known("580.95.05"), &usage(8 << 30, &[(7, 100), (9, 20), (7, 3)]));
+        assert_eq!((facts.cuda_version, facts.driver_version.as_str()), (13000, "580.95.05"));
         let device = &facts.devices[0];
         assert_eq!((device.total_bytes, device.used_bytes), (8 << 30, 123));
         assert_eq!((device.capability, device.multiprocessors, device.ecc), ([9, 0], 132, true));
@@ -270,7 +283,7 @@ mod tests {
 
     #[test]
     fn who_is_given_all_sees_the_device_and_never_more() {
-        let facts = compose(&snapshot(), String::new(), &usage(1 << 47, &[(7, 1 << 46)]));
+        let facts = compose(&known(""), &usage(1 << 47, &[(7, 1 << 46)]));
         assert_eq!((facts.devices[0].total_bytes, facts.devices[0].used_bytes), (80 << 30, 80 << 30));
     }
 

@@ -1,7 +1,8 @@
 //! The supervisor: knows zones, grants and workers, and no CUDA. Start at [`Supervisor`].
 //!
 //! Its doors: the shim's (`shim_door.rs`), the guest's over Xen (`xen.rs`), the local socket (`local.rs`). What it knows is plain
-//! state in `zones.rs`, what programs may know of it in `facts.rs`; processes are made in `spawn/`, seen to their end in `workers.rs`, bounded by `cgroup.rs`.
+//! state in `zones.rs`, what programs may know of it in `facts.rs`; processes are made in `spawn/`, seen to their end in `workers.rs`,
+//! bounded by `cgroup.rs`.
 //! The rule: it parses nothing of a guest but the hello and the fixed channel messages, and a guest can make nothing grow
 //! beyond a limit of ours.
 
@@ -70,8 +71,6 @@ pub struct Supervisor {
     changed: Notify,
     spawner: Spawner,
     namespaces: Namespaces,
-    /// Of the users that workers run as: of a worker that serves nobody.
-    first_uid: Option<u32>,
     /// `None`: workers have no cgroup, which was found out at the start. Otherwise none is born without.
     cgroups: Option<Cgroups>,
     mode: Mode,
@@ -134,7 +133,6 @@ impl Supervisor {
             changed: Notify::new(),
             spawner: Spawner::start(namespaces).map_err(no_worker)?,
             namespaces,
-            first_uid: uid,
             cgroups,
             mode,
             workers_dir: proxy.workers_dir.clone(),

@@ -196,7 +196,11 @@ impl Zones {
         Ok(true)
     }
 
-    fn free_uid(&self) -> Result<Option<u32>, Refusal> {
+    /// A user that no zone's workers run as; `None` where all run as we do.
+    ///
+    /// # Errors
+    /// There is none left.
+    pub fn free_uid(&self) -> Result<Option<u32>, Refusal> {
         let Some((first, count)) = self.limits.uids else { return Ok(None) };
         let used = |uid: &u32| self.by_id.values().any(|zone| zone.uid == Some(*uid));
         let free = (first..first.saturating_add(count)).find(|uid| !used(uid));

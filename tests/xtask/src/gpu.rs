@@ -1,6 +1,6 @@
 //! `cargo xtask gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...`: runs CMD on this machine with libvgpu as its libcuda, our
-//! libnvidia-ml beside it and a gpu-proxy of its own. No Xen: the `local` transport. CMD's streams and exit code are its own, and so is ^C: while CMD runs, xtask
-//! ignores it and gpu-proxy does not hear it, so that CMD ends as it likes, with its GPU.
+//! libnvidia-ml beside it and a gpu-proxy of its own. No Xen: the `local` transport. CMD's streams and exit code are its own, and so is
+//! ^C: while CMD runs, xtask ignores it and gpu-proxy does not hear it, so that CMD ends as it likes, with its GPU.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
