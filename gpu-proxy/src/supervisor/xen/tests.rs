@@ -12,7 +12,7 @@ use vgpu_zone_api::guest::REFS_MAX;
 use vgpu_zone_api::guest::facts::DeviceFacts;
 
 use super::*;
-use crate::supervisor::pace::{BIRTH_EVERY, BIRTHS_AT_ONCE};
+use crate::supervisor::pace::{ANSWER_EVERY, ANSWERS_AT_ONCE, BIRTH_EVERY, BIRTHS_AT_ONCE};
 
 /// Starts every channel but those of container "none". The last worker's end is the test's to cause.
 #[derive(Default)]
@@ -237,6 +237,20 @@ async fn a_guest_that_connects_without_end_is_slowed_down() {
         assert_eq!(guest.hear().await, ToGuest::Refused { channel, code: 403 });
     }
     assert!(start.elapsed() >= BIRTH_EVERY * (more - 1), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_asks_without_end_is_slowed_down() {
+    let (mut guest, _fakes, _served) = stream();
+    let start = Instant::now();
+    let more = 15;
+    for number in 1..=ANSWERS_AT_ONCE + more {
+        // What is refused costs as much.
+        let question = guest.ask(number, ["c", "none"][number as usize % 2]).await;
+        let ToGuest::Told { question: told, .. } = guest.hear().await else { panic!("no answer") };
+        assert_eq!(told, question);
+    }
+    assert!(start.elapsed() >= ANSWER_EVERY * (more - 1), "{:?}", start.elapsed());
 }
 
 /// Our end of a stream whose guest writes as much as is read of it, before it is asked again.
