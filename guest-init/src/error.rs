@@ -2,6 +2,7 @@
 
 use std::io;
 
+use vgpu_agent_api::wire::TEXT_CHARS_MAX;
 use vgpu_codes::Code;
 
 /// An error as the shim and its user see it. Its text starts with the stable code.
@@ -93,6 +94,8 @@ impl<T, E: Into<io::Error>> During<T> for std::result::Result<T, E> {
 impl From<GuestError> for ttrpc::Error {
     fn from(error: GuestError) -> Self {
         let text = format!("{}: {}", error.code(), vgpu_codes::with_causes(&error));
+        // A command's name may be longer than an answer.
+        let text = text.chars().take(TEXT_CHARS_MAX).collect::<String>();
         ttrpc::Error::RpcStatus(ttrpc::get_status(vgpu_agent_api::rpc(error.code().rpc() as i32), text))
     }
 }
@@ -100,6 +103,14 @@ impl From<GuestError> for ttrpc::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_and_keeps_its_code() {
+        let error = GuestError::CommandMissing("ä".repeat(1 << 20));
+        let ttrpc::Error::RpcStatus(status) = error.into() else { panic!("no status") };
+        assert_eq!(status.message().chars().count(), TEXT_CHARS_MAX);
+        assert!(status.message().starts_with("VGPU-"), "{}", &status.message()[..100]);
+    }
 
     #[test]
     fn a_process_that_is_gone_is_not_found_for_containerd() {

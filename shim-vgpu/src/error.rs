@@ -6,13 +6,11 @@
 use std::error::Error as StdError;
 
 use ttrpc::{Code as Rpc, Error as TtrpcError};
+use vgpu_agent_api::wire::TEXT_CHARS_MAX;
 use vgpu_codes::{Code, with_causes};
 
 /// The shim's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// The longest text of a guest that is passed on.
-const GUEST_TEXT_CHARS_MAX: usize = 2000;
 
 type Source = Box<dyn StdError + Send + Sync>;
 
@@ -121,7 +119,7 @@ impl Error {
 
 /// A guest's text as it may reach users and logs: a hostile one may be megabytes, or hold what terminals obey.
 fn shortened(text: String) -> String {
-    let end = text.char_indices().nth(GUEST_TEXT_CHARS_MAX).map_or(text.len(), |(at, _)| at);
+    let end = text.char_indices().nth(TEXT_CHARS_MAX).map_or(text.len(), |(at, _)| at);
     text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

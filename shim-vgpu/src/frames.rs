@@ -1,7 +1,8 @@
-//! The agent stream as ttrpc reads it: no frame of the guest is longer than [`ANSWER_BYTES_MAX`].
+//! The agent stream as ttrpc reads it: answers and nothing else, none of them longer than [`ANSWER_BYTES_MAX`].
 //!
 //! ttrpc takes frames of 4 MiB and decodes each before anybody can look at it. Four bytes of a field that it does not know, in an answer's
-//! status, make some seven hundred of the shim's memory: a guest would have 670 MiB of Dom0's by one answer.
+//! status, make some seven hundred of the shim's memory: a guest would have 670 MiB of Dom0's by one answer. Frames of data, which no call
+//! of ours asks for, are kept without end for a request that still waits to be sent, and one that is taken for an answer is never forgotten.
 
 use std::{
     io,
@@ -11,10 +12,10 @@ use std::{
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use ttrpc::proto::MESSAGE_HEADER_LENGTH;
+use ttrpc::proto::{MESSAGE_HEADER_LENGTH, MESSAGE_TYPE_RESPONSE};
 use vgpu_agent_api::wire::ANSWER_BYTES_MAX;
 
-/// A stream whose reader gets an error in the place of a frame that is too long.
+/// A stream whose reader gets an error in the place of a frame that is too long, or no answer.
 pub struct Bounded<S> {
     stream: S,
     frames: Frames,
@@ -53,6 +54,8 @@ pub enum Ended {
     Closed,
     /// It began a frame of so many bytes.
     FrameTooLong(usize),
+    /// It began a frame of this type.
+    NoAnswer(u8),
 }
 
 /// Where in a frame the bytes read so far have ended. Source: ttrpc, `PROTOCOL.md`: the length, big endian, then stream, type, flags.
@@ -82,13 +85,16 @@ impl Frames {
     }
 
     fn begin_body(&mut self) -> Result<(), Ended> {
-        let [a, b, c, d, ..] = self.header;
+        let [a, b, c, d, _, _, _, _, kind, _] = self.header;
         self.header_bytes = 0;
         self.body_bytes_left = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-        if self.body_bytes_left <= ANSWER_BYTES_MAX {
-            return Ok(());
+        if kind != MESSAGE_TYPE_RESPONSE {
+            return Err(Ended::NoAnswer(kind));
         }
-        Err(Ended::FrameTooLong(self.body_bytes_left))
+        if self.body_bytes_left > ANSWER_BYTES_MAX {
+            return Err(Ended::FrameTooLong(self.body_bytes_left));
+        }
+        Ok(())
     }
 }
 
@@ -154,6 +160,15 @@ mod tests {
             let mut frames = Frames::default();
             let refused = good.chunks(piece.min(good.len())).any(|bytes| frames.pass(bytes).is_err());
             assert!(refused, "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_no_answer_is_refused() {
+        for kind in (0..=u8::MAX).filter(|kind| *kind != MESSAGE_TYPE_RESPONSE) {
+            let mut bytes = [frame(3), frame(3)].concat();
+            bytes[MESSAGE_HEADER_LENGTH + 3 + 8] = kind;
+            assert_eq!(Frames::default().pass(&bytes), Err(Ended::NoAnswer(kind)));
         }
     }
 

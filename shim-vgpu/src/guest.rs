@@ -175,12 +175,14 @@ impl Guest {
 
     /// An answer that came stands, whatever its stream's end was.
     fn failed(&self, method: &str, error: ttrpc::Error) -> Error {
+        let broken =
+            |why: String| Error::new(Code::ProtocolBroken, format!("{method}: the guest sent {why}"));
         match (self.end.why(), error) {
-            (Some(Ended::FrameTooLong(bytes)), error) if !matches!(error, ttrpc::Error::RpcStatus(_)) => {
-                let why =
-                    format!("{method}: the guest sent {bytes} bytes as one, of {ANSWER_BYTES_MAX} at most");
-                Error::new(Code::ProtocolBroken, why)
+            (_, error @ ttrpc::Error::RpcStatus(_)) => Error::from_guest(method, error),
+            (Some(Ended::FrameTooLong(bytes)), _) => {
+                broken(format!("{bytes} bytes as one, of {ANSWER_BYTES_MAX} at most"))
             }
+            (Some(Ended::NoAnswer(kind)), _) => broken(format!("a frame of type {kind}, which is no answer")),
             (Some(Ended::Closed), why @ ttrpc::Error::Others(_)) => {
                 Error::caused(Code::GuestGone, format!("{method}: the guest is gone"), why)
             }

@@ -122,7 +122,7 @@ impl XenLink {
 
 impl Held {
     fn xenstore(&mut self) -> Result<Client> {
-        if let Some(client) = self.xenstore.as_ref() {
+        if let Some(client) = self.xenstore.as_ref().filter(|client| !client.has_ended()) {
             return Ok(client.clone());
         }
         let client = Client::connect().or_fail(Code::NoXen, || "cannot connect to xenstored".into())?;

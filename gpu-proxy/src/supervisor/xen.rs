@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use idm::hello;
@@ -55,7 +55,8 @@ const STREAM_PAUSE: Duration = Duration::from_secs(1);
 /// What the supervisor needs of Xen.
 #[derive(Debug)]
 pub struct Xen {
-    xenstore: Client,
+    /// Replaced when it has ended: a xenstored that stalls must not cost the GPU to all who come later.
+    xenstore: std::sync::Mutex<Client>,
     deaths: Deaths,
     own: DomId,
 }
@@ -75,13 +76,21 @@ impl Xen {
             .ok_or_else(|| Refusal::new(Code::ConfigInvalid, "proxy.domain is no domain's id"))?;
         let xenstore = Client::connect().map_err(|error| no_xen(&error))?;
         let deaths = Deaths::of_domains(&xenstore).map_err(|error| no_xen(&error))?;
-        Ok(Self { xenstore, deaths, own })
+        Ok(Self { xenstore: std::sync::Mutex::new(xenstore), deaths, own })
+    }
+
+    fn xenstore(&self) -> Result<Client, XenError> {
+        let mut xenstore = self.xenstore.lock().unwrap_or_else(PoisonError::into_inner);
+        if xenstore.has_ended() {
+            *xenstore = Client::connect()?;
+        }
+        Ok(xenstore.clone())
     }
 
     /// Makes sure that the domain is the one that the shim meant. Its end is told by the second.
     fn identify(&self, domain: DomainRef) -> Result<(DomId, Liveness), XenError> {
         let domid = DomId::new(domain.domid).ok_or(XenError::PeerGone(DomId::DOM0))?;
-        let identity = Identity::of(&self.xenstore, domid)?;
+        let identity = Identity::of(&self.xenstore()?, domid)?;
         if identity.uuid != Uuid::from(domain.uuid.into_bytes()) {
             // Its id has been given to another domain already.
             return Err(XenError::PeerGone(domid));
@@ -200,7 +209,7 @@ fn accept(
     alive: &Liveness,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Option<Stream>, XenError> {
-    let backend = Backend::new(&xen.xenstore, Device { guest, number: wire::DEVICE, backend: xen.own });
+    let backend = Backend::new(&xen.xenstore()?, Device { guest, number: wire::DEVICE, backend: xen.own });
     let spec = StreamSpec { to_taker_bytes: wire::RING_BYTES, to_maker_bytes: wire::RING_BYTES };
     while !stopped() {
         let liveness = alive.try_clone().map_err(|source| XenError::Call { call: "dup", source })?;

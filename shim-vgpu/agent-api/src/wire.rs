@@ -13,6 +13,8 @@ pub const RECORD_BYTES_MAX: u32 = 4 << 20;
 /// The longest answer of the guest, as ttrpc frames it; the shim ends the stream at a longer one. What the shim sends may be as long as
 /// ttrpc lets it: a process's specification is part of it.
 pub const ANSWER_BYTES_MAX: usize = 256 << 10;
+/// The longest text of a guest's error, in characters: its end is not sent, and not passed on. Users' words are part of it.
+pub const TEXT_CHARS_MAX: usize = 2000;
 /// The application of the agent stream in the hello, `vgpuagnt` in memory.
 pub const APPLICATION: u64 = u64::from_le_bytes(*b"vgpuagnt");
 /// The tag of the 9p share.

@@ -78,11 +78,16 @@ impl Pod {
         let _dying = self.dying.lock().await;
         let living = self.living().take();
         if let Some(Living { platform, domain_uuid: uuid, .. }) = living {
-            let toolstack = platform.toolstack;
-            let ended =
-                blocking(move || toolstack.find(uuid)?.map_or(Ok(()), |domid| toolstack.destroy(domid)))
-                    .await;
-            if let Err(error) = ended {
+            let ended = blocking(move || {
+                // First, and whatever becomes of the domain: containerd gives the containers' files to others once it believes them dead.
+                let share = platform.share.end(uuid, None);
+                let toolstack = platform.toolstack;
+                let domain = toolstack
+                    .find(uuid)
+                    .and_then(|found| found.map_or(Ok(()), |domid| toolstack.destroy(domid)));
+                share.and(domain)
+            });
+            if let Err(error) = ended.await {
                 log::warn!("{}", error.report());
             }
         }

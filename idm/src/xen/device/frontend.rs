@@ -10,6 +10,7 @@ use super::super::offer::offer_stream;
 use super::super::xenstore::{Client, Store as _, Watch};
 use super::nodes::write_offer;
 use super::{CONNECTED, Device, INITIALISED, INITIALISING, STATE_MAX, is_ending};
+use crate::life::Liveness;
 use crate::stream::{Stream, StreamSpec};
 
 /// A device of this domain. Kept as long as its stream is used: with it goes the notice of the backend's end.
@@ -17,7 +18,9 @@ use crate::stream::{Stream, StreamSpec};
 pub struct Frontend {
     xenstore: Client,
     device: Device,
-    deaths: Deaths,
+    /// Asked for once: a question is kept until the backend's end, and a stream that breaks is offered again.
+    backend: Liveness,
+    _deaths: Deaths,
 }
 
 impl Frontend {
@@ -41,7 +44,7 @@ impl Frontend {
         };
         let device = Device { guest, number, backend };
         let deaths = Deaths::of_device(xenstore, &format!("{}/state", device.backend_path()))?;
-        Ok(Self { xenstore: xenstore.clone(), device, deaths })
+        Ok(Self { xenstore: xenstore.clone(), device, backend: deaths.device()?, _deaths: deaths })
     }
 
     /// Which device this is.
@@ -62,7 +65,8 @@ impl Frontend {
         while self.backend_state()? != INITIALISING {
             wait(&watch, end, limit, self.device.backend, "ask for a stream")?;
         }
-        let (offer, stream) = offer_stream(self.device.backend, spec, Some(self.deaths.device()?))?;
+        let backend = self.backend.try_clone().map_err(|source| XenError::Call { call: "dup", source })?;
+        let (offer, stream) = offer_stream(self.device.backend, spec, Some(backend))?;
         self.xenstore.transaction(|tx| {
             write_offer(tx, &front, &offer)?;
             tx.write(&format!("{front}/state"), INITIALISED.to_string())

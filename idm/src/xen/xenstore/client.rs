@@ -107,6 +107,11 @@ impl Client {
         .map_err(XsError::Connect)
     }
 
+    /// Whether the connection is over for good: xenstored is gone, was silent for too long or spoke nonsense. Another one may do.
+    pub fn has_ended(&self) -> bool {
+        self.0.shared.state().ended.is_some()
+    }
+
     /// A client at the other end of `socket` than a xenstored.
     ///
     /// # Errors

@@ -124,6 +124,7 @@ fn what_is_written_is_read_back_and_a_missing_node_is_told_apart() {
     client.remove("/a/b").unwrap();
     assert!(client.is_introduced(DomId::new(5).unwrap()).unwrap());
     assert!(!client.is_introduced(DomId::new(6).unwrap()).unwrap());
+    assert!(!client.has_ended());
     drop(client);
     assert!(server.join().unwrap().is_empty());
 }
@@ -308,6 +309,7 @@ fn an_answer_that_makes_no_sense_ends_the_connection_for_everybody() {
         assert!(matches!(client.read("/a"), Err(XsError::Gone(_))), "{name}");
         assert!(matches!(client.read("/b"), Err(XsError::Gone(_))), "{name}");
         assert!(matches!(client.watch("/c"), Err(XsError::Gone(_))), "{name}");
+        assert!(client.has_ended(), "{name}");
         assert!(started.elapsed() < SOON, "{name}");
     }
 }

@@ -684,3 +684,18 @@ async fn a_domain_is_not_forgotten_while_xl_is_missing() {
     let without_xen = World::new(Habits { no_xen: true, ..Habits::default() });
     clean(&without_xen).await.unwrap().unwrap();
 }
+
+/// A guest can end its stream when it likes, so also while xl is away; containerd takes its containers for dead then.
+#[tokio::test]
+async fn a_dead_guests_share_ends_even_when_its_domain_cannot_be_found() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    node.start("run", "").await.unwrap();
+    node.world.no_xl.store(true, Ordering::Relaxed);
+    node.world.lose_guests();
+    assert_eq!(node.wait("run", "").await, 137);
+    assert!(node.world.left.lock().unwrap().backends.is_empty(), "who serves its files still runs");
+    node.world.no_xl.store(false, Ordering::Relaxed);
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}

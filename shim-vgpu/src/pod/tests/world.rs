@@ -107,6 +107,12 @@ impl World {
         self.ended.send_modify(|count| *count += 1);
     }
 
+    /// The guests are silent for ever, their domains are there.
+    pub fn lose_guests(&self) {
+        self.guests.lock().unwrap().clear();
+        self.ended.send_modify(|count| *count += 1);
+    }
+
     /// Who serves the shares is killed.
     pub fn kill_backends(&self) {
         for child in self.left.lock().unwrap().backends.values_mut() {
