@@ -127,6 +127,47 @@ fn beyond_the_grant_every_process_of_a_container_gets_two() {
 }
 
 #[test]
+fn a_question_is_answered_without_a_worker_and_with_what_cuda_says() {
+    let proxy = Proxy::start("soft");
+    let facts = proxy.facts().unwrap();
+    assert!(proxy.workers().is_empty() && facts.processes.is_empty());
+    let device = &facts.devices[0];
+    assert_eq!((facts.devices.len(), device.total_bytes, device.used_bytes), (1, 64 * MIB, 0));
+
+    let (one, two) = (proxy.guest(), proxy.guest());
+    let snapshot = {
+        let room = one.channel.stage(64 << 10, None).unwrap();
+        let staged = Staged { offset: room.offset().into(), len: 64 << 10 };
+        let length = ask::vgpuSnapshot(&one, ContextId::NONE, staged).unwrap();
+        let mut bytes = vec![0; usize::try_from(length).unwrap()];
+        room.read(0, &mut bytes);
+        vgpu_api::Snapshot::parse(&bytes).unwrap()
+    };
+    let seen = &snapshot.devices[0];
+    assert_eq!((device.name.as_str(), device.uuid), (seen.name.as_str(), seen.uuid));
+    assert_eq!(device.pci.map(u32::cast_signed), [seen.pci.domain, seen.pci.bus, seen.pci.device]);
+    assert_eq!(device.capability.map(i32::from), [75, 76].map(|number| seen.attribute(number).unwrap()));
+    assert_eq!((facts.cuda_version, device.total_bytes), (snapshot.driver_version, seen.total_memory));
+
+    // To the byte, at once, and by the process that uses it: both guests are this one.
+    ask::cuMemAlloc_v2(&one, C, 3 * MIB).unwrap();
+    let at = ask::cuMemAlloc_v2(&two, C, MIB).unwrap();
+    let facts = proxy.facts().unwrap();
+    let info = ask::cuMemGetInfo_v2(&two, C).unwrap();
+    let device = &facts.devices[0];
+    assert_eq!((device.total_bytes, device.used_bytes), (info.total, 4 * MIB));
+    assert_eq!(device.total_bytes - device.used_bytes, info.free);
+    let processes: Vec<_> = facts.processes.iter().map(|one| (one.pid, one.used_bytes)).collect();
+    assert_eq!(processes, [(std::process::id(), 4 * MIB)]);
+    ask::cuMemFree_v2(&two, C, at).unwrap();
+    ask::cuMemGetInfo_v2(&two, C).unwrap();
+    assert_eq!(proxy.facts().unwrap().devices[0].used_bytes, 3 * MIB);
+    drop((one, two));
+    until("nobody computes", || proxy.facts().unwrap().processes.is_empty());
+    proxy.stop();
+}
+
+#[test]
 fn one_process_cannot_reach_what_another_has() {
     let proxy = Proxy::start("soft");
     let (one, two) = (proxy.guest(), proxy.guest());

@@ -7,7 +7,8 @@
 //!            + memory, bell, ear, an arena if there is one (SCM_RIGHTS)
 //! ```
 //! The socket then stays open and silent: its end is the death of the other side. The program cannot tell which of the two served
-//! it. Blocking, without threads, each step within its limit however slowly the other side drips; a server calls [`greet`] and [`answer`]
+//! it. A question ([`ask`], [`tell`]) goes the same way, but its answer is bytes: no channel is made, and the socket ends with it.
+//! Blocking, without threads, each step within its limit however slowly the other side drips; a server calls [`greet`] and [`answer`]
 //! where it likes. Not here: who may connect.
 //!
 //! The program maps the region wherever the kernel likes, and the arena at the address that both sides use (`arena.rs`).
@@ -36,7 +37,7 @@ use crate::record::{ChannelParts, RegionSpec, Submitter, make_region};
 use crate::region::{Region, check_memory};
 
 /// The answer after the hello: `u16 code, u16 0, u32 ring, u32 staging, u32 record limit, u64 arena bytes` and 8 reserved bytes, little
-/// endian.
+/// endian. To a question: `u16 code, u16 0, u32 length` and 24 reserved bytes, then so many bytes.
 const OFFER_BYTES: usize = 32;
 const ANSWER_BYTES: usize = HELLO_BYTES + OFFER_BYTES;
 /// Descriptors that go with an answer at most: the memory, the bell that the program rings, the ear it listens on, the arena's memory.
@@ -128,6 +129,32 @@ pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<Connected,
         liveness: Some(Liveness::socket(socket.into())),
     };
     Ok(Connected { submitter: Submitter::from_parts(parts)?, agreed, arena })
+}
+
+/// Asks a question whose answer is bytes; what is asked stands in the hello as the application. At most `bytes_max` are taken. Waits
+/// at most `limit` for each step.
+///
+/// # Errors
+/// Those of [`connect`], and [`ChannelError::PeerOffer`] for an answer that is too long.
+pub fn ask(
+    path: &Path,
+    hello: &Hello,
+    bytes_max: usize,
+    limit: Duration,
+) -> Result<(Vec<u8>, Agreed), ChannelError> {
+    let socket = reach(path, limit)?;
+    send(&socket, &hello.encode(), &[])?;
+
+    let (bytes, _) = receive_answer(&socket, limit)?;
+    let (theirs, offer) = split(&bytes);
+    let agreed = hello.meet(&Hello::parse(theirs, Peer::Server)?, Peer::Server)?;
+    let length = read_length(offer)?;
+    if length > bytes_max {
+        return Err(ChannelError::PeerOffer { peer: Peer::Server, what: "an answer that is too long" });
+    }
+    let mut told = vec![0; length];
+    receive(&socket, &mut told, limit)?;
+    Ok((told, agreed))
 }
 
 /// A connected socket whose sending is limited too. A server that listens and never accepts would else hold its programs for ever.
@@ -225,6 +252,18 @@ pub fn answer(
     send_answer(socket, peer, hello, (0, spec, arena_bytes), &fds)
 }
 
+/// Answers a question. The whole answer has to fit into the socket's buffer: nobody waits for a program that does not read.
+///
+/// # Errors
+/// [`ChannelError::PeerGone`], and those of the socket.
+pub fn tell(socket: impl AsFd, peer: Peer, hello: &Hello, told: &[u8]) -> Result<(), ChannelError> {
+    let length =
+        u32::try_from(told.len()).map_err(|_| ChannelError::system("answer a question")(Errno::MSGSIZE))?;
+    let mut bytes = [hello.encode().as_slice(), &[0; OFFER_BYTES], told].concat();
+    bytes[HELLO_BYTES + 4..][..4].copy_from_slice(&length.to_le_bytes());
+    send(socket, &bytes, &[]).map_err(|error| of_peer(error, peer))
+}
+
 /// Tells the program why not: `code` is the number of a `VGPU-nnn`.
 ///
 /// # Errors
@@ -272,10 +311,14 @@ fn send_answer(
     offer[8..12].copy_from_slice(&spec.staging_bytes.to_le_bytes());
     offer[12..16].copy_from_slice(&spec.record_limit.to_le_bytes());
     offer[16..24].copy_from_slice(&arena_bytes.to_le_bytes());
-    send(socket, &bytes, fds).map_err(|e| match e {
+    send(socket, &bytes, fds).map_err(|error| of_peer(error, peer))
+}
+
+fn of_peer(error: ChannelError, peer: Peer) -> ChannelError {
+    match error {
         ChannelError::PeerGone(_) => ChannelError::PeerGone(peer),
         other => other,
-    })
+    }
 }
 
 /// Sends a message whole: it is shorter than any socket's buffer.
@@ -297,11 +340,17 @@ fn receive_answer(
     socket: &UnixStream,
     limit: Duration,
 ) -> Result<([u8; ANSWER_BYTES], Vec<OwnedFd>), ChannelError> {
-    let deadline = Instant::now() + limit;
     let mut bytes = [0; ANSWER_BYTES];
+    let fds = receive(socket, &mut bytes, limit)?;
+    Ok((bytes, fds))
+}
+
+/// Reads until `bytes` is full. What descriptors came with it.
+fn receive(socket: &UnixStream, bytes: &mut [u8], limit: Duration) -> Result<Vec<OwnedFd>, ChannelError> {
+    let deadline = Instant::now() + limit;
     let mut fds = Vec::with_capacity(FDS);
     let mut done = 0;
-    while done < ANSWER_BYTES {
+    while done < bytes.len() {
         if !limit_reading(socket, deadline)? {
             return Err(ChannelError::TimedOut { peer: Peer::Server, what: "the hello", limit });
         }
@@ -330,7 +379,7 @@ fn receive_answer(
         }
         done += got.bytes;
     }
-    Ok((bytes, fds))
+    Ok(fds)
 }
 
 fn split(bytes: &[u8; ANSWER_BYTES]) -> (&[u8; HELLO_BYTES], &[u8]) {
@@ -342,14 +391,30 @@ fn split(bytes: &[u8; ANSWER_BYTES]) -> (&[u8; HELLO_BYTES], &[u8]) {
 
 /// The sizes that the server chose, and that of the arena, or its refusal.
 fn read_offer(offer: &[u8]) -> Result<(RegionSpec, u64), ChannelError> {
-    let word = |at: usize| u32::from_le_bytes([offer[at], offer[at + 1], offer[at + 2], offer[at + 3]]);
+    check_code(offer)?;
+    let spec = RegionSpec {
+        ring_bytes: word(offer, 4),
+        staging_bytes: word(offer, 8),
+        record_limit: word(offer, 12),
+    };
+    Ok((spec, u64::from(word(offer, 16)) | u64::from(word(offer, 20)) << 32))
+}
+
+/// The bytes of an answer to a question, or the refusal.
+fn read_length(offer: &[u8]) -> Result<usize, ChannelError> {
+    check_code(offer)?;
+    Ok(usize::try_from(word(offer, 4)).unwrap_or(usize::MAX))
+}
+
+fn check_code(offer: &[u8]) -> Result<(), ChannelError> {
     match u16::from_le_bytes([offer[0], offer[1]]) {
-        0 => {
-            let spec = RegionSpec { ring_bytes: word(4), staging_bytes: word(8), record_limit: word(12) };
-            Ok((spec, u64::from(word(16)) | u64::from(word(20)) << 32))
-        }
+        0 => Ok(()),
         code => Err(ChannelError::Refused { peer: Peer::Server, code }),
     }
+}
+
+fn word(offer: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([offer[at], offer[at + 1], offer[at + 2], offer[at + 3]])
 }
 
 #[cfg(all(test, not(loom)))]

@@ -366,3 +366,15 @@ pub fn open(kind: DeviceKind, bytes: u64) -> Result<Box<dyn Device>, String> {
         DeviceKind::Cuda => cuda::Cuda::open().map(|cuda| Box::new(cuda) as Box<dyn Device>),
     }
 }
+
+/// What a device is, without a context: nothing of its memory is taken. `bytes` is the most that it may show. The limits and stream
+/// priorities, which only a context has, may be missing.
+///
+/// # Errors
+/// One sentence for the log.
+pub fn describe(kind: DeviceKind, bytes: u64) -> Result<Snapshot, String> {
+    match kind {
+        DeviceKind::Null | DeviceKind::Soft => Ok(open(kind, bytes)?.snapshot(bytes)),
+        DeviceKind::Cuda => cuda::describe(bytes),
+    }
+}

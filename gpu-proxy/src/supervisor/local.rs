@@ -15,9 +15,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 use vgpu_api::WIRE_HASH;
 use vgpu_codes::{Code, with_causes};
+use vgpu_zone_api::guest::facts;
 use vgpu_zone_api::guest::wire::region;
 use vgpu_zone_api::shim::{ZoneId, ZoneState};
 
+use super::pace::Pace;
 use super::socket::Door;
 use super::watched::watch;
 use super::workers::{Channel, Running, Wanted};
@@ -47,11 +49,12 @@ pub fn serve(supervisor: Arc<Supervisor>, door: Door) -> Result<impl Future<Outp
     }
     Ok(async move {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let answers = Arc::new(Pace::of_answers());
         // The semaphore is never closed.
         while let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await {
             let stream = door.accept().await;
-            let supervisor = Arc::clone(&supervisor);
-            tokio::spawn(async move { process(&supervisor, zone, stream, handshake).await });
+            let (supervisor, answers) = (Arc::clone(&supervisor), Arc::clone(&answers));
+            tokio::spawn(async move { process(&supervisor, zone, stream, handshake, &answers).await });
         }
     })
 }
@@ -62,6 +65,7 @@ async fn process(
     zone: ZoneId,
     stream: UnixStream,
     handshake: OwnedSemaphorePermit,
+    answers: &Pace,
 ) {
     // Blocking, for idm's handshake; each has a limit.
     let socket = match stream.into_std().and_then(|socket| socket.set_nonblocking(false).map(|()| socket)) {
@@ -78,6 +82,10 @@ async fn process(
         Ok(Err(error)) => return log::info!("a connection ended before its hello: {error}"),
         Err(error) => return log::error!("a handshake was lost: {error}"),
     };
+    if theirs.application == facts::APPLICATION {
+        // As long as it waits, others wait at the socket.
+        return tell(supervisor, zone, peer, &socket, answers).await;
+    }
     drop(handshake);
     let spec = region();
     let ours = Hello::new(spec.record_limit, WIRE_HASH);
@@ -89,6 +97,20 @@ async fn process(
             let _ = connect::refuse(&socket, peer, &ours, refusal.code as u16);
         }
     }
+}
+
+/// Answers a process that only asks. It has nothing else to say: the socket ends.
+async fn tell(supervisor: &Arc<Supervisor>, zone: ZoneId, peer: Peer, socket: &Socket, answers: &Pace) {
+    answers.wait().await;
+    let ours = Hello::new(region().record_limit, facts::APPLICATION);
+    // It may have gone meanwhile.
+    let _ = match supervisor.facts(zone, CONTAINER).await {
+        Ok(facts) => connect::tell(socket, peer, &ours, &facts.encode()),
+        Err(refusal) => {
+            log::warn!("a question of {peer} was refused: {refusal}");
+            connect::refuse(socket, peer, &ours, refusal.code as u16)
+        }
+    };
 }
 
 async fn start(

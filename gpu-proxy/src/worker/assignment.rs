@@ -54,6 +54,8 @@ pub enum ChannelKind {
         #[serde(default)]
         arena_bytes: u64,
     },
+    /// No channel and no descriptor at all: the worker says what the device is, and ends.
+    None,
     /// Then: a gntdev with the guest's pages recorded, and an event channel bound to the guest's port.
     Xen {
         /// The guest.
@@ -73,6 +75,11 @@ pub enum Report {
     Ready {
         /// What the sandbox lacks here.
         gaps: Vec<Gap>,
+    },
+    /// What the device is, as `vgpu_api::Snapshot` has it: the answer to an assignment without a channel. It ends now.
+    Described {
+        /// The wire form.
+        snapshot: Vec<u8>,
     },
     /// It ends now.
     Failed {

@@ -12,6 +12,7 @@ use idm::record::{RECORD_LIMIT_MAX, Reply, Submitter};
 use tempfile::TempDir;
 use vgpu_api::wire::WireError;
 use vgpu_api::{ContextId, CuError, CuResult, Op, PRINTED, Reader, Transport, WIRE_HASH, Writer, ask};
+use vgpu_zone_api::guest::facts::{self, Facts};
 use vgpu_zone_api::shim::{Client, Listing, WorkerInfo};
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -90,6 +91,13 @@ impl Proxy {
         let hello = Hello::new(RECORD_LIMIT_MAX, hash);
         let connected = idm::connect::connect(&self.socket(), &hello, LIMIT)?;
         Ok(Guest { channel: connected.submitter, arena: connected.arena })
+    }
+
+    /// What a process that asks is told.
+    pub fn facts(&self) -> Result<Facts, idm::ChannelError> {
+        let hello = Hello::new(RECORD_LIMIT_MAX, facts::APPLICATION);
+        let told = idm::connect::ask(&self.socket(), &hello, facts::BYTES_MAX, LIMIT);
+        told.map(|(bytes, _)| Facts::decode(&bytes).unwrap())
     }
 
     pub fn open_files(&self) -> usize {

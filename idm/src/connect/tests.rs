@@ -58,6 +58,33 @@ fn a_program_connects_calls_and_hears_of_the_servers_death() {
 }
 
 #[test]
+fn a_question_is_answered_with_bytes_and_the_socket_ends() {
+    let (_dir, path, listener) = listen();
+    let long = vec![7; 30_000];
+    let answers = [long.clone(), Vec::new(), vec![1; 11]];
+    let server = std::thread::spawn(move || {
+        for answer in answers {
+            let (socket, peer) = accept(&listener);
+            assert_eq!(greet(&socket, peer, LIMIT).unwrap().application, 0xc0da);
+            tell(&socket, peer, &Hello { application_minor: 3, ..hello() }, &answer).unwrap();
+        }
+        let (socket, peer) = accept(&listener);
+        greet(&socket, peer, LIMIT).unwrap();
+        refuse(&socket, peer, &hello(), 320).unwrap();
+    });
+    let (told, agreed) = ask(&path, &Hello { application_minor: 9, ..hello() }, 30_000, LIMIT).unwrap();
+    assert_eq!((told, agreed.application_minor), (long, 3));
+    assert_eq!(ask(&path, &hello(), 10, LIMIT).unwrap().0, []);
+    let error = ask(&path, &hello(), 10, LIMIT).unwrap_err();
+    assert!(matches!(error, ChannelError::PeerOffer { .. }), "{error}");
+    assert_eq!(
+        ask(&path, &hello(), 10, LIMIT).unwrap_err(),
+        ChannelError::Refused { peer: Peer::Server, code: 320 }
+    );
+    server.join().unwrap();
+}
+
+#[test]
 fn a_refusal_carries_its_code() {
     let (_dir, path, listener) = listen();
     let server = std::thread::spawn(move || {

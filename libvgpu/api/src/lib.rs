@@ -52,6 +52,9 @@ pub use texture::{Object, Texture};
 pub use virtual_memory::Access;
 pub use wire::{Reader, Wire, WireError, Writer};
 
+/// The newest CUDA version that the guest's libraries answer for: 1000·major + 10·minor.
+pub const CUDA_VERSION: u32 = 13_000;
+
 /// What a call carries beside its parameters: where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {

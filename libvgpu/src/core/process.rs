@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use vgpu_api::snapshot::CAN_MAP_HOST_MEMORY;
-use vgpu_api::{CuError, CuResult, DeviceSnapshot, Snapshot};
+use vgpu_api::{CUDA_VERSION, CuError, CuResult, DeviceSnapshot, Snapshot};
 
 use super::arena::Arena;
 use super::arrays::{Arrays, Objects};
@@ -24,9 +24,6 @@ use super::virtual_memory::VirtualMemory;
 use super::visible;
 use crate::dark::cls::Ended;
 use crate::log::say;
-
-/// The newest CUDA version that this library answers for: 1000·major + 10·minor.
-pub const IMPLEMENTED_VERSION: u32 = 13_000;
 
 /// What the guest keeps of a stream.
 #[derive(Debug, Clone, Copy)]
@@ -239,7 +236,7 @@ fn map_no_host_memory(device: &mut DeviceSnapshot) {
 /// `cuDriverGetVersion`, which also works before `cuInit`.
 pub fn driver_version() -> u32 {
     let theirs = process().map_or(u32::MAX, |process| process.snapshot.driver_version);
-    let version = IMPLEMENTED_VERSION.min(theirs);
+    let version = CUDA_VERSION.min(theirs);
     TOLD_VERSION.store(version, Ordering::Relaxed);
     version
 }

@@ -1,6 +1,6 @@
-//! `cargo xtask gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...`: runs CMD on this machine with libvgpu as its libcuda and a
-//! gpu-proxy of its own. No Xen: the `local` transport. CMD's streams and exit code are its own, and so is ^C: while CMD runs, xtask
-//! ignores it and gpu-proxy does not hear it, so that CMD ends as it likes, with its GPU.
+//! `cargo xtask gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...`: runs CMD on this machine with libvgpu as its libcuda, our
+//! libnvidia-ml beside it and a gpu-proxy of its own. No Xen: the `local` transport. CMD's streams and exit code are its own, and so is
+//! ^C: while CMD runs, xtask ignores it and gpu-proxy does not hear it, so that CMD ends as it likes, with its GPU.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
@@ -73,24 +73,27 @@ pub fn code_of(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// gpu-proxy and libvgpu for this machine.
+/// gpu-proxy and the guest's libraries for this machine.
 pub struct Programs {
     proxy: PathBuf,
-    libvgpu: PathBuf,
+    /// The names that programs open, and the files.
+    libraries: Vec<(&'static str, PathBuf)>,
 }
 
 impl Programs {
     /// Builds them; a carried xtask has them.
     pub fn find() -> Result<Self> {
         if let Some(dist) = paths::carried_dist() {
+            let library = |(_, _, name)| (name, dist.join("guest").join(name));
             return Ok(Self {
                 proxy: dist.join("usr/bin/gpu-proxy"),
-                libvgpu: dist.join("guest/libcuda.so.1"),
+                libraries: dist::LIBRARIES.map(library).into(),
             });
         }
         let (root, release) = (paths::root()?, paths::target()?.join("release"));
         dist::native(&Steps::quiet()?, &root)?;
-        Ok(Self { proxy: release.join("gpu-proxy"), libvgpu: release.join("libvgpu.so") })
+        let library = |(_, file, name)| (name, release.join(file));
+        Ok(Self { proxy: release.join("gpu-proxy"), libraries: dist::LIBRARIES.map(library).into() })
     }
 }
 
@@ -98,7 +101,7 @@ impl Programs {
 struct Scene(PathBuf);
 
 impl Scene {
-    fn set(libvgpu: &Path) -> Result<Self> {
+    fn set(libraries: &[(&str, PathBuf)]) -> Result<Self> {
         // CMD loads libraries from here: nobody else may have made it, or guess its name.
         let mut random = [0; 16];
         let mut source = fs::File::open("/dev/urandom").context(|| "cannot open /dev/urandom".into())?;
@@ -108,8 +111,11 @@ impl Scene {
         let scene = Self(dir);
         let lib = scene.libraries();
         fs::create_dir(&lib).context(|| format!("cannot make {}", lib.display()))?;
-        for name in ["libcuda.so.1", "libcuda.so"] {
-            symlink(libvgpu, lib.join(name)).context(|| format!("cannot link {name}"))?;
+        for (name, file) in libraries {
+            // Programs that were linked against a stub open the name without the number.
+            for name in [*name, name.trim_end_matches(".1")] {
+                symlink(file, lib.join(name)).context(|| format!("cannot link {name}"))?;
+            }
         }
         Ok(scene)
     }
@@ -154,7 +160,7 @@ pub struct Served {
 impl Served {
     /// Starts it in a directory of its own and waits until it serves. It ends with the thread that called this, and not by ^C.
     pub fn start(programs: &Programs, device: &str) -> Result<Self> {
-        let scene = Scene::set(&programs.libvgpu)?;
+        let scene = Scene::set(&programs.libraries)?;
         let log = fs::File::create(scene.log()).context(|| "cannot make gpu-proxy's log".into())?;
         let errors = log.try_clone().context(|| "cannot share gpu-proxy's log".into())?;
         let mut command = Command::new("setpriv");
@@ -233,7 +239,7 @@ mod tests {
         let proxy = dir.join("gpu-proxy");
         fs::write(&proxy, "#!/bin/sh\n: > \"$2\"\nexec sleep 60\n").expect("written");
         fs::set_permissions(&proxy, fs::Permissions::from_mode(0o755)).expect("executable");
-        Programs { proxy, libvgpu: dir.join("libvgpu.so") }
+        Programs { proxy, libraries: vec![("libcuda.so.1", dir.join("libvgpu.so"))] }
     }
 
     /// State and process group. Source: `proc_pid_stat(5)`.
@@ -246,7 +252,7 @@ mod tests {
     #[test]
     fn nobody_else_can_reach_where_libraries_are_loaded_from() {
         let programs = stand_ins("gpu-scene-test");
-        let (one, other) = (Scene::set(&programs.libvgpu), Scene::set(&programs.libvgpu));
+        let (one, other) = (Scene::set(&programs.libraries), Scene::set(&programs.libraries));
         let (one, other) = (one.expect("made"), other.expect("made"));
         assert_ne!(one.0, other.0);
         assert_eq!(fs::metadata(&one.0).expect("there").mode() & 0o777, 0o700);

@@ -65,6 +65,7 @@ const ON_SOFT: &[Case] = &[
     right(&["arrays"]),
     right(&["textures"]),
     right(&["driver_more"]),
+    right(&["nvml_query"]),
     right(&["driver_threads"]),
     Case { lines: &["pinned: kernels reach pinned memory", "pinned: ok"], ..right(&["pinned", "answers"]) },
     right(&["vmm"]),
@@ -86,6 +87,7 @@ const TOGETHER: [&str; 2] = ["pattern_plant", "pattern_probe"];
 const ON_NULL: &[Case] = &[
     right(&["device_query"]),
     right(&["memory_info"]),
+    right(&["nvml_query"]),
     right(&["spin", "1"]),
     Case { words: &["vector_add"], code: 1, says_ok: false, lines: &[] },
     Case { words: &["exit7"], code: 0, says_ok: false, lines: &[] },

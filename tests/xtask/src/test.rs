@@ -253,7 +253,7 @@ fn counted(steps: &Steps, tally: &mut Tally, name: &str, command: &mut Command) 
     ran.context(|| format!("{name}: the runner reported no counts")).map(Some)
 }
 
-/// What only the installed files can show: the guest's sizes, and the versions of glibc that its libcuda needs.
+/// What only the installed files can show: the guest's sizes, and the versions of glibc that its libraries need.
 fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let dist = dist::build(steps)?;
     let sizes = steps.step("Sizes of the guest", |_| dist::guest_sizes(&dist));
@@ -261,13 +261,13 @@ fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
         eprintln!("           {sizes}");
     }
     tally.check("sizes of the guest", sizes.map(drop));
-    let library = dist.join("guest/libcuda.so.1");
     // Of the whole workspace: root's unit tests were built with the same features, so little is built again. A user's are built
     // in two halves, with the features of each.
     let line = ["test", "--workspace", "--test", "exports", "--locked", "--", "--ignored"];
     let mut cargo = dist::cargo(&paths::root()?, &line);
-    cargo.env("VGPU_LIBCUDA", library);
-    runner(steps, tally, "The installed libcuda", &mut cargo)
+    cargo.env("VGPU_LIBCUDA", dist.join("guest/libcuda.so.1"));
+    cargo.env("VGPU_LIBNVML", dist.join("guest/libnvidia-ml.so.1"));
+    runner(steps, tally, "The installed libraries", &mut cargo)
 }
 
 fn some_stories(steps: &Steps, tally: &mut Tally, name: &str) -> Result<()> {

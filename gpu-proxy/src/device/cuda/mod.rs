@@ -8,6 +8,7 @@
 //! Not measured yet on hardware in this form: copies go through the worker's pageable memory, waits block the worker's loop.
 
 mod arrays;
+mod describe;
 mod graphs;
 mod host;
 mod images;
@@ -18,15 +19,15 @@ mod tensor_map;
 mod virtual_memory;
 
 use std::collections::HashMap;
-use std::ffi::{c_char, c_int};
+use std::ffi::c_int;
 use std::ptr;
 
 use vgpu_api::launch::attribute;
 use vgpu_api::memory::Memset;
-use vgpu_api::snapshot::{ATTRIBUTES, LIMITS, is_offered};
+use vgpu_api::snapshot::LIMITS;
 use vgpu_api::{
-    Access, Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, JitOption, LinkTold, MemInfo, MemoryOp,
-    PciAddress, Printed, Snapshot, TensorMap, TensorSpec,
+    Access, Attributes, CuError, CuResult, ImageKind, JitOption, LinkTold, MemInfo, MemoryOp, Printed, Snapshot,
+    TensorMap, TensorSpec,
 };
 
 use super::{
@@ -34,6 +35,8 @@ use super::{
     LoadedImage, Place, Raw, Survey,
 };
 use arrays::Arrays;
+pub use describe::describe;
+use describe::{attribute_of, device_snapshot, driver_version, start};
 use graphs::Graph;
 use images::Images;
 use linker::Linkers;
@@ -42,8 +45,6 @@ pub use table::library_folders;
 use table::{Attribute, Config, NULL, Ptr, StreamAttribute, StreamOp, Table};
 use virtual_memory::Memories;
 
-/// What a zone sees of the device: its own identity is not the hardware's.
-const UUID: [u8; 16] = *b"vgpu-cuda-device";
 /// Device memory is handed out in multiples of this; allocations of 2 MiB and more take whole such pages.
 const GRANULE_BYTES: u64 = 512;
 /// What a node of an instantiated graph is counted as: not measured yet.
@@ -121,14 +122,10 @@ impl Cuda {
     /// # Errors
     /// One sentence: no driver, an old one, no device, or vgpu's own library in the driver's place.
     pub fn open() -> Result<Self, String> {
-        let table = Table::load()?;
+        let (table, device) = start()?;
         let said = |what: &'static str| move |error: CuError| format!("{what}: {error:?}");
-        let (mut device, mut primary) = (0, NULL);
-        // SAFETY: the driver writes one number, one pointer, to variables of ours.
-        unsafe { table.cuInit(0) }.map_err(said("NVIDIA's driver does not start"))?;
-        // SAFETY: as above.
-        unsafe { table.cuDeviceGet(&raw mut device, 0) }.map_err(said("there is no NVIDIA device"))?;
-        // SAFETY: as above.
+        let mut primary = NULL;
+        // SAFETY: the driver writes one pointer to a variable of ours.
         unsafe { table.cuDevicePrimaryCtxRetain(&raw mut primary, device) }
             .map_err(said("no context can be made"))?;
         // SAFETY: the context was just made.
@@ -202,23 +199,7 @@ impl Cuda {
     }
 
     fn attribute(&self, number: usize) -> c_int {
-        let mut value = 0;
-        if !u32::try_from(number).is_ok_and(is_offered) {
-            return 0;
-        }
-        let Ok(attribute) = c_int::try_from(number) else { return 0 };
-        // SAFETY: the driver writes one number to a variable of ours; unknown attributes are an error.
-        let known = unsafe { self.table.cuDeviceGetAttribute(&raw mut value, attribute, self.device) };
-        if known.is_err() { 0 } else { value }
-    }
-
-    fn name(&self) -> String {
-        let mut name = [0_u8; 256];
-        // SAFETY: the driver writes at most 256 bytes and a NUL among them.
-        let named =
-            unsafe { self.table.cuDeviceGetName(name.as_mut_ptr().cast::<c_char>(), 256, self.device) };
-        let text = name.split(|byte| *byte == 0).next().unwrap_or_default();
-        if named.is_ok() { String::from_utf8_lossy(text).into_owned() } else { "NVIDIA device".into() }
+        attribute_of(&self.table, self.device, number)
     }
 
     /// The pieces of a launch as the driver takes them.
@@ -258,12 +239,8 @@ fn number(value: u32) -> CuResult<c_int> {
 
 impl Device for Cuda {
     fn snapshot(&self, bytes: u64) -> Snapshot {
-        let (mut version, mut total, mut least, mut greatest) = (0, 0, 0, 0);
-        // SAFETY: the driver writes one number each to variables of ours. What fails leaves the zero.
-        let _ = unsafe { self.table.cuDriverGetVersion(&raw mut version) };
-        // SAFETY: as above.
-        let _ = unsafe { self.table.cuDeviceTotalMem_v2(&raw mut total, self.device) };
-        // SAFETY: as above; a context is current.
+        let (mut least, mut greatest) = (0, 0);
+        // SAFETY: the driver writes one number each to variables of ours; a context is current. What fails leaves the zero.
         let _ = unsafe { self.table.cuCtxGetStreamPriorityRange(&raw mut least, &raw mut greatest) };
         let limit = |limit: usize| {
             let mut value = 0;
@@ -273,17 +250,11 @@ impl Device for Cuda {
             value as u64
         };
         Snapshot {
-            driver_version: version.unsigned_abs(),
+            driver_version: driver_version(&self.table),
             priority_greatest: greatest,
             priority_least: least,
             limits: (0..LIMITS).map(limit).collect(),
-            devices: vec![DeviceSnapshot {
-                name: self.name(),
-                uuid: UUID,
-                pci: PciAddress { domain: 0, bus: 1, device: 0 },
-                total_memory: bytes.min(total as u64),
-                attributes: (0..ATTRIBUTES).map(|number| self.attribute(number)).collect(),
-            }],
+            devices: vec![device_snapshot(&self.table, self.device, bytes)],
         }
     }
 
