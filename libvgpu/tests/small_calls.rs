@@ -13,7 +13,6 @@ const OK: u32 = 0;
 const INVALID_VALUE: u32 = 1;
 const INVALID_DEVICE: u32 = 101;
 const INVALID_CONTEXT: u32 = 201;
-const UNSUPPORTED_EXEC_AFFINITY: u32 = 224;
 const INVALID_HANDLE: u32 = 400;
 const NOT_FOUND: u32 = 500;
 const NOT_PERMITTED: u32 = 800;
@@ -200,10 +199,12 @@ fn what_devices_do_not_have_is_said_of_each_operation() {
         cu!(library, cuDeviceGetP2PAtomicCapabilities(can_at: *mut u32, list: *const u32, 1: u32, 1: i32, 1: i32)),
         INVALID_DEVICE
     );
-    let mut affinity = [0u32; 2];
-    let affinity_at = affinity.as_mut_ptr();
-    assert_eq!(cu!(library, cuCtxGetExecAffinity(affinity_at: *mut u32, 0: u32)), UNSUPPORTED_EXEC_AFFINITY);
-    assert_eq!(cu!(library, cuCtxGetExecAffinity(affinity_at: *mut u32, 1: u32)), INVALID_VALUE);
+    let (mut all, mut affinity) = (0i32, [9i32; 2]);
+    let (all_at, affinity_at) = (&raw mut all, affinity.as_mut_ptr());
+    assert_eq!(cu!(library, cuDeviceGetAttribute(all_at: *mut i32, 16: i32, 0: i32)), OK);
+    assert_eq!(cu!(library, cuCtxGetExecAffinity(affinity_at: *mut i32, 0: i32)), OK);
+    assert_eq!(affinity, [0, all], "all multiprocessors");
+    assert_eq!(cu!(library, cuCtxGetExecAffinity(affinity_at: *mut i32, 1: i32)), INVALID_VALUE);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::{LazyLock, Mutex};
 
 use vgpu_api::{ContextId, CuError, CuResult, EventHandle, ask};
 
-use super::device::device;
+use super::device::{device, multiprocessors};
 use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::{self, Created, Entered, current, enter, enter_with};
 use crate::core::process::{EventInfo, process};
@@ -277,12 +277,15 @@ export! {
         destroy(raw)
     }
 
-    /// A share of the multiprocessors is MPS's: not offered.
-    fn cuCtxGetExecAffinity(out: Out<[u32; 2]>, kind: u32) {
-        enter()?;
+    /// A share of the multiprocessors is MPS's and not offered: a context has all of them. `out`: the type and their number.
+    fn cuCtxGetExecAffinity(out: Out<[i32; 2]>, kind: i32) {
+        let entered = enter()?;
         out.wanted()?;
         // `CU_EXEC_AFFINITY_TYPE_SM_COUNT` is the only one.
-        Err(if kind == 0 { CuError::UNSUPPORTED_EXEC_AFFINITY } else { CuError::INVALID_VALUE })
+        if kind != 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
+        out.set([kind, multiprocessors(entered)?])
     }
 
     fn cuCtxRecordEvent(context: Raw, event: Raw) {

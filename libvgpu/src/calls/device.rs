@@ -8,6 +8,7 @@ use vgpu_api::snapshot::is_offered;
 use vgpu_api::{CuError, CuResult, DeviceSnapshot};
 
 use crate::abi::{In, Out, Raw, export};
+use crate::core::contexts::Entered;
 use crate::core::process::{Process, process};
 use crate::core::slab::lock;
 
@@ -26,6 +27,15 @@ pub fn device(process: &'static Process, ordinal: i32) -> CuResult<(u32, &'stati
 /// An attribute as programs see it.
 pub fn attribute(device: &DeviceSnapshot, number: u32) -> Option<i32> {
     if is_offered(number) { device.attribute(number) } else { Some(0) }
+}
+
+/// How many multiprocessors the device of the current context has.
+/// # Errors
+/// 201.
+pub fn multiprocessors(entered: Entered) -> CuResult<i32> {
+    const COUNT: u32 = 16;
+    let device = entered.process.devices.get(entered.device as usize).ok_or(CuError::INVALID_CONTEXT)?;
+    Ok(device.attribute(COUNT).unwrap_or(1))
 }
 
 /// `0000:04:00.0`.

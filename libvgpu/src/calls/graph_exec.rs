@@ -135,10 +135,8 @@ fn existing(raw: Raw) -> CuResult<(Entered, GraphExecHandle, Arc<Exec>)> {
 fn launch(raw: Raw, stream: Raw, mode: Mode) -> CuResult<()> {
     let (entered, handle, exec) = existing(raw)?;
     let stream = resolve(entered, stream.0, mode)?;
-    let graphs = &entered.process.graphs;
-    if graphs.captured(entered, stream, |inner| Ok(Work::Child(exec.lock().to_graph(inner)?)))? {
-        return Ok(());
-    }
+    // As NVIDIA's driver 580: no capture takes a launch, in any mode.
+    entered.process.graphs.refuses(entered, stream)?;
     if exec.hosts.is_empty() {
         return ask::cuGraphLaunch(&entered.process.channel, entered.context, handle, stream);
     }

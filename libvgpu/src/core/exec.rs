@@ -10,7 +10,7 @@ use vgpu_api::launch::{BUFFER_MAX, LaunchAttributes, LaunchShape};
 use vgpu_api::wire::to_vec;
 use vgpu_api::{ContextId, CuError, CuResult, GraphHandle, GraphNodeHandle, Launch, Stream};
 
-use super::graphs::{Edge, Inner, Kernel, Need, Owner, Work};
+use super::graphs::{Edge, Inner, Kernel, Need, Work};
 use super::process::Process;
 use super::slab::{Slab, lock};
 use crate::calls::copy_box::BoxNode;
@@ -131,25 +131,6 @@ impl List {
     /// 1 for one that is not of the graph that this was made of.
     pub fn place(&self, node: u64) -> CuResult<u32> {
         self.places.get(&node).copied().ok_or(CuError::INVALID_VALUE)
-    }
-
-    /// A graph that does what this does now, as another's child.
-    /// # Errors
-    /// 2.
-    pub fn to_graph(&self, inner: &mut Inner) -> CuResult<GraphHandle> {
-        let graph = inner.make(Owner::Another)?;
-        for (place, node) in (0..).zip(&self.nodes) {
-            let work = if self.disabled.contains(&place) { Work::Empty } else { node.work.clone() };
-            let needs = node.needs.iter().map(|edge| {
-                let GraphEdge { from, from_port, to_port, kind } = *edge;
-                Need { place: from, edge: Edge { from_port, to_port, kind, reserved: [0; 5] } }
-            });
-            if let Err(error) = inner.add(graph, needs.collect(), work) {
-                inner.end(graph);
-                return Err(error);
-            }
-        }
-        Ok(graph)
     }
 
     /// Adds a graph's nodes; those that wait for nothing wait for `entry`. The places of those that nothing waits for.
