@@ -78,6 +78,8 @@ fn graphs(device: &mut dyn Device, primary: Raw, other: Raw) {
     assert!(device.graph_set(graph, 4, primary, &memset(9)).is_err());
     device.graph_enable(graph, 1, false).unwrap();
     device.graph_update(graph, &nodes(10)).unwrap();
+    device.graph_set(graph, 0, primary, &memset(12)).unwrap();
+    device.graph_enable(graph, 1, true).unwrap();
     assert!(device.graph_update(graph, &nodes(11)).is_err());
     device.graph_launch(place, graph).unwrap();
     device.graph_destroy(graph).unwrap();
@@ -224,7 +226,8 @@ fn a_driver_gets_a_graph_node_by_node_and_loses_none() {
         built(0x100, 7),
         lines(&["instantiated 8", "launched with host", "node 0x100 sets 9", "node 0x101 is 0"]),
         built(0x104, 10),
-        lines(&["updated", "graph ended"]),
+        // Nodes keep the names that they were instantiated by.
+        lines(&["updated", "graph ended", "node 0x100 sets 12", "node 0x101 is 1"]),
         built(0x108, 11),
         lines(&["updated", "graph ended", "launched with host", "exec ended", "graph ended"]),
         lines(&["graph made", "graph ended"]),

@@ -240,6 +240,9 @@ impl Memory {
     pub fn copy(&self, target: u64, source: u64, bytes: u64) -> Result<(), MemoryError> {
         self.pieces(target, bytes, true)?;
         self.pieces(source, bytes, false)?;
+        if bytes == 0 {
+            return Ok(());
+        }
         let mut chunk = vec![0; usize::try_from(bytes.min(1 << 20)).unwrap_or(1 << 20)];
         let step = chunk.len() as u64;
         // Overlapping upwards: start at the end, so that no byte is read after it was written.

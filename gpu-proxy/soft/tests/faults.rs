@@ -212,6 +212,20 @@ fn overlapping_copies_go_as_if_through_a_buffer() {
     }
 }
 
+/// A guest may write such a record into its ring, whatever libvgpu would have answered.
+#[test]
+fn no_bytes_are_copied_read_written_and_set_anywhere() {
+    let device = device();
+    let memory = device.memory();
+    let at = memory.alloc(64).unwrap();
+    for (to, from) in [(at, at), (at, at + 64), (0, at), (u64::MAX, 0)] {
+        assert_eq!(memory.copy(to, from, 0), Ok(()), "{from:#x} to {to:#x}");
+        assert_eq!((memory.read(from, &mut []), memory.write(to, &[])), (Ok(()), Ok(())));
+        assert_eq!(memory.fill(to, &[7], 0), Ok(()));
+    }
+    assert_eq!(memory.copy(at, at + 64, 1).unwrap_err().cu_result(), 1);
+}
+
 #[test]
 fn fills_repeat_their_pattern_and_stay_inside() {
     let device = device();

@@ -77,7 +77,7 @@ fn bound(shape: &ArrayShape, levels: u32) -> Option<u64> {
     all.checked_next_multiple_of(64 << 10)
 }
 
-/// A side without a place: [`linear`] and [`host`] say more.
+/// Rows of device memory, or of pinned pages.
 fn linear(place: &LinearPlace) -> CuResult<CopySide> {
     let (pitch, height) = (size(place.pitch)?, size(place.height)?);
     Ok(CopySide { pitch, height, ..CopySide::at(place.at.0) })

@@ -272,16 +272,14 @@ impl Cuda {
         result
     }
 
+    /// What it is changed to ends here. The driver goes on knowing nodes by the graph that was instantiated (cuda.h,
+    /// `cuGraphExecKernelNodeSetParams`).
     fn graph_change_to(&mut self, graph: &mut Graph, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
-        let (template, nodes) = self.graph_build(nodes, &mut graph.hosts)?;
-        let template = Template { table: &self.table, graph: template };
+        let (changed, _) = self.graph_build(nodes, &mut graph.hosts)?;
+        let changed = Template { table: &self.table, graph: changed };
         let mut info = UpdateInfo { result: 0, node: NULL, from: NULL };
         // SAFETY: a live graph of each kind; the driver writes a struct of ours.
-        unsafe { self.table.cuGraphExecUpdate_v2(graph.exec.0, template.graph, &raw mut info) }?;
-        let old = std::mem::replace(&mut graph.template, Pointer(template.keep()));
-        drop(Template { table: &self.table, graph: old.0 });
-        graph.nodes = nodes;
-        Ok(())
+        unsafe { self.table.cuGraphExecUpdate_v2(graph.exec.0, changed.graph, &raw mut info) }
     }
 
     #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one arm runs")]

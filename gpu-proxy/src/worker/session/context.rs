@@ -60,7 +60,11 @@ impl Session {
     pub(super) fn primary_end(&mut self, device: u32) -> CuResult<()> {
         self.check_device(device)?;
         let id = ContextId::primary(device);
-        if self.contexts.contains_key(&id) { self.end_context(id, true) } else { Ok(()) }
+        if !self.contexts.contains_key(&id) {
+            return Ok(());
+        }
+        self.end_must_not_wait(id)?;
+        self.end_context(id, true)
     }
 
     pub(super) fn context_create(&mut self, id: ContextId, flags: u32, device: u32) -> CuResult<()> {
@@ -75,7 +79,16 @@ impl Session {
         if id.primary_device().is_some() || !self.contexts.contains_key(&id) {
             return Err(CuError::INVALID_CONTEXT);
         }
+        self.end_must_not_wait(id)?;
         self.end_context(id, false)
+    }
+
+    /// Before the end of a context, for whose work a device waits. Of one that an error has ended nothing is waited for.
+    fn end_must_not_wait(&mut self, id: ContextId) -> CuResult<()> {
+        match self.context(id) {
+            Ok(context) => self.context_must_be_done(id, context),
+            Err(_) => Ok(()),
+        }
     }
 
     pub(super) fn context_synchronize(&mut self, call: Call) -> CuResult<()> {

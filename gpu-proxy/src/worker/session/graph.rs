@@ -71,12 +71,13 @@ struct Node {
     kernel_bytes: u64,
 }
 
-/// What has to be there at a launch.
+/// What has to be there at a launch. A handle alone does not say so: a guest may give one out again, generation and all. The device's
+/// name beside it is used once.
 #[derive(Clone, Copy, Debug)]
 enum Names {
     Nothing,
-    Image(ImageHandle),
-    Event(EventHandle),
+    Image(ImageHandle, Raw),
+    Event(EventHandle, Raw),
     /// Memory that is written, and that is read: where and how many bytes, none on the host's side.
     Memory([(DevicePtr, u64); 2]),
 }
@@ -327,8 +328,8 @@ impl Session {
     fn is_there(&self, names: Names) -> CuResult<()> {
         match names {
             Names::Nothing => Ok(()),
-            Names::Image(image) => self.images.get(image).map(drop),
-            Names::Event(event) => self.events.get(event).map(drop),
+            Names::Image(image, raw) => same(self.images.get(image)?.raw, raw),
+            Names::Event(event, raw) => same(self.events.get(event)?.raw, raw),
             Names::Memory([(to, written), (from, read)]) => {
                 self.ranges.check_write(to, written)?;
                 self.ranges.check(from, read)
@@ -346,7 +347,8 @@ impl Session {
                 self.device_launch(launch, true)?;
                 self.make_room_for_threads(node.context, context, launch.shape.function)?;
                 kernel_bytes = launch.size() as u64;
-                Names::Image(launch.shape.function.image())
+                let image = launch.shape.function.image();
+                Names::Image(image, self.images.get(image)?.raw)
             }
             GraphWork::Fill(memset) => {
                 self.check_memset(memset)?;
@@ -363,7 +365,9 @@ impl Session {
                 }
                 Names::Memory([(copy.to.start, to), (copy.from.start, from)])
             }
-            GraphWork::Record(event) | GraphWork::Wait(event) => Names::Event(*event),
+            GraphWork::Record(event) | GraphWork::Wait(event) => {
+                Names::Event(*event, self.events.get(*event)?.raw)
+            }
         };
         self.is_there(names)?;
         let (kind, needs) = (node.work.number(), node.needs.clone());
@@ -388,6 +392,11 @@ impl Session {
             GraphWork::Wait(event) => DeviceWork::Wait(self.events.get(*event)?.raw),
         })
     }
+}
+
+/// That a handle still names what the device has in a graph.
+fn same(now: Raw, then: Raw) -> CuResult<()> {
+    if now == then { Ok(()) } else { Err(CuError::INVALID_HANDLE) }
 }
 
 /// From the first byte of a set to its last.

@@ -20,7 +20,7 @@ const UPLOAD_BYTES_MAX: u64 = 1 << 30;
 /// A loaded image.
 #[derive(Debug)]
 pub(super) struct Image {
-    raw: Raw,
+    pub(super) raw: Raw,
     /// Modules end with their context; libraries are the process's.
     pub(super) context: Option<ContextId>,
     functions: Vec<Function>,

@@ -417,6 +417,21 @@ fn a_stream_waits_until_the_guest_has_run_its_functions_in_order() {
     );
 }
 
+/// The function may wait for another thread of the program, whose call comes through the same loop.
+#[test]
+fn the_end_of_a_context_is_put_aside_while_a_function_of_the_program_is_queued() {
+    let world = world_with(Null::default().calling_from_a_thread());
+    let made = ContextId(100);
+    ask::cuCtxCreate_v2(&world.guest, ContextId::NONE, made, 0, 0).unwrap();
+    begin_function(&world.guest);
+    let destroy = || ask::cuCtxDestroy_v2(&world.guest, ContextId::NONE, made);
+    let reset = || ask::cuDevicePrimaryCtxReset_v2(&world.guest, ContextId::NONE, 0);
+    assert_eq!(destroy(), Err(CuError::NOT_READY));
+    assert_eq!(end_function(&world.staging, reset), Ok(()));
+    assert_eq!((destroy(), destroy()), (Ok(()), Err(CuError::INVALID_CONTEXT)), "once");
+    assert_eq!(ask::cuCtxSynchronize(&world.guest, C), Err(CuError::INVALID_CONTEXT));
+}
+
 #[test]
 fn a_device_that_waits_for_a_guest_is_let_go_with_the_session() {
     let staging: Arc<dyn Staging> = Arc::new(Heap(Arc::new(Mutex::new(vec![0; 4096]))));

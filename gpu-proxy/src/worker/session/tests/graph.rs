@@ -253,6 +253,40 @@ fn what_a_node_names_must_be_there_at_each_launch() {
     }
 }
 
+/// Who chooses the numbers may give one out twice. What the device has in the graph has ended all the same.
+#[test]
+fn a_handle_that_is_given_out_twice_does_not_bring_back_what_a_node_named() {
+    let world = world();
+    let (event, params) = (EventHandle::new(0, 0), set_params(DevicePtr(0), 1));
+    let create = || ask::cuEventCreate(&world.guest, C, NewHandle(event), 0).unwrap();
+    load(&world, PTX);
+    create();
+    let works = [kernel(0, &params), GraphWork::Record(event), GraphWork::Wait(event)];
+    let again: [&dyn Fn(); 2] = [
+        &|| {
+            ask::vgpuImageUnload(&world.guest, C, GoneHandle(IMAGE)).unwrap();
+            load(&world, PTX);
+        },
+        &|| {
+            ask::cuEventDestroy_v2(&world.guest, C, GoneHandle(event)).unwrap();
+            create();
+        },
+    ];
+    for (work, again) in works.iter().zip([again[0], again[1], again[1]]) {
+        instantiate(&world, &[node(&[], work.clone())]).unwrap();
+        assert_eq!(launch(&world), None);
+        again();
+        assert_eq!(world.guest.take_error(), None, "{work:?}: the handle is in use again");
+        let gone = Some(CuError::INVALID_HANDLE);
+        assert_eq!((launch(&world), launch(&world)), (gone, gone), "{work:?}");
+        // Until the node names the new one.
+        ask::vgpuGraphNodeSet(&world.guest, C, GRAPH, 0, work.clone()).unwrap();
+        assert_eq!(world.guest.take_error(), None);
+        assert_eq!(launch(&world), None, "{work:?}");
+        ask::cuGraphExecDestroy(&world.guest, C, GoneHandle(GRAPH)).unwrap();
+    }
+}
+
 /// Memory of the other kinds: a mapping that is shut or taken away, what a pool gave.
 #[test]
 fn a_launch_notices_that_mapped_or_pooled_memory_has_ended() {
