@@ -243,7 +243,11 @@ fn a_synchronous_copy_returns_when_it_is_done_and_waits_once() {
     assert_eq!(calls(&session), ["copy by address", "stream sync", "copy by address", "stream sync"]);
     assert_eq!(cu!(session.libcuda, cuMemcpyHtoD_v2(on_device: u64, from: u64, 64: usize)), OK);
     out.slice().fill(9);
-    assert_eq!(calls(&session), ["htod"], "a few bytes are taken along");
+    assert_eq!(
+        calls(&session),
+        ["copy by address", "stream sync"],
+        "a few bytes too, for every stream to see"
+    );
     assert_eq!(cu!(session.libcuda, cuMemcpyDtoH_v2(to: u64, on_device: u64, 64: usize)), OK);
     assert_eq!(back.slice()[..65], [&[0; 64][..], &sent[64..65]].concat());
     out.free();
@@ -324,6 +328,12 @@ fn a_batch_is_queued_but_for_sources_that_are_there_during_the_call_only() {
     let place = last.as_mut_ptr();
     assert_eq!(cu!(session.libcuda, cuMemcpyDtoH_v2(place: *mut u8, last_at: u64, 4: usize)), OK);
     assert_eq!(last, [3; 4], "it was read before the call returned");
+    calls(&session);
+    let (few, during_call) = ([64usize], [[2u32, 0, 0, 0, 0, 0]]);
+    let (few, during_call) = (few.as_ptr(), during_call.as_ptr());
+    let code = cu!(session.libcuda, cuMemcpyBatchAsync_v2(to: *const u64, from: *const u64, few: *const usize,
+        1: usize, during_call: *const [u32; 6], first: *const usize, 1: usize, stream: u64));
+    assert_eq!((code, calls(&session)), (OK, vec!["htod"]), "a few bytes are taken along");
     source.free();
     free_device(&session, on_device);
     assert_eq!(cu!(session.libcuda, cuStreamDestroy_v2(stream: u64)), OK);

@@ -71,7 +71,7 @@ impl Batch {
         (0..self.count).try_for_each(|i| {
             let mut one = || {
                 let returns = self.returns(i, &mut attribute)?;
-                if returns == Returns::Done {
+                if returns == Returns::Read {
                     // A node would read the source later.
                     entered.process.graphs.refuses(entered, stream)?;
                 }
@@ -87,7 +87,7 @@ impl Batch {
             *last += 1;
         }
         let during_call = self.attributes.at(*last)?.access_order == DURING_CALL;
-        Ok(if during_call { Returns::Done } else { Returns::AtOnce })
+        Ok(if during_call { Returns::Read } else { Returns::AtOnce })
     }
 }
 
