@@ -256,6 +256,25 @@ fn a_synchronous_copy_returns_when_it_is_done_and_waits_once() {
 }
 
 #[test]
+fn a_set_without_a_stream_is_done_when_it_returns() {
+    let session = session();
+    let (mut pinned, on_device, stream) = (pin(&session, 4096), device(&session, 4096), 0u64);
+    let at = pinned.address;
+    pinned.slice().fill(1);
+    calls(&session);
+    assert_eq!(cu!(session.libcuda, cuMemsetD8_v2(at: u64, 7: u8, 64: usize)), OK);
+    assert_eq!(pinned.slice()[63..65], [7, 1]);
+    assert_eq!(cu!(session.libcuda, cuMemsetD2D32_v2(at: u64, 32: usize, 9: u32, 1: usize, 2: usize)), OK);
+    assert_eq!(pinned.slice()[32..37], [9, 0, 0, 0, 7]);
+    assert_eq!(calls(&session), ["memset", "stream sync", "memset", "stream sync"]);
+    assert_eq!(cu!(session.libcuda, cuMemsetD8Async(at: u64, 8: u8, 64: usize, stream: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemsetD8_v2(on_device: u64, 8: u8, 64: usize)), OK);
+    assert_eq!(calls(&session), ["memset"; 2], "nobody waits for these");
+    pinned.free();
+    free_device(&session, on_device);
+}
+
+#[test]
 fn unified_copies_sets_boxes_and_kernels_take_its_addresses() {
     let session = session();
     let function = fill_function(&session);
