@@ -3,7 +3,10 @@
 mod support;
 
 use std::ffi::c_void;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
+use support::device::GATE;
 use support::session::{Session, session};
 
 const OK: u32 = 0;
@@ -884,6 +887,49 @@ fn a_child_graph_runs_between_what_comes_before_and_after() {
     let cleared = cu!(session.libcuda, cuMemsetD8_v2(at: u64, 0: u8, 256: usize));
     assert_eq!((cleared, launch(&session, again, side)), (OK, OK));
     assert_eq!([0, 16, 32, 48].map(|offset| words(&session, at + offset)[0]), [6, 5, 4, 5]);
+    reset(&session);
+}
+
+/// A launch that reads the program's memory waits for the worker. A capture of the same graph waits with it, and nobody else does.
+#[test]
+fn a_capture_of_a_graph_that_is_being_launched_holds_up_no_other_graph() {
+    let session = session();
+    let (kernel, at, side) = (function(&session), memory(&session), stream(&session, NON_BLOCKING));
+    let input = [5u32; 4];
+    let graph = made!(session, cuGraphCreate(0: u32));
+    let read = add_copy(&session, graph, &[], &copy_params((1, input.as_ptr() as u64), (2, at), 16));
+    add_kernel(&session, graph, &[read], kernel, at + 16, 6);
+    let exec = instantiate(&session, graph);
+    let primary = vgpu_api::ContextId::primary(0).handle().raw();
+    let enter = || assert_eq!(cu!(session.libcuda, cuCtxSetCurrent(primary: u64)), OK);
+    let (done, is_done) = mpsc::channel();
+    GATE.close();
+    let (others, launched, captured) = std::thread::scope(|scope| {
+        let launched = scope.spawn(|| {
+            enter();
+            launch(&session, exec, 0)
+        });
+        GATE.until_reached();
+        let captured = scope.spawn(|| {
+            enter();
+            (begin(&session, side, RELAXED), launch(&session, exec, side), end(&session, side).0)
+        });
+        let session = &session;
+        scope.spawn(move || {
+            // As long as the other two are sure to wait for each other.
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(200) {
+                let other = made!(session, cuGraphCreate(0: u32));
+                assert_eq!(cu!(session.libcuda, cuGraphDestroy(other: u64)), OK);
+            }
+            done.send(()).unwrap();
+        });
+        let others = is_done.recv_timeout(Duration::from_secs(5));
+        GATE.open();
+        (others, launched.join().unwrap(), captured.join().unwrap())
+    });
+    assert_eq!((others, launched, captured), (Ok(()), OK, (OK, OK, OK)));
+    assert_eq!([0, 16].map(|offset| words(&session, at + offset)), [[5; 4], [6; 4]]);
     reset(&session);
 }
 

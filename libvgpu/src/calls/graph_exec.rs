@@ -136,8 +136,14 @@ fn launch(raw: Raw, stream: Raw, mode: Mode) -> CuResult<()> {
     let (entered, handle, exec) = existing(raw)?;
     let stream = resolve(entered, stream.0, mode)?;
     let graphs = &entered.process.graphs;
-    if graphs.captured(entered, stream, |inner| Ok(Work::Child(exec.lock().to_graph(inner)?)))? {
-        return Ok(());
+    if graphs.captures(stream) {
+        // Before the lock of all graphs: a launch may hold the list's for as long as the worker takes.
+        let list = exec.lock().clone();
+        if graphs.captured(entered, stream, |inner| list.into_graph(inner).map(Work::Child))? {
+            return Ok(());
+        }
+    } else {
+        graphs.refuses(entered, stream)?;
     }
     if exec.hosts.is_empty() {
         return ask::cuGraphLaunch(&entered.process.channel, entered.context, handle, stream);

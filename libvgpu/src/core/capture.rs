@@ -129,6 +129,13 @@ impl Graphs {
         self.capturing.load(Ordering::Acquire) != 0
     }
 
+    /// Whether `stream` captures, for what has to be made ready before the lock is taken.
+    #[inline]
+    pub fn captures(&self, stream: Stream) -> bool {
+        let Stream::Made(stream) = stream else { return false };
+        self.is_capturing() && self.lock().captures.by_stream.contains_key(&stream)
+    }
+
     /// Makes a node of a work if `stream` captures; else the work is to be queued, and this says no.
     /// # Errors
     /// 901 in a capture that was invalidated; 906 for the legacy stream that would wait for one; what `work` gives.

@@ -30,7 +30,7 @@ pub struct Exec {
 }
 
 /// A graph as the worker has it: each node after those that it waits for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct List {
     pub nodes: Vec<Listed>,
     /// The place of a program's node: of a child graph, its end.
@@ -40,7 +40,7 @@ pub struct List {
 }
 
 /// One node of the list.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Listed {
     /// Its kind on the wire.
     pub number: u8,
@@ -133,14 +133,16 @@ impl List {
         self.places.get(&node).copied().ok_or(CuError::INVALID_VALUE)
     }
 
-    /// A graph that does what this does now, as another's child.
+    /// A graph that does what this does, as another's child.
     /// # Errors
     /// 2.
-    pub fn to_graph(&self, inner: &mut Inner) -> CuResult<GraphHandle> {
+    pub fn into_graph(self, inner: &mut Inner) -> CuResult<GraphHandle> {
+        let Self { nodes, disabled, .. } = self;
         let graph = inner.make(Owner::Another)?;
-        for (place, node) in (0..).zip(&self.nodes) {
-            let work = if self.disabled.contains(&place) { Work::Empty } else { node.work.clone() };
-            let needs = node.needs.iter().map(|edge| {
+        for (place, Listed { needs, work, .. }) in (0..).zip(nodes) {
+            let is_off = disabled.contains(&place);
+            let work = if is_off { Work::Empty } else { work };
+            let needs = needs.iter().map(|edge| {
                 let GraphEdge { from, from_port, to_port, kind } = *edge;
                 Need { place: from, edge: Edge { from_port, to_port, kind, reserved: [0; 5] } }
             });
