@@ -934,6 +934,30 @@ fn a_capture_of_a_graph_that_is_being_launched_holds_up_no_other_graph() {
 }
 
 #[test]
+fn a_kernel_that_is_switched_off_is_captured_though_another_could_begin_before_its_end() {
+    let session = session();
+    let (kernel, at, side) = (function(&session), memory(&session), stream(&session, NON_BLOCKING));
+    let graph = made!(session, cuGraphCreate(0: u32));
+    let made = [1, 2, 3]
+        .map(|value| add_kernel(&session, graph, &[], kernel, at + 16 * (u64::from(value) - 1), value));
+    let (from, to, early) = (made.as_ptr(), [made[1], made[2]], [[1u8, 0, 1, 0, 0, 0, 0, 0]; 2]);
+    let (to, early, middle) = (to.as_ptr(), early.as_ptr(), made[1]);
+    assert_eq!(
+        cu!(session.libcuda, cuGraphAddDependencies_v2(graph: u64, from: *const u64, to: *const u64, early: *const [u8; 8], 2: usize)),
+        OK
+    );
+    let exec = instantiate(&session, graph);
+    assert_eq!(cu!(session.libcuda, cuGraphNodeSetEnabled(exec: u64, middle: u64, 0: u32)), OK);
+    assert_eq!((begin(&session, side, RELAXED), launch(&session, exec, side)), (OK, OK));
+    let (code, captured) = end(&session, side);
+    assert_eq!(code, OK);
+    let again = instantiate(&session, captured);
+    assert_eq!(launch(&session, again, 0), OK);
+    assert_eq!([0, 16, 32].map(|offset| words(&session, at + offset)[0]), [1, 0, 3]);
+    reset(&session);
+}
+
+#[test]
 fn an_update_takes_a_graph_of_the_same_shape_and_says_why_not_another() {
     let session = session();
     let (kernel, at) = (function(&session), memory(&session));

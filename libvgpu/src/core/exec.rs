@@ -144,6 +144,10 @@ impl List {
             let work = if is_off { Work::Empty } else { work };
             let needs = needs.iter().map(|edge| {
                 let GraphEdge { from, from_port, to_port, kind } = *edge;
+                // What is switched off is no kernel any more, and only between kernels one may begin early.
+                if is_off || disabled.contains(&from) {
+                    return Need::all(from);
+                }
                 Need { place: from, edge: Edge { from_port, to_port, kind, reserved: [0; 5] } }
             });
             if let Err(error) = inner.add(graph, needs.collect(), work) {
