@@ -938,7 +938,7 @@ fn a_kernel_that_is_switched_off_is_captured_though_another_could_begin_before_i
     let session = session();
     let (kernel, at, side) = (function(&session), memory(&session), stream(&session, NON_BLOCKING));
     let graph = made!(session, cuGraphCreate(0: u32));
-    let made = [1, 2, 3]
+    let made = [1u32, 2, 3]
         .map(|value| add_kernel(&session, graph, &[], kernel, at + 16 * (u64::from(value) - 1), value));
     let (from, to, early) = (made.as_ptr(), [made[1], made[2]], [[1u8, 0, 1, 0, 0, 0, 0, 0]; 2]);
     let (to, early, middle) = (to.as_ptr(), early.as_ptr(), made[1]);
@@ -954,6 +954,43 @@ fn a_kernel_that_is_switched_off_is_captured_though_another_could_begin_before_i
     let again = instantiate(&session, captured);
     assert_eq!(launch(&session, again, 0), OK);
     assert_eq!([0, 16, 32].map(|offset| words(&session, at + offset)[0]), [1, 0, 3]);
+    reset(&session);
+}
+
+#[test]
+fn a_graph_is_moved_into_no_graph_of_its_own_and_stays_the_programs_if_it_is_not_moved() {
+    let session = session();
+    let (outer, inner) = (made!(session, cuGraphCreate(0: u32)), made!(session, cuGraphCreate(0: u32)));
+    let null = std::ptr::null::<u64>();
+    let before = made!(session, cuGraphAddEmptyNode(outer: u64, null: *const u64, 0: usize));
+    let twice = [before; 2];
+    let add = |graph: u64, child: u64, needs: &[u64]| {
+        // A child graph, and that it is moved.
+        let (mut node, mut given) = (0u64, [0u64; 32]);
+        (given[0], given[2], given[3]) = (4, child, 1);
+        let (place, given, needs, count) = (&raw mut node, given.as_ptr(), needs.as_ptr(), needs.len());
+        cu!(session.libcuda, cuGraphAddNode(place: *mut u64, graph: u64, needs: *const u64, count: usize, given: *const u64))
+    };
+    assert_eq!(add(outer, inner, &twice), INVALID_VALUE, "a node waits for another once");
+    assert_eq!(nodes(&session, inner).len(), 0, "it is still there");
+    let clone = made!(session, cuGraphClone(inner: u64));
+    assert_eq!(cu!(session.libcuda, cuGraphDestroy(clone: u64)), OK);
+    assert_eq!(add(outer, inner, &[before]), OK);
+    assert_eq!(cu!(session.libcuda, cuGraphDestroy(inner: u64)), INVALID_VALUE, "it is the node's");
+    assert_eq!(add(outer, inner, &[]), INVALID_VALUE, "once");
+    for graph in [outer, inner] {
+        assert_eq!(add(graph, outer, &[]), INVALID_VALUE, "a ring of graphs has no end");
+    }
+    let exec = instantiate(&session, outer);
+    assert_eq!(launch(&session, exec, 0), OK);
+    assert_eq!(cu!(session.libcuda, cuGraphDestroy(outer: u64)), OK);
+    let mut count = 0usize;
+    let (count, none) = (&raw mut count, std::ptr::null_mut::<u64>());
+    assert_eq!(
+        cu!(session.libcuda, cuGraphGetNodes(inner: u64, none: *mut u64, count: *mut usize)),
+        INVALID_HANDLE,
+        "it went with its parent"
+    );
     reset(&session);
 }
 
