@@ -995,6 +995,34 @@ fn a_graph_is_moved_into_no_graph_of_its_own_and_stays_the_programs_if_it_is_not
 }
 
 #[test]
+fn a_capture_into_a_child_graph_leaves_it_its_nodes() {
+    let session = session();
+    let (kernel, at, side) = (function(&session), memory(&session), stream(&session, NON_BLOCKING));
+    let (child, graph) = (made!(session, cuGraphCreate(0: u32)), made!(session, cuGraphCreate(0: u32)));
+    let (null, none) = (std::ptr::null::<u64>(), 0usize);
+    let node =
+        made!(session, cuGraphAddChildGraphNode(graph: u64, null: *const u64, none: usize, child: u64));
+    let mut embedded = 0u64;
+    let embedded_at = &raw mut embedded;
+    assert_eq!(cu!(session.libcuda, cuGraphChildGraphNodeGetGraph(node: u64, embedded_at: *mut u64)), OK);
+    let capture = || {
+        let begun = cu!(session.libcuda, cuStreamBeginCaptureToGraph(side: u64, embedded: u64, null: *const u64,
+            null: *const u64, none: usize, RELAXED: u32));
+        assert_eq!((begun, fill(&session, kernel, at, 5, side)), (OK, OK));
+    };
+    capture();
+    assert_eq!(end(&session, side), (OK, embedded));
+    assert_eq!(cu!(session.libcuda, cuGraphDestroy(embedded: u64)), INVALID_VALUE, "it is the node's");
+    let exec = instantiate(&session, graph);
+    assert_eq!((launch(&session, exec, 0), words(&session, at)), (OK, [5; 4]));
+    capture();
+    assert_eq!(cu!(session.libcuda, cuGraphDestroyNode(node: u64)), OK);
+    assert_eq!(end(&session, side), (INVALID_HANDLE, 0), "it went with the node");
+    assert_eq!(status(&session, side), (OK, 0));
+    reset(&session);
+}
+
+#[test]
 fn an_update_takes_a_graph_of_the_same_shape_and_says_why_not_another() {
     let session = session();
     let (kernel, at) = (function(&session), memory(&session));

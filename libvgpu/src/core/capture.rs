@@ -323,8 +323,10 @@ impl Graphs {
                 .and_then(|joined| if joined { Ok(()) } else { Err(CuError::STREAM_CAPTURE_UNJOINED) })
         };
         match result {
-            Ok(()) => inner.graph_mut(capture.graph)?.owner = Owner::Program,
+            Ok(()) if !capture.into => inner.graph_mut(capture.graph)?.owner = Owner::Program,
             Err(_) if !capture.into => inner.end(capture.graph),
+            // It stays whose it was; a child graph may have gone with its node.
+            Ok(()) => inner.graph(capture.graph).map(|_| ())?,
             Err(_) => {}
         }
         result.map(|()| capture.graph)
