@@ -484,6 +484,18 @@ fn the_legacy_stream_may_not_wait_for_a_blocking_stream_that_captures() {
 }
 
 #[test]
+fn a_wait_with_flags_that_there_are_not_is_refused_and_breaks_no_capture() {
+    let session = session();
+    let (side, mark) = (stream(&session, NON_BLOCKING), event(&session));
+    let wait_with = |flags: u32| cu!(session.libcuda, cuStreamWaitEvent(side: u64, mark: u64, flags: u32));
+    assert_eq!((record(&session, mark, side), wait_with(2)), (OK, INVALID_VALUE));
+    assert_eq!((begin(&session, side, RELAXED), record(&session, mark, side)), (OK, OK));
+    assert_eq!((wait_with(2), wait_with(3), status(&session, side)), (INVALID_VALUE, INVALID_VALUE, (OK, 1)));
+    assert_eq!((wait_with(1), end(&session, side).0), (OK, OK), "an event of outside, at each launch");
+    reset(&session);
+}
+
+#[test]
 fn two_captures_do_not_become_one() {
     let session = session();
     let (one, two) = (stream(&session, NON_BLOCKING), stream(&session, NON_BLOCKING));
