@@ -1135,6 +1135,14 @@ fn an_instantiation_with_parameters_uploads_and_reports() {
         INVALID_VALUE
     );
     assert_eq!(params[3] & 0xffff_ffff, 1);
+    // A stream that there is not: nothing is made that nobody could end.
+    params = [2, 5, 9, 9];
+    let before = session.call_count();
+    assert_eq!(
+        cu!(session.libcuda, cuGraphInstantiateWithParams(refused_at: *mut u64, graph: u64, params_at: *mut u64)),
+        INVALID_HANDLE
+    );
+    assert_eq!((params[3] & 0xffff_ffff, session.call_count()), (1, before));
     let (mut log, mut node) = ([9u8; 4], 9u64);
     let (log_at, node_at) = (log.as_mut_ptr(), &raw mut node);
     made!(session, cuGraphInstantiate_v2(graph: u64, node_at: *mut u64, log_at: *mut u8, 4: usize));
