@@ -259,6 +259,39 @@ fn a_row_is_copied_by_the_old_forms() {
 }
 
 #[test]
+fn a_copy_of_pinned_memory_to_an_array_waits_for_who_writes_there_and_is_done_when_it_returns() {
+    let session = session();
+    let array = made(&session, &deep(16, 0, 0, [FLOAT, 1, 0]));
+    let (mut pinned, pageable) = (0u64, [1u8; 64]);
+    let at = &raw mut pinned;
+    assert_eq!(cu!(session.libcuda, cuMemHostAlloc(at: *mut u64, 64: usize, 0: u32)), OK);
+    let (own, stream) = (pageable.as_ptr() as u64, 0u64);
+    let calls = |work: &dyn Fn() -> u32| {
+        assert_eq!(cu!(session.libcuda, cuCtxSynchronize()), OK);
+        session.seen.lock().unwrap().calls.clear();
+        assert_eq!((work(), cu!(session.libcuda, cuCtxSynchronize())), (OK, OK));
+        let mut calls = session.seen.lock().unwrap().calls.clone();
+        assert_eq!(calls.pop(), Some("ctx sync"));
+        calls
+    };
+    let row = |from: u64| {
+        calls(&|| cu!(session.libcuda, cuMemcpyHtoA_v2(array: u64, 0: usize, from: u64, 64: usize)))
+    };
+    assert_eq!(row(pinned), ["stream sync", "array write", "stream sync"]);
+    assert_eq!(row(own), ["array write"], "of its own memory a program is promised no more");
+    let (from, to) = (side(HOST, pinned, [0; 3], 0, 0), side(ARRAY, array, [0; 3], 0, 0));
+    let boxed = calls(&|| copy(&session, from, to, [64, 1, 1]));
+    assert_eq!(boxed, ["stream sync", "array write", "stream sync"]);
+    let queued = || cu!(session.libcuda, cuMemcpyHtoAAsync_v2(array: u64, 0: usize, pinned: u64, 64: usize, stream: u64));
+    assert_eq!(
+        calls(&queued),
+        ["stream sync", "array write"],
+        "its bytes are taken over in the stream's order"
+    );
+    assert_eq!((cu!(session.libcuda, cuMemFreeHost(pinned: u64)), destroy(&session, array)), (OK, OK));
+}
+
+#[test]
 fn levels_have_one_name_each_and_end_with_the_whole() {
     let session = session();
     let before = counts(&session);

@@ -260,12 +260,15 @@ fn events_spread_a_capture_to_other_streams_and_bring_it_back() {
     assert_eq!(fill(&session, kernel, at, 1, two), OK);
     assert_eq!(end(&session, one), (UNJOINED, 0));
     assert_eq!((status(&session, one), status(&session, two)), ((OK, 0), (OK, 0)));
-    // An event of a capture that has ended.
+    // An event of a capture that goes on, and of one that has ended.
+    assert_eq!((begin(&session, one, GLOBAL), record(&session, fork, one)), (OK, OK));
     assert_eq!(cu!(session.libcuda, cuEventQuery(fork: u64)), CAPTURED_EVENT);
-    assert_eq!(cu!(session.libcuda, cuEventSynchronize(fork: u64)), CAPTURED_EVENT);
-    assert_eq!(wait(&session, two, fork), CAPTURED_EVENT);
+    assert_eq!(end(&session, one), (INVALIDATED, 0));
+    assert_eq!(cu!(session.libcuda, cuEventQuery(fork: u64)), INVALID_VALUE);
+    assert_eq!(cu!(session.libcuda, cuEventSynchronize(fork: u64)), INVALID_VALUE);
+    assert_eq!(wait(&session, two, fork), INVALID_VALUE);
     let context = made!(session, cuCtxGetCurrent());
-    assert_eq!(cu!(session.libcuda, cuCtxWaitEvent(context: u64, fork: u64)), CAPTURED_EVENT);
+    assert_eq!(cu!(session.libcuda, cuCtxWaitEvent(context: u64, fork: u64)), INVALID_VALUE);
     assert_eq!(cu!(session.libcuda, cuCtxRecordEvent(context: u64, fork: u64)), OK);
     assert_eq!(cu!(session.libcuda, cuCtxWaitEvent(context: u64, fork: u64)), OK);
     assert_eq!(record(&session, fork, two), OK);
@@ -477,6 +480,18 @@ fn the_legacy_stream_may_not_wait_for_a_blocking_stream_that_captures() {
     assert_eq!(record(&session, mark, apart), OK);
     assert_eq!(wait(&session, 0, mark), IMPLICIT);
     assert_eq!(end(&session, apart), (INVALIDATED, 0));
+    reset(&session);
+}
+
+#[test]
+fn a_wait_with_flags_that_there_are_not_is_refused_and_breaks_no_capture() {
+    let session = session();
+    let (side, mark) = (stream(&session, NON_BLOCKING), event(&session));
+    let wait_with = |flags: u32| cu!(session.libcuda, cuStreamWaitEvent(side: u64, mark: u64, flags: u32));
+    assert_eq!((record(&session, mark, side), wait_with(2)), (OK, INVALID_VALUE));
+    assert_eq!((begin(&session, side, RELAXED), record(&session, mark, side)), (OK, OK));
+    assert_eq!((wait_with(2), wait_with(3), status(&session, side)), (INVALID_VALUE, INVALID_VALUE, (OK, 1)));
+    assert_eq!((wait_with(1), end(&session, side).0), (OK, OK), "an event of outside, at each launch");
     reset(&session);
 }
 
@@ -980,6 +995,14 @@ fn an_instantiation_with_parameters_uploads_and_reports() {
         INVALID_VALUE
     );
     assert_eq!(params[3] & 0xffff_ffff, 1);
+    // A stream that there is not: nothing is made that nobody could end.
+    params = [2, 5, 9, 9];
+    let before = session.call_count();
+    assert_eq!(
+        cu!(session.libcuda, cuGraphInstantiateWithParams(refused_at: *mut u64, graph: u64, params_at: *mut u64)),
+        INVALID_HANDLE
+    );
+    assert_eq!((params[3] & 0xffff_ffff, session.call_count()), (1, before));
     let (mut log, mut node) = ([9u8; 4], 9u64);
     let (log_at, node_at) = (log.as_mut_ptr(), &raw mut node);
     made!(session, cuGraphInstantiate_v2(graph: u64, node_at: *mut u64, log_at: *mut u8, 4: usize));

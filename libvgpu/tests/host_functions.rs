@@ -92,9 +92,17 @@ fn what_is_no_function_flag_or_stream_is_refused_at_once() {
     assert_eq!(without, INVALID_CONTEXT);
 }
 
-/// What the calls of a function gave, and the two ends by which the test holds it.
+/// What the calls of a function gave, the version that it was told, and the two ends by which the test holds it.
 static CODES: [AtomicU32; 4] = [const { AtomicU32::new(u32::MAX) }; 4];
+static VERSION: AtomicU32 = AtomicU32::new(0);
 static HOLD: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>> = Mutex::new(None);
+
+fn version(library: &Library) -> u32 {
+    let mut version = 0u32;
+    let place = &raw mut version;
+    assert_eq!(cu!(library, cuDriverGetVersion(place: *mut u32)), OK);
+    version
+}
 
 unsafe extern "C" fn calls_cuda(_: *mut c_void) {
     let library = Library::open();
@@ -109,6 +117,7 @@ unsafe extern "C" fn calls_cuda(_: *mut c_void) {
     for (place, code) in CODES.iter().zip(codes) {
         place.store(code, Ordering::Relaxed);
     }
+    VERSION.store(version(&library), Ordering::Relaxed);
     let (runs, go_on) = HOLD.lock().unwrap().take().unwrap();
     runs.send(()).unwrap();
     go_on.recv().unwrap();
@@ -129,4 +138,6 @@ fn a_function_may_not_call_cuda_and_others_may_meanwhile() {
     assert_eq!(cu!(library, cuCtxSynchronize()), OK);
     let codes = CODES.each_ref().map(|code| code.load(Ordering::Relaxed));
     assert_eq!(codes, [NOT_PERMITTED, NOT_PERMITTED, NOT_PERMITTED, OK]);
+    let told = VERSION.load(Ordering::Relaxed);
+    assert_eq!((told, version(library)), (12090, 12090), "the worker's, which is the lower one");
 }

@@ -243,11 +243,34 @@ fn a_synchronous_copy_returns_when_it_is_done_and_waits_once() {
     assert_eq!(calls(&session), ["copy by address", "stream sync", "copy by address", "stream sync"]);
     assert_eq!(cu!(session.libcuda, cuMemcpyHtoD_v2(on_device: u64, from: u64, 64: usize)), OK);
     out.slice().fill(9);
-    assert_eq!(calls(&session), ["htod"], "a few bytes are taken along");
+    assert_eq!(
+        calls(&session),
+        ["copy by address", "stream sync"],
+        "a few bytes too, for every stream to see"
+    );
     assert_eq!(cu!(session.libcuda, cuMemcpyDtoH_v2(to: u64, on_device: u64, 64: usize)), OK);
     assert_eq!(back.slice()[..65], [&[0; 64][..], &sent[64..65]].concat());
     out.free();
     back.free();
+    free_device(&session, on_device);
+}
+
+#[test]
+fn a_set_without_a_stream_is_done_when_it_returns() {
+    let session = session();
+    let (mut pinned, on_device, stream) = (pin(&session, 4096), device(&session, 4096), 0u64);
+    let at = pinned.address;
+    pinned.slice().fill(1);
+    calls(&session);
+    assert_eq!(cu!(session.libcuda, cuMemsetD8_v2(at: u64, 7: u8, 64: usize)), OK);
+    assert_eq!(pinned.slice()[63..65], [7, 1]);
+    assert_eq!(cu!(session.libcuda, cuMemsetD2D32_v2(at: u64, 32: usize, 9: u32, 1: usize, 2: usize)), OK);
+    assert_eq!(pinned.slice()[32..37], [9, 0, 0, 0, 7]);
+    assert_eq!(calls(&session), ["memset", "stream sync", "memset", "stream sync"]);
+    assert_eq!(cu!(session.libcuda, cuMemsetD8Async(at: u64, 8: u8, 64: usize, stream: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuMemsetD8_v2(on_device: u64, 8: u8, 64: usize)), OK);
+    assert_eq!(calls(&session), ["memset"; 2], "nobody waits for these");
+    pinned.free();
     free_device(&session, on_device);
 }
 
@@ -324,6 +347,12 @@ fn a_batch_is_queued_but_for_sources_that_are_there_during_the_call_only() {
     let place = last.as_mut_ptr();
     assert_eq!(cu!(session.libcuda, cuMemcpyDtoH_v2(place: *mut u8, last_at: u64, 4: usize)), OK);
     assert_eq!(last, [3; 4], "it was read before the call returned");
+    calls(&session);
+    let (few, during_call) = ([64usize], [[2u32, 0, 0, 0, 0, 0]]);
+    let (few, during_call) = (few.as_ptr(), during_call.as_ptr());
+    let code = cu!(session.libcuda, cuMemcpyBatchAsync_v2(to: *const u64, from: *const u64, few: *const usize,
+        1: usize, during_call: *const [u32; 6], first: *const usize, 1: usize, stream: u64));
+    assert_eq!((code, calls(&session)), (OK, vec!["htod"]), "a few bytes are taken along");
     source.free();
     free_device(&session, on_device);
     assert_eq!(cu!(session.libcuda, cuStreamDestroy_v2(stream: u64)), OK);

@@ -484,8 +484,10 @@ fn a_batch_copies_all_or_says_which_one_it_could_not() {
         (&[0], [[1, 0, 0, 0, 0, 2]; 2]),
     ] {
         assert_eq!(batch(&pairs, &attributes, first, stream), INVALID_VALUE, "{first:?} {attributes:?}");
-        assert_eq!(failed.get(), 2, "none of them");
+        assert_eq!(failed.get(), usize::MAX, "none of them");
+        failed.set(9);
     }
+    assert_eq!((batch(&pairs, &attributes, &[0], 5), failed.get()), (INVALID_HANDLE, usize::MAX));
     assert_eq!(batch(&[], &attributes, &[0], stream), INVALID_VALUE);
     assert_eq!(batch(&pairs, &attributes, &[0], 0), INVALID_VALUE, "not the default stream");
     assert_eq!(batch(&pairs, &attributes, &[0], 2), OK, "but a thread's own");

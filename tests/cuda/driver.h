@@ -26,9 +26,9 @@ static void expect(const char *what, long long got, long long wanted) {
 // For what the rest can't do without.
 #define NEEDS(name, ...)                                                \
     do {                                                                \
-        GIVES(0, name, __VA_ARGS__);                                    \
-        if (failures) {                                                 \
-            printf("%s: failed, %s is needed\n", PROGRAM, #name);       \
+        int code = CALL(name, __VA_ARGS__);                             \
+        if (code) {                                                     \
+            printf("%s: failed, %s gave %d\n", PROGRAM, #name, code);   \
             exit(1);                                                    \
         }                                                               \
     } while (0)

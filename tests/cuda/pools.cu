@@ -142,7 +142,6 @@ static void pools(CUmemoryPool standard) {
     GIVES(1, cuMemPoolDestroy, standard);
     properties.allocType = CU_MEM_ALLOCATION_TYPE_INVALID;
     GIVES(1, cuMemPoolCreate, &mine, &properties);
-    GIVES(1, cuMemAllocAsync, &at, 0, nullptr);
     CUmemAccess_flags flags = CU_MEM_ACCESS_FLAGS_PROT_NONE;
     CUmemLocation location = on_device().location;
     GIVES(0, cuMemPoolGetAccess, &flags, standard, &location);
@@ -181,8 +180,6 @@ static void words() {
     GIVES(1, cuStreamWriteValue32_v2, stream, at + 2, 5, 0);
     GIVES(0, cuMemFree_v2, at);
     CUstreamAttrValue value = {};
-    GIVES(0, cuStreamGetAttribute, stream, CU_STREAM_ATTRIBUTE_SYNCHRONIZATION_POLICY, &value);
-    expect("how the host waits", value.syncPolicy, CU_SYNC_POLICY_AUTO);
     value.syncPolicy = CU_SYNC_POLICY_YIELD;
     GIVES(0, cuStreamSetAttribute, stream, CU_STREAM_ATTRIBUTE_SYNCHRONIZATION_POLICY, &value);
     value.syncPolicy = CU_SYNC_POLICY_SPIN;
@@ -201,6 +198,12 @@ static void ask(CUmemoryPool pool) {
         int code = CALL(cuPointerGetAttribute, &value, (CUpointer_attribute)number, at + 8);
         printf("pools: attribute %d: code %d, %lld (address + %lld)\n", number, code, value, value - (long long)at);
     }
+    CUdeviceptr nothing = 1;
+    int code = CALL(cuMemAllocAsync, &nothing, 0, nullptr);
+    printf("pools: no bytes: %d, address + %lld, freed: %d\n", code, (long long)nothing - (long long)at, CALL(cuMemFreeAsync, nothing, nullptr));
+    CUstreamAttrValue value = {};
+    code = CALL(cuStreamGetAttribute, nullptr, CU_STREAM_ATTRIBUTE_SYNCHRONIZATION_POLICY, &value);
+    printf("pools: how the host waits for a stream: %d, %d\n", code, (int)value.syncPolicy);
     CUstreamBatchMemOpParams none[1] = {};
     printf("pools: a batch of nothing: %d\n", CALL(cuStreamBatchMemOp_v2, nullptr, 0, none, 0));
     printf("pools: a write with the flag of the old forms: %d\n", CALL(cuStreamWriteValue32_v2, nullptr, at, 1, 1));

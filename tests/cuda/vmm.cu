@@ -156,12 +156,6 @@ static void refused(CUdeviceptr base) {
     GIVES(1, cuMemCreate, &other, piece, &properties, 0);
     GIVES(1, cuMemAddressReserve, &at, 0, 0, 0, 0);
     GIVES(1, cuMemAddressReserve, &at, piece, 3, 0, 0);
-    NEEDS(cuMemMap, base, piece, 0, handle, 0);
-    GIVES(1, cuMemMap, base, piece, 0, handle, 0);
-    GIVES(1, cuMemMap, base + 4096, piece, 0, handle, 0);
-    GIVES(1, cuMemMap, base + 4 * piece, 2 * piece, 0, handle, 0);
-    GIVES(1, cuMemUnmap, base + 4 * piece, piece);
-    GIVES(0, cuMemUnmap, base, piece);
     GIVES(0, cuMemRelease, handle);
 }
 
@@ -192,6 +186,10 @@ static void ask(CUdeviceptr base) {
     }
     printf("vmm: set of mapped memory that is not open: %d\n", CALL(cuMemsetD8_v2, base + piece, 1, 1));
     printf("vmm: map with an offset: %d\n", CALL(cuMemMap, base + 8 * piece, piece, piece, handle, 0));
+    printf("vmm: map over it: %d, between pages: %d, more than there is: %d\n",
+           CALL(cuMemMap, base + piece, 2 * piece, 0, handle, 0), CALL(cuMemMap, base + 8 * piece + 4096, piece, 0, handle, 0),
+           CALL(cuMemMap, base + 8 * piece, 4 * piece, 0, handle, 0));
+    printf("vmm: unmap of nothing: %d\n", CALL(cuMemUnmap, base + 12 * piece, piece));
     printf("vmm: unmap of a part: %d\n", CALL(cuMemUnmap, base + piece, piece));
     printf("vmm: give back with something mapped: %d\n", CALL(cuMemAddressFree, base, RESERVED));
     printf("vmm: give back a part: %d\n", CALL(cuMemAddressFree, base, piece));

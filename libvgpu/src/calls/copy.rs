@@ -67,12 +67,14 @@ pub fn to_host(entered: Entered, dst: &mut [u8], src: DevicePtr, stream: Stream)
     channel.take_error()
 }
 
-/// Whether a call returns before its copy is done.
+/// When a call that copies pinned memory returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Returns {
-    /// An `Async` one.
+    /// Before its copy is done: an `Async` one.
     AtOnce,
-    /// The others, as far as host memory is concerned.
+    /// When its source may be changed.
+    Read,
+    /// When its copy is done, for every stream to see: one that is not `Async`.
     Done,
 }
 
@@ -113,7 +115,9 @@ pub fn wait(entered: Entered, stream: Stream, returns: Returns) -> CuResult<()> 
     entered.told()
 }
 
-/// Host memory of any kind to the device. What fits a record is taken over at once, unless the program may still change it.
+/// Host memory of any kind to the device. What fits a record is taken over at once where no more is promised than that the source may be
+/// changed. A copy of pinned memory that is not `Async` has reached the device when its call returns. Source: CUDA Driver API, "API
+/// synchronization behavior".
 fn host_to_device(
     entered: Entered,
     dst: DevicePtr,
@@ -122,7 +126,7 @@ fn host_to_device(
     stream: Stream,
     returns: Returns,
 ) -> CuResult<()> {
-    let taken_over = returns == Returns::Done && bytes <= INLINE_BYTES;
+    let taken_over = returns == Returns::Read && bytes <= INLINE_BYTES;
     if !taken_over && is_mapped(entered, src.address()) {
         reached(entered, dst.0, src.address(), bytes, stream)?;
         return wait(entered, stream, returns);

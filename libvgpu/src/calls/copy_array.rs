@@ -5,6 +5,7 @@ use vgpu_api::{
     ArrayPlace, ArrayShape, BoxSide, CuError, CuResult, DevicePtr, Extent, LinearPlace, Stream, ask,
 };
 
+use super::copy::{Returns, is_mapped, wait};
 use super::copy_box::{Copy3d, Rows, Side3d, with};
 use crate::abi::{Raw, Span, export};
 use crate::core::contexts::Entered;
@@ -55,14 +56,14 @@ pub fn context_of(entered: Entered, side: &Side3d) -> CuResult<Raw> {
 }
 
 /// A copy with an array on one side or both.
-pub fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
+pub fn copy(entered: Entered, what: &Copy3d, stream: Stream, returns: Returns) -> CuResult<()> {
     if what.src.level != 0 || what.dst.level != 0 {
         return Err(CuError::INVALID_VALUE);
     }
     let size =
         Extent { width_bytes: what.width_bytes as u64, height: what.height as u64, depth: what.depth as u64 };
     let (src, dst) = (side(entered, &what.src, what)?, side(entered, &what.dst, what)?);
-    run(entered, dst, src, size, stream)
+    run(entered, (dst, src), size, stream, returns)
 }
 
 fn side(entered: Entered, side: &Side3d, copy: &Copy3d) -> CuResult<Side> {
@@ -85,7 +86,13 @@ fn target(entered: Entered, array: u64, [x_bytes, y, z]: [usize; 3]) -> CuResult
     Ok(Target { place, shape: known.shape })
 }
 
-fn run(entered: Entered, dst: Side, src: Side, size: Extent, stream: Stream) -> CuResult<()> {
+fn run(
+    entered: Entered,
+    (dst, src): (Side, Side),
+    size: Extent,
+    stream: Stream,
+    returns: Returns,
+) -> CuResult<()> {
     for side in [dst, src] {
         if let Side::Array(target) = side {
             target.shape.check_box(target.place.corner(), size)?;
@@ -103,7 +110,15 @@ fn run(entered: Entered, dst: Side, src: Side, size: Extent, stream: Stream) -> 
         return Ok(());
     }
     match (dst, src) {
-        (Side::Array(to), Side::Host(from)) => to_array(entered, to, from, size, stream),
+        (Side::Array(to), Side::Host(from)) => {
+            let pinned = is_mapped(entered, from.start);
+            if pinned {
+                // What the device still has to write there comes first: the bytes are taken over now.
+                ask::cuStreamSynchronize(&entered.process.channel, entered.context, stream)?;
+            }
+            to_array(entered, to, from, size, stream)?;
+            if pinned { wait(entered, stream, returns) } else { Ok(()) }
+        }
         (Side::Host(to), Side::Array(from)) => to_host(entered, to, from, size, stream),
         (dst, src) => {
             let (channel, context) = (&entered.process.channel, entered.context);
@@ -220,11 +235,11 @@ fn to_line(
     offset: usize,
     src: Side,
     bytes: usize,
-    stream: Option<Raw>,
+    given: Option<Raw>,
     mode: Mode,
 ) -> CuResult<()> {
-    let (entered, stream) = with(stream, mode)?;
-    run(entered, line(entered, array, offset)?, src, row(bytes), stream)
+    let (entered, stream) = with(given, mode)?;
+    run(entered, (line(entered, array, offset)?, src), row(bytes), stream, Returns::of(given))
 }
 
 fn from_line(
@@ -232,11 +247,11 @@ fn from_line(
     array: Raw,
     offset: usize,
     bytes: usize,
-    stream: Option<Raw>,
+    given: Option<Raw>,
     mode: Mode,
 ) -> CuResult<()> {
-    let (entered, stream) = with(stream, mode)?;
-    run(entered, dst, line(entered, array, offset)?, row(bytes), stream)
+    let (entered, stream) = with(given, mode)?;
+    run(entered, (dst, line(entered, array, offset)?), row(bytes), stream, Returns::of(given))
 }
 
 /// The elements need not be of one format, but of one size.
@@ -246,7 +261,7 @@ fn between(dst: (Raw, usize), src: (Raw, usize), bytes: usize, mode: Mode) -> Cu
     if to.shape.element()?.bytes() != from.shape.element()?.bytes() {
         return Err(CuError::INVALID_VALUE);
     }
-    run(entered, Side::Array(to), Side::Array(from), row(bytes), stream)
+    run(entered, (Side::Array(to), Side::Array(from)), row(bytes), stream, Returns::of(None))
 }
 
 export! {

@@ -8,11 +8,13 @@ use vgpu_api::{CuError, CuResult, Stream};
 
 use super::copy::{Returns, unified};
 use crate::abi::{In, Out, Raw, export};
-use crate::core::contexts::enter;
+use crate::core::contexts::{Entered, enter};
 use crate::core::streams::resolve;
 
 /// `CU_MEMCPY_SRC_ACCESS_ORDER_DURING_API_CALL`.
 const DURING_CALL: u32 = 2;
+/// In place of a copy's: what was wrong is none of them alone. `SIZE_MAX`.
+const NO_COPY: usize = usize::MAX;
 
 /// `CUmemcpyAttributes`.
 #[derive(Clone, Copy, Debug)]
@@ -55,23 +57,19 @@ impl Batch {
         Ok(())
     }
 
-    /// `failed` gets the place of the copy that was refused; the number of copies says that it was none of them.
+    /// `failed` gets the place of the copy that was refused, or [`NO_COPY`]. Source: cuda.h of CUDA 12.8, `cuMemcpyBatchAsync`.
     fn copy(&self, failed: Option<Out<usize>>, stream: Raw, mode: Mode) -> CuResult<()> {
         let tell = |place: usize| {
             if let Some(failed) = failed {
                 failed.set_if_wanted(place);
             }
         };
-        let entered = enter()?;
-        let stream = resolve(entered, stream.0, mode)?;
-        // Source: cuda.h, `cuMemcpyBatchAsync`.
-        let checked = if stream == Stream::Legacy { Err(CuError::INVALID_VALUE) } else { self.check() };
-        checked.inspect_err(|_| tell(self.count))?;
+        let (entered, stream) = self.begun(stream, mode).inspect_err(|_| tell(NO_COPY))?;
         let mut attribute = 0;
         (0..self.count).try_for_each(|i| {
             let mut one = || {
                 let returns = self.returns(i, &mut attribute)?;
-                if returns == Returns::Done {
+                if returns == Returns::Read {
                     // A node would read the source later.
                     entered.process.graphs.refuses(entered, stream)?;
                 }
@@ -81,13 +79,23 @@ impl Batch {
         })
     }
 
+    /// Where the copies go, if they could.
+    fn begun(&self, stream: Raw, mode: Mode) -> CuResult<(Entered, Stream)> {
+        let entered = enter()?;
+        let stream = resolve(entered, stream.0, mode)?;
+        if stream == Stream::Legacy {
+            return Err(CuError::INVALID_VALUE);
+        }
+        self.check().map(|()| (entered, stream))
+    }
+
     /// What the attributes of a copy say; `last` are those of the copy before.
     fn returns(&self, copy: usize, last: &mut usize) -> CuResult<Returns> {
         while *last + 1 < self.attribute_count && self.first.at(*last + 1)? <= copy {
             *last += 1;
         }
         let during_call = self.attributes.at(*last)?.access_order == DURING_CALL;
-        Ok(if during_call { Returns::Done } else { Returns::AtOnce })
+        Ok(if during_call { Returns::Read } else { Returns::AtOnce })
     }
 }
 

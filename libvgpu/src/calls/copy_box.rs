@@ -269,7 +269,7 @@ fn copy(entered: Entered, what: &Copy3d, stream: Stream, returns: Returns) -> Cu
         return Ok(());
     }
     if copy_array::is_array(&what.src) || copy_array::is_array(&what.dst) {
-        return copy_array::copy(entered, what, stream);
+        return copy_array::copy(entered, what, stream, returns);
     }
     let (src, dst) = (Rows::of(entered, &what.src, what)?, Rows::of(entered, &what.dst, what)?);
     let by_address = (src.pinned || dst.pinned) && src.is_reached() && dst.is_reached();

@@ -113,9 +113,9 @@ fn instantiate_with(out: Out<u64>, graph: Raw, params: Out<InstantiateParams>, m
     out.wanted()?;
     let nothing = InstantiateParams { flags: 0, stream: Raw(0), error_node: 0, result: 0 };
     let given = params.replace(nothing)?;
-    let made = instantiate(graph, given.flags).and_then(|(entered, handle)| {
-        if given.flags & UPLOAD != 0 {
-            let stream = resolve(entered, given.stream.0, mode)?;
+    let made = upload_stream(&given, mode).and_then(|stream| {
+        let (entered, handle) = instantiate(graph, given.flags)?;
+        if let Some(stream) = stream {
             ask::cuGraphUpload(&entered.process.channel, entered.context, handle, stream)?;
         }
         Ok(handle)
@@ -123,6 +123,17 @@ fn instantiate_with(out: Out<u64>, graph: Raw, params: Out<InstantiateParams>, m
     // `CUDA_GRAPH_INSTANTIATE_SUCCESS`, `…_ERROR`.
     params.set(InstantiateParams { error_node: 0, result: made.is_err().into(), ..given })?;
     out.set(made?.raw())
+}
+
+/// Where it is to be uploaded, looked at before anything is made: what the program is not told of it could never end.
+fn upload_stream(given: &InstantiateParams, mode: Mode) -> CuResult<Option<Stream>> {
+    if given.flags & UPLOAD == 0 {
+        return Ok(None);
+    }
+    let entered = enter()?;
+    let stream = resolve(entered, given.stream.0, mode)?;
+    entered.process.graphs.refuses(entered, stream)?;
+    Ok(Some(stream))
 }
 
 fn existing(raw: Raw) -> CuResult<(Entered, GraphExecHandle, Arc<Exec>)> {

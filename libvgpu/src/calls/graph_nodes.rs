@@ -176,11 +176,10 @@ fn child(inner: &mut Inner, parent: GraphHandle, raw: Raw, is_moved: bool) -> Cu
     if !is_moved {
         return Ok(Work::Child(inner.copy(graph, Owner::Another)?));
     }
-    let moved = inner.graph_mut(graph)?;
-    if moved.owner != Owner::Program || moved.captured || graph == parent {
+    let moved = inner.graph(graph)?;
+    if moved.owner != Owner::Program || moved.captured || inner.holds(graph, parent) {
         return Err(CuError::INVALID_VALUE);
     }
-    moved.owner = Owner::Another;
     Ok(Work::Child(graph))
 }
 

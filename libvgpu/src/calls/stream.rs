@@ -90,6 +90,9 @@ export! {
         let stream = existing(entered, stream, mode)?;
         let event = EventHandle::check(event.0)?;
         let known = entered.process.events.get(event)?;
+        if flags & !WAIT_EXTERNAL != 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
         if entered.process.graphs.waits(entered, stream, event, known, flags == WAIT_EXTERNAL)? {
             return Ok(());
         }

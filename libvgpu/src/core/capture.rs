@@ -205,12 +205,12 @@ impl Graphs {
 
     /// That all streams of a context may wait for an event.
     /// # Errors
-    /// 900 for one of a capture that goes on, 907 for one of a capture that has ended.
+    /// 900 for one of a capture that goes on, 1 for one of a capture that has ended.
     pub fn refuses_event(&self, known: EventInfo) -> CuResult<()> {
         let Some(id) = known.captured else { return Ok(()) };
         let mut inner = self.lock();
         if !inner.captures.by_id.contains_key(&id) {
-            return Err(CuError::CAPTURED_EVENT);
+            return Err(CuError::INVALID_VALUE);
         }
         inner.captures.invalidate(id);
         Err(CuError::STREAM_CAPTURE_UNSUPPORTED)
@@ -218,11 +218,14 @@ impl Graphs {
 
     /// That an event may be waited for by the thread, or asked.
     /// # Errors
-    /// 907 for one that was last recorded in a capture, 900.
+    /// 907 for one of a capture that goes on, 1 for one of a capture that has ended; 900.
     #[inline]
     pub fn may_ask(&self, known: EventInfo) -> CuResult<()> {
         if let Some(id) = known.captured {
             let mut inner = self.lock();
+            if !inner.captures.by_id.contains_key(&id) {
+                return Err(CuError::INVALID_VALUE);
+            }
             inner.captures.invalidate(id);
             return Err(CuError::CAPTURED_EVENT);
         }
@@ -316,8 +319,10 @@ impl Graphs {
                 .and_then(|joined| if joined { Ok(()) } else { Err(CuError::STREAM_CAPTURE_UNJOINED) })
         };
         match result {
-            Ok(()) => inner.graph_mut(capture.graph)?.owner = Owner::Program,
+            Ok(()) if !capture.into => inner.graph_mut(capture.graph)?.owner = Owner::Program,
             Err(_) if !capture.into => inner.end(capture.graph),
+            // It stays whose it was; a child graph may have gone with its node.
+            Ok(()) => inner.graph(capture.graph).map(|_| ())?,
             Err(_) => {}
         }
         result.map(|()| capture.graph)
@@ -577,7 +582,7 @@ impl Inner {
             // That capture has ended.
             return Err(match within {
                 Some(_) => CuError::STREAM_CAPTURE_ISOLATION,
-                None => CuError::CAPTURED_EVENT,
+                None => CuError::INVALID_VALUE,
             });
         };
         if capture.invalid {

@@ -356,16 +356,37 @@ impl Inner {
         if handle.graph() == graph { Ok(handle.place()) } else { Err(CuError::INVALID_VALUE) }
     }
 
-    /// Adds a node. A child graph belongs to it, or has ended.
+    /// Adds a node. A child graph belongs to it then; if nothing was added, a copy has ended, and one of the program's is still its own.
     /// # Errors
     /// 1 for what it cannot wait for, 2 if there are too many.
     pub fn add(&mut self, graph: GraphHandle, needs: Vec<Need>, work: Work) -> CuResult<GraphNodeHandle> {
         let child = if let Work::Child(child) = work { Some(child) } else { None };
         let added = self.graph_mut(graph).and_then(|within| within.push(needs, work));
-        if added.is_err() {
-            child.into_iter().for_each(|child| self.end(child));
+        if let Some(child) = child {
+            let of_child = self.graph_mut(child)?;
+            match (&added, of_child.owner) {
+                (Ok(_), _) => of_child.owner = Owner::Another,
+                (Err(_), Owner::Another) => self.end(child),
+                (Err(_), _) => {}
+            }
         }
         added.map(|place| GraphNodeHandle::of_graph(graph, place))
+    }
+
+    /// Whether `other` is `graph`, or lies in it at any depth.
+    pub fn holds(&self, graph: GraphHandle, other: GraphHandle) -> bool {
+        let mut left = vec![graph];
+        while let Some(handle) = left.pop() {
+            if handle == other {
+                return true;
+            }
+            let Ok(within) = self.graph(handle) else { continue };
+            left.extend(within.nodes().filter_map(|(_, node)| match node.work {
+                Work::Child(child) => Some(child),
+                _ => None,
+            }));
+        }
+        false
     }
 
     /// A copy of `graph` and of its child graphs, with the same places.

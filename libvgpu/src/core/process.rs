@@ -233,9 +233,9 @@ fn map_no_host_memory(device: &mut DeviceSnapshot) {
     }
 }
 
-/// `cuDriverGetVersion`, which also works before `cuInit`.
+/// `cuDriverGetVersion`, which also works before `cuInit`, and tells a function that a stream calls what it tells all others.
 pub fn driver_version() -> u32 {
-    let theirs = process().map_or(u32::MAX, |process| process.snapshot.driver_version);
+    let theirs = PROCESS.get().map_or(u32::MAX, |process| process.snapshot.driver_version);
     let version = CUDA_VERSION.min(theirs);
     TOLD_VERSION.store(version, Ordering::Relaxed);
     version

@@ -361,7 +361,8 @@ impl Driver for FakeDevice {
             attributes: attributes(),
         };
         let snapshot = Snapshot {
-            driver_version: 13000,
+            // Below the library's own, so that it can be told which of the two a program hears of.
+            driver_version: 12090,
             priority_greatest: -5,
             priority_least: 0,
             limits: vec![1024; 10],

@@ -26,8 +26,8 @@ use vgpu_api::launch::attribute;
 use vgpu_api::memory::Memset;
 use vgpu_api::snapshot::LIMITS;
 use vgpu_api::{
-    Access, Attributes, CuError, CuResult, ImageKind, JitOption, LinkTold, MemInfo, MemoryOp, Printed, Snapshot,
-    TensorMap, TensorSpec,
+    Access, Attributes, CuError, CuResult, ImageKind, JitOption, LinkTold, MemInfo, MemoryOp, Printed,
+    Snapshot, TensorMap, TensorSpec,
 };
 
 use super::{
