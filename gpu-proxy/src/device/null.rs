@@ -4,6 +4,7 @@
 //! with no kernels.
 
 mod array;
+mod stalls;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use super::{
     Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError, LoadedImage,
     Place, Raw, Survey, soft,
 };
+use stalls::Stalls;
 
 const UUID: [u8; 16] = *b"vgpu-null-device";
 /// Addresses start here: no address of a program lies there, so that a mix-up shows.
@@ -47,6 +49,8 @@ pub struct Null {
     is_busy: bool,
     primary: Option<Raw>,
     linkers: PassThrough,
+    /// Streams that wait for a word, if any does.
+    stalls: Option<Stalls>,
     /// How many functions of the guest run now, if they run in threads.
     running: Option<Arc<AtomicUsize>>,
 }
@@ -72,6 +76,7 @@ impl Null {
             is_busy: false,
             primary: None,
             linkers: PassThrough::default(),
+            stalls: None,
             running: None,
         }
     }
@@ -98,6 +103,25 @@ impl Null {
     #[must_use]
     pub fn calling_from_a_thread(self) -> Self {
         Self { running: Some(Arc::default()), ..self }
+    }
+
+    /// This one, but a stream that waits for a word waits until the word is written. Who waits for such a stream never comes back: here
+    /// that is 702.
+    #[must_use]
+    pub fn stalling(self) -> Self {
+        Self { stalls: Some(Stalls::default()), ..self }
+    }
+
+    /// Something is queued.
+    fn queue(&mut self, place: Place) {
+        if let Some(stalls) = &mut self.stalls {
+            stalls.queue(place);
+        }
+    }
+
+    /// Something is waited for.
+    fn wait(&self, held: impl FnOnce(&Stalls) -> CuResult<()>) -> CuResult<()> {
+        self.stalls.as_ref().map_or(Ok(()), held).map_err(|_| CuError::LAUNCH_TIMEOUT)
     }
 
     fn runs_functions(&self) -> bool {
@@ -145,6 +169,7 @@ impl Device for Null {
     }
 
     fn context_synchronize(&mut self, context: Raw) -> CuResult<()> {
+        self.wait(|stalls| stalls.query_context(context))?;
         self.stream_synchronize(Place { context, stream: None })
     }
 
@@ -176,20 +201,24 @@ impl Device for Null {
         Ok(())
     }
 
-    fn write(&mut self, _place: Place, _address: u64, _bytes: &[u8]) -> CuResult<()> {
+    fn write(&mut self, place: Place, _address: u64, _bytes: &[u8]) -> CuResult<()> {
+        self.queue(place);
         Ok(())
     }
 
-    fn read(&mut self, _place: Place, _address: u64, bytes: &mut [u8]) -> CuResult<()> {
+    fn read(&mut self, place: Place, _address: u64, bytes: &mut [u8]) -> CuResult<()> {
         bytes.fill(0);
+        self.queue(place);
+        self.wait(|stalls| stalls.query(place))
+    }
+
+    fn copy(&mut self, place: Place, _to: u64, _from: u64, _bytes: u64) -> CuResult<()> {
+        self.queue(place);
         Ok(())
     }
 
-    fn copy(&mut self, _place: Place, _to: u64, _from: u64, _bytes: u64) -> CuResult<()> {
-        Ok(())
-    }
-
-    fn fill(&mut self, _place: Place, _memset: &Memset) -> CuResult<()> {
+    fn fill(&mut self, place: Place, _memset: &Memset) -> CuResult<()> {
+        self.queue(place);
         Ok(())
     }
 
@@ -297,26 +326,33 @@ impl Device for Null {
         Ok(1)
     }
 
-    fn launch(&mut self, _place: Place, _launch: &DeviceLaunch<'_>) -> CuResult<()> {
+    fn launch(&mut self, place: Place, _launch: &DeviceLaunch<'_>) -> CuResult<()> {
+        self.queue(place);
         Ok(())
     }
 
-    fn stream_create(&mut self, _context: Raw, _flags: u32, _priority: i32) -> CuResult<Raw> {
-        Ok(self.name())
+    fn stream_create(&mut self, _context: Raw, flags: u32, _priority: i32) -> CuResult<Raw> {
+        let name = self.name();
+        if let Some(stalls) = &mut self.stalls {
+            stalls.stream(name, flags);
+        }
+        Ok(name)
     }
 
     fn stream_destroy(&mut self, _stream: Raw) -> CuResult<()> {
         Ok(())
     }
 
-    fn stream_synchronize(&mut self, _place: Place) -> CuResult<()> {
+    fn stream_synchronize(&mut self, place: Place) -> CuResult<()> {
+        self.wait(|stalls| stalls.query(place))?;
         while self.runs_functions() {
             thread::yield_now();
         }
         Ok(())
     }
 
-    fn stream_query(&mut self, _place: Place) -> CuResult<()> {
+    fn stream_query(&mut self, place: Place) -> CuResult<()> {
+        self.stalls.as_ref().map_or(Ok(()), |stalls| stalls.query(place))?;
         if self.is_busy || self.runs_functions() { Err(CuError::NOT_READY) } else { Ok(()) }
     }
 
@@ -328,7 +364,10 @@ impl Device for Null {
         Ok(())
     }
 
-    fn stream_memory(&mut self, _place: Place, _ops: &[MemoryOp]) -> CuResult<()> {
+    fn stream_memory(&mut self, place: Place, ops: &[MemoryOp]) -> CuResult<()> {
+        if let Some(stalls) = &mut self.stalls {
+            stalls.queue_ops(place, ops);
+        }
         Ok(())
     }
 
@@ -340,11 +379,17 @@ impl Device for Null {
         Ok(())
     }
 
-    fn event_record(&mut self, _place: Place, _event: Raw, _flags: u32) -> CuResult<()> {
+    fn event_record(&mut self, place: Place, event: Raw, _flags: u32) -> CuResult<()> {
+        if let Some(stalls) = &mut self.stalls {
+            stalls.record(place, event);
+        }
         Ok(())
     }
 
-    fn context_record(&mut self, _context: Raw, _event: Raw) -> CuResult<()> {
+    fn context_record(&mut self, context: Raw, event: Raw) -> CuResult<()> {
+        if let Some(stalls) = &mut self.stalls {
+            stalls.record_all(context, event);
+        }
         Ok(())
     }
 
@@ -352,12 +397,12 @@ impl Device for Null {
         Ok(())
     }
 
-    fn event_query(&mut self, _event: Raw) -> CuResult<()> {
-        Ok(())
+    fn event_query(&mut self, event: Raw) -> CuResult<()> {
+        self.stalls.as_ref().map_or(Ok(()), |stalls| stalls.query_event(event))
     }
 
-    fn event_synchronize(&mut self, _event: Raw) -> CuResult<()> {
-        Ok(())
+    fn event_synchronize(&mut self, event: Raw) -> CuResult<()> {
+        self.wait(|stalls| stalls.query_event(event))
     }
 
     fn event_elapsed(&mut self, _start: Raw, _end: Raw) -> CuResult<f32> {
@@ -393,7 +438,8 @@ impl Device for Null {
         Ok(())
     }
 
-    fn graph_launch(&mut self, _place: Place, _graph: Raw) -> CuResult<()> {
+    fn graph_launch(&mut self, place: Place, _graph: Raw) -> CuResult<()> {
+        self.queue(place);
         Ok(())
     }
 

@@ -176,6 +176,7 @@ impl Session {
         };
         let stays = primary && self.device.keeps_primary();
         self.end_graphs(id);
+        self.end_waits(id);
         // Graphs of other contexts may name what ends with this one.
         self.graphs.something_ended();
         for event in self.events.remove_where(|event| event.context == id) {

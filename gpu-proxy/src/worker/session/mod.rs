@@ -14,6 +14,7 @@ mod graph;
 mod host_function;
 mod image;
 mod link;
+mod mark;
 mod memory;
 mod pool;
 mod stream;
@@ -40,6 +41,7 @@ use context::Held;
 use graph::Graphs;
 use image::{Image, Uploads};
 use link::Linkers;
+use mark::Mark;
 use pool::Pools;
 use virtual_memory::VirtualMemory;
 
@@ -73,6 +75,8 @@ pub struct Session {
     buffer: Vec<u8>,
     /// Once the guest has said where it looks for them.
     host_functions: Option<HostFunctions>,
+    /// Behind each wait for a word that may not be over.
+    waits: Vec<Mark>,
     /// The last call would have waited, and was not run.
     put_aside: bool,
 }
@@ -124,6 +128,7 @@ impl Session {
             image_log: String::new(),
             buffer: Vec::new(),
             host_functions: None,
+            waits: Vec::new(),
             put_aside: false,
         }
     }
@@ -151,13 +156,19 @@ impl Session {
         std::mem::take(&mut self.put_aside)
     }
 
-    /// Before a call that waits for `place`. While functions of the guest are queued the loop may not stand still: what they wait for may
-    /// come through it.
+    /// Whether a stream may be waiting for the guest: for a function of it, or for a word that another stream is to write. Else, and that
+    /// is nearly always, nobody is asked.
+    fn is_held_up(&mut self) -> bool {
+        self.host_functions.as_ref().is_some_and(HostFunctions::is_any_queued) || self.is_word_awaited()
+    }
+
+    /// Before a call that waits for `place`. While a stream may be waiting for the guest the loop may not stand still: what it waits for
+    /// may come through it.
     ///
     /// # Errors
     /// 600: not yet, try again.
     fn must_be_done(&mut self, place: Place) -> CuResult<()> {
-        if self.host_functions.as_ref().is_some_and(HostFunctions::is_any_queued) {
+        if self.is_held_up() {
             self.not_yet(|device| device.stream_query(place))?;
         }
         Ok(())
@@ -165,6 +176,13 @@ impl Session {
 
     /// As [`Session::must_be_done`], before a call that waits for a context.
     fn context_must_be_done(&mut self, id: ContextId, context: Raw) -> CuResult<()> {
+        if !self.is_held_up() {
+            return Ok(());
+        }
+        // Streams that were destroyed can't be asked.
+        if self.is_word_awaited_in(id) {
+            return self.put_aside();
+        }
         let of_it = self.streams.iter().filter(|stream| stream.context == id);
         let streams: Vec<_> = of_it.map(|stream| Some(stream.raw)).chain([None]).collect();
         streams.into_iter().try_for_each(|stream| self.must_be_done(Place { context, stream }))
@@ -179,11 +197,12 @@ impl Session {
 
     /// Puts the call aside if `query` says 600. Other errors are left to the call itself.
     fn not_yet(&mut self, query: impl FnOnce(&mut dyn Device) -> CuResult<()>) -> CuResult<()> {
-        if query(&mut *self.device) == Err(CuError::NOT_READY) {
-            self.put_aside = true;
-            return Err(CuError::NOT_READY);
-        }
-        Ok(())
+        if query(&mut *self.device) == Err(CuError::NOT_READY) { self.put_aside() } else { Ok(()) }
+    }
+
+    fn put_aside(&mut self) -> CuResult<()> {
+        self.put_aside = true;
+        Err(CuError::NOT_READY)
     }
 
     /// The context `id`.

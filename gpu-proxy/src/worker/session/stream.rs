@@ -4,7 +4,6 @@ use vgpu_api::launch::attribute;
 use vgpu_api::{Call, CuError, CuResult, EventHandle, LaunchAttribute, Stream, StreamHandle};
 
 use super::{Owned, Session};
-use crate::worker::host_functions::HostFunctions;
 
 impl Session {
     pub(super) fn stream_create(
@@ -125,7 +124,7 @@ impl Session {
     pub(super) fn event_synchronize(&mut self, event: EventHandle) -> CuResult<()> {
         let Owned { raw, context } = *self.events.get(event)?;
         self.context(context)?;
-        if self.host_functions.as_ref().is_some_and(HostFunctions::is_any_queued) {
+        if self.is_held_up() {
             self.not_yet(|device| device.event_query(raw))?;
         }
         let result = self.device.event_synchronize(raw);

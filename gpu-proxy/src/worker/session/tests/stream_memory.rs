@@ -5,6 +5,8 @@ use vgpu_api::{CuResult, MemoryOp, MemoryOpKind};
 use super::*;
 use crate::device::Soft;
 
+const NON_BLOCKING: u32 = 1;
+
 fn op(kind: MemoryOpKind, at: DevicePtr, bytes: u32, value: u64) -> MemoryOp {
     MemoryOp { kind, at, bytes, value }
 }
@@ -68,6 +70,74 @@ fn a_word_that_nobody_writes_ends_the_wait_and_the_context() {
     let wait = op(MemoryOpKind::WaitEqual, at, 4, 77);
     assert_eq!(world.queue(&[wait]), Err(CuError::LAUNCH_TIMEOUT));
     assert_eq!(world.queue(&[op(MemoryOpKind::Write, at, 4, 77)]), Err(CuError::LAUNCH_TIMEOUT), "sticky");
+}
+
+/// A stream of the context.
+fn stream(world: &World, number: u64, flags: u32) -> Stream {
+    let handle = StreamHandle::new(0, number);
+    ask::cuStreamCreateWithPriority(&world.guest, C, NewHandle(handle), flags, 0).unwrap();
+    Stream::Made(handle)
+}
+
+/// One thread waits for a stream that waits for a word; another's call is to write it, and comes through the same loop.
+#[test]
+fn who_waits_behind_a_word_is_put_aside_until_it_is_written() {
+    let world = world_with(Null::default().stalling().busy());
+    let (waits, writes) = (stream(&world, 0, NON_BLOCKING), stream(&world, 1, NON_BLOCKING));
+    let event = EventHandle::new(0, 0);
+    ask::cuEventCreate(&world.guest, C, NewHandle(event), 0).unwrap();
+    let at = ask::cuMemAlloc_v2(&world.guest, C, 16).unwrap();
+    let queue = |stream, kind| {
+        ask::vgpuStreamMemory(&world.guest, C, stream, vec![op(kind, at, 4, 1)]).unwrap();
+        assert_eq!(world.guest.take_error(), None);
+    };
+    let calls: [&dyn Fn() -> CuResult<()>; 3] = [
+        &|| ask::cuStreamSynchronize(&world.guest, C, waits),
+        &|| ask::cuCtxSynchronize(&world.guest, C),
+        &|| ask::cuEventSynchronize(&world.guest, C, event),
+    ];
+    for call in calls {
+        queue(waits, MemoryOpKind::WaitEqual);
+        ask::cuEventRecordWithFlags(&world.guest, C, event, waits, 0).unwrap();
+        assert_eq!([call(), call()], [Err(CuError::NOT_READY); 2]);
+        queue(writes, MemoryOpKind::Write);
+        // The device would say of a stream that it is busy: nobody asks.
+        assert_eq!(call(), Ok(()));
+    }
+}
+
+#[test]
+fn a_wait_for_a_word_goes_on_without_its_stream() {
+    let world = world_with(Null::default().stalling());
+    let (waits, writes) = (stream(&world, 0, NON_BLOCKING), stream(&world, 1, NON_BLOCKING));
+    let at = ask::cuMemAlloc_v2(&world.guest, C, 16).unwrap();
+    let queue = |stream, kind| {
+        ask::vgpuStreamMemory(&world.guest, C, stream, vec![op(kind, at, 4, 1)]).unwrap();
+        assert_eq!(world.guest.take_error(), None);
+    };
+    queue(waits, MemoryOpKind::WaitEqual);
+    let Stream::Made(handle) = waits else { unreachable!() };
+    ask::cuStreamDestroy_v2(&world.guest, C, GoneHandle(handle)).unwrap();
+    assert_eq!(ask::cuCtxSynchronize(&world.guest, C), Err(CuError::NOT_READY));
+    queue(writes, MemoryOpKind::Write);
+    assert_eq!(ask::cuCtxSynchronize(&world.guest, C), Ok(()));
+}
+
+#[test]
+fn waits_for_words_are_bounded_by_those_that_are_not_over() {
+    let world = world_with(Null::default().stalling());
+    let (waits, writes) = (stream(&world, 0, NON_BLOCKING), stream(&world, 1, NON_BLOCKING));
+    let at = ask::cuMemAlloc_v2(&world.guest, C, 16).unwrap();
+    let queue = |stream, kind| {
+        ask::vgpuStreamMemory(&world.guest, C, stream, vec![op(kind, at, 4, 1)]).unwrap();
+        world.guest.take_error()
+    };
+    for _ in 0..1 << 16 {
+        assert_eq!(queue(waits, MemoryOpKind::WaitEqual), None);
+    }
+    assert_eq!(queue(waits, MemoryOpKind::WaitEqual), Some(CuError::OUT_OF_MEMORY));
+    assert_eq!(queue(writes, MemoryOpKind::Write), None);
+    assert_eq!(queue(waits, MemoryOpKind::WaitEqual), None);
 }
 
 #[test]
