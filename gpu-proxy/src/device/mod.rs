@@ -264,7 +264,7 @@ pub trait Device: Arrays + fmt::Debug + Send {
     fn stream_destroy(&mut self, stream: Raw) -> CuResult<()>;
     /// Waits for its work.
     fn stream_synchronize(&mut self, place: Place) -> CuResult<()>;
-    /// 600 while it has work.
+    /// 600 while it has work; the legacy stream also while one has that blocks with it.
     fn stream_query(&mut self, place: Place) -> CuResult<()>;
     /// Later work of the stream waits for the event.
     fn stream_wait(&mut self, place: Place, event: Raw, flags: u32) -> CuResult<()>;

@@ -222,7 +222,7 @@ impl Session {
         if range.is_empty() {
             return Ok(());
         }
-        self.must_be_done(place)?;
+        self.must_be_next(stream, context, place)?;
         self.quota.wait_for_credit();
         self.buffer.resize(CHUNK_BYTES, 0);
         let piece = &mut self.buffer[..range.len()];
@@ -245,7 +245,7 @@ impl Session {
         if range.is_empty() {
             return Ok(());
         }
-        self.must_be_done(place)?;
+        self.must_be_next(stream, context, place)?;
         self.quota.wait_for_credit();
         self.buffer.resize(CHUNK_BYTES, 0);
         let piece = &mut self.buffer[..range.len()];

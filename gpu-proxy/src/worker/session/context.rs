@@ -153,7 +153,7 @@ impl Session {
             .context_create(device, flags, primary)
             .inspect_err(|_| self.quota.release(charged_bytes))?;
         let held = self.kept.remove(&id).unwrap_or_else(|| self.held_at_start(raw, charged_bytes));
-        self.contexts.insert(id, Context { raw, device, sticky: None, held });
+        self.contexts.insert(id, Context { raw, device, sticky: None, held, is_legacy_used: false });
         Ok(())
     }
 
@@ -171,7 +171,7 @@ impl Session {
 
     /// Ends a context and all that lives in it. What the device refuses to free dies with the worker.
     fn end_context(&mut self, id: ContextId, primary: bool) -> CuResult<()> {
-        let Some(Context { raw, device, sticky, mut held }) = self.contexts.remove(&id) else {
+        let Some(Context { raw, device, sticky, mut held, .. }) = self.contexts.remove(&id) else {
             return Err(CuError::INVALID_CONTEXT);
         };
         let stays = primary && self.device.keeps_primary();

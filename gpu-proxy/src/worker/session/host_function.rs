@@ -22,6 +22,7 @@ impl Session {
         number: u64,
         after_errors: bool,
     ) -> CuResult<()> {
+        self.may_hold_up();
         let (context, place) = self.place(call, stream)?;
         let known = self.host_functions.as_ref().ok_or(CuError::INVALID_VALUE)?;
         let function = known.function(number)?;

@@ -252,13 +252,13 @@ impl Session {
     }
 
     pub(super) fn max_active_clusters(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<u32> {
-        let (_, place) = self.place(call, launch.shape.stream)?;
+        let (_, place) = self.place_of(call, launch.shape.stream)?;
         let launch = self.device_launch(launch, false)?;
         self.device.max_active_clusters(place, &launch)
     }
 
     pub(super) fn max_cluster_size(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<u32> {
-        let (_, place) = self.place(call, launch.shape.stream)?;
+        let (_, place) = self.place_of(call, launch.shape.stream)?;
         let launch = self.device_launch(launch, false)?;
         self.device.max_cluster_size(place, &launch)
     }

@@ -85,7 +85,7 @@ impl Session {
         let range = from.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
         self.ranges.check_write(at, from.len)?;
         // Pageable memory: the driver may wait for its own staging.
-        self.must_be_done(place)?;
+        self.must_be_next(stream, context, place)?;
         self.quota.wait_for_credit();
         self.buffer.resize(CHUNK_BYTES, 0);
         for (offset, done, length) in staging::pieces(range) {
@@ -107,7 +107,7 @@ impl Session {
         let (context, place) = self.place(call, stream)?;
         let range = to.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
         self.ranges.check(at, to.len)?;
-        self.must_be_done(place)?;
+        self.must_be_next(stream, context, place)?;
         self.quota.wait_for_credit();
         self.buffer.resize(CHUNK_BYTES, 0);
         for (offset, done, length) in staging::pieces(range) {

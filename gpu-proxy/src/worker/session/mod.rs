@@ -56,7 +56,7 @@ pub struct Session {
     contexts: HashMap<ContextId, Context>,
     /// Of primary contexts that ended here and that the device keeps.
     kept: HashMap<ContextId, Held>,
-    streams: Slab<Owned>,
+    streams: Slab<OwnStream>,
     events: Slab<Owned>,
     images: Slab<Image>,
     graphs: Graphs,
@@ -88,13 +88,24 @@ struct Context {
     /// What ended it, if anything did.
     sticky: Option<CuError>,
     held: Held,
+    /// Whether its legacy stream was given work since no stream was held up by the guest, or since that was seen to be done.
+    is_legacy_used: bool,
 }
 
-/// A stream or event, which belongs to a context.
+/// An event, which belongs to a context.
 #[derive(Clone, Copy, Debug)]
 struct Owned {
     raw: Raw,
     context: ContextId,
+}
+
+/// A stream, which belongs to a context.
+#[derive(Clone, Copy, Debug)]
+struct OwnStream {
+    raw: Raw,
+    context: ContextId,
+    /// The legacy stream waits for it and it for that one.
+    is_blocking: bool,
 }
 
 impl std::fmt::Debug for Session {
@@ -162,14 +173,36 @@ impl Session {
         self.host_functions.as_ref().is_some_and(HostFunctions::is_any_queued) || self.is_word_awaited()
     }
 
-    /// Before a call that waits for `place`. While a stream may be waiting for the guest the loop may not stand still: what it waits for
-    /// may come through it.
+    /// Before a call that may hold up a stream. What was queued before the first of them ends by itself.
+    fn may_hold_up(&mut self) {
+        if !self.is_held_up() {
+            self.contexts.values_mut().for_each(|context| context.is_legacy_used = false);
+        }
+    }
+
+    /// Before a call that waits for what a stream holds; the legacy stream holds what all do that block. While a stream may be waiting for
+    /// the guest the loop may not stand still: what it waits for may come through it.
     ///
     /// # Errors
     /// 600: not yet, try again.
     fn must_be_done(&mut self, place: Place) -> CuResult<()> {
         if self.is_held_up() {
             self.not_yet(|device| device.stream_query(place))?;
+        }
+        Ok(())
+    }
+
+    /// As [`Session::must_be_done`], before a call that queues work and waits for it: work of a stream that blocks comes after what the
+    /// legacy stream holds. That one is asked only if it may hold something, since it is also busy while a stream that blocks is.
+    fn must_be_next(&mut self, stream: Stream, id: ContextId, place: Place) -> CuResult<()> {
+        self.must_be_done(place)?;
+        let Stream::Made(handle) = stream else { return Ok(()) };
+        let is_legacy_used = self.contexts.get(&id).is_some_and(|context| context.is_legacy_used);
+        if is_legacy_used && self.streams.get(handle)?.is_blocking && self.is_held_up() {
+            self.not_yet(|device| device.stream_query(Place { stream: None, ..place }))?;
+            if let Some(context) = self.contexts.get_mut(&id) {
+                context.is_legacy_used = false;
+            }
         }
         Ok(())
     }
@@ -185,7 +218,9 @@ impl Session {
         }
         let of_it = self.streams.iter().filter(|stream| stream.context == id);
         let streams: Vec<_> = of_it.map(|stream| Some(stream.raw)).chain([None]).collect();
-        streams.into_iter().try_for_each(|stream| self.must_be_done(Place { context, stream }))
+        streams
+            .into_iter()
+            .try_for_each(|stream| self.not_yet(|device| device.stream_query(Place { context, stream })))
     }
 
     /// As [`Session::must_be_done`], before a call that waits for all work.
@@ -222,14 +257,25 @@ impl Session {
         self.sticky(call.context).map_or(Ok(()), Err)
     }
 
+    /// Where work is queued in this stream: [`Session::place_of`].
+    fn place(&mut self, call: Call, stream: Stream) -> CuResult<(ContextId, Place)> {
+        let (id, place) = self.place_of(call, stream)?;
+        if stream == Stream::Legacy
+            && let Some(context) = self.contexts.get_mut(&id)
+        {
+            context.is_legacy_used = true;
+        }
+        Ok((id, place))
+    }
+
     /// Where a call with this stream runs: the stream's own context, or the call's for the legacy stream.
-    fn place(&self, call: Call, stream: Stream) -> CuResult<(ContextId, Place)> {
+    fn place_of(&self, call: Call, stream: Stream) -> CuResult<(ContextId, Place)> {
         match stream {
             Stream::Legacy => {
                 Ok((call.context, Place { context: self.context(call.context)?, stream: None }))
             }
             Stream::Made(handle) => {
-                let Owned { raw, context } = *self.streams.get(handle)?;
+                let OwnStream { raw, context, .. } = *self.streams.get(handle)?;
                 Ok((context, Place { context: self.context(context)?, stream: Some(raw) }))
             }
         }

@@ -177,7 +177,7 @@ impl Session {
         handle: PoolHandle,
         stream: Stream,
     ) -> CuResult<DevicePtr> {
-        let (context, place) = self.place(call, stream)?;
+        let (context, place) = self.place_of(call, stream)?;
         let number = *self.pools.named.get(handle)?;
         let rounded = bytes.checked_next_multiple_of(self.device.granule_bytes());
         let rounded = rounded.ok_or(CuError::OUT_OF_MEMORY)?;
@@ -195,7 +195,7 @@ impl Session {
     }
 
     pub(super) fn free_in_order(&mut self, call: Call, at: DevicePtr, stream: Stream) -> CuResult<()> {
-        let (context, place) = self.place(call, stream)?;
+        let (context, place) = self.place_of(call, stream)?;
         match self.ranges.freeable(at) {
             Ok(Origin::Pooled(number)) => self.free_pooled(number, at, order_of(context, place)),
             // After all that was queued before, in any stream.

@@ -3,7 +3,10 @@
 use vgpu_api::launch::attribute;
 use vgpu_api::{Call, CuError, CuResult, EventHandle, LaunchAttribute, Stream, StreamHandle};
 
-use super::{Owned, Session};
+use super::{OwnStream, Owned, Session};
+
+/// `CU_STREAM_NON_BLOCKING`. Source: cuda.h.
+const NON_BLOCKING: u32 = 1;
 
 impl Session {
     pub(super) fn stream_create(
@@ -16,18 +19,19 @@ impl Session {
         let context = self.context(call.context)?;
         self.streams.check_free(handle)?;
         let raw = self.device.stream_create(context, flags, priority)?;
-        self.streams.insert(handle, Owned { raw, context: call.context })
+        let is_blocking = flags & NON_BLOCKING == 0;
+        self.streams.insert(handle, OwnStream { raw, context: call.context, is_blocking })
     }
 
     pub(super) fn stream_destroy(&mut self, handle: StreamHandle) -> CuResult<()> {
-        let Owned { raw, context } = self.streams.remove(handle)?;
+        let OwnStream { raw, context, .. } = self.streams.remove(handle)?;
         self.stream_is_gone(context, raw);
         let result = self.device.stream_destroy(raw);
         self.settle(context, result)
     }
 
     pub(super) fn stream_synchronize(&mut self, call: Call, stream: Stream) -> CuResult<()> {
-        let (context, place) = self.place(call, stream)?;
+        let (context, place) = self.place_of(call, stream)?;
         self.must_be_done(place)?;
         let result = self.device.stream_synchronize(place);
         self.settle(context, result)?;
@@ -36,7 +40,7 @@ impl Session {
     }
 
     pub(super) fn stream_query(&mut self, call: Call, stream: Stream) -> CuResult<()> {
-        let (context, place) = self.place(call, stream)?;
+        let (context, place) = self.place_of(call, stream)?;
         let result = self.device.stream_query(place);
         self.settle(context, result)
     }
@@ -61,7 +65,7 @@ impl Session {
         number: u32,
         value: &[u8],
     ) -> CuResult<()> {
-        let (context, place) = self.place(call, stream)?;
+        let (context, place) = self.place_of(call, stream)?;
         let value: &[u8; 64] = value.try_into().map_err(|_| CuError::INVALID_VALUE)?;
         if !attribute::OF_STREAMS.contains(&number) {
             return Err(CuError::INVALID_VALUE);

@@ -12,13 +12,17 @@ const WAITS_MAX: usize = 1 << 16;
 
 impl Session {
     pub(super) fn stream_memory(&mut self, call: Call, stream: Stream, ops: &[MemoryOp]) -> CuResult<()> {
+        let is_wait = |op: &MemoryOp| !matches!(op.kind, MemoryOpKind::Write | MemoryOpKind::Barrier);
+        let waits = ops.iter().any(is_wait);
+        if waits {
+            self.may_hold_up();
+        }
         let (context, place) = self.place(call, stream)?;
         if ops.len() > OPS_MAX {
             return Err(CuError::INVALID_VALUE);
         }
         ops.iter().try_for_each(|op| self.check_op(op))?;
-        let is_wait = |op: &MemoryOp| !matches!(op.kind, MemoryOpKind::Write | MemoryOpKind::Barrier);
-        let mark = ops.iter().any(is_wait).then(|| self.mark_of_wait(context, place)).transpose()?;
+        let mark = waits.then(|| self.mark_of_wait(context, place)).transpose()?;
         self.quota.wait_for_credit();
         let mut result = self.device.stream_memory(place, ops);
         // Whatever the result: a driver that tells of an older error may have queued them all the same.

@@ -123,6 +123,53 @@ fn a_wait_for_a_word_goes_on_without_its_stream() {
     assert_eq!(ask::cuCtxSynchronize(&world.guest, C), Ok(()));
 }
 
+/// The legacy stream's work comes after that of all streams that block, and theirs after its.
+#[test]
+fn a_staged_copy_is_put_aside_behind_the_streams_that_come_before_it_and_no_others() {
+    const ASIDE: CuResult<()> = Err(CuError::NOT_READY);
+    let world = world_with(Null::default().stalling());
+    let [held, blocking] = [0, 1].map(|number| stream(&world, number, 0));
+    let [free, writes] = [2, 3].map(|number| stream(&world, number, NON_BLOCKING));
+    let at = ask::cuMemAlloc_v2(&world.guest, C, 64).unwrap();
+    let queue = |stream, kind| {
+        ask::vgpuStreamMemory(&world.guest, C, stream, vec![op(kind, at, 4, 1)]).unwrap();
+        assert_eq!(world.guest.take_error(), None);
+    };
+    let fill = |stream| {
+        let memset = Memset { dst: at, pitch: 0, element_bytes: 1, value: 7, width: 8, rows: 1 };
+        ask::vgpuMemset(&world.guest, C, memset, stream).unwrap();
+        assert_eq!(world.guest.take_error(), None);
+    };
+    let copies = |stream| {
+        let staged = Staged { offset: 0, len: 8 };
+        [
+            ask::vgpuMemcpyDtoHStaged(&world.guest, C, staged, at, stream),
+            ask::vgpuMemcpyHtoDStaged(&world.guest, C, at, staged, stream),
+        ]
+    };
+    // What the legacy stream was given before is no reason to wait.
+    fill(Stream::Legacy);
+    for _ in 0..2 {
+        queue(held, MemoryOpKind::WaitEqual);
+        assert_eq!((copies(held), copies(Stream::Legacy)), ([ASIDE; 2], [ASIDE; 2]));
+        queue(writes, MemoryOpKind::Write);
+        assert_eq!((copies(held), copies(Stream::Legacy)), ([Ok(()); 2], [Ok(()); 2]));
+        queue(held, MemoryOpKind::WaitEqual);
+        assert_eq!((copies(blocking), copies(free)), ([Ok(()); 2], [Ok(()); 2]), "nothing comes between");
+        fill(Stream::Legacy);
+        assert_eq!((copies(blocking), copies(free)), ([ASIDE; 2], [Ok(()); 2]));
+        assert_eq!(ask::cuStreamSynchronize(&world.guest, C, blocking), Ok(()), "it holds nothing");
+        assert_eq!(ask::cuStreamSynchronize(&world.guest, C, Stream::Legacy), ASIDE);
+        queue(writes, MemoryOpKind::Write);
+        assert_eq!((copies(blocking), copies(Stream::Legacy)), ([Ok(()); 2], [Ok(()); 2]));
+    }
+    // For a stream that does not block, the legacy one does not wait, nor the other way round.
+    queue(free, MemoryOpKind::WaitEqual);
+    fill(Stream::Legacy);
+    assert_eq!([copies(Stream::Legacy), copies(blocking)], [[Ok(()); 2]; 2]);
+    assert_eq!(copies(free), [ASIDE; 2]);
+}
+
 #[test]
 fn waits_for_words_are_bounded_by_those_that_are_not_over() {
     let world = world_with(Null::default().stalling());
