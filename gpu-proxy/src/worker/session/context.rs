@@ -97,6 +97,8 @@ impl Session {
         let result = self.device.context_synchronize(context);
         self.settle(call.context, result)?;
         self.context_is_done(call.context);
+        self.end_going(call.context);
+        self.look_at_all_going();
         Ok(())
     }
 
@@ -204,6 +206,7 @@ impl Session {
             }
         }
         let result = self.device.context_destroy(device, raw, primary);
+        self.end_going(id);
         self.end_pools_of(id, primary);
         // What the device still has goes on counting, and is the next primary context's.
         if stays {

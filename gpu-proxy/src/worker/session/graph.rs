@@ -1,6 +1,8 @@
 //! Graphs that can be launched. All that their nodes name is checked when they are made or changed, and again at a launch after
 //! something has ended that they may name: memory, an image, an event. A launch that nothing has ended before looks at nothing.
 
+use std::collections::VecDeque;
+
 use vgpu_api::graph::{GraphEdge, GraphNode, GraphWork, HostSide, parse};
 use vgpu_api::wire::Wire;
 use vgpu_api::{
@@ -8,6 +10,7 @@ use vgpu_api::{
 };
 
 use super::Session;
+use super::mark::Mark;
 use crate::device::{DeviceNode, DeviceWork, Place, Raw};
 use crate::worker::slab::Slab;
 use crate::worker::staging::{self, CHUNK_BYTES};
@@ -29,6 +32,19 @@ pub(super) struct Graphs {
     bytes: u64,
     /// Counts what has ended that a node may name.
     ended: u64,
+    /// Those that were ended while a launch may have gone on, oldest first.
+    going: VecDeque<Going>,
+}
+
+/// What a graph goes on taking after its end: a device keeps it until its launches are over.
+#[derive(Debug)]
+struct Going {
+    /// Where the last launch was.
+    context: ContextId,
+    /// Behind that; without one, only the end of all the context's work tells.
+    mark: Option<Mark>,
+    charged_bytes: u64,
+    bytes: u64,
 }
 
 impl Graphs {
@@ -54,6 +70,8 @@ pub(super) struct Graph {
     bytes: u64,
     /// Of the grant.
     charged_bytes: u64,
+    /// Of the last launch, which comes after all earlier ones (CUDA, `cuGraphLaunch`).
+    launched: Option<(ContextId, Stream, Place)>,
     /// [`Graphs::ended`] when all that its nodes name was there.
     whole_at: u64,
 }
@@ -96,6 +114,7 @@ impl Session {
         if flags & !FLAGS != 0 {
             return Err(CuError::INVALID_VALUE);
         }
+        self.look_at_going();
         if self.graphs.count >= GRAPHS_MAX {
             return Err(CuError::OUT_OF_MEMORY);
         }
@@ -105,7 +124,11 @@ impl Session {
         let costs = self.device.costs().graph_node_bytes;
         let charged = (nodes.len() as u64).checked_mul(costs).ok_or(CuError::OUT_OF_MEMORY)?;
         self.graphs.reserve(counted)?;
-        if let Err(error) = self.quota.charge(charged) {
+        let mut charge = self.quota.charge(charged);
+        if charge.is_err() && self.look_at_all_going() {
+            charge = self.quota.charge(charged);
+        }
+        if let Err(error) = charge {
             self.graphs.bytes -= counted;
             return Err(error);
         }
@@ -123,7 +146,15 @@ impl Session {
         contexts.dedup();
         let whole_at = self.graphs.ended;
         self.graphs.count += 1;
-        let graph = Graph { raw, contexts, nodes: kept, bytes: counted, charged_bytes: charged, whole_at };
+        let graph = Graph {
+            raw,
+            contexts,
+            nodes: kept,
+            bytes: counted,
+            charged_bytes: charged,
+            launched: None,
+            whole_at,
+        };
         self.graphs.slab.insert(handle, graph)
     }
 
@@ -260,6 +291,7 @@ impl Session {
         stream: Stream,
     ) -> CuResult<()> {
         let (context, place, raw) = self.launchable(call, handle, stream)?;
+        self.graphs.slab.get_mut(handle)?.launched = Some((context, stream, place));
         let result = self.device.graph_upload(place, raw);
         self.settle(context, result)
     }
@@ -272,6 +304,7 @@ impl Session {
     ) -> CuResult<()> {
         let (context, place, raw) = self.launchable(call, handle, stream)?;
         self.quota.wait_for_credit();
+        self.graphs.slab.get_mut(handle)?.launched = Some((context, stream, place));
         let result = self.device.graph_launch(place, raw);
         self.settle(context, result)
     }
@@ -289,10 +322,83 @@ impl Session {
     }
 
     fn end_graph(&mut self, graph: &Graph) -> CuResult<()> {
+        self.look_at_going();
+        let Graph { charged_bytes, bytes, .. } = *graph;
+        let going = graph.launched.and_then(|(context, stream, place)| {
+            // With the context, or its error, ends what was launched in it.
+            self.context(context).ok()?;
+            let mark = self.mark_behind(context, stream, place);
+            Some(Going { context, mark, charged_bytes, bytes })
+        });
+        let result = self.device.graph_destroy(graph.raw);
+        match going {
+            Some(going) => self.graphs.going.push_back(going),
+            None => self.give_back(charged_bytes, bytes),
+        }
+        result
+    }
+
+    /// Behind what a stream holds, or, if it was destroyed, behind all that its context does.
+    fn mark_behind(&mut self, context: ContextId, stream: Stream, place: Place) -> Option<Mark> {
+        let mark = self.new_mark(context, place.context).ok()?;
+        let is_there = self.place_of(Call { context, sync: false }, stream);
+        let is_there = is_there.is_ok_and(|(_, now)| now.stream == place.stream);
+        let set = if is_there { self.set_mark(&mark, place) } else { self.set_mark_of_all(&mark, place) };
+        if set.is_err() {
+            self.end_mark(&mark);
+        }
+        set.is_ok().then_some(mark)
+    }
+
+    fn give_back(&mut self, charged_bytes: u64, bytes: u64) {
         self.graphs.count -= 1;
-        self.graphs.bytes -= graph.bytes;
-        self.quota.release(graph.charged_bytes);
-        self.device.graph_destroy(graph.raw)
+        self.graphs.bytes -= bytes;
+        self.quota.release(charged_bytes);
+    }
+
+    /// No longer counts ended graphs whose launches are over, up to the first that is not.
+    fn look_at_going(&mut self) {
+        while let Some(going) = self.graphs.going.pop_front() {
+            if !self.is_over(&going) {
+                self.graphs.going.push_front(going);
+                break;
+            }
+        }
+    }
+
+    /// No longer counts any ended graph whose launches are over; whether there was one.
+    pub(super) fn look_at_all_going(&mut self) -> bool {
+        let all = std::mem::take(&mut self.graphs.going);
+        let count = all.len();
+        for going in all {
+            if !self.is_over(&going) {
+                self.graphs.going.push_back(going);
+            }
+        }
+        self.graphs.going.len() < count
+    }
+
+    /// The context's work is done: with it ended graphs that were launched there.
+    pub(super) fn end_going(&mut self, context: ContextId) {
+        let all = std::mem::take(&mut self.graphs.going).into_iter();
+        let (over, others): (VecDeque<_>, VecDeque<_>) = all.partition(|going| going.context == context);
+        self.graphs.going = others;
+        over.iter().for_each(|going| self.end_one_going(going));
+    }
+
+    fn is_over(&mut self, going: &Going) -> bool {
+        let is_over = going.mark.as_ref().is_some_and(|mark| mark.is_reached(&mut *self.device));
+        if is_over {
+            self.end_one_going(going);
+        }
+        is_over
+    }
+
+    fn end_one_going(&mut self, going: &Going) {
+        if let Some(mark) = &going.mark {
+            self.end_mark(mark);
+        }
+        self.give_back(going.charged_bytes, going.bytes);
     }
 
     /// An upload that has arrived whole.

@@ -34,6 +34,11 @@ impl Session {
         self.device.event_record(place, mark.event, 0)
     }
 
+    /// Puts it behind all that the context does, streams that were destroyed included.
+    pub(super) fn set_mark_of_all(&mut self, mark: &Mark, place: Place) -> CuResult<()> {
+        self.device.context_record(place.context, mark.event)
+    }
+
     pub(super) fn end_mark(&mut self, mark: &Mark) {
         let _ = self.device.event_destroy(mark.event);
     }

@@ -36,6 +36,7 @@ impl Session {
         let result = self.device.stream_synchronize(place);
         self.settle(context, result)?;
         self.stream_is_done(context, place);
+        self.look_at_all_going();
         Ok(())
     }
 
@@ -134,6 +135,7 @@ impl Session {
         let result = self.device.event_synchronize(raw);
         self.settle(context, result)?;
         self.trim_pools();
+        self.look_at_all_going();
         Ok(())
     }
 

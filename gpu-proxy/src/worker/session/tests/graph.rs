@@ -2,7 +2,7 @@
 
 use vgpu_api::graph::{CopyBox, GraphEdge, GraphNode, GraphWork, HostSide};
 use vgpu_api::wire::to_vec;
-use vgpu_api::{Access, CuResult, Handle, kind};
+use vgpu_api::{Access, CuResult, Handle, MemoryOp, MemoryOpKind, kind};
 
 use super::*;
 
@@ -397,6 +397,71 @@ fn what_graphs_take_is_bounded_and_given_back() {
         ),
     );
     assert!(instantiate(&world, &[huge]).is_err());
+}
+
+/// `cuda` keeps an ended graph while a launch goes on, and so all its memory: any amount, if it were not counted.
+#[test]
+fn an_ended_graph_counts_until_its_launches_are_over() {
+    const MIB: u64 = 1 << 20;
+    let costs = Costs { graph_node_bytes: MIB / 8, ..Costs::default() };
+    let world = world_with(Null::with_costs(costs, 0).stalling());
+    let other = ContextId(100);
+    ask::cuCtxCreate_v2(&world.guest, ContextId::NONE, other, 0, 0).unwrap();
+    let pinned = ask::cuMemAlloc_v2(&world.guest, C, 512).unwrap();
+    let used_bytes = || world.used_bytes() - 512;
+    let make = |context, number| {
+        let handle = StreamHandle::new(0, number);
+        ask::cuStreamCreateWithPriority(&world.guest, context, NewHandle(handle), 1, 0).unwrap();
+        handle
+    };
+    let queue = |stream, kind| {
+        let op = MemoryOp { kind, at: pinned, bytes: 4, value: 1 };
+        ask::vgpuStreamMemory(&world.guest, C, Stream::Made(stream), vec![op]).unwrap();
+    };
+    let round = |stream| {
+        instantiate(&world, &[node(&[], GraphWork::Empty), node(&[0], GraphWork::Empty)])?;
+        ask::cuGraphLaunch(&world.guest, C, GRAPH, Stream::Made(stream)).unwrap();
+        ask::cuGraphExecDestroy(&world.guest, C, GoneHandle(GRAPH)).unwrap();
+        assert_eq!(world.guest.take_error(), None);
+        Ok(())
+    };
+    let full = || {
+        let rounds: Vec<CuResult<()>> = (0..4).map(|_| round(StreamHandle::new(0, 0))).collect();
+        assert_eq!(rounds, [Ok(()), Ok(()), Ok(()), Err(CuError::OUT_OF_MEMORY)]);
+        assert_eq!(used_bytes(), 3 * MIB / 4);
+    };
+    let (stream, writes) = (make(C, 0), make(C, 1));
+    // The next one that is made notices; so does who waits for anything.
+    queue(stream, MemoryOpKind::WaitEqual);
+    full();
+    queue(writes, MemoryOpKind::Write);
+    assert_eq!(round(stream), Ok(()));
+    ask::cuStreamSynchronize(&world.guest, C, Stream::Made(writes)).unwrap();
+    assert_eq!(used_bytes(), 0);
+    // One that was never launched is gone at once.
+    queue(stream, MemoryOpKind::WaitEqual);
+    instantiate(&world, &[node(&[], GraphWork::Empty)]).unwrap();
+    ask::cuGraphExecDestroy(&world.guest, C, GoneHandle(GRAPH)).unwrap();
+    assert_eq!(used_bytes(), 0);
+    // A stream's work goes on without it.
+    instantiate(&world, &[node(&[], GraphWork::Empty)]).unwrap();
+    ask::cuGraphLaunch(&world.guest, C, GRAPH, Stream::Made(stream)).unwrap();
+    ask::cuStreamDestroy_v2(&world.guest, C, GoneHandle(stream)).unwrap();
+    make(C, 0);
+    ask::cuGraphExecDestroy(&world.guest, C, GoneHandle(GRAPH)).unwrap();
+    ask::cuStreamSynchronize(&world.guest, C, Stream::Made(writes)).unwrap();
+    assert_eq!(used_bytes(), MIB / 8);
+    queue(writes, MemoryOpKind::Write);
+    ask::cuCtxSynchronize(&world.guest, C).unwrap();
+    assert_eq!(used_bytes(), 0);
+    // What was launched in another context ends with that one.
+    let stream = make(other, 2);
+    queue(stream, MemoryOpKind::WaitEqual);
+    round(stream).unwrap();
+    assert_eq!(used_bytes(), MIB / 4);
+    queue(writes, MemoryOpKind::Write);
+    ask::cuCtxDestroy_v2(&world.guest, C, other).unwrap();
+    assert_eq!((world.guest.take_error(), used_bytes()), (None, 0));
 }
 
 #[test]
