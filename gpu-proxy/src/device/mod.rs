@@ -28,7 +28,7 @@ pub use array::{Arrays, Side, TexelSource, TextureSource};
 pub use cuda::library_folders;
 pub use graph::{DeviceNode, DeviceWork};
 pub use host::HostPages;
-pub use null::Null;
+pub use null::{Null, Step};
 pub use soft::Soft;
 pub use survey::Survey;
 #[cfg(test)]

@@ -36,6 +36,13 @@ const GRANULE_BYTES: u64 = 512;
 /// As on NVIDIA's devices.
 const MAPPING_BYTES: u64 = 2 << 20;
 
+/// What a [`Null`] may be told to refuse: with 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Changes of graphs that can be launched.
+    GraphChange,
+}
+
 /// The null device.
 #[derive(Debug)]
 pub struct Null {
@@ -51,6 +58,8 @@ pub struct Null {
     linkers: PassThrough,
     /// Streams that wait for a word, if any does.
     stalls: Option<Stalls>,
+    /// What it does not do.
+    refuses: Vec<Step>,
     /// How many functions of the guest run now, if they run in threads.
     running: Option<Arc<AtomicUsize>>,
 }
@@ -77,6 +86,7 @@ impl Null {
             primary: None,
             linkers: PassThrough::default(),
             stalls: None,
+            refuses: Vec::new(),
             running: None,
         }
     }
@@ -110,6 +120,16 @@ impl Null {
     #[must_use]
     pub fn stalling(self) -> Self {
         Self { stalls: Some(Stalls::default()), ..self }
+    }
+
+    /// This one, but it refuses what a device may refuse.
+    #[must_use]
+    pub fn refusing(self, steps: &[Step]) -> Self {
+        Self { refuses: steps.to_vec(), ..self }
+    }
+
+    fn refuse(&self, step: Step) -> CuResult<()> {
+        if self.refuses.contains(&step) { Err(CuError::INVALID_VALUE) } else { Ok(()) }
     }
 
     /// Something is queued.
@@ -414,11 +434,11 @@ impl Device for Null {
     }
 
     fn graph_update(&mut self, _graph: Raw, _nodes: &[DeviceNode<'_>]) -> CuResult<()> {
-        Ok(())
+        self.refuse(Step::GraphChange)
     }
 
     fn graph_set(&mut self, _: Raw, _node: u32, _context: Raw, _work: &DeviceWork<'_>) -> CuResult<()> {
-        Ok(())
+        self.refuse(Step::GraphChange)
     }
 
     fn graph_enable(&mut self, _graph: Raw, _node: u32, _enabled: bool) -> CuResult<()> {

@@ -9,8 +9,8 @@ use vgpu_api::{
     Call, ContextId, CuError, CuResult, DevicePtr, EventHandle, GraphExecHandle, ImageHandle, Staged, Stream,
 };
 
-use super::Session;
 use super::mark::Mark;
+use super::{Owned, Session};
 use crate::device::{DeviceNode, DeviceWork, Place, Raw};
 use crate::worker::slab::Slab;
 use crate::worker::staging::{self, CHUNK_BYTES};
@@ -23,6 +23,8 @@ const BYTES_MAX: u64 = 1 << 30;
 const FLAGS: u64 = 1 | 8;
 /// What is counted for a node beside what it brings along: the session's and the device's view of it.
 const NODE_BYTES: u64 = 512;
+/// And for each change of it that the device refused.
+const NAMES_BYTES: u64 = 128;
 
 /// All graphs of the process.
 #[derive(Debug, Default)]
@@ -83,6 +85,8 @@ struct Node {
     kind: u8,
     needs: Vec<GraphEdge>,
     names: Names,
+    /// What it was to name after a change that the device refused: perhaps it does, perhaps not.
+    perhaps: Vec<Names>,
     /// The host's side of a copy.
     host_bytes: u64,
     /// Parameters and attributes of a kernel.
@@ -90,14 +94,40 @@ struct Node {
 }
 
 /// What has to be there at a launch. A handle alone does not say so: a guest may give one out again, generation and all. The device's
-/// name beside it is used once.
-#[derive(Clone, Copy, Debug)]
+/// name beside it is used once. The context is the one that it ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Names {
     Nothing,
-    Image(ImageHandle, Raw),
-    Event(EventHandle, Raw),
+    Image(ImageHandle, Raw, Option<ContextId>),
+    Event(EventHandle, Raw, ContextId),
     /// Memory that is written, and that is read: where and how many bytes, none on the host's side.
     Memory([(DevicePtr, u64); 2]),
+}
+
+impl Graph {
+    fn ends_with(&self, context: ContextId) -> bool {
+        let names = |names: Names| match names {
+            Names::Nothing | Names::Memory(_) => false,
+            Names::Image(_, _, owner) => owner == Some(context),
+            Names::Event(_, _, owner) => owner == context,
+        };
+        self.contexts.contains(&context) || self.nodes.iter().flat_map(Node::all_names).any(names)
+    }
+}
+
+impl Node {
+    fn all_names(&self) -> impl Iterator<Item = Names> + '_ {
+        [self.names].into_iter().chain(self.perhaps.iter().copied())
+    }
+
+    /// After a change that the device refused: what it was to name counts as well. How many bytes that takes.
+    fn may_name(&mut self, names: Names) -> u64 {
+        if names == Names::Nothing || self.all_names().any(|known| known == names) {
+            return 0;
+        }
+        self.perhaps.push(names);
+        NAMES_BYTES
+    }
 }
 
 impl Session {
@@ -179,9 +209,20 @@ impl Session {
         };
         // Both are there while the device changes it.
         self.graphs.reserve(counted)?;
-        let changed = self.device_nodes(&nodes).and_then(|nodes| self.device.graph_update(raw, &nodes));
+        let changed = match self.device_nodes(&nodes) {
+            Ok(nodes) => self.device.graph_update(raw, &nodes),
+            Err(error) => {
+                self.graphs.bytes -= counted;
+                return Err(error);
+            }
+        };
         if let Err(error) = changed {
-            self.graphs.bytes -= counted;
+            // No more than what the nodes themselves are counted as.
+            let graph = self.graphs.slab.get_mut(handle)?;
+            let pairs = graph.nodes.iter_mut().zip(&kept);
+            let more: u64 = pairs.map(|(old, new)| old.may_name(new.names)).sum();
+            graph.bytes += more;
+            self.graphs.bytes -= counted - more;
             return self.settle(contexts, Err(error));
         }
         self.graphs.bytes -= before;
@@ -209,7 +250,8 @@ impl Session {
         }
         // A node that is set again and again is counted once, as the largest that it was.
         let more = new.kernel_bytes.saturating_sub(kernel_bytes) * 2;
-        self.graphs.reserve(more)?;
+        self.graphs.reserve(more + NAMES_BYTES)?;
+        self.graphs.bytes -= NAMES_BYTES;
         let graph = self.graphs.slab.get_mut(handle)?;
         graph.bytes += more;
         if let Some(node) = graph.nodes.get_mut(place as usize) {
@@ -218,11 +260,19 @@ impl Session {
         let context_raw = self.context(context)?;
         let work = self.device_work(work)?;
         let result = self.device.graph_set(raw, place, context_raw, &work);
-        self.settle(context, result)?;
         let graph = self.graphs.slab.get_mut(handle)?;
         let node = graph.nodes.get_mut(place as usize).ok_or(CuError::INVALID_VALUE)?;
-        node.names = new.names;
-        Ok(())
+        if result.is_ok() {
+            let less = node.perhaps.len() as u64 * NAMES_BYTES;
+            (node.names, node.perhaps) = (new.names, Vec::new());
+            graph.bytes -= less;
+            self.graphs.bytes -= less;
+        } else {
+            let more = node.may_name(new.names);
+            graph.bytes += more;
+            self.graphs.bytes += more;
+        }
+        self.settle(context, result)
     }
 
     pub(super) fn graph_enable(
@@ -314,9 +364,9 @@ impl Session {
         self.end_graph(&graph)
     }
 
-    /// Ends what has nodes in a context that ends.
+    /// Ends what has nodes in a context that ends, or may name something of it.
     pub(super) fn end_graphs(&mut self, context: ContextId) {
-        for graph in self.graphs.slab.remove_where(|graph| graph.contexts.contains(&context)) {
+        for graph in self.graphs.slab.remove_where(|graph| graph.ends_with(context)) {
             let _ = self.end_graph(&graph);
         }
     }
@@ -425,7 +475,7 @@ impl Session {
         let raw = graph.raw;
         let ended = self.graphs.ended;
         if graph.whole_at != ended {
-            graph.nodes.iter().try_for_each(|node| self.is_there(node.names))?;
+            graph.nodes.iter().flat_map(Node::all_names).try_for_each(|names| self.is_there(names))?;
             self.graphs.slab.get_mut(handle)?.whole_at = ended;
         }
         Ok((context, place, raw))
@@ -434,8 +484,8 @@ impl Session {
     fn is_there(&self, names: Names) -> CuResult<()> {
         match names {
             Names::Nothing => Ok(()),
-            Names::Image(image, raw) => same(self.images.get(image)?.raw, raw),
-            Names::Event(event, raw) => same(self.events.get(event)?.raw, raw),
+            Names::Image(image, raw, _) => same(self.images.get(image)?.raw, raw),
+            Names::Event(event, raw, _) => same(self.events.get(event)?.raw, raw),
             Names::Memory([(to, written), (from, read)]) => {
                 self.ranges.check_write(to, written)?;
                 self.ranges.check(from, read)
@@ -453,8 +503,9 @@ impl Session {
                 self.device_launch(launch, true)?;
                 self.make_room_for_threads(node.context, context, launch.shape.function)?;
                 kernel_bytes = launch.size() as u64;
-                let image = launch.shape.function.image();
-                Names::Image(image, self.images.get(image)?.raw)
+                let handle = launch.shape.function.image();
+                let image = self.images.get(handle)?;
+                Names::Image(handle, image.raw, image.context)
             }
             GraphWork::Fill(memset) => {
                 self.check_memset(memset)?;
@@ -472,12 +523,13 @@ impl Session {
                 Names::Memory([(copy.to.start, to), (copy.from.start, from)])
             }
             GraphWork::Record(event) | GraphWork::Wait(event) => {
-                Names::Event(*event, self.events.get(*event)?.raw)
+                let Owned { raw, context } = *self.events.get(*event)?;
+                Names::Event(*event, raw, context)
             }
         };
         self.is_there(names)?;
         let (kind, needs) = (node.work.number(), node.needs.clone());
-        Ok(Node { context: node.context, kind, needs, names, host_bytes, kernel_bytes })
+        Ok(Node { context: node.context, kind, needs, names, perhaps: Vec::new(), host_bytes, kernel_bytes })
     }
 
     fn device_nodes<'a>(&self, nodes: &'a [GraphNode<'_>]) -> CuResult<Vec<DeviceNode<'a>>> {

@@ -5,6 +5,7 @@ use vgpu_api::wire::to_vec;
 use vgpu_api::{Access, CuResult, Handle, MemoryOp, MemoryOpKind, kind};
 
 use super::*;
+use crate::device::Step;
 
 /// `set(address, value)` writes one word; `twice(address)` doubles it.
 const PTX: &[u8] = b".version 7.0
@@ -39,9 +40,13 @@ fn soft() -> World {
 }
 
 fn load(world: &World, ptx: &[u8]) {
-    ask::vgpuUpload(&world.guest, C, 1, ptx.len() as u64, 0, ptx).unwrap();
+    load_in(world, C, ptx);
+}
+
+fn load_in(world: &World, context: ContextId, ptx: &[u8]) {
+    ask::vgpuUpload(&world.guest, context, 1, ptx.len() as u64, 0, ptx).unwrap();
     let out = Staged { offset: 0, len: 4096 };
-    ask::vgpuImageLoad(&world.guest, C, NewHandle(IMAGE), ImageKind::Module, 1, out).unwrap();
+    ask::vgpuImageLoad(&world.guest, context, NewHandle(IMAGE), ImageKind::Module, 1, out).unwrap();
 }
 
 fn kernel(place: u16, params: &[u8]) -> GraphWork<'_> {
@@ -361,6 +366,68 @@ fn a_graph_ends_with_each_context_that_it_has_nodes_in() {
     assert_eq!(launch(&world), None);
     ask::cuCtxDestroy_v2(&world.guest, C, made).unwrap();
     assert_eq!(launch(&world), Some(CuError::INVALID_HANDLE));
+}
+
+/// The driver keeps pointers to a module's kernels and to events: none may be left to look at when their context ends.
+#[test]
+fn a_graph_ends_with_the_context_of_an_image_or_event_that_it_names() {
+    let world = world();
+    let (made, event, params) = (ContextId(100), EventHandle::new(0, 0), set_params(DevicePtr(0), 1));
+    let ends: [&dyn Fn(); 3] = [
+        &|| instantiate(&world, &[node(&[], kernel(0, &params))]).unwrap(),
+        &|| instantiate(&world, &[node(&[], GraphWork::Record(event))]).unwrap(),
+        // Also of one that it got later.
+        &|| {
+            let own = EventHandle::new(0, 1);
+            ask::cuEventCreate(&world.guest, C, NewHandle(own), 0).unwrap();
+            instantiate(&world, &[node(&[], GraphWork::Wait(own))]).unwrap();
+            ask::vgpuGraphNodeSet(&world.guest, C, GRAPH, 0, GraphWork::Wait(event)).unwrap();
+        },
+    ];
+    for make in ends {
+        ask::cuCtxCreate_v2(&world.guest, ContextId::NONE, made, 0, 0).unwrap();
+        ask::cuEventCreate(&world.guest, made, NewHandle(event), 0).unwrap();
+        load_in(&world, made, PTX);
+        make();
+        assert_eq!(launch(&world), None);
+        ask::cuCtxDestroy_v2(&world.guest, C, made).unwrap();
+        let ended = ask::cuGraphExecDestroy(&world.guest, C, GoneHandle(GRAPH));
+        assert_eq!((ended, world.guest.take_error()), (Ok(()), Some(CuError::INVALID_HANDLE)));
+    }
+}
+
+/// A device may have begun with a change that it refused.
+#[test]
+fn after_a_refused_change_both_what_was_named_and_what_was_to_be_must_be_there() {
+    let world = world_with(Null::default().refusing(&[Step::GraphChange]));
+    let events = [0, 1, 2].map(|number| EventHandle::new(0, number));
+    let work = |number: usize| [node(&[], GraphWork::Record(events[number]))];
+    let changes: [&dyn Fn(); 2] = [
+        &|| {
+            ask::vgpuGraphNodeSet(&world.guest, C, GRAPH, 0, work(1)[0].work.clone()).unwrap();
+            assert_eq!(world.guest.take_error(), Some(CuError::INVALID_VALUE));
+        },
+        &|| {
+            let update = ask::vgpuGraphUpdate(&world.guest, C, GRAPH, upload(&world, &work(1)));
+            assert_eq!(update, Err(CuError::INVALID_VALUE));
+        },
+    ];
+    for change in changes {
+        for (ended, error) in
+            [(0, Some(CuError::INVALID_HANDLE)), (1, Some(CuError::INVALID_HANDLE)), (2, None)]
+        {
+            let create = |event| ask::cuEventCreate(&world.guest, C, NewHandle(event), 0).unwrap();
+            events.into_iter().for_each(create);
+            instantiate(&world, &work(0)).unwrap();
+            (0..3).for_each(|_| change());
+            assert_eq!(launch(&world), None);
+            let destroy = |event| ask::cuEventDestroy_v2(&world.guest, C, GoneHandle(event)).unwrap();
+            destroy(events[ended]);
+            assert_eq!(launch(&world), error, "{ended}");
+            ask::cuGraphExecDestroy(&world.guest, C, GoneHandle(GRAPH)).unwrap();
+            (0..3).filter(|other| *other != ended).for_each(|other| destroy(events[other]));
+        }
+    }
 }
 
 #[test]
