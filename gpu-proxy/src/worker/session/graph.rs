@@ -54,6 +54,12 @@ impl Graphs {
         self.ended += 1;
     }
 
+    /// Before an upload is parsed: whether the nodes in it can be kept at all.
+    fn check_room(&self, upload: &[u8]) -> CuResult<()> {
+        let fits = brought_bytes(upload.len()).is_some_and(|bytes| bytes <= BYTES_MAX - self.bytes);
+        if fits { Ok(()) } else { Err(CuError::OUT_OF_MEMORY) }
+    }
+
     fn reserve(&mut self, bytes: u64) -> CuResult<()> {
         let wanted = self.bytes.checked_add(bytes).filter(|wanted| *wanted <= BYTES_MAX);
         self.bytes = wanted.ok_or(CuError::OUT_OF_MEMORY)?;
@@ -148,8 +154,9 @@ impl Session {
         if self.graphs.count >= GRAPHS_MAX {
             return Err(CuError::OUT_OF_MEMORY);
         }
-        let nodes = parse(&bytes)?;
-        let kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
+        self.graphs.check_room(&bytes)?;
+        let mut nodes = parse(&bytes)?;
+        let mut kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
         let counted = counted_bytes(bytes.len(), &kept)?;
         let costs = self.device.costs().graph_node_bytes;
         let charged = (nodes.len() as u64).checked_mul(costs).ok_or(CuError::OUT_OF_MEMORY)?;
@@ -171,6 +178,7 @@ impl Session {
                 return self.settle(call.context, Err(error));
             }
         };
+        keep_needs(&mut kept, &mut nodes);
         let mut contexts: Vec<_> = kept.iter().map(|node| node.context).chain([call.context]).collect();
         contexts.sort_unstable();
         contexts.dedup();
@@ -191,18 +199,20 @@ impl Session {
     pub(super) fn graph_update(&mut self, handle: GraphExecHandle, upload: u32) -> CuResult<()> {
         let bytes = self.taken(upload)?;
         let contexts = self.contexts_of(handle)?;
-        let nodes = parse(&bytes)?;
-        let kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
+        self.graphs.check_room(&bytes)?;
+        let mut nodes = parse(&bytes)?;
+        let mut kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
         let counted = counted_bytes(bytes.len(), &kept)?;
         let (raw, before) = {
             let graph = self.graphs.slab.get(handle)?;
-            let same = |(old, new): (&Node, &Node)| {
+            let same = |(old, (new, node)): (&Node, (&Node, &GraphNode<'_>))| {
                 old.kind == new.kind
                     && old.context == new.context
-                    && old.needs == new.needs
+                    && old.needs == node.needs
                     && old.host_bytes == new.host_bytes
             };
-            if graph.nodes.len() != kept.len() || !graph.nodes.iter().zip(&kept).all(same) {
+            let mut pairs = graph.nodes.iter().zip(kept.iter().zip(&nodes));
+            if graph.nodes.len() != kept.len() || !pairs.all(same) {
                 return Err(CuError::GRAPH_EXEC_UPDATE_FAILURE);
             }
             (graph.raw, graph.bytes)
@@ -226,6 +236,7 @@ impl Session {
             return self.settle(contexts, Err(error));
         }
         self.graphs.bytes -= before;
+        keep_needs(&mut kept, &mut nodes);
         let whole_at = self.graphs.ended;
         let graph = self.graphs.slab.get_mut(handle)?;
         (graph.nodes, graph.bytes, graph.whole_at) = (kept, counted, whole_at);
@@ -493,7 +504,7 @@ impl Session {
         }
     }
 
-    /// Checks a node by itself and counts the local memory that its kernel needs; what is kept of it.
+    /// Checks a node by itself and counts the local memory that its kernel needs; what is kept of it, without what it waits for.
     fn look_at(&mut self, node: &GraphNode<'_>) -> CuResult<Node> {
         let context = self.context(node.context)?;
         let (mut host_bytes, mut kernel_bytes) = (0, 0);
@@ -528,7 +539,7 @@ impl Session {
             }
         };
         self.is_there(names)?;
-        let (kind, needs) = (node.work.number(), node.needs.clone());
+        let (kind, needs) = (node.work.number(), Vec::new());
         Ok(Node { context: node.context, kind, needs, names, perhaps: Vec::new(), host_bytes, kernel_bytes })
     }
 
@@ -565,14 +576,22 @@ fn filled_bytes(memset: &vgpu_api::Memset) -> Option<u64> {
     row.checked_add(if rows > 0 { memset.pitch.checked_mul(rows)? } else { 0 })
 }
 
+/// Of nodes that the device has, what each waits for: taken over, not copied.
+fn keep_needs(kept: &mut [Node], nodes: &mut [GraphNode<'_>]) {
+    kept.iter_mut().zip(nodes).for_each(|(kept, node)| kept.needs = std::mem::take(&mut node.needs));
+}
+
+/// What an upload's edges and parameters are counted as: the session and the device keep them.
+fn brought_bytes(upload_bytes: usize) -> Option<u64> {
+    (upload_bytes as u64).checked_mul(2)
+}
+
 /// Of the worker's memory, what a graph takes.
 fn counted_bytes(upload_bytes: usize, nodes: &[Node]) -> CuResult<u64> {
     let host = nodes.iter().try_fold(0_u64, |sum, node| sum.checked_add(node.host_bytes));
     let each = (nodes.len() as u64).checked_mul(NODE_BYTES);
-    // Edges and parameters are kept by the session and by the device.
-    let brought = (upload_bytes as u64).checked_mul(2);
     host.zip(each)
-        .zip(brought)
+        .zip(brought_bytes(upload_bytes))
         .and_then(|((host, each), brought)| host.checked_add(each)?.checked_add(brought))
         .ok_or(CuError::OUT_OF_MEMORY)
 }

@@ -8,21 +8,45 @@ use crate::device::Raw;
 use crate::worker::slab::Slab;
 use crate::worker::staging;
 
-/// Linkers at once: each holds logs, inputs and an image in the worker's memory.
+/// Linkers at once, and bytes of the worker's memory in all of them: logs, inputs, images.
 const LINKERS_MAX: usize = 256;
+const BYTES_MAX: u64 = 1 << 30;
 
 #[derive(Debug, Default)]
 pub(super) struct Linkers {
     slab: Slab<Linker>,
     count: usize,
+    bytes: u64,
+}
+
+impl Linkers {
+    fn reserve(&mut self, bytes: u64) -> CuResult<()> {
+        let wanted = self.bytes.checked_add(bytes).filter(|wanted| *wanted <= BYTES_MAX);
+        self.bytes = wanted.ok_or(CuError::OUT_OF_MEMORY)?;
+        Ok(())
+    }
+
+    fn ended(&mut self, linker: &Linker) {
+        self.count -= 1;
+        self.bytes -= linker.bytes + linker.image_bytes();
+    }
 }
 
 #[derive(Debug)]
 struct Linker {
     raw: Raw,
     context: ContextId,
+    /// Of logs and inputs.
+    bytes: u64,
     /// Once it was completed.
     image: Vec<u8>,
+}
+
+impl Linker {
+    /// The device keeps it too.
+    fn image_bytes(&self) -> u64 {
+        2 * self.image.len() as u64
+    }
 }
 
 impl Session {
@@ -42,10 +66,13 @@ impl Session {
         if self.linkers.count >= LINKERS_MAX {
             return Err(CuError::OUT_OF_MEMORY);
         }
+        let bytes = log_bytes.iter().map(|bytes| u64::from(*bytes)).sum();
+        self.linkers.reserve(bytes)?;
         let created = self.device.link_create(context, options, log_bytes.map(|bytes| bytes as usize));
+        let created = created.inspect_err(|_| self.linkers.bytes -= bytes);
         let raw = self.settle(call.context, created)?;
         self.linkers.count += 1;
-        self.linkers.slab.insert(handle, Linker { raw, context: call.context, image: Vec::new() })
+        self.linkers.slab.insert(handle, Linker { raw, context: call.context, bytes, image: Vec::new() })
     }
 
     /// The linker's context, whole and current, and its name.
@@ -69,7 +96,14 @@ impl Session {
         if input >= INPUTS {
             return Err(CuError::INVALID_VALUE);
         }
-        let result = self.device.link_add(context, raw, input, &bytes?, name, options);
+        let bytes = bytes?;
+        let input_bytes = bytes.len() as u64 + name.len() as u64;
+        self.linkers.reserve(input_bytes)?;
+        let result = self.device.link_add(context, raw, input, &bytes, name, options);
+        match result {
+            Ok(()) => self.linkers.slab.get_mut(handle)?.bytes += input_bytes,
+            Err(_) => self.linkers.bytes -= input_bytes,
+        }
         self.settle(id, result)
     }
 
@@ -78,6 +112,12 @@ impl Session {
         let result = self.device.link_complete(context, raw);
         let image = self.settle(id, result)?;
         let bytes = image.len() as u64;
+        let linker = self.linkers.slab.get_mut(handle)?;
+        let before = linker.image_bytes();
+        linker.image = Vec::new();
+        self.linkers.bytes -= before;
+        // How large it is, nobody knows before. What the device keeps of one that is too large goes with the linker.
+        self.linkers.reserve(bytes.saturating_mul(2))?;
         self.linkers.slab.get_mut(handle)?.image = image;
         Ok(bytes)
     }
@@ -101,14 +141,14 @@ impl Session {
 
     pub(super) fn link_destroy(&mut self, handle: LinkerHandle) -> CuResult<()> {
         let linker = self.linkers.slab.remove(handle)?;
-        self.linkers.count -= 1;
+        self.linkers.ended(&linker);
         self.device.link_destroy(linker.raw)
     }
 
     /// A context ends, and its linkers with it.
     pub(super) fn end_linkers(&mut self, context: ContextId) {
         for linker in self.linkers.slab.remove_where(|linker| linker.context == context) {
-            self.linkers.count -= 1;
+            self.linkers.ended(&linker);
             let _ = self.device.link_destroy(linker.raw);
         }
     }

@@ -613,6 +613,34 @@ fn linkers_are_bounded_and_end_with_their_context() {
     create(C, 0).unwrap();
 }
 
+/// Each may be as large as an upload.
+#[test]
+fn what_linkers_hold_is_bounded_together_and_given_back() {
+    let world = world();
+    let linker = |number| LinkerHandle::new(0, number);
+    let create = |number| {
+        ask::cuLinkCreate_v2(&world.guest, C, NewHandle(linker(number)), vec![], 100, 100).unwrap();
+    };
+    let add = |number| {
+        // Nothing of it is kept by a device that takes texts.
+        let chunk = vec![0; 32 << 10];
+        for offset in (0..256 << 20).step_by(chunk.len()) {
+            ask::vgpuUpload(&world.guest, C, 1, 256 << 20, offset, &chunk).unwrap();
+        }
+        ask::cuLinkAddData_v2(&world.guest, C, linker(number), 1, 1, "name".into(), vec![])
+    };
+    (0..4).for_each(create);
+    // The figure of README.md: 1 GiB, with the logs.
+    assert_eq!([0, 1, 2, 3].map(add), [Ok(()), Ok(()), Ok(()), Err(CuError::OUT_OF_MEMORY)]);
+    ask::cuLinkDestroy(&world.guest, C, GoneHandle(linker(1))).unwrap();
+    assert_eq!(add(3), Ok(()));
+    assert_eq!(add(3), Err(CuError::OUT_OF_MEMORY));
+    ask::cuDevicePrimaryCtxReset_v2(&world.guest, ContextId::NONE, 0).unwrap();
+    ask::cuDevicePrimaryCtxRetain(&world.guest, ContextId::NONE, 0, 0).unwrap();
+    (0..3).for_each(create);
+    assert_eq!([0, 1, 2].map(add), [Ok(()); 3]);
+}
+
 struct Random(u64);
 
 impl Random {

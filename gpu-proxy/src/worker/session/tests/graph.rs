@@ -63,6 +63,10 @@ fn node<'a>(needs: &[u32], work: GraphWork<'a>) -> GraphNode<'a> {
 
 fn upload(world: &World, nodes: &[GraphNode<'_>]) -> u32 {
     let bytes: Vec<u8> = nodes.iter().flat_map(to_vec).collect();
+    upload_bytes(world, &bytes)
+}
+
+fn upload_bytes(world: &World, bytes: &[u8]) -> u32 {
     for (number, chunk) in (0..).zip(bytes.chunks(32 << 10)) {
         let (total, offset) = (bytes.len() as u64, number * (32 << 10));
         ask::vgpuUpload(&world.guest, C, 7, total, offset, chunk).unwrap();
@@ -455,6 +459,19 @@ fn what_graphs_take_is_bounded_and_given_back() {
         assert_eq!(instantiate_as(&world, other, &vec![wide.clone(); 8]), Err(CuError::OUT_OF_MEMORY));
         ask::cuGraphExecDestroy(&world.guest, C, GoneHandle(GRAPH)).unwrap();
     }
+    // An upload that there is no room for is not even looked at.
+    instantiate(&world, &vec![wide.clone(); 2040]).unwrap();
+    let rubbish = |bytes: usize| {
+        let bytes = vec![0xff; bytes];
+        let number = upload_bytes(&world, &bytes);
+        let made = ask::vgpuGraphInstantiate(&world.guest, C, NewHandle(other), number, 0);
+        let number = upload_bytes(&world, &bytes);
+        (made, ask::vgpuGraphUpdate(&world.guest, C, GRAPH, number))
+    };
+    let answers = |error| (Err(error), Err(error));
+    assert_eq!(rubbish(64), answers(CuError::INVALID_VALUE));
+    assert_eq!(rubbish(2 << 20), answers(CuError::OUT_OF_MEMORY));
+    ask::cuGraphExecDestroy(&world.guest, C, GoneHandle(GRAPH)).unwrap();
     let huge = CopyBox { height: u64::MAX, ..line(at, DevicePtr(0), 1) };
     let huge = node(
         &[],
