@@ -100,7 +100,14 @@ impl Supervisor {
 
     async fn ask_a_worker(&self) -> Result<Snapshot, Refusal> {
         // No zone's: what it says is believed by all of them.
-        let uid = self.zones().free_uid()?;
+        let uid = self.zones().lend_uid()?;
+        let said = self.ask_a_worker_of(uid).await;
+        self.zones().give_uid_back(uid);
+        self.cgroups.iter().for_each(|all| all.remove_pod(POD));
+        said
+    }
+
+    async fn ask_a_worker_of(&self, uid: Option<u32>) -> Result<Snapshot, Refusal> {
         let cannot = |error| failed("a worker cannot be asked what the device is", &error);
         let cgroup = self.cgroups.as_ref().map(|all| all.worker(POD, 0)).transpose().map_err(cannot)?;
         let order = Order {
@@ -119,7 +126,6 @@ impl Supervisor {
         drop(log);
         // Removing a cgroup may have to wait for the kernel.
         let _ = tokio::task::spawn_blocking(move || drop(cgroup)).await;
-        self.cgroups.iter().for_each(|all| all.remove_pod(POD));
         match reported {
             Ok(Ok(Report::Described { snapshot })) => Snapshot::parse(&snapshot)
                 .map_err(|error| Refusal::new(Code::WorkerFailed, format!("a description: {error}"))),
@@ -221,6 +227,7 @@ mod tests {
 
     use super::*;
     use crate::supervisor::Mode;
+    use crate::supervisor::cgroup::Cgroups;
 
     fn known(driver_version: &str) -> Known {
         let mut attributes = vec![0; 148];
@@ -265,6 +272,20 @@ mod tests {
         assert_eq!(code(supervisor.facts(ZONE, "c").await), Code::NoDevice);
         supervisor.description.known.set(known("580.95.05")).unwrap();
         assert_eq!(supervisor.facts(ZONE, "c").await.unwrap().devices[0].total_bytes, 1 << 20);
+        supervisor.release_all(AGAIN_AFTER).await;
+    }
+
+    /// No worker is born into a folder that is no cgroup.
+    #[tokio::test]
+    async fn who_cannot_be_asked_leaves_no_cgroup_and_no_user_behind() {
+        let base = tempfile::tempdir().unwrap();
+        let mut supervisor = Supervisor::new(&Config::default(), DeviceKind::Null, Mode::Local).unwrap();
+        Arc::get_mut(&mut supervisor).unwrap().cgroups = Some(Cgroups::without_controllers(base.path()));
+        let free = supervisor.zones().lend_uid().unwrap();
+        supervisor.zones().give_uid_back(free);
+        assert!(supervisor.description().await.is_err());
+        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0);
+        assert_eq!(supervisor.zones().lend_uid().unwrap(), free);
         supervisor.release_all(AGAIN_AFTER).await;
     }
 

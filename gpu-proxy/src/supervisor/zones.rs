@@ -1,7 +1,7 @@
 //! Zones, their grants and their workers, as plain state: no process is touched here. The rule: everything that a guest can make
 //! grow has a limit of ours, and what it would exceed is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -64,6 +64,8 @@ pub struct Connection {
 pub struct Zones {
     limits: Limits,
     by_id: BTreeMap<ZoneId, Zone>,
+    /// Users of workers of no zone.
+    lent_uids: BTreeSet<u32>,
     next_worker: u64,
 }
 
@@ -139,7 +141,7 @@ impl Zones {
     /// None yet.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, by_id: BTreeMap::new(), next_worker: 1 }
+        Self { limits, by_id: BTreeMap::new(), lent_uids: BTreeSet::new(), next_worker: 1 }
     }
 
     /// Makes a zone known. Whether it is new.
@@ -196,13 +198,28 @@ impl Zones {
         Ok(true)
     }
 
-    /// A user that no zone's workers run as; `None` where all run as we do.
+    /// A user for a worker of no zone: no zone gets it until [`Zones::give_uid_back`]. `None` where all run as we do.
     ///
     /// # Errors
     /// There is none left.
-    pub fn free_uid(&self) -> Result<Option<u32>, Refusal> {
+    pub fn lend_uid(&mut self) -> Result<Option<u32>, Refusal> {
+        let uid = self.free_uid()?;
+        self.lent_uids.extend(uid);
+        Ok(uid)
+    }
+
+    /// Its worker has ended.
+    pub fn give_uid_back(&mut self, uid: Option<u32>) {
+        uid.iter().for_each(|uid| {
+            self.lent_uids.remove(uid);
+        });
+    }
+
+    fn free_uid(&self) -> Result<Option<u32>, Refusal> {
         let Some((first, count)) = self.limits.uids else { return Ok(None) };
-        let used = |uid: &u32| self.by_id.values().any(|zone| zone.uid == Some(*uid));
+        let used = |uid: &u32| {
+            self.lent_uids.contains(uid) || self.by_id.values().any(|zone| zone.uid == Some(*uid))
+        };
         let free = (first..first.saturating_add(count)).find(|uid| !used(uid));
         free.map(Some)
             .ok_or_else(|| Refusal::new(Code::LimitReached, "all proxy.worker_uid_count users are in use"))
@@ -591,6 +608,19 @@ mod tests {
         zones.grant(zone(1), "c", "0", Some(200), None).unwrap();
         let usage = zones.usage(zone(1), "c").unwrap();
         assert_eq!(usage, Usage { limit_bytes: 200, used_bytes: 0, processes: Vec::new() });
+    }
+
+    #[test]
+    fn no_zone_gets_a_user_that_is_lent() {
+        let mut zones = zones();
+        let lent = zones.lend_uid().unwrap();
+        zones.register(zone(1), "a", None).unwrap();
+        zones.grant(zone(1), "c", "0", None, None).unwrap();
+        assert_ne!(zones.reserve(zone(1), "c", 1, 1).unwrap().uid, lent);
+        assert_eq!(code(zones.register(zone(2), "b", domain(5, 2))), Code::LimitReached, "there are two");
+        assert_eq!(code(zones.lend_uid()), Code::LimitReached);
+        zones.give_uid_back(lent);
+        zones.register(zone(2), "b", domain(5, 2)).unwrap();
     }
 
     #[test]
