@@ -36,11 +36,13 @@ const GRANULE_BYTES: u64 = 512;
 /// As on NVIDIA's devices.
 const MAPPING_BYTES: u64 = 2 << 20;
 
-/// What a [`Null`] may be told to refuse: with 1.
+/// What a [`Null`] may be told to refuse, with 1 if nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Changes of graphs that can be launched.
     GraphChange,
+    /// Functions of the guest: with 700, and they are never called nor let go of.
+    HostFunction,
 }
 
 /// The null device.
@@ -514,6 +516,10 @@ impl Device for Null {
     }
 
     fn host_function(&mut self, _place: Place, _after_errors: bool, function: HostFunction) -> CuResult<()> {
+        if self.refuse(Step::HostFunction).is_err() {
+            std::mem::forget(function);
+            return Err(CuError::ILLEGAL_ADDRESS);
+        }
         let Some(running) = self.running.clone() else {
             function(0);
             return Ok(());

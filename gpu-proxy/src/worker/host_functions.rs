@@ -33,6 +33,7 @@ struct Mailbox {
     at: usize,
     /// How many were posted. Held while the guest runs one: functions of several streams take turns.
     posted: Mutex<u64>,
+    /// Of all contexts, and of failed ones, whose functions a device never calls.
     queued: AtomicUsize,
     ended: AtomicBool,
 }
@@ -43,12 +44,26 @@ impl std::fmt::Debug for Mailbox {
     }
 }
 
+/// Counts the functions that are queued in one context.
+#[derive(Clone, Debug, Default)]
+pub struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
 /// Counts one function as long as it is queued.
-struct Queued(Arc<Mailbox>);
+struct Queued(Arc<Mailbox>, Count);
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        self.0.queued.fetch_sub(1, Ordering::Relaxed);
+        for count in [&self.0.queued, &*self.1.0] {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -72,18 +87,19 @@ impl HostFunctions {
         Ok(Self { mailbox: Arc::new(mailbox) })
     }
 
-    /// Whether the guest has one to run.
+    /// Whether there is one that the guest has not run.
     #[must_use]
     pub fn is_any_queued(&self) -> bool {
         self.mailbox.queued.load(Ordering::Relaxed) > 0
     }
 
-    /// What the device calls when the guest's function `number` is due.
+    /// What the device calls when the guest's function `number` is due, in a context that counts it by `of`.
     ///
     /// # Errors
     /// 2 when too many are queued.
-    pub fn function(&self, number: u64) -> CuResult<HostFunction> {
-        let queued = Queued(Arc::clone(&self.mailbox));
+    pub fn function(&self, number: u64, of: &Count) -> CuResult<HostFunction> {
+        let queued = Queued(Arc::clone(&self.mailbox), of.clone());
+        queued.1.0.fetch_add(1, Ordering::Relaxed);
         if self.mailbox.queued.fetch_add(1, Ordering::Relaxed) >= QUEUED_MAX {
             return Err(CuError::OUT_OF_MEMORY);
         }

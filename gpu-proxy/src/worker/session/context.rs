@@ -5,6 +5,7 @@ use vgpu_api::{Call, ContextId, CuError, CuResult, Staged};
 
 use super::{CONTEXTS_MAX, Context, Session};
 use crate::device::{COSTLY_LIMITS, Raw};
+use crate::worker::host_functions::Count;
 use crate::worker::staging;
 
 /// Device memory that a context holds beside allocations and images. All of it but what it had at its start counts.
@@ -155,7 +156,9 @@ impl Session {
             .context_create(device, flags, primary)
             .inspect_err(|_| self.quota.release(charged_bytes))?;
         let held = self.kept.remove(&id).unwrap_or_else(|| self.held_at_start(raw, charged_bytes));
-        self.contexts.insert(id, Context { raw, device, sticky: None, held, is_legacy_used: false });
+        let host_functions = Count::default();
+        let context = Context { raw, device, sticky: None, held, is_legacy_used: false, host_functions };
+        self.contexts.insert(id, context);
         Ok(())
     }
 

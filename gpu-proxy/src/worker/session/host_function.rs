@@ -25,7 +25,8 @@ impl Session {
         self.may_hold_up();
         let (context, place) = self.place(call, stream)?;
         let known = self.host_functions.as_ref().ok_or(CuError::INVALID_VALUE)?;
-        let function = known.function(number)?;
+        let count = &self.contexts.get(&context).ok_or(CuError::INVALID_CONTEXT)?.host_functions;
+        let function = known.function(number, count)?;
         self.quota.wait_for_credit();
         let result = self.device.host_function(place, after_errors, function);
         self.settle(context, result)

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use idm::Region;
 use vgpu_api::{Call, ContextId, CuError, CuResult, Stream};
 
-use super::host_functions::HostFunctions;
+use super::host_functions::{Count, HostFunctions};
 use super::quota::Quota;
 use super::ranges::Ranges;
 use super::slab::Slab;
@@ -90,6 +90,8 @@ struct Context {
     held: Held,
     /// Whether its legacy stream was given work since no stream was held up by the guest, or since that was seen to be done.
     is_legacy_used: bool,
+    /// Those of its streams.
+    host_functions: Count,
 }
 
 /// An event, which belongs to a context.
@@ -170,7 +172,14 @@ impl Session {
     /// Whether a stream may be waiting for the guest: for a function of it, or for a word that another stream is to write. Else, and that
     /// is nearly always, nobody is asked.
     fn is_held_up(&mut self) -> bool {
-        self.host_functions.as_ref().is_some_and(HostFunctions::is_any_queued) || self.is_word_awaited()
+        self.is_function_queued() || self.is_word_awaited()
+    }
+
+    /// Of a context that an error has ended the device calls none any more.
+    fn is_function_queued(&self) -> bool {
+        let waits = |context: &Context| context.sticky.is_none() && context.host_functions.is_any();
+        let any = self.host_functions.as_ref().is_some_and(HostFunctions::is_any_queued);
+        any && self.contexts.values().any(waits)
     }
 
     /// Before a call that may hold up a stream. What was queued before the first of them ends by itself.
@@ -213,7 +222,8 @@ impl Session {
             return Ok(());
         }
         // Streams that were destroyed can't be asked.
-        if self.is_word_awaited_in(id) {
+        let is_function_queued = self.contexts.get(&id).is_some_and(|known| known.host_functions.is_any());
+        if is_function_queued || self.is_word_awaited_in(id) {
             return self.put_aside();
         }
         let of_it = self.streams.iter().filter(|stream| stream.context == id);

@@ -46,9 +46,9 @@ impl Session {
         self.new_mark(context, place.context)
     }
 
-    /// Whether it is not over.
+    /// Whether it is not over. One in a context that an error has ended is.
     fn keep_wait(&mut self, mark: Mark) -> bool {
-        let is_reached = mark.is_reached(&mut *self.device);
+        let is_reached = self.sticky(mark.context).is_some() || mark.is_reached(&mut *self.device);
         if is_reached {
             self.end_mark(&mark);
         } else {

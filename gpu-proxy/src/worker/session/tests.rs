@@ -17,14 +17,15 @@ use vgpu_api::memory::Memset;
 use vgpu_api::tensor_map::form;
 use vgpu_api::{
     ArrayHandle, ContextId, CuError, CuResult, DevicePtr, EventHandle, FunctionHandle, GoneHandle,
-    GraphExecHandle, ImageHandle, ImageKind, JitOption, Launch, LinkerHandle, MemoryHandle, MipmapHandle,
-    NewHandle, PoolHandle, Snapshot, Staged, Stream, StreamHandle, TensorSpec, ask,
+    GraphExecHandle, ImageHandle, ImageKind, JitOption, Launch, LinkerHandle, MemoryHandle, MemoryOp,
+    MemoryOpKind, MipmapHandle, NewHandle, PoolHandle, Snapshot, Staged, Stream, StreamHandle, TensorSpec,
+    ask,
 };
 
 use super::Session;
-use crate::device::{Costs, Device, Null, Soft, cubin};
+use crate::device::{Costs, Device, Null, Soft, Step, cubin};
 use crate::shared_page::SharedPage;
-use crate::worker::host_functions::HostFunctions;
+use crate::worker::host_functions::{Count, HostFunctions};
 use crate::worker::quota::{Grant, Quota};
 use crate::worker::staging::Staging;
 
@@ -432,11 +433,33 @@ fn the_end_of_a_context_is_put_aside_while_a_function_of_the_program_is_queued()
     assert_eq!(ask::cuCtxSynchronize(&world.guest, C), Err(CuError::INVALID_CONTEXT));
 }
 
+/// A device lets go of nothing that was queued in a context which has failed, and calls nothing of it.
+#[test]
+fn what_is_queued_in_a_failed_context_puts_no_call_aside() {
+    let world = world_with(Null::default().stalling().busy().refusing(&[Step::HostFunction]));
+    let made = ContextId(100);
+    let sync = || ask::cuCtxSynchronize(&world.guest, C);
+    let mailbox = Staged { offset: 0, len: host_function::MAILBOX_BYTES as u64 };
+    ask::vgpuHostFunctions(&world.guest, C, mailbox).unwrap();
+    let at = ask::cuMemAlloc_v2(&world.guest, C, 16).unwrap();
+    for _ in 0..2 {
+        ask::cuCtxCreate_v2(&world.guest, ContextId::NONE, made, 0, 0).unwrap();
+        let wait = MemoryOp { kind: MemoryOpKind::WaitEqual, at, bytes: 4, value: 1 };
+        ask::vgpuStreamMemory(&world.guest, made, Stream::Legacy, vec![wait]).unwrap();
+        assert_eq!(sync(), Err(CuError::NOT_READY), "a word is waited for");
+        ask::cuLaunchHostFunc(&world.guest, made, Stream::Legacy, 5).unwrap();
+        assert_eq!(world.guest.take_error(), Some(CuError::ILLEGAL_ADDRESS));
+        assert_eq!(sync(), Ok(()), "it has failed");
+        let destroy = ask::cuCtxDestroy_v2(&world.guest, ContextId::NONE, made);
+        assert_eq!((destroy, sync()), (Err(CuError::ILLEGAL_ADDRESS), Ok(())), "it has ended");
+    }
+}
+
 #[test]
 fn a_device_that_waits_for_a_guest_is_let_go_with_the_session() {
     let staging: Arc<dyn Staging> = Arc::new(Heap(Arc::new(Mutex::new(vec![0; 4096]))));
     let functions = HostFunctions::new(staging, Staged { offset: 0, len: 128 }).unwrap();
-    let function = functions.function(1).unwrap();
+    let function = functions.function(1, &Count::default()).unwrap();
     let device = std::thread::spawn(move || function(0));
     std::thread::sleep(std::time::Duration::from_millis(20));
     assert!(!device.is_finished(), "no guest has answered");
@@ -448,11 +471,12 @@ fn a_device_that_waits_for_a_guest_is_let_go_with_the_session() {
 fn functions_that_a_device_never_calls_are_no_more_than_a_bound() {
     let staging: Arc<dyn Staging> = Arc::new(Heap(Arc::new(Mutex::new(vec![0; 4096]))));
     let functions = HostFunctions::new(staging, Staged { offset: 0, len: 128 }).unwrap();
-    let kept: Vec<_> = std::iter::from_fn(|| functions.function(0).ok()).take(100_000).collect();
+    let count = Count::default();
+    let kept: Vec<_> = std::iter::from_fn(|| functions.function(0, &count).ok()).take(100_000).collect();
     assert_eq!(kept.len(), 1 << 16);
-    assert_eq!(functions.function(0).err(), Some(CuError::OUT_OF_MEMORY));
+    assert_eq!(functions.function(0, &count).err(), Some(CuError::OUT_OF_MEMORY));
     drop(kept);
-    assert!(functions.function(0).is_ok());
+    assert!(!count.is_any() && functions.function(0, &count).is_ok());
 }
 
 #[test]

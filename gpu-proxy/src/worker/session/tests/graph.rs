@@ -2,10 +2,9 @@
 
 use vgpu_api::graph::{CopyBox, GraphEdge, GraphNode, GraphWork, HostSide};
 use vgpu_api::wire::to_vec;
-use vgpu_api::{Access, CuResult, Handle, MemoryOp, MemoryOpKind, kind};
+use vgpu_api::{Access, CuResult, Handle, kind};
 
 use super::*;
-use crate::device::Step;
 
 /// `set(address, value)` writes one word; `twice(address)` doubles it.
 const PTX: &[u8] = b".version 7.0

@@ -1,6 +1,6 @@
 //! Writes and waits of words, and attributes of streams.
 
-use vgpu_api::{CuResult, MemoryOp, MemoryOpKind};
+use vgpu_api::CuResult;
 
 use super::*;
 use crate::device::Soft;
