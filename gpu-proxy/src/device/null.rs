@@ -41,6 +41,12 @@ const MAPPING_BYTES: u64 = 2 << 20;
 pub enum Step {
     /// Changes of graphs that can be launched.
     GraphChange,
+    /// To say what may be done with a mapping.
+    Access,
+    /// To take a mapping away.
+    Unmap,
+    /// To end the name of memory.
+    Release,
     /// Functions of the guest: with 700, and they are never called nor let go of.
     HostFunction,
 }
@@ -273,7 +279,7 @@ impl Device for Null {
     }
 
     fn release(&mut self, _memory: Raw) -> CuResult<()> {
-        Ok(())
+        self.refuse(Step::Release)
     }
 
     fn map(&mut self, _address: u64, _bytes: u64, _memory: Raw) -> CuResult<()> {
@@ -281,11 +287,11 @@ impl Device for Null {
     }
 
     fn unmap(&mut self, _address: u64, _bytes: u64) -> CuResult<()> {
-        Ok(())
+        self.refuse(Step::Unmap)
     }
 
     fn set_access(&mut self, _address: u64, _bytes: u64, _access: Access) -> CuResult<()> {
-        Ok(())
+        self.refuse(Step::Access)
     }
 
     fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {

@@ -28,6 +28,8 @@ pub(super) struct VirtualMemory {
     /// The program's: length by first address.
     reservations: BTreeMap<u64, u64>,
     mappings: BTreeMap<u64, Mapping>,
+    /// What the device did not let go of: it counts for good, whatever becomes of its mappings.
+    kept: Vec<Arc<Memory>>,
     /// Of all reservations, pools' included.
     reserved_count: usize,
     reserved_bytes: u64,
@@ -152,10 +154,12 @@ impl Session {
     pub(super) fn release(&mut self, call: Call, handle: MemoryHandle) -> CuResult<()> {
         self.whole(call)?;
         let memory = self.virtual_memory.memories.remove(handle)?;
-        // What the device does not let go of goes on counting.
-        self.device.release(memory.raw)?;
-        self.let_go(memory);
-        Ok(())
+        let released = self.device.release(memory.raw);
+        match released {
+            Ok(()) => self.let_go(memory),
+            Err(_) => self.virtual_memory.kept.push(memory),
+        }
+        released
     }
 
     /// The last one that had the memory has ended.

@@ -63,25 +63,27 @@ impl Session {
         let space = pool.space()?;
         let sum = space.figures().reserved.checked_add(bytes).filter(|sum| *sum <= bytes_max);
         let address = sum.and_then(|_| space.hole(bytes)).ok_or(CuError::OUT_OF_MEMORY)?;
-        self.quota.charge(bytes)?;
-        let memory = self.map_chunk(address, bytes).inspect_err(|_| self.quota.release(bytes))?;
+        let memory = self.map_chunk(address, bytes)?;
         let pool = self.pools.by_number.get_mut(&number).ok_or(CuError::INVALID_VALUE)?;
         pool.chunks.insert(address, Chunk { memory, bytes });
         pool.space()?.grown(address, bytes);
         Ok(())
     }
 
+    /// Memory that counts and is mapped. On the way back, what the device does not let go of goes on counting.
     fn map_chunk(&mut self, address: u64, bytes: u64) -> CuResult<Raw> {
-        let memory = self.device.create(bytes)?;
+        self.quota.charge(bytes)?;
+        let memory = self.device.create(bytes).inspect_err(|_| self.quota.release(bytes))?;
         let mut shown = self.device.map(address, bytes, memory);
+        let mut unmapped = Ok(());
         if shown.is_ok() {
             shown = self.device.set_access(address, bytes, Access::ReadWrite);
             if shown.is_err() {
-                let _ = self.device.unmap(address, bytes);
+                unmapped = self.device.unmap(address, bytes);
             }
         }
-        if shown.is_err() {
-            let _ = self.device.release(memory);
+        if shown.is_err() && self.device.release(memory).and(unmapped).is_ok() {
+            self.quota.release(bytes);
         }
         shown.map(|()| memory)
     }

@@ -204,6 +204,21 @@ fn a_destroyed_pool_lives_on_in_its_allocations() {
     }
 }
 
+/// The device gives a chunk and does not open it, and then perhaps does not take it back either.
+#[test]
+fn what_a_device_does_not_take_back_of_a_chunk_goes_on_counting() {
+    for (refused, counted) in [
+        (&[Step::Access][..], 0),
+        (&[Step::Access, Step::Unmap], PIECE),
+        (&[Step::Access, Step::Release], PIECE),
+        (&[Step::Access, Step::Unmap, Step::Release], PIECE),
+    ] {
+        let (world, [a, _]) = world_of_pool(Null::default().refusing(refused), 2);
+        assert_eq!(world.take(0, 100, a).map(drop), REFUSED, "{refused:?}");
+        assert_eq!(world.used_bytes(), counted, "{refused:?}");
+    }
+}
+
 #[test]
 fn pools_and_their_allocations_are_bounded() {
     let (world, _) = world_of_pool(Null::default(), 8);

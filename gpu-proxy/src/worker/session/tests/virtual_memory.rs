@@ -219,6 +219,25 @@ fn reservations_and_mappings_are_bounded() {
     assert_eq!(world.used_bytes(), PIECE);
 }
 
+/// Else a guest whose driver refuses takes any amount of the device.
+#[test]
+fn memory_that_the_device_does_not_let_go_of_goes_on_counting() {
+    let world = world_of(Null::default().refusing(&[Step::Release]), 4 * PIECE);
+    let base = world.reserve(GIB).unwrap();
+    world.create(0, 1).unwrap();
+    world.map(base, 1, 0).unwrap();
+    world.create(1, 1).unwrap();
+    assert_eq!((world.release(0), world.release(1)), (NOTHING, NOTHING));
+    world.unmap(base, 1).unwrap();
+    assert_eq!(world.used_bytes(), 2 * PIECE);
+    let world = world_of(Null::default().refusing(&[Step::Unmap]), 4 * PIECE);
+    let base = world.reserve(GIB).unwrap();
+    world.create(0, 1).unwrap();
+    world.map(base, 1, 0).unwrap();
+    assert_eq!((world.unmap(base, 1), world.release(0), world.unmap(base, 1)), (NOTHING, Ok(()), NOTHING));
+    assert_eq!(world.used_bytes(), PIECE);
+}
+
 #[test]
 fn it_is_the_process_s_and_no_contexts() {
     let world = soft(4);
