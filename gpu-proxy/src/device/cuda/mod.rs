@@ -5,7 +5,8 @@
 //! that a wrong one is an error and not a crash. The rule of every call: handles come from these tables, addresses and lengths
 //! were checked by the session, buffers are ours.
 //!
-//! Not measured yet on hardware in this form: copies go through the worker's pageable memory, waits block the worker's loop.
+//! Copies from and to the guest's pageable memory go through the worker's; those of pinned pages, which the driver knows by the guest's
+//! own addresses, do not. Waits block the worker's loop: the session asks first where that may not be.
 
 mod arrays;
 mod describe;

@@ -519,8 +519,11 @@ impl Session {
                 Names::Image(handle, image.raw, image.context)
             }
             GraphWork::Fill(memset) => {
-                self.check_memset(memset)?;
-                let bytes = filled_bytes(memset).ok_or(CuError::INVALID_VALUE)?;
+                let bytes = self.check_memset(memset)?;
+                if bytes == 0 {
+                    // A node that sets nothing is no node.
+                    return Err(CuError::INVALID_VALUE);
+                }
                 Names::Memory([(memset.dst, bytes), (DevicePtr(0), 0)])
             }
             GraphWork::Copy(copy, side) => {
@@ -566,14 +569,6 @@ impl Session {
 /// That a handle still names what the device has in a graph.
 fn same(now: Raw, then: Raw) -> CuResult<()> {
     if now == then { Ok(()) } else { Err(CuError::INVALID_HANDLE) }
-}
-
-/// From the first byte of a set to its last.
-fn filled_bytes(memset: &vgpu_api::Memset) -> Option<u64> {
-    // A node that sets nothing is no node.
-    let row = memset.width.checked_mul(memset.element_bytes.into()).filter(|bytes| *bytes > 0)?;
-    let rows = memset.rows.checked_sub(1)?;
-    row.checked_add(if rows > 0 { memset.pitch.checked_mul(rows)? } else { 0 })
 }
 
 /// Of nodes that the device has, what each waits for: taken over, not copied.

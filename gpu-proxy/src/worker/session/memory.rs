@@ -139,8 +139,7 @@ impl Session {
 
     pub(super) fn fill(&mut self, call: Call, memset: &Memset, stream: Stream) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
-        self.check_memset(memset)?;
-        if memset.width == 0 || memset.rows == 0 {
+        if self.check_memset(memset)? == 0 {
             return Ok(());
         }
         self.quota.wait_for_credit();
@@ -148,8 +147,8 @@ impl Session {
         self.settle(context, result)
     }
 
-    /// All bytes, from the first of the first row to the last of the last, can be written.
-    pub(super) fn check_memset(&self, memset: &Memset) -> CuResult<()> {
+    /// All bytes, from the first of the first row to the last of the last, can be written: so many.
+    pub(super) fn check_memset(&self, memset: &Memset) -> CuResult<u64> {
         let Memset { dst, pitch, element_bytes, width, rows, .. } = *memset;
         let element = u64::from(element_bytes);
         let aligned = matches!(element, 1 | 2 | 4) && dst.0.is_multiple_of(element);
@@ -160,8 +159,9 @@ impl Session {
             (aligned && rows_fit).then_some(row)?.checked_add(apart)
         };
         if rows == 0 || width == 0 {
-            return Ok(());
+            return Ok(0);
         }
-        self.ranges.check_write(dst, span().ok_or(CuError::INVALID_VALUE)?)
+        let bytes = span().ok_or(CuError::INVALID_VALUE)?;
+        self.ranges.check_write(dst, bytes).map(|()| bytes)
     }
 }

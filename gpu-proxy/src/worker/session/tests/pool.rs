@@ -229,6 +229,13 @@ fn pools_and_their_allocations_are_bounded() {
     assert_eq!(world.guest.take_error(), Some(FULL));
     ask::cuMemPoolCreate(&world.guest, C, NewHandle(pool(0)), 0, 0).unwrap();
     assert!(world.guest.take_error().is_some(), "the handle is in use");
+    // The figure of README.md, of all pools together.
+    let (world, [a, _]) = world_of_pool(Null::default(), 300);
+    world.make(1, 0);
+    let last = (0..1 << 20).map(|number| world.take(number % 2, 1, a).unwrap()).last().unwrap();
+    assert_eq!((world.take(0, 1, a), world.take(1, 1, a)), (Err(FULL), Err(FULL)));
+    world.give(last, a).unwrap();
+    assert!(world.take(0, 1, a).is_ok());
 }
 
 #[test]
