@@ -260,6 +260,11 @@ fn events_spread_a_capture_to_other_streams_and_bring_it_back() {
     assert_eq!(fill(&session, kernel, at, 1, two), OK);
     assert_eq!(end(&session, one), (UNJOINED, 0));
     assert_eq!((status(&session, one), status(&session, two)), ((OK, 0), (OK, 0)));
+    // An event that was never recorded is nothing to wait for.
+    let never = made!(session, cuEventCreate(0: u32));
+    assert_eq!((begin(&session, one, GLOBAL), wait(&session, one, never)), (OK, OK));
+    let (code, nothing) = end(&session, one);
+    assert_eq!((code, nodes(&session, nothing)), (OK, vec![]));
     // An event of a capture that goes on, and of one that has ended.
     assert_eq!((begin(&session, one, GLOBAL), record(&session, fork, one)), (OK, OK));
     assert_eq!(cu!(session.libcuda, cuEventQuery(fork: u64)), CAPTURED_EVENT);

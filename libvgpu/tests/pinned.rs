@@ -172,6 +172,11 @@ fn host_and_device_have_one_address_and_the_attributes_say_so() {
             cuPointerGetAttributes(6: u32, numbers_at: *const u32, places_at: *const u64, inside: u64));
         assert_eq!((code, pointers), (OK, [primary, inside, inside]));
         assert_eq!((words[0], words[1] & 0xff, words[2]), (1, 0, 0));
+        let elsewhere = std::thread::scope(|scope| {
+            let ask = || cu!(session.libcuda, cuPointerGetAttributes(0: u32, 0: u64, 0: u64, inside: u64));
+            scope.spawn(ask).join().unwrap()
+        });
+        assert_eq!(elsewhere, OK, "by a thread without a context");
         assert_eq!(device_pointer(&session, inside, 0), Ok(inside));
         assert_eq!(device_pointer(&session, inside, 1), Err(INVALID_VALUE));
         let mut flags = 0u32;
@@ -403,6 +408,9 @@ fn a_copy_past_the_end_of_a_piece_is_refused_at_once() {
         assert_eq!(code, INVALID_VALUE, "{bytes} bytes");
         let code = cu!(session.libcuda, cuMemcpyAsync(from: u64, on_device: u64, bytes: usize, stream: u64));
         assert_eq!(code, INVALID_VALUE, "{bytes} bytes");
+    }
+    for (at, bytes) in [(on_device, 8193), (end, 193), (whole, 1001)] {
+        assert_eq!(cu!(session.libcuda, cuMemsetD8_v2(at: u64, 1: u8, bytes: usize)), INVALID_VALUE);
     }
     let code = cu!(session.libcuda, cuMemcpyDtoHAsync_v2(whole: u64, end: u64, 193: usize, stream: u64));
     assert_eq!(code, INVALID_VALUE, "nor what the device does not have");

@@ -121,7 +121,6 @@ fn memory_of_a_pool_is_allocated_used_and_freed_in_a_stream() {
     let (place, end) = (beyond.as_ptr(), at + 4090);
     assert_eq!(cu!(session.libcuda, cuMemcpyHtoD_v2(end: u64, place: *const u8, 16: usize)), INVALID_VALUE);
     assert_eq!((session.free(at, stream), session.free(at, stream)), (OK, INVALID_VALUE));
-    assert_eq!(session.alloc(0, stream).0, INVALID_VALUE);
     assert_eq!(session.alloc(1 << 40, stream).0, OUT_OF_MEMORY);
     assert_eq!(session.alloc(64, 5).0, INVALID_HANDLE);
     // Each kind of memory by the other's call.
@@ -241,6 +240,11 @@ fn attributes_and_access_of_a_pool_have_their_types() {
         );
     }
     assert_eq!(cu!(session.libcuda, cuMemPoolTrimTo(pool: u64, 0: usize)), OK);
+    // As NVIDIA's driver: no bytes are no memory, and can be freed.
+    let mut nothing = 9u64;
+    let nothing_at = &raw mut nothing;
+    assert_eq!(cu!(session.libcuda, cuMemAllocAsync(nothing_at: *mut u64, 0: usize, 0: u64)), OK);
+    assert_eq!((nothing, cu!(session.libcuda, cuMemFreeAsync(nothing: u64, 0: u64))), (0, OK));
     let nobody = PoolHandle::new(3, 99).raw();
     assert_eq!(cu!(session.libcuda, cuMemPoolTrimTo(nobody: u64, 0: usize)), INVALID_VALUE);
 

@@ -114,6 +114,7 @@ int main() {
     if (vgpu) expect("no fabric, no link", fabric_asked == 0 && fabric.state == 0 && link == 3);
 
     CU(cuMemFree_v2, at);
+    CU(cuCtxSynchronize);
     if (vgpu) expect("freed memory is free", memory_of(device).used == before.used);
     expect("end", NV(nvmlShutdown, (), ) == 0 && NV(nvmlShutdown, (), ) == 1);
     if (failures == 0) printf("nvml_query: ok, NVML and CUDA agree\n");

@@ -143,6 +143,8 @@ static void attributes(bool can_map) {
     cudaPointerAttributes known;
     MUST(cudaMallocHost(&host, 1 << 20));
     MUST(cudaPointerGetAttributes(&known, host + 100));
+    if (known.type != cudaMemoryTypeHost || known.device != 0)
+        printf("pinned: memory of type %d on device %d\n", known.type, known.device);
     check("the type of pinned memory", known.type == cudaMemoryTypeHost && known.device == 0);
     check("its host address", known.hostPointer == host + 100);
     if (can_map) check("its device address", known.devicePointer == host + 100);

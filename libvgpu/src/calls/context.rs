@@ -8,7 +8,7 @@ use vgpu_api::{ContextId, CuError, CuResult, EventHandle, ask};
 use super::device::{device, multiprocessors};
 use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::{self, Created, Entered, current, enter, enter_with};
-use crate::core::process::{EventInfo, process};
+use crate::core::process::{EventInfo, Recorded, process};
 use crate::core::slab::lock;
 
 /// `CU_CTX_FLAGS_MASK`.
@@ -290,8 +290,8 @@ export! {
 
     fn cuCtxRecordEvent(context: Raw, event: Raw) {
         let (entered, event, known) = context_and_event(context, event)?;
-        if known.captured.is_some() {
-            entered.process.events.set(event, EventInfo { captured: None, ..known })?;
+        if known.recorded != Recorded::Queued {
+            entered.process.events.set(event, EventInfo { recorded: Recorded::Queued, ..known })?;
         }
         ask::cuCtxRecordEvent(&entered.process.channel, entered.context, event)
     }

@@ -22,7 +22,7 @@ const INLINE_BYTES: usize = 32 * 1024;
 /// Host to device.
 pub fn to_device(entered: Entered, dst: DevicePtr, src: &[u8], stream: Stream) -> CuResult<()> {
     let (channel, context) = (&entered.process.channel, entered.context);
-    owned(entered, dst, src.len())?;
+    owned(entered, dst, src.len() as u64)?;
     if src.is_empty() {
         return Ok(());
     }
@@ -46,7 +46,7 @@ pub fn to_device(entered: Entered, dst: DevicePtr, src: &[u8], stream: Stream) -
 /// Device to host.
 pub fn to_host(entered: Entered, dst: &mut [u8], src: DevicePtr, stream: Stream) -> CuResult<()> {
     let (channel, context) = (&entered.process.channel, entered.context);
-    owned(entered, src, dst.len())?;
+    owned(entered, src, dst.len() as u64)?;
     if dst.is_empty() {
         return Ok(());
     }
@@ -93,8 +93,8 @@ pub fn is_mapped(entered: Entered, address: u64) -> bool {
 
 /// Between two addresses that the device reaches, at least one of which is pinned memory.
 pub fn reached(entered: Entered, dst: u64, src: u64, bytes: usize, stream: Stream) -> CuResult<()> {
-    owned(entered, DevicePtr(dst), bytes)?;
-    owned(entered, DevicePtr(src), bytes)?;
+    owned(entered, DevicePtr(dst), bytes as u64)?;
+    owned(entered, DevicePtr(src), bytes as u64)?;
     if bytes == 0 {
         return Ok(());
     }
@@ -158,8 +158,8 @@ pub fn on_device(
     bytes: usize,
     stream: Stream,
 ) -> CuResult<()> {
-    owned(entered, dst, bytes)?;
-    owned(entered, src, bytes)?;
+    owned(entered, dst, bytes as u64)?;
+    owned(entered, src, bytes as u64)?;
     if bytes == 0 {
         return Ok(());
     }
@@ -171,11 +171,12 @@ pub fn on_device(
 
 /// That bytes at an address of an allocation, global or pinned piece lie within it, or within mapped pieces in a row: the common mistake
 /// stays synchronous. The worker checks everything again.
-fn owned(entered: Entered, address: DevicePtr, bytes: usize) -> CuResult<()> {
+pub fn owned(entered: Entered, address: DevicePtr, bytes: u64) -> CuResult<()> {
     let process = entered.process;
-    let inside = process.device_memory.covers(address.0, bytes as u64).or_else(|| {
-        mapped(process, address.0).map(|range| bytes as u64 <= range.bytes - (address.0 - range.start))
-    });
+    let inside = process
+        .device_memory
+        .covers(address.0, bytes)
+        .or_else(|| mapped(process, address.0).map(|range| bytes <= range.bytes - (address.0 - range.start)));
     match inside {
         Some(false) => Err(CuError::INVALID_VALUE),
         None if is_device(process, address.0) => Err(CuError::INVALID_VALUE),

@@ -6,7 +6,7 @@ use vgpu_api::{CuError, CuResult, EventHandle, ask};
 
 use crate::abi::{Out, Raw, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
-use crate::core::process::EventInfo;
+use crate::core::process::{EventInfo, Recorded};
 use crate::core::streams::resolve;
 
 /// `CU_EVENT_BLOCKING_SYNC`, `_DISABLE_TIMING`; 4, interprocess, is not supported.
@@ -66,7 +66,7 @@ export! {
             _ => return Err(CuError::INVALID_VALUE),
         }
         let Entered { process, context, .. } = entered;
-        let event = process.events.insert(EventInfo { context, captured: None });
+        let event = process.events.insert(EventInfo { context, recorded: Recorded::Never });
         match ask::cuEventCreate(&process.channel, context, NewHandle(event), flags) {
             Ok(()) => out.set(event.raw()),
             Err(error) => process.events.end(event, |_| Err(error))?,

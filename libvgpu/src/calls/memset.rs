@@ -3,7 +3,7 @@
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuResult, DevicePtr, Memset, ask};
 
-use super::copy::{Returns, is_mapped, wait};
+use super::copy::{Returns, is_mapped, owned, wait};
 use crate::abi::{Raw, export};
 use crate::core::contexts::enter;
 use crate::core::graphs::Work;
@@ -36,15 +36,11 @@ fn rows(
 fn fill(mode: Mode, memset: Memset, given: Option<Raw>) -> CuResult<()> {
     let entered = enter()?;
     let stream = resolve(entered, given.map_or(0, |raw| raw.0), mode)?;
-    let aligned = memset.dst.0.is_multiple_of(u64::from(memset.element_bytes));
-    let overlapping =
-        memset.rows > 1 && memset.pitch < memset.width.saturating_mul(u64::from(memset.element_bytes));
-    if !aligned || overlapping {
-        return Err(vgpu_api::CuError::INVALID_VALUE);
-    }
-    if memset.width == 0 || memset.rows == 0 {
+    let bytes = memset.span()?;
+    if bytes == 0 {
         return Ok(());
     }
+    owned(entered, memset.dst, bytes)?;
     let graphs = &entered.process.graphs;
     if graphs.captured(entered, stream, |_| Ok(Work::Fill(memset, streams::context_of(entered, stream)?)))? {
         return Ok(());

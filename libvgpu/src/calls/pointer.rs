@@ -5,7 +5,7 @@ use vgpu_api::{Access, ContextId, CuError, CuResult};
 
 use super::host_memory::{is_mapped, pinned};
 use crate::abi::{In, Out, export};
-use crate::core::contexts::{current, enter};
+use crate::core::contexts::current;
 use crate::core::process::{Process, process};
 use crate::core::ranges::{Home, MAPPED, POOLED, Range};
 
@@ -165,7 +165,7 @@ export! {
 
     /// Succeeds for any address: attributes that it doesn't have are zero.
     fn cuPointerGetAttributes(count: u32, numbers: In<u32>, data: In<*mut u8>, address: u64) {
-        let process = enter()?.process;
+        let process = process()?;
         let owner = owner(process, address);
         for i in 0..count as usize {
             let number = numbers.at(i)?;

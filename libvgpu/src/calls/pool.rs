@@ -43,7 +43,8 @@ fn alloc(
     let stream = existing(entered, stream, mode)?;
     let home = Home { device: process.pools.get(pool)?.device, handle: pool.raw() };
     if bytes == 0 {
-        return Err(CuError::INVALID_VALUE);
+        // As NVIDIA's driver 580: nothing, which can be freed.
+        return out.set(DevicePtr(0));
     }
     process.graphs.refuses(entered, stream)?;
     let bytes = bytes as u64;

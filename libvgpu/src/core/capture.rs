@@ -19,7 +19,7 @@ use vgpu_api::{
 
 use super::contexts::Entered;
 use super::graphs::{Edge, Graphs, Inner, Need, Owner, Work};
-use super::process::{EventInfo, Process};
+use super::process::{EventInfo, Process, Recorded};
 
 /// `CUstreamCaptureMode`.
 pub const GLOBAL: u32 = 0;
@@ -207,7 +207,7 @@ impl Graphs {
     /// # Errors
     /// 900 for one of a capture that goes on, 1 for one of a capture that has ended.
     pub fn refuses_event(&self, known: EventInfo) -> CuResult<()> {
-        let Some(id) = known.captured else { return Ok(()) };
+        let Recorded::Capture(id) = known.recorded else { return Ok(()) };
         let mut inner = self.lock();
         if !inner.captures.by_id.contains_key(&id) {
             return Err(CuError::INVALID_VALUE);
@@ -221,7 +221,7 @@ impl Graphs {
     /// 907 for one of a capture that goes on, 1 for one of a capture that has ended; 900.
     #[inline]
     pub fn may_ask(&self, known: EventInfo) -> CuResult<()> {
-        if let Some(id) = known.captured {
+        if let Recorded::Capture(id) = known.recorded {
             let mut inner = self.lock();
             if !inner.captures.by_id.contains_key(&id) {
                 return Err(CuError::INVALID_VALUE);
@@ -455,12 +455,13 @@ impl Graphs {
         known: EventInfo,
         external: bool,
     ) -> CuResult<bool> {
-        if external {
-            return self.captured(entered, stream, |_| Ok(Work::Record(event)));
+        if external && self.captured(entered, stream, |_| Ok(Work::Record(event)))? {
+            return Ok(true);
         }
         let id = if self.is_capturing() { self.lock().mark(entered, stream, event)? } else { None };
-        if known.captured != id {
-            entered.process.events.set(event, EventInfo { captured: id, ..known })?;
+        let recorded = id.map_or(Recorded::Queued, Recorded::Capture);
+        if known.recorded != recorded {
+            entered.process.events.set(event, EventInfo { recorded, ..known })?;
         }
         Ok(id.is_some())
     }
@@ -479,10 +480,13 @@ impl Graphs {
         if external && self.captured(entered, stream, |_| Ok(Work::Wait(event)))? {
             return Ok(true);
         }
-        match known.captured {
+        match known.recorded {
+            // Nothing to wait for, so no node.
+            Recorded::Never if self.is_capturing() => Ok(self.lock().capture_of(entered, stream)?.is_some()),
+            Recorded::Never => Ok(false),
             // What was not captured cannot be waited for in a capture.
-            None => self.captured(entered, stream, |_| Err(CuError::STREAM_CAPTURE_ISOLATION)),
-            Some(id) => {
+            Recorded::Queued => self.captured(entered, stream, |_| Err(CuError::STREAM_CAPTURE_ISOLATION)),
+            Recorded::Capture(id) => {
                 let mut inner = self.lock();
                 let result = inner.join(entered, stream, event, id);
                 let of_stream = match stream {

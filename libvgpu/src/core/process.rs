@@ -38,8 +38,18 @@ pub struct StreamInfo {
 #[derive(Debug, Clone, Copy)]
 pub struct EventInfo {
     pub context: vgpu_api::ContextId,
-    /// It was last recorded in this capture.
-    pub captured: Option<u64>,
+    pub recorded: Recorded,
+}
+
+/// Where an event was recorded last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// Nowhere: who waits for it waits for nothing.
+    Never,
+    /// In a stream that did not capture.
+    Queued,
+    /// In this capture.
+    Capture(u64),
 }
 
 /// What a device takes of a launch.

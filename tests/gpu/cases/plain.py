@@ -149,17 +149,16 @@ def a_thousand_streams_and_ten_thousand_events():
 @case(fresh=True)
 def names_and_figures_of_the_device():
     driver = Driver()
-    name, uuid, size = ctypes.create_string_buffer(128), ctypes.create_string_buffer(16), c_size_t()
+    name, size = ctypes.create_string_buffer(128), c_size_t()
     driver.must("cuDeviceGetName", name, c_int(128), c_int(0))
-    driver.must("cuDeviceGetUuid_v2", uuid, c_int(0))
     driver.must("cuDeviceTotalMem_v2", byref(size), c_int(0))
     attributes = {}
     value = c_int()
     for number in [*range(1, 14), 16, 18, 31, 32, 33, 34, 36, 37, 38, 39, 40, 41, 75, 76, 81, 82, 95, 97, 106]:
         code = driver.call("cuDeviceGetAttribute", byref(value), c_int(number), c_int(0))
         attributes[number] = value.value if code == 0 else f"code {code}"
-    # What is left of the memory is vgpu's to say; that there is some is not.
-    return {"name": name.value.decode(), "uuid": uuid.raw.hex(), "memory": size.value > 0, "attributes": attributes}
+    # The UUID and what is left of the memory are vgpu's to say; that there is some is not.
+    return {"name": name.value.decode(), "memory": size.value > 0, "attributes": attributes}
 
 
 @speed(target=0.90)

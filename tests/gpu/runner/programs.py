@@ -34,6 +34,7 @@ ARGUMENTS = {"spin": ["1"]}
 SAYS_OTHERWISE = {
     "device_query": "attributes that vgpu does not offer",
     "memory_info": "how much is free",
+    "driver_more": "how long it took",
     "driver_wide": "made for vgpu alone",
     "spin": "how often it came round",
 }

@@ -149,19 +149,10 @@ impl Session {
 
     /// All bytes, from the first of the first row to the last of the last, can be written: so many.
     pub(super) fn check_memset(&self, memset: &Memset) -> CuResult<u64> {
-        let Memset { dst, pitch, element_bytes, width, rows, .. } = *memset;
-        let element = u64::from(element_bytes);
-        let aligned = matches!(element, 1 | 2 | 4) && dst.0.is_multiple_of(element);
-        let span = || {
-            let row = width.checked_mul(element)?;
-            let apart = if rows > 1 { pitch.checked_mul(rows - 1)? } else { 0 };
-            let rows_fit = rows <= 1 || (row <= pitch && pitch.is_multiple_of(element));
-            (aligned && rows_fit).then_some(row)?.checked_add(apart)
-        };
-        if rows == 0 || width == 0 {
+        let bytes = memset.span()?;
+        if bytes == 0 {
             return Ok(0);
         }
-        let bytes = span().ok_or(CuError::INVALID_VALUE)?;
-        self.ranges.check_write(dst, bytes).map(|()| bytes)
+        self.ranges.check_write(memset.dst, bytes).map(|()| bytes)
     }
 }
