@@ -196,11 +196,14 @@ static void answers() {
                (size_t)((size_t)kind.at & -(size_t)kind.at), code, flags);
         for (int number = 1; number <= 21; number++) {
             if (number == 5) continue; // two words, and gone
-            unsigned long long value = 0;
+            unsigned long long value = 0, twice = ~0ull;
+            get(&twice, (CUpointer_attribute)number, (CUdeviceptr)(kind.at + 8));
             int answer = get(&value, (CUpointer_attribute)number, (CUdeviceptr)(kind.at + 8));
             bool address = value - (size_t)kind.at < 64 && answer == 0 && value != 0;
-            printf("pinned:   attribute %d: %d, %s%lld\n", number, answer, address ? "start + " : "",
-                   address ? (long long)(value - (size_t)kind.at) : (long long)value);
+            int bytes = 8;
+            while (bytes && (unsigned char)(twice >> (8 * bytes - 8)) == 0xff) bytes--;
+            printf("pinned:   attribute %d: %d, %s%lld, in %d bytes\n", number, answer, address ? "start + " : "",
+                   address ? (long long)(value - (size_t)kind.at) : (long long)value, bytes);
         }
     }
 }

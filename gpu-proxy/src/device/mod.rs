@@ -136,9 +136,20 @@ pub struct Costs {
     pub resident_threads: u64,
     /// A node of a graph that can be launched, in bytes.
     pub graph_node_bytes: u64,
+    /// And each row of nodes that the device may run beside others.
+    pub graph_row_bytes: u64,
+    /// Whether the device keeps what graphs took after their end, for later ones.
+    pub graphs_are_kept: bool,
 }
 
 impl Costs {
+    /// Device memory that a graph of so many nodes in so many rows takes; `None` past any memory.
+    #[must_use]
+    pub fn graph_bytes(&self, nodes: usize, rows: u64) -> Option<u64> {
+        let nodes = (nodes as u64).checked_mul(self.graph_node_bytes)?;
+        nodes.checked_add(rows.checked_mul(self.graph_row_bytes)?)
+    }
+
     /// Device memory that `CUlimit` number `limit` stands for when it is `value`. Source: `cuCtxSetLimit`.
     #[must_use]
     pub fn limit_bytes(&self, limit: u32, value: u64) -> u64 {

@@ -34,6 +34,8 @@ pub(super) struct Graphs {
     bytes: u64,
     /// Counts what has ended that a node may name.
     ended: u64,
+    /// Of the grant: what ended graphs took, where the device keeps it for later ones.
+    kept_bytes: u64,
     /// Those that were ended while a launch may have gone on, oldest first.
     going: VecDeque<Going>,
 }
@@ -158,12 +160,12 @@ impl Session {
         let mut nodes = parse(&bytes)?;
         let mut kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
         let counted = counted_bytes(bytes.len(), &kept)?;
-        let costs = self.device.costs().graph_node_bytes;
-        let charged = (nodes.len() as u64).checked_mul(costs).ok_or(CuError::OUT_OF_MEMORY)?;
+        let charged =
+            self.device.costs().graph_bytes(nodes.len(), rows(&nodes)).ok_or(CuError::OUT_OF_MEMORY)?;
         self.graphs.reserve(counted)?;
-        let mut charge = self.quota.charge(charged);
+        let mut charge = self.charge_graph(charged);
         if charge.is_err() && self.look_at_all_going() {
-            charge = self.quota.charge(charged);
+            charge = self.charge_graph(charged);
         }
         if let Err(error) = charge {
             self.graphs.bytes -= counted;
@@ -174,7 +176,7 @@ impl Session {
             Ok(raw) => raw,
             Err(error) => {
                 self.graphs.bytes -= counted;
-                self.quota.release(charged);
+                self.release_graph(charged);
                 return self.settle(call.context, Err(error));
             }
         };
@@ -414,7 +416,23 @@ impl Session {
     fn give_back(&mut self, charged_bytes: u64, bytes: u64) {
         self.graphs.count -= 1;
         self.graphs.bytes -= bytes;
-        self.quota.release(charged_bytes);
+        self.release_graph(charged_bytes);
+    }
+
+    /// A graph has first what the device kept of ended ones.
+    fn charge_graph(&mut self, bytes: u64) -> CuResult<()> {
+        let again = bytes.min(self.graphs.kept_bytes);
+        self.quota.charge(bytes - again)?;
+        self.graphs.kept_bytes -= again;
+        Ok(())
+    }
+
+    fn release_graph(&mut self, bytes: u64) {
+        if self.device.costs().graphs_are_kept {
+            self.graphs.kept_bytes += bytes;
+        } else {
+            self.quota.release(bytes);
+        }
     }
 
     /// No longer counts ended graphs whose launches are over, up to the first that is not.
@@ -589,4 +607,15 @@ fn counted_bytes(upload_bytes: usize, nodes: &[Node]) -> CuResult<u64> {
         .zip(brought_bytes(upload_bytes))
         .and_then(|((host, each), brought)| host.checked_add(each)?.checked_add(brought))
         .ok_or(CuError::OUT_OF_MEMORY)
+}
+
+/// How many rows of nodes, one after the other, a graph falls into: each node goes on with the row of one that it waits for, if no other
+/// has done so, or begins one.
+fn rows(nodes: &[GraphNode<'_>]) -> u64 {
+    let mut goes_on = vec![false; nodes.len()];
+    let begins = |node: &&GraphNode<'_>| {
+        let last = node.needs.iter().map(|edge| edge.from as usize).find(|from| !goes_on[*from]);
+        last.inspect(|from| goes_on[*from] = true).is_none()
+    };
+    nodes.iter().filter(begins).count() as u64
 }

@@ -482,6 +482,31 @@ fn what_graphs_take_is_bounded_and_given_back() {
     assert!(instantiate(&world, &[huge]).is_err());
 }
 
+#[test]
+fn rows_count_and_what_a_device_keeps_of_an_ended_graph_is_the_next_ones() {
+    let costs =
+        Costs { graph_node_bytes: 1000, graph_row_bytes: 100_000, graphs_are_kept: true, ..Costs::default() };
+    let world = world_with(Null::with_costs(costs, 0));
+    let of = |needs: &[&[u32]]| needs.iter().map(|needs| node(needs, GraphWork::Empty)).collect::<Vec<_>>();
+    let end = || ask::cuGraphExecDestroy(&world.guest, C, GoneHandle(GRAPH)).unwrap();
+    // A fork of three, which come together again.
+    instantiate(&world, &of(&[&[], &[0], &[0], &[0], &[1, 2, 3]])).unwrap();
+    assert_eq!(world.used_bytes(), 305_000);
+    end();
+    assert_eq!(world.used_bytes(), 305_000, "the device has it");
+    instantiate(&world, &of(&[&[], &[0], &[1]])).unwrap();
+    assert_eq!(world.used_bytes(), 305_000, "from what it has");
+    let other = GraphExecHandle::new(0, 1);
+    instantiate_as(&world, other, &of(&[&[], &[]])).unwrap();
+    assert_eq!(world.used_bytes(), 305_000);
+    assert_eq!(
+        instantiate_as(&world, GraphExecHandle::new(0, 2), &of(&[[].as_slice(); 9])),
+        Err(CuError::OUT_OF_MEMORY)
+    );
+    assert_eq!(world.used_bytes(), 305_000);
+    end();
+}
+
 /// `cuda` keeps an ended graph while a launch goes on, and so all its memory: any amount, if it were not counted.
 #[test]
 fn an_ended_graph_counts_until_its_launches_are_over() {
