@@ -30,8 +30,13 @@ pub fn binds(libraries: &Path, rootfs: &Path) -> Vec<(PathBuf, PathBuf)> {
 
 fn program(libraries: &Path, rootfs: &Path) -> Option<(PathBuf, PathBuf)> {
     let (file, to) = (libraries.join(PROGRAM), Path::new(PROGRAMS).join(PROGRAM));
-    let is_free = is_directory(rootfs, PROGRAMS) && inside(rootfs, &to).symlink_metadata().is_err();
+    let is_free = is_directory(rootfs, PROGRAMS) && is_free(&inside(rootfs, &to));
     (file.exists() && is_free).then_some((file, to))
+}
+
+/// Nothing is there, or the empty file that an earlier start of this root file system was bound onto: it stays when a container ends.
+fn is_free(place: &Path) -> bool {
+    !place.symlink_metadata().is_ok_and(|there| !there.is_file() || there.len() > 0)
 }
 
 fn directory(rootfs: &Path) -> &'static Path {
@@ -81,8 +86,14 @@ mod tests {
         fs::create_dir_all(rootfs.path().join("usr/bin")).unwrap();
         let to = PathBuf::from("/usr/bin/nvidia-smi");
         assert_eq!(binds(libraries.path(), rootfs.path()), [(libraries.path().join("nvidia-smi"), to)]);
+        let there = rootfs.path().join("usr/bin/nvidia-smi");
+        fs::write(&there, "").unwrap();
+        assert_eq!(bound(), 1, "what a bind of an earlier start has left");
+        fs::write(&there, "#!").unwrap();
+        assert_eq!(bound(), 0);
         // Also one that leads nowhere is the image's own.
-        std::os::unix::fs::symlink("/nowhere", rootfs.path().join("usr/bin/nvidia-smi")).unwrap();
+        fs::remove_file(&there).unwrap();
+        std::os::unix::fs::symlink("/nowhere", &there).unwrap();
         assert_eq!(bound(), 0);
     }
 

@@ -161,7 +161,7 @@ fn documents(steps: &Steps, tally: &mut Tally) -> Result<()> {
         steps.step("The map's table of crates", |_| map::check_table(&root)),
     );
     tally.check("where tokio is not", steps.step("Where tokio is not", |log| map::check_tokio(log, &root)));
-    tally.check("symbols of libcuda", steps.step("Symbols of libcuda", |_| gen_cuda::check()));
+    tally.check("symbols of CUDA and NVML", steps.step("Symbols of CUDA and NVML", |_| gen_cuda::check()));
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::traces::Process;
 
 /// Programs of `tests/cuda` that check their own result: what a pod's way to the GPU has to carry...
 const PROGRAMS: &[&str] = &["saxpy", "matmul_tiled", "histogram", "driver_threads", "oob_store"];
-/// ... and what is left of them. Part `programs` of `cargo xtask test` runs all of them, over `local`.
+/// ... and more of them. Part `programs` of `cargo xtask test` runs all of them, over `local`.
 const OTHER_PROGRAMS: &[&str] =
     &["reduce", "features", "math", "device_query", "memory_info", "driver_raw", "driver_wide", "nvml_query"];
 /// One after the other, emulated.
