@@ -123,7 +123,10 @@ export! {
     fn cuMemHostGetFlags(out: Out<u32>, place: Span) {
         process()?;
         let range = PINNED.find(place.address()).filter(ours);
-        out.set(range.ok_or(CuError::INVALID_VALUE)?.flags & ALLOC_FLAGS)
+        let range = range.ok_or(CuError::INVALID_VALUE)?;
+        // As NVIDIA's driver says where host and device have one space of addresses.
+        let mapped = if is_mapped(&range) { DEVICE_MAP } else { 0 };
+        out.set(range.flags & ALLOC_FLAGS | mapped)
     }
 
     /// The same address: host and device have one space of addresses.

@@ -27,7 +27,6 @@ enum Owner {
 enum Value {
     Word(u32),
     Long(u64),
-    Byte(u8),
     Pair(u64, u64),
 }
 
@@ -53,11 +52,11 @@ fn at_home(process: &Process, number: u32, address: u64, range: Range, home: Hom
         // Two mappings may show one memory.
         20 if range.flags == MAPPED => Value::Long(home.handle),
         20 => Value::Long(range.id),
-        8 | 10 | 15 | 21 => Value::Byte(0),
+        8 | 10 | 15 | 21 => Value::Word(0),
         9 => Value::Word(home.device),
         11 => Value::Long(start),
         12 => Value::Long(bytes),
-        13 => Value::Byte(1),
+        13 => Value::Word(1),
         // Nothing can be exported yet, whatever was asked for.
         14 => Value::Long(0),
         16 => Value::Word(mapping.map_or(Access::ReadWrite, |mapping| mapping.access) as u32),
@@ -74,7 +73,7 @@ fn reserved(number: u32, start: u64, bytes: u64) -> CuResult<Value> {
         2 => Value::Word(DEVICE),
         11 => Value::Long(start),
         12 => Value::Long(bytes),
-        13 => Value::Byte(0),
+        13 => Value::Word(0),
         _ => return Err(CuError::INVALID_VALUE),
     })
 }
@@ -101,20 +100,20 @@ fn value(process: &Process, number: u32, address: u64, owner: Owner) -> CuResult
         4 if !on_device => Value::Long(address),
         6 => Value::Word(0),
         7 => Value::Long(range.id),
-        8 => Value::Byte(0),
+        8 => Value::Word(0),
         9 => Value::Word(process.contexts.device_of(context)?),
-        10 => Value::Byte(0),
+        10 => Value::Word(0),
         11 => Value::Long(range.start),
         12 => Value::Long(range.bytes),
-        13 => Value::Byte(u8::from(mapped)),
+        13 => Value::Word(mapped.into()),
         14 => Value::Long(0),
-        15 => Value::Byte(0),
+        15 => Value::Word(0),
         16 => Value::Word(3),
         17 => Value::Long(0),
         18 if mapped => Value::Long(range.bytes),
         19 if mapped => Value::Long(range.start),
         20 => Value::Long(range.id),
-        21 => Value::Byte(0),
+        21 => Value::Word(0),
         5 => Value::Pair(0, 0),
         _ => return Err(CuError::INVALID_VALUE),
     })
@@ -126,7 +125,7 @@ fn nothing(number: u32) -> CuResult<Value> {
         2 | 6 | 16 => Value::Word(0),
         // NVIDIA's driver says -2 for the ordinal: no device.
         9 => Value::Word(-2i32 as u32),
-        8 | 10 | 13 | 15 | 21 => Value::Byte(0),
+        8 | 10 | 13 | 15 | 21 => Value::Word(0),
         5 => Value::Pair(0, 0),
         1 | 3 | 4 | 7 | 11 | 12 | 14 | 17..=20 => Value::Long(0),
         _ => return Err(CuError::INVALID_VALUE),
@@ -141,7 +140,6 @@ fn write(place: *mut u8, value: &Value) -> CuResult<()> {
     match *value {
         Value::Word(value) => out(place, value),
         Value::Long(value) => out(place, value),
-        Value::Byte(value) => out(place, value),
         Value::Pair(a, b) => out(place, [a, b]),
     }
 }
