@@ -17,6 +17,8 @@ use vgpu_codes::Code;
 
 /// 16 TiB. No sum of sizes in bytes comes near to overflowing.
 pub const MIB_MAX: u64 = 1 << 24;
+/// `idm::arena::BYTES_MAX` in MiB.
+const ARENA_MIB_MAX: u64 = 64 << 10;
 /// No limit of ours.
 const ANY: u64 = u64::MAX;
 /// The last user id: the one after it means none. Source: `setresuid(2)`.
@@ -167,6 +169,8 @@ pub struct Proxy {
     pub mapped_max_mib: u64,
     /// Host memory of a worker in MiB, beside what the soft device counts as GPU memory.
     pub worker_memory_max_mib: u64,
+    /// Pinned host memory of a CUDA process that devices reach without copies, in MiB; 0: none.
+    pub arena_max_mib: u64,
 }
 
 /// Which device gpu-proxy drives.
@@ -232,6 +236,7 @@ impl Default for Proxy {
             mapped_per_zone_max_mib: 128,
             mapped_max_mib: 384,
             worker_memory_max_mib: 4096,
+            arena_max_mib: 16384,
         }
     }
 }
@@ -295,7 +300,7 @@ impl Config {
         ]
     }
 
-    fn numbers(&self) -> [Number; 16] {
+    fn numbers(&self) -> [Number; 17] {
         let (guest, shim, proxy) = (&self.guest, &self.shim, &self.proxy);
         let uids = u64::from(u32::MAX - proxy.worker_uid_first);
         let least = guest.memory_min_mib;
@@ -331,6 +336,12 @@ impl Config {
                 "one channel's region may have 64 MiB",
             ),
             number("proxy.worker_memory_max_mib", proxy.worker_memory_max_mib, 64..=MIB_MAX, "its own needs"),
+            number(
+                "proxy.arena_max_mib",
+                proxy.arena_max_mib,
+                0..=ARENA_MIB_MAX,
+                "the window of addresses has 64 GiB",
+            ),
         ]
     }
 }

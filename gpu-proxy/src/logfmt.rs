@@ -2,9 +2,14 @@
 //! worker's are for the supervisor (`supervisor/worker_log.rs`): `info …`.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::Write as _;
+use std::sync::OnceLock;
 
 use log::{LevelFilter, Log, Metadata, Record};
+
+/// Where lines go in place of stderr.
+static MOVED: OnceLock<File> = OnceLock::new();
 
 struct Logger {
     line: fn(&Record<'_>) -> String,
@@ -17,7 +22,11 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         // One write a line, so that lines of several processes do not mix. There is nowhere to report a failure to.
-        let _ = std::io::stderr().write_all((self.line)(record).as_bytes());
+        let line = (self.line)(record);
+        let _ = match MOVED.get() {
+            Some(mut file) => file.write_all(line.as_bytes()),
+            None => std::io::stderr().write_all(line.as_bytes()),
+        };
     }
 
     fn flush(&self) {}
@@ -56,6 +65,13 @@ pub fn start(level: &str) {
 /// Starts a worker's.
 pub fn start_worker(level: &str) {
     start_with(level, &Logger { line: plain });
+}
+
+/// From now on lines, and what a panic says, go to `file`: stderr is about to be another's.
+pub fn move_to(file: File) {
+    if MOVED.set(file).is_ok() {
+        std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+    }
 }
 
 fn start_with(level: &str, logger: &'static Logger) {

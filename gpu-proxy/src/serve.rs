@@ -45,10 +45,20 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
     let runtime = runtime.map_err(|error| Refusal::new(Code::HostFailure, format!("no threads: {error}")))?;
     let result = runtime.block_on(async {
         // Before there is a socket: who finds one may end us in order.
-        let told = until_told();
+        let mut told = std::pin::pin!(until_told());
         let mode = if how.local.is_some() { Mode::Local } else { Mode::Xen };
         let supervisor = Supervisor::new(&config, device, mode)?;
         log::info!("gpu-proxy {} with device {device}, guests come from {mode:?}", env!("CARGO_PKG_VERSION"));
+        // Before anybody comes. Without it programs get what they ask for, and monitoring tools an error.
+        tokio::select! {
+            described = supervisor.description() => if let Err(refusal) = described {
+                log::warn!("what the device is cannot be told: {refusal}");
+            },
+            () = &mut told => {
+                supervisor.release_all(RELEASE_LIMIT).await;
+                return Ok(());
+            }
+        }
         let mut doors = Vec::new();
         if how.local.is_none() || how.socket.is_some() {
             let door = Door::bind(how.socket.as_ref().unwrap_or(&config.proxy.socket), 0o600)?;

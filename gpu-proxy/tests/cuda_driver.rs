@@ -2,14 +2,29 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
-use gpu_proxy::device::{self, DeviceKind};
+use gpu_proxy::device::{
+    self, Device, DeviceKind, DeviceNode, DeviceWork, HostPages, Place, Raw, Side, TexelSource, TextureSource,
+};
+use idm::arena::{Arena, WINDOW};
+use vgpu_api::graph::{CopyBox, GraphEdge, HostSide};
+use vgpu_api::texture::{PitchedTexels, Sampler, View};
+use vgpu_api::{ArrayShape, CuError, CuResult, DevicePtr, Extent, LinearPlace, Memset};
+
+/// The driver, which goes on to say to the test what it is given: a device keeps what is printed for its guest.
+fn opened() -> Result<Box<dyn Device>, String> {
+    let test = rustix::io::dup(rustix::stdio::stdout()).unwrap();
+    let opened = device::open(DeviceKind::Cuda, 1 << 30);
+    rustix::stdio::dup2_stdout(&test).unwrap();
+    opened
+}
 
 /// Not a test of its own: opens the driver that the library path leads to, and says what came of it.
 #[test]
 #[ignore = "played by the tests here as their child"]
 fn child() {
-    let mut device = match device::open(DeviceKind::Cuda, 1 << 30) {
+    let mut device = match opened() {
         Ok(device) => device,
         Err(why) => return println!("{why}"),
     };
@@ -19,15 +34,107 @@ fn child() {
     println!("memory {}, attributes {} {}", snapshot.devices[0].total_memory, attribute(1), attribute(99));
     let primary = device.context_create(0, 0, true).unwrap();
     let other = device.context_create(0, 0, false).unwrap();
+    graphs(&mut *device, primary, other);
     let places = [primary, other, primary].map(|context| device.alloc(context, 8).unwrap());
     println!("allocated at {places:x?}, {:?}", device.memory(primary).unwrap());
     device.context_destroy(0, other, false).unwrap();
     println!("then {:x?}, {:?}", device.alloc(primary, 8).unwrap(), device.alloc(other, 8));
+
+    let arena = Arena::make(1 << 20).unwrap();
+    let [here, elsewhere] = [arena.map(), arena.map_elsewhere()].map(|region| Arc::new(region.unwrap()));
+    let (at, code) = (WINDOW as u64, |result: CuResult<()>| result.map_or_else(CuError::code, |()| 0));
+    let pages = |region, bytes| HostPages::of(region, at, bytes).unwrap();
+    let moved = code(device.pin(pages(&here, 8192)));
+    let once = [device.pin(pages(&here, 4096)), device.pin(pages(&here, 4096))].map(code);
+    let never = code(device.pin(pages(&elsewhere, 4096)));
+    let ended = [device.unpin(at), device.unpin(at)].map(code);
+    println!("pinned {once:?} {ended:?}, moved {moved}, elsewhere {never}");
+}
+
+/// What the driver of `data/driver.c` is told of a graph.
+fn graphs(device: &mut dyn Device, primary: Raw, other: Raw) {
+    let edge = |from, kind| GraphEdge { from, from_port: kind, to_port: 0, kind };
+    let (one, both) = ([edge(0, 0)], [edge(0, 0), edge(1, 1)]);
+    let memset = |value| {
+        DeviceWork::Fill(Memset { dst: DevicePtr(16), pitch: 8, element_bytes: 4, value, width: 1, rows: 2 })
+    };
+    let line = CopyBox::line(DevicePtr(0x1000), DevicePtr(0x2000), 8);
+    let to_arena = CopyBox::line(DevicePtr(WINDOW as u64), DevicePtr(0x2000), 8);
+    let nodes = |value| {
+        [
+            DeviceNode { context: primary, needs: &[], work: memset(value) },
+            DeviceNode { context: other, needs: &one, work: DeviceWork::Copy(line, HostSide::Neither) },
+            DeviceNode { context: primary, needs: &both, work: DeviceWork::Empty },
+            DeviceNode { context: primary, needs: &one, work: DeviceWork::Copy(to_arena, HostSide::From) },
+        ]
+    };
+    let place = Place { context: primary, stream: None };
+    let graph = device.graph_instantiate(&nodes(7), 8).unwrap();
+    device.graph_put(graph, 3, 0, b"host").unwrap();
+    assert!(device.graph_put(graph, 3, 6, b"host").is_err());
+    assert!(device.graph_put(graph, 0, 0, b"host").is_err());
+    device.graph_launch(place, graph).unwrap();
+    device.graph_set(graph, 0, primary, &memset(9)).unwrap();
+    assert!(device.graph_set(graph, 4, primary, &memset(9)).is_err());
+    device.graph_enable(graph, 1, false).unwrap();
+    device.graph_update(graph, &nodes(10)).unwrap();
+    device.graph_set(graph, 0, primary, &memset(12)).unwrap();
+    device.graph_enable(graph, 1, true).unwrap();
+    assert!(device.graph_update(graph, &nodes(11)).is_err());
+    device.graph_launch(place, graph).unwrap();
+    device.graph_destroy(graph).unwrap();
+    assert!(device.graph_launch(place, graph).is_err());
+    println!("one that cannot be built");
+    let event = device.event_create(primary, 0).unwrap();
+    let wait = DeviceNode { context: primary, needs: &[], work: DeviceWork::Wait(event) };
+    assert!(device.graph_instantiate(&[wait], 0).is_err());
+}
+
+/// The same for arrays and textures: the driver of the test says what it was given.
+#[test]
+#[ignore = "played by the tests here as their child"]
+fn array_child() {
+    let mut device = opened().unwrap();
+    let context = device.context_create(0, 0, true).unwrap();
+    let shape = ArrayShape { width: 16, height: 8, depth: 4, format: 0x20, channels: 2, flags: 2 };
+    println!("needs {:?}", device.array_bytes(context, &shape, 1));
+    println!("and with levels {:?}", device.array_bytes(context, &shape, 3));
+    let array = device.array_create(context, &shape).unwrap();
+    let (place, size) = (Place { context, stream: None }, Extent { width_bytes: 32, height: 2, depth: 2 });
+    device.array_write(place, (array, [8, 1, 2]), size, &[0; 128]).unwrap();
+    device.array_read(place, (array, [16, 2, 1]), size, &mut [0; 128]).unwrap();
+    let rows = Side::Linear(LinearPlace { at: DevicePtr(0xabc), pitch: 64, height: 9 });
+    device.copy_box(place, rows, Side::Array(array, [0, 3, 0]), size).unwrap();
+    let sampler = Sampler {
+        address: [1, 2, 3],
+        filter: 1,
+        flags: 2,
+        anisotropy_max: 16,
+        mip_filter: 1,
+        mip_bias: 0.5,
+        level_min: 1.5,
+        level_max: 2.5,
+        border: [4.5_f32.to_bits(), 0, 0, 5.5_f32.to_bits()],
+    };
+    let view = View { format: 1, width: 16, height: 8, depth: 4, levels: [0, 3], layers: [5, 6] };
+    let texture = TextureSource { texels: TexelSource::Array(array), sampler, view: Some(view) };
+    println!("number {:?}", device.texture_create(context, &texture).unwrap());
+    let texels =
+        PitchedTexels { at: DevicePtr(0xdef), format: 0x20, channels: 4, width: 7, height: 6, pitch: 112 };
+    let texture = TextureSource { texels: TexelSource::Pitched(texels), sampler, view: None };
+    device.texture_create(context, &texture).unwrap();
+    println!("number {:?}", device.surface_create(context, array).unwrap());
+    device.array_destroy(context, array).unwrap();
+    println!("then {:?}", device.array_destroy(context, array));
 }
 
 fn open_with(library_path: &Path) -> String {
+    played("child", library_path)
+}
+
+fn played(test: &str, library_path: &Path) -> String {
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "--ignored", "child", "--nocapture"]).env("LD_LIBRARY_PATH", library_path);
+    child.args(["--exact", "--ignored", test, "--nocapture"]).env("LD_LIBRARY_PATH", library_path);
     String::from_utf8(child.output().unwrap().stdout).unwrap()
 }
 
@@ -81,11 +188,76 @@ fn a_driver_is_used_in_the_right_context_and_shows_what_travels() {
     library(folder.path(), include_str!("data/driver.c"));
     let said = open_with(folder.path());
     for part in [
-        "opened; Costs { context_bytes: 543162368, resident_threads: 270336 }",
+        "opened; Costs { context_bytes: 543162368, resident_threads: 270336, graph_node_bytes: 4096, graph_row_bytes: 131072, graphs_are_kept: true }",
         // Threads of a block: as the driver says. Registration of host memory: it does not travel.
         "memory 2000, attributes 1 0",
         "allocated at [1000, 2000, 1000], MemInfo { free: 1000, total: 2000 }",
         "then 1000, Err(",
+        // Registered once, in one piece, where the device has the same address and nowhere else.
+        "pinned [0, 712] [0, 1], moved 801, elsewhere 801",
+    ] {
+        assert!(said.contains(part), "{part} is missing in: {said}");
+    }
+}
+
+#[test]
+fn a_driver_gets_a_graph_node_by_node_and_loses_none() {
+    let folder = tempfile::tempdir().unwrap();
+    library(folder.path(), include_str!("data/driver.c"));
+    let said = open_with(folder.path());
+    let graph: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("driver: ")).collect();
+    let built = |first: u32, value: u32| {
+        let node = |place: u32| format!("{:#x}", first + place);
+        vec![
+            "graph made".to_owned(),
+            format!("set 10 8 {value} 4 1 2"),
+            format!("node {}: set after in the primary context", node(0)),
+            "copy 2 2000 8 1 to 2 1000 8 1: 8 1 1".to_owned(),
+            format!("node {}: copy after {} in the other context", node(1), node(0)),
+            format!("node {}: nothing after {} in the primary context", node(2), node(0)),
+            format!("edge {} {} 1 0 1", node(1), node(2)),
+            // Pages of the arena are host memory to the driver: the address says so.
+            "copy 1 0 8 1 to 4 680000000000 8 1: 8 1 1".to_owned(),
+            format!("node {}: copy after {} in the primary context", node(3), node(0)),
+        ]
+    };
+    let lines = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let expected = [
+        built(0x100, 7),
+        lines(&["instantiated 8", "launched with host", "node 0x100 sets 9", "node 0x101 is 0"]),
+        built(0x104, 10),
+        // Nodes keep the names that they were instantiated by.
+        lines(&["updated", "graph ended", "node 0x100 sets 12", "node 0x101 is 1"]),
+        built(0x108, 11),
+        lines(&["updated", "graph ended", "launched with host", "exec ended", "graph ended"]),
+        lines(&["graph made", "graph ended"]),
+    ]
+    .concat();
+    assert_eq!(graph, expected);
+}
+
+#[test]
+fn arrays_and_textures_reach_a_driver_field_by_field() {
+    let folder = tempfile::tempdir().unwrap();
+    library(folder.path(), include_str!("data/driver.c"));
+    let said = played("array_child", folder.path());
+    for part in [
+        // Asked for without memory, ended, then made.
+        "array 16 8 4 format 32 channels 2 flags 130\narray 0x7000 destroyed, 0 live\nneeds Ok(65536)",
+        "and with levels Ok(0)",
+        "array 16 8 4 format 32 channels 2 flags 2\n",
+        "copy from 0 0 0 kind 1 host 1 device 0 array (nil) pitch 32 2, \
+         to 8 1 2 kind 3 host 0 device 0 array 0x7000 pitch 0 0, size 32 2 2",
+        "copy from 16 2 1 kind 3 host 0 device 0 array 0x7000 pitch 0 0, \
+         to 0 0 0 kind 1 host 1 device 0 array (nil) pitch 32 2, size 32 2 2",
+        "copy from 0 3 0 kind 3 host 0 device 0 array 0x7000 pitch 0 0, \
+         to 0 0 0 kind 2 host 0 device abc array (nil) pitch 64 9, size 32 2 2",
+        "texture of 0x7000, address 1 2 3 filter 1 flags 2 16 1, 0.5 1.5 2.5, border 4.5 5.5, view 1 8 3 5\n",
+        "number Object(77)",
+        "texture at def format 32 channels 4 7 6 112, address 1 2 3 filter 1 flags 2 16 1, 0.5 1.5 2.5, \
+         border 4.5 5.5, view 0 0 0 0\n",
+        "surface of 0x7000\nnumber Object(78)",
+        "then Err(",
     ] {
         assert!(said.contains(part), "{part} is missing in: {said}");
     }

@@ -10,12 +10,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{C, Guest, Proxy, SECOND, alive, cgroups_of, signal, status, until};
+use idm::arena::{SINCE_MINOR, WINDOW};
+use idm::hello::Hello;
+use idm::record::RECORD_LIMIT_MAX;
 use uuid::Uuid;
 use vgpu_api::launch::{LaunchAttributes, LaunchShape};
 use vgpu_api::memory::Memset;
 use vgpu_api::{
     ContextId, CuError, DevicePtr, FunctionHandle, ImageHandle, ImageKind, Launch, NewHandle, Staged, Stream,
-    ask,
+    WIRE_HASH, ask,
 };
 use vgpu_zone_api::shim::{Client, ClientError, DomainRef, Request, WorkerInfo, ZoneId};
 
@@ -53,6 +56,62 @@ fn device_memory_keeps_what_is_written_and_is_counted() {
     proxy.stop();
 }
 
+/// A process's pinned memory, as its worker sees it: the same pages at the addresses of the window.
+#[test]
+fn a_worker_reaches_the_arena_of_its_process_and_of_no_other() {
+    let proxy = Proxy::start("soft");
+    let (one, two) = (proxy.guest(), proxy.guest());
+    let pages = |guest: &Guest| guest.arena.as_ref().expect("the proxy gives one").map_elsewhere().unwrap();
+    let (mine, others) = (pages(&one), pages(&two));
+    let at = DevicePtr(WINDOW as u64 + MIB);
+    let on_device = ask::cuMemAlloc_v2(&one, C, MIB).unwrap();
+    for guest in [&one, &two] {
+        ask::vgpuArenaAdd(guest, ContextId::NONE, at, MIB).unwrap();
+    }
+    let offset = usize::try_from(MIB).unwrap();
+    mine.write(offset, b"there");
+    others.write(offset, b"other");
+    ask::cuMemcpyAsync(&one, C, on_device, at, 5, Stream::Legacy).unwrap();
+    ask::cuMemcpyAsync(&one, C, at.offset(9).unwrap(), on_device, 5, Stream::Legacy).unwrap();
+    ask::cuStreamSynchronize(&one, C, Stream::Legacy).unwrap();
+    let mut seen = [0; 5];
+    mine.read(offset + 9, &mut seen);
+    assert_eq!(&seen, b"there");
+    others.read(offset + 9, &mut seen);
+    assert_eq!(seen, [0; 5]);
+    // Host memory is no part of a grant, and its descriptor does not stay with the worker.
+    assert_eq!(proxy.device_bytes(), MIB);
+    ask::vgpuArenaRemove(&one, ContextId::NONE, at).unwrap();
+    assert_eq!(ask::vgpuArenaRemove(&one, ContextId::NONE, at), Err(CuError::INVALID_VALUE));
+    for worker in proxy.workers() {
+        let links = fs::read_dir(format!("/proc/{}/fd", worker.pid)).unwrap().flatten();
+        let memory = |path: PathBuf| path.to_string_lossy().contains("vgpu-arena");
+        assert!(!links.filter_map(|link| fs::read_link(link.path()).ok()).any(memory));
+    }
+    proxy.stop();
+}
+
+#[test]
+fn no_arena_goes_to_a_program_that_knows_none_nor_where_the_configuration_has_none() {
+    let proxy = Proxy::start("null");
+    let hello = Hello { minor: SINCE_MINOR - 1, ..Hello::new(RECORD_LIMIT_MAX, WIRE_HASH) };
+    let old = idm::connect::connect(&proxy.socket(), &hello, 20 * SECOND).unwrap();
+    assert!(old.arena.is_none());
+    drop(old);
+    assert_eq!(proxy.guest().arena.unwrap().bytes(), 16 << 30);
+    proxy.stop();
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "[proxy]\narena_max_mib = 0\n").unwrap();
+    let proxy = Proxy::start_with("null", &["--config", file.path().to_str().unwrap()]);
+    let guest = proxy.guest();
+    assert!(guest.arena.is_none());
+    let at = DevicePtr(WINDOW as u64);
+    assert_eq!(ask::vgpuArenaAdd(&guest, ContextId::NONE, at, MIB), Err(CuError::NOT_SUPPORTED));
+    drop(guest);
+    proxy.stop();
+}
+
 #[test]
 fn beyond_the_grant_every_process_of_a_container_gets_two() {
     let proxy = Proxy::start("soft");
@@ -64,6 +123,47 @@ fn beyond_the_grant_every_process_of_a_container_gets_two() {
     drop(one);
     until("the first one's memory is free", || proxy.device_bytes() == 24 * MIB);
     ask::cuMemAlloc_v2(&two, C, 40 * MIB).unwrap();
+    proxy.stop();
+}
+
+#[test]
+fn a_question_is_answered_without_a_worker_and_with_what_cuda_says() {
+    let proxy = Proxy::start("soft");
+    let facts = proxy.facts().unwrap();
+    assert!(proxy.workers().is_empty() && facts.processes.is_empty());
+    let device = &facts.devices[0];
+    assert_eq!((facts.devices.len(), device.total_bytes, device.used_bytes), (1, 64 * MIB, 0));
+
+    let (one, two) = (proxy.guest(), proxy.guest());
+    let snapshot = {
+        let room = one.channel.stage(64 << 10, None).unwrap();
+        let staged = Staged { offset: room.offset().into(), len: 64 << 10 };
+        let length = ask::vgpuSnapshot(&one, ContextId::NONE, staged).unwrap();
+        let mut bytes = vec![0; usize::try_from(length).unwrap()];
+        room.read(0, &mut bytes);
+        vgpu_api::Snapshot::parse(&bytes).unwrap()
+    };
+    let seen = &snapshot.devices[0];
+    assert_eq!((device.name.as_str(), device.uuid), (seen.name.as_str(), seen.uuid));
+    assert_eq!(device.pci.map(u32::cast_signed), [seen.pci.domain, seen.pci.bus, seen.pci.device]);
+    assert_eq!(device.capability.map(i32::from), [75, 76].map(|number| seen.attribute(number).unwrap()));
+    assert_eq!((facts.cuda_version, device.total_bytes), (snapshot.driver_version, seen.total_memory));
+
+    // To the byte, at once, and by the process that uses it: both guests are this one.
+    ask::cuMemAlloc_v2(&one, C, 3 * MIB).unwrap();
+    let at = ask::cuMemAlloc_v2(&two, C, MIB).unwrap();
+    let facts = proxy.facts().unwrap();
+    let info = ask::cuMemGetInfo_v2(&two, C).unwrap();
+    let device = &facts.devices[0];
+    assert_eq!((device.total_bytes, device.used_bytes), (info.total, 4 * MIB));
+    assert_eq!(device.total_bytes - device.used_bytes, info.free);
+    let processes: Vec<_> = facts.processes.iter().map(|one| (one.pid, one.used_bytes)).collect();
+    assert_eq!(processes, [(std::process::id(), 4 * MIB)]);
+    ask::cuMemFree_v2(&two, C, at).unwrap();
+    ask::cuMemGetInfo_v2(&two, C).unwrap();
+    assert_eq!(proxy.facts().unwrap().devices[0].used_bytes, 3 * MIB);
+    drop((one, two));
+    until("nobody computes", || proxy.facts().unwrap().processes.is_empty());
     proxy.stop();
 }
 

@@ -30,7 +30,11 @@ use idm::{
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use vgpu_zone_api::guest::{ChannelId, Connect, Frames, Message, ToGuest, ToProxy, wire};
+use vgpu_zone_api::guest::{
+    ChannelId, Connect, Frames, Message, ToGuest, ToProxy,
+    facts::{self, Facts, ProcessFacts},
+    wire,
+};
 
 const LONG: Duration = Duration::from_secs(20);
 const WIRE_HASH: u64 = 0xc0da;
@@ -108,12 +112,17 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with_minor(wire::MINOR).await
+    }
+
+    /// A proxy that knows no more than this.
+    async fn with_minor(minor: u16) -> Self {
         let directory = TempDir::new().unwrap();
         let ground = Arc::new(FakeGround::default());
         let proxy = Arc::new(Proxy::default());
         let (near, stream) = tokio::io::duplex(64 << 10);
         let serving = Arc::clone(&proxy);
-        tokio::spawn(async move { serving.serve(near).await });
+        tokio::spawn(async move { serving.serve(near, minor).await });
         let doors = Doors { proxy, ground: Arc::clone(&ground) as _, libraries: directory.path().to_owned() };
         let door = doors.open("c1", directory.path(), directory.path()).unwrap();
         let (socket, inside) = door.binds.last().unwrap().clone();
@@ -129,8 +138,28 @@ impl World {
         let socket = self.socket.clone();
         thread::spawn(move || {
             let hello = Hello::new(64 << 10, WIRE_HASH);
-            then(idm::connect::connect(&socket, &hello, LONG).map(|(submitter, _)| submitter))
+            then(idm::connect::connect(&socket, &hello, LONG).map(|connected| connected.submitter))
         })
+    }
+
+    /// A program in the container that only asks.
+    fn asker(&self) -> JoinHandle<Result<Facts, ChannelError>> {
+        let socket = self.socket.clone();
+        thread::spawn(move || {
+            let hello = Hello::new(64 << 10, facts::APPLICATION);
+            let told = idm::connect::ask(&socket, &hello, facts::BYTES_MAX, LONG);
+            told.map(|(bytes, _)| Facts::decode(&bytes).unwrap())
+        })
+    }
+
+    async fn asked(&mut self) -> ChannelId {
+        match self.heard().await {
+            ToProxy::Ask { question, container } => {
+                assert_eq!(container.as_str(), "c1");
+                question
+            }
+            other => panic!("no question: {other:?}"),
+        }
     }
 
     async fn heard(&mut self) -> ToProxy {
@@ -234,6 +263,60 @@ async fn a_refusal_reaches_the_program_with_its_code() {
     assert_eq!(program.join().unwrap(), Err(ChannelError::Refused { peer: Peer::Server, code: 403 }));
 }
 
+/// Refused with this code.
+fn refused(code: u16) -> Result<Facts, ChannelError> {
+    Err(ChannelError::Refused { peer: Peer::Server, code })
+}
+
+#[tokio::test]
+async fn a_question_is_answered_without_a_page_and_with_the_pids_that_the_process_knows() {
+    let mut world = World::new().await;
+    let asker = world.asker();
+    let question = world.asked().await;
+    // This test's process is the only one that it can see; PID 2 of a machine is a kernel's thread, if anybody's.
+    let seen = std::process::id();
+    let process = |pid| ProcessFacts { device: 0, pid, used_bytes: 5 };
+    let facts =
+        Facts { cuda_version: 13000, processes: vec![process(seen), process(u32::MAX)], ..Facts::default() };
+    world.say(ToGuest::Told { question, code: 0, answer: facts.encode() }).await;
+    let told = tokio::task::spawn_blocking(move || asker.join().unwrap()).await.unwrap().unwrap();
+    assert_eq!((told.cuda_version, told.processes.len()), (13000, 1));
+    assert_eq!(told.processes[0].used_bytes, 5);
+    assert_eq!(world.ground.plots.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_question_is_refused_with_the_proxys_code_or_by_an_older_proxy() {
+    let mut world = World::new().await;
+    let asker = world.asker();
+    let question = world.asked().await;
+    world.say(ToGuest::Told { question, code: 403, answer: Vec::new() }).await;
+    let told = tokio::task::spawn_blocking(move || asker.join().unwrap());
+    assert_eq!(told.await.unwrap(), refused(403));
+
+    // It would take the question for a broken stream.
+    let world = World::with_minor(wire::MINOR_ASK - 1).await;
+    let asker = world.asker();
+    let told = tokio::task::spawn_blocking(move || asker.join().unwrap());
+    assert_eq!(told.await.unwrap(), refused(501));
+}
+
+#[tokio::test]
+async fn a_question_whose_proxy_dies_is_refused_and_one_whose_process_dies_is_forgotten() {
+    let mut world = World::new().await;
+    let mut gone = tokio::net::UnixStream::connect(&world.socket).await.unwrap();
+    gone.write_all(&Hello::new(64 << 10, facts::APPLICATION).encode()).await.unwrap();
+    let first = world.asked().await;
+    drop(gone);
+    let asker = world.asker();
+    let second = world.asked().await;
+    assert_ne!(first, second);
+    world.say(ToGuest::Told { question: first, code: 0, answer: Facts::default().encode() }).await;
+    world.stream.shutdown().await.unwrap();
+    let told = tokio::task::spawn_blocking(move || asker.join().unwrap());
+    assert_eq!(told.await.unwrap(), refused(401));
+}
+
 #[tokio::test]
 async fn a_worker_that_dies_is_an_error_for_the_program_and_not_a_hang() {
     let mut world = World::new().await;
@@ -318,6 +401,7 @@ async fn processes_that_the_proxy_has_not_judged_hold_few_pages() {
         match world.heard().await {
             ToProxy::Close { channel } => closed = channel == asked[1],
             ToProxy::Connect(connect) => next = Some(connect.channel),
+            ToProxy::Ask { .. } => panic!("nobody asked"),
         }
     }
     // Its process is gone, and the proxy has not let go: accepted pages are the proxy's to count.

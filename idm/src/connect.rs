@@ -4,14 +4,14 @@
 //! program                                    server: gpu-proxy, or guest-init in a pod
 //! connect ── hello (64 bytes) ─────────────▶ accept, judge the hello, have a channel made
 //!         ◀─ hello, sizes or a refusal ────  answer
-//!            + memory, bell, ear (SCM_RIGHTS)
+//!            + memory, bell, ear, an arena if there is one (SCM_RIGHTS)
 //! ```
 //! The socket then stays open and silent: its end is the death of the other side. The program cannot tell which of the two served
-//! it. Blocking, without threads, each step within its limit however slowly the other side drips; a server calls [`greet`] and [`answer`]
+//! it. A question ([`ask`], [`tell`]) goes the same way, but its answer is bytes: no channel is made, and the socket ends with it.
+//! Blocking, without threads, each step within its limit however slowly the other side drips; a server calls [`greet`] and [`answer`]
 //! where it likes. Not here: who may connect.
 //!
-//! The program maps the region wherever the kernel likes. Pages at the same address on both sides, for pinned memory, will be further
-//! regions.
+//! The program maps the region wherever the kernel likes, and the arena at the address that both sides use (`arena.rs`).
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
@@ -21,7 +21,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::SealFlags;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -29,18 +28,20 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
+use crate::arena::Arena;
 use crate::doorbell::{Doorbell, Waiter, eventfd_pair};
 use crate::error::{ChannelError, Peer};
 use crate::hello::{Agreed, HELLO_BYTES, Hello};
 use crate::life::Liveness;
 use crate::record::{ChannelParts, RegionSpec, Submitter, make_region};
-use crate::region::Region;
+use crate::region::{Region, check_memory};
 
-/// The answer after the hello: `u16 code, u16 0, u32 ring, u32 staging, u32 record limit` and 16 reserved bytes, little endian.
+/// The answer after the hello: `u16 code, u16 0, u32 ring, u32 staging, u32 record limit, u64 arena bytes` and 8 reserved bytes, little
+/// endian. To a question: `u16 code, u16 0, u32 length` and 24 reserved bytes, then so many bytes.
 const OFFER_BYTES: usize = 32;
 const ANSWER_BYTES: usize = HELLO_BYTES + OFFER_BYTES;
-/// Descriptors that go with an answer: the memory, the bell that the program rings, the ear it listens on.
-const FDS: usize = 3;
+/// Descriptors that go with an answer at most: the memory, the bell that the program rings, the ear it listens on, the arena's memory.
+const FDS: usize = 4;
 
 /// What the program gets: everything of its side of a channel.
 #[derive(Debug)]
@@ -51,6 +52,19 @@ pub struct ProgramEnd {
     pub bell: OwnedFd,
     /// What the program waits on.
     pub ear: OwnedFd,
+    /// Its arena, if it gets one: never a program whose hello is older than [`crate::arena::SINCE_MINOR`].
+    pub arena: Option<Arena>,
+}
+
+/// What a program has after [`connect`].
+#[derive(Debug)]
+pub struct Connected {
+    /// Its side of the channel.
+    pub submitter: Submitter,
+    /// What both sides hold to.
+    pub agreed: Agreed,
+    /// Its arena, if the server gave one. Not mapped.
+    pub arena: Option<Arena>,
 }
 
 /// What stays with the server, to be handed to a worker or pumped to another domain.
@@ -74,24 +88,37 @@ pub fn peer_of(socket: impl AsFd) -> Result<Peer, ChannelError> {
     Ok(Peer::Process(credentials.pid.as_raw_nonzero().get()))
 }
 
-/// Connects a program: returns its end of the channel and what both sides agreed on. Waits at most `limit` for each step.
+/// Connects a program. Waits at most `limit` for each step.
 ///
 /// # Errors
 /// [`ChannelError::System`] when nobody listens, [`ChannelError::Refused`] with the reason of the server, [`ChannelError::TimedOut`] when it
 /// says nothing, and the errors of [`Hello::meet`].
-pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<(Submitter, Agreed), ChannelError> {
+pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<Connected, ChannelError> {
     let socket = reach(path, limit)?;
     send(&socket, &hello.encode(), &[])?;
 
     let (bytes, fds) = receive_answer(&socket, limit)?;
     let (theirs, offer) = split(&bytes);
     let agreed = hello.meet(&Hello::parse(theirs, Peer::Server)?, Peer::Server)?;
-    let spec = read_offer(offer)?;
-    let Ok([memory, bell, ear]) = <[OwnedFd; FDS]>::try_from(fds) else {
-        return Err(ChannelError::PeerOffer { peer: Peer::Server, what: "not three descriptors" });
+    let (spec, arena_bytes) = read_offer(offer)?;
+    let mut fds = fds.into_iter();
+    let (Some(memory), Some(bell), Some(ear), arena, None) =
+        (fds.next(), fds.next(), fds.next(), fds.next(), fds.next())
+    else {
+        return Err(ChannelError::PeerOffer { peer: Peer::Server, what: "another number of descriptors" });
+    };
+    let arena = match (arena, arena_bytes) {
+        (None, 0) => None,
+        (Some(memory), bytes) if bytes > 0 => Some(Arena::received(memory, bytes, Peer::Server)?),
+        _ => {
+            return Err(ChannelError::PeerOffer {
+                peer: Peer::Server,
+                what: "an arena without memory, or the other way round",
+            });
+        }
     };
     let region_bytes = spec.region_bytes()?;
-    check_memory(&memory, region_bytes)?;
+    check_memory(&memory, region_bytes, Peer::Server)?;
     let region = Region::map(&memory, region_bytes).map_err(ChannelError::system("map the region"))?;
     let parts = ChannelParts {
         region: Arc::new(region),
@@ -101,7 +128,33 @@ pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<(Submitter
         doorbell: Doorbell::EventFd(bell),
         liveness: Some(Liveness::socket(socket.into())),
     };
-    Ok((Submitter::from_parts(parts)?, agreed))
+    Ok(Connected { submitter: Submitter::from_parts(parts)?, agreed, arena })
+}
+
+/// Asks a question whose answer is bytes; what is asked stands in the hello as the application. At most `bytes_max` are taken. Waits
+/// at most `limit` for each step.
+///
+/// # Errors
+/// Those of [`connect`], and [`ChannelError::PeerOffer`] for an answer that is too long.
+pub fn ask(
+    path: &Path,
+    hello: &Hello,
+    bytes_max: usize,
+    limit: Duration,
+) -> Result<(Vec<u8>, Agreed), ChannelError> {
+    let socket = reach(path, limit)?;
+    send(&socket, &hello.encode(), &[])?;
+
+    let (bytes, _) = receive_answer(&socket, limit)?;
+    let (theirs, offer) = split(&bytes);
+    let agreed = hello.meet(&Hello::parse(theirs, Peer::Server)?, Peer::Server)?;
+    let length = read_length(offer)?;
+    if length > bytes_max {
+        return Err(ChannelError::PeerOffer { peer: Peer::Server, what: "an answer that is too long" });
+    }
+    let mut told = vec![0; length];
+    receive(&socket, &mut told, limit)?;
+    Ok((told, agreed))
 }
 
 /// A connected socket whose sending is limited too. A server that listens and never accepts would else hold its programs for ever.
@@ -166,7 +219,7 @@ fn limit_reading(socket: &UnixStream, deadline: Instant) -> Result<bool, Channel
     Ok(true)
 }
 
-/// Makes the memory and the bells of a channel between two processes.
+/// Makes the memory and the bells of a channel between two processes, without an arena.
 ///
 /// # Errors
 /// [`ChannelError::Layout`], and those of the system calls.
@@ -177,7 +230,7 @@ pub fn make_ends(spec: &RegionSpec) -> Result<(ProgramEnd, ServerEnd), ChannelEr
     let (to_server, server_hears) = eventfd_pair().map_err(ChannelError::system("make an eventfd"))?;
     let (to_program, program_hears) = eventfd_pair().map_err(ChannelError::system("make an eventfd"))?;
     Ok((
-        ProgramEnd { memory, bell: to_server, ear: program_hears },
+        ProgramEnd { memory, bell: to_server, ear: program_hears, arena: None },
         ServerEnd { memory: twin, bell: to_program, ear: server_hears },
     ))
 }
@@ -193,8 +246,22 @@ pub fn answer(
     spec: &RegionSpec,
     end: &ProgramEnd,
 ) -> Result<(), ChannelError> {
-    let fds = [end.memory.as_fd(), end.bell.as_fd(), end.ear.as_fd()];
-    send_answer(socket, peer, hello, 0, spec, &fds)
+    let mut fds = vec![end.memory.as_fd(), end.bell.as_fd(), end.ear.as_fd()];
+    fds.extend(end.arena.iter().map(|arena| arena.memory().as_fd()));
+    let arena_bytes = end.arena.as_ref().map_or(0, Arena::bytes);
+    send_answer(socket, peer, hello, (0, spec, arena_bytes), &fds)
+}
+
+/// Answers a question. The whole answer has to fit into the socket's buffer: nobody waits for a program that does not read.
+///
+/// # Errors
+/// [`ChannelError::PeerGone`], and those of the socket.
+pub fn tell(socket: impl AsFd, peer: Peer, hello: &Hello, told: &[u8]) -> Result<(), ChannelError> {
+    let length =
+        u32::try_from(told.len()).map_err(|_| ChannelError::system("answer a question")(Errno::MSGSIZE))?;
+    let mut bytes = [hello.encode().as_slice(), &[0; OFFER_BYTES], told].concat();
+    bytes[HELLO_BYTES + 4..][..4].copy_from_slice(&length.to_le_bytes());
+    send(socket, &bytes, &[]).map_err(|error| of_peer(error, peer))
 }
 
 /// Tells the program why not: `code` is the number of a `VGPU-nnn`.
@@ -202,7 +269,7 @@ pub fn answer(
 /// # Errors
 /// [`ChannelError::PeerGone`], and those of the socket.
 pub fn refuse(socket: impl AsFd, peer: Peer, hello: &Hello, code: u16) -> Result<(), ChannelError> {
-    send_answer(socket, peer, hello, code, &RegionSpec::default(), &[])
+    send_answer(socket, peer, hello, (code, &RegionSpec::default(), 0), &[])
 }
 
 impl ServerEnd {
@@ -233,8 +300,7 @@ fn send_answer(
     socket: impl AsFd,
     peer: Peer,
     hello: &Hello,
-    code: u16,
-    spec: &RegionSpec,
+    (code, spec, arena_bytes): (u16, &RegionSpec, u64),
     fds: &[BorrowedFd<'_>],
 ) -> Result<(), ChannelError> {
     let mut bytes = [0; ANSWER_BYTES];
@@ -244,10 +310,15 @@ fn send_answer(
     offer[4..8].copy_from_slice(&spec.ring_bytes.to_le_bytes());
     offer[8..12].copy_from_slice(&spec.staging_bytes.to_le_bytes());
     offer[12..16].copy_from_slice(&spec.record_limit.to_le_bytes());
-    send(socket, &bytes, fds).map_err(|e| match e {
+    offer[16..24].copy_from_slice(&arena_bytes.to_le_bytes());
+    send(socket, &bytes, fds).map_err(|error| of_peer(error, peer))
+}
+
+fn of_peer(error: ChannelError, peer: Peer) -> ChannelError {
+    match error {
         ChannelError::PeerGone(_) => ChannelError::PeerGone(peer),
         other => other,
-    })
+    }
 }
 
 /// Sends a message whole: it is shorter than any socket's buffer.
@@ -269,11 +340,17 @@ fn receive_answer(
     socket: &UnixStream,
     limit: Duration,
 ) -> Result<([u8; ANSWER_BYTES], Vec<OwnedFd>), ChannelError> {
-    let deadline = Instant::now() + limit;
     let mut bytes = [0; ANSWER_BYTES];
+    let fds = receive(socket, &mut bytes, limit)?;
+    Ok((bytes, fds))
+}
+
+/// Reads until `bytes` is full. What descriptors came with it.
+fn receive(socket: &UnixStream, bytes: &mut [u8], limit: Duration) -> Result<Vec<OwnedFd>, ChannelError> {
+    let deadline = Instant::now() + limit;
     let mut fds = Vec::with_capacity(FDS);
     let mut done = 0;
-    while done < ANSWER_BYTES {
+    while done < bytes.len() {
         if !limit_reading(socket, deadline)? {
             return Err(ChannelError::TimedOut { peer: Peer::Server, what: "the hello", limit });
         }
@@ -302,7 +379,7 @@ fn receive_answer(
         }
         done += got.bytes;
     }
-    Ok((bytes, fds))
+    Ok(fds)
 }
 
 fn split(bytes: &[u8; ANSWER_BYTES]) -> (&[u8; HELLO_BYTES], &[u8]) {
@@ -312,27 +389,32 @@ fn split(bytes: &[u8; ANSWER_BYTES]) -> (&[u8; HELLO_BYTES], &[u8]) {
     (hello, offer)
 }
 
-/// The sizes that the server chose, or its refusal.
-fn read_offer(offer: &[u8]) -> Result<RegionSpec, ChannelError> {
-    let word = |at: usize| u32::from_le_bytes([offer[at], offer[at + 1], offer[at + 2], offer[at + 3]]);
+/// The sizes that the server chose, and that of the arena, or its refusal.
+fn read_offer(offer: &[u8]) -> Result<(RegionSpec, u64), ChannelError> {
+    check_code(offer)?;
+    let spec = RegionSpec {
+        ring_bytes: word(offer, 4),
+        staging_bytes: word(offer, 8),
+        record_limit: word(offer, 12),
+    };
+    Ok((spec, u64::from(word(offer, 16)) | u64::from(word(offer, 20)) << 32))
+}
+
+/// The bytes of an answer to a question, or the refusal.
+fn read_length(offer: &[u8]) -> Result<usize, ChannelError> {
+    check_code(offer)?;
+    Ok(usize::try_from(word(offer, 4)).unwrap_or(usize::MAX))
+}
+
+fn check_code(offer: &[u8]) -> Result<(), ChannelError> {
     match u16::from_le_bytes([offer[0], offer[1]]) {
-        0 => Ok(RegionSpec { ring_bytes: word(4), staging_bytes: word(8), record_limit: word(12) }),
+        0 => Ok(()),
         code => Err(ChannelError::Refused { peer: Peer::Server, code }),
     }
 }
 
-/// Memory that somebody could shrink would kill us by SIGBUS.
-fn check_memory(memory: &OwnedFd, bytes: usize) -> Result<(), ChannelError> {
-    let sealed = rustix::fs::fcntl_get_seals(memory).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
-    let long = rustix::fs::fstat(memory)
-        .is_ok_and(|stat| u64::try_from(stat.st_size).is_ok_and(|n| n >= bytes as u64));
-    match (sealed, long) {
-        (true, true) => Ok(()),
-        (false, _) => Err(ChannelError::PeerOffer { peer: Peer::Server, what: "memory that can shrink" }),
-        (true, false) => {
-            Err(ChannelError::PeerOffer { peer: Peer::Server, what: "memory that is too short" })
-        }
-    }
+fn word(offer: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([offer[at], offer[at + 1], offer[at + 2], offer[at + 3]])
 }
 
 #[cfg(all(test, not(loom)))]

@@ -1,7 +1,8 @@
 //! The hello: the first 64 bytes that each side of a stream or socket sends.
 //!
 //! ```text
-//! 0 "vgpu-idm" | 8 u16 major | 10 u16 minor | 12 u32 record limit | 16 u64 build | 24 u64 application | 32 zeros | 64
+//! 0 "vgpu-idm" | 8 u16 major | 10 u16 minor | 12 u32 record limit | 16 u64 build | 24 u64 application
+//!   | 32 u16 application's minor | 34 zeros | 64
 //! ```
 //! Little endian. The major versions must be equal, of the minor ones the lower holds; what is reserved is sent as zero and not looked at.
 //! Not here: what an application hash means and who refuses whom for it.
@@ -15,8 +16,8 @@ use crate::error::{ChannelError, Peer};
 pub const HELLO_BYTES: usize = 64;
 /// The major version of everything in this crate: layouts and this hello.
 pub const MAJOR: u16 = 1;
-/// The minor version.
-pub const MINOR: u16 = 0;
+/// The minor version. 1: channels may have an arena.
+pub const MINOR: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"vgpu-idm";
 
@@ -33,6 +34,8 @@ pub struct Hello {
     pub build: Build,
     /// Names what is spoken over the channel: the hash of the CUDA declarations on a GPU channel, 0 where the version alone decides.
     pub application: u64,
+    /// What the side knows of the application beyond its start: 0 in every hello that says nothing of it.
+    pub application_minor: u16,
 }
 
 /// Which release a side is of: the version that all programs of a release share, three u16 and a zero. For logs alone; what two sides
@@ -81,12 +84,21 @@ pub struct Agreed {
     pub peer_build: Build,
     /// The peer's application hash, for the caller to judge.
     pub peer_application: u64,
+    /// The lower minor version of the application.
+    pub application_minor: u16,
 }
 
 impl Hello {
     /// This crate's versions and release, with the caller's application.
     pub fn new(record_limit: u32, application: u64) -> Self {
-        Self { major: MAJOR, minor: MINOR, record_limit, build: Build::OWN, application }
+        Self {
+            major: MAJOR,
+            minor: MINOR,
+            record_limit,
+            build: Build::OWN,
+            application,
+            application_minor: 0,
+        }
     }
 
     /// The bytes to send.
@@ -98,6 +110,7 @@ impl Hello {
         bytes[12..16].copy_from_slice(&self.record_limit.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.build.0.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.application.to_le_bytes());
+        bytes[32..34].copy_from_slice(&self.application_minor.to_le_bytes());
         bytes
     }
 
@@ -116,6 +129,7 @@ impl Hello {
             record_limit: u32::from_le_bytes(field(bytes, 12)),
             build: Build(u64::from_le_bytes(field(bytes, 16))),
             application: u64::from_le_bytes(field(bytes, 24)),
+            application_minor: u16::from_le_bytes(field(bytes, 32)),
         })
     }
 
@@ -132,6 +146,7 @@ impl Hello {
             record_limit: self.record_limit.min(theirs.record_limit),
             peer_build: theirs.build,
             peer_application: theirs.application,
+            application_minor: self.application_minor.min(theirs.application_minor),
         })
     }
 }
@@ -200,6 +215,7 @@ mod tests {
             record_limit: 65536,
             build: Build(0x0123_4567_89ab_cdef),
             application: u64::MAX,
+            application_minor: 2,
         };
         assert_eq!(Hello::parse(&hello.encode(), Peer::Server), Ok(hello));
     }
@@ -207,13 +223,19 @@ mod tests {
     #[test]
     fn two_sides_agree_on_the_lower_of_each() {
         let (a, b) = Stream::pair(StreamSpec::default()).unwrap();
-        let old = Hello { minor: 1, ..Hello::new(1000, 9) };
-        let new = Hello { minor: 4, build: Build(8), ..Hello::new(2000, 10) };
+        let old = Hello { minor: 1, application_minor: 7, ..Hello::new(1000, 9) };
+        let new = Hello { minor: 4, build: Build(8), application_minor: 5, ..Hello::new(2000, 10) };
         let other = std::thread::spawn(move || exchange(b, &new, Peer::Server));
         let agreed = exchange(a, &old, Peer::Server).unwrap();
         assert_eq!(
             agreed,
-            Agreed { minor: 1, record_limit: 1000, peer_build: Build(8), peer_application: 10 }
+            Agreed {
+                minor: 1,
+                record_limit: 1000,
+                peer_build: Build(8),
+                peer_application: 10,
+                application_minor: 5
+            }
         );
         assert_eq!(other.join().unwrap().unwrap().record_limit, 1000);
     }

@@ -3,11 +3,14 @@
 //! Start at [`stream::Stream`] (bytes both ways), [`record`] (the GPU channel) and [`connect`] (how two processes come to
 //! share one). `idm` knows nothing of CUDA and nothing of containers.
 //!
+//! [`arena`] is memory that both sides have at the same addresses.
+//!
 //! The rule everywhere: the peer may change any shared byte at any time. Own indexes are private; a word of the peer is read
 //! once and checked; records are copied out before they are parsed; a channel that broke is never used again.
 //! Not here: who may connect to whom, what a record means.
 #![deny(unsafe_code)]
 
+pub mod arena;
 pub mod connect;
 pub mod doorbell;
 pub mod error;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use idm::connect::{answer, connect, greet, make_ends, peer_of};
+use idm::connect::{Connected, answer, connect, greet, make_ends, peer_of};
 use idm::hello::Hello;
 use idm::record::{Consumer, LANES, Ready, RegionSpec};
 use idm::{ChannelError, Liveness};
@@ -44,7 +44,7 @@ fn kill(child: &mut Child) -> Instant {
 }
 
 fn submit_without_end(socket: &Path) {
-    let (submitter, _) = connect(socket, &hello(), LIMIT).unwrap();
+    let submitter = connect(socket, &hello(), LIMIT).unwrap().submitter;
     while submitter.submit_bytes(1, 0, &[1; 100]).is_ok() {}
 }
 
@@ -98,7 +98,7 @@ fn a_program_whose_worker_is_killed_gets_an_error_in_each_thread_whatever_it_wai
     let mut server =
         child("a_program_whose_worker_is_killed_gets_an_error_in_each_thread_whatever_it_waits_for", &path);
     let started = Instant::now();
-    let (submitter, _) = loop {
+    let Connected { submitter, .. } = loop {
         match connect(&path, &hello(), LIMIT) {
             Ok(connected) => break connected,
             Err(_) if started.elapsed() < LIMIT => std::thread::sleep(Duration::from_millis(10)),

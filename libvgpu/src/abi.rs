@@ -27,6 +27,14 @@ impl<T> Abi for *mut T {
     const LETTER: u8 = b'p';
 }
 
+/// Functions of the program.
+impl Abi for Option<crate::core::host_functions::HostFn> {
+    const LETTER: u8 = b'p';
+}
+impl Abi for Option<crate::core::host_functions::StreamCallback> {
+    const LETTER: u8 = b'p';
+}
+
 /// A handle as the program gives it: a number in a pointer's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
@@ -82,16 +90,33 @@ impl<T> Out<T> {
         }
     }
 
+    /// Its address, as a number.
+    pub fn address(self) -> u64 {
+        self.0.expose_provenance() as u64
+    }
+
+    /// The value that the program put there.
+    pub fn get(self) -> CuResult<T>
+    where
+        T: Copy,
+    {
+        // SAFETY: as in `set_if_wanted`; the program put a value there, which is plain data.
+        Ok(unsafe { self.wanted()?.0.read_unaligned() })
+    }
+
     /// Writes a value in place of the one that the program put there.
     pub fn replace(self, value: T) -> CuResult<T>
     where
         T: Copy,
     {
-        let place = self.wanted()?;
-        // SAFETY: as in `set_if_wanted`; the program put a value there, which is plain data.
-        let old = unsafe { place.0.read_unaligned() };
-        place.set_if_wanted(value);
+        let old = self.get()?;
+        self.set_if_wanted(value);
         Ok(old)
+    }
+
+    /// The same place for another type.
+    pub fn cast<U>(self) -> Out<U> {
+        Out(self.0.cast())
     }
 
     /// Writes `values` one after the other. The program promised room for them by the count it gave.

@@ -23,7 +23,18 @@ mod core;
 mod dark;
 mod log;
 
-/// Tells that this libcuda is no driver: the worker refuses to run on it. The value is the wire hash.
+use std::sync::atomic::AtomicU64;
+
+/// What the one name beside CUDA's shows.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Marker {
+    pub wire_hash: u64,
+    /// How many replies of the worker this process has waited for: what a program's speed hangs on. `tests/gpu` looks at it.
+    pub replies: AtomicU64,
+}
+
+/// Tells that this libcuda is no driver: the worker refuses to run on it.
 #[expect(unsafe_code, reason = "an exported name")]
 #[unsafe(no_mangle)]
-pub static vgpu_is_shim: u64 = vgpu_api::WIRE_HASH;
+pub static vgpu_is_shim: Marker = Marker { wire_hash: vgpu_api::WIRE_HASH, replies: AtomicU64::new(0) };

@@ -2,11 +2,31 @@
 
 use std::sync::OnceLock;
 
+/// How much the user asked for: nothing, lines, or also one for each call that waits for the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Nothing,
+    Lines,
+    Waits,
+}
+
+fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| match std::env::var_os("VGPU_LOG") {
+        Some(value) if value == "2" => Level::Waits,
+        Some(value) if !value.is_empty() && value != "0" => Level::Lines,
+        _ => Level::Nothing,
+    })
+}
+
 /// Whether the user asked for lines.
 pub fn wanted() -> bool {
-    static WANTED: OnceLock<bool> = OnceLock::new();
-    *WANTED
-        .get_or_init(|| std::env::var_os("VGPU_LOG").is_some_and(|value| !value.is_empty() && value != "0"))
+    level() >= Level::Lines
+}
+
+/// Whether each call that waits is to be named.
+pub fn waits_wanted() -> bool {
+    level() == Level::Waits
 }
 
 /// One line. The text is only made when it is wanted.

@@ -186,6 +186,31 @@ fn destructors_of_local_storage_may_call_the_library() {
     assert_eq!(ENDED.load(Ordering::Relaxed), 1, "once, and the lock was free");
 }
 
+/// cuSOLVER and cuFFT ask for it, and end with an error without it.
+#[test]
+fn every_name_of_a_stream_stands_for_one_handle() {
+    let session = session();
+    let uuid = 0x21318c60_9714_3248_8ca6_41ff7324c8f2u128.to_be_bytes();
+    let (mut table, id) = (std::ptr::null::<*const c_void>(), uuid.as_ptr());
+    let at = &raw mut table;
+    assert_eq!(cu!(session.libcuda, cuGetExportTable(at: *mut *const *const c_void, id: *const u8)), OK);
+    type StreamOf = extern "C" fn(u64, u64, *mut u64, u64) -> u32;
+    // SAFETY: the table has 95 slots.
+    let slot = unsafe { *table.add(51) };
+    // SAFETY: that is what slot 51 is.
+    let stream_of = unsafe { std::mem::transmute::<*const c_void, StreamOf>(slot) };
+    let primary = ContextId::primary(0).handle().raw();
+    let of = |context, stream| {
+        let mut handle = 0;
+        (stream_of(context, stream, &raw mut handle, 0), handle)
+    };
+    assert_eq!([of(primary, 0), of(primary, 1), of(0, 0)], [(OK, 1); 3]);
+    let (code, own) = of(primary, 2);
+    assert_eq!((code, own > 2, of(primary, own)), (OK, true, (OK, own)), "the thread's");
+    assert_eq!(of(primary, 5).0, INVALID_HANDLE);
+    assert_eq!(of(5, 0).0, INVALID_CONTEXT);
+}
+
 #[test]
 fn the_capture_mode_is_the_threads_and_is_exchanged() {
     let session = session();

@@ -35,11 +35,18 @@ unsafe extern "C" {
     safe fn cuPointerGetAttribute(value: *mut c_void, number: u32, address: u64) -> u32;
     safe fn cuStreamIsCapturing(stream: u64, status: *mut u32) -> u32;
     safe fn cuStreamCreate(stream: *mut u64, flags: u32) -> u32;
+    safe fn cuStreamBeginCapture_v2(stream: u64, mode: u32) -> u32;
+    safe fn cuStreamEndCapture(stream: u64, graph: *mut u64) -> u32;
+    safe fn cuGraphInstantiateWithFlags(exec: *mut u64, graph: u64, flags: u64) -> u32;
+    safe fn cuGraphLaunch(exec: u64, stream: u64) -> u32;
     safe fn cuStreamWaitEvent(stream: u64, event: u64, flags: u32) -> u32;
     safe fn cuEventCreate(event: *mut u64, flags: u32) -> u32;
     safe fn cuEventRecord(event: u64, stream: u64) -> u32;
     safe fn cuEventRecord_ptsz(event: u64, stream: u64) -> u32;
     safe fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: u64) -> u32;
+    safe fn cuMemcpyDtoHAsync_v2(to: u64, from: u64, bytes: usize, stream: u64) -> u32;
+    safe fn cuMemcpyAsync(to: u64, from: u64, bytes: usize, stream: u64) -> u32;
+    safe fn cuMemHostAlloc(place: *mut u64, bytes: usize, flags: u32) -> u32;
     safe fn cuMemsetD8Async(to: u64, value: u8, bytes: usize, stream: u64) -> u32;
     safe fn cuLaunchKernel(
         function: u64,
@@ -132,11 +139,14 @@ struct World {
     function: u64,
     stream: u64,
     event: u64,
+    /// Pinned memory, as long as the variable `table`.
+    pinned: u64,
+    exec: u64,
 }
 
 /// Each call of the steady state once.
-fn steady_state(world: World, memory: u64) -> [(&'static str, u32); 15] {
-    let World { function, stream, event, .. } = world;
+fn steady_state(world: World, memory: u64) -> [(&'static str, u32); 20] {
+    let World { function, stream, event, pinned, exec, .. } = world;
     let (address, word, count, bytes) = (memory, 7u32, 4u32, [1u8; 64]);
     let params = [(&raw const address).cast(), (&raw const word).cast(), (&raw const count).cast::<c_void>()];
     let (list, null) = (params.as_ptr(), std::ptr::null());
@@ -153,6 +163,10 @@ fn steady_state(world: World, memory: u64) -> [(&'static str, u32); 15] {
         ("cuPointerGetAttribute", cuPointerGetAttribute((&raw mut kind).cast(), 2, memory)),
         ("cuStreamIsCapturing", cuStreamIsCapturing(stream, &raw mut status)),
         ("cuMemcpyHtoDAsync_v2", cuMemcpyHtoDAsync_v2(memory, bytes.as_ptr().cast(), 64, stream)),
+        ("cuMemcpyHtoDAsync_v2, pinned", cuMemcpyHtoDAsync_v2(memory, pointer(pinned), 64, stream)),
+        ("cuMemcpyDtoHAsync_v2, pinned", cuMemcpyDtoHAsync_v2(pinned, memory, 64, stream)),
+        ("cuMemcpyAsync, pinned", cuMemcpyAsync(pinned, memory, 64, stream)),
+        ("cuPointerGetAttribute, pinned", cuPointerGetAttribute((&raw mut kind).cast(), 2, pinned)),
         ("cuMemsetD8Async", cuMemsetD8Async(memory, 1, 64, stream)),
         ("cuLaunchKernel", cuLaunchKernel(function, 1, 1, 1, 32, 1, 1, 0, stream, list, null)),
         ("cuLaunchKernel, legacy stream", cuLaunchKernel(function, 1, 1, 1, 32, 1, 1, 0, 0, list, null)),
@@ -160,20 +174,33 @@ fn steady_state(world: World, memory: u64) -> [(&'static str, u32); 15] {
         ("cuEventRecord", cuEventRecord(event, stream)),
         ("cuEventRecord_ptsz, the thread's stream", cuEventRecord_ptsz(event, 0)),
         ("cuStreamWaitEvent", cuStreamWaitEvent(stream, event, 0)),
+        ("cuGraphLaunch", cuGraphLaunch(exec, stream)),
     ]
+}
+
+fn pointer(address: u64) -> *const c_void {
+    std::ptr::with_exposed_provenance(usize::try_from(address).expect("64 bits"))
 }
 
 /// The address of the variable `table` of the fake device's image.
 const TABLE: u64 = 0x7000_0000;
 
 fn prepare(context: u64) -> World {
-    let mut world = World { context, function: 0, stream: 0, event: 0 };
-    let mut module = 0u64;
+    let mut world = World { context, function: 0, stream: 0, event: 0, pinned: 0, exec: 0 };
+    let (mut module, mut graph) = (0u64, 0u64);
     assert_eq!(cuCtxSetCurrent(context), OK);
     assert_eq!(cuModuleLoadData(&raw mut module, c".version 8.0 hot".as_ptr()), OK);
     assert_eq!(cuModuleGetFunction(&raw mut world.function, module, c"fill".as_ptr()), OK);
     assert_eq!(cuStreamCreate(&raw mut world.stream, 0), OK);
     assert_eq!(cuEventCreate(&raw mut world.event, 0), OK);
+    assert_eq!(cuMemHostAlloc(&raw mut world.pinned, 64, 0), OK);
+    // A capture that has ended leaves nothing to ask about.
+    assert_eq!(cuStreamBeginCapture_v2(world.stream, 0), OK);
+    assert_eq!(cuMemsetD8Async(TABLE, 1, 64, world.stream), OK);
+    // Pinned memory is no reason for a launch to wait.
+    assert_eq!(cuMemcpyDtoHAsync_v2(world.pinned, TABLE, 64, world.stream), OK);
+    assert_eq!(cuStreamEndCapture(world.stream, &raw mut graph), OK);
+    assert_eq!(cuGraphInstantiateWithFlags(&raw mut world.exec, graph, 0), OK);
 
     world
 }

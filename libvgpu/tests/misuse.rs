@@ -83,6 +83,8 @@ fn recover(library: &Library) {
     let place = &raw mut context as u64;
     assert_eq!(call(library, "cuDevicePrimaryCtxRetain", params(&[place, 0])), OK);
     assert_eq!(call(library, "cuCtxSetCurrent", params(&[context])), OK);
+    // Beginning a capture of the thread's own stream takes nothing but nulls.
+    let _ = call(library, "cuStreamEndCapture_ptsz", params(&[0, place]));
     let _ = call(library, "cuCtxSynchronize", [0; PARAMS]);
     assert_eq!(call(library, "cuCtxSynchronize", [0; PARAMS]), OK);
 }

@@ -3,6 +3,8 @@
 mod support;
 
 use std::ffi::c_void;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use support::session::{Session, session};
 use vgpu_api::snapshot::is_offered;
@@ -66,6 +68,45 @@ fn launch(session: &Session, function: u64, grid: u32, block: u32, params: &[*co
 
 fn synchronize(session: &Session) -> u32 {
     cu!(session.libcuda, cuCtxSynchronize())
+}
+
+/// The second word of the marker: replies waited for.
+fn replies(session: &Session) -> u64 {
+    let marker = session.libcuda.symbol("vgpu_is_shim").cast::<AtomicU64>();
+    // SAFETY: two words that live as long as the library.
+    let words = unsafe { std::slice::from_raw_parts(marker, 2) };
+    assert_eq!(words[0].load(Ordering::Relaxed), vgpu_api::WIRE_HASH);
+    words[1].load(Ordering::Relaxed)
+}
+
+#[test]
+fn the_marker_counts_replies_and_nothing_else() {
+    let session = session();
+    let address = alloc(&session, 64);
+    let before = replies(&session);
+    assert_eq!(cu!(session.libcuda, cuMemsetD8Async(address: u64, 1: u8, 64: usize, 0: u64)), OK);
+    assert_eq!(replies(&session), before, "queued");
+    assert_eq!(synchronize(&session), OK);
+    assert_eq!(replies(&session), before + 1);
+    free(&session, address);
+}
+
+/// The library reads the environment once: the test is played again in a process of its own.
+#[test]
+fn the_calls_that_wait_are_named_for_who_asked_for_it() {
+    const INSIDE: &str = "VGPU_TEST_WAITS";
+    if std::env::var_os(INSIDE).is_some() {
+        assert_eq!(synchronize(&session()), OK);
+        return;
+    }
+    let named = |level: &str| {
+        let mut again = Command::new(std::env::current_exe().expect("the test"));
+        again.args(["--exact", "the_calls_that_wait_are_named_for_who_asked_for_it", "--nocapture"]);
+        let ended = again.env(INSIDE, "1").env("VGPU_LOG", level).output().expect("it runs");
+        assert!(ended.status.success());
+        String::from_utf8_lossy(&ended.stderr).contains("vgpu: waits for cuCtxSynchronize\n")
+    };
+    assert_eq!(["1", "2"].map(named), [false, true]);
 }
 
 #[test]
@@ -220,23 +261,6 @@ fn an_allocation_too_large_says_2_and_pointers_know_what_they_are() {
     assert_eq!((kind, base), (0, 0), "unregistered host memory: success, type 0");
     free(&session, address);
     assert_eq!(cu!(session.libcuda, cuMemFree_v2(address: u64)), INVALID_VALUE, "twice");
-}
-
-#[test]
-fn pinned_memory_is_memory_and_is_known() {
-    let session = session();
-    let mut place = std::ptr::null_mut::<u8>();
-    let at = &raw mut place;
-    assert_eq!(cu!(session.libcuda, cuMemHostAlloc(at: *mut *mut u8, 10_000: usize, 1: u32)), OK);
-    // SAFETY: ten thousand bytes were allocated.
-    unsafe { std::slice::from_raw_parts_mut(place, 10_000) }.fill(3);
-    let mut flags = 0u32;
-    let flags_at = &raw mut flags;
-    assert_eq!(cu!(session.libcuda, cuMemHostGetFlags(flags_at: *mut u32, place: *mut u8)), OK);
-    assert_eq!(flags, 1);
-    assert_eq!(cu!(session.libcuda, cuMemHostRegister_v2(place: *mut u8, 10: usize, 0: u32)), 712);
-    assert_eq!(cu!(session.libcuda, cuMemFreeHost(place: *mut u8)), OK);
-    assert_eq!(cu!(session.libcuda, cuMemFreeHost(place: *mut u8)), INVALID_VALUE);
 }
 
 #[test]

@@ -1,35 +1,15 @@
 // The breadth of the driver API that programs use beside launches: contexts by every form, sets, pitched copies, pinned
 // memory, streams and events with their times, attributes, occupancy, variables, what is refused and how. Not for a bare driver of
 // NVIDIA's: handles are used after their end, which vgpu refuses and that driver does not survive.
-#include <cuda.h>
-#include <dlfcn.h>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <vector>
+
+#define PROGRAM "driver_wide"
+#include "driver.h"
 
 // Forms that older programs link to and today's header no longer declares.
 extern "C" CUresult cuCtxCreate_v2(CUcontext *, unsigned, CUdevice);
 extern "C" CUresult cuCtxCreate_v3(CUcontext *, CUexecAffinityParam *, int, unsigned, CUdevice);
-
-template <typename Function> Function *driver(const char *name) {
-    static void *library = dlopen("libcuda.so.1", RTLD_NOW);
-    void *symbol = library ? dlsym(library, name) : nullptr;
-    if (!symbol) {
-        printf("driver_wide: no %s: %s\n", name, dlerror());
-        exit(1);
-    }
-    return (Function *)symbol;
-}
-// Names as exported: the header's macros would give the plain name another form's type.
-#define CALL(name, ...) ((int)driver<decltype(name)>(#name)(__VA_ARGS__))
-
-static int failures = 0;
-static void expect(const char *what, long got, long wanted) {
-    if (got != wanted) printf("driver_wide: %s: %ld, not %ld\n", what, got, wanted);
-    failures += got != wanted;
-}
-#define GIVES(wanted, name, ...) expect(#name, CALL(name, __VA_ARGS__), wanted)
 
 static const char PTX[] = R"(
 .version 7.0
@@ -182,6 +162,7 @@ static void memory() {
     expect("host memory", kind, CU_MEMORYTYPE_HOST);
     memset(pinned, 0x5a, 1 << 20);
     GIVES(0, cuMemcpyAsync, block, (CUdeviceptr)pinned, 1 << 20, nullptr);
+    GIVES(0, cuStreamSynchronize, nullptr);
     memset(pinned, 0, 1 << 20);
     GIVES(0, cuMemcpyAsync, (CUdeviceptr)pinned, block, 1 << 20, nullptr);
     GIVES(0, cuStreamSynchronize, nullptr);

@@ -1,7 +1,7 @@
 //! What the software GPU says of itself. The numbers are `CUdevice_attribute` of cuda.h 13.0.
 //!
-//! It claims compute capability 9.0, so that programs hand it their newest PTX, and no feature that it lacks: no textures or
-//! surfaces (their limits are 0), no managed memory, no clusters, no memory pools.
+//! It claims compute capability 9.0, so that programs hand it their newest PTX, and no feature that it lacks: no managed memory, no
+//! clusters. The limits of textures and surfaces are an H100's.
 
 /// The device's name, as `cuDeviceGetName` returns it.
 pub const NAME: &str = "vgpu soft device";
@@ -42,7 +42,17 @@ pub fn attribute(id: u32) -> i32 {
         13 => 1_000_000,   // kHz: clock64 counts nanoseconds
         14 | 30 => 512,    // alignment of textures and surfaces
         16 => MULTIPROCESSORS,
-        19 => 0, // no kernel can reach host memory
+        19 => 1,                      // kernels reach pinned host memory: `Memory::share`
+        21 | 22 | 56 | 70 => 131_072, // textures of 1 and 2 dimensions, surfaces of 2, rows of device memory
+        23 | 57 => 65536,
+        24..=26 | 58..=60 => 16384, // 3 dimensions
+        27 | 28 | 42 | 45 | 46 | 52 | 53 | 55 | 61 | 63 | 64 | 49 | 66 | 67 | 73 | 74 | 77 => 32768,
+        29 | 43 | 62 | 65 => 2048, // layers
+        47 | 48 => 8192,           // the other way to 3 dimensions; the third is 49
+        54 | 68 => 2046,           // layers of cubes
+        69 => 1 << 28,             // elements of linear memory
+        71 => 65000,
+        72 => 2_097_120,
         31 => 1, // kernels of several streams at once
         36 => 1_000_000,
         37 => 64,
@@ -60,8 +70,11 @@ pub fn attribute(id: u32) -> i32 {
         90 => 1, // a kernel can be interrupted
         95 => 1, // cooperative launch: the blocks take turns
         97 => SHARED_BYTES_OPT_IN,
+        102 => 1, // memory and addresses apart
         106 => 32,
         111 => 1 << 10,
+        115 => 1,       // memory pools: made by the worker of virtual memory
+        122 | 123 => 1, // writes and waits of a stream
         126 => 1,
         129 => 1,         // function pointers are the same everywhere
         134 => return -1, // no NUMA node of its own

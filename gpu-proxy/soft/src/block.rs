@@ -1,23 +1,59 @@
-//! One allocation of device memory: words that several host threads may use at once.
+//! Memory at a device's addresses: words that several host threads may use at once. An allocation has words of its own; mapped
+//! memory shows a part of words that may be seen at other addresses as well; shared memory is the host's.
 //!
 //! An access of 8 aligned bytes or fewer is one access to one atomic word, so it is never torn and never a data race.
 //! The offsets have been checked by the caller (`memory.rs`, `exec/access.rs`); a wrong one panics here, it cannot stray.
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One allocation. `bytes` is what was asked for; the last word may reach past it, no access may.
+/// Memory that is not this device's: of who runs it, and of others that may change it at any time.
+pub trait SharedWords: fmt::Debug + Send + Sync {
+    /// All of it, always the same.
+    fn words(&self) -> &[AtomicU64];
+}
+
+/// Memory without an address, which several blocks may show.
+#[derive(Clone, Debug)]
+pub(crate) enum Words {
+    /// The device's.
+    Own(Arc<Box<[AtomicU64]>>),
+    Shared(Arc<dyn SharedWords>),
+}
+
+impl Words {
+    /// `bytes` zeroed bytes. Pages of the host are taken only when they are written. `None` if the host has no room.
+    pub fn zeroed(bytes: u64) -> Option<Self> {
+        let words = usize::try_from(bytes.div_ceil(8)).ok()?;
+        bytemuck::try_zeroed_slice_box(words).ok().map(|words| Self::Own(Arc::new(words)))
+    }
+
+    fn all(&self) -> &[AtomicU64] {
+        match self {
+            Self::Own(words) => words,
+            Self::Shared(shared) => shared.words(),
+        }
+    }
+}
+
+/// Memory at an address. `bytes` is what was asked for; the last word may reach past it, no access may.
 #[derive(Debug)]
 pub(crate) struct Block {
     base: u64,
     bytes: u64,
-    words: Box<[AtomicU64]>,
+    words: Words,
+    writable: bool,
 }
 
 impl Block {
-    /// `bytes` zeroed bytes that answer to the addresses from `base` on. `None` if the host has no room.
-    pub fn zeroed(base: u64, bytes: u64) -> Option<Self> {
-        let words = usize::try_from(bytes.div_ceil(8)).ok()?;
-        Some(Self { base, bytes, words: bytemuck::try_zeroed_slice_box(words).ok()? })
+    /// The first `bytes` of `words`, which has so many, at the addresses from `base` on.
+    pub fn new(base: u64, bytes: u64, words: Words, writable: bool) -> Self {
+        Self { base, bytes, words, writable }
+    }
+
+    pub fn is_writable(&self) -> bool {
+        self.writable
     }
 
     pub fn base(&self) -> u64 {
@@ -48,7 +84,7 @@ impl Block {
         }
     }
 
-    /// Replaces the value at `offset` by `f` of it in one step and returns what was there.
+    /// Replaces the `width` bytes at `offset`, which lie in one word, by `f` of them in one step and returns what was there.
     pub fn update(&self, offset: u64, width: u32, mut f: impl FnMut(u64) -> u64) -> u64 {
         let (shift, mask) = (shift(offset), mask(width));
         let merge = |word: u64| {
@@ -84,9 +120,10 @@ impl Block {
             if let Ok(whole) = <[u8; 8]>::try_from(head) {
                 self.word(at).store(u64::from_le_bytes(whole), Ordering::Release);
             } else {
-                for (index, byte) in head.iter().enumerate() {
-                    self.store(at + index as u64, 1, u64::from(*byte));
-                }
+                // One step as well: the host may watch a word that a stream writes.
+                let mut value = [0; 8];
+                value[..head.len()].copy_from_slice(head);
+                self.update(at, u32::try_from(head.len()).unwrap_or(8), |_| u64::from_le_bytes(value));
             }
             at += head.len() as u64;
             rest = tail;
@@ -111,7 +148,7 @@ impl Block {
 
     fn word(&self, offset: u64) -> &AtomicU64 {
         // Offsets come checked against `bytes`, which came from a usize.
-        &self.words[usize::try_from(offset / 8).unwrap_or(usize::MAX)]
+        &self.words.all()[usize::try_from(offset / 8).unwrap_or(usize::MAX)]
     }
 }
 
@@ -122,4 +159,32 @@ fn shift(offset: u64) -> u32 {
 /// The low `width` bytes of a word.
 fn mask(width: u32) -> u64 {
     u64::MAX >> (64 - 8 * width)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// Others see all of what a write puts into a word or nothing of it, wherever in the word it lies.
+    #[test]
+    fn no_part_of_a_word_is_seen_half_written() {
+        let block = Block::new(0, 16, Words::zeroed(16).unwrap(), true);
+        for (offset, bytes) in [(0, 4), (4, 4), (10, 2), (9, 3)] {
+            thread::scope(|threads| {
+                let writer = threads.spawn(|| {
+                    for value in (0..200_000).map(|turn| if turn % 2 == 0 { 0xff } else { 0 }) {
+                        block.write(offset, &[value; 4][..bytes]);
+                    }
+                });
+                while !writer.is_finished() {
+                    let mut seen = [0; 4];
+                    block.read(offset, &mut seen[..bytes]);
+                    assert!(seen[..bytes].iter().all(|byte| *byte == seen[0]), "{seen:x?}");
+                }
+            });
+            assert_eq!(block.load(8, 8) | block.load(0, 8), 0, "nothing beside it");
+        }
+    }
 }

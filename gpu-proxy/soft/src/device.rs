@@ -1,9 +1,10 @@
 //! One software GPU: its memory, and the door for launches.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::exec;
+use crate::texture::{Objects, Surface, Texture};
 use crate::{Fault, Memory, MemoryError, Module};
 
 /// How a device is made.
@@ -63,6 +64,7 @@ const OUTPUT_BYTES_MAX: usize = 1 << 20;
 pub struct Device {
     config: DeviceConfig,
     memory: Memory,
+    objects: Mutex<Arc<Objects>>,
     output: Mutex<Vec<u8>>,
 }
 
@@ -76,12 +78,45 @@ impl Device {
     /// A device with nothing in its memory.
     pub fn new(config: DeviceConfig) -> Self {
         let memory = Memory::new(config.memory_bytes, config.seed);
-        Self { config, memory, output: Mutex::default() }
+        Self { config, memory, objects: Mutex::default(), output: Mutex::default() }
     }
 
     /// Its memory.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Makes a texture object; its number, never 0 and never given twice. Whatever its levels say, kernels read no memory by it that
+    /// they could not read themselves.
+    pub fn texture_create(&self, texture: Texture) -> u64 {
+        let mut objects = self.objects();
+        let objects = Arc::make_mut(&mut objects);
+        objects.last += 1;
+        objects.textures.insert(objects.last, Arc::new(texture));
+        objects.last
+    }
+
+    /// Ends a texture object; whether there was one. A launch that is running keeps it.
+    pub fn texture_destroy(&self, texture: u64) -> bool {
+        Arc::make_mut(&mut self.objects()).textures.remove(&texture).is_some()
+    }
+
+    /// Makes a surface object; its number, as of a texture.
+    pub fn surface_create(&self, surface: Surface) -> u64 {
+        let mut objects = self.objects();
+        let objects = Arc::make_mut(&mut objects);
+        objects.last += 1;
+        objects.surfaces.insert(objects.last, Arc::new(surface));
+        objects.last
+    }
+
+    /// Ends a surface object; whether there was one.
+    pub fn surface_destroy(&self, surface: u64) -> bool {
+        Arc::make_mut(&mut self.objects()).surfaces.remove(&surface).is_some()
+    }
+
+    fn objects(&self) -> MutexGuard<'_, Arc<Objects>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the module's variables addresses in this device's memory and writes their first values.
@@ -113,7 +148,8 @@ impl Device {
         config: &LaunchConfig,
         parameters: &[u8],
     ) -> Result<(), Fault> {
-        let launch = exec::Launch::new(instance, function, config, parameters, &self.memory)?;
+        let launch = exec::Launch::new(instance, function, config, parameters, &self.memory)?
+            .with(Arc::clone(&self.objects()));
         let (result, printed) = exec::run(&launch, &self.config, OUTPUT_BYTES_MAX);
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let room = OUTPUT_BYTES_MAX.saturating_sub(output.len());

@@ -19,10 +19,13 @@ mod image;
 mod memory;
 mod module;
 mod ptx;
+mod texture;
 
 pub use attributes::*;
+pub use block::SharedWords;
 pub use device::{Device, DeviceConfig, Instance, LaunchConfig};
 pub use fault::{Access, Fault};
 pub use image::{ImageError, each_machine_code};
-pub use memory::{ALIGN, Memory, MemoryError};
+pub use memory::{ALIGN, MAPPING_ALIGN, Memory, MemoryError, Protection};
 pub use module::{FunctionInfo, GlobalInfo, Module, Parameter};
+pub use texture::{AddressMode, ChannelKind, Level, Sampler, Surface, Texel, Texture};

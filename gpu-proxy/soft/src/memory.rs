@@ -1,15 +1,21 @@
-//! Device memory: what `cuMemAlloc` gives out and what kernels may touch.
+//! A device's addresses: what `cuMemAlloc` gives out, what is mapped (`memory/mapped.rs`), what its host shares, and so what
+//! kernels may touch.
 //!
 //! Start at [`Memory`]. Addresses are numbers of our own, never those of this process: they start at a place drawn from the
 //! worker's seed, lie apart by guard gaps, and a freed range is only given again when the whole range has been gone through.
-//! The rule: every access names an address and a length, and both lie inside one living allocation.
+//! The rule: every access names an address and a length, and both lie inside one living allocation, or inside mappings, or
+//! shared memory, that follow each other without a hole and may be touched.
 //! Words are atomics, because the blocks of a grid run on several host threads. Not here: shared, local and parameter memory,
 //! which belong to one block or thread (`exec/`).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
-use crate::block::Block;
+use crate::block::{Block, SharedWords, Words};
+
+mod mapped;
+
+pub use mapped::{MAPPING_ALIGN, Protection};
 
 /// Every allocation starts at a multiple of this, as the driver's do.
 pub const ALIGN: u64 = 512;
@@ -34,8 +40,8 @@ pub enum MemoryError {
     /// Zero bytes, or an address that no allocation starts at.
     #[error("invalid value")]
     InvalidValue,
-    /// A range outside every allocation.
-    #[error("{bytes} bytes at {address:#x} are not inside one allocation")]
+    /// A range outside of what may be touched.
+    #[error("{bytes} bytes at {address:#x} are not inside one allocation, or mappings in a row")]
     OutOfBounds {
         /// First address.
         address: u64,
@@ -54,6 +60,13 @@ impl MemoryError {
     }
 }
 
+/// A part of a block.
+struct Piece {
+    block: Arc<Block>,
+    offset: u64,
+    bytes: u64,
+}
+
 /// The memory of one device. Shared by reference; every method may be called from several threads.
 #[derive(Debug)]
 pub struct Memory {
@@ -63,10 +76,28 @@ pub struct Memory {
 
 #[derive(Debug)]
 struct State {
+    /// What can be touched: allocations, mappings that may be, shared memory.
     blocks: BTreeMap<u64, Arc<Block>>,
+    /// Addresses in use, by the first.
+    taken: BTreeMap<u64, Taken>,
+    mapped: mapped::Mapped,
     used_bytes: u64,
     next: u64,
     random: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    bytes: u64,
+    by: By,
+}
+
+/// What takes addresses, and only as that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Allocation,
+    Reservation,
+    Shared,
 }
 
 impl Memory {
@@ -74,7 +105,14 @@ impl Memory {
     pub fn new(capacity_bytes: u64, seed: u64) -> Self {
         let mut random = seed;
         let start = RANGE_START + align_up(splitmix(&mut random) % ((RANGE_END - RANGE_START) / 2), 2 << 20);
-        let state = State { blocks: BTreeMap::new(), used_bytes: 0, next: start, random };
+        let state = State {
+            blocks: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            mapped: mapped::Mapped::default(),
+            used_bytes: 0,
+            next: start,
+            random,
+        };
         Self { capacity_bytes, state: RwLock::new(state) }
     }
 
@@ -83,7 +121,7 @@ impl Memory {
         self.capacity_bytes
     }
 
-    /// What living allocations hold, each rounded up to [`ALIGN`].
+    /// What living allocations and memory made for mappings hold, each rounded up to [`ALIGN`].
     pub fn used_bytes(&self) -> u64 {
         self.read_state(|state| state.used_bytes)
     }
@@ -95,43 +133,75 @@ impl Memory {
         if bytes == 0 {
             return Err(MemoryError::InvalidValue);
         }
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let free_bytes = self.capacity_bytes.saturating_sub(state.used_bytes);
-        let full = MemoryError::OutOfMemory { bytes, free_bytes };
-        if bytes > free_bytes || align_up(bytes, ALIGN) > free_bytes {
-            return Err(full);
-        }
-        let address = state.place(bytes).ok_or(full)?;
-        let block = Block::zeroed(address, bytes).ok_or(full)?;
-        state.blocks.insert(address, Arc::new(block));
+        let mut state = self.change_state();
+        let full = self.room_for(&state, bytes)?;
+        let address = state.place(bytes, GUARD).ok_or(full)?;
+        let words = Words::zeroed(bytes).ok_or(full)?;
+        state.blocks.insert(address, Arc::new(Block::new(address, bytes, words, true)));
+        state.taken.insert(address, Taken { bytes, by: By::Allocation });
         state.used_bytes += align_up(bytes, ALIGN);
         Ok(address)
+    }
+
+    /// That there are `bytes` left; the error for when the host lacks them.
+    fn room_for(&self, state: &State, bytes: u64) -> Result<MemoryError, MemoryError> {
+        let free_bytes = self.capacity_bytes.saturating_sub(state.used_bytes);
+        let full = MemoryError::OutOfMemory { bytes, free_bytes };
+        if bytes > free_bytes || align_up(bytes, ALIGN) > free_bytes { Err(full) } else { Ok(full) }
     }
 
     /// Frees the allocation that starts at `address`. A launch that is running keeps what it started with.
     /// # Errors
     /// [`MemoryError::InvalidValue`] if no allocation starts there.
     pub fn free(&self, address: u64) -> Result<(), MemoryError> {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let block = state.blocks.remove(&address).ok_or(MemoryError::InvalidValue)?;
-        state.used_bytes -= align_up(block.bytes(), ALIGN);
+        let mut state = self.change_state();
+        let bytes = state.untake(address, By::Allocation)?;
+        state.blocks.remove(&address);
+        state.used_bytes -= align_up(bytes, ALIGN);
         Ok(())
     }
 
-    /// Whether `bytes` bytes from `address` lie inside one allocation.
+    /// Lets others' memory be reached at the addresses from `address` (a multiple of 8) on, as a GPU reaches pinned memory of its host. It
+    /// is no part of the device's.
+    /// # Errors
+    /// [`MemoryError::InvalidValue`] for no memory, or if an address of it belongs to something else.
+    pub fn share(&self, address: u64, words: Arc<dyn SharedWords>) -> Result<(), MemoryError> {
+        let bytes = words.words().len() as u64 * 8;
+        let mut state = self.change_state();
+        let fits = bytes > 0 && address.checked_add(bytes).is_some() && address.is_multiple_of(8);
+        if !fits || !state.is_hole(address, bytes, 0) {
+            return Err(MemoryError::InvalidValue);
+        }
+        state.blocks.insert(address, Arc::new(Block::new(address, bytes, Words::Shared(words), true)));
+        state.taken.insert(address, Taken { bytes, by: By::Shared });
+        Ok(())
+    }
+
+    /// Ends what [`Memory::share`] began at `address`. A launch that is running keeps what it started with.
+    /// # Errors
+    /// [`MemoryError::InvalidValue`] if nothing shared starts there.
+    pub fn unshare(&self, address: u64) -> Result<(), MemoryError> {
+        let mut state = self.change_state();
+        state.untake(address, By::Shared)?;
+        state.blocks.remove(&address);
+        Ok(())
+    }
+
+    /// Whether `bytes` bytes from `address` can be read.
     pub fn contains(&self, address: u64, bytes: u64) -> bool {
-        self.find(address, bytes).is_ok()
+        self.pieces(address, bytes.max(1), false).is_ok()
     }
 
     /// Copies device memory from `address` into `out`.
     /// # Errors
     /// [`MemoryError::OutOfBounds`]; then `out` is as it was.
     pub fn read(&self, address: u64, out: &mut [u8]) -> Result<(), MemoryError> {
-        if out.is_empty() {
-            return Ok(());
+        let mut rest = out;
+        for piece in self.pieces(address, rest.len() as u64, false)? {
+            let (head, tail) = rest.split_at_mut(usize::try_from(piece.bytes).unwrap_or(usize::MAX));
+            piece.block.read(piece.offset, head);
+            rest = tail;
         }
-        let block = self.find(address, out.len() as u64)?;
-        block.read(address - block.base(), out);
         Ok(())
     }
 
@@ -139,11 +209,12 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::OutOfBounds`]; then nothing was written.
     pub fn write(&self, address: u64, data: &[u8]) -> Result<(), MemoryError> {
-        if data.is_empty() {
-            return Ok(());
+        let mut rest = data;
+        for piece in self.pieces(address, rest.len() as u64, true)? {
+            let (head, tail) = rest.split_at(usize::try_from(piece.bytes).unwrap_or(usize::MAX));
+            piece.block.write(piece.offset, head);
+            rest = tail;
         }
-        let block = self.find(address, data.len() as u64)?;
-        block.write(address - block.base(), data);
         Ok(())
     }
 
@@ -155,12 +226,11 @@ impl Memory {
         if !matches!(width, 1 | 2 | 4) || !address.is_multiple_of(width) {
             return Err(MemoryError::InvalidValue);
         }
-        if count == 0 {
-            return Ok(());
-        }
         let bytes = width.checked_mul(count).ok_or(MemoryError::InvalidValue)?;
-        let block = self.find(address, bytes)?;
-        block.fill(address - block.base(), pattern, bytes);
+        // Mappings begin at multiples of every pattern's length.
+        for piece in self.pieces(address, bytes, true)? {
+            piece.block.fill(piece.offset, pattern, piece.bytes);
+        }
         Ok(())
     }
 
@@ -168,10 +238,11 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::OutOfBounds`]; then nothing was written.
     pub fn copy(&self, target: u64, source: u64, bytes: u64) -> Result<(), MemoryError> {
+        self.pieces(target, bytes, true)?;
+        self.pieces(source, bytes, false)?;
         if bytes == 0 {
             return Ok(());
         }
-        let (to, from) = (self.find(target, bytes)?, self.find(source, bytes)?);
         let mut chunk = vec![0; usize::try_from(bytes.min(1 << 20)).unwrap_or(1 << 20)];
         let step = chunk.len() as u64;
         // Overlapping upwards: start at the end, so that no byte is read after it was written.
@@ -180,21 +251,40 @@ impl Memory {
         for index in 0..steps {
             let at = step * if backwards { steps - 1 - index } else { index };
             let length = usize::try_from(step.min(bytes - at)).unwrap_or(chunk.len());
-            from.read(source - from.base() + at, &mut chunk[..length]);
-            to.write(target - to.base() + at, &chunk[..length]);
+            self.read(source + at, &mut chunk[..length])?;
+            self.write(target + at, &chunk[..length])?;
         }
         Ok(())
     }
 
-    /// What a launch may touch: the allocations that live now, by address.
+    /// What a launch may touch now, by address. An access of a kernel lies in one of them: mappings begin at multiples of
+    /// [`MAPPING_ALIGN`], and no aligned access crosses such a border.
     pub(crate) fn snapshot(&self) -> Vec<Arc<Block>> {
         self.read_state(|state| state.blocks.values().cloned().collect())
     }
 
-    fn find(&self, address: u64, bytes: u64) -> Result<Arc<Block>, MemoryError> {
-        let found =
-            self.read_state(|state| state.blocks.range(..=address).next_back().map(|(_, b)| b.clone()));
-        found.filter(|block| block.holds(address, bytes)).ok_or(MemoryError::OutOfBounds { address, bytes })
+    /// The pieces that `bytes` bytes from `address` consist of: all can be touched as asked, and no byte is missing.
+    fn pieces(&self, address: u64, bytes: u64, write: bool) -> Result<Vec<Piece>, MemoryError> {
+        let found = self.read_state(|state| {
+            let mut pieces = Vec::new();
+            let (mut at, mut left) = (address, bytes);
+            while left > 0 {
+                let (_, block) = state.blocks.range(..=at).next_back()?;
+                let offset = at - block.base();
+                let here = block.bytes().checked_sub(offset)?.min(left);
+                if here == 0 || (write && !block.is_writable()) {
+                    return None;
+                }
+                pieces.push(Piece { block: block.clone(), offset, bytes: here });
+                (at, left) = (at + here, left - here);
+            }
+            Some(pieces)
+        });
+        found.ok_or(MemoryError::OutOfBounds { address, bytes })
+    }
+
+    fn change_state(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read_state<T>(&self, f: impl FnOnce(&State) -> T) -> T {
@@ -203,23 +293,33 @@ impl Memory {
 }
 
 impl State {
-    /// A free address with guards on both sides; past the range's end, the first hole from its start.
-    fn place(&mut self, bytes: u64) -> Option<u64> {
-        let gap = GUARD + splitmix(&mut self.random) % 64 * GUARD;
-        let length = align_up(bytes, ALIGN).checked_add(gap)?;
-        if self.next.checked_add(length).is_some_and(|end| end <= RANGE_END)
-            && self.is_hole(self.next, length)
-        {
-            let address = self.next;
-            self.next = align_up(address + length, GUARD);
-            return Some(address);
+    /// Ends the taking of addresses that begins at `address`; their number.
+    fn untake(&mut self, address: u64, by: By) -> Result<u64, MemoryError> {
+        let taken =
+            self.taken.get(&address).filter(|taken| taken.by == by).ok_or(MemoryError::InvalidValue)?;
+        let bytes = taken.bytes;
+        self.taken.remove(&address);
+        Ok(bytes)
+    }
+
+    /// A free address, a multiple of `align`, with guards on both sides; past the range's end, the first hole from its start.
+    fn place(&mut self, bytes: u64, align: u64) -> Option<u64> {
+        if bytes.max(align) > RANGE_END - RANGE_START {
+            return None;
         }
-        let mut address = RANGE_START;
-        for (&base, block) in &self.blocks {
+        let gap = GUARD + splitmix(&mut self.random) % 64 * GUARD;
+        let length = align_up(bytes, ALIGN) + gap;
+        let next = align_up(self.next, align);
+        if next + length <= RANGE_END && self.is_hole(next, length, GUARD) {
+            self.next = align_up(next + length, GUARD);
+            return Some(next);
+        }
+        let mut address = align_up(RANGE_START, align);
+        for (&base, taken) in &self.taken {
             if address + length <= base {
                 break;
             }
-            address = align_up(base + block.bytes() + GUARD, GUARD);
+            address = align_up(base + taken.bytes + GUARD, align);
         }
         if address + length > RANGE_END {
             return None;
@@ -228,10 +328,11 @@ impl State {
         Some(address)
     }
 
-    fn is_hole(&self, address: u64, length: u64) -> bool {
-        let before = self.blocks.range(..address).next_back();
-        before.is_none_or(|(base, block)| base + block.bytes() + GUARD <= address)
-            && self.blocks.range(address..).next().is_none_or(|(base, _)| address + length <= *base)
+    /// Whether nothing is taken from `guard` before `address` on.
+    fn is_hole(&self, address: u64, length: u64, guard: u64) -> bool {
+        let before = self.taken.range(..address).next_back();
+        before.is_none_or(|(base, taken)| base + taken.bytes + guard <= address)
+            && self.taken.range(address..).next().is_none_or(|(base, _)| address + length <= *base)
     }
 }
 

@@ -1,6 +1,12 @@
 //! What goes wrong in a kernel: the fault, its CUDA number, and that nothing else was touched.
 
-use vgpu_soft::{Device, DeviceConfig, Fault, Instance, LaunchConfig, Module};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use vgpu_soft::{
+    Device, DeviceConfig, Fault, Instance, LaunchConfig, MAPPING_ALIGN, MemoryError, Module, Protection,
+    SharedWords,
+};
 
 const HEAD: &str = ".version 9.0\n.target sm_90\n.address_size 64\n";
 
@@ -206,6 +212,20 @@ fn overlapping_copies_go_as_if_through_a_buffer() {
     }
 }
 
+/// A guest may write such a record into its ring, whatever libvgpu would have answered.
+#[test]
+fn no_bytes_are_copied_read_written_and_set_anywhere() {
+    let device = device();
+    let memory = device.memory();
+    let at = memory.alloc(64).unwrap();
+    for (to, from) in [(at, at), (at, at + 64), (0, at), (u64::MAX, 0)] {
+        assert_eq!(memory.copy(to, from, 0), Ok(()), "{from:#x} to {to:#x}");
+        assert_eq!((memory.read(from, &mut []), memory.write(to, &[])), (Ok(()), Ok(())));
+        assert_eq!(memory.fill(to, &[7], 0), Ok(()));
+    }
+    assert_eq!(memory.copy(at, at + 64, 1).unwrap_err().cu_result(), 1);
+}
+
 #[test]
 fn fills_repeat_their_pattern_and_stay_inside() {
     let device = device();
@@ -218,4 +238,71 @@ fn fills_repeat_their_pattern_and_stay_inside() {
     assert_eq!(device.memory().fill(base + 1, &[1, 2], 1).unwrap_err().cu_result(), 1);
     assert_eq!(device.memory().fill(base, &[1, 2, 3, 4], 2501).unwrap_err().cu_result(), 1);
     assert_eq!(device.memory().fill(base, &[1, 2, 3, 4], u64::MAX).unwrap_err().cu_result(), 1);
+}
+
+#[derive(Debug)]
+struct Host(Vec<AtomicU64>);
+
+impl SharedWords for Host {
+    fn words(&self) -> &[AtomicU64] {
+        &self.0
+    }
+}
+
+#[test]
+fn host_memory_is_reached_where_it_was_shared_and_no_further() {
+    const AT: u64 = 0x6800_0000_0000;
+    let device = device();
+    let memory = device.memory();
+    let host = Arc::new(Host((0..4).map(AtomicU64::new).collect()));
+    assert_eq!(launch(&device, STORE, 1, &AT.to_le_bytes()).unwrap_err().cu_result(), 700, "not shared yet");
+    memory.share(AT, host.clone()).unwrap();
+    assert_eq!(memory.used_bytes(), 0, "it is not the device's");
+    launch(&device, STORE, 1, &(AT + 28).to_le_bytes()).unwrap();
+    assert_eq!(host.0[3].load(Relaxed), 3 | 1 << 32, "its upper half");
+    for address in [AT - 4, AT + 32] {
+        assert_eq!(launch(&device, STORE, 1, &address.to_le_bytes()).unwrap_err().cu_result(), 700);
+    }
+    // Copies and sets reach it, both ways.
+    let own = memory.alloc(32).unwrap();
+    memory.copy(own, AT, 32).unwrap();
+    let mut seen = [0; 8];
+    memory.read(own + 24, &mut seen).unwrap();
+    assert_eq!(u64::from_le_bytes(seen), 3 | 1 << 32);
+    memory.fill(own, &[7], 32).unwrap();
+    memory.copy(AT + 16, own, 16).unwrap();
+    assert_eq!(host.0[2].load(Relaxed), 0x0707_0707_0707_0707);
+    assert!(memory.copy(AT + 24, own, 16).is_err());
+
+    // Nobody frees it as an allocation, shares it twice, or shares what is the device's.
+    assert_eq!(memory.free(AT), Err(MemoryError::InvalidValue));
+    assert_eq!(memory.unshare(own), Err(MemoryError::InvalidValue));
+    for address in [AT, AT + 24, AT - 24, own, AT + 33, u64::MAX - 8] {
+        assert_eq!(memory.share(address, host.clone()), Err(MemoryError::InvalidValue), "{address:#x}");
+    }
+    assert_eq!(memory.share(AT + 4096, Arc::new(Host(Vec::new()))), Err(MemoryError::InvalidValue));
+    memory.unshare(AT).unwrap();
+    assert_eq!(launch(&device, STORE, 1, &AT.to_le_bytes()).unwrap_err().cu_result(), 700);
+}
+
+/// Reserved addresses are no memory, whatever is mapped beside them; what may only be read is not written.
+#[test]
+fn addresses_without_open_memory_are_700() {
+    let device =
+        Device::new(DeviceConfig { memory_bytes: 4 << 20, seed: 3, host_threads: 2, ..Default::default() });
+    let (memory, piece) = (device.memory(), MAPPING_ALIGN);
+    let base = memory.reserve(3 * piece, 0, 0).unwrap();
+    let first = memory.create(piece).unwrap();
+    memory.map(base + piece, piece, first).unwrap();
+    let code =
+        |address: u64| launch(&device, STORE, 1, &address.to_le_bytes()).map_err(|fault| fault.cu_result());
+    let ends = [base + piece, base + 2 * piece - 4];
+    assert_eq!(ends.map(code), [Err(700); 2], "mapped, but not opened");
+    memory.protect(base + piece, piece, Protection::Read).unwrap();
+    assert_eq!(ends.map(code), [Err(700); 2], "to be read only");
+    memory.protect(base + piece, piece, Protection::ReadWrite).unwrap();
+    assert_eq!(ends.map(code), [Ok(()); 2]);
+    assert_eq!([base, base + piece - 4, base + 2 * piece].map(code), [Err(700); 3], "nothing there");
+    memory.unmap(base + piece, piece).unwrap();
+    assert_eq!(ends.map(code), [Err(700); 2], "taken away");
 }

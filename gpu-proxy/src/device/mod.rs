@@ -4,9 +4,13 @@
 //! that the device itself gave out, and has checked every address and length against its allocation map and the quota.
 //! Nothing here knows rings, handles of guests or grants.
 
+mod array;
 #[expect(unsafe_code, reason = "NVIDIA's driver is C")]
 mod cuda;
+mod graph;
+mod host;
 mod null;
+mod pass_through;
 mod soft;
 mod survey;
 
@@ -16,11 +20,15 @@ use serde::{Deserialize, Serialize};
 use vgpu_api::launch::LaunchAttributes;
 use vgpu_api::memory::Memset;
 use vgpu_api::{
-    Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, MemInfo, Printed, Snapshot,
+    Access, Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, JitOption, LinkTold, MemInfo,
+    MemoryOp, Printed, Snapshot, TensorMap, TensorSpec,
 };
 
+pub use array::{Arrays, Side, TexelSource, TextureSource};
 pub use cuda::library_folders;
-pub use null::Null;
+pub use graph::{DeviceNode, DeviceWork};
+pub use host::HostPages;
+pub use null::{Null, Step};
 pub use soft::Soft;
 pub use survey::Survey;
 #[cfg(test)]
@@ -93,6 +101,9 @@ pub struct LoadError {
     pub log: String,
 }
 
+/// Runs a function in the guest, from any thread, and returns when it has returned. Not called if the device comes to its end before.
+pub type HostFunction = Box<dyn FnOnce(u32) + Send>;
+
 /// A launch with resolved names. Attributes that hold handles or addresses do not get here.
 #[derive(Debug)]
 pub struct DeviceLaunch<'a> {
@@ -123,9 +134,22 @@ pub struct Costs {
     pub context_bytes: u64,
     /// Threads that the device has room for at once, for each of which it keeps a stack and local memory. 0: it does not.
     pub resident_threads: u64,
+    /// A node of a graph that can be launched, in bytes.
+    pub graph_node_bytes: u64,
+    /// And each row of nodes that the device may run beside others.
+    pub graph_row_bytes: u64,
+    /// Whether the device keeps what graphs took after their end, for later ones.
+    pub graphs_are_kept: bool,
 }
 
 impl Costs {
+    /// Device memory that a graph of so many nodes in so many rows takes; `None` past any memory.
+    #[must_use]
+    pub fn graph_bytes(&self, nodes: usize, rows: u64) -> Option<u64> {
+        let nodes = (nodes as u64).checked_mul(self.graph_node_bytes)?;
+        nodes.checked_add(rows.checked_mul(self.graph_row_bytes)?)
+    }
+
     /// Device memory that `CUlimit` number `limit` stands for when it is `value`. Source: `cuCtxSetLimit`.
     #[must_use]
     pub fn limit_bytes(&self, limit: u32, value: u64) -> u64 {
@@ -144,7 +168,7 @@ impl Costs {
 /// # Errors
 /// All methods: the `CUresult` that the program gets. A sticky one ([`CuError::is_sticky`]) ends the context.
 #[expect(clippy::missing_errors_doc, reason = "said once for all")]
-pub trait Device: fmt::Debug + Send {
+pub trait Device: Arrays + fmt::Debug + Send {
     /// What programs ask before they have a context. `bytes` is the grant: no device shows more memory than that.
     fn snapshot(&self, bytes: u64) -> Snapshot;
     /// Allocations are multiples of this, in bytes: what the quota counts.
@@ -177,10 +201,31 @@ pub trait Device: fmt::Debug + Send {
     fn write(&mut self, place: Place, address: u64, bytes: &[u8]) -> CuResult<()>;
     /// Device to host; the bytes are there when it returns.
     fn read(&mut self, place: Place, address: u64, bytes: &mut [u8]) -> CuResult<()>;
-    /// Device to device.
+    /// Between any two of device memory and pinned pages.
     fn copy(&mut self, place: Place, to: u64, from: u64, bytes: u64) -> CuResult<()>;
     /// Rows of equal elements.
     fn fill(&mut self, place: Place, memset: &Memset) -> CuResult<()>;
+
+    /// Lets pages of the arena be reached by their address: by copies, sets and kernels of every context. None of them is yet.
+    fn pin(&mut self, pages: HostPages) -> CuResult<()>;
+    /// Ends what [`Device::pin`] began at `address`. No work that reaches the pages is left.
+    fn unpin(&mut self, address: u64) -> CuResult<()>;
+    /// Memory and mappings are multiples of this, in bytes: a power of two.
+    fn mapping_bytes(&self) -> u64;
+    /// Takes `bytes` addresses out of use, at `wanted` if that can be had; `alignment` is 0 or a power of two.
+    fn reserve(&mut self, bytes: u64, alignment: u64, wanted: u64) -> CuResult<u64>;
+    /// Gives a reservation back.
+    fn unreserve(&mut self, address: u64, bytes: u64) -> CuResult<()>;
+    /// Memory without an address.
+    fn create(&mut self, bytes: u64) -> CuResult<Raw>;
+    /// Ends its name. The memory stays while it is mapped.
+    fn release(&mut self, memory: Raw) -> CuResult<()>;
+    /// Shows the first `bytes` of memory at free addresses of a reservation, where nothing may touch it yet.
+    fn map(&mut self, address: u64, bytes: u64, memory: Raw) -> CuResult<()>;
+    /// Takes one mapping away.
+    fn unmap(&mut self, address: u64, bytes: u64) -> CuResult<()>;
+    /// Says what the device may do with mappings that follow each other.
+    fn set_access(&mut self, address: u64, bytes: u64, access: Access) -> CuResult<()>;
 
     /// Looks at an image before [`Device::load`]. What its variables take is counted by then.
     fn survey(&self, _bytes: &[u8]) -> CuResult<Survey> {
@@ -230,22 +275,83 @@ pub trait Device: fmt::Debug + Send {
     fn stream_destroy(&mut self, stream: Raw) -> CuResult<()>;
     /// Waits for its work.
     fn stream_synchronize(&mut self, place: Place) -> CuResult<()>;
-    /// 600 while it has work.
+    /// 600 while it has work; the legacy stream also while one has that blocks with it.
     fn stream_query(&mut self, place: Place) -> CuResult<()>;
     /// Later work of the stream waits for the event.
     fn stream_wait(&mut self, place: Place, event: Raw, flags: u32) -> CuResult<()>;
+    /// Sets a `CUstreamAttrID` to a `CUstreamAttrValue`, which holds no address but a checked one. May be ignored: none changes a result.
+    fn set_stream_attribute(&mut self, place: Place, attribute: u32, value: &[u8; 64]) -> CuResult<()>;
+    /// Writes and waits of words of memory, in order.
+    fn stream_memory(&mut self, place: Place, ops: &[MemoryOp]) -> CuResult<()>;
     /// An event.
     fn event_create(&mut self, context: Raw, flags: u32) -> CuResult<Raw>;
     /// Ends it.
     fn event_destroy(&mut self, event: Raw) -> CuResult<()>;
     /// Marks the place in the stream.
     fn event_record(&mut self, place: Place, event: Raw, flags: u32) -> CuResult<()>;
+    /// Marks the place behind all work of the context.
+    fn context_record(&mut self, context: Raw, event: Raw) -> CuResult<()>;
+    /// Later work of the whole context waits for the event.
+    fn context_wait(&mut self, context: Raw, event: Raw) -> CuResult<()>;
     /// 600 while it is not reached.
     fn event_query(&mut self, event: Raw) -> CuResult<()>;
     /// Waits for it.
     fn event_synchronize(&mut self, event: Raw) -> CuResult<()>;
     /// Milliseconds between two.
     fn event_elapsed(&mut self, start: Raw, end: Raw) -> CuResult<f32>;
+
+    /// A graph of these nodes, ready to be launched; `flags` as of `cuGraphInstantiate`.
+    fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], flags: u64) -> CuResult<Raw>;
+    /// All nodes get other works; kinds, edges and contexts are the same.
+    fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()>;
+    /// One node gets another work of its kind, with as large a host side.
+    fn graph_set(&mut self, graph: Raw, node: u32, context: Raw, work: &DeviceWork<'_>) -> CuResult<()>;
+    /// Lets a node do its work or nothing.
+    fn graph_enable(&mut self, graph: Raw, node: u32, enabled: bool) -> CuResult<()>;
+    /// Changes the host's side of a copy. No launch of the graph is on its way.
+    fn graph_put(&mut self, graph: Raw, node: u32, offset: u64, bytes: &[u8]) -> CuResult<()>;
+    /// Reads the host's side of a copy. No launch of the graph is on its way.
+    fn graph_get(&mut self, graph: Raw, node: u32, offset: u64, bytes: &mut [u8]) -> CuResult<()>;
+    /// Brings it to the device before its first launch.
+    fn graph_upload(&mut self, place: Place, graph: Raw) -> CuResult<()>;
+    /// Launches it.
+    fn graph_launch(&mut self, place: Place, graph: Raw) -> CuResult<()>;
+    /// Ends it; launches go on.
+    fn graph_destroy(&mut self, graph: Raw) -> CuResult<()>;
+
+    /// Encodes a tensor map, whose spec is whole.
+    fn tensor_map(&mut self, _spec: &TensorSpec) -> CuResult<TensorMap> {
+        Err(CuError::NOT_SUPPORTED)
+    }
+    /// The same map of a tensor at another address.
+    fn tensor_map_at(&mut self, _map: TensorMap, _address: u64) -> CuResult<TensorMap> {
+        Err(CuError::NOT_SUPPORTED)
+    }
+
+    /// Begins to link. So many bytes of what the compiler says, and of its errors, are kept.
+    fn link_create(&mut self, context: Raw, options: &[JitOption], log_bytes: [usize; 2]) -> CuResult<Raw>;
+    /// Adds an input of a `CUjitInputType`.
+    fn link_add(
+        &mut self,
+        context: Raw,
+        linker: Raw,
+        input: u32,
+        bytes: &[u8],
+        name: &str,
+        options: &[JitOption],
+    ) -> CuResult<()>;
+    /// Links; the image.
+    fn link_complete(&mut self, context: Raw, linker: Raw) -> CuResult<Vec<u8>>;
+    /// What the compiler has said so far, or its errors.
+    fn link_log(&mut self, linker: Raw, errors: bool) -> CuResult<Vec<u8>>;
+    /// What the linker tells beside that.
+    fn link_told(&mut self, linker: Raw) -> CuResult<LinkTold>;
+    /// Ends it.
+    fn link_destroy(&mut self, linker: Raw) -> CuResult<()>;
+
+    /// Queues a function of the guest's: the stream waits until `function` returns. It is given 0, or the stream's error if it runs
+    /// `after_errors` too.
+    fn host_function(&mut self, place: Place, after_errors: bool, function: HostFunction) -> CuResult<()>;
 
     /// Whether kernels have printed something that was not taken.
     fn has_printed(&self) -> bool {
@@ -269,5 +375,17 @@ pub fn open(kind: DeviceKind, bytes: u64) -> Result<Box<dyn Device>, String> {
             Err(error) => Err(format!("the soft device cannot start: {error}")),
         },
         DeviceKind::Cuda => cuda::Cuda::open().map(|cuda| Box::new(cuda) as Box<dyn Device>),
+    }
+}
+
+/// What a device is, without a context: nothing of its memory is taken. `bytes` is the most that it may show. The limits and stream
+/// priorities, which only a context has, may be missing.
+///
+/// # Errors
+/// One sentence for the log.
+pub fn describe(kind: DeviceKind, bytes: u64) -> Result<Snapshot, String> {
+    match kind {
+        DeviceKind::Null | DeviceKind::Soft => Ok(open(kind, bytes)?.snapshot(bytes)),
+        DeviceKind::Cuda => cuda::describe(bytes),
     }
 }

@@ -3,19 +3,53 @@
 //! Kernels' names and parameters come from the image where it holds PTX that the software GPU can read; other images load
 //! with no kernels.
 
+mod array;
+mod stalls;
+
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use vgpu_api::memory::Memset;
-use vgpu_api::{Attributes, CuError, CuResult, ImageKind, MemInfo, Snapshot};
+use vgpu_api::tensor_map::TENSOR_MAP_BYTES;
+use vgpu_api::{
+    Access, Attributes, CuError, CuResult, ImageKind, JitOption, LinkTold, MemInfo, MemoryOp, Snapshot,
+    TensorMap, TensorSpec,
+};
 
-use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey, soft};
+use super::pass_through::PassThrough;
+use super::{
+    Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError, LoadedImage,
+    Place, Raw, Survey, soft,
+};
+use stalls::Stalls;
 
 const UUID: [u8; 16] = *b"vgpu-null-device";
 /// Addresses start here: no address of a program lies there, so that a mix-up shows.
 const FIRST_ADDRESS: u64 = 0x0400_0000_0000;
+/// And end here, where the guest's arena begins.
+const END_ADDRESS: u64 = idm::arena::WINDOW as u64;
 /// Allocations lie apart, so that an access past the end of one is noticed by the allocation map.
 const GAP_BYTES: u64 = 1 << 16;
 const GRANULE_BYTES: u64 = 512;
+/// As on NVIDIA's devices.
+const MAPPING_BYTES: u64 = 2 << 20;
+
+/// What a [`Null`] may be told to refuse, with 1 if nothing else is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Changes of graphs that can be launched.
+    GraphChange,
+    /// To say what may be done with a mapping.
+    Access,
+    /// To take a mapping away.
+    Unmap,
+    /// To end the name of memory.
+    Release,
+    /// Functions of the guest: with 700, and they are never called nor let go of.
+    HostFunction,
+}
 
 /// The null device.
 #[derive(Debug)]
@@ -27,7 +61,15 @@ pub struct Null {
     local_bytes: i32,
     memory_bytes: u64,
     keeps_primary: bool,
+    is_busy: bool,
     primary: Option<Raw>,
+    linkers: PassThrough,
+    /// Streams that wait for a word, if any does.
+    stalls: Option<Stalls>,
+    /// What it does not do.
+    refuses: Vec<Step>,
+    /// How many functions of the guest run now, if they run in threads.
+    running: Option<Arc<AtomicUsize>>,
 }
 
 impl Default for Null {
@@ -48,7 +90,12 @@ impl Null {
             local_bytes,
             memory_bytes: u64::MAX,
             keeps_primary: false,
+            is_busy: false,
             primary: None,
+            linkers: PassThrough::default(),
+            stalls: None,
+            refuses: Vec::new(),
+            running: None,
         }
     }
 
@@ -62,6 +109,51 @@ impl Null {
     #[must_use]
     pub fn keeping_primary(self) -> Self {
         Self { keeps_primary: true, ..self }
+    }
+
+    /// This one, but no question finds a stream of it idle, as if a GPU had much to do. Waits return as ever.
+    #[must_use]
+    pub fn busy(self) -> Self {
+        Self { is_busy: true, ..self }
+    }
+
+    /// This one, but functions of the guest run in threads, as with `cuda`, and nothing is done before they are.
+    #[must_use]
+    pub fn calling_from_a_thread(self) -> Self {
+        Self { running: Some(Arc::default()), ..self }
+    }
+
+    /// This one, but a stream that waits for a word waits until the word is written. Who waits for such a stream never comes back: here
+    /// that is 702.
+    #[must_use]
+    pub fn stalling(self) -> Self {
+        Self { stalls: Some(Stalls::default()), ..self }
+    }
+
+    /// This one, but it refuses what a device may refuse.
+    #[must_use]
+    pub fn refusing(self, steps: &[Step]) -> Self {
+        Self { refuses: steps.to_vec(), ..self }
+    }
+
+    fn refuse(&self, step: Step) -> CuResult<()> {
+        if self.refuses.contains(&step) { Err(CuError::INVALID_VALUE) } else { Ok(()) }
+    }
+
+    /// Something is queued.
+    fn queue(&mut self, place: Place) {
+        if let Some(stalls) = &mut self.stalls {
+            stalls.queue(place);
+        }
+    }
+
+    /// Something is waited for.
+    fn wait(&self, held: impl FnOnce(&Stalls) -> CuResult<()>) -> CuResult<()> {
+        self.stalls.as_ref().map_or(Ok(()), held).map_err(|_| CuError::LAUNCH_TIMEOUT)
+    }
+
+    fn runs_functions(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.load(Ordering::Acquire) > 0)
     }
 
     fn name(&mut self) -> Raw {
@@ -104,8 +196,9 @@ impl Device for Null {
         Ok(())
     }
 
-    fn context_synchronize(&mut self, _context: Raw) -> CuResult<()> {
-        Ok(())
+    fn context_synchronize(&mut self, context: Raw) -> CuResult<()> {
+        self.wait(|stalls| stalls.query_context(context))?;
+        self.stream_synchronize(Place { context, stream: None })
     }
 
     fn limit(&mut self, context: Raw, limit: u32) -> CuResult<u64> {
@@ -123,7 +216,7 @@ impl Device for Null {
         let address = self.next_address;
         let end = address.checked_add(bytes).and_then(|end| end.checked_add(GAP_BYTES));
         let next = end.and_then(|end| end.checked_next_multiple_of(GRANULE_BYTES));
-        self.next_address = next.filter(|next| *next < 1 << 47).ok_or(CuError::OUT_OF_MEMORY)?;
+        self.next_address = next.filter(|next| *next < END_ADDRESS).ok_or(CuError::OUT_OF_MEMORY)?;
         Ok(address)
     }
 
@@ -136,21 +229,69 @@ impl Device for Null {
         Ok(())
     }
 
-    fn write(&mut self, _place: Place, _address: u64, _bytes: &[u8]) -> CuResult<()> {
+    fn write(&mut self, place: Place, _address: u64, _bytes: &[u8]) -> CuResult<()> {
+        self.queue(place);
         Ok(())
     }
 
-    fn read(&mut self, _place: Place, _address: u64, bytes: &mut [u8]) -> CuResult<()> {
+    fn read(&mut self, place: Place, _address: u64, bytes: &mut [u8]) -> CuResult<()> {
         bytes.fill(0);
+        self.queue(place);
+        self.wait(|stalls| stalls.query(place))
+    }
+
+    fn copy(&mut self, place: Place, _to: u64, _from: u64, _bytes: u64) -> CuResult<()> {
+        self.queue(place);
         Ok(())
     }
 
-    fn copy(&mut self, _place: Place, _to: u64, _from: u64, _bytes: u64) -> CuResult<()> {
+    fn fill(&mut self, place: Place, _memset: &Memset) -> CuResult<()> {
+        self.queue(place);
         Ok(())
     }
 
-    fn fill(&mut self, _place: Place, _memset: &Memset) -> CuResult<()> {
+    fn pin(&mut self, _pages: HostPages) -> CuResult<()> {
         Ok(())
+    }
+
+    fn unpin(&mut self, _address: u64) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn mapping_bytes(&self) -> u64 {
+        MAPPING_BYTES
+    }
+
+    fn reserve(&mut self, bytes: u64, alignment: u64, _wanted: u64) -> CuResult<u64> {
+        let align = alignment.max(MAPPING_BYTES);
+        let address = self.next_address.checked_next_multiple_of(align).ok_or(CuError::OUT_OF_MEMORY)?;
+        let next = address.checked_add(bytes).filter(|next| *next < END_ADDRESS);
+        self.next_address = next.ok_or(CuError::OUT_OF_MEMORY)?;
+        Ok(address)
+    }
+
+    fn unreserve(&mut self, _address: u64, _bytes: u64) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn create(&mut self, _bytes: u64) -> CuResult<Raw> {
+        Ok(self.name())
+    }
+
+    fn release(&mut self, _memory: Raw) -> CuResult<()> {
+        self.refuse(Step::Release)
+    }
+
+    fn map(&mut self, _address: u64, _bytes: u64, _memory: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn unmap(&mut self, _address: u64, _bytes: u64) -> CuResult<()> {
+        self.refuse(Step::Unmap)
+    }
+
+    fn set_access(&mut self, _address: u64, _bytes: u64, _access: Access) -> CuResult<()> {
+        self.refuse(Step::Access)
     }
 
     fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {
@@ -213,27 +354,48 @@ impl Device for Null {
         Ok(1)
     }
 
-    fn launch(&mut self, _place: Place, _launch: &DeviceLaunch<'_>) -> CuResult<()> {
+    fn launch(&mut self, place: Place, _launch: &DeviceLaunch<'_>) -> CuResult<()> {
+        self.queue(place);
         Ok(())
     }
 
-    fn stream_create(&mut self, _context: Raw, _flags: u32, _priority: i32) -> CuResult<Raw> {
-        Ok(self.name())
+    fn stream_create(&mut self, _context: Raw, flags: u32, _priority: i32) -> CuResult<Raw> {
+        let name = self.name();
+        if let Some(stalls) = &mut self.stalls {
+            stalls.stream(name, flags);
+        }
+        Ok(name)
     }
 
     fn stream_destroy(&mut self, _stream: Raw) -> CuResult<()> {
         Ok(())
     }
 
-    fn stream_synchronize(&mut self, _place: Place) -> CuResult<()> {
+    fn stream_synchronize(&mut self, place: Place) -> CuResult<()> {
+        self.wait(|stalls| stalls.query(place))?;
+        while self.runs_functions() {
+            thread::yield_now();
+        }
         Ok(())
     }
 
-    fn stream_query(&mut self, _place: Place) -> CuResult<()> {
-        Ok(())
+    fn stream_query(&mut self, place: Place) -> CuResult<()> {
+        self.stalls.as_ref().map_or(Ok(()), |stalls| stalls.query(place))?;
+        if self.is_busy || self.runs_functions() { Err(CuError::NOT_READY) } else { Ok(()) }
     }
 
     fn stream_wait(&mut self, _place: Place, _event: Raw, _flags: u32) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn set_stream_attribute(&mut self, _place: Place, _attribute: u32, _value: &[u8; 64]) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn stream_memory(&mut self, place: Place, ops: &[MemoryOp]) -> CuResult<()> {
+        if let Some(stalls) = &mut self.stalls {
+            stalls.queue_ops(place, ops);
+        }
         Ok(())
     }
 
@@ -245,19 +407,134 @@ impl Device for Null {
         Ok(())
     }
 
-    fn event_record(&mut self, _place: Place, _event: Raw, _flags: u32) -> CuResult<()> {
+    fn event_record(&mut self, place: Place, event: Raw, _flags: u32) -> CuResult<()> {
+        if let Some(stalls) = &mut self.stalls {
+            stalls.record(place, event);
+        }
         Ok(())
     }
 
-    fn event_query(&mut self, _event: Raw) -> CuResult<()> {
+    fn context_record(&mut self, context: Raw, event: Raw) -> CuResult<()> {
+        if let Some(stalls) = &mut self.stalls {
+            stalls.record_all(context, event);
+        }
         Ok(())
     }
 
-    fn event_synchronize(&mut self, _event: Raw) -> CuResult<()> {
+    fn context_wait(&mut self, _context: Raw, _event: Raw) -> CuResult<()> {
         Ok(())
+    }
+
+    fn event_query(&mut self, event: Raw) -> CuResult<()> {
+        self.stalls.as_ref().map_or(Ok(()), |stalls| stalls.query_event(event))
+    }
+
+    fn event_synchronize(&mut self, event: Raw) -> CuResult<()> {
+        self.wait(|stalls| stalls.query_event(event))
     }
 
     fn event_elapsed(&mut self, _start: Raw, _end: Raw) -> CuResult<f32> {
         Ok(0.0)
+    }
+
+    fn graph_instantiate(&mut self, _nodes: &[DeviceNode<'_>], _flags: u64) -> CuResult<Raw> {
+        Ok(self.name())
+    }
+
+    fn graph_update(&mut self, _graph: Raw, _nodes: &[DeviceNode<'_>]) -> CuResult<()> {
+        self.refuse(Step::GraphChange)
+    }
+
+    fn graph_set(&mut self, _: Raw, _node: u32, _context: Raw, _work: &DeviceWork<'_>) -> CuResult<()> {
+        self.refuse(Step::GraphChange)
+    }
+
+    fn graph_enable(&mut self, _graph: Raw, _node: u32, _enabled: bool) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn graph_put(&mut self, _graph: Raw, _node: u32, _offset: u64, _bytes: &[u8]) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn graph_get(&mut self, _graph: Raw, _node: u32, _offset: u64, bytes: &mut [u8]) -> CuResult<()> {
+        bytes.fill(0);
+        Ok(())
+    }
+
+    fn graph_upload(&mut self, _place: Place, _graph: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn graph_launch(&mut self, place: Place, _graph: Raw) -> CuResult<()> {
+        self.queue(place);
+        Ok(())
+    }
+
+    fn graph_destroy(&mut self, _graph: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn tensor_map(&mut self, _spec: &TensorSpec) -> CuResult<TensorMap> {
+        Ok(TensorMap([0; TENSOR_MAP_BYTES]))
+    }
+
+    fn tensor_map_at(&mut self, map: TensorMap, _address: u64) -> CuResult<TensorMap> {
+        Ok(map)
+    }
+
+    fn link_create(
+        &mut self,
+        _context: Raw,
+        _options: &[JitOption],
+        _log_bytes: [usize; 2],
+    ) -> CuResult<Raw> {
+        let name = self.name();
+        Ok(self.linkers.create(name))
+    }
+
+    fn link_add(
+        &mut self,
+        _context: Raw,
+        linker: Raw,
+        input: u32,
+        bytes: &[u8],
+        _name: &str,
+        _options: &[JitOption],
+    ) -> CuResult<()> {
+        self.linkers.add(linker, input, bytes, |_| Ok(()))
+    }
+
+    fn link_complete(&mut self, _context: Raw, linker: Raw) -> CuResult<Vec<u8>> {
+        self.linkers.complete(linker)
+    }
+
+    fn link_log(&mut self, linker: Raw, errors: bool) -> CuResult<Vec<u8>> {
+        self.linkers.log(linker, errors)
+    }
+
+    fn link_told(&mut self, _linker: Raw) -> CuResult<LinkTold> {
+        Ok(LinkTold::default())
+    }
+
+    fn link_destroy(&mut self, linker: Raw) -> CuResult<()> {
+        self.linkers.destroy(linker)
+    }
+
+    fn host_function(&mut self, _place: Place, _after_errors: bool, function: HostFunction) -> CuResult<()> {
+        if self.refuse(Step::HostFunction).is_err() {
+            std::mem::forget(function);
+            return Err(CuError::ILLEGAL_ADDRESS);
+        }
+        let Some(running) = self.running.clone() else {
+            function(0);
+            return Ok(());
+        };
+        running.fetch_add(1, Ordering::Relaxed);
+        thread::spawn(move || {
+            function(0);
+            running.fetch_sub(1, Ordering::Release);
+        });
+        Ok(())
     }
 }

@@ -1,19 +1,28 @@
 //! The software GPU as a [`Device`]. Everything has run when a call returns, so streams are names only; events keep the time.
 
+mod array;
+
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vgpu_api::memory::Memset;
 use vgpu_api::printed::PRINTED_BYTES_MAX;
 use vgpu_api::{
-    Attributes, CuError, CuResult, DevicePtr, DeviceSnapshot, FunctionInfo, GlobalInfo, ImageKind, MemInfo,
-    ParamInfo, PciAddress, Printed, Snapshot,
+    Access, Attributes, CuError, CuResult, DevicePtr, DeviceSnapshot, FunctionInfo, GlobalInfo, ImageKind,
+    JitOption, LinkTold, MemInfo, MemoryOp, MemoryOpKind, ParamInfo, PciAddress, Printed, Snapshot,
 };
 use vgpu_soft as gpu;
 
-use super::{Costs, Device, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey};
+use super::graph::Listed;
+use super::pass_through::PassThrough;
+use super::{
+    Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError, LoadedImage,
+    Place, Raw, Survey,
+};
 
 /// What it says `cuDriverGetVersion` is: CUDA 13.0.
 pub(super) const DRIVER_VERSION: u32 = 13_000;
@@ -23,6 +32,11 @@ const HOST_THREADS_MAX: usize = 8;
 pub(super) const LIMITS: [u64; 10] = [1024, 1 << 20, 8 << 20, 2, 2048, 128, 0, 0, 0, 0];
 /// What kernels print is kept so far, in bytes; the rest is dropped, as by a GPU's buffer.
 const PRINTED_KEPT_MAX: usize = 1 << 20;
+/// How long a stream waits for a word of memory, and how often it looks.
+const WORD_WAIT_MAX: Duration = Duration::from_secs(1);
+const WORD_POLL: Duration = Duration::from_micros(100);
+/// Elements of a texture of linear memory at most, as attribute 69 says.
+pub(super) const LINEAR_TEXELS_MAX: u64 = 1 << 28;
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
 const UUID: [u8; 16] = *b"vgpu-soft-device";
@@ -35,6 +49,9 @@ pub struct Soft {
     limits: HashMap<Raw, [u64; LIMITS.len()]>,
     images: HashMap<Raw, Loaded>,
     events: HashMap<Raw, Option<Instant>>,
+    graphs: HashMap<Raw, Listed>,
+    arrays: array::Table,
+    linkers: PassThrough,
     /// What kernels have printed, by the program's stream, oldest first; no two neighbours are of the same stream.
     printed: VecDeque<(u32, VecDeque<u8>)>,
     /// Bytes in `printed`.
@@ -69,6 +86,9 @@ impl Soft {
             limits: HashMap::new(),
             images: HashMap::new(),
             events: HashMap::new(),
+            graphs: HashMap::new(),
+            arrays: array::Table::default(),
+            linkers: PassThrough::default(),
             printed: VecDeque::new(),
             printed_bytes: 0,
         })
@@ -87,6 +107,27 @@ impl Soft {
             _ if bytes.is_empty() => {}
             _ => self.printed.push_back((to, bytes.into())),
         }
+    }
+
+    fn wait_for_word(&self, op: &MemoryOp) -> CuResult<()> {
+        let until = Instant::now() + WORD_WAIT_MAX;
+        loop {
+            let mut word = [0; 8];
+            let bytes = word.get_mut(..op.bytes as usize).ok_or(CuError::INVALID_VALUE)?;
+            self.gpu.memory().read(op.at.0, bytes).map_err(|refused| error(refused.cu_result()))?;
+            if op.is_met(u64::from_le_bytes(word)) {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                log::info!("a stream waits for a word that nobody writes");
+                return Err(CuError::LAUNCH_TIMEOUT);
+            }
+            thread::sleep(WORD_POLL);
+        }
+    }
+
+    fn graph(&mut self, graph: Raw) -> CuResult<&mut Listed> {
+        self.graphs.get_mut(&graph).ok_or(CuError::INVALID_HANDLE)
     }
 
     /// A function's name is its image's and its place in it.
@@ -152,6 +193,12 @@ fn attributes(info: &gpu::FunctionInfo, shared_max: u32) -> Attributes {
 /// The error of a number that another crate knows; 0 would be no error at all.
 fn error(code: u32) -> CuError {
     CuError::check(code).err().unwrap_or(CuError::UNKNOWN)
+}
+
+impl gpu::SharedWords for HostPages {
+    fn words(&self) -> &[AtomicU64] {
+        Self::words(self)
+    }
 }
 
 impl Device for Soft {
@@ -229,6 +276,53 @@ impl Device for Soft {
             let filled = self.gpu.memory().fill(at, pattern, memset.width);
             filled.map_err(|refused| error(refused.cu_result()))
         })
+    }
+
+    fn pin(&mut self, pages: HostPages) -> CuResult<()> {
+        let shared = self.gpu.memory().share(pages.address(), Arc::new(pages));
+        shared.map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn unpin(&mut self, address: u64) -> CuResult<()> {
+        self.gpu.memory().unshare(address).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn mapping_bytes(&self) -> u64 {
+        gpu::MAPPING_ALIGN
+    }
+
+    fn reserve(&mut self, bytes: u64, alignment: u64, wanted: u64) -> CuResult<u64> {
+        self.gpu.memory().reserve(bytes, alignment, wanted).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn unreserve(&mut self, address: u64, bytes: u64) -> CuResult<()> {
+        self.gpu.memory().unreserve(address, bytes).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn create(&mut self, bytes: u64) -> CuResult<Raw> {
+        self.gpu.memory().create(bytes).map(Raw).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn release(&mut self, memory: Raw) -> CuResult<()> {
+        self.gpu.memory().release(memory.0).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn map(&mut self, address: u64, bytes: u64, memory: Raw) -> CuResult<()> {
+        self.gpu.memory().map(address, bytes, memory.0).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn unmap(&mut self, address: u64, bytes: u64) -> CuResult<()> {
+        self.gpu.memory().unmap(address, bytes).map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn set_access(&mut self, address: u64, bytes: u64, access: Access) -> CuResult<()> {
+        let protection = match access {
+            Access::None => gpu::Protection::None,
+            Access::Read => gpu::Protection::Read,
+            Access::ReadWrite => gpu::Protection::ReadWrite,
+        };
+        let protected = self.gpu.memory().protect(address, bytes, protection);
+        protected.map_err(|refused| error(refused.cu_result()))
     }
 
     fn load(
@@ -362,6 +456,25 @@ impl Device for Soft {
         Ok(())
     }
 
+    /// Everything runs at once, in order, without caches: there is nothing to change.
+    fn set_stream_attribute(&mut self, _place: Place, _attribute: u32, _value: &[u8; 64]) -> CuResult<()> {
+        Ok(())
+    }
+
+    /// All that came before has run, and nothing that comes later runs before this returns: a wait that is not over now is over
+    /// only if the program itself writes the word, in memory that it shares. A GPU would wait for good; this one for a time.
+    fn stream_memory(&mut self, _place: Place, ops: &[MemoryOp]) -> CuResult<()> {
+        ops.iter().try_for_each(|op| match op.kind {
+            MemoryOpKind::Write => {
+                let value = op.value.to_le_bytes();
+                let value = value.get(..op.bytes as usize).ok_or(CuError::INVALID_VALUE)?;
+                self.gpu.memory().write(op.at.0, value).map_err(|refused| error(refused.cu_result()))
+            }
+            MemoryOpKind::Barrier => Ok(()),
+            _ => self.wait_for_word(op),
+        })
+    }
+
     fn event_create(&mut self, _context: Raw, _flags: u32) -> CuResult<Raw> {
         let name = self.name();
         self.events.insert(name, None);
@@ -377,6 +490,14 @@ impl Device for Soft {
         Ok(())
     }
 
+    fn context_record(&mut self, context: Raw, event: Raw) -> CuResult<()> {
+        self.event_record(Place { context, stream: None }, event, 0)
+    }
+
+    fn context_wait(&mut self, _context: Raw, event: Raw) -> CuResult<()> {
+        self.event_query(event)
+    }
+
     fn event_query(&mut self, event: Raw) -> CuResult<()> {
         self.events.get(&event).map(drop).ok_or(CuError::INVALID_HANDLE)
     }
@@ -388,11 +509,103 @@ impl Device for Soft {
     fn event_elapsed(&mut self, start: Raw, end: Raw) -> CuResult<f32> {
         let at = |event| self.events.get(&event).copied().flatten().ok_or(CuError::INVALID_HANDLE);
         let (start, end) = (at(start)?, at(end)?);
-        let milliseconds = |time: std::time::Duration| time.as_secs_f32() * 1e3;
+        let milliseconds = |time: Duration| time.as_secs_f32() * 1e3;
         Ok(match end.checked_duration_since(start) {
             Some(time) => milliseconds(time),
             None => -milliseconds(start.duration_since(end)),
         })
+    }
+
+    fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], _flags: u64) -> CuResult<Raw> {
+        let listed = Listed::new(nodes)?;
+        let name = self.name();
+        self.graphs.insert(name, listed);
+        Ok(name)
+    }
+
+    fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
+        self.graph(graph)?.update(nodes)
+    }
+
+    fn graph_set(&mut self, graph: Raw, node: u32, _context: Raw, work: &DeviceWork<'_>) -> CuResult<()> {
+        self.graph(graph)?.set(node, work)
+    }
+
+    fn graph_enable(&mut self, graph: Raw, node: u32, enabled: bool) -> CuResult<()> {
+        self.graph(graph)?.enable(node, enabled)
+    }
+
+    fn graph_put(&mut self, graph: Raw, node: u32, offset: u64, bytes: &[u8]) -> CuResult<()> {
+        self.graph(graph)?.host(node, offset, bytes.len())?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn graph_get(&mut self, graph: Raw, node: u32, offset: u64, bytes: &mut [u8]) -> CuResult<()> {
+        bytes.copy_from_slice(self.graph(graph)?.host(node, offset, bytes.len())?);
+        Ok(())
+    }
+
+    fn graph_upload(&mut self, _place: Place, graph: Raw) -> CuResult<()> {
+        self.graph(graph).map(drop)
+    }
+
+    fn graph_launch(&mut self, place: Place, graph: Raw) -> CuResult<()> {
+        // Taken out, since its nodes run on this device.
+        let mut listed = std::mem::take(self.graph(graph)?);
+        let result = listed.run(self, place.stream);
+        self.graphs.insert(graph, listed);
+        result
+    }
+
+    fn graph_destroy(&mut self, graph: Raw) -> CuResult<()> {
+        self.graphs.remove(&graph).map(drop).ok_or(CuError::INVALID_HANDLE)
+    }
+
+    fn link_create(
+        &mut self,
+        _context: Raw,
+        _options: &[JitOption],
+        _log_bytes: [usize; 2],
+    ) -> CuResult<Raw> {
+        let name = self.name();
+        Ok(self.linkers.create(name))
+    }
+
+    fn link_add(
+        &mut self,
+        _context: Raw,
+        linker: Raw,
+        input: u32,
+        bytes: &[u8],
+        _name: &str,
+        _options: &[JitOption],
+    ) -> CuResult<()> {
+        self.linkers.add(linker, input, bytes, |text| {
+            let module = gpu::Module::load(text);
+            module.map(drop).map_err(|refused| (error(refused.cu_result()), refused.to_string()))
+        })
+    }
+
+    fn link_complete(&mut self, _context: Raw, linker: Raw) -> CuResult<Vec<u8>> {
+        self.linkers.complete(linker)
+    }
+
+    fn link_log(&mut self, linker: Raw, errors: bool) -> CuResult<Vec<u8>> {
+        self.linkers.log(linker, errors)
+    }
+
+    fn link_told(&mut self, _linker: Raw) -> CuResult<LinkTold> {
+        Ok(LinkTold::default())
+    }
+
+    fn link_destroy(&mut self, linker: Raw) -> CuResult<()> {
+        self.linkers.destroy(linker)
+    }
+
+    /// Everything waits for it: all streams are one here.
+    fn host_function(&mut self, _place: Place, _after_errors: bool, function: HostFunction) -> CuResult<()> {
+        function(0);
+        Ok(())
     }
 
     fn has_printed(&self) -> bool {

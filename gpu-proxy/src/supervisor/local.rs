@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idm::Peer;
-use idm::connect::{self, ServerEnd};
+use idm::arena::{Arena, SINCE_MINOR};
+use idm::connect::{self, ProgramEnd, ServerEnd};
 use idm::hello::Hello;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 use vgpu_api::WIRE_HASH;
 use vgpu_codes::{Code, with_causes};
+use vgpu_zone_api::guest::facts;
 use vgpu_zone_api::guest::wire::region;
 use vgpu_zone_api::shim::{ZoneId, ZoneState};
 
+use super::pace::Pace;
 use super::socket::Door;
 use super::watched::watch;
 use super::workers::{Channel, Running, Wanted};
@@ -46,11 +49,12 @@ pub fn serve(supervisor: Arc<Supervisor>, door: Door) -> Result<impl Future<Outp
     }
     Ok(async move {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let answers = Arc::new(Pace::of_answers());
         // The semaphore is never closed.
         while let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await {
             let stream = door.accept().await;
-            let supervisor = Arc::clone(&supervisor);
-            tokio::spawn(async move { process(&supervisor, zone, stream, handshake).await });
+            let (supervisor, answers) = (Arc::clone(&supervisor), Arc::clone(&answers));
+            tokio::spawn(async move { process(&supervisor, zone, stream, handshake, &answers).await });
         }
     })
 }
@@ -61,6 +65,7 @@ async fn process(
     zone: ZoneId,
     stream: UnixStream,
     handshake: OwnedSemaphorePermit,
+    answers: &Pace,
 ) {
     // Blocking, for idm's handshake; each has a limit.
     let socket = match stream.into_std().and_then(|socket| socket.set_nonblocking(false).map(|()| socket)) {
@@ -77,6 +82,10 @@ async fn process(
         Ok(Err(error)) => return log::info!("a connection ended before its hello: {error}"),
         Err(error) => return log::error!("a handshake was lost: {error}"),
     };
+    if theirs.application == facts::APPLICATION {
+        // As long as it waits, others wait at the socket.
+        return tell(supervisor, zone, peer, &socket, answers).await;
+    }
     drop(handshake);
     let spec = region();
     let ours = Hello::new(spec.record_limit, WIRE_HASH);
@@ -88,6 +97,20 @@ async fn process(
             let _ = connect::refuse(&socket, peer, &ours, refusal.code as u16);
         }
     }
+}
+
+/// Answers a process that only asks. It has nothing else to say: the socket ends.
+async fn tell(supervisor: &Arc<Supervisor>, zone: ZoneId, peer: Peer, socket: &Socket, answers: &Pace) {
+    answers.wait().await;
+    let ours = Hello::new(region().record_limit, facts::APPLICATION);
+    // It may have gone meanwhile.
+    let _ = match supervisor.facts(zone, CONTAINER).await {
+        Ok(facts) => connect::tell(socket, peer, &ours, &facts.encode()),
+        Err(refusal) => {
+            log::warn!("a question of {peer} was refused: {refusal}");
+            connect::refuse(socket, peer, &ours, refusal.code as u16)
+        }
+    };
 }
 
 async fn start(
@@ -109,6 +132,14 @@ async fn start(
     }
     let spec = region();
     let (end, ServerEnd { memory, bell, ear }) = connect::make_ends(&spec).map_err(channel)?;
+    let mut fds = vec![memory, ear, bell];
+    let arena_bytes = if agreed.minor >= SINCE_MINOR { supervisor.arena_bytes } else { 0 };
+    let arena = (arena_bytes > 0).then(|| Arena::make(arena_bytes)).transpose().map_err(channel)?;
+    if let Some(arena) = &arena {
+        let twin = arena.memory().try_clone();
+        fds.push(twin.map_err(idm::ChannelError::system("copy a descriptor")).map_err(channel)?);
+    }
+    let end = ProgramEnd { arena, ..end };
     let pid = match peer {
         Peer::Process(pid) => pid,
         _ => 0,
@@ -121,7 +152,7 @@ async fn start(
         pages: channel_pages(),
         program,
     };
-    let attached = Channel { kind: ChannelKind::Local { pid }, fds: vec![memory, ear, bell] };
+    let attached = Channel { kind: ChannelKind::Local { pid, arena_bytes }, fds };
     let running = supervisor.start_worker(wanted, ready(Ok(attached))).await?;
     // The worker of another wire hash is one that speaks it: the hello says so.
     let ours = Hello { application: theirs.application, ..*ours };

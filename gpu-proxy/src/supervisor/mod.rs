@@ -1,12 +1,15 @@
 //! The supervisor: knows zones, grants and workers, and no CUDA. Start at [`Supervisor`].
 //!
 //! Its doors: the shim's (`shim_door.rs`), the guest's over Xen (`xen.rs`), the local socket (`local.rs`). What it knows is plain
-//! state in `zones.rs`; processes are made in `spawn/`, seen to their end in `workers.rs`, bounded by `cgroup.rs`.
+//! state in `zones.rs`, what programs may know of it in `facts.rs`; processes are made in `spawn/`, seen to their end in `workers.rs`,
+//! bounded by `cgroup.rs`.
 //! The rule: it parses nothing of a guest but the hello and the fixed channel messages, and a guest can make nothing grow
 //! beyond a limit of ours.
 
 pub mod cgroup;
+pub mod facts;
 pub mod local;
+mod pace;
 pub mod shim_door;
 pub mod socket;
 pub mod spawn;
@@ -35,6 +38,7 @@ use vgpu_zone_api::shim::{DomainRef, Listing, NodeInfo, ZoneId};
 
 use crate::device::DeviceKind;
 use cgroup::Cgroups;
+use facts::Description;
 use spawn::{Namespaces, Probed, Spawner};
 use xen::Xen;
 use zones::{Limits, Refusal, WorkerId, Zones};
@@ -58,6 +62,9 @@ pub enum Mode {
 pub struct Supervisor {
     device: DeviceKind,
     device_bytes: u64,
+    /// Of a local process's arena; 0: it gets none.
+    arena_bytes: u64,
+    description: Description,
     started: Instant,
     zones: Mutex<Zones>,
     running: Mutex<HashMap<WorkerId, Arc<OwnedFd>>>,
@@ -120,6 +127,8 @@ impl Supervisor {
         let supervisor = Arc::new(Self {
             device,
             device_bytes,
+            arena_bytes: proxy.arena_max_mib << 20,
+            description: Description::default(),
             started: Instant::now(),
             zones: Mutex::new(Zones::new(limits)),
             running: Mutex::default(),

@@ -23,7 +23,7 @@ use crate::device::DeviceKind;
 use crate::worker::assignment::{self, Assignment, ChannelKind, Report};
 
 /// From birth to the report that it serves. NVIDIA's driver takes most of a second on a cold machine.
-const READY_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const READY_LIMIT: Duration = Duration::from_secs(20);
 /// For what a dead worker has left in its log.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
@@ -142,6 +142,10 @@ impl Supervisor {
                 Ok(()) => Ok(running),
                 Err(refusal) => Err(self.give_up(running, refusal).await),
             },
+            Ok(Ok(Ok(Report::Described { .. }))) => {
+                let text = "a worker describes its device instead of serving";
+                Err(self.give_up(running, Refusal::new(Code::WorkerFailed, text)).await)
+            }
             Ok(Ok(Ok(Report::Failed { code, text }))) => {
                 let code = Code::from_number(code).unwrap_or(Code::WorkerFailed);
                 Err(self.give_up(running, Refusal::new(code, text)).await)
@@ -268,7 +272,7 @@ impl Supervisor {
 }
 
 /// The worker's one message.
-async fn report(socket: Arc<OwnedFd>, assigned: io::Result<()>) -> io::Result<Report> {
+pub(super) async fn report(socket: Arc<OwnedFd>, assigned: io::Result<()>) -> io::Result<Report> {
     assigned?;
     rustix::io::ioctl_fionbio(&*socket, true)?;
     let readable = watch(socket)?;
@@ -282,7 +286,7 @@ async fn report(socket: Arc<OwnedFd>, assigned: io::Result<()>) -> io::Result<Re
 }
 
 /// Waits for a child's end and reaps it. How it ended, in words.
-async fn reaped(pidfd: &Arc<OwnedFd>) -> String {
+pub(super) async fn reaped(pidfd: &Arc<OwnedFd>) -> String {
     let readable = match watch(Arc::clone(pidfd)) {
         Ok(readable) => readable,
         Err(error) => {
@@ -305,12 +309,12 @@ async fn reaped(pidfd: &Arc<OwnedFd>) -> String {
     }
 }
 
-fn failed(what: &str, error: &io::Error) -> Refusal {
+pub(super) fn failed(what: &str, error: &io::Error) -> Refusal {
     Refusal::new(Code::WorkerFailed, format!("{what}: {error}"))
 }
 
 /// All of a worker's environment: nothing of the supervisor's own but what leads NVIDIA's driver to itself and to its device.
-fn environment(device: DeviceKind) -> Vec<CString> {
+pub(super) fn environment(device: DeviceKind) -> Vec<CString> {
     if device != DeviceKind::Cuda {
         return Vec::new();
     }

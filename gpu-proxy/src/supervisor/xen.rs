@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use idm::hello::{self, Hello};
+use idm::hello;
 use idm::stream::{AsyncStream, Stream, StreamSpec};
 use idm::xen::death::Deaths;
 use idm::xen::device::{Backend, Device};
@@ -21,13 +21,14 @@ use idm::xen::xenstore::{Client, XsError};
 use idm::xen::{DomId, GrantRef, Offer, XenError};
 use idm::{Liveness, Peer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use vgpu_codes::{Code, with_causes};
-use vgpu_zone_api::guest::{ChannelId, Connect, FRAME_BYTES_MAX, Frames, Message, ToGuest, ToProxy, wire};
+use vgpu_zone_api::guest::facts::Facts;
+use vgpu_zone_api::guest::{ChannelId, Connect, ContainerId, Frames, Message, ToGuest, ToProxy, wire};
 use vgpu_zone_api::shim::{DomainRef, ZoneId, ZoneState};
 
+use super::pace::Pace;
 use super::workers::{Channel, Running, Wanted};
 use super::zone_log::ZoneLog;
 use super::zones::Refusal;
@@ -44,13 +45,11 @@ const READ_BYTES: usize = 16 << 10;
 const ANSWERS_MAX: usize = 64;
 /// Channels of one stream beyond which a `Connect` is not even tried: those being set up and taken down are among them.
 const CHANNELS_MAX: usize = 256;
+/// Questions of one stream that wait for their turn, beyond which one is refused.
+const QUESTIONS_MAX: usize = 32;
 
 /// A stream that ended, or could not be had, is accepted anew after this: each costs xenstore's time and lines in the log.
 const STREAM_PAUSE: Duration = Duration::from_secs(1);
-/// Births of workers that a guest gets at once; after them one in [`BIRTH_EVERY`]. Each costs this domain some milliseconds and
-/// lines in the log, so a guest that opens and closes channels without end is slowed down.
-const BIRTHS_AT_ONCE: u32 = 64;
-const BIRTH_EVERY: Duration = Duration::from_millis(20);
 
 /// What the supervisor needs of Xen.
 #[derive(Debug)]
@@ -117,7 +116,7 @@ pub async fn serve(
 ) {
     // A zone that is not there any more is not served.
     let Some(log) = supervisor.zones().log(zone) else { return };
-    let bounds = Arc::new(Bounds { pace: Pace::default(), log: Arc::clone(&log) });
+    let bounds = Arc::new(Bounds::new(Arc::clone(&log)));
     let mut door = Door {
         supervisor: Arc::clone(&supervisor),
         xen,
@@ -239,7 +238,7 @@ async fn greet_and_serve(
     bounds: &Arc<Bounds>,
 ) -> Result<(), String> {
     let peer = Peer::Domain(guest.get());
-    let ours = Hello::new(u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX), wire::APPLICATION);
+    let ours = wire::hello();
     let greeted = tokio::time::timeout(HELLO_LIMIT, hello::exchange_async(&mut stream, &ours, peer)).await;
     let agreed = greeted
         .map_err(|_| format!("{guest} sent no hello within {} s", HELLO_LIMIT.as_secs()))?
@@ -254,10 +253,11 @@ async fn greet_and_serve(
     messages(stream, Arc::new(starter), Arc::clone(bounds)).await
 }
 
-/// What makes workers for a stream's channels. Over a trait so that the stream is tested without Xen.
+/// What makes workers for a stream's channels and answers its questions. Over a trait so that the stream is tested without Xen.
 trait Channels: Send + Sync + 'static {
     type Worker: Worker;
     fn start(&self, connect: Connect) -> impl Future<Output = Result<Self::Worker, Refusal>> + Send;
+    fn facts(&self, container: ContainerId) -> impl Future<Output = Result<Facts, Refusal>> + Send;
 }
 
 /// A worker, as a stream sees it.
@@ -303,6 +303,10 @@ impl Channels for Starter {
         let offer = Offer { refs: refs.into_iter().map(GrantRef).collect(), port };
         self.supervisor.start_worker(wanted, attach(guest, offer, bytes)).await
     }
+
+    async fn facts(&self, container: ContainerId) -> Result<Facts, Refusal> {
+        self.supervisor.facts(self.zone, container.as_str()).await
+    }
 }
 
 /// Has the kernel record the guest's pages: from here on they cost this domain memory.
@@ -333,6 +337,7 @@ async fn messages<C: Channels>(
     let (mut read, write) = tokio::io::split(stream);
     let (answers, queue) = mpsc::channel::<ToGuest>(ANSWERS_MAX);
     let mut lives = JoinSet::new();
+    let mut questions = JoinSet::new();
     let mut open: HashMap<ChannelId, watch::Sender<bool>> = HashMap::new();
     let mut frames = Frames::<ToProxy>::default();
     let mut bytes = vec![0; READ_BYTES];
@@ -346,12 +351,14 @@ async fn messages<C: Channels>(
                     }
                     continue;
                 }
+                Some(_) = questions.join_next() => continue,
             };
             match count {
                 Ok(0) | Err(_) => break Ok(()),
                 Ok(count) => frames.push(&bytes[..count]),
             }
-            let taken = take(&mut frames, &bounds, &mut open, &mut lives, &channels, &answers).await;
+            let taken =
+                take(&mut frames, &bounds, &mut open, &mut lives, &mut questions, &channels, &answers).await;
             if let Err(why) = taken {
                 break Err(why);
             }
@@ -365,7 +372,7 @@ async fn messages<C: Channels>(
     open.values().for_each(|close| {
         close.send_replace(true);
     });
-    drop(answers);
+    drop((answers, questions));
     while lives.join_next().await.is_some() {}
     ended
 }
@@ -391,35 +398,14 @@ async fn write_until_gone(write: impl AsyncWrite, mut queue: mpsc::Receiver<ToGu
 /// What a zone's streams share, one after the other: a guest that opens a new one begins nothing anew.
 #[derive(Debug)]
 struct Bounds {
-    pace: Pace,
+    births: Pace,
+    answers: Pace,
     log: Arc<ZoneLog>,
 }
 
-/// Spreads the births that a guest asks for over time. Those who wait stand in a row, each in its channel's own task: the stream is
-/// read on, so that a process which ends meanwhile is heard.
-#[derive(Debug)]
-struct Pace {
-    last: Mutex<Instant>,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { last: Mutex::new(Self::earliest()) }
-    }
-}
-
-impl Pace {
-    fn earliest() -> Instant {
-        let now = Instant::now();
-        now.checked_sub(BIRTH_EVERY * BIRTHS_AT_ONCE).unwrap_or(now)
-    }
-
-    /// Returns when the next one may be. Who gives up takes no turn.
-    async fn wait(&self) {
-        let mut last = self.last.lock().await;
-        let next = (*last).max(Self::earliest()) + BIRTH_EVERY;
-        tokio::time::sleep_until(next).await;
-        *last = next;
+impl Bounds {
+    fn new(log: Arc<ZoneLog>) -> Self {
+        Self { births: Pace::of_births(), answers: Pace::of_answers(), log }
     }
 }
 
@@ -429,6 +415,7 @@ async fn take<C: Channels>(
     bounds: &Arc<Bounds>,
     open: &mut HashMap<ChannelId, watch::Sender<bool>>,
     lives: &mut JoinSet<ChannelId>,
+    questions: &mut JoinSet<()>,
     channels: &Arc<C>,
     answers: &mpsc::Sender<ToGuest>,
 ) -> Result<(), String> {
@@ -470,9 +457,37 @@ async fn take<C: Channels>(
                     close.send_replace(true);
                 }
             }
+            ToProxy::Ask { question, .. } if questions.len() >= QUESTIONS_MAX => {
+                let code = u32::from(Code::LimitReached as u16);
+                let _ = answers.send(ToGuest::Told { question, code, answer: Vec::new() }).await;
+            }
+            ToProxy::Ask { question, container } => {
+                let (bounds, channels, answers) = (Arc::clone(bounds), Arc::clone(channels), answers.clone());
+                questions.spawn(async move {
+                    let told = tell(question, container, &bounds, channels.as_ref()).await;
+                    let _ = answers.send(told).await;
+                });
+            }
         }
     }
     Ok(())
+}
+
+/// Answers a question when it is its turn.
+async fn tell<C: Channels>(
+    question: ChannelId,
+    container: ContainerId,
+    bounds: &Bounds,
+    channels: &C,
+) -> ToGuest {
+    bounds.answers.wait().await;
+    match channels.facts(container).await {
+        Ok(facts) => ToGuest::Told { question, code: 0, answer: facts.encode() },
+        Err(refusal) => {
+            bounds.log.warn(format_args!("question {question}: refused: {refusal}"));
+            ToGuest::Told { question, code: u32::from(refusal.code as u16), answer: Vec::new() }
+        }
+    }
 }
 
 fn begin<C: Channels>(
@@ -505,7 +520,7 @@ async fn life<C: Channels>(
             let _ = answers.send(ToGuest::Refused { channel, code }).await;
             return channel;
         }
-        () = bounds.pace.wait() => {}
+        () = bounds.births.wait() => {}
     }
     let mut worker = match channels.start(connect).await {
         Ok(worker) => worker,

@@ -1,7 +1,7 @@
 //! Zones, their grants and their workers, as plain state: no process is touched here. The rule: everything that a guest can make
 //! grow has a limit of ours, and what it would exceed is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -64,6 +64,8 @@ pub struct Connection {
 pub struct Zones {
     limits: Limits,
     by_id: BTreeMap<ZoneId, Zone>,
+    /// Users of workers of no zone.
+    lent_uids: BTreeSet<u32>,
     next_worker: u64,
 }
 
@@ -124,11 +126,22 @@ pub struct Place {
     pub bytes: u64,
 }
 
+/// What a container may use of its device, and uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// The grant in bytes; the limit of all where none was set.
+    pub limit_bytes: u64,
+    /// What its workers say they use, together.
+    pub used_bytes: u64,
+    /// Each worker's guest process, as the guest calls it, and its bytes.
+    pub processes: Vec<(u32, u64)>,
+}
+
 impl Zones {
     /// None yet.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, by_id: BTreeMap::new(), next_worker: 1 }
+        Self { limits, by_id: BTreeMap::new(), lent_uids: BTreeSet::new(), next_worker: 1 }
     }
 
     /// Makes a zone known. Whether it is new.
@@ -185,9 +198,28 @@ impl Zones {
         Ok(true)
     }
 
+    /// A user for a worker of no zone: no zone gets it until [`Zones::give_uid_back`]. `None` where all run as we do.
+    ///
+    /// # Errors
+    /// There is none left.
+    pub fn lend_uid(&mut self) -> Result<Option<u32>, Refusal> {
+        let uid = self.free_uid()?;
+        self.lent_uids.extend(uid);
+        Ok(uid)
+    }
+
+    /// Its worker has ended.
+    pub fn give_uid_back(&mut self, uid: Option<u32>) {
+        uid.iter().for_each(|uid| {
+            self.lent_uids.remove(uid);
+        });
+    }
+
     fn free_uid(&self) -> Result<Option<u32>, Refusal> {
         let Some((first, count)) = self.limits.uids else { return Ok(None) };
-        let used = |uid: &u32| self.by_id.values().any(|zone| zone.uid == Some(*uid));
+        let used = |uid: &u32| {
+            self.lent_uids.contains(uid) || self.by_id.values().any(|zone| zone.uid == Some(*uid))
+        };
         let free = (first..first.saturating_add(count)).find(|uid| !used(uid));
         free.map(Some)
             .ok_or_else(|| Refusal::new(Code::LimitReached, "all proxy.worker_uid_count users are in use"))
@@ -351,9 +383,7 @@ impl Zones {
             let text = "all zones would map more than proxy.mapped_max_mib, room for each one's first process included";
             return Err(limit(text.into()));
         }
-        let not_granted =
-            || Refusal::new(Code::NotGranted, format!("container {container} of zone {id} has no GPU"));
-        let entry = zone.grants.get_mut(container).ok_or_else(not_granted)?;
+        let entry = zone.grants.get_mut(container).ok_or_else(|| not_granted(id, container))?;
         let slot = entry.slots.iter().position(|used| !used);
         let slot = slot.ok_or_else(|| limit(format!("container {container} has {SLOTS} workers")))?;
         entry.slots[slot] = true;
@@ -371,6 +401,23 @@ impl Zones {
         zone.workers.insert(worker, Worker { pid: None, container, guest_pid, pages, slot, grant, since });
         self.next_worker += 1;
         Ok(place)
+    }
+
+    /// What `container` may use and uses.
+    ///
+    /// # Errors
+    /// No such zone, or no grant.
+    pub fn usage(&mut self, id: ZoneId, container: &str) -> Result<Usage, Refusal> {
+        let device_bytes = self.limits.device_bytes;
+        let zone = self.living(id)?;
+        let entry = zone.grants.get(container).ok_or_else(|| not_granted(id, container))?;
+        // Workers of a grant that was revoked are on their way out, and not of this one.
+        let its_own = zone.workers.values().filter(|worker| worker.grant.is_of(&entry.grant));
+        let processes: Vec<_> =
+            its_own.map(|worker| (worker.guest_pid, worker.grant.used_bytes(worker.slot))).collect();
+        let limit_bytes = entry.bytes.unwrap_or(device_bytes);
+        let used_bytes = processes.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        Ok(Usage { limit_bytes, used_bytes, processes })
     }
 
     /// Pages that may be mapped for the zone beside what is mapped for all. From its second channel on it leaves room for the first one
@@ -418,6 +465,10 @@ impl Zones {
             None => Err(Refusal::new(Code::NoSuchTask, format!("zone {id} is not registered"))),
         }
     }
+}
+
+fn not_granted(zone: ZoneId, container: &str) -> Refusal {
+    Refusal::new(Code::NotGranted, format!("container {container} of zone {zone} has no GPU"))
 }
 
 impl Zone {
@@ -531,6 +582,45 @@ mod tests {
         assert_eq!(code(zones.reserve(zone(1), "c", 1, 0)), Code::LimitReached);
         zones.worker_ended(zone(1), first.worker);
         assert_eq!(zones.reserve(zone(1), "c", 1, 60).unwrap().slot, 0);
+    }
+
+    #[test]
+    fn a_container_is_told_of_its_own_grant_and_workers() {
+        let mut zones = zones();
+        zones.register(zone(1), "a", None).unwrap();
+        zones.register(zone(2), "b", domain(5, 2)).unwrap();
+        assert_eq!(code(zones.usage(zone(1), "c")), Code::NotGranted);
+        assert_eq!(code(zones.usage(zone(3), "c")), Code::NoSuchTask);
+        zones.grant(zone(1), "c", "0", Some(100), None).unwrap();
+        zones.grant(zone(1), "d", "0", None, None).unwrap();
+        zones.grant(zone(2), "c", "0", Some(50), None).unwrap();
+        let place = zones.reserve(zone(1), "c", 7, 1).unwrap();
+        zones.reserve(zone(1), "d", 8, 1).unwrap();
+        zones.reserve(zone(2), "c", 9, 1).unwrap();
+        // The worker's own word in the page.
+        place.page.store(8 + place.slot, 30);
+        let usage = zones.usage(zone(1), "c").unwrap();
+        assert_eq!(usage, Usage { limit_bytes: 100, used_bytes: 30, processes: vec![(7, 30)] });
+        assert_eq!(zones.usage(zone(1), "d").unwrap().limit_bytes, GIB);
+        // Of a grant that is given anew the old workers are none.
+        zones.revoke(zone(1), None, "c").unwrap();
+        assert_eq!(code(zones.usage(zone(1), "c")), Code::NotGranted);
+        zones.grant(zone(1), "c", "0", Some(200), None).unwrap();
+        let usage = zones.usage(zone(1), "c").unwrap();
+        assert_eq!(usage, Usage { limit_bytes: 200, used_bytes: 0, processes: Vec::new() });
+    }
+
+    #[test]
+    fn no_zone_gets_a_user_that_is_lent() {
+        let mut zones = zones();
+        let lent = zones.lend_uid().unwrap();
+        zones.register(zone(1), "a", None).unwrap();
+        zones.grant(zone(1), "c", "0", None, None).unwrap();
+        assert_ne!(zones.reserve(zone(1), "c", 1, 1).unwrap().uid, lent);
+        assert_eq!(code(zones.register(zone(2), "b", domain(5, 2))), Code::LimitReached, "there are two");
+        assert_eq!(code(zones.lend_uid()), Code::LimitReached);
+        zones.give_uid_back(lent);
+        zones.register(zone(2), "b", domain(5, 2)).unwrap();
     }
 
     #[test]

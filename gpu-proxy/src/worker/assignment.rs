@@ -46,11 +46,16 @@ pub struct Assignment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelKind {
-    /// Then: the region's memfd, the eventfd to wait on, the eventfd to ring.
+    /// Then: the region's memfd, the eventfd to wait on, the eventfd to ring, and where there is an arena, its memfd.
     Local {
         /// The program.
         pid: i32,
+        /// The arena's length; 0: there is none.
+        #[serde(default)]
+        arena_bytes: u64,
     },
+    /// No channel and no descriptor at all: the worker says what the device is, and ends.
+    None,
     /// Then: a gntdev with the guest's pages recorded, and an event channel bound to the guest's port.
     Xen {
         /// The guest.
@@ -70,6 +75,11 @@ pub enum Report {
     Ready {
         /// What the sandbox lacks here.
         gaps: Vec<Gap>,
+    },
+    /// What the device is, as `vgpu_api::Snapshot` has it: the answer to an assignment without a channel. It ends now.
+    Described {
+        /// The wire form.
+        snapshot: Vec<u8>,
     },
     /// It ends now.
     Failed {

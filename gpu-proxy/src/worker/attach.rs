@@ -1,8 +1,9 @@
-//! From the assignment's descriptors to the two things that a worker shares with others: its channel and its grant.
+//! From the assignment's descriptors to what a worker shares with others: its channel, its arena, its grant.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use idm::arena::Arena;
 use idm::record::{CONSUMER_LIFE, ChannelParts};
 use idm::xen::gntdev::{Recorded, RecordedPart};
 use idm::xen::offer::AcceptedChannel;
@@ -23,6 +24,8 @@ pub struct Attached {
     pub parts: ChannelParts,
     /// The grant.
     pub quota: Quota,
+    /// The guest's pages for pinned memory, at the addresses that it has them at.
+    pub arena: Option<Region>,
 }
 
 /// Maps the pages.
@@ -43,11 +46,18 @@ pub fn attach(task: &Assignment, fds: Vec<OwnedFd>) -> Result<Attached, Failed> 
     // The end of the supervisor is the worker's own. The peer's end is told by the supervisor, who ends this worker.
     let supervisor = rustix::stdio::stdin().try_clone_to_owned().map_err(ours)?;
     let liveness = Some(Liveness::socket(supervisor));
+    let mut arena = None;
     let (region, waiter, doorbell, peer) = match &task.channel {
-        ChannelKind::Local { pid } => {
+        ChannelKind::Local { pid, arena_bytes } => {
             let region = Region::map(next()?, bytes).map_err(ours)?;
-            (region, Waiter::EventFd(next()?), Doorbell::EventFd(next()?), Peer::Process(*pid))
+            let (waiter, doorbell) = (Waiter::EventFd(next()?), Doorbell::EventFd(next()?));
+            if *arena_bytes > 0 {
+                arena = map_arena(next()?, *arena_bytes);
+            }
+            (region, waiter, doorbell, Peer::Process(*pid))
         }
+        // Such a worker does not come here.
+        ChannelKind::None => return Err(Failed::new(Code::WorkerFailed, "the assignment has no channel")),
         ChannelKind::Xen { domid, parts, port } => {
             let from = DomId::new(*domid).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such domain"))?;
             let part =
@@ -67,5 +77,12 @@ pub fn attach(task: &Assignment, fds: Vec<OwnedFd>) -> Result<Attached, Failed> 
         }
     };
     let parts = ChannelParts { region: Arc::new(region), spec, peer, waiter, doorbell, liveness };
-    Ok(Attached { parts, quota })
+    Ok(Attached { parts, quota, arena })
+}
+
+/// Before the device is opened: a driver that comes later finds the window taken and goes elsewhere. Without it programs have pinned
+/// memory of their own and staged copies, and are told so.
+fn map_arena(memory: OwnedFd, bytes: u64) -> Option<Region> {
+    let mapped = Arena::received(memory, bytes, Peer::Server).and_then(|arena| arena.map());
+    mapped.inspect_err(|error| log::warn!("no arena: {}", with_causes(error))).ok()
 }

@@ -6,6 +6,8 @@
 
 pub mod assignment;
 mod attach;
+mod host_functions;
+mod pool_space;
 pub mod quota;
 mod ranges;
 pub mod sandbox;
@@ -19,7 +21,7 @@ pub use session::Session;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-use assignment::{Assignment, Report};
+use assignment::{Assignment, ChannelKind, Report};
 use attach::Attached;
 use idm::record::Consumer;
 use sandbox::Gap;
@@ -53,6 +55,9 @@ pub fn run() -> ExitCode {
         }
     };
     crate::logfmt::start_worker(&task.log_level);
+    if task.channel == ChannelKind::None {
+        return describe(&task);
+    }
     let served = prepare(&task, fds).map(|(consumer, session, gaps)| {
         // The supervisor is gone if this cannot be sent: the first wait will say so.
         let _ = assignment::report(supervisor, &Report::Ready { gaps });
@@ -61,11 +66,31 @@ pub fn run() -> ExitCode {
     match served {
         Ok(serve::End::Gone) => ExitCode::SUCCESS,
         Ok(serve::End::Broken) => ExitCode::from(3),
-        Err(Failed { code, text }) => {
-            log::error!("zone {}, container {}: {text}", task.zone, task.container);
-            let _ = assignment::report(supervisor, &Report::Failed { code: code as u16, text });
-            ExitCode::FAILURE
+        Err(failed) => end(&task, failed),
+    }
+}
+
+fn end(task: &Assignment, Failed { code, text }: Failed) -> ExitCode {
+    log::error!("zone {}, container {}: {text}", task.zone, task.container);
+    let _ = assignment::report(rustix::stdio::stdin(), &Report::Failed { code: code as u16, text });
+    ExitCode::FAILURE
+}
+
+/// The whole life of a worker of nobody: it sees nothing of a guest.
+fn describe(task: &Assignment) -> ExitCode {
+    let described = sandbox::strip(task.device, task.namespaces)
+        .map_err(|error| Failed::new(Code::WorkerFailed, format!("the sandbox cannot be made: {error}")))
+        .and_then(|_| {
+            let described = device::describe(task.device, task.device_bytes);
+            described.map_err(|text| Failed::new(Code::NoDevice, text))
+        });
+    match described {
+        Ok(snapshot) => {
+            let report = Report::Described { snapshot: snapshot.to_bytes() };
+            let sent = assignment::report(rustix::stdio::stdin(), &report);
+            if sent.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
+        Err(failed) => end(task, failed),
     }
 }
 
@@ -75,7 +100,7 @@ fn prepare(task: &Assignment, fds: Vec<OwnedFd>) -> Result<(Consumer, Session, V
         move |error: std::io::Error| Failed::new(Code::WorkerFailed, format!("{what}: {error}"))
     };
     let gaps = sandbox::strip(task.device, task.namespaces).map_err(ours("the sandbox cannot be made"))?;
-    let Attached { parts, mut quota } = attach::attach(task, fds)?;
+    let Attached { parts, mut quota, arena } = attach::attach(task, fds)?;
     quota.charge(task.device.context_bytes()).map_err(|_| {
         Failed::new(Code::LimitReached, "the grant has no room for another process's context")
     })?;
@@ -83,8 +108,8 @@ fn prepare(task: &Assignment, fds: Vec<OwnedFd>) -> Result<(Consumer, Session, V
         device::open(task.device, task.device_bytes).map_err(|text| Failed::new(Code::NoDevice, text))?;
     let consumer =
         Consumer::from_parts(parts).map_err(|error| Failed::new(Code::WorkerFailed, with_causes(&error)))?;
-    let session = Session::new(device, quota, Box::new(consumer.staging().clone()));
-    let event_channel = matches!(task.channel, assignment::ChannelKind::Xen { .. });
+    let session = Session::new(device, quota, Box::new(consumer.staging().clone())).with_arena(arena);
+    let event_channel = matches!(task.channel, ChannelKind::Xen { .. });
     sandbox::close_door(task.device, event_channel).map_err(|error| {
         Failed::new(Code::WorkerFailed, format!("the system call filter cannot be set: {error}"))
     })?;

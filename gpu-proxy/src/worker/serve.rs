@@ -1,7 +1,9 @@
 //! The worker's loop: a record, its call, its answer. One thread; the ring's order is the program's.
 
-use idm::ChannelError;
-use idm::record::{Consumer, ErrorWord};
+use std::time::Duration;
+
+use idm::record::{Consumer, ErrorWord, Replies};
+use idm::{ChannelError, Peer};
 use vgpu_api::wire::REPLY_BYTES_MAX;
 use vgpu_api::{Call, ContextId, CuError, PRINTED, dispatch};
 
@@ -16,13 +18,33 @@ pub enum End {
     Broken,
 }
 
+/// How often a call that was put aside is looked at again.
+const LOOK: Duration = Duration::from_micros(100);
+
+/// Who asked for what.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    op: u16,
+    call: Call,
+    lane: Option<u16>,
+    seq: u32,
+}
+
+/// A call that would hold up the loop while the guest is about to run a function. No more of them than lanes.
+#[derive(Debug)]
+struct Aside {
+    asked: Asked,
+    payload: Vec<u8>,
+}
+
 /// Serves until the channel ends.
 pub fn serve(mut consumer: Consumer, mut session: Session) -> End {
+    let mut aside = Vec::new();
     let end = loop {
-        if let Err(end) = drain(&mut consumer, &mut session) {
+        if let Err(end) = drain(&mut consumer, &mut session, &mut aside) {
             break end;
         }
-        match consumer.wait(None) {
+        match consumer.wait((!aside.is_empty()).then_some(LOOK)) {
             Ok(_) => {}
             Err(error) => break judged(&error),
         }
@@ -32,36 +54,59 @@ pub fn serve(mut consumer: Consumer, mut session: Session) -> End {
     end
 }
 
-/// Takes every record there is.
-fn drain(consumer: &mut Consumer, session: &mut Session) -> Result<(), End> {
+/// Takes every record there is, and looks again at what was put aside.
+fn drain(consumer: &mut Consumer, session: &mut Session, aside: &mut Vec<Aside>) -> Result<(), End> {
     let mut reply = [0; REPLY_BYTES_MAX];
-    let replies = consumer.replies().clone();
-    while let Some(record) = consumer.next().map_err(|error| judged(&error))? {
-        let context = ContextId(record.ctx);
-        let call = Call { context, sync: record.lane.is_some() };
-        let was_sticky = session.sticky(context);
-        let answer = match dispatch(session, record.op, call, record.payload, &mut reply) {
-            Ok(answer) => answer,
-            Err(error) => {
-                log::warn!("{} broke the protocol: {error}", consumer.peer());
-                return Err(End::Broken);
-            }
-        };
-        let (seq, lane) = (record.seq, record.lane);
-        let failed = CuError::check(answer.code).err();
-        let newly_sticky = failed.filter(|error| error.is_sticky() && was_sticky.is_none());
-        // What nobody waits for, and what ends a context, every thread of the program learns from the error word.
-        if let Some(error) = failed.filter(|_| lane.is_none()).or(newly_sticky) {
-            let sticky = error.is_sticky();
-            replies.set_error(ErrorWord { seq, code: error.code(), sticky, ctx: context.0 });
+    let (replies, peer) = (consumer.replies().clone(), consumer.peer());
+    for Aside { asked, payload } in std::mem::take(aside) {
+        if !answer(session, &replies, peer, &mut reply, asked, &payload)? {
+            aside.push(Aside { asked, payload });
         }
-        if let Some(lane) = lane {
-            let bytes = &reply[..answer.reply_bytes];
-            let printed = if session.has_printed() { PRINTED } else { 0 };
-            replies.reply(lane, seq, answer.code | printed, bytes).map_err(|error| judged(&error))?;
+    }
+    while let Some(record) = consumer.next().map_err(|error| judged(&error))? {
+        let call = Call { context: ContextId(record.ctx), sync: record.lane.is_some() };
+        let asked = Asked { op: record.op, call, lane: record.lane, seq: record.seq };
+        if !answer(session, &replies, peer, &mut reply, asked, record.payload)? {
+            aside.push(Aside { asked, payload: record.payload.to_vec() });
         }
     }
     Ok(())
+}
+
+/// Runs a call and answers it; `false` when it is to be tried again later.
+fn answer(
+    session: &mut Session,
+    replies: &Replies,
+    peer: Peer,
+    reply: &mut [u8],
+    asked: Asked,
+    payload: &[u8],
+) -> Result<bool, End> {
+    let Asked { op, call, lane, seq } = asked;
+    let was_sticky = session.sticky(call.context);
+    let answer = match dispatch(session, op, call, payload, reply) {
+        Ok(answer) => answer,
+        Err(error) => {
+            log::warn!("{peer} broke the protocol: {error}");
+            return Err(End::Broken);
+        }
+    };
+    if session.take_put_aside() && lane.is_some() {
+        return Ok(false);
+    }
+    let failed = CuError::check(answer.code).err();
+    let newly_sticky = failed.filter(|error| error.is_sticky() && was_sticky.is_none());
+    // What nobody waits for, and what ends a context, every thread of the program learns from the error word.
+    if let Some(error) = failed.filter(|_| lane.is_none()).or(newly_sticky) {
+        let sticky = error.is_sticky();
+        replies.set_error(ErrorWord { seq, code: error.code(), sticky, ctx: call.context.0 });
+    }
+    if let Some(lane) = lane {
+        let bytes = &reply[..answer.reply_bytes];
+        let printed = if session.has_printed() { PRINTED } else { 0 };
+        replies.reply(lane, seq, answer.code | printed, bytes).map_err(|error| judged(&error))?;
+    }
+    Ok(true)
 }
 
 fn judged(error: &ChannelError) -> End {
@@ -82,10 +127,10 @@ fn judged(error: &ChannelError) -> End {
 mod tests {
     use std::sync::Arc;
     use std::thread;
-    use std::time::Duration;
 
     use idm::record::{RegionSpec, pair};
-    use vgpu_api::Op;
+    use vgpu_api::host_function::{DONE, MAILBOX_BYTES, POSTED};
+    use vgpu_api::{Op, Stream, Wire, wire};
 
     use super::*;
     use crate::device::Null;
@@ -93,10 +138,14 @@ mod tests {
     use crate::worker::quota::{Grant, Quota};
 
     fn session(consumer: &Consumer) -> Session {
+        session_with(consumer, Null::default())
+    }
+
+    fn session_with(consumer: &Consumer, device: Null) -> Session {
         let page = SharedPage::create().unwrap();
         let quota = Quota::new(SharedPage::map(page.fd()).unwrap(), 0).unwrap();
         let _grant = Grant::new(Arc::new(page), 1 << 20);
-        Session::new(Box::new(Null::default()), quota, Box::new(consumer.staging().clone()))
+        Session::new(Box::new(device), quota, Box::new(consumer.staging().clone()))
     }
 
     /// What a hostile guest may send ends its own channel: never a panic, never a hang.
@@ -118,6 +167,50 @@ mod tests {
         let session = session(&consumer);
         let worker = thread::spawn(move || serve(consumer, session));
         thread::sleep(Duration::from_millis(10));
+        drop(submitter);
+        assert_eq!(worker.join().unwrap(), End::Gone);
+    }
+
+    /// One thread waits for a stream that waits for a function; the function may wait for another thread, whose call has to come through.
+    #[test]
+    fn a_wait_for_a_function_of_the_guest_holds_up_no_other_call() {
+        let (submitter, consumer) = pair(RegionSpec::default()).unwrap();
+        let session = session_with(&consumer, Null::default().calling_from_a_thread());
+        let worker = thread::spawn(move || serve(consumer, session));
+        let limit = Some(Duration::from_secs(20));
+        let mailbox = submitter.stage(MAILBOX_BYTES, limit).unwrap();
+        mailbox.write(0, &[0; MAILBOX_BYTES]);
+        let call = |op: Op, payload: &[u8]| {
+            submitter.call(op as u16, 1, payload, &mut [0; 64], limit).map(|reply| reply.status)
+        };
+        let word = |at| {
+            let mut bytes = [0; 8];
+            mailbox.read(at, &mut bytes);
+            u64::from_le_bytes(bytes)
+        };
+        assert_eq!(call(Op::cuDevicePrimaryCtxRetain, &[0; 8]), Ok(0));
+        let place = [u64::from(mailbox.offset()), MAILBOX_BYTES as u64].map(u64::to_le_bytes).concat();
+        assert_eq!(call(Op::vgpuHostFunctions, &place), Ok(0));
+        let legacy = wire::to_vec(&Stream::Legacy);
+        assert_eq!(legacy.len(), Stream::Legacy.size());
+        submitter
+            .submit_bytes(Op::cuLaunchHostFunc as u16, 1, &[legacy.clone(), vec![5; 8]].concat())
+            .unwrap();
+        thread::scope(|scope| {
+            let waits = [
+                scope.spawn(|| call(Op::cuStreamSynchronize, &legacy)),
+                scope.spawn(|| call(Op::cuCtxSynchronize, &[])),
+            ];
+            submitter.wait_until(|| word(POSTED) == 1).unwrap();
+            thread::sleep(Duration::from_millis(20));
+            assert_eq!(call(Op::cuMemAlloc_v2, &64_u64.to_le_bytes()), Ok(0));
+            assert!(waits.iter().all(|wait| !wait.is_finished()), "the function has not run");
+            mailbox.write(DONE, &1_u64.to_le_bytes());
+            for wait in waits {
+                assert_eq!(wait.join().unwrap(), Ok(0));
+            }
+        });
+        drop(mailbox);
         drop(submitter);
         assert_eq!(worker.join().unwrap(), End::Gone);
     }

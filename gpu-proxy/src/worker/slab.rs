@@ -12,6 +12,12 @@ pub trait SlabKind: vgpu_api::handle::Kind {}
 impl SlabKind for Stream {}
 impl SlabKind for Event {}
 impl SlabKind for Image {}
+impl SlabKind for Memory {}
+impl SlabKind for Pool {}
+impl SlabKind for GraphExec {}
+impl SlabKind for Array {}
+impl SlabKind for Mipmap {}
+impl SlabKind for Linker {}
 
 /// Things by handle.
 #[derive(Debug)]
@@ -53,11 +59,11 @@ impl<T> Slab<T> {
     /// The thing of a handle.
     ///
     /// # Errors
-    /// 400 for one that is not there or of another generation.
+    /// What CUDA says of a wrong handle of its kind, for one that is not there or of another generation.
     pub fn get<K: SlabKind>(&self, handle: Handle<K>) -> CuResult<&T> {
         match usize::try_from(handle.index()).ok().and_then(|index| self.entries.get(index)) {
             Some(Some((generation, thing))) if *generation == handle.generation() => Ok(thing),
-            _ => Err(CuError::INVALID_HANDLE),
+            _ => Err(K::WRONG),
         }
     }
 
@@ -66,10 +72,10 @@ impl<T> Slab<T> {
     /// # Errors
     /// As [`Slab::get`].
     pub fn get_mut<K: SlabKind>(&mut self, handle: Handle<K>) -> CuResult<&mut T> {
-        let index = usize::try_from(handle.index()).map_err(|_| CuError::INVALID_HANDLE)?;
+        let index = usize::try_from(handle.index()).map_err(|_| K::WRONG)?;
         match self.entries.get_mut(index) {
             Some(Some((generation, thing))) if *generation == handle.generation() => Ok(thing),
-            _ => Err(CuError::INVALID_HANDLE),
+            _ => Err(K::WRONG),
         }
     }
 
@@ -84,7 +90,12 @@ impl<T> Slab<T> {
             .and_then(|index| self.entries.get_mut(index))
             .and_then(Option::take)
             .map(|(_, thing)| thing)
-            .ok_or(CuError::INVALID_HANDLE)
+            .ok_or(K::WRONG)
+    }
+
+    /// All things.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().flatten().map(|(_, thing)| thing)
     }
 
     /// Takes out all things that `ends` says.
@@ -99,7 +110,7 @@ impl<T> Slab<T> {
 
 #[cfg(test)]
 mod tests {
-    use vgpu_api::{EventHandle, StreamHandle};
+    use vgpu_api::{EventHandle, MemoryHandle, StreamHandle};
 
     use super::*;
 
@@ -114,6 +125,21 @@ mod tests {
         slab.insert(StreamHandle::new(2, 3), "b").unwrap();
         assert_eq!(slab.get(old), Err(CuError::INVALID_HANDLE));
         assert_eq!(slab.get(StreamHandle::new(2, 4)), Err(CuError::INVALID_HANDLE));
+    }
+
+    #[test]
+    fn a_wrong_handle_gives_the_number_of_its_kind() {
+        let mut slab = Slab::<u8>::default();
+        let nobody = MemoryHandle::new(0, 0);
+        assert_eq!(slab.get(nobody), Err(CuError::INVALID_VALUE));
+        assert_eq!(slab.remove(nobody), Err(CuError::INVALID_VALUE));
+        assert_eq!(slab.get_mut(nobody), Err(CuError::INVALID_VALUE));
+        slab.insert(nobody, 1).unwrap();
+        assert_eq!(
+            slab.insert(nobody, 1),
+            Err(CuError::INVALID_HANDLE),
+            "a guest that gives numbers out twice"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use vgpu_api::{CuError, CuResult, Staged};
 pub const CHUNK_BYTES: usize = 1 << 20;
 
 /// The staging area of one channel. Offsets are below [`Staging::len`]; it is the caller who checks.
-pub trait Staging: Send {
+pub trait Staging: Send + Sync {
     /// Its size in bytes, our own constant.
     fn len(&self) -> usize;
     /// Whether there is none.
@@ -18,6 +18,8 @@ pub trait Staging: Send {
     fn read(&self, offset: usize, into: &mut [u8]);
     /// Copies in.
     fn write(&self, offset: usize, from: &[u8]);
+    /// Wakes the guest, one of whose threads waits for a word that was written.
+    fn wake(&self);
 }
 
 impl Staging for StagingView {
@@ -33,6 +35,11 @@ impl Staging for StagingView {
     fn write(&self, offset: usize, from: &[u8]) {
         let copied = StagingView::write(self, offset as u64, from);
         debug_assert!(copied.is_ok(), "the caller checks ranges");
+    }
+
+    fn wake(&self) {
+        // A guest that cannot be rung is gone: the channel's end tells.
+        let _ = StagingView::wake(self);
     }
 }
 

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use idm::arena::Arena;
 use idm::hello::Hello;
 use idm::record::{RECORD_LIMIT_MAX, Reply, Submitter};
 use tempfile::TempDir;
 use vgpu_api::wire::WireError;
 use vgpu_api::{ContextId, CuError, CuResult, Op, PRINTED, Reader, Transport, WIRE_HASH, Writer, ask};
+use vgpu_zone_api::guest::facts::{self, Facts};
 use vgpu_zone_api::shim::{Client, Listing, WorkerInfo};
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -87,7 +89,15 @@ impl Proxy {
 
     pub fn guest_of_hash(&self, hash: u64) -> Result<Guest, idm::ChannelError> {
         let hello = Hello::new(RECORD_LIMIT_MAX, hash);
-        idm::connect::connect(&self.socket(), &hello, LIMIT).map(|(channel, _)| Guest { channel })
+        let connected = idm::connect::connect(&self.socket(), &hello, LIMIT)?;
+        Ok(Guest { channel: connected.submitter, arena: connected.arena })
+    }
+
+    /// What a process that asks is told.
+    pub fn facts(&self) -> Result<Facts, idm::ChannelError> {
+        let hello = Hello::new(RECORD_LIMIT_MAX, facts::APPLICATION);
+        let told = idm::connect::ask(&self.socket(), &hello, facts::BYTES_MAX, LIMIT);
+        told.map(|(bytes, _)| Facts::decode(&bytes).unwrap())
     }
 
     pub fn open_files(&self) -> usize {
@@ -117,6 +127,7 @@ impl Drop for Proxy {
 /// A guest process: libvgpu's way of sending calls, and nothing else of it.
 pub struct Guest {
     pub channel: Submitter,
+    pub arena: Option<Arena>,
 }
 
 impl Transport for Guest {

@@ -10,4 +10,5 @@
 #![forbid(unsafe_code)]
 
 pub mod guest;
+#[cfg(feature = "shim")]
 pub mod shim;

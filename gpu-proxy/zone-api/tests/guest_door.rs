@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use vgpu_zone_api::guest::{
     ChannelId, Connect, ContainerId, FRAME_BYTES_MAX, Frames, HEADER_BYTES, Malformed, Message, REFS_MAX,
-    ToGuest, ToProxy,
+    ToGuest, ToProxy, facts,
 };
 
 fn connect() -> impl Strategy<Value = ToProxy> {
@@ -28,7 +28,11 @@ fn connect() -> impl Strategy<Value = ToProxy> {
 
 fn to_proxy() -> impl Strategy<Value = ToProxy> {
     let close = (1..=u32::MAX).prop_map(|n| ToProxy::Close { channel: ChannelId::new(n).unwrap() });
-    prop_oneof![connect(), close]
+    let ask = (1..=u32::MAX, "[A-Za-z0-9_-]{1,128}").prop_map(|(n, id)| ToProxy::Ask {
+        question: ChannelId::new(n).unwrap(),
+        container: ContainerId::new(&id).unwrap(),
+    });
+    prop_oneof![connect(), close, ask]
 }
 
 /// All messages of `pieces`, or the first error.
@@ -59,6 +63,7 @@ proptest! {
     fn any_bytes_give_messages_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _ = read::<ToProxy>(&[&bytes]);
         let _ = read::<ToGuest>(&[&bytes]);
+        let _ = facts::Facts::decode(&bytes);
     }
 
     #[test]
@@ -85,6 +90,8 @@ fn answers_survive_the_wire() {
         ToGuest::Refused { channel, code: 320 },
         ToGuest::Died { channel, code: 321 },
         ToGuest::Unmapped { channel },
+        ToGuest::Told { question: channel, code: 0, answer: vec![7; facts::BYTES_MAX] },
+        ToGuest::Told { question: channel, code: 401, answer: Vec::new() },
     ];
     let mut bytes = Vec::new();
     answers.iter().for_each(|answer| answer.encode(&mut bytes));
@@ -101,10 +108,25 @@ fn a_length_that_cannot_be_is_refused_with_the_header_alone() {
             "{len}"
         );
     }
+    for (kind, len) in [(3, 8), (3, 135), (3, 137)] {
+        assert_eq!(read::<ToProxy>(&[&header(kind, len)]), Err(Malformed::Length { kind, bytes: len }));
+    }
+    for len in [0, 7, 8 + (48 << 10) + 1, u32::MAX] {
+        assert_eq!(read::<ToGuest>(&[&header(133, len)]), Err(Malformed::Length { kind: 133, bytes: len }));
+    }
     assert_eq!(read::<ToProxy>(&[&header(129, 8)]), Err(Malformed::Kind(129)));
     assert_eq!(read::<ToGuest>(&[&header(1, 156)]), Err(Malformed::Kind(1)));
     assert_eq!(read::<ToProxy>(&[&header(1, 156)]), Ok(vec![]));
     const { assert!(HEADER_BYTES + 152 + 4 * REFS_MAX <= FRAME_BYTES_MAX) };
+    const { assert!(HEADER_BYTES + 8 + facts::BYTES_MAX <= FRAME_BYTES_MAX) };
+}
+
+#[test]
+fn a_refusal_with_an_answer_is_none() {
+    let question = ChannelId::new(7).unwrap();
+    let mut bytes = Vec::new();
+    ToGuest::Told { question, code: 401, answer: vec![1] }.encode(&mut bytes);
+    assert_eq!(read::<ToGuest>(&[&bytes]), Err(Malformed::Field { kind: 133, field: "answer" }));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use vgpu_zone_api::guest::wire::region;
 pub struct Greeted {
     /// It, with its pid.
     pub peer: Peer,
-    /// The hash of the CUDA calls that it speaks: the proxy judges it.
+    /// The hash of the CUDA calls that it speaks: the proxy judges it. Or that it only asks: `facts::APPLICATION`.
     pub wire_hash: u64,
     /// What it is answered.
     ours: Hello,
@@ -41,6 +41,13 @@ impl Greeted {
     /// It is gone.
     pub fn answer(&self, process: impl AsFd, end: &ProgramEnd) -> io::Result<()> {
         connect::answer(process, self.peer, &self.ours, &region(), end).map_err(io::Error::other)
+    }
+
+    /// Answers a process that asked.
+    /// # Errors
+    /// It is gone.
+    pub fn tell(&self, process: impl AsFd, told: &[u8]) -> io::Result<()> {
+        connect::tell(process, self.peer, &self.ours, told).map_err(io::Error::other)
     }
 
     /// Tells the process why not.

@@ -1,8 +1,8 @@
-//! Where a container's loader finds our `libcuda.so.1`, and what is bound there.
+//! Where a container's loader finds our `libcuda.so.1` and `libnvidia-ml.so.1`, and a shell our `nvidia-smi`; what is bound there.
 
 use std::path::{Path, PathBuf};
 
-/// The libraries in the initramfs.
+/// The libraries and the program in the initramfs.
 pub const LIBRARIES: &str = "/usr/lib/vgpu";
 
 /// (file in [`LIBRARIES`], names in the container). `libcuda.so` is what programs open that were linked against the stub.
@@ -13,22 +13,44 @@ const NAMES: &[(&str, &[&str])] =
 const DIRECTORIES: &[&str] = &["/usr/lib/x86_64-linux-gnu", "/usr/lib64"];
 const LAST_RESORT: &str = "/usr/lib";
 
-/// What to bind into the container with this root file system: each library of `libraries` that there is.
+/// A program for images that have none: file in [`LIBRARIES`], and its directory in the container.
+const PROGRAM: &str = "nvidia-smi";
+const PROGRAMS: &str = "/usr/bin";
+
+/// What to bind into the container with this root file system: each library of `libraries` that there is, and the program if the image
+/// has none.
 pub fn binds(libraries: &Path, rootfs: &Path) -> Vec<(PathBuf, PathBuf)> {
     let directory = directory(rootfs);
     let there = NAMES.iter().filter(|(file, _)| libraries.join(file).exists());
     there
         .flat_map(|(file, names)| names.iter().map(move |name| (libraries.join(file), directory.join(name))))
+        .chain(program(libraries, rootfs))
         .collect()
 }
 
-/// Looked at without following links: those of an image lead through the guest's root. `/lib64` and the like are links to these.
+fn program(libraries: &Path, rootfs: &Path) -> Option<(PathBuf, PathBuf)> {
+    let (file, to) = (libraries.join(PROGRAM), Path::new(PROGRAMS).join(PROGRAM));
+    let is_free = is_directory(rootfs, PROGRAMS) && is_free(&inside(rootfs, &to));
+    (file.exists() && is_free).then_some((file, to))
+}
+
+/// Nothing is there, or the empty file that an earlier start of this root file system was bound onto: it stays when a container ends.
+fn is_free(place: &Path) -> bool {
+    !place.symlink_metadata().is_ok_and(|there| !there.is_file() || there.len() > 0)
+}
+
 fn directory(rootfs: &Path) -> &'static Path {
-    let is_directory = |path: &&&str| {
-        let here = rootfs.join(path.trim_start_matches('/'));
-        here.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
-    };
-    Path::new(DIRECTORIES.iter().find(is_directory).copied().unwrap_or(LAST_RESORT))
+    let first = DIRECTORIES.iter().find(|path| is_directory(rootfs, path));
+    Path::new(first.copied().unwrap_or(LAST_RESORT))
+}
+
+/// Looked at without following links: those of an image lead through the guest's root. `/lib64`, `/bin` and the like are links to ours.
+fn is_directory(rootfs: &Path, path: &str) -> bool {
+    inside(rootfs, Path::new(path)).symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
+}
+
+fn inside(rootfs: &Path, path: &Path) -> PathBuf {
+    rootfs.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 #[cfg(test)]
@@ -56,11 +78,34 @@ mod tests {
     }
 
     #[test]
+    fn an_image_keeps_its_own_program_and_gets_none_where_it_has_no_place() {
+        let (libraries, rootfs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(libraries.path().join("nvidia-smi"), "").unwrap();
+        let bound = || binds(libraries.path(), rootfs.path()).len();
+        assert_eq!(bound(), 0, "no /usr/bin");
+        fs::create_dir_all(rootfs.path().join("usr/bin")).unwrap();
+        let to = PathBuf::from("/usr/bin/nvidia-smi");
+        assert_eq!(binds(libraries.path(), rootfs.path()), [(libraries.path().join("nvidia-smi"), to)]);
+        let there = rootfs.path().join("usr/bin/nvidia-smi");
+        fs::write(&there, "").unwrap();
+        assert_eq!(bound(), 1, "what a bind of an earlier start has left");
+        fs::write(&there, "#!").unwrap();
+        assert_eq!(bound(), 0);
+        // Also one that leads nowhere is the image's own.
+        fs::remove_file(&there).unwrap();
+        std::os::unix::fs::symlink("/nowhere", &there).unwrap();
+        assert_eq!(bound(), 0);
+    }
+
+    #[test]
     fn only_what_the_guest_has_is_bound() {
         let (libraries, rootfs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         assert!(binds(libraries.path(), rootfs.path()).is_empty());
         fs::write(libraries.path().join("libcuda.so.1"), "").unwrap();
         let names: Vec<_> = binds(libraries.path(), rootfs.path()).into_iter().map(|(_, to)| to).collect();
         assert_eq!(names, [Path::new("/usr/lib/libcuda.so.1"), Path::new("/usr/lib/libcuda.so")]);
+        fs::write(libraries.path().join("libnvidia-ml.so.1"), "").unwrap();
+        let last = binds(libraries.path(), rootfs.path()).pop().unwrap();
+        assert_eq!(last, (libraries.path().join("libnvidia-ml.so.1"), "/usr/lib/libnvidia-ml.so.1".into()));
     }
 }

@@ -12,11 +12,11 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::timeout,
 };
-use vgpu_zone_api::guest::{ChannelId, Frames, Message, ToGuest, ToProxy};
+use vgpu_zone_api::guest::{ChannelId, Frames, Message, ToGuest, ToProxy, wire};
 
 use super::life::Event;
 
-/// Bytes read at once. Messages from the proxy are 16 bytes.
+/// Bytes read at once. Messages from the proxy are 16 bytes, but for answers to questions.
 const READ_BYTES: usize = 4096;
 /// Messages to the proxy that wait for room in the stream.
 const QUEUE_MAX: usize = 64;
@@ -40,6 +40,8 @@ pub type Turn = OwnedSemaphorePermit;
 struct Link {
     /// None: no stream.
     messages: Option<mpsc::Sender<ToProxy>>,
+    /// What the stream's both ends know: `wire::MINOR`.
+    minor: u16,
     channels: HashMap<ChannelId, mpsc::UnboundedSender<Event>>,
     last_number: u32,
 }
@@ -52,6 +54,8 @@ pub struct Registered {
     pub channel: ChannelId,
     /// Its events, from the proxy's side.
     pub events: mpsc::UnboundedReceiver<Event>,
+    /// Whether the proxy answers questions.
+    pub answers: bool,
     messages: mpsc::Sender<ToProxy>,
 }
 
@@ -78,7 +82,8 @@ impl Proxy {
         let channel = link.free_number();
         let (sender, events) = mpsc::unbounded_channel();
         link.channels.insert(channel, sender);
-        Some(Registered { proxy: Arc::clone(self), channel, events, messages })
+        let answers = link.minor >= wire::MINOR_ASK;
+        Some(Registered { proxy: Arc::clone(self), channel, events, answers, messages })
     }
 
     /// As [`Proxy::register`], waiting for a stream for at most `limit`.
@@ -89,13 +94,21 @@ impl Proxy {
         self.register()
     }
 
-    /// Carries messages until the stream ends, then tells every channel. The proxy's bytes are checked: what is no message ends the stream.
+    /// Carries messages until the stream ends, then tells every channel. `minor` is the lower one of both hellos. The proxy's bytes are
+    /// checked: what is no message ends the stream.
     /// # Errors
     /// Why it ended.
-    pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + 'static) -> io::Result<()> {
+    pub async fn serve(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + 'static,
+        minor: u16,
+    ) -> io::Result<()> {
         let (mut read, mut write) = tokio::io::split(stream);
         let (sender, mut messages) = mpsc::channel::<ToProxy>(QUEUE_MAX);
-        self.lock().messages = Some(sender);
+        {
+            let mut link = self.lock();
+            (link.messages, link.minor) = (Some(sender), minor);
+        }
         self.up.send_replace(true);
         let sending = async {
             let mut bytes = Vec::new();
@@ -143,7 +156,8 @@ impl Proxy {
             ToGuest::Accepted { channel }
             | ToGuest::Refused { channel, .. }
             | ToGuest::Unmapped { channel }
-            | ToGuest::Died { channel, .. } => channel,
+            | ToGuest::Died { channel, .. }
+            | ToGuest::Told { question: channel, .. } => channel,
         };
         if let Some(events) = self.lock().channels.get(&channel) {
             let _ = events.send(Event::Proxy(message));
@@ -192,7 +206,7 @@ mod tests {
         assert!(proxy.register().is_none(), "no stream yet");
         let (near, mut far) = tokio::io::duplex(1000);
         let serving = Arc::clone(&proxy);
-        let served = tokio::spawn(async move { serving.serve(near).await });
+        let served = tokio::spawn(async move { serving.serve(near, wire::MINOR).await });
         tokio::task::yield_now().await;
         let (mut one, mut two) = (proxy.register().unwrap(), proxy.register().unwrap());
 

@@ -11,13 +11,14 @@ use idm::{connect::ProgramEnd, record::CONSUMER_LIFE};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use tokio::{io::unix::AsyncFd, net::UnixStream, time::timeout};
 use vgpu_codes::Code;
-use vgpu_zone_api::guest::{Connect, ContainerId, ToProxy, wire};
+use vgpu_zone_api::guest::{Connect, ContainerId, ToProxy, facts, wire};
 
 use super::{
     greeting::{self, Greeted},
     ground::{Ground, Plot},
     life::{Action, Event, Stage, step},
     proxy::{Proxy, Registered, Turn},
+    question,
 };
 use crate::{
     error::{During, Result},
@@ -27,7 +28,7 @@ use crate::{
 /// A process that connects sends its hello at once.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// A container may start before the GPU stream is there: the proxy is told of the zone at the same time.
-const PROXY_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const PROXY_LIMIT: Duration = Duration::from_secs(10);
 /// How long pages are kept after the proxy went without letting go of them. Its workers die with it, at once; this is for a machine
 /// that is slow to end them.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(60);
@@ -47,6 +48,10 @@ pub async fn run(
         .map_err(io::Error::from)
         .and_then(|read| read.map_err(io::Error::other))
         .during(|| "read the hello of a process".into())?;
+    if greeted.wire_hash == facts::APPLICATION {
+        let answered = question::run(&process, &greeted, container, &proxy).await;
+        return answered.during(|| "answer a process".into());
+    }
     let Some(mut registered) = proxy.register_soon(PROXY_LIMIT).await else {
         return greeted.refuse(&process, Code::NoProxy as u16).during(|| "refuse a process".into());
     };
@@ -140,7 +145,7 @@ async fn live(
 }
 
 /// Resolves when the process has closed its end, died, or sent anything: it has nothing to say after its hello.
-async fn gone(process: Option<&UnixStream>) {
+pub(super) async fn gone(process: Option<&UnixStream>) {
     let Some(process) = process else { return std::future::pending().await };
     loop {
         let ready = process.readable().await;
@@ -185,6 +190,8 @@ fn hand_over(
         memory: plot.memory().try_clone_to_owned()?,
         bell: rustix::event::eventfd(0, flags)?,
         ear: rustix::event::eventfd(0, flags)?,
+        // Not over Xen yet (ARCHITECTURE.md, "The arena").
+        arena: None,
     };
     // Watched before the process can ring.
     let out = sys::watch(end.bell.try_clone()?.into())?;

@@ -3,11 +3,11 @@
 use std::{io, sync::Arc, time::Duration};
 
 use idm::{
-    hello::{self, Hello},
+    hello,
     stream::{AsyncStream, StreamSpec},
     xen::{device::Frontend, xenstore::Client},
 };
-use vgpu_zone_api::guest::{FRAME_BYTES_MAX, wire};
+use vgpu_zone_api::guest::wire;
 
 use super::proxy::Proxy;
 use crate::{
@@ -51,7 +51,7 @@ async fn once(frontend: &Arc<Frontend>, proxy: &Arc<Proxy>) -> Result<()> {
         .during(|| "offer it".into())?;
     let peer = stream.peer();
     let mut stream = AsyncStream::new(stream).during(|| "watch it".into())?;
-    let mine = Hello::new(u32::try_from(FRAME_BYTES_MAX).unwrap_or(u32::MAX), wire::APPLICATION);
+    let mine = wire::hello();
     let agreed = hello::exchange_async(&mut stream, &mine, peer)
         .await
         .map_err(io::Error::other)
@@ -60,5 +60,5 @@ async fn once(frontend: &Arc<Frontend>, proxy: &Arc<Proxy>) -> Result<()> {
     if let Some(theirs) = agreed.peer_build.other() {
         say(format_args!("gpu-proxy is of release {theirs}, this guest of {}", mine.build));
     }
-    proxy.serve(stream).await.during(|| "speak to gpu-proxy".into())
+    proxy.serve(stream, agreed.application_minor).await.during(|| "speak to gpu-proxy".into())
 }

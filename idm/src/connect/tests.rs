@@ -45,7 +45,8 @@ fn a_program_connects_calls_and_hears_of_the_servers_death() {
         consumer.replies().reply(lane, seq, sum, b"sum").unwrap();
         peer
     });
-    let (submitter, agreed) = connect(&path, &hello(), LIMIT).unwrap();
+    let Connected { submitter, agreed, arena } = connect(&path, &hello(), LIMIT).unwrap();
+    assert!(arena.is_none(), "the server gave none");
     assert_eq!((agreed.peer_application, agreed.peer_build.other()), (0xc0da, None));
     let mut to = [0; 16];
     let reply = submitter.call(1, 0, &[1, 2, 3], &mut to, Some(LIMIT)).unwrap();
@@ -54,6 +55,33 @@ fn a_program_connects_calls_and_hears_of_the_servers_death() {
     assert_eq!(peer, Peer::Process(rustix::process::getpid().as_raw_nonzero().get()));
     let error = submitter.call(1, 0, &[], &mut to, Some(LIMIT)).unwrap_err();
     assert_eq!(error, ChannelError::PeerGone(Peer::Server));
+}
+
+#[test]
+fn a_question_is_answered_with_bytes_and_the_socket_ends() {
+    let (_dir, path, listener) = listen();
+    let long = vec![7; 30_000];
+    let answers = [long.clone(), Vec::new(), vec![1; 11]];
+    let server = std::thread::spawn(move || {
+        for answer in answers {
+            let (socket, peer) = accept(&listener);
+            assert_eq!(greet(&socket, peer, LIMIT).unwrap().application, 0xc0da);
+            tell(&socket, peer, &Hello { application_minor: 3, ..hello() }, &answer).unwrap();
+        }
+        let (socket, peer) = accept(&listener);
+        greet(&socket, peer, LIMIT).unwrap();
+        refuse(&socket, peer, &hello(), 320).unwrap();
+    });
+    let (told, agreed) = ask(&path, &Hello { application_minor: 9, ..hello() }, 30_000, LIMIT).unwrap();
+    assert_eq!((told, agreed.application_minor), (long, 3));
+    assert_eq!(ask(&path, &hello(), 10, LIMIT).unwrap().0, []);
+    let error = ask(&path, &hello(), 10, LIMIT).unwrap_err();
+    assert!(matches!(error, ChannelError::PeerOffer { .. }), "{error}");
+    assert_eq!(
+        ask(&path, &hello(), 10, LIMIT).unwrap_err(),
+        ChannelError::Refused { peer: Peer::Server, code: 320 }
+    );
+    server.join().unwrap();
 }
 
 #[test]
@@ -118,18 +146,75 @@ fn a_server_that_never_accepts_or_never_answers_holds_nobody_longer_than_the_lim
     silent("a connection");
 }
 
-/// Connects to a server that hands over `memory`.
-fn handed(memory: OwnedFd) -> ChannelError {
+/// Connects to a server that hands over what `change` makes of an end.
+fn served(change: impl FnOnce(ProgramEnd) -> ProgramEnd + Send + 'static) -> Result<Connected, ChannelError> {
     let (_dir, path, listener) = listen();
     let server = std::thread::spawn(move || {
         let (socket, peer) = accept(&listener);
         greet(&socket, peer, LIMIT).unwrap();
         let (program, _server) = make_ends(&RegionSpec::default()).unwrap();
-        answer(&socket, peer, &hello(), &RegionSpec::default(), &ProgramEnd { memory, ..program }).unwrap();
+        answer(&socket, peer, &hello(), &RegionSpec::default(), &change(program)).unwrap();
+    });
+    let connected = connect(&path, &hello(), LIMIT);
+    server.join().unwrap();
+    connected
+}
+
+/// Connects to a server that hands over `memory`.
+fn handed(memory: OwnedFd) -> ChannelError {
+    served(|end| ProgramEnd { memory, ..end }).unwrap_err()
+}
+
+#[test]
+fn an_arena_comes_with_the_channel() {
+    let arena = Arena::make(1 << 20).unwrap();
+    let theirs = arena.map_elsewhere().unwrap();
+    let connected = served(|end| ProgramEnd { arena: Some(arena), ..end }).unwrap();
+    let ours = connected.arena.expect("the server gave one").map_elsewhere().unwrap();
+    theirs.write(4096, b"theirs");
+    let mut seen = [0; 6];
+    ours.read(4096, &mut seen);
+    assert_eq!((&seen, ours.len()), (b"theirs", 1 << 20));
+}
+
+/// Answers a program with these bytes behind the hello, and so many descriptors of a MiB of sealed memory.
+fn answered(offer: [u8; OFFER_BYTES], descriptors: usize) -> ChannelError {
+    let (_dir, path, listener) = listen();
+    let server = std::thread::spawn(move || {
+        let (socket, peer) = accept(&listener);
+        greet(&socket, peer, LIMIT).unwrap();
+        let bytes = [&hello().encode()[..], &offer].concat();
+        let memory: Vec<_> =
+            (0..descriptors).map(|_| crate::region::sealed_memory("fd", 16 << 20).unwrap()).collect();
+        let fds: Vec<_> = memory.iter().map(AsFd::as_fd).collect();
+        send(&socket, &bytes, &fds).unwrap();
     });
     let error = connect(&path, &hello(), LIMIT).unwrap_err();
     server.join().unwrap();
     error
+}
+
+#[test]
+fn a_server_that_says_another_arena_than_it_hands_over_is_no_server() {
+    let spec = RegionSpec::default();
+    let offer = |arena_bytes: u64| {
+        let mut offer = [0; OFFER_BYTES];
+        offer[4..8].copy_from_slice(&spec.ring_bytes.to_le_bytes());
+        offer[8..12].copy_from_slice(&spec.staging_bytes.to_le_bytes());
+        offer[12..16].copy_from_slice(&spec.record_limit.to_le_bytes());
+        offer[16..24].copy_from_slice(&arena_bytes.to_le_bytes());
+        offer
+    };
+    let none = "the server handed over an arena without memory, or the other way round";
+    for (arena_bytes, descriptors, why) in [
+        (0, 2, "the server handed over another number of descriptors"),
+        (0, 4, none),
+        (1 << 20, 3, none),
+        (1 << 40, 4, "the server handed over an arena of a length that cannot be"),
+        (17 << 20, 4, "the server handed over memory that is too short"),
+    ] {
+        assert_eq!(answered(offer(arena_bytes), descriptors).to_string(), why, "{arena_bytes} bytes");
+    }
 }
 
 #[test]

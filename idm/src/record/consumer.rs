@@ -71,10 +71,17 @@ impl Consumer {
         let ChannelParts { region, spec, peer, waiter, doorbell, liveness } = parts;
         check_region(&region, &spec, peer)?;
         life::attach(region.word(CONSUMER_LIFE));
+        let replies = Replies::new(region.clone(), doorbell);
         Ok(Self {
             puller: Puller::new(region.clone(), spec.ring_place(), peer),
-            replies: Replies::new(region.clone(), doorbell),
-            staging: StagingView::new(region.clone(), spec.staging_at(), spec.staging_bytes as usize, peer),
+            staging: StagingView::new(
+                region.clone(),
+                spec.staging_at(),
+                spec.staging_bytes as usize,
+                peer,
+                replies.clone(),
+            ),
+            replies,
             hub: Hub::new(waiter, liveness),
             spin: Spin::new(SPIN),
             buffer: vec![0; spec.record_limit as usize],

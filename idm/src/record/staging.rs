@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::replies::Replies;
 use crate::error::{ChannelError, Peer};
 use crate::region::Region;
 
@@ -126,11 +127,20 @@ pub struct StagingView {
     start: usize,
     bytes: usize,
     peer: Peer,
+    replies: Replies,
 }
 
 impl StagingView {
-    pub(super) fn new(region: Arc<Region>, start: usize, bytes: usize, peer: Peer) -> Self {
-        Self { region, start, bytes, peer }
+    pub(super) fn new(region: Arc<Region>, start: usize, bytes: usize, peer: Peer, replies: Replies) -> Self {
+        Self { region, start, bytes, peer, replies }
+    }
+
+    /// Wakes the peer if it sleeps: something that one of its threads waits for was written ([`super::Submitter::wait_until`]).
+    ///
+    /// # Errors
+    /// Those of the doorbell.
+    pub fn wake(&self) -> Result<(), ChannelError> {
+        self.replies.ring_if_asleep()
     }
 
     /// Copies `to.len()` bytes at `offset` out. The peer may write them meanwhile.

@@ -169,6 +169,15 @@ impl Submitter {
         chunk.ok_or_else(|| self.in_vain("staging", limit))
     }
 
+    /// Waits until `ready` says so: polling first, then asleep; asked again after each wake-up. For words in staging that the consumer
+    /// writes before it calls [`super::StagingView::wake`].
+    ///
+    /// # Errors
+    /// [`ChannelError::PeerGone`].
+    pub fn wait_until(&self, ready: impl FnMut() -> bool) -> Result<(), ChannelError> {
+        self.wait_for(ready, None).map(drop)
+    }
+
     /// How many errors the consumer has told of: one relaxed load, to be compared with the last value seen.
     #[inline]
     pub fn error_count(&self) -> u32 {

@@ -351,3 +351,33 @@ fn nobody_sleeps_or_rings_while_both_sides_are_busy() {
     }
     assert_eq!((submitter.sleeps(), consumer.sleeps()), (0, 0));
 }
+
+#[test]
+fn a_thread_that_waits_for_a_word_in_staging_is_woken_beside_one_that_waits_for_a_reply() {
+    let (submitter, mut consumer) = pair(small()).unwrap();
+    let chunk = submitter.stage(8, LONG).unwrap();
+    let word = || {
+        let mut bytes = [0; 8];
+        chunk.read(0, &mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| submitter.wait_until(|| word() == 7));
+        let calling = scope.spawn(|| submitter.call(1, 0, &[], &mut [0; 8], LONG));
+        while consumer.wait(LONG) == Ok(Ready::Record) {
+            let Some(record) = consumer.next().unwrap() else { continue };
+            let (lane, seq) = (record.lane.unwrap(), record.seq);
+            // Both are asleep by now.
+            std::thread::sleep(Duration::from_millis(20));
+            consumer.staging().write(u64::from(chunk.offset()), &7_u64.to_le_bytes()).unwrap();
+            consumer.staging().wake().unwrap();
+            assert_eq!(waiting.join().unwrap(), Ok(()));
+            consumer.replies().reply(lane, seq, 5, &[]).unwrap();
+            break;
+        }
+        assert_eq!(calling.join().unwrap().unwrap().status, 5);
+    });
+    let chunk = submitter.stage(8, LONG).unwrap();
+    drop(consumer);
+    assert!(matches!(submitter.wait_until(|| chunk.is_empty()), Err(ChannelError::PeerGone(_))));
+}

@@ -7,10 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-use super::copy;
-use crate::sync::AtomicU32;
+use super::{PAGE_BYTES, copy};
+use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Memory shared with a peer, mapped here as long as this lives.
 pub struct Region {
@@ -42,10 +43,25 @@ impl Region {
     /// # Errors
     /// Those of `mmap`, and `EINVAL` for an empty region.
     pub fn map(memory: impl AsFd, len: usize) -> io::Result<Self> {
-        let mapping = Mapping::new(memory, len)?;
-        let base = mapping.base;
+        Ok(Self::of(Mapping::new(memory, len)?))
+    }
+
+    /// [`Region::map`] at `address`, a multiple of 4 KiB, where nothing may be mapped. What is in it is left out of core dumps, since a
+    /// dump would touch all of its pages.
+    ///
+    /// # Errors
+    /// `EEXIST` when something is mapped there, and the others of `mmap`.
+    pub fn map_at(memory: impl AsFd, len: usize, address: usize) -> io::Result<Self> {
+        let region = Self::of(Mapping::at(memory, len, address)?);
+        // A kernel that refuses dumps more than it need.
+        let _ = region.advise(0, len, Advice::LinuxDontDump);
+        Ok(region)
+    }
+
+    fn of(mapping: Mapping) -> Self {
+        let (base, len) = (mapping.base, mapping.len);
         // SAFETY: a mapping is page-aligned and stays until it is dropped; nobody else knows its address.
-        Ok(unsafe { Self::from_raw_parts(base, len, Box::new(mapping)) })
+        unsafe { Self::from_raw_parts(base, len, Box::new(mapping)) }
     }
 
     /// The length in bytes.
@@ -71,6 +87,51 @@ impl Region {
         let address = self.address(offset, 4);
         // SAFETY: inside the mapping, aligned, and reached by atomic accesses only, here and in the peer.
         unsafe { AtomicU32::from_ptr(address.cast()) }
+    }
+
+    /// `count` shared words of 64 bits from `offset` (a multiple of 8) on: for who gives them a meaning of its own.
+    ///
+    /// # Panics
+    /// When they do not lie inside.
+    pub fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        assert!(offset.is_multiple_of(8), "words of 64 bits lie at multiples of 8, not at {offset}");
+        let first = self.address(offset, count.saturating_mul(8));
+        // SAFETY: inside the mapping, aligned, and reached by atomic accesses only, here and in the peer.
+        unsafe { std::slice::from_raw_parts(first.cast_const().cast(), count) }
+    }
+
+    /// Takes memory for whole pages now, and lets this process's cgroup pay for it. Bytes that are there stay.
+    ///
+    /// # Errors
+    /// There is no memory to be had.
+    pub fn populate(&self, offset: usize, len: usize) -> io::Result<()> {
+        loop {
+            match self.advise(offset, len, Advice::LinuxPopulateWrite) {
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                // Kernels before 5.14.
+                Err(Errno::INVAL) => break,
+                done => return Ok(done?),
+            }
+        }
+        for page in (offset..offset + len).step_by(PAGE_BYTES) {
+            self.word(page).fetch_or(0, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Gives the memory of whole pages back to the system, for both sides: they are zeros then.
+    ///
+    /// # Errors
+    /// `EINVAL` where the memory is no file that can have holes.
+    pub fn give_back(&self, offset: usize, len: usize) -> io::Result<()> {
+        Ok(self.advise(offset, len, Advice::LinuxRemove)?)
+    }
+
+    fn advise(&self, offset: usize, len: usize, advice: Advice) -> rustix::io::Result<()> {
+        let start = self.address(offset, len);
+        // SAFETY: `address` checked the range. The advices above change where bytes are kept, or make them zeros as a peer may at
+        // any time; the mapping stays.
+        unsafe { rustix::mm::madvise(start.cast(), len, advice) }
     }
 
     /// Copies `to.len()` bytes at `offset` out. The peer may write them meanwhile: parse the copy, never look twice.
@@ -148,6 +209,18 @@ impl Mapping {
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Self { base, len })
     }
+
+    fn at(memory: impl AsFd, len: usize, address: usize) -> io::Result<Self> {
+        let (prot, flags) =
+            (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED_NOREPLACE);
+        let wanted = std::ptr::without_provenance_mut(address);
+        // SAFETY: a new mapping that replaces none touches no memory of this process.
+        let base = unsafe { rustix::mm::mmap(wanted, len, prot, flags, memory, 0) }?;
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let mapping = Self { base, len };
+        // Kernels before 4.17 take the address for a hint.
+        if base.as_ptr().addr() == address { Ok(mapping) } else { Err(Errno::EXIST.into()) }
+    }
 }
 
 impl Drop for Mapping {
@@ -193,7 +266,7 @@ mod tests {
     #[test]
     fn nobody_can_shrink_sealed_memory() {
         let memory = sealed_memory("test", 8192).unwrap();
-        assert_eq!(rustix::fs::ftruncate(&memory, 4096), Err(rustix::io::Errno::PERM));
-        assert_eq!(rustix::fs::ftruncate(&memory, 16384), Err(rustix::io::Errno::PERM));
+        assert_eq!(rustix::fs::ftruncate(&memory, 4096), Err(Errno::PERM));
+        assert_eq!(rustix::fs::ftruncate(&memory, 16384), Err(Errno::PERM));
     }
 }

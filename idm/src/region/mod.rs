@@ -19,5 +19,24 @@ pub use mapped::{Region, sealed_memory};
 #[cfg(loom)]
 pub use model::{Region, sealed_memory};
 
+use std::os::fd::AsFd;
+
+use rustix::fs::SealFlags;
+
+use crate::error::{ChannelError, Peer};
+
 /// The size of a page, in bytes: what Xen grants one by one.
 pub const PAGE_BYTES: usize = 4096;
+
+/// That memory which `peer` handed over has `bytes` and keeps them: what somebody could shrink would kill us by SIGBUS.
+pub(crate) fn check_memory(memory: impl AsFd, bytes: usize, peer: Peer) -> Result<(), ChannelError> {
+    let sealed = rustix::fs::fcntl_get_seals(&memory).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+    let long = rustix::fs::fstat(&memory)
+        .is_ok_and(|stat| u64::try_from(stat.st_size).is_ok_and(|n| n >= bytes as u64));
+    let what = match (sealed, long) {
+        (true, true) => return Ok(()),
+        (false, _) => "memory that can shrink",
+        (true, false) => "memory that is too short",
+    };
+    Err(ChannelError::PeerOffer { peer, what })
+}

@@ -35,6 +35,11 @@ impl Region {
         Err(std::io::ErrorKind::Unsupported.into())
     }
 
+    /// Only models run under loom.
+    pub fn map_at(_memory: impl std::os::fd::AsFd, _len: usize, _address: usize) -> std::io::Result<Self> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
     /// The length in bytes.
     pub fn len(&self) -> usize {
         self.words.len() * 4

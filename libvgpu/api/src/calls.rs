@@ -7,15 +7,23 @@
 //!
 //! Names: CUDA's, where the call does what that symbol does. `vgpu…` are our own. Calls that never travel: [`crate::surface`].
 
+use crate::array::{ArrayPlace, ArrayShape, BoxSide, Extent, LinearPlace};
 use crate::call_macro::{calls, class, reply_type, travel};
+use crate::graph::{CopyBox, GraphEdge, GraphNode, GraphWork, Rows};
 use crate::handle::{
-    ContextId, EventHandle, FunctionHandle, GoneHandle, ImageHandle, NewHandle, Stream, kind,
+    ArrayHandle, ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
+    LinkerHandle, MemoryHandle, MipmapHandle, NewHandle, PoolHandle, Stream, kind,
 };
 use crate::image::{Attributes, ImageKind};
 use crate::launch::Launch;
+use crate::link::{JitOption, LinkTold};
 use crate::memory::{DevicePtr, MemInfo, Memset, Staged};
 use crate::printed::Printed;
 use crate::result::CuResult;
+use crate::stream_memory::{MemoryOp, MemoryOpKind};
+use crate::tensor_map::{TensorMap, TensorSpec};
+use crate::texture::{LinearTexels, Object, PitchedTexels, Resource, Sampler, Texture, View};
+use crate::virtual_memory::Access;
 use crate::wire::{Wire, Writer};
 
 /// How a call travels.
@@ -74,6 +82,80 @@ calls! {
     /// All the `cuMemset*`.
     async fn vgpuMemset(memset: Memset, stream: Stream);
 
+    // The arena: pinned host memory, which guest and worker have at the same addresses (`idm::arena`).
+    /// Lets `bytes` of the arena from `address` on be named by copies, sets and kernels of every context: whole pages, none of which
+    /// can be named yet. 801 without an arena, 2 when the device or the worker takes no more.
+    sync fn vgpuArenaAdd(address: DevicePtr, bytes: u64);
+    /// Ends what `vgpuArenaAdd` began at `address`, when all work of all contexts is done: the guest may give the pages back then.
+    wait fn vgpuArenaRemove(address: DevicePtr);
+    /// Waits for all work of all contexts: then nothing of it reads or writes the arena.
+    wait fn vgpuArenaSettle();
+    /// Between any two of device memory and the arena, by the addresses alone, in the order of `stream`; the ranges may not overlap.
+    async fn cuMemcpyAsync(dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream);
+    // Virtual memory: addresses and memory apart. Both are the process's, no context's.
+    /// What sizes of memory and mappings are multiples of, in bytes. `option`: 0 the least, 1 the best.
+    cached fn cuMemGetAllocationGranularity(device: u32, option: u32) -> u64;
+    /// Reserves `bytes` addresses, at `wanted` if that can be had. `alignment` is 0 or a power of two.
+    sync fn cuMemAddressReserve(bytes: u64, alignment: u64, wanted: DevicePtr) -> DevicePtr;
+    /// Gives back a whole reservation in which nothing is mapped.
+    async fn cuMemAddressFree(at: DevicePtr, bytes: u64);
+    /// Memory of `device` without an address. 2 when the grant is used up.
+    sync fn cuMemCreate(memory: NewHandle<kind::Memory>, bytes: u64, device: u32);
+    /// Ends a handle. What it names counts against the grant as long as it is mapped.
+    async fn cuMemRelease(memory: GoneHandle<kind::Memory>);
+    /// Shows the first `bytes` of `memory` at `at`, inside one reservation. Nothing can touch it there yet.
+    async fn cuMemMap(at: DevicePtr, bytes: u64, memory: MemoryHandle);
+    /// Takes away whole mappings that follow each other.
+    async fn cuMemUnmap(at: DevicePtr, bytes: u64);
+    /// Lets `device` touch whole mappings that follow each other, or keeps it from that.
+    async fn cuMemSetAccess(at: DevicePtr, bytes: u64, device: u32, access: Access);
+
+    // Pools: memory allocated and freed in the order of a stream. What a pool keeps counts against the grant.
+    /// A pool of `device`'s memory that keeps at most `bytes_max`; 0: no limit but the grant. A device's default pool is one of them.
+    async fn cuMemPoolCreate(pool: NewHandle<kind::Pool>, device: u32, bytes_max: u64);
+    /// Ends a pool, once what was allocated of it is freed.
+    async fn cuMemPoolDestroy(pool: GoneHandle<kind::Pool>);
+    /// Gives back what nobody uses, but for `keep` bytes.
+    async fn cuMemPoolTrimTo(pool: PoolHandle, keep: u64);
+    /// A `CUmemPool_attribute`; flags are 0 or 1.
+    sync fn cuMemPoolGetAttribute(pool: PoolHandle, attribute: u32) -> u64;
+    /// Sets one of those that can be set.
+    sync fn cuMemPoolSetAttribute(pool: PoolHandle, attribute: u32, value: u64);
+    /// Memory of a pool, to be used after what `stream` holds now. 2 when the grant or the pool is used up.
+    sync fn cuMemAllocFromPoolAsync(bytes: u64, pool: PoolHandle, stream: Stream) -> DevicePtr;
+    /// Frees, for use after what `stream` holds now. Also what `cuMemAlloc_v2` gave.
+    async fn cuMemFreeAsync(dptr: DevicePtr, stream: Stream);
+
+    // Arrays, textures and surfaces.
+    /// Makes an array in the call's context. 2 when the grant is used up.
+    sync fn vgpuArrayCreate(array: NewHandle<kind::Array>, shape: ArrayShape);
+    /// Ends an array that `vgpuArrayCreate` made.
+    async fn cuArrayDestroy(array: GoneHandle<kind::Array>);
+    /// Makes an array with `levels` levels.
+    sync fn vgpuMipmapCreate(mipmap: NewHandle<kind::Mipmap>, shape: ArrayShape, levels: u32);
+    /// Gives one level a name of its own, which ends with its mipmapped array.
+    async fn vgpuMipmapLevel(array: NewHandle<kind::Array>, mipmap: MipmapHandle, level: u32);
+    /// Ends a mipmapped array and the names of its levels.
+    async fn cuMipmappedArrayDestroy(mipmap: GoneHandle<kind::Mipmap>);
+    /// Host to array, the bytes in the record: rows without gaps.
+    async fn vgpuArrayWrite(to: ArrayPlace, size: Extent, bytes: &[u8], stream: Stream);
+    /// Host to array through staging, a megabyte at most. Answers when staging may be used again, in the order of `stream`.
+    bulk fn vgpuArrayWriteStaged(to: ArrayPlace, size: Extent, src: Staged, stream: Stream);
+    /// Array to host through staging, a megabyte at most: rows without gaps, after the work that `stream` held.
+    bulk fn vgpuArrayReadStaged(dst: Staged, from: ArrayPlace, size: Extent, stream: Stream);
+    /// A box from one place of the device to another.
+    async fn vgpuCopyBox(to: BoxSide, from: BoxSide, size: Extent, stream: Stream);
+    /// Makes a texture object; its number, which kernels get.
+    sync fn vgpuTextureCreate(texture: Texture) -> Object;
+    /// Ends a texture object of the call's context.
+    async fn cuTexObjectDestroy(texture: Object);
+    /// Makes a surface object of an array; its number, which kernels get.
+    sync fn vgpuSurfaceCreate(array: ArrayHandle) -> Object;
+    /// Ends a surface object of the call's context.
+    async fn cuSurfObjectDestroy(surface: Object);
+    /// Elements of a linear texture at most, by `CUarray_format` and number of channels.
+    sync fn cuDeviceGetTexture1DLinearMaxWidth(device: u32, format: u32, channels: u32) -> u64;
+
     // Images: modules and libraries.
     /// Adds bytes to the upload `upload` of `total` bytes. Chunks come in order; the first has `offset` 0. The load that
     /// names the upload takes it.
@@ -114,6 +196,10 @@ calls! {
     sync fn cuStreamQuery(stream: Stream);
     /// What is queued in `stream` after this waits for `event`.
     async fn cuStreamWaitEvent(stream: Stream, event: EventHandle, flags: u32);
+    /// Sets a `CUstreamAttrID` to the 64 bytes of its value.
+    async fn vgpuStreamSetAttribute(stream: Stream, attribute: u32, value: &[u8]);
+    /// All the `cuStreamWriteValue*` and `cuStreamWaitValue*`, in order.
+    async fn vgpuStreamMemory(stream: Stream, ops: Vec<MemoryOp>);
     /// Makes an event in the call's context.
     async fn cuEventCreate(event: NewHandle<kind::Event>, flags: u32);
     /// Ends an event.
@@ -122,10 +208,67 @@ calls! {
     async fn cuEventRecordWithFlags(event: EventHandle, stream: Stream, flags: u32);
     /// 0 when the event has been reached or was never recorded, else 600.
     sync fn cuEventQuery(event: EventHandle);
+    /// Records `event` behind all work of the call's context.
+    async fn cuCtxRecordEvent(event: EventHandle);
+    /// What is queued anywhere in the call's context after this waits for `event`.
+    async fn cuCtxWaitEvent(event: EventHandle);
     /// Waits for an event.
     wait fn cuEventSynchronize(event: EventHandle);
     /// Milliseconds between two recorded events.
     sync fn cuEventElapsedTime_v2(start: EventHandle, end: EventHandle) -> f32;
+
+    // Graphs. The guest keeps graphs and captures; the worker has what is instantiated.
+    /// Makes a graph that can be launched of the upload `upload`: its nodes ([`crate::graph::GraphNode`]) one after the other.
+    /// `flags` as of `cuGraphInstantiate`.
+    sync fn vgpuGraphInstantiate(graph: NewHandle<kind::GraphExec>, upload: u32, flags: u64);
+    /// Gives each node what the upload's node of its place does. 910 if kinds, edges or contexts are not the same.
+    sync fn vgpuGraphUpdate(graph: GraphExecHandle, upload: u32);
+    /// Gives one node another work of its kind.
+    async fn vgpuGraphNodeSet(graph: GraphExecHandle, node: u32, work: GraphWork<'_>);
+    /// Lets a node do its work or nothing.
+    async fn vgpuGraphNodeEnable(graph: GraphExecHandle, node: u32, enabled: bool);
+    /// Bytes from `offset` on of what a copy from host memory copies when the graph is launched next.
+    bulk fn vgpuGraphHostPut(graph: GraphExecHandle, node: u32, offset: u64, src: Staged);
+    /// Bytes from `offset` on of what a copy to host memory has copied. The launch is waited for by then.
+    bulk fn vgpuGraphHostGet(graph: GraphExecHandle, node: u32, offset: u64, out: Staged);
+    /// Brings a graph to the device before its first launch.
+    async fn cuGraphUpload(graph: GraphExecHandle, stream: Stream);
+    /// Launches a graph.
+    async fn cuGraphLaunch(graph: GraphExecHandle, stream: Stream);
+    /// Ends a graph that can be launched; launches of it go on.
+    async fn cuGraphExecDestroy(graph: GoneHandle<kind::GraphExec>);
+
+    // Tensor maps.
+    /// All the `cuTensorMapEncode*`.
+    cached fn vgpuTensorMapEncode(spec: TensorSpec) -> TensorMap;
+    /// The same map of a tensor at another address.
+    cached fn cuTensorMapReplaceAddress(map: TensorMap, address: DevicePtr) -> TensorMap;
+
+    // The linker.
+    /// Begins to link in the call's context. So many bytes of what the compiler says, and of its errors, are kept.
+    sync fn cuLinkCreate_v2(
+        linker: NewHandle<kind::Linker>, options: Vec<JitOption>, info_bytes: u32, error_bytes: u32);
+    /// Adds the upload `upload` as an input of the `CUjitInputType` `input`.
+    sync fn cuLinkAddData_v2(
+        linker: LinkerHandle, input: u32, upload: u32, name: String, options: Vec<JitOption>);
+    /// Links. Answers the length of the image.
+    sync fn cuLinkComplete(linker: LinkerHandle) -> u64;
+    /// The image from byte `offset` on, as much as `out` holds.
+    bulk fn vgpuLinkImage(linker: LinkerHandle, offset: u64, out: Staged);
+    /// What the compiler has said so far, or its errors, cut to `out`. Answers its length there.
+    bulk fn vgpuLinkLog(linker: LinkerHandle, errors: bool, out: Staged) -> u64;
+    /// What it tells beside that.
+    sync fn vgpuLinkTold(linker: LinkerHandle) -> LinkTold;
+    /// Ends it.
+    async fn cuLinkDestroy(linker: GoneHandle<kind::Linker>);
+
+    // Host functions.
+    /// Where the worker says which function is due ([`crate::host_function`]): once in a process, before the first.
+    sync fn vgpuHostFunctions(mailbox: Staged);
+    /// The stream waits until the guest has run its function number `function`.
+    async fn cuLaunchHostFunc(stream: Stream, function: u64);
+    /// As above; the guest runs it also after an error, of which it is told.
+    async fn cuStreamAddCallback(stream: Stream, function: u64);
 
     // Output.
     /// The next piece of what kernels have printed, in order. Asked for when a reply says so ([`crate::PRINTED`]).
@@ -169,7 +312,30 @@ const fn wire_hash() -> u64 {
         Staged::DECLARATION,
         MemInfo::DECLARATION,
         Memset::DECLARATION,
+        GraphEdge::DECLARATION,
+        Rows::DECLARATION,
+        CopyBox::DECLARATION,
+        GraphWork::DECLARATION,
+        GraphNode::DECLARATION,
+        ArrayShape::DECLARATION,
+        ArrayPlace::DECLARATION,
+        Extent::DECLARATION,
+        LinearPlace::DECLARATION,
+        BoxSide::DECLARATION,
+        LinearTexels::DECLARATION,
+        PitchedTexels::DECLARATION,
+        Resource::DECLARATION,
+        Sampler::DECLARATION,
+        View::DECLARATION,
+        Texture::DECLARATION,
         Printed::DECLARATION,
+        Access::DECLARATION,
+        MemoryOpKind::DECLARATION,
+        MemoryOp::DECLARATION,
+        crate::host_function::DECLARATION,
+        TensorSpec::DECLARATION,
+        JitOption::DECLARATION,
+        LinkTold::DECLARATION,
         crate::PciAddress::DECLARATION,
         crate::DeviceSnapshot::DECLARATION,
         crate::Snapshot::DECLARATION,

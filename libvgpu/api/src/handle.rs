@@ -34,7 +34,7 @@ pub trait Kind: Copy + Eq + fmt::Debug + 'static {
     const NUMBER: u8;
     /// As CUDA calls it.
     const NAME: &'static str;
-    /// What a wrong handle of this kind gives: 201 for contexts, else 400.
+    /// What a wrong handle of this kind gives: 201 for contexts, 1 for memory and pools, else 400.
     const WRONG: CuError = CuError::INVALID_HANDLE;
 }
 
@@ -69,6 +69,24 @@ pub mod kind {
         Library = 6, "CUlibrary";
         /// `CUfunction` and `CUkernel`: one id space.
         Function = 7, "CUfunction";
+        /// `CUmemGenericAllocationHandle`: memory without an address.
+        Memory = 16, "CUmemGenericAllocationHandle", CuError::INVALID_VALUE;
+        /// `CUmemoryPool`.
+        Pool = 17, "CUmemoryPool", CuError::INVALID_VALUE;
+        /// `CUgraph`: the guest's own.
+        Graph = 20, "CUgraph";
+        /// `CUgraphNode`: the guest's own.
+        GraphNode = 21, "CUgraphNode";
+        /// `CUgraphExec`.
+        GraphExec = 22, "CUgraphExec";
+        /// `CUarray`.
+        Array = 24, "CUarray";
+        /// `CUmipmappedArray`.
+        Mipmap = 25, "CUmipmappedArray";
+        /// `CUlinkState`.
+        Linker = 26, "CUlinkState";
+        /// `CUuserObject`: never travels.
+        UserObject = 27, "CUuserObject";
     }
 }
 
@@ -83,8 +101,24 @@ pub type StreamHandle = Handle<kind::Stream>;
 pub type EventHandle = Handle<kind::Event>;
 /// A module or library.
 pub type ImageHandle = Handle<kind::Image>;
+/// `CUgraph`.
+pub type GraphHandle = Handle<kind::Graph>;
+/// `CUgraphNode`.
+pub type GraphNodeHandle = Handle<kind::GraphNode>;
+/// `CUgraphExec`.
+pub type GraphExecHandle = Handle<kind::GraphExec>;
+/// `CUlinkState`.
+pub type LinkerHandle = Handle<kind::Linker>;
 /// `CUfunction` or `CUkernel`.
 pub type FunctionHandle = Handle<kind::Function>;
+/// `CUmemGenericAllocationHandle`.
+pub type MemoryHandle = Handle<kind::Memory>;
+/// `CUmemoryPool`.
+pub type PoolHandle = Handle<kind::Pool>;
+/// `CUarray`.
+pub type ArrayHandle = Handle<kind::Array>;
+/// `CUmipmappedArray`.
+pub type MipmapHandle = Handle<kind::Mipmap>;
 
 impl<K: Kind> Handle<K> {
     /// From its parts; generation and index are cut to their width.
@@ -111,7 +145,7 @@ impl<K: Kind> Handle<K> {
 
     /// As [`Handle::parse`], with the error that CUDA gives.
     /// # Errors
-    /// 400, for contexts 201.
+    /// [`Kind::WRONG`].
     #[inline]
     pub fn check(raw: u64) -> Result<Self, CuError> {
         Self::parse(raw).ok_or(K::WRONG)
@@ -161,6 +195,29 @@ impl Handle<kind::Function> {
     #[expect(clippy::cast_possible_truncation, reason = "the low 16 bits are meant")]
     pub const fn ordinal(self) -> u16 {
         self.index() as u16
+    }
+}
+
+/// Number of graphs that may live at once, and of nodes that one may ever have: they share a node's index.
+pub const GRAPHS_MAX: u64 = 1 << 20;
+
+impl Handle<kind::GraphNode> {
+    /// The node at a place of a graph.
+    #[must_use]
+    pub const fn of_graph(graph: GraphHandle, place: u32) -> Self {
+        Self::new(graph.generation(), ((graph.index() % GRAPHS_MAX) << 20) | (place as u64 % GRAPHS_MAX))
+    }
+
+    /// Its graph.
+    #[must_use]
+    pub const fn graph(self) -> GraphHandle {
+        Handle::new(self.generation(), self.index() >> 20)
+    }
+
+    /// Its place in the graph.
+    #[must_use]
+    pub const fn place(self) -> u32 {
+        (self.index() % GRAPHS_MAX) as u32
     }
 }
 
@@ -312,6 +369,13 @@ mod tests {
         let image = ImageHandle::new(9, IMAGES_MAX - 1);
         let function = FunctionHandle::of_image(image, 65535);
         assert_eq!((function.image(), function.ordinal()), (image, 65535));
+    }
+
+    #[test]
+    fn a_node_knows_its_graph_and_place() {
+        let graph = GraphHandle::new(9, GRAPHS_MAX - 1);
+        let node = GraphNodeHandle::of_graph(graph, 0xf_ffff);
+        assert_eq!((node.graph(), node.place()), (graph, 0xf_ffff));
     }
 
     #[test]

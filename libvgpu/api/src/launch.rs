@@ -146,6 +146,8 @@ pub mod attribute {
     pub const ACCESS_POLICY_WINDOW: u32 = 1;
     /// All blocks at once.
     pub const COOPERATIVE: u32 = 2;
+    /// How the host waits for a stream.
+    pub const SYNCHRONIZATION_POLICY: u32 = 3;
     /// Blocks of a cluster.
     pub const CLUSTER_DIMENSION: u32 = 4;
     /// How clusters are placed.
@@ -168,6 +170,15 @@ pub mod attribute {
     pub const PREFERRED_SHARED_MEMORY_CARVEOUT: u32 = 14;
     /// Blocks near each other on NVLink.
     pub const NVLINK_UTIL_CENTRIC_SCHEDULING: u32 = 16;
+    /// All that streams have.
+    pub const OF_STREAMS: [u32; 6] = [
+        ACCESS_POLICY_WINDOW,
+        SYNCHRONIZATION_POLICY,
+        PRIORITY,
+        MEM_SYNC_DOMAIN_MAP,
+        MEM_SYNC_DOMAIN,
+        NVLINK_UTIL_CENTRIC_SCHEDULING,
+    ];
     /// Whether the guest may send the attribute. A device-updatable kernel node (13) would need a reply.
     #[must_use]
     pub const fn travels(id: u32) -> bool {

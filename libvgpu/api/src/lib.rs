@@ -9,33 +9,51 @@
 //! Not here: any call's behaviour, transports (`idm`), addresses and quotas (the worker).
 #![forbid(unsafe_code)]
 
+pub mod array;
 mod call_macro;
 pub mod calls;
+pub mod graph;
 pub mod handle;
 pub mod hash;
+pub mod host_function;
 pub mod image;
 pub mod launch;
+pub mod link;
 pub mod loopback;
 pub mod memory;
 pub mod printed;
 pub mod result;
 pub mod snapshot;
+pub mod stream_memory;
 pub mod surface;
 pub mod symbols;
+pub mod tensor_map;
+pub mod texture;
+pub mod virtual_memory;
 pub mod wire;
 
+pub use array::{ArrayPlace, ArrayShape, BoxSide, Extent, LinearPlace};
 pub use calls::{Driver, Op, Refuses, WIRE_HASH, ask, dispatch};
 pub use handle::{
-    ContextId, EventHandle, FunctionHandle, GoneHandle, Handle, ImageHandle, NewHandle, Stream, StreamHandle,
-    kind,
+    ArrayHandle, ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, GraphHandle,
+    GraphNodeHandle, Handle, ImageHandle, LinkerHandle, MemoryHandle, MipmapHandle, NewHandle, PoolHandle,
+    Stream, StreamHandle, kind,
 };
 pub use image::{Attributes, FunctionInfo, GlobalInfo, ImageInfo, ImageKind, ParamInfo};
 pub use launch::{Launch, LaunchAttribute};
+pub use link::{JitOption, LinkTold};
 pub use memory::{DevicePtr, MemInfo, Memset, Staged};
 pub use printed::{PRINTED, Printed};
 pub use result::{CuError, CuResult};
 pub use snapshot::{DeviceSnapshot, PciAddress, Snapshot};
+pub use stream_memory::{MemoryOp, MemoryOpKind};
+pub use tensor_map::{TensorMap, TensorSpec};
+pub use texture::{Object, Texture};
+pub use virtual_memory::Access;
 pub use wire::{Reader, Wire, WireError, Writer};
+
+/// The newest CUDA version that the guest's libraries answer for: 1000·major + 10·minor.
+pub const CUDA_VERSION: u32 = 13_000;
 
 /// What a call carries beside its parameters: where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,11 @@ impl<D: Driver> Loopback<D> {
         self.driver.get_mut()
     }
 
+    /// The driver, out of it.
+    pub fn into_driver(self) -> D {
+        self.driver.into_inner()
+    }
+
     fn run(
         &self,
         op: Op,

@@ -1,6 +1,7 @@
 //! Device addresses, staging ranges, memory figures.
 
 use crate::wire::{Reader, Wire, WireError, Writer, wire_struct};
+use crate::{CuError, CuResult};
 
 /// A device address: the worker's own virtual address, the one value of the driver that programs see, since kernels embed it.
 /// The worker checks it against its allocation map in every call.
@@ -85,9 +86,44 @@ wire_struct! {
     }
 }
 
+impl Memset {
+    /// Bytes from its first to its last; 0 for a set of nothing.
+    /// # Errors
+    /// 1 for elements that are not aligned or of no size that there is, rows that overlap, and what no memory can hold.
+    pub fn span(&self) -> CuResult<u64> {
+        let Self { dst, pitch, element_bytes, width, rows, .. } = *self;
+        let element = u64::from(element_bytes);
+        let bytes = || {
+            let row = width.checked_mul(element)?;
+            let apart = if rows > 1 { pitch.checked_mul(rows - 1)? } else { 0 };
+            let rows_fit = rows <= 1 || (row <= pitch && pitch.is_multiple_of(element));
+            let aligned = matches!(element, 1 | 2 | 4) && dst.0.is_multiple_of(element);
+            (aligned && rows_fit).then_some(row)?.checked_add(apart)
+        };
+        if rows == 0 || width == 0 { Ok(0) } else { bytes().ok_or(CuError::INVALID_VALUE) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sets_span_is_from_its_first_byte_to_its_last() {
+        let set = Memset { dst: DevicePtr(64), pitch: 32, element_bytes: 4, value: 1, width: 3, rows: 2 };
+        assert_eq!(set.span(), Ok(44));
+        assert_eq!(Memset { rows: 1, pitch: 0, ..set }.span(), Ok(12), "one row has no pitch");
+        assert_eq!(Memset { width: 0, dst: DevicePtr(1), ..set }.span(), Ok(0));
+        let wrong = [
+            Memset { dst: DevicePtr(66), ..set },
+            Memset { pitch: 8, ..set },
+            Memset { pitch: 30, ..set },
+            Memset { element_bytes: 3, ..set },
+            Memset { width: u64::MAX, ..set },
+            Memset { rows: u64::MAX, ..set },
+        ];
+        assert_eq!(wrong.map(|set| set.span()), [Err(CuError::INVALID_VALUE); 6]);
+    }
 
     #[test]
     fn a_staged_range_must_lie_inside() {

@@ -7,7 +7,6 @@ pub const ATTRIBUTES: usize = 160;
 /// Attributes of what does not travel yet: 0 to programs, whatever the hardware has, since they ask before they use it. In order.
 /// Numbers: `CUdevice_attribute` of cuda.h 13.0.
 pub const NOT_OFFERED: &[u32] = &[
-    19,  // host memory mapped for kernels: pinned memory is the process's own so far
     83,  // managed memory
     88,  // pageable memory access
     89,  // concurrent managed access
@@ -20,7 +19,6 @@ pub const NOT_OFFERED: &[u32] = &[
     99,  // host memory registered for kernels
     100, // pageable access by host page tables
     101, // direct managed access from the host
-    102, // virtual memory management
     103, // handles of it: POSIX file descriptors
     104, // of Windows
     105, // of Windows' kernel mode
@@ -29,17 +27,13 @@ pub const NOT_OFFERED: &[u32] = &[
     112, // sparse arrays
     113, // read-only host registration
     114, // timeline semaphores
-    115, // memory pools
     116, // GPUDirect RDMA
     117, // its ways to flush
     118, // its order of writes
     119, // handle types of memory pools
     121, // arrays mapped later
-    122, // 64-bit stream memory operations
-    123, // stream wait value NOR
     124, // dma-buf
     125, // events between processes
-    127, // tensor map
     128, // fabric handles
     129, // function pointers of host and device
     132, // multicast
@@ -52,6 +46,9 @@ pub const NOT_OFFERED: &[u32] = &[
     145, // virtual memory in host memory
     146, // dma-buf of host memory
 ];
+
+/// `CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY`: not 0 where the worker has the arena and the device reaches it.
+pub const CAN_MAP_HOST_MEMORY: usize = 19;
 
 /// Whether programs get the device's own value of an attribute: see [`NOT_OFFERED`].
 #[must_use]
@@ -177,7 +174,7 @@ mod tests {
     fn what_is_not_offered_is_in_order_so_that_the_search_finds_all() {
         assert!(NOT_OFFERED.is_sorted_by(|a, b| a < b));
         assert!(NOT_OFFERED.iter().all(|attribute| !is_offered(*attribute)));
-        assert!(is_offered(75) && is_offered(95));
+        assert!(is_offered(75) && is_offered(95) && is_offered(102));
     }
 
     #[test]

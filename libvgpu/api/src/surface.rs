@@ -39,14 +39,15 @@ macro_rules! surface {
 surface! {
     "init" {
         Local: cuInit cuDriverGetVersion cuGetErrorName cuGetErrorString cuProfilerStart cuProfilerStop
-            cuLogsRegisterCallback cuLogsUnregisterCallback;
+            cuLogsRegisterCallback cuLogsUnregisterCallback cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory;
     }
     "proc_address" { Local: cuGetProcAddress cuGetProcAddress_v2 cuGetProcAddress_v2_ptsz; }
     "dark" { Local: cuGetExportTable; }
     "device" {
         Local: cuDeviceGet cuDeviceGetCount cuDeviceGetName cuDeviceTotalMem_v2 cuDeviceGetUuid cuDeviceGetUuid_v2
             cuDeviceGetAttribute cuDeviceGetPCIBusId cuDeviceGetByPCIBusId cuDeviceComputeCapability cuDeviceCanAccessPeer
-            cuDeviceGetP2PAttribute cuDeviceGetExecAffinitySupport cuDeviceGetProperties;
+            cuDeviceGetP2PAttribute cuDeviceGetExecAffinitySupport cuDeviceGetProperties cuDeviceGetHostAtomicCapabilities
+            cuDeviceGetP2PAtomicCapabilities cuDeviceRegisterAsyncNotification cuDeviceUnregisterAsyncNotification;
     }
     "primary" {
         Local: cuDevicePrimaryCtxGetState cuDevicePrimaryCtxSetFlags cuDevicePrimaryCtxSetFlags_v2;
@@ -56,19 +57,35 @@ surface! {
     "context" {
         Local: cuCtxGetCurrent cuCtxSetCurrent cuCtxPushCurrent cuCtxPushCurrent_v2 cuCtxPopCurrent cuCtxPopCurrent_v2
             cuCtxGetDevice cuCtxGetDevice_v2 cuCtxGetFlags cuCtxSetFlags cuCtxGetId cuCtxGetApiVersion cuCtxGetStreamPriorityRange
-            cuCtxGetCacheConfig cuCtxSetCacheConfig cuCtxGetSharedMemConfig cuCtxSetSharedMemConfig cuCtxResetPersistingL2Cache;
+            cuCtxGetCacheConfig cuCtxSetCacheConfig cuCtxGetSharedMemConfig cuCtxSetSharedMemConfig cuCtxResetPersistingL2Cache
+            cuCtxAttach cuCtxGetExecAffinity;
+        Async: cuCtxRecordEvent cuCtxWaitEvent;
         Cached: cuCtxGetLimit;
-        Sync: cuCtxCreate cuCtxCreate_v2 cuCtxCreate_v3 cuCtxCreate_v4 cuCtxDestroy cuCtxDestroy_v2 cuCtxSynchronize
+        Sync: cuCtxCreate cuCtxCreate_v2 cuCtxCreate_v3 cuCtxCreate_v4 cuCtxDestroy cuCtxDestroy_v2 cuCtxDetach cuCtxSynchronize
             cuCtxSynchronize_v2 cuCtxSetLimit;
     }
     "memory" {
         Local: cuMemGetAddressRange_v2;
-        Async: cuMemFree_v2 cuMemFreeAsync cuMemFreeAsync_ptsz;
-        Sync: cuMemAlloc_v2 cuMemAllocPitch_v2 cuMemGetInfo_v2 cuMemAllocAsync cuMemAllocAsync_ptsz;
+        Async: cuMemFree_v2;
+        Sync: cuMemAlloc_v2 cuMemAllocPitch_v2 cuMemGetInfo_v2;
     }
+    "virtual_memory" {
+        Local: cuMemGetAccess cuMemGetAllocationPropertiesFromHandle cuMemRetainAllocationHandle;
+        Cached: cuMemGetAllocationGranularity;
+        Async: cuMemAddressFree cuMemRelease cuMemMap cuMemUnmap cuMemSetAccess;
+        Sync: cuMemAddressReserve cuMemCreate;
+    }
+    "pool" {
+        Local: cuDeviceGetDefaultMemPool cuDeviceGetMemPool cuDeviceSetMemPool cuMemGetDefaultMemPool cuMemGetMemPool
+            cuMemSetMemPool cuMemPoolGetAccess cuMemPoolSetAccess;
+        Async: cuMemPoolCreate cuMemPoolDestroy cuMemPoolTrimTo cuMemFreeAsync cuMemFreeAsync_ptsz;
+        Sync: cuMemPoolGetAttribute cuMemPoolSetAttribute cuMemAllocAsync cuMemAllocAsync_ptsz cuMemAllocFromPoolAsync
+            cuMemAllocFromPoolAsync_ptsz;
+    }
+    "peer" { Local: cuCtxEnablePeerAccess cuCtxDisablePeerAccess; }
     "host_memory" {
-        Local: cuMemAllocHost_v2 cuMemFreeHost cuMemHostAlloc cuMemHostGetFlags cuMemHostGetDevicePointer_v2 cuMemHostRegister_v2
-            cuMemHostUnregister;
+        Local: cuMemHostGetFlags cuMemHostGetDevicePointer_v2 cuMemHostRegister_v2 cuMemHostUnregister;
+        Sync: cuMemAllocHost_v2 cuMemFreeHost cuMemHostAlloc;
     }
     "pointer" { Local: cuPointerGetAttribute cuPointerGetAttributes cuPointerSetAttribute; }
     "copy" {
@@ -77,10 +94,29 @@ surface! {
         Sync: cuMemcpy cuMemcpy_ptds cuMemcpyAsync cuMemcpyAsync_ptsz cuMemcpyHtoD_v2 cuMemcpyHtoD_v2_ptds cuMemcpyDtoH_v2
             cuMemcpyDtoH_v2_ptds cuMemcpyDtoHAsync_v2 cuMemcpyDtoHAsync_v2_ptsz;
     }
+    "copy_batch" {
+        Sync: cuMemcpyBatchAsync cuMemcpyBatchAsync_ptsz cuMemcpyBatchAsync_v2 cuMemcpyBatchAsync_v2_ptsz;
+    }
     "copy_box" {
         Sync: cuMemcpy2D_v2 cuMemcpy2D_v2_ptds cuMemcpy2DUnaligned_v2 cuMemcpy2DUnaligned_v2_ptds cuMemcpy2DAsync_v2
             cuMemcpy2DAsync_v2_ptsz cuMemcpy3D_v2 cuMemcpy3D_v2_ptds cuMemcpy3DAsync_v2 cuMemcpy3DAsync_v2_ptsz cuMemcpy3DPeer
             cuMemcpy3DPeer_ptds cuMemcpy3DPeerAsync cuMemcpy3DPeerAsync_ptsz;
+    }
+    "copy_array" {
+        Async: cuMemcpyHtoA_v2 cuMemcpyHtoA_v2_ptds cuMemcpyHtoAAsync_v2 cuMemcpyHtoAAsync_v2_ptsz cuMemcpyDtoA_v2
+            cuMemcpyDtoA_v2_ptds cuMemcpyAtoD_v2 cuMemcpyAtoD_v2_ptds cuMemcpyAtoA_v2 cuMemcpyAtoA_v2_ptds;
+        Sync: cuMemcpyAtoH_v2 cuMemcpyAtoH_v2_ptds cuMemcpyAtoHAsync_v2 cuMemcpyAtoHAsync_v2_ptsz;
+    }
+    "array" {
+        Local: cuArrayGetDescriptor_v2 cuArray3DGetDescriptor_v2 cuArrayGetPlane cuArrayGetMemoryRequirements
+            cuArrayGetSparseProperties cuMipmappedArrayGetMemoryRequirements cuMipmappedArrayGetSparseProperties;
+        Async: cuArrayDestroy cuMipmappedArrayDestroy cuMipmappedArrayGetLevel;
+        Sync: cuArrayCreate_v2 cuArray3DCreate_v2 cuMipmappedArrayCreate;
+    }
+    "texture" {
+        Local: cuTexObjectGetResourceDesc cuTexObjectGetTextureDesc cuTexObjectGetResourceViewDesc cuSurfObjectGetResourceDesc;
+        Async: cuTexObjectDestroy cuSurfObjectDestroy;
+        Sync: cuTexObjectCreate cuSurfObjectCreate cuDeviceGetTexture1DLinearMaxWidth;
     }
     "memset" {
         Async: cuMemsetD8Async cuMemsetD8Async_ptsz cuMemsetD16Async cuMemsetD16Async_ptsz cuMemsetD32Async cuMemsetD32Async_ptsz
@@ -91,12 +127,19 @@ surface! {
     }
     "stream" {
         Local: cuStreamGetPriority cuStreamGetPriority_ptsz cuStreamGetFlags cuStreamGetFlags_ptsz cuStreamGetId cuStreamGetId_ptsz
-            cuStreamGetDevice cuStreamGetDevice_ptsz cuStreamGetCtx cuStreamGetCtx_ptsz cuStreamGetCtx_v2 cuStreamGetCtx_v2_ptsz
-            cuThreadExchangeStreamCaptureMode
-            cuStreamIsCapturing cuStreamIsCapturing_ptsz cuStreamGetCaptureInfo cuStreamGetCaptureInfo_ptsz
-            cuStreamGetCaptureInfo_v2 cuStreamGetCaptureInfo_v2_ptsz cuStreamGetCaptureInfo_v3 cuStreamGetCaptureInfo_v3_ptsz;
+            cuStreamGetDevice cuStreamGetDevice_ptsz cuStreamGetCtx cuStreamGetCtx_ptsz cuStreamGetCtx_v2
+            cuStreamGetCtx_v2_ptsz;
         Async: cuStreamCreate cuStreamCreateWithPriority cuStreamDestroy cuStreamDestroy_v2 cuStreamWaitEvent cuStreamWaitEvent_ptsz;
         Sync: cuStreamSynchronize cuStreamSynchronize_ptsz cuStreamQuery cuStreamQuery_ptsz;
+    }
+    "stream_attribute" {
+        Local: cuStreamGetAttribute cuStreamGetAttribute_ptsz;
+        Async: cuStreamSetAttribute cuStreamSetAttribute_ptsz cuStreamCopyAttributes cuStreamCopyAttributes_ptsz;
+    }
+    "stream_memory" {
+        Async: cuStreamWriteValue32_v2 cuStreamWriteValue32_v2_ptsz cuStreamWriteValue64_v2 cuStreamWriteValue64_v2_ptsz
+            cuStreamWaitValue32_v2 cuStreamWaitValue32_v2_ptsz cuStreamWaitValue64_v2 cuStreamWaitValue64_v2_ptsz
+            cuStreamBatchMemOp_v2 cuStreamBatchMemOp_v2_ptsz;
     }
     "event" {
         Async: cuEventCreate cuEventDestroy cuEventDestroy_v2 cuEventRecord cuEventRecord_ptsz cuEventRecordWithFlags
@@ -109,7 +152,8 @@ surface! {
         Sync: cuModuleLoad cuModuleLoadData cuModuleLoadDataEx cuModuleLoadFatBinary;
     }
     "library" {
-        Local: cuLibraryGetKernel cuLibraryGetModule cuLibraryGetGlobal cuLibraryGetManaged cuLibraryGetKernelCount
+        Local: cuLibraryGetKernel cuLibraryGetModule cuLibraryGetGlobal cuLibraryGetManaged cuLibraryGetUnifiedFunction
+            cuLibraryGetKernelCount
             cuLibraryEnumerateKernels;
         Async: cuLibraryUnload;
         Sync: cuLibraryLoadData cuLibraryLoadFromFile;
@@ -126,9 +170,55 @@ surface! {
             cuOccupancyMaxPotentialBlockSize cuOccupancyMaxPotentialBlockSizeWithFlags cuOccupancyAvailableDynamicSMemPerBlock
             cuOccupancyMaxActiveClusters cuOccupancyMaxPotentialClusterSize;
     }
+    "tensor_map" {
+        Cached: cuTensorMapEncodeTiled cuTensorMapEncodeIm2col cuTensorMapEncodeIm2colWide cuTensorMapReplaceAddress;
+    }
+    "link" {
+        Async: cuLinkDestroy;
+        Sync: cuLinkCreate cuLinkCreate_v2 cuLinkAddData cuLinkAddData_v2 cuLinkAddFile cuLinkAddFile_v2 cuLinkComplete;
+    }
+    "old_launch" {
+        Local: cuFuncSetBlockShape cuFuncSetSharedSize cuParamSetSize cuParamSeti cuParamSetf cuParamSetv;
+        Async: cuLaunch cuLaunchGrid cuLaunchGridAsync;
+    }
+    "user_object" { Local: cuUserObjectCreate cuUserObjectRetain cuUserObjectRelease; }
+    "host_function" { Async: cuLaunchHostFunc cuLaunchHostFunc_ptsz cuStreamAddCallback cuStreamAddCallback_ptsz; }
     "launch" {
         Async: cuLaunchKernel cuLaunchKernel_ptsz cuLaunchKernelEx cuLaunchKernelEx_ptsz cuLaunchCooperativeKernel
             cuLaunchCooperativeKernel_ptsz;
+    }
+    "capture" {
+        Local: cuThreadExchangeStreamCaptureMode cuStreamBeginCapture cuStreamBeginCapture_ptsz cuStreamBeginCapture_v2
+            cuStreamBeginCapture_v2_ptsz cuStreamBeginCaptureToGraph cuStreamBeginCaptureToGraph_ptsz cuStreamEndCapture
+            cuStreamEndCapture_ptsz cuStreamIsCapturing cuStreamIsCapturing_ptsz cuStreamGetCaptureInfo
+            cuStreamGetCaptureInfo_ptsz cuStreamGetCaptureInfo_v2 cuStreamGetCaptureInfo_v2_ptsz cuStreamGetCaptureInfo_v3
+            cuStreamGetCaptureInfo_v3_ptsz cuStreamUpdateCaptureDependencies cuStreamUpdateCaptureDependencies_ptsz
+            cuStreamUpdateCaptureDependencies_v2 cuStreamUpdateCaptureDependencies_v2_ptsz;
+    }
+    "graph" {
+        Local: cuGraphCreate cuGraphDestroy cuGraphClone cuGraphDestroyNode cuGraphGetNodes cuGraphGetRootNodes cuGraphGetEdges
+            cuGraphGetEdges_v2 cuGraphNodeGetDependencies cuGraphNodeGetDependencies_v2 cuGraphNodeGetDependentNodes
+            cuGraphNodeGetDependentNodes_v2 cuGraphAddDependencies cuGraphAddDependencies_v2 cuGraphRemoveDependencies
+            cuGraphRemoveDependencies_v2 cuGraphNodeGetType cuGraphNodeFindInClone cuGraphChildGraphNodeGetGraph
+            cuGraphDebugDotPrint;
+    }
+    "graph_nodes" {
+        Local: cuGraphAddKernelNode cuGraphAddKernelNode_v2 cuGraphAddMemcpyNode cuGraphAddMemsetNode cuGraphAddEmptyNode
+            cuGraphAddChildGraphNode cuGraphAddEventRecordNode cuGraphAddEventWaitNode cuGraphAddNode cuGraphAddNode_v2
+            cuGraphKernelNodeGetParams cuGraphKernelNodeGetParams_v2 cuGraphKernelNodeSetParams cuGraphKernelNodeSetParams_v2
+            cuGraphKernelNodeGetAttribute cuGraphKernelNodeSetAttribute cuGraphKernelNodeCopyAttributes
+            cuGraphMemcpyNodeGetParams cuGraphMemcpyNodeSetParams cuGraphMemsetNodeGetParams cuGraphMemsetNodeSetParams
+            cuGraphEventRecordNodeGetEvent cuGraphEventRecordNodeSetEvent cuGraphEventWaitNodeGetEvent
+            cuGraphEventWaitNodeSetEvent cuGraphNodeSetParams;
+    }
+    "graph_exec" {
+        Local: cuGraphExecGetFlags cuGraphNodeGetEnabled;
+        Async: cuGraphUpload cuGraphUpload_ptsz cuGraphLaunch cuGraphLaunch_ptsz cuGraphExecDestroy cuGraphNodeSetEnabled
+            cuGraphExecKernelNodeSetParams cuGraphExecKernelNodeSetParams_v2 cuGraphExecMemcpyNodeSetParams
+            cuGraphExecMemsetNodeSetParams cuGraphExecChildGraphNodeSetParams cuGraphExecEventRecordNodeSetEvent
+            cuGraphExecEventWaitNodeSetEvent cuGraphExecNodeSetParams;
+        Sync: cuGraphInstantiate cuGraphInstantiate_v2 cuGraphInstantiateWithFlags cuGraphInstantiateWithParams
+            cuGraphInstantiateWithParams_ptsz cuGraphExecUpdate cuGraphExecUpdate_v2;
     }
 }
 

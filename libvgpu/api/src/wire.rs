@@ -180,10 +180,10 @@ impl Wire<'_> for () {
     }
 }
 
-impl Wire<'_> for [u32; 3] {
+impl<const N: usize> Wire<'_> for [u32; N] {
     #[inline]
     fn size(&self) -> usize {
-        12
+        4 * N
     }
     #[inline]
     fn put(&self, writer: &mut Writer<'_>) {
@@ -192,7 +192,11 @@ impl Wire<'_> for [u32; 3] {
         }
     }
     fn take(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok([u32::take(reader)?, u32::take(reader)?, u32::take(reader)?])
+        let mut values = [0; N];
+        for value in &mut values {
+            *value = u32::take(reader)?;
+        }
+        Ok(values)
     }
 }
 

@@ -1,14 +1,31 @@
 //! Contexts: the stack is the thread's own and answered here; making, ending and waiting travel.
 
-use vgpu_api::{ContextId, CuError, CuResult, ask};
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
 
-use super::device::device;
+use vgpu_api::{ContextId, CuError, CuResult, EventHandle, ask};
+
+use super::device::{device, multiprocessors};
 use crate::abi::{In, Out, Raw, export};
-use crate::core::contexts::{self, Created, current, enter, enter_with};
-use crate::core::process::process;
+use crate::core::contexts::{self, Created, Entered, current, enter, enter_with};
+use crate::core::process::{EventInfo, Recorded, process};
+use crate::core::slab::lock;
 
 /// `CU_CTX_FLAGS_MASK`.
 pub const CONTEXT_FLAGS: u32 = 0xff;
+
+/// How often each context was attached to beside its making.
+static ATTACHED: LazyLock<Mutex<HashMap<ContextId, u32>>> = LazyLock::new(Mutex::default);
+
+/// A living context and an event, as a call names them.
+fn context_and_event(context: Raw, event: Raw) -> CuResult<(Entered, EventHandle, EventInfo)> {
+    let process = process()?;
+    let entered = enter_with(process, process.contexts.named(context.0)?)?;
+    let event = EventHandle::check(event.0)?;
+    let known = process.events.get(event)?;
+    process.graphs.refuses_context(entered.context)?;
+    Ok((entered, event, known))
+}
 
 /// The context that a call names; NULL is the current one.
 fn named_or_current(raw: Raw) -> CuResult<ContextId> {
@@ -44,6 +61,7 @@ fn destroy(raw: Raw) -> CuResult<()> {
     let context = process.contexts.named(raw.0)?;
     // Of two threads that destroy it, one.
     process.contexts.remove(context)?;
+    lock(&ATTACHED).remove(&context);
     if current() == context {
         contexts::pop()?;
     }
@@ -54,6 +72,7 @@ fn destroy(raw: Raw) -> CuResult<()> {
 
 fn synchronize(context: ContextId) -> CuResult<()> {
     let entered = enter_with(process()?, context)?;
+    entered.process.graphs.may_wait_for_context(context)?;
     ask::cuCtxSynchronize(&entered.process.channel, context)?;
     // What failed on the way is this call's to tell.
     entered.process.channel.take_error()
@@ -231,5 +250,55 @@ export! {
 
     fn cuCtxSynchronize_v2(context: Raw) {
         synchronize(named_or_current(context)?)
+    }
+
+    fn cuCtxAttach(out: Out<u64>, flags: u32) {
+        let entered = enter()?;
+        let out = out.wanted()?;
+        if flags != 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let mut attached = lock(&ATTACHED);
+        let count = attached.entry(entered.context).or_default();
+        *count = count.checked_add(1).ok_or(CuError::INVALID_VALUE)?;
+        out.set(entered.context.handle().raw())
+    }
+
+    /// The counterpart of attaching; without one it ends a context that was created.
+    fn cuCtxDetach(raw: Raw) {
+        let context = process()?.contexts.named(raw.0)?;
+        if context != current() {
+            return Err(CuError::INVALID_CONTEXT);
+        }
+        if let Some(count) = lock(&ATTACHED).get_mut(&context).filter(|count| **count > 0) {
+            *count -= 1;
+            return Ok(());
+        }
+        destroy(raw)
+    }
+
+    /// A share of the multiprocessors is MPS's and not offered: a context has all of them. `out`: the type and their number.
+    fn cuCtxGetExecAffinity(out: Out<[i32; 2]>, kind: i32) {
+        let entered = enter()?;
+        out.wanted()?;
+        // `CU_EXEC_AFFINITY_TYPE_SM_COUNT` is the only one.
+        if kind != 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
+        out.set([kind, multiprocessors(entered)?])
+    }
+
+    fn cuCtxRecordEvent(context: Raw, event: Raw) {
+        let (entered, event, known) = context_and_event(context, event)?;
+        if known.recorded != Recorded::Queued {
+            entered.process.events.set(event, EventInfo { recorded: Recorded::Queued, ..known })?;
+        }
+        ask::cuCtxRecordEvent(&entered.process.channel, entered.context, event)
+    }
+
+    fn cuCtxWaitEvent(context: Raw, event: Raw) {
+        let (entered, event, known) = context_and_event(context, event)?;
+        entered.process.graphs.refuses_event(known)?;
+        ask::cuCtxWaitEvent(&entered.process.channel, entered.context, event)
     }
 }

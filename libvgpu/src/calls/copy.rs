@@ -1,13 +1,19 @@
 //! Copies between host and device.
 //!
-//! Small pieces travel in the record, large ones through staging. A copy to host memory waits for its bytes; a copy to the
+//! Of pageable memory small pieces travel in the record, large ones through staging. A copy to host memory waits for its bytes; a copy to the
 //! device returns when the source may be used again: what CUDA promises for pageable memory.
+//!
+//! Pinned memory that the device reaches (`host_memory.rs`) is copied by its address: one record, nothing is staged, and only the calls
+//! that are no `Async` wait.
 
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
 
+use super::copy_box::{Copy3d, captured};
+use super::host_memory::mapped;
 use crate::abi::{Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
+use crate::core::process::Process;
 use crate::core::streams::resolve;
 
 /// Up to here bytes travel in the record.
@@ -16,8 +22,12 @@ const INLINE_BYTES: usize = 32 * 1024;
 /// Host to device.
 pub fn to_device(entered: Entered, dst: DevicePtr, src: &[u8], stream: Stream) -> CuResult<()> {
     let (channel, context) = (&entered.process.channel, entered.context);
-    owned(entered, dst, src.len())?;
+    owned(entered, dst, src.len() as u64)?;
     if src.is_empty() {
+        return Ok(());
+    }
+    let from = (false, src.as_ptr().expose_provenance() as u64);
+    if captured(entered, stream, || Copy3d::line((true, dst.0), from, src.len()))? {
         return Ok(());
     }
     if src.len() <= INLINE_BYTES {
@@ -36,8 +46,13 @@ pub fn to_device(entered: Entered, dst: DevicePtr, src: &[u8], stream: Stream) -
 /// Device to host.
 pub fn to_host(entered: Entered, dst: &mut [u8], src: DevicePtr, stream: Stream) -> CuResult<()> {
     let (channel, context) = (&entered.process.channel, entered.context);
-    owned(entered, src, dst.len())?;
+    owned(entered, src, dst.len() as u64)?;
     if dst.is_empty() {
+        return Ok(());
+    }
+    let to = (false, dst.as_mut_ptr().expose_provenance() as u64);
+    let bytes = dst.len();
+    if captured(entered, stream, || Copy3d::line(to, (true, src.0), bytes))? {
         return Ok(());
     }
     let room = channel.staging()?;
@@ -52,6 +67,89 @@ pub fn to_host(entered: Entered, dst: &mut [u8], src: DevicePtr, stream: Stream)
     channel.take_error()
 }
 
+/// When a call that copies pinned memory returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returns {
+    /// Before its copy is done: an `Async` one.
+    AtOnce,
+    /// When its source may be changed.
+    Read,
+    /// When its copy is done, for every stream to see: one that is not `Async`.
+    Done,
+}
+
+impl Returns {
+    /// Of a call that has a stream, and of one that has none.
+    pub fn of(stream: Option<Raw>) -> Self {
+        if stream.is_some() { Self::AtOnce } else { Self::Done }
+    }
+}
+
+/// Whether the device reaches host memory at an address.
+#[inline]
+pub fn is_mapped(entered: Entered, address: u64) -> bool {
+    mapped(entered.process, address).is_some()
+}
+
+/// Between two addresses that the device reaches, at least one of which is pinned memory.
+pub fn reached(entered: Entered, dst: u64, src: u64, bytes: usize, stream: Stream) -> CuResult<()> {
+    owned(entered, DevicePtr(dst), bytes as u64)?;
+    owned(entered, DevicePtr(src), bytes as u64)?;
+    if bytes == 0 {
+        return Ok(());
+    }
+    let side = |address| (is_device(entered.process, address), address);
+    if captured(entered, stream, || Copy3d::line(side(dst), side(src), bytes))? {
+        return Ok(());
+    }
+    let (dst, src) = (DevicePtr(dst), DevicePtr(src));
+    ask::cuMemcpyAsync(&entered.process.channel, entered.context, dst, src, bytes as u64, stream)
+}
+
+/// Waits for what a stream holds, for a call that returns when its copy is done.
+pub fn wait(entered: Entered, stream: Stream, returns: Returns) -> CuResult<()> {
+    if returns == Returns::AtOnce {
+        return Ok(());
+    }
+    ask::cuStreamSynchronize(&entered.process.channel, entered.context, stream)?;
+    entered.told()
+}
+
+/// Host memory of any kind to the device. What fits a record is taken over at once where no more is promised than that the source may be
+/// changed. A copy of pinned memory that is not `Async` has reached the device when its call returns. Source: CUDA Driver API, "API
+/// synchronization behavior".
+fn host_to_device(
+    entered: Entered,
+    dst: DevicePtr,
+    src: Span,
+    bytes: usize,
+    stream: Stream,
+    returns: Returns,
+) -> CuResult<()> {
+    let taken_over = returns == Returns::Read && bytes <= INLINE_BYTES;
+    if !taken_over && is_mapped(entered, src.address()) {
+        reached(entered, dst.0, src.address(), bytes, stream)?;
+        return wait(entered, stream, returns);
+    }
+    to_device(entered, dst, src.read(bytes)?, stream)
+}
+
+/// The device to host memory of any kind.
+fn device_to_host(
+    entered: Entered,
+    dst: Span,
+    src: DevicePtr,
+    bytes: usize,
+    stream: Stream,
+    returns: Returns,
+) -> CuResult<()> {
+    if is_mapped(entered, dst.address()) {
+        reached(entered, dst.address(), src.0, bytes, stream)?;
+        return wait(entered, stream, returns);
+    }
+    to_host(entered, dst.write(bytes)?, src, stream)
+}
+
 /// Device to device.
 pub fn on_device(
     entered: Entered,
@@ -60,31 +158,65 @@ pub fn on_device(
     bytes: usize,
     stream: Stream,
 ) -> CuResult<()> {
-    owned(entered, dst, bytes)?;
-    owned(entered, src, bytes)?;
+    owned(entered, dst, bytes as u64)?;
+    owned(entered, src, bytes as u64)?;
     if bytes == 0 {
+        return Ok(());
+    }
+    if captured(entered, stream, || Copy3d::line((true, dst.0), (true, src.0), bytes))? {
         return Ok(());
     }
     ask::cuMemcpyDtoDAsync_v2(&entered.process.channel, entered.context, dst, src, bytes as u64, stream)
 }
 
-/// That bytes at an address of an allocation or global lie within it: the common mistake stays synchronous. The worker checks
-/// everything again.
-fn owned(entered: Entered, address: DevicePtr, bytes: usize) -> CuResult<()> {
-    match entered.process.device_memory.find(address.0) {
-        Some(range) if bytes as u64 > range.bytes - (address.0 - range.start) => Err(CuError::INVALID_VALUE),
+/// That bytes at an address of an allocation, global or pinned piece lie within it, or within mapped pieces in a row: the common mistake
+/// stays synchronous. The worker checks everything again.
+pub fn owned(entered: Entered, address: DevicePtr, bytes: u64) -> CuResult<()> {
+    let process = entered.process;
+    let inside = process
+        .device_memory
+        .covers(address.0, bytes)
+        .or_else(|| mapped(process, address.0).map(|range| bytes <= range.bytes - (address.0 - range.start)));
+    match inside {
+        Some(false) => Err(CuError::INVALID_VALUE),
+        None if is_device(process, address.0) => Err(CuError::INVALID_VALUE),
         _ => Ok(()),
     }
 }
 
+/// Whether an address is the device's. Reserved ones where nothing is mapped are no host memory either.
+pub fn is_device(process: &Process, address: u64) -> bool {
+    process.device_memory.find(address).is_some() || process.virtual_memory.reservation(address).is_some()
+}
+
 /// `cuMemcpy`: the addresses say which way.
-fn unified(entered: Entered, dst: u64, src: u64, bytes: usize, stream: Stream) -> CuResult<()> {
-    let is_device = |address| entered.process.device_memory.find(address).is_some();
+pub fn unified(
+    entered: Entered,
+    dst: u64,
+    src: u64,
+    bytes: usize,
+    stream: Stream,
+    returns: Returns,
+) -> CuResult<()> {
+    let is_device = |address| is_device(entered.process, address);
     match (is_device(dst), is_device(src)) {
         (true, true) => on_device(entered, DevicePtr(dst), DevicePtr(src), bytes, stream),
-        (true, false) => to_device(entered, DevicePtr(dst), Span::at_address(src).read(bytes)?, stream),
-        (false, true) => to_host(entered, Span::at_address(dst).write(bytes)?, DevicePtr(src), stream),
+        (true, false) => {
+            host_to_device(entered, DevicePtr(dst), Span::at_address(src), bytes, stream, returns)
+        }
+        (false, true) => {
+            device_to_host(entered, Span::at_address(dst), DevicePtr(src), bytes, stream, returns)
+        }
+        (false, false) if is_mapped(entered, dst) && is_mapped(entered, src) => {
+            reached(entered, dst, src, bytes, stream)?;
+            wait(entered, stream, returns)
+        }
+        (false, false) if bytes == 0 => Ok(()),
         (false, false) => {
+            // With pinned memory on one side a node can do it.
+            if captured(entered, stream, || Copy3d::line((false, dst), (false, src), bytes))? {
+                return Ok(());
+            }
             ask::cuStreamSynchronize(&entered.process.channel, entered.context, stream)?;
             // Through a buffer: the ranges may overlap.
             let copy = Span::at_address(src).read(bytes)?.to_vec();
@@ -101,10 +233,12 @@ pub fn same_device(entered: Entered, dst_context: Raw, src_context: Raw) -> CuRe
     if device(dst_context)? == device(src_context)? { Ok(()) } else { Err(CuError::NOT_SUPPORTED) }
 }
 
-/// The call's context and its default stream.
+/// The call's context and its default stream, for which it waits.
 fn default(mode: Mode) -> CuResult<(Entered, Stream)> {
     let entered = enter()?;
-    Ok((entered, resolve(entered, 0, mode)?))
+    let stream = resolve(entered, 0, mode)?;
+    entered.process.graphs.may_wait(entered, stream)?;
+    Ok((entered, stream))
 }
 
 fn with(stream: Raw, mode: Mode) -> CuResult<(Entered, Stream)> {
@@ -115,22 +249,22 @@ fn with(stream: Raw, mode: Mode) -> CuResult<(Entered, Stream)> {
 export! {
     fn cuMemcpyHtoD_v2 | cuMemcpyHtoD_v2_ptds(mode, dst: DevicePtr, src: Span, bytes: usize) {
         let (entered, stream) = default(mode)?;
-        to_device(entered, dst, src.read(bytes)?, stream)
+        host_to_device(entered, dst, src, bytes, stream, Returns::Done)
     }
 
     fn cuMemcpyHtoDAsync_v2 | cuMemcpyHtoDAsync_v2_ptsz(mode, dst: DevicePtr, src: Span, bytes: usize, stream: Raw) {
         let (entered, stream) = with(stream, mode)?;
-        to_device(entered, dst, src.read(bytes)?, stream)
+        host_to_device(entered, dst, src, bytes, stream, Returns::AtOnce)
     }
 
     fn cuMemcpyDtoH_v2 | cuMemcpyDtoH_v2_ptds(mode, dst: Span, src: DevicePtr, bytes: usize) {
         let (entered, stream) = default(mode)?;
-        to_host(entered, dst.write(bytes)?, src, stream)
+        device_to_host(entered, dst, src, bytes, stream, Returns::Done)
     }
 
     fn cuMemcpyDtoHAsync_v2 | cuMemcpyDtoHAsync_v2_ptsz(mode, dst: Span, src: DevicePtr, bytes: usize, stream: Raw) {
         let (entered, stream) = with(stream, mode)?;
-        to_host(entered, dst.write(bytes)?, src, stream)
+        device_to_host(entered, dst, src, bytes, stream, Returns::AtOnce)
     }
 
     fn cuMemcpyDtoD_v2 | cuMemcpyDtoD_v2_ptds(mode, dst: DevicePtr, src: DevicePtr, bytes: usize) {
@@ -163,11 +297,11 @@ export! {
 
     fn cuMemcpy | cuMemcpy_ptds(mode, dst: u64, src: u64, bytes: usize) {
         let (entered, stream) = default(mode)?;
-        unified(entered, dst, src, bytes, stream)
+        unified(entered, dst, src, bytes, stream, Returns::Done)
     }
 
     fn cuMemcpyAsync | cuMemcpyAsync_ptsz(mode, dst: u64, src: u64, bytes: usize, stream: Raw) {
         let (entered, stream) = with(stream, mode)?;
-        unified(entered, dst, src, bytes, stream)
+        unified(entered, dst, src, bytes, stream, Returns::AtOnce)
     }
 }

@@ -1,15 +1,22 @@
-//! Pitched copies of two and three dimensions, row by row. Arrays (texture memory) are not supported yet.
+//! Pitched copies of two and three dimensions, row by row. Those with an array are in `copy_array.rs`.
 
+use vgpu_api::graph::{self, CopyBox, HostSide};
 use vgpu_api::symbols::Mode;
-use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
+use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, Stream, ask};
 
-use super::copy::{on_device, same_device, to_device, to_host};
+use super::copy::{Returns, is_device, is_mapped, on_device, reached, same_device, to_device, to_host, wait};
+use super::copy_array;
 use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
-use crate::core::streams::resolve;
+use crate::core::graphs::Work;
+use crate::core::streams::{self, resolve};
 
 /// Bytes that rows to the host are read with at once, and that this library allocates for a copy at most.
 const GATHER_BYTES: usize = 1 << 20;
+
+/// `CUmemorytype`: host, device.
+const HOST: u32 = 1;
+const DEVICE: u32 = 2;
 
 /// One side of `CUDA_MEMCPY2D`.
 #[derive(Clone, Copy, Debug)]
@@ -39,31 +46,31 @@ const _: () = assert!(size_of::<Copy2d>() == 128);
 /// One side of `CUDA_MEMCPY3D` and of `CUDA_MEMCPY3D_PEER`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-struct Side3d {
-    x_bytes: usize,
-    y: usize,
-    z: usize,
-    level: usize,
-    memory_type: u32,
-    host: u64,
-    device: u64,
-    array: u64,
+pub struct Side3d {
+    pub x_bytes: usize,
+    pub y: usize,
+    pub z: usize,
+    pub level: usize,
+    pub memory_type: u32,
+    pub host: u64,
+    pub device: u64,
+    pub array: u64,
     /// Of a peer copy; else it means nothing.
-    context: Raw,
-    pitch: usize,
+    pub context: Raw,
+    pub pitch: usize,
     /// Rows of a slice; not looked at when there is one slice.
-    height: usize,
+    pub height: usize,
 }
 
 /// `CUDA_MEMCPY3D_v2` and `CUDA_MEMCPY3D_PEER_v1`, 200 bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Copy3d {
-    src: Side3d,
-    dst: Side3d,
-    width_bytes: usize,
-    height: usize,
-    depth: usize,
+    pub(super) src: Side3d,
+    pub(super) dst: Side3d,
+    pub(super) width_bytes: usize,
+    pub(super) height: usize,
+    pub(super) depth: usize,
 }
 const _: () = assert!(size_of::<Copy3d>() == 200);
 
@@ -82,22 +89,126 @@ impl From<Copy2d> for Copy3d {
     }
 }
 
+impl Copy3d {
+    /// Bytes in one row; a side is device memory or the program's, and an address there.
+    pub fn line(dst: (bool, u64), src: (bool, u64), bytes: usize) -> Self {
+        let side = |(on_device, address): (bool, u64)| Side3d {
+            x_bytes: 0,
+            y: 0,
+            z: 0,
+            level: 0,
+            memory_type: if on_device { DEVICE } else { HOST },
+            host: if on_device { 0 } else { address },
+            device: if on_device { address } else { 0 },
+            array: 0,
+            context: Raw(0),
+            pitch: 0,
+            height: 0,
+        };
+        Self { src: side(src), dst: side(dst), width_bytes: bytes, height: 1, depth: 1 }
+    }
+}
+
+/// A copy as a graph's node.
+#[derive(Clone, Copy, Debug)]
+pub struct BoxNode {
+    /// As the program gave it.
+    pub given: Copy3d,
+    pub context: ContextId,
+    dst: Rows,
+    src: Rows,
+}
+
+impl BoxNode {
+    /// # Errors
+    /// 1 for what is no copy; 801 for arrays, and for one that has no side that the device reaches.
+    pub fn new(entered: Entered, what: &Copy3d, context: ContextId) -> CuResult<Self> {
+        if what.width_bytes == 0 || what.height == 0 || what.depth == 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let (src, dst) = (Rows::of(entered, &what.src, what)?, Rows::of(entered, &what.dst, what)?);
+        if !src.is_reached() && !dst.is_reached() {
+            return Err(CuError::NOT_SUPPORTED);
+        }
+        Ok(Self { given: *what, context, dst, src })
+    }
+
+    /// Whether one side is memory that only the program reaches.
+    pub fn is_host(&self) -> bool {
+        !self.src.is_reached() || !self.dst.is_reached()
+    }
+
+    /// Whether it copies to memory that only the program reaches.
+    pub fn is_to_host(&self) -> bool {
+        !self.dst.is_reached()
+    }
+
+    pub fn on_the_wire(&self) -> (CopyBox, HostSide) {
+        let side = match (self.src.is_reached(), self.dst.is_reached()) {
+            (false, _) => HostSide::From,
+            (_, false) => HostSide::To,
+            _ => HostSide::Neither,
+        };
+        let rows = |rows: &Rows| {
+            let start = if rows.is_reached() { rows.start } else { 0 };
+            graph::Rows { start: DevicePtr(start), pitch: rows.pitch, slice_rows: rows.slice_rows }
+        };
+        let Copy3d { width_bytes, height, depth, .. } = self.given;
+        let (width, height, depth) = (width_bytes as u64, height as u64, depth as u64);
+        (CopyBox { width, height, depth, to: rows(&self.dst), from: rows(&self.src) }, side)
+    }
+
+    fn host(&self) -> Option<&Rows> {
+        [&self.src, &self.dst].into_iter().find(|rows| !rows.is_reached())
+    }
+
+    /// The first and the end of the program's memory that it touches.
+    pub fn host_span(&self) -> Option<(u64, u64)> {
+        let host = self.host()?;
+        let last = host.row(self.given.depth - 1, self.given.height - 1).ok()?;
+        Some((host.start, last.saturating_add(self.given.width_bytes as u64)))
+    }
+
+    /// Bytes of a row, and the program's side of each row: where it lies, and where when all are packed. Rows that follow each
+    /// other are one.
+    /// # Errors
+    /// 1 past the end of the address space.
+    pub fn host_rows(&self) -> CuResult<(usize, Vec<(Span, u64)>)> {
+        let host = self.host().ok_or(CuError::INVALID_VALUE)?;
+        let Copy3d { width_bytes, height, depth, .. } = self.given;
+        let (width, height) = if host.pitch == width_bytes as u64 {
+            (width_bytes.checked_mul(height).ok_or(CuError::INVALID_VALUE)?, 1)
+        } else {
+            (width_bytes, height)
+        };
+        let rows = (0..depth).flat_map(|z| (0..height).map(move |y| (z, y)));
+        let placed = rows.enumerate().map(|(number, (z, y))| {
+            let packed = (number as u64).checked_mul(width as u64).ok_or(CuError::INVALID_VALUE)?;
+            Ok((Span::at_address(host.row(z, y)?), packed))
+        });
+        Ok((width, placed.collect::<CuResult<_>>()?))
+    }
+}
+
 /// Where the rows of a side lie.
 #[derive(Clone, Copy, Debug)]
-struct Rows {
-    on_device: bool,
-    start: u64,
-    /// Bytes from a row to the next, from a slice to the next.
-    pitch: u64,
-    slice: u64,
+pub struct Rows {
+    pub on_device: bool,
+    /// Host memory that the device reaches.
+    pinned: bool,
+    pub start: u64,
+    /// Bytes from a row to the next, rows and bytes from a slice to the next.
+    pub pitch: u64,
+    pub slice_rows: u64,
+    pub slice: u64,
 }
 
 impl Rows {
-    fn of(entered: Entered, side: &Side3d, copy: &Copy3d) -> CuResult<Self> {
+    pub fn of(entered: Entered, side: &Side3d, copy: &Copy3d) -> CuResult<Self> {
         let (on_device, base) = match side.memory_type {
-            1 => (false, side.host),
-            2 => (true, side.device),
-            4 => (entered.process.device_memory.find(side.device).is_some(), side.device),
+            HOST => (false, side.host),
+            DEVICE => (true, side.device),
+            4 => (is_device(entered.process, side.device), side.device),
             3 => return Err(CuError::NOT_SUPPORTED),
             _ => return Err(CuError::INVALID_VALUE),
         };
@@ -115,7 +226,14 @@ impl Rows {
         let corner =
             corner.and_then(|(slices, rows)| slices.checked_add(rows)?.checked_add(side.x_bytes as u64));
         let start = corner.and_then(|corner| base.checked_add(corner)).ok_or(CuError::INVALID_VALUE)?;
-        Ok(Self { on_device, start, pitch: pitch as u64, slice })
+        let pinned = !on_device && is_mapped(entered, base);
+        let slice_rows = rows as u64;
+        Ok(Self { on_device, pinned, start, pitch: pitch as u64, slice_rows, slice })
+    }
+
+    /// Whether the device reaches them by their address.
+    fn is_reached(&self) -> bool {
+        self.on_device || self.pinned
     }
 
     fn row(self, z: usize, y: usize) -> CuResult<u64> {
@@ -130,12 +248,32 @@ fn at(step: u64, number: usize) -> Option<u64> {
     step.checked_mul(number as u64)
 }
 
-fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
+/// Whether a capture has taken the copy.
+#[inline]
+pub fn captured(entered: Entered, stream: Stream, what: impl FnOnce() -> Copy3d) -> CuResult<bool> {
+    entered.process.graphs.captured(entered, stream, |_| {
+        let context = streams::context_of(entered, stream)?;
+        match BoxNode::new(entered, &what(), context) {
+            // Between two places of the program: this library copies, and would do so once.
+            Err(CuError::NOT_SUPPORTED) => Err(CuError::STREAM_CAPTURE_UNSUPPORTED),
+            other => Ok(Work::Copy(Box::new(other?))),
+        }
+    })
+}
+
+fn copy(entered: Entered, what: &Copy3d, stream: Stream, returns: Returns) -> CuResult<()> {
     if what.width_bytes == 0 || what.height == 0 || what.depth == 0 {
         return Ok(());
     }
+    if captured(entered, stream, || *what)? {
+        return Ok(());
+    }
+    if copy_array::is_array(&what.src) || copy_array::is_array(&what.dst) {
+        return copy_array::copy(entered, what, stream, returns);
+    }
     let (src, dst) = (Rows::of(entered, &what.src, what)?, Rows::of(entered, &what.dst, what)?);
-    if !src.on_device && !dst.on_device {
+    let by_address = (src.pinned || dst.pinned) && src.is_reached() && dst.is_reached();
+    if !src.on_device && !dst.on_device && !by_address {
         // What the device still has to write there comes first.
         ask::cuStreamSynchronize(&entered.process.channel, entered.context, stream)?;
     }
@@ -147,11 +285,15 @@ fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
         (what.height, what.width_bytes)
     };
     for z in 0..what.depth {
-        if src.on_device && !dst.on_device && gathers(src.pitch, row_bytes, height) {
+        if src.on_device && !dst.on_device && !by_address && gathers(src.pitch, row_bytes, height) {
             gather(entered, dst, src, z, (row_bytes, height), stream)?;
             continue;
         }
         for y in 0..height {
+            if by_address {
+                reached(entered, dst.row(z, y)?, src.row(z, y)?, row_bytes, stream)?;
+                continue;
+            }
             row(
                 entered,
                 (dst.on_device, dst.row(z, y)?),
@@ -161,7 +303,7 @@ fn copy(entered: Entered, what: &Copy3d, stream: Stream) -> CuResult<()> {
             )?;
         }
     }
-    Ok(())
+    if by_address { wait(entered, stream, returns) } else { Ok(()) }
 }
 
 /// Whether at least two rows and the gap between them are read with one question, and the gap is no longer than a row. A program's
@@ -211,52 +353,63 @@ fn row(entered: Entered, dst: (bool, u64), src: (bool, u64), bytes: usize, strea
     }
 }
 
-fn two(what: In<Copy2d>, stream: u64, mode: Mode) -> CuResult<()> {
+/// The stream of a copy; `None`: the default one, and the call waits.
+pub fn with(stream: Option<Raw>, mode: Mode) -> CuResult<(Entered, Stream)> {
     let entered = enter()?;
-    let stream = resolve(entered, stream, mode)?;
-    copy(entered, &what.get()?.into(), stream)
+    let resolved = resolve(entered, stream.map_or(0, |raw| raw.0), mode)?;
+    if stream.is_none() {
+        entered.process.graphs.may_wait(entered, resolved)?;
+    }
+    Ok((entered, resolved))
 }
 
-fn three(what: In<Copy3d>, stream: u64, mode: Mode) -> CuResult<()> {
-    let entered = enter()?;
-    let stream = resolve(entered, stream, mode)?;
-    copy(entered, &what.get()?, stream)
+fn two(what: In<Copy2d>, given: Option<Raw>, mode: Mode) -> CuResult<()> {
+    let (entered, stream) = with(given, mode)?;
+    copy(entered, &what.get()?.into(), stream, Returns::of(given))
 }
 
-fn peer(what: In<Copy3d>, stream: u64, mode: Mode) -> CuResult<()> {
-    let entered = enter()?;
-    let stream = resolve(entered, stream, mode)?;
+fn three(what: In<Copy3d>, given: Option<Raw>, mode: Mode) -> CuResult<()> {
+    let (entered, stream) = with(given, mode)?;
+    copy(entered, &what.get()?, stream, Returns::of(given))
+}
+
+fn peer(what: In<Copy3d>, given: Option<Raw>, mode: Mode) -> CuResult<()> {
+    let (entered, stream) = with(given, mode)?;
     let what = what.get()?;
-    same_device(entered, what.dst.context, what.src.context)?;
-    copy(entered, &what, stream)
+    same_device(
+        entered,
+        copy_array::context_of(entered, &what.dst)?,
+        copy_array::context_of(entered, &what.src)?,
+    )?;
+    copy(entered, &what, stream, Returns::of(given))
 }
 
 export! {
     fn cuMemcpy2D_v2 | cuMemcpy2D_v2_ptds(mode, what: In<Copy2d>) {
-        two(what, 0, mode)
+        two(what, None, mode)
     }
 
     fn cuMemcpy2DUnaligned_v2 | cuMemcpy2DUnaligned_v2_ptds(mode, what: In<Copy2d>) {
-        two(what, 0, mode)
+        two(what, None, mode)
     }
 
     fn cuMemcpy2DAsync_v2 | cuMemcpy2DAsync_v2_ptsz(mode, what: In<Copy2d>, stream: Raw) {
-        two(what, stream.0, mode)
+        two(what, Some(stream), mode)
     }
 
     fn cuMemcpy3D_v2 | cuMemcpy3D_v2_ptds(mode, what: In<Copy3d>) {
-        three(what, 0, mode)
+        three(what, None, mode)
     }
 
     fn cuMemcpy3DAsync_v2 | cuMemcpy3DAsync_v2_ptsz(mode, what: In<Copy3d>, stream: Raw) {
-        three(what, stream.0, mode)
+        three(what, Some(stream), mode)
     }
 
     fn cuMemcpy3DPeer | cuMemcpy3DPeer_ptds(mode, what: In<Copy3d>) {
-        peer(what, 0, mode)
+        peer(what, None, mode)
     }
 
     fn cuMemcpy3DPeerAsync | cuMemcpy3DPeerAsync_ptsz(mode, what: In<Copy3d>, stream: Raw) {
-        peer(what, stream.0, mode)
+        peer(what, Some(stream), mode)
     }
 }

@@ -1,12 +1,16 @@
 //! Devices, from the snapshot of the handshake.
 
+use std::collections::BTreeSet;
 use std::ffi::c_char;
+use std::sync::Mutex;
 
 use vgpu_api::snapshot::is_offered;
 use vgpu_api::{CuError, CuResult, DeviceSnapshot};
 
-use crate::abi::{In, Out, export};
+use crate::abi::{In, Out, Raw, export};
+use crate::core::contexts::Entered;
 use crate::core::process::{Process, process};
+use crate::core::slab::lock;
 
 /// The attributes that `CUdevprop` consists of: threads of a block; block x, y, z; grid x, y, z; shared memory, constant memory,
 /// warp, pitch, registers, clock, texture alignment.
@@ -25,9 +29,43 @@ pub fn attribute(device: &DeviceSnapshot, number: u32) -> Option<i32> {
     if is_offered(number) { device.attribute(number) } else { Some(0) }
 }
 
+/// How many multiprocessors the device of the current context has.
+/// # Errors
+/// 201.
+pub fn multiprocessors(entered: Entered) -> CuResult<i32> {
+    const COUNT: u32 = 16;
+    let device = entered.process.devices.get(entered.device as usize).ok_or(CuError::INVALID_CONTEXT)?;
+    Ok(device.attribute(COUNT).unwrap_or(1))
+}
+
 /// `0000:04:00.0`.
 fn bus_id(device: &DeviceSnapshot) -> String {
     format!("{:04x}:{:02x}:{:02x}.0", device.pci.domain, device.pci.bus, device.pci.device)
+}
+
+/// Callbacks for notices that never come: number and device.
+struct Notifications {
+    last: u64,
+    live: BTreeSet<(u64, i32)>,
+}
+
+static NOTIFICATIONS: Mutex<Notifications> = Mutex::new(Notifications { last: 0, live: BTreeSet::new() });
+
+/// `CU_ATOMIC_OPERATION_MAX`.
+const ATOMIC_OPERATIONS: u32 = 13;
+
+/// Nothing can be done to each of `count` operations.
+fn no_atomics(capabilities: Out<u32>, operations: In<u32>, count: u32) -> CuResult<()> {
+    let capabilities = capabilities.wanted()?;
+    if count == 0 || operations.is_null() {
+        return Err(CuError::INVALID_VALUE);
+    }
+    for i in 0..count as usize {
+        if operations.at(i)? >= ATOMIC_OPERATIONS {
+            return Err(CuError::INVALID_VALUE);
+        }
+    }
+    capabilities.set_all((0..count).map(|_| 0))
 }
 
 export! {
@@ -117,5 +155,42 @@ export! {
         device(process, dev)?;
         device(process, peer)?;
         can.set(0)
+    }
+
+    /// No host memory is the GPU's to change yet.
+    fn cuDeviceGetHostAtomicCapabilities(capabilities: Out<u32>, operations: In<u32>, count: u32, dev: i32) {
+        device(process()?, dev)?;
+        no_atomics(capabilities, operations, count)
+    }
+
+    fn cuDeviceGetP2PAtomicCapabilities(
+        capabilities: Out<u32>, operations: In<u32>, count: u32, dev: i32, peer: i32,
+    ) {
+        let process = process()?;
+        let (dev, peer) = (device(process, dev)?.0, device(process, peer)?.0);
+        if dev == peer {
+            return Err(CuError::INVALID_DEVICE);
+        }
+        no_atomics(capabilities, operations, count)
+    }
+
+    /// Of more memory than a budget that a program is granted: a zone's grant is hard, so the notice never comes.
+    fn cuDeviceRegisterAsyncNotification(dev: i32, callback: In<u8>, _user: In<u8>, out: Out<u64>) {
+        device(process()?, dev)?;
+        if callback.is_null() {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let out = out.wanted()?;
+        let mut registered = lock(&NOTIFICATIONS);
+        registered.last += 1;
+        let number = registered.last;
+        registered.live.insert((number, dev));
+        out.set(number)
+    }
+
+    fn cuDeviceUnregisterAsyncNotification(dev: i32, handle: Raw) {
+        device(process()?, dev)?;
+        let known = lock(&NOTIFICATIONS).live.remove(&(handle.0, dev));
+        if known { Ok(()) } else { Err(CuError::INVALID_VALUE) }
     }
 }

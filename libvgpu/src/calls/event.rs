@@ -6,7 +6,7 @@ use vgpu_api::{CuError, CuResult, EventHandle, ask};
 
 use crate::abi::{Out, Raw, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
-use crate::core::process::EventInfo;
+use crate::core::process::{EventInfo, Recorded};
 use crate::core::streams::resolve;
 
 /// `CU_EVENT_BLOCKING_SYNC`, `_DISABLE_TIMING`; 4, interprocess, is not supported.
@@ -15,10 +15,16 @@ const INTERPROCESS: u32 = 4;
 /// `CU_EVENT_RECORD_EXTERNAL`.
 const RECORD_EXTERNAL: u32 = 1;
 
-fn existing(raw: Raw) -> CuResult<(Entered, EventHandle)> {
+fn existing(raw: Raw) -> CuResult<(Entered, EventHandle, EventInfo)> {
     let entered = enter()?;
     let event = EventHandle::check(raw.0)?;
-    entered.process.events.get(event)?;
+    Ok((entered, event, entered.process.events.get(event)?))
+}
+
+/// One that the thread waits for or asks.
+fn asked(raw: Raw) -> CuResult<(Entered, EventHandle)> {
+    let (entered, event, known) = existing(raw)?;
+    entered.process.graphs.may_ask(known)?;
     Ok((entered, event))
 }
 
@@ -33,17 +39,20 @@ fn destroy(raw: Raw) -> CuResult<()> {
 }
 
 fn record(event: Raw, stream: Raw, flags: u32, mode: Mode) -> CuResult<()> {
-    let (entered, event) = existing(event)?;
+    let (entered, event, known) = existing(event)?;
     let stream = resolve(entered, stream.0, mode)?;
     if flags & !RECORD_EXTERNAL != 0 {
         return Err(CuError::INVALID_VALUE);
+    }
+    if entered.process.graphs.records(entered, stream, event, known, flags == RECORD_EXTERNAL)? {
+        return Ok(());
     }
     ask::cuEventRecordWithFlags(&entered.process.channel, entered.context, event, stream, flags)
 }
 
 fn elapsed(out: Out<f32>, start: Raw, end: Raw) -> CuResult<()> {
-    let (entered, start) = existing(start)?;
-    let (_, end) = existing(end)?;
+    let (entered, start) = asked(start)?;
+    let (_, end) = asked(end)?;
     out.set(ask::cuEventElapsedTime_v2(&entered.process.channel, entered.context, start, end)?)
 }
 
@@ -57,7 +66,7 @@ export! {
             _ => return Err(CuError::INVALID_VALUE),
         }
         let Entered { process, context, .. } = entered;
-        let event = process.events.insert(EventInfo { context });
+        let event = process.events.insert(EventInfo { context, recorded: Recorded::Never });
         match ask::cuEventCreate(&process.channel, context, NewHandle(event), flags) {
             Ok(()) => out.set(event.raw()),
             Err(error) => process.events.end(event, |_| Err(error))?,
@@ -81,12 +90,12 @@ export! {
     }
 
     fn cuEventQuery(event: Raw) {
-        let (entered, event) = existing(event)?;
+        let (entered, event) = asked(event)?;
         ask::cuEventQuery(&entered.process.channel, entered.context, event)
     }
 
     fn cuEventSynchronize(event: Raw) {
-        let (entered, event) = existing(event)?;
+        let (entered, event) = asked(event)?;
         ask::cuEventSynchronize(&entered.process.channel, entered.context, event)?;
         entered.process.channel.take_error()
     }

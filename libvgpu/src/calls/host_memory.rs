@@ -1,17 +1,24 @@
-//! Pinned host memory: so far the process's own pages. Copies from and to them are staged like any other; a device address of
-//! them there is not (801), and attribute 19 says so.
+//! Pinned host memory. What is allocated here is a piece of the arena, which the device reaches by the program's own pointers: copies
+//! from and to it are queued and nothing of it is staged. Where there is no arena, or no more of it, pages of the process's own take its
+//! place: copies from and to them are staged like any other, a device address of them there is not (801).
+//!
+//! What the program registers (`cuMemHostRegister`) stays its own pages: to put shared pages in their place is not possible while other
+//! threads may write to them. Attribute 91 says so.
 
 use vgpu_api::{ContextId, CuError, CuResult};
 
 use crate::abi::{Out, Span, export};
-use crate::core::contexts::enter;
-use crate::core::process::process;
+use crate::core::contexts::{Entered, enter};
+use crate::core::process::{Process, process};
 use crate::core::ranges::{Range, Ranges};
 
 /// Of the flags in the range's word: the pages are the program's own (`cuMemHostRegister`).
 const REGISTERED: u32 = 1 << 31;
+/// A piece of the arena.
+const ARENA: u32 = 1 << 30;
 /// `CU_MEMHOSTALLOC_*`: portable, device map, write-combined.
 const ALLOC_FLAGS: u32 = 7;
+const DEVICE_MAP: u32 = 2;
 /// `CU_MEMHOSTREGISTER_*`: portable, device map, IO memory, read only.
 const REGISTER_FLAGS: u32 = 15;
 
@@ -22,15 +29,42 @@ pub fn pinned(address: u64) -> Option<Range> {
     PINNED.find(address)
 }
 
+/// Whether the device reaches what is pinned.
+pub fn is_mapped(range: &Range) -> bool {
+    range.flags & ARENA != 0
+}
+
+/// The piece of the arena that holds the byte at `address`. One comparison for what lies elsewhere.
+#[inline]
+pub fn mapped(process: &Process, address: u64) -> Option<Range> {
+    process.arena.as_ref().filter(|arena| arena.holds(address))?;
+    pinned(address).filter(is_mapped)
+}
+
 fn alloc(out: Out<*mut u8>, bytes: usize, flags: u32) -> CuResult<()> {
     let entered = enter()?;
     if bytes == 0 || flags & !ALLOC_FLAGS != 0 {
         return Err(CuError::INVALID_VALUE);
     }
+    entered.process.graphs.may_be_unsafe()?;
     out.wanted()?;
-    let place = map(bytes)?;
-    PINNED.insert(place.expose_provenance() as u64, bytes as u64, entered.context, flags);
-    out.set(place)
+    let (start, kind) = place(entered, bytes, flags)?;
+    PINNED.insert(start, bytes as u64, entered.context, flags | kind);
+    out.set(std::ptr::with_exposed_provenance_mut(usize::try_from(start).unwrap_or(0)))
+}
+
+/// Where the memory is, and which kind it is of.
+fn place(entered: Entered, bytes: usize, flags: u32) -> CuResult<(u64, u32)> {
+    let Entered { process, .. } = entered;
+    if let Some(arena) = &process.arena {
+        match arena.take(&process.channel, bytes as u64) {
+            Ok(start) => return Ok((start, ARENA)),
+            // A program that does not ask for a device address can do without.
+            Err(CuError::OUT_OF_MEMORY | CuError::NOT_SUPPORTED) if flags & DEVICE_MAP == 0 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    map(bytes).map(|place| (place.expose_provenance() as u64, 0))
 }
 
 /// Pages of their own: zeroed, taken from the system when they are touched, given back whole.
@@ -51,9 +85,22 @@ fn ours(range: &Range) -> bool {
     range.flags & REGISTERED == 0
 }
 
-/// Ends what belongs to a context that ended: its allocations are freed, what it registered is the program's own again.
-pub fn forget(context: ContextId) {
-    PINNED.forget(context).into_iter().filter(ours).for_each(unmap);
+/// Ends allocations that were taken out of the table.
+fn free(process: &Process, ranges: Vec<Range>) -> CuResult<()> {
+    let (pieces, own): (Vec<_>, Vec<_>) = ranges.into_iter().partition(is_mapped);
+    own.into_iter().for_each(unmap);
+    let pieces: Vec<_> = pieces.iter().map(|range| (range.start, range.bytes)).collect();
+    match &process.arena {
+        Some(arena) if !pieces.is_empty() => arena.give(&process.channel, &pieces),
+        _ => Ok(()),
+    }
+}
+
+/// Ends what belongs to a context that ended: its allocations are freed, though every context could use them; what it registered is
+/// the program's own again.
+pub fn forget(process: &Process, context: ContextId) {
+    // A worker that is gone, or that keeps a part, is told of by the next call that needs it.
+    let _ = free(process, PINNED.forget(context).into_iter().filter(ours).collect());
 }
 
 export! {
@@ -65,24 +112,28 @@ export! {
         alloc(out, bytes, flags)
     }
 
+    /// Waits for all work, as a driver does: a copy may be on its way.
     fn cuMemFreeHost(place: Span) {
-        process()?;
-        unmap(PINNED.remove(place.address(), ours).ok_or(CuError::INVALID_VALUE)?);
-        Ok(())
+        let process = process()?;
+        process.graphs.may_be_unsafe()?;
+        let range = PINNED.remove(place.address(), ours).ok_or(CuError::INVALID_VALUE)?;
+        free(process, vec![range])
     }
 
     fn cuMemHostGetFlags(out: Out<u32>, place: Span) {
         process()?;
         let range = PINNED.find(place.address()).filter(ours);
-        out.set(range.ok_or(CuError::INVALID_VALUE)?.flags)
+        let range = range.ok_or(CuError::INVALID_VALUE)?;
+        // As NVIDIA's driver says where host and device have one space of addresses.
+        let mapped = if is_mapped(&range) { DEVICE_MAP } else { 0 };
+        out.set(range.flags & ALLOC_FLAGS | mapped)
     }
 
-    fn cuMemHostGetDevicePointer_v2(_out: Out<u64>, place: Span, flags: u32) {
+    /// The same address: host and device have one space of addresses.
+    fn cuMemHostGetDevicePointer_v2(out: Out<u64>, place: Span, flags: u32) {
         process()?;
-        if flags != 0 || PINNED.find(place.address()).is_none() {
-            return Err(CuError::INVALID_VALUE);
-        }
-        Err(CuError::NOT_SUPPORTED)
+        let range = PINNED.find(place.address()).filter(|_| flags == 0).ok_or(CuError::INVALID_VALUE)?;
+        if is_mapped(&range) { out.set(place.address()) } else { Err(CuError::NOT_SUPPORTED) }
     }
 
     fn cuMemHostRegister_v2(place: Span, bytes: usize, flags: u32) {
@@ -90,6 +141,7 @@ export! {
         if place.address() == 0 || bytes == 0 || flags & !REGISTER_FLAGS != 0 {
             return Err(CuError::INVALID_VALUE);
         }
+        entered.process.graphs.may_be_unsafe()?;
         if PINNED.insert_apart(place.address(), bytes as u64, entered.context, flags | REGISTERED) {
             Ok(())
         } else {
@@ -98,7 +150,7 @@ export! {
     }
 
     fn cuMemHostUnregister(place: Span) {
-        process()?;
+        process()?.graphs.may_be_unsafe()?;
         let range = PINNED.remove(place.address(), |range| !ours(range));
         range.map(|_| ()).ok_or(CuError::HOST_MEMORY_NOT_REGISTERED)
     }

@@ -3,17 +3,18 @@
 use std::cell::RefCell;
 
 use vgpu_api::launch::{
-    ATTRIBUTES_FEW, BUFFER_FEW, BUFFER_MAX, LaunchAttribute, LaunchAttributes, LaunchShape, PARAM_BYTES_MAX,
-    attribute,
+    ATTRIBUTES_FEW, ATTRIBUTES_MAX, BUFFER_FEW, BUFFER_MAX, LaunchAttribute, LaunchAttributes, LaunchShape,
+    PARAM_BYTES_MAX, attribute,
 };
 use vgpu_api::symbols::Mode;
-use vgpu_api::{CuError, CuResult, FunctionHandle, Launch, Stream, ask};
+use vgpu_api::{ContextId, CuError, CuResult, FunctionHandle, Launch, Stream, ask};
 
 use super::function::MAX_DYNAMIC_SHARED;
 use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
+use crate::core::graphs::{Kernel, Params, Work};
 use crate::core::images::Function;
-use crate::core::streams::resolve;
+use crate::core::streams::{self, resolve};
 
 /// `CUlaunchConfig`, 56 bytes.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +51,7 @@ thread_local! {
     static PACKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-fn launch(
+pub fn launch(
     config: Config,
     function: Raw,
     params: In<u64>,
@@ -107,6 +108,10 @@ fn queue(
             shared_bytes: config.shared_bytes,
         };
         with_params(known, params, extra, |params| {
+            if entered.process.graphs.is_capturing() && captured(entered, &shape, known, attributes, params)?
+            {
+                return Ok(());
+            }
             ask::cuLaunchKernel(
                 &entered.process.channel,
                 entered.context,
@@ -114,6 +119,49 @@ fn queue(
             )
         })
     })
+}
+
+/// Whether a capture has taken the launch.
+#[cold]
+fn captured(
+    entered: Entered,
+    shape: &LaunchShape,
+    function: &Function,
+    attributes: LaunchAttributes<'_>,
+    params: &[u8],
+) -> CuResult<bool> {
+    let early = |each: LaunchAttribute| {
+        each.id == attribute::PROGRAMMATIC_STREAM_SERIALIZATION && each.word(0) != Some(0)
+    };
+    let early = attributes.iter().any(early);
+    entered.process.graphs.captured_with(entered, shape.stream, early, |_| {
+        let mut kernel = kernel(shape, function, params, streams::context_of(entered, shape.stream)?);
+        for each in attributes.iter() {
+            match each.id {
+                attribute::PROGRAMMATIC_STREAM_SERIALIZATION => {} // An edge of the graph.
+                // Events in attributes: the worker does not take them either.
+                attribute::PROGRAMMATIC_EVENT | attribute::LAUNCH_COMPLETION_EVENT => {
+                    return Err(CuError::NOT_SUPPORTED);
+                }
+                _ => kernel.attributes.push(each),
+            }
+        }
+        let priority = streams::priority_of(entered, shape.stream)?;
+        let has_own = kernel.attributes.iter().any(|each| each.id == attribute::PRIORITY);
+        if priority != 0 && !has_own && kernel.attributes.len() < ATTRIBUTES_MAX {
+            let mut value = [0; 64];
+            value[..4].copy_from_slice(&priority.to_le_bytes());
+            kernel.attributes.push(LaunchAttribute { id: attribute::PRIORITY, value });
+        }
+        Ok(Work::Kernel(Box::new(kernel)))
+    })
+}
+
+/// A graph's node of a launch, without attributes.
+pub fn kernel(shape: &LaunchShape, function: &Function, params: &[u8], context: ContextId) -> Kernel {
+    let LaunchShape { function: handle, grid, block, shared_bytes, .. } = *shape;
+    let params = Params::new(params, function.params.iter().map(|param| param.offset));
+    Kernel { function: handle, context, grid, block, shared_bytes, params, attributes: Vec::new() }
 }
 
 /// What the program asks beside the shape, less what means nothing.
@@ -132,7 +180,7 @@ fn attributes(config: &Config) -> impl Iterator<Item = CuResult<LaunchAttribute>
 
 /// The mistakes that CUDA reports from the launch itself, as far as they can be seen here.
 #[inline]
-fn check(entered: Entered, config: &Config, function: &Function) -> CuResult<()> {
+pub fn check(entered: Entered, config: &Config, function: &Function) -> CuResult<()> {
     let (grid, block) = (config.grid, config.block);
     if grid.contains(&0) || block.contains(&0) {
         return Err(CuError::INVALID_VALUE);
@@ -157,12 +205,12 @@ fn check(entered: Entered, config: &Config, function: &Function) -> CuResult<()>
 
 /// Runs `body` with the packed parameter block, from `kernelParams` or from `extra`.
 #[inline]
-fn with_params(
+pub fn with_params<T>(
     function: &Function,
     params: In<u64>,
     extra: In<u64>,
-    body: impl FnOnce(&[u8]) -> CuResult<()>,
-) -> CuResult<()> {
+    body: impl FnOnce(&[u8]) -> CuResult<T>,
+) -> CuResult<T> {
     if !extra.is_null() {
         if !params.is_null() {
             return Err(CuError::INVALID_VALUE);
@@ -170,31 +218,31 @@ fn with_params(
         return body(block_of_extra(function, extra)?);
     }
     if function.param_bytes <= TINY_BYTES {
-        on_stack::<TINY_BYTES>(function, params, body)
+        on_stack::<TINY_BYTES, T>(function, params, body)
     } else if function.param_bytes <= SMALL_BYTES {
-        on_stack::<SMALL_BYTES>(function, params, body)
+        on_stack::<SMALL_BYTES, T>(function, params, body)
     } else {
         in_scratch(function, params, body)
     }
 }
 
 #[inline]
-fn on_stack<const ROOM: usize>(
+fn on_stack<const ROOM: usize, T>(
     function: &Function,
     params: In<u64>,
-    body: impl FnOnce(&[u8]) -> CuResult<()>,
-) -> CuResult<()> {
+    body: impl FnOnce(&[u8]) -> CuResult<T>,
+) -> CuResult<T> {
     let mut room = [0; ROOM];
     let block = room.get_mut(..function.param_bytes).ok_or(CuError::UNKNOWN)?;
     pack(function, params, block)?;
     body(block)
 }
 
-fn in_scratch(
+fn in_scratch<T>(
     function: &Function,
     params: In<u64>,
-    body: impl FnOnce(&[u8]) -> CuResult<()>,
-) -> CuResult<()> {
+    body: impl FnOnce(&[u8]) -> CuResult<T>,
+) -> CuResult<T> {
     PACKED
         .try_with(|packed| {
             let mut packed = packed.borrow_mut();
@@ -251,7 +299,7 @@ fn block_of_extra<'a>(function: &Function, extra: In<u64>) -> CuResult<&'a [u8]>
 }
 
 /// A launch without attributes.
-fn plain(grid: [u32; 3], block: [u32; 3], shared_bytes: u32, stream: Raw) -> Config {
+pub fn plain(grid: [u32; 3], block: [u32; 3], shared_bytes: u32, stream: Raw) -> Config {
     Config { grid, block, shared_bytes, stream, attributes: 0, attribute_count: 0 }
 }
 

@@ -88,4 +88,10 @@ export! {
     fn cuLibraryEnumerateKernels(out: Out<u64>, room: u32, raw: Raw) {
         give_functions(&*library(raw)?, out, room)
     }
+
+    /// No device that we serve shares functions' addresses with the host.
+    fn cuLibraryGetUnifiedFunction(_function: Out<u64>, raw: Raw, _name: In<c_char>) {
+        library(raw)?;
+        Err(CuError::NOT_FOUND)
+    }
 }

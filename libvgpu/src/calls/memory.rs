@@ -2,10 +2,9 @@
 
 use vgpu_api::{CuError, CuResult, DevicePtr, ask};
 
-use crate::abi::{Out, Raw, export};
+use crate::abi::{Out, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
-use crate::core::ranges::{GLOBAL, Range};
-use crate::core::streams;
+use crate::core::ranges::{GLOBAL, MAPPED, Range};
 
 /// Rows of a pitched allocation start at multiples of this many bytes, as on NVIDIA's devices.
 const PITCH_BYTES: usize = 512;
@@ -14,6 +13,7 @@ fn alloc(entered: Entered, bytes: usize) -> CuResult<DevicePtr> {
     if bytes == 0 {
         return Err(CuError::INVALID_VALUE);
     }
+    entered.process.graphs.may_be_unsafe()?;
     let bytes = bytes as u64;
     let address = ask::cuMemAlloc_v2(&entered.process.channel, entered.context, bytes)?;
     entered.process.device_memory.insert(address.0, bytes, entered.context, 0);
@@ -24,9 +24,11 @@ fn free(entered: Entered, address: DevicePtr) -> CuResult<()> {
     if address.0 == 0 {
         return Ok(());
     }
-    let own = |range: &Range| range.flags != GLOBAL;
+    entered.process.graphs.may_be_unsafe()?;
+    let own = |range: &Range| !matches!(range.flags, GLOBAL | MAPPED);
     let range = entered.process.device_memory.remove(address.0, own).ok_or(CuError::INVALID_VALUE)?;
-    ask::cuMemFree_v2(&entered.process.channel, range.context, address)?;
+    let context = if range.home.is_some() { entered.context } else { range.context };
+    ask::cuMemFree_v2(&entered.process.channel, context, address)?;
     entered.told()
 }
 
@@ -64,19 +66,5 @@ export! {
         base.set_if_wanted(DevicePtr(range.start));
         bytes.set_if_wanted(usize::try_from(range.bytes).unwrap_or(usize::MAX));
         Ok(())
-    }
-
-    /// At once, not in the order of the stream: the memory is there earlier than it need be.
-    fn cuMemAllocAsync | cuMemAllocAsync_ptsz(mode, out: Out<DevicePtr>, bytes: usize, stream: Raw) {
-        let entered = enter()?;
-        streams::resolve(entered, stream.0, mode)?;
-        out.wanted()?.set(alloc(entered, bytes)?)
-    }
-
-    /// The worker frees after everything that was queued before, in any stream.
-    fn cuMemFreeAsync | cuMemFreeAsync_ptsz(mode, address: DevicePtr, stream: Raw) {
-        let entered = enter_to_end()?;
-        streams::resolve(entered, stream.0, mode)?;
-        free(entered, address)
     }
 }

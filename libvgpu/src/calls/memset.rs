@@ -1,11 +1,13 @@
-//! All the `cuMemset*`: one record each.
+//! All the `cuMemset*`: one record each. Those without a stream wait where the program can read at once: in pinned memory.
 
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuResult, DevicePtr, Memset, ask};
 
+use super::copy::{Returns, is_mapped, owned, wait};
 use crate::abi::{Raw, export};
 use crate::core::contexts::enter;
-use crate::core::streams::resolve;
+use crate::core::graphs::Work;
+use crate::core::streams::{self, resolve};
 
 fn row(
     mode: Mode,
@@ -13,7 +15,7 @@ fn row(
     element_bytes: u32,
     value: u32,
     width: usize,
-    stream: u64,
+    stream: Option<Raw>,
 ) -> CuResult<()> {
     fill(mode, Memset { dst, pitch: 0, element_bytes, value, width: width as u64, rows: 1 }, stream)
 }
@@ -24,69 +26,75 @@ fn rows(
     pitch: usize,
     (element_bytes, value): (u32, u32),
     (width, rows): (usize, usize),
-    stream: u64,
+    stream: Option<Raw>,
 ) -> CuResult<()> {
     let memset =
         Memset { dst, pitch: pitch as u64, element_bytes, value, width: width as u64, rows: rows as u64 };
     fill(mode, memset, stream)
 }
 
-fn fill(mode: Mode, memset: Memset, stream: u64) -> CuResult<()> {
+fn fill(mode: Mode, memset: Memset, given: Option<Raw>) -> CuResult<()> {
     let entered = enter()?;
-    let stream = resolve(entered, stream, mode)?;
-    let aligned = memset.dst.0.is_multiple_of(u64::from(memset.element_bytes));
-    let overlapping =
-        memset.rows > 1 && memset.pitch < memset.width.saturating_mul(u64::from(memset.element_bytes));
-    if !aligned || overlapping {
-        return Err(vgpu_api::CuError::INVALID_VALUE);
-    }
-    if memset.width == 0 || memset.rows == 0 {
+    let stream = resolve(entered, given.map_or(0, |raw| raw.0), mode)?;
+    let bytes = memset.span()?;
+    if bytes == 0 {
         return Ok(());
     }
-    ask::vgpuMemset(&entered.process.channel, entered.context, memset, stream)
+    owned(entered, memset.dst, bytes)?;
+    let graphs = &entered.process.graphs;
+    if graphs.captured(entered, stream, |_| Ok(Work::Fill(memset, streams::context_of(entered, stream)?)))? {
+        return Ok(());
+    }
+    ask::vgpuMemset(&entered.process.channel, entered.context, memset, stream)?;
+    // Source: CUDA Driver API, "API synchronization behavior": asynchronous, except when the target is pinned host memory.
+    let returns = Returns::of(given);
+    if returns == Returns::Done && is_mapped(entered, memset.dst.0) {
+        return wait(entered, stream, returns);
+    }
+    Ok(())
 }
 
 export! {
     fn cuMemsetD8_v2 | cuMemsetD8_v2_ptds(mode, dst: DevicePtr, value: u8, count: usize) {
-        row(mode, dst, 1, value.into(), count, 0)
+        row(mode, dst, 1, value.into(), count, None)
     }
     fn cuMemsetD16_v2 | cuMemsetD16_v2_ptds(mode, dst: DevicePtr, value: u16, count: usize) {
-        row(mode, dst, 2, value.into(), count, 0)
+        row(mode, dst, 2, value.into(), count, None)
     }
     fn cuMemsetD32_v2 | cuMemsetD32_v2_ptds(mode, dst: DevicePtr, value: u32, count: usize) {
-        row(mode, dst, 4, value, count, 0)
+        row(mode, dst, 4, value, count, None)
     }
     fn cuMemsetD8Async | cuMemsetD8Async_ptsz(mode, dst: DevicePtr, value: u8, count: usize, stream: Raw) {
-        row(mode, dst, 1, value.into(), count, stream.0)
+        row(mode, dst, 1, value.into(), count, Some(stream))
     }
     fn cuMemsetD16Async | cuMemsetD16Async_ptsz(mode, dst: DevicePtr, value: u16, count: usize, stream: Raw) {
-        row(mode, dst, 2, value.into(), count, stream.0)
+        row(mode, dst, 2, value.into(), count, Some(stream))
     }
     fn cuMemsetD32Async | cuMemsetD32Async_ptsz(mode, dst: DevicePtr, value: u32, count: usize, stream: Raw) {
-        row(mode, dst, 4, value, count, stream.0)
+        row(mode, dst, 4, value, count, Some(stream))
     }
     fn cuMemsetD2D8_v2 | cuMemsetD2D8_v2_ptds(mode, dst: DevicePtr, pitch: usize, value: u8, width: usize, height: usize) {
-        rows(mode, dst, pitch, (1, value.into()), (width, height), 0)
+        rows(mode, dst, pitch, (1, value.into()), (width, height), None)
     }
     fn cuMemsetD2D16_v2 | cuMemsetD2D16_v2_ptds(mode, dst: DevicePtr, pitch: usize, value: u16, width: usize, height: usize) {
-        rows(mode, dst, pitch, (2, value.into()), (width, height), 0)
+        rows(mode, dst, pitch, (2, value.into()), (width, height), None)
     }
     fn cuMemsetD2D32_v2 | cuMemsetD2D32_v2_ptds(mode, dst: DevicePtr, pitch: usize, value: u32, width: usize, height: usize) {
-        rows(mode, dst, pitch, (4, value), (width, height), 0)
+        rows(mode, dst, pitch, (4, value), (width, height), None)
     }
     fn cuMemsetD2D8Async | cuMemsetD2D8Async_ptsz(
         mode, dst: DevicePtr, pitch: usize, value: u8, width: usize, height: usize, stream: Raw,
     ) {
-        rows(mode, dst, pitch, (1, value.into()), (width, height), stream.0)
+        rows(mode, dst, pitch, (1, value.into()), (width, height), Some(stream))
     }
     fn cuMemsetD2D16Async | cuMemsetD2D16Async_ptsz(
         mode, dst: DevicePtr, pitch: usize, value: u16, width: usize, height: usize, stream: Raw,
     ) {
-        rows(mode, dst, pitch, (2, value.into()), (width, height), stream.0)
+        rows(mode, dst, pitch, (2, value.into()), (width, height), Some(stream))
     }
     fn cuMemsetD2D32Async | cuMemsetD2D32Async_ptsz(
         mode, dst: DevicePtr, pitch: usize, value: u32, width: usize, height: usize, stream: Raw,
     ) {
-        rows(mode, dst, pitch, (4, value), (width, height), stream.0)
+        rows(mode, dst, pitch, (4, value), (width, height), Some(stream))
     }
 }

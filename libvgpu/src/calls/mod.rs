@@ -1,37 +1,60 @@
 //! The exports, one file a subject. Every name that no file has returns 801: `generated` holds those and the table of
 //! `cuGetProcAddress`, made by `build.rs` from the generated symbols and `vgpu_api::surface`.
 
+pub mod array;
+pub mod capture;
 pub mod context;
 pub mod copy;
+pub mod copy_array;
+pub mod copy_batch;
 pub mod copy_box;
 pub mod dark;
 pub mod device;
 pub mod event;
 pub mod function;
+pub mod graph;
+pub mod graph_exec;
+pub mod graph_nodes;
+pub mod host_function;
 pub mod host_memory;
 pub mod init;
 pub mod launch;
 pub mod library;
+pub mod link;
 pub mod memory;
 pub mod memset;
 pub mod module;
 pub mod occupancy;
+pub mod old_launch;
+pub mod peer;
 pub mod pointer;
+pub mod pool;
 pub mod primary;
 pub mod proc_address;
 pub mod stream;
+pub mod stream_attribute;
+pub mod stream_memory;
+pub mod tensor_map;
+pub mod texture;
+pub mod user_object;
+pub mod virtual_memory;
 
 /// Everything that is exported.
 pub mod generated {
     #![allow(non_snake_case, reason = "CUDA's names")]
     use super::proc_address::{Base, Form};
+    use super::{array::*, copy_array::*, proc_address::*, stream::*, texture::*};
     use super::{
-        context::*, copy::*, copy_box::*, dark::*, device::*, event::*, function::*, host_memory::*, init::*,
+        capture::*, context::*, copy::*, copy_box::*, dark::*, device::*, event::*, function::*,
+        host_function::*, host_memory::*,
     };
+    use super::{copy_batch::*, peer::*, pool::*, stream_attribute::*, stream_memory::*, virtual_memory::*};
+    use super::{graph::*, graph_exec::*, graph_nodes::*, init::*};
     use super::{
-        launch::*, library::*, memory::*, memset::*, module::*, occupancy::*, pointer::*, primary::*,
+        launch::*, library::*, link::*, memory::*, memset::*, module::*, occupancy::*, old_launch::*,
+        pointer::*, primary::*,
     };
-    use super::{proc_address::*, stream::*};
+    use super::{tensor_map::*, user_object::*};
 
     /// Exports that say 801, whatever their parameters: the caller cleans up, so none need be declared.
     macro_rules! unsupported {

@@ -2,6 +2,7 @@
 
 use vgpu_api::{ContextId, CuError, CuResult, Launch, ask};
 
+use super::device::multiprocessors;
 use super::launch::{Config, shape_of, with_attributes};
 use crate::abi::{Abi, In, Out, Raw, export};
 use crate::core::channel::Channel;
@@ -45,14 +46,12 @@ fn best_block(
     flags: u32,
 ) -> CuResult<()> {
     const WARP: i32 = 32;
-    const MULTIPROCESSORS: u32 = 16;
     let entered = enter()?;
     let most = entered
         .process
         .images
         .with_function(raw.0, |handle, _, function| function.attribute(entered, handle, 0))?;
-    let device = entered.process.devices.get(entered.device as usize).ok_or(CuError::INVALID_CONTEXT)?;
-    let multiprocessors = device.attribute(MULTIPROCESSORS).unwrap_or(1);
+    let multiprocessors = multiprocessors(entered)?;
     let most = if limit > 0 { most.min(limit) } else { most };
     let mut best = (0, 0, 0);
     let mut threads = most;

@@ -7,7 +7,7 @@ use vgpu_api::{CuError, CuResult};
 
 use super::generated::BASES;
 use crate::abi::{In, Out, export};
-use crate::core::process::IMPLEMENTED_VERSION;
+use vgpu_api::CUDA_VERSION;
 
 /// One form of a call.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ const FLAG_PER_THREAD: u64 = 2;
 fn find(name: &CStr, version: i32, mode: Mode) -> CuResult<(*const (), u32)> {
     let version = u32::try_from(version).map_err(|_| CuError::INVALID_VALUE)?;
     let name = name.to_str().ok().filter(|name| !name.is_empty()).ok_or(CuError::INVALID_VALUE)?;
-    if version > IMPLEMENTED_VERSION {
+    if version > CUDA_VERSION {
         return Err(CuError::INVALID_VALUE);
     }
     let forms =

@@ -1,25 +1,19 @@
-//! Streams. Making and ending is only queued; capture isn't supported yet, so "is it capturing" has one answer.
-
-use std::cell::Cell;
+//! Streams. Making and ending is only queued. Captures: `capture.rs`.
 
 use vgpu_api::handle::GoneHandle;
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, EventHandle, Stream, StreamHandle, ask};
 
+use super::stream_attribute;
 use crate::abi::{Out, Raw, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
-use crate::core::process::{StreamInfo, process};
+use crate::core::process::StreamInfo;
 use crate::core::streams::{create, info, resolve};
 
 /// `CU_STREAM_NON_BLOCKING`.
 const FLAGS: u32 = 1;
-const NOT_CAPTURING: u32 = 0;
-/// The last of `CUstreamCaptureMode`: global, thread local, relaxed.
-const CAPTURE_MODE_RELAXED: u32 = 2;
-
-thread_local! {
-    static CAPTURE_MODE: Cell<u32> = const { Cell::new(0) };
-}
+/// `CU_EVENT_WAIT_EXTERNAL`.
+const WAIT_EXTERNAL: u32 = 1;
 
 fn make(out: Out<u64>, flags: u32, priority: i32) -> CuResult<()> {
     let entered = enter()?;
@@ -37,10 +31,11 @@ fn make(out: Out<u64>, flags: u32, priority: i32) -> CuResult<()> {
 fn destroy(raw: Raw) -> CuResult<()> {
     let entered = enter_to_end()?;
     let (channel, stream) = (&entered.process.channel, StreamHandle::check(raw.0)?);
-    entered
-        .process
-        .streams
-        .end(stream, |known| ask::cuStreamDestroy_v2(channel, known.context, GoneHandle(stream)))??;
+    entered.process.graphs.stream_ended(stream);
+    entered.process.streams.end(stream, |known| {
+        stream_attribute::forget(&known);
+        ask::cuStreamDestroy_v2(channel, known.context, GoneHandle(stream))
+    })??;
     entered.told()
 }
 
@@ -49,22 +44,13 @@ fn known(raw: Raw, mode: Mode) -> CuResult<(Entered, StreamInfo)> {
     Ok((entered, info(entered, raw.0, mode)?))
 }
 
-/// A stream that exists: what waits for it can say 400 at once.
-fn existing(entered: Entered, raw: Raw, mode: Mode) -> CuResult<Stream> {
+/// A stream that exists: what waits for it, or changes what is known here, can say 400 at once.
+pub fn existing(entered: Entered, raw: Raw, mode: Mode) -> CuResult<Stream> {
     let stream = resolve(entered, raw.0, mode)?;
     if let Stream::Made(handle) = stream {
         entered.process.streams.get(handle)?;
     }
     Ok(stream)
-}
-
-fn not_capturing(raw: Raw, mode: Mode, status: Out<u32>, id: Option<Out<u64>>) -> CuResult<()> {
-    let entered = enter()?;
-    existing(entered, raw, mode)?;
-    if let Some(id) = id {
-        id.set_if_wanted(0);
-    }
-    status.set(NOT_CAPTURING)
 }
 
 export! {
@@ -87,6 +73,7 @@ export! {
     fn cuStreamSynchronize | cuStreamSynchronize_ptsz(mode, stream: Raw) {
         let entered = enter()?;
         let stream = existing(entered, stream, mode)?;
+        entered.process.graphs.may_wait(entered, stream)?;
         ask::cuStreamSynchronize(&entered.process.channel, entered.context, stream)?;
         entered.process.channel.take_error()
     }
@@ -94,6 +81,7 @@ export! {
     fn cuStreamQuery | cuStreamQuery_ptsz(mode, stream: Raw) {
         let entered = enter()?;
         let stream = existing(entered, stream, mode)?;
+        entered.process.graphs.may_wait(entered, stream)?;
         ask::cuStreamQuery(&entered.process.channel, entered.context, stream)
     }
 
@@ -101,7 +89,13 @@ export! {
         let entered = enter()?;
         let stream = existing(entered, stream, mode)?;
         let event = EventHandle::check(event.0)?;
-        entered.process.events.get(event)?;
+        let known = entered.process.events.get(event)?;
+        if flags & !WAIT_EXTERNAL != 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
+        if entered.process.graphs.waits(entered, stream, event, known, flags == WAIT_EXTERNAL)? {
+            return Ok(());
+        }
         ask::cuStreamWaitEvent(&entered.process.channel, entered.context, stream, event, flags)
     }
 
@@ -131,38 +125,5 @@ export! {
         out.set(known(stream, mode)?.1.context.handle().raw())?;
         green.set_if_wanted(0);
         Ok(())
-    }
-
-    /// Without captures the mode changes nothing but what the next exchange gives back.
-    fn cuThreadExchangeStreamCaptureMode(capture_mode: Out<u32>) {
-        process()?;
-        let wanted = capture_mode.replace(CAPTURE_MODE.get())?;
-        if wanted > CAPTURE_MODE_RELAXED {
-            capture_mode.set(wanted)?;
-            return Err(CuError::INVALID_VALUE);
-        }
-        CAPTURE_MODE.set(wanted);
-        Ok(())
-    }
-
-    fn cuStreamIsCapturing | cuStreamIsCapturing_ptsz(mode, stream: Raw, status: Out<u32>) {
-        not_capturing(stream, mode, status, None)
-    }
-
-    fn cuStreamGetCaptureInfo | cuStreamGetCaptureInfo_ptsz(mode, stream: Raw, status: Out<u32>, id: Out<u64>) {
-        not_capturing(stream, mode, status, Some(id))
-    }
-
-    fn cuStreamGetCaptureInfo_v2 | cuStreamGetCaptureInfo_v2_ptsz(
-        mode, stream: Raw, status: Out<u32>, id: Out<u64>, _graph: Out<u64>, _nodes: Out<u64>, _count: Out<usize>,
-    ) {
-        not_capturing(stream, mode, status, Some(id))
-    }
-
-    fn cuStreamGetCaptureInfo_v3 | cuStreamGetCaptureInfo_v3_ptsz(
-        mode, stream: Raw, status: Out<u32>, id: Out<u64>, _graph: Out<u64>, _nodes: Out<u64>, _edges: Out<u64>,
-        _count: Out<usize>,
-    ) {
-        not_capturing(stream, mode, status, Some(id))
     }
 }

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use idm::ChannelError;
+use idm::connect::Connected;
 use idm::record::{Chunk, Submitter};
+use idm::{ChannelError, Region};
 use vgpu_api::wire::REPLY_BYTES_MAX;
 use vgpu_api::{
     ContextId, CuError, CuResult, Op, PRINTED, Printed, Reader, Snapshot, Staged, Transport, WIRE_HASH,
@@ -18,7 +19,7 @@ use vgpu_api::{
 };
 use vgpu_codes::Code;
 
-use crate::log::say;
+use crate::log::{say, waits_wanted};
 
 /// Where the socket is when `VGPU_SOCKET` doesn't say.
 const SOCKET: &str = "/run/vgpu/gpu.sock";
@@ -57,15 +58,15 @@ thread_local! {
 }
 
 impl Channel {
-    /// Connects to the socket of guest-init or gpu-proxy.
+    /// Connects to the socket of guest-init or gpu-proxy. With the channel comes the arena, if there is one and its addresses are free.
     /// # Errors
     /// 100 when nobody listens; what the table of `VGPU-nnn` codes says for a refusal; else 46.
-    pub fn connect() -> CuResult<Self> {
+    pub fn connect() -> CuResult<(Self, Option<Region>)> {
         let path = std::env::var_os("VGPU_SOCKET").unwrap_or_else(|| SOCKET.into());
         let path = PathBuf::from(path);
         let refused = |error: &ChannelError| refusal(&path, error);
         let hello = idm::hello::Hello::new(idm::record::RECORD_LIMIT_MAX, WIRE_HASH);
-        let (submitter, agreed) =
+        let Connected { submitter, agreed, arena } =
             idm::connect::connect(&path, &hello, START_LIMIT).map_err(|error| refused(&error))?;
         if agreed.peer_application != WIRE_HASH {
             say!("the worker speaks wire {:016x}, this library {WIRE_HASH:016x}", agreed.peer_application);
@@ -77,7 +78,14 @@ impl Channel {
         let socket = submitter.liveness().map_or(-1, |liveness| liveness.fd().as_raw_fd());
         let on = |name: &str| std::env::var_os(name).is_some_and(|value| value == "1");
         let always_wait = on("CUDA_LAUNCH_BLOCKING") || on("VGPU_SYNC");
-        Ok(Self { submitter, socket, always_wait, told: AtomicU32::new(0), sticky: AtomicU32::new(0) })
+        let arena = arena.and_then(|arena| {
+            let mapped = arena.map();
+            mapped
+                .inspect_err(|error| say!("pinned memory is copied, since it cannot be shared: {error}"))
+                .ok()
+        });
+        let (told, sticky) = (AtomicU32::new(0), AtomicU32::new(0));
+        Ok((Self { submitter, socket, always_wait, told, sticky }, arena))
     }
 
     /// The zone's devices.
@@ -122,6 +130,19 @@ impl Channel {
     pub fn staging(&self) -> CuResult<Room<'_>> {
         let chunk = self.submitter.stage(ROOM_BYTES, None).map_err(|error| self.lost(&error))?;
         Ok(Room { channel: self, chunk })
+    }
+
+    /// A small part of staging that is kept for good.
+    pub fn mailbox(&self, bytes: usize) -> CuResult<Room<'_>> {
+        let chunk = self.submitter.stage(bytes, None).map_err(|error| self.lost(&error))?;
+        Ok(Room { channel: self, chunk })
+    }
+
+    /// Waits until `ready`, which is asked again after each wake-up.
+    /// # Errors
+    /// The worker is gone.
+    pub fn wait_until(&self, ready: impl FnMut() -> bool) -> CuResult<()> {
+        self.submitter.wait_until(ready).map_err(|error| self.lost(&error))
     }
 
     /// The worker sent what no worker sends: as if it were gone.
@@ -244,9 +265,13 @@ impl Transport for Channel {
         take: impl FnOnce(&mut Reader<'_>) -> Result<T, WireError>,
     ) -> CuResult<T> {
         packed(size, fill, |bytes| {
+            if waits_wanted() {
+                say!("waits for {}", op.name());
+            }
             let mut reply = [0; REPLY_BYTES_MAX];
             let answer = self.submitter.call(op as u16, context.0, bytes, &mut reply, None);
             let answer = answer.map_err(|error| self.lost(&error))?;
+            crate::vgpu_is_shim.replies.fetch_add(1, Ordering::Relaxed);
             if answer.status & PRINTED != 0 && op != Op::vgpuPrinted {
                 self.print();
             }
@@ -278,6 +303,18 @@ impl Room<'_> {
     /// Its first `bytes`, at most all, as a call names them.
     pub fn part(&self, bytes: usize) -> Staged {
         Staged { offset: self.chunk.offset().into(), len: bytes.min(self.len()) as u64 }
+    }
+
+    /// The word at byte `at`, which must lie inside.
+    pub fn word(&self, at: usize) -> u64 {
+        let mut bytes = [0; 8];
+        self.chunk.read(at, &mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Writes the word at byte `at`, which must lie inside.
+    pub fn set_word(&self, at: usize, value: u64) {
+        self.chunk.write(at, &value.to_le_bytes());
     }
 
     /// Copies bytes in, at most as many as there is room.

@@ -60,15 +60,26 @@ impl Images {
         Self { slab: Slab::new(), epoch: AtomicU64::new(0), uploads: AtomicU32::new(1) }
     }
 
+    /// Sends bytes that a later call takes; its number.
+    pub fn upload(&self, entered: Entered, bytes: &[u8]) -> CuResult<u32> {
+        let upload = self.uploads.fetch_add(1, Ordering::Relaxed);
+        let send = |offset: usize, chunk: &[u8]| {
+            let (channel, total) = (&entered.process.channel, bytes.len() as u64);
+            ask::vgpuUpload(channel, entered.context, upload, total, offset as u64, chunk)
+        };
+        if bytes.is_empty() {
+            send(0, bytes)?;
+        }
+        for (number, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
+            send(number * CHUNK_BYTES, chunk)?;
+        }
+        Ok(upload)
+    }
+
     /// Sends the image's bytes and waits for the list of its functions.
     pub fn load(&self, entered: Entered, kind: ImageKind, bytes: &[u8]) -> CuResult<Arc<Image>> {
         let (channel, context) = (&entered.process.channel, entered.context);
-        let upload = self.uploads.fetch_add(1, Ordering::Relaxed);
-        let mut offset = 0;
-        for chunk in bytes.chunks(CHUNK_BYTES) {
-            ask::vgpuUpload(channel, context, upload, bytes.len() as u64, offset, chunk)?;
-            offset += chunk.len() as u64;
-        }
+        let upload = self.upload(entered, bytes)?;
         let handle: ImageHandle = self.slab.insert(None);
         let loaded = load_reply(entered, handle, kind, upload).and_then(|info| {
             Image::new(handle, kind, context, info)

@@ -1,16 +1,27 @@
 //! What the exports stand on: the process's state, the channel to the worker, the tables that answer in the guest.
 
+pub mod arena;
+pub mod arrays;
+pub mod capture;
 #[expect(unsafe_code, reason = "closes a descriptor in a child of fork")]
 pub mod channel;
 pub mod contexts;
+pub mod exec;
+pub mod graphs;
+#[expect(unsafe_code, reason = "calls functions of the program")]
+pub mod host_functions;
 #[expect(unsafe_code, reason = "reads an image whose length only its own words say")]
 pub mod image_size;
 pub mod images;
+pub mod linkers;
+pub mod pools;
 #[expect(unsafe_code, reason = "hears of fork from the C library")]
 pub mod process;
 pub mod ranges;
 pub mod slab;
+pub mod spans;
 #[expect(unsafe_code, reason = "writes to the C library's streams")]
 pub mod stdio;
 pub mod streams;
+pub mod virtual_memory;
 pub mod visible;

@@ -5,19 +5,25 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use vgpu_api::{CuError, CuResult, DeviceSnapshot, Snapshot};
+use vgpu_api::snapshot::CAN_MAP_HOST_MEMORY;
+use vgpu_api::{CUDA_VERSION, CuError, CuResult, DeviceSnapshot, Snapshot};
 
+use super::arena::Arena;
+use super::arrays::{Arrays, Objects};
 use super::channel::Channel;
 use super::contexts::Contexts;
+use super::exec::Execs;
+use super::graphs::Graphs;
+use super::host_functions::{self, HostFunctions};
 use super::images::Images;
+use super::linkers::Linker;
+use super::pools::Pools;
 use super::ranges::Ranges;
 use super::slab::{Slab, lock};
+use super::virtual_memory::VirtualMemory;
 use super::visible;
 use crate::dark::cls::Ended;
 use crate::log::say;
-
-/// The newest CUDA version that this library answers for: 1000·major + 10·minor.
-pub const IMPLEMENTED_VERSION: u32 = 13_000;
 
 /// What the guest keeps of a stream.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +38,18 @@ pub struct StreamInfo {
 #[derive(Debug, Clone, Copy)]
 pub struct EventInfo {
     pub context: vgpu_api::ContextId,
+    pub recorded: Recorded,
+}
+
+/// Where an event was recorded last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// Nowhere: who waits for it waits for nothing.
+    Never,
+    /// In a stream that did not capture.
+    Queued,
+    /// In this capture.
+    Capture(u64),
 }
 
 /// What a device takes of a launch.
@@ -67,19 +85,41 @@ pub struct Process {
     pub streams: Slab<StreamInfo>,
     pub events: Slab<EventInfo>,
     pub images: Images,
+    pub graphs: Graphs,
+    pub execs: Execs,
+    pub arrays: Arrays,
+    pub objects: Objects,
     /// Device memory that this process allocated.
     pub device_memory: Ranges,
+    /// Pinned memory that the devices reach, where there is any.
+    pub arena: Option<Arena>,
+    pub virtual_memory: VirtualMemory,
+    pub pools: Pools,
+    pub host_functions: HostFunctions,
+    pub linkers: Slab<std::sync::Arc<Linker>>,
 }
 
 impl Process {
     /// A context ended, and all that it held: the worker knows, the guest's tables follow. Only after the worker's answer: else
     /// numbers would be given again that it still has in use.
     pub fn forget(&self, context: vgpu_api::ContextId) -> Ended {
+        self.graphs.context_ended(context);
+        self.execs.retain(|exec| exec.as_ref().is_none_or(|exec| !exec.contexts.contains(&context)));
         self.streams.retain(|stream| stream.context != context);
         self.events.retain(|event| event.context != context);
         self.images.forget(context);
+        self.arrays.forget(context);
+        self.objects.forget(context);
+        self.linkers.retain(|linker| linker.context != context);
         self.device_memory.forget(context);
-        crate::calls::host_memory::forget(context);
+        // With the primary context all allocations of its device's pools end.
+        if context.primary_device().is_some()
+            && let Ok(device) = self.contexts.device_of(context)
+        {
+            self.device_memory.forget_pooled(device);
+        }
+        crate::calls::host_memory::forget(self, context);
+        crate::calls::stream_attribute::forget_context(context);
         crate::dark::cls::take(context)
     }
 }
@@ -87,20 +127,44 @@ impl Process {
 static PROCESS: OnceLock<Process> = OnceLock::new();
 /// A channel is there or on its way: a child of `fork` must not touch it.
 static USED: AtomicBool = AtomicBool::new(false);
+/// Why some threads may not call: usually nothing, so that one load finds out. [`FORKED`], and [`HOST_FUNCTION`] for each function of
+/// the program that runs now and may not call CUDA.
+static BARRED: AtomicU32 = AtomicU32::new(0);
 /// This is such a child.
-static FORKED: AtomicBool = AtomicBool::new(false);
+const FORKED: u32 = 1;
+const HOST_FUNCTION: u32 = 2;
 /// The version that the program was told; the integrity check must agree with it.
 static TOLD_VERSION: AtomicU32 = AtomicU32::new(0);
 
 /// The process's state, if `cuInit` has succeeded.
 /// # Errors
-/// 3 before, and in a child of `fork`.
+/// 3 before, and in a child of `fork`; 800 in a function that a stream calls.
 #[inline]
 pub fn process() -> CuResult<&'static Process> {
     match PROCESS.get() {
-        Some(process) if !FORKED.load(Ordering::Relaxed) => Ok(process),
-        _ => Err(CuError::NOT_INITIALIZED),
+        Some(process) if BARRED.load(Ordering::Relaxed) == 0 => Ok(process),
+        Some(process) => not_barred().map(|()| process),
+        None => Err(CuError::NOT_INITIALIZED),
     }
+}
+
+#[cold]
+fn not_barred() -> CuResult<()> {
+    if forked() {
+        return Err(CuError::NOT_INITIALIZED);
+    }
+    if host_functions::is_own_thread() { Err(CuError::NOT_PERMITTED) } else { Ok(()) }
+}
+
+fn forked() -> bool {
+    BARRED.load(Ordering::Relaxed) & FORKED != 0
+}
+
+/// Runs a function of the program during which its thread may not call CUDA.
+pub fn without_cuda(function: impl FnOnce()) {
+    BARRED.fetch_add(HOST_FUNCTION, Ordering::Relaxed);
+    function();
+    BARRED.fetch_sub(HOST_FUNCTION, Ordering::Relaxed);
 }
 
 /// `cuInit`: connects and learns the devices. A failure leaves nothing behind: the next call tries again.
@@ -108,7 +172,7 @@ pub fn process() -> CuResult<&'static Process> {
 /// 3 in a child of `fork`; 100 without a proxy; what the connection gives (`channel.rs`).
 pub fn start() -> CuResult<()> {
     static STARTING: Mutex<()> = Mutex::new(());
-    if PROCESS.get().is_some() || FORKED.load(Ordering::Relaxed) {
+    if PROCESS.get().is_some() || forked() {
         return process().map(|_| ());
     }
     let _one_at_a_time = lock(&STARTING);
@@ -127,14 +191,19 @@ pub fn start() -> CuResult<()> {
 }
 
 fn connect() -> CuResult<()> {
-    let channel = Channel::connect()?;
+    let (channel, arena) = Channel::connect()?;
     let snapshot = channel.snapshot()?;
     let chosen = visible::choose(&snapshot.devices, std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref());
     if chosen.is_empty() {
         say!("no device is visible: CUDA_VISIBLE_DEVICES leaves none, or the zone has none");
         return Err(CuError::NO_DEVICE);
     }
-    let devices: Vec<DeviceSnapshot> = chosen.iter().map(|place| snapshot.devices[*place].clone()).collect();
+    let mut devices: Vec<DeviceSnapshot> =
+        chosen.iter().map(|place| snapshot.devices[*place].clone()).collect();
+    let arena = arena.filter(|_| devices.iter().all(maps_host_memory)).map(Arena::new);
+    if arena.is_none() {
+        devices.iter_mut().for_each(map_no_host_memory);
+    }
     let launch_limits = devices.iter().map(LaunchLimits::of).collect();
     let contexts = Contexts::new(snapshot.devices.len(), &chosen);
     let process = Process {
@@ -146,7 +215,16 @@ fn connect() -> CuResult<()> {
         streams: Slab::new(),
         events: Slab::new(),
         images: Images::new(),
+        graphs: Graphs::default(),
+        execs: Execs::new(),
+        arrays: Arrays::new(),
+        objects: Objects::new(),
         device_memory: Ranges::new(),
+        arena,
+        virtual_memory: VirtualMemory::new(),
+        pools: Pools::new(),
+        host_functions: HostFunctions::default(),
+        linkers: Slab::new(),
     };
     if PROCESS.set(process).is_err() {
         say!("started twice"); // Unreachable while STARTING is held; the first one stays.
@@ -154,10 +232,21 @@ fn connect() -> CuResult<()> {
     Ok(())
 }
 
-/// `cuDriverGetVersion`, which also works before `cuInit`.
+/// Whether the worker has the arena, too, and the device reaches it.
+fn maps_host_memory(device: &DeviceSnapshot) -> bool {
+    device.attributes.get(CAN_MAP_HOST_MEMORY).is_some_and(|value| *value != 0)
+}
+
+fn map_no_host_memory(device: &mut DeviceSnapshot) {
+    if let Some(value) = device.attributes.get_mut(CAN_MAP_HOST_MEMORY) {
+        *value = 0;
+    }
+}
+
+/// `cuDriverGetVersion`, which also works before `cuInit`, and tells a function that a stream calls what it tells all others.
 pub fn driver_version() -> u32 {
-    let theirs = process().map_or(u32::MAX, |process| process.snapshot.driver_version);
-    let version = IMPLEMENTED_VERSION.min(theirs);
+    let theirs = PROCESS.get().map_or(u32::MAX, |process| process.snapshot.driver_version);
+    let version = CUDA_VERSION.min(theirs);
     TOLD_VERSION.store(version, Ordering::Relaxed);
     version
 }
@@ -186,7 +275,7 @@ extern "C" fn in_the_child() {
     if !USED.load(Ordering::Relaxed) {
         return;
     }
-    FORKED.store(true, Ordering::Relaxed);
+    BARRED.fetch_or(FORKED, Ordering::Relaxed);
     if let Some(process) = PROCESS.get() {
         process.channel.abandon();
     }

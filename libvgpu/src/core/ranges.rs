@@ -8,6 +8,19 @@ use vgpu_api::ContextId;
 
 /// Device memory that is a variable of an image: nobody frees it.
 pub const GLOBAL: u32 = 1;
+/// Device memory that is mapped: it is unmapped, not freed.
+pub const MAPPED: u32 = 2;
+/// Device memory of a pool.
+pub const POOLED: u32 = 4;
+
+/// Where device memory comes from that belongs to no context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    /// The ordinal of its device.
+    pub device: u32,
+    /// Its memory's handle or its pool's.
+    pub handle: u64,
+}
 
 /// One allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +33,10 @@ pub struct Range {
     pub context: ContextId,
     /// `CU_POINTER_ATTRIBUTE_BUFFER_ID`: no two allocations of a process have the same.
     pub id: u64,
-    /// The flags it was made with (host memory), [`GLOBAL`] (device memory).
+    /// The flags it was made with (host memory), [`GLOBAL`], [`MAPPED`], [`POOLED`] (device memory).
     pub flags: u32,
+    /// Of mapped memory and a pool's.
+    pub home: Option<Home>,
 }
 
 fn next_id() -> u64 {
@@ -42,7 +57,13 @@ impl Ranges {
 
     /// Adds an allocation.
     pub fn insert(&self, start: u64, bytes: u64, context: ContextId, flags: u32) {
-        self.write().insert(start, Range { start, bytes, context, id: next_id(), flags });
+        self.write().insert(start, Range { start, bytes, context, id: next_id(), flags, home: None });
+    }
+
+    /// Adds device memory that belongs to no context.
+    pub fn insert_home(&self, start: u64, bytes: u64, flags: u32, home: Home) {
+        let context = ContextId::NONE;
+        self.write().insert(start, Range { start, bytes, context, id: next_id(), flags, home: Some(home) });
     }
 
     /// Takes out the allocation that starts at `start`, if it is one that `wanted` says.
@@ -59,6 +80,28 @@ impl Ranges {
         (address - range.start < range.bytes.max(1)).then_some(*range)
     }
 
+    /// Whether `bytes` bytes from `address` lie in one allocation, or in mapped pieces in a row. `None`: `address` is in nothing.
+    pub fn covers(&self, address: u64, bytes: u64) -> Option<bool> {
+        let ranges = self.read();
+        let (mut at, mut left) = (address, bytes);
+        loop {
+            let found = ranges.range(..=at).next_back().map(|(_, range)| *range);
+            let found = found.filter(|range| at - range.start < range.bytes.max(1));
+            let first = at == address;
+            let Some(range) = found.filter(|range| first || range.flags == MAPPED) else {
+                return if first { None } else { Some(false) };
+            };
+            let here = range.bytes - (at - range.start);
+            if left <= here {
+                return Some(true);
+            }
+            if range.flags != MAPPED || here == 0 {
+                return Some(false);
+            }
+            (at, left) = (at + here, left - here);
+        }
+    }
+
     /// Adds a range if no byte of it belongs to an allocation; whether it did.
     pub fn insert_apart(&self, start: u64, bytes: u64, context: ContextId, flags: u32) -> bool {
         let mut ranges = self.write();
@@ -66,7 +109,7 @@ impl Ranges {
         if before.is_some_and(|(_, range)| range.start.saturating_add(range.bytes) > start) {
             return false;
         }
-        ranges.insert(start, Range { start, bytes, context, id: next_id(), flags });
+        ranges.insert(start, Range { start, bytes, context, id: next_id(), flags, home: None });
         true
     }
 
@@ -74,12 +117,20 @@ impl Ranges {
     pub fn forget(&self, context: ContextId) -> Vec<Range> {
         let mut forgotten = Vec::new();
         self.write().retain(|_, range| {
-            if range.context == context {
+            let goes = range.context == context && range.home.is_none();
+            if goes {
                 forgotten.push(*range);
             }
-            range.context != context
+            !goes
         });
         forgotten
+    }
+
+    /// Takes out what the pools of a device gave.
+    pub fn forget_pooled(&self, device: u32) {
+        let of =
+            |range: &Range| range.flags == POOLED && range.home.is_some_and(|home| home.device == device);
+        self.write().retain(|_, range| !of(range));
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<u64, Range>> {
@@ -112,5 +163,33 @@ mod tests {
             (ranges.find(100), ranges.find(205).map(|range| range.context)),
             (None, Some(ContextId(2)))
         );
+    }
+
+    #[test]
+    fn mapped_pieces_in_a_row_are_used_as_one_and_only_a_pools_memory_goes_with_its_device() {
+        let ranges = Ranges::new();
+        let home = Home { device: 1, handle: 7 };
+        for start in [100, 110, 130] {
+            ranges.insert_home(start, 10, MAPPED, home);
+        }
+        ranges.insert(120, 10, ContextId(1), 0);
+        ranges.insert_home(200, 10, POOLED, home);
+        for (address, bytes, covered) in [
+            (100, 20, Some(true)),
+            (119, 1, Some(true)),
+            (105, 16, Some(false)),
+            (120, 11, Some(false)),
+            (139, 2, Some(false)),
+            (140, 1, None),
+            (200, 11, Some(false)),
+            (100, u64::MAX, Some(false)),
+        ] {
+            assert_eq!(ranges.covers(address, bytes), covered, "{bytes} at {address}");
+        }
+        ranges.forget(ContextId::NONE);
+        ranges.forget_pooled(0);
+        assert_eq!(ranges.find(200).and_then(|range| range.home), Some(home));
+        ranges.forget_pooled(1);
+        assert_eq!((ranges.find(200), ranges.find(100).is_some()), (None, true));
     }
 }

@@ -34,6 +34,7 @@ impl Drop for Mine {
     fn drop(&mut self) {
         let Ok(process) = process() else { return };
         for (context, stream) in self.streams.drain(..) {
+            process.graphs.stream_ended(stream);
             // The process or the context may be going away with the thread: then the worker ends the stream itself.
             let _ = process
                 .streams
@@ -62,6 +63,26 @@ pub fn info(entered: Entered, raw: u64, mode: Mode) -> CuResult<StreamInfo> {
         // NVIDIA's ids of the two special streams are their handles' numbers.
         Stream::Legacy => Ok(StreamInfo { context: entered.context, flags: 0, priority: 0, id: LEGACY }),
         Stream::Made(handle) => entered.process.streams.get(handle),
+    }
+}
+
+/// The context that a stream's work runs in.
+/// # Errors
+/// 400.
+pub fn context_of(entered: Entered, stream: Stream) -> CuResult<ContextId> {
+    match stream {
+        Stream::Legacy => Ok(entered.context),
+        Stream::Made(handle) => entered.process.streams.get(handle).map(|known| known.context),
+    }
+}
+
+/// The priority of a stream's work.
+/// # Errors
+/// 400.
+pub fn priority_of(entered: Entered, stream: Stream) -> CuResult<i32> {
+    match stream {
+        Stream::Legacy => Ok(0),
+        Stream::Made(handle) => entered.process.streams.get(handle).map(|known| known.priority),
     }
 }
 

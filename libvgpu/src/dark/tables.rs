@@ -4,7 +4,8 @@ use std::ffi::c_void;
 use std::sync::atomic::AtomicU64;
 
 use vgpu_api::handle::kind;
-use vgpu_api::{CuError, CuResult};
+use vgpu_api::symbols::Mode;
+use vgpu_api::{CuError, CuResult, Stream};
 
 use super::cls::{self, Destructor};
 use super::integrity::{Inputs, answer};
@@ -13,8 +14,9 @@ use crate::calls::context::{cuCtxCreate_v2, cuCtxGetCurrent, cuCtxGetId};
 use crate::calls::device::device;
 use crate::calls::launch::cuLaunchKernel;
 use crate::calls::module::cuModuleLoadData;
-use crate::core::contexts::enter;
+use crate::core::contexts::{enter, enter_with};
 use crate::core::process::{process, told_version};
+use crate::core::streams::{LEGACY, resolve};
 use crate::log::say;
 
 /// A slot.
@@ -25,8 +27,10 @@ pub struct Slot(*const c_void);
 unsafe impl Sync for Slot {}
 
 /// What stands where nobody has said what belongs there. A table's number is the first word of its UUID.
-extern "C" fn unknown<const TABLE: u32, const SLOT: usize>() -> u32 {
-    say!("slot {SLOT} of the private table {TABLE:08x} was called: nobody knows what it does");
+extern "C" fn unknown<const TABLE: u32, const SLOT: usize>(a: usize, b: usize, c: usize, d: usize) -> u32 {
+    say!(
+        "slot {SLOT} of the private table {TABLE:08x} was called: nobody knows what it does ({a:x} {b:x} {c:x} {d:x})"
+    );
     CuError::NOT_SUPPORTED.code()
 }
 
@@ -42,35 +46,23 @@ macro_rules! table {
     };
 }
 
-/// As many unknown slots as a table has. A const generic needs its number written out, so slots beyond 16 share one.
+/// As many unknown slots as a table has. A const generic needs its number written out.
 macro_rules! unknowns {
-    ($table:literal; $slots:literal) => {{
-        let named: [Slot; 17] = [
-            Slot(unknown::<$table, 0> as *const c_void),
-            Slot(unknown::<$table, 1> as *const c_void),
-            Slot(unknown::<$table, 2> as *const c_void),
-            Slot(unknown::<$table, 3> as *const c_void),
-            Slot(unknown::<$table, 4> as *const c_void),
-            Slot(unknown::<$table, 5> as *const c_void),
-            Slot(unknown::<$table, 6> as *const c_void),
-            Slot(unknown::<$table, 7> as *const c_void),
-            Slot(unknown::<$table, 8> as *const c_void),
-            Slot(unknown::<$table, 9> as *const c_void),
-            Slot(unknown::<$table, 10> as *const c_void),
-            Slot(unknown::<$table, 11> as *const c_void),
-            Slot(unknown::<$table, 12> as *const c_void),
-            Slot(unknown::<$table, 13> as *const c_void),
-            Slot(unknown::<$table, 14> as *const c_void),
-            Slot(unknown::<$table, 15> as *const c_void),
-            Slot(unknown::<$table, 999> as *const c_void),
-        ];
-        let mut slots = [named[16]; $slots];
+    ($table:literal; $slots:literal) => {
+        unknowns!($table; $slots;
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19
+            20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39
+            40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59
+            60 61 62 63 64 65 66 67 68 69 70 71 72 73 74 75 76 77 78 79
+            80 81 82 83 84 85 86 87 88 89 90 91 92 93 94 95 96 97 98
+        )
+    };
+    ($table:literal; $slots:literal; $($slot:literal)*) => {{
+        let all = [$(Slot(unknown::<$table, $slot> as *const c_void),)*];
+        let mut slots = [all[0]; $slots];
         let mut i = 0;
         while i < slots.len() {
-            if i == 16 {
-                break;
-            }
-            slots[i] = named[i];
+            slots[i] = all[i];
             i += 1;
         }
         slots
@@ -132,9 +124,10 @@ table! {
 }
 
 table! {
-    /// cuBLASLt calls slot 4 at each matrix product; cudart from 13.4 reads the size at its start.
+    /// cuBLASLt calls slot 4 at each matrix product, cuSOLVER and cuFFT slot 51; cudart from 13.4 reads the size at its start.
     TABLE_2131[0x21318c60; 95]
     4 => ctx_get_id,
+    51 => stream_of,
 }
 
 table! {
@@ -263,6 +256,19 @@ extern "C" fn context_check(_context: Raw, wrapped: Out<u32>, _unwrapped: Out<u6
 
 extern "C" fn ctx_get_id(context: Raw, out: Out<u64>) -> u32 {
     cuCtxGetId(context, out)
+}
+
+/// The one handle of a stream that 0, 1, 2 or its own handle names. Source: seen with NVIDIA's driver 580 on an H100.
+extern "C" fn stream_of(context: Raw, stream: Raw, out: Out<u64>, _flags: u64) -> u32 {
+    guard(|| {
+        let process = process()?;
+        let entered =
+            if context.0 == 0 { enter()? } else { enter_with(process, process.contexts.named(context.0)?)? };
+        out.set(match resolve(entered, stream.0, Mode::Legacy)? {
+            Stream::Legacy => LEGACY,
+            Stream::Made(handle) => handle.raw(),
+        })
+    })
 }
 
 extern "C" fn processor_map(_map: Out<*const u8>, _len: Out<usize>) -> u32 {

@@ -1,10 +1,17 @@
 //! A device of a few lines, for tests of the guest's side: real memory, one image with two kernels that do what they say.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
+use idm::Region;
+use idm::arena::WINDOW;
+use vgpu_api::graph::{GraphWork, HostSide, parse};
 use vgpu_api::memory::Memset;
+use vgpu_api::wire::{from_slice, to_vec};
 use vgpu_api::*;
+
+use super::arrays::FakeArrays;
 
 /// Attributes of the fake device: plausible limits, compute capability 9.0.
 fn attributes() -> Vec<i32> {
@@ -19,12 +26,21 @@ fn attributes() -> Vec<i32> {
         (7, 65535),
         (8, 49152),
         (10, 32),
+        (14, 512),
         (16, 4),
+        // Textures and surfaces: alignment of rows, sides, rows of device memory.
+        (51, 32),
+        (70, 4096),
+        (71, 4096),
+        (72, 65536),
         (75, 9),
         (76, 0),
         (97, 232_448),
     ] {
         values[number] = value;
+    }
+    for number in (21..=29).chain(42..=43).chain(45..=49).chain(52..=68).chain([73, 74, 77]) {
+        values[number] = 4096;
     }
     values
 }
@@ -70,6 +86,9 @@ impl Gate {
 pub static GATE: Gate =
     Gate { state: Mutex::new(GateState { closed: false, waiting: false }), moved: Condvar::new() };
 
+/// Whether the worker takes no more of the arena.
+pub static ARENA_FULL: AtomicBool = AtomicBool::new(false);
+
 /// What the tests look at.
 #[derive(Default)]
 pub struct Seen {
@@ -78,6 +97,10 @@ pub struct Seen {
     /// Launches in order.
     pub launches: Vec<SeenLaunch>,
     pub uploads: HashMap<u32, Vec<u8>>,
+    /// Graphs in order: what each node waits for.
+    pub graphs: Vec<Vec<Vec<u32>>>,
+    /// Arrays, mipmapped arrays, texture and surface objects that live.
+    pub array_counts: [usize; 3],
 }
 
 /// One launch.
@@ -92,24 +115,63 @@ pub struct SeenLaunch {
 pub trait Staging: Send {
     fn read(&self, from: Staged) -> Vec<u8>;
     fn write(&self, to: Staged, bytes: &[u8]);
+    fn wake(&self);
+}
+
+/// A node of a graph: its work as it travels, whether it does it, the host's side of a copy.
+struct FakeNode {
+    needs: Vec<u32>,
+    work: Vec<u8>,
+    enabled: bool,
+    host: Vec<u8>,
+}
+
+impl FakeNode {
+    fn list(upload: &[u8]) -> CuResult<Vec<Self>> {
+        let nodes = parse(upload)?.into_iter().map(|node| {
+            let host = match &node.work {
+                GraphWork::Copy(copy, HostSide::From | HostSide::To) => copy.bytes().unwrap(),
+                _ => 0,
+            };
+            let needs = node.needs.iter().map(|edge| edge.from).collect();
+            let host = vec![0; usize::try_from(host).unwrap()];
+            Self { needs, work: to_vec(&node.work), enabled: true, host }
+        });
+        Ok(nodes.collect())
+    }
 }
 
 pub struct FakeDevice {
     pub staging: Box<dyn Staging>,
     pub seen: Arc<Mutex<Seen>>,
     memory: BTreeMap<u64, Vec<u8>>,
+    arena: Region,
+    /// Parts of the arena that can be named: where they start, their length.
+    parts: BTreeMap<u64, u64>,
     next: u64,
     retained: HashSet<u32>,
     events: HashMap<u64, bool>,
+    graphs: HashMap<u64, Vec<FakeNode>>,
     streams: HashSet<u64>,
     /// Places of handles in use, as a worker's slabs have them: by kind and index.
     places: HashMap<(&'static str, u64), (ContextId, u64)>,
     sticky: Option<CuError>,
+    /// What was set of pools, by attribute.
+    pool_values: HashMap<u32, u64>,
+    arrays: FakeArrays,
     limit: u64,
     info: Vec<u8>,
+    linked: Vec<u8>,
+    mailbox: Option<Staged>,
+    posted: u64,
     /// The worker dies at this call.
     pub ends: bool,
 }
+
+/// What memory that is mapped comes in.
+pub const PIECE: u64 = 2 << 20;
+/// Handles that no context takes along when it ends.
+const OF_THE_PROCESS: Call = Call { context: ContextId::NONE, sync: false };
 
 /// The limit that kills the worker when a program sets it.
 pub const KILLS: u64 = 0xdead;
@@ -128,20 +190,28 @@ fn image_info(extra_functions: usize) -> ImageInfo {
 }
 
 impl FakeDevice {
-    pub fn new(staging: Box<dyn Staging>, seen: Arc<Mutex<Seen>>) -> Self {
+    pub fn new(staging: Box<dyn Staging>, arena: Region, seen: Arc<Mutex<Seen>>) -> Self {
         let memory = BTreeMap::from([(0x7000_0000, vec![5; 64])]);
         Self {
             staging,
             seen,
             memory,
+            arena,
+            parts: BTreeMap::new(),
             next: 0x7f00_0000_0000,
             retained: HashSet::new(),
             events: HashMap::new(),
+            graphs: HashMap::new(),
             streams: HashSet::new(),
             places: HashMap::new(),
             sticky: None,
+            pool_values: HashMap::new(),
+            arrays: FakeArrays::default(),
             limit: 1024,
             info: Vec::new(),
+            linked: Vec::new(),
+            mailbox: None,
+            posted: 0,
             ends: false,
         }
     }
@@ -157,11 +227,66 @@ impl FakeDevice {
         block.get_mut(from..from + usize::try_from(len).unwrap()).ok_or(CuError::INVALID_VALUE)
     }
 
+    /// Where in the arena bytes lie that can be named; `None` for an address outside of the window.
+    fn pinned(&self, address: DevicePtr, len: u64) -> Option<CuResult<usize>> {
+        let offset =
+            address.0.checked_sub(WINDOW as u64).filter(|offset| *offset < self.arena.len() as u64)?;
+        let part = self.parts.range(..=address.0).next_back();
+        let inside = part.is_some_and(|(start, bytes)| address.0 + len <= start + bytes);
+        Some(if inside { Ok(usize::try_from(offset).unwrap()) } else { Err(CuError::INVALID_VALUE) })
+    }
+
+    fn get(&mut self, address: DevicePtr, len: u64) -> CuResult<Vec<u8>> {
+        let Some(offset) = self.pinned(address, len) else { return Ok(self.bytes(address, len)?.to_vec()) };
+        let mut bytes = vec![0; usize::try_from(len).unwrap()];
+        self.arena.read(offset?, &mut bytes);
+        Ok(bytes)
+    }
+
+    fn set(&mut self, address: DevicePtr, bytes: &[u8]) -> CuResult<()> {
+        match self.pinned(address, bytes.len() as u64) {
+            Some(offset) => self.arena.write(offset?, bytes),
+            None => self.bytes(address, bytes.len() as u64)?.copy_from_slice(bytes),
+        }
+        Ok(())
+    }
+
     fn stream(&self, stream: Stream) -> CuResult<()> {
         match stream {
             Stream::Legacy => Ok(()),
             Stream::Made(handle) if self.streams.contains(&handle.raw()) => Ok(()),
             Stream::Made(_) => Err(CuError::INVALID_HANDLE),
+        }
+    }
+
+    fn graph_node(&mut self, graph: GraphExecHandle, node: u32) -> CuResult<&mut FakeNode> {
+        let nodes = self.graphs.get_mut(&graph.raw()).ok_or(CuError::INVALID_HANDLE)?;
+        nodes.get_mut(node as usize).ok_or(CuError::INVALID_VALUE)
+    }
+
+    fn run(&mut self, call: Call, node: &mut FakeNode) -> CuResult<()> {
+        match from_slice::<GraphWork<'_>>(&node.work).unwrap() {
+            GraphWork::Empty | GraphWork::Wait(_) => Ok(()),
+            GraphWork::Kernel(launch) => self.cuLaunchKernel(call, launch),
+            GraphWork::Fill(memset) => self.vgpuMemset(call, memset, Stream::Legacy),
+            GraphWork::Record(event) => self.cuEventRecordWithFlags(call, event, Stream::Legacy, 0),
+            GraphWork::Copy(copy, side) => copy.rows().try_for_each(|(to, from, packed)| {
+                let at = usize::try_from(packed).unwrap();
+                let width = usize::try_from(copy.width).unwrap();
+                match side {
+                    HostSide::From => {
+                        self.set(DevicePtr(to), &node.host[at..at + width])?;
+                    }
+                    HostSide::To => {
+                        node.host[at..at + width].copy_from_slice(&self.get(DevicePtr(from), copy.width)?);
+                    }
+                    HostSide::Neither => {
+                        let bytes = self.get(DevicePtr(from), copy.width)?;
+                        self.set(DevicePtr(to), &bytes)?;
+                    }
+                }
+                Ok(())
+            }),
         }
     }
 
@@ -175,8 +300,47 @@ impl FakeDevice {
         for (_, raw) in self.places.values().filter(|(owner, _)| *owner == context) {
             self.streams.remove(raw);
             self.events.remove(raw);
+            self.graphs.remove(raw);
         }
         self.places.retain(|_, (owner, _)| *owner != context);
+        self.arrays.end_context(context);
+        self.count_arrays();
+    }
+
+    fn count_arrays(&self) {
+        self.seen.lock().unwrap().array_counts = self.arrays.counts();
+    }
+
+    /// What changes the arrays, and what is left of them for tests to see.
+    fn with_arrays<T>(
+        &mut self,
+        name: &'static str,
+        change: impl FnOnce(&mut FakeArrays) -> CuResult<T>,
+    ) -> CuResult<T> {
+        self.saw(name)?;
+        let result = change(&mut self.arrays);
+        self.count_arrays();
+        result
+    }
+
+    /// The rows of a side in device memory.
+    fn linear_rows(place: LinearPlace, size: Extent) -> Vec<DevicePtr> {
+        let row = |z: u64, y: u64| DevicePtr(place.at.0 + (z * place.height + y) * place.pitch);
+        (0..size.depth).flat_map(|z| (0..size.height).map(move |y| row(z, y))).collect()
+    }
+
+    /// Has the guest run a function of the program, and waits for it.
+    fn run_in_the_guest(&mut self, function: u64) {
+        let mailbox = self.mailbox.expect("told before the first");
+        let word = |at: usize| Staged { offset: mailbox.offset + at as u64, len: 8 };
+        self.posted += 1;
+        self.staging.write(word(host_function::FUNCTION), &function.to_le_bytes());
+        self.staging.write(word(host_function::STATUS), &0_u64.to_le_bytes());
+        self.staging.write(word(host_function::POSTED), &self.posted.to_le_bytes());
+        self.staging.wake();
+        while self.staging.read(word(host_function::DONE)) != self.posted.to_le_bytes() {
+            std::thread::yield_now();
+        }
     }
 
     fn put(&mut self, out: Staged, bytes: &[u8]) -> u64 {
@@ -197,7 +361,8 @@ impl Driver for FakeDevice {
             attributes: attributes(),
         };
         let snapshot = Snapshot {
-            driver_version: 13000,
+            // Below the library's own, so that it can be told which of the two a program hears of.
+            driver_version: 12090,
             priority_greatest: -5,
             priority_least: 0,
             limits: vec![1024; 10],
@@ -302,14 +467,171 @@ impl Driver for FakeDevice {
     fn vgpuMemset(&mut self, _: Call, memset: Memset, _: Stream) -> CuResult<()> {
         self.saw("memset")?;
         let element = &memset.value.to_le_bytes()[..memset.element_bytes as usize];
-        let bytes = memset.width * u64::from(memset.element_bytes);
+        let bytes = element.repeat(usize::try_from(memset.width).unwrap());
         for row in 0..memset.rows {
-            let start = DevicePtr(memset.dst.0 + row * memset.pitch);
-            self.bytes(start, bytes)?
-                .chunks_exact_mut(element.len())
-                .for_each(|place| place.copy_from_slice(element));
+            self.set(DevicePtr(memset.dst.0 + row * memset.pitch), &bytes)?;
         }
         Ok(())
+    }
+    fn vgpuArenaAdd(&mut self, _: Call, address: DevicePtr, bytes: u64) -> CuResult<()> {
+        self.saw("arena add")?;
+        if ARENA_FULL.load(Ordering::Relaxed) {
+            return Err(CuError::OUT_OF_MEMORY);
+        }
+        let end = address.0 + bytes;
+        assert_eq!((address.0 % 4096, bytes % 4096), (0, 0), "whole pages");
+        assert!(address.0 >= WINDOW as u64 && end <= WINDOW as u64 + self.arena.len() as u64, "inside");
+        let before = self.parts.range(..end).next_back();
+        assert!(before.is_none_or(|(start, bytes)| start + bytes <= address.0), "apart");
+        self.parts.insert(address.0, bytes);
+        Ok(())
+    }
+    fn vgpuArenaRemove(&mut self, _: Call, address: DevicePtr) -> CuResult<()> {
+        self.saw("arena remove")?;
+        self.parts.remove(&address.0).map(drop).ok_or(CuError::INVALID_VALUE)
+    }
+    fn vgpuArenaSettle(&mut self, _: Call) -> CuResult<()> {
+        self.saw("arena settle")
+    }
+    fn cuMemcpyAsync(
+        &mut self,
+        _: Call,
+        dst: DevicePtr,
+        src: DevicePtr,
+        bytes: u64,
+        stream: Stream,
+    ) -> CuResult<()> {
+        self.saw("copy by address")?;
+        self.stream(stream)?;
+        let copy = self.get(src, bytes)?;
+        self.set(dst, &copy)
+    }
+    fn vgpuArrayCreate(
+        &mut self,
+        call: Call,
+        array: NewHandle<kind::Array>,
+        shape: ArrayShape,
+    ) -> CuResult<()> {
+        self.with_arrays("array create", |arrays| arrays.create(call.context, array.0, shape))
+    }
+    fn cuArrayDestroy(&mut self, _: Call, array: GoneHandle<kind::Array>) -> CuResult<()> {
+        self.with_arrays("array destroy", |arrays| arrays.destroy(array.0))
+    }
+    fn vgpuMipmapCreate(
+        &mut self,
+        call: Call,
+        mipmap: NewHandle<kind::Mipmap>,
+        shape: ArrayShape,
+        levels: u32,
+    ) -> CuResult<()> {
+        self.with_arrays("mipmap create", |arrays| {
+            arrays.create_mipmap(call.context, mipmap.0, shape, levels)
+        })
+    }
+    fn vgpuMipmapLevel(
+        &mut self,
+        _: Call,
+        array: NewHandle<kind::Array>,
+        mipmap: MipmapHandle,
+        level: u32,
+    ) -> CuResult<()> {
+        self.with_arrays("mipmap level", |arrays| arrays.level(array.0, mipmap, level))
+    }
+    fn cuMipmappedArrayDestroy(&mut self, _: Call, mipmap: GoneHandle<kind::Mipmap>) -> CuResult<()> {
+        self.with_arrays("mipmap destroy", |arrays| arrays.destroy_mipmap(mipmap.0))
+    }
+    fn vgpuArrayWrite(
+        &mut self,
+        _: Call,
+        to: ArrayPlace,
+        size: Extent,
+        bytes: &[u8],
+        stream: Stream,
+    ) -> CuResult<()> {
+        self.stream(stream)?;
+        self.with_arrays("array write", |arrays| arrays.write(to, size, bytes))
+    }
+    fn vgpuArrayWriteStaged(
+        &mut self,
+        _: Call,
+        to: ArrayPlace,
+        size: Extent,
+        src: Staged,
+        stream: Stream,
+    ) -> CuResult<()> {
+        self.stream(stream)?;
+        let bytes = self.staging.read(src);
+        self.with_arrays("array write staged", |arrays| arrays.write(to, size, &bytes))
+    }
+    fn vgpuArrayReadStaged(
+        &mut self,
+        _: Call,
+        dst: Staged,
+        from: ArrayPlace,
+        size: Extent,
+        stream: Stream,
+    ) -> CuResult<()> {
+        self.stream(stream)?;
+        let bytes = self.with_arrays("array read", |arrays| arrays.read(from, size))?;
+        assert_eq!(bytes.len() as u64, dst.len);
+        self.staging.write(dst, &bytes);
+        Ok(())
+    }
+    fn vgpuCopyBox(
+        &mut self,
+        _: Call,
+        to: BoxSide,
+        from: BoxSide,
+        size: Extent,
+        stream: Stream,
+    ) -> CuResult<()> {
+        self.stream(stream)?;
+        let width = usize::try_from(size.width_bytes).unwrap();
+        let bytes = match from {
+            BoxSide::Array(place) => self.with_arrays("box", |arrays| arrays.read(place, size))?,
+            BoxSide::Linear(place) => {
+                let mut bytes = Vec::new();
+                for row in Self::linear_rows(place, size) {
+                    bytes.extend_from_slice(self.bytes(row, size.width_bytes)?);
+                }
+                bytes
+            }
+        };
+        match to {
+            BoxSide::Array(place) => self.with_arrays("box", |arrays| arrays.write(place, size, &bytes)),
+            BoxSide::Linear(place) => {
+                for (row, bytes) in Self::linear_rows(place, size).into_iter().zip(bytes.chunks(width)) {
+                    self.bytes(row, size.width_bytes)?.copy_from_slice(bytes);
+                }
+                Ok(())
+            }
+        }
+    }
+    fn vgpuTextureCreate(&mut self, call: Call, texture: Texture) -> CuResult<Object> {
+        let array = match texture.resource {
+            texture::Resource::Array(array) => Some(array),
+            _ => None,
+        };
+        self.with_arrays("texture create", |arrays| arrays.create_object(call.context, array))
+    }
+    fn cuTexObjectDestroy(&mut self, call: Call, texture: Object) -> CuResult<()> {
+        self.with_arrays("texture destroy", |arrays| arrays.destroy_object(call.context, texture))
+    }
+    fn vgpuSurfaceCreate(&mut self, call: Call, array: ArrayHandle) -> CuResult<Object> {
+        self.with_arrays("surface create", |arrays| arrays.create_object(call.context, Some(array)))
+    }
+    fn cuSurfObjectDestroy(&mut self, call: Call, surface: Object) -> CuResult<()> {
+        self.with_arrays("surface destroy", |arrays| arrays.destroy_object(call.context, surface))
+    }
+    fn cuDeviceGetTexture1DLinearMaxWidth(
+        &mut self,
+        _: Call,
+        device: u32,
+        format: u32,
+        channels: u32,
+    ) -> CuResult<u64> {
+        self.saw("linear max")?;
+        Ok(u64::from(1000 * device + 10 * format + channels))
     }
     fn vgpuUpload(&mut self, _: Call, upload: u32, total: u64, offset: u64, bytes: &[u8]) -> CuResult<()> {
         let mut seen = self.seen.lock().unwrap();
@@ -398,9 +720,8 @@ impl Driver for FakeDevice {
                 let word = |at: usize| u32::from_le_bytes(launch.params[at..at + 4].try_into().unwrap());
                 let dst = DevicePtr(u64::from_le_bytes(launch.params[..8].try_into().unwrap()));
                 let (value, count) = (word(8).to_le_bytes(), u64::from(word(12)));
-                match self.bytes(dst, 4 * count) {
-                    Ok(room) => room.chunks_exact_mut(4).for_each(|place| place.copy_from_slice(&value)),
-                    Err(_) => self.sticky = Some(CuError::ILLEGAL_ADDRESS),
+                if self.set(dst, &value.repeat(usize::try_from(count).unwrap())).is_err() {
+                    self.sticky = Some(CuError::ILLEGAL_ADDRESS);
                 }
             }
             _ => self.sticky = Some(CuError::ILLEGAL_ADDRESS),
@@ -447,6 +768,13 @@ impl Driver for FakeDevice {
         self.events.insert(event.raw(), true);
         self.saw("event record")
     }
+    fn cuCtxRecordEvent(&mut self, _: Call, event: EventHandle) -> CuResult<()> {
+        self.events.insert(event.raw(), true);
+        self.saw("ctx record")
+    }
+    fn cuCtxWaitEvent(&mut self, _: Call, _: EventHandle) -> CuResult<()> {
+        self.saw("ctx wait")
+    }
     fn cuEventQuery(&mut self, _: Call, event: EventHandle) -> CuResult<()> {
         if self.events.contains_key(&event.raw()) { Ok(()) } else { Err(CuError::INVALID_HANDLE) }
     }
@@ -459,7 +787,291 @@ impl Driver for FakeDevice {
             _ => Err(CuError::INVALID_HANDLE),
         }
     }
+    fn vgpuGraphInstantiate(
+        &mut self,
+        call: Call,
+        graph: NewHandle<kind::GraphExec>,
+        upload: u32,
+        _: u64,
+    ) -> CuResult<()> {
+        self.saw("graph instantiate")?;
+        let bytes = self.seen.lock().unwrap().uploads.remove(&upload).unwrap();
+        let nodes = FakeNode::list(&bytes)?;
+        self.seen.lock().unwrap().graphs.push(nodes.iter().map(|node| node.needs.clone()).collect());
+        self.occupy(call, "graph", graph.0)?;
+        self.graphs.insert(graph.0.raw(), nodes);
+        Ok(())
+    }
+    fn vgpuGraphUpdate(&mut self, _: Call, graph: GraphExecHandle, upload: u32) -> CuResult<()> {
+        self.saw("graph update")?;
+        let bytes = self.seen.lock().unwrap().uploads.remove(&upload).unwrap();
+        let new = FakeNode::list(&bytes)?;
+        let old = self.graphs.get_mut(&graph.raw()).ok_or(CuError::INVALID_HANDLE)?;
+        assert_eq!(old.len(), new.len(), "the library compares first");
+        old.iter_mut().zip(new).for_each(|(old, new)| old.work = new.work);
+        Ok(())
+    }
+    fn vgpuGraphNodeSet(
+        &mut self,
+        _: Call,
+        graph: GraphExecHandle,
+        node: u32,
+        work: GraphWork<'_>,
+    ) -> CuResult<()> {
+        self.saw("graph set")?;
+        self.graph_node(graph, node)?.work = to_vec(&work);
+        Ok(())
+    }
+    fn vgpuGraphNodeEnable(
+        &mut self,
+        _: Call,
+        graph: GraphExecHandle,
+        node: u32,
+        enabled: bool,
+    ) -> CuResult<()> {
+        self.saw("graph enable")?;
+        self.graph_node(graph, node)?.enabled = enabled;
+        Ok(())
+    }
+    fn vgpuGraphHostPut(
+        &mut self,
+        _: Call,
+        graph: GraphExecHandle,
+        node: u32,
+        at: u64,
+        src: Staged,
+    ) -> CuResult<()> {
+        self.saw("graph put")?;
+        let (bytes, at) = (self.staging.read(src), usize::try_from(at).unwrap());
+        self.graph_node(graph, node)?.host[at..at + bytes.len()].copy_from_slice(&bytes);
+        Ok(())
+    }
+    fn vgpuGraphHostGet(
+        &mut self,
+        _: Call,
+        graph: GraphExecHandle,
+        node: u32,
+        at: u64,
+        out: Staged,
+    ) -> CuResult<()> {
+        self.saw("graph get")?;
+        let (at, len) = (usize::try_from(at).unwrap(), usize::try_from(out.len).unwrap());
+        let bytes = self.graph_node(graph, node)?.host[at..at + len].to_vec();
+        self.staging.write(out, &bytes);
+        Ok(())
+    }
+    fn cuGraphUpload(&mut self, _: Call, _: GraphExecHandle, _: Stream) -> CuResult<()> {
+        self.saw("graph upload")
+    }
+    fn cuGraphLaunch(&mut self, call: Call, graph: GraphExecHandle, _: Stream) -> CuResult<()> {
+        self.saw("graph launch")?;
+        let mut nodes = self.graphs.remove(&graph.raw()).ok_or(CuError::INVALID_HANDLE)?;
+        let result = nodes.iter_mut().filter(|node| node.enabled).try_for_each(|node| self.run(call, node));
+        self.graphs.insert(graph.raw(), nodes);
+        result
+    }
+    fn cuGraphExecDestroy(&mut self, _: Call, graph: GoneHandle<kind::GraphExec>) -> CuResult<()> {
+        self.graphs.remove(&graph.0.raw());
+        self.places.remove(&("graph", graph.0.index()));
+        self.saw("graph destroy")
+    }
+    /// Says what it was made of, as far as there is room.
+    fn vgpuTensorMapEncode(&mut self, _: Call, spec: TensorSpec) -> CuResult<TensorMap> {
+        self.saw("tensor map")?;
+        assert!(spec.is_whole(), "{spec:?}");
+        if spec.address == DevicePtr(0) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let (bytes, mut map) = (to_vec(&spec), [0; 128]);
+        let kept = bytes.len().min(128);
+        map[..kept].copy_from_slice(&bytes[..kept]);
+        Ok(TensorMap(map))
+    }
+    fn cuTensorMapReplaceAddress(
+        &mut self,
+        _: Call,
+        map: TensorMap,
+        address: DevicePtr,
+    ) -> CuResult<TensorMap> {
+        self.saw("tensor map address")?;
+        let mut map = map.0;
+        map[8..16].copy_from_slice(&address.0.to_le_bytes());
+        Ok(TensorMap(map))
+    }
+    fn cuLinkCreate_v2(
+        &mut self,
+        call: Call,
+        linker: NewHandle<kind::Linker>,
+        options: Vec<JitOption>,
+        info_bytes: u32,
+        error_bytes: u32,
+    ) -> CuResult<()> {
+        assert!(options.iter().all(|each| link::option::travels(each.option)), "{options:?}");
+        assert!(info_bytes.max(error_bytes) <= link::LOG_BYTES_MAX);
+        self.occupy(call, "linker", linker.0)?;
+        self.linked.clear();
+        self.saw("link create")
+    }
+    fn cuLinkAddData_v2(
+        &mut self,
+        _: Call,
+        _: LinkerHandle,
+        _input: u32,
+        upload: u32,
+        name: String,
+        _: Vec<JitOption>,
+    ) -> CuResult<()> {
+        self.saw("link add")?;
+        let bytes = self.seen.lock().unwrap().uploads.remove(&upload).ok_or(CuError::INVALID_VALUE)?;
+        if bytes.windows(6).any(|word| word == b"broken") {
+            return Err(CuError::INVALID_PTX);
+        }
+        self.linked.extend_from_slice(name.as_bytes());
+        self.linked.extend_from_slice(&bytes);
+        Ok(())
+    }
+    fn cuLinkComplete(&mut self, _: Call, _: LinkerHandle) -> CuResult<u64> {
+        self.saw("link complete")?;
+        Ok(self.linked.len() as u64)
+    }
+    fn vgpuLinkImage(&mut self, _: Call, _: LinkerHandle, offset: u64, out: Staged) -> CuResult<()> {
+        let rest = self.linked[usize::try_from(offset).unwrap()..].to_vec();
+        self.put(out, &rest);
+        Ok(())
+    }
+    fn vgpuLinkLog(&mut self, _: Call, _: LinkerHandle, errors: bool, out: Staged) -> CuResult<u64> {
+        let log: &[u8] = if errors { b"line 1: no such instruction" } else { b"linked" };
+        Ok(self.put(out, log).min(out.len))
+    }
+    fn vgpuLinkTold(&mut self, _: Call, _: LinkerHandle) -> CuResult<LinkTold> {
+        Ok(LinkTold { wall_ms: 1.5, threads: 256 })
+    }
+    fn cuLinkDestroy(&mut self, _: Call, linker: GoneHandle<kind::Linker>) -> CuResult<()> {
+        self.places.remove(&("linker", linker.0.index()));
+        self.saw("link destroy")
+    }
+    fn vgpuHostFunctions(&mut self, _: Call, mailbox: Staged) -> CuResult<()> {
+        assert!(self.mailbox.replace(mailbox).is_none(), "told once");
+        self.saw("host functions")
+    }
+    fn cuLaunchHostFunc(&mut self, _: Call, stream: Stream, function: u64) -> CuResult<()> {
+        self.saw("host function")?;
+        self.stream(stream)?;
+        self.run_in_the_guest(function);
+        Ok(())
+    }
+    fn cuStreamAddCallback(&mut self, _: Call, stream: Stream, function: u64) -> CuResult<()> {
+        self.saw("callback")?;
+        self.stream(stream)?;
+        self.run_in_the_guest(function);
+        Ok(())
+    }
     fn vgpuPrinted(&mut self, _: Call) -> CuResult<Printed> {
         Ok(Printed::default())
+    }
+    fn cuMemGetAllocationGranularity(&mut self, _: Call, _device: u32, _option: u32) -> CuResult<u64> {
+        self.saw("granularity")?;
+        Ok(PIECE)
+    }
+    /// Small ones are memory at once: what is mapped there is the guest's and the worker's to know.
+    fn cuMemAddressReserve(&mut self, _: Call, bytes: u64, _: u64, _: DevicePtr) -> CuResult<DevicePtr> {
+        self.saw("reserve")?;
+        let address = self.next.next_multiple_of(PIECE);
+        self.next = address + bytes;
+        if bytes <= 1 << 28 {
+            self.memory.insert(address, vec![0; usize::try_from(bytes).unwrap()]);
+        }
+        Ok(DevicePtr(address))
+    }
+    fn cuMemAddressFree(&mut self, _: Call, at: DevicePtr, _bytes: u64) -> CuResult<()> {
+        self.memory.remove(&at.0);
+        self.saw("unreserve")
+    }
+    fn cuMemCreate(
+        &mut self,
+        _: Call,
+        memory: NewHandle<kind::Memory>,
+        bytes: u64,
+        _device: u32,
+    ) -> CuResult<()> {
+        self.saw("create")?;
+        if bytes > 1 << 28 {
+            return Err(CuError::OUT_OF_MEMORY);
+        }
+        self.occupy(OF_THE_PROCESS, "memory", memory.0)
+    }
+    fn cuMemRelease(&mut self, _: Call, memory: GoneHandle<kind::Memory>) -> CuResult<()> {
+        self.places.remove(&("memory", memory.0.index()));
+        self.saw("memory release")
+    }
+    fn cuMemMap(&mut self, _: Call, _at: DevicePtr, _bytes: u64, memory: MemoryHandle) -> CuResult<()> {
+        assert!(self.places.contains_key(&("memory", memory.index())), "it was created");
+        self.saw("map")
+    }
+    fn cuMemUnmap(&mut self, _: Call, _at: DevicePtr, _bytes: u64) -> CuResult<()> {
+        self.saw("unmap")
+    }
+    fn cuMemSetAccess(&mut self, _: Call, _: DevicePtr, _: u64, _: u32, _: Access) -> CuResult<()> {
+        self.saw("set access")
+    }
+    fn cuMemPoolCreate(
+        &mut self,
+        _: Call,
+        pool: NewHandle<kind::Pool>,
+        _device: u32,
+        _max: u64,
+    ) -> CuResult<()> {
+        self.saw("pool create")?;
+        self.occupy(OF_THE_PROCESS, "pool", pool.0)
+    }
+    fn cuMemPoolDestroy(&mut self, _: Call, pool: GoneHandle<kind::Pool>) -> CuResult<()> {
+        self.places.remove(&("pool", pool.0.index()));
+        self.saw("pool destroy")
+    }
+    fn cuMemPoolTrimTo(&mut self, _: Call, _pool: PoolHandle, _keep: u64) -> CuResult<()> {
+        self.saw("trim")
+    }
+    fn cuMemPoolGetAttribute(&mut self, _: Call, _: PoolHandle, attribute: u32) -> CuResult<u64> {
+        Ok(self.pool_values.get(&attribute).copied().unwrap_or(1))
+    }
+    fn cuMemPoolSetAttribute(&mut self, _: Call, _: PoolHandle, attribute: u32, value: u64) -> CuResult<()> {
+        self.pool_values.insert(attribute, value);
+        Ok(())
+    }
+    fn cuMemAllocFromPoolAsync(
+        &mut self,
+        call: Call,
+        bytes: u64,
+        pool: PoolHandle,
+        stream: Stream,
+    ) -> CuResult<DevicePtr> {
+        self.stream(stream)?;
+        assert!(self.places.contains_key(&("pool", pool.index())), "it was created");
+        self.cuMemAlloc_v2(call, bytes)
+    }
+    fn cuMemFreeAsync(&mut self, call: Call, dptr: DevicePtr, stream: Stream) -> CuResult<()> {
+        self.saw("free in order")?;
+        self.stream(stream)?;
+        self.cuMemFree_v2(call, dptr)
+    }
+    fn vgpuStreamSetAttribute(&mut self, _: Call, stream: Stream, _: u32, value: &[u8]) -> CuResult<()> {
+        assert_eq!(value.len(), 64);
+        self.stream(stream)?;
+        self.saw("set stream attribute")
+    }
+    fn vgpuStreamMemory(&mut self, _: Call, stream: Stream, ops: Vec<MemoryOp>) -> CuResult<()> {
+        self.saw("stream memory")?;
+        self.stream(stream)?;
+        for op in ops.into_iter().filter(|op| op.kind != MemoryOpKind::Barrier) {
+            let mut word = [0; 8];
+            let len = op.bytes as usize;
+            word[..len].copy_from_slice(&self.get(op.at, len as u64)?);
+            if op.kind == MemoryOpKind::Write {
+                self.set(op.at, &op.value.to_le_bytes()[..len])?;
+            } else if !op.is_met(u64::from_le_bytes(word)) {
+                return Err(CuError::TIMEOUT);
+            }
+        }
+        Ok(())
     }
 }

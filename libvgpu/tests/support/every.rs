@@ -9,7 +9,7 @@ use vgpu_api::symbols::TABLE;
 use super::Library;
 
 /// Parameters of the longest call.
-pub const PARAMS: usize = 11;
+pub const PARAMS: usize = 16;
 
 /// Calls an export of integer and pointer parameters with these; one that has fewer doesn't look at the rest.
 pub fn call(library: &Library, name: &str, params: [u64; PARAMS]) -> u32 {
@@ -20,12 +20,15 @@ pub fn call(library: &Library, name: &str, params: [u64; PARAMS]) -> u32 {
 
 /// Calls a function of integer and pointer parameters.
 pub fn call_at(address: *mut c_void, params: [u64; PARAMS]) -> u32 {
-    type Any = unsafe extern "C" fn(u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64) -> u32;
+    #[rustfmt::skip]
+    type Any = unsafe extern "C" fn(
+        u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64,
+    ) -> u32;
     // SAFETY: on x86-64 integers and pointers of any width travel alike, and the caller cleans up.
     let function = unsafe { std::mem::transmute::<*mut c_void, Any>(address) };
-    let [a, b, c, d, e, f, g, h, i, j, k] = params;
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = params;
     // SAFETY: what is given is null, a place of the test, or a number that is no address.
-    unsafe { function(a, b, c, d, e, f, g, h, i, j, k) }
+    unsafe { function(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p) }
 }
 
 /// The exports that this library supports: name and shape.

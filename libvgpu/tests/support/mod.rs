@@ -1,6 +1,7 @@
 //! The built library, opened as a program opens it, and a reader for its ELF tables.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod arrays;
 pub mod device;
 pub mod elf;
 pub mod every;

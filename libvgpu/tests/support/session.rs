@@ -7,7 +7,9 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use idm::connect::{answer, greet, make_ends, peer_of};
+use idm::Region;
+use idm::arena::Arena;
+use idm::connect::{ProgramEnd, answer, greet, make_ends, peer_of};
 use idm::hello::Hello;
 use idm::life::Liveness;
 use idm::record::{Consumer, ErrorWord, RECORD_LIMIT_MAX, RegionSpec, StagingView};
@@ -16,6 +18,9 @@ use vgpu_api::{Call, ContextId, CuError, Staged, WIRE_HASH, dispatch};
 
 use super::Library;
 use super::device::{FakeDevice, Seen, Staging};
+
+/// Of the program's arena.
+pub const ARENA_BYTES: u64 = 64 << 20;
 
 pub struct Session {
     pub libcuda: Library,
@@ -68,18 +73,22 @@ fn serve_one() -> Arc<Mutex<Seen>> {
         assert_eq!(theirs.application, WIRE_HASH);
         let spec = RegionSpec::default();
         let (program, server) = make_ends(&spec).expect("memory");
+        let arena = Arena::make(ARENA_BYTES).expect("an arena");
+        // The library of this process has the window.
+        let pages = arena.map_elsewhere().expect("mapped");
+        let program = ProgramEnd { arena: Some(arena), ..program };
         answer(&socket, peer, &Hello::new(RECORD_LIMIT_MAX, WIRE_HASH), &spec, &program).expect("answered");
         drop(program);
         let liveness = Liveness::socket(socket.into());
         let parts = server.into_parts(spec, peer, Some(liveness)).expect("mapped");
-        serve(Consumer::from_parts(parts).expect("attached"), shared);
+        serve(Consumer::from_parts(parts).expect("attached"), pages, shared);
     });
     seen
 }
 
 /// The loop of a worker.
-fn serve(mut consumer: Consumer, seen: Arc<Mutex<Seen>>) {
-    let mut device = FakeDevice::new(Box::new(View(consumer.staging().clone())), seen);
+fn serve(mut consumer: Consumer, arena: Region, seen: Arc<Mutex<Seen>>) {
+    let mut device = FakeDevice::new(Box::new(View(consumer.staging().clone())), arena, seen);
     let replies = consumer.replies().clone();
     let mut reply = vec![0; REPLY_BYTES_MAX];
     loop {
@@ -120,5 +129,8 @@ impl Staging for View {
     }
     fn write(&self, to: Staged, bytes: &[u8]) {
         self.0.write(to.offset, bytes).expect("inside");
+    }
+    fn wake(&self) {
+        self.0.wake().expect("rung");
     }
 }

@@ -10,4 +10,5 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = dispatch(&mut Refuses, u16::from_le_bytes([low, high]), call, payload, &mut [0; 4080]);
     let _ = Snapshot::parse(payload);
     let _ = ImageInfo::parse(payload);
+    let _ = vgpu_api::graph::parse(payload);
 });

@@ -100,7 +100,7 @@ impl Args {
 }
 
 /// The options without a value: the others are followed by one.
-const FLAGS: &[&str] = &["--bare", "--cache", "--check", "--list"];
+const FLAGS: &[&str] = &["--bare", "--brief", "--cache", "--check", "--list"];
 
 #[cfg(test)]
 mod tests {

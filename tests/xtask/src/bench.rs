@@ -2,7 +2,8 @@
 //!
 //! The benchmark programs of the crates print one flat JSON object a line:
 //! `{"name":…,"value":…,"unit":…,"beside":…,"what":…,"ratio":…,"target":…}`; `what` names what `beside` is the figure of; `target`, 0 for none, is
-//! the most that `value` may be. A carried xtask finds them in `bench/` beside itself.
+//! the most that `value` may be. A carried xtask finds them in `bench/` beside itself. `bench gpu` shows in the same form what
+//! `gpu-suite` measures.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +12,16 @@ use std::process::Command;
 use crate::args::Args;
 use crate::dist::cargo;
 use crate::error::{Context, Failure, Result};
+use crate::gpu_suite;
 use crate::json;
 use crate::paths;
 use crate::progress::{self, Steps};
 
 /// The benchmark programs: their crates; a program has its crate's name.
 pub const PROGRAMS: &[&str] = &["idm", "libvgpu"];
+
+/// What NAME is for the figures of a GPU, which a run of all leaves out.
+const ON_A_GPU: &str = "gpu";
 
 /// The figures of a program whose names contain one of these parts.
 type Figures = (&'static str, Vec<String>);
@@ -36,7 +41,10 @@ pub fn main(args: Args) -> Result<u8> {
         program.arg("--bench");
         Ok(program)
     };
-    let lines = figures(name.as_deref(), measured)?;
+    let lines = match name.as_deref() {
+        Some(ON_A_GPU) => gpu_suite::figures()?,
+        name => figures(name, measured)?,
+    };
     print!("{}", table(&lines));
     if let Some(file) = json_file {
         save(&lines, &file)?;
@@ -65,7 +73,8 @@ fn figures(name: Option<&str>, program: impl Fn(&str) -> Result<Command>) -> Res
         lines.extend(output.lines().filter(|line| shown(line, &parts)).map(String::from));
     }
     if lines.is_empty() {
-        return Err(Failure::new(format!("no figures; the benchmarks are: {}", PROGRAMS.join(", "))));
+        let names = PROGRAMS.join(", ");
+        return Err(Failure::new(format!("no figures; the benchmarks are: {names}, {ON_A_GPU}")));
     }
     Ok(lines)
 }

@@ -48,6 +48,7 @@ const BOOTS: &[Boot] = &[
             "two_pods",
             "container_",
             "death_of_a_cuda",
+            "nvidia_smi",
         ],
     },
     Boot { name: "containers", stories: &["vgpu_", "demo_"] },

@@ -1,7 +1,8 @@
 //! `cargo xtask dist`: what a node installs, under `target/dist` as it lies on the node.
 //!
-//! `usr` and `etc` are the node's. The rest is for a carried xtask, where there is no cargo: itself, `guest/libcuda.so.1` (what
-//! containers get, and `xtask gpu` uses), the benchmark programs in `bench`.
+//! `usr` and `etc` are the node's. The rest is for a carried xtask, where there is no cargo: itself, `guest/libcuda.so.1` and
+//! `guest/libnvidia-ml.so.1` (what containers get, and `xtask gpu` uses), the benchmark programs in `bench`, and what
+//! `xtask gpu-suite` plays in `tests`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -10,7 +11,7 @@ use std::process::Command;
 
 use crate::beforehand;
 use crate::bench;
-use crate::cache::{self, Inputs, Once, remove_tree};
+use crate::cache::{self, Inputs, Once, remove_tree, sorted_entries};
 use crate::cpio::{Archive, Node};
 use crate::error::{Context, Failure, Result};
 use crate::host::{self, Needs};
@@ -18,13 +19,25 @@ use crate::paths;
 use crate::progress::{Log, Steps};
 use crate::wheels;
 
-/// Programs without libraries: guest-init is PID 1 of an image that has none, and the shim runs on nodes of any age.
+/// Programs without libraries: guest-init is PID 1 of an image that has none, the shim runs on nodes and nvidia-smi in images of any age.
 pub const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
-/// The oldest glibc an image may have: libvgpu is loaded into its programs.
+/// The oldest glibc an image may have: our libraries are loaded into its programs.
 const OLDEST_GLIBC: &str = "2.17";
+/// The libraries of the guest: package, file that cargo makes, name in the guest.
+pub const LIBRARIES: [(&str, &str, &str); 2] =
+    [("libvgpu", "libvgpu.so", "libcuda.so.1"), ("libvgpu-nvml", "libvgpu_nvml.so", "libnvidia-ml.so.1")];
 /// What a node keeps for all pods, and what each pod pays with memory: kernel and initramfs together, initramfs alone.
 const GUEST_BYTES_MAX: u64 = 50_000_000;
 const INITRAMFS_BYTES_MAX: u64 = 12_000_000;
+/// The sources that `xtask gpu-suite` takes along, and of which kinds; where they lie they lie in `dist`, too.
+const PLAYED: &[(&str, &[&str])] = &[
+    ("tests/gpu", &["py"]),
+    ("tests/gpu/cases", &["py"]),
+    ("tests/gpu/harness", &["py"]),
+    ("tests/gpu/runner", &["py"]),
+    ("tests/gpu/programs", &["cu", "cpp"]),
+    ("tests/cuda", &["cu", "cpp", "h"]),
+];
 /// Files of `config/` and where a node has them.
 const CONFIG: &[(&str, &str)] = &[
     ("config.toml", "etc/vgpu/config.toml"),
@@ -58,31 +71,34 @@ pub fn build(steps: &Steps) -> Result<PathBuf> {
     }
     let root = paths::root()?;
     let target = paths::target()?;
-    let (libvgpu, kernel) = beforehand::beside(steps, &[guest_kernel], || {
-        let libvgpu = our_programs(steps, &root, &target)?;
-        Ok((libvgpu, guest_kernel(steps)?))
+    let (libraries, kernel) = beforehand::beside(steps, &[guest_kernel], || {
+        let libraries = our_programs(steps, &root, &target)?;
+        Ok((libraries, guest_kernel(steps)?))
     })?;
     let dist = paths::dist()?;
     steps.step("Put it together", |_| {
         let new = dist.with_extension("new");
         remove_tree(&new)?;
-        fill(&new, &root, &target, &kernel, &libvgpu)?;
+        fill(&new, &root, &target, &kernel, &libraries)?;
         remove_tree(&dist)?;
         fs::rename(&new, &dist).context(|| format!("cannot put {} in its place", dist.display()))
     })?;
     Ok(dist)
 }
 
-/// Our programs; returns where the guest's libcuda is.
+/// Our programs; returns where the guest's libraries are.
 fn our_programs(steps: &Steps, root: &Path, target: &Path) -> Result<PathBuf> {
     native(steps, root)?;
-    steps.step("Build the shim and guest-init, static", |log| {
+    steps.step("Build the shim, guest-init and nvidia-smi, static", |log| {
         static_target_installed(log)?;
         let line = ["build", "--release", "--locked", "--target", STATIC_TARGET];
         // Together: they share most of the crates that they are made of.
-        log.run(cargo(root, &line).args(["--package", "shim-vgpu", "--package", "guest-init"]))
+        let packages = ["--package", "shim-vgpu", "--package", "guest-init", "--package", "vgpu-smi"];
+        log.run(cargo(root, &line).args(packages))
     })?;
-    steps.step("Build libvgpu for glibc 2.17 and later", |log| build_libvgpu(log, root, target))
+    steps.step("Build the guest's libraries for glibc 2.17 and later", |log| {
+        build_libraries(log, root, target)
+    })
 }
 
 /// What this machine's own libraries are good enough for, into `release` of the target directory: the programs of the node that need
@@ -90,7 +106,7 @@ fn our_programs(steps: &Steps, root: &Path, target: &Path) -> Result<PathBuf> {
 pub fn native(steps: &Steps, root: &Path) -> Result<()> {
     steps.step("Build gpu-proxy, vgpuctl and what runs them here", |log| {
         let mut cargo = cargo(root, &["build", "--release", "--locked"]);
-        for package in ["gpu-proxy", "vgpuctl", "libvgpu", "xtask"] {
+        for package in ["gpu-proxy", "vgpuctl", "libvgpu", "libvgpu-nvml", "xtask"] {
             cargo.args(["--package", package]);
         }
         log.run(&mut cargo)
@@ -122,18 +138,21 @@ pub fn static_target_installed(log: &Log) -> Result<()> {
         .map_err(|failure| Failure::new(format!("Rust's target {STATIC_TARGET} is missing: {failure}")))
 }
 
-/// The guest's libcuda, against glibc 2.17: zig links it, with the old symbol versions that it knows.
-fn build_libvgpu(log: &Log, root: &Path, target: &Path) -> Result<PathBuf> {
+/// The guest's libraries, against glibc 2.17: zig links them, with the old symbol versions that it knows. Returns their directory.
+fn build_libraries(log: &Log, root: &Path, target: &Path) -> Result<PathBuf> {
     let tools = wheels::unpacked(log, "zigbuild", wheels::ZIGBUILD)?;
     let triple = format!("x86_64-unknown-linux-gnu.{OLDEST_GLIBC}");
     let path = std::env::var("PATH").unwrap_or_default();
-    let line = ["zigbuild", "--release", "--locked", "--package", "libvgpu", "--target", &triple];
+    let line = ["zigbuild", "--release", "--locked", "--target", &triple];
     let mut zigbuild = cargo(root, &line);
+    for (package, ..) in LIBRARIES {
+        zigbuild.args(["--package", package]);
+    }
     zigbuild
         .env("PATH", format!("{}:{path}", tools.join("bin").display()))
         .env("CARGO_ZIGBUILD_ZIG_PATH", tools.join("ziglang/zig"));
     log.run(&mut zigbuild)?;
-    Ok(target.join("x86_64-unknown-linux-gnu/release/libvgpu.so"))
+    Ok(target.join("x86_64-unknown-linux-gnu/release"))
 }
 
 /// The guest's kernel, built when anything below `kernel/` has changed: some ten minutes on two cores.
@@ -156,7 +175,7 @@ fn find_or_build_kernel(steps: &Steps, folder: &Path) -> Result<PathBuf> {
     })
 }
 
-fn fill(dist: &Path, root: &Path, target: &Path, kernel: &Path, libvgpu: &Path) -> Result<()> {
+fn fill(dist: &Path, root: &Path, target: &Path, kernel: &Path, libraries: &Path) -> Result<()> {
     let (release, alone) = (target.join("release"), target.join(STATIC_TARGET).join("release"));
     for program in [release.join("gpu-proxy"), release.join("vgpuctl"), alone.join("containerd-shim-vgpu-v1")]
     {
@@ -166,10 +185,20 @@ fn fill(dist: &Path, root: &Path, target: &Path, kernel: &Path, libvgpu: &Path) 
     for (from, to) in CONFIG {
         place(&root.join("config").join(from), &dist.join(to), 0o644)?;
     }
-    place(libvgpu, &dist.join("guest/libcuda.so.1"), 0o755)?;
+    for (folder, kinds) in PLAYED {
+        for file in sorted_entries(&root.join(folder))? {
+            let kind = file.extension().and_then(|kind| kind.to_str()).unwrap_or_default();
+            if kinds.contains(&kind) {
+                place(&file, &dist.join(folder).join(file.file_name().unwrap_or_default()), 0o644)?;
+            }
+        }
+    }
+    for (_, file, name) in LIBRARIES {
+        place(&libraries.join(file), &dist.join("guest").join(name), 0o755)?;
+    }
     symlink("libcuda.so.1", dist.join("guest/libcuda.so")).context(|| "cannot link libcuda.so".into())?;
     place(&kernel.join("vmlinux"), &dist.join("usr/lib/vgpu/vmlinux"), 0o644)?;
-    let initramfs = initramfs(&alone.join("guest-init"), libvgpu)?;
+    let initramfs = initramfs(&alone, libraries)?;
     let path = dist.join("usr/lib/vgpu/initramfs.cpio");
     fs::write(&path, initramfs).context(|| format!("cannot write {}", path.display()))?;
     set_mode(&path, 0o644)
@@ -196,8 +225,8 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
         .context(|| format!("cannot chmod {}", path.display()))
 }
 
-/// What the guest boots into: guest-init, and the library for its containers.
-fn initramfs(init: &Path, libvgpu: &Path) -> Result<Vec<u8>> {
+/// What the guest boots into: guest-init, and the libraries and nvidia-smi for its containers. `alone` has the static programs.
+fn initramfs(alone: &Path, libraries: &Path) -> Result<Vec<u8>> {
     let read = |path: &Path| fs::read(path).context(|| format!("cannot read {}", path.display()));
     let mut archive = Archive::default();
     for dir in ["dev", "usr", "usr/lib", "usr/lib/vgpu"] {
@@ -205,8 +234,11 @@ fn initramfs(init: &Path, libvgpu: &Path) -> Result<Vec<u8>> {
     }
     archive.add("dev/console", 0o600, Node::Char { major: 5, minor: 1 });
     archive.add("dev/null", 0o666, Node::Char { major: 1, minor: 3 });
-    archive.add("init", 0o755, Node::File(&read(init)?));
-    archive.add("usr/lib/vgpu/libcuda.so.1", 0o755, Node::File(&read(libvgpu)?));
+    archive.add("init", 0o755, Node::File(&read(&alone.join("guest-init"))?));
+    archive.add("usr/lib/vgpu/nvidia-smi", 0o755, Node::File(&read(&alone.join("nvidia-smi"))?));
+    for (_, file, name) in LIBRARIES {
+        archive.add(&format!("usr/lib/vgpu/{name}"), 0o755, Node::File(&read(&libraries.join(file))?));
+    }
     Ok(archive.finish())
 }
 
@@ -260,6 +292,27 @@ mod tests {
             }
         }
         assert!(seen.len() > 100);
+    }
+
+    /// What stands beside the played sources and is not taken along is for tests of the runner.
+    #[test]
+    fn no_folder_of_played_sources_is_forgotten() {
+        let root = paths::root().expect("a checkout");
+        let sources = |folder: &Path, kinds: &[&str]| {
+            let kind = |file: &PathBuf| {
+                file.extension().is_some_and(|kind| kinds.iter().any(|wanted| kind == *wanted))
+            };
+            sorted_entries(folder).expect("listed").iter().filter(|file| kind(file)).count()
+        };
+        for (folder, kinds) in PLAYED {
+            assert!(sources(&root.join(folder), kinds) > 0, "{folder} has none of {kinds:?}");
+        }
+        for folder in sorted_entries(&root.join("tests/gpu")).expect("listed") {
+            let name = folder.strip_prefix(&root).expect("below it").to_string_lossy().into_owned();
+            let known = PLAYED.iter().any(|(played, _)| *played == name) || name == "tests/gpu/fake";
+            let has_some = folder.is_dir() && sources(&folder, &["py", "cu", "cpp"]) > 0;
+            assert!(known || !has_some, "{name} is not in PLAYED");
+        }
     }
 
     /// A umask belongs to a whole process, so the test is played again in one of its own.

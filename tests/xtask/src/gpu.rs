@@ -1,6 +1,6 @@
-//! `cargo xtask gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...`: runs CMD on this machine with libvgpu as its libcuda and a
-//! gpu-proxy of its own. No Xen: the `local` transport. CMD's streams and exit code are its own, and so is ^C: while CMD runs, xtask
-//! ignores it and gpu-proxy does not hear it, so that CMD ends as it likes, with its GPU.
+//! `cargo xtask gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...`: runs CMD on this machine with libvgpu as its libcuda, our
+//! libnvidia-ml beside it and a gpu-proxy of its own. No Xen: the `local` transport. CMD's streams and exit code are its own, and so is
+//! ^C: while CMD runs, xtask ignores it and gpu-proxy does not hear it, so that CMD ends as it likes, with its GPU.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
@@ -19,31 +19,46 @@ use crate::error::{Context, Failure, Result};
 use crate::paths;
 use crate::progress::{Steps, read_end};
 
-const PROXY_STARTS_WITHIN: Duration = Duration::from_secs(20);
+/// Longer than gpu-proxy waits for a driver that does not answer: then it serves all the same.
+const PROXY_STARTS_WITHIN: Duration = Duration::from_secs(30);
 const PROXY_ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// The option of `env` for a program that hears ^C though we do not.
+pub const LISTENING: &str = "--default-signal=INT";
 
 /// Builds what is needed (a carried xtask has it), serves the device, runs the command.
 pub fn main(mut args: Args) -> Result<u8> {
-    let device = args.value("--device")?.unwrap_or_else(|| "auto".into());
-    if !["auto", "soft", "null", "cuda"].contains(&device.as_str()) {
-        return Err(Failure::new(format!("--device is auto, soft, null or cuda, not {device}")));
-    }
+    let device = device(&mut args)?;
     let log = args.value("--log")?;
     let command = args.command()?;
     let programs = Programs::find()?;
-    if !ignores_interrupts(&fs::read_to_string("/proc/self/status").unwrap_or_default()) {
-        // Once more, ignoring them: a program cannot say so of itself without unsafe code.
-        let mut again = Command::new("env");
-        again.arg("--ignore-signal=INT").args(std::env::args_os());
-        return Err(again.exec()).context(|| "cannot run env".into());
-    }
+    ignore_interrupts()?;
     let mut served = Served::start(&programs, &device)?;
     served.keep_log_as = log.map(PathBuf::from);
     let mut line = Command::new("env");
-    served.equip(line.arg("--default-signal=INT").args(&command), Path::new(&command[0]))?;
+    served.equip(line.arg(LISTENING).args(&command), Path::new(&command[0]))?;
     let status = line.status().context(|| format!("cannot run {}", command[0]))?;
     drop(served);
     Ok(code_of(status))
+}
+
+/// What `--device` says, or `auto`.
+pub fn device(args: &mut Args) -> Result<String> {
+    let device = args.value("--device")?.unwrap_or_else(|| "auto".into());
+    if ["auto", "soft", "null", "cuda"].contains(&device.as_str()) {
+        return Ok(device);
+    }
+    Err(Failure::new(format!("--device is auto, soft, null or cuda, not {device}")))
+}
+
+/// From here on ^C is for the programs that we start, which [`LISTENING`] lets hear it.
+pub fn ignore_interrupts() -> Result<()> {
+    if ignores_interrupts(&fs::read_to_string("/proc/self/status").unwrap_or_default()) {
+        return Ok(());
+    }
+    // Once more, ignoring them: a program cannot say so of itself without unsafe code.
+    let mut again = Command::new("env");
+    again.arg("--ignore-signal=INT").args(std::env::args_os());
+    Err(again.exec()).context(|| "cannot run env".into())
 }
 
 /// Whether SIGINT is ignored, by what `/proc/PID/status` says: one bit a signal, counted from 1. Source: `proc_pid_status(5)`.
@@ -59,24 +74,27 @@ pub fn code_of(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// gpu-proxy and libvgpu for this machine.
+/// gpu-proxy and the guest's libraries for this machine.
 pub struct Programs {
     proxy: PathBuf,
-    libvgpu: PathBuf,
+    /// The names that programs open, and the files.
+    libraries: Vec<(&'static str, PathBuf)>,
 }
 
 impl Programs {
     /// Builds them; a carried xtask has them.
     pub fn find() -> Result<Self> {
         if let Some(dist) = paths::carried_dist() {
+            let library = |(_, _, name)| (name, dist.join("guest").join(name));
             return Ok(Self {
                 proxy: dist.join("usr/bin/gpu-proxy"),
-                libvgpu: dist.join("guest/libcuda.so.1"),
+                libraries: dist::LIBRARIES.map(library).into(),
             });
         }
         let (root, release) = (paths::root()?, paths::target()?.join("release"));
         dist::native(&Steps::quiet()?, &root)?;
-        Ok(Self { proxy: release.join("gpu-proxy"), libvgpu: release.join("libvgpu.so") })
+        let library = |(_, file, name)| (name, release.join(file));
+        Ok(Self { proxy: release.join("gpu-proxy"), libraries: dist::LIBRARIES.map(library).into() })
     }
 }
 
@@ -84,7 +102,7 @@ impl Programs {
 struct Scene(PathBuf);
 
 impl Scene {
-    fn set(libvgpu: &Path) -> Result<Self> {
+    fn set(libraries: &[(&str, PathBuf)]) -> Result<Self> {
         // CMD loads libraries from here: nobody else may have made it, or guess its name.
         let mut random = [0; 16];
         let mut source = fs::File::open("/dev/urandom").context(|| "cannot open /dev/urandom".into())?;
@@ -92,10 +110,13 @@ impl Scene {
         let dir = std::env::temp_dir().join(format!("vgpu-{}", hex(&random)));
         DirBuilder::new().mode(0o700).create(&dir).context(|| format!("cannot make {}", dir.display()))?;
         let scene = Self(dir);
-        let lib = scene.0.join("lib");
+        let lib = scene.libraries();
         fs::create_dir(&lib).context(|| format!("cannot make {}", lib.display()))?;
-        for name in ["libcuda.so.1", "libcuda.so"] {
-            symlink(libvgpu, lib.join(name)).context(|| format!("cannot link {name}"))?;
+        for (name, file) in libraries {
+            // Programs that were linked against a stub open the name without the number.
+            for name in [*name, name.trim_end_matches(".1")] {
+                symlink(file, lib.join(name)).context(|| format!("cannot link {name}"))?;
+            }
         }
         Ok(scene)
     }
@@ -108,10 +129,15 @@ impl Scene {
         self.0.join("gpu-proxy.log")
     }
 
+    /// Where our libcuda is.
+    fn libraries(&self) -> PathBuf {
+        self.0.join("lib")
+    }
+
     /// Our libcuda first, then what lies beside the program in an image's root, then the caller's own.
     fn search_path(&self, program: &Path) -> Result<OsString> {
         let beside = program.parent().map(|root| root.join(LIBRARIES)).filter(|dir| dir.is_dir());
-        let own = [Some(self.0.join("lib")), beside].into_iter().flatten();
+        let own = [Some(self.libraries()), beside].into_iter().flatten();
         let callers = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
         let callers = std::env::split_paths(&callers).filter(|path| !path.as_os_str().is_empty());
         std::env::join_paths(own.chain(callers)).context(|| "a library path holds a ':'".into())
@@ -129,13 +155,13 @@ pub struct Served {
     child: Child,
     scene: Scene,
     /// Where the whole log goes at the end.
-    keep_log_as: Option<PathBuf>,
+    pub keep_log_as: Option<PathBuf>,
 }
 
 impl Served {
     /// Starts it in a directory of its own and waits until it serves. It ends with the thread that called this, and not by ^C.
     pub fn start(programs: &Programs, device: &str) -> Result<Self> {
-        let scene = Scene::set(&programs.libvgpu)?;
+        let scene = Scene::set(&programs.libraries)?;
         let log = fs::File::create(scene.log()).context(|| "cannot make gpu-proxy's log".into())?;
         let errors = log.try_clone().context(|| "cannot share gpu-proxy's log".into())?;
         let mut command = Command::new("setpriv");
@@ -160,6 +186,12 @@ impl Served {
         let mut command = Command::new(&words[0]);
         self.equip(command.args(&words[1..]), Path::new(&words[0]))?;
         Ok(command)
+    }
+
+    /// The socket, the directory of our libcuda, gpu-proxy's process id: for one who starts programs by itself.
+    pub fn parts(&self) -> [String; 3] {
+        let shown = |path: PathBuf| path.to_string_lossy().into_owned();
+        [shown(self.scene.socket()), shown(self.scene.libraries()), self.child.id().to_string()]
     }
 
     /// Lets the command that runs `program` find our libcuda and gpu-proxy.
@@ -208,7 +240,7 @@ mod tests {
         let proxy = dir.join("gpu-proxy");
         fs::write(&proxy, "#!/bin/sh\n: > \"$2\"\nexec sleep 60\n").expect("written");
         fs::set_permissions(&proxy, fs::Permissions::from_mode(0o755)).expect("executable");
-        Programs { proxy, libvgpu: dir.join("libvgpu.so") }
+        Programs { proxy, libraries: vec![("libcuda.so.1", dir.join("libvgpu.so"))] }
     }
 
     /// State and process group. Source: `proc_pid_stat(5)`.
@@ -221,7 +253,7 @@ mod tests {
     #[test]
     fn nobody_else_can_reach_where_libraries_are_loaded_from() {
         let programs = stand_ins("gpu-scene-test");
-        let (one, other) = (Scene::set(&programs.libvgpu), Scene::set(&programs.libvgpu));
+        let (one, other) = (Scene::set(&programs.libraries), Scene::set(&programs.libraries));
         let (one, other) = (one.expect("made"), other.expect("made"));
         assert_ne!(one.0, other.0);
         assert_eq!(fs::metadata(&one.0).expect("there").mode() & 0o777, 0o700);

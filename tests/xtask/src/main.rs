@@ -23,6 +23,7 @@ mod error;
 mod fuzz;
 mod gen_cuda;
 mod gpu;
+mod gpu_suite;
 mod host;
 mod images;
 mod json;
@@ -56,12 +57,16 @@ cargo xtask VERB
                  /mnt/share there, writable; the output is streamed, the exit code is the script's
   testbed shell  the same options; a prompt instead of a script
   gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...
-                 runs CMD here with libvgpu as its libcuda and a gpu-proxy of its own, whose log goes to FILE; no Xen
+                 runs CMD here with our libcuda, libnvidia-ml and a gpu-proxy of its own, whose log goes to FILE; no Xen
+  gpu-suite [--only PARTS] [--kinds case,speed,figure,program] [--json FILE] [--time-limit SECONDS] [--repeats N] [--jobs N]
+            [--programs DIR] [--logs DIR] [--brief] [--list] [--device auto|soft|null|cuda] [--beside native|soft|null] [--log FILE]
+                 runs the programs of tests/gpu native and through libvgpu on this machine's GPU, compares, prints ratios;
+                 PARTS, with commas, are parts of FILE/CASE; --beside takes another gpu-proxy in the place of the driver
   cuda-programs  compiles the programs of tests/cuda and prints their directory, for gpu
   bench [NAME] [--json FILE]
-                 figures, each beside what a user would use instead
+                 figures, each beside what a user would use instead; `bench gpu` (where there is one): beside native
   gen-cuda [--check]
-                 writes the table of CUDA's symbols from NVIDIA's headers
+                 writes the tables of CUDA's and NVML's symbols from NVIDIA's headers
   clean --cache  removes the cache
   dist           builds what a node installs into target/dist
 
@@ -87,6 +92,7 @@ fn task(mut args: Args) -> Result<u8> {
         "test" => test::main(args),
         "gen-cuda" => gen_cuda::main(args),
         "gpu" => gpu::main(args),
+        "gpu-suite" => gpu_suite::main(args),
         "testbed" => testbed::main(args),
         "help" => {
             println!("{HELP}");

@@ -11,8 +11,8 @@ use crate::error::{Context, Failure, Result};
 use crate::paths::WORKSPACES;
 use crate::progress::Log;
 
-/// Crates that neither use tokio nor get it from below. A worker is made of the second, of `idm`, and of [`WORKER`].
-const WITHOUT_TOKIO: [&str; 2] = ["libvgpu", "vgpu-soft"];
+/// Crates that neither use tokio nor get it from below. A worker is made of the last, of `idm`, and of [`WORKER`].
+const WITHOUT_TOKIO: [&str; 3] = ["libvgpu", "libvgpu-nvml", "vgpu-soft"];
 /// The modules of a worker: its program is the supervisor's, whose crate has tokio.
 const WORKER: [&str; 2] = ["gpu-proxy/src/worker", "gpu-proxy/src/device"];
 
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn tokio_is_seen_below_and_inside() {
-        let tree = "libvgpu v0.1.0 (/x)\nidm v0.1.0 (/y)\nvgpu-soft v0.1.0 (/z)\ntokio-macros v1\n";
+        let tree = "libvgpu v0.1.0 (/x)\nlibvgpu-nvml v0.1.0 (/w)\nidm v0.1.0 (/y)\nvgpu-soft v0.1.0 (/z)\ntokio-macros v1\n";
         without_tokio_below(tree).expect("another crate");
         assert!(without_tokio_below(&format!("{tree}tokio v1.54.1\n")).is_err());
         assert!(without_tokio_below("").is_err(), "nothing was read");

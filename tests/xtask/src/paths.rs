@@ -47,6 +47,12 @@ pub fn carried_dist() -> Option<PathBuf> {
     dir.join("usr/lib/vgpu").is_dir().then(|| dir.to_path_buf())
 }
 
+/// The programs that are played native and through vgpu, and their runner. A carried xtask has them.
+pub fn gpu_suite() -> Result<PathBuf> {
+    let base = carried_dist().map_or_else(root, Ok)?;
+    Ok(base.join("tests/gpu"))
+}
+
 /// Scratch and logs of xtask: `target/xtask`; of a carried one a directory of its user's among the temporary ones.
 pub fn scratch() -> Result<PathBuf> {
     if carried_dist().is_some() {

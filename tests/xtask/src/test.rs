@@ -16,6 +16,7 @@ use crate::dom0;
 use crate::error::{Context, Failure, Result};
 use crate::fuzz;
 use crate::gen_cuda;
+use crate::gpu_suite;
 use crate::host::{self, Needs, succeeds};
 use crate::long;
 use crate::map;
@@ -43,6 +44,7 @@ const PARTS: &[Part] = &[
     ("programs", Needs::Build, programs::part),
     ("installed", Needs::Build, installed),
     ("verbs", Needs::Build, verbs::part),
+    ("gpu", Needs::Build, gpu_suite::part),
     ("stories", Needs::All, boots::part),
 ];
 /// How the names of stories are found.
@@ -159,7 +161,7 @@ fn documents(steps: &Steps, tally: &mut Tally) -> Result<()> {
         steps.step("The map's table of crates", |_| map::check_table(&root)),
     );
     tally.check("where tokio is not", steps.step("Where tokio is not", |log| map::check_tokio(log, &root)));
-    tally.check("symbols of libcuda", steps.step("Symbols of libcuda", |_| gen_cuda::check()));
+    tally.check("symbols of CUDA and NVML", steps.step("Symbols of CUDA and NVML", |_| gen_cuda::check()));
     Ok(())
 }
 
@@ -251,7 +253,7 @@ fn counted(steps: &Steps, tally: &mut Tally, name: &str, command: &mut Command) 
     ran.context(|| format!("{name}: the runner reported no counts")).map(Some)
 }
 
-/// What only the installed files can show: the guest's sizes, and the versions of glibc that its libcuda needs.
+/// What only the installed files can show: the guest's sizes, and the versions of glibc that its libraries need.
 fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let dist = dist::build(steps)?;
     let sizes = steps.step("Sizes of the guest", |_| dist::guest_sizes(&dist));
@@ -259,13 +261,13 @@ fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
         eprintln!("           {sizes}");
     }
     tally.check("sizes of the guest", sizes.map(drop));
-    let library = dist.join("guest/libcuda.so.1");
     // Of the whole workspace: root's unit tests were built with the same features, so little is built again. A user's are built
     // in two halves, with the features of each.
     let line = ["test", "--workspace", "--test", "exports", "--locked", "--", "--ignored"];
     let mut cargo = dist::cargo(&paths::root()?, &line);
-    cargo.env("VGPU_LIBCUDA", library);
-    runner(steps, tally, "The installed libcuda", &mut cargo)
+    cargo.env("VGPU_LIBCUDA", dist.join("guest/libcuda.so.1"));
+    cargo.env("VGPU_LIBNVML", dist.join("guest/libnvidia-ml.so.1"));
+    runner(steps, tally, "The installed libraries", &mut cargo)
 }
 
 fn some_stories(steps: &Steps, tally: &mut Tally, name: &str) -> Result<()> {

@@ -1,4 +1,4 @@
-//! xtask's own verbs on this machine, as a user calls them: `gpu`, from here and carried, and `bench`.
+//! xtask's own verbs on this machine, as a user calls them: `gpu`, from here and carried, `gpu-suite` carried, and `bench`.
 
 use std::io::{Write as _, pipe};
 use std::path::Path;
@@ -22,6 +22,7 @@ pub fn part(steps: &Steps, tally: &mut Tally) -> Result<()> {
         tally.check("gpu: a killed command is 128 and the signal", killed(&own));
         let carried = carried(&dist.join("xtask"), &programs);
         tally.check("gpu: a carried xtask needs nothing of its builder", carried);
+        tally.check("gpu-suite: a carried xtask has what it plays", suite(&dist.join("xtask")));
         Ok(())
     })?;
     tally.check("bench idm: its figures are there", bench::check(steps));
@@ -51,6 +52,19 @@ fn carried(xtask: &Path, programs: &Path) -> Result<()> {
     let mut command = gpu(xtask);
     command.arg(programs.join("vector_add")).current_dir("/").env_clear().env("PATH", "/usr/bin:/bin");
     ends(&mut command, (0, "vector_add: ok, 65536 sums as the CPU's\n", ""))
+}
+
+/// From where there is no source. Python comes by the caller's PATH.
+fn suite(xtask: &Path) -> Result<()> {
+    let line = ["gpu-suite", "--device", "soft", "--beside", "soft", "--only", "plain/vector_add", "--brief"];
+    let output = Command::new(xtask).args(line).current_dir("/").output();
+    let output = output.context(|| "cannot run xtask".into())?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() && said.ends_with("\n2 passed, 0 failed, 0 skipped\n") {
+        return Ok(());
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::new(format!("{}: {said}{errors}", output.status)))
 }
 
 /// Compares exit code, standard output and standard error.

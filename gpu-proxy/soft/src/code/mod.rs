@@ -12,12 +12,21 @@ mod select_convert;
 mod select_float;
 mod select_integer;
 mod select_memory;
+mod select_texture;
 mod select_threads;
 
 pub(crate) use alu::{Convert, F1, F2, F3, Lanes};
 pub(crate) use compile::compile;
 
 use crate::module::{FunctionInfo, GlobalInfo};
+use crate::texture::{Outside, Shape};
+
+/// The value of a binary16 in the low bits.
+pub(crate) fn half(bits: u64) -> f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "every binary16 is a binary32")]
+    let value = <alu::F16 as alu::Codec>::take(bits & 0xffff) as f32;
+    value
+}
 
 /// Generic addresses below device memory: each space but global has a window of its own, 4 GiB apart.
 pub(crate) const SHARED_WINDOW: u64 = 0x1_0000_0000;
@@ -228,6 +237,47 @@ pub(crate) struct Dst {
     pub mask: u64,
 }
 
+/// `tex` and `tld4`.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    pub object: Src,
+    pub shape: Shape,
+    /// As many as the shape has numbers; of a layered one the layer comes first.
+    pub coordinates: Box<[Src]>,
+    /// Binary32; else elements.
+    pub floats: bool,
+    pub level: Option<Src>,
+    /// The channel of `tld4`.
+    pub gather: Option<usize>,
+    pub dst: Box<[Option<Dst>]>,
+}
+
+/// `suld.b` and `sust.b`.
+#[derive(Debug)]
+pub(crate) struct SurfaceAccess {
+    pub object: Src,
+    pub shape: Shape,
+    pub coordinates: Box<[Src]>,
+    /// Bytes of each value.
+    pub width: u32,
+    pub outside: Outside,
+    pub values: SurfaceValues,
+}
+
+#[derive(Debug)]
+pub(crate) enum SurfaceValues {
+    Load(Box<[Option<Dst>]>),
+    Store(Box<[Src]>),
+}
+
+/// What `txq` and `suq` ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// A side of the first level.
+    Side(usize),
+    Levels,
+}
+
 /// An operation on the lanes of a warp.
 #[derive(Debug)]
 pub(crate) enum Op {
@@ -341,6 +391,15 @@ pub(crate) enum Op {
         mask: Src,
     },
     ActiveMask {
+        dst: u32,
+    },
+    Sample(Box<Sample>),
+    Surface(Box<SurfaceAccess>),
+    /// Of a texture, or of a surface.
+    Ask {
+        surface: bool,
+        question: Question,
+        object: Src,
         dst: u32,
     },
     Fence,

@@ -8,6 +8,7 @@ use super::select_convert::{convert, convert_address, move_};
 use super::select_float::{float, float_binary, fused};
 use super::select_integer::{bit_insert, carry, integer, logic3, select_value, set, set_predicate, shift};
 use super::select_memory::{atomic, load, store};
+use super::select_texture::{ask, gather, sample, surface};
 use super::select_threads::{
     barrier, branch, branch_indexed, call, match_lanes, reduce, shuffle, vote, warp,
 };
@@ -123,6 +124,10 @@ pub(super) fn select<'a>(
             body.push(Op::Fence);
             Ok(())
         }
+        "tex" => sample(body, words),
+        "tld4" => gather(body, words),
+        "txq" | "suq" => ask(body, words),
+        "suld" | "sust" => surface(body, words),
         "bar" | "barrier" => barrier(body, words),
         "shfl" => shuffle(body, words),
         "vote" => vote(body, words),

@@ -64,7 +64,10 @@ fn allow(words: &Words<'_>, more: &[&str]) -> Result<(), ImageError> {
 }
 
 /// The registers of `{a, b}`, or of `a` alone; as many as `.v2`, `.v4` say.
-fn elements<'a>(words: &Words<'a>, operand: &'a Operand<'a>) -> Result<&'a [Operand<'a>], ImageError> {
+pub(super) fn elements<'a>(
+    words: &Words<'a>,
+    operand: &'a Operand<'a>,
+) -> Result<&'a [Operand<'a>], ImageError> {
     let count = words.modifiers.iter().find_map(|m| m.strip_prefix('v')?.parse::<usize>().ok()).unwrap_or(1);
     let list = match operand {
         Operand::Vector(list) => &list[..],

@@ -72,7 +72,10 @@ impl<'a> Access<'a> {
     ) -> Result<(), Fault> {
         let (offset, width) = part;
         match self.find(target, Kind::Store, thread, shared.len())? {
-            Found::Allocation(allocation, at) => allocation.store(at + u64::from(offset), width, value),
+            Found::Allocation(allocation, at) if allocation.is_writable() => {
+                allocation.store(at + u64::from(offset), width, value);
+            }
+            Found::Allocation(..) => return Err(illegal(target, Kind::Store)),
             Found::Shared(at) => put(shared, at, part, value),
             Found::Local(at) => put(&mut thread.local, at, part, value),
             Found::Given(_) => return Err(illegal(target, Kind::Store)),
@@ -90,7 +93,9 @@ impl<'a> Access<'a> {
     ) -> Result<u64, Fault> {
         let nobody = Thread::default();
         match self.find(target, Kind::Atomic, &nobody, shared.len())? {
-            Found::Allocation(allocation, at) => Ok(allocation.update(at, target.bytes, f)),
+            Found::Allocation(allocation, at) if allocation.is_writable() => {
+                Ok(allocation.update(at, target.bytes, f))
+            }
             Found::Shared(at) => {
                 // Only this host thread runs this block.
                 let old = get(shared, at, (0, target.bytes));

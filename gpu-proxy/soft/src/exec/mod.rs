@@ -11,6 +11,7 @@ mod calls;
 mod lanes;
 mod printf;
 mod step;
+mod texture;
 mod warp;
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use crate::block::Block as Allocation;
 use crate::code::{Function, FunctionKind, Program};
 use crate::device::{DeviceConfig, Instance};
 use crate::memory::align_up;
+use crate::texture::Objects;
 use crate::{Fault, LaunchConfig, Memory};
 
 use block::{Block, Progress};
@@ -49,6 +51,7 @@ pub(crate) struct Launch<'a> {
     dynamic_start: u32,
     dynamic_bytes: u32,
     allocations: Vec<Arc<Allocation>>,
+    objects: Arc<Objects>,
     started: Instant,
 }
 
@@ -100,8 +103,14 @@ impl<'a> Launch<'a> {
             dynamic_start: u32::try_from(dynamic_start).map_err(|_| Fault::InvalidLaunch("shared memory"))?,
             dynamic_bytes: config.shared_bytes,
             allocations: memory.snapshot(),
+            objects: Arc::default(),
             started: Instant::now(),
         })
+    }
+
+    /// This launch, with these textures and surfaces.
+    pub fn with(self, objects: Arc<Objects>) -> Self {
+        Self { objects, ..self }
     }
 
     fn blocks(&self) -> u64 {

@@ -90,6 +90,15 @@ impl Warp {
                     self.write(group.base + dst, mask, &out);
                 }
             }
+            Op::Sample(sample) => self.sample(sample, &view, mask, access)?,
+            Op::Surface(surface) => self.surface(surface, &view, mask, access)?,
+            Op::Ask { surface, question, object, dst } => {
+                let objects = *self.read(*object, &view, &mut x);
+                for lane in lanes(mask) {
+                    out[lane] = launch.ask(*surface, *question, objects[lane])?;
+                }
+                self.write(group.base + dst, mask, &out);
+            }
             Op::Branch { target } => {
                 if mask == group.mask {
                     group.pc = *target;

@@ -61,7 +61,7 @@ fn operand<'a>(lexer: &mut Lexer<'a>, depth: u32) -> Result<Operand<'a>, ImageEr
     match lexer.peek()? {
         Token::Punctuation(b'{') => list(lexer, b'{', b'}', depth).map(Operand::Vector),
         Token::Punctuation(b'(') => list(lexer, b'(', b')', depth).map(Operand::Group),
-        Token::Punctuation(b'[') => memory(lexer),
+        Token::Punctuation(b'[') => memory(lexer, depth),
         Token::Punctuation(b'!') => {
             lexer.next()?;
             Ok(Operand::Name { name: lexer.word()?, negated: true })
@@ -104,11 +104,19 @@ fn named<'a>(lexer: &mut Lexer<'a>) -> Result<Operand<'a>, ImageError> {
     }
 }
 
-fn memory<'a>(lexer: &mut Lexer<'a>) -> Result<Operand<'a>, ImageError> {
+fn memory<'a>(lexer: &mut Lexer<'a>, depth: u32) -> Result<Operand<'a>, ImageError> {
     lexer.expect(b'[')?;
     let operand = if let Token::Word(name) = lexer.peek()? {
         lexer.next()?;
-        Operand::Memory(name, displacement(lexer)?.unwrap_or(0))
+        if lexer.eat(b',')? {
+            let at = match operand(lexer, depth + 1)? {
+                Operand::Vector(list) => list,
+                one => vec![one],
+            };
+            Operand::Texel(name, at)
+        } else {
+            Operand::Memory(name, displacement(lexer)?.unwrap_or(0))
+        }
     } else {
         Operand::Absolute(lexer.integer()?)
     };

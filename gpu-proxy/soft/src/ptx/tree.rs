@@ -180,6 +180,8 @@ pub(crate) enum Operand<'a> {
     Memory(&'a str, i64),
     /// `[4096]`.
     Absolute(u64),
+    /// `[object, {x, y}]` of textures and surfaces.
+    Texel(&'a str, Vec<Operand<'a>>),
     /// `{a, b}`.
     Vector(Vec<Operand<'a>>),
     /// `(a, b)`, of calls.

@@ -5,28 +5,53 @@
 //! that a wrong one is an error and not a crash. The rule of every call: handles come from these tables, addresses and lengths
 //! were checked by the session, buffers are ours.
 //!
-//! Not measured yet on hardware in this form: copies go through the worker's pageable memory, waits block the worker's loop.
+//! Copies from and to the guest's pageable memory go through the worker's; those of pinned pages, which the driver knows by the guest's
+//! own addresses, do not. Waits block the worker's loop: the session asks first where that may not be.
 
+mod arrays;
+mod describe;
+mod graphs;
+mod host;
 mod images;
+mod linker;
+mod printed;
 mod table;
+mod tensor_map;
+mod virtual_memory;
 
-use std::ffi::{c_char, c_int};
+use std::collections::HashMap;
+use std::ffi::c_int;
 use std::ptr;
 
 use vgpu_api::launch::attribute;
 use vgpu_api::memory::Memset;
-use vgpu_api::snapshot::{ATTRIBUTES, LIMITS, is_offered};
-use vgpu_api::{Attributes, CuError, CuResult, DeviceSnapshot, ImageKind, MemInfo, PciAddress, Snapshot};
+use vgpu_api::snapshot::LIMITS;
+use vgpu_api::{
+    Access, Attributes, CuError, CuResult, ImageKind, JitOption, LinkTold, MemInfo, MemoryOp, Printed,
+    Snapshot, TensorMap, TensorSpec,
+};
 
-use super::{Costs, Device, DeviceKind, DeviceLaunch, LoadError, LoadedImage, Place, Raw, Survey};
+use super::{
+    Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError,
+    LoadedImage, Place, Raw, Survey,
+};
+use arrays::Arrays;
+pub use describe::describe;
+use describe::{attribute_of, device_snapshot, driver_version, start};
+use graphs::Graph;
 use images::Images;
+use linker::Linkers;
+use printed::Output;
 pub use table::library_folders;
-use table::{Attribute, Config, NULL, Ptr, Table};
+use table::{Attribute, Config, NULL, Ptr, StreamAttribute, StreamOp, Table};
+use virtual_memory::Memories;
 
-/// What a zone sees of the device: its own identity is not the hardware's.
-const UUID: [u8; 16] = *b"vgpu-cuda-device";
 /// Device memory is handed out in multiples of this; allocations of 2 MiB and more take whole such pages.
 const GRANULE_BYTES: u64 = 512;
+/// What an instantiated graph is counted as. Seen with driver 580 on an H100: 1.6 to 2.3 KiB a node in a row, 64 to 114 KiB a row beside
+/// others, and none of it given back when the graph ends (`graphs answers` of `tests/cuda`).
+const GRAPH_NODE_BYTES: u64 = 4 << 10;
+const GRAPH_ROW_BYTES: u64 = 128 << 10;
 /// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT` and `…_MAX_THREADS_PER_MULTIPROCESSOR`.
 const MULTIPROCESSORS: usize = 16;
 const THREADS_PER_MULTIPROCESSOR: usize = 39;
@@ -36,6 +61,9 @@ const CAPABILITY_MINOR: usize = 76;
 /// `CU_LAUNCH_PARAM_BUFFER_POINTER`, `…_SIZE` and `…_END`. Source: cuda.h.
 const PARAM_POINTER: Ptr = ptr::without_provenance_mut(1);
 const PARAM_SIZE: Ptr = ptr::without_provenance_mut(2);
+
+/// `CU_MEMHOSTREGISTER_PORTABLE` and `…_DEVICEMAP`: for every context, and for kernels.
+const REGISTER_FLAGS: u32 = 1 | 2;
 
 /// One device of NVIDIA's driver: the first that is visible.
 #[derive(Debug)]
@@ -52,12 +80,20 @@ pub struct Cuda {
     streams: Names,
     events: Names,
     images: Images,
+    /// Registered pages by their address: they stay mapped as long as the driver knows them.
+    pinned: HashMap<u64, HostPages>,
+    memories: Memories,
+    graphs: HashMap<u64, Graph>,
+    last_graph: u64,
+    arrays: Arrays,
+    linkers: Linkers,
+    output: Output,
 }
 
 /// The driver's pointers by our names. A name is used once.
 #[derive(Debug, Default)]
 struct Names {
-    pointers: std::collections::HashMap<u64, Pointer>,
+    pointers: HashMap<u64, Pointer>,
     last: u64,
 }
 
@@ -89,18 +125,25 @@ impl Cuda {
     /// # Errors
     /// One sentence: no driver, an old one, no device, or vgpu's own library in the driver's place.
     pub fn open() -> Result<Self, String> {
-        let table = Table::load()?;
+        let (table, device) = start()?;
         let said = |what: &'static str| move |error: CuError| format!("{what}: {error:?}");
-        let (mut device, mut primary) = (0, NULL);
-        // SAFETY: the driver writes one number, one pointer, to variables of ours.
-        unsafe { table.cuInit(0) }.map_err(said("NVIDIA's driver does not start"))?;
-        // SAFETY: as above.
-        unsafe { table.cuDeviceGet(&raw mut device, 0) }.map_err(said("there is no NVIDIA device"))?;
-        // SAFETY: as above.
+        let mut primary = NULL;
+        // SAFETY: the driver writes one pointer to a variable of ours.
         unsafe { table.cuDevicePrimaryCtxRetain(&raw mut primary, device) }
             .map_err(said("no context can be made"))?;
         // SAFETY: the context was just made.
         unsafe { table.cuCtxSetCurrent(primary) }.map_err(said("the context cannot be used"))?;
+        // Behind the closed door the thread that calls such functions would have to be started there.
+        // SAFETY: a context is current, and the function does nothing.
+        unsafe { table.cuLaunchHostFunc(NULL, host::nothing, NULL) }
+            .and_then(|()| {
+                // SAFETY: a context is current.
+                unsafe { table.cuCtxSynchronize() }
+            })
+            .map_err(said("the driver calls no functions"))?;
+        // Until here the driver's own words are for the log.
+        let output =
+            Output::redirect().map_err(|error| format!("what kernels print cannot be caught: {error}"))?;
         let mut contexts = Names::default();
         let primary = contexts.add(primary);
         let (streams, events, images) = (Names::default(), Names::default(), Images::default());
@@ -115,12 +158,26 @@ impl Cuda {
             streams,
             events,
             images,
+            pinned: HashMap::new(),
+            memories: Memories::default(),
+            graphs: HashMap::new(),
+            last_graph: 0,
+            arrays: Arrays::default(),
+            linkers: Linkers::default(),
+            output,
         };
         let version = |attribute| cuda.attribute(attribute).unsigned_abs();
         cuda.capability = (version(CAPABILITY_MAJOR), version(CAPABILITY_MINOR));
         let number = |attribute| u64::from(cuda.attribute(attribute).unsigned_abs());
         let resident_threads = number(MULTIPROCESSORS) * number(THREADS_PER_MULTIPROCESSOR);
-        cuda.costs = Costs { context_bytes: DeviceKind::Cuda.context_bytes(), resident_threads };
+        cuda.memories = Memories::of(&cuda.table, cuda.device);
+        cuda.costs = Costs {
+            context_bytes: DeviceKind::Cuda.context_bytes(),
+            resident_threads,
+            graph_node_bytes: GRAPH_NODE_BYTES,
+            graph_row_bytes: GRAPH_ROW_BYTES,
+            graphs_are_kept: true,
+        };
         Ok(cuda)
     }
 
@@ -141,24 +198,16 @@ impl Cuda {
         place.stream.map_or(Ok(NULL), |stream| self.streams.get(stream))
     }
 
-    fn attribute(&self, number: usize) -> c_int {
-        let mut value = 0;
-        if !u32::try_from(number).is_ok_and(is_offered) {
-            return 0;
-        }
-        let Ok(attribute) = c_int::try_from(number) else { return 0 };
-        // SAFETY: the driver writes one number to a variable of ours; unknown attributes are an error.
-        let known = unsafe { self.table.cuDeviceGetAttribute(&raw mut value, attribute, self.device) };
-        if known.is_err() { 0 } else { value }
+    /// Looks for what the driver has printed. After calls that waited for the GPU: whatever their result.
+    fn look_for_output<T>(&mut self, result: T) -> T {
+        // SAFETY: writes out the C library's buffers; null means all of its streams.
+        unsafe { libc::fflush(ptr::null_mut()) };
+        self.output.look();
+        result
     }
 
-    fn name(&self) -> String {
-        let mut name = [0_u8; 256];
-        // SAFETY: the driver writes at most 256 bytes and a NUL among them.
-        let named =
-            unsafe { self.table.cuDeviceGetName(name.as_mut_ptr().cast::<c_char>(), 256, self.device) };
-        let text = name.split(|byte| *byte == 0).next().unwrap_or_default();
-        if named.is_ok() { String::from_utf8_lossy(text).into_owned() } else { "NVIDIA device".into() }
+    fn attribute(&self, number: usize) -> c_int {
+        attribute_of(&self.table, self.device, number)
     }
 
     /// The pieces of a launch as the driver takes them.
@@ -198,12 +247,8 @@ fn number(value: u32) -> CuResult<c_int> {
 
 impl Device for Cuda {
     fn snapshot(&self, bytes: u64) -> Snapshot {
-        let (mut version, mut total, mut least, mut greatest) = (0, 0, 0, 0);
-        // SAFETY: the driver writes one number each to variables of ours. What fails leaves the zero.
-        let _ = unsafe { self.table.cuDriverGetVersion(&raw mut version) };
-        // SAFETY: as above.
-        let _ = unsafe { self.table.cuDeviceTotalMem_v2(&raw mut total, self.device) };
-        // SAFETY: as above; a context is current.
+        let (mut least, mut greatest) = (0, 0);
+        // SAFETY: the driver writes one number each to variables of ours; a context is current. What fails leaves the zero.
         let _ = unsafe { self.table.cuCtxGetStreamPriorityRange(&raw mut least, &raw mut greatest) };
         let limit = |limit: usize| {
             let mut value = 0;
@@ -213,17 +258,11 @@ impl Device for Cuda {
             value as u64
         };
         Snapshot {
-            driver_version: version.unsigned_abs(),
+            driver_version: driver_version(&self.table),
             priority_greatest: greatest,
             priority_least: least,
             limits: (0..LIMITS).map(limit).collect(),
-            devices: vec![DeviceSnapshot {
-                name: self.name(),
-                uuid: UUID,
-                pci: PciAddress { domain: 0, bus: 1, device: 0 },
-                total_memory: bytes.min(total as u64),
-                attributes: (0..ATTRIBUTES).map(|number| self.attribute(number)).collect(),
-            }],
+            devices: vec![device_snapshot(&self.table, self.device, bytes)],
         }
     }
 
@@ -266,7 +305,8 @@ impl Device for Cuda {
     fn context_synchronize(&mut self, context: Raw) -> CuResult<()> {
         self.enter(context)?;
         // SAFETY: a context is current.
-        unsafe { self.table.cuCtxSynchronize() }
+        let waited = unsafe { self.table.cuCtxSynchronize() };
+        self.look_for_output(waited)
     }
 
     fn limit(&mut self, context: Raw, limit: u32) -> CuResult<u64> {
@@ -318,13 +358,41 @@ impl Device for Cuda {
         // SAFETY: the range is the process's, the buffer ours; it is waited for below.
         unsafe { self.table.cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), address, bytes.len(), stream) }?;
         // SAFETY: a live stream of ours, or the default one.
-        unsafe { self.table.cuStreamSynchronize(stream) }
+        let waited = unsafe { self.table.cuStreamSynchronize(stream) };
+        self.look_for_output(waited)
     }
 
     fn copy(&mut self, place: Place, to: u64, from: u64, bytes: u64) -> CuResult<()> {
         let stream = self.stream(place)?;
-        // SAFETY: both ranges are the process's.
-        unsafe { self.table.cuMemcpyDtoDAsync_v2(to, from, size(bytes)?, stream) }
+        // SAFETY: both ranges are the process's: device memory, or registered pages of its own.
+        unsafe { self.table.cuMemcpyAsync(to, from, size(bytes)?, stream) }
+    }
+
+    /// A range is registered in one piece: the driver takes no copy across two registrations.
+    fn pin(&mut self, pages: HostPages) -> CuResult<()> {
+        let place = pages.place().ok_or(CuError::NOT_SUPPORTED)?.as_ptr().cast();
+        self.enter(self.primary)?;
+        // SAFETY: pages of the arena, which `pinned` keeps mapped until they are unregistered, at an address that nothing else has.
+        unsafe { self.table.cuMemHostRegister_v2(place, pages.bytes(), REGISTER_FLAGS) }?;
+        let mut seen = 0;
+        // SAFETY: just registered; the driver writes one number to a variable of ours.
+        let known = unsafe { self.table.cuMemHostGetDevicePointer_v2(&raw mut seen, place, 0) };
+        if known.is_err() || seen != pages.address() {
+            // SAFETY: just registered, and named to nobody.
+            unsafe { self.table.cuMemHostUnregister(place) }?;
+            return Err(known.err().unwrap_or(CuError::NOT_SUPPORTED));
+        }
+        self.pinned.insert(pages.address(), pages);
+        Ok(())
+    }
+
+    fn unpin(&mut self, address: u64) -> CuResult<()> {
+        let place = self.pinned.get(&address).and_then(HostPages::place).ok_or(CuError::INVALID_VALUE)?;
+        self.enter(self.primary)?;
+        // SAFETY: registered by `pin`, and named to nobody any more.
+        unsafe { self.table.cuMemHostUnregister(place.as_ptr().cast()) }?;
+        self.pinned.remove(&address);
+        Ok(())
     }
 
     #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one arm runs")]
@@ -347,6 +415,38 @@ impl Device for Cuda {
                 _ => Err(CuError::INVALID_VALUE),
             }
         }
+    }
+
+    fn mapping_bytes(&self) -> u64 {
+        self.memories.granule_bytes()
+    }
+
+    fn reserve(&mut self, bytes: u64, alignment: u64, wanted: u64) -> CuResult<u64> {
+        self.memories.reserve(&self.table, bytes, alignment, wanted)
+    }
+
+    fn unreserve(&mut self, address: u64, bytes: u64) -> CuResult<()> {
+        self.memories.unreserve(&self.table, address, bytes)
+    }
+
+    fn create(&mut self, bytes: u64) -> CuResult<Raw> {
+        self.memories.create(&self.table, bytes)
+    }
+
+    fn release(&mut self, memory: Raw) -> CuResult<()> {
+        self.memories.release(&self.table, memory)
+    }
+
+    fn map(&mut self, address: u64, bytes: u64, memory: Raw) -> CuResult<()> {
+        self.memories.map(&self.table, address, bytes, memory)
+    }
+
+    fn unmap(&mut self, address: u64, bytes: u64) -> CuResult<()> {
+        self.memories.unmap(&self.table, address, bytes)
+    }
+
+    fn set_access(&mut self, address: u64, bytes: u64, access: Access) -> CuResult<()> {
+        self.memories.set_access(&self.table, address, bytes, access)
     }
 
     fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {
@@ -487,7 +587,8 @@ impl Device for Cuda {
     fn stream_synchronize(&mut self, place: Place) -> CuResult<()> {
         let stream = self.stream(place)?;
         // SAFETY: a live stream of ours, or the default one.
-        unsafe { self.table.cuStreamSynchronize(stream) }
+        let waited = unsafe { self.table.cuStreamSynchronize(stream) };
+        self.look_for_output(waited)
     }
 
     fn stream_query(&mut self, place: Place) -> CuResult<()> {
@@ -500,6 +601,23 @@ impl Device for Cuda {
         let (stream, event) = (self.stream(place)?, self.events.get(event)?);
         // SAFETY: a live stream and a live event of ours.
         unsafe { self.table.cuStreamWaitEvent(stream, event, flags) }
+    }
+
+    fn set_stream_attribute(&mut self, place: Place, attribute: u32, value: &[u8; 64]) -> CuResult<()> {
+        let stream = self.stream(place)?;
+        let value = StreamAttribute(*value);
+        // SAFETY: a live stream of ours, or the default one; the driver reads a value of ours, whose address, if it has one, the
+        // session checked.
+        unsafe { self.table.cuStreamSetAttribute(stream, attribute, &raw const value) }
+    }
+
+    fn stream_memory(&mut self, place: Place, ops: &[MemoryOp]) -> CuResult<()> {
+        let stream = self.stream(place)?;
+        let mut ops: Vec<StreamOp> = ops.iter().map(virtual_memory::stream_op).collect();
+        let count = u32::try_from(ops.len()).map_err(|_| CuError::INVALID_VALUE)?;
+        // SAFETY: a live stream of ours, or the default one; the driver reads `count` operations of ours, whose words are the
+        // process's own (the session checked).
+        unsafe { self.table.cuStreamBatchMemOp_v2(stream, count, ops.as_mut_ptr(), 0) }
     }
 
     fn event_create(&mut self, context: Raw, flags: u32) -> CuResult<Raw> {
@@ -522,6 +640,20 @@ impl Device for Cuda {
         unsafe { self.table.cuEventRecordWithFlags(event, stream, flags) }
     }
 
+    fn context_record(&mut self, context: Raw, event: Raw) -> CuResult<()> {
+        self.enter(context)?;
+        let (context, event) = (self.contexts.get(context)?, self.events.get(event)?);
+        // SAFETY: a live context and a live event of ours.
+        unsafe { self.table.cuCtxRecordEvent(context, event) }
+    }
+
+    fn context_wait(&mut self, context: Raw, event: Raw) -> CuResult<()> {
+        self.enter(context)?;
+        let (context, event) = (self.contexts.get(context)?, self.events.get(event)?);
+        // SAFETY: as above.
+        unsafe { self.table.cuCtxWaitEvent(context, event) }
+    }
+
     fn event_query(&mut self, event: Raw) -> CuResult<()> {
         // SAFETY: a live event of ours.
         unsafe { self.table.cuEventQuery(self.events.get(event)?) }
@@ -529,7 +661,8 @@ impl Device for Cuda {
 
     fn event_synchronize(&mut self, event: Raw) -> CuResult<()> {
         // SAFETY: a live event of ours.
-        unsafe { self.table.cuEventSynchronize(self.events.get(event)?) }
+        let waited = unsafe { self.table.cuEventSynchronize(self.events.get(event)?) };
+        self.look_for_output(waited)
     }
 
     fn event_elapsed(&mut self, start: Raw, end: Raw) -> CuResult<f32> {
@@ -537,5 +670,110 @@ impl Device for Cuda {
         // SAFETY: two live events of ours; the driver writes one number.
         unsafe { self.table.cuEventElapsedTime(&raw mut milliseconds, start, end) }?;
         Ok(milliseconds)
+    }
+
+    fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], flags: u64) -> CuResult<Raw> {
+        self.graph_make(nodes, flags)
+    }
+
+    fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
+        self.graph_change(graph, nodes)
+    }
+
+    fn graph_set(&mut self, graph: Raw, node: u32, context: Raw, work: &DeviceWork<'_>) -> CuResult<()> {
+        self.graph_change_node(graph, node, context, work)
+    }
+
+    fn graph_enable(&mut self, graph: Raw, node: u32, enabled: bool) -> CuResult<()> {
+        self.graph_switch(graph, node, enabled)
+    }
+
+    fn graph_put(&mut self, graph: Raw, node: u32, offset: u64, bytes: &[u8]) -> CuResult<()> {
+        self.graph(graph)?.host(node, offset, bytes.len())?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn graph_get(&mut self, graph: Raw, node: u32, offset: u64, bytes: &mut [u8]) -> CuResult<()> {
+        bytes.copy_from_slice(self.graph(graph)?.host(node, offset, bytes.len())?);
+        Ok(())
+    }
+
+    fn graph_upload(&mut self, place: Place, graph: Raw) -> CuResult<()> {
+        let (stream, exec) = (self.stream(place)?, self.graph(graph)?.exec());
+        // SAFETY: a live graph, and a live stream of ours or the default one.
+        unsafe { self.table.cuGraphUpload(exec, stream) }
+    }
+
+    fn graph_launch(&mut self, place: Place, graph: Raw) -> CuResult<()> {
+        let (stream, exec) = (self.stream(place)?, self.graph(graph)?.exec());
+        // SAFETY: as above.
+        unsafe { self.table.cuGraphLaunch(exec, stream) }
+    }
+
+    fn graph_destroy(&mut self, graph: Raw) -> CuResult<()> {
+        self.graph_end(graph)
+    }
+
+    fn tensor_map(&mut self, spec: &TensorSpec) -> CuResult<TensorMap> {
+        tensor_map::encode(&self.table, spec)
+    }
+
+    fn tensor_map_at(&mut self, map: TensorMap, address: u64) -> CuResult<TensorMap> {
+        tensor_map::replace_address(&self.table, map, address)
+    }
+
+    fn link_create(&mut self, context: Raw, options: &[JitOption], log_bytes: [usize; 2]) -> CuResult<Raw> {
+        self.enter(context)?;
+        self.linkers.create(&self.table, options, log_bytes)
+    }
+
+    fn link_add(
+        &mut self,
+        context: Raw,
+        linker: Raw,
+        input: u32,
+        bytes: &[u8],
+        name: &str,
+        options: &[JitOption],
+    ) -> CuResult<()> {
+        self.enter(context)?;
+        self.linkers.add(&self.table, linker, input, bytes, name, options)
+    }
+
+    fn link_complete(&mut self, context: Raw, linker: Raw) -> CuResult<Vec<u8>> {
+        self.enter(context)?;
+        self.linkers.complete(&self.table, linker)
+    }
+
+    fn link_log(&mut self, linker: Raw, errors: bool) -> CuResult<Vec<u8>> {
+        self.linkers.log(linker, errors)
+    }
+
+    fn link_told(&mut self, linker: Raw) -> CuResult<LinkTold> {
+        self.linkers.told(linker)
+    }
+
+    fn link_destroy(&mut self, linker: Raw) -> CuResult<()> {
+        self.linkers.destroy(&self.table, linker)
+    }
+
+    fn host_function(&mut self, place: Place, after_errors: bool, function: HostFunction) -> CuResult<()> {
+        let (stream, data) = (self.stream(place)?, host::give(function));
+        // What is refused is left where it is: a driver that tells of an older error may have queued it all the same.
+        if after_errors {
+            // SAFETY: a live stream of ours, or the default one; the driver calls the function once with what goes with it.
+            unsafe { self.table.cuStreamAddCallback(stream, host::run_told, data, 0) }
+        } else {
+            // SAFETY: as above.
+            unsafe { self.table.cuLaunchHostFunc(stream, host::run, data) }
+        }
+    }
+
+    fn has_printed(&self) -> bool {
+        self.output.has_some()
+    }
+
+    fn take_printed(&mut self) -> Printed {
+        self.output.take()
     }
 }

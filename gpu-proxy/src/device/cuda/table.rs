@@ -5,12 +5,17 @@ use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 
+use idm::arena::{BYTES_MAX, WINDOW};
 use vgpu_api::{CuError, CuResult};
 
 /// Opaque pointers of the driver.
 pub type Ptr = *mut c_void;
 /// `CUdeviceptr`.
 pub type Address = u64;
+/// `CUhostFn`.
+pub type HostFn = unsafe extern "C" fn(data: Ptr);
+/// `CUstreamCallback`.
+pub type StreamCallback = unsafe extern "C" fn(stream: Ptr, status: c_int, data: Ptr);
 
 /// `CUlaunchAttribute`: id, then a union of 64 bytes at offset 8.
 #[repr(C, align(8))]
@@ -44,11 +49,315 @@ pub struct Config {
 }
 const _: () = assert!(size_of::<Config>() == 56);
 
+/// `CUmemAllocationProp` of plain memory of a device. Source: cuda.h.
+#[repr(C)]
+#[derive(Debug)]
+pub struct MemoryProperties {
+    /// 1: it stays where it is.
+    pub kind: u32,
+    /// None: it is not exported.
+    pub handle_types: u32,
+    /// 1: a device.
+    pub location_kind: u32,
+    /// Its ordinal.
+    pub device: c_int,
+    /// Windows.
+    pub metadata: Ptr,
+    /// No compression, no remote DMA, no use of its own.
+    pub flags: [u8; 8],
+}
+const _: () = assert!(size_of::<MemoryProperties>() == 32);
+
+/// `CUmemAccessDesc`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct AccessOf {
+    /// 1: a device.
+    pub location_kind: u32,
+    /// Its ordinal.
+    pub device: c_int,
+    /// `CUmemAccess_flags`.
+    pub flags: u32,
+}
+const _: () = assert!(size_of::<AccessOf>() == 12);
+
+/// `CUstreamAttrValue`.
+#[repr(C, align(8))]
+#[derive(Debug)]
+pub struct StreamAttribute(pub [u8; 64]);
+
+/// `CUstreamBatchMemOpParams`: writes and waits have all of it, barriers `operation` and, in the first half of `address`, flags.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StreamOp {
+    /// `CUstreamBatchMemOpType`.
+    pub operation: u32,
+    /// Padding; a barrier's flags.
+    pub barrier: u32,
+    /// The word.
+    pub address: Address,
+    /// Its value.
+    pub value: u64,
+    /// `CUstreamWaitValue_flags`.
+    pub flags: u32,
+    /// Padding.
+    pub pad: u32,
+    /// The driver's own, and room.
+    pub rest: [u64; 2],
+}
+const _: () = assert!(size_of::<StreamOp>() == 48);
+
+/// `CUDA_KERNEL_NODE_PARAMS_v2`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct KernelParams {
+    /// What runs.
+    pub function: Ptr,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory.
+    pub shared_bytes: u32,
+    /// A pointer to each parameter.
+    pub params: *mut Ptr,
+    /// Or the packed block.
+    pub extra: *mut Ptr,
+    /// In place of `function`.
+    pub kernel: Ptr,
+    /// Of `kernel`.
+    pub context: Ptr,
+}
+const _: () = assert!(size_of::<KernelParams>() == 72);
+
+/// `CUDA_MEMSET_NODE_PARAMS`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct FillParams {
+    /// Where.
+    pub at: Address,
+    /// Bytes from a row to the next.
+    pub pitch: usize,
+    /// The element.
+    pub value: u32,
+    /// 1, 2 or 4.
+    pub element_bytes: u32,
+    /// Elements of a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+const _: () = assert!(size_of::<FillParams>() == 40);
+
+/// `CUDA_ARRAY3D_DESCRIPTOR`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Array3d {
+    /// Elements of a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Slices or layers.
+    pub depth: usize,
+    /// `CUarray_format`.
+    pub format: u32,
+    /// Channels of an element.
+    pub channels: u32,
+    /// `CUDA_ARRAY3D_…`.
+    pub flags: u32,
+}
+const _: () = assert!(size_of::<Array3d>() == 40);
+
+/// `CUDA_ARRAY_MEMORY_REQUIREMENTS`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Requirements {
+    /// All of the array.
+    pub bytes: usize,
+    /// Where it may start.
+    pub alignment: usize,
+    /// Nothing yet.
+    pub reserved: [u32; 4],
+}
+const _: () = assert!(size_of::<Requirements>() == 32);
+
+/// One side of `CUDA_MEMCPY3D`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CopySide {
+    /// Bytes from a row's start.
+    pub x_bytes: usize,
+    /// The row.
+    pub y: usize,
+    /// The slice.
+    pub z: usize,
+    /// 0.
+    pub level: usize,
+    /// `CUmemorytype`.
+    pub kind: u32,
+    /// Host memory.
+    pub host: Ptr,
+    /// Device memory.
+    pub device: Address,
+    /// An array.
+    pub array: Ptr,
+    /// NULL.
+    pub reserved: Ptr,
+    /// Bytes from a row to the next.
+    pub pitch: usize,
+    /// Rows from a slice to the next.
+    pub height: usize,
+}
+
+impl CopySide {
+    /// What a device reaches at an address: its own memory, or pages of the arena, which are host memory to the driver.
+    pub fn at(address: Address) -> Self {
+        // `CU_MEMORYTYPE_DEVICE`, and `…_UNIFIED`: the address says whose it is.
+        let in_arena = address.checked_sub(WINDOW as u64).is_some_and(|offset| offset < BYTES_MAX);
+        Self { device: address, ..Self::of(if in_arena { 4 } else { 2 }) }
+    }
+
+    /// Nothing of this `CUmemorytype`.
+    pub const fn of(kind: u32) -> Self {
+        Self {
+            x_bytes: 0,
+            y: 0,
+            z: 0,
+            level: 0,
+            kind,
+            host: NULL,
+            device: 0,
+            array: NULL,
+            reserved: NULL,
+            pitch: 0,
+            height: 0,
+        }
+    }
+}
+
+/// `CUDA_MEMCPY3D`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Copy3d {
+    /// From where.
+    pub from: CopySide,
+    /// To where.
+    pub to: CopySide,
+    /// Bytes of a row.
+    pub width_bytes: usize,
+    /// Rows.
+    pub height: usize,
+    /// Slices.
+    pub depth: usize,
+}
+const _: () = assert!(size_of::<Copy3d>() == 200);
+
+/// `CUgraphEdgeData`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct EdgeData {
+    /// When the first node lets go.
+    pub from_port: u8,
+    /// What of the second waits.
+    pub to_port: u8,
+    /// `CUgraphDependencyType`.
+    pub kind: u8,
+    /// Zeros.
+    pub reserved: [u8; 5],
+}
+const _: () = assert!(size_of::<EdgeData>() == 8);
+
+/// `CUgraphExecUpdateResultInfo`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct UpdateInfo {
+    /// `CUgraphExecUpdateResult`.
+    pub result: c_int,
+    /// The node that does not fit.
+    pub node: Ptr,
+    /// What it waits for.
+    pub from: Ptr,
+}
+const _: () = assert!(size_of::<UpdateInfo>() == 24);
+
+/// The union of `CUDA_RESOURCE_DESC`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub union ResourceUnion {
+    /// An array or a mipmapped one.
+    pub array: Ptr,
+    /// Address, format and channels, sizes.
+    pub words: [u64; 16],
+}
+
+/// `CUDA_RESOURCE_DESC`.
+#[repr(C)]
+pub struct ResourceDesc {
+    /// `CUresourcetype`.
+    pub kind: u32,
+    /// What it is.
+    pub union: ResourceUnion,
+    /// 0.
+    pub flags: u32,
+}
+const _: () = assert!(size_of::<ResourceDesc>() == 144);
+
+/// `CUDA_TEXTURE_DESC`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct TextureDesc {
+    /// `CUaddress_mode` by dimension.
+    pub address: [u32; 3],
+    /// `CUfilter_mode`.
+    pub filter: u32,
+    /// `CU_TRSF_…`.
+    pub flags: u32,
+    /// Anisotropic filtering.
+    pub anisotropy_max: u32,
+    /// `CUfilter_mode` between levels.
+    pub mip_filter: u32,
+    /// Added to the level.
+    pub mip_bias: f32,
+    /// Lowest level.
+    pub level_min: f32,
+    /// Highest level.
+    pub level_max: f32,
+    /// Outside.
+    pub border: [f32; 4],
+    /// Nothing yet.
+    pub reserved: [u32; 12],
+}
+const _: () = assert!(size_of::<TextureDesc>() == 104);
+
+/// `CUDA_RESOURCE_VIEW_DESC`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ViewDesc {
+    /// `CUresourceViewFormat`.
+    pub format: u32,
+    /// Elements of a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Slices.
+    pub depth: usize,
+    /// First and last.
+    pub levels: [u32; 2],
+    /// First and last.
+    pub layers: [u32; 2],
+    /// Nothing yet.
+    pub reserved: [u32; 16],
+}
+const _: () = assert!(size_of::<ViewDesc>() == 112);
+
 macro_rules! table {
-    ($(fn $name:ident($($param:ident: $t:ty),*);)*) => {
-        /// The functions, each as the driver has it.
+    ($(fn $name:ident($($param:ident: $t:ty),*);)* later: $(fn $late:ident($($late_param:ident: $late_t:ty),*);)*) => {
+        /// The functions, each as the driver has it. Drivers before some version lack the later ones: those give 801 there.
         #[allow(non_snake_case, reason = "CUDA's names")]
-        pub struct Table { $($name: unsafe extern "C" fn($($t),*) -> c_int,)* }
+        pub struct Table {
+            $($name: unsafe extern "C" fn($($t),*) -> c_int,)*
+            $($late: Option<unsafe extern "C" fn($($late_t),*) -> c_int>,)*
+        }
 
         #[allow(non_snake_case, reason = "CUDA's names")]
         #[allow(clippy::too_many_arguments, reason = "the driver's signatures")]
@@ -62,7 +371,10 @@ macro_rules! table {
                     })?;
                     // SAFETY: the driver exports this name with the signature of cuda.h, written below.
                     unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($t),*) -> c_int>(found.as_ptr()) }
-                },)* })
+                },)* $($late: symbol(library, concat!(stringify!($late), "\0")).map(|found| {
+                    // SAFETY: as above.
+                    unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($late_t),*) -> c_int>(found.as_ptr()) }
+                }),)* })
             }
 
             $(
@@ -73,6 +385,17 @@ macro_rules! table {
                 pub unsafe fn $name(&self $(, $param: $t)*) -> CuResult<()> {
                     // SAFETY: the caller's promise.
                     let code = unsafe { (self.$name)($($param),*) };
+                    CuError::check(code.unsigned_abs())
+                }
+            )*
+            $(
+                #[doc = concat!("`", stringify!($late), "`, or 801.")]
+                /// # Safety
+                /// As for the others.
+                pub unsafe fn $late(&self $(, $late_param: $late_t)*) -> CuResult<()> {
+                    let function = self.$late.ok_or(CuError::NOT_SUPPORTED)?;
+                    // SAFETY: the caller's promise.
+                    let code = unsafe { function($($late_param),*) };
                     CuError::check(code.unsigned_abs())
                 }
             )*
@@ -98,15 +421,39 @@ table! {
     fn cuMemAlloc_v2(address: *mut Address, bytes: usize);
     fn cuMemFree_v2(address: Address);
     fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
+    fn cuMemAddressReserve(address: *mut Address, bytes: usize, alignment: usize, wanted: Address, flags: u64);
+    fn cuMemAddressFree(address: Address, bytes: usize);
+    fn cuMemCreate(memory: *mut u64, bytes: usize, properties: *const MemoryProperties, flags: u64);
+    fn cuMemRelease(memory: u64);
+    fn cuMemMap(address: Address, bytes: usize, offset: usize, memory: u64, flags: u64);
+    fn cuMemUnmap(address: Address, bytes: usize);
+    fn cuMemSetAccess(address: Address, bytes: usize, access: *const AccessOf, count: usize);
+    fn cuMemGetAllocationGranularity(bytes: *mut usize, properties: *const MemoryProperties, option: c_uint);
     fn cuMemcpyHtoDAsync_v2(to: Address, from: *const c_void, bytes: usize, stream: Ptr);
     fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: Address, bytes: usize, stream: Ptr);
-    fn cuMemcpyDtoDAsync_v2(to: Address, from: Address, bytes: usize, stream: Ptr);
+    fn cuMemcpyAsync(to: Address, from: Address, bytes: usize, stream: Ptr);
+    fn cuMemHostRegister_v2(place: *mut c_void, bytes: usize, flags: c_uint);
+    fn cuMemHostUnregister(place: *mut c_void);
+    fn cuMemHostGetDevicePointer_v2(address: *mut Address, place: *mut c_void, flags: c_uint);
     fn cuMemsetD2D8Async(at: Address, pitch: usize, value: u8, width: usize, rows: usize, stream: Ptr);
     fn cuMemsetD2D16Async(at: Address, pitch: usize, value: u16, width: usize, rows: usize, stream: Ptr);
     fn cuMemsetD2D32Async(at: Address, pitch: usize, value: u32, width: usize, rows: usize, stream: Ptr);
     fn cuMemsetD8Async(at: Address, value: u8, count: usize, stream: Ptr);
     fn cuMemsetD16Async(at: Address, value: u16, count: usize, stream: Ptr);
     fn cuMemsetD32Async(at: Address, value: u32, count: usize, stream: Ptr);
+    fn cuArray3DCreate_v2(array: *mut Ptr, descriptor: *const Array3d);
+    fn cuArrayDestroy(array: Ptr);
+    fn cuArrayGetMemoryRequirements(needs: *mut Requirements, array: Ptr, device: c_int);
+    fn cuMipmappedArrayCreate(mipmap: *mut Ptr, descriptor: *const Array3d, levels: c_uint);
+    fn cuMipmappedArrayGetLevel(array: *mut Ptr, mipmap: Ptr, level: c_uint);
+    fn cuMipmappedArrayDestroy(mipmap: Ptr);
+    fn cuMipmappedArrayGetMemoryRequirements(needs: *mut Requirements, mipmap: Ptr, device: c_int);
+    fn cuMemcpy3DAsync_v2(copy: *const Copy3d, stream: Ptr);
+    fn cuTexObjectCreate(texture: *mut u64, resource: *const ResourceDesc, sampler: *const TextureDesc, view: *const ViewDesc);
+    fn cuTexObjectDestroy(texture: u64);
+    fn cuSurfObjectCreate(surface: *mut u64, resource: *const ResourceDesc);
+    fn cuSurfObjectDestroy(surface: u64);
+    fn cuDeviceGetTexture1DLinearMaxWidth(most: *mut usize, format: c_uint, channels: c_uint, device: c_int);
     fn cuModuleLoadDataEx(module: *mut Ptr, image: *const c_void, count: c_uint, options: *mut c_int, values: *mut Ptr);
     fn cuModuleUnload(module: Ptr);
     fn cuModuleGetFunctionCount(count: *mut c_uint, module: Ptr);
@@ -137,12 +484,56 @@ table! {
     fn cuStreamSynchronize(stream: Ptr);
     fn cuStreamQuery(stream: Ptr);
     fn cuStreamWaitEvent(stream: Ptr, event: Ptr, flags: c_uint);
+    fn cuStreamSetAttribute(stream: Ptr, attribute: c_uint, value: *const StreamAttribute);
+    fn cuStreamBatchMemOp_v2(stream: Ptr, count: c_uint, ops: *mut StreamOp, flags: c_uint);
     fn cuEventCreate(event: *mut Ptr, flags: c_uint);
     fn cuEventDestroy_v2(event: Ptr);
     fn cuEventRecordWithFlags(event: Ptr, stream: Ptr, flags: c_uint);
     fn cuEventQuery(event: Ptr);
     fn cuEventSynchronize(event: Ptr);
+    fn cuLinkCreate_v2(count: c_uint, options: *mut c_int, values: *mut Ptr, linker: *mut Ptr);
+    fn cuLinkAddData_v2(linker: Ptr, input: c_int, data: *mut c_void, bytes: usize, name: *const c_char, count: c_uint,
+        options: *mut c_int, values: *mut Ptr);
+    fn cuLinkComplete(linker: Ptr, image: *mut Ptr, bytes: *mut usize);
+    fn cuLinkDestroy(linker: Ptr);
+    fn cuLaunchHostFunc(stream: Ptr, function: HostFn, data: Ptr);
+    fn cuStreamAddCallback(stream: Ptr, function: StreamCallback, data: Ptr, flags: c_uint);
     fn cuEventElapsedTime(milliseconds: *mut f32, start: Ptr, end: Ptr);
+    fn cuGraphCreate(graph: *mut Ptr, flags: c_uint);
+    fn cuGraphDestroy(graph: Ptr);
+    fn cuGraphAddEmptyNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize);
+    fn cuGraphAddKernelNode_v2(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const KernelParams);
+    fn cuGraphAddMemsetNode(
+        node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const FillParams, context: Ptr);
+    fn cuGraphAddMemcpyNode(
+        node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const Copy3d, context: Ptr);
+    fn cuGraphAddEventRecordNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, event: Ptr);
+    fn cuGraphAddEventWaitNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, event: Ptr);
+    fn cuGraphAddDependencies_v2(graph: Ptr, from: *const Ptr, to: *const Ptr, data: *const EdgeData, count: usize);
+    fn cuGraphKernelNodeSetAttribute(node: Ptr, attribute: c_int, value: *const c_void);
+    fn cuGraphInstantiateWithFlags(exec: *mut Ptr, graph: Ptr, flags: u64);
+    fn cuGraphExecUpdate_v2(exec: Ptr, graph: Ptr, info: *mut UpdateInfo);
+    fn cuGraphExecKernelNodeSetParams_v2(exec: Ptr, node: Ptr, params: *const KernelParams);
+    fn cuGraphExecMemsetNodeSetParams(exec: Ptr, node: Ptr, params: *const FillParams, context: Ptr);
+    fn cuGraphExecMemcpyNodeSetParams(exec: Ptr, node: Ptr, params: *const Copy3d, context: Ptr);
+    fn cuGraphExecEventRecordNodeSetEvent(exec: Ptr, node: Ptr, event: Ptr);
+    fn cuGraphExecEventWaitNodeSetEvent(exec: Ptr, node: Ptr, event: Ptr);
+    fn cuGraphNodeSetEnabled(exec: Ptr, node: Ptr, enabled: c_uint);
+    fn cuGraphUpload(exec: Ptr, stream: Ptr);
+    fn cuGraphLaunch(exec: Ptr, stream: Ptr);
+    fn cuGraphExecDestroy(exec: Ptr);
+    fn cuTensorMapEncodeTiled(map: Ptr, data_type: c_int, rank: c_uint, address: Ptr, dims: *const u64, strides: *const u64,
+        boxes: *const u32, steps: *const u32, interleave: c_int, swizzle: c_int, promotion: c_int, fill: c_int);
+    fn cuTensorMapEncodeIm2col(map: Ptr, data_type: c_int, rank: c_uint, address: Ptr, dims: *const u64, strides: *const u64,
+        lower: *const c_int, upper: *const c_int, channels: u32, pixels: u32, steps: *const u32, interleave: c_int,
+        swizzle: c_int, promotion: c_int, fill: c_int);
+    fn cuTensorMapReplaceAddress(map: Ptr, address: Ptr);
+    later:
+    fn cuCtxRecordEvent(context: Ptr, event: Ptr);
+    fn cuCtxWaitEvent(context: Ptr, event: Ptr);
+    fn cuTensorMapEncodeIm2colWide(map: Ptr, data_type: c_int, rank: c_uint, address: Ptr, dims: *const u64,
+        strides: *const u64, lower: c_int, upper: c_int, channels: u32, pixels: u32, steps: *const u32, interleave: c_int,
+        mode: c_int, swizzle: c_int, promotion: c_int, fill: c_int);
 }
 
 impl std::fmt::Debug for Table {

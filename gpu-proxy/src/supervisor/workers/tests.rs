@@ -45,7 +45,7 @@ fn wanted(pages: u64) -> Wanted {
 }
 
 fn channel() -> Channel {
-    Channel { kind: ChannelKind::Local { pid: 1 }, fds: Vec::new() }
+    Channel { kind: ChannelKind::Local { pid: 1, arena_bytes: 0 }, fds: Vec::new() }
 }
 
 async fn is_released(supervisor: &Arc<Supervisor>) {

@@ -6,10 +6,13 @@ use std::sync::Mutex;
 use std::task::{Context, Poll};
 
 use tokio::io::{DuplexStream, ReadBuf};
+use tokio::time::Instant;
 use uuid::Uuid;
-use vgpu_zone_api::guest::{ContainerId, REFS_MAX};
+use vgpu_zone_api::guest::REFS_MAX;
+use vgpu_zone_api::guest::facts::DeviceFacts;
 
 use super::*;
+use crate::supervisor::pace::{ANSWER_EVERY, ANSWERS_AT_ONCE, BIRTH_EVERY, BIRTHS_AT_ONCE};
 
 /// Starts every channel but those of container "none". The last worker's end is the test's to cause.
 #[derive(Default)]
@@ -42,6 +45,18 @@ impl Channels for Fakes {
         self.started.lock().unwrap().push(end.clone());
         Ok(Fake { end, ended })
     }
+
+    /// A device, of the container's name; container "never" is not answered.
+    async fn facts(&self, container: ContainerId) -> Result<Facts, Refusal> {
+        match container.as_str() {
+            "none" => Err(Refusal::new(Code::NotGranted, "no")),
+            "never" => std::future::pending().await,
+            name => {
+                let device = DeviceFacts { name: name.into(), ..DeviceFacts::default() };
+                Ok(Facts { devices: vec![device], ..Facts::default() })
+            }
+        }
+    }
 }
 
 struct Guest {
@@ -68,6 +83,12 @@ impl Guest {
         channel
     }
 
+    async fn ask(&mut self, question: u32, container: &str) -> ChannelId {
+        let (question, container) = (ChannelId::new(question).unwrap(), ContainerId::new(container).unwrap());
+        self.say(ToProxy::Ask { question, container }).await;
+        question
+    }
+
     async fn hear(&mut self) -> ToGuest {
         loop {
             if let Some(message) = self.frames.next().unwrap() {
@@ -83,7 +104,7 @@ impl Guest {
 
 fn bounds() -> Arc<Bounds> {
     let log = Arc::new(ZoneLog::new(ZoneId(Uuid::from_u128(1))));
-    Arc::new(Bounds { pace: Pace::default(), log })
+    Arc::new(Bounds::new(log))
 }
 
 fn stream() -> (Guest, Arc<Fakes>, tokio::task::JoinHandle<Result<(), String>>) {
@@ -96,6 +117,41 @@ fn stream_of(bytes: usize) -> (Guest, Arc<Fakes>, tokio::task::JoinHandle<Result
     let fakes = Arc::new(Fakes::default());
     let served = tokio::spawn(messages(near, Arc::clone(&fakes), bounds()));
     (Guest { stream: far, frames: Frames::default() }, fakes, served)
+}
+
+#[tokio::test]
+async fn questions_are_answered_or_refused_and_start_nothing() {
+    let (mut guest, fakes, _served) = stream();
+    for (number, container, code) in [(1, "c", 0), (1, "none", 403), (2, "d", 0)] {
+        let question = guest.ask(number, container).await;
+        let ToGuest::Told { question: answered, code: told, answer } = guest.hear().await else {
+            panic!("no answer")
+        };
+        assert_eq!((answered, told), (question, code));
+        if code == 0 {
+            assert_eq!(Facts::decode(&answer).unwrap().devices[0].name, container);
+        } else {
+            assert!(answer.is_empty());
+        }
+    }
+    assert!(fakes.started.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn questions_that_wait_keep_no_channel_waiting_and_are_bounded() {
+    let (mut guest, _fakes, served) = stream();
+    for number in 1..=32 {
+        guest.ask(number, "never").await;
+    }
+    let question = guest.ask(33, "c").await;
+    assert_eq!(guest.hear().await, ToGuest::Told { question, code: 404, answer: Vec::new() });
+    let channel = guest.connect(5, "c").await;
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel });
+    guest.say(ToProxy::Close { channel }).await;
+    assert_eq!(guest.hear().await, ToGuest::Unmapped { channel });
+    // Who ends its stream waits for no answer.
+    drop(guest);
+    assert_eq!(served.await.unwrap(), Ok(()));
 }
 
 #[tokio::test]
@@ -181,6 +237,20 @@ async fn a_guest_that_connects_without_end_is_slowed_down() {
         assert_eq!(guest.hear().await, ToGuest::Refused { channel, code: 403 });
     }
     assert!(start.elapsed() >= BIRTH_EVERY * (more - 1), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_asks_without_end_is_slowed_down() {
+    let (mut guest, _fakes, _served) = stream();
+    let start = Instant::now();
+    let more = 15;
+    for number in 1..=ANSWERS_AT_ONCE + more {
+        // What is refused costs as much.
+        let question = guest.ask(number, ["c", "none"][number as usize % 2]).await;
+        let ToGuest::Told { question: told, .. } = guest.hear().await else { panic!("no answer") };
+        assert_eq!(told, question);
+    }
+    assert!(start.elapsed() >= ANSWER_EVERY * (more - 1), "{:?}", start.elapsed());
 }
 
 /// Our end of a stream whose guest writes as much as is read of it, before it is asked again.

@@ -46,7 +46,7 @@ macro_rules! allowed {
 #[rustfmt::skip]
 allowed! {
     SYS_read Always "take back rings of the doorbell";
-    SYS_preadv2 Always "the same, without ever waiting for it";
+    SYS_preadv2 Always "the same, without ever waiting for it; what kernels have printed";
     SYS_write Always "ring the peer's doorbell; the log; the report to the supervisor";
     SYS_writev Always "the log, in one piece";
     SYS_close Always "descriptors that a drop lets go of";
@@ -83,7 +83,7 @@ allowed! {
     SYS_ioctl Always "ring an event channel; with NVIDIA's driver those of its device nodes: see the conditions";
     SYS_fcntl Cuda "exports, contexts";
     SYS_dup Cuda "contexts";
-    SYS_lseek Cuda "contexts";
+    SYS_lseek Cuda "contexts; how much kernels have printed";
     SYS_stat Cuda "modules";
     SYS_newfstatat Cuda "modules";
     SYS_access Cuda "contexts";

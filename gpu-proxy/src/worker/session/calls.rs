@@ -1,9 +1,12 @@
 //! The declaration's trait, call by call, onto the session's own methods.
 
+use vgpu_api::graph::GraphWork;
 use vgpu_api::memory::Memset;
 use vgpu_api::{
-    Attributes, Call, ContextId, CuResult, DevicePtr, Driver, EventHandle, FunctionHandle, GoneHandle,
-    ImageHandle, ImageKind, Launch, MemInfo, NewHandle, Printed, Staged, Stream, kind,
+    Access, ArrayHandle, ArrayPlace, ArrayShape, Attributes, BoxSide, Call, ContextId, CuResult, DevicePtr,
+    Driver, EventHandle, Extent, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle, ImageKind,
+    JitOption, Launch, LinkTold, LinkerHandle, MemInfo, MemoryHandle, MemoryOp, MipmapHandle, NewHandle,
+    Object, PoolHandle, Printed, Staged, Stream, TensorMap, TensorSpec, Texture, kind,
 };
 
 use super::Session;
@@ -43,6 +46,50 @@ calls! {
     cuMemcpyDtoDAsync_v2(s, c, dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream)
         => s.copy(c, dst, src, bytes, stream);
     vgpuMemset(s, c, memset: Memset, stream: Stream) => s.fill(c, &memset, stream);
+    vgpuArenaAdd(s, c, address: DevicePtr, bytes: u64) => s.arena_add(address, bytes);
+    vgpuArenaRemove(s, c, address: DevicePtr) => s.arena_remove(address);
+    vgpuArenaSettle(s, c) => s.arena_settle();
+    cuMemcpyAsync(s, c, dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream) => s.copy(c, dst, src, bytes, stream);
+    cuMemGetAllocationGranularity(s, c, device: u32, option: u32) -> u64 => s.granularity(device, option);
+    cuMemAddressReserve(s, c, bytes: u64, alignment: u64, wanted: DevicePtr) -> DevicePtr
+        => s.reserve(c, bytes, alignment, wanted);
+    cuMemAddressFree(s, c, at: DevicePtr, bytes: u64) => s.unreserve(c, at, bytes);
+    cuMemCreate(s, c, memory: NewHandle<kind::Memory>, bytes: u64, device: u32) => s.create(c, memory.0, bytes, device);
+    cuMemRelease(s, c, memory: GoneHandle<kind::Memory>) => s.release(c, memory.0);
+    cuMemMap(s, c, at: DevicePtr, bytes: u64, memory: MemoryHandle) => s.map(c, at, bytes, memory);
+    cuMemUnmap(s, c, at: DevicePtr, bytes: u64) => s.unmap(c, at, bytes);
+    cuMemSetAccess(s, c, at: DevicePtr, bytes: u64, device: u32, access: Access)
+        => s.set_access(c, at, bytes, device, access);
+    cuMemPoolCreate(s, c, pool: NewHandle<kind::Pool>, device: u32, bytes_max: u64)
+        => s.pool_create(c, pool.0, device, bytes_max);
+    cuMemPoolDestroy(s, c, pool: GoneHandle<kind::Pool>) => s.pool_destroy(pool.0);
+    cuMemPoolTrimTo(s, c, pool: PoolHandle, keep: u64) => s.pool_trim(c, pool, keep);
+    cuMemPoolGetAttribute(s, c, pool: PoolHandle, attribute: u32) -> u64 => s.pool_attribute(c, pool, attribute);
+    cuMemPoolSetAttribute(s, c, pool: PoolHandle, attribute: u32, value: u64)
+        => s.set_pool_attribute(c, pool, attribute, value);
+    cuMemAllocFromPoolAsync(s, c, bytes: u64, pool: PoolHandle, stream: Stream) -> DevicePtr
+        => s.alloc_pooled(c, bytes, pool, stream);
+    cuMemFreeAsync(s, c, dptr: DevicePtr, stream: Stream) => s.free_in_order(c, dptr, stream);
+    vgpuArrayCreate(s, c, array: NewHandle<kind::Array>, shape: ArrayShape) => s.array_create(c, array.0, shape);
+    cuArrayDestroy(s, c, array: GoneHandle<kind::Array>) => s.array_destroy(array.0);
+    vgpuMipmapCreate(s, c, mipmap: NewHandle<kind::Mipmap>, shape: ArrayShape, levels: u32)
+        => s.mipmap_create(c, mipmap.0, shape, levels);
+    vgpuMipmapLevel(s, c, array: NewHandle<kind::Array>, mipmap: MipmapHandle, level: u32)
+        => s.mipmap_level(array.0, mipmap, level);
+    cuMipmappedArrayDestroy(s, c, mipmap: GoneHandle<kind::Mipmap>) => s.mipmap_destroy(mipmap.0);
+    vgpuArrayWrite(s, c, to: ArrayPlace, size: Extent, bytes: &[u8], stream: Stream)
+        => s.array_write(c, &to, size, bytes, stream);
+    vgpuArrayWriteStaged(s, c, to: ArrayPlace, size: Extent, src: Staged, stream: Stream)
+        => s.array_write_staged(c, &to, size, src, stream);
+    vgpuArrayReadStaged(s, c, dst: Staged, from: ArrayPlace, size: Extent, stream: Stream)
+        => s.array_read_staged(c, dst, &from, size, stream);
+    vgpuCopyBox(s, c, to: BoxSide, from: BoxSide, size: Extent, stream: Stream) => s.copy_box(c, &to, &from, size, stream);
+    vgpuTextureCreate(s, c, texture: Texture) -> Object => s.texture_create(c, &texture);
+    cuTexObjectDestroy(s, c, texture: Object) => s.texture_destroy(c, texture);
+    vgpuSurfaceCreate(s, c, array: ArrayHandle) -> Object => s.surface_create(c, array);
+    cuSurfObjectDestroy(s, c, surface: Object) => s.surface_destroy(c, surface);
+    cuDeviceGetTexture1DLinearMaxWidth(s, c, device: u32, format: u32, channels: u32) -> u64
+        => s.linear_texture_max(c, device, format, channels);
     vgpuUpload(s, c, upload: u32, total: u64, offset: u64, bytes: &[u8]) => s.upload(upload, total, offset, bytes);
     vgpuImageLoad(s, c, image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, out: Staged) -> u64
         => s.image_load(c, image, image_kind, upload, out);
@@ -66,11 +113,41 @@ calls! {
     cuStreamSynchronize(s, c, stream: Stream) => s.stream_synchronize(c, stream);
     cuStreamQuery(s, c, stream: Stream) => s.stream_query(c, stream);
     cuStreamWaitEvent(s, c, stream: Stream, event: EventHandle, flags: u32) => s.stream_wait(c, stream, event, flags);
+    vgpuStreamSetAttribute(s, c, stream: Stream, attribute: u32, value: &[u8])
+        => s.set_stream_attribute(c, stream, attribute, value);
+    vgpuStreamMemory(s, c, stream: Stream, ops: Vec<MemoryOp>) => s.stream_memory(c, stream, &ops);
     cuEventCreate(s, c, event: NewHandle<kind::Event>, flags: u32) => s.event_create(c, event.0, flags);
     cuEventDestroy_v2(s, c, event: GoneHandle<kind::Event>) => s.event_destroy(event.0);
     cuEventRecordWithFlags(s, c, event: EventHandle, stream: Stream, flags: u32) => s.event_record(c, event, stream, flags);
     cuEventQuery(s, c, event: EventHandle) => s.event_query(event);
+    cuCtxRecordEvent(s, c, event: EventHandle) => s.context_record(c, event);
+    cuCtxWaitEvent(s, c, event: EventHandle) => s.context_wait(c, event);
     cuEventSynchronize(s, c, event: EventHandle) => s.event_synchronize(event);
     cuEventElapsedTime_v2(s, c, start: EventHandle, end: EventHandle) -> f32 => s.event_elapsed(start, end);
+    vgpuGraphInstantiate(s, c, graph: NewHandle<kind::GraphExec>, upload: u32, flags: u64)
+        => s.graph_instantiate(c, graph.0, upload, flags);
+    vgpuGraphUpdate(s, c, graph: GraphExecHandle, upload: u32) => s.graph_update(graph, upload);
+    vgpuGraphNodeSet(s, c, graph: GraphExecHandle, node: u32, work: GraphWork<'_>) => s.graph_set(graph, node, &work);
+    vgpuGraphNodeEnable(s, c, graph: GraphExecHandle, node: u32, enabled: bool) => s.graph_enable(graph, node, enabled);
+    vgpuGraphHostPut(s, c, graph: GraphExecHandle, node: u32, offset: u64, src: Staged) => s.graph_put(graph, node, offset, src);
+    vgpuGraphHostGet(s, c, graph: GraphExecHandle, node: u32, offset: u64, out: Staged) => s.graph_get(graph, node, offset, out);
+    cuGraphUpload(s, c, graph: GraphExecHandle, stream: Stream) => s.graph_upload(c, graph, stream);
+    cuGraphLaunch(s, c, graph: GraphExecHandle, stream: Stream) => s.graph_launch(c, graph, stream);
+    cuGraphExecDestroy(s, c, graph: GoneHandle<kind::GraphExec>) => s.graph_destroy(graph.0);
+    vgpuTensorMapEncode(s, c, spec: TensorSpec) -> TensorMap => s.tensor_map(&spec);
+    cuTensorMapReplaceAddress(s, c, map: TensorMap, address: DevicePtr) -> TensorMap => s.tensor_map_at(map, address);
+    cuLinkCreate_v2(
+        s, c, linker: NewHandle<kind::Linker>, options: Vec<JitOption>, info_bytes: u32, error_bytes: u32)
+        => s.link_create(c, linker.0, &options, [info_bytes, error_bytes]);
+    cuLinkAddData_v2(s, c, linker: LinkerHandle, input: u32, upload: u32, name: String, options: Vec<JitOption>)
+        => s.link_add(linker, input, upload, &name, &options);
+    cuLinkComplete(s, c, linker: LinkerHandle) -> u64 => s.link_complete(linker);
+    vgpuLinkImage(s, c, linker: LinkerHandle, offset: u64, out: Staged) => s.link_image(linker, offset, out);
+    vgpuLinkLog(s, c, linker: LinkerHandle, errors: bool, out: Staged) -> u64 => s.link_log(linker, errors, out);
+    vgpuLinkTold(s, c, linker: LinkerHandle) -> LinkTold => s.link_told(linker);
+    cuLinkDestroy(s, c, linker: GoneHandle<kind::Linker>) => s.link_destroy(linker.0);
+    vgpuHostFunctions(s, c, mailbox: Staged) => s.host_mailbox(mailbox);
+    cuLaunchHostFunc(s, c, stream: Stream, function: u64) => s.host_function(c, stream, function, false);
+    cuStreamAddCallback(s, c, stream: Stream, function: u64) => s.host_function(c, stream, function, true);
     vgpuPrinted(s, c) -> Printed => Ok(s.device.take_printed());
 }

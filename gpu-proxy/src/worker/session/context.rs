@@ -1,9 +1,11 @@
 //! Contexts: `cuDevicePrimaryCtx*`, `cuCtx*`.
 
+use vgpu_api::snapshot::CAN_MAP_HOST_MEMORY;
 use vgpu_api::{Call, ContextId, CuError, CuResult, Staged};
 
 use super::{CONTEXTS_MAX, Context, Session};
 use crate::device::{COSTLY_LIMITS, Raw};
+use crate::worker::host_functions::Count;
 use crate::worker::staging;
 
 /// Device memory that a context holds beside allocations and images. All of it but what it had at its start counts.
@@ -34,7 +36,15 @@ impl Held {
 
 impl Session {
     pub(super) fn snapshot(&mut self, out: Staged) -> CuResult<u64> {
-        let bytes = self.device.snapshot(self.quota.limit_bytes()).to_bytes();
+        let mut snapshot = self.device.snapshot(self.quota.limit_bytes());
+        if self.arena.is_none() {
+            let mapping = snapshot
+                .devices
+                .iter_mut()
+                .filter_map(|device| device.attributes.get_mut(CAN_MAP_HOST_MEMORY));
+            mapping.for_each(|value| *value = 0);
+        }
+        let bytes = snapshot.to_bytes();
         staging::put(&*self.staging, out, &bytes)?;
         Ok(bytes.len() as u64)
     }
@@ -51,7 +61,11 @@ impl Session {
     pub(super) fn primary_end(&mut self, device: u32) -> CuResult<()> {
         self.check_device(device)?;
         let id = ContextId::primary(device);
-        if self.contexts.contains_key(&id) { self.end_context(id, true) } else { Ok(()) }
+        if !self.contexts.contains_key(&id) {
+            return Ok(());
+        }
+        self.end_must_not_wait(id)?;
+        self.end_context(id, true)
     }
 
     pub(super) fn context_create(&mut self, id: ContextId, flags: u32, device: u32) -> CuResult<()> {
@@ -66,13 +80,27 @@ impl Session {
         if id.primary_device().is_some() || !self.contexts.contains_key(&id) {
             return Err(CuError::INVALID_CONTEXT);
         }
+        self.end_must_not_wait(id)?;
         self.end_context(id, false)
+    }
+
+    /// Before the end of a context, for whose work a device waits. Of one that an error has ended nothing is waited for.
+    fn end_must_not_wait(&mut self, id: ContextId) -> CuResult<()> {
+        match self.context(id) {
+            Ok(context) => self.context_must_be_done(id, context),
+            Err(_) => Ok(()),
+        }
     }
 
     pub(super) fn context_synchronize(&mut self, call: Call) -> CuResult<()> {
         let context = self.context(call.context)?;
+        self.context_must_be_done(call.context, context)?;
         let result = self.device.context_synchronize(context);
-        self.settle(call.context, result)
+        self.settle(call.context, result)?;
+        self.context_is_done(call.context);
+        self.end_going(call.context);
+        self.look_at_all_going();
+        Ok(())
     }
 
     pub(super) fn limit(&mut self, call: Call, limit: u32) -> CuResult<u64> {
@@ -112,7 +140,7 @@ impl Session {
     }
 
     /// A zone sees the devices of its grant: one for now.
-    fn check_device(&self, device: u32) -> CuResult<()> {
+    pub(super) fn check_device(&self, device: u32) -> CuResult<()> {
         if device == 0 { Ok(()) } else { Err(CuError::INVALID_DEVICE) }
     }
 
@@ -128,7 +156,9 @@ impl Session {
             .context_create(device, flags, primary)
             .inspect_err(|_| self.quota.release(charged_bytes))?;
         let held = self.kept.remove(&id).unwrap_or_else(|| self.held_at_start(raw, charged_bytes));
-        self.contexts.insert(id, Context { raw, device, sticky: None, held });
+        let host_functions = Count::default();
+        let context = Context { raw, device, sticky: None, held, is_legacy_used: false, host_functions };
+        self.contexts.insert(id, context);
         Ok(())
     }
 
@@ -146,10 +176,14 @@ impl Session {
 
     /// Ends a context and all that lives in it. What the device refuses to free dies with the worker.
     fn end_context(&mut self, id: ContextId, primary: bool) -> CuResult<()> {
-        let Some(Context { raw, device, sticky, mut held }) = self.contexts.remove(&id) else {
+        let Some(Context { raw, device, sticky, mut held, .. }) = self.contexts.remove(&id) else {
             return Err(CuError::INVALID_CONTEXT);
         };
         let stays = primary && self.device.keeps_primary();
+        self.end_graphs(id);
+        self.end_waits(id);
+        // Graphs of other contexts may name what ends with this one.
+        self.graphs.something_ended();
         for event in self.events.remove_where(|event| event.context == id) {
             let _ = self.device.event_destroy(event.raw);
         }
@@ -158,6 +192,13 @@ impl Session {
         }
         for image in self.images.remove_where(|image| image.context == Some(id)) {
             self.end_image(image);
+        }
+        self.end_linkers(id);
+        let kept_bytes = self.end_arrays_of(id, raw);
+        if stays {
+            held.charged_bytes += kept_bytes;
+        } else {
+            self.quota.release(kept_bytes);
         }
         for ended in self.ranges.remove_context(id) {
             let freed = self.device.free(raw, ended.address);
@@ -168,6 +209,8 @@ impl Session {
             }
         }
         let result = self.device.context_destroy(device, raw, primary);
+        self.end_going(id);
+        self.end_pools_of(id, primary);
         // What the device still has goes on counting, and is the next primary context's.
         if stays {
             self.kept.insert(id, held);

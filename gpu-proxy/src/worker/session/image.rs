@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use vgpu_api::launch::{LaunchAttributes, attribute};
 use vgpu_api::{
     Attributes, Call, ContextId, CuError, CuResult, DevicePtr, FunctionHandle, ImageHandle, ImageInfo,
-    ImageKind, Launch, NewHandle, Staged, kind,
+    ImageKind, Launch, LaunchAttribute, NewHandle, Staged, kind,
 };
 
 use super::Session;
-use crate::device::{DeviceLaunch, LOCAL_BYTES, LoadedImage, Place, Raw};
+use crate::device::{DeviceLaunch, LOCAL_BYTES, LoadedImage, Raw};
 use crate::worker::ranges::Origin;
 use crate::worker::staging;
 
@@ -20,7 +20,7 @@ const UPLOAD_BYTES_MAX: u64 = 1 << 30;
 /// A loaded image.
 #[derive(Debug)]
 pub(super) struct Image {
-    raw: Raw,
+    pub(super) raw: Raw,
     /// Modules end with their context; libraries are the process's.
     pub(super) context: Option<ContextId>,
     functions: Vec<Function>,
@@ -47,9 +47,16 @@ pub(super) struct Uploads {
 }
 
 #[derive(Debug)]
-struct Upload {
+pub(super) struct Upload {
     total: u64,
     bytes: Vec<u8>,
+}
+
+impl Upload {
+    /// Its bytes, if all of them have arrived.
+    fn whole(self) -> Option<Vec<u8>> {
+        (self.bytes.len() as u64 == self.total).then_some(self.bytes)
+    }
 }
 
 impl Uploads {
@@ -88,6 +95,12 @@ impl Session {
         self.uploads.add(number, total, offset, chunk)
     }
 
+    /// The bytes of an upload, for the call that names it.
+    pub(super) fn take_upload(&mut self, number: u32) -> CuResult<Vec<u8>> {
+        let upload = self.uploads.take(number).ok_or(CuError::INVALID_VALUE)?;
+        upload.whole().ok_or(CuError::INVALID_IMAGE)
+    }
+
     pub(super) fn image_load(
         &mut self,
         call: Call,
@@ -96,10 +109,7 @@ impl Session {
         number: u32,
         out: Staged,
     ) -> CuResult<u64> {
-        let upload = self.uploads.take(number).ok_or(CuError::INVALID_VALUE)?;
-        if upload.bytes.len() as u64 != upload.total {
-            return Err(CuError::INVALID_IMAGE);
-        }
+        let image_bytes = self.take_upload(number)?;
         let context = match image_kind {
             ImageKind::Module => Some(self.context(call.context)?),
             ImageKind::Library if call.context == ContextId::NONE => None,
@@ -108,9 +118,9 @@ impl Session {
         // Before the device makes anything: after that, nothing on the way to the guest fails.
         self.images.check_free(image.0)?;
         out.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
-        let survey = self.device.survey(&upload.bytes)?;
+        let survey = self.device.survey(&image_bytes)?;
         let charged_bytes = self.charge(survey.variable_bytes)?;
-        let loaded = match self.device.load(context, image_kind, &upload.bytes, survey) {
+        let loaded = match self.device.load(context, image_kind, &image_bytes, survey) {
             Ok(loaded) => loaded,
             Err(refused) => {
                 self.quota.release(charged_bytes);
@@ -185,6 +195,7 @@ impl Session {
     }
 
     pub(super) fn end_image(&mut self, image: Image) {
+        self.graphs.something_ended();
         let _ = self.device.unload(image.raw);
         for address in image.globals {
             self.ranges.remove(address);
@@ -241,18 +252,21 @@ impl Session {
     }
 
     pub(super) fn max_active_clusters(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<u32> {
-        let (_, place, launch) = self.device_launch(call, launch, false)?;
+        let (_, place) = self.place_of(call, launch.shape.stream)?;
+        let launch = self.device_launch(launch, false)?;
         self.device.max_active_clusters(place, &launch)
     }
 
     pub(super) fn max_cluster_size(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<u32> {
-        let (_, place, launch) = self.device_launch(call, launch, false)?;
+        let (_, place) = self.place_of(call, launch.shape.stream)?;
+        let launch = self.device_launch(launch, false)?;
         self.device.max_cluster_size(place, &launch)
     }
 
     pub(super) fn launch(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<()> {
         let function = launch.shape.function;
-        let (context, place, launch) = self.device_launch(call, launch, true)?;
+        let (context, place) = self.place(call, launch.shape.stream)?;
+        let launch = self.device_launch(launch, true)?;
         self.make_room_for_threads(context, place.context, function)?;
         self.quota.wait_for_credit();
         let result = self.device.launch(place, &launch);
@@ -260,7 +274,12 @@ impl Session {
     }
 
     /// Counts the local memory that a launch makes the context keep, for as many threads as the device has room for.
-    fn make_room_for_threads(&mut self, id: ContextId, context: Raw, handle: FunctionHandle) -> CuResult<()> {
+    pub(super) fn make_room_for_threads(
+        &mut self,
+        id: ContextId,
+        context: Raw,
+        handle: FunctionHandle,
+    ) -> CuResult<()> {
         let threads = self.device.costs().resident_threads;
         if threads == 0 {
             return Ok(());
@@ -283,28 +302,25 @@ impl Session {
 
     /// Resolves a launch's names and checks it. The parameter block has to cover the kernel's layout, else the driver would read
     /// past it; addresses inside of it are the GPU's matter.
-    fn device_launch<'a>(
+    pub(super) fn device_launch<'a>(
         &self,
-        call: Call,
         launch: &Launch<'a>,
         with_params: bool,
-    ) -> CuResult<(ContextId, Place, DeviceLaunch<'a>)> {
+    ) -> CuResult<DeviceLaunch<'a>> {
         let shape = &launch.shape;
-        let (context, place) = self.place(call, shape.stream)?;
         let function = self.function(shape.function)?;
         if with_params && (launch.params.len() as u64) < function.param_bytes {
             return Err(CuError::INVALID_VALUE);
         }
         self.check_attributes(launch.attributes)?;
-        let launch = DeviceLaunch {
+        Ok(DeviceLaunch {
             function: function.raw,
             grid: shape.grid,
             block: shape.block,
             shared_bytes: shape.shared_bytes,
             attributes: launch.attributes,
             params: launch.params,
-        };
-        Ok((context, place, launch))
+        })
     }
 
     /// Lets pass what holds neither a handle nor an unchecked address.
@@ -312,14 +328,15 @@ impl Session {
         attributes.iter().try_for_each(|each| match each.id {
             // Events in attributes: not translated yet, so not passed on.
             attribute::PROGRAMMATIC_EVENT | attribute::LAUNCH_COMPLETION_EVENT => Err(CuError::NOT_SUPPORTED),
-            attribute::ACCESS_POLICY_WINDOW => {
-                let base = u64::from(each.word(0).unwrap_or(0)) | u64::from(each.word(4).unwrap_or(0)) << 32;
-                let bytes =
-                    u64::from(each.word(8).unwrap_or(0)) | u64::from(each.word(12).unwrap_or(0)) << 32;
-                self.ranges.check(DevicePtr(base), bytes)
-            }
+            attribute::ACCESS_POLICY_WINDOW => self.check_window(&each),
             id if attribute::travels(id) => Ok(()),
             _ => Err(CuError::INVALID_VALUE),
         })
+    }
+
+    /// That a window's addresses are the process's.
+    pub(super) fn check_window(&self, window: &LaunchAttribute) -> CuResult<()> {
+        let word = |place| u64::from(window.word(place).unwrap_or(0));
+        self.ranges.check(DevicePtr(word(0) | word(4) << 32), word(8) | word(12) << 32)
     }
 }

@@ -4,6 +4,7 @@ use vgpu_api::memory::Memset;
 use vgpu_api::{Call, CuError, CuResult, DevicePtr, MemInfo, Staged, Stream};
 
 use super::Session;
+use crate::worker::pool_space::Order;
 use crate::worker::ranges::Origin;
 use crate::worker::staging::{self, CHUNK_BYTES};
 
@@ -39,10 +40,16 @@ impl Session {
             return Ok(());
         }
         self.context(call.context)?;
-        let owner = self.ranges.owner(at)?;
+        let owner = match self.ranges.freeable(at)? {
+            Origin::Alloc(owner) => owner,
+            // CUDA's contract: nothing uses it any more.
+            Origin::Pooled(pool) => return self.free_pooled(pool, at, Order::Done),
+            Origin::Global | Origin::Arena | Origin::Mapped { .. } => return Err(CuError::INVALID_VALUE),
+        };
         let context = self.context(owner)?;
         let result = self.device.free(context, at.0);
         self.settle(owner, result)?;
+        self.graphs.something_ended();
         if let Some(charged_bytes) = self.ranges.remove(at.0) {
             self.quota.release(charged_bytes);
         }
@@ -61,7 +68,7 @@ impl Session {
 
     pub(super) fn write(&mut self, call: Call, at: DevicePtr, bytes: &[u8], stream: Stream) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
-        self.ranges.check(at, bytes.len() as u64)?;
+        self.ranges.check_write(at, bytes.len() as u64)?;
         self.quota.wait_for_credit();
         let result = self.device.write(place, at.0, bytes);
         self.settle(context, result)
@@ -76,7 +83,9 @@ impl Session {
     ) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
         let range = from.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
-        self.ranges.check(at, from.len)?;
+        self.ranges.check_write(at, from.len)?;
+        // Pageable memory: the driver may wait for its own staging.
+        self.must_be_next(stream, context, place)?;
         self.quota.wait_for_credit();
         self.buffer.resize(CHUNK_BYTES, 0);
         for (offset, done, length) in staging::pieces(range) {
@@ -98,6 +107,7 @@ impl Session {
         let (context, place) = self.place(call, stream)?;
         let range = to.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
         self.ranges.check(at, to.len)?;
+        self.must_be_next(stream, context, place)?;
         self.quota.wait_for_credit();
         self.buffer.resize(CHUNK_BYTES, 0);
         for (offset, done, length) in staging::pieces(range) {
@@ -120,7 +130,7 @@ impl Session {
         stream: Stream,
     ) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
-        self.ranges.check(to, bytes)?;
+        self.ranges.check_write(to, bytes)?;
         self.ranges.check(from, bytes)?;
         self.quota.wait_for_credit();
         let result = self.device.copy(place, to.0, from.0, bytes);
@@ -129,8 +139,7 @@ impl Session {
 
     pub(super) fn fill(&mut self, call: Call, memset: &Memset, stream: Stream) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
-        self.check_memset(memset)?;
-        if memset.width == 0 || memset.rows == 0 {
+        if self.check_memset(memset)? == 0 {
             return Ok(());
         }
         self.quota.wait_for_credit();
@@ -138,20 +147,12 @@ impl Session {
         self.settle(context, result)
     }
 
-    /// All rows, from the first byte of the first to the last byte of the last, lie inside one range.
-    fn check_memset(&self, memset: &Memset) -> CuResult<()> {
-        let Memset { dst, pitch, element_bytes, width, rows, .. } = *memset;
-        let element = u64::from(element_bytes);
-        let aligned = matches!(element, 1 | 2 | 4) && dst.0.is_multiple_of(element);
-        let span = || {
-            let row = width.checked_mul(element)?;
-            let apart = if rows > 1 { pitch.checked_mul(rows - 1)? } else { 0 };
-            let rows_fit = rows <= 1 || (row <= pitch && pitch.is_multiple_of(element));
-            (aligned && rows_fit).then_some(row)?.checked_add(apart)
-        };
-        if rows == 0 || width == 0 {
-            return Ok(());
+    /// All bytes, from the first of the first row to the last of the last, can be written: so many.
+    pub(super) fn check_memset(&self, memset: &Memset) -> CuResult<u64> {
+        let bytes = memset.span()?;
+        if bytes == 0 {
+            return Ok(0);
         }
-        self.ranges.check(dst, span().ok_or(CuError::INVALID_VALUE)?)
+        self.ranges.check_write(memset.dst, bytes).map(|()| bytes)
     }
 }

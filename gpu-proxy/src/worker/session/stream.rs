@@ -1,8 +1,12 @@
 //! Streams and events.
 
-use vgpu_api::{Call, CuResult, EventHandle, Stream, StreamHandle};
+use vgpu_api::launch::attribute;
+use vgpu_api::{Call, CuError, CuResult, EventHandle, LaunchAttribute, Stream, StreamHandle};
 
-use super::{Owned, Session};
+use super::{OwnStream, Owned, Session};
+
+/// `CU_STREAM_NON_BLOCKING`. Source: cuda.h.
+const NON_BLOCKING: u32 = 1;
 
 impl Session {
     pub(super) fn stream_create(
@@ -15,23 +19,29 @@ impl Session {
         let context = self.context(call.context)?;
         self.streams.check_free(handle)?;
         let raw = self.device.stream_create(context, flags, priority)?;
-        self.streams.insert(handle, Owned { raw, context: call.context })
+        let is_blocking = flags & NON_BLOCKING == 0;
+        self.streams.insert(handle, OwnStream { raw, context: call.context, is_blocking })
     }
 
     pub(super) fn stream_destroy(&mut self, handle: StreamHandle) -> CuResult<()> {
-        let Owned { raw, context } = self.streams.remove(handle)?;
+        let OwnStream { raw, context, .. } = self.streams.remove(handle)?;
+        self.stream_is_gone(context, raw);
         let result = self.device.stream_destroy(raw);
         self.settle(context, result)
     }
 
     pub(super) fn stream_synchronize(&mut self, call: Call, stream: Stream) -> CuResult<()> {
-        let (context, place) = self.place(call, stream)?;
+        let (context, place) = self.place_of(call, stream)?;
+        self.must_be_done(place)?;
         let result = self.device.stream_synchronize(place);
-        self.settle(context, result)
+        self.settle(context, result)?;
+        self.stream_is_done(context, place);
+        self.look_at_all_going();
+        Ok(())
     }
 
     pub(super) fn stream_query(&mut self, call: Call, stream: Stream) -> CuResult<()> {
-        let (context, place) = self.place(call, stream)?;
+        let (context, place) = self.place_of(call, stream)?;
         let result = self.device.stream_query(place);
         self.settle(context, result)
     }
@@ -49,6 +59,25 @@ impl Session {
         self.settle(context, result)
     }
 
+    pub(super) fn set_stream_attribute(
+        &mut self,
+        call: Call,
+        stream: Stream,
+        number: u32,
+        value: &[u8],
+    ) -> CuResult<()> {
+        let (context, place) = self.place_of(call, stream)?;
+        let value: &[u8; 64] = value.try_into().map_err(|_| CuError::INVALID_VALUE)?;
+        if !attribute::OF_STREAMS.contains(&number) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        if number == attribute::ACCESS_POLICY_WINDOW {
+            self.check_window(&LaunchAttribute { id: number, value: *value })?;
+        }
+        let result = self.device.set_stream_attribute(place, number, value);
+        self.settle(context, result)
+    }
+
     pub(super) fn event_create(&mut self, call: Call, handle: EventHandle, flags: u32) -> CuResult<()> {
         let context = self.context(call.context)?;
         self.events.check_free(handle)?;
@@ -58,6 +87,7 @@ impl Session {
 
     pub(super) fn event_destroy(&mut self, handle: EventHandle) -> CuResult<()> {
         let Owned { raw, context } = self.events.remove(handle)?;
+        self.graphs.something_ended();
         let result = self.device.event_destroy(raw);
         self.settle(context, result)
     }
@@ -75,6 +105,20 @@ impl Session {
         self.settle(context, result)
     }
 
+    pub(super) fn context_record(&mut self, call: Call, event: EventHandle) -> CuResult<()> {
+        let context = self.context(call.context)?;
+        let event = self.events.get(event)?.raw;
+        let result = self.device.context_record(context, event);
+        self.settle(call.context, result)
+    }
+
+    pub(super) fn context_wait(&mut self, call: Call, event: EventHandle) -> CuResult<()> {
+        let context = self.context(call.context)?;
+        let event = self.events.get(event)?.raw;
+        let result = self.device.context_wait(context, event);
+        self.settle(call.context, result)
+    }
+
     pub(super) fn event_query(&mut self, event: EventHandle) -> CuResult<()> {
         let Owned { raw, context } = *self.events.get(event)?;
         self.context(context)?;
@@ -85,8 +129,14 @@ impl Session {
     pub(super) fn event_synchronize(&mut self, event: EventHandle) -> CuResult<()> {
         let Owned { raw, context } = *self.events.get(event)?;
         self.context(context)?;
+        if self.is_held_up() {
+            self.not_yet(|device| device.event_query(raw))?;
+        }
         let result = self.device.event_synchronize(raw);
-        self.settle(context, result)
+        self.settle(context, result)?;
+        self.trim_pools();
+        self.look_at_all_going();
+        Ok(())
     }
 
     pub(super) fn event_elapsed(&mut self, start: EventHandle, end: EventHandle) -> CuResult<f32> {

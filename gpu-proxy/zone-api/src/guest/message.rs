@@ -6,13 +6,18 @@
 //!   Connect   1    0 channel u32 | 4 pid u32 | 8 wire hash u64 | 16 port u32 | 20 refs u16 | 22 id length u16
 //!                  | 24 id, padded with zeros to 128 | 152 refs × u32
 //!   Close     2    0 channel u32 | 4 zero u32
+//!   Ask       3    0 question u32 | 4 zero u16 | 6 id length u16 | 8 id, padded with zeros to 128
 //!   Accepted  129  0 channel u32 | 4 zero u32
 //!   Refused   130  0 channel u32 | 4 code u32
 //!   Unmapped  131  0 channel u32 | 4 zero u32
 //!   Died      132  0 channel u32 | 4 code u32
+//!   Told      133  0 question u32 | 4 code u32 | 8 the answer, none with a code ([`facts`](super::facts))
 //! ```
+//! `Ask` and `Told` are there where both hellos have 1 or more as their application's minor version.
 
 use std::fmt;
+
+use super::facts::BYTES_MAX;
 
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 8;
@@ -24,8 +29,10 @@ pub const REFS_MAX: usize = 16_000;
 const ID_BYTES: usize = 128;
 const CONNECT_FIXED_BYTES: usize = 24 + ID_BYTES;
 const SHORT_BYTES: usize = 8;
+const ASK_BYTES: usize = 8 + ID_BYTES;
 
-/// The number guest-init gave a channel: never zero, free again after `Unmapped` or `Refused`.
+/// The number guest-init gave a channel: never zero, free again after `Unmapped` or `Refused`. Questions are numbered in the same row;
+/// theirs are free again after `Told`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelId(u32);
 
@@ -66,6 +73,24 @@ impl ContainerId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Its length and its letters, padded.
+    fn encode(&self, out: &mut Vec<u8>) {
+        let id = self.0.as_bytes();
+        out.extend_from_slice(&u16::try_from(id.len()).unwrap_or(u16::MAX).to_le_bytes());
+        let mut padded = [0; ID_BYTES];
+        padded[..id.len()].copy_from_slice(id);
+        out.extend_from_slice(&padded);
+    }
+
+    /// From the bytes of [`ContainerId::encode`], as many as it writes.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (id, padding) = bytes[2..].split_at_checked(usize::from(u16_at(bytes, 0)))?;
+        if padding.iter().any(|&byte| byte != 0) {
+            return None;
+        }
+        Self::new(str::from_utf8(id).ok()?)
     }
 }
 
@@ -144,10 +169,17 @@ pub enum ToProxy {
         /// Which.
         channel: ChannelId,
     },
+    /// A process wants to know what its container's devices are. It is answered by one [`ToGuest::Told`].
+    Ask {
+        /// Its number.
+        question: ChannelId,
+        /// The container in which the process runs.
+        container: ContainerId,
+    },
 }
 
 /// Proxy to guest-init.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToGuest {
     /// A worker has the channel.
     Accepted {
@@ -173,20 +205,37 @@ pub enum ToGuest {
         /// The number of the `VGPU-nnn` code.
         code: u32,
     },
+    /// The answer to [`ToProxy::Ask`].
+    Told {
+        /// Which.
+        question: ChannelId,
+        /// 0, or the number of the `VGPU-nnn` code.
+        code: u32,
+        /// With code 0, [`Facts`](super::facts::Facts) in their wire form: they are parsed by whoever reads them.
+        answer: Vec<u8>,
+    },
 }
 
 const CONNECT: u16 = 1;
 const CLOSE: u16 = 2;
+const ASK: u16 = 3;
 const ACCEPTED: u16 = 129;
 const REFUSED: u16 = 130;
 const UNMAPPED: u16 = 131;
 const DIED: u16 = 132;
+const TOLD: u16 = 133;
 
 impl Message for ToProxy {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Connect(connect) => connect.encode(out),
             Self::Close { channel } => short(out, CLOSE, *channel, 0),
+            Self::Ask { question, container } => {
+                header(out, ASK, ASK_BYTES);
+                out.extend_from_slice(&question.get().to_le_bytes());
+                out.extend_from_slice(&[0; 2]);
+                container.encode(out);
+            }
         }
     }
 
@@ -194,6 +243,7 @@ impl Message for ToProxy {
         match kind {
             CONNECT => Connect::decode(body).map(Self::Connect),
             CLOSE => Ok(Self::Close { channel: read_short_zero(kind, body)? }),
+            ASK => read_ask(body),
             _ => Err(Malformed::Kind(kind)),
         }
     }
@@ -205,6 +255,7 @@ impl Message for ToProxy {
                 bytes.is_multiple_of(4) && (1..=REFS_MAX).contains(&refs)
             }
             CLOSE => bytes as usize == SHORT_BYTES,
+            ASK => bytes as usize == ASK_BYTES,
             _ => return Err(Malformed::Kind(kind)),
         };
         if fits { Ok(()) } else { Err(Malformed::Length { kind, bytes }) }
@@ -218,17 +269,28 @@ impl Message for ToGuest {
             Self::Refused { channel, code } => short(out, REFUSED, channel, code),
             Self::Unmapped { channel } => short(out, UNMAPPED, channel, 0),
             Self::Died { channel, code } => short(out, DIED, channel, code),
+            Self::Told { question, code, ref answer } => {
+                // A longer one is our mistake and is cut, so that the frame stays valid: it then is no answer.
+                let answer = answer.get(..BYTES_MAX).unwrap_or(answer);
+                header(out, TOLD, SHORT_BYTES + answer.len());
+                out.extend_from_slice(&question.get().to_le_bytes());
+                out.extend_from_slice(&code.to_le_bytes());
+                out.extend_from_slice(answer);
+            }
         }
     }
 
     fn decode(kind: u16, body: &[u8]) -> Result<Self, Malformed> {
         Self::check_len(kind, u32::try_from(body.len()).unwrap_or(u32::MAX))?;
-        let (channel, code) = read_short(kind, body)?;
+        let (short, rest) = body.split_at_checked(SHORT_BYTES).unwrap_or((body, &[]));
+        let (channel, code) = read_short(kind, short)?;
         match kind {
             ACCEPTED => Ok(Self::Accepted { channel }),
             REFUSED => Ok(Self::Refused { channel, code }),
             UNMAPPED => Ok(Self::Unmapped { channel }),
             DIED => Ok(Self::Died { channel, code }),
+            TOLD if code != 0 && !rest.is_empty() => Err(Malformed::Field { kind, field: "answer" }),
+            TOLD => Ok(Self::Told { question: channel, code, answer: rest.to_vec() }),
             _ => Err(Malformed::Kind(kind)),
         }
     }
@@ -236,7 +298,8 @@ impl Message for ToGuest {
     fn check_len(kind: u16, bytes: u32) -> Result<(), Malformed> {
         match kind {
             ACCEPTED | REFUSED | UNMAPPED | DIED if bytes as usize == SHORT_BYTES => Ok(()),
-            ACCEPTED | REFUSED | UNMAPPED | DIED => Err(Malformed::Length { kind, bytes }),
+            TOLD if (SHORT_BYTES..=SHORT_BYTES + BYTES_MAX).contains(&(bytes as usize)) => Ok(()),
+            ACCEPTED | REFUSED | UNMAPPED | DIED | TOLD => Err(Malformed::Length { kind, bytes }),
             _ => Err(Malformed::Kind(kind)),
         }
     }
@@ -246,17 +309,13 @@ impl Connect {
     fn encode(&self, out: &mut Vec<u8>) {
         // The type's own limits: more references than REFS_MAX are our mistake and are cut, so that the frame stays valid.
         let refs = self.refs.get(..REFS_MAX).unwrap_or(&self.refs);
-        let id = self.container.as_str().as_bytes();
         header(out, CONNECT, CONNECT_FIXED_BYTES + 4 * refs.len());
         out.extend_from_slice(&self.channel.get().to_le_bytes());
         out.extend_from_slice(&self.pid.to_le_bytes());
         out.extend_from_slice(&self.wire_hash.to_le_bytes());
         out.extend_from_slice(&self.port.to_le_bytes());
         out.extend_from_slice(&u16::try_from(refs.len()).unwrap_or(u16::MAX).to_le_bytes());
-        out.extend_from_slice(&u16::try_from(id.len()).unwrap_or(u16::MAX).to_le_bytes());
-        let mut padded = [0; ID_BYTES];
-        padded[..id.len()].copy_from_slice(id);
-        out.extend_from_slice(&padded);
+        self.container.encode(out);
         refs.iter().for_each(|reference| out.extend_from_slice(&reference.to_le_bytes()));
     }
 
@@ -268,16 +327,9 @@ impl Connect {
         if refs.len() != 4 * count {
             return Err(bad("number of references"));
         }
-        let id_len = usize::from(u16_at(fixed, 22));
-        let id = &fixed[24..];
-        let (id, padding) = id.split_at_checked(id_len).ok_or(bad("container id"))?;
-        if padding.iter().any(|&byte| byte != 0) {
-            return Err(bad("container id"));
-        }
-        let id = str::from_utf8(id).map_err(|_| bad("container id"))?;
         Ok(Self {
             channel: ChannelId::new(u32_at(fixed, 0)).ok_or(bad("channel"))?,
-            container: ContainerId::new(id).ok_or(bad("container id"))?,
+            container: ContainerId::decode(&fixed[22..]).ok_or(bad("container id"))?,
             pid: u32_at(fixed, 4),
             wire_hash: u64::from(u32_at(fixed, 8)) | u64::from(u32_at(fixed, 12)) << 32,
             port: u32_at(fixed, 16),
@@ -296,6 +348,18 @@ fn short(out: &mut Vec<u8>, kind: u16, channel: ChannelId, code: u32) {
     header(out, kind, SHORT_BYTES);
     out.extend_from_slice(&channel.get().to_le_bytes());
     out.extend_from_slice(&code.to_le_bytes());
+}
+
+fn read_ask(body: &[u8]) -> Result<ToProxy, Malformed> {
+    let bad = |field| Malformed::Field { kind: ASK, field };
+    ToProxy::check_len(ASK, u32::try_from(body.len()).unwrap_or(u32::MAX))?;
+    if u16_at(body, 4) != 0 {
+        return Err(bad("reserved word"));
+    }
+    Ok(ToProxy::Ask {
+        question: ChannelId::new(u32_at(body, 0)).ok_or(bad("question"))?,
+        container: ContainerId::decode(&body[6..]).ok_or(bad("container id"))?,
+    })
 }
 
 /// The body of a short message whose second word is reserved.

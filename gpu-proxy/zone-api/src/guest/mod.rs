@@ -9,9 +9,11 @@
 //! ```
 //!
 //! `Died` comes when the worker ended by itself; `Unmapped` follows it too. A `Close` that comes before the answer is answered by
-//! `Refused`, or by `Accepted` and `Unmapped`. Frames: [`frames`]; layouts: [`message`].
+//! `Refused`, or by `Accepted` and `Unmapped`. A question ([`ToProxy::Ask`]) needs no pages and is
+//! answered by one `Told` ([`facts`]). Frames: [`frames`]; layouts: [`message`].
 //! The rule: whatever bytes arrive, the answer is a message or [`Malformed`]; nothing is allocated by an unchecked length.
 
+pub mod facts;
 mod frames;
 mod message;
 pub mod wire;

@@ -13,9 +13,9 @@ use crate::traces::Process;
 
 /// Programs of `tests/cuda` that check their own result: what a pod's way to the GPU has to carry...
 const PROGRAMS: &[&str] = &["saxpy", "matmul_tiled", "histogram", "driver_threads", "oob_store"];
-/// ... and what is left of them. Part `programs` of `cargo xtask test` runs all of them, over `local`.
+/// ... and more of them. Part `programs` of `cargo xtask test` runs all of them, over `local`.
 const OTHER_PROGRAMS: &[&str] =
-    &["reduce", "features", "math", "device_query", "memory_info", "driver_raw", "driver_wide"];
+    &["reduce", "features", "math", "device_query", "memory_info", "driver_raw", "driver_wide", "nvml_query"];
 /// One after the other, emulated.
 const ALL_PROGRAMS: Duration = Duration::from_secs(600);
 
@@ -35,6 +35,7 @@ pub fn stories() -> Vec<Story> {
         vgpu("cuda_programs_compute_what_the_cpu_does", 900, |_| are_right_in_one_pod(PROGRAMS)),
         vgpu("cuda_other_programs_compute_what_the_cpu_does", 900, |_| are_right_in_one_pod(OTHER_PROGRAMS)),
         vgpu("cuda_worker_is_behind_every_wall_of_its_sandbox", 300, cuda_worker_is_behind_every_wall),
+        vgpu("nvidia_smi_shows_a_pod_its_own_device", 300, nvidia_smi_shows_a_pod_its_own_device),
         vgpu(
             "container_without_a_gpu_reaches_neither_it_nor_xen",
             300,
@@ -135,10 +136,28 @@ fn cuda_worker_is_behind_every_wall(node: &Node) {
     pod.end(START);
 }
 
+/// Ours: the image has none. It is asked beside a program that computes, and by the container's own pids.
+fn nvidia_smi_shows_a_pod_its_own_device(node: &Node) {
+    let mut pod = node.start(Pod::cuda(&["/spin", "1000"]));
+    pod.until_line("allocated");
+    let workers = node.workers().len();
+    let listed = pod.exec(&["nvidia-smi", "-L"]);
+    assert!(listed.text().starts_with("GPU 0: "), "{}{}", listed.text(), listed.complaint());
+    let query = ["nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"];
+    let computing = pod.exec(&query);
+    assert_eq!(computing.text(), "1, /spin\n", "{}", computing.complaint());
+    assert_eq!(node.workers().len(), workers, "who only asks gets no worker");
+    let refused = pod.exec(&["nvidia-smi", "-pl", "100"]);
+    assert_eq!(refused.code, Some(4), "{}", refused.text());
+
+    pod.signal("SIGKILL");
+    pod.end(START);
+}
+
 /// As the root of a usual container, which may make devices on a node, with the word for a grant where it grants nothing.
 fn container_without_a_gpu_reaches_neither_it_nor_xen(_: &Node) {
     let script = "tr '\\0' '\\n' < /proc/1/environ | grep vgpu; \
-                  ls /dev/xen /run/vgpu /usr/lib/libcuda.so.1 /usr/lib64/libcuda.so.1; \
+                  ls /dev/xen /run/vgpu /usr/lib/libcuda.so.1 /usr/lib64/libcuda.so.1 /usr/lib/libnvidia-ml.so.1 /usr/bin/nvidia-smi; \
                   n=$(busybox sed -n 's/ xen.*//p' /proc/misc); for n in $n; do busybox mknod /dev/misc$n c 10 $n && cat /dev/misc$n; done; \
                   cat /proc/xen/xenbus; mount -t xenfs xenfs /proc/xen; mount -t devtmpfs devtmpfs /tmp; echo over";
     let pod = Pod::busybox(Runtime::Vgpu, &["sh", "-c", script]).option("--env").option("vgpu.dev/gpu=1");

@@ -1,9 +1,10 @@
-//! `cargo xtask gen-cuda [--check]`: the facts of NVIDIA's headers as Rust, `libvgpu/api/src/symbols/table.rs`.
+//! `cargo xtask gen-cuda [--check]`: the facts of NVIDIA's headers as Rust, `libvgpu/api/src/symbols/table.rs` and, of NVML,
+//! `libvgpu/nvml/src/names.rs`.
 //!
-//! The headers come from the PyPI wheel below and stay in the cache: their text isn't committed, the names, versions and
+//! The headers come from PyPI wheels and stay in the cache: their text isn't committed, the names, versions and
 //! parameter shapes are. Run by hand when a CUDA version is added; `--check` only compares.
 //!
-//! `header.rs` reads the declarations, `rule.rs` finds the ELF name of each.
+//! `header.rs` reads the declarations, `rule.rs` finds the ELF name of each; `nvml.rs` has NVML's.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
@@ -17,6 +18,7 @@ use crate::error::{Context, Failure, Result};
 use crate::paths;
 
 mod header;
+mod nvml;
 mod rule;
 
 /// The wheel whose headers are read. Pinned: another version is another table.
@@ -41,13 +43,20 @@ pub fn main(mut args: Args) -> Result<u8> {
         let table =
             fs::read_to_string(&committed).context(|| format!("cannot read {}", committed.display()))?;
         println!("{TABLE} is what {WHEEL} gives: {}", Counts::of(&table));
+        println!("{} is what {} gives", nvml::TABLE, nvml::WHEEL);
         return Ok(0);
     }
-    let include = wheel()?.join(INCLUDE);
-    let (table, place) = (generate(&include)?, paths::root()?.join(TABLE));
-    fs::write(&place, &table).context(|| format!("cannot write {}", place.display()))?;
+    let table = generate(&wheel()?.join(INCLUDE))?;
+    write(TABLE, &table)?;
     println!("{TABLE}: {} from {WHEEL}", Counts::of(&table));
+    write(nvml::TABLE, &nvml::generate()?)?;
+    println!("{}: from {}", nvml::TABLE, nvml::WHEEL);
     Ok(0)
+}
+
+fn write(file: &str, text: &str) -> Result<()> {
+    let place = paths::root()?.join(file);
+    fs::write(&place, text).context(|| format!("cannot write {}", place.display()))
 }
 
 /// How much there is: names that are exported, calls (what `cuGetProcAddress` is asked for), forms of them.
@@ -75,24 +84,34 @@ impl fmt::Display for Counts {
     }
 }
 
-/// That the committed table is what the headers give.
+/// That the committed tables are what the headers give.
 pub fn check() -> Result<()> {
-    let place = paths::root()?.join(TABLE);
-    let committed = fs::read_to_string(&place).context(|| format!("cannot read {}", place.display()))?;
-    if committed == generate(&wheel()?.join(INCLUDE))? {
-        return Ok(());
-    }
-    Err(Failure::new(format!("{TABLE} is not what {WHEEL} gives: run cargo xtask gen-cuda")))
+    check_one(TABLE, WHEEL, &generate(&wheel()?.join(INCLUDE))?)?;
+    check_one(nvml::TABLE, nvml::WHEEL, &nvml::generate()?)
 }
 
-/// The wheel, unpacked in the cache.
+fn check_one(file: &str, wheel: &str, made: &str) -> Result<()> {
+    let place = paths::root()?.join(file);
+    let committed = fs::read_to_string(&place).context(|| format!("cannot read {}", place.display()))?;
+    if committed == made {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{file} is not what {wheel} gives: run cargo xtask gen-cuda")))
+}
+
 fn wheel() -> Result<PathBuf> {
-    cache::get("cuda-headers", cache::Inputs::new().add("wheel", WHEEL), |dir| {
+    unpacked("cuda-headers", WHEEL)
+}
+
+/// A wheel, unpacked in the cache.
+fn unpacked(name: &str, wheel_name: &str) -> Result<PathBuf> {
+    cache::get(name, cache::Inputs::new().add("wheel", wheel_name), |dir| {
         run(Command::new("python3")
             .args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d"])
             .arg(dir)
-            .arg(WHEEL))?;
-        let wheel = cache::sorted_entries(dir)?.pop().context(|| format!("pip got no file for {WHEEL}"))?;
+            .arg(wheel_name))?;
+        let wheel =
+            cache::sorted_entries(dir)?.pop().context(|| format!("pip got no file for {wheel_name}"))?;
         run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(dir))?;
         fs::remove_file(&wheel).context(|| format!("cannot remove {}", wheel.display()))
     })

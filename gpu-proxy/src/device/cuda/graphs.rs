@@ -1,0 +1,367 @@
+//! Graphs of the driver. A captured one and one of single nodes are the same to it, so every graph is made of single nodes here.
+//!
+//! The graph stays beside what was instantiated of it: the driver names nodes by it when they change. The host's sides of copies
+//! are buffers here, as long as the graph is.
+
+use std::collections::HashMap;
+use std::ptr;
+
+use vgpu_api::graph::{CopyBox, GraphEdge, HostSide, Rows};
+use vgpu_api::launch::attribute;
+use vgpu_api::{CuError, CuResult, Memset};
+
+use super::table::{Copy3d, CopySide, EdgeData, FillParams, KernelParams, NULL, Ptr, Table, UpdateInfo};
+use super::{Cuda, PARAM_POINTER, PARAM_SIZE, Pointer, number, size};
+use crate::device::graph::{host_buffer, part};
+use crate::device::{DeviceLaunch, DeviceNode, DeviceWork, Raw};
+
+/// `CU_MEMORYTYPE_HOST`.
+const HOST: u32 = 1;
+
+/// A graph and what was instantiated of it.
+#[derive(Debug)]
+pub struct Graph {
+    template: Pointer,
+    exec: Pointer,
+    nodes: Vec<Pointer>,
+    /// By node. The driver has their addresses: they are never moved.
+    hosts: HashMap<u32, Box<[u8]>>,
+}
+
+/// Ends a graph of the driver, unless it is kept.
+struct Template<'a> {
+    table: &'a Table,
+    graph: Ptr,
+}
+
+impl Template<'_> {
+    fn keep(self) -> Ptr {
+        let graph = self.graph;
+        std::mem::forget(self);
+        graph
+    }
+}
+
+impl Drop for Template<'_> {
+    fn drop(&mut self) {
+        // SAFETY: a graph that `graph_build` made and nobody else has.
+        let _ = unsafe { self.table.cuGraphDestroy(self.graph) };
+    }
+}
+
+/// Those that a node of a graph can have. That a launch may begin early is an edge there.
+fn is_of_node(id: u32) -> bool {
+    !matches!(
+        id,
+        attribute::IGNORE
+            | attribute::PROGRAMMATIC_STREAM_SERIALIZATION
+            | attribute::PROGRAMMATIC_EVENT
+            | attribute::LAUNCH_COMPLETION_EVENT
+    )
+}
+
+/// Runs `body` with a kernel's parameters as the driver takes them for a node.
+fn with_kernel<T>(
+    table: &Table,
+    function: Ptr,
+    launch: &DeviceLaunch<'_>,
+    body: impl FnOnce(&KernelParams) -> CuResult<T>,
+) -> CuResult<T> {
+    let mut bytes = launch.params.len();
+    let block: Ptr = launch.params.as_ptr().cast_mut().cast();
+    let mut extra = [PARAM_POINTER, block, PARAM_SIZE, ptr::from_mut(&mut bytes).cast(), NULL];
+    let mut params = KernelParams {
+        function,
+        grid: launch.grid,
+        block: launch.block,
+        shared_bytes: launch.shared_bytes,
+        params: ptr::null_mut(),
+        extra: ptr::null_mut(),
+        kernel: NULL,
+        context: NULL,
+    };
+    // The driver refuses `extra` for a kernel whose blocks run together.
+    let together = launch.attributes.iter().any(|each| each.id == attribute::COOPERATIVE);
+    let mut places = if together { places(table, function, launch.params)? } else { Vec::new() };
+    if together {
+        params.params = places.as_mut_ptr();
+    } else if !launch.params.is_empty() {
+        params.extra = extra.as_mut_ptr();
+    }
+    body(&params)
+}
+
+/// Where each parameter lies in the block.
+fn places(table: &Table, function: Ptr, block: &[u8]) -> CuResult<Vec<Ptr>> {
+    let mut places = Vec::new();
+    // Each has a byte at least.
+    while places.len() < block.len() {
+        let (mut offset, mut bytes) = (0, 0);
+        // SAFETY: a live function; the driver writes two numbers to variables of ours, and knows how many parameters there are.
+        let known =
+            unsafe { table.cuFuncGetParamInfo(function, places.len(), &raw mut offset, &raw mut bytes) };
+        if known.is_err() {
+            break;
+        }
+        let end = offset.checked_add(bytes).ok_or(CuError::INVALID_VALUE)?;
+        let param = block.get(offset..end).ok_or(CuError::INVALID_VALUE)?;
+        places.push(param.as_ptr().cast_mut().cast());
+    }
+    Ok(places)
+}
+
+fn fill_params(memset: &Memset) -> CuResult<FillParams> {
+    Ok(FillParams {
+        at: memset.dst.0,
+        pitch: size(memset.pitch)?,
+        value: memset.value,
+        element_bytes: memset.element_bytes,
+        width: size(memset.width)?,
+        height: size(memset.rows)?,
+    })
+}
+
+/// The driver's form of a copy; `host` is the buffer of its host's side, which is packed.
+fn copy_params(copy: &CopyBox, side: HostSide, host: Ptr) -> CuResult<Copy3d> {
+    let on_device = |rows: &Rows| {
+        Ok::<_, CuError>(CopySide {
+            pitch: size(rows.pitch)?,
+            // Of one slice a guest need not say how many rows it has.
+            height: size(if copy.depth > 1 { rows.slice_rows } else { copy.height })?,
+            ..CopySide::at(rows.start.0)
+        })
+    };
+    let on_host = || {
+        Ok::<_, CuError>(CopySide {
+            host,
+            pitch: size(copy.width)?,
+            height: size(copy.height)?,
+            ..CopySide::of(HOST)
+        })
+    };
+    let from = if side == HostSide::From { on_host()? } else { on_device(&copy.from)? };
+    let to = if side == HostSide::To { on_host()? } else { on_device(&copy.to)? };
+    Ok(Copy3d {
+        from,
+        to,
+        width_bytes: size(copy.width)?,
+        height: size(copy.height)?,
+        depth: size(copy.depth)?,
+    })
+}
+
+impl Cuda {
+    pub(super) fn graph(&mut self, name: Raw) -> CuResult<&mut Graph> {
+        self.graphs.get_mut(&name.0).ok_or(CuError::INVALID_HANDLE)
+    }
+
+    pub(super) fn graph_make(&mut self, nodes: &[DeviceNode<'_>], flags: u64) -> CuResult<Raw> {
+        let mut hosts = HashMap::new();
+        for (place, node) in (0..).zip(nodes) {
+            if let DeviceWork::Copy(copy, HostSide::From | HostSide::To) = &node.work {
+                hosts.insert(place, host_buffer(copy)?);
+            }
+        }
+        let (template, nodes) = self.graph_build(nodes, &mut hosts)?;
+        let template = Template { table: &self.table, graph: template };
+        let mut exec = NULL;
+        // SAFETY: a live graph of ours; the driver writes a pointer to a variable of ours.
+        unsafe { self.table.cuGraphInstantiateWithFlags(&raw mut exec, template.graph, flags) }?;
+        let template = Pointer(template.keep());
+        self.last_graph += 1;
+        self.graphs.insert(self.last_graph, Graph { template, exec: Pointer(exec), nodes, hosts });
+        Ok(Raw(self.last_graph))
+    }
+
+    /// A graph of the driver with these nodes, and the driver's names of them.
+    fn graph_build(
+        &mut self,
+        nodes: &[DeviceNode<'_>],
+        hosts: &mut HashMap<u32, Box<[u8]>>,
+    ) -> CuResult<(Ptr, Vec<Pointer>)> {
+        let mut graph = NULL;
+        // SAFETY: the driver writes a pointer to a variable of ours.
+        unsafe { self.table.cuGraphCreate(&raw mut graph, 0) }?;
+        let mut built: Vec<Pointer> = Vec::with_capacity(nodes.len());
+        for (place, node) in (0..).zip(nodes) {
+            let host = hosts.get_mut(&place).map_or(NULL, |host| host.as_mut_ptr().cast());
+            match self.graph_add(graph, node, &built, host) {
+                Ok(added) => built.push(Pointer(added)),
+                Err(error) => {
+                    drop(Template { table: &self.table, graph });
+                    return Err(error);
+                }
+            }
+        }
+        Ok((graph, built))
+    }
+
+    #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one arm runs")]
+    fn graph_add(
+        &mut self,
+        graph: Ptr,
+        node: &DeviceNode<'_>,
+        built: &[Pointer],
+        host: Ptr,
+    ) -> CuResult<Ptr> {
+        self.enter(node.context)?;
+        let context = self.contexts.get(node.context)?;
+        let named =
+            |edge: &GraphEdge| built.get(edge.from as usize).map(|node| node.0).ok_or(CuError::INVALID_VALUE);
+        let plain = node.needs.iter().filter(|edge| edge.is_plain()).map(named);
+        let plain = plain.collect::<CuResult<Vec<Ptr>>>()?;
+        let (needs, count) = (plain.as_ptr(), plain.len());
+        let table = &self.table;
+        let mut added = NULL;
+        let at = &raw mut added;
+        // SAFETY: all arms: a live graph and its own nodes; the driver writes a pointer to a variable of ours and copies what it
+        // reads, which lives as long as the call. Handles are ours and live, ranges the process's, a host buffer as long as the
+        // graph.
+        unsafe {
+            match &node.work {
+                DeviceWork::Empty => table.cuGraphAddEmptyNode(at, graph, needs, count),
+                DeviceWork::Kernel(launch) => {
+                    let function = self.images.function(table, launch.function)?;
+                    with_kernel(table, function, launch, |params| {
+                        table.cuGraphAddKernelNode_v2(at, graph, needs, count, ptr::from_ref(params))
+                    })
+                }
+                DeviceWork::Fill(memset) => {
+                    let params = fill_params(memset)?;
+                    table.cuGraphAddMemsetNode(at, graph, needs, count, &raw const params, context)
+                }
+                DeviceWork::Copy(copy, side) => {
+                    let params = copy_params(copy, *side, host)?;
+                    table.cuGraphAddMemcpyNode(at, graph, needs, count, &raw const params, context)
+                }
+                DeviceWork::Record(event) => {
+                    table.cuGraphAddEventRecordNode(at, graph, needs, count, self.events.get(*event)?)
+                }
+                DeviceWork::Wait(event) => {
+                    table.cuGraphAddEventWaitNode(at, graph, needs, count, self.events.get(*event)?)
+                }
+            }
+        }?;
+        if let DeviceWork::Kernel(launch) = &node.work {
+            for each in launch.attributes.iter().filter(|each| is_of_node(each.id)) {
+                let (id, value) = (number(each.id)?, each.value.as_ptr().cast());
+                // SAFETY: a live node; the driver reads a union of 64 bytes.
+                unsafe { table.cuGraphKernelNodeSetAttribute(added, id, value) }?;
+            }
+        }
+        for edge in node.needs.iter().filter(|edge| !edge.is_plain()) {
+            let (from, to) = (named(edge)?, added);
+            let data = EdgeData {
+                from_port: edge.from_port,
+                to_port: edge.to_port,
+                kind: edge.kind,
+                reserved: [0; 5],
+            };
+            // SAFETY: live nodes of a live graph; the driver reads one of each.
+            unsafe {
+                table.cuGraphAddDependencies_v2(graph, &raw const from, &raw const to, &raw const data, 1)
+            }?;
+        }
+        Ok(added)
+    }
+
+    pub(super) fn graph_change(&mut self, name: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
+        let mut graph = self.graphs.remove(&name.0).ok_or(CuError::INVALID_HANDLE)?;
+        let result = self.graph_change_to(&mut graph, nodes);
+        self.graphs.insert(name.0, graph);
+        result
+    }
+
+    /// What it is changed to ends here. The driver goes on knowing nodes by the graph that was instantiated (cuda.h,
+    /// `cuGraphExecKernelNodeSetParams`).
+    fn graph_change_to(&mut self, graph: &mut Graph, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
+        let (changed, _) = self.graph_build(nodes, &mut graph.hosts)?;
+        let changed = Template { table: &self.table, graph: changed };
+        let mut info = UpdateInfo { result: 0, node: NULL, from: NULL };
+        // SAFETY: a live graph of each kind; the driver writes a struct of ours.
+        unsafe { self.table.cuGraphExecUpdate_v2(graph.exec.0, changed.graph, &raw mut info) }
+    }
+
+    #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one arm runs")]
+    pub(super) fn graph_change_node(
+        &mut self,
+        name: Raw,
+        place: u32,
+        context: Raw,
+        work: &DeviceWork<'_>,
+    ) -> CuResult<()> {
+        self.enter(context)?;
+        let context = self.contexts.get(context)?;
+        let graph = self.graphs.get_mut(&name.0).ok_or(CuError::INVALID_HANDLE)?;
+        let node = graph.nodes.get(place as usize).ok_or(CuError::INVALID_VALUE)?.0;
+        let host = graph.hosts.get_mut(&place).map_or(NULL, |host| host.as_mut_ptr().cast());
+        let (exec, table) = (graph.exec.0, &self.table);
+        // SAFETY: all arms: a live graph and a node of what it was made of; the rest as in `graph_add`.
+        unsafe {
+            match work {
+                DeviceWork::Empty => Ok(()),
+                DeviceWork::Kernel(launch) => {
+                    let function = self.images.function(table, launch.function)?;
+                    with_kernel(table, function, launch, |params| {
+                        table.cuGraphExecKernelNodeSetParams_v2(exec, node, ptr::from_ref(params))
+                    })
+                }
+                DeviceWork::Fill(memset) => {
+                    let params = fill_params(memset)?;
+                    table.cuGraphExecMemsetNodeSetParams(exec, node, &raw const params, context)
+                }
+                DeviceWork::Copy(copy, side) => {
+                    let params = copy_params(copy, *side, host)?;
+                    table.cuGraphExecMemcpyNodeSetParams(exec, node, &raw const params, context)
+                }
+                DeviceWork::Record(event) => {
+                    table.cuGraphExecEventRecordNodeSetEvent(exec, node, self.events.get(*event)?)
+                }
+                DeviceWork::Wait(event) => {
+                    table.cuGraphExecEventWaitNodeSetEvent(exec, node, self.events.get(*event)?)
+                }
+            }
+        }
+    }
+
+    pub(super) fn graph_switch(&mut self, name: Raw, place: u32, enabled: bool) -> CuResult<()> {
+        let graph = self.graphs.get(&name.0).ok_or(CuError::INVALID_HANDLE)?;
+        let node = graph.nodes.get(place as usize).ok_or(CuError::INVALID_VALUE)?.0;
+        // SAFETY: a live graph and a node of what it was made of.
+        unsafe { self.table.cuGraphNodeSetEnabled(graph.exec.0, node, enabled.into()) }
+    }
+
+    pub(super) fn graph_end(&mut self, name: Raw) -> CuResult<()> {
+        let graph = self.graphs.remove(&name.0).ok_or(CuError::INVALID_HANDLE)?;
+        // The driver ends it when its launches are over, but the host's buffers end here.
+        if !graph.hosts.is_empty() {
+            self.context_synchronize_all();
+        }
+        // SAFETY: live graphs of ours, named no more.
+        let result = unsafe { self.table.cuGraphExecDestroy(graph.exec.0) };
+        drop(Template { table: &self.table, graph: graph.template.0 });
+        result
+    }
+
+    /// Waits for the work of every context: what failed there is told there.
+    fn context_synchronize_all(&mut self) {
+        let names: Vec<Raw> = self.contexts.pointers.keys().map(|name| Raw(*name)).collect();
+        for name in names {
+            if self.enter(name).is_ok() {
+                // SAFETY: a context is current.
+                let _ = unsafe { self.table.cuCtxSynchronize() };
+            }
+        }
+    }
+}
+
+impl Graph {
+    pub(super) fn exec(&self) -> Ptr {
+        self.exec.0
+    }
+
+    /// The host's side of a copy.
+    pub(super) fn host(&mut self, node: u32, offset: u64, bytes: usize) -> CuResult<&mut [u8]> {
+        part(self.hosts.get_mut(&node).ok_or(CuError::INVALID_VALUE)?, offset, bytes)
+    }
+}

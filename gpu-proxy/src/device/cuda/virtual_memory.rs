@@ -1,0 +1,121 @@
+//! Memory and addresses apart, as NVIDIA's driver has them. None of it belongs to a context.
+
+use std::collections::HashMap;
+use std::ffi::c_int;
+
+use vgpu_api::{Access, CuError, CuResult, MemoryOp, MemoryOpKind};
+
+use super::table::{AccessOf, MemoryProperties, NULL, StreamOp, Table};
+use super::{Raw, size};
+
+/// `CU_MEM_ALLOCATION_TYPE_PINNED`.
+const PINNED: u32 = 1;
+/// `CU_MEM_LOCATION_TYPE_DEVICE`.
+const ON_DEVICE: u32 = 1;
+/// Every device's so far, should the driver not say.
+const GRANULE_BYTES: u64 = 2 << 20;
+/// `CUstreamBatchMemOpType`: waits and writes of 32 bits, of 64 bits, a barrier.
+const WAIT_32: u32 = 1;
+const WRITE_32: u32 = 2;
+const WAIT_64: u32 = 4;
+const WRITE_64: u32 = 5;
+const BARRIER: u32 = 6;
+
+/// The driver's handles of memory by our names. A name is used once.
+#[derive(Debug, Default)]
+pub(super) struct Memories {
+    device: c_int,
+    granule_bytes: u64,
+    handles: HashMap<u64, u64>,
+    last: u64,
+}
+
+impl Memories {
+    pub fn of(table: &Table, device: c_int) -> Self {
+        let memories = Self { device, ..Self::default() };
+        let (properties, mut bytes) = (memories.properties(), 0);
+        // SAFETY: the driver reads properties and writes a number, both ours. Option 0: the least.
+        let said = unsafe { table.cuMemGetAllocationGranularity(&raw mut bytes, &raw const properties, 0) };
+        let said = said.map(|()| bytes as u64).ok().filter(|bytes| bytes.is_power_of_two());
+        Self { granule_bytes: said.unwrap_or(GRANULE_BYTES), ..memories }
+    }
+
+    fn properties(&self) -> MemoryProperties {
+        MemoryProperties {
+            kind: PINNED,
+            handle_types: 0,
+            location_kind: ON_DEVICE,
+            device: self.device,
+            metadata: NULL,
+            flags: [0; 8],
+        }
+    }
+
+    pub fn granule_bytes(&self) -> u64 {
+        self.granule_bytes
+    }
+
+    pub fn reserve(&self, table: &Table, bytes: u64, alignment: u64, wanted: u64) -> CuResult<u64> {
+        let (mut address, bytes, alignment) = (0, size(bytes)?, size(alignment)?);
+        // SAFETY: the driver writes one number to a variable of ours.
+        unsafe { table.cuMemAddressReserve(&raw mut address, bytes, alignment, wanted, 0) }?;
+        Ok(address)
+    }
+
+    pub fn unreserve(&self, table: &Table, address: u64, bytes: u64) -> CuResult<()> {
+        // SAFETY: a reservation of ours in which nothing is mapped.
+        unsafe { table.cuMemAddressFree(address, size(bytes)?) }
+    }
+
+    pub fn create(&mut self, table: &Table, bytes: u64) -> CuResult<Raw> {
+        let (properties, mut handle) = (self.properties(), 0);
+        // SAFETY: the driver reads properties and writes a number, both ours.
+        unsafe { table.cuMemCreate(&raw mut handle, size(bytes)?, &raw const properties, 0) }?;
+        self.last += 1;
+        self.handles.insert(self.last, handle);
+        Ok(Raw(self.last))
+    }
+
+    pub fn release(&mut self, table: &Table, memory: Raw) -> CuResult<()> {
+        let handle = self.handles.remove(&memory.0).ok_or(CuError::INVALID_VALUE)?;
+        // SAFETY: a handle of ours, named no more.
+        unsafe { table.cuMemRelease(handle) }
+    }
+
+    pub fn map(&self, table: &Table, address: u64, bytes: u64, memory: Raw) -> CuResult<()> {
+        let handle = *self.handles.get(&memory.0).ok_or(CuError::INVALID_VALUE)?;
+        // SAFETY: free addresses of a reservation of ours, a live handle of ours that has so many bytes.
+        unsafe { table.cuMemMap(address, size(bytes)?, 0, handle, 0) }
+    }
+
+    pub fn unmap(&self, table: &Table, address: u64, bytes: u64) -> CuResult<()> {
+        // SAFETY: one whole mapping of ours.
+        unsafe { table.cuMemUnmap(address, size(bytes)?) }
+    }
+
+    pub fn set_access(&self, table: &Table, address: u64, bytes: u64, access: Access) -> CuResult<()> {
+        let access = AccessOf { location_kind: ON_DEVICE, device: self.device, flags: access as u32 };
+        // SAFETY: whole mappings of ours in a row; the driver reads one description of ours.
+        unsafe { table.cuMemSetAccess(address, size(bytes)?, &raw const access, 1) }
+    }
+}
+
+/// An operation of a stream as the driver takes it.
+pub(super) fn stream_op(op: &MemoryOp) -> StreamOp {
+    let (wait, write) = if op.bytes == 4 { (WAIT_32, WRITE_32) } else { (WAIT_64, WRITE_64) };
+    let word = |operation, flags| StreamOp {
+        operation,
+        flags,
+        address: op.at.0,
+        value: op.value,
+        ..StreamOp::default()
+    };
+    match op.kind {
+        MemoryOpKind::Write => word(write, 0),
+        MemoryOpKind::WaitGreaterOrEqual => word(wait, 0),
+        MemoryOpKind::WaitEqual => word(wait, 1),
+        MemoryOpKind::WaitAnd => word(wait, 2),
+        MemoryOpKind::WaitNor => word(wait, 3),
+        MemoryOpKind::Barrier => StreamOp { operation: BARRIER, barrier: op.bytes, ..StreamOp::default() },
+    }
+}

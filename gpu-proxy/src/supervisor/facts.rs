@@ -1,0 +1,322 @@
+//! What programs may learn without a worker: what their container's device is, and what the container uses of it.
+//!
+//! The supervisor holds no driver. A worker of no guest, which reads nothing of one and makes no context, says once what the device is;
+//! what is used stands in the page of the grant. Start at [`Supervisor::facts`].
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+use vgpu_api::{DeviceSnapshot, Snapshot};
+use vgpu_codes::Code;
+use vgpu_zone_api::guest::facts::{DeviceFacts, Facts, ProcessFacts};
+use vgpu_zone_api::shim::ZoneId;
+
+use super::Supervisor;
+use super::cgroup::WorkerCgroup;
+use super::spawn::{Newborn, Order};
+use super::workers::{READY_LIMIT, environment, failed, kill, reaped, report};
+use super::zones::{Refusal, Usage};
+use crate::device::DeviceKind;
+use crate::worker::assignment::{self, Assignment, ChannelKind, Report};
+
+/// The pod of the worker that is asked: a name that no pod's uid can be.
+const POD: &str = "_nobody";
+/// After a failure nobody is asked again for so long, however often programs ask.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// The first line names the driver's version. Source: NVIDIA's README, "The /proc/driver/nvidia directory".
+const DRIVER: &str = "/proc/driver/nvidia/version";
+
+/// What is known of the device.
+#[derive(Debug, Default)]
+pub struct Description {
+    known: OnceLock<Known>,
+    /// When it could not be learned, and why. Locked while it is being learned.
+    failed: Mutex<Option<(Instant, Code, String)>>,
+}
+
+/// What a worker of nobody said, and the driver's version.
+#[derive(Debug)]
+pub struct Known {
+    snapshot: Snapshot,
+    driver_version: String,
+}
+
+impl Supervisor {
+    /// What a process of the container may know.
+    ///
+    /// # Errors
+    /// No grant, or the device cannot be described.
+    pub async fn facts(self: &Arc<Self>, zone: ZoneId, container: &str) -> Result<Facts, Refusal> {
+        // First: who has no grant makes nobody be born.
+        self.zones().usage(zone, container)?;
+        let known = self.description().await?;
+        let usage = self.zones().usage(zone, container)?;
+        Ok(compose(known, &usage))
+    }
+
+    /// What the device is: learned at the first call, kept for good.
+    ///
+    /// # Errors
+    /// No worker, or no device.
+    pub async fn description(self: &Arc<Self>) -> Result<&Known, Refusal> {
+        if let Some(known) = self.description.known.get() {
+            return Ok(known);
+        }
+        // In a task of its own, so that a caller who gives up leaves no worker behind.
+        let supervisor = Arc::clone(self);
+        let learned = tokio::spawn(async move { supervisor.learn().await });
+        learned
+            .await
+            .map_err(|lost| Refusal::new(Code::WorkerFailed, format!("a task was lost: {lost}")))??;
+        let lost = || Refusal::new(Code::WorkerFailed, "a description was lost");
+        self.description.known.get().ok_or_else(lost)
+    }
+
+    async fn learn(&self) -> Result<(), Refusal> {
+        let mut failed = self.description.failed.lock().await;
+        if self.description.known.get().is_some() {
+            return Ok(());
+        }
+        if let Some((when, code, text)) = &*failed
+            && when.elapsed() < AGAIN_AFTER
+        {
+            return Err(Refusal::new(*code, text.clone()));
+        }
+        match self.ask_a_worker().await {
+            Ok(snapshot) => {
+                let driver_version = driver_version(self.device);
+                let _ = self.description.known.set(Known { snapshot, driver_version });
+                Ok(())
+            }
+            Err(refusal) => {
+                *failed = Some((Instant::now(), refusal.code, refusal.text.clone()));
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn ask_a_worker(&self) -> Result<Snapshot, Refusal> {
+        // No zone's: what it says is believed by all of them.
+        let uid = self.zones().lend_uid()?;
+        let said = self.ask_a_worker_of(uid).await;
+        self.zones().give_uid_back(uid);
+        self.cgroups.iter().for_each(|all| all.remove_pod(POD));
+        said
+    }
+
+    async fn ask_a_worker_of(&self, uid: Option<u32>) -> Result<Snapshot, Refusal> {
+        let cannot = |error| failed("a worker cannot be asked what the device is", &error);
+        let cgroup = self.cgroups.as_ref().map(|all| all.worker(POD, 0)).transpose().map_err(cannot)?;
+        let order = Order {
+            program: None,
+            uid,
+            cgroup: cgroup.as_ref().map(WorkerCgroup::open).transpose().map_err(cannot)?,
+            environment: environment(self.device),
+        };
+        // Its log is kept open and not read: what went wrong is in its report.
+        let Newborn { pidfd, socket, log, .. } = self.spawner.spawn(order).await.map_err(cannot)?;
+        let (pidfd, socket) = (Arc::new(pidfd), Arc::new(socket));
+        let assigned = assignment::send(&*socket, &self.question(), &[] as &[OwnedFd]);
+        let reported = tokio::time::timeout(READY_LIMIT, report(socket, assigned)).await;
+        kill(&pidfd);
+        let _ = reaped(&pidfd).await;
+        drop(log);
+        // Removing a cgroup may have to wait for the kernel.
+        let _ = tokio::task::spawn_blocking(move || drop(cgroup)).await;
+        match reported {
+            Ok(Ok(Report::Described { snapshot })) => Snapshot::parse(&snapshot)
+                .map_err(|error| Refusal::new(Code::WorkerFailed, format!("a description: {error}"))),
+            Ok(Ok(Report::Failed { code, text })) => {
+                Err(Refusal::new(Code::from_number(code).unwrap_or(Code::WorkerFailed), text))
+            }
+            Ok(Ok(Report::Ready { .. })) => {
+                Err(Refusal::new(Code::WorkerFailed, "a worker serves that was only asked"))
+            }
+            Ok(Err(error)) => Err(failed("a worker ended before it said what the device is", &error)),
+            Err(_) => {
+                let text = format!("nobody said within {} s what the device is", READY_LIMIT.as_secs());
+                Err(Refusal::new(Code::WorkerFailed, text))
+            }
+        }
+    }
+
+    fn question(&self) -> Assignment {
+        Assignment {
+            zone: POD.into(),
+            container: POD.into(),
+            peer: "nobody".into(),
+            device: self.device,
+            device_bytes: self.device_bytes,
+            slot: 0,
+            namespaces: self.namespaces.of_mounts(),
+            channel: ChannelKind::None,
+            log_level: crate::logfmt::level(),
+        }
+    }
+}
+
+/// As the container sees it.
+fn compose(known: &Known, usage: &Usage) -> Facts {
+    let Known { snapshot, driver_version } = known;
+    let devices = snapshot.devices.iter().map(|device| describe(device, usage)).collect();
+    // A process may have several workers.
+    let mut by_pid = BTreeMap::<u32, u64>::new();
+    for &(pid, bytes) in &usage.processes {
+        let sum = by_pid.entry(pid).or_default();
+        *sum = sum.saturating_add(bytes);
+    }
+    let process = |(pid, used_bytes)| ProcessFacts { device: 0, pid, used_bytes };
+    Facts {
+        cuda_version: snapshot.driver_version,
+        driver_version: driver_version.clone(),
+        devices,
+        processes: by_pid.into_iter().map(process).collect(),
+    }
+}
+
+/// Numbers: `CUdevice_attribute` of cuda.h 13.0.
+fn describe(device: &DeviceSnapshot, usage: &Usage) -> DeviceFacts {
+    let number = |attribute: u32| {
+        let value = device.attribute(attribute).and_then(|value| u32::try_from(value).ok());
+        value.unwrap_or(0)
+    };
+    let small = |attribute| u16::try_from(number(attribute)).unwrap_or(0);
+    let total_bytes = device.total_memory.min(usage.limit_bytes);
+    DeviceFacts {
+        name: device.name.clone(),
+        uuid: device.uuid,
+        pci: [device.pci.domain, device.pci.bus, device.pci.device].map(i32::unsigned_abs),
+        capability: [small(75), small(76)],
+        total_bytes,
+        used_bytes: usage.used_bytes.min(total_bytes),
+        multiprocessors: number(16),
+        clock_khz: number(13),
+        memory_clock_khz: number(36),
+        memory_bus_bits: number(37),
+        ecc: number(32) == 1,
+    }
+}
+
+/// The software GPU is part of this release.
+fn driver_version(device: DeviceKind) -> String {
+    let text = match device {
+        DeviceKind::Cuda => std::fs::read_to_string(DRIVER).unwrap_or_default(),
+        DeviceKind::Soft | DeviceKind::Null => String::new(),
+    };
+    version_in(&text).unwrap_or(env!("CARGO_PKG_VERSION")).to_owned()
+}
+
+/// The first word of the first line that is a version: numbers with dots between.
+fn version_in(text: &str) -> Option<&str> {
+    let is_version = |word: &&str| {
+        let parts = word.split('.');
+        parts.clone().count() > 1
+            && parts.clone().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+    };
+    text.lines().next()?.split_whitespace().find(is_version)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+    use vgpu_api::PciAddress;
+    use vgpu_config::Config;
+
+    use super::*;
+    use crate::supervisor::Mode;
+    use crate::supervisor::cgroup::Cgroups;
+
+    fn known(driver_version: &str) -> Known {
+        let mut attributes = vec![0; 148];
+        for (attribute, value) in
+            [(13, 1_980_000), (16, 132), (32, 1), (36, 2_619_000), (37, 5120), (75, 9), (76, 0)]
+        {
+            attributes[attribute] = value;
+        }
+        let device = DeviceSnapshot {
+            name: "NVIDIA H100 80GB HBM3".into(),
+            uuid: [7; 16],
+            pci: PciAddress { domain: 0, bus: 1, device: 0 },
+            total_memory: 80 << 30,
+            attributes,
+        };
+        let snapshot = Snapshot {
+            driver_version: 13000,
+            priority_greatest: 0,
+            priority_least: 0,
+            limits: Vec::new(),
+            devices: vec![device],
+        };
+        Known { snapshot, driver_version: driver_version.into() }
+    }
+
+    fn usage(limit_bytes: u64, processes: &[(u32, u64)]) -> Usage {
+        let used_bytes = processes.iter().map(|(_, bytes)| bytes).sum();
+        Usage { limit_bytes, used_bytes, processes: processes.to_vec() }
+    }
+
+    /// Nobody is born in this test: what a worker would say is there already, or its failure is.
+    #[tokio::test]
+    async fn a_failure_is_told_and_not_tried_again_at_once_and_what_is_known_stays() {
+        const ZONE: ZoneId = ZoneId(Uuid::from_u128(1));
+        let supervisor = Supervisor::new(&Config::default(), DeviceKind::Null, Mode::Local).unwrap();
+        supervisor.zones().register(ZONE, "a-1", None).unwrap();
+        supervisor.zones().grant(ZONE, "c", "0", Some(1 << 20), None).unwrap();
+        let failure = (Instant::now(), Code::NoDevice, "no driver".to_owned());
+        *supervisor.description.failed.lock().await = Some(failure);
+        let code = |facts: Result<Facts, Refusal>| facts.unwrap_err().code;
+        assert_eq!(code(supervisor.facts(ZONE, "d").await), Code::NotGranted);
+        assert_eq!(code(supervisor.facts(ZONE, "c").await), Code::NoDevice);
+        supervisor.description.known.set(known("580.95.05")).unwrap();
+        assert_eq!(supervisor.facts(ZONE, "c").await.unwrap().devices[0].total_bytes, 1 << 20);
+        supervisor.release_all(AGAIN_AFTER).await;
+    }
+
+    /// No worker is born into a folder that is no cgroup.
+    #[tokio::test]
+    async fn who_cannot_be_asked_leaves_no_cgroup_and_no_user_behind() {
+        let base = tempfile::tempdir().unwrap();
+        let mut supervisor = Supervisor::new(&Config::default(), DeviceKind::Null, Mode::Local).unwrap();
+        Arc::get_mut(&mut supervisor).unwrap().cgroups = Some(Cgroups::without_controllers(base.path()));
+        let free = supervisor.zones().lend_uid().unwrap();
+        supervisor.zones().give_uid_back(free);
+        assert!(supervisor.description().await.is_err());
+        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0);
+        assert_eq!(supervisor.zones().lend_uid().unwrap(), free);
+        supervisor.release_all(AGAIN_AFTER).await;
+    }
+
+    #[test]
+    fn a_container_sees_its_grant_and_its_processes() {
+        let facts = compose(&known("580.95.05"), &usage(8 << 30, &[(7, 100), (9, 20), (7, 3)]));
+        assert_eq!((facts.cuda_version, facts.driver_version.as_str()), (13000, "580.95.05"));
+        let device = &facts.devices[0];
+        assert_eq!((device.total_bytes, device.used_bytes), (8 << 30, 123));
+        assert_eq!((device.capability, device.multiprocessors, device.ecc), ([9, 0], 132, true));
+        assert_eq!((device.clock_khz, device.memory_clock_khz), (1_980_000, 2_619_000));
+        assert_eq!((device.memory_bus_bits, device.pci), (5120, [0, 1, 0]));
+        let processes: Vec<_> = facts.processes.iter().map(|one| (one.pid, one.used_bytes)).collect();
+        assert_eq!(processes, [(7, 103), (9, 20)]);
+    }
+
+    #[test]
+    fn who_is_given_all_sees_the_device_and_never_more() {
+        let facts = compose(&known(""), &usage(1 << 47, &[(7, 1 << 46)]));
+        assert_eq!((facts.devices[0].total_bytes, facts.devices[0].used_bytes), (80 << 30, 80 << 30));
+    }
+
+    #[test]
+    fn the_drivers_version_is_found_in_either_of_its_forms() {
+        let closed =
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 01:44:30 UTC 2024\n";
+        let open = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build\nGCC version:  gcc 12.3.0\n";
+        assert_eq!(version_in(closed), Some("550.54.14"));
+        assert_eq!(version_in(open), Some("580.159.04"));
+        for text in ["", "\n580.1.2", "no version", "1. .2 v1.2"] {
+            assert_eq!(version_in(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Memory and addresses apart: `cuMemAddressReserve`, `cuMemCreate`, `cuMemMap`, `cuMemSetAccess`. All of it is the process's; no
+//! context takes it along when it ends.
+//!
+//! Memory counts against the grant from its creation until its handle is ended and no mapping shows it. Addresses cost nothing
+//! of the grant, so they are bounded here, as mappings are: each takes a little of the driver's own memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vgpu_api::{Access, Call, CuError, CuResult, DevicePtr, MemoryHandle};
+
+use super::Session;
+use crate::device::Raw;
+use crate::worker::slab::Slab;
+
+/// Reservations of one process, pools' included, and their addresses together: PyTorch takes 1.1 times the device's memory for
+/// each stream and size.
+const RESERVATIONS_MAX: usize = 4096;
+const RESERVED_BYTES_MAX: u64 = 32 << 40;
+/// Mappings of one process. 256 GiB in the smallest pieces are half as many.
+const MAPPINGS_MAX: usize = 256 << 10;
+/// Sizes and addresses of reservations are multiples of this. Source: cuda.h, `cuMemAddressReserve`.
+const PAGE_BYTES: u64 = 4096;
+
+#[derive(Debug, Default)]
+pub(super) struct VirtualMemory {
+    memories: Slab<Arc<Memory>>,
+    /// The program's: length by first address.
+    reservations: BTreeMap<u64, u64>,
+    mappings: BTreeMap<u64, Mapping>,
+    /// What the device did not let go of: it counts for good, whatever becomes of its mappings.
+    kept: Vec<Arc<Memory>>,
+    /// Of all reservations, pools' included.
+    reserved_count: usize,
+    reserved_bytes: u64,
+}
+
+/// What a handle and mappings share; the last of them ends its counting.
+#[derive(Debug)]
+pub(super) struct Memory {
+    raw: Raw,
+    bytes: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Mapping {
+    bytes: u64,
+    memory: Arc<Memory>,
+}
+
+impl VirtualMemory {
+    /// Whether the range lies in one of the program's reservations.
+    fn is_reserved(&self, at: u64, bytes: u64) -> bool {
+        let before = self.reservations.range(..=at).next_back();
+        before.is_some_and(|(start, reserved)| {
+            let offset = at - start;
+            offset < *reserved && bytes <= reserved - offset
+        })
+    }
+
+    fn has_mapping(&self, at: u64, bytes: u64) -> bool {
+        let before = self.mappings.range(..at.saturating_add(bytes)).next_back();
+        before.is_some_and(|(start, mapping)| start.saturating_add(mapping.bytes) > at)
+    }
+
+    /// The mappings that a range consists of: whole ones in a row.
+    fn whole(&self, at: u64, bytes: u64) -> CuResult<Vec<(u64, u64)>> {
+        let end = at.checked_add(bytes).filter(|_| bytes > 0).ok_or(CuError::INVALID_VALUE)?;
+        let mut next = at;
+        let mut found = Vec::new();
+        for (start, mapping) in self.mappings.range(at..end) {
+            if *start != next {
+                break;
+            }
+            found.push((*start, mapping.bytes));
+            next += mapping.bytes;
+        }
+        if next == end { Ok(found) } else { Err(CuError::INVALID_VALUE) }
+    }
+}
+
+impl Session {
+    pub(super) fn granularity(&self, device: u32, option: u32) -> CuResult<u64> {
+        self.check_device(device)?;
+        // The least and the best are the same on every device so far.
+        if option <= 1 { Ok(self.device.mapping_bytes()) } else { Err(CuError::INVALID_VALUE) }
+    }
+
+    pub(super) fn reserve(
+        &mut self,
+        call: Call,
+        bytes: u64,
+        alignment: u64,
+        wanted: DevicePtr,
+    ) -> CuResult<DevicePtr> {
+        self.whole(call)?;
+        let pages = bytes.is_multiple_of(PAGE_BYTES) && wanted.0.is_multiple_of(PAGE_BYTES);
+        if bytes == 0 || !pages || (alignment != 0 && !alignment.is_power_of_two()) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let address = self.take_addresses(bytes, alignment, wanted.0)?;
+        self.virtual_memory.reservations.insert(address, bytes);
+        Ok(DevicePtr(address))
+    }
+
+    /// Reserves within the bounds.
+    pub(super) fn take_addresses(&mut self, bytes: u64, alignment: u64, wanted: u64) -> CuResult<u64> {
+        let known = &self.virtual_memory;
+        let sum = known.reserved_bytes.checked_add(bytes).filter(|sum| *sum <= RESERVED_BYTES_MAX);
+        let sum = sum.filter(|_| known.reserved_count < RESERVATIONS_MAX).ok_or(CuError::OUT_OF_MEMORY)?;
+        let address = self.device.reserve(bytes, alignment, wanted)?;
+        self.virtual_memory.reserved_bytes = sum;
+        self.virtual_memory.reserved_count += 1;
+        Ok(address)
+    }
+
+    /// Gives addresses back that [`Session::take_addresses`] gave.
+    pub(super) fn give_addresses(&mut self, address: u64, bytes: u64) -> CuResult<()> {
+        self.device.unreserve(address, bytes)?;
+        self.virtual_memory.reserved_bytes -= bytes;
+        self.virtual_memory.reserved_count -= 1;
+        Ok(())
+    }
+
+    pub(super) fn unreserve(&mut self, call: Call, at: DevicePtr, bytes: u64) -> CuResult<()> {
+        self.whole(call)?;
+        let known = &self.virtual_memory;
+        if known.reservations.get(&at.0) != Some(&bytes) || known.has_mapping(at.0, bytes) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        self.give_addresses(at.0, bytes)?;
+        self.virtual_memory.reservations.remove(&at.0);
+        Ok(())
+    }
+
+    pub(super) fn create(
+        &mut self,
+        call: Call,
+        handle: MemoryHandle,
+        bytes: u64,
+        device: u32,
+    ) -> CuResult<()> {
+        self.whole(call)?;
+        self.check_device(device)?;
+        self.virtual_memory.memories.check_free(handle)?;
+        if bytes == 0 || !bytes.is_multiple_of(self.device.mapping_bytes()) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        self.quota.charge(bytes)?;
+        let raw = self.device.create(bytes).inspect_err(|_| self.quota.release(bytes))?;
+        self.virtual_memory.memories.insert(handle, Arc::new(Memory { raw, bytes }))
+    }
+
+    pub(super) fn release(&mut self, call: Call, handle: MemoryHandle) -> CuResult<()> {
+        self.whole(call)?;
+        let memory = self.virtual_memory.memories.remove(handle)?;
+        let released = self.device.release(memory.raw);
+        match released {
+            Ok(()) => self.let_go(memory),
+            Err(_) => self.virtual_memory.kept.push(memory),
+        }
+        released
+    }
+
+    /// The last one that had the memory has ended.
+    fn let_go(&mut self, memory: Arc<Memory>) {
+        if let Some(memory) = Arc::into_inner(memory) {
+            self.quota.release(memory.bytes);
+        }
+    }
+
+    pub(super) fn map(
+        &mut self,
+        call: Call,
+        at: DevicePtr,
+        bytes: u64,
+        handle: MemoryHandle,
+    ) -> CuResult<()> {
+        self.whole(call)?;
+        let known = &self.virtual_memory;
+        let memory = known.memories.get(handle)?.clone();
+        let granule = self.device.mapping_bytes();
+        let aligned = at.0.is_multiple_of(granule) && bytes.is_multiple_of(granule);
+        let fits = bytes > 0 && bytes <= memory.bytes;
+        if !aligned || !fits || !known.is_reserved(at.0, bytes) || known.has_mapping(at.0, bytes) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        if known.mappings.len() >= MAPPINGS_MAX {
+            return Err(CuError::OUT_OF_MEMORY);
+        }
+        self.device.map(at.0, bytes, memory.raw)?;
+        self.virtual_memory.mappings.insert(at.0, Mapping { bytes, memory });
+        Ok(())
+    }
+
+    pub(super) fn unmap(&mut self, call: Call, at: DevicePtr, bytes: u64) -> CuResult<()> {
+        self.whole(call)?;
+        let whole = self.virtual_memory.whole(at.0, bytes)?;
+        self.graphs.something_ended();
+        for (start, bytes) in whole {
+            self.device.unmap(start, bytes)?;
+            self.ranges.shut(start, bytes);
+            if let Some(mapping) = self.virtual_memory.mappings.remove(&start) {
+                self.let_go(mapping.memory);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_access(
+        &mut self,
+        call: Call,
+        at: DevicePtr,
+        bytes: u64,
+        device: u32,
+        access: Access,
+    ) -> CuResult<()> {
+        self.whole(call)?;
+        self.check_device(device)?;
+        self.virtual_memory.whole(at.0, bytes)?;
+        // Shut before and opened after the device: never open to the guest while it is shut there.
+        if access != Access::ReadWrite {
+            self.graphs.something_ended();
+            self.ranges.shut(at.0, bytes);
+        }
+        self.device.set_access(at.0, bytes, access)?;
+        if access != Access::None {
+            self.ranges.open(at.0, bytes, access == Access::ReadWrite);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+//! Access of one device to another's memory: there is none (`cuDeviceCanAccessPeer`), so these refuse it as CUDA does.
+
+use vgpu_api::{CuError, CuResult};
+
+use crate::abi::{Raw, export};
+use crate::core::contexts::enter;
+
+/// That a call names another context than its own.
+fn other(raw: Raw) -> CuResult<()> {
+    let entered = enter()?;
+    let peer = entered.process.contexts.named(raw.0)?;
+    if peer == entered.context { Err(CuError::INVALID_CONTEXT) } else { Ok(()) }
+}
+
+export! {
+    fn cuCtxEnablePeerAccess(peer: Raw, flags: u32) {
+        other(peer)?;
+        if flags != 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
+        Err(CuError::PEER_ACCESS_UNSUPPORTED)
+    }
+
+    fn cuCtxDisablePeerAccess(peer: Raw) {
+        other(peer)?;
+        Err(CuError::PEER_ACCESS_NOT_ENABLED)
+    }
+}

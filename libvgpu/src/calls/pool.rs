@@ -1,0 +1,209 @@
+//! Memory allocated and freed in the order of a stream, and the pools it comes from. What a pool holds, the worker knows; which
+//! pools there are and which one a device uses is answered here. No node of a graph allocates or frees: 900 in a capture.
+
+use vgpu_api::symbols::Mode;
+use vgpu_api::{Access, CuError, CuResult, DevicePtr, PoolHandle, ask};
+
+use super::device::device;
+use super::stream::existing;
+use super::virtual_memory::{AccessOf, Location, accessor, ordinal_of, ready};
+use crate::abi::{In, Out, Raw, export};
+use crate::core::contexts::{Entered, current, enter, enter_to_end};
+use crate::core::process::{Process, process};
+use crate::core::ranges::{GLOBAL, Home, MAPPED, POOLED, Range};
+
+/// `CUmemPool_attribute`: 1 to 3 are flags, the last is the high mark of what is used.
+const FLAGS: std::ops::RangeInclusive<u32> = 1..=3;
+const LAST: u32 = 8;
+
+/// `CUmemPoolProps`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PoolProperties {
+    kind: u32,
+    handle_types: u32,
+    location: Location,
+    /// Windows.
+    security: u64,
+    bytes_max: u64,
+    usage: u16,
+    reserved: [u8; 54],
+}
+const _: () = assert!(size_of::<PoolProperties>() == 88);
+
+fn alloc(
+    entered: Entered,
+    out: Out<DevicePtr>,
+    bytes: usize,
+    pool: PoolHandle,
+    stream: Raw,
+    mode: Mode,
+) -> CuResult<()> {
+    let (process, out) = (entered.process, out.wanted()?);
+    let stream = existing(entered, stream, mode)?;
+    let home = Home { device: process.pools.get(pool)?.device, handle: pool.raw() };
+    if bytes == 0 {
+        // As NVIDIA's driver 580: nothing, which can be freed.
+        return out.set(DevicePtr(0));
+    }
+    process.graphs.refuses(entered, stream)?;
+    let bytes = bytes as u64;
+    let address = ask::cuMemAllocFromPoolAsync(&process.channel, entered.context, bytes, pool, stream)?;
+    process.device_memory.insert_home(address.0, bytes, POOLED, home);
+    out.set(address)
+}
+
+fn create(out: Out<u64>, properties: In<PoolProperties>) -> CuResult<()> {
+    let process = ready()?;
+    let (out, properties) = (out.wanted()?, properties.get()?);
+    let ordinal = ordinal_of(process, properties.kind, properties.location)?;
+    if properties.security != 0 || properties.reserved != [0; 54] {
+        return Err(CuError::INVALID_VALUE);
+    }
+    // Attributes 119 and 136 of the device are 0.
+    if properties.handle_types != 0 || properties.usage != 0 {
+        return Err(CuError::NOT_SUPPORTED);
+    }
+    out.set(process.pools.create(process, ordinal, properties.bytes_max)?.raw())
+}
+
+/// The pools of a place, for calls that name it by location and kind.
+fn located(location: In<Location>, kind: u32) -> CuResult<(&'static Process, u32)> {
+    let process = ready()?;
+    Ok((process, ordinal_of(process, kind, location.get()?)?))
+}
+
+fn ordinal(dev: i32) -> CuResult<(&'static Process, u32)> {
+    let process = ready()?;
+    Ok((process, device(process, dev)?.0))
+}
+
+fn named(raw: Raw) -> CuResult<(&'static Process, PoolHandle)> {
+    let process = ready()?;
+    let pool = PoolHandle::check(raw.0)?;
+    process.pools.get(pool)?;
+    Ok((process, pool))
+}
+
+fn default_of((process, ordinal): (&'static Process, u32), out: Out<u64>) -> CuResult<()> {
+    out.wanted()?.set(process.pools.of_device(process, ordinal)?.default.raw())
+}
+
+fn current_of((process, ordinal): (&'static Process, u32), out: Out<u64>) -> CuResult<()> {
+    out.wanted()?.set(process.pools.of_device(process, ordinal)?.current.raw())
+}
+
+fn set_current((process, ordinal): (&'static Process, u32), pool: Raw) -> CuResult<()> {
+    process.pools.set_current(process, ordinal, PoolHandle::check(pool.0)?)
+}
+
+export! {
+    fn cuMemAllocAsync | cuMemAllocAsync_ptsz(mode, out: Out<DevicePtr>, bytes: usize, stream: Raw) {
+        let entered = enter()?;
+        let pool = entered.process.pools.of_device(entered.process, entered.device)?.current;
+        alloc(entered, out, bytes, pool, stream, mode)
+    }
+
+    fn cuMemAllocFromPoolAsync | cuMemAllocFromPoolAsync_ptsz(
+        mode, out: Out<DevicePtr>, bytes: usize, pool: Raw, stream: Raw,
+    ) {
+        alloc(enter()?, out, bytes, PoolHandle::check(pool.0)?, stream, mode)
+    }
+
+    /// Also of what `cuMemAlloc` gave: the worker frees that after everything that was queued before, in any stream.
+    fn cuMemFreeAsync | cuMemFreeAsync_ptsz(mode, address: DevicePtr, stream: Raw) {
+        let entered = enter_to_end()?;
+        let stream = existing(entered, stream, mode)?;
+        if address.0 == 0 {
+            return entered.told();
+        }
+        entered.process.graphs.refuses(entered, stream)?;
+        let own = |range: &Range| !matches!(range.flags, GLOBAL | MAPPED);
+        entered.process.device_memory.remove(address.0, own).ok_or(CuError::INVALID_VALUE)?;
+        ask::cuMemFreeAsync(&entered.process.channel, entered.context, address, stream)?;
+        entered.told()
+    }
+
+    fn cuDeviceGetDefaultMemPool(out: Out<u64>, dev: i32) {
+        default_of(ordinal(dev)?, out)
+    }
+
+    fn cuDeviceGetMemPool(out: Out<u64>, dev: i32) {
+        current_of(ordinal(dev)?, out)
+    }
+
+    fn cuDeviceSetMemPool(dev: i32, pool: Raw) {
+        set_current(ordinal(dev)?, pool)
+    }
+
+    fn cuMemGetDefaultMemPool(out: Out<u64>, location: In<Location>, kind: u32) {
+        default_of(located(location, kind)?, out)
+    }
+
+    fn cuMemGetMemPool(out: Out<u64>, location: In<Location>, kind: u32) {
+        current_of(located(location, kind)?, out)
+    }
+
+    fn cuMemSetMemPool(location: In<Location>, kind: u32, pool: Raw) {
+        set_current(located(location, kind)?, pool)
+    }
+
+    fn cuMemPoolCreate(out: Out<u64>, properties: In<PoolProperties>) {
+        create(out, properties)
+    }
+
+    fn cuMemPoolDestroy(pool: Raw) {
+        let process = process()?;
+        process.pools.destroy(process, PoolHandle::check(pool.0)?)?;
+        process.channel.take_error()
+    }
+
+    fn cuMemPoolTrimTo(pool: Raw, keep: usize) {
+        let (process, pool) = named(pool)?;
+        ask::cuMemPoolTrimTo(&process.channel, current(), pool, keep as u64)
+    }
+
+    fn cuMemPoolGetAttribute(pool: Raw, number: u32, out: Out<u64>) {
+        let (process, pool) = named(pool)?;
+        let out = out.wanted()?;
+        if !(1..=LAST).contains(&number) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let value = ask::cuMemPoolGetAttribute(&process.channel, current(), pool, number)?;
+        if FLAGS.contains(&number) { out.cast::<u32>().set(u32::from(value != 0)) } else { out.set(value) }
+    }
+
+    /// The high marks can be set to 0, what is held now not at all.
+    fn cuMemPoolSetAttribute(pool: Raw, number: u32, value: In<u64>) {
+        let (process, pool) = named(pool)?;
+        let value = match number {
+            1..=3 => u64::from(value.cast::<u32>(0).get()? != 0),
+            4 => value.get()?,
+            6 | 8 if value.get()? == 0 => 0,
+            _ => return Err(CuError::INVALID_VALUE),
+        };
+        ask::cuMemPoolSetAttribute(&process.channel, current(), pool, number, value)
+    }
+
+    /// A pool's own device reads and writes it, always; others can't.
+    fn cuMemPoolSetAccess(pool: Raw, all: In<AccessOf>, count: usize) {
+        let (process, pool) = named(pool)?;
+        let own = process.pools.get(pool)?.device;
+        for i in 0..count {
+            let AccessOf { location, flags } = all.at(i)?;
+            let access = Access::of_flags(flags).ok_or(CuError::INVALID_VALUE)?;
+            match (accessor(process, location)? == own, access) {
+                (true, Access::ReadWrite) | (false, Access::None) => {}
+                (true, _) => return Err(CuError::INVALID_VALUE),
+                (false, _) => return Err(CuError::NOT_SUPPORTED),
+            }
+        }
+        Ok(())
+    }
+
+    fn cuMemPoolGetAccess(flags: Out<u32>, pool: Raw, location: In<Location>) {
+        let (process, pool) = named(pool)?;
+        let own = process.pools.get(pool)?.device == accessor(process, location.get()?)?;
+        flags.set(if own { Access::ReadWrite as u32 } else { 0 })
+    }
+}

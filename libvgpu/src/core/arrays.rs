@@ -1,0 +1,164 @@
+//! Arrays, mipmapped arrays, texture and surface objects as the guest knows them.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use vgpu_api::{ArrayHandle, ArrayShape, ContextId, CuError, CuResult, MipmapHandle, Object};
+
+use super::slab::{Slab, lock};
+
+/// What the guest keeps of an array.
+#[derive(Debug, Clone, Copy)]
+pub struct ArrayInfo {
+    pub context: ContextId,
+    pub shape: ArrayShape,
+    /// It is a level of this one, and ends with it.
+    pub level_of: Option<MipmapHandle>,
+}
+
+/// What the guest keeps of a mipmapped array.
+#[derive(Debug, Clone)]
+pub struct MipmapInfo {
+    pub context: ContextId,
+    pub shape: ArrayShape,
+    /// The names of its levels, as far as they were asked for.
+    pub levels: Vec<Option<ArrayHandle>>,
+}
+
+/// All arrays of the process.
+#[derive(Debug)]
+pub struct Arrays {
+    pub arrays: Slab<ArrayInfo>,
+    pub mipmaps: Slab<MipmapInfo>,
+    /// Held while a level gets its name or a mipmapped array ends.
+    pub naming: Mutex<()>,
+}
+
+impl Arrays {
+    pub const fn new() -> Self {
+        Self { arrays: Slab::new(), mipmaps: Slab::new(), naming: Mutex::new(()) }
+    }
+
+    /// A program's array.
+    /// # Errors
+    /// 400.
+    pub fn named(&self, raw: u64) -> CuResult<(ArrayHandle, ArrayInfo)> {
+        let array = ArrayHandle::check(raw)?;
+        Ok((array, self.arrays.get(array)?))
+    }
+
+    /// A program's mipmapped array.
+    /// # Errors
+    /// 400.
+    pub fn mipmap(&self, raw: u64) -> CuResult<(MipmapHandle, MipmapInfo)> {
+        let mipmap = MipmapHandle::check(raw)?;
+        Ok((mipmap, self.mipmaps.get(mipmap)?))
+    }
+
+    /// A context ended.
+    pub fn forget(&self, context: ContextId) {
+        self.arrays.retain(|array| array.context != context);
+        self.mipmaps.retain(|mipmap| mipmap.context != context);
+    }
+}
+
+/// `CUDA_RESOURCE_DESC`, 144 bytes. The union is words: a handle or address, format and channels, sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ResourceDesc {
+    /// `CUresourcetype`.
+    pub kind: u32,
+    pub union: [u64; 16],
+    pub flags: u32,
+}
+const _: () = assert!(size_of::<ResourceDesc>() == 144);
+
+/// `CUDA_TEXTURE_DESC`, 104 bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+pub struct TextureDesc {
+    pub address: [u32; 3],
+    pub filter: u32,
+    pub flags: u32,
+    pub anisotropy_max: u32,
+    pub mip_filter: u32,
+    pub mip_bias: f32,
+    pub level_min: f32,
+    pub level_max: f32,
+    pub border: [u32; 4],
+    pub reserved: [u32; 12],
+}
+const _: () = assert!(size_of::<TextureDesc>() == 104);
+
+/// `CUDA_RESOURCE_VIEW_DESC`, 112 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ViewDesc {
+    pub format: u32,
+    pub width: usize,
+    pub height: usize,
+    pub depth: usize,
+    pub levels: [u32; 2],
+    pub layers: [u32; 2],
+    pub reserved: [u32; 16],
+}
+const _: () = assert!(size_of::<ViewDesc>() == 112);
+
+/// A texture object, as the program described it.
+#[derive(Clone, Copy, Debug)]
+pub struct TextureInfo {
+    pub resource: ResourceDesc,
+    pub texture: TextureDesc,
+    pub view: Option<ViewDesc>,
+}
+
+/// Texture and surface objects. Their numbers are the device's: two contexts may have the same one.
+#[derive(Debug, Default)]
+pub struct Objects {
+    textures: Mutex<HashMap<(ContextId, Object), TextureInfo>>,
+    surfaces: Mutex<HashMap<(ContextId, Object), ResourceDesc>>,
+}
+
+impl Objects {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn add_texture(&self, context: ContextId, texture: Object, info: TextureInfo) {
+        lock(&self.textures).insert((context, texture), info);
+    }
+
+    pub fn add_surface(&self, context: ContextId, surface: Object, resource: ResourceDesc) {
+        lock(&self.surfaces).insert((context, surface), resource);
+    }
+
+    /// # Errors
+    /// 1: the context has no such texture.
+    pub fn texture(&self, context: ContextId, texture: Object) -> CuResult<TextureInfo> {
+        lock(&self.textures).get(&(context, texture)).copied().ok_or(CuError::INVALID_VALUE)
+    }
+
+    /// # Errors
+    /// 1: the context has no such surface.
+    pub fn surface(&self, context: ContextId, surface: Object) -> CuResult<ResourceDesc> {
+        lock(&self.surfaces).get(&(context, surface)).copied().ok_or(CuError::INVALID_VALUE)
+    }
+
+    /// # Errors
+    /// 1: the context has no such texture.
+    pub fn end_texture(&self, context: ContextId, texture: Object) -> CuResult<()> {
+        lock(&self.textures).remove(&(context, texture)).map(drop).ok_or(CuError::INVALID_VALUE)
+    }
+
+    /// # Errors
+    /// 1: the context has no such surface.
+    pub fn end_surface(&self, context: ContextId, surface: Object) -> CuResult<()> {
+        lock(&self.surfaces).remove(&(context, surface)).map(drop).ok_or(CuError::INVALID_VALUE)
+    }
+
+    /// A context ended.
+    pub fn forget(&self, context: ContextId) {
+        lock(&self.textures).retain(|(owner, _), _| *owner != context);
+        lock(&self.surfaces).retain(|(owner, _), _| *owner != context);
+    }
+}

@@ -1,0 +1,225 @@
+//! Graphs that can be launched: how a graph becomes the list that the worker gets, and what the guest keeps of it.
+//!
+//! A child graph has no place in the list: its nodes have, between two empty ones, so that the worker knows of no nesting.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use vgpu_api::graph::{GraphEdge, GraphNode, GraphWork, NODES_MAX};
+use vgpu_api::launch::{BUFFER_MAX, LaunchAttributes, LaunchShape};
+use vgpu_api::wire::to_vec;
+use vgpu_api::{ContextId, CuError, CuResult, GraphHandle, GraphNodeHandle, Launch, Stream};
+
+use super::graphs::{Edge, Inner, Kernel, Need, Work};
+use super::process::Process;
+use super::slab::{Slab, lock};
+use crate::calls::copy_box::BoxNode;
+
+/// The table of the process. A place without one is being instantiated.
+pub type Execs = Slab<Option<Arc<Exec>>>;
+
+/// One that can be launched.
+#[derive(Debug)]
+pub struct Exec {
+    pub flags: u64,
+    /// It ends with any of these.
+    pub contexts: Vec<ContextId>,
+    /// Places of copies from and to the program's own memory.
+    pub hosts: Vec<u32>,
+    state: Mutex<List>,
+}
+
+/// A graph as the worker has it: each node after those that it waits for.
+#[derive(Debug, Default)]
+pub struct List {
+    pub nodes: Vec<Listed>,
+    /// The place of a program's node: of a child graph, its end.
+    pub places: HashMap<u64, u32>,
+    /// Places of nodes that do nothing.
+    pub disabled: HashSet<u32>,
+}
+
+/// One node of the list.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its kind on the wire.
+    pub number: u8,
+    pub context: ContextId,
+    pub needs: Vec<GraphEdge>,
+    pub work: Work,
+    /// The program's node.
+    pub node: u64,
+}
+
+impl Exec {
+    pub fn new(flags: u64, list: List, context: ContextId) -> Self {
+        let mut contexts: Vec<_> = list.nodes.iter().map(|node| node.context).chain([context]).collect();
+        contexts.sort_unstable();
+        contexts.dedup();
+        let hosts = (0..).zip(&list.nodes).filter(|(_, node)| node.host().is_some());
+        let hosts = hosts.map(|(place, _)| place).collect();
+        Self { flags, contexts, hosts, state: Mutex::new(list) }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, List> {
+        lock(&self.state)
+    }
+}
+
+impl Listed {
+    /// The copy, if one of its sides is the program's own memory.
+    pub fn host(&self) -> Option<&BoxNode> {
+        match &self.work {
+            Work::Copy(copy) if copy.is_host() => Some(copy),
+            _ => None,
+        }
+    }
+}
+
+/// Runs `body` with the wire form of a node's work. A child graph by itself is only where it begins.
+/// # Errors
+/// What `body` gives.
+pub fn with_work<T>(work: &Work, body: impl FnOnce(GraphWork<'_>) -> CuResult<T>) -> CuResult<T> {
+    match work {
+        Work::Empty | Work::Child(_) => body(GraphWork::Empty),
+        Work::Kernel(kernel) => with_kernel(kernel, body),
+        Work::Copy(copy) => {
+            let (copy, side) = copy.on_the_wire();
+            body(GraphWork::Copy(copy, side))
+        }
+        Work::Fill(memset, _) => body(GraphWork::Fill(*memset)),
+        Work::Record(event) => body(GraphWork::Record(*event)),
+        Work::Wait(event) => body(GraphWork::Wait(*event)),
+    }
+}
+
+fn with_kernel<T>(kernel: &Kernel, body: impl FnOnce(GraphWork<'_>) -> CuResult<T>) -> CuResult<T> {
+    let mut buffer = BUFFER_MAX;
+    let attributes = LaunchAttributes::pack(kernel.attributes.iter().copied().map(Ok), &mut buffer)?;
+    let Kernel { function, grid, block, shared_bytes, .. } = *kernel;
+    let shape = LaunchShape { function, stream: Stream::Legacy, grid, block, shared_bytes };
+    body(GraphWork::Kernel(Launch { shape, attributes, params: &kernel.params.bytes }))
+}
+
+impl List {
+    /// The list of a graph.
+    /// # Errors
+    /// 1 for nodes that wait for each other; 2 for too many; 801 if host memory that one copy writes is read by another: the
+    /// program's memory is read before a launch and written after it.
+    pub fn of(process: &Process, inner: &Inner, graph: GraphHandle, context: ContextId) -> CuResult<Self> {
+        let mut list = Self::default();
+        list.add_graph(process, inner, graph, context, None)?;
+        list.check_hosts()?;
+        Ok(list)
+    }
+
+    /// The wire form of all nodes.
+    pub fn to_bytes(&self) -> CuResult<Vec<u8>> {
+        let mut bytes = Vec::new();
+        for node in &self.nodes {
+            with_work(&node.work, |work| {
+                let node = GraphNode { context: node.context, needs: node.needs.clone(), work };
+                bytes.extend(to_vec(&node));
+                Ok(())
+            })?;
+        }
+        Ok(bytes)
+    }
+
+    /// The place of a node of the program.
+    /// # Errors
+    /// 1 for one that is not of the graph that this was made of.
+    pub fn place(&self, node: u64) -> CuResult<u32> {
+        self.places.get(&node).copied().ok_or(CuError::INVALID_VALUE)
+    }
+
+    /// Adds a graph's nodes; those that wait for nothing wait for `entry`. The places of those that nothing waits for.
+    fn add_graph(
+        &mut self,
+        process: &Process,
+        inner: &Inner,
+        graph: GraphHandle,
+        context: ContextId,
+        entry: Option<u32>,
+    ) -> CuResult<Vec<u32>> {
+        let within = inner.graph(graph)?;
+        let needed = within.needed();
+        // By place in the graph: the place in the list where it ends.
+        let mut ends: HashMap<u32, u32> = HashMap::new();
+        let mut last = Vec::new();
+        for place in within.ordered()? {
+            let node = within.get(place).ok_or(CuError::UNKNOWN)?;
+            let edge = |need: &Need| {
+                let from = *ends.get(&need.place).ok_or(CuError::UNKNOWN)?;
+                let Edge { from_port, to_port, kind, .. } = need.edge;
+                Ok(GraphEdge { from, from_port, to_port, kind })
+            };
+            let mut needs = node.needs.iter().map(edge).collect::<CuResult<Vec<_>>>()?;
+            if needs.is_empty() {
+                needs.extend(entry.map(plain));
+            }
+            let named = GraphNodeHandle::of_graph(graph, place).raw();
+            let end = match &node.work {
+                Work::Child(child) => {
+                    let first = self.add_node(context, needs, Work::Empty, named)?;
+                    let inner_last = self.add_graph(process, inner, *child, context, Some(first))?;
+                    let needs = if inner_last.is_empty() { vec![first] } else { inner_last };
+                    self.add_node(context, needs.into_iter().map(plain).collect(), Work::Empty, named)?
+                }
+                work => self.add_node(context_of(process, work, context)?, needs, work.clone(), named)?,
+            };
+            ends.insert(place, end);
+            if !needed.get(place as usize).copied().unwrap_or(false) {
+                last.push(end);
+            }
+        }
+        Ok(last)
+    }
+
+    fn add_node(
+        &mut self,
+        context: ContextId,
+        needs: Vec<GraphEdge>,
+        work: Work,
+        node: u64,
+    ) -> CuResult<u32> {
+        if self.nodes.len() >= NODES_MAX {
+            return Err(CuError::OUT_OF_MEMORY);
+        }
+        let place = u32::try_from(self.nodes.len()).map_err(|_| CuError::OUT_OF_MEMORY)?;
+        let number = with_work(&work, |work| Ok(work.number()))?;
+        self.nodes.push(Listed { number, context, needs, work, node });
+        self.places.insert(node, place);
+        Ok(place)
+    }
+
+    /// That no copy reads the program's memory that another writes.
+    /// # Errors
+    /// 801.
+    pub fn check_hosts(&self) -> CuResult<()> {
+        let of_side = |to_host: bool| {
+            let sides =
+                self.nodes.iter().filter_map(Listed::host).filter(move |copy| copy.is_to_host() == to_host);
+            sides.filter_map(BoxNode::host_span).collect::<Vec<_>>()
+        };
+        let (written, read) = (of_side(true), of_side(false));
+        let overlap = |one: (u64, u64), two: (u64, u64)| one.0 < two.1 && two.0 < one.1;
+        let meet = written.iter().any(|to| read.iter().any(|from| overlap(*to, *from)));
+        if meet { Err(CuError::NOT_SUPPORTED) } else { Ok(()) }
+    }
+}
+
+fn plain(from: u32) -> GraphEdge {
+    GraphEdge { from, from_port: 0, to_port: 0, kind: 0 }
+}
+
+/// Where a node runs; `context` for one that runs nothing.
+fn context_of(process: &Process, work: &Work, context: ContextId) -> CuResult<ContextId> {
+    match work {
+        Work::Kernel(kernel) => Ok(kernel.context),
+        Work::Copy(copy) => Ok(copy.context),
+        Work::Fill(_, context) => Ok(*context),
+        Work::Record(event) | Work::Wait(event) => process.events.get(*event).map(|known| known.context),
+        Work::Empty | Work::Child(_) => Ok(context),
+    }
+}

@@ -1,0 +1,116 @@
+"""Replies that a program waits for: the way to the worker and back, counted by libvgpu. Native has none."""
+
+from harness import Figure, Skip, figure, need, vgpu
+
+torch = need("torch")
+F = torch.nn.functional
+if not torch.cuda.is_available():
+    raise Skip("torch sees no GPU")
+
+# libvgpu names each call that waits.
+NAMED = {"VGPU_LOG": "2"}
+
+
+def counted(work, times=1):
+    """The replies of one of `times` runs."""
+    with vgpu.counted() as waits:
+        for _ in range(times):
+            work()
+    if waits.count is None:
+        return None
+    return Figure(waits.count / times, waits.calls)
+
+
+def stepped(model, loss):
+    """A training step, after some that make what is made once."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+
+    def step():
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+    for _ in range(5):
+        step()
+    torch.cuda.synchronize()
+    return counted(step, 10)
+
+
+@figure(unit="replies a step", most=0, must=True, env=NAMED)
+def mlp_train_step():
+    model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10)).cuda()
+    x, y = torch.randn(64, 64).cuda(), torch.randint(0, 10, (64,)).cuda()
+    return stepped(model, lambda: F.cross_entropy(model(x), y))
+
+
+@figure(unit="replies a step", most=0, must=True, env=NAMED)
+def encoder_train_step():
+    model = torch.nn.TransformerEncoderLayer(64, 4, batch_first=True).cuda()
+    x = torch.randn(4, 16, 64).cuda()
+    return stepped(model, lambda: model(x).square().mean())
+
+
+@figure(unit="replies a step", most=0, must=True, env=NAMED)
+def cnn_train_step():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.BatchNorm2d(16), torch.nn.ReLU()).cuda()
+    x = torch.randn(4, 3, 32, 32).cuda()
+    return stepped(model, lambda: model(x).square().mean())
+
+
+@figure(unit="replies a step", most=1, must=True, env=NAMED)
+def mlp_train_step_with_item():
+    model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10)).cuda()
+    x, y = torch.randn(64, 64).cuda(), torch.randint(0, 10, (64,)).cuda()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+
+    def step():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    for _ in range(5):
+        step()
+    return counted(step, 10)
+
+
+@figure(unit="replies a replay", most=0, must=True, env=NAMED)
+def graph_replay():
+    x = torch.randn(1024, device="cuda")
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        x.mul_(1.5).add_(1)
+    graph.replay()
+    torch.cuda.synchronize()
+    return counted(graph.replay, 20)
+
+
+@figure(unit="replies a copy", most=0, must=True, env=NAMED)
+def pinned_copy_to_the_device():
+    host = torch.randn(1024).pin_memory()
+    device = host.cuda()
+    torch.cuda.synchronize()
+    return counted(lambda: device.copy_(host, non_blocking=True), 20)
+
+
+@figure(unit="replies a token", most=2, must=True, env=NAMED, limit_s=180)
+def decoded_token():
+    transformers = need("transformers")
+    with torch.device("cuda"):
+        model = transformers.OPTForCausalLM(transformers.OPTConfig(num_hidden_layers=2)).half().eval()
+        tokens = torch.randint(10, 5000, (1, 16))
+    options = {"do_sample": False, "pad_token_id": 1, "use_cache": True}
+
+    def decode(count):
+        with torch.inference_mode():
+            model.generate(tokens, max_new_tokens=count, min_new_tokens=count, **options)
+
+    decode(8)
+    torch.cuda.synchronize()
+    short, long = counted(lambda: decode(8)), counted(lambda: decode(40))
+    if long is None:
+        return None
+    # Of a token alone: what the first one and the end take is in both.
+    return Figure((long - short) / 32, long.detail)

@@ -1,0 +1,63 @@
+"""What vgpu costs a machine beside time: processor time while a program does nothing, memory of the library and of the worker."""
+
+import os
+import time
+from ctypes import c_uint
+
+from harness import Figure, Skip, figure, vgpu
+from harness.driver import Driver
+
+IDLE_S = 3.0
+
+
+def _used():
+    driver = Driver()
+    function = driver.function()
+    place = driver.allocate(1 << 20)
+    for _ in range(100):
+        driver.launch(function, 1, 1, place, place, place, c_uint(1))
+    driver.synchronize()
+    return driver
+
+
+@figure(unit="% of a CPU", most=0.1)
+def idle_worker():
+    if vgpu.replies() is None:
+        return None
+    driver = _used()
+    time.sleep(0.5)
+    workers = vgpu.workers()
+    before = vgpu.cpu_seconds(workers)
+    time.sleep(IDLE_S)
+    used = 100 * (vgpu.cpu_seconds(workers) - before) / IDLE_S
+    driver.synchronize()
+    return Figure(used, f"{len(workers)} workers")
+
+
+def _grown():
+    """By how much this process grows from before cuInit to after some work, in MiB."""
+    before = vgpu.memory_mib(os.getpid())
+    driver = _used()
+    after = vgpu.memory_mib(os.getpid())
+    driver.synchronize()
+    return sum(after) - sum(before)
+
+
+@figure(unit="MiB", most=16)
+def memory_in_the_program():
+    """Native: what the driver takes there."""
+    return _grown()
+
+
+@figure(unit="MiB", added=32)
+def memory_of_the_worker():
+    """Without what it shares with the program. Native: what the driver takes in the program, which it takes in the worker here."""
+    if vgpu.replies() is None:
+        return _grown()
+    driver = _used()
+    try:
+        private, shared = max(vgpu.memory_mib(worker) for worker in vgpu.workers())
+    except PermissionError as error:
+        raise Skip("a worker's memory is shown to root alone") from error
+    driver.synchronize()
+    return Figure(private, f"beside it {shared:.1f} MiB of what it shares")
