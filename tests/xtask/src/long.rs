@@ -44,6 +44,7 @@ const STAGES: &[(&str, Stage)] = &[
                 "cuda_program_in",
                 "cuda_runtimes",
                 "cuda_worker",
+                "nvidia_smi",
                 "container_",
                 "pod_",
                 "demo_",
