@@ -196,7 +196,9 @@ fn every_name_of_a_stream_stands_for_one_handle() {
     assert_eq!(cu!(session.libcuda, cuGetExportTable(at: *mut *const *const c_void, id: *const u8)), OK);
     type StreamOf = extern "C" fn(u64, u64, *mut u64, u64) -> u32;
     // SAFETY: the table has 95 slots.
-    let slot = unsafe { *table.add(51) };
+    let place = unsafe { table.add(51) };
+    // SAFETY: as above.
+    let slot = unsafe { *place };
     // SAFETY: that is what slot 51 is.
     let stream_of = unsafe { std::mem::transmute::<*const c_void, StreamOf>(slot) };
     let primary = ContextId::primary(0).handle().raw();
