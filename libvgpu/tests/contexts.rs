@@ -195,12 +195,15 @@ fn every_name_of_a_stream_stands_for_one_handle() {
     let at = &raw mut table;
     assert_eq!(cu!(session.libcuda, cuGetExportTable(at: *mut *const *const c_void, id: *const u8)), OK);
     type StreamOf = extern "C" fn(u64, u64, *mut u64, u64) -> u32;
-    // SAFETY: the table has 95 slots.
-    let place = unsafe { table.add(51) };
-    // SAFETY: as above.
-    let slot = unsafe { *place };
-    // SAFETY: that is what slot 51 is.
-    let stream_of = unsafe { std::mem::transmute::<*const c_void, StreamOf>(slot) };
+    let slot = |number: usize| {
+        // SAFETY: the table has 95 slots.
+        let place = unsafe { table.add(number) };
+        // SAFETY: as above.
+        let slot = unsafe { *place };
+        // SAFETY: that is what slots 39 and 51 are.
+        unsafe { std::mem::transmute::<*const c_void, StreamOf>(slot) }
+    };
+    let (id_of, stream_of) = (slot(39), slot(51));
     let primary = ContextId::primary(0).handle().raw();
     let of = |context, stream| {
         let mut handle = 0;
@@ -209,6 +212,12 @@ fn every_name_of_a_stream_stands_for_one_handle() {
     assert_eq!([of(primary, 0), of(primary, 1), of(0, 0)], [(OK, 1); 3]);
     let (code, own) = of(primary, 2);
     assert_eq!((code, own > 2, of(primary, own)), (OK, true, (OK, own)), "the thread's");
+    let (mut id, mut said) = (0u64, 0u64);
+    let said_at = &raw mut said;
+    assert_eq!(id_of(primary, own, &raw mut id, 1), OK);
+    assert_eq!(cu!(session.libcuda, cuStreamGetId(own: u64, said_at: *mut u64)), OK);
+    assert_eq!(id, said);
+    assert_eq!(id_of(primary, 0, &raw mut id, 1), INVALID_VALUE);
     assert_eq!(of(primary, 5).0, INVALID_HANDLE);
     assert_eq!(of(5, 0).0, INVALID_CONTEXT);
 }

@@ -5,12 +5,13 @@ use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, EventHandle, ask};
 
 use crate::abi::{Out, Raw, export};
-use crate::core::contexts::{Entered, enter, enter_to_end};
-use crate::core::process::{EventInfo, Recorded};
+use crate::core::contexts::{Entered, enter, enter_with};
+use crate::core::process::{EventInfo, Recorded, process};
 use crate::core::streams::resolve;
 
 /// `CU_EVENT_BLOCKING_SYNC`, `_DISABLE_TIMING`; 4, interprocess, is not supported.
 const FLAGS: u32 = 3;
+const DISABLE_TIMING: u32 = 2;
 const INTERPROCESS: u32 = 4;
 /// `CU_EVENT_RECORD_EXTERNAL`.
 const RECORD_EXTERNAL: u32 = 1;
@@ -21,21 +22,24 @@ fn existing(raw: Raw) -> CuResult<(Entered, EventHandle, EventInfo)> {
     Ok((entered, event, entered.process.events.get(event)?))
 }
 
-/// One that the thread waits for or asks.
+/// One that the thread waits for or asks: in the event's own context, so by threads without one too. PyTorch's allocator of pinned memory
+/// asks from whatever thread allocates.
 fn asked(raw: Raw) -> CuResult<(Entered, EventHandle)> {
-    let (entered, event, known) = existing(raw)?;
-    entered.process.graphs.may_ask(known)?;
+    let process = process()?;
+    let event = EventHandle::check(raw.0)?;
+    let known = process.events.get(event)?;
+    let entered = enter_with(process, known.context)?;
+    process.graphs.may_ask(known)?;
     Ok((entered, event))
 }
 
 fn destroy(raw: Raw) -> CuResult<()> {
-    let entered = enter_to_end()?;
-    let (channel, event) = (&entered.process.channel, EventHandle::check(raw.0)?);
-    entered
-        .process
+    let process = process()?;
+    let (channel, event) = (&process.channel, EventHandle::check(raw.0)?);
+    process
         .events
         .end(event, |known| ask::cuEventDestroy_v2(channel, known.context, GoneHandle(event)))??;
-    entered.told()
+    channel.take_error()
 }
 
 fn record(event: Raw, stream: Raw, flags: u32, mode: Mode) -> CuResult<()> {
@@ -62,7 +66,10 @@ export! {
         out.wanted()?;
         match flags {
             flags if flags & !FLAGS == 0 => {}
-            flags if flags & INTERPROCESS != 0 => return Err(CuError::NOT_SUPPORTED),
+            // It has to be without times. Source: CUDA Driver API, `cuEventCreate`.
+            flags if flags & !FLAGS == INTERPROCESS && flags & DISABLE_TIMING != 0 => {
+                return Err(CuError::NOT_SUPPORTED);
+            }
             _ => return Err(CuError::INVALID_VALUE),
         }
         let Entered { process, context, .. } = entered;

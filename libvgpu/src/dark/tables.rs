@@ -14,6 +14,7 @@ use crate::calls::context::{cuCtxCreate_v2, cuCtxGetCurrent, cuCtxGetId};
 use crate::calls::device::device;
 use crate::calls::launch::cuLaunchKernel;
 use crate::calls::module::cuModuleLoadData;
+use crate::calls::stream::cuStreamGetId;
 use crate::core::contexts::{enter, enter_with};
 use crate::core::process::{process, told_version};
 use crate::core::streams::{LEGACY, resolve};
@@ -124,9 +125,10 @@ table! {
 }
 
 table! {
-    /// cuBLASLt calls slot 4 at each matrix product, cuSOLVER and cuFFT slot 51; cudart from 13.4 reads the size at its start.
+    /// cuBLASLt calls slot 4 at each matrix product, cuSOLVER and cuFFT slot 51, and cuSOLVER slot 39 with what it got; cudart from 13.4 reads the size at its start.
     TABLE_2131[0x21318c60; 95]
     4 => ctx_get_id,
+    39 => stream_id,
     51 => stream_of,
 }
 
@@ -269,6 +271,11 @@ extern "C" fn stream_of(context: Raw, stream: Raw, out: Out<u64>, _flags: u64) -
             Stream::Made(handle) => handle.raw(),
         })
     })
+}
+
+/// `cuStreamGetId` of what [`stream_of`] gave. Source: as there.
+extern "C" fn stream_id(_context: Raw, stream: Raw, out: Out<u64>, _flags: u64) -> u32 {
+    if stream.0 == 0 { CuError::INVALID_VALUE.code() } else { cuStreamGetId(stream, out) }
 }
 
 extern "C" fn processor_map(_map: Out<*const u8>, _len: Out<usize>) -> u32 {

@@ -154,10 +154,10 @@ def names_and_figures_of_the_device():
     driver.must("cuDeviceTotalMem_v2", byref(size), c_int(0))
     attributes = {}
     value = c_int()
-    for number in [*range(1, 14), 16, 18, 31, 32, 33, 34, 36, 37, 38, 39, 40, 41, 75, 76, 81, 82, 95, 97, 106]:
+    for number in [*range(1, 14), 16, 18, 31, 32, 36, 37, 38, 39, 40, 41, 75, 76, 81, 82, 95, 97, 106]:
         code = driver.call("cuDeviceGetAttribute", byref(value), c_int(number), c_int(0))
         attributes[number] = value.value if code == 0 else f"code {code}"
-    # The UUID and what is left of the memory are vgpu's to say; that there is some is not.
+    # The UUID, the place on the PCI bus, and what is left of the memory are vgpu's to say; that there is some is not.
     return {"name": name.value.decode(), "memory": size.value > 0, "attributes": attributes}
 
 

@@ -116,7 +116,7 @@ def properties():
     names = [
         "name", "major", "minor", "total_memory", "multi_processor_count", "warp_size", "L2_cache_size",
         "max_threads_per_multi_processor", "regs_per_multiprocessor", "shared_memory_per_block",
-        "shared_memory_per_block_optin", "shared_memory_per_multiprocessor", "is_integrated", "gcnArchName", "uuid",
+        "shared_memory_per_block_optin", "shared_memory_per_multiprocessor", "is_integrated", "gcnArchName",
     ]
     # How much memory is granted is vgpu's to say.
     return {name: str(getattr(said, name, None)) for name in names if name != "total_memory"}
