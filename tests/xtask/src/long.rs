@@ -44,6 +44,7 @@ const STAGES: &[(&str, Stage)] = &[
                 "cuda_program_in",
                 "cuda_runtimes",
                 "cuda_worker",
+                "death_of_a_cuda",
                 "nvidia_smi",
                 "container_",
                 "pod_",
@@ -80,7 +81,7 @@ pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
     match stage {
         Stage::Stories(kind, units, times) => {
             if *kind == Kind::Pvh {
-                every_story_has_a_unit(steps)?;
+                every_story_has_a_unit(&stories::names(steps, "")?)?;
             }
             let dom0 = testbed::complete(steps)?;
             let stories = Stories::build(steps)?;
@@ -106,8 +107,7 @@ pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
 }
 
 /// The stages that play stories on the other kind of Dom0 forget none but those that are left out on purpose.
-fn every_story_has_a_unit(steps: &Steps) -> Result<()> {
-    let names = stories::names(steps, "")?;
+pub fn every_story_has_a_unit(names: &[String]) -> Result<()> {
     let units: Vec<&str> = STAGES
         .iter()
         .filter_map(|(_, stage)| match stage {
