@@ -66,7 +66,8 @@ pub fn part(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let names = stories::names(steps, "")?;
     tally.check("stories: each is played once", each_is_played_once(&names));
     tally.check("stories: every part of a boot plays one", every_part_plays_one(&names));
-    tally.check("stories: each has a place in the stages on a PVH Dom0", long::every_story_has_a_unit(&names));
+    tally
+        .check("stories: each has a place in the stages on a PVH Dom0", long::every_story_has_a_unit(&names));
     let dom0 = testbed::complete(steps)?;
     let stories = Stories::build(steps)?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
