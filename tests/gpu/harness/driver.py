@@ -50,7 +50,7 @@ class Driver:
     """libcuda with the primary context of device 0 current."""
 
     def __init__(self):
-        self.library = ctypes.CDLL("libcuda.so.1")
+        self.cuda = ctypes.CDLL("libcuda.so.1")
         self.must("cuInit", c_uint(0))
         self.context = c_void_p()
         self.must("cuDevicePrimaryCtxRetain", byref(self.context), c_int(0))
@@ -58,7 +58,7 @@ class Driver:
 
     def call(self, name, *values):
         """The call's code."""
-        return getattr(self.library, name)(*values)
+        return getattr(self.cuda, name)(*values)
 
     def must(self, name, *values):
         """A call that has to succeed."""

@@ -75,13 +75,13 @@ type Answer = Arc<Mutex<Result<Facts, u16>>>;
 
 /// The library, one a process: the tests of a file play one after the other.
 struct Scene {
-    library: Library,
+    nvml: Library,
     playing: Mutex<()>,
 }
 
 /// A test that plays, with a door of its own. It begins with two devices and without an `nvmlInit`.
 pub struct Play {
-    library: &'static Library,
+    nvml: &'static Library,
     answer: Answer,
     questions: Arc<AtomicUsize>,
     ended: Arc<AtomicBool>,
@@ -92,16 +92,16 @@ pub struct Play {
 impl Play {
     pub fn begin() -> Self {
         static SCENE: OnceLock<Scene> = OnceLock::new();
-        let scene = SCENE.get_or_init(|| Scene { library: Library::at(&built()), playing: Mutex::new(()) });
+        let scene = SCENE.get_or_init(|| Scene { nvml: Library::at(&built()), playing: Mutex::new(()) });
         let alone = scene.playing.lock().unwrap_or_else(PoisonError::into_inner);
-        while nv!(scene.library, nvmlShutdown()) == 0 {}
+        while nv!(scene.nvml, nvmlShutdown()) == 0 {}
         let dir = tempfile::tempdir().expect("a fresh directory");
         let path = dir.path().join("gpu.sock");
         let listener = UnixListener::bind(&path).expect("bound");
         // SAFETY: one test of this process plays at a time, and the library reads it only in the test's own calls.
         unsafe { std::env::set_var("VGPU_SOCKET", &path) };
         let play = Self {
-            library: &scene.library,
+            nvml: &scene.nvml,
             answer: Arc::new(Mutex::new(Ok(facts()))),
             questions: Arc::default(),
             ended: Arc::default(),
@@ -160,7 +160,7 @@ impl Play {
 impl std::ops::Deref for Play {
     type Target = Library;
     fn deref(&self) -> &Library {
-        self.library
+        self.nvml
     }
 }
 
