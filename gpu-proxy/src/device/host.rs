@@ -44,6 +44,23 @@ impl HostPages {
         (place.addr().get() as u64 == self.address()).then_some(place)
     }
 
+    /// Makes those of `bytes` from the guest's address `at` on that are among them zeros.
+    pub fn zero(&self, at: u64, bytes: u64) {
+        let first = at.max(self.address());
+        let end = at.saturating_add(bytes).min(self.address() + self.bytes as u64);
+        let Some(bytes) = end.checked_sub(first) else { return };
+        if let (Ok(from), Ok(bytes)) = (usize::try_from(first - self.address()), usize::try_from(bytes)) {
+            self.arena.zero(self.offset + from, bytes);
+        }
+    }
+
+    /// Their word of 8 bytes at the guest's address `at`, a multiple of 8.
+    #[must_use]
+    pub fn word(&self, at: u64) -> Option<&AtomicU64> {
+        let index = usize::try_from(at.checked_sub(self.address())? / 8).ok()?;
+        self.words().get(index).filter(|_| at.is_multiple_of(8))
+    }
+
     /// Their words.
     #[must_use]
     pub fn words(&self) -> &[AtomicU64] {
@@ -53,6 +70,8 @@ impl HostPages {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
     use idm::arena::Arena;
 
     use super::*;
@@ -80,5 +99,31 @@ mod tests {
         let pages = HostPages::of(&arena, WINDOW as u64 + 8, 16).unwrap();
         assert_eq!((pages.address(), pages.words().len()), (WINDOW as u64 + 8, 2));
         assert_eq!(pages.place(), None, "a driver would have it elsewhere");
+    }
+
+    #[test]
+    fn zeros_and_words_stay_among_the_pages() {
+        const AT: u64 = WINDOW as u64 + 4096;
+        let arena = Arc::new(Arena::make(1 << 20).unwrap().map_elsewhere().unwrap());
+        let pages = HostPages::of(&arena, AT, 64).unwrap();
+        for (at, bytes, zeros) in [
+            (AT, 64, 0..8),
+            (AT - 4096, 4096 + 8, 0..1),
+            (AT + 56, u64::MAX, 7..8),
+            (AT - 8, 8, 0..0),
+            (AT + 64, 8, 0..0),
+            (0, u64::MAX, 0..8),
+        ] {
+            let around = HostPages::of(&arena, AT - 8, 80).unwrap();
+            around.words().iter().for_each(|word| word.store(u64::MAX, Relaxed));
+            pages.zero(at, bytes);
+            for (i, word) in around.words().iter().enumerate() {
+                let is_zero = i.checked_sub(1).is_some_and(|i| zeros.contains(&i));
+                assert_eq!(word.load(Relaxed) == 0, is_zero, "word {i} after {bytes} at {at:#x}");
+            }
+        }
+        pages.word(AT + 56).unwrap().store(5, Relaxed);
+        assert_eq!(pages.words()[7].load(Relaxed), 5);
+        assert!([AT - 8, AT + 64, AT + 4, u64::MAX].iter().all(|at| pages.word(*at).is_none()));
     }
 }

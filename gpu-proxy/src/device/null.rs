@@ -1,4 +1,5 @@
-//! Accepts everything, computes nothing, remembers nothing but sizes. For traces and load: reads give zeros, launches succeed.
+//! Accepts everything, computes nothing, remembers nothing but sizes. For traces and load: reads give zeros, launches succeed, words that
+//! streams write into pinned memory are written.
 //!
 //! Kernels' names and parameters come from the image where it holds PTX that the software GPU can read; other images load
 //! with no kernels.
@@ -6,7 +7,7 @@
 mod array;
 mod stalls;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -14,8 +15,8 @@ use std::thread;
 use vgpu_api::memory::Memset;
 use vgpu_api::tensor_map::TENSOR_MAP_BYTES;
 use vgpu_api::{
-    Access, Attributes, CuError, CuResult, ImageKind, JitOption, LinkTold, MemInfo, MemoryOp, Snapshot,
-    TensorMap, TensorSpec,
+    Access, Attributes, CuError, CuResult, ImageKind, JitOption, LinkTold, MemInfo, MemoryOp, MemoryOpKind,
+    Snapshot, TensorMap, TensorSpec,
 };
 
 use super::pass_through::PassThrough;
@@ -64,6 +65,8 @@ pub struct Null {
     is_busy: bool,
     primary: Option<Raw>,
     linkers: PassThrough,
+    /// By address. What a guest waits for there it gets.
+    pinned: BTreeMap<u64, HostPages>,
     /// Streams that wait for a word, if any does.
     stalls: Option<Stalls>,
     /// What it does not do.
@@ -93,6 +96,7 @@ impl Null {
             is_busy: false,
             primary: None,
             linkers: PassThrough::default(),
+            pinned: BTreeMap::new(),
             stalls: None,
             refuses: Vec::new(),
             running: None,
@@ -138,6 +142,12 @@ impl Null {
 
     fn refuse(&self, step: Step) -> CuResult<()> {
         if self.refuses.contains(&step) { Err(CuError::INVALID_VALUE) } else { Ok(()) }
+    }
+
+    /// The pinned pages that hold an address.
+    fn pages(&self, address: u64) -> Option<&HostPages> {
+        let (start, pages) = self.pinned.range(..=address).next_back()?;
+        (address - start < pages.bytes() as u64).then_some(pages)
     }
 
     /// Something is queued.
@@ -240,8 +250,11 @@ impl Device for Null {
         self.wait(|stalls| stalls.query(place))
     }
 
-    fn copy(&mut self, place: Place, _to: u64, _from: u64, _bytes: u64) -> CuResult<()> {
+    fn copy(&mut self, place: Place, to: u64, _from: u64, bytes: u64) -> CuResult<()> {
         self.queue(place);
+        if let Some(pages) = self.pages(to) {
+            pages.zero(to, bytes);
+        }
         Ok(())
     }
 
@@ -250,11 +263,13 @@ impl Device for Null {
         Ok(())
     }
 
-    fn pin(&mut self, _pages: HostPages) -> CuResult<()> {
+    fn pin(&mut self, pages: HostPages) -> CuResult<()> {
+        self.pinned.insert(pages.address(), pages);
         Ok(())
     }
 
-    fn unpin(&mut self, _address: u64) -> CuResult<()> {
+    fn unpin(&mut self, address: u64) -> CuResult<()> {
+        self.pinned.remove(&address);
         Ok(())
     }
 
@@ -395,6 +410,11 @@ impl Device for Null {
     fn stream_memory(&mut self, place: Place, ops: &[MemoryOp]) -> CuResult<()> {
         if let Some(stalls) = &mut self.stalls {
             stalls.queue_ops(place, ops);
+        }
+        for op in ops.iter().filter(|op| op.kind == MemoryOpKind::Write && op.bytes == 8) {
+            if let Some(word) = self.pages(op.at.0).and_then(|pages| pages.word(op.at.0)) {
+                word.store(op.value, Ordering::Release);
+            }
         }
         Ok(())
     }

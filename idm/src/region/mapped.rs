@@ -243,9 +243,9 @@ mod tests {
     fn bytes_come_back_at_every_alignment_and_length() {
         let region = region(4096);
         for offset in 0..17 {
-            for len in 0..40 {
+            for len in (0..40).chain(1020..1030) {
                 let bytes: Vec<u8> = (1..=255).step_by(7).cycle().skip(offset).take(len).collect();
-                region.zero(0, 128);
+                region.zero(0, 2048);
                 region.write(offset, &bytes);
                 let mut back = vec![0; len];
                 region.read(offset, &mut back);
@@ -253,6 +253,7 @@ mod tests {
                 let mut around = [0xff; 2];
                 region.read(offset + len, &mut around);
                 assert_eq!(around, [0, 0], "wrote past {len} bytes at {offset}");
+                assert!(offset == 0 || region.word(0).load(Relaxed) & 0xff == 0, "wrote before {offset}");
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::handle::{
 use crate::image::{Attributes, ImageKind};
 use crate::launch::Launch;
 use crate::link::{JitOption, LinkTold};
-use crate::memory::{DevicePtr, MemInfo, Memset, Staged};
+use crate::memory::{CopyWord, DevicePtr, MemInfo, Memset, Staged};
 use crate::printed::Printed;
 use crate::result::CuResult;
 use crate::stream_memory::{MemoryOp, MemoryOpKind};
@@ -92,6 +92,9 @@ calls! {
     wait fn vgpuArenaSettle();
     /// Between any two of device memory and the arena, by the addresses alone, in the order of `stream`; the ranges may not overlap.
     async fn cuMemcpyAsync(dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream);
+    /// `cuMemcpyAsync`, and behind it in `stream` a write of `word`. That of a copy that is refused is written at once: who waits for it
+    /// waits in vain only if the context ends.
+    async fn vgpuMemcpyThenWrite(dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream, word: CopyWord);
     // Virtual memory: addresses and memory apart. Both are the process's, no context's.
     /// What sizes of memory and mappings are multiples of, in bytes. `option`: 0 the least, 1 the best.
     cached fn cuMemGetAllocationGranularity(device: u32, option: u32) -> u64;
@@ -310,6 +313,7 @@ const fn wire_hash() -> u64 {
         crate::launch::LaunchShape::DECLARATION,
         Launch::DECLARATION,
         Staged::DECLARATION,
+        CopyWord::DECLARATION,
         MemInfo::DECLARATION,
         Memset::DECLARATION,
         GraphEdge::DECLARATION,

@@ -42,7 +42,7 @@ pub use handle::{
 pub use image::{Attributes, FunctionInfo, GlobalInfo, ImageInfo, ImageKind, ParamInfo};
 pub use launch::{Launch, LaunchAttribute};
 pub use link::{JitOption, LinkTold};
-pub use memory::{DevicePtr, MemInfo, Memset, Staged};
+pub use memory::{CopyWord, DevicePtr, MemInfo, Memset, Staged};
 pub use printed::{PRINTED, Printed};
 pub use result::{CuError, CuResult};
 pub use snapshot::{DeviceSnapshot, PciAddress, Snapshot};

@@ -57,6 +57,17 @@ impl Staged {
 }
 
 wire_struct! {
+    /// A word of the arena in which the guest sees that a copy is done.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct CopyWord {
+        /// Where it is: a multiple of 8.
+        pub at: DevicePtr,
+        /// What is written to its low half. The high half is 0, or the code of the error for which there was no copy.
+        pub count: u32,
+    }
+}
+
+wire_struct! {
     /// `cuMemGetInfo`: what the zone may still take and its grant.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct MemInfo {

@@ -1,7 +1,7 @@
 //! Copies between host and device.
 //!
-//! Of pageable memory small pieces travel in the record, large ones through staging. A copy to host memory waits for its bytes; a copy to the
-//! device returns when the source may be used again: what CUDA promises for pageable memory.
+//! Of pageable memory (`copy_pageable.rs`) a copy to the host waits for its bytes; one to the device returns when the source may be used
+//! again: what CUDA promises.
 //!
 //! Pinned memory that the device reaches (`host_memory.rs`) is copied by its address: one record, nothing is staged, and only the calls
 //! that are no `Async` wait.
@@ -10,62 +10,12 @@ use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
 
 use super::copy_box::{Copy3d, captured};
+use super::copy_pageable::{INLINE_BYTES, to_device, to_host};
 use super::host_memory::mapped;
 use crate::abi::{Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
 use crate::core::process::Process;
 use crate::core::streams::resolve;
-
-/// Up to here bytes travel in the record.
-const INLINE_BYTES: usize = 32 * 1024;
-
-/// Host to device.
-pub fn to_device(entered: Entered, dst: DevicePtr, src: &[u8], stream: Stream) -> CuResult<()> {
-    let (channel, context) = (&entered.process.channel, entered.context);
-    owned(entered, dst, src.len() as u64)?;
-    if src.is_empty() {
-        return Ok(());
-    }
-    let from = (false, src.as_ptr().expose_provenance() as u64);
-    if captured(entered, stream, || Copy3d::line((true, dst.0), from, src.len()))? {
-        return Ok(());
-    }
-    if src.len() <= INLINE_BYTES {
-        return ask::cuMemcpyHtoDAsync_v2(channel, context, dst, src, stream);
-    }
-    let room = channel.staging()?;
-    let mut dst = dst;
-    for chunk in src.chunks(room.len()) {
-        let staged = room.put(chunk)?;
-        ask::vgpuMemcpyHtoDStaged(channel, context, dst, staged, stream)?;
-        dst = dst.offset(staged.len).ok_or(CuError::INVALID_VALUE)?;
-    }
-    Ok(())
-}
-
-/// Device to host.
-pub fn to_host(entered: Entered, dst: &mut [u8], src: DevicePtr, stream: Stream) -> CuResult<()> {
-    let (channel, context) = (&entered.process.channel, entered.context);
-    owned(entered, src, dst.len() as u64)?;
-    if dst.is_empty() {
-        return Ok(());
-    }
-    let to = (false, dst.as_mut_ptr().expose_provenance() as u64);
-    let bytes = dst.len();
-    if captured(entered, stream, || Copy3d::line(to, (true, src.0), bytes))? {
-        return Ok(());
-    }
-    let room = channel.staging()?;
-    let mut src = src;
-    for chunk in dst.chunks_mut(room.len()) {
-        let staged = room.part(chunk.len());
-        ask::vgpuMemcpyDtoHStaged(channel, context, staged, src, stream)?;
-        room.get(chunk)?;
-        src = src.offset(staged.len).ok_or(CuError::INVALID_VALUE)?;
-    }
-    // A kernel's fault before the copy is this call's to tell.
-    channel.take_error()
-}
 
 /// When a call that copies pinned memory returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +61,11 @@ pub fn wait(entered: Entered, stream: Stream, returns: Returns) -> CuResult<()> 
     if returns == Returns::AtOnce {
         return Ok(());
     }
+    synchronize(entered, stream)
+}
+
+/// Waits for what a stream holds, and tells of an error of an earlier call.
+pub fn synchronize(entered: Entered, stream: Stream) -> CuResult<()> {
     ask::cuStreamSynchronize(&entered.process.channel, entered.context, stream)?;
     entered.told()
 }

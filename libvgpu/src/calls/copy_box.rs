@@ -4,8 +4,9 @@ use vgpu_api::graph::{self, CopyBox, HostSide};
 use vgpu_api::symbols::Mode;
 use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, Stream, ask};
 
-use super::copy::{Returns, is_device, is_mapped, on_device, reached, same_device, to_device, to_host, wait};
+use super::copy::{Returns, is_device, is_mapped, on_device, reached, same_device, wait};
 use super::copy_array;
+use super::copy_pageable::{to_device, to_host};
 use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
 use crate::core::graphs::Work;

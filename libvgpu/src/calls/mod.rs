@@ -8,6 +8,7 @@ pub mod copy;
 pub mod copy_array;
 pub mod copy_batch;
 pub mod copy_box;
+mod copy_pageable;
 pub mod dark;
 pub mod device;
 pub mod event;

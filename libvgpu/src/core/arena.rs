@@ -7,6 +7,7 @@
 //! Locks are never held while a call travels.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 
 use idm::Region;
 use idm::region::PAGE_BYTES;
@@ -67,6 +68,26 @@ impl Arena {
     #[inline]
     pub fn holds(&self, address: u64) -> bool {
         address.wrapping_sub(self.start) < self.region.len() as u64
+    }
+
+    /// The word at an address inside that is a multiple of 8.
+    pub fn word(&self, address: u64) -> &AtomicU64 {
+        &self.region.words(self.offset(address), 1)[0]
+    }
+
+    /// Copies bytes in, at an address of a piece that has room for them.
+    pub fn write(&self, address: u64, bytes: &[u8]) {
+        self.region.write(self.offset(address), bytes);
+    }
+
+    /// Copies bytes out, from an address of a piece that has so many.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) {
+        self.region.read(self.offset(address), bytes);
+    }
+
+    /// Of an address inside. One outside is our own mistake, and no offset of the region.
+    fn offset(&self, address: u64) -> usize {
+        usize::try_from(address.wrapping_sub(self.start)).unwrap_or(usize::MAX)
     }
 
     /// A piece of `bytes`, not 0; its address.

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
 
 use vgpu_api::host_function::{DONE, FUNCTION, MAILBOX_BYTES, POSTED, STATUS};
 use vgpu_api::{ContextId, CuError, CuResult, ask};
@@ -16,6 +15,7 @@ use vgpu_api::{ContextId, CuError, CuResult, ask};
 use super::channel::Room;
 use super::process::{Process, without_cuda};
 use super::slab::lock;
+use super::threads;
 
 /// `CUhostFn`.
 pub type HostFn = unsafe extern "C" fn(data: *mut c_void);
@@ -125,8 +125,7 @@ impl State {
                 Arc::clone(self.mailbox.insert(Arc::new(room)))
             }
         };
-        let thread = thread::Builder::new().name("vgpu-host".into());
-        thread.spawn(move || run(process, &mailbox)).map_err(|_| CuError::OPERATING_SYSTEM)?;
+        threads::start("vgpu-host", move || run(process, &mailbox))?;
         self.started = true;
         Ok(())
     }
@@ -135,7 +134,6 @@ impl State {
 /// The thread: until the worker is gone.
 fn run(process: &'static Process, mailbox: &Room<'_>) {
     OWN.set(true);
-    block_signals();
     let mut done = 0;
     loop {
         process.host_functions.until_one_is_queued();
@@ -153,13 +151,4 @@ fn run(process: &'static Process, mailbox: &Room<'_>) {
         fence(Ordering::Release);
         mailbox.set_word(DONE, done);
     }
-}
-
-/// The program's handlers run on the program's threads.
-fn block_signals() {
-    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: writes the whole set.
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: reads the set, which was written, and changes this thread's mask alone.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), std::ptr::null_mut()) };
 }

@@ -6,6 +6,7 @@ pub mod capture;
 #[expect(unsafe_code, reason = "closes a descriptor in a child of fork")]
 pub mod channel;
 pub mod contexts;
+pub mod copiers;
 pub mod exec;
 pub mod graphs;
 #[expect(unsafe_code, reason = "calls functions of the program")]
@@ -19,9 +20,12 @@ pub mod pools;
 pub mod process;
 pub mod ranges;
 pub mod slab;
+pub mod slots;
 pub mod spans;
 #[expect(unsafe_code, reason = "writes to the C library's streams")]
 pub mod stdio;
 pub mod streams;
+#[expect(unsafe_code, reason = "sets a thread's mask of signals")]
+pub mod threads;
 pub mod virtual_memory;
 pub mod visible;

@@ -12,6 +12,7 @@ use super::arena::Arena;
 use super::arrays::{Arrays, Objects};
 use super::channel::Channel;
 use super::contexts::Contexts;
+use super::copiers::Copiers;
 use super::exec::Execs;
 use super::graphs::Graphs;
 use super::host_functions::{self, HostFunctions};
@@ -20,6 +21,7 @@ use super::linkers::Linker;
 use super::pools::Pools;
 use super::ranges::Ranges;
 use super::slab::{Slab, lock};
+use super::slots::Slots;
 use super::virtual_memory::VirtualMemory;
 use super::visible;
 use crate::dark::cls::Ended;
@@ -93,6 +95,9 @@ pub struct Process {
     pub device_memory: Ranges,
     /// Pinned memory that the devices reach, where there is any.
     pub arena: Option<Arena>,
+    /// For copies of pageable memory: of few bytes, of many.
+    slots: [Slots; 2],
+    pub copiers: Copiers,
     pub virtual_memory: VirtualMemory,
     pub pools: Pools,
     pub host_functions: HostFunctions,
@@ -100,6 +105,13 @@ pub struct Process {
 }
 
 impl Process {
+    /// Slots for a copy of so many bytes, where there are any.
+    pub fn slots_for(&self, bytes: usize) -> Option<&Slots> {
+        let [small, large] = &self.slots;
+        let slots = if bytes <= small.bytes() { small } else { large };
+        slots.start(self).map(|_| slots)
+    }
+
     /// A context ended, and all that it held: the worker knows, the guest's tables follow. Only after the worker's answer: else
     /// numbers would be given again that it still has in use.
     pub fn forget(&self, context: vgpu_api::ContextId) -> Ended {
@@ -112,6 +124,7 @@ impl Process {
         self.objects.forget(context);
         self.linkers.retain(|linker| linker.context != context);
         self.device_memory.forget(context);
+        self.slots.iter().for_each(|slots| slots.forget(context));
         // With the primary context all allocations of its device's pools end.
         if context.primary_device().is_some()
             && let Ok(device) = self.contexts.device_of(context)
@@ -221,6 +234,8 @@ fn connect() -> CuResult<()> {
         objects: Objects::new(),
         device_memory: Ranges::new(),
         arena,
+        slots: [Slots::new(7, 64 << 10), Slots::new(16, 1 << 20)],
+        copiers: Copiers::default(),
         virtual_memory: VirtualMemory::new(),
         pools: Pools::new(),
         host_functions: HostFunctions::default(),

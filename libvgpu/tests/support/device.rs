@@ -1,7 +1,7 @@
 //! A device of a few lines, for tests of the guest's side: real memory, one image with two kernels that do what they say.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use idm::Region;
@@ -88,6 +88,11 @@ pub static GATE: Gate =
 
 /// Whether the worker takes no more of the arena.
 pub static ARENA_FULL: AtomicBool = AtomicBool::new(false);
+
+/// Whether words that copies are to write stay as they are, as behind work that does not end.
+pub static WORDS_STAY: AtomicBool = AtomicBool::new(false);
+/// So many copies that are to write a word go well before one is refused. Below 0: none is.
+pub static REFUSED_AFTER: AtomicI32 = AtomicI32::new(-1);
 
 /// What the tests look at.
 #[derive(Default)]
@@ -505,6 +510,31 @@ impl Driver for FakeDevice {
         self.stream(stream)?;
         let copy = self.get(src, bytes)?;
         self.set(dst, &copy)
+    }
+    fn vgpuMemcpyThenWrite(
+        &mut self,
+        _: Call,
+        dst: DevicePtr,
+        src: DevicePtr,
+        bytes: u64,
+        stream: Stream,
+        CopyWord { at, count }: CopyWord,
+    ) -> CuResult<()> {
+        self.saw("copy, then write")?;
+        self.pinned(at, 8).unwrap()?;
+        let copied = self.stream(stream).and_then(|()| {
+            if REFUSED_AFTER.fetch_sub(1, Ordering::Relaxed) == 0 {
+                return Err(CuError::INVALID_VALUE);
+            }
+            let copy = self.get(src, bytes)?;
+            self.set(dst, &copy)
+        });
+        if copied.is_ok() && WORDS_STAY.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let code = copied.err().map_or(0, CuError::code);
+        self.set(at, &(u64::from(code) << 32 | u64::from(count)).to_le_bytes())?;
+        copied
     }
     fn vgpuArrayCreate(
         &mut self,

@@ -44,6 +44,13 @@ impl Session {
         Ok(())
     }
 
+    /// The word of 8 bytes at `at`, in a part that was added.
+    pub(super) fn arena_word(&self, at: DevicePtr) -> CuResult<HostPages> {
+        let arena = self.arena.as_ref().ok_or(CuError::NOT_SUPPORTED)?;
+        let word = HostPages::of(arena, at.0, 8).filter(|_| at.0.is_multiple_of(8));
+        self.ranges.check(at, 8).and(word.ok_or(CuError::INVALID_VALUE))
+    }
+
     /// Waits for all work. What it ended with is its context's to tell, not that of who frees host memory.
     pub(super) fn arena_settle(&mut self) -> CuResult<()> {
         self.all_must_be_done()?;

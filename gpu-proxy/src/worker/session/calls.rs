@@ -3,10 +3,10 @@
 use vgpu_api::graph::GraphWork;
 use vgpu_api::memory::Memset;
 use vgpu_api::{
-    Access, ArrayHandle, ArrayPlace, ArrayShape, Attributes, BoxSide, Call, ContextId, CuResult, DevicePtr,
-    Driver, EventHandle, Extent, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle, ImageKind,
-    JitOption, Launch, LinkTold, LinkerHandle, MemInfo, MemoryHandle, MemoryOp, MipmapHandle, NewHandle,
-    Object, PoolHandle, Printed, Staged, Stream, TensorMap, TensorSpec, Texture, kind,
+    Access, ArrayHandle, ArrayPlace, ArrayShape, Attributes, BoxSide, Call, ContextId, CopyWord, CuResult,
+    DevicePtr, Driver, EventHandle, Extent, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
+    ImageKind, JitOption, Launch, LinkTold, LinkerHandle, MemInfo, MemoryHandle, MemoryOp, MipmapHandle,
+    NewHandle, Object, PoolHandle, Printed, Staged, Stream, TensorMap, TensorSpec, Texture, kind,
 };
 
 use super::Session;
@@ -50,6 +50,8 @@ calls! {
     vgpuArenaRemove(s, c, address: DevicePtr) => s.arena_remove(address);
     vgpuArenaSettle(s, c) => s.arena_settle();
     cuMemcpyAsync(s, c, dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream) => s.copy(c, dst, src, bytes, stream);
+    vgpuMemcpyThenWrite(s, c, dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream, word: CopyWord)
+        => s.copy_then_write(c, (dst, src, bytes), stream, word);
     cuMemGetAllocationGranularity(s, c, device: u32, option: u32) -> u64 => s.granularity(device, option);
     cuMemAddressReserve(s, c, bytes: u64, alignment: u64, wanted: DevicePtr) -> DevicePtr
         => s.reserve(c, bytes, alignment, wanted);

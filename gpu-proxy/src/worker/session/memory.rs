@@ -1,7 +1,11 @@
 //! Device memory: allocation under the quota, copies and sets inside the allocation map.
 
+use std::sync::atomic::{Ordering, fence};
+
 use vgpu_api::memory::Memset;
-use vgpu_api::{Call, CuError, CuResult, DevicePtr, MemInfo, Staged, Stream};
+use vgpu_api::{
+    Call, CopyWord, CuError, CuResult, DevicePtr, MemInfo, MemoryOp, MemoryOpKind, Staged, Stream,
+};
 
 use super::Session;
 use crate::worker::pool_space::Order;
@@ -135,6 +139,29 @@ impl Session {
         self.quota.wait_for_credit();
         let result = self.device.copy(place, to.0, from.0, bytes);
         self.settle(context, result)
+    }
+
+    /// A copy whose end the guest sees in a word of the arena.
+    pub(super) fn copy_then_write(
+        &mut self,
+        call: Call,
+        (to, from, bytes): (DevicePtr, DevicePtr, u64),
+        stream: Stream,
+        CopyWord { at, count }: CopyWord,
+    ) -> CuResult<()> {
+        let pages = self.arena_word(at)?;
+        let done = self.copy(call, to, from, bytes, stream).and_then(|()| {
+            let (context, place) = self.place(call, stream)?;
+            // A device that copies by this thread has written the bytes by now.
+            fence(Ordering::Release);
+            let write = MemoryOp { kind: MemoryOpKind::Write, at, bytes: 8, value: count.into() };
+            let result = self.device.stream_memory(place, &[write]);
+            self.settle(context, result)
+        });
+        if let (Err(error), Some(word)) = (done, pages.word(at.0)) {
+            word.store(u64::from(error.code()) << 32 | u64::from(count), Ordering::Release);
+        }
+        done
     }
 
     pub(super) fn fill(&mut self, call: Call, memset: &Memset, stream: Stream) -> CuResult<()> {

@@ -1,6 +1,7 @@
 //! The arena of a session over the software GPU: what may be named, and what then happens to the guest's bytes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use idm::arena::{Arena, WINDOW};
 use vgpu_api::graph::{CopyBox, GraphNode, GraphWork, HostSide};
@@ -10,8 +11,8 @@ use vgpu_api::memory::Memset;
 use vgpu_api::snapshot::CAN_MAP_HOST_MEMORY;
 use vgpu_api::wire::to_vec;
 use vgpu_api::{
-    Access, FunctionHandle, GraphExecHandle, ImageHandle, ImageKind, Launch, MemoryHandle, MemoryOp,
-    MemoryOpKind, NewHandle, Snapshot, Staged, Stream, StreamHandle, ask,
+    Access, CopyWord, FunctionHandle, GraphExecHandle, ImageHandle, ImageKind, Launch, MemoryHandle,
+    MemoryOp, MemoryOpKind, NewHandle, Snapshot, Staged, Stream, StreamHandle, ask,
 };
 
 use super::*;
@@ -332,4 +333,31 @@ fn letting_go_is_put_aside_while_a_function_of_the_program_is_queued() {
     let settle = || ask::vgpuArenaSettle(&world.guest, ContextId::NONE);
     assert_eq!(end_function(&world.staging, settle), Ok(()));
     assert_eq!(world.remove(at(0)), Ok(()), "once");
+}
+
+#[test]
+fn a_copy_says_in_a_word_of_the_arena_that_it_is_done_or_why_it_is_not() {
+    for device in [Box::new(Soft::new(1 << 20).unwrap()) as Box<dyn Device>, Box::new(Null::default())] {
+        let world = world(device, true);
+        world.add(at(0), 2 * PAGE).unwrap();
+        let on_device = ask::cuMemAlloc_v2(&world.guest, C, 4096).unwrap();
+        let word = || world.pages.words(64, 1)[0].load(Ordering::Acquire);
+        let copy = |src, bytes, stream, word, count| {
+            let word = CopyWord { at: word, count };
+            ask::vgpuMemcpyThenWrite(&world.guest, C, on_device, src, bytes, stream, word).unwrap();
+            world.guest.take_error().map_or(0, CuError::code)
+        };
+        assert_eq!((copy(at(4096), 100, Stream::Legacy, at(64), 7), word()), (0, 7));
+        assert_eq!((copy(at(4096), 5000, Stream::Legacy, at(64), 8), word()), (1, (1 << 32) | 8));
+        let gone = Stream::Made(StreamHandle::new(3, 0));
+        assert_eq!(
+            (copy(at(4096), 1, gone, at(64), u32::MAX), word()),
+            (400, (400 << 32) | u64::from(u32::MAX))
+        );
+        // What is no word of the arena that was added is not written, and there is no copy.
+        for bad in [at(60), at(2 * PAGE), at(2 * PAGE - 4), on_device, DevicePtr(0), DevicePtr(u64::MAX)] {
+            assert_eq!(copy(at(4096), 1, Stream::Legacy, bad, 9), 1, "{bad:?}");
+        }
+        assert_eq!(word() & 0xffff_ffff, u64::from(u32::MAX));
+    }
 }
