@@ -1,5 +1,6 @@
 //! Host memory that a device reaches by its address: a part of the arena, whose pages are the guest's and never the worker's own.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -29,6 +30,12 @@ impl HostPages {
     #[must_use]
     pub fn address(&self) -> u64 {
         (WINDOW + self.offset) as u64
+    }
+
+    /// The guest's addresses of the whole arena: nothing else lies there.
+    #[must_use]
+    pub fn whole(&self) -> Range<u64> {
+        WINDOW as u64..(WINDOW + self.arena.len()) as u64
     }
 
     /// Their length.
@@ -98,6 +105,7 @@ mod tests {
         }
         let pages = HostPages::of(&arena, WINDOW as u64 + 8, 16).unwrap();
         assert_eq!((pages.address(), pages.words().len()), (WINDOW as u64 + 8, 2));
+        assert_eq!(pages.whole(), WINDOW as u64..END);
         assert_eq!(pages.place(), None, "a driver would have it elsewhere");
     }
 

@@ -37,11 +37,22 @@ struct Aside {
     payload: Vec<u8>,
 }
 
+/// What answers.
+struct Answers {
+    session: Session,
+    replies: Replies,
+    peer: Peer,
+    /// For one reply at a time.
+    reply: [u8; REPLY_BYTES_MAX],
+}
+
 /// Serves until the channel ends.
-pub fn serve(mut consumer: Consumer, mut session: Session) -> End {
+pub fn serve(mut consumer: Consumer, session: Session) -> End {
     let mut aside = Vec::new();
+    let (replies, peer) = (consumer.replies().clone(), consumer.peer());
+    let mut answers = Answers { session, replies, peer, reply: [0; REPLY_BYTES_MAX] };
     let end = loop {
-        if let Err(end) = drain(&mut consumer, &mut session, &mut aside) {
+        if let Err(end) = drain(&mut consumer, &mut answers, &mut aside) {
             break end;
         }
         match consumer.wait((!aside.is_empty()).then_some(LOOK)) {
@@ -55,58 +66,52 @@ pub fn serve(mut consumer: Consumer, mut session: Session) -> End {
 }
 
 /// Takes every record there is, and looks again at what was put aside.
-fn drain(consumer: &mut Consumer, session: &mut Session, aside: &mut Vec<Aside>) -> Result<(), End> {
-    let mut reply = [0; REPLY_BYTES_MAX];
-    let (replies, peer) = (consumer.replies().clone(), consumer.peer());
+fn drain(consumer: &mut Consumer, answers: &mut Answers, aside: &mut Vec<Aside>) -> Result<(), End> {
     for Aside { asked, payload } in std::mem::take(aside) {
-        if !answer(session, &replies, peer, &mut reply, asked, &payload)? {
+        if !answers.answer(asked, &payload)? {
             aside.push(Aside { asked, payload });
         }
     }
     while let Some(record) = consumer.next().map_err(|error| judged(&error))? {
         let call = Call { context: ContextId(record.ctx), sync: record.lane.is_some() };
         let asked = Asked { op: record.op, call, lane: record.lane, seq: record.seq };
-        if !answer(session, &replies, peer, &mut reply, asked, record.payload)? {
+        if !answers.answer(asked, record.payload)? {
             aside.push(Aside { asked, payload: record.payload.to_vec() });
         }
     }
     Ok(())
 }
 
-/// Runs a call and answers it; `false` when it is to be tried again later.
-fn answer(
-    session: &mut Session,
-    replies: &Replies,
-    peer: Peer,
-    reply: &mut [u8],
-    asked: Asked,
-    payload: &[u8],
-) -> Result<bool, End> {
-    let Asked { op, call, lane, seq } = asked;
-    let was_sticky = session.sticky(call.context);
-    let answer = match dispatch(session, op, call, payload, reply) {
-        Ok(answer) => answer,
-        Err(error) => {
-            log::warn!("{peer} broke the protocol: {error}");
-            return Err(End::Broken);
+impl Answers {
+    /// Runs a call and answers it; `false` when it is to be tried again later.
+    fn answer(&mut self, asked: Asked, payload: &[u8]) -> Result<bool, End> {
+        let Self { session, replies, peer, reply } = self;
+        let Asked { op, call, lane, seq } = asked;
+        let was_sticky = session.sticky(call.context);
+        let answer = match dispatch(session, op, call, payload, reply) {
+            Ok(answer) => answer,
+            Err(error) => {
+                log::warn!("{peer} broke the protocol: {error}");
+                return Err(End::Broken);
+            }
+        };
+        if session.take_put_aside() && lane.is_some() {
+            return Ok(false);
         }
-    };
-    if session.take_put_aside() && lane.is_some() {
-        return Ok(false);
+        let failed = CuError::check(answer.code).err();
+        let newly_sticky = failed.filter(|error| error.is_sticky() && was_sticky.is_none());
+        // What nobody waits for, and what ends a context, every thread of the program learns from the error word.
+        if let Some(error) = failed.filter(|_| lane.is_none()).or(newly_sticky) {
+            let sticky = error.is_sticky();
+            replies.set_error(ErrorWord { seq, code: error.code(), sticky, ctx: call.context.0 });
+        }
+        if let Some(lane) = lane {
+            let bytes = &reply[..answer.reply_bytes];
+            let printed = if session.has_printed() { PRINTED } else { 0 };
+            replies.reply(lane, seq, answer.code | printed, bytes).map_err(|error| judged(&error))?;
+        }
+        Ok(true)
     }
-    let failed = CuError::check(answer.code).err();
-    let newly_sticky = failed.filter(|error| error.is_sticky() && was_sticky.is_none());
-    // What nobody waits for, and what ends a context, every thread of the program learns from the error word.
-    if let Some(error) = failed.filter(|_| lane.is_none()).or(newly_sticky) {
-        let sticky = error.is_sticky();
-        replies.set_error(ErrorWord { seq, code: error.code(), sticky, ctx: call.context.0 });
-    }
-    if let Some(lane) = lane {
-        let bytes = &reply[..answer.reply_bytes];
-        let printed = if session.has_printed() { PRINTED } else { 0 };
-        replies.reply(lane, seq, answer.code | printed, bytes).map_err(|error| judged(&error))?;
-    }
-    Ok(true)
 }
 
 fn judged(error: &ChannelError) -> End {

@@ -20,7 +20,8 @@ mod tensor_map;
 mod virtual_memory;
 
 use std::collections::HashMap;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
+use std::ops::Range;
 use std::ptr;
 
 use vgpu_api::launch::attribute;
@@ -82,6 +83,8 @@ pub struct Cuda {
     images: Images,
     /// Registered pages by their address: they stay mapped as long as the driver knows them.
     pinned: HashMap<u64, HostPages>,
+    /// Where all that is pinned lies, once something is.
+    arena: Range<u64>,
     memories: Memories,
     graphs: HashMap<u64, Graph>,
     last_graph: u64,
@@ -159,6 +162,7 @@ impl Cuda {
             events,
             images,
             pinned: HashMap::new(),
+            arena: 0..0,
             memories: Memories::default(),
             graphs: HashMap::new(),
             last_graph: 0,
@@ -198,11 +202,15 @@ impl Cuda {
         place.stream.map_or(Ok(NULL), |stream| self.streams.get(stream))
     }
 
+    /// The place of an address, if the arena holds it.
+    fn host_side(&self, address: u64) -> Option<*mut c_void> {
+        let inside = self.arena.contains(&address);
+        inside.then(|| ptr::with_exposed_provenance_mut(size(address).unwrap_or(0)))
+    }
+
     /// Looks for what the driver has printed. After calls that waited for the GPU: whatever their result.
-    fn look_for_output<T>(&mut self, result: T) -> T {
-        // SAFETY: writes out the C library's buffers; null means all of its streams.
-        unsafe { libc::fflush(ptr::null_mut()) };
-        self.output.look();
+    fn look_for_output<T>(&mut self, result: CuResult<T>) -> CuResult<T> {
+        self.output.look(result.is_err());
         result
     }
 
@@ -363,9 +371,16 @@ impl Device for Cuda {
     }
 
     fn copy(&mut self, place: Place, to: u64, from: u64, bytes: u64) -> CuResult<()> {
-        let stream = self.stream(place)?;
-        // SAFETY: both ranges are the process's: device memory, or registered pages of its own.
-        unsafe { self.table.cuMemcpyAsync(to, from, size(bytes)?, stream) }
+        let (stream, bytes) = (self.stream(place)?, size(bytes)?);
+        // The driver would find out by itself, in a part of a microsecond.
+        match (self.host_side(to), self.host_side(from)) {
+            // SAFETY: device memory of the process's, and registered pages of its own.
+            (None, Some(host)) => unsafe { self.table.cuMemcpyHtoDAsync_v2(to, host, bytes, stream) },
+            // SAFETY: as above.
+            (Some(host), None) => unsafe { self.table.cuMemcpyDtoHAsync_v2(host, from, bytes, stream) },
+            // SAFETY: both ranges are the process's: device memory, or registered pages of its own.
+            _ => unsafe { self.table.cuMemcpyAsync(to, from, bytes, stream) },
+        }
     }
 
     /// A range is registered in one piece: the driver takes no copy across two registrations.
@@ -382,6 +397,7 @@ impl Device for Cuda {
             unsafe { self.table.cuMemHostUnregister(place) }?;
             return Err(known.err().unwrap_or(CuError::NOT_SUPPORTED));
         }
+        self.arena = pages.whole();
         self.pinned.insert(pages.address(), pages);
         Ok(())
     }
