@@ -1,10 +1,10 @@
 //! Accepts everything, computes nothing, remembers nothing but sizes. For traces and load: reads give zeros, launches succeed, words that
 //! streams write into pinned memory are written.
 //!
-//! Kernels' names and parameters come from the image where it holds PTX that the software GPU can read; other images load
-//! with no kernels.
+//! What kernels and variables are called comes from the image: `null/image.rs`.
 
 mod array;
+mod image;
 mod stalls;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,8 +15,8 @@ use std::thread;
 use vgpu_api::memory::Memset;
 use vgpu_api::tensor_map::TENSOR_MAP_BYTES;
 use vgpu_api::{
-    Access, Attributes, CuError, CuResult, ImageKind, JitOption, LinkTold, MemInfo, MemoryOp, MemoryOpKind,
-    Snapshot, TensorMap, TensorSpec,
+    Access, Attributes, CuError, CuResult, DevicePtr, GlobalInfo, ImageKind, JitOption, LinkTold, MemInfo,
+    MemoryOp, MemoryOpKind, Snapshot, TensorMap, TensorSpec,
 };
 
 use super::pass_through::PassThrough;
@@ -24,6 +24,7 @@ use super::{
     Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError, LoadedImage,
     Place, Raw, Survey, soft,
 };
+use image::Found;
 use stalls::Stalls;
 
 const UUID: [u8; 16] = *b"vgpu-null-device";
@@ -144,6 +145,14 @@ impl Null {
         if self.refuses.contains(&step) { Err(CuError::INVALID_VALUE) } else { Ok(()) }
     }
 
+    fn take_addresses(&mut self, bytes: u64) -> CuResult<u64> {
+        let address = self.next_address;
+        let end = address.checked_add(bytes).and_then(|end| end.checked_add(GAP_BYTES));
+        let next = end.and_then(|end| end.checked_next_multiple_of(GRANULE_BYTES));
+        self.next_address = next.filter(|next| *next < END_ADDRESS).ok_or(CuError::OUT_OF_MEMORY)?;
+        Ok(address)
+    }
+
     /// The pinned pages that hold an address.
     fn pages(&self, address: u64) -> Option<&HostPages> {
         let (start, pages) = self.pinned.range(..=address).next_back()?;
@@ -223,11 +232,7 @@ impl Device for Null {
     }
 
     fn alloc(&mut self, _context: Raw, bytes: u64) -> CuResult<u64> {
-        let address = self.next_address;
-        let end = address.checked_add(bytes).and_then(|end| end.checked_add(GAP_BYTES));
-        let next = end.and_then(|end| end.checked_next_multiple_of(GRANULE_BYTES));
-        self.next_address = next.filter(|next| *next < END_ADDRESS).ok_or(CuError::OUT_OF_MEMORY)?;
-        Ok(address)
+        self.take_addresses(bytes)
     }
 
     /// As much as anybody is granted.
@@ -321,15 +326,19 @@ impl Device for Null {
         _survey: Survey,
     ) -> Result<LoadedImage, LoadError> {
         let raw = self.name();
-        let functions = vgpu_soft::Module::load(bytes)
-            .map(|module| {
-                soft::function_infos(&module)
-                    .zip(0..=0xffff)
-                    .map(|(info, place)| (info, Raw(raw.0 | place)))
-                    .collect()
-            })
-            .unwrap_or_default();
-        Ok(LoadedImage { raw, functions, globals: Vec::new() })
+        let Found { functions, variables } = Found::of(bytes);
+        let functions = functions.into_iter().zip(0..=0xffff);
+        let mut globals = Vec::with_capacity(variables.len());
+        for (name, bytes) in variables {
+            let address =
+                self.take_addresses(bytes).map_err(|code| LoadError { code, log: String::new() })?;
+            globals.push(GlobalInfo { name, address: DevicePtr(address), bytes });
+        }
+        Ok(LoadedImage {
+            raw,
+            functions: functions.map(|(info, place)| (info, Raw(raw.0 | place))).collect(),
+            globals,
+        })
     }
 
     fn unload(&mut self, _image: Raw) -> CuResult<()> {
@@ -337,9 +346,7 @@ impl Device for Null {
     }
 
     fn function_attributes(&mut self, _context: Raw, _function: Raw) -> CuResult<Attributes> {
-        let mut values = vec![0; vgpu_api::image::FUNCTION_ATTRIBUTES];
-        values[super::LOCAL_BYTES] = self.local_bytes;
-        Ok(Attributes { values })
+        Ok(image::attributes(self.local_bytes))
     }
 
     fn set_function_attribute(&mut self, _: Raw, _: Raw, _attribute: u32, _value: i32) -> CuResult<()> {

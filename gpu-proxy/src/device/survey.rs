@@ -7,7 +7,7 @@ use std::ffi::CString;
 
 use vgpu_api::{CuError, CuResult};
 
-use elf::Elf;
+pub use elf::Elf;
 
 /// An image's variables.
 #[derive(Debug, Default)]

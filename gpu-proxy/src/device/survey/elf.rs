@@ -1,13 +1,20 @@
-//! What machine code (a cubin) says of its variables: how much device memory they take and what they are called.
+//! What machine code (a cubin) says of its variables and kernels: how much device memory they take, what they are called, what parameters
+//! they have.
 //!
 //! ```text
 //! file:    0 "\x7fELF" | 4 class (2: 64 bits) | 40 section headers at, u64 | 58 bytes of one, u16 | 60 count, u16 | 62 names in, u16
 //! section: 0 name u32 | 4 type u32 | 8 flags u64 | 24 offset u64 | 32 bytes u64 | 40 link u32; the count is here if it is 0 above
-//! symbol:  0 name u32 | 4 info u8 | 6 section u16 | 8 value u64 | 16 bytes u64
+//! symbol:  0 name u32 | 4 info u8 | 5 other u8 (16: a kernel) | 6 section u16 | 8 value u64 | 16 bytes u64
+//! section .nv.info.KERNEL, entries: 0 format u8 (4: bytes follow) | 1 attribute u8 | 2 value, or how many bytes, u16 | bytes
+//!   attributes 0x17, 0x45, a parameter: 4 ordinal u16 | 6 offset u16 | 8 u32, the size in its high 14, or its low 24 bits
 //! ```
-//! The bytes are the guest's: each offset is checked, and what cannot be read is not there. Source: the ELF-64 object file format.
+//! The bytes are the guest's: each offset is checked, and what cannot be read is not there. Source: the ELF-64 object file format; what is
+//! NVIDIA's own was read from cubins that nvcc made.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
+
+use vgpu_api::ParamInfo;
 
 const MAGIC: &[u8] = b"\x7fELF\x02";
 const SECTION_BYTES: usize = 64;
@@ -17,6 +24,12 @@ const TYPE_NOBITS: u32 = 8;
 const FLAG_ALLOC: u64 = 2;
 const FLAG_EXEC: u64 = 4;
 const SYMBOL_OBJECT: u8 = 1;
+const SYMBOL_FUNCTION: u8 = 2;
+/// Of a symbol's other byte.
+const KERNEL: u8 = 16;
+const BYTES_FOLLOW: u8 = 4;
+const PARAMETER: u8 = 0x17;
+const LONG_PARAMETER: u8 = 0x45;
 /// More than any GPU's shared memory of a block: what is larger lies in device memory, whatever it is called.
 const SHARED_BYTES_MAX: u64 = 256 << 10;
 /// Names that are taken: each is a question to the driver.
@@ -29,6 +42,14 @@ struct Section {
     offset: u64,
     bytes: u64,
     link: usize,
+}
+
+struct Symbol<'a> {
+    name: &'a [u8],
+    kind: u8,
+    is_kernel: bool,
+    section: usize,
+    bytes: u64,
 }
 
 /// Machine code whose section headers lie inside of it.
@@ -62,23 +83,58 @@ impl<'a> Elf<'a> {
 
     /// The names of variables, [`NAMES_MAX`] at most.
     pub fn variables(&self) -> Vec<CString> {
+        self.sized_variables().filter_map(|(name, _)| CString::new(name).ok()).collect()
+    }
+
+    /// The names of variables and their sizes in bytes, [`NAMES_MAX`] at most.
+    pub fn sized_variables(&self) -> impl Iterator<Item = (&'a [u8], u64)> + '_ {
+        let variables = self.symbols().filter(|symbol| {
+            let owner = self.sections.get(symbol.section);
+            symbol.kind == SYMBOL_OBJECT && owner.is_some_and(|owner| self.holds_variables(owner))
+        });
+        variables.map(|symbol| (symbol.name, symbol.bytes))
+    }
+
+    /// The names of kernels and their parameters, [`NAMES_MAX`] at most.
+    pub fn kernels(&self) -> impl Iterator<Item = (&'a [u8], Vec<ParamInfo>)> + '_ {
+        let infos: HashMap<&[u8], &Section> = self
+            .sections
+            .iter()
+            .filter_map(|section| Some((self.name(section)?.strip_prefix(b".nv.info.")?, section)))
+            .collect();
+        let kernels = self.symbols().filter(|symbol| symbol.kind == SYMBOL_FUNCTION && symbol.is_kernel);
+        kernels.map(move |symbol| {
+            let info = infos.get(symbol.name).and_then(|section| self.data(section));
+            (symbol.name, info.map(parameters).unwrap_or_default())
+        })
+    }
+
+    /// Symbols that have names.
+    fn symbols(&self) -> impl Iterator<Item = Symbol<'a>> + '_ {
         let tables = self.sections.iter().filter(|section| section.kind == TYPE_SYMBOLS);
-        let names = tables.filter_map(|table| Some((self.data(table)?, self.sections.get(table.link)?)));
-        let names = names.flat_map(|(table, names)| {
+        let tables = tables.filter_map(|table| Some((self.data(table)?, self.sections.get(table.link)?)));
+        let all = tables.flat_map(|(table, names)| {
             table.chunks_exact(SYMBOL_BYTES).filter_map(|symbol| {
-                let owner = self.sections.get(usize::from(half(symbol, 6)?))?;
-                let is_variable = symbol.get(4)? & 0xf == SYMBOL_OBJECT && self.holds_variables(owner);
-                is_variable.then_some(())?;
-                CString::new(self.text(names, word(symbol, 0)? as usize)?).ok()
+                Some(Symbol {
+                    name: self.text(names, word(symbol, 0)? as usize)?,
+                    kind: symbol.get(4)? & 0xf,
+                    is_kernel: symbol.get(5)? & KERNEL != 0,
+                    section: usize::from(half(symbol, 6)?),
+                    bytes: long(symbol, 16)?,
+                })
             })
         });
-        names.filter(|name| !name.is_empty()).take(NAMES_MAX).collect()
+        all.filter(|symbol| !symbol.name.is_empty()).take(NAMES_MAX)
+    }
+
+    fn name(&self, section: &Section) -> Option<&'a [u8]> {
+        self.text(self.sections.get(self.names)?, section.name)
     }
 
     fn holds_variables(&self, section: &Section) -> bool {
         // Code is in the file; what only says a size is none.
         let is_code = section.flags & FLAG_EXEC != 0 && section.kind != TYPE_NOBITS;
-        let name = self.sections.get(self.names).and_then(|names| self.text(names, section.name));
+        let name = self.name(section);
         let is_shared =
             name.is_some_and(|name| name.starts_with(b".nv.shared")) && section.bytes <= SHARED_BYTES_MAX;
         section.flags & FLAG_ALLOC != 0 && !is_code && !is_shared
@@ -93,6 +149,23 @@ impl<'a> Elf<'a> {
     fn text(&self, names: &Section, at: usize) -> Option<&'a [u8]> {
         self.data(names)?.get(at..)?.split(|byte| *byte == 0).next()
     }
+}
+
+/// A kernel's parameters in their order.
+fn parameters(mut info: &[u8]) -> Vec<ParamInfo> {
+    let mut found = BTreeMap::new();
+    while let (Some([format, attribute]), Some(value)) = (info.first_chunk(), half(info, 2)) {
+        let bytes = if *format == BYTES_FOLLOW { usize::from(value) } else { 0 };
+        let Some(entry) = info.get(4..4 + bytes) else { break };
+        if let (PARAMETER | LONG_PARAMETER, Some(ordinal), Some(offset), Some(packed)) =
+            (*attribute, half(entry, 4), half(entry, 6), word(entry, 8))
+        {
+            let bytes = if *attribute == PARAMETER { packed >> 18 } else { packed & 0xff_ffff };
+            found.insert(ordinal, ParamInfo { offset: offset.into(), bytes });
+        }
+        info = &info[4 + bytes..];
+    }
+    found.into_values().collect()
 }
 
 fn section(header: &[u8]) -> Option<Section> {
@@ -146,9 +219,20 @@ pub(super) mod tests {
         symbol
     }
 
-    /// Code, a table whose bytes are not in the file, constants (256 bytes), shared memory; two variables and a function.
+    fn kernel(name: u32, section: u16) -> Vec<u8> {
+        let mut kernel = symbol(name, 0x12, section);
+        kernel[5] = KERNEL;
+        kernel
+    }
+
+    fn parameter(attribute: u8, ordinal: u8, offset: u8, packed: u32) -> Vec<u8> {
+        let head = [BYTES_FOLLOW, attribute, 12, 0, 0, 0, 0, 0, ordinal, 0, offset, 0];
+        [&head[..], &packed.to_le_bytes()].concat()
+    }
+
+    /// Code, a table whose bytes are not in the file, constants (256 bytes), shared memory; two variables and a kernel.
     pub(crate) fn cubin(table_bytes: u64) -> Vec<u8> {
-        let names = b"\0.nv.global\0.nv.shared.k\0table\0factor\0k\0";
+        let names = b"\0.nv.global\0.nv.shared.k\0.nv.info.k\0table\0factor\0k\0";
         let at = |name: &[u8]| {
             let place = names.windows(name.len()).position(|text| text == name).unwrap();
             u32::try_from(place).unwrap()
@@ -157,11 +241,18 @@ pub(super) mod tests {
             symbol(0, 0, 0),
             symbol(at(b"table\0"), 0x11, 3),
             symbol(at(b"factor\0"), 0x11, 4),
-            symbol(at(b"k\0"), 0x12, 2),
+            kernel(at(b"k\0"), 2),
             symbol(at(b"k\0"), 0x11, 5),
         ]
         .concat();
+        let info = [
+            vec![3, 1, 9, 9],
+            parameter(LONG_PARAMETER, 1, 8, 0x0100_1234),
+            parameter(PARAMETER, 0, 0, (8 << 18) | 0x1234),
+        ]
+        .concat();
         let (names_at, symbols_at) = (64, 64 + names.len());
+        let info_at = symbols_at + symbols.len();
         let headers = [
             header(0, 0, 0, 0, 0, 0),
             header(0, STRINGS, 0, names_at, names.len() as u64, 0),
@@ -170,14 +261,15 @@ pub(super) mod tests {
             header(0, PROGBITS, ALLOC, 0, 256, 0),
             header(at(b".nv.shared.k\0"), TYPE_NOBITS, ALLOC | WRITE, 0, 48 << 10, 0),
             header(0, TYPE_SYMBOLS, 0, symbols_at, symbols.len() as u64, 1),
+            header(at(b".nv.info.k\0"), PROGBITS, 0, info_at, info.len() as u64, 0),
         ];
         let mut file = vec![0; 64];
         file[..5].copy_from_slice(MAGIC);
-        file[40..48].copy_from_slice(&((symbols_at + symbols.len()) as u64).to_le_bytes());
+        file[40..48].copy_from_slice(&((info_at + info.len()) as u64).to_le_bytes());
         file[58..60].copy_from_slice(&64_u16.to_le_bytes());
         file[60..62].copy_from_slice(&u16::try_from(headers.len()).unwrap().to_le_bytes());
         file[62..64].copy_from_slice(&1_u16.to_le_bytes());
-        [file, names.to_vec(), symbols, headers.concat()].concat()
+        [file, names.to_vec(), symbols, info, headers.concat()].concat()
     }
 
     #[test]
@@ -186,6 +278,14 @@ pub(super) mod tests {
         let elf = Elf::parse(&file).unwrap();
         assert_eq!(elf.variable_bytes(), (10 << 30) + 256);
         assert_eq!(elf.variables(), [c"table".to_owned(), c"factor".to_owned()]);
+    }
+
+    #[test]
+    fn kernels_have_names_and_parameters_in_their_order() {
+        let file = cubin(1);
+        let kernels: Vec<_> = Elf::parse(&file).unwrap().kernels().collect();
+        let params = vec![ParamInfo { offset: 0, bytes: 8 }, ParamInfo { offset: 8, bytes: 0x1234 }];
+        assert_eq!(kernels, [(&b"k"[..], params)]);
     }
 
     #[test]
@@ -208,7 +308,10 @@ pub(super) mod tests {
     #[test]
     fn damaged_machine_code_is_read_as_far_as_it_goes() {
         let whole = cubin(10 << 30);
-        let read = |file: &[u8]| Elf::parse(file).map(|elf| (elf.variable_bytes(), elf.variables().len()));
+        let read = |file: &[u8]| {
+            let found = |elf: Elf<'_>| (elf.variable_bytes(), elf.variables().len(), elf.kernels().count());
+            Elf::parse(file).map(found)
+        };
         for at in 0..whole.len() {
             let mut file = whole.clone();
             for value in [0, 1, 0x7f, 0xff] {
