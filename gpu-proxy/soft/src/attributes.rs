@@ -1,7 +1,7 @@
 //! What the software GPU says of itself. The numbers are `CUdevice_attribute` of cuda.h 13.0.
 //!
-//! It claims compute capability 9.0, so that programs hand it their newest PTX, and no feature that it lacks: no managed memory, no
-//! clusters. The limits of textures and surfaces are an H100's.
+//! It claims compute capability 9.0, so that programs hand it their newest PTX, and no feature that it lacks: no managed memory of
+//! its own, no clusters. The limits of textures and surfaces are an H100's.
 
 /// The device's name, as `cuDeviceGetName` returns it.
 pub const NAME: &str = "vgpu soft device";

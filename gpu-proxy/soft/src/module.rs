@@ -43,6 +43,8 @@ pub struct GlobalInfo {
     pub bytes: u64,
     /// Whether it lies in constant memory.
     pub constant: bool,
+    /// Whether host and device are to share it (`__managed__`). Here it is memory of the device like any other.
+    pub managed: bool,
 }
 
 /// A loaded image. Cheap to clone; it holds no device memory.

@@ -83,6 +83,10 @@ fn declarations_that_ask_for_too_much_are_refused() {
         ".visible .entry k() { bra nowhere; }",
         ".visible .entry k() { add.s32 %r1, %r2, %r3; }",
         ".extern .global .b32 elsewhere;",
+        ".shared .attribute(.managed) .b32 x;",
+        ".global .attribute(.unified(1, 2)) .b32 x;",
+        ".global .attribute(.managed .b32 x;",
+        ".global .attribute .b32 x;",
         ".visible .entry k() { tex.2d.v4.f32.s32 {%f1}, [t]; }",
     ];
     for text in bad {

@@ -30,9 +30,9 @@ pub use graph::{DeviceNode, DeviceWork};
 pub use host::HostPages;
 pub use null::{Null, Step};
 pub use soft::Soft;
-pub use survey::Survey;
+pub use survey::{NO_MANAGED_VARIABLES, Survey};
 #[cfg(test)]
-pub(crate) use survey::cubin;
+pub(crate) use survey::{cubin, managed_cubin};
 
 /// Which device a worker drives. What `auto` means has been decided by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ use super::graph::Listed;
 use super::pass_through::PassThrough;
 use super::{
     Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError, LoadedImage,
-    Place, Raw, Survey,
+    NO_MANAGED_VARIABLES, Place, Raw, Survey,
 };
 
 /// What it says `cuDriverGetVersion` is: CUDA 13.0.
@@ -334,6 +334,9 @@ impl Device for Soft {
     ) -> Result<LoadedImage, LoadError> {
         let module = gpu::Module::load(bytes)
             .map_err(|refused| LoadError { code: error(refused.cu_result()), log: refused.to_string() })?;
+        if module.globals().iter().any(|global| global.managed) {
+            return Err(LoadError { code: CuError::NOT_SUPPORTED, log: NO_MANAGED_VARIABLES.into() });
+        }
         let instance = self
             .gpu
             .instantiate(&module)

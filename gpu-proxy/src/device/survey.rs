@@ -9,6 +9,10 @@ use vgpu_api::{CuError, CuResult};
 
 pub use elf::Elf;
 
+/// Why an image with a managed variable is not loaded: the device would make it in the worker, where the program cannot reach it.
+pub const NO_MANAGED_VARIABLES: &str =
+    "it has a managed variable (__managed__), which is not supported; memory of cudaMallocManaged is";
+
 /// An image's variables.
 #[derive(Debug, Default)]
 pub struct Survey {
@@ -16,6 +20,8 @@ pub struct Survey {
     pub variable_bytes: u64,
     /// What they may be called.
     pub variables: Vec<CString>,
+    /// Whether one of them is managed (`__managed__`), which no session can give to its guest.
+    pub is_managed: bool,
 }
 
 impl Survey {
@@ -25,11 +31,12 @@ impl Survey {
     /// # Errors
     /// 200 for a fatbin whose machine code cannot be looked at.
     pub fn of(image: &[u8], capability: (u32, u32)) -> CuResult<Self> {
-        let (mut variable_bytes, mut variables) = (0, BTreeSet::new());
+        let (mut variable_bytes, mut variables, mut is_managed) = (0, BTreeSet::new(), false);
         vgpu_soft::each_machine_code(image, capability, |code| {
             if let Some(elf) = Elf::parse(code) {
                 variable_bytes = elf.variable_bytes().max(variable_bytes);
                 variables.extend(elf.variables());
+                is_managed |= elf.has_managed();
             }
         })
         .map_err(|_| CuError::INVALID_IMAGE)?;
@@ -38,13 +45,14 @@ impl Survey {
             variable_bytes = all.max(variable_bytes);
             let names = module.globals().iter().map(|global| global.name.as_str());
             variables.extend(names.filter_map(|name| CString::new(name).ok()));
+            is_managed |= module.globals().iter().any(|global| global.managed);
         }
-        Ok(Self { variable_bytes, variables: variables.into_iter().collect() })
+        Ok(Self { variable_bytes, variables: variables.into_iter().collect(), is_managed })
     }
 }
 
 #[cfg(test)]
-pub(crate) use elf::tests::cubin;
+pub(crate) use elf::tests::{cubin, managed_cubin};
 
 #[cfg(test)]
 mod tests {
@@ -60,5 +68,16 @@ mod tests {
         let survey = Survey::of(ptx, (9, 0)).unwrap();
         assert_eq!((survey.variable_bytes, survey.variables), (4096, vec![c"grid".to_owned()]));
         assert_eq!(Survey::of(b"", (9, 0)).unwrap().variable_bytes, 0);
+    }
+
+    #[test]
+    fn a_managed_variable_is_noticed_in_machine_code_and_in_ptx() {
+        let is_managed = |image: &[u8]| Survey::of(image, (9, 0)).unwrap().is_managed;
+        assert!(is_managed(&managed_cubin(1000)) && !is_managed(&cubin(1000)));
+        let ptx = |attribute| {
+            let variable = format!(".visible .global {attribute} .align 4 .u32 counter;");
+            format!(".version 9.0\n.target sm_90\n.address_size 64\n{variable}\n").into_bytes()
+        };
+        assert!(is_managed(&ptx(".attribute(.managed)")) && !is_managed(&ptx("")));
     }
 }

@@ -75,7 +75,8 @@ export! {
         give_global(&*library(raw)?, name.text()?, address, bytes)
     }
 
-    /// There is no managed memory yet, so no library has any.
+    /// The driver of the worker would make a managed variable where this process cannot reach it: an image with one is not loaded (801),
+    /// so no library has any.
     fn cuLibraryGetManaged(_address: Out<DevicePtr>, _bytes: Out<usize>, raw: Raw, _name: In<c_char>) {
         library(raw)?;
         Err(CuError::NOT_FOUND)

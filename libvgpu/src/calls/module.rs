@@ -5,12 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use vgpu_api::handle::kind;
-use vgpu_api::{CuError, CuResult, DevicePtr, ImageKind, ask};
+use vgpu_api::{CuError, CuResult, DevicePtr, ImageKind};
 
 use crate::abi::{In, Out, Raw, Span, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
 use crate::core::image_size;
-use crate::core::images::Image;
+use crate::core::images::{Image, refusal};
 use crate::core::process::process;
 
 /// A file's bytes; PTX text may end in a NUL there, which doesn't travel.
@@ -95,9 +95,7 @@ impl JitLogs {
 }
 
 fn give_text(entered: Entered, place: Span, room: usize) -> CuResult<()> {
-    let staging = entered.process.channel.staging()?;
-    let len = ask::vgpuImageLog(&entered.process.channel, entered.context, staging.all())?;
-    let text = staging.take(len.min(staging.all().len))?;
+    let text = refusal(entered)?;
     let kept = text.len().min(room - 1);
     let place = place.write(kept + 1)?;
     place[..kept].copy_from_slice(&text[..kept]);

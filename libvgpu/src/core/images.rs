@@ -17,6 +17,7 @@ use super::contexts::Entered;
 use super::process::Process;
 use super::ranges::GLOBAL;
 use super::slab::{Slab, lock};
+use crate::log::{self, say};
 
 /// Of a record, what an upload's chunk carries: the rest is room for its parameters.
 const CHUNK_BYTES: usize = 60 * 1024;
@@ -99,6 +100,10 @@ impl Images {
                 self.slab.end(handle, |_| ())?;
                 // Why the upload failed says more than that there was nothing to load.
                 channel.take_error()?;
+                if log::wanted() {
+                    let why = refusal(entered).unwrap_or_default();
+                    say!("an image is not loaded, {error}: {}", String::from_utf8_lossy(&why));
+                }
                 Err(error)
             }
         }
@@ -183,6 +188,13 @@ fn remember(raw: u64, epoch: u64, image: Arc<Image>) {
         let old = functions.borrow_mut()[place(raw)].replace((raw, epoch, image));
         drop(old); // After the borrow: the last reference to an image frees much.
     });
+}
+
+/// The compiler's words about the last load that failed.
+pub fn refusal(entered: Entered) -> CuResult<Vec<u8>> {
+    let room = entered.process.channel.staging()?;
+    let len = ask::vgpuImageLog(&entered.process.channel, entered.context, room.all())?;
+    room.take(len.min(room.all().len))
 }
 
 fn load_reply(entered: Entered, handle: ImageHandle, kind: ImageKind, upload: u32) -> CuResult<ImageInfo> {

@@ -92,6 +92,7 @@ fn global(variable: &Variable<'_>, program: &mut Program) -> Result<usize, Image
         name: variable.name.to_owned(),
         bytes: variable.bytes,
         constant: variable.space == Space::Const,
+        managed: variable.managed,
     });
     program.initial.push(InitialData::default());
     Ok(program.globals.len() - 1)

@@ -79,8 +79,8 @@ fn parameters<'a>(lexer: &mut Lexer<'a>) -> Result<Vec<Variable<'a>>, ImageError
         if !list.is_empty() {
             lexer.expect(b',')?;
         }
-        let (space, ty, align) = storage(lexer)?;
-        list.push(variable(lexer, space, ty, align)?);
+        let storage = storage(lexer)?;
+        list.push(variable(lexer, storage)?);
     }
     Ok(list)
 }
@@ -160,13 +160,13 @@ fn registers<'a>(lexer: &mut Lexer<'a>, statements: &mut Vec<Statement<'a>>) -> 
 
 /// One declaration of variables, with its `;`.
 fn variables<'a>(lexer: &mut Lexer<'a>) -> Result<Vec<Variable<'a>>, ImageError> {
-    let (space, ty, align) = storage(lexer)?;
+    let storage = storage(lexer)?;
     let mut list = Vec::new();
     loop {
-        let mut item = variable(lexer, space, ty, align)?;
+        let mut item = variable(lexer, storage)?;
         if lexer.eat(b'=')? {
-            item.initial = initial(lexer, ty)?;
-            let given = (item.initial.len() as u64).saturating_mul(u64::from(ty.bytes()));
+            item.initial = initial(lexer, item.ty)?;
+            let given = (item.initial.len() as u64).saturating_mul(u64::from(item.ty.bytes()));
             if item.bytes == 0 {
                 item.bytes = given;
             } else if given > item.bytes {
@@ -181,9 +181,17 @@ fn variables<'a>(lexer: &mut Lexer<'a>) -> Result<Vec<Variable<'a>>, ImageError>
     }
 }
 
-/// The directives before a variable's name: its space, type and alignment.
-fn storage(lexer: &mut Lexer<'_>) -> Result<(Space, Ty, u32), ImageError> {
-    let (mut space, mut ty, mut align, mut lanes) = (None, None, 0, 1);
+/// What stands before a variable's name.
+#[derive(Clone, Copy)]
+struct Storage {
+    space: Space,
+    ty: Ty,
+    align: u32,
+    managed: bool,
+}
+
+fn storage(lexer: &mut Lexer<'_>) -> Result<Storage, ImageError> {
+    let (mut space, mut ty, mut align, mut lanes, mut managed) = (None, None, 0, 1, false);
     while let Token::Directive(word) = lexer.peek()? {
         lexer.next()?;
         match word {
@@ -197,7 +205,8 @@ fn storage(lexer: &mut Lexer<'_>) -> Result<(Space, Ty, u32), ImageError> {
             "align" => align = alignment(lexer)?,
             "v2" => lanes = 2,
             "v4" => lanes = 4,
-            // Kernels' variables and `.func` parameters in registers, unified and managed memory, attributes.
+            "attribute" => managed |= managed_attribute(lexer)?,
+            // Kernels' variables and `.func` parameters in registers.
             _ => match Ty::from_word(word) {
                 Some(Ty::Pred) | None => return Err(unsupported(lexer, &format!(".{word:.30}"))?),
                 found => ty = found,
@@ -209,7 +218,19 @@ fn storage(lexer: &mut Lexer<'_>) -> Result<(Space, Ty, u32), ImageError> {
     if lanes != 1 {
         return Err(unsupported(lexer, "a variable of a vector type")?);
     }
-    Ok((space, ty, if align == 0 { ty.bytes() } else { align }))
+    if managed && space != Space::Global {
+        return Err(lexer.error("a managed variable outside global memory"));
+    }
+    Ok(Storage { space, ty, align: if align == 0 { ty.bytes() } else { align }, managed })
+}
+
+/// `(.managed)`, of the attributes that there are.
+fn managed_attribute(lexer: &mut Lexer<'_>) -> Result<bool, ImageError> {
+    lexer.expect(b'(')?;
+    match lexer.next()? {
+        Token::Directive("managed") => lexer.expect(b')').map(|()| true),
+        _ => Err(unsupported(lexer, "an attribute other than .managed")?),
+    }
 }
 
 fn skip_pointer_words(lexer: &mut Lexer<'_>) -> Result<(), ImageError> {
@@ -231,7 +252,8 @@ fn alignment(lexer: &mut Lexer<'_>) -> Result<u32, ImageError> {
 }
 
 /// A name and its array dimensions.
-fn variable<'a>(lexer: &mut Lexer<'a>, space: Space, ty: Ty, align: u32) -> Result<Variable<'a>, ImageError> {
+fn variable<'a>(lexer: &mut Lexer<'a>, storage: Storage) -> Result<Variable<'a>, ImageError> {
+    let Storage { space, ty, align, managed } = storage;
     let line = lexer.line()?;
     let name = lexer.word()?;
     let mut bytes = u64::from(ty.bytes());
@@ -240,7 +262,7 @@ fn variable<'a>(lexer: &mut Lexer<'a>, space: Space, ty: Ty, align: u32) -> Resu
         bytes = bytes.checked_mul(count).ok_or_else(|| lexer.error("an array too large"))?;
         lexer.expect(b']')?;
     }
-    Ok(Variable { name, space, ty, align, bytes, initial: Vec::new(), line })
+    Ok(Variable { name, space, ty, align, bytes, initial: Vec::new(), managed, line })
 }
 
 /// PTX names the GPU it is written for. The image's choice was made by its container; text alone says it here.

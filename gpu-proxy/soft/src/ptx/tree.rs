@@ -103,6 +103,8 @@ pub(crate) struct Variable<'a> {
     /// In bytes; 0 for an array without a length (dynamic shared memory).
     pub bytes: u64,
     pub initial: Vec<Initial<'a>>,
+    /// `.attribute(.managed)`.
+    pub managed: bool,
     pub line: u32,
 }
 

@@ -4,12 +4,12 @@
 //! ```text
 //! file:    0 "\x7fELF" | 4 class (2: 64 bits) | 40 section headers at, u64 | 58 bytes of one, u16 | 60 count, u16 | 62 names in, u16
 //! section: 0 name u32 | 4 type u32 | 8 flags u64 | 24 offset u64 | 32 bytes u64 | 40 link u32; the count is here if it is 0 above
-//! symbol:  0 name u32 | 4 info u8 | 5 other u8 (16: a kernel) | 6 section u16 | 8 value u64 | 16 bytes u64
+//! symbol:  0 name u32 | 4 info u8 | 5 other u8 (of a function 16: a kernel; of a variable 4: managed) | 6 section u16 | 8 value u64 | 16 bytes u64
 //! section .nv.info.KERNEL, entries: 0 format u8 (4: bytes follow) | 1 attribute u8 | 2 value, or how many bytes, u16 | bytes
 //!   attributes 0x17, 0x45, a parameter: 4 ordinal u16 | 6 offset u16 | 8 u32, the size in its high 14, or its low 24 bits
 //! ```
 //! The bytes are the guest's: each offset is checked, and what cannot be read is not there. Source: the ELF-64 object file format; what is
-//! NVIDIA's own was read from cubins that nvcc made.
+//! NVIDIA's own is what ptxas of CUDA 13.0 writes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
@@ -25,8 +25,9 @@ const FLAG_ALLOC: u64 = 2;
 const FLAG_EXEC: u64 = 4;
 const SYMBOL_OBJECT: u8 = 1;
 const SYMBOL_FUNCTION: u8 = 2;
-/// Of a symbol's other byte.
+/// Of a function's other byte, and of a variable's.
 const KERNEL: u8 = 16;
+const MANAGED: u8 = 4;
 const BYTES_FOLLOW: u8 = 4;
 const PARAMETER: u8 = 0x17;
 const LONG_PARAMETER: u8 = 0x45;
@@ -47,7 +48,7 @@ struct Section {
 struct Symbol<'a> {
     name: &'a [u8],
     kind: u8,
-    is_kernel: bool,
+    other: u8,
     section: usize,
     bytes: u64,
 }
@@ -88,11 +89,13 @@ impl<'a> Elf<'a> {
 
     /// The names of variables and their sizes in bytes, [`NAMES_MAX`] at most.
     pub fn sized_variables(&self) -> impl Iterator<Item = (&'a [u8], u64)> + '_ {
-        let variables = self.symbols().filter(|symbol| {
-            let owner = self.sections.get(symbol.section);
-            symbol.kind == SYMBOL_OBJECT && owner.is_some_and(|owner| self.holds_variables(owner))
-        });
-        variables.map(|symbol| (symbol.name, symbol.bytes))
+        let named = self.symbols().filter(|symbol| !symbol.name.is_empty() && self.is_variable(symbol));
+        named.map(|symbol| (symbol.name, symbol.bytes)).take(NAMES_MAX)
+    }
+
+    /// Whether a variable is managed.
+    pub fn has_managed(&self) -> bool {
+        self.symbols().any(|symbol| symbol.other & MANAGED != 0 && self.is_variable(&symbol))
     }
 
     /// The names of kernels and their parameters, [`NAMES_MAX`] at most.
@@ -102,29 +105,34 @@ impl<'a> Elf<'a> {
             .iter()
             .filter_map(|section| Some((self.name(section)?.strip_prefix(b".nv.info.")?, section)))
             .collect();
-        let kernels = self.symbols().filter(|symbol| symbol.kind == SYMBOL_FUNCTION && symbol.is_kernel);
-        kernels.map(move |symbol| {
+        let is_kernel = |symbol: &Symbol<'_>| {
+            symbol.kind == SYMBOL_FUNCTION && symbol.other & KERNEL != 0 && !symbol.name.is_empty()
+        };
+        self.symbols().filter(is_kernel).take(NAMES_MAX).map(move |symbol| {
             let info = infos.get(symbol.name).and_then(|section| self.data(section));
             (symbol.name, info.map(parameters).unwrap_or_default())
         })
     }
 
-    /// Symbols that have names.
     fn symbols(&self) -> impl Iterator<Item = Symbol<'a>> + '_ {
         let tables = self.sections.iter().filter(|section| section.kind == TYPE_SYMBOLS);
         let tables = tables.filter_map(|table| Some((self.data(table)?, self.sections.get(table.link)?)));
-        let all = tables.flat_map(|(table, names)| {
+        tables.flat_map(|(table, names)| {
             table.chunks_exact(SYMBOL_BYTES).filter_map(|symbol| {
                 Some(Symbol {
-                    name: self.text(names, word(symbol, 0)? as usize)?,
+                    name: self.text(names, word(symbol, 0)? as usize).unwrap_or_default(),
                     kind: symbol.get(4)? & 0xf,
-                    is_kernel: symbol.get(5)? & KERNEL != 0,
+                    other: *symbol.get(5)?,
                     section: usize::from(half(symbol, 6)?),
                     bytes: long(symbol, 16)?,
                 })
             })
-        });
-        all.filter(|symbol| !symbol.name.is_empty()).take(NAMES_MAX)
+        })
+    }
+
+    fn is_variable(&self, symbol: &Symbol<'_>) -> bool {
+        let owner = self.sections.get(symbol.section);
+        symbol.kind == SYMBOL_OBJECT && owner.is_some_and(|owner| self.holds_variables(owner))
     }
 
     fn name(&self, section: &Section) -> Option<&'a [u8]> {
@@ -211,18 +219,12 @@ pub(super) mod tests {
         header
     }
 
-    fn symbol(name: u32, info: u8, section: u16) -> Vec<u8> {
+    fn symbol(name: u32, info: u8, other: u8, section: u16) -> Vec<u8> {
         let mut symbol = vec![0; SYMBOL_BYTES];
         symbol[0..4].copy_from_slice(&name.to_le_bytes());
-        symbol[4] = info;
+        (symbol[4], symbol[5]) = (info, other);
         symbol[6..8].copy_from_slice(&section.to_le_bytes());
         symbol
-    }
-
-    fn kernel(name: u32, section: u16) -> Vec<u8> {
-        let mut kernel = symbol(name, 0x12, section);
-        kernel[5] = KERNEL;
-        kernel
     }
 
     fn parameter(attribute: u8, ordinal: u8, offset: u8, packed: u32) -> Vec<u8> {
@@ -232,17 +234,27 @@ pub(super) mod tests {
 
     /// Code, a table whose bytes are not in the file, constants (256 bytes), shared memory; two variables and a kernel.
     pub(crate) fn cubin(table_bytes: u64) -> Vec<u8> {
+        file(table_bytes, 0)
+    }
+
+    /// The same with a managed table.
+    pub(crate) fn managed_cubin(table_bytes: u64) -> Vec<u8> {
+        file(table_bytes, MANAGED)
+    }
+
+    fn file(table_bytes: u64, table_other: u8) -> Vec<u8> {
         let names = b"\0.nv.global\0.nv.shared.k\0.nv.info.k\0table\0factor\0k\0";
         let at = |name: &[u8]| {
             let place = names.windows(name.len()).position(|text| text == name).unwrap();
             u32::try_from(place).unwrap()
         };
+        // Of a function `other` has bits of its own.
         let symbols = [
-            symbol(0, 0, 0),
-            symbol(at(b"table\0"), 0x11, 3),
-            symbol(at(b"factor\0"), 0x11, 4),
-            kernel(at(b"k\0"), 2),
-            symbol(at(b"k\0"), 0x11, 5),
+            symbol(0, 0, 0, 0),
+            symbol(at(b"table\0"), 0x11, table_other, 3),
+            symbol(at(b"factor\0"), 0x11, 0, 4),
+            symbol(at(b"k\0"), 0x12, 0x1f, 2),
+            symbol(at(b"k\0"), 0x11, 0, 5),
         ]
         .concat();
         let info = [

@@ -9,7 +9,7 @@ use vgpu_api::{
 };
 
 use super::Session;
-use crate::device::{DeviceLaunch, LOCAL_BYTES, LoadedImage, Raw};
+use crate::device::{DeviceLaunch, LOCAL_BYTES, LoadedImage, NO_MANAGED_VARIABLES, Raw};
 use crate::worker::ranges::Origin;
 use crate::worker::staging;
 
@@ -118,7 +118,12 @@ impl Session {
         // Before the device makes anything: after that, nothing on the way to the guest fails.
         self.images.check_free(image.0)?;
         out.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
+        self.image_log.clear();
         let survey = self.device.survey(&image_bytes)?;
+        if survey.is_managed {
+            self.image_log = NO_MANAGED_VARIABLES.to_owned();
+            return Err(CuError::NOT_SUPPORTED);
+        }
         let charged_bytes = self.charge(survey.variable_bytes)?;
         let loaded = match self.device.load(context, image_kind, &image_bytes, survey) {
             Ok(loaded) => loaded,

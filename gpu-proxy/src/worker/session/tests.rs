@@ -23,7 +23,7 @@ use vgpu_api::{
 };
 
 use super::Session;
-use crate::device::{Costs, Device, Null, Soft, Step, cubin};
+use crate::device::{Costs, Device, Null, Soft, Step, cubin, managed_cubin};
 use crate::shared_page::SharedPage;
 use crate::worker::host_functions::{Count, HostFunctions};
 use crate::worker::quota::{Grant, Quota};
@@ -367,6 +367,34 @@ fn variables_of_machine_code_count_before_they_are_loaded() {
     }
     ask::vgpuImageUnload(&world.guest, C, GoneHandle(ImageHandle::new(0, 1))).unwrap();
     assert_eq!(world.used_bytes(), 0);
+}
+
+/// A device would make them in the worker, where the program cannot reach them.
+#[test]
+fn an_image_with_managed_variables_is_refused_with_its_reason() {
+    let ptx = |attribute: &str| {
+        let variable = format!(".visible .global {attribute} .align 4 .u32 counter;\n");
+        format!(".version 9.0\n.target sm_90\n.address_size 64\n{variable}").into_bytes()
+    };
+    let managed = ptx(".attribute(.managed)");
+    let null = || world_with(Null::default());
+    let soft = || world_of(Soft::new(1 << 20).unwrap(), 1 << 20);
+    for (world, image, refused) in [
+        (null(), managed_cubin(1000), true),
+        (null(), managed.clone(), true),
+        (soft(), managed, true),
+        (null(), cubin(1000), false),
+        (soft(), ptx(""), false),
+    ] {
+        ask::vgpuUpload(&world.guest, C, 1, image.len() as u64, 0, &image).unwrap();
+        let (image, out) = (NewHandle(ImageHandle::new(0, 0)), Staged { offset: 0, len: 4096 });
+        let loaded = ask::vgpuImageLoad(&world.guest, C, image, ImageKind::Library, 1, out);
+        let said = ask::vgpuImageLog(&world.guest, C, out).unwrap();
+        let said = String::from_utf8(world.staging.bytes(usize::try_from(said).unwrap())).unwrap();
+        assert_eq!(loaded.err(), refused.then_some(CuError::NOT_SUPPORTED));
+        assert_eq!(said.contains("__managed__"), refused, "{said}");
+        assert_eq!(world.used_bytes() > 0, !refused, "nothing is counted of what is not loaded");
+    }
 }
 
 /// The guest's thread for the functions that streams call: what it was told, in order.
