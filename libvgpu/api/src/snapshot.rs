@@ -7,7 +7,6 @@ pub const ATTRIBUTES: usize = 160;
 /// Attributes of what does not travel yet: 0 to programs, whatever the hardware has, since they ask before they use it. In order.
 /// Numbers: `CUdevice_attribute` of cuda.h 13.0.
 pub const NOT_OFFERED: &[u32] = &[
-    83,  // managed memory
     88,  // pageable memory access
     89,  // concurrent managed access
     91,  // host pointers for registered memory
@@ -49,6 +48,9 @@ pub const NOT_OFFERED: &[u32] = &[
 
 /// `CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY`: not 0 where the worker has the arena and the device reaches it.
 pub const CAN_MAP_HOST_MEMORY: usize = 19;
+
+/// `CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY`. Programs get [`CAN_MAP_HOST_MEMORY`] for it, whatever the device says: managed memory is the arena's.
+pub const MANAGED_MEMORY: u32 = 83;
 
 /// Whether programs get the device's own value of an attribute: see [`NOT_OFFERED`].
 #[must_use]

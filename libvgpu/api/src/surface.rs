@@ -87,6 +87,12 @@ surface! {
         Local: cuMemHostGetFlags cuMemHostGetDevicePointer_v2 cuMemHostRegister_v2 cuMemHostUnregister;
         Sync: cuMemAllocHost_v2 cuMemFreeHost cuMemHostAlloc;
     }
+    "managed" {
+        Local: cuMemAdvise cuMemAdvise_v2 cuMemPrefetchAsync cuMemPrefetchAsync_ptsz cuMemPrefetchAsync_v2
+            cuMemPrefetchAsync_v2_ptsz cuMemRangeGetAttribute cuMemRangeGetAttributes cuStreamAttachMemAsync
+            cuStreamAttachMemAsync_ptsz;
+        Sync: cuMemAllocManaged;
+    }
     "pointer" { Local: cuPointerGetAttribute cuPointerGetAttributes cuPointerSetAttribute; }
     "copy" {
         Async: cuMemcpyHtoDAsync_v2 cuMemcpyHtoDAsync_v2_ptsz cuMemcpyDtoDAsync_v2 cuMemcpyDtoDAsync_v2_ptsz cuMemcpyDtoD_v2

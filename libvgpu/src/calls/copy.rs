@@ -70,6 +70,11 @@ pub fn synchronize(entered: Entered, stream: Stream) -> CuResult<()> {
     entered.told()
 }
 
+/// As [`wait`], where a call has written at `dst`: the program may read pinned and managed memory at once, and no other of the device's.
+pub fn wait_if_seen(entered: Entered, dst: u64, stream: Stream, returns: Returns) -> CuResult<()> {
+    if returns == Returns::Done && is_mapped(entered, dst) { wait(entered, stream, returns) } else { Ok(()) }
+}
+
 /// Host memory of any kind to the device. What fits a record is taken over at once where no more is promised than that the source may be
 /// changed. A copy of pinned memory that is not `Async` has reached the device when its call returns. Source: CUDA Driver API, "API
 /// synchronization behavior".
@@ -86,7 +91,8 @@ fn host_to_device(
         reached(entered, dst.0, src.address(), bytes, stream)?;
         return wait(entered, stream, returns);
     }
-    to_device(entered, dst, src.read(bytes)?, stream)
+    to_device(entered, dst, src.read(bytes)?, stream)?;
+    wait_if_seen(entered, dst.0, stream, returns)
 }
 
 /// The device to host memory of any kind.
@@ -224,7 +230,8 @@ export! {
 
     fn cuMemcpyDtoD_v2 | cuMemcpyDtoD_v2_ptds(mode, dst: DevicePtr, src: DevicePtr, bytes: usize) {
         let (entered, stream) = default(mode)?;
-        on_device(entered, dst, src, bytes, stream)
+        on_device(entered, dst, src, bytes, stream)?;
+        wait_if_seen(entered, dst.0, stream, Returns::Done)
     }
 
     fn cuMemcpyDtoDAsync_v2 | cuMemcpyDtoDAsync_v2_ptsz(
@@ -239,7 +246,8 @@ export! {
     ) {
         let (entered, stream) = default(mode)?;
         same_device(entered, dst_context, src_context)?;
-        on_device(entered, dst, src, bytes, stream)
+        on_device(entered, dst, src, bytes, stream)?;
+        wait_if_seen(entered, dst.0, stream, Returns::Done)
     }
 
     fn cuMemcpyPeerAsync | cuMemcpyPeerAsync_ptsz(

@@ -5,7 +5,7 @@ use vgpu_api::{
     ArrayPlace, ArrayShape, BoxSide, CuError, CuResult, DevicePtr, Extent, LinearPlace, Stream, ask,
 };
 
-use super::copy::{Returns, is_mapped, wait};
+use super::copy::{Returns, is_mapped, wait, wait_if_seen};
 use super::copy_box::{Copy3d, Rows, Side3d, with};
 use crate::abi::{Raw, Span, export};
 use crate::core::contexts::Entered;
@@ -122,7 +122,11 @@ fn run(
         (Side::Host(to), Side::Array(from)) => to_host(entered, to, from, size, stream),
         (dst, src) => {
             let (channel, context) = (&entered.process.channel, entered.context);
-            ask::vgpuCopyBox(channel, context, on_device(dst)?, on_device(src)?, size, stream)
+            ask::vgpuCopyBox(channel, context, on_device(dst)?, on_device(src)?, size, stream)?;
+            match dst {
+                Side::Device(place) => wait_if_seen(entered, place.at.0, stream, returns),
+                _ => Ok(()),
+            }
         }
     }
 }

@@ -195,7 +195,7 @@ impl BoxNode {
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
     pub on_device: bool,
-    /// Host memory that the device reaches.
+    /// Host memory that the device reaches, as which side it was given.
     pinned: bool,
     pub start: u64,
     /// Bytes from a row to the next, rows and bytes from a slice to the next.
@@ -227,7 +227,7 @@ impl Rows {
         let corner =
             corner.and_then(|(slices, rows)| slices.checked_add(rows)?.checked_add(side.x_bytes as u64));
         let start = corner.and_then(|corner| base.checked_add(corner)).ok_or(CuError::INVALID_VALUE)?;
-        let pinned = !on_device && is_mapped(entered, base);
+        let pinned = is_mapped(entered, base);
         let slice_rows = rows as u64;
         Ok(Self { on_device, pinned, start, pitch: pitch as u64, slice_rows, slice })
     }
@@ -304,7 +304,7 @@ fn copy(entered: Entered, what: &Copy3d, stream: Stream, returns: Returns) -> Cu
             )?;
         }
     }
-    if by_address { wait(entered, stream, returns) } else { Ok(()) }
+    if by_address || dst.pinned { wait(entered, stream, returns) } else { Ok(()) }
 }
 
 /// Whether at least two rows and the gap between them are read with one question, and the gap is no longer than a row. A program's

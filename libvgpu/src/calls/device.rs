@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::c_char;
 use std::sync::Mutex;
 
-use vgpu_api::snapshot::is_offered;
+use vgpu_api::snapshot::{CAN_MAP_HOST_MEMORY, MANAGED_MEMORY, is_offered};
 use vgpu_api::{CuError, CuResult, DeviceSnapshot};
 
 use crate::abi::{In, Out, Raw, export};
@@ -26,7 +26,11 @@ pub fn device(process: &'static Process, ordinal: i32) -> CuResult<(u32, &'stati
 
 /// An attribute as programs see it.
 pub fn attribute(device: &DeviceSnapshot, number: u32) -> Option<i32> {
-    if is_offered(number) { device.attribute(number) } else { Some(0) }
+    match number {
+        MANAGED_MEMORY => device.attributes.get(CAN_MAP_HOST_MEMORY).copied(),
+        _ if is_offered(number) => device.attribute(number),
+        _ => Some(0),
+    }
 }
 
 /// How many multiprocessors the device of the current context has.

@@ -4,9 +4,12 @@
 //!
 //! What the program registers (`cuMemHostRegister`) stays its own pages: to put shared pages in their place is not possible while other
 //! threads may write to them. Attribute 91 says so.
+//!
+//! Managed memory (`managed.rs`) stands in the same table, as a piece of the arena of another kind.
 
 use vgpu_api::{ContextId, CuError, CuResult};
 
+use super::managed;
 use crate::abi::{Out, Span, export};
 use crate::core::contexts::{Entered, enter};
 use crate::core::process::{Process, process};
@@ -16,6 +19,8 @@ use crate::core::ranges::{Range, Ranges};
 const REGISTERED: u32 = 1 << 31;
 /// A piece of the arena.
 const ARENA: u32 = 1 << 30;
+/// Managed memory, which is one.
+const MANAGED: u32 = 1 << 29;
 /// `CU_MEMHOSTALLOC_*`: portable, device map, write-combined.
 const ALLOC_FLAGS: u32 = 7;
 const DEVICE_MAP: u32 = 2;
@@ -32,6 +37,11 @@ pub fn pinned(address: u64) -> Option<Range> {
 /// Whether the device reaches what is pinned.
 pub fn is_mapped(range: &Range) -> bool {
     range.flags & ARENA != 0
+}
+
+/// Whether it is managed memory.
+pub fn is_managed(range: &Range) -> bool {
+    range.flags & MANAGED != 0
 }
 
 /// The piece of the arena that holds the byte at `address`. One comparison for what lies elsewhere.
@@ -51,6 +61,22 @@ fn alloc(out: Out<*mut u8>, bytes: usize, flags: u32) -> CuResult<()> {
     let (start, kind) = place(entered, bytes, flags)?;
     PINNED.insert(start, bytes as u64, entered.context, flags | kind);
     out.set(std::ptr::with_exposed_provenance_mut(usize::try_from(start).unwrap_or(0)))
+}
+
+/// Managed memory of `bytes`, not 0; its address.
+/// # Errors
+/// 801 where there is no arena, 2 where it has no room.
+pub fn take_managed(entered: Entered, bytes: u64) -> CuResult<u64> {
+    let arena = entered.process.arena.as_ref().ok_or(CuError::NOT_SUPPORTED)?;
+    let start = arena.take(&entered.process.channel, bytes)?;
+    PINNED.insert(start, bytes, entered.context, ARENA | MANAGED);
+    Ok(start)
+}
+
+/// Ends the managed memory that starts at `start`, after all work that was queued. `None`: none does.
+pub fn give_managed(process: &Process, start: u64) -> Option<CuResult<()>> {
+    process.arena.as_ref().filter(|arena| arena.holds(start))?;
+    PINNED.remove(start, is_managed).map(|range| free(process, vec![range]))
 }
 
 /// Where the memory is, and which kind it is of.
@@ -81,14 +107,20 @@ fn unmap(range: Range) {
     unsafe { libc::munmap(std::ptr::with_exposed_provenance_mut(start), bytes) };
 }
 
-fn ours(range: &Range) -> bool {
-    range.flags & REGISTERED == 0
+/// What `cuMemHostAlloc` gave.
+fn allocated(range: &Range) -> bool {
+    range.flags & (REGISTERED | MANAGED) == 0
+}
+
+fn registered(range: &Range) -> bool {
+    range.flags & REGISTERED != 0
 }
 
 /// Ends allocations that were taken out of the table.
 fn free(process: &Process, ranges: Vec<Range>) -> CuResult<()> {
     let (pieces, own): (Vec<_>, Vec<_>) = ranges.into_iter().partition(is_mapped);
     own.into_iter().for_each(unmap);
+    pieces.iter().filter(|range| is_managed(range)).for_each(managed::forget);
     let pieces: Vec<_> = pieces.iter().map(|range| (range.start, range.bytes)).collect();
     match &process.arena {
         Some(arena) if !pieces.is_empty() => arena.give(&process.channel, &pieces),
@@ -100,7 +132,7 @@ fn free(process: &Process, ranges: Vec<Range>) -> CuResult<()> {
 /// the program's own again.
 pub fn forget(process: &Process, context: ContextId) {
     // A worker that is gone, or that keeps a part, is told of by the next call that needs it.
-    let _ = free(process, PINNED.forget(context).into_iter().filter(ours).collect());
+    let _ = free(process, PINNED.forget(context).into_iter().filter(|range| !registered(range)).collect());
 }
 
 export! {
@@ -116,13 +148,13 @@ export! {
     fn cuMemFreeHost(place: Span) {
         let process = process()?;
         process.graphs.may_be_unsafe()?;
-        let range = PINNED.remove(place.address(), ours).ok_or(CuError::INVALID_VALUE)?;
+        let range = PINNED.remove(place.address(), allocated).ok_or(CuError::INVALID_VALUE)?;
         free(process, vec![range])
     }
 
     fn cuMemHostGetFlags(out: Out<u32>, place: Span) {
         process()?;
-        let range = PINNED.find(place.address()).filter(ours);
+        let range = PINNED.find(place.address()).filter(allocated);
         let range = range.ok_or(CuError::INVALID_VALUE)?;
         // As NVIDIA's driver says where host and device have one space of addresses.
         let mapped = if is_mapped(&range) { DEVICE_MAP } else { 0 };
@@ -132,7 +164,8 @@ export! {
     /// The same address: host and device have one space of addresses.
     fn cuMemHostGetDevicePointer_v2(out: Out<u64>, place: Span, flags: u32) {
         process()?;
-        let range = PINNED.find(place.address()).filter(|_| flags == 0).ok_or(CuError::INVALID_VALUE)?;
+        let wanted = |range: &Range| flags == 0 && !is_managed(range);
+        let range = PINNED.find(place.address()).filter(wanted).ok_or(CuError::INVALID_VALUE)?;
         if is_mapped(&range) { out.set(place.address()) } else { Err(CuError::NOT_SUPPORTED) }
     }
 
@@ -151,7 +184,7 @@ export! {
 
     fn cuMemHostUnregister(place: Span) {
         process()?.graphs.may_be_unsafe()?;
-        let range = PINNED.remove(place.address(), |range| !ours(range));
+        let range = PINNED.remove(place.address(), registered);
         range.map(|_| ()).ok_or(CuError::HOST_MEMORY_NOT_REGISTERED)
     }
 }

@@ -1,7 +1,8 @@
-//! Device memory. Addresses come from the worker; what belongs to whom is answered here.
+//! Device memory. Addresses come from the worker; what belongs to whom is answered here. Managed memory ends here, too.
 
 use vgpu_api::{CuError, CuResult, DevicePtr, ask};
 
+use super::host_memory::{give_managed, is_managed, mapped};
 use crate::abi::{Out, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
 use crate::core::ranges::{GLOBAL, MAPPED, Range};
@@ -25,6 +26,9 @@ fn free(entered: Entered, address: DevicePtr) -> CuResult<()> {
         return Ok(());
     }
     entered.process.graphs.may_be_unsafe()?;
+    if let Some(given) = give_managed(entered.process, address.0) {
+        return given.and_then(|()| entered.told());
+    }
     let own = |range: &Range| !matches!(range.flags, GLOBAL | MAPPED);
     let range = entered.process.device_memory.remove(address.0, own).ok_or(CuError::INVALID_VALUE)?;
     let context = if range.home.is_some() { entered.context } else { range.context };
@@ -62,7 +66,9 @@ export! {
     }
 
     fn cuMemGetAddressRange_v2(base: Out<DevicePtr>, bytes: Out<usize>, address: DevicePtr) {
-        let range = enter()?.process.device_memory.find(address.0).ok_or(CuError::NOT_FOUND)?;
+        let process = enter()?.process;
+        let managed = || mapped(process, address.0).filter(is_managed);
+        let range = process.device_memory.find(address.0).or_else(managed).ok_or(CuError::NOT_FOUND)?;
         base.set_if_wanted(DevicePtr(range.start));
         bytes.set_if_wanted(usize::try_from(range.bytes).unwrap_or(usize::MAX));
         Ok(())

@@ -3,7 +3,7 @@
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuResult, DevicePtr, Memset, ask};
 
-use super::copy::{Returns, is_mapped, owned, wait};
+use super::copy::{Returns, owned, wait_if_seen};
 use crate::abi::{Raw, export};
 use crate::core::contexts::enter;
 use crate::core::graphs::Work;
@@ -46,12 +46,8 @@ fn fill(mode: Mode, memset: Memset, given: Option<Raw>) -> CuResult<()> {
         return Ok(());
     }
     ask::vgpuMemset(&entered.process.channel, entered.context, memset, stream)?;
-    // Source: CUDA Driver API, "API synchronization behavior": asynchronous, except when the target is pinned host memory.
-    let returns = Returns::of(given);
-    if returns == Returns::Done && is_mapped(entered, memset.dst.0) {
-        return wait(entered, stream, returns);
-    }
-    Ok(())
+    // Source: CUDA Driver API, "API synchronization behavior": asynchronous, except when the target is pinned or managed memory.
+    wait_if_seen(entered, memset.dst.0, stream, Returns::of(given))
 }
 
 export! {

@@ -22,6 +22,7 @@ pub mod init;
 pub mod launch;
 pub mod library;
 pub mod link;
+pub mod managed;
 pub mod memory;
 pub mod memset;
 pub mod module;
@@ -52,8 +53,8 @@ pub mod generated {
     use super::{copy_batch::*, peer::*, pool::*, stream_attribute::*, stream_memory::*, virtual_memory::*};
     use super::{graph::*, graph_exec::*, graph_nodes::*, init::*};
     use super::{
-        launch::*, library::*, link::*, memory::*, memset::*, module::*, occupancy::*, old_launch::*,
-        pointer::*, primary::*,
+        launch::*, library::*, link::*, managed::*, memory::*, memset::*, module::*, occupancy::*,
+        old_launch::*, pointer::*, primary::*,
     };
     use super::{tensor_map::*, user_object::*};
 

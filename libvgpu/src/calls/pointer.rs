@@ -3,7 +3,7 @@
 
 use vgpu_api::{Access, ContextId, CuError, CuResult};
 
-use super::host_memory::{is_mapped, pinned};
+use super::host_memory::{is_managed, is_mapped, pinned};
 use crate::abi::{In, Out, export};
 use crate::core::contexts::current;
 use crate::core::process::{Process, process};
@@ -18,6 +18,7 @@ const SYNC_MEMOPS: u32 = 6;
 #[derive(Clone, Copy)]
 enum Owner {
     Device(Range),
+    /// Pinned host memory, and managed memory.
     Pinned(Range),
     /// Addresses without memory: the reservation's first and its length.
     Reserved(u64, u64),
@@ -88,6 +89,8 @@ fn value(process: &Process, number: u32, address: u64, owner: Owner) -> CuResult
         return at_home(process, number, address, range, home);
     }
     let on_device = matches!(owner, Owner::Device(_));
+    // Managed memory is told of as the device's, and has a host address all the same.
+    let managed = !on_device && is_managed(&range);
     // Pinned memory that the device reaches has one address for both.
     let mapped = on_device || is_mapped(&range);
     // A library's variables are in whatever context looks at them.
@@ -95,12 +98,12 @@ fn value(process: &Process, number: u32, address: u64, owner: Owner) -> CuResult
     Ok(match number {
         1 if context == ContextId::NONE => Value::Long(0),
         1 => Value::Long(context.handle().raw()),
-        2 => Value::Word(if on_device { DEVICE } else { HOST }),
+        2 => Value::Word(if on_device || managed { DEVICE } else { HOST }),
         3 if mapped => Value::Long(address),
         4 if !on_device => Value::Long(address),
         6 => Value::Word(0),
         7 => Value::Long(range.id),
-        8 => Value::Word(0),
+        8 => Value::Word(managed.into()),
         9 => Value::Word(process.contexts.device_of(context)?),
         10 => Value::Word(0),
         11 => Value::Long(range.start),

@@ -8,7 +8,7 @@ use vgpu_api::handle::{GoneHandle, NewHandle};
 use vgpu_api::{Access, CuError, CuResult, DevicePtr, MemoryHandle, ask};
 
 use super::device::device;
-use crate::abi::{In, Out, Span, export};
+use crate::abi::{Abi, In, Out, Span, export};
 use crate::core::contexts::current;
 use crate::core::process::{Process, process};
 
@@ -29,11 +29,15 @@ const MINIMUM: u32 = 0;
 const RECOMMENDED: u32 = 1;
 
 /// `CUmemLocation`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Location {
-    kind: u32,
-    id: i32,
+    pub kind: u32,
+    pub id: i32,
+}
+
+impl Abi for Location {
+    const LETTER: u8 = b's';
 }
 
 /// `CUmemAllocationProp`.

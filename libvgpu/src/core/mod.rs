@@ -1,5 +1,6 @@
 //! What the exports stand on: the process's state, the channel to the worker, the tables that answer in the guest.
 
+pub mod advice;
 pub mod arena;
 pub mod arrays;
 pub mod capture;

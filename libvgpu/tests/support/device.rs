@@ -439,20 +439,18 @@ impl Driver for FakeDevice {
     ) -> CuResult<()> {
         self.saw("htod")?;
         self.stream(stream)?;
-        self.bytes(dst, bytes.len() as u64)?.copy_from_slice(bytes);
-        Ok(())
+        self.set(dst, bytes)
     }
     fn vgpuMemcpyHtoDStaged(&mut self, _: Call, dst: DevicePtr, src: Staged, stream: Stream) -> CuResult<()> {
         self.saw("htod staged")?;
         self.stream(stream)?;
         let bytes = self.staging.read(src);
-        self.bytes(dst, src.len)?.copy_from_slice(&bytes);
-        Ok(())
+        self.set(dst, &bytes)
     }
     fn vgpuMemcpyDtoHStaged(&mut self, _: Call, dst: Staged, src: DevicePtr, stream: Stream) -> CuResult<()> {
         self.saw("dtoh")?;
         self.stream(stream)?;
-        let bytes = self.bytes(src, dst.len)?.to_vec();
+        let bytes = self.get(src, dst.len)?;
         self.staging.write(dst, &bytes);
         Ok(())
     }
@@ -465,9 +463,8 @@ impl Driver for FakeDevice {
         _: Stream,
     ) -> CuResult<()> {
         self.saw("dtod")?;
-        let copy = self.bytes(src, bytes)?.to_vec();
-        self.bytes(dst, bytes)?.copy_from_slice(&copy);
-        Ok(())
+        let copy = self.get(src, bytes)?;
+        self.set(dst, &copy)
     }
     fn vgpuMemset(&mut self, _: Call, memset: Memset, _: Stream) -> CuResult<()> {
         self.saw("memset")?;

@@ -5,6 +5,7 @@ pub mod arrays;
 pub mod device;
 pub mod elf;
 pub mod every;
+pub mod memory;
 pub mod session;
 
 use std::ffi::{CString, c_void};

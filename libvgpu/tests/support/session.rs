@@ -3,6 +3,7 @@
 //! The library starts once a process; `cargo test` runs the tests of a file in one, so a session is held by one test at a time.
 
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -21,6 +22,8 @@ use super::device::{FakeDevice, Seen, Staging};
 
 /// Of the program's arena.
 pub const ARENA_BYTES: u64 = 64 << 20;
+/// Set before the first session: the program is handed no arena.
+pub static NO_ARENA: AtomicBool = AtomicBool::new(false);
 
 pub struct Session {
     pub libcuda: Library,
@@ -76,7 +79,8 @@ fn serve_one() -> Arc<Mutex<Seen>> {
         let arena = Arena::make(ARENA_BYTES).expect("an arena");
         // The library of this process has the window.
         let pages = arena.map_elsewhere().expect("mapped");
-        let program = ProgramEnd { arena: Some(arena), ..program };
+        let handed = (!NO_ARENA.load(Ordering::Relaxed)).then_some(arena);
+        let program = ProgramEnd { arena: handed, ..program };
         answer(&socket, peer, &Hello::new(RECORD_LIMIT_MAX, WIRE_HASH), &spec, &program).expect("answered");
         drop(program);
         let liveness = Liveness::socket(socket.into());
