@@ -94,3 +94,15 @@ def reduction():
 def memory():
     free, total = cuda.current_context().get_memory_info()
     return [0 < free <= total, cuda.get_current_device().compute_capability]
+
+
+@case(limit_s=150)
+def managed_arrays():
+    x, out = cuda.managed_array(10_000, np.float32), cuda.managed_array(10_000, np.float32)
+    x[:] = numbers(10_000)
+    add_kernel[80, 128](x, x, out)
+    cuda.synchronize()
+    x[:] = out
+    add_kernel[80, 128](x, out, out)
+    cuda.synchronize()
+    return out.copy()

@@ -68,6 +68,7 @@ const ON_SOFT: &[Case] = &[
     right(&["nvml_query"]),
     right(&["driver_threads"]),
     Case { lines: &["pinned: kernels reach pinned memory", "pinned: ok"], ..right(&["pinned", "answers"]) },
+    right(&["managed", "answers"]),
     right(&["vmm"]),
     right(&["pools"]),
     right(&["oob_store"]),
