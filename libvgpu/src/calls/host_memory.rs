@@ -3,7 +3,7 @@
 //! place: copies from and to them are staged like any other, a device address of them there is not (801).
 //!
 //! What the program registers (`cuMemHostRegister`) stays its own pages: to put shared pages in their place is not possible while other
-//! threads may write to them. Attribute 91 says so.
+//! threads may write to them (README.md has more reasons). Attribute 91 says so.
 //!
 //! Managed memory (`managed.rs`) stands in the same table, as a piece of the arena of another kind.
 
