@@ -345,7 +345,7 @@ const fn wire_hash() -> u64 {
         crate::Snapshot::DECLARATION,
     ];
     // Handle layout, encoding of numbers, the meaning of the error word and of a reply's status: count up when they change.
-    let mut state = crate::hash::fnv1a(crate::hash::FNV_START, b"vgpu wire 2");
+    let mut state = crate::hash::fnv1a(crate::hash::FNV_START, b"vgpu wire 3");
     let mut i = 0;
     while i < CALLS.len() {
         state = crate::hash::fnv1a(state, CALLS[i].as_bytes());

@@ -1,11 +1,12 @@
 //! Handles that programs hold: opaque numbers, never an address, never the driver's own value.
 //!
 //! ```text
-//! 63 | 62..57 | 56..40     | 39..0
-//! 1  | kind   | generation | index
+//! 63 | 62 | 61..57 | 56..40     | 39..0
+//! 0  | 1  | kind   | generation | index
 //! ```
-//! Bit 63 makes it no user address, so that a mix-up with a pointer shows. The guest gives the numbers; the worker keeps a
-//! slab per kind and checks kind, generation and index each time.
+//! Bit 62 makes it no user address, so that a mix-up with a pointer shows; without bit 63 it is a number to callers that have signed
+//! words in a pointer's place (NVIDIA's Python bindings). The guest gives the numbers; the worker keeps a slab per kind and checks
+//! kind, generation and index each time.
 //!
 //! Modules, libraries and their functions share one index space, [`kind::Image`]: a function's index is its image's
 //! (24 bits) and its place in the image's list (16 bits). So a `CUkernel` passed as `CUfunction` resolves, as it must.
@@ -16,7 +17,7 @@ use std::marker::PhantomData;
 use crate::result::CuError;
 use crate::wire::{Reader, Wire, WireError, Writer};
 
-const MARK: u64 = 1 << 63;
+const MARK: u64 = 1 << 62;
 const KIND_SHIFT: u32 = 57;
 const GENERATION_SHIFT: u32 = 40;
 /// Number of generations before they start again.
@@ -30,7 +31,7 @@ pub const FUNCTIONS_MAX: usize = 1 << 16;
 
 /// What a handle names. The number is part of the wire form.
 pub trait Kind: Copy + Eq + fmt::Debug + 'static {
-    /// Six bits, not zero.
+    /// Five bits, not zero.
     const NUMBER: u8;
     /// As CUDA calls it.
     const NAME: &'static str;
@@ -44,6 +45,7 @@ pub mod kind {
 
     macro_rules! kinds {
         ($($(#[$meta:meta])* $name:ident = $number:literal, $cuda:literal $(, $wrong:expr)?;)*) => { $(
+            const _: () = assert!($number > 0 && $number < 32, "five bits");
             $(#[$meta])*
             #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
             pub struct $name;
@@ -354,8 +356,9 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_is_never_a_user_address() {
-        assert!(StreamHandle::new(0, 0).raw() >> 47 != 0);
+    fn a_handle_is_never_a_user_address_nor_a_negative_number() {
+        assert!(StreamHandle::new(0, 0).raw() >> 56 != 0, "addresses of 57 bits end there");
+        assert!(Handle::<kind::UserObject>::new(GENERATIONS - 1, INDEXES - 1).raw().cast_signed() > 0);
     }
 
     #[test]
