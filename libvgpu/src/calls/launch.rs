@@ -112,11 +112,10 @@ fn queue(
             {
                 return Ok(());
             }
-            ask::cuLaunchKernel(
-                &entered.process.channel,
-                entered.context,
-                Launch { shape, attributes, params },
-            )
+            let (channel, context) = (&entered.process.channel, entered.context);
+            ask::cuLaunchKernel(channel, context, Launch { shape, attributes, params })?;
+            // Where every call waits, a kernel's fault is its launch's to tell.
+            if channel.always_waits() { ask::cuStreamSynchronize(channel, context, stream) } else { Ok(()) }
         })
     })
 }

@@ -88,6 +88,12 @@ impl Channel {
         Ok((Self { submitter, socket, always_wait, told, sticky }, arena))
     }
 
+    /// Whether every call waits for its answer (`CUDA_LAUNCH_BLOCKING`).
+    #[inline]
+    pub fn always_waits(&self) -> bool {
+        self.always_wait
+    }
+
     /// The zone's devices.
     pub fn snapshot(&self) -> CuResult<Snapshot> {
         let room = self.staging()?;

@@ -95,6 +95,47 @@ def pinned_copy_to_the_device():
     return counted(lambda: device.copy_(host, non_blocking=True), 20)
 
 
+class Block(torch.nn.Module):
+    """A layer of a decoder that keeps the keys and values of earlier tokens."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(width) for _ in range(2))
+        self.qkv, self.out = torch.nn.Linear(width, 3 * width), torch.nn.Linear(width, width)
+        self.wide, self.narrow = torch.nn.Linear(width, 4 * width), torch.nn.Linear(4 * width, width)
+        self.kept = None
+
+    def forward(self, x):
+        parts = self.qkv(self.norms[0](x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        keys_values = parts[1:] if self.kept is None else torch.cat([self.kept, parts[1:]], dim=3)
+        self.kept = keys_values
+        seen = F.scaled_dot_product_attention(parts[0], *keys_values)
+        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        return x + self.narrow(F.gelu(self.wide(self.norms[1](x))))
+
+
+@figure(unit="replies a token", most=2, must=True, env=NAMED)
+def greedy_decoding_by_hand():
+    with torch.device("cuda"):
+        blocks = [Block(128, 4).half().eval() for _ in range(3)]
+        words = torch.nn.Embedding(1000, 128).half()
+        token = torch.tensor([[7]])
+
+    def step():
+        nonlocal token
+        with torch.inference_mode():
+            x = words(token)
+            for block in blocks:
+                x = block(x)
+            token = (x[:, -1:] @ words.weight.t()).argmax(2)
+        return token.item()
+
+    for _ in range(5):
+        step()
+    return counted(step, 16)
+
+
 @figure(unit="replies a token", most=2, must=True, env=NAMED, limit_s=180)
 def decoded_token():
     transformers = need("transformers")

@@ -66,6 +66,14 @@ pub fn figures() -> Result<Vec<String>> {
     Ok(lines.lines().map(String::from).collect())
 }
 
+/// What the runner says of the cases `only`, with the frameworks in `packages`, on a device that computes nothing.
+pub fn on_null(only: &str, packages: &Path) -> Result<String> {
+    let sides = Sides::start(&Programs::find()?, "null", "null")?;
+    let output = sides.runner()?.args(["--only", only]).env("PYTHONPATH", packages).output();
+    let output = output.context(|| "cannot run python3".into())?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// What the runner compares: vgpu on a device, and this machine's driver or, where the runner itself is tried, vgpu on another one.
 struct Sides {
     vgpu: Served,

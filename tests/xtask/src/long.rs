@@ -11,6 +11,7 @@ use std::process::Command;
 
 use crate::boots;
 use crate::error::{Context, Failure, Result};
+use crate::frameworks;
 use crate::fuzz;
 use crate::host::{self, Needs};
 use crate::paths;
@@ -26,6 +27,8 @@ enum Stage {
     Stories(Kind, &'static [&'static str], u32),
     /// Feeds every parser of outside bytes, one target a unit.
     Fuzz,
+    /// Counts what frameworks wait for, on the null device, one framework a unit.
+    Frameworks,
 }
 
 const STAGES: &[(&str, Stage)] = &[
@@ -59,6 +62,7 @@ const STAGES: &[(&str, Stage)] = &[
     ("deaths", Stage::Stories(Kind::Pv, &["death_"], 5)),
     ("rest", Stage::Stories(Kind::Pv, boots::REST, 1)),
     ("fuzz", Stage::Fuzz),
+    ("frameworks", Stage::Frameworks),
 ];
 
 /// Many programs on the software GPU: they keep Dom0 so busy that its emulation does not survive them (`tests/testbed/README.md`), and a
@@ -76,7 +80,7 @@ pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
         let names: Vec<&str> = names().collect();
         return Err(Failure::new(format!("no stage is called {name}; stages: {}", names.join(", "))));
     };
-    host::prepare(steps, if matches!(stage, Stage::Fuzz) { Needs::Build } else { Needs::All })?;
+    host::prepare(steps, if matches!(stage, Stage::Stories(..)) { Needs::All } else { Needs::Build })?;
     let record = Record::open(&paths::scratch()?.join("long"), name, &commit(&paths::root()?)?)?;
     match stage {
         Stage::Stories(kind, units, times) => {
@@ -98,6 +102,15 @@ pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
             for target in fuzz::TARGETS {
                 record.once(target, tally, |tally| {
                     tally.check(&format!("fuzz {target}"), fuzz::run(steps, &programs, target));
+                    Ok(())
+                })?;
+            }
+        }
+        Stage::Frameworks => {
+            for framework in frameworks::ALL {
+                record.once(framework.name, tally, |tally| {
+                    let played = framework.play(steps);
+                    tally.check(&format!("frameworks {}", framework.name), played);
                     Ok(())
                 })?;
             }
