@@ -1,7 +1,11 @@
 //! `cargo xtask test --long frameworks`: what PyTorch and TensorFlow wait for, counted without a GPU. They come from PyPI and run on the
 //! null device, which computes nothing: their sequences of driver calls are those of a GPU all the same.
 
-use crate::error::{Failure, Result};
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::cache::sorted_entries;
+use crate::error::{Context, Failure, Result};
 use crate::gpu_suite;
 use crate::progress::Steps;
 use crate::wheels;
@@ -32,6 +36,12 @@ pub const ALL: &[Framework] = &[
     },
 ];
 
+/// NVIDIA's libraries among the packages, which TensorFlow looks for where the loader does.
+fn libraries(packages: &Path) -> Result<OsString> {
+    let folders = sorted_entries(&packages.join("nvidia"))?.into_iter().map(|package| package.join("lib"));
+    std::env::join_paths(folders.filter(|folder| folder.is_dir())).context(|| "a path holds a ':'".into())
+}
+
 impl Framework {
     /// Counts.
     ///
@@ -43,7 +53,7 @@ impl Framework {
             wheels::with_dependencies(log, &format!("framework-{name}"), self.wheels)
         })?;
         steps.step(&format!("{} on the null device", self.name), |_| {
-            let said = gpu_suite::on_null(self.cases, &installed)?;
+            let said = gpu_suite::on_null(self.cases, &installed, &libraries(&installed)?)?;
             let wanted = format!("{} passed, 0 failed, 0 skipped", self.count);
             if said.lines().any(|line| line == wanted) {
                 return Ok(());

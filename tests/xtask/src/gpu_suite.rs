@@ -3,6 +3,7 @@
 //! What is played, compared and told is the runner's, `tests/gpu/suite.py`; here it gets a gpu-proxy. It is Python so that a machine
 //! with a GPU and the frameworks needs nothing else of ours but a carried xtask.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -66,10 +67,13 @@ pub fn figures() -> Result<Vec<String>> {
     Ok(lines.lines().map(String::from).collect())
 }
 
-/// What the runner says of the cases `only`, with the frameworks in `packages`, on a device that computes nothing.
-pub fn on_null(only: &str, packages: &Path) -> Result<String> {
+/// What the runner says of the cases `only`, with the frameworks in `packages` and what they load from `libraries`, on a device that
+/// computes nothing.
+pub fn on_null(only: &str, packages: &Path, libraries: &OsStr) -> Result<String> {
     let sides = Sides::start(&Programs::find()?, "null", "null")?;
-    let output = sides.runner()?.args(["--only", only]).env("PYTHONPATH", packages).output();
+    let mut runner = sides.runner()?;
+    runner.args(["--only", only]).env("PYTHONPATH", packages).env("LD_LIBRARY_PATH", libraries);
+    let output = runner.output();
     let output = output.context(|| "cannot run python3".into())?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
