@@ -93,6 +93,11 @@ impl Producer {
         }
     }
 
+    /// Up to where records are reserved: moves with each of them.
+    pub(crate) fn reserved_until(&self) -> u64 {
+        self.tail.load(Relaxed)
+    }
+
     /// Whether a full ring has room again for a record of this size.
     pub(crate) fn has_room(&self, payload_bytes: u32) -> bool {
         let tail = self.tail.load(Relaxed);
@@ -172,6 +177,12 @@ impl Reserved<'_> {
 
     fn position(&self) -> u64 {
         self.start + u64::from(self.filler)
+    }
+
+    /// Where the next record begins, unless a filler comes first.
+    #[inline]
+    pub(crate) fn end(&self) -> u64 {
+        self.position() + u64::from(footprint(self.payload_bytes))
     }
 
     #[inline]

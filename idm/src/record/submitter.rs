@@ -54,6 +54,8 @@ pub struct Reply {
     pub status: u32,
     /// Bytes of the reply.
     pub len: usize,
+    /// Where the call's record ends, for [`Submitter::submitted_until`].
+    pub end: u64,
 }
 
 impl Submitter {
@@ -102,7 +104,7 @@ impl Submitter {
         len: usize,
         fill: impl FnOnce(&mut Payload<'_>),
     ) -> Result<u32, ChannelError> {
-        self.send(Header { flags: 0, op, lane: NO_LANE, ctx }, len, None, fill)
+        self.send(Header { flags: 0, op, lane: NO_LANE, ctx }, len, None, fill).map(|(seq, _)| seq)
     }
 
     /// Queues a record with these bytes.
@@ -151,8 +153,15 @@ impl Submitter {
         // No old sequence of this lane may pass for the answer. Published with the record.
         self.region.word(Slot::of(lane.number()).seq()).store(0, Relaxed);
         let header = Header { flags: FLAG_SYNC, op, lane: lane.number(), ctx };
-        let seq = self.send(header, len, deadline, fill)?;
-        self.await_reply(lane, seq, deadline, reply)?.ok_or_else(in_vain)
+        let sent = self.send(header, len, deadline, fill)?;
+        self.await_reply(lane, sent, deadline, reply)?.ok_or_else(in_vain)
+    }
+
+    /// How far the records of all threads reach. As long as this is where a call's own record ended ([`Reply::end`]), no thread has
+    /// submitted anything after it. What a thread submitted before it told another one of it is seen by that one.
+    #[inline]
+    pub fn submitted_until(&self) -> u64 {
+        self.ring.reserved_until()
     }
 
     /// Takes a part of the staging area, waiting for one at most `limit`.
@@ -205,6 +214,7 @@ impl Submitter {
         self.hub.sleeps()
     }
 
+    /// The record's sequence, and where it ends.
     #[inline]
     fn send(
         &self,
@@ -212,7 +222,7 @@ impl Submitter {
         len: usize,
         deadline: Option<Instant>,
         fill: impl FnOnce(&mut Payload<'_>),
-    ) -> Result<u32, ChannelError> {
+    ) -> Result<(u32, u64), ChannelError> {
         let bytes = match u32::try_from(len) {
             Ok(bytes) if bytes <= self.record_limit => bytes,
             _ => {
@@ -234,11 +244,12 @@ impl Submitter {
             None => self.reserve_when_free(bytes, deadline)?,
         };
         fill(&mut reserved.payload());
+        let end = reserved.end();
         let seq = reserved.publish(header);
         if self.caller.must_ring(self.region.word(CONSUMER_PARKED)) {
             self.doorbell.ring().map_err(ChannelError::system("ring the peer"))?;
         }
-        Ok(seq)
+        Ok((seq, end))
     }
 
     #[cold]
@@ -258,11 +269,11 @@ impl Submitter {
         }
     }
 
-    /// Waits for the answer to `seq`; `None` when the deadline came first.
+    /// Waits for the answer to a record; `None` when the deadline came first.
     fn await_reply(
         &self,
         lane: Lane<'_>,
-        seq: u32,
+        (seq, end): (u32, u64),
         deadline: Option<Instant>,
         reply: &mut [u8],
     ) -> Result<Option<Reply>, ChannelError> {
@@ -290,7 +301,7 @@ impl Submitter {
             return Err(self.break_off(error));
         }
         self.region.read(slot.payload(), &mut reply[..len]);
-        Ok(Some(Reply { status, len }))
+        Ok(Some(Reply { status, len, end }))
     }
 
     /// Polls, then sleeps, until `ready` (true) or the deadline (false).
