@@ -298,7 +298,7 @@ fn launch_endless(guest: &Guest) {
     ask::vgpuUpload(guest, C, 1, ptx.len() as u64, 0, ptx).unwrap();
     let room = guest.channel.stage(4096, None).unwrap();
     let out = Staged { offset: room.offset().into(), len: 4096 };
-    ask::vgpuImageLoad(guest, C, NewHandle(image), ImageKind::Module, 1, out).unwrap();
+    ask::vgpuImageLoad(guest, C, NewHandle(image), ImageKind::Module, 1, false, out).unwrap();
     let function = FunctionHandle::of_image(image, 0);
     let shape = LaunchShape {
         function,

@@ -164,8 +164,14 @@ calls! {
     /// names the upload takes it.
     async fn vgpuUpload(upload: u32, total: u64, offset: u64, bytes: &[u8]);
     /// Loads the upload as `image`. A [`crate::ImageInfo`] is written to `out`; answers the length it has. If that is more
-    /// than `out.len`, the rest is read with `vgpuImageInfo`.
-    bulk fn vgpuImageLoad(image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, out: Staged) -> u64;
+    /// than `out.len`, the rest is read with `vgpuImageInfo`. With `keep` the upload stays and can be loaded again, as far as the limits of
+    /// [`crate::image`] allow.
+    bulk fn vgpuImageLoad(
+        image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, keep: bool, out: Staged) -> u64;
+    /// Loads a kept upload as one more image. There are no variables in it, so the guest knows all that is in it from the first load.
+    async fn vgpuImageLoadAgain(image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32);
+    /// Lets go of a kept upload.
+    async fn vgpuUploadForget(upload: u32);
     /// The load reply from byte `offset` on, as much as `out` holds.
     bulk fn vgpuImageInfo(image: ImageHandle, offset: u64, out: Staged);
     /// The compiler's error text of the last load that failed in this process, cut to `out`. Answers its length there.

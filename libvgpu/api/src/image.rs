@@ -6,8 +6,16 @@ use crate::wire::{Reader, Wire, WireError, Writer, wire_struct};
 /// Number of `CUfunction_attribute` values, 0 to 15. Source: cuda.h.
 pub const FUNCTION_ATTRIBUTES: usize = 16;
 
+/// Uploads that the worker keeps so that they need not travel again: bytes of one, how many, bytes of all. Programs that compile kernels
+/// load small images again and again; the large ones of libraries are loaded once.
+pub const KEPT_IMAGE_BYTES_MAX: usize = 1 << 20;
+/// See [`KEPT_IMAGE_BYTES_MAX`].
+pub const KEPT_IMAGES_MAX: usize = 256;
+/// See [`KEPT_IMAGE_BYTES_MAX`].
+pub const KEPT_BYTES_MAX: usize = 16 << 20;
+
 /// Which call loads the image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum ImageKind {
     /// `cuModuleLoad*`: belongs to the current context.

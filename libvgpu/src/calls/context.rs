@@ -10,6 +10,7 @@ use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::{self, Created, Entered, current, enter, enter_with};
 use crate::core::process::{EventInfo, Recorded, process};
 use crate::core::slab::lock;
+use crate::core::waited;
 
 /// `CU_CTX_FLAGS_MASK`.
 pub const CONTEXT_FLAGS: u32 = 0xff;
@@ -75,7 +76,9 @@ fn synchronize(context: ContextId) -> CuResult<()> {
     entered.process.graphs.may_wait_for_context(context)?;
     ask::cuCtxSynchronize(&entered.process.channel, context)?;
     // What failed on the way is this call's to tell.
-    entered.process.channel.take_error()
+    entered.told()?;
+    waited::for_context(entered);
+    Ok(())
 }
 
 fn push(raw: Raw) -> CuResult<()> {
@@ -235,13 +238,16 @@ export! {
 
     fn cuCtxGetLimit(out: Out<usize>, limit: u32) {
         let entered = enter()?;
-        let value = ask::cuCtxGetLimit(&entered.process.channel, entered.context, limit)?;
+        let Entered { process, context, .. } = entered;
+        let value = process.limits.get(process, context, limit)?;
         out.set(usize::try_from(value).unwrap_or(usize::MAX))
     }
 
     fn cuCtxSetLimit(limit: u32, value: usize) {
-        let entered = enter()?;
-        ask::cuCtxSetLimit(&entered.process.channel, entered.context, limit, value as u64)
+        let Entered { process, context, .. } = enter()?;
+        let set = ask::cuCtxSetLimit(&process.channel, context, limit, value as u64);
+        process.limits.forget();
+        set
     }
 
     fn cuCtxSynchronize() {

@@ -17,6 +17,7 @@ use crate::core::contexts::Entered;
 use crate::core::copiers::Shared;
 use crate::core::slab::lock;
 use crate::core::slots::{Slot, Slots, Standing};
+use crate::core::waited;
 
 /// Up to here bytes travel in the record.
 pub const INLINE_BYTES: usize = 32 * 1024;
@@ -55,7 +56,10 @@ pub fn to_host(entered: Entered, dst: &mut [u8], src: DevicePtr, stream: Stream)
     let way = Way { entered, stream, device: src, host, to_device: false };
     way.copy(dst.len())?;
     // A kernel's fault before the copy is this call's to tell.
-    entered.told()
+    entered.told()?;
+    // The last reply was that of a wait for the stream, or of a copy that did.
+    waited::for_stream(entered, stream);
+    Ok(())
 }
 
 /// From where to where, in which stream.

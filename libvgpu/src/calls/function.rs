@@ -8,7 +8,8 @@ use vgpu_api::{CuError, CuResult, FunctionHandle, ImageKind, ask};
 use super::device::device;
 use crate::abi::{Out, Raw, export};
 use crate::core::contexts::{Entered, enter};
-use crate::core::images::{Function, Image};
+use crate::core::functions::Function;
+use crate::core::images::Image;
 use crate::core::process::process;
 
 /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.

@@ -12,8 +12,8 @@ use vgpu_api::{ContextId, CuError, CuResult, FunctionHandle, Launch, Stream, ask
 use super::function::MAX_DYNAMIC_SHARED;
 use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
+use crate::core::functions::Function;
 use crate::core::graphs::{Kernel, Params, Work};
-use crate::core::images::Function;
 use crate::core::streams::{self, resolve};
 
 /// `CUlaunchConfig`, 56 bytes.
@@ -114,6 +114,7 @@ fn queue(
             }
             let (channel, context) = (&entered.process.channel, entered.context);
             ask::cuLaunchKernel(channel, context, Launch { shape, attributes, params })?;
+            entered.process.limits.launched(entered, known);
             // Where every call waits, a kernel's fault is its launch's to tell.
             if channel.always_waits() { ask::cuStreamSynchronize(channel, context, stream) } else { Ok(()) }
         })

@@ -27,6 +27,7 @@ fn retain(out: Out<u64>, dev: i32) -> CuResult<()> {
         process.channel.take_error()?;
         let flags = primary.flags.load(Ordering::Relaxed);
         ask::cuDevicePrimaryCtxRetain(&process.channel, ContextId::NONE, number, flags)?;
+        process.contexts.made_primary();
     }
     primary.count.fetch_add(1, Ordering::Release);
     out.set(ContextId::primary(number).handle().raw())

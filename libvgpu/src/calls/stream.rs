@@ -9,6 +9,7 @@ use crate::abi::{Out, Raw, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
 use crate::core::process::StreamInfo;
 use crate::core::streams::{create, info, resolve};
+use crate::core::waited;
 
 /// `CU_STREAM_NON_BLOCKING`.
 const FLAGS: u32 = 1;
@@ -74,14 +75,22 @@ export! {
         let entered = enter()?;
         let stream = existing(entered, stream, mode)?;
         entered.process.graphs.may_wait(entered, stream)?;
+        if waited::is_over(entered, stream) {
+            return Ok(());
+        }
         ask::cuStreamSynchronize(&entered.process.channel, entered.context, stream)?;
-        entered.process.channel.take_error()
+        entered.told()?;
+        waited::for_stream(entered, stream);
+        Ok(())
     }
 
     fn cuStreamQuery | cuStreamQuery_ptsz(mode, stream: Raw) {
         let entered = enter()?;
         let stream = existing(entered, stream, mode)?;
         entered.process.graphs.may_wait(entered, stream)?;
+        if waited::is_over(entered, stream) {
+            return Ok(());
+        }
         ask::cuStreamQuery(&entered.process.channel, entered.context, stream)
     }
 

@@ -3,7 +3,7 @@
 //! What a queued call got wrong waits in the channel's error word until the next call asks ([`Channel::take_error`]): a plain error
 //! is told once, a sticky one for good. A worker that is gone, or breaks the protocol, is 46 from every call, for good.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,6 +44,7 @@ pub struct Channel {
     told: AtomicU32,
     /// The sticky error, or 0.
     sticky: AtomicU32,
+    graph_calls: AtomicU32,
 }
 
 /// A part of the staging area, for one call.
@@ -55,7 +56,13 @@ pub struct Room<'a> {
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Where the record of this thread's last answered call ended.
+    static ANSWERED: Cell<u64> = const { Cell::new(0) };
 }
+
+/// A place between two records, in the order of all threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment(u64);
 
 impl Channel {
     /// Connects to the socket of guest-init or gpu-proxy. With the channel comes the arena, if there is one and its addresses are free.
@@ -84,8 +91,8 @@ impl Channel {
                 .inspect_err(|error| say!("pinned memory is copied, since it cannot be shared: {error}"))
                 .ok()
         });
-        let (told, sticky) = (AtomicU32::new(0), AtomicU32::new(0));
-        Ok((Self { submitter, socket, always_wait, told, sticky }, arena))
+        let [told, sticky, graph_calls] = [const { AtomicU32::new(0) }; 3];
+        Ok((Self { submitter, socket, always_wait, told, sticky, graph_calls }, arena))
     }
 
     /// Whether every call waits for its answer (`CUDA_LAUNCH_BLOCKING`).
@@ -162,6 +169,43 @@ impl Channel {
     pub fn abandon(&self) {
         // SAFETY: async-signal-safe; the descriptor is the child's copy, and nothing in the child uses it again.
         unsafe { libc::close(self.socket) };
+    }
+
+    /// Just behind this thread's last answered call.
+    pub fn answered(&self) -> Moment {
+        Moment(ANSWERED.get())
+    }
+
+    /// Whether no thread has sent anything since: what was done then is all there is.
+    pub fn is_newest(&self, moment: Moment) -> bool {
+        self.submitter.submitted_until() == moment.0
+    }
+
+    /// Errors of queued calls that were told so far, by whatever thread; moves with each of them.
+    #[inline]
+    pub fn error_count(&self) -> u32 {
+        self.submitter.error_count()
+    }
+
+    /// Counts the calls that may run kernels of graphs, or get them ready, from when they were sent.
+    pub fn graph_calls(&self) -> u32 {
+        self.graph_calls.load(Ordering::SeqCst)
+    }
+
+    /// Without effect for the others: which call it is is known where this is compiled.
+    #[inline]
+    fn count_graph_call(&self, op: Op) {
+        let may_run = matches!(
+            op,
+            Op::vgpuGraphInstantiate
+                | Op::vgpuGraphUpdate
+                | Op::vgpuGraphNodeSet
+                | Op::cuGraphUpload
+                | Op::cuGraphLaunch
+        );
+        if may_run {
+            self.graph_calls.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// Writes what kernels have printed to the program's own streams.
@@ -258,6 +302,7 @@ impl Transport for Channel {
         }
         packed(size, fill, |bytes| {
             self.submitter.submit_bytes(op as u16, context.0, bytes).map_err(|error| self.lost(&error))?;
+            self.count_graph_call(op);
             Ok(())
         })
     }
@@ -278,9 +323,11 @@ impl Transport for Channel {
             let answer = self.submitter.call(op as u16, context.0, bytes, &mut reply, None);
             let answer = answer.map_err(|error| self.lost(&error))?;
             crate::vgpu_is_shim.replies.fetch_add(1, Ordering::Relaxed);
+            self.count_graph_call(op);
             if answer.status & PRINTED != 0 && op != Op::vgpuPrinted {
                 self.print();
             }
+            ANSWERED.set(answer.end);
             if let Err(error) = CuError::check(answer.status & !PRINTED) {
                 if error.is_sticky() {
                     self.stick(error.code());

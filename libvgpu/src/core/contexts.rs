@@ -44,6 +44,8 @@ pub struct Contexts {
     next: AtomicU32,
     /// Counts the contexts that ended. Starts at 1: a thread that remembers nothing has 0.
     epoch: AtomicU64,
+    /// Counts those that were made.
+    made: AtomicU32,
 }
 
 /// A thread's current context, and the epoch in which it was found alive.
@@ -113,6 +115,7 @@ impl Contexts {
             created: RwLock::new(HashMap::new()),
             next: AtomicU32::new(ContextId::PRIMARY_MAX + 1),
             epoch: AtomicU64::new(1),
+            made: AtomicU32::new(0),
         }
     }
 
@@ -230,8 +233,19 @@ impl Contexts {
         ContextId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Whether the process never had another context than the one it has.
+    pub fn is_one(&self) -> bool {
+        self.made.load(Ordering::SeqCst) == 1
+    }
+
+    /// The worker has made a primary context.
+    pub fn made_primary(&self) {
+        self.made.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// The worker has created it.
     pub fn add(&self, context: ContextId, created: Created) {
+        self.made.fetch_add(1, Ordering::SeqCst);
         self.write().insert(context, created);
     }
 

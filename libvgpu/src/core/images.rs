@@ -3,17 +3,19 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::hash::RandomState;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use vgpu_api::handle::{GoneHandle, Handle, Kind, NewHandle, kind};
-use vgpu_api::image::FUNCTION_ATTRIBUTES;
 use vgpu_api::{
-    ContextId, CuError, CuResult, FunctionHandle, GlobalInfo, ImageHandle, ImageInfo, ImageKind, ParamInfo,
-    WireError, ask,
+    ContextId, CuError, CuResult, FunctionHandle, GlobalInfo, ImageHandle, ImageInfo, ImageKind, WireError,
+    ask,
 };
 
 use super::contexts::Entered;
+use super::functions::{Function, Pristine};
+use super::known_images::{Key, Known, KnownImages};
 use super::process::Process;
 use super::ranges::GLOBAL;
 use super::slab::{Slab, lock};
@@ -21,20 +23,6 @@ use crate::log::{self, say};
 
 /// Of a record, what an upload's chunk carries: the rest is room for its parameters.
 const CHUNK_BYTES: usize = 60 * 1024;
-
-/// Answers about occupancy that are kept of one kernel.
-const OCCUPANCIES_MAX: usize = 256;
-
-/// One kernel.
-#[derive(Debug)]
-pub struct Function {
-    pub name: CString,
-    pub params: Vec<ParamInfo>,
-    /// The packed parameter block.
-    pub param_bytes: usize,
-    attributes: OnceLock<[AtomicI32; FUNCTION_ATTRIBUTES]>,
-    occupancy: Mutex<HashMap<(u32, u64, u32), u32>>,
-}
 
 /// One module or library.
 #[derive(Debug)]
@@ -51,14 +39,23 @@ pub struct Image {
 #[derive(Debug)]
 pub struct Images {
     slab: Slab<Option<Arc<Image>>>,
+    known: Mutex<KnownImages>,
+    /// Of the hashes of known images.
+    secret: RandomState,
     /// Counts unloads: what threads remember of functions is void after one.
     epoch: AtomicU64,
     uploads: AtomicU32,
 }
 
 impl Images {
-    pub const fn new() -> Self {
-        Self { slab: Slab::new(), epoch: AtomicU64::new(0), uploads: AtomicU32::new(1) }
+    pub fn new() -> Self {
+        Self {
+            slab: Slab::new(),
+            known: Mutex::new(KnownImages::new()),
+            secret: RandomState::new(),
+            epoch: AtomicU64::new(0),
+            uploads: AtomicU32::new(1),
+        }
     }
 
     /// Sends bytes that a later call takes; its number.
@@ -77,25 +74,72 @@ impl Images {
         Ok(upload)
     }
 
-    /// Sends the image's bytes and waits for the list of its functions.
+    /// Loads an image: sends its bytes and waits for the list of its functions, but for what the worker has and this library knows.
     pub fn load(&self, entered: Entered, kind: ImageKind, bytes: &[u8]) -> CuResult<Arc<Image>> {
-        let (channel, context) = (&entered.process.channel, entered.context);
-        let upload = self.upload(entered, bytes)?;
-        let handle: ImageHandle = self.slab.insert(None);
-        let loaded = load_reply(entered, handle, kind, upload).and_then(|info| {
-            Image::new(handle, kind, context, info)
-                .map_err(|_| channel.broken(&WireError::BadValue("name of a function or variable")))
+        let key = Key::of(&self.secret, entered, kind, bytes);
+        if let Some(key) = &key {
+            // The worker keeps it as long as the lock is held.
+            let known = lock(&self.known);
+            if let Some(known) = known.get(key) {
+                return self.load_known(entered, kind, known);
+            }
+        }
+        let Some(key) = key.filter(|key| lock(&self.known).make_room(entered, *key)) else {
+            let upload = self.upload(entered, bytes)?;
+            return self.load_upload(entered, kind, upload, None).map(|(image, _)| image);
+        };
+        let loaded = self.upload(entered, bytes).and_then(|upload| {
+            let (image, info) = self.load_upload(entered, kind, upload, Some(&[]))?;
+            Ok((upload, image, info))
         });
         match loaded {
-            Ok(image) => {
-                let image = Arc::new(image);
-                for global in image.globals.values().filter(|global| global.bytes > 0) {
-                    let (start, owner) = (global.address.0, image.owner());
-                    entered.process.device_memory.insert(start, global.bytes, owner, GLOBAL);
-                }
-                self.slab.set(handle, Some(Arc::clone(&image)))?;
+            Ok((upload, image, info)) => {
+                let pristine =
+                    image.functions.iter().map(|function| Arc::clone(&function.pristine)).collect();
+                lock(&self.known).add(entered, key, Known { upload, info, pristine });
                 Ok(image)
             }
+            Err(error) => {
+                lock(&self.known).give_up(key);
+                Err(error)
+            }
+        }
+    }
+
+    /// Loads what the worker has kept. Only the addresses of variables have to be waited for.
+    fn load_known(&self, entered: Entered, kind: ImageKind, known: &Known) -> CuResult<Arc<Image>> {
+        if !known.info.globals.is_empty() {
+            let loaded = self.load_upload(entered, kind, known.upload, Some(&known.pristine));
+            return loaded.map(|(image, _)| image);
+        }
+        let handle: ImageHandle = self.slab.insert(None);
+        let (channel, context) = (&entered.process.channel, entered.context);
+        let made = ask::vgpuImageLoadAgain(channel, context, NewHandle(handle), kind, known.upload)
+            .and_then(|()| Image::new(handle, kind, context, &known.info, &known.pristine));
+        match made {
+            Ok(image) => self.keep(entered, Arc::new(image)),
+            Err(error) => self.slab.end(handle, |_| Err(error))?,
+        }
+    }
+
+    /// Loads an upload, which the worker keeps if `kept` is given: what is known of its functions' attributes, if anything is.
+    fn load_upload(
+        &self,
+        entered: Entered,
+        kind: ImageKind,
+        upload: u32,
+        kept: Option<&[Arc<Pristine>]>,
+    ) -> CuResult<(Arc<Image>, ImageInfo)> {
+        let (channel, context) = (&entered.process.channel, entered.context);
+        let handle: ImageHandle = self.slab.insert(None);
+        let loaded = load_reply(entered, handle, kind, upload, kept.is_some()).and_then(|info| {
+            let image = Image::new(handle, kind, context, &info, kept.unwrap_or_default());
+            let image =
+                image.map_err(|_| channel.broken(&WireError::BadValue("name of a function or variable")))?;
+            Ok((Arc::new(image), info))
+        });
+        match loaded {
+            Ok((image, info)) => self.keep(entered, image).map(|image| (image, info)),
             Err(error) => {
                 self.slab.end(handle, |_| ())?;
                 // Why the upload failed says more than that there was nothing to load.
@@ -107,6 +151,16 @@ impl Images {
                 Err(error)
             }
         }
+    }
+
+    /// The worker has it.
+    fn keep(&self, entered: Entered, image: Arc<Image>) -> CuResult<Arc<Image>> {
+        for global in image.globals.values().filter(|global| global.bytes > 0) {
+            let (start, owner) = (global.address.0, image.owner());
+            entered.process.device_memory.insert(start, global.bytes, owner, GLOBAL);
+        }
+        self.slab.set(image.handle, Some(Arc::clone(&image)))?;
+        Ok(image)
     }
 
     /// The image of a module's or library's handle.
@@ -197,10 +251,16 @@ pub fn refusal(entered: Entered) -> CuResult<Vec<u8>> {
     room.take(len.min(room.all().len))
 }
 
-fn load_reply(entered: Entered, handle: ImageHandle, kind: ImageKind, upload: u32) -> CuResult<ImageInfo> {
+fn load_reply(
+    entered: Entered,
+    handle: ImageHandle,
+    kind: ImageKind,
+    upload: u32,
+    keep: bool,
+) -> CuResult<ImageInfo> {
     let (channel, context) = (&entered.process.channel, entered.context);
     let room = channel.staging()?;
-    let total = ask::vgpuImageLoad(channel, context, NewHandle(handle), kind, upload, room.all())?;
+    let total = ask::vgpuImageLoad(channel, context, NewHandle(handle), kind, upload, keep, room.all())?;
     let mut reply = Vec::new();
     loop {
         let left = total.saturating_sub(reply.len() as u64);
@@ -222,28 +282,25 @@ impl Image {
         }
     }
 
-    fn new(handle: ImageHandle, kind: ImageKind, context: ContextId, info: ImageInfo) -> CuResult<Self> {
+    /// `pristine`: what an earlier load of the same bytes has found out about its functions.
+    fn new(
+        handle: ImageHandle,
+        kind: ImageKind,
+        context: ContextId,
+        info: &ImageInfo,
+        pristine: &[Arc<Pristine>],
+    ) -> CuResult<Self> {
         let mut functions = Vec::with_capacity(info.functions.len());
         let mut by_name = HashMap::new();
-        for (ordinal, function) in info.functions.into_iter().enumerate() {
-            let param_bytes = usize::try_from(function.param_bytes()).map_err(|_| CuError::UNKNOWN)?;
-            let name = CString::new(function.name).map_err(|_| CuError::UNKNOWN)?;
-            by_name.insert(name.clone(), u16::try_from(ordinal).map_err(|_| CuError::UNKNOWN)?);
-            let made = Function {
-                name,
-                params: function.params,
-                param_bytes,
-                attributes: OnceLock::new(),
-                occupancy: Mutex::new(HashMap::new()),
-            };
-            if !function.attributes.values.is_empty() {
-                made.learn(&function.attributes.values);
-            }
+        for (ordinal, function) in info.functions.iter().enumerate() {
+            let made = Function::new(function, pristine.get(ordinal).cloned().unwrap_or_default())?;
+            by_name.insert(made.name.clone(), u16::try_from(ordinal).map_err(|_| CuError::UNKNOWN)?);
             functions.push(made);
         }
         let mut globals = HashMap::new();
-        for global in info.globals {
-            globals.insert(CString::new(global.name.as_str()).map_err(|_| CuError::UNKNOWN)?, global);
+        for global in &info.globals {
+            let name = CString::new(global.name.as_str()).map_err(|_| CuError::UNKNOWN)?;
+            globals.insert(name, global.clone());
         }
         Ok(Self { handle, kind, context, functions, by_name, globals })
     }
@@ -262,53 +319,5 @@ impl Image {
             .get(name)
             .map(|ordinal| FunctionHandle::of_image(self.handle, *ordinal))
             .ok_or(CuError::NOT_FOUND)
-    }
-}
-
-impl Function {
-    fn learn(&self, values: &[i32]) {
-        // Two threads may learn at once; what they learn is the same.
-        let _ =
-            self.attributes.set(std::array::from_fn(|i| AtomicI32::new(values.get(i).copied().unwrap_or(0))));
-    }
-
-    /// An attribute, if it is known without asking.
-    #[inline]
-    pub fn known_attribute(&self, number: u32) -> Option<i32> {
-        Some(self.attributes.get()?.get(number as usize)?.load(Ordering::Relaxed))
-    }
-
-    /// An attribute; asks the worker the first time if the load reply left it out.
-    pub fn attribute(&self, entered: Entered, handle: FunctionHandle, number: u32) -> CuResult<i32> {
-        if number as usize >= FUNCTION_ATTRIBUTES {
-            return Err(CuError::INVALID_VALUE);
-        }
-        if self.attributes.get().is_none() {
-            let attributes = ask::vgpuFunctionAttributes(&entered.process.channel, entered.context, handle)?;
-            self.learn(&attributes.values);
-        }
-        self.known_attribute(number).ok_or(CuError::INVALID_VALUE)
-    }
-
-    /// Keeps an attribute that the program set; what was known of its occupancy is void.
-    pub fn set_attribute(&self, number: u32, value: i32) {
-        if let Some(place) = self.attributes.get().and_then(|attributes| attributes.get(number as usize)) {
-            place.store(value, Ordering::Relaxed);
-        }
-        lock(&self.occupancy).clear();
-    }
-
-    /// The occupancy for a block size, shared memory and flags; `ask` answers the first time.
-    pub fn occupancy(&self, key: (u32, u64, u32), ask: impl FnOnce() -> CuResult<u32>) -> CuResult<u32> {
-        if let Some(blocks) = lock(&self.occupancy).get(&key) {
-            return Ok(*blocks);
-        }
-        let blocks = ask()?;
-        let mut known = lock(&self.occupancy);
-        if known.len() >= OCCUPANCIES_MAX {
-            known.clear();
-        }
-        known.insert(key, blocks);
-        Ok(blocks)
     }
 }

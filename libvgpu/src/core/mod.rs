@@ -9,12 +9,15 @@ pub mod channel;
 pub mod contexts;
 pub mod copiers;
 pub mod exec;
+pub mod functions;
 pub mod graphs;
 #[expect(unsafe_code, reason = "calls functions of the program")]
 pub mod host_functions;
 #[expect(unsafe_code, reason = "reads an image whose length only its own words say")]
 pub mod image_size;
 pub mod images;
+pub mod known_images;
+pub mod limits;
 pub mod linkers;
 pub mod pools;
 #[expect(unsafe_code, reason = "hears of fork from the C library")]
@@ -30,3 +33,4 @@ pub mod streams;
 pub mod threads;
 pub mod virtual_memory;
 pub mod visible;
+pub mod waited;

@@ -17,6 +17,7 @@ use super::exec::Execs;
 use super::graphs::Graphs;
 use super::host_functions::{self, HostFunctions};
 use super::images::Images;
+use super::limits::Limits;
 use super::linkers::Linker;
 use super::pools::Pools;
 use super::ranges::Ranges;
@@ -87,6 +88,7 @@ pub struct Process {
     pub streams: Slab<StreamInfo>,
     pub events: Slab<EventInfo>,
     pub images: Images,
+    pub limits: Limits,
     pub graphs: Graphs,
     pub execs: Execs,
     pub arrays: Arrays,
@@ -120,6 +122,7 @@ impl Process {
         self.streams.retain(|stream| stream.context != context);
         self.events.retain(|event| event.context != context);
         self.images.forget(context);
+        self.limits.forget();
         self.arrays.forget(context);
         self.objects.forget(context);
         self.linkers.retain(|linker| linker.context != context);
@@ -228,6 +231,7 @@ fn connect() -> CuResult<()> {
         streams: Slab::new(),
         events: Slab::new(),
         images: Images::new(),
+        limits: Limits::new(),
         graphs: Graphs::default(),
         execs: Execs::new(),
         arrays: Arrays::new(),

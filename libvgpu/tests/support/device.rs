@@ -166,6 +166,10 @@ pub struct FakeDevice {
     arrays: FakeArrays,
     limit: u64,
     info: Vec<u8>,
+    /// Uploads that can be loaded again.
+    kept: HashSet<u32>,
+    /// Images whose kernels need a large stack.
+    deep: HashSet<u64>,
     linked: Vec<u8>,
     mailbox: Option<Staged>,
     posted: u64,
@@ -177,6 +181,9 @@ pub struct FakeDevice {
 pub const PIECE: u64 = 2 << 20;
 /// Handles that no context takes along when it ends.
 const OF_THE_PROCESS: Call = Call { context: ContextId::NONE, sync: false };
+
+/// What a thread's stack has become after a kernel of an image that says "deep".
+pub const DEEP_BYTES: i32 = 8192;
 
 /// The limit that kills the worker when a program sets it.
 pub const KILLS: u64 = 0xdead;
@@ -214,6 +221,8 @@ impl FakeDevice {
             arrays: FakeArrays::default(),
             limit: 1024,
             info: Vec::new(),
+            kept: HashSet::new(),
+            deep: HashSet::new(),
             linked: Vec::new(),
             mailbox: None,
             posted: 0,
@@ -677,6 +686,7 @@ impl Driver for FakeDevice {
         image_handle: NewHandle<kind::Image>,
         _: ImageKind,
         upload: u32,
+        keep: bool,
         out: Staged,
     ) -> CuResult<u64> {
         self.saw("image load")?;
@@ -687,9 +697,40 @@ impl Driver for FakeDevice {
         self.occupy(call, "image", image_handle.0)?;
         // An image that says "many" has so many functions that the reply needs several pieces.
         let many = if image.windows(4).any(|word| word == b"many") { 40_000 } else { 0 };
-        self.info = image_info(many).to_bytes();
+        let mut info = image_info(many);
+        let says = |word: &str| image.windows(word.len()).any(|bytes| bytes == word.as_bytes());
+        if says("deep") {
+            info.functions.iter_mut().for_each(|function| function.attributes.values[3] = DEEP_BYTES);
+            self.deep.insert(image_handle.0.raw());
+        }
+        // One that says "lazy" has functions whose attributes are to be asked for, one that says "constant" no variable.
+        if says("lazy") {
+            info.functions.iter_mut().for_each(|function| function.attributes = Attributes::default());
+        }
+        if says("constant") {
+            info.globals.clear();
+        }
+        self.info = info.to_bytes();
+        if keep {
+            self.kept.insert(upload);
+        }
         let info = self.info.clone();
         Ok(self.put(out, &info))
+    }
+    fn vgpuImageLoadAgain(
+        &mut self,
+        call: Call,
+        image: NewHandle<kind::Image>,
+        _: ImageKind,
+        upload: u32,
+    ) -> CuResult<()> {
+        self.saw("image load again")?;
+        assert!(self.kept.contains(&upload), "never kept, or let go of");
+        self.occupy(call, "image", image.0)
+    }
+    fn vgpuUploadForget(&mut self, _: Call, upload: u32) -> CuResult<()> {
+        assert!(self.kept.remove(&upload), "kept");
+        self.saw("upload forget")
     }
     fn vgpuImageInfo(&mut self, _: Call, _: ImageHandle, offset: u64, out: Staged) -> CuResult<()> {
         let rest = self.info[usize::try_from(offset).unwrap()..].to_vec();
@@ -703,8 +744,13 @@ impl Driver for FakeDevice {
         self.places.remove(&("image", image.0.index()));
         self.saw("image unload")
     }
-    fn vgpuFunctionAttributes(&mut self, _: Call, _: FunctionHandle) -> CuResult<Attributes> {
-        Err(CuError::INVALID_HANDLE)
+    fn vgpuFunctionAttributes(&mut self, _: Call, function: FunctionHandle) -> CuResult<Attributes> {
+        self.saw("function attributes")?;
+        let mut attributes = image_info(0).functions[0].attributes.clone();
+        if self.deep.contains(&function.image().raw()) {
+            attributes.values[3] = DEEP_BYTES;
+        }
+        Ok(attributes)
     }
     fn cuFuncSetAttribute(&mut self, _: Call, _: FunctionHandle, _: u32, _: i32) -> CuResult<()> {
         self.saw("set attribute")
@@ -742,6 +788,9 @@ impl Driver for FakeDevice {
         let attribute_ids = launch.attributes.iter().map(|attribute| attribute.id).collect();
         let seen = SeenLaunch { shape: launch.shape.clone(), attribute_ids, params: launch.params.to_vec() };
         self.seen.lock().unwrap().launches.push(seen);
+        if self.deep.contains(&launch.shape.function.image().raw()) {
+            self.limit = self.limit.max(u64::from(DEEP_BYTES.unsigned_abs()));
+        }
         match launch.shape.function.ordinal() {
             0 => {
                 let word = |at: usize| u32::from_le_bytes(launch.params[at..at + 4].try_into().unwrap());

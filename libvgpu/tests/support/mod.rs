@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub mod arrays;
+pub mod calls;
 pub mod device;
 pub mod elf;
 pub mod every;

@@ -478,7 +478,13 @@ impl Device for Cuda {
     ) -> Result<LoadedImage, LoadError> {
         let context = context.unwrap_or(self.primary);
         self.enter(context).map_err(|code| LoadError { code, log: String::new() })?;
-        self.images.load(&self.table, kind, bytes, &survey.variables)
+        let mut loaded = self.images.load(&self.table, kind, bytes, &survey.variables)?;
+        // A module of one kernel is what a program has compiled to launch it, and asks about first: that one need not be asked for. All
+        // others stay as lazily loaded as the driver has them.
+        if let (ImageKind::Module, [(info, function)]) = (kind, &mut loaded.functions[..]) {
+            info.attributes = self.function_attributes(context, *function).unwrap_or_default();
+        }
+        Ok(loaded)
     }
 
     fn unload(&mut self, image: Raw) -> CuResult<()> {

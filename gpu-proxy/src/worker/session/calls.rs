@@ -93,8 +93,11 @@ calls! {
     cuDeviceGetTexture1DLinearMaxWidth(s, c, device: u32, format: u32, channels: u32) -> u64
         => s.linear_texture_max(c, device, format, channels);
     vgpuUpload(s, c, upload: u32, total: u64, offset: u64, bytes: &[u8]) => s.upload(upload, total, offset, bytes);
-    vgpuImageLoad(s, c, image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, out: Staged) -> u64
-        => s.image_load(c, image, image_kind, upload, out);
+    vgpuImageLoad(s, c, image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, keep: bool, out: Staged) -> u64
+        => s.image_load(c, image, image_kind, upload, keep, out);
+    vgpuImageLoadAgain(s, c, image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32)
+        => s.image_load_again(c, image, image_kind, upload);
+    vgpuUploadForget(s, c, upload: u32) => s.forget_upload(upload);
     vgpuImageInfo(s, c, image: ImageHandle, offset: u64, out: Staged) => s.image_info(image, offset, out);
     vgpuImageLog(s, c, out: Staged) -> u64 => s.image_log(out);
     vgpuImageUnload(s, c, image: GoneHandle<kind::Image>) => s.image_unload(image.0);

@@ -1,6 +1,4 @@
-//! Modules, libraries, kernels: uploads, loads, attributes, launches.
-
-use std::collections::HashMap;
+//! Modules, libraries, kernels: loads, attributes, launches. How their bytes come here: `upload.rs`.
 
 use vgpu_api::launch::{LaunchAttributes, attribute};
 use vgpu_api::{
@@ -12,10 +10,6 @@ use super::Session;
 use crate::device::{DeviceLaunch, LOCAL_BYTES, LoadedImage, NO_MANAGED_VARIABLES, Raw};
 use crate::worker::ranges::Origin;
 use crate::worker::staging;
-
-/// Uploads at once, and bytes of all of them: they are the worker's own memory until a load takes them.
-const UPLOADS_MAX: usize = 64;
-const UPLOAD_BYTES_MAX: u64 = 1 << 30;
 
 /// A loaded image.
 #[derive(Debug)]
@@ -39,113 +33,90 @@ struct Function {
     local_bytes: Option<u64>,
 }
 
-/// Images on their way here.
-#[derive(Debug, Default)]
-pub(super) struct Uploads {
-    by_number: HashMap<u32, Upload>,
-    bytes: u64,
-}
-
-#[derive(Debug)]
-pub(super) struct Upload {
-    total: u64,
-    bytes: Vec<u8>,
-}
-
-impl Upload {
-    /// Its bytes, if all of them have arrived.
-    fn whole(self) -> Option<Vec<u8>> {
-        (self.bytes.len() as u64 == self.total).then_some(self.bytes)
-    }
-}
-
-impl Uploads {
-    /// Adds a chunk. It grows by what arrived, whatever `total` says.
-    fn add(&mut self, number: u32, total: u64, offset: u64, chunk: &[u8]) -> CuResult<()> {
-        if offset == 0 {
-            self.take(number);
-            if self.by_number.len() >= UPLOADS_MAX {
-                return Err(CuError::OUT_OF_MEMORY);
-            }
-            self.by_number.insert(number, Upload { total, bytes: Vec::new() });
-        }
-        if self.bytes + chunk.len() as u64 > UPLOAD_BYTES_MAX {
-            return Err(CuError::OUT_OF_MEMORY);
-        }
-        let upload = self.by_number.get_mut(&number).ok_or(CuError::INVALID_VALUE)?;
-        let end = offset.checked_add(chunk.len() as u64).ok_or(CuError::INVALID_VALUE)?;
-        if offset != upload.bytes.len() as u64 || end > upload.total {
-            return Err(CuError::INVALID_VALUE);
-        }
-        upload.bytes.extend_from_slice(chunk);
-        self.bytes += chunk.len() as u64;
-        Ok(())
-    }
-
-    /// Takes an upload out, complete or not.
-    fn take(&mut self, number: u32) -> Option<Upload> {
-        let upload = self.by_number.remove(&number)?;
-        self.bytes -= upload.bytes.len() as u64;
-        Some(upload)
-    }
-}
-
 impl Session {
-    pub(super) fn upload(&mut self, number: u32, total: u64, offset: u64, chunk: &[u8]) -> CuResult<()> {
-        self.uploads.add(number, total, offset, chunk)
-    }
-
-    /// The bytes of an upload, for the call that names it.
-    pub(super) fn take_upload(&mut self, number: u32) -> CuResult<Vec<u8>> {
-        let upload = self.uploads.take(number).ok_or(CuError::INVALID_VALUE)?;
-        upload.whole().ok_or(CuError::INVALID_IMAGE)
-    }
-
     pub(super) fn image_load(
         &mut self,
         call: Call,
         image: NewHandle<kind::Image>,
         image_kind: ImageKind,
-        number: u32,
+        upload: u32,
+        keep: bool,
         out: Staged,
     ) -> CuResult<u64> {
-        let image_bytes = self.take_upload(number)?;
+        let bytes = self.image_bytes(upload)?;
+        // Before the device makes anything: after that, nothing on the way to the guest fails.
+        out.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
+        let (mut loaded, info) = self.load(call, image.0, image_kind, &bytes)?;
+        let info_bytes = info.to_bytes();
+        let length = info_bytes.len() as u64;
+        staging::put(&*self.staging, out, &info_bytes)?;
+        if length > out.len {
+            loaded.info = info_bytes;
+        }
+        if keep {
+            self.uploads.keep(upload, bytes, info);
+        }
+        self.images.insert(image.0, loaded)?;
+        Ok(length)
+    }
+
+    /// The guest goes by what the first load told it: what differs from that is not kept.
+    pub(super) fn image_load_again(
+        &mut self,
+        call: Call,
+        image: NewHandle<kind::Image>,
+        image_kind: ImageKind,
+        upload: u32,
+    ) -> CuResult<()> {
+        let kept = self.uploads.kept(upload)?;
+        let (loaded, info) = self.load(call, image.0, image_kind, &kept.bytes)?;
+        if !kept.is_of(info) {
+            self.end_image(loaded);
+            return Err(CuError::UNKNOWN);
+        }
+        self.images.insert(image.0, loaded)
+    }
+
+    /// Loads an image and counts its variables: what the device told of them, if more than was counted for them before it was loaded.
+    fn load(
+        &mut self,
+        call: Call,
+        handle: ImageHandle,
+        image_kind: ImageKind,
+        bytes: &[u8],
+    ) -> CuResult<(Image, ImageInfo)> {
         let context = match image_kind {
             ImageKind::Module => Some(self.context(call.context)?),
             ImageKind::Library if call.context == ContextId::NONE => None,
             ImageKind::Library => Some(self.context(call.context)?),
         };
-        // Before the device makes anything: after that, nothing on the way to the guest fails.
-        self.images.check_free(image.0)?;
-        out.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
+        self.images.check_free(handle)?;
         self.image_log.clear();
-        let survey = self.device.survey(&image_bytes)?;
+        let survey = self.device.survey(bytes)?;
         if survey.is_managed {
             self.image_log = NO_MANAGED_VARIABLES.to_owned();
             return Err(CuError::NOT_SUPPORTED);
         }
         let charged_bytes = self.charge(survey.variable_bytes)?;
-        let loaded = match self.device.load(context, image_kind, &image_bytes, survey) {
-            Ok(loaded) => loaded,
+        match self.device.load(context, image_kind, bytes, survey) {
+            Ok(loaded) => {
+                let owner = (image_kind == ImageKind::Module).then_some(call.context);
+                self.counted(owner, loaded, charged_bytes)
+            }
             Err(refused) => {
                 self.quota.release(charged_bytes);
                 self.image_log = refused.log;
-                return self.settle(call.context, Err(refused.code));
+                self.settle(call.context, Err(refused.code))
             }
-        };
-        let owner = (image_kind == ImageKind::Module).then_some(call.context);
-        self.keep_image(image.0, owner, loaded, charged_bytes, out)
+        }
     }
 
-    /// Counts an image's variables, as far as they were not counted before it was loaded, keeps it, and tells the guest what is in it.
-    fn keep_image(
+    fn counted(
         &mut self,
-        handle: ImageHandle,
         context: Option<ContextId>,
         loaded: LoadedImage,
         mut charged_bytes: u64,
-        out: Staged,
-    ) -> CuResult<u64> {
+    ) -> CuResult<(Image, ImageInfo)> {
         let LoadedImage { raw, functions, globals } = loaded;
         let granule = self.device.granule_bytes();
         let of_globals = globals.iter().try_fold(0_u64, |sum, global| {
@@ -169,17 +140,9 @@ impl Session {
             .collect();
         let addresses = globals.iter().map(|global| global.address.0).collect();
         let functions = functions.into_iter().map(|(info, _)| info).collect();
-        let mut info = ImageInfo { functions, globals }.to_bytes();
-        let info_bytes = info.len() as u64;
-        staging::put(&*self.staging, out, &info)?;
-        if info_bytes <= out.len {
-            info = Vec::new();
-        }
-        self.images.insert(
-            handle,
-            Image { raw, context, functions: places, globals: addresses, charged_bytes, info },
-        )?;
-        Ok(info_bytes)
+        let image =
+            Image { raw, context, functions: places, globals: addresses, charged_bytes, info: Vec::new() };
+        Ok((image, ImageInfo { functions, globals }))
     }
 
     pub(super) fn image_info(&mut self, image: ImageHandle, offset: u64, out: Staged) -> CuResult<()> {

@@ -122,6 +122,7 @@ impl Session {
             }
             self.settle(context, result)?;
         }
+        self.stream_was_waited_for(context, place);
         Ok(())
     }
 

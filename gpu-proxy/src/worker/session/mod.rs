@@ -3,7 +3,7 @@
 //! Each call goes through the same gates, in this order: is its context whole (sticky errors) → do its handles exist, in the
 //! right generation → do its addresses and lengths lie inside the allocation map → does the grant allow it → may we submit.
 //! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`,
-//! `memory.rs`, `arena.rs`, `virtual_memory.rs`, `pool.rs`, `array.rs`, `image.rs`, `stream.rs`, `stream_memory.rs`, `graph.rs`,
+//! `memory.rs`, `arena.rs`, `virtual_memory.rs`, `pool.rs`, `array.rs`, `image.rs`, `upload.rs`, `stream.rs`, `stream_memory.rs`, `graph.rs`,
 //! `host_function.rs`, `link.rs`, `tensor_map.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
 
 mod arena;
@@ -22,6 +22,7 @@ mod stream_memory;
 mod tensor_map;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod virtual_memory;
 
 use std::collections::HashMap;
@@ -39,10 +40,11 @@ use crate::device::{Device, Place, Raw};
 
 use context::Held;
 use graph::Graphs;
-use image::{Image, Uploads};
+use image::Image;
 use link::Linkers;
 use mark::Mark;
 use pool::Pools;
+use upload::Uploads;
 use virtual_memory::VirtualMemory;
 
 /// Contexts that one process may have at once.

@@ -1,9 +1,10 @@
 //! Streams and events.
 
 use vgpu_api::launch::attribute;
-use vgpu_api::{Call, CuError, CuResult, EventHandle, LaunchAttribute, Stream, StreamHandle};
+use vgpu_api::{Call, ContextId, CuError, CuResult, EventHandle, LaunchAttribute, Stream, StreamHandle};
 
 use super::{OwnStream, Owned, Session};
+use crate::device::Place;
 
 /// `CU_STREAM_NON_BLOCKING`. Source: cuda.h.
 const NON_BLOCKING: u32 = 1;
@@ -35,9 +36,15 @@ impl Session {
         self.must_be_done(place)?;
         let result = self.device.stream_synchronize(place);
         self.settle(context, result)?;
+        self.stream_was_waited_for(context, place);
+        Ok(())
+    }
+
+    /// What a call looks at that has waited for all that a stream held. The guest does not wait again for a stream that nobody has given
+    /// work since.
+    pub(super) fn stream_was_waited_for(&mut self, context: ContextId, place: Place) {
         self.stream_is_done(context, place);
         self.look_at_all_going();
-        Ok(())
     }
 
     pub(super) fn stream_query(&mut self, call: Call, stream: Stream) -> CuResult<()> {

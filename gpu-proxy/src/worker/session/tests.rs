@@ -6,6 +6,7 @@ mod array;
 
 mod pool;
 mod stream_memory;
+mod upload;
 mod virtual_memory;
 
 use std::sync::{Arc, Mutex};
@@ -236,7 +237,7 @@ fn an_upload_is_believed_by_what_arrived() {
     let world = world();
     let image = NewHandle(ImageHandle::new(0, 0));
     let out = Staged { offset: 0, len: 4096 };
-    let load = || ask::vgpuImageLoad(&world.guest, C, image, ImageKind::Module, 1, out);
+    let load = || ask::vgpuImageLoad(&world.guest, C, image, ImageKind::Module, 1, false, out);
     assert_eq!(load(), Err(CuError::INVALID_VALUE));
     ask::vgpuUpload(&world.guest, C, 1, u64::MAX, 0, b"abc").unwrap();
     assert_eq!(load(), Err(CuError::INVALID_IMAGE));
@@ -283,7 +284,7 @@ fn launch_in(world: &World) {
     let ptx = b".version 9.0\n.target sm_90\n.address_size 64\n.visible .entry k() { ret; }";
     ask::vgpuUpload(&world.guest, C, 1, ptx.len() as u64, 0, ptx).unwrap();
     let (image, out) = (ImageHandle::new(0, 0), Staged { offset: 0, len: 4096 });
-    ask::vgpuImageLoad(&world.guest, C, NewHandle(image), ImageKind::Module, 1, out).unwrap();
+    ask::vgpuImageLoad(&world.guest, C, NewHandle(image), ImageKind::Module, 1, false, out).unwrap();
     let function = FunctionHandle::of_image(image, 0);
     let shape =
         LaunchShape { function, stream: Stream::Legacy, grid: [1; 3], block: [1; 3], shared_bytes: 0 };
@@ -358,7 +359,7 @@ fn variables_of_machine_code_count_before_they_are_loaded() {
         let image = cubin(table_bytes);
         ask::vgpuUpload(&world.guest, C, number, image.len() as u64, 0, &image).unwrap();
         let (image, out) = (NewHandle(ImageHandle::new(0, number.into())), Staged { offset: 0, len: 4096 });
-        ask::vgpuImageLoad(&world.guest, C, image, ImageKind::Module, number, out)
+        ask::vgpuImageLoad(&world.guest, C, image, ImageKind::Module, number, false, out)
     };
     load(1, 100_000).unwrap();
     assert_eq!(world.used_bytes(), (100_000_u64 + 256).next_multiple_of(512));
@@ -388,7 +389,7 @@ fn an_image_with_managed_variables_is_refused_with_its_reason() {
     ] {
         ask::vgpuUpload(&world.guest, C, 1, image.len() as u64, 0, &image).unwrap();
         let (image, out) = (NewHandle(ImageHandle::new(0, 0)), Staged { offset: 0, len: 4096 });
-        let loaded = ask::vgpuImageLoad(&world.guest, C, image, ImageKind::Library, 1, out);
+        let loaded = ask::vgpuImageLoad(&world.guest, C, image, ImageKind::Library, 1, false, out);
         let said = ask::vgpuImageLog(&world.guest, C, out).unwrap();
         let said = String::from_utf8(world.staging.bytes(usize::try_from(said).unwrap())).unwrap();
         assert_eq!(loaded.err(), refused.then_some(CuError::NOT_SUPPORTED));

@@ -194,7 +194,7 @@ fn a_kernel_reads_and_writes_it_in_place_and_faults_beside_it() {
         st.global.u32 [a], r; ret; }";
     ask::vgpuUpload(&world.guest, C, 1, ptx.len() as u64, 0, ptx).unwrap();
     let (image, out) = (ImageHandle::new(0, 0), Staged { offset: 0, len: 4096 });
-    ask::vgpuImageLoad(&world.guest, C, NewHandle(image), ImageKind::Module, 1, out).unwrap();
+    ask::vgpuImageLoad(&world.guest, C, NewHandle(image), ImageKind::Module, 1, false, out).unwrap();
     let launch = |address: DevicePtr| {
         let function = FunctionHandle::of_image(image, 0);
         let shape =

@@ -45,7 +45,7 @@ fn load(world: &World, ptx: &[u8]) {
 fn load_in(world: &World, context: ContextId, ptx: &[u8]) {
     ask::vgpuUpload(&world.guest, context, 1, ptx.len() as u64, 0, ptx).unwrap();
     let out = Staged { offset: 0, len: 4096 };
-    ask::vgpuImageLoad(&world.guest, context, NewHandle(IMAGE), ImageKind::Module, 1, out).unwrap();
+    ask::vgpuImageLoad(&world.guest, context, NewHandle(IMAGE), ImageKind::Module, 1, false, out).unwrap();
 }
 
 fn kernel(place: u16, params: &[u8]) -> GraphWork<'_> {

@@ -91,8 +91,16 @@ fn what_a_pool_keeps_counts_and_beyond_the_grant_is_exactly_two() {
 #[test]
 fn memory_beyond_the_threshold_is_given_back_by_the_next_wait() {
     let (world, [a, b]) = world_of_pool(Null::default().busy(), 8);
-    let waits: [&dyn Fn(&World); 2] =
-        [&|world: &World| world.wait(a), &|world: &World| ask::cuCtxSynchronize(&world.guest, C).unwrap()];
+    let waits: [&dyn Fn(&World); 3] = [
+        &|world: &World| world.wait(a),
+        &|world: &World| ask::cuCtxSynchronize(&world.guest, C).unwrap(),
+        // The guest does not wait for the stream once more.
+        &|world: &World| {
+            let at = ask::cuMemAlloc_v2(&world.guest, C, 512).unwrap();
+            ask::vgpuMemcpyDtoHStaged(&world.guest, C, Staged { offset: 0, len: 512 }, at, a).unwrap();
+            ask::cuMemFree_v2(&world.guest, C, at).unwrap();
+        },
+    ];
     for wait in waits {
         let mine = world.take(0, 3 * PIECE, a).unwrap();
         let rest = world.take(0, PIECE, b).unwrap();
