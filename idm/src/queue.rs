@@ -34,6 +34,7 @@ struct State {
     sleeper: Sleeper,
     asleep: u32,
     led: bool,
+    following: u32,
 }
 
 impl Queue {
@@ -76,7 +77,9 @@ impl Queue {
                 break Ok(End::TimedOut);
             }
             if state.led {
+                state.following += 1;
                 state = self.follow(state, deadline);
+                state.following -= 1;
                 continue;
             }
             state.led = true;
@@ -84,7 +87,10 @@ impl Queue {
             let woken = lead();
             state = lock(&self.state);
             state.led = false;
-            self.turn.notify_all();
+            // Waking nobody would still be a system call, between the bell and the news.
+            if state.following > 0 {
+                self.turn.notify_all();
+            }
             if let Err(e) = woken {
                 break Err(e);
             }
