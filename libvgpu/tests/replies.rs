@@ -8,9 +8,10 @@ use support::session::{Session, session};
 
 const OK: u32 = 0;
 const INVALID_VALUE: u32 = 1;
-/// `CU_LIMIT_STACK_SIZE`, `CU_LIMIT_MALLOC_HEAP_SIZE`.
+/// `CU_LIMIT_STACK_SIZE`, `CU_LIMIT_MALLOC_HEAP_SIZE`, `CU_LIMIT_PERSISTING_L2_CACHE_SIZE`.
 const STACK: u32 = 0;
 const HEAP: u32 = 2;
+const CACHE: u32 = 6;
 /// The address of the fake device's variable.
 const TABLE: u64 = 0x7000_0000;
 
@@ -107,6 +108,7 @@ fn a_limit_is_asked_for_once_until_it_is_set_or_its_context_is_another() {
     for limit in [STACK, HEAP] {
         assert_eq!([asked(limit, 4096), asked(limit, 4096)], [1, 0], "limit {limit}");
     }
+    assert_eq!([asked(CACHE, 4096), asked(CACHE, 4096)], [1, 1], "others have the same cache");
     set_limit(&session, HEAP, 1024);
     assert_eq!([asked(HEAP, 1024), asked(HEAP, 1024)], [1, 0]);
 

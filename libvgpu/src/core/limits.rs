@@ -5,6 +5,8 @@
 //! has not run since limits were last set: what it made larger then is in the answer. The next launch of each such kernel counts again
 //! after an error, since the launch may have been what failed. All that is done with graphs that can be launched counts.
 //!
+//! The two limits of the device's cache are asked for each time: other processes have the same cache.
+//!
 //! A launch is looked at after it was queued, and an answer counts from before it was asked for: so an answer that the worker gave before a
 //! launch is never kept beyond it.
 
@@ -21,6 +23,8 @@ use super::slab::lock;
 
 /// `CU_LIMIT_STACK_SIZE`.
 const STACK: u32 = 0;
+/// `CU_LIMIT_MAX_L2_FETCH_GRANULARITY`, `…_PERSISTING_L2_CACHE_SIZE`.
+const OF_THE_CACHE: [u32; 2] = [5, 6];
 /// `CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES`.
 const LOCAL_BYTES: u32 = 3;
 
@@ -90,6 +94,7 @@ impl Limits {
         let answer = ask::cuCtxGetLimit(&process.channel, context, limit);
         let mut state = lock(&self.state);
         if let Ok(value) = answer
+            && !OF_THE_CACHE.contains(&limit)
             && process.channel.error_count() == errors
         {
             state.kept.insert(key, Kept { value, since });
