@@ -299,6 +299,7 @@ export! {
         if known.recorded != Recorded::Queued {
             entered.process.events.set(event, EventInfo { recorded: Recorded::Queued, ..known })?;
         }
+        entered.process.event_words.recorded_unseen(event);
         ask::cuCtxRecordEvent(&entered.process.channel, entered.context, event)
     }
 

@@ -1,4 +1,5 @@
-//! Events (`CudaEvent` where the word could be mistaken). Recording and waiting in a stream is queued; asking waits for a reply.
+//! Events (`CudaEvent` where the word could be mistaken). Recording and waiting in a stream is queued; asking waits for a reply, unless a word
+//! that the device has written tells (`core/event_words.rs`).
 
 use vgpu_api::handle::{GoneHandle, NewHandle};
 use vgpu_api::symbols::Mode;
@@ -36,9 +37,10 @@ fn asked(raw: Raw) -> CuResult<(Entered, EventHandle)> {
 fn destroy(raw: Raw) -> CuResult<()> {
     let process = process()?;
     let (channel, event) = (&process.channel, EventHandle::check(raw.0)?);
-    process
-        .events
-        .end(event, |known| ask::cuEventDestroy_v2(channel, known.context, GoneHandle(event)))??;
+    process.events.end(event, |known| {
+        process.event_words.ended(event);
+        ask::cuEventDestroy_v2(channel, known.context, GoneHandle(event))
+    })??;
     channel.take_error()
 }
 
@@ -51,7 +53,8 @@ fn record(event: Raw, stream: Raw, flags: u32, mode: Mode) -> CuResult<()> {
     if entered.process.graphs.records(entered, stream, event, known, flags == RECORD_EXTERNAL)? {
         return Ok(());
     }
-    ask::cuEventRecordWithFlags(&entered.process.channel, entered.context, event, stream, flags)
+    ask::cuEventRecordWithFlags(&entered.process.channel, entered.context, event, stream, flags)?;
+    entered.process.event_words.recorded(entered, event, stream)
 }
 
 fn elapsed(out: Out<f32>, start: Raw, end: Raw) -> CuResult<()> {
@@ -98,7 +101,13 @@ export! {
 
     fn cuEventQuery(event: Raw) {
         let (entered, event) = asked(event)?;
-        ask::cuEventQuery(&entered.process.channel, entered.context, event)
+        let words = &entered.process.event_words;
+        if words.is_reached(entered.process, event) {
+            return Ok(());
+        }
+        let answer = ask::cuEventQuery(&entered.process.channel, entered.context, event);
+        words.watch(entered, event);
+        answer
     }
 
     fn cuEventSynchronize(event: Raw) {

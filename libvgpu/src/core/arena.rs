@@ -109,6 +109,12 @@ impl Arena {
         piece.ok_or(CuError::UNKNOWN)
     }
 
+    /// A small piece of a part that is there already, for good: no reply, no more memory.
+    pub fn take_of_parts(&self, bytes: u64) -> Option<u64> {
+        let bytes = bytes.next_multiple_of(SMALL_UNIT);
+        lock(&self.state).slabs.iter_mut().find_map(|slab| slab.free.take(bytes))
+    }
+
     /// Ends pieces that [`Arena::take`] gave, by their addresses and the lengths that were asked for.
     /// # Errors
     /// The worker is gone, or has not let go of a part: then its addresses are not given out again.

@@ -8,6 +8,7 @@ pub mod capture;
 pub mod channel;
 pub mod contexts;
 pub mod copiers;
+pub mod event_words;
 pub mod exec;
 pub mod functions;
 pub mod graphs;

@@ -13,6 +13,7 @@ use super::arrays::{Arrays, Objects};
 use super::channel::Channel;
 use super::contexts::Contexts;
 use super::copiers::Copiers;
+use super::event_words::EventWords;
 use super::exec::Execs;
 use super::graphs::Graphs;
 use super::host_functions::{self, HostFunctions};
@@ -87,6 +88,7 @@ pub struct Process {
     pub contexts: Contexts,
     pub streams: Slab<StreamInfo>,
     pub events: Slab<EventInfo>,
+    pub event_words: EventWords,
     pub images: Images,
     pub limits: Limits,
     pub graphs: Graphs,
@@ -121,6 +123,7 @@ impl Process {
         self.execs.retain(|exec| exec.as_ref().is_none_or(|exec| !exec.contexts.contains(&context)));
         self.streams.retain(|stream| stream.context != context);
         self.events.retain(|event| event.context != context);
+        self.event_words.forget();
         self.images.forget(context);
         self.limits.forget();
         self.arrays.forget(context);
@@ -230,6 +233,7 @@ fn connect() -> CuResult<()> {
         launch_limits,
         streams: Slab::new(),
         events: Slab::new(),
+        event_words: EventWords::new(),
         images: Images::new(),
         limits: Limits::new(),
         graphs: Graphs::default(),

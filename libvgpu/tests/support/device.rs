@@ -89,7 +89,7 @@ pub static GATE: Gate =
 /// Whether the worker takes no more of the arena.
 pub static ARENA_FULL: AtomicBool = AtomicBool::new(false);
 
-/// Whether words that copies are to write stay as they are, as behind work that does not end.
+/// Whether words that copies and streams are to write stay as they are, as behind work that does not end.
 pub static WORDS_STAY: AtomicBool = AtomicBool::new(false);
 /// So many copies that are to write a word go well before one is refused. Below 0: none is.
 pub static REFUSED_AFTER: AtomicI32 = AtomicI32::new(-1);
@@ -1142,7 +1142,9 @@ impl Driver for FakeDevice {
             let mut word = [0; 8];
             let len = op.bytes as usize;
             word[..len].copy_from_slice(&self.get(op.at, len as u64)?);
-            if op.kind == MemoryOpKind::Write {
+            if op.kind == MemoryOpKind::Write && WORDS_STAY.load(Ordering::Relaxed) {
+                // Not yet.
+            } else if op.kind == MemoryOpKind::Write {
                 self.set(op.at, &op.value.to_le_bytes()[..len])?;
             } else if !op.is_met(u64::from_le_bytes(word)) {
                 return Err(CuError::TIMEOUT);
