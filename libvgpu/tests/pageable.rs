@@ -53,6 +53,7 @@ fn calls(session: &Session) -> Vec<&'static str> {
 #[test]
 fn bytes_of_every_length_come_back_and_none_is_staged() {
     let session = session();
+    calls(&session);
     let lengths = [1, 100, 32 * KIB, 32 * KIB + 1, 64 * KIB, 64 * KIB + 1, MIB, MIB + 1, 2 * MIB - 1];
     for bytes in lengths.into_iter().chain([2 * MIB, 5 * MIB + 3, 37 * MIB + 11]) {
         let (sent, at) = (pattern(bytes + 1, bytes), device(&session, bytes + 8));
@@ -112,6 +113,7 @@ fn without_a_free_slot_bytes_are_staged_and_a_context_gives_its_slots_back() {
     assert_eq!(cu!(session.libcuda, cuCtxCreate_v2(made_at: *mut u64, 0: u32, 0: i32)), OK);
     let (sent, at) = (pattern(20 * MIB, 3), device(&session, 20 * MIB));
     let mut back = vec![0; 20 * MIB];
+    calls(&session);
     WORDS_STAY.store(true, Ordering::Relaxed);
     assert_eq!(to_device(&session, at, &sent, 0), OK);
     let seen = calls(&session);
@@ -135,6 +137,10 @@ fn without_a_free_slot_bytes_are_staged_and_a_context_gives_its_slots_back() {
 #[test]
 fn a_word_that_is_not_written_in_time_costs_a_question() {
     let session = session();
+    // Its end gives the slots back whose words are never written.
+    let mut made = 0u64;
+    let made_at = &raw mut made;
+    assert_eq!(cu!(session.libcuda, cuCtxCreate_v2(made_at: *mut u64, 0: u32, 0: i32)), OK);
     let (sent, at) = (pattern(2 * MIB - 1, 9), device(&session, 2 * MIB));
     let mut back = vec![0; sent.len()];
     assert_eq!(to_device(&session, at, &sent, 0), OK);
@@ -145,6 +151,7 @@ fn a_word_that_is_not_written_in_time_costs_a_question() {
     assert!(back == sent);
     let questions = calls(&session).iter().filter(|call| **call == "stream sync").count();
     assert_eq!(questions, 3, "one for each of two pieces, and the last of every copy");
+    assert_eq!(cu!(session.libcuda, cuCtxDestroy_v2(made: u64)), OK);
 }
 
 #[test]
