@@ -27,11 +27,14 @@ def idle_worker():
     driver = _used()
     time.sleep(0.5)
     workers = vgpu.workers()
-    before = vgpu.cpu_seconds(workers)
+    before = vgpu.cpu_seconds_by_thread(workers)
     time.sleep(IDLE_S)
-    used = 100 * (vgpu.cpu_seconds(workers) - before) / IDLE_S
+    after = vgpu.cpu_seconds_by_thread(workers)
     driver.synchronize()
-    return Figure(used, f"{len(workers)} workers")
+    # The worker's own thread has its program's name; others are NVIDIA's driver's.
+    used = {name: 100 * (seconds - before.get(name, 0)) / IDLE_S for name, seconds in after.items()}
+    threads = ", ".join(f"{name} {percent:.3f} %" for name, percent in sorted(used.items()) if percent > 0)
+    return Figure(sum(used.values()), f"{len(workers)} workers; {threads or 'no thread'}")
 
 
 def _grown():

@@ -71,17 +71,25 @@ def workers():
     return found
 
 
-def cpu_seconds(pids):
-    """The processor time of all threads of these processes: spinning counts."""
-    nanoseconds = 0
+def cpu_seconds_by_thread(pids):
+    """The processor time of the threads of these processes, by their names: spinning counts."""
+    seconds = {}
     for pid in pids:
         try:
             for thread in os.listdir(f"/proc/{pid}/task"):
                 with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
-                    nanoseconds += int(file.read().split()[0])
+                    used = int(file.read().split()[0]) / 1e9
+                with open(f"/proc/{pid}/task/{thread}/comm") as file:
+                    name = file.read().strip()
+                seconds[name] = seconds.get(name, 0) + used
         except (OSError, ValueError, IndexError):
             continue
-    return nanoseconds / 1e9
+    return seconds
+
+
+def cpu_seconds(pids):
+    """The processor time of all threads of these processes."""
+    return sum(cpu_seconds_by_thread(pids).values())
 
 
 def memory_mib(pid):
