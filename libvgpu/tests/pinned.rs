@@ -77,6 +77,8 @@ fn host_and_device_have_one_address_and_the_attributes_say_so() {
     let (at, number) = (&raw mut can_map, u32::try_from(CAN_MAP_HOST_MEMORY).unwrap());
     assert_eq!(cu!(session.libcuda, cuDeviceGetAttribute(at: *mut i32, number: u32, 0: i32)), OK);
     assert_eq!(can_map, 1);
+    // What the test before this one has queued is no call of this one.
+    assert_eq!(cu!(session.libcuda, cuCtxSynchronize()), OK);
     for bytes in [100, 3 * MIB] {
         let mut pinned = host_alloc(&session, bytes, PORTABLE | DEVICE_MAP).unwrap();
         let (start, inside) = (pinned.address, pinned.address + 50);
