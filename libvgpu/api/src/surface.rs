@@ -218,13 +218,17 @@ surface! {
             cuGraphEventWaitNodeSetEvent cuGraphNodeSetParams;
     }
     "graph_exec" {
-        Local: cuGraphExecGetFlags cuGraphNodeGetEnabled;
-        Async: cuGraphUpload cuGraphUpload_ptsz cuGraphLaunch cuGraphLaunch_ptsz cuGraphExecDestroy cuGraphNodeSetEnabled
-            cuGraphExecKernelNodeSetParams cuGraphExecKernelNodeSetParams_v2 cuGraphExecMemcpyNodeSetParams
-            cuGraphExecMemsetNodeSetParams cuGraphExecChildGraphNodeSetParams cuGraphExecEventRecordNodeSetEvent
-            cuGraphExecEventWaitNodeSetEvent cuGraphExecNodeSetParams;
+        Local: cuGraphExecGetFlags;
+        Async: cuGraphUpload cuGraphUpload_ptsz cuGraphLaunch cuGraphLaunch_ptsz cuGraphExecDestroy;
         Sync: cuGraphInstantiate cuGraphInstantiate_v2 cuGraphInstantiateWithFlags cuGraphInstantiateWithParams
-            cuGraphInstantiateWithParams_ptsz cuGraphExecUpdate cuGraphExecUpdate_v2;
+            cuGraphInstantiateWithParams_ptsz;
+    }
+    "graph_change" {
+        Local: cuGraphNodeGetEnabled;
+        Async: cuGraphNodeSetEnabled cuGraphExecKernelNodeSetParams cuGraphExecKernelNodeSetParams_v2
+            cuGraphExecMemcpyNodeSetParams cuGraphExecMemsetNodeSetParams cuGraphExecChildGraphNodeSetParams
+            cuGraphExecEventRecordNodeSetEvent cuGraphExecEventWaitNodeSetEvent cuGraphExecNodeSetParams;
+        Sync: cuGraphExecUpdate cuGraphExecUpdate_v2;
     }
 }
 

@@ -14,8 +14,10 @@ pub mod device;
 pub mod event;
 pub mod function;
 pub mod graph;
+pub mod graph_change;
 pub mod graph_exec;
 pub mod graph_nodes;
+pub mod graph_work;
 pub mod host_function;
 pub mod host_memory;
 pub mod init;
@@ -51,7 +53,7 @@ pub mod generated {
         host_function::*, host_memory::*,
     };
     use super::{copy_batch::*, peer::*, pool::*, stream_attribute::*, stream_memory::*, virtual_memory::*};
-    use super::{graph::*, graph_exec::*, graph_nodes::*, init::*};
+    use super::{graph::*, graph_change::*, graph_exec::*, graph_nodes::*, init::*};
     use super::{
         launch::*, library::*, link::*, managed::*, memory::*, memset::*, module::*, occupancy::*,
         old_launch::*, pointer::*, primary::*,

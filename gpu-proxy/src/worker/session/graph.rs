@@ -1,19 +1,20 @@
 //! Graphs that can be launched. All that their nodes name is checked when they are made or changed, and again at a launch after
 //! something has ended that they may name: memory, an image, an event. A launch that nothing has ended before looks at nothing.
 
+mod change;
+mod going;
+mod node;
+
 use std::collections::VecDeque;
 
-use vgpu_api::graph::{GraphEdge, GraphNode, GraphWork, HostSide, parse};
-use vgpu_api::wire::Wire;
-use vgpu_api::{
-    Call, ContextId, CuError, CuResult, DevicePtr, EventHandle, GraphExecHandle, ImageHandle, Staged, Stream,
-};
+use vgpu_api::graph::{GraphNode, parse};
+use vgpu_api::{Call, ContextId, CuError, CuResult, GraphExecHandle, Stream};
 
-use super::mark::Mark;
-use super::{Owned, Session};
-use crate::device::{DeviceNode, DeviceWork, Place, Raw};
+use self::going::Going;
+use self::node::{Names, Node};
+use super::Session;
+use crate::device::{Place, Raw};
 use crate::worker::slab::Slab;
-use crate::worker::staging::{self, CHUNK_BYTES};
 
 /// Graphs of one process at once.
 const GRAPHS_MAX: usize = 1 << 16;
@@ -38,17 +39,6 @@ pub(super) struct Graphs {
     kept_bytes: u64,
     /// Those that were ended while a launch may have gone on, oldest first.
     going: VecDeque<Going>,
-}
-
-/// What a graph goes on taking after its end: a device keeps it until its launches are over.
-#[derive(Debug)]
-struct Going {
-    /// Where the last launch was.
-    context: ContextId,
-    /// Behind that; without one, only the end of all the context's work tells.
-    mark: Option<Mark>,
-    charged_bytes: u64,
-    bytes: u64,
 }
 
 impl Graphs {
@@ -86,32 +76,6 @@ pub(super) struct Graph {
     whole_at: u64,
 }
 
-/// What is kept of a node.
-#[derive(Debug)]
-struct Node {
-    context: ContextId,
-    kind: u8,
-    needs: Vec<GraphEdge>,
-    names: Names,
-    /// What it was to name after a change that the device refused: perhaps it does, perhaps not.
-    perhaps: Vec<Names>,
-    /// The host's side of a copy.
-    host_bytes: u64,
-    /// Parameters and attributes of a kernel.
-    kernel_bytes: u64,
-}
-
-/// What has to be there at a launch. A handle alone does not say so: a guest may give one out again, generation and all. The device's
-/// name beside it is used once. The context is the one that it ends with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Names {
-    Nothing,
-    Image(ImageHandle, Raw, Option<ContextId>),
-    Event(EventHandle, Raw, ContextId),
-    /// Memory that is written, and that is read: where and how many bytes, none on the host's side.
-    Memory([(DevicePtr, u64); 2]),
-}
-
 impl Graph {
     fn ends_with(&self, context: ContextId) -> bool {
         let names = |names: Names| match names {
@@ -120,21 +84,6 @@ impl Graph {
             Names::Event(_, _, owner) => owner == context,
         };
         self.contexts.contains(&context) || self.nodes.iter().flat_map(Node::all_names).any(names)
-    }
-}
-
-impl Node {
-    fn all_names(&self) -> impl Iterator<Item = Names> + '_ {
-        [self.names].into_iter().chain(self.perhaps.iter().copied())
-    }
-
-    /// After a change that the device refused: what it was to name counts as well. How many bytes that takes.
-    fn may_name(&mut self, names: Names) -> u64 {
-        if names == Names::Nothing || self.all_names().any(|known| known == names) {
-            return 0;
-        }
-        self.perhaps.push(names);
-        NAMES_BYTES
     }
 }
 
@@ -198,155 +147,6 @@ impl Session {
         self.graphs.slab.insert(handle, graph)
     }
 
-    pub(super) fn graph_update(&mut self, handle: GraphExecHandle, upload: u32) -> CuResult<()> {
-        let bytes = self.taken(upload)?;
-        let contexts = self.contexts_of(handle)?;
-        self.graphs.check_room(&bytes)?;
-        let mut nodes = parse(&bytes)?;
-        let mut kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
-        let counted = counted_bytes(bytes.len(), &kept)?;
-        let (raw, before) = {
-            let graph = self.graphs.slab.get(handle)?;
-            let same = |(old, (new, node)): (&Node, (&Node, &GraphNode<'_>))| {
-                old.kind == new.kind
-                    && old.context == new.context
-                    && old.needs == node.needs
-                    && old.host_bytes == new.host_bytes
-            };
-            let mut pairs = graph.nodes.iter().zip(kept.iter().zip(&nodes));
-            if graph.nodes.len() != kept.len() || !pairs.all(same) {
-                return Err(CuError::GRAPH_EXEC_UPDATE_FAILURE);
-            }
-            (graph.raw, graph.bytes)
-        };
-        // Both are there while the device changes it.
-        self.graphs.reserve(counted)?;
-        let changed = match self.device_nodes(&nodes) {
-            Ok(nodes) => self.device.graph_update(raw, &nodes),
-            Err(error) => {
-                self.graphs.bytes -= counted;
-                return Err(error);
-            }
-        };
-        if let Err(error) = changed {
-            // No more than what the nodes themselves are counted as.
-            let graph = self.graphs.slab.get_mut(handle)?;
-            let pairs = graph.nodes.iter_mut().zip(&kept);
-            let more: u64 = pairs.map(|(old, new)| old.may_name(new.names)).sum();
-            graph.bytes += more;
-            self.graphs.bytes -= counted - more;
-            return self.settle(contexts, Err(error));
-        }
-        self.graphs.bytes -= before;
-        keep_needs(&mut kept, &mut nodes);
-        let whole_at = self.graphs.ended;
-        let graph = self.graphs.slab.get_mut(handle)?;
-        (graph.nodes, graph.bytes, graph.whole_at) = (kept, counted, whole_at);
-        Ok(())
-    }
-
-    pub(super) fn graph_set(
-        &mut self,
-        handle: GraphExecHandle,
-        place: u32,
-        work: &GraphWork<'_>,
-    ) -> CuResult<()> {
-        self.contexts_of(handle)?;
-        let graph = self.graphs.slab.get(handle)?;
-        let old = graph.nodes.get(place as usize).ok_or(CuError::INVALID_VALUE)?;
-        let (raw, context, host_bytes, kind) = (graph.raw, old.context, old.host_bytes, old.kind);
-        let kernel_bytes = old.kernel_bytes;
-        let node = GraphNode { context, needs: Vec::new(), work: work.clone() };
-        let new = self.look_at(&node)?;
-        if new.kind != kind || new.host_bytes != host_bytes {
-            return Err(CuError::INVALID_VALUE);
-        }
-        // A node that is set again and again is counted once, as the largest that it was.
-        let more = new.kernel_bytes.saturating_sub(kernel_bytes) * 2;
-        self.graphs.reserve(more + NAMES_BYTES)?;
-        self.graphs.bytes -= NAMES_BYTES;
-        let graph = self.graphs.slab.get_mut(handle)?;
-        graph.bytes += more;
-        if let Some(node) = graph.nodes.get_mut(place as usize) {
-            node.kernel_bytes = node.kernel_bytes.max(new.kernel_bytes);
-        }
-        let context_raw = self.context(context)?;
-        let work = self.device_work(work)?;
-        let result = self.device.graph_set(raw, place, context_raw, &work);
-        let graph = self.graphs.slab.get_mut(handle)?;
-        let node = graph.nodes.get_mut(place as usize).ok_or(CuError::INVALID_VALUE)?;
-        if result.is_ok() {
-            let less = node.perhaps.len() as u64 * NAMES_BYTES;
-            (node.names, node.perhaps) = (new.names, Vec::new());
-            graph.bytes -= less;
-            self.graphs.bytes -= less;
-        } else {
-            let more = node.may_name(new.names);
-            graph.bytes += more;
-            self.graphs.bytes += more;
-        }
-        self.settle(context, result)
-    }
-
-    pub(super) fn graph_enable(
-        &mut self,
-        handle: GraphExecHandle,
-        place: u32,
-        enabled: bool,
-    ) -> CuResult<()> {
-        self.contexts_of(handle)?;
-        let graph = self.graphs.slab.get(handle)?;
-        // Those that CUDA lets be switched: kernels, sets, copies.
-        match graph.nodes.get(place as usize) {
-            Some(Node { kind: 1..=5, .. }) => self.device.graph_enable(graph.raw, place, enabled),
-            _ => Err(CuError::INVALID_VALUE),
-        }
-    }
-
-    /// The device's name of a copy whose host side has these bytes.
-    fn host_side(&self, handle: GraphExecHandle, place: u32, offset: u64, bytes: u64) -> CuResult<Raw> {
-        let graph = self.graphs.slab.get(handle)?;
-        let node = graph.nodes.get(place as usize).ok_or(CuError::INVALID_VALUE)?;
-        let end = offset.checked_add(bytes).ok_or(CuError::INVALID_VALUE)?;
-        if end <= node.host_bytes { Ok(graph.raw) } else { Err(CuError::INVALID_VALUE) }
-    }
-
-    pub(super) fn graph_put(
-        &mut self,
-        handle: GraphExecHandle,
-        node: u32,
-        at: u64,
-        from: Staged,
-    ) -> CuResult<()> {
-        let range = from.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
-        let raw = self.host_side(handle, node, at, from.len)?;
-        self.buffer.resize(CHUNK_BYTES, 0);
-        for (offset, done, length) in staging::pieces(range) {
-            let piece = &mut self.buffer[..length];
-            self.staging.read(offset, piece);
-            self.device.graph_put(raw, node, at + done as u64, piece)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn graph_get(
-        &mut self,
-        handle: GraphExecHandle,
-        node: u32,
-        at: u64,
-        out: Staged,
-    ) -> CuResult<()> {
-        let range = out.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
-        let raw = self.host_side(handle, node, at, out.len)?;
-        self.buffer.resize(CHUNK_BYTES, 0);
-        for (offset, done, length) in staging::pieces(range) {
-            let piece = &mut self.buffer[..length];
-            self.device.graph_get(raw, node, at + done as u64, piece)?;
-            self.staging.write(offset, piece);
-        }
-        Ok(())
-    }
-
     pub(super) fn graph_upload(
         &mut self,
         call: Call,
@@ -384,102 +184,6 @@ impl Session {
         }
     }
 
-    fn end_graph(&mut self, graph: &Graph) -> CuResult<()> {
-        self.look_at_going();
-        let Graph { charged_bytes, bytes, .. } = *graph;
-        let going = graph.launched.and_then(|(context, stream, place)| {
-            // With the context, or its error, ends what was launched in it.
-            self.context(context).ok()?;
-            let mark = self.mark_behind(context, stream, place);
-            Some(Going { context, mark, charged_bytes, bytes })
-        });
-        let result = self.device.graph_destroy(graph.raw);
-        match going {
-            Some(going) => self.graphs.going.push_back(going),
-            None => self.give_back(charged_bytes, bytes),
-        }
-        result
-    }
-
-    /// Behind what a stream holds, or, if it was destroyed, behind all that its context does.
-    fn mark_behind(&mut self, context: ContextId, stream: Stream, place: Place) -> Option<Mark> {
-        let mark = self.new_mark(context, place.context).ok()?;
-        let is_there = self.place_of(Call { context, sync: false }, stream);
-        let is_there = is_there.is_ok_and(|(_, now)| now.stream == place.stream);
-        let set = if is_there { self.set_mark(&mark, place) } else { self.set_mark_of_all(&mark, place) };
-        if set.is_err() {
-            self.end_mark(&mark);
-        }
-        set.is_ok().then_some(mark)
-    }
-
-    fn give_back(&mut self, charged_bytes: u64, bytes: u64) {
-        self.graphs.count -= 1;
-        self.graphs.bytes -= bytes;
-        self.release_graph(charged_bytes);
-    }
-
-    /// A graph has first what the device kept of ended ones.
-    fn charge_graph(&mut self, bytes: u64) -> CuResult<()> {
-        let again = bytes.min(self.graphs.kept_bytes);
-        self.quota.charge(bytes - again)?;
-        self.graphs.kept_bytes -= again;
-        Ok(())
-    }
-
-    fn release_graph(&mut self, bytes: u64) {
-        if self.device.costs().graphs_are_kept {
-            self.graphs.kept_bytes += bytes;
-        } else {
-            self.quota.release(bytes);
-        }
-    }
-
-    /// No longer counts ended graphs whose launches are over, up to the first that is not.
-    fn look_at_going(&mut self) {
-        while let Some(going) = self.graphs.going.pop_front() {
-            if !self.is_over(&going) {
-                self.graphs.going.push_front(going);
-                break;
-            }
-        }
-    }
-
-    /// No longer counts any ended graph whose launches are over; whether there was one.
-    pub(super) fn look_at_all_going(&mut self) -> bool {
-        let all = std::mem::take(&mut self.graphs.going);
-        let count = all.len();
-        for going in all {
-            if !self.is_over(&going) {
-                self.graphs.going.push_back(going);
-            }
-        }
-        self.graphs.going.len() < count
-    }
-
-    /// The context's work is done: with it ended graphs that were launched there.
-    pub(super) fn end_going(&mut self, context: ContextId) {
-        let all = std::mem::take(&mut self.graphs.going).into_iter();
-        let (over, others): (VecDeque<_>, VecDeque<_>) = all.partition(|going| going.context == context);
-        self.graphs.going = others;
-        over.iter().for_each(|going| self.end_one_going(going));
-    }
-
-    fn is_over(&mut self, going: &Going) -> bool {
-        let is_over = going.mark.as_ref().is_some_and(|mark| mark.is_reached(&mut *self.device));
-        if is_over {
-            self.end_one_going(going);
-        }
-        is_over
-    }
-
-    fn end_one_going(&mut self, going: &Going) {
-        if let Some(mark) = &going.mark {
-            self.end_mark(mark);
-        }
-        self.give_back(going.charged_bytes, going.bytes);
-    }
-
     /// An upload that has arrived whole.
     fn taken(&mut self, upload: u32) -> CuResult<Vec<u8>> {
         self.take_upload(upload).map_err(|_| CuError::INVALID_VALUE)
@@ -509,84 +213,6 @@ impl Session {
         }
         Ok((context, place, raw))
     }
-
-    fn is_there(&self, names: Names) -> CuResult<()> {
-        match names {
-            Names::Nothing => Ok(()),
-            Names::Image(image, raw, _) => same(self.images.get(image)?.raw, raw),
-            Names::Event(event, raw, _) => same(self.events.get(event)?.raw, raw),
-            Names::Memory([(to, written), (from, read)]) => {
-                self.ranges.check_write(to, written)?;
-                self.ranges.check(from, read)
-            }
-        }
-    }
-
-    /// Checks a node by itself and counts the local memory that its kernel needs; what is kept of it, without what it waits for.
-    fn look_at(&mut self, node: &GraphNode<'_>) -> CuResult<Node> {
-        let context = self.context(node.context)?;
-        let (mut host_bytes, mut kernel_bytes) = (0, 0);
-        let names = match &node.work {
-            GraphWork::Empty => Names::Nothing,
-            GraphWork::Kernel(launch) => {
-                self.device_launch(launch, true)?;
-                self.make_room_for_threads(node.context, context, launch.shape.function)?;
-                kernel_bytes = launch.size() as u64;
-                let handle = launch.shape.function.image();
-                let image = self.images.get(handle)?;
-                Names::Image(handle, image.raw, image.context)
-            }
-            GraphWork::Fill(memset) => {
-                let bytes = self.check_memset(memset)?;
-                if bytes == 0 {
-                    // A node that sets nothing is no node.
-                    return Err(CuError::INVALID_VALUE);
-                }
-                Names::Memory([(memset.dst, bytes), (DevicePtr(0), 0)])
-            }
-            GraphWork::Copy(copy, side) => {
-                let span = |rows| copy.span(rows).ok_or(CuError::INVALID_VALUE);
-                let to = if *side == HostSide::To { 0 } else { span(&copy.to)? };
-                let from = if *side == HostSide::From { 0 } else { span(&copy.from)? };
-                if *side != HostSide::Neither {
-                    host_bytes =
-                        copy.bytes().filter(|bytes| *bytes <= BYTES_MAX).ok_or(CuError::OUT_OF_MEMORY)?;
-                }
-                Names::Memory([(copy.to.start, to), (copy.from.start, from)])
-            }
-            GraphWork::Record(event) | GraphWork::Wait(event) => {
-                let Owned { raw, context } = *self.events.get(*event)?;
-                Names::Event(*event, raw, context)
-            }
-        };
-        self.is_there(names)?;
-        let (kind, needs) = (node.work.number(), Vec::new());
-        Ok(Node { context: node.context, kind, needs, names, perhaps: Vec::new(), host_bytes, kernel_bytes })
-    }
-
-    fn device_nodes<'a>(&self, nodes: &'a [GraphNode<'_>]) -> CuResult<Vec<DeviceNode<'a>>> {
-        let resolved = nodes.iter().map(|node| {
-            let context = self.context(node.context)?;
-            Ok(DeviceNode { context, needs: &node.needs, work: self.device_work(&node.work)? })
-        });
-        resolved.collect()
-    }
-
-    fn device_work<'a>(&self, work: &GraphWork<'a>) -> CuResult<DeviceWork<'a>> {
-        Ok(match work {
-            GraphWork::Empty => DeviceWork::Empty,
-            GraphWork::Kernel(launch) => DeviceWork::Kernel(self.device_launch(launch, true)?),
-            GraphWork::Fill(memset) => DeviceWork::Fill(*memset),
-            GraphWork::Copy(copy, side) => DeviceWork::Copy(*copy, *side),
-            GraphWork::Record(event) => DeviceWork::Record(self.events.get(*event)?.raw),
-            GraphWork::Wait(event) => DeviceWork::Wait(self.events.get(*event)?.raw),
-        })
-    }
-}
-
-/// That a handle still names what the device has in a graph.
-fn same(now: Raw, then: Raw) -> CuResult<()> {
-    if now == then { Ok(()) } else { Err(CuError::INVALID_HANDLE) }
 }
 
 /// Of nodes that the device has, what each waits for: taken over, not copied.

@@ -1,0 +1,165 @@
+//! Changes of graphs that can be launched: all nodes or one, what is switched off, the host's sides of copies.
+
+use vgpu_api::graph::{GraphNode, GraphWork, parse};
+use vgpu_api::{CuError, CuResult, GraphExecHandle, Staged};
+
+use super::node::Node;
+use super::{NAMES_BYTES, counted_bytes, keep_needs};
+use crate::device::Raw;
+use crate::worker::session::Session;
+use crate::worker::staging::{self, CHUNK_BYTES};
+
+impl Session {
+    pub(in crate::worker::session) fn graph_update(
+        &mut self,
+        handle: GraphExecHandle,
+        upload: u32,
+    ) -> CuResult<()> {
+        let bytes = self.taken(upload)?;
+        let contexts = self.contexts_of(handle)?;
+        self.graphs.check_room(&bytes)?;
+        let mut nodes = parse(&bytes)?;
+        let mut kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
+        let counted = counted_bytes(bytes.len(), &kept)?;
+        let (raw, before) = {
+            let graph = self.graphs.slab.get(handle)?;
+            let same = |(old, (new, node)): (&Node, (&Node, &GraphNode<'_>))| {
+                old.kind == new.kind
+                    && old.context == new.context
+                    && old.needs == node.needs
+                    && old.host_bytes == new.host_bytes
+            };
+            let mut pairs = graph.nodes.iter().zip(kept.iter().zip(&nodes));
+            if graph.nodes.len() != kept.len() || !pairs.all(same) {
+                return Err(CuError::GRAPH_EXEC_UPDATE_FAILURE);
+            }
+            (graph.raw, graph.bytes)
+        };
+        // Both are there while the device changes it.
+        self.graphs.reserve(counted)?;
+        let changed = match self.device_nodes(&nodes) {
+            Ok(nodes) => self.device.graph_update(raw, &nodes),
+            Err(error) => {
+                self.graphs.bytes -= counted;
+                return Err(error);
+            }
+        };
+        if let Err(error) = changed {
+            // No more than what the nodes themselves are counted as.
+            let graph = self.graphs.slab.get_mut(handle)?;
+            let pairs = graph.nodes.iter_mut().zip(&kept);
+            let more: u64 = pairs.map(|(old, new)| old.may_name(new.names)).sum();
+            graph.bytes += more;
+            self.graphs.bytes -= counted - more;
+            return self.settle(contexts, Err(error));
+        }
+        self.graphs.bytes -= before;
+        keep_needs(&mut kept, &mut nodes);
+        let whole_at = self.graphs.ended;
+        let graph = self.graphs.slab.get_mut(handle)?;
+        (graph.nodes, graph.bytes, graph.whole_at) = (kept, counted, whole_at);
+        Ok(())
+    }
+
+    pub(in crate::worker::session) fn graph_set(
+        &mut self,
+        handle: GraphExecHandle,
+        place: u32,
+        work: &GraphWork<'_>,
+    ) -> CuResult<()> {
+        self.contexts_of(handle)?;
+        let graph = self.graphs.slab.get(handle)?;
+        let old = graph.nodes.get(place as usize).ok_or(CuError::INVALID_VALUE)?;
+        let (raw, context, host_bytes, kind) = (graph.raw, old.context, old.host_bytes, old.kind);
+        let kernel_bytes = old.kernel_bytes;
+        let node = GraphNode { context, needs: Vec::new(), work: work.clone() };
+        let new = self.look_at(&node)?;
+        if new.kind != kind || new.host_bytes != host_bytes {
+            return Err(CuError::INVALID_VALUE);
+        }
+        // A node that is set again and again is counted once, as the largest that it was.
+        let more = new.kernel_bytes.saturating_sub(kernel_bytes) * 2;
+        self.graphs.reserve(more + NAMES_BYTES)?;
+        self.graphs.bytes -= NAMES_BYTES;
+        let graph = self.graphs.slab.get_mut(handle)?;
+        graph.bytes += more;
+        if let Some(node) = graph.nodes.get_mut(place as usize) {
+            node.kernel_bytes = node.kernel_bytes.max(new.kernel_bytes);
+        }
+        let context_raw = self.context(context)?;
+        let work = self.device_work(work)?;
+        let result = self.device.graph_set(raw, place, context_raw, &work);
+        let graph = self.graphs.slab.get_mut(handle)?;
+        let node = graph.nodes.get_mut(place as usize).ok_or(CuError::INVALID_VALUE)?;
+        if result.is_ok() {
+            let less = node.perhaps.len() as u64 * NAMES_BYTES;
+            (node.names, node.perhaps) = (new.names, Vec::new());
+            graph.bytes -= less;
+            self.graphs.bytes -= less;
+        } else {
+            let more = node.may_name(new.names);
+            graph.bytes += more;
+            self.graphs.bytes += more;
+        }
+        self.settle(context, result)
+    }
+
+    pub(in crate::worker::session) fn graph_enable(
+        &mut self,
+        handle: GraphExecHandle,
+        place: u32,
+        enabled: bool,
+    ) -> CuResult<()> {
+        self.contexts_of(handle)?;
+        let graph = self.graphs.slab.get(handle)?;
+        // Those that CUDA lets be switched: kernels, sets, copies.
+        match graph.nodes.get(place as usize) {
+            Some(Node { kind: 1..=5, .. }) => self.device.graph_enable(graph.raw, place, enabled),
+            _ => Err(CuError::INVALID_VALUE),
+        }
+    }
+
+    /// The device's name of a copy whose host side has these bytes.
+    fn host_side(&self, handle: GraphExecHandle, place: u32, offset: u64, bytes: u64) -> CuResult<Raw> {
+        let graph = self.graphs.slab.get(handle)?;
+        let node = graph.nodes.get(place as usize).ok_or(CuError::INVALID_VALUE)?;
+        let end = offset.checked_add(bytes).ok_or(CuError::INVALID_VALUE)?;
+        if end <= node.host_bytes { Ok(graph.raw) } else { Err(CuError::INVALID_VALUE) }
+    }
+
+    pub(in crate::worker::session) fn graph_put(
+        &mut self,
+        handle: GraphExecHandle,
+        node: u32,
+        at: u64,
+        from: Staged,
+    ) -> CuResult<()> {
+        let range = from.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
+        let raw = self.host_side(handle, node, at, from.len)?;
+        self.buffer.resize(CHUNK_BYTES, 0);
+        for (offset, done, length) in staging::pieces(range) {
+            let piece = &mut self.buffer[..length];
+            self.staging.read(offset, piece);
+            self.device.graph_put(raw, node, at + done as u64, piece)?;
+        }
+        Ok(())
+    }
+
+    pub(in crate::worker::session) fn graph_get(
+        &mut self,
+        handle: GraphExecHandle,
+        node: u32,
+        at: u64,
+        out: Staged,
+    ) -> CuResult<()> {
+        let range = out.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
+        let raw = self.host_side(handle, node, at, out.len)?;
+        self.buffer.resize(CHUNK_BYTES, 0);
+        for (offset, done, length) in staging::pieces(range) {
+            let piece = &mut self.buffer[..length];
+            self.device.graph_get(raw, node, at + done as u64, piece)?;
+            self.staging.write(offset, piece);
+        }
+        Ok(())
+    }
+}

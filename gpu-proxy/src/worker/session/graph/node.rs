@@ -1,0 +1,130 @@
+//! Nodes of graphs: what is kept of one, what has to be there for it, its checks.
+
+use vgpu_api::graph::{GraphEdge, GraphNode, GraphWork, HostSide};
+use vgpu_api::wire::Wire;
+use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, EventHandle, ImageHandle};
+
+use super::{BYTES_MAX, NAMES_BYTES};
+use crate::device::{DeviceNode, DeviceWork, Raw};
+use crate::worker::session::{Owned, Session};
+
+/// What is kept of a node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) context: ContextId,
+    pub(super) kind: u8,
+    pub(super) needs: Vec<GraphEdge>,
+    pub(super) names: Names,
+    /// What it was to name after a change that the device refused: perhaps it does, perhaps not.
+    pub(super) perhaps: Vec<Names>,
+    /// The host's side of a copy.
+    pub(super) host_bytes: u64,
+    /// Parameters and attributes of a kernel.
+    pub(super) kernel_bytes: u64,
+}
+
+/// What has to be there at a launch. A handle alone does not say so: a guest may give one out again, generation and all. The device's
+/// name beside it is used once. The context is the one that it ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    Nothing,
+    Image(ImageHandle, Raw, Option<ContextId>),
+    Event(EventHandle, Raw, ContextId),
+    /// Memory that is written, and that is read: where and how many bytes, none on the host's side.
+    Memory([(DevicePtr, u64); 2]),
+}
+
+impl Node {
+    pub(super) fn all_names(&self) -> impl Iterator<Item = Names> + '_ {
+        [self.names].into_iter().chain(self.perhaps.iter().copied())
+    }
+
+    /// After a change that the device refused: what it was to name counts as well. How many bytes that takes.
+    pub(super) fn may_name(&mut self, names: Names) -> u64 {
+        if names == Names::Nothing || self.all_names().any(|known| known == names) {
+            return 0;
+        }
+        self.perhaps.push(names);
+        NAMES_BYTES
+    }
+}
+
+impl Session {
+    pub(super) fn is_there(&self, names: Names) -> CuResult<()> {
+        match names {
+            Names::Nothing => Ok(()),
+            Names::Image(image, raw, _) => same(self.images.get(image)?.raw, raw),
+            Names::Event(event, raw, _) => same(self.events.get(event)?.raw, raw),
+            Names::Memory([(to, written), (from, read)]) => {
+                self.ranges.check_write(to, written)?;
+                self.ranges.check(from, read)
+            }
+        }
+    }
+
+    /// Checks a node by itself and counts the local memory that its kernel needs; what is kept of it, without what it waits for.
+    pub(super) fn look_at(&mut self, node: &GraphNode<'_>) -> CuResult<Node> {
+        let context = self.context(node.context)?;
+        let (mut host_bytes, mut kernel_bytes) = (0, 0);
+        let names = match &node.work {
+            GraphWork::Empty => Names::Nothing,
+            GraphWork::Kernel(launch) => {
+                self.device_launch(launch, true)?;
+                self.make_room_for_threads(node.context, context, launch.shape.function)?;
+                kernel_bytes = launch.size() as u64;
+                let handle = launch.shape.function.image();
+                let image = self.images.get(handle)?;
+                Names::Image(handle, image.raw, image.context)
+            }
+            GraphWork::Fill(memset) => {
+                let bytes = self.check_memset(memset)?;
+                if bytes == 0 {
+                    // A node that sets nothing is no node.
+                    return Err(CuError::INVALID_VALUE);
+                }
+                Names::Memory([(memset.dst, bytes), (DevicePtr(0), 0)])
+            }
+            GraphWork::Copy(copy, side) => {
+                let span = |rows| copy.span(rows).ok_or(CuError::INVALID_VALUE);
+                let to = if *side == HostSide::To { 0 } else { span(&copy.to)? };
+                let from = if *side == HostSide::From { 0 } else { span(&copy.from)? };
+                if *side != HostSide::Neither {
+                    host_bytes =
+                        copy.bytes().filter(|bytes| *bytes <= BYTES_MAX).ok_or(CuError::OUT_OF_MEMORY)?;
+                }
+                Names::Memory([(copy.to.start, to), (copy.from.start, from)])
+            }
+            GraphWork::Record(event) | GraphWork::Wait(event) => {
+                let Owned { raw, context } = *self.events.get(*event)?;
+                Names::Event(*event, raw, context)
+            }
+        };
+        self.is_there(names)?;
+        let (kind, needs) = (node.work.number(), Vec::new());
+        Ok(Node { context: node.context, kind, needs, names, perhaps: Vec::new(), host_bytes, kernel_bytes })
+    }
+
+    pub(super) fn device_nodes<'a>(&self, nodes: &'a [GraphNode<'_>]) -> CuResult<Vec<DeviceNode<'a>>> {
+        let resolved = nodes.iter().map(|node| {
+            let context = self.context(node.context)?;
+            Ok(DeviceNode { context, needs: &node.needs, work: self.device_work(&node.work)? })
+        });
+        resolved.collect()
+    }
+
+    pub(super) fn device_work<'a>(&self, work: &GraphWork<'a>) -> CuResult<DeviceWork<'a>> {
+        Ok(match work {
+            GraphWork::Empty => DeviceWork::Empty,
+            GraphWork::Kernel(launch) => DeviceWork::Kernel(self.device_launch(launch, true)?),
+            GraphWork::Fill(memset) => DeviceWork::Fill(*memset),
+            GraphWork::Copy(copy, side) => DeviceWork::Copy(*copy, *side),
+            GraphWork::Record(event) => DeviceWork::Record(self.events.get(*event)?.raw),
+            GraphWork::Wait(event) => DeviceWork::Wait(self.events.get(*event)?.raw),
+        })
+    }
+}
+
+/// That a handle still names what the device has in a graph.
+fn same(now: Raw, then: Raw) -> CuResult<()> {
+    if now == then { Ok(()) } else { Err(CuError::INVALID_HANDLE) }
+}
