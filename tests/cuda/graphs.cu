@@ -125,6 +125,67 @@ static void pinned(cudaStream_t stream, Memory &m) {
     MUST(cudaFreeHost(host));
 }
 
+// Functions of the program among kernels: each sees what came before it, and what comes after sees what it wrote.
+struct Call {
+    unsigned *word;
+    std::vector<unsigned> seen;
+};
+
+static void take_turn(void *data) {
+    Call &call = *(Call *)data;
+    call.seen.push_back(*call.word);
+    *call.word += 100;
+}
+
+static void take_other_turn(void *data) { *((Call *)data)->word += 1000; }
+
+static void functions(cudaStream_t stream) {
+    unsigned *word;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    MUST(cudaMallocHost(&word, COUNT * 4));
+    Call call = {word, {}};
+    MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    scale<<<grid, block, 0, stream>>>(word, 2, 0);
+    MUST(cudaLaunchHostFunc(stream, take_turn, &call));
+    scale<<<grid, block, 0, stream>>>(word, 1, 1);
+    MUST(cudaLaunchHostFunc(stream, take_turn, &call));
+    MUST(cudaStreamEndCapture(stream, &graph));
+    MUST(cudaGraphInstantiate(&exec, graph, 0));
+    *word = 5;
+    MUST(cudaGraphLaunch(exec, stream));
+    MUST(cudaGraphLaunch(exec, stream));
+    MUST(cudaStreamSynchronize(stream));
+    expect("functions in a graph", *word, ((5 * 2 + 201) * 2) + 201);
+    expect("calls", (long)call.seen.size(), 4);
+    expect("what the third saw", call.seen.size() > 2 ? call.seen[2] : 0, (5 * 2 + 201) * 2);
+
+    // What is launched calls what it was made with; a launch that was queued also after all has ended.
+    cudaGraphNode_t nodes[4], last;
+    size_t count = 4;
+    MUST(cudaGraphGetNodes(graph, nodes, &count));
+    cudaHostNodeParams params = {};
+    MUST(cudaGraphHostNodeGetParams(nodes[3], &params));
+    expect("the function of a node", params.fn == take_turn && params.userData == &call, 1);
+    params.fn = take_other_turn;
+    MUST(cudaGraphExecHostNodeSetParams(exec, nodes[3], &params));
+    MUST(cudaGraphAddHostNode(&last, graph, &nodes[3], 1, &params));
+    *word = 5;
+    MUST(cudaGraphLaunch(exec, stream));
+    MUST(cudaGraphExecDestroy(exec));
+    MUST(cudaGraphInstantiate(&exec, graph, 0));
+    MUST(cudaGraphDestroy(graph));
+    MUST(cudaGraphLaunch(exec, stream));
+    MUST(cudaGraphExecDestroy(exec));
+    MUST(cudaStreamSynchronize(stream));
+    expect("other functions", *word, ((5 * 2 + 101 + 1000) * 2) + 201 + 1000);
+    MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    GIVES(cudaErrorStreamCaptureUnsupported, cudaStreamAddCallback(
+        stream, [](cudaStream_t, cudaError_t, void *) {}, nullptr, 0));
+    GIVES(cudaErrorStreamCaptureInvalidated, cudaStreamEndCapture(stream, &graph));
+    MUST(cudaFreeHost(word));
+}
+
 static cudaGraphNode_t kernel(cudaGraph_t graph, std::vector<cudaGraphNode_t> needs, void *function, void **parameters) {
     cudaKernelNodeParams params = {};
     params.func = function;
@@ -387,6 +448,7 @@ int main(int argc, char **argv) {
     captured(m, one, two);
     single_nodes(m, one);
     pinned(one, m);
+    functions(one);
     refusals(m, one, two);
     if (argc > 1 && strcmp(argv[1], "answers") == 0) answers(m, one, two);
     printf("graphs: %s, %d wrong\n", failures ? "failed" : "ok", failures);

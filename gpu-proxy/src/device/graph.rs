@@ -1,10 +1,12 @@
 //! Graphs as devices get them, and for a device without graphs of its own: kept as a list, run one node after the other.
 
+use std::fmt;
+
 use vgpu_api::graph::{CopyBox, GraphEdge, HostSide};
 use vgpu_api::launch::LaunchAttributes;
 use vgpu_api::{CuError, CuResult, Memset};
 
-use super::{Device, DeviceLaunch, Place, Raw};
+use super::{Device, DeviceLaunch, GraphFunction, Place, Raw};
 
 /// One node with resolved names. What it waits for stands before it.
 #[derive(Debug)]
@@ -18,7 +20,6 @@ pub struct DeviceNode<'a> {
 }
 
 /// What a node does. Addresses and lengths are checked.
-#[derive(Debug)]
 pub enum DeviceWork<'a> {
     /// Nothing.
     Empty,
@@ -32,6 +33,22 @@ pub enum DeviceWork<'a> {
     Record(Raw),
     /// Waits for an event.
     Wait(Raw),
+    /// Calls a function of the guest's and waits for it.
+    Host(GraphFunction),
+}
+
+impl fmt::Debug for DeviceWork<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Kernel(_) => "Kernel",
+            Self::Fill(_) => "Fill",
+            Self::Copy(..) => "Copy",
+            Self::Record(_) => "Record",
+            Self::Wait(_) => "Wait",
+            Self::Host(_) => "Host",
+        })
+    }
 }
 
 /// The bytes of a copy that the session has checked.
@@ -60,13 +77,19 @@ struct Node {
     work: Work,
 }
 
-#[derive(Debug)]
 enum Work {
     Nothing,
     Kernel { function: Raw, grid: [u32; 3], block: [u32; 3], shared_bytes: u32, params: Box<[u8]> },
     Fill(Memset),
     Copy { copy: CopyBox, side: HostSide, host: Box<[u8]> },
     Record(Raw),
+    Host(GraphFunction),
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Work")
+    }
 }
 
 impl Work {
@@ -87,6 +110,7 @@ impl Work {
             }
             DeviceWork::Copy(copy, side) => Self::Copy { copy: *copy, side: *side, host: host_buffer(copy)? },
             DeviceWork::Record(event) => Self::Record(*event),
+            DeviceWork::Host(function) => Self::Host(function.clone()),
         })
     }
 }
@@ -149,6 +173,7 @@ impl Listed {
                 Work::Fill(memset) => device.fill(place, memset)?,
                 Work::Copy { copy, side, host } => run_copy(device, place, copy, *side, host)?,
                 Work::Record(event) => device.event_record(place, *event, 0)?,
+                Work::Host(function) => function(),
             }
         }
         Ok(())

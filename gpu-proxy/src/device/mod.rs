@@ -15,6 +15,7 @@ mod soft;
 mod survey;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use vgpu_api::launch::LaunchAttributes;
@@ -103,6 +104,10 @@ pub struct LoadError {
 
 /// Runs a function in the guest, from any thread, and returns when it has returned. Not called if the device comes to its end before.
 pub type HostFunction = Box<dyn FnOnce(u32) + Send>;
+
+/// As [`HostFunction`], at each launch of a graph. Whoever gave it has it as long as a launch may call it: a device that has it no more
+/// when it is due does nothing.
+pub type GraphFunction = Arc<dyn Fn() + Send + Sync>;
 
 /// A launch with resolved names. Attributes that hold handles or addresses do not get here.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ mod image;
 mod stalls;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use vgpu_api::memory::Memset;
@@ -74,6 +74,32 @@ pub struct Null {
     refuses: Vec<Step>,
     /// How many functions of the guest run now, if they run in threads.
     running: Option<Arc<AtomicUsize>>,
+    /// By graph and node.
+    graph_functions: Functions,
+}
+
+/// Functions of the guest that graphs call. As with NVIDIA's driver, none is held for the session.
+#[derive(Default)]
+struct Functions(HashMap<Raw, BTreeMap<u32, Called>>);
+
+type Called = Weak<dyn Fn() + Send + Sync>;
+
+impl std::fmt::Debug for Functions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}
+
+impl Functions {
+    fn set(&mut self, graph: Raw, node: u32, work: &DeviceWork<'_>) {
+        if let DeviceWork::Host(function) = work {
+            self.0.entry(graph).or_default().insert(node, Arc::downgrade(function));
+        }
+    }
+
+    fn set_all(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) {
+        (0..).zip(nodes).for_each(|(place, node)| self.set(graph, place, &node.work));
+    }
 }
 
 impl Default for Null {
@@ -101,6 +127,7 @@ impl Null {
             stalls: None,
             refuses: Vec::new(),
             running: None,
+            graph_functions: Functions::default(),
         }
     }
 
@@ -169,6 +196,16 @@ impl Null {
     /// Something is waited for.
     fn wait(&self, held: impl FnOnce(&Stalls) -> CuResult<()>) -> CuResult<()> {
         self.stalls.as_ref().map_or(Ok(()), held).map_err(|_| CuError::LAUNCH_TIMEOUT)
+    }
+
+    /// At once, or in a thread.
+    fn run_in_order(&self, functions: impl FnOnce() + Send + 'static) {
+        let Some(running) = self.running.clone() else { return functions() };
+        running.fetch_add(1, Ordering::Relaxed);
+        thread::spawn(move || {
+            functions();
+            running.fetch_sub(1, Ordering::Release);
+        });
     }
 
     fn runs_functions(&self) -> bool {
@@ -453,6 +490,9 @@ impl Device for Null {
     }
 
     fn event_query(&mut self, event: Raw) -> CuResult<()> {
+        if self.runs_functions() {
+            return Err(CuError::NOT_READY);
+        }
         self.stalls.as_ref().map_or(Ok(()), |stalls| stalls.query_event(event))
     }
 
@@ -464,16 +504,22 @@ impl Device for Null {
         Ok(0.0)
     }
 
-    fn graph_instantiate(&mut self, _nodes: &[DeviceNode<'_>], _flags: u64) -> CuResult<Raw> {
-        Ok(self.name())
+    fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], _flags: u64) -> CuResult<Raw> {
+        let name = self.name();
+        self.graph_functions.set_all(name, nodes);
+        Ok(name)
     }
 
-    fn graph_update(&mut self, _graph: Raw, _nodes: &[DeviceNode<'_>]) -> CuResult<()> {
-        self.refuse(Step::GraphChange)
+    fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
+        self.refuse(Step::GraphChange)?;
+        self.graph_functions.set_all(graph, nodes);
+        Ok(())
     }
 
-    fn graph_set(&mut self, _: Raw, _node: u32, _context: Raw, _work: &DeviceWork<'_>) -> CuResult<()> {
-        self.refuse(Step::GraphChange)
+    fn graph_set(&mut self, graph: Raw, node: u32, _context: Raw, work: &DeviceWork<'_>) -> CuResult<()> {
+        self.refuse(Step::GraphChange)?;
+        self.graph_functions.set(graph, node, work);
+        Ok(())
     }
 
     fn graph_enable(&mut self, _graph: Raw, _node: u32, _enabled: bool) -> CuResult<()> {
@@ -493,12 +539,21 @@ impl Device for Null {
         Ok(())
     }
 
-    fn graph_launch(&mut self, place: Place, _graph: Raw) -> CuResult<()> {
+    fn graph_launch(&mut self, place: Place, graph: Raw) -> CuResult<()> {
         self.queue(place);
+        let functions = self.graph_functions.0.get(&graph);
+        let functions: Vec<_> =
+            functions.map(|functions| functions.values().cloned().collect()).unwrap_or_default();
+        if !functions.is_empty() {
+            self.run_in_order(move || {
+                functions.iter().filter_map(Weak::upgrade).for_each(|function| function());
+            });
+        }
         Ok(())
     }
 
-    fn graph_destroy(&mut self, _graph: Raw) -> CuResult<()> {
+    fn graph_destroy(&mut self, graph: Raw) -> CuResult<()> {
+        self.graph_functions.0.remove(&graph);
         Ok(())
     }
 
@@ -553,15 +608,7 @@ impl Device for Null {
             std::mem::forget(function);
             return Err(CuError::ILLEGAL_ADDRESS);
         }
-        let Some(running) = self.running.clone() else {
-            function(0);
-            return Ok(());
-        };
-        running.fetch_add(1, Ordering::Relaxed);
-        thread::spawn(move || {
-            function(0);
-            running.fetch_sub(1, Ordering::Release);
-        });
+        self.run_in_order(move || function(0));
         Ok(())
     }
 }

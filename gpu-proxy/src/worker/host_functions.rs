@@ -12,7 +12,7 @@ use vgpu_api::host_function::{DONE, FUNCTION, MAILBOX_BYTES, POSTED, STATUS};
 use vgpu_api::{CuError, CuResult, Staged};
 
 use super::staging::Staging;
-use crate::device::HostFunction;
+use crate::device::{GraphFunction, HostFunction};
 
 /// Functions that may be queued at once.
 const QUEUED_MAX: usize = 1 << 16;
@@ -56,14 +56,33 @@ impl Count {
     }
 }
 
+/// A function of the guest's in a graph.
+#[derive(Clone)]
+pub struct GraphCall {
+    function: GraphFunction,
+    of: Count,
+}
+
+impl std::fmt::Debug for GraphCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GraphCall").field("of", &self.of).finish_non_exhaustive()
+    }
+}
+
+impl GraphCall {
+    /// What the device gets.
+    #[must_use]
+    pub fn function(&self) -> GraphFunction {
+        Arc::clone(&self.function)
+    }
+}
+
 /// Counts one function as long as it is queued.
 struct Queued(Arc<Mailbox>, Count);
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        for count in [&self.0.queued, &*self.1.0] {
-            count.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.0.forget(&self.1);
     }
 }
 
@@ -105,6 +124,37 @@ impl HostFunctions {
         }
         Ok(Box::new(move |status| queued.0.run(number, status)))
     }
+
+    /// What the device calls each time that a graph comes to the guest's function `number`, in a context that counts it by `of`.
+    #[must_use]
+    pub fn of_graph(&self, number: u64, of: &Count) -> GraphCall {
+        let (mailbox, counted) = (Arc::clone(&self.mailbox), of.clone());
+        let function = Arc::new(move || {
+            mailbox.run(number, 0);
+            mailbox.forget(&counted);
+        });
+        GraphCall { function, of: of.clone() }
+    }
+
+    /// A graph is about to be launched that makes these calls.
+    ///
+    /// # Errors
+    /// 2 when too many are queued.
+    pub fn expect(&self, calls: &[GraphCall]) -> CuResult<()> {
+        if calls.len() > QUEUED_MAX.saturating_sub(self.mailbox.queued.load(Ordering::Relaxed)) {
+            return Err(CuError::OUT_OF_MEMORY);
+        }
+        for call in calls {
+            self.mailbox.queued.fetch_add(1, Ordering::Relaxed);
+            call.of.0.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The launch was refused.
+    pub fn forget(&self, calls: &[GraphCall]) {
+        calls.iter().for_each(|call| self.mailbox.forget(&call.of));
+    }
 }
 
 impl Drop for HostFunctions {
@@ -114,6 +164,14 @@ impl Drop for HostFunctions {
 }
 
 impl Mailbox {
+    /// One is no longer queued. A driver that refused a graph's launch because of an older error may have queued it all the same, so
+    /// that there may be none.
+    fn forget(&self, of: &Count) {
+        for count in [&self.queued, &*of.0] {
+            let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_sub(1));
+        }
+    }
+
     /// Returns when the guest has run the function.
     fn run(&self, number: u64, status: u32) {
         let mut posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);

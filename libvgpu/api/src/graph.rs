@@ -135,11 +135,13 @@ pub enum GraphWork<'a> {
     Record(EventHandle),
     /// Waits for an event.
     Wait(EventHandle),
+    /// Waits until the guest has run its function of this number, at each launch anew ([`crate::host_function`]).
+    Host(u64),
 }
 
 impl GraphWork<'_> {
     /// Part of the wire hash.
-    pub const DECLARATION: &'static str = "GraphWork{0,1:Launch,2:Memset,3:CopyBox,4:CopyBox from host,5:CopyBox to host,6:Event record,7:Event wait}";
+    pub const DECLARATION: &'static str = "GraphWork{0,1:Launch,2:Memset,3:CopyBox,4:CopyBox from host,5:CopyBox to host,6:Event record,7:Event wait,8:host function}";
 
     /// Its kind on the wire: what never changes of a node.
     #[must_use]
@@ -153,6 +155,7 @@ impl GraphWork<'_> {
             Self::Copy(_, HostSide::To) => 5,
             Self::Record(_) => 6,
             Self::Wait(_) => 7,
+            Self::Host(_) => 8,
         }
     }
 }
@@ -165,6 +168,7 @@ impl<'a> Wire<'a> for GraphWork<'a> {
             Self::Fill(memset) => memset.size(),
             Self::Copy(copy, _) => copy.size(),
             Self::Record(event) | Self::Wait(event) => event.size(),
+            Self::Host(function) => function.size(),
         }
     }
     fn put(&self, writer: &mut Writer<'_>) {
@@ -175,6 +179,7 @@ impl<'a> Wire<'a> for GraphWork<'a> {
             Self::Fill(memset) => memset.put(writer),
             Self::Copy(copy, _) => copy.put(writer),
             Self::Record(event) | Self::Wait(event) => event.put(writer),
+            Self::Host(function) => function.put(writer),
         }
     }
     fn take(reader: &mut Reader<'a>) -> Result<Self, WireError> {
@@ -187,6 +192,7 @@ impl<'a> Wire<'a> for GraphWork<'a> {
             5 => Self::Copy(CopyBox::take(reader)?, HostSide::To),
             6 => Self::Record(EventHandle::take(reader)?),
             7 => Self::Wait(EventHandle::take(reader)?),
+            8 => Self::Host(u64::take(reader)?),
             _ => return Err(WireError::BadValue("kind of a graph's node")),
         })
     }
@@ -275,6 +281,7 @@ mod tests {
             node(&[1, 2], GraphWork::Empty),
             node(&[5], GraphWork::Record(event)),
             node(&[5], GraphWork::Wait(event)),
+            node(&[6, 7], GraphWork::Host(u64::MAX)),
         ]
     }
 

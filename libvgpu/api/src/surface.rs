@@ -210,7 +210,8 @@ surface! {
     }
     "graph_nodes" {
         Local: cuGraphAddKernelNode cuGraphAddKernelNode_v2 cuGraphAddMemcpyNode cuGraphAddMemsetNode cuGraphAddEmptyNode
-            cuGraphAddChildGraphNode cuGraphAddEventRecordNode cuGraphAddEventWaitNode cuGraphAddNode cuGraphAddNode_v2
+            cuGraphAddChildGraphNode cuGraphAddEventRecordNode cuGraphAddEventWaitNode cuGraphAddHostNode
+            cuGraphAddNode cuGraphAddNode_v2 cuGraphHostNodeGetParams cuGraphHostNodeSetParams
             cuGraphKernelNodeGetParams cuGraphKernelNodeGetParams_v2 cuGraphKernelNodeSetParams cuGraphKernelNodeSetParams_v2
             cuGraphKernelNodeGetAttribute cuGraphKernelNodeSetAttribute cuGraphKernelNodeCopyAttributes
             cuGraphMemcpyNodeGetParams cuGraphMemcpyNodeSetParams cuGraphMemsetNodeGetParams cuGraphMemsetNodeSetParams
@@ -227,7 +228,7 @@ surface! {
         Local: cuGraphNodeGetEnabled;
         Async: cuGraphNodeSetEnabled cuGraphExecKernelNodeSetParams cuGraphExecKernelNodeSetParams_v2
             cuGraphExecMemcpyNodeSetParams cuGraphExecMemsetNodeSetParams cuGraphExecChildGraphNodeSetParams
-            cuGraphExecEventRecordNodeSetEvent cuGraphExecEventWaitNodeSetEvent cuGraphExecNodeSetParams;
+            cuGraphExecEventRecordNodeSetEvent cuGraphExecEventWaitNodeSetEvent cuGraphExecHostNodeSetParams cuGraphExecNodeSetParams;
         Sync: cuGraphExecUpdate cuGraphExecUpdate_v2;
     }
 }

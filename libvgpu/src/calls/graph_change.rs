@@ -6,11 +6,12 @@ use vgpu_api::{CuError, CuResult, GraphExecHandle, ask};
 use super::copy_box::Copy3d;
 use super::graph_exec::existing;
 use super::graph_work::{
-    FillParams, KernelParams, KernelParams2, child_of, copy_of, event_of, fill_of, kernel_of, work_of,
+    FillParams, HostParams, KernelParams, KernelParams2, child_of, copy_of, event_of, fill_of, host_of,
+    kernel_of, work_of,
 };
 use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::Entered;
-use crate::core::exec::{List, Listed, with_work};
+use crate::core::exec::{List, Listed, name, with_work};
 use crate::core::graphs::Work;
 
 /// `CUgraphExecUpdateResultInfo`.
@@ -48,6 +49,7 @@ fn put_work(
     if differs(node, &work)?.is_some() {
         return Err(CuError::INVALID_VALUE);
     }
+    name(entered.process, &mut work)?;
     let old = std::mem::replace(&mut node.work, work);
     let fits = if node.host().is_some() { list.check_hosts() } else { Ok(()) };
     let node = list.nodes.get_mut(place as usize).ok_or(CuError::UNKNOWN)?;
@@ -249,6 +251,11 @@ export! {
     fn cuGraphExecEventWaitNodeSetEvent(exec: Raw, node: Raw, event: Raw) {
         let event = event_of(event.0)?;
         set(exec, node, |_| Ok(Work::Wait(event)))
+    }
+
+    fn cuGraphExecHostNodeSetParams(exec: Raw, node: Raw, given: In<HostParams>) {
+        let work = host_of(given.get()?)?;
+        set(exec, node, |_| Ok(work))
     }
 
     fn cuGraphExecNodeSetParams(exec: Raw, node: Raw, given: In<u8>) {

@@ -122,16 +122,32 @@ fn launch(raw: Raw, stream: Raw, mode: Mode) -> CuResult<()> {
     let stream = resolve(entered, stream.0, mode)?;
     // As NVIDIA's driver 580: no capture takes a launch, in any mode.
     entered.process.graphs.refuses(entered, stream)?;
-    if exec.hosts.is_empty() {
+    if exec.hosts.is_empty() && exec.calls.is_empty() {
         return ask::cuGraphLaunch(&entered.process.channel, entered.context, handle, stream);
     }
-    launch_with_host(entered, handle, &exec, stream)
+    // Held all the while: nobody else's launch or change of the graph is between this one's parts.
+    let list = exec.lock();
+    let numbers = list.numbers(&exec.calls);
+    let queue = || {
+        let send = || ask::cuGraphLaunch(&entered.process.channel, entered.context, handle, stream);
+        entered.process.host_functions.expecting(&numbers, send)
+    };
+    if exec.hosts.is_empty() {
+        queue()
+    } else {
+        launch_with_host(entered, handle, &exec, &list, stream, queue)
+    }
 }
 
-/// Holds the lock all the while: nobody else's launch of the graph is between this one's bytes.
-fn launch_with_host(entered: Entered, handle: GraphExecHandle, exec: &Exec, stream: Stream) -> CuResult<()> {
+fn launch_with_host(
+    entered: Entered,
+    handle: GraphExecHandle,
+    exec: &Exec,
+    list: &List,
+    stream: Stream,
+    queue: impl FnOnce() -> CuResult<()>,
+) -> CuResult<()> {
     let (channel, context) = (&entered.process.channel, entered.context);
-    let list = exec.lock();
     let copies = |to_host: bool| {
         let enabled = exec.hosts.iter().filter(|place| !list.disabled.contains(place));
         let copies = enabled.filter_map(|place| Some((*place, list.nodes.get(*place as usize)?.host()?)));
@@ -140,7 +156,7 @@ fn launch_with_host(entered: Entered, handle: GraphExecHandle, exec: &Exec, stre
     for (place, copy) in copies(false) {
         put(entered, handle, place, copy)?;
     }
-    ask::cuGraphLaunch(channel, context, handle, stream)?;
+    queue()?;
     ask::cuStreamSynchronize(channel, context, stream)?;
     channel.take_error()?;
     copies(true).try_for_each(|(place, copy)| get(entered, handle, place, copy))

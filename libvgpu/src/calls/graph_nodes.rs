@@ -6,11 +6,12 @@ use vgpu_api::{ContextId, CuError, CuResult, EventHandle, GraphHandle, LaunchAtt
 use super::capture::{needs_of, no_edges};
 use super::copy_box::Copy3d;
 use super::graph_work::{
-    FillParams, KernelParams, KernelParams2, MOVE, UNION, child_of, copy_of, event_of, fill_of, kernel_of,
-    work_of,
+    FillParams, HostParams, KernelParams, KernelParams2, MOVE, UNION, child_of, copy_of, event_of, fill_of,
+    host_of, kernel_of, work_of,
 };
 use crate::abi::{In, Out, Raw, export};
-use crate::core::graphs::{Edge, Inner, Kernel, Owner, Work};
+use crate::core::graphs::{Edge, HostCall, Inner, Kernel, Owner, Work};
+use crate::core::host_functions::HostFunction;
 use crate::core::process::process;
 
 fn child(inner: &mut Inner, parent: GraphHandle, raw: Raw, is_moved: bool) -> CuResult<Work> {
@@ -195,6 +196,11 @@ export! {
         add(out, graph, (nodes, no_edges(), count), |_, _| Ok(Work::Wait(event)))
     }
 
+    fn cuGraphAddHostNode(out: Out<u64>, graph: Raw, nodes: In<u64>, count: usize, given: In<HostParams>) {
+        let work = host_of(given.get()?)?;
+        add(out, graph, (nodes, no_edges(), count), |_, _| Ok(work))
+    }
+
     fn cuGraphAddNode(out: Out<u64>, graph: Raw, nodes: In<u64>, count: usize, given: In<u8>) {
         add_any(out, graph, (nodes, no_edges(), count), given)
     }
@@ -291,6 +297,19 @@ export! {
 
     fn cuGraphEventWaitNodeSetEvent(node: Raw, event: Raw) {
         set(node, Work::Wait(event_of(event.0)?))
+    }
+
+    fn cuGraphHostNodeGetParams(node: Raw, out: Out<HostParams>) {
+        match &process()?.graphs.lock().node(node.0)?.1.work {
+            Work::Host(HostCall { function: HostFunction::Plain { function, data }, .. }) => {
+                out.set(HostParams { function: Some(*function), data: *data })
+            }
+            _ => Err(CuError::INVALID_VALUE),
+        }
+    }
+
+    fn cuGraphHostNodeSetParams(node: Raw, given: In<HostParams>) {
+        set(node, host_of(given.get()?)?)
     }
 
     fn cuGraphNodeSetParams(node: Raw, given: In<u8>) {

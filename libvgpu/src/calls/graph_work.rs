@@ -1,6 +1,6 @@
 //! What a node is given: each kind's parameters, by themselves or as `CUgraphNodeParams`, and the work that they make.
 //!
-//! Not offered, 801: host functions, external semaphores, memory nodes, batches of memory operations, conditional nodes.
+//! Not offered, 801: external semaphores, memory nodes, batches of memory operations, conditional nodes.
 
 use vgpu_api::launch::LaunchShape;
 use vgpu_api::{CuError, CuResult, DevicePtr, EventHandle, ImageKind, Memset, Stream};
@@ -9,7 +9,8 @@ use super::copy_box::{BoxNode, Copy3d};
 use super::launch;
 use crate::abi::{In, Raw, Span};
 use crate::core::contexts::{Entered, enter, enter_with};
-use crate::core::graphs::{Kernel, Work};
+use crate::core::graphs::{HostCall, Kernel, Work};
+use crate::core::host_functions::{HostFn, HostFunction};
 use crate::core::process::process;
 
 /// `CUDA_KERNEL_NODE_PARAMS_v1`.
@@ -56,10 +57,20 @@ pub struct FillParams {
 }
 const _: () = assert!(size_of::<FillParams>() == 40);
 
+/// `CUDA_HOST_NODE_PARAMS` and its second version.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct HostParams {
+    pub function: Option<HostFn>,
+    pub data: u64,
+}
+const _: () = assert!(size_of::<HostParams>() == 16);
+
 /// `CUgraphNodeType`s that are offered.
 const KERNEL: u32 = 0;
 const MEMCPY: u32 = 1;
 const MEMSET: u32 = 2;
+const HOST: u32 = 3;
 const GRAPH: u32 = 4;
 const EMPTY: u32 = 5;
 const WAIT: u32 = 6;
@@ -135,6 +146,13 @@ fn memset_of(given: FillParams) -> CuResult<Memset> {
     })
 }
 
+/// A function's node.
+pub fn host_of(given: HostParams) -> CuResult<Work> {
+    let function = given.function.ok_or(CuError::INVALID_VALUE)?;
+    let function = HostFunction::Plain { function, data: given.data };
+    Ok(Work::Host(HostCall { function, number: None }))
+}
+
 /// An event that exists.
 pub fn event_of(raw: u64) -> CuResult<EventHandle> {
     let process = process()?;
@@ -153,6 +171,7 @@ pub fn work_of(given: In<u8>) -> CuResult<Work> {
             let context = given.cast::<Raw>(UNION + size_of::<FillParams>()).get()?;
             fill_of(given.cast::<FillParams>(UNION).get()?, context)
         }
+        HOST => host_of(given.cast::<HostParams>(UNION).get()?),
         EMPTY => Ok(Work::Empty),
         WAIT => Ok(Work::Wait(event_of(given.cast::<u64>(UNION).get()?)?)),
         RECORD => Ok(Work::Record(event_of(given.cast::<u64>(UNION).get()?)?)),

@@ -6,6 +6,7 @@ use vgpu_api::{CuError, ask};
 use super::stream::existing;
 use crate::abi::{Raw, Span, export};
 use crate::core::contexts::enter;
+use crate::core::graphs::{HostCall, Work};
 use crate::core::host_functions::{HostFn, HostFunction, StreamCallback};
 
 export! {
@@ -13,9 +14,11 @@ export! {
         let entered = enter()?;
         let stream = existing(entered, stream, mode)?;
         let function = function.ok_or(CuError::INVALID_VALUE)?;
-        // No node of a graph calls the program.
-        entered.process.graphs.refuses(entered, stream)?;
         let function = HostFunction::Plain { function, data: data.address() };
+        let node = || Work::Host(HostCall { function, number: None });
+        if entered.process.graphs.captured(entered, stream, |_| Ok(node()))? {
+            return Ok(());
+        }
         entered.process.host_functions.queue(entered.process, function, |number| {
             ask::cuLaunchHostFunc(&entered.process.channel, entered.context, stream, number)
         })
@@ -30,6 +33,7 @@ export! {
         if flags != 0 {
             return Err(CuError::INVALID_VALUE);
         }
+        // A graph calls no such function. Source: CUDA Driver API, `cuStreamAddCallback`.
         entered.process.graphs.refuses(entered, stream)?;
         let function = HostFunction::Callback { function, stream: named, data: data.address() };
         entered.process.host_functions.queue(entered.process, function, |number| {

@@ -10,7 +10,8 @@ use vgpu_api::launch::{BUFFER_MAX, LaunchAttributes, LaunchShape};
 use vgpu_api::wire::to_vec;
 use vgpu_api::{ContextId, CuError, CuResult, GraphHandle, GraphNodeHandle, Launch, Stream};
 
-use super::graphs::{Edge, Inner, Kernel, Need, Work};
+use super::graphs::{Edge, HostCall, Inner, Kernel, Need, Work};
+use super::host_functions::HostFunctions;
 use super::process::Process;
 use super::slab::{Slab, lock};
 use crate::calls::copy_box::BoxNode;
@@ -26,6 +27,8 @@ pub struct Exec {
     pub contexts: Vec<ContextId>,
     /// Places of copies from and to the program's own memory.
     pub hosts: Vec<u32>,
+    /// Places of functions of the program.
+    pub calls: Vec<u32>,
     state: Mutex<List>,
 }
 
@@ -56,9 +59,13 @@ impl Exec {
         let mut contexts: Vec<_> = list.nodes.iter().map(|node| node.context).chain([context]).collect();
         contexts.sort_unstable();
         contexts.dedup();
-        let hosts = (0..).zip(&list.nodes).filter(|(_, node)| node.host().is_some());
-        let hosts = hosts.map(|(place, _)| place).collect();
-        Self { flags, contexts, hosts, state: Mutex::new(list) }
+        let places = |wanted: &dyn Fn(&Listed) -> bool| {
+            let nodes = (0..).zip(&list.nodes).filter(|(_, node)| wanted(node));
+            nodes.map(|(place, _)| place).collect()
+        };
+        let hosts = places(&|node| node.host().is_some());
+        let calls = places(&|node| matches!(node.work, Work::Host(_)));
+        Self { flags, contexts, hosts, calls, state: Mutex::new(list) }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, List> {
@@ -90,6 +97,7 @@ pub fn with_work<T>(work: &Work, body: impl FnOnce(GraphWork<'_>) -> CuResult<T>
         Work::Fill(memset, _) => body(GraphWork::Fill(*memset)),
         Work::Record(event) => body(GraphWork::Record(*event)),
         Work::Wait(event) => body(GraphWork::Wait(*event)),
+        Work::Host(call) => body(GraphWork::Host(call.number())),
     }
 }
 
@@ -101,12 +109,27 @@ fn with_kernel<T>(kernel: &Kernel, body: impl FnOnce(GraphWork<'_>) -> CuResult<
     body(GraphWork::Kernel(Launch { shape, attributes, params: &kernel.params.bytes }))
 }
 
+/// Gives a function of the program the number by which the worker calls it.
+/// # Errors
+/// 304 when the thread that runs it cannot be started.
+pub fn name(process: &'static Process, work: &mut Work) -> CuResult<()> {
+    if let Work::Host(HostCall { function, number }) = work {
+        *number = Some(Arc::new(HostFunctions::name(process, *function)?));
+    }
+    Ok(())
+}
+
 impl List {
     /// The list of a graph.
     /// # Errors
     /// 1 for nodes that wait for each other; 2 for too many; 801 if host memory that one copy writes is read by another: the
     /// program's memory is read before a launch and written after it.
-    pub fn of(process: &Process, inner: &Inner, graph: GraphHandle, context: ContextId) -> CuResult<Self> {
+    pub fn of(
+        process: &'static Process,
+        inner: &Inner,
+        graph: GraphHandle,
+        context: ContextId,
+    ) -> CuResult<Self> {
         let mut list = Self::default();
         list.add_graph(process, inner, graph, context, None)?;
         list.check_hosts()?;
@@ -126,6 +149,15 @@ impl List {
         Ok(bytes)
     }
 
+    /// The numbers of functions that a launch calls.
+    pub fn numbers(&self, places: &[u32]) -> Vec<u64> {
+        let number = |place: &u32| match &self.nodes.get(*place as usize)?.work {
+            Work::Host(call) => Some(call.number()),
+            _ => None,
+        };
+        places.iter().filter_map(number).collect()
+    }
+
     /// The place of a node of the program.
     /// # Errors
     /// 1 for one that is not of the graph that this was made of.
@@ -136,7 +168,7 @@ impl List {
     /// Adds a graph's nodes; those that wait for nothing wait for `entry`. The places of those that nothing waits for.
     fn add_graph(
         &mut self,
-        process: &Process,
+        process: &'static Process,
         inner: &Inner,
         graph: GraphHandle,
         context: ContextId,
@@ -166,7 +198,12 @@ impl List {
                     let needs = if inner_last.is_empty() { vec![first] } else { inner_last };
                     self.add_node(context, needs.into_iter().map(plain).collect(), Work::Empty, named)?
                 }
-                work => self.add_node(context_of(process, work, context)?, needs, work.clone(), named)?,
+                work => {
+                    let context = context_of(process, work, context)?;
+                    let mut work = work.clone();
+                    name(process, &mut work)?;
+                    self.add_node(context, needs, work, named)?
+                }
             };
             ends.insert(place, end);
             if !needed.get(place as usize).copied().unwrap_or(false) {
@@ -220,6 +257,6 @@ fn context_of(process: &Process, work: &Work, context: ContextId) -> CuResult<Co
         Work::Copy(copy) => Ok(copy.context),
         Work::Fill(_, context) => Ok(*context),
         Work::Record(event) | Work::Wait(event) => process.events.get(*event).map(|known| known.context),
-        Work::Empty | Work::Child(_) => Ok(context),
+        Work::Empty | Work::Child(_) | Work::Host(_) => Ok(context),
     }
 }

@@ -15,7 +15,7 @@ use vgpu_api::{CuError, CuResult, GraphHandle, GraphNodeHandle};
 
 use super::capture::Captures;
 use super::slab::lock;
-pub use node::{Edge, Kernel, Need, Node, Params, Work};
+pub use node::{Edge, HostCall, Kernel, Need, Node, Params, Work};
 pub use one::Graph;
 
 /// All graphs and captures.

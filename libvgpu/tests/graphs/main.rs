@@ -159,4 +159,5 @@ fn reset(session: &Session) {
 }
 
 mod captures;
+mod host_nodes;
 mod nodes;

@@ -229,7 +229,7 @@ fn a_node_by_its_general_parameters_is_the_same_node() {
     let (copied_at, set_at) = (copied.as_ptr(), &raw const set);
     made!(session, cuGraphAddNode(graph: u64, set_at: *const u64, 1: usize, copied_at: *const u64));
     for (kind, code) in [
-        (3u64, NOT_SUPPORTED),
+        (3u64, INVALID_VALUE),
         (8, NOT_SUPPORTED),
         (10, NOT_SUPPORTED),
         (13, NOT_SUPPORTED),

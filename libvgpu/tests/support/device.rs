@@ -281,6 +281,10 @@ impl FakeDevice {
     fn run(&mut self, call: Call, node: &mut FakeNode) -> CuResult<()> {
         match from_slice::<GraphWork<'_>>(&node.work).unwrap() {
             GraphWork::Empty | GraphWork::Wait(_) => Ok(()),
+            GraphWork::Host(function) => {
+                self.run_in_the_guest(function);
+                Ok(())
+            }
             GraphWork::Kernel(launch) => self.cuLaunchKernel(call, launch),
             GraphWork::Fill(memset) => self.vgpuMemset(call, memset, Stream::Legacy),
             GraphWork::Record(event) => self.cuEventRecordWithFlags(call, event, Stream::Legacy, 0),

@@ -10,10 +10,13 @@ use vgpu_api::graph::{CopyBox, GraphEdge, HostSide, Rows};
 use vgpu_api::launch::attribute;
 use vgpu_api::{CuError, CuResult, Memset};
 
-use super::table::{Copy3d, CopySide, EdgeData, FillParams, KernelParams, NULL, Ptr, Table, UpdateInfo};
+use super::host::{give_of_graph, run_of_graph};
+use super::table::{
+    Copy3d, CopySide, EdgeData, FillParams, HostParams, KernelParams, NULL, Ptr, Table, UpdateInfo,
+};
 use super::{Cuda, PARAM_POINTER, PARAM_SIZE, Pointer, number, size};
 use crate::device::graph::{host_buffer, part};
-use crate::device::{DeviceLaunch, DeviceNode, DeviceWork, Raw};
+use crate::device::{DeviceLaunch, DeviceNode, DeviceWork, GraphFunction, Raw};
 
 /// `CU_MEMORYTYPE_HOST`.
 const HOST: u32 = 1;
@@ -119,6 +122,10 @@ fn fill_params(memset: &Memset) -> CuResult<FillParams> {
         width: size(memset.width)?,
         height: size(memset.rows)?,
     })
+}
+
+fn host_params(function: &GraphFunction) -> HostParams {
+    HostParams { function: run_of_graph, data: give_of_graph(function) }
 }
 
 /// The driver's form of a copy; `host` is the buffer of its host's side, which is packed.
@@ -240,6 +247,10 @@ impl Cuda {
                 DeviceWork::Wait(event) => {
                     table.cuGraphAddEventWaitNode(at, graph, needs, count, self.events.get(*event)?)
                 }
+                DeviceWork::Host(function) => {
+                    let params = host_params(function);
+                    table.cuGraphAddHostNode(at, graph, needs, count, &raw const params)
+                }
             }
         }?;
         if let DeviceWork::Kernel(launch) = &node.work {
@@ -319,6 +330,10 @@ impl Cuda {
                 }
                 DeviceWork::Wait(event) => {
                     table.cuGraphExecEventWaitNodeSetEvent(exec, node, self.events.get(*event)?)
+                }
+                DeviceWork::Host(function) => {
+                    let params = host_params(function);
+                    table.cuGraphExecHostNodeSetParams(exec, node, &raw const params)
                 }
             }
         }

@@ -252,6 +252,14 @@ pub struct Copy3d {
 }
 const _: () = assert!(size_of::<Copy3d>() == 200);
 
+/// `CUDA_HOST_NODE_PARAMS`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct HostParams {
+    pub function: HostFn,
+    pub data: Ptr,
+}
+
 /// `CUgraphEdgeData`.
 #[repr(C)]
 #[derive(Debug)]
@@ -509,6 +517,7 @@ table! {
         node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const Copy3d, context: Ptr);
     fn cuGraphAddEventRecordNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, event: Ptr);
     fn cuGraphAddEventWaitNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, event: Ptr);
+    fn cuGraphAddHostNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const HostParams);
     fn cuGraphAddDependencies_v2(graph: Ptr, from: *const Ptr, to: *const Ptr, data: *const EdgeData, count: usize);
     fn cuGraphKernelNodeSetAttribute(node: Ptr, attribute: c_int, value: *const c_void);
     fn cuGraphInstantiateWithFlags(exec: *mut Ptr, graph: Ptr, flags: u64);
@@ -518,6 +527,7 @@ table! {
     fn cuGraphExecMemcpyNodeSetParams(exec: Ptr, node: Ptr, params: *const Copy3d, context: Ptr);
     fn cuGraphExecEventRecordNodeSetEvent(exec: Ptr, node: Ptr, event: Ptr);
     fn cuGraphExecEventWaitNodeSetEvent(exec: Ptr, node: Ptr, event: Ptr);
+    fn cuGraphExecHostNodeSetParams(exec: Ptr, node: Ptr, params: *const HostParams);
     fn cuGraphNodeSetEnabled(exec: Ptr, node: Ptr, enabled: c_uint);
     fn cuGraphUpload(exec: Ptr, stream: Ptr);
     fn cuGraphLaunch(exec: Ptr, stream: Ptr);

@@ -14,6 +14,7 @@ use self::going::Going;
 use self::node::{Names, Node};
 use super::Session;
 use crate::device::{Place, Raw};
+use crate::worker::host_functions::GraphCall;
 use crate::worker::slab::Slab;
 
 /// Graphs of one process at once.
@@ -66,6 +67,12 @@ pub(super) struct Graph {
     /// It ends with any of these.
     contexts: Vec<ContextId>,
     nodes: Vec<Node>,
+    /// Whether any of them calls a function of the guest's.
+    has_calls: bool,
+    /// What they called before, while a launch of then may go on.
+    former_calls: Vec<GraphCall>,
+    /// What they were to call after a change that the device refused: perhaps they do.
+    perhaps_calls: Vec<GraphCall>,
     /// Of [`Graphs::bytes`].
     bytes: u64,
     /// Of the grant.
@@ -77,6 +84,10 @@ pub(super) struct Graph {
 }
 
 impl Graph {
+    fn calls(&self) -> Vec<GraphCall> {
+        self.nodes.iter().filter_map(|node| node.call.clone()).collect()
+    }
+
     fn ends_with(&self, context: ContextId) -> bool {
         let names = |names: Names| match names {
             Names::Nothing | Names::Memory(_) => false,
@@ -120,7 +131,8 @@ impl Session {
             self.graphs.bytes -= counted;
             return Err(error);
         }
-        let made = self.device_nodes(&nodes).and_then(|nodes| self.device.graph_instantiate(&nodes, flags));
+        let made =
+            self.device_nodes(&nodes, &kept).and_then(|nodes| self.device.graph_instantiate(&nodes, flags));
         let raw = match made {
             Ok(raw) => raw,
             Err(error) => {
@@ -138,6 +150,9 @@ impl Session {
         let graph = Graph {
             raw,
             contexts,
+            has_calls: kept.iter().any(|node| node.call.is_some()),
+            former_calls: Vec::new(),
+            perhaps_calls: Vec::new(),
             nodes: kept,
             bytes: counted,
             charged_bytes: charged,
@@ -165,22 +180,33 @@ impl Session {
         handle: GraphExecHandle,
         stream: Stream,
     ) -> CuResult<()> {
+        let graph = self.graphs.slab.get(handle)?;
+        let calls = if graph.has_calls { graph.calls() } else { Vec::new() };
+        if !calls.is_empty() {
+            self.may_hold_up();
+        }
         let (context, place, raw) = self.launchable(call, handle, stream)?;
+        if let Some(known) = &self.host_functions {
+            known.expect(&calls)?;
+        }
         self.quota.wait_for_credit();
         self.graphs.slab.get_mut(handle)?.launched = Some((context, stream, place));
         let result = self.device.graph_launch(place, raw);
+        if let (Err(_), Some(known)) = (result, &self.host_functions) {
+            known.forget(&calls);
+        }
         self.settle(context, result)
     }
 
     pub(super) fn graph_destroy(&mut self, handle: GraphExecHandle) -> CuResult<()> {
         let graph = self.graphs.slab.remove(handle)?;
-        self.end_graph(&graph)
+        self.end_graph(graph)
     }
 
     /// Ends what has nodes in a context that ends, or may name something of it.
     pub(super) fn end_graphs(&mut self, context: ContextId) {
         for graph in self.graphs.slab.remove_where(|graph| graph.ends_with(context)) {
-            let _ = self.end_graph(&graph);
+            let _ = self.end_graph(graph);
         }
     }
 

@@ -3,7 +3,10 @@
 use vgpu_api::launch::attribute;
 use vgpu_api::{ContextId, EventHandle, FunctionHandle, GraphHandle, LaunchAttribute, Memset};
 
+use std::sync::Arc;
+
 use crate::calls::copy_box::BoxNode;
+use crate::core::host_functions::{HostFunction, Number};
 
 /// One node.
 #[derive(Clone, Debug)]
@@ -56,6 +59,7 @@ pub enum Work {
     Child(GraphHandle),
     Record(EventHandle),
     Wait(EventHandle),
+    Host(HostCall),
 }
 
 impl Work {
@@ -65,6 +69,7 @@ impl Work {
             Self::Kernel(_) => 0,
             Self::Copy(_) => 1,
             Self::Fill(..) => 2,
+            Self::Host(_) => 3,
             Self::Child(_) => 4,
             Self::Empty => 5,
             Self::Wait(_) => 6,
@@ -78,11 +83,26 @@ impl Work {
             Self::Kernel(_) => "KERNEL",
             Self::Copy(_) => "MEMCPY",
             Self::Fill(..) => "MEMSET",
+            Self::Host(_) => "HOST",
             Self::Child(_) => "GRAPH",
             Self::Empty => "EMPTY",
             Self::Wait(_) => "WAIT_EVENT",
             Self::Record(_) => "EVENT_RECORD",
         }
+    }
+}
+
+/// A function of the program. It has a number in what can be launched.
+#[derive(Clone, Debug)]
+pub struct HostCall {
+    pub function: HostFunction,
+    pub number: Option<Arc<Number>>,
+}
+
+impl HostCall {
+    /// What the worker calls it; 0 in a graph by itself.
+    pub fn number(&self) -> u64 {
+        self.number.as_ref().map_or(0, |number| number.number())
     }
 }
 

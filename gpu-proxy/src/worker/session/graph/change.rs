@@ -1,11 +1,12 @@
 //! Changes of graphs that can be launched: all nodes or one, what is switched off, the host's sides of copies.
 
 use vgpu_api::graph::{GraphNode, GraphWork, parse};
-use vgpu_api::{CuError, CuResult, GraphExecHandle, Staged};
+use vgpu_api::{Call, CuError, CuResult, GraphExecHandle, Staged};
 
 use super::node::Node;
 use super::{NAMES_BYTES, counted_bytes, keep_needs};
 use crate::device::Raw;
+use crate::worker::host_functions::GraphCall;
 use crate::worker::session::Session;
 use crate::worker::staging::{self, CHUNK_BYTES};
 
@@ -21,6 +22,7 @@ impl Session {
         let mut nodes = parse(&bytes)?;
         let mut kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
         let counted = counted_bytes(bytes.len(), &kept)?;
+        self.look_at_former_calls(handle)?;
         let (raw, before) = {
             let graph = self.graphs.slab.get(handle)?;
             let same = |(old, (new, node)): (&Node, (&Node, &GraphNode<'_>))| {
@@ -37,7 +39,7 @@ impl Session {
         };
         // Both are there while the device changes it.
         self.graphs.reserve(counted)?;
-        let changed = match self.device_nodes(&nodes) {
+        let changed = match self.device_nodes(&nodes, &kept) {
             Ok(nodes) => self.device.graph_update(raw, &nodes),
             Err(error) => {
                 self.graphs.bytes -= counted;
@@ -48,16 +50,23 @@ impl Session {
             // No more than what the nodes themselves are counted as.
             let graph = self.graphs.slab.get_mut(handle)?;
             let pairs = graph.nodes.iter_mut().zip(&kept);
-            let more: u64 = pairs.map(|(old, new)| old.may_name(new.names)).sum();
+            let mut more: u64 = pairs.map(|(old, new)| old.may_name(new.names)).sum();
+            let calls = kept.into_iter().filter_map(|node| node.call);
+            more += keep_calls(&mut graph.perhaps_calls, calls);
             graph.bytes += more;
             self.graphs.bytes -= counted - more;
             return self.settle(contexts, Err(error));
         }
-        self.graphs.bytes -= before;
         keep_needs(&mut kept, &mut nodes);
         let whole_at = self.graphs.ended;
         let graph = self.graphs.slab.get_mut(handle)?;
-        (graph.nodes, graph.bytes, graph.whole_at) = (kept, counted, whole_at);
+        let former = std::mem::replace(&mut graph.nodes, kept);
+        graph.perhaps_calls.clear();
+        keep_calls(&mut graph.former_calls, former.into_iter().filter_map(|node| node.call));
+        let calls = graph.former_calls.len() as u64 * NAMES_BYTES;
+        (graph.bytes, graph.whole_at) = (counted + calls, whole_at);
+        // What the nodes were counted as before is more than what their calls take.
+        self.graphs.bytes = self.graphs.bytes - before + calls;
         Ok(())
     }
 
@@ -77,6 +86,9 @@ impl Session {
         if new.kind != kind || new.host_bytes != host_bytes {
             return Err(CuError::INVALID_VALUE);
         }
+        if new.call.is_some() {
+            self.look_at_former_calls(handle)?;
+        }
         // A node that is set again and again is counted once, as the largest that it was.
         let more = new.kernel_bytes.saturating_sub(kernel_bytes) * 2;
         self.graphs.reserve(more + NAMES_BYTES)?;
@@ -87,21 +99,45 @@ impl Session {
             node.kernel_bytes = node.kernel_bytes.max(new.kernel_bytes);
         }
         let context_raw = self.context(context)?;
-        let work = self.device_work(work)?;
+        let work = self.device_work(work, &new)?;
         let result = self.device.graph_set(raw, place, context_raw, &work);
         let graph = self.graphs.slab.get_mut(handle)?;
         let node = graph.nodes.get_mut(place as usize).ok_or(CuError::INVALID_VALUE)?;
         if result.is_ok() {
             let less = node.perhaps.len() as u64 * NAMES_BYTES;
             (node.names, node.perhaps) = (new.names, Vec::new());
-            graph.bytes -= less;
-            self.graphs.bytes -= less;
+            let former = std::mem::replace(&mut node.call, new.call);
+            let more = keep_calls(&mut graph.former_calls, former.into_iter());
+            graph.bytes = graph.bytes - less + more;
+            self.graphs.bytes = self.graphs.bytes - less + more;
         } else {
-            let more = node.may_name(new.names);
+            let more = node.may_name(new.names) + keep_calls(&mut graph.perhaps_calls, new.call.into_iter());
             graph.bytes += more;
             self.graphs.bytes += more;
         }
         self.settle(context, result)
+    }
+
+    /// Lets go of functions that a graph called before, if it is seen that no launch of then goes on.
+    fn look_at_former_calls(&mut self, handle: GraphExecHandle) -> CuResult<()> {
+        let graph = self.graphs.slab.get(handle)?;
+        if graph.former_calls.is_empty() {
+            return Ok(());
+        }
+        if let Some((context, stream, place)) = graph.launched {
+            // Of a stream that was destroyed nobody can ask.
+            let now = self.place_of(Call { context, sync: false }, stream);
+            let is_there = now.is_ok_and(|(_, now)| now.stream == place.stream);
+            if !is_there || self.device.stream_query(place).is_err() {
+                return Ok(());
+            }
+        }
+        let graph = self.graphs.slab.get_mut(handle)?;
+        let less = graph.former_calls.len() as u64 * NAMES_BYTES;
+        graph.former_calls.clear();
+        graph.bytes -= less;
+        self.graphs.bytes -= less;
+        Ok(())
     }
 
     pub(in crate::worker::session) fn graph_enable(
@@ -162,4 +198,11 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Keeps functions as long as a launch may call them; how many bytes that takes.
+fn keep_calls(kept: &mut Vec<GraphCall>, calls: impl Iterator<Item = GraphCall>) -> u64 {
+    let before = kept.len();
+    kept.extend(calls);
+    (kept.len() - before) as u64 * NAMES_BYTES
 }

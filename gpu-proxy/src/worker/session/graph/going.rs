@@ -6,6 +6,7 @@ use vgpu_api::{Call, ContextId, CuResult, Stream};
 
 use super::Graph;
 use crate::device::Place;
+use crate::worker::host_functions::GraphCall;
 use crate::worker::session::Session;
 use crate::worker::session::mark::Mark;
 
@@ -18,17 +19,22 @@ pub(super) struct Going {
     mark: Option<Mark>,
     charged_bytes: u64,
     bytes: u64,
+    /// What a launch may still call.
+    _calls: Vec<GraphCall>,
 }
 
 impl Session {
-    pub(super) fn end_graph(&mut self, graph: &Graph) -> CuResult<()> {
+    pub(super) fn end_graph(&mut self, mut graph: Graph) -> CuResult<()> {
         self.look_at_going();
-        let Graph { charged_bytes, bytes, .. } = *graph;
+        let Graph { charged_bytes, bytes, .. } = graph;
+        let mut calls = if graph.has_calls { graph.calls() } else { Vec::new() };
+        calls.append(&mut graph.former_calls);
+        calls.append(&mut graph.perhaps_calls);
         let going = graph.launched.and_then(|(context, stream, place)| {
             // With the context, or its error, ends what was launched in it.
             self.context(context).ok()?;
             let mark = self.mark_behind(context, stream, place);
-            Some(Going { context, mark, charged_bytes, bytes })
+            Some(Going { context, mark, charged_bytes, bytes, _calls: calls })
         });
         let result = self.device.graph_destroy(graph.raw);
         match going {

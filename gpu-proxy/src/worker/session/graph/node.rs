@@ -6,6 +6,7 @@ use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, EventHandle, ImageHandle
 
 use super::{BYTES_MAX, NAMES_BYTES};
 use crate::device::{DeviceNode, DeviceWork, Raw};
+use crate::worker::host_functions::GraphCall;
 use crate::worker::session::{Owned, Session};
 
 /// What is kept of a node.
@@ -21,6 +22,8 @@ pub(super) struct Node {
     pub(super) host_bytes: u64,
     /// Parameters and attributes of a kernel.
     pub(super) kernel_bytes: u64,
+    /// The function of the guest's that it calls.
+    pub(super) call: Option<GraphCall>,
 }
 
 /// What has to be there at a launch. A handle alone does not say so: a guest may give one out again, generation and all. The device's
@@ -65,7 +68,7 @@ impl Session {
     /// Checks a node by itself and counts the local memory that its kernel needs; what is kept of it, without what it waits for.
     pub(super) fn look_at(&mut self, node: &GraphNode<'_>) -> CuResult<Node> {
         let context = self.context(node.context)?;
-        let (mut host_bytes, mut kernel_bytes) = (0, 0);
+        let (mut host_bytes, mut kernel_bytes, mut call) = (0, 0, None);
         let names = match &node.work {
             GraphWork::Empty => Names::Nothing,
             GraphWork::Kernel(launch) => {
@@ -98,21 +101,32 @@ impl Session {
                 let Owned { raw, context } = *self.events.get(*event)?;
                 Names::Event(*event, raw, context)
             }
+            GraphWork::Host(function) => {
+                let known = self.host_functions.as_ref().ok_or(CuError::INVALID_VALUE)?;
+                let of = &self.contexts.get(&node.context).ok_or(CuError::INVALID_CONTEXT)?.host_functions;
+                call = Some(known.of_graph(*function, of));
+                Names::Nothing
+            }
         };
         self.is_there(names)?;
-        let (kind, needs) = (node.work.number(), Vec::new());
-        Ok(Node { context: node.context, kind, needs, names, perhaps: Vec::new(), host_bytes, kernel_bytes })
+        let (context, kind, needs, perhaps) = (node.context, node.work.number(), Vec::new(), Vec::new());
+        Ok(Node { context, kind, needs, names, perhaps, host_bytes, kernel_bytes, call })
     }
 
-    pub(super) fn device_nodes<'a>(&self, nodes: &'a [GraphNode<'_>]) -> CuResult<Vec<DeviceNode<'a>>> {
-        let resolved = nodes.iter().map(|node| {
+    /// For the device, with what is kept of them.
+    pub(super) fn device_nodes<'a>(
+        &self,
+        nodes: &'a [GraphNode<'_>],
+        kept: &[Node],
+    ) -> CuResult<Vec<DeviceNode<'a>>> {
+        let resolved = nodes.iter().zip(kept).map(|(node, kept)| {
             let context = self.context(node.context)?;
-            Ok(DeviceNode { context, needs: &node.needs, work: self.device_work(&node.work)? })
+            Ok(DeviceNode { context, needs: &node.needs, work: self.device_work(&node.work, kept)? })
         });
         resolved.collect()
     }
 
-    pub(super) fn device_work<'a>(&self, work: &GraphWork<'a>) -> CuResult<DeviceWork<'a>> {
+    pub(super) fn device_work<'a>(&self, work: &GraphWork<'a>, kept: &Node) -> CuResult<DeviceWork<'a>> {
         Ok(match work {
             GraphWork::Empty => DeviceWork::Empty,
             GraphWork::Kernel(launch) => DeviceWork::Kernel(self.device_launch(launch, true)?),
@@ -120,6 +134,9 @@ impl Session {
             GraphWork::Copy(copy, side) => DeviceWork::Copy(*copy, *side),
             GraphWork::Record(event) => DeviceWork::Record(self.events.get(*event)?.raw),
             GraphWork::Wait(event) => DeviceWork::Wait(self.events.get(*event)?.raw),
+            GraphWork::Host(_) => {
+                DeviceWork::Host(kept.call.as_ref().map(GraphCall::function).ok_or(CuError::INVALID_VALUE)?)
+            }
         })
     }
 }

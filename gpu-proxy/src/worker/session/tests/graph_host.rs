@@ -1,0 +1,155 @@
+//! Graphs that call functions of the guest's.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use vgpu_api::graph::{GraphEdge, GraphNode, GraphWork};
+use vgpu_api::wire::to_vec;
+
+use super::*;
+
+const GRAPH: GraphExecHandle = GraphExecHandle::new(0, 0);
+
+fn node(needs: &[u32], work: GraphWork<'static>) -> GraphNode<'static> {
+    let edge = |from: &u32| GraphEdge { from: *from, from_port: 0, to_port: 0, kind: 0 };
+    GraphNode { context: C, needs: needs.iter().map(edge).collect(), work }
+}
+
+fn upload(world: &World, nodes: &[GraphNode<'_>]) -> u32 {
+    let bytes: Vec<u8> = nodes.iter().flat_map(to_vec).collect();
+    for (number, chunk) in (0..).zip(bytes.chunks(32 << 10)) {
+        ask::vgpuUpload(&world.guest, C, 7, bytes.len() as u64, number * (32 << 10), chunk).unwrap();
+    }
+    7
+}
+
+fn instantiate(world: &World, nodes: &[GraphNode<'_>]) -> CuResult<()> {
+    ask::vgpuGraphInstantiate(&world.guest, C, NewHandle(GRAPH), upload(world, nodes), 0)
+}
+
+fn launch(world: &World) -> Option<CuError> {
+    ask::cuGraphLaunch(&world.guest, C, GRAPH, Stream::Legacy).unwrap();
+    world.guest.take_error()
+}
+
+fn open_mailbox(world: &World) {
+    let mailbox = Staged { offset: 0, len: host_function::MAILBOX_BYTES as u64 };
+    ask::vgpuHostFunctions(&world.guest, C, mailbox).unwrap();
+}
+
+/// The thread of a guest that runs functions: it notes their numbers.
+struct Guest {
+    ends: Arc<AtomicBool>,
+    ran: Arc<Mutex<Vec<u64>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Guest {
+    fn start(staging: Heap) -> Self {
+        let (ends, ran) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (ended, numbers) = (Arc::clone(&ends), Arc::clone(&ran));
+        let thread = thread::spawn(move || {
+            let mut done = staging.word(host_function::DONE);
+            while !ended.load(Ordering::Relaxed) {
+                let posted = staging.word(host_function::POSTED);
+                if posted != done {
+                    numbers.lock().unwrap().push(staging.word(host_function::FUNCTION));
+                    done = posted;
+                    staging.write(host_function::DONE, &done.to_le_bytes());
+                }
+                thread::yield_now();
+            }
+        });
+        Self { ends, ran, thread: Some(thread) }
+    }
+
+    fn ran(&self) -> Vec<u64> {
+        std::mem::take(&mut self.ran.lock().unwrap())
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn calls(numbers: &[u64]) -> Vec<GraphNode<'static>> {
+    let after = |place: u32| place.checked_sub(1).into_iter().collect::<Vec<_>>();
+    (0..).zip(numbers).map(|(place, number)| node(&after(place), GraphWork::Host(*number))).collect()
+}
+
+#[test]
+fn functions_are_called_at_each_launch_among_the_other_nodes() {
+    let world = world_of(Soft::new(1 << 20).unwrap(), 1 << 20);
+    assert_eq!(instantiate(&world, &calls(&[5])), Err(CuError::INVALID_VALUE), "nobody said where");
+    open_mailbox(&world);
+    let guest = Guest::start(world.staging.clone());
+    instantiate(&world, &calls(&[5, u64::MAX])).unwrap();
+    assert_eq!((launch(&world), launch(&world)), (None, None));
+    assert_eq!(guest.ran(), [5, u64::MAX, 5, u64::MAX]);
+    ask::vgpuGraphNodeSet(&world.guest, C, GRAPH, 0, GraphWork::Host(6)).unwrap();
+    ask::vgpuGraphNodeSet(&world.guest, C, GRAPH, 1, GraphWork::Empty).unwrap();
+    assert_eq!(world.guest.take_error(), Some(CuError::INVALID_VALUE), "another kind");
+    ask::vgpuGraphNodeEnable(&world.guest, C, GRAPH, 0, false).unwrap();
+    assert_eq!(world.guest.take_error(), Some(CuError::INVALID_VALUE), "it cannot be switched off");
+    assert_eq!((launch(&world), guest.ran()), (None, vec![6, u64::MAX]));
+    assert_eq!(ask::vgpuGraphUpdate(&world.guest, C, GRAPH, upload(&world, &calls(&[7, 8]))), Ok(()));
+    assert_eq!((launch(&world), guest.ran()), (None, vec![7, 8]));
+}
+
+#[test]
+fn a_wait_for_a_launch_is_put_aside_until_its_functions_have_run() {
+    let world = world_with(Null::default().calling_from_a_thread());
+    open_mailbox(&world);
+    instantiate(&world, &calls(&[5])).unwrap();
+    assert_eq!(launch(&world), None);
+    let wait = || ask::cuStreamSynchronize(&world.guest, C, Stream::Legacy);
+    let settle = || ask::cuCtxSynchronize(&world.guest, C);
+    assert_eq!(settle(), Err(CuError::NOT_READY));
+    assert_eq!(end_function(&world.staging, wait), Ok(()));
+    while settle() == Err(CuError::NOT_READY) {
+        thread::yield_now();
+    }
+    assert_eq!(settle(), Ok(()), "none is queued any more");
+}
+
+/// As NVIDIA's driver, the null device holds no function for the session.
+#[test]
+fn a_launch_calls_what_it_was_made_with_whatever_becomes_of_the_graph() {
+    let world = world_with(Null::default().calling_from_a_thread());
+    open_mailbox(&world);
+    let settle = || {
+        while ask::cuCtxSynchronize(&world.guest, C) == Err(CuError::NOT_READY) {
+            thread::yield_now();
+        }
+    };
+    instantiate(&world, &calls(&[1, 2, 3])).unwrap();
+    assert_eq!(launch(&world), None);
+    ask::vgpuGraphNodeSet(&world.guest, C, GRAPH, 1, GraphWork::Host(20)).unwrap();
+    assert_eq!(ask::vgpuGraphUpdate(&world.guest, C, GRAPH, upload(&world, &calls(&[4, 5, 6]))), Ok(()));
+    let guest = Guest::start(world.staging.clone());
+    settle();
+    assert_eq!(guest.ran(), [1, 2, 3]);
+    drop(guest);
+    assert_eq!(launch(&world), None);
+    ask::cuGraphExecDestroy(&world.guest, C, GoneHandle(GRAPH)).unwrap();
+    let guest = Guest::start(world.staging.clone());
+    settle();
+    assert_eq!((guest.ran(), world.guest.take_error()), (vec![4, 5, 6], None));
+}
+
+#[test]
+fn no_more_functions_are_queued_than_there_may_be() {
+    let world = world_with(Null::default().calling_from_a_thread());
+    open_mailbox(&world);
+    instantiate(&world, &calls(&[1; 1000])).unwrap();
+    let launched = (0..100).take_while(|_| launch(&world).is_none()).count();
+    assert_eq!(launched, 65, "65,536 functions");
+    assert_eq!(launch(&world), Some(CuError::OUT_OF_MEMORY));
+    ask::cuLaunchHostFunc(&world.guest, C, Stream::Legacy, 5).unwrap();
+    assert_eq!(world.guest.take_error(), None, "there is room for one");
+}
