@@ -186,6 +186,89 @@ static void functions(cudaStream_t stream) {
     MUST(cudaFreeHost(word));
 }
 
+// Memory that a graph allocates: captured, freed in it or not, by whom, and what may not be done with such a graph.
+static void allocations(cudaStream_t stream, Memory &m) {
+    unsigned *block_a, *block_b, *kept;
+    cudaGraph_t graph, other, clone;
+    cudaGraphExec_t exec, second;
+    MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    MUST(cudaMallocAsync(&block_a, COUNT * 4, stream));
+    MUST(cudaMemsetAsync(block_a, 0, COUNT * 4, stream));
+    scale<<<grid, block, 0, stream>>>(block_a, 1, 6);
+    MUST(cudaMallocAsync(&kept, COUNT * 4, stream));
+    MUST(cudaMemcpyAsync(kept, block_a, COUNT * 4, cudaMemcpyDefault, stream));
+    MUST(cudaFreeAsync(block_a, stream));
+    GIVES(cudaErrorInvalidValue, cudaFreeAsync(block_a, stream));
+    MUST(cudaMallocAsync(&block_b, COUNT * 4, stream));
+    expect("an address that was freed before", block_a == block_b, 1);
+    scale<<<grid, block, 0, stream>>>(kept, 7, 0);
+    MUST(cudaMemcpyAsync(block_b, kept, COUNT * 4, cudaMemcpyDefault, stream));
+    MUST(cudaMemcpyAsync(m.out, block_b, COUNT * 4, cudaMemcpyDeviceToDevice, stream));
+    MUST(cudaFreeAsync(block_b, stream));
+    MUST(cudaStreamEndCapture(stream, &graph));
+    GIVES(cudaErrorInvalidValue, cudaMemset(kept, 0, 4));
+    GIVES(cudaErrorInvalidValue, cudaFree(kept));
+    GIVES(cudaErrorNotSupported, cudaGraphClone(&clone, graph));
+    MUST(cudaGraphInstantiate(&exec, graph, 0));
+    GIVES(cudaErrorNotSupported, cudaGraphInstantiate(&second, graph, 0));
+    MUST(cudaMemset(m.out, 0, COUNT * 4));
+    MUST(cudaGraphLaunch(exec, stream));
+    MUST(cudaStreamSynchronize(stream));
+    m.is("memory of a graph", 42);
+    // What it left: there for all, and in the way of another launch.
+    MUST(cudaMemcpy(m.out, kept, COUNT * 4, cudaMemcpyDeviceToDevice));
+    m.is("what a graph did not free", 42);
+    GIVES(cudaErrorInvalidValue, cudaGraphLaunch(exec, stream));
+    MUST(cudaFreeAsync(kept, stream));
+    MUST(cudaGraphLaunch(exec, stream));
+    MUST(cudaGraphExecDestroy(exec));
+    MUST(cudaMemcpy(m.out, kept, COUNT * 4, cudaMemcpyDeviceToDevice));
+    m.is("what outlives that which was launched", 42);
+    // A graph that frees it, and one that allocates it again and again.
+    MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    scale<<<grid, block, 0, stream>>>(kept, 2, 0);
+    MUST(cudaMemcpyAsync(m.out, kept, COUNT * 4, cudaMemcpyDeviceToDevice, stream));
+    MUST(cudaFreeAsync(kept, stream));
+    MUST(cudaStreamEndCapture(stream, &other));
+    MUST(cudaGraphInstantiate(&second, other, 0));
+    MUST(cudaGraphLaunch(second, stream));
+    MUST(cudaStreamSynchronize(stream));
+    m.is("memory that another graph frees", 84);
+    GIVES(cudaErrorInvalidValue, cudaGraphLaunch(second, stream));
+    MUST(cudaGraphInstantiate(&exec, graph, cudaGraphInstantiateFlagAutoFreeOnLaunch));
+    for (int i = 0; i < 3; i++) MUST(cudaGraphLaunch(exec, stream));
+    MUST(cudaGraphLaunch(second, stream));
+    MUST(cudaStreamSynchronize(stream));
+    m.is("after three launches that free first", 84);
+    MUST(cudaGraphExecDestroy(exec));
+    MUST(cudaGraphExecDestroy(second));
+    MUST(cudaGraphDestroy(other));
+    MUST(cudaGraphDestroy(graph));
+    MUST(cudaDeviceGraphMemTrim(0));
+    size_t held = 1;
+    MUST(cudaDeviceGetGraphMemAttribute(0, cudaGraphMemAttrReservedMemCurrent, &held));
+    expect("bytes that graphs hold in the end", (long)held, 0);
+
+    // Single nodes.
+    cudaGraphNode_t node, freed;
+    cudaMemAllocNodeParams params = {};
+    params.poolProps.allocType = cudaMemAllocationTypePinned;
+    params.poolProps.location.type = cudaMemLocationTypeDevice;
+    params.bytesize = 1 << 20;
+    MUST(cudaGraphCreate(&graph, 0));
+    MUST(cudaGraphAddMemAllocNode(&node, graph, nullptr, 0, &params));
+    MUST(cudaGraphAddMemFreeNode(&freed, graph, &node, 1, params.dptr));
+    GIVES(cudaErrorInvalidValue, cudaGraphAddMemFreeNode(&freed, graph, &node, 1, m.a));
+    GIVES(cudaErrorNotSupported, cudaGraphDestroyNode(node));
+    cudaMemAllocNodeParams told = {};
+    MUST(cudaGraphMemAllocNodeGetParams(node, &told));
+    expect("the bytes of a node", (long)told.bytesize, 1 << 20);
+    expect("the address of a node", told.dptr == params.dptr, 1);
+    params.bytesize = 0;
+    GIVES(cudaErrorInvalidValue, cudaGraphAddMemAllocNode(&node, graph, nullptr, 0, &params));
+    MUST(cudaGraphDestroy(graph));
+}
+
 static cudaGraphNode_t kernel(cudaGraph_t graph, std::vector<cudaGraphNode_t> needs, void *function, void **parameters) {
     cudaKernelNodeParams params = {};
     params.func = function;
@@ -449,6 +532,7 @@ int main(int argc, char **argv) {
     single_nodes(m, one);
     pinned(one, m);
     functions(one);
+    allocations(one, m);
     refusals(m, one, two);
     if (argc > 1 && strcmp(argv[1], "answers") == 0) answers(m, one, two);
     printf("graphs: %s, %d wrong\n", failures ? "failed" : "ok", failures);

@@ -218,6 +218,11 @@ surface! {
             cuGraphEventRecordNodeGetEvent cuGraphEventRecordNodeSetEvent cuGraphEventWaitNodeGetEvent
             cuGraphEventWaitNodeSetEvent cuGraphNodeSetParams;
     }
+    "graph_memory" {
+        Local: cuGraphAddMemFreeNode cuGraphMemAllocNodeGetParams cuGraphMemFreeNodeGetParams cuDeviceGetGraphMemAttribute
+            cuDeviceSetGraphMemAttribute;
+        Sync: cuGraphAddMemAllocNode cuDeviceGraphMemTrim;
+    }
     "graph_exec" {
         Local: cuGraphExecGetFlags;
         Async: cuGraphUpload cuGraphUpload_ptsz cuGraphLaunch cuGraphLaunch_ptsz cuGraphExecDestroy;

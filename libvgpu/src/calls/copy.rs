@@ -140,6 +140,8 @@ pub fn owned(entered: Entered, address: DevicePtr, bytes: u64) -> CuResult<()> {
         .or_else(|| mapped(process, address.0).map(|range| bytes <= range.bytes - (address.0 - range.start)));
     match inside {
         Some(false) => Err(CuError::INVALID_VALUE),
+        // What a graph is to allocate belongs into captures only.
+        None if process.graphs.is_capturing() && process.graph_memory.holds(address.0) => Ok(()),
         None if is_device(process, address.0) => Err(CuError::INVALID_VALUE),
         _ => Ok(()),
     }
@@ -147,7 +149,9 @@ pub fn owned(entered: Entered, address: DevicePtr, bytes: u64) -> CuResult<()> {
 
 /// Whether an address is the device's. Reserved ones where nothing is mapped are no host memory either.
 pub fn is_device(process: &Process, address: u64) -> bool {
-    process.device_memory.find(address).is_some() || process.virtual_memory.reservation(address).is_some()
+    process.device_memory.find(address).is_some()
+        || process.virtual_memory.reservation(address).is_some()
+        || process.graph_memory.holds(address)
 }
 
 /// `cuMemcpy`: the addresses say which way.

@@ -11,8 +11,9 @@ use super::graph_work::{
 };
 use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::Entered;
-use crate::core::exec::{List, Listed, name, with_work};
+use crate::core::exec::{Held, List, Listed, name, with_work};
 use crate::core::graphs::Work;
+use crate::core::slab::lock;
 
 /// `CUgraphExecUpdateResultInfo`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,10 @@ fn differs(node: &Listed, work: &Work) -> CuResult<Option<u32>> {
         _ => true,
     };
     if !same_side || !same_context || bytes(work)? != bytes(&node.work)? {
+        return Ok(Some(update::PARAMETERS));
+    }
+    let allocated = |work: &Work| if let Work::Alloc(alloc) = work { alloc.bytes } else { 0 };
+    if allocated(work) != allocated(&node.work) {
         return Ok(Some(update::PARAMETERS));
     }
     let together = |work: &Work| matches!(work, Work::Kernel(kernel) if kernel.is_cooperative());
@@ -180,19 +185,24 @@ fn update(exec: Raw, graph: Raw) -> (CuResult<()>, UpdateInfo) {
 fn try_update(exec: Raw, graph: Raw) -> CuResult<Option<UpdateInfo>> {
     let (entered, handle, exec) = existing(exec)?;
     let process = entered.process;
-    let new = {
-        let inner = process.graphs.lock();
-        List::of(process, &inner, inner.named(graph.0)?, entered.context)?
+    let (new, held) = {
+        let mut inner = process.graphs.lock();
+        let graph = inner.named(graph.0)?;
+        let new = List::of(process, &inner, graph, entered.context)?;
+        (new, Held::of(&mut inner, graph, Some(&lock(&exec.held)))?)
     };
     let mut list = exec.lock();
     if let Some(misfit) = misfit(&list, &new)? {
         return Ok(Some(misfit));
     }
+    let held = held.backed()?;
     let upload = process.images.upload(entered, &new.to_bytes()?)?;
     ask::vgpuGraphUpdate(&process.channel, entered.context, handle, upload)?;
     for (old, new) in list.nodes.iter_mut().zip(new.nodes) {
         old.work = new.work;
     }
+    drop(list);
+    *lock(&exec.held) = held;
     Ok(None)
 }
 

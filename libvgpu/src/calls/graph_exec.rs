@@ -10,11 +10,13 @@ use std::sync::Arc;
 use super::copy_box::BoxNode;
 use crate::abi::{Out, Raw, export};
 use crate::core::contexts::{Entered, current, enter};
-use crate::core::exec::{Exec, List};
+use crate::core::exec::{Exec, Held, List};
+use crate::core::graph_memory::Freed;
 use crate::core::process::process;
-use crate::core::streams::resolve;
+use crate::core::slab::lock;
+use crate::core::streams::{context_of, resolve};
 
-/// `CUgraphInstantiate_flags`: free what was not freed (there are no such nodes), upload, launches from the device, priorities.
+/// `CUgraphInstantiate_flags`: free what was not freed, upload, launches from the device, priorities.
 const AUTO_FREE: u64 = 1;
 const UPLOAD: u64 = 2;
 const DEVICE_LAUNCH: u64 = 4;
@@ -40,12 +42,14 @@ fn instantiate(graph: Raw, flags: u64) -> CuResult<(Entered, GraphExecHandle)> {
         let both = flags & AUTO_FREE != 0;
         return Err(if both { CuError::INVALID_VALUE } else { CuError::NOT_SUPPORTED });
     }
-    let list = {
-        let inner = process.graphs.lock();
-        List::of(process, &inner, inner.named(graph.0)?, context)?
+    let (list, held) = {
+        let mut inner = process.graphs.lock();
+        let graph = inner.named(graph.0)?;
+        let list = List::of(process, &inner, graph, context)?;
+        (list, Held::of(&mut inner, graph, None)?)
     };
     let bytes = list.to_bytes()?;
-    let exec = Exec::new(flags & !UPLOAD, list, context);
+    let exec = Exec::new(flags & !UPLOAD, list, context, held.backed()?);
     let handle: GraphExecHandle = process.execs.insert(None);
     let made = process.images.upload(entered, &bytes).and_then(|upload| {
         ask::vgpuGraphInstantiate(&process.channel, context, NewHandle(handle), upload, flags & !UPLOAD)
@@ -122,21 +126,30 @@ fn launch(raw: Raw, stream: Raw, mode: Mode) -> CuResult<()> {
     let stream = resolve(entered, stream.0, mode)?;
     // As NVIDIA's driver 580: no capture takes a launch, in any mode.
     entered.process.graphs.refuses(entered, stream)?;
-    if exec.hosts.is_empty() && exec.calls.is_empty() {
+    if exec.hosts.is_empty() && exec.calls.is_empty() && !exec.has_memory {
         return ask::cuGraphLaunch(&entered.process.channel, entered.context, handle, stream);
     }
     // Held all the while: nobody else's launch or change of the graph is between this one's parts.
     let list = exec.lock();
+    let mut freed = Freed::default();
+    if exec.has_memory {
+        let (held, context) = (lock(&exec.held), context_of(entered, stream)?);
+        let frees_first = exec.flags & AUTO_FREE != 0;
+        let memory = &entered.process.graph_memory;
+        freed = memory.launch(entered.process, (&held.backings, context), list.steps(), frees_first)?;
+    }
     let numbers = list.numbers(&exec.calls);
     let queue = || {
         let send = || ask::cuGraphLaunch(&entered.process.channel, entered.context, handle, stream);
         entered.process.host_functions.expecting(&numbers, send)
     };
-    if exec.hosts.is_empty() {
+    let queued = if exec.hosts.is_empty() {
         queue()
     } else {
         launch_with_host(entered, handle, &exec, &list, stream, queue)
-    }
+    };
+    drop(freed);
+    queued
 }
 
 fn launch_with_host(

@@ -5,12 +5,13 @@ use vgpu_api::{ContextId, CuError, CuResult, EventHandle, GraphHandle, LaunchAtt
 
 use super::capture::{needs_of, no_edges};
 use super::copy_box::Copy3d;
+use super::graph_memory::{ADDRESS, AllocParams, Wanted, add_alloc, add_free, tell};
 use super::graph_work::{
-    FillParams, HostParams, KernelParams, KernelParams2, MOVE, UNION, child_of, copy_of, event_of, fill_of,
-    host_of, kernel_of, work_of,
+    ALLOC, FREE, FillParams, HostParams, KernelParams, KernelParams2, MOVE, UNION, child_of, copy_of,
+    event_of, fill_of, host_of, kernel_of, work_of,
 };
 use crate::abi::{In, Out, Raw, export};
-use crate::core::graphs::{Edge, HostCall, Inner, Kernel, Owner, Work};
+use crate::core::graphs::{Edge, HostCall, Inner, Kernel, Need, Owner, Work};
 use crate::core::host_functions::HostFunction;
 use crate::core::process::process;
 
@@ -27,20 +28,21 @@ fn child(inner: &mut Inner, parent: GraphHandle, raw: Raw, is_moved: bool) -> Cu
 }
 
 /// What a new node waits for: nodes, edges, how many.
-type Needs = (In<u64>, In<Edge>, usize);
+pub type Needs = (In<u64>, In<Edge>, usize);
 
-fn add(
+/// Adds a node to a graph, whose work is made of what it waits for.
+pub fn add(
     out: Out<u64>,
     graph: Raw,
     (nodes, edges, count): Needs,
-    work: impl FnOnce(&mut Inner, GraphHandle) -> CuResult<Work>,
+    work: impl FnOnce(&mut Inner, GraphHandle, &[Need]) -> CuResult<Work>,
 ) -> CuResult<()> {
     let process = process()?;
     out.wanted()?;
     let mut inner = process.graphs.lock();
     let handle = inner.named(graph.0)?;
     let needs = needs_of(&inner, handle, nodes, edges, count)?;
-    let work = work(&mut inner, handle)?;
+    let work = work(&mut inner, handle, &needs)?;
     out.set(inner.add(handle, needs, work)?.raw())
 }
 
@@ -52,18 +54,26 @@ fn add_kernel(
     given: &KernelParams2,
 ) -> CuResult<()> {
     let kernel = kernel_of(given)?;
-    add(out, graph, (nodes, no_edges(), count), |_, _| Ok(Work::Kernel(Box::new(kernel))))
+    add(out, graph, (nodes, no_edges(), count), |_, _, _| Ok(Work::Kernel(Box::new(kernel))))
 }
 
 fn add_any(out: Out<u64>, graph: Raw, needs: Needs, given: In<u8>) -> CuResult<()> {
+    match given.cast::<u32>(0).get()? {
+        ALLOC => {
+            let wanted = Wanted::of(&given.cast::<AllocParams>(UNION).get()?)?;
+            return add_alloc(out, graph, needs, wanted, |address| tell(given, UNION + ADDRESS, address));
+        }
+        FREE => return add_free(out, graph, needs, given.cast::<u64>(UNION).get()?),
+        _ => {}
+    }
     match child_of(given)? {
         Some(raw) => {
             let is_moved = given.cast::<u32>(UNION + 8).get()? == MOVE;
-            add(out, graph, needs, |inner, parent| child(inner, parent, raw, is_moved))
+            add(out, graph, needs, |inner, parent, _| child(inner, parent, raw, is_moved))
         }
         None => {
             let work = work_of(given)?;
-            add(out, graph, needs, |_, _| Ok(work))
+            add(out, graph, needs, |_, _, _| Ok(work))
         }
     }
 }
@@ -168,37 +178,37 @@ export! {
         out: Out<u64>, graph: Raw, nodes: In<u64>, count: usize, given: In<Copy3d>, context: Raw,
     ) {
         let work = copy_of(&given.get()?, context)?;
-        add(out, graph, (nodes, no_edges(), count), |_, _| Ok(work))
+        add(out, graph, (nodes, no_edges(), count), |_, _, _| Ok(work))
     }
 
     fn cuGraphAddMemsetNode(
         out: Out<u64>, graph: Raw, nodes: In<u64>, count: usize, given: In<FillParams>, context: Raw,
     ) {
         let work = fill_of(given.get()?, context)?;
-        add(out, graph, (nodes, no_edges(), count), |_, _| Ok(work))
+        add(out, graph, (nodes, no_edges(), count), |_, _, _| Ok(work))
     }
 
     fn cuGraphAddEmptyNode(out: Out<u64>, graph: Raw, nodes: In<u64>, count: usize) {
-        add(out, graph, (nodes, no_edges(), count), |_, _| Ok(Work::Empty))
+        add(out, graph, (nodes, no_edges(), count), |_, _, _| Ok(Work::Empty))
     }
 
     fn cuGraphAddChildGraphNode(out: Out<u64>, graph: Raw, nodes: In<u64>, count: usize, of: Raw) {
-        add(out, graph, (nodes, no_edges(), count), |inner, parent| child(inner, parent, of, false))
+        add(out, graph, (nodes, no_edges(), count), |inner, parent, _| child(inner, parent, of, false))
     }
 
     fn cuGraphAddEventRecordNode(out: Out<u64>, graph: Raw, nodes: In<u64>, count: usize, event: Raw) {
         let event = event_of(event.0)?;
-        add(out, graph, (nodes, no_edges(), count), |_, _| Ok(Work::Record(event)))
+        add(out, graph, (nodes, no_edges(), count), |_, _, _| Ok(Work::Record(event)))
     }
 
     fn cuGraphAddEventWaitNode(out: Out<u64>, graph: Raw, nodes: In<u64>, count: usize, event: Raw) {
         let event = event_of(event.0)?;
-        add(out, graph, (nodes, no_edges(), count), |_, _| Ok(Work::Wait(event)))
+        add(out, graph, (nodes, no_edges(), count), |_, _, _| Ok(Work::Wait(event)))
     }
 
     fn cuGraphAddHostNode(out: Out<u64>, graph: Raw, nodes: In<u64>, count: usize, given: In<HostParams>) {
         let work = host_of(given.get()?)?;
-        add(out, graph, (nodes, no_edges(), count), |_, _| Ok(work))
+        add(out, graph, (nodes, no_edges(), count), |_, _, _| Ok(work))
     }
 
     fn cuGraphAddNode(out: Out<u64>, graph: Raw, nodes: In<u64>, count: usize, given: In<u8>) {

@@ -1,6 +1,6 @@
 //! What a node is given: each kind's parameters, by themselves or as `CUgraphNodeParams`, and the work that they make.
 //!
-//! Not offered, 801: external semaphores, memory nodes, batches of memory operations, conditional nodes.
+//! Not offered, 801: external semaphores, batches of memory operations, conditional nodes.
 
 use vgpu_api::launch::LaunchShape;
 use vgpu_api::{CuError, CuResult, DevicePtr, EventHandle, ImageKind, Memset, Stream};
@@ -75,6 +75,9 @@ const GRAPH: u32 = 4;
 const EMPTY: u32 = 5;
 const WAIT: u32 = 6;
 const RECORD: u32 = 7;
+/// Memory is given where a node is made, by `graph_memory.rs`.
+pub const ALLOC: u32 = 10;
+pub const FREE: u32 = 11;
 /// The last of them all: conditional nodes.
 const LAST: u32 = 13;
 /// `CUgraphNodeParams`: where the kind's own parameters begin.
@@ -82,9 +85,10 @@ pub const UNION: usize = 16;
 /// `CU_GRAPH_CHILD_GRAPH_OWNERSHIP_MOVE`.
 pub const MOVE: u32 = 1;
 
-fn array(address: u64) -> In<u64> {
+/// A list whose address is in a structure.
+pub fn array<T: Copy>(address: u64) -> In<T> {
     // SAFETY: the program lends the array for the call, by CUDA's contract; null is refused or skipped by who reads it.
-    unsafe { In::from_raw(Span::at_address(address).address() as *const u64) }
+    unsafe { In::from_raw(Span::at_address(address).address() as *const T) }
 }
 
 /// A context that a node names; null is the current one.

@@ -16,7 +16,12 @@ fn alloc(entered: Entered, bytes: usize) -> CuResult<DevicePtr> {
     }
     entered.process.graphs.may_be_unsafe()?;
     let bytes = bytes as u64;
-    let address = ask::cuMemAlloc_v2(&entered.process.channel, entered.context, bytes)?;
+    let ask = || ask::cuMemAlloc_v2(&entered.process.channel, entered.context, bytes);
+    // What launches of graphs that have ended still keep may be what is missing.
+    let address = match ask() {
+        Err(CuError::OUT_OF_MEMORY) if entered.process.graph_memory.give_back(true) => ask(),
+        other => other,
+    }?;
     entered.process.device_memory.insert(address.0, bytes, entered.context, 0);
     Ok(address)
 }
@@ -28,6 +33,9 @@ fn free(entered: Entered, address: DevicePtr) -> CuResult<()> {
     entered.process.graphs.may_be_unsafe()?;
     if let Some(given) = give_managed(entered.process, address.0) {
         return given.and_then(|()| entered.told());
+    }
+    if entered.process.graph_memory.free(entered.process, address.0, entered.context) {
+        return entered.told();
     }
     let own = |range: &Range| !matches!(range.flags, GLOBAL | MAPPED);
     let range = entered.process.device_memory.remove(address.0, own).ok_or(CuError::INVALID_VALUE)?;

@@ -16,6 +16,7 @@ pub mod function;
 pub mod graph;
 pub mod graph_change;
 pub mod graph_exec;
+pub mod graph_memory;
 pub mod graph_nodes;
 pub mod graph_work;
 pub mod host_function;
@@ -53,7 +54,7 @@ pub mod generated {
         host_function::*, host_memory::*,
     };
     use super::{copy_batch::*, peer::*, pool::*, stream_attribute::*, stream_memory::*, virtual_memory::*};
-    use super::{graph::*, graph_change::*, graph_exec::*, graph_nodes::*, init::*};
+    use super::{graph::*, graph_change::*, graph_exec::*, graph_memory::*, graph_nodes::*, init::*};
     use super::{
         launch::*, library::*, link::*, managed::*, memory::*, memset::*, module::*, occupancy::*,
         old_launch::*, pointer::*, primary::*,

@@ -1,16 +1,18 @@
 //! Memory allocated and freed in the order of a stream, and the pools it comes from. What a pool holds, the worker knows; which
-//! pools there are and which one a device uses is answered here. No node of a graph allocates or frees: 900 in a capture.
+//! pools there are and which one a device uses is answered here. In a capture both become nodes of the graph (`core/graph_memory.rs`).
 
 use vgpu_api::symbols::Mode;
 use vgpu_api::{Access, CuError, CuResult, DevicePtr, PoolHandle, ask};
 
 use super::device::device;
+use super::graph_memory::{captured_alloc, captured_free};
 use super::stream::existing;
 use super::virtual_memory::{AccessOf, Location, accessor, ordinal_of, ready};
 use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::{Entered, current, enter, enter_to_end};
 use crate::core::process::{Process, process};
 use crate::core::ranges::{GLOBAL, Home, MAPPED, POOLED, Range};
+use crate::core::streams::context_of;
 
 /// `CUmemPool_attribute`: 1 to 3 are flags, the last is the high mark of what is used.
 const FLAGS: std::ops::RangeInclusive<u32> = 1..=3;
@@ -20,14 +22,14 @@ const LAST: u32 = 8;
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PoolProperties {
-    kind: u32,
-    handle_types: u32,
-    location: Location,
+    pub kind: u32,
+    pub handle_types: u32,
+    pub location: Location,
     /// Windows.
-    security: u64,
-    bytes_max: u64,
-    usage: u16,
-    reserved: [u8; 54],
+    pub security: u64,
+    pub bytes_max: u64,
+    pub usage: u16,
+    pub reserved: [u8; 54],
 }
 const _: () = assert!(size_of::<PoolProperties>() == 88);
 
@@ -46,8 +48,10 @@ fn alloc(
         // As NVIDIA's driver 580: nothing, which can be freed.
         return out.set(DevicePtr(0));
     }
-    process.graphs.refuses(entered, stream)?;
     let bytes = bytes as u64;
+    if let Some(address) = captured_alloc(entered, stream, home.device, bytes)? {
+        return out.set(DevicePtr(address));
+    }
     let address = ask::cuMemAllocFromPoolAsync(&process.channel, entered.context, bytes, pool, stream)?;
     process.device_memory.insert_home(address.0, bytes, POOLED, home);
     out.set(address)
@@ -117,7 +121,13 @@ export! {
         if address.0 == 0 {
             return entered.told();
         }
-        entered.process.graphs.refuses(entered, stream)?;
+        if captured_free(entered, stream, address.0)? {
+            return entered.told();
+        }
+        let context = context_of(entered, stream)?;
+        if entered.process.graph_memory.free(entered.process, address.0, context) {
+            return entered.told();
+        }
         let own = |range: &Range| !matches!(range.flags, GLOBAL | MAPPED);
         entered.process.device_memory.remove(address.0, own).ok_or(CuError::INVALID_VALUE)?;
         ask::cuMemFreeAsync(&entered.process.channel, entered.context, address, stream)?;

@@ -13,10 +13,10 @@ use crate::core::contexts::current;
 use crate::core::process::{Process, process};
 
 /// `CUmemAllocationType`: pinned, managed.
-const PINNED: u32 = 1;
+pub const PINNED: u32 = 1;
 const MANAGED: u32 = 2;
 /// `CUmemLocationType`: device, host, host NUMA node, the thread's own.
-const DEVICE: u32 = 1;
+pub const DEVICE: u32 = 1;
 const HOSTS: std::ops::RangeInclusive<u32> = 2..=4;
 /// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
 const POSIX_FD: u32 = 1;
@@ -99,7 +99,10 @@ fn checked(process: &'static Process, properties: &Properties) -> CuResult<u32> 
     ordinal_of(process, properties.kind, properties.location)
 }
 
-fn granularity(process: &Process, ordinal: u32, option: u32) -> CuResult<u64> {
+/// What memory of a device comes in multiples of.
+/// # Errors
+/// 101.
+pub fn granularity(process: &Process, ordinal: u32, option: u32) -> CuResult<u64> {
     process.virtual_memory.granularity(ordinal, option, || {
         let number = process.contexts.number(ordinal)?;
         ask::cuMemGetAllocationGranularity(&process.channel, current(), number, option)
@@ -108,7 +111,14 @@ fn granularity(process: &Process, ordinal: u32, option: u32) -> CuResult<u64> {
 
 /// Addresses that are free at the worker and here, so that no pointer of the program's own is taken for one of the device's;
 /// whether they are kept free here.
-fn reserve(process: &Process, bytes: u64, alignment: u64, wanted: DevicePtr) -> CuResult<(DevicePtr, bool)> {
+/// # Errors
+/// 2.
+pub fn reserve(
+    process: &Process,
+    bytes: u64,
+    alignment: u64,
+    wanted: DevicePtr,
+) -> CuResult<(DevicePtr, bool)> {
     let next = || ask::cuMemAddressReserve(&process.channel, current(), bytes, alignment, wanted);
     let mut taken_here = Vec::new();
     let mut found = Err(CuError::OUT_OF_MEMORY);
@@ -166,7 +176,8 @@ fn hold(at: DevicePtr, bytes: u64) -> Hold {
     if taken { Hold::TakenHere } else { Hold::NotPossible }
 }
 
-fn let_go(at: DevicePtr, bytes: u64) {
+/// No longer keeps free here what [`reserve`] kept.
+pub fn let_go(at: DevicePtr, bytes: u64) {
     let (Ok(start), Ok(length)) = (usize::try_from(at.0), usize::try_from(bytes)) else { return };
     // SAFETY: what `hold` mapped, once: the table said so and has it no more.
     unsafe { libc::munmap(std::ptr::with_exposed_provenance_mut(start), length) };

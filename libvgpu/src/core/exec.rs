@@ -10,7 +10,8 @@ use vgpu_api::launch::{BUFFER_MAX, LaunchAttributes, LaunchShape};
 use vgpu_api::wire::to_vec;
 use vgpu_api::{ContextId, CuError, CuResult, GraphHandle, GraphNodeHandle, Launch, Stream};
 
-use super::graphs::{Edge, HostCall, Inner, Kernel, Need, Work};
+use super::graph_memory::{Backing, Space, Step};
+use super::graphs::{Edge, HostCall, Inner, Kernel, Need, Token, Work};
 use super::host_functions::HostFunctions;
 use super::process::Process;
 use super::slab::{Slab, lock};
@@ -29,7 +30,53 @@ pub struct Exec {
     pub hosts: Vec<u32>,
     /// Places of functions of the program.
     pub calls: Vec<u32>,
+    /// Whether any node allocates or frees.
+    pub has_memory: bool,
+    /// The memory of its allocations.
+    pub held: Mutex<Held>,
     state: Mutex<List>,
+}
+
+/// What keeps the memory of graphs that allocate: each of them knows that there is something that can be launched of it.
+#[derive(Debug, Default)]
+pub struct Held {
+    tokens: Vec<Arc<Token>>,
+    spaces: Vec<Arc<Space>>,
+    pub backings: Vec<Arc<Backing>>,
+}
+
+impl Held {
+    /// For what is to be launched of a graph; `own` is to end for it.
+    /// # Errors
+    /// 801 if there is something else that can be launched of the graph, or of one in it, and its nodes allocate or free.
+    pub fn of(inner: &mut Inner, graph: GraphHandle, own: Option<&Self>) -> CuResult<Self> {
+        let mut held = Self::default();
+        for handle in inner.with_memory(graph) {
+            let memory = &inner.graph(handle)?.memory;
+            held.spaces.extend(memory.spaces().iter().cloned());
+            held.tokens.push(match memory.token() {
+                None => Arc::new(Token),
+                Some(token) if own.is_some_and(|own| own.has(&token)) => token,
+                Some(_) => return Err(CuError::NOT_SUPPORTED),
+            });
+        }
+        for (handle, token) in inner.with_memory(graph).into_iter().zip(&held.tokens) {
+            inner.graph_mut(handle)?.memory.set_token(token);
+        }
+        Ok(held)
+    }
+
+    fn has(&self, token: &Arc<Token>) -> bool {
+        self.tokens.iter().any(|own| Arc::ptr_eq(own, token))
+    }
+
+    /// With memory for all allocations.
+    /// # Errors
+    /// 2 when the grant is used up.
+    pub fn backed(mut self) -> CuResult<Self> {
+        self.backings = self.spaces.iter().map(Space::back).collect::<CuResult<_>>()?;
+        Ok(self)
+    }
 }
 
 /// A graph as the worker has it: each node after those that it waits for.
@@ -55,7 +102,7 @@ pub struct Listed {
 }
 
 impl Exec {
-    pub fn new(flags: u64, list: List, context: ContextId) -> Self {
+    pub fn new(flags: u64, list: List, context: ContextId, held: Held) -> Self {
         let mut contexts: Vec<_> = list.nodes.iter().map(|node| node.context).chain([context]).collect();
         contexts.sort_unstable();
         contexts.dedup();
@@ -65,7 +112,8 @@ impl Exec {
         };
         let hosts = places(&|node| node.host().is_some());
         let calls = places(&|node| matches!(node.work, Work::Host(_)));
-        Self { flags, contexts, hosts, calls, state: Mutex::new(list) }
+        let has_memory = list.steps().next().is_some();
+        Self { flags, contexts, hosts, calls, has_memory, held: Mutex::new(held), state: Mutex::new(list) }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, List> {
@@ -88,7 +136,8 @@ impl Listed {
 /// What `body` gives.
 pub fn with_work<T>(work: &Work, body: impl FnOnce(GraphWork<'_>) -> CuResult<T>) -> CuResult<T> {
     match work {
-        Work::Empty | Work::Child(_) => body(GraphWork::Empty),
+        // Memory is the guest's own matter: to the worker such a node only joins.
+        Work::Empty | Work::Child(_) | Work::Alloc(_) | Work::Free(_) => body(GraphWork::Empty),
         Work::Kernel(kernel) => with_kernel(kernel, body),
         Work::Copy(copy) => {
             let (copy, side) = copy.on_the_wire();
@@ -156,6 +205,17 @@ impl List {
             _ => None,
         };
         places.iter().filter_map(number).collect()
+    }
+
+    /// What a launch does with memory, in its order.
+    pub fn steps(&self) -> impl Iterator<Item = Step<'_>> + Clone {
+        self.nodes.iter().filter_map(|node| match &node.work {
+            Work::Alloc(alloc) => {
+                Some(Step::Alloc { address: alloc.address, bytes: alloc.bytes, space: &alloc.space })
+            }
+            Work::Free(address) => Some(Step::Free { address: *address }),
+            _ => None,
+        })
     }
 
     /// The place of a node of the program.
@@ -257,6 +317,6 @@ fn context_of(process: &Process, work: &Work, context: ContextId) -> CuResult<Co
         Work::Copy(copy) => Ok(copy.context),
         Work::Fill(_, context) => Ok(*context),
         Work::Record(event) | Work::Wait(event) => process.events.get(*event).map(|known| known.context),
-        Work::Empty | Work::Child(_) | Work::Host(_) => Ok(context),
+        Work::Empty | Work::Child(_) | Work::Host(_) | Work::Alloc(_) | Work::Free(_) => Ok(context),
     }
 }

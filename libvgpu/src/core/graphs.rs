@@ -4,6 +4,7 @@
 //! A graph is the program's, or belongs to a node (a child graph), to a capture, or to what was instantiated of it (a copy, so that the
 //! original may change). A node keeps its place as long as its graph lives, so that a stale handle is found out.
 
+mod memory;
 mod node;
 mod one;
 
@@ -15,7 +16,7 @@ use vgpu_api::{CuError, CuResult, GraphHandle, GraphNodeHandle};
 
 use super::capture::Captures;
 use super::slab::lock;
-pub use node::{Edge, HostCall, Kernel, Need, Node, Params, Work};
+pub use node::{Alloc, Edge, HostCall, Kernel, Need, Node, Params, Work};
 pub use one::Graph;
 
 /// All graphs and captures.
@@ -34,6 +35,10 @@ pub struct Inner {
     free: Vec<usize>,
     pub(super) captures: Captures,
 }
+
+/// What can be launched, to the graphs that it was made of.
+#[derive(Debug)]
+pub struct Token;
 
 /// Whose a graph is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,24 +146,28 @@ impl Inner {
 
     /// Whether `other` is `graph`, or lies in it at any depth.
     pub fn holds(&self, graph: GraphHandle, other: GraphHandle) -> bool {
-        let mut left = vec![graph];
+        self.inside(graph).contains(&other)
+    }
+
+    /// A graph and all child graphs in it.
+    fn inside(&self, graph: GraphHandle) -> Vec<GraphHandle> {
+        let (mut left, mut found) = (vec![graph], Vec::new());
         while let Some(handle) = left.pop() {
-            if handle == other {
-                return true;
-            }
+            found.push(handle);
             let Ok(within) = self.graph(handle) else { continue };
             left.extend(within.nodes().filter_map(|(_, node)| match node.work {
                 Work::Child(child) => Some(child),
                 _ => None,
             }));
         }
-        false
+        found
     }
 
     /// A copy of `graph` and of its child graphs, with the same places.
     /// # Errors
-    /// 400, or 2 if there are too many.
+    /// 400, 2 if there are too many, or 801 if nodes allocate or free memory.
     pub fn copy(&mut self, graph: GraphHandle, owner: Owner) -> CuResult<GraphHandle> {
+        self.check_no_memory(graph)?;
         let original = self.graph(graph)?;
         let places = original.nodes.len();
         let mut nodes = original.nodes.clone();
@@ -175,9 +184,8 @@ impl Inner {
                 }
             }
         }
-        let copied = done.and_then(|()| {
-            self.insert(Graph { owner, captured: false, nodes, origin: Some((graph, places)) })
-        });
+        let copied = done
+            .and_then(|()| self.insert(Graph { nodes, origin: Some((graph, places)), ..Graph::new(owner) }));
         if copied.is_err() {
             children.into_iter().for_each(|child| self.end(child));
         }
@@ -217,9 +225,10 @@ impl Inner {
 
     /// Takes a node out; nothing waits for it any more.
     /// # Errors
-    /// 400, or 1 in a graph that a capture fills.
+    /// 400, 1 in a graph that a capture fills, or 801 in one with nodes that allocate or free memory.
     pub fn destroy_node(&mut self, raw: u64) -> CuResult<()> {
         let (handle, _) = self.node(raw)?;
+        self.check_no_memory(handle.graph())?;
         let graph = self.graph_mut(handle.graph())?;
         if graph.captured {
             return Err(CuError::INVALID_VALUE);
@@ -259,8 +268,9 @@ impl Inner {
 
     /// Takes edges away.
     /// # Errors
-    /// 1 for one that is not there: then none was taken.
+    /// 1 for one that is not there, 801 if nodes allocate or free memory: then none was taken.
     pub fn disconnect(&mut self, graph: GraphHandle, edges: &[(Need, u32)]) -> CuResult<()> {
+        self.check_no_memory(graph)?;
         let within = self.graph_mut(graph)?;
         let there = |(need, to): &(Need, u32)| within.get(*to).is_some_and(|node| node.needs.contains(need));
         if !edges.iter().all(there) {

@@ -11,6 +11,7 @@ pub mod copiers;
 pub mod event_words;
 pub mod exec;
 pub mod functions;
+pub mod graph_memory;
 pub mod graphs;
 #[expect(unsafe_code, reason = "calls functions of the program")]
 pub mod host_functions;

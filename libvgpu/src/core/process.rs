@@ -15,6 +15,7 @@ use super::contexts::Contexts;
 use super::copiers::Copiers;
 use super::event_words::EventWords;
 use super::exec::Execs;
+use super::graph_memory::GraphMemory;
 use super::graphs::Graphs;
 use super::host_functions::{self, HostFunctions};
 use super::images::Images;
@@ -92,6 +93,7 @@ pub struct Process {
     pub images: Images,
     pub limits: Limits,
     pub graphs: Graphs,
+    pub graph_memory: GraphMemory,
     pub execs: Execs,
     pub arrays: Arrays,
     pub objects: Objects,
@@ -120,6 +122,7 @@ impl Process {
     /// numbers would be given again that it still has in use.
     pub fn forget(&self, context: vgpu_api::ContextId) -> Ended {
         self.graphs.context_ended(context);
+        self.graph_memory.context_ended(context);
         self.execs.retain(|exec| exec.as_ref().is_none_or(|exec| !exec.contexts.contains(&context)));
         self.streams.retain(|stream| stream.context != context);
         self.events.retain(|event| event.context != context);
@@ -136,6 +139,7 @@ impl Process {
             && let Ok(device) = self.contexts.device_of(context)
         {
             self.device_memory.forget_pooled(device);
+            self.graph_memory.forget(&self.device_memory, device);
         }
         crate::calls::host_memory::forget(self, context);
         crate::calls::stream_attribute::forget_context(context);
@@ -237,6 +241,7 @@ fn connect() -> CuResult<()> {
         images: Images::new(),
         limits: Limits::new(),
         graphs: Graphs::default(),
+        graph_memory: GraphMemory::default(),
         execs: Execs::new(),
         arrays: Arrays::new(),
         objects: Objects::new(),

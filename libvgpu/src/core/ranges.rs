@@ -12,6 +12,8 @@ pub const GLOBAL: u32 = 1;
 pub const MAPPED: u32 = 2;
 /// Device memory of a pool.
 pub const POOLED: u32 = 4;
+/// Device memory that a launch of a graph allocated.
+pub const GRAPH: u32 = 8;
 
 /// Where device memory comes from that belongs to no context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +35,9 @@ pub struct Range {
     pub context: ContextId,
     /// `CU_POINTER_ATTRIBUTE_BUFFER_ID`: no two allocations of a process have the same.
     pub id: u64,
-    /// The flags it was made with (host memory), [`GLOBAL`], [`MAPPED`], [`POOLED`] (device memory).
+    /// The flags it was made with (host memory), [`GLOBAL`], [`MAPPED`], [`POOLED`], [`GRAPH`] (device memory).
     pub flags: u32,
-    /// Of mapped memory and a pool's.
+    /// Of mapped memory, a pool's and a graph's.
     pub home: Option<Home>,
 }
 

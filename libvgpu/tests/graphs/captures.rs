@@ -147,9 +147,8 @@ fn what_breaks_the_rules_of_a_capture_invalidates_it() {
     let shape = shape.as_ptr();
     let array = made!(session, cuArrayCreate_v2(shape: *const u64));
     let untold = Some(untold as StreamCallback);
-    let pool = made!(session, cuDeviceGetDefaultMemPool(0: i32));
     let pinned = made!(session, cuMemHostAlloc(64: usize, 0: u32));
-    let breaks: [(&str, u32, &dyn Fn() -> u32); 20] = [
+    let breaks: [(&str, u32, &dyn Fn() -> u32); 17] = [
         ("allocation", UNSUPPORTED, &|| cu!(session.libcuda, cuMemAlloc_v2(place: *mut u64, 64: usize))),
         ("freeing", UNSUPPORTED, &|| cu!(session.libcuda, cuMemFree_v2(at: u64))),
         (
@@ -165,17 +164,6 @@ fn what_breaks_the_rules_of_a_capture_invalidates_it() {
             UNSUPPORTED,
             &|| cu!(session.libcuda, cuMemcpyDtoH_v2(place: *mut u64, at: u64, 8: usize)),
         ),
-        (
-            "stream-ordered memory",
-            UNSUPPORTED,
-            &|| cu!(session.libcuda, cuMemAllocAsync(place: *mut u64, 64: usize, side: u64)),
-        ),
-        (
-            "memory of a pool",
-            UNSUPPORTED,
-            &|| cu!(session.libcuda, cuMemAllocFromPoolAsync(place: *mut u64, 64: usize, pool: u64, side: u64)),
-        ),
-        ("freeing in order", UNSUPPORTED, &|| cu!(session.libcuda, cuMemFreeAsync(at: u64, side: u64))),
         (
             "a word to write",
             UNSUPPORTED,

@@ -160,4 +160,5 @@ fn reset(session: &Session) {
 
 mod captures;
 mod host_nodes;
+mod memory_nodes;
 mod nodes;

@@ -231,7 +231,7 @@ fn a_node_by_its_general_parameters_is_the_same_node() {
     for (kind, code) in [
         (3u64, INVALID_VALUE),
         (8, NOT_SUPPORTED),
-        (10, NOT_SUPPORTED),
+        (10, INVALID_VALUE),
         (13, NOT_SUPPORTED),
         (14, INVALID_VALUE),
     ] {

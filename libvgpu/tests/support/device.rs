@@ -93,6 +93,8 @@ pub static ARENA_FULL: AtomicBool = AtomicBool::new(false);
 pub static WORDS_STAY: AtomicBool = AtomicBool::new(false);
 /// So many copies that are to write a word go well before one is refused. Below 0: none is.
 pub static REFUSED_AFTER: AtomicI32 = AtomicI32::new(-1);
+/// Whether no event is reached.
+pub static EVENTS_PENDING: AtomicBool = AtomicBool::new(false);
 
 /// What the tests look at.
 #[derive(Default)]
@@ -856,9 +858,15 @@ impl Driver for FakeDevice {
         self.saw("ctx wait")
     }
     fn cuEventQuery(&mut self, _: Call, event: EventHandle) -> CuResult<()> {
-        if self.events.contains_key(&event.raw()) { Ok(()) } else { Err(CuError::INVALID_HANDLE) }
+        let pending = EVENTS_PENDING.load(Ordering::Relaxed);
+        match self.events.get(&event.raw()) {
+            Some(true) if pending => Err(CuError::NOT_READY),
+            Some(_) => Ok(()),
+            None => Err(CuError::INVALID_HANDLE),
+        }
     }
     fn cuEventSynchronize(&mut self, call: Call, event: EventHandle) -> CuResult<()> {
+        EVENTS_PENDING.store(false, Ordering::Relaxed);
         self.cuEventQuery(call, event)
     }
     fn cuEventElapsedTime_v2(&mut self, _: Call, start: EventHandle, end: EventHandle) -> CuResult<f32> {

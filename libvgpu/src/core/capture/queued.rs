@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use vgpu_api::{ContextId, CuError, CuResult, EventHandle, Stream, StreamHandle};
+use vgpu_api::{ContextId, CuError, CuResult, EventHandle, GraphHandle, Stream, StreamHandle};
 
 use super::{Capture, Captures, GLOBAL, Joined, RELAXED, mode, this_thread};
 use crate::core::contexts::Entered;
@@ -43,7 +43,22 @@ impl Graphs {
         if !self.is_capturing() {
             return Ok(false);
         }
-        self.lock().capture(entered, stream, early, work)
+        self.lock().capture(entered, stream, early, |inner, _, _| work(inner))
+    }
+
+    /// As [`Graphs::captured`], with the graph that the node will be in and what it will wait for.
+    /// # Errors
+    /// As [`Graphs::captured`].
+    pub fn captured_in(
+        &self,
+        entered: Entered,
+        stream: Stream,
+        work: impl FnOnce(&mut Inner, GraphHandle, &[Need]) -> CuResult<Work>,
+    ) -> CuResult<bool> {
+        if !self.is_capturing() {
+            return Ok(false);
+        }
+        self.lock().capture(entered, stream, false, work)
     }
 
     /// That work or a wait in `stream` may pass by the captures: what belongs in none.
@@ -229,12 +244,12 @@ impl Inner {
         entered: Entered,
         stream: Stream,
         early: bool,
-        work: impl FnOnce(&mut Self) -> CuResult<Work>,
+        work: impl FnOnce(&mut Self, GraphHandle, &[Need]) -> CuResult<Work>,
     ) -> CuResult<bool> {
         let Some((stream, id)) = self.capture_of(entered, stream)? else { return Ok(false) };
-        let added = work(self).and_then(|work| {
-            let capture = self.captures.by_id.get_mut(&id).ok_or(CuError::UNKNOWN)?;
-            let (graph, mut needs) = (capture.graph, capture.stream(stream)?.needs.clone());
+        let capture = self.captures.by_id.get_mut(&id).ok_or(CuError::UNKNOWN)?;
+        let (graph, mut needs) = (capture.graph, capture.stream(stream)?.needs.clone());
+        let added = work(self, graph, &needs).and_then(|work| {
             if early {
                 let within = self.graph(graph)?;
                 let is_kernel =

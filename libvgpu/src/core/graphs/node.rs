@@ -6,6 +6,9 @@ use vgpu_api::{ContextId, EventHandle, FunctionHandle, GraphHandle, LaunchAttrib
 use std::sync::Arc;
 
 use crate::calls::copy_box::BoxNode;
+use crate::calls::pool::PoolProperties;
+use crate::calls::virtual_memory::AccessOf;
+use crate::core::graph_memory::Space;
 use crate::core::host_functions::{HostFunction, Number};
 
 /// One node.
@@ -60,6 +63,9 @@ pub enum Work {
     Record(EventHandle),
     Wait(EventHandle),
     Host(HostCall),
+    Alloc(Box<Alloc>),
+    /// What was allocated at this address.
+    Free(u64),
 }
 
 impl Work {
@@ -74,6 +80,8 @@ impl Work {
             Self::Empty => 5,
             Self::Wait(_) => 6,
             Self::Record(_) => 7,
+            Self::Alloc(_) => 10,
+            Self::Free(_) => 11,
         }
     }
 
@@ -88,8 +96,21 @@ impl Work {
             Self::Empty => "EMPTY",
             Self::Wait(_) => "WAIT_EVENT",
             Self::Record(_) => "EVENT_RECORD",
+            Self::Alloc(_) => "MEM_ALLOC",
+            Self::Free(_) => "MEM_FREE",
         }
     }
+}
+
+/// Memory that a launch allocates.
+#[derive(Clone, Debug)]
+pub struct Alloc {
+    pub address: u64,
+    pub bytes: u64,
+    /// Where the address is from.
+    pub space: Arc<Space>,
+    pub properties: PoolProperties,
+    pub access: Box<[AccessOf]>,
 }
 
 /// A function of the program. It has a number in what can be launched.

@@ -4,6 +4,7 @@ use vgpu_api::handle::GRAPHS_MAX;
 use vgpu_api::{CuError, CuResult, GraphHandle};
 
 use super::Owner;
+use super::memory::Memory;
 use super::node::{Edge, Need, Node, Work};
 
 /// One graph.
@@ -15,11 +16,12 @@ pub struct Graph {
     pub(super) nodes: Vec<Option<Node>>,
     /// What it was cloned from, and how many places that had then.
     pub(super) origin: Option<(GraphHandle, usize)>,
+    pub memory: Memory,
 }
 
 impl Graph {
     pub(super) fn new(owner: Owner) -> Self {
-        Self { owner, captured: false, nodes: Vec::new(), origin: None }
+        Self { owner, captured: false, nodes: Vec::new(), origin: None, memory: Memory::default() }
     }
 
     /// Places and nodes, in order.
@@ -39,6 +41,7 @@ impl Graph {
         self.check_needs(&needs, matches!(work, Work::Kernel(_)))?;
         let place = u32::try_from(self.nodes.len()).ok().filter(|place| u64::from(*place) < GRAPHS_MAX);
         let place = place.ok_or(CuError::OUT_OF_MEMORY)?;
+        self.memory.added(place, &work);
         self.nodes.push(Some(Node { work, needs }));
         Ok(place)
     }
