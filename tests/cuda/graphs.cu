@@ -1,6 +1,7 @@
 // Stream capture and graphs, by the runtime's API: what a graph computes against the CPU, what may not be done in a capture and
 // which error says so. `graphs answers` also prints what the driver answers where CUDA's documents leave it open.
 #include <cstring>
+#include <cuda.h>
 #include <thread>
 #include <vector>
 
@@ -269,6 +270,34 @@ static void allocations(cudaStream_t stream, Memory &m) {
     MUST(cudaGraphDestroy(graph));
 }
 
+// Words of memory, by the driver's API: written and waited for at each launch.
+static void memory_operations(cudaStream_t stream, Memory &m) {
+    CUresult (*write)(cudaStream_t, void *, unsigned, unsigned), (*wait)(cudaStream_t, void *, unsigned, unsigned);
+    cudaDriverEntryPointQueryResult found;
+    MUST(cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", (void **)&write, 12000, cudaEnableDefault, &found));
+    MUST(cudaGetDriverEntryPointByVersion("cuStreamWaitValue32", (void **)&wait, 12000, cudaEnableDefault, &found));
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    size_t count = 0;
+    MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    scale<<<grid, block, 0, stream>>>(m.out, 0, 0);
+    GIVES(0, write(stream, m.out, 7, 0));
+    GIVES(0, wait(stream, m.out, 7, 1));
+    scale<<<grid, block, 0, stream>>>(m.out, 2, 0);
+    MUST(cudaStreamEndCapture(stream, &graph));
+    MUST(cudaGraphGetNodes(graph, nullptr, &count));
+    expect("nodes of kernels and words", (long)count, 4);
+    MUST(cudaGraphInstantiate(&exec, graph, 0));
+    MUST(cudaGraphLaunch(exec, stream));
+    MUST(cudaGraphLaunch(exec, stream));
+    MUST(cudaStreamSynchronize(stream));
+    unsigned words[2];
+    MUST(cudaMemcpy(words, m.out, 8, cudaMemcpyDeviceToHost));
+    expect("a word that was written", words[0] * 10 + words[1], 140);
+    MUST(cudaGraphExecDestroy(exec));
+    MUST(cudaGraphDestroy(graph));
+}
+
 static cudaGraphNode_t kernel(cudaGraph_t graph, std::vector<cudaGraphNode_t> needs, void *function, void **parameters) {
     cudaKernelNodeParams params = {};
     params.func = function;
@@ -533,6 +562,7 @@ int main(int argc, char **argv) {
     pinned(one, m);
     functions(one);
     allocations(one, m);
+    memory_operations(one, m);
     refusals(m, one, two);
     if (argc > 1 && strcmp(argv[1], "answers") == 0) answers(m, one, two);
     printf("graphs: %s, %d wrong\n", failures ? "failed" : "ok", failures);

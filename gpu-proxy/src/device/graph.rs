@@ -4,7 +4,7 @@ use std::fmt;
 
 use vgpu_api::graph::{CopyBox, GraphEdge, HostSide};
 use vgpu_api::launch::LaunchAttributes;
-use vgpu_api::{CuError, CuResult, Memset};
+use vgpu_api::{CuError, CuResult, MemoryOp, Memset};
 
 use super::{Device, DeviceLaunch, GraphFunction, Place, Raw};
 
@@ -35,6 +35,8 @@ pub enum DeviceWork<'a> {
     Wait(Raw),
     /// Calls a function of the guest's and waits for it.
     Host(GraphFunction),
+    /// Writes words and waits for words.
+    Words(Vec<MemoryOp>),
 }
 
 impl fmt::Debug for DeviceWork<'_> {
@@ -47,6 +49,7 @@ impl fmt::Debug for DeviceWork<'_> {
             Self::Record(_) => "Record",
             Self::Wait(_) => "Wait",
             Self::Host(_) => "Host",
+            Self::Words(_) => "Words",
         })
     }
 }
@@ -84,6 +87,7 @@ enum Work {
     Copy { copy: CopyBox, side: HostSide, host: Box<[u8]> },
     Record(Raw),
     Host(GraphFunction),
+    Words(Vec<MemoryOp>),
 }
 
 impl fmt::Debug for Work {
@@ -111,6 +115,7 @@ impl Work {
             DeviceWork::Copy(copy, side) => Self::Copy { copy: *copy, side: *side, host: host_buffer(copy)? },
             DeviceWork::Record(event) => Self::Record(*event),
             DeviceWork::Host(function) => Self::Host(function.clone()),
+            DeviceWork::Words(ops) => Self::Words(ops.clone()),
         })
     }
 }
@@ -174,6 +179,7 @@ impl Listed {
                 Work::Copy { copy, side, host } => run_copy(device, place, copy, *side, host)?,
                 Work::Record(event) => device.event_record(place, *event, 0)?,
                 Work::Host(function) => function(),
+                Work::Words(ops) => device.stream_memory(place, ops)?,
             }
         }
         Ok(())

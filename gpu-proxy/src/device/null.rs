@@ -4,6 +4,7 @@
 //! What kernels and variables are called comes from the image: `null/image.rs`.
 
 mod array;
+mod graphs;
 mod image;
 mod stalls;
 
@@ -24,6 +25,7 @@ use super::{
     Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError, LoadedImage,
     Place, Raw, Survey, soft,
 };
+use graphs::Graphs;
 use image::Found;
 use stalls::Stalls;
 
@@ -74,32 +76,7 @@ pub struct Null {
     refuses: Vec<Step>,
     /// How many functions of the guest run now, if they run in threads.
     running: Option<Arc<AtomicUsize>>,
-    /// By graph and node.
-    graph_functions: Functions,
-}
-
-/// Functions of the guest that graphs call. As with NVIDIA's driver, none is held for the session.
-#[derive(Default)]
-struct Functions(HashMap<Raw, BTreeMap<u32, Called>>);
-
-type Called = Weak<dyn Fn() + Send + Sync>;
-
-impl std::fmt::Debug for Functions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.keys()).finish()
-    }
-}
-
-impl Functions {
-    fn set(&mut self, graph: Raw, node: u32, work: &DeviceWork<'_>) {
-        if let DeviceWork::Host(function) = work {
-            self.0.entry(graph).or_default().insert(node, Arc::downgrade(function));
-        }
-    }
-
-    fn set_all(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) {
-        (0..).zip(nodes).for_each(|(place, node)| self.set(graph, place, &node.work));
-    }
+    graphs: Graphs,
 }
 
 impl Default for Null {
@@ -127,7 +104,7 @@ impl Null {
             stalls: None,
             refuses: Vec::new(),
             running: None,
-            graph_functions: Functions::default(),
+            graphs: Graphs::default(),
         }
     }
 
@@ -506,19 +483,19 @@ impl Device for Null {
 
     fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], _flags: u64) -> CuResult<Raw> {
         let name = self.name();
-        self.graph_functions.set_all(name, nodes);
+        self.graphs.set_all(name, nodes);
         Ok(name)
     }
 
     fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
         self.refuse(Step::GraphChange)?;
-        self.graph_functions.set_all(graph, nodes);
+        self.graphs.set_all(graph, nodes);
         Ok(())
     }
 
     fn graph_set(&mut self, graph: Raw, node: u32, _context: Raw, work: &DeviceWork<'_>) -> CuResult<()> {
         self.refuse(Step::GraphChange)?;
-        self.graph_functions.set(graph, node, work);
+        self.graphs.set(graph, node, work);
         Ok(())
     }
 
@@ -541,9 +518,8 @@ impl Device for Null {
 
     fn graph_launch(&mut self, place: Place, graph: Raw) -> CuResult<()> {
         self.queue(place);
-        let functions = self.graph_functions.0.get(&graph);
-        let functions: Vec<_> =
-            functions.map(|functions| functions.values().cloned().collect()).unwrap_or_default();
+        let (words, functions) = self.graphs.of(graph);
+        self.stream_memory(place, &words)?;
         if !functions.is_empty() {
             self.run_in_order(move || {
                 functions.iter().filter_map(Weak::upgrade).for_each(|function| function());
@@ -553,7 +529,7 @@ impl Device for Null {
     }
 
     fn graph_destroy(&mut self, graph: Raw) -> CuResult<()> {
-        self.graph_functions.0.remove(&graph);
+        self.graphs.remove(graph);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use crate::handle::{ContextId, EventHandle};
 use crate::launch::Launch;
 use crate::memory::{DevicePtr, Memset};
 use crate::result::{CuError, CuResult};
+use crate::stream_memory::MemoryOp;
 use crate::wire::{Reader, Wire, WireError, Writer, wire_struct};
 
 /// Nodes of one graph at most.
@@ -137,11 +138,13 @@ pub enum GraphWork<'a> {
     Wait(EventHandle),
     /// Waits until the guest has run its function of this number, at each launch anew ([`crate::host_function`]).
     Host(u64),
+    /// Writes words of memory and waits for words, in order.
+    Words(Vec<MemoryOp>),
 }
 
 impl GraphWork<'_> {
     /// Part of the wire hash.
-    pub const DECLARATION: &'static str = "GraphWork{0,1:Launch,2:Memset,3:CopyBox,4:CopyBox from host,5:CopyBox to host,6:Event record,7:Event wait,8:host function}";
+    pub const DECLARATION: &'static str = "GraphWork{0,1:Launch,2:Memset,3:CopyBox,4:CopyBox from host,5:CopyBox to host,6:Event record,7:Event wait,8:host function,9:Vec<MemoryOp>}";
 
     /// Its kind on the wire: what never changes of a node.
     #[must_use]
@@ -156,6 +159,7 @@ impl GraphWork<'_> {
             Self::Record(_) => 6,
             Self::Wait(_) => 7,
             Self::Host(_) => 8,
+            Self::Words(_) => 9,
         }
     }
 }
@@ -169,6 +173,7 @@ impl<'a> Wire<'a> for GraphWork<'a> {
             Self::Copy(copy, _) => copy.size(),
             Self::Record(event) | Self::Wait(event) => event.size(),
             Self::Host(function) => function.size(),
+            Self::Words(ops) => ops.size(),
         }
     }
     fn put(&self, writer: &mut Writer<'_>) {
@@ -180,6 +185,7 @@ impl<'a> Wire<'a> for GraphWork<'a> {
             Self::Copy(copy, _) => copy.put(writer),
             Self::Record(event) | Self::Wait(event) => event.put(writer),
             Self::Host(function) => function.put(writer),
+            Self::Words(ops) => ops.put(writer),
         }
     }
     fn take(reader: &mut Reader<'a>) -> Result<Self, WireError> {
@@ -193,6 +199,7 @@ impl<'a> Wire<'a> for GraphWork<'a> {
             6 => Self::Record(EventHandle::take(reader)?),
             7 => Self::Wait(EventHandle::take(reader)?),
             8 => Self::Host(u64::take(reader)?),
+            9 => Self::Words(Vec::take(reader)?),
             _ => return Err(WireError::BadValue("kind of a graph's node")),
         })
     }
@@ -257,6 +264,7 @@ mod tests {
     use super::*;
     use crate::handle::{FunctionHandle, ImageHandle, Stream};
     use crate::launch::{LaunchAttributes, LaunchShape};
+    use crate::stream_memory::MemoryOpKind;
     use crate::wire::{from_slice, to_vec};
 
     fn node(needs: &[u32], work: GraphWork<'static>) -> GraphNode<'static> {
@@ -272,6 +280,7 @@ mod tests {
         let line = CopyBox::line(DevicePtr(16), DevicePtr(64), 8);
         let memset = Memset { dst: DevicePtr(4), pitch: 0, element_bytes: 4, value: 9, width: 2, rows: 1 };
         let event = EventHandle::new(1, 2);
+        let op = MemoryOp { kind: MemoryOpKind::WaitAnd, at: DevicePtr(8), bytes: 8, value: 3 };
         vec![
             node(&[], GraphWork::Kernel(launch)),
             node(&[0], GraphWork::Fill(memset)),
@@ -282,6 +291,7 @@ mod tests {
             node(&[5], GraphWork::Record(event)),
             node(&[5], GraphWork::Wait(event)),
             node(&[6, 7], GraphWork::Host(u64::MAX)),
+            node(&[8], GraphWork::Words(vec![op, op])),
         ]
     }
 

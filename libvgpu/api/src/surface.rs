@@ -212,6 +212,7 @@ surface! {
         Local: cuGraphAddKernelNode cuGraphAddKernelNode_v2 cuGraphAddMemcpyNode cuGraphAddMemsetNode cuGraphAddEmptyNode
             cuGraphAddChildGraphNode cuGraphAddEventRecordNode cuGraphAddEventWaitNode cuGraphAddHostNode
             cuGraphAddNode cuGraphAddNode_v2 cuGraphHostNodeGetParams cuGraphHostNodeSetParams
+            cuGraphAddBatchMemOpNode cuGraphBatchMemOpNodeGetParams cuGraphBatchMemOpNodeSetParams
             cuGraphKernelNodeGetParams cuGraphKernelNodeGetParams_v2 cuGraphKernelNodeSetParams cuGraphKernelNodeSetParams_v2
             cuGraphKernelNodeGetAttribute cuGraphKernelNodeSetAttribute cuGraphKernelNodeCopyAttributes
             cuGraphMemcpyNodeGetParams cuGraphMemcpyNodeSetParams cuGraphMemsetNodeGetParams cuGraphMemsetNodeSetParams
@@ -233,7 +234,7 @@ surface! {
         Local: cuGraphNodeGetEnabled;
         Async: cuGraphNodeSetEnabled cuGraphExecKernelNodeSetParams cuGraphExecKernelNodeSetParams_v2
             cuGraphExecMemcpyNodeSetParams cuGraphExecMemsetNodeSetParams cuGraphExecChildGraphNodeSetParams
-            cuGraphExecEventRecordNodeSetEvent cuGraphExecEventWaitNodeSetEvent cuGraphExecHostNodeSetParams cuGraphExecNodeSetParams;
+            cuGraphExecEventRecordNodeSetEvent cuGraphExecEventWaitNodeSetEvent cuGraphExecHostNodeSetParams cuGraphExecBatchMemOpNodeSetParams cuGraphExecNodeSetParams;
         Sync: cuGraphExecUpdate cuGraphExecUpdate_v2;
     }
 }

@@ -6,8 +6,8 @@ use vgpu_api::{CuError, CuResult, GraphExecHandle, ask};
 use super::copy_box::Copy3d;
 use super::graph_exec::existing;
 use super::graph_work::{
-    FillParams, HostParams, KernelParams, KernelParams2, child_of, copy_of, event_of, fill_of, host_of,
-    kernel_of, work_of,
+    FillParams, HostParams, KernelParams, KernelParams2, WordsParams, child_of, copy_of, event_of, fill_of,
+    host_of, kernel_of, words_of, work_of,
 };
 use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::Entered;
@@ -75,13 +75,18 @@ fn differs(node: &Listed, work: &Work) -> CuResult<Option<u32>> {
         Work::Kernel(kernel) => kernel.context == node.context,
         Work::Fill(_, context) => *context == node.context,
         Work::Copy(copy) => copy.context == node.context,
+        Work::Words(words) => words.context == node.context,
         _ => true,
     };
     if !same_side || !same_context || bytes(work)? != bytes(&node.work)? {
         return Ok(Some(update::PARAMETERS));
     }
-    let allocated = |work: &Work| if let Work::Alloc(alloc) = work { alloc.bytes } else { 0 };
-    if allocated(work) != allocated(&node.work) {
+    let amount = |work: &Work| match work {
+        Work::Alloc(alloc) => alloc.bytes,
+        Work::Words(words) => words.ops.len() as u64,
+        _ => 0,
+    };
+    if amount(work) != amount(&node.work) {
         return Ok(Some(update::PARAMETERS));
     }
     let together = |work: &Work| matches!(work, Work::Kernel(kernel) if kernel.is_cooperative());
@@ -261,6 +266,12 @@ export! {
     fn cuGraphExecEventWaitNodeSetEvent(exec: Raw, node: Raw, event: Raw) {
         let event = event_of(event.0)?;
         set(exec, node, |_| Ok(Work::Wait(event)))
+    }
+
+    /// As many operations as before, in a context that is named.
+    fn cuGraphExecBatchMemOpNodeSetParams(exec: Raw, node: Raw, given: In<WordsParams>) {
+        let work = words_of(given.get()?)?;
+        set(exec, node, |_| Ok(work))
     }
 
     fn cuGraphExecHostNodeSetParams(exec: Raw, node: Raw, given: In<HostParams>) {

@@ -7,11 +7,11 @@ use super::capture::{needs_of, no_edges};
 use super::copy_box::Copy3d;
 use super::graph_memory::{ADDRESS, AllocParams, Wanted, add_alloc, add_free, tell};
 use super::graph_work::{
-    ALLOC, FREE, FillParams, HostParams, KernelParams, KernelParams2, MOVE, UNION, child_of, copy_of,
-    event_of, fill_of, host_of, kernel_of, work_of,
+    ALLOC, FREE, FillParams, HostParams, KernelParams, KernelParams2, MOVE, UNION, WordsParams, child_of,
+    copy_of, event_of, fill_of, host_of, kernel_of, words_of, work_of,
 };
 use crate::abi::{In, Out, Raw, export};
-use crate::core::graphs::{Edge, HostCall, Inner, Kernel, Need, Owner, Work};
+use crate::core::graphs::{Edge, HostCall, Inner, Kernel, Need, Owner, Words, Work};
 use crate::core::host_functions::HostFunction;
 use crate::core::process::process;
 
@@ -307,6 +307,28 @@ export! {
 
     fn cuGraphEventWaitNodeSetEvent(node: Raw, event: Raw) {
         set(node, Work::Wait(event_of(event.0)?))
+    }
+
+    fn cuGraphAddBatchMemOpNode(out: Out<u64>, graph: Raw, nodes: In<u64>, count: usize, given: In<WordsParams>) {
+        let work = words_of(given.get()?)?;
+        add(out, graph, (nodes, no_edges(), count), |_, _, _| Ok(work))
+    }
+
+    fn cuGraphBatchMemOpNodeGetParams(node: Raw, out: Out<WordsParams>) {
+        match &process()?.graphs.lock().node(node.0)?.1.work {
+            Work::Words(Words { context, given, .. }) => out.set(WordsParams {
+                context: raw_context(*context),
+                count: u32::try_from(given.len()).map_err(|_| CuError::UNKNOWN)?,
+                // Good while the node lives and is not changed.
+                ops: given.as_ptr().expose_provenance() as u64,
+                flags: 0,
+            }),
+            _ => Err(CuError::INVALID_VALUE),
+        }
+    }
+
+    fn cuGraphBatchMemOpNodeSetParams(node: Raw, given: In<WordsParams>) {
+        set(node, words_of(given.get()?)?)
     }
 
     fn cuGraphHostNodeGetParams(node: Raw, out: Out<HostParams>) {

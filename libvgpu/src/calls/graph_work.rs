@@ -1,15 +1,17 @@
 //! What a node is given: each kind's parameters, by themselves or as `CUgraphNodeParams`, and the work that they make.
 //!
-//! Not offered, 801: external semaphores, batches of memory operations, conditional nodes.
+//! Not offered, 801: external semaphores, conditional nodes.
 
 use vgpu_api::launch::LaunchShape;
+use vgpu_api::stream_memory::OPS_MAX;
 use vgpu_api::{CuError, CuResult, DevicePtr, EventHandle, ImageKind, Memset, Stream};
 
 use super::copy_box::{BoxNode, Copy3d};
 use super::launch;
+use super::stream_memory::{Op, of_all};
 use crate::abi::{In, Raw, Span};
 use crate::core::contexts::{Entered, enter, enter_with};
-use crate::core::graphs::{HostCall, Kernel, Work};
+use crate::core::graphs::{HostCall, Kernel, Words, Work};
 use crate::core::host_functions::{HostFn, HostFunction};
 use crate::core::process::process;
 
@@ -66,6 +68,17 @@ pub struct HostParams {
 }
 const _: () = assert!(size_of::<HostParams>() == 16);
 
+/// `CUDA_BATCH_MEM_OP_NODE_PARAMS_v1` and its second version.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct WordsParams {
+    pub context: Raw,
+    pub count: u32,
+    pub ops: u64,
+    pub flags: u32,
+}
+const _: () = assert!(size_of::<WordsParams>() == 32);
+
 /// `CUgraphNodeType`s that are offered.
 const KERNEL: u32 = 0;
 const MEMCPY: u32 = 1;
@@ -78,6 +91,7 @@ const RECORD: u32 = 7;
 /// Memory is given where a node is made, by `graph_memory.rs`.
 pub const ALLOC: u32 = 10;
 pub const FREE: u32 = 11;
+const WORDS: u32 = 12;
 /// The last of them all: conditional nodes.
 const LAST: u32 = 13;
 /// `CUgraphNodeParams`: where the kind's own parameters begin.
@@ -150,6 +164,18 @@ fn memset_of(given: FillParams) -> CuResult<Memset> {
     })
 }
 
+/// The node of a batch of memory operations. It names its context.
+pub fn words_of(given: WordsParams) -> CuResult<Work> {
+    let count = given.count as usize;
+    if given.context.0 == 0 || given.flags != 0 || count > OPS_MAX {
+        return Err(CuError::INVALID_VALUE);
+    }
+    let context = entered_with(given.context)?.context;
+    let ops: In<Op> = array(given.ops);
+    let given: Box<[Op]> = (0..count).map(|i| ops.at(i)).collect::<CuResult<_>>()?;
+    Ok(Work::Words(Words { context, ops: of_all(&given)?, given }))
+}
+
 /// A function's node.
 pub fn host_of(given: HostParams) -> CuResult<Work> {
     let function = given.function.ok_or(CuError::INVALID_VALUE)?;
@@ -175,6 +201,7 @@ pub fn work_of(given: In<u8>) -> CuResult<Work> {
             let context = given.cast::<Raw>(UNION + size_of::<FillParams>()).get()?;
             fill_of(given.cast::<FillParams>(UNION).get()?, context)
         }
+        WORDS => words_of(given.cast::<WordsParams>(UNION).get()?),
         HOST => host_of(given.cast::<HostParams>(UNION).get()?),
         EMPTY => Ok(Work::Empty),
         WAIT => Ok(Work::Wait(event_of(given.cast::<u64>(UNION).get()?)?)),

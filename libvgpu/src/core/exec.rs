@@ -147,6 +147,7 @@ pub fn with_work<T>(work: &Work, body: impl FnOnce(GraphWork<'_>) -> CuResult<T>
         Work::Record(event) => body(GraphWork::Record(*event)),
         Work::Wait(event) => body(GraphWork::Wait(*event)),
         Work::Host(call) => body(GraphWork::Host(call.number())),
+        Work::Words(words) => body(GraphWork::Words(words.ops.clone())),
     }
 }
 
@@ -316,6 +317,7 @@ fn context_of(process: &Process, work: &Work, context: ContextId) -> CuResult<Co
         Work::Kernel(kernel) => Ok(kernel.context),
         Work::Copy(copy) => Ok(copy.context),
         Work::Fill(_, context) => Ok(*context),
+        Work::Words(words) => Ok(words.context),
         Work::Record(event) | Work::Wait(event) => process.events.get(*event).map(|known| known.context),
         Work::Empty | Work::Child(_) | Work::Host(_) | Work::Alloc(_) | Work::Free(_) => Ok(context),
     }

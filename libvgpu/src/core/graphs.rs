@@ -16,7 +16,7 @@ use vgpu_api::{CuError, CuResult, GraphHandle, GraphNodeHandle};
 
 use super::capture::Captures;
 use super::slab::lock;
-pub use node::{Alloc, Edge, HostCall, Kernel, Need, Node, Params, Work};
+pub use node::{Alloc, Edge, HostCall, Kernel, Need, Node, Params, Words, Work};
 pub use one::Graph;
 
 /// All graphs and captures.

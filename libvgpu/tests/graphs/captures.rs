@@ -148,7 +148,7 @@ fn what_breaks_the_rules_of_a_capture_invalidates_it() {
     let array = made!(session, cuArrayCreate_v2(shape: *const u64));
     let untold = Some(untold as StreamCallback);
     let pinned = made!(session, cuMemHostAlloc(64: usize, 0: u32));
-    let breaks: [(&str, u32, &dyn Fn() -> u32); 17] = [
+    let breaks: [(&str, u32, &dyn Fn() -> u32); 15] = [
         ("allocation", UNSUPPORTED, &|| cu!(session.libcuda, cuMemAlloc_v2(place: *mut u64, 64: usize))),
         ("freeing", UNSUPPORTED, &|| cu!(session.libcuda, cuMemFree_v2(at: u64))),
         (
@@ -163,16 +163,6 @@ fn what_breaks_the_rules_of_a_capture_invalidates_it() {
             "a copy that waits",
             UNSUPPORTED,
             &|| cu!(session.libcuda, cuMemcpyDtoH_v2(place: *mut u64, at: u64, 8: usize)),
-        ),
-        (
-            "a word to write",
-            UNSUPPORTED,
-            &|| cu!(session.libcuda, cuStreamWriteValue32_v2(side: u64, at: u64, 1: u32, 0: u32)),
-        ),
-        (
-            "a word to wait for",
-            UNSUPPORTED,
-            &|| cu!(session.libcuda, cuStreamWaitValue64_v2(side: u64, at: u64, 1: u64, 0: u32)),
         ),
         ("the end of pinned memory", UNSUPPORTED, &|| cu!(session.libcuda, cuMemFreeHost(pinned: u64))),
         ("sources of a batch that are only there now", UNSUPPORTED, &|| {

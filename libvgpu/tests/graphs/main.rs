@@ -162,3 +162,4 @@ mod captures;
 mod host_nodes;
 mod memory_nodes;
 mod nodes;
+mod word_nodes;

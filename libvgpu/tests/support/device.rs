@@ -283,6 +283,7 @@ impl FakeDevice {
     fn run(&mut self, call: Call, node: &mut FakeNode) -> CuResult<()> {
         match from_slice::<GraphWork<'_>>(&node.work).unwrap() {
             GraphWork::Empty | GraphWork::Wait(_) => Ok(()),
+            GraphWork::Words(ops) => self.vgpuStreamMemory(call, Stream::Legacy, ops),
             GraphWork::Host(function) => {
                 self.run_in_the_guest(function);
                 Ok(())

@@ -8,12 +8,14 @@ use std::ptr;
 
 use vgpu_api::graph::{CopyBox, GraphEdge, HostSide, Rows};
 use vgpu_api::launch::attribute;
-use vgpu_api::{CuError, CuResult, Memset};
+use vgpu_api::{CuError, CuResult, MemoryOp, Memset};
 
 use super::host::{give_of_graph, run_of_graph};
 use super::table::{
-    Copy3d, CopySide, EdgeData, FillParams, HostParams, KernelParams, NULL, Ptr, Table, UpdateInfo,
+    Copy3d, CopySide, EdgeData, FillParams, HostParams, KernelParams, NULL, Ptr, StreamOp, Table, UpdateInfo,
+    WordsParams,
 };
+use super::virtual_memory::stream_op;
 use super::{Cuda, PARAM_POINTER, PARAM_SIZE, Pointer, number, size};
 use crate::device::graph::{host_buffer, part};
 use crate::device::{DeviceLaunch, DeviceNode, DeviceWork, GraphFunction, Raw};
@@ -122,6 +124,17 @@ fn fill_params(memset: &Memset) -> CuResult<FillParams> {
         width: size(memset.width)?,
         height: size(memset.rows)?,
     })
+}
+
+/// Runs `body` with the driver's form of a batch.
+fn with_words<T>(
+    context: Ptr,
+    ops: &[MemoryOp],
+    body: impl FnOnce(&WordsParams) -> CuResult<T>,
+) -> CuResult<T> {
+    let mut ops: Vec<StreamOp> = ops.iter().map(stream_op).collect();
+    let count = u32::try_from(ops.len()).map_err(|_| CuError::INVALID_VALUE)?;
+    body(&WordsParams { context, count, ops: ops.as_mut_ptr(), flags: 0 })
 }
 
 fn host_params(function: &GraphFunction) -> HostParams {
@@ -251,6 +264,9 @@ impl Cuda {
                     let params = host_params(function);
                     table.cuGraphAddHostNode(at, graph, needs, count, &raw const params)
                 }
+                DeviceWork::Words(ops) => with_words(context, ops, |params| {
+                    table.cuGraphAddBatchMemOpNode(at, graph, needs, count, ptr::from_ref(params))
+                }),
             }
         }?;
         if let DeviceWork::Kernel(launch) = &node.work {
@@ -335,6 +351,9 @@ impl Cuda {
                     let params = host_params(function);
                     table.cuGraphExecHostNodeSetParams(exec, node, &raw const params)
                 }
+                DeviceWork::Words(ops) => with_words(context, ops, |params| {
+                    table.cuGraphExecBatchMemOpNodeSetParams(exec, node, ptr::from_ref(params))
+                }),
             }
         }
     }

@@ -260,6 +260,16 @@ pub struct HostParams {
     pub data: Ptr,
 }
 
+/// `CUDA_BATCH_MEM_OP_NODE_PARAMS_v1`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct WordsParams {
+    pub context: Ptr,
+    pub count: c_uint,
+    pub ops: *mut StreamOp,
+    pub flags: c_uint,
+}
+
 /// `CUgraphEdgeData`.
 #[repr(C)]
 #[derive(Debug)]
@@ -518,6 +528,7 @@ table! {
     fn cuGraphAddEventRecordNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, event: Ptr);
     fn cuGraphAddEventWaitNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, event: Ptr);
     fn cuGraphAddHostNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const HostParams);
+    fn cuGraphAddBatchMemOpNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const WordsParams);
     fn cuGraphAddDependencies_v2(graph: Ptr, from: *const Ptr, to: *const Ptr, data: *const EdgeData, count: usize);
     fn cuGraphKernelNodeSetAttribute(node: Ptr, attribute: c_int, value: *const c_void);
     fn cuGraphInstantiateWithFlags(exec: *mut Ptr, graph: Ptr, flags: u64);
@@ -528,6 +539,7 @@ table! {
     fn cuGraphExecEventRecordNodeSetEvent(exec: Ptr, node: Ptr, event: Ptr);
     fn cuGraphExecEventWaitNodeSetEvent(exec: Ptr, node: Ptr, event: Ptr);
     fn cuGraphExecHostNodeSetParams(exec: Ptr, node: Ptr, params: *const HostParams);
+    fn cuGraphExecBatchMemOpNodeSetParams(exec: Ptr, node: Ptr, params: *const WordsParams);
     fn cuGraphNodeSetEnabled(exec: Ptr, node: Ptr, enabled: c_uint);
     fn cuGraphUpload(exec: Ptr, stream: Ptr);
     fn cuGraphLaunch(exec: Ptr, stream: Ptr);

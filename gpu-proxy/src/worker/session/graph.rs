@@ -13,6 +13,7 @@ use vgpu_api::{Call, ContextId, CuError, CuResult, GraphExecHandle, Stream};
 use self::going::Going;
 use self::node::{Names, Node};
 use super::Session;
+use super::stream_memory::is_wait;
 use crate::device::{Place, Raw};
 use crate::worker::host_functions::GraphCall;
 use crate::worker::slab::Slab;
@@ -27,6 +28,8 @@ const FLAGS: u64 = 1 | 8;
 const NODE_BYTES: u64 = 512;
 /// And for each change of it that the device refused.
 const NAMES_BYTES: u64 = 128;
+/// And for each word of it.
+const WORD_BYTES: u64 = 24;
 
 /// All graphs of the process.
 #[derive(Debug, Default)]
@@ -69,6 +72,8 @@ pub(super) struct Graph {
     nodes: Vec<Node>,
     /// Whether any of them calls a function of the guest's.
     has_calls: bool,
+    /// Whether any of them may wait for a word.
+    has_words: bool,
     /// What they called before, while a launch of then may go on.
     former_calls: Vec<GraphCall>,
     /// What they were to call after a change that the device refused: perhaps they do.
@@ -150,6 +155,7 @@ impl Session {
         let graph = Graph {
             raw,
             contexts,
+            has_words: kept.iter().any(|node| !node.words.is_empty()),
             has_calls: kept.iter().any(|node| node.call.is_some()),
             former_calls: Vec::new(),
             perhaps_calls: Vec::new(),
@@ -182,18 +188,27 @@ impl Session {
     ) -> CuResult<()> {
         let graph = self.graphs.slab.get(handle)?;
         let calls = if graph.has_calls { graph.calls() } else { Vec::new() };
-        if !calls.is_empty() {
+        let waits = graph.has_words && graph.nodes.iter().flat_map(|node| &node.words).any(is_wait);
+        if waits || !calls.is_empty() {
             self.may_hold_up();
         }
         let (context, place, raw) = self.launchable(call, handle, stream)?;
         if let Some(known) = &self.host_functions {
             known.expect(&calls)?;
         }
+        let mark = waits.then(|| self.mark_of_wait(context, place)).transpose();
+        if let (Err(_), Some(known)) = (&mark, &self.host_functions) {
+            known.forget(&calls);
+        }
+        let mark = mark?;
         self.quota.wait_for_credit();
         self.graphs.slab.get_mut(handle)?.launched = Some((context, stream, place));
-        let result = self.device.graph_launch(place, raw);
+        let mut result = self.device.graph_launch(place, raw);
         if let (Err(_), Some(known)) = (result, &self.host_functions) {
             known.forget(&calls);
+        }
+        if let Some(mark) = mark {
+            result = result.and(self.keep_mark_of_wait(mark, place));
         }
         self.settle(context, result)
     }
@@ -235,6 +250,7 @@ impl Session {
         let ended = self.graphs.ended;
         if graph.whole_at != ended {
             graph.nodes.iter().flat_map(Node::all_names).try_for_each(|names| self.is_there(names))?;
+            graph.nodes.iter().flat_map(|node| &node.words).try_for_each(|op| self.check_op(op))?;
             self.graphs.slab.get_mut(handle)?.whole_at = ended;
         }
         Ok((context, place, raw))

@@ -10,9 +10,12 @@ use crate::device::Place;
 /// Calls with waits that may be queued at once.
 const WAITS_MAX: usize = 1 << 16;
 
+pub(super) fn is_wait(op: &MemoryOp) -> bool {
+    !matches!(op.kind, MemoryOpKind::Write | MemoryOpKind::Barrier)
+}
+
 impl Session {
     pub(super) fn stream_memory(&mut self, call: Call, stream: Stream, ops: &[MemoryOp]) -> CuResult<()> {
-        let is_wait = |op: &MemoryOp| !matches!(op.kind, MemoryOpKind::Write | MemoryOpKind::Barrier);
         let waits = ops.iter().any(is_wait);
         if waits {
             self.may_hold_up();
@@ -25,16 +28,21 @@ impl Session {
         let mark = waits.then(|| self.mark_of_wait(context, place)).transpose()?;
         self.quota.wait_for_credit();
         let mut result = self.device.stream_memory(place, ops);
-        // Whatever the result: a driver that tells of an older error may have queued them all the same.
         if let Some(mark) = mark {
-            let marked = self.set_mark(&mark, place);
-            self.waits.push(mark);
-            result = result.and(marked);
+            result = result.and(self.keep_mark_of_wait(mark, place));
         }
         self.settle(context, result)
     }
 
-    fn mark_of_wait(&mut self, context: ContextId, place: Place) -> CuResult<Mark> {
+    /// Behind waits that were queued, whatever came of that: a driver that tells of an older error may have queued them all the same.
+    pub(super) fn keep_mark_of_wait(&mut self, mark: Mark, place: Place) -> CuResult<()> {
+        let marked = self.set_mark(&mark, place);
+        self.waits.push(mark);
+        marked
+    }
+
+    /// For [`Session::keep_mark_of_wait`].
+    pub(super) fn mark_of_wait(&mut self, context: ContextId, place: Place) -> CuResult<Mark> {
         if self.waits.len() >= WAITS_MAX {
             for mark in std::mem::take(&mut self.waits) {
                 self.keep_wait(mark);
@@ -79,7 +87,7 @@ impl Session {
         ended.iter().for_each(|mark| self.end_mark(mark));
     }
 
-    fn check_op(&self, op: &MemoryOp) -> CuResult<()> {
+    pub(super) fn check_op(&self, op: &MemoryOp) -> CuResult<()> {
         let bytes = u64::from(op.bytes);
         let aligned = matches!(bytes, 4 | 8) && op.at.0.is_multiple_of(bytes);
         match op.kind {

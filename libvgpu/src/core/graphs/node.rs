@@ -1,12 +1,13 @@
 //! Nodes: what they do and what they wait for.
 
 use vgpu_api::launch::attribute;
-use vgpu_api::{ContextId, EventHandle, FunctionHandle, GraphHandle, LaunchAttribute, Memset};
+use vgpu_api::{ContextId, EventHandle, FunctionHandle, GraphHandle, LaunchAttribute, MemoryOp, Memset};
 
 use std::sync::Arc;
 
 use crate::calls::copy_box::BoxNode;
 use crate::calls::pool::PoolProperties;
+use crate::calls::stream_memory::Op;
 use crate::calls::virtual_memory::AccessOf;
 use crate::core::graph_memory::Space;
 use crate::core::host_functions::{HostFunction, Number};
@@ -66,6 +67,7 @@ pub enum Work {
     Alloc(Box<Alloc>),
     /// What was allocated at this address.
     Free(u64),
+    Words(Words),
 }
 
 impl Work {
@@ -82,6 +84,7 @@ impl Work {
             Self::Record(_) => 7,
             Self::Alloc(_) => 10,
             Self::Free(_) => 11,
+            Self::Words(_) => 12,
         }
     }
 
@@ -98,6 +101,7 @@ impl Work {
             Self::Record(_) => "EVENT_RECORD",
             Self::Alloc(_) => "MEM_ALLOC",
             Self::Free(_) => "MEM_FREE",
+            Self::Words(_) => "BATCH_MEM_OP",
         }
     }
 }
@@ -111,6 +115,15 @@ pub struct Alloc {
     pub space: Arc<Space>,
     pub properties: PoolProperties,
     pub access: Box<[AccessOf]>,
+}
+
+/// Words of memory that are written and waited for.
+#[derive(Clone, Debug)]
+pub struct Words {
+    pub context: ContextId,
+    pub ops: Vec<MemoryOp>,
+    /// As the program has them.
+    pub given: Box<[Op]>,
 }
 
 /// A function of the program. It has a number in what can be launched.

@@ -1,10 +1,10 @@
 //! Changes of graphs that can be launched: all nodes or one, what is switched off, the host's sides of copies.
 
 use vgpu_api::graph::{GraphNode, GraphWork, parse};
-use vgpu_api::{Call, CuError, CuResult, GraphExecHandle, Staged};
+use vgpu_api::{Call, CuError, CuResult, GraphExecHandle, MemoryOp, Staged};
 
 use super::node::Node;
-use super::{NAMES_BYTES, counted_bytes, keep_needs};
+use super::{NAMES_BYTES, WORD_BYTES, counted_bytes, keep_needs};
 use crate::device::Raw;
 use crate::worker::host_functions::GraphCall;
 use crate::worker::session::Session;
@@ -51,6 +51,9 @@ impl Session {
             let graph = self.graphs.slab.get_mut(handle)?;
             let pairs = graph.nodes.iter_mut().zip(&kept);
             let mut more: u64 = pairs.map(|(old, new)| old.may_name(new.names)).sum();
+            for (old, new) in graph.nodes.iter_mut().zip(&mut kept) {
+                more += keep_words(old, &mut new.words);
+            }
             let calls = kept.into_iter().filter_map(|node| node.call);
             more += keep_calls(&mut graph.perhaps_calls, calls);
             graph.bytes += more;
@@ -82,7 +85,7 @@ impl Session {
         let (raw, context, host_bytes, kind) = (graph.raw, old.context, old.host_bytes, old.kind);
         let kernel_bytes = old.kernel_bytes;
         let node = GraphNode { context, needs: Vec::new(), work: work.clone() };
-        let new = self.look_at(&node)?;
+        let mut new = self.look_at(&node)?;
         if new.kind != kind || new.host_bytes != host_bytes {
             return Err(CuError::INVALID_VALUE);
         }
@@ -91,8 +94,9 @@ impl Session {
         }
         // A node that is set again and again is counted once, as the largest that it was.
         let more = new.kernel_bytes.saturating_sub(kernel_bytes) * 2;
-        self.graphs.reserve(more + NAMES_BYTES)?;
-        self.graphs.bytes -= NAMES_BYTES;
+        let room = NAMES_BYTES + new.words.len() as u64 * WORD_BYTES;
+        self.graphs.reserve(more + room)?;
+        self.graphs.bytes -= room;
         let graph = self.graphs.slab.get_mut(handle)?;
         graph.bytes += more;
         if let Some(node) = graph.nodes.get_mut(place as usize) {
@@ -107,11 +111,14 @@ impl Session {
             let less = node.perhaps.len() as u64 * NAMES_BYTES;
             (node.names, node.perhaps) = (new.names, Vec::new());
             let former = std::mem::replace(&mut node.call, new.call);
+            node.words = new.words;
             let more = keep_calls(&mut graph.former_calls, former.into_iter());
             graph.bytes = graph.bytes - less + more;
             self.graphs.bytes = self.graphs.bytes - less + more;
         } else {
-            let more = node.may_name(new.names) + keep_calls(&mut graph.perhaps_calls, new.call.into_iter());
+            let more = node.may_name(new.names)
+                + keep_words(node, &mut new.words)
+                + keep_calls(&mut graph.perhaps_calls, new.call.into_iter());
             graph.bytes += more;
             self.graphs.bytes += more;
         }
@@ -198,6 +205,13 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// After a change that the device refused: words of both. How many bytes that takes.
+fn keep_words(node: &mut Node, words: &mut Vec<MemoryOp>) -> u64 {
+    let bytes = words.len() as u64 * WORD_BYTES;
+    node.words.append(words);
+    bytes
 }
 
 /// Keeps functions as long as a launch may call them; how many bytes that takes.

@@ -1,8 +1,9 @@
 //! Nodes of graphs: what is kept of one, what has to be there for it, its checks.
 
 use vgpu_api::graph::{GraphEdge, GraphNode, GraphWork, HostSide};
+use vgpu_api::stream_memory::OPS_MAX;
 use vgpu_api::wire::Wire;
-use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, EventHandle, ImageHandle};
+use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, EventHandle, ImageHandle, MemoryOp};
 
 use super::{BYTES_MAX, NAMES_BYTES};
 use crate::device::{DeviceNode, DeviceWork, Raw};
@@ -22,6 +23,8 @@ pub(super) struct Node {
     pub(super) host_bytes: u64,
     /// Parameters and attributes of a kernel.
     pub(super) kernel_bytes: u64,
+    /// Words that it writes and waits for; after a change that the device refused those of before as well.
+    pub(super) words: Vec<MemoryOp>,
     /// The function of the guest's that it calls.
     pub(super) call: Option<GraphCall>,
 }
@@ -68,7 +71,7 @@ impl Session {
     /// Checks a node by itself and counts the local memory that its kernel needs; what is kept of it, without what it waits for.
     pub(super) fn look_at(&mut self, node: &GraphNode<'_>) -> CuResult<Node> {
         let context = self.context(node.context)?;
-        let (mut host_bytes, mut kernel_bytes, mut call) = (0, 0, None);
+        let (mut host_bytes, mut kernel_bytes, mut call, mut words) = (0, 0, None, Vec::new());
         let names = match &node.work {
             GraphWork::Empty => Names::Nothing,
             GraphWork::Kernel(launch) => {
@@ -101,6 +104,13 @@ impl Session {
                 let Owned { raw, context } = *self.events.get(*event)?;
                 Names::Event(*event, raw, context)
             }
+            GraphWork::Words(ops) => {
+                if ops.len() > OPS_MAX {
+                    return Err(CuError::INVALID_VALUE);
+                }
+                words.clone_from(ops);
+                Names::Nothing
+            }
             GraphWork::Host(function) => {
                 let known = self.host_functions.as_ref().ok_or(CuError::INVALID_VALUE)?;
                 let of = &self.contexts.get(&node.context).ok_or(CuError::INVALID_CONTEXT)?.host_functions;
@@ -109,8 +119,9 @@ impl Session {
             }
         };
         self.is_there(names)?;
+        words.iter().try_for_each(|op| self.check_op(op))?;
         let (context, kind, needs, perhaps) = (node.context, node.work.number(), Vec::new(), Vec::new());
-        Ok(Node { context, kind, needs, names, perhaps, host_bytes, kernel_bytes, call })
+        Ok(Node { context, kind, needs, names, perhaps, host_bytes, kernel_bytes, words, call })
     }
 
     /// For the device, with what is kept of them.
@@ -134,6 +145,7 @@ impl Session {
             GraphWork::Copy(copy, side) => DeviceWork::Copy(*copy, *side),
             GraphWork::Record(event) => DeviceWork::Record(self.events.get(*event)?.raw),
             GraphWork::Wait(event) => DeviceWork::Wait(self.events.get(*event)?.raw),
+            GraphWork::Words(ops) => DeviceWork::Words(ops.clone()),
             GraphWork::Host(_) => {
                 DeviceWork::Host(kept.call.as_ref().map(GraphCall::function).ok_or(CuError::INVALID_VALUE)?)
             }

@@ -1,4 +1,4 @@
-//! Graphs that call functions of the guest's.
+//! Graphs that call functions of the guest's, and that write and wait for words: what may wait for the guest.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -152,4 +152,77 @@ fn no_more_functions_are_queued_than_there_may_be() {
     assert_eq!(launch(&world), Some(CuError::OUT_OF_MEMORY));
     ask::cuLaunchHostFunc(&world.guest, C, Stream::Legacy, 5).unwrap();
     assert_eq!(world.guest.take_error(), None, "there is room for one");
+}
+
+fn word(kind: MemoryOpKind, at: DevicePtr) -> MemoryOp {
+    MemoryOp { kind, at, bytes: 4, value: 9 }
+}
+
+#[test]
+fn words_of_a_graph_pass_the_gates_of_a_stream() {
+    let world = world_of(Soft::new(1 << 20).unwrap(), 1 << 20);
+    let at = ask::cuMemAlloc_v2(&world.guest, C, 16).unwrap();
+    let place = |offset| at.offset(offset).unwrap();
+    let own_stack = DevicePtr(std::ptr::from_ref(&world) as u64);
+    let (good, wait) = (word(MemoryOpKind::Write, at), word(MemoryOpKind::WaitEqual, at));
+    let nodes = |ops: &[MemoryOp]| vec![node(&[], GraphWork::Words(ops.to_vec()))];
+    for bad in [
+        word(MemoryOpKind::Write, own_stack),
+        word(MemoryOpKind::WaitEqual, own_stack),
+        word(MemoryOpKind::Write, place(14)),
+        word(MemoryOpKind::Write, place(2)),
+        MemoryOp { bytes: 3, ..good },
+        MemoryOp { bytes: 16, ..good },
+    ] {
+        assert_eq!(instantiate(&world, &nodes(&[good, bad])), Err(CuError::INVALID_VALUE), "{bad:?}");
+    }
+    assert_eq!(instantiate(&world, &nodes(&[good; 256])), Err(CuError::INVALID_VALUE));
+    instantiate(&world, &nodes(&[good, wait])).unwrap();
+    let read = |len| {
+        ask::vgpuMemcpyDtoHStaged(&world.guest, C, Staged { offset: 0, len }, at, Stream::Legacy).unwrap();
+        world.staging.bytes(8)
+    };
+    assert_eq!((launch(&world), read(8)), (None, vec![9, 0, 0, 0, 0, 0, 0, 0]));
+    let set = |ops: Vec<MemoryOp>| {
+        ask::vgpuGraphNodeSet(&world.guest, C, GRAPH, 0, GraphWork::Words(ops)).unwrap();
+        world.guest.take_error()
+    };
+    assert_eq!(set(vec![word(MemoryOpKind::Write, own_stack)]), Some(CuError::INVALID_VALUE));
+    assert_eq!(set(vec![word(MemoryOpKind::Write, place(4))]), None);
+    assert_eq!((launch(&world), read(8)), (None, vec![9, 0, 0, 0, 9, 0, 0, 0]));
+    ask::cuMemFree_v2(&world.guest, C, at).unwrap();
+    assert_eq!(launch(&world), Some(CuError::INVALID_VALUE), "its memory has gone");
+}
+
+/// After a change that the device refused both may be what it has.
+#[test]
+fn words_before_and_after_a_refused_change_are_looked_at() {
+    let world = world_with(Null::default().refusing(&[Step::GraphChange]));
+    let [first, second] = [0; 2].map(|_| ask::cuMemAlloc_v2(&world.guest, C, 16).unwrap());
+    instantiate(&world, &[node(&[], GraphWork::Words(vec![word(MemoryOpKind::Write, first)]))]).unwrap();
+    let changed = GraphWork::Words(vec![word(MemoryOpKind::Write, second)]);
+    ask::vgpuGraphNodeSet(&world.guest, C, GRAPH, 0, changed).unwrap();
+    assert_eq!((world.guest.take_error(), launch(&world)), (Some(CuError::INVALID_VALUE), None));
+    ask::cuMemFree_v2(&world.guest, C, second).unwrap();
+    assert_eq!(launch(&world), Some(CuError::INVALID_VALUE));
+}
+
+#[test]
+fn who_waits_behind_a_graph_that_waits_for_a_word_is_put_aside_until_it_is_written() {
+    let world = world_with(Null::default().stalling().busy());
+    let handles = [0, 1].map(|number| StreamHandle::new(0, number));
+    for handle in handles {
+        ask::cuStreamCreateWithPriority(&world.guest, C, NewHandle(handle), 1, 0).unwrap();
+    }
+    let [waits, writes] = handles.map(Stream::Made);
+    let at = ask::cuMemAlloc_v2(&world.guest, C, 16).unwrap();
+    instantiate(&world, &[node(&[], GraphWork::Words(vec![word(MemoryOpKind::WaitEqual, at)]))]).unwrap();
+    let calls: [&dyn Fn() -> CuResult<()>; 2] =
+        [&|| ask::cuStreamSynchronize(&world.guest, C, waits), &|| ask::cuCtxSynchronize(&world.guest, C)];
+    for call in calls {
+        ask::cuGraphLaunch(&world.guest, C, GRAPH, waits).unwrap();
+        assert_eq!((world.guest.take_error(), [call(), call()]), (None, [Err(CuError::NOT_READY); 2]));
+        ask::vgpuStreamMemory(&world.guest, C, writes, vec![word(MemoryOpKind::Write, at)]).unwrap();
+        assert_eq!((world.guest.take_error(), call()), (None, Ok(())));
+    }
 }
