@@ -12,6 +12,7 @@ use crate::abi::{Out, Raw, export};
 use crate::core::contexts::{Entered, current, enter};
 use crate::core::exec::{Exec, Held, List};
 use crate::core::graph_memory::Freed;
+use crate::core::graphs::Owner;
 use crate::core::process::process;
 use crate::core::slab::lock;
 use crate::core::streams::{context_of, resolve};
@@ -45,6 +46,10 @@ fn instantiate(graph: Raw, flags: u64) -> CuResult<(Entered, GraphExecHandle)> {
     let (list, held) = {
         let mut inner = process.graphs.lock();
         let graph = inner.named(graph.0)?;
+        // As NVIDIA's driver 580: a child graph runs with its parent only.
+        if inner.graph(graph)?.owner == Owner::Another {
+            return Err(CuError::NOT_SUPPORTED);
+        }
         let list = List::of(process, &inner, graph, context)?;
         (list, Held::of(&mut inner, graph, None)?)
     };

@@ -17,6 +17,9 @@ use crate::core::process::process;
 
 fn child(inner: &mut Inner, parent: GraphHandle, raw: Raw, is_moved: bool) -> CuResult<Work> {
     let graph = inner.named(raw.0)?;
+    if inner.graph(graph)?.owner == Owner::Another {
+        return Err(CuError::NOT_SUPPORTED);
+    }
     if !is_moved {
         return Ok(Work::Child(inner.copy(graph, Owner::Another)?));
     }
@@ -239,12 +242,14 @@ export! {
         set_kernel(node, &given.get()?)
     }
 
-    /// One that was never set is zeros.
+    /// One that was never set is zeros, but for the domains of default and remote work: 0 and 1.
     fn cuGraphKernelNodeGetAttribute(node: Raw, id: u32, out: Out<[u8; 64]>) {
         is_attribute(id)?;
+        let mut plain = [0; 64];
+        plain[1] = u8::from(id == attribute::MEM_SYNC_DOMAIN_MAP);
         with_kernel(node, |kernel| {
             let set = kernel.attributes.iter().find(|each| each.id == id);
-            out.set(set.map_or([0; 64], |each| each.value))
+            out.set(set.map_or(plain, |each| each.value))
         })
     }
 

@@ -10,6 +10,7 @@ use vgpu_api::symbols::Mode;
 use vgpu_api::{ContextId, CuError, CuResult, FunctionHandle, Launch, Stream, ask};
 
 use super::function::MAX_DYNAMIC_SHARED;
+use super::stream_attribute::of_nodes;
 use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
 use crate::core::functions::Function;
@@ -146,12 +147,12 @@ fn captured(
                 _ => kernel.attributes.push(each),
             }
         }
-        let priority = streams::priority_of(entered, shape.stream)?;
-        let has_own = kernel.attributes.iter().any(|each| each.id == attribute::PRIORITY);
-        if priority != 0 && !has_own && kernel.attributes.len() < ATTRIBUTES_MAX {
-            let mut value = [0; 64];
-            value[..4].copy_from_slice(&priority.to_le_bytes());
-            kernel.attributes.push(LaunchAttribute { id: attribute::PRIORITY, value });
+        // What the stream has goes with each kernel that does not say otherwise, as with NVIDIA's driver 580.
+        for each in of_nodes(entered, shape.stream)? {
+            let has_own = kernel.attributes.iter().any(|own| own.id == each.id);
+            if !has_own && kernel.attributes.len() < ATTRIBUTES_MAX {
+                kernel.attributes.push(each);
+            }
         }
         Ok(Work::Kernel(Box::new(kernel)))
     })

@@ -10,7 +10,7 @@ use vgpu_api::launch::attribute::{
     PRIORITY, SYNCHRONIZATION_POLICY,
 };
 use vgpu_api::symbols::Mode;
-use vgpu_api::{CuError, CuResult, Stream, ask};
+use vgpu_api::{CuError, CuResult, LaunchAttribute, Stream, ask};
 
 use super::device::attribute;
 use super::stream::existing;
@@ -84,6 +84,21 @@ fn get(number: u32, info: &StreamInfo) -> CuResult<Value> {
     let all = lock(&SET);
     let set = all.as_ref().and_then(|all| all.get(&key(info))?.get(&number).copied());
     Ok(set.unwrap_or_else(|| default(number, info)))
+}
+
+/// What kernels that a stream captures have of it: what was set, and its priority if that is not the usual one.
+pub fn of_nodes(entered: Entered, stream: Stream) -> CuResult<Vec<LaunchAttribute>> {
+    let Stream::Made(handle) = stream else { return Ok(Vec::new()) };
+    let known = entered.process.streams.get(handle)?;
+    let of_node = |number: &u32| *number != SYNCHRONIZATION_POLICY;
+    let mut attributes = Vec::new();
+    for number in OF_STREAMS.into_iter().filter(of_node) {
+        let (value, plain) = (get(number, &known)?, default(number, &StreamInfo { priority: 0, ..known }));
+        if value != plain {
+            attributes.push(LaunchAttribute { id: number, value });
+        }
+    }
+    Ok(attributes)
 }
 
 fn check(entered: Entered, number: u32, value: &Value) -> CuResult<()> {

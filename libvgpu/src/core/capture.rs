@@ -126,7 +126,7 @@ impl Joined {
 impl Graphs {
     /// Begins a capture of `stream`, into a new graph or into one of the program's.
     /// # Errors
-    /// 1 for a mode that there is not; 400; 401 if the stream captures; 2.
+    /// 1 for a mode that there is not; 400; 401 if the stream captures, or another into the graph; 2.
     pub fn begin(
         &self,
         entered: Entered,
@@ -151,7 +151,11 @@ impl Graphs {
             Some(graph) => graph,
             None => inner.make(Owner::Capture)?,
         };
-        inner.graph_mut(graph)?.captured = true;
+        let within = inner.graph_mut(graph)?;
+        if within.captured {
+            return Err(CuError::ILLEGAL_STATE);
+        }
+        within.captured = true;
         let captures = &mut inner.captures;
         captures.last += 1;
         let id = captures.last;

@@ -76,16 +76,6 @@ pub fn context_of(entered: Entered, stream: Stream) -> CuResult<ContextId> {
     }
 }
 
-/// The priority of a stream's work.
-/// # Errors
-/// 400.
-pub fn priority_of(entered: Entered, stream: Stream) -> CuResult<i32> {
-    match stream {
-        Stream::Legacy => Ok(0),
-        Stream::Made(handle) => entered.process.streams.get(handle).map(|known| known.priority),
-    }
-}
-
 /// Makes a stream: the number is ours, the message is only queued.
 pub fn create(entered: Entered, flags: u32, priority: i32) -> CuResult<StreamHandle> {
     static NEXT_ID: AtomicU64 = AtomicU64::new(16);

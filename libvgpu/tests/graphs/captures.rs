@@ -437,3 +437,74 @@ fn a_step_of_a_framework_is_captured_and_replayed() {
     assert_eq!(cu!(session.libcuda, cuCtxSynchronize()), OK);
     reset(&session);
 }
+
+#[test]
+fn kernels_have_what_was_set_of_their_stream_unless_they_say_otherwise() {
+    let session = session();
+    let (kernel, at) = (function(&session), memory(&session));
+    let urgent = made!(session, cuStreamCreateWithPriority(NON_BLOCKING: u32, (-3): i32));
+    let plain = stream(&session, NON_BLOCKING);
+    let value = |first: [u32; 7]| {
+        let mut value = [0u32; 16];
+        value[..7].copy_from_slice(&first);
+        value
+    };
+    let low = |address: u64| u32::try_from(address & 0xffff_ffff).unwrap();
+    // One byte: as much as the device of these tests has.
+    let window = value([low(at), low(at >> 32), 1, 0, 0.5f32.to_bits(), 2, 1]);
+    let (map, remote) = (value([0x0302, 0, 0, 0, 0, 0, 0]), value([1, 0, 0, 0, 0, 0, 0]));
+    let set = |number: u32, value: &[u32; 16]| {
+        let value = value.as_ptr();
+        cu!(session.libcuda, cuStreamSetAttribute(plain: u64, number: u32, value: *const u32))
+    };
+    let captured = |stream: u64| {
+        assert_eq!(begin(&session, stream, GLOBAL), OK);
+        assert_eq!(fill(&session, kernel, at, 1, stream), OK);
+        let graph = end(&session, stream).1;
+        let node = nodes(&session, graph)[0];
+        let attribute = |number: u32| {
+            let mut value = [9u32; 16];
+            let place = value.as_mut_ptr();
+            let code =
+                cu!(session.libcuda, cuGraphKernelNodeGetAttribute(node: u64, number: u32, place: *mut u32));
+            (code, value)
+        };
+        (graph, [1u32, 8, 9, 10].map(attribute))
+    };
+    let zeros = (OK, [0; 16]);
+    let domains = (OK, value([0x0100, 0, 0, 0, 0, 0, 0]));
+    assert_eq!(captured(plain).1, [zeros, zeros, domains, zeros]);
+    let urgently = (OK, value([(-3i32).cast_unsigned(), 0, 0, 0, 0, 0, 0]));
+    assert_eq!(captured(urgent).1, [zeros, urgently, domains, zeros]);
+    assert_eq!([set(1, &window), set(10, &remote)], [OK; 2]);
+    let with_map = set(9, &map);
+    let (graph, all) = captured(plain);
+    let mapped = if with_map == OK { (OK, map) } else { domains };
+    assert_eq!(all, [(OK, window), zeros, mapped, (OK, remote)]);
+    // They go along when it runs.
+    let exec = instantiate(&session, graph);
+    assert_eq!((launch(&session, exec, 0), words(&session, at)), (OK, [1; 4]));
+    let ids = session.seen.lock().unwrap().launches.last().unwrap().attribute_ids.clone();
+    assert!(ids.contains(&1) && ids.contains(&10) && !ids.contains(&3), "{ids:?}");
+    reset(&session);
+}
+
+#[test]
+fn what_there_is_in_captures_only_and_once_a_graph() {
+    let session = session();
+    let (one, two) = (stream(&session, NON_BLOCKING), stream(&session, NON_BLOCKING));
+    let event = event(&session);
+    assert_eq!(cu!(session.libcuda, cuEventRecordWithFlags(event: u64, one: u64, 1: u32)), ILLEGAL_STATE);
+    assert_eq!(cu!(session.libcuda, cuStreamWaitEvent(one: u64, event: u64, 1: u32)), ILLEGAL_STATE);
+    let graph = made!(session, cuGraphCreate(0: u32));
+    let null = std::ptr::null::<u64>();
+    let into = |stream: u64| {
+        cu!(session.libcuda, cuStreamBeginCaptureToGraph(stream: u64, graph: u64, null: *const u64, null: *const u64,
+            0: usize, GLOBAL: u32))
+    };
+    assert_eq!((into(one), into(two)), (OK, ILLEGAL_STATE));
+    assert_eq!((end(&session, one), end(&session, two).0), ((OK, graph), ILLEGAL_STATE));
+    assert_eq!(into(two), OK, "the first has ended");
+    assert_eq!(end(&session, two), (OK, graph));
+    reset(&session);
+}

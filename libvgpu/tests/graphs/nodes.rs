@@ -455,3 +455,37 @@ fn an_instantiation_with_parameters_uploads_and_reports() {
     assert_eq!((launch(&session, empty, 0), cu!(session.libcuda, cuCtxSynchronize())), (OK, OK));
     reset(&session);
 }
+
+/// As NVIDIA's driver 580: a child graph runs with its parent, and is a child once.
+#[test]
+fn a_child_graph_is_part_of_its_parent_alone() {
+    let session = session();
+    let (kernel, at) = (function(&session), memory(&session));
+    let (graph, outer, third) = (
+        made!(session, cuGraphCreate(0: u32)),
+        made!(session, cuGraphCreate(0: u32)),
+        made!(session, cuGraphCreate(0: u32)),
+    );
+    add_kernel(&session, graph, &[], kernel, at, 5);
+    let (mut place, null) = (0u64, std::ptr::null::<u64>());
+    let place_at = &raw mut place;
+    let mut moved = [0u64; 32];
+    (moved[0], moved[2], moved[3]) = (4, graph, 1);
+    let moved_at = moved.as_ptr();
+    let node = made!(session, cuGraphAddNode_v2(outer: u64, null: *const u64, null: *const u64, 0: usize, moved_at: *const u64));
+    assert_eq!(cu!(session.libcuda, cuGraphChildGraphNodeGetGraph(node: u64, place_at: *mut u64)), OK);
+    assert_eq!(place, graph, "it was moved");
+    let instantiate_it =
+        || cu!(session.libcuda, cuGraphInstantiateWithFlags(place_at: *mut u64, graph: u64, 0: u64));
+    assert_eq!(instantiate_it(), NOT_SUPPORTED);
+    let as_child = || cu!(session.libcuda, cuGraphAddChildGraphNode(place_at: *mut u64, third: u64, null: *const u64, 0: usize, graph: u64));
+    let again = || cu!(session.libcuda, cuGraphAddNode_v2(place_at: *mut u64, third: u64, null: *const u64, null: *const u64, 0: usize, moved_at: *const u64));
+    assert_eq!((as_child(), again()), (NOT_SUPPORTED, NOT_SUPPORTED));
+    assert_eq!(cu!(session.libcuda, cuGraphDestroy(graph: u64)), INVALID_VALUE);
+    // A clone of it is a graph like any other, and so is its parent.
+    let clone = made!(session, cuGraphClone(graph: u64));
+    let (own, all) = (instantiate(&session, clone), instantiate(&session, outer));
+    assert_eq!((launch(&session, own, 0), words(&session, at)), (OK, [5; 4]));
+    assert_eq!(launch(&session, all, 0), OK);
+    reset(&session);
+}

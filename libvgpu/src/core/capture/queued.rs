@@ -150,9 +150,14 @@ impl Graphs {
         self.lock().captures.refuse_if(forbids, CuError::STREAM_CAPTURE_UNSUPPORTED)
     }
 
+    /// What there is in captures only.
+    fn only_captured(&self, entered: Entered, stream: Stream, work: Work) -> CuResult<bool> {
+        if self.captured(entered, stream, |_| Ok(work))? { Ok(true) } else { Err(CuError::ILLEGAL_STATE) }
+    }
+
     /// `event` is recorded in `stream`: by a capture, and this says yes, or to be queued. `external`: a node records it at each launch.
     /// # Errors
-    /// 901, 906.
+    /// 901, 906; 401 for an external one outside of a capture.
     pub fn records(
         &self,
         entered: Entered,
@@ -161,8 +166,8 @@ impl Graphs {
         known: EventInfo,
         external: bool,
     ) -> CuResult<bool> {
-        if external && self.captured(entered, stream, |_| Ok(Work::Record(event)))? {
-            return Ok(true);
+        if external {
+            return self.only_captured(entered, stream, Work::Record(event));
         }
         let id = if self.is_capturing() { self.lock().mark(entered, stream, event)? } else { None };
         let recorded = id.map_or(Recorded::Queued, Recorded::Capture);
@@ -174,7 +179,7 @@ impl Graphs {
 
     /// `stream` waits for `event`: in a capture, and this says yes, or to be queued. `external`: a node waits for it at each launch.
     /// # Errors
-    /// 901, 902, 905, 906, 907.
+    /// 901, 902, 905, 906, 907; 401 for an external one outside of a capture.
     pub fn waits(
         &self,
         entered: Entered,
@@ -183,8 +188,8 @@ impl Graphs {
         known: EventInfo,
         external: bool,
     ) -> CuResult<bool> {
-        if external && self.captured(entered, stream, |_| Ok(Work::Wait(event)))? {
-            return Ok(true);
+        if external {
+            return self.only_captured(entered, stream, Work::Wait(event));
         }
         match known.recorded {
             // Nothing to wait for, so no node.
