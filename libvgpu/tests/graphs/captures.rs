@@ -476,11 +476,10 @@ fn kernels_have_what_was_set_of_their_stream_unless_they_say_otherwise() {
     assert_eq!(captured(plain).1, [zeros, zeros, domains, zeros]);
     let urgently = (OK, value([(-3i32).cast_unsigned(), 0, 0, 0, 0, 0, 0]));
     assert_eq!(captured(urgent).1, [zeros, urgently, domains, zeros]);
-    assert_eq!([set(1, &window), set(10, &remote)], [OK; 2]);
-    let with_map = set(9, &map);
+    let past = value([0x0402, 0, 0, 0, 0, 0, 0]);
+    assert_eq!([set(1, &window), set(9, &map), set(10, &remote), set(9, &past)], [OK, OK, OK, INVALID_VALUE]);
     let (graph, all) = captured(plain);
-    let mapped = if with_map == OK { (OK, map) } else { domains };
-    assert_eq!(all, [(OK, window), zeros, mapped, (OK, remote)]);
+    assert_eq!(all, [(OK, window), zeros, (OK, map), (OK, remote)]);
     // They go along when it runs.
     let exec = instantiate(&session, graph);
     assert_eq!((launch(&session, exec, 0), words(&session, at)), (OK, [1; 4]));

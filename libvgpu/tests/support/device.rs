@@ -36,6 +36,8 @@ fn attributes() -> Vec<i32> {
         (75, 9),
         (76, 0),
         (97, 232_448),
+        // Memory domains.
+        (126, 4),
     ] {
         values[number] = value;
     }
