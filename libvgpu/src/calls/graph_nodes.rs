@@ -142,6 +142,9 @@ fn memset_of(given: FillParams) -> CuResult<Memset> {
 /// An event that exists.
 pub fn event_of(raw: u64) -> CuResult<EventHandle> {
     let process = process()?;
+    if raw == 0 {
+        return Err(CuError::INVALID_VALUE);
+    }
     let event = EventHandle::check(raw)?;
     process.events.get(event)?;
     Ok(event)
@@ -173,6 +176,9 @@ pub fn child_of(given: In<u8>) -> CuResult<Option<Raw>> {
 
 fn child(inner: &mut Inner, parent: GraphHandle, raw: Raw, is_moved: bool) -> CuResult<Work> {
     let graph = inner.named(raw.0)?;
+    if graph == parent {
+        return Err(CuError::INVALID_VALUE);
+    }
     if !is_moved {
         return Ok(Work::Child(inner.copy(graph, Owner::Another)?));
     }
