@@ -4,6 +4,8 @@
 
 pub mod args;
 pub mod device;
+#[cfg(any(test, feature = "hostile"))]
+pub mod hostile;
 pub mod logfmt;
 pub mod serve;
 #[expect(unsafe_code, reason = "maps a page that two processes share")]

@@ -71,7 +71,7 @@ fn every_form_of_create_makes_a_context_and_refuses_what_is_not_offered() {
 }
 
 #[test]
-fn a_destroyed_context_is_709_where_it_is_current_and_201_where_it_is_named() {
+fn a_destroyed_context_is_709_and_can_still_be_made_current() {
     let session = session();
     let (library, made) = (&session.libcuda, create(&session));
     let mut address = 0u64;
@@ -91,9 +91,13 @@ fn a_destroyed_context_is_709_where_it_is_current_and_201_where_it_is_named() {
         gone.send(()).unwrap();
         assert_eq!(other.join().unwrap(), CONTEXT_IS_DESTROYED);
     });
-    assert_eq!(cu!(session.libcuda, cuCtxSetCurrent(made: u64)), INVALID_CONTEXT);
-    assert_eq!(cu!(session.libcuda, cuCtxDestroy_v2(made: u64)), INVALID_CONTEXT, "twice");
+    assert_eq!(cu!(session.libcuda, cuCtxDestroy_v2(made: u64)), CONTEXT_IS_DESTROYED, "twice");
     assert_eq!(current(&session), primary(), "what lay below is current again");
+    assert_eq!(cu!(session.libcuda, cuCtxSetCurrent(made: u64)), OK);
+    assert_eq!((current(&session), cu!(session.libcuda, cuCtxSynchronize())), (made, CONTEXT_IS_DESTROYED));
+    let (none_yet, primary) = (made + 1000, primary());
+    assert_eq!(cu!(session.libcuda, cuCtxSetCurrent(none_yet: u64)), INVALID_CONTEXT);
+    assert_eq!(cu!(session.libcuda, cuCtxSetCurrent(primary: u64)), OK);
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn steady_state(world: World, memory: u64) -> [(&'static str, u32); 20] {
     let params = [(&raw const address).cast(), (&raw const word).cast(), (&raw const count).cast::<c_void>()];
     let (list, null) = (params.as_ptr(), std::ptr::null());
     let mut attribute = [0u8; 72];
-    (attribute[0], attribute[8]) = (4, 1); // a cluster of one block
+    (attribute[0], attribute[8], attribute[12], attribute[16]) = (4, 1, 1, 1); // a cluster of one block
     let cluster = [1 | 1 << 32, 1 | 32 << 32, 1 | 1 << 32, 0, stream, attribute.as_ptr() as u64, 1];
     let (mut context, mut number, mut status, mut kind) = (0u64, 0i32, 0u32, 0u32);
     [

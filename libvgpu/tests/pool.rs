@@ -195,7 +195,7 @@ fn pools_are_asked_for_as_documented() {
         (Properties { kind: 2, ..PINNED }, NOT_SUPPORTED),
         (Properties { kind: 0, ..PINNED }, INVALID_VALUE),
         (Properties { location: Location { kind: 2, id: 0 }, ..PINNED }, NOT_SUPPORTED),
-        (Properties { location: Location { kind: 1, id: 9 }, ..PINNED }, INVALID_DEVICE),
+        (Properties { location: Location { kind: 1, id: 9 }, ..PINNED }, INVALID_VALUE),
         (Properties { security: 1, ..PINNED }, INVALID_VALUE),
         (Properties { reserved: [1; 54], ..PINNED }, INVALID_VALUE),
     ] {
@@ -251,7 +251,7 @@ fn attributes_and_access_of_a_pool_have_their_types() {
     // Kind, ordinal, flags.
     for (access, code) in [
         ([1u32, 0, 3], OK),
-        ([1, 0, 0], INVALID_VALUE),
+        ([1, 0, 0], INVALID_DEVICE),
         ([1, 1, 0], OK),
         ([1, 1, 3], NOT_SUPPORTED),
         ([1, 0, 2], INVALID_VALUE),

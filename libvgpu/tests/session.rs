@@ -21,6 +21,7 @@ const INVALID_CONTEXT: u32 = 201;
 const INVALID_PTX: u32 = 218;
 const INVALID_HANDLE: u32 = 400;
 const NOT_FOUND: u32 = 500;
+const CONTEXT_IS_DESTROYED: u32 = 709;
 
 fn alloc(session: &Session, bytes: usize) -> u64 {
     let mut address = 0u64;
@@ -156,7 +157,7 @@ fn a_primary_context_can_be_current_before_it_is_retained_but_not_used() {
     assert_eq!(cu!(session.libcuda, cuMemAlloc_v2(place: *mut u64, 64: usize)), OK);
     free(&session, address);
     assert_eq!(cu!(session.libcuda, cuDevicePrimaryCtxRelease_v2(1: i32)), OK);
-    assert_eq!(cu!(session.libcuda, cuMemAlloc_v2(place: *mut u64, 64: usize)), INVALID_CONTEXT);
+    assert_eq!(cu!(session.libcuda, cuMemAlloc_v2(place: *mut u64, 64: usize)), CONTEXT_IS_DESTROYED);
     let stream = StreamHandle::new(0, 3).raw();
     assert_eq!(cu!(session.libcuda, cuCtxSetCurrent(stream: u64)), INVALID_CONTEXT);
 }
@@ -184,7 +185,8 @@ fn the_stack_of_contexts_is_the_threads_own() {
     assert_eq!(cu!(session.libcuda, cuCtxGetCurrent(popped_at: *mut u64)), OK);
     assert_eq!(popped, ContextId::primary(0).handle().raw());
     assert_eq!(cu!(session.libcuda, cuCtxDestroy_v2(made: u64)), OK);
-    assert_eq!(cu!(session.libcuda, cuCtxPushCurrent_v2(made: u64)), INVALID_CONTEXT);
+    assert_eq!(cu!(session.libcuda, cuCtxPushCurrent_v2(made: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuCtxSynchronize()), CONTEXT_IS_DESTROYED);
 }
 
 #[test]
@@ -286,6 +288,8 @@ fn a_kernel_runs_with_its_packed_parameters() {
     let mut attribute = [0u8; 72];
     attribute[0] = 4;
     attribute[8] = 2;
+    attribute[12] = 1;
+    attribute[16] = 1;
     let mut config = [0u64; 7];
     config[0] = 4 | 1 << 32;
     config[1] = 1 | 256 << 32;

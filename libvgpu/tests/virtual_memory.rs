@@ -311,25 +311,27 @@ fn wrong_mappings_are_refused_at_once() {
     // The mapping is queued; it counts as one that was before.
     assert_eq!(cu!(session.libcuda, cuCtxSynchronize()), OK);
     let sent = session.call_count();
-    for (what, at, bytes, handle) in [
-        ("mapped already", base + PIECE, PIECE_BYTES, handle),
-        ("overlapping", base, 2 * PIECE_BYTES, handle),
-        ("past the end", base + 5 * PIECE, 2 * PIECE_BYTES, handle),
-        ("larger than the memory", base + 3 * PIECE, 3 * PIECE_BYTES, handle),
-        ("unaligned", base + 3 * PIECE + 4096, PIECE_BYTES, handle),
-        ("half a piece", base + 3 * PIECE, PIECE_BYTES / 2, handle),
-        ("nothing", base + 3 * PIECE, 0, handle),
-        ("nowhere", u64::MAX - PIECE + 1, PIECE_BYTES, handle),
-        ("no memory", base + 3 * PIECE, PIECE_BYTES, handle + 1),
-        ("no handle", base + 3 * PIECE, PIECE_BYTES, 5),
+    let all = 2 * PIECE_BYTES;
+    for (what, at, bytes, handle, code) in [
+        ("mapped already", base + PIECE, all, handle, INVALID_VALUE),
+        ("overlapping", base, all, handle, INVALID_VALUE),
+        ("past the end", base + 5 * PIECE, all, handle, INVALID_VALUE),
+        ("unaligned", base + 3 * PIECE + 4096, all, handle, INVALID_VALUE),
+        ("nothing", base + 3 * PIECE, 0, handle, INVALID_VALUE),
+        ("nowhere", u64::MAX - 2 * PIECE + 1, all, handle, INVALID_VALUE),
+        ("no memory", base + 3 * PIECE, all, handle + 1, INVALID_VALUE),
+        ("no handle", base + 3 * PIECE, all, 5, INVALID_VALUE),
+        ("more than the memory", base + 3 * PIECE, 3 * PIECE_BYTES, handle, NOT_SUPPORTED),
+        ("a part", base + 3 * PIECE, PIECE_BYTES, handle, NOT_SUPPORTED),
+        ("half a piece", base + 3 * PIECE, PIECE_BYTES / 2, handle, NOT_SUPPORTED),
     ] {
-        assert_eq!(session.map(at, bytes, handle), INVALID_VALUE, "{what}");
+        assert_eq!(session.map(at, bytes, handle), code, "{what}");
     }
-    let (at, bytes) = (base + 3 * PIECE, PIECE_BYTES);
-    for (offset, flags) in [(PIECE_BYTES, 0u64), (0usize, 1)] {
+    let (at, bytes) = (base + 3 * PIECE, all);
+    for (offset, flags, code) in [(PIECE_BYTES, 0u64, NOT_SUPPORTED), (0usize, 1, INVALID_VALUE)] {
         assert_eq!(
             cu!(session.libcuda, cuMemMap(at: u64, bytes: usize, offset: usize, handle: u64, flags: u64)),
-            INVALID_VALUE
+            code
         );
     }
     for (at, bytes) in
@@ -448,7 +450,7 @@ fn other_contexts_of_a_device_have_no_peer_access_to_give() {
     assert_eq!(can, 0);
     assert_eq!(cu!(session.libcuda, cuCtxEnablePeerAccess(own: u64, 0: u32)), 217);
     assert_eq!(cu!(session.libcuda, cuCtxEnablePeerAccess(own: u64, 1: u32)), INVALID_VALUE);
-    assert_eq!(cu!(session.libcuda, cuCtxEnablePeerAccess(made: u64, 0: u32)), 201, "itself");
+    assert_eq!(cu!(session.libcuda, cuCtxEnablePeerAccess(made: u64, 0: u32)), 217, "itself");
     assert_eq!(cu!(session.libcuda, cuCtxEnablePeerAccess(5: u64, 0: u32)), 201);
     assert_eq!(cu!(session.libcuda, cuCtxDisablePeerAccess(own: u64)), 705);
     assert_eq!(cu!(session.libcuda, cuCtxDisablePeerAccess(5: u64)), 201);

@@ -71,9 +71,11 @@ static void contexts(CUdevice device) {
     CUdeviceptr held;
     GIVES(0, cuMemAlloc_v2, &held, 1 << 20);
     GIVES(0, cuCtxDestroy_v2, made);
-    GIVES(201, cuCtxSetCurrent, made);
     GIVES(0, cuCtxGetCurrent, &current);
     expect("the primary context is current again", current == primary, 1);
+    GIVES(0, cuCtxSetCurrent, made);
+    GIVES(709, cuCtxSynchronize);
+    GIVES(0, cuCtxSetCurrent, primary);
     GIVES(0, cuDevicePrimaryCtxReset_v2, device);
     GIVES(0, cuCtxSetCurrent, primary);
     GIVES(0, cuCtxSynchronize);

@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import suite  # noqa: E402
+import record_faults  # noqa: E402
 from runner import catalogue, compare, programs  # noqa: E402
 from runner.report import Report  # noqa: E402
 from runner.play import Result  # noqa: E402
@@ -148,7 +149,7 @@ class TheFiles(unittest.TestCase):
 
     def test_programs_that_are_named_are_there(self):
         sources = {file.stem for folder in programs.FOLDERS for file in folder.glob("*.c*")}
-        named = {*programs.NOT_PLAYED, *programs.ARGUMENTS, *programs.SAYS_OTHERWISE, *programs.VGPU_ALONE, *programs.MEASURES}
+        named = {*programs.TABLES, *programs.LIMITS_S, *programs.NOT_PLAYED, *programs.ARGUMENTS, *programs.SAYS_OTHERWISE, *programs.VGPU_ALONE, *programs.MEASURES}
         self.assertEqual(named - sources, set())
 
 
@@ -204,6 +205,21 @@ class Measuring(unittest.TestCase):
         self.assertEqual(other, "line 2 of its output: 'c', native 'b'")
         self.assertIn("nothing", programs._other_line((0, "a\n", "x\n"), (0, "a\n", "")))
         self.assertIsNone(programs._other_line((0, "a", ""), (0, "a", "")))
+
+    def test_what_a_driver_says_goes_into_the_table(self):
+        table = "# Head.\n= why: so.\n= unrecorded: not yet.\na: one ? | vgpu 1 unrecorded\na: two ? | vgpu 1 unrecorded\na: three 1 | vgpu 801 why\na: four 0\n"
+        said = "a: one 1\na: two 400\na: three crashes\nfaults: ok, 1 areas\n"
+        recorded, without = record_faults.record(table, said)
+        self.assertEqual(recorded, "# Head.\n= unrecorded: not yet.\na: one 1\na: two 400 | vgpu 1 unrecorded\na: three crashes\na: four 0\n")
+        self.assertEqual(without, ["a: two 400 | vgpu 1 unrecorded"])
+
+    def test_a_table_lets_differ_what_it_names_and_a_crash_has_to_be_an_error(self):
+        table = "= why: so.\na: one 0\na: two 1 | vgpu 801 why\na: three ? | vgpu 5 why\na: four crashes\n"
+        native = "a: one 0\na: two 1\na: three 7\na: four crashes\n"
+        said = "a: one 0\na: two 801\na: three 7\na: four 400\n"
+        self.assertIsNone(programs._beside_table(table, native, said))
+        for right, wrong in [("one 0", "one 1"), ("two 801", "two 1"), ("three 7", "three 5"), ("four 400", "four 0"), ("a: one 0\n", "")]:
+            self.assertIn("1 lines", programs._beside_table(table, native, said.replace(right, wrong)))
 
 
 class Telling(unittest.TestCase):

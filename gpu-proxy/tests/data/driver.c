@@ -24,7 +24,8 @@ ZERO(cuMipmappedArrayCreate) ZERO(cuMipmappedArrayGetLevel) ZERO(cuMipmappedArra
 ZERO(cuMipmappedArrayGetMemoryRequirements) ZERO(cuTexObjectDestroy) ZERO(cuSurfObjectDestroy)
 ZERO(cuDeviceGetTexture1DLinearMaxWidth) ZERO(cuLinkCreate_v2) ZERO(cuLinkAddData_v2) ZERO(cuLinkComplete)
 ZERO(cuLinkDestroy) ZERO(cuLaunchHostFunc) ZERO(cuStreamAddCallback) ZERO(cuTensorMapEncodeTiled)
-ZERO(cuTensorMapEncodeIm2col) ZERO(cuTensorMapReplaceAddress)
+ZERO(cuTensorMapEncodeIm2col) ZERO(cuTensorMapReplaceAddress) ZERO(cuGraphAddHostNode) ZERO(cuGraphAddBatchMemOpNode)
+ZERO(cuGraphExecHostNodeSetParams) ZERO(cuGraphExecBatchMemOpNodeSetParams)
 static int primary, other;
 static void *current;
 int cuDeviceGetAttribute(int *value, int attribute, int device) {

@@ -62,6 +62,18 @@ macro_rules! calls {
                 match self { $(Self::$name => stringify!($name),)* }
             }
 
+            /// Its parameters: name and type as they are declared.
+            #[must_use]
+            pub const fn params(self) -> &'static [(&'static str, &'static str)] {
+                match self { $(Self::$name => &[$((stringify!($param), stringify!($t))),*],)* }
+            }
+
+            /// The type of its reply as it is declared, empty for none.
+            #[must_use]
+            pub const fn reply(self) -> &'static str {
+                match self { $(Self::$name => concat!($(stringify!($reply))?),)* }
+            }
+
             /// How it travels.
             #[must_use]
             pub const fn class(self) -> Class {

@@ -309,47 +309,49 @@ impl Answer {
     }
 }
 
+/// The structures of the calls, as they are declared.
+pub const STRUCTS: &[&str] = &[
+    crate::ParamInfo::DECLARATION,
+    Attributes::DECLARATION,
+    crate::FunctionInfo::DECLARATION,
+    crate::GlobalInfo::DECLARATION,
+    crate::ImageInfo::DECLARATION,
+    crate::launch::LaunchShape::DECLARATION,
+    Launch::DECLARATION,
+    Staged::DECLARATION,
+    CopyWord::DECLARATION,
+    MemInfo::DECLARATION,
+    Memset::DECLARATION,
+    GraphEdge::DECLARATION,
+    Rows::DECLARATION,
+    CopyBox::DECLARATION,
+    GraphWork::DECLARATION,
+    GraphNode::DECLARATION,
+    ArrayShape::DECLARATION,
+    ArrayPlace::DECLARATION,
+    Extent::DECLARATION,
+    LinearPlace::DECLARATION,
+    BoxSide::DECLARATION,
+    LinearTexels::DECLARATION,
+    PitchedTexels::DECLARATION,
+    Resource::DECLARATION,
+    Sampler::DECLARATION,
+    View::DECLARATION,
+    Texture::DECLARATION,
+    Printed::DECLARATION,
+    Access::DECLARATION,
+    MemoryOpKind::DECLARATION,
+    MemoryOp::DECLARATION,
+    crate::host_function::DECLARATION,
+    TensorSpec::DECLARATION,
+    JitOption::DECLARATION,
+    LinkTold::DECLARATION,
+    crate::PciAddress::DECLARATION,
+    crate::DeviceSnapshot::DECLARATION,
+    crate::Snapshot::DECLARATION,
+];
+
 const fn wire_hash() -> u64 {
-    let structs = [
-        crate::ParamInfo::DECLARATION,
-        Attributes::DECLARATION,
-        crate::FunctionInfo::DECLARATION,
-        crate::GlobalInfo::DECLARATION,
-        crate::ImageInfo::DECLARATION,
-        crate::launch::LaunchShape::DECLARATION,
-        Launch::DECLARATION,
-        Staged::DECLARATION,
-        CopyWord::DECLARATION,
-        MemInfo::DECLARATION,
-        Memset::DECLARATION,
-        GraphEdge::DECLARATION,
-        Rows::DECLARATION,
-        CopyBox::DECLARATION,
-        GraphWork::DECLARATION,
-        GraphNode::DECLARATION,
-        ArrayShape::DECLARATION,
-        ArrayPlace::DECLARATION,
-        Extent::DECLARATION,
-        LinearPlace::DECLARATION,
-        BoxSide::DECLARATION,
-        LinearTexels::DECLARATION,
-        PitchedTexels::DECLARATION,
-        Resource::DECLARATION,
-        Sampler::DECLARATION,
-        View::DECLARATION,
-        Texture::DECLARATION,
-        Printed::DECLARATION,
-        Access::DECLARATION,
-        MemoryOpKind::DECLARATION,
-        MemoryOp::DECLARATION,
-        crate::host_function::DECLARATION,
-        TensorSpec::DECLARATION,
-        JitOption::DECLARATION,
-        LinkTold::DECLARATION,
-        crate::PciAddress::DECLARATION,
-        crate::DeviceSnapshot::DECLARATION,
-        crate::Snapshot::DECLARATION,
-    ];
     // Handle layout, encoding of numbers, the meaning of the error word and of a reply's status: count up when they change.
     let mut state = crate::hash::fnv1a(crate::hash::FNV_START, b"vgpu wire 3");
     let mut i = 0;
@@ -358,8 +360,8 @@ const fn wire_hash() -> u64 {
         i += 1;
     }
     i = 0;
-    while i < structs.len() {
-        state = crate::hash::fnv1a(state, structs[i].as_bytes());
+    while i < STRUCTS.len() {
+        state = crate::hash::fnv1a(state, STRUCTS[i].as_bytes());
         i += 1;
     }
     state

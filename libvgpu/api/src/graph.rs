@@ -144,7 +144,7 @@ pub enum GraphWork<'a> {
 
 impl GraphWork<'_> {
     /// Part of the wire hash.
-    pub const DECLARATION: &'static str = "GraphWork{0,1:Launch,2:Memset,3:CopyBox,4:CopyBox from host,5:CopyBox to host,6:Event record,7:Event wait,8:host function,9:Vec<MemoryOp>}";
+    pub const DECLARATION: &'static str = "GraphWork{0,1:Launch,2:Memset,3:CopyBox,4:CopyBox from host,5:CopyBox to host,6:Event record,7:Event wait,8:u64 host function,9:Vec<MemoryOp>}";
 
     /// Its kind on the wire: what never changes of a node.
     #[must_use]

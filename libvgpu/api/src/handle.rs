@@ -35,7 +35,7 @@ pub trait Kind: Copy + Eq + fmt::Debug + 'static {
     const NUMBER: u8;
     /// As CUDA calls it.
     const NAME: &'static str;
-    /// What a wrong handle of this kind gives: 201 for contexts, 1 for memory and pools, else 400.
+    /// What a wrong handle of this kind gives: 201 for contexts, 1 for memory, pools, graphs and user objects, else 400.
     const WRONG: CuError = CuError::INVALID_HANDLE;
 }
 
@@ -76,11 +76,11 @@ pub mod kind {
         /// `CUmemoryPool`.
         Pool = 17, "CUmemoryPool", CuError::INVALID_VALUE;
         /// `CUgraph`: the guest's own.
-        Graph = 20, "CUgraph";
+        Graph = 20, "CUgraph", CuError::INVALID_VALUE;
         /// `CUgraphNode`: the guest's own.
-        GraphNode = 21, "CUgraphNode";
+        GraphNode = 21, "CUgraphNode", CuError::INVALID_VALUE;
         /// `CUgraphExec`.
-        GraphExec = 22, "CUgraphExec";
+        GraphExec = 22, "CUgraphExec", CuError::INVALID_VALUE;
         /// `CUarray`.
         Array = 24, "CUarray";
         /// `CUmipmappedArray`.
@@ -88,7 +88,7 @@ pub mod kind {
         /// `CUlinkState`.
         Linker = 26, "CUlinkState";
         /// `CUuserObject`: never travels.
-        UserObject = 27, "CUuserObject";
+        UserObject = 27, "CUuserObject", CuError::INVALID_VALUE;
     }
 }
 

@@ -170,6 +170,8 @@ pub mod attribute {
     pub const PREFERRED_SHARED_MEMORY_CARVEOUT: u32 = 14;
     /// Blocks near each other on NVLink.
     pub const NVLINK_UTIL_CENTRIC_SCHEDULING: u32 = 16;
+    /// The last that CUDA 13.0 knows.
+    pub const LAST: u32 = 16;
     /// All that streams have.
     pub const OF_STREAMS: [u32; 6] = [
         ACCESS_POLICY_WINDOW,

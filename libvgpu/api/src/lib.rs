@@ -16,6 +16,8 @@ pub mod graph;
 pub mod handle;
 pub mod hash;
 pub mod host_function;
+#[cfg(any(test, feature = "hostile"))]
+pub mod hostile;
 pub mod image;
 pub mod launch;
 pub mod link;

@@ -58,13 +58,15 @@ fn begin(
 
 fn end(raw: Raw, mode: Mode, out: Out<u64>) -> CuResult<()> {
     let entered = enter()?;
-    out.wanted()?;
     let Stream::Made(stream) = existing(entered, raw, mode)? else {
         return Err(CuError::ILLEGAL_STATE);
     };
     let ended = entered.process.graphs.finish(stream);
-    out.set(ended.map_or(0, GraphHandle::raw))?;
-    ended.map(|_| ())
+    out.set_if_wanted(ended.map_or(0, GraphHandle::raw));
+    match ended {
+        Ok(graph) if out.address() == 0 => entered.process.graphs.lock().destroy(graph),
+        ended => ended.map(|_| ()),
+    }
 }
 
 /// Where the answers about a capture go; places that are not wanted are null.

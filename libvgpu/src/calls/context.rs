@@ -12,8 +12,30 @@ use crate::core::process::{EventInfo, Recorded, process};
 use crate::core::slab::lock;
 use crate::core::waited;
 
-/// `CU_CTX_FLAGS_MASK`.
-pub const CONTEXT_FLAGS: u32 = 0xff;
+/// `CU_CTX_FLAGS_MASK`, and what of it says how a thread waits: one way or none.
+const CONTEXT_FLAGS: u32 = 0xff;
+const WAYS_TO_WAIT: u32 = 7;
+
+/// That flags of a context are such.
+/// # Errors
+/// 1.
+pub fn check_flags(flags: u32) -> CuResult<()> {
+    let is_one_way = (flags & WAYS_TO_WAIT).count_ones() <= 1;
+    if flags & !CONTEXT_FLAGS == 0 && is_one_way { Ok(()) } else { Err(CuError::INVALID_VALUE) }
+}
+
+/// Limits that a driver refuses above a bound, by `CUlimit`: bytes of a thread's stack, of a fetch from L2.
+const STACK: (u32, usize) = (0, 512 << 10);
+const FETCH: (u32, usize) = (5, 128);
+/// `CU_LIMIT_PERSISTING_L2_CACHE_SIZE` and the device's attribute that bounds it.
+const PERSISTING_L2: u32 = 6;
+const PERSISTING_L2_MAX: u32 = 108;
+/// The last `CUlimit`.
+const LIMIT_LAST: u32 = 9;
+
+fn check_limit(limit: u32) -> CuResult<()> {
+    if limit <= LIMIT_LAST { Ok(()) } else { Err(CuError::INVALID_VALUE) }
+}
 
 /// How often each context was attached to beside its making.
 static ATTACHED: LazyLock<Mutex<HashMap<ContextId, u32>>> = LazyLock::new(Mutex::default);
@@ -40,9 +62,7 @@ fn create(out: Out<u64>, flags: u32, dev: i32) -> CuResult<()> {
     let process = process()?;
     out.wanted()?;
     let (ordinal, _) = device(process, dev)?;
-    if flags & !CONTEXT_FLAGS != 0 {
-        return Err(CuError::INVALID_VALUE);
-    }
+    check_flags(flags)?;
     process.channel.take_error()?;
     let context = process.contexts.next_id();
     ask::cuCtxCreate_v2(
@@ -59,7 +79,10 @@ fn create(out: Out<u64>, flags: u32, dev: i32) -> CuResult<()> {
 
 fn destroy(raw: Raw) -> CuResult<()> {
     let process = process()?;
-    let context = process.contexts.named(raw.0)?;
+    let context = process.contexts.once_named(raw.0)?;
+    if context.primary_device().is_none() {
+        process.contexts.alive(context)?;
+    }
     // Of two threads that destroy it, one.
     process.contexts.remove(context)?;
     lock(&ATTACHED).remove(&context);
@@ -82,7 +105,7 @@ fn synchronize(context: ContextId) -> CuResult<()> {
 }
 
 fn push(raw: Raw) -> CuResult<()> {
-    contexts::push(process()?.contexts.named(raw.0)?);
+    contexts::push(process()?.contexts.once_named(raw.0)?);
     Ok(())
 }
 
@@ -149,7 +172,7 @@ export! {
 
     fn cuCtxSetCurrent(context: Raw) {
         let process = process()?;
-        contexts::set_current(if context.0 == 0 { ContextId::NONE } else { process.contexts.named(context.0)? });
+        contexts::set_current(if context.0 == 0 { ContextId::NONE } else { process.contexts.once_named(context.0)? });
         Ok(())
     }
 
@@ -185,15 +208,14 @@ export! {
     /// How a thread waits, and where: kept for who asks, this library waits in its own way.
     fn cuCtxSetFlags(flags: u32) {
         let entered = enter()?;
-        if flags & !CONTEXT_FLAGS != 0 {
-            return Err(CuError::INVALID_VALUE);
-        }
+        check_flags(flags)?;
         entered.process.contexts.set_flags(entered.context, flags)
     }
 
     fn cuCtxGetId(context: Raw, out: Out<u64>) {
-        let context = named_or_current(context)?;
-        process()?.contexts.alive(context)?;
+        let process = process()?;
+        let context = if context.0 == 0 { current() } else { process.contexts.once_named(context.0)? };
+        process.contexts.alive(context)?;
         out.set(u64::from(context.0))
     }
 
@@ -238,13 +260,22 @@ export! {
 
     fn cuCtxGetLimit(out: Out<usize>, limit: u32) {
         let entered = enter()?;
+        check_limit(limit)?;
         let Entered { process, context, .. } = entered;
         let value = process.limits.get(process, context, limit)?;
         out.set(usize::try_from(value).unwrap_or(usize::MAX))
     }
 
     fn cuCtxSetLimit(limit: u32, value: usize) {
-        let Entered { process, context, .. } = enter()?;
+        let Entered { process, context, device: ordinal } = enter()?;
+        check_limit(limit)?;
+        let (_, device) = device(process, ordinal.cast_signed())?;
+        let persisting = device.attribute(PERSISTING_L2_MAX).and_then(|most| usize::try_from(most).ok());
+        let bounds = [STACK, FETCH, (PERSISTING_L2, persisting.unwrap_or(0))];
+        if bounds.iter().any(|(bounded, most)| limit == *bounded && value > *most) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        process.graphs.may_be_unsafe()?;
         let set = ask::cuCtxSetLimit(&process.channel, context, limit, value as u64);
         process.limits.forget();
         set

@@ -51,7 +51,8 @@ pub fn context_of(entered: Entered, side: &Side3d) -> CuResult<Raw> {
     if !is_array(side) {
         return Ok(side.context);
     }
-    let (_, known) = entered.process.arrays.named(side.array)?;
+    let array = entered.process.arrays.used(side.array)?;
+    let known = entered.process.arrays.arrays.get(array)?;
     Ok(Raw(known.context.handle().raw()))
 }
 
@@ -81,7 +82,8 @@ fn side(entered: Entered, side: &Side3d, copy: &Copy3d) -> CuResult<Side> {
 }
 
 fn target(entered: Entered, array: u64, [x_bytes, y, z]: [usize; 3]) -> CuResult<Target> {
-    let (array, known) = entered.process.arrays.named(array)?;
+    let array = entered.process.arrays.used(array)?;
+    let known = entered.process.arrays.arrays.get(array)?;
     let place = ArrayPlace { array, x_bytes: x_bytes as u64, y: y as u64, z: z as u64 };
     Ok(Target { place, shape: known.shape })
 }

@@ -73,7 +73,11 @@ impl Batch {
                     // A node would read the source later.
                     entered.process.graphs.refuses(entered, stream)?;
                 }
-                unified(entered, self.to.at(i)?, self.from.at(i)?, self.sizes.at(i)?, stream, returns)
+                let bytes = self.sizes.at(i)?;
+                if bytes == 0 {
+                    return Err(CuError::INVALID_VALUE);
+                }
+                unified(entered, self.to.at(i)?, self.from.at(i)?, bytes, stream, returns)
             };
             one().inspect_err(|_| tell(i))
         })

@@ -107,11 +107,18 @@ export! {
 
     fn cuDeviceGetPCIBusId(text: Out<u8>, len: i32, dev: i32) {
         let (_, device) = device(process()?, dev)?;
-        text.set_text(bus_id(device).as_bytes(), usize::try_from(len).unwrap_or(0))
+        let (id, room) = (bus_id(device), usize::try_from(len).unwrap_or(0));
+        if room <= id.len() {
+            return Err(CuError::INVALID_VALUE);
+        }
+        text.set_text(id.as_bytes(), room)
     }
 
     fn cuDeviceGetByPCIBusId(dev: Out<i32>, text: In<c_char>) {
         let text = text.text()?.to_str().map_err(|_| CuError::INVALID_VALUE)?.to_lowercase();
+        if !text.bytes().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(&byte)) || !text.contains(':') {
+            return Err(CuError::INVALID_VALUE);
+        }
         // The domain and the function may be left out.
         let matches = |device: &DeviceSnapshot| {
             let full = bus_id(device);

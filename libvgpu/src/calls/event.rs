@@ -3,7 +3,7 @@
 
 use vgpu_api::handle::{GoneHandle, NewHandle};
 use vgpu_api::symbols::Mode;
-use vgpu_api::{CuError, CuResult, EventHandle, ask};
+use vgpu_api::{CuError, CuResult, EventHandle, Stream, ask};
 
 use crate::abi::{Out, Raw, export};
 use crate::core::contexts::{Entered, enter, enter_with};
@@ -50,8 +50,16 @@ fn record(event: Raw, stream: Raw, flags: u32, mode: Mode) -> CuResult<()> {
     if flags & !RECORD_EXTERNAL != 0 {
         return Err(CuError::INVALID_VALUE);
     }
+    // In a stream of its own context only; of one that was made the device knows.
+    if stream == Stream::Legacy && known.context != entered.context {
+        return Err(CuError::INVALID_HANDLE);
+    }
     if entered.process.graphs.records(entered, stream, event, known, flags == RECORD_EXTERNAL)? {
         return Ok(());
+    }
+    // Outside of what, where nothing is captured?
+    if flags == RECORD_EXTERNAL {
+        return Err(CuError::ILLEGAL_STATE);
     }
     ask::cuEventRecordWithFlags(&entered.process.channel, entered.context, event, stream, flags)?;
     entered.process.event_words.recorded(entered, event, stream)
@@ -60,6 +68,10 @@ fn record(event: Raw, stream: Raw, flags: u32, mode: Mode) -> CuResult<()> {
 fn elapsed(out: Out<f32>, start: Raw, end: Raw) -> CuResult<()> {
     let (entered, start) = asked(start)?;
     let (_, end) = asked(end)?;
+    let is_timed = |event| entered.process.events.get(event).is_ok_and(|known| known.is_timed);
+    if !is_timed(start) || !is_timed(end) {
+        return Err(CuError::INVALID_HANDLE);
+    }
     out.set(ask::cuEventElapsedTime_v2(&entered.process.channel, entered.context, start, end)?)
 }
 
@@ -76,7 +88,7 @@ export! {
             _ => return Err(CuError::INVALID_VALUE),
         }
         let Entered { process, context, .. } = entered;
-        let event = process.events.insert(EventInfo { context, recorded: Recorded::Never });
+        let event = process.events.insert(EventInfo { context, recorded: Recorded::Never, is_timed: flags & DISABLE_TIMING == 0 });
         match ask::cuEventCreate(&process.channel, context, NewHandle(event), flags) {
             Ok(()) => out.set(event.raw()),
             Err(error) => process.events.end(event, |_| Err(error))?,

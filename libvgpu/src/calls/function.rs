@@ -19,6 +19,17 @@ const DEVICE_SHARED_OPTIN: u32 = 97;
 /// `CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES`: static shared memory.
 const STATIC_SHARED: u32 = 1;
 
+/// `CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT`: per cent, -1 for none; `…_CLUSTER_SCHEDULING_POLICY_PREFERENCE`.
+const CARVEOUT: u32 = 9;
+const SCHEDULING: u32 = 15;
+/// The last `CUfunc_cache` and `CUsharedconfig`.
+const CACHE_LAST: u32 = 3;
+const BANKS_LAST: u32 = 2;
+
+fn preference(raw: Raw, value: u32, last: u32) -> CuResult<()> {
+    with(raw, |_, _, _| if value <= last { Ok(()) } else { Err(CuError::INVALID_VALUE) })
+}
+
 /// Runs `body` with a function of the program.
 fn with<T>(raw: Raw, body: impl FnOnce(FunctionHandle, &Image, &Function) -> CuResult<T>) -> CuResult<T> {
     process()?.images.with_function(raw.0, body)
@@ -35,6 +46,15 @@ fn set_attribute(raw: Raw, number: u32, value: i32) -> CuResult<()> {
     if !matches!(number, 8 | 9 | 11..=15) {
         return Err(CuError::INVALID_VALUE);
     }
+    let good = match number {
+        CARVEOUT => (-1..=100).contains(&value),
+        11..=13 => value >= 0,
+        SCHEDULING => (0..=2).contains(&value),
+        _ => true,
+    };
+    if !good {
+        return Err(CuError::INVALID_VALUE);
+    }
     with(raw, |handle, _, function| {
         if number == MAX_DYNAMIC_SHARED {
             let used = function.attribute(entered, handle, STATIC_SHARED)?;
@@ -48,7 +68,7 @@ fn set_attribute(raw: Raw, number: u32, value: i32) -> CuResult<()> {
 }
 
 /// Shared memory that a block of this device may opt in to.
-fn shared_limit(entered: Entered) -> CuResult<i32> {
+pub fn shared_limit(entered: Entered) -> CuResult<i32> {
     let (_, device) = device(entered.process, entered.device.cast_signed())?;
     device.attribute(DEVICE_SHARED_OPTIN).ok_or(CuError::INVALID_VALUE)
 }
@@ -62,8 +82,14 @@ fn param_info(raw: Raw, index: usize, offset: Out<usize>, bytes: Out<usize>) -> 
     })
 }
 
+/// That a question names a function at all.
+fn named(raw: Raw) -> CuResult<()> {
+    if raw.0 == 0 { Err(CuError::INVALID_VALUE) } else { Ok(()) }
+}
+
 /// The text lives as long as the image, which this thread remembers.
 fn name(out: Out<*const c_char>, raw: Raw) -> CuResult<()> {
+    named(raw)?;
     with(raw, |_, _, function| out.set(function.name.as_ptr()))
 }
 
@@ -87,20 +113,21 @@ export! {
     }
 
     /// A preference without effect on devices that we serve.
-    fn cuFuncSetCacheConfig(function: Raw, _config: u32) {
-        with(function, |_, _, _| Ok(()))
+    fn cuFuncSetCacheConfig(function: Raw, config: u32) {
+        preference(function, config, CACHE_LAST)
     }
 
-    fn cuFuncSetSharedMemConfig(function: Raw, _config: u32) {
-        with(function, |_, _, _| Ok(()))
+    fn cuFuncSetSharedMemConfig(function: Raw, config: u32) {
+        preference(function, config, BANKS_LAST)
     }
 
-    fn cuKernelSetCacheConfig(kernel: Raw, _config: u32, dev: i32) {
+    fn cuKernelSetCacheConfig(kernel: Raw, config: u32, dev: i32) {
         device(process()?, dev)?;
-        with(kernel, |_, _, _| Ok(()))
+        preference(kernel, config, CACHE_LAST)
     }
 
     fn cuFuncGetModule(out: Out<u64>, function: Raw) {
+        named(function)?;
         with(function, |_, image, _| out.set(image.handle.as_kind::<kind::Module>().raw()))
     }
 

@@ -245,6 +245,7 @@ export! {
 
     fn cuGraphExecDestroy(exec: Raw) {
         let process = process()?;
+        process.graphs.may_be_unsafe()?;
         let handle = GraphExecHandle::check(exec.0)?;
         process.execs.end(handle, |_| ask::cuGraphExecDestroy(&process.channel, current(), GoneHandle(handle)))??;
         process.channel.take_error()

@@ -17,6 +17,9 @@ use crate::core::process::process;
 
 fn child(inner: &mut Inner, parent: GraphHandle, raw: Raw, is_moved: bool) -> CuResult<Work> {
     let graph = inner.named(raw.0)?;
+    if graph == parent {
+        return Err(CuError::INVALID_VALUE);
+    }
     if inner.graph(graph)?.owner == Owner::Another {
         return Err(CuError::NOT_SUPPORTED);
     }

@@ -186,6 +186,9 @@ pub fn host_of(given: HostParams) -> CuResult<Work> {
 /// An event that exists.
 pub fn event_of(raw: u64) -> CuResult<EventHandle> {
     let process = process()?;
+    if raw == 0 {
+        return Err(CuError::INVALID_VALUE);
+    }
     let event = EventHandle::check(raw)?;
     process.events.get(event)?;
     Ok(event)

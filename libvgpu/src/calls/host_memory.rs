@@ -12,6 +12,7 @@ use vgpu_api::{ContextId, CuError, CuResult};
 use super::managed;
 use crate::abi::{Out, Span, export};
 use crate::core::contexts::{Entered, enter};
+use crate::core::image_size::is_mapped as is_mapped_here;
 use crate::core::process::{Process, process};
 use crate::core::ranges::{Range, Ranges};
 
@@ -53,11 +54,15 @@ pub fn mapped(process: &Process, address: u64) -> Option<Range> {
 
 fn alloc(out: Out<*mut u8>, bytes: usize, flags: u32) -> CuResult<()> {
     let entered = enter()?;
-    if bytes == 0 || flags & !ALLOC_FLAGS != 0 {
+    if flags & !ALLOC_FLAGS != 0 {
         return Err(CuError::INVALID_VALUE);
     }
-    entered.process.graphs.may_be_unsafe()?;
     out.wanted()?;
+    if bytes == 0 {
+        // As NVIDIA's driver 580: nothing, which can be freed.
+        return out.set(std::ptr::null_mut());
+    }
+    entered.process.graphs.may_be_unsafe()?;
     let (start, kind) = place(entered, bytes, flags)?;
     PINNED.insert(start, bytes as u64, entered.context, flags | kind);
     out.set(std::ptr::with_exposed_provenance_mut(usize::try_from(start).unwrap_or(0)))
@@ -147,6 +152,9 @@ export! {
     /// Waits for all work, as a driver does: a copy may be on its way.
     fn cuMemFreeHost(place: Span) {
         let process = process()?;
+        if place.address() == 0 {
+            return Ok(());
+        }
         process.graphs.may_be_unsafe()?;
         let range = PINNED.remove(place.address(), allocated).ok_or(CuError::INVALID_VALUE)?;
         free(process, vec![range])
@@ -171,7 +179,9 @@ export! {
 
     fn cuMemHostRegister_v2(place: Span, bytes: usize, flags: u32) {
         let entered = enter()?;
-        if place.address() == 0 || bytes == 0 || flags & !REGISTER_FLAGS != 0 {
+        let is_taken = pinned(place.address()).is_some_and(|range| !registered(&range));
+        let has_pages = bytes != 0 && is_mapped_here(place.address(), bytes as u64);
+        if !has_pages || is_taken || flags & !REGISTER_FLAGS != 0 {
             return Err(CuError::INVALID_VALUE);
         }
         entered.process.graphs.may_be_unsafe()?;
@@ -183,8 +193,14 @@ export! {
     }
 
     fn cuMemHostUnregister(place: Span) {
-        process()?.graphs.may_be_unsafe()?;
-        let range = PINNED.remove(place.address(), registered);
-        range.map(|_| ()).ok_or(CuError::HOST_MEMORY_NOT_REGISTERED)
+        let process = process()?;
+        process.graphs.may_be_unsafe()?;
+        let at = place.address();
+        // What is not registered because it is something else, or begins elsewhere, is another mistake.
+        let error = match pinned(at).or_else(|| process.device_memory.find(at)) {
+            None if at != 0 => CuError::HOST_MEMORY_NOT_REGISTERED,
+            _ => CuError::INVALID_VALUE,
+        };
+        PINNED.remove(at, registered).map(|_| ()).ok_or(error)
     }
 }

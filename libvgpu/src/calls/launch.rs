@@ -7,7 +7,7 @@ use vgpu_api::launch::{
     PARAM_BYTES_MAX, attribute,
 };
 use vgpu_api::symbols::Mode;
-use vgpu_api::{ContextId, CuError, CuResult, FunctionHandle, Launch, Stream, ask};
+use vgpu_api::{ContextId, CuError, CuResult, FunctionHandle, ImageKind, Launch, Stream, ask};
 
 use super::function::MAX_DYNAMIC_SHARED;
 use super::stream_attribute::of_nodes;
@@ -15,6 +15,7 @@ use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
 use crate::core::functions::Function;
 use crate::core::graphs::{Kernel, Params, Work};
+use crate::core::images::Image;
 use crate::core::streams::{self, resolve};
 
 /// `CUlaunchConfig`, 56 bytes.
@@ -42,6 +43,9 @@ const _: () = assert!(size_of::<Attribute>() == 72);
 
 /// `CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK`.
 const FUNCTION_MAX_THREADS: u32 = 0;
+
+/// `CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED`.
+const NON_PORTABLE_CLUSTERS: u32 = 14;
 
 /// Parameter blocks of so many bytes are packed on the stack: nearly all.
 const TINY_BYTES: usize = 64;
@@ -99,8 +103,11 @@ fn queue(
     stream: Stream,
     attributes: LaunchAttributes<'_>,
 ) -> CuResult<()> {
-    entered.process.images.with_function(function.0, |function, _, known| {
-        check(entered, config, known)?;
+    entered.process.images.with_function(function.0, |function, image, known| {
+        check(entered, config, known)
+            .and_then(|()| check_attributes(config, known, attributes))
+            .and_then(|()| own_context(entered, image, stream))
+            .inspect_err(|_| entered.process.graphs.launch_refused(entered, stream))?;
         let shape = LaunchShape {
             function,
             stream,
@@ -174,6 +181,7 @@ fn attributes(config: &Config) -> impl Iterator<Item = CuResult<LaunchAttribute>
     (0..config.attribute_count as usize).filter_map(move |i| match list.at(i) {
         Ok(Attribute { id: attribute::IGNORE, .. }) => None,
         Ok(Attribute { id, value, .. }) if attribute::travels(id) => Some(Ok(LaunchAttribute { id, value })),
+        Ok(Attribute { id, .. }) if id > attribute::LAST => Some(Err(CuError::INVALID_VALUE)),
         Ok(_) => Some(Err(CuError::NOT_SUPPORTED)),
         Err(error) => Some(Err(error)),
     })
@@ -183,25 +191,56 @@ fn attributes(config: &Config) -> impl Iterator<Item = CuResult<LaunchAttribute>
 #[inline]
 pub fn check(entered: Entered, config: &Config, function: &Function) -> CuResult<()> {
     let (grid, block) = (config.grid, config.block);
-    if grid.contains(&0) || block.contains(&0) {
+    if grid.contains(&0) {
         return Err(CuError::INVALID_VALUE);
     }
     let limits =
         entered.process.launch_limits.get(entered.device as usize).ok_or(CuError::INVALID_CONTEXT)?;
-    let fits =
-        |sizes: [u32; 3], limits: [u32; 3]| sizes.iter().zip(limits).all(|(size, limit)| *size <= limit);
-    let threads = block.iter().try_fold(1u32, |product, size| product.checked_mul(*size)).unwrap_or(u32::MAX);
-    if !fits(block, limits.block) || !fits(grid, limits.grid) || threads > limits.threads {
+    if !limits.allow_block(block) || grid.iter().zip(limits.grid).any(|(size, limit)| *size > limit) {
         return Err(CuError::INVALID_VALUE);
     }
+    let threads = block[0] * block[1] * block[2];
     let known = |number| function.known_attribute(number).and_then(|value| u32::try_from(value).ok());
     if known(FUNCTION_MAX_THREADS).is_some_and(|most| most != 0 && threads > most) {
-        return Err(CuError::LAUNCH_OUT_OF_RESOURCES);
+        return Err(CuError::INVALID_VALUE);
     }
     if known(MAX_DYNAMIC_SHARED).is_some_and(|most| config.shared_bytes > most) {
         return Err(CuError::INVALID_VALUE);
     }
     Ok(())
+}
+
+/// What is wrong with attributes whatever the device: clusters that do not divide the grid or are too large, numbers of nothing.
+#[inline]
+fn check_attributes(config: &Config, function: &Function, attributes: LaunchAttributes<'_>) -> CuResult<()> {
+    for each in attributes.iter() {
+        let word = |place: usize| each.word(4 * place).unwrap_or(0);
+        match each.id {
+            attribute::CLUSTER_DIMENSION => {
+                let cluster = [word(0), word(1), word(2)];
+                let blocks = cluster.iter().try_fold(1u32, |product, size| product.checked_mul(*size));
+                let known = function.known_attribute(NON_PORTABLE_CLUSTERS);
+                let most = if known.is_some_and(|allowed| allowed != 0) { 16 } else { 8 };
+                let divides =
+                    config.grid.iter().zip(cluster).all(|(grid, size)| size != 0 && grid % size == 0);
+                if !divides || blocks.is_none_or(|blocks| blocks > most) {
+                    return Err(CuError::INVALID_CLUSTER_SIZE);
+                }
+            }
+            // `CUclusterSchedulingPolicy` ends with 2, `CUlaunchMemSyncDomain` with 1.
+            attribute::CLUSTER_SCHEDULING_POLICY if word(0) > 2 => return Err(CuError::INVALID_VALUE),
+            attribute::MEM_SYNC_DOMAIN if word(0) > 1 => return Err(CuError::INVALID_VALUE),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// That a module's function is launched in its own context. Of a stream that was made the device knows.
+#[inline]
+fn own_context(entered: Entered, image: &Image, stream: Stream) -> CuResult<()> {
+    let is_elsewhere = image.kind == ImageKind::Module && image.context != entered.context;
+    if is_elsewhere && stream == Stream::Legacy { Err(CuError::INVALID_HANDLE) } else { Ok(()) }
 }
 
 /// Runs `body` with the packed parameter block, from `kernelParams` or from `extra`.
@@ -285,6 +324,9 @@ fn block_of_extra<'a>(function: &Function, extra: In<u64>) -> CuResult<&'a [u8]>
             END => {
                 if bytes < function.param_bytes || bytes > PARAM_BYTES_MAX {
                     return Err(CuError::INVALID_VALUE);
+                }
+                if bytes > function.param_bytes {
+                    return Err(CuError::LAUNCH_OUT_OF_RESOURCES);
                 }
                 return Span::at_address(buffer).read(bytes);
             }

@@ -36,22 +36,34 @@ fn load(out: Out<u64>, bytes: &[u8], (count, options, values): (u32, In<u32>, In
     out.set(image.handle.as_kind::<kind::Library>().raw())
 }
 
+/// `CUlibraryOption`: 0, host functions; 1, the image stays where it is. Neither changes anything here.
+fn check_options(options: In<u32>, count: u32) -> CuResult<()> {
+    for i in 0..count as usize {
+        if options.at(i)? > 1 {
+            return Err(CuError::INVALID_VALUE);
+        }
+    }
+    Ok(())
+}
+
 fn library(raw: Raw) -> CuResult<Arc<Image>> {
     process()?.images.get::<kind::Library>(raw.0)
 }
 
 export! {
     fn cuLibraryLoadData(
-        out: Out<u64>, code: In<u8>, jit: In<u32>, jit_values: In<u64>, jit_count: u32, _options: In<u32>,
-        _values: In<u64>, _count: u32,
+        out: Out<u64>, code: In<u8>, jit: In<u32>, jit_values: In<u64>, jit_count: u32, options: In<u32>,
+        _values: In<u64>, count: u32,
     ) {
+        check_options(options, count)?;
         load(out, image_size::bytes(code)?, (jit_count, jit, jit_values))
     }
 
     fn cuLibraryLoadFromFile(
-        out: Out<u64>, path: In<c_char>, jit: In<u32>, jit_values: In<u64>, jit_count: u32, _options: In<u32>,
-        _values: In<u64>, _count: u32,
+        out: Out<u64>, path: In<c_char>, jit: In<u32>, jit_values: In<u64>, jit_count: u32, options: In<u32>,
+        _values: In<u64>, count: u32,
     ) {
+        check_options(options, count)?;
         load(out, image_of_file(&read_file(path.text()?)?), (jit_count, jit, jit_values))
     }
 
@@ -93,6 +105,6 @@ export! {
     /// No device that we serve shares functions' addresses with the host.
     fn cuLibraryGetUnifiedFunction(_function: Out<u64>, raw: Raw, _name: In<c_char>) {
         library(raw)?;
-        Err(CuError::NOT_FOUND)
+        Err(CuError::INVALID_VALUE)
     }
 }

@@ -5,6 +5,7 @@ use vgpu_api::{CuError, CuResult, DevicePtr, ask};
 use super::host_memory::{give_managed, is_managed, mapped};
 use crate::abi::{Out, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
+use crate::core::process::process;
 use crate::core::ranges::{GLOBAL, MAPPED, Range};
 
 /// Rows of a pitched allocation start at multiples of this many bytes, as on NVIDIA's devices.
@@ -27,9 +28,6 @@ fn alloc(entered: Entered, bytes: usize) -> CuResult<DevicePtr> {
 }
 
 fn free(entered: Entered, address: DevicePtr) -> CuResult<()> {
-    if address.0 == 0 {
-        return Ok(());
-    }
     entered.process.graphs.may_be_unsafe()?;
     if let Some(given) = give_managed(entered.process, address.0) {
         return given.and_then(|()| entered.told());
@@ -63,14 +61,23 @@ export! {
     }
 
     fn cuMemFree_v2(address: DevicePtr) {
-        free(enter_to_end()?, address)
+        if address.0 == 0 {
+            return process().map(|_| ());
+        }
+        let entered = enter_to_end().map_err(|error| match process() {
+            // Nobody's memory is wrong before the context is.
+            Ok(process) if process.device_memory.find(address.0).is_none() => CuError::INVALID_VALUE,
+            _ => error,
+        })?;
+        free(entered, address)
     }
 
     fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) {
         let entered = enter()?;
         let info = ask::cuMemGetInfo_v2(&entered.process.channel, entered.context)?;
-        free.set(usize::try_from(info.free).unwrap_or(usize::MAX))?;
-        total.set(usize::try_from(info.total).unwrap_or(usize::MAX))
+        free.set_if_wanted(usize::try_from(info.free).unwrap_or(usize::MAX));
+        total.set_if_wanted(usize::try_from(info.total).unwrap_or(usize::MAX));
+        Ok(())
     }
 
     fn cuMemGetAddressRange_v2(base: Out<DevicePtr>, bytes: Out<usize>, address: DevicePtr) {

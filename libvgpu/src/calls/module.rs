@@ -15,6 +15,9 @@ use crate::core::process::process;
 
 /// A file's bytes; PTX text may end in a NUL there, which doesn't travel.
 pub fn read_file(path: &CStr) -> CuResult<Vec<u8>> {
+    if path.is_empty() {
+        return Err(CuError::INVALID_VALUE);
+    }
     std::fs::read(std::ffi::OsStr::from_bytes(path.to_bytes())).map_err(|_| CuError::FILE_NOT_FOUND)
 }
 
@@ -38,8 +41,14 @@ fn module(raw: Raw) -> CuResult<Arc<Image>> {
     process()?.images.get::<kind::Module>(raw.0)
 }
 
-/// Gives a global's address and length; either place may be NULL.
+/// Gives a global's address and length; one of the places may be NULL.
 pub fn give_global(image: &Image, name: &CStr, address: Out<DevicePtr>, bytes: Out<usize>) -> CuResult<()> {
+    if address.address() == 0 && bytes.address() == 0 {
+        return Err(CuError::INVALID_VALUE);
+    }
+    if image.function_named(name).is_ok() {
+        return Err(CuError::INVALID_VALUE);
+    }
     let global = image.globals.get(name).ok_or(CuError::NOT_FOUND)?;
     address.set_if_wanted(global.address);
     bytes.set_if_wanted(usize::try_from(global.bytes).unwrap_or(usize::MAX));
@@ -65,6 +74,8 @@ impl JitLogs {
         const INFO_LOG_BYTES: u32 = 4;
         const ERROR_LOG: u32 = 5;
         const ERROR_LOG_BYTES: u32 = 6;
+        /// `CU_JIT_NUM_OPTIONS` of CUDA 13.0.
+        const OPTIONS: u32 = 37;
         let (mut info, mut error) = ((0, 0), (0, 0));
         for i in 0..count as usize {
             let value = values.at(i)?;
@@ -74,6 +85,7 @@ impl JitLogs {
                 INFO_LOG_BYTES => info.1 = value & 0xffff_ffff,
                 ERROR_LOG => error.0 = value,
                 ERROR_LOG_BYTES => error.1 = value & 0xffff_ffff,
+                OPTIONS.. => return Err(CuError::INVALID_VALUE),
                 _ => {}
             }
         }
@@ -134,7 +146,11 @@ export! {
     }
 
     fn cuModuleGetFunction(out: Out<u64>, raw: Raw, name: In<c_char>) {
-        out.wanted()?.set(module(raw)?.function_named(name.text()?)?.raw())
+        let (out, module, name) = (out.wanted()?, module(raw)?, name.text()?);
+        if name.is_empty() {
+            return Err(CuError::INVALID_VALUE);
+        }
+        out.set(module.function_named(name)?.raw())
     }
 
     fn cuModuleGetGlobal_v2(address: Out<DevicePtr>, bytes: Out<usize>, raw: Raw, name: In<c_char>) {

@@ -2,11 +2,16 @@
 
 use vgpu_api::{ContextId, CuError, CuResult, Launch, ask};
 
-use super::device::multiprocessors;
+use super::device::{device, multiprocessors};
 use super::launch::{Config, shape_of, with_attributes};
 use crate::abi::{Abi, In, Out, Raw, export};
 use crate::core::channel::Channel;
 use crate::core::contexts::{Entered, enter};
+
+/// `CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR`.
+const BLOCKS_MAX: u32 = 106;
+/// `CU_OCCUPANCY_DISABLE_CACHING_OVERRIDE`, the only flag.
+const DISABLE_CACHING_OVERRIDE: u32 = 1;
 
 /// `CUoccupancyB2DSize`: dynamic shared memory that a block size needs.
 #[derive(Clone, Copy)]
@@ -18,8 +23,16 @@ impl Abi for SharedOfBlock {
 }
 
 fn active_blocks(entered: Entered, raw: Raw, threads: i32, shared_bytes: usize, flags: u32) -> CuResult<i32> {
+    if flags > DISABLE_CACHING_OVERRIDE {
+        return Err(CuError::INVALID_VALUE);
+    }
     let threads = u32::try_from(threads).ok().filter(|threads| *threads > 0).ok_or(CuError::INVALID_VALUE)?;
+    let limits = entered.process.launch_limits.get(entered.device as usize);
+    let fits = limits.is_none_or(|limits| threads <= limits.threads);
     entered.process.images.with_function(raw.0, |handle, _, function| {
+        if !fits {
+            return Ok(0);
+        }
         let blocks = function.occupancy((threads, shared_bytes as u64, flags), || {
             let (channel, context) = (&entered.process.channel, entered.context);
             ask::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
@@ -47,6 +60,9 @@ fn best_block(
 ) -> CuResult<()> {
     const WARP: i32 = 32;
     let entered = enter()?;
+    if limit < 0 {
+        return Err(CuError::INVALID_VALUE);
+    }
     let most = entered
         .process
         .images
@@ -75,6 +91,9 @@ fn about(
 ) -> CuResult<i32> {
     let entered = enter()?;
     let config = config.get()?;
+    if config.grid.contains(&0) || config.block.contains(&0) {
+        return Err(CuError::INVALID_VALUE);
+    }
     let answer = entered.process.images.with_function(raw.0, |handle, _, _| {
         let shape = shape_of(entered, &config, handle)?;
         with_attributes(&config, None, |attributes| {
@@ -111,6 +130,10 @@ export! {
         let entered = enter()?;
         let positive = |number: i32| u32::try_from(number).ok().filter(|number| *number > 0).ok_or(CuError::INVALID_VALUE);
         let (blocks, threads) = (positive(blocks)?, positive(threads)?);
+        let (_, device) = device(entered.process, entered.device.cast_signed())?;
+        if device.attribute(BLOCKS_MAX).and_then(|most| u32::try_from(most).ok()).is_some_and(|most| blocks > most) {
+            return Err(CuError::INVALID_VALUE);
+        }
         let bytes = entered.process.images.with_function(function.0, |handle, _, _| {
             let (channel, context) = (&entered.process.channel, entered.context);
             ask::cuOccupancyAvailableDynamicSMemPerBlock(channel, context, handle, blocks, threads)

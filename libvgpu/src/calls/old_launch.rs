@@ -8,8 +8,10 @@ use vgpu_api::launch::PARAM_BYTES_MAX;
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult};
 
+use super::function::shared_limit;
 use super::launch::{launch, plain};
 use crate::abi::{In, Raw, Span, export};
+use crate::core::contexts::enter;
 use crate::core::process::process;
 use crate::core::slab::lock;
 
@@ -63,6 +65,11 @@ export! {
     fn cuFuncSetBlockShape(function: Raw, x: i32, y: i32, z: i32) {
         let size = |size: i32| u32::try_from(size).map_err(|_| CuError::INVALID_VALUE);
         let block = [size(x)?, size(y)?, size(z)?];
+        let entered = enter()?;
+        let limits = entered.process.launch_limits.get(entered.device as usize).ok_or(CuError::INVALID_CONTEXT)?;
+        if !limits.allow_block(block) {
+            return Err(CuError::INVALID_VALUE);
+        }
         change(function, |set| {
             set.block = block;
             Ok(())
@@ -70,6 +77,10 @@ export! {
     }
 
     fn cuFuncSetSharedSize(function: Raw, bytes: u32) {
+        let entered = enter()?;
+        if i32::try_from(bytes).map_err(|_| CuError::INVALID_VALUE)? > shared_limit(entered)? {
+            return Err(CuError::INVALID_VALUE);
+        }
         change(function, |set| {
             set.shared_bytes = bytes;
             Ok(())

@@ -167,6 +167,9 @@ export! {
     /// Succeeds for any address: attributes that it doesn't have are zero.
     fn cuPointerGetAttributes(count: u32, numbers: In<u32>, data: In<*mut u8>, address: u64) {
         let process = process()?;
+        if count == 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
         let owner = owner(process, address);
         for i in 0..count as usize {
             let number = numbers.at(i)?;

@@ -57,10 +57,18 @@ fn alloc(
     out.set(address)
 }
 
+/// A device that a structure names and nobody has is a wrong value.
+pub fn no_device(error: CuError) -> CuError {
+    if error == CuError::INVALID_DEVICE { CuError::INVALID_VALUE } else { error }
+}
+
 fn create(out: Out<u64>, properties: In<PoolProperties>) -> CuResult<()> {
     let process = ready()?;
     let (out, properties) = (out.wanted()?, properties.get()?);
-    let ordinal = ordinal_of(process, properties.kind, properties.location)?;
+    let ordinal = ordinal_of(process, properties.kind, properties.location).map_err(no_device)?;
+    if properties.bytes_max > i64::MAX.unsigned_abs() {
+        return Err(CuError::OUT_OF_MEMORY);
+    }
     if properties.security != 0 || properties.reserved != [0; 54] {
         return Err(CuError::INVALID_VALUE);
     }
@@ -129,6 +137,9 @@ export! {
             return entered.told();
         }
         let own = |range: &Range| !matches!(range.flags, GLOBAL | MAPPED);
+        let known = entered.process.device_memory.find(address.0);
+        known.filter(|range| range.start == address.0 && own(range)).ok_or(CuError::INVALID_VALUE)?;
+        entered.process.graphs.refuses(entered, stream)?;
         entered.process.device_memory.remove(address.0, own).ok_or(CuError::INVALID_VALUE)?;
         ask::cuMemFreeAsync(&entered.process.channel, entered.context, address, stream)?;
         entered.told()
@@ -204,7 +215,7 @@ export! {
             let access = Access::of_flags(flags).ok_or(CuError::INVALID_VALUE)?;
             match (accessor(process, location)? == own, access) {
                 (true, Access::ReadWrite) | (false, Access::None) => {}
-                (true, _) => return Err(CuError::INVALID_VALUE),
+                (true, _) => return Err(CuError::INVALID_DEVICE),
                 (false, _) => return Err(CuError::NOT_SUPPORTED),
             }
         }
@@ -213,7 +224,7 @@ export! {
 
     fn cuMemPoolGetAccess(flags: Out<u32>, pool: Raw, location: In<Location>) {
         let (process, pool) = named(pool)?;
-        let own = process.pools.get(pool)?.device == accessor(process, location.get()?)?;
+        let own = process.pools.get(pool)?.device == accessor(process, location.get()?).map_err(no_device)?;
         flags.set(if own { Access::ReadWrite as u32 } else { 0 })
     }
 }

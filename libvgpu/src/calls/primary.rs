@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use vgpu_api::{ContextId, CuError, CuResult, ask};
 
-use super::context::CONTEXT_FLAGS;
+use super::context::check_flags;
 use super::device::device;
 use crate::abi::{Out, export};
 use crate::core::contexts::Primary;
@@ -44,6 +44,7 @@ fn release(dev: i32) -> CuResult<()> {
             return Ok(());
         }
     }
+    primary.ended.store(true, Ordering::Relaxed);
     primary.count.store(0, Ordering::Release);
     process.contexts.ended();
     let result = ask::cuDevicePrimaryCtxRelease_v2(&process.channel, ContextId::NONE, number);
@@ -71,9 +72,7 @@ fn reset(dev: i32) -> CuResult<()> {
 }
 
 fn set_flags(dev: i32, flags: u32) -> CuResult<()> {
-    if flags & !CONTEXT_FLAGS != 0 {
-        return Err(CuError::INVALID_VALUE);
-    }
+    check_flags(flags)?;
     primary(dev)?.2.flags.store(flags, Ordering::Relaxed);
     Ok(())
 }

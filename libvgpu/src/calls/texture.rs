@@ -9,6 +9,7 @@ use super::device::device;
 use crate::abi::{In, Out, export};
 use crate::core::arrays::{ResourceDesc, TextureDesc, TextureInfo, ViewDesc};
 use crate::core::contexts::{Entered, enter, enter_to_end};
+use crate::core::process::process;
 
 /// Attributes of a device: alignment of what a texture reads of device memory, of its rows; the most elements of a row, rows, bytes
 /// from a row to the next.
@@ -29,7 +30,8 @@ fn resource(entered: Entered, desc: &ResourceDesc) -> CuResult<Resource> {
     }
     let arrays = &entered.process.arrays;
     Ok(match desc.kind {
-        0 => Resource::Array(arrays.named(first)?.0),
+        0 => Resource::Array(arrays.used(first)?),
+        1 if first == 0 => return Err(CuError::INVALID_VALUE),
         1 => Resource::Mipmap(arrays.mipmap(first)?.0),
         2 => Resource::Linear(LinearTexels { at, format, channels, bytes: third }),
         3 => Resource::Pitched(PitchedTexels {
@@ -121,12 +123,14 @@ fn is_for_surfaces(entered: Entered, array: ArrayHandle) -> CuResult<bool> {
 
 /// Takes the number out of the table before the worker is told: a number that is given out anew is then a new object.
 fn destroy(
-    end: impl FnOnce(Entered) -> CuResult<()>,
+    end: impl FnOnce(Entered) -> bool,
     tell: impl FnOnce(Entered, ContextId) -> CuResult<()>,
 ) -> CuResult<()> {
     let entered = enter_to_end()?;
-    end(entered)?;
-    tell(entered, entered.context)?;
+    // As NVIDIA's driver 580: to end what is none is no error.
+    if end(entered) {
+        tell(entered, entered.context)?;
+    }
     entered.told()
 }
 
@@ -176,10 +180,10 @@ export! {
     }
 
     fn cuDeviceGetTexture1DLinearMaxWidth(out: Out<usize>, format: u32, channels: u32, dev: i32) {
-        let entered = enter()?;
         out.wanted()?;
-        let (ordinal, _) = device(entered.process, dev)?;
+        let (ordinal, _) = device(process()?, dev)?;
         vgpu_api::array::Element::of(format, channels)?;
+        let entered = enter()?;
         let number = entered.process.contexts.number(ordinal)?;
         let most = ask::cuDeviceGetTexture1DLinearMaxWidth(
             &entered.process.channel, entered.context, number, format, channels)?;

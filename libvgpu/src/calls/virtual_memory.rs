@@ -8,6 +8,7 @@ use vgpu_api::handle::{GoneHandle, NewHandle};
 use vgpu_api::{Access, CuError, CuResult, DevicePtr, MemoryHandle, ask};
 
 use super::device::device;
+use super::pool::no_device;
 use crate::abi::{Abi, In, Out, Span, export};
 use crate::core::contexts::current;
 use crate::core::process::{Process, process};
@@ -209,7 +210,7 @@ fn set_access(at: DevicePtr, bytes: usize, all: In<AccessOf>, count: usize) -> C
     for i in 0..count {
         let AccessOf { location, flags } = all.at(i)?;
         let access = Access::of_flags(flags).ok_or(CuError::INVALID_VALUE)?;
-        match accessor(process, location)? {
+        match accessor(process, location).map_err(no_device)? {
             ordinal if ordinal == own => wanted = Some(access),
             // Another device has no access, and gets none.
             _ if access == Access::None => {}
@@ -242,7 +243,8 @@ export! {
         let process = ready()?;
         let out = out.wanted()?;
         let pages = bytes.is_multiple_of(PAGE_BYTES) && wanted.0.is_multiple_of(PAGE_BYTES as u64);
-        if flags != 0 || bytes == 0 || !pages || (alignment != 0 && !alignment.is_power_of_two()) {
+        let whole = bytes.is_multiple_of(usize::try_from(granularity(process, 0, MINIMUM)?).unwrap_or(usize::MAX));
+        if flags != 0 || bytes == 0 || !pages || !whole || (alignment != 0 && !alignment.is_power_of_two()) {
             return Err(CuError::INVALID_VALUE);
         }
         let (at, is_held) = reserve(process, bytes as u64, alignment as u64, wanted)?;
@@ -275,11 +277,14 @@ export! {
     fn cuMemMap(at: DevicePtr, bytes: usize, offset: usize, handle: u64, flags: u64) {
         let process = ready()?;
         let (handle, bytes) = (MemoryHandle::check(handle)?, bytes as u64);
-        let granularity = granularity(process, process.virtual_memory.held(handle)?.device, MINIMUM)?;
-        let aligned = at.0.is_multiple_of(granularity) && bytes.is_multiple_of(granularity);
-        // Source: cuda.h, `cuMemMap`: the offset must be zero so far.
-        if flags != 0 || offset != 0 || !aligned {
+        let memory = process.virtual_memory.held(handle)?;
+        let granularity = granularity(process, memory.device, MINIMUM)?;
+        if flags != 0 || bytes == 0 || !at.0.is_multiple_of(granularity) {
             return Err(CuError::INVALID_VALUE);
+        }
+        // Whole memories only, as NVIDIA's driver 580.
+        if offset != 0 || bytes != memory.bytes {
+            return Err(CuError::NOT_SUPPORTED);
         }
         process.virtual_memory.map(&process.device_memory, (at.0, bytes), handle, || {
             ask::cuMemMap(&process.channel, current(), at, bytes, handle)
@@ -289,6 +294,10 @@ export! {
     fn cuMemUnmap(at: DevicePtr, bytes: usize) {
         let process = process()?;
         let bytes = bytes as u64;
+        // As NVIDIA's driver 580: where nothing is mapped nothing is to be done.
+        if process.virtual_memory.is_bare(at.0, bytes) {
+            return process.channel.take_error();
+        }
         process.virtual_memory.unmap(
             &process.device_memory,
             (at.0, bytes),

@@ -47,6 +47,16 @@ impl Arrays {
         Ok((array, self.arrays.get(array)?))
     }
 
+    /// An array that a copy or an object names.
+    /// # Errors
+    /// 1 for NULL, 400 for what is none.
+    pub fn used(&self, raw: u64) -> CuResult<ArrayHandle> {
+        if raw == 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
+        self.named(raw).map(|(array, _)| array)
+    }
+
     /// A program's mipmapped array.
     /// # Errors
     /// 400.
@@ -146,14 +156,14 @@ impl Objects {
 
     /// # Errors
     /// 1: the context has no such texture.
-    pub fn end_texture(&self, context: ContextId, texture: Object) -> CuResult<()> {
-        lock(&self.textures).remove(&(context, texture)).map(drop).ok_or(CuError::INVALID_VALUE)
+    pub fn end_texture(&self, context: ContextId, texture: Object) -> bool {
+        lock(&self.textures).remove(&(context, texture)).is_some()
     }
 
     /// # Errors
     /// 1: the context has no such surface.
-    pub fn end_surface(&self, context: ContextId, surface: Object) -> CuResult<()> {
-        lock(&self.surfaces).remove(&(context, surface)).map(drop).ok_or(CuError::INVALID_VALUE)
+    pub fn end_surface(&self, context: ContextId, surface: Object) -> bool {
+        lock(&self.surfaces).remove(&(context, surface)).is_some()
     }
 
     /// A context ended.

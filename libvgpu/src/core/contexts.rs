@@ -8,7 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use vgpu_api::handle::{Handle, kind};
@@ -22,6 +22,8 @@ pub struct Primary {
     /// Retains less releases; changed under `changing`.
     pub count: AtomicU32,
     pub flags: AtomicU32,
+    /// Whether it was released for the last time before.
+    pub ended: AtomicBool,
     /// Held while a first retain or last release travels. Never while code of the program runs.
     pub changing: Mutex<()>,
 }
@@ -143,6 +145,20 @@ impl Contexts {
         Ok(context)
     }
 
+    /// As [`Contexts::named`], also of one that has ended: that can be made current, and calls then say so.
+    /// # Errors
+    /// 1 for NULL, 201 for what never was a context of this process.
+    pub fn once_named(&self, raw: u64) -> CuResult<ContextId> {
+        if raw == 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let ended = |context: &ContextId| {
+            context.primary_device().is_none() && context.0 < self.next.load(Ordering::Relaxed)
+        };
+        let context = Handle::<kind::Context>::parse(raw).and_then(ContextId::of_handle).filter(ended);
+        context.map_or_else(|| self.named(raw), Ok)
+    }
+
     /// The ordinal of a context's device, as the program counts.
     /// # Errors
     /// 201 for what is no context of this process.
@@ -157,16 +173,16 @@ impl Contexts {
 
     /// That a context can be used; the ordinal of its device.
     /// # Errors
-    /// 201 if there is none or it isn't retained, 709 if it was destroyed.
+    /// 201 if there is none or it was never retained, 709 if it has ended.
     pub fn alive(&self, context: ContextId) -> CuResult<u32> {
         match context.primary_device() {
             Some(device) => {
-                let retained = |primary: &Primary| primary.count.load(Ordering::Acquire) > 0;
-                self.primaries
-                    .get(device as usize)
-                    .filter(|primary| retained(primary))
-                    .ok_or(CuError::INVALID_CONTEXT)?;
-                self.device_of(context)
+                let primary = self.primaries.get(device as usize).ok_or(CuError::INVALID_CONTEXT)?;
+                match primary.count.load(Ordering::Acquire) {
+                    0 if primary.ended.load(Ordering::Relaxed) => Err(CuError::CONTEXT_IS_DESTROYED),
+                    0 => Err(CuError::INVALID_CONTEXT),
+                    _ => self.device_of(context),
+                }
             }
             None if context == ContextId::NONE => Err(CuError::INVALID_CONTEXT),
             // A thread has it current, so it was there once.

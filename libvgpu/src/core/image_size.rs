@@ -1,7 +1,8 @@
 //! How long the image is that a program passes to a load without a length: a fat binary (in a wrapper, or raw) and a
 //! cubin say so in their headers, PTX ends with its zero byte.
 //!
-//! Reading past its end harms only the program itself: the worker parses its own copy.
+//! Headers may say anything: what they point to is read where something is mapped. Reading past an image's end harms only the
+//! program itself: the worker parses its own copy.
 
 use std::ffi::c_char;
 
@@ -52,8 +53,18 @@ pub fn bytes<'a>(image: In<u8>) -> CuResult<&'a [u8]> {
 }
 
 fn slice<'a>(image: In<u8>, len: Option<u64>) -> CuResult<&'a [u8]> {
-    let len = len.and_then(|len| usize::try_from(len).ok()).ok_or(CuError::INVALID_IMAGE)?;
-    Span::at_address(image.address()).read(len)
+    let len = len.filter(|len| is_mapped(image.address(), *len)).ok_or(CuError::INVALID_IMAGE)?;
+    Span::at_address(image.address()).read(usize::try_from(len).map_err(|_| CuError::INVALID_IMAGE)?)
+}
+
+/// Whether something is mapped at each of `len` bytes.
+pub fn is_mapped(at: u64, len: u64) -> bool {
+    const PAGE_BYTES: u64 = 4096;
+    let start = at - at % PAGE_BYTES;
+    let Some(end) = at.checked_add(len) else { return false };
+    let (Ok(place), Ok(bytes)) = (usize::try_from(start), usize::try_from(end - start)) else { return false };
+    // SAFETY: `MS_ASYNC` writes nothing and starts nothing: it only says ENOMEM where nothing is mapped. Source: `msync(2)`.
+    unsafe { libc::msync(std::ptr::with_exposed_provenance_mut(place), bytes, libc::MS_ASYNC) == 0 }
 }
 
 /// The largest end of the header tables, the sections and the segments of a 64-bit ELF.
@@ -64,7 +75,15 @@ fn elf_end(image: In<u8>) -> CuResult<Option<u64>> {
         |offset: u64| image.cast::<u16>(usize::try_from(offset).unwrap_or(usize::MAX)).get().map(u64::from);
     let (segments, segment_bytes, segment_count) = (u64_at(32)?, u16_at(54)?, u16_at(56)?);
     let (sections, section_bytes, section_count) = (u64_at(40)?, u16_at(58)?, u16_at(60)?);
-    let mut end = (segments + segment_bytes * segment_count).max(sections + section_bytes * section_count);
+    // An entry's fields are read up to its byte 40.
+    let table = |start: u64, bytes: u64, count: u64| {
+        let end = start.checked_add(bytes * count)?;
+        is_mapped(image.address().checked_add(start)?, bytes * count + 40).then_some(end)
+    };
+    let tables =
+        table(segments, segment_bytes, segment_count).zip(table(sections, section_bytes, section_count));
+    let Some((segments_end, sections_end)) = tables else { return Ok(None) };
+    let mut end = segments_end.max(sections_end);
     for segment in (0..segment_count).map(|i| segments + i * segment_bytes) {
         end = end.max(u64_at(segment + 8)?.saturating_add(u64_at(segment + 32)?));
     }

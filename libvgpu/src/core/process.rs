@@ -42,6 +42,8 @@ pub struct StreamInfo {
 /// What the guest keeps of an event.
 #[derive(Debug, Clone, Copy)]
 pub struct EventInfo {
+    /// Times between it and others can be asked.
+    pub is_timed: bool,
     pub context: vgpu_api::ContextId,
     pub recorded: Recorded,
 }
@@ -75,6 +77,14 @@ impl LaunchLimits {
             block: [limit(2), limit(3), limit(4)],
             grid: [limit(5), limit(6), limit(7)],
         }
+    }
+
+    /// Whether blocks may have such a shape.
+    #[inline]
+    pub fn allow_block(&self, block: [u32; 3]) -> bool {
+        let threads = block.iter().try_fold(1u32, |product, size| product.checked_mul(*size));
+        threads.is_some_and(|threads| threads != 0 && threads <= self.threads)
+            && block.iter().zip(self.block).all(|(size, limit)| *size <= limit)
     }
 }
 

@@ -16,6 +16,8 @@ use super::process::{StreamInfo, process};
 
 /// `CU_STREAM_LEGACY`.
 pub const LEGACY: u64 = 1;
+/// What NVIDIA's driver 580 says for the id of every context's legacy stream; streams that are made have larger ones.
+pub const LEGACY_ID: u64 = 7;
 /// `CU_STREAM_PER_THREAD`.
 pub const PER_THREAD: u64 = 2;
 
@@ -61,7 +63,7 @@ pub fn resolve(entered: Entered, raw: u64, mode: Mode) -> CuResult<Stream> {
 pub fn info(entered: Entered, raw: u64, mode: Mode) -> CuResult<StreamInfo> {
     match resolve(entered, raw, mode)? {
         // NVIDIA's ids of the two special streams are their handles' numbers.
-        Stream::Legacy => Ok(StreamInfo { context: entered.context, flags: 0, priority: 0, id: LEGACY }),
+        Stream::Legacy => Ok(StreamInfo { context: entered.context, flags: 0, priority: 0, id: LEGACY_ID }),
         Stream::Made(handle) => entered.process.streams.get(handle),
     }
 }

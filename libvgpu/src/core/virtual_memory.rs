@@ -230,6 +230,16 @@ impl VirtualMemory {
         Ok(())
     }
 
+    /// Whether nothing is mapped at reserved addresses.
+    pub fn is_bare(&self, start: u64, bytes: u64) -> bool {
+        let state = self.state();
+        let end = start.checked_add(bytes).filter(|_| bytes > 0);
+        end.is_some_and(|end| {
+            let inside = state.reservation(start).is_some_and(|(first, reserved)| end <= first + reserved);
+            inside && !state.has_mapping(start, end)
+        })
+    }
+
     /// Takes whole mappings in a row away; `release` tells the end of memory that nothing holds any more.
     pub fn unmap(
         &self,

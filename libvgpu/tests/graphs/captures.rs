@@ -37,7 +37,7 @@ fn what_is_captured_runs_at_a_launch_and_not_before_and_no_question_travels() {
         );
     }
     assert_eq!(cu!(session.libcuda, cuGraphExecDestroy(exec: u64)), OK);
-    assert_eq!(launch(&session, exec, side), INVALID_HANDLE);
+    assert_eq!(launch(&session, exec, side), INVALID_VALUE);
     reset(&session);
 }
 

@@ -105,7 +105,7 @@ fn a_graph_of_single_nodes_does_what_they_say_in_the_order_of_its_edges() {
     assert_eq!(cu!(session.libcuda, cuGraphExecGetFlags(refused: u64, flags_at: *mut u64)), OK);
     assert_eq!(flags, 9);
     reset(&session);
-    assert_eq!(launch(&session, exec, 0), INVALID_HANDLE, "it went with its context");
+    assert_eq!(launch(&session, exec, 0), INVALID_VALUE, "it went with its context");
 }
 
 #[test]

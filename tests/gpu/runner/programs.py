@@ -17,6 +17,8 @@ from .play import Result
 HERE = Path(__file__).resolve().parent.parent
 FOLDERS = (HERE.parent / "cuda", HERE / "programs")
 LIMIT_S = 90
+# A hundred processes, each with a context of its own; where the driver crashes one more.
+LIMITS_S = {"faults": 400}
 # As in tests/xtask/src/cuda_programs.rs: PTX for the oldest architecture, so that a driver compiles it.
 PTX_ONLY = ["-gencode", "arch=compute_75,code=compute_75"]
 NVCC_FLAGS = ["-O2", "-std=c++17", "-cudart", "static"]
@@ -38,6 +40,8 @@ SAYS_OTHERWISE = {
     "driver_wide": "made for vgpu alone",
     "spin": "how often it came round",
 }
+# What these say line by line: as native, but for what a table has. How it is read: tests/xtask/src/faults.rs.
+TABLES = {"faults": HERE / "faults.table"}
 # Right through vgpu is enough: NVIDIA's driver is known to answer otherwise.
 VGPU_ALONE = {"driver_wide"}
 
@@ -187,8 +191,9 @@ def _run(program, side, *words):
         env["LD_LIBRARY_PATH"] = f"{env.get('LD_LIBRARY_PATH', '')}:{beside}".lstrip(":")
     line = [program.path, *ARGUMENTS.get(program.name, []), *words]
     try:
+        limit = LIMITS_S.get(program.name, LIMIT_S)
         ended = subprocess.run(
-            line, stdin=subprocess.DEVNULL, capture_output=True, env=env, cwd=side.work, timeout=LIMIT_S
+            line, stdin=subprocess.DEVNULL, capture_output=True, env=env, cwd=side.work, timeout=limit
         )
     except subprocess.TimeoutExpired as late:
         return None, _text(late.stdout), _text(late.stderr)
@@ -215,6 +220,11 @@ def _judge(program, result, native, vgpu):
         result.status, result.why = "failed", f"exit code {vgpu[0]}, native {wanted}; it said: {_last(vgpu)}"
     elif program.name in SAYS_OTHERWISE:
         result.equal = "exit code"
+    elif program.name in TABLES:
+        result.equal = "by its table"
+        other = _beside_table(TABLES[program.name].read_text(), native[1], vgpu[1])
+        if other:
+            result.equal, result.status, result.why = "", "failed", other
     else:
         other = _other_line(native, vgpu)
         result.equal = "" if other else "bitwise"
@@ -235,6 +245,32 @@ def _other_line(native, vgpu):
             shown = [lines[at] if at < len(lines) else "nothing" for lines in (ours, theirs)]
             return f"line {at + 1} of its {name}: {shown[0]!r}, native {shown[1]!r}"
     return None
+
+
+def _answers(said):
+    """The last word of each line by the rest of it."""
+    return {line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in said.splitlines()}
+
+
+def _beside_table(table, native, vgpu):
+    """The lines that are neither as native nor as the table has them on purpose: how many, and the first."""
+    meant = {}
+    for line in table.splitlines():
+        told, _, other = line.partition(" | ")
+        about, _, recorded = told.rpartition(" ")
+        if other.startswith(("vgpu ", "cuda ")) and recorded != "?":
+            meant[about] = other.split()[1]
+    ours, theirs = _answers(vgpu), _answers(native)
+    differ = []
+    for about, answer in theirs.items():
+        wanted = meant.get(about, answer)
+        got = ours.get(about, "nothing")
+        # What the driver does not survive has to be an error.
+        right = got.isdigit() and int(got) > 0 if wanted in ("crashes", "hangs") else got == wanted
+        if not right:
+            differ.append(f"'{about}': {got}, native {answer}")
+    differ += [f"'{about}': native nothing" for about in ours if about not in theirs]
+    return f"{len(differ)} lines; {'; '.join(differ[:40])}" if differ else None
 
 
 def _measure(program, sides, options):

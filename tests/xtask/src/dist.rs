@@ -31,12 +31,13 @@ const GUEST_BYTES_MAX: u64 = 50_000_000;
 const INITRAMFS_BYTES_MAX: u64 = 12_000_000;
 /// The sources that `xtask gpu-suite` takes along, and of which kinds; where they lie they lie in `dist`, too.
 const PLAYED: &[(&str, &[&str])] = &[
-    ("tests/gpu", &["py"]),
+    ("tests/gpu", &["py", "table"]),
     ("tests/gpu/cases", &["py"]),
     ("tests/gpu/harness", &["py"]),
     ("tests/gpu/runner", &["py"]),
     ("tests/gpu/programs", &["cu", "cpp"]),
     ("tests/cuda", &["cu", "cpp", "h"]),
+    ("tests/cuda/faults", &["h"]),
 ];
 /// Files of `config/` and where a node has them.
 const CONFIG: &[(&str, &str)] = &[

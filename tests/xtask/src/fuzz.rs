@@ -13,7 +13,8 @@ use crate::paths;
 use crate::progress::{self, Log, Steps};
 
 /// The targets: the binaries of `tests/fuzz`.
-pub const TARGETS: &[&str] = &["idm_bytes", "idm_region", "guest_door", "cuda_record", "soft_load"];
+pub const TARGETS: &[&str] =
+    &["idm_bytes", "idm_region", "guest_door", "cuda_record", "cuda_session", "soft_load"];
 /// Each runs so long.
 const SECONDS: u32 = 600;
 /// A single input that takes longer has found a hang.

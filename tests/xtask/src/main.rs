@@ -20,6 +20,7 @@ mod dist;
 mod docs;
 mod dom0;
 mod error;
+mod faults;
 mod frameworks;
 mod fuzz;
 mod gen_cuda;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::cache::sorted_entries;
 use crate::cuda_programs;
 use crate::error::{Context, Failure, Result};
+use crate::faults;
 use crate::gpu::{Programs, Served, code_of};
 use crate::progress::Steps;
 use crate::tally::Tally;
@@ -83,8 +84,8 @@ const ON_SOFT: &[Case] = &[
         lines: &["exit7: leaving with the 7 that the GPU wrote"],
     },
 ];
-/// Played together, see [`patterns`].
-const TOGETHER: [&str; 2] = ["pattern_plant", "pattern_probe"];
+/// Played together, see [`patterns`], and compared with a table, see [`wrong_calls`].
+const OTHERWISE: [&str; 3] = ["pattern_plant", "pattern_probe", "faults"];
 /// The null device computes nothing: what looks at no result has to be right, and a result has to be missed.
 const ON_NULL: &[Case] = &[
     right(&["device_query"]),
@@ -110,6 +111,11 @@ pub fn part(steps: &Steps, tally: &mut Tally) -> Result<()> {
             }
             if device == "soft" {
                 tally.check("pattern_probe beside pattern_plant on soft", patterns(&served, &dir));
+                tally.check(
+                    "faults on soft: as recorded",
+                    wrong_calls(&served, &dir, "1", faults::is_as_recorded),
+                );
+                tally.check("faults on soft, queued", wrong_calls(&served, &dir, "0", faults::is_survived));
             }
         }
         Ok(())
@@ -119,7 +125,7 @@ pub fn part(steps: &Steps, tally: &mut Tally) -> Result<()> {
 fn all_are_played(dir: &Path) -> Result<()> {
     for entry in sorted_entries(dir)? {
         let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_known = TOGETHER.contains(&name.as_str()) || ON_SOFT.iter().any(|case| case.words[0] == name);
+        let is_known = OTHERWISE.contains(&name.as_str()) || ON_SOFT.iter().any(|case| case.words[0] == name);
         if entry.is_file() && !is_known {
             return Err(Failure::new(format!("{name} is in no list of programs.rs")));
         }
@@ -175,6 +181,20 @@ fn patterns(served: &Served, dir: &Path) -> Result<()> {
         last = next;
     }
     Ok(())
+}
+
+/// Wrong calls of every kind, with each waited for (`waits`) or queued.
+fn wrong_calls(
+    served: &Served,
+    dir: &Path,
+    waits: &str,
+    judge: impl FnOnce(&str) -> Result<()>,
+) -> Result<()> {
+    let (code, said) = run(command(served, dir, &["faults"])?.env("VGPU_SYNC", waits))?;
+    if code != 0 {
+        return Err(Failure::new(format!("exit code {code}; it said:\n{said}")));
+    }
+    judge(&said)
 }
 
 /// The probe's words from the planter's line. The probe would take what is no number for 0, whose use proves nothing.

@@ -61,6 +61,18 @@ impl Graphs {
         self.lock().capture(entered, stream, false, work)
     }
 
+    /// A launch in `stream` was refused: it ends a capture, as what else is wrong with a call does not.
+    #[cold]
+    pub fn launch_refused(&self, entered: Entered, stream: Stream) {
+        if !self.is_capturing() {
+            return;
+        }
+        let mut inner = self.lock();
+        if let Ok(Some((_, id))) = inner.capture_of(entered, stream) {
+            inner.captures.invalidate(id);
+        }
+    }
+
     /// That work or a wait in `stream` may pass by the captures: what belongs in none.
     /// # Errors
     /// 900 if it captures, 906 for the legacy stream that would wait for one.

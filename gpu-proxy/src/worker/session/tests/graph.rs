@@ -162,7 +162,7 @@ fn nodes_run_in_order_at_each_launch_and_not_before() {
     assert_eq!(update(&changed), Err(CuError::GRAPH_EXEC_UPDATE_FAILURE));
     assert_eq!(update(&changed[..6]), Err(CuError::GRAPH_EXEC_UPDATE_FAILURE));
     ask::cuGraphExecDestroy(&world.guest, C, GoneHandle(GRAPH)).unwrap();
-    assert_eq!(launch(&world), Some(CuError::INVALID_HANDLE));
+    assert_eq!(launch(&world), Some(CuError::INVALID_VALUE));
 }
 
 #[test]
@@ -368,7 +368,7 @@ fn a_graph_ends_with_each_context_that_it_has_nodes_in() {
     instantiate(&world, &[there, node(&[0], GraphWork::Empty)]).unwrap();
     assert_eq!(launch(&world), None);
     ask::cuCtxDestroy_v2(&world.guest, C, made).unwrap();
-    assert_eq!(launch(&world), Some(CuError::INVALID_HANDLE));
+    assert_eq!(launch(&world), Some(CuError::INVALID_VALUE));
 }
 
 /// The driver keeps pointers to a module's kernels and to events: none may be left to look at when their context ends.
@@ -395,7 +395,7 @@ fn a_graph_ends_with_the_context_of_an_image_or_event_that_it_names() {
         assert_eq!(launch(&world), None);
         ask::cuCtxDestroy_v2(&world.guest, C, made).unwrap();
         let ended = ask::cuGraphExecDestroy(&world.guest, C, GoneHandle(GRAPH));
-        assert_eq!((ended, world.guest.take_error()), (Ok(()), Some(CuError::INVALID_HANDLE)));
+        assert_eq!((ended, world.guest.take_error()), (Ok(()), Some(CuError::INVALID_VALUE)));
     }
 }
 

@@ -1,0 +1,233 @@
+//! A session under the records of a hostile guest, to its end. Every device without a GPU is tried with it: by the tests for a fixed
+//! count, by the fuzz target `cuda_session` for as long as it is let.
+//!
+//! What must hold: no panic, each answer a code that CUDA has, never more in use than the grant, and nothing when the process has given
+//! back all that it had. The records are made by [`vgpu_api::hostile`].
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use vgpu_api::calls::Answer;
+use vgpu_api::hostile::{Choices, Maker, Record};
+use vgpu_api::result::describe;
+use vgpu_api::wire::{REPLY_BYTES_MAX, Writer};
+use vgpu_api::{Call, ContextId, Op, Wire, dispatch};
+
+use crate::device::Device;
+use crate::shared_page::SharedPage;
+use crate::worker::Session;
+use crate::worker::quota::{Grant, Quota};
+use crate::worker::staging::Staging;
+
+/// Staging and arena of the process, in bytes.
+const SHARED_BYTES: usize = 64 << 10;
+const SLOT: usize = 3;
+
+/// Staging in memory of one's own. A guest changes it at any time; here it has words of everything.
+struct Words(Mutex<Vec<u8>>);
+
+impl Staging for Words {
+    fn len(&self) -> usize {
+        SHARED_BYTES
+    }
+    fn read(&self, offset: usize, into: &mut [u8]) {
+        into.copy_from_slice(&self.0.lock().expect("no panic")[offset..offset + into.len()]);
+    }
+    fn write(&self, offset: usize, from: &[u8]) {
+        self.0.lock().expect("no panic")[offset..offset + from.len()].copy_from_slice(from);
+    }
+    fn wake(&self) {}
+}
+
+/// What came of the records.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Calls that succeeded once or more, and those that were answered at all.
+    pub done: BTreeSet<&'static str>,
+    /// As above.
+    pub answered: BTreeSet<&'static str>,
+    /// Records that would have ended the channel.
+    pub refused: usize,
+}
+
+/// One process.
+struct Process<C> {
+    session: Session,
+    grant: Grant,
+    grant_bytes: u64,
+    maker: Maker<C>,
+    reply: Vec<u8>,
+    /// What was mapped once, and handles that were given once: the end gives all of it back.
+    mapped: Vec<Vec<u8>>,
+    handles: Vec<(Op, Vec<u8>)>,
+    told: Told,
+}
+
+/// Plays `count` records on a new process, then ends all that it has.
+///
+/// # Panics
+/// If something does not hold.
+pub fn play(device: Box<dyn Device>, grant_bytes: u64, choices: impl Choices, count: usize) -> Told {
+    let page = SharedPage::create().expect("a page");
+    let quota = Quota::new(SharedPage::map(page.fd()).expect("mapped"), SLOT).expect("a slot");
+    let grant = Grant::new(Arc::new(page), grant_bytes);
+    let arena = idm::arena::Arena::make(SHARED_BYTES as u64).and_then(|arena| arena.map_elsewhere());
+    let staging = Words(Mutex::new(vec![0; SHARED_BYTES]));
+    let session = Session::new(device, quota, Box::new(staging)).with_arena(Some(arena.expect("an arena")));
+    let window = idm::arena::WINDOW as u64;
+    let mut process = Process {
+        session,
+        grant,
+        grant_bytes,
+        maker: Maker::new(choices, &[window, window + 4096]),
+        reply: vec![0; REPLY_BYTES_MAX],
+        mapped: Vec::new(),
+        handles: Vec::new(),
+        told: Told::default(),
+    };
+    process.retain();
+    for _ in 0..count {
+        process.step();
+    }
+    process.end();
+    process.told
+}
+
+impl<C: Choices> Process<C> {
+    fn run(&mut self, op: Op, context: ContextId, sync: bool, payload: &[u8]) -> Option<Answer> {
+        let call = Call { context, sync };
+        let answer = dispatch(&mut self.session, op as u16, call, payload, &mut self.reply).ok()?;
+        assert!(describe(answer.code).is_some(), "{}: {} is no code", op.name(), answer.code);
+        assert!(self.grant.used_bytes(SLOT) <= self.grant_bytes, "{}: more than the grant", op.name());
+        self.session.take_put_aside();
+        Some(answer)
+    }
+
+    fn retain(&mut self) {
+        self.run(Op::cuDevicePrimaryCtxRetain, ContextId::NONE, true, &[0; 8]);
+    }
+
+    fn step(&mut self) {
+        let Record { op, context, sync, payload } = self.maker.record();
+        // Nobody is here to run what the device would then wait for.
+        if op == Op::vgpuHostFunctions {
+            return;
+        }
+        let Some(answer) = self.run(op, context, sync, &payload) else {
+            self.told.refused += 1;
+            return;
+        };
+        self.told.answered.insert(op.name());
+        if answer.code == 0 {
+            self.told.done.insert(op.name());
+            self.maker.learn(op, &payload, &self.reply[..answer.reply_bytes]);
+            self.keep(op, &payload);
+        }
+        // A context that a fault has ended, or that is gone, answers nothing else: the process takes a new one.
+        if self.session.sticky(ContextId::primary(0)).is_some() {
+            self.run(Op::cuDevicePrimaryCtxReset_v2, ContextId::NONE, true, &[0; 4]);
+        }
+        if matches!(op, Op::cuDevicePrimaryCtxReset_v2 | Op::cuDevicePrimaryCtxRelease_v2)
+            || self.session.sticky(ContextId::primary(0)).is_some()
+        {
+            self.retain();
+        }
+    }
+
+    /// What no context takes along when it ends.
+    fn keep(&mut self, op: Op, payload: &[u8]) {
+        let end = match op {
+            Op::cuMemMap => return self.mapped.push(payload[..16].to_vec()),
+            Op::cuMemCreate => Op::cuMemRelease,
+            Op::cuMemPoolCreate => Op::cuMemPoolDestroy,
+            Op::vgpuImageLoad => Op::vgpuImageUnload,
+            Op::vgpuGraphInstantiate => Op::cuGraphExecDestroy,
+            _ => return,
+        };
+        self.handles.push((end, payload[..8].to_vec()));
+    }
+
+    /// Gives back all that the process may still have. Much of it is gone, which is no matter.
+    fn end(&mut self) {
+        for context in [65, 66, 67, 68, u32::MAX] {
+            self.run(Op::cuCtxDestroy_v2, ContextId::NONE, true, &packed(&ContextId(context)));
+        }
+        for device in 0..2u32 {
+            self.run(Op::cuDevicePrimaryCtxRelease_v2, ContextId::NONE, true, &packed(&device));
+        }
+        for mapping in std::mem::take(&mut self.mapped) {
+            self.run(Op::cuMemUnmap, ContextId::NONE, true, &mapping);
+        }
+        for (end, handle) in std::mem::take(&mut self.handles) {
+            self.run(end, ContextId::NONE, true, &handle);
+        }
+        let used = self.grant.used_bytes(SLOT);
+        assert_eq!(
+            used,
+            0,
+            "bytes in use of a process that has nothing; {} calls were done",
+            self.told.done.len()
+        );
+    }
+}
+
+fn packed<'a>(value: &impl Wire<'a>) -> Vec<u8> {
+    let mut bytes = vec![0; value.size()];
+    value.put(&mut Writer::new(&mut bytes));
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use vgpu_api::hostile::Seed;
+
+    use super::*;
+    use crate::device::{Costs, Null, Soft};
+
+    const RECORDS: usize = 2000;
+    const PROCESSES: u64 = 50;
+    /// Enough to map something.
+    const GRANT_BYTES: u64 = 64 << 20;
+
+    /// Plays processes of a device, each by a seed of its own; a hang is a failure.
+    fn tried(device: fn() -> Box<dyn Device>) -> Told {
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut all = Told::default();
+            for seed in 1..=PROCESSES {
+                let Told { done, answered, refused } =
+                    play(device(), GRANT_BYTES, Seed(seed << 32 | seed), RECORDS);
+                all.done.extend(done);
+                all.answered.extend(answered);
+                all.refused += refused;
+            }
+            tell.send(all)
+        });
+        told.recv_timeout(Duration::from_secs(300)).expect("a record hangs, or see the panic above")
+    }
+
+    /// Or what lies behind a call's gates was never reached.
+    fn reached(told: &Told) {
+        let never: Vec<_> =
+            Op::ALL.iter().map(|op| op.name()).filter(|name| !told.done.contains(name)).collect();
+        assert!(told.answered.len() + 1 >= Op::ALL.len(), "{} calls were answered", told.answered.len());
+        assert!(never.len() * 4 < Op::ALL.len(), "never done: {never:?}");
+    }
+
+    #[test]
+    fn a_hundred_thousand_records_of_hostile_guests_do_no_harm_on_null() {
+        let told = tried(|| {
+            let costs = Costs { context_bytes: 1000, resident_threads: 64, ..Costs::default() };
+            Box::new(Null::with_costs(costs, 2048))
+        });
+        reached(&told);
+    }
+
+    #[test]
+    fn a_hundred_thousand_records_of_hostile_guests_do_no_harm_on_soft() {
+        reached(&tried(|| Box::new(Soft::new(GRANT_BYTES).expect("a device"))));
+    }
+}
