@@ -157,6 +157,8 @@ static void words() {
     CUdeviceptr at = 0;
     GIVES(0, cuMemAlloc_v2, &at, 16);
     GIVES(0, cuMemsetD8_v2, at, 0, 16);
+    // The stream does not wait for the legacy one.
+    MUST(cudaDeviceSynchronize());
     GIVES(0, cuStreamWriteValue64_v2, stream, at, ~0ull, 0);
     GIVES(0, cuStreamWriteValue32_v2, stream, at, 5, 0);
     GIVES(0, cuStreamWaitValue32_v2, stream, at, 5, CU_STREAM_WAIT_VALUE_EQ);
