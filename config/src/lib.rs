@@ -171,6 +171,8 @@ pub struct Proxy {
     pub worker_memory_max_mib: u64,
     /// Pinned host memory of a CUDA process that devices reach without copies, in MiB; 0: none.
     pub arena_max_mib: u64,
+    /// Whether the start looks that the GPU's memory is clean when one process has it after another.
+    pub scrub_canary: bool,
 }
 
 /// Which device gpu-proxy drives.
@@ -237,6 +239,7 @@ impl Default for Proxy {
             mapped_max_mib: 384,
             worker_memory_max_mib: 4096,
             arena_max_mib: 16384,
+            scrub_canary: true,
         }
     }
 }

@@ -59,6 +59,14 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
                 return Ok(());
             }
         }
+        let clean = tokio::select! {
+            clean = supervisor.canary(config.proxy.scrub_canary) => clean.map(|()| true),
+            () = &mut told => Ok(false),
+        };
+        if !matches!(clean, Ok(true)) {
+            supervisor.release_all(RELEASE_LIMIT).await;
+            return clean.map(drop);
+        }
         let mut doors = Vec::new();
         if how.local.is_none() || how.socket.is_some() {
             let door = Door::bind(how.socket.as_ref().unwrap_or(&config.proxy.socket), 0o600)?;

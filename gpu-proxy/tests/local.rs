@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{C, Guest, Proxy, SECOND, alive, cgroups_of, signal, status, until};
+use common::{C, Guest, Proxy, SECOND, alive, cgroups_of, children, signal, status, until};
 use idm::arena::{SINCE_MINOR, WINDOW};
 use idm::hello::Hello;
 use idm::record::RECORD_LIMIT_MAX;
@@ -164,6 +164,27 @@ fn a_question_is_answered_without_a_worker_and_with_what_cuda_says() {
     assert_eq!(proxy.facts().unwrap().devices[0].used_bytes, 3 * MIB);
     drop((one, two));
     until("nobody computes", || proxy.facts().unwrap().processes.is_empty());
+    proxy.stop();
+}
+
+/// Two real workers, one after the other, before the door opens.
+#[test]
+fn the_start_finds_the_memory_clean_or_says_that_nobody_looked() {
+    let proxy = Proxy::start("soft");
+    let node = proxy.list().node;
+    assert!(
+        !node.sandbox_gaps.iter().any(|gap| gap.contains("canary") || gap.contains("not clean")),
+        "{node:?}"
+    );
+    assert_eq!(node.warnings, Vec::<String>::new());
+    assert!(proxy.workers().is_empty() && children(proxy.pid()).is_empty(), "a canary is left");
+    proxy.stop();
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "[proxy]\nscrub_canary = false\n").unwrap();
+    let proxy = Proxy::start_with("soft", &["--config", file.path().to_str().unwrap()]);
+    let warnings = proxy.list().node.warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("proxy.scrub_canary is off"), "{warnings:?}");
     proxy.stop();
 }
 

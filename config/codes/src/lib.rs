@@ -169,6 +169,9 @@ codes! {
     407 SocketInUse Ours AlreadyExists cu 46: "another gpu-proxy serves this socket",
         "The socket answers already.",
         "Stop the other gpu-proxy, or give this one another socket.";
+    408 MemoryNotClean Ours FailedPrecondition cu 46: "the GPU's memory is not known to be clean",
+        "At its start gpu-proxy lets one process fill the GPU's memory and another one look for it. It was found, or could not be looked for: one pod could read what another left.",
+        "Read the cause in the message. Load NVIDIA's driver without RMDisableScrubOnFree, outside of vGPU host mode, and end other programs that use the GPU; then start gpu-proxy again. `proxy.scrub_canary = false` serves without looking.";
 
     501 ProtocolVersion Peer FailedPrecondition cu 46: "the two sides speak different versions",
         "The versions of the hello do not meet, or the hash of the CUDA calls differs.",

@@ -383,14 +383,24 @@ pub fn open(kind: DeviceKind, bytes: u64) -> Result<Box<dyn Device>, String> {
     }
 }
 
-/// What a device is, without a context: nothing of its memory is taken. `bytes` is the most that it may show. The limits and stream
-/// priorities, which only a context has, may be missing.
+/// What a device is.
+#[derive(Debug)]
+pub struct Described {
+    /// What programs may know. The limits and stream priorities, which only a context has, may be missing.
+    pub snapshot: Snapshot,
+    /// Whether kernels reach all memory of their process (`CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS`): programs are not told.
+    pub reads_host_memory: bool,
+}
+
+/// What a device is, without a context: nothing of its memory is taken. `bytes` is the most that it may show.
 ///
 /// # Errors
 /// One sentence for the log.
-pub fn describe(kind: DeviceKind, bytes: u64) -> Result<Snapshot, String> {
+pub fn describe(kind: DeviceKind, bytes: u64) -> Result<Described, String> {
     match kind {
-        DeviceKind::Null | DeviceKind::Soft => Ok(open(kind, bytes)?.snapshot(bytes)),
+        DeviceKind::Null | DeviceKind::Soft => {
+            Ok(Described { snapshot: open(kind, bytes)?.snapshot(bytes), reads_host_memory: false })
+        }
         DeviceKind::Cuda => cuda::describe(bytes),
     }
 }

@@ -1,10 +1,9 @@
 //! What programs may learn without a worker: what their container's device is, and what the container uses of it.
 //!
-//! The supervisor holds no driver. A worker of no guest, which reads nothing of one and makes no context, says once what the device is;
+//! The supervisor holds no driver. A worker of nobody (`nobody.rs`), which makes no context, says once what the device is;
 //! what is used stands in the page of the grant. Start at [`Supervisor::facts`].
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -14,16 +13,12 @@ use vgpu_codes::Code;
 use vgpu_zone_api::guest::facts::{DeviceFacts, Facts, ProcessFacts};
 use vgpu_zone_api::shim::ZoneId;
 
-use super::Supervisor;
-use super::cgroup::WorkerCgroup;
-use super::spawn::{Newborn, Order};
-use super::workers::{READY_LIMIT, environment, failed, kill, reaped, report};
+use super::workers::READY_LIMIT;
 use super::zones::{Refusal, Usage};
+use super::{Supervisor, nobody};
 use crate::device::DeviceKind;
-use crate::worker::assignment::{self, Assignment, ChannelKind, Report};
+use crate::worker::assignment::{Question, Report};
 
-/// The pod of the worker that is asked: a name that no pod's uid can be.
-const POD: &str = "_nobody";
 /// After a failure nobody is asked again for so long, however often programs ask.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// The first line names the driver's version. Source: NVIDIA's README, "The /proc/driver/nvidia directory".
@@ -85,8 +80,9 @@ impl Supervisor {
         {
             return Err(Refusal::new(*code, text.clone()));
         }
-        match self.ask_a_worker().await {
-            Ok(snapshot) => {
+        match self.ask_what_it_is().await {
+            Ok((snapshot, reads_host_memory)) => {
+                self.warn(risks(self.device, &snapshot, reads_host_memory));
                 let driver_version = driver_version(self.device);
                 let _ = self.description.known.set(Known { snapshot, driver_version });
                 Ok(())
@@ -98,64 +94,30 @@ impl Supervisor {
         }
     }
 
-    async fn ask_a_worker(&self) -> Result<Snapshot, Refusal> {
-        // No zone's: what it says is believed by all of them.
-        let uid = self.zones().lend_uid()?;
-        let said = self.ask_a_worker_of(uid).await;
-        self.zones().give_uid_back(uid);
-        self.cgroups.iter().for_each(|all| all.remove_pod(POD));
-        said
-    }
-
-    async fn ask_a_worker_of(&self, uid: Option<u32>) -> Result<Snapshot, Refusal> {
-        let cannot = |error| failed("a worker cannot be asked what the device is", &error);
-        let cgroup = self.cgroups.as_ref().map(|all| all.worker(POD, 0)).transpose().map_err(cannot)?;
-        let order = Order {
-            program: None,
-            uid,
-            cgroup: cgroup.as_ref().map(WorkerCgroup::open).transpose().map_err(cannot)?,
-            environment: environment(self.device),
-        };
-        // Its log is kept open and not read: what went wrong is in its report.
-        let Newborn { pidfd, socket, log, .. } = self.spawner.spawn(order).await.map_err(cannot)?;
-        let (pidfd, socket) = (Arc::new(pidfd), Arc::new(socket));
-        let assigned = assignment::send(&*socket, &self.question(), &[] as &[OwnedFd]);
-        let reported = tokio::time::timeout(READY_LIMIT, report(socket, assigned)).await;
-        kill(&pidfd);
-        let _ = reaped(&pidfd).await;
-        drop(log);
-        // Removing a cgroup may have to wait for the kernel.
-        let _ = tokio::task::spawn_blocking(move || drop(cgroup)).await;
-        match reported {
-            Ok(Ok(Report::Described { snapshot })) => Snapshot::parse(&snapshot)
+    /// What the device is, and whether its kernels reach the memory of their process.
+    async fn ask_what_it_is(&self) -> Result<(Snapshot, bool), Refusal> {
+        match self.ask_nobody(Question::Describe, READY_LIMIT).await? {
+            Report::Described { snapshot, reads_host_memory } => Snapshot::parse(&snapshot)
+                .map(|snapshot| (snapshot, reads_host_memory))
                 .map_err(|error| Refusal::new(Code::WorkerFailed, format!("a description: {error}"))),
-            Ok(Ok(Report::Failed { code, text })) => {
-                Err(Refusal::new(Code::from_number(code).unwrap_or(Code::WorkerFailed), text))
-            }
-            Ok(Ok(Report::Ready { .. })) => {
-                Err(Refusal::new(Code::WorkerFailed, "a worker serves that was only asked"))
-            }
-            Ok(Err(error)) => Err(failed("a worker ended before it said what the device is", &error)),
-            Err(_) => {
-                let text = format!("nobody said within {} s what the device is", READY_LIMIT.as_secs());
-                Err(Refusal::new(Code::WorkerFailed, text))
-            }
+            other => Err(nobody::astray(&other)),
         }
     }
+}
 
-    fn question(&self) -> Assignment {
-        Assignment {
-            zone: POD.into(),
-            container: POD.into(),
-            peer: "nobody".into(),
-            device: self.device,
-            device_bytes: self.device_bytes,
-            slot: 0,
-            namespaces: self.namespaces.of_mounts(),
-            channel: ChannelKind::None,
-            log_level: crate::logfmt::level(),
-        }
+/// What is to be said loudly of hardware that many share. None of it lets one guest reach another.
+fn risks(device: DeviceKind, snapshot: &Snapshot, reads_host_memory: bool) -> Vec<String> {
+    const ECC: u32 = 32;
+    let mut risks = Vec::new();
+    let without_ecc = |device: &DeviceSnapshot| device.attribute(ECC) == Some(0);
+    if device == DeviceKind::Cuda && snapshot.devices.iter().any(without_ecc) {
+        risks.push("the GPU's memory has no ECC, or it is off: a flipped bit is nobody's error".to_owned());
     }
+    if reads_host_memory {
+        let text = "kernels read all of their worker's memory (HMM or ATS; nvidia-uvm's uvm_disable_hmm=1 ends HMM): a worker holds no secret of another guest";
+        risks.push(text.to_owned());
+    }
+    risks
 }
 
 /// As the container sees it.
@@ -287,6 +249,18 @@ mod tests {
         assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0);
         assert_eq!(supervisor.zones().lend_uid().unwrap(), free);
         supervisor.release_all(AGAIN_AFTER).await;
+    }
+
+    #[test]
+    fn hardware_that_is_a_risk_is_said_and_other_is_not() {
+        let with_ecc = known("").snapshot;
+        let mut without = with_ecc.clone();
+        without.devices[0].attributes[32] = 0;
+        assert!(risks(DeviceKind::Cuda, &with_ecc, false).is_empty());
+        assert!(risks(DeviceKind::Cuda, &without, false)[0].contains("no ECC"));
+        assert!(risks(DeviceKind::Soft, &without, false).is_empty());
+        let both = risks(DeviceKind::Cuda, &without, true);
+        assert!(both.len() == 2 && both[1].contains("HMM"), "{both:?}");
     }
 
     #[test]

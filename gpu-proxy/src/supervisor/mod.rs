@@ -1,14 +1,16 @@
 //! The supervisor: knows zones, grants and workers, and no CUDA. Start at [`Supervisor`].
 //!
 //! Its doors: the shim's (`shim_door.rs`), the guest's over Xen (`xen.rs`), the local socket (`local.rs`). What it knows is plain
-//! state in `zones.rs`, what programs may know of it in `facts.rs`; processes are made in `spawn/`, seen to their end in `workers.rs`,
+//! state in `zones.rs`, what programs may know of it in `facts.rs`, whether its memory is clean in `canary.rs`; processes are made in `spawn/`, seen to their end in `workers.rs`,
 //! bounded by `cgroup.rs`.
 //! The rule: it parses nothing of a guest but the hello and the fixed channel messages, and a guest can make nothing grow
 //! beyond a limit of ours.
 
+mod canary;
 pub mod cgroup;
 pub mod facts;
 pub mod local;
+mod nobody;
 mod pace;
 pub mod shim_door;
 pub mod socket;
@@ -69,6 +71,8 @@ pub struct Supervisor {
     zones: Mutex<Zones>,
     running: Mutex<HashMap<WorkerId, Arc<OwnedFd>>>,
     gaps: Mutex<BTreeSet<String>>,
+    /// What is to be known of this node and keeps nobody from being served.
+    warnings: Mutex<BTreeSet<String>>,
     /// Told when a worker has ended.
     changed: Notify,
     spawner: Spawner,
@@ -133,6 +137,7 @@ impl Supervisor {
             zones: Mutex::new(Zones::new(limits)),
             running: Mutex::default(),
             gaps: Mutex::default(),
+            warnings: Mutex::default(),
             changed: Notify::new(),
             spawner: Spawner::start(namespaces).map_err(no_worker)?,
             namespaces,
@@ -161,6 +166,7 @@ impl Supervisor {
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
             sandbox_gaps: lock(&self.gaps).iter().cloned().collect(),
+            warnings: lock(&self.warnings).iter().cloned().collect(),
         };
         Listing { node, zones: self.zones().list() }
     }
@@ -282,6 +288,15 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    /// Says loudly, once each, what is to be known.
+    fn warn(&self, warnings: impl IntoIterator<Item = String>) {
+        for warning in warnings {
+            if lock(&self.warnings).insert(warning.clone()) {
+                log::warn!("{warning}");
+            }
+        }
     }
 }
 

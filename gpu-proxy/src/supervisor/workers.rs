@@ -13,12 +13,12 @@ use tokio::sync::watch;
 use vgpu_codes::Code;
 use vgpu_zone_api::shim::ZoneId;
 
-use super::Supervisor;
 use super::cgroup::WorkerCgroup;
 use super::spawn::{Newborn, Order};
 use super::watched::watch;
 use super::worker_log;
 use super::zones::{Place, Refusal, WorkerId};
+use super::{Supervisor, nobody};
 use crate::device::DeviceKind;
 use crate::worker::assignment::{self, Assignment, ChannelKind, Report};
 
@@ -142,14 +142,11 @@ impl Supervisor {
                 Ok(()) => Ok(running),
                 Err(refusal) => Err(self.give_up(running, refusal).await),
             },
-            Ok(Ok(Ok(Report::Described { .. }))) => {
-                let text = "a worker describes its device instead of serving";
-                Err(self.give_up(running, Refusal::new(Code::WorkerFailed, text)).await)
-            }
             Ok(Ok(Ok(Report::Failed { code, text }))) => {
                 let code = Code::from_number(code).unwrap_or(Code::WorkerFailed);
                 Err(self.give_up(running, Refusal::new(code, text)).await)
             }
+            Ok(Ok(Ok(other))) => Err(self.give_up(running, nobody::astray(&other)).await),
             Ok(Ok(Err(error))) => {
                 Err(self.give_up(running, failed("a worker ended before it served", &error)).await)
             }

@@ -11,6 +11,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::canary::Found;
 use super::sandbox::Gap;
 use crate::device::DeviceKind;
 
@@ -54,8 +55,8 @@ pub enum ChannelKind {
         #[serde(default)]
         arena_bytes: u64,
     },
-    /// No channel and no descriptor at all: the worker says what the device is, and ends.
-    None,
+    /// No channel and no descriptor at all: the worker is nobody's, answers, and ends.
+    None(Question),
     /// Then: a gntdev with the guest's pages recorded, and an event channel bound to the guest's port.
     Xen {
         /// The guest.
@@ -67,6 +68,18 @@ pub enum ChannelKind {
     },
 }
 
+/// What a worker of nobody is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// What the device is.
+    Describe,
+    /// The first half of the canary (`worker/canary.rs`): fill memory with its mark.
+    Fill,
+    /// The second half: look for the mark.
+    Search,
+}
+
 /// The worker's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,11 +89,20 @@ pub enum Report {
         /// What the sandbox lacks here.
         gaps: Vec<Gap>,
     },
-    /// What the device is, as `vgpu_api::Snapshot` has it: the answer to an assignment without a channel. It ends now.
+    /// What the device is. It ends now.
     Described {
-        /// The wire form.
+        /// As `vgpu_api::Snapshot` has it, in the wire form.
         snapshot: Vec<u8>,
+        /// See [`crate::device::Described`].
+        reads_host_memory: bool,
     },
+    /// So many bytes of the device's memory hold the mark until it ends, which is now.
+    Filled {
+        /// How many.
+        bytes: u64,
+    },
+    /// What was found of it. It ends now.
+    Searched(Found),
     /// It ends now.
     Failed {
         /// Number of the `VGPU-nnn` code.

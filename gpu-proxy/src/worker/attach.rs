@@ -57,7 +57,7 @@ pub fn attach(task: &Assignment, fds: Vec<OwnedFd>) -> Result<Attached, Failed> 
             (region, waiter, doorbell, Peer::Process(*pid))
         }
         // Such a worker does not come here.
-        ChannelKind::None => return Err(Failed::new(Code::WorkerFailed, "the assignment has no channel")),
+        ChannelKind::None(_) => return Err(Failed::new(Code::WorkerFailed, "the assignment has no channel")),
         ChannelKind::Xen { domid, parts, port } => {
             let from = DomId::new(*domid).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such domain"))?;
             let part =

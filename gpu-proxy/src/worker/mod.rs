@@ -6,6 +6,7 @@
 
 pub mod assignment;
 mod attach;
+pub mod canary;
 mod host_functions;
 mod pool_space;
 pub mod quota;
@@ -21,7 +22,7 @@ pub use session::Session;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-use assignment::{Assignment, ChannelKind, Report};
+use assignment::{Assignment, ChannelKind, Question, Report};
 use attach::Attached;
 use idm::record::Consumer;
 use sandbox::Gap;
@@ -55,8 +56,8 @@ pub fn run() -> ExitCode {
         }
     };
     crate::logfmt::start_worker(&task.log_level);
-    if task.channel == ChannelKind::None {
-        return describe(&task);
+    if let ChannelKind::None(question) = task.channel {
+        return answer(&task, question);
     }
     let served = prepare(&task, fds).map(|(consumer, session, gaps)| {
         // The supervisor is gone if this cannot be sent: the first wait will say so.
@@ -77,20 +78,31 @@ fn end(task: &Assignment, Failed { code, text }: Failed) -> ExitCode {
 }
 
 /// The whole life of a worker of nobody: it sees nothing of a guest.
-fn describe(task: &Assignment) -> ExitCode {
-    let described = sandbox::strip(task.device, task.namespaces)
+fn answer(task: &Assignment, question: Question) -> ExitCode {
+    let answered = sandbox::strip(task.device, task.namespaces)
         .map_err(|error| Failed::new(Code::WorkerFailed, format!("the sandbox cannot be made: {error}")))
-        .and_then(|_| {
-            let described = device::describe(task.device, task.device_bytes);
-            described.map_err(|text| Failed::new(Code::NoDevice, text))
-        });
-    match described {
-        Ok(snapshot) => {
-            let report = Report::Described { snapshot: snapshot.to_bytes() };
+        .and_then(|_| answer_of(task, question).map_err(|text| Failed::new(Code::NoDevice, text)));
+    match answered {
+        Ok(report) => {
             let sent = assignment::report(rustix::stdio::stdin(), &report);
             if sent.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(failed) => end(task, failed),
+    }
+}
+
+fn answer_of(task: &Assignment, question: Question) -> Result<Report, String> {
+    // Never closed: what it holds goes with the process, as that of a worker which is killed does.
+    let open = || device::open(task.device, task.device_bytes).map(Box::leak);
+    let bytes_max = canary::bytes_max(task.device);
+    match question {
+        Question::Describe => {
+            let described = device::describe(task.device, task.device_bytes)?;
+            let device::Described { snapshot, reads_host_memory } = described;
+            Ok(Report::Described { snapshot: snapshot.to_bytes(), reads_host_memory })
+        }
+        Question::Fill => canary::fill(open()?, bytes_max).map(|bytes| Report::Filled { bytes }),
+        Question::Search => canary::search(open()?, bytes_max).map(Report::Searched),
     }
 }
 

@@ -17,7 +17,7 @@ const HELP: &str = "\
 vgpuctl: looks at a node
 
   vgpuctl ps [--json]      zones, their grants, workers and GPU memory
-  vgpuctl info [--json]    gpu-proxy, its device, what its sandbox lacks here
+  vgpuctl info [--json]    gpu-proxy, its device, what its sandbox lacks here, warnings
 
   --socket PATH            gpu-proxy's socket (default: proxy.socket of the configuration)
   --config FILE            the configuration (default: /etc/vgpu/config.toml)

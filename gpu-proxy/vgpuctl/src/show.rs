@@ -68,6 +68,9 @@ pub fn node(node: &NodeInfo, zones: usize) -> String {
     for gap in &node.sandbox_gaps {
         let _ = writeln!(text, "sandbox    GAP: {gap}");
     }
+    for warning in &node.warnings {
+        let _ = writeln!(text, "warning    {warning}");
+    }
     text
 }
 
@@ -105,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_of_the_sandbox_is_shown() {
+    fn a_gap_of_the_sandbox_and_a_warning_are_shown() {
         let info = NodeInfo {
             version: "1".into(),
             mode: "local".into(),
@@ -115,8 +118,9 @@ mod tests {
             pid: 1,
             uptime_seconds: 1,
             sandbox_gaps: vec!["no x".into()],
+            warnings: vec!["no y".into()],
         };
-        assert!(node(&info, 0).contains("GAP: no x"));
+        assert!(node(&info, 0).contains("GAP: no x") && node(&info, 0).contains("warning    no y"));
         assert!(node(&NodeInfo { sandbox_gaps: vec![], ..info }, 0).contains("whole"));
     }
 }

@@ -39,6 +39,7 @@ fn listing() -> Listing {
         pid: 400,
         uptime_seconds: 60,
         sandbox_gaps: vec!["workers have no limit of memory".into()],
+        warnings: Vec::new(),
     };
     Listing { node, zones: vec![zone] }
 }

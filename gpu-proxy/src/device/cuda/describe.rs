@@ -6,23 +6,27 @@ use vgpu_api::snapshot::{ATTRIBUTES, is_offered};
 use vgpu_api::{CuError, DeviceSnapshot, PciAddress, Snapshot};
 
 use super::table::Table;
+use crate::device::Described;
 
 /// What a zone sees of the device: its own identity is not the hardware's.
 const UUID: [u8; 16] = *b"vgpu-cuda-device";
+/// `CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS`.
+const PAGEABLE_ACCESS: c_int = 88;
 
 /// What the first device is, without a context: no memory of it is taken.
 ///
 /// # Errors
 /// As [`Cuda::open`](super::Cuda::open).
-pub fn describe(bytes: u64) -> Result<Snapshot, String> {
+pub fn describe(bytes: u64) -> Result<Described, String> {
     let (table, device) = start()?;
-    Ok(Snapshot {
+    let snapshot = Snapshot {
         driver_version: driver_version(&table),
         priority_greatest: 0,
         priority_least: 0,
         limits: Vec::new(),
         devices: vec![device_snapshot(&table, device, bytes)],
-    })
+    };
+    Ok(Described { snapshot, reads_host_memory: own_attribute_of(&table, device, PAGEABLE_ACCESS) == 1 })
 }
 
 /// Loads and starts the driver; its first device.
@@ -61,11 +65,13 @@ pub(super) fn driver_version(table: &Table) -> u32 {
 
 /// A `CUdevice_attribute`: 0 for what is not known, or not offered.
 pub(super) fn attribute_of(table: &Table, device: c_int, number: usize) -> c_int {
-    let mut value = 0;
-    if !u32::try_from(number).is_ok_and(is_offered) {
-        return 0;
-    }
     let Ok(attribute) = c_int::try_from(number) else { return 0 };
+    if u32::try_from(number).is_ok_and(is_offered) { own_attribute_of(table, device, attribute) } else { 0 }
+}
+
+/// The hardware's own value, for us.
+fn own_attribute_of(table: &Table, device: c_int, attribute: c_int) -> c_int {
+    let mut value = 0;
     // SAFETY: the driver writes one number to a variable of ours; unknown attributes are an error.
     let known = unsafe { table.cuDeviceGetAttribute(&raw mut value, attribute, device) };
     if known.is_err() { 0 } else { value }

@@ -129,6 +129,9 @@ pub struct NodeInfo {
     pub uptime_seconds: u64,
     /// What the sandbox of workers lacks on this machine, one sentence each; empty is good.
     pub sandbox_gaps: Vec<String>,
+    /// What else is to be known of this node, one sentence each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Where a zone stands.
