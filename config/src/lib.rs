@@ -173,6 +173,20 @@ pub struct Proxy {
     pub arena_max_mib: u64,
     /// Whether the start looks that the GPU's memory is clean when one process has it after another.
     pub scrub_canary: bool,
+    /// Whether a worker waits for a container's next first process.
+    pub workers_ahead: WorkersAhead,
+}
+
+/// Whether workers are started ahead of the processes that they will serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkersAhead {
+    /// `on` with the device `cuda`, whose contexts take long to make, else `off`.
+    Auto,
+    /// One for each container that has a grant and no process.
+    On,
+    /// None.
+    Off,
 }
 
 /// Which device gpu-proxy drives.
@@ -240,6 +254,7 @@ impl Default for Proxy {
             worker_memory_max_mib: 4096,
             arena_max_mib: 16384,
             scrub_canary: true,
+            workers_ahead: WorkersAhead::Auto,
         }
     }
 }

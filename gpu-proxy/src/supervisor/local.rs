@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use idm::Peer;
-use idm::arena::{Arena, SINCE_MINOR};
+use idm::arena::SINCE_MINOR;
 use idm::connect::{self, ProgramEnd, ServerEnd};
 use idm::hello::Hello;
 use tokio::net::UnixStream;
@@ -47,6 +47,7 @@ pub fn serve(supervisor: Arc<Supervisor>, door: Door) -> Result<impl Future<Outp
         zones.grant(zone, CONTAINER, "0", None, None)?;
         zones.set_state(zone, ZoneState::Connected);
     }
+    supervisor.start_ahead(zone, CONTAINER);
     Ok(async move {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         let answers = Arc::new(Pace::of_answers());
@@ -132,14 +133,6 @@ async fn start(
     }
     let spec = region();
     let (end, ServerEnd { memory, bell, ear }) = connect::make_ends(&spec).map_err(channel)?;
-    let mut fds = vec![memory, ear, bell];
-    let arena_bytes = if agreed.minor >= SINCE_MINOR { supervisor.arena_bytes } else { 0 };
-    let arena = (arena_bytes > 0).then(|| Arena::make(arena_bytes)).transpose().map_err(channel)?;
-    if let Some(arena) = &arena {
-        let twin = arena.memory().try_clone();
-        fds.push(twin.map_err(idm::ChannelError::system("copy a descriptor")).map_err(channel)?);
-    }
-    let end = ProgramEnd { arena, ..end };
     let pid = match peer {
         Peer::Process(pid) => pid,
         _ => 0,
@@ -150,10 +143,12 @@ async fn start(
         guest_pid: pid.unsigned_abs(),
         peer: peer.to_string(),
         pages: channel_pages(),
+        arena_bytes: if agreed.minor >= SINCE_MINOR { supervisor.arena_bytes } else { 0 },
         program,
     };
-    let attached = Channel { kind: ChannelKind::Local { pid, arena_bytes }, fds };
-    let running = supervisor.start_worker(wanted, ready(Ok(attached))).await?;
+    let attached = Channel { kind: ChannelKind::Local { pid, arena_bytes: 0 }, fds: vec![memory, ear, bell] };
+    let (running, arena) = supervisor.start_worker(wanted, ready(Ok(attached))).await?;
+    let end = ProgramEnd { arena, ..end };
     // The worker of another wire hash is one that speaks it: the hello says so.
     let ours = Hello { application: theirs.application, ..*ours };
     connect::answer(socket.as_fd(), peer, &ours, &spec, &end).map_err(channel)?;

@@ -1,11 +1,12 @@
 //! The supervisor: knows zones, grants and workers, and no CUDA. Start at [`Supervisor`].
 //!
 //! Its doors: the shim's (`shim_door.rs`), the guest's over Xen (`xen.rs`), the local socket (`local.rs`). What it knows is plain
-//! state in `zones.rs`, what programs may know of it in `facts.rs`, whether its memory is clean in `canary.rs`; processes are made in `spawn/`, seen to their end in `workers.rs`,
-//! bounded by `cgroup.rs`.
+//! state in `zones.rs`, what programs may know of it in `facts.rs`, whether the GPU's memory is clean in `canary.rs`; processes are made
+//! in `spawn/`, seen to their end in `workers.rs`, started before they are needed in `ahead.rs`, bounded by `cgroup.rs`.
 //! The rule: it parses nothing of a guest but the hello and the fixed channel messages, and a guest can make nothing grow
 //! beyond a limit of ours.
 
+mod ahead;
 mod canary;
 pub mod cgroup;
 pub mod facts;
@@ -34,7 +35,7 @@ use idm::xen::PAGE_BYTES;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use vgpu_codes::Code;
-use vgpu_config::{Config, DeviceKind as Configured};
+use vgpu_config::{Config, DeviceKind as Configured, WorkersAhead};
 use vgpu_zone_api::guest::wire;
 use vgpu_zone_api::shim::{DomainRef, Listing, NodeInfo, ZoneId};
 
@@ -71,6 +72,10 @@ pub struct Supervisor {
     zones: Mutex<Zones>,
     running: Mutex<HashMap<WorkerId, Arc<OwnedFd>>>,
     gaps: Mutex<BTreeSet<String>>,
+    /// Workers that wait for a process. Locked before `zones`, where both are.
+    ahead: Mutex<ahead::All>,
+    /// Whether there are any.
+    workers_ahead: bool,
     /// What is to be known of this node and keeps nobody from being served.
     warnings: Mutex<BTreeSet<String>>,
     /// Told when a worker has ended.
@@ -138,6 +143,12 @@ impl Supervisor {
             running: Mutex::default(),
             gaps: Mutex::default(),
             warnings: Mutex::default(),
+            ahead: Mutex::default(),
+            workers_ahead: match proxy.workers_ahead {
+                WorkersAhead::Auto => device == DeviceKind::Cuda,
+                WorkersAhead::On => true,
+                WorkersAhead::Off => false,
+            },
             changed: Notify::new(),
             spawner: Spawner::start(namespaces).map_err(no_worker)?,
             namespaces,

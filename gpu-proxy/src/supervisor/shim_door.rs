@@ -66,7 +66,9 @@ async fn answer(supervisor: &Arc<Supervisor>, here: &Arc<Connection>, request: R
         Request::Grant { zone, container, device, bytes, share } => check_device(&device, supervisor)
             .and_then(|()| {
                 check_container(&container)?;
-                supervisor.zones().grant(zone, &container, &device, bytes, share)
+                supervisor.zones().grant(zone, &container, &device, bytes, share)?;
+                supervisor.start_ahead(zone, &container);
+                Ok(())
             }),
         Request::Revoke { zone, container, domain } => {
             supervisor.revoke(zone, Some(domain), &container).await;

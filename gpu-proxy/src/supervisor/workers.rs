@@ -8,11 +8,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use idm::arena::Arena;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use tokio::sync::watch;
-use vgpu_codes::Code;
+use tokio::task::JoinHandle;
+use vgpu_codes::{Code, with_causes};
 use vgpu_zone_api::shim::ZoneId;
 
+use super::ahead::Taken;
 use super::cgroup::WorkerCgroup;
 use super::spawn::{Newborn, Order};
 use super::watched::watch;
@@ -40,6 +44,8 @@ pub struct Wanted {
     pub peer: String,
     /// Pages (4 KiB) of the guest that it will map.
     pub pages: u64,
+    /// The length of its arena; 0: it gets none.
+    pub arena_bytes: u64,
     /// Another worker program than this one: see [`Supervisor::program_for`].
     pub program: Option<OwnedFd>,
 }
@@ -49,8 +55,31 @@ pub struct Wanted {
 pub struct Channel {
     /// How its pages come.
     pub kind: ChannelKind,
-    /// The descriptors of `kind`, without the page of the grant.
+    /// The descriptors of `kind`, without the page of the grant, and of a local one without the arena.
     pub fds: Vec<OwnedFd>,
+}
+
+impl Channel {
+    /// With the arena, as a new worker gets it.
+    fn with_arena(mut self, arena: Option<&Arena>) -> io::Result<Self> {
+        let Some(arena) = arena else { return Ok(self) };
+        if let ChannelKind::Local { arena_bytes, .. } | ChannelKind::Ahead { arena_bytes } = &mut self.kind {
+            *arena_bytes = arena.bytes();
+            self.fds.push(arena.memory().try_clone()?);
+        }
+        Ok(self)
+    }
+}
+
+/// A worker that has just begun to serve, and the arena that its process shares with it.
+pub type Serving = (Running, Option<Arena>);
+
+/// A worker that was told what it is, and its first report.
+pub(super) struct Begun {
+    pub(super) running: Running,
+    pub(super) socket: Arc<OwnedFd>,
+    pub(super) arena: Option<Arena>,
+    pub(super) report: JoinHandle<io::Result<Report>>,
 }
 
 /// A worker that serves. Whoever has this answers for it: dropped, the worker ends.
@@ -64,6 +93,13 @@ impl Running {
     /// Ends it, now. Again is nothing.
     pub fn kill(&self) {
         kill(&self.pidfd);
+    }
+
+    /// Whether it has ended, reaped or not.
+    pub(super) fn has_ended(&self) -> bool {
+        let mut watched = [PollFd::new(&*self.pidfd, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut watched, Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
     /// Returns when it is reaped: its pages are unmapped and its device memory is free.
@@ -82,16 +118,17 @@ impl Drop for Running {
 /// The place of one worker in its zone. Dropped, whatever became of the worker, the place is free: a zone that is released waits
 /// for that.
 #[derive(Debug)]
-struct Occupied {
-    supervisor: Arc<Supervisor>,
-    zone: ZoneId,
-    worker: WorkerId,
+pub(super) struct Occupied {
+    pub(super) supervisor: Arc<Supervisor>,
+    pub(super) zone: ZoneId,
+    pub(super) worker: WorkerId,
 }
 
 impl Drop for Occupied {
     fn drop(&mut self) {
         self.supervisor.running().remove(&self.worker);
         self.supervisor.zones().worker_ended(self.zone, self.worker);
+        self.supervisor.forget_ahead(self.worker);
         self.supervisor.changed.notify_waiters();
     }
 }
@@ -102,8 +139,8 @@ pub(super) fn kill(pidfd: &OwnedFd) {
 }
 
 impl Supervisor {
-    /// Makes a worker and waits until it serves. `attach` runs when the worker has its place: what it takes of this machine for
-    /// the guest is inside the zone's limits.
+    /// Makes a worker, or takes the one that waits, and waits until it serves. `attach` runs when the worker has its place: what it takes
+    /// of this machine for the guest is inside the zone's limits.
     ///
     /// A caller that gives up leaves nothing half done: the start goes on in a task of its own, and what comes of it is ended.
     ///
@@ -113,51 +150,89 @@ impl Supervisor {
         self: &Arc<Self>,
         wanted: Wanted,
         attach: impl Future<Output = Result<Channel, Refusal>> + Send + 'static,
-    ) -> Result<Running, Refusal> {
+    ) -> Result<Serving, Refusal> {
         let supervisor = Arc::clone(self);
-        let started = tokio::spawn(async move { supervisor.start(wanted, attach).await });
+        let started = tokio::spawn(async move {
+            match supervisor.take_ahead(&wanted).await? {
+                Taken::Waiting(waiting) => supervisor.adopt(waiting, &wanted, attach).await,
+                Taken::Place(place) => supervisor.start(wanted, place, attach).await,
+            }
+        });
         started.await.map_err(|lost| Refusal::new(Code::WorkerFailed, format!("a start was lost: {lost}")))?
     }
 
     async fn start(
         self: &Arc<Self>,
-        mut wanted: Wanted,
+        wanted: Wanted,
+        place: Place,
         attach: impl Future<Output = Result<Channel, Refusal>>,
-    ) -> Result<Running, Refusal> {
-        let place = self.zones().reserve(wanted.zone, &wanted.container, wanted.guest_pid, wanted.pages)?;
-        let (zone, worker) = (wanted.zone, place.worker);
+    ) -> Result<Serving, Refusal> {
         // Before the channel, so that it is dropped after it: what was mapped goes first.
-        let occupied = Occupied { supervisor: Arc::clone(self), zone, worker };
+        let occupied = Occupied { supervisor: Arc::clone(self), zone: wanted.zone, worker: place.worker };
         let channel = attach.await?;
+        let Begun { running, arena, report, .. } = self.bear(wanted, place, occupied, channel).await?;
+        self.serves(running, report).await.map(|running| (running, arena))
+    }
+
+    /// Brings a worker to life at its place.
+    pub(super) async fn bear(
+        self: &Arc<Self>,
+        mut wanted: Wanted,
+        place: Place,
+        occupied: Occupied,
+        channel: Channel,
+    ) -> Result<Begun, Refusal> {
+        let no_arena = |error: &dyn std::error::Error| {
+            Refusal::new(Code::HostResource, format!("no arena: {}", with_causes(error)))
+        };
+        let arena = (wanted.arena_bytes > 0).then(|| Arena::make(wanted.arena_bytes)).transpose();
+        let arena = arena.map_err(|error| no_arena(&error))?;
+        let channel = channel.with_arena(arena.as_ref()).map_err(|error| no_arena(&error))?;
         let born = self.birth(&place, wanted.program.take()).await;
         let (newborn, cgroup) = born.map_err(|error| failed("a worker cannot be started", &error))?;
-        self.zones().worker_born(zone, worker, newborn.pid);
+        self.zones().worker_born(wanted.zone, place.worker, newborn.pid);
         place.log.info(format_args!(
             "worker {}, container {}, {}: born",
             newborn.pid, wanted.container, wanted.peer
         ));
-        let (running, reports) = self.watch_over(&wanted, channel, &place, occupied, newborn, cgroup);
-        match tokio::time::timeout(READY_LIMIT, reports).await {
-            Ok(Ok(Ok(Report::Ready { gaps }))) => match self.judge(gaps, Code::WorkerFailed) {
+        let (running, socket, report) = self.watch_over(&wanted, channel, &place, occupied, newborn, cgroup);
+        Ok(Begun { running, socket, arena, report })
+    }
+
+    /// Waits until the worker says that it serves.
+    pub(super) async fn serves(
+        &self,
+        running: Running,
+        report: JoinHandle<io::Result<Report>>,
+    ) -> Result<Running, Refusal> {
+        match self.says(running, report).await? {
+            (running, Report::Ready { gaps }) => match self.judge(gaps, Code::WorkerFailed) {
                 Ok(()) => Ok(running),
-                Err(refusal) => Err(self.give_up(running, refusal).await),
+                Err(refusal) => Err(give_up(running, refusal).await),
             },
+            (running, other) => Err(give_up(running, nobody::astray(&other)).await),
+        }
+    }
+
+    /// What the worker reports, which is no failure. One that fails, or says nothing, is ended.
+    pub(super) async fn says(
+        &self,
+        running: Running,
+        report: JoinHandle<io::Result<Report>>,
+    ) -> Result<(Running, Report), Refusal> {
+        let refusal = match tokio::time::timeout(READY_LIMIT, report).await {
             Ok(Ok(Ok(Report::Failed { code, text }))) => {
-                let code = Code::from_number(code).unwrap_or(Code::WorkerFailed);
-                Err(self.give_up(running, Refusal::new(code, text)).await)
+                Refusal::new(Code::from_number(code).unwrap_or(Code::WorkerFailed), text)
             }
-            Ok(Ok(Ok(other))) => Err(self.give_up(running, nobody::astray(&other)).await),
-            Ok(Ok(Err(error))) => {
-                Err(self.give_up(running, failed("a worker ended before it served", &error)).await)
-            }
-            Ok(Err(_)) => {
-                Err(self.give_up(running, Refusal::new(Code::WorkerFailed, "a worker was lost")).await)
-            }
+            Ok(Ok(Ok(report))) => return Ok((running, report)),
+            Ok(Ok(Err(error))) => failed("a worker ended before it served", &error),
+            Ok(Err(_)) => Refusal::new(Code::WorkerFailed, "a worker was lost"),
             Err(_) => {
                 let text = format!("a worker was not ready within {} s", READY_LIMIT.as_secs());
-                Err(self.give_up(running, Refusal::new(Code::WorkerFailed, text)).await)
+                Refusal::new(Code::WorkerFailed, text)
             }
-        }
+        };
+        Err(give_up(running, refusal).await)
     }
 
     /// Ends workers and returns when all of them are reaped.
@@ -208,7 +283,7 @@ impl Supervisor {
         Ok((self.spawner.spawn(order).await?, cgroup))
     }
 
-    /// Starts the worker's task. The second of the result is its report.
+    /// Starts the worker's task. The last of the result is its report.
     fn watch_over(
         self: &Arc<Self>,
         wanted: &Wanted,
@@ -217,7 +292,7 @@ impl Supervisor {
         occupied: Occupied,
         newborn: Newborn,
         cgroup: Option<WorkerCgroup>,
-    ) -> (Running, tokio::task::JoinHandle<io::Result<Report>>) {
+    ) -> (Running, Arc<OwnedFd>, JoinHandle<io::Result<Report>>) {
         let Newborn { pid, pidfd, socket, log } = newborn;
         let (pidfd, socket) = (Arc::new(pidfd), Arc::new(socket));
         let (tell, ended) = watch::channel(false);
@@ -239,12 +314,13 @@ impl Supervisor {
         if assigned.is_err() {
             kill(&pidfd);
         }
-        let report = tokio::spawn(report(Arc::clone(&socket), assigned));
+        let (report, own) = (tokio::spawn(report(Arc::clone(&socket), assigned)), Arc::clone(&socket));
         let (zone_log, watched) = (Arc::clone(&place.log), Arc::clone(&pidfd));
         let mut lines = tokio::spawn({
             let zone_log = Arc::clone(&zone_log);
             async move { worker_log::follow(pid, log, &zone_log).await }
         });
+        let (supervisor, zone, container) = (Arc::clone(self), wanted.zone, wanted.container.clone());
         tokio::spawn(async move {
             let how = reaped(&watched).await;
             // Its last words, unless it left more than anybody reads.
@@ -255,17 +331,22 @@ impl Supervisor {
             drop(socket);
             // Removing a cgroup may have to wait for the kernel.
             let _ = tokio::task::spawn_blocking(move || drop(cgroup)).await;
+            let waited = supervisor.zones().is_ahead_of(zone, occupied.worker).is_some();
             drop(occupied);
             let _ = tell.send(true);
+            // One that died while it waited has its reason, which the next one would have, too.
+            if !waited {
+                supervisor.start_ahead(zone, &container);
+            }
         });
-        (Running { pidfd, ended }, report)
+        (Running { pidfd, ended }, own, report)
     }
+}
 
-    async fn give_up(&self, mut running: Running, refusal: Refusal) -> Refusal {
-        running.kill();
-        running.ended().await;
-        refusal
-    }
+pub(super) async fn give_up(mut running: Running, refusal: Refusal) -> Refusal {
+    running.kill();
+    running.ended().await;
+    refusal
 }
 
 /// The worker's one message.

@@ -298,10 +298,12 @@ impl Channels for Starter {
             guest_pid: pid,
             peer: format!("{guest}"),
             pages: refs.len() as u64,
+            arena_bytes: 0,
             program,
         };
         let offer = Offer { refs: refs.into_iter().map(GrantRef).collect(), port };
-        self.supervisor.start_worker(wanted, attach(guest, offer, bytes)).await
+        let started = self.supervisor.start_worker(wanted, attach(guest, offer, bytes)).await;
+        started.map(|(running, _)| running)
     }
 
     async fn facts(&self, container: ContainerId) -> Result<Facts, Refusal> {

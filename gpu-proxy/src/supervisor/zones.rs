@@ -105,6 +105,8 @@ struct Worker {
     slot: usize,
     grant: Grant,
     since: Instant,
+    /// Nobody's yet: it waits for the container's next process.
+    ahead: bool,
 }
 
 /// A place for a worker that is about to be born. Give it back with [`Zones::worker_ended`].
@@ -366,9 +368,8 @@ impl Zones {
         guest_pid: u32,
         pages: u64,
     ) -> Result<Place, Refusal> {
-        let Limits { workers_per_zone, pages_per_zone, device_bytes, .. } = self.limits;
+        let Limits { workers_per_zone, device_bytes, .. } = self.limits;
         let worker = WorkerId(self.next_worker);
-        let room = self.room_for(id);
         let zone = self.living(id)?;
         let limit = |text: String| Refusal::new(Code::LimitReached, text);
         if zone.workers.len() >= workers_per_zone {
@@ -376,13 +377,8 @@ impl Zones {
                 "zone {id} has {workers_per_zone} workers, which is proxy.workers_per_zone_max"
             )));
         }
-        if zone.mapped_pages().saturating_add(pages) > pages_per_zone {
-            return Err(limit(format!("zone {id} would map more than proxy.mapped_per_zone_max_mib")));
-        }
-        if pages > room {
-            let text = "all zones would map more than proxy.mapped_max_mib, room for each one's first process included";
-            return Err(limit(text.into()));
-        }
+        self.check_pages(id, pages)?;
+        let zone = self.living(id)?;
         let entry = zone.grants.get_mut(container).ok_or_else(|| not_granted(id, container))?;
         let slot = entry.slots.iter().position(|used| !used);
         let slot = slot.ok_or_else(|| limit(format!("container {container} has {SLOTS} workers")))?;
@@ -398,9 +394,64 @@ impl Zones {
         };
         let (grant, since) = (entry.grant.clone(), Instant::now());
         let container = container.to_owned();
-        zone.workers.insert(worker, Worker { pid: None, container, guest_pid, pages, slot, grant, since });
+        let (pid, ahead) = (None, false);
+        zone.workers.insert(worker, Worker { pid, container, guest_pid, pages, slot, grant, since, ahead });
         self.next_worker += 1;
         Ok(place)
+    }
+
+    /// A place for a worker that no process of `container` has asked for yet, and that maps nothing. None beside another worker of the
+    /// container: its context would take of the grant what they are told that they have. None where a process could not be served, or
+    /// will not come.
+    pub fn reserve_ahead(&mut self, id: ZoneId, container: &str) -> Option<Place> {
+        let ended = self.by_id.get(&id).is_none_or(|zone| zone.state == ZoneState::Ended);
+        if ended || self.has_workers(id, container) {
+            return None;
+        }
+        let place = self.reserve(id, container, 0, 0).ok()?;
+        let placed = self.by_id.get_mut(&id).and_then(|zone| zone.workers.get_mut(&place.worker));
+        placed.into_iter().for_each(|worker| worker.ahead = true);
+        Some(place)
+    }
+
+    /// The worker that was started ahead is `guest_pid`'s from now on, and will map `pages` pages of the guest.
+    ///
+    /// # Errors
+    /// It has ended, its grant was taken back, or a limit is reached.
+    pub fn adopt(&mut self, id: ZoneId, worker: WorkerId, guest_pid: u32, pages: u64) -> Result<(), Refusal> {
+        self.check_pages(id, pages)?;
+        let zone = self.living(id)?;
+        let waiting = zone.workers.get_mut(&worker).filter(|worker| worker.ahead);
+        let waiting =
+            waiting.ok_or_else(|| Refusal::new(Code::WorkerFailed, "a worker that waited has ended"))?;
+        // Else it was taken back meanwhile.
+        let granted =
+            zone.grants.get(&waiting.container).is_some_and(|entry| entry.grant.is_of(&waiting.grant));
+        if !granted {
+            return Err(not_granted(id, &waiting.container));
+        }
+        (waiting.ahead, waiting.guest_pid, waiting.pages) = (false, guest_pid, pages);
+        Ok(())
+    }
+
+    /// Whether the zone has as many workers as it may have.
+    #[must_use]
+    pub fn is_full(&self, id: ZoneId) -> bool {
+        self.by_id.get(&id).is_some_and(|zone| zone.workers.len() >= self.limits.workers_per_zone)
+    }
+
+    /// Whether the zone may map so many pages more.
+    fn check_pages(&mut self, id: ZoneId, pages: u64) -> Result<(), Refusal> {
+        let (room, pages_per_zone) = (self.room_for(id), self.limits.pages_per_zone);
+        let limit = |text: String| Refusal::new(Code::LimitReached, text);
+        if self.living(id)?.mapped_pages().saturating_add(pages) > pages_per_zone {
+            return Err(limit(format!("zone {id} would map more than proxy.mapped_per_zone_max_mib")));
+        }
+        if pages > room {
+            let text = "all zones would map more than proxy.mapped_max_mib, room for each one's first process included";
+            return Err(limit(text.into()));
+        }
+        Ok(())
     }
 
     /// What `container` may use and uses.
@@ -413,19 +464,24 @@ impl Zones {
         let entry = zone.grants.get(container).ok_or_else(|| not_granted(id, container))?;
         // Workers of a grant that was revoked are on their way out, and not of this one.
         let its_own = zone.workers.values().filter(|worker| worker.grant.is_of(&entry.grant));
-        let processes: Vec<_> =
-            its_own.map(|worker| (worker.guest_pid, worker.grant.used_bytes(worker.slot))).collect();
+        let (mut used_bytes, mut processes) = (0_u64, Vec::new());
+        for worker in its_own {
+            let bytes = worker.grant.used_bytes(worker.slot);
+            used_bytes = used_bytes.saturating_add(bytes);
+            // Its context is there; a process that has it is not.
+            if !worker.ahead {
+                processes.push((worker.guest_pid, bytes));
+            }
+        }
         let limit_bytes = entry.bytes.unwrap_or(device_bytes);
-        let used_bytes = processes.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
         Ok(Usage { limit_bytes, used_bytes, processes })
     }
 
     /// Pages that may be mapped for the zone beside what is mapped for all. From its second channel on it leaves room for the first one
     /// of each other zone.
     fn room_for(&self, id: ZoneId) -> u64 {
-        let is_first = self.by_id.get(&id).is_none_or(|zone| zone.workers.is_empty());
-        let waits =
-            |(other, zone): &(&ZoneId, &Zone)| **other != id && !zone.ending && zone.workers.is_empty();
+        let is_first = self.by_id.get(&id).is_none_or(Zone::has_no_channel);
+        let waits = |(other, zone): &(&ZoneId, &Zone)| **other != id && !zone.ending && zone.has_no_channel();
         let waiting = if is_first { 0 } else { self.by_id.iter().filter(waits).count() as u64 };
         let mapped: u64 = self.by_id.values().map(Zone::mapped_pages).sum();
         let kept = waiting.saturating_mul(self.limits.channel_pages);
@@ -437,6 +493,13 @@ impl Zones {
         if let Some(worker) = self.by_id.get_mut(&id).and_then(|zone| zone.workers.get_mut(&worker)) {
             worker.pid = Some(pid);
         }
+    }
+
+    /// The container whose process the worker still waits for.
+    #[must_use]
+    pub fn is_ahead_of(&self, id: ZoneId, worker: WorkerId) -> Option<&str> {
+        let worker = self.by_id.get(&id)?.workers.get(&worker)?;
+        worker.ahead.then_some(&worker.container)
     }
 
     /// The worker's process is reaped: its memory, slot and pages are free again.
@@ -472,6 +535,10 @@ fn not_granted(zone: ZoneId, container: &str) -> Refusal {
 }
 
 impl Zone {
+    fn has_no_channel(&self) -> bool {
+        self.workers.values().all(|worker| worker.ahead)
+    }
+
     fn mapped_pages(&self) -> u64 {
         self.workers.values().map(|worker| worker.pages).sum()
     }
@@ -508,242 +575,10 @@ impl Worker {
             guest_pid: self.guest_pid,
             device_bytes: self.grant.used_bytes(self.slot),
             uptime_seconds: self.since.elapsed().as_secs(),
+            ahead: self.ahead,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    const GIB: u64 = 1 << 30;
-
-    fn zones() -> Zones {
-        Zones::new(Limits {
-            device_bytes: GIB,
-            workers_per_zone: 2,
-            pages_per_zone: 100,
-            pages_max: 1000,
-            channel_pages: 10,
-            uids: Some((5000, 2)),
-        })
-    }
-
-    /// Three zones with a grant each, which can map `pages` pages together.
-    fn three_zones(pages_max: u64) -> Zones {
-        let mut zones = zones();
-        zones.limits = Limits { workers_per_zone: 100, pages_max, uids: Some((5000, 3)), ..zones.limits };
-        for (number, domid) in [(1, 5), (2, 6), (3, 7)] {
-            zones.register(zone(number), "a", domain(domid, number)).unwrap();
-            zones.grant(zone(number), "c", "0", None, None).unwrap();
-        }
-        zones
-    }
-
-    fn zone(number: u128) -> ZoneId {
-        ZoneId(Uuid::from_u128(number))
-    }
-
-    fn domain(domid: u16, uuid: u128) -> Option<DomainRef> {
-        Some(DomainRef { domid, uuid: Uuid::from_u128(uuid) })
-    }
-
-    fn code<T: std::fmt::Debug>(result: Result<T, Refusal>) -> Code {
-        result.unwrap_err().code
-    }
-
-    #[test]
-    fn registering_again_is_nothing_and_for_another_domain_is_refused() {
-        let mut zones = zones();
-        assert!(zones.register(zone(1), "a-1", domain(5, 1)).unwrap());
-        assert!(!zones.register(zone(1), "a-1", domain(5, 1)).unwrap());
-        assert_eq!(code(zones.register(zone(1), "a-1", domain(5, 2))), Code::ZoneConflict);
-        assert_eq!(code(zones.register(zone(2), "a-2", domain(5, 2))), Code::ZoneConflict);
-        assert_eq!(code(zones.register(zone(2), "../x", domain(6, 2))), Code::SpecInvalid);
-        assert!(zones.register(zone(2), "a-2", domain(6, 2)).unwrap());
-        assert_eq!(code(zones.register(zone(3), "a-3", domain(7, 3))), Code::LimitReached);
-    }
-
-    #[test]
-    fn a_process_without_a_grant_or_beyond_a_limit_is_refused() {
-        let mut zones = zones();
-        zones.register(zone(1), "a", None).unwrap();
-        assert_eq!(code(zones.reserve(zone(1), "c", 1, 1)), Code::NotGranted);
-        assert_eq!(code(zones.reserve(zone(2), "c", 1, 1)), Code::NoSuchTask);
-        assert_eq!(code(zones.grant(zone(1), "c", "0", Some(GIB + 1), None)), Code::NoDevice);
-        zones.grant(zone(1), "c", "0", None, None).unwrap();
-        assert_eq!(code(zones.reserve(zone(1), "c", 1, 101)), Code::LimitReached);
-        let first = zones.reserve(zone(1), "c", 1, 60).unwrap();
-        assert_eq!(code(zones.reserve(zone(1), "c", 1, 60)), Code::LimitReached);
-        let second = zones.reserve(zone(1), "c", 1, 40).unwrap();
-        assert_eq!((first.slot, second.slot, first.uid), (0, 1, Some(5000)));
-        assert_eq!(code(zones.reserve(zone(1), "c", 1, 0)), Code::LimitReached);
-        zones.worker_ended(zone(1), first.worker);
-        assert_eq!(zones.reserve(zone(1), "c", 1, 60).unwrap().slot, 0);
-    }
-
-    #[test]
-    fn a_container_is_told_of_its_own_grant_and_workers() {
-        let mut zones = zones();
-        zones.register(zone(1), "a", None).unwrap();
-        zones.register(zone(2), "b", domain(5, 2)).unwrap();
-        assert_eq!(code(zones.usage(zone(1), "c")), Code::NotGranted);
-        assert_eq!(code(zones.usage(zone(3), "c")), Code::NoSuchTask);
-        zones.grant(zone(1), "c", "0", Some(100), None).unwrap();
-        zones.grant(zone(1), "d", "0", None, None).unwrap();
-        zones.grant(zone(2), "c", "0", Some(50), None).unwrap();
-        let place = zones.reserve(zone(1), "c", 7, 1).unwrap();
-        zones.reserve(zone(1), "d", 8, 1).unwrap();
-        zones.reserve(zone(2), "c", 9, 1).unwrap();
-        // The worker's own word in the page.
-        place.page.store(8 + place.slot, 30);
-        let usage = zones.usage(zone(1), "c").unwrap();
-        assert_eq!(usage, Usage { limit_bytes: 100, used_bytes: 30, processes: vec![(7, 30)] });
-        assert_eq!(zones.usage(zone(1), "d").unwrap().limit_bytes, GIB);
-        // Of a grant that is given anew the old workers are none.
-        zones.revoke(zone(1), None, "c").unwrap();
-        assert_eq!(code(zones.usage(zone(1), "c")), Code::NotGranted);
-        zones.grant(zone(1), "c", "0", Some(200), None).unwrap();
-        let usage = zones.usage(zone(1), "c").unwrap();
-        assert_eq!(usage, Usage { limit_bytes: 200, used_bytes: 0, processes: Vec::new() });
-    }
-
-    #[test]
-    fn no_zone_gets_a_user_that_is_lent() {
-        let mut zones = zones();
-        let lent = zones.lend_uid().unwrap();
-        zones.register(zone(1), "a", None).unwrap();
-        zones.grant(zone(1), "c", "0", None, None).unwrap();
-        assert_ne!(zones.reserve(zone(1), "c", 1, 1).unwrap().uid, lent);
-        assert_eq!(code(zones.register(zone(2), "b", domain(5, 2))), Code::LimitReached, "there are two");
-        assert_eq!(code(zones.lend_uid()), Code::LimitReached);
-        zones.give_uid_back(lent);
-        zones.register(zone(2), "b", domain(5, 2)).unwrap();
-    }
-
-    #[test]
-    fn a_zone_goes_when_its_last_worker_has_gone() {
-        let mut zones = zones();
-        zones.register(zone(1), "a", None).unwrap();
-        zones.grant(zone(1), "c", "0", None, None).unwrap();
-        let place = zones.reserve(zone(1), "c", 1, 1).unwrap();
-        assert_eq!(zones.begin_release(zone(1), None), Some(vec![place.worker]));
-        assert_eq!(code(zones.reserve(zone(1), "c", 1, 1)), Code::PeerGone);
-        assert_eq!(code(zones.register(zone(1), "a", None)), Code::ZoneConflict);
-        assert_eq!(zones.finish_release(zone(1)), None);
-        zones.worker_ended(zone(1), place.worker);
-        assert_eq!(zones.finish_release(zone(1)).as_deref(), Some("a"));
-        assert_eq!(zones.begin_release(zone(1), None), None);
-        assert!(zones.list().is_empty());
-    }
-
-    #[test]
-    fn what_a_sandbox_says_too_late_leaves_the_zone_to_the_pods_next_one() {
-        let mut zones = zones();
-        let (last, next) = (domain(5, 1), domain(6, 2));
-        zones.register(zone(1), "a", last).unwrap();
-        assert_eq!(zones.begin_release(zone(1), last), Some(Vec::new()));
-        assert_eq!(zones.begin_release(zone(1), last), Some(Vec::new()), "it may be said again");
-        assert!(zones.finish_release(zone(1)).is_some());
-
-        zones.register(zone(1), "a", next).unwrap();
-        zones.grant(zone(1), "c", "0", None, None).unwrap();
-        let place = zones.reserve(zone(1), "c", 1, 1).unwrap();
-        // The second of those that released the last one.
-        assert!(zones.is_idle(zone(1)), "it waits for the workers of another zone");
-        zones.worker_ended(zone(1), place.worker);
-        assert_eq!(zones.finish_release(zone(1)), None);
-        // Of a pod's sandboxes one may have the domain id that another had.
-        for other in [last, domain(6, 1), domain(5, 2), None] {
-            assert_eq!(zones.revoke(zone(1), other, "c"), None);
-            assert_eq!(zones.begin_release(zone(1), other), None);
-        }
-        let place = zones.reserve(zone(1), "c", 1, 1).unwrap();
-        assert_eq!(zones.revoke(zone(1), next, "c"), Some(vec![place.worker]));
-        assert_eq!(zones.begin_release(zone(1), next), Some(vec![place.worker]));
-    }
-
-    #[test]
-    fn a_zone_is_abandoned_only_when_its_guest_has_ended_and_no_shim_is_there() {
-        const NOW: Duration = Duration::ZERO;
-        let mut zones = zones();
-        let (first, second) = (Arc::new(Connection::default()), Arc::new(Connection::default()));
-        zones.register(zone(1), "a", domain(5, 1)).unwrap();
-        zones.hold(zone(1), &first);
-        zones.hold(zone(1), &first);
-        zones.hold(zone(1), &second);
-        drop(first);
-        // Its guest lives.
-        assert_eq!(zones.begin_release_of_abandoned(NOW), []);
-        zones.set_state(zone(1), ZoneState::Ended);
-        // A shim is there.
-        assert_eq!(zones.begin_release_of_abandoned(NOW), []);
-        drop(second);
-        // Not long enough.
-        assert_eq!(zones.begin_release_of_abandoned(Duration::from_secs(60)), []);
-        assert_eq!(zones.begin_release_of_abandoned(NOW), [(zone(1), domain(5, 1))]);
-        assert_eq!(code(zones.register(zone(1), "a", domain(5, 1))), Code::ZoneConflict);
-        // Once.
-        assert_eq!(zones.begin_release_of_abandoned(NOW), []);
-        assert_eq!(zones.finish_release(zone(1)).as_deref(), Some("a"));
-    }
-
-    #[test]
-    fn a_shim_that_comes_back_keeps_its_zone() {
-        let mut zones = zones();
-        let after = Duration::from_millis(20);
-        zones.register(zone(1), "a", domain(5, 1)).unwrap();
-        zones.set_state(zone(1), ZoneState::Ended);
-        assert_eq!(zones.begin_release_of_abandoned(after), []);
-        std::thread::sleep(after);
-        // The time counts anew from here.
-        assert!(!zones.register(zone(1), "a", domain(5, 1)).unwrap());
-        assert_eq!(zones.begin_release_of_abandoned(after), []);
-        std::thread::sleep(after);
-        assert_eq!(zones.begin_release_of_abandoned(after), [(zone(1), domain(5, 1))]);
-    }
-
-    #[test]
-    fn a_zone_leaves_the_others_room_for_a_channel_each() {
-        let mut zones = three_zones(60);
-        let mut channel = |number| zones.reserve(zone(number), "c", 1, 10).map_err(|refusal| refusal.code);
-        let taken = std::iter::from_fn(|| channel(1).ok()).count();
-        assert_eq!(taken, 4);
-        channel(2).unwrap();
-        assert_eq!(channel(2).unwrap_err(), Code::LimitReached, "the last room is zone 3's");
-        let last = channel(3).unwrap();
-        for number in [1, 2, 3] {
-            assert_eq!(channel(number).unwrap_err(), Code::LimitReached, "all together have 60 pages");
-        }
-        // Nobody waits for room any more: who comes first has what is given back.
-        zones.worker_ended(zone(3), last.worker);
-        zones.begin_release(zone(3), domain(7, 3)).unwrap();
-        zones.reserve(zone(1), "c", 1, 10).unwrap();
-    }
-
-    #[test]
-    fn where_there_is_no_room_for_all_the_first_ones_have_it() {
-        let mut zones = three_zones(20);
-        let mut channel = |number| zones.reserve(zone(number), "c", 1, 10).map_err(|refusal| refusal.code);
-        channel(2).unwrap();
-        assert_eq!(channel(2).unwrap_err(), Code::LimitReached);
-        channel(1).unwrap();
-        assert_eq!(channel(3).unwrap_err(), Code::LimitReached);
-    }
-
-    #[test]
-    fn a_grant_given_anew_does_not_get_the_slots_of_the_old_one() {
-        let mut zones = zones();
-        zones.register(zone(1), "a", None).unwrap();
-        zones.grant(zone(1), "c", "0", Some(100), None).unwrap();
-        let old = zones.reserve(zone(1), "c", 1, 1).unwrap();
-        assert_eq!(zones.revoke(zone(1), None, "c"), Some(vec![old.worker]));
-        zones.grant(zone(1), "c", "0", Some(200), None).unwrap();
-        let new = zones.reserve(zone(1), "c", 1, 1).unwrap();
-        zones.worker_ended(zone(1), old.worker);
-        let next = zones.reserve(zone(1), "c", 1, 1).unwrap();
-        assert_eq!((new.slot, next.slot, next.bytes), (0, 1, 200));
-    }
-}
+mod tests;

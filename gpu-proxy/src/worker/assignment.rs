@@ -1,5 +1,5 @@
-//! What the supervisor tells a new worker, and what the worker answers: one message each over the socket that is the worker's
-//! descriptor 0. The peer is trusted (the supervisor made the worker; the worker has read nothing of a guest yet).
+//! What the supervisor tells a new worker, and what the worker answers, over the socket that is the worker's descriptor 0: one message
+//! each, or two of a worker that is started ahead of its guest process ([`ChannelKind::Ahead`], then a [`Turn`]). The peer is trusted (the supervisor made the worker; the worker has read nothing of a guest yet).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -43,6 +43,15 @@ pub struct Assignment {
     pub log_level: String,
 }
 
+/// The second message to a worker that waits: its guest process has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// The guest process as the log calls it.
+    pub peer: String,
+    /// How the channel's pages come, without the page of the grant and without an arena, which the worker has.
+    pub channel: ChannelKind,
+}
+
 /// How the channel's pages come. The first descriptor is the page of the grant always.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,6 +62,11 @@ pub enum ChannelKind {
         pid: i32,
         /// The arena's length; 0: there is none.
         #[serde(default)]
+        arena_bytes: u64,
+    },
+    /// Not yet: the worker opens its device, and waits for a [`Turn`]. Then: where there is an arena, its memfd.
+    Ahead {
+        /// The arena's length; 0: there is none.
         arena_bytes: u64,
     },
     /// No channel and no descriptor at all: the worker is nobody's, answers, and ends.
@@ -89,6 +103,8 @@ pub enum Report {
         /// What the sandbox lacks here.
         gaps: Vec<Gap>,
     },
+    /// The device is open, and nothing of a guest was read: it waits for its turn.
+    Waiting,
     /// What the device is. It ends now.
     Described {
         /// As `vgpu_api::Snapshot` has it, in the wire form.

@@ -17,47 +17,57 @@ use super::assignment::{Assignment, ChannelKind};
 use super::quota::Quota;
 use crate::shared_page::SharedPage;
 
-/// What came of it.
+/// What a worker has before its guest process is known.
 #[derive(Debug)]
-pub struct Attached {
-    /// The channel, whose peer nobody has consumed from.
-    pub parts: ChannelParts,
+pub struct Ground {
     /// The grant.
     pub quota: Quota,
     /// The guest's pages for pinned memory, at the addresses that it has them at.
     pub arena: Option<Region>,
 }
 
-/// Maps the pages.
+/// Maps what a worker needs before it opens its device, and takes the descriptors of it out of `fds`: the first one, and the arena's,
+/// which is the last.
+///
+/// # Errors
+/// A descriptor is missing or is not what it should be.
+pub fn ground(task: &Assignment, fds: &mut Vec<OwnedFd>) -> Result<Ground, Failed> {
+    if fds.is_empty() {
+        return Err(missing());
+    }
+    let page = SharedPage::map(fds.remove(0).as_fd()).map_err(ours)?;
+    let quota = Quota::new(page, task.slot).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such slot"))?;
+    let arena = match task.channel {
+        ChannelKind::Local { arena_bytes, .. } | ChannelKind::Ahead { arena_bytes } if arena_bytes > 0 => {
+            map_arena(fds.pop().ok_or_else(missing)?, arena_bytes)
+        }
+        _ => None,
+    };
+    Ok(Ground { quota, arena })
+}
+
+/// Maps the pages of the channel, whose peer nobody has consumed from.
 ///
 /// # Errors
 /// A descriptor is missing or is not what it should be; the guest's grant references are wrong.
-pub fn attach(task: &Assignment, fds: Vec<OwnedFd>) -> Result<Attached, Failed> {
-    let ours = |error: std::io::Error| {
-        Failed::new(Code::WorkerFailed, format!("the channel cannot be mapped: {error}"))
-    };
-    let missing = || Failed::new(Code::WorkerFailed, "the assignment lacks a descriptor");
+pub fn channel(kind: &ChannelKind, fds: Vec<OwnedFd>) -> Result<ChannelParts, Failed> {
     let mut fds = fds.into_iter();
     let mut next = || fds.next().ok_or_else(missing);
-    let page = SharedPage::map(next()?.as_fd()).map_err(ours)?;
-    let quota = Quota::new(page, task.slot).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such slot"))?;
     let spec = region();
     let bytes = spec.region_bytes().map_err(|error| Failed::new(Code::WorkerFailed, with_causes(&error)))?;
     // The end of the supervisor is the worker's own. The peer's end is told by the supervisor, who ends this worker.
     let supervisor = rustix::stdio::stdin().try_clone_to_owned().map_err(ours)?;
     let liveness = Some(Liveness::socket(supervisor));
-    let mut arena = None;
-    let (region, waiter, doorbell, peer) = match &task.channel {
-        ChannelKind::Local { pid, arena_bytes } => {
+    let (region, waiter, doorbell, peer) = match kind {
+        ChannelKind::Local { pid, .. } => {
             let region = Region::map(next()?, bytes).map_err(ours)?;
             let (waiter, doorbell) = (Waiter::EventFd(next()?), Doorbell::EventFd(next()?));
-            if *arena_bytes > 0 {
-                arena = map_arena(next()?, *arena_bytes);
-            }
             (region, waiter, doorbell, Peer::Process(*pid))
         }
         // Such a worker does not come here.
-        ChannelKind::None(_) => return Err(Failed::new(Code::WorkerFailed, "the assignment has no channel")),
+        ChannelKind::None(_) | ChannelKind::Ahead { .. } => {
+            return Err(Failed::new(Code::WorkerFailed, "the assignment has no channel"));
+        }
         ChannelKind::Xen { domid, parts, port } => {
             let from = DomId::new(*domid).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such domain"))?;
             let part =
@@ -76,8 +86,15 @@ pub fn attach(task: &Assignment, fds: Vec<OwnedFd>) -> Result<Attached, Failed> 
             (region, waiter, doorbell, Peer::Domain(*domid))
         }
     };
-    let parts = ChannelParts { region: Arc::new(region), spec, peer, waiter, doorbell, liveness };
-    Ok(Attached { parts, quota, arena })
+    Ok(ChannelParts { region: Arc::new(region), spec, peer, waiter, doorbell, liveness })
+}
+
+fn ours(error: std::io::Error) -> Failed {
+    Failed::new(Code::WorkerFailed, format!("the channel cannot be mapped: {error}"))
+}
+
+fn missing() -> Failed {
+    Failed::new(Code::WorkerFailed, "the assignment lacks a descriptor")
 }
 
 /// Before the device is opened: a driver that comes later finds the window taken and goes elsewhere. Without it programs have pinned

@@ -1,8 +1,9 @@
 //! The process that serves one guest process, and nobody else, ever. Start at [`run`].
 //!
 //! Its life: assigned by the supervisor over descriptor 0 (`assignment.rs`) → stripped of what it does not need (`sandbox/`) →
-//! pages mapped and device opened → door closed (seccomp, Landlock) → records served (`serve.rs`) until the channel or the
-//! supervisor is gone. It holds no secret and no descriptor of another zone, and counts as taken over by its own guest.
+//! device opened → started ahead, it waits here for its guest process → pages mapped → door closed (seccomp) → records served
+//! (`serve.rs`) until the channel or the supervisor is gone. It holds no secret and no descriptor of another zone, and counts as taken
+//! over by its own guest.
 
 pub mod assignment;
 mod attach;
@@ -22,8 +23,8 @@ pub use session::Session;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-use assignment::{Assignment, ChannelKind, Question, Report};
-use attach::Attached;
+use assignment::{Assignment, ChannelKind, Question, Report, Turn};
+use attach::Ground;
 use idm::record::Consumer;
 use sandbox::Gap;
 use vgpu_codes::{Code, with_causes};
@@ -107,23 +108,39 @@ fn answer_of(task: &Assignment, question: Question) -> Result<Report, String> {
 }
 
 /// Everything before the first record: the door is closed when it returns.
-fn prepare(task: &Assignment, fds: Vec<OwnedFd>) -> Result<(Consumer, Session, Vec<Gap>), Failed> {
+fn prepare(task: &Assignment, mut fds: Vec<OwnedFd>) -> Result<(Consumer, Session, Vec<Gap>), Failed> {
     let ours = |what: &'static str| {
         move |error: std::io::Error| Failed::new(Code::WorkerFailed, format!("{what}: {error}"))
     };
     let gaps = sandbox::strip(task.device, task.namespaces).map_err(ours("the sandbox cannot be made"))?;
-    let Attached { parts, mut quota, arena } = attach::attach(task, fds)?;
+    let Ground { mut quota, arena } = attach::ground(task, &mut fds)?;
     quota.charge(task.device.context_bytes()).map_err(|_| {
         Failed::new(Code::LimitReached, "the grant has no room for another process's context")
     })?;
     let device =
         device::open(task.device, task.device_bytes).map_err(|text| Failed::new(Code::NoDevice, text))?;
+    let (kind, fds) = match task.channel {
+        ChannelKind::Ahead { .. } => wait_for_turn()?,
+        _ => (task.channel.clone(), fds),
+    };
+    let parts = attach::channel(&kind, fds)?;
     let consumer =
         Consumer::from_parts(parts).map_err(|error| Failed::new(Code::WorkerFailed, with_causes(&error)))?;
     let session = Session::new(device, quota, Box::new(consumer.staging().clone())).with_arena(arena);
-    let event_channel = matches!(task.channel, ChannelKind::Xen { .. });
+    let event_channel = matches!(kind, ChannelKind::Xen { .. });
     sandbox::close_door(task.device, event_channel).map_err(|error| {
         Failed::new(Code::WorkerFailed, format!("the system call filter cannot be set: {error}"))
     })?;
     Ok((consumer, session, gaps))
+}
+
+/// What is shared with the guest process that has come. It never comes where the supervisor ends.
+fn wait_for_turn() -> Result<(ChannelKind, Vec<OwnedFd>), Failed> {
+    let supervisor = rustix::stdio::stdin();
+    let told = assignment::report(supervisor, &Report::Waiting);
+    let turn = told.and_then(|()| assignment::receive::<Turn>(supervisor));
+    let (Turn { peer, channel }, fds) =
+        turn.map_err(|error| Failed::new(Code::WorkerFailed, format!("no guest process came: {error}")))?;
+    log::debug!("it is the turn of {peer}");
+    Ok((channel, fds))
 }

@@ -40,10 +40,11 @@ pub fn zones(zones: &[ZoneInfo]) -> String {
 }
 
 fn worker_line(worker: &WorkerInfo) -> String {
+    let whose =
+        if worker.ahead { "ahead of a process".into() } else { format!("for process {}", worker.guest_pid) };
     format!(
-        "  worker  {} for process {} of {}: {}, {}\n",
+        "  worker  {} {whose} of {}: {}, {}\n",
         worker.pid,
-        worker.guest_pid,
         worker.container,
         bytes(worker.device_bytes),
         time(worker.uptime_seconds),
@@ -105,6 +106,16 @@ mod tests {
         );
         assert_eq!(bytes(u64::MAX), "16777215 TiB");
         assert_eq!((time(119), time(120), time(7200)), ("119 s".into(), "2 min".into(), "2 h".into()));
+    }
+
+    #[test]
+    fn a_worker_is_for_a_process_or_ahead_of_one() {
+        let (pid, container) = (812, "a".to_owned());
+        let serves =
+            WorkerInfo { pid, container, guest_pid: 7, device_bytes: 0, uptime_seconds: 5, ahead: false };
+        assert_eq!(worker_line(&serves), "  worker  812 for process 7 of a: 0 B, 5 s\n");
+        let waits = WorkerInfo { guest_pid: 0, ahead: true, ..serves };
+        assert_eq!(worker_line(&waits), "  worker  812 ahead of a process of a: 0 B, 5 s\n");
     }
 
     #[test]

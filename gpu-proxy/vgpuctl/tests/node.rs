@@ -17,6 +17,7 @@ fn listing() -> Listing {
         container: "a".into(),
         guest_pid: 7,
         device_bytes: 64 << 20,
+        ahead: false,
         uptime_seconds: 5,
     };
     let grant = GrantInfo { container: "a".into(), device: "0".into(), bytes: Some(1 << 30), share: None };

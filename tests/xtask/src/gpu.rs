@@ -19,8 +19,8 @@ use crate::error::{Context, Failure, Result};
 use crate::paths;
 use crate::progress::{Steps, read_end};
 
-/// Longer than gpu-proxy waits for a driver that does not answer: then it serves all the same.
-const PROXY_STARTS_WITHIN: Duration = Duration::from_secs(30);
+/// Longer than gpu-proxy waits for a driver that does not answer, and for its canary: then it serves all the same.
+const PROXY_STARTS_WITHIN: Duration = Duration::from_secs(75);
 const PROXY_ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// The option of `env` for a program that hears ^C though we do not.
 pub const LISTENING: &str = "--default-signal=INT";

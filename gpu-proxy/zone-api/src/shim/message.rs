@@ -193,6 +193,9 @@ pub struct WorkerInfo {
     pub device_bytes: u64,
     /// Seconds since it started.
     pub uptime_seconds: u64,
+    /// It waits for the container's next process: `guest_pid` is 0.
+    #[serde(default)]
+    pub ahead: bool,
 }
 
 #[cfg(test)]
