@@ -140,7 +140,7 @@ impl<C: Choices> Process<C> {
             Op::cuMemMap => return self.mapped.push(payload[..16].to_vec()),
             Op::cuMemCreate => Op::cuMemRelease,
             Op::cuMemPoolCreate => Op::cuMemPoolDestroy,
-            Op::vgpuImageLoad => Op::vgpuImageUnload,
+            Op::vgpuImageLoad | Op::vgpuImageLoadAgain => Op::vgpuImageUnload,
             Op::vgpuGraphInstantiate => Op::cuGraphExecDestroy,
             _ => return,
         };

@@ -396,28 +396,26 @@ fn attributes_of_streams_are_kept_copied_and_forgotten() {
         let place = value.as_ptr();
         cu!(session.libcuda, cuStreamSetAttribute(stream: u64, number: u32, place: *const u8))
     };
-    for (number, start) in [(1, &[][..]), (3, &[1]), (8, &[]), (9, &[0, 1]), (10, &[]), (16, &[])] {
+    for (number, start) in [(1, &[][..]), (3, &[0xff; 4]), (8, &[]), (9, &[0, 1]), (10, &[]), (16, &[])] {
         assert_eq!(get(one, number), (OK, value(start)), "attribute {number}");
         assert_eq!(get(0, number), (OK, value(start)), "of the default stream");
     }
     assert_eq!(set(one, 3, &[4]), OK);
     assert_eq!(set(one, 8, &(-3i32).to_le_bytes()), OK);
-    assert_eq!((get(one, 3).1, get(two, 3).1, get(0, 3).1), (value(&[4]), value(&[1]), value(&[1])));
+    assert_eq!(
+        (get(one, 3).1, get(two, 3).1, get(0, 3).1),
+        (value(&[4]), value(&[0xff; 4]), value(&[0xff; 4]))
+    );
     let mut priority = 0i32;
     let place = &raw mut priority;
     assert_eq!(cu!(session.libcuda, cuStreamGetPriority(one: u64, place: *mut i32)), OK);
     assert_eq!(priority, -3);
-    for (number, bytes) in [
-        (3, &[0][..]),
-        (3, &[5]),
-        (8, &[1]),
-        (9, &[0, 200]),
-        (10, &[2]),
-        (16, &[2]),
-        (2, &[1]),
-        (0, &[]),
-        (17, &[]),
-    ] {
+    // Brought into the device's range.
+    assert_eq!((set(two, 8, &[99]), get(two, 8).1), (OK, value(&[])));
+    assert_eq!((set(two, 8, &(-99i32).to_le_bytes()), get(two, 8).1), (OK, value(&(-5i32).to_le_bytes())));
+    for (number, bytes) in
+        [(3, &[0][..]), (3, &[5]), (9, &[0, 200]), (10, &[2]), (16, &[2]), (2, &[1]), (0, &[]), (17, &[])]
+    {
         assert_eq!(set(one, number, bytes), INVALID_VALUE, "attribute {number} {bytes:?}");
     }
     assert_eq!(
@@ -446,7 +444,7 @@ fn attributes_of_streams_are_kept_copied_and_forgotten() {
     assert_eq!((session.free(at, 0), session.synchronize()), (OK, OK));
     [one, two].into_iter().for_each(|stream| session.end(stream));
     let again = session.stream();
-    assert_eq!(get(again, 3).1, value(&[1]));
+    assert_eq!(get(again, 3).1, value(&[0xff; 4]));
     session.end(again);
 }
 

@@ -155,6 +155,8 @@ impl Supervisor {
         };
         let turn = Turn { peer: wanted.peer.clone(), channel: kind };
         let told = assignment::send(&*socket, &turn, &fds);
+        // They are the worker's alone from here on: what it maps is unmapped by its end.
+        drop(fds);
         let report = tokio::spawn(report(socket, told));
         self.serves(running, report).await.map(|running| (running, arena))
     }

@@ -48,6 +48,8 @@ pub const NOT_OFFERED: &[u32] = &[
 
 /// `CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY`: not 0 where the worker has the arena and the device reaches it.
 pub const CAN_MAP_HOST_MEMORY: usize = 19;
+/// `CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS`: not 0 where the device writes words in the order of a stream.
+pub const CAN_WRITE_WORDS: usize = 122;
 
 /// `CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY`. Programs get [`CAN_MAP_HOST_MEMORY`] for it, whatever the device says: managed memory is the arena's.
 pub const MANAGED_MEMORY: u32 = 83;

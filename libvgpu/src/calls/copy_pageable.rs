@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
 
-use super::copy::{owned, synchronize};
+use super::copy::{is_device, owned, synchronize};
 use super::copy_box::{Copy3d, captured};
 use crate::abi::Span;
 use crate::core::contexts::Entered;
@@ -75,7 +75,10 @@ struct Way {
 
 impl Way {
     fn copy(self, bytes: usize) -> CuResult<()> {
-        let Some(slots) = self.entered.process.slots_for(bytes) else { return self.through_staging(bytes) };
+        // What the tables do not know the worker may refuse: a reply tells this call alone.
+        let known = is_device(self.entered.process, self.device.0);
+        let slots = self.entered.process.slots_for(self.entered.device, bytes).filter(|_| known);
+        let Some(slots) = slots else { return self.through_staging(bytes) };
         let pieces = Pieces { way: self, bytes, slots, next: AtomicUsize::new(0), failed: Mutex::new(None) };
         if bytes <= slots.bytes() && !self.to_device {
             return pieces.only_one();
@@ -200,11 +203,10 @@ impl Pieces {
     /// The whole copy to the host, when one slot holds it: the reply to the call that waits says all.
     fn only_one(&self) -> CuResult<()> {
         let Self { way, bytes, .. } = *self;
-        let Entered { process, context, .. } = way.entered;
-        let Some(slot) = self.slot()? else { return way.through_staging(bytes) };
-        let to = slot.address();
-        ask::cuMemcpyAsync(&process.channel, context, to, way.device, bytes as u64, way.stream)?;
+        let Some(mut slot) = self.slot()? else { return way.through_staging(bytes) };
+        way.device_side(&mut slot, bytes)?;
         synchronize(way.entered, way.stream)?;
+        is_done(&slot)?;
         way.host_side(&slot, bytes)
     }
 
@@ -280,13 +282,21 @@ fn wait(way: Way, slot: &Slot<'_>) -> CuResult<()> {
         // Asleep. It tells of an error that came before, after which the word may never be written.
         synchronize(way.entered, way.stream)?;
     }
+    if let Err(error) = is_done(slot) {
+        // By now the error word has it, too: told here, it is told.
+        let _ = synchronize(way.entered, way.stream);
+        return way.entered.process.channel.take_error().and(Err(error));
+    }
+    Ok(())
+}
+
+/// That the copy of a slot was made, when its stream has been waited for or its word was seen.
+fn is_done(slot: &Slot<'_>) -> CuResult<()> {
     match slot.standing() {
-        Standing::Refused(error) => {
-            // By now the error word has it, too: told here, it is told.
-            let _ = synchronize(way.entered, way.stream);
-            way.entered.process.channel.take_error().and(Err(error))
-        }
-        Standing::Done | Standing::Pending => Ok(()),
+        Standing::Done => Ok(()),
+        Standing::Refused(error) => Err(error),
+        // The stream is done and the word is not there: no device does that.
+        Standing::Pending => Err(CuError::UNKNOWN),
     }
 }
 

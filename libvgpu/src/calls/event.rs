@@ -3,12 +3,12 @@
 
 use vgpu_api::handle::{GoneHandle, NewHandle};
 use vgpu_api::symbols::Mode;
-use vgpu_api::{CuError, CuResult, EventHandle, Stream, ask};
+use vgpu_api::{CuError, CuResult, EventHandle, ask};
 
 use crate::abi::{Out, Raw, export};
 use crate::core::contexts::{Entered, enter, enter_with};
 use crate::core::process::{EventInfo, Recorded, process};
-use crate::core::streams::resolve;
+use crate::core::streams::{context_of, resolve};
 
 /// `CU_EVENT_BLOCKING_SYNC`, `_DISABLE_TIMING`; 4, interprocess, is not supported.
 const FLAGS: u32 = 3;
@@ -50,8 +50,8 @@ fn record(event: Raw, stream: Raw, flags: u32, mode: Mode) -> CuResult<()> {
     if flags & !RECORD_EXTERNAL != 0 {
         return Err(CuError::INVALID_VALUE);
     }
-    // In a stream of its own context only; of one that was made the device knows.
-    if stream == Stream::Legacy && known.context != entered.context {
+    // In a stream of its own context only.
+    if context_of(entered, stream)? != known.context {
         return Err(CuError::INVALID_HANDLE);
     }
     if entered.process.graphs.records(entered, stream, event, known, flags == RECORD_EXTERNAL)? {

@@ -30,7 +30,8 @@ unsafe impl Sync for Form {}
 const FOUND: u32 = 0;
 const NOT_FOUND: u32 = 1;
 const VERSION_NOT_SUFFICIENT: u32 = 2;
-/// `CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM`.
+/// `CU_GET_PROC_ADDRESS_LEGACY_STREAM`, `…_PER_THREAD_DEFAULT_STREAM`.
+const FLAG_LEGACY: u64 = 1;
 const FLAG_PER_THREAD: u64 = 2;
 
 /// The address for a name, and the query's status.
@@ -59,10 +60,9 @@ fn answer(
 ) -> CuResult<()> {
     let mode = match flags {
         0 => mode,
-        FLAG_PER_THREAD => Mode::PerThread,
-        // 1 asks for the legacy stream; a known flag may come with others that don't matter here.
-        _ if flags & FLAG_PER_THREAD != 0 => Mode::PerThread,
-        _ => Mode::Legacy,
+        FLAG_LEGACY => Mode::Legacy,
+        _ if flags & !(FLAG_LEGACY | FLAG_PER_THREAD) == 0 => Mode::PerThread,
+        _ => return Err(CuError::INVALID_VALUE),
     };
     // Who doesn't look at the code finds nothing, rather than what was there before.
     pfn.set(std::ptr::null())?;

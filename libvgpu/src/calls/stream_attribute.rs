@@ -67,7 +67,8 @@ fn long(value: &Value, place: usize) -> u64 {
 fn default(number: u32, info: &StreamInfo) -> Value {
     let (mut value, priority) = ([0; 64], info.priority.to_le_bytes());
     let first: &[u8] = match number {
-        SYNCHRONIZATION_POLICY => &[1],
+        // Which is none of cuda.h's; a driver says so all the same.
+        SYNCHRONIZATION_POLICY => &[0xff; 4],
         PRIORITY => &priority,
         // Default and remote work: domains 0 and 1.
         MEM_SYNC_DOMAIN_MAP => &[0, 1],
@@ -115,10 +116,8 @@ fn check(entered: Entered, number: u32, value: &Value) -> CuResult<()> {
             inside && bytes <= u64::from(limit(WINDOW_BYTES_MAX)) && (0.0..=1.0).contains(&share) && kinds
         }
         SYNCHRONIZATION_POLICY => (1..=4).contains(&word(value, 0)),
-        PRIORITY => {
-            let priority = word(value, 0).cast_signed();
-            (process.snapshot.priority_greatest..=process.snapshot.priority_least).contains(&priority)
-        }
+        // Brought into the device's range.
+        PRIORITY => true,
         MEM_SYNC_DOMAIN_MAP => {
             value[..2].iter().all(|domain| u32::from(*domain) < limit(DOMAIN_COUNT).max(2))
         }
@@ -128,8 +127,13 @@ fn check(entered: Entered, number: u32, value: &Value) -> CuResult<()> {
     if good { Ok(()) } else { Err(CuError::INVALID_VALUE) }
 }
 
-fn set(entered: Entered, stream: Stream, known: &StreamInfo, number: u32, value: Value) -> CuResult<()> {
+fn set(entered: Entered, stream: Stream, known: &StreamInfo, number: u32, mut value: Value) -> CuResult<()> {
     let (channel, context) = (&entered.process.channel, entered.context);
+    if number == PRIORITY {
+        let range = &entered.process.snapshot;
+        let priority = word(&value, 0).cast_signed().clamp(range.priority_greatest, range.priority_least);
+        value[..4].copy_from_slice(&priority.to_le_bytes());
+    }
     ask::vgpuStreamSetAttribute(channel, context, stream, number, &value)?;
     let mut all = lock(&SET);
     all.get_or_insert_default().entry(key(known)).or_default().insert(number, value);

@@ -7,7 +7,7 @@
 //! Locks are never held while a call travels.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use idm::Region;
 use idm::region::PAGE_BYTES;
@@ -30,6 +30,8 @@ pub struct Arena {
     region: Region,
     start: u64,
     state: Mutex<State>,
+    /// Counts pieces that were given back: who found no room may find some then.
+    given_back: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,12 @@ impl Arena {
     pub fn new(region: Region) -> Self {
         let start = region.base().as_ptr().expose_provenance() as u64;
         let state = State { free: Spans::of(start, region.len() as u64), slabs: Vec::new() };
-        Self { region, start, state: Mutex::new(state) }
+        Self { region, start, state: Mutex::new(state), given_back: AtomicU64::new(0) }
+    }
+
+    /// How many pieces were given back so far.
+    pub fn given_back(&self) -> u64 {
+        self.given_back.load(Ordering::Relaxed)
     }
 
     /// Whether an address lies in it.
@@ -128,7 +135,9 @@ impl Arena {
         parts.extend(large.into_iter().map(|(start, bytes)| (start, bytes.next_multiple_of(PAGE))));
         let ended = parts.into_iter().map(|(start, bytes)| self.end_part(channel, start, bytes));
         // All of them, whatever becomes of one.
-        ended.fold(Ok(()), Result::and)
+        let ended = ended.fold(Ok(()), Result::and);
+        self.given_back.fetch_add(1, Ordering::Relaxed);
+        ended
     }
 
     /// Puts small pieces back into their slabs; the slabs that nobody needs any more, but for one.

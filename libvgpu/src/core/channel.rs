@@ -181,7 +181,7 @@ impl Channel {
         self.submitter.submitted_until() == moment.0
     }
 
-    /// Errors of queued calls that were told so far, by whatever thread; moves with each of them.
+    /// Errors of queued calls that the worker has reported so far; moves with each of them.
     #[inline]
     pub fn error_count(&self) -> u32 {
         self.submitter.error_count()

@@ -91,18 +91,30 @@ impl Copiers {
     }
 }
 
+/// One thread at the work. Dropped, also by a panic, it has left.
+struct Helper<'a>(&'a Offer);
+
+impl Drop for Helper<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).work -= 1;
+        self.0.left.notify_all();
+    }
+}
+
 impl Offer {
     fn help(&self) {
-        {
-            let mut at = lock(&self.state);
-            if at.is_closed {
-                return;
-            }
-            at.work += 1;
+        if let Some(_here) = self.enter() {
+            self.work.help();
         }
-        self.work.help();
-        lock(&self.state).work -= 1;
-        self.left.notify_all();
+    }
+
+    fn enter(&self) -> Option<Helper<'_>> {
+        let mut at = lock(&self.state);
+        if at.is_closed {
+            return None;
+        }
+        at.work += 1;
+        Some(Helper(self))
     }
 }
 

@@ -16,8 +16,6 @@ use super::contexts::Entered;
 use super::process::Process;
 use super::slab::lock;
 
-/// `CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS`.
-const CAN_WRITE_WORDS: u32 = 122;
 const WORD_BYTES: u32 = 8;
 const PIECE_BYTES: u64 = 4096;
 
@@ -141,10 +139,10 @@ impl State {
     }
 
     fn free_word(&mut self, entered: Entered) -> Option<u64> {
+        let Entered { process, device, .. } = entered;
+        process.writes_words(device).then_some(())?;
         if !self.is_cut {
-            let Entered { process, device, .. } = entered;
-            let can_write = process.devices.get(device as usize)?.attribute(CAN_WRITE_WORDS)? != 0;
-            let arena = process.arena.as_ref().filter(|_| can_write)?;
+            let arena = process.arena.as_ref()?;
             let piece = arena.take_of_parts(PIECE_BYTES)?;
             self.is_cut = true;
             for at in (piece..piece + PIECE_BYTES).step_by(WORD_BYTES as usize) {

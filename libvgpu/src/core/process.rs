@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use vgpu_api::snapshot::CAN_MAP_HOST_MEMORY;
+use vgpu_api::snapshot::{CAN_MAP_HOST_MEMORY, CAN_WRITE_WORDS};
 use vgpu_api::{CUDA_VERSION, CuError, CuResult, DeviceSnapshot, Snapshot};
 
 use super::arena::Arena;
@@ -121,8 +121,15 @@ pub struct Process {
 }
 
 impl Process {
-    /// Slots for a copy of so many bytes, where there are any.
-    pub fn slots_for(&self, bytes: usize) -> Option<&Slots> {
+    /// Whether a device, by its ordinal, writes words in the order of a stream.
+    pub fn writes_words(&self, device: u32) -> bool {
+        let device = self.devices.get(device as usize);
+        device.and_then(|device| device.attributes.get(CAN_WRITE_WORDS)).is_some_and(|value| *value != 0)
+    }
+
+    /// Slots for a copy of so many bytes, where there are any and the device, by its ordinal, can say when it is done with one.
+    pub fn slots_for(&self, device: u32, bytes: usize) -> Option<&Slots> {
+        self.writes_words(device).then_some(())?;
         let [small, large] = &self.slots;
         let slots = if bytes <= small.bytes() { small } else { large };
         slots.start(self).map(|_| slots)

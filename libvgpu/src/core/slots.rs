@@ -24,9 +24,17 @@ pub struct Slots {
     /// Of each, in bytes.
     bytes: usize,
     count: usize,
-    /// Where their words begin.
-    start: Mutex<Option<u64>>,
+    place: Mutex<Place>,
     state: Mutex<State>,
+}
+
+/// Where their words begin.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    At(u64),
+    /// There was no room when so many pieces of the arena had been given back.
+    Nowhere(u64),
+    Unasked,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +68,7 @@ pub enum Standing {
 #[derive(Debug)]
 pub struct Slot<'a> {
     slots: &'a Slots,
+    process: &'a Process,
     arena: &'a Arena,
     index: usize,
     /// Where its word is.
@@ -77,7 +86,7 @@ impl Slots {
     pub const fn new(count: usize, bytes: usize) -> Self {
         assert!(count as u64 * WORD_STRIDE <= HEAD_BYTES, "words of all slots fit before them");
         let state = State { made: false, free: Vec::new(), busy: Vec::new(), counts: Vec::new() };
-        Self { bytes, count, start: Mutex::new(None), state: Mutex::new(state) }
+        Self { bytes, count, place: Mutex::new(Place::Unasked), state: Mutex::new(state) }
     }
 
     /// The size of each, in bytes.
@@ -109,18 +118,23 @@ impl Slots {
         counts[index] = counts[index].wrapping_add(1);
         let address = start + HEAD_BYTES + (index * self.bytes) as u64;
         let (word, count) = (word(index), counts[index]);
-        Some(Slot { slots: self, arena, index, word, address, count, context, is_awaited: false })
+        Some(Slot { slots: self, process, arena, index, word, address, count, context, is_awaited: false })
     }
 
     /// Where they begin; `None` where there is no arena, or no room in it.
     pub fn start(&self, process: &Process) -> Option<u64> {
         let arena = process.arena.as_ref()?;
         // Held while the worker is told of a part: who comes meanwhile has no slot without it.
-        let mut start = lock(&self.start);
-        if start.is_none() {
-            *start = arena.take(&process.channel, HEAD_BYTES + (self.count * self.bytes) as u64).ok();
+        let mut place = lock(&self.place);
+        let given_back = arena.given_back();
+        match *place {
+            Place::At(start) => return Some(start),
+            Place::Nowhere(when) if when == given_back => return None,
+            Place::Nowhere(_) | Place::Unasked => {}
         }
-        *start
+        let taken = arena.take(&process.channel, HEAD_BYTES + (self.count * self.bytes) as u64);
+        *place = taken.map_or(Place::Nowhere(given_back), Place::At);
+        taken.ok()
     }
 
     /// A context has ended: what it still had to do with slots will not be done.
@@ -189,7 +203,9 @@ impl Slot<'_> {
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
         let State { free, busy, .. } = &mut *lock(&self.slots.state);
-        if self.is_awaited && self.standing() == Standing::Pending {
+        // What a context that has ended had still to do will not be done.
+        let is_busy = self.is_awaited && self.standing() == Standing::Pending;
+        if is_busy && self.process.contexts.alive(self.context).is_ok() {
             busy.push(Busy { index: self.index, context: self.context });
         } else {
             free.push(self.index);

@@ -5,13 +5,22 @@ use std::thread;
 
 use vgpu_api::{CuError, CuResult};
 
-/// Starts one, all of whose signals are blocked: the program's handlers run on the program's threads.
+/// What a thread does itself brings these on: who touches the program's memory, or runs a function of it, leaves them to the program's handlers,
+/// as for a page that the program opens when it is touched.
+const OWN_FAULTS: [i32; 6] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
+
+/// Starts one, whose signals are blocked but for those of its own faults: the program's handlers run on the program's threads.
 /// # Errors
 /// 304 when the system has no thread for us.
 pub fn start(name: &str, run: impl FnOnce() + Send + 'static) -> CuResult<()> {
     let (mut all, mut before) = (MaybeUninit::<libc::sigset_t>::uninit(), MaybeUninit::uninit());
     // SAFETY: writes the whole set.
     unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    for signal in OWN_FAULTS {
+        // SAFETY: changes the set, which was written.
+        unsafe { libc::sigdelset(all.as_mut_ptr(), signal) };
+    }
     // A thread begins with the mask of who starts it.
     // SAFETY: reads a set that was written, writes another, and changes this thread's mask alone.
     let blocked = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };

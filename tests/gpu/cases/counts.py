@@ -148,7 +148,8 @@ def decoded_token():
         with torch.inference_mode():
             model.generate(tokens, max_new_tokens=count, min_new_tokens=count, **options)
 
-    decode(8)
+    # Of each length: at a new one libraries make kernels, and load them.
+    decode(40)
     torch.cuda.synchronize()
     short, long = counted(lambda: decode(8)), counted(lambda: decode(40))
     if long is None:

@@ -35,6 +35,7 @@ const LONG_PARAMETER: u8 = 0x45;
 const SHARED_BYTES_MAX: u64 = 256 << 10;
 /// Names that are taken: each is a question to the driver.
 const NAMES_MAX: usize = 1 << 16;
+const NAME_BYTES_MAX: usize = 64 << 10;
 
 struct Section {
     name: usize,
@@ -46,7 +47,8 @@ struct Section {
 }
 
 struct Symbol<'a> {
-    name: &'a [u8],
+    /// The section of its name, and where it begins there.
+    name: (&'a Section, usize),
     kind: u8,
     other: u8,
     section: usize,
@@ -89,8 +91,8 @@ impl<'a> Elf<'a> {
 
     /// The names of variables and their sizes in bytes, [`NAMES_MAX`] at most.
     pub fn sized_variables(&self) -> impl Iterator<Item = (&'a [u8], u64)> + '_ {
-        let named = self.symbols().filter(|symbol| !symbol.name.is_empty() && self.is_variable(symbol));
-        named.map(|symbol| (symbol.name, symbol.bytes)).take(NAMES_MAX)
+        let variables = self.symbols().filter(|symbol| self.is_variable(symbol)).take(NAMES_MAX);
+        variables.filter_map(|symbol| Some((self.name_of(&symbol)?, symbol.bytes)))
     }
 
     /// Whether a variable is managed.
@@ -105,22 +107,21 @@ impl<'a> Elf<'a> {
             .iter()
             .filter_map(|section| Some((self.name(section)?.strip_prefix(b".nv.info.")?, section)))
             .collect();
-        let is_kernel = |symbol: &Symbol<'_>| {
-            symbol.kind == SYMBOL_FUNCTION && symbol.other & KERNEL != 0 && !symbol.name.is_empty()
-        };
-        self.symbols().filter(is_kernel).take(NAMES_MAX).map(move |symbol| {
-            let info = infos.get(symbol.name).and_then(|section| self.data(section));
-            (symbol.name, info.map(parameters).unwrap_or_default())
+        let is_kernel = |symbol: &Symbol<'_>| symbol.kind == SYMBOL_FUNCTION && symbol.other & KERNEL != 0;
+        self.symbols().filter(is_kernel).take(NAMES_MAX).filter_map(move |symbol| {
+            let name = self.name_of(&symbol)?;
+            let info = infos.get(name).and_then(|section| self.data(section));
+            Some((name, info.map(parameters).unwrap_or_default()))
         })
     }
 
-    fn symbols(&self) -> impl Iterator<Item = Symbol<'a>> + '_ {
+    fn symbols(&self) -> impl Iterator<Item = Symbol<'_>> + '_ {
         let tables = self.sections.iter().filter(|section| section.kind == TYPE_SYMBOLS);
         let tables = tables.filter_map(|table| Some((self.data(table)?, self.sections.get(table.link)?)));
         tables.flat_map(|(table, names)| {
             table.chunks_exact(SYMBOL_BYTES).filter_map(|symbol| {
                 Some(Symbol {
-                    name: self.text(names, word(symbol, 0)? as usize).unwrap_or_default(),
+                    name: (names, word(symbol, 0)? as usize),
                     kind: symbol.get(4)? & 0xf,
                     other: *symbol.get(5)?,
                     section: usize::from(half(symbol, 6)?),
@@ -153,9 +154,17 @@ impl<'a> Elf<'a> {
         self.bytes.get(start..start.checked_add(usize::try_from(section.bytes).ok()?)?)
     }
 
-    /// The text at an offset of a section of names, without its NUL.
+    /// A symbol's name, if it has one.
+    fn name_of(&self, symbol: &Symbol<'_>) -> Option<&'a [u8]> {
+        let (names, at) = symbol.name;
+        self.text(names, at).filter(|name| !name.is_empty())
+    }
+
+    /// The text at an offset of a section of names, without its NUL. One that is longer than any name is none.
     fn text(&self, names: &Section, at: usize) -> Option<&'a [u8]> {
-        self.data(names)?.get(at..)?.split(|byte| *byte == 0).next()
+        let rest = self.data(names)?.get(at..)?;
+        let end = rest.iter().take(NAME_BYTES_MAX).position(|byte| *byte == 0)?;
+        rest.get(..end)
     }
 }
 

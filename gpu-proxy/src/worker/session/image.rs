@@ -69,7 +69,12 @@ impl Session {
         upload: u32,
     ) -> CuResult<()> {
         let kept = self.uploads.kept(upload)?;
-        let (loaded, info) = self.load(call, image.0, image_kind, &kept.bytes)?;
+        // It costs the guest a few bytes, and the device perhaps a copy of the code: so that counts here.
+        let code_bytes = self.charge(kept.bytes.len() as u64)?;
+        let (mut loaded, info) = self
+            .load(call, image.0, image_kind, &kept.bytes)
+            .inspect_err(|_| self.quota.release(code_bytes))?;
+        loaded.charged_bytes += code_bytes;
         if !kept.is_of(info) {
             self.end_image(loaded);
             return Err(CuError::UNKNOWN);

@@ -122,7 +122,10 @@ impl Session {
             }
             self.settle(context, result)?;
         }
-        self.stream_was_waited_for(context, place);
+        // Nobody waits for no bytes.
+        if to.len > 0 {
+            self.stream_was_waited_for(context, place);
+        }
         Ok(())
     }
 
@@ -156,7 +159,11 @@ impl Session {
             // A device that copies by this thread has written the bytes by now.
             fence(Ordering::Release);
             let write = MemoryOp { kind: MemoryOpKind::Write, at, bytes: 8, value: count.into() };
-            let result = self.device.stream_memory(place, &[write]);
+            let mut result = self.device.stream_memory(place, &[write]);
+            if result.is_err() {
+                // The guest uses the copy's memory again when it sees the word.
+                result = self.device.stream_synchronize(place).and(result);
+            }
             self.settle(context, result)
         });
         if let (Err(error), Some(word)) = (done, pages.word(at.0)) {

@@ -83,10 +83,10 @@ impl Session {
         let graph = self.graphs.slab.get(handle)?;
         let old = graph.nodes.get(place as usize).ok_or(CuError::INVALID_VALUE)?;
         let (raw, context, host_bytes, kind) = (graph.raw, old.context, old.host_bytes, old.kind);
-        let kernel_bytes = old.kernel_bytes;
+        let (kernel_bytes, word_count) = (old.kernel_bytes, old.word_count);
         let node = GraphNode { context, needs: Vec::new(), work: work.clone() };
         let mut new = self.look_at(&node)?;
-        if new.kind != kind || new.host_bytes != host_bytes {
+        if new.kind != kind || new.host_bytes != host_bytes || new.word_count != word_count {
             return Err(CuError::INVALID_VALUE);
         }
         if new.call.is_some() {

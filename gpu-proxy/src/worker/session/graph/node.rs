@@ -23,7 +23,9 @@ pub(super) struct Node {
     pub(super) host_bytes: u64,
     /// Parameters and attributes of a kernel.
     pub(super) kernel_bytes: u64,
-    /// Words that it writes and waits for; after a change that the device refused those of before as well.
+    /// How many words it writes and waits for: that never changes.
+    pub(super) word_count: usize,
+    /// The words; after a change that the device refused those of before as well.
     pub(super) words: Vec<MemoryOp>,
     /// The function of the guest's that it calls.
     pub(super) call: Option<GraphCall>,
@@ -105,7 +107,7 @@ impl Session {
                 Names::Event(*event, raw, context)
             }
             GraphWork::Words(ops) => {
-                if ops.len() > OPS_MAX {
+                if ops.is_empty() || ops.len() > OPS_MAX {
                     return Err(CuError::INVALID_VALUE);
                 }
                 words.clone_from(ops);
@@ -121,7 +123,8 @@ impl Session {
         self.is_there(names)?;
         words.iter().try_for_each(|op| self.check_op(op))?;
         let (context, kind, needs, perhaps) = (node.context, node.work.number(), Vec::new(), Vec::new());
-        Ok(Node { context, kind, needs, names, perhaps, host_bytes, kernel_bytes, words, call })
+        let word_count = words.len();
+        Ok(Node { context, kind, needs, names, perhaps, host_bytes, kernel_bytes, word_count, words, call })
     }
 
     /// For the device, with what is kept of them.

@@ -177,6 +177,7 @@ fn words_of_a_graph_pass_the_gates_of_a_stream() {
         assert_eq!(instantiate(&world, &nodes(&[good, bad])), Err(CuError::INVALID_VALUE), "{bad:?}");
     }
     assert_eq!(instantiate(&world, &nodes(&[good; 256])), Err(CuError::INVALID_VALUE));
+    assert_eq!(instantiate(&world, &nodes(&[])), Err(CuError::INVALID_VALUE));
     instantiate(&world, &nodes(&[good, wait])).unwrap();
     let read = |len| {
         ask::vgpuMemcpyDtoHStaged(&world.guest, C, Staged { offset: 0, len }, at, Stream::Legacy).unwrap();
@@ -187,8 +188,10 @@ fn words_of_a_graph_pass_the_gates_of_a_stream() {
         ask::vgpuGraphNodeSet(&world.guest, C, GRAPH, 0, GraphWork::Words(ops)).unwrap();
         world.guest.take_error()
     };
-    assert_eq!(set(vec![word(MemoryOpKind::Write, own_stack)]), Some(CuError::INVALID_VALUE));
-    assert_eq!(set(vec![word(MemoryOpKind::Write, place(4))]), None);
+    // As many as before, of which each is looked at.
+    assert_eq!(set(vec![good]), Some(CuError::INVALID_VALUE));
+    assert_eq!(set(vec![good, word(MemoryOpKind::Write, own_stack)]), Some(CuError::INVALID_VALUE));
+    assert_eq!(set(vec![good, word(MemoryOpKind::Write, place(4))]), None);
     assert_eq!((launch(&world), read(8)), (None, vec![9, 0, 0, 0, 9, 0, 0, 0]));
     ask::cuMemFree_v2(&world.guest, C, at).unwrap();
     assert_eq!(launch(&world), Some(CuError::INVALID_VALUE), "its memory has gone");

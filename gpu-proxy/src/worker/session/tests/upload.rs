@@ -92,6 +92,9 @@ fn a_guest_that_has_more_kept_than_there_is_room_for_has_it_loaded_and_not_kept(
         load(&world, 1 + u64::from(number), number, true).unwrap();
     }
     assert_eq!((again(&world, 50, 15), again(&world, 51, 16)), (None, UNKNOWN_UPLOAD));
+    // Its code counts: a megabyte, which is all of the grant.
+    assert_eq!(again(&world, 51, 14), Some(CuError::OUT_OF_MEMORY));
+    ask::vgpuImageUnload(&world.guest, C, GoneHandle(ImageHandle::new(0, 50))).unwrap();
     (0..16).for_each(|number| ask::vgpuUploadForget(&world.guest, C, number).unwrap());
     let most = u32::try_from(KEPT_IMAGES_MAX).unwrap();
     for number in 0..=most {
