@@ -200,14 +200,17 @@ fn try_update(exec: Raw, graph: Raw) -> CuResult<Option<UpdateInfo>> {
     if let Some(misfit) = misfit(&list, &new)? {
         return Ok(Some(misfit));
     }
-    let held = held.backed()?;
+    let own = lock(&exec.held).backings.clone();
+    let held = held.backed(&own)?;
     let upload = process.images.upload(entered, &new.to_bytes()?)?;
     ask::vgpuGraphUpdate(&process.channel, entered.context, handle, upload)?;
     for (old, new) in list.nodes.iter_mut().zip(new.nodes) {
         old.work = new.work;
     }
+    // Before anybody can launch the new nodes.
+    let before = std::mem::replace(&mut *lock(&exec.held), held);
     drop(list);
-    *lock(&exec.held) = held;
+    drop(before);
     Ok(None)
 }
 

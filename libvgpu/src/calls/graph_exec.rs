@@ -54,7 +54,7 @@ fn instantiate(graph: Raw, flags: u64) -> CuResult<(Entered, GraphExecHandle)> {
         (list, Held::of(&mut inner, graph, None)?)
     };
     let bytes = list.to_bytes()?;
-    let exec = Exec::new(flags & !UPLOAD, list, context, held.backed()?);
+    let exec = Exec::new(flags & !UPLOAD, list, context, held.backed(&[])?);
     let handle: GraphExecHandle = process.execs.insert(None);
     let made = process.images.upload(entered, &bytes).and_then(|upload| {
         ask::vgpuGraphInstantiate(&process.channel, context, NewHandle(handle), upload, flags & !UPLOAD)
@@ -136,25 +136,30 @@ fn launch(raw: Raw, stream: Raw, mode: Mode) -> CuResult<()> {
     }
     // Held all the while: nobody else's launch or change of the graph is between this one's parts.
     let list = exec.lock();
-    let mut freed = Freed::default();
-    if exec.has_memory {
-        let (held, context) = (lock(&exec.held), context_of(entered, stream)?);
-        let frees_first = exec.flags & AUTO_FREE != 0;
-        let memory = &entered.process.graph_memory;
-        freed = memory.launch(entered.process, (&held.backings, context), list.steps(), frees_first)?;
-    }
     let numbers = list.numbers(&exec.calls);
+    // Memory counts as allocated once nothing but the worker's end can keep the launch from being queued.
     let queue = || {
+        let freed =
+            if exec.has_memory { with_memory(entered, &exec, &list, stream)? } else { Freed::default() };
         let send = || ask::cuGraphLaunch(&entered.process.channel, entered.context, handle, stream);
-        entered.process.host_functions.expecting(&numbers, send)
+        let queued = entered.process.host_functions.expecting(&numbers, send);
+        drop(freed);
+        queued
     };
-    let queued = if exec.hosts.is_empty() {
-        queue()
-    } else {
-        launch_with_host(entered, handle, &exec, &list, stream, queue)
-    };
-    drop(freed);
-    queued
+    if exec.hosts.is_empty() {
+        return queue();
+    }
+    launch_with_host(entered, handle, &exec, &list, stream, queue)
+}
+
+/// Notes what a launch allocates and frees; the stream waits for what used the memory before.
+fn with_memory(entered: Entered, exec: &Exec, list: &List, stream: Stream) -> CuResult<Freed> {
+    let (held, context) = (lock(&exec.held), context_of(entered, stream)?);
+    let frees_first = exec.flags & AUTO_FREE != 0;
+    let memory = &entered.process.graph_memory;
+    let freed = memory.launch(entered.process, (&held.backings, context), list.steps(), frees_first)?;
+    held.backings.iter().try_for_each(|backing| backing.wait_in(entered, stream))?;
+    Ok(freed)
 }
 
 fn launch_with_host(

@@ -219,7 +219,7 @@ export! {
         }
     }
 
-    /// What nothing uses is given back at once anyhow: here that of launches which were not over by then.
+    /// When the last goes that has memory it is given back, if launches are over by then: here, if they are over by now.
     fn cuDeviceGraphMemTrim(dev: i32) {
         let (process, _) = ordinal(dev)?;
         process.graph_memory.give_back(false);

@@ -18,11 +18,7 @@ fn alloc(entered: Entered, bytes: usize) -> CuResult<DevicePtr> {
     entered.process.graphs.may_be_unsafe()?;
     let bytes = bytes as u64;
     let ask = || ask::cuMemAlloc_v2(&entered.process.channel, entered.context, bytes);
-    // What launches of graphs that have ended still keep may be what is missing.
-    let address = match ask() {
-        Err(CuError::OUT_OF_MEMORY) if entered.process.graph_memory.give_back(true) => ask(),
-        other => other,
-    }?;
+    let address = entered.process.graph_memory.with_room(ask)?;
     entered.process.device_memory.insert(address.0, bytes, entered.context, 0);
     Ok(address)
 }
@@ -74,6 +70,7 @@ export! {
 
     fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) {
         let entered = enter()?;
+        entered.process.graph_memory.give_back(false);
         let info = ask::cuMemGetInfo_v2(&entered.process.channel, entered.context)?;
         free.set_if_wanted(usize::try_from(info.free).unwrap_or(usize::MAX));
         total.set_if_wanted(usize::try_from(info.total).unwrap_or(usize::MAX));

@@ -52,7 +52,8 @@ fn alloc(
     if let Some(address) = captured_alloc(entered, stream, home.device, bytes)? {
         return out.set(DevicePtr(address));
     }
-    let address = ask::cuMemAllocFromPoolAsync(&process.channel, entered.context, bytes, pool, stream)?;
+    let ask = || ask::cuMemAllocFromPoolAsync(&process.channel, entered.context, bytes, pool, stream);
+    let address = process.graph_memory.with_room(ask)?;
     process.device_memory.insert_home(address.0, bytes, POOLED, home);
     out.set(address)
 }

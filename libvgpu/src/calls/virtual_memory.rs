@@ -196,10 +196,9 @@ fn create(out: Out<u64>, bytes: usize, properties: In<Properties>, flags: u64) -
         return Err(CuError::INVALID_VALUE);
     }
     let number = process.contexts.number(ordinal)?;
-    let handle = process.virtual_memory.create(ordinal, bytes, properties.handle_types, |handle| {
-        ask::cuMemCreate(&process.channel, current(), NewHandle(handle), bytes, number)
-    })?;
-    out.set(handle.raw())
+    let ask = |handle| ask::cuMemCreate(&process.channel, current(), NewHandle(handle), bytes, number);
+    let create = || process.virtual_memory.create(ordinal, bytes, properties.handle_types, ask);
+    out.set(process.graph_memory.with_room(create)?.raw())
 }
 
 fn set_access(at: DevicePtr, bytes: usize, all: In<AccessOf>, count: usize) -> CuResult<()> {

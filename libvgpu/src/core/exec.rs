@@ -70,11 +70,15 @@ impl Held {
         self.tokens.iter().any(|own| Arc::ptr_eq(own, token))
     }
 
-    /// With memory for all allocations.
+    /// With memory for all allocations: what is in `own` stays.
     /// # Errors
     /// 2 when the grant is used up.
-    pub fn backed(mut self) -> CuResult<Self> {
-        self.backings = self.spaces.iter().map(Space::back).collect::<CuResult<_>>()?;
+    pub fn backed(mut self, own: &[Arc<Backing>]) -> CuResult<Self> {
+        let back = |space| match own.iter().find(|backing| backing.is_of(space)) {
+            Some(own) => Ok(Arc::clone(own)),
+            None => space.back(),
+        };
+        self.backings = self.spaces.iter().map(back).collect::<CuResult<_>>()?;
         Ok(self)
     }
 }

@@ -3,12 +3,15 @@
 //!
 //! ```text
 //!  Graph ──► Space: addresses ◄── Backing: memory there ◄── what can be launched, each allocation that is not freed
-//!                                    │ dropped: launches may go on
-//!                                    └──► Retired: behind events ──reached──► unmapped
+//!                                    │ the last is dropped: launches may go on
+//!                                    └──► marks, events behind them ──reached──► unmapped
+//!                                                  │ back before that: the next launch waits for them in its stream
+//!                                                  └──► Backing
 //! ```
 //! Which allocations there are is known here as launches and frees are asked for, in the program's order: so a second launch that would
 //! allocate what was not freed is refused at once.
 
+mod mark;
 mod space;
 
 use std::collections::HashMap;
@@ -20,7 +23,6 @@ use vgpu_api::{ContextId, CuError, CuResult};
 use super::process::Process;
 use super::ranges::{GRAPH, Home, Ranges};
 use super::slab::lock;
-use space::Retired;
 pub use space::{Backing, Space, rounded};
 
 /// `CUgraphMem_attribute`s of a device, in bytes.
@@ -42,7 +44,6 @@ pub struct GraphMemory {
     spaces: Mutex<Vec<Weak<Space>>>,
     /// Allocations that a launch made and nothing has freed, by address.
     live: Mutex<HashMap<u64, Live>>,
-    retired: Mutex<Vec<Retired>>,
     /// By the device's ordinal.
     figures: Mutex<HashMap<u32, Figures>>,
 }
@@ -79,22 +80,21 @@ impl GraphMemory {
         self.is_any.store(true, Ordering::Release);
     }
 
-    fn find(&self, wanted: impl Fn(&Space) -> bool) -> bool {
-        let spaces: Vec<_> = match self.is_any() {
+    fn all(&self) -> Vec<Arc<Space>> {
+        match self.is_any() {
             true => lock(&self.spaces).iter().filter_map(Weak::upgrade).collect(),
             false => Vec::new(),
-        };
-        spaces.iter().any(|space| wanted(space))
+        }
     }
 
     /// Whether a graph has this address, allocated or not.
     pub fn holds(&self, address: u64) -> bool {
-        self.find(|space| space.holds(address))
+        self.all().iter().any(|space| space.holds(address))
     }
 
     /// Whether a node of any graph allocates at this address.
     pub fn is_allocated_by_any(&self, address: u64) -> bool {
-        self.find(|space| space.has_given(address))
+        self.all().iter().any(|space| space.has_given(address))
     }
 
     /// A launch, in a context, of what has these backings: its allocations are there from now on, what it frees is not. What is
@@ -149,43 +149,55 @@ impl GraphMemory {
 
     /// Frees an allocation that a launch made; whether it was one. Work that used it is in `context`.
     pub fn free(&self, process: &Process, address: u64, context: ContextId) -> bool {
-        let freed = if self.is_any() { lock(&self.live).remove(&address) } else { None };
-        let Some(freed) = freed else { return false };
-        freed.backing.used_in(context);
+        if !self.is_any() {
+            return false;
+        }
+        let mut live = lock(&self.live);
+        let Some(freed) = live.remove(&address) else { return false };
+        // Both at once: a launch that allocates there again would be forgotten.
         process.device_memory.remove(address, |range| range.flags == GRAPH);
+        drop(live);
+        freed.backing.used_in(context);
         true
     }
 
     /// A context ended, and with it what was launched there.
     pub fn context_ended(&self, context: ContextId) {
-        self.find(|space| {
-            space.context_ended(context);
-            false
-        });
+        self.all().iter().for_each(|space| space.context_ended(context));
     }
 
     /// The primary context of a device ended, and with it what graphs have allocated there.
     pub fn forget(&self, ranges: &Ranges, device: u32) {
         let mut live = lock(&self.live);
         let gone: Vec<_> = live.extract_if(|_, live| live.backing.device() == device).collect();
-        drop(live);
-        for (address, _) in gone {
-            ranges.remove(address, |range| range.flags == GRAPH);
+        for (address, _) in &gone {
+            ranges.remove(*address, |range| range.flags == GRAPH);
         }
+        drop(live);
+        drop(gone);
         self.give_back(false);
     }
 
     /// Gives back memory of which it is seen that no launch uses it; `waits` until none does. Whether there was any.
     pub fn give_back(&self, waits: bool) -> bool {
-        if !self.is_any() {
-            return false;
+        let spaces = self.all();
+        if waits {
+            // Without a lock: who needs one of the spaces meanwhile has it.
+            let marks: Vec<_> = spaces.iter().flat_map(|space| space.last_marks()).collect();
+            marks.iter().for_each(|mark| mark.wait());
         }
-        let retired = std::mem::take(&mut *lock(&self.retired));
-        let (over, left): (Vec<_>, Vec<_>) = retired.into_iter().partition(|retired| retired.is_over(waits));
-        lock(&self.retired).extend(left);
-        let any = !over.is_empty();
-        over.into_iter().for_each(Retired::unmap);
-        any
+        // All of them, not up to the first.
+        spaces.iter().filter(|space| space.give_back()).count() > 0
+    }
+
+    /// Asks for memory; what launches of graphs that have ended still keep may be what is missing.
+    /// # Errors
+    /// Those of `ask`.
+    pub fn with_room<T>(&self, ask: impl Fn() -> CuResult<T>) -> CuResult<T> {
+        match ask() {
+            Err(CuError::OUT_OF_MEMORY) if self.give_back(true) => ask(),
+            other => other,
+        }
     }
 
     pub fn figures(&self, device: u32) -> Figures {

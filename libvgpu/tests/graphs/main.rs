@@ -160,6 +160,7 @@ fn reset(session: &Session) {
 
 mod captures;
 mod host_nodes;
+mod memory_kept;
 mod memory_nodes;
 mod nodes;
 mod word_nodes;

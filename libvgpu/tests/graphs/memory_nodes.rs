@@ -1,13 +1,9 @@
 //! Nodes that allocate and free memory. The answers are those of NVIDIA's driver 580 on an H100.
 
-use std::sync::atomic::Ordering;
-
-use support::device::EVENTS_PENDING;
-
 use super::*;
 
-const OUT_OF_MEMORY: u32 = 2;
-const PIECE: u64 = 2 << 20;
+pub const OUT_OF_MEMORY: u32 = 2;
+pub const PIECE: u64 = 2 << 20;
 
 /// `CUDA_MEM_ALLOC_NODE_PARAMS`.
 #[repr(C)]
@@ -52,14 +48,14 @@ fn add_with(session: &Session, graph: u64, needs: &[u64], params: &mut Params) -
 }
 
 /// A node and the address that it allocates.
-fn alloc(session: &Session, graph: u64, needs: &[u64], bytes: usize) -> (u64, u64) {
+pub fn alloc(session: &Session, graph: u64, needs: &[u64], bytes: usize) -> (u64, u64) {
     let mut params = params(bytes);
     let (code, node) = add_with(session, graph, needs, &mut params);
     assert_eq!((code, params.address % 512), (OK, 0));
     (node, params.address)
 }
 
-fn free_node(session: &Session, graph: u64, needs: &[u64], address: u64) -> (u32, u64) {
+pub fn free_node(session: &Session, graph: u64, needs: &[u64], address: u64) -> (u32, u64) {
     let mut node = 0u64;
     let (node_at, needs_at, count) = (&raw mut node, needs.as_ptr(), needs.len());
     let code = cu!(session.libcuda, cuGraphAddMemFreeNode(node_at: *mut u64, graph: u64, needs_at: *const u64, count: usize,
@@ -67,26 +63,26 @@ fn free_node(session: &Session, graph: u64, needs: &[u64], address: u64) -> (u32
     (code, node)
 }
 
-fn graph_of(session: &Session) -> u64 {
+pub fn graph_of(session: &Session) -> u64 {
     made!(session, cuGraphCreate(0: u32))
 }
 
-fn try_instantiate(session: &Session, graph: u64, flags: u64) -> (u32, u64) {
+pub fn try_instantiate(session: &Session, graph: u64, flags: u64) -> (u32, u64) {
     let mut exec = 0u64;
     let place = &raw mut exec;
     (cu!(session.libcuda, cuGraphInstantiateWithFlags(place: *mut u64, graph: u64, flags: u64)), exec)
 }
 
-fn free(session: &Session, address: u64) -> u32 {
+pub fn free(session: &Session, address: u64) -> u32 {
     cu!(session.libcuda, cuMemFree_v2(address: u64))
 }
 
-fn destroy(session: &Session, exec: u64) {
+pub fn destroy(session: &Session, exec: u64) {
     assert_eq!(cu!(session.libcuda, cuGraphExecDestroy(exec: u64)), OK);
 }
 
 /// Used, its high mark, reserved, its high mark.
-fn figures(session: &Session) -> [u64; 4] {
+pub fn figures(session: &Session) -> [u64; 4] {
     [0u32, 1, 2, 3].map(|number| {
         let mut value = 0u64;
         let place = &raw mut value;
@@ -99,13 +95,13 @@ fn figures(session: &Session) -> [u64; 4] {
 }
 
 /// The calls that reached the worker, all of those that were only queued included.
-fn calls(session: &Session) -> Vec<&'static str> {
+pub fn calls(session: &Session) -> Vec<&'static str> {
     assert_eq!(cu!(session.libcuda, cuCtxSynchronize()), OK);
     session.seen.lock().unwrap().calls.clone()
 }
 
 /// The type of what an address belongs to, or an error.
-fn memory_type(session: &Session, address: u64) -> (u32, u32) {
+pub fn memory_type(session: &Session, address: u64) -> (u32, u32) {
     let mut kind = 0u32;
     let place = &raw mut kind;
     (cu!(session.libcuda, cuPointerGetAttribute(place: *mut u32, 2: i32, address: u64)), kind)
@@ -216,39 +212,6 @@ fn what_a_launch_allocated_outlives_all_that_named_it() {
     assert_eq!(cu!(session.libcuda, cuMemFreeAsync(other: u64, 0: u64)), OK);
     assert_eq!((figures(&session)[..3].to_vec(), count("unmap")), (vec![0, 2 * PIECE, 0], before + 1));
     assert_eq!(cu!(session.libcuda, cuMemFreeAsync(other: u64, 0: u64)), INVALID_VALUE);
-    reset(&session);
-}
-
-#[test]
-fn memory_of_a_launch_that_goes_on_is_given_back_behind_it() {
-    let session = session();
-    let graph = graph_of(&session);
-    let (node, at) = alloc(&session, graph, &[], 4096);
-    assert_eq!(free_node(&session, graph, &[node], at).0, OK);
-    let (_, exec) = try_instantiate(&session, graph, 0);
-    assert_eq!(launch(&session, exec, 0), OK);
-    EVENTS_PENDING.store(true, Ordering::Relaxed);
-    destroy(&session, exec);
-    assert_eq!(figures(&session)[..3].to_vec(), [0, PIECE, PIECE]);
-    assert_eq!(cu!(session.libcuda, cuDeviceGraphMemTrim(0: i32)), OK);
-    assert_eq!(figures(&session)[2], PIECE, "it goes on");
-    // Where memory is short it is waited for: this is more than there is.
-    let gigabyte = 1usize << 30;
-    let mut address = 0u64;
-    let place = &raw mut address;
-    assert_eq!(cu!(session.libcuda, cuMemAlloc_v2(place: *mut u64, gigabyte: usize)), OUT_OF_MEMORY);
-    assert_eq!(figures(&session)[2], 0);
-    // The next has it without mapping anything.
-    let (_, exec) = try_instantiate(&session, graph, 0);
-    assert_eq!(launch(&session, exec, 0), OK);
-    EVENTS_PENDING.store(true, Ordering::Relaxed);
-    destroy(&session, exec);
-    let before = calls(&session).len();
-    let (code, exec) = try_instantiate(&session, graph, 0);
-    let calls = calls(&session)[before..].to_vec();
-    assert_eq!((code, calls.contains(&"map"), figures(&session)[0]), (OK, false, PIECE));
-    assert!(!EVENTS_PENDING.load(Ordering::Relaxed), "it was waited for");
-    destroy(&session, exec);
     reset(&session);
 }
 
