@@ -273,7 +273,7 @@ mod tests {
         let supported = names.iter().filter(|name| group_of(name).is_some()).count();
         let mut out = format!(
             "# CUDA coverage\n\nMade from `libvgpu/api/src/surface.rs` by `UPDATE=1 cargo test -p vgpu-api coverage`; a test compares.\n\n\
-             libcuda of CUDA 13.0 has {} names of {} calls. All are exported; {supported} are supported, the others return 801\n\
+             libcuda of CUDA 13.0 has {} names of {} calls. All are exported; {supported} names are supported, the others return 801\n\
              (`CUDA_ERROR_NOT_SUPPORTED`).\n\n\
              *local*: answered in the guest. *cached*: by the worker once. *async*: queued, errors come with a later call (all at once\n\
              with `CUDA_LAUNCH_BLOCKING=1`). *sync*: waits for the worker. The subject is the file in `libvgpu/src/calls`; its tests are there and in\n\

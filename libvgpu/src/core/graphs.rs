@@ -1,8 +1,7 @@
 //! Graphs of the process: their nodes and edges, and the captures that fill them (`capture.rs`). All of it is kept and answered here;
 //! the worker sees a graph when it is instantiated (`exec.rs`), whole.
 //!
-//! A graph is the program's, or belongs to a node (a child graph), to a capture, or to what was instantiated of it (a copy, so that the
-//! original may change). A node keeps its place as long as its graph lives, so that a stale handle is found out.
+//! A graph is the program's, or belongs to a node (a child graph) or to a capture. A node keeps its place as long as its graph lives, so that a stale handle is found out.
 
 mod memory;
 mod node;
@@ -44,7 +43,7 @@ pub struct Token;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     Program,
-    /// A child graph's node, or a graph that can be launched.
+    /// A child graph's node.
     Another,
     /// A capture that goes on.
     Capture,
