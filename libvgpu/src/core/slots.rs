@@ -39,7 +39,6 @@ enum Place {
 
 #[derive(Debug, Default)]
 struct State {
-    made: bool,
     free: Vec<usize>,
     /// Given back while the device was still to reach them.
     busy: Vec<Busy>,
@@ -85,7 +84,7 @@ impl Slots {
     /// `count` of `bytes` each, at most as many as words fit into a page.
     pub const fn new(count: usize, bytes: usize) -> Self {
         assert!(count as u64 * WORD_STRIDE <= HEAD_BYTES, "words of all slots fit before them");
-        let state = State { made: false, free: Vec::new(), busy: Vec::new(), counts: Vec::new() };
+        let state = State { free: Vec::new(), busy: Vec::new(), counts: Vec::new() };
         Self { bytes, count, place: Mutex::new(Place::Unasked), state: Mutex::new(state) }
     }
 
@@ -99,8 +98,7 @@ impl Slots {
         let arena = process.arena.as_ref()?;
         let start = self.start(process)?;
         let mut state = lock(&self.state);
-        if !state.made {
-            state.made = true;
+        if state.counts.is_empty() {
             state.free = (0..self.count).collect();
             state.counts = vec![0; self.count];
         }

@@ -1,6 +1,6 @@
 """Replies that a program waits for: the way to the worker and back, counted by libvgpu. Native has none."""
 
-from harness import Figure, Skip, figure, need, vgpu
+from harness import Figure, Skip, figure, need, replies_of
 
 torch = need("torch")
 F = torch.nn.functional
@@ -9,16 +9,6 @@ if not torch.cuda.is_available():
 
 # libvgpu names each call that waits.
 NAMED = {"VGPU_LOG": "2"}
-
-
-def counted(work, times=1):
-    """The replies of one of `times` runs."""
-    with vgpu.counted() as waits:
-        for _ in range(times):
-            work()
-    if waits.count is None:
-        return None
-    return Figure(waits.count / times, waits.calls)
 
 
 def stepped(model, loss):
@@ -33,7 +23,7 @@ def stepped(model, loss):
     for _ in range(5):
         step()
     torch.cuda.synchronize()
-    return counted(step, 10)
+    return replies_of(step, 10)
 
 
 @figure(unit="replies a step", most=0, must=True, env=NAMED)
@@ -72,7 +62,7 @@ def mlp_train_step_with_item():
 
     for _ in range(5):
         step()
-    return counted(step, 10)
+    return replies_of(step, 10)
 
 
 @figure(unit="replies a replay", most=0, must=True, env=NAMED)
@@ -84,7 +74,7 @@ def graph_replay():
         x.mul_(1.5).add_(1)
     graph.replay()
     torch.cuda.synchronize()
-    return counted(graph.replay, 20)
+    return replies_of(graph.replay, 20)
 
 
 @figure(unit="replies a copy", most=0, must=True, env=NAMED)
@@ -92,7 +82,7 @@ def pinned_copy_to_the_device():
     host = torch.randn(1024).pin_memory()
     device = host.cuda()
     torch.cuda.synchronize()
-    return counted(lambda: device.copy_(host, non_blocking=True), 20)
+    return replies_of(lambda: device.copy_(host, non_blocking=True), 20)
 
 
 class Block(torch.nn.Module):
@@ -133,7 +123,7 @@ def greedy_decoding_by_hand():
 
     for _ in range(5):
         step()
-    return counted(step, 16)
+    return replies_of(step, 16)
 
 
 @figure(unit="replies a token", most=2, must=True, env=NAMED, limit_s=180)
@@ -151,7 +141,7 @@ def decoded_token():
     # Of each length: at a new one libraries make kernels, and load them.
     decode(40)
     torch.cuda.synchronize()
-    short, long = counted(lambda: decode(8)), counted(lambda: decode(40))
+    short, long = replies_of(lambda: decode(8)), replies_of(lambda: decode(40))
     if long is None:
         return None
     # Of a token alone: what the first one and the end take is in both.

@@ -1,6 +1,6 @@
 """Replies that TensorFlow waits for."""
 
-from harness import Figure, Skip, figure, need, vgpu
+from harness import Skip, figure, need, replies_of
 
 tf = need("tensorflow")
 if not tf.config.list_physical_devices("GPU"):
@@ -8,16 +8,6 @@ if not tf.config.list_physical_devices("GPU"):
 
 # libvgpu names each call that waits.
 NAMED = {"VGPU_LOG": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
-
-
-def counted(work, times):
-    """The replies of one of `times` runs."""
-    with vgpu.counted() as waits:
-        for _ in range(times):
-            work()
-    if waits.count is None:
-        return None
-    return Figure(waits.count / times, waits.calls)
 
 
 def trained():
@@ -45,10 +35,10 @@ def trained():
 @figure(unit="replies a step", most=0, must=True, env=NAMED)
 def train_step():
     step = trained()
-    return counted(step, 20)
+    return replies_of(step, 20)
 
 
 @figure(unit="replies a step", most=2, must=True, env=NAMED)
 def train_step_with_its_loss():
     step = trained()
-    return counted(lambda: step().numpy(), 20)
+    return replies_of(lambda: step().numpy(), 20)

@@ -1,6 +1,6 @@
 """PyTorch from its import to the first kernel. Nothing here looks for a GPU before a case does: that would be the start."""
 
-from harness import Figure, Timed, figure, need, speed, vgpu
+from harness import Timed, figure, need, replies_of, speed
 
 torch = need("torch")
 
@@ -21,6 +21,4 @@ def import_to_first_kernel():
 
 @figure(unit="replies", most=5, env={"VGPU_LOG": "2"})
 def replies_up_to_the_first_kernel():
-    with vgpu.counted() as waits:
-        first_kernel()
-    return None if waits.count is None else Figure(waits.count, waits.calls)
+    return replies_of(first_kernel)

@@ -12,7 +12,7 @@ import importlib
 
 from . import vgpu
 
-__all__ = ["CASES", "Figure", "Skip", "Timed", "case", "figure", "need", "speed", "vgpu"]
+__all__ = ["CASES", "Figure", "Skip", "Timed", "case", "figure", "need", "replies_of", "speed", "vgpu"]
 
 CASES = {}
 
@@ -28,6 +28,15 @@ class Figure(float):
         self = super().__new__(cls, value)
         self.detail = detail
         return self
+
+
+def replies_of(work, times=1):
+    """The replies that one of `times` runs waits for, with VGPU_LOG=2 of which calls; None on the native side."""
+    with vgpu.counted() as waits:
+        for _ in range(times):
+            work()
+    return None if waits.count is None else Figure(waits.count / times, waits.calls)
+
 
 
 class Timed:
