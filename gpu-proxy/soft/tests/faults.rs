@@ -81,6 +81,16 @@ fn two_devices_share_no_address() {
 }
 
 #[test]
+fn a_call_of_what_is_no_function_is_718() {
+    const CALL: &str = ".visible .entry k(.param .u64 p) { .reg .b64 a; ld.param.u64 a, [p]; \
+        f: .callprototype _ (); call a, (), f; ret; }";
+    for address in [0, 1 << 40] {
+        let fault = launch(&device(), CALL, 1, &u64::to_le_bytes(address)).unwrap_err();
+        assert_eq!((fault.cu_result(), fault), (718, Fault::InvalidPc(address)));
+    }
+}
+
+#[test]
 fn a_misaligned_access_is_716() {
     let device = device();
     let address = device.memory().alloc(64).unwrap();

@@ -245,6 +245,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_process_gets_the_place_of_one_that_is_over() {
+        let base = tempfile::tempdir().unwrap();
+        let supervisor = supervisor(base.path());
+        let first = supervisor.zones().reserve(ZONE, "c", 1, 1).unwrap();
+        let start = |supervisor: &Arc<Supervisor>| {
+            let supervisor = Arc::clone(supervisor);
+            let channel = async { Err(Refusal::new(Code::PeerGone, "it has its place")) };
+            tokio::spawn(async move { supervisor.start_worker(wanted("c"), channel).await.unwrap_err().code })
+        };
+        assert_eq!(start(&supervisor).await.unwrap(), Code::LimitReached, "one at work keeps its place");
+        first.ending.begin();
+        let mut second = start(&supervisor);
+        tokio::time::timeout(Duration::from_millis(50), &mut second).await.expect_err("it has not waited");
+        drop(Occupied { supervisor: Arc::clone(&supervisor), zone: ZONE, worker: first.worker });
+        let code = tokio::time::timeout(LIMIT, second).await.expect("it waits for ever").unwrap();
+        assert_eq!(code, Code::PeerGone);
+        is_released(&supervisor).await;
+    }
+
+    #[tokio::test]
     async fn one_that_waits_takes_no_place_from_another_containers_process() {
         let base = tempfile::tempdir().unwrap();
         let supervisor = supervisor(base.path());

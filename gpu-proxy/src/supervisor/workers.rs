@@ -21,13 +21,15 @@ use super::cgroup::WorkerCgroup;
 use super::spawn::{Newborn, Order};
 use super::watched::watch;
 use super::worker_log;
-use super::zones::{Place, Refusal, WorkerId};
+use super::zones::{Ending, Place, Refusal, WorkerId};
 use super::{Supervisor, nobody};
 use crate::device::DeviceKind;
 use crate::worker::assignment::{self, Assignment, ChannelKind, Report};
 
 /// From birth to the report that it serves. NVIDIA's driver takes most of a second on a cold machine.
 pub(super) const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long a start waits for the ends of others. NVIDIA's driver takes some tenths of a second to take a process apart.
+const OTHERS_END_WITHIN: Duration = Duration::from_secs(10);
 /// For what a dead worker has left in its log.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
@@ -86,12 +88,14 @@ pub(super) struct Begun {
 #[derive(Debug)]
 pub struct Running {
     pidfd: Arc<OwnedFd>,
+    ending: Ending,
     ended: watch::Receiver<bool>,
 }
 
 impl Running {
     /// Ends it, now. Again is nothing.
     pub fn kill(&self) {
+        self.ending.begin();
         kill(&self.pidfd);
     }
 
@@ -153,12 +157,29 @@ impl Supervisor {
     ) -> Result<Serving, Refusal> {
         let supervisor = Arc::clone(self);
         let started = tokio::spawn(async move {
+            supervisor.others_have_ended(wanted.zone).await;
             match supervisor.take_ahead(&wanted).await? {
                 Taken::Waiting(waiting) => supervisor.adopt(waiting, &wanted, attach).await,
                 Taken::Place(place) => supervisor.start(wanted, place, attach).await,
             }
         });
         started.await.map_err(|lost| Refusal::new(Code::WorkerFailed, format!("a start was lost: {lost}")))?
+    }
+
+    /// Returns when the zone's workers that were told to end are reaped, or after a while. Who starts a program when the last one is
+    /// over expects that one's memory and place, and a program of ours is over before its worker is.
+    async fn others_have_ended(&self, zone: ZoneId) {
+        let ending = self.zones().ending(zone);
+        let reaped = async {
+            loop {
+                let changed = self.changed.notified();
+                if self.zones().ending(zone).is_disjoint(&ending) {
+                    break;
+                }
+                changed.await;
+            }
+        };
+        let _ = tokio::time::timeout(OTHERS_END_WITHIN, reaped).await;
     }
 
     async fn start(
@@ -339,7 +360,7 @@ impl Supervisor {
                 supervisor.start_ahead(zone, &container);
             }
         });
-        (Running { pidfd, ended }, own, report)
+        (Running { pidfd, ending: place.ending.clone(), ended }, own, report)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -107,6 +108,22 @@ struct Worker {
     since: Instant,
     /// Nobody's yet: it waits for the container's next process.
     ahead: bool,
+    ending: Ending,
+}
+
+/// Whether a worker was told to end: it still has its memory and its place until it is reaped.
+#[derive(Debug, Clone, Default)]
+pub struct Ending(Arc<AtomicBool>);
+
+impl Ending {
+    /// It was told to.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A place for a worker that is about to be born. Give it back with [`Zones::worker_ended`].
@@ -126,6 +143,8 @@ pub struct Place {
     pub slot: usize,
     /// The grant in bytes.
     pub bytes: u64,
+    /// For who tells it to end.
+    pub ending: Ending,
 }
 
 /// What a container may use of its device, and uses.
@@ -391,11 +410,14 @@ impl Zones {
             page: Arc::clone(&entry.page),
             slot,
             bytes: entry.bytes.unwrap_or(device_bytes),
+            ending: Ending::default(),
         };
+        let ending = place.ending.clone();
         let (grant, since) = (entry.grant.clone(), Instant::now());
         let container = container.to_owned();
         let (pid, ahead) = (None, false);
-        zone.workers.insert(worker, Worker { pid, container, guest_pid, pages, slot, grant, since, ahead });
+        let new = Worker { pid, container, guest_pid, pages, slot, grant, since, ahead, ending };
+        zone.workers.insert(worker, new);
         self.next_worker += 1;
         Ok(place)
     }
@@ -438,6 +460,13 @@ impl Zones {
     #[must_use]
     pub fn is_full(&self, id: ZoneId) -> bool {
         self.by_id.get(&id).is_some_and(|zone| zone.workers.len() >= self.limits.workers_per_zone)
+    }
+
+    /// The zone's workers that were told to end and are not reaped yet.
+    #[must_use]
+    pub fn ending(&self, id: ZoneId) -> BTreeSet<WorkerId> {
+        let workers = self.by_id.get(&id).into_iter().flat_map(|zone| &zone.workers);
+        workers.filter(|(_, worker)| worker.ending.has_begun()).map(|(id, _)| *id).collect()
     }
 
     /// Whether the zone may map so many pages more.

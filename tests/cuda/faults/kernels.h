@@ -75,14 +75,6 @@ static const char KERNELS[] = R"(
     }
     ret;
 }
-.visible .entry jumps(.param .u64 to)
-{
-    .reg .b64 %rd<2>;
-    ld.param.u64 %rd1, [to];
-    prototype: .callprototype _ ();
-    call %rd1, (), prototype;
-    ret;
-}
 )";
 
 static CUdevice device = 0;

@@ -89,10 +89,6 @@ AREA(fault_shared_misaligned, "fault: shared memory within a word") {
 }
 AREA(fault_trap, "fault: a trap") { fault("trap_here", {}); }
 AREA(fault_assert, "fault: an assertion") { fault("asserts", {}); }
-AREA(fault_jump, "fault: a call of nothing") {
-    CUdeviceptr to = 0;
-    fault("jumps", {&to});
-}
 AREA(fault_read_only, "fault: a store to what may be read") {
     CUmodule module = queued();
     CUdeviceptr base;
