@@ -10,6 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use vgpu_api::{CuError, CuResult, DevicePtr};
 
+use crate::core::logs;
+
 /// A type's letter in the generated shapes (`vgpu_api::symbols`).
 pub trait Abi {
     const LETTER: u8;
@@ -32,6 +34,9 @@ impl Abi for Option<crate::core::host_functions::HostFn> {
     const LETTER: u8 = b'p';
 }
 impl Abi for Option<crate::core::host_functions::StreamCallback> {
+    const LETTER: u8 = b'p';
+}
+impl Abi for Option<logs::LogCallback> {
     const LETTER: u8 = b'p';
 }
 
@@ -254,13 +259,24 @@ impl Span {
     }
 }
 
-/// Runs an export's body. A panic is ours: it ends here, as 999, and never crosses into the program.
+/// Runs the body of what the program calls. A panic is ours: it ends here, as 999, and never crosses into the program.
+#[inline]
+fn outcome(body: impl FnOnce() -> CuResult<()>) -> CuResult<()> {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(CuError::UNKNOWN))
+}
+
+/// The code of a function of a private table.
 #[inline]
 pub fn guard(body: impl FnOnce() -> CuResult<()>) -> u32 {
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(())) => 0,
-        Ok(Err(error)) => error.code(),
-        Err(_) => CuError::UNKNOWN.code(),
+    outcome(body).map_or_else(CuError::code, |()| 0)
+}
+
+/// The code of an export, which is noted if it is an error.
+#[inline]
+pub fn exported(name: &'static str, body: impl FnOnce() -> CuResult<()>) -> u32 {
+    match outcome(body) {
+        Ok(()) => 0,
+        Err(error) => logs::failed(name, error),
     }
 }
 
@@ -292,7 +308,7 @@ macro_rules! export {
         #[unsafe(no_mangle)]
         pub extern "C" fn $name($($param: $t),*) -> u32 {
             const { assert!($crate::abi::has_shape(stringify!($name), &[$(<$t as $crate::abi::Abi>::LETTER),*])) };
-            $crate::abi::guard(move || $body)
+            $crate::abi::exported(stringify!($name), move || $body)
         }
     };
     (@one [$(#[$meta:meta])*] $name:ident [$twin:ident] ($mode:ident, $($param:ident: $t:ty),* $(,)?) $body:block) => {

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use support::Library;
@@ -240,22 +241,64 @@ fn a_notice_that_never_comes_can_be_asked_for_and_given_up() {
     assert_eq!(unregister(0, second), OK);
 }
 
+/// What a callback heard, by the thread that it told.
+static HEARD: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
+
+extern "C" fn hears(data: *mut c_void, level: u32, message: *mut c_char, bytes: usize) {
+    assert_eq!(level, 0);
+    // SAFETY: a text with its NUL, lent for the call.
+    let text = unsafe { CStr::from_ptr(message) }.to_str().unwrap();
+    assert_eq!(text.len(), bytes);
+    HEARD.lock().unwrap().push((data.expose_provenance() as u64, text.to_owned()));
+}
+
 #[test]
-fn the_log_is_empty_wherever_it_is_written() {
+fn what_failed_is_told_kept_and_written() {
     let session = session();
     let library = &session.libcuda;
-    let (mut iterator, mut buffer, mut bytes) = (9u32, [b'x'; 8], 8usize);
-    let (iterator_at, buffer_at, bytes_at) = (&raw mut iterator, buffer.as_mut_ptr(), &raw mut bytes);
-    assert_eq!(cu!(library, cuLogsCurrent(iterator_at: *mut u32, 0: u32)), OK);
+    // Other tests of this program fail calls, too: each line is looked for by its call.
+    let null = std::ptr::null_mut();
+    let fails = || cu!(library, cuStreamGetPriority(7: u64, null: *mut i32));
+    let (mut handle, data, hears) = (0u64, 5u64, hears as extern "C" fn(_, _, _, _));
+    let handle_at = &raw mut handle;
+    assert_eq!(
+        cu!(library, cuLogsRegisterCallback(hears: extern "C" fn(*mut c_void, u32, *mut c_char, usize), data: u64, handle_at: *mut u64)),
+        OK
+    );
+    let mut iterator = 9u32;
+    let iterator_at = &raw mut iterator;
     assert_eq!(cu!(library, cuLogsCurrent(iterator_at: *mut u32, 1: u32)), INVALID_VALUE);
+    assert_eq!(cu!(library, cuLogsCurrent(iterator_at: *mut u32, 0: u32)), OK);
+    let from = iterator;
+    let code = fails();
+    assert_ne!(code, OK);
+    let told = |(data, text): &&(u64, String)| *data == 5 && text.contains("cuStreamGetPriority");
+    let heard = HEARD.lock().unwrap().iter().filter(told).cloned().collect::<Vec<_>>();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    assert!(heard[0].1.ends_with(&format!("({code})")), "{heard:?}");
+    assert_eq!(cu!(library, cuLogsUnregisterCallback(handle: u64)), OK);
+    assert_eq!(cu!(library, cuLogsUnregisterCallback(handle: u64)), INVALID_VALUE);
+    fails();
+    assert_eq!(HEARD.lock().unwrap().iter().filter(told).count(), 1, "nobody listens any more");
+
+    let (mut buffer, mut bytes) = ([b'x'; 25_600], 25_600usize);
+    let (buffer_at, bytes_at) = (buffer.as_mut_ptr(), &raw mut bytes);
     let dump = || cu!(library, cuLogsDumpToMemory(iterator_at: *mut u32, buffer_at: *mut u8, bytes_at: *mut usize, 0: u32));
-    assert_eq!((dump(), dump()), (OK, INVALID_VALUE), "no room the second time");
-    assert_eq!((iterator, buffer[0], bytes), (0, 0, 0));
+    assert_eq!(dump(), OK);
+    let text = str::from_utf8(&buffer[..bytes]).unwrap();
+    assert_eq!((text.matches("cuStreamGetPriority").count(), buffer[bytes]), (2, 0), "{text}");
+    assert!(text.contains(&heard[0].1) && iterator != from);
+    bytes = 0;
+    assert_eq!(dump(), INVALID_VALUE, "no room");
+    fails();
+    bytes = 8;
+    assert_eq!((dump(), bytes), (INVALID_VALUE, 0), "no room for a line");
+
     let path = std::env::temp_dir().join(format!("vgpu-logs-{}", std::process::id()));
     let text = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
     let place = text.as_ptr();
     assert_eq!(cu!(library, cuLogsDumpToFile(iterator_at: *mut u32, place: *const i8, 0: u32)), OK);
-    assert_eq!(std::fs::read(&path).unwrap(), b"");
+    assert!(std::fs::read_to_string(&path).unwrap().contains("cuStreamGetPriority"));
     std::fs::remove_file(&path).unwrap();
     let nowhere = c"/nowhere/at/all".as_ptr();
     assert_eq!(

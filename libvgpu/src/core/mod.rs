@@ -21,6 +21,8 @@ pub mod images;
 pub mod known_images;
 pub mod limits;
 pub mod linkers;
+#[expect(unsafe_code, reason = "calls functions of the program, asks for the thread's number")]
+pub mod logs;
 pub mod pools;
 #[expect(unsafe_code, reason = "hears of fork from the C library")]
 pub mod process;

@@ -66,6 +66,7 @@ const ON_SOFT: &[Case] = &[
     right(&["arrays"]),
     right(&["textures"]),
     right(&["driver_more"]),
+    right(&["driver_rest"]),
     right(&["nvml_query"]),
     right(&["driver_threads"]),
     right(&["steps"]),
