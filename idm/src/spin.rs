@@ -7,7 +7,7 @@
 //!                                   after each probe in vain twice as many such sleeps pass before the next
 //! ```
 //! So two sides that sleep after each call find back to polling; and two that share a processor, where looking only keeps the peer from
-//! answering, stop doing so.
+//! answering, stop doing so. Who has looked for a while lets others run between looks: one that is alone there loses nothing.
 
 use std::time::{Duration, Instant};
 
@@ -28,9 +28,11 @@ pub(crate) struct Spin {
 const MIN_NS: u32 = 1_000;
 /// Looks between two readings of the clock.
 const LOOKS: u32 = 32;
-/// A probe and the halvings after it look for twice the longest budget: 100 µs in a GPU channel. Each 2^6 short sleeps, that is about
-/// 1.4 µs for each of them.
-const VAIN_MAX: u32 = 6;
+/// For so long a look keeps its processor: a peer that is awake has answered by then.
+const ALONE: Duration = Duration::from_micros(50);
+/// A probe and the halvings after it look for twice the longest budget: 400 µs in a GPU channel. Each 2^8 short sleeps, that is about
+/// 1.5 µs for each of them.
+const VAIN_MAX: u32 = 8;
 
 impl Spin {
     /// Polls at most `max` before a sleep, and not at all where this process has one processor only: the peer could not run.
@@ -49,8 +51,8 @@ impl Spin {
         }
     }
 
-    /// Looks until `ready` says so (`None`) or the budget is used up: then the time at which it began. The caller goes to sleep, and
-    /// hands that time to [`Spin::slept`] when it is awake again.
+    /// Looks until `ready` says so (`None`) or the budget is used up: then the time at which it began. The caller goes to sleep, which
+    /// looks once more, and hands that time to [`Spin::slept`] when it is awake again.
     pub(crate) fn until(&self, mut ready: impl FnMut() -> bool) -> Option<Instant> {
         let start = Instant::now();
         if self.max_ns == 0 {
@@ -68,8 +70,12 @@ impl Spin {
                 }
                 std::hint::spin_loop();
             }
-            if start.elapsed().as_nanos() >= u128::from(budget) {
+            let looked = start.elapsed();
+            if looked.as_nanos() >= u128::from(budget) {
                 return Some(start);
+            }
+            if looked >= ALONE {
+                std::thread::yield_now();
             }
         }
     }
@@ -154,7 +160,7 @@ mod tests {
         let spin = Spin::with_budget(MIN_NS, MAX_NS);
         assert_eq!(until_the_probe(&spin), 1);
         // Four halvings, then 2 to the power of the probes in vain, then the probe itself; not without end.
-        for vain in [1, 2, 3, 4, 5, 6, 6] {
+        for vain in [1, 2, 3, 4, 5, 6, 7, 8, 8] {
             assert_eq!(until_the_probe(&spin), 4 + (1 << vain) + 1);
         }
         assert!(spin.until(|| true).is_none());
@@ -162,6 +168,13 @@ mod tests {
             short_sleep(&spin);
         }
         assert_eq!(until_the_probe(&spin), 3, "what paid off is probed as seldom as what did not");
+    }
+
+    #[test]
+    fn a_long_look_finds_what_comes_while_others_run() {
+        let spin = Spin::with_budget(u32::MAX, u32::MAX);
+        let start = Instant::now();
+        assert!(spin.until(|| start.elapsed() >= 4 * ALONE).is_none());
     }
 
     #[test]

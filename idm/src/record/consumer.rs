@@ -13,15 +13,12 @@ use super::layout::{CONSUMER_LIFE, CONSUMER_PARKED, SUBMITTER_LIFE};
 use super::puller::{Pulled, Puller};
 use super::replies::{Replies, lane_of};
 use super::staging::StagingView;
-use super::{ChannelParts, check_region};
+use super::{ChannelParts, SPIN, check_region};
 use crate::error::{ChannelError, Peer, RecordFlaw};
 use crate::hub::{End, Hub};
 use crate::life::{self, Life};
 use crate::region::Region;
 use crate::spin::Spin;
-
-/// How long the consumer polls after the last record before it sleeps.
-const SPIN: Duration = Duration::from_micros(50);
 
 /// The worker's side of a GPU channel.
 #[derive(Debug)]

@@ -18,6 +18,7 @@ mod submitter;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use consumer::{Consumer, Ready, Record};
 pub use error_word::ErrorWord;
@@ -35,6 +36,11 @@ use crate::error::{ChannelError, Peer};
 use crate::life::Liveness;
 use crate::region::{Region, sealed_memory};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
+
+/// How long either side polls at most before it sleeps: a call for its reply, the consumer for the next record. A processor that has halted
+/// under a hypervisor takes 40 to 70 µs to be woken, so a call that finds the consumer asleep has to look for longer than that, or its own
+/// wake-up, as dear, comes behind the consumer's.
+pub(crate) const SPIN: Duration = Duration::from_micros(200);
 
 /// What a transport brings to make one end of a GPU channel.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use super::layout::{
 use super::payload::Payload;
 use super::producer::{Header, Producer, Reserved};
 use super::staging::{Chunk, Staging};
-use super::{ChannelParts, check_region};
+use super::{ChannelParts, SPIN, check_region};
 use crate::doorbell::Doorbell;
 use crate::error::{ChannelError, Peer};
 use crate::hub::{End, Hub};
@@ -25,10 +25,6 @@ use crate::park::Caller;
 use crate::region::Region;
 use crate::spin::Spin;
 use crate::sync::Ordering::{Acquire, Relaxed};
-
-/// How long a call polls for its reply at most before it sleeps: as long as a parked worker needs to wake up, which under a hypervisor is two
-/// digits of microseconds. One who polls through that saves its own wake-up, which is as dear.
-const SPIN: Duration = Duration::from_micros(50);
 
 /// The program's side of a GPU channel. Shared by all threads.
 #[derive(Debug)]

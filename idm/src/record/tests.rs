@@ -47,6 +47,33 @@ fn records_come_in_order_with_all_they_carry() {
     }
 }
 
+/// As long as a halted processor takes to run a consumer that was rung for, under a hypervisor.
+#[test]
+fn a_call_looks_for_longer_than_a_parked_consumer_takes_to_answer() {
+    const CALLS: u64 = 50;
+    let (submitter, mut consumer) = pair(small()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let replies = consumer.replies().clone();
+            for _ in 0..CALLS {
+                let (lane, seq) = loop {
+                    if let Some(record) = consumer.next().unwrap() {
+                        break (record.lane.unwrap(), record.seq);
+                    }
+                };
+                let came = std::time::Instant::now();
+                while came.elapsed() < Duration::from_micros(100) {}
+                replies.reply(lane, seq, 0, &[]).unwrap();
+            }
+        });
+        for _ in 0..CALLS {
+            submitter.call(1, 0, &[], &mut [], LONG).unwrap();
+        }
+    });
+    // Where others want the processors, some are slept for.
+    assert!(submitter.sleeps() < CALLS, "each of them was slept for");
+}
+
 #[test]
 fn what_a_fill_leaves_out_is_zero_even_in_used_room() {
     let (submitter, mut consumer) = pair(small()).unwrap();
