@@ -5,6 +5,7 @@ mod support;
 
 use std::sync::atomic::Ordering;
 
+use support::calls::Calls;
 use support::device::{REFUSED_AFTER, WORDS_STAY};
 use support::session::{Session, session};
 
@@ -144,16 +145,40 @@ fn without_a_free_slot_bytes_are_staged_and_a_context_gives_its_slots_back() {
 #[test]
 fn a_word_that_is_never_written_is_an_error_and_no_bytes() {
     let session = session();
-    for bytes in [4096, 2 * MIB - 1] {
-        let (sent, at) = (pattern(bytes, 9), device(&session, bytes));
+    let bytes = 2 * MIB - 1;
+    let (sent, at) = (pattern(bytes, 9), device(&session, bytes));
+    let mut back = vec![0; bytes];
+    assert_eq!(to_device(&session, at, &sent, 0), OK);
+    calls(&session);
+    WORDS_STAY.store(true, Ordering::Relaxed);
+    assert_eq!(to_host(&session, &mut back, at, 0), UNKNOWN);
+    WORDS_STAY.store(false, Ordering::Relaxed);
+    assert!(back.iter().all(|byte| *byte == 0));
+    assert!(calls(&session).contains(&"stream sync"));
+}
+
+/// What one slot holds is one record and one reply, no word and no second wait; refused, it is told once and brings no bytes.
+#[test]
+fn a_small_copy_to_the_host_is_one_call() {
+    let session = session();
+    for bytes in [1, 4096, 64 * KIB, MIB] {
+        let (sent, at) = (pattern(bytes, 4), device(&session, bytes));
         let mut back = vec![0; bytes];
         assert_eq!(to_device(&session, at, &sent, 0), OK);
+        // The first one makes the slots.
+        assert_eq!(to_host(&session, &mut back, at, 0), OK);
         calls(&session);
-        WORDS_STAY.store(true, Ordering::Relaxed);
-        assert_eq!(to_host(&session, &mut back, at, 0), UNKNOWN);
-        WORDS_STAY.store(false, Ordering::Relaxed);
-        assert!(back.iter().all(|byte| *byte == 0));
-        assert!(calls(&session).contains(&"stream sync"));
+        // More than there are slots.
+        for _ in 0..20 {
+            back.fill(0);
+            assert_eq!(session.waits(|| assert_eq!(to_host(&session, &mut back, at, 0), OK)), 1);
+            assert!(back == sent);
+            REFUSED_AFTER.store(0, Ordering::Relaxed);
+            back.fill(0);
+            assert_eq!(to_host(&session, &mut back, at, 0), INVALID_VALUE);
+            assert!(back.iter().all(|byte| *byte == 0));
+        }
+        assert_eq!(calls(&session), ["copy, then wait"; 40], "{bytes} bytes");
     }
 }
 

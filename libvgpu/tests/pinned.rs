@@ -433,8 +433,8 @@ fn without_room_pages_of_the_process_take_its_place_but_for_who_asks_for_a_devic
     ARENA_FULL.store(false, Ordering::Relaxed);
     pin(&session, 3 * MIB).free();
     let too_much = usize::try_from(ARENA_BYTES).unwrap() + 1;
-    full(too_much, &["arena add", "copy, then write", "copy, then write", "stream sync"]);
-    full(too_much, &["copy, then write", "copy, then write", "stream sync"]);
+    full(too_much, &["arena add", "copy, then write", "copy, then wait"]);
+    full(too_much, &["copy, then write", "copy, then wait"]);
     assert_eq!(host_alloc(&session, usize::MAX, 0).err(), Some(OUT_OF_MEMORY));
     take_nearly_all(&session);
     free_device(&session, on_device);

@@ -539,7 +539,7 @@ fn rows_to_the_host_are_asked_for_together() {
     assert_eq!(cu!(session.libcuda, cuMemcpy2D_v2(at: *const u64)), OK);
     let wanted: Vec<u8> = pattern.chunks(1024).flat_map(|row| &row[..1000]).copied().collect();
     assert!(back == wanted);
-    assert_eq!(session.seen.lock().unwrap().calls, ["copy, then write", "stream sync"].repeat(3));
+    assert_eq!(session.seen.lock().unwrap().calls, ["copy, then wait"; 3]);
     free(&session, address);
 }
 

@@ -95,6 +95,9 @@ calls! {
     /// `cuMemcpyAsync`, and behind it in `stream` a write of `word`. That of a copy that is refused is written at once: who waits for it
     /// waits in vain only if the context ends.
     async fn vgpuMemcpyThenWrite(dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream, word: CopyWord);
+    /// `cuMemcpyAsync`, and the wait for all that `stream` holds then: the reply tells of both.
+    wait fn vgpuMemcpyThenWait(dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream);
+
     // Virtual memory: addresses and memory apart. Both are the process's, no context's.
     /// What sizes of memory and mappings are multiples of, in bytes. `option`: 0 the least, 1 the best.
     cached fn cuMemGetAllocationGranularity(device: u32, option: u32) -> u64;

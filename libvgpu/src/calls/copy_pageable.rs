@@ -200,13 +200,14 @@ impl Pieces {
         }
     }
 
-    /// The whole copy to the host, when one slot holds it: the reply to the call that waits says all.
+    /// The whole copy to the host, when one slot holds it: one call copies and waits, and its reply tells of the copy alone.
     fn only_one(&self) -> CuResult<()> {
         let Self { way, bytes, .. } = *self;
-        let Some(mut slot) = self.slot()? else { return way.through_staging(bytes) };
-        way.device_side(&mut slot, bytes)?;
-        synchronize(way.entered, way.stream)?;
-        is_done(&slot)?;
+        let Some(slot) = self.slot()? else { return way.through_staging(bytes) };
+        let Entered { process, context, .. } = way.entered;
+        let (dst, src) = (slot.address(), way.device);
+        ask::vgpuMemcpyThenWait(&process.channel, context, dst, src, bytes as u64, way.stream)?;
+        way.entered.told()?;
         way.host_side(&slot, bytes)
     }
 

@@ -526,6 +526,22 @@ impl Driver for FakeDevice {
         let copy = self.get(src, bytes)?;
         self.set(dst, &copy)
     }
+    fn vgpuMemcpyThenWait(
+        &mut self,
+        _: Call,
+        dst: DevicePtr,
+        src: DevicePtr,
+        bytes: u64,
+        stream: Stream,
+    ) -> CuResult<()> {
+        self.saw("copy, then wait")?;
+        self.stream(stream)?;
+        if REFUSED_AFTER.fetch_sub(1, Ordering::Relaxed) == 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let copy = self.get(src, bytes)?;
+        self.set(dst, &copy)
+    }
     fn vgpuMemcpyThenWrite(
         &mut self,
         _: Call,
@@ -874,6 +890,7 @@ impl Driver for FakeDevice {
     }
     fn cuEventElapsedTime_v2(&mut self, _: Call, start: EventHandle, end: EventHandle) -> CuResult<f32> {
         match (self.events.get(&start.raw()), self.events.get(&end.raw())) {
+            (Some(true), Some(true)) if EVENTS_PENDING.load(Ordering::Relaxed) => Err(CuError::NOT_READY),
             (Some(true), Some(true)) => Ok(1.5),
             _ => Err(CuError::INVALID_HANDLE),
         }

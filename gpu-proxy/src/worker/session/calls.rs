@@ -52,6 +52,8 @@ calls! {
     cuMemcpyAsync(s, c, dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream) => s.copy(c, dst, src, bytes, stream);
     vgpuMemcpyThenWrite(s, c, dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream, word: CopyWord)
         => s.copy_then_write(c, (dst, src, bytes), stream, word);
+    vgpuMemcpyThenWait(s, c, dst: DevicePtr, src: DevicePtr, bytes: u64, stream: Stream)
+        => s.copy_then_wait(c, (dst, src, bytes), stream);
     cuMemGetAllocationGranularity(s, c, device: u32, option: u32) -> u64 => s.granularity(device, option);
     cuMemAddressReserve(s, c, bytes: u64, alignment: u64, wanted: DevicePtr) -> DevicePtr
         => s.reserve(c, bytes, alignment, wanted);

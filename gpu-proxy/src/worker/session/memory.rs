@@ -145,6 +145,26 @@ impl Session {
         self.settle(context, result)
     }
 
+    /// A copy, and the wait for it.
+    pub(super) fn copy_then_wait(
+        &mut self,
+        call: Call,
+        (to, from, bytes): (DevicePtr, DevicePtr, u64),
+        stream: Stream,
+    ) -> CuResult<()> {
+        let (context, place) = self.place(call, stream)?;
+        self.ranges.check_write(to, bytes)?;
+        self.ranges.check(from, bytes)?;
+        // Before the copy: what is put aside is done from its beginning.
+        self.must_be_next(stream, context, place)?;
+        self.quota.wait_for_credit();
+        let copied = self.device.copy(place, to.0, from.0, bytes);
+        let result = copied.and_then(|()| self.device.stream_synchronize(place));
+        self.settle(context, result)?;
+        self.stream_was_waited_for(context, place);
+        Ok(())
+    }
+
     /// A copy whose end the guest sees in a word of the arena.
     pub(super) fn copy_then_write(
         &mut self,

@@ -336,6 +336,30 @@ fn letting_go_is_put_aside_while_a_function_of_the_program_is_queued() {
 }
 
 #[test]
+fn a_copy_that_waits_tells_of_itself_and_waits_for_no_function_of_the_program() {
+    for device in [Box::new(Soft::new(1 << 20).unwrap()) as Box<dyn Device>, Box::new(Null::default())] {
+        let world = world(device, true);
+        world.add(at(0), PAGE).unwrap();
+        let on_device = ask::cuMemAlloc_v2(&world.guest, C, 4096).unwrap();
+        let copy = |src, bytes, stream| {
+            ask::vgpuMemcpyThenWait(&world.guest, C, at(0), src, bytes, stream).map_err(CuError::code)
+        };
+        assert_eq!(copy(on_device, 4096, Stream::Legacy), Ok(()));
+        assert_eq!(copy(on_device, 4097, Stream::Legacy), Err(1));
+        assert_eq!(copy(at(PAGE), 1, Stream::Legacy), Err(1), "not added");
+        assert_eq!(copy(on_device, 1, Stream::Made(StreamHandle::new(3, 0))), Err(400));
+        assert_eq!(world.guest.take_error(), None, "told by its reply alone");
+    }
+    let world = world(Box::new(Null::default().calling_from_a_thread()), true);
+    world.add(at(0), PAGE).unwrap();
+    let on_device = ask::cuMemAlloc_v2(&world.guest, C, 4096).unwrap();
+    let copy = || ask::vgpuMemcpyThenWait(&world.guest, C, at(0), on_device, 64, Stream::Legacy);
+    begin_function(&world.guest);
+    assert_eq!(copy(), Err(CuError::NOT_READY), "put aside");
+    assert_eq!(end_function(&world.staging, copy), Ok(()));
+}
+
+#[test]
 fn a_copy_says_in_a_word_of_the_arena_that_it_is_done_or_why_it_is_not() {
     for device in [Box::new(Soft::new(1 << 20).unwrap()) as Box<dyn Device>, Box::new(Null::default())] {
         let world = world(device, true);
