@@ -7,6 +7,7 @@ use vgpu_api::{CuError, CuResult, EventHandle, ask};
 
 use crate::abi::{Out, Raw, export};
 use crate::core::contexts::{Entered, enter, enter_with};
+use crate::core::event_words::Standing;
 use crate::core::process::{EventInfo, Recorded, process};
 use crate::core::streams::{context_of, resolve};
 
@@ -61,8 +62,11 @@ fn record(event: Raw, stream: Raw, flags: u32, mode: Mode) -> CuResult<()> {
     if flags == RECORD_EXTERNAL {
         return Err(CuError::ILLEGAL_STATE);
     }
+    let words = &entered.process.event_words;
+    let written = words.write(entered, event, stream)?;
     ask::cuEventRecordWithFlags(&entered.process.channel, entered.context, event, stream, flags)?;
-    entered.process.event_words.recorded(entered, event, stream)
+    words.recorded(event, written);
+    Ok(())
 }
 
 fn elapsed(out: Out<f32>, start: Raw, end: Raw) -> CuResult<()> {
@@ -72,7 +76,19 @@ fn elapsed(out: Out<f32>, start: Raw, end: Raw) -> CuResult<()> {
     if !is_timed(start) || !is_timed(end) {
         return Err(CuError::INVALID_HANDLE);
     }
-    out.set(ask::cuEventElapsedTime_v2(&entered.process.channel, entered.context, start, end)?)
+    let Entered { process, context, .. } = entered;
+    let elapsed = || ask::cuEventElapsedTime_v2(&process.channel, context, start, end);
+    let first = elapsed();
+    if first != Err(CuError::NOT_READY) {
+        return out.set(first?);
+    }
+    // A word comes a moment before its record: what the program was told to be reached is so here, too.
+    for event in [start, end] {
+        if process.event_words.standing(process, event) == Standing::Reached {
+            ask::cuEventSynchronize(&process.channel, context, event)?;
+        }
+    }
+    out.set(elapsed()?)
 }
 
 export! {
@@ -114,8 +130,10 @@ export! {
     fn cuEventQuery(event: Raw) {
         let (entered, event) = asked(event)?;
         let words = &entered.process.event_words;
-        if words.is_reached(entered.process, event) {
-            return Ok(());
+        match words.standing(entered.process, event) {
+            Standing::Reached => return Ok(()),
+            Standing::NotReached => return Err(CuError::NOT_READY),
+            Standing::Unknown => {}
         }
         let answer = ask::cuEventQuery(&entered.process.channel, entered.context, event);
         words.watch(entered, event);

@@ -1,23 +1,26 @@
-//! Events that a program asks about (`cuEventQuery`): the device itself writes a number into pinned memory behind each record, so that the next
+//! Events that a program asks about (`cuEventQuery`): the device itself writes a number into pinned memory before each record, so that the next
 //! question is one load. An event is watched from its first question on, for its records from then on; others cost nothing.
 //!
-//! The number is right: no record ever has had it before. Any other says nothing, and the worker is asked, who also tells of a kernel that
-//! has failed. The words are cut from pinned memory that the program has anyhow: without any, or where the device cannot write words in the
-//! order of a stream, no event is watched.
+//! The number is right: no record ever has had it before, and all that the record is behind is done. It is not there: the record has not been
+//! reached, since whatever tells of that comes behind the number. A kernel that has failed keeps the number away for good, so the worker is
+//! asked all the same now and then, and once anything has gone wrong. The words are cut from pinned memory that the program has anyhow:
+//! without any, or where the device cannot write words in the order of a stream, no event is watched.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use vgpu_api::{CuResult, DevicePtr, EventHandle, MemoryOp, MemoryOpKind, Stream, ask};
 
-use super::arena::Arena;
 use super::contexts::Entered;
 use super::process::Process;
 use super::slab::lock;
 
 const WORD_BYTES: u32 = 8;
 const PIECE_BYTES: u64 = 4096;
+/// For so long a number that is not there is believed: so late at most a program that does nothing but ask learns of a kernel's fault.
+const BELIEVED: Duration = Duration::from_millis(50);
 
 /// The words of all watched events.
 #[derive(Debug)]
@@ -41,12 +44,24 @@ struct Word {
     written: Option<Written>,
 }
 
-/// What is behind the event's last record.
+/// What the device writes before the event's last record.
 #[derive(Debug, Clone, Copy)]
-struct Written {
+pub struct Written {
     number: u64,
     /// A graph that is launched later may record the event, too.
     graph_calls: u32,
+    /// Errors that the worker had told of by then.
+    errors: u32,
+    /// When the record was made, or the worker asked about it.
+    asked: Instant,
+}
+
+/// What is known of an event's last record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Reached,
+    NotReached,
+    Unknown,
 }
 
 impl EventWords {
@@ -55,25 +70,32 @@ impl EventWords {
         Self { count: AtomicUsize::new(0), state: Mutex::new(state) }
     }
 
-    /// An event was recorded in a stream.
+    /// An event is about to be recorded in a stream. What this gives is for [`EventWords::recorded`].
     /// # Errors
     /// The worker is gone.
     #[inline]
-    pub fn recorded(&self, entered: Entered, event: EventHandle, stream: Stream) -> CuResult<()> {
-        if self.count.load(Ordering::Relaxed) == 0 { Ok(()) } else { self.write(entered, event, stream) }
+    pub fn write(&self, entered: Entered, event: EventHandle, stream: Stream) -> CuResult<Option<Written>> {
+        if self.count.load(Ordering::Relaxed) == 0 { Ok(None) } else { self.send(entered, event, stream) }
     }
 
-    fn write(&self, entered: Entered, event: EventHandle, stream: Stream) -> CuResult<()> {
+    fn send(&self, entered: Entered, event: EventHandle, stream: Stream) -> CuResult<Option<Written>> {
         let channel = &entered.process.channel;
-        let graph_calls = channel.graph_calls();
-        let Some((at, number)) = lock(&self.state).next(event) else { return Ok(()) };
+        let (graph_calls, errors) = (channel.graph_calls(), channel.error_count());
+        let Some((at, number)) = lock(&self.state).next(event) else { return Ok(None) };
         let at = DevicePtr(at);
         let op = MemoryOp { kind: MemoryOpKind::Write, at, bytes: WORD_BYTES, value: number };
         ask::vgpuStreamMemory(channel, entered.context, stream, vec![op])?;
-        if let Some(word) = lock(&self.state).words.get_mut(&event) {
-            word.written = Some(Written { number, graph_calls });
+        Ok(Some(Written { number, graph_calls, errors, asked: Instant::now() }))
+    }
+
+    /// The event was recorded.
+    #[inline]
+    pub fn recorded(&self, event: EventHandle, written: Option<Written>) {
+        if written.is_some()
+            && let Some(word) = lock(&self.state).words.get_mut(&event)
+        {
+            word.written = written;
         }
-        Ok(())
     }
 
     /// An event was recorded in another way: its word says nothing of that.
@@ -85,17 +107,28 @@ impl EventWords {
         }
     }
 
-    /// Whether the last record of an event is known to have been reached.
-    pub fn is_reached(&self, process: &Process, event: EventHandle) -> bool {
+    /// How the last record of an event stands.
+    pub fn standing(&self, process: &Process, event: EventHandle) -> Standing {
         if self.count.load(Ordering::Relaxed) == 0 {
-            return false;
+            return Standing::Unknown;
         }
-        let Some(Word { at, written: Some(written) }) = lock(&self.state).words.get(&event).copied() else {
-            return false;
+        let (mut state, channel) = (lock(&self.state), &process.channel);
+        let word = state.words.get_mut(&event);
+        let (Some(Word { at, written: Some(written) }), Some(arena)) = (word, process.arena.as_ref()) else {
+            return Standing::Unknown;
         };
+        if channel.graph_calls() != written.graph_calls {
+            return Standing::Unknown;
+        }
         // Acquire: what the stream has copied to pinned memory is seen, too.
-        let is_there = |arena: &Arena| arena.word(at).load(Ordering::Acquire) == written.number;
-        process.arena.as_ref().is_some_and(is_there) && process.channel.graph_calls() == written.graph_calls
+        if arena.word(*at).load(Ordering::Acquire) == written.number {
+            return Standing::Reached;
+        }
+        if channel.error_count() == written.errors && written.asked.elapsed() < BELIEVED {
+            return Standing::NotReached;
+        }
+        written.asked = Instant::now();
+        Standing::Unknown
     }
 
     /// The program has asked about an event, and the worker has answered.
