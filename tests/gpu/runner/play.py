@@ -146,6 +146,8 @@ class Player:
         if result.vgpu is None:
             raise _End("failed", "no figure")
         result.bound = vgpu["detail"]
+        if native.get("detail"):
+            result.bound += f" (native: {native['detail']})"
         if case.added is not None and result.native is not None:
             result.most, result.target = result.native + case.added, f"+{case.added:g}"
         elif case.most is not None:
