@@ -16,6 +16,7 @@ const LIMIT: Option<Duration> = Some(Duration::from_secs(30));
 
 fn main() {
     queued_launch();
+    single_launches();
     sync_calls();
     stream_throughput();
 }
@@ -60,6 +61,8 @@ enum Waits {
     Polling,
     /// As a worker does: polling for a while, then asleep.
     AsAWorker,
+    /// As a worker whose driver takes so long for each launch.
+    Launching(Duration),
 }
 
 /// Answers every call at once. Returns how often it slept.
@@ -71,6 +74,9 @@ fn serve(mut consumer: Consumer, waits: Waits, stop: &AtomicBool) -> u64 {
                 if let Some(lane) = record.lane {
                     let (seq, payload) = (record.seq, record.payload);
                     replies.reply(lane, seq, 0, payload).expect("each call is answered once");
+                } else if let Waits::Launching(time) = waits {
+                    let start = Instant::now();
+                    while start.elapsed() < time {}
                 }
             }
             None if waits == Waits::Polling => std::hint::spin_loop(),
@@ -137,6 +143,42 @@ fn queued_launch() {
         let beside = percentile(&mut pipe, part);
         report(name, percentile(&mut samples, part), "ns", beside, "write to a pipe", target);
     }
+}
+
+/// As above, each launch by itself, in bursts that wait in the ring: those that make room for others have to be there, and one in a hundred is
+/// the first after a call. The clock's own cost is taken off.
+fn single_launches() {
+    let launch = [7u8; 100];
+    let single = |body: &mut dyn FnMut()| {
+        let start = Instant::now();
+        body();
+        nanos(start)
+    };
+    let mut clock: Vec<f64> = (0..10_000).map(|_| single(&mut || ())).collect();
+    let clock = percentile(&mut clock, 0.5);
+    let p99 = |mut samples: Vec<f64>| (percentile(&mut samples, 0.99) - clock).max(0.0);
+    let (samples, _) = with_server(Waits::Launching(Duration::from_micros(2)), |submitter| {
+        let mut samples = Vec::with_capacity(100_000);
+        for _ in 0..runs(1000) {
+            for _ in 0..100 {
+                samples.push(single(&mut || {
+                    submitter.submit_bytes(1, 0, &launch).expect("the consumer lives");
+                }));
+            }
+            submitter.call(2, 0, &[], &mut [], LIMIT).expect("the consumer lives");
+        }
+        samples
+    });
+    let (mut reader, mut writer) = std::io::pipe().expect("a pipe can be made");
+    let mut drained = vec![0u8; launch.len() * BATCH as usize];
+    let mut pipe = Vec::with_capacity(100_000);
+    for _ in 0..runs(1000) {
+        for _ in 0..BATCH {
+            pipe.push(single(&mut || writer.write_all(&launch).expect("the pipe has room")));
+        }
+        reader.read_exact(&mut drained).expect("all was written");
+    }
+    report("queued launch of 100 B, p99", p99(samples), "ns", p99(pipe), "write to a pipe", 400.0);
 }
 
 /// A call and its reply: one after the other, both sides polling; then with a pause before each, in which the worker falls asleep. Beside

@@ -6,7 +6,7 @@
 //!          head                                                            tail     clean       head + size
 //! ```
 //! The consumer knows a record only by its sequence word, so no old byte may ever pass for one: room is zeroed before it is
-//! reserved, a sixteenth of the ring at a time, and always 16 bytes beyond the tail. All of this is private but the consumer's `head`.
+//! reserved, a few records' worth at a time, and always 16 bytes beyond the tail. All of this is private but the consumer's `head`.
 //! Not here: waiting for room, waking the consumer (`submitter.rs`).
 
 use std::sync::Arc;
@@ -56,7 +56,9 @@ pub(crate) struct Header {
 
 /// So much is zeroed at once: few enough bytes that no call waits long for it, and that they are still in the nearest cache when records are
 /// written over them.
-const CLEANED_BYTES: u64 = 2 << 10;
+const CLEANED_BYTES: u64 = 512;
+/// So far ahead of that lines are asked for: the consumer's processor has them, and they are on their way while the next records are written.
+const FETCHED_BYTES: u64 = 1 << 10;
 
 const SKIP: Header = Header { flags: FLAG_SKIP, op: 0, lane: NO_LANE, ctx: 0 };
 
@@ -125,6 +127,7 @@ impl Producer {
         }
         let target = (clean + u64::from(self.place.bytes / 16).min(CLEANED_BYTES)).max(needed).min(limit);
         self.zero(clean, target);
+        self.fetch(target, (target + FETCHED_BYTES).min(limit));
         self.clean.store(target, Release);
         Ok(true)
     }
@@ -144,6 +147,12 @@ impl Producer {
         let first = bytes.min(self.place.rest(from));
         self.region.zero(self.place.at(from), first as usize);
         self.region.zero(self.place.data, (bytes - first) as usize);
+    }
+
+    /// Up to the ring's end; the lines behind it are asked for from its beginning on.
+    fn fetch(&self, from: u64, to: u64) {
+        let bytes = (to - from).min(u64::from(self.place.rest(from)));
+        self.region.fetch_to_write(self.place.at(from), usize::try_from(bytes).unwrap_or(0));
     }
 
     /// Writes a header and publishes the record.

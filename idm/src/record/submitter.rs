@@ -63,6 +63,8 @@ impl Submitter {
         let ChannelParts { region, spec, peer, waiter, doorbell, liveness } = parts;
         check_region(&region, &spec, peer)?;
         life::attach(region.word(SUBMITTER_LIFE));
+        // Else the first lap takes a fault each page, in calls that take a part of that time. Without memory it does so.
+        let _ = region.populate(spec.ring_place().data, spec.ring_bytes as usize);
         Ok(Self {
             ring: Producer::new(region.clone(), spec.ring_place(), peer),
             staging: Staging::new(region.clone(), spec.staging_at(), spec.staging_bytes as usize),

@@ -80,6 +80,14 @@ impl Region {
         std::ptr::NonNull::dangling()
     }
 
+    /// A model has its memory.
+    pub fn populate(&self, _offset: usize, _len: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    /// A model has no caches.
+    pub fn fetch_to_write(&self, _offset: usize, _len: usize) {}
+
     /// Zeroes.
     pub fn zero(&self, offset: usize, len: usize) {
         self.write(offset, &vec![0; len]);
