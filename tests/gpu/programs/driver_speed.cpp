@@ -37,12 +37,14 @@ CALL(cuModuleLoadData, Handle *, const void *);
 CALL(cuModuleGetFunction, Handle *, Handle, const char *);
 CALL(cuMemAlloc_v2, Address *, size_t);
 CALL(cuMemHostAlloc, void **, size_t, unsigned);
+CALL(cuMemHostGetDevicePointer_v2, Address *, void *, unsigned);
 CALL(cuMemcpyHtoD_v2, Address, const void *, size_t);
 CALL(cuMemcpyDtoH_v2, void *, Address, size_t);
 CALL(cuMemcpyHtoDAsync_v2, Address, const void *, size_t, Handle);
 CALL(cuMemcpyDtoHAsync_v2, void *, Address, size_t, Handle);
 CALL(cuStreamCreate, Handle *, unsigned);
 CALL(cuStreamSynchronize, Handle);
+CALL(cuStreamWriteValue32_v2, Handle, Address, uint32_t, unsigned);
 CALL(cuEventCreate, Handle *, unsigned);
 CALL(cuEventRecord, Handle, Handle);
 CALL(cuStreamBeginCapture_v2, Handle, int);
@@ -62,12 +64,14 @@ static void find_all() {
     FIND(cuModuleGetFunction);
     FIND(cuMemAlloc_v2);
     FIND(cuMemHostAlloc);
+    FIND(cuMemHostGetDevicePointer_v2);
     FIND(cuMemcpyHtoD_v2);
     FIND(cuMemcpyDtoH_v2);
     FIND(cuMemcpyHtoDAsync_v2);
     FIND(cuMemcpyDtoHAsync_v2);
     FIND(cuStreamCreate);
     FIND(cuStreamSynchronize);
+    FIND(cuStreamWriteValue32_v2);
     FIND(cuEventCreate);
     FIND(cuEventRecord);
     FIND(cuStreamBeginCapture_v2);
@@ -139,11 +143,13 @@ template <typename One, typename End> static double each(int count, One one, End
 static Handle stream, function;
 static Address counter;
 
-static void launch(Handle on) {
+static void launch_at(Address place, Handle on) {
     char rest[92] = {};
-    void *parameters[] = {&counter, rest};
+    void *parameters[] = {&place, rest};
     MUST(cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, on, parameters, nullptr));
 }
+
+static void launch(Handle on) { launch_at(counter, on); }
 
 static void nothing() {}
 static void synchronize() { MUST(cuStreamSynchronize(stream)); }
@@ -207,6 +213,68 @@ static void sync_parked() {
         one.push_back(now() - start);
     }
     say("sync call, parked", at_part(one, 0.5));
+}
+
+// A page of pinned memory, as the host and the device have it.
+struct Pinned {
+    void *host;
+    Address device;
+    Pinned() {
+        MUST(cuMemHostAlloc(&host, 4096, 0));
+        MUST(cuMemHostGetDevicePointer_v2(&device, host, 0));
+        memset(host, 0, 4096);
+    }
+    // Until the first word, which kernels count up, is this.
+    void await(uint32_t count) {
+        double start = now();
+        while (*(volatile uint32_t *)host != count) {
+            if (now() - start > 2) throw Failed{"no count of a kernel comes", 0};
+        }
+    }
+};
+
+// What a wait is made of: a kernel that the host sees done without one, then a copy behind it, then the wait for both, as PyTorch's item().
+static void phases_of_a_wait() {
+    Pinned page;
+    uint32_t count = 0;
+    auto launch_and_see = [&] { launch_at(page.device, stream), page.await(++count); };
+    auto copy = [&] { MUST(cuMemcpyDtoHAsync_v2((char *)page.host + 64, counter, 4, stream)); };
+    uint32_t own;
+    auto copy_to_pageable = [&] { MUST(cuMemcpyDtoHAsync_v2(&own, counter, 4, stream)); };
+    say("launch, its count seen", each(2000, launch_and_see, synchronize));
+    say("copy of 4 B to pinned, sync", each(2000, [&] { copy(), synchronize(); }, nothing));
+    say("copy of 4 B to pageable, sync", each(2000, [&] { copy_to_pageable(), synchronize(); }, nothing));
+    say("launch, copy of 4 B to pinned, sync", each(2000, [&] { launch(stream), copy(), synchronize(); }, nothing));
+    say("launch, copy of 4 B to pageable, sync", each(2000, [&] { launch(stream), copy_to_pageable(), synchronize(); }, nothing));
+}
+
+// After a while without work: what the call itself costs, and until the kernel has run. The rest of a parked call is the way back.
+static void phases_of_a_wake_up() {
+    Pinned page;
+    uint32_t count = 0;
+    std::vector<double> called, seen;
+    for (int i = 0; i < 100 / rounds + 3; i++) {
+        usleep(20000);
+        double start = now();
+        launch_at(page.device, stream);
+        called.push_back(now() - start);
+        page.await(++count);
+        seen.push_back(now() - start);
+    }
+    say("launch, parked", at_part(called, 0.5));
+    say("launch, parked, its count seen", at_part(seen, 0.5));
+}
+
+// What the driver takes for each where nobody waits: the least that the worker needs.
+static void drained_small_work() {
+    Pinned page;
+    std::vector<char> own(4096, 1);
+    Address device;
+    MUST(cuMemAlloc_v2(&device, 4096));
+    say("copies of 4 KB from pinned, drained", each(2000, [&] { MUST(cuMemcpyHtoDAsync_v2(device, page.host, 4096, stream)); }, synchronize));
+    say("copies of 4 KB from pageable, drained", each(2000, [&] { MUST(cuMemcpyHtoDAsync_v2(device, own.data(), 4096, stream)); }, synchronize));
+    say("copies of 4 KB from pageable, each with a sync", each(2000, [&] { MUST(cuMemcpyHtoDAsync_v2(device, own.data(), 4096, stream)); synchronize(); }, nothing));
+    say("words written, drained", each(2000, [&] { MUST(cuStreamWriteValue32_v2(stream, page.device, 7, 0)); }, synchronize));
 }
 
 static void event_record() {
@@ -286,6 +354,9 @@ int main(int count, char **words) {
     attempt("launch and sync", launch_and_sync);
     attempt("sync call, polling", sync_polling);
     attempt("sync call, parked", sync_parked);
+    attempt("launch, its count seen", phases_of_a_wait);
+    attempt("launch, parked", phases_of_a_wake_up);
+    attempt("words written, drained", drained_small_work);
     attempt("event record", event_record);
     for (const Copies &what : COPIES) attempt(what.h2d, [&] { copies(what); });
     // Last: what is broken in the middle of a capture may stay so.
