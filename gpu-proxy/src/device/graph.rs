@@ -4,9 +4,9 @@ use std::fmt;
 
 use vgpu_api::graph::{CopyBox, GraphEdge, HostSide};
 use vgpu_api::launch::LaunchAttributes;
-use vgpu_api::{CuError, CuResult, MemoryOp, Memset};
+use vgpu_api::{CuError, CuResult, Extent, MemoryOp, Memset};
 
-use super::{Device, DeviceLaunch, GraphFunction, Place, Raw};
+use super::{Device, DeviceLaunch, GraphFunction, Place, Raw, Side};
 
 /// One node with resolved names. What it waits for stands before it.
 #[derive(Debug)]
@@ -29,6 +29,15 @@ pub enum DeviceWork<'a> {
     Fill(Memset),
     /// A copy. The host's side is a packed buffer that the device keeps with the node, of zeros at first.
     Copy(CopyBox, HostSide),
+    /// A copy with an array on one side or both. The host's side is `None`, and a buffer as of other copies.
+    ArrayCopy {
+        /// Where it goes.
+        to: Option<Side>,
+        /// Where it comes from.
+        from: Option<Side>,
+        /// How much.
+        size: Extent,
+    },
     /// Records an event.
     Record(Raw),
     /// Waits for an event.
@@ -46,6 +55,7 @@ impl fmt::Debug for DeviceWork<'_> {
             Self::Kernel(_) => "Kernel",
             Self::Fill(_) => "Fill",
             Self::Copy(..) => "Copy",
+            Self::ArrayCopy { .. } => "ArrayCopy",
             Self::Record(_) => "Record",
             Self::Wait(_) => "Wait",
             Self::Host(_) => "Host",
@@ -54,10 +64,17 @@ impl fmt::Debug for DeviceWork<'_> {
     }
 }
 
-/// The bytes of a copy that the session has checked.
-pub(super) fn host_buffer(copy: &CopyBox) -> CuResult<Box<[u8]>> {
-    let bytes = copy.bytes().and_then(|bytes| usize::try_from(bytes).ok());
-    Ok(vec![0; bytes.ok_or(CuError::INVALID_VALUE)?].into_boxed_slice())
+/// The host's side of a copy, whose size the session has checked; `None` of works without one.
+pub(super) fn host_buffer(work: &DeviceWork<'_>) -> CuResult<Option<Box<[u8]>>> {
+    let bytes = match work {
+        DeviceWork::Copy(copy, HostSide::From | HostSide::To) => copy.bytes(),
+        DeviceWork::ArrayCopy { to: None, size, .. } | DeviceWork::ArrayCopy { from: None, size, .. } => {
+            size.bytes()
+        }
+        _ => return Ok(None),
+    };
+    let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).ok_or(CuError::INVALID_VALUE)?;
+    Ok(Some(vec![0; bytes].into_boxed_slice()))
 }
 
 /// The part of a host buffer that begins at `offset`.
@@ -85,6 +102,7 @@ enum Work {
     Kernel { function: Raw, grid: [u32; 3], block: [u32; 3], shared_bytes: u32, params: Box<[u8]> },
     Fill(Memset),
     Copy { copy: CopyBox, side: HostSide, host: Box<[u8]> },
+    ArrayCopy { to: Option<Side>, from: Option<Side>, size: Extent, host: Box<[u8]> },
     Record(Raw),
     Host(GraphFunction),
     Words(Vec<MemoryOp>),
@@ -109,10 +127,15 @@ impl Work {
                 params: launch.params.into(),
             },
             DeviceWork::Fill(memset) => Self::Fill(*memset),
-            DeviceWork::Copy(copy, HostSide::Neither) => {
-                Self::Copy { copy: *copy, side: HostSide::Neither, host: Box::default() }
+            DeviceWork::Copy(copy, side) => {
+                Self::Copy { copy: *copy, side: *side, host: host_buffer(work)?.unwrap_or_default() }
             }
-            DeviceWork::Copy(copy, side) => Self::Copy { copy: *copy, side: *side, host: host_buffer(copy)? },
+            DeviceWork::ArrayCopy { to, from, size } => Self::ArrayCopy {
+                to: *to,
+                from: *from,
+                size: *size,
+                host: host_buffer(work)?.unwrap_or_default(),
+            },
             DeviceWork::Record(event) => Self::Record(*event),
             DeviceWork::Host(function) => Self::Host(function.clone()),
             DeviceWork::Words(ops) => Self::Words(ops.clone()),
@@ -149,7 +172,7 @@ impl Listed {
     /// The host's side of a copy.
     pub(super) fn host(&mut self, node: u32, offset: u64, bytes: usize) -> CuResult<&mut [u8]> {
         match &mut self.node(node)?.work {
-            Work::Copy { host, .. } => part(host, offset, bytes),
+            Work::Copy { host, .. } | Work::ArrayCopy { host, .. } => part(host, offset, bytes),
             _ => Err(CuError::INVALID_VALUE),
         }
     }
@@ -177,6 +200,9 @@ impl Listed {
                 }
                 Work::Fill(memset) => device.fill(place, memset)?,
                 Work::Copy { copy, side, host } => run_copy(device, place, copy, *side, host)?,
+                Work::ArrayCopy { to, from, size, host } => {
+                    run_array_copy(device, place, (*to, *from), *size, host)?;
+                }
                 Work::Record(event) => device.event_record(place, *event, 0)?,
                 Work::Host(function) => function(),
                 Work::Words(ops) => device.stream_memory(place, ops)?,
@@ -202,4 +228,19 @@ fn run_copy(
         }
     }
     Ok(())
+}
+
+fn run_array_copy(
+    device: &mut dyn Device,
+    place: Place,
+    sides: (Option<Side>, Option<Side>),
+    size: Extent,
+    host: &mut [u8],
+) -> CuResult<()> {
+    match sides {
+        (Some(to), Some(from)) => device.copy_box(place, to, from, size),
+        (Some(Side::Array(array, corner)), None) => device.array_write(place, (array, corner), size, host),
+        (None, Some(Side::Array(array, corner))) => device.array_read(place, (array, corner), size, host),
+        _ => Err(CuError::INVALID_VALUE),
+    }
 }

@@ -9,7 +9,7 @@
 
 use crate::array::{ArrayPlace, ArrayShape, BoxSide, Extent, LinearPlace};
 use crate::call_macro::{calls, class, reply_type, travel};
-use crate::graph::{CopyBox, GraphEdge, GraphNode, GraphWork, Rows};
+use crate::graph::{ArrayAndHost, ArrayAndMemory, CopyBox, GraphEdge, GraphNode, GraphWork, Rows, TwoArrays};
 use crate::handle::{
     ArrayHandle, ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
     LinkerHandle, MemoryHandle, MipmapHandle, NewHandle, PoolHandle, Stream, kind,
@@ -328,6 +328,9 @@ pub const STRUCTS: &[&str] = &[
     GraphEdge::DECLARATION,
     Rows::DECLARATION,
     CopyBox::DECLARATION,
+    ArrayAndMemory::DECLARATION,
+    TwoArrays::DECLARATION,
+    ArrayAndHost::DECLARATION,
     GraphWork::DECLARATION,
     GraphNode::DECLARATION,
     ArrayShape::DECLARATION,

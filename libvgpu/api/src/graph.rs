@@ -1,12 +1,16 @@
 //! A graph as it travels: whole, when it is instantiated. The guest keeps graphs and captures by itself; a worker sees a list of nodes,
 //! each after those that it waits for, with nothing nested.
 
+mod arrays;
+
 use crate::handle::{ContextId, EventHandle};
 use crate::launch::Launch;
 use crate::memory::{DevicePtr, Memset};
 use crate::result::{CuError, CuResult};
 use crate::stream_memory::MemoryOp;
 use crate::wire::{Reader, Wire, WireError, Writer, wire_struct};
+
+pub use arrays::{ArrayAndHost, ArrayAndMemory, ArrayCopy, TwoArrays};
 
 /// Nodes of one graph at most.
 pub const NODES_MAX: usize = 1 << 18;
@@ -140,11 +144,23 @@ pub enum GraphWork<'a> {
     Host(u64),
     /// Writes words of memory and waits for words, in order.
     Words(Vec<MemoryOp>),
+    /// A copy with an array.
+    ArrayCopy(ArrayCopy),
 }
 
 impl GraphWork<'_> {
+    /// Bytes of the side of a copy that is the program's own memory: 0 if none is, `None` if no memory has so many.
+    #[must_use]
+    pub fn host_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Copy(copy, HostSide::From | HostSide::To) => copy.bytes(),
+            Self::ArrayCopy(copy) if copy.host_side() != HostSide::Neither => copy.extent().bytes(),
+            _ => Some(0),
+        }
+    }
+
     /// Part of the wire hash.
-    pub const DECLARATION: &'static str = "GraphWork{0,1:Launch,2:Memset,3:CopyBox,4:CopyBox from host,5:CopyBox to host,6:Event record,7:Event wait,8:u64 host function,9:Vec<MemoryOp>}";
+    pub const DECLARATION: &'static str = "GraphWork{0,1:Launch,2:Memset,3:CopyBox,4:CopyBox from host,5:CopyBox to host,6:Event record,7:Event wait,8:u64 host function,9:Vec<MemoryOp>,10:ArrayAndMemory to array,11:ArrayAndMemory from array,12:TwoArrays,13:ArrayAndHost from host,14:ArrayAndHost to host}";
 
     /// Its kind on the wire: what never changes of a node.
     #[must_use]
@@ -160,6 +176,7 @@ impl GraphWork<'_> {
             Self::Wait(_) => 7,
             Self::Host(_) => 8,
             Self::Words(_) => 9,
+            Self::ArrayCopy(copy) => copy.number(),
         }
     }
 }
@@ -174,6 +191,7 @@ impl<'a> Wire<'a> for GraphWork<'a> {
             Self::Record(event) | Self::Wait(event) => event.size(),
             Self::Host(function) => function.size(),
             Self::Words(ops) => ops.size(),
+            Self::ArrayCopy(copy) => copy.size(),
         }
     }
     fn put(&self, writer: &mut Writer<'_>) {
@@ -186,6 +204,7 @@ impl<'a> Wire<'a> for GraphWork<'a> {
             Self::Record(event) | Self::Wait(event) => event.put(writer),
             Self::Host(function) => function.put(writer),
             Self::Words(ops) => ops.put(writer),
+            Self::ArrayCopy(copy) => copy.put(writer),
         }
     }
     fn take(reader: &mut Reader<'a>) -> Result<Self, WireError> {
@@ -200,7 +219,7 @@ impl<'a> Wire<'a> for GraphWork<'a> {
             7 => Self::Wait(EventHandle::take(reader)?),
             8 => Self::Host(u64::take(reader)?),
             9 => Self::Words(Vec::take(reader)?),
-            _ => return Err(WireError::BadValue("kind of a graph's node")),
+            other => Self::ArrayCopy(ArrayCopy::take(other, reader)?),
         })
     }
 }
@@ -262,7 +281,8 @@ pub fn parse(bytes: &[u8]) -> CuResult<Vec<GraphNode<'_>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handle::{FunctionHandle, ImageHandle, Stream};
+    use crate::array::{ArrayPlace, BoxSide, Extent, LinearPlace};
+    use crate::handle::{ArrayHandle, FunctionHandle, ImageHandle, Stream};
     use crate::launch::{LaunchAttributes, LaunchShape};
     use crate::stream_memory::MemoryOpKind;
     use crate::wire::{from_slice, to_vec};
@@ -281,7 +301,19 @@ mod tests {
         let memset = Memset { dst: DevicePtr(4), pitch: 0, element_bytes: 4, value: 9, width: 2, rows: 1 };
         let event = EventHandle::new(1, 2);
         let op = MemoryOp { kind: MemoryOpKind::WaitAnd, at: DevicePtr(8), bytes: 8, value: 3 };
+        let array = ArrayPlace { array: ArrayHandle::new(0, 3), x_bytes: 4, y: 1, z: 2 };
+        let array = Some(BoxSide::Array(array));
+        let memory = Some(BoxSide::Linear(LinearPlace { at: DevicePtr(64), pitch: 16, height: 4 }));
+        let size = Extent { width_bytes: 8, height: 3, depth: 2 };
+        let copy = |to, from| node(&[], GraphWork::ArrayCopy(ArrayCopy::of(to, from, size).unwrap()));
+        assert_eq!(ArrayCopy::of(memory, memory, size), None, "no array");
+        assert_eq!(ArrayCopy::of(memory, None, size), None, "no array");
         vec![
+            copy(array, memory),
+            copy(memory, array),
+            copy(array, array),
+            copy(array, None),
+            copy(None, array),
             node(&[], GraphWork::Kernel(launch)),
             node(&[0], GraphWork::Fill(memset)),
             node(&[0], GraphWork::Copy(line, HostSide::Neither)),
@@ -304,6 +336,17 @@ mod tests {
             for cut in 0..bytes.len() {
                 assert!(from_slice::<GraphNode<'_>>(&bytes[..cut]).is_err(), "{node:?} cut at {cut}");
             }
+        }
+    }
+
+    #[test]
+    fn a_copy_with_an_array_has_the_sides_that_it_was_made_of() {
+        for node in nodes() {
+            let GraphWork::ArrayCopy(copy) = node.work else { continue };
+            let (to, from) = copy.sides();
+            assert_eq!(ArrayCopy::of(to, from, copy.extent()), Some(copy));
+            let host = if to.is_none() || from.is_none() { 48 } else { 0 };
+            assert_eq!(node.work.host_bytes(), Some(host));
         }
     }
 

@@ -9,7 +9,8 @@
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
 
-use super::copy_box::{Copy3d, captured};
+use super::copy_box::Copy3d;
+use super::copy_node::captured;
 use super::copy_pageable::{INLINE_BYTES, to_device, to_host};
 use super::host_memory::mapped;
 use crate::abi::{Raw, Span, export};

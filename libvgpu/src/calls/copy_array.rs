@@ -1,4 +1,5 @@
-//! Copies with arrays: from and to host memory in pieces of rows without gaps, between places of the device as one record.
+//! Copies with arrays: from and to host memory in pieces of rows without gaps, between places of the device as one record. Those that
+//! a capture takes are nodes (`copy_node.rs`).
 
 use vgpu_api::symbols::Mode;
 use vgpu_api::{
@@ -7,6 +8,7 @@ use vgpu_api::{
 
 use super::copy::{Returns, is_mapped, wait, wait_if_seen};
 use super::copy_box::{Copy3d, Rows, Side3d, with};
+use super::copy_node::captured;
 use crate::abi::{Raw, Span, export};
 use crate::core::contexts::Entered;
 
@@ -58,18 +60,15 @@ pub fn context_of(entered: Entered, side: &Side3d) -> CuResult<Raw> {
 
 /// A copy with an array on one side or both.
 pub fn copy(entered: Entered, what: &Copy3d, stream: Stream, returns: Returns) -> CuResult<()> {
-    if what.src.level != 0 || what.dst.level != 0 {
-        return Err(CuError::INVALID_VALUE);
-    }
-    let size =
-        Extent { width_bytes: what.width_bytes as u64, height: what.height as u64, depth: what.depth as u64 };
+    check_levels(what)?;
+    let size = what.extent();
     let (src, dst) = (side(entered, &what.src, what)?, side(entered, &what.dst, what)?);
     run(entered, (dst, src), size, stream, returns)
 }
 
 fn side(entered: Entered, side: &Side3d, copy: &Copy3d) -> CuResult<Side> {
     if is_array(side) {
-        return target(entered, side.array, [side.x_bytes, side.y, side.z]).map(Side::Array);
+        return of_array(entered, side).map(Side::Array);
     }
     let rows = Rows::of(entered, side, copy)?;
     Ok(if rows.on_device {
@@ -79,6 +78,27 @@ fn side(entered: Entered, side: &Side3d, copy: &Copy3d) -> CuResult<Side> {
     } else {
         Side::Host(HostRows { start: rows.start, pitch: rows.pitch, slice: rows.slice })
     })
+}
+
+fn of_array(entered: Entered, side: &Side3d) -> CuResult<Target> {
+    target(entered, side.array, [side.x_bytes, side.y, side.z])
+}
+
+/// That a copy with an array names no level: those are arrays of their own.
+/// # Errors
+/// 1.
+pub fn check_levels(what: &Copy3d) -> CuResult<()> {
+    let names_one = what.src.level != 0 || what.dst.level != 0;
+    let with_array = is_array(&what.src) || is_array(&what.dst);
+    if names_one && with_array { Err(CuError::INVALID_VALUE) } else { Ok(()) }
+}
+
+/// Where in an array a copy begins that fits in there.
+/// # Errors
+/// 1, 400.
+pub fn place(entered: Entered, side: &Side3d, size: Extent) -> CuResult<ArrayPlace> {
+    let Target { place, shape } = of_array(entered, side)?;
+    shape.check_box(place.corner(), size).map(|()| place)
 }
 
 fn target(entered: Entered, array: u64, [x_bytes, y, z]: [usize; 3]) -> CuResult<Target> {
@@ -100,8 +120,6 @@ fn run(
             target.shape.check_box(target.place.corner(), size)?;
         }
     }
-    // No node of a graph copies an array: a capture cannot take it.
-    entered.process.graphs.refuses(entered, stream)?;
     let on_device = |side: Side| match side {
         Side::Array(target) => Ok(BoxSide::Array(target.place)),
         Side::Device(place) => Ok(BoxSide::Linear(place)),
@@ -219,45 +237,31 @@ impl HostRows {
     }
 }
 
-/// The copies of one row: an array of one dimension, or the first row of another.
-fn line(entered: Entered, array: Raw, offset: usize) -> CuResult<Side> {
-    target(entered, array.0, [offset, 0, 0]).map(Side::Array)
-}
-
-fn host(memory: Span) -> Side {
-    Side::Host(HostRows { start: memory.address(), pitch: 0, slice: 0 })
-}
-
-fn device(address: DevicePtr) -> Side {
-    Side::Device(LinearPlace { at: address, pitch: 0, height: 0 })
+/// A copy of one row, with an array of one dimension or the first row of another.
+fn line(dst: Side3d, src: Side3d, bytes: usize, given: Option<Raw>, mode: Mode) -> CuResult<()> {
+    let (entered, stream) = with(given, mode)?;
+    let what = Copy3d { src, dst, width_bytes: bytes, height: 1, depth: 1 };
+    let sides = (side(entered, &what.dst, &what)?, side(entered, &what.src, &what)?);
+    if bytes > 0 && captured(entered, stream, || what)? {
+        return Ok(());
+    }
+    run(entered, sides, what.extent(), stream, Returns::of(given))
 }
 
 fn row(bytes: usize) -> Extent {
     Extent { width_bytes: bytes as u64, height: 1, depth: 1 }
 }
 
-fn to_line(
-    array: Raw,
-    offset: usize,
-    src: Side,
-    bytes: usize,
-    given: Option<Raw>,
-    mode: Mode,
-) -> CuResult<()> {
-    let (entered, stream) = with(given, mode)?;
-    run(entered, (line(entered, array, offset)?, src), row(bytes), stream, Returns::of(given))
+fn on_host(memory: Span) -> Side3d {
+    Copy3d::side((false, memory.address()))
 }
 
-fn from_line(
-    dst: Side,
-    array: Raw,
-    offset: usize,
-    bytes: usize,
-    given: Option<Raw>,
-    mode: Mode,
-) -> CuResult<()> {
-    let (entered, stream) = with(given, mode)?;
-    run(entered, (dst, line(entered, array, offset)?), row(bytes), stream, Returns::of(given))
+fn on_device(address: DevicePtr) -> Side3d {
+    Copy3d::side((true, address.0))
+}
+
+fn in_array(array: Raw, offset: usize) -> Side3d {
+    Side3d { memory_type: ARRAY, array: array.0, x_bytes: offset, ..Copy3d::side((true, 0)) }
 }
 
 /// The elements need not be of one format, but of one size.
@@ -272,31 +276,31 @@ fn between(dst: (Raw, usize), src: (Raw, usize), bytes: usize, mode: Mode) -> Cu
 
 export! {
     fn cuMemcpyHtoA_v2 | cuMemcpyHtoA_v2_ptds(mode, array: Raw, offset: usize, src: Span, bytes: usize) {
-        to_line(array, offset, host(src), bytes, None, mode)
+        line(in_array(array, offset), on_host(src), bytes, None, mode)
     }
 
     fn cuMemcpyHtoAAsync_v2 | cuMemcpyHtoAAsync_v2_ptsz(
         mode, array: Raw, offset: usize, src: Span, bytes: usize, stream: Raw,
     ) {
-        to_line(array, offset, host(src), bytes, Some(stream), mode)
+        line(in_array(array, offset), on_host(src), bytes, Some(stream), mode)
     }
 
     fn cuMemcpyAtoH_v2 | cuMemcpyAtoH_v2_ptds(mode, dst: Span, array: Raw, offset: usize, bytes: usize) {
-        from_line(host(dst), array, offset, bytes, None, mode)
+        line(on_host(dst), in_array(array, offset), bytes, None, mode)
     }
 
     fn cuMemcpyAtoHAsync_v2 | cuMemcpyAtoHAsync_v2_ptsz(
         mode, dst: Span, array: Raw, offset: usize, bytes: usize, stream: Raw,
     ) {
-        from_line(host(dst), array, offset, bytes, Some(stream), mode)
+        line(on_host(dst), in_array(array, offset), bytes, Some(stream), mode)
     }
 
     fn cuMemcpyDtoA_v2 | cuMemcpyDtoA_v2_ptds(mode, array: Raw, offset: usize, src: DevicePtr, bytes: usize) {
-        to_line(array, offset, device(src), bytes, None, mode)
+        line(in_array(array, offset), on_device(src), bytes, None, mode)
     }
 
     fn cuMemcpyAtoD_v2 | cuMemcpyAtoD_v2_ptds(mode, dst: DevicePtr, array: Raw, offset: usize, bytes: usize) {
-        from_line(device(dst), array, offset, bytes, None, mode)
+        line(on_device(dst), in_array(array, offset), bytes, None, mode)
     }
 
     fn cuMemcpyAtoA_v2 | cuMemcpyAtoA_v2_ptds(

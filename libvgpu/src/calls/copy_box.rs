@@ -1,16 +1,16 @@
-//! Pitched copies of two and three dimensions, row by row. Those with an array are in `copy_array.rs`.
+//! Pitched copies of two and three dimensions, row by row. Those with an array are in `copy_array.rs`, nodes of graphs in
+//! `copy_node.rs`.
 
-use vgpu_api::graph::{self, CopyBox, HostSide};
 use vgpu_api::symbols::Mode;
-use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, Stream, ask};
+use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
 
 use super::copy::{Returns, is_device, is_mapped, on_device, reached, same_device, wait};
 use super::copy_array;
+use super::copy_node::captured;
 use super::copy_pageable::{to_device, to_host};
 use crate::abi::{In, Raw, Span, export};
 use crate::core::contexts::{Entered, enter};
-use crate::core::graphs::Work;
-use crate::core::streams::{self, resolve};
+use crate::core::streams::resolve;
 
 /// Bytes that rows to the host are read with at once, and that this library allocates for a copy at most.
 const GATHER_BYTES: usize = 1 << 20;
@@ -93,7 +93,12 @@ impl From<Copy2d> for Copy3d {
 impl Copy3d {
     /// Bytes in one row; a side is device memory or the program's, and an address there.
     pub fn line(dst: (bool, u64), src: (bool, u64), bytes: usize) -> Self {
-        let side = |(on_device, address): (bool, u64)| Side3d {
+        Self { src: Self::side(src), dst: Self::side(dst), width_bytes: bytes, height: 1, depth: 1 }
+    }
+
+    /// A side of one row.
+    pub fn side((on_device, address): (bool, u64)) -> Side3d {
+        Side3d {
             x_bytes: 0,
             y: 0,
             z: 0,
@@ -105,89 +110,7 @@ impl Copy3d {
             context: Raw(0),
             pitch: 0,
             height: 0,
-        };
-        Self { src: side(src), dst: side(dst), width_bytes: bytes, height: 1, depth: 1 }
-    }
-}
-
-/// A copy as a graph's node.
-#[derive(Clone, Copy, Debug)]
-pub struct BoxNode {
-    /// As the program gave it.
-    pub given: Copy3d,
-    pub context: ContextId,
-    dst: Rows,
-    src: Rows,
-}
-
-impl BoxNode {
-    /// # Errors
-    /// 1 for what is no copy; 801 for arrays, and for one that has no side that the device reaches.
-    pub fn new(entered: Entered, what: &Copy3d, context: ContextId) -> CuResult<Self> {
-        if what.width_bytes == 0 || what.height == 0 || what.depth == 0 {
-            return Err(CuError::INVALID_VALUE);
         }
-        let (src, dst) = (Rows::of(entered, &what.src, what)?, Rows::of(entered, &what.dst, what)?);
-        if !src.is_reached() && !dst.is_reached() {
-            return Err(CuError::NOT_SUPPORTED);
-        }
-        Ok(Self { given: *what, context, dst, src })
-    }
-
-    /// Whether one side is memory that only the program reaches.
-    pub fn is_host(&self) -> bool {
-        !self.src.is_reached() || !self.dst.is_reached()
-    }
-
-    /// Whether it copies to memory that only the program reaches.
-    pub fn is_to_host(&self) -> bool {
-        !self.dst.is_reached()
-    }
-
-    pub fn on_the_wire(&self) -> (CopyBox, HostSide) {
-        let side = match (self.src.is_reached(), self.dst.is_reached()) {
-            (false, _) => HostSide::From,
-            (_, false) => HostSide::To,
-            _ => HostSide::Neither,
-        };
-        let rows = |rows: &Rows| {
-            let start = if rows.is_reached() { rows.start } else { 0 };
-            graph::Rows { start: DevicePtr(start), pitch: rows.pitch, slice_rows: rows.slice_rows }
-        };
-        let Copy3d { width_bytes, height, depth, .. } = self.given;
-        let (width, height, depth) = (width_bytes as u64, height as u64, depth as u64);
-        (CopyBox { width, height, depth, to: rows(&self.dst), from: rows(&self.src) }, side)
-    }
-
-    fn host(&self) -> Option<&Rows> {
-        [&self.src, &self.dst].into_iter().find(|rows| !rows.is_reached())
-    }
-
-    /// The first and the end of the program's memory that it touches.
-    pub fn host_span(&self) -> Option<(u64, u64)> {
-        let host = self.host()?;
-        let last = host.row(self.given.depth - 1, self.given.height - 1).ok()?;
-        Some((host.start, last.saturating_add(self.given.width_bytes as u64)))
-    }
-
-    /// Bytes of a row, and the program's side of each row: where it lies, and where when all are packed. Rows that follow each
-    /// other are one.
-    /// # Errors
-    /// 1 past the end of the address space.
-    pub fn host_rows(&self) -> CuResult<(usize, Vec<(Span, u64)>)> {
-        let host = self.host().ok_or(CuError::INVALID_VALUE)?;
-        let Copy3d { width_bytes, height, depth, .. } = self.given;
-        let (width, height) = if host.pitch == width_bytes as u64 {
-            (width_bytes.checked_mul(height).ok_or(CuError::INVALID_VALUE)?, 1)
-        } else {
-            (width_bytes, height)
-        };
-        let rows = (0..depth).flat_map(|z| (0..height).map(move |y| (z, y)));
-        let placed = rows.enumerate().map(|(number, (z, y))| {
-            let packed = (number as u64).checked_mul(width as u64).ok_or(CuError::INVALID_VALUE)?;
-            Ok((Span::at_address(host.row(z, y)?), packed))
-        });
-        Ok((width, placed.collect::<CuResult<_>>()?))
     }
 }
 
@@ -210,7 +133,6 @@ impl Rows {
             HOST => (false, side.host),
             DEVICE => (true, side.device),
             4 => (is_device(entered.process, side.device), side.device),
-            3 => return Err(CuError::NOT_SUPPORTED),
             _ => return Err(CuError::INVALID_VALUE),
         };
         let pitch = if side.pitch == 0 { copy.width_bytes } else { side.pitch };
@@ -233,11 +155,11 @@ impl Rows {
     }
 
     /// Whether the device reaches them by their address.
-    fn is_reached(&self) -> bool {
+    pub(super) fn is_reached(&self) -> bool {
         self.on_device || self.pinned
     }
 
-    fn row(self, z: usize, y: usize) -> CuResult<u64> {
+    pub(super) fn row(self, z: usize, y: usize) -> CuResult<u64> {
         at(self.slice, z)
             .zip(at(self.pitch, y))
             .and_then(|(slices, rows)| self.start.checked_add(slices)?.checked_add(rows))
@@ -249,21 +171,8 @@ fn at(step: u64, number: usize) -> Option<u64> {
     step.checked_mul(number as u64)
 }
 
-/// Whether a capture has taken the copy.
-#[inline]
-pub fn captured(entered: Entered, stream: Stream, what: impl FnOnce() -> Copy3d) -> CuResult<bool> {
-    entered.process.graphs.captured(entered, stream, |_| {
-        let context = streams::context_of(entered, stream)?;
-        match BoxNode::new(entered, &what(), context) {
-            // Between two places of the program: this library copies, and would do so once.
-            Err(CuError::NOT_SUPPORTED) => Err(CuError::STREAM_CAPTURE_UNSUPPORTED),
-            other => Ok(Work::Copy(Box::new(other?))),
-        }
-    })
-}
-
 fn copy(entered: Entered, what: &Copy3d, stream: Stream, returns: Returns) -> CuResult<()> {
-    if what.width_bytes == 0 || what.height == 0 || what.depth == 0 {
+    if what.extent().is_empty() {
         return Ok(());
     }
     if captured(entered, stream, || *what)? {

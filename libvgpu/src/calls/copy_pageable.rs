@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
 
 use super::copy::{is_device, owned, synchronize};
-use super::copy_box::{Copy3d, captured};
+use super::copy_box::Copy3d;
+use super::copy_node::captured;
 use crate::abi::Span;
 use crate::core::contexts::Entered;
 use crate::core::copiers::Shared;

@@ -1,6 +1,5 @@
 //! Changes of graphs that can be launched: one node's parameters, all of them by an update, what is switched off.
 
-use vgpu_api::graph::GraphWork;
 use vgpu_api::{CuError, CuResult, GraphExecHandle, ask};
 
 use super::copy_box::Copy3d;
@@ -70,7 +69,7 @@ fn differs(node: &Listed, work: &Work) -> CuResult<Option<u32>> {
         return Ok(Some(update::NODE_TYPE));
     }
     let same_side = with_work(work, |wire| Ok(wire.number() == node.number))?;
-    let bytes = |work: &Work| with_work(work, |wire| Ok(host_bytes(&wire)));
+    let bytes = |work: &Work| with_work(work, |wire| Ok(wire.host_bytes()));
     let same_context = match work {
         Work::Kernel(kernel) => kernel.context == node.context,
         Work::Fill(_, context) => *context == node.context,
@@ -78,6 +77,7 @@ fn differs(node: &Listed, work: &Work) -> CuResult<Option<u32>> {
         Work::Words(words) => words.context == node.context,
         _ => true,
     };
+    // The worker's buffer of a copy's host side keeps its size.
     if !same_side || !same_context || bytes(work)? != bytes(&node.work)? {
         return Ok(Some(update::PARAMETERS));
     }
@@ -93,19 +93,17 @@ fn differs(node: &Listed, work: &Work) -> CuResult<Option<u32>> {
     Ok((together(work) != together(&node.work)).then_some(update::ATTRIBUTES))
 }
 
-/// The worker's buffer of a copy's host side keeps its size.
-fn host_bytes(work: &GraphWork<'_>) -> Option<u64> {
-    match work {
-        GraphWork::Copy(copy, side) if *side != vgpu_api::graph::HostSide::Neither => copy.bytes(),
-        _ => None,
-    }
-}
-
 fn set(exec: Raw, node: Raw, work: impl FnOnce(&Listed) -> CuResult<Work>) -> CuResult<()> {
     let (entered, handle, exec) = existing(exec)?;
     let mut list = exec.lock();
     let place = list.place(node.0)?;
-    let work = work(list.nodes.get(place as usize).ok_or(CuError::UNKNOWN)?)?;
+    let old = list.nodes.get(place as usize).ok_or(CuError::UNKNOWN)?;
+    let work = work(old)?;
+    // cuda.h, `cuGraphExecMemcpyNodeSetParams`: copies of one row only.
+    let has_rows = |work: &Work| matches!(work, Work::Copy(copy) if copy.has_rows());
+    if has_rows(&work) || has_rows(&old.work) {
+        return Err(CuError::INVALID_VALUE);
+    }
     put_work(entered, handle, &mut list, place, work)
 }
 

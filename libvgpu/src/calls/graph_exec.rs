@@ -7,7 +7,7 @@ use vgpu_api::{CuError, CuResult, GraphExecHandle, Stream, ask};
 
 use std::sync::Arc;
 
-use super::copy_box::BoxNode;
+use super::copy_node::BoxNode;
 use crate::abi::{Out, Raw, export};
 use crate::core::contexts::{Entered, current, enter};
 use crate::core::exec::{Exec, Held, List};

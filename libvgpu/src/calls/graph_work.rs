@@ -6,7 +6,8 @@ use vgpu_api::launch::LaunchShape;
 use vgpu_api::stream_memory::OPS_MAX;
 use vgpu_api::{CuError, CuResult, DevicePtr, EventHandle, ImageKind, Memset, Stream};
 
-use super::copy_box::{BoxNode, Copy3d};
+use super::copy_box::Copy3d;
+use super::copy_node::BoxNode;
 use super::launch;
 use super::stream_memory::{Op, of_all};
 use crate::abi::{In, Raw, Span};

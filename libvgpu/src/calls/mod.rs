@@ -8,6 +8,7 @@ pub mod copy;
 pub mod copy_array;
 pub mod copy_batch;
 pub mod copy_box;
+pub mod copy_node;
 mod copy_pageable;
 pub mod dark;
 pub mod device;

@@ -15,7 +15,7 @@ use super::graphs::{Edge, HostCall, Inner, Kernel, Need, Token, Work};
 use super::host_functions::HostFunctions;
 use super::process::Process;
 use super::slab::{Slab, lock};
-use crate::calls::copy_box::BoxNode;
+use crate::calls::copy_node::BoxNode;
 
 /// The table of the process. A place without one is being instantiated.
 pub type Execs = Slab<Option<Arc<Exec>>>;
@@ -143,10 +143,7 @@ pub fn with_work<T>(work: &Work, body: impl FnOnce(GraphWork<'_>) -> CuResult<T>
         // Memory is the guest's own matter: to the worker such a node only joins.
         Work::Empty | Work::Child(_) | Work::Alloc(_) | Work::Free(_) => body(GraphWork::Empty),
         Work::Kernel(kernel) => with_kernel(kernel, body),
-        Work::Copy(copy) => {
-            let (copy, side) = copy.on_the_wire();
-            body(GraphWork::Copy(copy, side))
-        }
+        Work::Copy(copy) => body(copy.on_the_wire()?),
         Work::Fill(memset, _) => body(GraphWork::Fill(*memset)),
         Work::Record(event) => body(GraphWork::Record(*event)),
         Work::Wait(event) => body(GraphWork::Wait(*event)),

@@ -158,6 +158,7 @@ fn reset(session: &Session) {
     assert_eq!(cu!(session.libcuda, cuDevicePrimaryCtxReset_v2(0: i32)), OK);
 }
 
+mod array_nodes;
 mod captures;
 mod host_nodes;
 mod memory_kept;

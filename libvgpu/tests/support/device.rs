@@ -138,10 +138,7 @@ struct FakeNode {
 impl FakeNode {
     fn list(upload: &[u8]) -> CuResult<Vec<Self>> {
         let nodes = parse(upload)?.into_iter().map(|node| {
-            let host = match &node.work {
-                GraphWork::Copy(copy, HostSide::From | HostSide::To) => copy.bytes().unwrap(),
-                _ => 0,
-            };
+            let host = node.work.host_bytes().unwrap();
             let needs = node.needs.iter().map(|edge| edge.from).collect();
             let host = vec![0; usize::try_from(host).unwrap()];
             Self { needs, work: to_vec(&node.work), enabled: true, host }
@@ -293,6 +290,17 @@ impl FakeDevice {
             GraphWork::Kernel(launch) => self.cuLaunchKernel(call, launch),
             GraphWork::Fill(memset) => self.vgpuMemset(call, memset, Stream::Legacy),
             GraphWork::Record(event) => self.cuEventRecordWithFlags(call, event, Stream::Legacy, 0),
+            GraphWork::ArrayCopy(copy) => match (copy.sides(), copy.extent()) {
+                ((Some(to), Some(from)), size) => self.vgpuCopyBox(call, to, from, size, Stream::Legacy),
+                ((Some(BoxSide::Array(to)), _), size) => {
+                    self.with_arrays("graph", |arrays| arrays.write(to, size, &node.host))
+                }
+                ((_, Some(BoxSide::Array(from))), size) => {
+                    node.host = self.with_arrays("graph", |arrays| arrays.read(from, size))?;
+                    Ok(())
+                }
+                sides => panic!("{sides:?} is no copy with an array"),
+            },
             GraphWork::Copy(copy, side) => copy.rows().try_for_each(|(to, from, packed)| {
                 let at = usize::try_from(packed).unwrap();
                 let width = usize::try_from(copy.width).unwrap();

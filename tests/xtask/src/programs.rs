@@ -63,6 +63,7 @@ const ON_SOFT: &[Case] = &[
     right(&["driver_raw"]),
     right(&["driver_wide"]),
     right(&["graphs"]),
+    right(&["graph_nodes"]),
     right(&["arrays"]),
     right(&["textures"]),
     right(&["driver_more"]),

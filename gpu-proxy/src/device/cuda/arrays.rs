@@ -84,12 +84,12 @@ fn linear(place: &LinearPlace) -> CuResult<CopySide> {
 }
 
 /// Rows without gaps.
-fn host(bytes: *mut u8, extent: Extent) -> CuResult<CopySide> {
+pub(super) fn host(bytes: *mut u8, extent: Extent) -> CuResult<CopySide> {
     let (pitch, height) = (size(extent.width_bytes)?, size(extent.height)?);
     Ok(CopySide { host: bytes.cast(), pitch, height, ..CopySide::of(HOST) })
 }
 
-fn copy(to: CopySide, from: CopySide, extent: Extent) -> CuResult<Copy3d> {
+pub(super) fn copy(to: CopySide, from: CopySide, extent: Extent) -> CuResult<Copy3d> {
     let Extent { width_bytes, height, depth } = extent;
     Ok(Copy3d { from, to, width_bytes: size(width_bytes)?, height: size(height)?, depth: size(depth)? })
 }
@@ -119,7 +119,7 @@ impl Cuda {
         Ok(CopySide { x_bytes: size(x)?, y: size(y)?, z: size(z)?, array, ..CopySide::of(ARRAY) })
     }
 
-    fn box_side(&self, side: Side) -> CuResult<CopySide> {
+    pub(super) fn box_side(&self, side: Side) -> CuResult<CopySide> {
         match side {
             Side::Linear(place) => linear(&place),
             Side::Array(array, corner) => self.array_side((array, corner)),

@@ -6,22 +6,14 @@
 use std::collections::HashMap;
 use std::ptr;
 
-use vgpu_api::graph::{CopyBox, GraphEdge, HostSide, Rows};
-use vgpu_api::launch::attribute;
-use vgpu_api::{CuError, CuResult, MemoryOp, Memset};
+use vgpu_api::graph::GraphEdge;
+use vgpu_api::{CuError, CuResult};
 
-use super::host::{give_of_graph, run_of_graph};
-use super::table::{
-    Copy3d, CopySide, EdgeData, FillParams, HostParams, KernelParams, NULL, Ptr, StreamOp, Table, UpdateInfo,
-    WordsParams,
-};
-use super::virtual_memory::stream_op;
-use super::{Cuda, PARAM_POINTER, PARAM_SIZE, Pointer, number, size};
+use super::graph_params::{copy_params, fill_params, host_params, is_of_node, with_kernel, with_words};
+use super::table::{EdgeData, NULL, Ptr, Table, UpdateInfo};
+use super::{Cuda, Pointer, number};
 use crate::device::graph::{host_buffer, part};
-use crate::device::{DeviceLaunch, DeviceNode, DeviceWork, GraphFunction, Raw};
-
-/// `CU_MEMORYTYPE_HOST`.
-const HOST: u32 = 1;
+use crate::device::{DeviceNode, DeviceWork, Raw};
 
 /// A graph and what was instantiated of it.
 #[derive(Debug)]
@@ -54,122 +46,6 @@ impl Drop for Template<'_> {
     }
 }
 
-/// Those that a node of a graph can have. That a launch may begin early is an edge there.
-fn is_of_node(id: u32) -> bool {
-    !matches!(
-        id,
-        attribute::IGNORE
-            | attribute::PROGRAMMATIC_STREAM_SERIALIZATION
-            | attribute::PROGRAMMATIC_EVENT
-            | attribute::LAUNCH_COMPLETION_EVENT
-    )
-}
-
-/// Runs `body` with a kernel's parameters as the driver takes them for a node.
-fn with_kernel<T>(
-    table: &Table,
-    function: Ptr,
-    launch: &DeviceLaunch<'_>,
-    body: impl FnOnce(&KernelParams) -> CuResult<T>,
-) -> CuResult<T> {
-    let mut bytes = launch.params.len();
-    let block: Ptr = launch.params.as_ptr().cast_mut().cast();
-    let mut extra = [PARAM_POINTER, block, PARAM_SIZE, ptr::from_mut(&mut bytes).cast(), NULL];
-    let mut params = KernelParams {
-        function,
-        grid: launch.grid,
-        block: launch.block,
-        shared_bytes: launch.shared_bytes,
-        params: ptr::null_mut(),
-        extra: ptr::null_mut(),
-        kernel: NULL,
-        context: NULL,
-    };
-    // The driver refuses `extra` for a kernel whose blocks run together.
-    let together = launch.attributes.iter().any(|each| each.id == attribute::COOPERATIVE);
-    let mut places = if together { places(table, function, launch.params)? } else { Vec::new() };
-    if together {
-        params.params = places.as_mut_ptr();
-    } else if !launch.params.is_empty() {
-        params.extra = extra.as_mut_ptr();
-    }
-    body(&params)
-}
-
-/// Where each parameter lies in the block.
-fn places(table: &Table, function: Ptr, block: &[u8]) -> CuResult<Vec<Ptr>> {
-    let mut places = Vec::new();
-    // Each has a byte at least.
-    while places.len() < block.len() {
-        let (mut offset, mut bytes) = (0, 0);
-        // SAFETY: a live function; the driver writes two numbers to variables of ours, and knows how many parameters there are.
-        let known =
-            unsafe { table.cuFuncGetParamInfo(function, places.len(), &raw mut offset, &raw mut bytes) };
-        if known.is_err() {
-            break;
-        }
-        let end = offset.checked_add(bytes).ok_or(CuError::INVALID_VALUE)?;
-        let param = block.get(offset..end).ok_or(CuError::INVALID_VALUE)?;
-        places.push(param.as_ptr().cast_mut().cast());
-    }
-    Ok(places)
-}
-
-fn fill_params(memset: &Memset) -> CuResult<FillParams> {
-    Ok(FillParams {
-        at: memset.dst.0,
-        pitch: size(memset.pitch)?,
-        value: memset.value,
-        element_bytes: memset.element_bytes,
-        width: size(memset.width)?,
-        height: size(memset.rows)?,
-    })
-}
-
-/// Runs `body` with the driver's form of a batch.
-fn with_words<T>(
-    context: Ptr,
-    ops: &[MemoryOp],
-    body: impl FnOnce(&WordsParams) -> CuResult<T>,
-) -> CuResult<T> {
-    let mut ops: Vec<StreamOp> = ops.iter().map(stream_op).collect();
-    let count = u32::try_from(ops.len()).map_err(|_| CuError::INVALID_VALUE)?;
-    body(&WordsParams { context, count, ops: ops.as_mut_ptr(), flags: 0 })
-}
-
-fn host_params(function: &GraphFunction) -> HostParams {
-    HostParams { function: run_of_graph, data: give_of_graph(function) }
-}
-
-/// The driver's form of a copy; `host` is the buffer of its host's side, which is packed.
-fn copy_params(copy: &CopyBox, side: HostSide, host: Ptr) -> CuResult<Copy3d> {
-    let on_device = |rows: &Rows| {
-        Ok::<_, CuError>(CopySide {
-            pitch: size(rows.pitch)?,
-            // Of one slice a guest need not say how many rows it has.
-            height: size(if copy.depth > 1 { rows.slice_rows } else { copy.height })?,
-            ..CopySide::at(rows.start.0)
-        })
-    };
-    let on_host = || {
-        Ok::<_, CuError>(CopySide {
-            host,
-            pitch: size(copy.width)?,
-            height: size(copy.height)?,
-            ..CopySide::of(HOST)
-        })
-    };
-    let from = if side == HostSide::From { on_host()? } else { on_device(&copy.from)? };
-    let to = if side == HostSide::To { on_host()? } else { on_device(&copy.to)? };
-    Ok(Copy3d {
-        from,
-        to,
-        width_bytes: size(copy.width)?,
-        height: size(copy.height)?,
-        depth: size(copy.depth)?,
-    })
-}
-
 impl Cuda {
     pub(super) fn graph(&mut self, name: Raw) -> CuResult<&mut Graph> {
         self.graphs.get_mut(&name.0).ok_or(CuError::INVALID_HANDLE)
@@ -178,8 +54,8 @@ impl Cuda {
     pub(super) fn graph_make(&mut self, nodes: &[DeviceNode<'_>], flags: u64) -> CuResult<Raw> {
         let mut hosts = HashMap::new();
         for (place, node) in (0..).zip(nodes) {
-            if let DeviceWork::Copy(copy, HostSide::From | HostSide::To) = &node.work {
-                hosts.insert(place, host_buffer(copy)?);
+            if let Some(buffer) = host_buffer(&node.work)? {
+                hosts.insert(place, buffer);
             }
         }
         let (template, nodes) = self.graph_build(nodes, &mut hosts)?;
@@ -252,6 +128,10 @@ impl Cuda {
                 }
                 DeviceWork::Copy(copy, side) => {
                     let params = copy_params(copy, *side, host)?;
+                    table.cuGraphAddMemcpyNode(at, graph, needs, count, &raw const params, context)
+                }
+                DeviceWork::ArrayCopy { to, from, size } => {
+                    let params = self.array_copy_params((*to, *from), *size, host)?;
                     table.cuGraphAddMemcpyNode(at, graph, needs, count, &raw const params, context)
                 }
                 DeviceWork::Record(event) => {
@@ -339,6 +219,10 @@ impl Cuda {
                 }
                 DeviceWork::Copy(copy, side) => {
                     let params = copy_params(copy, *side, host)?;
+                    table.cuGraphExecMemcpyNodeSetParams(exec, node, &raw const params, context)
+                }
+                DeviceWork::ArrayCopy { to, from, size } => {
+                    let params = self.array_copy_params((*to, *from), *size, host)?;
                     table.cuGraphExecMemcpyNodeSetParams(exec, node, &raw const params, context)
                 }
                 DeviceWork::Record(event) => {

@@ -10,6 +10,7 @@
 
 mod arrays;
 mod describe;
+mod graph_params;
 mod graphs;
 mod host;
 mod images;

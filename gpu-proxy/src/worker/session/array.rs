@@ -74,6 +74,7 @@ impl Session {
         let result = self.device.array_destroy(context, array.raw);
         self.settle(array.context, result)?;
         self.table.arrays.remove(handle)?;
+        self.graphs.something_ended();
         self.quota.release(array.charged_bytes);
         Ok(())
     }
@@ -117,6 +118,7 @@ impl Session {
         self.settle(mipmap.context, result)?;
         self.table.mipmaps.remove(handle)?;
         self.table.arrays.remove_where(|array| array.level_of == Some(handle));
+        self.graphs.something_ended();
         self.quota.release(mipmap.charged_bytes);
         Ok(())
     }
@@ -143,6 +145,11 @@ impl Session {
         self.settle(context, Err(error))
     }
 
+    /// The device's name of an array, and the context that it ends with.
+    pub(super) fn named_array(&self, handle: ArrayHandle) -> CuResult<(Raw, ContextId)> {
+        self.table.arrays.get(handle).map(|array| (array.raw, array.context))
+    }
+
     /// The device's name of an array whose context is whole, for a box that lies inside.
     fn array_at(&self, place: &ArrayPlace, size: Extent) -> CuResult<(Raw, [u64; 3])> {
         let array = self.table.arrays.get(place.array)?;
@@ -151,7 +158,8 @@ impl Session {
         Ok((array.raw, place.corner()))
     }
 
-    fn side(&self, side: &BoxSide, size: Extent, written: bool) -> CuResult<Side> {
+    /// One side of a copy with resolved names.
+    pub(super) fn side(&self, side: &BoxSide, size: Extent, written: bool) -> CuResult<Side> {
         match side {
             BoxSide::Linear(rows) => {
                 let bytes = rows.span(size).ok_or(CuError::INVALID_VALUE)?;

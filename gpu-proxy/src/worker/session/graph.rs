@@ -98,6 +98,7 @@ impl Graph {
             Names::Nothing | Names::Memory(_) => false,
             Names::Image(_, _, owner) => owner == Some(context),
             Names::Event(_, _, owner) => owner == context,
+            Names::Sides(sides) => sides.into_iter().any(|side| side.ends_with(context)),
         };
         self.contexts.contains(&context) || self.nodes.iter().flat_map(Node::all_names).any(names)
     }

@@ -1,6 +1,7 @@
 //! The gates of a session, over the null device. Graphs: `tests/graph.rs`.
 
 mod graph;
+mod graph_arrays;
 mod graph_waits;
 
 mod array;

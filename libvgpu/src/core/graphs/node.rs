@@ -5,7 +5,7 @@ use vgpu_api::{ContextId, EventHandle, FunctionHandle, GraphHandle, LaunchAttrib
 
 use std::sync::Arc;
 
-use crate::calls::copy_box::BoxNode;
+use crate::calls::copy_node::BoxNode;
 use crate::calls::pool::PoolProperties;
 use crate::calls::stream_memory::Op;
 use crate::calls::virtual_memory::AccessOf;

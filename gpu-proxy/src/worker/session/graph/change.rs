@@ -157,7 +157,7 @@ impl Session {
         let graph = self.graphs.slab.get(handle)?;
         // Those that CUDA lets be switched: kernels, sets, copies.
         match graph.nodes.get(place as usize) {
-            Some(Node { kind: 1..=5, .. }) => self.device.graph_enable(graph.raw, place, enabled),
+            Some(Node { kind: 1..=5 | 10..=14, .. }) => self.device.graph_enable(graph.raw, place, enabled),
             _ => Err(CuError::INVALID_VALUE),
         }
     }

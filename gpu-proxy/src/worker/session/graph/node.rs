@@ -3,7 +3,9 @@
 use vgpu_api::graph::{GraphEdge, GraphNode, GraphWork, HostSide};
 use vgpu_api::stream_memory::OPS_MAX;
 use vgpu_api::wire::Wire;
-use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, EventHandle, ImageHandle, MemoryOp};
+use vgpu_api::{
+    ArrayHandle, BoxSide, ContextId, CuError, CuResult, DevicePtr, EventHandle, Extent, ImageHandle, MemoryOp,
+};
 
 use super::{BYTES_MAX, NAMES_BYTES};
 use crate::device::{DeviceNode, DeviceWork, Raw};
@@ -40,6 +42,24 @@ pub(super) enum Names {
     Event(EventHandle, Raw, ContextId),
     /// Memory that is written, and that is read: where and how many bytes, none on the host's side.
     Memory([(DevicePtr, u64); 2]),
+    /// What is written and what is read by a copy with an array.
+    Sides([Operand; 2]),
+}
+
+/// One side of a copy with an array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operand {
+    /// The host's side.
+    Host,
+    Memory(DevicePtr, u64),
+    Array(ArrayHandle, Raw, ContextId),
+}
+
+impl Operand {
+    /// Whether it ends with a context.
+    pub(super) fn ends_with(self, context: ContextId) -> bool {
+        matches!(self, Self::Array(_, _, owner) if owner == context)
+    }
 }
 
 impl Node {
@@ -67,13 +87,41 @@ impl Session {
                 self.ranges.check_write(to, written)?;
                 self.ranges.check(from, read)
             }
+            Names::Sides([to, from]) => {
+                self.is_operand_there(to, true)?;
+                self.is_operand_there(from, false)
+            }
         }
+    }
+
+    fn is_operand_there(&self, operand: Operand, written: bool) -> CuResult<()> {
+        match operand {
+            Operand::Host => Ok(()),
+            Operand::Memory(at, bytes) if written => self.ranges.check_write(at, bytes),
+            Operand::Memory(at, bytes) => self.ranges.check(at, bytes),
+            Operand::Array(array, raw, _) => same(self.named_array(array)?.0, raw),
+        }
+    }
+
+    /// A side of a copy that fits in there.
+    fn operand(&self, side: Option<BoxSide>, size: Extent, written: bool) -> CuResult<Operand> {
+        let Some(side) = side else { return Ok(Operand::Host) };
+        self.side(&side, size, written)?;
+        Ok(match side {
+            BoxSide::Linear(rows) => Operand::Memory(rows.at, rows.span(size).ok_or(CuError::INVALID_VALUE)?),
+            BoxSide::Array(place) => {
+                let (raw, context) = self.named_array(place.array)?;
+                Operand::Array(place.array, raw, context)
+            }
+        })
     }
 
     /// Checks a node by itself and counts the local memory that its kernel needs; what is kept of it, without what it waits for.
     pub(super) fn look_at(&mut self, node: &GraphNode<'_>) -> CuResult<Node> {
         let context = self.context(node.context)?;
-        let (mut host_bytes, mut kernel_bytes, mut call, mut words) = (0, 0, None, Vec::new());
+        let host_bytes = node.work.host_bytes().filter(|bytes| *bytes <= BYTES_MAX);
+        let host_bytes = host_bytes.ok_or(CuError::OUT_OF_MEMORY)?;
+        let (mut kernel_bytes, mut call, mut words) = (0, None, Vec::new());
         let names = match &node.work {
             GraphWork::Empty => Names::Nothing,
             GraphWork::Kernel(launch) => {
@@ -96,11 +144,14 @@ impl Session {
                 let span = |rows| copy.span(rows).ok_or(CuError::INVALID_VALUE);
                 let to = if *side == HostSide::To { 0 } else { span(&copy.to)? };
                 let from = if *side == HostSide::From { 0 } else { span(&copy.from)? };
-                if *side != HostSide::Neither {
-                    host_bytes =
-                        copy.bytes().filter(|bytes| *bytes <= BYTES_MAX).ok_or(CuError::OUT_OF_MEMORY)?;
-                }
                 Names::Memory([(copy.to.start, to), (copy.from.start, from)])
+            }
+            GraphWork::ArrayCopy(copy) => {
+                let ((to, from), size) = (copy.sides(), copy.extent());
+                if size.is_empty() {
+                    return Err(CuError::INVALID_VALUE);
+                }
+                Names::Sides([self.operand(to, size, true)?, self.operand(from, size, false)?])
             }
             GraphWork::Record(event) | GraphWork::Wait(event) => {
                 let Owned { raw, context } = *self.events.get(*event)?;
@@ -146,6 +197,13 @@ impl Session {
             GraphWork::Kernel(launch) => DeviceWork::Kernel(self.device_launch(launch, true)?),
             GraphWork::Fill(memset) => DeviceWork::Fill(*memset),
             GraphWork::Copy(copy, side) => DeviceWork::Copy(*copy, *side),
+            GraphWork::ArrayCopy(copy) => {
+                let ((to, from), size) = (copy.sides(), copy.extent());
+                let side = |side: Option<BoxSide>, written| {
+                    side.map(|side| self.side(&side, size, written)).transpose()
+                };
+                DeviceWork::ArrayCopy { to: side(to, true)?, from: side(from, false)?, size }
+            }
             GraphWork::Record(event) => DeviceWork::Record(self.events.get(*event)?.raw),
             GraphWork::Wait(event) => DeviceWork::Wait(self.events.get(*event)?.raw),
             GraphWork::Words(ops) => DeviceWork::Words(ops.clone()),
