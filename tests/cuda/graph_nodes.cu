@@ -1,7 +1,10 @@
-// Nodes of graphs beyond `graphs`: copies with arrays and levels, single and captured, changed and updated.
+// Graphs beyond `graphs`: copies with arrays and levels, single and captured, changed and updated; user objects that graphs own.
 // `graph_nodes answers` also prints what a driver says where CUDA's documents leave it open.
+#include <atomic>
+#include <chrono>
 #include <cstring>
 #include <cuda.h>
+#include <thread>
 #include <vector>
 
 #define PROGRAM "graph_nodes"
@@ -173,16 +176,57 @@ static void captured_arrays(cudaStream_t stream) {
     MUST(cudaFreeArray(flat));
 }
 
+static std::atomic<int> destroyed{0};
+static void destroy(void *) { destroyed++; }
+
+static void become(const char *what, int count) {
+    for (int i = 0; i < 2000 && destroyed != count; i++) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    expect(what, destroyed, count);
+}
+
+// References of a graph, its copy and what was instantiated; of a captured graph, as who captures has it.
+static void user_objects(cudaStream_t stream) {
+    cudaUserObject_t object;
+    cudaGraph_t graph, clone;
+    cudaGraphExec_t exec;
+    cudaGraphNode_t node;
+    MUST(cudaGraphCreate(&graph, 0));
+    MUST(cudaGraphAddEmptyNode(&node, graph, nullptr, 0));
+    MUST(cudaUserObjectCreate(&object, nullptr, destroy, 1, cudaUserObjectNoDestructorSync));
+    GIVES(cudaErrorInvalidValue, cudaGraphRetainUserObject(graph, object, 0, 0));
+    MUST(cudaGraphRetainUserObject(graph, object, 1, cudaGraphUserObjectMove));
+    MUST(cudaGraphClone(&clone, graph));
+    MUST(cudaGraphInstantiate(&exec, clone, 0));
+    MUST(cudaGraphDestroy(graph));
+    MUST(cudaGraphDestroy(clone));
+    MUST(cudaGraphLaunch(exec, stream));
+    expect("what can be launched owns it", destroyed, 0);
+    MUST(cudaGraphExecDestroy(exec));
+    become("the last owner is gone", 1);
+
+    cudaStreamCaptureStatus status;
+    MUST(cudaUserObjectCreate(&object, nullptr, destroy, 2, cudaUserObjectNoDestructorSync));
+    MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    MUST(cudaStreamGetCaptureInfo(stream, &status, nullptr, &graph));
+    MUST(cudaGraphRetainUserObject(graph, object, 1, cudaGraphUserObjectMove));
+    MUST(cudaStreamEndCapture(stream, &graph));
+    MUST(cudaGraphReleaseUserObject(graph, object, 1));
+    MUST(cudaUserObjectRelease(object, 1));
+    become("nobody has any of two", 2);
+    MUST(cudaGraphDestroy(graph));
+}
+
 int main(int argc, char **argv) {
     tells = argc > 1 && !strcmp(argv[1], "answers");
     cudaStream_t stream;
     MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     array_nodes(stream);
     captured_arrays(stream);
+    user_objects(stream);
     if (failures) {
         printf("graph_nodes: failed, %d differences\n", failures);
         return 1;
     }
-    printf("graph_nodes: ok, copies with arrays in graphs\n");
+    printf("graph_nodes: ok, copies with arrays and user objects in graphs\n");
     return 0;
 }

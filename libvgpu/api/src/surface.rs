@@ -187,7 +187,9 @@ surface! {
         Local: cuFuncSetBlockShape cuFuncSetSharedSize cuParamSetSize cuParamSeti cuParamSetf cuParamSetv;
         Async: cuLaunch cuLaunchGrid cuLaunchGridAsync;
     }
-    "user_object" { Local: cuUserObjectCreate cuUserObjectRetain cuUserObjectRelease; }
+    "user_object" {
+        Local: cuUserObjectCreate cuUserObjectRetain cuUserObjectRelease cuGraphRetainUserObject cuGraphReleaseUserObject;
+    }
     "host_function" { Async: cuLaunchHostFunc cuLaunchHostFunc_ptsz cuStreamAddCallback cuStreamAddCallback_ptsz; }
     "launch" {
         Async: cuLaunchKernel cuLaunchKernel_ptsz cuLaunchKernelEx cuLaunchKernelEx_ptsz cuLaunchCooperativeKernel

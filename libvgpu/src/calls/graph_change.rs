@@ -111,9 +111,10 @@ fn set(exec: Raw, node: Raw, work: impl FnOnce(&Listed) -> CuResult<Work>) -> Cu
 fn set_child(exec: Raw, node: Raw, child: Raw) -> CuResult<()> {
     let (entered, handle, exec) = existing(exec)?;
     let process = entered.process;
-    let new = {
+    let (new, references) = {
         let inner = process.graphs.lock();
-        List::of(process, &inner, inner.named(child.0)?, entered.context)?
+        let child = inner.named(child.0)?;
+        (List::of(process, &inner, child, entered.context)?, inner.references(child))
     };
     let mut list = exec.lock();
     let (end, count) = (list.place(node.0)? as usize, new.nodes.len());
@@ -135,6 +136,7 @@ fn set_child(exec: Raw, node: Raw, child: Raw) -> CuResult<()> {
     for (place, new) in (first + 1..).zip(new.nodes) {
         put_work(entered, handle, &mut list, place, new.work)?;
     }
+    exec.lent.replace_child(node.0, references);
     Ok(())
 }
 
@@ -188,11 +190,12 @@ fn update(exec: Raw, graph: Raw) -> (CuResult<()>, UpdateInfo) {
 fn try_update(exec: Raw, graph: Raw) -> CuResult<Option<UpdateInfo>> {
     let (entered, handle, exec) = existing(exec)?;
     let process = entered.process;
-    let (new, held) = {
+    let (new, held, references) = {
         let mut inner = process.graphs.lock();
         let graph = inner.named(graph.0)?;
         let new = List::of(process, &inner, graph, entered.context)?;
-        (new, Held::of(&mut inner, graph, Some(&lock(&exec.held)))?)
+        let held = Held::of(&mut inner, graph, Some(&lock(&exec.held)))?;
+        (new, held, inner.references(graph))
     };
     let mut list = exec.lock();
     if let Some(misfit) = misfit(&list, &new)? {
@@ -207,6 +210,7 @@ fn try_update(exec: Raw, graph: Raw) -> CuResult<Option<UpdateInfo>> {
     }
     // Before anybody can launch the new nodes.
     let before = std::mem::replace(&mut *lock(&exec.held), held);
+    exec.lent.replace(references);
     drop(list);
     drop(before);
     Ok(None)

@@ -16,6 +16,7 @@ use crate::core::graphs::Owner;
 use crate::core::process::process;
 use crate::core::slab::lock;
 use crate::core::streams::{context_of, resolve};
+use crate::core::user_objects::Lent;
 
 /// `CUgraphInstantiate_flags`: free what was not freed, upload, launches from the device, priorities.
 const AUTO_FREE: u64 = 1;
@@ -43,7 +44,7 @@ fn instantiate(graph: Raw, flags: u64) -> CuResult<(Entered, GraphExecHandle)> {
         let both = flags & AUTO_FREE != 0;
         return Err(if both { CuError::INVALID_VALUE } else { CuError::NOT_SUPPORTED });
     }
-    let (list, held) = {
+    let (list, held, references) = {
         let mut inner = process.graphs.lock();
         let graph = inner.named(graph.0)?;
         // As NVIDIA's driver 580: a child graph runs with its parent only.
@@ -51,10 +52,10 @@ fn instantiate(graph: Raw, flags: u64) -> CuResult<(Entered, GraphExecHandle)> {
             return Err(CuError::NOT_SUPPORTED);
         }
         let list = List::of(process, &inner, graph, context)?;
-        (list, Held::of(&mut inner, graph, None)?)
+        (list, Held::of(&mut inner, graph, None)?, inner.references(graph))
     };
     let bytes = list.to_bytes()?;
-    let exec = Exec::new(flags & !UPLOAD, list, context, held.backed(&[])?);
+    let exec = Exec::new(flags & !UPLOAD, list, context, held.backed(&[])?, Lent::new(process, references));
     let handle: GraphExecHandle = process.execs.insert(None);
     let made = process.images.upload(entered, &bytes).and_then(|upload| {
         ask::vgpuGraphInstantiate(&process.channel, context, NewHandle(handle), upload, flags & !UPLOAD)
@@ -131,6 +132,7 @@ fn launch(raw: Raw, stream: Raw, mode: Mode) -> CuResult<()> {
     let stream = resolve(entered, stream.0, mode)?;
     // As NVIDIA's driver 580: no capture takes a launch, in any mode.
     entered.process.graphs.refuses(entered, stream)?;
+    exec.lent.launch(|| context_of(entered, stream))?;
     if exec.hosts.is_empty() && exec.calls.is_empty() && !exec.has_memory {
         return ask::cuGraphLaunch(&entered.process.channel, entered.context, handle, stream);
     }

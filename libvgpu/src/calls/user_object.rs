@@ -1,69 +1,50 @@
-//! User objects: a count of owners, and a function of the program that runs when there are none. All in the guest.
+//! User objects: a count of owners, and a function of the program that runs when there are none (`core/user_objects.rs`).
 
-use std::sync::Mutex;
-
-use vgpu_api::handle::{Handle, kind};
-use vgpu_api::{CuError, CuResult};
+use vgpu_api::CuError;
 
 use crate::abi::{Out, Raw, Span, export};
-use crate::core::host_functions::{HostFn, HostFunction, run_here};
+use crate::core::host_functions::{HostFn, HostFunction};
 use crate::core::process::process;
-use crate::core::slab::{Slab, lock};
+use crate::core::user_objects;
 
 /// `CU_USER_OBJECT_NO_DESTRUCTOR_SYNC`, the only flag, and one that has to be there.
 const NO_DESTRUCTOR_SYNC: u32 = 1;
-/// Owners of one object at most.
-const OWNERS_MAX: u32 = i32::MAX.unsigned_abs();
-
-#[derive(Debug, Clone, Copy)]
-struct Object {
-    owners: u32,
-    destroy: HostFunction,
-}
-
-static OBJECTS: Slab<Object> = Slab::new();
-/// Held while a count changes, never while code of the program runs.
-static COUNTING: Mutex<()> = Mutex::new(());
-
-fn object(raw: Raw, count: u32) -> CuResult<(Handle<kind::UserObject>, Object)> {
-    process()?;
-    let handle = Handle::check(raw.0)?;
-    if !(1..=OWNERS_MAX).contains(&count) {
-        return Err(CuError::INVALID_VALUE);
-    }
-    Ok((handle, OBJECTS.get(handle)?))
-}
+/// `CU_GRAPH_USER_OBJECT_MOVE`, the only flag.
+const MOVE: u32 = 1;
 
 export! {
     fn cuUserObjectCreate(out: Out<u64>, data: Span, destroy: Option<HostFn>, owners: u32, flags: u32) {
         process()?;
         let (out, function) = (out.wanted()?, destroy.ok_or(CuError::INVALID_VALUE)?);
-        if !(1..=OWNERS_MAX).contains(&owners) || flags != NO_DESTRUCTOR_SYNC {
+        if flags != NO_DESTRUCTOR_SYNC {
             return Err(CuError::INVALID_VALUE);
         }
-        let destroy = HostFunction::Plain { function, data: data.address() };
-        let handle: Handle<kind::UserObject> = OBJECTS.insert(Object { owners, destroy });
-        out.set(handle.raw())
+        out.set(user_objects::create(owners, HostFunction::Plain { function, data: data.address() })?)
     }
 
-    fn cuUserObjectRetain(raw: Raw, count: u32) {
-        let _counting = lock(&COUNTING);
-        let (handle, object) = object(raw, count)?;
-        let owners = object.owners.checked_add(count).filter(|owners| *owners <= OWNERS_MAX);
-        OBJECTS.set(handle, Object { owners: owners.ok_or(CuError::INVALID_VALUE)?, ..object })
+    fn cuUserObjectRetain(object: Raw, count: u32) {
+        process()?;
+        user_objects::retain(object.0, count)
     }
 
     /// The last release runs the program's function, which may not call CUDA, before it returns.
-    fn cuUserObjectRelease(raw: Raw, count: u32) {
-        let counting = lock(&COUNTING);
-        let (handle, object) = object(raw, count)?;
-        let owners = object.owners.checked_sub(count).ok_or(CuError::INVALID_VALUE)?;
-        if owners > 0 {
-            return OBJECTS.set(handle, Object { owners, ..object });
+    fn cuUserObjectRelease(object: Raw, count: u32) {
+        process()?;
+        user_objects::release(object.0, count)
+    }
+
+    fn cuGraphRetainUserObject(graph: Raw, object: Raw, count: u32, flags: u32) {
+        let mut inner = process()?.graphs.lock();
+        let graph = inner.named(graph.0)?;
+        if flags & !MOVE != 0 {
+            return Err(CuError::INVALID_VALUE);
         }
-        OBJECTS.end(handle, |_| ())?;
-        drop(counting);
-        run_here(object.destroy);
-        Ok(())
+        inner.graph_mut(graph)?.references.retain(object.0, count, flags & MOVE != 0)
+    }
+
+    fn cuGraphReleaseUserObject(graph: Raw, object: Raw, count: u32) {
+        let mut inner = process()?.graphs.lock();
+        let graph = inner.named(graph.0)?;
+        inner.graph_mut(graph)?.references.take(object.0, count).map(drop)
     }
 }

@@ -15,6 +15,7 @@ use super::graphs::{Edge, HostCall, Inner, Kernel, Need, Token, Work};
 use super::host_functions::HostFunctions;
 use super::process::Process;
 use super::slab::{Slab, lock};
+use super::user_objects::Lent;
 use crate::calls::copy_node::BoxNode;
 
 /// The table of the process. A place without one is being instantiated.
@@ -34,6 +35,8 @@ pub struct Exec {
     pub has_memory: bool,
     /// The memory of its allocations.
     pub held: Mutex<Held>,
+    /// User objects.
+    pub lent: Lent,
     state: Mutex<List>,
 }
 
@@ -106,7 +109,7 @@ pub struct Listed {
 }
 
 impl Exec {
-    pub fn new(flags: u64, list: List, context: ContextId, held: Held) -> Self {
+    pub fn new(flags: u64, list: List, context: ContextId, held: Held, lent: Lent) -> Self {
         let mut contexts: Vec<_> = list.nodes.iter().map(|node| node.context).chain([context]).collect();
         contexts.sort_unstable();
         contexts.dedup();
@@ -117,7 +120,16 @@ impl Exec {
         let hosts = places(&|node| node.host().is_some());
         let calls = places(&|node| matches!(node.work, Work::Host(_)));
         let has_memory = list.steps().next().is_some();
-        Self { flags, contexts, hosts, calls, has_memory, held: Mutex::new(held), state: Mutex::new(list) }
+        Self {
+            flags,
+            contexts,
+            hosts,
+            calls,
+            has_memory,
+            held: Mutex::new(held),
+            lent,
+            state: Mutex::new(list),
+        }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, List> {

@@ -23,6 +23,7 @@ use vgpu_api::{ContextId, CuError, CuResult};
 use super::process::Process;
 use super::ranges::{GRAPH, Home, Ranges};
 use super::slab::lock;
+pub use mark::Mark;
 pub use space::{Backing, Space, rounded};
 
 /// `CUgraphMem_attribute`s of a device, in bytes.

@@ -15,6 +15,7 @@ use vgpu_api::{CuError, CuResult, GraphHandle, GraphNodeHandle};
 
 use super::capture::Captures;
 use super::slab::lock;
+use super::user_objects::References;
 pub use node::{Alloc, Edge, HostCall, Kernel, Need, Node, Params, Words, Work};
 pub use one::Graph;
 
@@ -162,6 +163,15 @@ impl Inner {
         found
     }
 
+    /// User objects that `graph` and its child graphs refer to, as often again.
+    pub fn references(&self, graph: GraphHandle) -> References {
+        let mut all = References::default();
+        for graph in self.inside(graph).into_iter().filter_map(|graph| self.graph(graph).ok()) {
+            all.join(graph.references.clone());
+        }
+        all
+    }
+
     /// A copy of `graph` and of its child graphs, with the same places.
     /// # Errors
     /// 400, 2 if there are too many, or 801 if nodes allocate or free memory.
@@ -169,7 +179,7 @@ impl Inner {
         self.check_no_memory(graph)?;
         let original = self.graph(graph)?;
         let places = original.nodes.len();
-        let mut nodes = original.nodes.clone();
+        let (mut nodes, references) = (original.nodes.clone(), original.references.clone());
         let mut done: CuResult<()> = Ok(());
         let mut children = Vec::new();
         for node in nodes.iter_mut().flatten() {
@@ -183,8 +193,9 @@ impl Inner {
                 }
             }
         }
-        let copied = done
-            .and_then(|()| self.insert(Graph { nodes, origin: Some((graph, places)), ..Graph::new(owner) }));
+        let copied = done.and_then(|()| {
+            self.insert(Graph { nodes, origin: Some((graph, places)), references, ..Graph::new(owner) })
+        });
         if copied.is_err() {
             children.into_iter().for_each(|child| self.end(child));
         }

@@ -35,6 +35,7 @@ pub mod stdio;
 pub mod streams;
 #[expect(unsafe_code, reason = "sets a thread's mask of signals")]
 pub mod threads;
+pub mod user_objects;
 pub mod virtual_memory;
 pub mod visible;
 pub mod waited;

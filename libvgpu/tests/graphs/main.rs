@@ -164,4 +164,5 @@ mod host_nodes;
 mod memory_kept;
 mod memory_nodes;
 mod nodes;
+mod user_objects;
 mod word_nodes;

@@ -6,6 +6,7 @@ use vgpu_api::{CuError, CuResult, GraphHandle};
 use super::Owner;
 use super::memory::Memory;
 use super::node::{Edge, Need, Node, Work};
+use crate::core::user_objects::References;
 
 /// One graph.
 #[derive(Debug)]
@@ -17,11 +18,20 @@ pub struct Graph {
     /// What it was cloned from, and how many places that had then.
     pub(super) origin: Option<(GraphHandle, usize)>,
     pub memory: Memory,
+    /// Of user objects.
+    pub references: References,
 }
 
 impl Graph {
     pub(super) fn new(owner: Owner) -> Self {
-        Self { owner, captured: false, nodes: Vec::new(), origin: None, memory: Memory::default() }
+        Self {
+            owner,
+            captured: false,
+            nodes: Vec::new(),
+            origin: None,
+            memory: Memory::default(),
+            references: References::default(),
+        }
     }
 
     /// Places and nodes, in order.
