@@ -13,7 +13,7 @@ use crate::abi::{Raw, Span, export};
 use crate::core::contexts::Entered;
 
 /// `CU_MEMORYTYPE_ARRAY`.
-const ARRAY: u32 = 3;
+pub const ARRAY: u32 = 3;
 /// Up to here bytes travel in the record.
 const INLINE_BYTES: u64 = 32 * 1024;
 /// What the worker takes of staging at once.

@@ -1,7 +1,7 @@
 //! Many copies by one call, each as `cuMemcpyAsync` makes it. They are in the order of the stream and of the list, which is more
 //! than CUDA promises. Sources in pageable memory are taken over before the call returns, which every access order allows; pinned
 //! ones are read in the order of the stream, but for copies whose source is only there during the call: they are waited for, and no
-//! capture takes them (900).
+//! capture takes them (900). Batches of boxes: `copy_box_batch.rs`.
 
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, Stream};
@@ -12,9 +12,9 @@ use crate::core::contexts::{Entered, enter};
 use crate::core::streams::resolve;
 
 /// `CU_MEMCPY_SRC_ACCESS_ORDER_DURING_API_CALL`.
-const DURING_CALL: u32 = 2;
+pub const DURING_CALL: u32 = 2;
 /// In place of a copy's: what was wrong is none of them alone. `SIZE_MAX`.
-const NO_COPY: usize = usize::MAX;
+pub const NO_COPY: usize = usize::MAX;
 
 /// `CUmemcpyAttributes`.
 #[derive(Clone, Copy, Debug)]
@@ -85,12 +85,8 @@ impl Batch {
 
     /// Where the copies go, if they could.
     fn begun(&self, stream: Raw, mode: Mode) -> CuResult<(Entered, Stream)> {
-        let entered = enter()?;
-        let stream = resolve(entered, stream.0, mode)?;
-        if stream == Stream::Legacy {
-            return Err(CuError::INVALID_VALUE);
-        }
-        self.check().map(|()| (entered, stream))
+        let begun = stream_of(stream, mode)?;
+        self.check().map(|()| begun)
     }
 
     /// What the attributes of a copy say; `last` are those of the copy before.
@@ -101,6 +97,15 @@ impl Batch {
         let during_call = self.attributes.at(*last)?.access_order == DURING_CALL;
         Ok(if during_call { Returns::Read } else { Returns::AtOnce })
     }
+}
+
+/// The stream of a batch, which is not the legacy one.
+/// # Errors
+/// 1, 400.
+pub fn stream_of(stream: Raw, mode: Mode) -> CuResult<(Entered, Stream)> {
+    let entered = enter()?;
+    let stream = resolve(entered, stream.0, mode)?;
+    if stream == Stream::Legacy { Err(CuError::INVALID_VALUE) } else { Ok((entered, stream)) }
 }
 
 export! {

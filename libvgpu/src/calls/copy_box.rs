@@ -171,7 +171,7 @@ fn at(step: u64, number: usize) -> Option<u64> {
     step.checked_mul(number as u64)
 }
 
-fn copy(entered: Entered, what: &Copy3d, stream: Stream, returns: Returns) -> CuResult<()> {
+pub fn copy(entered: Entered, what: &Copy3d, stream: Stream, returns: Returns) -> CuResult<()> {
     if what.extent().is_empty() {
         return Ok(());
     }

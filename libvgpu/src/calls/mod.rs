@@ -8,6 +8,7 @@ pub mod copy;
 pub mod copy_array;
 pub mod copy_batch;
 pub mod copy_box;
+pub mod copy_box_batch;
 pub mod copy_node;
 mod copy_pageable;
 pub mod dark;
@@ -55,7 +56,10 @@ pub mod generated {
         capture::*, context::*, copy::*, copy_box::*, dark::*, device::*, event::*, function::*,
         host_function::*, host_memory::*,
     };
-    use super::{copy_batch::*, peer::*, pool::*, stream_attribute::*, stream_memory::*, virtual_memory::*};
+    use super::{
+        copy_batch::*, copy_box_batch::*, peer::*, pool::*, stream_attribute::*, stream_memory::*,
+        virtual_memory::*,
+    };
     use super::{graph::*, graph_change::*, graph_exec::*, graph_memory::*, graph_nodes::*, init::*};
     use super::{
         launch::*, library::*, link::*, logs::*, managed::*, memory::*, memset::*, module::*, occupancy::*,
