@@ -44,12 +44,28 @@ pub(crate) struct Block {
     bytes: u64,
     words: Words,
     writable: bool,
+    /// Of an allocation: the device that it lies on.
+    device: Option<u32>,
 }
 
 impl Block {
     /// The first `bytes` of `words`, which has so many, at the addresses from `base` on.
     pub fn new(base: u64, bytes: u64, words: Words, writable: bool) -> Self {
-        Self { base, bytes, words, writable }
+        Self { base, bytes, words, writable, device: None }
+    }
+
+    /// This one, as an allocation of a device's.
+    pub fn of_device(self, device: u32) -> Self {
+        Self { device: Some(device), ..self }
+    }
+
+    /// The same words at the same place, for who may do something else there.
+    pub fn with_writable(&self, writable: bool) -> Self {
+        Self { base: self.base, bytes: self.bytes, words: self.words.clone(), writable, device: self.device }
+    }
+
+    pub fn device(&self) -> Option<u32> {
+        self.device
     }
 
     pub fn is_writable(&self) -> bool {

@@ -1,4 +1,4 @@
-//! One software GPU: its memory, and the door for launches.
+//! One software GPU, or several with one space of addresses: their memory, and the door for launches.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,9 @@ use crate::{Fault, Memory, MemoryError, Module};
 /// How a device is made.
 #[derive(Debug, Clone)]
 pub struct DeviceConfig {
-    /// Device memory in bytes.
+    /// How many devices there are.
+    pub devices: u32,
+    /// Memory of each device in bytes.
     pub memory_bytes: u64,
     /// Where addresses start follows from it. Draw it afresh for each worker.
     pub seed: u64,
@@ -21,9 +23,9 @@ pub struct DeviceConfig {
 }
 
 impl Default for DeviceConfig {
-    /// 4 GiB, one host thread, no limit on instructions.
+    /// One device, 4 GiB, one host thread, no limit on instructions.
     fn default() -> Self {
-        Self { memory_bytes: 4 << 30, seed: 0, host_threads: 1, instructions_max: None }
+        Self { devices: 1, memory_bytes: 4 << 30, seed: 0, host_threads: 1, instructions_max: None }
     }
 }
 
@@ -42,6 +44,7 @@ pub struct LaunchConfig {
 #[derive(Debug, Clone)]
 pub struct Instance {
     pub(crate) module: Module,
+    device: u32,
     addresses: Vec<u64>,
 }
 
@@ -49,6 +52,11 @@ impl Instance {
     /// The module it was made from.
     pub fn module(&self) -> &Module {
         &self.module
+    }
+
+    /// The device whose kernels they are.
+    pub fn device(&self) -> u32 {
+        self.device
     }
 
     /// The device address of each of [`Module::globals`], in the same order.
@@ -60,7 +68,7 @@ impl Instance {
 /// Bytes of kernels' output kept until they are taken. As the hardware's printf buffer, it drops what does not fit.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
-/// One software GPU. Shared by reference; launches from several threads run side by side.
+/// The software GPU, or all of them. Shared by reference; launches from several threads run side by side.
 pub struct Device {
     config: DeviceConfig,
     memory: Memory,
@@ -75,9 +83,9 @@ impl fmt::Debug for Device {
 }
 
 impl Device {
-    /// A device with nothing in its memory.
+    /// With nothing in memory.
     pub fn new(config: DeviceConfig) -> Self {
-        let memory = Memory::new(config.memory_bytes, config.seed);
+        let memory = Memory::of_devices(config.devices, config.memory_bytes, config.seed);
         Self { config, memory, objects: Mutex::default(), output: Mutex::default() }
     }
 
@@ -123,13 +131,20 @@ impl Device {
     /// # Errors
     /// [`MemoryError::OutOfMemory`]; then nothing stays allocated.
     pub fn instantiate(&self, module: &Module) -> Result<Instance, MemoryError> {
+        self.instantiate_on(0, module)
+    }
+
+    /// As [`Device::instantiate`], in the memory of a device: its kernels run there.
+    /// # Errors
+    /// As [`Device::instantiate`].
+    pub fn instantiate_on(&self, device: u32, module: &Module) -> Result<Instance, MemoryError> {
         let mut addresses = Vec::with_capacity(module.globals().len());
-        let filled = self.place_globals(module, &mut addresses);
+        let filled = self.place_globals(device, module, &mut addresses);
         if let Err(error) = filled {
             self.release(&addresses);
             return Err(error);
         }
-        Ok(Instance { module: module.clone(), addresses })
+        Ok(Instance { module: module.clone(), device, addresses })
     }
 
     /// Frees the variables of `instance`. A launch that is running keeps what it started with.
@@ -148,7 +163,7 @@ impl Device {
         config: &LaunchConfig,
         parameters: &[u8],
     ) -> Result<(), Fault> {
-        let launch = exec::Launch::new(instance, function, config, parameters, &self.memory)?
+        let launch = exec::Launch::new(instance, function, config, parameters, self.memory.snapshot(instance.device))?
             .with(Arc::clone(&self.objects()));
         let (result, printed) = exec::run(&launch, &self.config, OUTPUT_BYTES_MAX);
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,9 +177,14 @@ impl Device {
         std::mem::take(&mut *self.output.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn place_globals(&self, module: &Module, addresses: &mut Vec<u64>) -> Result<(), MemoryError> {
+    fn place_globals(
+        &self,
+        device: u32,
+        module: &Module,
+        addresses: &mut Vec<u64>,
+    ) -> Result<(), MemoryError> {
         for global in module.globals() {
-            addresses.push(self.memory.alloc(global.bytes.max(1))?);
+            addresses.push(self.memory.alloc_on(device, global.bytes.max(1))?);
         }
         for (address, initial) in addresses.iter().zip(&module.program.initial) {
             self.memory.write(*address, &initial.bytes)?;

@@ -1,5 +1,5 @@
-//! A device's addresses: what `cuMemAlloc` gives out, what is mapped (`memory/mapped.rs`), what its host shares, and so what
-//! kernels may touch.
+//! The addresses of devices: what `cuMemAlloc` gives out, what is mapped (`memory/mapped.rs`), what their host shares, and so what
+//! kernels may touch. Several devices have one space of addresses, and each its own bytes; which of them a kernel reaches: `memory/peers.rs`.
 //!
 //! Start at [`Memory`]. Addresses are numbers of our own, never those of this process: they start at a place drawn from the
 //! worker's seed, lie apart by guard gaps, and a freed range is only given again when the whole range has been gone through.
@@ -14,6 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use crate::block::{Block, SharedWords, Words};
 
 mod mapped;
+mod peers;
 
 pub use mapped::{MAPPING_ALIGN, Protection};
 
@@ -67,9 +68,11 @@ struct Piece {
     bytes: u64,
 }
 
-/// The memory of one device. Shared by reference; every method may be called from several threads.
+/// The memory of one device, or of several. Shared by reference; every method may be called from several threads. Methods that name no
+/// device are about the first one.
 #[derive(Debug)]
 pub struct Memory {
+    /// Of each device.
     capacity_bytes: u64,
     state: RwLock<State>,
 }
@@ -81,7 +84,9 @@ struct State {
     /// Addresses in use, by the first.
     taken: BTreeMap<u64, Taken>,
     mapped: mapped::Mapped,
-    used_bytes: u64,
+    peers: peers::Peers,
+    /// Of each device.
+    used_bytes: Vec<u64>,
     next: u64,
     random: u64,
 }
@@ -103,49 +108,69 @@ enum By {
 impl Memory {
     /// Memory of `capacity_bytes`, whose addresses start at a place that follows from `seed`.
     pub fn new(capacity_bytes: u64, seed: u64) -> Self {
+        Self::of_devices(1, capacity_bytes, seed)
+    }
+
+    /// As [`Memory::new`], of so many devices with `capacity_bytes` each.
+    pub fn of_devices(devices: u32, capacity_bytes: u64, seed: u64) -> Self {
         let mut random = seed;
         let start = RANGE_START + align_up(splitmix(&mut random) % ((RANGE_END - RANGE_START) / 2), 2 << 20);
         let state = State {
             blocks: BTreeMap::new(),
             taken: BTreeMap::new(),
             mapped: mapped::Mapped::default(),
-            used_bytes: 0,
+            peers: peers::Peers::default(),
+            used_bytes: vec![0; devices as usize],
             next: start,
             random,
         };
         Self { capacity_bytes, state: RwLock::new(state) }
     }
 
-    /// All of it, in bytes.
+    /// All of a device's, in bytes.
     pub fn capacity_bytes(&self) -> u64 {
         self.capacity_bytes
     }
 
     /// What living allocations and memory made for mappings hold, each rounded up to [`ALIGN`].
     pub fn used_bytes(&self) -> u64 {
-        self.read_state(|state| state.used_bytes)
+        self.used_bytes_of(0)
+    }
+
+    /// As [`Memory::used_bytes`], of a device.
+    pub fn used_bytes_of(&self, device: u32) -> u64 {
+        self.read_state(|state| state.used_bytes.get(device as usize).copied().unwrap_or(0))
     }
 
     /// Allocates `bytes` zeroed bytes at a fresh address. Pages of the host are taken only when they are written.
     /// # Errors
     /// [`MemoryError::InvalidValue`] for 0 bytes, [`MemoryError::OutOfMemory`] when the device or the host is full.
     pub fn alloc(&self, bytes: u64) -> Result<u64, MemoryError> {
+        self.alloc_on(0, bytes)
+    }
+
+    /// As [`Memory::alloc`], on a device.
+    /// # Errors
+    /// As [`Memory::alloc`].
+    pub fn alloc_on(&self, device: u32, bytes: u64) -> Result<u64, MemoryError> {
         if bytes == 0 {
             return Err(MemoryError::InvalidValue);
         }
         let mut state = self.change_state();
-        let full = self.room_for(&state, bytes)?;
+        let full = self.room_for(&state, device, bytes)?;
         let address = state.place(bytes, GUARD).ok_or(full)?;
         let words = Words::zeroed(bytes).ok_or(full)?;
-        state.blocks.insert(address, Arc::new(Block::new(address, bytes, words, true)));
+        let block = Block::new(address, bytes, words, true).of_device(device);
+        state.blocks.insert(address, Arc::new(block));
         state.taken.insert(address, Taken { bytes, by: By::Allocation });
-        state.used_bytes += align_up(bytes, ALIGN);
+        state.use_bytes(device, align_up(bytes, ALIGN));
         Ok(address)
     }
 
-    /// That there are `bytes` left; the error for when the host lacks them.
-    fn room_for(&self, state: &State, bytes: u64) -> Result<MemoryError, MemoryError> {
-        let free_bytes = self.capacity_bytes.saturating_sub(state.used_bytes);
+    /// That a device has `bytes` left; the error for when the host lacks them.
+    fn room_for(&self, state: &State, device: u32, bytes: u64) -> Result<MemoryError, MemoryError> {
+        let used_bytes = state.used_bytes.get(device as usize).ok_or(MemoryError::InvalidValue)?;
+        let free_bytes = self.capacity_bytes.saturating_sub(*used_bytes);
         let full = MemoryError::OutOfMemory { bytes, free_bytes };
         if bytes > free_bytes || align_up(bytes, ALIGN) > free_bytes { Err(full) } else { Ok(full) }
     }
@@ -156,8 +181,8 @@ impl Memory {
     pub fn free(&self, address: u64) -> Result<(), MemoryError> {
         let mut state = self.change_state();
         let bytes = state.untake(address, By::Allocation)?;
-        state.blocks.remove(&address);
-        state.used_bytes -= align_up(bytes, ALIGN);
+        let device = state.blocks.remove(&address).and_then(|block| block.device());
+        state.free_bytes(device.unwrap_or(0), align_up(bytes, ALIGN));
         Ok(())
     }
 
@@ -257,10 +282,13 @@ impl Memory {
         Ok(())
     }
 
-    /// What a launch may touch now, by address. An access of a kernel lies in one of them: mappings begin at multiples of
+    /// What a launch on a device may touch now, by address. An access of a kernel lies in one of them: mappings begin at multiples of
     /// [`MAPPING_ALIGN`], and no aligned access crosses such a border.
-    pub(crate) fn snapshot(&self) -> Vec<Arc<Block>> {
-        self.read_state(|state| state.blocks.values().cloned().collect())
+    pub(crate) fn snapshot(&self, device: u32) -> Vec<Arc<Block>> {
+        self.read_state(|state| match state.used_bytes.len() {
+            1 => state.blocks.values().cloned().collect(),
+            _ => state.blocks.values().filter_map(|block| state.seen_by(device, block)).collect(),
+        })
     }
 
     /// The pieces that `bytes` bytes from `address` consist of: all can be touched as asked, and no byte is missing.
@@ -293,6 +321,14 @@ impl Memory {
 }
 
 impl State {
+    fn use_bytes(&mut self, device: u32, bytes: u64) {
+        self.used_bytes.get_mut(device as usize).into_iter().for_each(|used| *used += bytes);
+    }
+
+    fn free_bytes(&mut self, device: u32, bytes: u64) {
+        self.used_bytes.get_mut(device as usize).into_iter().for_each(|used| *used -= bytes);
+    }
+
     /// Ends the taking of addresses that begins at `address`; their number.
     fn untake(&mut self, address: u64, by: By) -> Result<u64, MemoryError> {
         let taken =

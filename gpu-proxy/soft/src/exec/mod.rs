@@ -25,7 +25,7 @@ use crate::code::{Function, FunctionKind, Program};
 use crate::device::{DeviceConfig, Instance};
 use crate::memory::align_up;
 use crate::texture::Objects;
-use crate::{Fault, LaunchConfig, Memory};
+use crate::{Fault, LaunchConfig};
 
 use block::{Block, Progress};
 
@@ -64,7 +64,7 @@ impl<'a> Launch<'a> {
         kernel: usize,
         config: &LaunchConfig,
         parameters: &[u8],
-        memory: &Memory,
+        allocations: Vec<Arc<Allocation>>,
     ) -> Result<Self, Fault> {
         let program = &*instance.module.program;
         let info = program.kernels.get(kernel).ok_or(Fault::InvalidLaunch("no such kernel"))?;
@@ -102,7 +102,7 @@ impl<'a> Launch<'a> {
             params,
             dynamic_start: u32::try_from(dynamic_start).map_err(|_| Fault::InvalidLaunch("shared memory"))?,
             dynamic_bytes: config.shared_bytes,
-            allocations: memory.snapshot(),
+            allocations,
             objects: Arc::default(),
             started: Instant::now(),
         })

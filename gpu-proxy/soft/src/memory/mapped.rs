@@ -30,6 +30,8 @@ pub enum Protection {
 #[derive(Debug, Default)]
 pub(super) struct Mapped {
     mappings: BTreeMap<u64, Mapping>,
+    /// What each device may do with a mapping, by the mapping's first address; a device that is missing may do nothing.
+    pub(super) access: BTreeMap<u64, BTreeMap<u32, Protection>>,
     memories: BTreeMap<u64, Created>,
     next_memory: u64,
 }
@@ -45,6 +47,7 @@ struct Mapping {
 struct Created {
     words: Words,
     bytes: u64,
+    device: u32,
     /// Its name, until it is released, and its mappings.
     uses: u64,
 }
@@ -112,16 +115,23 @@ impl Memory {
     /// [`MemoryError::InvalidValue`] for what is no multiple of [`MAPPING_ALIGN`], [`MemoryError::OutOfMemory`] when the device or
     /// the host is full.
     pub fn create(&self, bytes: u64) -> Result<u64, MemoryError> {
+        self.create_on(0, bytes)
+    }
+
+    /// As [`Memory::create`], on a device.
+    /// # Errors
+    /// As [`Memory::create`].
+    pub fn create_on(&self, device: u32, bytes: u64) -> Result<u64, MemoryError> {
         if bytes == 0 || !bytes.is_multiple_of(MAPPING_ALIGN) {
             return Err(MemoryError::InvalidValue);
         }
         let mut state = self.change_state();
-        let full = self.room_for(&state, bytes)?;
+        let full = self.room_for(&state, device, bytes)?;
         let words = Words::zeroed(bytes).ok_or(full)?;
-        state.used_bytes += bytes;
+        state.use_bytes(device, bytes);
         state.mapped.next_memory += 1;
         let memory = state.mapped.next_memory;
-        state.mapped.memories.insert(memory, Created { words, bytes, uses: 1 });
+        state.mapped.memories.insert(memory, Created { words, bytes, device, uses: 1 });
         Ok(memory)
     }
 
@@ -158,6 +168,7 @@ impl Memory {
         let mut state = self.change_state();
         for (base, mapping) in state.mapped.whole(address, bytes).ok_or(MemoryError::InvalidValue)? {
             state.blocks.remove(&base);
+            state.mapped.access.remove(&base);
             state.mapped.mappings.remove(&base);
             state.unuse(mapping.memory)?;
         }
@@ -168,15 +179,31 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::InvalidValue`]; then nothing has changed.
     pub fn protect(&self, address: u64, bytes: u64, protection: Protection) -> Result<(), MemoryError> {
+        self.protect_for(0, address, bytes, protection)
+    }
+
+    /// As [`Memory::protect`], for a device, whichever the memory lies on. What is copied there may be what any device may.
+    /// # Errors
+    /// As [`Memory::protect`].
+    pub fn protect_for(
+        &self,
+        device: u32,
+        address: u64,
+        bytes: u64,
+        protection: Protection,
+    ) -> Result<(), MemoryError> {
         let mut state = self.change_state();
         for (base, mapping) in state.mapped.whole(address, bytes).ok_or(MemoryError::InvalidValue)? {
             let words = state.mapped.memories.get(&mapping.memory).map(|created| created.words.clone());
             let words = words.ok_or(MemoryError::InvalidValue)?;
-            if protection == Protection::None {
-                state.blocks.remove(&base);
-            } else {
-                let writable = protection == Protection::ReadWrite;
+            let access = state.mapped.access.entry(base).or_default();
+            access.insert(device, protection);
+            let any = |wanted| access.values().any(|given| *given == wanted);
+            let (writable, readable) = (any(Protection::ReadWrite), any(Protection::Read));
+            if writable || readable {
                 state.blocks.insert(base, Arc::new(Block::new(base, mapping.bytes, words, writable)));
+            } else {
+                state.blocks.remove(&base);
             }
         }
         Ok(())
@@ -188,8 +215,9 @@ impl State {
         let created = self.mapped.memories.get_mut(&memory).ok_or(MemoryError::InvalidValue)?;
         created.uses -= 1;
         if created.uses == 0 {
-            self.used_bytes -= created.bytes;
+            let (device, bytes) = (created.device, created.bytes);
             self.mapped.memories.remove(&memory);
+            self.free_bytes(device, bytes);
         }
         Ok(())
     }
