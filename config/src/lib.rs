@@ -17,6 +17,8 @@ use vgpu_codes::Code;
 
 /// 16 TiB. No sum of sizes in bytes comes near to overflowing.
 pub const MIB_MAX: u64 = 1 << 24;
+/// `vgpu_zone_api::guest::facts::DEVICES_MAX`: what a container can be told of.
+pub const DEVICES_MAX: u64 = 16;
 /// `idm::arena::BYTES_MAX` in MiB.
 const ARENA_MIB_MAX: u64 = 64 << 10;
 /// No limit of ours.
@@ -153,8 +155,10 @@ pub struct Proxy {
     pub domain: u16,
     /// The device: auto, cuda, soft or null. auto is cuda where NVIDIA's driver is, else soft.
     pub device: DeviceKind,
-    /// Memory of the soft device in MiB.
+    /// Memory of each soft device in MiB.
     pub soft_memory_mib: u64,
+    /// How many devices `soft` and `null` are.
+    pub soft_devices: u32,
     /// The worker programs, one a wire hash.
     pub workers_dir: PathBuf,
     /// The first of the user ids that workers run under, one a zone.
@@ -245,6 +249,7 @@ impl Default for Proxy {
             domain: 0,
             device: DeviceKind::Auto,
             soft_memory_mib: 1024,
+            soft_devices: 1,
             workers_dir: "/usr/lib/vgpu/workers".into(),
             worker_uid_first: 790_000,
             worker_uid_count: 1000,
@@ -318,7 +323,7 @@ impl Config {
         ]
     }
 
-    fn numbers(&self) -> [Number; 17] {
+    fn numbers(&self) -> [Number; 18] {
         let (guest, shim, proxy) = (&self.guest, &self.shim, &self.proxy);
         let uids = u64::from(u32::MAX - proxy.worker_uid_first);
         let least = guest.memory_min_mib;
@@ -338,6 +343,7 @@ impl Config {
             number("shim.kill_timeout_s", shim.kill_timeout_s, 1..=60, ""),
             number("proxy.domain", proxy.domain, 0..=0, "a driver domain beside Dom0 is not built yet"),
             number("proxy.soft_memory_mib", proxy.soft_memory_mib, 1..=MIB_MAX, ""),
+            number("proxy.soft_devices", proxy.soft_devices, 1..=DEVICES_MAX, ""),
             number("proxy.worker_uid_first", proxy.worker_uid_first, 1000..=UID_MAX, "no user of the system"),
             number("proxy.worker_uid_count", proxy.worker_uid_count, 1..=uids, "user ids end at 4294967294"),
             number("proxy.workers_per_zone_max", proxy.workers_per_zone_max, 1..=ANY, ""),

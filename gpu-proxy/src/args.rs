@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use vgpu_config::{DeviceKind, MIB_MAX};
+use vgpu_config::{DEVICES_MAX, DeviceKind, MIB_MAX};
 
 /// What `--help` says.
 pub const HELP: &str = "\
@@ -12,9 +12,9 @@ gpu-proxy: serves the GPU to guests
   gpu-proxy [--config FILE] [--device KIND] [--socket PATH]
       The daemon: zones are registered by the shim at PATH (proxy.socket), guests connect over Xen.
 
-  gpu-proxy --local SOCKET [--device KIND] [--memory-mib N] [--socket PATH] [--config FILE]
-      One zone on this machine, without Xen: each process that connects to SOCKET gets a worker. With --socket also
-      the door that vgpuctl looks through.
+  gpu-proxy --local SOCKET [--device KIND] [--devices N] [--memory-mib N] [--socket PATH] [--config FILE]
+      One zone on this machine, without Xen: each process that connects to SOCKET gets a worker with N devices (1), each
+      with so much memory; of soft and null there are N then. With --socket also the door that vgpuctl looks through.
 
   KIND: auto, cuda, soft or null. auto is cuda where NVIDIA's driver is, else soft.
   VGPU_LOG: error, warn, info (default), debug or trace.
@@ -44,8 +44,10 @@ pub struct Serve {
     pub socket: Option<PathBuf>,
     /// The local socket; without it: Xen.
     pub local: Option<PathBuf>,
-    /// The local zone's grant in MiB.
+    /// The local zone's grant of each device in MiB.
     pub memory_mib: Option<u64>,
+    /// The local zone's devices.
+    pub devices: Option<u32>,
 }
 
 /// Reads the arguments, without the program's name.
@@ -74,12 +76,24 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
                 let wrong = || format!("--memory-mib wants a number of MiB, 1 to {MIB_MAX}");
                 serve.memory_mib = Some(number.ok_or_else(wrong)?);
             }
+            "--devices" => {
+                let text = value()?;
+                let number = text.to_str().and_then(|text| text.parse().ok());
+                let number = number.filter(|devices| (1..=DEVICES_MAX).contains(&u64::from(*devices)));
+                let wrong = || format!("--devices wants a number, 1 to {DEVICES_MAX}");
+                serve.devices = Some(number.ok_or_else(wrong)?);
+            }
             _ => return Err(format!("unknown argument {name:?}; see gpu-proxy --help")),
         }
         first = false;
     }
     if serve.memory_mib.is_some() && serve.local.is_none() {
         return Err("--memory-mib belongs to --local; a zone over Xen is granted memory by its shim".into());
+    }
+    if serve.devices.is_some() && serve.local.is_none() {
+        return Err(
+            "--devices belongs to --local; see proxy.soft_devices for the software GPUs of a node".into()
+        );
     }
     Ok(Command::Serve(serve))
 }
@@ -109,9 +123,13 @@ mod tests {
             local: Some("/tmp/s".into()),
             device: Some(DeviceKind::Null),
             memory_mib: Some(64),
+            devices: Some(2),
             ..Serve::default()
         };
-        assert_eq!(read("--local /tmp/s --device null --memory-mib 64"), Ok(Command::Serve(local)));
+        assert_eq!(
+            read("--local /tmp/s --device null --memory-mib 64 --devices 2"),
+            Ok(Command::Serve(local))
+        );
         assert_eq!(read("worker"), Ok(Command::Worker));
     }
 
@@ -123,6 +141,9 @@ mod tests {
             ("--memory-mib 0 --local x", "1 to 16777216"),
             ("--memory-mib 17592186044417 --local x", "1 to 16777216"),
             ("--memory-mib 5", "--local"),
+            ("--devices 0 --local x", "1 to 16"),
+            ("--devices 17 --local x", "1 to 16"),
+            ("--devices 2", "--local"),
             ("--sokcet x", "--sokcet"),
         ] {
             assert!(read(line).unwrap_err().contains(part), "{line}: {:?}", read(line));

@@ -53,7 +53,8 @@ pub struct Told {
 /// One process.
 struct Process<C> {
     session: Session,
-    grant: Grant,
+    /// One a device.
+    grants: Vec<Grant>,
     grant_bytes: u64,
     maker: Maker<C>,
     reply: Vec<u8>,
@@ -63,21 +64,30 @@ struct Process<C> {
     told: Told,
 }
 
-/// Plays `count` records on a new process, then ends all that it has.
+/// Plays `count` records on a new process with so many devices, then ends all that it has.
 ///
 /// # Panics
 /// If something does not hold.
-pub fn play(device: Box<dyn Device>, grant_bytes: u64, choices: impl Choices, count: usize) -> Told {
-    let page = SharedPage::create().expect("a page");
-    let quota = Quota::new(SharedPage::map(page.fd()).expect("mapped"), SLOT).expect("a slot");
-    let grant = Grant::new(Arc::new(page), grant_bytes);
+pub fn play(
+    device: Box<dyn Device>,
+    devices: u32,
+    grant_bytes: u64,
+    choices: impl Choices,
+    count: usize,
+) -> Told {
+    let granted = (0..devices).map(|_| {
+        let page = SharedPage::create().expect("a page");
+        let quota = Quota::new(SharedPage::map(page.fd()).expect("mapped"), SLOT).expect("a slot");
+        (quota, Grant::new(Arc::new(page), grant_bytes))
+    });
+    let (quotas, grants): (Vec<Quota>, Vec<Grant>) = granted.unzip();
     let arena = idm::arena::Arena::make(SHARED_BYTES as u64).and_then(|arena| arena.map_elsewhere());
     let staging = Words(Mutex::new(vec![0; SHARED_BYTES]));
-    let session = Session::new(device, quota, Box::new(staging)).with_arena(Some(arena.expect("an arena")));
+    let session = Session::new(device, quotas, Box::new(staging)).with_arena(Some(arena.expect("an arena")));
     let window = idm::arena::WINDOW as u64;
     let mut process = Process {
         session,
-        grant,
+        grants,
         grant_bytes,
         maker: Maker::new(choices, &[window, window + 4096]),
         reply: vec![0; REPLY_BYTES_MAX],
@@ -98,13 +108,22 @@ impl<C: Choices> Process<C> {
         let call = Call { context, sync };
         let answer = dispatch(&mut self.session, op as u16, call, payload, &mut self.reply).ok()?;
         assert!(describe(answer.code).is_some(), "{}: {} is no code", op.name(), answer.code);
-        assert!(self.grant.used_bytes(SLOT) <= self.grant_bytes, "{}: more than the grant", op.name());
+        for grant in &self.grants {
+            assert!(grant.used_bytes(SLOT) <= self.grant_bytes, "{}: more than the grant", op.name());
+        }
         self.session.take_put_aside();
         Some(answer)
     }
 
     fn retain(&mut self) {
-        self.run(Op::cuDevicePrimaryCtxRetain, ContextId::NONE, true, &[0; 8]);
+        for device in 0..self.devices() {
+            let payload = [packed(&device), packed(&0_u32)].concat();
+            self.run(Op::cuDevicePrimaryCtxRetain, ContextId::NONE, true, &payload);
+        }
+    }
+
+    fn devices(&self) -> u32 {
+        u32::try_from(self.grants.len()).unwrap_or(0)
     }
 
     fn step(&mut self) {
@@ -124,12 +143,14 @@ impl<C: Choices> Process<C> {
             self.keep(op, &payload);
         }
         // A context that a fault has ended, or that is gone, answers nothing else: the process takes a new one.
-        if self.session.sticky(ContextId::primary(0)).is_some() {
-            self.run(Op::cuDevicePrimaryCtxReset_v2, ContextId::NONE, true, &[0; 4]);
+        let mut ended = matches!(op, Op::cuDevicePrimaryCtxReset_v2 | Op::cuDevicePrimaryCtxRelease_v2);
+        for device in 0..self.devices() {
+            if self.session.sticky(ContextId::primary(device)).is_some() {
+                self.run(Op::cuDevicePrimaryCtxReset_v2, ContextId::NONE, true, &packed(&device));
+                ended = true;
+            }
         }
-        if matches!(op, Op::cuDevicePrimaryCtxReset_v2 | Op::cuDevicePrimaryCtxRelease_v2)
-            || self.session.sticky(ContextId::primary(0)).is_some()
-        {
+        if ended {
             self.retain();
         }
     }
@@ -161,13 +182,14 @@ impl<C: Choices> Process<C> {
         for (end, handle) in std::mem::take(&mut self.handles) {
             self.run(end, ContextId::NONE, true, &handle);
         }
-        let used = self.grant.used_bytes(SLOT);
-        assert_eq!(
-            used,
-            0,
-            "bytes in use of a process that has nothing; {} calls were done",
-            self.told.done.len()
-        );
+        for grant in &self.grants {
+            assert_eq!(
+                grant.used_bytes(SLOT),
+                0,
+                "bytes in use of a process that has nothing; {} calls were done",
+                self.told.done.len()
+            );
+        }
     }
 }
 
@@ -193,13 +215,13 @@ mod tests {
     const GRANT_BYTES: u64 = 64 << 20;
 
     /// Plays processes of a device, each by a seed of its own; a hang is a failure.
-    fn tried(device: fn() -> Box<dyn Device>) -> Told {
+    fn tried(devices: u32, device: fn() -> Box<dyn Device>) -> Told {
         let (tell, told) = mpsc::channel();
         std::thread::spawn(move || {
             let mut all = Told::default();
             for seed in 1..=PROCESSES {
                 let Told { done, answered, refused } =
-                    play(device(), GRANT_BYTES, Seed(seed << 32 | seed), RECORDS);
+                    play(device(), devices, GRANT_BYTES, Seed(seed << 32 | seed), RECORDS);
                 all.done.extend(done);
                 all.answered.extend(answered);
                 all.refused += refused;
@@ -219,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_records_of_hostile_guests_do_no_harm_on_null() {
-        let told = tried(|| {
+        let told = tried(1, || {
             let costs = Costs { context_bytes: 1000, resident_threads: 64, ..Costs::default() };
             Box::new(Null::with_costs(costs, 2048))
         });
@@ -228,6 +250,11 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_records_of_hostile_guests_do_no_harm_on_soft() {
-        reached(&tried(|| Box::new(Soft::new(GRANT_BYTES).expect("a device"))));
+        reached(&tried(1, || Box::new(Soft::new(GRANT_BYTES).expect("a device"))));
+    }
+
+    #[test]
+    fn a_hundred_thousand_records_of_hostile_guests_do_no_harm_on_two_devices() {
+        reached(&tried(2, || Box::new(Soft::with_devices(2, GRANT_BYTES).expect("devices"))));
     }
 }

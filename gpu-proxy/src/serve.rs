@@ -34,6 +34,9 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
     if let Some(mib) = how.memory_mib {
         config.proxy.soft_memory_mib = mib;
     }
+    if let Some(devices) = how.devices {
+        config.proxy.soft_devices = devices;
+    }
     let device = choose_device(how.device.unwrap_or(config.proxy.device))?;
     // A zone whose guest has not come yet has one that waits for it: those of all zones leave room for others' work.
     let waiting = BLOCKING_THREADS + config.proxy.worker_uid_count as usize;
@@ -75,7 +78,11 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
         }
         if let Some(path) = &how.local {
             // Whoever may reach the folder may connect: a container's user is not ours.
-            doors.push(tokio::spawn(local::serve(Arc::clone(&supervisor), Door::bind(path, 0o666)?)?));
+            doors.push(tokio::spawn(local::serve(
+                Arc::clone(&supervisor),
+                Door::bind(path, 0o666)?,
+                how.devices.unwrap_or(1),
+            )?));
         }
         told.await;
         // The doors first, so that nobody comes any more; their files go with them.

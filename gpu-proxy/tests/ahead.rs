@@ -130,7 +130,7 @@ fn what_is_revoked_or_released_has_nobody_waiting() {
     let (zone, domain) = (ZoneId(Uuid::from_u128(7)), DomainRef { domid: 5, uuid: Uuid::from_u128(8) });
     let grant = |container: &str| {
         let (container, device) = (container.into(), "0".into());
-        Request::Grant { zone, container, device, bytes: Some(MIB), share: None }
+        Request::Grant { zone, container, device, devices: 1, bytes: Some(MIB), share: None }
     };
     // The local zone has its own.
     let all = || proxy.list().zones.into_iter().flat_map(|shown| shown.workers);

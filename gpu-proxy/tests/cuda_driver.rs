@@ -10,12 +10,12 @@ use gpu_proxy::device::{
 use idm::arena::{Arena, WINDOW};
 use vgpu_api::graph::{CopyBox, GraphEdge, HostSide};
 use vgpu_api::texture::{PitchedTexels, Sampler, View};
-use vgpu_api::{ArrayShape, CuError, CuResult, DevicePtr, Extent, LinearPlace, Memset};
+use vgpu_api::{Access, ArrayShape, CuError, CuResult, DevicePtr, Extent, ImageKind, LinearPlace, Memset};
 
 /// The driver, which goes on to say to the test what it is given: a device keeps what is printed for its guest.
-fn opened() -> Result<Box<dyn Device>, String> {
+fn opened(devices: u32) -> Result<Box<dyn Device>, String> {
     let test = rustix::io::dup(rustix::stdio::stdout()).unwrap();
-    let opened = device::open(DeviceKind::Cuda, 1 << 30);
+    let opened = device::open(DeviceKind::Cuda, devices, 1 << 30);
     rustix::stdio::dup2_stdout(&test).unwrap();
     opened
 }
@@ -24,12 +24,12 @@ fn opened() -> Result<Box<dyn Device>, String> {
 #[test]
 #[ignore = "played by the tests here as their child"]
 fn child() {
-    let mut device = match opened() {
+    let mut device = match opened(1) {
         Ok(device) => device,
         Err(why) => return println!("{why}"),
     };
     println!("opened; {:?}", device.costs());
-    let snapshot = device.snapshot(1 << 30);
+    let snapshot = device.snapshot(&[1 << 30]);
     let attribute = |number: usize| snapshot.devices[0].attributes[number];
     println!("memory {}, attributes {} {}", snapshot.devices[0].total_memory, attribute(1), attribute(99));
     let primary = device.context_create(0, 0, true).unwrap();
@@ -94,7 +94,7 @@ fn graphs(device: &mut dyn Device, primary: Raw, other: Raw) {
 #[test]
 #[ignore = "played by the tests here as their child"]
 fn array_child() {
-    let mut device = opened().unwrap();
+    let mut device = opened(1).unwrap();
     let context = device.context_create(0, 0, true).unwrap();
     let shape = ArrayShape { width: 16, height: 8, depth: 4, format: 0x20, channels: 2, flags: 2 };
     println!("needs {:?}", device.array_bytes(context, &shape, 1));
@@ -126,6 +126,45 @@ fn array_child() {
     println!("number {:?}", device.surface_create(context, array).unwrap());
     device.array_destroy(context, array).unwrap();
     println!("then {:?}", device.array_destroy(context, array));
+}
+
+/// The same for several devices.
+#[test]
+#[ignore = "played by the tests here as their child"]
+fn several_child() {
+    println!("of three: {}", opened(3).unwrap_err());
+    let mut device = opened(2).unwrap();
+    let snapshot = device.snapshot(&[1000, 3000]);
+    let seen: Vec<_> = snapshot.devices.iter().map(|one| (one.pci.bus, one.total_memory)).collect();
+    println!("seen {seen:?}, peers {} {}", snapshot.peer(2, 0, 1), snapshot.peer(5, 1, 0));
+    let described = device::describe(DeviceKind::Cuda, 1, 1 << 30).unwrap();
+    let names: Vec<_> = described.hardware.iter().map(|one| (one.name(), one.pci)).collect();
+    println!("described {names:?}, of {}", described.snapshot.devices.len());
+    let [first, second] = [0, 1].map(|number| device.context_create(number, 0, true).unwrap());
+    let other = device.context_create(1, 0, false).unwrap();
+    println!("no third: {:?}", device.context_create(2, 0, true));
+    println!("allocated {:x?}", [first, second, other].map(|context| device.alloc(context, 8).unwrap()));
+    device.peer_enable(first, second).unwrap();
+    device.peer_enable(other, first).unwrap();
+    device.peer_disable(first, second).unwrap();
+    let place = Place { context: second, stream: None };
+    device.copy_between(place, (0x3000, 1), (0x1000, 0), 24).unwrap();
+    println!("no third: {:?}", device.copy_between(place, (0x3000, 2), (0x1000, 0), 24));
+    device.create(1, 2 << 20).unwrap();
+    device.set_access(0, 0xa000, 2 << 20, Access::Read).unwrap();
+    println!("no third: {:?} {:?}", device.create(2, 2 << 20), device.set_access(2, 0, 1, Access::Read));
+    let text = b".version 7.0\n.target sm_70\n.address_size 64\n.visible .global .align 4 .u32 word = 7;\n";
+    let survey = device.survey(text).unwrap();
+    let library = device.load(None, ImageKind::Library, text, survey).unwrap();
+    println!(
+        "a variable at {:x?}",
+        library.globals.iter().map(|global| global.address.0).collect::<Vec<_>>()
+    );
+    println!(
+        "and at {:x?}, {:x?}",
+        device.load_on(second, library.raw).unwrap(),
+        device.load_on(first, library.raw).unwrap()
+    );
 }
 
 fn open_with(library_path: &Path) -> String {
@@ -234,6 +273,26 @@ fn a_driver_gets_a_graph_node_by_node_and_loses_none() {
     ]
     .concat();
     assert_eq!(graph, expected);
+}
+
+#[test]
+fn several_devices_of_a_driver_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    library(folder.path(), include_str!("data/driver.c"));
+    let said = played("several_child", folder.path());
+    for part in [
+        "of three: there are 2 NVIDIA devices, 3 are wanted\n",
+        "seen [(1, 1000), (2, 2000)], peers 201 510\n",
+        // What is described is all that there is.
+        "described [(\"GPU-00000000-0000-0000-0000-000000000010\", [1, 1, 1]), (\"GPU-00000000-0000-0000-0000-000000000011\", [1, 1, 1])], of 2\n",
+        "no third: Err(CUDA_ERROR_INVALID_DEVICE (101))\nallocated [1000, 3000, 2000]\n",
+        "driver: the first reaches the second 0\ndriver: another reaches the first 0\ndriver: the first leaves the second\n",
+        "driver: 24 bytes from 1000 of the first to 3000 of the second in the second\nno third: Err(CUDA_ERROR_INVALID_DEVICE (101))\n",
+        "driver: 2097152 bytes of device 1\ndriver: device 0 may 1 at a000\nno third: Err(CUDA_ERROR_INVALID_DEVICE (101)) Err(CUDA_ERROR_INVALID_DEVICE (101))\n",
+        "a variable at [8000]\nand at [9000], [8000]\n",
+    ] {
+        assert!(said.contains(part), "{part} is missing in: {said}");
+    }
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn child() {
 
 /// What a worker of NVIDIA's driver may open, and what of its neighbours it may not.
 fn files_of_nvidias_driver() {
-    let gaps = sandbox::strip(DeviceKind::Cuda, false).unwrap();
+    let gaps = sandbox::strip(DeviceKind::Cuda, false, None).unwrap();
     assert!(!gaps.iter().any(|gap| gap.contains("no Landlock")), "{gaps:?}");
     for read in [
         "/proc/self/maps",

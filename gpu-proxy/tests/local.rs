@@ -517,7 +517,7 @@ fn the_shims_door_answers_the_same_again_and_refuses_what_cannot_be() {
     let register = |domain| Request::Register { zone, pod_uid: "a-1".into(), domain };
     let grant = |device: &str, bytes| {
         let device = device.into();
-        Request::Grant { zone, container: "c".into(), device, bytes, share: None }
+        Request::Grant { zone, container: "c".into(), device, devices: 1, bytes, share: None }
     };
     let code = |result: Result<(), ClientError>| match result {
         Err(ClientError::Refused { code, .. }) => code,

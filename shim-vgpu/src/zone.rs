@@ -14,7 +14,7 @@ use crate::{
     persist::Record,
 };
 
-/// The one device of a node, for now.
+/// All of a node are of one kind, and gpu-proxy chooses which a container gets.
 const DEVICE: &str = "0";
 
 /// Whether a gpu-proxy answers at `socket`.
@@ -101,6 +101,7 @@ fn grants(record: &Record) -> impl Iterator<Item = Request> + '_ {
         zone: record.zone,
         container: id.clone(),
         device: DEVICE.into(),
+        devices: gpu.count,
         bytes: gpu.bytes,
         share: gpu.share,
     })

@@ -163,8 +163,9 @@ impl Device {
         config: &LaunchConfig,
         parameters: &[u8],
     ) -> Result<(), Fault> {
-        let launch = exec::Launch::new(instance, function, config, parameters, self.memory.snapshot(instance.device))?
-            .with(Arc::clone(&self.objects()));
+        let launch =
+            exec::Launch::new(instance, function, config, parameters, self.memory.snapshot(instance.device))?
+                .with(Arc::clone(&self.objects()));
         let (result, printed) = exec::run(&launch, &self.config, OUTPUT_BYTES_MAX);
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let room = OUTPUT_BYTES_MAX.saturating_sub(output.len());

@@ -22,7 +22,7 @@ use vgpu_api::launch::LaunchAttributes;
 use vgpu_api::memory::Memset;
 use vgpu_api::{
     Access, Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind, JitOption, LinkTold, MemInfo,
-    MemoryOp, Printed, Snapshot, TensorMap, TensorSpec,
+    MemoryOp, PciAddress, Printed, Snapshot, TensorMap, TensorSpec,
 };
 
 pub use array::{Arrays, Side, TexelSource, TextureSource};
@@ -168,20 +168,20 @@ impl Costs {
     }
 }
 
-/// A GPU. One worker has one, alone. Every method may block as long as the GPU does, but for the queued ones of `cuda`.
+/// A GPU, or several. One worker has them, alone: devices are numbered from 0, and have one space of addresses. Every method may block as long as the GPU does, but for the queued ones of `cuda`.
 ///
 /// # Errors
 /// All methods: the `CUresult` that the program gets. A sticky one ([`CuError::is_sticky`]) ends the context.
 #[expect(clippy::missing_errors_doc, reason = "said once for all")]
 pub trait Device: Arrays + fmt::Debug + Send {
-    /// What programs ask before they have a context. `bytes` is the grant: no device shows more memory than that.
-    fn snapshot(&self, bytes: u64) -> Snapshot;
+    /// What programs ask before they have a context. `bytes` are the grants, one a device: none shows more memory than that.
+    fn snapshot(&self, bytes: &[u64]) -> Snapshot;
     /// Allocations are multiples of this, in bytes: what the quota counts.
     fn granule_bytes(&self) -> u64;
-    /// What uses its memory beside allocations.
+    /// What uses a device's memory beside allocations: the most that one takes, if they differ.
     fn costs(&self) -> Costs;
 
-    /// A context; `flags` as of `cuCtxCreate`. `primary` contexts are the device's own.
+    /// A context of a device; `flags` as of `cuCtxCreate`. `primary` contexts are the device's own.
     fn context_create(&mut self, device: u32, flags: u32, primary: bool) -> CuResult<Raw>;
     /// Whether a primary context that was ended stays on the device, with its limits and local memory, and is given out again.
     fn keeps_primary(&self) -> bool {
@@ -196,9 +196,14 @@ pub trait Device: Arrays + fmt::Debug + Send {
     /// Sets a `CUlimit`.
     fn set_limit(&mut self, context: Raw, limit: u32, value: u64) -> CuResult<()>;
 
-    /// Memory of the device.
+    /// Lets kernels of a context reach the memory of another device's context.
+    fn peer_enable(&mut self, context: Raw, peer: Raw) -> CuResult<()>;
+    /// Ends what [`Device::peer_enable`] began.
+    fn peer_disable(&mut self, context: Raw, peer: Raw) -> CuResult<()>;
+
+    /// Memory of the context's device.
     fn alloc(&mut self, context: Raw, bytes: u64) -> CuResult<u64>;
-    /// What the device has free and in all, in bytes, whatever the grant is.
+    /// What the context's device has free and in all, in bytes, whatever the grant is.
     fn memory(&mut self, context: Raw) -> CuResult<MemInfo>;
     /// Frees an address that [`Device::alloc`] gave.
     fn free(&mut self, context: Raw, address: u64) -> CuResult<()>;
@@ -208,6 +213,10 @@ pub trait Device: Arrays + fmt::Debug + Send {
     fn read(&mut self, place: Place, address: u64, bytes: &mut [u8]) -> CuResult<()>;
     /// Between any two of device memory and pinned pages.
     fn copy(&mut self, place: Place, to: u64, from: u64, bytes: u64) -> CuResult<()>;
+    /// Between the memories of two devices, each an address and the device's number.
+    fn copy_between(&mut self, place: Place, to: (u64, u32), from: (u64, u32), bytes: u64) -> CuResult<()> {
+        self.copy(place, to.0, from.0, bytes)
+    }
     /// Rows of equal elements.
     fn fill(&mut self, place: Place, memset: &Memset) -> CuResult<()>;
 
@@ -221,22 +230,23 @@ pub trait Device: Arrays + fmt::Debug + Send {
     fn reserve(&mut self, bytes: u64, alignment: u64, wanted: u64) -> CuResult<u64>;
     /// Gives a reservation back.
     fn unreserve(&mut self, address: u64, bytes: u64) -> CuResult<()>;
-    /// Memory without an address.
-    fn create(&mut self, bytes: u64) -> CuResult<Raw>;
+    /// Memory of a device without an address.
+    fn create(&mut self, device: u32, bytes: u64) -> CuResult<Raw>;
     /// Ends its name. The memory stays while it is mapped.
     fn release(&mut self, memory: Raw) -> CuResult<()>;
     /// Shows the first `bytes` of memory at free addresses of a reservation, where nothing may touch it yet.
     fn map(&mut self, address: u64, bytes: u64, memory: Raw) -> CuResult<()>;
     /// Takes one mapping away.
     fn unmap(&mut self, address: u64, bytes: u64) -> CuResult<()>;
-    /// Says what the device may do with mappings that follow each other.
-    fn set_access(&mut self, address: u64, bytes: u64, access: Access) -> CuResult<()>;
+    /// Says what a device may do with mappings that follow each other, whichever device the memory lies on.
+    fn set_access(&mut self, device: u32, address: u64, bytes: u64, access: Access) -> CuResult<()>;
 
     /// Looks at an image before [`Device::load`]. What its variables take is counted by then.
     fn survey(&self, _bytes: &[u8]) -> CuResult<Survey> {
         Ok(Survey::default())
     }
-    /// Loads PTX, a cubin or a fatbin. `context` is `None` for a library that is loaded before there is a context.
+    /// Loads PTX, a cubin or a fatbin. `context` is `None` for a library that is loaded before there is a context: it is the first
+    /// device's then.
     fn load(
         &mut self,
         context: Option<Raw>,
@@ -244,6 +254,9 @@ pub trait Device: Arrays + fmt::Debug + Send {
         bytes: &[u8],
         survey: Survey,
     ) -> Result<LoadedImage, LoadError>;
+    /// Makes a library's functions and variables ready on the context's device, another one than it was loaded on; the addresses of
+    /// its variables there, in the order of [`LoadedImage::globals`]. Again is nothing.
+    fn load_on(&mut self, context: Raw, image: Raw) -> CuResult<Vec<u64>>;
     /// Ends an image.
     fn unload(&mut self, image: Raw) -> CuResult<()>;
     /// All attributes of a function.
@@ -368,18 +381,48 @@ pub trait Device: Arrays + fmt::Debug + Send {
     }
 }
 
-/// Opens a worker's device. `bytes` is the grant.
+/// Opens a worker's devices, the first so many. `bytes` is the grant of each.
 ///
 /// # Errors
 /// One sentence for the log.
-pub fn open(kind: DeviceKind, bytes: u64) -> Result<Box<dyn Device>, String> {
+pub fn open(kind: DeviceKind, devices: u32, bytes: u64) -> Result<Box<dyn Device>, String> {
     match kind {
-        DeviceKind::Null => Ok(Box::new(Null::default())),
-        DeviceKind::Soft => match Soft::new(bytes) {
+        DeviceKind::Null => Ok(Box::new(Null::default().with_devices(devices))),
+        DeviceKind::Soft => match Soft::with_devices(devices, bytes) {
             Ok(soft) => Ok(Box::new(soft)),
             Err(error) => Err(format!("the soft device cannot start: {error}")),
         },
-        DeviceKind::Cuda => cuda::Cuda::open().map(|cuda| Box::new(cuda) as Box<dyn Device>),
+        DeviceKind::Cuda => cuda::Cuda::open(devices).map(|cuda| Box::new(cuda) as Box<dyn Device>),
+    }
+}
+
+/// What programs see of a device in place of the hardware's own: its UUID and its PCI address, by its number in their container.
+#[must_use]
+pub fn identity(kind: DeviceKind, number: u32) -> ([u8; 16], PciAddress) {
+    let mut uuid = match kind {
+        DeviceKind::Cuda => *b"vgpu-cuda-device",
+        DeviceKind::Soft => *b"vgpu-soft-device",
+        DeviceKind::Null => *b"vgpu-null-device",
+    };
+    let [.., last] = &mut uuid;
+    *last = last.wrapping_add(u8::try_from(number).unwrap_or(0));
+    (uuid, PciAddress { domain: 0, bus: i32::try_from(number).unwrap_or(0).saturating_add(1), device: 0 })
+}
+
+/// What the driver calls a GPU. Only the supervisor is told, never a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    /// `cuDeviceGetUuid`.
+    pub uuid: [u8; 16],
+    /// PCI domain, bus, device.
+    pub pci: [u32; 3],
+}
+
+impl Hardware {
+    /// `GPU-` and the UUID in five groups, as `CUDA_VISIBLE_DEVICES` takes it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("GPU-{}", uuid::Uuid::from_bytes(self.uuid))
     }
 }
 
@@ -390,16 +433,20 @@ pub struct Described {
     pub snapshot: Snapshot,
     /// Whether kernels reach all memory of their process (`CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS`): programs are not told.
     pub reads_host_memory: bool,
+    /// Of `cuda`: what it calls each of them.
+    pub hardware: Vec<Hardware>,
 }
 
-/// What a device is, without a context: nothing of its memory is taken. `bytes` is the most that it may show.
+/// What the devices are, without a context: nothing of their memory is taken. `bytes` is the most that each may show; of `cuda` it is all
+/// that there are, else `devices`.
 ///
 /// # Errors
 /// One sentence for the log.
-pub fn describe(kind: DeviceKind, bytes: u64) -> Result<Described, String> {
+pub fn describe(kind: DeviceKind, devices: u32, bytes: u64) -> Result<Described, String> {
     match kind {
         DeviceKind::Null | DeviceKind::Soft => {
-            Ok(Described { snapshot: open(kind, bytes)?.snapshot(bytes), reads_host_memory: false })
+            let snapshot = open(kind, devices, bytes)?.snapshot(&vec![bytes; devices as usize]);
+            Ok(Described { snapshot, reads_host_memory: false, hardware: Vec::new() })
         }
         DeviceKind::Cuda => cuda::describe(bytes),
     }

@@ -22,14 +22,13 @@ use vgpu_api::{
 
 use super::pass_through::PassThrough;
 use super::{
-    Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError, LoadedImage,
-    Place, Raw, Survey, soft,
+    Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError,
+    LoadedImage, Place, Raw, Survey, soft,
 };
 use graphs::Graphs;
 use image::Found;
 use stalls::Stalls;
 
-const UUID: [u8; 16] = *b"vgpu-null-device";
 /// Addresses start here: no address of a program lies there, so that a mix-up shows.
 const FIRST_ADDRESS: u64 = 0x0400_0000_0000;
 /// And end here, where the guest's arena begins.
@@ -58,6 +57,7 @@ pub enum Step {
 /// The null device.
 #[derive(Debug)]
 pub struct Null {
+    devices: u32,
     names: u64,
     next_address: u64,
     limits: HashMap<(Raw, u32), u64>,
@@ -66,7 +66,10 @@ pub struct Null {
     memory_bytes: u64,
     keeps_primary: bool,
     is_busy: bool,
-    primary: Option<Raw>,
+    /// Kept ones, by device.
+    primaries: HashMap<u32, Raw>,
+    /// Sizes of each image's variables.
+    variables: HashMap<Raw, Vec<u64>>,
     linkers: PassThrough,
     /// By address. What a guest waits for there it gets.
     pinned: BTreeMap<u64, HostPages>,
@@ -90,6 +93,7 @@ impl Null {
     #[must_use]
     pub fn with_costs(costs: Costs, local_bytes: i32) -> Self {
         Self {
+            devices: 1,
             names: 0,
             next_address: FIRST_ADDRESS,
             limits: HashMap::new(),
@@ -98,7 +102,8 @@ impl Null {
             memory_bytes: u64::MAX,
             keeps_primary: false,
             is_busy: false,
-            primary: None,
+            primaries: HashMap::new(),
+            variables: HashMap::new(),
             linkers: PassThrough::default(),
             pinned: BTreeMap::new(),
             stalls: None,
@@ -106,6 +111,12 @@ impl Null {
             running: None,
             graphs: Graphs::default(),
         }
+    }
+
+    /// This one, but several devices.
+    #[must_use]
+    pub fn with_devices(self, devices: u32) -> Self {
+        Self { devices, ..self }
     }
 
     /// One that has no more than so many bytes.
@@ -196,8 +207,8 @@ impl Null {
 }
 
 impl Device for Null {
-    fn snapshot(&self, bytes: u64) -> Snapshot {
-        soft::snapshot("vgpu null device", UUID, bytes)
+    fn snapshot(&self, bytes: &[u64]) -> Snapshot {
+        soft::snapshot(DeviceKind::Null, "vgpu null device", self.devices, bytes)
     }
 
     fn granule_bytes(&self) -> u64 {
@@ -208,11 +219,11 @@ impl Device for Null {
         self.costs
     }
 
-    fn context_create(&mut self, _device: u32, _flags: u32, primary: bool) -> CuResult<Raw> {
-        let kept = self.primary.filter(|_| primary);
+    fn context_create(&mut self, device: u32, _flags: u32, primary: bool) -> CuResult<Raw> {
+        let kept = self.primaries.get(&device).copied().filter(|_| primary);
         let context = kept.unwrap_or_else(|| self.name());
         if primary && self.keeps_primary {
-            self.primary = Some(context);
+            self.primaries.insert(device, context);
         }
         Ok(context)
     }
@@ -222,7 +233,7 @@ impl Device for Null {
     }
 
     fn context_destroy(&mut self, _device: u32, context: Raw, _primary: bool) -> CuResult<()> {
-        if self.primary == Some(context) {
+        if self.primaries.values().any(|kept| *kept == context) {
             return Ok(());
         }
         self.limits.retain(|(owner, _), _| *owner != context);
@@ -242,6 +253,14 @@ impl Device for Null {
     fn set_limit(&mut self, context: Raw, limit: u32, value: u64) -> CuResult<()> {
         self.limit(context, limit)?;
         self.limits.insert((context, limit), value);
+        Ok(())
+    }
+
+    fn peer_enable(&mut self, _context: Raw, _peer: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn peer_disable(&mut self, _context: Raw, _peer: Raw) -> CuResult<()> {
         Ok(())
     }
 
@@ -308,7 +327,7 @@ impl Device for Null {
         Ok(())
     }
 
-    fn create(&mut self, _bytes: u64) -> CuResult<Raw> {
+    fn create(&mut self, _device: u32, _bytes: u64) -> CuResult<Raw> {
         Ok(self.name())
     }
 
@@ -324,7 +343,7 @@ impl Device for Null {
         self.refuse(Step::Unmap)
     }
 
-    fn set_access(&mut self, _address: u64, _bytes: u64, _access: Access) -> CuResult<()> {
+    fn set_access(&mut self, _device: u32, _address: u64, _bytes: u64, _access: Access) -> CuResult<()> {
         self.refuse(Step::Access)
     }
 
@@ -342,6 +361,7 @@ impl Device for Null {
         let raw = self.name();
         let Found { functions, variables } = Found::of(bytes);
         let functions = functions.into_iter().zip(0..=0xffff);
+        self.variables.insert(raw, variables.iter().map(|(_, bytes)| *bytes).collect());
         let mut globals = Vec::with_capacity(variables.len());
         for (name, bytes) in variables {
             let address =
@@ -355,7 +375,13 @@ impl Device for Null {
         })
     }
 
-    fn unload(&mut self, _image: Raw) -> CuResult<()> {
+    fn load_on(&mut self, _context: Raw, image: Raw) -> CuResult<Vec<u64>> {
+        let sizes = self.variables.get(&image).cloned().ok_or(CuError::INVALID_HANDLE)?;
+        sizes.into_iter().map(|bytes| self.take_addresses(bytes)).collect()
+    }
+
+    fn unload(&mut self, image: Raw) -> CuResult<()> {
+        self.variables.remove(&image);
         Ok(())
     }
 

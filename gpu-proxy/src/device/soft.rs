@@ -1,8 +1,9 @@
-//! The software GPU as a [`Device`]. Everything has run when a call returns, so streams are names only; events keep the time.
+//! Software GPUs as a [`Device`]. Everything has run when a call returns, so streams are names only; events keep the time.
 
 mod array;
+mod peers;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,15 +14,15 @@ use vgpu_api::memory::Memset;
 use vgpu_api::printed::PRINTED_BYTES_MAX;
 use vgpu_api::{
     Access, Attributes, CuError, CuResult, DevicePtr, DeviceSnapshot, FunctionInfo, GlobalInfo, ImageKind,
-    JitOption, LinkTold, MemInfo, MemoryOp, MemoryOpKind, ParamInfo, PciAddress, Printed, Snapshot,
+    JitOption, LinkTold, MemInfo, MemoryOp, MemoryOpKind, ParamInfo, Printed, Snapshot,
 };
 use vgpu_soft as gpu;
 
 use super::graph::Listed;
 use super::pass_through::PassThrough;
 use super::{
-    Costs, Device, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError, LoadedImage,
-    NO_MANAGED_VARIABLES, Place, Raw, Survey,
+    Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError,
+    LoadedImage, NO_MANAGED_VARIABLES, Place, Raw, Survey, identity,
 };
 
 /// What it says `cuDriverGetVersion` is: CUDA 13.0.
@@ -39,14 +40,16 @@ const WORD_POLL: Duration = Duration::from_micros(100);
 pub(super) const LINEAR_TEXELS_MAX: u64 = 1 << 28;
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
-const UUID: [u8; 16] = *b"vgpu-soft-device";
 
-/// One software GPU for one worker.
+/// The software GPUs of one worker.
 #[derive(Debug)]
 pub struct Soft {
     gpu: gpu::Device,
+    devices: u32,
     names: u64,
-    limits: HashMap<Raw, [u64; LIMITS.len()]>,
+    contexts: HashMap<Raw, Context>,
+    /// Pairs of contexts, the first of which reaches the memory of the second.
+    peers: HashSet<(Raw, Raw)>,
     images: HashMap<Raw, Loaded>,
     events: HashMap<Raw, Option<Instant>>,
     graphs: HashMap<Raw, Listed>,
@@ -58,9 +61,20 @@ pub struct Soft {
     printed_bytes: usize,
 }
 
+/// A context: its device and its `CUlimit`s.
+#[derive(Clone, Copy, Debug)]
+struct Context {
+    device: u32,
+    limits: [u64; LIMITS.len()],
+}
+
 #[derive(Debug)]
 struct Loaded {
+    /// On the device that it was loaded on.
     instance: gpu::Instance,
+    /// Of a library: on others, by device.
+    others: BTreeMap<u32, gpu::Instance>,
+    kind: ImageKind,
     /// `CUfunction_attribute` 8 of each function: dynamic shared memory it may have.
     shared_max: Vec<u32>,
 }
@@ -71,10 +85,19 @@ impl Soft {
     /// # Errors
     /// The system has no random bytes to give.
     pub fn new(memory_bytes: u64) -> std::io::Result<Self> {
+        Self::with_devices(1, memory_bytes)
+    }
+
+    /// So many, with `memory_bytes` each.
+    ///
+    /// # Errors
+    /// As [`Soft::new`].
+    pub fn with_devices(devices: u32, memory_bytes: u64) -> std::io::Result<Self> {
         let mut seed = [0; 8];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
         let host_threads = thread::available_parallelism().map_or(1, NonZero::get).min(HOST_THREADS_MAX);
         let config = gpu::DeviceConfig {
+            devices,
             memory_bytes,
             seed: u64::from_ne_bytes(seed),
             host_threads,
@@ -82,8 +105,10 @@ impl Soft {
         };
         Ok(Self {
             gpu: gpu::Device::new(config),
+            devices,
             names: 0,
-            limits: HashMap::new(),
+            contexts: HashMap::new(),
+            peers: HashSet::new(),
             images: HashMap::new(),
             events: HashMap::new(),
             graphs: HashMap::new(),
@@ -144,20 +169,20 @@ impl Soft {
     }
 }
 
-/// The device as the guest sees it; the null device says the same under another name.
-pub(super) fn snapshot(name: &str, uuid: [u8; 16], bytes: u64) -> Snapshot {
+/// The devices as the guest sees them; the null device says the same under another name. Each may do with another what it may with itself.
+pub(super) fn snapshot(kind: DeviceKind, name: &str, devices: u32, bytes: &[u64]) -> Snapshot {
+    let device = |(number, bytes): (u32, &u64)| {
+        let (uuid, pci) = identity(kind, number);
+        let attributes = (0..=gpu::ATTRIBUTE_MAX).map(gpu::attribute).collect();
+        DeviceSnapshot { name: name.into(), uuid, pci, total_memory: *bytes, attributes }
+    };
     Snapshot {
         driver_version: DRIVER_VERSION,
         priority_greatest: 0,
         priority_least: 0,
         limits: LIMITS.to_vec(),
-        devices: vec![DeviceSnapshot {
-            name: name.into(),
-            uuid,
-            pci: PciAddress { domain: 0, bus: 1, device: 0 },
-            total_memory: bytes,
-            attributes: (0..=gpu::ATTRIBUTE_MAX).map(gpu::attribute).collect(),
-        }],
+        devices: (0..devices).zip(bytes).map(device).collect(),
+        peers: Snapshot::all_peers(devices, |number, _, _| peers::attribute(number)),
     }
 }
 
@@ -202,8 +227,10 @@ impl gpu::SharedWords for HostPages {
 }
 
 impl Device for Soft {
-    fn snapshot(&self, bytes: u64) -> Snapshot {
-        snapshot(gpu::NAME, UUID, bytes.min(self.gpu.memory().capacity_bytes()))
+    fn snapshot(&self, bytes: &[u64]) -> Snapshot {
+        let capacity = self.gpu.memory().capacity_bytes();
+        let bytes: Vec<u64> = bytes.iter().map(|bytes| capacity.min(*bytes)).collect();
+        snapshot(DeviceKind::Soft, gpu::NAME, self.devices, &bytes)
     }
 
     fn granule_bytes(&self) -> u64 {
@@ -215,14 +242,17 @@ impl Device for Soft {
         Costs::default()
     }
 
-    fn context_create(&mut self, _device: u32, _flags: u32, _primary: bool) -> CuResult<Raw> {
+    fn context_create(&mut self, device: u32, _flags: u32, _primary: bool) -> CuResult<Raw> {
+        if device >= self.devices {
+            return Err(CuError::INVALID_DEVICE);
+        }
         let name = self.name();
-        self.limits.insert(name, LIMITS);
+        self.contexts.insert(name, Context { device, limits: LIMITS });
         Ok(name)
     }
 
     fn context_destroy(&mut self, _device: u32, context: Raw, _primary: bool) -> CuResult<()> {
-        self.limits.remove(&context);
+        self.contexts.remove(&context);
         Ok(())
     }
 
@@ -231,23 +261,34 @@ impl Device for Soft {
     }
 
     fn limit(&mut self, context: Raw, limit: u32) -> CuResult<u64> {
-        let limits = self.limits.get(&context).ok_or(CuError::INVALID_CONTEXT)?;
-        limits.get(limit as usize).copied().ok_or(CuError::UNSUPPORTED_LIMIT)
+        self.context(context)?.limits.get(limit as usize).copied().ok_or(CuError::UNSUPPORTED_LIMIT)
     }
 
     /// Stored only: stack, heap and output buffer of this GPU are not the program's to choose.
     fn set_limit(&mut self, context: Raw, limit: u32, value: u64) -> CuResult<()> {
-        let limits = self.limits.get_mut(&context).ok_or(CuError::INVALID_CONTEXT)?;
-        *limits.get_mut(limit as usize).ok_or(CuError::UNSUPPORTED_LIMIT)? = value;
+        let context = self.contexts.get_mut(&context).ok_or(CuError::INVALID_CONTEXT)?;
+        *context.limits.get_mut(limit as usize).ok_or(CuError::UNSUPPORTED_LIMIT)? = value;
         Ok(())
     }
 
-    fn alloc(&mut self, _context: Raw, bytes: u64) -> CuResult<u64> {
-        self.gpu.memory().alloc(bytes).map_err(|refused| error(refused.cu_result()))
+    fn peer_enable(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
+        self.enable(context, peer)
     }
 
-    fn memory(&mut self, _context: Raw) -> CuResult<MemInfo> {
-        let (used, total) = (self.gpu.memory().used_bytes(), self.gpu.memory().capacity_bytes());
+    fn peer_disable(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
+        self.disable(context, peer)
+    }
+
+    fn alloc(&mut self, context: Raw, bytes: u64) -> CuResult<u64> {
+        self.gpu
+            .memory()
+            .alloc_on(self.context(context)?.device, bytes)
+            .map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn memory(&mut self, context: Raw) -> CuResult<MemInfo> {
+        let (device, memory) = (self.context(context)?.device, self.gpu.memory());
+        let (used, total) = (memory.used_bytes_of(device), memory.capacity_bytes());
         Ok(MemInfo { free: total.saturating_sub(used), total })
     }
 
@@ -299,8 +340,8 @@ impl Device for Soft {
         self.gpu.memory().unreserve(address, bytes).map_err(|refused| error(refused.cu_result()))
     }
 
-    fn create(&mut self, bytes: u64) -> CuResult<Raw> {
-        self.gpu.memory().create(bytes).map(Raw).map_err(|refused| error(refused.cu_result()))
+    fn create(&mut self, device: u32, bytes: u64) -> CuResult<Raw> {
+        self.gpu.memory().create_on(device, bytes).map(Raw).map_err(|refused| error(refused.cu_result()))
     }
 
     fn release(&mut self, memory: Raw) -> CuResult<()> {
@@ -315,20 +356,20 @@ impl Device for Soft {
         self.gpu.memory().unmap(address, bytes).map_err(|refused| error(refused.cu_result()))
     }
 
-    fn set_access(&mut self, address: u64, bytes: u64, access: Access) -> CuResult<()> {
+    fn set_access(&mut self, device: u32, address: u64, bytes: u64, access: Access) -> CuResult<()> {
         let protection = match access {
             Access::None => gpu::Protection::None,
             Access::Read => gpu::Protection::Read,
             Access::ReadWrite => gpu::Protection::ReadWrite,
         };
-        let protected = self.gpu.memory().protect(address, bytes, protection);
+        let protected = self.gpu.memory().protect_for(device, address, bytes, protection);
         protected.map_err(|refused| error(refused.cu_result()))
     }
 
     fn load(
         &mut self,
-        _context: Option<Raw>,
-        _kind: ImageKind,
+        context: Option<Raw>,
+        kind: ImageKind,
         bytes: &[u8],
         _survey: Survey,
     ) -> Result<LoadedImage, LoadError> {
@@ -337,9 +378,11 @@ impl Device for Soft {
         if module.globals().iter().any(|global| global.managed) {
             return Err(LoadError { code: CuError::NOT_SUPPORTED, log: NO_MANAGED_VARIABLES.into() });
         }
+        let device = context.map_or(Ok(0), |context| self.context(context).map(|context| context.device));
+        let device = device.map_err(|code| LoadError { code, log: String::new() })?;
         let instance = self
             .gpu
-            .instantiate(&module)
+            .instantiate_on(device, &module)
             .map_err(|refused| LoadError { code: error(refused.cu_result()), log: refused.to_string() })?;
         let raw = self.name();
         let functions = function_infos(&module)
@@ -357,13 +400,17 @@ impl Device for Soft {
             })
             .collect();
         let shared_max = vec![gpu::SHARED_BYTES; functions.len()];
-        self.images.insert(raw, Loaded { instance, shared_max });
+        self.images.insert(raw, Loaded { instance, others: BTreeMap::new(), kind, shared_max });
         Ok(LoadedImage { raw, functions, globals })
+    }
+
+    fn load_on(&mut self, context: Raw, image: Raw) -> CuResult<Vec<u64>> {
+        self.instantiate_on(context, image)
     }
 
     fn unload(&mut self, image: Raw) -> CuResult<()> {
         let loaded = self.images.remove(&image).ok_or(CuError::INVALID_HANDLE)?;
-        self.gpu.unload(&loaded.instance);
+        loaded.others.values().chain([&loaded.instance]).for_each(|instance| self.gpu.unload(instance));
         Ok(())
     }
 
@@ -419,15 +466,17 @@ impl Device for Soft {
         Err(CuError::NOT_SUPPORTED)
     }
 
-    fn launch(&mut self, _place: Place, launch: &DeviceLaunch<'_>) -> CuResult<()> {
+    fn launch(&mut self, at: Place, launch: &DeviceLaunch<'_>) -> CuResult<()> {
+        let device = self.context(at.context)?.device;
         let (loaded, place) = self.function(launch.function)?;
+        let instance = loaded.on(device).ok_or(CuError::INVALID_HANDLE)?;
         let fixed_bytes = loaded.instance.module().functions()[place].static_shared_bytes;
         if launch.shared_bytes.saturating_add(fixed_bytes) > loaded.shared_max[place] {
             return Err(CuError::INVALID_VALUE);
         }
         let config =
             gpu::LaunchConfig { grid: launch.grid, block: launch.block, shared_bytes: launch.shared_bytes };
-        let result = self.gpu.launch(&loaded.instance, place, &config, launch.params);
+        let result = self.gpu.launch(instance, place, &config, launch.params);
         let printed = self.gpu.take_output();
         self.keep_printed(STDOUT, printed);
         result.map_err(|fault| {

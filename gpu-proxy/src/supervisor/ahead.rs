@@ -194,7 +194,7 @@ mod tests {
         Arc::get_mut(&mut supervisor).unwrap().cgroups = Some(Cgroups::without_controllers(base));
         supervisor.zones().register(ZONE, "a-1", None).unwrap();
         for container in ["c", "d"] {
-            supervisor.zones().grant(ZONE, container, "0", None, None).unwrap();
+            supervisor.zones().grant(ZONE, container, 1, None, None).unwrap();
         }
         supervisor
     }

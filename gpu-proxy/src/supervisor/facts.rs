@@ -16,7 +16,7 @@ use vgpu_zone_api::shim::ZoneId;
 use super::workers::READY_LIMIT;
 use super::zones::{Refusal, Usage};
 use super::{Supervisor, nobody};
-use crate::device::DeviceKind;
+use crate::device::{self, DeviceKind, Hardware};
 use crate::worker::assignment::{Question, Report};
 
 /// After a failure nobody is asked again for so long, however often programs ask.
@@ -36,6 +36,7 @@ pub struct Description {
 #[derive(Debug)]
 pub struct Known {
     snapshot: Snapshot,
+    hardware: Vec<Hardware>,
     driver_version: String,
 }
 
@@ -49,7 +50,12 @@ impl Supervisor {
         self.zones().usage(zone, container)?;
         let known = self.description().await?;
         let usage = self.zones().usage(zone, container)?;
-        Ok(compose(known, &usage))
+        Ok(compose(self.device, known, &usage))
+    }
+
+    /// How the hardware calls each device; nothing if that is not known.
+    pub(super) fn known_hardware(&self) -> &[Hardware] {
+        self.description.known.get().map_or(&[], |known| &known.hardware)
     }
 
     /// What the device is: learned at the first call, kept for good.
@@ -81,10 +87,11 @@ impl Supervisor {
             return Err(Refusal::new(*code, text.clone()));
         }
         match self.ask_what_it_is().await {
-            Ok((snapshot, reads_host_memory)) => {
+            Ok((snapshot, reads_host_memory, hardware)) => {
                 self.warn(risks(self.device, &snapshot, reads_host_memory));
                 let driver_version = driver_version(self.device);
-                let _ = self.description.known.set(Known { snapshot, driver_version });
+                self.zones().set_devices(u32::try_from(snapshot.devices.len()).unwrap_or(1).max(1));
+                let _ = self.description.known.set(Known { snapshot, hardware, driver_version });
                 Ok(())
             }
             Err(refusal) => {
@@ -94,11 +101,11 @@ impl Supervisor {
         }
     }
 
-    /// What the device is, and whether its kernels reach the memory of their process.
-    async fn ask_what_it_is(&self) -> Result<(Snapshot, bool), Refusal> {
+    /// What the devices are, whether their kernels reach the memory of their process, and how the hardware calls them.
+    async fn ask_what_it_is(&self) -> Result<(Snapshot, bool, Vec<Hardware>), Refusal> {
         match self.ask_nobody(Question::Describe, READY_LIMIT).await? {
-            Report::Described { snapshot, reads_host_memory } => Snapshot::parse(&snapshot)
-                .map(|snapshot| (snapshot, reads_host_memory))
+            Report::Described { snapshot, reads_host_memory, hardware } => Snapshot::parse(&snapshot)
+                .map(|snapshot| (snapshot, reads_host_memory, hardware))
                 .map_err(|error| Refusal::new(Code::WorkerFailed, format!("a description: {error}"))),
             other => Err(nobody::astray(&other)),
         }
@@ -120,37 +127,46 @@ fn risks(device: DeviceKind, snapshot: &Snapshot, reads_host_memory: bool) -> Ve
     risks
 }
 
-/// As the container sees it.
-fn compose(known: &Known, usage: &Usage) -> Facts {
-    let Known { snapshot, driver_version } = known;
-    let devices = snapshot.devices.iter().map(|device| describe(device, usage)).collect();
-    // A process may have several workers.
-    let mut by_pid = BTreeMap::<u32, u64>::new();
-    for &(pid, bytes) in &usage.processes {
-        let sum = by_pid.entry(pid).or_default();
-        *sum = sum.saturating_add(bytes);
+/// As the container sees it: `usage` has its devices in its own order.
+fn compose(kind: DeviceKind, known: &Known, usage: &[Usage]) -> Facts {
+    let Known { snapshot, driver_version, .. } = known;
+    let (mut devices, mut processes) = (Vec::new(), Vec::new());
+    for (usage, index) in usage.iter().zip(0..) {
+        let Some(device) = snapshot.devices.get(usage.device as usize) else { continue };
+        devices.push(describe(kind, index, device, usage));
+        // A process may have several workers.
+        let mut by_pid = BTreeMap::<u32, u64>::new();
+        for &(pid, bytes) in &usage.processes {
+            let sum = by_pid.entry(pid).or_default();
+            *sum = sum.saturating_add(bytes);
+        }
+        processes.extend(by_pid.into_iter().map(|(pid, used_bytes)| ProcessFacts {
+            device: index,
+            pid,
+            used_bytes,
+        }));
     }
-    let process = |(pid, used_bytes)| ProcessFacts { device: 0, pid, used_bytes };
     Facts {
         cuda_version: snapshot.driver_version,
         driver_version: driver_version.clone(),
         devices,
-        processes: by_pid.into_iter().map(process).collect(),
+        processes,
     }
 }
 
 /// Numbers: `CUdevice_attribute` of cuda.h 13.0.
-fn describe(device: &DeviceSnapshot, usage: &Usage) -> DeviceFacts {
+fn describe(kind: DeviceKind, index: u32, device: &DeviceSnapshot, usage: &Usage) -> DeviceFacts {
     let number = |attribute: u32| {
         let value = device.attribute(attribute).and_then(|value| u32::try_from(value).ok());
         value.unwrap_or(0)
     };
     let small = |attribute| u16::try_from(number(attribute)).unwrap_or(0);
     let total_bytes = device.total_memory.min(usage.limit_bytes);
+    let (uuid, pci) = device::identity(kind, index);
     DeviceFacts {
         name: device.name.clone(),
-        uuid: device.uuid,
-        pci: [device.pci.domain, device.pci.bus, device.pci.device].map(i32::unsigned_abs),
+        uuid,
+        pci: [pci.domain, pci.bus, pci.device].map(i32::unsigned_abs),
         capability: [small(75), small(76)],
         total_bytes,
         used_bytes: usage.used_bytes.min(total_bytes),
@@ -211,13 +227,14 @@ mod tests {
             priority_least: 0,
             limits: Vec::new(),
             devices: vec![device],
+            peers: Vec::new(),
         };
-        Known { snapshot, driver_version: driver_version.into() }
+        Known { snapshot, hardware: Vec::new(), driver_version: driver_version.into() }
     }
 
-    fn usage(limit_bytes: u64, processes: &[(u32, u64)]) -> Usage {
+    fn usage(device: u32, limit_bytes: u64, processes: &[(u32, u64)]) -> Usage {
         let used_bytes = processes.iter().map(|(_, bytes)| bytes).sum();
-        Usage { limit_bytes, used_bytes, processes: processes.to_vec() }
+        Usage { device, limit_bytes, used_bytes, processes: processes.to_vec() }
     }
 
     /// Nobody is born in this test: what a worker would say is there already, or its failure is.
@@ -226,7 +243,7 @@ mod tests {
         const ZONE: ZoneId = ZoneId(Uuid::from_u128(1));
         let supervisor = Supervisor::new(&Config::default(), DeviceKind::Null, Mode::Local).unwrap();
         supervisor.zones().register(ZONE, "a-1", None).unwrap();
-        supervisor.zones().grant(ZONE, "c", "0", Some(1 << 20), None).unwrap();
+        supervisor.zones().grant(ZONE, "c", 1, Some(1 << 20), None).unwrap();
         let failure = (Instant::now(), Code::NoDevice, "no driver".to_owned());
         *supervisor.description.failed.lock().await = Some(failure);
         let code = |facts: Result<Facts, Refusal>| facts.unwrap_err().code;
@@ -265,7 +282,11 @@ mod tests {
 
     #[test]
     fn a_container_sees_its_grant_and_its_processes() {
-        let facts = compose(&known("580.95.05"), &usage(8 << 30, &[(7, 100), (9, 20), (7, 3)]));
+        let facts = compose(
+            DeviceKind::Cuda,
+            &known("580.95.05"),
+            &[usage(0, 8 << 30, &[(7, 100), (9, 20), (7, 3)])],
+        );
         assert_eq!((facts.cuda_version, facts.driver_version.as_str()), (13000, "580.95.05"));
         let device = &facts.devices[0];
         assert_eq!((device.total_bytes, device.used_bytes), (8 << 30, 123));
@@ -277,8 +298,25 @@ mod tests {
     }
 
     #[test]
+    fn a_container_with_several_devices_sees_each_as_its_own_numbers_say() {
+        let mut known = known("");
+        let mut other = known.snapshot.devices[0].clone();
+        other.name = "another".into();
+        known.snapshot.devices.insert(0, other);
+        let of = [usage(1, 1 << 30, &[(7, 100)]), usage(0, 1 << 30, &[(7, 5), (9, 6)]), usage(2, 1, &[])];
+        let facts = compose(DeviceKind::Cuda, &known, &of);
+        let devices: Vec<_> =
+            facts.devices.iter().map(|one| (one.name.as_str(), one.pci, one.used_bytes)).collect();
+        assert_eq!(devices, [("NVIDIA H100 80GB HBM3", [0, 1, 0], 100), ("another", [0, 2, 0], 11)]);
+        assert_ne!(facts.devices[0].uuid, facts.devices[1].uuid);
+        let processes: Vec<_> =
+            facts.processes.iter().map(|one| (one.device, one.pid, one.used_bytes)).collect();
+        assert_eq!(processes, [(0, 7, 100), (1, 7, 5), (1, 9, 6)]);
+    }
+
+    #[test]
     fn who_is_given_all_sees_the_device_and_never_more() {
-        let facts = compose(&known(""), &usage(1 << 47, &[(7, 1 << 46)]));
+        let facts = compose(DeviceKind::Cuda, &known(""), &[usage(0, 1 << 47, &[(7, 1 << 46)])]);
         assert_eq!((facts.devices[0].total_bytes, facts.devices[0].used_bytes), (80 << 30, 80 << 30));
     }
 

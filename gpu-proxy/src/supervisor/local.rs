@@ -34,17 +34,21 @@ const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// Connections that have not said hello: more wait at the socket. Each has a thread of the runtime, and a descriptor.
 const HANDSHAKES_MAX: usize = 64;
 
-/// Makes the local zone and serves its socket for ever.
+/// Makes the local zone, with so many devices, and serves its socket for ever.
 ///
 /// # Errors
-/// The zone cannot be made.
-pub fn serve(supervisor: Arc<Supervisor>, door: Door) -> Result<impl Future<Output = ()>, Refusal> {
+/// The zone cannot be made, or there are not so many devices.
+pub fn serve(
+    supervisor: Arc<Supervisor>,
+    door: Door,
+    devices: u32,
+) -> Result<impl Future<Output = ()>, Refusal> {
     let name = format!("vgpu local {}", std::process::id());
     let zone = ZoneId(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()));
     {
         let mut zones = supervisor.zones();
         zones.register(zone, &zone.to_string(), None)?;
-        zones.grant(zone, CONTAINER, "0", None, None)?;
+        zones.grant(zone, CONTAINER, devices, None, None)?;
         zones.set_state(zone, ZoneState::Connected);
     }
     supervisor.start_ahead(zone, CONTAINER);

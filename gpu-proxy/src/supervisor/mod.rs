@@ -10,6 +10,7 @@ mod ahead;
 mod canary;
 pub mod cgroup;
 pub mod facts;
+mod hardware;
 pub mod local;
 mod nobody;
 mod pace;
@@ -110,17 +111,20 @@ impl Supervisor {
             Mode::Xen => Some(Arc::new(Xen::reach(proxy.domain)?)),
         };
         let device_bytes = device_bytes(config, device);
+        // Of `cuda` as many as are found, once that is known.
+        let devices = if device == DeviceKind::Cuda { 1 } else { proxy.soft_devices };
         let root = rustix::process::geteuid().is_root();
         let mut gaps = BTreeSet::new();
         if !root {
             gaps.insert("workers run as this user, since gpu-proxy is not root".to_owned());
         }
         let memory_max = (proxy.worker_memory_max_mib << 20).saturating_add(match device {
-            DeviceKind::Soft => device_bytes,
+            DeviceKind::Soft => device_bytes.saturating_mul(devices.into()),
             _ => 0,
         });
         let limits = Limits {
             device_bytes,
+            devices,
             workers_per_zone: proxy.workers_per_zone_max as usize,
             pages_per_zone: proxy.mapped_per_zone_max_mib << 8,
             pages_max: proxy.mapped_max_mib << 8,
@@ -172,6 +176,7 @@ impl Supervisor {
             version: env!("CARGO_PKG_VERSION").into(),
             mode: if self.mode == Mode::Xen { "xen" } else { "local" }.into(),
             device: self.device.to_string(),
+            devices: self.zones().devices(),
             device_bytes: self.device_bytes,
             wire_hash: format!("{:016x}", vgpu_api::WIRE_HASH),
             pid: std::process::id(),

@@ -42,7 +42,7 @@ impl Supervisor {
             program: None,
             uid,
             cgroup: cgroup.as_ref().map(WorkerCgroup::open).transpose().map_err(cannot)?,
-            environment: environment(self.device),
+            environment: environment(self.device, None),
         };
         // Its log is kept open and not read: what went wrong is in its report.
         let Newborn { pidfd, socket, log, .. } = self.spawner.spawn(order).await.map_err(cannot)?;
@@ -74,6 +74,8 @@ impl Supervisor {
             peer: "nobody".into(),
             device: self.device,
             device_bytes: self.device_bytes,
+            devices: self.zones().devices(),
+            nodes: None,
             slot: 0,
             namespaces: self.namespaces.of_mounts(),
             channel: ChannelKind::None(question),

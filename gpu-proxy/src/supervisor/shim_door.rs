@@ -63,13 +63,14 @@ async fn answer(supervisor: &Arc<Supervisor>, here: &Arc<Connection>, request: R
         Request::Register { zone, pod_uid, domain } => {
             supervisor.register(zone, &pod_uid, domain).map(|()| supervisor.zones().hold(zone, here))
         }
-        Request::Grant { zone, container, device, bytes, share } => check_device(&device, supervisor)
-            .and_then(|()| {
+        Request::Grant { zone, container, device, devices, bytes, share } => {
+            check_device(&device, supervisor).and_then(|()| {
                 check_container(&container)?;
-                supervisor.zones().grant(zone, &container, &device, bytes, share)?;
+                supervisor.zones().grant(zone, &container, devices, bytes, share)?;
                 supervisor.start_ahead(zone, &container);
                 Ok(())
-            }),
+            })
+        }
         Request::Revoke { zone, container, domain } => {
             supervisor.revoke(zone, Some(domain), &container).await;
             Ok(())
@@ -88,7 +89,7 @@ fn refused(refusal: &Refusal) -> Reply {
     Reply::Refused { code: refusal.code as u16, text: refusal.text.clone() }
 }
 
-/// One device a node for now: by ordinal, or by its kind.
+/// All of a node are of one kind: which ones a container gets is not the shim's to say.
 fn check_device(device: &str, supervisor: &Supervisor) -> Result<(), Refusal> {
     if device == "0" || device == supervisor.device.to_string() {
         return Ok(());

@@ -22,7 +22,7 @@ use super::spawn::{Newborn, Order};
 use super::watched::watch;
 use super::worker_log;
 use super::zones::{Ending, Place, Refusal, WorkerId};
-use super::{Supervisor, nobody};
+use super::{Supervisor, hardware, nobody};
 use crate::device::DeviceKind;
 use crate::worker::assignment::{self, Assignment, ChannelKind, Report};
 
@@ -199,7 +199,7 @@ impl Supervisor {
     pub(super) async fn bear(
         self: &Arc<Self>,
         mut wanted: Wanted,
-        place: Place,
+        mut place: Place,
         occupied: Occupied,
         channel: Channel,
     ) -> Result<Begun, Refusal> {
@@ -209,6 +209,10 @@ impl Supervisor {
         let arena = (wanted.arena_bytes > 0).then(|| Arena::make(wanted.arena_bytes)).transpose();
         let arena = arena.map_err(|error| no_arena(&error))?;
         let channel = channel.with_arena(arena.as_ref()).map_err(|error| no_arena(&error))?;
+        if wanted.program.is_some() {
+            // Of earlier releases, which knew of one device.
+            place.devices.truncate(1);
+        }
         let born = self.birth(&place, wanted.program.take()).await;
         let (newborn, cgroup) = born.map_err(|error| failed("a worker cannot be started", &error))?;
         self.zones().worker_born(wanted.zone, place.worker, newborn.pid);
@@ -299,7 +303,7 @@ impl Supervisor {
             program: program.map(Arc::new),
             uid: place.uid,
             cgroup: cgroup.as_ref().map(WorkerCgroup::open).transpose()?,
-            environment: environment(self.device),
+            environment: environment(self.device, self.visible(place)),
         };
         Ok((self.spawner.spawn(order).await?, cgroup))
     }
@@ -324,13 +328,19 @@ impl Supervisor {
             peer: wanted.peer.clone(),
             device: self.device,
             device_bytes: place.bytes,
+            devices: u32::try_from(place.devices.len()).unwrap_or(1),
+            nodes: self.nodes(place),
             slot: place.slot,
             namespaces: self.namespaces.of_mounts(),
             channel: channel.kind,
             log_level: crate::logfmt::level(),
         };
-        let fds: Vec<BorrowedFd<'_>> =
-            std::iter::once(place.page.fd()).chain(channel.fds.iter().map(AsFd::as_fd)).collect();
+        let fds: Vec<BorrowedFd<'_>> = place
+            .devices
+            .iter()
+            .map(|(_, page)| page.fd())
+            .chain(channel.fds.iter().map(AsFd::as_fd))
+            .collect();
         let assigned = assignment::send(&*socket, &task, &fds);
         if assigned.is_err() {
             kill(&pidfd);
@@ -412,14 +422,17 @@ pub(super) fn failed(what: &str, error: &io::Error) -> Refusal {
     Refusal::new(Code::WorkerFailed, format!("{what}: {error}"))
 }
 
-/// All of a worker's environment: nothing of the supervisor's own but what leads NVIDIA's driver to itself and to its device.
-pub(super) fn environment(device: DeviceKind) -> Vec<CString> {
+/// All of a worker's environment: nothing of the supervisor's own but what leads NVIDIA's driver to itself and to its devices, which are
+/// those that the supervisor was given unless `visible` says which.
+pub(super) fn environment(device: DeviceKind, visible: Option<String>) -> Vec<CString> {
     if device != DeviceKind::Cuda {
         return Vec::new();
     }
-    let ours = ["CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"]
-        .into_iter()
-        .filter_map(|name| std::env::var(name).ok().map(|value| format!("{name}={value}")));
+    let variable = |name: &str, value: Option<String>| {
+        value.or_else(|| std::env::var(name).ok()).map(|value| format!("{name}={value}"))
+    };
+    let ours =
+        [variable(hardware::VISIBLE, visible), variable("LD_LIBRARY_PATH", None)].into_iter().flatten();
     // No directory of compiled kernels.
     let all = std::iter::once("CUDA_CACHE_DISABLE=1".to_owned()).chain(ours);
     all.filter_map(|variable| CString::new(variable).ok()).collect()

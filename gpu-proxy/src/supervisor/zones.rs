@@ -2,7 +2,6 @@
 //! grow has a limit of ours, and what it would exceed is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -14,6 +13,9 @@ use vgpu_zone_api::shim::{DomainRef, GrantInfo, WorkerInfo, ZoneId, ZoneInfo, Zo
 use super::zone_log::ZoneLog;
 use crate::shared_page::SharedPage;
 use crate::worker::quota::{Grant, SLOTS};
+use devices::{ContainerGrant, DeviceGrant};
+
+mod devices;
 
 /// Why something was not done: a code for machines, a sentence for people.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +41,10 @@ pub struct WorkerId(pub u64);
 /// What limits all zones; from the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The device's memory in bytes: the grant of who is given all.
+    /// A device's memory in bytes: the grant of who is given all.
     pub device_bytes: u64,
+    /// How many devices there are.
+    pub devices: u32,
     /// Workers of a zone at once.
     pub workers_per_zone: usize,
     /// Pages (4 KiB) of a guest mapped at once.
@@ -88,23 +92,14 @@ struct Zone {
 }
 
 #[derive(Debug)]
-struct ContainerGrant {
-    device: String,
-    bytes: Option<u64>,
-    share: Option<u32>,
-    page: Arc<SharedPage>,
-    grant: Grant,
-    slots: Vec<bool>,
-}
-
-#[derive(Debug)]
 struct Worker {
     pid: Option<u32>,
     container: String,
     guest_pid: u32,
     pages: u64,
     slot: usize,
-    grant: Grant,
+    /// Of each of its devices.
+    grants: Vec<Grant>,
     since: Instant,
     /// Nobody's yet: it waits for the container's next process.
     ahead: bool,
@@ -137,19 +132,21 @@ pub struct Place {
     pub pod_uid: String,
     /// Where lines of it go.
     pub log: Arc<ZoneLog>,
-    /// The page of the container's grant.
-    pub page: Arc<SharedPage>,
-    /// Its slot there.
+    /// Its devices, by their numbers on the node, each with the page of the container's grant. One at least.
+    pub devices: Vec<(u32, Arc<SharedPage>)>,
+    /// Its slot in all of these pages.
     pub slot: usize,
-    /// The grant in bytes.
+    /// The grant of each in bytes.
     pub bytes: u64,
     /// For who tells it to end.
     pub ending: Ending,
 }
 
-/// What a container may use of its device, and uses.
+/// What a container may use of one of its devices, and uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
+    /// The device's number on the node.
+    pub device: u32,
     /// The grant in bytes; the limit of all where none was set.
     pub limit_bytes: u64,
     /// What its workers say they use, together.
@@ -246,19 +243,23 @@ impl Zones {
             .ok_or_else(|| Refusal::new(Code::LimitReached, "all proxy.worker_uid_count users are in use"))
     }
 
-    /// Gives a container memory and share, or changes what it was given.
+    /// Gives a container so many devices, memory and share of each, or changes what it was given.
     ///
     /// # Errors
-    /// No such zone, or more than the device has.
+    /// No such zone, more than there is, or another number of devices while it has a worker.
     pub fn grant(
         &mut self,
         id: ZoneId,
         container: &str,
-        device: &str,
+        devices: u32,
         bytes: Option<u64>,
         share: Option<u32>,
     ) -> Result<(), Refusal> {
         let limit = self.limits.device_bytes;
+        if !(1..=self.limits.devices).contains(&devices) {
+            let text = format!("{devices} devices asked for, the node has {}", self.limits.devices);
+            return Err(Refusal::new(Code::NoDevice, text));
+        }
         if bytes.is_some_and(|bytes| bytes > limit) {
             let text = format!("{} bytes asked for, the device has {limit}", bytes.unwrap_or_default());
             return Err(Refusal::new(Code::NoDevice, text));
@@ -266,21 +267,34 @@ impl Zones {
         if share.is_some_and(|share| share > 1000) {
             return Err(Refusal::new(Code::SpecInvalid, "a share is at most 1000 thousandths"));
         }
+        let chosen = self.least_granted(devices as usize);
+        let has_workers = self.has_workers(id, container);
         let zone = self.living(id)?;
         let limit = bytes.unwrap_or(limit);
         if let Some(old) = zone.grants.get_mut(container) {
-            old.grant.set_limit(limit);
-            (old.device, old.bytes, old.share) = (device.to_owned(), bytes, share);
-            return Ok(());
+            if old.devices.len() == chosen.len() {
+                old.devices.iter().for_each(|device| device.grant.set_limit(limit));
+                (old.bytes, old.share) = (bytes, share);
+                return Ok(());
+            }
+            if has_workers {
+                let text = format!("container {container} has a worker with {} devices", old.devices.len());
+                return Err(Refusal::new(Code::ZoneConflict, text));
+            }
         }
-        let failed =
-            |error: io::Error| Refusal::new(Code::HostResource, format!("no page for a grant: {error}"));
-        let page = Arc::new(SharedPage::create().map_err(failed)?);
-        let grant = Grant::new(Arc::clone(&page), limit);
-        let slots = vec![false; SLOTS];
-        let entry = ContainerGrant { device: device.to_owned(), bytes, share, page, grant, slots };
-        zone.grants.insert(container.to_owned(), entry);
+        zone.grants.insert(container.to_owned(), ContainerGrant::new(&chosen, limit, bytes, share)?);
         Ok(())
+    }
+
+    /// How many devices there are.
+    #[must_use]
+    pub fn devices(&self) -> u32 {
+        self.limits.devices
+    }
+
+    /// How many there are, once that is known.
+    pub fn set_devices(&mut self, devices: u32) {
+        self.limits.devices = devices;
     }
 
     /// Takes a container's grant back. Its workers, which are to be ended; `None` if `domain` does not have the zone.
@@ -407,16 +421,16 @@ impl Zones {
             uid: zone.uid,
             pod_uid: zone.pod_uid.clone(),
             log: Arc::clone(&zone.log),
-            page: Arc::clone(&entry.page),
+            devices: entry.devices.iter().map(DeviceGrant::shared).collect(),
             slot,
             bytes: entry.bytes.unwrap_or(device_bytes),
             ending: Ending::default(),
         };
         let ending = place.ending.clone();
-        let (grant, since) = (entry.grant.clone(), Instant::now());
+        let (grants, since) = (entry.grants(), Instant::now());
         let container = container.to_owned();
         let (pid, ahead) = (None, false);
-        let new = Worker { pid, container, guest_pid, pages, slot, grant, since, ahead, ending };
+        let new = Worker { pid, container, guest_pid, pages, slot, grants, since, ahead, ending };
         zone.workers.insert(worker, new);
         self.next_worker += 1;
         Ok(place)
@@ -447,8 +461,7 @@ impl Zones {
         let waiting =
             waiting.ok_or_else(|| Refusal::new(Code::WorkerFailed, "a worker that waited has ended"))?;
         // Else it was taken back meanwhile.
-        let granted =
-            zone.grants.get(&waiting.container).is_some_and(|entry| entry.grant.is_of(&waiting.grant));
+        let granted = zone.grants.get(&waiting.container).is_some_and(|entry| entry.is_of(&waiting.grants));
         if !granted {
             return Err(not_granted(id, &waiting.container));
         }
@@ -483,29 +496,6 @@ impl Zones {
         Ok(())
     }
 
-    /// What `container` may use and uses.
-    ///
-    /// # Errors
-    /// No such zone, or no grant.
-    pub fn usage(&mut self, id: ZoneId, container: &str) -> Result<Usage, Refusal> {
-        let device_bytes = self.limits.device_bytes;
-        let zone = self.living(id)?;
-        let entry = zone.grants.get(container).ok_or_else(|| not_granted(id, container))?;
-        // Workers of a grant that was revoked are on their way out, and not of this one.
-        let its_own = zone.workers.values().filter(|worker| worker.grant.is_of(&entry.grant));
-        let (mut used_bytes, mut processes) = (0_u64, Vec::new());
-        for worker in its_own {
-            let bytes = worker.grant.used_bytes(worker.slot);
-            used_bytes = used_bytes.saturating_add(bytes);
-            // Its context is there; a process that has it is not.
-            if !worker.ahead {
-                processes.push((worker.guest_pid, bytes));
-            }
-        }
-        let limit_bytes = entry.bytes.unwrap_or(device_bytes);
-        Ok(Usage { limit_bytes, used_bytes, processes })
-    }
-
     /// Pages that may be mapped for the zone beside what is mapped for all. From its second channel on it leaves room for the first one
     /// of each other zone.
     fn room_for(&self, id: ZoneId) -> u64 {
@@ -535,9 +525,9 @@ impl Zones {
     pub fn worker_ended(&mut self, id: ZoneId, worker: WorkerId) {
         let Some(zone) = self.by_id.get_mut(&id) else { return };
         let Some(ended) = zone.workers.remove(&worker) else { return };
-        ended.grant.clear(ended.slot);
-        // A grant that was revoked and given anew has a page and slots of its own: the old slot means nothing there.
-        let same = |entry: &&mut ContainerGrant| entry.grant.is_of(&ended.grant);
+        ended.grants.iter().for_each(|grant| grant.clear(ended.slot));
+        // A grant that was revoked and given anew has pages and slots of its own: the old slot means nothing there.
+        let same = |entry: &&mut ContainerGrant| entry.is_of(&ended.grants);
         if let Some(entry) = zone.grants.get_mut(&ended.container).filter(|entry| same(entry)) {
             entry.slots[ended.slot] = false;
         }
@@ -584,7 +574,7 @@ impl Zone {
                 .iter()
                 .map(|(container, grant)| GrantInfo {
                     container: container.clone(),
-                    device: grant.device.clone(),
+                    device: grant.numbers(),
                     bytes: grant.bytes,
                     share: grant.share,
                 })
@@ -597,12 +587,17 @@ impl Zone {
 }
 
 impl Worker {
+    /// Of all its devices.
+    fn used_bytes(&self) -> u64 {
+        self.grants.iter().fold(0, |sum, grant| sum.saturating_add(grant.used_bytes(self.slot)))
+    }
+
     fn info(&self) -> WorkerInfo {
         WorkerInfo {
             pid: self.pid.unwrap_or(0),
             container: self.container.clone(),
             guest_pid: self.guest_pid,
-            device_bytes: self.grant.used_bytes(self.slot),
+            device_bytes: self.used_bytes(),
             uptime_seconds: self.since.elapsed().as_secs(),
             ahead: self.ahead,
         }

@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::canary::Found;
 use super::sandbox::Gap;
-use crate::device::DeviceKind;
+use crate::device::{DeviceKind, Hardware};
 
 /// The longest message, in bytes.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// The most descriptors with one message.
-const FDS_MAX: usize = 8;
+const FDS_MAX: usize = 24;
 
 /// A worker's whole task. Descriptors travel beside it, in the order of [`ChannelKind`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,9 +31,13 @@ pub struct Assignment {
     pub peer: String,
     /// What to drive.
     pub device: DeviceKind,
-    /// The soft device's memory, or the limit of what a device may show, in bytes.
+    /// The memory of each soft device, or the limit of what a device may show, in bytes.
     pub device_bytes: u64,
-    /// The worker's slot in the page of its grant.
+    /// How many devices it drives: the first ones of those that it finds.
+    pub devices: u32,
+    /// The numbers of the nodes `/dev/nvidia…` that it may open; `None`: of all.
+    pub nodes: Option<Vec<u32>>,
+    /// The worker's slot in the pages of its grant.
     pub slot: usize,
     /// Whether the worker has a mount namespace of its own.
     pub namespaces: bool,
@@ -48,11 +52,11 @@ pub struct Assignment {
 pub struct Turn {
     /// The guest process as the log calls it.
     pub peer: String,
-    /// How the channel's pages come, without the page of the grant and without an arena, which the worker has.
+    /// How the channel's pages come, without the pages of the grant and without an arena, which the worker has.
     pub channel: ChannelKind,
 }
 
-/// How the channel's pages come. The first descriptor is the page of the grant always.
+/// How the channel's pages come. The first descriptors are always the pages of the grant, one a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelKind {
@@ -111,14 +115,16 @@ pub enum Report {
         snapshot: Vec<u8>,
         /// See [`crate::device::Described`].
         reads_host_memory: bool,
+        /// What they are beside that, in their order.
+        hardware: Vec<Hardware>,
     },
-    /// So many bytes of the device's memory hold the mark until it ends, which is now.
+    /// So many bytes of each device's memory hold the mark until it ends, which is now.
     Filled {
         /// How many.
-        bytes: u64,
+        bytes: Vec<u64>,
     },
-    /// What was found of it. It ends now.
-    Searched(Found),
+    /// What was found of it on each. It ends now.
+    Searched(Vec<Found>),
     /// It ends now.
     Failed {
         /// Number of the `VGPU-nnn` code.

@@ -15,35 +15,40 @@ use vgpu_zone_api::guest::wire::region;
 use super::Failed;
 use super::assignment::{Assignment, ChannelKind};
 use super::quota::Quota;
+use super::quotas::Quotas;
 use crate::shared_page::SharedPage;
 
 /// What a worker has before its guest process is known.
 #[derive(Debug)]
 pub struct Ground {
-    /// The grant.
-    pub quota: Quota,
+    /// The grant of each device.
+    pub quotas: Quotas,
     /// The guest's pages for pinned memory, at the addresses that it has them at.
     pub arena: Option<Region>,
 }
 
-/// Maps what a worker needs before it opens its device, and takes the descriptors of it out of `fds`: the first one, and the arena's,
+/// Maps what a worker needs before it opens its device, and takes the descriptors of it out of `fds`: the first ones, and the arena's,
 /// which is the last.
 ///
 /// # Errors
 /// A descriptor is missing or is not what it should be.
 pub fn ground(task: &Assignment, fds: &mut Vec<OwnedFd>) -> Result<Ground, Failed> {
-    if fds.is_empty() {
+    let devices = task.devices.max(1) as usize;
+    if fds.len() < devices {
         return Err(missing());
     }
-    let page = SharedPage::map(fds.remove(0).as_fd()).map_err(ours)?;
-    let quota = Quota::new(page, task.slot).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such slot"))?;
+    let quota = |fd: OwnedFd| {
+        let page = SharedPage::map(fd.as_fd()).map_err(ours)?;
+        Quota::new(page, task.slot).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such slot"))
+    };
+    let quotas = fds.drain(..devices).map(quota).collect::<Result<Vec<_>, _>>()?.into();
     let arena = match task.channel {
         ChannelKind::Local { arena_bytes, .. } | ChannelKind::Ahead { arena_bytes } if arena_bytes > 0 => {
             map_arena(fds.pop().ok_or_else(missing)?, arena_bytes)
         }
         _ => None,
     };
-    Ok(Ground { quota, arena })
+    Ok(Ground { quotas, arena })
 }
 
 /// Maps the pages of the channel, whose peer nobody has consumed from.

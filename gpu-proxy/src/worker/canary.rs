@@ -48,23 +48,23 @@ pub const fn bytes_max(device: DeviceKind) -> u64 {
     }
 }
 
-/// Fills free memory, `bytes_max` at most, with the mark. How many bytes: they hold it until the process ends.
+/// Fills free memory of a device, `bytes_max` at most, with the mark. How many bytes: they hold it until the process ends.
 ///
 /// # Errors
 /// One sentence.
-pub fn fill(device: &mut dyn Device, bytes_max: u64) -> Result<u64, String> {
-    let held = Held::take(device, bytes_max).map_err(said("memory for a mark"))?;
+pub fn fill(device: &mut dyn Device, number: u32, bytes_max: u64) -> Result<u64, String> {
+    let held = Held::take(device, number, bytes_max).map_err(said("memory for a mark"))?;
     let marked = held.pieces.iter().try_for_each(|piece| held.mark(device, piece));
     marked.and_then(|()| held.wait(device)).map_err(said("memory cannot be marked"))?;
     Ok(held.bytes())
 }
 
-/// Looks for the mark in free memory, `bytes_max` at most.
+/// Looks for the mark in free memory of a device, `bytes_max` at most.
 ///
 /// # Errors
 /// One sentence.
-pub fn search(device: &mut dyn Device, bytes_max: u64) -> Result<Found, String> {
-    let held = Held::take(device, bytes_max).map_err(said("memory to search"))?;
+pub fn search(device: &mut dyn Device, number: u32, bytes_max: u64) -> Result<Found, String> {
+    let held = Held::take(device, number, bytes_max).map_err(said("memory to search"))?;
     held.search(device)
 }
 
@@ -82,8 +82,8 @@ struct Held {
 }
 
 impl Held {
-    fn take(device: &mut dyn Device, bytes_max: u64) -> CuResult<Self> {
-        let context = device.context_create(0, 0, true)?;
+    fn take(device: &mut dyn Device, number: u32, bytes_max: u64) -> CuResult<Self> {
+        let context = device.context_create(number, 0, true)?;
         let free = device.memory(context)?.free;
         let mut left = (free - free / 10 * LEFT_TENTHS).min(bytes_max);
         let mut pieces = Vec::new();
@@ -182,16 +182,16 @@ mod tests {
     #[test]
     fn clean_memory_is_clean_and_the_search_can_find() {
         let bytes = bytes_max(DeviceKind::Soft);
-        assert_eq!(fill(&mut soft(), bytes), Ok(bytes));
+        assert_eq!(fill(&mut soft(), 0, bytes), Ok(bytes));
         let words = bytes / 8;
         let clean = Found { bytes, words: 0, marked: 0, control_words: words, control_marked: words };
-        assert_eq!(search(&mut soft(), bytes), Ok(clean));
+        assert_eq!(search(&mut soft(), 0, bytes), Ok(clean));
     }
 
     #[test]
     fn what_is_left_behind_is_counted_to_the_word() {
         let mut device = soft();
-        let held = Held::take(&mut device, BYTES).unwrap();
+        let held = Held::take(&mut device, 0, BYTES).unwrap();
         // As by a device that does not scrub: a run of the mark, half a mark, something else, and the last word of all.
         let (at, place) = (held.pieces[0].0, held.place);
         held.mark(&mut device, &(at + 64, 800)).unwrap();
@@ -206,17 +206,31 @@ mod tests {
     /// It keeps nothing, so its memory looks clean to every search.
     #[test]
     fn a_search_that_cannot_find_says_so() {
-        let found = search(&mut Null::default(), BYTES).unwrap();
+        let found = search(&mut Null::default(), 0, BYTES).unwrap();
         assert_eq!((found.words, found.marked, found.control_marked), (0, 0, 0));
         assert!(found.control_words > 0);
     }
 
     #[test]
+    fn each_device_is_looked_at() {
+        let mut device = Soft::with_devices(2, 4 * BYTES).unwrap();
+        for number in [0, 1] {
+            assert_eq!(fill(&mut device, number, BYTES), Ok(BYTES));
+        }
+        let free = |device: &mut Soft, number| {
+            let context = device.context_create(number, 0, true).unwrap();
+            device.memory(context).unwrap().free
+        };
+        assert_eq!([0, 1].map(|number| free(&mut device, number)), [3 * BYTES; 2]);
+        assert_eq!(search(&mut device, 1, BYTES).unwrap().words, 0);
+    }
+
+    #[test]
     fn memory_is_taken_in_pieces_and_some_is_left_to_others() {
         let mut device = Soft::new(1 << 30).unwrap();
-        let held = Held::take(&mut device, u64::MAX).unwrap();
+        let held = Held::take(&mut device, 0, u64::MAX).unwrap();
         let nine_tenths = (1 << 30) - (1 << 30) / 10;
         assert_eq!((held.pieces.len(), held.bytes()), (4, nine_tenths / 16 * 16));
-        assert!(fill(&mut device, 0).is_err(), "nothing is filled");
+        assert!(fill(&mut device, 0, 0).is_err(), "nothing is filled");
     }
 }

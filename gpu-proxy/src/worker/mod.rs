@@ -11,6 +11,7 @@ pub mod canary;
 mod host_functions;
 mod pool_space;
 pub mod quota;
+mod quotas;
 mod ranges;
 pub mod sandbox;
 mod serve;
@@ -18,6 +19,7 @@ mod session;
 mod slab;
 pub mod staging;
 
+pub use quotas::Quotas;
 pub use session::Session;
 
 use std::os::fd::OwnedFd;
@@ -80,7 +82,7 @@ fn end(task: &Assignment, Failed { code, text }: Failed) -> ExitCode {
 
 /// The whole life of a worker of nobody: it sees nothing of a guest.
 fn answer(task: &Assignment, question: Question) -> ExitCode {
-    let answered = sandbox::strip(task.device, task.namespaces)
+    let answered = sandbox::strip(task.device, task.namespaces, None)
         .map_err(|error| Failed::new(Code::WorkerFailed, format!("the sandbox cannot be made: {error}")))
         .and_then(|_| answer_of(task, question).map_err(|text| Failed::new(Code::NoDevice, text)));
     match answered {
@@ -94,16 +96,24 @@ fn answer(task: &Assignment, question: Question) -> ExitCode {
 
 fn answer_of(task: &Assignment, question: Question) -> Result<Report, String> {
     // Never closed: what it holds goes with the process, as that of a worker which is killed does.
-    let open = || device::open(task.device, task.device_bytes).map(Box::leak);
+    let open = || device::open(task.device, task.devices, task.device_bytes).map(Box::leak);
     let bytes_max = canary::bytes_max(task.device);
     match question {
         Question::Describe => {
-            let described = device::describe(task.device, task.device_bytes)?;
-            let device::Described { snapshot, reads_host_memory } = described;
-            Ok(Report::Described { snapshot: snapshot.to_bytes(), reads_host_memory })
+            let described = device::describe(task.device, task.devices, task.device_bytes)?;
+            let device::Described { snapshot, reads_host_memory, hardware } = described;
+            Ok(Report::Described { snapshot: snapshot.to_bytes(), reads_host_memory, hardware })
         }
-        Question::Fill => canary::fill(open()?, bytes_max).map(|bytes| Report::Filled { bytes }),
-        Question::Search => canary::search(open()?, bytes_max).map(Report::Searched),
+        Question::Fill => {
+            let device = open()?;
+            let bytes = (0..task.devices).map(|number| canary::fill(device, number, bytes_max));
+            bytes.collect::<Result<_, _>>().map(|bytes| Report::Filled { bytes })
+        }
+        Question::Search => {
+            let device = open()?;
+            let found = (0..task.devices).map(|number| canary::search(device, number, bytes_max));
+            found.collect::<Result<_, _>>().map(Report::Searched)
+        }
     }
 }
 
@@ -112,13 +122,15 @@ fn prepare(task: &Assignment, mut fds: Vec<OwnedFd>) -> Result<(Consumer, Sessio
     let ours = |what: &'static str| {
         move |error: std::io::Error| Failed::new(Code::WorkerFailed, format!("{what}: {error}"))
     };
-    let gaps = sandbox::strip(task.device, task.namespaces).map_err(ours("the sandbox cannot be made"))?;
-    let Ground { mut quota, arena } = attach::ground(task, &mut fds)?;
-    quota.charge(task.device.context_bytes()).map_err(|_| {
+    let gaps = sandbox::strip(task.device, task.namespaces, task.nodes.as_deref())
+        .map_err(ours("the sandbox cannot be made"))?;
+    let Ground { mut quotas, arena } = attach::ground(task, &mut fds)?;
+    // One on each device.
+    quotas.charge_each(task.device.context_bytes()).map_err(|_| {
         Failed::new(Code::LimitReached, "the grant has no room for another process's context")
     })?;
-    let device =
-        device::open(task.device, task.device_bytes).map_err(|text| Failed::new(Code::NoDevice, text))?;
+    let device = device::open(task.device, task.devices, task.device_bytes)
+        .map_err(|text| Failed::new(Code::NoDevice, text))?;
     let (kind, fds) = match task.channel {
         ChannelKind::Ahead { .. } => wait_for_turn()?,
         _ => (task.channel.clone(), fds),
@@ -126,7 +138,7 @@ fn prepare(task: &Assignment, mut fds: Vec<OwnedFd>) -> Result<(Consumer, Sessio
     let parts = attach::channel(&kind, fds)?;
     let consumer =
         Consumer::from_parts(parts).map_err(|error| Failed::new(Code::WorkerFailed, with_causes(&error)))?;
-    let session = Session::new(device, quota, Box::new(consumer.staging().clone())).with_arena(arena);
+    let session = Session::new(device, quotas, Box::new(consumer.staging().clone())).with_arena(arena);
     let event_channel = matches!(kind, ChannelKind::Xen { .. });
     sandbox::close_door(task.device, event_channel).map_err(|error| {
         Failed::new(Code::WorkerFailed, format!("the system call filter cannot be set: {error}"))

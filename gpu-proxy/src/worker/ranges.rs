@@ -13,8 +13,8 @@ use vgpu_api::{ContextId, CuError, CuResult, DevicePtr};
 pub enum Origin {
     /// `cuMemAlloc` in this context: may be freed.
     Alloc(ContextId),
-    /// A variable of an image: goes with it.
-    Global,
+    /// A variable of an image on this device: goes with it.
+    Global(u32),
     /// Pages of the arena: the guest's host memory, for every context.
     Arena,
     /// Given out by the pool of this number: may be freed.
@@ -99,6 +99,12 @@ impl Ranges {
         }
     }
 
+    /// What holds the byte at `at`.
+    pub fn origin(&self, at: DevicePtr) -> Option<Origin> {
+        let (start, range) = self.by_address.range(..=at.0).next_back()?;
+        (at.0 - start < range.bytes).then_some(range.origin)
+    }
+
     /// Whether no byte of `bytes` from `at` on belongs to a range.
     pub fn is_apart(&self, at: DevicePtr, bytes: u64) -> bool {
         let end = at.0.saturating_add(bytes);
@@ -180,7 +186,7 @@ mod tests {
     fn only_what_lies_inside_one_range_passes() {
         let mut ranges = Ranges::default();
         ranges.insert(0x1000, 0x100, 0x200, Origin::Alloc(C));
-        ranges.insert(0x1100, 0x100, 0x200, Origin::Global);
+        ranges.insert(0x1100, 0x100, 0x200, Origin::Global(0));
         for (at, bytes, ok) in [
             (0x1000, 0x100, true),
             (0x10ff, 1, true),
@@ -229,7 +235,7 @@ mod tests {
     fn only_the_start_of_an_allocation_is_freed_and_a_context_takes_its_own_along() {
         let mut ranges = Ranges::default();
         ranges.insert(0x1000, 0x100, 0x200, Origin::Alloc(C));
-        ranges.insert(0x2000, 0x100, 0x200, Origin::Global);
+        ranges.insert(0x2000, 0x100, 0x200, Origin::Global(0));
         ranges.insert(0x3000, 0x100, 0, Origin::Pooled(4));
         ranges.open(0x4000, 0x100, true);
         let freeable = |at| ranges.freeable(DevicePtr(at));

@@ -2,21 +2,21 @@
 #include <stddef.h>
 #include <stdio.h>
 #define ZERO(name) int name(void) { return 0; }
-ZERO(cuInit) ZERO(cuDriverGetVersion) ZERO(cuDeviceGet) ZERO(cuDeviceGetName) ZERO(cuCtxDestroy_v2)
+ZERO(cuInit) ZERO(cuDriverGetVersion) ZERO(cuDeviceGetName) ZERO(cuCtxDestroy_v2)
 ZERO(cuCtxSynchronize) ZERO(cuCtxGetLimit) ZERO(cuCtxSetLimit) ZERO(cuCtxGetStreamPriorityRange) ZERO(cuMemFree_v2)
 ZERO(cuMemcpyHtoDAsync_v2) ZERO(cuMemcpyDtoHAsync_v2) ZERO(cuMemcpyAsync) ZERO(cuMemsetD2D8Async)
 ZERO(cuMemsetD2D16Async) ZERO(cuMemsetD2D32Async) ZERO(cuMemsetD8Async) ZERO(cuMemsetD16Async) ZERO(cuMemsetD32Async)
 ZERO(cuModuleLoadDataEx) ZERO(cuModuleUnload) ZERO(cuModuleGetFunctionCount) ZERO(cuModuleEnumerateFunctions)
 ZERO(cuModuleGetGlobal_v2) ZERO(cuLibraryLoadData) ZERO(cuLibraryUnload) ZERO(cuLibraryGetKernelCount)
-ZERO(cuLibraryEnumerateKernels) ZERO(cuLibraryGetGlobal) ZERO(cuKernelGetFunction) ZERO(cuKernelGetName)
+ZERO(cuLibraryEnumerateKernels) ZERO(cuKernelGetFunction) ZERO(cuKernelGetName)
 ZERO(cuKernelGetParamInfo) ZERO(cuFuncGetName) ZERO(cuFuncGetParamInfo) ZERO(cuFuncLoad) ZERO(cuFuncGetAttribute)
 ZERO(cuFuncSetAttribute) ZERO(cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags)
 ZERO(cuOccupancyAvailableDynamicSMemPerBlock) ZERO(cuOccupancyMaxActiveClusters)
 ZERO(cuOccupancyMaxPotentialClusterSize) ZERO(cuLaunchKernelEx) ZERO(cuStreamCreateWithPriority)
 ZERO(cuStreamDestroy_v2) ZERO(cuStreamSynchronize) ZERO(cuStreamQuery) ZERO(cuStreamWaitEvent) ZERO(cuEventCreate)
 ZERO(cuEventDestroy_v2) ZERO(cuEventRecordWithFlags) ZERO(cuEventQuery) ZERO(cuEventSynchronize)
-ZERO(cuEventElapsedTime) ZERO(cuMemAddressReserve) ZERO(cuMemAddressFree) ZERO(cuMemCreate) ZERO(cuMemRelease)
-ZERO(cuMemMap) ZERO(cuMemUnmap) ZERO(cuMemSetAccess) ZERO(cuMemGetAllocationGranularity) ZERO(cuStreamBatchMemOp_v2)
+ZERO(cuEventElapsedTime) ZERO(cuMemAddressReserve) ZERO(cuMemAddressFree) ZERO(cuMemRelease)
+ZERO(cuMemMap) ZERO(cuMemUnmap) ZERO(cuMemGetAllocationGranularity) ZERO(cuStreamBatchMemOp_v2)
 ZERO(cuStreamSetAttribute) ZERO(cuGraphAddKernelNode_v2) ZERO(cuGraphKernelNodeSetAttribute)
 ZERO(cuGraphExecKernelNodeSetParams_v2) ZERO(cuGraphExecMemcpyNodeSetParams) ZERO(cuGraphExecEventRecordNodeSetEvent)
 ZERO(cuGraphExecEventWaitNodeSetEvent) ZERO(cuGraphAddEventRecordNode) ZERO(cuGraphUpload)
@@ -26,20 +26,28 @@ ZERO(cuDeviceGetTexture1DLinearMaxWidth) ZERO(cuLinkCreate_v2) ZERO(cuLinkAddDat
 ZERO(cuLinkDestroy) ZERO(cuLaunchHostFunc) ZERO(cuStreamAddCallback) ZERO(cuTensorMapEncodeTiled)
 ZERO(cuTensorMapEncodeIm2col) ZERO(cuTensorMapReplaceAddress) ZERO(cuGraphAddHostNode) ZERO(cuGraphAddBatchMemOpNode)
 ZERO(cuGraphExecHostNodeSetParams) ZERO(cuGraphExecBatchMemOpNodeSetParams)
-static int primary, other;
+static int primary, second, other;
 static void *current;
+int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return 0; }
+int cuDeviceGetCount(int *count) { *count = 2; return 0; }
+int cuDeviceGetUuid(unsigned char *uuid, int device) { uuid[15] = 16 + device; return 0; }
+int cuDeviceGetP2PAttribute(int *value, int attribute, int device, int peer) {
+    *value = 100 * attribute + 10 * device + peer;
+    return 0;
+}
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == 16 ? 132 : attribute == 39 ? 2048 : 1;
     return 0;
 }
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = 2000; return 0; }
 int cuMemGetInfo_v2(size_t *free, size_t *total) { *free = 1000; *total = 2000; return current ? 0 : 201; }
-int cuDevicePrimaryCtxRetain(void **context, int device) { *context = &primary; return 0; }
-int cuCtxCreate_v2(void **context, unsigned flags, int device) { *context = current = &other; return 0; }
+int cuDevicePrimaryCtxRetain(void **context, int device) { *context = device ? &second : &primary; return 0; }
+static int other_device;
+int cuCtxCreate_v2(void **context, unsigned flags, int device) { *context = current = &other; other_device = device; return 0; }
 int cuCtxSetCurrent(void *context) { current = context; return 0; }
 /* An address tells the context it was made in. */
 int cuMemAlloc_v2(unsigned long long *address, size_t bytes) {
-    *address = current == &primary ? 0x1000 : current == &other ? 0x2000 : 0;
+    *address = current == &primary ? 0x1000 : current == &other ? 0x2000 : current == &second ? 0x3000 : 0;
     return *address ? 0 : 201;
 }
 /* One registration at a time, in the primary context, portable and mapped; one of two pages has another address for the device. */
@@ -63,6 +71,33 @@ int cuMemHostGetDevicePointer_v2(unsigned long long *address, void *place, unsig
 }
 #define SAY(...) (printf(__VA_ARGS__), fflush(stdout))
 #define TELL(...) do { printf("driver: " __VA_ARGS__); SAY("\n"); } while (0)
+/* What several devices do with each other. */
+static const char *named(void *context) {
+    return context == &primary ? "the first" : context == &second ? "the second" : context == &other ? "another" : "none";
+}
+int cuCtxEnablePeerAccess(void *peer, unsigned flags) { TELL("%s reaches %s %u", named(current), named(peer), flags); return 0; }
+int cuCtxDisablePeerAccess(void *peer) { TELL("%s leaves %s", named(current), named(peer)); return 0; }
+int cuMemcpyPeerAsync(unsigned long long to, void *to_context, unsigned long long from, void *from_context, size_t bytes, void *stream) {
+    TELL("%zu bytes from %llx of %s to %llx of %s in %s", bytes, from, named(from_context), to, named(to_context), named(current));
+    return 0;
+}
+struct properties { unsigned kind, handle_types, location; int device; void *metadata; unsigned char flags[8]; };
+int cuMemCreate(unsigned long long *memory, size_t bytes, const struct properties *p, unsigned long long flags) {
+    TELL("%zu bytes of device %d", bytes, p->device);
+    *memory = 5;
+    return 0;
+}
+struct access { unsigned location; int device; unsigned flags; };
+int cuMemSetAccess(unsigned long long at, size_t bytes, const struct access *a, size_t count) {
+    TELL("device %d may %u at %llx", a->device, a->flags, at);
+    return 0;
+}
+/* A library's variable lies where the current context is. */
+int cuLibraryGetGlobal(unsigned long long *address, size_t *bytes, void *library, const char *name) {
+    *address = current == &second ? 0x9000 : 0x8000;
+    *bytes = 4;
+    return 0;
+}
 struct side {
     size_t x, y, z, level; unsigned kind; void *host; unsigned long long device; void *array, *reserved; size_t pitch, height;
 };

@@ -54,12 +54,13 @@ fn worker_line(worker: &WorkerInfo) -> String {
 /// The node, one fact a line.
 pub fn node(node: &NodeInfo, zones: usize) -> String {
     let mut text = format!(
-        "gpu-proxy  {} (pid {}, up {})\nmode       {}\ndevice     {} ({})\nwire       {}\nzones      {zones}\n",
+        "gpu-proxy  {} (pid {}, up {})\nmode       {}\ndevice     {} ({}{})\nwire       {}\nzones      {zones}\n",
         node.version,
         node.pid,
         time(node.uptime_seconds),
         node.mode,
         node.device,
+        if node.devices == 1 { String::new() } else { format!("{} of ", node.devices) },
         bytes(node.device_bytes),
         node.wire_hash,
     );
@@ -124,6 +125,7 @@ mod tests {
             version: "1".into(),
             mode: "local".into(),
             device: "soft".into(),
+            devices: 2,
             device_bytes: 1 << 30,
             wire_hash: "0".into(),
             pid: 1,
@@ -132,6 +134,7 @@ mod tests {
             warnings: vec!["no y".into()],
         };
         assert!(node(&info, 0).contains("GAP: no x") && node(&info, 0).contains("warning    no y"));
+        assert!(node(&info, 0).contains("device     soft (2 of 1.0 GiB)"), "{}", node(&info, 0));
         assert!(node(&NodeInfo { sandbox_gaps: vec![], ..info }, 0).contains("whole"));
     }
 }

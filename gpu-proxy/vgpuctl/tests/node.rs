@@ -35,6 +35,7 @@ fn listing() -> Listing {
         version: "0.1.0".into(),
         mode: "xen".into(),
         device: "soft".into(),
+        devices: 1,
         device_bytes: 1 << 30,
         wire_hash: "0123456789abcdef".into(),
         pid: 400,

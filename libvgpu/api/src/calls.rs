@@ -63,6 +63,10 @@ calls! {
     cached fn cuCtxGetLimit(limit: u32) -> u64;
     /// Sets a limit of the call's context. What it costs counts against the grant.
     sync fn cuCtxSetLimit(limit: u32, value: u64);
+    /// Lets kernels of the call's context reach the memory of `peer`, a context of another device. 217 if they cannot, 704 if they do.
+    sync fn cuCtxEnablePeerAccess(peer: ContextId);
+    /// Keeps them from it. 705 if they do not reach it.
+    sync fn cuCtxDisablePeerAccess(peer: ContextId);
 
     // Memory.
     /// Device memory of the call's context. 2 when the grant is used up.
@@ -113,7 +117,7 @@ calls! {
     async fn cuMemMap(at: DevicePtr, bytes: u64, memory: MemoryHandle);
     /// Takes away whole mappings that follow each other.
     async fn cuMemUnmap(at: DevicePtr, bytes: u64);
-    /// Lets `device` touch whole mappings that follow each other, or keeps it from that.
+    /// Lets `device` touch whole mappings that follow each other, or keeps it from that, whichever device the memory lies on.
     async fn cuMemSetAccess(at: DevicePtr, bytes: u64, device: u32, access: Access);
 
     // Pools: memory allocated and freed in the order of a stream. What a pool keeps counts against the grant.
@@ -127,6 +131,8 @@ calls! {
     sync fn cuMemPoolGetAttribute(pool: PoolHandle, attribute: u32) -> u64;
     /// Sets one of those that can be set.
     sync fn cuMemPoolSetAttribute(pool: PoolHandle, attribute: u32, value: u64);
+    /// Lets another device than the pool's touch all that the pool has and will have, or keeps it from that.
+    sync fn cuMemPoolSetAccess(pool: PoolHandle, device: u32, access: Access);
     /// Memory of a pool, to be used after what `stream` holds now. 2 when the grant or the pool is used up.
     sync fn cuMemAllocFromPoolAsync(bytes: u64, pool: PoolHandle, stream: Stream) -> DevicePtr;
     /// Frees, for use after what `stream` holds now. Also what `cuMemAlloc_v2` gave.
@@ -177,6 +183,9 @@ calls! {
     async fn vgpuUploadForget(upload: u32);
     /// The load reply from byte `offset` on, as much as `out` holds.
     bulk fn vgpuImageInfo(image: ImageHandle, offset: u64, out: Staged);
+    /// The addresses that a library's variables have on the device of the call's context, in the order of the load reply, from variable
+    /// `first` on: 8 bytes each, as many as `out` holds.
+    bulk fn vgpuImageVariables(image: ImageHandle, first: u64, out: Staged);
     /// The compiler's error text of the last load that failed in this process, cut to `out`. Answers its length there.
     bulk fn vgpuImageLog(out: Staged) -> u64;
     /// Ends an image and its functions and globals.

@@ -121,10 +121,39 @@ wire_struct! {
         pub limits: Vec<u64>,
         /// The devices in order of their ordinals, [`crate::ContextId::PRIMARY_MAX`] at most.
         pub devices: Vec<DeviceSnapshot>,
+        /// What each device may do with each other one: [`Snapshot::peer`]. Missing values are 0.
+        pub peers: Vec<i32>,
     }
 }
 
+/// `CUdevice_P2PAttribute` has the numbers from 1 to this. Source: cuda.h 13.0.
+pub const PEER_ATTRIBUTES: u32 = 5;
+/// Of these, whether kernels of one reach the other's memory.
+pub const PEER_ACCESS: u32 = 2;
+
 impl Snapshot {
+    /// A `CUdevice_P2PAttribute`, 1 to [`PEER_ATTRIBUTES`], of a device towards another.
+    #[must_use]
+    pub fn peer(&self, number: u32, device: u32, peer: u32) -> i32 {
+        let count = self.devices.len();
+        let pair = (device as usize).checked_mul(count).and_then(|row| row.checked_add(peer as usize));
+        let place = pair.and_then(|pair| pair.checked_mul(PEER_ATTRIBUTES as usize));
+        let place = place.zip((number as usize).checked_sub(1)).map(|(place, number)| place + number);
+        place.and_then(|place| self.peers.get(place)).copied().unwrap_or(0)
+    }
+
+    /// All of [`Snapshot::peers`], of `devices` devices, by what `attribute` says of number, device and peer.
+    pub fn all_peers(devices: u32, attribute: impl Fn(u32, u32, u32) -> i32) -> Vec<i32> {
+        let mut all = Vec::new();
+        for device in 0..devices {
+            for peer in 0..devices {
+                let of = |number| if device == peer { 0 } else { attribute(number, device, peer) };
+                all.extend((1..=PEER_ATTRIBUTES).map(of));
+            }
+        }
+        all
+    }
+
     /// Parses and checks the counts.
     /// # Errors
     /// Bad bytes, or more devices, attributes or limits than there can be.
@@ -135,6 +164,10 @@ impl Snapshot {
         let attributes_fit = snapshot.devices.iter().all(|device| device.attributes.len() <= ATTRIBUTES);
         if snapshot.devices.len() > crate::ContextId::PRIMARY_MAX as usize || !attributes_fit {
             return Err(WireError::BadValue("devices"));
+        }
+        let pairs = snapshot.devices.len() * snapshot.devices.len();
+        if snapshot.peers.len() > pairs * PEER_ATTRIBUTES as usize {
+            return Err(WireError::BadValue("peers"));
         }
         if snapshot.limits.len() > LIMITS {
             return Err(WireError::BadValue("limits"));
@@ -166,6 +199,7 @@ mod tests {
                 total_memory: 1 << 30,
                 attributes: (0..148).collect(),
             }],
+            peers: vec![0; PEER_ATTRIBUTES as usize],
         }
     }
 
@@ -194,6 +228,21 @@ mod tests {
         let mut long = snapshot();
         long.devices[0].attributes = vec![0; ATTRIBUTES + 1];
         assert_eq!(Snapshot::parse(&long.to_bytes()), Err(WireError::BadValue("devices")));
+    }
+
+    #[test]
+    fn each_pair_of_devices_has_its_own_attributes_and_no_more_than_there_are_pass() {
+        let mut two = snapshot();
+        two.devices.push(two.devices[0].clone());
+        two.peers = Snapshot::all_peers(2, |number, device, peer| {
+            i32::try_from(number * 100 + device * 10 + peer).unwrap()
+        });
+        let two = Snapshot::parse(&two.to_bytes()).unwrap();
+        assert_eq!((two.peer(1, 0, 1), two.peer(5, 1, 0), two.peer(2, 1, 1)), (101, 510, 0));
+        assert_eq!((two.peer(0, 0, 1), two.peer(1, 2, 0), two.peer(u32::MAX, u32::MAX, u32::MAX)), (0, 0, 0));
+        let mut more = two;
+        more.peers.push(0);
+        assert_eq!(Snapshot::parse(&more.to_bytes()), Err(WireError::BadValue("peers")));
     }
 
     #[test]

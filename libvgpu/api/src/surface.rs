@@ -77,12 +77,12 @@ surface! {
     }
     "pool" {
         Local: cuDeviceGetDefaultMemPool cuDeviceGetMemPool cuDeviceSetMemPool cuMemGetDefaultMemPool cuMemGetMemPool
-            cuMemSetMemPool cuMemPoolGetAccess cuMemPoolSetAccess;
+            cuMemSetMemPool cuMemPoolGetAccess;
         Async: cuMemPoolCreate cuMemPoolDestroy cuMemPoolTrimTo cuMemFreeAsync cuMemFreeAsync_ptsz;
-        Sync: cuMemPoolGetAttribute cuMemPoolSetAttribute cuMemAllocAsync cuMemAllocAsync_ptsz cuMemAllocFromPoolAsync
+        Sync: cuMemPoolSetAccess cuMemPoolGetAttribute cuMemPoolSetAttribute cuMemAllocAsync cuMemAllocAsync_ptsz cuMemAllocFromPoolAsync
             cuMemAllocFromPoolAsync_ptsz;
     }
-    "peer" { Local: cuCtxEnablePeerAccess cuCtxDisablePeerAccess; }
+    "peer" { Sync: cuCtxEnablePeerAccess cuCtxDisablePeerAccess; }
     "host_memory" {
         Local: cuMemHostGetFlags cuMemHostGetDevicePointer_v2 cuMemHostRegister_v2 cuMemHostUnregister;
         Sync: cuMemAllocHost_v2 cuMemFreeHost cuMemHostAlloc;

@@ -192,11 +192,23 @@ pub fn unified(
     }
 }
 
-/// Contexts of one device share its addresses; copies between devices are not supported yet.
-pub fn same_device(entered: Entered, dst_context: Raw, src_context: Raw) -> CuResult<()> {
+/// Two contexts that a copy names. All devices share their addresses, so they say no more than is known; whether they are of one device.
+/// # Errors
+/// 201.
+pub fn of_one_device(entered: Entered, dst_context: Raw, src_context: Raw) -> CuResult<bool> {
     let contexts = &entered.process.contexts;
     let device = |raw: Raw| contexts.device_of(contexts.named(raw.0)?);
-    if device(dst_context)? == device(src_context)? { Ok(()) } else { Err(CuError::NOT_SUPPORTED) }
+    Ok(device(dst_context)? == device(src_context)?)
+}
+
+/// Before a copy between two devices that is not `Async`: in the order of all that both contexts do. Source: CUDA Driver API,
+/// `cuMemcpyPeer`.
+pub fn wait_for_both(entered: Entered, contexts: [Raw; 2]) -> CuResult<()> {
+    for raw in contexts {
+        let context = entered.process.contexts.named(raw.0)?;
+        ask::cuCtxSynchronize(&entered.process.channel, context)?;
+    }
+    entered.told()
 }
 
 /// The call's context and its default stream, for which it waits.
@@ -250,16 +262,20 @@ export! {
         mode, dst: DevicePtr, dst_context: Raw, src: DevicePtr, src_context: Raw, bytes: usize,
     ) {
         let (entered, stream) = default(mode)?;
-        same_device(entered, dst_context, src_context)?;
+        if of_one_device(entered, dst_context, src_context)? {
+            on_device(entered, dst, src, bytes, stream)?;
+            return wait_if_seen(entered, dst.0, stream, Returns::Done);
+        }
+        wait_for_both(entered, [dst_context, src_context])?;
         on_device(entered, dst, src, bytes, stream)?;
-        wait_if_seen(entered, dst.0, stream, Returns::Done)
+        wait(entered, stream, Returns::Done)
     }
 
     fn cuMemcpyPeerAsync | cuMemcpyPeerAsync_ptsz(
         mode, dst: DevicePtr, dst_context: Raw, src: DevicePtr, src_context: Raw, bytes: usize, stream: Raw,
     ) {
         let (entered, stream) = with(stream, mode)?;
-        same_device(entered, dst_context, src_context)?;
+        of_one_device(entered, dst_context, src_context)?;
         on_device(entered, dst, src, bytes, stream)
     }
 

@@ -4,7 +4,7 @@
 use vgpu_api::symbols::Mode;
 use vgpu_api::{CuError, CuResult, DevicePtr, Stream, ask};
 
-use super::copy::{Returns, is_device, is_mapped, on_device, reached, same_device, wait};
+use super::copy::{Returns, is_device, is_mapped, of_one_device, on_device, reached, wait, wait_for_both};
 use super::copy_array;
 use super::copy_node::captured;
 use super::copy_pageable::{to_device, to_host};
@@ -286,12 +286,19 @@ fn three(what: In<Copy3d>, given: Option<Raw>, mode: Mode) -> CuResult<()> {
 fn peer(what: In<Copy3d>, given: Option<Raw>, mode: Mode) -> CuResult<()> {
     let (entered, stream) = with(given, mode)?;
     let what = what.get()?;
-    same_device(
-        entered,
-        copy_array::context_of(entered, &what.dst)?,
-        copy_array::context_of(entered, &what.src)?,
-    )?;
-    copy(entered, &what, stream, Returns::of(given))
+    let contexts = [copy_array::context_of(entered, &what.dst)?, copy_array::context_of(entered, &what.src)?];
+    if of_one_device(entered, contexts[0], contexts[1])? {
+        return copy(entered, &what, stream, Returns::of(given));
+    }
+    if copy_array::is_array(&what.src) || copy_array::is_array(&what.dst) {
+        return Err(CuError::NOT_SUPPORTED);
+    }
+    let returns = Returns::of(given);
+    if returns == Returns::Done {
+        wait_for_both(entered, contexts)?;
+    }
+    copy(entered, &what, stream, returns)?;
+    wait(entered, stream, returns)
 }
 
 export! {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::c_char;
 use std::sync::Mutex;
 
-use vgpu_api::snapshot::{CAN_MAP_HOST_MEMORY, MANAGED_MEMORY, is_offered};
+use vgpu_api::snapshot::{CAN_MAP_HOST_MEMORY, MANAGED_MEMORY, PEER_ACCESS, PEER_ATTRIBUTES, is_offered};
 use vgpu_api::{CuError, CuResult, DeviceSnapshot};
 
 use crate::abi::{In, Out, Raw, export};
@@ -136,17 +136,17 @@ export! {
         minor.set(number(76)?)
     }
 
-    /// Between two devices: no access, no atomics, no rank. Numbers: `CUdevice_P2PAttribute`, 1 to 5.
+    /// Numbers: `CUdevice_P2PAttribute`.
     fn cuDeviceGetP2PAttribute(value: Out<i32>, number: u32, dev: i32, peer: i32) {
         let process = process()?;
         let (dev, peer) = (device(process, dev)?.0, device(process, peer)?.0);
         if dev == peer {
             return Err(CuError::INVALID_DEVICE);
         }
-        if !(1..=5).contains(&number) {
+        if !(1..=PEER_ATTRIBUTES).contains(&number) {
             return Err(CuError::INVALID_VALUE);
         }
-        value.set(0)
+        value.set(process.peer(number, dev, peer))
     }
 
     fn cuDeviceGetExecAffinitySupport(supported: Out<i32>, _kind: u32, dev: i32) {
@@ -160,12 +160,11 @@ export! {
         properties.set(PROPERTIES.map(|number| attribute(device, number).unwrap_or(0)))
     }
 
-    /// Each device has its own worker context; peers are not mapped yet.
+    /// No device is its own peer.
     fn cuDeviceCanAccessPeer(can: Out<i32>, dev: i32, peer: i32) {
         let process = process()?;
-        device(process, dev)?;
-        device(process, peer)?;
-        can.set(0)
+        let (dev, peer) = (device(process, dev)?.0, device(process, peer)?.0);
+        can.set(i32::from(process.peer(PEER_ACCESS, dev, peer) != 0))
     }
 
     /// No host memory is the GPU's to change yet.
@@ -174,6 +173,7 @@ export! {
         no_atomics(capabilities, operations, count)
     }
 
+    /// As of the host's memory: what a device can do to another's is told by no more than attribute 3 of the pair.
     fn cuDeviceGetP2PAtomicCapabilities(
         capabilities: Out<u32>, operations: In<u32>, count: u32, dev: i32, peer: i32,
     ) {

@@ -49,9 +49,9 @@ pub fn give_global(image: &Image, name: &CStr, address: Out<DevicePtr>, bytes: O
     if image.function_named(name).is_ok() {
         return Err(CuError::INVALID_VALUE);
     }
-    let global = image.globals.get(name).ok_or(CuError::NOT_FOUND)?;
-    address.set_if_wanted(global.address);
-    bytes.set_if_wanted(usize::try_from(global.bytes).unwrap_or(usize::MAX));
+    let (place, length) = image.global(process()?, name)?;
+    address.set_if_wanted(DevicePtr(place));
+    bytes.set_if_wanted(usize::try_from(length).unwrap_or(usize::MAX));
     Ok(())
 }
 

@@ -1,26 +1,32 @@
-//! Access of one device to another's memory: there is none (`cuDeviceCanAccessPeer`), so these refuse it as CUDA does.
+//! Access of one device's kernels to another's memory. Who has it, the worker knows; who can have it, the snapshot says.
 
-use vgpu_api::{CuError, CuResult};
+use vgpu_api::snapshot::PEER_ACCESS;
+use vgpu_api::{ContextId, CuError, CuResult, ask};
 
 use crate::abi::{Raw, export};
-use crate::core::contexts::enter;
+use crate::core::contexts::{Entered, enter};
 
-/// That a call names a context: none is another's peer, nor its own.
-fn other(raw: Raw) -> CuResult<()> {
-    enter()?.process.contexts.named(raw.0).map(|_| ())
+/// The current context and another one, which need not be alive.
+fn pair(raw: Raw) -> CuResult<(Entered, ContextId)> {
+    let entered = enter()?;
+    entered.process.contexts.named(raw.0).map(|peer| (entered, peer))
 }
 
 export! {
     fn cuCtxEnablePeerAccess(peer: Raw, flags: u32) {
-        other(peer)?;
+        let (entered, peer) = pair(peer)?;
         if flags != 0 {
             return Err(CuError::INVALID_VALUE);
         }
-        Err(CuError::PEER_ACCESS_UNSUPPORTED)
+        let process = entered.process;
+        if process.peer(PEER_ACCESS, entered.device, process.contexts.device_of(peer)?) == 0 {
+            return Err(CuError::PEER_ACCESS_UNSUPPORTED);
+        }
+        ask::cuCtxEnablePeerAccess(&process.channel, entered.context, peer)
     }
 
     fn cuCtxDisablePeerAccess(peer: Raw) {
-        other(peer)?;
-        Err(CuError::PEER_ACCESS_NOT_ENABLED)
+        let (entered, peer) = pair(peer)?;
+        ask::cuCtxDisablePeerAccess(&entered.process.channel, entered.context, peer)
     }
 }

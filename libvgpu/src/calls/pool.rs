@@ -1,13 +1,15 @@
 //! Memory allocated and freed in the order of a stream, and the pools it comes from. What a pool holds, the worker knows; which
 //! pools there are and which one a device uses is answered here. In a capture both become nodes of the graph (`core/graph_memory.rs`).
 
+use std::collections::BTreeMap;
+
 use vgpu_api::symbols::Mode;
 use vgpu_api::{Access, CuError, CuResult, DevicePtr, PoolHandle, ask};
 
 use super::device::device;
 use super::graph_memory::{captured_alloc, captured_free};
 use super::stream::existing;
-use super::virtual_memory::{AccessOf, Location, accessor, ordinal_of, ready};
+use super::virtual_memory::{AccessOf, Location, accessor, may_reach, ordinal_of, ready};
 use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::{Entered, current, enter, enter_to_end};
 use crate::core::process::{Process, process};
@@ -207,25 +209,31 @@ export! {
         ask::cuMemPoolSetAttribute(&process.channel, current(), pool, number, value)
     }
 
-    /// A pool's own device reads and writes it, always; others can't.
+    /// A pool's own device reads and writes it, always; others as far as they can reach it.
     fn cuMemPoolSetAccess(pool: Raw, all: In<AccessOf>, count: usize) {
         let (process, pool) = named(pool)?;
         let own = process.pools.get(pool)?.device;
+        let mut wanted = BTreeMap::new();
         for i in 0..count {
             let AccessOf { location, flags } = all.at(i)?;
             let access = Access::of_flags(flags).ok_or(CuError::INVALID_VALUE)?;
-            match (accessor(process, location)? == own, access) {
-                (true, Access::ReadWrite) | (false, Access::None) => {}
+            let ordinal = accessor(process, location)?;
+            match (ordinal == own, access) {
+                (true, Access::ReadWrite) => continue,
                 (true, _) => return Err(CuError::INVALID_DEVICE),
+                (false, Access::None) => {}
+                (false, _) if may_reach(process, ordinal, own) => {}
                 (false, _) => return Err(CuError::NOT_SUPPORTED),
             }
+            wanted.insert(ordinal, access);
         }
-        Ok(())
+        let reached = wanted.into_iter().filter(|(ordinal, _)| may_reach(process, *ordinal, own));
+        reached.into_iter().try_for_each(|(ordinal, access)| process.pools.set_access(process, pool, ordinal, access))
     }
 
     fn cuMemPoolGetAccess(flags: Out<u32>, pool: Raw, location: In<Location>) {
         let (process, pool) = named(pool)?;
-        let own = process.pools.get(pool)?.device == accessor(process, location.get()?).map_err(no_device)?;
-        flags.set(if own { Access::ReadWrite as u32 } else { 0 })
+        let ordinal = accessor(process, location.get()?).map_err(no_device)?;
+        flags.set(process.pools.access_of(pool, ordinal)? as u32)
     }
 }

@@ -4,7 +4,10 @@
 //! Memory that is asked for with POSIX file descriptors is made (PyTorch and NCCL always ask), but can't be exported yet:
 //! `cuMemExportToShareableHandle` gives 801. Fabric handles are refused with 801, after which both ask for descriptors.
 
+use std::collections::BTreeMap;
+
 use vgpu_api::handle::{GoneHandle, NewHandle};
+use vgpu_api::snapshot::PEER_ACCESS;
 use vgpu_api::{Access, CuError, CuResult, DevicePtr, MemoryHandle, ask};
 
 use super::device::device;
@@ -205,27 +208,34 @@ fn set_access(at: DevicePtr, bytes: usize, all: In<AccessOf>, count: usize) -> C
     let process = ready()?;
     let mapping = process.virtual_memory.mapping(at.0).ok_or(CuError::INVALID_VALUE)?;
     let own = process.virtual_memory.memory(mapping)?.device;
-    let mut wanted = None;
+    // Of several for one device the last counts. None is done if one cannot be.
+    let mut wanted = BTreeMap::new();
     for i in 0..count {
         let AccessOf { location, flags } = all.at(i)?;
         let access = Access::of_flags(flags).ok_or(CuError::INVALID_VALUE)?;
-        match accessor(process, location).map_err(no_device)? {
-            ordinal if ordinal == own => wanted = Some(access),
-            // Another device has no access, and gets none.
-            _ if access == Access::None => {}
-            _ => return Err(CuError::NOT_SUPPORTED),
+        let ordinal = accessor(process, location).map_err(no_device)?;
+        if access != Access::None && !may_reach(process, ordinal, own) {
+            return Err(CuError::NOT_SUPPORTED);
         }
+        wanted.insert(ordinal, access);
     }
-    let access = match wanted {
-        Some(access) => access,
-        None if count > 0 => return Ok(()),
-        None => return Err(CuError::INVALID_VALUE),
-    };
+    if wanted.is_empty() {
+        return Err(CuError::INVALID_VALUE);
+    }
     let bytes = bytes as u64;
-    process.virtual_memory.set_access((at.0, bytes), access, |ordinal| {
-        let number = process.contexts.number(ordinal)?;
-        ask::cuMemSetAccess(&process.channel, current(), at, bytes, number, access)
-    })
+    wanted.into_iter().filter(|(ordinal, _)| may_reach(process, *ordinal, own)).try_for_each(
+        |(ordinal, access)| {
+            process.virtual_memory.set_access((at.0, bytes), ordinal, access, || {
+                let number = process.contexts.number(ordinal)?;
+                ask::cuMemSetAccess(&process.channel, current(), at, bytes, number, access)
+            })
+        },
+    )
+}
+
+/// Whether a device can reach memory of another, or of its own.
+pub fn may_reach(process: &Process, ordinal: u32, owner: u32) -> bool {
+    ordinal == owner || process.peer(PEER_ACCESS, ordinal, owner) != 0
 }
 
 export! {
@@ -315,7 +325,8 @@ export! {
         let ordinal = accessor(process, location.get()?)?;
         let mapping = process.virtual_memory.mapping(at.0).ok_or(CuError::INVALID_VALUE)?;
         let own = process.virtual_memory.memory(mapping)?.device == ordinal;
-        flags.set(if own { mapping.access as u64 } else { 0 })
+        let access = if own { mapping.access } else { process.virtual_memory.access_of(mapping, ordinal) };
+        flags.set(access as u64)
     }
 
     fn cuMemRetainAllocationHandle(out: Out<u64>, at: Span) {

@@ -13,11 +13,11 @@ use vgpu_api::{
     ask,
 };
 
-use super::contexts::Entered;
+use super::contexts::{Entered, current};
 use super::functions::{Function, Pristine};
 use super::known_images::{Key, Known, KnownImages};
 use super::process::Process;
-use super::ranges::GLOBAL;
+use super::ranges::{GLOBAL, Home};
 use super::slab::{Slab, lock};
 use crate::log::{self, say};
 
@@ -32,7 +32,12 @@ pub struct Image {
     pub context: ContextId,
     pub functions: Vec<Function>,
     by_name: HashMap<CString, u16>,
-    pub globals: HashMap<CString, GlobalInfo>,
+    /// As the load reply told, each with its place there.
+    globals: HashMap<CString, (usize, GlobalInfo)>,
+    /// The worker's number of the device that it was loaded on.
+    device: u32,
+    /// Of a library: its variables' addresses on other devices, by the worker's numbers, as far as they were asked for.
+    others: Mutex<HashMap<u32, Arc<[u64]>>>,
 }
 
 /// All images of the process. A place without an image is one that is being loaded.
@@ -115,7 +120,7 @@ impl Images {
         let handle: ImageHandle = self.slab.insert(None);
         let (channel, context) = (&entered.process.channel, entered.context);
         let made = ask::vgpuImageLoadAgain(channel, context, NewHandle(handle), kind, known.upload)
-            .and_then(|()| Image::new(handle, kind, context, &known.info, &known.pristine));
+            .and_then(|()| Image::new(handle, kind, loaded_in(entered), &known.info, &known.pristine));
         match made {
             Ok(image) => self.keep(entered, Arc::new(image)),
             Err(error) => self.slab.end(handle, |_| Err(error))?,
@@ -130,10 +135,10 @@ impl Images {
         upload: u32,
         kept: Option<&[Arc<Pristine>]>,
     ) -> CuResult<(Arc<Image>, ImageInfo)> {
-        let (channel, context) = (&entered.process.channel, entered.context);
+        let channel = &entered.process.channel;
         let handle: ImageHandle = self.slab.insert(None);
         let loaded = load_reply(entered, handle, kind, upload, kept.is_some()).and_then(|info| {
-            let image = Image::new(handle, kind, context, &info, kept.unwrap_or_default());
+            let image = Image::new(handle, kind, loaded_in(entered), &info, kept.unwrap_or_default());
             let image =
                 image.map_err(|_| channel.broken(&WireError::BadValue("name of a function or variable")))?;
             Ok((Arc::new(image), info))
@@ -155,7 +160,7 @@ impl Images {
 
     /// The worker has it.
     fn keep(&self, entered: Entered, image: Arc<Image>) -> CuResult<Arc<Image>> {
-        for global in image.globals.values().filter(|global| global.bytes > 0) {
+        for (_, global) in image.globals.values().filter(|(_, global)| global.bytes > 0) {
             let (start, owner) = (global.address.0, image.owner());
             entered.process.device_memory.insert(start, global.bytes, owner, GLOBAL);
         }
@@ -177,9 +182,12 @@ impl Images {
         self.slab.end(image.handle, |_| {
             // After the slab has lost it: a thread that looks it up in between must not remember it in the new epoch.
             self.epoch.fetch_add(1, Ordering::Release);
-            for global in image.globals.values() {
-                process.device_memory.remove(global.address.0, |range| range.flags == GLOBAL);
+            let own = image.globals.values().map(|(_, global)| global.address.0);
+            let others = lock(&image.others);
+            for address in own.chain(others.values().flat_map(|addresses| addresses.iter().copied())) {
+                process.device_memory.remove(address, |range| range.flags == GLOBAL);
             }
+            drop(others);
             ask::vgpuImageUnload(&process.channel, image.context, GoneHandle(image.handle))
         })?
     }
@@ -244,6 +252,12 @@ fn remember(raw: u64, epoch: u64, image: Arc<Image>) {
     });
 }
 
+/// The context that an image is loaded in, and the worker's number of the device: of a library that is loaded in none, the worker's first.
+fn loaded_in(entered: Entered) -> (ContextId, u32) {
+    let number = entered.process.contexts.number(entered.device).unwrap_or(0);
+    (entered.context, if entered.context == ContextId::NONE { 0 } else { number })
+}
+
 /// The compiler's words about the last load that failed.
 pub fn refusal(entered: Entered) -> CuResult<Vec<u8>> {
     let room = entered.process.channel.staging()?;
@@ -286,7 +300,7 @@ impl Image {
     fn new(
         handle: ImageHandle,
         kind: ImageKind,
-        context: ContextId,
+        (context, device): (ContextId, u32),
         info: &ImageInfo,
         pristine: &[Arc<Pristine>],
     ) -> CuResult<Self> {
@@ -298,11 +312,59 @@ impl Image {
             functions.push(made);
         }
         let mut globals = HashMap::new();
-        for global in &info.globals {
+        for (place, global) in info.globals.iter().enumerate() {
             let name = CString::new(global.name.as_str()).map_err(|_| CuError::UNKNOWN)?;
-            globals.insert(name, global.clone());
+            globals.insert(name, (place, global.clone()));
         }
-        Ok(Self { handle, kind, context, functions, by_name, globals })
+        let others = Mutex::default();
+        Ok(Self { handle, kind, context, functions, by_name, globals, device, others })
+    }
+
+    /// A variable by its name: its address on the device of the current context, if that is another one than the library was loaded on,
+    /// and its length.
+    /// # Errors
+    /// 500 for no variable, the worker's if the device has no room for them.
+    pub fn global(&self, process: &Process, name: &CStr) -> CuResult<(u64, u64)> {
+        let (place, global) = self.globals.get(name).ok_or(CuError::NOT_FOUND)?;
+        let context = current();
+        let Some((ordinal, number)) = self.elsewhere(process, context) else {
+            return Ok((global.address.0, global.bytes));
+        };
+        let addresses = self.on(process, context, ordinal, number)?;
+        addresses.get(*place).map(|address| (*address, global.bytes)).ok_or(CuError::NOT_FOUND)
+    }
+
+    /// The device of a context, by its ordinal and the worker's number, if this is a library that was loaded on another one.
+    fn elsewhere(&self, process: &Process, context: ContextId) -> Option<(u32, u32)> {
+        if self.kind != ImageKind::Library {
+            return None;
+        }
+        let ordinal = process.contexts.alive(context).ok()?;
+        let number = process.contexts.number(ordinal).ok()?;
+        (number != self.device).then_some((ordinal, number))
+    }
+
+    fn on(&self, process: &Process, context: ContextId, ordinal: u32, number: u32) -> CuResult<Arc<[u64]>> {
+        let mut others = lock(&self.others);
+        if let Some(known) = others.get(&number) {
+            return Ok(Arc::clone(known));
+        }
+        let room = process.channel.staging()?;
+        let mut addresses = Vec::with_capacity(self.globals.len());
+        while addresses.len() < self.globals.len() {
+            let first = addresses.len() as u64;
+            ask::vgpuImageVariables(&process.channel, context, self.handle, first, room.all())?;
+            let left = (self.globals.len() as u64 - first).saturating_mul(8);
+            let bytes = room.take(left.min(room.all().len / 8 * 8))?;
+            addresses.extend(bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)));
+        }
+        for (place, global) in self.globals.values().filter(|(_, global)| global.bytes > 0) {
+            let home = Home { device: ordinal, handle: 0 };
+            process.device_memory.insert_home(addresses[*place], global.bytes, GLOBAL, home);
+        }
+        let addresses: Arc<[u64]> = addresses.into();
+        others.insert(number, Arc::clone(&addresses));
+        Ok(addresses)
     }
 
     /// The handle of the function at a place of the list.

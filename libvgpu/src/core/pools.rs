@@ -1,10 +1,10 @@
 //! Pools of device memory, as the guest knows them: which there are, and which a device allocates from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
 use vgpu_api::handle::{GoneHandle, NewHandle};
-use vgpu_api::{CuError, CuResult, PoolHandle, ask};
+use vgpu_api::{Access, CuError, CuResult, PoolHandle, ask};
 
 use super::contexts::current;
 use super::process::Process;
@@ -32,11 +32,13 @@ pub struct Pools {
     pools: Slab<Pool>,
     /// By ordinal, as far as they were asked for.
     devices: Mutex<Option<HashMap<u32, OfDevice>>>,
+    /// What other devices, by their ordinals, may do with a pool's memory.
+    access: Mutex<BTreeMap<(u64, u32), Access>>,
 }
 
 impl Pools {
     pub const fn new() -> Self {
-        Self { pools: Slab::new(), devices: Mutex::new(None) }
+        Self { pools: Slab::new(), devices: Mutex::new(None), access: Mutex::new(BTreeMap::new()) }
     }
 
     /// What a handle names.
@@ -86,7 +88,32 @@ impl Pools {
         if let Some(pools) = of_device.filter(|pools| pools.current == handle) {
             pools.current = pools.default;
         }
+        lock(&self.access).retain(|(pool, _), _| *pool != handle.raw());
         self.pools.end(handle, |_| ask::cuMemPoolDestroy(&process.channel, current(), GoneHandle(handle)))?
+    }
+
+    /// Says what another device may do with all of a pool's memory.
+    pub fn set_access(
+        &self,
+        process: &Process,
+        handle: PoolHandle,
+        ordinal: u32,
+        access: Access,
+    ) -> CuResult<()> {
+        let number = process.contexts.number(ordinal)?;
+        // Held until it is noted, so that the table is what the worker did last.
+        let mut known = lock(&self.access);
+        ask::cuMemPoolSetAccess(&process.channel, current(), handle, number, access)?;
+        known.insert((handle.raw(), ordinal), access);
+        Ok(())
+    }
+
+    /// What a device may do with a pool's memory.
+    pub fn access_of(&self, handle: PoolHandle, ordinal: u32) -> CuResult<Access> {
+        if self.pools.get(handle)?.device == ordinal {
+            return Ok(Access::ReadWrite);
+        }
+        Ok(lock(&self.access).get(&(handle.raw(), ordinal)).copied().unwrap_or_default())
     }
 
     /// Lets a device allocate from a pool of its own.

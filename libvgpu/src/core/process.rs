@@ -121,6 +121,12 @@ pub struct Process {
 }
 
 impl Process {
+    /// A `CUdevice_P2PAttribute` of a device towards another one, by their ordinals.
+    pub fn peer(&self, number: u32, device: u32, peer: u32) -> i32 {
+        let numbers = self.contexts.number(device).ok().zip(self.contexts.number(peer).ok());
+        numbers.map_or(0, |(device, peer)| self.snapshot.peer(number, device, peer))
+    }
+
     /// Whether a device, by its ordinal, writes words in the order of a stream.
     pub fn writes_words(&self, device: u32) -> bool {
         let device = self.devices.get(device as usize);

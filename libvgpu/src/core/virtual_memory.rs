@@ -34,6 +34,7 @@ pub struct Mapping {
     pub start: u64,
     pub bytes: u64,
     pub memory: MemoryHandle,
+    /// Of the memory's own device.
     pub access: Access,
 }
 
@@ -60,6 +61,8 @@ struct Reservation {
 struct State {
     reservations: BTreeMap<u64, Reservation>,
     mappings: BTreeMap<u64, Mapping>,
+    /// What other devices, by their ordinals, may do with the mapping that starts there.
+    others: BTreeMap<(u64, u32), Access>,
 }
 
 impl State {
@@ -96,7 +99,8 @@ impl State {
 
 impl VirtualMemory {
     pub const fn new() -> Self {
-        let state = State { reservations: BTreeMap::new(), mappings: BTreeMap::new() };
+        let state =
+            State { reservations: BTreeMap::new(), mappings: BTreeMap::new(), others: BTreeMap::new() };
         Self {
             memories: Slab::new(),
             state: Mutex::new(state),
@@ -253,6 +257,7 @@ impl VirtualMemory {
         tell()?;
         for mapping in whole {
             state.mappings.remove(&mapping.start);
+            state.others.retain(|(start, _), _| *start != mapping.start);
             ranges.remove(mapping.start, |range| range.flags == MAPPED);
             let memory = self.memories.get(mapping.memory)?;
             let memory = Memory { mappings: memory.mappings - 1, ..memory };
@@ -261,12 +266,13 @@ impl VirtualMemory {
         Ok(())
     }
 
-    /// Says what the memory's own device may do with whole mappings in a row. `tell` gets that device.
+    /// Says what a device, by its ordinal, may do with whole mappings in a row, whose memory is one device's.
     pub fn set_access(
         &self,
         (start, bytes): (u64, u64),
+        ordinal: u32,
         access: Access,
-        tell: impl FnOnce(u32) -> CuResult<()>,
+        tell: impl FnOnce() -> CuResult<()>,
     ) -> CuResult<()> {
         let mut state = self.state();
         let whole = state.whole(start, bytes)?;
@@ -275,11 +281,20 @@ impl VirtualMemory {
         if whole.iter().any(|mapping| device(mapping) != Ok(first)) {
             return Err(CuError::INVALID_VALUE);
         }
-        tell(first)?;
+        tell()?;
         for mapping in whole {
-            state.mappings.insert(mapping.start, Mapping { access, ..mapping });
+            if ordinal == first {
+                state.mappings.insert(mapping.start, Mapping { access, ..mapping });
+            } else {
+                state.others.insert((mapping.start, ordinal), access);
+            }
         }
         Ok(())
+    }
+
+    /// What another device than the memory's own may do with a mapping.
+    pub fn access_of(&self, mapping: Mapping, ordinal: u32) -> Access {
+        self.state().others.get(&(mapping.start, ordinal)).copied().unwrap_or_default()
     }
 
     /// What is known of the memory of a mapping.
@@ -328,7 +343,7 @@ mod tests {
         assert!(known.map(&ranges, (0x1000, 0x100), handle, refused).is_err());
         assert_eq!(ranges.find(0x1000), None);
         known.map(&ranges, (0x1000, 0x100), handle, || Ok(())).unwrap();
-        assert!(known.set_access((0x1000, 0x100), Access::Read, |_| refused()).is_err());
+        assert!(known.set_access((0x1000, 0x100), 0, Access::Read, refused).is_err());
         assert_eq!(known.mapping(0x1000).unwrap().access, Access::None);
         assert!(known.unmap(&ranges, (0x1000, 0x100), refused, |_| Ok(())).is_err());
         assert!(known.mapping(0x1000).is_some());

@@ -156,6 +156,8 @@ pub struct FakeDevice {
     parts: BTreeMap<u64, u64>,
     next: u64,
     retained: HashSet<u32>,
+    /// Pairs of contexts, the first of which reaches the other's memory.
+    peers: HashSet<(ContextId, ContextId)>,
     events: HashMap<u64, bool>,
     graphs: HashMap<u64, Vec<FakeNode>>,
     streams: HashSet<u64>,
@@ -213,6 +215,7 @@ impl FakeDevice {
             parts: BTreeMap::new(),
             next: 0x7f00_0000_0000,
             retained: HashSet::new(),
+            peers: HashSet::new(),
             events: HashMap::new(),
             graphs: HashMap::new(),
             streams: HashSet::new(),
@@ -398,6 +401,11 @@ impl Driver for FakeDevice {
             priority_least: 0,
             limits: vec![1024; 10],
             devices: vec![device(0), device(1)],
+            // The first reaches the second, not the other way.
+            peers: Snapshot::all_peers(
+                2,
+                |number, device, _| if device == 0 { number.cast_signed() } else { 0 },
+            ),
         };
         Ok(self.put(out, &snapshot.to_bytes()))
     }
@@ -437,6 +445,16 @@ impl Driver for FakeDevice {
         self.limit = value;
         self.ends = value == KILLS;
         self.saw("set limit")
+    }
+    fn cuCtxEnablePeerAccess(&mut self, call: Call, peer: ContextId) -> CuResult<()> {
+        self.saw("peer enable")?;
+        let is_new = self.peers.insert((call.context, peer));
+        if is_new { Ok(()) } else { Err(CuError::PEER_ACCESS_ALREADY_ENABLED) }
+    }
+    fn cuCtxDisablePeerAccess(&mut self, call: Call, peer: ContextId) -> CuResult<()> {
+        self.saw("peer disable")?;
+        let was_there = self.peers.remove(&(call.context, peer));
+        if was_there { Ok(()) } else { Err(CuError::PEER_ACCESS_NOT_ENABLED) }
     }
     fn cuMemAlloc_v2(&mut self, _: Call, bytes: u64) -> CuResult<DevicePtr> {
         self.saw("alloc")?;
@@ -768,6 +786,15 @@ impl Driver for FakeDevice {
     fn vgpuImageInfo(&mut self, _: Call, _: ImageHandle, offset: u64, out: Staged) -> CuResult<()> {
         let rest = self.info[usize::try_from(offset).unwrap()..].to_vec();
         self.put(out, &rest);
+        Ok(())
+    }
+    /// A megabyte behind where they were loaded, on any other device.
+    fn vgpuImageVariables(&mut self, _: Call, _: ImageHandle, first: u64, out: Staged) -> CuResult<()> {
+        self.saw("image variables")?;
+        let addresses = image_info(0).globals.into_iter().map(|global| global.address.0 + (1 << 20));
+        let bytes: Vec<u8> =
+            addresses.skip(usize::try_from(first).unwrap()).flat_map(u64::to_le_bytes).collect();
+        self.put(out, &bytes);
         Ok(())
     }
     fn vgpuImageLog(&mut self, _: Call, out: Staged) -> CuResult<u64> {
@@ -1127,8 +1154,8 @@ impl Driver for FakeDevice {
     fn cuMemUnmap(&mut self, _: Call, _at: DevicePtr, _bytes: u64) -> CuResult<()> {
         self.saw("unmap")
     }
-    fn cuMemSetAccess(&mut self, _: Call, _: DevicePtr, _: u64, _: u32, _: Access) -> CuResult<()> {
-        self.saw("set access")
+    fn cuMemSetAccess(&mut self, _: Call, _: DevicePtr, _: u64, device: u32, _: Access) -> CuResult<()> {
+        self.saw(if device == 0 { "set access" } else { "set access of the second" })
     }
     fn cuMemPoolCreate(
         &mut self,
@@ -1153,6 +1180,13 @@ impl Driver for FakeDevice {
     fn cuMemPoolSetAttribute(&mut self, _: Call, _: PoolHandle, attribute: u32, value: u64) -> CuResult<()> {
         self.pool_values.insert(attribute, value);
         Ok(())
+    }
+    fn cuMemPoolSetAccess(&mut self, _: Call, _: PoolHandle, device: u32, access: Access) -> CuResult<()> {
+        // What a driver may refuse.
+        if access == Access::Read {
+            return Err(CuError::INVALID_DEVICE);
+        }
+        self.saw(if device == 0 { "pool access of 0" } else { "pool access of another" })
     }
     fn cuMemAllocFromPoolAsync(
         &mut self,

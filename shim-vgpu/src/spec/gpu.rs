@@ -11,24 +11,34 @@ use crate::error::{Error, Result};
 
 /// Keys of ours.
 const PREFIX: &str = "vgpu.dev/";
-/// How many GPUs: 1.
+/// How many GPUs: 1 to [`COUNT_MAX`].
 pub const GPU: &str = "vgpu.dev/gpu";
 /// GPU memory in MiB.
 const MEMORY_MIB: &str = "vgpu.dev/memory-mib";
 /// Share of the GPU's time in thousandths.
 const SHARE: &str = "vgpu.dev/share";
 
+/// GPUs of a container at most.
+const COUNT_MAX: u32 = 16;
+
 /// What a container asks of gpu-proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuRequest {
-    /// Bytes of GPU memory; none: all.
+    /// How many GPUs. Records of earlier releases do not say it.
+    #[serde(default = "one")]
+    pub count: u32,
+    /// Bytes of each GPU's memory; none: all.
     pub bytes: Option<u64>,
-    /// Thousandths of the GPU's time; none: what is left over.
+    /// Thousandths of each GPU's time; none: what is left over.
     pub share: Option<u32>,
 }
 
+fn one() -> u32 {
+    1
+}
+
 impl Spec {
-    /// The GPU that this container was granted by its annotations.
+    /// The GPUs that this container was granted by its annotations.
     ///
     /// # Errors
     /// [`Code::AnnotationUnknown`] for another `vgpu.dev/` key or a bad value.
@@ -57,8 +67,13 @@ impl Spec {
             None | Some(0) => Ok(None),
             // The sandbox's annotations are the pod author's.
             Some(_) if self.role()? == Role::Sandbox => Ok(None),
-            Some(1) => Ok(Some(GpuRequest { bytes: mib.map(|mib| u64::from(mib) << 20), share })),
-            Some(_) => Err(bad(GPU, "asks for more than 1 GPU, which is all that a container can have")),
+            Some(count @ 1..=COUNT_MAX) => {
+                Ok(Some(GpuRequest { count, bytes: mib.map(|mib| u64::from(mib) << 20), share }))
+            }
+            Some(_) => Err(bad(
+                GPU,
+                &format!("asks for more than {COUNT_MAX} GPUs, which is all that a container can have"),
+            )),
         }
         .and_then(|ask: Option<GpuRequest>| match ask {
             Some(GpuRequest { bytes: Some(0), .. }) => Err(bad(MEMORY_MIB, "is 0")),
@@ -85,7 +100,12 @@ mod tests {
     fn a_gpu_is_granted_with_its_limits() {
         let granted =
             ask(json!({"vgpu.dev/gpu": "1", "vgpu.dev/memory-mib": "512", "vgpu.dev/share": "250"}));
-        assert_eq!(granted.unwrap(), Some(GpuRequest { bytes: Some(512 << 20), share: Some(250) }));
+        let one = GpuRequest { count: 1, bytes: Some(512 << 20), share: Some(250) };
+        assert_eq!(granted.unwrap(), Some(one));
+        let several = ask(json!({"vgpu.dev/gpu": "16"})).unwrap();
+        assert_eq!(several, Some(GpuRequest { count: 16, bytes: None, share: None }));
+        let recorded: GpuRequest = serde_json::from_value(json!({"bytes": 512 << 20, "share": 250})).unwrap();
+        assert_eq!(recorded, one, "as an earlier release wrote it");
         assert_eq!(ask(json!({})).unwrap(), None);
         assert_eq!(ask(json!({"vgpu.dev/gpu": "0"})).unwrap(), None);
     }
@@ -94,7 +114,7 @@ mod tests {
     fn a_misspelt_key_or_value_is_named() {
         for (key, value) in [
             ("vgpu.dev/gpus", "1"),
-            ("vgpu.dev/gpu", "2"),
+            ("vgpu.dev/gpu", "17"),
             ("vgpu.dev/gpu", "-1"),
             ("vgpu.dev/gpu", "true"),
             ("vgpu.dev/memory-mib", "64"),

@@ -12,9 +12,10 @@ const CHOICES: usize = 16;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((which, choices)) = bytes.split_first() else { return };
-    let device: Box<dyn Device> = match which % 2 {
-        0 => Box::new(Null::default()),
-        _ => Box::new(Soft::new(GRANT_BYTES).expect("a device")),
+    let (devices, device): (u32, Box<dyn Device>) = match which % 3 {
+        0 => (1, Box::new(Null::default())),
+        1 => (1, Box::new(Soft::new(GRANT_BYTES).expect("a device"))),
+        _ => (2, Box::new(Soft::with_devices(2, GRANT_BYTES).expect("devices"))),
     };
-    play(device, GRANT_BYTES, Bytes(choices), choices.len() / CHOICES);
+    play(device, devices, GRANT_BYTES, Bytes(choices), choices.len() / CHOICES);
 });

@@ -1,4 +1,4 @@
-//! `cargo xtask gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...`: runs CMD on this machine with libvgpu as its libcuda, our
+//! `cargo xtask gpu [--device auto|soft|null|cuda] [--devices N] [--log FILE] -- CMD...`: runs CMD on this machine with libvgpu as its libcuda, our
 //! libnvidia-ml beside it and a gpu-proxy of its own. No Xen: the `local` transport. CMD's streams and exit code are its own, and so is
 //! ^C: while CMD runs, xtask ignores it and gpu-proxy does not hear it, so that CMD ends as it likes, with its GPU.
 
@@ -28,11 +28,12 @@ pub const LISTENING: &str = "--default-signal=INT";
 /// Builds what is needed (a carried xtask has it), serves the device, runs the command.
 pub fn main(mut args: Args) -> Result<u8> {
     let device = device(&mut args)?;
+    let devices = args.value("--devices")?;
     let log = args.value("--log")?;
     let command = args.command()?;
     let programs = Programs::find()?;
     ignore_interrupts()?;
-    let mut served = Served::start(&programs, &device)?;
+    let mut served = Served::with(&programs, &device, devices.as_deref().unwrap_or("1"))?;
     served.keep_log_as = log.map(PathBuf::from);
     let mut line = Command::new("env");
     served.equip(line.arg(LISTENING).args(&command), Path::new(&command[0]))?;
@@ -161,12 +162,17 @@ pub struct Served {
 impl Served {
     /// Starts it in a directory of its own and waits until it serves. It ends with the thread that called this, and not by ^C.
     pub fn start(programs: &Programs, device: &str) -> Result<Self> {
+        Self::with(programs, device, "1")
+    }
+
+    /// As [`Served::start`], with so many devices for each program.
+    pub fn with(programs: &Programs, device: &str, devices: &str) -> Result<Self> {
         let scene = Scene::set(&programs.libraries)?;
         let log = fs::File::create(scene.log()).context(|| "cannot make gpu-proxy's log".into())?;
         let errors = log.try_clone().context(|| "cannot share gpu-proxy's log".into())?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]).arg(&programs.proxy).process_group(0);
-        command.arg("--local").arg(scene.socket()).args(["--device", device]);
+        command.arg("--local").arg(scene.socket()).args(["--device", device, "--devices", devices]);
         let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
         let child = child.context(|| format!("cannot run {}", programs.proxy.display()))?;
         let mut served = Self { child, scene, keep_log_as: None };

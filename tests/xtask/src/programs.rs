@@ -75,6 +75,7 @@ const ON_SOFT: &[Case] = &[
     right(&["managed", "answers"]),
     right(&["vmm"]),
     right(&["pools"]),
+    Case { words: &["peers"], code: 77, says_ok: false, lines: &["peers: NOT TRIED: there is 1 device"] },
     right(&["oob_store"]),
     right(&["cudart_init_12"]),
     right(&["cudart_init_13"]),
@@ -85,6 +86,14 @@ const ON_SOFT: &[Case] = &[
         says_ok: false,
         lines: &["exit7: leaving with the 7 that the GPU wrote"],
     },
+];
+/// With several devices.
+const ON_TWO: &[Case] = &[
+    right(&["peers"]),
+    right(&["device_query"]),
+    right(&["nvml_query"]),
+    right(&["vmm"]),
+    right(&["pools"]),
 ];
 /// Played together, see [`patterns`], and compared with a table, see [`wrong_calls`].
 const OTHERWISE: [&str; 3] = ["pattern_plant", "pattern_probe", "faults"];
@@ -105,13 +114,15 @@ pub fn part(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let programs = Programs::find()?;
     tally.check("programs: all are played", all_are_played(&dir));
     steps.step("CUDA programs on this machine", |_| {
-        for (device, cases) in [("soft", ON_SOFT), ("null", ON_NULL)] {
-            let served = Served::start(&programs, device)?;
+        for (device, count, cases) in [("soft", "1", ON_SOFT), ("null", "1", ON_NULL), ("soft", "2", ON_TWO)]
+        {
+            let served = Served::with(&programs, device, count)?;
+            let named = if count == "1" { device.to_owned() } else { format!("{count} of {device}") };
             for case in cases {
                 let outcome = play(&served, &dir, case);
-                tally.check(&format!("{} on {device}", case.words.join(" ")), outcome);
+                tally.check(&format!("{} on {named}", case.words.join(" ")), outcome);
             }
-            if device == "soft" {
+            if named == "soft" {
                 tally.check("pattern_probe beside pattern_plant on soft", patterns(&served, &dir));
                 tally.check(
                     "faults on soft: as recorded",

@@ -154,7 +154,7 @@ impl Cuda {
 impl DeviceArrays for Cuda {
     fn array_bytes(&mut self, context: Raw, shape: &ArrayShape, levels: u32) -> CuResult<u64> {
         self.enter(context)?;
-        match asked(&self.table, self.device, shape, levels) {
+        match asked(&self.table, self.device_of(context)?, shape, levels) {
             Ok(bytes) => Ok(bytes),
             // A device, or a format, that knows no mapping later.
             Err(error) if !error.is_sticky() => bound(shape, levels).ok_or(CuError::INVALID_VALUE),
@@ -292,7 +292,7 @@ impl DeviceArrays for Cuda {
         let mut most = 0;
         // SAFETY: the driver writes one number to a variable of ours.
         unsafe {
-            self.table.cuDeviceGetTexture1DLinearMaxWidth(&raw mut most, format, channels, self.device)
+            self.table.cuDeviceGetTexture1DLinearMaxWidth(&raw mut most, format, channels, self.first())
         }?;
         Ok(most as u64)
     }

@@ -3,53 +3,99 @@
 use std::ffi::{c_char, c_int};
 
 use vgpu_api::snapshot::{ATTRIBUTES, is_offered};
-use vgpu_api::{CuError, DeviceSnapshot, PciAddress, Snapshot};
+use vgpu_api::{CuError, DeviceSnapshot, Snapshot};
 
 use super::table::Table;
-use crate::device::Described;
+use crate::device::{Described, DeviceKind, Hardware, identity};
 
-/// What a zone sees of the device: its own identity is not the hardware's.
-const UUID: [u8; 16] = *b"vgpu-cuda-device";
 /// `CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS`.
 const PAGEABLE_ACCESS: c_int = 88;
 
-/// What the first device is, without a context: no memory of it is taken.
+/// `CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID`, `…_BUS_ID`, `…_DEVICE_ID`.
+const PCI: [c_int; 3] = [50, 33, 34];
+
+/// What all devices are, without a context: no memory of theirs is taken.
 ///
 /// # Errors
 /// As [`Cuda::open`](super::Cuda::open).
 pub fn describe(bytes: u64) -> Result<Described, String> {
-    let (table, device) = start()?;
+    let (table, devices) = start()?;
     let snapshot = Snapshot {
         driver_version: driver_version(&table),
         priority_greatest: 0,
         priority_least: 0,
         limits: Vec::new(),
-        devices: vec![device_snapshot(&table, device, bytes)],
+        devices: snapshots(&table, &devices, |_| bytes),
+        peers: peers(&table, &devices),
     };
-    Ok(Described { snapshot, reads_host_memory: own_attribute_of(&table, device, PAGEABLE_ACCESS) == 1 })
+    let reads_host_memory =
+        devices.iter().any(|device| own_attribute_of(&table, *device, PAGEABLE_ACCESS) == 1);
+    let hardware = devices.iter().map(|device| hardware_of(&table, *device)).collect();
+    Ok(Described { snapshot, reads_host_memory, hardware })
 }
 
-/// Loads and starts the driver; its first device.
-pub(super) fn start() -> Result<(Table, c_int), String> {
+/// Loads and starts the driver; its devices, one at least.
+pub(super) fn start() -> Result<(Table, Vec<c_int>), String> {
     let table = Table::load()?;
     let said = |what: &'static str| move |error: CuError| format!("{what}: {error:?}");
-    let mut device = 0;
+    let mut count = 0;
     // SAFETY: numbers only.
     unsafe { table.cuInit(0) }.map_err(said("NVIDIA's driver does not start"))?;
     // SAFETY: the driver writes one number to a variable of ours.
-    unsafe { table.cuDeviceGet(&raw mut device, 0) }.map_err(said("there is no NVIDIA device"))?;
-    Ok((table, device))
+    unsafe { table.cuDeviceGetCount(&raw mut count) }.map_err(said("there is no NVIDIA device"))?;
+    let device = |ordinal| {
+        let mut device = 0;
+        // SAFETY: as above.
+        unsafe { table.cuDeviceGet(&raw mut device, ordinal) }.map(|()| device)
+    };
+    let devices: Result<Vec<c_int>, _> = (0..count.max(1)).map(device).collect();
+    let devices = devices.map_err(said("there is no NVIDIA device"))?;
+    Ok((table, devices))
 }
 
-/// What a zone sees of the device. What fails leaves a zero.
-pub(super) fn device_snapshot(table: &Table, device: c_int, bytes: u64) -> DeviceSnapshot {
+/// What a zone sees of each device.
+pub(super) fn snapshots(
+    table: &Table,
+    devices: &[c_int],
+    bytes: impl Fn(usize) -> u64,
+) -> Vec<DeviceSnapshot> {
+    let numbered = devices.iter().zip(0..);
+    numbered
+        .enumerate()
+        .map(|(place, (device, number))| device_snapshot(table, *device, number, bytes(place)))
+        .collect()
+}
+
+/// What each may do with each other one.
+pub(super) fn peers(table: &Table, devices: &[c_int]) -> Vec<i32> {
+    let device = |number: u32| devices.get(number as usize).copied().unwrap_or(-1);
+    Snapshot::all_peers(u32::try_from(devices.len()).unwrap_or(0), |number, one, other| {
+        let (mut value, number) = (0, c_int::try_from(number).unwrap_or(0));
+        // SAFETY: the driver writes one number to a variable of ours; unknown attributes and devices are an error.
+        let known =
+            unsafe { table.cuDeviceGetP2PAttribute(&raw mut value, number, device(one), device(other)) };
+        if known.is_err() { 0 } else { value }
+    })
+}
+
+/// What fails leaves zeros.
+fn hardware_of(table: &Table, device: c_int) -> Hardware {
+    let mut uuid = [0; 16];
+    // SAFETY: the driver writes 16 bytes to a variable of ours.
+    let _ = unsafe { table.cuDeviceGetUuid(&raw mut uuid, device) };
+    Hardware { uuid, pci: PCI.map(|attribute| own_attribute_of(table, device, attribute).unsigned_abs()) }
+}
+
+/// What a zone sees of the device that has this number there. What fails leaves a zero.
+fn device_snapshot(table: &Table, device: c_int, number: u32, bytes: u64) -> DeviceSnapshot {
+    let (uuid, pci) = identity(DeviceKind::Cuda, number);
     let mut total = 0;
     // SAFETY: the driver writes one number to a variable of ours.
     let _ = unsafe { table.cuDeviceTotalMem_v2(&raw mut total, device) };
     DeviceSnapshot {
         name: name_of(table, device),
-        uuid: UUID,
-        pci: PciAddress { domain: 0, bus: 1, device: 0 },
+        uuid,
+        pci,
         total_memory: bytes.min(total as u64),
         attributes: (0..ATTRIBUTES).map(|number| attribute_of(table, device, number)).collect(),
     }

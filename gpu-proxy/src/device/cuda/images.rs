@@ -33,6 +33,8 @@ struct Image {
     kind: ImageKind,
     /// Functions of a module, kernels of a library.
     functions: Vec<Pointer>,
+    /// Names of its variables, in the order in which they were told.
+    variables: Vec<CString>,
 }
 
 impl Images {
@@ -64,10 +66,26 @@ impl Images {
         let infos = functions.iter().zip(0..=0xffff);
         let infos =
             infos.map(|(function, place)| (info(table, kind, function.0), Raw(name | place))).collect();
-        let globals =
-            variables.iter().filter_map(|variable| find_global(table, kind, pointer, variable)).collect();
-        self.by_name.insert(name, Image { pointer: Pointer(pointer), kind, functions });
+        let found = |variable: &CString| {
+            find_global(table, kind, pointer, variable).map(|global| (variable.clone(), global))
+        };
+        let (variables, globals) = variables.iter().filter_map(found).unzip();
+        self.by_name.insert(name, Image { pointer: Pointer(pointer), kind, functions, variables });
         Ok(LoadedImage { raw: Raw(name), functions: infos, globals })
+    }
+
+    /// The addresses of a library's variables in the current context, whose device has the library loaded by that.
+    ///
+    /// # Errors
+    /// It is not there, is no library, or the driver could not load it.
+    pub fn variables(&self, table: &Table, image: Raw) -> CuResult<Vec<u64>> {
+        let image = self.by_name.get(&image.0).filter(|image| image.kind == ImageKind::Library);
+        let image = image.ok_or(CuError::INVALID_HANDLE)?;
+        let address = |variable: &CString| {
+            let global = find_global(table, image.kind, image.pointer.0, variable);
+            global.map(|global| global.address.0).ok_or(CuError::OUT_OF_MEMORY)
+        };
+        image.variables.iter().map(address).collect()
     }
 
     /// Ends an image.

@@ -1,6 +1,6 @@
 //! NVIDIA's driver as a [`Device`]. The one place of a worker with unsafe code, together with `table.rs`.
 //!
-//! The primary context is made when the device is opened, before the worker's door closes: making it takes system calls that a
+//! Each device's primary context is made when the device is opened, before the worker's door closes: making it takes system calls that a
 //! worker does not have afterwards. Names given to the session are places in tables here, never the driver's own pointers, so
 //! that a wrong one is an error and not a crash. The rule of every call: handles come from these tables, addresses and lengths
 //! were checked by the session, buffers are ours.
@@ -15,6 +15,7 @@ mod graphs;
 mod host;
 mod images;
 mod linker;
+mod peers;
 mod printed;
 mod table;
 mod tensor_map;
@@ -39,7 +40,7 @@ use super::{
 };
 use arrays::Arrays;
 pub use describe::describe;
-use describe::{attribute_of, device_snapshot, driver_version, start};
+use describe::{attribute_of, driver_version, peers, snapshots, start};
 use graphs::Graph;
 use images::Images;
 use linker::Linkers;
@@ -67,12 +68,15 @@ const PARAM_SIZE: Ptr = ptr::without_provenance_mut(2);
 /// `CU_MEMHOSTREGISTER_PORTABLE` and `…_DEVICEMAP`: for every context, and for kernels.
 const REGISTER_FLAGS: u32 = 1 | 2;
 
-/// One device of NVIDIA's driver: the first that is visible.
+/// Devices of NVIDIA's driver: the first ones that are visible.
 #[derive(Debug)]
 pub struct Cuda {
     table: Table,
-    device: c_int,
-    primary: Raw,
+    /// The driver's names of them, and their primary contexts. One at least.
+    devices: Vec<c_int>,
+    primaries: Vec<Raw>,
+    /// Of contexts that were created: their device's number.
+    created: HashMap<Raw, u32>,
     /// What the driver has as current in the worker's thread.
     current: Option<Raw>,
     costs: Costs,
@@ -124,38 +128,49 @@ impl Names {
 }
 
 impl Cuda {
-    /// Loads the driver and makes the primary context.
+    /// Loads the driver and makes the primary contexts of the first `count` devices.
     ///
     /// # Errors
-    /// One sentence: no driver, an old one, no device, or vgpu's own library in the driver's place.
-    pub fn open() -> Result<Self, String> {
-        let (table, device) = start()?;
+    /// One sentence: no driver, an old one, too few devices, or vgpu's own library in the driver's place.
+    pub fn open(count: u32) -> Result<Self, String> {
+        let (table, mut devices) = start()?;
+        let found = devices.len();
+        devices.truncate(count as usize);
+        if devices.is_empty() || devices.len() < count as usize {
+            return Err(format!("there are {found} NVIDIA devices, {count} are wanted"));
+        }
         let said = |what: &'static str| move |error: CuError| format!("{what}: {error:?}");
-        let mut primary = NULL;
-        // SAFETY: the driver writes one pointer to a variable of ours.
-        unsafe { table.cuDevicePrimaryCtxRetain(&raw mut primary, device) }
-            .map_err(said("no context can be made"))?;
-        // SAFETY: the context was just made.
-        unsafe { table.cuCtxSetCurrent(primary) }.map_err(said("the context cannot be used"))?;
-        // Behind the closed door the thread that calls such functions would have to be started there.
-        // SAFETY: a context is current, and the function does nothing.
-        unsafe { table.cuLaunchHostFunc(NULL, host::nothing, NULL) }
-            .and_then(|()| {
-                // SAFETY: a context is current.
-                unsafe { table.cuCtxSynchronize() }
-            })
-            .map_err(said("the driver calls no functions"))?;
+        let mut contexts = Names::default();
+        let mut primaries = Vec::with_capacity(devices.len());
+        // The first one last, so that it is current.
+        for device in devices.iter().rev() {
+            let mut primary = NULL;
+            // SAFETY: the driver writes one pointer to a variable of ours.
+            unsafe { table.cuDevicePrimaryCtxRetain(&raw mut primary, *device) }
+                .map_err(said("no context can be made"))?;
+            // SAFETY: the context was just made.
+            unsafe { table.cuCtxSetCurrent(primary) }.map_err(said("the context cannot be used"))?;
+            // Behind the closed door the thread that calls such functions would have to be started there.
+            // SAFETY: a context is current, and the function does nothing.
+            unsafe { table.cuLaunchHostFunc(NULL, host::nothing, NULL) }
+                .and_then(|()| {
+                    // SAFETY: a context is current.
+                    unsafe { table.cuCtxSynchronize() }
+                })
+                .map_err(said("the driver calls no functions"))?;
+            primaries.push(contexts.add(primary));
+        }
+        primaries.reverse();
         // Until here the driver's own words are for the log.
         let output =
             Output::redirect().map_err(|error| format!("what kernels print cannot be caught: {error}"))?;
-        let mut contexts = Names::default();
-        let primary = contexts.add(primary);
         let (streams, events, images) = (Names::default(), Names::default(), Images::default());
         let mut cuda = Self {
             table,
-            device,
-            primary,
-            current: Some(primary),
+            current: primaries.first().copied(),
+            devices,
+            primaries,
+            created: HashMap::new(),
             costs: Costs::default(),
             capability: (0, 0),
             contexts,
@@ -171,11 +186,15 @@ impl Cuda {
             linkers: Linkers::default(),
             output,
         };
-        let version = |attribute| cuda.attribute(attribute).unsigned_abs();
-        cuda.capability = (version(CAPABILITY_MAJOR), version(CAPABILITY_MINOR));
-        let number = |attribute| u64::from(cuda.attribute(attribute).unsigned_abs());
-        let resident_threads = number(MULTIPROCESSORS) * number(THREADS_PER_MULTIPROCESSOR);
-        cuda.memories = Memories::of(&cuda.table, cuda.device);
+        let number = |device: c_int, attribute| attribute_of(&cuda.table, device, attribute).unsigned_abs();
+        let first = cuda.first();
+        cuda.capability = (number(first, CAPABILITY_MAJOR), number(first, CAPABILITY_MINOR));
+        let resident_threads = |device: &c_int| {
+            u64::from(number(*device, MULTIPROCESSORS))
+                * u64::from(number(*device, THREADS_PER_MULTIPROCESSOR))
+        };
+        let resident_threads = cuda.devices.iter().map(resident_threads).max().unwrap_or(0);
+        cuda.memories = Memories::of(&cuda.table, &cuda.devices);
         cuda.costs = Costs {
             context_bytes: DeviceKind::Cuda.context_bytes(),
             resident_threads,
@@ -215,10 +234,6 @@ impl Cuda {
         result
     }
 
-    fn attribute(&self, number: usize) -> c_int {
-        attribute_of(&self.table, self.device, number)
-    }
-
     /// The pieces of a launch as the driver takes them.
     fn config(
         &mut self,
@@ -255,7 +270,7 @@ fn number(value: u32) -> CuResult<c_int> {
 }
 
 impl Device for Cuda {
-    fn snapshot(&self, bytes: u64) -> Snapshot {
+    fn snapshot(&self, bytes: &[u64]) -> Snapshot {
         let (mut least, mut greatest) = (0, 0);
         // SAFETY: the driver writes one number each to variables of ours; a context is current. What fails leaves the zero.
         let _ = unsafe { self.table.cuCtxGetStreamPriorityRange(&raw mut least, &raw mut greatest) };
@@ -271,7 +286,8 @@ impl Device for Cuda {
             priority_greatest: greatest,
             priority_least: least,
             limits: (0..LIMITS).map(limit).collect(),
-            devices: vec![device_snapshot(&self.table, self.device, bytes)],
+            devices: snapshots(&self.table, &self.devices, |place| bytes.get(place).copied().unwrap_or(0)),
+            peers: peers(&self.table, &self.devices),
         }
     }
 
@@ -283,14 +299,17 @@ impl Device for Cuda {
         self.costs
     }
 
-    fn context_create(&mut self, _device: u32, flags: u32, primary: bool) -> CuResult<Raw> {
+    fn context_create(&mut self, device: u32, flags: u32, primary: bool) -> CuResult<Raw> {
+        let own = *self.primaries.get(device as usize).ok_or(CuError::INVALID_DEVICE)?;
         if primary {
-            return Ok(self.primary);
+            return Ok(own);
         }
+        let on = *self.devices.get(device as usize).ok_or(CuError::INVALID_DEVICE)?;
         let mut context = NULL;
         // SAFETY: the driver writes a pointer to a variable of ours.
-        unsafe { self.table.cuCtxCreate_v2(&raw mut context, flags, self.device) }?;
+        unsafe { self.table.cuCtxCreate_v2(&raw mut context, flags, on) }?;
         let name = self.contexts.add(context);
+        self.created.insert(name, device);
         self.current = Some(name);
         Ok(name)
     }
@@ -306,6 +325,7 @@ impl Device for Cuda {
             return self.context_synchronize(context);
         }
         let pointer = self.contexts.remove(context)?;
+        self.created.remove(&context);
         self.current = None;
         // SAFETY: a live context of ours, named no more.
         unsafe { self.table.cuCtxDestroy_v2(pointer) }
@@ -331,6 +351,14 @@ impl Device for Cuda {
         let value = size(value)?;
         // SAFETY: numbers only.
         unsafe { self.table.cuCtxSetLimit(limit, value) }
+    }
+
+    fn peer_enable(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
+        self.enable_peer(context, peer)
+    }
+
+    fn peer_disable(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
+        self.disable_peer(context, peer)
     }
 
     fn alloc(&mut self, context: Raw, bytes: u64) -> CuResult<u64> {
@@ -384,10 +412,14 @@ impl Device for Cuda {
         }
     }
 
+    fn copy_between(&mut self, place: Place, to: (u64, u32), from: (u64, u32), bytes: u64) -> CuResult<()> {
+        self.copy_to_peer(place, to, from, bytes)
+    }
+
     /// A range is registered in one piece: the driver takes no copy across two registrations.
     fn pin(&mut self, pages: HostPages) -> CuResult<()> {
         let place = pages.place().ok_or(CuError::NOT_SUPPORTED)?.as_ptr().cast();
-        self.enter(self.primary)?;
+        self.enter(self.first_primary()?)?;
         // SAFETY: pages of the arena, which `pinned` keeps mapped until they are unregistered, at an address that nothing else has.
         unsafe { self.table.cuMemHostRegister_v2(place, pages.bytes(), REGISTER_FLAGS) }?;
         let mut seen = 0;
@@ -405,7 +437,7 @@ impl Device for Cuda {
 
     fn unpin(&mut self, address: u64) -> CuResult<()> {
         let place = self.pinned.get(&address).and_then(HostPages::place).ok_or(CuError::INVALID_VALUE)?;
-        self.enter(self.primary)?;
+        self.enter(self.first_primary()?)?;
         // SAFETY: registered by `pin`, and named to nobody any more.
         unsafe { self.table.cuMemHostUnregister(place.as_ptr().cast()) }?;
         self.pinned.remove(&address);
@@ -446,8 +478,8 @@ impl Device for Cuda {
         self.memories.unreserve(&self.table, address, bytes)
     }
 
-    fn create(&mut self, bytes: u64) -> CuResult<Raw> {
-        self.memories.create(&self.table, bytes)
+    fn create(&mut self, device: u32, bytes: u64) -> CuResult<Raw> {
+        self.memories.create(&self.table, device, bytes)
     }
 
     fn release(&mut self, memory: Raw) -> CuResult<()> {
@@ -462,8 +494,8 @@ impl Device for Cuda {
         self.memories.unmap(&self.table, address, bytes)
     }
 
-    fn set_access(&mut self, address: u64, bytes: u64, access: Access) -> CuResult<()> {
-        self.memories.set_access(&self.table, address, bytes, access)
+    fn set_access(&mut self, device: u32, address: u64, bytes: u64, access: Access) -> CuResult<()> {
+        self.memories.set_access(&self.table, device, address, bytes, access)
     }
 
     fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {
@@ -477,8 +509,10 @@ impl Device for Cuda {
         bytes: &[u8],
         survey: Survey,
     ) -> Result<LoadedImage, LoadError> {
-        let context = context.unwrap_or(self.primary);
-        self.enter(context).map_err(|code| LoadError { code, log: String::new() })?;
+        let entered = context
+            .map_or_else(|| self.first_primary(), Ok)
+            .and_then(|context| self.enter(context).map(|()| context));
+        let context = entered.map_err(|code| LoadError { code, log: String::new() })?;
         let mut loaded = self.images.load(&self.table, kind, bytes, &survey.variables)?;
         // A module of one kernel is what a program has compiled to launch it, and asks about first: that one need not be asked for. All
         // others stay as lazily loaded as the driver has them.
@@ -486,6 +520,11 @@ impl Device for Cuda {
             info.attributes = self.function_attributes(context, *function).unwrap_or_default();
         }
         Ok(loaded)
+    }
+
+    fn load_on(&mut self, context: Raw, image: Raw) -> CuResult<Vec<u64>> {
+        self.enter(context)?;
+        self.images.variables(&self.table, image)
     }
 
     fn unload(&mut self, image: Raw) -> CuResult<()> {

@@ -425,6 +425,11 @@ table! {
     fn cuInit(flags: c_uint);
     fn cuDriverGetVersion(version: *mut c_int);
     fn cuDeviceGet(device: *mut c_int, ordinal: c_int);
+    fn cuDeviceGetCount(count: *mut c_int);
+    fn cuDeviceGetUuid(uuid: *mut [u8; 16], device: c_int);
+    fn cuDeviceGetP2PAttribute(value: *mut c_int, attribute: c_int, device: c_int, peer: c_int);
+    fn cuCtxEnablePeerAccess(peer: Ptr, flags: c_uint);
+    fn cuCtxDisablePeerAccess(peer: Ptr);
     fn cuDeviceGetName(name: *mut c_char, bytes: c_int, device: c_int);
     fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int);
     fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, device: c_int);
@@ -450,6 +455,7 @@ table! {
     fn cuMemcpyHtoDAsync_v2(to: Address, from: *const c_void, bytes: usize, stream: Ptr);
     fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: Address, bytes: usize, stream: Ptr);
     fn cuMemcpyAsync(to: Address, from: Address, bytes: usize, stream: Ptr);
+    fn cuMemcpyPeerAsync(to: Address, to_context: Ptr, from: Address, from_context: Ptr, bytes: usize, stream: Ptr);
     fn cuMemHostRegister_v2(place: *mut c_void, bytes: usize, flags: c_uint);
     fn cuMemHostUnregister(place: *mut c_void);
     fn cuMemHostGetDevicePointer_v2(address: *mut Address, place: *mut c_void, flags: c_uint);

@@ -24,31 +24,30 @@ const BARRIER: u32 = 6;
 /// The driver's handles of memory by our names. A name is used once.
 #[derive(Debug, Default)]
 pub(super) struct Memories {
-    device: c_int,
+    /// The driver's devices.
+    devices: Vec<c_int>,
     granule_bytes: u64,
     handles: HashMap<u64, u64>,
     last: u64,
 }
 
 impl Memories {
-    pub fn of(table: &Table, device: c_int) -> Self {
-        let memories = Self { device, ..Self::default() };
-        let (properties, mut bytes) = (memories.properties(), 0);
-        // SAFETY: the driver reads properties and writes a number, both ours. Option 0: the least.
-        let said = unsafe { table.cuMemGetAllocationGranularity(&raw mut bytes, &raw const properties, 0) };
-        let said = said.map(|()| bytes as u64).ok().filter(|bytes| bytes.is_power_of_two());
-        Self { granule_bytes: said.unwrap_or(GRANULE_BYTES), ..memories }
+    pub fn of(table: &Table, devices: &[c_int]) -> Self {
+        let granule = |device: &c_int| {
+            let (properties, mut bytes) = (properties(*device), 0);
+            // SAFETY: the driver reads properties and writes a number, both ours. Option 0: the least.
+            let said =
+                unsafe { table.cuMemGetAllocationGranularity(&raw mut bytes, &raw const properties, 0) };
+            said.map(|()| bytes as u64).ok().filter(|bytes| bytes.is_power_of_two())
+        };
+        // What all of them take: powers of two.
+        let said = devices.iter().filter_map(granule).max();
+        let granule_bytes = said.unwrap_or(GRANULE_BYTES);
+        Self { devices: devices.to_vec(), granule_bytes, ..Self::default() }
     }
 
-    fn properties(&self) -> MemoryProperties {
-        MemoryProperties {
-            kind: PINNED,
-            handle_types: 0,
-            location_kind: ON_DEVICE,
-            device: self.device,
-            metadata: NULL,
-            flags: [0; 8],
-        }
+    fn device(&self, number: u32) -> CuResult<c_int> {
+        self.devices.get(number as usize).copied().ok_or(CuError::INVALID_DEVICE)
     }
 
     pub fn granule_bytes(&self) -> u64 {
@@ -67,8 +66,8 @@ impl Memories {
         unsafe { table.cuMemAddressFree(address, size(bytes)?) }
     }
 
-    pub fn create(&mut self, table: &Table, bytes: u64) -> CuResult<Raw> {
-        let (properties, mut handle) = (self.properties(), 0);
+    pub fn create(&mut self, table: &Table, device: u32, bytes: u64) -> CuResult<Raw> {
+        let (properties, mut handle) = (properties(self.device(device)?), 0);
         // SAFETY: the driver reads properties and writes a number, both ours.
         unsafe { table.cuMemCreate(&raw mut handle, size(bytes)?, &raw const properties, 0) }?;
         self.last += 1;
@@ -93,10 +92,29 @@ impl Memories {
         unsafe { table.cuMemUnmap(address, size(bytes)?) }
     }
 
-    pub fn set_access(&self, table: &Table, address: u64, bytes: u64, access: Access) -> CuResult<()> {
-        let access = AccessOf { location_kind: ON_DEVICE, device: self.device, flags: access as u32 };
+    pub fn set_access(
+        &self,
+        table: &Table,
+        device: u32,
+        address: u64,
+        bytes: u64,
+        access: Access,
+    ) -> CuResult<()> {
+        let device = self.device(device)?;
+        let access = AccessOf { location_kind: ON_DEVICE, device, flags: access as u32 };
         // SAFETY: whole mappings of ours in a row; the driver reads one description of ours.
         unsafe { table.cuMemSetAccess(address, size(bytes)?, &raw const access, 1) }
+    }
+}
+
+fn properties(device: c_int) -> MemoryProperties {
+    MemoryProperties {
+        kind: PINNED,
+        handle_types: 0,
+        location_kind: ON_DEVICE,
+        device,
+        metadata: NULL,
+        flags: [0; 8],
     }
 }
 

@@ -214,10 +214,12 @@ impl Arrays for Soft {
         level_starts(shape, levels).map(|(_, bytes)| bytes)
     }
 
-    fn array_create(&mut self, _context: Raw, shape: &ArrayShape) -> CuResult<Raw> {
+    fn array_create(&mut self, context: Raw, shape: &ArrayShape) -> CuResult<Raw> {
         shape.fits(false, gpu::attribute)?;
         let bytes = shape.bytes().ok_or(CuError::INVALID_VALUE)?;
-        let address = self.gpu.memory().alloc(bytes).map_err(|refused| error(refused.cu_result()))?;
+        let device = self.context(context)?.device;
+        let address =
+            self.gpu.memory().alloc_on(device, bytes).map_err(|refused| error(refused.cu_result()))?;
         let name = self.name();
         self.arrays.arrays.insert(name, Array { address, shape: *shape });
         Ok(name)
@@ -228,10 +230,12 @@ impl Arrays for Soft {
         self.gpu.memory().free(address).map_err(|refused| error(refused.cu_result()))
     }
 
-    fn mipmap_create(&mut self, _context: Raw, shape: &ArrayShape, levels: u32) -> CuResult<Raw> {
+    fn mipmap_create(&mut self, context: Raw, shape: &ArrayShape, levels: u32) -> CuResult<Raw> {
         shape.fits(true, gpu::attribute)?;
         let (starts, bytes) = level_starts(shape, levels)?;
-        let address = self.gpu.memory().alloc(bytes).map_err(|refused| error(refused.cu_result()))?;
+        let device = self.context(context)?.device;
+        let address =
+            self.gpu.memory().alloc_on(device, bytes).map_err(|refused| error(refused.cu_result()))?;
         let level =
             |(start, level): (u64, u32)| Array { address: address + start, shape: shape.level(level) };
         let levels = starts.into_iter().zip(0..).map(level).collect();

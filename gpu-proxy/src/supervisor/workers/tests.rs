@@ -28,7 +28,7 @@ fn supervisor_with(change: impl FnOnce(&mut Supervisor)) -> Arc<Supervisor> {
     let mut supervisor = Supervisor::new(&Config::default(), DeviceKind::Null, Mode::Local).unwrap();
     change(Arc::get_mut(&mut supervisor).expect("nobody else has it yet"));
     supervisor.zones().register(ZONE, "a-1", None).unwrap();
-    supervisor.zones().grant(ZONE, "c", "0", None, None).unwrap();
+    supervisor.zones().grant(ZONE, "c", 1, None, None).unwrap();
     supervisor
 }
 

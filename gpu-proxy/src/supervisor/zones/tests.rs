@@ -9,6 +9,7 @@ const GIB: u64 = 1 << 30;
 fn zones() -> Zones {
     Zones::new(Limits {
         device_bytes: GIB,
+        devices: 1,
         workers_per_zone: 2,
         pages_per_zone: 100,
         pages_max: 1000,
@@ -23,7 +24,7 @@ fn three_zones(pages_max: u64) -> Zones {
     zones.limits = Limits { workers_per_zone: 100, pages_max, uids: Some((5000, 3)), ..zones.limits };
     for (number, domid) in [(1, 5), (2, 6), (3, 7)] {
         zones.register(zone(number), "a", domain(domid, number)).unwrap();
-        zones.grant(zone(number), "c", "0", None, None).unwrap();
+        zones.grant(zone(number), "c", 1, None, None).unwrap();
     }
     zones
 }
@@ -58,8 +59,8 @@ fn a_process_without_a_grant_or_beyond_a_limit_is_refused() {
     zones.register(zone(1), "a", None).unwrap();
     assert_eq!(code(zones.reserve(zone(1), "c", 1, 1)), Code::NotGranted);
     assert_eq!(code(zones.reserve(zone(2), "c", 1, 1)), Code::NoSuchTask);
-    assert_eq!(code(zones.grant(zone(1), "c", "0", Some(GIB + 1), None)), Code::NoDevice);
-    zones.grant(zone(1), "c", "0", None, None).unwrap();
+    assert_eq!(code(zones.grant(zone(1), "c", 1, Some(GIB + 1), None)), Code::NoDevice);
+    zones.grant(zone(1), "c", 1, None, None).unwrap();
     assert_eq!(code(zones.reserve(zone(1), "c", 1, 101)), Code::LimitReached);
     let first = zones.reserve(zone(1), "c", 1, 60).unwrap();
     assert_eq!(code(zones.reserve(zone(1), "c", 1, 60)), Code::LimitReached);
@@ -77,23 +78,61 @@ fn a_container_is_told_of_its_own_grant_and_workers() {
     zones.register(zone(2), "b", domain(5, 2)).unwrap();
     assert_eq!(code(zones.usage(zone(1), "c")), Code::NotGranted);
     assert_eq!(code(zones.usage(zone(3), "c")), Code::NoSuchTask);
-    zones.grant(zone(1), "c", "0", Some(100), None).unwrap();
-    zones.grant(zone(1), "d", "0", None, None).unwrap();
-    zones.grant(zone(2), "c", "0", Some(50), None).unwrap();
+    zones.grant(zone(1), "c", 1, Some(100), None).unwrap();
+    zones.grant(zone(1), "d", 1, None, None).unwrap();
+    zones.grant(zone(2), "c", 1, Some(50), None).unwrap();
     let place = zones.reserve(zone(1), "c", 7, 1).unwrap();
     zones.reserve(zone(1), "d", 8, 1).unwrap();
     zones.reserve(zone(2), "c", 9, 1).unwrap();
     // The worker's own word in the page.
-    place.page.store(8 + place.slot, 30);
+    place.devices[0].1.store(8 + place.slot, 30);
     let usage = zones.usage(zone(1), "c").unwrap();
-    assert_eq!(usage, Usage { limit_bytes: 100, used_bytes: 30, processes: vec![(7, 30)] });
-    assert_eq!(zones.usage(zone(1), "d").unwrap().limit_bytes, GIB);
+    assert_eq!(usage, [Usage { device: 0, limit_bytes: 100, used_bytes: 30, processes: vec![(7, 30)] }]);
+    assert_eq!(zones.usage(zone(1), "d").unwrap()[0].limit_bytes, GIB);
     // Of a grant that is given anew the old workers are none.
     zones.revoke(zone(1), None, "c").unwrap();
     assert_eq!(code(zones.usage(zone(1), "c")), Code::NotGranted);
-    zones.grant(zone(1), "c", "0", Some(200), None).unwrap();
+    zones.grant(zone(1), "c", 1, Some(200), None).unwrap();
     let usage = zones.usage(zone(1), "c").unwrap();
-    assert_eq!(usage, Usage { limit_bytes: 200, used_bytes: 0, processes: Vec::new() });
+    assert_eq!(usage, [Usage { device: 0, limit_bytes: 200, used_bytes: 0, processes: Vec::new() }]);
+}
+
+#[test]
+fn containers_get_the_devices_that_the_fewest_have_and_are_told_of_each() {
+    let mut zones = zones();
+    zones.set_devices(3);
+    zones.register(zone(1), "a", None).unwrap();
+    zones.register(zone(2), "b", domain(5, 2)).unwrap();
+    for wrong in [0, 4] {
+        assert_eq!(code(zones.grant(zone(1), "c", wrong, None, None)), Code::NoDevice);
+    }
+    zones.grant(zone(1), "c", 1, Some(100), None).unwrap();
+    zones.grant(zone(2), "c", 2, Some(50), None).unwrap();
+    zones.grant(zone(2), "d", 2, None, None).unwrap();
+    let numbers = |zones: &mut Zones, of, container| -> Vec<u32> {
+        zones.usage(zone(of), container).unwrap().iter().map(|usage| usage.device).collect()
+    };
+    assert_eq!(numbers(&mut zones, 1, "c"), [0]);
+    assert_eq!(numbers(&mut zones, 2, "c"), [1, 2]);
+    assert_eq!(numbers(&mut zones, 2, "d"), [0, 1]);
+    assert_eq!(zones.list()[1].grants[0].device, "1,2");
+    // Each device has a page of its own, with the same slot; its worker's end clears both.
+    let place = zones.reserve(zone(2), "c", 7, 1).unwrap();
+    for ((_, page), bytes) in place.devices.iter().zip([30, 60]) {
+        page.store(8 + place.slot, bytes);
+    }
+    let used = |zones: &mut Zones| -> Vec<u64> {
+        zones.usage(zone(2), "c").unwrap().iter().map(|usage| usage.used_bytes).collect()
+    };
+    assert_eq!(used(&mut zones), [30, 50], "never more than the grant");
+    assert_eq!(zones.list()[1].workers[0].device_bytes, 80);
+    assert_eq!(code(zones.grant(zone(2), "c", 1, None, None)), Code::ZoneConflict, "it has a worker");
+    zones.grant(zone(2), "c", 2, Some(70), None).unwrap();
+    assert_eq!(numbers(&mut zones, 2, "c"), [1, 2], "the same ones");
+    zones.worker_ended(zone(2), place.worker);
+    assert_eq!(used(&mut zones), [0, 0]);
+    zones.grant(zone(2), "c", 1, None, None).unwrap();
+    assert_eq!(numbers(&mut zones, 2, "c").len(), 1);
 }
 
 #[test]
@@ -101,7 +140,7 @@ fn no_zone_gets_a_user_that_is_lent() {
     let mut zones = zones();
     let lent = zones.lend_uid().unwrap();
     zones.register(zone(1), "a", None).unwrap();
-    zones.grant(zone(1), "c", "0", None, None).unwrap();
+    zones.grant(zone(1), "c", 1, None, None).unwrap();
     assert_ne!(zones.reserve(zone(1), "c", 1, 1).unwrap().uid, lent);
     assert_eq!(code(zones.register(zone(2), "b", domain(5, 2))), Code::LimitReached, "there are two");
     assert_eq!(code(zones.lend_uid()), Code::LimitReached);
@@ -113,7 +152,7 @@ fn no_zone_gets_a_user_that_is_lent() {
 fn a_zone_goes_when_its_last_worker_has_gone() {
     let mut zones = zones();
     zones.register(zone(1), "a", None).unwrap();
-    zones.grant(zone(1), "c", "0", None, None).unwrap();
+    zones.grant(zone(1), "c", 1, None, None).unwrap();
     let place = zones.reserve(zone(1), "c", 1, 1).unwrap();
     assert_eq!(zones.begin_release(zone(1), None), Some(vec![place.worker]));
     assert_eq!(code(zones.reserve(zone(1), "c", 1, 1)), Code::PeerGone);
@@ -135,7 +174,7 @@ fn what_a_sandbox_says_too_late_leaves_the_zone_to_the_pods_next_one() {
     assert!(zones.finish_release(zone(1)).is_some());
 
     zones.register(zone(1), "a", next).unwrap();
-    zones.grant(zone(1), "c", "0", None, None).unwrap();
+    zones.grant(zone(1), "c", 1, None, None).unwrap();
     let place = zones.reserve(zone(1), "c", 1, 1).unwrap();
     // The second of those that released the last one.
     assert!(zones.is_idle(zone(1)), "it waits for the workers of another zone");
@@ -223,10 +262,10 @@ fn where_there_is_no_room_for_all_the_first_ones_have_it() {
 fn a_grant_given_anew_does_not_get_the_slots_of_the_old_one() {
     let mut zones = zones();
     zones.register(zone(1), "a", None).unwrap();
-    zones.grant(zone(1), "c", "0", Some(100), None).unwrap();
+    zones.grant(zone(1), "c", 1, Some(100), None).unwrap();
     let old = zones.reserve(zone(1), "c", 1, 1).unwrap();
     assert_eq!(zones.revoke(zone(1), None, "c"), Some(vec![old.worker]));
-    zones.grant(zone(1), "c", "0", Some(200), None).unwrap();
+    zones.grant(zone(1), "c", 1, Some(200), None).unwrap();
     let new = zones.reserve(zone(1), "c", 1, 1).unwrap();
     zones.worker_ended(zone(1), old.worker);
     let next = zones.reserve(zone(1), "c", 1, 1).unwrap();
@@ -243,14 +282,14 @@ fn a_worker_waits_alone_and_counts_for_what_it_is() {
     assert!(zones.reserve_ahead(zone(1), "c").is_none(), "one is enough");
     assert!(zones.reserve_ahead(zone(1), "d").is_none(), "it has no grant");
     // It is no process; it keeps nobody's room, and its zone's first channel is still to come.
-    assert!(zones.usage(zone(1), "c").unwrap().processes.is_empty());
+    assert!(zones.usage(zone(1), "c").unwrap()[0].processes.is_empty());
     zones.reserve(zone(2), "c", 1, 10).unwrap();
     assert_eq!(code(zones.reserve(zone(2), "c", 1, 10)), Code::LimitReached);
     assert_eq!(code(zones.adopt(zone(1), waiting.worker, 7, 26)), Code::LimitReached);
     assert_eq!(container(&zones), [true]);
     zones.adopt(zone(1), waiting.worker, 7, 10).unwrap();
     assert_eq!((container(&zones), zones.list()[0].mapped_pages), (vec![false], 10));
-    assert_eq!(zones.usage(zone(1), "c").unwrap().processes, [(7, 0)]);
+    assert_eq!(zones.usage(zone(1), "c").unwrap()[0].processes, [(7, 0)]);
     assert_eq!(code(zones.adopt(zone(1), waiting.worker, 8, 1)), Code::WorkerFailed, "it is another's");
     zones.worker_ended(zone(1), waiting.worker);
     assert!(zones.list()[0].workers.is_empty());
@@ -262,7 +301,7 @@ fn a_worker_that_waits_is_nobodys_when_its_grant_is_taken_back_or_its_guest_has_
     let waiting = zones.reserve_ahead(zone(1), "c").unwrap();
     assert_eq!(zones.revoke(zone(1), domain(5, 1), "c"), Some(vec![waiting.worker]));
     assert_eq!(code(zones.adopt(zone(1), waiting.worker, 7, 1)), Code::NotGranted);
-    zones.grant(zone(1), "c", "0", None, None).unwrap();
+    zones.grant(zone(1), "c", 1, None, None).unwrap();
     assert_eq!(code(zones.adopt(zone(1), waiting.worker, 7, 1)), Code::NotGranted, "that is another grant");
     zones.worker_ended(zone(1), waiting.worker);
     zones.set_state(zone(1), ZoneState::Ended);

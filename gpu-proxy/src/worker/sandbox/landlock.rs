@@ -1,6 +1,8 @@
 //! Landlock: no path of the file system, no network, no signals or abstract sockets to others. It holds where seccomp cannot look,
 //! in the paths that NVIDIA's driver opens.
 
+use std::path::PathBuf;
+
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
@@ -35,12 +37,27 @@ const CUDA_THREADS: &[&str] = &["/proc/self/task"];
 /// The rights that a worker is asked to have none of: all that Linux 6.12 knows, the kernel of Debian 13's Dom0.
 const HANDLED: ABI = ABI::V6;
 
-/// Restricts this thread and those it starts. The gap that is left, if any.
-pub fn restrict(device: DeviceKind) -> Option<Gap> {
-    match try_restrict(device) {
+/// GPUs of a node at most.
+const NODES_MAX: u32 = 16;
+
+/// Restricts this thread and those it starts: of the GPUs' nodes to those with these numbers, `None`: to all. The gaps that are left.
+pub fn restrict(device: DeviceKind, nodes: Option<&[u32]>) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    if device == DeviceKind::Cuda
+        && nodes.is_none()
+        && (0..NODES_MAX).filter(|number| node(*number).exists()).count() > 1
+    {
+        gaps.push("workers may open every GPU of the node: which one is whose is not known".into());
+    }
+    gaps.extend(match try_restrict(device, nodes) {
         Ok(status) => gap(&status),
         Err(error) => Some(format!("workers have no Landlock: {error}")),
-    }
+    });
+    gaps
+}
+
+fn node(number: u32) -> PathBuf {
+    format!("/dev/nvidia{number}").into()
 }
 
 /// Every right of [`HANDLED`] counts: a kernel that knows some of them leaves the others open.
@@ -54,7 +71,7 @@ fn gap(status: &RulesetStatus) -> Option<Gap> {
     }
 }
 
-fn try_restrict(device: DeviceKind) -> Result<RulesetStatus, RulesetError> {
+fn try_restrict(device: DeviceKind, nodes: Option<&[u32]>) -> Result<RulesetStatus, RulesetError> {
     let abi = HANDLED;
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -63,7 +80,8 @@ fn try_restrict(device: DeviceKind) -> Result<RulesetStatus, RulesetError> {
         .scope(Scope::from_all(abi))?
         .create()?;
     let ruleset = if device == DeviceKind::Cuda {
-        let devices = (0..16).map(|number| format!("/dev/nvidia{number}"));
+        let devices = nodes.map_or_else(|| (0..NODES_MAX).collect(), <[u32]>::to_vec);
+        let devices = devices.into_iter().map(node);
         let writes: BitFlags<AccessFs> = AccessFs::from_all(abi) & !AccessFs::Execute;
         ruleset
             .add_rules(path_beneath_rules(CUDA_READS, AccessFs::from_read(abi)))?
@@ -95,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_rules_of_nvidias_driver_leave_no_gap_of_their_own() {
-        let gap_of = |device| thread::spawn(move || restrict(device)).join().unwrap();
+        let gap_of = |device| thread::spawn(move || restrict(device, Some(&[0]))).join().unwrap();
         assert_eq!(gap_of(DeviceKind::Cuda), gap_of(DeviceKind::Soft));
     }
 
@@ -106,8 +124,8 @@ mod tests {
             fs::read("/proc/self/status").unwrap();
             // The rules bind the thread that asks for them.
             let bound = thread::spawn(move || {
-                let gap = restrict(device);
-                assert!(gap.as_ref().is_none_or(|gap| gap.contains("in part")), "{gap:?}");
+                let gaps = restrict(device, None);
+                assert!(gaps.iter().all(|gap| gap.contains("in part")), "{gaps:?}");
                 let refused = |what: &str, error: std::io::Error| {
                     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{device}: {what}: {error}");
                 };

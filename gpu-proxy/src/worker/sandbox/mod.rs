@@ -23,11 +23,11 @@ const DESCRIPTORS_MAX: u64 = 1024;
 pub type Gap = String;
 
 /// Takes away what the worker will not need: its parent's death is its own, no core dumps, no way back to privileges, and for
-/// devices without a driver no file system. Called before any byte of a guest is read, while there is one thread.
+/// devices without a driver no file system; with one, of its GPUs the `nodes` (`None`: all). Called before any byte of a guest is read, while there is one thread.
 ///
 /// # Errors
 /// A measure that every kernel has failed.
-pub fn strip(device: DeviceKind, namespaces: bool) -> io::Result<Vec<Gap>> {
+pub fn strip(device: DeviceKind, namespaces: bool, nodes: Option<&[u32]>) -> io::Result<Vec<Gap>> {
     let mut gaps = Vec::new();
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     limit(Resource::Core, 0)?;
@@ -53,7 +53,7 @@ pub fn strip(device: DeviceKind, namespaces: bool) -> io::Result<Vec<Gap>> {
     }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Driver libraries have threads by the time the door closes, and Landlock binds one thread and its children: so now.
-    gaps.extend(landlock::restrict(device));
+    gaps.extend(landlock::restrict(device, nodes));
     Ok(gaps)
 }
 

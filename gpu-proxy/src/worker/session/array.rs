@@ -56,7 +56,7 @@ impl Session {
     ) -> CuResult<()> {
         let context = self.context(call.context)?;
         self.table.arrays.check_free(handle)?;
-        let charged_bytes = self.charge_array(context, &shape, 1)?;
+        let charged_bytes = self.charge_array(call.context, context, &shape, 1)?;
         let raw = match self.device.array_create(context, &shape) {
             Ok(raw) => raw,
             Err(error) => return self.not_made(call.context, charged_bytes, error),
@@ -75,7 +75,7 @@ impl Session {
         self.settle(array.context, result)?;
         self.table.arrays.remove(handle)?;
         self.graphs.something_ended();
-        self.quota.release(array.charged_bytes);
+        self.quotas.release(self.device_of(array.context), array.charged_bytes);
         Ok(())
     }
 
@@ -88,7 +88,7 @@ impl Session {
     ) -> CuResult<()> {
         let context = self.context(call.context)?;
         self.table.mipmaps.check_free(handle)?;
-        let charged_bytes = self.charge_array(context, &shape, levels)?;
+        let charged_bytes = self.charge_array(call.context, context, &shape, levels)?;
         let raw = match self.device.mipmap_create(context, &shape, levels) {
             Ok(raw) => raw,
             Err(error) => return self.not_made(call.context, charged_bytes, error),
@@ -119,12 +119,19 @@ impl Session {
         self.table.mipmaps.remove(handle)?;
         self.table.arrays.remove_where(|array| array.level_of == Some(handle));
         self.graphs.something_ended();
-        self.quota.release(mipmap.charged_bytes);
+        self.quotas.release(self.device_of(mipmap.context), mipmap.charged_bytes);
         Ok(())
     }
 
     /// Counts what an array will take, before it is made; what was counted.
-    fn charge_array(&mut self, context: Raw, shape: &ArrayShape, levels: u32) -> CuResult<u64> {
+    fn charge_array(
+        &mut self,
+        id: ContextId,
+        context: Raw,
+        shape: &ArrayShape,
+        levels: u32,
+    ) -> CuResult<u64> {
+        let device = self.device_of(id);
         shape.check()?;
         let packed_bytes = match levels {
             0 => None,
@@ -133,15 +140,15 @@ impl Session {
         };
         let packed_bytes = packed_bytes.ok_or(CuError::INVALID_VALUE)?;
         // Before the device is asked about an array that cannot be.
-        if packed_bytes > self.quota.limit_bytes() {
+        if packed_bytes > self.quotas.of(device)?.limit_bytes() {
             return Err(CuError::OUT_OF_MEMORY);
         }
         let bytes = self.device.array_bytes(context, shape, levels)?;
-        self.charge(bytes.max(packed_bytes))
+        self.charge(device, bytes.max(packed_bytes))
     }
 
     fn not_made(&mut self, context: ContextId, charged_bytes: u64, error: CuError) -> CuResult<()> {
-        self.quota.release(charged_bytes);
+        self.quotas.release(self.device_of(context), charged_bytes);
         self.settle(context, Err(error))
     }
 
@@ -190,7 +197,7 @@ impl Session {
         if size.is_empty() {
             return Ok(());
         }
-        self.quota.wait_for_credit();
+        self.wait_for_credit(context);
         let result = self.device.copy_box(place, to, from, size);
         self.settle(context, result)
     }
@@ -211,7 +218,7 @@ impl Session {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.quota.wait_for_credit();
+        self.wait_for_credit(context);
         let result = self.device.array_write(place, to, size, bytes);
         self.settle(context, result)
     }
@@ -231,7 +238,7 @@ impl Session {
             return Ok(());
         }
         self.must_be_next(stream, context, place)?;
-        self.quota.wait_for_credit();
+        self.wait_for_credit(context);
         self.buffer.resize(CHUNK_BYTES, 0);
         let piece = &mut self.buffer[..range.len()];
         self.staging.read(range.start, piece);
@@ -254,7 +261,7 @@ impl Session {
             return Ok(());
         }
         self.must_be_next(stream, context, place)?;
-        self.quota.wait_for_credit();
+        self.wait_for_credit(context);
         self.buffer.resize(CHUNK_BYTES, 0);
         let piece = &mut self.buffer[..range.len()];
         let result = self.device.array_read(place, from, size, piece);
@@ -363,8 +370,8 @@ impl Session {
     }
 
     /// Ends what a context has of all this; the bytes of what the device did not free.
-    pub(super) fn end_arrays_of(&mut self, id: ContextId, context: Raw) -> u64 {
-        let Self { table, device, quota, .. } = self;
+    pub(super) fn end_arrays_of(&mut self, id: ContextId, number: u32, context: Raw) -> u64 {
+        let Self { table, device, quotas, .. } = self;
         for (_, object) in table.textures.extract_if(|(owner, _)| *owner == id) {
             let _ = device.texture_destroy(context, object);
         }
@@ -381,7 +388,7 @@ impl Session {
         let mut kept_bytes = 0;
         for (freed, charged_bytes) in ended {
             if freed.is_ok() {
-                quota.release(charged_bytes);
+                quotas.release(number, charged_bytes);
             } else {
                 kept_bytes += charged_bytes;
             }

@@ -37,6 +37,8 @@ calls! {
     cuCtxSynchronize(s, c) => s.context_synchronize(c);
     cuCtxGetLimit(s, c, limit: u32) -> u64 => s.limit(c, limit);
     cuCtxSetLimit(s, c, limit: u32, value: u64) => s.set_limit(c, limit, value);
+    cuCtxEnablePeerAccess(s, c, peer: ContextId) => s.peer_enable(c, peer);
+    cuCtxDisablePeerAccess(s, c, peer: ContextId) => s.peer_disable(c, peer);
     cuMemAlloc_v2(s, c, bytes: u64) -> DevicePtr => s.alloc(c, bytes);
     cuMemFree_v2(s, c, dptr: DevicePtr) => s.free(c, dptr);
     cuMemGetInfo_v2(s, c) -> MemInfo => s.mem_info(c);
@@ -71,6 +73,7 @@ calls! {
     cuMemPoolGetAttribute(s, c, pool: PoolHandle, attribute: u32) -> u64 => s.pool_attribute(c, pool, attribute);
     cuMemPoolSetAttribute(s, c, pool: PoolHandle, attribute: u32, value: u64)
         => s.set_pool_attribute(c, pool, attribute, value);
+    cuMemPoolSetAccess(s, c, pool: PoolHandle, device: u32, access: Access) => s.pool_access(c, pool, device, access);
     cuMemAllocFromPoolAsync(s, c, bytes: u64, pool: PoolHandle, stream: Stream) -> DevicePtr
         => s.alloc_pooled(c, bytes, pool, stream);
     cuMemFreeAsync(s, c, dptr: DevicePtr, stream: Stream) => s.free_in_order(c, dptr, stream);
@@ -101,6 +104,7 @@ calls! {
         => s.image_load_again(c, image, image_kind, upload);
     vgpuUploadForget(s, c, upload: u32) => s.forget_upload(upload);
     vgpuImageInfo(s, c, image: ImageHandle, offset: u64, out: Staged) => s.image_info(image, offset, out);
+    vgpuImageVariables(s, c, image: ImageHandle, first: u64, out: Staged) => s.image_variables(c, image, first, out);
     vgpuImageLog(s, c, out: Staged) -> u64 => s.image_log(out);
     vgpuImageUnload(s, c, image: GoneHandle<kind::Image>) => s.image_unload(image.0);
     vgpuFunctionAttributes(s, c, function: FunctionHandle) -> Attributes => s.function_attributes(c, function);

@@ -11,7 +11,7 @@ use crate::worker::staging;
 /// Device memory that a context holds beside allocations and images. All of it but what it had at its start counts.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// Itself if it is not the worker's first, and the local memory that kernels made it keep.
+    /// Itself if it is not its device's first, and the local memory that kernels made it keep.
     charged_bytes: u64,
     /// By the number of the `CUlimit`.
     limits: [LimitBytes; COSTLY_LIMITS],
@@ -36,7 +36,7 @@ impl Held {
 
 impl Session {
     pub(super) fn snapshot(&mut self, out: Staged) -> CuResult<u64> {
-        let mut snapshot = self.device.snapshot(self.quota.limit_bytes());
+        let mut snapshot = self.device.snapshot(&self.quotas.limits());
         if self.arena.is_none() {
             let mapping = snapshot
                 .devices
@@ -112,49 +112,45 @@ impl Session {
     pub(super) fn set_limit(&mut self, call: Call, limit: u32, value: u64) -> CuResult<()> {
         let context = self.context(call.context)?;
         let costs = self.device.costs();
+        let device = self.device_of(call.context);
         let held = self.contexts.get_mut(&call.context).map(|context| &mut context.held);
         let Some(held) = held.and_then(|held| held.limits.get_mut(limit as usize)) else {
             return self.device.set_limit(context, limit, value);
         };
         let charged = costs.limit_bytes(limit, value).saturating_sub(held.start);
         let more = charged.saturating_sub(held.charged);
-        self.quota.charge(more)?;
-        self.device.set_limit(context, limit, value).inspect_err(|_| self.quota.release(more))?;
-        self.quota.release(held.charged.saturating_sub(charged));
+        self.quotas.charge(device, more)?;
+        self.device.set_limit(context, limit, value).inspect_err(|_| self.quotas.release(device, more))?;
+        self.quotas.release(device, held.charged.saturating_sub(charged));
         held.charged = charged;
         Ok(())
     }
 
     /// Counts room for `needs` bytes of local memory for each of `threads` threads, if the context does not have it yet.
     pub(super) fn make_room(&mut self, id: ContextId, needs: u64, threads: u64) -> CuResult<()> {
-        let Some(Context { held, .. }) = self.contexts.get_mut(&id) else {
+        let Some(Context { held, device, .. }) = self.contexts.get_mut(&id) else {
             return Err(CuError::INVALID_CONTEXT);
         };
         if needs > held.local_bytes {
             let more = (needs - held.local_bytes).saturating_mul(threads);
-            self.quota.charge(more)?;
+            self.quotas.charge(*device, more)?;
             held.charged_bytes += more;
             held.local_bytes = needs;
         }
         Ok(())
     }
 
-    /// A zone sees the devices of its grant: one for now.
-    pub(super) fn check_device(&self, device: u32) -> CuResult<()> {
-        if device == 0 { Ok(()) } else { Err(CuError::INVALID_DEVICE) }
-    }
-
     fn make_context(&mut self, id: ContextId, device: u32, flags: u32, primary: bool) -> CuResult<()> {
         if self.contexts.len() >= CONTEXTS_MAX {
             return Err(CuError::OUT_OF_MEMORY);
         }
-        // The first was there, and was counted, before the program asked for it (`worker::prepare`).
+        // A device's first was there, and was counted, before the program asked for it (`worker::prepare`).
         let charged_bytes = if primary { 0 } else { self.device.costs().context_bytes };
-        self.quota.charge(charged_bytes)?;
+        self.quotas.charge(device, charged_bytes)?;
         let raw = self
             .device
             .context_create(device, flags, primary)
-            .inspect_err(|_| self.quota.release(charged_bytes))?;
+            .inspect_err(|_| self.quotas.release(device, charged_bytes))?;
         let held = self.kept.remove(&id).unwrap_or_else(|| self.held_at_start(raw, charged_bytes));
         let host_functions = Count::default();
         let context = Context { raw, device, sticky: None, held, is_legacy_used: false, host_functions };
@@ -176,6 +172,7 @@ impl Session {
 
     /// Ends a context and all that lives in it. What the device refuses to free dies with the worker.
     fn end_context(&mut self, id: ContextId, primary: bool) -> CuResult<()> {
+        self.end_peers_of(id);
         let Some(Context { raw, device, sticky, mut held, .. }) = self.contexts.remove(&id) else {
             return Err(CuError::INVALID_CONTEXT);
         };
@@ -194,28 +191,28 @@ impl Session {
             self.end_image(image);
         }
         self.end_linkers(id);
-        let kept_bytes = self.end_arrays_of(id, raw);
+        let kept_bytes = self.end_arrays_of(id, device, raw);
         if stays {
             held.charged_bytes += kept_bytes;
         } else {
-            self.quota.release(kept_bytes);
+            self.quotas.release(device, kept_bytes);
         }
         for ended in self.ranges.remove_context(id) {
             let freed = self.device.free(raw, ended.address);
             if stays && freed.is_err() {
                 held.charged_bytes += ended.charged_bytes;
             } else {
-                self.quota.release(ended.charged_bytes);
+                self.quotas.release(device, ended.charged_bytes);
             }
         }
         let result = self.device.context_destroy(device, raw, primary);
         self.end_going(id);
-        self.end_pools_of(id, primary);
+        self.end_pools_of(id, primary.then_some(device));
         // What the device still has goes on counting, and is the next primary context's.
         if stays {
             self.kept.insert(id, held);
         } else {
-            self.quota.release(held.counted_bytes());
+            self.quotas.release(device, held.counted_bytes());
         }
         sticky.map_or(result, Err)
     }

@@ -5,7 +5,7 @@ mod change;
 mod going;
 mod node;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use vgpu_api::graph::{GraphNode, parse};
 use vgpu_api::{Call, ContextId, CuError, CuResult, GraphExecHandle, Stream};
@@ -39,8 +39,8 @@ pub(super) struct Graphs {
     bytes: u64,
     /// Counts what has ended that a node may name.
     ended: u64,
-    /// Of the grant: what ended graphs took, where the device keeps it for later ones.
-    kept_bytes: u64,
+    /// Of each device's grant: what ended graphs took, where the device keeps it for later ones.
+    kept_bytes: BTreeMap<u32, u64>,
     /// Those that were ended while a launch may have gone on, oldest first.
     going: VecDeque<Going>,
 }
@@ -81,6 +81,8 @@ pub(super) struct Graph {
     /// Of [`Graphs::bytes`].
     bytes: u64,
     /// Of the grant.
+    /// On this device: that of the context which it was instantiated in.
+    device: u32,
     charged_bytes: u64,
     /// Of the last launch, which comes after all earlier ones (CUDA, `cuGraphLaunch`).
     launched: Option<(ContextId, Stream, Place)>,
@@ -129,9 +131,10 @@ impl Session {
         let charged =
             self.device.costs().graph_bytes(nodes.len(), rows(&nodes)).ok_or(CuError::OUT_OF_MEMORY)?;
         self.graphs.reserve(counted)?;
-        let mut charge = self.charge_graph(charged);
+        let device = self.device_of(call.context);
+        let mut charge = self.charge_graph(device, charged);
         if charge.is_err() && self.look_at_all_going() {
-            charge = self.charge_graph(charged);
+            charge = self.charge_graph(device, charged);
         }
         if let Err(error) = charge {
             self.graphs.bytes -= counted;
@@ -143,7 +146,7 @@ impl Session {
             Ok(raw) => raw,
             Err(error) => {
                 self.graphs.bytes -= counted;
-                self.release_graph(charged);
+                self.release_graph(device, charged);
                 return self.settle(call.context, Err(error));
             }
         };
@@ -162,6 +165,7 @@ impl Session {
             perhaps_calls: Vec::new(),
             nodes: kept,
             bytes: counted,
+            device,
             charged_bytes: charged,
             launched: None,
             whole_at,
@@ -202,7 +206,7 @@ impl Session {
             known.forget(&calls);
         }
         let mark = mark?;
-        self.quota.wait_for_credit();
+        self.wait_for_credit(context);
         self.graphs.slab.get_mut(handle)?.launched = Some((context, stream, place));
         let mut result = self.device.graph_launch(place, raw);
         if let (Err(_), Some(known)) = (result, &self.host_functions) {

@@ -1,5 +1,7 @@
 //! Modules, libraries, kernels: loads, attributes, launches. How their bytes come here: `upload.rs`.
 
+use std::collections::BTreeMap;
+
 use vgpu_api::launch::{LaunchAttributes, attribute};
 use vgpu_api::{
     Attributes, Call, ContextId, CuError, CuResult, DevicePtr, FunctionHandle, ImageHandle, ImageInfo,
@@ -18,9 +20,13 @@ pub(super) struct Image {
     /// Modules end with their context; libraries are the process's.
     pub(super) context: Option<ContextId>,
     functions: Vec<Function>,
-    /// Addresses of its variables, and what was counted for all of them.
-    globals: Vec<u64>,
+    /// Of a library: where it was loaded.
+    pub(super) device: u32,
+    /// Addresses and lengths of its variables, and what was counted for all of them.
+    globals: Vec<(u64, u64)>,
     charged_bytes: u64,
+    /// The same of a library on other devices, from its first use there on.
+    others: BTreeMap<u32, (Vec<u64>, u64)>,
     /// The whole load reply, kept when the guest's room for it was too small.
     info: Vec<u8>,
 }
@@ -70,10 +76,11 @@ impl Session {
     ) -> CuResult<()> {
         let kept = self.uploads.kept(upload)?;
         // It costs the guest a few bytes, and the device perhaps a copy of the code: so that counts here.
-        let code_bytes = self.charge(kept.bytes.len() as u64)?;
+        let device = self.device_of(call.context);
+        let code_bytes = self.charge(device, kept.bytes.len() as u64)?;
         let (mut loaded, info) = self
             .load(call, image.0, image_kind, &kept.bytes)
-            .inspect_err(|_| self.quota.release(code_bytes))?;
+            .inspect_err(|_| self.quotas.release(device, code_bytes))?;
         loaded.charged_bytes += code_bytes;
         if !kept.is_of(info) {
             self.end_image(loaded);
@@ -102,14 +109,15 @@ impl Session {
             self.image_log = NO_MANAGED_VARIABLES.to_owned();
             return Err(CuError::NOT_SUPPORTED);
         }
-        let charged_bytes = self.charge(survey.variable_bytes)?;
+        let device = self.device_of(call.context);
+        let charged_bytes = self.charge(device, survey.variable_bytes)?;
         match self.device.load(context, image_kind, bytes, survey) {
             Ok(loaded) => {
                 let owner = (image_kind == ImageKind::Module).then_some(call.context);
-                self.counted(owner, loaded, charged_bytes)
+                self.counted(owner, device, loaded, charged_bytes)
             }
             Err(refused) => {
-                self.quota.release(charged_bytes);
+                self.quotas.release(device, charged_bytes);
                 self.image_log = refused.log;
                 self.settle(call.context, Err(refused.code))
             }
@@ -119,6 +127,7 @@ impl Session {
     fn counted(
         &mut self,
         context: Option<ContextId>,
+        device: u32,
         loaded: LoadedImage,
         mut charged_bytes: u64,
     ) -> CuResult<(Image, ImageInfo)> {
@@ -128,25 +137,33 @@ impl Session {
             sum.checked_add(global.bytes.max(1).checked_next_multiple_of(granule)?)
         });
         let more = of_globals.map(|bytes| bytes.saturating_sub(charged_bytes)).ok_or(CuError::OUT_OF_MEMORY);
-        match more.and_then(|more| self.quota.charge(more).map(|()| more)) {
+        match more.and_then(|more| self.quotas.charge(device, more).map(|()| more)) {
             Ok(more) => charged_bytes += more,
             Err(error) => {
-                self.quota.release(charged_bytes);
+                self.quotas.release(device, charged_bytes);
                 let _ = self.device.unload(raw);
                 return Err(error);
             }
         }
         for global in &globals {
-            self.ranges.insert(global.address.0, global.bytes, 0, Origin::Global);
+            self.ranges.insert(global.address.0, global.bytes, 0, Origin::Global(device));
         }
         let places = functions
             .iter()
             .map(|(info, raw)| Function { raw: *raw, param_bytes: info.param_bytes(), local_bytes: None })
             .collect();
-        let addresses = globals.iter().map(|global| global.address.0).collect();
+        let places_of_globals = globals.iter().map(|global| (global.address.0, global.bytes)).collect();
         let functions = functions.into_iter().map(|(info, _)| info).collect();
-        let image =
-            Image { raw, context, functions: places, globals: addresses, charged_bytes, info: Vec::new() };
+        let image = Image {
+            raw,
+            context,
+            functions: places,
+            device,
+            globals: places_of_globals,
+            charged_bytes,
+            others: BTreeMap::new(),
+            info: Vec::new(),
+        };
         Ok((image, ImageInfo { functions, globals }))
     }
 
@@ -170,10 +187,62 @@ impl Session {
     pub(super) fn end_image(&mut self, image: Image) {
         self.graphs.something_ended();
         let _ = self.device.unload(image.raw);
-        for address in image.globals {
+        for (address, _) in image.globals {
             self.ranges.remove(address);
         }
-        self.quota.release(image.charged_bytes);
+        self.quotas.release(image.device, image.charged_bytes);
+        for (device, (addresses, charged_bytes)) in image.others {
+            for address in addresses {
+                self.ranges.remove(address);
+            }
+            self.quotas.release(device, charged_bytes);
+        }
+    }
+
+    /// That an image can be used in a context: a library is on another device than it was loaded on from its first use there on, and its
+    /// variables, which that device has of its own, count from then on.
+    pub(super) fn is_loaded_for(&mut self, id: ContextId, context: Raw, handle: ImageHandle) -> CuResult<()> {
+        if self.quotas.devices() < 2 {
+            return Ok(());
+        }
+        let device = self.device_of(id);
+        let image = self.images.get(handle)?;
+        if image.context.is_some() || image.device == device || image.others.contains_key(&device) {
+            return Ok(());
+        }
+        let (raw, sizes) = (image.raw, image.globals.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>());
+        let charged_bytes = image.charged_bytes;
+        self.quotas.charge(device, charged_bytes)?;
+        let loaded = self.device.load_on(context, raw).and_then(|addresses| {
+            if addresses.len() == sizes.len() { Ok(addresses) } else { Err(CuError::UNKNOWN) }
+        });
+        let addresses = loaded.inspect_err(|_| self.quotas.release(device, charged_bytes));
+        let addresses = self.settle(id, addresses)?;
+        for (address, bytes) in addresses.iter().zip(sizes) {
+            self.ranges.insert(*address, bytes, 0, Origin::Global(device));
+        }
+        self.images.get_mut(handle)?.others.insert(device, (addresses, charged_bytes));
+        Ok(())
+    }
+
+    pub(super) fn image_variables(
+        &mut self,
+        call: Call,
+        handle: ImageHandle,
+        first: u64,
+        out: Staged,
+    ) -> CuResult<()> {
+        let context = self.context(call.context)?;
+        self.is_loaded_for(call.context, context, handle)?;
+        let (device, image) = (self.device_of(call.context), self.images.get(handle)?);
+        let addresses: Vec<u64> = match image.others.get(&device) {
+            Some((addresses, _)) => addresses.clone(),
+            None => image.globals.iter().map(|(address, _)| *address).collect(),
+        };
+        let rest = usize::try_from(first).ok().and_then(|first| addresses.get(first..));
+        let bytes: Vec<u8> =
+            rest.ok_or(CuError::INVALID_VALUE)?.iter().flat_map(|address| address.to_le_bytes()).collect();
+        staging::put(&*self.staging, out, &bytes)
     }
 
     fn function(&self, handle: FunctionHandle) -> CuResult<Function> {
@@ -239,9 +308,10 @@ impl Session {
     pub(super) fn launch(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<()> {
         let function = launch.shape.function;
         let (context, place) = self.place(call, launch.shape.stream)?;
+        self.is_loaded_for(context, place.context, function.image())?;
         let launch = self.device_launch(launch, true)?;
         self.make_room_for_threads(context, place.context, function)?;
-        self.quota.wait_for_credit();
+        self.wait_for_credit(context);
         let result = self.device.launch(place, &launch);
         self.settle(context, result)
     }

@@ -8,6 +8,7 @@ use vgpu_api::{
 };
 
 use super::Session;
+use crate::device::Place;
 use crate::worker::pool_space::Order;
 use crate::worker::ranges::Origin;
 use crate::worker::staging::{self, CHUNK_BYTES};
@@ -18,24 +19,25 @@ impl Session {
         if bytes == 0 {
             return Err(CuError::INVALID_VALUE);
         }
-        let charged_bytes = self.charge(bytes)?;
+        let device = self.device_of(call.context);
+        let charged_bytes = self.charge(device, bytes)?;
         match self.device.alloc(context, bytes) {
             Ok(address) => {
                 self.ranges.insert(address, bytes, charged_bytes, Origin::Alloc(call.context));
                 Ok(DevicePtr(address))
             }
             Err(error) => {
-                self.quota.release(charged_bytes);
+                self.quotas.release(device, charged_bytes);
                 self.settle(call.context, Err(error))
             }
         }
     }
 
-    /// Counts an allocation as large as the device makes it; what was counted.
-    pub(super) fn charge(&mut self, bytes: u64) -> CuResult<u64> {
+    /// Counts an allocation as large as a device makes it; what was counted.
+    pub(super) fn charge(&mut self, device: u32, bytes: u64) -> CuResult<u64> {
         let charged =
             bytes.checked_next_multiple_of(self.device.granule_bytes()).ok_or(CuError::OUT_OF_MEMORY)?;
-        self.quota.charge(charged)?;
+        self.quotas.charge(device, charged)?;
         Ok(charged)
     }
 
@@ -48,14 +50,14 @@ impl Session {
             Origin::Alloc(owner) => owner,
             // CUDA's contract: nothing uses it any more.
             Origin::Pooled(pool) => return self.free_pooled(pool, at, Order::Done),
-            Origin::Global | Origin::Arena | Origin::Mapped { .. } => return Err(CuError::INVALID_VALUE),
+            Origin::Global(_) | Origin::Arena | Origin::Mapped { .. } => return Err(CuError::INVALID_VALUE),
         };
         let context = self.context(owner)?;
         let result = self.device.free(context, at.0);
         self.settle(owner, result)?;
         self.graphs.something_ended();
         if let Some(charged_bytes) = self.ranges.remove(at.0) {
-            self.quota.release(charged_bytes);
+            self.quotas.release(self.device_of(owner), charged_bytes);
         }
         Ok(())
     }
@@ -64,16 +66,17 @@ impl Session {
         let context = self.context(call.context)?;
         // A grant may be larger than the device, as that of who is given all; and others use the device too.
         let device = self.device.memory(context)?;
+        let quota = self.quotas.of(self.device_of(call.context))?;
         Ok(MemInfo {
-            free: device.free.min(self.quota.free_bytes()),
-            total: device.total.min(self.quota.limit_bytes()),
+            free: device.free.min(quota.free_bytes()),
+            total: device.total.min(quota.limit_bytes()),
         })
     }
 
     pub(super) fn write(&mut self, call: Call, at: DevicePtr, bytes: &[u8], stream: Stream) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
         self.ranges.check_write(at, bytes.len() as u64)?;
-        self.quota.wait_for_credit();
+        self.wait_for_credit(context);
         let result = self.device.write(place, at.0, bytes);
         self.settle(context, result)
     }
@@ -90,7 +93,7 @@ impl Session {
         self.ranges.check_write(at, from.len)?;
         // Pageable memory: the driver may wait for its own staging.
         self.must_be_next(stream, context, place)?;
-        self.quota.wait_for_credit();
+        self.wait_for_credit(context);
         self.buffer.resize(CHUNK_BYTES, 0);
         for (offset, done, length) in staging::pieces(range) {
             let piece = &mut self.buffer[..length];
@@ -112,7 +115,7 @@ impl Session {
         let range = to.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
         self.ranges.check(at, to.len)?;
         self.must_be_next(stream, context, place)?;
-        self.quota.wait_for_credit();
+        self.wait_for_credit(context);
         self.buffer.resize(CHUNK_BYTES, 0);
         for (offset, done, length) in staging::pieces(range) {
             let piece = &mut self.buffer[..length];
@@ -140,9 +143,19 @@ impl Session {
         let (context, place) = self.place(call, stream)?;
         self.ranges.check_write(to, bytes)?;
         self.ranges.check(from, bytes)?;
-        self.quota.wait_for_credit();
-        let result = self.device.copy(place, to.0, from.0, bytes);
+        self.wait_for_credit(context);
+        let result = self.copied(place, to, from, bytes);
         self.settle(context, result)
+    }
+
+    /// Within a device, or between two; both ends were checked.
+    fn copied(&mut self, place: Place, to: DevicePtr, from: DevicePtr, bytes: u64) -> CuResult<()> {
+        match self.between(to, from) {
+            Some((to_device, from_device)) => {
+                self.device.copy_between(place, (to.0, to_device), (from.0, from_device), bytes)
+            }
+            None => self.device.copy(place, to.0, from.0, bytes),
+        }
     }
 
     /// A copy, and the wait for it.
@@ -157,8 +170,8 @@ impl Session {
         self.ranges.check(from, bytes)?;
         // Before the copy: what is put aside is done from its beginning.
         self.must_be_next(stream, context, place)?;
-        self.quota.wait_for_credit();
-        let copied = self.device.copy(place, to.0, from.0, bytes);
+        self.wait_for_credit(context);
+        let copied = self.copied(place, to, from, bytes);
         let result = copied.and_then(|()| self.device.stream_synchronize(place));
         self.settle(context, result)?;
         self.stream_was_waited_for(context, place);
@@ -197,7 +210,7 @@ impl Session {
         if self.check_memset(memset)? == 0 {
             return Ok(());
         }
-        self.quota.wait_for_credit();
+        self.wait_for_credit(context);
         let result = self.device.fill(place, memset);
         self.settle(context, result)
     }

@@ -2,7 +2,7 @@
 //!
 //! Each call goes through the same gates, in this order: is its context whole (sticky errors) → do its handles exist, in the
 //! right generation → do its addresses and lengths lie inside the allocation map → does the grant allow it → may we submit.
-//! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`,
+//! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`, `devices.rs`,
 //! `memory.rs`, `arena.rs`, `virtual_memory.rs`, `pool.rs`, `array.rs`, `image.rs`, `upload.rs`, `stream.rs`, `stream_memory.rs`, `graph.rs`,
 //! `host_function.rs`, `link.rs`, `tensor_map.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
 
@@ -10,6 +10,7 @@ mod arena;
 mod array;
 mod calls;
 mod context;
+mod devices;
 mod graph;
 mod host_function;
 mod image;
@@ -25,14 +26,14 @@ mod tests;
 mod upload;
 mod virtual_memory;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use idm::Region;
 use vgpu_api::{Call, ContextId, CuError, CuResult, Stream};
 
 use super::host_functions::{Count, HostFunctions};
-use super::quota::Quota;
+use super::quotas::Quotas;
 use super::ranges::Ranges;
 use super::slab::Slab;
 use super::staging::Staging;
@@ -53,11 +54,13 @@ const CONTEXTS_MAX: usize = 256;
 /// The state of one guest process.
 pub struct Session {
     device: Box<dyn Device>,
-    quota: Quota,
+    quotas: Quotas,
     staging: Arc<dyn Staging>,
     contexts: HashMap<ContextId, Context>,
     /// Of primary contexts that ended here and that the device keeps.
     kept: HashMap<ContextId, Held>,
+    /// Pairs of contexts, the first of which reaches the memory of the second.
+    peers: BTreeSet<(ContextId, ContextId)>,
     streams: Slab<OwnStream>,
     events: Slab<Owned>,
     images: Slab<Image>,
@@ -119,15 +122,16 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// A process that has done nothing yet.
+    /// A process that has done nothing yet, with as many devices as there are quotas.
     #[must_use]
-    pub fn new(device: Box<dyn Device>, quota: Quota, staging: Box<dyn Staging>) -> Self {
+    pub fn new(device: Box<dyn Device>, quotas: impl Into<Quotas>, staging: Box<dyn Staging>) -> Self {
         Self {
             device,
-            quota,
+            quotas: quotas.into(),
             staging: Arc::from(staging),
             contexts: HashMap::new(),
             kept: HashMap::new(),
+            peers: BTreeSet::new(),
             streams: Slab::default(),
             events: Slab::default(),
             images: Slab::default(),

@@ -10,7 +10,7 @@ mod memory;
 
 use std::collections::{BTreeMap, HashMap};
 
-use vgpu_api::{Call, ContextId, CuError, CuResult, DevicePtr, PoolHandle, Stream};
+use vgpu_api::{Access, Call, ContextId, CuError, CuResult, DevicePtr, PoolHandle, Stream};
 
 use super::Session;
 use crate::device::{Place, Raw};
@@ -51,6 +51,9 @@ pub(super) struct Pools {
 
 #[derive(Debug)]
 struct Pool {
+    device: u32,
+    /// What other devices may do with all of it; one that is missing: nothing.
+    access: BTreeMap<u32, Access>,
     bytes_max: u64,
     /// From its first allocation on: the reservation's first address and length, and what is in it.
     space: Option<(u64, u64, PoolSpace)>,
@@ -96,6 +99,8 @@ impl Session {
         }
         pools.last_number += 1;
         let pool = Pool {
+            device,
+            access: BTreeMap::new(),
             bytes_max: if bytes_max == 0 { u64::MAX } else { bytes_max },
             space: None,
             chunks: HashMap::new(),
@@ -165,6 +170,36 @@ impl Session {
         Ok(())
     }
 
+    /// Its own device reads and writes it, always.
+    pub(super) fn pool_access(
+        &mut self,
+        call: Call,
+        handle: PoolHandle,
+        device: u32,
+        access: Access,
+    ) -> CuResult<()> {
+        self.whole(call)?;
+        self.check_device(device)?;
+        let number = *self.pools.named.get(handle)?;
+        let pool = self.pools.by_number.get(&number).ok_or(CuError::INVALID_VALUE)?;
+        if pool.device == device {
+            return if access == Access::ReadWrite { Ok(()) } else { Err(CuError::INVALID_DEVICE) };
+        }
+        let before = pool.access.get(&device).copied().unwrap_or_default();
+        let chunks: Vec<(u64, u64)> =
+            pool.chunks.iter().map(|(start, chunk)| (*start, chunk.bytes)).collect();
+        for (place, &(start, bytes)) in chunks.iter().enumerate() {
+            if let Err(error) = self.device.set_access(device, start, bytes, access) {
+                for &(start, bytes) in &chunks[..place] {
+                    let _ = self.device.set_access(device, start, bytes, before);
+                }
+                return Err(error);
+            }
+        }
+        self.pool(handle)?.access.insert(device, access);
+        Ok(())
+    }
+
     fn pool(&mut self, handle: PoolHandle) -> CuResult<&mut Pool> {
         let number = *self.pools.named.get(handle)?;
         self.pools.by_number.get_mut(&number).ok_or(CuError::INVALID_VALUE)
@@ -221,6 +256,11 @@ impl Session {
 }
 
 impl Pools {
+    /// The device of a pool, by its number.
+    pub(super) fn device_of(&self, number: u64) -> Option<u32> {
+        self.by_number.get(&number).map(|pool| pool.device)
+    }
+
     fn numbers(&self) -> Vec<u64> {
         self.by_number.keys().copied().collect()
     }

@@ -5,6 +5,7 @@ mod graph_arrays;
 mod graph_waits;
 
 mod array;
+mod devices;
 
 mod pool;
 mod stream_memory;

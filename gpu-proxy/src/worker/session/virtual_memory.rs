@@ -39,6 +39,7 @@ pub(super) struct VirtualMemory {
 #[derive(Debug)]
 pub(super) struct Memory {
     raw: Raw,
+    device: u32,
     bytes: u64,
 }
 
@@ -46,6 +47,17 @@ pub(super) struct Memory {
 struct Mapping {
     bytes: u64,
     memory: Arc<Memory>,
+    /// What each device may do with it; one that is missing: nothing.
+    access: BTreeMap<u32, Access>,
+}
+
+impl Mapping {
+    /// The most that a device may.
+    fn most(&self) -> Access {
+        let any = |wanted| self.access.values().any(|access| *access == wanted);
+        let most = [Access::ReadWrite, Access::Read].into_iter().find(|wanted| any(*wanted));
+        most.unwrap_or(Access::None)
+    }
 }
 
 impl VirtualMemory {
@@ -56,6 +68,12 @@ impl VirtualMemory {
             let offset = at - start;
             offset < *reserved && bytes <= reserved - offset
         })
+    }
+
+    /// The device of the memory that is mapped at an address.
+    pub(super) fn device_at(&self, at: u64) -> Option<u32> {
+        let (start, mapping) = self.mappings.range(..=at).next_back()?;
+        (at - start < mapping.bytes).then_some(mapping.memory.device)
     }
 
     fn has_mapping(&self, at: u64, bytes: u64) -> bool {
@@ -146,9 +164,10 @@ impl Session {
         if bytes == 0 || !bytes.is_multiple_of(self.device.mapping_bytes()) {
             return Err(CuError::INVALID_VALUE);
         }
-        self.quota.charge(bytes)?;
-        let raw = self.device.create(bytes).inspect_err(|_| self.quota.release(bytes))?;
-        self.virtual_memory.memories.insert(handle, Arc::new(Memory { raw, bytes }))
+        self.quotas.charge(device, bytes)?;
+        let created = self.device.create(device, bytes);
+        let raw = created.inspect_err(|_| self.quotas.release(device, bytes))?;
+        self.virtual_memory.memories.insert(handle, Arc::new(Memory { raw, device, bytes }))
     }
 
     pub(super) fn release(&mut self, call: Call, handle: MemoryHandle) -> CuResult<()> {
@@ -165,7 +184,7 @@ impl Session {
     /// The last one that had the memory has ended.
     fn let_go(&mut self, memory: Arc<Memory>) {
         if let Some(memory) = Arc::into_inner(memory) {
-            self.quota.release(memory.bytes);
+            self.quotas.release(memory.device, memory.bytes);
         }
     }
 
@@ -189,7 +208,7 @@ impl Session {
             return Err(CuError::OUT_OF_MEMORY);
         }
         self.device.map(at.0, bytes, memory.raw)?;
-        self.virtual_memory.mappings.insert(at.0, Mapping { bytes, memory });
+        self.virtual_memory.mappings.insert(at.0, Mapping { bytes, memory, access: BTreeMap::new() });
         Ok(())
     }
 
@@ -217,16 +236,28 @@ impl Session {
     ) -> CuResult<()> {
         self.whole(call)?;
         self.check_device(device)?;
-        self.virtual_memory.whole(at.0, bytes)?;
+        let whole = self.virtual_memory.whole(at.0, bytes)?;
         // Shut before and opened after the device: never open to the guest while it is shut there.
         if access != Access::ReadWrite {
             self.graphs.something_ended();
-            self.ranges.shut(at.0, bytes);
+            self.note_access(&whole, device, Access::None);
         }
-        self.device.set_access(at.0, bytes, access)?;
+        self.device.set_access(device, at.0, bytes, access)?;
         if access != Access::None {
-            self.ranges.open(at.0, bytes, access == Access::ReadWrite);
+            self.note_access(&whole, device, access);
         }
         Ok(())
+    }
+
+    /// What a device may do with mappings from now on. Who copies may do what any device may.
+    fn note_access(&mut self, mappings: &[(u64, u64)], device: u32, access: Access) {
+        for &(start, bytes) in mappings {
+            let Some(mapping) = self.virtual_memory.mappings.get_mut(&start) else { continue };
+            mapping.access.insert(device, access);
+            match mapping.most() {
+                Access::None => self.ranges.shut(start, bytes),
+                most => self.ranges.open(start, bytes, most == Access::ReadWrite),
+            }
+        }
     }
 }

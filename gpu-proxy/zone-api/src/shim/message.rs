@@ -37,6 +37,16 @@ pub struct DomainRef {
     pub uuid: Uuid,
 }
 
+/// What shims of before there were several devices ask for, and what is not written, so that they are understood.
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_one(devices: &u32) -> bool {
+    *devices == 1
+}
+
 /// What the shim asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
@@ -50,17 +60,21 @@ pub enum Request {
         /// The pod's domain.
         domain: DomainRef,
     },
-    /// Gives a container GPU memory and share. Again with other figures: they replace the old ones.
+    /// Gives a container devices, memory and share of each. Again with other figures: they replace the old ones, but for the number of
+    /// devices while the container has a worker.
     Grant {
         /// The zone.
         zone: ZoneId,
         /// The container's id.
         container: String,
-        /// Which device, by ordinal or by name as the configuration knows it (`0`, `GPU-…`, `MIG-…`).
+        /// What device: `0`, or the kind that there is (`cuda`, `soft`, `null`). gpu-proxy chooses which ones.
         device: String,
-        /// Device memory in bytes; `None`: all of the device's.
+        /// How many.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        devices: u32,
+        /// Memory of each device in bytes; `None`: all of the device's.
         bytes: Option<u64>,
-        /// Share of the device's time, in thousandths; `None`: what is left over, fairly.
+        /// Share of each device's time, in thousandths; `None`: what is left over, fairly.
         share: Option<u32>,
     },
     /// Takes the grant back: the container's workers end.
@@ -119,7 +133,10 @@ pub struct NodeInfo {
     pub mode: String,
     /// `soft`, `null` or `cuda`.
     pub device: String,
-    /// Bytes that one zone may get at most.
+    /// How many there are.
+    #[serde(default = "one")]
+    pub devices: u32,
+    /// Bytes of each that one container may get at most.
     pub device_bytes: u64,
     /// The hash of the CUDA wire it speaks, in hex.
     pub wire_hash: String,
@@ -172,11 +189,11 @@ pub struct ZoneInfo {
 pub struct GrantInfo {
     /// The container.
     pub container: String,
-    /// The device.
+    /// Its devices, by their numbers on the node: `0,1`.
     pub device: String,
-    /// Bytes; `None`: all.
+    /// Bytes of each; `None`: all.
     pub bytes: Option<u64>,
-    /// Thousandths of the device's time.
+    /// Thousandths of each device's time.
     pub share: Option<u32>,
 }
 
@@ -189,7 +206,7 @@ pub struct WorkerInfo {
     pub container: String,
     /// The guest process, as the guest numbers it: a label, nothing is decided by it.
     pub guest_pid: u32,
-    /// Bytes of device memory in use.
+    /// Bytes of device memory in use, of all its devices together.
     pub device_bytes: u64,
     /// Seconds since it started.
     pub uptime_seconds: u64,
@@ -210,6 +227,23 @@ mod tests {
         assert_eq!(one, ZoneId::of_sandbox(None, "default", "a"));
         assert_ne!(one, ZoneId::of_sandbox(None, "default", "b"));
         assert_ne!(one, ZoneId::of_sandbox(None, "other", "a"));
+    }
+
+    /// A shim and a gpu-proxy of different releases understand each other as long as a container has one device.
+    #[test]
+    fn one_device_is_asked_for_as_before_there_were_several() {
+        let grant = |devices| Request::Grant {
+            zone: ZoneId(Uuid::from_u128(1)),
+            container: "c".into(),
+            device: "0".into(),
+            devices,
+            bytes: None,
+            share: None,
+        };
+        let [one, two] = [1, 2].map(|devices| serde_json::to_string(&grant(devices)).unwrap());
+        assert!(!one.contains("devices") && two.contains(r#""devices":2"#), "{one} {two}");
+        assert_eq!(serde_json::from_str::<Request>(&one).unwrap(), grant(1));
+        assert_eq!(serde_json::from_str::<Request>(&two).unwrap(), grant(2));
     }
 
     /// A release of whichever domain has the zone would end another pod's sandbox.

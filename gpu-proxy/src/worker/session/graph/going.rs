@@ -17,6 +17,8 @@ pub(super) struct Going {
     context: ContextId,
     /// Behind that; without one, only the end of all the context's work tells.
     mark: Option<Mark>,
+    /// On this device.
+    device: u32,
     charged_bytes: u64,
     bytes: u64,
     /// What a launch may still call.
@@ -26,7 +28,7 @@ pub(super) struct Going {
 impl Session {
     pub(super) fn end_graph(&mut self, mut graph: Graph) -> CuResult<()> {
         self.look_at_going();
-        let Graph { charged_bytes, bytes, .. } = graph;
+        let Graph { device, charged_bytes, bytes, .. } = graph;
         let mut calls = if graph.has_calls { graph.calls() } else { Vec::new() };
         calls.append(&mut graph.former_calls);
         calls.append(&mut graph.perhaps_calls);
@@ -34,12 +36,12 @@ impl Session {
             // With the context, or its error, ends what was launched in it.
             self.context(context).ok()?;
             let mark = self.mark_behind(context, stream, place);
-            Some(Going { context, mark, charged_bytes, bytes, _calls: calls })
+            Some(Going { context, mark, device, charged_bytes, bytes, _calls: calls })
         });
         let result = self.device.graph_destroy(graph.raw);
         match going {
             Some(going) => self.graphs.going.push_back(going),
-            None => self.give_back(charged_bytes, bytes),
+            None => self.give_back(device, charged_bytes, bytes),
         }
         result
     }
@@ -56,25 +58,26 @@ impl Session {
         set.is_ok().then_some(mark)
     }
 
-    pub(super) fn give_back(&mut self, charged_bytes: u64, bytes: u64) {
+    pub(super) fn give_back(&mut self, device: u32, charged_bytes: u64, bytes: u64) {
         self.graphs.count -= 1;
         self.graphs.bytes -= bytes;
-        self.release_graph(charged_bytes);
+        self.release_graph(device, charged_bytes);
     }
 
     /// A graph has first what the device kept of ended ones.
-    pub(super) fn charge_graph(&mut self, bytes: u64) -> CuResult<()> {
-        let again = bytes.min(self.graphs.kept_bytes);
-        self.quota.charge(bytes - again)?;
-        self.graphs.kept_bytes -= again;
+    pub(super) fn charge_graph(&mut self, device: u32, bytes: u64) -> CuResult<()> {
+        let kept_bytes = self.graphs.kept_bytes.entry(device).or_default();
+        let again = bytes.min(*kept_bytes);
+        self.quotas.charge(device, bytes - again)?;
+        *kept_bytes -= again;
         Ok(())
     }
 
-    pub(super) fn release_graph(&mut self, bytes: u64) {
+    pub(super) fn release_graph(&mut self, device: u32, bytes: u64) {
         if self.device.costs().graphs_are_kept {
-            self.graphs.kept_bytes += bytes;
+            *self.graphs.kept_bytes.entry(device).or_default() += bytes;
         } else {
-            self.quota.release(bytes);
+            self.quotas.release(device, bytes);
         }
     }
 
@@ -120,6 +123,6 @@ impl Session {
         if let Some(mark) = &going.mark {
             self.end_mark(mark);
         }
-        self.give_back(going.charged_bytes, going.bytes);
+        self.give_back(going.device, going.charged_bytes, going.bytes);
     }
 }

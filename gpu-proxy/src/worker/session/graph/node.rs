@@ -125,6 +125,7 @@ impl Session {
         let names = match &node.work {
             GraphWork::Empty => Names::Nothing,
             GraphWork::Kernel(launch) => {
+                self.is_loaded_for(node.context, context, launch.shape.function.image())?;
                 self.device_launch(launch, true)?;
                 self.make_room_for_threads(node.context, context, launch.shape.function)?;
                 kernel_bytes = launch.size() as u64;

@@ -63,7 +63,9 @@ impl Session {
         let space = pool.space()?;
         let sum = space.figures().reserved.checked_add(bytes).filter(|sum| *sum <= bytes_max);
         let address = sum.and_then(|_| space.hole(bytes)).ok_or(CuError::OUT_OF_MEMORY)?;
-        let memory = self.map_chunk(address, bytes)?;
+        let device = pool.device;
+        let access = pool.access.clone().into_iter().chain([(device, Access::ReadWrite)]).collect();
+        let memory = self.map_chunk(device, address, bytes, access)?;
         let pool = self.pools.by_number.get_mut(&number).ok_or(CuError::INVALID_VALUE)?;
         pool.chunks.insert(address, Chunk { memory, bytes });
         pool.space()?.grown(address, bytes);
@@ -71,19 +73,27 @@ impl Session {
     }
 
     /// Memory that counts and is mapped. On the way back, what the device does not let go of goes on counting.
-    fn map_chunk(&mut self, address: u64, bytes: u64) -> CuResult<Raw> {
-        self.quota.charge(bytes)?;
-        let memory = self.device.create(bytes).inspect_err(|_| self.quota.release(bytes))?;
+    fn map_chunk(
+        &mut self,
+        device: u32,
+        address: u64,
+        bytes: u64,
+        access: Vec<(u32, Access)>,
+    ) -> CuResult<Raw> {
+        self.quotas.charge(device, bytes)?;
+        let created = self.device.create(device, bytes);
+        let memory = created.inspect_err(|_| self.quotas.release(device, bytes))?;
         let mut shown = self.device.map(address, bytes, memory);
         let mut unmapped = Ok(());
         if shown.is_ok() {
-            shown = self.device.set_access(address, bytes, Access::ReadWrite);
+            let mut access = access.into_iter();
+            shown = access.try_for_each(|(of, access)| self.device.set_access(of, address, bytes, access));
             if shown.is_err() {
                 unmapped = self.device.unmap(address, bytes);
             }
         }
         if shown.is_err() && self.device.release(memory).and(unmapped).is_ok() {
-            self.quota.release(bytes);
+            self.quotas.release(device, bytes);
         }
         shown.map(|()| memory)
     }
@@ -132,6 +142,7 @@ impl Session {
     /// Gives back what nobody uses, but for `keep` bytes. An ended pool without allocations and chunks is no more.
     pub(super) fn trim(&mut self, number: u64, keep: u64) {
         let Some(pool) = self.pools.by_number.get_mut(&number) else { return };
+        let device = pool.device;
         let idle = pool.space().map(|space| space.shrink(keep)).unwrap_or_default();
         for address in idle {
             let pool = self.pools.by_number.get_mut(&number);
@@ -139,7 +150,7 @@ impl Session {
             let unmapped = self.device.unmap(address, chunk.bytes);
             // What the device does not let go of goes on counting.
             if unmapped.and_then(|()| self.device.release(chunk.memory)).is_ok() {
-                self.quota.release(chunk.bytes);
+                self.quotas.release(device, chunk.bytes);
             }
         }
         let Some(pool) = self.pools.by_number.get(&number) else { return };
@@ -185,11 +196,12 @@ impl Session {
         self.reorder_all(|order| order == gone, Order::Context(context));
     }
 
-    /// A context has ended, and its work with it. With the primary one all allocations of the device's pools end.
-    pub(in crate::worker::session) fn end_pools_of(&mut self, context: ContextId, primary: bool) {
+    /// A context has ended, and its work with it. With a device's primary one all allocations of its pools end.
+    pub(in crate::worker::session) fn end_pools_of(&mut self, context: ContextId, primary_of: Option<u32>) {
         self.reorder_all(|order| is_of(order, context), Order::Done);
         for number in self.pools.numbers() {
             let Some(pool) = self.pools.by_number.get_mut(&number) else { continue };
+            let primary = primary_of == Some(pool.device);
             let used: Vec<u64> = match pool.space() {
                 Ok(space) if primary => space.used().collect(),
                 _ => Vec::new(),

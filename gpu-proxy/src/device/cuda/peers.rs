@@ -1,0 +1,59 @@
+//! Several devices of the driver beside each other.
+
+use std::ffi::c_int;
+
+use vgpu_api::{CuError, CuResult};
+
+use super::{Cuda, Place, Raw, size};
+
+impl Cuda {
+    /// The driver's name of the first device.
+    pub(super) fn first(&self) -> c_int {
+        self.devices.first().copied().unwrap_or(0)
+    }
+
+    /// Where the first device's context is all that matters.
+    pub(super) fn first_primary(&self) -> CuResult<Raw> {
+        self.primaries.first().copied().ok_or(CuError::INVALID_CONTEXT)
+    }
+
+    /// The driver's name of a context's device.
+    pub(super) fn device_of(&self, context: Raw) -> CuResult<c_int> {
+        let primary = self.primaries.iter().position(|primary| *primary == context);
+        let number = primary.or_else(|| self.created.get(&context).map(|number| *number as usize));
+        number.and_then(|number| self.devices.get(number)).copied().ok_or(CuError::INVALID_CONTEXT)
+    }
+
+    pub(super) fn enable_peer(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
+        let peer = self.contexts.get(peer)?;
+        self.enter(context)?;
+        // SAFETY: a context is current, the other one is a live one of ours.
+        unsafe { self.table.cuCtxEnablePeerAccess(peer, 0) }
+    }
+
+    pub(super) fn disable_peer(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
+        let peer = self.contexts.get(peer)?;
+        self.enter(context)?;
+        // SAFETY: as above.
+        unsafe { self.table.cuCtxDisablePeerAccess(peer) }
+    }
+
+    /// By way of the host where the devices do not reach each other; the driver knows. Memory of pools and mapped memory is often one device's
+    /// alone, so it is told whose each end is.
+    pub(super) fn copy_to_peer(
+        &mut self,
+        place: Place,
+        (to, to_device): (u64, u32),
+        (from, from_device): (u64, u32),
+        bytes: u64,
+    ) -> CuResult<()> {
+        let (stream, bytes) = (self.stream(place)?, size(bytes)?);
+        let context = |device: u32| {
+            let primary = self.primaries.get(device as usize).ok_or(CuError::INVALID_DEVICE)?;
+            self.contexts.get(*primary)
+        };
+        let (to_context, from_context) = (context(to_device)?, context(from_device)?);
+        // SAFETY: both ranges are the process's, the contexts and the stream live ones of ours.
+        unsafe { self.table.cuMemcpyPeerAsync(to, to_context, from, from_context, bytes, stream) }
+    }
+}

@@ -1,0 +1,111 @@
+//! Which devices of the node a container has, and what it uses of each.
+
+use std::io;
+use std::sync::Arc;
+
+use vgpu_codes::Code;
+use vgpu_zone_api::shim::ZoneId;
+
+use super::{Refusal, Usage, Zones, not_granted};
+use crate::shared_page::SharedPage;
+use crate::worker::quota::{Grant, SLOTS};
+
+/// What a container was given.
+#[derive(Debug)]
+pub(super) struct ContainerGrant {
+    /// One at least, in the order in which its programs see them.
+    pub devices: Vec<DeviceGrant>,
+    /// Of each; `None`: all.
+    pub bytes: Option<u64>,
+    pub share: Option<u32>,
+    /// Those of its workers, in each page.
+    pub slots: Vec<bool>,
+}
+
+/// Of one device.
+#[derive(Debug)]
+pub(super) struct DeviceGrant {
+    /// On the node.
+    number: u32,
+    page: Arc<SharedPage>,
+    pub grant: Grant,
+}
+
+impl DeviceGrant {
+    /// What its workers get of it.
+    pub fn shared(&self) -> (u32, Arc<SharedPage>) {
+        (self.number, Arc::clone(&self.page))
+    }
+}
+
+impl ContainerGrant {
+    /// Of `numbers`, with `limit` bytes of each.
+    pub fn new(numbers: &[u32], limit: u64, bytes: Option<u64>, share: Option<u32>) -> Result<Self, Refusal> {
+        let failed =
+            |error: io::Error| Refusal::new(Code::HostResource, format!("no page for a grant: {error}"));
+        let device = |number: &u32| {
+            let page = Arc::new(SharedPage::create().map_err(failed)?);
+            Ok(DeviceGrant { number: *number, grant: Grant::new(Arc::clone(&page), limit), page })
+        };
+        let devices = numbers.iter().map(device).collect::<Result<_, Refusal>>()?;
+        Ok(Self { devices, bytes, share, slots: vec![false; SLOTS] })
+    }
+
+    pub fn grants(&self) -> Vec<Grant> {
+        self.devices.iter().map(|device| device.grant.clone()).collect()
+    }
+
+    /// Whether a worker's grants are of this one.
+    pub fn is_of(&self, grants: &[Grant]) -> bool {
+        grants.first().zip(self.devices.first()).is_some_and(|(one, device)| device.grant.is_of(one))
+    }
+
+    /// For people.
+    pub fn numbers(&self) -> String {
+        let numbers: Vec<String> = self.devices.iter().map(|device| device.number.to_string()).collect();
+        numbers.join(",")
+    }
+}
+
+impl Zones {
+    /// So many devices of the node, those first that the fewest containers have.
+    pub(super) fn least_granted(&self, count: usize) -> Vec<u32> {
+        let all = self.by_id.values().flat_map(|zone| zone.grants.values()).flat_map(|grant| &grant.devices);
+        let mut granted = vec![0_usize; self.limits.devices as usize];
+        for device in all {
+            granted.get_mut(device.number as usize).into_iter().for_each(|count| *count += 1);
+        }
+        let mut numbers: Vec<u32> = (0..self.limits.devices).collect();
+        // Stable: of those that as many have, the first.
+        numbers.sort_by_key(|number| granted[*number as usize]);
+        numbers.truncate(count);
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// What `container` may use and uses of each of its devices, in their order.
+    ///
+    /// # Errors
+    /// No such zone, or no grant.
+    pub fn usage(&mut self, id: ZoneId, container: &str) -> Result<Vec<Usage>, Refusal> {
+        let device_bytes = self.limits.device_bytes;
+        let zone = self.living(id)?;
+        let entry = zone.grants.get(container).ok_or_else(|| not_granted(id, container))?;
+        let limit_bytes = entry.bytes.unwrap_or(device_bytes);
+        let of = |(place, device): (usize, &DeviceGrant)| {
+            let (mut used_bytes, mut processes) = (0_u64, Vec::new());
+            // Workers of a grant that was revoked are on their way out, and not of this one.
+            for worker in zone.workers.values().filter(|worker| entry.is_of(&worker.grants)) {
+                let Some(grant) = worker.grants.get(place) else { continue };
+                let bytes = grant.used_bytes(worker.slot);
+                used_bytes = used_bytes.saturating_add(bytes);
+                // Its context is there; a process that has it is not.
+                if !worker.ahead {
+                    processes.push((worker.guest_pid, bytes));
+                }
+            }
+            Usage { device: device.number, limit_bytes, used_bytes, processes }
+        };
+        Ok(entry.devices.iter().enumerate().map(of).collect())
+    }
+}
