@@ -17,7 +17,8 @@ const NOT_ENABLED: u32 = 705;
 const NOT_SUPPORTED: u32 = 801;
 const READ: u32 = 1;
 const READ_WRITE: u32 = 3;
-const PIECE: usize = support::device::PIECE as usize;
+/// `support::device::PIECE`.
+const PIECE: usize = 2 << 20;
 
 /// `CUmemLocation`, `CUmemAccessDesc`, `CUmemAllocationProp`.
 #[derive(Clone, Copy)]

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
+use vgpu_api::snapshot::PEER_ACCESS;
 use vgpu_api::{DeviceSnapshot, Snapshot};
 use vgpu_codes::Code;
 use vgpu_zone_api::guest::facts::{DeviceFacts, Facts, ProcessFacts};
@@ -127,13 +128,19 @@ fn risks(device: DeviceKind, snapshot: &Snapshot, reads_host_memory: bool) -> Ve
     risks
 }
 
-/// As the container sees it: `usage` has its devices in its own order.
-fn compose(kind: DeviceKind, known: &Known, usage: &[Usage]) -> Facts {
+/// As the container sees it: `usage_of` has its devices in its own order.
+fn compose(kind: DeviceKind, known: &Known, usage_of: &[Usage]) -> Facts {
     let Known { snapshot, driver_version, .. } = known;
     let (mut devices, mut processes) = (Vec::new(), Vec::new());
-    for (usage, index) in usage.iter().zip(0..) {
+    for (usage, index) in usage_of.iter().zip(0..) {
         let Some(device) = snapshot.devices.get(usage.device as usize) else { continue };
-        devices.push(describe(kind, index, device, usage));
+        let reached = usage_of
+            .iter()
+            .zip(0..)
+            .filter(|(peer, _)| snapshot.peer(PEER_ACCESS, usage.device, peer.device) != 0);
+        let peers =
+            reached.fold(0, |bits, (_, number): (_, u32)| bits | 1_u32.checked_shl(number).unwrap_or(0));
+        devices.push(DeviceFacts { peers, ..describe(kind, index, device, usage) });
         // A process may have several workers.
         let mut by_pid = BTreeMap::<u32, u64>::new();
         for &(pid, bytes) in &usage.processes {
@@ -175,6 +182,7 @@ fn describe(kind: DeviceKind, index: u32, device: &DeviceSnapshot, usage: &Usage
         memory_clock_khz: number(36),
         memory_bus_bits: number(37),
         ecc: number(32) == 1,
+        peers: 0,
     }
 }
 
@@ -303,12 +311,19 @@ mod tests {
         let mut other = known.snapshot.devices[0].clone();
         other.name = "another".into();
         known.snapshot.devices.insert(0, other);
+        // Of the node's devices the second reaches the first.
+        known.snapshot.peers = Snapshot::all_peers(2, |_, device, _| i32::from(device == 1));
         let of = [usage(1, 1 << 30, &[(7, 100)]), usage(0, 1 << 30, &[(7, 5), (9, 6)]), usage(2, 1, &[])];
         let facts = compose(DeviceKind::Cuda, &known, &of);
         let devices: Vec<_> =
             facts.devices.iter().map(|one| (one.name.as_str(), one.pci, one.used_bytes)).collect();
         assert_eq!(devices, [("NVIDIA H100 80GB HBM3", [0, 1, 0], 100), ("another", [0, 2, 0], 11)]);
         assert_ne!(facts.devices[0].uuid, facts.devices[1].uuid);
+        assert_eq!(
+            [0, 1].map(|device: usize| facts.devices[device].peers),
+            [1 << 1, 0],
+            "by the container's numbers"
+        );
         let processes: Vec<_> =
             facts.processes.iter().map(|one| (one.device, one.pid, one.used_bytes)).collect();
         assert_eq!(processes, [(0, 7, 100), (1, 7, 5), (1, 9, 6)]);

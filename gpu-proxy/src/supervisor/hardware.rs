@@ -37,10 +37,10 @@ fn node_of(hardware: &Hardware) -> Option<u32> {
     minor_in(&fs::read_to_string(path).ok()?)
 }
 
-/// `Device Minor: 	 3`.
+/// The line `Device Minor: 3`.
 fn minor_in(information: &str) -> Option<u32> {
-    let minors = information.lines().filter_map(|line| line.strip_prefix("Device Minor:"));
-    minors.last()?.trim().parse().ok()
+    let mut minors = information.lines().filter_map(|line| line.strip_prefix("Device Minor:"));
+    minors.next()?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -520,14 +520,16 @@ fn links_and_places_are_told_as_far_as_they_are_known() {
     value = 7;
     let code = nv!(play, nvmlDeviceGetTopologyNearestGpus(first: usize, 50: u32, place: *mut u32, NULL: *mut c_void));
     assert_eq!((code, value), (0, 0));
-    for (two, status) in [(first, 0), (second, 5)] {
-        for kind in 0..5_u32 {
+    // The first reads and writes the second's memory, which is all that is known; the second reaches nothing.
+    for (one, two, statuses) in
+        [(first, first, [0; 5]), (first, second, [0, 0, 5, 5, 5]), (second, first, [5; 5])]
+    {
+        for (kind, status) in (0..).zip(statuses) {
             value = 7;
-            let code =
-                nv!(play, nvmlDeviceGetP2PStatus(first: usize, two: usize, kind: u32, place: *mut u32));
+            let code = nv!(play, nvmlDeviceGetP2PStatus(one: usize, two: usize, kind: u32, place: *mut u32));
             assert_eq!((code, value), (0, status), "kind {kind}");
         }
-        let code = nv!(play, nvmlDeviceGetP2PStatus(first: usize, two: usize, 5: u32, place: *mut u32));
+        let code = nv!(play, nvmlDeviceGetP2PStatus(one: usize, two: usize, 5: u32, place: *mut u32));
         assert_eq!(code, INVALID_ARGUMENT);
     }
     let code = nv!(play, nvmlDeviceGetP2PStatus(first: usize, 0: usize, 0: u32, place: *mut u32));

@@ -29,6 +29,7 @@ LIBRARIES = "usr/lib/x86_64-linux-gnu"
 NOT_PLAYED = {
     "pattern_plant": "runs until it is killed; cargo xtask test plays it on soft",
     "pattern_probe": "wants addresses of pattern_plant",
+    "peers": "wants two devices on both sides; cargo xtask test plays it on two of soft",
     "nvml_query": "compares what its container uses, with nobody beside it; cargo xtask test plays it on soft",
 }
 ARGUMENTS = {"spin": ["1"]}

@@ -21,7 +21,9 @@ impl Session {
 
     /// Returns when work may be submitted in a context.
     pub(super) fn wait_for_credit(&self, id: ContextId) {
-        self.quotas.wait_for_credit(self.device_of(id));
+        // Nearly every process has one device, and comes here for each launch.
+        let device = if self.quotas.devices() < 2 { 0 } else { self.device_of(id) };
+        self.quotas.wait_for_credit(device);
     }
 
     /// The devices of two ranges, if they are not the same one's. The arena is nobody's.
@@ -70,7 +72,10 @@ impl Session {
 
     /// Before a context ends: a primary one may stay on the device, and begins anew without.
     pub(super) fn end_peers_of(&mut self, id: ContextId) {
-        for (one, other) in self.peers.extract_if(.., |(one, other)| [*one, *other].contains(&id)) {
+        let of_it = |(one, other): &&(ContextId, ContextId)| [*one, *other].contains(&id);
+        for pair in self.peers.iter().filter(of_it).copied().collect::<Vec<_>>() {
+            self.peers.remove(&pair);
+            let (one, other) = pair;
             let [one, other] = [one, other].map(|id| self.contexts.get(&id).map(|context| context.raw));
             let Some((one, other)) = one.zip(other) else { continue };
             // Of contexts that an error has ended nothing is expected.

@@ -8,7 +8,7 @@
 //!   | 12 CUDA version u32 | 16 driver's version, 32 bytes                                                      head: 48
 //!   device:  0 name, 96 bytes | 96 uuid | 112 PCI domain, bus, device 3 × u32 | 124 compute capability 2 × u16 | 128 total u64
 //!   | 136 used u64 | 144 multiprocessors u32 | 148 clock kHz u32 | 152 memory clock kHz u32 | 156 memory bus bits u32
-//!   | 160 flags u32: 1 ECC | 164 zero u32                                                                           168
+//!   | 160 flags u32: 1 ECC | 164 peers u32, a bit a device                                                          168
 //!   process: 0 device u32 | 4 pid u32 | 8 used u64                                                                    16
 //! ```
 //! Little endian; texts end in zeros. Later releases append to head, device and process: a reader takes what it knows and skips the
@@ -29,6 +29,7 @@ const DEVICE_BYTES: usize = 168;
 const NAME_BYTES: usize = 96;
 const PROCESS_BYTES: usize = 16;
 const ECC: u32 = 1;
+const _: () = assert!(DEVICES_MAX <= u32::BITS as usize);
 const _: () =
     assert!(HEAD_BYTES + DEVICES_MAX * DEVICE_BYTES + PROCESSES_MAX * PROCESS_BYTES <= BYTES_MAX / 4);
 
@@ -70,6 +71,8 @@ pub struct DeviceFacts {
     pub memory_bus_bits: u32,
     /// Whether memory errors are corrected.
     pub ecc: bool,
+    /// Devices of the container whose memory its kernels can reach: bit 0 is the first one's.
+    pub peers: u32,
 }
 
 /// A process and its device memory.
@@ -183,8 +186,14 @@ impl DeviceFacts {
         self.capability.iter().for_each(|part| out.extend(part.to_le_bytes()));
         out.extend([self.total_bytes.to_le_bytes(), self.used_bytes.to_le_bytes()].as_flattened());
         let flags = if self.ecc { ECC } else { 0 };
-        let words =
-            [self.multiprocessors, self.clock_khz, self.memory_clock_khz, self.memory_bus_bits, flags, 0];
+        let words = [
+            self.multiprocessors,
+            self.clock_khz,
+            self.memory_clock_khz,
+            self.memory_bus_bits,
+            flags,
+            self.peers,
+        ];
         words.iter().for_each(|word| out.extend(word.to_le_bytes()));
     }
 
@@ -203,6 +212,7 @@ impl DeviceFacts {
             memory_clock_khz: block.u32(152),
             memory_bus_bits: block.u32(156),
             ecc: block.u32(160) & ECC != 0,
+            peers: block.u32(164),
         })
     }
 }
@@ -276,6 +286,7 @@ mod tests {
             memory_clock_khz: 2_619_000,
             memory_bus_bits: 5120,
             ecc: true,
+            peers: 2,
         };
         let process = |pid| ProcessFacts { device: 1, pid, used_bytes: u64::from(pid) << 32 };
         Facts {

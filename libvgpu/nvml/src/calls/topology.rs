@@ -8,7 +8,8 @@ use crate::structs::{Fabric, FabricV2, FabricV3, version_of};
 /// `nvmlGpuTopologyLevel_t`: the same device; the same system, and no more is known.
 const SAME: u32 = 0;
 const SYSTEM: u32 = 50;
-/// `nvmlGpuP2PCapsIndex_t` ends before this.
+/// `nvmlGpuP2PCapsIndex_t`: reads and writes are the first two, and it ends before this.
+const P2P_MEMORY: u32 = 2;
 const P2P_KINDS: u32 = 5;
 /// `nvmlGpuP2PStatus_t`.
 const P2P_OK: u32 = 0;
@@ -37,16 +38,16 @@ exports! {
         place.set((one == two).into())
     }
 
-    /// Each device reaches itself, and no other one. NCCL asks for every pair, one of a device with itself too, and takes any other result
-    /// than success for a broken system.
+    /// Each device reaches itself, and others' memory as CUDA says; by which way is not told. NCCL asks for every pair, one of a device with
+    /// itself too, and takes any other result than success for a broken system.
     fn nvmlDeviceGetP2PStatus(one: Device, two: Device, kind: u32, place: Out<u32>) {
         let session = session()?;
-        session.device(one)?;
-        session.device(two)?;
+        let ((_, from), (index, _)) = (session.device(one)?, session.device(two)?);
         if kind >= P2P_KINDS {
             return Err(NvmlError::INVALID_ARGUMENT);
         }
-        place.set(if one == two { P2P_OK } else { P2P_NOT_SUPPORTED })
+        let reaches = kind < P2P_MEMORY && u32::try_from(index).is_ok_and(|index| from.peers >> index & 1 == 1);
+        place.set(if one == two || reaches { P2P_OK } else { P2P_NOT_SUPPORTED })
     }
 
     /// "Not supported" is the state and not the result: PyTorch takes any other result than success for a defect.

@@ -178,6 +178,7 @@ pub fn facts() -> Facts {
         memory_clock_khz: 2_619_000,
         memory_bus_bits: 5120,
         ecc: true,
+        peers: 1 << 1,
     };
     let second = DeviceFacts {
         name: "second".into(),
@@ -189,6 +190,7 @@ pub fn facts() -> Facts {
         memory_clock_khz: 0,
         memory_bus_bits: 0,
         ecc: false,
+        peers: 0,
         ..device.clone()
     };
     let process = |device, pid, used_bytes| ProcessFacts { device, pid, used_bytes };

@@ -110,6 +110,7 @@ pub mod samples {
             memory_clock_khz: 2_619_000,
             memory_bus_bits: 5120,
             ecc: true,
+            peers: 0,
         };
         let process = |pid, used_bytes| ProcessFacts { device: 0, pid, used_bytes };
         Facts {
