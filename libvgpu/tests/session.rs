@@ -640,7 +640,7 @@ fn what_old_programs_ask_of_a_device_is_made_of_its_attributes() {
     let (at, value_at) = (&raw mut properties, &raw mut value);
     assert_eq!(cu!(session.libcuda, cuDeviceGetProperties(at: *mut [i32; 14], 0: i32)), OK);
     assert_eq!((properties[0], properties[3], properties[7], properties[9]), (1024, 64, 49152, 32));
-    assert_eq!(cu!(session.libcuda, cuDeviceGetP2PAttribute(value_at: *mut i32, 2: u32, 0: i32, 1: i32)), OK);
+    assert_eq!(cu!(session.libcuda, cuDeviceGetP2PAttribute(value_at: *mut i32, 2: u32, 1: i32, 0: i32)), OK);
     assert_eq!(value, 0);
     assert_eq!(
         cu!(session.libcuda, cuDeviceGetP2PAttribute(value_at: *mut i32, 2: u32, 0: i32, 0: i32)),

@@ -91,7 +91,7 @@ impl Supervisor {
             Ok((snapshot, reads_host_memory, hardware)) => {
                 self.warn(risks(self.device, &snapshot, reads_host_memory));
                 let driver_version = driver_version(self.device);
-                self.zones().set_devices(u32::try_from(snapshot.devices.len()).unwrap_or(1).max(1));
+                self.zones().set_devices(snapshot.devices.len());
                 let _ = self.description.known.set(Known { snapshot, hardware, driver_version });
                 Ok(())
             }

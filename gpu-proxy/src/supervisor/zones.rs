@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use vgpu_codes::Code;
+use vgpu_zone_api::guest::facts::DEVICES_MAX;
 use vgpu_zone_api::shim::{DomainRef, GrantInfo, WorkerInfo, ZoneId, ZoneInfo, ZoneState};
 
 use super::zone_log::ZoneLog;
@@ -293,8 +294,9 @@ impl Zones {
     }
 
     /// How many there are, once that is known.
-    pub fn set_devices(&mut self, devices: u32) {
-        self.limits.devices = devices;
+    pub fn set_devices(&mut self, devices: usize) {
+        // As many as a container can be told of.
+        self.limits.devices = u32::try_from(devices.clamp(1, DEVICES_MAX)).unwrap_or(1);
     }
 
     /// Takes a container's grant back. Its workers, which are to be ended; `None` if `domain` does not have the zone.

@@ -134,7 +134,7 @@ mod tests {
             warnings: vec!["no y".into()],
         };
         assert!(node(&info, 0).contains("GAP: no x") && node(&info, 0).contains("warning    no y"));
-        assert!(node(&info, 0).contains("device     soft (2 of 1.0 GiB)"), "{}", node(&info, 0));
+        assert!(node(&info, 0).contains("device     soft (2 of 1024 MiB)"), "{}", node(&info, 0));
         assert!(node(&NodeInfo { sandbox_gaps: vec![], ..info }, 0).contains("whole"));
     }
 }

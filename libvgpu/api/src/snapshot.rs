@@ -136,6 +136,9 @@ impl Snapshot {
     #[must_use]
     pub fn peer(&self, number: u32, device: u32, peer: u32) -> i32 {
         let count = self.devices.len();
+        if peer as usize >= count {
+            return 0;
+        }
         let pair = (device as usize).checked_mul(count).and_then(|row| row.checked_add(peer as usize));
         let place = pair.and_then(|pair| pair.checked_mul(PEER_ATTRIBUTES as usize));
         let place = place.zip((number as usize).checked_sub(1)).map(|(place, number)| place + number);
@@ -240,6 +243,7 @@ mod tests {
         let two = Snapshot::parse(&two.to_bytes()).unwrap();
         assert_eq!((two.peer(1, 0, 1), two.peer(5, 1, 0), two.peer(2, 1, 1)), (101, 510, 0));
         assert_eq!((two.peer(0, 0, 1), two.peer(1, 2, 0), two.peer(u32::MAX, u32::MAX, u32::MAX)), (0, 0, 0));
+        assert_eq!((two.peer(1, 0, 2), two.peer(5, 0, u32::MAX)), (0, 0), "no other pair's");
         let mut more = two;
         more.peers.push(0);
         assert_eq!(Snapshot::parse(&more.to_bytes()), Err(WireError::BadValue("peers")));
