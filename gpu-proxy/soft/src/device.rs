@@ -68,9 +68,14 @@ impl Instance {
 /// Bytes of kernels' output kept until they are taken. As the hardware's printf buffer, it drops what does not fit.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
+/// Told of instructions that warps have run, as they run them, by the host thread that ran them: each time of some ten thousand at most.
+/// The thread goes on when it returns, so kernels can be held up by it. All instructions are told of before the launch returns.
+pub type Meter = Arc<dyn Fn(u64) + Send + Sync>;
+
 /// The software GPU, or all of them. Shared by reference; launches from several threads run side by side.
 pub struct Device {
     config: DeviceConfig,
+    meter: Option<Meter>,
     memory: Memory,
     objects: Mutex<Arc<Objects>>,
     output: Mutex<Vec<u8>>,
@@ -86,7 +91,12 @@ impl Device {
     /// With nothing in memory.
     pub fn new(config: DeviceConfig) -> Self {
         let memory = Memory::of_devices(config.devices, config.memory_bytes, config.seed);
-        Self { config, memory, objects: Mutex::default(), output: Mutex::default() }
+        Self { config, meter: None, memory, objects: Mutex::default(), output: Mutex::default() }
+    }
+
+    /// Has the instructions of all launches from now on told.
+    pub fn set_meter(&mut self, meter: Meter) {
+        self.meter = Some(meter);
     }
 
     /// Its memory.
@@ -166,7 +176,7 @@ impl Device {
         let launch =
             exec::Launch::new(instance, function, config, parameters, self.memory.snapshot(instance.device))?
                 .with(Arc::clone(&self.objects()));
-        let (result, printed) = exec::run(&launch, &self.config, OUTPUT_BYTES_MAX);
+        let (result, printed) = exec::run(&launch, &self.config, self.meter.as_ref(), OUTPUT_BYTES_MAX);
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let room = OUTPUT_BYTES_MAX.saturating_sub(output.len());
         output.extend_from_slice(&printed[..printed.len().min(room)]);

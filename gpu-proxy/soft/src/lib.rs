@@ -23,7 +23,7 @@ mod texture;
 
 pub use attributes::*;
 pub use block::SharedWords;
-pub use device::{Device, DeviceConfig, Instance, LaunchConfig};
+pub use device::{Device, DeviceConfig, Instance, LaunchConfig, Meter};
 pub use fault::{Access, Fault};
 pub use image::{ImageError, each_machine_code};
 pub use memory::{ALIGN, MAPPING_ALIGN, Memory, MemoryError, Protection};

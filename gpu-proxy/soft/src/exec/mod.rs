@@ -22,7 +22,7 @@ use std::time::Instant;
 use crate::attributes::{MAX_BLOCK, MAX_GRID, SHARED_BYTES_OPT_IN};
 use crate::block::Block as Allocation;
 use crate::code::{Function, FunctionKind, Program};
-use crate::device::{DeviceConfig, Instance};
+use crate::device::{DeviceConfig, Instance, Meter};
 use crate::memory::align_up;
 use crate::texture::Objects;
 use crate::{Fault, LaunchConfig};
@@ -145,6 +145,7 @@ struct Shared<'a> {
     launch: &'a Launch<'a>,
     instructions_max: Option<u64>,
     instructions: AtomicU64,
+    meter: Option<&'a Meter>,
     waiting_max: usize,
     output_max: usize,
     queue: Mutex<Queue>,
@@ -154,6 +155,7 @@ struct Shared<'a> {
 pub(crate) fn run(
     launch: &Launch<'_>,
     config: &DeviceConfig,
+    meter: Option<&Meter>,
     output_max: usize,
 ) -> (Result<(), Fault>, Vec<u8>) {
     let most = (WAITING_BYTES_MAX / launch.block_bytes().max(1)).clamp(1, 1024);
@@ -161,6 +163,7 @@ pub(crate) fn run(
         launch,
         instructions_max: config.instructions_max,
         instructions: AtomicU64::new(0),
+        meter,
         waiting_max: usize::try_from(most).unwrap_or(1),
         output_max,
         queue: Mutex::new(Queue { next: 0, waiting: VecDeque::new(), fault: None, output: Vec::new() }),
@@ -212,6 +215,9 @@ fn work(shared: &Shared<'_>) {
             // Small steps, so that the end of the budget is seen soon.
             let step = block.run(shared.launch, left.min(1 << 14));
             let used = block.take_used();
+            if let Some(meter) = shared.meter {
+                meter(used);
+            }
             left = left.saturating_sub(used.max(1));
             match step.and_then(|progress| shared.check_budget(used).map(|()| progress)) {
                 Ok(Progress::More) if left > 0 => {}
