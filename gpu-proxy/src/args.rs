@@ -12,9 +12,12 @@ gpu-proxy: serves the GPU to guests
   gpu-proxy [--config FILE] [--device KIND] [--socket PATH]
       The daemon: zones are registered by the shim at PATH (proxy.socket), guests connect over Xen.
 
-  gpu-proxy --local SOCKET [--device KIND] [--devices N] [--memory-mib N] [--socket PATH] [--config FILE]
-      One zone on this machine, without Xen: each process that connects to SOCKET gets a worker with N devices (1), each
-      with so much memory; of soft and null there are N then. With --socket also the door that vgpuctl looks through.
+  gpu-proxy --local SOCKET [--share N] ... [--device KIND] [--devices N] [--memory-mib N] [--socket PATH]
+            [--config FILE]
+      A zone on this machine for each --local, without Xen: each process that connects to SOCKET gets a worker with N
+      devices (1), each with so much memory; of soft and null there are N then. Zones with work share the GPU's time: the
+      one of the --local before it has N thousandths, others what is left over. With --socket also the door that vgpuctl
+      looks through.
 
   KIND: auto, cuda, soft or null. auto is cuda where NVIDIA's driver is, else soft.
   VGPU_LOG: error, warn, info (default), debug or trace.
@@ -42,12 +45,21 @@ pub struct Serve {
     pub device: Option<DeviceKind>,
     /// Another socket than the configured one.
     pub socket: Option<PathBuf>,
-    /// The local socket; without it: Xen.
-    pub local: Option<PathBuf>,
-    /// The local zone's grant of each device in MiB.
+    /// The local zones; without any: Xen.
+    pub local: Vec<LocalZone>,
+    /// Each local zone's grant of each device in MiB.
     pub memory_mib: Option<u64>,
-    /// The local zone's devices.
+    /// Each local zone's devices.
     pub devices: Option<u32>,
+}
+
+/// A zone of this machine.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LocalZone {
+    /// Where its processes connect.
+    pub socket: PathBuf,
+    /// Its thousandths of the device's time.
+    pub share: Option<u32>,
 }
 
 /// Reads the arguments, without the program's name.
@@ -67,7 +79,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             "worker" if first => return Ok(Command::Worker),
             "--config" => serve.config = Some(value()?.into()),
             "--socket" => serve.socket = Some(value()?.into()),
-            "--local" => serve.local = Some(value()?.into()),
+            "--local" => serve.local.push(LocalZone { socket: value()?.into(), share: None }),
+            "--share" => {
+                let share = value()?.to_str().and_then(|text| text.parse().ok());
+                let zone = serve.local.last_mut().ok_or("--share belongs to the --local before it")?;
+                zone.share = Some(share.ok_or("--share wants a number of thousandths, 1 to 1000")?);
+            }
             "--device" => serve.device = Some(device(&value()?.to_string_lossy())?),
             "--memory-mib" => {
                 let text = value()?;
@@ -87,10 +104,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         }
         first = false;
     }
-    if serve.memory_mib.is_some() && serve.local.is_none() {
+    if serve.memory_mib.is_some() && serve.local.is_empty() {
         return Err("--memory-mib belongs to --local; a zone over Xen is granted memory by its shim".into());
     }
-    if serve.devices.is_some() && serve.local.is_none() {
+    if serve.devices.is_some() && serve.local.is_empty() {
         return Err(
             "--devices belongs to --local; see proxy.soft_devices for the software GPUs of a node".into()
         );
@@ -120,7 +137,7 @@ mod tests {
     fn the_daemon_needs_nothing_and_the_local_one_a_socket() {
         assert_eq!(read(""), Ok(Command::Serve(Serve::default())));
         let local = Serve {
-            local: Some("/tmp/s".into()),
+            local: vec![LocalZone { socket: "/tmp/s".into(), share: None }],
             device: Some(DeviceKind::Null),
             memory_mib: Some(64),
             devices: Some(2),
@@ -134,6 +151,16 @@ mod tests {
     }
 
     #[test]
+    fn each_local_zone_has_a_share_of_its_own_or_none() {
+        let Ok(Command::Serve(serve)) = read("--local a --share 250 --local b --local c --share 1") else {
+            panic!("it is refused")
+        };
+        let shares: Vec<_> =
+            serve.local.iter().map(|zone| (zone.socket.to_str().unwrap(), zone.share)).collect();
+        assert_eq!(shares, [("a", Some(250)), ("b", None), ("c", Some(1))]);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (line, part) in [
             ("--device gtx", "gtx"),
@@ -144,6 +171,8 @@ mod tests {
             ("--devices 0 --local x", "1 to 16"),
             ("--devices 17 --local x", "1 to 16"),
             ("--devices 2", "--local"),
+            ("--share 5 --local x", "--local before"),
+            ("--local x --share all", "1 to 1000"),
             ("--sokcet x", "--sokcet"),
         ] {
             assert!(read(line).unwrap_err().contains(part), "{line}: {:?}", read(line));

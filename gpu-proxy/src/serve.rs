@@ -49,7 +49,7 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
     let result = runtime.block_on(async {
         // Before there is a socket: who finds one may end us in order.
         let mut told = std::pin::pin!(until_told());
-        let mode = if how.local.is_some() { Mode::Local } else { Mode::Xen };
+        let mode = if how.local.is_empty() { Mode::Xen } else { Mode::Local };
         let supervisor = Supervisor::new(&config, device, mode)?;
         log::info!("gpu-proxy {} with device {device}, guests come from {mode:?}", env!("CARGO_PKG_VERSION"));
         // Before anybody comes. Without it programs get what they ask for, and monitoring tools an error.
@@ -70,19 +70,17 @@ pub fn run(how: Serve) -> Result<(), Refusal> {
             supervisor.release_all(RELEASE_LIMIT).await;
             return clean.map(drop);
         }
-        let mut doors = Vec::new();
-        if how.local.is_none() || how.socket.is_some() {
+        let mut doors = vec![tokio::spawn(Arc::clone(&supervisor).share_time())];
+        if how.local.is_empty() || how.socket.is_some() {
             let door = Door::bind(how.socket.as_ref().unwrap_or(&config.proxy.socket), 0o600)?;
             doors.push(tokio::spawn(shim_door::serve(Arc::clone(&supervisor), door)));
             doors.push(tokio::spawn(Arc::clone(&supervisor).release_abandoned(ABANDONED_AFTER)));
         }
-        if let Some(path) = &how.local {
+        for (number, zone) in how.local.iter().enumerate() {
             // Whoever may reach the folder may connect: a container's user is not ours.
-            doors.push(tokio::spawn(local::serve(
-                Arc::clone(&supervisor),
-                Door::bind(path, 0o666)?,
-                how.devices.unwrap_or(1),
-            )?));
+            let (door, devices) = (Door::bind(&zone.socket, 0o666)?, how.devices.unwrap_or(1));
+            let served = local::serve(Arc::clone(&supervisor), door, number, devices, zone.share)?;
+            doors.push(tokio::spawn(served));
         }
         told.await;
         // The doors first, so that nobody comes any more; their files go with them.

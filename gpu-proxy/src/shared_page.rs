@@ -1,21 +1,35 @@
 //! One page of 64-bit words that the supervisor and a container's workers share. The peer may be hostile: only whole words are
-//! read and written, and no reference to the page's bytes is ever made.
+//! read and written, and no reference to the page's bytes is ever made. The last word is a bell: one side sleeps until the other rings it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::thread::futex::{self, Timespec};
 
 const BYTES: usize = 4096;
 const WORDS: usize = BYTES / 8;
+/// Words that can be read and written: all but the bell.
+const PLAIN: usize = WORDS - 1;
+
+#[repr(C)]
+struct Layout {
+    words: [AtomicU64; PLAIN],
+    /// How often it was rung.
+    bell: AtomicU32,
+    pad: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Layout>() == BYTES);
 
 /// A mapped page.
 #[derive(Debug)]
 pub struct SharedPage {
-    start: NonNull<[AtomicU64; WORDS]>,
+    start: NonNull<Layout>,
     fd: OwnedFd,
 }
 
@@ -81,7 +95,47 @@ impl SharedPage {
         self.words()[word].store(value, Ordering::SeqCst);
     }
 
-    fn words(&self) -> &[AtomicU64; WORDS] {
+    /// Writes `new` where `old` is; whether it was there.
+    ///
+    /// # Panics
+    /// Past the page: our own mistake.
+    pub fn replace(&self, word: usize, old: u64, new: u64) -> bool {
+        self.words()[word].compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Adds to a word, around its end.
+    ///
+    /// # Panics
+    /// Past the page: our own mistake.
+    pub fn add(&self, word: usize, value: u64) {
+        self.words()[word].fetch_add(value, Ordering::SeqCst);
+    }
+
+    /// How often the bell was rung: to be read before one looks at words, for [`SharedPage::sleep`].
+    #[must_use]
+    pub fn rings(&self) -> u32 {
+        self.layout().bell.load(Ordering::SeqCst)
+    }
+
+    /// Wakes who sleeps.
+    pub fn ring(&self) {
+        self.layout().bell.fetch_add(1, Ordering::SeqCst);
+        // One that wakes nobody is no failure.
+        let _ = futex::wake(&self.layout().bell, futex::Flags::empty(), i32::MAX.unsigned_abs());
+    }
+
+    /// Sleeps until the bell has been rung more than `rings` times, or for `limit`; sometimes less.
+    pub fn sleep(&self, rings: u32, limit: Option<Duration>) {
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        // Whatever it says, the caller looks again.
+        let _ = futex::wait(&self.layout().bell, futex::Flags::empty(), rings, limit.as_ref());
+    }
+
+    fn words(&self) -> &[AtomicU64; PLAIN] {
+        &self.layout().words
+    }
+
+    fn layout(&self) -> &Layout {
         // SAFETY: mapped by `map_owned` until drop, page-aligned; the peer may change any word, all of them are atomics.
         unsafe { self.start.as_ref() }
     }

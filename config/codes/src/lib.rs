@@ -158,8 +158,8 @@ codes! {
         "A process asked for the GPU in a container that has no grant.",
         "Start the container with `ctr run --annotation vgpu.dev/gpu=1`. Pods of Kubernetes get a GPU when vgpu has a device plugin.";
     404 LimitReached Peer ResourceExhausted cu 46: "a limit is reached",
-        "Workers, channels or mapped pages of the zone are used up, or what all zones share: users and mapped pages.",
-        "gpu-proxy's log names the limit. Run fewer CUDA processes in the pod or on the node, or raise it in config.toml.";
+        "Workers, channels or mapped pages of the zone are used up, or what all zones share: users, mapped pages, the GPU's time (`vgpu.dev/share`).",
+        "gpu-proxy's log names the limit. Run fewer CUDA processes in the pod or on the node, or raise it in config.toml. Shares of all containers are 1000 thousandths at most: `vgpuctl ps` shows who has them; a container without one takes what is left over.";
     405 ZoneConflict Peer AlreadyExists cu 46: "the zone is registered for another domain",
         "A zone was registered again with another domain or UUID.",
         "`vgpuctl ps` shows the domain that has it: end that pod. A zone whose domain and shim are gone is free after a minute: try again then.";

@@ -81,7 +81,7 @@ fn a_kernel_waits_for_who_is_told() {
         }
     });
     thread::scope(|scope| {
-        let runs = scope.spawn(|| world.run(1, 1, 1_000_000, false));
+        let runs = scope.spawn(|| world.run(1, 1, 200_000, false));
         for step in 1..=3_u64 {
             while told.load(Ordering::SeqCst) == 0 {
                 thread::yield_now();

@@ -109,6 +109,9 @@ pub type HostFunction = Box<dyn FnOnce(u32) + Send>;
 /// when it is due does nothing.
 pub type GraphFunction = Arc<dyn Fn() + Send + Sync>;
 
+/// Told by a device of what it has done, in units of its own, while it does it. The device goes on when it returns.
+pub type Meter = Arc<dyn Fn(u64) + Send + Sync>;
+
 /// A launch with resolved names. Attributes that hold handles or addresses do not get here.
 #[derive(Debug)]
 pub struct DeviceLaunch<'a> {
@@ -180,6 +183,10 @@ pub trait Device: Arrays + fmt::Debug + Send {
     fn granule_bytes(&self) -> u64;
     /// What uses a device's memory beside allocations: the most that one takes, if they differ.
     fn costs(&self) -> Costs;
+    /// Has what it does told from now on. `false`: it does not count that.
+    fn set_meter(&mut self, _meter: Meter) -> bool {
+        false
+    }
 
     /// A context of a device; `flags` as of `cuCtxCreate`. `primary` contexts are the device's own.
     fn context_create(&mut self, device: u32, flags: u32, primary: bool) -> CuResult<Raw>;

@@ -22,7 +22,7 @@ use super::graph::Listed;
 use super::pass_through::PassThrough;
 use super::{
     Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError,
-    LoadedImage, NO_MANAGED_VARIABLES, Place, Raw, Survey, identity,
+    LoadedImage, Meter, NO_MANAGED_VARIABLES, Place, Raw, Survey, identity,
 };
 
 /// What it says `cuDriverGetVersion` is: CUDA 13.0.
@@ -240,6 +240,12 @@ impl Device for Soft {
     /// Stacks are the host's memory, bounded by the worker's cgroup.
     fn costs(&self) -> Costs {
         Costs::default()
+    }
+
+    /// Instructions of warps.
+    fn set_meter(&mut self, meter: Meter) -> bool {
+        self.gpu.set_meter(meter);
+        true
     }
 
     fn context_create(&mut self, device: u32, _flags: u32, _primary: bool) -> CuResult<Raw> {

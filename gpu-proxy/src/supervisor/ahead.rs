@@ -138,7 +138,7 @@ impl Supervisor {
 
     /// Gives the worker that waits to its process.
     pub(super) async fn adopt(
-        &self,
+        self: &Arc<Self>,
         waiting: Waiting,
         wanted: &Wanted,
         attach: impl Future<Output = Result<Channel, Refusal>>,
@@ -157,8 +157,8 @@ impl Supervisor {
         let told = assignment::send(&*socket, &turn, &fds);
         // They are the worker's alone from here on: what it maps is unmapped by its end.
         drop(fds);
-        let report = tokio::spawn(report(socket, told));
-        self.serves(running, report).await.map(|running| (running, arena))
+        let report = tokio::spawn(report(Arc::clone(&socket), told));
+        self.serves(running, report, socket).await.map(|running| (running, arena))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The local socket: this supervisor serves one zone by itself, as guest-init does in a domain. Each connection is one process.
+//! The local sockets: this supervisor serves a zone at each by itself, as guest-init does in a domain. Each connection is one process.
 
 use std::future::ready;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,28 +27,30 @@ use super::zones::Refusal;
 use super::{Supervisor, channel_pages};
 use crate::worker::assignment::ChannelKind;
 
-/// The only container of the local zone.
+/// The only container of a local zone.
 pub const CONTAINER: &str = "local";
 /// For a hello to arrive: it is the first thing that libvgpu sends.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// Connections that have not said hello: more wait at the socket. Each has a thread of the runtime, and a descriptor.
 const HANDSHAKES_MAX: usize = 64;
 
-/// Makes the local zone, with so many devices, and serves its socket for ever.
+/// Makes a local zone, by its number, with so many devices, and serves its socket for ever.
 ///
 /// # Errors
-/// The zone cannot be made, or there are not so many devices.
+/// The zone cannot be made, there are not so many devices, or there is no such share left.
 pub fn serve(
     supervisor: Arc<Supervisor>,
     door: Door,
+    number: usize,
     devices: u32,
+    share: Option<u32>,
 ) -> Result<impl Future<Output = ()>, Refusal> {
-    let name = format!("vgpu local {}", std::process::id());
+    let name = format!("vgpu local {} {number}", std::process::id());
     let zone = ZoneId(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()));
     {
         let mut zones = supervisor.zones();
         zones.register(zone, &zone.to_string(), None)?;
-        zones.grant(zone, CONTAINER, devices, None, None)?;
+        zones.grant(zone, CONTAINER, devices, None, share)?;
         zones.set_state(zone, ZoneState::Connected);
     }
     supervisor.start_ahead(zone, CONTAINER);

@@ -2,7 +2,8 @@
 //!
 //! Its doors: the shim's (`shim_door.rs`), the guest's over Xen (`xen.rs`), the local socket (`local.rs`). What it knows is plain
 //! state in `zones.rs`, what programs may know of it in `facts.rs`, whether the GPU's memory is clean in `canary.rs`; processes are made
-//! in `spawn/`, seen to their end in `workers.rs`, started before they are needed in `ahead.rs`, bounded by `cgroup.rs`.
+//! in `spawn/`, seen to their end in `workers.rs`, started before they are needed in `ahead.rs`, bounded by `cgroup.rs`. Whose
+//! turn it is on the device: `sharing/`.
 //! The rule: it parses nothing of a guest but the hello and the fixed channel messages, and a guest can make nothing grow
 //! beyond a limit of ours.
 
@@ -14,6 +15,7 @@ mod hardware;
 pub mod local;
 mod nobody;
 mod pace;
+mod sharing;
 pub mod shim_door;
 pub mod socket;
 pub mod spawn;
@@ -81,6 +83,8 @@ pub struct Supervisor {
     warnings: Mutex<BTreeSet<String>>,
     /// Told when a worker has ended.
     changed: Notify,
+    /// Told when a worker begins to have work, and when there are others than before.
+    rung: Notify,
     spawner: Spawner,
     namespaces: Namespaces,
     /// `None`: workers have no cgroup, which was found out at the start. Otherwise none is born without.
@@ -154,6 +158,7 @@ impl Supervisor {
                 WorkersAhead::Off => false,
             },
             changed: Notify::new(),
+            rung: Notify::new(),
             spawner: Spawner::start(namespaces).map_err(no_worker)?,
             namespaces,
             cgroups,

@@ -77,6 +77,7 @@ impl Supervisor {
             devices: self.zones().devices(),
             nodes: None,
             slot: 0,
+            turns: false,
             namespaces: self.namespaces.of_mounts(),
             channel: ChannelKind::None(question),
             log_level: crate::logfmt::level(),

@@ -191,14 +191,14 @@ impl Supervisor {
         // Before the channel, so that it is dropped after it: what was mapped goes first.
         let occupied = Occupied { supervisor: Arc::clone(self), zone: wanted.zone, worker: place.worker };
         let channel = attach.await?;
-        let Begun { running, arena, report, .. } = self.bear(wanted, place, occupied, channel).await?;
-        self.serves(running, report).await.map(|running| (running, arena))
+        let Begun { running, arena, report, socket } = self.bear(wanted, place, occupied, channel).await?;
+        self.serves(running, report, socket).await.map(|running| (running, arena))
     }
 
     /// Brings a worker to life at its place.
     pub(super) async fn bear(
         self: &Arc<Self>,
-        mut wanted: Wanted,
+        wanted: Wanted,
         mut place: Place,
         occupied: Occupied,
         channel: Channel,
@@ -213,7 +213,10 @@ impl Supervisor {
             // Of earlier releases, which knew of one device.
             place.devices.truncate(1);
         }
-        let born = self.birth(&place, wanted.program.take()).await;
+        let born = match wanted.program.as_ref().map(OwnedFd::try_clone).transpose() {
+            Ok(program) => self.birth(&place, program).await,
+            Err(error) => Err(error),
+        };
         let (newborn, cgroup) = born.map_err(|error| failed("a worker cannot be started", &error))?;
         self.zones().worker_born(wanted.zone, place.worker, newborn.pid);
         place.log.info(format_args!(
@@ -226,13 +229,17 @@ impl Supervisor {
 
     /// Waits until the worker says that it serves.
     pub(super) async fn serves(
-        &self,
+        self: &Arc<Self>,
         running: Running,
         report: JoinHandle<io::Result<Report>>,
+        socket: Arc<OwnedFd>,
     ) -> Result<Running, Refusal> {
         match self.says(running, report).await? {
             (running, Report::Ready { gaps }) => match self.judge(gaps, Code::WorkerFailed) {
-                Ok(()) => Ok(running),
+                Ok(()) => {
+                    self.hear(socket);
+                    Ok(running)
+                }
                 Err(refusal) => Err(give_up(running, refusal).await),
             },
             (running, other) => Err(give_up(running, nobody::astray(&other)).await),
@@ -331,16 +338,15 @@ impl Supervisor {
             devices: u32::try_from(place.devices.len()).unwrap_or(1),
             nodes: self.nodes(place),
             slot: place.slot,
+            // Whose turn it is is ruled device by device.
+            turns: wanted.program.is_none() && place.devices.len() == 1,
             namespaces: self.namespaces.of_mounts(),
             channel: channel.kind,
             log_level: crate::logfmt::level(),
         };
-        let fds: Vec<BorrowedFd<'_>> = place
-            .devices
-            .iter()
-            .map(|(_, page)| page.fd())
-            .chain(channel.fds.iter().map(AsFd::as_fd))
-            .collect();
+        let turns = task.turns.then(|| place.turns.fd());
+        let pages = place.devices.iter().map(|(_, page)| page.fd()).chain(turns);
+        let fds: Vec<BorrowedFd<'_>> = pages.chain(channel.fds.iter().map(AsFd::as_fd)).collect();
         let assigned = assignment::send(&*socket, &task, &fds);
         if assigned.is_err() {
             kill(&pidfd);

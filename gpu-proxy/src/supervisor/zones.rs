@@ -1,7 +1,11 @@
 //! Zones, their grants and their workers, as plain state: no process is touched here. The rule: everything that a guest can make
 //! grow has a limit of ours, and what it would exceed is refused.
 
+mod devices;
+mod shares;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -14,9 +18,9 @@ use vgpu_zone_api::shim::{DomainRef, GrantInfo, WorkerInfo, ZoneId, ZoneInfo, Zo
 use super::zone_log::ZoneLog;
 use crate::shared_page::SharedPage;
 use crate::worker::quota::{Grant, SLOTS};
+use crate::worker::turn::{Ruled, now_ns};
 use devices::{ContainerGrant, DeviceGrant};
-
-mod devices;
+pub use shares::Sharer;
 
 /// Why something was not done: a code for machines, a sentence for people.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +77,7 @@ pub struct Zones {
     /// Users of workers of no zone.
     lent_uids: BTreeSet<u32>,
     next_worker: u64,
+    next_grant: u64,
 }
 
 #[derive(Debug)]
@@ -101,6 +106,7 @@ struct Worker {
     slot: usize,
     /// Of each of its devices.
     grants: Vec<Grant>,
+    ruled: Ruled,
     since: Instant,
     /// Nobody's yet: it waits for the container's next process.
     ahead: bool,
@@ -137,6 +143,8 @@ pub struct Place {
     pub devices: Vec<(u32, Arc<SharedPage>)>,
     /// Its slot in all of these pages.
     pub slot: usize,
+    /// Its page of turns.
+    pub turns: Arc<SharedPage>,
     /// The grant of each in bytes.
     pub bytes: u64,
     /// For who tells it to end.
@@ -160,7 +168,7 @@ impl Zones {
     /// None yet.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, by_id: BTreeMap::new(), lent_uids: BTreeSet::new(), next_worker: 1 }
+        Self { limits, by_id: BTreeMap::new(), lent_uids: BTreeSet::new(), next_worker: 1, next_grant: 1 }
     }
 
     /// Makes a zone known. Whether it is new.
@@ -265,11 +273,9 @@ impl Zones {
             let text = format!("{} bytes asked for, the device has {limit}", bytes.unwrap_or_default());
             return Err(Refusal::new(Code::NoDevice, text));
         }
-        if share.is_some_and(|share| share > 1000) {
-            return Err(Refusal::new(Code::SpecInvalid, "a share is at most 1000 thousandths"));
-        }
-        let chosen = self.least_granted(devices as usize);
+        let chosen = self.choose(id, container, devices as usize, share)?;
         let has_workers = self.has_workers(id, container);
+        let number = self.next_grant;
         let zone = self.living(id)?;
         let limit = bytes.unwrap_or(limit);
         if let Some(old) = zone.grants.get_mut(container) {
@@ -283,7 +289,9 @@ impl Zones {
                 return Err(Refusal::new(Code::ZoneConflict, text));
             }
         }
-        zone.grants.insert(container.to_owned(), ContainerGrant::new(&chosen, limit, bytes, share)?);
+        let entry = ContainerGrant::new(number, &chosen, limit, bytes, share)?;
+        zone.grants.insert(container.to_owned(), entry);
+        self.next_grant += 1;
         Ok(())
     }
 
@@ -413,6 +421,8 @@ impl Zones {
             )));
         }
         self.check_pages(id, pages)?;
+        let turns = page("turns")?;
+        let ruled = Ruled::new(Arc::clone(&turns));
         let zone = self.living(id)?;
         let entry = zone.grants.get_mut(container).ok_or_else(|| not_granted(id, container))?;
         let slot = entry.slots.iter().position(|used| !used);
@@ -425,6 +435,7 @@ impl Zones {
             log: Arc::clone(&zone.log),
             devices: entry.devices.iter().map(DeviceGrant::shared).collect(),
             slot,
+            turns,
             bytes: entry.bytes.unwrap_or(device_bytes),
             ending: Ending::default(),
         };
@@ -432,7 +443,7 @@ impl Zones {
         let (grants, since) = (entry.grants(), Instant::now());
         let container = container.to_owned();
         let (pid, ahead) = (None, false);
-        let new = Worker { pid, container, guest_pid, pages, slot, grants, since, ahead, ending };
+        let new = Worker { pid, container, guest_pid, pages, slot, grants, ruled, since, ahead, ending };
         zone.workers.insert(worker, new);
         self.next_worker += 1;
         Ok(place)
@@ -551,6 +562,11 @@ impl Zones {
     }
 }
 
+fn page(what: &str) -> Result<Arc<SharedPage>, Refusal> {
+    let failed = |error: io::Error| Refusal::new(Code::HostResource, format!("no page for {what}: {error}"));
+    SharedPage::create().map(Arc::new).map_err(failed)
+}
+
 fn not_granted(zone: ZoneId, container: &str) -> Refusal {
     Refusal::new(Code::NotGranted, format!("container {container} of zone {zone} has no GPU"))
 }
@@ -576,7 +592,7 @@ impl Zone {
                 .iter()
                 .map(|(container, grant)| GrantInfo {
                     container: container.clone(),
-                    device: grant.numbers(),
+                    device: grant.numbers().iter().map(u32::to_string).collect::<Vec<_>>().join(","),
                     bytes: grant.bytes,
                     share: grant.share,
                 })
@@ -602,6 +618,7 @@ impl Worker {
             device_bytes: self.used_bytes(),
             uptime_seconds: self.since.elapsed().as_secs(),
             ahead: self.ahead,
+            used: self.ruled.said(false, now_ns()).used,
         }
     }
 }

@@ -39,6 +39,9 @@ pub struct Assignment {
     pub nodes: Option<Vec<u32>>,
     /// The worker's slot in the pages of its grant.
     pub slot: usize,
+    /// Whether there is a page of turns. Programs of an earlier wire get none: they may not know of it.
+    #[serde(default)]
+    pub turns: bool,
     /// Whether the worker has a mount namespace of its own.
     pub namespaces: bool,
     /// How the channel's pages come.
@@ -56,7 +59,7 @@ pub struct Turn {
     pub channel: ChannelKind,
 }
 
-/// How the channel's pages come. The first descriptors are always the pages of the grant, one a device.
+/// How the channel's pages come. The first descriptors are always the pages of the grant, one a device, then comes that of turns, if there is one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelKind {
@@ -148,6 +151,12 @@ pub fn send<T: Serialize>(socket: impl AsFd, message: &T, fds: &[impl AsFd]) -> 
     }
     let sent = rustix::net::sendmsg(socket, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL)?;
     if sent == json.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// Rings for the supervisor: the worker begins to have work. After its reports nothing else is said.
+pub fn ring(socket: impl AsFd) {
+    // A supervisor that is gone ends the worker anyhow.
+    let _ = rustix::io::write(socket, &[0]);
 }
 
 /// Sends a worker's report. A plain write: behind the door there is no `sendmsg`.

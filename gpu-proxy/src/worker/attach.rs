@@ -16,6 +16,7 @@ use super::Failed;
 use super::assignment::{Assignment, ChannelKind};
 use super::quota::Quota;
 use super::quotas::Quotas;
+use super::turn::Turn;
 use crate::shared_page::SharedPage;
 
 /// What a worker has before its guest process is known.
@@ -23,6 +24,8 @@ use crate::shared_page::SharedPage;
 pub struct Ground {
     /// The grant of each device.
     pub quotas: Quotas,
+    /// Whose turn it is, where that is ruled.
+    pub turn: Option<Turn>,
     /// The guest's pages for pinned memory, at the addresses that it has them at.
     pub arena: Option<Region>,
 }
@@ -33,22 +36,23 @@ pub struct Ground {
 /// # Errors
 /// A descriptor is missing or is not what it should be.
 pub fn ground(task: &Assignment, fds: &mut Vec<OwnedFd>) -> Result<Ground, Failed> {
-    let devices = task.devices.max(1) as usize;
-    if fds.len() < devices {
+    let pages = task.devices.max(1) as usize + usize::from(task.turns);
+    if fds.len() < pages {
         return Err(missing());
     }
-    let quota = |fd: OwnedFd| {
-        let page = SharedPage::map(fd.as_fd()).map_err(ours)?;
-        Quota::new(page, task.slot).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such slot"))
-    };
-    let quotas = fds.drain(..devices).map(quota).collect::<Result<Vec<_>, _>>()?.into();
+    let page = |fd: OwnedFd| SharedPage::map(fd.as_fd()).map_err(ours);
+    let mut pages = fds.drain(..pages).map(page).collect::<Result<Vec<_>, _>>()?;
+    let turn = task.turns.then(|| pages.pop()).flatten().map(Turn::new);
+    let quota =
+        |page| Quota::new(page, task.slot).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such slot"));
+    let quotas = pages.into_iter().map(quota).collect::<Result<Vec<_>, _>>()?.into();
     let arena = match task.channel {
         ChannelKind::Local { arena_bytes, .. } | ChannelKind::Ahead { arena_bytes } if arena_bytes > 0 => {
             map_arena(fds.pop().ok_or_else(missing)?, arena_bytes)
         }
         _ => None,
     };
-    Ok(Ground { quotas, arena })
+    Ok(Ground { quotas, turn, arena })
 }
 
 /// Maps the pages of the channel, whose peer nobody has consumed from.

@@ -18,6 +18,7 @@ mod serve;
 mod session;
 mod slab;
 pub mod staging;
+pub mod turn;
 
 pub use quotas::Quotas;
 pub use session::Session;
@@ -124,7 +125,7 @@ fn prepare(task: &Assignment, mut fds: Vec<OwnedFd>) -> Result<(Consumer, Sessio
     };
     let gaps = sandbox::strip(task.device, task.namespaces, task.nodes.as_deref())
         .map_err(ours("the sandbox cannot be made"))?;
-    let Ground { mut quotas, arena } = attach::ground(task, &mut fds)?;
+    let Ground { mut quotas, turn, arena } = attach::ground(task, &mut fds)?;
     // One on each device.
     quotas.charge_each(task.device.context_bytes()).map_err(|_| {
         Failed::new(Code::LimitReached, "the grant has no room for another process's context")
@@ -138,7 +139,9 @@ fn prepare(task: &Assignment, mut fds: Vec<OwnedFd>) -> Result<(Consumer, Sessio
     let parts = attach::channel(&kind, fds)?;
     let consumer =
         Consumer::from_parts(parts).map_err(|error| Failed::new(Code::WorkerFailed, with_causes(&error)))?;
-    let session = Session::new(device, quotas, Box::new(consumer.staging().clone())).with_arena(arena);
+    let session = Session::new(device, quotas, Box::new(consumer.staging().clone()))
+        .with_arena(arena)
+        .with_turn(turn, || assignment::ring(rustix::stdio::stdin()));
     let event_channel = matches!(kind, ChannelKind::Xen { .. });
     sandbox::close_door(task.device, event_channel).map_err(|error| {
         Failed::new(Code::WorkerFailed, format!("the system call filter cannot be set: {error}"))

@@ -1,16 +1,15 @@
-//! The grant as the workers of one container share it: a page of words. Two hooks of every worker are here: may I submit
-//! ([`Quota::wait_for_credit`]), may I allocate ([`Quota::charge`]).
+//! The grant's memory as the workers of one container share it: a page of words. A worker asks it before it allocates
+//! ([`Quota::charge`]); whether it may submit it asks a page of its own (`turn.rs`).
 //!
 //! ```text
-//! 0 limit bytes u64 | 8 credit u64 (0: hold back) | 64 + 8·slot: bytes in use by that worker, u64; 500 slots
+//! 0 limit bytes u64 | 8 1: workers of earlier releases may submit | 64 + 8·slot: bytes in use by that worker, u64; 500 slots
 //! ```
-//! The supervisor writes limit and credit, and zeroes the slot of a worker that ended. A worker writes its own slot. A worker
+//! The supervisor writes the limit, and zeroes the slot of a worker that ended. A worker writes its own slot. A worker
 //! that was taken over can write all of it: the page belongs to its own container's grant, and whoever rules a worker reaches
 //! the driver anyhow. So the supervisor takes nothing from it but figures for people.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use vgpu_api::{CuError, CuResult};
 
@@ -22,11 +21,9 @@ pub const PAGE_BYTES: usize = 4096;
 pub const SLOTS: usize = 500;
 
 const LIMIT: usize = 0;
-const CREDIT: usize = 1;
+/// Where workers of earlier releases look whether they may submit.
+const MAY_SUBMIT: usize = 1;
 const FIRST_SLOT: usize = 8;
-
-/// How long a worker without credit sleeps before it looks again. The scheduler that withholds credit works in milliseconds.
-const CREDIT_POLL: Duration = Duration::from_micros(200);
 
 /// The page, as the supervisor sees it.
 #[derive(Clone, Debug)]
@@ -37,12 +34,12 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Over a fresh page of zeros: credit is given, nothing is used.
+    /// Over a fresh page of zeros: nothing is used.
     #[must_use]
     pub fn new(page: Arc<SharedPage>, limit_bytes: u64) -> Self {
         let grant = Self { page, limit_bytes: Arc::default() };
         grant.set_limit(limit_bytes);
-        grant.set_credit(true);
+        grant.page.store(MAY_SUBMIT, 1);
         grant
     }
 
@@ -50,11 +47,6 @@ impl Grant {
     pub fn set_limit(&self, bytes: u64) {
         self.limit_bytes.store(bytes, Ordering::Relaxed);
         self.page.store(LIMIT, bytes);
-    }
-
-    /// Lets the container's workers submit, or holds them back.
-    pub fn set_credit(&self, may_submit: bool) {
-        self.page.store(CREDIT, may_submit.into());
     }
 
     /// Whether both are of one page.
@@ -89,13 +81,6 @@ impl Quota {
     #[must_use]
     pub fn new(page: SharedPage, slot: usize) -> Option<Self> {
         (slot < SLOTS).then_some(Self { page, slot, used_bytes: 0 })
-    }
-
-    /// Returns when this worker may submit work: at once, with one load, unless a scheduler holds it back.
-    pub fn wait_for_credit(&self) {
-        while self.page.load(CREDIT) == 0 {
-            std::thread::sleep(CREDIT_POLL);
-        }
     }
 
     /// Counts `bytes` before they are allocated.
@@ -176,16 +161,5 @@ mod tests {
         one.page.store(LIMIT, u64::MAX);
         one.page.store(FIRST_SLOT, u64::MAX);
         assert_eq!(grant.used_bytes(0), 100);
-    }
-
-    #[test]
-    fn credit_that_is_withheld_holds_a_worker_until_it_is_given() {
-        let (grant, one, _) = two(1);
-        grant.set_credit(false);
-        let waiting = std::thread::spawn(move || one.wait_for_credit());
-        std::thread::sleep(Duration::from_millis(20));
-        assert!(!waiting.is_finished());
-        grant.set_credit(true);
-        waiting.join().unwrap();
     }
 }

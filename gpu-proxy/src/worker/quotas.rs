@@ -41,11 +41,6 @@ impl Quotas {
         self.0.iter().map(Quota::limit_bytes).collect()
     }
 
-    /// As [`Quota::wait_for_credit`], of a device.
-    pub fn wait_for_credit(&self, device: u32) {
-        self.0.get(device as usize).into_iter().for_each(Quota::wait_for_credit);
-    }
-
     /// Counts `bytes` on a device before they are allocated there.
     ///
     /// # Errors

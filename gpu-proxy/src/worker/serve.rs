@@ -55,7 +55,8 @@ pub fn serve(mut consumer: Consumer, session: Session) -> End {
         if let Err(end) = drain(&mut consumer, &mut answers, &mut aside) {
             break end;
         }
-        match consumer.wait((!aside.is_empty()).then_some(LOOK)) {
+        let limit = if aside.is_empty() { answers.session.rest() } else { Some(LOOK) };
+        match consumer.wait(limit) {
             Ok(_) => {}
             Err(error) => break judged(&error),
         }

@@ -38,6 +38,20 @@ impl Proxy {
         Self::run(command)
     }
 
+    /// With a zone for each share; the first one's socket is [`Proxy::socket`].
+    pub fn start_zones(device: &str, shares: &[Option<u32>]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gpu-proxy"));
+        command.args(["--device", device, "--memory-mib", "64"]);
+        for (number, share) in shares.iter().enumerate() {
+            command.arg("--local").arg(socket_of(&dir, number));
+            if let Some(share) = share {
+                command.args(["--share", &share.to_string()]);
+            }
+        }
+        Self::run_in(command, dir)
+    }
+
     /// As systemd starts it: in a cgroup of its own.
     pub fn start_as_service(device: &str, cgroup: &Path) -> Self {
         let mut command = Command::new("sh");
@@ -49,7 +63,11 @@ impl Proxy {
 
     fn run(mut command: Command) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        command.arg("--local").arg(dir.path().join("gpu.sock"));
+        command.arg("--local").arg(socket_of(&dir, 0));
+        Self::run_in(command, dir)
+    }
+
+    fn run_in(mut command: Command, dir: TempDir) -> Self {
         command.arg("--socket").arg(dir.path().join("zones.sock")).stdin(Stdio::null());
         let proxy = Self { child: command.spawn().unwrap(), dir };
         until("gpu-proxy listens", || proxy.socket().exists() && proxy.zones_socket().exists());
@@ -61,7 +79,7 @@ impl Proxy {
     }
 
     pub fn socket(&self) -> PathBuf {
-        self.dir.path().join("gpu.sock")
+        socket_of(&self.dir, 0)
     }
 
     pub fn zones_socket(&self) -> PathBuf {
@@ -83,6 +101,15 @@ impl Proxy {
     /// A new guest process with its primary context.
     pub fn guest(&self) -> Guest {
         let guest = self.guest_of_hash(WIRE_HASH).unwrap();
+        ask::cuDevicePrimaryCtxRetain(&guest, ContextId::NONE, 0, 0).unwrap();
+        guest
+    }
+
+    /// A guest process of another zone, by its number.
+    pub fn guest_of_zone(&self, number: usize) -> Guest {
+        let hello = Hello::new(RECORD_LIMIT_MAX, WIRE_HASH);
+        let connected = idm::connect::connect(&socket_of(&self.dir, number), &hello, LIMIT).unwrap();
+        let guest = Guest { channel: connected.submitter, arena: connected.arena };
         ask::cuDevicePrimaryCtxRetain(&guest, ContextId::NONE, 0, 0).unwrap();
         guest
     }
@@ -111,6 +138,10 @@ impl Proxy {
         assert!(!self.socket().exists() && !self.zones_socket().exists(), "a socket is left");
         assert_eq!(cgroups_of(self.pid()), Vec::<PathBuf>::new());
     }
+}
+
+fn socket_of(dir: &TempDir, number: usize) -> PathBuf {
+    dir.path().join(format!("gpu{number}.sock"))
 }
 
 impl Drop for Proxy {

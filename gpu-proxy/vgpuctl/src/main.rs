@@ -91,7 +91,7 @@ fn run(command: Command) -> Result<String, Box<dyn Error>> {
     Ok(match (what, json) {
         (What::Ps, true) => serde_json::to_string_pretty(&listing.zones)? + "\n",
         (What::Info, true) => serde_json::to_string_pretty(&listing.node)? + "\n",
-        (What::Ps, false) => show::zones(&listing.zones),
+        (What::Ps, false) => show::zones(&listing.zones, &listing.node.device),
         (What::Info, false) => show::node(&listing.node, listing.zones.len()),
     })
 }

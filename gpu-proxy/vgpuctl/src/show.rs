@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use vgpu_zone_api::shim::{NodeInfo, WorkerInfo, ZoneInfo, ZoneState};
 
-/// One line a zone, below it one a grant and one a worker.
-pub fn zones(zones: &[ZoneInfo]) -> String {
+/// One line a zone, below it one a grant and one a worker. `device` is the kind of the node's.
+pub fn zones(zones: &[ZoneInfo], device: &str) -> String {
     let mut text =
         String::from("ZONE                                  DOMAIN  STATE      GPU MEMORY  MAPPED\n");
     for zone in zones {
@@ -33,22 +33,32 @@ pub fn zones(zones: &[ZoneInfo]) -> String {
             );
         }
         for worker in &zone.workers {
-            text += &worker_line(worker);
+            text += &worker_line(worker, device);
         }
     }
     text
 }
 
-fn worker_line(worker: &WorkerInfo) -> String {
+fn worker_line(worker: &WorkerInfo, device: &str) -> String {
     let whose =
         if worker.ahead { "ahead of a process".into() } else { format!("for process {}", worker.guest_pid) };
     format!(
-        "  worker  {} {whose} of {}: {}, {}\n",
+        "  worker  {} {whose} of {}: {}, {}{}\n",
         worker.pid,
         worker.container,
         bytes(worker.device_bytes),
         time(worker.uptime_seconds),
+        used(worker.used, device),
     )
+}
+
+/// What a worker says it has used of the device's time.
+fn used(used: u64, device: &str) -> String {
+    match device {
+        _ if used == 0 => String::new(),
+        "cuda" => format!(", {} ms of the device while others had work", used / 1_000_000),
+        _ => format!(", {} million instructions", used / 1_000_000),
+    }
 }
 
 /// The node, one fact a line.
@@ -112,11 +122,24 @@ mod tests {
     #[test]
     fn a_worker_is_for_a_process_or_ahead_of_one() {
         let (pid, container) = (812, "a".to_owned());
-        let serves =
-            WorkerInfo { pid, container, guest_pid: 7, device_bytes: 0, uptime_seconds: 5, ahead: false };
-        assert_eq!(worker_line(&serves), "  worker  812 for process 7 of a: 0 B, 5 s\n");
+        let serves = WorkerInfo {
+            pid,
+            container,
+            guest_pid: 7,
+            device_bytes: 0,
+            uptime_seconds: 5,
+            ahead: false,
+            used: 0,
+        };
+        assert_eq!(worker_line(&serves, "soft"), "  worker  812 for process 7 of a: 0 B, 5 s\n");
+        let worked = WorkerInfo { used: 5_000_000, ..serves.clone() };
+        assert_eq!(
+            worker_line(&worked, "soft"),
+            "  worker  812 for process 7 of a: 0 B, 5 s, 5 million instructions\n"
+        );
+        assert!(worker_line(&worked, "cuda").ends_with(" 5 s, 5 ms of the device while others had work\n"));
         let waits = WorkerInfo { guest_pid: 0, ahead: true, ..serves };
-        assert_eq!(worker_line(&waits), "  worker  812 ahead of a process of a: 0 B, 5 s\n");
+        assert_eq!(worker_line(&waits, "soft"), "  worker  812 ahead of a process of a: 0 B, 5 s\n");
     }
 
     #[test]

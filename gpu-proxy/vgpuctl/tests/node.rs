@@ -19,6 +19,7 @@ fn listing() -> Listing {
         device_bytes: 64 << 20,
         ahead: false,
         uptime_seconds: 5,
+        used: 0,
     };
     let grant = GrantInfo { container: "a".into(), device: "0".into(), bytes: Some(1 << 30), share: None };
     let zone = ZoneInfo {

@@ -1,18 +1,18 @@
 //! Which devices of the node a container has, and what it uses of each.
 
-use std::io;
 use std::sync::Arc;
 
-use vgpu_codes::Code;
 use vgpu_zone_api::shim::ZoneId;
 
-use super::{Refusal, Usage, Zones, not_granted};
+use super::{Refusal, Usage, Zones, not_granted, page};
 use crate::shared_page::SharedPage;
 use crate::worker::quota::{Grant, SLOTS};
 
 /// What a container was given.
 #[derive(Debug)]
 pub(super) struct ContainerGrant {
+    /// Never given twice.
+    pub number: u64,
     /// One at least, in the order in which its programs see them.
     pub devices: Vec<DeviceGrant>,
     /// Of each; `None`: all.
@@ -40,15 +40,19 @@ impl DeviceGrant {
 
 impl ContainerGrant {
     /// Of `numbers`, with `limit` bytes of each.
-    pub fn new(numbers: &[u32], limit: u64, bytes: Option<u64>, share: Option<u32>) -> Result<Self, Refusal> {
-        let failed =
-            |error: io::Error| Refusal::new(Code::HostResource, format!("no page for a grant: {error}"));
+    pub fn new(
+        number: u64,
+        numbers: &[u32],
+        limit: u64,
+        bytes: Option<u64>,
+        share: Option<u32>,
+    ) -> Result<Self, Refusal> {
         let device = |number: &u32| {
-            let page = Arc::new(SharedPage::create().map_err(failed)?);
+            let page = page("a grant")?;
             Ok(DeviceGrant { number: *number, grant: Grant::new(Arc::clone(&page), limit), page })
         };
         let devices = numbers.iter().map(device).collect::<Result<_, Refusal>>()?;
-        Ok(Self { devices, bytes, share, slots: vec![false; SLOTS] })
+        Ok(Self { number, devices, bytes, share, slots: vec![false; SLOTS] })
     }
 
     pub fn grants(&self) -> Vec<Grant> {
@@ -60,16 +64,20 @@ impl ContainerGrant {
         grants.first().zip(self.devices.first()).is_some_and(|(one, device)| device.grant.is_of(one))
     }
 
-    /// For people.
-    pub fn numbers(&self) -> String {
-        let numbers: Vec<String> = self.devices.iter().map(|device| device.number.to_string()).collect();
-        numbers.join(",")
+    /// Its devices, on the node.
+    pub fn numbers(&self) -> Vec<u32> {
+        self.devices.iter().map(|device| device.number).collect()
+    }
+
+    /// Whether that device is its only one.
+    pub fn is_of_device(&self, number: u32) -> bool {
+        self.numbers() == [number]
     }
 }
 
 impl Zones {
-    /// So many devices of the node, those first that the fewest containers have.
-    pub(super) fn least_granted(&self, count: usize) -> Vec<u32> {
+    /// The devices of the node, those first that the fewest containers have.
+    pub(super) fn least_granted(&self) -> Vec<u32> {
         let all = self.by_id.values().flat_map(|zone| zone.grants.values()).flat_map(|grant| &grant.devices);
         let mut granted = vec![0_usize; self.limits.devices as usize];
         for device in all {
@@ -78,8 +86,6 @@ impl Zones {
         let mut numbers: Vec<u32> = (0..self.limits.devices).collect();
         // Stable: of those that as many have, the first.
         numbers.sort_by_key(|number| granted[*number as usize]);
-        numbers.truncate(count);
-        numbers.sort_unstable();
         numbers
     }
 

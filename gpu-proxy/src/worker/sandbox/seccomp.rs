@@ -58,10 +58,10 @@ allowed! {
     SYS_mprotect Always "guard pages of stacks; never executable without NVIDIA's driver";
     SYS_madvise Always "the allocator gives pages back";
     SYS_brk Always "the allocator";
-    SYS_futex Always "locks, joining threads";
+    SYS_futex Always "locks, joining threads; sleep until it is this worker's turn";
     SYS_sched_yield Always "polling beside others on a busy machine";
     SYS_clock_gettime Always "time, where the vDSO cannot tell it";
-    SYS_clock_nanosleep Always "wait for credit";
+    SYS_clock_nanosleep Always "look again at what the device has done, and at words of memory";
     SYS_getrandom Always "seeds of hash tables";
     SYS_clone Always "threads for the blocks of a launch; only threads: see the conditions";
     SYS_clone3 Always "tried first by the C library; answered with ENOSYS, so that it takes clone";

@@ -197,7 +197,7 @@ impl Session {
         if size.is_empty() {
             return Ok(());
         }
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         let result = self.device.copy_box(place, to, from, size);
         self.settle(context, result)
     }
@@ -218,7 +218,7 @@ impl Session {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         let result = self.device.array_write(place, to, size, bytes);
         self.settle(context, result)
     }
@@ -238,7 +238,7 @@ impl Session {
             return Ok(());
         }
         self.must_be_next(stream, context, place)?;
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         self.buffer.resize(CHUNK_BYTES, 0);
         let piece = &mut self.buffer[..range.len()];
         self.staging.read(range.start, piece);
@@ -261,7 +261,7 @@ impl Session {
             return Ok(());
         }
         self.must_be_next(stream, context, place)?;
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         self.buffer.resize(CHUNK_BYTES, 0);
         let piece = &mut self.buffer[..range.len()];
         let result = self.device.array_read(place, from, size, piece);

@@ -179,6 +179,7 @@ impl Session {
         let stays = primary && self.device.keeps_primary();
         self.end_graphs(id);
         self.end_waits(id);
+        self.end_line(raw);
         // Graphs of other contexts may name what ends with this one.
         self.graphs.something_ended();
         for event in self.events.remove_where(|event| event.context == id) {

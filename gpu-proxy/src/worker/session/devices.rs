@@ -19,13 +19,6 @@ impl Session {
         self.contexts.get(&id).map_or(0, |context| context.device)
     }
 
-    /// Returns when work may be submitted in a context.
-    pub(super) fn wait_for_credit(&self, id: ContextId) {
-        // Nearly every process has one device, and comes here for each launch.
-        let device = if self.quotas.devices() < 2 { 0 } else { self.device_of(id) };
-        self.quotas.wait_for_credit(device);
-    }
-
     /// The devices of two ranges, if they are not the same one's. The arena is nobody's.
     pub(super) fn between(&self, to: DevicePtr, from: DevicePtr) -> Option<(u32, u32)> {
         if self.quotas.devices() < 2 {

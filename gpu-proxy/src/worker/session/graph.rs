@@ -206,7 +206,7 @@ impl Session {
             known.forget(&calls);
         }
         let mark = mark?;
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         self.graphs.slab.get_mut(handle)?.launched = Some((context, stream, place));
         let mut result = self.device.graph_launch(place, raw);
         if let (Err(_), Some(known)) = (result, &self.host_functions) {

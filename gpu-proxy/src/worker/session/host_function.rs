@@ -27,7 +27,7 @@ impl Session {
         let known = self.host_functions.as_ref().ok_or(CuError::INVALID_VALUE)?;
         let count = &self.contexts.get(&context).ok_or(CuError::INVALID_CONTEXT)?.host_functions;
         let function = known.function(number, count)?;
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         let result = self.device.host_function(place, after_errors, function);
         self.settle(context, result)
     }

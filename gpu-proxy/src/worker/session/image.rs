@@ -311,7 +311,7 @@ impl Session {
         self.is_loaded_for(context, place.context, function.image())?;
         let launch = self.device_launch(launch, true)?;
         self.make_room_for_threads(context, place.context, function)?;
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         let result = self.device.launch(place, &launch);
         self.settle(context, result)
     }

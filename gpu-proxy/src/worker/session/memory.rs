@@ -76,7 +76,7 @@ impl Session {
     pub(super) fn write(&mut self, call: Call, at: DevicePtr, bytes: &[u8], stream: Stream) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
         self.ranges.check_write(at, bytes.len() as u64)?;
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         let result = self.device.write(place, at.0, bytes);
         self.settle(context, result)
     }
@@ -93,7 +93,7 @@ impl Session {
         self.ranges.check_write(at, from.len)?;
         // Pageable memory: the driver may wait for its own staging.
         self.must_be_next(stream, context, place)?;
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         self.buffer.resize(CHUNK_BYTES, 0);
         for (offset, done, length) in staging::pieces(range) {
             let piece = &mut self.buffer[..length];
@@ -115,7 +115,7 @@ impl Session {
         let range = to.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
         self.ranges.check(at, to.len)?;
         self.must_be_next(stream, context, place)?;
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         self.buffer.resize(CHUNK_BYTES, 0);
         for (offset, done, length) in staging::pieces(range) {
             let piece = &mut self.buffer[..length];
@@ -143,7 +143,7 @@ impl Session {
         let (context, place) = self.place(call, stream)?;
         self.ranges.check_write(to, bytes)?;
         self.ranges.check(from, bytes)?;
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         let result = self.copied(place, to, from, bytes);
         self.settle(context, result)
     }
@@ -170,7 +170,7 @@ impl Session {
         self.ranges.check(from, bytes)?;
         // Before the copy: what is put aside is done from its beginning.
         self.must_be_next(stream, context, place)?;
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         let copied = self.copied(place, to, from, bytes);
         let result = copied.and_then(|()| self.device.stream_synchronize(place));
         self.settle(context, result)?;
@@ -210,7 +210,7 @@ impl Session {
         if self.check_memset(memset)? == 0 {
             return Ok(());
         }
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         let result = self.device.fill(place, memset);
         self.settle(context, result)
     }

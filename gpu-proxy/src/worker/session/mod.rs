@@ -4,7 +4,7 @@
 //! right generation → do its addresses and lengths lie inside the allocation map → does the grant allow it → may we submit.
 //! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`, `devices.rs`,
 //! `memory.rs`, `arena.rs`, `virtual_memory.rs`, `pool.rs`, `array.rs`, `image.rs`, `upload.rs`, `stream.rs`, `stream_memory.rs`, `graph.rs`,
-//! `host_function.rs`, `link.rs`, `tensor_map.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
+//! `host_function.rs`, `link.rs`, `tensor_map.rs`. Whose turn it is: `turn.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
 
 mod arena;
 mod array;
@@ -23,6 +23,7 @@ mod stream_memory;
 mod tensor_map;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod upload;
 mod virtual_memory;
 
@@ -45,6 +46,7 @@ use image::Image;
 use link::Linkers;
 use mark::Mark;
 use pool::Pools;
+use turn::Turns;
 use upload::Uploads;
 use virtual_memory::VirtualMemory;
 
@@ -84,6 +86,8 @@ pub struct Session {
     waits: Vec<Mark>,
     /// The last call would have waited, and was not run.
     put_aside: bool,
+    /// Absent where nobody rules whose turn it is.
+    turns: Option<Turns>,
 }
 
 #[derive(Debug)]
@@ -149,6 +153,7 @@ impl Session {
             host_functions: None,
             waits: Vec::new(),
             put_aside: false,
+            turns: None,
         }
     }
 
@@ -297,8 +302,9 @@ impl Session {
         }
     }
 
-    /// Keeps a result's error with its context if it is sticky.
+    /// After a call of the device's: keeps its error with its context if it is sticky.
     fn settle<T>(&mut self, context: ContextId, result: CuResult<T>) -> CuResult<T> {
+        self.mark_line();
         if let Err(error) = result
             && error.is_sticky()
             && let Some(context) = self.contexts.get_mut(&context)

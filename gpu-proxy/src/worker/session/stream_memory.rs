@@ -26,7 +26,7 @@ impl Session {
         }
         ops.iter().try_for_each(|op| self.check_op(op))?;
         let mark = waits.then(|| self.mark_of_wait(context, place)).transpose()?;
-        self.wait_for_credit(context);
+        self.wait_for_turn(place);
         let mut result = self.device.stream_memory(place, ops);
         if let Some(mark) = mark {
             result = result.and(self.keep_mark_of_wait(mark, place));

@@ -213,6 +213,10 @@ pub struct WorkerInfo {
     /// It waits for the container's next process: `guest_pid` is 0.
     #[serde(default)]
     pub ahead: bool,
+    /// What it says it has used of the device's time: `soft`: instructions of warps; `cuda`: nanoseconds with work on the device while other
+    /// zones had some, too.
+    #[serde(default)]
+    pub used: u64,
 }
 
 #[cfg(test)]
