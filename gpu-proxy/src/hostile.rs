@@ -18,6 +18,7 @@ use crate::shared_page::SharedPage;
 use crate::worker::Session;
 use crate::worker::quota::{Grant, Quota};
 use crate::worker::staging::Staging;
+use crate::worker::turn::{Order, Ruled, Turn};
 
 /// Staging and arena of the process, in bytes.
 const SHARED_BYTES: usize = 64 << 10;
@@ -83,7 +84,13 @@ pub fn play(
     let (quotas, grants): (Vec<Quota>, Vec<Grant>) = granted.unzip();
     let arena = idm::arena::Arena::make(SHARED_BYTES as u64).and_then(|arena| arena.map_elsewhere());
     let staging = Words(Mutex::new(vec![0; SHARED_BYTES]));
-    let session = Session::new(device, quotas, Box::new(staging)).with_arena(Some(arena.expect("an arena")));
+    let turns = SharedPage::create().expect("a page");
+    let turn = Turn::new(SharedPage::map(turns.fd()).expect("mapped"));
+    // Others have work, too, and leave it as much as it wants.
+    Ruled::new(Arc::new(turns)).tell(Order::Until(1 << 60));
+    let session = Session::new(device, quotas, Box::new(staging))
+        .with_arena(Some(arena.expect("an arena")))
+        .with_turn(Some(turn), || ());
     let window = idm::arena::WINDOW as u64;
     let mut process = Process {
         session,
@@ -98,6 +105,7 @@ pub fn play(
     process.retain();
     for _ in 0..count {
         process.step();
+        process.session.rest();
     }
     process.end();
     process.told

@@ -134,7 +134,8 @@ impl Turn {
 
     /// There is nothing more to do.
     pub fn rest(&self) {
-        if self.works.swap(false, Ordering::Relaxed) {
+        if self.works.load(Ordering::Relaxed) {
+            self.works.store(false, Ordering::Relaxed);
             self.page.store(WORKING, 0);
         }
     }

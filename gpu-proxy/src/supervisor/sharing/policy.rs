@@ -25,8 +25,6 @@ use crate::worker::turn::Order;
 
 /// The device as a whole, in what parts are told in.
 pub const WHOLE: u64 = 1_000_000;
-/// Who had work so long ago is waited for: programs stop for a moment between two steps.
-const GRACE_NS: u64 = 2_000_000;
 /// For so long at most others hold one back whose use is no time. They may have to wait for a CPU.
 const PATIENCE_NS: u64 = 5_000_000_000;
 /// What one worker can have done between two looks at most, whatever it says: clocks never come to their end.
@@ -41,6 +39,8 @@ pub struct Scale {
     pub window_min: u64,
     /// Use is time in which a worker's work was on the device: nanoseconds, not more than have passed, of all workers together neither.
     pub is_time: bool,
+    /// Who had work so long ago is waited for: programs stop for a moment between two steps.
+    pub grace_ns: u64,
 }
 
 impl Scale {
@@ -48,8 +48,13 @@ impl Scale {
     #[must_use]
     pub const fn of(device: DeviceKind) -> Option<Self> {
         match device {
-            DeviceKind::Cuda => Some(Self { window: 20_000_000, window_min: 1_000_000, is_time: true }),
-            DeviceKind::Soft => Some(Self { window: 512 << 10, window_min: 32 << 10, is_time: false }),
+            DeviceKind::Cuda => {
+                Some(Self { window: 20_000_000, window_min: 1_000_000, is_time: true, grace_ns: 2_000_000 })
+            }
+            // Its programs may have to wait for a CPU.
+            DeviceKind::Soft => {
+                Some(Self { window: 512 << 10, window_min: 32 << 10, is_time: false, grace_ns: 20_000_000 })
+            }
             DeviceKind::Null => None,
         }
     }
@@ -178,9 +183,10 @@ impl Policy {
             self.grants.entry(each.grant).or_default().worked_at = Some(at_ns);
         }
         let mut active: BTreeMap<u64, Active> = BTreeMap::new();
+        let grace_ns = self.scale.grace_ns;
         for (each, used) in seen.iter().zip(uses) {
             let worked_at = self.grants.get(&each.grant).and_then(|grant| grant.worked_at);
-            if worked_at.is_some_and(|worked_at| at_ns.saturating_sub(worked_at) <= GRACE_NS) {
+            if worked_at.is_some_and(|worked_at| at_ns.saturating_sub(worked_at) <= grace_ns) {
                 let Seen { zone, zone_part, part, .. } = *each;
                 let grant = active.entry(each.grant).or_insert(Active {
                     zone,
