@@ -71,6 +71,7 @@ const ON_SOFT: &[Case] = &[
     right(&["nvml_query"]),
     right(&["driver_threads"]),
     right(&["steps"]),
+    right(&["shares"]),
     Case { lines: &["pinned: kernels reach pinned memory", "pinned: ok"], ..right(&["pinned", "answers"]) },
     right(&["managed", "answers"]),
     right(&["vmm"]),
