@@ -25,9 +25,9 @@ L:  add.u32 n, n, 1;
     ret;
 }";
 /// Instructions of all together that are looked at.
-const LOOKED_AT: u64 = 24_000_000;
+const LOOKED_AT: u64 = 16_000_000;
 /// For a machine with other things to do.
-const LIMIT: Duration = Duration::from_secs(100);
+const LIMIT: Duration = Duration::from_secs(200);
 
 fn load(guest: &Guest) {
     ask::vgpuUpload(guest, C, 1, PTX.len() as u64, 0, PTX).unwrap();
