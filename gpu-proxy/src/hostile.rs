@@ -60,6 +60,7 @@ struct Process<C> {
     maker: Maker<C>,
     reply: Vec<u8>,
     /// What was mapped once, and handles that were given once: the end gives all of it back.
+    contexts: Vec<Vec<u8>>,
     mapped: Vec<Vec<u8>>,
     handles: Vec<(Op, Vec<u8>)>,
     told: Told,
@@ -98,6 +99,7 @@ pub fn play(
         grant_bytes,
         maker: Maker::new(choices, &[window, window + 4096]),
         reply: vec![0; REPLY_BYTES_MAX],
+        contexts: Vec::new(),
         mapped: Vec::new(),
         handles: Vec::new(),
         told: Told::default(),
@@ -167,6 +169,7 @@ impl<C: Choices> Process<C> {
     fn keep(&mut self, op: Op, payload: &[u8]) {
         let end = match op {
             Op::cuMemMap => return self.mapped.push(payload[..16].to_vec()),
+            Op::cuCtxCreate_v2 => return self.contexts.push(payload[..4].to_vec()),
             Op::cuMemCreate => Op::cuMemRelease,
             Op::cuMemPoolCreate => Op::cuMemPoolDestroy,
             Op::vgpuImageLoad | Op::vgpuImageLoadAgain => Op::vgpuImageUnload,
@@ -178,8 +181,8 @@ impl<C: Choices> Process<C> {
 
     /// Gives back all that the process may still have. Much of it is gone, which is no matter.
     fn end(&mut self) {
-        for context in [65, 66, 67, 68, u32::MAX] {
-            self.run(Op::cuCtxDestroy_v2, ContextId::NONE, true, &packed(&ContextId(context)));
+        for context in std::mem::take(&mut self.contexts) {
+            self.run(Op::cuCtxDestroy_v2, ContextId::NONE, true, &context);
         }
         for device in 0..2u32 {
             self.run(Op::cuDevicePrimaryCtxRelease_v2, ContextId::NONE, true, &packed(&device));

@@ -82,19 +82,19 @@ fn a_share_is_of_one_device_and_goes_where_it_fits() {
     let mut zones = zones(&[&[Some(600)]]);
     zones.set_devices(2);
     zones.register(zone(1), "b", None).unwrap();
-    // The second device has no container yet; then the first one has as many, and no room for this.
-    for (container, share) in [("a", 700), ("b", 300), ("c", 400)] {
+    // To the second device, which has no container yet; to the first, of two with as many; to the second, past the first that has less left.
+    for (container, share) in [("a", 600), ("b", 100), ("c", 50), ("e", 320)] {
         zones.grant(zone(1), container, 1, None, Some(share)).unwrap();
         zones.reserve(zone(1), container, 1, 1).unwrap();
     }
     let sharers = zones.sharers();
     let seen: Vec<_> = sharers.iter().map(|sharer| (sharer.device, sharer.part / 1000)).collect();
-    assert_eq!(seen, [(0, 600), (0, 400), (1, 700), (1, 300)]);
+    assert_eq!(seen, [(0, 600), (0, 100), (1, 600), (1, 50), (1, 320)]);
     let code = |result: Result<(), Refusal>| result.map_err(|refusal| refusal.code);
-    assert_eq!(code(zones.grant(zone(1), "d", 1, None, Some(1))), Err(Code::LimitReached));
+    assert_eq!(code(zones.grant(zone(1), "d", 1, None, Some(301))), Err(Code::LimitReached));
     assert_eq!(code(zones.grant(zone(1), "d", 2, None, Some(1))), Err(Code::SpecInvalid));
     // One with both has no part, and takes none from others.
     zones.grant(zone(1), "d", 2, None, None).unwrap();
     zones.reserve(zone(1), "d", 1, 1).unwrap();
-    assert_eq!(zones.sharers().len(), 4);
+    assert_eq!(zones.sharers().len(), 5);
 }
