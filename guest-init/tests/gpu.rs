@@ -224,6 +224,22 @@ fn serve_one(mut worker: Consumer) -> JoinHandle<Consumer> {
     })
 }
 
+/// Answers calls until their process ends, each as [`serve_one`] does. How many there were.
+fn serve_all(mut worker: Consumer) -> JoinHandle<u32> {
+    thread::spawn(move || {
+        let mut calls = 0;
+        while worker.wait(Some(LONG)) == Ok(Ready::Record) {
+            while let Some(record) = worker.next().unwrap() {
+                let sum = record.payload.iter().map(|byte| u32::from(*byte)).sum();
+                let (lane, seq) = (record.lane.unwrap(), record.seq);
+                worker.replies().reply(lane, seq, sum, b"").unwrap();
+                calls += 1;
+            }
+        }
+        calls
+    })
+}
+
 fn call(submitter: &Submitter) -> Result<u32, ChannelError> {
     submitter.call(1, 0, &[1, 2, 3], &mut [0; 16], Some(LONG)).map(|reply| reply.status)
 }
@@ -250,6 +266,47 @@ async fn a_call_crosses_and_the_pages_stay_until_the_proxy_let_go() {
     assert_eq!(world.ground.plots.load(Ordering::SeqCst), 1, "the proxy has not let go yet");
     drop(worker.join().unwrap());
     world.say(ToGuest::Unmapped { channel: connect.channel }).await;
+    world.wait_for_plots(0).await;
+}
+
+/// A process can call, and its worker answer, before this side's tasks for it run.
+#[tokio::test]
+async fn a_ring_that_comes_before_anybody_listens_reaches_the_program() {
+    let mut world = World::new().await;
+    let program = world.program(|connected| {
+        let submitter = connected.unwrap();
+        let unanswered = submitter.call(1, 0, &[], &mut [0; 16], Some(Duration::from_millis(500)));
+        (unanswered.is_err(), submitter.sleeps())
+    });
+    let channel = world.connected().await.channel;
+    let far = world.ground.far.lock().unwrap().pop().unwrap();
+    rustix::io::write(&far.rings, &1_u64.to_ne_bytes()).unwrap();
+    world.say(ToGuest::Accepted { channel }).await;
+    assert_eq!(world.heard().await, ToProxy::Close { channel });
+    assert_eq!(program.join().unwrap(), (true, 2), "once until it was rung, once more until its limit");
+    world.say(ToGuest::Unmapped { channel }).await;
+    world.wait_for_plots(0).await;
+}
+
+/// One after the other, as the children of a test program; each is rung for each of its calls.
+#[tokio::test]
+async fn no_call_of_many_processes_is_left_asleep() {
+    const PROCESSES: u32 = 60;
+    const CALLS: u32 = 20;
+    let mut world = World::new().await;
+    for _ in 0..PROCESSES {
+        let program = world.program(|connected| {
+            let submitter = connected.unwrap();
+            (0..CALLS).all(|_| call(&submitter) == Ok(6))
+        });
+        let channel = world.connected().await.channel;
+        let worker = serve_all(world.worker());
+        world.say(ToGuest::Accepted { channel }).await;
+        assert_eq!(world.heard().await, ToProxy::Close { channel });
+        assert!(program.join().unwrap(), "a call was not answered");
+        assert_eq!(worker.join().unwrap(), CALLS);
+        world.say(ToGuest::Unmapped { channel }).await;
+    }
     world.wait_for_plots(0).await;
 }
 

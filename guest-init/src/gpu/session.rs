@@ -216,9 +216,9 @@ async fn pump_out(bell: AsyncFd<std::fs::File>, plot: Arc<dyn Plot>) -> io::Resu
     }
 }
 
-/// The proxy's rings to the process.
+/// The proxy's rings to the process. Nothing is taken before the first one is waited for: the process has its end by now, and may have
+/// called and been rung already. For one sleep there is one ring, so one that is taken and not passed on leaves it asleep for good.
 async fn pump_in(bell: AsyncFd<std::fs::File>, plot: Arc<dyn Plot>, process: OwnedFd) -> io::Result<()> {
-    plot.answer()?;
     loop {
         let mut ready = bell.readable().await?;
         ready.clear_ready();
