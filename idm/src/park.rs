@@ -50,6 +50,11 @@ impl Caller {
         let sleep = word.load(Relaxed);
         sleep != 0 && self.rung.load(Relaxed) != sleep && self.rung.swap(sleep, Relaxed) != sleep
     }
+
+    /// The last sleep that was rung for.
+    pub(crate) fn rung(&self) -> u32 {
+        self.rung.load(Relaxed)
+    }
 }
 
 #[cfg(all(test, loom))]

@@ -1,6 +1,13 @@
 //! Lines on stderr, only when `VGPU_LOG` is set: the process isn't ours.
 
 use std::sync::OnceLock;
+use std::time::Duration;
+
+use idm::record::{Awaited, LongWait};
+use vgpu_api::Op;
+
+/// A wait of this length is told of.
+pub const LONG_WAIT: Duration = Duration::from_secs(10);
 
 /// How much the user asked for: nothing, lines, or also one for each call that waits for the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,3 +45,12 @@ macro_rules! say {
     };
 }
 pub(crate) use say;
+
+/// Tells of a wait that lasts, and of the channel meanwhile.
+pub fn say_of_wait(wait: &LongWait) {
+    let called = match wait.awaited {
+        Awaited::Reply { op, .. } => Op::ALL.get(usize::from(op)).map_or("a call", |op| op.name()),
+        Awaited::Room(_) | Awaited::Word => "a thread",
+    };
+    say!("{called} {wait}");
+}

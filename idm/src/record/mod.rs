@@ -9,6 +9,7 @@ mod consumer;
 mod error_word;
 mod lanes;
 mod layout;
+mod long_wait;
 mod payload;
 mod producer;
 mod puller;
@@ -26,6 +27,7 @@ pub use layout::{
     CONSUMER_LIFE, LANES, RECORD_HEADER_BYTES, RECORD_LIMIT_MAX, REGION_BYTES_MAX, REPLY_BYTES_MAX,
     RegionSpec, SUBMITTER_LIFE,
 };
+pub use long_wait::{Awaited, LongWait};
 pub use payload::Payload;
 pub use replies::Replies;
 pub use staging::{Chunk, StagingView};

@@ -13,6 +13,7 @@ use super::layout::{
     CONSUMER_LIFE, CONSUMER_PARKED, FLAG_SYNC, NO_LANE, REPLY_BYTES_MAX, SUBMITTER_LIFE, SUBMITTER_PARKED,
     Slot,
 };
+use super::long_wait::{Awaited, Tell};
 use super::payload::Payload;
 use super::producer::{Header, Producer, Reserved};
 use super::staging::{Chunk, Staging};
@@ -35,12 +36,14 @@ pub struct Submitter {
     pub(super) ring: Producer,
     lanes: Arc<Lanes>,
     staging: Staging,
-    hub: Hub,
+    pub(super) hub: Hub,
     doorbell: Doorbell,
-    caller: Caller,
+    pub(super) caller: Caller,
     spin: Spin,
     /// Why the channel broke, told to every later call.
     broken: OnceLock<ChannelError>,
+    /// When a wait is a long one, and who is told.
+    pub(super) patience: OnceLock<(Duration, Tell)>,
 }
 
 /// The answer to a call. Its bytes are in the caller's buffer.
@@ -73,6 +76,7 @@ impl Submitter {
             caller: Caller::default(),
             spin: Spin::new(SPIN),
             broken: OnceLock::new(),
+            patience: OnceLock::new(),
             record_limit: spec.record_limit,
             region,
             peer,
@@ -152,7 +156,7 @@ impl Submitter {
         self.region.word(Slot::of(lane.number()).seq()).store(0, Relaxed);
         let header = Header { flags: FLAG_SYNC, op, lane: lane.number(), ctx };
         let sent = self.send(header, len, deadline, fill)?;
-        self.await_reply(lane, sent, deadline, reply)?.ok_or_else(in_vain)
+        self.await_reply(lane, op, sent, deadline, reply)?.ok_or_else(in_vain)
     }
 
     /// How far the records of all threads reach. As long as this is where a call's own record ended ([`Reply::end`]), no thread has
@@ -182,7 +186,12 @@ impl Submitter {
     /// # Errors
     /// [`ChannelError::PeerGone`].
     pub fn wait_until(&self, ready: impl FnMut() -> bool) -> Result<(), ChannelError> {
-        self.wait_for(ready, None).map(drop)
+        self.wait_for(Awaited::Word, ready, None).map(drop)
+    }
+
+    /// From now on, each wait that lasts longer than `patience` is told of once, to `tell`, and goes on. The first one to ask is heard.
+    pub fn tell_of_long_waits(&self, patience: Duration, tell: Tell) {
+        let _ = self.patience.set((patience, tell));
     }
 
     /// How many errors the consumer has told of: one relaxed load, to be compared with the last value seen.
@@ -254,7 +263,7 @@ impl Submitter {
     fn reserve_when_free(&self, bytes: u32, deadline: Option<Instant>) -> Result<Reserved<'_>, ChannelError> {
         let start = Instant::now();
         loop {
-            if !self.wait_for(|| self.ring.has_room(bytes), deadline)? {
+            if !self.wait_for(Awaited::Room(bytes), || self.ring.has_room(bytes), deadline)? {
                 return Err(ChannelError::TimedOut {
                     peer: self.peer,
                     what: "a full ring",
@@ -271,13 +280,15 @@ impl Submitter {
     fn await_reply(
         &self,
         lane: Lane<'_>,
+        op: u16,
         (seq, end): (u32, u64),
         deadline: Option<Instant>,
         reply: &mut [u8],
     ) -> Result<Option<Reply>, ChannelError> {
         let slot = Slot::of(lane.number());
         let answered = || self.region.word(slot.seq()).load(Acquire) == seq;
-        match self.wait_for(answered, deadline) {
+        let awaited = Awaited::Reply { op, lane: lane.number(), seq };
+        match self.wait_for(awaited, answered, deadline) {
             Ok(true) => {}
             // The lane is lost in both cases as long as the reply may come.
             Ok(false) => {
@@ -305,12 +316,22 @@ impl Submitter {
     /// Polls, then sleeps, until `ready` (true) or the deadline (false).
     fn wait_for(
         &self,
+        awaited: Awaited,
         mut ready: impl FnMut() -> bool,
         deadline: Option<Instant>,
     ) -> Result<bool, ChannelError> {
         let Some(start) = self.spin.until(&mut ready) else { return Ok(true) };
         let parked = self.region.word(SUBMITTER_PARKED);
-        let end = self.hub.wait_until(parked, deadline, || ready() || self.peer_is_gone());
+        let mut look = || ready() || self.peer_is_gone();
+        let mut end = Ok(End::TimedOut);
+        let told_at = self.patience.get().and_then(|(patience, _)| start.checked_add(*patience));
+        if let Some(at) = told_at.filter(|at| deadline.is_none_or(|deadline| *at < deadline)) {
+            end = self.hub.wait_until(parked, Some(at), &mut look);
+            self.tell_if_long(awaited, start, at, matches!(end, Ok(End::Ready)));
+        }
+        if let Ok(End::TimedOut) = end {
+            end = self.hub.wait_until(parked, deadline, look);
+        }
         self.spin.slept(start);
         match end.map_err(ChannelError::system("wait for the peer"))? {
             End::TimedOut => Ok(false),

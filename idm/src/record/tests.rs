@@ -128,6 +128,42 @@ fn many_threads_call_and_each_gets_its_own_answer() {
 }
 
 #[test]
+fn a_wait_that_lasts_is_told_of_once_with_what_both_sides_say() {
+    static TOLD: std::sync::Mutex<Vec<LongWait>> = std::sync::Mutex::new(Vec::new());
+    let (submitter, mut consumer) = pair(small()).unwrap();
+    submitter.tell_of_long_waits(Duration::from_millis(20), |wait| TOLD.lock().unwrap().push(*wait));
+    let mut to = [0; 16];
+    assert!(submitter.call(7, 0, &[1; 16], &mut to, Some(Duration::from_millis(200))).is_err());
+    // A short one is nothing to tell of.
+    let server = std::thread::spawn(move || {
+        while consumer.next().unwrap().is_some_and(|record| record.op != 8) {}
+        consumer
+    });
+    assert!(submitter.call(8, 0, &[], &mut to, Some(Duration::from_millis(10))).is_err());
+    drop(server.join().unwrap());
+
+    let told = TOLD.lock().unwrap();
+    let [wait] = told[..] else { panic!("{told:?}") };
+    assert!(matches!(wait.awaited, Awaited::Reply { op: 7, lane: 0, .. }), "{wait:?}");
+    assert_eq!((wait.reserved, wait.queued(), wait.unrung, wait.sleeps), (32, 32, false, 1));
+    assert!(wait.waited >= Duration::from_millis(20), "{wait:?}");
+    assert!(
+        wait.to_string().ends_with("32 of them not taken; 1 sleeps; the worker is awake; 0 errors told"),
+        "{wait}"
+    );
+}
+
+#[test]
+fn what_is_there_without_a_ring_is_told_so() {
+    static UNRUNG: std::sync::Mutex<Vec<bool>> = std::sync::Mutex::new(Vec::new());
+    let (submitter, _consumer) = pair(small()).unwrap();
+    submitter.tell_of_long_waits(Duration::from_millis(50), |wait| UNRUNG.lock().unwrap().push(wait.unrung));
+    let start = std::time::Instant::now();
+    submitter.wait_until(|| start.elapsed() > Duration::from_millis(30)).unwrap();
+    assert_eq!(*UNRUNG.lock().unwrap(), [true]);
+}
+
+#[test]
 fn a_full_ring_holds_the_program_back_until_there_is_room() {
     let (submitter, mut consumer) = pair(small()).unwrap();
     let sender = std::thread::spawn(move || {

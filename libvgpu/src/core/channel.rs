@@ -19,7 +19,7 @@ use vgpu_api::{
 };
 use vgpu_codes::Code;
 
-use crate::log::{say, waits_wanted};
+use crate::log::{LONG_WAIT, say, say_of_wait, waits_wanted, wanted};
 
 /// Where the socket is when `VGPU_SOCKET` doesn't say.
 const SOCKET: &str = "/run/vgpu/gpu.sock";
@@ -81,6 +81,9 @@ impl Channel {
         }
         if let Some(theirs) = agreed.peer_build.other() {
             say!("the other side is of release {theirs}, this library of {}", idm::hello::Build::OWN);
+        }
+        if wanted() {
+            submitter.tell_of_long_waits(LONG_WAIT, say_of_wait);
         }
         let socket = submitter.liveness().map_or(-1, |liveness| liveness.fd().as_raw_fd());
         let on = |name: &str| std::env::var_os(name).is_some_and(|value| value == "1");

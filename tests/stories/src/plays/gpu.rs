@@ -177,7 +177,8 @@ fn two_pods_cannot_see_each_others_memory(node: &Node) {
 
     let mut line = vec!["/pattern_probe"];
     line.extend(values.split_whitespace());
-    let mut b = node.start(Pod::cuda(&line));
+    // One that hangs says what its channel's words say.
+    let mut b = node.start(Pod::cuda(&line).option("--env").option("VGPU_LOG=1"));
     b.until_line("pattern_probe: 0x");
     assert_eq!(node.domains().len(), 2, "a domain a pod");
     // Each of B's attempts is a process, and has a worker.
