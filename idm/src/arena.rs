@@ -8,6 +8,9 @@
 //! to use ([`Region::populate`]) before it tells the worker of it, and punches a hole ([`Region::give_back`]) once the worker has let go.
 //! One that does not is paid for by its own worker, whose cgroup has a limit.
 //!
+//! Between two domains the worker maps no memfd but grants, a chunk ([`CHUNK_BYTES`]) at a time when a part of it is added, and a grant
+//! is of the page that was there then. So such an arena is [kept](Arena::is_kept): whole chunks are touched, and no hole is punched.
+//!
 //! Not here: who has which part of it (`libvgpu`), which parts a worker lets be named (`gpu-proxy`).
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,11 +27,19 @@ pub const BYTES_MAX: u64 = 64 << 30;
 /// The minor version of the hello since which a program knows of arenas: an older one takes no fourth descriptor.
 pub const SINCE_MINOR: u16 = 1;
 
+/// The minor version of the hello since which a program knows that arenas may be kept.
+pub const KEPT_SINCE_MINOR: u16 = 2;
+/// What one domain grants to another of an arena at once: a chunk, by its number from [`WINDOW`] on.
+pub const CHUNK_BYTES: usize = 2 << 20;
+/// Its pages.
+pub const CHUNK_PAGES: usize = CHUNK_BYTES / PAGE_BYTES;
+
 /// An arena's memory, not mapped.
 #[derive(Debug)]
 pub struct Arena {
     memory: OwnedFd,
     bytes: u64,
+    is_kept: bool,
 }
 
 impl Arena {
@@ -40,7 +51,15 @@ impl Arena {
         let len = length(bytes)
             .ok_or(ChannelError::Layout { what: "an arena of this many bytes", value: bytes })?;
         let memory = sealed_memory("vgpu-arena", len).map_err(ChannelError::system("make an arena"))?;
-        Ok(Self { memory, bytes })
+        Ok(Self { memory, bytes, is_kept: false })
+    }
+
+    /// An arena that is granted by chunks, of which it has only whole ones.
+    ///
+    /// # Errors
+    /// As [`Arena::make`].
+    pub fn make_kept(bytes: u64) -> Result<Self, ChannelError> {
+        Ok(Self { is_kept: true, ..Self::make(bytes - bytes % CHUNK_BYTES as u64)? })
     }
 
     /// An arena that `peer` handed over and says is `bytes` long.
@@ -51,7 +70,13 @@ impl Arena {
         let len = length(bytes)
             .ok_or(ChannelError::PeerOffer { peer, what: "an arena of a length that cannot be" })?;
         check_memory(&memory, len, peer)?;
-        Ok(Self { memory, bytes })
+        Ok(Self { memory, bytes, is_kept: false })
+    }
+
+    /// The same, kept as its maker says.
+    #[must_use]
+    pub fn kept(self, is_kept: bool) -> Self {
+        Self { is_kept, ..self }
     }
 
     /// Its memory, to be handed on.
@@ -62,6 +87,11 @@ impl Arena {
     /// Its length.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Whether a page that was once in an added part has to stay the page that it is.
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
     }
 
     /// Maps all of it at [`WINDOW`]. The descriptor is not needed afterwards.
@@ -96,16 +126,15 @@ fn length(bytes: u64) -> Option<usize> {
     fits.then_some(usize::try_from(bytes).ok()?)
 }
 
+/// There is one window in a process, and tests share theirs.
+#[cfg(all(test, not(loom)))]
+pub(crate) static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::sync::Mutex;
-
     use rustix::io::Errno;
 
     use super::*;
-
-    /// There is one window in a process, and tests share theirs.
-    static ALONE: Mutex<()> = Mutex::new(());
 
     #[test]
     fn both_sides_see_each_others_bytes_and_pages_that_were_given_back_are_zeros() {
@@ -154,6 +183,14 @@ mod tests {
             assert_eq!(refused.to_string(), "the server handed over an arena of a length that cannot be");
         }
         assert_eq!(Arena::make(BYTES_MAX).unwrap().bytes(), BYTES_MAX);
+    }
+
+    #[test]
+    fn an_arena_that_is_kept_has_whole_chunks() {
+        let arena = Arena::make_kept(2 * CHUNK_BYTES as u64 + 4096).unwrap();
+        assert_eq!((arena.bytes(), arena.is_kept()), (2 * CHUNK_BYTES as u64, true));
+        assert!(Arena::make_kept(CHUNK_BYTES as u64 - 1).is_err());
+        assert!(!Arena::make(1 << 20).unwrap().is_kept());
     }
 
     #[test]

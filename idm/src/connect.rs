@@ -36,8 +36,8 @@ use crate::life::Liveness;
 use crate::record::{ChannelParts, RegionSpec, Submitter, make_region};
 use crate::region::{Region, check_memory};
 
-/// The answer after the hello: `u16 code, u16 0, u32 ring, u32 staging, u32 record limit, u64 arena bytes` and 8 reserved bytes, little
-/// endian. To a question: `u16 code, u16 0, u32 length` and 24 reserved bytes, then so many bytes.
+/// The answer after the hello: `u16 code, u16 0, u32 ring, u32 staging, u32 record limit, u64 arena bytes, u32 1 for one that is kept`
+/// and 4 reserved bytes, little endian. To a question: `u16 code, u16 0, u32 length` and 24 reserved bytes, then so many bytes.
 const OFFER_BYTES: usize = 32;
 const ANSWER_BYTES: usize = HELLO_BYTES + OFFER_BYTES;
 /// Descriptors that go with an answer at most: the memory, the bell that the program rings, the ear it listens on, the arena's memory.
@@ -52,7 +52,8 @@ pub struct ProgramEnd {
     pub bell: OwnedFd,
     /// What the program waits on.
     pub ear: OwnedFd,
-    /// Its arena, if it gets one: never a program whose hello is older than [`crate::arena::SINCE_MINOR`].
+    /// Its arena, if it gets one: never a program whose hello is older than [`crate::arena::SINCE_MINOR`], nor one that
+    /// is kept a program older than [`crate::arena::KEPT_SINCE_MINOR`].
     pub arena: Option<Arena>,
 }
 
@@ -100,7 +101,7 @@ pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<Connected,
     let (bytes, fds) = receive_answer(&socket, limit)?;
     let (theirs, offer) = split(&bytes);
     let agreed = hello.meet(&Hello::parse(theirs, Peer::Server)?, Peer::Server)?;
-    let (spec, arena_bytes) = read_offer(offer)?;
+    let (spec, arena_bytes, is_kept) = read_offer(offer)?;
     let mut fds = fds.into_iter();
     let (Some(memory), Some(bell), Some(ear), arena, None) =
         (fds.next(), fds.next(), fds.next(), fds.next(), fds.next())
@@ -109,7 +110,9 @@ pub fn connect(path: &Path, hello: &Hello, limit: Duration) -> Result<Connected,
     };
     let arena = match (arena, arena_bytes) {
         (None, 0) => None,
-        (Some(memory), bytes) if bytes > 0 => Some(Arena::received(memory, bytes, Peer::Server)?),
+        (Some(memory), bytes) if bytes > 0 => {
+            Some(Arena::received(memory, bytes, Peer::Server)?.kept(is_kept))
+        }
         _ => {
             return Err(ChannelError::PeerOffer {
                 peer: Peer::Server,
@@ -248,8 +251,7 @@ pub fn answer(
 ) -> Result<(), ChannelError> {
     let mut fds = vec![end.memory.as_fd(), end.bell.as_fd(), end.ear.as_fd()];
     fds.extend(end.arena.iter().map(|arena| arena.memory().as_fd()));
-    let arena_bytes = end.arena.as_ref().map_or(0, Arena::bytes);
-    send_answer(socket, peer, hello, (0, spec, arena_bytes), &fds)
+    send_answer(socket, peer, hello, (0, spec, end.arena.as_ref()), &fds)
 }
 
 /// Answers a question. The whole answer has to fit into the socket's buffer: nobody waits for a program that does not read.
@@ -269,7 +271,7 @@ pub fn tell(socket: impl AsFd, peer: Peer, hello: &Hello, told: &[u8]) -> Result
 /// # Errors
 /// [`ChannelError::PeerGone`], and those of the socket.
 pub fn refuse(socket: impl AsFd, peer: Peer, hello: &Hello, code: u16) -> Result<(), ChannelError> {
-    send_answer(socket, peer, hello, (code, &RegionSpec::default(), 0), &[])
+    send_answer(socket, peer, hello, (code, &RegionSpec::default(), None), &[])
 }
 
 impl ServerEnd {
@@ -300,7 +302,7 @@ fn send_answer(
     socket: impl AsFd,
     peer: Peer,
     hello: &Hello,
-    (code, spec, arena_bytes): (u16, &RegionSpec, u64),
+    (code, spec, arena): (u16, &RegionSpec, Option<&Arena>),
     fds: &[BorrowedFd<'_>],
 ) -> Result<(), ChannelError> {
     let mut bytes = [0; ANSWER_BYTES];
@@ -310,7 +312,10 @@ fn send_answer(
     offer[4..8].copy_from_slice(&spec.ring_bytes.to_le_bytes());
     offer[8..12].copy_from_slice(&spec.staging_bytes.to_le_bytes());
     offer[12..16].copy_from_slice(&spec.record_limit.to_le_bytes());
-    offer[16..24].copy_from_slice(&arena_bytes.to_le_bytes());
+    if let Some(arena) = arena {
+        offer[16..24].copy_from_slice(&arena.bytes().to_le_bytes());
+        offer[24..28].copy_from_slice(&u32::from(arena.is_kept()).to_le_bytes());
+    }
     send(socket, &bytes, fds).map_err(|error| of_peer(error, peer))
 }
 
@@ -390,14 +395,16 @@ fn split(bytes: &[u8; ANSWER_BYTES]) -> (&[u8; HELLO_BYTES], &[u8]) {
 }
 
 /// The sizes that the server chose, and that of the arena, or its refusal.
-fn read_offer(offer: &[u8]) -> Result<(RegionSpec, u64), ChannelError> {
+/// The sizes, the arena's length and whether it is kept, or the refusal.
+fn read_offer(offer: &[u8]) -> Result<(RegionSpec, u64, bool), ChannelError> {
     check_code(offer)?;
     let spec = RegionSpec {
         ring_bytes: word(offer, 4),
         staging_bytes: word(offer, 8),
         record_limit: word(offer, 12),
     };
-    Ok((spec, u64::from(word(offer, 16)) | u64::from(word(offer, 20)) << 32))
+    let arena_bytes = u64::from(word(offer, 16)) | u64::from(word(offer, 20)) << 32;
+    Ok((spec, arena_bytes, word(offer, 24) != 0))
 }
 
 /// The bytes of an answer to a question, or the refusal.

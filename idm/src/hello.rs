@@ -16,8 +16,8 @@ use crate::error::{ChannelError, Peer};
 pub const HELLO_BYTES: usize = 64;
 /// The major version of everything in this crate: layouts and this hello.
 pub const MAJOR: u16 = 1;
-/// The minor version. 1: channels may have an arena.
-pub const MINOR: u16 = 1;
+/// The minor version. 1: channels may have an arena. 2: it may be one that is kept.
+pub const MINOR: u16 = 2;
 
 const MAGIC: [u8; 8] = *b"vgpu-idm";
 

@@ -2,6 +2,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 
 use super::*;
+use crate::arena;
 use crate::record::{Consumer, Ready};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -170,7 +171,9 @@ fn an_arena_comes_with_the_channel() {
     let arena = Arena::make(1 << 20).unwrap();
     let theirs = arena.map_elsewhere().unwrap();
     let connected = served(|end| ProgramEnd { arena: Some(arena), ..end }).unwrap();
-    let ours = connected.arena.expect("the server gave one").map_elsewhere().unwrap();
+    let arena = connected.arena.expect("the server gave one");
+    assert!(!arena.is_kept());
+    let ours = arena.map_elsewhere().unwrap();
     theirs.write(4096, b"theirs");
     let mut seen = [0; 6];
     ours.read(4096, &mut seen);
@@ -192,6 +195,13 @@ fn answered(offer: [u8; OFFER_BYTES], descriptors: usize) -> ChannelError {
     let error = connect(&path, &hello(), LIMIT).unwrap_err();
     server.join().unwrap();
     error
+}
+
+#[test]
+fn a_program_is_told_that_its_arena_is_kept() {
+    let arena = Arena::make_kept(arena::CHUNK_BYTES as u64).unwrap();
+    let arena = served(|end| ProgramEnd { arena: Some(arena), ..end }).unwrap().arena.unwrap();
+    assert_eq!((arena.is_kept(), arena.bytes()), (true, arena::CHUNK_BYTES as u64));
 }
 
 #[test]

@@ -53,14 +53,9 @@ impl GrantedMemfd {
             return Err(XenError::NeedsIommuSoft);
         }
         let pages = region_pages(len_bytes)?;
-        let dmabuf = dmabuf_of(&memfd, len_bytes)?;
+        let dmabuf = dmabuf_of(&memfd, 0, len_bytes)?;
         let device = open(g::PATH, OFlags::empty())?;
-        let mut arg = Arg::new(&g::DMABUF_IMP_TO_REFS, pages);
-        arg.put_u32(g::IMP_FD, number(&dmabuf)?);
-        arg.put_u32(g::IMP_DOMID, u32::from(to.get()));
-        named(&device, &g::DMABUF_IMP_TO_REFS, &mut arg)?;
-        let refs = (0..pages as usize).map(|n| GrantRef(arg.u32(g::IMP_REFS + 4 * n))).collect();
-        COUNTERS.pages_granted.add(u64::from(pages));
+        let refs = import(&device, &dmabuf, to, pages)?;
         Ok(Self { device, dmabuf, memfd, refs, to })
     }
 
@@ -113,12 +108,29 @@ fn sealed_memfd(len_bytes: usize) -> io::Result<OwnedFd> {
     Ok(memfd)
 }
 
-fn dmabuf_of(memfd: &OwnedFd, len_bytes: usize) -> Result<OwnedFd, XenError> {
+/// Grants the pages of a dma-buf to `to`, as long as `device` is open: it holds the dma-buf from here on.
+pub(super) fn import(
+    device: &OwnedFd,
+    dmabuf: &OwnedFd,
+    to: DomId,
+    pages: u32,
+) -> Result<Vec<GrantRef>, XenError> {
+    let mut arg = Arg::new(&g::DMABUF_IMP_TO_REFS, pages);
+    arg.put_u32(g::IMP_FD, number(dmabuf)?);
+    arg.put_u32(g::IMP_DOMID, u32::from(to.get()));
+    named(device, &g::DMABUF_IMP_TO_REFS, &mut arg)?;
+    COUNTERS.pages_granted.add(u64::from(pages));
+    Ok((0..pages as usize).map(|n| GrantRef(arg.u32(g::IMP_REFS + 4 * n))).collect())
+}
+
+/// A dma-buf of `len_bytes` of a memfd from `offset` on, both multiples of 4096. It holds the pages that are there now, and those that it
+/// makes where there is a hole.
+pub(super) fn dmabuf_of(memfd: &OwnedFd, offset: u64, len_bytes: usize) -> Result<OwnedFd, XenError> {
     let device = open(u::PATH, OFlags::empty())?;
     let mut arg = Arg::fixed();
     arg.put_u32(u::CREATE_FD, number(memfd)?);
     arg.put_u32(u::CREATE_FLAGS, u::FLAG_CLOEXEC);
-    arg.put_u64(u::CREATE_OFFSET, 0);
+    arg.put_u64(u::CREATE_OFFSET, offset);
     arg.put_u64(u::CREATE_SIZE, len_bytes as u64);
     let fd = named(&device, &u::CREATE, &mut arg)?;
     let fd = i32::try_from(fd)

@@ -95,6 +95,18 @@ impl Span {
         Ok(())
     }
 
+    /// Makes sure that nothing else comes to the bytes at `at_bytes` of this reservation, where [`Span::place`] failed. Whatever lies
+    /// there stays.
+    pub(super) fn reserve_again(&self, at_bytes: usize, len_bytes: usize) {
+        if at_bytes.checked_add(len_bytes).is_none_or(|end| end > self.len_bytes) {
+            return;
+        }
+        let target = self.base.as_ptr().wrapping_add(at_bytes).cast();
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
+        // SAFETY: MAP_FIXED_NOREPLACE fails where something is mapped, as the reservation itself; a hole in it is ours.
+        let _ = unsafe { rustix::mm::mmap_anonymous(target, len_bytes, ProtFlags::empty(), flags) };
+    }
+
     fn new(base: *mut std::ffi::c_void, len_bytes: usize) -> io::Result<Self> {
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
         Ok(Self { base, len_bytes })

@@ -1,11 +1,13 @@
 //! The `xen` transport: pages by grant tables, doorbells by event channels, introductions by xenstore.
 //!
 //! Start at [`device`] (a stream between two domains, found through xenstore) and [`offer`] (further ones, without it).
-//! Below them a thin layer over the kernel's devices: [`gntalloc`] and [`dmabuf`] grant, [`gntdev`] maps, [`evtchn`] rings,
-//! [`xenstore`] names. Numbers and offsets are in `table.rs` alone, the ioctl in `ioctl.rs` alone.
+//! Below them a thin layer over the kernel's devices: [`gntalloc`] and [`dmabuf`] grant, [`gntdev`] maps, [`chunks`] does both
+//! for an arena, [`evtchn`] rings, [`xenstore`] names. Numbers and offsets are in `table.rs` alone, the ioctl in `ioctl.rs` alone.
 //! Rule: the guest grants, the backend maps; whatever a guest wrote (references, ports, states) is a bounded decimal or an error.
 //! Not here: what the shared pages hold (`ring.rs`, `stream.rs`, `record.rs`).
 
+#[expect(unsafe_code, reason = "makes a region of the window")]
+pub mod chunks;
 pub mod death;
 pub mod device;
 #[expect(unsafe_code, reason = "takes a descriptor that an ioctl made")]
