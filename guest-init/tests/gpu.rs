@@ -9,6 +9,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -17,13 +18,15 @@ use std::{
 use guest_init::{
     gpu::{
         door::Doors,
-        ground::{Ground, Plot},
+        ground::{Chunks, Ground, Plot},
         proxy::Proxy,
     },
     task::container::{GpuDoors, OpenDoor},
 };
 use idm::{
     ChannelError, Doorbell, Peer, Region, Waiter,
+    arena::{Arena, CHUNK_PAGES, KEPT_SINCE_MINOR},
+    connect::Connected,
     doorbell::eventfd_pair,
     hello::Hello,
     record::{ChannelParts, Consumer, Ready, RegionSpec, Submitter, make_region},
@@ -51,6 +54,8 @@ struct Far {
 struct FakeGround {
     far: Mutex<Vec<Far>>,
     plots: Arc<AtomicUsize>,
+    /// Arenas that are not dropped.
+    arenas: Arc<AtomicUsize>,
 }
 
 struct FakePlot {
@@ -58,6 +63,31 @@ struct FakePlot {
     rings: OwnedFd,
     bell: OwnedFd,
     plots: Arc<AtomicUsize>,
+    arenas: Arc<AtomicUsize>,
+}
+
+/// Chunks of which there are grants for two.
+struct FakeChunks {
+    granted: Vec<u32>,
+    arenas: Arc<AtomicUsize>,
+}
+
+impl Chunks for FakeChunks {
+    fn grant(&mut self, chunk: u32) -> io::Result<Vec<u32>> {
+        if !self.granted.contains(&chunk) {
+            if self.granted.len() == 2 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.granted.push(chunk);
+        }
+        Ok(vec![100 + chunk; CHUNK_PAGES])
+    }
+}
+
+impl Drop for FakeChunks {
+    fn drop(&mut self) {
+        self.arenas.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Ground for FakeGround {
@@ -67,7 +97,8 @@ impl Ground for FakeGround {
         let far = Far { memory: memory.try_clone().unwrap(), rings: far_rings, hears: far_hears };
         self.far.lock().unwrap().push(far);
         self.plots.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(FakePlot { memory, rings, bell, plots: Arc::clone(&self.plots) }))
+        let (plots, arenas) = (Arc::clone(&self.plots), Arc::clone(&self.arenas));
+        Ok(Box::new(FakePlot { memory, rings, bell, plots, arenas }))
     }
 }
 
@@ -91,6 +122,11 @@ impl Plot for FakePlot {
     fn answer(&self) -> io::Result<()> {
         let _ = rustix::io::read(&self.bell, &mut [0; 8]);
         Ok(())
+    }
+    fn arena(&self, bytes: u64) -> io::Result<(Arena, Box<dyn Chunks>)> {
+        self.arenas.fetch_add(1, Ordering::SeqCst);
+        let arenas = Arc::clone(&self.arenas);
+        Ok((Arena::make_kept(bytes).unwrap(), Box::new(FakeChunks { granted: Vec::new(), arenas })))
     }
 }
 
@@ -135,11 +171,19 @@ impl World {
         &self,
         then: impl FnOnce(Result<Submitter, ChannelError>) -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        let socket = self.socket.clone();
-        thread::spawn(move || {
-            let hello = Hello::new(64 << 10, WIRE_HASH);
-            then(idm::connect::connect(&socket, &hello, LONG).map(|connected| connected.submitter))
+        self.program_of(Hello::new(64 << 10, WIRE_HASH), |connected| {
+            then(connected.map(|connected| connected.submitter))
         })
+    }
+
+    /// One that says this hello, with all that it was handed.
+    fn program_of<T: Send + 'static>(
+        &self,
+        hello: Hello,
+        then: impl FnOnce(Result<Connected, ChannelError>) -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let socket = self.socket.clone();
+        thread::spawn(move || then(idm::connect::connect(&socket, &hello, LONG)))
     }
 
     /// A program in the container that only asks.
@@ -257,7 +301,7 @@ async fn a_call_crosses_and_the_pages_stay_until_the_proxy_let_go() {
     assert_eq!((connect.container.as_str(), connect.wire_hash), ("c1", WIRE_HASH));
     assert_eq!((connect.pid, connect.port, connect.refs), (std::process::id(), 7, vec![8, 9]));
     let worker = serve_one(world.worker());
-    world.say(ToGuest::Accepted { channel: connect.channel }).await;
+    world.say(ToGuest::Accepted { channel: connect.channel, arena_mib: 0 }).await;
 
     // The program ends after its call: the guest says so.
     assert_eq!(world.heard().await, ToProxy::Close { channel: connect.channel });
@@ -281,7 +325,7 @@ async fn a_ring_that_comes_before_anybody_listens_reaches_the_program() {
     let channel = world.connected().await.channel;
     let far = world.ground.far.lock().unwrap().pop().unwrap();
     rustix::io::write(&far.rings, &1_u64.to_ne_bytes()).unwrap();
-    world.say(ToGuest::Accepted { channel }).await;
+    world.say(ToGuest::Accepted { channel, arena_mib: 0 }).await;
     assert_eq!(world.heard().await, ToProxy::Close { channel });
     assert_eq!(program.join().unwrap(), (true, 2), "once until it was rung, once more until its limit");
     world.say(ToGuest::Unmapped { channel }).await;
@@ -301,7 +345,7 @@ async fn no_call_of_many_processes_is_left_asleep() {
         });
         let channel = world.connected().await.channel;
         let worker = serve_all(world.worker());
-        world.say(ToGuest::Accepted { channel }).await;
+        world.say(ToGuest::Accepted { channel, arena_mib: 0 }).await;
         assert_eq!(world.heard().await, ToProxy::Close { channel });
         assert!(program.join().unwrap(), "a call was not answered");
         assert_eq!(worker.join().unwrap(), CALLS);
@@ -379,7 +423,7 @@ async fn a_worker_that_dies_is_an_error_for_the_program_and_not_a_hang() {
     let mut world = World::new().await;
     let program = world.program(|connected| call(&connected.unwrap()));
     let channel = world.connected().await.channel;
-    world.say(ToGuest::Accepted { channel }).await;
+    world.say(ToGuest::Accepted { channel, arena_mib: 0 }).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     world.say(ToGuest::Died { channel, code: 406 }).await;
     let began = Instant::now();
@@ -399,7 +443,7 @@ async fn a_proxy_that_dies_ends_programs_but_not_what_its_workers_still_map() {
     let program = world.program(|connected| call(&connected.unwrap()));
     let channel: ChannelId = world.connected().await.channel;
     let worker = world.worker();
-    world.say(ToGuest::Accepted { channel }).await;
+    world.say(ToGuest::Accepted { channel, arena_mib: 0 }).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let World { stream, ground, .. } = &mut world;
     stream.shutdown().await.unwrap();
@@ -452,13 +496,13 @@ async fn processes_that_the_proxy_has_not_judged_hold_few_pages() {
     // One that was judged, either way, makes room for the next.
     world.say(ToGuest::Refused { channel: asked[0], code: 404 }).await;
     asked.push(world.connected().await.channel);
-    world.say(ToGuest::Accepted { channel: asked[1] }).await;
+    world.say(ToGuest::Accepted { channel: asked[1], arena_mib: 0 }).await;
     let (mut closed, mut next) = (false, None);
     while !closed || next.is_none() {
         match world.heard().await {
             ToProxy::Close { channel } => closed = channel == asked[1],
             ToProxy::Connect(connect) => next = Some(connect.channel),
-            ToProxy::Ask { .. } => panic!("nobody asked"),
+            other => panic!("nobody asked: {other:?}"),
         }
     }
     // Its process is gone, and the proxy has not let go: accepted pages are the proxy's to count.
@@ -475,4 +519,80 @@ async fn processes_that_the_proxy_has_not_judged_hold_few_pages() {
         programs.into_iter().map(|program| program.join().unwrap()).filter(|ok| *ok).count()
     });
     assert_eq!(ended.await.unwrap(), 1);
+}
+
+/// A program that holds its arena until it is told to end; how long that is, and whether it is kept.
+fn with_arena(world: &World, hello: Hello) -> (JoinHandle<Option<(u64, bool)>>, mpsc::Sender<()>) {
+    let (end, ended) = mpsc::channel();
+    let program = world.program_of(hello, move |connected| {
+        let Connected { submitter, arena, .. } = connected.unwrap();
+        let _ = ended.recv_timeout(LONG);
+        drop(submitter);
+        arena.map(|arena| (arena.bytes(), arena.is_kept()))
+    });
+    (program, end)
+}
+
+#[tokio::test]
+async fn an_arena_is_handed_over_and_its_chunks_are_granted_until_the_proxy_let_go() {
+    let mut world = World::new().await;
+    let (program, end) = with_arena(&world, Hello::new(64 << 10, WIRE_HASH));
+    let channel = world.connected().await.channel;
+    // Before it is accepted a channel has none.
+    world.say(ToGuest::Want { channel, chunk: 0 }).await;
+    world.say(ToGuest::Accepted { channel, arena_mib: 9 }).await;
+    for chunk in [1, 3, 1] {
+        world.say(ToGuest::Want { channel, chunk }).await;
+        let refs = vec![100 + chunk; CHUNK_PAGES];
+        assert_eq!(world.heard().await, ToProxy::Chunk { channel, chunk, refs });
+    }
+    // No grant is left; what is granted stays, also when the program has ended.
+    world.say(ToGuest::Want { channel, chunk: 2 }).await;
+    assert_eq!(world.heard().await, ToProxy::Lack { channel, chunk: 2 });
+    end.send(()).unwrap();
+    assert_eq!(world.heard().await, ToProxy::Close { channel });
+    assert_eq!(program.join().unwrap(), Some((8 << 20, true)), "whole chunks");
+    world.say(ToGuest::Want { channel, chunk: 1 }).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(world.ground.arenas.load(Ordering::SeqCst), 1, "the proxy has not let go yet");
+    world.say(ToGuest::Unmapped { channel }).await;
+    world.wait_for_plots(0).await;
+    assert_eq!(world.ground.arenas.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_know_kept_arenas_gets_none_and_nothing_is_granted() {
+    let mut world = World::new().await;
+    let old = Hello { minor: KEPT_SINCE_MINOR - 1, ..Hello::new(64 << 10, WIRE_HASH) };
+    for (hello, arena_mib) in [(old, 9), (Hello::new(64 << 10, WIRE_HASH), 0)] {
+        let (program, end) = with_arena(&world, hello);
+        let channel = world.connected().await.channel;
+        world.say(ToGuest::Accepted { channel, arena_mib }).await;
+        world.say(ToGuest::Want { channel, chunk: 0 }).await;
+        assert_eq!(world.heard().await, ToProxy::Lack { channel, chunk: 0 });
+        end.send(()).unwrap();
+        assert_eq!(world.heard().await, ToProxy::Close { channel });
+        assert_eq!(program.join().unwrap(), None);
+        world.say(ToGuest::Unmapped { channel }).await;
+        world.wait_for_plots(0).await;
+    }
+}
+
+#[tokio::test]
+async fn chunks_stay_granted_while_a_worker_of_a_proxy_that_died_maps_them() {
+    let mut world = World::new().await;
+    let (program, end) = with_arena(&world, Hello::new(64 << 10, WIRE_HASH));
+    let channel = world.connected().await.channel;
+    let worker = world.worker();
+    world.say(ToGuest::Accepted { channel, arena_mib: 4 }).await;
+    world.say(ToGuest::Want { channel, chunk: 0 }).await;
+    assert!(matches!(world.heard().await, ToProxy::Chunk { .. }));
+    world.stream.shutdown().await.unwrap();
+    end.send(()).unwrap();
+    tokio::task::spawn_blocking(move || program.join().unwrap()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(world.ground.arenas.load(Ordering::SeqCst), 1, "a worker still maps them");
+    drop(worker);
+    world.wait_for_plots(0).await;
+    assert_eq!(world.ground.arenas.load(Ordering::SeqCst), 0);
 }

@@ -38,6 +38,12 @@ impl HostPages {
         WINDOW as u64..(WINDOW + self.arena.len()) as u64
     }
 
+    /// Where in the arena they begin.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
     /// Their length.
     #[must_use]
     pub fn bytes(&self) -> usize {

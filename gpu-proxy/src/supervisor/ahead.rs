@@ -15,9 +15,9 @@ use idm::arena::Arena;
 use tokio::task::JoinHandle;
 use vgpu_zone_api::shim::ZoneId;
 
-use super::workers::{Begun, Channel, Occupied, Running, Serving, Wanted, give_up, report};
+use super::workers::{ArenaKind, Begun, Channel, Occupied, Running, Serving, Wanted, give_up, report};
 use super::zones::{Place, Refusal, WorkerId};
-use super::{Mode, Supervisor, lock, nobody};
+use super::{Supervisor, lock, nobody};
 use crate::worker::assignment::{self, ChannelKind, Report, Turn};
 
 /// By zone and container.
@@ -37,6 +37,7 @@ pub(super) struct Waiting {
     running: Running,
     socket: Arc<OwnedFd>,
     arena: Option<Arena>,
+    arena_kind: ArenaKind,
 }
 
 /// What a process gets.
@@ -64,7 +65,7 @@ impl Supervisor {
             guest_pid: 0,
             peer: "ahead of a process".into(),
             pages: 0,
-            arena_bytes: if self.mode == Mode::Local { self.arena_bytes } else { 0 },
+            arena: self.arena,
             program: None,
         };
         let supervisor = Arc::clone(self);
@@ -83,10 +84,19 @@ impl Supervisor {
         occupied: Occupied,
     ) -> Result<Waiting, Refusal> {
         let worker = place.worker;
-        let channel = Channel { kind: ChannelKind::Ahead { arena_bytes: 0 }, fds: Vec::new() };
+        let wanted_arena = wanted.arena;
+        let kind = match wanted_arena {
+            ArenaKind::Granted(arena_bytes) => ChannelKind::Ahead { arena_bytes, granted: true },
+            ArenaKind::Nothing | ArenaKind::Memory(_) => {
+                ChannelKind::Ahead { arena_bytes: 0, granted: false }
+            }
+        };
+        let channel = Channel { kind, fds: Vec::new() };
         let Begun { running, socket, arena, report } = self.bear(wanted, place, occupied, channel).await?;
         match self.says(running, report).await? {
-            (running, Report::Waiting) => Ok(Waiting { worker, running, socket, arena }),
+            (running, Report::Waiting) => {
+                Ok(Waiting { worker, running, socket, arena, arena_kind: wanted_arena })
+            }
             (running, other) => Err(give_up(running, nobody::astray(&other)).await),
         }
     }
@@ -143,7 +153,7 @@ impl Supervisor {
         wanted: &Wanted,
         attach: impl Future<Output = Result<Channel, Refusal>>,
     ) -> Result<Serving, Refusal> {
-        let Waiting { worker, running, socket, arena } = waiting;
+        let Waiting { worker, running, socket, arena, .. } = waiting;
         let adopted = self.zones().adopt(wanted.zone, worker, wanted.guest_pid, wanted.pages);
         let attached = match adopted {
             Ok(()) => attach.await,
@@ -165,8 +175,7 @@ impl Supervisor {
 impl Waiting {
     /// Whether such a process can use it.
     fn is_for(&self, wanted: &Wanted) -> bool {
-        let arena_bytes = self.arena.as_ref().map_or(0, Arena::bytes);
-        wanted.program.is_none() && wanted.arena_bytes == arena_bytes && !self.running.has_ended()
+        wanted.program.is_none() && wanted.arena == self.arena_kind && !self.running.has_ended()
     }
 }
 
@@ -180,6 +189,7 @@ mod tests {
 
     use super::*;
     use crate::device::DeviceKind;
+    use crate::supervisor::Mode;
     use crate::supervisor::cgroup::Cgroups;
 
     const ZONE: ZoneId = ZoneId(Uuid::from_u128(1));
@@ -206,7 +216,7 @@ mod tests {
             guest_pid: 1,
             peer: "pid 1".into(),
             pages: 1,
-            arena_bytes: 0,
+            arena: ArenaKind::Nothing,
             program: None,
         }
     }

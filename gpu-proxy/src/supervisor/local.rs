@@ -22,7 +22,7 @@ use vgpu_zone_api::shim::{ZoneId, ZoneState};
 use super::pace::Pace;
 use super::socket::Door;
 use super::watched::watch;
-use super::workers::{Channel, Running, Wanted};
+use super::workers::{ArenaKind, Channel, Running, Wanted};
 use super::zones::Refusal;
 use super::{Supervisor, channel_pages};
 use crate::worker::assignment::ChannelKind;
@@ -149,7 +149,7 @@ async fn start(
         guest_pid: pid.unsigned_abs(),
         peer: peer.to_string(),
         pages: channel_pages(),
-        arena_bytes: if agreed.minor >= SINCE_MINOR { supervisor.arena_bytes } else { 0 },
+        arena: if agreed.minor >= SINCE_MINOR { supervisor.arena } else { ArenaKind::Nothing },
         program,
     };
     let attached = Channel { kind: ChannelKind::Local { pid, arena_bytes: 0 }, fds: vec![memory, ear, bell] };

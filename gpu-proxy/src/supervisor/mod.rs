@@ -34,11 +34,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use idm::arena::CHUNK_BYTES;
 use idm::xen::PAGE_BYTES;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use vgpu_codes::Code;
-use vgpu_config::{Config, DeviceKind as Configured, WorkersAhead};
+use vgpu_config::{Config, DeviceKind as Configured, Proxy, WorkersAhead};
 use vgpu_zone_api::guest::wire;
 use vgpu_zone_api::shim::{DomainRef, Listing, NodeInfo, ZoneId};
 
@@ -46,6 +47,7 @@ use crate::device::DeviceKind;
 use cgroup::Cgroups;
 use facts::Description;
 use spawn::{Namespaces, Probed, Spawner};
+use workers::ArenaKind;
 use xen::Xen;
 use zones::{Limits, Refusal, WorkerId, Zones};
 
@@ -68,8 +70,8 @@ pub enum Mode {
 pub struct Supervisor {
     device: DeviceKind,
     device_bytes: u64,
-    /// Of a local process's arena; 0: it gets none.
-    arena_bytes: u64,
+    /// Of each guest process.
+    arena: ArenaKind,
     description: Description,
     started: Instant,
     zones: Mutex<Zones>,
@@ -144,7 +146,7 @@ impl Supervisor {
         let supervisor = Arc::new(Self {
             device,
             device_bytes,
-            arena_bytes: proxy.arena_max_mib << 20,
+            arena: arena_kind(proxy, device, mode, idm::xen::domain::is_pv()),
             description: Description::default(),
             started: Instant::now(),
             zones: Mutex::new(Zones::new(limits)),
@@ -321,6 +323,20 @@ impl Supervisor {
     }
 }
 
+/// What arena a guest process gets. Over Xen it is no longer than what the arenas of a zone may have together: a program that asks for more is
+/// told so before it has touched any of it. NVIDIA's driver pins the pages of an arena, which in a PV domain must not be a guest's: its
+/// processes have none there. The other devices pin nothing.
+fn arena_kind(proxy: &Proxy, device: DeviceKind, mode: Mode, is_pv: bool) -> ArenaKind {
+    let bytes = proxy.arena_max_mib << 20;
+    let of_zone = zones::pages_of_arenas(proxy.mapped_per_zone_max_mib << 8) * PAGE_BYTES as u64;
+    let granted = bytes.min(of_zone) / CHUNK_BYTES as u64 * CHUNK_BYTES as u64;
+    match mode {
+        Mode::Local if bytes > 0 => ArenaKind::Memory(bytes),
+        Mode::Xen if granted > 0 && !(is_pv && device == DeviceKind::Cuda) => ArenaKind::Granted(granted),
+        Mode::Local | Mode::Xen => ArenaKind::Nothing,
+    }
+}
+
 /// Finds out what this machine gives to workers. What is missing is added to `gaps`.
 fn walls(
     memory_max_bytes: u64,
@@ -397,6 +413,32 @@ fn device_bytes(config: &Config, device: DeviceKind) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_of_a_guest_is_pinned_in_a_pv_domain_and_an_arena_is_no_longer_than_it_may_be() {
+        const MIB: u64 = 1 << 20;
+        let proxy = |arena_max_mib, mapped_per_zone_max_mib| Proxy {
+            arena_max_mib,
+            mapped_per_zone_max_mib,
+            ..Config::default().proxy
+        };
+        for device in [DeviceKind::Cuda, DeviceKind::Soft, DeviceKind::Null] {
+            for is_pv in [false, true] {
+                let kind = |arena, mapped, mode| arena_kind(&proxy(arena, mapped), device, mode, is_pv);
+                let pinned = is_pv && device == DeviceKind::Cuda;
+                let granted = |mib| {
+                    if pinned { ArenaKind::Nothing } else { ArenaKind::Granted(mib * MIB) }
+                };
+                assert_eq!(kind(16384, 128, Mode::Xen), granted(64), "half of what a zone may map");
+                assert_eq!(kind(9, 128, Mode::Xen), granted(8), "whole chunks");
+                assert_eq!(kind(1, 128, Mode::Xen), ArenaKind::Nothing);
+                assert_eq!(kind(16384, 128, Mode::Local), ArenaKind::Memory(16384 * MIB));
+                for mode in [Mode::Xen, Mode::Local] {
+                    assert_eq!(kind(0, 128, mode), ArenaKind::Nothing);
+                }
+            }
+        }
+    }
 
     #[test]
     fn auto_is_the_driver_where_there_is_one() {

@@ -13,6 +13,10 @@ pub(super) const BIRTH_EVERY: Duration = Duration::from_millis(20);
 pub(super) const ANSWERS_AT_ONCE: u32 = 256;
 pub(super) const ANSWER_EVERY: Duration = Duration::from_millis(5);
 
+/// Chunks of arenas that a guest gets at once; after them one in [`CHUNK_EVERY`]. Each costs this domain a millisecond or two.
+pub(super) const CHUNKS_AT_ONCE: u32 = 128;
+pub(super) const CHUNK_EVERY: Duration = Duration::from_millis(10);
+
 /// A number of turns at once, then one after the other. Those who wait stand in a row, each in a task of its own: what else the guest
 /// says is heard meanwhile.
 #[derive(Debug)]
@@ -33,6 +37,12 @@ impl Pace {
     #[must_use]
     pub fn of_answers() -> Self {
         Self::new(ANSWER_EVERY, ANSWERS_AT_ONCE)
+    }
+
+    /// For chunks of arenas.
+    #[must_use]
+    pub fn of_chunks() -> Self {
+        Self::new(CHUNK_EVERY, CHUNKS_AT_ONCE)
     }
 
     fn new(every: Duration, at_once: u32) -> Self {

@@ -46,10 +46,21 @@ pub struct Wanted {
     pub peer: String,
     /// Pages (4 KiB) of the guest that it will map.
     pub pages: u64,
-    /// The length of its arena; 0: it gets none.
-    pub arena_bytes: u64,
+    /// What it gets beside its channel.
+    pub arena: ArenaKind,
     /// Another worker program than this one: see [`Supervisor::program_for`].
     pub program: Option<OwnedFd>,
+}
+
+/// The arena of a worker, and its length in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArenaKind {
+    /// It gets none.
+    Nothing,
+    /// A memfd of ours, mapped whole.
+    Memory(u64),
+    /// The guest's, granted by chunks.
+    Granted(u64),
 }
 
 /// How a worker reaches its guest process.
@@ -65,7 +76,9 @@ impl Channel {
     /// With the arena, as a new worker gets it.
     fn with_arena(mut self, arena: Option<&Arena>) -> io::Result<Self> {
         let Some(arena) = arena else { return Ok(self) };
-        if let ChannelKind::Local { arena_bytes, .. } | ChannelKind::Ahead { arena_bytes } = &mut self.kind {
+        if let ChannelKind::Local { arena_bytes, .. } | ChannelKind::Ahead { arena_bytes, .. } =
+            &mut self.kind
+        {
             *arena_bytes = arena.bytes();
             self.fds.push(arena.memory().try_clone()?);
         }
@@ -87,12 +100,18 @@ pub(super) struct Begun {
 /// A worker that serves. Whoever has this answers for it: dropped, the worker ends.
 #[derive(Debug)]
 pub struct Running {
+    worker: WorkerId,
     pidfd: Arc<OwnedFd>,
     ending: Ending,
     ended: watch::Receiver<bool>,
 }
 
 impl Running {
+    /// Its number.
+    pub fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
     /// Ends it, now. Again is nothing.
     pub fn kill(&self) {
         self.ending.begin();
@@ -206,8 +225,10 @@ impl Supervisor {
         let no_arena = |error: &dyn std::error::Error| {
             Refusal::new(Code::HostResource, format!("no arena: {}", with_causes(error)))
         };
-        let arena = (wanted.arena_bytes > 0).then(|| Arena::make(wanted.arena_bytes)).transpose();
-        let arena = arena.map_err(|error| no_arena(&error))?;
+        let arena = match wanted.arena {
+            ArenaKind::Memory(bytes) => Some(Arena::make(bytes).map_err(|error| no_arena(&error))?),
+            ArenaKind::Nothing | ArenaKind::Granted(_) => None,
+        };
         let channel = channel.with_arena(arena.as_ref()).map_err(|error| no_arena(&error))?;
         if wanted.program.is_some() {
             // Of earlier releases, which knew of one device.
@@ -376,7 +397,7 @@ impl Supervisor {
                 supervisor.start_ahead(zone, &container);
             }
         });
-        (Running { pidfd, ending: place.ending.clone(), ended }, own, report)
+        (Running { worker: place.worker, pidfd, ending: place.ending.clone(), ended }, own, report)
     }
 }
 

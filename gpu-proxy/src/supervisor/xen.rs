@@ -6,8 +6,11 @@
 //! The peer is hostile. What it says is bounded by `vgpu-zone-api`; how many channels it may have by [`Limits`](super::zones::Limits);
 //! one broken message ends its stream and its workers, and nobody else's.
 
+mod arena;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +19,7 @@ use idm::stream::{AsyncStream, Stream, StreamSpec};
 use idm::xen::death::Deaths;
 use idm::xen::device::{Backend, Device};
 use idm::xen::domain::{Identity, Uuid};
+use idm::xen::gntdev::Gntdev;
 use idm::xen::offer::AcceptedChannel;
 use idm::xen::xenstore::{Client, XsError};
 use idm::xen::{DomId, GrantRef, Offer, XenError};
@@ -29,11 +33,13 @@ use vgpu_zone_api::guest::{ChannelId, Connect, ContainerId, Frames, Message, ToG
 use vgpu_zone_api::shim::{DomainRef, ZoneId, ZoneState};
 
 use super::pace::Pace;
-use super::workers::{Channel, Running, Wanted};
+use super::workers::{ArenaKind, Channel, Running, Wanted};
 use super::zone_log::ZoneLog;
 use super::zones::Refusal;
 use super::{Supervisor, channel_pages};
 use crate::worker::assignment::ChannelKind;
+use arena::{DomainPages, Granted, GuestArena};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 /// How long one wait for the guest's offer lasts before the zone's end is looked for.
 const OFFER_ROUND: Duration = Duration::from_millis(500);
@@ -45,6 +51,8 @@ const READ_BYTES: usize = 16 << 10;
 const ANSWERS_MAX: usize = 64;
 /// Channels of one stream beyond which a `Connect` is not even tried: those being set up and taken down are among them.
 const CHANNELS_MAX: usize = 256;
+/// What the guest said of a channel's chunks and nobody has looked at yet: one is waited for at a time.
+const GRANTS_MAX: usize = 4;
 /// Questions of one stream that wait for their turn, beyond which one is refused.
 const QUESTIONS_MAX: usize = 32;
 
@@ -249,14 +257,20 @@ async fn greet_and_serve(
     if let Some(theirs) = agreed.peer_build.other() {
         bounds.log.info(format_args!("{guest} is of release {theirs}, this supervisor of {}", ours.build));
     }
-    let starter = Starter { supervisor: Arc::clone(supervisor), zone, guest };
+    let knows_arenas = agreed.application_minor >= wire::MINOR_ARENA;
+    let arena = if knows_arenas { supervisor.arena } else { ArenaKind::Nothing };
+    let starter = Starter { supervisor: Arc::clone(supervisor), zone, guest, arena };
     messages(stream, Arc::new(starter), Arc::clone(bounds)).await
 }
 
 /// What makes workers for a stream's channels and answers its questions. Over a trait so that the stream is tested without Xen.
 trait Channels: Send + Sync + 'static {
     type Worker: Worker;
-    fn start(&self, connect: Connect) -> impl Future<Output = Result<Self::Worker, Refusal>> + Send;
+    /// A worker, and the arena that it may have.
+    fn start(
+        &self,
+        connect: Connect,
+    ) -> impl Future<Output = Result<(Self::Worker, Option<GuestArena>), Refusal>> + Send;
     fn facts(&self, container: ContainerId) -> impl Future<Output = Result<Facts, Refusal>> + Send;
 }
 
@@ -280,12 +294,13 @@ struct Starter {
     supervisor: Arc<Supervisor>,
     zone: ZoneId,
     guest: DomId,
+    arena: ArenaKind,
 }
 
 impl Channels for Starter {
     type Worker = Running;
 
-    async fn start(&self, connect: Connect) -> Result<Running, Refusal> {
+    async fn start(&self, connect: Connect) -> Result<(Running, Option<GuestArena>), Refusal> {
         let Connect { container, pid, wire_hash, port, refs, .. } = connect;
         let program = self.supervisor.program_for(wire_hash)?;
         let bytes = wire::region()
@@ -298,12 +313,26 @@ impl Channels for Starter {
             guest_pid: pid,
             peer: format!("{guest}"),
             pages: refs.len() as u64,
-            arena_bytes: 0,
+            arena: self.arena,
             program,
         };
         let offer = Offer { refs: refs.into_iter().map(GrantRef).collect(), port };
-        let started = self.supervisor.start_worker(wanted, attach(guest, offer, bytes)).await;
-        started.map(|(running, _)| running)
+        let (near, far) = match self.arena {
+            ArenaKind::Granted(bytes) => {
+                ends().map(|(near, far)| (Some((bytes, near)), Some((bytes, far))))?
+            }
+            ArenaKind::Nothing | ArenaKind::Memory(_) => (None, None),
+        };
+        let started = self.supervisor.start_worker(wanted, attach(guest, offer, bytes, far)).await;
+        let (running, _) = started?;
+        let arena = near.map(|(bytes, End { gntdev, socket })| {
+            let (supervisor, zone) = (Arc::clone(&self.supervisor), self.zone);
+            let worker = running.worker();
+            let gntdev = Gntdev::from_fd(gntdev);
+            let pages = DomainPages { supervisor, zone, worker, guest, gntdev };
+            GuestArena::new(bytes, socket, Arc::new(pages))
+        });
+        Ok((running, arena))
     }
 
     async fn facts(&self, container: ContainerId) -> Result<Facts, Refusal> {
@@ -311,8 +340,32 @@ impl Channels for Starter {
     }
 }
 
-/// Has the kernel record the guest's pages: from here on they cost this domain memory.
-async fn attach(guest: DomId, offer: Offer, bytes: usize) -> Result<Channel, Refusal> {
+/// What one side has of an arena: the gntdev, which both have, and its end of the socket.
+struct End {
+    gntdev: OwnedFd,
+    socket: OwnedFd,
+}
+
+/// Both sides' of a new arena: ours, and the worker's.
+fn ends() -> Result<(End, End), Refusal> {
+    let failed = |error: &dyn std::error::Error| {
+        Refusal::new(Code::HostResource, format!("no arena: {}", with_causes(error)))
+    };
+    let ours = Gntdev::open().map_err(|error| failed(&error))?.into_fd();
+    let theirs = ours.try_clone().map_err(|error| failed(&error))?;
+    let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    let (near, far) = pair.map_err(|error| failed(&error))?;
+    Ok((End { gntdev: ours, socket: near }, End { gntdev: theirs, socket: far }))
+}
+
+/// Has the kernel record the guest's pages: from here on they cost this domain memory. With the worker's end of its arena and the length
+/// of that.
+async fn attach(
+    guest: DomId,
+    offer: Offer,
+    bytes: usize,
+    arena: Option<(u64, End)>,
+) -> Result<Channel, Refusal> {
     let accepted = blocking(move || AcceptedChannel::accept(guest, &offer, bytes)).await;
     let accepted = accepted.map_err(|lost| Refusal::new(Code::HostFailure, lost))?;
     let AcceptedChannel { gntdev, recorded, evtchn, port } = accepted.map_err(|error| {
@@ -324,8 +377,10 @@ async fn attach(guest: DomId, offer: Offer, bytes: usize) -> Result<Channel, Ref
         Refusal::new(code, with_causes(&error))
     })?;
     let parts = recorded.parts.iter().map(|part| (part.index, part.pages)).collect();
-    let kind = ChannelKind::Xen { domid: guest.get(), parts, port };
-    Ok(Channel { kind, fds: vec![gntdev, evtchn] })
+    let arena_bytes = arena.as_ref().map_or(0, |(bytes, _)| *bytes);
+    let kind = ChannelKind::Xen { domid: guest.get(), parts, port, arena_bytes };
+    let of_arena = arena.into_iter().flat_map(|(_, End { gntdev, socket })| [gntdev, socket]);
+    Ok(Channel { kind, fds: [gntdev, evtchn].into_iter().chain(of_arena).collect() })
 }
 
 /// Serves the messages of one stream. Its workers are reaped when it returns.
@@ -340,7 +395,7 @@ async fn messages<C: Channels>(
     let (answers, queue) = mpsc::channel::<ToGuest>(ANSWERS_MAX);
     let mut lives = JoinSet::new();
     let mut questions = JoinSet::new();
-    let mut open: HashMap<ChannelId, watch::Sender<bool>> = HashMap::new();
+    let mut open: HashMap<ChannelId, Open> = HashMap::new();
     let mut frames = Frames::<ToProxy>::default();
     let mut bytes = vec![0; READ_BYTES];
     let reading = async {
@@ -371,9 +426,7 @@ async fn messages<C: Channels>(
         ended = reading => ended,
         never = write_all(write, queue) => match never {},
     };
-    open.values().for_each(|close| {
-        close.send_replace(true);
-    });
+    open.values().for_each(Open::close);
     drop((answers, questions));
     while lives.join_next().await.is_some() {}
     ended
@@ -402,12 +455,13 @@ async fn write_until_gone(write: impl AsyncWrite, mut queue: mpsc::Receiver<ToGu
 struct Bounds {
     births: Pace,
     answers: Pace,
+    chunks: Pace,
     log: Arc<ZoneLog>,
 }
 
 impl Bounds {
     fn new(log: Arc<ZoneLog>) -> Self {
-        Self { births: Pace::of_births(), answers: Pace::of_answers(), log }
+        Self { births: Pace::of_births(), answers: Pace::of_answers(), chunks: Pace::of_chunks(), log }
     }
 }
 
@@ -415,7 +469,7 @@ impl Bounds {
 async fn take<C: Channels>(
     frames: &mut Frames<ToProxy>,
     bounds: &Arc<Bounds>,
-    open: &mut HashMap<ChannelId, watch::Sender<bool>>,
+    open: &mut HashMap<ChannelId, Open>,
     lives: &mut JoinSet<ChannelId>,
     questions: &mut JoinSet<()>,
     channels: &Arc<C>,
@@ -455,10 +509,12 @@ async fn take<C: Channels>(
             ToProxy::Connect(connect) => begin(connect, bounds, open, lives, channels, answers),
             // One that is not open crossed our own `Died` or `Refused`.
             ToProxy::Close { channel } => {
-                if let Some(close) = open.get(&channel) {
-                    close.send_replace(true);
+                if let Some(open) = open.get(&channel) {
+                    open.close();
                 }
             }
+            ToProxy::Chunk { channel, chunk, refs } => granted(open, channel, chunk, Some(refs)),
+            ToProxy::Lack { channel, chunk } => granted(open, channel, chunk, None),
             ToProxy::Ask { question, .. } if questions.len() >= QUESTIONS_MAX => {
                 let code = u32::from(Code::LimitReached as u16);
                 let _ = answers.send(ToGuest::Told { question, code, answer: Vec::new() }).await;
@@ -473,6 +529,13 @@ async fn take<C: Channels>(
         }
     }
     Ok(())
+}
+
+/// Passes on what the guest says of a chunk. What nobody waits for is left lying once there is some of it.
+fn granted(open: &HashMap<ChannelId, Open>, channel: ChannelId, chunk: u32, refs: Option<Vec<u32>>) {
+    if let Some(open) = open.get(&channel) {
+        let _ = open.granted.try_send(Granted { chunk, refs });
+    }
 }
 
 /// Answers a question when it is its turn.
@@ -495,14 +558,28 @@ async fn tell<C: Channels>(
 fn begin<C: Channels>(
     connect: Connect,
     bounds: &Arc<Bounds>,
-    open: &mut HashMap<ChannelId, watch::Sender<bool>>,
+    open: &mut HashMap<ChannelId, Open>,
     lives: &mut JoinSet<ChannelId>,
     channels: &Arc<C>,
     answers: &mpsc::Sender<ToGuest>,
 ) {
     let (close, closed) = watch::channel(false);
-    open.insert(connect.channel, close);
-    lives.spawn(life(connect, Arc::clone(bounds), Arc::clone(channels), answers.clone(), closed));
+    let (granted, grants) = mpsc::channel(GRANTS_MAX);
+    open.insert(connect.channel, Open { close, granted });
+    lives.spawn(life(connect, Arc::clone(bounds), Arc::clone(channels), answers.clone(), (closed, grants)));
+}
+
+/// How the life of a channel is reached.
+#[derive(Debug)]
+struct Open {
+    close: watch::Sender<bool>,
+    granted: mpsc::Sender<Granted>,
+}
+
+impl Open {
+    fn close(&self) {
+        self.close.send_replace(true);
+    }
 }
 
 /// The life of one channel, as drawn in `vgpu_zone_api::guest`.
@@ -511,7 +588,7 @@ async fn life<C: Channels>(
     bounds: Arc<Bounds>,
     channels: Arc<C>,
     answers: mpsc::Sender<ToGuest>,
-    mut closed: watch::Receiver<bool>,
+    (mut closed, mut granted): (watch::Receiver<bool>, mpsc::Receiver<Granted>),
 ) -> ChannelId {
     let channel = connect.channel;
     // Answers that cannot be sent have nobody to read them: the stream is over.
@@ -524,8 +601,8 @@ async fn life<C: Channels>(
         }
         () = bounds.births.wait() => {}
     }
-    let mut worker = match channels.start(connect).await {
-        Ok(worker) => worker,
+    let (mut worker, arena) = match channels.start(connect).await {
+        Ok(started) => started,
         Err(refusal) => {
             bounds.log.warn(format_args!("channel {channel}: refused: {refusal}"));
             let code = u32::from(refusal.code as u16);
@@ -533,7 +610,14 @@ async fn life<C: Channels>(
             return channel;
         }
     };
-    let _ = answers.send(ToGuest::Accepted { channel }).await;
+    let arena_mib = arena.as_ref().map_or(0, GuestArena::mib);
+    let _ = answers.send(ToGuest::Accepted { channel, arena_mib }).await;
+    let chunks = async {
+        match &arena {
+            Some(arena) => arena.serve(channel, &answers, &mut granted, &bounds.chunks).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = worker.ended() => {
             let code = u32::from(Code::WorkerFailed as u16);
@@ -544,6 +628,10 @@ async fn life<C: Channels>(
             worker.kill();
             worker.ended().await;
         }
+        never = chunks => match never {},
+    }
+    if let Some(arena) = arena {
+        arena.end().await;
     }
     let _ = answers.send(ToGuest::Unmapped { channel }).await;
     channel

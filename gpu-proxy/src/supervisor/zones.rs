@@ -102,7 +102,10 @@ struct Worker {
     pid: Option<u32>,
     container: String,
     guest_pid: u32,
+    /// Of its channel.
     pages: u64,
+    /// Of its arena.
+    chunk_pages: u64,
     slot: usize,
     /// Of each of its devices.
     grants: Vec<Grant>,
@@ -442,8 +445,20 @@ impl Zones {
         let ending = place.ending.clone();
         let (grants, since) = (entry.grants(), Instant::now());
         let container = container.to_owned();
-        let (pid, ahead) = (None, false);
-        let new = Worker { pid, container, guest_pid, pages, slot, grants, ruled, since, ahead, ending };
+        let (pid, ahead, chunk_pages) = (None, false, 0);
+        let new = Worker {
+            pid,
+            container,
+            guest_pid,
+            pages,
+            chunk_pages,
+            slot,
+            grants,
+            ruled,
+            since,
+            ahead,
+            ending,
+        };
         zone.workers.insert(worker, new);
         self.next_worker += 1;
         Ok(place)
@@ -493,6 +508,32 @@ impl Zones {
     pub fn ending(&self, id: ZoneId) -> BTreeSet<WorkerId> {
         let workers = self.by_id.get(&id).into_iter().flat_map(|zone| &zone.workers);
         workers.filter(|(_, worker)| worker.ending.has_begun()).map(|(id, _)| *id).collect()
+    }
+
+    /// The worker will map so many pages more, of its arena.
+    ///
+    /// # Errors
+    /// It has ended, or a limit is reached.
+    pub fn take_chunk(&mut self, id: ZoneId, worker: WorkerId, pages: u64) -> Result<(), Refusal> {
+        self.check_pages(id, pages)?;
+        let most = pages_of_arenas(self.limits.pages_per_zone);
+        let zone = self.living(id)?;
+        let mapped: u64 = zone.workers.values().map(|worker| worker.chunk_pages).sum();
+        if mapped.saturating_add(pages) > most {
+            let text =
+                format!("arenas of zone {id} would be more than half of proxy.mapped_per_zone_max_mib");
+            return Err(Refusal::new(Code::LimitReached, text));
+        }
+        let ended = || Refusal::new(Code::WorkerFailed, "the worker of an arena has ended");
+        zone.workers.get_mut(&worker).ok_or_else(ended)?.chunk_pages += pages;
+        Ok(())
+    }
+
+    /// What [`Zones::take_chunk`] counted is not mapped.
+    pub fn give_chunk(&mut self, id: ZoneId, worker: WorkerId, pages: u64) {
+        if let Some(worker) = self.by_id.get_mut(&id).and_then(|zone| zone.workers.get_mut(&worker)) {
+            worker.chunk_pages = worker.chunk_pages.saturating_sub(pages);
+        }
     }
 
     /// Whether the zone may map so many pages more.
@@ -567,6 +608,12 @@ fn page(what: &str) -> Result<Arc<SharedPage>, Refusal> {
     SharedPage::create().map(Arc::new).map_err(failed)
 }
 
+/// Of the pages that a zone may map, those for arenas: half. Its processes that are still to come need channels.
+#[must_use]
+pub fn pages_of_arenas(pages_per_zone: u64) -> u64 {
+    pages_per_zone / 2
+}
+
 fn not_granted(zone: ZoneId, container: &str) -> Refusal {
     Refusal::new(Code::NotGranted, format!("container {container} of zone {zone} has no GPU"))
 }
@@ -577,7 +624,7 @@ impl Zone {
     }
 
     fn mapped_pages(&self) -> u64 {
-        self.workers.values().map(|worker| worker.pages).sum()
+        self.workers.values().map(|worker| worker.pages + worker.chunk_pages).sum()
     }
 
     fn info(&self, id: ZoneId) -> ZoneInfo {

@@ -71,14 +71,18 @@ pub enum ChannelKind {
         #[serde(default)]
         arena_bytes: u64,
     },
-    /// Not yet: the worker opens its device, and waits for a [`Turn`]. Then: where there is an arena, its memfd.
+    /// Not yet: the worker opens its device, and waits for a [`Turn`]. Then: where there is an arena that is not granted, its memfd.
     Ahead {
         /// The arena's length; 0: there is none.
         arena_bytes: u64,
+        /// It is the guest's, and comes by chunks: its addresses are kept free.
+        #[serde(default)]
+        granted: bool,
     },
     /// No channel and no descriptor at all: the worker is nobody's, answers, and ends.
     None(Question),
-    /// Then: a gntdev with the guest's pages recorded, and an event channel bound to the guest's port.
+    /// Then: a gntdev with the guest's pages recorded, and an event channel bound to the guest's port; where there is an arena, a gntdev
+    /// of its own and a socket to the supervisor (`chunks.rs`).
     Xen {
         /// The guest.
         domid: u16,
@@ -86,6 +90,9 @@ pub enum ChannelKind {
         parts: Vec<(u64, u32)>,
         /// The local end of the event channel.
         port: u32,
+        /// The arena's length; 0: there is none.
+        #[serde(default)]
+        arena_bytes: u64,
     },
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use idm::arena::Arena;
 use idm::record::{CONSUMER_LIFE, ChannelParts};
+use idm::xen::chunks::ChunkWindow;
 use idm::xen::gntdev::{Recorded, RecordedPart};
 use idm::xen::offer::AcceptedChannel;
 use idm::xen::{Access, DomId};
@@ -26,8 +27,26 @@ pub struct Ground {
     pub quotas: Quotas,
     /// Whose turn it is, where that is ruled.
     pub turn: Option<Turn>,
-    /// The guest's pages for pinned memory, at the addresses that it has them at.
-    pub arena: Option<Region>,
+    /// Where the guest's pages for pinned memory are, or will be: at the addresses that it has them at.
+    pub arena: Option<Window>,
+}
+
+/// The addresses of an arena.
+#[derive(Debug)]
+pub enum Window {
+    /// All its pages are there.
+    Whole(Region),
+    /// They come by chunks.
+    Kept(Arc<ChunkWindow>),
+}
+
+/// What comes with a guest process.
+#[derive(Debug)]
+pub struct Attached {
+    /// Its channel, whose peer nobody has consumed from.
+    pub parts: ChannelParts,
+    /// The gntdev of its arena, and the socket over which chunks are asked for.
+    pub chunks: Option<(OwnedFd, OwnedFd)>,
 }
 
 /// Maps what a worker needs before it opens its device, and takes the descriptors of it out of `fds`: the first ones, and the arena's,
@@ -47,7 +66,14 @@ pub fn ground(task: &Assignment, fds: &mut Vec<OwnedFd>) -> Result<Ground, Faile
         |page| Quota::new(page, task.slot).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such slot"));
     let quotas = pages.into_iter().map(quota).collect::<Result<Vec<_>, _>>()?.into();
     let arena = match task.channel {
-        ChannelKind::Local { arena_bytes, .. } | ChannelKind::Ahead { arena_bytes } if arena_bytes > 0 => {
+        ChannelKind::Xen { arena_bytes, .. } | ChannelKind::Ahead { arena_bytes, granted: true }
+            if arena_bytes > 0 =>
+        {
+            keep_free(arena_bytes)
+        }
+        ChannelKind::Local { arena_bytes, .. } | ChannelKind::Ahead { arena_bytes, granted: false }
+            if arena_bytes > 0 =>
+        {
             map_arena(fds.pop().ok_or_else(missing)?, arena_bytes)
         }
         _ => None,
@@ -55,11 +81,11 @@ pub fn ground(task: &Assignment, fds: &mut Vec<OwnedFd>) -> Result<Ground, Faile
     Ok(Ground { quotas, turn, arena })
 }
 
-/// Maps the pages of the channel, whose peer nobody has consumed from.
+/// Maps the pages of the channel.
 ///
 /// # Errors
 /// A descriptor is missing or is not what it should be; the guest's grant references are wrong.
-pub fn channel(kind: &ChannelKind, fds: Vec<OwnedFd>) -> Result<ChannelParts, Failed> {
+pub fn channel(kind: &ChannelKind, fds: Vec<OwnedFd>) -> Result<Attached, Failed> {
     let mut fds = fds.into_iter();
     let mut next = || fds.next().ok_or_else(missing);
     let spec = region();
@@ -67,6 +93,7 @@ pub fn channel(kind: &ChannelKind, fds: Vec<OwnedFd>) -> Result<ChannelParts, Fa
     // The end of the supervisor is the worker's own. The peer's end is told by the supervisor, who ends this worker.
     let supervisor = rustix::stdio::stdin().try_clone_to_owned().map_err(ours)?;
     let liveness = Some(Liveness::socket(supervisor));
+    let mut chunks = None;
     let (region, waiter, doorbell, peer) = match kind {
         ChannelKind::Local { pid, .. } => {
             let region = Region::map(next()?, bytes).map_err(ours)?;
@@ -77,12 +104,15 @@ pub fn channel(kind: &ChannelKind, fds: Vec<OwnedFd>) -> Result<ChannelParts, Fa
         ChannelKind::None(_) | ChannelKind::Ahead { .. } => {
             return Err(Failed::new(Code::WorkerFailed, "the assignment has no channel"));
         }
-        ChannelKind::Xen { domid, parts, port } => {
+        ChannelKind::Xen { domid, parts, port, arena_bytes } => {
             let from = DomId::new(*domid).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such domain"))?;
             let part =
                 |&(index, pages): &(u64, u32)| RecordedPart { index, pages, access: Access::ReadWrite };
             let recorded = Recorded { from, parts: parts.iter().map(part).collect() };
             let channel = AcceptedChannel { gntdev: next()?, recorded, evtchn: next()?, port: *port };
+            if *arena_bytes > 0 {
+                chunks = Some((next()?, next()?));
+            }
             let attached = channel.attach(None, CONSUMER_LIFE);
             let (region, waiter, doorbell) = attached.map_err(|error| {
                 let code = match error.fault() {
@@ -95,7 +125,8 @@ pub fn channel(kind: &ChannelKind, fds: Vec<OwnedFd>) -> Result<ChannelParts, Fa
             (region, waiter, doorbell, Peer::Domain(*domid))
         }
     };
-    Ok(ChannelParts { region: Arc::new(region), spec, peer, waiter, doorbell, liveness })
+    let parts = ChannelParts { region: Arc::new(region), spec, peer, waiter, doorbell, liveness };
+    Ok(Attached { parts, chunks })
 }
 
 fn ours(error: std::io::Error) -> Failed {
@@ -108,7 +139,13 @@ fn missing() -> Failed {
 
 /// Before the device is opened: a driver that comes later finds the window taken and goes elsewhere. Without it programs have pinned
 /// memory of their own and staged copies, and are told so.
-fn map_arena(memory: OwnedFd, bytes: u64) -> Option<Region> {
+fn map_arena(memory: OwnedFd, bytes: u64) -> Option<Window> {
     let mapped = Arena::received(memory, bytes, Peer::Server).and_then(|arena| arena.map());
-    mapped.inspect_err(|error| log::warn!("no arena: {}", with_causes(error))).ok()
+    mapped.inspect_err(|error| log::warn!("no arena: {}", with_causes(error))).ok().map(Window::Whole)
+}
+
+/// As [`map_arena`], where its pages come later.
+fn keep_free(bytes: u64) -> Option<Window> {
+    let window = ChunkWindow::reserve(bytes);
+    window.inspect_err(|error| log::warn!("no arena: {error}")).ok().map(Window::Kept)
 }

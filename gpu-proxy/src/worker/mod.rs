@@ -8,6 +8,7 @@
 pub mod assignment;
 mod attach;
 pub mod canary;
+pub mod chunks;
 mod host_functions;
 mod pool_space;
 pub mod quota;
@@ -27,7 +28,8 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use assignment::{Assignment, ChannelKind, Question, Report, Turn};
-use attach::Ground;
+use attach::{Attached, Ground, Window};
+use chunks::Chunks;
 use idm::record::Consumer;
 use sandbox::Gap;
 use vgpu_codes::{Code, with_causes};
@@ -136,11 +138,23 @@ fn prepare(task: &Assignment, mut fds: Vec<OwnedFd>) -> Result<(Consumer, Sessio
         ChannelKind::Ahead { .. } => wait_for_turn()?,
         _ => (task.channel.clone(), fds),
     };
-    let parts = attach::channel(&kind, fds)?;
+    let Attached { parts, chunks } = attach::channel(&kind, fds)?;
     let consumer =
         Consumer::from_parts(parts).map_err(|error| Failed::new(Code::WorkerFailed, with_causes(&error)))?;
-    let session = Session::new(device, quotas, Box::new(consumer.staging().clone()))
+    let (arena, chunks) = match (arena, chunks) {
+        (Some(Window::Whole(region)), _) => (Some(region), None),
+        (Some(Window::Kept(window)), Some((gntdev, socket))) => {
+            let region = window.region();
+            let chunks = Chunks::new(socket, gntdev, window, region.len());
+            (Some(region), Some(chunks))
+        }
+        // The addresses are kept free for a process that has no arena.
+        (Some(Window::Kept(_)) | None, _) => (None, None),
+    };
+    let staging = Box::new(consumer.staging().clone());
+    let session = Session::new(device, quotas, staging)
         .with_arena(arena)
+        .with_chunks(chunks)
         .with_turn(turn, || assignment::ring(rustix::stdio::stdin()));
     let event_channel = matches!(kind, ChannelKind::Xen { .. });
     sandbox::close_door(task.device, event_channel).map_err(|error| {

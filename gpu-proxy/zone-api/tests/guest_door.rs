@@ -1,5 +1,6 @@
 //! The guest's door against whatever bytes a guest may send.
 
+use idm::arena::CHUNK_PAGES;
 use proptest::prelude::*;
 use vgpu_zone_api::guest::{
     ChannelId, Connect, ContainerId, FRAME_BYTES_MAX, Frames, HEADER_BYTES, Malformed, Message, REFS_MAX,
@@ -32,7 +33,15 @@ fn to_proxy() -> impl Strategy<Value = ToProxy> {
         question: ChannelId::new(n).unwrap(),
         container: ContainerId::new(&id).unwrap(),
     });
-    prop_oneof![connect(), close, ask]
+    let refs = prop::collection::vec(any::<u32>(), CHUNK_PAGES);
+    let chunk = (1..=u32::MAX, any::<u32>(), refs).prop_map(|(n, chunk, refs)| ToProxy::Chunk {
+        channel: ChannelId::new(n).unwrap(),
+        chunk,
+        refs,
+    });
+    let lack = (1..=u32::MAX, any::<u32>())
+        .prop_map(|(n, chunk)| ToProxy::Lack { channel: ChannelId::new(n).unwrap(), chunk });
+    prop_oneof![connect(), close, ask, chunk, lack]
 }
 
 /// All messages of `pieces`, or the first error.
@@ -86,7 +95,9 @@ proptest! {
 fn answers_survive_the_wire() {
     let channel = ChannelId::new(7).unwrap();
     let answers = [
-        ToGuest::Accepted { channel },
+        ToGuest::Accepted { channel, arena_mib: 0 },
+        ToGuest::Accepted { channel, arena_mib: 16384 },
+        ToGuest::Want { channel, chunk: 9 },
         ToGuest::Refused { channel, code: 320 },
         ToGuest::Died { channel, code: 321 },
         ToGuest::Unmapped { channel },
@@ -108,7 +119,9 @@ fn a_length_that_cannot_be_is_refused_with_the_header_alone() {
             "{len}"
         );
     }
-    for (kind, len) in [(3, 8), (3, 135), (3, 137)] {
+    for (kind, len) in
+        [(3, 8), (3, 135), (3, 137), (4, 8), (4, 8 + 4 * 511), (4, 8 + 4 * 513), (5, 4), (5, 12)]
+    {
         assert_eq!(read::<ToProxy>(&[&header(kind, len)]), Err(Malformed::Length { kind, bytes: len }));
     }
     for len in [0, 7, 8 + (48 << 10) + 1, u32::MAX] {

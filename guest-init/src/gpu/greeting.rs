@@ -3,6 +3,7 @@
 use std::{io, os::fd::AsFd};
 
 use idm::{
+    arena::KEPT_SINCE_MINOR,
     connect::{self, ProgramEnd},
     error::{ChannelError, Peer},
     hello::{HELLO_BYTES, Hello},
@@ -17,6 +18,8 @@ pub struct Greeted {
     pub peer: Peer,
     /// The hash of the CUDA calls that it speaks: the proxy judges it. Or that it only asks: `facts::APPLICATION`.
     pub wire_hash: u64,
+    /// Whether it knows that an arena may be kept.
+    pub knows_kept: bool,
     /// What it is answered.
     ours: Hello,
 }
@@ -32,7 +35,8 @@ pub async fn read(process: &mut UnixStream) -> Result<Greeted, ChannelError> {
     // The proxy accepts exactly this application or refuses: so it is also ours.
     let ours = Hello::new(region().record_limit, theirs.application);
     let agreed = ours.meet(&theirs, peer)?;
-    Ok(Greeted { peer, wire_hash: agreed.peer_application, ours })
+    let knows_kept = agreed.minor >= KEPT_SINCE_MINOR;
+    Ok(Greeted { peer, wire_hash: agreed.peer_application, knows_kept, ours })
 }
 
 impl Greeted {

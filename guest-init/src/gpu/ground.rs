@@ -7,8 +7,9 @@ use std::{
 };
 
 use idm::{
+    arena::Arena,
     record::{RegionSpec, make_region},
-    xen::{DomId, dmabuf::GrantedMemfd, evtchn::EventChannel},
+    xen::{DomId, chunks::GrantedChunks, dmabuf::GrantedMemfd, evtchn::EventChannel},
 };
 
 use crate::error::{During, Result};
@@ -41,6 +42,18 @@ pub trait Plot: Send + Sync {
     /// # Errors
     /// The port is gone.
     fn answer(&self) -> io::Result<()>;
+    /// An arena of at most so many bytes beside the channel, and what grants it.
+    /// # Errors
+    /// Descriptors are used up.
+    fn arena(&self, bytes: u64) -> io::Result<(Arena, Box<dyn Chunks>)>;
+}
+
+/// An arena that the proxy maps chunk by chunk. Dropped, its pages are the guest's again: only after the proxy has let go of them.
+pub trait Chunks: Send {
+    /// Grants a chunk, by its number; again is the same. What of it nobody has touched takes memory now.
+    /// # Errors
+    /// There is no such chunk, no memory, or grants are used up.
+    fn grant(&mut self, chunk: u32) -> io::Result<Vec<u32>>;
 }
 
 /// Ground between this domain and the driver domain.
@@ -52,6 +65,7 @@ pub struct XenGround {
 
 #[derive(Debug)]
 struct XenPlot {
+    to: DomId,
     memory: GrantedMemfd,
     channel: EventChannel,
 }
@@ -67,7 +81,7 @@ impl Ground for XenGround {
             .during(|| format!("grant {bytes} bytes to {to}"))?;
         let channel =
             EventChannel::offer(to).map_err(io::Error::other).during(|| format!("offer a port to {to}"))?;
-        Ok(Box::new(XenPlot { memory, channel }))
+        Ok(Box::new(XenPlot { to, memory, channel }))
     }
 }
 
@@ -95,5 +109,19 @@ impl Plot for XenPlot {
     fn answer(&self) -> io::Result<()> {
         self.channel.take()?;
         self.channel.rearm()
+    }
+
+    fn arena(&self, bytes: u64) -> io::Result<(Arena, Box<dyn Chunks>)> {
+        let arena = Arena::make_kept(bytes).map_err(io::Error::other)?;
+        let memory = arena.memory().try_clone()?;
+        let chunks = GrantedChunks::new(self.to, memory, arena.bytes()).map_err(io::Error::other)?;
+        Ok((arena, Box::new(chunks)))
+    }
+}
+
+impl Chunks for GrantedChunks {
+    fn grant(&mut self, chunk: u32) -> io::Result<Vec<u32>> {
+        let refs = Self::grant(self, chunk).map_err(io::Error::other)?;
+        Ok(refs.iter().map(|reference| reference.0).collect())
     }
 }

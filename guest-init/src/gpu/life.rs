@@ -6,6 +6,7 @@
 //!      ├──Refused──► Over
 //!      └──process gone──► Closing                    proxy gone: from every stage to Orphaned
 //! ```
+//! Chunks of the arena are granted while the channel is Open, each until it is Over; else nobody is left who would use one.
 
 use vgpu_zone_api::guest::ToGuest;
 
@@ -42,8 +43,10 @@ pub enum Event {
 pub enum Action {
     /// Nothing.
     None,
-    /// Give the process its memory and doorbells.
-    HandOver,
+    /// Give the process its memory and doorbells, and an arena of so many MiB.
+    HandOver(u32),
+    /// Grant a chunk of the arena, and tell the proxy.
+    Grant(u32),
     /// Tell the process the number of the code.
     Refuse(u32),
     /// Tell the proxy.
@@ -59,7 +62,10 @@ pub fn step(stage: Stage, event: Event) -> (Stage, Action) {
         (S::Over | S::Orphaned, _) => (stage, Action::None),
         (S::Offered | S::Open | S::Dying | S::Closing, Event::ProxyGone) => (S::Orphaned, Action::EndProcess),
         (S::Offered | S::Open, Event::ProcessGone) => (S::Closing, Action::SendClose),
-        (S::Offered, Event::Proxy(ToGuest::Accepted { .. })) => (S::Open, Action::HandOver),
+        (S::Offered, Event::Proxy(ToGuest::Accepted { arena_mib, .. })) => {
+            (S::Open, Action::HandOver(arena_mib))
+        }
+        (S::Open, Event::Proxy(ToGuest::Want { chunk, .. })) => (S::Open, Action::Grant(chunk)),
         (S::Offered, Event::Proxy(ToGuest::Refused { code, .. })) => (S::Over, Action::Refuse(code)),
         (S::Closing, Event::Proxy(ToGuest::Refused { .. })) => (S::Over, Action::None),
         (S::Offered | S::Open, Event::Proxy(ToGuest::Died { .. })) => (S::Dying, Action::EndProcess),
@@ -78,7 +84,7 @@ mod tests {
     fn events() -> Vec<Event> {
         let channel = ChannelId::new(1).unwrap();
         vec![
-            Event::Proxy(ToGuest::Accepted { channel }),
+            Event::Proxy(ToGuest::Accepted { channel, arena_mib: 4 }),
             Event::Proxy(ToGuest::Refused { channel, code: 404 }),
             Event::Proxy(ToGuest::Died { channel, code: 406 }),
             Event::Proxy(ToGuest::Unmapped { channel }),
@@ -86,6 +92,7 @@ mod tests {
             Event::ProxyGone,
             // The answer to a question is nothing to a channel.
             Event::Proxy(ToGuest::Told { question: channel, code: 0, answer: Vec::new() }),
+            Event::Proxy(ToGuest::Want { channel, chunk: 1 }),
         ]
     }
 
@@ -99,10 +106,11 @@ mod tests {
 
     #[test]
     fn a_channel_that_lives_well_is_handed_over_closed_and_let_go() {
-        let [accepted, _, _, unmapped, process_gone, ..] = <[Event; 7]>::try_from(events()).unwrap();
-        let (stage, actions) = live(&[accepted, process_gone, unmapped]);
+        let [accepted, _, _, unmapped, process_gone, _, _, want] = <[Event; 8]>::try_from(events()).unwrap();
+        let (stage, actions) = live(&[want.clone(), accepted, want.clone(), process_gone, want, unmapped]);
         assert_eq!(stage, Stage::Over);
-        assert_eq!(actions, [Action::HandOver, Action::SendClose, Action::None]);
+        let open = [Action::None, Action::HandOver(4), Action::Grant(1)];
+        assert_eq!(actions, [open, [Action::SendClose, Action::None, Action::None]].concat());
     }
 
     /// Every sequence of five events: what must hold in each.
@@ -121,8 +129,10 @@ mod tests {
                         matches!(event, Event::Proxy(ToGuest::Unmapped { .. } | ToGuest::Refused { .. }));
                     assert!(said, "freed by {event:?} in {sequence:?}");
                 }
-                hand_overs += u32::from(action == Action::HandOver);
+                hand_overs += u32::from(action == Action::HandOver(4));
                 closes += u32::from(action == Action::SendClose);
+                let is_granted = matches!(action, Action::Grant(_));
+                assert!(!is_granted || hand_overs == 1 && closes + ends == 0, "granted in {sequence:?}");
                 ends += u32::from(matches!(action, Action::EndProcess | Action::Refuse(_)));
                 stage = next;
             }

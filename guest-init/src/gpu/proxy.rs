@@ -153,7 +153,8 @@ impl Proxy {
     /// A message about a number that is not known crossed our own: nothing to do.
     fn deliver(&self, message: ToGuest) {
         let channel = match message {
-            ToGuest::Accepted { channel }
+            ToGuest::Accepted { channel, .. }
+            | ToGuest::Want { channel, .. }
             | ToGuest::Refused { channel, .. }
             | ToGuest::Unmapped { channel }
             | ToGuest::Died { channel, .. }
@@ -215,7 +216,7 @@ mod tests {
         far.read_exact(&mut frame).await.unwrap();
         assert_eq!(frame[0], 2);
 
-        let accepted = ToGuest::Accepted { channel: two.channel };
+        let accepted = ToGuest::Accepted { channel: two.channel, arena_mib: 0 };
         let mut bytes = Vec::new();
         accepted.encode(&mut bytes);
         far.write_all(&bytes).await.unwrap();

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use idm::{connect::ProgramEnd, record::CONSUMER_LIFE};
+use idm::{arena::Arena, connect::ProgramEnd, record::CONSUMER_LIFE};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use tokio::{io::unix::AsyncFd, net::UnixStream, time::timeout};
 use vgpu_codes::Code;
@@ -15,7 +15,7 @@ use vgpu_zone_api::guest::{Connect, ContainerId, ToProxy, facts, wire};
 
 use super::{
     greeting::{self, Greeted},
-    ground::{Ground, Plot},
+    ground::{Chunks, Ground, Plot},
     life::{Action, Event, Stage, step},
     proxy::{Proxy, Registered, Turn},
     question,
@@ -77,28 +77,34 @@ pub async fn run(
             refs: plot.refs(),
         }))
         .await;
-    let stage = live(process, &greeted, &plot, &mut registered, turn).await;
+    let (stage, chunks) = live(process, &greeted, &plot, &mut registered, turn).await;
     if stage == Stage::Orphaned {
         // Past the limit the worker is one that cannot be ended: what it still writes is lost in pages of its own pod.
         let _ = timeout(ORPHAN_LIMIT, unmapped(plot.as_ref())).await;
+        if chunks.is_some() {
+            // They have no byte of their own that says so, and are unmapped by the same end of the same process.
+            tokio::time::sleep(ORPHAN_PAUSE).await;
+        }
     }
-    drop(plot);
+    drop((chunks, plot));
     Ok(())
 }
 
-/// Follows the channel until nothing of it is mapped any more, or the proxy is gone.
+/// Follows the channel until nothing of it is mapped any more, or the proxy is gone. With what was granted of its arena: until that is
+/// dropped, it is.
 async fn live(
     process: UnixStream,
     greeted: &Greeted,
     plot: &Arc<dyn Plot>,
     registered: &mut Registered,
     mut turn: Option<Turn>,
-) -> Stage {
+) -> (Stage, Option<Box<dyn Chunks>>) {
     let mut stage = Stage::Offered;
     // Ended early for the process by dropping it, while the channel still waits for the proxy.
     let mut process = Some(process);
     let mut pumps = None;
     let mut ears = None;
+    let mut chunks = None;
     while !matches!(stage, Stage::Over | Stage::Orphaned) {
         let event = tokio::select! {
             event = registered.events.recv() => event.unwrap_or(Event::ProxyGone),
@@ -111,10 +117,16 @@ async fn live(
         (stage, action) = step(stage, event);
         match action {
             Action::None => {}
-            Action::HandOver => {
+            Action::HandOver(arena_mib) => {
                 // From here on the proxy counts the pages.
                 turn = None;
-                match hand_over(process.as_ref(), greeted, plot) {
+                let mut arena = None;
+                if arena_mib > 0 && greeted.knows_kept {
+                    // A process that gets none has pinned memory of its own, which is copied.
+                    let made = plot.arena(u64::from(arena_mib) << 20).ok();
+                    (arena, chunks) = made.unzip();
+                }
+                match hand_over(process.as_ref(), greeted, plot, arena) {
                     Ok((running, hears)) => (pumps, ears) = (Some(running), Some(hears)),
                     // As if the process had gone: it can't use the channel.
                     Err(_) => {
@@ -123,6 +135,17 @@ async fn live(
                         registered.send(ToProxy::Close { channel: registered.channel }).await;
                     }
                 }
+            }
+            Action::Grant(chunk) => {
+                let granted;
+                (granted, chunks) = grant(chunks.take(), chunk).await;
+                let channel = registered.channel;
+                let told = granted.map_or(ToProxy::Lack { channel, chunk }, |refs| ToProxy::Chunk {
+                    channel,
+                    chunk,
+                    refs,
+                });
+                registered.send(told).await;
             }
             Action::Refuse(code) => {
                 if let Some(process) = process.take() {
@@ -141,7 +164,15 @@ async fn live(
         }
     }
     drop((pumps, turn));
-    stage
+    (stage, chunks)
+}
+
+/// Has a chunk granted away from PID 1's one thread: memory may have to be found for it.
+async fn grant(chunks: Option<Box<dyn Chunks>>, chunk: u32) -> (Option<Vec<u32>>, Option<Box<dyn Chunks>>) {
+    let Some(mut chunks) = chunks else { return (None, None) };
+    let granting = tokio::task::spawn_blocking(move || (chunks.grant(chunk).ok(), chunks));
+    // Lost with the task only, whose panic is the end of PID 1.
+    granting.await.map_or((None, None), |(refs, chunks)| (refs, Some(chunks)))
 }
 
 /// Resolves when the process has closed its end, died, or sent anything: it has nothing to say after its hello.
@@ -183,6 +214,7 @@ fn hand_over(
     process: Option<&UnixStream>,
     greeted: &Greeted,
     plot: &Arc<dyn Plot>,
+    arena: Option<Arena>,
 ) -> io::Result<(Pumps, OwnedFd)> {
     let process = process.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
     let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
@@ -190,8 +222,7 @@ fn hand_over(
         memory: plot.memory().try_clone_to_owned()?,
         bell: rustix::event::eventfd(0, flags)?,
         ear: rustix::event::eventfd(0, flags)?,
-        // Not over Xen yet (ARCHITECTURE.md, "The arena").
-        arena: None,
+        arena,
     };
     // Watched before the process can ring.
     let out = sys::watch(end.bell.try_clone()?.into())?;

@@ -142,7 +142,7 @@ impl Gntdev {
 
     /// Takes back what [`Gntdev::record`] did, after the mapping is gone. The kernel would do it when the device is closed; but
     /// another process may hold it too.
-    pub fn forget(&self, recorded: &Recorded) {
+    fn forget(&self, recorded: &Recorded) {
         for part in &recorded.parts {
             let mut arg = Arg::fixed();
             arg.put_u64(t::UNMAP_INDEX, part.index);

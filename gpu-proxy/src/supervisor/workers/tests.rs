@@ -40,7 +40,7 @@ fn wanted(pages: u64) -> Wanted {
         guest_pid: 1,
         peer: "pid 1".into(),
         pages,
-        arena_bytes: 0,
+        arena: ArenaKind::Nothing,
         program: Some(File::open("/usr/bin/yes").unwrap().into()),
     }
 }

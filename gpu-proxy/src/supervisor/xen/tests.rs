@@ -11,13 +11,39 @@ use uuid::Uuid;
 use vgpu_zone_api::guest::REFS_MAX;
 use vgpu_zone_api::guest::facts::DeviceFacts;
 
+use idm::arena::CHUNK_PAGES;
+
 use super::*;
 use crate::supervisor::pace::{ANSWER_EVERY, ANSWERS_AT_ONCE, BIRTH_EVERY, BIRTHS_AT_ONCE};
+use crate::worker::chunks::{Answer, Need};
 
 /// Starts every channel but those of container "none". The last worker's end is the test's to cause.
 #[derive(Default)]
 struct Fakes {
     started: Mutex<Vec<watch::Sender<bool>>>,
+    /// The worker's end of each arena: channels of container "arena" have one.
+    arenas: Mutex<Vec<OwnedFd>>,
+    /// Told when nothing of one is recorded any more.
+    ended: Arc<Mutex<u32>>,
+}
+
+/// Records whatever it is given, at 77.
+struct Recorder(Arc<Mutex<u32>>);
+
+impl arena::Pages for Recorder {
+    fn take(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+    fn give(&self) {}
+    fn record(&self, _: Vec<u32>) -> Result<u64, String> {
+        Ok(77)
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap() += 1;
+    }
 }
 
 struct Fake {
@@ -37,13 +63,19 @@ impl Worker for Fake {
 impl Channels for Fakes {
     type Worker = Fake;
 
-    async fn start(&self, connect: Connect) -> Result<Fake, Refusal> {
+    async fn start(&self, connect: Connect) -> Result<(Fake, Option<GuestArena>), Refusal> {
         if connect.container.as_str() == "none" {
             return Err(Refusal::new(Code::NotGranted, "no"));
         }
         let (end, ended) = watch::channel(false);
         self.started.lock().unwrap().push(end.clone());
-        Ok(Fake { end, ended })
+        let arena = (connect.container.as_str() == "arena").then(|| {
+            let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+            let (near, far) = pair.unwrap();
+            self.arenas.lock().unwrap().push(far);
+            GuestArena::new(4 << 20, near, Arc::new(Recorder(Arc::clone(&self.ended))))
+        });
+        Ok((Fake { end, ended }, arena))
     }
 
     /// A device, of the container's name; container "never" is not answered.
@@ -146,7 +178,7 @@ async fn questions_that_wait_keep_no_channel_waiting_and_are_bounded() {
     let question = guest.ask(33, "c").await;
     assert_eq!(guest.hear().await, ToGuest::Told { question, code: 404, answer: Vec::new() });
     let channel = guest.connect(5, "c").await;
-    assert_eq!(guest.hear().await, ToGuest::Accepted { channel });
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel, arena_mib: 0 });
     guest.say(ToProxy::Close { channel }).await;
     assert_eq!(guest.hear().await, ToGuest::Unmapped { channel });
     // Who ends its stream waits for no answer.
@@ -159,7 +191,7 @@ async fn a_channel_is_accepted_closed_unmapped_and_its_number_used_again() {
     let (mut guest, fakes, _served) = stream();
     for _ in 0..3 {
         let channel = guest.connect(5, "c").await;
-        assert_eq!(guest.hear().await, ToGuest::Accepted { channel });
+        assert_eq!(guest.hear().await, ToGuest::Accepted { channel, arena_mib: 0 });
         guest.say(ToProxy::Close { channel }).await;
         assert_eq!(guest.hear().await, ToGuest::Unmapped { channel });
     }
@@ -170,7 +202,7 @@ async fn a_channel_is_accepted_closed_unmapped_and_its_number_used_again() {
 async fn a_worker_that_dies_is_told_before_its_pages_are_free() {
     let (mut guest, fakes, _served) = stream();
     let channel = guest.connect(1, "c").await;
-    assert_eq!(guest.hear().await, ToGuest::Accepted { channel });
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel, arena_mib: 0 });
     fakes.started.lock().unwrap()[0].send_replace(true);
     assert_eq!(guest.hear().await, ToGuest::Died { channel, code: 406 });
     assert_eq!(guest.hear().await, ToGuest::Unmapped { channel });
@@ -182,7 +214,7 @@ async fn a_refusal_says_its_code_and_hurts_nobody() {
     let channel = guest.connect(1, "none").await;
     assert_eq!(guest.hear().await, ToGuest::Refused { channel, code: 403 });
     let channel = guest.connect(1, "c").await;
-    assert_eq!(guest.hear().await, ToGuest::Accepted { channel });
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel, arena_mib: 0 });
 }
 
 #[tokio::test]
@@ -197,7 +229,7 @@ async fn references_that_are_no_region_are_refused_before_they_wait() {
     }
     assert!(fakes.started.lock().unwrap().is_empty());
     let channel = guest.connect(1, "c").await;
-    assert_eq!(guest.hear().await, ToGuest::Accepted { channel });
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel, arena_mib: 0 });
 }
 
 #[tokio::test]
@@ -342,7 +374,7 @@ async fn a_guest_whose_stream_is_a_new_one_is_slowed_down_as_before() {
 async fn a_process_that_ends_is_heard_through_a_flood_of_others() {
     let (mut guest, fakes, _served) = stream();
     let old = guest.connect(1, "c").await;
-    assert_eq!(guest.hear().await, ToGuest::Accepted { channel: old });
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel: old, arena_mib: 0 });
     let waiting = 150;
     for number in 2..2 + BIRTHS_AT_ONCE + waiting {
         guest.connect(number, "c").await;
@@ -367,7 +399,7 @@ async fn who_gives_up_before_its_birth_takes_nobodys_turn() {
         guest.say(ToProxy::Close { channel: ChannelId::new(number).unwrap() }).await;
     }
     let last = guest.connect(gone + 1, "c").await;
-    while guest.hear().await != (ToGuest::Accepted { channel: last }) {}
+    while guest.hear().await != (ToGuest::Accepted { channel: last, arena_mib: 0 }) {}
     assert!(fakes.started.lock().unwrap().len() < gone as usize, "all of them were born");
 }
 
@@ -426,4 +458,57 @@ fn a_xenstored_that_does_not_answer_is_not_taken_for_no_xen() {
     let told = |errno: rustix::io::Errno| unreached(XsError::Connect(errno.into())).code;
     assert_eq!(told(rustix::io::Errno::NOENT), Code::NoXen);
     assert_eq!(told(rustix::io::Errno::AGAIN), Code::HostFailure);
+}
+
+/// The worker's side of the only arena: needs a chunk.
+fn needs(fakes: &Fakes, chunk: u32) {
+    let arenas = fakes.arenas.lock().unwrap();
+    rustix::io::write(&arenas[0], &Need(chunk).encode()).unwrap();
+}
+
+#[tokio::test]
+async fn chunks_are_wanted_of_the_guest_and_unmapped_comes_after_all_of_them_are_let_go() {
+    let (mut guest, fakes, _served) = stream();
+    let channel = guest.connect(1, "arena").await;
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel, arena_mib: 4 });
+    // Nobody asked for it, of a channel that is there and of one that is not; more of it than is kept.
+    let nobody = ChannelId::new(9).unwrap();
+    for chunk in 0..20 {
+        guest.say(ToProxy::Chunk { channel, chunk, refs: vec![3; CHUNK_PAGES] }).await;
+        guest.say(ToProxy::Lack { channel: nobody, chunk }).await;
+    }
+    needs(&fakes, 1);
+    assert_eq!(guest.hear().await, ToGuest::Want { channel, chunk: 1 });
+    guest.say(ToProxy::Chunk { channel, chunk: 1, refs: vec![3; CHUNK_PAGES] }).await;
+    let told = || {
+        let mut bytes = [0; Answer::BYTES];
+        let count = rustix::io::read(&fakes.arenas.lock().unwrap()[0], &mut bytes).unwrap();
+        assert_eq!(count, Answer::BYTES);
+        Answer::decode(bytes)
+    };
+    // While the stream's task runs.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(told(), Answer { chunk: 1, index: Some(77) });
+    assert_eq!(*fakes.ended.lock().unwrap(), 0);
+
+    guest.say(ToProxy::Close { channel }).await;
+    assert_eq!(guest.hear().await, ToGuest::Unmapped { channel });
+    assert_eq!(*fakes.ended.lock().unwrap(), 1, "it is told before");
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_while_its_chunk_is_wanted_ends_its_channel() {
+    let (mut guest, fakes, _served) = stream();
+    let channel = guest.connect(1, "arena").await;
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel, arena_mib: 4 });
+    needs(&fakes, 0);
+    assert_eq!(guest.hear().await, ToGuest::Want { channel, chunk: 0 });
+    fakes.started.lock().unwrap()[0].send_replace(true);
+    assert!(matches!(guest.hear().await, ToGuest::Died { .. }));
+    assert_eq!(guest.hear().await, ToGuest::Unmapped { channel });
+    assert_eq!(*fakes.ended.lock().unwrap(), 1);
+    // And the number is the guest's again.
+    guest.say(ToProxy::Chunk { channel, chunk: 0, refs: vec![3; CHUNK_PAGES] }).await;
+    guest.connect(1, "arena").await;
+    assert_eq!(guest.hear().await, ToGuest::Accepted { channel, arena_mib: 4 });
 }

@@ -309,3 +309,36 @@ fn a_worker_that_waits_is_nobodys_when_its_grant_is_taken_back_or_its_guest_has_
     zones.begin_release(zone(2), domain(6, 2)).unwrap();
     assert!(zones.reserve_ahead(zone(2), "c").is_none());
 }
+
+#[test]
+fn arenas_of_a_zone_have_half_of_what_it_may_map_and_leave_room_for_other_zones() {
+    let mut zones = three_zones(1000);
+    let one = zones.reserve(zone(1), "c", 1, 10).unwrap().worker;
+    let two = zones.reserve(zone(1), "c", 2, 10).unwrap().worker;
+    zones.take_chunk(zone(1), one, 30).unwrap();
+    zones.take_chunk(zone(1), two, 20).unwrap();
+    assert_eq!(code(zones.take_chunk(zone(1), one, 1)), Code::LimitReached);
+    assert_eq!(zones.list()[0].mapped_pages, 70);
+    // Given back, or ended: another one may have it. Never more than was taken.
+    zones.give_chunk(zone(1), one, 10);
+    zones.take_chunk(zone(1), two, 10).unwrap();
+    zones.worker_ended(zone(1), two);
+    assert_eq!(zones.list()[0].mapped_pages, 30);
+    zones.give_chunk(zone(1), one, 1000);
+    assert_eq!(zones.list()[0].mapped_pages, 10);
+    // One that has ended takes nothing and gives nothing back.
+    assert_eq!(code(zones.take_chunk(zone(1), two, 1)), Code::WorkerFailed);
+    zones.give_chunk(zone(1), two, 1);
+    // What channels have mapped is of the same whole.
+    let third = zones.reserve(zone(1), "c", 3, 60).unwrap().worker;
+    assert_eq!(code(zones.take_chunk(zone(1), third, 31)), Code::LimitReached);
+    zones.take_chunk(zone(1), third, 30).unwrap();
+
+    // Of all that can be mapped the first channels of two other zones are kept free.
+    let mut zones = three_zones(50);
+    let one = zones.reserve(zone(1), "c", 1, 10).unwrap().worker;
+    assert_eq!(code(zones.take_chunk(zone(1), one, 21)), Code::LimitReached);
+    zones.take_chunk(zone(1), one, 20).unwrap();
+    zones.reserve(zone(2), "c", 1, 10).unwrap();
+    zones.reserve(zone(3), "c", 1, 10).unwrap();
+}

@@ -1,5 +1,5 @@
-//! The arena: which parts of it copies, sets and kernels may name. Its pages are the guest's own and mapped before the first record; what
-//! the allocation map says of it lets the driver see them.
+//! The arena: which parts of it copies, sets and kernels may name. Its pages are the guest's own, and mapped before the first record or,
+//! from another domain, before the part is added; what the allocation map says of it lets the driver see them.
 //!
 //! It belongs to no context: pinned memory is every context's of the process. Host memory is not counted against the grant; what a
 //! guest makes this worker touch is bounded by the worker's cgroup.
@@ -24,6 +24,9 @@ impl Session {
         }
         if self.arena_parts >= PARTS_MAX {
             return Err(CuError::OUT_OF_MEMORY);
+        }
+        if let Some(chunks) = &mut self.chunks {
+            chunks.have(pages.offset(), pages.bytes())?;
         }
         self.device.pin(pages)?;
         self.arena_parts += 1;

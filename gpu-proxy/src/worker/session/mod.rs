@@ -33,6 +33,7 @@ use std::sync::Arc;
 use idm::Region;
 use vgpu_api::{Call, ContextId, CuError, CuResult, Stream};
 
+use super::chunks::Chunks;
 use super::host_functions::{Count, HostFunctions};
 use super::quotas::Quotas;
 use super::ranges::Ranges;
@@ -73,6 +74,8 @@ pub struct Session {
     ranges: Ranges,
     /// The guest's pages that it may let be named.
     arena: Option<Arc<Region>>,
+    /// How its pages come, where they are not all there.
+    chunks: Option<Chunks>,
     /// Parts of it that can be named.
     arena_parts: usize,
     virtual_memory: VirtualMemory,
@@ -144,6 +147,7 @@ impl Session {
             linkers: Linkers::default(),
             ranges: Ranges::default(),
             arena: None,
+            chunks: None,
             arena_parts: 0,
             virtual_memory: VirtualMemory::default(),
             pools: Pools::default(),
@@ -161,6 +165,12 @@ impl Session {
     #[must_use]
     pub fn with_arena(self, arena: Option<Region>) -> Self {
         Self { arena: arena.map(Arc::new), ..self }
+    }
+
+    /// With an arena whose pages come by chunks.
+    #[must_use]
+    pub fn with_chunks(self, chunks: Option<Chunks>) -> Self {
+        Self { chunks, ..self }
     }
 
     /// The error that ended `context`, if one did: for the error word.

@@ -7,17 +7,22 @@
 //!                  | 24 id, padded with zeros to 128 | 152 refs × u32
 //!   Close     2    0 channel u32 | 4 zero u32
 //!   Ask       3    0 question u32 | 4 zero u16 | 6 id length u16 | 8 id, padded with zeros to 128
-//!   Accepted  129  0 channel u32 | 4 zero u32
+//!   Chunk     4    0 channel u32 | 4 chunk u32 | 8 refs × u32, 512 of them
+//!   Lack      5    0 channel u32 | 4 chunk u32
+//!   Accepted  129  0 channel u32 | 4 arena MiB u32
 //!   Refused   130  0 channel u32 | 4 code u32
 //!   Unmapped  131  0 channel u32 | 4 zero u32
 //!   Died      132  0 channel u32 | 4 code u32
 //!   Told      133  0 question u32 | 4 code u32 | 8 the answer, none with a code ([`facts`](super::facts))
+//!   Want      134  0 channel u32 | 4 chunk u32
 //! ```
-//! `Ask` and `Told` are there where both hellos have 1 or more as their application's minor version.
+//! `Ask` and `Told` are there where both hellos have 1 or more as their application's minor version; `Want`, `Chunk`, `Lack` and an arena
+//! where both have 2 or more.
 
-use std::fmt;
+use idm::arena::CHUNK_PAGES;
 
 use super::facts::BYTES_MAX;
+use super::ids::{ChannelId, ContainerId, ID_BYTES};
 
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 8;
@@ -26,79 +31,10 @@ pub const FRAME_BYTES_MAX: usize = 64 << 10;
 /// The most grant references in one [`Connect`]: 62 MiB of shared pages. The supervisor's own limit is lower.
 pub const REFS_MAX: usize = 16_000;
 
-const ID_BYTES: usize = 128;
 const CONNECT_FIXED_BYTES: usize = 24 + ID_BYTES;
 const SHORT_BYTES: usize = 8;
 const ASK_BYTES: usize = 8 + ID_BYTES;
-
-/// The number guest-init gave a channel: never zero, free again after `Unmapped` or `Refused`. Questions are numbered in the same row;
-/// theirs are free again after `Told`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ChannelId(u32);
-
-impl ChannelId {
-    /// `None` for zero.
-    #[must_use]
-    pub fn new(number: u32) -> Option<Self> {
-        (number != 0).then_some(Self(number))
-    }
-
-    /// The number.
-    #[must_use]
-    pub fn get(self) -> u32 {
-        self.0
-    }
-}
-
-impl fmt::Display for ChannelId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A container's id as containerd allows it: 1 to 128 of `[A-Za-z0-9_.-]`, so that it is safe in logs and paths' components.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ContainerId(String);
-
-impl ContainerId {
-    /// Checks an id. `.` and `..` are refused as well.
-    #[must_use]
-    pub fn new(id: &str) -> Option<Self> {
-        let length = (1..=ID_BYTES).contains(&id.len());
-        let letters = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-        (length && letters && id != "." && id != "..").then(|| Self(id.to_owned()))
-    }
-
-    /// The id.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Its length and its letters, padded.
-    fn encode(&self, out: &mut Vec<u8>) {
-        let id = self.0.as_bytes();
-        out.extend_from_slice(&u16::try_from(id.len()).unwrap_or(u16::MAX).to_le_bytes());
-        let mut padded = [0; ID_BYTES];
-        padded[..id.len()].copy_from_slice(id);
-        out.extend_from_slice(&padded);
-    }
-
-    /// From the bytes of [`ContainerId::encode`], as many as it writes.
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (id, padding) = bytes[2..].split_at_checked(usize::from(u16_at(bytes, 0)))?;
-        if padding.iter().any(|&byte| byte != 0) {
-            return None;
-        }
-        Self::new(str::from_utf8(id).ok()?)
-    }
-}
-
-impl fmt::Display for ContainerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+const CHUNK_BODY_BYTES: usize = SHORT_BYTES + 4 * CHUNK_PAGES;
 
 /// Why bytes are no message. Whoever reads one ends the stream: the peer cannot be followed any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -176,6 +112,22 @@ pub enum ToProxy {
         /// The container in which the process runs.
         container: ContainerId,
     },
+    /// The answer to [`ToGuest::Want`]: the chunk is granted until [`ToGuest::Unmapped`].
+    Chunk {
+        /// Which channel's.
+        channel: ChannelId,
+        /// Which of its arena, by its number.
+        chunk: u32,
+        /// Grant references, page by page in order: [`CHUNK_PAGES`].
+        refs: Vec<u32>,
+    },
+    /// The other answer to it: the guest has no memory or grants for it, or the channel no such chunk.
+    Lack {
+        /// Which channel's.
+        channel: ChannelId,
+        /// Which chunk.
+        chunk: u32,
+    },
 }
 
 /// Proxy to guest-init.
@@ -185,6 +137,8 @@ pub enum ToGuest {
     Accepted {
         /// Which.
         channel: ChannelId,
+        /// How long an arena it may have; 0: none.
+        arena_mib: u32,
     },
     /// No worker; the pages are not (or no longer) mapped.
     Refused {
@@ -214,16 +168,26 @@ pub enum ToGuest {
         /// With code 0, [`Facts`](super::facts::Facts) in their wire form: they are parsed by whoever reads them.
         answer: Vec<u8>,
     },
+    /// The worker needs a chunk of the channel's arena. Answered by [`ToProxy::Chunk`] or [`ToProxy::Lack`].
+    Want {
+        /// Which channel's.
+        channel: ChannelId,
+        /// Which chunk.
+        chunk: u32,
+    },
 }
 
 const CONNECT: u16 = 1;
 const CLOSE: u16 = 2;
 const ASK: u16 = 3;
+const CHUNK: u16 = 4;
+const LACK: u16 = 5;
 const ACCEPTED: u16 = 129;
 const REFUSED: u16 = 130;
 const UNMAPPED: u16 = 131;
 const DIED: u16 = 132;
 const TOLD: u16 = 133;
+const WANT: u16 = 134;
 
 impl Message for ToProxy {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -236,6 +200,15 @@ impl Message for ToProxy {
                 out.extend_from_slice(&[0; 2]);
                 container.encode(out);
             }
+            Self::Chunk { channel, chunk, refs } => {
+                header(out, CHUNK, CHUNK_BODY_BYTES);
+                out.extend_from_slice(&channel.get().to_le_bytes());
+                out.extend_from_slice(&chunk.to_le_bytes());
+                // Another number is our mistake; the frame stays valid.
+                let all = refs.iter().chain(std::iter::repeat(&0)).take(CHUNK_PAGES);
+                all.for_each(|reference| out.extend_from_slice(&reference.to_le_bytes()));
+            }
+            Self::Lack { channel, chunk } => short(out, LACK, *channel, *chunk),
         }
     }
 
@@ -244,6 +217,8 @@ impl Message for ToProxy {
             CONNECT => Connect::decode(body).map(Self::Connect),
             CLOSE => Ok(Self::Close { channel: read_short_zero(kind, body)? }),
             ASK => read_ask(body),
+            CHUNK => read_chunk(body),
+            LACK => read_short(kind, body).map(|(channel, chunk)| Self::Lack { channel, chunk }),
             _ => Err(Malformed::Kind(kind)),
         }
     }
@@ -254,7 +229,8 @@ impl Message for ToProxy {
                 let refs = (bytes as usize).wrapping_sub(CONNECT_FIXED_BYTES) / 4;
                 bytes.is_multiple_of(4) && (1..=REFS_MAX).contains(&refs)
             }
-            CLOSE => bytes as usize == SHORT_BYTES,
+            CLOSE | LACK => bytes as usize == SHORT_BYTES,
+            CHUNK => bytes as usize == CHUNK_BODY_BYTES,
             ASK => bytes as usize == ASK_BYTES,
             _ => return Err(Malformed::Kind(kind)),
         };
@@ -265,10 +241,11 @@ impl Message for ToProxy {
 impl Message for ToGuest {
     fn encode(&self, out: &mut Vec<u8>) {
         match *self {
-            Self::Accepted { channel } => short(out, ACCEPTED, channel, 0),
+            Self::Accepted { channel, arena_mib } => short(out, ACCEPTED, channel, arena_mib),
             Self::Refused { channel, code } => short(out, REFUSED, channel, code),
             Self::Unmapped { channel } => short(out, UNMAPPED, channel, 0),
             Self::Died { channel, code } => short(out, DIED, channel, code),
+            Self::Want { channel, chunk } => short(out, WANT, channel, chunk),
             Self::Told { question, code, ref answer } => {
                 // A longer one is our mistake and is cut, so that the frame stays valid: it then is no answer.
                 let answer = answer.get(..BYTES_MAX).unwrap_or(answer);
@@ -285,10 +262,11 @@ impl Message for ToGuest {
         let (short, rest) = body.split_at_checked(SHORT_BYTES).unwrap_or((body, &[]));
         let (channel, code) = read_short(kind, short)?;
         match kind {
-            ACCEPTED => Ok(Self::Accepted { channel }),
+            ACCEPTED => Ok(Self::Accepted { channel, arena_mib: code }),
             REFUSED => Ok(Self::Refused { channel, code }),
             UNMAPPED => Ok(Self::Unmapped { channel }),
             DIED => Ok(Self::Died { channel, code }),
+            WANT => Ok(Self::Want { channel, chunk: code }),
             TOLD if code != 0 && !rest.is_empty() => Err(Malformed::Field { kind, field: "answer" }),
             TOLD => Ok(Self::Told { question: channel, code, answer: rest.to_vec() }),
             _ => Err(Malformed::Kind(kind)),
@@ -297,9 +275,9 @@ impl Message for ToGuest {
 
     fn check_len(kind: u16, bytes: u32) -> Result<(), Malformed> {
         match kind {
-            ACCEPTED | REFUSED | UNMAPPED | DIED if bytes as usize == SHORT_BYTES => Ok(()),
+            ACCEPTED | REFUSED | UNMAPPED | DIED | WANT if bytes as usize == SHORT_BYTES => Ok(()),
             TOLD if (SHORT_BYTES..=SHORT_BYTES + BYTES_MAX).contains(&(bytes as usize)) => Ok(()),
-            ACCEPTED | REFUSED | UNMAPPED | DIED | TOLD => Err(Malformed::Length { kind, bytes }),
+            ACCEPTED | REFUSED | UNMAPPED | DIED | WANT | TOLD => Err(Malformed::Length { kind, bytes }),
             _ => Err(Malformed::Kind(kind)),
         }
     }
@@ -360,6 +338,13 @@ fn read_ask(body: &[u8]) -> Result<ToProxy, Malformed> {
         question: ChannelId::new(u32_at(body, 0)).ok_or(bad("question"))?,
         container: ContainerId::decode(&body[6..]).ok_or(bad("container id"))?,
     })
+}
+
+fn read_chunk(body: &[u8]) -> Result<ToProxy, Malformed> {
+    ToProxy::check_len(CHUNK, u32::try_from(body.len()).unwrap_or(u32::MAX))?;
+    let (short, refs) = body.split_at(SHORT_BYTES);
+    let (channel, chunk) = read_short(CHUNK, short)?;
+    Ok(ToProxy::Chunk { channel, chunk, refs: refs.chunks_exact(4).map(|word| u32_at(word, 0)).collect() })
 }
 
 /// The body of a short message whose second word is reserved.

@@ -9,17 +9,17 @@
 //! ```
 //!
 //! `Died` comes when the worker ended by itself; `Unmapped` follows it too. A `Close` that comes before the answer is answered by
-//! `Refused`, or by `Accepted` and `Unmapped`. A question ([`ToProxy::Ask`]) needs no pages and is
+//! `Refused`, or by `Accepted` and `Unmapped`. Between `Accepted` and `Unmapped` the proxy may want chunks of the channel's arena, each of
+//! which is granted until then ([`ToGuest::Want`], [`ToProxy::Chunk`], [`ToProxy::Lack`]). A question ([`ToProxy::Ask`]) needs no pages and is
 //! answered by one `Told` ([`facts`]). Frames: [`frames`]; layouts: [`message`].
 //! The rule: whatever bytes arrive, the answer is a message or [`Malformed`]; nothing is allocated by an unchecked length.
 
 pub mod facts;
 mod frames;
+mod ids;
 mod message;
 pub mod wire;
 
 pub use frames::Frames;
-pub use message::{
-    ChannelId, Connect, ContainerId, FRAME_BYTES_MAX, HEADER_BYTES, Malformed, Message, REFS_MAX, ToGuest,
-    ToProxy,
-};
+pub use ids::{ChannelId, ContainerId};
+pub use message::{Connect, FRAME_BYTES_MAX, HEADER_BYTES, Malformed, Message, REFS_MAX, ToGuest, ToProxy};

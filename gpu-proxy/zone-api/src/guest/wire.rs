@@ -12,9 +12,12 @@ pub const RING_BYTES: u32 = 64 << 10;
 /// The application of the GPU stream in idm's hello, `vgpudoor` in memory.
 pub const APPLICATION: u64 = u64::from_le_bytes(*b"vgpudoor");
 /// What this release knows of the stream: its application's minor version in idm's hello. 0: channels. 1: questions as well.
-pub const MINOR: u16 = 1;
+/// 2: channels may have an arena.
+pub const MINOR: u16 = 2;
 /// From this minor version on there are questions.
 pub const MINOR_ASK: u16 = 1;
+/// From this one on a channel may have an arena, and its chunks are asked for.
+pub const MINOR_ARENA: u16 = 2;
 
 /// The hello of either end.
 #[must_use]
