@@ -1,4 +1,4 @@
-//! A program that was handed no arena, as over Xen: it is told of no memory that both sides reach, and gets none.
+//! A program that was handed no arena, as in front of NVIDIA's driver in a PV Dom0: it is told of no memory that both sides reach, and gets none.
 
 mod support;
 

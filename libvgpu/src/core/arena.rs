@@ -2,7 +2,8 @@
 //!
 //! A piece of more than [`SMALL_BYTES`] is a part of the arena by itself, which the worker is told of; smaller ones share parts of
 //! [`SLAB_BYTES`]. Pages are touched before the worker hears of them, so that they are this process's to pay for, and given back when it
-//! has let go. A piece is given out again only after all work that was queued is done: a copy may still be on its way to it.
+//! has let go. Where the arena is kept, as over Xen, chunks are touched whole and never given back: the worker has the pages that were there
+//! when it was first told of them. A piece is given out again only after all work that was queued is done: a copy may still be on its way to it.
 //!
 //! Locks are never held while a call travels.
 
@@ -10,6 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use idm::Region;
+use idm::arena::CHUNK_BYTES;
 use idm::region::PAGE_BYTES;
 use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, ask};
 
@@ -29,6 +31,7 @@ const PAGE: u64 = PAGE_BYTES as u64;
 pub struct Arena {
     region: Region,
     start: u64,
+    is_kept: bool,
     state: Mutex<State>,
     /// Counts pieces that were given back: who found no room may find some then.
     given_back: AtomicU64,
@@ -60,10 +63,10 @@ impl Slab {
 
 impl Arena {
     /// Over pages that nothing is made of yet.
-    pub fn new(region: Region) -> Self {
+    pub fn new(region: Region, is_kept: bool) -> Self {
         let start = region.base().as_ptr().expose_provenance() as u64;
         let state = State { free: Spans::of(start, region.len() as u64), slabs: Vec::new() };
-        Self { region, start, state: Mutex::new(state), given_back: AtomicU64::new(0) }
+        Self { region, start, is_kept, state: Mutex::new(state), given_back: AtomicU64::new(0) }
     }
 
     /// How many pieces were given back so far.
@@ -163,7 +166,8 @@ impl Arena {
     fn make_part(&self, channel: &Channel, bytes: u64) -> CuResult<u64> {
         let start = lock(&self.state).free.take(bytes).ok_or(CuError::OUT_OF_MEMORY)?;
         let (offset, len) = self.place(start, bytes)?;
-        let added = match self.region.populate(offset, len) {
+        let (touched, end) = self.touched(offset, len);
+        let added = match self.region.populate(touched, end - touched) {
             Ok(()) => ask::vgpuArenaAdd(channel, ContextId::NONE, DevicePtr(start), bytes),
             Err(error) => {
                 say!("no memory for {bytes} bytes of pinned memory: {error}");
@@ -182,9 +186,20 @@ impl Arena {
         self.free(start, bytes)
     }
 
+    /// From where to where pages are touched before the worker is told of some.
+    fn touched(&self, offset: usize, len: usize) -> (usize, usize) {
+        let end = offset + len;
+        if !self.is_kept {
+            return (offset, end);
+        }
+        (offset - offset % CHUNK_BYTES, end.next_multiple_of(CHUNK_BYTES).min(self.region.len()))
+    }
+
     fn free(&self, start: u64, bytes: u64) -> CuResult<()> {
         let (offset, len) = self.place(start, bytes)?;
-        if let Err(error) = self.region.give_back(offset, len) {
+        if !self.is_kept
+            && let Err(error) = self.region.give_back(offset, len)
+        {
             say!("{bytes} bytes of pinned memory stay with this process: {error}");
         }
         lock(&self.state).free.give(start, bytes);

@@ -65,10 +65,11 @@ thread_local! {
 pub struct Moment(u64);
 
 impl Channel {
-    /// Connects to the socket of guest-init or gpu-proxy. With the channel comes the arena, if there is one and its addresses are free.
+    /// Connects to the socket of guest-init or gpu-proxy. With the channel comes the arena, if there is one and its addresses are free,
+    /// and whether it is kept.
     /// # Errors
     /// 100 when nobody listens; what the table of `VGPU-nnn` codes says for a refusal; else 46.
-    pub fn connect() -> CuResult<(Self, Option<Region>)> {
+    pub fn connect() -> CuResult<(Self, Option<(Region, bool)>)> {
         let path = std::env::var_os("VGPU_SOCKET").unwrap_or_else(|| SOCKET.into());
         let path = PathBuf::from(path);
         let refused = |error: &ChannelError| refusal(&path, error);
@@ -93,6 +94,7 @@ impl Channel {
             mapped
                 .inspect_err(|error| say!("pinned memory is copied, since it cannot be shared: {error}"))
                 .ok()
+                .map(|region| (region, arena.is_kept()))
         });
         let [told, sticky, graph_calls] = [const { AtomicU32::new(0) }; 3];
         Ok((Self { submitter, socket, always_wait, told, sticky, graph_calls }, arena))

@@ -246,7 +246,8 @@ fn connect() -> CuResult<()> {
     }
     let mut devices: Vec<DeviceSnapshot> =
         chosen.iter().map(|place| snapshot.devices[*place].clone()).collect();
-    let arena = arena.filter(|_| devices.iter().all(maps_host_memory)).map(Arena::new);
+    let arena = arena.filter(|_| devices.iter().all(maps_host_memory));
+    let arena = arena.map(|(region, is_kept)| Arena::new(region, is_kept));
     if arena.is_none() {
         devices.iter_mut().for_each(map_no_host_memory);
     }

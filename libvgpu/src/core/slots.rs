@@ -132,7 +132,12 @@ impl Slots {
         }
         let taken = arena.take(&process.channel, HEAD_BYTES + (self.count * self.bytes) as u64);
         *place = taken.map_or(Place::Nowhere(given_back), Place::At);
-        taken.ok()
+        let start = taken.ok()?;
+        for index in 0..self.count {
+            // The program may have had it, and left any number there.
+            arena.word(start + index as u64 * WORD_STRIDE).store(0, Ordering::Relaxed);
+        }
+        Some(start)
     }
 
     /// A context has ended: what it still had to do with slots will not be done.

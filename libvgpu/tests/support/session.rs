@@ -24,6 +24,8 @@ use super::device::{FakeDevice, Seen, Staging};
 pub const ARENA_BYTES: u64 = 64 << 20;
 /// Set before the first session: the program is handed no arena.
 pub static NO_ARENA: AtomicBool = AtomicBool::new(false);
+/// Set before the first session: the program's arena is kept.
+pub static KEPT_ARENA: AtomicBool = AtomicBool::new(false);
 
 pub struct Session {
     pub libcuda: Library,
@@ -76,7 +78,7 @@ fn serve_one() -> Arc<Mutex<Seen>> {
         assert_eq!(theirs.application, WIRE_HASH);
         let spec = RegionSpec::default();
         let (program, server) = make_ends(&spec).expect("memory");
-        let arena = Arena::make(ARENA_BYTES).expect("an arena");
+        let arena = Arena::make(ARENA_BYTES).expect("an arena").kept(KEPT_ARENA.load(Ordering::Relaxed));
         // The library of this process has the window.
         let pages = arena.map_elsewhere().expect("mapped");
         let handed = (!NO_ARENA.load(Ordering::Relaxed)).then_some(arena);
