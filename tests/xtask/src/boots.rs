@@ -42,6 +42,7 @@ const BOOTS: &[Boot] = &[
         name: "cuda",
         stories: &[
             "cuda_runtimes",
+            "cuda_memory",
             "cuda_programs",
             "cuda_vector_add",
             "cuda_worker",

@@ -46,6 +46,7 @@ const STAGES: &[(&str, Stage)] = &[
                 "cuda_vector",
                 "cuda_program_in",
                 "cuda_runtimes",
+                "cuda_memory",
                 "cuda_worker",
                 "death_of_a_cuda",
                 "nvidia_smi",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::Story;
 use crate::command::{SOON, must, until};
 use crate::configuration::Changed;
-use crate::node::Node;
+use crate::node::{Node, kill_9};
 use crate::plays::vgpu;
 use crate::pod::{Pod, Runtime, START};
 use crate::traces::Process;
@@ -32,8 +32,10 @@ pub fn stories() -> Vec<Story> {
         vgpu("cuda_runtimes_12_and_13_initialise", 500, |_| {
             are_right_in_one_pod(&["cudart_init_12", "cudart_init_13"]);
         }),
-        vgpu("cuda_programs_compute_what_the_cpu_does", 900, |_| are_right_in_one_pod(PROGRAMS)),
-        vgpu("cuda_other_programs_compute_what_the_cpu_does", 900, |_| are_right_in_one_pod(OTHER_PROGRAMS)),
+        vgpu("cuda_programs_compute_what_the_cpu_does", 900, |_| drop(are_right_in_one_pod(PROGRAMS))),
+        vgpu("cuda_other_programs_compute_what_the_cpu_does", 900, |_| {
+            drop(are_right_in_one_pod(OTHER_PROGRAMS))
+        }),
         vgpu("cuda_worker_is_behind_every_wall_of_its_sandbox", 300, cuda_worker_is_behind_every_wall),
         vgpu("nvidia_smi_shows_a_pod_its_own_device", 300, nvidia_smi_shows_a_pod_its_own_device),
         vgpu(
@@ -41,6 +43,8 @@ pub fn stories() -> Vec<Story> {
             300,
             container_without_a_gpu_reaches_neither_it_nor_xen,
         ),
+        vgpu("cuda_memory_of_a_pod_is_its_workers_too", 900, cuda_memory_of_a_pod_is_its_workers_too),
+        vgpu("cuda_worker_that_waited_serves_a_pod", 900, cuda_worker_that_waited_serves_a_pod),
         vgpu("two_pods_cannot_see_each_others_memory", 600, two_pods_cannot_see_each_others_memory),
     ]
 }
@@ -82,7 +86,7 @@ fn cuda_program_in_a_pv_guest_has_its_gpu_streams_and_code(_: &Node) {
 }
 
 /// One pod for all: a start costs more than they do. Each is a process, so each has a worker of its own.
-fn are_right_in_one_pod(programs: &[&str]) {
+fn are_right_in_one_pod(programs: &[&str]) -> String {
     let lines: Vec<String> =
         programs.iter().map(|name| format!("/{name}; echo exit code of {name}: $?")).collect();
     let script = lines.join("\n");
@@ -96,6 +100,38 @@ fn are_right_in_one_pod(programs: &[&str]) {
         assert!(said.contains(": ok"), "{name} does not say that it was right: {text}");
         rest = behind;
     }
+    text
+}
+
+/// Pinned and managed memory at one address on both sides, chunk by chunk; pageable memory through slots and events without questions, by
+/// the replies that a step waits for.
+fn cuda_memory_of_a_pod_is_its_workers_too(_: &Node) {
+    let text = are_right_in_one_pod(&["pinned", "managed answers", "steps"]);
+    for line in ["pinned: kernels reach pinned memory", "managed:   attribute 2: 0"] {
+        assert!(text.contains(line), "no '{line}' in: {text}");
+    }
+}
+
+/// The first process gets the worker that waits. For a later one the next may not be there yet.
+fn cuda_worker_that_waited_serves_a_pod(node: &Node) {
+    const PROGRAMS: [&str; 3] = ["vector_add", "pinned", "saxpy"];
+    let again = || {
+        kill_9(node.supervisor());
+        node.assert_no_worker_within(Duration::from_secs(60));
+        must(&["sh", "/ctl/vgpu-up.sh"]);
+    };
+    let changed = Changed::key("workers_ahead", "\"on\"");
+    again();
+    are_right_in_one_pod(&PROGRAMS);
+    let log = fs::read_to_string("/var/log/vgpu/gpu-proxy.log").expect("it logs");
+    drop(changed);
+    again();
+
+    let births = log.lines().filter(|line| line.contains(", container ") && line.contains(": born"));
+    let (ahead, others): (Vec<&str>, Vec<&str>) =
+        births.partition(|line| line.contains("ahead of a process"));
+    assert!(!ahead.is_empty(), "none was started ahead: {log}");
+    assert!(others.len() < PROGRAMS.len(), "none served a process: {log}");
 }
 
 /// As gpu-proxy says, and as Dom0's kernel does.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::Story;
-use crate::command::must;
+use crate::command::{must, until};
 use crate::node::{Node, kill_9};
 use crate::plays::vgpu;
 use crate::pod::{Pod, Runtime, START};
@@ -15,6 +15,7 @@ const ENDED: Duration = Duration::from_secs(60);
 pub fn stories() -> Vec<Story> {
     vec![
         vgpu("death_of_gpu_proxy_and_its_return", 600, death_of_gpu_proxy_and_its_return),
+        vgpu("death_of_gpu_proxy_while_chunks_are_mapped", 600, death_of_gpu_proxy_while_chunks_are_mapped),
         vgpu("hung_guest_is_ended_by_sigkill", 300, hung_guest_is_ended_by_sigkill),
     ]
 }
@@ -36,6 +37,24 @@ fn death_of_gpu_proxy_and_its_return(node: &Node) {
         assert!(second.text().contains("vector_add: ok"), "{}", second.text());
     }
     assert!(pod.runs(), "the pod ended: {}{}", pod.text(), pod.complaint());
+    pod.signal("SIGKILL");
+    assert_eq!(pod.end(START).code, Some(137));
+}
+
+/// Workers come and go with chunks of a guest's arena mapped; some die with their supervisor, and at last with the pod.
+fn death_of_gpu_proxy_while_chunks_are_mapped(node: &Node) {
+    let mut pod = node.start(Pod::cuda(&["sh", "-c", "while :; do /pinned; done"]));
+    pod.until_line("pinned: ok");
+
+    kill_9(node.supervisor());
+
+    node.assert_no_worker_within(ENDED);
+    must(&["sh", "/ctl/vgpu-up.sh"]);
+    let count =
+        |text: String| text.lines().filter(|line| line.contains("kernels reach pinned memory")).count();
+    let before = count(pod.text());
+    let more = until(START, || (count(pod.text()) >= before + 2).then_some(()));
+    assert!(more.is_some(), "no program shares memory any more: {}{}", pod.text(), pod.complaint());
     pod.signal("SIGKILL");
     assert_eq!(pod.end(START).code, Some(137));
 }
