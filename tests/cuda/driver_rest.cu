@@ -150,7 +150,7 @@ static void functions() {
         GIVES(0, cuOccupancyMaxActiveClusters, &clusters, add, &config);
         expect("clusters at once", clusters > 0, 1);
     }
-    GIVES(400, cuOccupancyMaxActiveClusters, &clusters, nullptr, &config);
+    GIVES(1, cuOccupancyMaxActiveClusters, &clusters, nullptr, &config);
     GIVES(0, cuModuleUnload, module);
 }
 

@@ -96,9 +96,8 @@ static void copies(unsigned *words[2], const char *when) {
             fill<<<blocks(), 256>>>(words[from], COUNT, value);
             MUST(cudaGetLastError());
             MUST(cudaDeviceSynchronize());
-            on(form % 2 ? from : to);
-            MUST(cudaMemset(words[to], 0, BYTES));
             on(to);
+            MUST(cudaMemset(words[to], 0, BYTES));
             MUST(cudaDeviceSynchronize());
             on(form % 2 ? from : to);
             cudaStream_t stream;

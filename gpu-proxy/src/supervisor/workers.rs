@@ -308,6 +308,13 @@ impl Supervisor {
         if wire_hash == vgpu_api::WIRE_HASH {
             return Ok(None);
         }
+        if self.device == DeviceKind::Cuda && self.zones().devices() > 1 {
+            // Those of earlier releases open the nodes of all GPUs, which here are others' too.
+            let text = format!(
+                "the program speaks wire {wire_hash:016x}, and on a node with several GPUs only this release's is served"
+            );
+            return Err(Refusal::new(Code::ProtocolVersion, text));
+        }
         let path = self.workers_dir.join(format!("{wire_hash:016x}"));
         let found = std::fs::File::open(&path).map(|file| Some(file.into()));
         found.map_err(|error| {

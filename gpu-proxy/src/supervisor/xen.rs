@@ -618,20 +618,23 @@ async fn life<C: Channels>(
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        () = worker.ended() => {
-            let code = u32::from(Code::WorkerFailed as u16);
-            let _ = answers.send(ToGuest::Died { channel, code }).await;
-        }
+    let has_died = tokio::select! {
+        () = worker.ended() => true,
         // The sender goes only with the stream: then as well.
         () = is_set(&mut closed) => {
             worker.kill();
             worker.ended().await;
+            false
         }
         never = chunks => match never {},
-    }
+    };
+    // Before anything is said: its pages are counted no longer, and a guest that does not listen would keep them mapped.
     if let Some(arena) = arena {
         arena.end().await;
+    }
+    if has_died {
+        let code = u32::from(Code::WorkerFailed as u16);
+        let _ = answers.send(ToGuest::Died { channel, code }).await;
     }
     let _ = answers.send(ToGuest::Unmapped { channel }).await;
     channel

@@ -142,6 +142,10 @@ export! {
     }
 
     fn cuOccupancyMaxActiveClusters(out: Out<i32>, function: Raw, config: In<Config>) {
+        // As NVIDIA's driver says it: other calls give 400 for no function (seen on driver 580).
+        if function.0 == 0 {
+            return Err(CuError::INVALID_VALUE);
+        }
         out.set(about(function, config, ask::cuOccupancyMaxActiveClusters)?)
     }
 

@@ -30,9 +30,10 @@ impl Supervisor {
         let (mut policies, mut watched) = (BTreeMap::new(), BTreeSet::new());
         loop {
             let rung = self.rung.notified();
-            if self.look_at_turns(scale, &mut policies, &mut watched) {
-                tokio::time::sleep(TICK).await;
-            } else {
+            let again = self.look_at_turns(scale, &mut policies, &mut watched);
+            // However many ring, and however often: nobody who begins waits for it.
+            tokio::time::sleep(TICK).await;
+            if !again {
                 rung.await;
             }
         }

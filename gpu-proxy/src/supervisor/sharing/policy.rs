@@ -235,7 +235,12 @@ impl Policy {
             grant.time += used * u128::from(WHOLE) / u128::from(*fraction);
         }
         if self.scale.is_time {
-            self.charge_idle(passed_ns.saturating_sub(sum), active);
+            // Of those who are held back no use keeps the time from who might have used it: what they queued before runs on, or only waits.
+            let is_free =
+                |each: &Seen| self.grants.get(&each.grant).is_some_and(|grant| grant.held_since.is_none());
+            let freely = seen.iter().zip(uses).filter(|(each, _)| is_free(each));
+            let used = freely.map(|(_, used)| (*used).min(most)).sum();
+            self.charge_idle(passed_ns.saturating_sub(used), active);
         }
     }
 

@@ -250,12 +250,19 @@ impl Session {
         image.functions.get(usize::from(handle.ordinal())).copied().ok_or(CuError::INVALID_HANDLE)
     }
 
+    /// A function in the call's context, into which the driver loads what it belongs to as soon as it is asked about.
+    fn function_in(&mut self, call: Call, handle: FunctionHandle) -> CuResult<(Raw, Function)> {
+        let (context, function) = (self.context(call.context)?, self.function(handle)?);
+        self.is_loaded_for(call.context, context, handle.image())?;
+        Ok((context, function))
+    }
+
     pub(super) fn function_attributes(
         &mut self,
         call: Call,
         function: FunctionHandle,
     ) -> CuResult<Attributes> {
-        let (context, function) = (self.context(call.context)?, self.function(function)?);
+        let (context, function) = self.function_in(call, function)?;
         self.device.function_attributes(context, function.raw)
     }
 
@@ -266,7 +273,7 @@ impl Session {
         attribute: u32,
         value: i32,
     ) -> CuResult<()> {
-        let (context, function) = (self.context(call.context)?, self.function(function)?);
+        let (context, function) = self.function_in(call, function)?;
         self.device.set_function_attribute(context, function.raw, attribute, value)
     }
 
@@ -278,7 +285,7 @@ impl Session {
         shared: u64,
         flags: u32,
     ) -> CuResult<u32> {
-        let (context, function) = (self.context(call.context)?, self.function(function)?);
+        let (context, function) = self.function_in(call, function)?;
         self.device.max_active_blocks(context, function.raw, threads, shared, flags)
     }
 
@@ -289,18 +296,20 @@ impl Session {
         blocks: u32,
         threads: u32,
     ) -> CuResult<u64> {
-        let (context, function) = (self.context(call.context)?, self.function(function)?);
+        let (context, function) = self.function_in(call, function)?;
         self.device.available_shared(context, function.raw, blocks, threads)
     }
 
     pub(super) fn max_active_clusters(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<u32> {
-        let (_, place) = self.place_of(call, launch.shape.stream)?;
+        let (context, place) = self.place_of(call, launch.shape.stream)?;
+        self.is_loaded_for(context, place.context, launch.shape.function.image())?;
         let launch = self.device_launch(launch, false)?;
         self.device.max_active_clusters(place, &launch)
     }
 
     pub(super) fn max_cluster_size(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<u32> {
-        let (_, place) = self.place_of(call, launch.shape.stream)?;
+        let (context, place) = self.place_of(call, launch.shape.stream)?;
+        self.is_loaded_for(context, place.context, launch.shape.function.image())?;
         let launch = self.device_launch(launch, false)?;
         self.device.max_cluster_size(place, &launch)
     }

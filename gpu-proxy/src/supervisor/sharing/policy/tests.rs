@@ -218,6 +218,18 @@ fn one_that_says_it_has_work_and_uses_none_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn two_that_lie_together_do_not_hold_up_the_others() {
+    // One says that it has work and uses none, so that its clock stands; the other says that it uses all the time there is.
+    let frozen = Worker { says: |_| 0, wants: |_| false, kernel_ns: 0, ..worker(2, 250) };
+    let busy = Worker { says: |used| used.saturating_mul(1 << 40), ..worker(3, 250) };
+    let mut world = World::of(vec![worker(1, 500), frozen, busy]);
+    world.policy.look(0, &[]);
+    world.workers[1].wants = |_| true;
+    let shares = world.shares(8 * SECOND);
+    assert!(shares[0] >= 400, "{shares:?}");
+}
+
+#[test]
 fn one_that_says_too_little_or_does_not_ask_has_what_the_driver_gives_it() {
     for liar in [Worker { says: |_| 0, ..worker(2, 100) }, Worker { asks: false, ..worker(2, 100) }] {
         let mut world = World::of(vec![worker(1, 900), liar]);
