@@ -8,7 +8,7 @@ use gpu_proxy::device::{
     self, Device, DeviceKind, DeviceNode, DeviceWork, HostPages, Place, Raw, Side, TexelSource, TextureSource,
 };
 use idm::arena::{Arena, WINDOW};
-use vgpu_api::graph::{CopyBox, GraphEdge, HostSide};
+use vgpu_api::graph::{Body, CopyBox, GraphEdge, HostSide};
 use vgpu_api::texture::{PitchedTexels, Sampler, View};
 use vgpu_api::{Access, ArrayShape, CuError, CuResult, DevicePtr, Extent, ImageKind, LinearPlace, Memset};
 
@@ -62,10 +62,20 @@ fn graphs(device: &mut dyn Device, primary: Raw, other: Raw) {
     let to_arena = CopyBox::line(DevicePtr(WINDOW as u64), DevicePtr(0x2000), 8);
     let nodes = |value| {
         [
-            DeviceNode { context: primary, needs: &[], work: memset(value) },
-            DeviceNode { context: other, needs: &one, work: DeviceWork::Copy(line, HostSide::Neither) },
-            DeviceNode { context: primary, needs: &both, work: DeviceWork::Empty },
-            DeviceNode { context: primary, needs: &one, work: DeviceWork::Copy(to_arena, HostSide::From) },
+            DeviceNode { context: primary, body: Body::NONE, needs: &[], work: memset(value) },
+            DeviceNode {
+                context: other,
+                body: Body::NONE,
+                needs: &one,
+                work: DeviceWork::Copy(line, HostSide::Neither),
+            },
+            DeviceNode { context: primary, body: Body::NONE, needs: &both, work: DeviceWork::Empty },
+            DeviceNode {
+                context: primary,
+                body: Body::NONE,
+                needs: &one,
+                work: DeviceWork::Copy(to_arena, HostSide::From),
+            },
         ]
     };
     let place = Place { context: primary, stream: None };
@@ -86,7 +96,7 @@ fn graphs(device: &mut dyn Device, primary: Raw, other: Raw) {
     assert!(device.graph_launch(place, graph).is_err());
     println!("one that cannot be built");
     let event = device.event_create(primary, 0).unwrap();
-    let wait = DeviceNode { context: primary, needs: &[], work: DeviceWork::Wait(event) };
+    let wait = DeviceNode { context: primary, body: Body::NONE, needs: &[], work: DeviceWork::Wait(event) };
     assert!(device.graph_instantiate(&[wait], 0).is_err());
 }
 

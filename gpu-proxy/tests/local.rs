@@ -14,11 +14,13 @@ use idm::arena::{SINCE_MINOR, WINDOW};
 use idm::hello::Hello;
 use idm::record::RECORD_LIMIT_MAX;
 use uuid::Uuid;
+use vgpu_api::graph::{Body, Conditional, GraphNode, GraphWork};
 use vgpu_api::launch::{LaunchAttributes, LaunchShape};
 use vgpu_api::memory::Memset;
+use vgpu_api::wire::to_vec;
 use vgpu_api::{
-    ContextId, CuError, DevicePtr, FunctionHandle, ImageHandle, ImageKind, Launch, NewHandle, Staged, Stream,
-    WIRE_HASH, ask,
+    ContextId, CuError, DevicePtr, FunctionHandle, GraphExecHandle, ImageHandle, ImageKind, Launch,
+    NewHandle, Staged, Stream, WIRE_HASH, ask,
 };
 use vgpu_zone_api::shim::{Client, ClientError, DomainRef, Request, WorkerInfo, ZoneId};
 
@@ -312,9 +314,10 @@ fn a_process_that_goes_takes_its_worker_along_within_a_second() {
     proxy.stop();
 }
 
-/// Launches a kernel that never ends.
-fn launch_endless(guest: &Guest) {
-    let ptx = b".version 9.0\n.target sm_90\n.address_size 64\n.visible .entry k() { L: bra L; }";
+/// A launch of a kernel with this body.
+fn kernel(guest: &Guest, body: &str, grid: u32) -> Launch<'static> {
+    let ptx = format!(".version 9.0\n.target sm_90\n.address_size 64\n.visible .entry k() {{ {body} }}");
+    let ptx = ptx.as_bytes();
     let image = ImageHandle::new(0, 0);
     ask::vgpuUpload(guest, C, 1, ptx.len() as u64, 0, ptx).unwrap();
     let room = guest.channel.stage(4096, None).unwrap();
@@ -324,16 +327,43 @@ fn launch_endless(guest: &Guest) {
     let shape = LaunchShape {
         function,
         stream: Stream::Legacy,
-        grid: [64, 1, 1],
-        block: [64, 1, 1],
+        grid: [grid, 1, 1],
+        block: [grid, 1, 1],
         shared_bytes: 0,
     };
-    let launch = Launch { shape, attributes: LaunchAttributes::default(), params: &[] };
-    ask::cuLaunchKernel(guest, C, launch).unwrap();
+    Launch { shape, attributes: LaunchAttributes::default(), params: &[] }
+}
+
+/// Launches a kernel that never ends.
+fn launch_endless(guest: &Guest) {
+    ask::cuLaunchKernel(guest, C, kernel(guest, "L: bra L;", 64)).unwrap();
+}
+
+/// Launches a graph with a loop that never ends, of a kernel that does.
+fn launch_endless_loop(guest: &Guest) {
+    let handle = ask::vgpuConditionalCreate(guest, C, 1, 1, 1).unwrap();
+    let node = |body, work| to_vec(&GraphNode { context: C, body, needs: Vec::new(), work });
+    let choice = Conditional { handle, flavor: Conditional::WHILE, bodies: 1 };
+    let within = Body::new(0, 0).unwrap();
+    let inside = node(within, GraphWork::Kernel(kernel(guest, "ret;", 1)));
+    let nodes = [node(Body::NONE, GraphWork::Conditional(choice)), inside].concat();
+    ask::vgpuUpload(guest, C, 1, nodes.len() as u64, 0, &nodes).unwrap();
+    let graph = GraphExecHandle::new(0, 0);
+    ask::vgpuGraphInstantiate(guest, C, NewHandle(graph), 1, 0).unwrap();
+    ask::cuGraphLaunch(guest, C, graph, Stream::Legacy).unwrap();
 }
 
 #[test]
 fn a_worker_in_the_middle_of_an_endless_kernel_ends_with_its_process() {
+    ends_with_its_process(launch_endless);
+}
+
+#[test]
+fn a_worker_in_the_middle_of_an_endless_loop_of_a_graph_ends_with_its_process() {
+    ends_with_its_process(launch_endless_loop);
+}
+
+fn ends_with_its_process(launch_endless: fn(&Guest)) {
     let proxy = Proxy::start("soft");
     let (guest, other) = (proxy.guest(), proxy.guest());
     ask::cuMemAlloc_v2(&guest, C, MIB).unwrap();
@@ -344,7 +374,7 @@ fn a_worker_in_the_middle_of_an_endless_kernel_ends_with_its_process() {
         // utime, the twelfth after the name: hundredths of a second. Source: proc_pid_stat(5).
         stat.rsplit_once(") ").unwrap().1.split(' ').nth(11).unwrap().parse::<u64>().unwrap() > 5
     };
-    until("the kernel runs", busy);
+    until("it runs", busy);
     drop(guest);
     assert!(until("the worker is gone", || !alive(pid)) < SECOND);
     until("its memory is free", || proxy.device_bytes() == 0);

@@ -143,7 +143,7 @@ fn before_the_start_calls_say_so_and_those_that_need_no_start_work() {
     assert_eq!(cu!(library, cuDriverGetVersion(version_place: *mut i32)), 0);
     assert_eq!(version, 13000);
     assert_eq!(cu!(library, cuCtxGetCurrent(context_place: *mut u64)), NOT_INITIALIZED);
-    assert_eq!(cu!(library, cuGraphConditionalHandleCreate()), NOT_SUPPORTED);
+    assert_eq!(cu!(library, cuGraphicsUnregisterResource()), NOT_SUPPORTED);
     let mut text = std::ptr::null::<i8>();
     let place = &raw mut text;
     assert_eq!(cu!(library, cuGetErrorName(700: u32, place: *mut *const i8)), 0);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::exec;
 use crate::texture::{Objects, Surface, Texture};
-use crate::{Fault, Memory, MemoryError, Module};
+use crate::{Conditions, Fault, Memory, MemoryError, Module};
 
 /// How a device is made.
 #[derive(Debug, Clone)]
@@ -78,6 +78,7 @@ pub struct Device {
     meter: Option<Meter>,
     memory: Memory,
     objects: Mutex<Arc<Objects>>,
+    conditions: Conditions,
     output: Mutex<Vec<u8>>,
 }
 
@@ -91,7 +92,14 @@ impl Device {
     /// With nothing in memory.
     pub fn new(config: DeviceConfig) -> Self {
         let memory = Memory::of_devices(config.devices, config.memory_bytes, config.seed);
-        Self { config, meter: None, memory, objects: Mutex::default(), output: Mutex::default() }
+        Self {
+            config,
+            meter: None,
+            memory,
+            objects: Mutex::default(),
+            conditions: Conditions::default(),
+            output: Mutex::default(),
+        }
     }
 
     /// Has the instructions of all launches from now on told.
@@ -102,6 +110,11 @@ impl Device {
     /// Its memory.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Values of conditional nodes, which kernels set.
+    pub fn conditions(&self) -> &Conditions {
+        &self.conditions
     }
 
     /// Makes a texture object; its number, never 0 and never given twice. Whatever its levels say, kernels read no memory by it that
@@ -175,7 +188,7 @@ impl Device {
     ) -> Result<(), Fault> {
         let launch =
             exec::Launch::new(instance, function, config, parameters, self.memory.snapshot(instance.device))?
-                .with(Arc::clone(&self.objects()));
+                .with(Arc::clone(&self.objects()), &self.conditions);
         let (result, printed) = exec::run(&launch, &self.config, self.meter.as_ref(), OUTPUT_BYTES_MAX);
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let room = OUTPUT_BYTES_MAX.saturating_sub(output.len());

@@ -12,6 +12,7 @@
 mod attributes;
 mod block;
 mod code;
+mod conditions;
 mod device;
 mod exec;
 mod fault;
@@ -23,6 +24,7 @@ mod texture;
 
 pub use attributes::*;
 pub use block::SharedWords;
+pub use conditions::Conditions;
 pub use device::{Device, DeviceConfig, Instance, LaunchConfig, Meter};
 pub use fault::{Access, Fault};
 pub use image::{ImageError, each_machine_code};

@@ -1,11 +1,13 @@
 //! Graphs as devices get them, and for a device without graphs of its own: kept as a list, run one node after the other.
 
+use std::collections::HashMap;
 use std::fmt;
 
-use vgpu_api::graph::{CopyBox, GraphEdge, HostSide};
+use vgpu_api::graph::{Body, Conditional, CopyBox, GraphEdge, HostSide};
 use vgpu_api::launch::LaunchAttributes;
 use vgpu_api::{CuError, CuResult, Extent, MemoryOp, Memset};
 
+use super::conditional::Condition;
 use super::{Device, DeviceLaunch, GraphFunction, Place, Raw, Side};
 
 /// One node with resolved names. What it waits for stands before it.
@@ -13,6 +15,8 @@ use super::{Device, DeviceLaunch, GraphFunction, Place, Raw, Side};
 pub struct DeviceNode<'a> {
     /// The context that it runs in.
     pub context: Raw,
+    /// Where it is.
+    pub body: Body,
     /// What it waits for, once each.
     pub needs: &'a [GraphEdge],
     /// What it does.
@@ -46,6 +50,13 @@ pub enum DeviceWork<'a> {
     Host(GraphFunction),
     /// Writes words and waits for words.
     Words(Vec<MemoryOp>),
+    /// Runs its bodies. Its number was made for the graph `of`, as those of all others in the list.
+    Conditional {
+        /// The device's name of the graph.
+        of: Raw,
+        /// What runs when.
+        conditional: Conditional,
+    },
 }
 
 impl fmt::Debug for DeviceWork<'_> {
@@ -60,6 +71,7 @@ impl fmt::Debug for DeviceWork<'_> {
             Self::Wait(_) => "Wait",
             Self::Host(_) => "Host",
             Self::Words(_) => "Words",
+            Self::Conditional { .. } => "Conditional",
         })
     }
 }
@@ -88,7 +100,15 @@ pub(super) fn part(buffer: &mut [u8], offset: u64, bytes: usize) -> CuResult<&mu
 #[derive(Debug, Default)]
 pub(super) struct Listed {
     nodes: Vec<Node>,
+    /// The places of each body's nodes, in order.
+    bodies: HashMap<Body, Vec<usize>>,
 }
+
+/// Finds the value of a conditional node: what it was made for, its number.
+pub(super) type Find<'a> = &'a dyn Fn(Raw, u64) -> CuResult<Condition>;
+
+/// Of a change: no conditional node is changed.
+const NONE: Find<'static> = &|_, _| Err(CuError::NOT_SUPPORTED);
 
 #[derive(Debug)]
 struct Node {
@@ -106,6 +126,7 @@ enum Work {
     Record(Raw),
     Host(GraphFunction),
     Words(Vec<MemoryOp>),
+    Conditional(Conditional, Condition),
 }
 
 impl fmt::Debug for Work {
@@ -115,7 +136,7 @@ impl fmt::Debug for Work {
 }
 
 impl Work {
-    fn new(work: &DeviceWork<'_>) -> CuResult<Self> {
+    fn new(work: &DeviceWork<'_>, find: Find<'_>) -> CuResult<Self> {
         Ok(match work {
             // What was recorded has been reached, and what stands before has run.
             DeviceWork::Empty | DeviceWork::Wait(_) => Self::Nothing,
@@ -139,27 +160,34 @@ impl Work {
             DeviceWork::Record(event) => Self::Record(*event),
             DeviceWork::Host(function) => Self::Host(function.clone()),
             DeviceWork::Words(ops) => Self::Words(ops.clone()),
+            DeviceWork::Conditional { of, conditional } => {
+                Self::Conditional(*conditional, find(*of, conditional.handle)?)
+            }
         })
     }
 }
 
 impl Listed {
-    pub(super) fn new(nodes: &[DeviceNode<'_>]) -> CuResult<Self> {
+    pub(super) fn new(nodes: &[DeviceNode<'_>], find: Find<'_>) -> CuResult<Self> {
         let keep = |node: &DeviceNode<'_>| {
-            Ok(Node { context: node.context, enabled: true, work: Work::new(&node.work)? })
+            Ok(Node { context: node.context, enabled: true, work: Work::new(&node.work, find)? })
         };
-        Ok(Self { nodes: nodes.iter().map(keep).collect::<CuResult<_>>()? })
+        let mut bodies: HashMap<Body, Vec<usize>> = HashMap::new();
+        for (place, node) in nodes.iter().enumerate() {
+            bodies.entry(node.body).or_default().push(place);
+        }
+        Ok(Self { nodes: nodes.iter().map(keep).collect::<CuResult<_>>()?, bodies })
     }
 
     /// All nodes get other works of their kinds.
     pub(super) fn update(&mut self, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
-        let works = nodes.iter().map(|node| Work::new(&node.work)).collect::<CuResult<Vec<_>>>()?;
+        let works = nodes.iter().map(|node| Work::new(&node.work, NONE)).collect::<CuResult<Vec<_>>>()?;
         self.nodes.iter_mut().zip(works).for_each(|(node, work)| node.work = work);
         Ok(())
     }
 
     pub(super) fn set(&mut self, node: u32, work: &DeviceWork<'_>) -> CuResult<()> {
-        let work = Work::new(work)?;
+        let work = Work::new(work, NONE)?;
         self.node(node)?.work = work;
         Ok(())
     }
@@ -183,30 +211,74 @@ impl Listed {
 
     /// Runs all of it on `device`, in order; the first error ends it.
     pub(super) fn run(&mut self, device: &mut dyn Device, stream: Option<Raw>) -> CuResult<()> {
-        for node in self.nodes.iter_mut().filter(|node| node.enabled) {
-            let place = Place { context: node.context, stream };
-            match &mut node.work {
-                Work::Nothing => {}
-                Work::Kernel { function, grid, block, shared_bytes, params } => {
-                    let launch = DeviceLaunch {
-                        function: *function,
-                        grid: *grid,
-                        block: *block,
-                        shared_bytes: *shared_bytes,
-                        attributes: LaunchAttributes::default(),
-                        params,
-                    };
-                    device.launch(place, &launch)?;
-                }
-                Work::Fill(memset) => device.fill(place, memset)?,
-                Work::Copy { copy, side, host } => run_copy(device, place, copy, *side, host)?,
-                Work::ArrayCopy { to, from, size, host } => {
-                    run_array_copy(device, place, (*to, *from), *size, host)?;
-                }
-                Work::Record(event) => device.event_record(place, *event, 0)?,
-                Work::Host(function) => function(),
-                Work::Words(ops) => device.stream_memory(place, ops)?,
+        for node in &self.nodes {
+            if let Work::Conditional(_, condition) = &node.work {
+                condition.start();
             }
+        }
+        let Self { nodes, bodies } = self;
+        run_body(nodes, bodies, Body::NONE, device, stream).map(drop)
+    }
+}
+
+/// Runs the nodes of one body; whether kernels were among them. A loop without an end goes on, as a kernel without one does, until the
+/// worker ends with its process; but for one that no kernel can end.
+fn run_body(
+    nodes: &mut [Node],
+    bodies: &HashMap<Body, Vec<usize>>,
+    body: Body,
+    device: &mut dyn Device,
+    stream: Option<Raw>,
+) -> CuResult<bool> {
+    let mut any_kernel = false;
+    for place in bodies.get(&body).into_iter().flatten() {
+        let Some(node) = nodes.get_mut(*place).filter(|node| node.enabled) else { continue };
+        if let Work::Conditional(conditional, condition) = &node.work {
+            let (conditional, condition) = (*conditional, condition.clone());
+            let of = u32::try_from(*place).map_err(|_| CuError::INVALID_VALUE)?;
+            while let Some(number) = condition.body(&conditional) {
+                let has_kernels = run_body(nodes, bodies, Body::new(of, number)?, device, stream)?;
+                any_kernel |= has_kernels;
+                if conditional.flavor != Conditional::WHILE {
+                    break;
+                }
+                if !has_kernels {
+                    return Err(CuError::LAUNCH_TIMEOUT);
+                }
+            }
+            continue;
+        }
+        any_kernel |= matches!(node.work, Work::Kernel { .. });
+        node.run(device, stream)?;
+    }
+    Ok(any_kernel)
+}
+
+impl Node {
+    fn run(&mut self, device: &mut dyn Device, stream: Option<Raw>) -> CuResult<()> {
+        let place = Place { context: self.context, stream };
+        match &mut self.work {
+            // What it runs is not its own.
+            Work::Nothing | Work::Conditional(..) => {}
+            Work::Kernel { function, grid, block, shared_bytes, params } => {
+                let launch = DeviceLaunch {
+                    function: *function,
+                    grid: *grid,
+                    block: *block,
+                    shared_bytes: *shared_bytes,
+                    attributes: LaunchAttributes::default(),
+                    params,
+                };
+                device.launch(place, &launch)?;
+            }
+            Work::Fill(memset) => device.fill(place, memset)?,
+            Work::Copy { copy, side, host } => run_copy(device, place, copy, *side, host)?,
+            Work::ArrayCopy { to, from, size, host } => {
+                run_array_copy(device, place, (*to, *from), *size, host)?;
+            }
+            Work::Record(event) => device.event_record(place, *event, 0)?,
+            Work::Host(function) => function(),
+            Work::Words(ops) => device.stream_memory(place, ops)?,
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! Nothing here knows rings, handles of guests or grants.
 
 mod array;
+mod conditional;
 #[expect(unsafe_code, reason = "NVIDIA's driver is C")]
 mod cuda;
 mod graph;
@@ -153,8 +154,8 @@ pub struct Costs {
 impl Costs {
     /// Device memory that a graph of so many nodes in so many rows takes; `None` past any memory.
     #[must_use]
-    pub fn graph_bytes(&self, nodes: usize, rows: u64) -> Option<u64> {
-        let nodes = (nodes as u64).checked_mul(self.graph_node_bytes)?;
+    pub fn graph_bytes(&self, nodes: u64, rows: u64) -> Option<u64> {
+        let nodes = nodes.checked_mul(self.graph_node_bytes)?;
         nodes.checked_add(rows.checked_mul(self.graph_row_bytes)?)
     }
 
@@ -325,6 +326,17 @@ pub trait Device: Arrays + fmt::Debug + Send {
     /// Milliseconds between two.
     fn event_elapsed(&mut self, start: Raw, end: Raw) -> CuResult<f32>;
 
+    /// A number for a conditional node of a graph that is to be made, as kernels get it: `of` is the device's name of the graph, if it has one
+    /// already. `value` and `flags` as of `cuGraphConditionalHandleCreate`.
+    fn conditional_create(
+        &mut self,
+        context: Raw,
+        of: Option<Raw>,
+        value: u32,
+        flags: u32,
+    ) -> CuResult<(Raw, u64)>;
+    /// Nothing will be made for that graph any more, if it is still there. What was instantiated of it lives on.
+    fn conditionals_end(&mut self, of: Raw) -> CuResult<()>;
     /// A graph of these nodes, ready to be launched; `flags` as of `cuGraphInstantiate`.
     fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], flags: u64) -> CuResult<Raw>;
     /// All nodes get other works; kinds, edges and contexts are the same.

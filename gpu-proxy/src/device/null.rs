@@ -507,6 +507,21 @@ impl Device for Null {
         Ok(0.0)
     }
 
+    fn conditional_create(
+        &mut self,
+        _context: Raw,
+        of: Option<Raw>,
+        _value: u32,
+        _flags: u32,
+    ) -> CuResult<(Raw, u64)> {
+        let (of, number) = (of.unwrap_or_else(|| self.name()), self.name());
+        Ok((of, number.0))
+    }
+
+    fn conditionals_end(&mut self, _of: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
     fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], _flags: u64) -> CuResult<Raw> {
         let name = self.name();
         self.graphs.set_all(name, nodes);

@@ -18,6 +18,7 @@ use vgpu_api::{
 };
 use vgpu_soft as gpu;
 
+use super::conditional::{self, Condition};
 use super::graph::Listed;
 use super::pass_through::PassThrough;
 use super::{
@@ -53,6 +54,7 @@ pub struct Soft {
     images: HashMap<Raw, Loaded>,
     events: HashMap<Raw, Option<Instant>>,
     graphs: HashMap<Raw, Listed>,
+    conditionals: conditional::Table,
     arrays: array::Table,
     linkers: PassThrough,
     /// What kernels have printed, by the program's stream, oldest first; no two neighbours are of the same stream.
@@ -112,6 +114,7 @@ impl Soft {
             images: HashMap::new(),
             events: HashMap::new(),
             graphs: HashMap::new(),
+            conditionals: conditional::Table::default(),
             arrays: array::Table::default(),
             linkers: PassThrough::default(),
             printed: VecDeque::new(),
@@ -574,8 +577,26 @@ impl Device for Soft {
         })
     }
 
+    fn conditional_create(
+        &mut self,
+        _context: Raw,
+        of: Option<Raw>,
+        value: u32,
+        flags: u32,
+    ) -> CuResult<(Raw, u64)> {
+        let of = of.unwrap_or_else(|| self.name());
+        let (number, place) = self.gpu.conditions().create(value);
+        self.conditionals.add(of, number, Condition::new(place, value, flags));
+        Ok((of, number))
+    }
+
+    fn conditionals_end(&mut self, of: Raw) -> CuResult<()> {
+        self.conditionals.end(of);
+        Ok(())
+    }
+
     fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], _flags: u64) -> CuResult<Raw> {
-        let listed = Listed::new(nodes)?;
+        let listed = Listed::new(nodes, &|of, number| self.conditionals.get(of, number))?;
         let name = self.name();
         self.graphs.insert(name, listed);
         Ok(name)

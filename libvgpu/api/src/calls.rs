@@ -9,7 +9,10 @@
 
 use crate::array::{ArrayPlace, ArrayShape, BoxSide, Extent, LinearPlace};
 use crate::call_macro::{calls, class, reply_type, travel};
-use crate::graph::{ArrayAndHost, ArrayAndMemory, CopyBox, GraphEdge, GraphNode, GraphWork, Rows, TwoArrays};
+use crate::graph::{
+    ArrayAndHost, ArrayAndMemory, Body, Conditional, CopyBox, GraphEdge, GraphNode, GraphWork, Rows,
+    TwoArrays,
+};
 use crate::handle::{
     ArrayHandle, ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
     LinkerHandle, MemoryHandle, MipmapHandle, NewHandle, PoolHandle, Stream, kind,
@@ -239,6 +242,11 @@ calls! {
     sync fn cuEventElapsedTime_v2(start: EventHandle, end: EventHandle) -> f32;
 
     // Graphs. The guest keeps graphs and captures; the worker has what is instantiated.
+    /// A number for a conditional node of a graph, which the guest calls `graph` and which can be instantiated once. Flag 1: each launch
+    /// begins with this value.
+    sync fn vgpuConditionalCreate(graph: u64, value: u32, flags: u32) -> u64;
+    /// The guest's graph has ended, and with what was instantiated of it its numbers will.
+    async fn vgpuConditionalsEnd(graph: u64);
     /// Makes a graph that can be launched of the upload `upload`: its nodes ([`crate::graph::GraphNode`]) one after the other.
     /// `flags` as of `cuGraphInstantiate`.
     sync fn vgpuGraphInstantiate(graph: NewHandle<kind::GraphExec>, upload: u32, flags: u64);
@@ -340,6 +348,8 @@ pub const STRUCTS: &[&str] = &[
     ArrayAndMemory::DECLARATION,
     TwoArrays::DECLARATION,
     ArrayAndHost::DECLARATION,
+    Conditional::DECLARATION,
+    Body::DECLARATION,
     GraphWork::DECLARATION,
     GraphNode::DECLARATION,
     ArrayShape::DECLARATION,

@@ -1,7 +1,8 @@
 //! A graph as it travels: whole, when it is instantiated. The guest keeps graphs and captures by itself; a worker sees a list of nodes,
-//! each after those that it waits for, with nothing nested.
+//! each after those that it waits for, with nothing nested: a node of a conditional node's body says so.
 
 mod arrays;
+mod conditional;
 
 use crate::handle::{ContextId, EventHandle};
 use crate::launch::Launch;
@@ -11,6 +12,10 @@ use crate::stream_memory::MemoryOp;
 use crate::wire::{Reader, Wire, WireError, Writer, wire_struct};
 
 pub use arrays::{ArrayAndHost, ArrayAndMemory, ArrayCopy, TwoArrays};
+pub use conditional::{BODIES_MAX, Body, Conditional};
+
+/// The kind of conditional nodes on the wire.
+const CONDITIONAL: u8 = 15;
 
 /// Nodes of one graph at most.
 pub const NODES_MAX: usize = 1 << 18;
@@ -146,9 +151,28 @@ pub enum GraphWork<'a> {
     Words(Vec<MemoryOp>),
     /// A copy with an array.
     ArrayCopy(ArrayCopy),
+    /// Runs its bodies.
+    Conditional(Conditional),
 }
 
 impl GraphWork<'_> {
+    /// Whether it may be in a body: what the device does alone. Source: cuda.h, `CUDA_CONDITIONAL_NODE_PARAMS`.
+    #[must_use]
+    pub fn fits_in_body(&self) -> bool {
+        match self {
+            Self::Empty | Self::Kernel(_) | Self::Fill(_) | Self::Conditional(_) => true,
+            Self::Copy(_, side) => *side == HostSide::Neither,
+            Self::ArrayCopy(copy) => copy.host_side() == HostSide::Neither,
+            Self::Record(_) | Self::Wait(_) | Self::Host(_) | Self::Words(_) => false,
+        }
+    }
+
+    /// How many bodies it has.
+    #[must_use]
+    pub fn bodies(&self) -> u64 {
+        if let Self::Conditional(conditional) = self { conditional.bodies.into() } else { 0 }
+    }
+
     /// Bytes of the side of a copy that is the program's own memory: 0 if none is, `None` if no memory has so many.
     #[must_use]
     pub fn host_bytes(&self) -> Option<u64> {
@@ -160,7 +184,7 @@ impl GraphWork<'_> {
     }
 
     /// Part of the wire hash.
-    pub const DECLARATION: &'static str = "GraphWork{0,1:Launch,2:Memset,3:CopyBox,4:CopyBox from host,5:CopyBox to host,6:Event record,7:Event wait,8:u64 host function,9:Vec<MemoryOp>,10:ArrayAndMemory to array,11:ArrayAndMemory from array,12:TwoArrays,13:ArrayAndHost from host,14:ArrayAndHost to host}";
+    pub const DECLARATION: &'static str = "GraphWork{0,1:Launch,2:Memset,3:CopyBox,4:CopyBox from host,5:CopyBox to host,6:Event record,7:Event wait,8:u64 host function,9:Vec<MemoryOp>,10:ArrayAndMemory to array,11:ArrayAndMemory from array,12:TwoArrays,13:ArrayAndHost from host,14:ArrayAndHost to host,15:Conditional}";
 
     /// Its kind on the wire: what never changes of a node.
     #[must_use]
@@ -177,6 +201,7 @@ impl GraphWork<'_> {
             Self::Host(_) => 8,
             Self::Words(_) => 9,
             Self::ArrayCopy(copy) => copy.number(),
+            Self::Conditional(_) => CONDITIONAL,
         }
     }
 }
@@ -192,6 +217,7 @@ impl<'a> Wire<'a> for GraphWork<'a> {
             Self::Host(function) => function.size(),
             Self::Words(ops) => ops.size(),
             Self::ArrayCopy(copy) => copy.size(),
+            Self::Conditional(conditional) => conditional.size(),
         }
     }
     fn put(&self, writer: &mut Writer<'_>) {
@@ -205,6 +231,7 @@ impl<'a> Wire<'a> for GraphWork<'a> {
             Self::Host(function) => function.put(writer),
             Self::Words(ops) => ops.put(writer),
             Self::ArrayCopy(copy) => copy.put(writer),
+            Self::Conditional(conditional) => conditional.put(writer),
         }
     }
     fn take(reader: &mut Reader<'a>) -> Result<Self, WireError> {
@@ -219,6 +246,7 @@ impl<'a> Wire<'a> for GraphWork<'a> {
             7 => Self::Wait(EventHandle::take(reader)?),
             8 => Self::Host(u64::take(reader)?),
             9 => Self::Words(Vec::take(reader)?),
+            CONDITIONAL => Self::Conditional(Conditional::take(reader)?),
             other => Self::ArrayCopy(ArrayCopy::take(other, reader)?),
         })
     }
@@ -229,6 +257,8 @@ impl<'a> Wire<'a> for GraphWork<'a> {
 pub struct GraphNode<'a> {
     /// Where it runs.
     pub context: ContextId,
+    /// Where it is.
+    pub body: Body,
     /// What it waits for, once each.
     pub needs: Vec<GraphEdge>,
     /// What it does.
@@ -237,21 +267,24 @@ pub struct GraphNode<'a> {
 
 impl GraphNode<'_> {
     /// Part of the wire hash.
-    pub const DECLARATION: &'static str = "GraphNode{context:ContextId,needs:Vec<GraphEdge>,work:GraphWork}*";
+    pub const DECLARATION: &'static str =
+        "GraphNode{context:ContextId,body:Body,needs:Vec<GraphEdge>,work:GraphWork}*";
 }
 
 impl<'a> Wire<'a> for GraphNode<'a> {
     fn size(&self) -> usize {
-        self.context.size() + self.needs.size() + self.work.size()
+        self.context.size() + self.body.size() + self.needs.size() + self.work.size()
     }
     fn put(&self, writer: &mut Writer<'_>) {
         self.context.put(writer);
+        self.body.put(writer);
         self.needs.put(writer);
         self.work.put(writer);
     }
     fn take(reader: &mut Reader<'a>) -> Result<Self, WireError> {
         Ok(Self {
             context: ContextId::take(reader)?,
+            body: Body::take(reader)?,
             needs: Vec::take(reader)?,
             work: GraphWork::take(reader)?,
         })
@@ -260,18 +293,22 @@ impl<'a> Wire<'a> for GraphNode<'a> {
 
 /// The nodes that an upload holds, one after the other.
 /// # Errors
-/// 1 for what is no graph: a node that waits for a later one or for itself, bytes that no guest sends; 2 for more than
-/// [`NODES_MAX`] nodes.
+/// 1 for what is no graph: a node that waits for a later one, for itself or for one of another body, or runs in another context than the
+/// node whose body it is in; bytes that no guest sends; 2 for more than
+/// [`NODES_MAX`] nodes and bodies.
 pub fn parse(bytes: &[u8]) -> CuResult<Vec<GraphNode<'_>>> {
     let mut reader = Reader::new(bytes);
+    let mut bodies = 0;
     let mut nodes = Vec::new();
     while reader.left() > 0 {
         if nodes.len() >= NODES_MAX {
             return Err(CuError::OUT_OF_MEMORY);
         }
         let node = GraphNode::take(&mut reader).map_err(|_| CuError::INVALID_VALUE)?;
-        if node.needs.iter().any(|edge| edge.from as usize >= nodes.len()) {
-            return Err(CuError::INVALID_VALUE);
+        node.body.check(&node, &nodes)?;
+        bodies += node.work.bodies();
+        if bodies >= (NODES_MAX - nodes.len()) as u64 {
+            return Err(CuError::OUT_OF_MEMORY);
         }
         nodes.push(node);
     }
@@ -289,7 +326,7 @@ mod tests {
 
     fn node(needs: &[u32], work: GraphWork<'static>) -> GraphNode<'static> {
         let edge = |from: &u32| GraphEdge { from: *from, from_port: 0, to_port: 0, kind: 0 };
-        GraphNode { context: ContextId(1), needs: needs.iter().map(edge).collect(), work }
+        GraphNode { context: ContextId(1), body: Body::NONE, needs: needs.iter().map(edge).collect(), work }
     }
 
     fn nodes() -> Vec<GraphNode<'static>> {
@@ -324,6 +361,7 @@ mod tests {
             node(&[5], GraphWork::Wait(event)),
             node(&[6, 7], GraphWork::Host(u64::MAX)),
             node(&[8], GraphWork::Words(vec![op, op])),
+            node(&[], GraphWork::Conditional(Conditional { handle: 7, flavor: 2, bodies: 3 })),
         ]
     }
 

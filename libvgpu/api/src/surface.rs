@@ -229,6 +229,7 @@ surface! {
             cuDeviceSetGraphMemAttribute;
         Sync: cuGraphAddMemAllocNode cuDeviceGraphMemTrim;
     }
+    "graph_conditional" { Sync: cuGraphConditionalHandleCreate; }
     "graph_exec" {
         Local: cuGraphExecGetFlags;
         Async: cuGraphUpload cuGraphUpload_ptsz cuGraphLaunch cuGraphLaunch_ptsz cuGraphExecDestroy;

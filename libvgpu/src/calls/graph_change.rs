@@ -1,5 +1,6 @@
 //! Changes of graphs that can be launched: one node's parameters, all of them by an update, what is switched off.
 
+use vgpu_api::graph::Body;
 use vgpu_api::{CuError, CuResult, GraphExecHandle, ask};
 
 use super::copy_box::Copy3d;
@@ -31,6 +32,7 @@ mod update {
     pub const TOPOLOGY: u32 = 2;
     pub const NODE_TYPE: u32 = 3;
     pub const PARAMETERS: u32 = 5;
+    pub const NOT_SUPPORTED: u32 = 6;
     pub const ATTRIBUTES: u32 = 8;
 }
 /// Gives a node of the list another work of its kind.
@@ -67,6 +69,10 @@ fn put_work(
 fn differs(node: &Listed, work: &Work) -> CuResult<Option<u32>> {
     if node.work.number() != work.number() {
         return Ok(Some(update::NODE_TYPE));
+    }
+    // They have numbers of another graph.
+    if matches!(work, Work::Choice(_)) {
+        return Ok(Some(update::NOT_SUPPORTED));
     }
     let same_side = with_work(work, |wire| Ok(wire.number() == node.number))?;
     let bytes = |work: &Work| with_work(work, |wire| Ok(wire.host_bytes()));
@@ -128,7 +134,7 @@ fn set_child(exec: Raw, node: Raw, child: Raw) -> CuResult<()> {
     for (new, old) in new.nodes.iter().zip(list.nodes.iter().skip(first as usize + 1)) {
         let moved = new.needs.iter().map(|edge| (edge.from + first + 1, edge.kind));
         let moved: Vec<_> = if new.needs.is_empty() { vec![(first, 0)] } else { moved.collect() };
-        let same = old.needs.iter().map(|edge| (edge.from, edge.kind)).eq(moved);
+        let same = new.body == Body::NONE && old.needs.iter().map(|edge| (edge.from, edge.kind)).eq(moved);
         if !same || differs(old, &new.work)?.is_some() {
             return Err(CuError::INVALID_VALUE);
         }
@@ -163,7 +169,7 @@ fn misfit(old: &List, new: &List) -> CuResult<Option<UpdateInfo>> {
         if let Some(result) = differs(old, &node.work)? {
             return Ok(info(result, node.node, 0));
         }
-        if old.context != node.context {
+        if old.context != node.context || old.body != node.body {
             return Ok(info(update::PARAMETERS, node.node, 0));
         }
         if old.needs != node.needs {

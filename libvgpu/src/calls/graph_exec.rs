@@ -34,6 +34,21 @@ pub struct InstantiateParams {
     result: u32,
 }
 const _: () = assert!(size_of::<InstantiateParams>() == 32);
+/// `CUgraphInstantiateResult`.
+mod result {
+    pub const SUCCESS: u32 = 0;
+    pub const ERROR: u32 = 1;
+    /// `CUDA_GRAPH_INSTANTIATE_CONDITIONAL_HANDLE_UNUSED`.
+    pub const HANDLE_UNUSED: u32 = 5;
+}
+
+fn has_unused_numbers(graph: Raw) -> bool {
+    process().is_ok_and(|process| {
+        let inner = process.graphs.lock();
+        inner.named(graph.0).is_ok_and(|graph| inner.check_numbers(graph).is_err())
+    })
+}
+
 fn instantiate(graph: Raw, flags: u64) -> CuResult<(Entered, GraphExecHandle)> {
     let entered = enter()?;
     let (process, context) = (entered.process, entered.context);
@@ -51,6 +66,7 @@ fn instantiate(graph: Raw, flags: u64) -> CuResult<(Entered, GraphExecHandle)> {
         if inner.graph(graph)?.owner == Owner::Another {
             return Err(CuError::NOT_SUPPORTED);
         }
+        inner.check_numbers(graph)?;
         let list = List::of(process, &inner, graph, context)?;
         (list, Held::of(&mut inner, graph, None)?, inner.references(graph))
     };
@@ -104,8 +120,12 @@ fn instantiate_with(out: Out<u64>, graph: Raw, params: Out<InstantiateParams>, m
         }
         Ok(handle)
     });
-    // `CUDA_GRAPH_INSTANTIATE_SUCCESS`, `…_ERROR`.
-    params.set(InstantiateParams { error_node: 0, result: made.is_err().into(), ..given })?;
+    let result = match made {
+        Ok(_) => result::SUCCESS,
+        Err(_) if has_unused_numbers(graph) => result::HANDLE_UNUSED,
+        Err(_) => result::ERROR,
+    };
+    params.set(InstantiateParams { error_node: 0, result, ..given })?;
     out.set(made?.raw())
 }
 

@@ -5,10 +5,11 @@ use vgpu_api::{ContextId, CuError, CuResult, EventHandle, GraphHandle, LaunchAtt
 
 use super::capture::{needs_of, no_edges};
 use super::copy_box::Copy3d;
+use super::graph_conditional::add_conditional;
 use super::graph_memory::{ADDRESS, AllocParams, Wanted, add_alloc, add_free, tell};
 use super::graph_work::{
-    ALLOC, FREE, FillParams, HostParams, KernelParams, KernelParams2, MOVE, UNION, WordsParams, child_of,
-    copy_of, event_of, fill_of, host_of, kernel_of, words_of, work_of,
+    ALLOC, CONDITIONAL, FREE, FillParams, HostParams, KernelParams, KernelParams2, MOVE, UNION, WordsParams,
+    child_of, copy_of, event_of, fill_of, host_of, kernel_of, words_of, work_of,
 };
 use crate::abi::{In, Out, Raw, export};
 use crate::core::graphs::{Edge, HostCall, Inner, Kernel, Need, Owner, Words, Work};
@@ -20,7 +21,8 @@ fn child(inner: &mut Inner, parent: GraphHandle, raw: Raw, is_moved: bool) -> Cu
     if graph == parent {
         return Err(CuError::INVALID_VALUE);
     }
-    if inner.graph(graph)?.owner == Owner::Another {
+    // One that chooses what runs is no child. Source: cuda.h, `CU_GRAPH_NODE_TYPE_CONDITIONAL`.
+    if inner.graph(graph)?.owner == Owner::Another || inner.chooses(graph) {
         return Err(CuError::NOT_SUPPORTED);
     }
     if !is_moved {
@@ -69,6 +71,7 @@ fn add_any(out: Out<u64>, graph: Raw, needs: Needs, given: In<u8>) -> CuResult<(
             let wanted = Wanted::of(&given.cast::<AllocParams>(UNION).get()?)?;
             return add_alloc(out, graph, needs, wanted, |address| tell(given, UNION + ADDRESS, address));
         }
+        CONDITIONAL => return add_conditional(out, graph, needs, given),
         FREE => return add_free(out, graph, needs, given.cast::<u64>(UNION).get()?),
         _ => {}
     }

@@ -1,6 +1,6 @@
 //! What a node is given: each kind's parameters, by themselves or as `CUgraphNodeParams`, and the work that they make.
 //!
-//! Not offered, 801: external semaphores, conditional nodes.
+//! Not offered, 801: external semaphores. Conditional nodes: `graph_conditional.rs`.
 
 use vgpu_api::launch::LaunchShape;
 use vgpu_api::stream_memory::OPS_MAX;
@@ -93,8 +93,8 @@ const RECORD: u32 = 7;
 pub const ALLOC: u32 = 10;
 pub const FREE: u32 = 11;
 const WORDS: u32 = 12;
-/// The last of them all: conditional nodes.
-const LAST: u32 = 13;
+/// The last of them all.
+pub const CONDITIONAL: u32 = 13;
 /// `CUgraphNodeParams`: where the kind's own parameters begin.
 pub const UNION: usize = 16;
 /// `CU_GRAPH_CHILD_GRAPH_OWNERSHIP_MOVE`.
@@ -210,7 +210,7 @@ pub fn work_of(given: In<u8>) -> CuResult<Work> {
         EMPTY => Ok(Work::Empty),
         WAIT => Ok(Work::Wait(event_of(given.cast::<u64>(UNION).get()?)?)),
         RECORD => Ok(Work::Record(event_of(given.cast::<u64>(UNION).get()?)?)),
-        other if other <= LAST => Err(CuError::NOT_SUPPORTED),
+        other if other <= CONDITIONAL => Err(CuError::NOT_SUPPORTED),
         _ => Err(CuError::INVALID_VALUE),
     }
 }

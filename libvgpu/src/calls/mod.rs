@@ -17,6 +17,7 @@ pub mod event;
 pub mod function;
 pub mod graph;
 pub mod graph_change;
+pub mod graph_conditional;
 pub mod graph_exec;
 pub mod graph_memory;
 pub mod graph_nodes;
@@ -60,7 +61,10 @@ pub mod generated {
         copy_batch::*, copy_box_batch::*, peer::*, pool::*, stream_attribute::*, stream_memory::*,
         virtual_memory::*,
     };
-    use super::{graph::*, graph_change::*, graph_exec::*, graph_memory::*, graph_nodes::*, init::*};
+    use super::{
+        graph::*, graph_change::*, graph_conditional::*, graph_exec::*, graph_memory::*, graph_nodes::*,
+        init::*,
+    };
     use super::{
         launch::*, library::*, link::*, logs::*, managed::*, memory::*, memset::*, module::*, occupancy::*,
         old_launch::*, pointer::*, primary::*,

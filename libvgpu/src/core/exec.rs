@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use vgpu_api::graph::{GraphEdge, GraphNode, GraphWork, NODES_MAX};
+use vgpu_api::graph::{Body, GraphEdge, GraphNode, GraphWork, NODES_MAX};
 use vgpu_api::launch::{BUFFER_MAX, LaunchAttributes, LaunchShape};
 use vgpu_api::wire::to_vec;
 use vgpu_api::{ContextId, CuError, CuResult, GraphHandle, GraphNodeHandle, Launch, Stream};
@@ -102,6 +102,7 @@ pub struct Listed {
     /// Its kind on the wire.
     pub number: u8,
     pub context: ContextId,
+    pub body: Body,
     pub needs: Vec<GraphEdge>,
     pub work: Work,
     /// The program's node.
@@ -161,6 +162,7 @@ pub fn with_work<T>(work: &Work, body: impl FnOnce(GraphWork<'_>) -> CuResult<T>
         Work::Wait(event) => body(GraphWork::Wait(*event)),
         Work::Host(call) => body(GraphWork::Host(call.number())),
         Work::Words(words) => body(GraphWork::Words(words.ops.clone())),
+        Work::Choice(choice) => body(GraphWork::Conditional(choice.conditional)),
     }
 }
 
@@ -186,7 +188,7 @@ impl List {
     /// The list of a graph.
     /// # Errors
     /// 1 for nodes that wait for each other; 2 for too many; 801 if host memory that one copy writes is read by another: the
-    /// program's memory is read before a launch and written after it.
+    /// program's memory is read before a launch and written after it; or if a body has what the device does not do alone.
     pub fn of(
         process: &'static Process,
         inner: &Inner,
@@ -194,7 +196,7 @@ impl List {
         context: ContextId,
     ) -> CuResult<Self> {
         let mut list = Self::default();
-        list.add_graph(process, inner, graph, context, None)?;
+        list.add_graph(process, inner, graph, context, (Body::NONE, None))?;
         list.check_hosts()?;
         Ok(list)
     }
@@ -204,7 +206,8 @@ impl List {
         let mut bytes = Vec::new();
         for node in &self.nodes {
             with_work(&node.work, |work| {
-                let node = GraphNode { context: node.context, needs: node.needs.clone(), work };
+                let node =
+                    GraphNode { context: node.context, body: node.body, needs: node.needs.clone(), work };
                 bytes.extend(to_vec(&node));
                 Ok(())
             })?;
@@ -239,14 +242,14 @@ impl List {
         self.places.get(&node).copied().ok_or(CuError::INVALID_VALUE)
     }
 
-    /// Adds a graph's nodes; those that wait for nothing wait for `entry`. The places of those that nothing waits for.
+    /// Adds a graph's nodes to a body; those that wait for nothing wait for `entry`. The places of those that nothing waits for.
     fn add_graph(
         &mut self,
         process: &'static Process,
         inner: &Inner,
         graph: GraphHandle,
         context: ContextId,
-        entry: Option<u32>,
+        (body, entry): (Body, Option<u32>),
     ) -> CuResult<Vec<u32>> {
         let within = inner.graph(graph)?;
         let needed = within.needed();
@@ -267,16 +270,24 @@ impl List {
             let named = GraphNodeHandle::of_graph(graph, place).raw();
             let end = match &node.work {
                 Work::Child(child) => {
-                    let first = self.add_node(context, needs, Work::Empty, named)?;
-                    let inner_last = self.add_graph(process, inner, *child, context, Some(first))?;
+                    let first = self.add_node(context, body, needs, Work::Empty, named)?;
+                    let inner_last = self.add_graph(process, inner, *child, context, (body, Some(first)))?;
                     let needs = if inner_last.is_empty() { vec![first] } else { inner_last };
-                    self.add_node(context, needs.into_iter().map(plain).collect(), Work::Empty, named)?
+                    self.add_node(context, body, needs.into_iter().map(plain).collect(), Work::Empty, named)?
+                }
+                Work::Choice(choice) => {
+                    let end = self.add_node(choice.context, body, needs, node.work.clone(), named)?;
+                    for (number, graph) in (0..).zip(&choice.bodies) {
+                        let within = Body::new(end, number)?;
+                        self.add_graph(process, inner, *graph, choice.context, (within, None))?;
+                    }
+                    end
                 }
                 work => {
                     let context = context_of(process, work, context)?;
                     let mut work = work.clone();
                     name(process, &mut work)?;
-                    self.add_node(context, needs, work, named)?
+                    self.add_node(context, body, needs, work, named)?
                 }
             };
             ends.insert(place, end);
@@ -290,6 +301,7 @@ impl List {
     fn add_node(
         &mut self,
         context: ContextId,
+        body: Body,
         needs: Vec<GraphEdge>,
         work: Work,
         node: u64,
@@ -298,8 +310,12 @@ impl List {
             return Err(CuError::OUT_OF_MEMORY);
         }
         let place = u32::try_from(self.nodes.len()).map_err(|_| CuError::OUT_OF_MEMORY)?;
-        let number = with_work(&work, |work| Ok(work.number()))?;
-        self.nodes.push(Listed { number, context, needs, work, node });
+        let (number, fits) = with_work(&work, |wire| Ok((wire.number(), wire.fits_in_body())))?;
+        let fits = fits && !matches!(work, Work::Alloc(_) | Work::Free(_));
+        if body != Body::NONE && !fits {
+            return Err(CuError::NOT_SUPPORTED);
+        }
+        self.nodes.push(Listed { number, context, body, needs, work, node });
         self.places.insert(node, place);
         Ok(place)
     }
@@ -331,6 +347,7 @@ fn context_of(process: &Process, work: &Work, context: ContextId) -> CuResult<Co
         Work::Copy(copy) => Ok(copy.context),
         Work::Fill(_, context) => Ok(*context),
         Work::Words(words) => Ok(words.context),
+        Work::Choice(choice) => Ok(choice.context),
         Work::Record(event) | Work::Wait(event) => process.events.get(*event).map(|known| known.context),
         Work::Empty | Work::Child(_) | Work::Host(_) | Work::Alloc(_) | Work::Free(_) => Ok(context),
     }

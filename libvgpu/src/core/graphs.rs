@@ -1,8 +1,9 @@
 //! Graphs of the process: their nodes and edges, and the captures that fill them (`capture.rs`). All of it is kept and answered here;
 //! the worker sees a graph when it is instantiated (`exec.rs`), whole.
 //!
-//! A graph is the program's, or belongs to a node (a child graph) or to a capture. A node keeps its place as long as its graph lives, so that a stale handle is found out.
+//! A graph is the program's, or belongs to a node (a child graph, a body) or to a capture. A node keeps its place as long as its graph lives, so that a stale handle is found out.
 
+mod conditional;
 mod memory;
 mod node;
 mod one;
@@ -132,7 +133,11 @@ impl Inner {
     /// 1 for what it cannot wait for, 2 if there are too many.
     pub fn add(&mut self, graph: GraphHandle, needs: Vec<Need>, work: Work) -> CuResult<GraphNodeHandle> {
         let child = if let Work::Child(child) = work { Some(child) } else { None };
+        let bodies = if let Work::Choice(choice) = &work { choice.bodies.clone() } else { Box::default() };
         let added = self.graph_mut(graph).and_then(|within| within.push(needs, work));
+        if added.is_err() {
+            bodies.iter().for_each(|body| self.end(*body));
+        }
         if let Some(child) = child {
             let of_child = self.graph_mut(child)?;
             match (&added, of_child.owner) {
@@ -149,16 +154,20 @@ impl Inner {
         self.inside(graph).contains(&other)
     }
 
-    /// A graph and all child graphs in it.
+    /// Whether some node in it chooses what runs.
+    pub fn chooses(&self, graph: GraphHandle) -> bool {
+        self.inside(graph)
+            .into_iter()
+            .any(|graph| self.graph(graph).is_ok_and(|graph| graph.memory.chooses()))
+    }
+
+    /// A graph and all child graphs and bodies in it.
     fn inside(&self, graph: GraphHandle) -> Vec<GraphHandle> {
         let (mut left, mut found) = (vec![graph], Vec::new());
         while let Some(handle) = left.pop() {
             found.push(handle);
             let Ok(within) = self.graph(handle) else { continue };
-            left.extend(within.nodes().filter_map(|(_, node)| match node.work {
-                Work::Child(child) => Some(child),
-                _ => None,
-            }));
+            left.extend(within.nodes().flat_map(|(_, node)| node.work.graphs()));
         }
         found
     }
@@ -174,7 +183,7 @@ impl Inner {
 
     /// A copy of `graph` and of its child graphs, with the same places.
     /// # Errors
-    /// 400, 2 if there are too many, or 801 if nodes allocate or free memory.
+    /// 400, 2 if there are too many, or 801 if nodes allocate or free memory, or choose.
     pub fn copy(&mut self, graph: GraphHandle, owner: Owner) -> CuResult<GraphHandle> {
         self.check_no_memory(graph)?;
         let original = self.graph(graph)?;
@@ -214,10 +223,7 @@ impl Inner {
             let Some(ended) = place.1.take() else { continue };
             place.0 = (place.0 + 1) % vgpu_api::handle::GENERATIONS;
             self.free.push(index);
-            ending.extend(ended.nodes.iter().flatten().filter_map(|node| match node.work {
-                Work::Child(child) => Some(child),
-                _ => None,
-            }));
+            ending.extend(ended.nodes.iter().flatten().flat_map(|node| node.work.graphs()));
         }
     }
 

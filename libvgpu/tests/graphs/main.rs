@@ -160,6 +160,7 @@ fn reset(session: &Session) {
 
 mod array_nodes;
 mod captures;
+mod conditional_nodes;
 mod host_nodes;
 mod memory_kept;
 mod memory_nodes;

@@ -232,7 +232,7 @@ fn a_node_by_its_general_parameters_is_the_same_node() {
         (3u64, INVALID_VALUE),
         (8, NOT_SUPPORTED),
         (10, INVALID_VALUE),
-        (13, NOT_SUPPORTED),
+        (13, INVALID_VALUE),
         (14, INVALID_VALUE),
     ] {
         let (mut wrong, mut made) = ([0u64; 32], 0u64);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use idm::Region;
 use idm::arena::WINDOW;
-use vgpu_api::graph::{GraphWork, HostSide, parse};
+use vgpu_api::graph::{Body, Conditional, GraphWork, HostSide, parse};
 use vgpu_api::memory::Memset;
 use vgpu_api::wire::{from_slice, to_vec};
 use vgpu_api::*;
@@ -129,6 +129,7 @@ pub trait Staging: Send {
 
 /// A node of a graph: its work as it travels, whether it does it, the host's side of a copy.
 struct FakeNode {
+    body: Body,
     needs: Vec<u32>,
     work: Vec<u8>,
     enabled: bool,
@@ -141,7 +142,7 @@ impl FakeNode {
             let host = node.work.host_bytes().unwrap();
             let needs = node.needs.iter().map(|edge| edge.from).collect();
             let host = vec![0; usize::try_from(host).unwrap()];
-            Self { needs, work: to_vec(&node.work), enabled: true, host }
+            Self { body: node.body, needs, work: to_vec(&node.work), enabled: true, host }
         });
         Ok(nodes.collect())
     }
@@ -160,6 +161,8 @@ pub struct FakeDevice {
     peers: HashSet<(ContextId, ContextId)>,
     events: HashMap<u64, bool>,
     graphs: HashMap<u64, Vec<FakeNode>>,
+    /// By number: of which graph, with which value.
+    conditionals: HashMap<u64, (u64, u32)>,
     streams: HashSet<u64>,
     /// Places of handles in use, as a worker's slabs have them: by kind and index.
     places: HashMap<(&'static str, u64), (ContextId, u64)>,
@@ -218,6 +221,7 @@ impl FakeDevice {
             peers: HashSet::new(),
             events: HashMap::new(),
             graphs: HashMap::new(),
+            conditionals: HashMap::new(),
             streams: HashSet::new(),
             places: HashMap::new(),
             sticky: None,
@@ -282,9 +286,29 @@ impl FakeDevice {
         nodes.get_mut(node as usize).ok_or(CuError::INVALID_VALUE)
     }
 
+    /// A loop's value is one less after each round, as if a kernel had set it.
+    fn run_body(&mut self, call: Call, nodes: &mut [FakeNode], body: Body) -> CuResult<()> {
+        let places = (0..nodes.len()).filter(|place| nodes[*place].body == body).collect::<Vec<_>>();
+        for place in places.into_iter().filter(|place| nodes[*place].enabled).collect::<Vec<_>>() {
+            self.run(call, &mut nodes[place])?;
+            let work = nodes[place].work.clone();
+            let GraphWork::Conditional(of) = from_slice::<GraphWork<'_>>(&work).unwrap() else { continue };
+            let mut value = self.conditionals[&of.handle].1;
+            while let Some(number) = of.body_at(value) {
+                let within = Body::new(u32::try_from(place).unwrap(), number).unwrap();
+                self.run_body(call, nodes, within)?;
+                if of.flavor != Conditional::WHILE {
+                    break;
+                }
+                value -= 1;
+            }
+        }
+        Ok(())
+    }
+
     fn run(&mut self, call: Call, node: &mut FakeNode) -> CuResult<()> {
         match from_slice::<GraphWork<'_>>(&node.work).unwrap() {
-            GraphWork::Empty | GraphWork::Wait(_) => Ok(()),
+            GraphWork::Empty | GraphWork::Wait(_) | GraphWork::Conditional(_) => Ok(()),
             GraphWork::Words(ops) => self.vgpuStreamMemory(call, Stream::Legacy, ops),
             GraphWork::Host(function) => {
                 self.run_in_the_guest(function);
@@ -930,6 +954,16 @@ impl Driver for FakeDevice {
             _ => Err(CuError::INVALID_HANDLE),
         }
     }
+    fn vgpuConditionalCreate(&mut self, _: Call, graph: u64, value: u32, _: u32) -> CuResult<u64> {
+        self.saw("conditional create")?;
+        let number = 1000 + self.conditionals.len() as u64;
+        self.conditionals.insert(number, (graph, value));
+        Ok(number)
+    }
+    fn vgpuConditionalsEnd(&mut self, _: Call, graph: u64) -> CuResult<()> {
+        assert!(self.conditionals.values().any(|(of, _)| *of == graph), "no number was made for it");
+        self.saw("conditionals end")
+    }
     fn vgpuGraphInstantiate(
         &mut self,
         call: Call,
@@ -1009,7 +1043,7 @@ impl Driver for FakeDevice {
     fn cuGraphLaunch(&mut self, call: Call, graph: GraphExecHandle, _: Stream) -> CuResult<()> {
         self.saw("graph launch")?;
         let mut nodes = self.graphs.remove(&graph.raw()).ok_or(CuError::INVALID_HANDLE)?;
-        let result = nodes.iter_mut().filter(|node| node.enabled).try_for_each(|node| self.run(call, node));
+        let result = self.run_body(call, &mut nodes, Body::NONE);
         self.graphs.insert(graph.raw(), nodes);
         result
     }

@@ -64,6 +64,7 @@ const ON_SOFT: &[Case] = &[
     right(&["driver_wide"]),
     right(&["graphs"]),
     right(&["graph_nodes"]),
+    right(&["graph_conditional"]),
     right(&["arrays"]),
     right(&["textures"]),
     right(&["driver_more"]),

@@ -66,6 +66,7 @@ fn signature(function: &ptx::Function<'_>, kind: FunctionKind) -> Result<Functio
         "__assertfail" => Some(Builtin::AssertFail),
         "malloc" => Some(Builtin::Malloc),
         "free" => Some(Builtin::Free),
+        "cudaGraphSetConditional" => Some(Builtin::SetConditional),
         _ => None,
     };
     let kind = match builtin {

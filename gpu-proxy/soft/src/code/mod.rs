@@ -126,6 +126,8 @@ pub(crate) enum Builtin {
     Malloc,
     /// `free(void *)`
     Free,
+    /// `cudaGraphSetConditional(handle, value)`
+    SetConditional,
 }
 
 /// One instruction.

@@ -174,6 +174,12 @@ impl Warp {
             }
             Builtin::AssertFail => return Err(self.assertion(access, launch, common, lane, &arguments)?),
             Builtin::Malloc | Builtin::Free => 0,
+            Builtin::SetConditional => {
+                // The second parameter has 32 bits.
+                let value = u32::try_from(arguments[1] & u64::from(u32::MAX)).unwrap_or(0);
+                launch.conditions.into_iter().for_each(|conditions| conditions.set(arguments[0], value));
+                0
+            }
         };
         if let (Some(&(_, bytes)), Some(at)) = (callee.returns.first(), at(&call.returns, 0, self))
             && matches!(bytes, 4 | 8)

@@ -25,7 +25,7 @@ use crate::code::{Function, FunctionKind, Program};
 use crate::device::{DeviceConfig, Instance, Meter};
 use crate::memory::align_up;
 use crate::texture::Objects;
-use crate::{Fault, LaunchConfig};
+use crate::{Conditions, Fault, LaunchConfig};
 
 use block::{Block, Progress};
 
@@ -52,6 +52,7 @@ pub(crate) struct Launch<'a> {
     dynamic_bytes: u32,
     allocations: Vec<Arc<Allocation>>,
     objects: Arc<Objects>,
+    conditions: Option<&'a Conditions>,
     started: Instant,
 }
 
@@ -104,13 +105,14 @@ impl<'a> Launch<'a> {
             dynamic_bytes: config.shared_bytes,
             allocations,
             objects: Arc::default(),
+            conditions: None,
             started: Instant::now(),
         })
     }
 
-    /// This launch, with these textures and surfaces.
-    pub fn with(self, objects: Arc<Objects>) -> Self {
-        Self { objects, ..self }
+    /// This launch, with these textures and surfaces, and these values of conditional nodes.
+    pub fn with(self, objects: Arc<Objects>, conditions: &'a Conditions) -> Self {
+        Self { objects, conditions: Some(conditions), ..self }
     }
 
     fn blocks(&self) -> u64 {

@@ -9,6 +9,7 @@ use std::ptr;
 use vgpu_api::graph::GraphEdge;
 use vgpu_api::{CuError, CuResult};
 
+use super::conditionals;
 use super::graph_params::{copy_params, fill_params, host_params, is_of_node, with_kernel, with_words};
 use super::table::{EdgeData, NULL, Ptr, Table, UpdateInfo};
 use super::{Cuda, Pointer, number};
@@ -18,11 +19,20 @@ use crate::device::{DeviceNode, DeviceWork, Raw};
 /// A graph and what was instantiated of it.
 #[derive(Debug)]
 pub struct Graph {
-    template: Pointer,
+    template: Own,
     exec: Pointer,
     nodes: Vec<Pointer>,
     /// By node. The driver has their addresses: they are never moved.
     hosts: HashMap<u32, Box<[u8]>>,
+}
+
+/// The graph that something was instantiated of.
+#[derive(Debug)]
+enum Own {
+    /// It has no other use.
+    Template(Pointer),
+    /// One that numbers of conditional nodes were made for.
+    Shell(Raw),
 }
 
 /// Ends a graph of the driver, unless it is kept.
@@ -46,6 +56,22 @@ impl Drop for Template<'_> {
     }
 }
 
+fn named(edge: &GraphEdge, built: &[Pointer]) -> CuResult<Ptr> {
+    built.get(edge.from as usize).map(|node| node.0).ok_or(CuError::INVALID_VALUE)
+}
+
+/// What all of which a node waits for.
+fn plain_needs(node: &DeviceNode<'_>, built: &[Pointer]) -> CuResult<Vec<Ptr>> {
+    node.needs.iter().filter(|edge| edge.is_plain()).map(|edge| named(edge, built)).collect()
+}
+
+fn instantiate(table: &Table, graph: Ptr, flags: u64) -> CuResult<Ptr> {
+    let mut exec = NULL;
+    // SAFETY: a live graph of ours; the driver writes a pointer to a variable of ours.
+    unsafe { table.cuGraphInstantiateWithFlags(&raw mut exec, graph, flags) }?;
+    Ok(exec)
+}
+
 impl Cuda {
     pub(super) fn graph(&mut self, name: Raw) -> CuResult<&mut Graph> {
         self.graphs.get_mut(&name.0).ok_or(CuError::INVALID_HANDLE)
@@ -58,12 +84,27 @@ impl Cuda {
                 hosts.insert(place, buffer);
             }
         }
-        let (template, nodes) = self.graph_build(nodes, &mut hosts)?;
-        let template = Template { table: &self.table, graph: template };
-        let mut exec = NULL;
-        // SAFETY: a live graph of ours; the driver writes a pointer to a variable of ours.
-        unsafe { self.table.cuGraphInstantiateWithFlags(&raw mut exec, template.graph, flags) }?;
-        let template = Pointer(template.keep());
+        let shell = nodes.iter().find_map(|node| match node.work {
+            DeviceWork::Conditional { of, .. } => Some(of),
+            _ => None,
+        });
+        let (template, nodes, exec) = match shell {
+            Some(of) => {
+                let graph = self.shells.graph(of)?;
+                let filled = self.graph_fill(graph, nodes, &mut hosts);
+                let made = filled.and_then(|nodes| Ok((nodes, instantiate(&self.table, graph, flags)?)));
+                // What has nodes is of no further use.
+                let (nodes, exec) = made.inspect_err(|_| self.shells.end(&self.table, of))?;
+                self.shells.set_exec(of);
+                (Own::Shell(of), nodes, exec)
+            }
+            None => {
+                let (template, nodes) = self.graph_build(nodes, &mut hosts)?;
+                let template = Template { table: &self.table, graph: template };
+                let exec = instantiate(&self.table, template.graph, flags)?;
+                (Own::Template(Pointer(template.keep())), nodes, exec)
+            }
+        };
         self.last_graph += 1;
         self.graphs.insert(self.last_graph, Graph { template, exec: Pointer(exec), nodes, hosts });
         Ok(Raw(self.last_graph))
@@ -78,18 +119,47 @@ impl Cuda {
         let mut graph = NULL;
         // SAFETY: the driver writes a pointer to a variable of ours.
         unsafe { self.table.cuGraphCreate(&raw mut graph, 0) }?;
+        let built = self.graph_fill(graph, nodes, hosts);
+        if built.is_err() {
+            drop(Template { table: &self.table, graph });
+        }
+        built.map(|built| (graph, built))
+    }
+
+    /// Adds these nodes to a graph of the driver and to the bodies in it.
+    fn graph_fill(
+        &mut self,
+        graph: Ptr,
+        nodes: &[DeviceNode<'_>],
+        hosts: &mut HashMap<u32, Box<[u8]>>,
+    ) -> CuResult<Vec<Pointer>> {
         let mut built: Vec<Pointer> = Vec::with_capacity(nodes.len());
-        for (place, node) in (0..).zip(nodes) {
-            let host = hosts.get_mut(&place).map_or(NULL, |host| host.as_mut_ptr().cast());
-            match self.graph_add(graph, node, &built, host) {
-                Ok(added) => built.push(Pointer(added)),
-                Err(error) => {
-                    drop(Template { table: &self.table, graph });
-                    return Err(error);
+        // By the place of their conditional node.
+        let mut bodies: HashMap<usize, Vec<Pointer>> = HashMap::new();
+        for (place, node) in nodes.iter().enumerate() {
+            let host = u32::try_from(place).ok().and_then(|place| hosts.get_mut(&place));
+            let host = host.map_or(NULL, |host| host.as_mut_ptr().cast());
+            let graph = match node.body.conditional() {
+                None => graph,
+                Some(of) => {
+                    let body = bodies.get(&of).and_then(|bodies| bodies.get(node.body.number as usize));
+                    body.ok_or(CuError::INVALID_VALUE)?.0
                 }
+            };
+            if let DeviceWork::Conditional { conditional, .. } = &node.work {
+                if node.needs.iter().any(|edge| !edge.is_plain()) {
+                    return Err(CuError::INVALID_VALUE);
+                }
+                self.enter(node.context)?;
+                let (context, needs) = (self.contexts.get(node.context)?, plain_needs(node, &built)?);
+                let (added, own) = conditionals::add(&self.table, graph, &needs, conditional, context)?;
+                built.push(Pointer(added));
+                bodies.insert(place, own);
+            } else {
+                built.push(Pointer(self.graph_add(graph, node, &built, host)?));
             }
         }
-        Ok((graph, built))
+        Ok(built)
     }
 
     #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one arm runs")]
@@ -102,10 +172,7 @@ impl Cuda {
     ) -> CuResult<Ptr> {
         self.enter(node.context)?;
         let context = self.contexts.get(node.context)?;
-        let named =
-            |edge: &GraphEdge| built.get(edge.from as usize).map(|node| node.0).ok_or(CuError::INVALID_VALUE);
-        let plain = node.needs.iter().filter(|edge| edge.is_plain()).map(named);
-        let plain = plain.collect::<CuResult<Vec<Ptr>>>()?;
+        let plain = plain_needs(node, built)?;
         let (needs, count) = (plain.as_ptr(), plain.len());
         let table = &self.table;
         let mut added = NULL;
@@ -147,6 +214,8 @@ impl Cuda {
                 DeviceWork::Words(ops) => with_words(context, ops, |params| {
                     table.cuGraphAddBatchMemOpNode(at, graph, needs, count, ptr::from_ref(params))
                 }),
+                // Added where its bodies are kept.
+                DeviceWork::Conditional { .. } => Err(CuError::INVALID_VALUE),
             }
         }?;
         if let DeviceWork::Kernel(launch) = &node.work {
@@ -157,7 +226,7 @@ impl Cuda {
             }
         }
         for edge in node.needs.iter().filter(|edge| !edge.is_plain()) {
-            let (from, to) = (named(edge)?, added);
+            let (from, to) = (named(edge, built)?, added);
             let data = EdgeData {
                 from_port: edge.from_port,
                 to_port: edge.to_port,
@@ -238,6 +307,7 @@ impl Cuda {
                 DeviceWork::Words(ops) => with_words(context, ops, |params| {
                     table.cuGraphExecBatchMemOpNodeSetParams(exec, node, ptr::from_ref(params))
                 }),
+                DeviceWork::Conditional { .. } => Err(CuError::NOT_SUPPORTED),
             }
         }
     }
@@ -257,7 +327,10 @@ impl Cuda {
         }
         // SAFETY: live graphs of ours, named no more.
         let result = unsafe { self.table.cuGraphExecDestroy(graph.exec.0) };
-        drop(Template { table: &self.table, graph: graph.template.0 });
+        match graph.template {
+            Own::Template(template) => drop(Template { table: &self.table, graph: template.0 }),
+            Own::Shell(of) => self.shells.end(&self.table, of),
+        }
         result
     }
 

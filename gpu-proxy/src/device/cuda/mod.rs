@@ -9,6 +9,7 @@
 //! own addresses, do not. Waits block the worker's loop: the session asks first where that may not be.
 
 mod arrays;
+mod conditionals;
 mod describe;
 mod graph_params;
 mod graphs;
@@ -93,6 +94,7 @@ pub struct Cuda {
     memories: Memories,
     graphs: HashMap<u64, Graph>,
     last_graph: u64,
+    shells: conditionals::Shells,
     arrays: Arrays,
     linkers: Linkers,
     output: Output,
@@ -182,6 +184,7 @@ impl Cuda {
             memories: Memories::default(),
             graphs: HashMap::new(),
             last_graph: 0,
+            shells: conditionals::Shells::default(),
             arrays: Arrays::default(),
             linkers: Linkers::default(),
             output,
@@ -732,6 +735,21 @@ impl Device for Cuda {
         // SAFETY: two live events of ours; the driver writes one number.
         unsafe { self.table.cuEventElapsedTime(&raw mut milliseconds, start, end) }?;
         Ok(milliseconds)
+    }
+
+    fn conditional_create(
+        &mut self,
+        context: Raw,
+        of: Option<Raw>,
+        value: u32,
+        flags: u32,
+    ) -> CuResult<(Raw, u64)> {
+        self.conditional_make(context, of, value, flags)
+    }
+
+    fn conditionals_end(&mut self, of: Raw) -> CuResult<()> {
+        self.conditionals_finish(of);
+        Ok(())
     }
 
     fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], flags: u64) -> CuResult<Raw> {

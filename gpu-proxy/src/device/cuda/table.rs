@@ -270,6 +270,29 @@ pub struct WordsParams {
     pub flags: c_uint,
 }
 
+/// `CUgraphNodeParams` of a conditional node.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ConditionalParams {
+    /// `CUgraphNodeType`.
+    pub kind: c_int,
+    /// Zeros.
+    pub reserved: [c_int; 3],
+    /// The number of its value.
+    pub handle: u64,
+    /// `CUgraphConditionalNodeType`.
+    pub flavor: c_uint,
+    /// How many bodies.
+    pub bodies: c_uint,
+    /// The driver's list of them.
+    pub graphs: *const Ptr,
+    /// Where it runs.
+    pub context: Ptr,
+    /// Zeros.
+    pub rest: [u64; 26],
+}
+const _: () = assert!(size_of::<ConditionalParams>() == 256);
+
 /// `CUgraphEdgeData`.
 #[repr(C)]
 #[derive(Debug)]
@@ -557,6 +580,9 @@ table! {
         swizzle: c_int, promotion: c_int, fill: c_int);
     fn cuTensorMapReplaceAddress(map: Ptr, address: Ptr);
     later:
+    fn cuGraphConditionalHandleCreate(handle: *mut u64, graph: Ptr, context: Ptr, value: c_uint, flags: c_uint);
+    fn cuGraphAddNode_v2(
+        node: *mut Ptr, graph: Ptr, needs: *const Ptr, edges: *const EdgeData, count: usize, params: *mut ConditionalParams);
     fn cuCtxRecordEvent(context: Ptr, event: Ptr);
     fn cuCtxWaitEvent(context: Ptr, event: Ptr);
     fn cuTensorMapEncodeIm2colWide(map: Ptr, data_type: c_int, rank: c_uint, address: Ptr, dims: *const u64,

@@ -135,6 +135,8 @@ calls! {
     cuCtxWaitEvent(s, c, event: EventHandle) => s.context_wait(c, event);
     cuEventSynchronize(s, c, event: EventHandle) => s.event_synchronize(event);
     cuEventElapsedTime_v2(s, c, start: EventHandle, end: EventHandle) -> f32 => s.event_elapsed(start, end);
+    vgpuConditionalCreate(s, c, graph: u64, value: u32, flags: u32) -> u64 => s.conditional_create(c, graph, value, flags);
+    vgpuConditionalsEnd(s, c, graph: u64) => s.conditionals_end(graph);
     vgpuGraphInstantiate(s, c, graph: NewHandle<kind::GraphExec>, upload: u32, flags: u64)
         => s.graph_instantiate(c, graph.0, upload, flags);
     vgpuGraphUpdate(s, c, graph: GraphExecHandle, upload: u32) => s.graph_update(graph, upload);

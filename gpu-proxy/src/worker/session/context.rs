@@ -178,6 +178,7 @@ impl Session {
         };
         let stays = primary && self.device.keeps_primary();
         self.end_graphs(id);
+        self.end_conditionals(id);
         self.end_waits(id);
         self.end_line(raw);
         // Graphs of other contexts may name what ends with this one.

@@ -2,6 +2,7 @@
 //! something has ended that they may name: memory, an image, an event. A launch that nothing has ended before looks at nothing.
 
 mod change;
+mod conditional;
 mod going;
 mod node;
 
@@ -41,6 +42,7 @@ pub(super) struct Graphs {
     ended: u64,
     /// Of each device's grant: what ended graphs took, where the device keeps it for later ones.
     kept_bytes: BTreeMap<u32, u64>,
+    conditionals: conditional::Conditionals,
     /// Those that were ended while a launch may have gone on, oldest first.
     going: VecDeque<Going>,
 }
@@ -127,9 +129,15 @@ impl Session {
         self.graphs.check_room(&bytes)?;
         let mut nodes = parse(&bytes)?;
         let mut kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
-        let counted = counted_bytes(bytes.len(), &kept)?;
-        let charged =
-            self.device.costs().graph_bytes(nodes.len(), rows(&nodes)).ok_or(CuError::OUT_OF_MEMORY)?;
+        let conditionals = self.check_conditionals(&nodes)?;
+        // To a device each is a graph with what any node takes.
+        let bodies = nodes.iter().map(|node| node.work.bodies()).sum::<u64>();
+        let counted = counted_bytes(bytes.len(), &kept)? + bodies * NODE_BYTES;
+        let charged = self
+            .device
+            .costs()
+            .graph_bytes(nodes.len() as u64 + bodies, rows(&nodes))
+            .ok_or(CuError::OUT_OF_MEMORY)?;
         self.graphs.reserve(counted)?;
         let device = self.device_of(call.context);
         let mut charge = self.charge_graph(device, charged);
@@ -140,6 +148,7 @@ impl Session {
             self.graphs.bytes -= counted;
             return Err(error);
         }
+        self.use_conditionals(conditionals);
         let made =
             self.device_nodes(&nodes, &kept).and_then(|nodes| self.device.graph_instantiate(&nodes, flags));
         let raw = match made {

@@ -2,6 +2,7 @@
 
 mod graph;
 mod graph_arrays;
+mod graph_conditional;
 mod graph_waits;
 
 mod array;

@@ -20,6 +20,8 @@ pub struct Memory {
     known: HashMap<u64, Known>,
     /// By the place of the node that frees it: what later nodes may have again.
     freed: HashMap<u32, Freed>,
+    /// Some node chooses what runs: for such a graph the same holds.
+    chooses: bool,
     /// Of what can be launched.
     launched: Weak<Token>,
 }
@@ -42,9 +44,13 @@ struct Freed {
 }
 
 impl Memory {
-    /// Whether any node allocates or frees.
+    /// Whether any node allocates or frees, or chooses what runs.
     pub fn is_any(&self) -> bool {
-        !self.known.is_empty()
+        !self.known.is_empty() || self.chooses
+    }
+
+    pub fn chooses(&self) -> bool {
+        self.chooses
     }
 
     pub fn spaces(&self) -> &[Arc<Space>] {
@@ -85,6 +91,7 @@ impl Memory {
                     self.freed.insert(place, Freed { device, address: *address, bytes });
                 }
             }
+            Work::Choice(_) => self.chooses = true,
             _ => {}
         }
     }
@@ -160,7 +167,7 @@ impl Inner {
 
     /// That nodes and edges of a graph may go, and that it may be copied.
     /// # Errors
-    /// 801 if nodes in it allocate or free.
+    /// 801 if nodes in it allocate or free, or choose what runs.
     pub(super) fn check_no_memory(&self, graph: GraphHandle) -> CuResult<()> {
         if self.with_memory(graph).is_empty() { Ok(()) } else { Err(CuError::NOT_SUPPORTED) }
     }

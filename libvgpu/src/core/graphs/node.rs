@@ -5,6 +5,7 @@ use vgpu_api::{ContextId, EventHandle, FunctionHandle, GraphHandle, LaunchAttrib
 
 use std::sync::Arc;
 
+use super::conditional::Choice;
 use crate::calls::copy_node::BoxNode;
 use crate::calls::pool::PoolProperties;
 use crate::calls::stream_memory::Op;
@@ -68,6 +69,8 @@ pub enum Work {
     /// What was allocated at this address.
     Free(u64),
     Words(Words),
+    /// A conditional node.
+    Choice(Box<Choice>),
 }
 
 impl Work {
@@ -85,6 +88,16 @@ impl Work {
             Self::Alloc(_) => 10,
             Self::Free(_) => 11,
             Self::Words(_) => 12,
+            Self::Choice(_) => 13,
+        }
+    }
+
+    /// Graphs that belong to it.
+    pub fn graphs(&self) -> Vec<GraphHandle> {
+        match self {
+            Self::Child(child) => vec![*child],
+            Self::Choice(choice) => choice.bodies.to_vec(),
+            _ => Vec::new(),
         }
     }
 
@@ -102,6 +115,7 @@ impl Work {
             Self::Alloc(_) => "MEM_ALLOC",
             Self::Free(_) => "MEM_FREE",
             Self::Words(_) => "BATCH_MEM_OP",
+            Self::Choice(_) => "CONDITIONAL",
         }
     }
 }

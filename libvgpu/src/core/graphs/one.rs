@@ -4,6 +4,7 @@ use vgpu_api::handle::GRAPHS_MAX;
 use vgpu_api::{CuError, CuResult, GraphHandle};
 
 use super::Owner;
+use super::conditional::Numbers;
 use super::memory::Memory;
 use super::node::{Edge, Need, Node, Work};
 use crate::core::user_objects::References;
@@ -18,6 +19,10 @@ pub struct Graph {
     /// What it was cloned from, and how many places that had then.
     pub(super) origin: Option<(GraphHandle, usize)>,
     pub memory: Memory,
+    /// Of conditional nodes in it.
+    pub numbers: Option<Numbers>,
+    /// It is a body of a conditional node of this graph.
+    pub body_of: Option<GraphHandle>,
     /// Of user objects.
     pub references: References,
 }
@@ -30,6 +35,8 @@ impl Graph {
             nodes: Vec::new(),
             origin: None,
             memory: Memory::default(),
+            numbers: None,
+            body_of: None,
             references: References::default(),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use idm::arena::{Arena, WINDOW};
-use vgpu_api::graph::{CopyBox, GraphNode, GraphWork, HostSide};
+use vgpu_api::graph::{Body, CopyBox, GraphNode, GraphWork, HostSide};
 use vgpu_api::launch::{LaunchAttributes, LaunchShape};
 use vgpu_api::loopback::Loopback;
 use vgpu_api::memory::Memset;
@@ -293,8 +293,9 @@ fn a_graph_copies_and_sets_it_by_its_address_until_the_part_ends() {
         GraphWork::Fill(memset),
         GraphWork::Copy(CopyBox::line(at(24), DevicePtr(0), 2), HostSide::From),
     ];
-    let node =
-        |work: &GraphWork<'static>| to_vec(&GraphNode { context: C, needs: Vec::new(), work: work.clone() });
+    let node = |work: &GraphWork<'static>| {
+        to_vec(&GraphNode { context: C, body: Body::NONE, needs: Vec::new(), work: work.clone() })
+    };
     let nodes: Vec<u8> = works.iter().flat_map(node).collect();
     let instantiate = || {
         ask::vgpuUpload(&world.guest, C, 1, nodes.len() as u64, 0, &nodes).unwrap();

@@ -1,6 +1,6 @@
 //! Changes of graphs that can be launched: all nodes or one, what is switched off, the host's sides of copies.
 
-use vgpu_api::graph::{GraphNode, GraphWork, parse};
+use vgpu_api::graph::{Body, GraphNode, GraphWork, parse};
 use vgpu_api::{Call, CuError, CuResult, GraphExecHandle, MemoryOp, Staged};
 
 use super::node::Node;
@@ -20,6 +20,10 @@ impl Session {
         let contexts = self.contexts_of(handle)?;
         self.graphs.check_room(&bytes)?;
         let mut nodes = parse(&bytes)?;
+        // They have numbers of another graph.
+        if nodes.iter().any(|node| matches!(node.work, GraphWork::Conditional(_))) {
+            return Err(CuError::GRAPH_EXEC_UPDATE_FAILURE);
+        }
         let mut kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
         let counted = counted_bytes(bytes.len(), &kept)?;
         self.look_at_former_calls(handle)?;
@@ -80,11 +84,14 @@ impl Session {
         work: &GraphWork<'_>,
     ) -> CuResult<()> {
         self.contexts_of(handle)?;
+        if matches!(work, GraphWork::Conditional(_)) {
+            return Err(CuError::NOT_SUPPORTED);
+        }
         let graph = self.graphs.slab.get(handle)?;
         let old = graph.nodes.get(place as usize).ok_or(CuError::INVALID_VALUE)?;
         let (raw, context, host_bytes, kind) = (graph.raw, old.context, old.host_bytes, old.kind);
         let (kernel_bytes, word_count) = (old.kernel_bytes, old.word_count);
-        let node = GraphNode { context, needs: Vec::new(), work: work.clone() };
+        let node = GraphNode { context, body: Body::NONE, needs: Vec::new(), work: work.clone() };
         let mut new = self.look_at(&node)?;
         if new.kind != kind || new.host_bytes != host_bytes || new.word_count != word_count {
             return Err(CuError::INVALID_VALUE);

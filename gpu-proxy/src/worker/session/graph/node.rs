@@ -158,6 +158,11 @@ impl Session {
                 let Owned { raw, context } = *self.events.get(*event)?;
                 Names::Event(*event, raw, context)
             }
+            GraphWork::Conditional(conditional) => {
+                conditional.check()?;
+                self.graphs.conditionals.graph_of(conditional.handle, node.context)?;
+                Names::Nothing
+            }
             GraphWork::Words(ops) => {
                 if ops.is_empty() || ops.len() > OPS_MAX {
                     return Err(CuError::INVALID_VALUE);
@@ -187,7 +192,8 @@ impl Session {
     ) -> CuResult<Vec<DeviceNode<'a>>> {
         let resolved = nodes.iter().zip(kept).map(|(node, kept)| {
             let context = self.context(node.context)?;
-            Ok(DeviceNode { context, needs: &node.needs, work: self.device_work(&node.work, kept)? })
+            let work = self.device_work(&node.work, kept)?;
+            Ok(DeviceNode { context, body: node.body, needs: &node.needs, work })
         });
         resolved.collect()
     }
@@ -208,6 +214,10 @@ impl Session {
             GraphWork::Record(event) => DeviceWork::Record(self.events.get(*event)?.raw),
             GraphWork::Wait(event) => DeviceWork::Wait(self.events.get(*event)?.raw),
             GraphWork::Words(ops) => DeviceWork::Words(ops.clone()),
+            GraphWork::Conditional(conditional) => DeviceWork::Conditional {
+                of: self.graphs.conditionals.graph_of(conditional.handle, kept.context)?,
+                conditional: *conditional,
+            },
             GraphWork::Host(_) => {
                 DeviceWork::Host(kept.call.as_ref().map(GraphCall::function).ok_or(CuError::INVALID_VALUE)?)
             }

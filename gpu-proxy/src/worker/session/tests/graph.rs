@@ -1,6 +1,6 @@
 //! Graphs: what they do on the software GPU, and their gates.
 
-use vgpu_api::graph::{CopyBox, GraphEdge, GraphNode, GraphWork, HostSide};
+use vgpu_api::graph::{Body, CopyBox, GraphEdge, GraphNode, GraphWork, HostSide};
 use vgpu_api::wire::to_vec;
 use vgpu_api::{Access, CuResult, Handle, kind};
 
@@ -57,7 +57,7 @@ fn kernel(place: u16, params: &[u8]) -> GraphWork<'_> {
 
 fn node<'a>(needs: &[u32], work: GraphWork<'a>) -> GraphNode<'a> {
     let edge = |from: &u32| GraphEdge { from: *from, from_port: 0, to_port: 0, kind: 0 };
-    GraphNode { context: C, needs: needs.iter().map(edge).collect(), work }
+    GraphNode { context: C, body: Body::NONE, needs: needs.iter().map(edge).collect(), work }
 }
 
 fn upload(world: &World, nodes: &[GraphNode<'_>]) -> u32 {

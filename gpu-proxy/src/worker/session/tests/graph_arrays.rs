@@ -1,7 +1,7 @@
 //! Copies with arrays in graphs: what they do on the software GPU, and their gates.
 
 use vgpu_api::array::{ArrayPlace, BoxSide, Extent, LinearPlace};
-use vgpu_api::graph::{ArrayCopy, GraphEdge, GraphNode, GraphWork};
+use vgpu_api::graph::{ArrayCopy, Body, GraphEdge, GraphNode, GraphWork};
 use vgpu_api::wire::to_vec;
 use vgpu_api::{ArrayHandle, ArrayShape, CuResult, MipmapHandle};
 
@@ -41,7 +41,12 @@ fn list(works: &[GraphWork<'static>]) -> Vec<GraphNode<'static>> {
     let needs = |place: u32| place.checked_sub(1).map(edge).into_iter().collect();
     (0..)
         .zip(works)
-        .map(|(place, work)| GraphNode { context: C, needs: needs(place), work: work.clone() })
+        .map(|(place, work)| GraphNode {
+            context: C,
+            body: Body::NONE,
+            needs: needs(place),
+            work: work.clone(),
+        })
         .collect()
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use vgpu_api::graph::{GraphEdge, GraphNode, GraphWork};
+use vgpu_api::graph::{Body, GraphEdge, GraphNode, GraphWork};
 use vgpu_api::wire::to_vec;
 
 use super::*;
@@ -12,7 +12,7 @@ const GRAPH: GraphExecHandle = GraphExecHandle::new(0, 0);
 
 fn node(needs: &[u32], work: GraphWork<'static>) -> GraphNode<'static> {
     let edge = |from: &u32| GraphEdge { from: *from, from_port: 0, to_port: 0, kind: 0 };
-    GraphNode { context: C, needs: needs.iter().map(edge).collect(), work }
+    GraphNode { context: C, body: Body::NONE, needs: needs.iter().map(edge).collect(), work }
 }
 
 fn upload(world: &World, nodes: &[GraphNode<'_>]) -> u32 {
