@@ -14,6 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use crate::block::{Block, SharedWords, Words};
 
 mod mapped;
+mod moved;
 mod peers;
 
 pub use mapped::{MAPPING_ALIGN, Protection};

@@ -29,27 +29,29 @@ pub enum Protection {
 /// Mappings and memory; reservations are among [`State::taken`].
 #[derive(Debug, Default)]
 pub(super) struct Mapped {
-    mappings: BTreeMap<u64, Mapping>,
+    pub(super) mappings: BTreeMap<u64, Mapping>,
     /// What each device may do with a mapping, by the mapping's first address; a device that is missing may do nothing.
     pub(super) access: BTreeMap<u64, BTreeMap<u32, Protection>>,
-    memories: BTreeMap<u64, Created>,
-    next_memory: u64,
+    pub(super) memories: BTreeMap<u64, Created>,
+    pub(super) next_memory: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Mapping {
-    bytes: u64,
-    memory: u64,
+pub(super) struct Mapping {
+    pub(super) bytes: u64,
+    pub(super) memory: u64,
 }
 
 /// Memory that mappings show.
 #[derive(Debug)]
-struct Created {
-    words: Words,
-    bytes: u64,
-    device: u32,
+pub(super) struct Created {
+    pub(super) words: Words,
+    pub(super) bytes: u64,
+    pub(super) device: u32,
     /// Its name, until it is released, and its mappings.
-    uses: u64,
+    pub(super) uses: u64,
+    /// Whether it is a part of this device's memory.
+    pub(super) is_own: bool,
 }
 
 impl Mapped {
@@ -131,7 +133,7 @@ impl Memory {
         state.use_bytes(device, bytes);
         state.mapped.next_memory += 1;
         let memory = state.mapped.next_memory;
-        state.mapped.memories.insert(memory, Created { words, bytes, device, uses: 1 });
+        state.mapped.memories.insert(memory, Created { words, bytes, device, uses: 1, is_own: true });
         Ok(memory)
     }
 
@@ -215,7 +217,7 @@ impl State {
         let created = self.mapped.memories.get_mut(&memory).ok_or(MemoryError::InvalidValue)?;
         created.uses -= 1;
         if created.uses == 0 {
-            let (device, bytes) = (created.device, created.bytes);
+            let (device, bytes) = (created.device, if created.is_own { created.bytes } else { 0 });
             self.mapped.memories.remove(&memory);
             self.free_bytes(device, bytes);
         }
