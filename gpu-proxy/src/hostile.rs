@@ -5,20 +5,24 @@
 //! back all that it had. The records are made by [`vgpu_api::hostile`].
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use vgpu_api::calls::Answer;
 use vgpu_api::hostile::{Choices, Maker, Record};
 use vgpu_api::result::describe;
 use vgpu_api::wire::{REPLY_BYTES_MAX, Writer};
-use vgpu_api::{Call, ContextId, Op, Wire, dispatch};
+use vgpu_api::{Call, ContextId, CuResult, Op, Wire, dispatch};
 
-use crate::device::Device;
+use crate::device::{Device, DeviceKind};
+use crate::exchange::{self, Question};
 use crate::shared_page::SharedPage;
-use crate::worker::Session;
+use crate::supervisor::shared::Shared;
+use crate::supervisor::zones::WorkerId;
 use crate::worker::quota::{Grant, Quota};
 use crate::worker::staging::Staging;
 use crate::worker::turn::{Order, Ruled, Turn};
+use crate::worker::{Exchange, Session};
 
 /// Staging and arena of the process, in bytes.
 const SHARED_BYTES: usize = 64 << 10;
@@ -38,6 +42,25 @@ impl Staging for Words {
         self.0.lock().expect("no panic")[offset..offset + from.len()].copy_from_slice(from);
     }
     fn wake(&self) {}
+}
+
+/// The supervisor of a zone of one process.
+#[derive(Debug)]
+struct Zone {
+    shared: Shared,
+    grant: Grant,
+    bytes_max: u64,
+}
+
+impl Exchange for Zone {
+    fn ask(
+        &mut self,
+        question: Question,
+        fd: Option<OwnedFd>,
+    ) -> CuResult<(exchange::Answer, Option<OwnedFd>)> {
+        let bounds = ((DeviceKind::Soft, 0), self.bytes_max, 64);
+        self.shared.answer(WorkerId(1), (question, fd), bounds, |_| Some(self.grant.clone()))
+    }
 }
 
 /// What came of the records.
@@ -89,9 +112,14 @@ pub fn play(
     let turn = Turn::new(SharedPage::map(turns.fd()).expect("mapped"));
     // Others have work, too, and leave it as much as it wants.
     Ruled::new(Arc::new(turns)).tell(Order::Until(1 << 60));
-    let session = Session::new(device, quotas, Box::new(staging))
+    let mut session = Session::new(device, quotas, Box::new(staging))
         .with_arena(Some(arena.expect("an arena")))
         .with_turn(Some(turn), || ());
+    // Who has several devices has none.
+    if let [grant] = &grants[..] {
+        let zone = Zone { shared: Shared::default(), grant: grant.clone(), bytes_max: grant_bytes };
+        session = session.with_exchange(Box::new(zone));
+    }
     let window = idm::arena::WINDOW as u64;
     let mut process = Process {
         session,
@@ -170,7 +198,7 @@ impl<C: Choices> Process<C> {
         let end = match op {
             Op::cuMemMap => return self.mapped.push(payload[..16].to_vec()),
             Op::cuCtxCreate_v2 => return self.contexts.push(payload[..4].to_vec()),
-            Op::cuMemCreate => Op::cuMemRelease,
+            Op::cuMemCreate | Op::vgpuMemoryImport => Op::cuMemRelease,
             Op::cuMemPoolCreate => Op::cuMemPoolDestroy,
             Op::vgpuImageLoad | Op::vgpuImageLoadAgain => Op::vgpuImageUnload,
             Op::vgpuGraphInstantiate => Op::cuGraphExecDestroy,
@@ -194,6 +222,7 @@ impl<C: Choices> Process<C> {
             self.run(end, ContextId::NONE, true, &handle);
         }
         for grant in &self.grants {
+            assert_eq!(grant.left_bytes(), 0, "bytes of memory that nobody has");
             assert_eq!(
                 grant.used_bytes(SLOT),
                 0,

@@ -5,7 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use gpu_proxy::device::{
-    self, Device, DeviceKind, DeviceNode, DeviceWork, HostPages, Place, Raw, Side, TexelSource, TextureSource,
+    self, Device, DeviceKind, DeviceNode, DeviceWork, Exported, HostPages, Place, Raw, Shareable, Side,
+    TexelSource, TextureSource,
 };
 use idm::arena::{Arena, WINDOW};
 use vgpu_api::graph::{Body, CopyBox, GraphEdge, HostSide};
@@ -100,6 +101,29 @@ fn graphs(device: &mut dyn Device, primary: Raw, other: Raw) {
     assert!(device.graph_instantiate(&[wait], 0).is_err());
 }
 
+/// The same for memory that other workers may have.
+#[test]
+#[ignore = "played by the tests here as their child"]
+fn shared_child() {
+    let mut device = opened(1).unwrap();
+    let context = device.context_create(0, 0, true).unwrap();
+    println!(
+        "takes {:?}",
+        [8, (2 << 20) - 1, 2 << 20, (5 << 20) + 4, u64::MAX].map(|bytes| device.allocation_bytes(bytes))
+    );
+    let at = device.alloc(context, (5 << 20) + 4).unwrap();
+    println!("allocated at {at:x}, small at {:x}", device.alloc(context, 8).unwrap());
+    let Exported::Device(fd) = device.export(Shareable::Allocation(at)).unwrap() else {
+        panic!("no descriptor")
+    };
+    println!("small {:?}", device.export(Shareable::Allocation(0x1000)).err());
+    let memory = device.import(0, fd, 6 << 20).unwrap();
+    device.release(memory).unwrap();
+    device.free(context, at).unwrap();
+    println!("refused {:?}", device.alloc(context, 8 << 20));
+    println!("freed {:?}", device.export(Shareable::Allocation(at)).err());
+}
+
 /// The same for arrays and textures: the driver of the test says what it was given.
 #[test]
 #[ignore = "played by the tests here as their child"]
@@ -162,6 +186,7 @@ fn several_child() {
     println!("no third: {:?}", device.copy_between(place, (0x3000, 2), (0x1000, 0), 24));
     device.create(1, 2 << 20).unwrap();
     device.set_access(0, 0xa000, 2 << 20, Access::Read).unwrap();
+    println!("takes {:?}", device.allocation_bytes((2 << 20) + 1));
     println!("no third: {:?} {:?}", device.create(2, 2 << 20), device.set_access(2, 0, 1, Access::Read));
     let text = b".version 7.0\n.target sm_70\n.address_size 64\n.visible .global .align 4 .u32 word = 7;\n";
     let survey = device.survey(text).unwrap();
@@ -298,11 +323,45 @@ fn several_devices_of_a_driver_are_told_apart() {
         "no third: Err(CUDA_ERROR_INVALID_DEVICE (101))\nallocated [1000, 3000, 2000]\n",
         "driver: the first reaches the second 0\ndriver: another reaches the first 0\ndriver: the first leaves the second\n",
         "driver: 24 bytes from 1000 of the first to 3000 of the second in the second\nno third: Err(CUDA_ERROR_INVALID_DEVICE (101))\n",
-        "driver: 2097152 bytes of device 1\ndriver: device 0 may 1 at a000\nno third: Err(CUDA_ERROR_INVALID_DEVICE (101)) Err(CUDA_ERROR_INVALID_DEVICE (101))\n",
+        "vmm: create 1 of 2097152 on 1, types 0\nvmm: access 1 of 0 to 2097152 at a000\ntakes Some(2097664)\nno third: Err(CUDA_ERROR_INVALID_DEVICE (101)) Err(CUDA_ERROR_INVALID_DEVICE (101))\n",
         "a variable at [8000]\nand at [9000], [8000]\n",
     ] {
         assert!(said.contains(part), "{part} is missing in: {said}");
     }
+}
+
+#[test]
+fn large_allocations_are_mapped_so_that_other_workers_can_have_them() {
+    let folder = tempfile::tempdir().unwrap();
+    library(folder.path(), include_str!("data/driver.c"));
+    let said = played("shared_child", folder.path());
+    let lines: Vec<&str> = said.lines().skip_while(|line| !line.starts_with("takes")).collect();
+    let expected = [
+        "takes [Some(512), Some(2097152), Some(2097152), Some(6291456), None]",
+        "vmm: create 1 of 6291456 on 0, types 1",
+        "vmm: reserve 6291456",
+        "vmm: map 6291456 of 1 at 40000000",
+        "vmm: access 3 of 0 to 6291456 at 40000000",
+        "allocated at 40000000, small at 1000",
+        "vmm: export 1 as 1",
+        "small Some(CUDA_ERROR_NOT_SUPPORTED (801))",
+        "vmm: import 2 as 1, open",
+        "vmm: release 2",
+        "vmm: unmap 6291456 at 40000000",
+        "vmm: release 1",
+        "vmm: unreserve 6291456 at 40000000",
+        // Nothing stays of what could not be had whole.
+        "vmm: create 3 of 8388608 on 0, types 1",
+        "vmm: reserve 8388608",
+        "vmm: map 8388608 of 3 at 40000000",
+        "vmm: access 3 of 0 to 8388608 at 40000000",
+        "vmm: unmap 8388608 at 40000000",
+        "vmm: unreserve 8388608 at 40000000",
+        "vmm: release 3",
+        "refused Err(CUDA_ERROR_INVALID_VALUE (1))",
+        "freed Some(CUDA_ERROR_NOT_SUPPORTED (801))",
+    ];
+    assert_eq!(lines[..expected.len()], expected);
 }
 
 #[test]

@@ -12,6 +12,8 @@ const ROLE: &str = "VGPU_TEST_CALL";
 /// Before a role: behind the door of NVIDIA's driver.
 const CUDA: &str = "cuda ";
 const FILES: &str = "files";
+/// Where a worker may send messages. Nothing is open there.
+const EXCHANGE: i32 = 777;
 /// The child did what it was told and the filter let it.
 const PASSED: i32 = 42;
 
@@ -27,7 +29,7 @@ fn child() {
         Some(role) => (DeviceKind::Cuda, role.to_owned()),
         None => (DeviceKind::Soft, role),
     };
-    sandbox::close_door(device, true).unwrap();
+    sandbox::close_door(device, true, Some(EXCHANGE)).unwrap();
     match role.as_str() {
         "a thread" => std::thread::spawn(|| ()).join().unwrap(),
         "an allocation" => drop(vec![1_u8; 64 << 20]),
@@ -107,6 +109,8 @@ fn every_line_of_the_list_passes() {
             // Without descriptors or a limit it would wait for ever.
             libc::SYS_ppoll => try_out(&format!("{number} 0 {}", -1)),
             libc::SYS_ioctl => try_out(&format!("{number} 0 {}", 0x4_4504)),
+            libc::SYS_fcntl => try_out(&format!("{number} 0 {}", libc::F_GETFD)),
+            libc::SYS_sendmsg | libc::SYS_recvmsg => try_out(&format!("{number} {EXCHANGE}")),
             _ => try_out(&number.to_string()),
         };
         let passed = match number {
@@ -137,8 +141,10 @@ fn all_else_kills() {
         ("setns", libc::SYS_setns, ""),
         ("socket", libc::SYS_socket, "1 1"),
         ("connect", libc::SYS_connect, ""),
-        ("sendmsg", libc::SYS_sendmsg, ""),
-        ("recvmsg", libc::SYS_recvmsg, ""),
+        ("another name for a descriptor", libc::SYS_fcntl, "0 0"),
+        ("sendmsg to the supervisor's other socket", libc::SYS_sendmsg, ""),
+        ("sendmsg beside the exchange", libc::SYS_sendmsg, "778"),
+        ("recvmsg beside the exchange", libc::SYS_recvmsg, "776"),
         ("ptrace", libc::SYS_ptrace, ""),
         ("process_vm_readv", libc::SYS_process_vm_readv, ""),
         ("pidfd_getfd", libc::SYS_pidfd_getfd, ""),

@@ -222,9 +222,9 @@ fn a_worker_is_in_its_sandbox() {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     assert!(limits.lines().any(|line| line.starts_with("Max core file size        0 ")), "{limits}");
     assert!(fs::read(format!("/proc/{pid}/environ")).unwrap().is_empty());
-    // The socket, /dev/null, the log, the grant's page, liveness, the bell, the ear. No memory, no other zone.
+    // The socket, /dev/null, the log, the pages of the grant and of turns, the exchange, liveness, the bell, the ear. No memory, no other zone.
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    assert!(fds <= 8, "{fds} descriptors");
+    assert!(fds <= 9, "{fds} descriptors");
     // Its log is not the supervisor's own, which it could write into in the name of others.
     let log = fs::read_link(format!("/proc/{pid}/fd/2")).unwrap();
     assert!(log.to_string_lossy().starts_with("pipe:"), "{}", log.display());

@@ -71,6 +71,7 @@ pub fn attribute(id: u32) -> i32 {
         95 => 1, // cooperative launch: the blocks take turns
         97 => SHARED_BYTES_OPT_IN,
         102 => 1, // memory and addresses apart
+        103 => 1, // shared by descriptors
         106 => 32,
         111 => 1 << 10,
         115 => 1,       // memory pools: made by the worker of virtual memory

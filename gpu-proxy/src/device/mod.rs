@@ -16,6 +16,7 @@ mod soft;
 mod survey;
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,24 @@ pub struct Place {
     pub context: Raw,
     /// A stream of that context; `None` is its legacy default stream.
     pub stream: Option<Raw>,
+}
+
+/// Memory that may be shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shareable {
+    /// What [`Device::create`] made.
+    Memory(Raw),
+    /// What [`Device::alloc`] gave, by its address.
+    Allocation(u64),
+}
+
+/// How a device gives memory to other processes.
+#[derive(Debug)]
+pub enum Exported {
+    /// A descriptor of the device's memory.
+    Device(OwnedFd),
+    /// It has to be moved into memory of the host first: [`Device::move_to`].
+    Host,
 }
 
 /// An image that was loaded.
@@ -182,6 +201,10 @@ pub trait Device: Arrays + fmt::Debug + Send {
     fn snapshot(&self, bytes: &[u64]) -> Snapshot;
     /// Allocations are multiples of this, in bytes: what the quota counts.
     fn granule_bytes(&self) -> u64;
+    /// What an allocation of so many bytes takes, which a grant counts; `None` past any memory.
+    fn allocation_bytes(&self, bytes: u64) -> Option<u64> {
+        bytes.checked_next_multiple_of(self.granule_bytes())
+    }
     /// What uses a device's memory beside allocations: the most that one takes, if they differ.
     fn costs(&self) -> Costs;
     /// Has what it does told from now on. `false`: it does not count that.
@@ -248,6 +271,16 @@ pub trait Device: Arrays + fmt::Debug + Send {
     fn unmap(&mut self, address: u64, bytes: u64) -> CuResult<()>;
     /// Says what a device may do with mappings that follow each other, whichever device the memory lies on.
     fn set_access(&mut self, device: u32, address: u64, bytes: u64, access: Access) -> CuResult<()>;
+
+    /// Lets other processes of the zone have memory: its length, up to the next multiple of [`Device::mapping_bytes`]. No work uses it.
+    /// 801 for what cannot be shared.
+    fn export(&mut self, what: Shareable) -> CuResult<Exported>;
+    /// Moves it into memory of the host of so many bytes, where it stays: after [`Exported::Host`].
+    fn move_to(&mut self, _what: Shareable, _memory: OwnedFd, _bytes: u64) -> CuResult<()> {
+        Err(CuError::NOT_SUPPORTED)
+    }
+    /// Memory of a device that another process's device has exported, of so many bytes. It is mapped and released as that of [`Device::create`].
+    fn import(&mut self, device: u32, memory: OwnedFd, bytes: u64) -> CuResult<Raw>;
 
     /// Looks at an image before [`Device::load`]. What its variables take is counted by then.
     fn survey(&self, _bytes: &[u8]) -> CuResult<Survey> {

@@ -9,6 +9,7 @@ mod image;
 mod stalls;
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -22,8 +23,8 @@ use vgpu_api::{
 
 use super::pass_through::PassThrough;
 use super::{
-    Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError,
-    LoadedImage, Place, Raw, Survey, soft,
+    Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, Exported, HostFunction, HostPages,
+    LoadError, LoadedImage, Place, Raw, Shareable, Survey, soft,
 };
 use graphs::Graphs;
 use image::Found;
@@ -345,6 +346,18 @@ impl Device for Null {
 
     fn set_access(&mut self, _device: u32, _address: u64, _bytes: u64, _access: Access) -> CuResult<()> {
         self.refuse(Step::Access)
+    }
+
+    fn export(&mut self, _what: Shareable) -> CuResult<Exported> {
+        Ok(Exported::Host)
+    }
+
+    fn move_to(&mut self, _what: Shareable, _memory: OwnedFd, _bytes: u64) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn import(&mut self, _device: u32, _memory: OwnedFd, _bytes: u64) -> CuResult<Raw> {
+        Ok(self.name())
     }
 
     fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {

@@ -5,11 +5,13 @@ mod peers;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::num::NonZero;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use idm::Region;
 use vgpu_api::memory::Memset;
 use vgpu_api::printed::PRINTED_BYTES_MAX;
 use vgpu_api::{
@@ -22,8 +24,8 @@ use super::conditional::{self, Condition};
 use super::graph::Listed;
 use super::pass_through::PassThrough;
 use super::{
-    Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError,
-    LoadedImage, Meter, NO_MANAGED_VARIABLES, Place, Raw, Survey, identity,
+    Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, Exported, HostFunction, HostPages,
+    LoadError, LoadedImage, Meter, NO_MANAGED_VARIABLES, Place, Raw, Shareable, Survey, identity,
 };
 
 /// What it says `cuDriverGetVersion` is: CUDA 13.0.
@@ -229,6 +231,23 @@ impl gpu::SharedWords for HostPages {
     }
 }
 
+/// Memory that workers share.
+#[derive(Debug)]
+struct SharedRegion(Region);
+
+impl gpu::SharedWords for SharedRegion {
+    fn words(&self) -> &[AtomicU64] {
+        self.0.words(0, self.0.len() / 8)
+    }
+}
+
+/// The supervisor made and sealed it: it has so many bytes, always.
+fn shared_words(memory: OwnedFd, bytes: u64) -> CuResult<Arc<dyn gpu::SharedWords>> {
+    let bytes = usize::try_from(bytes).map_err(|_| CuError::INVALID_VALUE)?;
+    let region = Region::map(memory, bytes).map_err(|_| CuError::OUT_OF_MEMORY)?;
+    Ok(Arc::new(SharedRegion(region)))
+}
+
 impl Device for Soft {
     fn snapshot(&self, bytes: &[u64]) -> Snapshot {
         let capacity = self.gpu.memory().capacity_bytes();
@@ -373,6 +392,24 @@ impl Device for Soft {
         };
         let protected = self.gpu.memory().protect_for(device, address, bytes, protection);
         protected.map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn export(&mut self, _what: Shareable) -> CuResult<Exported> {
+        Ok(Exported::Host)
+    }
+
+    fn move_to(&mut self, what: Shareable, memory: OwnedFd, bytes: u64) -> CuResult<()> {
+        let words = shared_words(memory, bytes)?;
+        let moved = match what {
+            Shareable::Memory(name) => self.gpu.memory().move_memory(name.0, words),
+            Shareable::Allocation(address) => self.gpu.memory().move_allocation(address, words),
+        };
+        moved.map_err(|refused| error(refused.cu_result()))
+    }
+
+    fn import(&mut self, device: u32, memory: OwnedFd, bytes: u64) -> CuResult<Raw> {
+        let imported = self.gpu.memory().import(device, shared_words(memory, bytes)?);
+        imported.map(Raw).map_err(|refused| error(refused.cu_result()))
     }
 
     fn load(

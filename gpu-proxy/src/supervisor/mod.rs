@@ -10,11 +10,13 @@
 mod ahead;
 mod canary;
 pub mod cgroup;
+mod exchange;
 pub mod facts;
 mod hardware;
 pub mod local;
 mod nobody;
 mod pace;
+pub mod shared;
 mod sharing;
 pub mod shim_door;
 pub mod socket;
@@ -36,6 +38,7 @@ use std::time::{Duration, Instant};
 
 use idm::arena::CHUNK_BYTES;
 use idm::xen::PAGE_BYTES;
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use vgpu_codes::Code;
@@ -135,6 +138,7 @@ impl Supervisor {
             pages_per_zone: proxy.mapped_per_zone_max_mib << 8,
             pages_max: proxy.mapped_max_mib << 8,
             channel_pages: channel_pages(),
+            shared_max: shared_max(),
             uids: root.then_some((proxy.worker_uid_first, proxy.worker_uid_count)),
         };
         let no_worker = |error| {
@@ -394,6 +398,12 @@ fn choose(configured: Configured, sign_of_driver: &Path) -> Result<DeviceKind, R
         Configured::Auto | Configured::Soft => Ok(DeviceKind::Soft),
         Configured::Null => Ok(DeviceKind::Null),
     }
+}
+
+/// Descriptors for what workers of all zones share: a part of ours, and no more than many zones need.
+fn shared_max() -> usize {
+    let ours = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(ours / 4).unwrap_or(usize::MAX).min(8 * shared::PER_ZONE_MAX)
 }
 
 /// Pages (4 KiB) of every channel's region.

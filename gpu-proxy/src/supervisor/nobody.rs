@@ -79,6 +79,7 @@ impl Supervisor {
             slot: 0,
             turns: false,
             namespaces: self.namespaces.of_mounts(),
+            exchange: false,
             channel: ChannelKind::None(question),
             log_level: crate::logfmt::level(),
         }

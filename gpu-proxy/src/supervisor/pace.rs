@@ -17,6 +17,10 @@ pub(super) const ANSWER_EVERY: Duration = Duration::from_millis(5);
 pub(super) const CHUNKS_AT_ONCE: u32 = 128;
 pub(super) const CHUNK_EVERY: Duration = Duration::from_millis(10);
 
+/// Questions about shared memory that a worker gets answered at once; after them one in [`EXCHANGE_EVERY`].
+pub(super) const EXCHANGES_AT_ONCE: u32 = 4096;
+pub(super) const EXCHANGE_EVERY: Duration = Duration::from_millis(1);
+
 /// A number of turns at once, then one after the other. Those who wait stand in a row, each in a task of its own: what else the guest
 /// says is heard meanwhile.
 #[derive(Debug)]
@@ -43,6 +47,12 @@ impl Pace {
     #[must_use]
     pub fn of_chunks() -> Self {
         Self::new(CHUNK_EVERY, CHUNKS_AT_ONCE)
+    }
+
+    /// For what a worker asks about memory that its zone shares.
+    #[must_use]
+    pub fn of_exchanges() -> Self {
+        Self::new(EXCHANGE_EVERY, EXCHANGES_AT_ONCE)
     }
 
     fn new(every: Duration, at_once: u32) -> Self {

@@ -18,6 +18,7 @@ use vgpu_zone_api::shim::ZoneId;
 
 use super::ahead::Taken;
 use super::cgroup::WorkerCgroup;
+use super::exchange;
 use super::spawn::{Newborn, Order};
 use super::watched::watch;
 use super::worker_log;
@@ -214,7 +215,7 @@ impl Supervisor {
         self.serves(running, report, socket).await.map(|running| (running, arena))
     }
 
-    /// Brings a worker to life at its place.
+    /// Brings a worker to life at its place. A program of an earlier wire has no exchange.
     pub(super) async fn bear(
         self: &Arc<Self>,
         wanted: Wanted,
@@ -234,6 +235,10 @@ impl Supervisor {
             // Of earlier releases, which knew of one device.
             place.devices.truncate(1);
         }
+        // What is shared counts on one device, which is known then.
+        let shares = wanted.program.is_none() && place.devices.len() == 1;
+        let exchange = shares.then(exchange::make).transpose();
+        let exchange = exchange.map_err(|error| failed("a worker cannot have its exchange", &error))?;
         let born = match wanted.program.as_ref().map(OwnedFd::try_clone).transpose() {
             Ok(program) => self.birth(&place, program).await,
             Err(error) => Err(error),
@@ -244,7 +249,8 @@ impl Supervisor {
             "worker {}, container {}, {}: born",
             newborn.pid, wanted.container, wanted.peer
         ));
-        let (running, socket, report) = self.watch_over(&wanted, channel, &place, occupied, newborn, cgroup);
+        let (running, socket, report) =
+            self.watch_over(&wanted, (channel, exchange), &place, occupied, newborn, cgroup);
         Ok(Begun { running, socket, arena, report })
     }
 
@@ -347,7 +353,7 @@ impl Supervisor {
     fn watch_over(
         self: &Arc<Self>,
         wanted: &Wanted,
-        channel: Channel,
+        (channel, exchange): (Channel, Option<(OwnedFd, OwnedFd)>),
         place: &Place,
         occupied: Occupied,
         newborn: Newborn,
@@ -369,13 +375,19 @@ impl Supervisor {
             // Whose turn it is is ruled device by device.
             turns: wanted.program.is_none() && place.devices.len() == 1,
             namespaces: self.namespaces.of_mounts(),
+            exchange: exchange.is_some(),
             channel: channel.kind,
             log_level: crate::logfmt::level(),
         };
         let turns = task.turns.then(|| place.turns.fd());
         let pages = place.devices.iter().map(|(_, page)| page.fd()).chain(turns);
-        let fds: Vec<BorrowedFd<'_>> = pages.chain(channel.fds.iter().map(AsFd::as_fd)).collect();
+        let theirs = exchange.iter().map(|(_, theirs)| theirs.as_fd());
+        let fds: Vec<BorrowedFd<'_>> =
+            pages.chain(theirs).chain(channel.fds.iter().map(AsFd::as_fd)).collect();
         let assigned = assignment::send(&*socket, &task, &fds);
+        let exchange = exchange.zip(place.devices.first()).map(|((ours, _), (number, _))| {
+            self.exchange_with((wanted.zone, place.worker, *number), ours, Arc::clone(&pidfd))
+        });
         if assigned.is_err() {
             kill(&pidfd);
         }
@@ -388,6 +400,7 @@ impl Supervisor {
         let (supervisor, zone, container) = (Arc::clone(self), wanted.zone, wanted.container.clone());
         tokio::spawn(async move {
             let how = reaped(&watched).await;
+            exchange.iter().for_each(JoinHandle::abort);
             // Its last words, unless it left more than anybody reads.
             if tokio::time::timeout(LAST_WORDS, &mut lines).await.is_err() {
                 lines.abort();

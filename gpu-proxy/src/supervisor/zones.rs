@@ -6,16 +6,21 @@ mod shares;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use vgpu_api::{CuError, CuResult};
 use vgpu_codes::Code;
 use vgpu_zone_api::guest::facts::DEVICES_MAX;
 use vgpu_zone_api::shim::{DomainRef, GrantInfo, WorkerInfo, ZoneId, ZoneInfo, ZoneState};
 
+use super::shared::Shared;
 use super::zone_log::ZoneLog;
+use crate::device::DeviceKind;
+use crate::exchange::{Answer, Question};
 use crate::shared_page::SharedPage;
 use crate::worker::quota::{Grant, SLOTS};
 use crate::worker::turn::{Ruled, now_ns};
@@ -56,6 +61,8 @@ pub struct Limits {
     pub pages_per_zone: u64,
     /// Of all guests: what the domain can map is one for all of them.
     pub pages_max: u64,
+    /// Things that workers of all zones share, each of which costs a descriptor.
+    pub shared_max: usize,
     /// Pages of a channel: so much is kept for each zone that has none yet.
     pub channel_pages: u64,
     /// Users that workers run as, one a zone: first and number. `None` where the supervisor is not root.
@@ -95,6 +102,7 @@ struct Zone {
     abandoned: Option<Instant>,
     grants: BTreeMap<String, ContainerGrant>,
     workers: BTreeMap<WorkerId, Worker>,
+    shared: Shared,
 }
 
 #[derive(Debug)]
@@ -223,6 +231,7 @@ impl Zones {
             abandoned: None,
             grants: BTreeMap::new(),
             workers: BTreeMap::new(),
+            shared: Shared::default(),
         };
         self.by_id.insert(id, zone);
         Ok(true)
@@ -579,12 +588,34 @@ impl Zones {
     pub fn worker_ended(&mut self, id: ZoneId, worker: WorkerId) {
         let Some(zone) = self.by_id.get_mut(&id) else { return };
         let Some(ended) = zone.workers.remove(&worker) else { return };
+        // What others still have of it counts before its slots say nothing any more.
+        let Zone { workers, shared, .. } = zone;
+        shared.ended(worker, |user| workers.get(&user).and_then(Worker::grant));
         ended.grants.iter().for_each(|grant| grant.clear(ended.slot));
         // A grant that was revoked and given anew has pages and slots of its own: the old slot means nothing there.
         let same = |entry: &&mut ContainerGrant| entry.is_of(&ended.grants);
         if let Some(entry) = zone.grants.get_mut(&ended.container).filter(|entry| same(entry)) {
             entry.slots[ended.slot] = false;
         }
+    }
+
+    /// Answers what a worker asks about memory that its zone shares. `device`: what it drives, and its number on the node.
+    ///
+    /// # Errors
+    /// As [`Shared::answer`]; 46 for a worker that has ended.
+    pub fn exchange(
+        &mut self,
+        id: ZoneId,
+        worker: WorkerId,
+        device: (DeviceKind, u32),
+        asked: (Question, Option<OwnedFd>),
+    ) -> CuResult<(Answer, Option<OwnedFd>)> {
+        let Limits { device_bytes, shared_max, .. } = self.limits;
+        let there: usize = self.by_id.values().map(|zone| zone.shared.descriptors()).sum();
+        let zone = self.by_id.get_mut(&id).filter(|zone| zone.workers.contains_key(&worker));
+        let Zone { workers, shared, .. } = zone.ok_or(CuError::DEVICE_UNAVAILABLE)?;
+        let bounds = (device, device_bytes, shared_max.saturating_sub(there));
+        shared.answer(worker, asked, bounds, |user| workers.get(&user).and_then(Worker::grant))
     }
 
     /// What there is.
@@ -629,6 +660,7 @@ impl Zone {
 
     fn info(&self, id: ZoneId) -> ZoneInfo {
         let workers: Vec<WorkerInfo> = self.workers.values().map(Worker::info).collect();
+        let left_bytes = self.grants.values().map(ContainerGrant::left_bytes).sum();
         ZoneInfo {
             zone: id,
             pod_uid: self.pod_uid.clone(),
@@ -644,7 +676,9 @@ impl Zone {
                     share: grant.share,
                 })
                 .collect(),
-            device_bytes: workers.iter().fold(0, |sum, worker| worker.device_bytes.saturating_add(sum)),
+            device_bytes: workers
+                .iter()
+                .fold(left_bytes, |sum, worker| worker.device_bytes.saturating_add(sum)),
             mapped_pages: self.mapped_pages(),
             workers,
         }
@@ -652,6 +686,12 @@ impl Zone {
 }
 
 impl Worker {
+    /// That of its device; of no single one where it has several, which share nothing.
+    fn grant(&self) -> Option<Grant> {
+        let [grant] = &self.grants[..] else { return None };
+        Some(grant.clone())
+    }
+
     /// Of all its devices.
     fn used_bytes(&self) -> u64 {
         self.grants.iter().fold(0, |sum, grant| sum.saturating_add(grant.used_bytes(self.slot)))

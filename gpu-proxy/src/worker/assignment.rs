@@ -44,6 +44,9 @@ pub struct Assignment {
     pub turns: bool,
     /// Whether the worker has a mount namespace of its own.
     pub namespaces: bool,
+    /// Whether it may exchange memory with others of its zone: then its socket for that comes after the pages.
+    #[serde(default)]
+    pub exchange: bool,
     /// How the channel's pages come.
     pub channel: ChannelKind,
     /// `debug`, `info`, …
@@ -59,7 +62,8 @@ pub struct Turn {
     pub channel: ChannelKind,
 }
 
-/// How the channel's pages come. The first descriptors are always the pages of the grant, one a device, then comes that of turns, if there is one.
+/// How the channel's pages come. The first descriptors are always the pages of the grant, one a device, then comes that of turns, if there
+/// is one, then the socket of [`Assignment::exchange`], if there is one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelKind {

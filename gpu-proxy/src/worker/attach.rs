@@ -27,6 +27,8 @@ pub struct Ground {
     pub quotas: Quotas,
     /// Whose turn it is, where that is ruled.
     pub turn: Option<Turn>,
+    /// Whom it asks for memory of others of its zone.
+    pub exchange: Option<OwnedFd>,
     /// Where the guest's pages for pinned memory are, or will be: at the addresses that it has them at.
     pub arena: Option<Window>,
 }
@@ -65,6 +67,11 @@ pub fn ground(task: &Assignment, fds: &mut Vec<OwnedFd>) -> Result<Ground, Faile
     let quota =
         |page| Quota::new(page, task.slot).ok_or_else(|| Failed::new(Code::WorkerFailed, "no such slot"));
     let quotas = pages.into_iter().map(quota).collect::<Result<Vec<_>, _>>()?.into();
+    let exchange = if task.exchange && fds.is_empty() {
+        return Err(missing());
+    } else {
+        task.exchange.then(|| fds.remove(0))
+    };
     let arena = match task.channel {
         ChannelKind::Xen { arena_bytes, .. } | ChannelKind::Ahead { arena_bytes, granted: true }
             if arena_bytes > 0 =>
@@ -78,7 +85,7 @@ pub fn ground(task: &Assignment, fds: &mut Vec<OwnedFd>) -> Result<Ground, Faile
         }
         _ => None,
     };
-    Ok(Ground { quotas, turn, arena })
+    Ok(Ground { quotas, turn, exchange, arena })
 }
 
 /// Maps the pages of the channel.

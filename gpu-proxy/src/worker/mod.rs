@@ -9,6 +9,7 @@ pub mod assignment;
 mod attach;
 pub mod canary;
 pub mod chunks;
+mod exchange;
 mod host_functions;
 mod pool_space;
 pub mod quota;
@@ -21,15 +22,17 @@ mod slab;
 pub mod staging;
 pub mod turn;
 
+pub use exchange::Exchange;
 pub use quotas::Quotas;
 pub use session::Session;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use assignment::{Assignment, ChannelKind, Question, Report, Turn};
 use attach::{Attached, Ground, Window};
 use chunks::Chunks;
+use exchange::Supervisor;
 use idm::record::Consumer;
 use sandbox::Gap;
 use vgpu_codes::{Code, with_causes};
@@ -127,7 +130,7 @@ fn prepare(task: &Assignment, mut fds: Vec<OwnedFd>) -> Result<(Consumer, Sessio
     };
     let gaps = sandbox::strip(task.device, task.namespaces, task.nodes.as_deref())
         .map_err(ours("the sandbox cannot be made"))?;
-    let Ground { mut quotas, turn, arena } = attach::ground(task, &mut fds)?;
+    let Ground { mut quotas, turn, exchange, arena } = attach::ground(task, &mut fds)?;
     // One on each device.
     quotas.charge_each(task.device.context_bytes()).map_err(|_| {
         Failed::new(Code::LimitReached, "the grant has no room for another process's context")
@@ -151,13 +154,16 @@ fn prepare(task: &Assignment, mut fds: Vec<OwnedFd>) -> Result<(Consumer, Sessio
         // The addresses are kept free for a process that has no arena.
         (Some(Window::Kept(_)) | None, _) => (None, None),
     };
-    let staging = Box::new(consumer.staging().clone());
-    let session = Session::new(device, quotas, staging)
+    let event_channel = matches!(kind, ChannelKind::Xen { .. });
+    let asks = exchange.as_ref().map(AsRawFd::as_raw_fd);
+    let mut session = Session::new(device, quotas, Box::new(consumer.staging().clone()))
         .with_arena(arena)
         .with_chunks(chunks)
         .with_turn(turn, || assignment::ring(rustix::stdio::stdin()));
-    let event_channel = matches!(kind, ChannelKind::Xen { .. });
-    sandbox::close_door(task.device, event_channel).map_err(|error| {
+    if let Some(socket) = exchange {
+        session = session.with_exchange(Box::new(Supervisor(socket)));
+    }
+    sandbox::close_door(task.device, event_channel, asks).map_err(|error| {
         Failed::new(Code::WorkerFailed, format!("the system call filter cannot be set: {error}"))
     })?;
     Ok((consumer, session, gaps))

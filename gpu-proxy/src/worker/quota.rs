@@ -2,9 +2,10 @@
 //! ([`Quota::charge`]); whether it may submit it asks a page of its own (`turn.rs`).
 //!
 //! ```text
-//! 0 limit bytes u64 | 8 1: workers of earlier releases may submit | 64 + 8·slot: bytes in use by that worker, u64; 500 slots
+//! 0 limit bytes u64 | 8 1: workers of earlier releases may submit | 16 left bytes u64 | 64 + 8·slot: bytes in use by that worker, u64; 500 slots
 //! ```
-//! The supervisor writes the limit, and zeroes the slot of a worker that ended. A worker writes its own slot. A worker
+//! The supervisor writes the limit and what is left of memory whose maker has it no more while a worker of this grant does
+//! (`supervisor/shared.rs`), and zeroes the slot of a worker that ended. A worker writes its own slot. A worker
 //! that was taken over can write all of it: the page belongs to its own container's grant, and whoever rules a worker reaches
 //! the driver anyhow. So the supervisor takes nothing from it but figures for people.
 
@@ -23,6 +24,7 @@ pub const SLOTS: usize = 500;
 const LIMIT: usize = 0;
 /// Where workers of earlier releases look whether they may submit.
 const MAY_SUBMIT: usize = 1;
+const LEFT: usize = 2;
 const FIRST_SLOT: usize = 8;
 
 /// The page, as the supervisor sees it.
@@ -31,13 +33,15 @@ pub struct Grant {
     page: Arc<SharedPage>,
     /// Ours: the word in the page may be a hostile worker's.
     limit_bytes: Arc<AtomicU64>,
+    /// Ours, as above.
+    left_bytes: Arc<AtomicU64>,
 }
 
 impl Grant {
     /// Over a fresh page of zeros: nothing is used.
     #[must_use]
     pub fn new(page: Arc<SharedPage>, limit_bytes: u64) -> Self {
-        let grant = Self { page, limit_bytes: Arc::default() };
+        let grant = Self { page, limit_bytes: Arc::default(), left_bytes: Arc::default() };
         grant.set_limit(limit_bytes);
         grant.page.store(MAY_SUBMIT, 1);
         grant
@@ -59,6 +63,24 @@ impl Grant {
     #[must_use]
     pub fn used_bytes(&self, slot: usize) -> u64 {
         self.page.load(FIRST_SLOT + slot).min(self.limit_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Counts `bytes` that no worker's slot does.
+    pub fn add_left(&self, bytes: u64) {
+        let left = self.left_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.page.store(LEFT, left.saturating_add(bytes));
+    }
+
+    /// Counts `bytes` no longer that [`Grant::add_left`] did.
+    pub fn remove_left(&self, bytes: u64) {
+        let left = self.left_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.page.store(LEFT, left.saturating_sub(bytes));
+    }
+
+    /// What [`Grant::add_left`] counts.
+    #[must_use]
+    pub fn left_bytes(&self) -> u64 {
+        self.left_bytes.load(Ordering::Relaxed)
     }
 
     /// The worker in `slot` is gone, and its memory with it.
@@ -118,7 +140,8 @@ impl Quota {
     }
 
     fn total_bytes(&self) -> u64 {
-        (0..SLOTS).fold(0, |sum, slot| sum.saturating_add(self.page.load(FIRST_SLOT + slot)))
+        (0..SLOTS)
+            .fold(self.page.load(LEFT), |sum, slot| sum.saturating_add(self.page.load(FIRST_SLOT + slot)))
     }
 }
 

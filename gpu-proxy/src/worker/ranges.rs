@@ -17,6 +17,8 @@ pub enum Origin {
     Global(u32),
     /// Pages of the arena: the guest's host memory, for every context.
     Arena,
+    /// Another process's, mapped for a context: it is closed, not freed.
+    Opened,
     /// Given out by the pool of this number: may be freed.
     Pooled(u64),
     /// Mapped memory that the device may touch.
@@ -103,6 +105,11 @@ impl Ranges {
     pub fn origin(&self, at: DevicePtr) -> Option<Origin> {
         let (start, range) = self.by_address.range(..=at.0).next_back()?;
         (at.0 - start < range.bytes).then_some(range.origin)
+    }
+
+    /// How long what starts at `at` is; 0 if nothing does.
+    pub fn length(&self, at: DevicePtr) -> u64 {
+        self.by_address.get(&at.0).map_or(0, |range| range.bytes)
     }
 
     /// Whether no byte of `bytes` from `at` on belongs to a range.

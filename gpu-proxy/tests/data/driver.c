@@ -1,4 +1,5 @@
 /* A driver of a few lines: it has every function that a worker calls, and knows which context is current. */
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
 #define ZERO(name) int name(void) { return 0; }
@@ -15,8 +16,7 @@ ZERO(cuOccupancyAvailableDynamicSMemPerBlock) ZERO(cuOccupancyMaxActiveClusters)
 ZERO(cuOccupancyMaxPotentialClusterSize) ZERO(cuLaunchKernelEx) ZERO(cuStreamCreateWithPriority)
 ZERO(cuStreamDestroy_v2) ZERO(cuStreamSynchronize) ZERO(cuStreamQuery) ZERO(cuStreamWaitEvent) ZERO(cuEventCreate)
 ZERO(cuEventDestroy_v2) ZERO(cuEventRecordWithFlags) ZERO(cuEventQuery) ZERO(cuEventSynchronize)
-ZERO(cuEventElapsedTime) ZERO(cuMemAddressReserve) ZERO(cuMemAddressFree) ZERO(cuMemRelease)
-ZERO(cuMemMap) ZERO(cuMemUnmap) ZERO(cuMemGetAllocationGranularity) ZERO(cuStreamBatchMemOp_v2)
+ZERO(cuEventElapsedTime) ZERO(cuStreamBatchMemOp_v2)
 ZERO(cuStreamSetAttribute) ZERO(cuGraphAddKernelNode_v2) ZERO(cuGraphKernelNodeSetAttribute)
 ZERO(cuGraphExecKernelNodeSetParams_v2) ZERO(cuGraphExecMemcpyNodeSetParams) ZERO(cuGraphExecEventRecordNodeSetEvent)
 ZERO(cuGraphExecEventWaitNodeSetEvent) ZERO(cuGraphAddEventRecordNode) ZERO(cuGraphUpload)
@@ -81,21 +81,47 @@ int cuMemcpyPeerAsync(unsigned long long to, void *to_context, unsigned long lon
     TELL("%zu bytes from %llx of %s to %llx of %s in %s", bytes, from, named(from_context), to, named(to_context), named(current));
     return 0;
 }
-struct properties { unsigned kind, handle_types, location; int device; void *metadata; unsigned char flags[8]; };
-int cuMemCreate(unsigned long long *memory, size_t bytes, const struct properties *p, unsigned long long flags) {
-    TELL("%zu bytes of device %d", bytes, p->device);
-    *memory = 5;
-    return 0;
-}
-struct access { unsigned location; int device; unsigned flags; };
-int cuMemSetAccess(unsigned long long at, size_t bytes, const struct access *a, size_t count) {
-    TELL("device %d may %u at %llx", a->device, a->flags, at);
-    return 0;
-}
 /* A library's variable lies where the current context is. */
 int cuLibraryGetGlobal(unsigned long long *address, size_t *bytes, void *library, const char *name) {
     *address = current == &second ? 0x9000 : 0x8000;
     *bytes = 4;
+    return 0;
+}
+/* Memory without an address: each call says what it was given; access to 8 MiB is refused. */
+typedef unsigned long long u64;
+static u64 memories;
+struct properties { unsigned kind, handle_types, location; int device; void *metadata; unsigned char flags[8]; };
+int cuMemGetAllocationGranularity(size_t *bytes, const struct properties *p, unsigned option) { *bytes = 2 << 20; return 0; }
+int cuMemCreate(u64 *memory, size_t bytes, const struct properties *p, u64 flags) {
+    *memory = ++memories;
+    SAY("vmm: create %llu of %zu on %d, types %u\n", *memory, bytes, p->device, p->handle_types);
+    return 0;
+}
+int cuMemRelease(u64 memory) { SAY("vmm: release %llu\n", memory); return 0; }
+int cuMemAddressReserve(u64 *at, size_t bytes, size_t alignment, u64 wanted, u64 flags) {
+    *at = 0x40000000;
+    SAY("vmm: reserve %zu\n", bytes);
+    return 0;
+}
+int cuMemAddressFree(u64 at, size_t bytes) { SAY("vmm: unreserve %zu at %llx\n", bytes, at); return 0; }
+int cuMemMap(u64 at, size_t bytes, size_t offset, u64 memory, u64 flags) {
+    SAY("vmm: map %zu of %llu at %llx\n", bytes, memory, at);
+    return 0;
+}
+int cuMemUnmap(u64 at, size_t bytes) { SAY("vmm: unmap %zu at %llx\n", bytes, at); return 0; }
+struct access { unsigned location; int device; unsigned flags; };
+int cuMemSetAccess(u64 at, size_t bytes, const struct access *a, size_t count) {
+    SAY("vmm: access %u of %d to %zu at %llx\n", a->flags, a->device, bytes, at);
+    return bytes == 8 << 20 ? 1 : 0;
+}
+int cuMemExportToShareableHandle(int *fd, u64 memory, unsigned type, u64 flags) {
+    *fd = open("/dev/null", O_RDONLY);
+    SAY("vmm: export %llu as %u\n", memory, type);
+    return 0;
+}
+int cuMemImportFromShareableHandle(u64 *memory, void *fd, unsigned type) {
+    *memory = ++memories;
+    SAY("vmm: import %llu as %u, %s\n", *memory, type, fcntl((int)(size_t)fd, F_GETFD) < 0 ? "closed" : "open");
     return 0;
 }
 struct side {

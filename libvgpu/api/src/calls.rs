@@ -23,6 +23,7 @@ use crate::link::{JitOption, LinkTold};
 use crate::memory::{CopyWord, DevicePtr, MemInfo, Memset, Staged};
 use crate::printed::Printed;
 use crate::result::CuResult;
+use crate::shared::Token;
 use crate::stream_memory::{MemoryOp, MemoryOpKind};
 use crate::tensor_map::{TensorMap, TensorSpec};
 use crate::texture::{LinearTexels, Object, PitchedTexels, Resource, Sampler, Texture, View};
@@ -122,6 +123,19 @@ calls! {
     async fn cuMemUnmap(at: DevicePtr, bytes: u64);
     /// Lets `device` touch whole mappings that follow each other, or keeps it from that, whichever device the memory lies on.
     async fn cuMemSetAccess(at: DevicePtr, bytes: u64, device: u32, access: Access);
+
+    // Memory between processes of the zone. 801 where the worker has nobody to exchange with.
+    /// Lets other processes have `memory`, as long as this one has it. Asked again it answers the same.
+    sync fn vgpuMemoryExport(memory: MemoryHandle) -> Token;
+    /// As above, what `cuMemAlloc_v2` gave: `at` is where it starts. 801 for what the device cannot share.
+    sync fn vgpuIpcExport(at: DevicePtr) -> Token;
+    /// Gives memory that a process of the zone has exported a handle here; its length. It counts against the grant of who made it. 1 for
+    /// what is no such memory, or no more.
+    sync fn vgpuMemoryImport(memory: NewHandle<kind::Memory>, token: Token) -> u64;
+    /// The same, mapped at addresses of its own, for the call's context.
+    sync fn vgpuIpcOpen(token: Token) -> DevicePtr;
+    /// Ends what `vgpuIpcOpen` gave, when the work of its context is done.
+    wait fn vgpuIpcClose(at: DevicePtr);
 
     // Pools: memory allocated and freed in the order of a stream. What a pool keeps counts against the grant.
     /// A pool of `device`'s memory that keeps at most `bytes_max`; 0: no limit but the grant. A device's default pool is one of them.
@@ -365,6 +379,7 @@ pub const STRUCTS: &[&str] = &[
     Texture::DECLARATION,
     Printed::DECLARATION,
     Access::DECLARATION,
+    Token::DECLARATION,
     MemoryOpKind::DECLARATION,
     MemoryOp::DECLARATION,
     crate::host_function::DECLARATION,

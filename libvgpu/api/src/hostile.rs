@@ -86,6 +86,7 @@ pub struct Maker<C> {
     uploaded: Option<u32>,
     addresses: Vec<u64>,
     objects: Vec<u64>,
+    tokens: Vec<[u8; 16]>,
     /// Those of what was made: parts and pieces have the same.
     sizes: Vec<u64>,
     /// Addresses without memory.
@@ -110,6 +111,7 @@ fn ends(op: Op) -> Ends {
         | Op::cuMemFreeAsync
         | Op::cuMemAddressFree
         | Op::cuMemUnmap
+        | Op::vgpuIpcClose
         | Op::vgpuArenaRemove => Ends::One,
         _ if op.params().iter().any(|(_, of)| of.starts_with("GoneHandle")) => Ends::One,
         _ => Ends::Nothing,
@@ -128,6 +130,7 @@ impl<C: Choices> Maker<C> {
             uploaded: None,
             addresses: addresses.to_vec(),
             objects: Vec::new(),
+            tokens: Vec::new(),
             sizes: Vec::new(),
             reserved: Vec::new(),
             is_about_mappings: false,
@@ -212,6 +215,10 @@ impl<C: Choices> Maker<C> {
             remember(&mut self.sizes, size.try_into().map_or(0, u64::from_le_bytes));
         }
         self.learn_handle(op, payload);
+        if let Some(token) = reply.first_chunk().filter(|_| op.reply() == "Token") {
+            self.tokens.push(*token);
+            self.tokens.drain(..self.tokens.len().saturating_sub(16));
+        }
         let Some(value) = reply.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) else { return };
         let known = match op.reply() {
             "DevicePtr" if op == Op::cuMemAddressReserve => &mut self.reserved,

@@ -18,8 +18,7 @@ pub const NOT_OFFERED: &[u32] = &[
     99,  // host memory registered for kernels
     100, // pageable access by host page tables
     101, // direct managed access from the host
-    103, // handles of it: POSIX file descriptors
-    104, // of Windows
+    104, // handles of virtual memory: of Windows
     105, // of Windows' kernel mode
     107, // compressible memory
     110, // GPUDirect RDMA of virtual memory

@@ -75,6 +75,10 @@ surface! {
         Async: cuMemAddressFree cuMemRelease cuMemMap cuMemUnmap cuMemSetAccess;
         Sync: cuMemAddressReserve cuMemCreate;
     }
+    "ipc" {
+        Sync: cuMemExportToShareableHandle cuMemImportFromShareableHandle cuIpcGetMemHandle cuIpcOpenMemHandle cuIpcOpenMemHandle_v2
+            cuIpcCloseMemHandle;
+    }
     "pool" {
         Local: cuDeviceGetDefaultMemPool cuDeviceGetMemPool cuDeviceSetMemPool cuMemGetDefaultMemPool cuMemGetMemPool
             cuMemSetMemPool cuMemPoolGetAccess;

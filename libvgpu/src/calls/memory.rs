@@ -6,7 +6,7 @@ use super::host_memory::{give_managed, is_managed, mapped};
 use crate::abi::{Out, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
 use crate::core::process::process;
-use crate::core::ranges::{GLOBAL, MAPPED, Range};
+use crate::core::ranges::{GLOBAL, MAPPED, OPENED, Range};
 
 /// Rows of a pitched allocation start at multiples of this many bytes, as on NVIDIA's devices.
 const PITCH_BYTES: usize = 512;
@@ -31,7 +31,7 @@ fn free(entered: Entered, address: DevicePtr) -> CuResult<()> {
     if entered.process.graph_memory.free(entered.process, address.0, entered.context) {
         return entered.told();
     }
-    let own = |range: &Range| !matches!(range.flags, GLOBAL | MAPPED);
+    let own = |range: &Range| !matches!(range.flags, GLOBAL | MAPPED | OPENED);
     let range = entered.process.device_memory.remove(address.0, own).ok_or(CuError::INVALID_VALUE)?;
     let context = if range.home.is_some() { entered.context } else { range.context };
     ask::cuMemFree_v2(&entered.process.channel, context, address)?;

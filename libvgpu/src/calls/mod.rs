@@ -25,6 +25,7 @@ pub mod graph_work;
 pub mod host_function;
 pub mod host_memory;
 pub mod init;
+pub mod ipc;
 pub mod launch;
 pub mod library;
 pub mod link;
@@ -63,7 +64,7 @@ pub mod generated {
     };
     use super::{
         graph::*, graph_change::*, graph_conditional::*, graph_exec::*, graph_memory::*, graph_nodes::*,
-        init::*,
+        init::*, ipc::*,
     };
     use super::{
         launch::*, library::*, link::*, logs::*, managed::*, memory::*, memset::*, module::*, occupancy::*,

@@ -14,6 +14,9 @@ const DEVICE: u32 = 2;
 /// `CU_POINTER_ATTRIBUTE_SYNC_MEMOPS`.
 const SYNC_MEMOPS: u32 = 6;
 
+/// What every device can share by `cuIpcGetMemHandle`; some smaller allocations, too.
+const IPC_BYTES_MIN: u64 = 2 << 20;
+
 /// What an address belongs to.
 #[derive(Clone, Copy)]
 enum Owner {
@@ -58,8 +61,9 @@ fn at_home(process: &Process, number: u32, address: u64, range: Range, home: Hom
         11 => Value::Long(start),
         12 => Value::Long(bytes),
         13 => Value::Word(1),
-        // Nothing can be exported yet, whatever was asked for.
-        14 => Value::Long(0),
+        14 => Value::Long(mapping.map_or(Ok(0), |mapping| {
+            process.virtual_memory.memory(mapping).map(|memory| memory.handle_types.into())
+        })?),
         16 => Value::Word(mapping.map_or(Access::ReadWrite, |mapping| mapping.access) as u32),
         17 => Value::Long(if range.flags == POOLED { home.handle } else { 0 }),
         18 => Value::Long(range.bytes),
@@ -105,7 +109,7 @@ fn value(process: &Process, number: u32, address: u64, owner: Owner) -> CuResult
         7 => Value::Long(range.id),
         8 => Value::Word(managed.into()),
         9 => Value::Word(process.contexts.device_of(context)?),
-        10 => Value::Word(0),
+        10 => Value::Word((on_device && range.flags == 0 && range.bytes >= IPC_BYTES_MIN).into()),
         11 => Value::Long(range.start),
         12 => Value::Long(range.bytes),
         13 => Value::Word(mapped.into()),

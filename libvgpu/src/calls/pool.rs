@@ -13,7 +13,7 @@ use super::virtual_memory::{AccessOf, Location, accessor, may_reach, ordinal_of,
 use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::{Entered, current, enter, enter_to_end};
 use crate::core::process::{Process, process};
-use crate::core::ranges::{GLOBAL, Home, MAPPED, POOLED, Range};
+use crate::core::ranges::{GLOBAL, Home, MAPPED, OPENED, POOLED, Range};
 use crate::core::streams::context_of;
 
 /// `CUmemPool_attribute`: 1 to 3 are flags, the last is the high mark of what is used.
@@ -139,7 +139,7 @@ export! {
         if entered.process.graph_memory.free(entered.process, address.0, context) {
             return entered.told();
         }
-        let own = |range: &Range| !matches!(range.flags, GLOBAL | MAPPED);
+        let own = |range: &Range| !matches!(range.flags, GLOBAL | MAPPED | OPENED);
         let known = entered.process.device_memory.find(address.0);
         known.filter(|range| range.start == address.0 && own(range)).ok_or(CuError::INVALID_VALUE)?;
         entered.process.graphs.refuses(entered, stream)?;

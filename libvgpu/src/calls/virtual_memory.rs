@@ -1,8 +1,8 @@
 //! Memory and addresses apart: reservations, memory, mappings. Needs no context: all of it is the process's. A capture forbids none of
 //! it: nothing here waits or is work of a stream, and PyTorch maps what it needs while it captures.
 //!
-//! Memory that is asked for with POSIX file descriptors is made (PyTorch and NCCL always ask), but can't be exported yet:
-//! `cuMemExportToShareableHandle` gives 801. Fabric handles are refused with 801, after which both ask for descriptors.
+//! Memory that is asked for with POSIX file descriptors can be exported (`ipc.rs`). Fabric handles are refused with 801, after which
+//! PyTorch and NCCL ask for descriptors.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ const MANAGED: u32 = 2;
 pub const DEVICE: u32 = 1;
 const HOSTS: std::ops::RangeInclusive<u32> = 2..=4;
 /// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
-const POSIX_FD: u32 = 1;
+pub const POSIX_FD: u32 = 1;
 /// Sizes and addresses of reservations are multiples of this. Source: cuda.h, `cuMemAddressReserve`.
 const PAGE_BYTES: usize = 4096;
 /// How often other addresses are asked for when those that the worker found are taken in this process.

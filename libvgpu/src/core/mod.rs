@@ -18,6 +18,7 @@ pub mod host_functions;
 #[expect(unsafe_code, reason = "reads an image whose length only its own words say")]
 pub mod image_size;
 pub mod images;
+pub mod ipc;
 pub mod known_images;
 pub mod limits;
 pub mod linkers;

@@ -19,6 +19,7 @@ use super::graph_memory::GraphMemory;
 use super::graphs::Graphs;
 use super::host_functions::{self, HostFunctions};
 use super::images::Images;
+use super::ipc::Ipc;
 use super::limits::Limits;
 use super::linkers::Linker;
 use super::pools::Pools;
@@ -116,6 +117,7 @@ pub struct Process {
     pub copiers: Copiers,
     pub virtual_memory: VirtualMemory,
     pub pools: Pools,
+    pub ipc: Ipc,
     pub host_functions: HostFunctions,
     pub linkers: Slab<std::sync::Arc<Linker>>,
 }
@@ -156,6 +158,7 @@ impl Process {
         self.objects.forget(context);
         self.linkers.retain(|linker| linker.context != context);
         self.device_memory.forget(context);
+        self.ipc.forget(context);
         self.slots.iter().for_each(|slots| slots.forget(context));
         // With the primary context all allocations of its device's pools end.
         if context.primary_device().is_some()
@@ -275,6 +278,7 @@ fn connect() -> CuResult<()> {
         copiers: Copiers::default(),
         virtual_memory: VirtualMemory::new(),
         pools: Pools::new(),
+        ipc: Ipc::new(),
         host_functions: HostFunctions::default(),
         linkers: Slab::new(),
     };

@@ -14,6 +14,8 @@ pub const MAPPED: u32 = 2;
 pub const POOLED: u32 = 4;
 /// Device memory that a launch of a graph allocated.
 pub const GRAPH: u32 = 8;
+/// Device memory of another process that was opened: it is closed, not freed.
+pub const OPENED: u32 = 16;
 
 /// Where device memory comes from that belongs to no context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub struct Range {
     pub context: ContextId,
     /// `CU_POINTER_ATTRIBUTE_BUFFER_ID`: no two allocations of a process have the same.
     pub id: u64,
-    /// The flags it was made with (host memory), [`GLOBAL`], [`MAPPED`], [`POOLED`], [`GRAPH`] (device memory).
+    /// The flags it was made with (host memory), [`GLOBAL`], [`MAPPED`], [`POOLED`], [`GRAPH`], [`OPENED`] (device memory).
     pub flags: u32,
     /// Of mapped memory, a pool's and a graph's.
     pub home: Option<Home>,
@@ -73,6 +75,11 @@ impl Ranges {
         let mut ranges = self.write();
         ranges.get(&start).filter(|range| wanted(range))?;
         ranges.remove(&start)
+    }
+
+    /// Whether there is an allocation of this [`Range::id`].
+    pub fn has(&self, id: u64) -> bool {
+        self.read().values().any(|range| range.id == id)
     }
 
     /// The allocation that holds the byte at `address`.

@@ -98,6 +98,9 @@ pub static REFUSED_AFTER: AtomicI32 = AtomicI32::new(-1);
 /// Whether no event is reached.
 pub static EVENTS_PENDING: AtomicBool = AtomicBool::new(false);
 
+/// What another process has exported.
+pub const THEIRS: Token = Token([7; 16]);
+
 /// What the tests look at.
 #[derive(Default)]
 pub struct Seen {
@@ -1204,6 +1207,35 @@ impl Driver for FakeDevice {
     fn cuMemPoolDestroy(&mut self, _: Call, pool: GoneHandle<kind::Pool>) -> CuResult<()> {
         self.places.remove(&("pool", pool.0.index()));
         self.saw("pool destroy")
+    }
+    fn vgpuMemoryExport(&mut self, _: Call, memory: MemoryHandle) -> CuResult<Token> {
+        assert!(self.places.contains_key(&("memory", memory.index())), "it was created");
+        self.saw("memory export").map(|()| THEIRS)
+    }
+    fn vgpuIpcExport(&mut self, _: Call, at: DevicePtr) -> CuResult<Token> {
+        assert!(self.memory.contains_key(&at.0), "an allocation starts there");
+        self.saw("ipc export").map(|()| Token([5; 16]))
+    }
+    /// Memory of two pieces.
+    fn vgpuMemoryImport(
+        &mut self,
+        call: Call,
+        memory: NewHandle<kind::Memory>,
+        token: Token,
+    ) -> CuResult<u64> {
+        self.saw("memory import")?;
+        if token != THEIRS {
+            return Err(CuError::INVALID_VALUE);
+        }
+        self.occupy(call, "memory", memory.0).map(|()| 4 << 20)
+    }
+    fn vgpuIpcOpen(&mut self, call: Call, token: Token) -> CuResult<DevicePtr> {
+        self.saw("ipc open")?;
+        if token == THEIRS { self.cuMemAlloc_v2(call, 4096) } else { Err(CuError::INVALID_VALUE) }
+    }
+    fn vgpuIpcClose(&mut self, call: Call, at: DevicePtr) -> CuResult<()> {
+        self.saw("ipc close")?;
+        self.cuMemFree_v2(call, at)
     }
     fn cuMemPoolTrimTo(&mut self, _: Call, _pool: PoolHandle, _keep: u64) -> CuResult<()> {
         self.saw("trim")

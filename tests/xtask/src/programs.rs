@@ -76,6 +76,7 @@ const ON_SOFT: &[Case] = &[
     Case { lines: &["pinned: kernels reach pinned memory", "pinned: ok"], ..right(&["pinned", "answers"]) },
     right(&["managed", "answers"]),
     right(&["vmm"]),
+    right(&["ipc"]),
     right(&["pools"]),
     Case { words: &["peers"], code: 77, says_ok: false, lines: &["peers: NOT TRIED: there is 1 device"] },
     right(&["oob_store"]),

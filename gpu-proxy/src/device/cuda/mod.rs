@@ -25,6 +25,7 @@ mod virtual_memory;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::ptr;
 
 use vgpu_api::launch::attribute;
@@ -36,8 +37,8 @@ use vgpu_api::{
 };
 
 use super::{
-    Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, HostFunction, HostPages, LoadError,
-    LoadedImage, Place, Raw, Survey,
+    Costs, Device, DeviceKind, DeviceLaunch, DeviceNode, DeviceWork, Exported, HostFunction, HostPages,
+    LoadError, LoadedImage, Place, Raw, Shareable, Survey,
 };
 use arrays::Arrays;
 pub use describe::describe;
@@ -298,6 +299,11 @@ impl Device for Cuda {
         GRANULE_BYTES
     }
 
+    fn allocation_bytes(&self, bytes: u64) -> Option<u64> {
+        let whole = self.memories.allocation_bytes(bytes);
+        whole.or_else(|| bytes.checked_next_multiple_of(GRANULE_BYTES))
+    }
+
     fn costs(&self) -> Costs {
         self.costs
     }
@@ -366,6 +372,9 @@ impl Device for Cuda {
 
     fn alloc(&mut self, context: Raw, bytes: u64) -> CuResult<u64> {
         self.enter(context)?;
+        if let Some(bytes) = self.memories.allocation_bytes(bytes) {
+            return self.memories.allocate(&self.table, bytes);
+        }
         let mut address = 0;
         // SAFETY: the driver writes one number to a variable of ours.
         unsafe { self.table.cuMemAlloc_v2(&raw mut address, size(bytes)?) }?;
@@ -382,6 +391,11 @@ impl Device for Cuda {
 
     fn free(&mut self, context: Raw, address: u64) -> CuResult<()> {
         self.enter(context)?;
+        if self.memories.is_allocation(address) {
+            // As `cuMemFree`: what the context has to do may still use it.
+            self.context_synchronize(context)?;
+            return self.memories.free(&self.table, address);
+        }
         // SAFETY: an address that `alloc` gave and that was not freed.
         unsafe { self.table.cuMemFree_v2(address) }
     }
@@ -499,6 +513,14 @@ impl Device for Cuda {
 
     fn set_access(&mut self, device: u32, address: u64, bytes: u64, access: Access) -> CuResult<()> {
         self.memories.set_access(&self.table, device, address, bytes, access)
+    }
+
+    fn export(&mut self, what: Shareable) -> CuResult<Exported> {
+        self.memories.export(&self.table, what)
+    }
+
+    fn import(&mut self, _device: u32, memory: OwnedFd, _bytes: u64) -> CuResult<Raw> {
+        self.memories.import(&self.table, &memory)
     }
 
     fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {

@@ -55,7 +55,7 @@ const _: () = assert!(size_of::<Config>() == 56);
 pub struct MemoryProperties {
     /// 1: it stays where it is.
     pub kind: u32,
-    /// None: it is not exported.
+    /// `CUmemAllocationHandleType`: as what it can be exported.
     pub handle_types: u32,
     /// 1: a device.
     pub location_kind: u32,
@@ -474,6 +474,8 @@ table! {
     fn cuMemMap(address: Address, bytes: usize, offset: usize, memory: u64, flags: u64);
     fn cuMemUnmap(address: Address, bytes: usize);
     fn cuMemSetAccess(address: Address, bytes: usize, access: *const AccessOf, count: usize);
+    fn cuMemExportToShareableHandle(fd: Ptr, memory: u64, handle_type: c_uint, flags: u64);
+    fn cuMemImportFromShareableHandle(memory: *mut u64, fd: Ptr, handle_type: c_uint);
     fn cuMemGetAllocationGranularity(bytes: *mut usize, properties: *const MemoryProperties, option: c_uint);
     fn cuMemcpyHtoDAsync_v2(to: Address, from: *const c_void, bytes: usize, stream: Ptr);
     fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: Address, bytes: usize, stream: Ptr);

@@ -1,12 +1,18 @@
 //! Memory and addresses apart, as NVIDIA's driver has them. None of it belongs to a context.
+//!
+//! Allocations of [`SHAREABLE_BYTES_MIN`] and more are made so, too: only such memory goes to another worker, as a descriptor. The
+//! driver's own handles for its `cuMemAlloc` would have to find their way between two pid, user and network namespaces.
 
 use std::collections::HashMap;
 use std::ffi::c_int;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
 
 use vgpu_api::{Access, CuError, CuResult, MemoryOp, MemoryOpKind};
 
 use super::table::{AccessOf, MemoryProperties, NULL, StreamOp, Table};
-use super::{Raw, size};
+use super::{Raw, attribute_of, size};
+use crate::device::{Exported, Shareable};
 
 /// `CU_MEM_ALLOCATION_TYPE_PINNED`.
 const PINNED: u32 = 1;
@@ -14,6 +20,14 @@ const PINNED: u32 = 1;
 const ON_DEVICE: u32 = 1;
 /// Every device's so far, should the driver not say.
 const GRANULE_BYTES: u64 = 2 << 20;
+/// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
+const POSIX_FD: u32 = 1;
+/// `CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED`.
+const POSIX_FD_SUPPORTED: usize = 103;
+/// Allocations from here on take whole pages of that size from the driver in any case.
+const SHAREABLE_BYTES_MIN: u64 = 2 << 20;
+/// The only one of who has [`POSIX_FD`] memory.
+const DEVICE: u32 = 0;
 /// `CUstreamBatchMemOpType`: waits and writes of 32 bits, of 64 bits, a barrier.
 const WAIT_32: u32 = 1;
 const WRITE_32: u32 = 2;
@@ -27,14 +41,22 @@ pub(super) struct Memories {
     /// The driver's devices.
     devices: Vec<c_int>,
     granule_bytes: u64,
+    /// What memory is made for: 0, or [`POSIX_FD`] where there is one device.
+    handle_types: u32,
     handles: HashMap<u64, u64>,
     last: u64,
+    /// Allocations by their address: our name of the memory, and its length.
+    allocations: HashMap<u64, (Raw, u64)>,
 }
 
 impl Memories {
     pub fn of(table: &Table, devices: &[c_int]) -> Self {
+        // Where there are several, one may be let reach another, which has what is mapped opened to it one by one.
+        let can_be_shared =
+            matches!(devices, [device] if attribute_of(table, *device, POSIX_FD_SUPPORTED) == 1);
+        let handle_types = if can_be_shared { POSIX_FD } else { 0 };
         let granule = |device: &c_int| {
-            let (properties, mut bytes) = (properties(*device), 0);
+            let (properties, mut bytes) = (properties(*device, handle_types), 0);
             // SAFETY: the driver reads properties and writes a number, both ours. Option 0: the least.
             let said =
                 unsafe { table.cuMemGetAllocationGranularity(&raw mut bytes, &raw const properties, 0) };
@@ -43,7 +65,7 @@ impl Memories {
         // What all of them take: powers of two.
         let said = devices.iter().filter_map(granule).max();
         let granule_bytes = said.unwrap_or(GRANULE_BYTES);
-        Self { devices: devices.to_vec(), granule_bytes, ..Self::default() }
+        Self { devices: devices.to_vec(), granule_bytes, handle_types, ..Self::default() }
     }
 
     fn device(&self, number: u32) -> CuResult<c_int> {
@@ -67,12 +89,16 @@ impl Memories {
     }
 
     pub fn create(&mut self, table: &Table, device: u32, bytes: u64) -> CuResult<Raw> {
-        let (properties, mut handle) = (properties(self.device(device)?), 0);
+        let (properties, mut handle) = (properties(self.device(device)?, self.handle_types), 0);
         // SAFETY: the driver reads properties and writes a number, both ours.
         unsafe { table.cuMemCreate(&raw mut handle, size(bytes)?, &raw const properties, 0) }?;
+        Ok(self.name(handle))
+    }
+
+    fn name(&mut self, handle: u64) -> Raw {
         self.last += 1;
         self.handles.insert(self.last, handle);
-        Ok(Raw(self.last))
+        Raw(self.last)
     }
 
     pub fn release(&mut self, table: &Table, memory: Raw) -> CuResult<()> {
@@ -107,14 +133,91 @@ impl Memories {
     }
 }
 
-fn properties(device: c_int) -> MemoryProperties {
+fn properties(device: c_int, handle_types: u32) -> MemoryProperties {
     MemoryProperties {
         kind: PINNED,
-        handle_types: 0,
+        handle_types,
         location_kind: ON_DEVICE,
         device,
         metadata: NULL,
         flags: [0; 8],
+    }
+}
+
+/// Memory that other workers may have.
+impl Memories {
+    /// What an allocation takes if it is made here: so many bytes of memory. `None` for what is left to `cuMemAlloc`.
+    pub fn allocation_bytes(&self, bytes: u64) -> Option<u64> {
+        let here = self.handle_types != 0 && bytes >= SHAREABLE_BYTES_MIN;
+        here.then(|| bytes.checked_next_multiple_of(self.granule_bytes)).flatten()
+    }
+
+    /// Memory of `bytes`, which [`Memories::allocation_bytes`] gave, at an address.
+    pub fn allocate(&mut self, table: &Table, bytes: u64) -> CuResult<u64> {
+        let memory = self.create(table, DEVICE, bytes)?;
+        match self.show(table, bytes, memory) {
+            Ok(address) => {
+                self.allocations.insert(address, (memory, bytes));
+                Ok(address)
+            }
+            Err(error) => self.release(table, memory).and(Err(error)),
+        }
+    }
+
+    fn show(&self, table: &Table, bytes: u64, memory: Raw) -> CuResult<u64> {
+        let address = self.reserve(table, bytes, 0, 0)?;
+        let shown = self.map(table, address, bytes, memory).and_then(|()| {
+            let opened = self.set_access(table, DEVICE, address, bytes, Access::ReadWrite);
+            opened.or_else(|error| self.unmap(table, address, bytes).and(Err(error)))
+        });
+        shown.map(|()| address).or_else(|error| self.unreserve(table, address, bytes).and(Err(error)))
+    }
+
+    pub fn is_allocation(&self, address: u64) -> bool {
+        self.allocations.contains_key(&address)
+    }
+
+    /// Ends what [`Memories::allocate`] gave. No work uses it.
+    pub fn free(&mut self, table: &Table, address: u64) -> CuResult<()> {
+        let &(memory, bytes) = self.allocations.get(&address).ok_or(CuError::INVALID_VALUE)?;
+        self.unmap(table, address, bytes)?;
+        self.allocations.remove(&address);
+        self.release(table, memory)?;
+        self.unreserve(table, address, bytes)
+    }
+
+    pub fn export(&self, table: &Table, what: Shareable) -> CuResult<Exported> {
+        let memory = match what {
+            Shareable::Memory(memory) => memory,
+            Shareable::Allocation(address) => self.allocations.get(&address).ok_or(CuError::NOT_SUPPORTED)?.0,
+        };
+        if self.handle_types == 0 {
+            return Err(CuError::NOT_SUPPORTED);
+        }
+        let handle = *self.handles.get(&memory.0).ok_or(CuError::INVALID_VALUE)?;
+        let mut fd: c_int = -1;
+        // SAFETY: a live handle of ours; the driver writes one descriptor to a variable of ours.
+        unsafe { table.cuMemExportToShareableHandle((&raw mut fd).cast(), handle, POSIX_FD, 0) }?;
+        if fd < 0 {
+            return Err(CuError::UNKNOWN);
+        }
+        // SAFETY: the driver opened it for us, and knows it no more.
+        Ok(Exported::Device(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    pub fn import(&mut self, table: &Table, memory: &OwnedFd) -> CuResult<Raw> {
+        let place = usize::try_from(memory.as_raw_fd()).map_err(|_| CuError::INVALID_VALUE)?;
+        let mut handle = 0;
+        // SAFETY: the driver takes the descriptor's number in a pointer's place, and has one of its own afterwards; it writes a number
+        // to a variable of ours.
+        unsafe {
+            table.cuMemImportFromShareableHandle(
+                &raw mut handle,
+                ptr::without_provenance_mut(place),
+                POSIX_FD,
+            )
+        }?;
+        Ok(self.name(handle))
     }
 }
 

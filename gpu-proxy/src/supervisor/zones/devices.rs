@@ -59,6 +59,11 @@ impl ContainerGrant {
         self.devices.iter().map(|device| device.grant.clone()).collect()
     }
 
+    /// Of memory that counts beside its workers' own.
+    pub fn left_bytes(&self) -> u64 {
+        self.devices.iter().map(|device| device.grant.left_bytes()).sum()
+    }
+
     /// Whether a worker's grants are of this one.
     pub fn is_of(&self, grants: &[Grant]) -> bool {
         grants.first().zip(self.devices.first()).is_some_and(|(one, device)| device.grant.is_of(one))
@@ -99,7 +104,7 @@ impl Zones {
         let entry = zone.grants.get(container).ok_or_else(|| not_granted(id, container))?;
         let limit_bytes = entry.bytes.unwrap_or(device_bytes);
         let of = |(place, device): (usize, &DeviceGrant)| {
-            let (mut used_bytes, mut processes) = (0_u64, Vec::new());
+            let (mut used_bytes, mut processes) = (device.grant.left_bytes(), Vec::new());
             // Workers of a grant that was revoked are on their way out, and not of this one.
             for worker in zone.workers.values().filter(|worker| entry.is_of(&worker.grants)) {
                 let Some(grant) = worker.grants.get(place) else { continue };

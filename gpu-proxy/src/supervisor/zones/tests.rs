@@ -14,6 +14,7 @@ fn zones() -> Zones {
         pages_per_zone: 100,
         pages_max: 1000,
         channel_pages: 10,
+        shared_max: 100,
         uids: Some((5000, 2)),
     })
 }

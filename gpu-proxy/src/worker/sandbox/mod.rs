@@ -9,6 +9,7 @@ mod root;
 pub mod seccomp;
 
 use std::io;
+use std::os::fd::RawFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
@@ -65,12 +66,16 @@ fn supervisor_is_gone() -> io::Result<bool> {
     Ok(watched[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }
 
-/// Closes the door: from here on only the listed system calls. For all threads.
+/// Closes the door: from here on only the listed system calls. For all threads. Messages pass over the descriptor `exchange` alone.
 ///
 /// # Errors
 /// The filter was not taken: the worker must end.
-pub fn close_door(device: DeviceKind, event_channel: bool) -> Result<(), seccompiler::Error> {
-    seccomp::apply(device, event_channel)
+pub fn close_door(
+    device: DeviceKind,
+    event_channel: bool,
+    exchange: Option<RawFd>,
+) -> Result<(), seccompiler::Error> {
+    seccomp::apply(device, event_channel, exchange)
 }
 
 fn limit(resource: Resource, value: u64) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //! second answers what the C library tries and can do without with an error, so that it falls back.
 
 use std::collections::BTreeMap;
+use std::os::fd::RawFd;
 
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -81,7 +82,9 @@ allowed! {
     SYS_exit Always "end of a thread";
     SYS_exit_group Always "end of the worker";
     SYS_ioctl Always "ring an event channel; with NVIDIA's driver those of its device nodes: see the conditions";
-    SYS_fcntl Cuda "exports, contexts";
+    SYS_sendmsg Always "ask the supervisor about memory of the zone; on that descriptor only: see the conditions";
+    SYS_recvmsg Always "its answer, likewise";
+    SYS_fcntl Always "look at a descriptor before it is closed, in debug builds; with NVIDIA's driver exports, contexts: see the conditions";
     SYS_dup Cuda "contexts";
     SYS_lseek Cuda "contexts; how much kernels have printed";
     SYS_stat Cuda "modules";
@@ -111,6 +114,8 @@ const IOCTL_UVM_MAX: u64 = 0xff;
 /// What the C library's streams ask of a descriptor before they write to it, as NVIDIA's driver does for `printf` in kernels;
 /// answered with ENOSYS, so no terminal. Source: `ioctl_tty(2)`.
 const IOCTL_TCGETS: u64 = 0x5401;
+/// Source: `fcntl(2)`.
+const F_GETFD: u64 = libc::F_GETFD as u64;
 /// A new thread of the same process has all of these. Source: `clone(2)`.
 const THREAD_FLAGS: u64 = (libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND) as u64;
 /// And none of these.
@@ -126,15 +131,15 @@ const NAMESPACE_FLAGS: u64 = (libc::CLONE_NEWUSER
 ///
 /// # Errors
 /// The kernel did not take them.
-pub fn apply(device: DeviceKind, event_channel: bool) -> Result<(), Error> {
+pub fn apply(device: DeviceKind, event_channel: bool, exchange: Option<RawFd>) -> Result<(), Error> {
     // The answering filter first: after the other one there is no system call left to put on a filter.
-    for filter in [answers(device)?, list(device, event_channel)?] {
+    for filter in [answers(device)?, list(device, event_channel, exchange)?] {
         seccompiler::apply_filter_all_threads(&filter)?;
     }
     Ok(())
 }
 
-fn list(device: DeviceKind, event_channel: bool) -> Result<BpfProgram, Error> {
+fn list(device: DeviceKind, event_channel: bool, exchange: Option<RawFd>) -> Result<BpfProgram, Error> {
     let cuda = device == DeviceKind::Cuda;
     let mut rules = BTreeMap::new();
     for line in ALLOWED.iter().filter(|line| cuda || line.need == Need::Always) {
@@ -143,6 +148,11 @@ fn list(device: DeviceKind, event_channel: bool) -> Result<BpfProgram, Error> {
                 (0, SeccompCmpOp::MaskedEq(THREAD_FLAGS), THREAD_FLAGS),
                 (0, SeccompCmpOp::MaskedEq(NAMESPACE_FLAGS), 0),
             ])?],
+            libc::SYS_fcntl if !cuda => vec![rule(&[(1, SeccompCmpOp::Eq, F_GETFD)])?],
+            libc::SYS_sendmsg | libc::SYS_recvmsg => match exchange.and_then(|fd| u64::try_from(fd).ok()) {
+                Some(fd) => vec![rule(&[(0, SeccompCmpOp::Eq, fd)])?],
+                None => continue,
+            },
             libc::SYS_mmap | libc::SYS_mprotect if !cuda => {
                 vec![rule(&[(2, SeccompCmpOp::MaskedEq(4), 0)])?] // PROT_EXEC
             }

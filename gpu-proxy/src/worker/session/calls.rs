@@ -6,7 +6,7 @@ use vgpu_api::{
     Access, ArrayHandle, ArrayPlace, ArrayShape, Attributes, BoxSide, Call, ContextId, CopyWord, CuResult,
     DevicePtr, Driver, EventHandle, Extent, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
     ImageKind, JitOption, Launch, LinkTold, LinkerHandle, MemInfo, MemoryHandle, MemoryOp, MipmapHandle,
-    NewHandle, Object, PoolHandle, Printed, Staged, Stream, TensorMap, TensorSpec, Texture, kind,
+    NewHandle, Object, PoolHandle, Printed, Staged, Stream, TensorMap, TensorSpec, Texture, Token, kind,
 };
 
 use super::Session;
@@ -66,6 +66,11 @@ calls! {
     cuMemUnmap(s, c, at: DevicePtr, bytes: u64) => s.unmap(c, at, bytes);
     cuMemSetAccess(s, c, at: DevicePtr, bytes: u64, device: u32, access: Access)
         => s.set_access(c, at, bytes, device, access);
+    vgpuMemoryExport(s, c, memory: MemoryHandle) -> Token => s.memory_export(c, memory);
+    vgpuIpcExport(s, c, at: DevicePtr) -> Token => s.ipc_export(c, at);
+    vgpuMemoryImport(s, c, memory: NewHandle<kind::Memory>, token: Token) -> u64 => s.memory_import(c, memory.0, token);
+    vgpuIpcOpen(s, c, token: Token) -> DevicePtr => s.ipc_open(c, token);
+    vgpuIpcClose(s, c, at: DevicePtr) => s.ipc_close(c, at);
     cuMemPoolCreate(s, c, pool: NewHandle<kind::Pool>, device: u32, bytes_max: u64)
         => s.pool_create(c, pool.0, device, bytes_max);
     cuMemPoolDestroy(s, c, pool: GoneHandle<kind::Pool>) => s.pool_destroy(pool.0);

@@ -199,8 +199,10 @@ impl Session {
         } else {
             self.quotas.release(device, kept_bytes);
         }
+        self.end_opened_of(id);
         for ended in self.ranges.remove_context(id) {
             let freed = self.device.free(raw, ended.address);
+            self.allocation_ended(ended.address);
             if stays && freed.is_err() {
                 held.charged_bytes += ended.charged_bytes;
             } else {

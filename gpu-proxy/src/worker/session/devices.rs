@@ -34,7 +34,8 @@ impl Session {
             Origin::Global(device) => Some(device),
             Origin::Pooled(pool) => self.pools.device_of(pool),
             Origin::Mapped { .. } => self.virtual_memory.device_at(at.0),
-            Origin::Arena => None,
+            // What others opened is mapped where there is one device.
+            Origin::Arena | Origin::Opened => None,
         }
     }
 

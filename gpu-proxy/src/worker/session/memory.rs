@@ -35,8 +35,7 @@ impl Session {
 
     /// Counts an allocation as large as a device makes it; what was counted.
     pub(super) fn charge(&mut self, device: u32, bytes: u64) -> CuResult<u64> {
-        let charged =
-            bytes.checked_next_multiple_of(self.device.granule_bytes()).ok_or(CuError::OUT_OF_MEMORY)?;
+        let charged = self.device.allocation_bytes(bytes).ok_or(CuError::OUT_OF_MEMORY)?;
         self.quotas.charge(device, charged)?;
         Ok(charged)
     }
@@ -50,12 +49,15 @@ impl Session {
             Origin::Alloc(owner) => owner,
             // CUDA's contract: nothing uses it any more.
             Origin::Pooled(pool) => return self.free_pooled(pool, at, Order::Done),
-            Origin::Global(_) | Origin::Arena | Origin::Mapped { .. } => return Err(CuError::INVALID_VALUE),
+            Origin::Global(_) | Origin::Arena | Origin::Opened | Origin::Mapped { .. } => {
+                return Err(CuError::INVALID_VALUE);
+            }
         };
         let context = self.context(owner)?;
         let result = self.device.free(context, at.0);
         self.settle(owner, result)?;
         self.graphs.something_ended();
+        self.allocation_ended(at.0);
         if let Some(charged_bytes) = self.ranges.remove(at.0) {
             self.quotas.release(self.device_of(owner), charged_bytes);
         }

@@ -3,7 +3,7 @@
 //! Each call goes through the same gates, in this order: is its context whole (sticky errors) → do its handles exist, in the
 //! right generation → do its addresses and lengths lie inside the allocation map → does the grant allow it → may we submit.
 //! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`, `devices.rs`,
-//! `memory.rs`, `arena.rs`, `virtual_memory.rs`, `pool.rs`, `array.rs`, `image.rs`, `upload.rs`, `stream.rs`, `stream_memory.rs`, `graph.rs`,
+//! `memory.rs`, `arena.rs`, `virtual_memory.rs`, `shared.rs`, `pool.rs`, `array.rs`, `image.rs`, `upload.rs`, `stream.rs`, `stream_memory.rs`, `graph.rs`,
 //! `host_function.rs`, `link.rs`, `tensor_map.rs`. Whose turn it is: `turn.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
 
 mod arena;
@@ -18,6 +18,7 @@ mod link;
 mod mark;
 mod memory;
 mod pool;
+mod shared;
 mod stream;
 mod stream_memory;
 mod tensor_map;
@@ -47,6 +48,7 @@ use image::Image;
 use link::Linkers;
 use mark::Mark;
 use pool::Pools;
+use shared::Shared;
 use turn::Turns;
 use upload::Uploads;
 use virtual_memory::VirtualMemory;
@@ -79,6 +81,7 @@ pub struct Session {
     /// Parts of it that can be named.
     arena_parts: usize,
     virtual_memory: VirtualMemory,
+    shared: Shared,
     pools: Pools,
     uploads: Uploads,
     image_log: String,
@@ -150,6 +153,7 @@ impl Session {
             chunks: None,
             arena_parts: 0,
             virtual_memory: VirtualMemory::default(),
+            shared: Shared::default(),
             pools: Pools::default(),
             uploads: Uploads::default(),
             image_log: String::new(),

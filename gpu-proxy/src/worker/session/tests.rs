@@ -9,6 +9,7 @@ mod array;
 mod devices;
 
 mod pool;
+mod shared;
 mod stream_memory;
 mod upload;
 mod virtual_memory;

@@ -5,12 +5,13 @@
 //! of the grant, so they are bounded here, as mappings are: each takes a little of the driver's own memory.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use vgpu_api::{Access, Call, CuError, CuResult, DevicePtr, MemoryHandle};
+use vgpu_api::{Access, Call, CuError, CuResult, DevicePtr, MemoryHandle, Token};
 
 use super::Session;
 use crate::device::Raw;
+use crate::exchange::Question;
 use crate::worker::slab::Slab;
 
 /// Reservations of one process, pools' included, and their addresses together: PyTorch takes 1.1 times the device's memory for
@@ -38,9 +39,20 @@ pub(super) struct VirtualMemory {
 /// What a handle and mappings share; the last of them ends its counting.
 #[derive(Debug)]
 pub(super) struct Memory {
-    raw: Raw,
-    device: u32,
-    bytes: u64,
+    pub(super) raw: Raw,
+    pub(super) device: u32,
+    pub(super) bytes: u64,
+    pub(super) whose: Whose,
+    /// Of what others may have.
+    pub(super) token: OnceLock<Token>,
+}
+
+/// Who made memory, and counts it.
+#[derive(Debug)]
+pub(super) enum Whose {
+    Ours,
+    /// Another process of the zone.
+    Others(Token),
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +73,18 @@ impl Mapping {
 }
 
 impl VirtualMemory {
+    pub(super) fn memory(&self, handle: MemoryHandle) -> CuResult<&Arc<Memory>> {
+        self.memories.get(handle)
+    }
+
+    pub(super) fn check_free(&self, handle: MemoryHandle) -> CuResult<()> {
+        self.memories.check_free(handle).map(drop)
+    }
+
+    pub(super) fn insert(&mut self, handle: MemoryHandle, memory: Memory) -> CuResult<()> {
+        self.memories.insert(handle, Arc::new(memory))
+    }
+
     /// Whether the range lies in one of the program's reservations.
     fn is_reserved(&self, at: u64, bytes: u64) -> bool {
         let before = self.reservations.range(..=at).next_back();
@@ -160,14 +184,15 @@ impl Session {
     ) -> CuResult<()> {
         self.whole(call)?;
         self.check_device(device)?;
-        self.virtual_memory.memories.check_free(handle)?;
+        self.virtual_memory.check_free(handle)?;
         if bytes == 0 || !bytes.is_multiple_of(self.device.mapping_bytes()) {
             return Err(CuError::INVALID_VALUE);
         }
         self.quotas.charge(device, bytes)?;
         let created = self.device.create(device, bytes);
         let raw = created.inspect_err(|_| self.quotas.release(device, bytes))?;
-        self.virtual_memory.memories.insert(handle, Arc::new(Memory { raw, device, bytes }))
+        let memory = Memory { raw, device, bytes, whose: Whose::Ours, token: OnceLock::new() };
+        self.virtual_memory.insert(handle, memory)
     }
 
     pub(super) fn release(&mut self, call: Call, handle: MemoryHandle) -> CuResult<()> {
@@ -183,8 +208,14 @@ impl Session {
 
     /// The last one that had the memory has ended.
     fn let_go(&mut self, memory: Arc<Memory>) {
-        if let Some(memory) = Arc::into_inner(memory) {
-            self.quotas.release(memory.device, memory.bytes);
+        let Some(Memory { device, bytes, whose, token, .. }) = Arc::into_inner(memory) else { return };
+        match whose {
+            Whose::Others(token) => self.tell(Question::Close(token)),
+            Whose::Ours => {
+                // What others still have of it counts before it does no longer here.
+                token.get().iter().for_each(|token| self.tell(Question::LetGo(**token)));
+                self.quotas.release(device, bytes);
+            }
         }
     }
 

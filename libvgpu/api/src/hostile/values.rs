@@ -264,6 +264,10 @@ impl<C: Choices> Maker<C> {
                 let known = self.objects.get(self.choices.below(16)).copied();
                 out.extend(known.unwrap_or_else(|| self.choices.of(&[0, 1, 12345, u64::MAX])).to_le_bytes());
             }
+            "Token" => {
+                let known = self.tokens.get(self.choices.below(17)).copied();
+                out.extend(known.unwrap_or_else(|| [self.choices.byte(); 16]));
+            }
             "ImageKind" => out.extend(u32::try_from(self.choices.below(2)).unwrap_or(0).to_le_bytes()),
             // Waits that are not over hold up a software GPU for a second each.
             "MemoryOpKind" => {

@@ -20,6 +20,7 @@ fn zones(shares: &[&[Option<u32>]]) -> Zones {
         pages_per_zone,
         pages_max,
         channel_pages,
+        shared_max: 100,
         uids: None,
     };
     let mut zones = Zones::new(limits);

@@ -1,0 +1,216 @@
+//! What the workers of one zone share, as plain state: who made it, who has it, against whose grant it counts. Start at [`Shared`].
+//!
+//! ```text
+//! put by its maker ─► anybody of the zone may get it ─► let go of by its maker, or the maker has ended ─► nobody may any more
+//!                                                       counts against the maker's grant, then against that of who has it longest
+//! ```
+//! A worker counts what it made in its own slot of its grant's page. What others still have when it is gone stands in a word of the page
+//! that is ours ([`Grant::add_left`]), from before the maker's slot says less: so it counts once, at any time. Where a worker lies about
+//! what it has, only its own zone's grants are counted wrong, which a worker that was taken over need not heed anyhow.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use idm::region::sealed_memory;
+use rustix::fs::{FileType, fstat, major};
+use rustix::rand::{GetRandomFlags, getrandom};
+use vgpu_api::{CuError, CuResult, Token};
+
+use super::zones::WorkerId;
+use crate::device::DeviceKind;
+use crate::exchange::{Answer, Question};
+use crate::worker::quota::Grant;
+
+/// What one zone shares at once. Each costs the supervisor a descriptor.
+pub const PER_ZONE_MAX: usize = 1024;
+/// How often all of that is had by those who got it.
+const USES_MAX: usize = 16 << 10;
+/// NVIDIA's device nodes, `/dev/nvidiactl` among them, which exported memory is an open file of. Source: open-gpu-kernel-modules,
+/// `NV_MAJOR_DEVICE_NUMBER`.
+const NVIDIA_MAJOR: u32 = 195;
+
+/// What a zone shares.
+#[derive(Debug, Default)]
+pub struct Shared {
+    memories: BTreeMap<Token, Memory>,
+    /// Of all memories.
+    uses: usize,
+    /// Memories that a maker has.
+    descriptors: usize,
+}
+
+#[derive(Debug)]
+struct Memory {
+    bytes: u64,
+    /// The number of the node's device that it lies on.
+    device: u32,
+    /// Whose it is, and what others get: until it is let go of.
+    maker: Option<(WorkerId, OwnedFd)>,
+    /// A worker stands here as often as it got it.
+    users: Vec<WorkerId>,
+    /// Where it counts since its maker has it no more.
+    counted: Option<(WorkerId, Grant)>,
+}
+
+impl Memory {
+    /// Lets it count where it has to, now that who has it has changed.
+    fn recount(&mut self, grant_of: &impl Fn(WorkerId) -> Option<Grant>) {
+        let wanted = if self.maker.is_some() { None } else { self.users.first().copied() };
+        if self.counted.as_ref().map(|(worker, _)| *worker) == wanted {
+            return;
+        }
+        let counted = wanted.and_then(|worker| Some((worker, grant_of(worker)?)));
+        if let Some((_, grant)) = &counted {
+            grant.add_left(self.bytes);
+        }
+        if let Some((_, grant)) = std::mem::replace(&mut self.counted, counted) {
+            grant.remove_left(self.bytes);
+        }
+    }
+}
+
+impl Shared {
+    /// Of those that cost a descriptor, how many there are.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        self.descriptors
+    }
+
+    /// Answers a living worker of that device, which is its only one. `grant_of` tells the grants of such, `room` how many descriptors more there may be, `bytes_max` how large
+    /// memory can be.
+    ///
+    /// # Errors
+    /// 1 for what is not shared here, 2 beyond a limit, 801 for memory of another device, or what else the worker tells its program.
+    pub fn answer(
+        &mut self,
+        worker: WorkerId,
+        (question, fd): (Question, Option<OwnedFd>),
+        ((kind, device), bytes_max, room): ((DeviceKind, u32), u64, usize),
+        grant_of: impl Fn(WorkerId) -> Option<Grant>,
+    ) -> CuResult<(Answer, Option<OwnedFd>)> {
+        match question {
+            Question::Put { bytes } => {
+                if bytes == 0 || bytes > bytes_max {
+                    return Err(CuError::INVALID_VALUE);
+                }
+                if room == 0 || self.memories.len() >= PER_ZONE_MAX {
+                    return Err(CuError::OUT_OF_MEMORY);
+                }
+                self.put(worker, (device, bytes), checked(kind, fd)?)
+            }
+            Question::Get(token) => self.get(worker, device, token),
+            Question::LetGo(token) => {
+                let memory = self.memories.get_mut(&token);
+                let memory = memory.filter(|memory| memory.is_of(worker)).ok_or(CuError::INVALID_VALUE)?;
+                memory.maker = None;
+                self.descriptors -= 1;
+                self.settle(token, &grant_of);
+                Ok(Default::default())
+            }
+            Question::Close(token) => {
+                let users = self.memories.get_mut(&token).map(|memory| &mut memory.users);
+                let users = users.ok_or(CuError::INVALID_VALUE)?;
+                let place = users.iter().position(|user| *user == worker).ok_or(CuError::INVALID_VALUE)?;
+                users.remove(place);
+                self.uses -= 1;
+                self.settle(token, &grant_of);
+                Ok(Default::default())
+            }
+        }
+    }
+
+    fn put(
+        &mut self,
+        worker: WorkerId,
+        (device, bytes): (u32, u64),
+        given: Option<OwnedFd>,
+    ) -> CuResult<(Answer, Option<OwnedFd>)> {
+        let full = |_: io::Error| CuError::OUT_OF_MEMORY;
+        let (kept, back) = match given {
+            Some(fd) => (fd, None),
+            None => {
+                let length = usize::try_from(bytes).map_err(|_| CuError::INVALID_VALUE)?;
+                let memory = sealed_memory("vgpu-shared", length).map_err(full)?;
+                let back = memory.try_clone().map_err(full)?;
+                (memory, Some(back))
+            }
+        };
+        let token = random_token().map_err(full)?;
+        let maker = Some((worker, kept));
+        let memory = Memory { bytes, device, maker, users: Vec::new(), counted: None };
+        self.memories.insert(token, memory);
+        self.descriptors += 1;
+        Ok((Answer { bytes, token }, back))
+    }
+
+    fn get(&mut self, worker: WorkerId, device: u32, token: Token) -> CuResult<(Answer, Option<OwnedFd>)> {
+        let memory = self.memories.get_mut(&token).ok_or(CuError::INVALID_VALUE)?;
+        let (_, fd) = memory.maker.as_ref().ok_or(CuError::INVALID_VALUE)?;
+        if memory.device != device {
+            return Err(CuError::NOT_SUPPORTED);
+        }
+        if self.uses >= USES_MAX {
+            return Err(CuError::OUT_OF_MEMORY);
+        }
+        let fd = fd.try_clone().map_err(|_| CuError::OUT_OF_MEMORY)?;
+        memory.users.push(worker);
+        self.uses += 1;
+        Ok((Answer { bytes: memory.bytes, token }, Some(fd)))
+    }
+
+    /// A worker has ended, and has nothing any more.
+    pub fn ended(&mut self, worker: WorkerId, grant_of: impl Fn(WorkerId) -> Option<Grant>) {
+        let tokens: Vec<_> = self.memories.keys().copied().collect();
+        for token in tokens {
+            let Some(memory) = self.memories.get_mut(&token) else { continue };
+            if memory.is_of(worker) {
+                memory.maker = None;
+                self.descriptors -= 1;
+            }
+            let before = memory.users.len();
+            memory.users.retain(|user| *user != worker);
+            self.uses -= before - memory.users.len();
+            self.settle(token, &grant_of);
+        }
+    }
+
+    /// After a change of who has it: it counts where it has to, and is forgotten when nobody has it.
+    fn settle(&mut self, token: Token, grant_of: &impl Fn(WorkerId) -> Option<Grant>) {
+        let Some(memory) = self.memories.get_mut(&token) else { return };
+        memory.recount(grant_of);
+        if memory.maker.is_none() && memory.users.is_empty() {
+            self.memories.remove(&token);
+        }
+    }
+}
+
+impl Memory {
+    fn is_of(&self, worker: WorkerId) -> bool {
+        self.maker.as_ref().is_some_and(|(maker, _)| *maker == worker)
+    }
+}
+
+/// Only memory of the device that a worker drives is kept for others: nothing else that it may have open.
+fn checked(device: DeviceKind, fd: Option<OwnedFd>) -> CuResult<Option<OwnedFd>> {
+    let is_nvidias = |fd: &OwnedFd| {
+        fstat(fd).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                && major(stat.st_rdev) == NVIDIA_MAJOR
+        })
+    };
+    match (device, &fd) {
+        (DeviceKind::Cuda, Some(memory)) if is_nvidias(memory) => Ok(fd),
+        (DeviceKind::Soft | DeviceKind::Null, None) => Ok(fd),
+        _ => Err(CuError::INVALID_VALUE),
+    }
+}
+
+fn random_token() -> io::Result<Token> {
+    let mut token = Token::default();
+    let got = getrandom(&mut token.0, GetRandomFlags::empty())?;
+    if got == token.0.len() { Ok(token) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! Memory that processes of one zone share. Each process has a worker of its own, so what one exports goes through the supervisor, which
+//! knows by the socket who asks, to a worker of the same zone; the guests only carry tokens.
+//!
+//! It counts against the grant of its maker as long as that one has it, wherever else it is mapped (`supervisor/shared.rs`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use vgpu_api::{Access, Call, ContextId, CuError, CuResult, DevicePtr, MemoryHandle, Token};
+
+use super::Session;
+use super::virtual_memory::{Memory, Whose};
+use crate::device::{Exported, Raw, Shareable};
+use crate::exchange::{Answer, Question};
+use crate::worker::Exchange;
+use crate::worker::ranges::Origin;
+
+/// Who has an exchange has one device, where all that is shared lies.
+const DEVICE: u32 = 0;
+
+/// What of it this process has.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    exchange: Option<Box<dyn Exchange>>,
+    /// Allocations that others may have, by their address.
+    exported: HashMap<u64, Token>,
+    /// Others' that are mapped here, by their address.
+    opened: BTreeMap<u64, Opened>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    bytes: u64,
+    token: Token,
+    context: ContextId,
+}
+
+impl Session {
+    /// With somebody to exchange memory with.
+    #[must_use]
+    pub fn with_exchange(mut self, exchange: Box<dyn Exchange>) -> Self {
+        self.shared.exchange = Some(exchange);
+        self
+    }
+
+    pub(super) fn memory_export(&mut self, call: Call, handle: MemoryHandle) -> CuResult<Token> {
+        self.whole(call)?;
+        let memory = Arc::clone(self.virtual_memory.memory(handle)?);
+        // What is another's it may itself give to whom it likes.
+        if let Whose::Others(token) = memory.whose {
+            return Ok(token);
+        }
+        match memory.token.get() {
+            Some(token) => Ok(*token),
+            None => {
+                let token = self.put(Shareable::Memory(memory.raw), memory.bytes)?;
+                Ok(*memory.token.get_or_init(|| token))
+            }
+        }
+    }
+
+    pub(super) fn ipc_export(&mut self, call: Call, at: DevicePtr) -> CuResult<Token> {
+        self.context(call.context)?;
+        let Origin::Alloc(owner) = self.ranges.freeable(at)? else { return Err(CuError::INVALID_VALUE) };
+        self.context(owner)?;
+        match self.shared.exported.get(&at.0) {
+            Some(token) => Ok(*token),
+            None => {
+                // Where memory is moved no work may be on its way.
+                self.all_must_be_done()?;
+                let token = self.put(Shareable::Allocation(at.0), self.ranges.length(at))?;
+                self.shared.exported.insert(at.0, token);
+                Ok(token)
+            }
+        }
+    }
+
+    /// Hands memory of this process, of so many bytes, to the supervisor.
+    fn put(&mut self, what: Shareable, bytes: u64) -> CuResult<Token> {
+        let exchange = self.shared.exchange.as_mut().ok_or(CuError::NOT_SUPPORTED)?;
+        let bytes =
+            bytes.checked_next_multiple_of(self.device.mapping_bytes()).ok_or(CuError::INVALID_VALUE)?;
+        match self.device.export(what)? {
+            Exported::Device(fd) => {
+                exchange.ask(Question::Put { bytes }, Some(fd)).map(|(Answer { token, .. }, _)| token)
+            }
+            Exported::Host => {
+                let (Answer { token, .. }, fd) = exchange.ask(Question::Put { bytes }, None)?;
+                let moved =
+                    fd.ok_or(CuError::DEVICE_UNAVAILABLE).and_then(|fd| self.device.move_to(what, fd, bytes));
+                if moved.is_err() {
+                    exchange.tell(Question::LetGo(token));
+                }
+                moved.map(|()| token)
+            }
+        }
+    }
+
+    /// Gets what another process has put: the device's name of it, and its length.
+    fn get(&mut self, token: Token) -> CuResult<(Raw, u64)> {
+        let exchange = self.shared.exchange.as_mut().ok_or(CuError::NOT_SUPPORTED)?;
+        let (Answer { bytes, .. }, fd) = exchange.ask(Question::Get(token), None)?;
+        let whole = bytes > 0 && bytes.is_multiple_of(self.device.mapping_bytes());
+        let fd = fd.filter(|_| whole).ok_or(CuError::INVALID_VALUE);
+        let raw = fd.and_then(|fd| self.device.import(DEVICE, fd, bytes));
+        if raw.is_err() {
+            exchange.tell(Question::Close(token));
+        }
+        Ok((raw?, bytes))
+    }
+
+    pub(super) fn memory_import(&mut self, call: Call, handle: MemoryHandle, token: Token) -> CuResult<u64> {
+        self.whole(call)?;
+        self.virtual_memory.check_free(handle)?;
+        let (raw, bytes) = self.get(token)?;
+        let whose = Whose::Others(token);
+        let memory = Memory { raw, device: DEVICE, bytes, whose, token: OnceLock::new() };
+        self.virtual_memory.insert(handle, memory)?;
+        Ok(bytes)
+    }
+
+    pub(super) fn ipc_open(&mut self, call: Call, token: Token) -> CuResult<DevicePtr> {
+        self.context(call.context)?;
+        let (raw, bytes) = self.get(token)?;
+        let mapped = self.map_opened(raw, bytes);
+        // What is mapped stays.
+        let released = self.device.release(raw);
+        match mapped.and_then(|at| released.map(|()| at)) {
+            Ok(at) => {
+                self.ranges.insert(at, bytes, 0, Origin::Opened);
+                self.shared.opened.insert(at, Opened { bytes, token, context: call.context });
+                Ok(DevicePtr(at))
+            }
+            Err(error) => {
+                self.tell(Question::Close(token));
+                Err(error)
+            }
+        }
+    }
+
+    fn map_opened(&mut self, raw: Raw, bytes: u64) -> CuResult<u64> {
+        let at = self.device.reserve(bytes, 0, 0)?;
+        let mapped = self.device.map(at, bytes, raw);
+        let opened = mapped.and_then(|()| {
+            let opened = self.device.set_access(DEVICE, at, bytes, Access::ReadWrite);
+            opened.or_else(|error| self.device.unmap(at, bytes).and(Err(error)))
+        });
+        opened.or_else(|error| self.device.unreserve(at, bytes).and(Err(error)))?;
+        Ok(at)
+    }
+
+    pub(super) fn ipc_close(&mut self, call: Call, DevicePtr(at): DevicePtr) -> CuResult<()> {
+        self.context(call.context)?;
+        let owner = self.shared.opened.get(&at).ok_or(CuError::INVALID_VALUE)?.context;
+        let context = self.context(owner)?;
+        self.context_must_be_done(owner, context)?;
+        let result = self.device.context_synchronize(context);
+        self.settle(owner, result)?;
+        self.close_opened(at)
+    }
+
+    /// Ends a mapping of another's memory, which no work uses.
+    fn close_opened(&mut self, at: u64) -> CuResult<()> {
+        let Some(Opened { bytes, token, .. }) = self.shared.opened.remove(&at) else {
+            return Err(CuError::INVALID_VALUE);
+        };
+        self.ranges.remove(at);
+        self.graphs.something_ended();
+        // What the device does not let go of stays with it, and its maker's or whoever's grant counts it until this worker ends.
+        self.device.unmap(at, bytes)?;
+        self.tell(Question::Close(token));
+        self.device.unreserve(at, bytes)
+    }
+
+    /// A context ends, and with it what was opened for it. Its work is over.
+    pub(super) fn end_opened_of(&mut self, id: ContextId) {
+        let of_it = |(at, opened): (&u64, &Opened)| (opened.context == id).then_some(*at);
+        let all: Vec<_> = self.shared.opened.iter().filter_map(of_it).collect();
+        for at in all {
+            if let Err(error) = self.close_opened(at) {
+                log::warn!("memory of another process stays mapped: {}", error.code());
+            }
+        }
+    }
+
+    /// An allocation has ended: nobody may open it any more. Before it counts no longer.
+    pub(super) fn allocation_ended(&mut self, at: u64) {
+        if let Some(token) = self.shared.exported.remove(&at) {
+            self.tell(Question::LetGo(token));
+        }
+    }
+
+    pub(super) fn tell(&mut self, question: Question) {
+        if let Some(exchange) = &mut self.shared.exchange {
+            exchange.tell(question);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What processes of a zone share: a thing of one worker that another one gets by a token. The supervisor draws tokens and knows which
+//! zone each is of; a guest carries them about in the handles that its programs exchange.
+
+use crate::wire::{Reader, Wire, WireError, Writer};
+
+/// Names something shared. Nobody finds one by trying, and one of another zone names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Token(pub [u8; 16]);
+
+impl Token {
+    /// Part of the wire hash.
+    pub const DECLARATION: &'static str = "Token{value:[u8; 16]}";
+}
+
+impl Wire<'_> for Token {
+    fn size(&self) -> usize {
+        16
+    }
+    fn put(&self, writer: &mut Writer<'_>) {
+        self.0.put(writer);
+    }
+    fn take(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        <[u8; 16]>::take(reader).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{from_slice, to_vec};
+
+    #[test]
+    fn a_token_comes_back_and_none_is_shorter() {
+        let token = Token(*b"0123456789abcdef");
+        assert_eq!(from_slice(&to_vec(&token)), Ok(token));
+        assert!(from_slice::<Token>(&[0; 15]).is_err());
+    }
+}

@@ -1,0 +1,249 @@
+// Device memory between two processes: allocations by handles of 64 bytes, memory without an address by descriptors, each read and
+// written by kernels of both sides; what is opened twice, what outlives its maker's use of it, what is refused. The second process
+// is this program again, started before CUDA is; what they exchange goes over a socket.
+#define PROGRAM "ipc"
+#include "driver.h"
+#include <cstring>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+#include "check.h"
+
+static const int SOCKET = 3;
+static const size_t LARGE = 20 << 20, ODD = 5000004;
+static CUdevice device;
+static CUcontext context;
+
+__global__ void number(unsigned *words, size_t count, unsigned first) {
+    size_t step = (size_t)gridDim.x * blockDim.x;
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step) words[i] = first + (unsigned)i * 3;
+}
+
+// How many words are not as `number` has left them.
+__global__ void compare(const unsigned *words, size_t count, unsigned first, unsigned *wrong) {
+    size_t step = (size_t)gridDim.x * blockDim.x;
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step)
+        if (words[i] != first + (unsigned)i * 3) atomicAdd(wrong, 1u);
+}
+
+static void put(CUdeviceptr at, size_t bytes, unsigned first) {
+    number<<<64, 128>>>((unsigned *)at, bytes / 4, first);
+    MUST(cudaGetLastError());
+    MUST(cudaDeviceSynchronize());
+}
+
+static void holds(const char *what, CUdeviceptr at, size_t bytes, unsigned first) {
+    unsigned *wrong, count = 0;
+    MUST(cudaMalloc(&wrong, 4));
+    MUST(cudaMemset(wrong, 0, 4));
+    compare<<<64, 128>>>((const unsigned *)at, bytes / 4, first, wrong);
+    MUST(cudaGetLastError());
+    MUST(cudaMemcpy(&count, wrong, 4, cudaMemcpyDeviceToHost));
+    MUST(cudaFree(wrong));
+    expect(what, count, 0);
+}
+
+// A message, and a descriptor if there is one.
+struct Message {
+    char step[16];
+    CUipcMemHandle memory[2];
+};
+
+static void lost(const char *what) {
+    printf("%s: failed, %s: the other process is gone\n", PROGRAM, what);
+    exit(1);
+}
+
+static void say(int to, const char *step, const CUipcMemHandle *memory = nullptr, int fd = -1) {
+    Message message = {};
+    strcpy(message.step, step);
+    if (memory) memcpy(message.memory, memory, sizeof message.memory);
+    iovec part = {&message, sizeof message};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr header = {};
+    header.msg_iov = &part;
+    header.msg_iovlen = 1;
+    if (fd >= 0) {
+        header.msg_control = control;
+        header.msg_controllen = sizeof control;
+        cmsghdr *rights = CMSG_FIRSTHDR(&header);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(rights), &fd, sizeof fd);
+    }
+    if (sendmsg(to, &header, MSG_NOSIGNAL) != (ssize_t)sizeof message) lost(step);
+}
+
+static Message hear(int from, const char *step, int *fd = nullptr) {
+    Message message;
+    iovec part = {&message, sizeof message};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+    msghdr header = {};
+    header.msg_iov = &part;
+    header.msg_iovlen = 1;
+    header.msg_control = control;
+    header.msg_controllen = sizeof control;
+    if (recvmsg(from, &header, 0) != (ssize_t)sizeof message || strcmp(message.step, step)) lost(step);
+    cmsghdr *rights = CMSG_FIRSTHDR(&header);
+    if (fd && !rights) lost("a descriptor");
+    if (fd) memcpy(fd, CMSG_DATA(rights), sizeof *fd);
+    return message;
+}
+
+static void start() {
+    NEEDS(cuInit, 0);
+    NEEDS(cuDeviceGet, &device, 0);
+    MUST(cudaSetDevice(0));
+    MUST(cudaFree(nullptr));
+    NEEDS(cuCtxGetCurrent, &context);
+}
+
+static size_t granularity(CUmemAllocationProp *properties) {
+    *properties = {};
+    properties->type = CU_MEM_ALLOCATION_TYPE_PINNED;
+    properties->location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+    properties->location.id = device;
+    properties->requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    size_t piece = 0;
+    NEEDS(cuMemGetAllocationGranularity, &piece, properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
+    return piece;
+}
+
+static CUdeviceptr show(CUmemGenericAllocationHandle memory, size_t bytes) {
+    CUdeviceptr at = 0;
+    NEEDS(cuMemAddressReserve, &at, bytes, 0, 0, 0);
+    NEEDS(cuMemMap, at, bytes, 0, memory, 0);
+    CUmemAccessDesc access = {};
+    access.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+    access.location.id = device;
+    access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+    NEEDS(cuMemSetAccess, at, bytes, &access, 1);
+    return at;
+}
+
+static void hide(CUdeviceptr at, size_t bytes) {
+    GIVES(0, cuMemUnmap, at, bytes);
+    GIVES(0, cuMemAddressFree, at, bytes);
+}
+
+// The process that gets things.
+static int child() {
+    start();
+    Message given = hear(SOCKET, "allocations");
+    CUdeviceptr large = 0, odd = 0, again = 0;
+    NEEDS(cuIpcOpenMemHandle_v2, &large, given.memory[0], CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+    NEEDS(cuIpcOpenMemHandle_v2, &odd, given.memory[1], CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+    GIVES(0, cuIpcOpenMemHandle_v2, &again, given.memory[0], CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+    expect("opened twice it is at one address", again == large, 1);
+    GIVES(1, cuIpcOpenMemHandle_v2, &again, given.memory[0], 0);
+    holds("what the other has written", large, LARGE, 5);
+    holds("what the other has written, of odd length", odd, ODD, 6);
+    put(large, LARGE, 7);
+    GIVES(0, cuMemcpyDtoD_v2, odd, large, ODD);
+    MUST(cudaDeviceSynchronize());
+    GIVES(0, cuIpcCloseMemHandle, large);
+    holds("what is open once more", large, LARGE, 7);
+    GIVES(0, cuIpcCloseMemHandle, large);
+    GIVES(0, cuIpcCloseMemHandle, odd);
+    // A handle opens as often as its maker has the memory.
+    NEEDS(cuIpcOpenMemHandle_v2, &large, given.memory[0], CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+    holds("what was opened anew", large, LARGE, 7);
+    GIVES(0, cuIpcCloseMemHandle, large);
+    say(SOCKET, "closed");
+
+    int fd = -1;
+    hear(SOCKET, "memory", &fd);
+    CUmemAllocationProp properties;
+    size_t bytes = 3 * granularity(&properties);
+    CUmemGenericAllocationHandle memory = 0;
+    NEEDS(cuMemImportFromShareableHandle, &memory, (void *)(size_t)fd, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+    close(fd);
+    CUdeviceptr at = show(memory, bytes);
+    GIVES(0, cuMemRelease, memory);
+    holds("memory that was imported", at, bytes, 8);
+    put(at, bytes, 9);
+    say(SOCKET, "written");
+    hear(SOCKET, "let go");
+    holds("what its maker has no more", at, bytes, 9);
+    hide(at, bytes);
+    say(SOCKET, "done");
+    return failures != 0;
+}
+
+static int parent(int other, pid_t process) {
+    start();
+    CUdeviceptr large = 0, odd = 0, own = 0;
+    NEEDS(cuMemAlloc_v2, &large, LARGE);
+    NEEDS(cuMemAlloc_v2, &odd, ODD);
+    put(large, LARGE, 5);
+    put(odd, ODD, 6);
+    CUipcMemHandle handles[2], same;
+    NEEDS(cuIpcGetMemHandle, &handles[0], large);
+    NEEDS(cuIpcGetMemHandle, &handles[1], odd);
+    GIVES(0, cuIpcGetMemHandle, &same, large);
+    expect("asked twice it is one handle", memcmp(&same, &handles[0], sizeof same), 0);
+    GIVES(1, cuIpcGetMemHandle, &same, 0);
+    // A process does not open its own.
+    GIVES(201, cuIpcOpenMemHandle_v2, &own, handles[0], CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+    say(other, "allocations", handles);
+    hear(other, "closed");
+    holds("what the other has written", large, LARGE, 7);
+    holds("what the other has copied", odd, ODD, 7);
+    GIVES(0, cuMemFree_v2, large);
+    GIVES(0, cuMemFree_v2, odd);
+
+    CUmemAllocationProp properties;
+    size_t bytes = 3 * granularity(&properties);
+    CUmemGenericAllocationHandle memory = 0, plain = 0;
+    NEEDS(cuMemCreate, &memory, bytes, &properties, 0);
+    CUdeviceptr at = show(memory, bytes);
+    put(at, bytes, 8);
+    int fd = -1;
+    NEEDS(cuMemExportToShareableHandle, &fd, memory, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+    say(other, "memory", nullptr, fd);
+    close(fd);
+    // Its own a process imports as another's.
+    NEEDS(cuMemExportToShareableHandle, &fd, memory, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+    NEEDS(cuMemImportFromShareableHandle, &plain, (void *)(size_t)fd, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+    close(fd);
+    CUdeviceptr again = show(plain, bytes);
+    hear(other, "written");
+    holds("what the other has written to memory", at, bytes, 9);
+    holds("the same at another address", again, bytes, 9);
+    GIVES(0, cuMemRelease, plain);
+    hide(again, bytes);
+    GIVES(0, cuMemRelease, memory);
+    hide(at, bytes);
+    say(other, "let go");
+    hear(other, "done");
+    properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_NONE;
+    NEEDS(cuMemCreate, &plain, bytes, &properties, 0);
+    GIVES(1, cuMemExportToShareableHandle, &fd, plain, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+    GIVES(0, cuMemRelease, plain);
+
+    int status = -1;
+    waitpid(process, &status, 0);
+    expect("how the other ended", WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
+    if (failures) return 1;
+    printf("%s: ok, allocations and memory of two processes\n", PROGRAM);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "child")) return child();
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends)) return 1;
+    fflush(stdout);
+    pid_t process = fork();
+    if (process == 0) {
+        close(ends[0]);
+        if (ends[1] != SOCKET) dup2(ends[1], SOCKET);
+        execl("/proc/self/exe", argv[0], "child", (char *)nullptr);
+        _exit(127);
+    }
+    close(ends[1]);
+    return process < 0 ? 1 : parent(ends[0], process);
+}
