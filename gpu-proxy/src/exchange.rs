@@ -34,6 +34,14 @@ pub enum Question {
     LetGo(Token),
     /// This one has no more what it got once.
     Close(Token),
+    /// Others may have an event of this one: its seat in the zone's board, which the answer tells in the place of a length.
+    PutEvent,
+    /// Another seat of an event that a worker has put.
+    GetEvent(Token),
+    /// This one has no more a seat of an event.
+    CloseEvent(Token, u64),
+    /// Gives the zone's board of events.
+    Board,
 }
 
 /// The answer to a question that was not refused.
@@ -52,6 +60,10 @@ impl Question {
             Self::Get(token) => (2, 0, token),
             Self::LetGo(token) => (3, 0, token),
             Self::Close(token) => (4, 0, token),
+            Self::PutEvent => (5, 0, Token::default()),
+            Self::GetEvent(token) => (6, 0, token),
+            Self::Board => (7, 0, Token::default()),
+            Self::CloseEvent(token, seat) => (8, seat, token),
         };
         message(what, bytes, token)
     }
@@ -63,6 +75,10 @@ impl Question {
             2 => Some(Self::Get(token)),
             3 => Some(Self::LetGo(token)),
             4 => Some(Self::Close(token)),
+            5 => Some(Self::PutEvent),
+            6 => Some(Self::GetEvent(token)),
+            7 => Some(Self::Board),
+            8 => Some(Self::CloseEvent(token, bytes)),
             _ => None,
         }
     }
@@ -171,6 +187,10 @@ mod tests {
             (Question::Get(token), None),
             (Question::LetGo(token), None),
             (Question::Close(token), None),
+            (Question::PutEvent, None),
+            (Question::GetEvent(token), None),
+            (Question::Board, None),
+            (Question::CloseEvent(token, 17), None),
         ] {
             let with = fd.is_some();
             send(&worker, &question.encode(), fd).unwrap();

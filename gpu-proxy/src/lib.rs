@@ -4,6 +4,7 @@
 
 pub mod args;
 pub mod device;
+pub mod event_board;
 pub mod exchange;
 #[cfg(any(test, feature = "hostile"))]
 pub mod hostile;

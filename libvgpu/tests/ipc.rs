@@ -149,6 +149,35 @@ fn what_is_open_is_device_memory_until_it_was_closed_as_often_and_nobody_frees_i
 }
 
 #[test]
+fn an_event_with_the_flag_is_shared_and_a_wait_for_what_others_record_is_queued() {
+    let session = session();
+    let (mut event, mut opened, mut handle) = (0u64, 0u64, Handle([0; 64]));
+    let (event_at, opened_at, handle_at) = (&raw mut event, &raw mut opened, &raw mut handle);
+    for (flags, wanted) in [(4u32, INVALID_VALUE), (8, INVALID_VALUE), (2, OK)] {
+        assert_eq!(cu!(session.libcuda, cuEventCreate(event_at: *mut u64, flags: u32)), wanted, "{flags}");
+    }
+    let get = |event: u64| cu!(session.libcuda, cuIpcGetEventHandle(handle_at: *mut Handle, event: u64));
+    assert_eq!(get(event), INVALID_VALUE, "made without the flag");
+    assert_eq!(cu!(session.libcuda, cuEventDestroy_v2(event: u64)), OK);
+    assert_eq!(cu!(session.libcuda, cuEventCreate(event_at: *mut u64, 6: u32)), OK);
+    assert_eq!((get(event), &handle.0[..8]), (OK, b"vgpu evt".as_slice()));
+    let open =
+        |handle: Handle| cu!(session.libcuda, cuIpcOpenEventHandle(opened_at: *mut u64, handle: Handle));
+    assert_eq!(open(theirs(b"vgpu ipc", 1)), INVALID_VALUE);
+    assert_eq!(open(theirs(b"vgpu evt", 1)), OK);
+    let waits = session.seen("wait event");
+    assert_eq!(
+        cu!(session.libcuda, cuStreamWaitEvent(0: u64, opened: u64, 0: u32)),
+        OK,
+        "nobody here recorded it"
+    );
+    assert_eq!((session.synchronize(), session.seen("wait event")), (OK, waits + 1));
+    for event in [event, opened] {
+        assert_eq!(cu!(session.libcuda, cuEventDestroy_v2(event: u64)), OK);
+    }
+}
+
+#[test]
 fn a_descriptor_stands_for_memory_and_may_be_closed_at_once() {
     let session = session();
     let handle = session.create(POSIX_FD);

@@ -1,5 +1,5 @@
-// Device memory between two processes: allocations by handles of 64 bytes, memory without an address by descriptors, each read and
-// written by kernels of both sides; what is opened twice, what outlives its maker's use of it, what is refused. The second process
+// Device memory and events between two processes: allocations by handles of 64 bytes, memory without an address by descriptors, each
+// read and written by kernels of both sides; work of one that waits for the other's; what is opened twice, what outlives its maker's use of it, what is refused. The second process
 // is this program again, started before CUDA is; what they exchange goes over a socket.
 #define PROGRAM "ipc"
 #include "driver.h"
@@ -12,7 +12,7 @@
 #include "check.h"
 
 static const int SOCKET = 3;
-static const size_t LARGE = 20 << 20, ODD = 5000004;
+static const size_t LARGE = 20 << 20, SMALL = 2 << 20, ODD = 5000004;
 static CUdevice device;
 static CUcontext context;
 
@@ -26,6 +26,20 @@ __global__ void compare(const unsigned *words, size_t count, unsigned first, uns
     size_t step = (size_t)gridDim.x * blockDim.x;
     for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step)
         if (words[i] != first + (unsigned)i * 3) atomicAdd(wrong, 1u);
+}
+
+// One thread that takes its time.
+__global__ void delay(unsigned *sink, unsigned steps) {
+    unsigned state = sink[0];
+    for (unsigned i = 0; i < steps; i++) state = state * 1664525u + 1013904223u;
+    sink[1] = state;
+}
+
+// As `put`, after a while, and not waited for.
+static void put_later(CUdeviceptr at, size_t bytes, unsigned first) {
+    delay<<<1, 1>>>((unsigned *)at, 100000);
+    number<<<64, 128>>>((unsigned *)at, bytes / 4, first);
+    MUST(cudaGetLastError());
 }
 
 static void put(CUdeviceptr at, size_t bytes, unsigned first) {
@@ -49,6 +63,7 @@ static void holds(const char *what, CUdeviceptr at, size_t bytes, unsigned first
 struct Message {
     char step[16];
     CUipcMemHandle memory[2];
+    CUipcEventHandle event;
 };
 
 static void lost(const char *what) {
@@ -56,10 +71,12 @@ static void lost(const char *what) {
     exit(1);
 }
 
-static void say(int to, const char *step, const CUipcMemHandle *memory = nullptr, int fd = -1) {
+static void say(int to, const char *step, const CUipcMemHandle *memory = nullptr, int fd = -1,
+                const CUipcEventHandle *event = nullptr) {
     Message message = {};
     strcpy(message.step, step);
     if (memory) memcpy(message.memory, memory, sizeof message.memory);
+    if (event) message.event = *event;
     iovec part = {&message, sizeof message};
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
     msghdr header = {};
@@ -169,6 +186,24 @@ static int child() {
     hear(SOCKET, "let go");
     holds("what its maker has no more", at, bytes, 9);
     hide(at, bytes);
+
+    given = hear(SOCKET, "event");
+    CUevent event = nullptr;
+    NEEDS(cuIpcOpenEventHandle, &event, given.event);
+    NEEDS(cuIpcOpenMemHandle_v2, &large, given.memory[0], CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+    for (unsigned turn = 0; turn < 3; turn++) {
+        // Nothing but the stream waits.
+        NEEDS(cuStreamWaitEvent, nullptr, event, 0);
+        holds("what the other wrote before its record", large, SMALL, 20 + turn);
+        put_later(large, SMALL, 30 + turn);
+        NEEDS(cuEventRecord, event, nullptr);
+        say(SOCKET, "recorded");
+        hear(SOCKET, "event");
+    }
+    GIVES(0, cuEventSynchronize, event);
+    GIVES(0, cuEventQuery, event);
+    GIVES(0, cuEventDestroy_v2, event);
+    GIVES(0, cuIpcCloseMemHandle, large);
     say(SOCKET, "done");
     return failures != 0;
 }
@@ -218,7 +253,29 @@ static int parent(int other, pid_t process) {
     GIVES(0, cuMemRelease, memory);
     hide(at, bytes);
     say(other, "let go");
+
+    CUevent event = nullptr, timed = nullptr;
+    CUipcEventHandle event_handle;
+    GIVES(1, cuEventCreate, &timed, CU_EVENT_INTERPROCESS);
+    NEEDS(cuEventCreate, &event, CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING);
+    NEEDS(cuMemAlloc_v2, &large, SMALL);
+    NEEDS(cuIpcGetMemHandle, &handles[0], large);
+    put_later(large, SMALL, 20);
+    NEEDS(cuEventRecord, event, nullptr);
+    NEEDS(cuIpcGetEventHandle, &event_handle, event);
+    say(other, "event", handles, -1, &event_handle);
+    for (unsigned turn = 0; turn < 3; turn++) {
+        hear(other, "recorded");
+        NEEDS(cuStreamWaitEvent, nullptr, event, 0);
+        holds("what the other wrote before its record", large, SMALL, 30 + turn);
+        put_later(large, SMALL, 21 + turn);
+        NEEDS(cuEventRecord, event, nullptr);
+        say(other, "event");
+    }
     hear(other, "done");
+    GIVES(0, cuEventSynchronize, event);
+    GIVES(0, cuEventDestroy_v2, event);
+    GIVES(0, cuMemFree_v2, large);
     properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_NONE;
     NEEDS(cuMemCreate, &plain, bytes, &properties, 0);
     GIVES(1, cuMemExportToShareableHandle, &fd, plain, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
@@ -228,7 +285,7 @@ static int parent(int other, pid_t process) {
     waitpid(process, &status, 0);
     expect("how the other ended", WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
     if (failures) return 1;
-    printf("%s: ok, allocations and memory of two processes\n", PROGRAM);
+    printf("%s: ok, allocations, memory and events of two processes\n", PROGRAM);
     return 0;
 }
 

@@ -72,6 +72,7 @@ pub fn attribute(id: u32) -> i32 {
         97 => SHARED_BYTES_OPT_IN,
         102 => 1, // memory and addresses apart
         103 => 1, // shared by descriptors
+        125 => 1, // events between processes
         106 => 32,
         111 => 1 << 10,
         115 => 1,       // memory pools: made by the worker of virtual memory

@@ -8,10 +8,12 @@ use std::sync::atomic::AtomicU64;
 use idm::Region;
 use idm::arena::WINDOW;
 
-/// A part of the arena, mapped as long as this lives. The guest may change it at any time.
+/// A part of the arena, mapped as long as this lives, or other pages that are shared. The guest may change them at any time.
 #[derive(Debug, Clone)]
 pub struct HostPages {
     arena: Arc<Region>,
+    /// The address that the region begins at for who names it.
+    base: usize,
     offset: usize,
     bytes: usize,
 }
@@ -23,19 +25,32 @@ impl HostPages {
         let offset = usize::try_from(at.checked_sub(WINDOW as u64)?).ok()?;
         let bytes = usize::try_from(bytes).ok()?;
         let inside = offset.checked_add(bytes).is_some_and(|end| end <= arena.len());
-        inside.then(|| Self { arena: Arc::clone(arena), offset, bytes })
+        inside.then(|| Self { arena: Arc::clone(arena), base: WINDOW, offset, bytes })
+    }
+
+    /// All pages of a region that no guest names: they are where this worker has them.
+    #[must_use]
+    pub fn of_ours(region: &Arc<Region>) -> Self {
+        let base = region.base().addr().get();
+        Self { arena: Arc::clone(region), base, offset: 0, bytes: region.len() }
+    }
+
+    /// Whether the guest names them.
+    #[must_use]
+    pub fn is_of_arena(&self) -> bool {
+        self.base == WINDOW
     }
 
     /// Where the guest has them: what its calls and kernels name.
     #[must_use]
     pub fn address(&self) -> u64 {
-        (WINDOW + self.offset) as u64
+        (self.base + self.offset) as u64
     }
 
     /// The guest's addresses of the whole arena: nothing else lies there.
     #[must_use]
     pub fn whole(&self) -> Range<u64> {
-        WINDOW as u64..(WINDOW + self.arena.len()) as u64
+        self.base as u64..(self.base + self.arena.len()) as u64
     }
 
     /// Where in the arena they begin.

@@ -17,6 +17,7 @@ pub mod local;
 mod nobody;
 mod pace;
 pub mod shared;
+mod shared_events;
 mod sharing;
 pub mod shim_door;
 pub mod socket;

@@ -17,6 +17,7 @@ use rustix::fs::{FileType, fstat, major};
 use rustix::rand::{GetRandomFlags, getrandom};
 use vgpu_api::{CuError, CuResult, Token};
 
+use super::shared_events::Events;
 use super::zones::WorkerId;
 use crate::device::DeviceKind;
 use crate::exchange::{Answer, Question};
@@ -38,6 +39,7 @@ pub struct Shared {
     uses: usize,
     /// Memories that a maker has.
     descriptors: usize,
+    events: Events,
 }
 
 #[derive(Debug)]
@@ -100,6 +102,10 @@ impl Shared {
                 self.put(worker, (device, bytes), checked(kind, fd)?)
             }
             Question::Get(token) => self.get(worker, device, token),
+            Question::PutEvent => self.events.put(worker),
+            Question::GetEvent(token) => self.events.get(worker, token),
+            Question::Board => self.events.board(),
+            Question::CloseEvent(token, seat) => self.events.close(worker, token, seat),
             Question::LetGo(token) => {
                 let memory = self.memories.get_mut(&token);
                 let memory = memory.filter(|memory| memory.is_of(worker)).ok_or(CuError::INVALID_VALUE)?;
@@ -161,6 +167,7 @@ impl Shared {
 
     /// A worker has ended, and has nothing any more.
     pub fn ended(&mut self, worker: WorkerId, grant_of: impl Fn(WorkerId) -> Option<Grant>) {
+        self.events.ended(worker);
         let tokens: Vec<_> = self.memories.keys().copied().collect();
         for token in tokens {
             let Some(memory) = self.memories.get_mut(&token) else { continue };
@@ -206,7 +213,7 @@ fn checked(device: DeviceKind, fd: Option<OwnedFd>) -> CuResult<Option<OwnedFd>>
     }
 }
 
-fn random_token() -> io::Result<Token> {
+pub(super) fn random_token() -> io::Result<Token> {
     let mut token = Token::default();
     let got = getrandom(&mut token.0, GetRandomFlags::empty())?;
     if got == token.0.len() { Ok(token) } else { Err(io::ErrorKind::UnexpectedEof.into()) }

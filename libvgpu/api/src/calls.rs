@@ -124,6 +124,12 @@ calls! {
     /// Lets `device` touch whole mappings that follow each other, or keeps it from that, whichever device the memory lies on.
     async fn cuMemSetAccess(at: DevicePtr, bytes: u64, device: u32, access: Access);
 
+    // Events between processes of the zone: made with the flag for that, `CU_EVENT_INTERPROCESS`.
+    /// Lets other processes have `event`, as long as any has it. 1 for one that was made without the flag.
+    sync fn vgpuEventExport(event: EventHandle) -> Token;
+    /// Gives an event that a process of the zone has exported a handle here, in the call's context.
+    sync fn vgpuEventImport(event: NewHandle<kind::Event>, token: Token);
+
     // Memory between processes of the zone. 801 where the worker has nobody to exchange with.
     /// Lets other processes have `memory`, as long as this one has it. Asked again it answers the same.
     sync fn vgpuMemoryExport(memory: MemoryHandle) -> Token;

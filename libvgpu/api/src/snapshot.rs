@@ -31,7 +31,6 @@ pub const NOT_OFFERED: &[u32] = &[
     119, // handle types of memory pools
     121, // arrays mapped later
     124, // dma-buf
-    125, // events between processes
     128, // fabric handles
     129, // function pointers of host and device
     132, // multicast

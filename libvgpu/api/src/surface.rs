@@ -77,7 +77,7 @@ surface! {
     }
     "ipc" {
         Sync: cuMemExportToShareableHandle cuMemImportFromShareableHandle cuIpcGetMemHandle cuIpcOpenMemHandle cuIpcOpenMemHandle_v2
-            cuIpcCloseMemHandle;
+            cuIpcCloseMemHandle cuIpcGetEventHandle cuIpcOpenEventHandle;
     }
     "pool" {
         Local: cuDeviceGetDefaultMemPool cuDeviceGetMemPool cuDeviceSetMemPool cuMemGetDefaultMemPool cuMemGetMemPool

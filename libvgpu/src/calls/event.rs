@@ -11,8 +11,8 @@ use crate::core::event_words::Standing;
 use crate::core::process::{EventInfo, Recorded, process};
 use crate::core::streams::{context_of, resolve};
 
-/// `CU_EVENT_BLOCKING_SYNC`, `_DISABLE_TIMING`; 4, interprocess, is not supported.
-const FLAGS: u32 = 3;
+/// `CU_EVENT_BLOCKING_SYNC`, `_DISABLE_TIMING`, `_INTERPROCESS`.
+const FLAGS: u32 = 7;
 const DISABLE_TIMING: u32 = 2;
 const INTERPROCESS: u32 = 4;
 /// `CU_EVENT_RECORD_EXTERNAL`.
@@ -45,6 +45,15 @@ fn destroy(raw: Raw) -> CuResult<()> {
     channel.take_error()
 }
 
+/// Waits until the worker has looked at what was queued with a shared event: what another process does with it from now on comes after
+/// that. The work itself is not waited for.
+pub fn settled(entered: Entered, event: EventHandle) -> CuResult<()> {
+    match ask::cuEventQuery(&entered.process.channel, entered.context, event) {
+        Err(CuError::NOT_READY) => Ok(()),
+        answer => answer,
+    }
+}
+
 fn record(event: Raw, stream: Raw, flags: u32, mode: Mode) -> CuResult<()> {
     let (entered, event, known) = existing(event)?;
     let stream = resolve(entered, stream.0, mode)?;
@@ -66,7 +75,7 @@ fn record(event: Raw, stream: Raw, flags: u32, mode: Mode) -> CuResult<()> {
     let written = words.write(entered, event, stream)?;
     ask::cuEventRecordWithFlags(&entered.process.channel, entered.context, event, stream, flags)?;
     words.recorded(event, written);
-    Ok(())
+    if known.is_shared { settled(entered, event) } else { Ok(()) }
 }
 
 fn elapsed(out: Out<f32>, start: Raw, end: Raw) -> CuResult<()> {
@@ -95,16 +104,15 @@ export! {
     fn cuEventCreate(out: Out<u64>, flags: u32) {
         let entered = enter()?;
         out.wanted()?;
-        match flags {
-            flags if flags & !FLAGS == 0 => {}
-            // It has to be without times. Source: CUDA Driver API, `cuEventCreate`.
-            flags if flags & !FLAGS == INTERPROCESS && flags & DISABLE_TIMING != 0 => {
-                return Err(CuError::NOT_SUPPORTED);
-            }
-            _ => return Err(CuError::INVALID_VALUE),
+        let (is_timed, is_shared) = (flags & DISABLE_TIMING == 0, flags & INTERPROCESS != 0);
+        // What is shared has to be without times. Source: CUDA Driver API, `cuEventCreate`.
+        if flags & !FLAGS != 0 || (is_shared && is_timed) {
+            return Err(CuError::INVALID_VALUE);
         }
         let Entered { process, context, .. } = entered;
-        let event = process.events.insert(EventInfo { context, recorded: Recorded::Never, is_timed: flags & DISABLE_TIMING == 0 });
+        // Where others record it nobody here knows.
+        let recorded = if is_shared { Recorded::Queued } else { Recorded::Never };
+        let event = process.events.insert(EventInfo { context, recorded, is_timed, is_shared });
         match ask::cuEventCreate(&process.channel, context, NewHandle(event), flags) {
             Ok(()) => out.set(event.raw()),
             Err(error) => process.events.end(event, |_| Err(error))?,
@@ -130,6 +138,10 @@ export! {
     fn cuEventQuery(event: Raw) {
         let (entered, event) = asked(event)?;
         let words = &entered.process.event_words;
+        // Another process may have recorded it.
+        if entered.process.events.get(event)?.is_shared {
+            return ask::cuEventQuery(&entered.process.channel, entered.context, event);
+        }
         match words.standing(entered.process, event) {
             Standing::Reached => return Ok(()),
             Standing::NotReached => return Err(CuError::NOT_READY),

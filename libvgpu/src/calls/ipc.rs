@@ -1,5 +1,5 @@
-//! Device memory between processes of a pod: `cuIpc…` for allocations, shareable handles for what `cuMemCreate` makes. What the handles
-//! are: `core/ipc.rs`.
+//! Device memory and events between processes of a pod: `cuIpc…` for allocations and events, shareable handles for what `cuMemCreate`
+//! makes. What the handles are: `core/ipc.rs`.
 //!
 //! A descriptor is one of a file in memory that holds the handle's bytes: the program passes it on, and closes it, as it likes. It does not
 //! keep the memory: others can import it as long as its maker has a handle or a mapping of it.
@@ -8,12 +8,13 @@ use std::os::fd::IntoRawFd;
 
 use idm::region::{Region, sealed_memory};
 use vgpu_api::handle::NewHandle;
-use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, MemoryHandle, ask};
+use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, EventHandle, MemoryHandle, ask};
 
 use super::virtual_memory::{POSIX_FD, ready};
-use crate::abi::{Abi, Out, Span, export};
+use crate::abi::{Abi, Out, Raw, Span, export};
 use crate::core::contexts::{Entered, current, enter, enter_to_end};
 use crate::core::ipc::{HANDLE_BYTES, Handle, Kind};
+use crate::core::process::{EventInfo, Recorded};
 use crate::core::ranges::OPENED;
 
 /// `CU_MEM_HANDLE_TYPE_FABRIC` and those of Windows: the devices say that they don't have them.
@@ -29,6 +30,9 @@ pub struct MemHandle(pub [u8; HANDLE_BYTES]);
 impl Abi for MemHandle {
     const LETTER: u8 = b's';
 }
+
+/// `CUipcEventHandle`.
+pub type IpcEventHandle = MemHandle;
 
 fn checked_type(handle_type: u32) -> CuResult<()> {
     match handle_type {
@@ -136,7 +140,39 @@ fn close(at: DevicePtr) -> CuResult<()> {
     })
 }
 
+fn get_event(out: Out<IpcEventHandle>, event: Raw) -> CuResult<()> {
+    let Entered { process, context, .. } = enter()?;
+    let (out, event) = (out.wanted()?, EventHandle::check(event.0)?);
+    let known = process.events.get(event)?;
+    if !known.is_shared {
+        return Err(CuError::INVALID_VALUE);
+    }
+    let token = ask::vgpuEventExport(&process.channel, context, event)?;
+    let device = process.contexts.number(process.contexts.device_of(known.context)?)?;
+    out.set(MemHandle(Handle { token, bytes: 1, device }.encode(Kind::Event)))
+}
+
+fn open_event(out: Out<u64>, MemHandle(handle): IpcEventHandle) -> CuResult<()> {
+    let Entered { process, context, .. } = enter()?;
+    let out = out.wanted()?;
+    let Handle { token, .. } = Handle::decode(Kind::Event, &handle)?;
+    let info = EventInfo { context, recorded: Recorded::Queued, is_timed: false, is_shared: true };
+    let event = process.events.insert(info);
+    match ask::vgpuEventImport(&process.channel, context, NewHandle(event), token) {
+        Ok(()) => out.set(event.raw()),
+        Err(error) => process.events.end(event, |_| Err(error))?,
+    }
+}
+
 export! {
+    fn cuIpcGetEventHandle(out: Out<IpcEventHandle>, event: Raw) {
+        get_event(out, event)
+    }
+
+    fn cuIpcOpenEventHandle(out: Out<u64>, handle: IpcEventHandle) {
+        open_event(out, handle)
+    }
+
     fn cuMemExportToShareableHandle(out: Out<i32>, handle: u64, handle_type: u32, flags: u64) {
         export(out, handle, handle_type, flags)
     }

@@ -105,7 +105,8 @@ export! {
         if entered.process.graphs.waits(entered, stream, event, known, flags == WAIT_EXTERNAL)? {
             return Ok(());
         }
-        ask::cuStreamWaitEvent(&entered.process.channel, entered.context, stream, event, flags)
+        ask::cuStreamWaitEvent(&entered.process.channel, entered.context, stream, event, flags)?;
+        if known.is_shared { super::event::settled(entered, event) } else { Ok(()) }
     }
 
     fn cuStreamGetPriority | cuStreamGetPriority_ptsz(mode, stream: Raw, out: Out<i32>) {

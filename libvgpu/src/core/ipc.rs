@@ -19,6 +19,8 @@ pub enum Kind {
     Allocation,
     /// What `cuMemCreate` made, for `cuMemImportFromShareableHandle`.
     Memory,
+    /// For `cuIpcOpenEventHandle`.
+    Event,
 }
 
 impl Kind {
@@ -26,6 +28,7 @@ impl Kind {
         match self {
             Self::Allocation => *b"vgpu ipc",
             Self::Memory => *b"vgpu mem",
+            Self::Event => *b"vgpu evt",
         }
     }
 }
@@ -34,7 +37,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle {
     pub token: Token,
-    /// As its maker asked for it.
+    /// As its maker asked for it; 1 for an event.
     pub bytes: u64,
     /// The worker's number of the device that it lies on.
     pub device: u32,

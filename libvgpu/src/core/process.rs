@@ -47,6 +47,8 @@ pub struct EventInfo {
     pub is_timed: bool,
     pub context: vgpu_api::ContextId,
     pub recorded: Recorded,
+    /// Other processes may have it, and record it: what is known of that the worker says.
+    pub is_shared: bool,
 }
 
 /// Where an event was recorded last.

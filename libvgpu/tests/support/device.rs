@@ -1208,6 +1208,14 @@ impl Driver for FakeDevice {
         self.places.remove(&("pool", pool.0.index()));
         self.saw("pool destroy")
     }
+    fn vgpuEventExport(&mut self, _: Call, event: EventHandle) -> CuResult<Token> {
+        assert!(self.places.contains_key(&("event", event.index())), "it was made");
+        self.saw("event export").map(|()| Token([6; 16]))
+    }
+    fn vgpuEventImport(&mut self, call: Call, event: NewHandle<kind::Event>, token: Token) -> CuResult<()> {
+        self.saw("event import")?;
+        if token == THEIRS { self.cuEventCreate(call, event, 2) } else { Err(CuError::INVALID_VALUE) }
+    }
     fn vgpuMemoryExport(&mut self, _: Call, memory: MemoryHandle) -> CuResult<Token> {
         assert!(self.places.contains_key(&("memory", memory.index())), "it was created");
         self.saw("memory export").map(|()| THEIRS)

@@ -447,7 +447,9 @@ impl Device for Cuda {
             unsafe { self.table.cuMemHostUnregister(place) }?;
             return Err(known.err().unwrap_or(CuError::NOT_SUPPORTED));
         }
-        self.arena = pages.whole();
+        if pages.is_of_arena() {
+            self.arena = pages.whole();
+        }
         self.pinned.insert(pages.address(), pages);
         Ok(())
     }

@@ -66,6 +66,8 @@ calls! {
     cuMemUnmap(s, c, at: DevicePtr, bytes: u64) => s.unmap(c, at, bytes);
     cuMemSetAccess(s, c, at: DevicePtr, bytes: u64, device: u32, access: Access)
         => s.set_access(c, at, bytes, device, access);
+    vgpuEventExport(s, c, event: EventHandle) -> Token => s.event_export(event);
+    vgpuEventImport(s, c, event: NewHandle<kind::Event>, token: Token) => s.event_import(c, event.0, token);
     vgpuMemoryExport(s, c, memory: MemoryHandle) -> Token => s.memory_export(c, memory);
     vgpuIpcExport(s, c, at: DevicePtr) -> Token => s.ipc_export(c, at);
     vgpuMemoryImport(s, c, memory: NewHandle<kind::Memory>, token: Token) -> u64 => s.memory_import(c, memory.0, token);

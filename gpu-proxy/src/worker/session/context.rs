@@ -184,6 +184,7 @@ impl Session {
         // Graphs of other contexts may name what ends with this one.
         self.graphs.something_ended();
         for event in self.events.remove_where(|event| event.context == id) {
+            event.shared.into_iter().for_each(|shared| self.leave(shared));
             let _ = self.device.event_destroy(event.raw);
         }
         for stream in self.streams.remove_where(|stream| stream.context == id) {

@@ -3,8 +3,9 @@
 //! Each call goes through the same gates, in this order: is its context whole (sticky errors) → do its handles exist, in the
 //! right generation → do its addresses and lengths lie inside the allocation map → does the grant allow it → may we submit.
 //! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`, `devices.rs`,
-//! `memory.rs`, `arena.rs`, `virtual_memory.rs`, `shared.rs`, `pool.rs`, `array.rs`, `image.rs`, `upload.rs`, `stream.rs`, `stream_memory.rs`, `graph.rs`,
-//! `host_function.rs`, `link.rs`, `tensor_map.rs`. Whose turn it is: `turn.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does (`device/`).
+//! `memory.rs`, `arena.rs`, `virtual_memory.rs`, `shared.rs`, `shared_event.rs`, `pool.rs`, `array.rs`, `image.rs`, `upload.rs`, `stream.rs`, `stream_memory.rs`,
+//! `graph.rs`, `host_function.rs`, `link.rs`, `tensor_map.rs`. Whose turn it is: `turn.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does
+//! (`device/`).
 
 mod arena;
 mod array;
@@ -19,6 +20,7 @@ mod mark;
 mod memory;
 mod pool;
 mod shared;
+mod shared_event;
 mod stream;
 mod stream_memory;
 mod tensor_map;
@@ -49,6 +51,7 @@ use link::Linkers;
 use mark::Mark;
 use pool::Pools;
 use shared::Shared;
+use shared_event::{Board, SharedEvent};
 use turn::Turns;
 use upload::Uploads;
 use virtual_memory::VirtualMemory;
@@ -82,6 +85,7 @@ pub struct Session {
     arena_parts: usize,
     virtual_memory: VirtualMemory,
     shared: Shared,
+    board: Board,
     pools: Pools,
     uploads: Uploads,
     image_log: String,
@@ -114,6 +118,8 @@ struct Context {
 struct Owned {
     raw: Raw,
     context: ContextId,
+    /// Others may have it.
+    shared: Option<SharedEvent>,
 }
 
 /// A stream, which belongs to a context.
@@ -154,6 +160,7 @@ impl Session {
             arena_parts: 0,
             virtual_memory: VirtualMemory::default(),
             shared: Shared::default(),
+            board: Board::default(),
             pools: Pools::default(),
             uploads: Uploads::default(),
             image_log: String::new(),

@@ -4,6 +4,7 @@
 //! It counts against the grant of its maker as long as that one has it, wherever else it is mapped (`supervisor/shared.rs`).
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
 use vgpu_api::{Access, Call, ContextId, CuError, CuResult, DevicePtr, MemoryHandle, Token};
@@ -188,6 +189,11 @@ impl Session {
         if let Some(token) = self.shared.exported.remove(&at) {
             self.tell(Question::LetGo(token));
         }
+    }
+
+    /// Asks what needs no descriptor.
+    pub(super) fn ask(&mut self, question: Question) -> CuResult<(Answer, Option<OwnedFd>)> {
+        self.shared.exchange.as_mut().ok_or(CuError::NOT_SUPPORTED)?.ask(question, None)
     }
 
     pub(super) fn tell(&mut self, question: Question) {

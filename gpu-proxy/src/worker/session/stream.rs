@@ -4,10 +4,12 @@ use vgpu_api::launch::attribute;
 use vgpu_api::{Call, ContextId, CuError, CuResult, EventHandle, LaunchAttribute, Stream, StreamHandle};
 
 use super::{OwnStream, Owned, Session};
-use crate::device::Place;
+use crate::device::{Place, Raw};
 
 /// `CU_STREAM_NON_BLOCKING`. Source: cuda.h.
 const NON_BLOCKING: u32 = 1;
+/// `CU_EVENT_INTERPROCESS`. Source: cuda.h.
+const INTERPROCESS: u32 = 4;
 
 impl Session {
     pub(super) fn stream_create(
@@ -61,7 +63,12 @@ impl Session {
         flags: u32,
     ) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
-        let event = self.events.get(event)?.raw;
+        let Owned { raw: event, shared, .. } = *self.events.get(event)?;
+        if let Some(shared) = shared
+            && self.waits_for_others(Call { context, ..call }, place, shared)?
+        {
+            return Ok(());
+        }
         let result = self.device.stream_wait(place, event, flags);
         self.settle(context, result)
     }
@@ -88,12 +95,15 @@ impl Session {
     pub(super) fn event_create(&mut self, call: Call, handle: EventHandle, flags: u32) -> CuResult<()> {
         let context = self.context(call.context)?;
         self.events.check_free(handle)?;
-        let raw = self.device.event_create(context, flags)?;
-        self.events.insert(handle, Owned { raw, context: call.context })
+        let raw = self.device.event_create(context, flags & !INTERPROCESS)?;
+        let shared = if flags & INTERPROCESS == 0 { Ok(None) } else { self.new_shared_event(None).map(Some) };
+        let shared = shared.or_else(|error| self.device.event_destroy(raw).and(Err(error)))?;
+        self.events.insert(handle, Owned { raw, context: call.context, shared })
     }
 
     pub(super) fn event_destroy(&mut self, handle: EventHandle) -> CuResult<()> {
-        let Owned { raw, context } = self.events.remove(handle)?;
+        let Owned { raw, context, shared } = self.events.remove(handle)?;
+        shared.into_iter().for_each(|shared| self.leave(shared));
         self.graphs.something_ended();
         let result = self.device.event_destroy(raw);
         self.settle(context, result)
@@ -107,35 +117,54 @@ impl Session {
         flags: u32,
     ) -> CuResult<()> {
         let (context, place) = self.place(call, stream)?;
-        let event = self.events.get(event)?.raw;
-        let result = self.device.event_record(place, event, flags);
+        let Owned { raw, shared, .. } = *self.events.get(event)?;
+        let result = match shared {
+            Some(_) => self.record_shared(place, event, flags),
+            None => self.device.event_record(place, raw, flags),
+        };
         self.settle(context, result)
     }
 
     pub(super) fn context_record(&mut self, call: Call, event: EventHandle) -> CuResult<()> {
         let context = self.context(call.context)?;
-        let event = self.events.get(event)?.raw;
+        let event = self.unshared(event)?;
         let result = self.device.context_record(context, event);
         self.settle(call.context, result)
     }
 
     pub(super) fn context_wait(&mut self, call: Call, event: EventHandle) -> CuResult<()> {
         let context = self.context(call.context)?;
-        let event = self.events.get(event)?.raw;
+        let event = self.unshared(event)?;
         let result = self.device.context_wait(context, event);
         self.settle(call.context, result)
     }
 
+    /// An event that only this process has: for what the board does not carry.
+    pub(super) fn unshared(&self, event: EventHandle) -> CuResult<Raw> {
+        let Owned { raw, shared, .. } = self.events.get(event)?;
+        if shared.is_none() { Ok(*raw) } else { Err(CuError::NOT_SUPPORTED) }
+    }
+
     pub(super) fn event_query(&mut self, event: EventHandle) -> CuResult<()> {
-        let Owned { raw, context } = *self.events.get(event)?;
+        let Owned { raw, context, shared } = *self.events.get(event)?;
         self.context(context)?;
+        if let Some(shared) = shared
+            && let Some(is_reached) = self.others_have_reached(shared)?
+        {
+            return if is_reached { Ok(()) } else { Err(CuError::NOT_READY) };
+        }
         let result = self.device.event_query(raw);
         self.settle(context, result)
     }
 
     pub(super) fn event_synchronize(&mut self, event: EventHandle) -> CuResult<()> {
-        let Owned { raw, context } = *self.events.get(event)?;
+        let Owned { raw, context, shared } = *self.events.get(event)?;
         self.context(context)?;
+        if let Some(shared) = shared
+            && let Some(is_reached) = self.others_have_reached(shared)?
+        {
+            return if is_reached { Ok(()) } else { self.put_aside() };
+        }
         if self.is_held_up() {
             self.not_yet(|device| device.event_query(raw))?;
         }

@@ -10,6 +10,7 @@ mod devices;
 
 mod pool;
 mod shared;
+mod shared_event;
 mod stream_memory;
 mod upload;
 mod virtual_memory;

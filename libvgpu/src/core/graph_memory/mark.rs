@@ -23,7 +23,12 @@ impl Mark {
     pub fn behind(process: &'static Process, context: ContextId) -> Option<Self> {
         process.contexts.alive(context).ok()?;
         let channel = &process.channel;
-        let event = process.events.insert(EventInfo { context, recorded: Recorded::Queued, is_timed: false });
+        let event = process.events.insert(EventInfo {
+            context,
+            recorded: Recorded::Queued,
+            is_timed: false,
+            is_shared: false,
+        });
         let mark = Self { process, context, event };
         ask::cuEventCreate(channel, context, NewHandle(event), NO_TIMING).ok()?;
         ask::cuCtxRecordEvent(channel, context, event).ok()?;

@@ -155,7 +155,8 @@ impl Session {
                 Names::Sides([self.operand(to, size, true)?, self.operand(from, size, false)?])
             }
             GraphWork::Record(event) | GraphWork::Wait(event) => {
-                let Owned { raw, context } = *self.events.get(*event)?;
+                let Owned { context, .. } = *self.events.get(*event)?;
+                let raw = self.unshared(*event)?;
                 Names::Event(*event, raw, context)
             }
             GraphWork::Conditional(conditional) => {
@@ -211,8 +212,8 @@ impl Session {
                 };
                 DeviceWork::ArrayCopy { to: side(to, true)?, from: side(from, false)?, size }
             }
-            GraphWork::Record(event) => DeviceWork::Record(self.events.get(*event)?.raw),
-            GraphWork::Wait(event) => DeviceWork::Wait(self.events.get(*event)?.raw),
+            GraphWork::Record(event) => DeviceWork::Record(self.unshared(*event)?),
+            GraphWork::Wait(event) => DeviceWork::Wait(self.unshared(*event)?),
             GraphWork::Words(ops) => DeviceWork::Words(ops.clone()),
             GraphWork::Conditional(conditional) => DeviceWork::Conditional {
                 of: self.graphs.conditionals.graph_of(conditional.handle, kept.context)?,

@@ -18,10 +18,10 @@ const WRONG: CuError = CuError::INVALID_VALUE;
 
 /// The supervisor of the processes of these tests.
 #[derive(Debug, Clone)]
-struct Node(Arc<Mutex<Zones>>);
+pub(super) struct Node(Arc<Mutex<Zones>>);
 
 #[derive(Debug)]
-struct Asks {
+pub(super) struct Asks {
     node: Node,
     zone: ZoneId,
     worker: WorkerId,
@@ -33,8 +33,8 @@ impl Exchange for Asks {
     }
 }
 
-struct Process {
-    world: World,
+pub(super) struct Process {
+    pub(super) world: World,
     node: Node,
     zone: ZoneId,
     worker: WorkerId,
@@ -42,7 +42,7 @@ struct Process {
 
 impl Node {
     /// Two zones, of one container each.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut zones = Zones::new(Limits {
             device_bytes: 1 << 30,
             workers_per_zone: 8,
@@ -73,7 +73,7 @@ impl Node {
         Process { world: World { guest, staging, grant }, node: self.clone(), zone, worker: place.worker }
     }
 
-    fn soft(&self, number: u128) -> Process {
+    pub(super) fn soft(&self, number: u128) -> Process {
         self.process(number, Soft::new(2 * GRANT_BYTES).unwrap())
     }
 
@@ -92,11 +92,11 @@ fn memory(number: u64) -> MemoryHandle {
 }
 
 impl Process {
-    fn told(&self) -> CuResult<()> {
+    pub(super) fn told(&self) -> CuResult<()> {
         self.world.guest.take_error().map_or(Ok(()), Err)
     }
 
-    fn alloc(&self, bytes: u64) -> CuResult<DevicePtr> {
+    pub(super) fn alloc(&self, bytes: u64) -> CuResult<DevicePtr> {
         ask::cuMemAlloc_v2(&self.world.guest, C, bytes)
     }
 
@@ -137,11 +137,11 @@ impl Process {
         self.told()
     }
 
-    fn export_at(&self, at: DevicePtr) -> CuResult<Token> {
+    pub(super) fn export_at(&self, at: DevicePtr) -> CuResult<Token> {
         ask::vgpuIpcExport(&self.world.guest, C, at)
     }
 
-    fn open(&self, token: Token) -> CuResult<DevicePtr> {
+    pub(super) fn open(&self, token: Token) -> CuResult<DevicePtr> {
         ask::vgpuIpcOpen(&self.world.guest, C, token)
     }
 
@@ -160,7 +160,12 @@ impl Process {
         Ok(self.world.staging.bytes(4))
     }
 
-    fn end(self) {
+    /// Another of its questions to the supervisor.
+    pub(super) fn asks(&self) -> Asks {
+        Asks { node: self.node.clone(), zone: self.zone, worker: self.worker }
+    }
+
+    pub(super) fn end(self) {
         drop(self.world);
         self.node.0.lock().unwrap().worker_ended(self.zone, self.worker);
     }
