@@ -3,6 +3,7 @@
 mod support;
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use support::calls::Calls;
 use support::device::{EVENTS_PENDING, REFUSED_AFTER, WORDS_STAY};
@@ -84,6 +85,7 @@ fn an_event_that_was_asked_about_is_watched_from_its_next_record_on() {
     WORDS_STAY.store(true, Ordering::Relaxed);
     record(&session, first);
     assert_eq!([asks(&session, first), asks(&session, first)], [1, 1], "the device has not written");
+    assert_eq!(cu!(session.libcuda, cuEventQuery(first: u64)), OK, "reached once, reached for good");
     WORDS_STAY.store(false, Ordering::Relaxed);
     record(&session, first);
     assert_eq!([asks(&session, first), asks(&session, first)], [0, 0]);
@@ -113,6 +115,16 @@ fn an_event_that_was_asked_about_is_watched_from_its_next_record_on() {
     EVENTS_PENDING.store(true, Ordering::Relaxed);
     assert_eq!(elapsed(&session, other, other), NOT_READY, "nobody was told that it is reached");
     EVENTS_PENDING.store(false, Ordering::Relaxed);
+
+    // What asks for times is no question about the event: the next one goes to the worker when it is due.
+    WORDS_STAY.store(true, Ordering::Relaxed);
+    record(&session, first);
+    std::thread::sleep(Duration::from_millis(60));
+    EVENTS_PENDING.store(true, Ordering::Relaxed);
+    assert_eq!(elapsed(&session, first, first), NOT_READY);
+    EVENTS_PENDING.store(false, Ordering::Relaxed);
+    assert_eq!(cu!(session.libcuda, cuEventQuery(first: u64)), OK);
+    WORDS_STAY.store(false, Ordering::Relaxed);
 
     // Anything may be why a number does not come.
     WORDS_STAY.store(true, Ordering::Relaxed);

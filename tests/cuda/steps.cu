@@ -147,7 +147,7 @@ static void batch() {
 }
 
 static void looked_at_step() {
-    // The word behind the event is written by the device.
+    // The word before the event is written by the device.
     if (looks_at_results) batch();
     training_step(), look(item());
 }

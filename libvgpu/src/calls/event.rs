@@ -93,7 +93,7 @@ fn elapsed(out: Out<f32>, start: Raw, end: Raw) -> CuResult<()> {
     }
     // A word comes a moment before its record: what the program was told to be reached is so here, too.
     for event in [start, end] {
-        if process.event_words.standing(process, event) == Standing::Reached {
+        if process.event_words.is_reached(process, event) {
             ask::cuEventSynchronize(&process.channel, context, event)?;
         }
     }
@@ -148,7 +148,7 @@ export! {
             Standing::Unknown => {}
         }
         let answer = ask::cuEventQuery(&entered.process.channel, entered.context, event);
-        words.watch(entered, event);
+        words.answered(entered, event, answer.is_ok());
         answer
     }
 

@@ -42,6 +42,12 @@ struct State {
 struct Word {
     at: u64,
     written: Option<Written>,
+    /// Numbers that are not above this one were given to an earlier word of the event.
+    since: u64,
+    /// Records that have a number and are being sent.
+    in_flight: u32,
+    /// Several are, or were together with one that still is: nobody knows whose number the device writes last.
+    is_mixed: bool,
 }
 
 /// What the device writes before the event's last record.
@@ -91,10 +97,8 @@ impl EventWords {
     /// The event was recorded.
     #[inline]
     pub fn recorded(&self, event: EventHandle, written: Option<Written>) {
-        if written.is_some()
-            && let Some(word) = lock(&self.state).words.get_mut(&event)
-        {
-            word.written = written;
+        if let Some(written) = written {
+            lock(&self.state).recorded(event, written);
         }
     }
 
@@ -104,25 +108,29 @@ impl EventWords {
             && let Some(word) = lock(&self.state).words.get_mut(&event)
         {
             word.written = None;
+            word.is_mixed = word.in_flight > 0;
         }
     }
 
-    /// How the last record of an event stands.
+    /// Whether its word says that the last record of an event is reached.
+    pub fn is_reached(&self, process: &Process, event: EventHandle) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+            && lock(&self.state).words.get(&event).is_some_and(|word| word.is_reached(process))
+    }
+
+    /// How the last record of an event stands, for a program that asks. After `Unknown` the worker is asked.
     pub fn standing(&self, process: &Process, event: EventHandle) -> Standing {
         if self.count.load(Ordering::Relaxed) == 0 {
             return Standing::Unknown;
         }
         let (mut state, channel) = (lock(&self.state), &process.channel);
-        let word = state.words.get_mut(&event);
-        let (Some(Word { at, written: Some(written) }), Some(arena)) = (word, process.arena.as_ref()) else {
-            return Standing::Unknown;
-        };
+        let Some(word) = state.words.get_mut(&event) else { return Standing::Unknown };
+        if word.is_reached(process) {
+            return Standing::Reached;
+        }
+        let Some(written) = &mut word.written else { return Standing::Unknown };
         if channel.graph_calls() != written.graph_calls {
             return Standing::Unknown;
-        }
-        // Acquire: what the stream has copied to pinned memory is seen, too.
-        if arena.word(*at).load(Ordering::Acquire) == written.number {
-            return Standing::Reached;
         }
         if channel.error_count() == written.errors && written.asked.elapsed() < BELIEVED {
             return Standing::NotReached;
@@ -132,12 +140,15 @@ impl EventWords {
     }
 
     /// The program has asked about an event, and the worker has answered.
-    pub fn watch(&self, entered: Entered, event: EventHandle) {
+    pub fn answered(&self, entered: Entered, event: EventHandle, is_reached: bool) {
         let mut state = lock(&self.state);
-        if !state.words.contains_key(&event)
-            && let Some(at) = state.free_word(entered)
-        {
-            state.words.insert(event, Word { at, written: None });
+        if let Some(word) = state.words.get_mut(&event) {
+            // A number that has not come with its record will not come.
+            if is_reached && !word.is_reached(entered.process) {
+                word.written = None;
+            }
+        } else if let Some(at) = state.free_word(entered) {
+            state.watch(event, at);
             self.count.store(state.words.len(), Ordering::Relaxed);
         }
     }
@@ -162,13 +173,41 @@ impl EventWords {
     }
 }
 
+impl Word {
+    fn is_reached(&self, process: &Process) -> bool {
+        let (Some(written), Some(arena)) = (self.written, process.arena.as_ref()) else { return false };
+        // Acquire: what the stream has copied to pinned memory is seen, too.
+        process.channel.graph_calls() == written.graph_calls
+            && arena.word(self.at).load(Ordering::Acquire) == written.number
+    }
+}
+
 impl State {
+    fn watch(&mut self, event: EventHandle, at: u64) {
+        let since = self.last_number;
+        self.words.insert(event, Word { at, written: None, since, in_flight: 0, is_mixed: false });
+    }
+
     /// The word of a watched event and the number for its next record.
     fn next(&mut self, event: EventHandle) -> Option<(u64, u64)> {
         let word = self.words.get_mut(&event)?;
         word.written = None;
+        word.is_mixed |= word.in_flight > 0;
+        word.in_flight += 1;
         self.last_number += 1;
         Some((word.at, self.last_number))
+    }
+
+    /// A record with such a number was sent. It is the last one only if no other was sent meanwhile.
+    fn recorded(&mut self, event: EventHandle, written: Written) {
+        let Some(word) = self.words.get_mut(&event).filter(|word| written.number > word.since) else {
+            return;
+        };
+        word.in_flight = word.in_flight.saturating_sub(1);
+        if !word.is_mixed {
+            word.written = Some(written);
+        }
+        word.is_mixed &= word.in_flight > 0;
     }
 
     fn free_word(&mut self, entered: Entered) -> Option<u64> {
@@ -185,5 +224,58 @@ impl State {
             }
         }
         self.free.pop()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vgpu_api::handle::Handle;
+
+    use super::*;
+
+    const PLACE: u64 = 64;
+
+    fn written(number: u64) -> Written {
+        Written { number, graph_calls: 0, errors: 0, asked: Instant::now() }
+    }
+
+    fn watched() -> (State, EventHandle) {
+        let mut state = State { words: HashMap::new(), free: Vec::new(), is_cut: true, last_number: 4 };
+        let event: EventHandle = Handle::new(0, 1);
+        state.watch(event, PLACE);
+        (state, event)
+    }
+
+    fn believed(state: &State, event: EventHandle) -> Option<u64> {
+        state.words[&event].written.map(|written| written.number)
+    }
+
+    #[test]
+    fn of_records_that_are_sent_at_once_none_is_taken_for_the_last() {
+        for order in [[5, 6], [6, 5]] {
+            let (mut state, event) = watched();
+            assert_eq!([state.next(event), state.next(event)], [Some((PLACE, 5)), Some((PLACE, 6))]);
+            for number in order {
+                state.recorded(event, written(number));
+                assert_eq!(
+                    believed(&state, event),
+                    None,
+                    "{order:?}: the device may write the other one last"
+                );
+            }
+            assert_eq!(state.next(event), Some((PLACE, 7)));
+            state.recorded(event, written(7));
+            assert_eq!(believed(&state, event), Some(7), "{order:?}: it is alone again");
+        }
+    }
+
+    #[test]
+    fn a_number_of_the_words_time_before_is_not_believed() {
+        let (mut state, event) = watched();
+        assert_eq!(state.next(event), Some((PLACE, 5)));
+        state.words.clear();
+        state.watch(event, PLACE + 8);
+        state.recorded(event, written(5));
+        assert_eq!(believed(&state, event), None);
     }
 }
