@@ -9,18 +9,23 @@ use super::*;
 
 type HostFn = unsafe extern "C" fn(*mut c_void);
 
-/// How many objects were destroyed.
-static DESTROYED: AtomicU32 = AtomicU32::new(0);
+/// How many objects of one test were destroyed.
+type Destroyed = &'static AtomicU32;
 
-unsafe extern "C" fn destroy(_: *mut c_void) {
-    DESTROYED.fetch_add(1, Ordering::SeqCst);
+fn none_destroyed() -> Destroyed {
+    Box::leak(Box::default())
+}
+
+unsafe extern "C" fn destroy(destroyed: *mut c_void) {
+    // SAFETY: what `object` gave, which stays.
+    unsafe { &*destroyed.cast::<AtomicU32>() }.fetch_add(1, Ordering::SeqCst);
 }
 
 const MOVE: u32 = 1;
 
-fn object(session: &Session, owners: u32) -> u64 {
-    let function = Some(destroy as HostFn);
-    made!(session, cuUserObjectCreate(0: usize, function: Option<HostFn>, owners: u32, 1: u32))
+fn object(session: &Session, destroyed: Destroyed, owners: u32) -> u64 {
+    let (function, data) = (Some(destroy as HostFn), std::ptr::from_ref(destroyed));
+    made!(session, cuUserObjectCreate(data: *const AtomicU32, function: Option<HostFn>, owners: u32, 1: u32))
 }
 
 fn retain(session: &Session, graph: u64, object: u64, count: u32, flags: u32) -> u32 {
@@ -44,10 +49,10 @@ fn end_exec(session: &Session, exec: u64) {
 }
 
 /// A thread of the library destroys what a graph was the last to refer to.
-fn becomes(count: u32) {
+fn becomes(destroyed: Destroyed, count: u32) {
     let end = Instant::now() + Duration::from_secs(20);
-    while DESTROYED.load(Ordering::SeqCst) != count {
-        assert!(Instant::now() < end, "{} were destroyed, not {count}", DESTROYED.load(Ordering::SeqCst));
+    while destroyed.load(Ordering::SeqCst) != count {
+        assert!(Instant::now() < end, "{} were destroyed, not {count}", destroyed.load(Ordering::SeqCst));
         std::thread::yield_now();
     }
 }
@@ -67,8 +72,8 @@ fn graph(session: &Session) -> u64 {
 
 #[test]
 fn a_graph_owns_references_beside_the_programs() {
-    let session = session();
-    let (graph, one) = (graph(&session), object(&session, 2));
+    let (session, destroyed) = (session(), none_destroyed());
+    let (graph, one) = (graph(&session), object(&session, destroyed, 2));
     for (count, flags) in [(0, 0), (1 << 31, 0), (1, 2), (3, MOVE)] {
         assert_eq!(retain(&session, graph, one, count, flags), INVALID_VALUE, "{count} {flags}");
     }
@@ -83,9 +88,9 @@ fn a_graph_owns_references_beside_the_programs() {
     );
     assert_eq!(release(&session, graph, one, 3), OK);
     lives(&session, one);
-    assert_eq!(DESTROYED.load(Ordering::SeqCst), 0);
+    assert_eq!(destroyed.load(Ordering::SeqCst), 0);
     assert_eq!(release(&session, graph, one, 1), OK);
-    becomes(1);
+    becomes(destroyed, 1);
     assert_eq!(retain(&session, graph, one, 1, 0), INVALID_VALUE, "it has ended");
     end_graph(&session, graph);
     reset(&session);
@@ -93,8 +98,8 @@ fn a_graph_owns_references_beside_the_programs() {
 
 #[test]
 fn copies_and_what_can_be_launched_own_references_too() {
-    let session = session();
-    let (first, one) = (graph(&session), object(&session, 1));
+    let (session, destroyed) = (session(), none_destroyed());
+    let (first, one) = (graph(&session), object(&session, destroyed, 1));
     assert_eq!(retain(&session, first, one, 1, MOVE), OK);
     let clone = made!(session, cuGraphClone(first: u64));
     let parent = graph(&session);
@@ -107,12 +112,12 @@ fn copies_and_what_can_be_launched_own_references_too() {
     lives(&session, one);
     end_graph(&session, parent);
     lives(&session, one);
-    assert_eq!(DESTROYED.load(Ordering::SeqCst), 0);
+    assert_eq!(destroyed.load(Ordering::SeqCst), 0);
     end_exec(&session, exec);
-    becomes(1);
+    becomes(destroyed, 1);
 
     // A graph that a capture fills, as who captures has it.
-    let (side, two) = (stream(&session, NON_BLOCKING), object(&session, 1));
+    let (side, two) = (stream(&session, NON_BLOCKING), object(&session, destroyed, 1));
     assert_eq!(begin(&session, side, GLOBAL), OK);
     let (mut state, mut id, mut captured) = (0u32, 0u64, 0u64);
     let (state_at, id_at, graph_at) = (&raw mut state, &raw mut id, &raw mut captured);
@@ -127,30 +132,30 @@ fn copies_and_what_can_be_launched_own_references_too() {
     assert_eq!((code, ended), (OK, captured));
     lives(&session, two);
     end_graph(&session, captured);
-    becomes(2);
+    becomes(destroyed, 2);
     reset(&session);
 }
 
 #[test]
 fn references_of_launches_that_go_on_last_until_they_are_over() {
-    let session = session();
-    let (graph, one) = (graph(&session), object(&session, 1));
+    let (session, destroyed) = (session(), none_destroyed());
+    let (graph, one) = (graph(&session), object(&session, destroyed, 1));
     assert_eq!(retain(&session, graph, one, 1, MOVE), OK);
     let exec = instantiate(&session, graph);
     end_graph(&session, graph);
     assert_eq!(launch(&session, exec, 0), OK);
     EVENTS_PENDING.store(true, Ordering::SeqCst);
     end_exec(&session, exec);
-    becomes(1);
+    becomes(destroyed, 1);
     assert!(!EVENTS_PENDING.load(Ordering::SeqCst), "the launch was waited for");
     reset(&session);
 }
 
 #[test]
 fn an_update_brings_the_references_of_its_graph() {
-    let session = session();
+    let (session, destroyed) = (session(), none_destroyed());
     let (old, new) = (graph(&session), graph(&session));
-    let (one, two) = (object(&session, 1), object(&session, 1));
+    let (one, two) = (object(&session, destroyed, 1), object(&session, destroyed, 1));
     assert_eq!((retain(&session, old, one, 1, MOVE), retain(&session, new, two, 1, MOVE)), (OK, OK));
     let exec = instantiate(&session, old);
     end_graph(&session, old);
@@ -158,31 +163,31 @@ fn an_update_brings_the_references_of_its_graph() {
     let mut info = [0u64; 3];
     let info_at = info.as_mut_ptr();
     assert_eq!(cu!(session.libcuda, cuGraphExecUpdate_v2(exec: u64, new: u64, info_at: *mut u64)), OK);
-    becomes(1);
+    becomes(destroyed, 1);
     end_graph(&session, new);
     lives(&session, two);
 
     // With its context what was instantiated ends.
     reset(&session);
-    becomes(2);
+    becomes(destroyed, 2);
 }
 
 #[test]
 fn a_childs_change_brings_its_references() {
-    let session = session();
+    let (session, destroyed) = (session(), none_destroyed());
     let (inner, other, parent) = (graph(&session), graph(&session), made!(session, cuGraphCreate(0: u32)));
     let null = std::ptr::null::<u64>();
     let child = made!(session, cuGraphAddChildGraphNode(parent: u64, null: *const u64, 0: usize, inner: u64));
     let exec = instantiate(&session, parent);
-    for destroyed in 0..3 {
-        let one = object(&session, 1);
+    for before in 0..3 {
+        let one = object(&session, destroyed, 1);
         assert_eq!(retain(&session, other, one, 1, MOVE), OK);
         let set = cu!(session.libcuda, cuGraphExecChildGraphNodeSetParams(exec: u64, child: u64, other: u64));
         assert_eq!((set, release(&session, other, one, 1)), (OK, OK));
         lives(&session, one);
-        becomes(destroyed);
+        becomes(destroyed, before);
     }
     end_exec(&session, exec);
-    becomes(3);
+    becomes(destroyed, 3);
     reset(&session);
 }
