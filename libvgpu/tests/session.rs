@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::ffi::c_void;
+use std::ffi::{CString, c_char, c_void};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +16,7 @@ const TOO_MUCH: usize = 1 << 40;
 /// A priority above the device's range.
 const FAR_TOO_HIGH: i32 = -99;
 const INVALID_VALUE: u32 = 1;
+const NOT_INITIALIZED: u32 = 3;
 const OUT_OF_MEMORY: u32 = 2;
 const INVALID_CONTEXT: u32 = 201;
 const INVALID_PTX: u32 = 218;
@@ -350,7 +351,7 @@ fn a_broken_image_says_why_and_a_long_list_of_functions_arrives_whole() {
     let image = std::ffi::CStr::from_bytes_with_nul(text.as_bytes()).unwrap();
     let (code, module) = load(&session, image);
     assert_eq!(code, OK);
-    let last = std::ffi::CString::new(format!("extra_{:060}", 39_999)).unwrap();
+    let last = CString::new(format!("extra_{:060}", 39_999)).unwrap();
     let handle = Handle::parse(function(&session, module, &last)).unwrap();
     assert_eq!(FunctionHandle::ordinal(handle), 40_001);
     let (name, mut place) = (c"missing".as_ptr(), 0u64);
@@ -410,6 +411,41 @@ fn a_child_of_fork_gets_not_initialized_and_the_parent_goes_on() {
     let address = alloc(&session, 64);
     free(&session, address);
 }
+
+#[test]
+fn a_child_of_fork_has_no_logs() {
+    let session = session();
+    let library = &session.libcuda;
+    let place = CString::new("/dev/null").unwrap();
+    // SAFETY: the child only calls the library and _exit.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let (mut handle, mut iterator, mut buffer, mut bytes) = (0u64, 0u32, [0u8; 4096], 4096usize);
+        let (handle_at, iterator_at) = (&raw mut handle, &raw mut iterator);
+        let (buffer_at, bytes_at, place) = (buffer.as_mut_ptr(), &raw mut bytes, place.as_ptr());
+        let hears = hears as extern "C" fn(_, _, _, _);
+        let codes = [
+            cu!(library, cuLogsRegisterCallback(hears: extern "C" fn(*mut c_void, u32, *mut c_char, usize), 0: u64, handle_at: *mut u64)),
+            cu!(library, cuLogsUnregisterCallback(handle: u64)),
+            cu!(library, cuLogsCurrent(iterator_at: *mut u32, 0: u32)),
+            cu!(library, cuLogsDumpToFile(iterator_at: *mut u32, place: *const c_char, 0: u32)),
+            cu!(library, cuLogsDumpToMemory(iterator_at: *mut u32, buffer_at: *mut u8, bytes_at: *mut usize, 0: u32)),
+        ];
+        let wrong = codes.iter().position(|code| *code != NOT_INITIALIZED).map_or(0, |place| place + 1);
+        // SAFETY: ends the child without the parent's exit handlers.
+        unsafe { libc::_exit(i32::try_from(wrong).unwrap_or(99)) }
+    }
+    let mut status = 0;
+    // SAFETY: waits for our own child.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(
+        (libc::WIFEXITED(status), libc::WEXITSTATUS(status)),
+        (true, 0),
+        "the call that answered, counted from 1"
+    );
+}
+
+extern "C" fn hears(_: *mut c_void, _: u32, _: *mut c_char, _: usize) {}
 
 /// Its exit handlers and thread-local destructors run, with what they inherited.
 #[test]

@@ -5,6 +5,7 @@ mod support;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use support::Library;
 use support::session::{Session, session};
@@ -240,6 +241,56 @@ fn a_notice_that_never_comes_can_be_asked_for_and_given_up() {
 }
 
 /// What a callback heard, by the thread that it told.
+/// How far [`takes_long`] has come: it was called, and it has returned.
+static LONG: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
+/// The code of ending a callback in itself.
+static ENDED_ITSELF: AtomicU32 = AtomicU32::new(u32::MAX);
+
+extern "C" fn takes_long(_: *mut c_void, _: u32, _: *mut c_char, _: usize) {
+    LONG[0].fetch_add(1, Ordering::SeqCst);
+    std::thread::sleep(Duration::from_millis(100));
+    LONG[1].fetch_add(1, Ordering::SeqCst);
+}
+
+/// `data`: where its own handle is.
+extern "C" fn ends_itself(data: *mut c_void, _: u32, _: *mut c_char, _: usize) {
+    // SAFETY: the test's word, which nobody writes meanwhile.
+    let (library, handle) = (Library::open(), unsafe { data.cast::<u64>().read() });
+    ENDED_ITSELF.store(cu!(library, cuLogsUnregisterCallback(handle: u64)), Ordering::SeqCst);
+}
+
+#[test]
+fn a_callback_is_over_when_its_end_returns_but_for_its_own_thread() {
+    let session = session();
+    let library = &session.libcuda;
+    let fails = || assert_ne!(cu!(library, cuStreamGetPriority(7: u64, 0: usize)), OK);
+    let listens = |function: extern "C" fn(*mut c_void, u32, *mut c_char, usize),
+                   data: *mut u64,
+                   handle_at: *mut u64| {
+        assert_eq!(
+            cu!(library, cuLogsRegisterCallback(function: extern "C" fn(*mut c_void, u32, *mut c_char, usize), data: *mut u64, handle_at: *mut u64)),
+            OK
+        );
+    };
+    let mut handle = 0u64;
+    listens(takes_long, std::ptr::null_mut(), &raw mut handle);
+    std::thread::scope(|scope| {
+        scope.spawn(fails);
+        while LONG[0].load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(cu!(library, cuLogsUnregisterCallback(handle: u64)), OK);
+        let [called, returned] = LONG.each_ref().map(|count| count.load(Ordering::SeqCst));
+        assert_eq!(called, returned, "none runs any more");
+    });
+
+    let at = &raw mut handle;
+    listens(ends_itself, at, at);
+    fails();
+    assert_eq!(ENDED_ITSELF.load(Ordering::SeqCst), OK);
+    assert_eq!(cu!(library, cuLogsUnregisterCallback(handle: u64)), INVALID_VALUE);
+}
+
 static HEARD: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
 
 extern "C" fn hears(data: *mut c_void, level: u32, message: *mut c_char, bytes: usize) {

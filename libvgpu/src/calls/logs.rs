@@ -1,4 +1,4 @@
-//! What failed, as lines (`core/logs.rs`). These answer before `cuInit`, too.
+//! What failed, as lines (`core/logs.rs`). These answer before `cuInit`, too, but not in a child of fork.
 
 use std::ffi::{OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
@@ -7,6 +7,12 @@ use vgpu_api::{CuError, CuResult};
 
 use crate::abi::{In, Out, Raw, Span, export};
 use crate::core::logs::{self, LogCallback};
+use crate::core::process::forked;
+
+/// Another thread of a parent may have had the lock, for ever here.
+fn not_in_a_child() -> CuResult<()> {
+    if forked() { Err(CuError::NOT_INITIALIZED) } else { Ok(()) }
+}
 
 /// Flags that have to be 0.
 fn no_flags(flags: u32) -> CuResult<()> {
@@ -20,21 +26,25 @@ fn place_of(iterator: Out<u32>) -> CuResult<Option<u32>> {
 
 export! {
     fn cuLogsRegisterCallback(callback: Option<LogCallback>, data: Span, handle: Out<u64>) {
+        not_in_a_child()?;
         let callback = callback.ok_or(CuError::INVALID_VALUE)?;
         handle.set_if_wanted(logs::listen(callback, data.address()));
         Ok(())
     }
 
     fn cuLogsUnregisterCallback(handle: Raw) {
+        not_in_a_child()?;
         logs::unlisten(handle.0)
     }
 
     fn cuLogsCurrent(iterator: Out<u32>, flags: u32) {
+        not_in_a_child()?;
         no_flags(flags)?;
         iterator.set(logs::next())
     }
 
     fn cuLogsDumpToFile(iterator: Out<u32>, path: In<c_char>, flags: u32) {
+        not_in_a_child()?;
         let path = OsStr::from_bytes(path.text()?.to_bytes());
         no_flags(flags)?;
         let (lines, next) = logs::lines(place_of(iterator)?, usize::MAX);
@@ -44,6 +54,7 @@ export! {
     }
 
     fn cuLogsDumpToMemory(iterator: Out<u32>, buffer: Out<u8>, bytes: Out<usize>, flags: u32) {
+        not_in_a_child()?;
         let (buffer, bytes) = (buffer.wanted()?, bytes.wanted()?);
         no_flags(flags)?;
         let room = bytes.replace(0)?;

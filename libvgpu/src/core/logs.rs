@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 use std::ffi::{c_char, c_void};
 use std::fmt::Write;
 use std::ptr::with_exposed_provenance_mut;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vgpu_api::CuError;
 use vgpu_api::result::describe;
+
+use super::process::forked;
 
 /// `CUlogsCallback`.
 pub type LogCallback =
@@ -50,9 +52,19 @@ struct Logs {
     oldest: u32,
     listeners: Vec<Listener>,
     last_handle: u64,
-    /// Threads that are in a callback: what fails there is told to nobody.
-    telling: Vec<u64>,
+    /// Threads that tell: what fails in a callback is told to nobody.
+    telling: Vec<Telling>,
 }
+
+#[derive(Debug, Clone, Copy)]
+struct Telling {
+    thread: u64,
+    /// Whose callback it is in; 0: in none.
+    handle: u64,
+}
+
+/// A thread has left a callback.
+static LEFT: Condvar = Condvar::new();
 
 static LOGS: Mutex<Logs> = Mutex::new(Logs {
     entries: VecDeque::new(),
@@ -95,24 +107,42 @@ fn note(call: &'static str, error: CuError) {
         logs.oldest = logs.oldest.wrapping_add(1);
     }
     logs.entries.push_back(entry);
-    if logs.listeners.is_empty() || logs.telling.contains(&entry.thread) {
+    if logs.listeners.is_empty() || logs.telling.iter().any(|telling| telling.thread == entry.thread) {
         return;
     }
-    let listeners = logs.listeners.clone();
-    logs.telling.push(entry.thread);
+    let handles: Vec<u64> = logs.listeners.iter().map(|listener| listener.handle).collect();
+    logs.telling.push(Telling { thread: entry.thread, handle: 0 });
     drop(logs);
     let mut text = entry.text();
     text.push('\0');
-    for listener in listeners {
+    for handle in handles {
+        // It may be that it listens no more.
+        let Some(listener) = go_on(entry.thread, handle) else { continue };
         // Its own copy: it may write there.
         let mut message = text.clone().into_bytes();
         let data = with_exposed_provenance_mut(usize::try_from(listener.data).unwrap_or(0));
         // SAFETY: a function that the program gave to be called so, with its own word; the message ends with a NUL.
         unsafe { (listener.callback)(data, ERROR, message.as_mut_ptr().cast(), message.len() - 1) }
     }
-    if let Some(mut logs) = logs_soon() {
-        logs.telling.retain(|thread| *thread != entry.thread);
+    if let Some(mut logs) = logs_unless_forked() {
+        logs.telling.retain(|telling| telling.thread != entry.thread);
+        LEFT.notify_all();
     }
+}
+
+/// A callback may have made a child, where the lock may be held for ever.
+fn logs_unless_forked() -> Option<MutexGuard<'static, Logs>> {
+    if forked() { logs_soon() } else { Some(logs()) }
+}
+
+/// A thread that tells leaves the callback that it was in, and goes to the next, if that one still listens.
+fn go_on(thread: u64, handle: u64) -> Option<Listener> {
+    let mut logs = logs_unless_forked()?;
+    let listener = logs.listeners.iter().find(|listener| listener.handle == handle).copied();
+    let place = logs.telling.iter_mut().find(|telling| telling.thread == thread)?;
+    place.handle = listener.map_or(0, |listener| listener.handle);
+    LEFT.notify_all();
+    listener
 }
 
 fn this_thread() -> u64 {
@@ -129,7 +159,8 @@ pub fn listen(callback: LogCallback, data: u64) -> u64 {
     handle
 }
 
-/// Ends that.
+/// Ends that, and waits until no thread is in the callback. Who is in a callback itself does not wait: two such threads could wait for
+/// each other.
 ///
 /// # Errors
 /// 1: there is no such handle.
@@ -137,6 +168,11 @@ pub fn unlisten(handle: u64) -> Result<(), CuError> {
     let mut logs = logs();
     let place = logs.listeners.iter().position(|listener| listener.handle == handle);
     logs.listeners.remove(place.ok_or(CuError::INVALID_VALUE)?);
+    let this = this_thread();
+    if !logs.telling.iter().any(|telling| telling.thread == this) {
+        let is_in = |logs: &mut Logs| logs.telling.iter().any(|telling| telling.handle == handle);
+        drop(LEFT.wait_while(logs, is_in).unwrap_or_else(PoisonError::into_inner));
+    }
     Ok(())
 }
 

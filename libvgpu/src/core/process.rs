@@ -207,7 +207,8 @@ fn not_barred() -> CuResult<()> {
     if host_functions::is_own_thread() { Err(CuError::NOT_PERMITTED) } else { Ok(()) }
 }
 
-fn forked() -> bool {
+/// Whether this is a child of `fork` whose parent had started.
+pub fn forked() -> bool {
     BARRED.load(Ordering::Relaxed) & FORKED != 0
 }
 
