@@ -1,12 +1,13 @@
 //! User objects: who owns one, and the function of the program that runs when nobody does. All in the guest.
 //!
 //! The program owns some of the references itself; graphs, their copies and what was instantiated of them own others. Those of what can
-//! be launched last until its launches are over. A destructor for which a graph's reference was the last runs in a thread of its own,
+//! be launched last until its launches are over. A destructor for which a graph's reference was the last runs in a thread of this library,
 //! since graphs end under locks of this library.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::iter;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use vgpu_api::handle::{Handle, kind};
 use vgpu_api::{ContextId, CuError, CuResult};
@@ -167,18 +168,33 @@ impl Drop for References {
     }
 }
 
-/// Runs in a thread of its own, or here where the system has none for us.
+type Task = Box<dyn FnOnce() + Send>;
+
+struct Tasks {
+    queued: VecDeque<Task>,
+    /// The thread is there, and looks once more before it ends.
+    is_running: bool,
+}
+
+static TASKS: Mutex<Tasks> = Mutex::new(Tasks { queued: VecDeque::new(), is_running: false });
+
+/// Runs behind what was given here before, in the one thread for all, which ends when nothing is queued. Where the system has none for us
+/// it stays queued until there is more: never here, under the locks of who calls.
 fn apart(run: impl FnOnce() + Send + 'static) {
-    let run = Arc::new(Mutex::new(Some(run)));
-    let there = Arc::clone(&run);
-    if threads::start("vgpu-objects", move || once(&there)).is_err() {
-        once(&run);
+    let mut tasks = lock(&TASKS);
+    tasks.queued.push_back(Box::new(run));
+    if !tasks.is_running {
+        tasks.is_running = threads::start("vgpu-objects", || all_tasks().for_each(|task| task())).is_ok();
     }
 }
 
-fn once(run: &Mutex<Option<impl FnOnce()>>) {
-    let run = lock(run).take();
-    run.into_iter().for_each(|run| run());
+fn all_tasks() -> impl Iterator<Item = Task> {
+    iter::from_fn(|| {
+        let mut tasks = lock(&TASKS);
+        let task = tasks.queued.pop_front();
+        tasks.is_running = task.is_some();
+        task
+    })
 }
 
 /// References of what can be launched.
@@ -258,4 +274,27 @@ fn end(process: &'static Process, launched: &[ContextId], references: impl Itera
         marks.iter().for_each(Mark::wait);
         drop(references);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn one_thread_does_all_in_its_order() {
+        let ((go, wait), (tell, told)) = (channel(), channel());
+        let (first, second) = (tell.clone(), tell);
+        apart(move || {
+            wait.recv().unwrap();
+            first.send((1, thread::current().id())).unwrap();
+        });
+        apart(move || second.send((2, thread::current().id())).unwrap());
+        go.send(()).unwrap();
+        let [one, two] = [told.recv().unwrap(), told.recv().unwrap()];
+        assert_eq!([one.0, two.0], [1, 2]);
+        assert_eq!(one.1, two.1);
+    }
 }
