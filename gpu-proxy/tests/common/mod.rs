@@ -90,8 +90,9 @@ impl Proxy {
         Client::connect(self.zones_socket(), LIMIT).unwrap().list().unwrap()
     }
 
+    /// None before the local zone is made, which the door does not wait for.
     pub fn workers(&self) -> Vec<WorkerInfo> {
-        self.list().zones.remove(0).workers
+        self.list().zones.into_iter().next().map_or_else(Vec::new, |zone| zone.workers)
     }
 
     pub fn device_bytes(&self) -> u64 {
