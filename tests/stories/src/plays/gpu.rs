@@ -43,7 +43,7 @@ pub fn stories() -> Vec<Story> {
             300,
             container_without_a_gpu_reaches_neither_it_nor_xen,
         ),
-        vgpu("cuda_memory_of_a_pod_is_its_workers_too", 900, cuda_memory_of_a_pod_is_its_workers_too),
+        vgpu("cuda_memory_is_the_workers_too", 900, cuda_memory_is_the_workers_too),
         vgpu("cuda_worker_that_waited_serves_a_pod", 900, cuda_worker_that_waited_serves_a_pod),
         vgpu("two_pods_cannot_see_each_others_memory", 600, two_pods_cannot_see_each_others_memory),
     ]
@@ -105,7 +105,7 @@ fn are_right_in_one_pod(programs: &[&str]) -> String {
 
 /// Pinned and managed memory at one address on both sides, chunk by chunk; pageable memory through slots and events without questions, by
 /// the replies that a step waits for.
-fn cuda_memory_of_a_pod_is_its_workers_too(_: &Node) {
+fn cuda_memory_is_the_workers_too(_: &Node) {
     let text = are_right_in_one_pod(&["pinned", "managed answers", "steps"]);
     for line in ["pinned: kernels reach pinned memory", "managed:   attribute 2: 0"] {
         assert!(text.contains(line), "no '{line}' in: {text}");
