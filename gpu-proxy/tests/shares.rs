@@ -78,7 +78,7 @@ fn switches(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let texts = tasks.map(|task| fs::read_to_string(task.path().join("status")).unwrap());
     let of = |text: &str| {
-        let lines = text.lines().filter(|line| line.contains("voluntary_ctxt_switches"));
+        let lines = text.lines().filter(|line| line.starts_with("voluntary_ctxt_switches"));
         lines.map(|line| line.split_whitespace().last().unwrap().parse::<u64>().unwrap()).sum::<u64>()
     };
     texts.map(|text| of(&text)).sum()
