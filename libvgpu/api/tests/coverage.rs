@@ -1,4 +1,4 @@
-//! `docs/cuda-coverage.md` is made here: which calls there are, how they are answered, and which tests look at what they give. A supported
+//! `docs/cuda-coverage.md` is made here: which calls there are, how they are answered, and which tests name them. A supported
 //! call that no test names is a failure.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +34,7 @@ const NO_OPS: &[(&str, &str)] = &[
 /// Tests that call everything, and look at nothing else.
 const ONLY_CALLS: [&str; 2] = ["misuse", "gone"];
 
-/// Sources of tests below `folder` of the repository that look at what a call gives: the name of each, and its text.
+/// Sources of tests below `folder` of the repository that may name a call: the name of each, and its text.
 fn sources(folder: &str, ending: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
     let (mut folders, mut found) = (vec![root], Vec::new());
