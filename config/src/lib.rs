@@ -173,6 +173,8 @@ pub struct Proxy {
     pub mapped_max_mib: u64,
     /// Host memory of a worker in MiB, beside what the soft device counts as GPU memory.
     pub worker_memory_max_mib: u64,
+    /// What NVIDIA's driver has compiled of a container's kernels, kept for its next processes, in MiB; 0: nothing.
+    pub code_cache_max_mib: u64,
     /// Pinned host memory of a CUDA process that devices reach without copies, in MiB; 0: none.
     pub arena_max_mib: u64,
     /// Whether the start looks that the GPU's memory is clean when one process has it after another.
@@ -257,6 +259,7 @@ impl Default for Proxy {
             mapped_per_zone_max_mib: 128,
             mapped_max_mib: 384,
             worker_memory_max_mib: 4096,
+            code_cache_max_mib: 256,
             arena_max_mib: 16384,
             scrub_canary: true,
             workers_ahead: WorkersAhead::Auto,
@@ -323,7 +326,7 @@ impl Config {
         ]
     }
 
-    fn numbers(&self) -> [Number; 18] {
+    fn numbers(&self) -> [Number; 19] {
         let (guest, shim, proxy) = (&self.guest, &self.shim, &self.proxy);
         let uids = u64::from(u32::MAX - proxy.worker_uid_first);
         let least = guest.memory_min_mib;
@@ -360,6 +363,7 @@ impl Config {
                 "one channel's region may have 64 MiB",
             ),
             number("proxy.worker_memory_max_mib", proxy.worker_memory_max_mib, 64..=MIB_MAX, "its own needs"),
+            number("proxy.code_cache_max_mib", proxy.code_cache_max_mib, 0..=MIB_MAX, ""),
             number(
                 "proxy.arena_max_mib",
                 proxy.arena_max_mib,

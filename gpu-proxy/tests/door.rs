@@ -11,6 +11,8 @@ use gpu_proxy::worker::sandbox::{self, seccomp};
 const ROLE: &str = "VGPU_TEST_CALL";
 /// Before a role: behind the door of NVIDIA's driver.
 const CUDA: &str = "cuda ";
+/// The same where it keeps what it compiles.
+const CODE: &str = "code ";
 const FILES: &str = "files";
 /// Where a worker may send messages. Nothing is open there.
 const EXCHANGE: i32 = 777;
@@ -25,12 +27,13 @@ fn child() {
     if role == FILES {
         return files_of_nvidias_driver();
     }
-    let (device, role) = match role.strip_prefix(CUDA) {
-        Some(role) => (DeviceKind::Cuda, role.to_owned()),
-        None => (DeviceKind::Soft, role),
+    let (device, code, role) = match (role.strip_prefix(CUDA), role.strip_prefix(CODE)) {
+        (Some(role), _) => (DeviceKind::Cuda, false, role),
+        (_, Some(role)) => (DeviceKind::Cuda, true, role),
+        _ => (DeviceKind::Soft, false, role.as_str()),
     };
-    sandbox::close_door(device, true, Some(EXCHANGE)).unwrap();
-    match role.as_str() {
+    sandbox::close_door(device, true, Some(EXCHANGE), code).unwrap();
+    match role {
         "a thread" => std::thread::spawn(|| ()).join().unwrap(),
         "an allocation" => drop(vec![1_u8; 64 << 20]),
         "a file" => {
@@ -44,7 +47,7 @@ fn child() {
 
 /// What a worker of NVIDIA's driver may open, and what of its neighbours it may not.
 fn files_of_nvidias_driver() {
-    let gaps = sandbox::strip(DeviceKind::Cuda, false, None).unwrap();
+    let gaps = sandbox::strip(DeviceKind::Cuda, false, None, false).unwrap();
     assert!(!gaps.iter().any(|gap| gap.contains("no Landlock")), "{gaps:?}");
     for read in [
         "/proc/self/maps",
@@ -190,6 +193,33 @@ fn behind_nvidias_door_only_its_own_ioctls_and_the_doorbell_pass() {
     }
     for (name, number) in [("execve", libc::SYS_execve), ("socket", libc::SYS_socket)] {
         assert!(was_killed(try_out(&format!("{CUDA}{number}"))), "{name}");
+    }
+}
+
+#[test]
+fn files_are_changed_only_where_what_is_compiled_is_kept() {
+    let lines = || seccomp::ALLOWED.iter().filter(|line| line.need == seccomp::Need::Code);
+    assert!(lines().count() > 0);
+    for line in lines() {
+        // Without a path or a descriptor none of them does anything.
+        let kept = try_out(&format!("{CODE}{} {}", line.number, -1));
+        assert_eq!(kept.code(), Some(PASSED), "{} ({}): {kept}", line.name, line.reason);
+        for door in ["", CUDA] {
+            let status = try_out(&format!("{door}{} {}", line.number, -1));
+            assert!(was_killed(status), "{door}{}: {status}", line.name);
+        }
+    }
+    for (name, number) in [
+        ("symlink", libc::SYS_symlink),
+        ("link", libc::SYS_link),
+        ("mknod", libc::SYS_mknod),
+        ("chown", libc::SYS_chown),
+        ("mount", libc::SYS_mount),
+        ("move_mount", libc::SYS_move_mount),
+        ("execve", libc::SYS_execve),
+    ] {
+        let status = try_out(&format!("{CODE}{number}"));
+        assert!(was_killed(status), "{name}: {status}");
     }
 }
 

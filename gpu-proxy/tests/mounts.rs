@@ -64,7 +64,7 @@ fn node(pod: &Path) {
 }
 
 fn worker(pod: &str) {
-    let gaps = sandbox::strip(DeviceKind::Cuda, true, None).unwrap();
+    let gaps = sandbox::strip(DeviceKind::Cuda, true, None, false).unwrap();
     assert!(!gaps.iter().any(|gap| gap.contains("/proc")), "{gaps:?}");
     println!("\nworker: sees {}", mounted_at(pod));
     std::io::stdin().read_exact(&mut [0]).unwrap();

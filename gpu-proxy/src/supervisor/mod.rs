@@ -10,6 +10,7 @@
 mod ahead;
 mod canary;
 pub mod cgroup;
+mod code_cache;
 mod exchange;
 pub mod facts;
 mod hardware;
@@ -49,6 +50,7 @@ use vgpu_zone_api::shim::{DomainRef, Listing, NodeInfo, ZoneId};
 
 use crate::device::DeviceKind;
 use cgroup::Cgroups;
+use code_cache::Keeper;
 use facts::Description;
 use spawn::{Namespaces, Probed, Spawner};
 use workers::ArenaKind;
@@ -93,6 +95,8 @@ pub struct Supervisor {
     rung: Notify,
     spawner: Spawner,
     namespaces: Namespaces,
+    /// `None`: nothing that is compiled is kept.
+    code: Option<Keeper>,
     /// `None`: workers have no cgroup, which was found out at the start. Otherwise none is born without.
     cgroups: Option<Cgroups>,
     mode: Mode,
@@ -148,6 +152,7 @@ impl Supervisor {
         };
         let uid = limits.uids.map(|(first, _)| first);
         let (cgroups, namespaces) = walls(memory_max, uid, &mut gaps).map_err(no_worker)?;
+        let (code, no_code) = Keeper::wanted(proxy, device, namespaces);
         let supervisor = Arc::new(Self {
             device,
             device_bytes,
@@ -168,6 +173,7 @@ impl Supervisor {
             rung: Notify::new(),
             spawner: Spawner::start(namespaces).map_err(no_worker)?,
             namespaces,
+            code,
             cgroups,
             mode,
             workers_dir: proxy.workers_dir.clone(),
@@ -178,6 +184,7 @@ impl Supervisor {
             supervisor.cgroups.iter().for_each(Cgroups::remove_all);
             return Err(refusal);
         }
+        supervisor.warn(no_code);
         Ok(supervisor)
     }
 

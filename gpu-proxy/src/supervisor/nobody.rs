@@ -42,7 +42,7 @@ impl Supervisor {
             program: None,
             uid,
             cgroup: cgroup.as_ref().map(WorkerCgroup::open).transpose().map_err(cannot)?,
-            environment: environment(self.device, None),
+            environment: environment(self.device, None, None),
         };
         // Its log is kept open and not read: what went wrong is in its report.
         let Newborn { pidfd, socket, log, .. } = self.spawner.spawn(order).await.map_err(cannot)?;
@@ -80,6 +80,7 @@ impl Supervisor {
             turns: false,
             namespaces: self.namespaces.of_mounts(),
             exchange: false,
+            code: false,
             channel: ChannelKind::None(question),
             log_level: crate::logfmt::level(),
         }

@@ -18,6 +18,7 @@ use vgpu_zone_api::shim::ZoneId;
 
 use super::ahead::Taken;
 use super::cgroup::WorkerCgroup;
+use super::code_cache::{self, Keeper};
 use super::exchange;
 use super::spawn::{Newborn, Order};
 use super::watched::watch;
@@ -102,7 +103,9 @@ pub(super) struct Begun {
 #[derive(Debug)]
 pub struct Running {
     worker: WorkerId,
-    pidfd: Arc<OwnedFd>,
+    pub(super) pidfd: Arc<OwnedFd>,
+    /// Whether it was born with a place for what is compiled.
+    pub(super) code: bool,
     ending: Ending,
     ended: watch::Receiver<bool>,
 }
@@ -240,7 +243,7 @@ impl Supervisor {
         let exchange = shares.then(exchange::make).transpose();
         let exchange = exchange.map_err(|error| failed("a worker cannot have its exchange", &error))?;
         let born = match wanted.program.as_ref().map(OwnedFd::try_clone).transpose() {
-            Ok(program) => self.birth(&place, program).await,
+            Ok(program) => self.birth(&wanted, &place, program).await,
             Err(error) => Err(error),
         };
         let (newborn, cgroup) = born.map_err(|error| failed("a worker cannot be started", &error))?;
@@ -264,6 +267,7 @@ impl Supervisor {
         match self.says(running, report).await? {
             (running, Report::Ready { gaps }) => match self.judge(gaps, Code::WorkerFailed) {
                 Ok(()) => {
+                    self.attach_code(&running).await;
                     self.hear(socket);
                     Ok(running)
                 }
@@ -335,6 +339,7 @@ impl Supervisor {
 
     async fn birth(
         &self,
+        wanted: &Wanted,
         place: &Place,
         program: Option<OwnedFd>,
     ) -> io::Result<(Newborn, Option<WorkerCgroup>)> {
@@ -344,7 +349,7 @@ impl Supervisor {
             program: program.map(Arc::new),
             uid: place.uid,
             cgroup: cgroup.as_ref().map(WorkerCgroup::open).transpose()?,
-            environment: environment(self.device, self.visible(place)),
+            environment: environment(self.device, self.visible(place), self.keeps_code(wanted)),
         };
         Ok((self.spawner.spawn(order).await?, cgroup))
     }
@@ -376,9 +381,11 @@ impl Supervisor {
             turns: wanted.program.is_none() && place.devices.len() == 1,
             namespaces: self.namespaces.of_mounts(),
             exchange: exchange.is_some(),
+            code: self.keeps_code(wanted).is_some(),
             channel: channel.kind,
             log_level: crate::logfmt::level(),
         };
+        let code = task.code;
         let turns = task.turns.then(|| place.turns.fd());
         let pages = place.devices.iter().map(|(_, page)| page.fd()).chain(turns);
         let theirs = exchange.iter().map(|(_, theirs)| theirs.as_fd());
@@ -417,7 +424,7 @@ impl Supervisor {
                 supervisor.start_ahead(zone, &container);
             }
         });
-        (Running { worker: place.worker, pidfd, ending: place.ending.clone(), ended }, own, report)
+        (Running { worker: place.worker, pidfd, code, ending: place.ending.clone(), ended }, own, report)
     }
 }
 
@@ -471,7 +478,11 @@ pub(super) fn failed(what: &str, error: &io::Error) -> Refusal {
 
 /// All of a worker's environment: nothing of the supervisor's own but what leads NVIDIA's driver to itself and to its devices, which are
 /// those that the supervisor was given unless `visible` says which.
-pub(super) fn environment(device: DeviceKind, visible: Option<String>) -> Vec<CString> {
+pub(super) fn environment(
+    device: DeviceKind,
+    visible: Option<String>,
+    code: Option<&Keeper>,
+) -> Vec<CString> {
     if device != DeviceKind::Cuda {
         return Vec::new();
     }
@@ -480,8 +491,7 @@ pub(super) fn environment(device: DeviceKind, visible: Option<String>) -> Vec<CS
     };
     let ours =
         [variable(hardware::VISIBLE, visible), variable("LD_LIBRARY_PATH", None)].into_iter().flatten();
-    // No directory of compiled kernels.
-    let all = std::iter::once("CUDA_CACHE_DISABLE=1".to_owned()).chain(ours);
+    let all = code_cache::environment(code).into_iter().chain(ours);
     all.filter_map(|variable| CString::new(variable).ok()).collect()
 }
 

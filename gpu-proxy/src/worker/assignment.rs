@@ -47,6 +47,9 @@ pub struct Assignment {
     /// Whether it may exchange memory with others of its zone: then its socket for that comes after the pages.
     #[serde(default)]
     pub exchange: bool,
+    /// Whether the supervisor mounts a place for what NVIDIA's driver compiles, when the worker serves.
+    #[serde(default)]
+    pub code: bool,
     /// How the channel's pages come.
     pub channel: ChannelKind,
     /// `debug`, `info`, …

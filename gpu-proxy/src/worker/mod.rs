@@ -88,7 +88,7 @@ fn end(task: &Assignment, Failed { code, text }: Failed) -> ExitCode {
 
 /// The whole life of a worker of nobody: it sees nothing of a guest.
 fn answer(task: &Assignment, question: Question) -> ExitCode {
-    let answered = sandbox::strip(task.device, task.namespaces, None)
+    let answered = sandbox::strip(task.device, task.namespaces, None, false)
         .map_err(|error| Failed::new(Code::WorkerFailed, format!("the sandbox cannot be made: {error}")))
         .and_then(|_| answer_of(task, question).map_err(|text| Failed::new(Code::NoDevice, text)));
     match answered {
@@ -128,7 +128,7 @@ fn prepare(task: &Assignment, mut fds: Vec<OwnedFd>) -> Result<(Consumer, Sessio
     let ours = |what: &'static str| {
         move |error: std::io::Error| Failed::new(Code::WorkerFailed, format!("{what}: {error}"))
     };
-    let gaps = sandbox::strip(task.device, task.namespaces, task.nodes.as_deref())
+    let gaps = sandbox::strip(task.device, task.namespaces, task.nodes.as_deref(), task.code)
         .map_err(ours("the sandbox cannot be made"))?;
     let Ground { mut quotas, turn, exchange, arena } = attach::ground(task, &mut fds)?;
     // One on each device.
@@ -163,7 +163,7 @@ fn prepare(task: &Assignment, mut fds: Vec<OwnedFd>) -> Result<(Consumer, Sessio
     if let Some(socket) = exchange {
         session = session.with_exchange(Box::new(Supervisor(socket)));
     }
-    sandbox::close_door(task.device, event_channel, asks).map_err(|error| {
+    sandbox::close_door(task.device, event_channel, asks, task.code).map_err(|error| {
         Failed::new(Code::WorkerFailed, format!("the system call filter cannot be set: {error}"))
     })?;
     Ok((consumer, session, gaps))

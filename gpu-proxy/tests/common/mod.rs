@@ -67,7 +67,7 @@ impl Proxy {
         Self::run_in(command, dir)
     }
 
-    fn run_in(mut command: Command, dir: TempDir) -> Self {
+    pub fn run_in(mut command: Command, dir: TempDir) -> Self {
         command.arg("--socket").arg(dir.path().join("zones.sock")).stdin(Stdio::null());
         let proxy = Self { child: command.spawn().unwrap(), dir };
         until("gpu-proxy listens", || proxy.socket().exists() && proxy.zones_socket().exists());
@@ -141,7 +141,7 @@ impl Proxy {
     }
 }
 
-fn socket_of(dir: &TempDir, number: usize) -> PathBuf {
+pub fn socket_of(dir: &TempDir, number: usize) -> PathBuf {
     dir.path().join(format!("gpu{number}.sock"))
 }
 

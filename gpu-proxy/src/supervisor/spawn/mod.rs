@@ -20,6 +20,8 @@ use tokio::sync::oneshot;
 use super::workers::kill;
 use raw::{Birth, Child};
 
+pub use raw::own_mounts;
+
 /// Every kind of namespace but the user's.
 const NAMESPACES: u64 =
     (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS)

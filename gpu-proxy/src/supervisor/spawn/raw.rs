@@ -7,6 +7,17 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
+use rustix::thread::UnshareFlags;
+
+/// Gives the calling thread a mount namespace of its own, and with it a root and a working directory of its own.
+///
+/// # Errors
+/// What the system says.
+pub fn own_mounts() -> io::Result<()> {
+    // SAFETY: memory and descriptors stay shared with the other threads.
+    Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?)
+}
+
 /// What the child needs, made before it is born.
 #[derive(Debug)]
 pub struct Birth<'a> {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use vgpu_zone_api::shim::ZoneId;
 
-use super::{Refusal, Usage, Zones, not_granted, page};
+use super::{Refusal, Usage, WorkerId, Zones, not_granted, page};
 use crate::shared_page::SharedPage;
+use crate::supervisor::code_cache::CodeCache;
 use crate::worker::quota::{Grant, SLOTS};
 
 /// What a container was given.
@@ -20,6 +21,8 @@ pub(super) struct ContainerGrant {
     pub share: Option<u32>,
     /// Those of its workers, in each page.
     pub slots: Vec<bool>,
+    /// What was compiled for its processes.
+    code: Arc<CodeCache>,
 }
 
 /// Of one device.
@@ -52,7 +55,8 @@ impl ContainerGrant {
             Ok(DeviceGrant { number: *number, grant: Grant::new(Arc::clone(&page), limit), page })
         };
         let devices = numbers.iter().map(device).collect::<Result<_, Refusal>>()?;
-        Ok(Self { number, devices, bytes, share, slots: vec![false; SLOTS] })
+        let code = Arc::default();
+        Ok(Self { number, devices, bytes, share, slots: vec![false; SLOTS], code })
     }
 
     pub fn grants(&self) -> Vec<Grant> {
@@ -81,6 +85,16 @@ impl ContainerGrant {
 }
 
 impl Zones {
+    /// What was compiled for the processes of a worker's container, and the user that its workers run as; `None` where that is ours, or where
+    /// its grant was taken back.
+    pub(in crate::supervisor) fn code_of(&self, id: WorkerId) -> Option<(Arc<CodeCache>, u32)> {
+        self.by_id.values().find_map(|zone| {
+            let worker = zone.workers.get(&id)?;
+            let entry = zone.grants.get(&worker.container).filter(|entry| entry.is_of(&worker.grants))?;
+            Some((Arc::clone(&entry.code), zone.uid?))
+        })
+    }
+
     /// The devices of the node, those first that the fewest containers have.
     pub(super) fn least_granted(&self) -> Vec<u32> {
         let all = self.by_id.values().flat_map(|zone| zone.grants.values()).flat_map(|grant| &grant.devices);

@@ -1,7 +1,7 @@
 //! Landlock: no path of the file system, no network, no signals or abstract sockets to others. It holds where seccomp cannot look,
 //! in the paths that NVIDIA's driver opens.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr,
@@ -40,8 +40,9 @@ const HANDLED: ABI = ABI::V6;
 /// GPUs of a node at most.
 const NODES_MAX: u32 = 16;
 
-/// Restricts this thread and those it starts: of the GPUs' nodes to those with these numbers, `None`: to all. The gaps that are left.
-pub fn restrict(device: DeviceKind, nodes: Option<&[u32]>) -> Vec<Gap> {
+/// Restricts this thread and those it starts: of the GPUs' nodes to those with these numbers, `None`: to all. Files are made nowhere but
+/// in the directory for what the driver compiles, if there is one. The gaps that are left.
+pub fn restrict(device: DeviceKind, nodes: Option<&[u32]>, code: Option<&Path>) -> Vec<Gap> {
     let mut gaps = Vec::new();
     if device == DeviceKind::Cuda
         && nodes.is_none()
@@ -49,7 +50,7 @@ pub fn restrict(device: DeviceKind, nodes: Option<&[u32]>) -> Vec<Gap> {
     {
         gaps.push("workers may open every GPU of the node: which one is whose is not known".into());
     }
-    gaps.extend(match try_restrict(device, nodes) {
+    gaps.extend(match try_restrict(device, nodes, code) {
         Ok(status) => gap(&status),
         Err(error) => Some(format!("workers have no Landlock: {error}")),
     });
@@ -71,7 +72,24 @@ fn gap(status: &RulesetStatus) -> Option<Gap> {
     }
 }
 
-fn try_restrict(device: DeviceKind, nodes: Option<&[u32]>) -> Result<RulesetStatus, RulesetError> {
+/// What the driver may do where it keeps what it compiled: plain files and folders. No links, devices or sockets, and nothing is run.
+fn code_files() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile
+        | AccessFs::ReadDir
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::MakeDir
+        | AccessFs::RemoveFile
+        | AccessFs::RemoveDir
+        | AccessFs::Refer
+}
+
+fn try_restrict(
+    device: DeviceKind,
+    nodes: Option<&[u32]>,
+    code: Option<&Path>,
+) -> Result<RulesetStatus, RulesetError> {
     let abi = HANDLED;
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -90,6 +108,7 @@ fn try_restrict(device: DeviceKind, nodes: Option<&[u32]>) -> Result<RulesetStat
             .add_rules(path_beneath_rules(CUDA_DEVICES, writes))?
             .add_rules(path_beneath_rules(CUDA_THREADS, AccessFs::WriteFile | AccessFs::Truncate))?
             .add_rules(path_beneath_rules(devices, writes))?
+            .add_rules(path_beneath_rules(code, code_files()))?
     } else {
         ruleset
     };
@@ -113,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_rules_of_nvidias_driver_leave_no_gap_of_their_own() {
-        let gap_of = |device| thread::spawn(move || restrict(device, Some(&[0]))).join().unwrap();
+        let gap_of = |device| thread::spawn(move || restrict(device, Some(&[0]), None)).join().unwrap();
         assert_eq!(gap_of(DeviceKind::Cuda), gap_of(DeviceKind::Soft));
     }
 
@@ -124,7 +143,7 @@ mod tests {
             fs::read("/proc/self/status").unwrap();
             // The rules bind the thread that asks for them.
             let bound = thread::spawn(move || {
-                let gaps = restrict(device, None);
+                let gaps = restrict(device, None, None);
                 assert!(gaps.iter().all(|gap| gap.contains("in part")), "{gaps:?}");
                 let refused = |what: &str, error: std::io::Error| {
                     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{device}: {what}: {error}");

@@ -5,11 +5,12 @@
 //! A measure is never dropped in silence, and seccomp is never dropped at all.
 
 mod landlock;
-mod root;
+pub(crate) mod root;
 pub mod seccomp;
 
 use std::io;
 use std::os::fd::RawFd;
+use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
@@ -20,16 +21,29 @@ use crate::device::DeviceKind;
 /// Descriptors that a worker may have: its channel, its grant, what the driver opens.
 const DESCRIPTORS_MAX: u64 = 1024;
 
+/// A directory that every system has and NVIDIA's driver looks for nothing in. Its workers have another one there, and in that the folder
+/// which their container's cache of compiled code is mounted on, by the supervisor, when the door is closed: what an earlier process of the
+/// container left is nothing to read before. Landlock's rule is the outer one's, since it asks none of the place that a mount covers.
+pub const CODE_PARENT: &str = "/media";
+/// The folder.
+pub const CODE_FOLDER: &str = "code";
+
 /// A measure that is not in force, as one sentence.
 pub type Gap = String;
 
 /// Takes away what the worker will not need: its parent's death is its own, no core dumps, no way back to privileges, and for
-/// devices without a driver no file system; with one, of its GPUs the `nodes` (`None`: all). Called before any byte of a guest is read, while there is one thread.
+/// devices without a driver no file system; with one, of its GPUs the `nodes` (`None`: all), and with `code` a place for what it compiles,
+/// which is empty yet. Called before any byte of a guest is read, while there is one thread.
 ///
 /// # Errors
 /// A measure that every kernel has failed.
-pub fn strip(device: DeviceKind, namespaces: bool, nodes: Option<&[u32]>) -> io::Result<Vec<Gap>> {
-    let mut gaps = Vec::new();
+pub fn strip(
+    device: DeviceKind,
+    namespaces: bool,
+    nodes: Option<&[u32]>,
+    code: bool,
+) -> io::Result<Vec<Gap>> {
+    let (mut gaps, mut code_place) = (Vec::new(), None);
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     limit(Resource::Core, 0)?;
     limit(Resource::Nofile, DESCRIPTORS_MAX)?;
@@ -40,6 +54,13 @@ pub fn strip(device: DeviceKind, namespaces: bool, nodes: Option<&[u32]>) -> io:
             gaps.push(format!(
                 "workers have the node's /proc, with which NVIDIA's driver may not start: {error}"
             ));
+        }
+        if code {
+            // Without it the driver keeps nothing.
+            match root::cover(Path::new(CODE_PARENT), CODE_FOLDER) {
+                Ok(()) => code_place = Some(Path::new(CODE_PARENT)),
+                Err(error) => log::warn!("nothing that is compiled is kept: {CODE_PARENT}: {error}"),
+            }
         }
     } else if let Err(error) = root::make_empty() {
         gaps.push(format!("workers see the node's file system: {error}"));
@@ -54,7 +75,7 @@ pub fn strip(device: DeviceKind, namespaces: bool, nodes: Option<&[u32]>) -> io:
     }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Driver libraries have threads by the time the door closes, and Landlock binds one thread and its children: so now.
-    gaps.extend(landlock::restrict(device, nodes));
+    gaps.extend(landlock::restrict(device, nodes, code_place));
     Ok(gaps)
 }
 
@@ -66,7 +87,8 @@ fn supervisor_is_gone() -> io::Result<bool> {
     Ok(watched[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }
 
-/// Closes the door: from here on only the listed system calls. For all threads. Messages pass over the descriptor `exchange` alone.
+/// Closes the door: from here on only the listed system calls. For all threads. Messages pass over the descriptor `exchange` alone. With
+/// `code` files can be made and changed, where Landlock has left a place for that.
 ///
 /// # Errors
 /// The filter was not taken: the worker must end.
@@ -74,8 +96,9 @@ pub fn close_door(
     device: DeviceKind,
     event_channel: bool,
     exchange: Option<RawFd>,
+    code: bool,
 ) -> Result<(), seccompiler::Error> {
-    seccomp::apply(device, event_channel, exchange)
+    seccomp::apply(device, event_channel, exchange, code)
 }
 
 fn limit(resource: Resource, value: u64) -> io::Result<()> {

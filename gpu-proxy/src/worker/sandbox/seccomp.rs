@@ -20,6 +20,9 @@ pub enum Need {
     Always,
     /// NVIDIA's driver, as traced.
     Cuda,
+    /// NVIDIA's driver, where it keeps what it has compiled. Not traced: what programs do with files of their own, by either name. Landlock
+    /// says where.
+    Code,
 }
 
 /// One line of the list.
@@ -101,6 +104,41 @@ allowed! {
     SYS_sched_get_priority_min Cuda "the PTX compiler's threads";
     SYS_geteuid Cuda "contexts";
     SYS_uname Cuda "contexts";
+    SYS_open Code "files, without the C library";
+    SYS_mkdir Code "folders of the cache";
+    SYS_mkdirat Code "the same";
+    SYS_rmdir Code "folders that were emptied";
+    SYS_unlink Code "entries that make room for others";
+    SYS_unlinkat Code "the same";
+    SYS_rename Code "an entry that is whole takes its name";
+    SYS_renameat Code "the same";
+    SYS_renameat2 Code "the same";
+    SYS_flock Code "one process at a time changes the index; fcntl's locks pass with NVIDIA's driver";
+    SYS_pread64 Code "entries, the index";
+    SYS_pwrite64 Code "the same";
+    SYS_readv Code "entries";
+    SYS_truncate Code "the index's length";
+    SYS_ftruncate Code "the same";
+    SYS_fallocate Code "room before it is written";
+    SYS_fsync Code "an entry is whole before it has its name";
+    SYS_fdatasync Code "the same";
+    SYS_msync Code "the same of a mapped one";
+    SYS_lstat Code "how large entries are";
+    SYS_statx Code "the same";
+    SYS_faccessat Code "whether there is an entry";
+    SYS_faccessat2 Code "the same";
+    SYS_statfs Code "how much room there is";
+    SYS_fstatfs Code "the same";
+    SYS_getdents Code "entries, by the older name";
+    SYS_utimensat Code "when an entry was used last";
+    SYS_utimes Code "the same";
+    SYS_utime Code "the same";
+    SYS_chmod Code "who may read an entry: its owner is the only user";
+    SYS_fchmod Code "the same";
+    SYS_umask Code "the same, of what is made";
+    SYS_getuid Code "whose folder it is";
+    SYS_getgid Code "the same";
+    SYS_getegid Code "the same";
 }
 
 /// `_IOC(_IOC_NONE, 'E', 4, 4)`: notify an event channel. Source: Linux `include/uapi/xen/evtchn.h`.
@@ -131,18 +169,33 @@ const NAMESPACE_FLAGS: u64 = (libc::CLONE_NEWUSER
 ///
 /// # Errors
 /// The kernel did not take them.
-pub fn apply(device: DeviceKind, event_channel: bool, exchange: Option<RawFd>) -> Result<(), Error> {
+pub fn apply(
+    device: DeviceKind,
+    event_channel: bool,
+    exchange: Option<RawFd>,
+    code: bool,
+) -> Result<(), Error> {
     // The answering filter first: after the other one there is no system call left to put on a filter.
-    for filter in [answers(device)?, list(device, event_channel, exchange)?] {
+    for filter in [answers(device)?, list(device, event_channel, exchange, code)?] {
         seccompiler::apply_filter_all_threads(&filter)?;
     }
     Ok(())
 }
 
-fn list(device: DeviceKind, event_channel: bool, exchange: Option<RawFd>) -> Result<BpfProgram, Error> {
+fn list(
+    device: DeviceKind,
+    event_channel: bool,
+    exchange: Option<RawFd>,
+    code: bool,
+) -> Result<BpfProgram, Error> {
     let cuda = device == DeviceKind::Cuda;
+    let needed = |line: &&Allowed| match line.need {
+        Need::Always => true,
+        Need::Cuda => cuda,
+        Need::Code => cuda && code,
+    };
     let mut rules = BTreeMap::new();
-    for line in ALLOWED.iter().filter(|line| cuda || line.need == Need::Always) {
+    for line in ALLOWED.iter().filter(needed) {
         let conditions = match line.number {
             libc::SYS_clone => vec![rule(&[
                 (0, SeccompCmpOp::MaskedEq(THREAD_FLAGS), THREAD_FLAGS),
