@@ -69,6 +69,7 @@ const ON_SOFT: &[Case] = &[
     right(&["textures"]),
     right(&["driver_more"]),
     right(&["driver_rest"]),
+    right(&["jit_twice"]),
     right(&["nvml_query"]),
     right(&["driver_threads"]),
     right(&["steps"]),
