@@ -83,6 +83,25 @@ pub const ANSWERED: &[Group] = &[
             "nvmlDeviceIsMigDeviceHandle",
         ],
     },
+    Group {
+        subject: "affinity",
+        names: &[
+            "nvmlDeviceGetCpuAffinity",
+            "nvmlDeviceGetCpuAffinityWithinScope",
+            "nvmlDeviceGetMemoryAffinity",
+        ],
+    },
+    Group {
+        subject: "event",
+        names: &[
+            "nvmlDeviceGetSupportedEventTypes",
+            "nvmlDeviceRegisterEvents",
+            "nvmlEventSetCreate",
+            "nvmlEventSetFree",
+            "nvmlEventSetWait",
+            "nvmlEventSetWait_v2",
+        ],
+    },
     Group { subject: "memory", names: &["nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2"] },
     Group {
         subject: "process",

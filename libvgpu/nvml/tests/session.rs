@@ -3,6 +3,7 @@
 mod support;
 
 use std::ffi::{CStr, c_char, c_void};
+use std::time::{Duration, Instant};
 
 use support::{Play, facts};
 
@@ -11,6 +12,7 @@ const INVALID_ARGUMENT: u32 = 2;
 const NOT_SUPPORTED: u32 = 3;
 const NOT_FOUND: u32 = 6;
 const INSUFFICIENT_SIZE: u32 = 7;
+const TIMEOUT: u32 = 10;
 const GPU_IS_LOST: u32 = 15;
 const VERSION_MISMATCH: u32 = 25;
 
@@ -171,12 +173,72 @@ fn the_private_table_gives_handles_and_named_processes_and_refuses_the_rest() {
         assert_eq!(ask(first, &raw mut count, std::ptr::null_mut()), none);
         assert_eq!(ask(0, &raw mut count, std::ptr::null_mut()), INVALID_ARGUMENT);
     }
-    let known = [0, 81, 213, 214, 215];
+    // SAFETY: as above.
+    let line = unsafe { std::mem::transmute::<*mut c_void, extern "C" fn(*const c_char) -> u32>(slots[26]) };
+    assert_eq!(line(c"a line".as_ptr()), 0, "nvidia-smi prints nothing after a refusal");
+    let known = [0, 26, 81, 213, 214, 215];
     for (number, slot) in slots.iter().enumerate().filter(|(number, _)| !known.contains(number)) {
         // SAFETY: whatever it is called with, it looks at nothing.
         let ask = unsafe { std::mem::transmute::<*mut c_void, extern "C" fn(usize, *mut u32) -> u32>(*slot) };
         assert_eq!(ask(first, std::ptr::null_mut()), NOT_SUPPORTED, "slot {number}");
     }
+}
+
+#[test]
+fn a_set_of_events_waits_for_none() {
+    let play = started();
+    let first = device(&play, 0);
+    let (mut sets, mut types, mut data) = ([0_usize; 2], 7_u64, [0x55_u8; 32]);
+    for set in &mut sets {
+        let place = &raw mut *set;
+        assert_eq!(nv!(play, nvmlEventSetCreate(place: *mut usize)), 0);
+    }
+    let [set, other] = sets;
+    assert_ne!(set, other);
+    assert_eq!(nv!(play, nvmlEventSetCreate(NULL: *mut c_void)), INVALID_ARGUMENT);
+    let types_at = &raw mut types;
+    assert_eq!((nv!(play, nvmlDeviceGetSupportedEventTypes(first: usize, types_at: *mut u64)), types), (0, 0));
+    assert_eq!(nv!(play, nvmlDeviceRegisterEvents(first: usize, 0: u64, set: usize)), 0);
+    assert_eq!(nv!(play, nvmlDeviceRegisterEvents(first: usize, 8: u64, set: usize)), NOT_SUPPORTED);
+    assert_eq!(nv!(play, nvmlDeviceRegisterEvents(first: usize, 0: u64, 99: usize)), INVALID_ARGUMENT);
+    assert_eq!(nv!(play, nvmlDeviceRegisterEvents(0: usize, 0: u64, set: usize)), INVALID_ARGUMENT);
+    let data_at = data.as_mut_ptr();
+    let began = Instant::now();
+    assert_eq!(nv!(play, nvmlEventSetWait_v2(set: usize, data_at: *mut u8, 30: u32)), TIMEOUT);
+    assert!(began.elapsed() >= Duration::from_millis(30));
+    assert_eq!(nv!(play, nvmlEventSetWait(set: usize, data_at: *mut u8, 0: u32)), TIMEOUT);
+    assert_eq!(nv!(play, nvmlEventSetWait_v2(set: usize, NULL: *mut c_void, 0: u32)), INVALID_ARGUMENT);
+    assert_eq!(data, [0x55; 32]);
+    assert_eq!(nv!(play, nvmlEventSetFree(set: usize)), 0);
+    assert_eq!(nv!(play, nvmlEventSetFree(set: usize)), INVALID_ARGUMENT);
+    assert_eq!(nv!(play, nvmlEventSetWait_v2(set: usize, data_at: *mut u8, 0: u32)), INVALID_ARGUMENT);
+    assert_eq!(nv!(play, nvmlEventSetFree(other: usize)), 0);
+}
+
+#[test]
+fn a_device_is_near_every_processor_and_all_memory() {
+    let play = started();
+    let first = device(&play, 0);
+    let mut words = [0x55_u64; 18];
+    let place = words.as_mut_ptr();
+    assert_eq!(nv!(play, nvmlDeviceGetCpuAffinity(first: usize, 17: u32, place: *mut u64)), 0);
+    // SAFETY: no preconditions.
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    assert_eq!(i64::from(words[..17].iter().map(|word| word.count_ones()).sum::<u32>()), online);
+    assert_eq!(words[17], 0x55);
+    for (scope, code) in [(0, 0), (1, 0), (2, INVALID_ARGUMENT)] {
+        assert_eq!(
+            nv!(play, nvmlDeviceGetMemoryAffinity(first: usize, 1: u32, place: *mut u64, scope: u32)),
+            code
+        );
+        assert_eq!(
+            nv!(play, nvmlDeviceGetCpuAffinityWithinScope(first: usize, 1: u32, place: *mut u64, scope: u32)),
+            code
+        );
+    }
+    assert_eq!(nv!(play, nvmlDeviceGetCpuAffinity(first: usize, 0: u32, place: *mut u64)), INVALID_ARGUMENT);
+    assert_eq!(nv!(play, nvmlDeviceGetCpuAffinity(first: usize, 1: u32, NULL: *mut c_void)), INVALID_ARGUMENT);
+    assert_eq!(nv!(play, nvmlDeviceGetCpuAffinity(0: usize, 1: u32, place: *mut u64)), INVALID_ARGUMENT);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The exports, a file a subject: the list is `answered.rs`. Here is what has no answer.
 
+mod affinity;
 mod device;
+mod event;
 mod handle;
 mod memory;
 mod private;

@@ -1,9 +1,9 @@
-//! The private table that NVIDIA's own nvidia-smi asks for beside the public calls: without it that program does not start. With it
-//! `-L` and `--query-gpu` of names and memory are right, the plain table is "Internal NVML error" (580.159.04, on an H100).
+//! The private table that NVIDIA's own nvidia-smi asks for beside the public calls: without it that program does not start.
 //!
 //! No header declares it. What its slots mean is known from NVIDIA's mock of this library (github.com/NVIDIA/k8s-test-infra,
-//! `pkg/gpu/mocknvml`, watched with nvidia-smi 580.65.06): a handle by its index, and three lists of processes. A slot that nobody knows is
-//! not supported and follows no pointer: what its parameters are is not known either.
+//! `pkg/gpu/mocknvml`, watched with nvidia-smi 580.65.06): a handle by its index, and three lists of processes; and from what nvidia-smi
+//! 580.159.04 gives them: a slot for lines of a log. A slot that nobody knows is not supported and follows no pointer: what its
+//! parameters are is not known either.
 
 use std::ffi::c_void;
 
@@ -32,6 +32,7 @@ unsafe impl Sync for Slot {}
 static TABLE: [Slot; SLOTS] = {
     let mut slots = [Slot(unknown as *const c_void); SLOTS];
     slots[0] = Slot(std::ptr::without_provenance(SLOTS * size_of::<Slot>()));
+    slots[26] = Slot(line as *const c_void);
     slots[81] = Slot(handle_by_index as *const c_void);
     // Which of the three is which has not been seen; one of them has the processes.
     slots[213] = Slot(computing as *const c_void);
@@ -61,6 +62,11 @@ impl From<&ProcessFacts> for Named {
 
 extern "C" fn unknown() -> u32 {
     guard("a slot of the private table", || Err(NvmlError::NOT_SUPPORTED))
+}
+
+/// Each line that nvidia-smi prints, for the library's debugging log, of which there is none. It prints nothing more after a refusal.
+extern "C" fn line() -> u32 {
+    guard("slot 26 of the private table", || Ok(()))
 }
 
 extern "C" fn handle_by_index(index: u32, place: Out<Device>) -> u32 {
