@@ -16,6 +16,7 @@ const TOO_MUCH: usize = 1 << 40;
 /// A priority above the device's range.
 const FAR_TOO_HIGH: i32 = -99;
 const INVALID_VALUE: u32 = 1;
+const LAUNCH_OUT_OF_RESOURCES: u32 = 701;
 const NOT_INITIALIZED: u32 = 3;
 const OUT_OF_MEMORY: u32 = 2;
 const INVALID_CONTEXT: u32 = 201;
@@ -305,7 +306,25 @@ fn a_kernel_runs_with_its_packed_parameters() {
     assert_eq!(synchronize(&session), OK);
     let seen = session.seen.lock().unwrap().launches.last().unwrap().clone();
     assert_eq!((seen.shape.grid, seen.shape.block), ([4, 1, 1], [256, 1, 1]));
-    assert_eq!((seen.attribute_ids, seen.params), (vec![4], block));
+    assert_eq!((seen.attribute_ids, seen.params), (vec![4], block.clone()));
+
+    // What a program leaves out is zeros, as NVIDIA's driver has it; nothing at all and too much are mistakes.
+    for (bytes, code) in [(12usize, OK), (8, OK), (0, INVALID_VALUE), (17, LAUNCH_OUT_OF_RESOURCES)] {
+        block.resize(17, 0xee);
+        let extra = [1usize, block.as_ptr() as usize, 2, &raw const bytes as usize, 0];
+        let extra_at = extra.as_ptr();
+        assert_eq!(
+            cu!(session.libcuda, cuLaunchKernelEx(config_at: *const u64, fill: u64, null: u64, extra_at: *const usize)),
+            code,
+            "{bytes} bytes"
+        );
+        if code == OK {
+            assert_eq!(synchronize(&session), OK);
+            let mut given = block[..bytes].to_vec();
+            given.resize(16, 0);
+            assert_eq!(session.seen.lock().unwrap().launches.last().unwrap().params, given);
+        }
+    }
     free(&session, address);
     assert_eq!(cu!(session.libcuda, cuModuleUnload(module: u64)), OK);
     assert_eq!(launch(&session, fill, 1, 1, &[]), INVALID_HANDLE, "its module is gone");

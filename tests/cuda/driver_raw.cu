@@ -78,7 +78,7 @@ int main() {
     MUST(cuMemAlloc_v2, &memory, count * 4);
 
     int failures = 0;
-    for (int round = 0; round < 2; round++) {
+    for (int round = 0; round < 3; round++) {
         unsigned offset = 2000 + round, result[count], n = count;
         MUST(cuMemcpyHtoD_v2, bias, &offset, 4);
         MUST(cuMemsetD32_v2, memory, 0, count);
@@ -90,13 +90,14 @@ int main() {
                 CUdeviceptr out;
                 unsigned count;
             } packed = {memory, n};
-            size_t bytes = 12;
+            // The last time the count is left out, and is 0.
+            size_t bytes = round == 1 ? 12 : 8;
             void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, &packed, CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END};
             MUST(cuLaunchKernel, function, 8, 1, 1, 128, 1, 1, 0, nullptr, nullptr, extra);
         }
         MUST(cuCtxSynchronize);
         MUST(cuMemcpyDtoH_v2, result, memory, sizeof(result));
-        for (unsigned i = 0; i < count; i++) failures += result[i] != 3 * i + offset;
+        for (unsigned i = 0; i < count; i++) failures += result[i] != (round < 2 ? 3 * i + offset : 0);
     }
     int missing = DRIVER(cuModuleGetFunction)(&function, module, "no_such_kernel");
     int wrong = DRIVER(cuModuleLoadData)(&broken, ".version 7.0\n.target sm_70\n.address_size 64\n.visible .entry k() { nonsense; }");

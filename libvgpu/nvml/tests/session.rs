@@ -197,7 +197,10 @@ fn a_set_of_events_waits_for_none() {
     assert_ne!(set, other);
     assert_eq!(nv!(play, nvmlEventSetCreate(NULL: *mut c_void)), INVALID_ARGUMENT);
     let types_at = &raw mut types;
-    assert_eq!((nv!(play, nvmlDeviceGetSupportedEventTypes(first: usize, types_at: *mut u64)), types), (0, 0));
+    assert_eq!(
+        (nv!(play, nvmlDeviceGetSupportedEventTypes(first: usize, types_at: *mut u64)), types),
+        (0, 0)
+    );
     assert_eq!(nv!(play, nvmlDeviceRegisterEvents(first: usize, 0: u64, set: usize)), 0);
     assert_eq!(nv!(play, nvmlDeviceRegisterEvents(first: usize, 8: u64, set: usize)), NOT_SUPPORTED);
     assert_eq!(nv!(play, nvmlDeviceRegisterEvents(first: usize, 0: u64, 99: usize)), INVALID_ARGUMENT);
@@ -237,7 +240,10 @@ fn a_device_is_near_every_processor_and_all_memory() {
         );
     }
     assert_eq!(nv!(play, nvmlDeviceGetCpuAffinity(first: usize, 0: u32, place: *mut u64)), INVALID_ARGUMENT);
-    assert_eq!(nv!(play, nvmlDeviceGetCpuAffinity(first: usize, 1: u32, NULL: *mut c_void)), INVALID_ARGUMENT);
+    assert_eq!(
+        nv!(play, nvmlDeviceGetCpuAffinity(first: usize, 1: u32, NULL: *mut c_void)),
+        INVALID_ARGUMENT
+    );
     assert_eq!(nv!(play, nvmlDeviceGetCpuAffinity(0: usize, 1: u32, place: *mut u64)), INVALID_ARGUMENT);
 }
 

@@ -1,6 +1,7 @@
 //! Launches: parameters are packed here, checked as far as is cheap, and queued.
 
 use std::cell::RefCell;
+use std::cmp::Ordering;
 
 use vgpu_api::launch::{
     ATTRIBUTES_FEW, ATTRIBUTES_MAX, BUFFER_FEW, BUFFER_MAX, LaunchAttribute, LaunchAttributes, LaunchShape,
@@ -255,14 +256,28 @@ pub fn with_params<T>(
         if !params.is_null() {
             return Err(CuError::INVALID_VALUE);
         }
-        return body(block_of_extra(function, extra)?);
+        let block = block_of_extra(extra)?;
+        return match block.len().cmp(&function.param_bytes) {
+            Ordering::Equal => body(block),
+            // As with NVIDIA's driver 580 what is left out is zeros: NCCL sends the used part of its 4 KiB.
+            Ordering::Less if !block.is_empty() => in_scratch(
+                function,
+                |scratch| {
+                    scratch[..block.len()].copy_from_slice(block);
+                    Ok(())
+                },
+                body,
+            ),
+            Ordering::Less => Err(CuError::INVALID_VALUE),
+            Ordering::Greater => Err(CuError::LAUNCH_OUT_OF_RESOURCES),
+        };
     }
     if function.param_bytes <= TINY_BYTES {
         on_stack::<TINY_BYTES, T>(function, params, body)
     } else if function.param_bytes <= SMALL_BYTES {
         on_stack::<SMALL_BYTES, T>(function, params, body)
     } else {
-        in_scratch(function, params, body)
+        in_scratch(function, |scratch| pack(function, params, scratch), body)
     }
 }
 
@@ -278,9 +293,10 @@ fn on_stack<const ROOM: usize, T>(
     body(block)
 }
 
+/// A block of the function's size, of zeros where `fill` writes nothing.
 fn in_scratch<T>(
     function: &Function,
-    params: In<u64>,
+    fill: impl FnOnce(&mut [u8]) -> CuResult<()>,
     body: impl FnOnce(&[u8]) -> CuResult<T>,
 ) -> CuResult<T> {
     PACKED
@@ -288,7 +304,7 @@ fn in_scratch<T>(
             let mut packed = packed.borrow_mut();
             packed.clear();
             packed.resize(function.param_bytes, 0);
-            pack(function, params, &mut packed)?;
+            fill(&mut packed)?;
             body(&packed)
         })
         // A thread whose locals are gone is past its last launch.
@@ -313,7 +329,7 @@ fn pack(function: &Function, params: In<u64>, block: &mut [u8]) -> CuResult<()> 
 }
 
 /// `extra`: pairs of a key and a value, up to `CU_LAUNCH_PARAM_END`.
-fn block_of_extra<'a>(function: &Function, extra: In<u64>) -> CuResult<&'a [u8]> {
+fn block_of_extra<'a>(extra: In<u64>) -> CuResult<&'a [u8]> {
     const END: u64 = 0;
     const BUFFER: u64 = 1;
     const SIZE: u64 = 2;
@@ -322,11 +338,8 @@ fn block_of_extra<'a>(function: &Function, extra: In<u64>) -> CuResult<&'a [u8]>
     for pair in 0..PAIRS_MAX {
         match extra.at(2 * pair)? {
             END => {
-                if bytes < function.param_bytes || bytes > PARAM_BYTES_MAX {
+                if bytes > PARAM_BYTES_MAX {
                     return Err(CuError::INVALID_VALUE);
-                }
-                if bytes > function.param_bytes {
-                    return Err(CuError::LAUNCH_OUT_OF_RESOURCES);
                 }
                 return Span::at_address(buffer).read(bytes);
             }
