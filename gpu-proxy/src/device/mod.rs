@@ -468,6 +468,8 @@ pub struct Hardware {
     pub uuid: [u8; 16],
     /// PCI domain, bus, device.
     pub pci: [u32; 3],
+    /// NVLinks that are up; 0 also where that is not known.
+    pub links: u32,
 }
 
 impl Hardware {

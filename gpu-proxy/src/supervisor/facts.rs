@@ -130,7 +130,7 @@ fn risks(device: DeviceKind, snapshot: &Snapshot, reads_host_memory: bool) -> Ve
 
 /// As the container sees it: `usage_of` has its devices in its own order.
 fn compose(kind: DeviceKind, known: &Known, usage_of: &[Usage]) -> Facts {
-    let Known { snapshot, driver_version, .. } = known;
+    let Known { snapshot, driver_version, hardware } = known;
     let (mut devices, mut processes) = (Vec::new(), Vec::new());
     for (usage, index) in usage_of.iter().zip(0..) {
         let Some(device) = snapshot.devices.get(usage.device as usize) else { continue };
@@ -140,7 +140,9 @@ fn compose(kind: DeviceKind, known: &Known, usage_of: &[Usage]) -> Facts {
             .filter(|(peer, _)| snapshot.peer(PEER_ACCESS, usage.device, peer.device) != 0);
         let peers =
             reached.fold(0, |bits, (_, number): (_, u32)| bits | 1_u32.checked_shl(number).unwrap_or(0));
-        devices.push(DeviceFacts { peers, ..describe(kind, index, device, usage) });
+        // Links lead to the container's own devices, or they are not told.
+        let links = hardware.get(usage.device as usize).filter(|_| peers != 0).map_or(0, |one| one.links);
+        devices.push(DeviceFacts { peers, links, ..describe(kind, index, device, usage) });
         // A process may have several workers.
         let mut by_pid = BTreeMap::<u32, u64>::new();
         for &(pid, bytes) in &usage.processes {
@@ -183,6 +185,7 @@ fn describe(kind: DeviceKind, index: u32, device: &DeviceSnapshot, usage: &Usage
         memory_bus_bits: number(37),
         ecc: number(32) == 1,
         peers: 0,
+        links: 0,
     }
 }
 
@@ -311,6 +314,7 @@ mod tests {
         let mut other = known.snapshot.devices[0].clone();
         other.name = "another".into();
         known.snapshot.devices.insert(0, other);
+        known.hardware = [12, 18].map(|links| Hardware { uuid: [0; 16], pci: [0; 3], links }).to_vec();
         // Of the node's devices the second reaches the first.
         known.snapshot.peers = Snapshot::all_peers(2, |_, device, _| i32::from(device == 1));
         let of = [usage(1, 1 << 30, &[(7, 100)]), usage(0, 1 << 30, &[(7, 5), (9, 6)]), usage(2, 1, &[])];
@@ -324,6 +328,7 @@ mod tests {
             [1 << 1, 0],
             "by the container's numbers"
         );
+        assert_eq!([0, 1].map(|device: usize| facts.devices[device].links), [18, 0]);
         let processes: Vec<_> =
             facts.processes.iter().map(|one| (one.device, one.pid, one.used_bytes)).collect();
         assert_eq!(processes, [(0, 7, 100), (1, 7, 5), (1, 9, 6)]);

@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn a_gpu_is_named_as_its_driver_names_it_and_its_node_is_read() {
         let uuid: [u8; 16] = *b"\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef";
-        let hardware = Hardware { uuid, pci: [0, 0x2d, 0] };
+        let hardware = Hardware { uuid, pci: [0, 0x2d, 0], links: 0 };
         assert_eq!(hardware.name(), "GPU-01234567-89ab-cdef-0123-456789abcdef");
         let information =
             "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 201\nDevice Minor: \t 3\nGPU Excluded:\t No\n";

@@ -102,6 +102,15 @@ pub const ANSWERED: &[Group] = &[
             "nvmlEventSetWait_v2",
         ],
     },
+    Group {
+        subject: "link",
+        names: &[
+            "nvmlDeviceGetNvLinkCapability",
+            "nvmlDeviceGetNvLinkRemoteDeviceType",
+            "nvmlDeviceGetNvLinkRemotePciInfo_v2",
+            "nvmlDeviceGetNvLinkState",
+        ],
+    },
     Group { subject: "memory", names: &["nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2"] },
     Group {
         subject: "process",

@@ -144,6 +144,21 @@ layouts! {
     }
 }
 
+impl PciInfo {
+    /// The address of no device.
+    pub fn nowhere() -> Self {
+        Self {
+            bus_id_legacy: chars("FFFF:FF:FF.0"),
+            domain: u32::MAX,
+            bus: u32::MAX,
+            device: u32::MAX,
+            device_id: 0,
+            subsystem_id: 0,
+            bus_id: chars("FFFFFFFF:FF:FF.0"),
+        }
+    }
+}
+
 /// A text in a fixed array, with its NUL; cut to fit.
 pub fn chars<const N: usize>(text: &str) -> [c_char; N] {
     let mut chars = [0; N];

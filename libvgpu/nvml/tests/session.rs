@@ -219,6 +219,51 @@ fn a_set_of_events_waits_for_none() {
 }
 
 #[test]
+fn links_are_told_by_their_number_and_lead_nowhere_that_is_named() {
+    let play = started();
+    let (first, second) = (device(&play, 0), device(&play, 1));
+    let state = |device: usize, link: u32| {
+        let mut up = 7_u32;
+        let place = &raw mut up;
+        (nv!(play, nvmlDeviceGetNvLinkState(device: usize, link: u32, place: *mut u32)), up)
+    };
+    assert_eq!((state(first, 11), state(first, 12)), ((0, 1), (0, 0)), "12 are up");
+    assert_eq!((state(first, 18), state(second, 0)), ((INVALID_ARGUMENT, 7), (NOT_SUPPORTED, 7)));
+    let capability = |link: u32, kind: u32| {
+        let mut able = 7_u32;
+        let place = &raw mut able;
+        (nv!(play, nvmlDeviceGetNvLinkCapability(first: usize, link: u32, kind: u32, place: *mut u32)), able)
+    };
+    assert_eq!(
+        (0..6).map(|kind| capability(0, kind)).collect::<Vec<_>>(),
+        [0, 1, 2, 3, 4, 5].map(|kind| (0, u32::from([0, 2, 5].contains(&kind))))
+    );
+    assert_eq!((capability(12, 0), capability(0, 6)), ((0, 0), (INVALID_ARGUMENT, 7)));
+    let mut info = [0x55_u8; 68];
+    let place = info.as_mut_ptr();
+    assert_eq!(
+        nv!(play, nvmlDeviceGetNvLinkRemotePciInfo_v2(first: usize, 12: u32, place: *mut u8)),
+        NOT_SUPPORTED
+    );
+    assert_eq!(nv!(play, nvmlDeviceGetNvLinkRemotePciInfo_v2(first: usize, 0: u32, place: *mut u8)), 0);
+    assert_eq!(&info[36..53], b"FFFFFFFF:FF:FF.0\0");
+    assert_eq!(
+        nv!(play, nvmlDeviceGetNvLinkRemotePciInfo_v2(first: usize, 0: u32, NULL: *mut c_void)),
+        INVALID_ARGUMENT
+    );
+    let mut kind = 7_u32;
+    let place = &raw mut kind;
+    assert_eq!(
+        (nv!(play, nvmlDeviceGetNvLinkRemoteDeviceType(first: usize, 0: u32, place: *mut u32)), kind),
+        (0, 2)
+    );
+    assert_eq!(
+        nv!(play, nvmlDeviceGetNvLinkRemoteDeviceType(second: usize, 0: u32, place: *mut u32)),
+        NOT_SUPPORTED
+    );
+}
+
+#[test]
 fn a_device_is_near_every_processor_and_all_memory() {
     let play = started();
     let first = device(&play, 0);
@@ -604,11 +649,11 @@ fn links_and_places_are_told_as_far_as_they_are_known() {
     assert_eq!(code, INVALID_ARGUMENT);
     // What PyTorch asks: it ends its search at the first link that is none.
     assert_eq!(
-        nv!(play, nvmlDeviceGetNvLinkRemoteDeviceType(first: usize, 0: u32, place: *mut u32)),
+        nv!(play, nvmlDeviceGetNvLinkRemoteDeviceType(second: usize, 0: u32, place: *mut u32)),
         NOT_SUPPORTED
     );
     assert_eq!(
-        nv!(play, nvmlDeviceGetNvLinkRemotePciInfo_v2(first: usize, 0: u32, place: *mut u32)),
+        nv!(play, nvmlDeviceGetNvLinkRemotePciInfo_v2(second: usize, 0: u32, place: *mut u32)),
         NOT_SUPPORTED
     );
     // And takes any result but success here for a defect.

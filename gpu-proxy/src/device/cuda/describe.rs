@@ -5,6 +5,7 @@ use std::ffi::{c_char, c_int};
 use vgpu_api::snapshot::{ATTRIBUTES, is_offered};
 use vgpu_api::{CuError, DeviceSnapshot, Snapshot};
 
+use super::links::Links;
 use super::table::Table;
 use crate::device::{Described, DeviceKind, Hardware, identity};
 
@@ -30,7 +31,8 @@ pub fn describe(bytes: u64) -> Result<Described, String> {
     };
     let reads_host_memory =
         devices.iter().any(|device| own_attribute_of(&table, *device, PAGEABLE_ACCESS) == 1);
-    let hardware = devices.iter().map(|device| hardware_of(&table, *device)).collect();
+    let links = Links::open();
+    let hardware = devices.iter().map(|device| hardware_of(&table, *device, links.as_ref())).collect();
     Ok(Described { snapshot, reads_host_memory, hardware })
 }
 
@@ -79,11 +81,12 @@ pub(super) fn peers(table: &Table, devices: &[c_int]) -> Vec<i32> {
 }
 
 /// What fails leaves zeros.
-fn hardware_of(table: &Table, device: c_int) -> Hardware {
+fn hardware_of(table: &Table, device: c_int, links: Option<&Links>) -> Hardware {
     let mut uuid = [0; 16];
     // SAFETY: the driver writes 16 bytes to a variable of ours.
     let _ = unsafe { table.cuDeviceGetUuid(&raw mut uuid, device) };
-    Hardware { uuid, pci: PCI.map(|attribute| own_attribute_of(table, device, attribute).unsigned_abs()) }
+    let pci = PCI.map(|attribute| own_attribute_of(table, device, attribute).unsigned_abs());
+    Hardware { uuid, pci, links: links.map_or(0, |links| links.of(pci)) }
 }
 
 /// What a zone sees of the device that has this number there. What fails leaves a zero.

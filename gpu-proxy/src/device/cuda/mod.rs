@@ -16,6 +16,7 @@ mod graphs;
 mod host;
 mod images;
 mod linker;
+mod links;
 mod peers;
 mod printed;
 mod table;

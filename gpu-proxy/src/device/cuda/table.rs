@@ -655,14 +655,14 @@ fn open_compiler(folder: &Path) {
 }
 
 /// Loads a library for good, by its name or its path.
-fn open(path: &Path) -> Option<NonNull<c_void>> {
+pub(super) fn open(path: &Path) -> Option<NonNull<c_void>> {
     let path = CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
     // SAFETY: runs the library's own initialisers, which is what loading it means; the worker is about to call it anyhow.
     NonNull::new(unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) })
 }
 
 /// `name` ends with a NUL.
-fn symbol(library: NonNull<c_void>, name: &str) -> Option<NonNull<c_void>> {
+pub(super) fn symbol(library: NonNull<c_void>, name: &str) -> Option<NonNull<c_void>> {
     let name = CStr::from_bytes_with_nul(name.as_bytes()).ok()?;
     // SAFETY: an open library and a C string.
     NonNull::new(unsafe { libc::dlsym(library.as_ptr(), name.as_ptr()) })

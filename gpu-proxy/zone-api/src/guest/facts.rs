@@ -8,7 +8,7 @@
 //!   | 12 CUDA version u32 | 16 driver's version, 32 bytes                                                      head: 48
 //!   device:  0 name, 96 bytes | 96 uuid | 112 PCI domain, bus, device 3 × u32 | 124 compute capability 2 × u16 | 128 total u64
 //!   | 136 used u64 | 144 multiprocessors u32 | 148 clock kHz u32 | 152 memory clock kHz u32 | 156 memory bus bits u32
-//!   | 160 flags u32: 1 ECC | 164 peers u32, a bit a device                                                          168
+//!   | 160 flags u32: 1 ECC | 164 peers u32, a bit a device | 168 links u32                                         172
 //!   process: 0 device u32 | 4 pid u32 | 8 used u64                                                                    16
 //! ```
 //! Little endian; texts end in zeros. Later releases append to head, device and process: a reader takes what it knows and skips the
@@ -25,7 +25,7 @@ pub const PROCESSES_MAX: usize = 512;
 
 const HEAD_BYTES: usize = 48;
 const VERSION_BYTES: usize = 32;
-const DEVICE_BYTES: usize = 168;
+const DEVICE_BYTES: usize = 172;
 const NAME_BYTES: usize = 96;
 const PROCESS_BYTES: usize = 16;
 const ECC: u32 = 1;
@@ -73,6 +73,8 @@ pub struct DeviceFacts {
     pub ecc: bool,
     /// Devices of the container whose memory its kernels can reach: bit 0 is the first one's.
     pub peers: u32,
+    /// NVLinks that are up, of a device that reaches others of the container by them.
+    pub links: u32,
 }
 
 /// A process and its device memory.
@@ -193,6 +195,7 @@ impl DeviceFacts {
             self.memory_bus_bits,
             flags,
             self.peers,
+            self.links,
         ];
         words.iter().for_each(|word| out.extend(word.to_le_bytes()));
     }
@@ -213,6 +216,7 @@ impl DeviceFacts {
             memory_bus_bits: block.u32(156),
             ecc: block.u32(160) & ECC != 0,
             peers: block.u32(164),
+            links: block.u32(168),
         })
     }
 }
@@ -287,6 +291,7 @@ mod tests {
             memory_bus_bits: 5120,
             ecc: true,
             peers: 2,
+            links: 18,
         };
         let process = |pid| ProcessFacts { device: 1, pid, used_bytes: u64::from(pid) << 32 };
         Facts {
@@ -355,7 +360,7 @@ mod tests {
     #[test]
     fn lengths_and_texts_that_cannot_be_are_refused() {
         // Head, device and process shorter than they are; more devices and processes than there may be; a name without an end.
-        for (at, value) in [(0, 47_u16), (2, 167), (4, 15), (6, 17), (8, 513), (0, u16::MAX), (2, u16::MAX)] {
+        for (at, value) in [(0, 47_u16), (2, 171), (4, 15), (6, 17), (8, 513), (0, u16::MAX), (2, u16::MAX)] {
             let mut bytes = facts().encode();
             bytes[at..at + 2].copy_from_slice(&value.to_le_bytes());
             assert!(Facts::decode(&bytes).is_err(), "{value} at {at}");

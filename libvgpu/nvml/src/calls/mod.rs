@@ -4,6 +4,7 @@ mod affinity;
 mod device;
 mod event;
 mod handle;
+mod link;
 mod memory;
 mod private;
 mod process;

@@ -179,6 +179,7 @@ pub fn facts() -> Facts {
         memory_bus_bits: 5120,
         ecc: true,
         peers: 1 << 1,
+        links: 12,
     };
     let second = DeviceFacts {
         name: "second".into(),
@@ -191,6 +192,7 @@ pub fn facts() -> Facts {
         memory_bus_bits: 0,
         ecc: false,
         peers: 0,
+        links: 0,
         ..device.clone()
     };
     let process = |device, pid, used_bytes| ProcessFacts { device, pid, used_bytes };

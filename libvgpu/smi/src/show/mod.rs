@@ -111,6 +111,7 @@ pub mod samples {
             memory_bus_bits: 5120,
             ecc: true,
             peers: 0,
+            links: 0,
         };
         let process = |pid, used_bytes| ProcessFacts { device: 0, pid, used_bytes };
         Facts {
