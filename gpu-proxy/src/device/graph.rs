@@ -2,13 +2,55 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use vgpu_api::graph::{Body, Conditional, CopyBox, GraphEdge, HostSide};
 use vgpu_api::launch::LaunchAttributes;
 use vgpu_api::{CuError, CuResult, Extent, MemoryOp, Memset};
 
 use super::conditional::Condition;
-use super::{Device, DeviceLaunch, GraphFunction, Place, Raw, Side};
+use super::{Device, DeviceLaunch, Place, Raw, Side};
+
+/// As [`super::HostFunction`], at each launch of a graph. Whoever gave it has it as long as a launch may call it: a device that has it no more
+/// when it is due does nothing.
+pub type GraphFunction = Arc<dyn Fn() + Send + Sync>;
+
+/// The part of a [`super::Device`] that has to do with graphs.
+///
+/// # Errors
+/// All methods: the `CUresult` that the program gets, as of [`super::Device`].
+#[expect(clippy::missing_errors_doc, reason = "said once for all")]
+pub trait Graphs {
+    /// A number for a conditional node of a graph that is to be made, as kernels get it: `of` is the device's name of the graph, if it has one
+    /// already. `value` and `flags` as of `cuGraphConditionalHandleCreate`.
+    fn conditional_create(
+        &mut self,
+        context: Raw,
+        of: Option<Raw>,
+        value: u32,
+        flags: u32,
+    ) -> CuResult<(Raw, u64)>;
+    /// Nothing will be made for that graph any more, if it is still there. What was instantiated of it lives on.
+    fn conditionals_end(&mut self, of: Raw) -> CuResult<()>;
+    /// A graph of these nodes, ready to be launched; `flags` as of `cuGraphInstantiate`.
+    fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], flags: u64) -> CuResult<Raw>;
+    /// All nodes get other works; kinds, edges and contexts are the same.
+    fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()>;
+    /// One node gets another work of its kind, with as large a host side.
+    fn graph_set(&mut self, graph: Raw, node: u32, context: Raw, work: &DeviceWork<'_>) -> CuResult<()>;
+    /// Lets a node do its work or nothing.
+    fn graph_enable(&mut self, graph: Raw, node: u32, enabled: bool) -> CuResult<()>;
+    /// Changes the host's side of a copy. No launch of the graph is on its way.
+    fn graph_put(&mut self, graph: Raw, node: u32, offset: u64, bytes: &[u8]) -> CuResult<()>;
+    /// Reads the host's side of a copy. No launch of the graph is on its way.
+    fn graph_get(&mut self, graph: Raw, node: u32, offset: u64, bytes: &mut [u8]) -> CuResult<()>;
+    /// Brings it to the device before its first launch.
+    fn graph_upload(&mut self, place: Place, graph: Raw) -> CuResult<()>;
+    /// Launches it.
+    fn graph_launch(&mut self, place: Place, graph: Raw) -> CuResult<()>;
+    /// Ends it; launches go on.
+    fn graph_destroy(&mut self, graph: Raw) -> CuResult<()>;
+}
 
 /// One node with resolved names. What it waits for stands before it.
 #[derive(Debug)]

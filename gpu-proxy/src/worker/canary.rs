@@ -171,7 +171,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Null, Soft};
+    use crate::device::{Contexts, Memory, Null, Soft};
 
     const BYTES: u64 = 1 << 20;
 

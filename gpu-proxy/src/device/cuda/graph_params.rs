@@ -7,12 +7,13 @@ use vgpu_api::launch::attribute;
 use vgpu_api::{CuError, CuResult, Extent, MemoryOp, Memset};
 
 use super::arrays::{copy, host as packed};
+use super::execution::{PARAM_POINTER, PARAM_SIZE};
 use super::host::{give_of_graph, run_of_graph};
 use super::table::{
     Copy3d, CopySide, FillParams, HostParams, KernelParams, NULL, Ptr, StreamOp, Table, WordsParams,
 };
 use super::virtual_memory::stream_op;
-use super::{Cuda, PARAM_POINTER, PARAM_SIZE, size};
+use super::{Cuda, size};
 use crate::device::{DeviceLaunch, GraphFunction, Side};
 
 /// `CU_MEMORYTYPE_HOST`.

@@ -11,7 +11,8 @@ use std::ptr;
 use vgpu_api::{Attributes, CuError, CuResult, DevicePtr, FunctionInfo, GlobalInfo, ImageKind, ParamInfo};
 
 use super::table::{NULL, Ptr, Table};
-use super::{LoadError, LoadedImage, Pointer, Raw};
+use super::{Cuda, Pointer, number};
+use crate::device::{Images as DeviceImages, LoadError, LoadedImage, Raw, Survey};
 
 /// The compiler's words that are kept.
 const LOG_BYTES: usize = 8 << 10;
@@ -235,4 +236,65 @@ fn find_global(table: &Table, kind: ImageKind, image: Ptr, name: &CStr) -> Optio
         address: DevicePtr(address),
         bytes: bytes as u64,
     })
+}
+
+impl DeviceImages for Cuda {
+    fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {
+        Survey::of(bytes, self.capability)
+    }
+
+    fn load(
+        &mut self,
+        context: Option<Raw>,
+        kind: ImageKind,
+        bytes: &[u8],
+        survey: Survey,
+    ) -> Result<LoadedImage, LoadError> {
+        let entered = context
+            .map_or_else(|| self.first_primary(), Ok)
+            .and_then(|context| self.enter(context).map(|()| context));
+        let context = entered.map_err(|code| LoadError { code, log: String::new() })?;
+        let mut loaded = self.images.load(&self.table, kind, bytes, &survey.variables)?;
+        // A module of one kernel is what a program has compiled to launch it, and asks about first: that one need not be asked for. All
+        // others stay as lazily loaded as the driver has them.
+        if let (ImageKind::Module, [(info, function)]) = (kind, &mut loaded.functions[..]) {
+            info.attributes = self.function_attributes(context, *function).unwrap_or_default();
+        }
+        Ok(loaded)
+    }
+
+    fn load_on(&mut self, context: Raw, image: Raw) -> CuResult<Vec<u64>> {
+        self.enter(context)?;
+        self.images.variables(&self.table, image)
+    }
+
+    fn unload(&mut self, image: Raw) -> CuResult<()> {
+        self.images.unload(&self.table, image)
+    }
+
+    fn function_attributes(&mut self, context: Raw, function: Raw) -> CuResult<Attributes> {
+        self.enter(context)?;
+        let function = self.images.function(&self.table, function)?;
+        // SAFETY: a live function of ours. One that was only enumerated has no attributes yet (919, CUDA's lazy loading).
+        unsafe { self.table.cuFuncLoad(function) }?;
+        let mut values = vec![0; vgpu_api::image::FUNCTION_ATTRIBUTES];
+        for (value, attribute) in values.iter_mut().zip(0..) {
+            // SAFETY: a live function of ours; the driver writes one number. An old driver does not know all: then 0.
+            let _ = unsafe { self.table.cuFuncGetAttribute(ptr::from_mut(value), attribute, function) };
+        }
+        Ok(Attributes { values })
+    }
+
+    fn set_function_attribute(
+        &mut self,
+        context: Raw,
+        function: Raw,
+        attribute: u32,
+        value: i32,
+    ) -> CuResult<()> {
+        self.enter(context)?;
+        let function = self.images.function(&self.table, function)?;
+        // SAFETY: a live function of ours.
+        unsafe { self.table.cuFuncSetAttribute(function, number(attribute)?, value) }
+    }
 }

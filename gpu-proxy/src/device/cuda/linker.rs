@@ -8,7 +8,8 @@ use vgpu_api::link::option;
 use vgpu_api::{CuError, CuResult, JitOption, LinkTold};
 
 use super::table::{NULL, Ptr, Table};
-use super::{Pointer, Raw};
+use super::{Cuda, Pointer};
+use crate::device::{Linkers as DeviceLinkers, Raw};
 
 /// Linkers by our names. A name is used once.
 #[derive(Debug, Default)]
@@ -184,4 +185,41 @@ impl Linker {
 
 fn number(value: u32) -> CuResult<c_int> {
     c_int::try_from(value).map_err(|_| CuError::INVALID_VALUE)
+}
+
+impl DeviceLinkers for Cuda {
+    fn link_create(&mut self, context: Raw, options: &[JitOption], log_bytes: [usize; 2]) -> CuResult<Raw> {
+        self.enter(context)?;
+        self.linkers.create(&self.table, options, log_bytes)
+    }
+
+    fn link_add(
+        &mut self,
+        context: Raw,
+        linker: Raw,
+        input: u32,
+        bytes: &[u8],
+        name: &str,
+        options: &[JitOption],
+    ) -> CuResult<()> {
+        self.enter(context)?;
+        self.linkers.add(&self.table, linker, input, bytes, name, options)
+    }
+
+    fn link_complete(&mut self, context: Raw, linker: Raw) -> CuResult<Vec<u8>> {
+        self.enter(context)?;
+        self.linkers.complete(&self.table, linker)
+    }
+
+    fn link_log(&mut self, linker: Raw, errors: bool) -> CuResult<Vec<u8>> {
+        self.linkers.log(linker, errors)
+    }
+
+    fn link_told(&mut self, linker: Raw) -> CuResult<LinkTold> {
+        self.linkers.told(linker)
+    }
+
+    fn link_destroy(&mut self, linker: Raw) -> CuResult<()> {
+        self.linkers.destroy(&self.table, linker)
+    }
 }

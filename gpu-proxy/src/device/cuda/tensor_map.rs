@@ -6,7 +6,9 @@ use std::ptr;
 use vgpu_api::tensor_map::{RANK_MAX, TENSOR_MAP_BYTES, form};
 use vgpu_api::{CuError, CuResult, TensorMap, TensorSpec};
 
+use super::Cuda;
 use super::table::{Ptr, Table};
+use crate::device::TensorMaps;
 
 /// Aligned as the driver asks for.
 #[repr(C, align(64))]
@@ -110,4 +112,14 @@ pub fn replace_address(table: &Table, map: TensorMap, address: u64) -> CuResult<
     // SAFETY: a map's bytes, which may be anything: the driver looks at no other memory by them; the address is only written there.
     unsafe { table.cuTensorMapReplaceAddress(ptr::from_mut(&mut place).cast(), pointer(address)?) }?;
     Ok(TensorMap(place.0))
+}
+
+impl TensorMaps for Cuda {
+    fn tensor_map(&mut self, spec: &TensorSpec) -> CuResult<TensorMap> {
+        encode(&self.table, spec)
+    }
+
+    fn tensor_map_at(&mut self, map: TensorMap, address: u64) -> CuResult<TensorMap> {
+        replace_address(&self.table, map, address)
+    }
 }

@@ -11,8 +11,8 @@ use std::ptr;
 use vgpu_api::{Access, CuError, CuResult, MemoryOp, MemoryOpKind};
 
 use super::table::{AccessOf, MemoryProperties, NULL, StreamOp, Table};
-use super::{Raw, attribute_of, size};
-use crate::device::{Exported, Shareable};
+use super::{Cuda, Raw, attribute_of, size};
+use crate::device::{Exported, Shareable, VirtualMemory};
 
 /// `CU_MEM_ALLOCATION_TYPE_PINNED`.
 const PINNED: u32 = 1;
@@ -238,5 +238,39 @@ pub(super) fn stream_op(op: &MemoryOp) -> StreamOp {
         MemoryOpKind::WaitAnd => word(wait, 2),
         MemoryOpKind::WaitNor => word(wait, 3),
         MemoryOpKind::Barrier => StreamOp { operation: BARRIER, barrier: op.bytes, ..StreamOp::default() },
+    }
+}
+
+impl VirtualMemory for Cuda {
+    fn mapping_bytes(&self) -> u64 {
+        self.memories.granule_bytes()
+    }
+
+    fn reserve(&mut self, bytes: u64, alignment: u64, wanted: u64) -> CuResult<u64> {
+        self.memories.reserve(&self.table, bytes, alignment, wanted)
+    }
+
+    fn unreserve(&mut self, address: u64, bytes: u64) -> CuResult<()> {
+        self.memories.unreserve(&self.table, address, bytes)
+    }
+
+    fn create(&mut self, device: u32, bytes: u64) -> CuResult<Raw> {
+        self.memories.create(&self.table, device, bytes)
+    }
+
+    fn release(&mut self, memory: Raw) -> CuResult<()> {
+        self.memories.release(&self.table, memory)
+    }
+
+    fn map(&mut self, address: u64, bytes: u64, memory: Raw) -> CuResult<()> {
+        self.memories.map(&self.table, address, bytes, memory)
+    }
+
+    fn unmap(&mut self, address: u64, bytes: u64) -> CuResult<()> {
+        self.memories.unmap(&self.table, address, bytes)
+    }
+
+    fn set_access(&mut self, device: u32, address: u64, bytes: u64, access: Access) -> CuResult<()> {
+        self.memories.set_access(&self.table, device, address, bytes, access)
     }
 }

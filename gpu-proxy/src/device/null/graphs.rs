@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
-use vgpu_api::MemoryOp;
+use vgpu_api::{CuResult, MemoryOp};
 
-use crate::device::{DeviceNode, DeviceWork, Raw};
+use super::{Null, Step};
+use crate::device::{DeviceNode, DeviceWork, Graphs as DeviceGraphs, Place, Raw, Streams};
 
 /// A function of the guest's.
 pub(super) type Called = Weak<dyn Fn() + Send + Sync>;
@@ -54,5 +55,74 @@ impl Graphs {
 
     pub(super) fn remove(&mut self, graph: Raw) {
         self.0.remove(&graph);
+    }
+}
+
+impl DeviceGraphs for Null {
+    fn conditional_create(
+        &mut self,
+        _context: Raw,
+        of: Option<Raw>,
+        _value: u32,
+        _flags: u32,
+    ) -> CuResult<(Raw, u64)> {
+        let (of, number) = (of.unwrap_or_else(|| self.name()), self.name());
+        Ok((of, number.0))
+    }
+
+    fn conditionals_end(&mut self, _of: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], _flags: u64) -> CuResult<Raw> {
+        let name = self.name();
+        self.graphs.set_all(name, nodes);
+        Ok(name)
+    }
+
+    fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
+        self.refuse(Step::GraphChange)?;
+        self.graphs.set_all(graph, nodes);
+        Ok(())
+    }
+
+    fn graph_set(&mut self, graph: Raw, node: u32, _context: Raw, work: &DeviceWork<'_>) -> CuResult<()> {
+        self.refuse(Step::GraphChange)?;
+        self.graphs.set(graph, node, work);
+        Ok(())
+    }
+
+    fn graph_enable(&mut self, _graph: Raw, _node: u32, _enabled: bool) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn graph_put(&mut self, _graph: Raw, _node: u32, _offset: u64, _bytes: &[u8]) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn graph_get(&mut self, _graph: Raw, _node: u32, _offset: u64, bytes: &mut [u8]) -> CuResult<()> {
+        bytes.fill(0);
+        Ok(())
+    }
+
+    fn graph_upload(&mut self, _place: Place, _graph: Raw) -> CuResult<()> {
+        Ok(())
+    }
+
+    fn graph_launch(&mut self, place: Place, graph: Raw) -> CuResult<()> {
+        self.queue(place);
+        let (words, functions) = self.graphs.of(graph);
+        self.stream_memory(place, &words)?;
+        if !functions.is_empty() {
+            self.run_in_order(move || {
+                functions.iter().filter_map(Weak::upgrade).for_each(|function| function());
+            });
+        }
+        Ok(())
+    }
+
+    fn graph_destroy(&mut self, graph: Raw) -> CuResult<()> {
+        self.graphs.remove(graph);
+        Ok(())
     }
 }

@@ -1,10 +1,11 @@
 //! What the null device finds in an image: kernels and variables of PTX that the software GPU can read, else those that machine code names.
 
 use vgpu_api::image::FUNCTION_ATTRIBUTES;
-use vgpu_api::{Attributes, FunctionInfo};
+use vgpu_api::{Attributes, CuError, CuResult, DevicePtr, FunctionInfo, GlobalInfo, ImageKind};
 
+use super::Null;
 use crate::device::survey::Elf;
-use crate::device::{LOCAL_BYTES, soft};
+use crate::device::{Images, LOCAL_BYTES, LoadError, LoadedImage, Raw, Survey, soft};
 
 /// Of every kernel: what stands in the way of no launch that an H100 takes. Numbers: `CUfunction_attribute`.
 pub(super) fn attributes(local_bytes: i32) -> Attributes {
@@ -50,5 +51,53 @@ impl Found {
             attributes: attributes(0),
         }));
         self.variables.extend(elf.sized_variables().map(|(name, bytes)| (text(name), bytes)));
+    }
+}
+
+impl Images for Null {
+    fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {
+        Survey::of(bytes, vgpu_soft::COMPUTE_CAPABILITY)
+    }
+
+    fn load(
+        &mut self,
+        _context: Option<Raw>,
+        _kind: ImageKind,
+        bytes: &[u8],
+        _survey: Survey,
+    ) -> Result<LoadedImage, LoadError> {
+        let raw = self.name();
+        let Found { functions, variables } = Found::of(bytes);
+        let functions = functions.into_iter().zip(0..=0xffff);
+        self.variables.insert(raw, variables.iter().map(|(_, bytes)| *bytes).collect());
+        let mut globals = Vec::with_capacity(variables.len());
+        for (name, bytes) in variables {
+            let address =
+                self.take_addresses(bytes).map_err(|code| LoadError { code, log: String::new() })?;
+            globals.push(GlobalInfo { name, address: DevicePtr(address), bytes });
+        }
+        Ok(LoadedImage {
+            raw,
+            functions: functions.map(|(info, place)| (info, Raw(raw.0 | place))).collect(),
+            globals,
+        })
+    }
+
+    fn load_on(&mut self, _context: Raw, image: Raw) -> CuResult<Vec<u64>> {
+        let sizes = self.variables.get(&image).cloned().ok_or(CuError::INVALID_HANDLE)?;
+        sizes.into_iter().map(|bytes| self.take_addresses(bytes)).collect()
+    }
+
+    fn unload(&mut self, image: Raw) -> CuResult<()> {
+        self.variables.remove(&image);
+        Ok(())
+    }
+
+    fn function_attributes(&mut self, _context: Raw, _function: Raw) -> CuResult<Attributes> {
+        Ok(attributes(self.local_bytes))
+    }
+
+    fn set_function_attribute(&mut self, _: Raw, _: Raw, _attribute: u32, _value: i32) -> CuResult<()> {
+        Ok(())
     }
 }

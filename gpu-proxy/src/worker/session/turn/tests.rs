@@ -3,7 +3,7 @@
 use vgpu_api::{DevicePtr, MemoryOp, MemoryOpKind};
 
 use super::*;
-use crate::device::Null;
+use crate::device::{Null, Streams};
 use crate::shared_page::SharedPage;
 use crate::worker::turn::{Order, Ruled};
 

@@ -1,0 +1,71 @@
+//! Contexts of the driver.
+
+use vgpu_api::{CuError, CuResult};
+
+use super::table::NULL;
+use super::{Cuda, size};
+use crate::device::{Contexts, Raw};
+
+impl Contexts for Cuda {
+    fn context_create(&mut self, device: u32, flags: u32, primary: bool) -> CuResult<Raw> {
+        let own = *self.primaries.get(device as usize).ok_or(CuError::INVALID_DEVICE)?;
+        if primary {
+            return Ok(own);
+        }
+        let on = *self.devices.get(device as usize).ok_or(CuError::INVALID_DEVICE)?;
+        let mut context = NULL;
+        // SAFETY: the driver writes a pointer to a variable of ours.
+        unsafe { self.table.cuCtxCreate_v2(&raw mut context, flags, on) }?;
+        let name = self.contexts.add(context);
+        self.created.insert(name, device);
+        self.current = Some(name);
+        Ok(name)
+    }
+
+    /// It cannot be made again behind the door.
+    fn keeps_primary(&self) -> bool {
+        true
+    }
+
+    /// The primary context stays. What was in it has been ended.
+    fn context_destroy(&mut self, _device: u32, context: Raw, primary: bool) -> CuResult<()> {
+        if primary {
+            return self.context_synchronize(context);
+        }
+        let pointer = self.contexts.remove(context)?;
+        self.created.remove(&context);
+        self.current = None;
+        // SAFETY: a live context of ours, named no more.
+        unsafe { self.table.cuCtxDestroy_v2(pointer) }
+    }
+
+    fn context_synchronize(&mut self, context: Raw) -> CuResult<()> {
+        self.enter(context)?;
+        // SAFETY: a context is current.
+        let waited = unsafe { self.table.cuCtxSynchronize() };
+        self.look_for_output(waited)
+    }
+
+    fn limit(&mut self, context: Raw, limit: u32) -> CuResult<u64> {
+        self.enter(context)?;
+        let mut value = 0;
+        // SAFETY: the driver writes one number to a variable of ours.
+        unsafe { self.table.cuCtxGetLimit(&raw mut value, limit) }?;
+        Ok(value as u64)
+    }
+
+    fn set_limit(&mut self, context: Raw, limit: u32, value: u64) -> CuResult<()> {
+        self.enter(context)?;
+        let value = size(value)?;
+        // SAFETY: numbers only.
+        unsafe { self.table.cuCtxSetLimit(limit, value) }
+    }
+
+    fn peer_enable(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
+        self.enable_peer(context, peer)
+    }
+
+    fn peer_disable(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
+        self.disable_peer(context, peer)
+    }
+}

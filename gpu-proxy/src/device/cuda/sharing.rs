@@ -1,0 +1,18 @@
+//! Memory of the driver that goes to other workers, as descriptors.
+
+use std::os::fd::OwnedFd;
+
+use vgpu_api::CuResult;
+
+use super::Cuda;
+use crate::device::{Exported, Raw, Shareable, Sharing};
+
+impl Sharing for Cuda {
+    fn export(&mut self, what: Shareable) -> CuResult<Exported> {
+        self.memories.export(&self.table, what)
+    }
+
+    fn import(&mut self, _device: u32, memory: OwnedFd, _bytes: u64) -> CuResult<Raw> {
+        self.memories.import(&self.table, &memory)
+    }
+}
