@@ -219,7 +219,7 @@ fn mapped_memory_and_pools_are_another_devices_as_far_as_it_can_reach_them() {
 }
 
 #[test]
-fn a_librarys_variables_are_asked_for_once_on_each_other_device() {
+fn a_librarys_variables_are_asked_for_once_in_each_other_context() {
     let session = two();
     let (mut library, image, null) = (0u64, c"image".as_ptr(), std::ptr::null::<c_void>());
     let at = &raw mut library;
@@ -247,6 +247,15 @@ fn a_librarys_variables_are_asked_for_once_on_each_other_device() {
     assert_eq!(ordinal(&session, there + 63), 1);
     make_current(&session, 0);
     assert_eq!((variable(), ordinal(&session, own)), (own, 0));
+    // Another context of the same device has its own, which the program knows no more once it has ended.
+    let mut created = 0u64;
+    let at = &raw mut created;
+    assert_eq!(cu!(session.libcuda, cuCtxCreate_v2(at: *mut u64, 0: u32, 0: i32)), OK);
+    assert_eq!((variable(), variable(), asked()), (there, there, before + 2));
+    assert_eq!(cu!(session.libcuda, cuCtxDestroy_v2(created: u64)), OK);
+    make_current(&session, 1);
+    assert_eq!((variable(), asked()), (there, before + 2));
+    make_current(&session, 0);
     assert_eq!(cu!(session.libcuda, cuLibraryUnload(library: u64)), OK);
     let mut value = 0i32;
     let at = &raw mut value;

@@ -46,8 +46,8 @@ pub trait Images {
         bytes: &[u8],
         survey: Survey,
     ) -> Result<LoadedImage, LoadError>;
-    /// Makes a library's functions and variables ready on the context's device, another one than it was loaded on; the addresses of
-    /// its variables there, in the order of [`LoadedImage::globals`]. Again is nothing.
+    /// Makes a library's functions and variables ready in a context, another one than it was loaded in; the addresses of its variables
+    /// there, in the order of [`LoadedImage::globals`]. They end with the library, or with the context if that was created. Again is nothing.
     fn load_on(&mut self, context: Raw, image: Raw) -> CuResult<Vec<u64>>;
     /// Ends an image.
     fn unload(&mut self, image: Raw) -> CuResult<()>;

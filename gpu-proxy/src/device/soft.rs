@@ -63,6 +63,7 @@ pub struct Soft {
 #[derive(Clone, Copy, Debug)]
 struct Context {
     device: u32,
+    is_primary: bool,
     limits: [u64; LIMITS.len()],
 }
 

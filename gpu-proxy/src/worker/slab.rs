@@ -98,6 +98,11 @@ impl<T> Slab<T> {
         self.entries.iter().flatten().map(|(_, thing)| thing)
     }
 
+    /// All things, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().flatten().map(|(_, thing)| thing)
+    }
+
     /// Takes out all things that `ends` says.
     pub fn remove_where(&mut self, mut ends: impl FnMut(&T) -> bool) -> Vec<T> {
         self.entries

@@ -17,7 +17,7 @@ use super::contexts::{Entered, current};
 use super::functions::{Function, Pristine};
 use super::known_images::{Key, Known, KnownImages};
 use super::process::Process;
-use super::ranges::{GLOBAL, Home};
+use super::ranges::{GLOBAL, Home, Ranges};
 use super::slab::{Slab, lock};
 use crate::log::{self, say};
 
@@ -34,10 +34,8 @@ pub struct Image {
     by_name: HashMap<CString, u16>,
     /// As the load reply told, each with its place there.
     globals: HashMap<CString, (usize, GlobalInfo)>,
-    /// The worker's number of the device that it was loaded on.
-    device: u32,
-    /// Of a library: its variables' addresses on other devices, by the worker's numbers, as far as they were asked for.
-    others: Mutex<HashMap<u32, Arc<[u64]>>>,
+    /// Of a library: its variables' addresses in other contexts than that which it was loaded in, as far as they were asked for.
+    others: Mutex<HashMap<ContextId, Arc<[u64]>>>,
 }
 
 /// All images of the process. A place without an image is one that is being loaded.
@@ -120,7 +118,7 @@ impl Images {
         let handle: ImageHandle = self.slab.insert(None);
         let (channel, context) = (&entered.process.channel, entered.context);
         let made = ask::vgpuImageLoadAgain(channel, context, NewHandle(handle), kind, known.upload)
-            .and_then(|()| Image::new(handle, kind, loaded_in(entered), &known.info, &known.pristine));
+            .and_then(|()| Image::new(handle, kind, entered.context, &known.info, &known.pristine));
         match made {
             Ok(image) => self.keep(entered, Arc::new(image)),
             Err(error) => self.slab.end(handle, |_| Err(error))?,
@@ -138,7 +136,7 @@ impl Images {
         let channel = &entered.process.channel;
         let handle: ImageHandle = self.slab.insert(None);
         let loaded = load_reply(entered, handle, kind, upload, kept.is_some()).and_then(|info| {
-            let image = Image::new(handle, kind, loaded_in(entered), &info, kept.unwrap_or_default());
+            let image = Image::new(handle, kind, entered.context, &info, kept.unwrap_or_default());
             let image =
                 image.map_err(|_| channel.broken(&WireError::BadValue("name of a function or variable")))?;
             Ok((Arc::new(image), info))
@@ -183,18 +181,23 @@ impl Images {
             // After the slab has lost it: a thread that looks it up in between must not remember it in the new epoch.
             self.epoch.fetch_add(1, Ordering::Release);
             let own = image.globals.values().map(|(_, global)| global.address.0);
-            let others = lock(&image.others);
-            for address in own.chain(others.values().flat_map(|addresses| addresses.iter().copied())) {
-                process.device_memory.remove(address, |range| range.flags == GLOBAL);
-            }
-            drop(others);
+            forget_all(&process.device_memory, own);
+            lock(&image.others)
+                .values()
+                .for_each(|addresses| forget_all(&process.device_memory, addresses.iter().copied()));
             ask::vgpuImageUnload(&process.channel, image.context, GoneHandle(image.handle))
         })?
     }
 
-    /// Forgets the modules of a context that ended; libraries live on.
-    pub fn forget(&self, context: ContextId) {
-        self.slab.retain(|image| image.as_ref().is_none_or(|image| image.owner() != context));
+    /// Forgets the modules of a context that ended; libraries live on, but for what they had in one that was created.
+    pub fn forget(&self, context: ContextId, device_memory: &Ranges) {
+        self.slab.retain(|image| {
+            let Some(image) = image else { return true };
+            if image.kind == ImageKind::Library && context.primary_device().is_none() {
+                image.leave(context, device_memory);
+            }
+            image.owner() != context
+        });
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
@@ -252,10 +255,10 @@ fn remember(raw: u64, epoch: u64, image: Arc<Image>) {
     });
 }
 
-/// The context that an image is loaded in, and the worker's number of the device: of a library that is loaded in none, the worker's first.
-fn loaded_in(entered: Entered) -> (ContextId, u32) {
-    let number = entered.process.contexts.number(entered.device).unwrap_or(0);
-    (entered.context, if entered.context == ContextId::NONE { 0 } else { number })
+fn forget_all(device_memory: &Ranges, variables: impl Iterator<Item = u64>) {
+    for address in variables {
+        device_memory.remove(address, |range| range.flags == GLOBAL);
+    }
 }
 
 /// The compiler's words about the last load that failed.
@@ -300,7 +303,7 @@ impl Image {
     fn new(
         handle: ImageHandle,
         kind: ImageKind,
-        (context, device): (ContextId, u32),
+        context: ContextId,
         info: &ImageInfo,
         pristine: &[Arc<Pristine>],
     ) -> CuResult<Self> {
@@ -317,36 +320,34 @@ impl Image {
             globals.insert(name, (place, global.clone()));
         }
         let others = Mutex::default();
-        Ok(Self { handle, kind, context, functions, by_name, globals, device, others })
+        Ok(Self { handle, kind, context, functions, by_name, globals, others })
     }
 
-    /// A variable by its name: its address on the device of the current context, if that is another one than the library was loaded on,
-    /// and its length.
+    /// A variable by its name: its address in the current context, since each has a library's of its own, and its length.
     /// # Errors
     /// 500 for no variable, the worker's if the device has no room for them.
     pub fn global(&self, process: &Process, name: &CStr) -> CuResult<(u64, u64)> {
         let (place, global) = self.globals.get(name).ok_or(CuError::NOT_FOUND)?;
         let context = current();
-        let Some((ordinal, number)) = self.elsewhere(process, context) else {
+        let Some(ordinal) = self.elsewhere(process, context) else {
             return Ok((global.address.0, global.bytes));
         };
-        let addresses = self.on(process, context, ordinal, number)?;
+        let addresses = self.in_context(process, context, ordinal)?;
         addresses.get(*place).map(|address| (*address, global.bytes)).ok_or(CuError::NOT_FOUND)
     }
 
-    /// The device of a context, by its ordinal and the worker's number, if this is a library that was loaded on another one.
-    fn elsewhere(&self, process: &Process, context: ContextId) -> Option<(u32, u32)> {
-        if self.kind != ImageKind::Library {
+    /// The ordinal of a context's device, if this is a library that was loaded in another context: if in none, in the first primary one.
+    fn elsewhere(&self, process: &Process, context: ContextId) -> Option<u32> {
+        let home = if self.context == ContextId::NONE { ContextId::primary(0) } else { self.context };
+        if self.kind != ImageKind::Library || context == home {
             return None;
         }
-        let ordinal = process.contexts.alive(context).ok()?;
-        let number = process.contexts.number(ordinal).ok()?;
-        (number != self.device).then_some((ordinal, number))
+        process.contexts.alive(context).ok()
     }
 
-    fn on(&self, process: &Process, context: ContextId, ordinal: u32, number: u32) -> CuResult<Arc<[u64]>> {
+    fn in_context(&self, process: &Process, context: ContextId, ordinal: u32) -> CuResult<Arc<[u64]>> {
         let mut others = lock(&self.others);
-        if let Some(known) = others.get(&number) {
+        if let Some(known) = others.get(&context) {
             return Ok(Arc::clone(known));
         }
         let room = process.channel.staging()?;
@@ -363,8 +364,18 @@ impl Image {
             process.device_memory.insert_home(addresses[*place], global.bytes, GLOBAL, home);
         }
         let addresses: Arc<[u64]> = addresses.into();
-        others.insert(number, Arc::clone(&addresses));
+        others.insert(context, Arc::clone(&addresses));
         Ok(addresses)
+    }
+
+    /// A context has ended, and a library's variables with it.
+    fn leave(&self, context: ContextId, device_memory: &Ranges) {
+        if let Some(addresses) = lock(&self.others).remove(&context) {
+            forget_all(device_memory, addresses.iter().copied());
+        }
+        if context == self.context {
+            forget_all(device_memory, self.globals.values().map(|(_, global)| global.address.0));
+        }
     }
 
     /// The handle of the function at a place of the list.

@@ -6,17 +6,18 @@ use super::{Context, LIMITS, Soft};
 use crate::device::{Contexts, Raw};
 
 impl Contexts for Soft {
-    fn context_create(&mut self, device: u32, _flags: u32, _primary: bool) -> CuResult<Raw> {
+    fn context_create(&mut self, device: u32, _flags: u32, is_primary: bool) -> CuResult<Raw> {
         if device >= self.devices {
             return Err(CuError::INVALID_DEVICE);
         }
         let name = self.name();
-        self.contexts.insert(name, Context { device, limits: LIMITS });
+        self.contexts.insert(name, Context { device, is_primary, limits: LIMITS });
         Ok(name)
     }
 
     fn context_destroy(&mut self, _device: u32, context: Raw, _primary: bool) -> CuResult<()> {
         self.contexts.remove(&context);
+        self.end_instances_in(context);
         Ok(())
     }
 

@@ -40,10 +40,10 @@ impl Execution for Soft {
     }
 
     fn launch(&mut self, at: Place, launch: &DeviceLaunch<'_>) -> CuResult<()> {
-        let device = self.context(at.context)?.device;
+        let (home, _) = self.home(at.context)?;
         let (loaded, place) = self.function(launch.function)?;
-        let instance = loaded.on(device).ok_or(CuError::INVALID_HANDLE)?;
-        let fixed_bytes = loaded.instance.module().functions()[place].static_shared_bytes;
+        let instance = loaded.instances.get(&home).ok_or(CuError::INVALID_HANDLE)?;
+        let fixed_bytes = loaded.module.functions()[place].static_shared_bytes;
         if launch.shared_bytes.saturating_add(fixed_bytes) > loaded.shared_max[place] {
             return Err(CuError::INVALID_VALUE);
         }

@@ -10,13 +10,21 @@ use crate::device::{Images, LoadError, LoadedImage, NO_MANAGED_VARIABLES, Raw, S
 
 #[derive(Debug)]
 pub(super) struct Loaded {
-    /// On the device that it was loaded on.
-    pub(super) instance: gpu::Instance,
-    /// Of a library: on others, by device.
-    pub(super) others: BTreeMap<u32, gpu::Instance>,
+    pub(super) module: gpu::Module,
+    /// Of a module one.
+    pub(super) instances: BTreeMap<Home, gpu::Instance>,
     pub(super) kind: ImageKind,
     /// `CUfunction_attribute` 8 of each function: dynamic shared memory it may have.
     pub(super) shared_max: Vec<u32>,
+}
+
+/// Where an image has its variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Home {
+    /// The primary context of a device, whenever there is one.
+    Primary(u32),
+    /// A context that was created, by its name.
+    Created(u64),
 }
 
 impl Images for Soft {
@@ -32,8 +40,8 @@ impl Images for Soft {
         if module.globals().iter().any(|global| global.managed) {
             return Err(LoadError { code: CuError::NOT_SUPPORTED, log: NO_MANAGED_VARIABLES.into() });
         }
-        let device = context.map_or(Ok(0), |context| self.context(context).map(|context| context.device));
-        let device = device.map_err(|code| LoadError { code, log: String::new() })?;
+        let home = context.map_or(Ok((Home::Primary(0), 0)), |context| self.home(context));
+        let (home, device) = home.map_err(|code| LoadError { code, log: String::new() })?;
         let instance = self
             .gpu
             .instantiate_on(device, &module)
@@ -54,17 +62,18 @@ impl Images for Soft {
             })
             .collect();
         let shared_max = vec![gpu::SHARED_BYTES; functions.len()];
-        self.images.insert(raw, Loaded { instance, others: BTreeMap::new(), kind, shared_max });
+        let instances = BTreeMap::from([(home, instance)]);
+        self.images.insert(raw, Loaded { module, instances, kind, shared_max });
         Ok(LoadedImage { raw, functions, globals })
     }
 
     fn load_on(&mut self, context: Raw, image: Raw) -> CuResult<Vec<u64>> {
-        self.instantiate_on(context, image)
+        self.instantiate_in(context, image)
     }
 
     fn unload(&mut self, image: Raw) -> CuResult<()> {
         let loaded = self.images.remove(&image).ok_or(CuError::INVALID_HANDLE)?;
-        loaded.others.values().chain([&loaded.instance]).for_each(|instance| self.gpu.unload(instance));
+        loaded.instances.values().for_each(|instance| self.gpu.unload(instance));
         Ok(())
     }
 
@@ -105,7 +114,7 @@ impl Soft {
 
     pub(super) fn info(&self, function: Raw) -> CuResult<(&gpu::FunctionInfo, u32)> {
         let (loaded, place) = self.function(function)?;
-        let info = loaded.instance.module().functions().get(place).ok_or(CuError::INVALID_HANDLE)?;
+        let info = loaded.module.functions().get(place).ok_or(CuError::INVALID_HANDLE)?;
         Ok((info, loaded.shared_max[place]))
     }
 }

@@ -2,9 +2,9 @@
 
 use vgpu_api::snapshot::PEER_ACCESS;
 use vgpu_api::{CuError, CuResult, ImageKind};
-use vgpu_soft as gpu;
 
-use super::{Context, Loaded, Soft, error};
+use super::image::Home;
+use super::{Context, Soft, error};
 use crate::device::Raw;
 
 /// A `CUdevice_P2PAttribute` of any two: access, and atomics of any kind there. Arrays are each device's own.
@@ -12,13 +12,6 @@ pub(crate) fn attribute(number: u32) -> i32 {
     /// `CU_DEVICE_P2P_ATTRIBUTE_NATIVE_ATOMIC_SUPPORTED`.
     const ATOMICS: u32 = 3;
     i32::from(matches!(number, PEER_ACCESS | ATOMICS))
-}
-
-impl Loaded {
-    /// What runs on a device.
-    pub(super) fn on(&self, device: u32) -> Option<&gpu::Instance> {
-        if self.instance.device() == device { Some(&self.instance) } else { self.others.get(&device) }
-    }
 }
 
 impl Soft {
@@ -45,16 +38,33 @@ impl Soft {
         Ok(())
     }
 
-    pub(super) fn instantiate_on(&mut self, context: Raw, image: Raw) -> CuResult<Vec<u64>> {
-        let device = self.context(context)?.device;
+    /// Where images that are used in a context have their variables, and on which device that is.
+    pub(super) fn home(&self, context: Raw) -> CuResult<(Home, u32)> {
+        let Context { device, is_primary, .. } = *self.context(context)?;
+        Ok((if is_primary { Home::Primary(device) } else { Home::Created(context.0) }, device))
+    }
+
+    pub(super) fn instantiate_in(&mut self, context: Raw, image: Raw) -> CuResult<Vec<u64>> {
+        let (home, device) = self.home(context)?;
         let loaded = self.images.get_mut(&image).ok_or(CuError::INVALID_HANDLE)?;
-        if loaded.on(device).is_none() {
-            if loaded.kind != ImageKind::Library {
-                return Err(CuError::INVALID_HANDLE);
-            }
-            let made = self.gpu.instantiate_on(device, loaded.instance.module());
-            loaded.others.insert(device, made.map_err(|refused| error(refused.cu_result()))?);
+        if let Some(instance) = loaded.instances.get(&home) {
+            return Ok(instance.addresses().to_vec());
         }
-        loaded.on(device).map(|instance| instance.addresses().to_vec()).ok_or(CuError::INVALID_HANDLE)
+        if loaded.kind != ImageKind::Library {
+            return Err(CuError::INVALID_HANDLE);
+        }
+        let made = self.gpu.instantiate_on(device, &loaded.module);
+        let instance = made.map_err(|refused| error(refused.cu_result()))?;
+        let addresses = instance.addresses().to_vec();
+        loaded.instances.insert(home, instance);
+        Ok(addresses)
+    }
+
+    /// A context that was created has ended, and with it what images had there.
+    pub(super) fn end_instances_in(&mut self, context: Raw) {
+        let in_it = self.images.values_mut();
+        for instance in in_it.filter_map(|image| image.instances.remove(&Home::Created(context.0))) {
+            self.gpu.unload(&instance);
+        }
     }
 }

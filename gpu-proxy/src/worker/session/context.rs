@@ -211,6 +211,10 @@ impl Session {
             }
         }
         let result = self.device.context_destroy(device, raw, primary);
+        if !primary {
+            // In a primary one libraries stay, for when it begins anew.
+            self.end_libraries_in(id);
+        }
         self.end_going(id);
         self.end_pools_of(id, primary.then_some(device));
         // What the device still has goes on counting, and is the next primary context's.

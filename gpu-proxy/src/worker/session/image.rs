@@ -20,15 +20,21 @@ pub(super) struct Image {
     /// Modules end with their context; libraries are the process's.
     pub(super) context: Option<ContextId>,
     functions: Vec<Function>,
-    /// Of a library: where it was loaded.
-    pub(super) device: u32,
-    /// Addresses and lengths of its variables, and what was counted for all of them.
-    globals: Vec<(u64, u64)>,
+    /// Lengths of its variables.
+    globals: Vec<u64>,
+    /// What counts for it in each context.
     charged_bytes: u64,
-    /// The same of a library on other devices, from its first use there on.
-    others: BTreeMap<u32, (Vec<u64>, u64)>,
+    /// Of a module in its context; of a library in that which it was loaded in, and in others from its first use there on.
+    places: BTreeMap<ContextId, Variables>,
     /// The whole load reply, kept when the guest's room for it was too small.
     info: Vec<u8>,
+}
+
+/// An image's variables in one context.
+#[derive(Debug)]
+struct Variables {
+    device: u32,
+    addresses: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +120,9 @@ impl Session {
         match self.device.load(context, image_kind, bytes, survey) {
             Ok(loaded) => {
                 let owner = (image_kind == ImageKind::Module).then_some(call.context);
-                self.counted(owner, device, loaded, charged_bytes)
+                // A library that is loaded in no context is in the first device's primary one.
+                let place = context.map_or(ContextId::primary(0), |_| call.context);
+                self.counted(owner, (place, device), loaded, charged_bytes)
             }
             Err(refused) => {
                 self.quotas.release(device, charged_bytes);
@@ -127,7 +135,7 @@ impl Session {
     fn counted(
         &mut self,
         context: Option<ContextId>,
-        device: u32,
+        (place, device): (ContextId, u32),
         loaded: LoadedImage,
         mut charged_bytes: u64,
     ) -> CuResult<(Image, ImageInfo)> {
@@ -148,20 +156,19 @@ impl Session {
         for global in &globals {
             self.ranges.insert(global.address.0, global.bytes, 0, Origin::Global(device));
         }
-        let places = functions
+        let functions_here = functions
             .iter()
             .map(|(info, raw)| Function { raw: *raw, param_bytes: info.param_bytes(), local_bytes: None })
             .collect();
-        let places_of_globals = globals.iter().map(|global| (global.address.0, global.bytes)).collect();
+        let addresses = globals.iter().map(|global| global.address.0).collect();
         let functions = functions.into_iter().map(|(info, _)| info).collect();
         let image = Image {
             raw,
             context,
-            functions: places,
-            device,
-            globals: places_of_globals,
+            functions: functions_here,
+            globals: globals.iter().map(|global| global.bytes).collect(),
             charged_bytes,
-            others: BTreeMap::new(),
+            places: BTreeMap::from([(place, Variables { device, addresses })]),
             info: Vec::new(),
         };
         Ok((image, ImageInfo { functions, globals }))
@@ -187,31 +194,36 @@ impl Session {
     pub(super) fn end_image(&mut self, image: Image) {
         self.graphs.something_ended();
         let _ = self.device.unload(image.raw);
-        for (address, _) in image.globals {
-            self.ranges.remove(address);
-        }
-        self.quotas.release(image.device, image.charged_bytes);
-        for (device, (addresses, charged_bytes)) in image.others {
-            for address in addresses {
-                self.ranges.remove(address);
-            }
-            self.quotas.release(device, charged_bytes);
+        for variables in image.places.into_values() {
+            self.end_variables(variables, image.charged_bytes);
         }
     }
 
-    /// That an image can be used in a context: a library is on another device than it was loaded on from its first use there on, and its
-    /// variables, which that device has of its own, count from then on.
+    fn end_variables(&mut self, Variables { device, addresses }: Variables, charged_bytes: u64) {
+        for address in addresses {
+            self.ranges.remove(address);
+        }
+        self.quotas.release(device, charged_bytes);
+    }
+
+    /// A context that `cuCtxCreate` made has ended, and with it what libraries had there.
+    pub(super) fn end_libraries_in(&mut self, id: ContextId) {
+        let in_it = self.images.iter_mut();
+        let in_it = in_it.filter_map(|image| Some((image.places.remove(&id)?, image.charged_bytes)));
+        for (variables, charged_bytes) in in_it.collect::<Vec<_>>() {
+            self.end_variables(variables, charged_bytes);
+        }
+    }
+
+    /// That an image can be used in a context: a library is in another one than it was loaded in from its first use there on, and its
+    /// variables, which each context has of its own, count from then on.
     pub(super) fn is_loaded_for(&mut self, id: ContextId, context: Raw, handle: ImageHandle) -> CuResult<()> {
-        if self.quotas.devices() < 2 {
-            return Ok(());
-        }
-        let device = self.device_of(id);
         let image = self.images.get(handle)?;
-        if image.context.is_some() || image.device == device || image.others.contains_key(&device) {
+        if image.context.is_some() || image.places.contains_key(&id) {
             return Ok(());
         }
-        let (raw, sizes) = (image.raw, image.globals.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>());
-        let charged_bytes = image.charged_bytes;
+        let (raw, sizes, charged_bytes) = (image.raw, image.globals.clone(), image.charged_bytes);
+        let device = self.device_of(id);
         self.quotas.charge(device, charged_bytes)?;
         let loaded = self.device.load_on(context, raw).and_then(|addresses| {
             if addresses.len() == sizes.len() { Ok(addresses) } else { Err(CuError::UNKNOWN) }
@@ -221,7 +233,7 @@ impl Session {
         for (address, bytes) in addresses.iter().zip(sizes) {
             self.ranges.insert(*address, bytes, 0, Origin::Global(device));
         }
-        self.images.get_mut(handle)?.others.insert(device, (addresses, charged_bytes));
+        self.images.get_mut(handle)?.places.insert(id, Variables { device, addresses });
         Ok(())
     }
 
@@ -234,12 +246,8 @@ impl Session {
     ) -> CuResult<()> {
         let context = self.context(call.context)?;
         self.is_loaded_for(call.context, context, handle)?;
-        let (device, image) = (self.device_of(call.context), self.images.get(handle)?);
-        let addresses: Vec<u64> = match image.others.get(&device) {
-            Some((addresses, _)) => addresses.clone(),
-            None => image.globals.iter().map(|(address, _)| *address).collect(),
-        };
-        let rest = usize::try_from(first).ok().and_then(|first| addresses.get(first..));
+        let variables = self.images.get(handle)?.places.get(&call.context).ok_or(CuError::INVALID_HANDLE)?;
+        let rest = usize::try_from(first).ok().and_then(|first| variables.addresses.get(first..));
         let bytes: Vec<u8> =
             rest.ok_or(CuError::INVALID_VALUE)?.iter().flat_map(|address| address.to_le_bytes()).collect();
         staging::put(&*self.staging, out, &bytes)

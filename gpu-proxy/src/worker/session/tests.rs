@@ -7,6 +7,7 @@ mod graph_waits;
 
 mod array;
 mod devices;
+mod library;
 
 mod pool;
 mod shared;

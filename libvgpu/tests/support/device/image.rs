@@ -106,7 +106,7 @@ impl FakeDevice {
         Ok(())
     }
 
-    /// A megabyte behind where they were loaded, on any other device.
+    /// A megabyte behind where they were loaded, in any other context.
     pub(super) fn vgpuImageVariables(
         &mut self,
         _: Call,

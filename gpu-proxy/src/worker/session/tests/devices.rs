@@ -85,7 +85,7 @@ impl Two {
 }
 
 /// Adds its variable to the word at the parameter.
-const ADD: &str = ".version 7.0\n.target sm_70\n.address_size 64\n.visible .global .align 4 .u32 word = 7;\n\
+pub(super) const ADD: &str = ".version 7.0\n.target sm_70\n.address_size 64\n.visible .global .align 4 .u32 word = 7;\n\
     .visible .entry add(.param .u64 at) { .reg .b64 %rd<2>; .reg .b32 %r<3>; ld.param.u64 %rd1, [at]; \
     ld.global.u32 %r1, [word]; ld.global.u32 %r2, [%rd1]; add.u32 %r1, %r1, %r2; st.global.u32 [%rd1], %r1; ret; }\n";
 
@@ -158,7 +158,7 @@ fn access_ends_with_either_context() {
 }
 
 #[test]
-fn a_library_has_its_variables_once_on_each_device_that_uses_it() {
+fn a_library_has_its_variables_on_each_device_that_uses_it() {
     let world = soft();
     let (add, word) = world.load(C, 0, ImageKind::Library, ADD);
     let word = word.unwrap();
