@@ -39,6 +39,9 @@ pub struct Shared {
     uses: usize,
     /// Memories that a maker has.
     descriptors: usize,
+    /// What nobody gets any more. To close the last descriptor of memory may take the time that it takes to free it, and of one that a worker
+    /// chose whatever its file takes: nobody may wait for that.
+    gone: Vec<OwnedFd>,
     events: Events,
 }
 
@@ -79,6 +82,11 @@ impl Shared {
         self.descriptors
     }
 
+    /// Descriptors to be closed by who holds no lock.
+    pub fn take_gone(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.gone)
+    }
+
     /// Answers a living worker of that device, which is its only one. `grant_of` tells the grants of such, `room` how many descriptors more there may be, `bytes_max` how large
     /// memory can be.
     ///
@@ -91,15 +99,30 @@ impl Shared {
         ((kind, device), bytes_max, room): ((DeviceKind, u32), u64, usize),
         grant_of: impl Fn(WorkerId) -> Option<Grant>,
     ) -> CuResult<(Answer, Option<OwnedFd>)> {
+        let is_given = fd.is_some();
+        let fd = match fd {
+            Some(fd) if !matches!(question, Question::Put { .. }) || !may_be_kept(kind, &fd) => {
+                self.gone.push(fd);
+                None
+            }
+            fd => fd,
+        };
         match question {
             Question::Put { bytes } => {
-                if bytes == 0 || bytes > bytes_max {
-                    return Err(CuError::INVALID_VALUE);
+                let is_full = room == 0 || self.memories.len() >= PER_ZONE_MAX;
+                let is_right = is_given == needs_fd(kind) && is_given == fd.is_some();
+                let refused = if bytes == 0 || bytes > bytes_max || !is_right {
+                    Some(CuError::INVALID_VALUE)
+                } else {
+                    is_full.then_some(CuError::OUT_OF_MEMORY)
+                };
+                match refused {
+                    None => self.put(worker, (device, bytes), fd),
+                    Some(error) => {
+                        self.gone.extend(fd);
+                        Err(error)
+                    }
                 }
-                if room == 0 || self.memories.len() >= PER_ZONE_MAX {
-                    return Err(CuError::OUT_OF_MEMORY);
-                }
-                self.put(worker, (device, bytes), checked(kind, fd)?)
             }
             Question::Get(token) => self.get(worker, device, token),
             Question::PutEvent => self.events.put(worker),
@@ -109,7 +132,7 @@ impl Shared {
             Question::LetGo(token) => {
                 let memory = self.memories.get_mut(&token);
                 let memory = memory.filter(|memory| memory.is_of(worker)).ok_or(CuError::INVALID_VALUE)?;
-                memory.maker = None;
+                self.gone.extend(memory.maker.take().map(|(_, fd)| fd));
                 self.descriptors -= 1;
                 self.settle(token, &grant_of);
                 Ok(Default::default())
@@ -172,7 +195,7 @@ impl Shared {
         for token in tokens {
             let Some(memory) = self.memories.get_mut(&token) else { continue };
             if memory.is_of(worker) {
-                memory.maker = None;
+                self.gone.extend(memory.maker.take().map(|(_, fd)| fd));
                 self.descriptors -= 1;
             }
             let before = memory.users.len();
@@ -198,19 +221,18 @@ impl Memory {
     }
 }
 
+/// Whether who exports memory of a device has a descriptor of it. Else it is made here.
+fn needs_fd(device: DeviceKind) -> bool {
+    device == DeviceKind::Cuda
+}
+
 /// Only memory of the device that a worker drives is kept for others: nothing else that it may have open.
-fn checked(device: DeviceKind, fd: Option<OwnedFd>) -> CuResult<Option<OwnedFd>> {
-    let is_nvidias = |fd: &OwnedFd| {
-        fstat(fd).is_ok_and(|stat| {
-            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-                && major(stat.st_rdev) == NVIDIA_MAJOR
-        })
-    };
-    match (device, &fd) {
-        (DeviceKind::Cuda, Some(memory)) if is_nvidias(memory) => Ok(fd),
-        (DeviceKind::Soft | DeviceKind::Null, None) => Ok(fd),
-        _ => Err(CuError::INVALID_VALUE),
-    }
+fn may_be_kept(device: DeviceKind, fd: &OwnedFd) -> bool {
+    let is_nvidias = fstat(fd).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && major(stat.st_rdev) == NVIDIA_MAJOR
+    });
+    needs_fd(device) && is_nvidias
 }
 
 pub(super) fn random_token() -> io::Result<Token> {

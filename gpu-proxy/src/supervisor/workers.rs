@@ -416,6 +416,7 @@ impl Supervisor {
             drop(socket);
             // Removing a cgroup may have to wait for the kernel.
             let _ = tokio::task::spawn_blocking(move || drop(cgroup)).await;
+            supervisor.end_sharing(zone, occupied.worker).await;
             let waited = supervisor.zones().is_ahead_of(zone, occupied.worker).is_some();
             drop(occupied);
             let _ = tell.send(true);

@@ -618,6 +618,17 @@ impl Zones {
         shared.answer(worker, asked, bounds, |user| workers.get(&user).and_then(Worker::grant))
     }
 
+    /// A worker's process is reaped, and shares nothing any more. It goes on counting.
+    pub fn ended_sharing(&mut self, id: ZoneId, worker: WorkerId) {
+        let Some(Zone { workers, shared, .. }) = self.by_id.get_mut(&id) else { return };
+        shared.ended(worker, |user| workers.get(&user).and_then(Worker::grant));
+    }
+
+    /// Descriptors of what the zone shares no more: to be closed once this is unlocked.
+    pub fn take_gone(&mut self, id: ZoneId) -> Vec<OwnedFd> {
+        self.by_id.get_mut(&id).map(|zone| zone.shared.take_gone()).unwrap_or_default()
+    }
+
     /// What there is.
     #[must_use]
     pub fn list(&self) -> Vec<ZoneInfo> {

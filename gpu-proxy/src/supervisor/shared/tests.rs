@@ -161,14 +161,39 @@ fn who_gets_memory_gets_that_of_its_maker_and_no_length_can_change() {
 
 #[test]
 fn nothing_but_memory_of_the_device_is_kept_for_others() {
+    let mut zone = zone();
+    let grant = zone.grants[0].clone();
+    let mut put = |device, fd| {
+        let (question, bounds) = (Question::Put { bytes: BYTES }, ((device, 0), 1 << 30, usize::MAX));
+        let answered = zone.shared.answer(WorkerId(1), (question, fd), bounds, |_| Some(grant.clone()));
+        (answered.map(drop), zone.shared.take_gone().len())
+    };
     let (reader, _writer) = rustix::pipe::pipe().unwrap();
     let null = || Some(std::fs::File::open("/dev/null").unwrap().into());
-    let is_kept = |device, fd| checked(device, fd).is_ok();
-    assert!(!is_kept(DeviceKind::Cuda, Some(reader)), "a pipe");
-    assert!(!is_kept(DeviceKind::Cuda, null()), "another device");
-    assert!(!is_kept(DeviceKind::Cuda, None));
-    assert!(!is_kept(DeviceKind::Soft, null()), "it has only what we make");
-    assert!(is_kept(DeviceKind::Soft, None) && is_kept(DeviceKind::Null, None));
+    assert_eq!(put(DeviceKind::Cuda, Some(reader)), (WRONG, 1), "a pipe");
+    assert_eq!(put(DeviceKind::Cuda, null()), (WRONG, 1), "another device");
+    assert_eq!(put(DeviceKind::Cuda, None), (WRONG, 0));
+    assert_eq!(put(DeviceKind::Soft, null()), (WRONG, 1), "it has only what we make");
+    assert_eq!((put(DeviceKind::Soft, None), put(DeviceKind::Null, None)), ((Ok(()), 0), (Ok(()), 0)));
+}
+
+/// The last end of a file may have much to do, and a hostile worker chooses the file.
+#[test]
+fn no_descriptor_is_closed_before_the_zones_are_unlocked() {
+    let mut zone = zone();
+    let [one, two] = [zone.put(1), zone.put(1)];
+    assert!(zone.shared.take_gone().is_empty());
+    let null = || Some(std::fs::File::open("/dev/null").unwrap().into());
+    let put = Question::Put { bytes: BYTES };
+    // What comes beside a question that has none, and beside one that is refused.
+    for question in
+        [put, Question::Put { bytes: 0 }, Question::Get(one), Question::Board, Question::LetGo(two)]
+    {
+        let _ = zone.ask_with(1, question, null(), 0);
+    }
+    assert_eq!(zone.shared.take_gone().len(), 5 + 1, "and that of what was let go of");
+    zone.ended(1);
+    assert_eq!((zone.shared.take_gone().len(), zone.is_empty()), (1, true));
 }
 
 #[test]
