@@ -302,6 +302,33 @@ fn addresses_that_the_program_uses_are_not_reserved() {
     give_back(page(third).expect("free again"));
 }
 
+/// A device goes on where it stopped: it would never come to the end of something large by itself.
+#[test]
+fn what_the_program_has_where_a_device_gives_addresses_may_be_of_any_length() {
+    let session = session();
+    let (_, first) = session.reserve(PIECE_BYTES);
+    let length = 64 << 30;
+    let place = std::ptr::with_exposed_provenance_mut(usize::try_from(first + PIECE).unwrap());
+    let kind = libc::MAP_FIXED_NOREPLACE | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping that nobody touches, where nothing is.
+    let large = unsafe { libc::mmap(place, length, libc::PROT_NONE, kind, -1, 0) };
+    assert_eq!(large, place, "the device gives these addresses next");
+    let (code, other) = session.reserve(PIECE_BYTES);
+    assert_eq!((code, other % PIECE), (OK, 0));
+    // SAFETY: the mapping of above.
+    assert_eq!(unsafe { libc::munmap(large, length) }, 0);
+    let of_mine = first + PIECE..first + PIECE + length as u64;
+    assert!(!of_mine.contains(&other), "{other:x}");
+    // Kept free here as any other.
+    let page = std::ptr::with_exposed_provenance_mut(usize::try_from(other).unwrap());
+    // SAFETY: a new mapping, where nothing is.
+    let mapped = unsafe { libc::mmap(page, 4096, libc::PROT_NONE, kind, -1, 0) };
+    assert_eq!(mapped, libc::MAP_FAILED);
+    for at in [first, other] {
+        assert_eq!(session.unreserve(at, PIECE_BYTES), OK);
+    }
+}
+
 #[test]
 fn wrong_mappings_are_refused_at_once() {
     let session = session();

@@ -28,6 +28,8 @@ pub const POSIX_FD: u32 = 1;
 const PAGE_BYTES: usize = 4096;
 /// How often other addresses are asked for when those that the worker found are taken in this process.
 const RESERVE_TRIES: usize = 8;
+/// What devices begin reservations at a multiple of, at least.
+const RESERVE_ALIGN: u64 = 2 << 20;
 /// `CU_MEM_ALLOC_GRANULARITY_MINIMUM` and the last option, `…_RECOMMENDED`.
 const MINIMUM: u32 = 0;
 const RECOMMENDED: u32 = 1;
@@ -123,17 +125,25 @@ pub fn reserve(
     alignment: u64,
     wanted: DevicePtr,
 ) -> CuResult<(DevicePtr, bool)> {
-    let next = || ask::cuMemAddressReserve(&process.channel, current(), bytes, alignment, wanted);
+    let ask = |wanted| ask::cuMemAddressReserve(&process.channel, current(), bytes, alignment, wanted);
     let mut taken_here = Vec::new();
     let mut found = Err(CuError::OUT_OF_MEMORY);
     for _ in 0..RESERVE_TRIES {
-        let at = match next() {
+        // Where the worker's own choice is taken by a thing of any length, it is told what is free.
+        let free = if taken_here.is_empty() { None } else { hold_free(bytes, alignment) };
+        let at = match ask(free.unwrap_or(wanted)) {
             Ok(at) => at,
             Err(error) => {
+                free.into_iter().for_each(|free| let_go(free, bytes));
                 found = Err(error);
                 break;
             }
         };
+        if free == Some(at) {
+            found = Ok((at, true));
+            break;
+        }
+        free.into_iter().for_each(|free| let_go(free, bytes));
         match hold(at, bytes) {
             Hold::TakenHere => taken_here.push(at),
             Hold::Held => found = Ok((at, true)),
@@ -148,6 +158,28 @@ pub fn reserve(
         ask::cuMemAddressFree(&process.channel, current(), at, bytes)?;
     }
     found
+}
+
+/// Keeps addresses free, wherever there are so many in this process, that begin as a device's reservations do.
+fn hold_free(bytes: u64, alignment: u64) -> Option<DevicePtr> {
+    let alignment = usize::try_from(alignment.max(RESERVE_ALIGN)).ok()?;
+    let bytes = usize::try_from(bytes).ok()?;
+    let length = bytes.checked_add(alignment)?;
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping that nobody can touch, at addresses of the system's choice.
+    let place = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_NONE, kind, -1, 0) };
+    if place == libc::MAP_FAILED {
+        return None;
+    }
+    let start = place.expose_provenance();
+    let first = start.next_multiple_of(alignment);
+    for (at, length) in [(start, first - start), (first + bytes, start + length - first - bytes)] {
+        if length > 0 {
+            // SAFETY: a part of our own mapping of a moment ago, before and behind what is kept.
+            unsafe { libc::munmap(std::ptr::with_exposed_provenance_mut(at), length) };
+        }
+    }
+    Some(DevicePtr(first as u64))
 }
 
 enum Hold {

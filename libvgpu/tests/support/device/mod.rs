@@ -124,7 +124,8 @@ impl FakeDevice {
             memory,
             arena,
             parts: BTreeMap::new(),
-            next: 0x7f00_0000_0000,
+            // Where the system puts nothing of a process by itself, which the device of these tests shares with its program.
+            next: 0x2000_0000_0000,
             retained: HashSet::new(),
             peers: HashSet::new(),
             events: HashMap::new(),

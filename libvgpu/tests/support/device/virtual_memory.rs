@@ -22,11 +22,13 @@ impl FakeDevice {
         _: Call,
         bytes: u64,
         _: u64,
-        _: DevicePtr,
+        wanted: DevicePtr,
     ) -> CuResult<DevicePtr> {
         self.saw("reserve")?;
-        let address = self.next.next_multiple_of(PIECE);
-        self.next = address + bytes;
+        let address = if wanted.0 == 0 { self.next.next_multiple_of(PIECE) } else { wanted.0 };
+        if wanted.0 == 0 {
+            self.next = address + bytes;
+        }
         if bytes <= 1 << 28 {
             self.memory.insert(address, vec![0; usize::try_from(bytes).unwrap()]);
         }
