@@ -18,8 +18,11 @@ pub enum End {
     Broken,
 }
 
-/// How often a call that was put aside is looked at again.
+/// When calls that were put aside are looked at again, and after how many looks that found none of them done twice as late; not later than
+/// [`LOOK_MAX`].
 const LOOK: Duration = Duration::from_micros(100);
+const LOOKS: u32 = 16;
+const LOOK_MAX: Duration = Duration::from_micros(1600);
 
 /// Who asked for what.
 #[derive(Clone, Copy, Debug)]
@@ -48,14 +51,18 @@ struct Answers {
 
 /// Serves until the channel ends.
 pub fn serve(mut consumer: Consumer, session: Session) -> End {
-    let mut aside = Vec::new();
+    let (mut aside, mut looks) = (Vec::new(), 0);
     let (replies, peer) = (consumer.replies().clone(), consumer.peer());
     let mut answers = Answers { session, replies, peer, reply: [0; REPLY_BYTES_MAX] };
     let end = loop {
-        if let Err(end) = drain(&mut consumer, &mut answers, &mut aside) {
-            break end;
+        match drain(&mut consumer, &mut answers, &mut aside) {
+            Ok(Looked::Idle) => looks += 1,
+            Ok(Looked::Answered) => looks = 0,
+            Err(end) => break end,
         }
-        let limit = if aside.is_empty() { answers.session.rest() } else { Some(LOOK) };
+        // Also while calls wait: what is done is no longer counted as used then.
+        let rest = answers.session.rest();
+        let limit = if aside.is_empty() { rest } else { Some(look_after(looks)) };
         match consumer.wait(limit) {
             Ok(_) => {}
             Err(error) => break judged(&error),
@@ -66,21 +73,36 @@ pub fn serve(mut consumer: Consumer, session: Session) -> End {
     end
 }
 
+/// What came of a look.
+enum Looked {
+    Answered,
+    /// Nothing has come, and what was put aside still is.
+    Idle,
+}
+
+fn look_after(looks: u32) -> Duration {
+    LOOK.saturating_mul(1 << (looks / LOOKS).min(4)).min(LOOK_MAX)
+}
+
 /// Takes every record there is, and looks again at what was put aside.
-fn drain(consumer: &mut Consumer, answers: &mut Answers, aside: &mut Vec<Aside>) -> Result<(), End> {
+fn drain(consumer: &mut Consumer, answers: &mut Answers, aside: &mut Vec<Aside>) -> Result<Looked, End> {
+    let mut looked = Looked::Idle;
     for Aside { asked, payload } in std::mem::take(aside) {
-        if !answers.answer(asked, &payload)? {
+        if answers.answer(asked, &payload)? {
+            looked = Looked::Answered;
+        } else {
             aside.push(Aside { asked, payload });
         }
     }
     while let Some(record) = consumer.next().map_err(|error| judged(&error))? {
+        looked = Looked::Answered;
         let call = Call { context: ContextId(record.ctx), sync: record.lane.is_some() };
         let asked = Asked { op: record.op, call, lane: record.lane, seq: record.seq };
         if !answers.answer(asked, record.payload)? {
             aside.push(Aside { asked, payload: record.payload.to_vec() });
         }
     }
-    Ok(())
+    Ok(looked)
 }
 
 impl Answers {
@@ -175,6 +197,14 @@ mod tests {
         thread::sleep(Duration::from_millis(10));
         drop(submitter);
         assert_eq!(worker.join().unwrap(), End::Gone);
+    }
+
+    #[test]
+    fn what_waits_long_is_looked_at_less_often_and_never_more_than_a_little_late() {
+        assert_eq!(
+            [0, 15, 16, 63, 64, u32::MAX].map(look_after),
+            [1, 1, 2, 8, 16, 16].map(|times| LOOK * times)
+        );
     }
 
     /// One thread waits for a stream that waits for a function; the function may wait for another thread, whose call has to come through.

@@ -103,10 +103,12 @@ impl Session {
     pub(super) fn record_shared(&mut self, place: Place, handle: EventHandle, flags: u32) -> CuResult<()> {
         let Owned { raw, shared, .. } = *self.events.get(handle)?;
         let Some(SharedEvent { token, seat, last }) = shared else { return Err(CuError::INVALID_HANDLE) };
+        // What others of the zone wrote there may be any number.
+        let number = last.checked_add(1).ok_or(CuError::INVALID_HANDLE)?;
         if self.word(seat, seat.user())?.load(Ordering::Acquire) < last {
             self.device.stream_wait(place, raw, 0)?;
         }
-        let record = Record { user: seat.user(), number: last + 1 };
+        let record = Record { user: seat.user(), number };
         self.device.event_record(place, raw, flags)?;
         self.device.stream_memory(place, &[self.op(MemoryOpKind::Write, seat, record)?])?;
         self.word(seat, 0)?.store(record.encode(), Ordering::Release);

@@ -145,3 +145,19 @@ fn only_events_made_for_it_are_shared_and_only_within_the_zone() {
     let memory = one.export_at(at).unwrap();
     assert_eq!((one.import_event(9, memory), one.open(token).map(drop)), (wrong, wrong));
 }
+
+/// The board is every worker's of the zone, and one of them may have been taken over.
+#[test]
+fn numbers_that_no_worker_counts_to_are_an_error_and_nothing_worse() {
+    let node = Node::new();
+    let (one, two) = (node.soft(1), node.soft(1));
+    one.event(1, INTERPROCESS).unwrap();
+    let token = one.export_event(1).unwrap();
+    let board = one.board();
+    board.words(0, BYTES / 8).iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
+    two.import_event(4, token).unwrap();
+    assert_eq!(two.record(4), Err(CuError::INVALID_HANDLE));
+    assert_eq!((two.query(4), two.wait(4), two.destroy(4)), (Ok(()), Ok(()), Ok(())));
+    one.record(1).unwrap();
+    assert_eq!((one.query(1), one.destroy(1)), (Ok(()), Ok(())));
+}
