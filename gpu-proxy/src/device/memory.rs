@@ -23,6 +23,10 @@ pub trait Memory {
     fn memory(&mut self, context: Raw) -> CuResult<MemInfo>;
     /// Frees an address that [`Self::alloc`] gave.
     fn free(&mut self, context: Raw, address: u64) -> CuResult<()>;
+    /// The context of an address that [`Device::free`] refused has been destroyed: frees what did not end with it.
+    fn free_left(&mut self, _address: u64) -> CuResult<()> {
+        Ok(())
+    }
     /// Host to device. `bytes` may be used again when it returns.
     fn write(&mut self, place: Place, address: u64, bytes: &[u8]) -> CuResult<()>;
     /// Device to host; the bytes are there when it returns.

@@ -41,6 +41,10 @@ const MAPPING_BYTES: u64 = 2 << 20;
 /// What a [`Null`] may be told to refuse, with 1 if nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// To free allocations, as in a context that an error has ended.
+    Free,
+    /// To free them once their context is no more.
+    FreeLeft,
     /// Changes of graphs that can be launched.
     GraphChange,
     /// To say what may be done with a mapping.

@@ -52,6 +52,15 @@ impl Memory for Cuda {
         unsafe { self.table.cuMemFree_v2(address) }
     }
 
+    /// Memory that is mapped is no context's: when a kernel has failed, that of its context is there still.
+    fn free_left(&mut self, address: u64) -> CuResult<()> {
+        if !self.memories.is_allocation(address) {
+            return Ok(());
+        }
+        self.enter(self.first_primary()?)?;
+        self.memories.free(&self.table, address)
+    }
+
     fn write(&mut self, place: Place, address: u64, bytes: &[u8]) -> CuResult<()> {
         let stream = self.stream(place)?;
         // SAFETY: the range is the process's; pageable memory has been taken over when this returns (CUDA, "API

@@ -3,7 +3,7 @@
 use vgpu_api::memory::Memset;
 use vgpu_api::{CuError, CuResult, MemInfo};
 
-use super::{END_ADDRESS, GAP_BYTES, GRANULE_BYTES, Null};
+use super::{END_ADDRESS, GAP_BYTES, GRANULE_BYTES, Null, Step};
 use crate::device::{HostPages, Memory, Place, Raw};
 
 impl Memory for Null {
@@ -21,7 +21,11 @@ impl Memory for Null {
     }
 
     fn free(&mut self, _context: Raw, _address: u64) -> CuResult<()> {
-        Ok(())
+        self.refuse(Step::Free)
+    }
+
+    fn free_left(&mut self, _address: u64) -> CuResult<()> {
+        self.refuse(Step::FreeLeft)
     }
 
     fn write(&mut self, place: Place, _address: u64, _bytes: &[u8]) -> CuResult<()> {

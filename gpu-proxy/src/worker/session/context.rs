@@ -201,16 +201,24 @@ impl Session {
             self.quotas.release(device, kept_bytes);
         }
         self.end_opened_of(id);
+        let mut left = Vec::new();
         for ended in self.ranges.remove_context(id) {
             let freed = self.device.free(raw, ended.address);
             self.allocation_ended(ended.address);
-            if stays && freed.is_err() {
-                held.charged_bytes += ended.charged_bytes;
-            } else {
-                self.quotas.release(device, ended.charged_bytes);
+            match freed {
+                Ok(()) => self.quotas.release(device, ended.charged_bytes),
+                Err(_) if stays => held.charged_bytes += ended.charged_bytes,
+                Err(_) => left.push(ended),
             }
         }
         let result = self.device.context_destroy(device, raw, primary);
+        for ended in left {
+            // What a device does not let go of counts until the worker ends.
+            match self.device.free_left(ended.address) {
+                Ok(()) => self.quotas.release(device, ended.charged_bytes),
+                Err(error) => log::warn!("an allocation outlives its context: {}", error.code()),
+            }
+        }
         if !primary {
             // In a primary one libraries stay, for when it begins anew.
             self.end_libraries_in(id);

@@ -221,6 +221,19 @@ fn handles_of_another_generation_kind_or_context_give_400_or_201() {
     assert_eq!(ask::cuCtxSynchronize(&world.guest, ContextId::NONE), Err(CuError::INVALID_CONTEXT));
 }
 
+/// A device may have memory that is no context's: a program could fault in one context after the other, and hold more each time.
+#[test]
+fn an_allocation_that_a_device_keeps_beyond_its_context_goes_on_counting() {
+    for (refused, used) in [(&[Step::Free][..], 0), (&[Step::Free, Step::FreeLeft], 4096)] {
+        let world = world_with(Null::default().refusing(refused));
+        let made = ContextId(100);
+        ask::cuCtxCreate_v2(&world.guest, ContextId::NONE, made, 0, 0).unwrap();
+        ask::cuMemAlloc_v2(&world.guest, made, 4096).unwrap();
+        ask::cuCtxDestroy_v2(&world.guest, C, made).unwrap();
+        assert_eq!(world.used_bytes(), used, "{refused:?}");
+    }
+}
+
 #[test]
 fn a_context_takes_what_lives_in_it_along() {
     let world = world();
