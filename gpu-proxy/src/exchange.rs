@@ -2,8 +2,9 @@
 //! of the worker's, then an answer, each of fixed length, each with at most one descriptor.
 //!
 //! ```text
-//! question: 0 what u32 | 4 zero | 8 bytes u64 | 16 token      answer: 0 CUresult u32 | 4 zero | 8 bytes u64 | 16 token
+//! question: 0 what u32 | 4 device u32 | 8 bytes u64 | 16 token      answer: 0 CUresult u32 | 4 device u32 | 8 bytes u64 | 16 token
 //! ```
+//! A device is one of the worker's own, by its number there; 0 where none is meant.
 //! The supervisor knows who asks by the socket. A worker counts as taken over by its guest: its questions may be anything.
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -27,6 +28,8 @@ pub enum Question {
     Put {
         /// Its length.
         bytes: u64,
+        /// Where it lies.
+        device: u32,
     },
     /// Gives what another one has put.
     Get(Token),
@@ -42,6 +45,12 @@ pub enum Question {
     CloseEvent(Token, u64),
     /// Gives the zone's board of events.
     Board,
+    /// Others may have a pool of this one's, of that device.
+    PutPool(u32),
+    /// Which device a pool is of that another one has put.
+    GetPool(Token),
+    /// This one has no more the pool that it put.
+    LetGoPool(Token),
 }
 
 /// The answer to a question that was not refused.
@@ -49,29 +58,34 @@ pub enum Question {
 pub struct Answer {
     /// Length of what was asked for.
     pub bytes: u64,
+    /// Where it lies.
+    pub device: u32,
     /// Names what was put.
     pub token: Token,
 }
 
 impl Question {
     fn encode(self) -> [u8; MESSAGE_BYTES] {
-        let (what, bytes, token) = match self {
-            Self::Put { bytes } => (1, bytes, Token::default()),
-            Self::Get(token) => (2, 0, token),
-            Self::LetGo(token) => (3, 0, token),
-            Self::Close(token) => (4, 0, token),
-            Self::PutEvent => (5, 0, Token::default()),
-            Self::GetEvent(token) => (6, 0, token),
-            Self::Board => (7, 0, Token::default()),
-            Self::CloseEvent(token, seat) => (8, seat, token),
-        };
-        message(what, bytes, token)
+        let none = Token::default();
+        match self {
+            Self::Put { bytes, device } => message(1, device, bytes, none),
+            Self::Get(token) => message(2, 0, 0, token),
+            Self::LetGo(token) => message(3, 0, 0, token),
+            Self::Close(token) => message(4, 0, 0, token),
+            Self::PutEvent => message(5, 0, 0, none),
+            Self::GetEvent(token) => message(6, 0, 0, token),
+            Self::Board => message(7, 0, 0, none),
+            Self::CloseEvent(token, seat) => message(8, 0, seat, token),
+            Self::PutPool(device) => message(9, device, 0, none),
+            Self::GetPool(token) => message(10, 0, 0, token),
+            Self::LetGoPool(token) => message(11, 0, 0, token),
+        }
     }
 
     fn decode(message: &[u8; MESSAGE_BYTES]) -> Option<Self> {
-        let (what, bytes, token) = parts(message);
+        let (what, device, bytes, token) = parts(message);
         match what {
-            1 => Some(Self::Put { bytes }),
+            1 => Some(Self::Put { bytes, device }),
             2 => Some(Self::Get(token)),
             3 => Some(Self::LetGo(token)),
             4 => Some(Self::Close(token)),
@@ -79,22 +93,27 @@ impl Question {
             6 => Some(Self::GetEvent(token)),
             7 => Some(Self::Board),
             8 => Some(Self::CloseEvent(token, bytes)),
+            9 => Some(Self::PutPool(device)),
+            10 => Some(Self::GetPool(token)),
+            11 => Some(Self::LetGoPool(token)),
             _ => None,
         }
     }
 }
 
-fn message(word: u32, bytes: u64, Token(token): Token) -> [u8; MESSAGE_BYTES] {
+fn message(word: u32, device: u32, bytes: u64, Token(token): Token) -> [u8; MESSAGE_BYTES] {
     let mut message = [0; MESSAGE_BYTES];
     message[..4].copy_from_slice(&word.to_le_bytes());
+    message[4..8].copy_from_slice(&device.to_le_bytes());
     message[8..16].copy_from_slice(&bytes.to_le_bytes());
     message[16..].copy_from_slice(&token);
     message
 }
 
-fn parts(message: &[u8; MESSAGE_BYTES]) -> (u32, u64, Token) {
-    let [a, b, c, d, _, _, _, _, e, f, g, h, i, j, k, l, token @ ..] = *message;
-    (u32::from_le_bytes([a, b, c, d]), u64::from_le_bytes([e, f, g, h, i, j, k, l]), Token(token))
+fn parts(message: &[u8; MESSAGE_BYTES]) -> (u32, u32, u64, Token) {
+    let [a, b, c, d, m, n, o, p, e, f, g, h, i, j, k, l, token @ ..] = *message;
+    let [word, device] = [[a, b, c, d], [m, n, o, p]].map(u32::from_le_bytes);
+    (word, device, u64::from_le_bytes([e, f, g, h, i, j, k, l]), Token(token))
 }
 
 /// Asks and waits for the answer. The supervisor answers at once.
@@ -109,9 +128,9 @@ pub fn ask(
     let gone = |_| CuError::DEVICE_UNAVAILABLE;
     send(&socket, &question.encode(), fd).map_err(gone)?;
     let (answer, fd) = receive(&socket).map_err(gone)?;
-    let (code, bytes, token) = parts(&answer);
+    let (code, device, bytes, token) = parts(&answer);
     CuError::check(code)?;
-    Ok((Answer { bytes, token }, fd))
+    Ok((Answer { bytes, device, token }, fd))
 }
 
 /// The next question, and what came with it. Does not wait on a socket that is told not to.
@@ -129,8 +148,8 @@ pub fn asked(socket: impl AsFd) -> io::Result<(Question, Option<OwnedFd>)> {
 /// What the system says.
 pub fn answer(socket: impl AsFd, answer: CuResult<(Answer, Option<OwnedFd>)>) -> io::Result<()> {
     match answer {
-        Ok((Answer { bytes, token }, fd)) => send(socket, &message(0, bytes, token), fd),
-        Err(error) => send(socket, &message(error.code(), 0, Token::default()), None),
+        Ok((Answer { bytes, device, token }, fd)) => send(socket, &message(0, device, bytes, token), fd),
+        Err(error) => send(socket, &message(error.code(), 0, 0, Token::default()), None),
     }
 }
 
@@ -183,7 +202,7 @@ mod tests {
         let token = Token([7; 16]);
         let (_reader, writer) = rustix::pipe::pipe().unwrap();
         for (question, fd) in [
-            (Question::Put { bytes: 1 << 40 }, Some(writer)),
+            (Question::Put { bytes: 1 << 40, device: 6 }, Some(writer)),
             (Question::Get(token), None),
             (Question::LetGo(token), None),
             (Question::Close(token), None),
@@ -191,14 +210,17 @@ mod tests {
             (Question::GetEvent(token), None),
             (Question::Board, None),
             (Question::CloseEvent(token, 17), None),
+            (Question::PutPool(7), None),
+            (Question::GetPool(token), None),
+            (Question::LetGoPool(token), None),
         ] {
             let with = fd.is_some();
             send(&worker, &question.encode(), fd).unwrap();
             let (got, fd) = asked(&supervisor).unwrap();
             assert_eq!((got, fd.is_some()), (question, with));
-            answer(&supervisor, Ok((Answer { bytes: 5, token }, fd))).unwrap();
+            answer(&supervisor, Ok((Answer { bytes: 5, device: 3, token }, fd))).unwrap();
             let (got, fd) = receive(&worker).unwrap();
-            assert_eq!((parts(&got), fd.is_some()), ((0, 5, token), with));
+            assert_eq!((parts(&got), fd.is_some()), ((0, 3, 5, token), with));
         }
         answer(&supervisor, Err(CuError::OUT_OF_MEMORY)).unwrap();
         assert_eq!(ask(&worker, Question::Get(token), None).unwrap_err(), CuError::OUT_OF_MEMORY);
@@ -210,7 +232,7 @@ mod tests {
     fn what_is_no_question_is_told_from_one() {
         let (worker, supervisor) = pair();
         let whole = Question::Get(Token([1; 16])).encode();
-        for bad in [&whole[..31], &[&whole[..], &[0]].concat(), &[0; 32], &[9; 32], &[1]] {
+        for bad in [&whole[..31], &[&whole[..], &[0]].concat(), &[0; 32], &[12; 32], &[1]] {
             rustix::net::send(&worker, bad, SendFlags::empty()).unwrap();
             assert_eq!(asked(&supervisor).unwrap_err().kind(), io::ErrorKind::InvalidData, "{bad:?}");
         }

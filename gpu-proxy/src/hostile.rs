@@ -58,8 +58,8 @@ impl Exchange for Zone {
         question: Question,
         fd: Option<OwnedFd>,
     ) -> CuResult<(exchange::Answer, Option<OwnedFd>)> {
-        let bounds = ((DeviceKind::Soft, 0), self.bytes_max, 64);
-        self.shared.answer(WorkerId(1), (question, fd), bounds, |_| Some(self.grant.clone()))
+        let bounds = ((DeviceKind::Soft, &[0][..]), self.bytes_max, 64);
+        self.shared.answer(WorkerId(1), (question, fd), bounds, |_, _| Some(self.grant.clone()))
     }
 }
 
@@ -199,7 +199,7 @@ impl<C: Choices> Process<C> {
             Op::cuMemMap => return self.mapped.push(payload[..16].to_vec()),
             Op::cuCtxCreate_v2 => return self.contexts.push(payload[..4].to_vec()),
             Op::cuMemCreate | Op::vgpuMemoryImport => Op::cuMemRelease,
-            Op::cuMemPoolCreate => Op::cuMemPoolDestroy,
+            Op::cuMemPoolCreate | Op::vgpuPoolImport => Op::cuMemPoolDestroy,
             Op::vgpuImageLoad | Op::vgpuImageLoadAgain => Op::vgpuImageUnload,
             Op::vgpuGraphInstantiate => Op::cuGraphExecDestroy,
             _ => return,

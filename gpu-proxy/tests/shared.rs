@@ -4,7 +4,8 @@ mod common;
 
 use common::{C, Guest, Proxy, until};
 use vgpu_api::{
-    Access, CuError, CuResult, DevicePtr, GoneHandle, MemoryHandle, NewHandle, Staged, Stream, Token, ask,
+    Access, CuError, CuResult, DevicePtr, GoneHandle, MemoryHandle, NewHandle, PoolHandle, Staged, Stream,
+    Token, ask,
 };
 
 const PIECE: u64 = 2 << 20;
@@ -72,6 +73,33 @@ fn memory_without_an_address_is_mapped_by_both() {
     assert_eq!((text(&one, DevicePtr(here.0 + last)), proxy.device_bytes()), (Ok(*b"last"), 2 * PIECE));
     ask::cuMemRelease(&two, C, GoneHandle(memory(5))).unwrap();
     assert_eq!(text(&two, DevicePtr(there.0 + last)), Ok(*b"last"));
+}
+
+#[test]
+fn what_one_process_has_of_a_pool_another_has_too_and_its_makers_death_leaves_it() {
+    let proxy = Proxy::start("soft");
+    let (one, two) = (proxy.guest(), proxy.guest());
+    let pool = |number| PoolHandle::new(0, number);
+    ask::cuMemPoolCreate(&one, C, NewHandle(pool(0)), 0, 0, true).unwrap();
+    let token = ask::vgpuPoolExport(&one, C, pool(0)).unwrap();
+    let at = ask::cuMemAllocFromPoolAsync(&one, C, 3000, pool(0), Stream::Legacy).unwrap();
+    ask::cuMemcpyHtoDAsync_v2(&one, C, at, b"gift", Stream::Legacy).unwrap();
+    let piece = ask::cuMemPoolExportPointer(&one, C, at).unwrap();
+    assert_eq!(ask::vgpuPoolImport(&two, C, NewHandle(pool(4)), token), Ok(0));
+    let there = ask::cuMemPoolImportPointer(&two, C, pool(4), piece).unwrap();
+    assert_eq!((text(&two, there), proxy.device_bytes()), (Ok(*b"gift"), PIECE));
+    let refused = ask::cuMemAllocFromPoolAsync(&two, C, 64, pool(4), Stream::Legacy);
+    assert_eq!(refused.err(), WRONG);
+
+    drop(one);
+    until("its worker has ended", || proxy.workers().len() == 1);
+    assert_eq!((text(&two, there), proxy.device_bytes()), (Ok(*b"gift"), PIECE), "it counts once");
+    assert_eq!(ask::vgpuPoolImport(&two, C, NewHandle(pool(5)), token).err(), WRONG);
+    ask::cuMemFreeAsync(&two, C, there, Stream::Legacy).unwrap();
+    assert_eq!((text(&two, there).err(), proxy.device_bytes()), (WRONG, 0));
+    drop(two);
+    until("all have ended", || proxy.workers().is_empty());
+    proxy.stop();
 }
 
 /// Whoever shares costs the supervisor descriptors, and a worker's end gives all of them back.

@@ -190,7 +190,7 @@ fn a_device_has_a_default_pool_and_a_current_one() {
 fn pools_are_asked_for_as_documented() {
     let session = session();
     for (properties, code) in [
-        (Properties { handle_types: 1, ..PINNED }, NOT_SUPPORTED),
+        (Properties { handle_types: 8, ..PINNED }, NOT_SUPPORTED),
         (Properties { usage: 2, ..PINNED }, NOT_SUPPORTED),
         (Properties { kind: 2, ..PINNED }, NOT_SUPPORTED),
         (Properties { kind: 0, ..PINNED }, INVALID_VALUE),

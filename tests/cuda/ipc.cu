@@ -2,31 +2,12 @@
 // read and written by kernels of both sides; work of one that waits for the other's; what is opened twice, what outlives its maker's use of it, what is refused. The second process
 // is this program again, started before CUDA is; what they exchange goes over a socket.
 #define PROGRAM "ipc"
-#include "driver.h"
-#include <cstring>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "two.h"
 #include <vector>
 
-#include "check.h"
-
-static const int SOCKET = 3;
 static const size_t LARGE = 20 << 20, SMALL = 2 << 20, ODD = 5000004;
 static CUdevice device;
 static CUcontext context;
-
-__global__ void number(unsigned *words, size_t count, unsigned first) {
-    size_t step = (size_t)gridDim.x * blockDim.x;
-    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step) words[i] = first + (unsigned)i * 3;
-}
-
-// How many words are not as `number` has left them.
-__global__ void compare(const unsigned *words, size_t count, unsigned first, unsigned *wrong) {
-    size_t step = (size_t)gridDim.x * blockDim.x;
-    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step)
-        if (words[i] != first + (unsigned)i * 3) atomicAdd(wrong, 1u);
-}
 
 // One thread that takes its time.
 __global__ void delay(unsigned *sink, unsigned steps) {
@@ -42,23 +23,6 @@ static void put_later(CUdeviceptr at, size_t bytes, unsigned first) {
     MUST(cudaGetLastError());
 }
 
-static void put(CUdeviceptr at, size_t bytes, unsigned first) {
-    number<<<64, 128>>>((unsigned *)at, bytes / 4, first);
-    MUST(cudaGetLastError());
-    MUST(cudaDeviceSynchronize());
-}
-
-static void holds(const char *what, CUdeviceptr at, size_t bytes, unsigned first) {
-    unsigned *wrong, count = 0;
-    MUST(cudaMalloc(&wrong, 4));
-    MUST(cudaMemset(wrong, 0, 4));
-    compare<<<64, 128>>>((const unsigned *)at, bytes / 4, first, wrong);
-    MUST(cudaGetLastError());
-    MUST(cudaMemcpy(&count, wrong, 4, cudaMemcpyDeviceToHost));
-    MUST(cudaFree(wrong));
-    expect(what, count, 0);
-}
-
 // A message, and a descriptor if there is one.
 struct Message {
     char step[16];
@@ -66,49 +30,16 @@ struct Message {
     CUipcEventHandle event;
 };
 
-static void lost(const char *what) {
-    printf("%s: failed, %s: the other process is gone\n", PROGRAM, what);
-    exit(1);
-}
-
 static void say(int to, const char *step, const CUipcMemHandle *memory = nullptr, int fd = -1,
                 const CUipcEventHandle *event = nullptr) {
     Message message = {};
     strcpy(message.step, step);
     if (memory) memcpy(message.memory, memory, sizeof message.memory);
     if (event) message.event = *event;
-    iovec part = {&message, sizeof message};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-    msghdr header = {};
-    header.msg_iov = &part;
-    header.msg_iovlen = 1;
-    if (fd >= 0) {
-        header.msg_control = control;
-        header.msg_controllen = sizeof control;
-        cmsghdr *rights = CMSG_FIRSTHDR(&header);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(rights), &fd, sizeof fd);
-    }
-    if (sendmsg(to, &header, MSG_NOSIGNAL) != (ssize_t)sizeof message) lost(step);
+    send_to(to, message, fd);
 }
 
-static Message hear(int from, const char *step, int *fd = nullptr) {
-    Message message;
-    iovec part = {&message, sizeof message};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-    msghdr header = {};
-    header.msg_iov = &part;
-    header.msg_iovlen = 1;
-    header.msg_control = control;
-    header.msg_controllen = sizeof control;
-    if (recvmsg(from, &header, 0) != (ssize_t)sizeof message || strcmp(message.step, step)) lost(step);
-    cmsghdr *rights = CMSG_FIRSTHDR(&header);
-    if (fd && !rights) lost("a descriptor");
-    if (fd) memcpy(fd, CMSG_DATA(rights), sizeof *fd);
-    return message;
-}
+static Message hear(int from, const char *step, int *fd = nullptr) { return receive_from<Message>(from, step, fd); }
 
 static void start() {
     NEEDS(cuInit, 0);
@@ -281,9 +212,7 @@ static int parent(int other, pid_t process) {
     GIVES(1, cuMemExportToShareableHandle, &fd, plain, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
     GIVES(0, cuMemRelease, plain);
 
-    int status = -1;
-    waitpid(process, &status, 0);
-    expect("how the other ended", WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
+    ended(process);
     if (failures) return 1;
     printf("%s: ok, allocations, memory and events of two processes\n", PROGRAM);
     return 0;
@@ -291,16 +220,7 @@ static int parent(int other, pid_t process) {
 
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "child")) return child();
-    int ends[2];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends)) return 1;
-    fflush(stdout);
-    pid_t process = fork();
-    if (process == 0) {
-        close(ends[0]);
-        if (ends[1] != SOCKET) dup2(ends[1], SOCKET);
-        execl("/proc/self/exe", argv[0], "child", (char *)nullptr);
-        _exit(127);
-    }
-    close(ends[1]);
-    return process < 0 ? 1 : parent(ends[0], process);
+    int other = -1;
+    pid_t process = start_another(argv[0], nullptr, &other);
+    return parent(other, process);
 }

@@ -26,16 +26,16 @@ pub(super) fn make() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Supervisor {
-    /// Answers the worker, which drives the node's device of that number, until it is gone.
+    /// Answers the worker until it is gone.
     pub(super) fn exchange_with(
         self: &Arc<Self>,
-        (zone, worker, number): (ZoneId, WorkerId, u32),
+        (zone, worker): (ZoneId, WorkerId),
         ours: OwnedFd,
         pidfd: Arc<OwnedFd>,
     ) -> JoinHandle<()> {
         let supervisor = Arc::clone(self);
         tokio::spawn(async move {
-            let Err(error) = supervisor.answer_all((zone, worker, number), Arc::new(ours)).await;
+            let Err(error) = supervisor.answer_all((zone, worker), Arc::new(ours)).await;
             // A worker that has ended has closed its end.
             if error.kind() != io::ErrorKind::UnexpectedEof {
                 log::warn!("zone {zone}: a worker breaks the exchange, and is ended: {error}");
@@ -46,7 +46,7 @@ impl Supervisor {
 
     async fn answer_all(
         &self,
-        (zone, worker, number): (ZoneId, WorkerId, u32),
+        (zone, worker): (ZoneId, WorkerId),
         ours: Arc<OwnedFd>,
     ) -> io::Result<std::convert::Infallible> {
         let (readable, pace) = (watch(ours)?, Pace::of_exchanges());
@@ -55,7 +55,7 @@ impl Supervisor {
             let Ok(question) = ready.try_io(|socket| asked(socket.get_ref())) else { continue };
             let question = question?;
             pace.wait().await;
-            let answered = self.zones().exchange(zone, worker, (self.device, number), question);
+            let answered = self.zones().exchange(zone, worker, self.device, question);
             answer(&**readable.get_ref(), answered)?;
             // Before the next question, so that no worker has more of them waiting than it can cause at once.
             self.close_gone(zone).await;

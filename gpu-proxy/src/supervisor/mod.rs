@@ -19,6 +19,7 @@ mod nobody;
 mod pace;
 pub mod shared;
 mod shared_events;
+mod shared_pools;
 mod sharing;
 pub mod shim_door;
 pub mod socket;

@@ -18,6 +18,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use vgpu_api::{CuError, CuResult, Token};
 
 use super::shared_events::Events;
+use super::shared_pools::Pools;
 use super::zones::WorkerId;
 use crate::device::DeviceKind;
 use crate::exchange::{Answer, Question};
@@ -43,6 +44,7 @@ pub struct Shared {
     /// chose whatever its file takes: nobody may wait for that.
     gone: Vec<OwnedFd>,
     events: Events,
+    pools: Pools,
 }
 
 #[derive(Debug)]
@@ -60,12 +62,12 @@ struct Memory {
 
 impl Memory {
     /// Lets it count where it has to, now that who has it has changed.
-    fn recount(&mut self, grant_of: &impl Fn(WorkerId) -> Option<Grant>) {
+    fn recount(&mut self, grant_of: &impl Fn(WorkerId, u32) -> Option<Grant>) {
         let wanted = if self.maker.is_some() { None } else { self.users.first().copied() };
         if self.counted.as_ref().map(|(worker, _)| *worker) == wanted {
             return;
         }
-        let counted = wanted.and_then(|worker| Some((worker, grant_of(worker)?)));
+        let counted = wanted.and_then(|worker| Some((worker, grant_of(worker, self.device)?)));
         if let Some((_, grant)) = &counted {
             grant.add_left(self.bytes);
         }
@@ -87,8 +89,8 @@ impl Shared {
         std::mem::take(&mut self.gone)
     }
 
-    /// Answers a living worker of that device, which is its only one. `grant_of` tells the grants of such, `room` how many descriptors more there may be, `bytes_max` how large
-    /// memory can be.
+    /// Answers a living worker of those of the node's devices, in its own order. `grant_of` tells a worker's grant of one of the node's
+    /// devices, `room` how many descriptors more there may be, `bytes_max` how large memory can be.
     ///
     /// # Errors
     /// 1 for what is not shared here, 2 beyond a limit, 801 for memory of another device, or what else the worker tells its program.
@@ -96,8 +98,8 @@ impl Shared {
         &mut self,
         worker: WorkerId,
         (question, fd): (Question, Option<OwnedFd>),
-        ((kind, device), bytes_max, room): ((DeviceKind, u32), u64, usize),
-        grant_of: impl Fn(WorkerId) -> Option<Grant>,
+        ((kind, devices), bytes_max, room): ((DeviceKind, &[u32]), u64, usize),
+        grant_of: impl Fn(WorkerId, u32) -> Option<Grant>,
     ) -> CuResult<(Answer, Option<OwnedFd>)> {
         let is_given = fd.is_some();
         let fd = match fd {
@@ -108,27 +110,42 @@ impl Shared {
             fd => fd,
         };
         match question {
-            Question::Put { bytes } => {
+            Question::Put { bytes, device } => {
+                let on = devices.get(device as usize).copied();
                 let is_full = room == 0 || self.memories.len() >= PER_ZONE_MAX;
                 let is_right = is_given == needs_fd(kind) && is_given == fd.is_some();
-                let refused = if bytes == 0 || bytes > bytes_max || !is_right {
-                    Some(CuError::INVALID_VALUE)
-                } else {
-                    is_full.then_some(CuError::OUT_OF_MEMORY)
+                let checked = match on {
+                    Some(_) if bytes == 0 || bytes > bytes_max || !is_right => Err(CuError::INVALID_VALUE),
+                    Some(_) if is_full => Err(CuError::OUT_OF_MEMORY),
+                    Some(on) => Ok(on),
+                    None => Err(CuError::INVALID_VALUE),
                 };
-                match refused {
-                    None => self.put(worker, (device, bytes), fd),
-                    Some(error) => {
+                match checked {
+                    Ok(on) => {
+                        let (answer, fd) = self.put(worker, (on, bytes), fd)?;
+                        Ok((Answer { device, ..answer }, fd))
+                    }
+                    Err(error) => {
                         self.gone.extend(fd);
                         Err(error)
                     }
                 }
             }
-            Question::Get(token) => self.get(worker, device, token),
+            Question::Get(token) => self.get(worker, devices, token),
             Question::PutEvent => self.events.put(worker),
             Question::GetEvent(token) => self.events.get(worker, token),
             Question::Board => self.events.board(),
             Question::CloseEvent(token, seat) => self.events.close(worker, token, seat),
+            Question::PutPool(device) => {
+                let on = *devices.get(device as usize).ok_or(CuError::INVALID_VALUE)?;
+                let token = self.pools.put(worker, on)?;
+                Ok((Answer { device, token, ..Answer::default() }, None))
+            }
+            Question::GetPool(token) => {
+                let device = number_of(self.pools.device_of(token)?, devices)?;
+                Ok((Answer { device, token, ..Answer::default() }, None))
+            }
+            Question::LetGoPool(token) => self.pools.let_go(worker, token).map(|()| Default::default()),
             Question::LetGo(token) => {
                 let memory = self.memories.get_mut(&token);
                 let memory = memory.filter(|memory| memory.is_of(worker)).ok_or(CuError::INVALID_VALUE)?;
@@ -170,27 +187,31 @@ impl Shared {
         let memory = Memory { bytes, device, maker, users: Vec::new(), counted: None };
         self.memories.insert(token, memory);
         self.descriptors += 1;
-        Ok((Answer { bytes, token }, back))
+        Ok((Answer { bytes, token, ..Answer::default() }, back))
     }
 
-    fn get(&mut self, worker: WorkerId, device: u32, token: Token) -> CuResult<(Answer, Option<OwnedFd>)> {
+    fn get(
+        &mut self,
+        worker: WorkerId,
+        devices: &[u32],
+        token: Token,
+    ) -> CuResult<(Answer, Option<OwnedFd>)> {
         let memory = self.memories.get_mut(&token).ok_or(CuError::INVALID_VALUE)?;
         let (_, fd) = memory.maker.as_ref().ok_or(CuError::INVALID_VALUE)?;
-        if memory.device != device {
-            return Err(CuError::NOT_SUPPORTED);
-        }
+        let device = number_of(memory.device, devices)?;
         if self.uses >= USES_MAX {
             return Err(CuError::OUT_OF_MEMORY);
         }
         let fd = fd.try_clone().map_err(|_| CuError::OUT_OF_MEMORY)?;
         memory.users.push(worker);
         self.uses += 1;
-        Ok((Answer { bytes: memory.bytes, token }, Some(fd)))
+        Ok((Answer { bytes: memory.bytes, device, token }, Some(fd)))
     }
 
     /// A worker has ended, and has nothing any more.
-    pub fn ended(&mut self, worker: WorkerId, grant_of: impl Fn(WorkerId) -> Option<Grant>) {
+    pub fn ended(&mut self, worker: WorkerId, grant_of: impl Fn(WorkerId, u32) -> Option<Grant>) {
         self.events.ended(worker);
+        self.pools.ended(worker);
         let tokens: Vec<_> = self.memories.keys().copied().collect();
         for token in tokens {
             let Some(memory) = self.memories.get_mut(&token) else { continue };
@@ -206,7 +227,7 @@ impl Shared {
     }
 
     /// After a change of who has it: it counts where it has to, and is forgotten when nobody has it.
-    fn settle(&mut self, token: Token, grant_of: &impl Fn(WorkerId) -> Option<Grant>) {
+    fn settle(&mut self, token: Token, grant_of: &impl Fn(WorkerId, u32) -> Option<Grant>) {
         let Some(memory) = self.memories.get_mut(&token) else { return };
         memory.recount(grant_of);
         if memory.maker.is_none() && memory.users.is_empty() {
@@ -219,6 +240,12 @@ impl Memory {
     fn is_of(&self, worker: WorkerId) -> bool {
         self.maker.as_ref().is_some_and(|(maker, _)| *maker == worker)
     }
+}
+
+/// A worker's own number of a device of the node; 801 where it has no such.
+fn number_of(device: u32, devices: &[u32]) -> CuResult<u32> {
+    let place = devices.iter().position(|own| *own == device);
+    place.and_then(|place| u32::try_from(place).ok()).ok_or(CuError::NOT_SUPPORTED)
 }
 
 /// Whether who exports memory of a device has a descriptor of it. Else it is made here.

@@ -40,7 +40,7 @@ impl Events {
             self.board = Some((memory, region));
         }
         let (memory, _) = self.board.as_ref().ok_or(CuError::UNKNOWN)?;
-        let answer = Answer { bytes: BYTES as u64, token: Token::default() };
+        let answer = Answer { bytes: BYTES as u64, ..Answer::default() };
         Ok((answer, Some(memory.try_clone().map_err(full)?)))
     }
 
@@ -59,7 +59,7 @@ impl Events {
         let free = (1..WORDS).find(|user| !event.users.contains_key(user));
         let seat = free.and_then(|user| Seat::new(event.place, user)).ok_or(CuError::OUT_OF_MEMORY)?;
         event.users.insert(seat.user(), worker);
-        Ok((Answer { bytes: seat.encode(), token }, None))
+        Ok((Answer { bytes: seat.encode(), token, ..Answer::default() }, None))
     }
 
     /// A worker gives a seat back: all that its streams were to write there is written.

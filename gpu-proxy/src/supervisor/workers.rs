@@ -392,9 +392,8 @@ impl Supervisor {
         let fds: Vec<BorrowedFd<'_>> =
             pages.chain(theirs).chain(channel.fds.iter().map(AsFd::as_fd)).collect();
         let assigned = assignment::send(&*socket, &task, &fds);
-        let exchange = exchange.zip(place.devices.first()).map(|((ours, _), (number, _))| {
-            self.exchange_with((wanted.zone, place.worker, *number), ours, Arc::clone(&pidfd))
-        });
+        let exchange = exchange
+            .map(|(ours, _)| self.exchange_with((wanted.zone, place.worker), ours, Arc::clone(&pidfd)));
         if assigned.is_err() {
             kill(&pidfd);
         }

@@ -115,8 +115,9 @@ struct Worker {
     /// Of its arena.
     chunk_pages: u64,
     slot: usize,
-    /// Of each of its devices.
+    /// Of each of its devices, whose numbers on the node these are.
     grants: Vec<Grant>,
+    numbers: Vec<u32>,
     ruled: Ruled,
     since: Instant,
     /// Nobody's yet: it waits for the container's next process.
@@ -452,7 +453,7 @@ impl Zones {
             ending: Ending::default(),
         };
         let ending = place.ending.clone();
-        let (grants, since) = (entry.grants(), Instant::now());
+        let (grants, numbers, since) = (entry.grants(), entry.numbers(), Instant::now());
         let container = container.to_owned();
         let (pid, ahead, chunk_pages) = (None, false, 0);
         let new = Worker {
@@ -463,6 +464,7 @@ impl Zones {
             chunk_pages,
             slot,
             grants,
+            numbers,
             ruled,
             since,
             ahead,
@@ -590,7 +592,7 @@ impl Zones {
         let Some(ended) = zone.workers.remove(&worker) else { return };
         // What others still have of it counts before its slots say nothing any more.
         let Zone { workers, shared, .. } = zone;
-        shared.ended(worker, |user| workers.get(&user).and_then(Worker::grant));
+        shared.ended(worker, |user, device| workers.get(&user)?.grant(device));
         ended.grants.iter().for_each(|grant| grant.clear(ended.slot));
         // A grant that was revoked and given anew has pages and slots of its own: the old slot means nothing there.
         let same = |entry: &&mut ContainerGrant| entry.is_of(&ended.grants);
@@ -599,7 +601,7 @@ impl Zones {
         }
     }
 
-    /// Answers what a worker asks about memory that its zone shares. `device`: what it drives, and its number on the node.
+    /// Answers what a worker asks about memory that its zone shares. `kind`: what it drives.
     ///
     /// # Errors
     /// As [`Shared::answer`]; 46 for a worker that has ended.
@@ -607,21 +609,22 @@ impl Zones {
         &mut self,
         id: ZoneId,
         worker: WorkerId,
-        device: (DeviceKind, u32),
+        kind: DeviceKind,
         asked: (Question, Option<OwnedFd>),
     ) -> CuResult<(Answer, Option<OwnedFd>)> {
         let Limits { device_bytes, shared_max, .. } = self.limits;
         let there: usize = self.by_id.values().map(|zone| zone.shared.descriptors()).sum();
-        let zone = self.by_id.get_mut(&id).filter(|zone| zone.workers.contains_key(&worker));
-        let Zone { workers, shared, .. } = zone.ok_or(CuError::DEVICE_UNAVAILABLE)?;
-        let bounds = (device, device_bytes, shared_max.saturating_sub(there));
-        shared.answer(worker, asked, bounds, |user| workers.get(&user).and_then(Worker::grant))
+        let zone = self.by_id.get_mut(&id).ok_or(CuError::DEVICE_UNAVAILABLE)?;
+        let Zone { workers, shared, .. } = zone;
+        let devices = &workers.get(&worker).ok_or(CuError::DEVICE_UNAVAILABLE)?.numbers[..];
+        let bounds = ((kind, devices), device_bytes, shared_max.saturating_sub(there));
+        shared.answer(worker, asked, bounds, |user, device| workers.get(&user)?.grant(device))
     }
 
     /// A worker's process is reaped, and shares nothing any more. It goes on counting.
     pub fn ended_sharing(&mut self, id: ZoneId, worker: WorkerId) {
         let Some(Zone { workers, shared, .. }) = self.by_id.get_mut(&id) else { return };
-        shared.ended(worker, |user| workers.get(&user).and_then(Worker::grant));
+        shared.ended(worker, |user, device| workers.get(&user)?.grant(device));
     }
 
     /// Descriptors of what the zone shares no more: to be closed once this is unlocked.
@@ -697,10 +700,10 @@ impl Zone {
 }
 
 impl Worker {
-    /// That of its device; of no single one where it has several, which share nothing.
-    fn grant(&self) -> Option<Grant> {
-        let [grant] = &self.grants[..] else { return None };
-        Some(grant.clone())
+    /// That of a device of the node; `None` where it has no such.
+    fn grant(&self, device: u32) -> Option<Grant> {
+        let place = self.numbers.iter().position(|number| *number == device)?;
+        self.grants.get(place).cloned()
     }
 
     /// Of all its devices.

@@ -48,6 +48,8 @@ pub struct PoolSpace {
     bytes: u64,
     /// Mapped pieces: length by first address.
     chunks: BTreeMap<u64, u64>,
+    /// Whether no piece lies in two chunks.
+    is_apart: bool,
     /// No chunk was ever shorter.
     chunk_min: u64,
     free: BTreeMap<u64, Free>,
@@ -66,11 +68,25 @@ impl PoolSpace {
             bytes,
             chunks: BTreeMap::new(),
             chunk_min: bytes,
+            is_apart: false,
             free: BTreeMap::new(),
             by_size: BTreeSet::new(),
             used: BTreeMap::new(),
             figures: Figures::default(),
         }
+    }
+
+    /// Its chunks are kept apart, so that each can go to somebody else with all that it holds a part of.
+    #[must_use]
+    pub fn apart(self) -> Self {
+        Self { is_apart: true, ..self }
+    }
+
+    /// The chunk that holds an address.
+    #[must_use]
+    pub fn chunk_of(&self, address: u64) -> Option<u64> {
+        let (chunk, bytes) = self.chunks.range(..=address).next_back()?;
+        (address - chunk < *bytes).then_some(*chunk)
     }
 
     /// Its figures.
@@ -97,10 +113,31 @@ impl PoolSpace {
         if whole > bytes {
             self.insert_free(address + bytes, whole - bytes, order);
         }
+        self.use_up(address, bytes);
+        Some(address)
+    }
+
+    /// Gives out `bytes` at `address`, or what is given out already, as somebody else says; whether that can be.
+    pub fn take_at(&mut self, address: u64, bytes: u64) -> bool {
+        if self.used.contains_key(&address) {
+            return self.used.get(&address) == Some(&bytes);
+        }
+        let before = self.free.range(..=address).next_back();
+        let fits = |(start, free): (&u64, &Free)| {
+            free.bytes.checked_sub(address - start).is_some_and(|left| bytes <= left)
+        };
+        if bytes == 0 || !before.is_some_and(fits) {
+            return false;
+        }
+        self.cut(address, bytes);
+        self.use_up(address, bytes);
+        true
+    }
+
+    fn use_up(&mut self, address: u64, bytes: u64) {
         self.used.insert(address, bytes);
         self.figures.used += bytes;
         self.figures.used_high = self.figures.used_high.max(self.figures.used);
-        Some(address)
     }
 
     /// Takes back what was given out at `address`; whether something was.
@@ -206,16 +243,19 @@ impl PoolSpace {
     /// Adds a free piece, as one with its neighbours of the same order.
     fn add_free(&mut self, address: u64, bytes: u64, order: Order) {
         let (mut start, mut end) = (address, address + bytes);
+        let joins = [start, end].map(|border| !self.is_apart || !self.chunks.contains_key(&border));
         let before = self.free.range(..address).next_back().map(|(at, free)| (*at, *free));
         if let Some((at, free)) = before
             && free.order == order
             && at + free.bytes == start
+            && joins[0]
         {
             self.remove_free(at);
             start = at;
         }
         if let Some(free) = self.free.get(&end).copied()
             && free.order == order
+            && joins[1]
         {
             self.remove_free(end);
             end += free.bytes;
@@ -236,104 +276,4 @@ impl PoolSpace {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const C: ContextId = ContextId(1);
-    const A: Order = Order::Stream(C, Some(1));
-    const B: Order = Order::Stream(C, Some(2));
-
-    fn grown(bytes: u64) -> PoolSpace {
-        let mut space = PoolSpace::new(1 << 20, 1 << 20);
-        let at = space.hole(bytes).unwrap();
-        space.grown(at, bytes);
-        space
-    }
-
-    #[test]
-    fn freed_memory_is_its_streams_at_once_and_anybodys_when_the_stream_is_done() {
-        let mut space = grown(1000);
-        let first = space.take(1000, A).unwrap();
-        assert!(space.give(first, A));
-        assert!(!space.give(first, A), "once");
-        assert_eq!(space.take(1000, B), None);
-        assert_eq!(space.take(1000, A), Some(first));
-        assert!(space.give(first, A));
-        assert_eq!(space.waited_for(), [A]);
-        space.reorder(A, Order::Done);
-        assert_eq!((space.waited_for(), space.take(1000, B)), (vec![], Some(first)));
-    }
-
-    #[test]
-    fn a_chunk_is_given_back_when_all_of_it_is_free_and_done() {
-        let mut space = grown(1000);
-        space.grown(space.hole(500).unwrap(), 500);
-        let across = space.take(1200, A).unwrap();
-        let rest = space.take(300, A).unwrap();
-        let nothing: [u64; 0] = [];
-        assert_eq!(space.shrink(0), nothing);
-        space.give(across, A);
-        assert_eq!(space.shrink(0), nothing, "stream A may still use it");
-        space.reorder(A, Order::Done);
-        assert_eq!(space.shrink(501), nothing, "less would be left");
-        assert_eq!(space.shrink(500), [across]);
-        assert_eq!(space.shrink(0), nothing, "the end of the other is used");
-        space.give(rest, Order::Done);
-        assert_eq!(space.shrink(0), [across + 1000]);
-        let figures = Figures { reserved: 0, reserved_high: 1500, used: 0, used_high: 1500 };
-        assert_eq!(space.figures(), figures);
-        assert!(space.free.is_empty() && space.by_size.is_empty());
-        assert_eq!(space.hole(1 << 20), Some(1 << 20));
-        assert_eq!(space.hole((1 << 20) + 1), None);
-        // Between chunks, when there is no room behind them.
-        for bytes in [100, 200, (1 << 20) - 300] {
-            space.grown(space.hole(bytes).unwrap(), bytes);
-        }
-        assert_eq!(space.shrink((1 << 20) - 200), [1 << 20]);
-        assert_eq!((space.hole(100), space.hole(101)), (Some(1 << 20), None));
-    }
-
-    /// Against a plain list: no two pieces overlap, and all bytes are accounted for.
-    #[test]
-    fn a_thousand_steps_lose_nothing() {
-        let mut space = PoolSpace::new(1 << 20, 1 << 20);
-        let (mut mine, mut random): (Vec<(u64, u64)>, u64) = (Vec::new(), 7);
-        let mut taken = 0;
-        for _ in 0..20_000 {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let value = random >> 33;
-            let order = [A, B, Order::Done, Order::Context(C)][usize::try_from(value % 4).unwrap()];
-            let bytes = 1 + (value >> 8) % 3000;
-            match (value >> 3) % 5 {
-                0 => {
-                    if let Some(at) = space.hole(bytes) {
-                        space.grown(at, bytes);
-                    }
-                }
-                1 => {
-                    space.shrink(0);
-                }
-                2 => space.reorder(order, Order::Done),
-                3 if !mine.is_empty() => {
-                    let place = usize::try_from(value).unwrap() % mine.len();
-                    assert!(space.give(mine.swap_remove(place).0, order));
-                }
-                _ => {
-                    if let Some(at) = space.take(bytes, order) {
-                        mine.push((at, bytes));
-                        taken += 1;
-                    }
-                }
-            }
-            let free: u64 = space.free.values().map(|free| free.bytes).sum();
-            let used: u64 = mine.iter().map(|(_, bytes)| bytes).sum();
-            assert_eq!((free + used, used), (space.figures().reserved, space.figures().used));
-            assert_eq!(space.free.len(), space.by_size.len());
-        }
-        let mut pieces: Vec<(u64, u64)> = mine.clone();
-        pieces.extend(space.free.iter().map(|(at, free)| (*at, free.bytes)));
-        pieces.sort_unstable();
-        assert!(pieces.windows(2).all(|two| two[0].0 + two[0].1 <= two[1].0));
-        assert!(taken > 1000, "{taken} were given out");
-    }
-}
+mod tests;

@@ -23,7 +23,7 @@ use crate::link::{JitOption, LinkTold};
 use crate::memory::{CopyWord, DevicePtr, MemInfo, Memset, Staged};
 use crate::printed::Printed;
 use crate::result::CuResult;
-use crate::shared::Token;
+use crate::shared::{PooledPiece, Token};
 use crate::stream_memory::{MemoryOp, MemoryOpKind};
 use crate::tensor_map::{TensorMap, TensorSpec};
 use crate::texture::{LinearTexels, Object, PitchedTexels, Resource, Sampler, Texture, View};
@@ -144,8 +144,9 @@ calls! {
     wait fn vgpuIpcClose(at: DevicePtr);
 
     // Pools: memory allocated and freed in the order of a stream. What a pool keeps counts against the grant.
-    /// A pool of `device`'s memory that keeps at most `bytes_max`; 0: no limit but the grant. A device's default pool is one of them.
-    async fn cuMemPoolCreate(pool: NewHandle<kind::Pool>, device: u32, bytes_max: u64);
+    /// A pool of `device`'s memory that keeps at most `bytes_max`; 0: no limit but the grant. A device's default pool is one of them. Those
+    /// that are `shareable` other processes may have.
+    async fn cuMemPoolCreate(pool: NewHandle<kind::Pool>, device: u32, bytes_max: u64, shareable: bool);
     /// Ends a pool, once what was allocated of it is freed.
     async fn cuMemPoolDestroy(pool: GoneHandle<kind::Pool>);
     /// Gives back what nobody uses, but for `keep` bytes.
@@ -160,6 +161,17 @@ calls! {
     sync fn cuMemAllocFromPoolAsync(bytes: u64, pool: PoolHandle, stream: Stream) -> DevicePtr;
     /// Frees, for use after what `stream` holds now. Also what `cuMemAlloc_v2` gave.
     async fn cuMemFreeAsync(dptr: DevicePtr, stream: Stream);
+
+    // Pools between processes of the zone. 801 where the worker has nobody to exchange with.
+    /// Lets other processes have `pool`, as long as this one has it. Asked again it answers the same. 1 for one that is not shareable.
+    sync fn vgpuPoolExport(pool: PoolHandle) -> Token;
+    /// Gives a pool that a process of the zone has exported a handle here; the number of its device. Nothing is allocated of it here.
+    sync fn vgpuPoolImport(pool: NewHandle<kind::Pool>, token: Token) -> u32;
+    /// Lets processes that have the pool have what was allocated of it at `dptr`. 1 if the pool is not exported.
+    sync fn cuMemPoolExportPointer(dptr: DevicePtr) -> PooledPiece;
+    /// Gives that an address here, where it is freed as what was allocated of a pool; asked again the same one. What it lies in counts
+    /// against the grant of who made it.
+    sync fn cuMemPoolImportPointer(pool: PoolHandle, piece: PooledPiece) -> DevicePtr;
 
     // Arrays, textures and surfaces.
     /// Makes an array in the call's context. 2 when the grant is used up.
@@ -386,6 +398,7 @@ pub const STRUCTS: &[&str] = &[
     Printed::DECLARATION,
     Access::DECLARATION,
     Token::DECLARATION,
+    PooledPiece::DECLARATION,
     MemoryOpKind::DECLARATION,
     MemoryOp::DECLARATION,
     crate::host_function::DECLARATION,

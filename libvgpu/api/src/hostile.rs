@@ -12,7 +12,7 @@ mod values;
 use std::collections::HashMap;
 
 use crate::calls::{Class, STRUCTS};
-use crate::{ContextId, Op};
+use crate::{ContextId, Op, PooledPiece};
 
 /// Where decisions come from, without end.
 pub trait Choices {
@@ -87,6 +87,8 @@ pub struct Maker<C> {
     addresses: Vec<u64>,
     objects: Vec<u64>,
     tokens: Vec<[u8; 16]>,
+    /// What others may have of pools.
+    pieces: Vec<[u8; PooledPiece::BYTES]>,
     /// Those of what was made: parts and pieces have the same.
     sizes: Vec<u64>,
     /// Addresses without memory.
@@ -131,6 +133,7 @@ impl<C: Choices> Maker<C> {
             addresses: addresses.to_vec(),
             objects: Vec::new(),
             tokens: Vec::new(),
+            pieces: Vec::new(),
             sizes: Vec::new(),
             reserved: Vec::new(),
             is_about_mappings: false,
@@ -218,6 +221,10 @@ impl<C: Choices> Maker<C> {
         if let Some(token) = reply.first_chunk().filter(|_| op.reply() == "Token") {
             self.tokens.push(*token);
             self.tokens.drain(..self.tokens.len().saturating_sub(16));
+        }
+        if let Some(piece) = reply.first_chunk().filter(|_| op.reply() == "PooledPiece") {
+            self.pieces.push(*piece);
+            self.pieces.drain(..self.pieces.len().saturating_sub(4));
         }
         let Some(value) = reply.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) else { return };
         let known = match op.reply() {

@@ -28,7 +28,6 @@ pub const NOT_OFFERED: &[u32] = &[
     116, // GPUDirect RDMA
     117, // its ways to flush
     118, // its order of writes
-    119, // handle types of memory pools
     121, // arrays mapped later
     124, // dma-buf
     128, // fabric handles
@@ -51,6 +50,12 @@ pub const CAN_WRITE_WORDS: usize = 122;
 
 /// `CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY`. Programs get [`CAN_MAP_HOST_MEMORY`] for it, whatever the device says: managed memory is the arena's.
 pub const MANAGED_MEMORY: u32 = 83;
+
+/// `CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED`.
+pub const POSIX_FD_SUPPORTED: u32 = 103;
+/// `CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES`. Programs get [`POSIX_FD_SUPPORTED`] for it, the bit of which is 1: pools are made of
+/// what that tells of.
+pub const POOL_HANDLE_TYPES: u32 = 119;
 
 /// Whether programs get the device's own value of an attribute: see [`NOT_OFFERED`].
 #[must_use]

@@ -86,6 +86,9 @@ surface! {
         Sync: cuMemPoolSetAccess cuMemPoolGetAttribute cuMemPoolSetAttribute cuMemAllocAsync cuMemAllocAsync_ptsz cuMemAllocFromPoolAsync
             cuMemAllocFromPoolAsync_ptsz;
     }
+    "pool_ipc" {
+        Sync: cuMemPoolExportToShareableHandle cuMemPoolImportFromShareableHandle cuMemPoolExportPointer cuMemPoolImportPointer;
+    }
     "peer" { Sync: cuCtxEnablePeerAccess cuCtxDisablePeerAccess; }
     "host_memory" {
         Local: cuMemHostGetFlags cuMemHostGetDevicePointer_v2 cuMemHostRegister_v2 cuMemHostUnregister;

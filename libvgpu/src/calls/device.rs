@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::ffi::c_char;
 use std::sync::Mutex;
 
-use vgpu_api::snapshot::{CAN_MAP_HOST_MEMORY, MANAGED_MEMORY, PEER_ACCESS, PEER_ATTRIBUTES, is_offered};
+use vgpu_api::snapshot::{
+    CAN_MAP_HOST_MEMORY, MANAGED_MEMORY, PEER_ACCESS, PEER_ATTRIBUTES, POOL_HANDLE_TYPES, POSIX_FD_SUPPORTED,
+    is_offered,
+};
 use vgpu_api::{CuError, CuResult, DeviceSnapshot};
 
 use crate::abi::{In, Out, Raw, export};
@@ -27,6 +30,7 @@ pub fn device(process: &'static Process, ordinal: i32) -> CuResult<(u32, &'stati
 /// An attribute as programs see it.
 pub fn attribute(device: &DeviceSnapshot, number: u32) -> Option<i32> {
     match number {
+        POOL_HANDLE_TYPES => device.attribute(POSIX_FD_SUPPORTED),
         MANAGED_MEMORY => device.attributes.get(CAN_MAP_HOST_MEMORY).copied(),
         _ if is_offered(number) => device.attribute(number),
         _ => Some(0),

@@ -34,7 +34,7 @@ impl Abi for MemHandle {
 /// `CUipcEventHandle`.
 pub type IpcEventHandle = MemHandle;
 
-fn checked_type(handle_type: u32) -> CuResult<()> {
+pub(super) fn checked_type(handle_type: u32) -> CuResult<()> {
     match handle_type {
         POSIX_FD => Ok(()),
         other if OTHER_TYPES & other == other && other.is_power_of_two() => Err(CuError::NOT_SUPPORTED),
@@ -43,7 +43,7 @@ fn checked_type(handle_type: u32) -> CuResult<()> {
 }
 
 /// A file in memory with the handle's bytes. Nobody can change its length.
-fn file_of(handle: [u8; HANDLE_BYTES]) -> CuResult<i32> {
+pub(super) fn file_of(handle: [u8; HANDLE_BYTES]) -> CuResult<i32> {
     let full = |_| CuError::OUT_OF_MEMORY;
     let file = sealed_memory("vgpu-memory", HANDLE_BYTES).map_err(full)?;
     Region::map(&file, HANDLE_BYTES).map_err(full)?.write(0, &handle);
@@ -51,7 +51,7 @@ fn file_of(handle: [u8; HANDLE_BYTES]) -> CuResult<i32> {
 }
 
 /// The handle's bytes in the file that the program names.
-fn bytes_of(fd: i32) -> CuResult<[u8; HANDLE_BYTES]> {
+pub(super) fn bytes_of(fd: i32) -> CuResult<[u8; HANDLE_BYTES]> {
     let mut bytes = [0; HANDLE_BYTES];
     // SAFETY: the system writes at most so many bytes to a buffer of ours; a number that is no descriptor is an error.
     let read = unsafe { libc::pread(fd, bytes.as_mut_ptr().cast(), HANDLE_BYTES, 0) };

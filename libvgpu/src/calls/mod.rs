@@ -39,6 +39,7 @@ pub mod old_launch;
 pub mod peer;
 pub mod pointer;
 pub mod pool;
+pub mod pool_ipc;
 pub mod primary;
 pub mod proc_address;
 pub mod stream;
@@ -59,8 +60,8 @@ pub mod generated {
         host_function::*, host_memory::*,
     };
     use super::{
-        copy_batch::*, copy_box_batch::*, peer::*, pool::*, stream_attribute::*, stream_memory::*,
-        virtual_memory::*,
+        copy_batch::*, copy_box_batch::*, peer::*, pool::*, pool_ipc::*, stream_attribute::*,
+        stream_memory::*, virtual_memory::*,
     };
     use super::{
         graph::*, graph_change::*, graph_conditional::*, graph_exec::*, graph_memory::*, graph_nodes::*,

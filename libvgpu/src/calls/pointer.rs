@@ -1,7 +1,7 @@
 //! Pointer attributes, from the tables of ranges. Memory in none of them is the program's own: `cuPointerGetAttributes` answers for it with
 //! zeros, `cuPointerGetAttribute` with 1 (invalid value).
 
-use vgpu_api::{Access, ContextId, CuError, CuResult};
+use vgpu_api::{Access, ContextId, CuError, CuResult, PoolHandle};
 
 use super::host_memory::{is_managed, is_mapped, pinned};
 use crate::abi::{In, Out, export};
@@ -42,6 +42,12 @@ fn owner(process: &Process, address: u64) -> Option<Owner> {
         .or_else(|| reserved().map(|(start, bytes)| Owner::Reserved(start, bytes)))
 }
 
+/// `CUmemAllocationHandleType` bits of a pool, as long as it has a name.
+fn pool_types(process: &Process, pool: u64) -> u64 {
+    let pool = PoolHandle::check(pool).and_then(|pool| process.pools.get(pool));
+    pool.map_or(0, |pool| pool.handle_types.into())
+}
+
 /// Of memory that belongs to no context: mapped, or a pool's.
 fn at_home(process: &Process, number: u32, address: u64, range: Range, home: Home) -> CuResult<Value> {
     let mapping = process.virtual_memory.mapping(address);
@@ -61,6 +67,7 @@ fn at_home(process: &Process, number: u32, address: u64, range: Range, home: Hom
         11 => Value::Long(start),
         12 => Value::Long(bytes),
         13 => Value::Word(1),
+        14 if range.flags == POOLED => Value::Long(pool_types(process, home.handle)),
         14 => Value::Long(mapping.map_or(Ok(0), |mapping| {
             process.virtual_memory.memory(mapping).map(|memory| memory.handle_types.into())
         })?),

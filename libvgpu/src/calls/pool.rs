@@ -9,7 +9,7 @@ use vgpu_api::{Access, CuError, CuResult, DevicePtr, PoolHandle, ask};
 use super::device::device;
 use super::graph_memory::{captured_alloc, captured_free};
 use super::stream::existing;
-use super::virtual_memory::{AccessOf, Location, accessor, may_reach, ordinal_of, ready};
+use super::virtual_memory::{AccessOf, Location, POSIX_FD, accessor, may_reach, ordinal_of, ready};
 use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::{Entered, current, enter, enter_to_end};
 use crate::core::process::{Process, process};
@@ -45,7 +45,7 @@ fn alloc(
 ) -> CuResult<()> {
     let (process, out) = (entered.process, out.wanted()?);
     let stream = existing(entered, stream, mode)?;
-    let home = Home { device: process.pools.get(pool)?.device, handle: pool.raw() };
+    let home = Home { device: process.pools.get(pool)?.allocates()?.device, handle: pool.raw() };
     if bytes == 0 {
         // As NVIDIA's driver 580: nothing, which can be freed.
         return out.set(DevicePtr(0));
@@ -75,11 +75,12 @@ fn create(out: Out<u64>, properties: In<PoolProperties>) -> CuResult<()> {
     if properties.security != 0 || properties.reserved != [0; 54] {
         return Err(CuError::INVALID_VALUE);
     }
-    // Attributes 119 and 136 of the device are 0.
-    if properties.handle_types != 0 || properties.usage != 0 {
+    // Attribute 119 of the device is that one bit, attribute 136 is 0.
+    if properties.handle_types & !POSIX_FD != 0 || properties.usage != 0 {
         return Err(CuError::NOT_SUPPORTED);
     }
-    out.set(process.pools.create(process, ordinal, properties.bytes_max)?.raw())
+    let PoolProperties { handle_types, bytes_max, .. } = properties;
+    out.set(process.pools.create(process, ordinal, handle_types, bytes_max)?.raw())
 }
 
 /// The pools of a place, for calls that name it by location and kind.

@@ -21,6 +21,8 @@ pub enum Kind {
     Memory,
     /// For `cuIpcOpenEventHandle`.
     Event,
+    /// For `cuMemPoolImportFromShareableHandle`.
+    Pool,
 }
 
 impl Kind {
@@ -29,6 +31,7 @@ impl Kind {
             Self::Allocation => *b"vgpu ipc",
             Self::Memory => *b"vgpu mem",
             Self::Event => *b"vgpu evt",
+            Self::Pool => *b"vgpu pol",
         }
     }
 }
@@ -37,7 +40,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle {
     pub token: Token,
-    /// As its maker asked for it; 1 for an event.
+    /// As its maker asked for it; 1 for an event and for a pool.
     pub bytes: u64,
     /// The worker's number of the device that it lies on.
     pub device: u32,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
 use vgpu_api::handle::{GoneHandle, NewHandle};
-use vgpu_api::{Access, CuError, CuResult, PoolHandle, ask};
+use vgpu_api::{Access, CuError, CuResult, PoolHandle, ask, kind};
 
 use super::contexts::current;
 use super::process::Process;
@@ -15,7 +15,26 @@ use super::slab::{Slab, lock};
 pub struct Pool {
     /// The ordinal of its device.
     pub device: u32,
-    is_default: bool,
+    /// `CUmemAllocationHandleType` bits that the program asked for.
+    pub handle_types: u32,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A device's own.
+    Default,
+    Made,
+    /// Another process has made it: nothing is allocated of it here.
+    Imported,
+}
+
+impl Pool {
+    /// # Errors
+    /// 1 for another process's.
+    pub fn allocates(self) -> CuResult<Self> {
+        if self.kind == Kind::Imported { Err(CuError::INVALID_VALUE) } else { Ok(self) }
+    }
 }
 
 /// The pools of one device.
@@ -55,21 +74,46 @@ impl Pools {
         if let Some(pools) = devices.get(&device) {
             return Ok(*pools);
         }
-        let default = self.make(process, device, 0, true)?;
+        let default = Pool { device, handle_types: 0, kind: Kind::Default };
+        let default = self.make(process, default, 0)?;
         let pools = OfDevice { default, current: default };
         devices.insert(device, pools);
         Ok(pools)
     }
 
     /// A new pool of a device.
-    pub fn create(&self, process: &Process, device: u32, bytes_max: u64) -> CuResult<PoolHandle> {
-        self.make(process, device, bytes_max, false)
+    pub fn create(
+        &self,
+        process: &Process,
+        device: u32,
+        handle_types: u32,
+        bytes_max: u64,
+    ) -> CuResult<PoolHandle> {
+        self.make(process, Pool { device, handle_types, kind: Kind::Made }, bytes_max)
     }
 
-    fn make(&self, process: &Process, device: u32, bytes_max: u64, is_default: bool) -> CuResult<PoolHandle> {
+    /// Another process's pool of a device. `ask` tells the worker of it, which says what number the device has there.
+    pub fn import(
+        &self,
+        process: &Process,
+        device: u32,
+        handle_types: u32,
+        ask: impl FnOnce(NewHandle<kind::Pool>) -> CuResult<u32>,
+    ) -> CuResult<PoolHandle> {
         let number = process.contexts.number(device)?;
-        let handle = self.pools.insert(Pool { device, is_default });
-        match ask::cuMemPoolCreate(&process.channel, current(), NewHandle(handle), number, bytes_max) {
+        let handle = self.pools.insert(Pool { device, handle_types, kind: Kind::Imported });
+        match ask(NewHandle(handle)) {
+            Ok(on) if on == number => Ok(handle),
+            Ok(_) => self.destroy(process, handle).and(Err(CuError::INVALID_VALUE)),
+            Err(error) => self.pools.end(handle, |_| Err(error))?,
+        }
+    }
+
+    fn make(&self, process: &Process, pool: Pool, bytes_max: u64) -> CuResult<PoolHandle> {
+        let number = process.contexts.number(pool.device)?;
+        let handle = self.pools.insert(pool);
+        let (new, shareable) = (NewHandle(handle), pool.handle_types != 0);
+        match ask::cuMemPoolCreate(&process.channel, current(), new, number, bytes_max, shareable) {
             Ok(()) => Ok(handle),
             Err(error) => self.pools.end(handle, |_| Err(error))?,
         }
@@ -81,7 +125,7 @@ impl Pools {
     pub fn destroy(&self, process: &Process, handle: PoolHandle) -> CuResult<()> {
         let mut devices = lock(&self.devices);
         let pool = self.pools.get(handle)?;
-        if pool.is_default {
+        if pool.kind == Kind::Default {
             return Err(CuError::INVALID_VALUE);
         }
         let of_device = devices.as_mut().and_then(|devices| devices.get_mut(&pool.device));
@@ -117,10 +161,12 @@ impl Pools {
     }
 
     /// Lets a device allocate from a pool of its own.
+    /// # Errors
+    /// 1 for one that nothing is allocated of, or another device's.
     pub fn set_current(&self, process: &Process, device: u32, handle: PoolHandle) -> CuResult<()> {
         self.of_device(process, device)?;
         let mut devices = lock(&self.devices);
-        if self.pools.get(handle)?.device != device {
+        if self.pools.get(handle)?.allocates()?.device != device {
             return Err(CuError::INVALID_VALUE);
         }
         if let Some(pools) = devices.as_mut().and_then(|devices| devices.get_mut(&device)) {

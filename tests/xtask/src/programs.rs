@@ -78,6 +78,7 @@ const ON_SOFT: &[Case] = &[
     right(&["managed", "answers"]),
     right(&["vmm"]),
     right(&["ipc"]),
+    right(&["pool_ipc"]),
     right(&["pools"]),
     Case { words: &["peers"], code: 77, says_ok: false, lines: &["peers: NOT TRIED: there is 1 device"] },
     right(&["oob_store"]),

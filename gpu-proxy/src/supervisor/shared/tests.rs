@@ -34,14 +34,19 @@ impl Zone {
         room: usize,
     ) -> CuResult<(Answer, Option<OwnedFd>)> {
         let Self { shared, grants } = self;
-        let grant_of = |worker: WorkerId| Some(grants[usize::from(worker.0 == 3)].clone());
-        // Worker 4 drives another device of the node.
-        let device = (DeviceKind::Soft, u32::from(worker == 4));
-        shared.answer(WorkerId(worker), (question, fd), (device, 1 << 30, room), grant_of)
+        let grant_of = |worker: WorkerId, _| Some(grants[usize::from(worker.0 == 3)].clone());
+        // Worker 4 drives another device of the node, worker 5 both, which it sees in another order.
+        let devices: &[u32] = match worker {
+            4 => &[1],
+            5 => &[1, 0],
+            _ => &[0],
+        };
+        let bounds = ((DeviceKind::Soft, devices), 1 << 30, room);
+        shared.answer(WorkerId(worker), (question, fd), bounds, grant_of)
     }
 
     fn put(&mut self, worker: u64) -> Token {
-        self.ask(worker, Question::Put { bytes: BYTES }).unwrap().0.token
+        self.ask(worker, Question::Put { bytes: BYTES, device: 0 }).unwrap().0.token
     }
 
     fn get(&mut self, worker: u64, token: Token) -> CuResult<()> {
@@ -58,7 +63,7 @@ impl Zone {
 
     fn ended(&mut self, worker: u64) {
         let Self { shared, grants } = self;
-        shared.ended(WorkerId(worker), |worker| Some(grants[usize::from(worker.0 == 3)].clone()));
+        shared.ended(WorkerId(worker), |worker, _| Some(grants[usize::from(worker.0 == 3)].clone()));
     }
 
     /// What counts against either container, beside what workers say themselves.
@@ -129,9 +134,9 @@ fn a_worker_changes_nothing_that_is_not_its_own() {
 fn what_is_put_and_got_has_an_end() {
     let mut zone = zone();
     for bytes in [0, (1 << 30) + 1, u64::MAX] {
-        assert_eq!(zone.ask(1, Question::Put { bytes }).unwrap_err(), CuError::INVALID_VALUE);
+        assert_eq!(zone.ask(1, Question::Put { bytes, device: 0 }).unwrap_err(), CuError::INVALID_VALUE);
     }
-    let put = Question::Put { bytes: BYTES };
+    let put = Question::Put { bytes: BYTES, device: 0 };
     assert_eq!(zone.ask_with(1, put, None, 0).unwrap_err(), CuError::OUT_OF_MEMORY, "others have all");
     let token = zone.put(1);
     for _ in 1..PER_ZONE_MAX {
@@ -152,7 +157,7 @@ fn what_is_put_and_got_has_an_end() {
 #[test]
 fn who_gets_memory_gets_that_of_its_maker_and_no_length_can_change() {
     let mut zone = zone();
-    let (Answer { token, .. }, made) = zone.ask(1, Question::Put { bytes: BYTES }).unwrap();
+    let (Answer { token, .. }, made) = zone.ask(1, Question::Put { bytes: BYTES, device: 0 }).unwrap();
     let (Answer { bytes, .. }, got) = zone.ask(2, Question::Get(token)).unwrap();
     let (made, got) = (made.unwrap(), got.unwrap());
     assert_eq!((bytes, fstat(&got).unwrap().st_ino), (BYTES, fstat(&made).unwrap().st_ino));
@@ -164,8 +169,9 @@ fn nothing_but_memory_of_the_device_is_kept_for_others() {
     let mut zone = zone();
     let grant = zone.grants[0].clone();
     let mut put = |device, fd| {
-        let (question, bounds) = (Question::Put { bytes: BYTES }, ((device, 0), 1 << 30, usize::MAX));
-        let answered = zone.shared.answer(WorkerId(1), (question, fd), bounds, |_| Some(grant.clone()));
+        let (question, bounds) =
+            (Question::Put { bytes: BYTES, device: 0 }, ((device, &[0][..]), 1 << 30, usize::MAX));
+        let answered = zone.shared.answer(WorkerId(1), (question, fd), bounds, |_, _| Some(grant.clone()));
         (answered.map(drop), zone.shared.take_gone().len())
     };
     let (reader, _writer) = rustix::pipe::pipe().unwrap();
@@ -184,11 +190,15 @@ fn no_descriptor_is_closed_before_the_zones_are_unlocked() {
     let [one, two] = [zone.put(1), zone.put(1)];
     assert!(zone.shared.take_gone().is_empty());
     let null = || Some(std::fs::File::open("/dev/null").unwrap().into());
-    let put = Question::Put { bytes: BYTES };
+    let put = Question::Put { bytes: BYTES, device: 0 };
     // What comes beside a question that has none, and beside one that is refused.
-    for question in
-        [put, Question::Put { bytes: 0 }, Question::Get(one), Question::Board, Question::LetGo(two)]
-    {
+    for question in [
+        put,
+        Question::Put { bytes: 0, device: 0 },
+        Question::Get(one),
+        Question::Board,
+        Question::LetGo(two),
+    ] {
         let _ = zone.ask_with(1, question, null(), 0);
     }
     assert_eq!(zone.shared.take_gone().len(), 5 + 1, "and that of what was let go of");
@@ -205,6 +215,19 @@ fn nobody_gets_memory_of_a_device_that_it_does_not_drive() {
     assert_eq!(zone.close(4, one), WRONG, "it has none");
     zone.get(2, one).unwrap();
     zone.get(4, other).unwrap();
+}
+
+#[test]
+fn who_drives_several_devices_is_told_where_memory_lies_by_its_own_numbers() {
+    let mut zone = zone();
+    let (first, second) = (zone.put(1), zone.put(4));
+    let on = |zone: &mut Zone, worker, token| zone.ask(worker, Question::Get(token)).unwrap().0.device;
+    assert_eq!((on(&mut zone, 5, first), on(&mut zone, 5, second)), (1, 0));
+    let put = |zone: &mut Zone, device| zone.ask(5, Question::Put { bytes: BYTES, device });
+    let (answer, _) = put(&mut zone, 1).unwrap();
+    assert_eq!((answer.device, on(&mut zone, 2, answer.token)), (1, 0));
+    assert_eq!(zone.get(4, answer.token), Err(CuError::NOT_SUPPORTED));
+    assert_eq!(put(&mut zone, 2).unwrap_err(), CuError::INVALID_VALUE, "it has two");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use vgpu_api::{
     Access, ArrayHandle, ArrayPlace, ArrayShape, Attributes, BoxSide, Call, ContextId, CopyWord, CuResult,
     DevicePtr, Driver, EventHandle, Extent, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
     ImageKind, JitOption, Launch, LinkTold, LinkerHandle, MemInfo, MemoryHandle, MemoryOp, MipmapHandle,
-    NewHandle, Object, PoolHandle, Printed, Staged, Stream, TensorMap, TensorSpec, Texture, Token, kind,
+    NewHandle, Object, PoolHandle, PooledPiece, Printed, Staged, Stream, TensorMap, TensorSpec, Texture,
+    Token, kind,
 };
 
 use super::Session;
@@ -73,8 +74,8 @@ calls! {
     vgpuMemoryImport(s, c, memory: NewHandle<kind::Memory>, token: Token) -> u64 => s.memory_import(c, memory.0, token);
     vgpuIpcOpen(s, c, token: Token) -> DevicePtr => s.ipc_open(c, token);
     vgpuIpcClose(s, c, at: DevicePtr) => s.ipc_close(c, at);
-    cuMemPoolCreate(s, c, pool: NewHandle<kind::Pool>, device: u32, bytes_max: u64)
-        => s.pool_create(c, pool.0, device, bytes_max);
+    cuMemPoolCreate(s, c, pool: NewHandle<kind::Pool>, device: u32, bytes_max: u64, shareable: bool)
+        => s.pool_create(c, pool.0, device, (bytes_max, shareable));
     cuMemPoolDestroy(s, c, pool: GoneHandle<kind::Pool>) => s.pool_destroy(pool.0);
     cuMemPoolTrimTo(s, c, pool: PoolHandle, keep: u64) => s.pool_trim(c, pool, keep);
     cuMemPoolGetAttribute(s, c, pool: PoolHandle, attribute: u32) -> u64 => s.pool_attribute(c, pool, attribute);
@@ -84,6 +85,10 @@ calls! {
     cuMemAllocFromPoolAsync(s, c, bytes: u64, pool: PoolHandle, stream: Stream) -> DevicePtr
         => s.alloc_pooled(c, bytes, pool, stream);
     cuMemFreeAsync(s, c, dptr: DevicePtr, stream: Stream) => s.free_in_order(c, dptr, stream);
+    vgpuPoolExport(s, c, pool: PoolHandle) -> Token => s.pool_export(c, pool);
+    vgpuPoolImport(s, c, pool: NewHandle<kind::Pool>, token: Token) -> u32 => s.pool_import(c, pool.0, token);
+    cuMemPoolExportPointer(s, c, dptr: DevicePtr) -> PooledPiece => s.export_pooled(c, dptr);
+    cuMemPoolImportPointer(s, c, pool: PoolHandle, piece: PooledPiece) -> DevicePtr => s.import_pooled(c, pool, piece);
     vgpuArrayCreate(s, c, array: NewHandle<kind::Array>, shape: ArrayShape) => s.array_create(c, array.0, shape);
     cuArrayDestroy(s, c, array: GoneHandle<kind::Array>) => s.array_destroy(array.0);
     vgpuMipmapCreate(s, c, mipmap: NewHandle<kind::Mipmap>, shape: ArrayShape, levels: u32)

@@ -7,13 +7,15 @@
 //! takes back what all pools keep, and is refused only then: `memory.rs`.
 
 mod memory;
+mod shared;
 
 use std::collections::{BTreeMap, HashMap};
 
-use vgpu_api::{Access, Call, ContextId, CuError, CuResult, DevicePtr, PoolHandle, Stream};
+use vgpu_api::{Access, Call, ContextId, CuError, CuResult, DevicePtr, PoolHandle, Stream, Token};
 
 use super::Session;
 use crate::device::{Place, Raw};
+use crate::exchange::Question;
 use crate::worker::pool_space::{Order, PoolSpace};
 use crate::worker::ranges::Origin;
 use crate::worker::slab::Slab;
@@ -64,15 +66,48 @@ struct Pool {
     may_reuse: [bool; 3],
     /// It goes when its last allocation does.
     ended: bool,
+    whose: Whose,
+}
+
+/// Who else may have a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// Nobody.
+    Ours,
+    /// Who gets its token, once there is one.
+    Shareable(Option<Token>),
+    /// Another process has made it: only what that one gives is here.
+    Others(Token),
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Chunk {
     memory: Raw,
     bytes: u64,
+    /// Of what others may have, or have made.
+    token: Option<Token>,
 }
 
 impl Pool {
+    fn new(device: u32, bytes_max: u64, whose: Whose) -> Self {
+        Self {
+            device,
+            access: BTreeMap::new(),
+            bytes_max: if bytes_max == 0 { u64::MAX } else { bytes_max },
+            space: None,
+            chunks: HashMap::new(),
+            release_threshold: 0,
+            may_reuse: [true; 3],
+            ended: false,
+            whose,
+        }
+    }
+
+    /// What each device may do with all of it.
+    fn all_access(&self) -> Vec<(u32, Access)> {
+        self.access.clone().into_iter().chain([(self.device, Access::ReadWrite)]).collect()
+    }
+
     fn space(&mut self) -> CuResult<&mut PoolSpace> {
         self.space.as_mut().map(|(_, _, space)| space).ok_or(CuError::INVALID_VALUE)
     }
@@ -88,34 +123,22 @@ impl Session {
         call: Call,
         handle: PoolHandle,
         device: u32,
-        bytes_max: u64,
+        (bytes_max, shareable): (u64, bool),
     ) -> CuResult<()> {
         self.whole(call)?;
         self.check_device(device)?;
-        let pools = &mut self.pools;
-        pools.named.check_free(handle)?;
-        if pools.by_number.len() >= POOLS_MAX {
-            return Err(CuError::OUT_OF_MEMORY);
-        }
-        pools.last_number += 1;
-        let pool = Pool {
-            device,
-            access: BTreeMap::new(),
-            bytes_max: if bytes_max == 0 { u64::MAX } else { bytes_max },
-            space: None,
-            chunks: HashMap::new(),
-            release_threshold: 0,
-            may_reuse: [true; 3],
-            ended: false,
-        };
-        pools.by_number.insert(pools.last_number, pool);
-        pools.named.insert(handle, pools.last_number)
+        self.pools.check_free(handle)?;
+        let whose = if shareable { Whose::Shareable(None) } else { Whose::Ours };
+        self.pools.insert(handle, Pool::new(device, bytes_max, whose))
     }
 
     pub(super) fn pool_destroy(&mut self, handle: PoolHandle) -> CuResult<()> {
         let number = self.pools.named.remove(handle)?;
         if let Some(pool) = self.pools.by_number.get_mut(&number) {
             pool.ended = true;
+            if let Whose::Shareable(Some(token)) = pool.whose {
+                self.tell(Question::LetGoPool(token));
+            }
         }
         self.trim(number, 0);
         Ok(())
@@ -216,7 +239,8 @@ impl Session {
         let number = *self.pools.named.get(handle)?;
         let rounded = bytes.checked_next_multiple_of(self.device.granule_bytes());
         let rounded = rounded.ok_or(CuError::OUT_OF_MEMORY)?;
-        if bytes == 0 {
+        // Of another's pool nothing new is given out.
+        if bytes == 0 || matches!(self.pool(handle)?.whose, Whose::Others(_)) {
             return Err(CuError::INVALID_VALUE);
         }
         if self.pools.allocations >= POOLED_MAX {
@@ -243,11 +267,12 @@ impl Session {
         if !pool.space()?.give(at.0, order) {
             return Err(CuError::INVALID_VALUE);
         }
-        let ended = pool.ended;
+        // What is another's counts until it is unmapped.
+        let goes = pool.ended || matches!(pool.whose, Whose::Others(_));
         self.graphs.something_ended();
         self.ranges.remove(at.0);
         self.pools.allocations -= 1;
-        if ended {
+        if goes {
             self.look_for_idle_streams(number);
             self.trim(number, 0);
         }
@@ -256,6 +281,18 @@ impl Session {
 }
 
 impl Pools {
+    /// That there can be one more, of this name.
+    fn check_free(&self, handle: PoolHandle) -> CuResult<()> {
+        self.named.check_free(handle)?;
+        if self.by_number.len() < POOLS_MAX { Ok(()) } else { Err(CuError::OUT_OF_MEMORY) }
+    }
+
+    fn insert(&mut self, handle: PoolHandle, pool: Pool) -> CuResult<()> {
+        self.last_number += 1;
+        self.by_number.insert(self.last_number, pool);
+        self.named.insert(handle, self.last_number)
+    }
+
     /// The device of a pool, by its number.
     pub(super) fn device_of(&self, number: u64) -> Option<u32> {
         self.by_number.get(&number).map(|pool| pool.device)

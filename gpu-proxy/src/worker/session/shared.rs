@@ -16,9 +16,6 @@ use crate::exchange::{Answer, Question};
 use crate::worker::Exchange;
 use crate::worker::ranges::Origin;
 
-/// Who has an exchange has one device, where all that is shared lies.
-const DEVICE: u32 = 0;
-
 /// What of it this process has.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
@@ -34,6 +31,14 @@ struct Opened {
     bytes: u64,
     token: Token,
     context: ContextId,
+}
+
+/// Memory of another process, by the device's name of it.
+#[derive(Debug)]
+pub(super) struct Got {
+    pub(super) raw: Raw,
+    pub(super) bytes: u64,
+    pub(super) device: u32,
 }
 
 impl Session {
@@ -54,7 +59,7 @@ impl Session {
         match memory.token.get() {
             Some(token) => Ok(*token),
             None => {
-                let token = self.put(Shareable::Memory(memory.raw), memory.bytes)?;
+                let token = self.put(Shareable::Memory(memory.raw), memory.bytes, memory.device)?;
                 Ok(*memory.token.get_or_init(|| token))
             }
         }
@@ -69,24 +74,25 @@ impl Session {
             None => {
                 // Where memory is moved no work may be on its way.
                 self.all_must_be_done()?;
-                let token = self.put(Shareable::Allocation(at.0), self.ranges.length(at))?;
+                let token =
+                    self.put(Shareable::Allocation(at.0), self.ranges.length(at), self.device_of(owner))?;
                 self.shared.exported.insert(at.0, token);
                 Ok(token)
             }
         }
     }
 
-    /// Hands memory of this process, of so many bytes, to the supervisor.
-    fn put(&mut self, what: Shareable, bytes: u64) -> CuResult<Token> {
+    /// Hands memory of this process, of so many bytes of a device, to the supervisor.
+    pub(super) fn put(&mut self, what: Shareable, bytes: u64, device: u32) -> CuResult<Token> {
         let exchange = self.shared.exchange.as_mut().ok_or(CuError::NOT_SUPPORTED)?;
         let bytes =
             bytes.checked_next_multiple_of(self.device.mapping_bytes()).ok_or(CuError::INVALID_VALUE)?;
         match self.device.export(what)? {
             Exported::Device(fd) => {
-                exchange.ask(Question::Put { bytes }, Some(fd)).map(|(Answer { token, .. }, _)| token)
+                exchange.ask(Question::Put { bytes, device }, Some(fd)).map(|(Answer { token, .. }, _)| token)
             }
             Exported::Host => {
-                let (Answer { token, .. }, fd) = exchange.ask(Question::Put { bytes }, None)?;
+                let (Answer { token, .. }, fd) = exchange.ask(Question::Put { bytes, device }, None)?;
                 let moved =
                     fd.ok_or(CuError::DEVICE_UNAVAILABLE).and_then(|fd| self.device.move_to(what, fd, bytes));
                 if moved.is_err() {
@@ -97,33 +103,33 @@ impl Session {
         }
     }
 
-    /// Gets what another process has put: the device's name of it, and its length.
-    fn get(&mut self, token: Token) -> CuResult<(Raw, u64)> {
+    /// Gets what another process has put.
+    pub(super) fn get(&mut self, token: Token) -> CuResult<Got> {
         let exchange = self.shared.exchange.as_mut().ok_or(CuError::NOT_SUPPORTED)?;
-        let (Answer { bytes, .. }, fd) = exchange.ask(Question::Get(token), None)?;
+        let (Answer { bytes, device, .. }, fd) = exchange.ask(Question::Get(token), None)?;
         let whole = bytes > 0 && bytes.is_multiple_of(self.device.mapping_bytes());
         let fd = fd.filter(|_| whole).ok_or(CuError::INVALID_VALUE);
-        let raw = fd.and_then(|fd| self.device.import(DEVICE, fd, bytes));
+        let raw = fd.and_then(|fd| self.device.import(device, fd, bytes));
         if raw.is_err() {
             exchange.tell(Question::Close(token));
         }
-        Ok((raw?, bytes))
+        Ok(Got { raw: raw?, bytes, device })
     }
 
     pub(super) fn memory_import(&mut self, call: Call, handle: MemoryHandle, token: Token) -> CuResult<u64> {
         self.whole(call)?;
         self.virtual_memory.check_free(handle)?;
-        let (raw, bytes) = self.get(token)?;
+        let Got { raw, bytes, device } = self.get(token)?;
         let whose = Whose::Others(token);
-        let memory = Memory { raw, device: DEVICE, bytes, whose, token: OnceLock::new() };
+        let memory = Memory { raw, device, bytes, whose, token: OnceLock::new() };
         self.virtual_memory.insert(handle, memory)?;
         Ok(bytes)
     }
 
     pub(super) fn ipc_open(&mut self, call: Call, token: Token) -> CuResult<DevicePtr> {
         self.context(call.context)?;
-        let (raw, bytes) = self.get(token)?;
-        let mapped = self.map_opened(raw, bytes);
+        let Got { raw, bytes, device } = self.get(token)?;
+        let mapped = self.map_opened(raw, bytes, device);
         // What is mapped stays.
         let released = self.device.release(raw);
         match mapped.and_then(|at| released.map(|()| at)) {
@@ -139,11 +145,11 @@ impl Session {
         }
     }
 
-    fn map_opened(&mut self, raw: Raw, bytes: u64) -> CuResult<u64> {
+    fn map_opened(&mut self, raw: Raw, bytes: u64, device: u32) -> CuResult<u64> {
         let at = self.device.reserve(bytes, 0, 0)?;
         let mapped = self.device.map(at, bytes, raw);
         let opened = mapped.and_then(|()| {
-            let opened = self.device.set_access(DEVICE, at, bytes, Access::ReadWrite);
+            let opened = self.device.set_access(device, at, bytes, Access::ReadWrite);
             opened.or_else(|error| self.device.unmap(at, bytes).and(Err(error)))
         });
         opened.or_else(|error| self.device.unreserve(at, bytes).and(Err(error)))?;

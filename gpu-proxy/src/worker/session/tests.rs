@@ -12,6 +12,7 @@ mod library;
 mod pool;
 mod shared;
 mod shared_event;
+mod shared_pool;
 mod stream_memory;
 mod upload;
 mod virtual_memory;

@@ -268,6 +268,10 @@ impl<C: Choices> Maker<C> {
                 let known = self.tokens.get(self.choices.below(17)).copied();
                 out.extend(known.unwrap_or_else(|| [self.choices.byte(); 16]));
             }
+            "PooledPiece" if !self.pieces.is_empty() && self.choices.below(4) > 0 => {
+                let place = self.choices.below(self.pieces.len());
+                out.extend(self.pieces[place]);
+            }
             "ImageKind" => out.extend(u32::try_from(self.choices.below(2)).unwrap_or(0).to_le_bytes()),
             // Waits that are not over hold up a software GPU for a second each.
             "MemoryOpKind" => {

@@ -121,8 +121,12 @@ calls! {
     cuMemMap(at: DevicePtr, bytes: u64, memory: MemoryHandle);
     cuMemUnmap(at: DevicePtr, bytes: u64);
     cuMemSetAccess(at: DevicePtr, bytes: u64, device: u32, access: Access);
-    cuMemPoolCreate(pool: NewHandle<kind::Pool>, device: u32, bytes_max: u64);
+    cuMemPoolCreate(pool: NewHandle<kind::Pool>, device: u32, bytes_max: u64, shareable: bool);
     cuMemPoolDestroy(pool: GoneHandle<kind::Pool>);
+    vgpuPoolExport(pool: PoolHandle) -> Token;
+    vgpuPoolImport(pool: NewHandle<kind::Pool>, token: Token) -> u32;
+    cuMemPoolExportPointer(dptr: DevicePtr) -> PooledPiece;
+    cuMemPoolImportPointer(pool: PoolHandle, piece: PooledPiece) -> DevicePtr;
     vgpuEventExport(event: EventHandle) -> Token;
     vgpuEventImport(event: NewHandle<kind::Event>, token: Token);
     vgpuMemoryExport(memory: MemoryHandle) -> Token;

@@ -2,8 +2,9 @@
 
 use vgpu_api::{Access, ContextId, CuError, CuResult, DevicePtr};
 
-use super::{ADDRESS_BYTES_MAX, ADDRESSES, Chunk, Pool, order_of};
+use super::{ADDRESS_BYTES_MAX, ADDRESSES, Chunk, Pool, Whose, order_of};
 use crate::device::{Place, Raw};
+use crate::exchange::Question;
 use crate::worker::pool_space::{Order, PoolSpace};
 use crate::worker::session::Session;
 
@@ -49,7 +50,9 @@ impl Session {
         let bytes = (most * ADDRESSES).max(1).next_multiple_of(granule);
         let start = self.take_addresses(bytes, 0, 0)?;
         if let Some(pool) = self.pools.by_number.get_mut(&number) {
-            pool.space = Some((start, bytes, PoolSpace::new(start, bytes)));
+            let space = PoolSpace::new(start, bytes);
+            let space = if pool.whose == Whose::Ours { space } else { space.apart() };
+            pool.space = Some((start, bytes, space));
         }
         Ok(())
     }
@@ -64,10 +67,10 @@ impl Session {
         let sum = space.figures().reserved.checked_add(bytes).filter(|sum| *sum <= bytes_max);
         let address = sum.and_then(|_| space.hole(bytes)).ok_or(CuError::OUT_OF_MEMORY)?;
         let device = pool.device;
-        let access = pool.access.clone().into_iter().chain([(device, Access::ReadWrite)]).collect();
+        let access = pool.all_access();
         let memory = self.map_chunk(device, address, bytes, access)?;
         let pool = self.pools.by_number.get_mut(&number).ok_or(CuError::INVALID_VALUE)?;
-        pool.chunks.insert(address, Chunk { memory, bytes });
+        pool.chunks.insert(address, Chunk { memory, bytes, token: None });
         pool.space()?.grown(address, bytes);
         Ok(())
     }
@@ -83,6 +86,25 @@ impl Session {
         self.quotas.charge(device, bytes)?;
         let created = self.device.create(device, bytes);
         let memory = created.inspect_err(|_| self.quotas.release(device, bytes))?;
+        match self.show_chunk(address, bytes, memory, access) {
+            Ok(()) => Ok(memory),
+            Err((error, gone)) => {
+                if gone {
+                    self.quotas.release(device, bytes);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Maps memory, or lets it go; whether the device did that.
+    pub(super) fn show_chunk(
+        &mut self,
+        address: u64,
+        bytes: u64,
+        memory: Raw,
+        access: Vec<(u32, Access)>,
+    ) -> Result<(), (CuError, bool)> {
         let mut shown = self.device.map(address, bytes, memory);
         let mut unmapped = Ok(());
         if shown.is_ok() {
@@ -92,10 +114,7 @@ impl Session {
                 unmapped = self.device.unmap(address, bytes);
             }
         }
-        if shown.is_err() && self.device.release(memory).and(unmapped).is_ok() {
-            self.quotas.release(device, bytes);
-        }
-        shown.map(|()| memory)
+        shown.map_err(|error| (error, self.device.release(memory).and(unmapped).is_ok()))
     }
 
     /// What is kept for streams that are seen to have nothing left to do is anybody's.
@@ -142,20 +161,30 @@ impl Session {
     /// Gives back what nobody uses, but for `keep` bytes. An ended pool without allocations and chunks is no more.
     pub(super) fn trim(&mut self, number: u64, keep: u64) {
         let Some(pool) = self.pools.by_number.get_mut(&number) else { return };
-        let device = pool.device;
+        let (device, whose) = (pool.device, pool.whose);
         let idle = pool.space().map(|space| space.shrink(keep)).unwrap_or_default();
         for address in idle {
             let pool = self.pools.by_number.get_mut(&number);
             let Some(chunk) = pool.and_then(|pool| pool.chunks.remove(&address)) else { continue };
             let unmapped = self.device.unmap(address, chunk.bytes);
             // What the device does not let go of goes on counting.
-            if unmapped.and_then(|()| self.device.release(chunk.memory)).is_ok() {
-                self.quotas.release(device, chunk.bytes);
+            if unmapped.and_then(|()| self.device.release(chunk.memory)).is_err() {
+                continue;
+            }
+            match (whose, chunk.token) {
+                (Whose::Others(_), token) => self.end_others_chunk(address, chunk.bytes, token),
+                (_, token) => {
+                    // What others still have of it counts before it does no longer here.
+                    token.into_iter().for_each(|token| self.tell(Question::LetGo(token)));
+                    self.quotas.release(device, chunk.bytes);
+                }
             }
         }
         let Some(pool) = self.pools.by_number.get(&number) else { return };
         if pool.ended && pool.chunks.is_empty() {
-            let addresses = pool.space.as_ref().map(|(start, bytes, _)| (*start, *bytes));
+            // Another's chunks had their own.
+            let own = pool.space.as_ref().filter(|_| !matches!(pool.whose, Whose::Others(_)));
+            let addresses = own.map(|(start, bytes, _)| (*start, *bytes));
             self.pools.by_number.remove(&number);
             if let Some((start, bytes)) = addresses {
                 // If the device keeps them, they go on counting.

@@ -233,7 +233,7 @@ fn a_pool_is_one_devices_and_others_reach_it_as_far_as_they_are_let() {
     let world = soft();
     let guest = &world.guest;
     let pool = PoolHandle::new(0, 0);
-    ask::cuMemPoolCreate(guest, C, NewHandle(pool), 1, 0).unwrap();
+    ask::cuMemPoolCreate(guest, C, NewHandle(pool), 1, 0, false).unwrap();
     let alloc = |bytes| ask::cuMemAllocFromPoolAsync(guest, OTHER, bytes, pool, Stream::Legacy);
     let first = alloc(4).unwrap();
     assert_eq!(world.used(), [0, PIECE]);

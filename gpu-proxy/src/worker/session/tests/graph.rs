@@ -304,7 +304,7 @@ fn a_launch_notices_that_mapped_or_pooled_memory_has_ended() {
     let mapped = ask::cuMemAddressReserve(&world.guest, C, MAPPING_BYTES, 0, DevicePtr(0)).unwrap();
     ask::cuMemCreate(&world.guest, C, NewHandle(memory), MAPPING_BYTES, 0).unwrap();
     ask::cuMemMap(&world.guest, C, mapped, MAPPING_BYTES, memory).unwrap();
-    ask::cuMemPoolCreate(&world.guest, C, NewHandle(pool), 0, 0).unwrap();
+    ask::cuMemPoolCreate(&world.guest, C, NewHandle(pool), 0, 0, false).unwrap();
     let pooled = ask::cuMemAllocFromPoolAsync(&world.guest, C, 64, pool, Stream::Legacy).unwrap();
     let open = |access| {
         ask::cuMemSetAccess(&world.guest, C, mapped, MAPPING_BYTES, 0, access).unwrap();

@@ -32,7 +32,7 @@ fn world_of_pool(device: impl Device + 'static, pieces: u64) -> (World, [Stream;
 
 impl World {
     fn make(&self, number: u64, bytes_max: u64) {
-        ask::cuMemPoolCreate(&self.guest, C, NewHandle(pool(number)), 0, bytes_max).unwrap();
+        ask::cuMemPoolCreate(&self.guest, C, NewHandle(pool(number)), 0, bytes_max, false).unwrap();
         assert_eq!(self.guest.take_error(), None);
     }
 
@@ -203,7 +203,7 @@ fn a_destroyed_pool_lives_on_in_its_allocations() {
     // Its addresses are given back too, or a program could not make pools for ever.
     for number in 1..100 {
         let handle = PoolHandle::new(0, number % 8);
-        ask::cuMemPoolCreate(&world.guest, C, NewHandle(handle), 0, 0).unwrap();
+        ask::cuMemPoolCreate(&world.guest, C, NewHandle(handle), 0, 0, false).unwrap();
         let at = ask::cuMemAllocFromPoolAsync(&world.guest, C, 8, handle, a).unwrap();
         world.give(at, a).unwrap();
         ask::cuMemPoolDestroy(&world.guest, C, GoneHandle(handle)).unwrap();
@@ -233,9 +233,9 @@ fn pools_and_their_allocations_are_bounded() {
     for number in 1..256 {
         world.make(number, 0);
     }
-    ask::cuMemPoolCreate(&world.guest, C, NewHandle(pool(256)), 0, 0).unwrap();
+    ask::cuMemPoolCreate(&world.guest, C, NewHandle(pool(256)), 0, 0, false).unwrap();
     assert_eq!(world.guest.take_error(), Some(FULL));
-    ask::cuMemPoolCreate(&world.guest, C, NewHandle(pool(0)), 0, 0).unwrap();
+    ask::cuMemPoolCreate(&world.guest, C, NewHandle(pool(0)), 0, 0, false).unwrap();
     assert!(world.guest.take_error().is_some(), "the handle is in use");
     // The figure of README.md, of all pools together.
     let (world, [a, _]) = world_of_pool(Null::default(), 300);

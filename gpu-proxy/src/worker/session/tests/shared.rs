@@ -29,7 +29,7 @@ pub(super) struct Asks {
 
 impl Exchange for Asks {
     fn ask(&mut self, question: Question, fd: Option<OwnedFd>) -> CuResult<(Answer, Option<OwnedFd>)> {
-        self.node.0.lock().unwrap().exchange(self.zone, self.worker, (DeviceKind::Soft, 0), (question, fd))
+        self.node.0.lock().unwrap().exchange(self.zone, self.worker, DeviceKind::Soft, (question, fd))
     }
 }
 
@@ -60,7 +60,7 @@ impl Node {
         Self(Arc::new(Mutex::new(zones)))
     }
 
-    fn process(&self, number: u128, device: impl Device + 'static) -> Process {
+    pub(super) fn process(&self, number: u128, device: impl Device + 'static) -> Process {
         let zone = zone(number);
         let place = self.0.lock().unwrap().reserve(zone, "c", 1, 1).unwrap();
         let quota = Quota::new(SharedPage::map(place.devices[0].1.fd()).unwrap(), place.slot).unwrap();
@@ -78,7 +78,7 @@ impl Node {
     }
 
     /// What all of the zone's container is said to use.
-    fn used(&self, number: u128) -> u64 {
+    pub(super) fn used(&self, number: u128) -> u64 {
         self.0.lock().unwrap().usage(zone(number), "c").unwrap()[0].used_bytes
     }
 }
@@ -100,7 +100,7 @@ impl Process {
         ask::cuMemAlloc_v2(&self.world.guest, C, bytes)
     }
 
-    fn free(&self, at: DevicePtr) -> CuResult<()> {
+    pub(super) fn free(&self, at: DevicePtr) -> CuResult<()> {
         ask::cuMemFree_v2(&self.world.guest, C, at)?;
         self.told()
     }
@@ -149,12 +149,12 @@ impl Process {
         ask::vgpuIpcClose(&self.world.guest, C, at)
     }
 
-    fn write(&self, at: DevicePtr, text: &[u8]) -> CuResult<()> {
+    pub(super) fn write(&self, at: DevicePtr, text: &[u8]) -> CuResult<()> {
         ask::cuMemcpyHtoDAsync_v2(&self.world.guest, C, at, text, Stream::Legacy)?;
         self.told()
     }
 
-    fn text(&self, at: DevicePtr) -> CuResult<Vec<u8>> {
+    pub(super) fn text(&self, at: DevicePtr) -> CuResult<Vec<u8>> {
         let to = Staged { offset: 0, len: 4 };
         ask::vgpuMemcpyDtoHStaged(&self.world.guest, C, to, at, Stream::Legacy)?;
         Ok(self.world.staging.bytes(4))
