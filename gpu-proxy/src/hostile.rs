@@ -48,7 +48,9 @@ impl Staging for Words {
 #[derive(Debug)]
 struct Zone {
     shared: Shared,
-    grant: Grant,
+    /// One a device.
+    grants: Vec<Grant>,
+    devices: Vec<u32>,
     bytes_max: u64,
 }
 
@@ -58,8 +60,10 @@ impl Exchange for Zone {
         question: Question,
         fd: Option<OwnedFd>,
     ) -> CuResult<(exchange::Answer, Option<OwnedFd>)> {
-        let bounds = ((DeviceKind::Soft, &[0][..]), self.bytes_max, 64);
-        self.shared.answer(WorkerId(1), (question, fd), bounds, |_, _| Some(self.grant.clone()))
+        let Self { shared, grants, devices, bytes_max } = self;
+        let bounds = ((DeviceKind::Soft, &devices[..]), *bytes_max, 64);
+        let grant_of = |_, device: u32| grants.get(device as usize).cloned();
+        shared.answer(WorkerId(1), (question, fd), bounds, grant_of)
     }
 }
 
@@ -112,14 +116,12 @@ pub fn play(
     let turn = Turn::new(SharedPage::map(turns.fd()).expect("mapped"));
     // Others have work, too, and leave it as much as it wants.
     Ruled::new(Arc::new(turns)).tell(Order::Until(1 << 60));
-    let mut session = Session::new(device, quotas, Box::new(staging))
+    let (shared, numbers) = (Shared::default(), (0..devices).collect());
+    let zone = Zone { shared, grants: grants.clone(), devices: numbers, bytes_max: grant_bytes };
+    let session = Session::new(device, quotas, Box::new(staging))
         .with_arena(Some(arena.expect("an arena")))
-        .with_turn(Some(turn), || ());
-    // Who has several devices has none.
-    if let [grant] = &grants[..] {
-        let zone = Zone { shared: Shared::default(), grant: grant.clone(), bytes_max: grant_bytes };
-        session = session.with_exchange(Box::new(zone));
-    }
+        .with_turn(Some(turn), || ())
+        .with_exchange(Box::new(zone));
     let window = idm::arena::WINDOW as u64;
     let mut process = Process {
         session,

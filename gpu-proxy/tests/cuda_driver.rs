@@ -178,8 +178,17 @@ fn several_child() {
     let other = device.context_create(1, 0, false).unwrap();
     println!("no third: {:?}", device.context_create(2, 0, true));
     println!("allocated {:x?}", [first, second, other].map(|context| device.alloc(context, 8).unwrap()));
+    let large = device.alloc(second, 4 << 20).unwrap();
     device.peer_enable(first, second).unwrap();
     device.peer_enable(other, first).unwrap();
+    // What is there and what comes; once for both contexts of a device.
+    device.free(second, large).unwrap();
+    let large = device.alloc(first, 6 << 20).unwrap();
+    device.peer_enable(second, first).unwrap();
+    device.peer_disable(other, first).unwrap();
+    println!("one is left");
+    device.peer_disable(second, first).unwrap();
+    device.free(first, large).unwrap();
     device.peer_disable(first, second).unwrap();
     let place = Place { context: second, stream: None };
     device.copy_between(place, (0x3000, 1), (0x1000, 0), 24).unwrap();
@@ -321,9 +330,16 @@ fn several_devices_of_a_driver_are_told_apart() {
         // What is described is all that there is.
         "described [(\"GPU-00000000-0000-0000-0000-000000000010\", [1, 1, 1]), (\"GPU-00000000-0000-0000-0000-000000000011\", [1, 1, 1])], of 2\n",
         "no third: Err(CUDA_ERROR_INVALID_DEVICE (101))\nallocated [1000, 3000, 2000]\n",
-        "driver: the first reaches the second 0\ndriver: another reaches the first 0\ndriver: the first leaves the second\n",
+        // An allocation is opened to its own device, and to those that reach its context.
+        "vmm: create 1 of 4194304 on 1, types 1\nvmm: reserve 4194304\nvmm: map 4194304 of 1 at 40000000\nvmm: access 3 of 1 to 4194304 at 40000000\n\
+         driver: the first reaches the second 0\nvmm: access 3 of 0 to 4194304 at 40000000\ndriver: another reaches the first 0\n",
+        "vmm: create 2 of 6291456 on 0, types 1\nvmm: reserve 6291456\nvmm: map 6291456 of 2 at 40000000\n\
+         vmm: access 3 of 0 to 6291456 at 40000000\nvmm: access 3 of 1 to 6291456 at 40000000\n\
+         driver: the second reaches the first 0\ndriver: another leaves the first\none is left\n\
+         driver: the second leaves the first\nvmm: access 0 of 1 to 6291456 at 40000000\nvmm: unmap",
+        "driver: the first leaves the second\ndriver: 24 bytes",
         "driver: 24 bytes from 1000 of the first to 3000 of the second in the second\nno third: Err(CUDA_ERROR_INVALID_DEVICE (101))\n",
-        "vmm: create 1 of 2097152 on 1, types 0\nvmm: access 1 of 0 to 2097152 at a000\ntakes Some(2097664)\nno third: Err(CUDA_ERROR_INVALID_DEVICE (101)) Err(CUDA_ERROR_INVALID_DEVICE (101))\n",
+        "vmm: create 3 of 2097152 on 1, types 1\nvmm: access 1 of 0 to 2097152 at a000\ntakes Some(4194304)\nno third: Err(CUDA_ERROR_INVALID_DEVICE (101)) Err(CUDA_ERROR_INVALID_DEVICE (101))\n",
         "a variable at [8000]\nand at [9000], [8000]\n",
     ] {
         assert!(said.contains(part), "{part} is missing in: {said}");

@@ -4,8 +4,8 @@ mod common;
 
 use common::{C, Guest, Proxy, until};
 use vgpu_api::{
-    Access, CuError, CuResult, DevicePtr, GoneHandle, MemoryHandle, NewHandle, PoolHandle, Staged, Stream,
-    Token, ask,
+    Access, ContextId, CuError, CuResult, DevicePtr, GoneHandle, MemoryHandle, NewHandle, PoolHandle, Staged,
+    Stream, Token, ask,
 };
 
 const PIECE: u64 = 2 << 20;
@@ -65,7 +65,7 @@ fn memory_without_an_address_is_mapped_by_both() {
     };
     ask::cuMemCreate(&one, C, NewHandle(memory(1)), 2 * PIECE, 0).unwrap();
     let token = ask::vgpuMemoryExport(&one, C, memory(1)).unwrap();
-    assert_eq!(ask::vgpuMemoryImport(&two, C, NewHandle(memory(5)), token), Ok(2 * PIECE));
+    assert_eq!(ask::vgpuMemoryImport(&two, C, NewHandle(memory(5)), 0, token), Ok(2 * PIECE));
     let (here, there) = (show(&one, 1), show(&two, 5));
     let last = 2 * PIECE - 4;
     ask::cuMemcpyHtoDAsync_v2(&two, C, DevicePtr(there.0 + last), b"last", Stream::Legacy).unwrap();
@@ -99,6 +99,26 @@ fn what_one_process_has_of_a_pool_another_has_too_and_its_makers_death_leaves_it
     assert_eq!((text(&two, there).err(), proxy.device_bytes()), (WRONG, 0));
     drop(two);
     until("all have ended", || proxy.workers().is_empty());
+    proxy.stop();
+}
+
+#[test]
+fn workers_with_several_devices_share_memory_of_each() {
+    let proxy = Proxy::start_with("soft", &["--devices", "2"]);
+    let (one, two) = (proxy.guest(), proxy.guest());
+    let second = ContextId::primary(1);
+    for guest in [&one, &two] {
+        ask::cuDevicePrimaryCtxRetain(guest, ContextId::NONE, 1, 0).unwrap();
+    }
+    let at = ask::cuMemAlloc_v2(&one, second, PIECE).unwrap();
+    ask::cuMemcpyHtoDAsync_v2(&one, second, at, b"gift", Stream::Legacy).unwrap();
+    let token = ask::vgpuIpcExport(&one, second, at).unwrap();
+    assert_eq!(ask::vgpuIpcOpen(&two, C, token), Err(CuError::INVALID_DEVICE));
+    let there = ask::vgpuIpcOpen(&two, second, token).unwrap();
+    assert_eq!((text(&two, there), proxy.device_bytes()), (Ok(*b"gift"), PIECE));
+    drop(one);
+    until("its worker has ended", || proxy.workers().len() == 1);
+    assert_eq!((text(&two, there), proxy.device_bytes()), (Ok(*b"gift"), PIECE));
     proxy.stop();
 }
 

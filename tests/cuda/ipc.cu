@@ -41,10 +41,13 @@ static void say(int to, const char *step, const CUipcMemHandle *memory = nullptr
 
 static Message hear(int from, const char *step, int *fd = nullptr) { return receive_from<Message>(from, step, fd); }
 
+// The last device of several.
 static void start() {
+    int count = 0;
     NEEDS(cuInit, 0);
-    NEEDS(cuDeviceGet, &device, 0);
-    MUST(cudaSetDevice(0));
+    NEEDS(cuDeviceGetCount, &count);
+    NEEDS(cuDeviceGet, &device, count - 1);
+    MUST(cudaSetDevice(count - 1));
     MUST(cudaFree(nullptr));
     NEEDS(cuCtxGetCurrent, &context);
 }
@@ -75,6 +78,27 @@ static CUdeviceptr show(CUmemGenericAllocationHandle memory, size_t bytes) {
 static void hide(CUdeviceptr at, size_t bytes) {
     GIVES(0, cuMemUnmap, at, bytes);
     GIVES(0, cuMemAddressFree, at, bytes);
+}
+
+// The first device reaches what the last one allocates while it may, what others have of it included.
+static void reach(CUdeviceptr at, size_t bytes, unsigned first) {
+    int can = 0, last = device;
+    MUST(cudaDeviceCanAccessPeer(&can, 0, last));
+    if (last == 0 || !can) return;
+    CUdeviceptr after = 0;
+    MUST(cudaSetDevice(0));
+    MUST(cudaDeviceEnablePeerAccess(last, 0));
+    holds("what the first device reads of the last", at, bytes, first);
+    MUST(cudaSetDevice(last));
+    NEEDS(cuMemAlloc_v2, &after, bytes);
+    put(after, bytes, 3);
+    MUST(cudaSetDevice(0));
+    holds("what the last allocated later", after, bytes, 3);
+    put(after, bytes, 4);
+    MUST(cudaDeviceDisablePeerAccess(last));
+    MUST(cudaSetDevice(last));
+    holds("what the first device has written", after, bytes, 4);
+    GIVES(0, cuMemFree_v2, after);
 }
 
 // The process that gets things.
@@ -158,6 +182,7 @@ static int parent(int other, pid_t process) {
     hear(other, "closed");
     holds("what the other has written", large, LARGE, 7);
     holds("what the other has copied", odd, ODD, 7);
+    reach(large, LARGE, 7);
     GIVES(0, cuMemFree_v2, large);
     GIVES(0, cuMemFree_v2, odd);
 

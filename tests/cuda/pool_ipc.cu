@@ -30,11 +30,13 @@ static void refused(const char *what, int code) {
 
 static bool start() {
     NEEDS(cuInit, 0);
-    NEEDS(cuDeviceGet, &device, 0);
-    int types = 0;
+    int types = 0, count = 0;
+    NEEDS(cuDeviceGetCount, &count);
+    // The last of several.
+    NEEDS(cuDeviceGet, &device, count - 1);
     NEEDS(cuDeviceGetAttribute, &types, CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES, device);
     if (!(types & CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)) return false;
-    MUST(cudaSetDevice(0));
+    MUST(cudaSetDevice(device));
     MUST(cudaFree(nullptr));
     return true;
 }

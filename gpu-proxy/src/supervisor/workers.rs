@@ -238,9 +238,7 @@ impl Supervisor {
             // Of earlier releases, which knew of one device.
             place.devices.truncate(1);
         }
-        // What is shared counts on one device, which is known then.
-        let shares = wanted.program.is_none() && place.devices.len() == 1;
-        let exchange = shares.then(exchange::make).transpose();
+        let exchange = wanted.program.is_none().then(exchange::make).transpose();
         let exchange = exchange.map_err(|error| failed("a worker cannot have its exchange", &error))?;
         let born = match wanted.program.as_ref().map(OwnedFd::try_clone).transpose() {
             Ok(program) => self.birth(&wanted, &place, program).await,

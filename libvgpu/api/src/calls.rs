@@ -136,9 +136,9 @@ calls! {
     /// As above, what `cuMemAlloc_v2` gave: `at` is where it starts. 801 for what the device cannot share.
     sync fn vgpuIpcExport(at: DevicePtr) -> Token;
     /// Gives memory that a process of the zone has exported a handle here; its length. It counts against the grant of who made it. 1 for
-    /// what is no such memory, or no more.
-    sync fn vgpuMemoryImport(memory: NewHandle<kind::Memory>, token: Token) -> u64;
-    /// The same, mapped at addresses of its own, for the call's context.
+    /// what is no such memory, or no more, or lies on another device.
+    sync fn vgpuMemoryImport(memory: NewHandle<kind::Memory>, device: u32, token: Token) -> u64;
+    /// The same, mapped at addresses of its own, for the call's context. 101 for memory of another device than that one's.
     sync fn vgpuIpcOpen(token: Token) -> DevicePtr;
     /// Ends what `vgpuIpcOpen` gave, when the work of its context is done.
     wait fn vgpuIpcClose(at: DevicePtr);

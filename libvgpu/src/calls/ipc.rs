@@ -76,13 +76,13 @@ fn import(out: Out<u64>, os_handle: Span, handle_type: u32) -> CuResult<()> {
     let out = out.wanted()?;
     checked_type(handle_type)?;
     let fd = i32::try_from(os_handle.address()).map_err(|_| CuError::INVALID_VALUE)?;
-    let Handle { token, bytes, device } = Handle::decode(Kind::Memory, &bytes_of(fd)?)?;
+    let Handle { token, bytes, device: number } = Handle::decode(Kind::Memory, &bytes_of(fd)?)?;
     // Memory of a device that this process does not see.
     let device =
-        process.contexts.device_of(ContextId::primary(device)).map_err(|_| CuError::NOT_SUPPORTED)?;
+        process.contexts.device_of(ContextId::primary(number)).map_err(|_| CuError::NOT_SUPPORTED)?;
     let mut imported = 0;
     let ask = |handle| {
-        imported = ask::vgpuMemoryImport(&process.channel, current(), NewHandle(handle), token)?;
+        imported = ask::vgpuMemoryImport(&process.channel, current(), NewHandle(handle), number, token)?;
         Ok(())
     };
     let handle = process.virtual_memory.create(device, bytes, POSIX_FD, ask)?;

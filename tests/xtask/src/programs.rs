@@ -98,6 +98,8 @@ const ON_TWO: &[Case] = &[
     right(&["device_query"]),
     right(&["nvml_query"]),
     right(&["vmm"]),
+    right(&["ipc"]),
+    right(&["pool_ipc"]),
     right(&["pools"]),
 ];
 /// Played together, see [`patterns`], and compared with a table, see [`wrong_calls`].

@@ -25,7 +25,8 @@ impl Memory for Cuda {
     fn alloc(&mut self, context: Raw, bytes: u64) -> CuResult<u64> {
         self.enter(context)?;
         if let Some(bytes) = self.memories.allocation_bytes(bytes) {
-            return self.memories.allocate(&self.table, bytes);
+            let device = self.number_of(context)?;
+            return self.memories.allocate(&self.table, (context, device), bytes);
         }
         let mut address = 0;
         // SAFETY: the driver writes one number to a variable of ours.

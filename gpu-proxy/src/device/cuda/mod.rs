@@ -24,6 +24,7 @@ mod links;
 mod memory;
 mod peers;
 mod printed;
+mod reach;
 mod sharing;
 mod streams;
 mod table;

@@ -17,25 +17,38 @@ impl Cuda {
         self.primaries.first().copied().ok_or(CuError::INVALID_CONTEXT)
     }
 
+    /// Our number of a context's device.
+    pub(super) fn number_of(&self, context: Raw) -> CuResult<u32> {
+        let primary = self.primaries.iter().position(|primary| *primary == context);
+        let primary = primary.and_then(|number| u32::try_from(number).ok());
+        primary.or_else(|| self.created.get(&context).copied()).ok_or(CuError::INVALID_CONTEXT)
+    }
+
     /// The driver's name of a context's device.
     pub(super) fn device_of(&self, context: Raw) -> CuResult<c_int> {
-        let primary = self.primaries.iter().position(|primary| *primary == context);
-        let number = primary.or_else(|| self.created.get(&context).map(|number| *number as usize));
-        number.and_then(|number| self.devices.get(number)).copied().ok_or(CuError::INVALID_CONTEXT)
+        let number = self.number_of(context)?;
+        self.devices.get(number as usize).copied().ok_or(CuError::INVALID_CONTEXT)
     }
 
     pub(super) fn enable_peer(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
-        let peer = self.contexts.get(peer)?;
+        let (pointer, device) = (self.contexts.get(peer)?, self.number_of(context)?);
         self.enter(context)?;
         // SAFETY: a context is current, the other one is a live one of ours.
-        unsafe { self.table.cuCtxEnablePeerAccess(peer, 0) }
+        unsafe { self.table.cuCtxEnablePeerAccess(pointer, 0) }?;
+        let opened = self.memories.open_to(&self.table, device, peer);
+        if opened.is_err() {
+            // SAFETY: as above.
+            let _ = unsafe { self.table.cuCtxDisablePeerAccess(pointer) };
+        }
+        opened
     }
 
     pub(super) fn disable_peer(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
-        let peer = self.contexts.get(peer)?;
+        let (pointer, device) = (self.contexts.get(peer)?, self.number_of(context)?);
         self.enter(context)?;
         // SAFETY: as above.
-        unsafe { self.table.cuCtxDisablePeerAccess(peer) }
+        unsafe { self.table.cuCtxDisablePeerAccess(pointer) }?;
+        self.memories.close_to(&self.table, device, peer)
     }
 
     /// By way of the host where the devices do not reach each other; the driver knows. Memory of pools and mapped memory is often one device's

@@ -10,6 +10,7 @@ use std::ptr;
 
 use vgpu_api::{Access, CuError, CuResult, MemoryOp, MemoryOpKind};
 
+use super::reach::Reach;
 use super::table::{AccessOf, MemoryProperties, NULL, StreamOp, Table};
 use super::{Cuda, Raw, attribute_of, size};
 use crate::device::{Exported, Shareable, VirtualMemory};
@@ -26,8 +27,6 @@ const POSIX_FD: u32 = 1;
 const POSIX_FD_SUPPORTED: usize = 103;
 /// Allocations from here on take whole pages of that size from the driver in any case.
 const SHAREABLE_BYTES_MIN: u64 = 2 << 20;
-/// The only one of who has [`POSIX_FD`] memory.
-const DEVICE: u32 = 0;
 /// `CUstreamBatchMemOpType`: waits and writes of 32 bits, of 64 bits, a barrier.
 const WAIT_32: u32 = 1;
 const WRITE_32: u32 = 2;
@@ -41,19 +40,27 @@ pub(super) struct Memories {
     /// The driver's devices.
     devices: Vec<c_int>,
     granule_bytes: u64,
-    /// What memory is made for: 0, or [`POSIX_FD`] where there is one device.
+    /// What memory is made for: [`POSIX_FD`] where all devices can, else 0.
     handle_types: u32,
     handles: HashMap<u64, u64>,
     last: u64,
-    /// Allocations by their address: our name of the memory, and its length.
-    allocations: HashMap<u64, (Raw, u64)>,
+    /// Allocations by their address.
+    allocations: HashMap<u64, Allocation>,
+    reach: Reach,
+}
+
+/// What an allocation is made of.
+#[derive(Clone, Copy, Debug)]
+struct Allocation {
+    memory: Raw,
+    bytes: u64,
+    context: Raw,
 }
 
 impl Memories {
     pub fn of(table: &Table, devices: &[c_int]) -> Self {
-        // Where there are several, one may be let reach another, which has what is mapped opened to it one by one.
         let can_be_shared =
-            matches!(devices, [device] if attribute_of(table, *device, POSIX_FD_SUPPORTED) == 1);
+            devices.iter().all(|device| attribute_of(table, *device, POSIX_FD_SUPPORTED) == 1);
         let handle_types = if can_be_shared { POSIX_FD } else { 0 };
         let granule = |device: &c_int| {
             let (properties, mut bytes) = (properties(*device, handle_types), 0);
@@ -152,22 +159,54 @@ impl Memories {
         here.then(|| bytes.checked_next_multiple_of(self.granule_bytes)).flatten()
     }
 
-    /// Memory of `bytes`, which [`Memories::allocation_bytes`] gave, at an address.
-    pub fn allocate(&mut self, table: &Table, bytes: u64) -> CuResult<u64> {
-        let memory = self.create(table, DEVICE, bytes)?;
-        match self.show(table, bytes, memory) {
+    /// Memory of `bytes`, which [`Memories::allocation_bytes`] gave, at an address: a context's of `device`.
+    pub fn allocate(&mut self, table: &Table, (context, device): (Raw, u32), bytes: u64) -> CuResult<u64> {
+        let memory = self.create(table, device, bytes)?;
+        let all: Vec<u32> = [device].into_iter().chain(self.reach.devices_of(context)).collect();
+        match self.show(table, bytes, memory, &all) {
             Ok(address) => {
-                self.allocations.insert(address, (memory, bytes));
+                self.allocations.insert(address, Allocation { memory, bytes, context });
                 Ok(address)
             }
             Err(error) => self.release(table, memory).and(Err(error)),
         }
     }
 
-    fn show(&self, table: &Table, bytes: u64, memory: Raw) -> CuResult<u64> {
+    /// Lets a device reach what the other device's context allocates, as the driver does by itself for what is not mapped.
+    pub fn open_to(&mut self, table: &Table, device: u32, context: Raw) -> CuResult<()> {
+        if !self.reach.begin(device, context) {
+            return Ok(());
+        }
+        let opened = self.access_of_all(table, device, context, Access::ReadWrite);
+        if opened.is_err() {
+            // Those that were opened before one was refused.
+            let _ = self.close_to(table, device, context);
+        }
+        opened
+    }
+
+    /// Takes back what [`Memories::open_to`] began once.
+    pub fn close_to(&mut self, table: &Table, device: u32, context: Raw) -> CuResult<()> {
+        if !self.reach.end(device, context) {
+            return Ok(());
+        }
+        self.access_of_all(table, device, context, Access::None)
+    }
+
+    /// All are tried; the first refusal of any.
+    fn access_of_all(&self, table: &Table, device: u32, context: Raw, access: Access) -> CuResult<()> {
+        let of_it = self.allocations.iter().filter(|(_, allocation)| allocation.context == context);
+        let set = of_it
+            .map(|(address, allocation)| self.set_access(table, device, *address, allocation.bytes, access));
+        set.fold(Ok(()), CuResult::and)
+    }
+
+    fn show(&self, table: &Table, bytes: u64, memory: Raw, devices: &[u32]) -> CuResult<u64> {
         let address = self.reserve(table, bytes, 0, 0)?;
         let shown = self.map(table, address, bytes, memory).and_then(|()| {
-            let opened = self.set_access(table, DEVICE, address, bytes, Access::ReadWrite);
+            let mut devices = devices.iter();
+            let opened = devices
+                .try_for_each(|device| self.set_access(table, *device, address, bytes, Access::ReadWrite));
             opened.or_else(|error| self.unmap(table, address, bytes).and(Err(error)))
         });
         shown.map(|()| address).or_else(|error| self.unreserve(table, address, bytes).and(Err(error)))
@@ -179,7 +218,8 @@ impl Memories {
 
     /// Ends what [`Memories::allocate`] gave. No work uses it.
     pub fn free(&mut self, table: &Table, address: u64) -> CuResult<()> {
-        let &(memory, bytes) = self.allocations.get(&address).ok_or(CuError::INVALID_VALUE)?;
+        let &Allocation { memory, bytes, .. } =
+            self.allocations.get(&address).ok_or(CuError::INVALID_VALUE)?;
         self.unmap(table, address, bytes)?;
         self.allocations.remove(&address);
         self.release(table, memory)?;
@@ -189,7 +229,9 @@ impl Memories {
     pub fn export(&self, table: &Table, what: Shareable) -> CuResult<Exported> {
         let memory = match what {
             Shareable::Memory(memory) => memory,
-            Shareable::Allocation(address) => self.allocations.get(&address).ok_or(CuError::NOT_SUPPORTED)?.0,
+            Shareable::Allocation(address) => {
+                self.allocations.get(&address).ok_or(CuError::NOT_SUPPORTED)?.memory
+            }
         };
         if self.handle_types == 0 {
             return Err(CuError::NOT_SUPPORTED);

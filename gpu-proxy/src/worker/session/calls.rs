@@ -71,7 +71,8 @@ calls! {
     vgpuEventImport(s, c, event: NewHandle<kind::Event>, token: Token) => s.event_import(c, event.0, token);
     vgpuMemoryExport(s, c, memory: MemoryHandle) -> Token => s.memory_export(c, memory);
     vgpuIpcExport(s, c, at: DevicePtr) -> Token => s.ipc_export(c, at);
-    vgpuMemoryImport(s, c, memory: NewHandle<kind::Memory>, token: Token) -> u64 => s.memory_import(c, memory.0, token);
+    vgpuMemoryImport(s, c, memory: NewHandle<kind::Memory>, device: u32, token: Token) -> u64
+        => s.memory_import(c, memory.0, (device, token));
     vgpuIpcOpen(s, c, token: Token) -> DevicePtr => s.ipc_open(c, token);
     vgpuIpcClose(s, c, at: DevicePtr) => s.ipc_close(c, at);
     cuMemPoolCreate(s, c, pool: NewHandle<kind::Pool>, device: u32, bytes_max: u64, shareable: bool)

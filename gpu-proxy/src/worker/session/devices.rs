@@ -34,8 +34,8 @@ impl Session {
             Origin::Global(device) => Some(device),
             Origin::Pooled(pool) => self.pools.device_of(pool),
             Origin::Mapped { .. } => self.virtual_memory.device_at(at.0),
-            // What others opened is mapped where there is one device.
-            Origin::Arena | Origin::Opened => None,
+            Origin::Opened => self.device_of_opened(at),
+            Origin::Arena => None,
         }
     }
 

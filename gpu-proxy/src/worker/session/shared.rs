@@ -29,6 +29,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct Opened {
     bytes: u64,
+    device: u32,
     token: Token,
     context: ContextId,
 }
@@ -116,10 +117,20 @@ impl Session {
         Ok(Got { raw: raw?, bytes, device })
     }
 
-    pub(super) fn memory_import(&mut self, call: Call, handle: MemoryHandle, token: Token) -> CuResult<u64> {
+    pub(super) fn memory_import(
+        &mut self,
+        call: Call,
+        handle: MemoryHandle,
+        (device, token): (u32, Token),
+    ) -> CuResult<u64> {
         self.whole(call)?;
         self.virtual_memory.check_free(handle)?;
-        let Got { raw, bytes, device } = self.get(token)?;
+        let Got { raw, bytes, device: on } = self.get(token)?;
+        if on != device {
+            self.device.release(raw)?;
+            self.tell(Question::Close(token));
+            return Err(CuError::INVALID_VALUE);
+        }
         let whose = Whose::Others(token);
         let memory = Memory { raw, device, bytes, whose, token: OnceLock::new() };
         self.virtual_memory.insert(handle, memory)?;
@@ -129,13 +140,17 @@ impl Session {
     pub(super) fn ipc_open(&mut self, call: Call, token: Token) -> CuResult<DevicePtr> {
         self.context(call.context)?;
         let Got { raw, bytes, device } = self.get(token)?;
-        let mapped = self.map_opened(raw, bytes, device);
+        // Through its own device alone, which the guest is told nothing of.
+        let mapped = match device == self.device_of(call.context) {
+            true => self.map_opened(raw, bytes, device),
+            false => Err(CuError::INVALID_DEVICE),
+        };
         // What is mapped stays.
         let released = self.device.release(raw);
         match mapped.and_then(|at| released.map(|()| at)) {
             Ok(at) => {
                 self.ranges.insert(at, bytes, 0, Origin::Opened);
-                self.shared.opened.insert(at, Opened { bytes, token, context: call.context });
+                self.shared.opened.insert(at, Opened { bytes, device, token, context: call.context });
                 Ok(DevicePtr(at))
             }
             Err(error) => {
@@ -177,6 +192,12 @@ impl Session {
         self.device.unmap(at, bytes)?;
         self.tell(Question::Close(token));
         self.device.unreserve(at, bytes)
+    }
+
+    /// The device of what was opened at an address.
+    pub(super) fn device_of_opened(&self, DevicePtr(at): DevicePtr) -> Option<u32> {
+        let (start, opened) = self.shared.opened.range(..=at).next_back()?;
+        (at - start < opened.bytes).then_some(opened.device)
     }
 
     /// A context ends, and with it what was opened for it. Its work is over.

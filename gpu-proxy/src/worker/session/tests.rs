@@ -11,6 +11,7 @@ mod library;
 
 mod pool;
 mod shared;
+mod shared_devices;
 mod shared_event;
 mod shared_pool;
 mod stream_memory;

@@ -131,7 +131,7 @@ calls! {
     vgpuEventImport(event: NewHandle<kind::Event>, token: Token);
     vgpuMemoryExport(memory: MemoryHandle) -> Token;
     vgpuIpcExport(at: DevicePtr) -> Token;
-    vgpuMemoryImport(memory: NewHandle<kind::Memory>, token: Token) -> u64;
+    vgpuMemoryImport(memory: NewHandle<kind::Memory>, device: u32, token: Token) -> u64;
     vgpuIpcOpen(token: Token) -> DevicePtr;
     vgpuIpcClose(at: DevicePtr);
     cuMemPoolTrimTo(pool: PoolHandle, keep: u64);

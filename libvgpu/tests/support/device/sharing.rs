@@ -36,10 +36,11 @@ impl FakeDevice {
         &mut self,
         call: Call,
         memory: NewHandle<kind::Memory>,
+        device: u32,
         token: Token,
     ) -> CuResult<u64> {
         self.saw("memory import")?;
-        if token != THEIRS {
+        if token != THEIRS || device != 0 {
             return Err(CuError::INVALID_VALUE);
         }
         self.occupy(call, "memory", memory.0).map(|()| 4 << 20)

@@ -43,6 +43,11 @@ pub(super) struct Process {
 impl Node {
     /// Two zones, of one container each.
     pub(super) fn new() -> Self {
+        Self::of_devices(1)
+    }
+
+    /// The same, of containers that have so many devices each.
+    pub(super) fn of_devices(devices: u32) -> Self {
         let mut zones = Zones::new(Limits {
             device_bytes: 1 << 30,
             workers_per_zone: 8,
@@ -50,12 +55,12 @@ impl Node {
             pages_max: 1000,
             channel_pages: 1,
             shared_max: 100,
-            devices: 1,
+            devices,
             uids: None,
         });
         for number in [1, 2] {
             zones.register(zone(number), "a", None).unwrap();
-            zones.grant(zone(number), "c", 1, Some(GRANT_BYTES), None).unwrap();
+            zones.grant(zone(number), "c", devices, Some(GRANT_BYTES), None).unwrap();
         }
         Self(Arc::new(Mutex::new(zones)))
     }
@@ -63,12 +68,16 @@ impl Node {
     pub(super) fn process(&self, number: u128, device: impl Device + 'static) -> Process {
         let zone = zone(number);
         let place = self.0.lock().unwrap().reserve(zone, "c", 1, 1).unwrap();
-        let quota = Quota::new(SharedPage::map(place.devices[0].1.fd()).unwrap(), place.slot).unwrap();
+        let quota = |page: &SharedPage| Quota::new(SharedPage::map(page.fd()).unwrap(), place.slot).unwrap();
+        let quotas: Vec<_> = place.devices.iter().map(|(_, page)| quota(page)).collect();
+        let devices = u32::try_from(quotas.len()).unwrap();
         let staging = Heap::new(64 << 10);
-        let session = Session::new(Box::new(device), quota, Box::new(staging.clone()));
+        let session = Session::new(Box::new(device), quotas, Box::new(staging.clone()));
         let asks = Asks { node: self.clone(), zone, worker: place.worker };
         let guest = Loopback::new(session.with_exchange(Box::new(asks)));
-        ask::cuDevicePrimaryCtxRetain(&guest, ContextId::NONE, 0, 0).unwrap();
+        for number in 0..devices {
+            ask::cuDevicePrimaryCtxRetain(&guest, ContextId::NONE, number, 0).unwrap();
+        }
         let grant = Grant::new(Arc::new(SharedPage::create().unwrap()), 0);
         Process { world: World { guest, staging, grant }, node: self.clone(), zone, worker: place.worker }
     }
@@ -77,9 +86,14 @@ impl Node {
         self.process(number, Soft::new(2 * GRANT_BYTES).unwrap())
     }
 
-    /// What all of the zone's container is said to use.
+    /// What all of the zone's container is said to use of its first device.
     pub(super) fn used(&self, number: u128) -> u64 {
-        self.0.lock().unwrap().usage(zone(number), "c").unwrap()[0].used_bytes
+        self.used_of_each(number)[0]
+    }
+
+    pub(super) fn used_of_each(&self, number: u128) -> Vec<u64> {
+        let usage = self.0.lock().unwrap().usage(zone(number), "c").unwrap();
+        usage.iter().map(|one| one.used_bytes).collect()
     }
 }
 
@@ -119,7 +133,7 @@ impl Process {
     }
 
     fn import(&self, number: u64, token: Token) -> CuResult<u64> {
-        ask::vgpuMemoryImport(&self.world.guest, C, NewHandle(memory(number)), token)
+        ask::vgpuMemoryImport(&self.world.guest, C, NewHandle(memory(number)), 0, token)
     }
 
     /// Maps memory of so many bytes.
