@@ -186,9 +186,24 @@ impl Device {
         config: &LaunchConfig,
         parameters: &[u8],
     ) -> Result<(), Fault> {
+        self.launch_on(&[], instance, function, config, parameters)
+    }
+
+    /// As [`Device::launch`], on these multiprocessors, by their numbers. None: on all.
+    /// # Errors
+    /// As there.
+    pub fn launch_on(
+        &self,
+        processors: &[u32],
+        instance: &Instance,
+        function: usize,
+        config: &LaunchConfig,
+        parameters: &[u8],
+    ) -> Result<(), Fault> {
         let launch =
             exec::Launch::new(instance, function, config, parameters, self.memory.snapshot(instance.device))?
-                .with(Arc::clone(&self.objects()), &self.conditions);
+                .with(Arc::clone(&self.objects()), &self.conditions)
+                .on(processors);
         let (result, printed) = exec::run(&launch, &self.config, self.meter.as_ref(), OUTPUT_BYTES_MAX);
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let room = OUTPUT_BYTES_MAX.saturating_sub(output.len());

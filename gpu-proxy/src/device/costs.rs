@@ -10,6 +10,8 @@ pub type Meter = Arc<dyn Fn(u64) + Send + Sync>;
 pub struct Costs {
     /// A context beside the worker's first, in bytes.
     pub context_bytes: u64,
+    /// A green context, in bytes.
+    pub green_bytes: u64,
     /// Threads that the device has room for at once, for each of which it keeps a stack and local memory. 0: it does not.
     pub resident_threads: u64,
     /// A node of a graph that can be launched, in bytes.

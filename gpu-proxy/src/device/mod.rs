@@ -14,6 +14,7 @@ mod describe;
 mod event;
 mod execution;
 mod graph;
+mod green;
 mod host;
 mod image;
 mod linker;
@@ -40,6 +41,7 @@ pub use describe::{Described, Hardware, describe, identity};
 pub use event::Events;
 pub use execution::{DeviceLaunch, Execution, HostFunction};
 pub use graph::{DeviceNode, DeviceWork, GraphFunction, Graphs};
+pub use green::GreenContexts;
 pub use host::HostPages;
 pub use image::{Images, LOCAL_BYTES, LoadError, LoadedImage};
 pub use linker::Linkers;
@@ -110,6 +112,7 @@ pub trait Device:
     + Events
     + Execution
     + Graphs
+    + GreenContexts
     + Images
     + Linkers
     + Memory

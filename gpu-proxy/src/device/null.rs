@@ -8,6 +8,7 @@ mod context;
 mod event;
 mod execution;
 mod graphs;
+mod green;
 mod image;
 mod linker;
 mod memory;
@@ -23,6 +24,7 @@ use std::sync::atomic::AtomicUsize;
 
 use vgpu_api::{CuError, CuResult, Snapshot};
 
+use super::green::Processors;
 use super::pass_through::PassThrough;
 use super::{Costs, Device, DeviceKind, HostPages, Raw, soft};
 use graphs::Graphs;
@@ -83,6 +85,8 @@ pub struct Null {
     /// How many functions of the guest run now, if they run in threads.
     running: Option<Arc<AtomicUsize>>,
     graphs: Graphs,
+    /// Of green contexts.
+    processors: Processors,
 }
 
 impl Default for Null {
@@ -113,6 +117,7 @@ impl Null {
             refuses: Vec::new(),
             running: None,
             graphs: Graphs::default(),
+            processors: Processors::default(),
         }
     }
 

@@ -5,6 +5,7 @@ mod context;
 mod event;
 mod execution;
 mod graph;
+mod green;
 mod image;
 mod linker;
 mod memory;
@@ -24,6 +25,7 @@ use vgpu_soft as gpu;
 
 use super::conditional;
 use super::graph::Listed;
+use super::green::Processors;
 use super::pass_through::PassThrough;
 use super::{Costs, Device, DeviceKind, Meter, Raw, identity};
 use image::Loaded;
@@ -51,6 +53,8 @@ pub struct Soft {
     events: HashMap<Raw, Option<Instant>>,
     graphs: HashMap<Raw, Listed>,
     conditionals: conditional::Table,
+    /// Of green contexts.
+    processors: Processors,
     arrays: array::Table,
     linkers: PassThrough,
     /// What kernels have printed, by the program's stream, oldest first; no two neighbours are of the same stream.
@@ -101,6 +105,7 @@ impl Soft {
             events: HashMap::new(),
             graphs: HashMap::new(),
             conditionals: conditional::Table::default(),
+            processors: Processors::default(),
             arrays: array::Table::default(),
             linkers: PassThrough::default(),
             printed: VecDeque::new(),

@@ -13,6 +13,7 @@ use crate::graph::{
     ArrayAndHost, ArrayAndMemory, Body, Conditional, CopyBox, GraphEdge, GraphNode, GraphWork, Rows,
     TwoArrays,
 };
+use crate::green::{SmGroups, SmResource, SmSource, SmSplit};
 use crate::handle::{
     ArrayHandle, ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
     LinkerHandle, MemoryHandle, MipmapHandle, NewHandle, PoolHandle, Stream, kind,
@@ -71,6 +72,18 @@ calls! {
     sync fn cuCtxEnablePeerAccess(peer: ContextId);
     /// Keeps them from it. 705 if they do not reach it.
     sync fn cuCtxDisablePeerAccess(peer: ContextId);
+
+    // Green contexts. Where a call's context is waited for or recorded, or a stream is made in it, it may be one.
+    /// Multiprocessors that a device or a green context has.
+    sync fn vgpuSmResource(of: SmSource) -> SmResource;
+    /// What a split of them gives. 915 if there is no group.
+    sync fn vgpuSmSplit(of: SmSource, split: SmSplit) -> SmGroups;
+    /// Makes a green context of the primary context of `of`'s device, with the id `green`, above [`ContextId::PRIMARY_MAX`], and these parts of
+    /// a split: a group's place, or [`crate::green::REST`]; no part: all that `of` has. `stream` names its legacy stream until it ends.
+    sync fn vgpuGreenCreate(
+        green: ContextId, stream: NewHandle<kind::Stream>, of: SmSource, split: SmSplit, parts: Vec<u32>) -> SmResource;
+    /// Ends a green context; calls with streams that were made in it give 709 from then on.
+    sync fn vgpuGreenDestroy(green: ContextId);
 
     // Memory.
     /// Device memory of the call's context. 2 when the grant is used up.
@@ -396,6 +409,10 @@ pub const STRUCTS: &[&str] = &[
     View::DECLARATION,
     Texture::DECLARATION,
     Printed::DECLARATION,
+    SmResource::DECLARATION,
+    SmSource::DECLARATION,
+    SmSplit::DECLARATION,
+    SmGroups::DECLARATION,
     Access::DECLARATION,
     Token::DECLARATION,
     PooledPiece::DECLARATION,

@@ -71,6 +71,10 @@ pub mod kind {
         Library = 6, "CUlibrary";
         /// `CUfunction` and `CUkernel`: one id space.
         Function = 7, "CUfunction";
+        /// `CUgreenCtx`: its number is its context's. Never travels.
+        Green = 8, "CUgreenCtx", CuError::INVALID_CONTEXT;
+        /// `CUdevResourceDesc`: never travels.
+        ResourceDesc = 9, "CUdevResourceDesc", CuError::INVALID_VALUE;
         /// `CUmemGenericAllocationHandle`: memory without an address.
         Memory = 16, "CUmemGenericAllocationHandle", CuError::INVALID_VALUE;
         /// `CUmemoryPool`.

@@ -13,6 +13,7 @@ pub mod array;
 mod call_macro;
 pub mod calls;
 pub mod graph;
+pub mod green;
 pub mod handle;
 pub mod hash;
 pub mod host_function;
@@ -37,6 +38,7 @@ pub mod wire;
 
 pub use array::{ArrayPlace, ArrayShape, BoxSide, Extent, LinearPlace};
 pub use calls::{Driver, Op, Refuses, WIRE_HASH, ask, dispatch};
+pub use green::{SmGroups, SmResource, SmSource, SmSplit};
 pub use handle::{
     ArrayHandle, ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, GraphHandle,
     GraphNodeHandle, Handle, ImageHandle, LinkerHandle, MemoryHandle, MipmapHandle, NewHandle, PoolHandle,

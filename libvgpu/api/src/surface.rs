@@ -54,6 +54,11 @@ surface! {
         Sync: cuDevicePrimaryCtxRetain cuDevicePrimaryCtxRelease cuDevicePrimaryCtxRelease_v2 cuDevicePrimaryCtxReset
             cuDevicePrimaryCtxReset_v2;
     }
+    "green" {
+        Local: cuGreenCtxGetDevResource cuDevResourceGenerateDesc cuCtxFromGreenCtx cuStreamGetGreenCtx cuGreenCtxGetId;
+        Async: cuGreenCtxRecordEvent cuGreenCtxWaitEvent cuGreenCtxStreamCreate;
+        Sync: cuDeviceGetDevResource cuCtxGetDevResource cuDevSmResourceSplitByCount cuGreenCtxCreate cuGreenCtxDestroy;
+    }
     "context" {
         Local: cuCtxGetCurrent cuCtxSetCurrent cuCtxPushCurrent cuCtxPushCurrent_v2 cuCtxPopCurrent cuCtxPopCurrent_v2
             cuCtxGetDevice cuCtxGetDevice_v2 cuCtxGetFlags cuCtxSetFlags cuCtxGetId cuCtxGetApiVersion cuCtxGetStreamPriorityRange

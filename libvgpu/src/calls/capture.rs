@@ -9,6 +9,7 @@ use crate::core::capture::{self, GLOBAL, RELAXED, Status};
 use crate::core::contexts::{Entered, enter};
 use crate::core::graphs::{Edge, Inner, Need};
 use crate::core::process::process;
+use crate::core::streams::is_legacy_of_green;
 
 /// `CUstreamCaptureStatus`.
 const NONE: u32 = 0;
@@ -43,6 +44,9 @@ fn begin(
     let Stream::Made(stream) = existing(entered, raw, mode)? else {
         return Err(CuError::STREAM_CAPTURE_UNSUPPORTED);
     };
+    if is_legacy_of_green(entered, stream) {
+        return Err(CuError::STREAM_CAPTURE_UNSUPPORTED);
+    }
     let graphs = &entered.process.graphs;
     let into = match into {
         None => None,

@@ -41,13 +41,30 @@ fn check_limit(limit: u32) -> CuResult<()> {
 static ATTACHED: LazyLock<Mutex<HashMap<ContextId, u32>>> = LazyLock::new(Mutex::default);
 
 /// A living context and an event, as a call names them.
-fn context_and_event(context: Raw, event: Raw) -> CuResult<(Entered, EventHandle, EventInfo)> {
+fn context_and_event(context: ContextId, event: Raw) -> CuResult<(Entered, EventHandle, EventInfo)> {
     let process = process()?;
-    let entered = enter_with(process, process.contexts.named(context.0)?)?;
+    let entered = enter_with(process, context)?;
     let event = EventHandle::check(event.0)?;
     let known = process.events.get(event)?;
     process.graphs.refuses_context(entered.context)?;
     Ok((entered, event, known))
+}
+
+/// Records an event behind all that a context, green or not, has to do.
+pub fn record(context: ContextId, event: Raw) -> CuResult<()> {
+    let (entered, event, known) = context_and_event(context, event)?;
+    if known.recorded != Recorded::Queued {
+        entered.process.events.set(event, EventInfo { recorded: Recorded::Queued, ..known })?;
+    }
+    entered.process.event_words.recorded_unseen(event);
+    ask::cuCtxRecordEvent(&entered.process.channel, context, event)
+}
+
+/// Lets all that a context, green or not, is given from now on wait for an event.
+pub fn wait(context: ContextId, event: Raw) -> CuResult<()> {
+    let (entered, event, known) = context_and_event(context, event)?;
+    entered.process.graphs.refuses_event(known)?;
+    ask::cuCtxWaitEvent(&entered.process.channel, context, event)
 }
 
 /// The context that a call names; NULL is the current one.
@@ -72,7 +89,7 @@ fn create(out: Out<u64>, flags: u32, dev: i32) -> CuResult<()> {
         flags,
         process.contexts.number(ordinal)?,
     )?;
-    process.contexts.add(context, Created { device: ordinal, flags });
+    process.contexts.add(context, Created { device: ordinal, flags, green: None });
     contexts::push(context);
     out.set(context.handle().raw())
 }
@@ -82,6 +99,10 @@ fn destroy(raw: Raw) -> CuResult<()> {
     let context = process.contexts.once_named(raw.0)?;
     if context.primary_device().is_none() {
         process.contexts.alive(context)?;
+    }
+    if process.contexts.green(context).is_some() {
+        // It is `cuGreenCtxDestroy`'s to end.
+        return Err(CuError::INVALID_CONTEXT);
     }
     // Of two threads that destroy it, one.
     process.contexts.remove(context)?;
@@ -96,11 +117,13 @@ fn destroy(raw: Raw) -> CuResult<()> {
 
 fn synchronize(context: ContextId) -> CuResult<()> {
     let entered = enter_with(process()?, context)?;
-    entered.process.graphs.may_wait_for_context(context)?;
+    entered.process.graphs.may_wait_for_context(entered.context)?;
     ask::cuCtxSynchronize(&entered.process.channel, context)?;
     // What failed on the way is this call's to tell.
     entered.told()?;
-    waited::for_context(entered);
+    if entered.green == ContextId::NONE {
+        waited::for_context(entered);
+    }
     Ok(())
 }
 
@@ -267,7 +290,7 @@ export! {
     }
 
     fn cuCtxSetLimit(limit: u32, value: usize) {
-        let Entered { process, context, device: ordinal } = enter()?;
+        let Entered { process, context, device: ordinal, .. } = enter()?;
         check_limit(limit)?;
         let (_, device) = device(process, ordinal.cast_signed())?;
         let persisting = device.attribute(PERSISTING_L2_MAX).and_then(|most| usize::try_from(most).ok());
@@ -296,9 +319,9 @@ export! {
             return Err(CuError::INVALID_VALUE);
         }
         let mut attached = lock(&ATTACHED);
-        let count = attached.entry(entered.context).or_default();
+        let count = attached.entry(entered.named()).or_default();
         *count = count.checked_add(1).ok_or(CuError::INVALID_VALUE)?;
-        out.set(entered.context.handle().raw())
+        out.set(entered.named().handle().raw())
     }
 
     /// The counterpart of attaching; without one it ends a context that was created.
@@ -326,17 +349,10 @@ export! {
     }
 
     fn cuCtxRecordEvent(context: Raw, event: Raw) {
-        let (entered, event, known) = context_and_event(context, event)?;
-        if known.recorded != Recorded::Queued {
-            entered.process.events.set(event, EventInfo { recorded: Recorded::Queued, ..known })?;
-        }
-        entered.process.event_words.recorded_unseen(event);
-        ask::cuCtxRecordEvent(&entered.process.channel, entered.context, event)
+        record(process()?.contexts.named(context.0)?, event)
     }
 
     fn cuCtxWaitEvent(context: Raw, event: Raw) {
-        let (entered, event, known) = context_and_event(context, event)?;
-        entered.process.graphs.refuses_event(known)?;
-        ask::cuCtxWaitEvent(&entered.process.channel, entered.context, event)
+        wait(process()?.contexts.named(context.0)?, event)
     }
 }

@@ -8,7 +8,7 @@ use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, ImageKind};
 
 use super::module::{JitLogs, give_functions, give_global, image_of_file, read_file};
 use crate::abi::{In, Out, Raw, export};
-use crate::core::contexts::{Entered, current};
+use crate::core::contexts::{Entered, enter_to_end};
 use crate::core::image_size;
 use crate::core::images::Image;
 use crate::core::process::process;
@@ -17,10 +17,8 @@ use crate::core::process::process;
 fn enter_anywhere() -> CuResult<Entered> {
     let process = process()?;
     process.channel.take_error()?;
-    Ok(match process.contexts.alive(current()) {
-        Ok(device) => Entered { process, context: current(), device },
-        Err(_) => Entered { process, context: ContextId::NONE, device: 0 },
-    })
+    let nowhere = Entered { process, context: ContextId::NONE, green: ContextId::NONE, device: 0 };
+    Ok(enter_to_end().unwrap_or(nowhere))
 }
 
 /// The linker's and loader's other options change nothing that a program could see in its results; they stay here.

@@ -22,6 +22,7 @@ pub mod graph_exec;
 pub mod graph_memory;
 pub mod graph_nodes;
 pub mod graph_work;
+pub mod green;
 pub mod host_function;
 pub mod host_memory;
 pub mod init;
@@ -65,7 +66,7 @@ pub mod generated {
     };
     use super::{
         graph::*, graph_change::*, graph_conditional::*, graph_exec::*, graph_memory::*, graph_nodes::*,
-        init::*, ipc::*,
+        green::*, init::*, ipc::*,
     };
     use super::{
         launch::*, library::*, link::*, logs::*, managed::*, memory::*, memset::*, module::*, occupancy::*,

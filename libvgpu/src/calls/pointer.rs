@@ -5,7 +5,6 @@ use vgpu_api::{Access, ContextId, CuError, CuResult, PoolHandle};
 
 use super::host_memory::{is_managed, is_mapped, pinned};
 use crate::abi::{In, Out, export};
-use crate::core::contexts::current;
 use crate::core::process::{Process, process};
 use crate::core::ranges::{Home, MAPPED, POOLED, Range};
 
@@ -105,7 +104,8 @@ fn value(process: &Process, number: u32, address: u64, owner: Owner) -> CuResult
     // Pinned memory that the device reaches has one address for both.
     let mapped = on_device || is_mapped(&range);
     // A library's variables are in whatever context looks at them.
-    let context = if range.context == ContextId::NONE { current() } else { range.context };
+    let context =
+        if range.context == ContextId::NONE { process.contexts.current_owner() } else { range.context };
     Ok(match number {
         1 if context == ContextId::NONE => Value::Long(0),
         1 => Value::Long(context.handle().raw()),

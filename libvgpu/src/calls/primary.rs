@@ -22,6 +22,12 @@ fn primary(dev: i32) -> CuResult<(&'static Process, u32, &'static Primary)> {
 fn retain(out: Out<u64>, dev: i32) -> CuResult<()> {
     let (process, number, primary) = primary(dev)?;
     out.wanted()?;
+    hold(process, number, primary)?;
+    out.set(ContextId::primary(number).handle().raw())
+}
+
+/// One retain more.
+pub fn hold(process: &Process, number: u32, primary: &Primary) -> CuResult<()> {
     let _changing = lock(&primary.changing);
     if primary.count.load(Ordering::Relaxed) == 0 {
         process.channel.take_error()?;
@@ -30,11 +36,16 @@ fn retain(out: Out<u64>, dev: i32) -> CuResult<()> {
         process.contexts.made_primary();
     }
     primary.count.fetch_add(1, Ordering::Release);
-    out.set(ContextId::primary(number).handle().raw())
+    Ok(())
 }
 
 fn release(dev: i32) -> CuResult<()> {
     let (process, number, primary) = primary(dev)?;
+    let_go(process, number, primary)
+}
+
+/// One retain less. With the last one the context ends, and all that it holds.
+pub fn let_go(process: &Process, number: u32, primary: &Primary) -> CuResult<()> {
     let changing = lock(&primary.changing);
     match primary.count.load(Ordering::Relaxed) {
         0 => return Err(CuError::INVALID_CONTEXT),
@@ -54,18 +65,24 @@ fn release(dev: i32) -> CuResult<()> {
     result
 }
 
-/// The count stays: who retained the context before still holds the next one.
+/// The count stays but for what its green contexts held: who retained the context before still holds the next one.
 fn reset(dev: i32) -> CuResult<()> {
     let (process, number, primary) = primary(dev)?;
     let changing = lock(&primary.changing);
     if primary.count.load(Ordering::Relaxed) == 0 {
         return Ok(());
     }
+    let greens = process.contexts.greens_of(ContextId::primary(number));
+    let left = primary.count.load(Ordering::Relaxed).saturating_sub(greens);
+    primary.ended.store(left == 0, Ordering::Relaxed);
+    primary.count.store(left, Ordering::Release);
     let reset = ask::cuDevicePrimaryCtxReset_v2(&process.channel, ContextId::NONE, number);
     let ended = process.forget(ContextId::primary(number));
     let flags = primary.flags.load(Ordering::Relaxed);
-    let result =
-        reset.and_then(|()| ask::cuDevicePrimaryCtxRetain(&process.channel, ContextId::NONE, number, flags));
+    let result = match reset {
+        Ok(()) if left > 0 => ask::cuDevicePrimaryCtxRetain(&process.channel, ContextId::NONE, number, flags),
+        other => other,
+    };
     drop(changing);
     ended.run();
     result

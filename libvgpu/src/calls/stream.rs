@@ -2,13 +2,14 @@
 
 use vgpu_api::handle::GoneHandle;
 use vgpu_api::symbols::Mode;
-use vgpu_api::{CuError, CuResult, EventHandle, Stream, StreamHandle, ask};
+use vgpu_api::{ContextId, CuError, CuResult, EventHandle, Stream, StreamHandle, ask};
 
+use super::green::green_handle;
 use super::stream_attribute;
 use crate::abi::{Out, Raw, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
 use crate::core::process::StreamInfo;
-use crate::core::streams::{create, info, resolve};
+use crate::core::streams::{self, create, info, resolve};
 use crate::core::waited;
 
 /// `CU_STREAM_NON_BLOCKING`.
@@ -18,6 +19,11 @@ const WAIT_EXTERNAL: u32 = 1;
 
 fn make(out: Out<u64>, flags: u32, priority: i32) -> CuResult<()> {
     let entered = enter()?;
+    make_in(entered, out, flags, priority)
+}
+
+/// A stream of a context, green or not.
+pub fn make_in(entered: Entered, out: Out<u64>, flags: u32, priority: i32) -> CuResult<()> {
     out.wanted()?;
     if flags & !FLAGS != 0 {
         return Err(CuError::INVALID_VALUE);
@@ -32,6 +38,7 @@ fn make(out: Out<u64>, flags: u32, priority: i32) -> CuResult<()> {
 fn destroy(raw: Raw) -> CuResult<()> {
     let entered = enter_to_end()?;
     let (channel, stream) = (&entered.process.channel, StreamHandle::check(raw.0)?);
+    streams::known(entered.process, stream)?;
     entered.process.graphs.stream_ended(stream);
     entered.process.streams.end(stream, |known| {
         stream_attribute::forget(&known);
@@ -40,7 +47,8 @@ fn destroy(raw: Raw) -> CuResult<()> {
     entered.told()
 }
 
-fn known(raw: Raw, mode: Mode) -> CuResult<(Entered, StreamInfo)> {
+/// What is known of a stream as a call names it.
+pub fn known(raw: Raw, mode: Mode) -> CuResult<(Entered, StreamInfo)> {
     let entered = enter()?;
     Ok((entered, info(entered, raw.0, mode)?))
 }
@@ -49,7 +57,7 @@ fn known(raw: Raw, mode: Mode) -> CuResult<(Entered, StreamInfo)> {
 pub fn existing(entered: Entered, raw: Raw, mode: Mode) -> CuResult<Stream> {
     let stream = resolve(entered, raw.0, mode)?;
     if let Stream::Made(handle) = stream {
-        entered.process.streams.get(handle)?;
+        streams::known(entered.process, handle)?;
     }
     Ok(stream)
 }
@@ -127,13 +135,15 @@ export! {
     }
 
     fn cuStreamGetCtx | cuStreamGetCtx_ptsz(mode, stream: Raw, out: Out<u64>) {
-        out.set(known(stream, mode)?.1.context.handle().raw())
+        let known = known(stream, mode)?.1;
+        let context = if known.green == ContextId::NONE { known.context } else { known.green };
+        out.set(context.handle().raw())
     }
 
-    /// No stream belongs to a green context: there are none.
     fn cuStreamGetCtx_v2 | cuStreamGetCtx_v2_ptsz(mode, stream: Raw, out: Out<u64>, green: Out<u64>) {
-        out.set(known(stream, mode)?.1.context.handle().raw())?;
-        green.set_if_wanted(0);
+        let known = known(stream, mode)?.1;
+        out.set(known.context.handle().raw())?;
+        green.set_if_wanted(green_handle(known.green));
         Ok(())
     }
 }

@@ -95,7 +95,7 @@ fn create(
         view: view.map(View::from),
     };
     texture.check()?;
-    let Entered { process, context, device } = entered;
+    let Entered { process, context, device, .. } = entered;
     let device = process.devices.get(device as usize).ok_or(CuError::INVALID_CONTEXT)?;
     aligned(device, &texture.resource)?;
     let object = ask::vgpuTextureCreate(&process.channel, context, texture)?;

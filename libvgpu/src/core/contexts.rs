@@ -5,6 +5,11 @@
 //!
 //! Each thread remembers that its current context is alive, and when it found that out: [`Contexts::epoch`] counts the contexts that
 //! ended. So the usual call asks no table and takes no lock.
+//!
+//! A green context is a context here, current as any other. What is made while it is current belongs to its primary context, so calls go on
+//! with that one ([`Entered::context`]); only streams are its own ([`Entered::green`]).
+
+mod green;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,6 +20,7 @@ use vgpu_api::handle::{Handle, kind};
 use vgpu_api::{ContextId, CuError, CuResult};
 
 use super::process::{Process, process};
+pub use green::Green;
 
 /// One device's primary context.
 #[derive(Debug, Default)]
@@ -28,11 +34,12 @@ pub struct Primary {
     pub changing: Mutex<()>,
 }
 
-/// A context that `cuCtxCreate` made.
+/// A context that `cuCtxCreate` or `cuGreenCtxCreate` made.
 #[derive(Debug, Clone, Copy)]
 pub struct Created {
     pub device: u32,
     pub flags: u32,
+    pub green: Option<Green>,
 }
 
 /// All contexts of the process.
@@ -54,14 +61,15 @@ pub struct Contexts {
 #[derive(Clone, Copy)]
 struct Here {
     context: u32,
-    /// Its device's ordinal, while `alive_in` counts.
+    /// Its device's ordinal and whose is what is made in it, while `alive_in` counts.
     device: u32,
+    owner: u32,
     alive_in: u64,
 }
 
 impl Here {
     const fn new(context: u32) -> Self {
-        Self { context, device: 0, alive_in: 0 }
+        Self { context, device: 0, owner: 0, alive_in: 0 }
     }
 }
 
@@ -194,21 +202,22 @@ impl Contexts {
     /// # Errors
     /// As [`Contexts::alive`].
     #[inline]
-    fn here(&self) -> CuResult<(ContextId, u32)> {
+    fn here(&self) -> CuResult<Here> {
         let here = HERE.get();
         if here.alive_in == self.epoch.load(Ordering::Acquire) {
-            return Ok((ContextId(here.context), here.device));
+            return Ok(here);
         }
         self.look(here)
     }
 
     #[cold]
-    fn look(&self, here: Here) -> CuResult<(ContextId, u32)> {
+    fn look(&self, here: Here) -> CuResult<Here> {
         // Read before the tables: who ends a context changes them first and counts then.
         let alive_in = self.epoch.load(Ordering::Acquire);
-        let device = self.alive(ContextId(here.context))?;
-        HERE.set(Here { device, alive_in, ..here });
-        Ok((ContextId(here.context), device))
+        let (device, owner) = self.living(ContextId(here.context))?;
+        let here = Here { device, owner: owner.0, alive_in, ..here };
+        HERE.set(here);
+        Ok(here)
     }
 
     /// A context was ended: what threads remember is void.
@@ -288,6 +297,8 @@ impl Contexts {
 pub struct Entered {
     pub process: &'static Process,
     pub context: ContextId,
+    /// The green context of that one which is current, or [`ContextId::NONE`].
+    pub green: ContextId,
     /// The ordinal of the context's device.
     pub device: u32,
 }
@@ -308,20 +319,31 @@ pub fn enter() -> CuResult<Entered> {
 #[inline]
 pub fn enter_to_end() -> CuResult<Entered> {
     let process = process()?;
-    let (context, device) = process.contexts.here()?;
-    Ok(Entered { process, context, device })
+    let Here { context, device, owner, .. } = process.contexts.here()?;
+    Ok(Entered::of(process, ContextId(context), ContextId(owner), device))
 }
 
 /// Enters with a context that the call names.
 /// # Errors
 /// As [`enter`].
 pub fn enter_with(process: &'static Process, context: ContextId) -> CuResult<Entered> {
-    let device = process.contexts.alive(context)?;
+    let (device, owner) = process.contexts.living(context)?;
     process.channel.take_error()?;
-    Ok(Entered { process, context, device })
+    Ok(Entered::of(process, context, owner, device))
 }
 
 impl Entered {
+    #[inline]
+    fn of(process: &'static Process, context: ContextId, owner: ContextId, device: u32) -> Self {
+        let green = if owner == context { ContextId::NONE } else { context };
+        Self { process, context: owner, green, device }
+    }
+
+    /// The context as the program calls it.
+    pub fn named(self) -> ContextId {
+        if self.green == ContextId::NONE { self.context } else { self.green }
+    }
+
     /// That no earlier queued call failed.
     /// # Errors
     /// Its error.
@@ -351,17 +373,18 @@ mod tests {
     fn what_a_thread_remembers_of_a_context_ends_with_it() {
         let contexts = Contexts::new(2, &[1]);
         let made = contexts.next_id();
-        contexts.add(made, Created { device: 0, flags: 0 });
+        contexts.add(made, Created { device: 0, flags: 0, green: None });
         set_current(made);
-        assert_eq!((contexts.here(), contexts.here()), (Ok((made, 0)), Ok((made, 0))));
+        let here = || contexts.here().map(|here| (ContextId(here.context), here.device));
+        assert_eq!((here(), here()), (Ok((made, 0)), Ok((made, 0))));
         contexts.remove(made).unwrap();
-        assert_eq!(contexts.here(), Err(CuError::CONTEXT_IS_DESTROYED));
+        assert_eq!(here(), Err(CuError::CONTEXT_IS_DESTROYED));
         set_current(ContextId::primary(1));
-        assert_eq!(contexts.here(), Err(CuError::INVALID_CONTEXT), "not retained");
+        assert_eq!(here(), Err(CuError::INVALID_CONTEXT), "not retained");
         contexts.primary(1).unwrap().count.store(1, Ordering::Release);
-        assert_eq!(contexts.here(), Ok((ContextId::primary(1), 0)), "ordinal 0 is the worker's device 1");
+        assert_eq!(here(), Ok((ContextId::primary(1), 0)), "ordinal 0 is the worker's device 1");
         set_current(ContextId::primary(0));
-        assert_eq!(contexts.here(), Err(CuError::INVALID_CONTEXT), "a device that the program doesn't see");
+        assert_eq!(here(), Err(CuError::INVALID_CONTEXT), "a device that the program doesn't see");
         set_current(ContextId::NONE);
     }
 }

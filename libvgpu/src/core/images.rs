@@ -13,7 +13,7 @@ use vgpu_api::{
     ask,
 };
 
-use super::contexts::{Entered, current};
+use super::contexts::Entered;
 use super::functions::{Function, Pristine};
 use super::known_images::{Key, Known, KnownImages};
 use super::process::Process;
@@ -328,7 +328,7 @@ impl Image {
     /// 500 for no variable, the worker's if the device has no room for them.
     pub fn global(&self, process: &Process, name: &CStr) -> CuResult<(u64, u64)> {
         let (place, global) = self.globals.get(name).ok_or(CuError::NOT_FOUND)?;
-        let context = current();
+        let context = process.contexts.current_owner();
         let Some(ordinal) = self.elsewhere(process, context) else {
             return Ok((global.address.0, global.bytes));
         };

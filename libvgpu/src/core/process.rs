@@ -35,6 +35,8 @@ use crate::log::say;
 #[derive(Debug, Clone, Copy)]
 pub struct StreamInfo {
     pub context: vgpu_api::ContextId,
+    /// The green context of that one in which it was made, or [`vgpu_api::ContextId::NONE`].
+    pub green: vgpu_api::ContextId,
     pub flags: u32,
     pub priority: i32,
     pub id: u64,
@@ -162,7 +164,10 @@ impl Process {
         self.device_memory.forget(context);
         self.ipc.forget(context);
         self.slots.iter().for_each(|slots| slots.forget(context));
-        // With the primary context all allocations of its device's pools end.
+        // With the primary context its green ones end, and all allocations of its device's pools end.
+        if context.primary_device().is_some() {
+            self.contexts.forget_greens(context);
+        }
         if context.primary_device().is_some()
             && let Ok(device) = self.contexts.device_of(context)
         {

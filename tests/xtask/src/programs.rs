@@ -65,6 +65,7 @@ const ON_SOFT: &[Case] = &[
     right(&["graphs"]),
     right(&["graph_nodes"]),
     right(&["graph_conditional"]),
+    right(&["green"]),
     right(&["arrays"]),
     right(&["textures"]),
     right(&["driver_more"]),

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::attributes::{MAX_BLOCK, MAX_GRID, SHARED_BYTES_OPT_IN};
+use crate::attributes::{MAX_BLOCK, MAX_GRID, MULTIPROCESSORS, SHARED_BYTES_OPT_IN};
 use crate::block::Block as Allocation;
 use crate::code::{Function, FunctionKind, Program};
 use crate::device::{DeviceConfig, Instance, Meter};
@@ -53,6 +53,8 @@ pub(crate) struct Launch<'a> {
     allocations: Vec<Arc<Allocation>>,
     objects: Arc<Objects>,
     conditions: Option<&'a Conditions>,
+    /// What kernels read as the multiprocessors that they run on. Empty: all.
+    processors: &'a [u32],
     started: Instant,
 }
 
@@ -106,6 +108,7 @@ impl<'a> Launch<'a> {
             allocations,
             objects: Arc::default(),
             conditions: None,
+            processors: &[],
             started: Instant::now(),
         })
     }
@@ -113,6 +116,20 @@ impl<'a> Launch<'a> {
     /// This launch, with these textures and surfaces, and these values of conditional nodes.
     pub fn with(self, objects: Arc<Objects>, conditions: &'a Conditions) -> Self {
         Self { objects, conditions: Some(conditions), ..self }
+    }
+
+    /// This launch, on these multiprocessors.
+    pub fn on(self, processors: &'a [u32]) -> Self {
+        Self { processors, ..self }
+    }
+
+    /// The multiprocessor that a block runs on.
+    fn processor(&self, block: u64) -> u32 {
+        let nth = |count: usize| usize::try_from(block % count as u64).unwrap_or(0);
+        match self.processors {
+            [] => u32::try_from(block % u64::from(MULTIPROCESSORS)).unwrap_or(0),
+            some => some[nth(some.len())],
+        }
     }
 
     fn blocks(&self) -> u64 {

@@ -227,7 +227,7 @@ impl Warp {
             Special::Ctaid(axis) => same(common.at[usize::from(axis)]),
             Special::WarpId => same(self.index),
             Special::NwarpId => same(launch.threads.div_ceil(32)),
-            Special::SmId => [common.index % u64::from(crate::MULTIPROCESSORS); 32],
+            Special::SmId => same(launch.processor(common.index)),
             Special::NsmId => same(crate::MULTIPROCESSORS),
             Special::GridId => same(1),
             Special::Clock => [common.clock & 0xffff_ffff; 32],

@@ -17,6 +17,7 @@ mod execution;
 mod graph_exec;
 mod graph_params;
 mod graphs;
+mod green;
 mod host;
 mod images;
 mod linker;
@@ -43,6 +44,7 @@ use arrays::Arrays;
 pub use describe::describe;
 use describe::{attribute_of, driver_version, peers, snapshots, start};
 use graphs::Graph;
+use green::Greens;
 use images::Images;
 use linker::Linkers;
 use printed::Output;
@@ -56,6 +58,8 @@ const GRANULE_BYTES: u64 = 512;
 /// others, and none of it given back when the graph ends (`graphs answers` of `tests/cuda`).
 const GRAPH_NODE_BYTES: u64 = 4 << 10;
 const GRAPH_ROW_BYTES: u64 = 128 << 10;
+/// What a green context is counted as: a bound of ours, not measured yet (`green takes` of `tests/cuda`).
+const GREEN_BYTES: u64 = 32 << 20;
 /// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT` and `…_MAX_THREADS_PER_MULTIPROCESSOR`.
 const MULTIPROCESSORS: usize = 16;
 const THREADS_PER_MULTIPROCESSOR: usize = 39;
@@ -72,6 +76,7 @@ pub struct Cuda {
     primaries: Vec<Raw>,
     /// Of contexts that were created: their device's number.
     created: HashMap<Raw, u32>,
+    greens: Greens,
     /// What the driver has as current in the worker's thread.
     current: Option<Raw>,
     costs: Costs,
@@ -167,6 +172,7 @@ impl Cuda {
             devices,
             primaries,
             created: HashMap::new(),
+            greens: Greens::default(),
             costs: Costs::default(),
             capability: (0, 0),
             contexts,
@@ -194,6 +200,7 @@ impl Cuda {
         cuda.memories = Memories::of(&cuda.table, &cuda.devices);
         cuda.costs = Costs {
             context_bytes: DeviceKind::Cuda.context_bytes(),
+            green_bytes: GREEN_BYTES,
             resident_threads,
             graph_node_bytes: GRAPH_NODE_BYTES,
             graph_row_bytes: GRAPH_ROW_BYTES,
@@ -215,7 +222,9 @@ impl Cuda {
 
     /// Makes a place's context current; its stream.
     fn stream(&mut self, place: Place) -> CuResult<Ptr> {
-        self.enter(place.context)?;
+        // The legacy stream of a green context is NULL there and nowhere else.
+        let green = place.stream.and_then(|stream| self.greens.of_stream(stream));
+        self.enter(green.unwrap_or(place.context))?;
         place.stream.map_or(Ok(NULL), |stream| self.streams.get(stream))
     }
 

@@ -81,6 +81,28 @@ pub struct AccessOf {
 }
 const _: () = assert!(size_of::<AccessOf>() == 12);
 
+/// `CUdevResource`: what it is, what only the driver reads, a union of 48 bytes. Of multiprocessors (1): how many, the least of a group,
+/// what groups have multiples of.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct DevResource {
+    /// `CUdevResourceType`.
+    pub kind: u32,
+    /// The driver's.
+    pub own: [u8; 92],
+    /// The union.
+    pub sm: [u32; 3],
+    /// The rest of it.
+    pub more: [u8; 36],
+}
+const _: () = assert!(size_of::<DevResource>() == 144);
+
+impl Default for DevResource {
+    fn default() -> Self {
+        Self { kind: 0, own: [0; 92], sm: [0; 3], more: [0; 36] }
+    }
+}
+
 /// `CUstreamAttrValue`.
 #[repr(C, align(8))]
 #[derive(Debug)]
@@ -585,6 +607,14 @@ table! {
     fn cuGraphConditionalHandleCreate(handle: *mut u64, graph: Ptr, context: Ptr, value: c_uint, flags: c_uint);
     fn cuGraphAddNode_v2(
         node: *mut Ptr, graph: Ptr, needs: *const Ptr, edges: *const EdgeData, count: usize, params: *mut ConditionalParams);
+    fn cuDeviceGetDevResource(device: c_int, resource: *mut DevResource, kind: c_uint);
+    fn cuGreenCtxGetDevResource(green: Ptr, resource: *mut DevResource, kind: c_uint);
+    fn cuDevSmResourceSplitByCount(groups: *mut DevResource, count: *mut c_uint, of: *const DevResource,
+        rest: *mut DevResource, flags: c_uint, count_min: c_uint);
+    fn cuDevResourceGenerateDesc(described: *mut Ptr, resources: *mut DevResource, count: c_uint);
+    fn cuGreenCtxCreate(green: *mut Ptr, described: Ptr, device: c_int, flags: c_uint);
+    fn cuGreenCtxDestroy(green: Ptr);
+    fn cuCtxFromGreenCtx(context: *mut Ptr, green: Ptr);
     fn cuCtxRecordEvent(context: Ptr, event: Ptr);
     fn cuCtxWaitEvent(context: Ptr, event: Ptr);
     fn cuTensorMapEncodeIm2colWide(map: Ptr, data_type: c_int, rank: c_uint, address: Ptr, dims: *const u64,

@@ -6,8 +6,8 @@ use vgpu_api::{
     Access, ArrayHandle, ArrayPlace, ArrayShape, Attributes, BoxSide, Call, ContextId, CopyWord, CuResult,
     DevicePtr, Driver, EventHandle, Extent, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
     ImageKind, JitOption, Launch, LinkTold, LinkerHandle, MemInfo, MemoryHandle, MemoryOp, MipmapHandle,
-    NewHandle, Object, PoolHandle, PooledPiece, Printed, Staged, Stream, TensorMap, TensorSpec, Texture,
-    Token, kind,
+    NewHandle, Object, PoolHandle, PooledPiece, Printed, SmGroups, SmResource, SmSource, SmSplit, Staged,
+    Stream, TensorMap, TensorSpec, Texture, Token, kind,
 };
 
 use super::Session;
@@ -40,6 +40,12 @@ calls! {
     cuCtxSetLimit(s, c, limit: u32, value: u64) => s.set_limit(c, limit, value);
     cuCtxEnablePeerAccess(s, c, peer: ContextId) => s.peer_enable(c, peer);
     cuCtxDisablePeerAccess(s, c, peer: ContextId) => s.peer_disable(c, peer);
+    vgpuSmResource(s, c, of: SmSource) -> SmResource => s.sm_resource(c, of);
+    vgpuSmSplit(s, c, of: SmSource, split: SmSplit) -> SmGroups => s.sm_split(c, of, split);
+    vgpuGreenCreate(
+        s, c, green: ContextId, stream: NewHandle<kind::Stream>, of: SmSource, split: SmSplit, parts: Vec<u32>) -> SmResource
+        => s.green_create(green, stream.0, of, (split, &parts));
+    vgpuGreenDestroy(s, c, green: ContextId) => s.green_destroy(green);
     cuMemAlloc_v2(s, c, bytes: u64) -> DevicePtr => s.alloc(c, bytes);
     cuMemFree_v2(s, c, dptr: DevicePtr) => s.free(c, dptr);
     cuMemGetInfo_v2(s, c) -> MemInfo => s.mem_info(c);

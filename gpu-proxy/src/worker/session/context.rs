@@ -3,7 +3,7 @@
 use vgpu_api::snapshot::CAN_MAP_HOST_MEMORY;
 use vgpu_api::{Call, ContextId, CuError, CuResult, Staged};
 
-use super::{CONTEXTS_MAX, Context, Session};
+use super::{Context, Session};
 use crate::device::{COSTLY_LIMITS, Raw};
 use crate::worker::host_functions::Count;
 use crate::worker::staging;
@@ -70,7 +70,7 @@ impl Session {
 
     pub(super) fn context_create(&mut self, id: ContextId, flags: u32, device: u32) -> CuResult<()> {
         self.check_device(device)?;
-        if id == ContextId::NONE || id.primary_device().is_some() || self.contexts.contains_key(&id) {
+        if id == ContextId::NONE || id.primary_device().is_some() || self.has_context(id) {
             return Err(CuError::INVALID_CONTEXT);
         }
         self.make_context(id, device, flags, false)
@@ -85,7 +85,7 @@ impl Session {
     }
 
     /// Before the end of a context, for whose work a device waits. Of one that an error has ended nothing is waited for.
-    fn end_must_not_wait(&mut self, id: ContextId) -> CuResult<()> {
+    pub(super) fn end_must_not_wait(&mut self, id: ContextId) -> CuResult<()> {
         match self.context(id) {
             Ok(context) => self.context_must_be_done(id, context),
             Err(_) => Ok(()),
@@ -93,12 +93,15 @@ impl Session {
     }
 
     pub(super) fn context_synchronize(&mut self, call: Call) -> CuResult<()> {
-        let context = self.context(call.context)?;
-        self.context_must_be_done(call.context, context)?;
+        let (owner, context) = self.runs_in(call.context)?;
+        // Of a green context: also before what other streams of its primary one wait for, some of which may be ended ones of its own.
+        self.context_must_be_done(owner, self.context(owner)?)?;
         let result = self.device.context_synchronize(context);
-        self.settle(call.context, result)?;
-        self.context_is_done(call.context);
-        self.end_going(call.context);
+        self.settle(owner, result)?;
+        if owner == call.context {
+            self.context_is_done(owner);
+            self.end_going(owner);
+        }
         self.look_at_all_going();
         Ok(())
     }
@@ -141,9 +144,7 @@ impl Session {
     }
 
     fn make_context(&mut self, id: ContextId, device: u32, flags: u32, primary: bool) -> CuResult<()> {
-        if self.contexts.len() >= CONTEXTS_MAX {
-            return Err(CuError::OUT_OF_MEMORY);
-        }
+        self.has_room_for_context()?;
         // A device's first was there, and was counted, before the program asked for it (`worker::prepare`).
         let charged_bytes = if primary { 0 } else { self.device.costs().context_bytes };
         self.quotas.charge(device, charged_bytes)?;
@@ -173,6 +174,7 @@ impl Session {
     /// Ends a context and all that lives in it. What the device refuses to free dies with the worker.
     fn end_context(&mut self, id: ContextId, primary: bool) -> CuResult<()> {
         self.end_peers_of(id);
+        id.primary_device().into_iter().for_each(|device| self.end_greens_of(device));
         let Some(Context { raw, device, sticky, mut held, .. }) = self.contexts.remove(&id) else {
             return Err(CuError::INVALID_CONTEXT);
         };

@@ -210,7 +210,7 @@ impl Session {
         if let Some(known) = &self.host_functions {
             known.expect(&calls)?;
         }
-        let mark = waits.then(|| self.mark_of_wait(context, place)).transpose();
+        let mark = waits.then(|| self.mark_of_wait(context)).transpose();
         if let (Err(_), Some(known)) = (&mark, &self.host_functions) {
             known.forget(&calls);
         }

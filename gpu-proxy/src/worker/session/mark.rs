@@ -24,8 +24,9 @@ impl Mark {
 }
 
 impl Session {
-    /// One that is nowhere yet.
-    pub(super) fn new_mark(&mut self, context: ContextId, raw: Raw) -> CuResult<Mark> {
+    /// One that is nowhere yet. It outlives green contexts.
+    pub(super) fn new_mark(&mut self, context: ContextId) -> CuResult<Mark> {
+        let raw = self.context(context)?;
         Ok(Mark { event: self.device.event_create(raw, NO_TIMING)?, context })
     }
 
@@ -35,8 +36,9 @@ impl Session {
     }
 
     /// Puts it behind all that the context does, streams that were destroyed included.
-    pub(super) fn set_mark_of_all(&mut self, mark: &Mark, place: Place) -> CuResult<()> {
-        self.device.context_record(place.context, mark.event)
+    pub(super) fn set_mark_of_all(&mut self, mark: &Mark) -> CuResult<()> {
+        let context = self.context(mark.context)?;
+        self.device.context_record(context, mark.event)
     }
 
     pub(super) fn end_mark(&mut self, mark: &Mark) {

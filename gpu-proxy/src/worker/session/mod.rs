@@ -2,7 +2,7 @@
 //!
 //! Each call goes through the same gates, in this order: is its context whole (sticky errors) → do its handles exist, in the
 //! right generation → do its addresses and lengths lie inside the allocation map → does the grant allow it → may we submit.
-//! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`, `devices.rs`,
+//! Only then does the device see it, with names that it gave out itself. The calls are sorted by subject: `context.rs`, `green.rs`, `devices.rs`,
 //! `memory.rs`, `arena.rs`, `virtual_memory.rs`, `shared.rs`, `shared_event.rs`, `pool.rs`, `array.rs`, `image.rs`, `upload.rs`, `stream.rs`, `stream_memory.rs`,
 //! `graph.rs`, `host_function.rs`, `link.rs`, `tensor_map.rs`. Whose turn it is: `turn.rs`. Not here: rings and records (`worker/serve.rs`), what a GPU does
 //! (`device/`).
@@ -13,6 +13,7 @@ mod calls;
 mod context;
 mod devices;
 mod graph;
+mod green;
 mod host_function;
 mod image;
 mod link;
@@ -46,6 +47,7 @@ use crate::device::{Device, Place, Raw};
 
 use context::Held;
 use graph::Graphs;
+use green::Green;
 use image::Image;
 use link::Linkers;
 use mark::Mark;
@@ -65,6 +67,7 @@ pub struct Session {
     quotas: Quotas,
     staging: Arc<dyn Staging>,
     contexts: HashMap<ContextId, Context>,
+    greens: HashMap<ContextId, Green>,
     /// Of primary contexts that ended here and that the device keeps.
     kept: HashMap<ContextId, Held>,
     /// Pairs of contexts, the first of which reaches the memory of the second.
@@ -129,6 +132,8 @@ struct OwnStream {
     context: ContextId,
     /// The legacy stream waits for it and it for that one.
     is_blocking: bool,
+    /// The green context of that one in which it was made.
+    green: Option<ContextId>,
 }
 
 impl std::fmt::Debug for Session {
@@ -146,6 +151,7 @@ impl Session {
             quotas: quotas.into(),
             staging: Arc::from(staging),
             contexts: HashMap::new(),
+            greens: HashMap::new(),
             kept: HashMap::new(),
             peers: BTreeSet::new(),
             streams: Slab::default(),
@@ -187,7 +193,7 @@ impl Session {
     /// The error that ended `context`, if one did: for the error word.
     #[must_use]
     pub fn sticky(&self, context: ContextId) -> Option<CuError> {
-        self.contexts.get(&context)?.sticky
+        self.contexts.get(&self.owner(context))?.sticky
     }
 
     /// Whether kernels have printed what the guest does not have yet.
@@ -259,10 +265,12 @@ impl Session {
             return self.put_aside();
         }
         let of_it = self.streams.iter().filter(|stream| stream.context == id);
-        let streams: Vec<_> = of_it.map(|stream| Some(stream.raw)).chain([None]).collect();
-        streams
-            .into_iter()
-            .try_for_each(|stream| self.not_yet(|device| device.stream_query(Place { context, stream })))
+        let place = |stream: &OwnStream| {
+            let context = self.runs_in_green(*stream, context).ok()?;
+            Some(Place { context, stream: Some(stream.raw) })
+        };
+        let places: Vec<_> = of_it.filter_map(place).chain([Place { context, stream: None }]).collect();
+        places.into_iter().try_for_each(|place| self.not_yet(|device| device.stream_query(place)))
     }
 
     /// As [`Session::must_be_done`], before a call that waits for all work.
@@ -302,7 +310,7 @@ impl Session {
     /// Where work is queued in this stream: [`Session::place_of`].
     fn place(&mut self, call: Call, stream: Stream) -> CuResult<(ContextId, Place)> {
         let (id, place) = self.place_of(call, stream)?;
-        if stream == Stream::Legacy
+        if (stream == Stream::Legacy || self.is_legacy_of_green(stream))
             && let Some(context) = self.contexts.get_mut(&id)
         {
             context.is_legacy_used = true;
@@ -317,8 +325,9 @@ impl Session {
                 Ok((call.context, Place { context: self.context(call.context)?, stream: None }))
             }
             Stream::Made(handle) => {
-                let OwnStream { raw, context, .. } = *self.streams.get(handle)?;
-                Ok((context, Place { context: self.context(context)?, stream: Some(raw) }))
+                let stream = *self.streams.get(handle)?;
+                let context = self.runs_in_green(stream, self.context(stream.context)?)?;
+                Ok((stream.context, Place { context, stream: Some(stream.raw) }))
             }
         }
     }

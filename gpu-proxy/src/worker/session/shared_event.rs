@@ -141,7 +141,7 @@ impl Session {
             Last::Reached => Ok(true),
             Last::Others(record) => {
                 self.may_hold_up();
-                let mark = self.mark_of_wait(call.context, place)?;
+                let mark = self.mark_of_wait(call.context)?;
                 let op = self.op(MemoryOpKind::WaitGreaterOrEqual, shared.seat, record)?;
                 let queued = self.device.stream_memory(place, &[op]);
                 queued.and(self.keep_mark_of_wait(mark, place)).map(|()| true)

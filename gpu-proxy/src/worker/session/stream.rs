@@ -19,14 +19,16 @@ impl Session {
         flags: u32,
         priority: i32,
     ) -> CuResult<()> {
-        let context = self.context(call.context)?;
+        let (owner, context) = self.runs_in(call.context)?;
         self.streams.check_free(handle)?;
         let raw = self.device.stream_create(context, flags, priority)?;
         let is_blocking = flags & NON_BLOCKING == 0;
-        self.streams.insert(handle, OwnStream { raw, context: call.context, is_blocking })
+        let green = (owner != call.context).then_some(call.context);
+        self.streams.insert(handle, OwnStream { raw, context: owner, is_blocking, green })
     }
 
     pub(super) fn stream_destroy(&mut self, handle: StreamHandle) -> CuResult<()> {
+        self.may_end_stream(handle)?;
         let OwnStream { raw, context, .. } = self.streams.remove(handle)?;
         self.stream_is_gone(context, raw);
         let result = self.device.stream_destroy(raw);
@@ -126,17 +128,17 @@ impl Session {
     }
 
     pub(super) fn context_record(&mut self, call: Call, event: EventHandle) -> CuResult<()> {
-        let context = self.context(call.context)?;
+        let (owner, context) = self.runs_in(call.context)?;
         let event = self.unshared(event)?;
         let result = self.device.context_record(context, event);
-        self.settle(call.context, result)
+        self.settle(owner, result)
     }
 
     pub(super) fn context_wait(&mut self, call: Call, event: EventHandle) -> CuResult<()> {
-        let context = self.context(call.context)?;
+        let (owner, context) = self.runs_in(call.context)?;
         let event = self.unshared(event)?;
         let result = self.device.context_wait(context, event);
-        self.settle(call.context, result)
+        self.settle(owner, result)
     }
 
     /// An event that only this process has: for what the board does not carry.

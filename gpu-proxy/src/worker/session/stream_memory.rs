@@ -25,7 +25,7 @@ impl Session {
             return Err(CuError::INVALID_VALUE);
         }
         ops.iter().try_for_each(|op| self.check_op(op))?;
-        let mark = waits.then(|| self.mark_of_wait(context, place)).transpose()?;
+        let mark = waits.then(|| self.mark_of_wait(context)).transpose()?;
         self.wait_for_turn(place);
         let mut result = self.device.stream_memory(place, ops);
         if let Some(mark) = mark {
@@ -42,7 +42,7 @@ impl Session {
     }
 
     /// For [`Session::keep_mark_of_wait`].
-    pub(super) fn mark_of_wait(&mut self, context: ContextId, place: Place) -> CuResult<Mark> {
+    pub(super) fn mark_of_wait(&mut self, context: ContextId) -> CuResult<Mark> {
         if self.waits.len() >= WAITS_MAX {
             for mark in std::mem::take(&mut self.waits) {
                 self.keep_wait(mark);
@@ -51,7 +51,7 @@ impl Session {
         if self.waits.len() >= WAITS_MAX {
             return Err(CuError::OUT_OF_MEMORY);
         }
-        self.new_mark(context, place.context)
+        self.new_mark(context)
     }
 
     /// Whether it is not over. One in a context that an error has ended is.

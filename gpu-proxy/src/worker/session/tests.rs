@@ -7,6 +7,7 @@ mod graph_waits;
 
 mod array;
 mod devices;
+mod green;
 mod library;
 
 mod pool;

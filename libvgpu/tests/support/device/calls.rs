@@ -31,6 +31,12 @@ calls! {
     cuCtxSynchronize();
     cuCtxGetLimit(limit: u32) -> u64;
     cuCtxSetLimit(limit: u32, value: u64);
+    vgpuSmResource(of: SmSource) -> SmResource;
+    vgpuSmSplit(of: SmSource, split: SmSplit) -> SmGroups;
+    vgpuGreenCreate(
+        green: ContextId, stream: NewHandle<kind::Stream>, of: SmSource, split: SmSplit, parts: Vec<u32>
+    ) -> SmResource;
+    vgpuGreenDestroy(green: ContextId);
     cuCtxEnablePeerAccess(peer: ContextId);
     cuCtxDisablePeerAccess(peer: ContextId);
     cuMemAlloc_v2(bytes: u64) -> DevicePtr;

@@ -8,6 +8,7 @@ mod event;
 mod execution;
 mod gate;
 mod graph;
+mod green;
 mod image;
 mod linker;
 mod memory;
@@ -80,6 +81,8 @@ pub struct FakeDevice {
     retained: HashSet<u32>,
     /// Pairs of contexts, the first of which reaches the other's memory.
     peers: HashSet<(ContextId, ContextId)>,
+    /// Green contexts: the legacy stream and how many multiprocessors.
+    greens: HashMap<ContextId, (StreamHandle, u32)>,
     events: HashMap<u64, bool>,
     graphs: HashMap<u64, Vec<FakeNode>>,
     /// By number: of which graph, with which value.
@@ -128,6 +131,7 @@ impl FakeDevice {
             next: 0x2000_0000_0000,
             retained: HashSet::new(),
             peers: HashSet::new(),
+            greens: HashMap::new(),
             events: HashMap::new(),
             graphs: HashMap::new(),
             conditionals: HashMap::new(),
@@ -165,6 +169,7 @@ impl FakeDevice {
             self.graphs.remove(raw);
         }
         self.places.retain(|_, (owner, _)| *owner != context);
+        self.greens.retain(|_, (stream, _)| self.streams.contains(&stream.raw()));
         self.arrays.end_context(context);
         self.count_arrays();
     }

@@ -48,10 +48,10 @@ impl Session {
 
     /// Behind what a stream holds, or, if it was destroyed, behind all that its context does.
     fn mark_behind(&mut self, context: ContextId, stream: Stream, place: Place) -> Option<Mark> {
-        let mark = self.new_mark(context, place.context).ok()?;
+        let mark = self.new_mark(context).ok()?;
         let is_there = self.place_of(Call { context, sync: false }, stream);
         let is_there = is_there.is_ok_and(|(_, now)| now.stream == place.stream);
-        let set = if is_there { self.set_mark(&mark, place) } else { self.set_mark_of_all(&mark, place) };
+        let set = if is_there { self.set_mark(&mark, place) } else { self.set_mark_of_all(&mark) };
         if set.is_err() {
             self.end_mark(&mark);
         }
