@@ -105,6 +105,10 @@ surface! {
             cuStreamAttachMemAsync_ptsz;
         Sync: cuMemAllocManaged;
     }
+    "managed_batch" {
+        Local: cuMemPrefetchBatchAsync cuMemPrefetchBatchAsync_ptsz cuMemDiscardBatchAsync cuMemDiscardBatchAsync_ptsz
+            cuMemDiscardAndPrefetchBatchAsync cuMemDiscardAndPrefetchBatchAsync_ptsz;
+    }
     "pointer" { Local: cuPointerGetAttribute cuPointerGetAttributes cuPointerSetAttribute; }
     "copy" {
         Async: cuMemcpyHtoDAsync_v2 cuMemcpyHtoDAsync_v2_ptsz cuMemcpyDtoDAsync_v2 cuMemcpyDtoDAsync_v2_ptsz cuMemcpyDtoD_v2

@@ -52,7 +52,9 @@ fn managed(entered: Entered, address: DevicePtr) -> CuResult<Range> {
 }
 
 /// The pages of `bytes` bytes from `at` on, which lie in one allocation, as far as they are that allocation's.
-fn pages(entered: Entered, at: DevicePtr, bytes: usize) -> CuResult<ops::Range<u64>> {
+/// # Errors
+/// 1.
+pub fn pages(entered: Entered, at: DevicePtr, bytes: usize) -> CuResult<ops::Range<u64>> {
     let range = managed(entered, at)?;
     let (offset, bytes) = (at.0 - range.start, bytes as u64);
     if bytes == 0 || bytes > range.bytes - offset {
@@ -105,6 +107,11 @@ fn advise(at: DevicePtr, bytes: usize, advice: u32, location: Location) -> CuRes
     Ok(())
 }
 
+/// Whether memory can be told to go there: a device, the host, one of its nodes.
+pub fn is_place(location: Location) -> bool {
+    (ON_DEVICE..=*ON_NODES.end()).contains(&location.kind)
+}
+
 /// Source: cuda.h, `cuMemPrefetchAsync`: the device of the stream, and the one that memory goes to, have attribute 89. None has.
 fn prefetch(
     at: DevicePtr,
@@ -117,7 +124,7 @@ fn prefetch(
     let entered = enter()?;
     context_of(entered, resolve(entered, stream.0, mode)?)?;
     pages(entered, at, bytes)?;
-    if flags != 0 || !(ON_DEVICE..=*ON_NODES.end()).contains(&location.kind) {
+    if flags != 0 || !is_place(location) {
         return Err(CuError::INVALID_VALUE);
     }
     say!("managed memory is not prefetched: it stays in host memory (attribute 89 is 0)");

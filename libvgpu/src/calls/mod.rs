@@ -32,6 +32,7 @@ pub mod library;
 pub mod link;
 pub mod logs;
 pub mod managed;
+pub mod managed_batch;
 pub mod memory;
 pub mod memset;
 pub mod module;
@@ -72,7 +73,7 @@ pub mod generated {
         launch::*, library::*, link::*, logs::*, managed::*, memory::*, memset::*, module::*, occupancy::*,
         old_launch::*, pointer::*, primary::*,
     };
-    use super::{tensor_map::*, user_object::*};
+    use super::{managed_batch::*, tensor_map::*, user_object::*};
 
     /// Exports that say 801, whatever their parameters: the caller cleans up, so none need be declared.
     macro_rules! unsupported {

@@ -77,6 +77,7 @@ const ON_SOFT: &[Case] = &[
     right(&["shares"]),
     Case { lines: &["pinned: kernels reach pinned memory", "pinned: ok"], ..right(&["pinned", "answers"]) },
     right(&["managed", "answers"]),
+    right(&["prefetch_batch"]),
     right(&["vmm"]),
     right(&["ipc"]),
     right(&["pool_ipc"]),
