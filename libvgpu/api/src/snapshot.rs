@@ -2,11 +2,13 @@
 
 use crate::wire::{Reader, Wire, WireError, wire_struct};
 
-/// Attributes 0 to this, exclusive, travel. CUDA 13.0's `CU_DEVICE_ATTRIBUTE_MAX` is 148; room for later ones.
-pub const ATTRIBUTES: usize = 160;
+/// Attributes 0 to this, exclusive, travel: `CU_DEVICE_ATTRIBUTE_MAX` of CUDA 13.0. A later driver's further ones do not, since nobody
+/// looked whether what they tell of is there.
+pub const ATTRIBUTES: usize = 148;
 /// Attributes of what does not travel yet: 0 to programs, whatever the hardware has, since they ask before they use it. In order.
-/// Numbers: `CUdevice_attribute` of cuda.h 13.0.
+/// Numbers: `CUdevice_attribute` of cuda.h 13.0. That none promises a call that is refused: `tests/promises.rs`.
 pub const NOT_OFFERED: &[u32] = &[
+    86,  // atomics on host memory
     88,  // pageable memory access
     89,  // concurrent managed access
     91,  // host pointers for registered memory
@@ -32,15 +34,20 @@ pub const NOT_OFFERED: &[u32] = &[
     124, // dma-buf
     128, // fabric handles
     129, // function pointers of host and device
+    130, // its memory as a NUMA node
     132, // multicast
     133, // MPS
+    135, // shared graphics of D3D12
     136, // hardware decompression
+    137, // the most of it at once
+    138, // shared graphics of Vulkan
     141, // virtual memory on host NUMA nodes
     142, // memory pools there
     143, // IPC between nodes of them
     144, // memory pools in host memory
     145, // virtual memory in host memory
     146, // dma-buf of host memory
+    147, // some atomics on host memory
 ];
 
 /// `CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY`: not 0 where the worker has the arena and the device reaches it.

@@ -27,13 +27,13 @@ pub fn device(process: &'static Process, ordinal: i32) -> CuResult<(u32, &'stati
     process.devices.get(ordinal as usize).map(|device| (ordinal, device)).ok_or(CuError::INVALID_DEVICE)
 }
 
-/// An attribute as programs see it.
+/// An attribute as programs see it. `None` for one that the device doesn't know, offered or not.
 pub fn attribute(device: &DeviceSnapshot, number: u32) -> Option<i32> {
     match number {
         POOL_HANDLE_TYPES => device.attribute(POSIX_FD_SUPPORTED),
         MANAGED_MEMORY => device.attributes.get(CAN_MAP_HOST_MEMORY).copied(),
         _ if is_offered(number) => device.attribute(number),
-        _ => Some(0),
+        _ => device.attribute(number).map(|_| 0),
     }
 }
 

@@ -100,7 +100,7 @@ fn device_snapshot(table: &Table, device: c_int, number: u32, bytes: u64) -> Dev
         uuid,
         pci,
         total_memory: bytes.min(total as u64),
-        attributes: (0..ATTRIBUTES).map(|number| attribute_of(table, device, number)).collect(),
+        attributes: attributes(table, device),
     }
 }
 
@@ -112,18 +112,39 @@ pub(super) fn driver_version(table: &Table) -> u32 {
     version.unsigned_abs()
 }
 
-/// A `CUdevice_attribute`: 0 for what is not known, or not offered.
-pub(super) fn attribute_of(table: &Table, device: c_int, number: usize) -> c_int {
-    let Ok(attribute) = c_int::try_from(number) else { return 0 };
-    if u32::try_from(number).is_ok_and(is_offered) { own_attribute_of(table, device, attribute) } else { 0 }
+/// All that the driver knows and that travels, by number: 0 for what is not offered. An older driver's end earlier.
+fn attributes(table: &Table, device: c_int) -> Vec<i32> {
+    let all = (0..ATTRIBUTES).map(|number| known_attribute(table, device, number));
+    told(all.collect())
 }
 
-/// The hardware's own value, for us.
+/// Values up to the last that is known; what is not known among them is 0.
+fn told(all: Vec<Option<i32>>) -> Vec<i32> {
+    let end = all.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+    all.into_iter().take(end).map(Option::unwrap_or_default).collect()
+}
+
+/// A `CUdevice_attribute` as programs may know it. `None`: the driver has none of that number.
+fn known_attribute(table: &Table, device: c_int, number: usize) -> Option<i32> {
+    let value = own_attribute(table, device, c_int::try_from(number).ok()?)?;
+    Some(if u32::try_from(number).is_ok_and(is_offered) { value } else { 0 })
+}
+
+/// A `CUdevice_attribute`: 0 for what is not known, or not offered.
+pub(super) fn attribute_of(table: &Table, device: c_int, number: usize) -> c_int {
+    known_attribute(table, device, number).unwrap_or(0)
+}
+
+/// The hardware's own value, for us: 0 for what is not known.
 fn own_attribute_of(table: &Table, device: c_int, attribute: c_int) -> c_int {
+    own_attribute(table, device, attribute).unwrap_or(0)
+}
+
+fn own_attribute(table: &Table, device: c_int, attribute: c_int) -> Option<c_int> {
     let mut value = 0;
     // SAFETY: the driver writes one number to a variable of ours; unknown attributes are an error.
-    let known = unsafe { table.cuDeviceGetAttribute(&raw mut value, attribute, device) };
-    if known.is_err() { 0 } else { value }
+    unsafe { table.cuDeviceGetAttribute(&raw mut value, attribute, device) }.ok()?;
+    Some(value)
 }
 
 fn name_of(table: &Table, device: c_int) -> String {
@@ -132,4 +153,15 @@ fn name_of(table: &Table, device: c_int) -> String {
     let named = unsafe { table.cuDeviceGetName(name.as_mut_ptr().cast::<c_char>(), 256, device) };
     let text = name.split(|byte| *byte == 0).next().unwrap_or_default();
     if named.is_ok() { String::from_utf8_lossy(text).into_owned() } else { "NVIDIA device".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_driver_does_not_know_at_the_end_is_not_told_of() {
+        assert_eq!(told(vec![None, Some(1024), None, Some(7), None, None]), [0, 1024, 0, 7]);
+        assert!(told(vec![None; 3]).is_empty());
+    }
 }
