@@ -43,18 +43,6 @@ const REFUSED: &[(&[&str], &str)] = &[
     ),
     (
         &[
-            "cuCtxFromGreenCtx",
-            "cuCtxGetDevResource",
-            "cuDevResource",
-            "cuDevSmResource",
-            "cuDeviceGetDevResource",
-            "cuGreenCtx",
-            "cuStreamGetGreenCtx",
-        ],
-        "no parts of a device yet: multiprocessors are shared by time",
-    ),
-    (
-        &[
             "cuDestroyExternal",
             "cuExternalMemory",
             "cuGraphAddExternal",
@@ -71,7 +59,7 @@ const REFUSED: &[(&[&str], &str)] = &[
         &["cuEGL", "cuEventCreateFromEGLSync", "cuGL", "cuGraphics", "cuVDPAU", "cuWGL"],
         "graphics: the guest has no display driver to share with",
     ),
-    (&["cuDeviceGetLuid"], "names a device to Windows; Linux has no such names"),
+    (&["cuDeviceGetLuid"], "names a device to Windows; NVIDIA's driver says the same on Linux"),
     (
         &["cuFlushGPUDirectRDMAWrites"],
         "no other device writes into the GPU's memory here. Attributes 116 to 118 are 0",
@@ -89,7 +77,6 @@ const REFUSED: &[(&[&str], &str)] = &[
         "a dma-buf of the GPU's memory is for other devices of the node, of which the guest has none. Attributes 124 and 146 are 0",
     ),
     (&["cuMemMapArrayAsync"], "no arrays whose memory is mapped later. Attributes 112 and 121 are 0"),
-    (&["cuMemPoolExport", "cuMemPoolImport"], "no pools between processes. Attribute 119 is 0"),
     (
         &["cuMulticast"],
         "one address for the memory of several devices, which their switch makes: not passed on. Attribute 132 is 0",
@@ -97,7 +84,7 @@ const REFUSED: &[(&[&str], &str)] = &[
     (&["cuProfilerInitialize"], "NVIDIA's driver says the same since CUDA 12"),
     (
         &["cuModuleGetSurfRef", "cuModuleGetTexRef", "cuParamSetTexRef", "cuSurfRef", "cuTexRef"],
-        "not done: references to textures and surfaces are deprecated, and C++ has none since CUDA 12, though PTX still may; objects have taken their place",
+        "not done yet: deprecated, and C++ has none since CUDA 12, though PTX still may, and NVIDIA's driver 580 takes them; texture and surface objects have taken their place",
     ),
 ];
 
