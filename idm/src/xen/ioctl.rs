@@ -7,6 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
 
 use super::error::XenError;
+use super::metrics::COUNTERS;
 use super::table::Op;
 
 /// The argument of a call: bytes in an aligned buffer, fields by offset. Little endian, as x86.
@@ -82,6 +83,7 @@ pub(super) fn call<B: AsRef<[u64]> + AsMut<[u64]>>(
     // SAFETY: `Raw` hands the kernel a buffer that is exclusively borrowed for the call, is aligned for u64 and was just checked
     // to hold the fixed part and the whole array; no call in the table follows a pointer inside its argument.
     let result = unsafe { rustix::ioctl::ioctl(device, Raw { number: op.number, arg: arg.0.as_mut() }) }?;
+    COUNTERS.requests.add(1);
     u32::try_from(result).map_err(|_| io::Error::other("a negative result that is no error"))
 }
 

@@ -28,6 +28,8 @@ impl Counter {
 /// The counters of this process.
 #[derive(Debug)]
 pub struct Counters {
+    /// Calls of Xen's devices (ioctls) that the kernel has done, NOTIFY among them: each is a hypercall, or a few.
+    pub requests: Counter,
     /// NOTIFY hypercalls: events sent to peers.
     pub events_sent: Counter,
     /// Event channels read: wake-ups taken.
@@ -50,6 +52,7 @@ pub struct Counters {
 
 /// The counters of this process.
 pub static COUNTERS: Counters = Counters {
+    requests: Counter::new(),
     events_sent: Counter::new(),
     events_taken: Counter::new(),
     unmasks: Counter::new(),

@@ -5,6 +5,7 @@
 //!   middle (the guest's command line must say `linger`) and looks that nothing is left.
 //! * `xen-peer guest`, or as PID 1 of a guest: plays the guest of the above, then powers off if it is PID 1.
 
+mod calls;
 mod channel;
 mod check;
 mod child;
@@ -71,6 +72,7 @@ fn in_one_domain() -> Checks {
     });
     checks.run("an event wakes who sleeps", streams::round_trips);
     checks.run("a flood of events costs one wake-up", hostile::flood);
+    checks.run("a launch and a call cost the events that they must", calls::cost_what_they_must);
     checks.run("everything was given back", || {
         // What a guest's end takes with it, Dom0 has to remove by hand: the directory of its own frontends.
         if let Some((parent, _)) = device.frontend_path().rsplit_once('/') {
