@@ -681,6 +681,14 @@ fn fields_say_for_themselves_that_they_are_not_supported() {
     let place = fields.as_mut_ptr();
     assert_eq!(nv!(play, nvmlDeviceGetFieldValues(first: usize, 1: i32, place: *mut u64)), 0);
     assert_eq!((fields[0], fields[3] >> 32, fields[5]), (0x0000_0007_0000_0051, 3, 0x0000_0007_0000_0051));
+    // How many links are up, and of two links whether they are.
+    for (field, scope, expected) in
+        [(91_u64, 0_u64, (0, 12)), (165, 11, (0, 1)), (165, 12, (0, 0)), (165, 18, (2, 0))]
+    {
+        fields[0] = field | scope << 32;
+        assert_eq!(nv!(play, nvmlDeviceGetFieldValues(first: usize, 1: i32, place: *mut u64)), 0);
+        assert_eq!((fields[3], fields[4]), (1 | expected.0 << 32, expected.1), "{field} of {scope}");
+    }
     for count in [0_i32, -1] {
         assert_eq!(
             nv!(play, nvmlDeviceGetFieldValues(first: usize, count: i32, place: *mut u64)),

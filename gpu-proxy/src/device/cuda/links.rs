@@ -42,8 +42,11 @@ impl Links {
             // SAFETY: as above.
             let state = unsafe { transmute::<*mut c_void, State>(find("nvmlDeviceGetNvLinkState\0")?) };
             // SAFETY: a function without parameters.
-            let started = unsafe { init() } == 0;
-            started.then(|| Self { by_address, state, shutdown })
+            let code = unsafe { init() };
+            if code != 0 {
+                log::info!("links between GPUs are not known: nvmlInit_v2 gives {code}");
+            }
+            (code == 0).then(|| Self { by_address, state, shutdown })
         })
     }
 
@@ -52,7 +55,9 @@ impl Links {
         let Ok(address) = CString::new(format!("{domain:08x}:{bus:02x}:{device:02x}.0")) else { return 0 };
         let mut gpu = std::ptr::null_mut();
         // SAFETY: a C string, and a variable of ours for the handle.
-        if unsafe { (self.by_address)(address.as_ptr(), &raw mut gpu) } != 0 {
+        let code = unsafe { (self.by_address)(address.as_ptr(), &raw mut gpu) };
+        if code != 0 {
+            log::info!("links of {address:?} are not known: nvmlDeviceGetHandleByPciBusId_v2 gives {code}");
             return 0;
         }
         let is_up = |link: &c_uint| {

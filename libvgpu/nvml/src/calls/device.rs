@@ -3,6 +3,7 @@
 use std::ffi::c_char;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::link::{is_up, links};
 use crate::abi::{Device, Out, exports};
 use crate::hardware::{architecture, brand, cores_of_multiprocessor};
 use crate::result::{NvmlError, NvmlResult};
@@ -17,6 +18,10 @@ const CLOCK_VIDEO: u32 = 3;
 /// `NVML_FEATURE_DISABLED`, and `NVML_COMPUTEMODE_DEFAULT`.
 const DISABLED: u32 = 0;
 const MODE_DEFAULT: u32 = 0;
+/// `NVML_FI_DEV_NVLINK_LINK_COUNT`, `…_GET_STATE`, whose scope is the link, and the kind of both, `NVML_VALUE_TYPE_UNSIGNED_INT`.
+const FIELD_LINKS: u32 = 91;
+const FIELD_LINK_STATE: u32 = 165;
+const KIND_U32: u32 = 1;
 /// The first byte of [`PciInfo`] that is no part of the structure by its first name, and by its second.
 const PCI_V1_BYTES: usize = 32;
 const PCI_V2_BYTES: usize = 36;
@@ -185,7 +190,7 @@ exports! {
         place.set(0)
     }
 
-    /// Each field says for itself that it is not supported.
+    /// Each field says for itself whether it is known.
     fn nvmlDeviceGetFieldValues(device: Device, count: i32, fields: Out<FieldValue>) {
         session()?.device(device)?;
         fields.wanted()?;
@@ -195,12 +200,17 @@ exports! {
         for index in 0..count {
             let place = fields.at(index);
             let asked = place.get()?;
+            let value = match asked.field {
+                FIELD_LINKS => links(device),
+                FIELD_LINK_STATE => is_up(device, asked.scope).map(u32::from),
+                _ => Err(NvmlError::NOT_SUPPORTED),
+            };
             place.set(FieldValue {
                 timestamp: i64::try_from(now).unwrap_or(i64::MAX),
                 latency: 0,
-                kind: 0,
-                result: NvmlError::NOT_SUPPORTED.0,
-                value: 0,
+                kind: KIND_U32,
+                result: value.err().map_or(0, |error| error.0),
+                value: value.unwrap_or(0).into(),
                 ..asked
             })?;
         }

@@ -14,14 +14,19 @@ const CAPABILITIES: u32 = 6;
 /// `NVML_NVLINK_DEVICE_TYPE_SWITCH`.
 const SWITCH: u32 = 2;
 
+/// How many links are up, of a device that has some.
+pub fn links(device: Device) -> NvmlResult<u32> {
+    let links = session()?.device(device)?.1.links;
+    if links == 0 { Err(NvmlError::NOT_SUPPORTED) } else { Ok(links) }
+}
+
 /// Whether the link is up, of a device that has links.
-fn is_up(device: Device, link: u32) -> NvmlResult<bool> {
-    let session = session()?;
-    let links = session.device(device)?.1.links;
+pub fn is_up(device: Device, link: u32) -> NvmlResult<bool> {
+    session()?.device(device)?;
     if link >= LINKS_MAX {
         return Err(NvmlError::INVALID_ARGUMENT);
     }
-    if links == 0 { Err(NvmlError::NOT_SUPPORTED) } else { Ok(link < links) }
+    Ok(link < links(device)?)
 }
 
 /// The other end of a link: a place that is none.
