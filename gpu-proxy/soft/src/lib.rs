@@ -27,7 +27,7 @@ pub use block::SharedWords;
 pub use conditions::Conditions;
 pub use device::{Device, DeviceConfig, Instance, LaunchConfig, Meter};
 pub use fault::{Access, Fault};
-pub use image::{ImageError, each_machine_code};
+pub use image::{ImageError, each_machine_code, each_ptxs_variables};
 pub use memory::{ALIGN, MAPPING_ALIGN, Memory, MemoryError, Protection};
 pub use module::{FunctionInfo, GlobalInfo, Module, Parameter};
 pub use texture::{AddressMode, ChannelKind, Level, Sampler, Surface, Texel, Texture};

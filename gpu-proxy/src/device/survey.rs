@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 
 use vgpu_api::{CuError, CuResult};
+use vgpu_soft::ImageError;
 
 pub use elf::Elf;
 
@@ -25,11 +26,11 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Of PTX, a cubin or a fatbin for a device of `capability` (major, minor). Machine code has a table of variables; those of PTX the
-    /// software GPU's parser knows. A fatbin may hold both, of which a driver loads one: the larger counts.
+    /// Of PTX, a cubin or a fatbin for a device of `capability` (major, minor). Machine code has a table of variables; PTX is looked through
+    /// for them. A fatbin may hold several of both, of which a driver loads one: the largest counts.
     ///
     /// # Errors
-    /// 200 for a fatbin whose machine code cannot be looked at.
+    /// 200 for a fatbin that cannot be looked at, 218 for PTX whose variables cannot be known.
     pub fn of(image: &[u8], capability: (u32, u32)) -> CuResult<Self> {
         let (mut variable_bytes, mut variables, mut is_managed) = (0, BTreeSet::new(), false);
         vgpu_soft::each_machine_code(image, capability, |code| {
@@ -40,13 +41,16 @@ impl Survey {
             }
         })
         .map_err(|_| CuError::INVALID_IMAGE)?;
-        if let Ok(module) = vgpu_soft::Module::load(image) {
-            let all = module.globals().iter().fold(0_u64, |sum, global| sum.saturating_add(global.bytes));
+        vgpu_soft::each_ptxs_variables(image, capability, |globals| {
+            let all = globals.iter().fold(0_u64, |sum, global| sum.saturating_add(global.bytes));
             variable_bytes = all.max(variable_bytes);
-            let names = module.globals().iter().map(|global| global.name.as_str());
-            variables.extend(names.filter_map(|name| CString::new(name).ok()));
-            is_managed |= module.globals().iter().any(|global| global.managed);
-        }
+            variables.extend(globals.iter().filter_map(|global| CString::new(global.name.as_str()).ok()));
+            is_managed |= globals.iter().any(|global| global.managed);
+        })
+        .map_err(|error| match error {
+            ImageError::Ptx { .. } => CuError::INVALID_PTX,
+            _ => CuError::INVALID_IMAGE,
+        })?;
         Ok(Self { variable_bytes, variables: variables.into_iter().collect(), is_managed })
     }
 }
@@ -68,6 +72,13 @@ mod tests {
         let survey = Survey::of(ptx, (9, 0)).unwrap();
         assert_eq!((survey.variable_bytes, survey.variables), (4096, vec![c"grid".to_owned()]));
         assert_eq!(Survey::of(b"", (9, 0)).unwrap().variable_bytes, 0);
+        // Neither an instruction that nobody here knows nor a byte of another alphabet hides one.
+        let strange = b".version 99.0\n.target sm_90\n// \xe9\n.global .b8 big[77];\n.entry k() { of.another.day %r1; }\n";
+        assert_eq!(Survey::of(strange, (9, 0)).unwrap().variable_bytes, 77);
+        assert_eq!(
+            Survey::of(b".version 8.0\n.global .b8 big[N];", (9, 0)).unwrap_err(),
+            CuError::INVALID_PTX
+        );
     }
 
     #[test]

@@ -35,6 +35,16 @@ pub(super) fn ptx_of(image: &[u8], sm: u32) -> Result<Vec<u8>, ImageError> {
         .expand(TEXT_BYTES_MAX)
 }
 
+/// Hands out the text of each PTX entry that target `sm` can run, one after the other.
+pub(super) fn each_ptx(
+    image: &[u8],
+    sm: u32,
+    mut each: impl FnMut(&[u8]) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
+    let entries = entries(image, KIND_PTX)?.into_iter();
+    entries.filter(|entry| entry.target <= sm).try_for_each(|entry| each(&entry.expand(TEXT_BYTES_MAX)?))
+}
+
 /// Hands out the machine code of each entry that target `sm` can run, one after the other: those of its major number.
 pub(super) fn each_machine_code(
     image: &[u8],

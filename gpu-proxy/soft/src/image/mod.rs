@@ -5,6 +5,9 @@
 
 mod fatbin;
 
+use crate::module::GlobalInfo;
+use crate::ptx;
+
 /// Longest PTX text accepted, in bytes; also the bound of what a compressed entry may expand to.
 const TEXT_BYTES_MAX: usize = 64 << 20;
 /// The bound of what compressed machine code may expand to, in bytes.
@@ -75,6 +78,33 @@ pub fn each_machine_code(
         fatbin::each_machine_code(image, capability.0 * 10 + capability.1, each)?;
     }
     Ok(())
+}
+
+/// Hands out the variables of each PTX in `image` that a driver may choose for a device of `capability` (major, minor), a text at a time:
+/// for who has such a device.
+/// # Errors
+/// [`ImageError::Invalid`] for a broken fatbin, [`ImageError::Ptx`] for a text whose variables cannot be known.
+pub fn each_ptxs_variables(
+    image: &[u8],
+    capability: (u32, u32),
+    mut each: impl FnMut(&[GlobalInfo]),
+) -> Result<(), ImageError> {
+    let mut look = |text: &[u8]| {
+        let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        // Comments may hold any bytes. Without a version it is no PTX for anybody.
+        let text = String::from_utf8_lossy(text);
+        if text.contains(".version") {
+            each(&ptx::variables(&text)?);
+        }
+        Ok(())
+    };
+    if image.starts_with(&fatbin::MAGIC) {
+        fatbin::each_ptx(image, capability.0 * 10 + capability.1, look)
+    } else if image.starts_with(&ELF_MAGIC) {
+        Ok(())
+    } else {
+        look(image)
+    }
 }
 
 /// PTX is ASCII and ends at its first NUL.
