@@ -271,7 +271,7 @@ fn a_driver_is_used_in_the_right_context_and_shows_what_travels() {
     library(folder.path(), include_str!("data/driver.c"));
     let said = open_with(folder.path());
     for part in [
-        "opened; Costs { context_bytes: 543162368, resident_threads: 270336, graph_node_bytes: 4096, graph_row_bytes: 131072, graphs_are_kept: true }",
+        "opened; Costs { context_bytes: 543162368, green_bytes: 33554432, resident_threads: 270336, graph_node_bytes: 4096, graph_row_bytes: 131072, graphs_are_kept: true }",
         // Threads of a block: as the driver says. Registration of host memory: it does not travel.
         "memory 2000, attributes 1 0",
         "allocated at [1000, 2000, 1000], MemInfo { free: 1000, total: 2000 }",

@@ -136,9 +136,9 @@ impl Session {
 fn a_pool_that_is_made_for_it_goes_out_by_a_descriptor_and_its_pointers_by_their_bytes() {
     let session = session();
     let (code, pool) = session.pool(POSIX_FD);
-    assert_eq!((code, session.seen("shareable pool create")), (OK, 1));
-    let (code, fd) = session.export(pool, POSIX_FD, 0);
     assert_eq!(code, OK);
+    let (code, fd) = session.export(pool, POSIX_FD, 0);
+    assert_eq!((code, session.seen("shareable pool create")), (OK, 1));
     // SAFETY: the library opened it for its caller.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut bytes = [0; 64];

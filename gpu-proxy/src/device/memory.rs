@@ -23,7 +23,7 @@ pub trait Memory {
     fn memory(&mut self, context: Raw) -> CuResult<MemInfo>;
     /// Frees an address that [`Self::alloc`] gave.
     fn free(&mut self, context: Raw, address: u64) -> CuResult<()>;
-    /// The context of an address that [`Device::free`] refused has been destroyed: frees what did not end with it.
+    /// The context of an address that [`Self::free`] refused has been destroyed: frees what did not end with it.
     fn free_left(&mut self, _address: u64) -> CuResult<()> {
         Ok(())
     }

@@ -55,24 +55,30 @@ impl Supervisor {
             let Ok(question) = ready.try_io(|socket| asked(socket.get_ref())) else { continue };
             let question = question?;
             pace.wait().await;
-            let answered = self.zones().exchange(zone, worker, self.device, question);
+            let (answered, gone) = {
+                let mut zones = self.zones();
+                (zones.exchange(zone, worker, self.device, question), zones.take_gone(zone))
+            };
+            // Before the answer: who let go of memory takes it for free then.
+            close(gone).await;
             answer(&**readable.get_ref(), answered)?;
-            // Before the next question, so that no worker has more of them waiting than it can cause at once.
-            self.close_gone(zone).await;
         }
     }
 
     /// A worker's process is reaped: returns when what it shared is closed here, and the device's memory with it.
     pub(super) async fn end_sharing(&self, zone: ZoneId, worker: WorkerId) {
-        self.zones().ended_sharing(zone, worker);
-        self.close_gone(zone).await;
+        let gone = {
+            let mut zones = self.zones();
+            zones.ended_sharing(zone, worker);
+            zones.take_gone(zone)
+        };
+        close(gone).await;
     }
+}
 
-    /// Closes what the zone shares no more, where nobody else waits for it.
-    async fn close_gone(&self, zone: ZoneId) {
-        let gone = self.zones().take_gone(zone);
-        if !gone.is_empty() {
-            let _ = tokio::task::spawn_blocking(move || drop(gone)).await;
-        }
+/// Closes what a zone shares no more, where nobody else waits for it.
+async fn close(gone: Vec<OwnedFd>) {
+    if !gone.is_empty() {
+        let _ = tokio::task::spawn_blocking(move || drop(gone)).await;
     }
 }

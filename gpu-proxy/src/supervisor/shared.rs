@@ -54,16 +54,20 @@ struct Memory {
     device: u32,
     /// Whose it is, and what others get: until it is let go of.
     maker: Option<(WorkerId, OwnedFd)>,
-    /// A worker stands here as often as it got it.
-    users: Vec<WorkerId>,
-    /// Where it counts since its maker has it no more.
+    /// The maker's, which those of its container share.
+    grant: Grant,
+    /// A worker stands here as often as it got it. One of another container has it counted against its own grant from the first: else the
+    /// makers of a pod could hand it more than its containers were granted.
+    users: Vec<(WorkerId, Option<Grant>)>,
+    /// Where it counts since its maker has it no more: with another one of its container.
     counted: Option<(WorkerId, Grant)>,
 }
 
 impl Memory {
     /// Lets it count where it has to, now that who has it has changed.
     fn recount(&mut self, grant_of: &impl Fn(WorkerId, u32) -> Option<Grant>) {
-        let wanted = if self.maker.is_some() { None } else { self.users.first().copied() };
+        let mut uncounted = self.users.iter().filter(|(_, own)| own.is_none()).map(|(worker, _)| *worker);
+        let wanted = if self.maker.is_some() { None } else { uncounted.next() };
         if self.counted.as_ref().map(|(worker, _)| *worker) == wanted {
             return;
         }
@@ -122,7 +126,8 @@ impl Shared {
                 };
                 match checked {
                     Ok(on) => {
-                        let (answer, fd) = self.put(worker, (on, bytes), fd)?;
+                        let grant = grant_of(worker, on).ok_or(CuError::INVALID_VALUE)?;
+                        let (answer, fd) = self.put(worker, (on, bytes), grant, fd)?;
                         Ok((Answer { device, ..answer }, fd))
                     }
                     Err(error) => {
@@ -131,7 +136,7 @@ impl Shared {
                     }
                 }
             }
-            Question::Get(token) => self.get(worker, devices, token),
+            Question::Get(token) => self.get(worker, devices, token, &grant_of),
             Question::PutEvent => self.events.put(worker),
             Question::GetEvent(token) => self.events.get(worker, token),
             Question::Board => self.events.board(),
@@ -155,10 +160,14 @@ impl Shared {
                 Ok(Default::default())
             }
             Question::Close(token) => {
-                let users = self.memories.get_mut(&token).map(|memory| &mut memory.users);
-                let users = users.ok_or(CuError::INVALID_VALUE)?;
-                let place = users.iter().position(|user| *user == worker).ok_or(CuError::INVALID_VALUE)?;
-                users.remove(place);
+                let Memory { users, bytes: memory_bytes, .. } =
+                    self.memories.get_mut(&token).ok_or(CuError::INVALID_VALUE)?;
+                let memory_bytes = *memory_bytes;
+                let place = users.iter().position(|(user, _)| *user == worker);
+                let (_, own) = users.remove(place.ok_or(CuError::INVALID_VALUE)?);
+                if let Some(grant) = own {
+                    grant.remove_left(memory_bytes);
+                }
                 self.uses -= 1;
                 self.settle(token, &grant_of);
                 Ok(Default::default())
@@ -170,6 +179,7 @@ impl Shared {
         &mut self,
         worker: WorkerId,
         (device, bytes): (u32, u64),
+        grant: Grant,
         given: Option<OwnedFd>,
     ) -> CuResult<(Answer, Option<OwnedFd>)> {
         let full = |_: io::Error| CuError::OUT_OF_MEMORY;
@@ -184,7 +194,7 @@ impl Shared {
         };
         let token = random_token().map_err(full)?;
         let maker = Some((worker, kept));
-        let memory = Memory { bytes, device, maker, users: Vec::new(), counted: None };
+        let memory = Memory { bytes, device, maker, grant, users: Vec::new(), counted: None };
         self.memories.insert(token, memory);
         self.descriptors += 1;
         Ok((Answer { bytes, token, ..Answer::default() }, back))
@@ -195,6 +205,7 @@ impl Shared {
         worker: WorkerId,
         devices: &[u32],
         token: Token,
+        grant_of: &impl Fn(WorkerId, u32) -> Option<Grant>,
     ) -> CuResult<(Answer, Option<OwnedFd>)> {
         let memory = self.memories.get_mut(&token).ok_or(CuError::INVALID_VALUE)?;
         let (_, fd) = memory.maker.as_ref().ok_or(CuError::INVALID_VALUE)?;
@@ -203,7 +214,12 @@ impl Shared {
             return Err(CuError::OUT_OF_MEMORY);
         }
         let fd = fd.try_clone().map_err(|_| CuError::OUT_OF_MEMORY)?;
-        memory.users.push(worker);
+        let grant = grant_of(worker, memory.device).ok_or(CuError::INVALID_VALUE)?;
+        let own = (!grant.is_of(&memory.grant)).then_some(grant);
+        if let Some(grant) = &own {
+            grant.add_left_within(memory.bytes)?;
+        }
+        memory.users.push((worker, own));
         self.uses += 1;
         Ok((Answer { bytes: memory.bytes, device, token }, Some(fd)))
     }
@@ -220,7 +236,12 @@ impl Shared {
                 self.descriptors -= 1;
             }
             let before = memory.users.len();
-            memory.users.retain(|user| *user != worker);
+            let bytes = memory.bytes;
+            for (_, own) in memory.users.extract_if(.., |(user, _)| *user == worker) {
+                if let Some(grant) = own {
+                    grant.remove_left(bytes);
+                }
+            }
             self.uses -= before - memory.users.len();
             self.settle(token, &grant_of);
         }

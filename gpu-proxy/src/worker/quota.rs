@@ -77,6 +77,21 @@ impl Grant {
         self.page.store(LEFT, left.saturating_sub(bytes));
     }
 
+    /// As [`Grant::add_left`], if the grant has room for it. As with [`Quota::charge`], of two that race for the last bytes at least one sees
+    /// the other's claim.
+    ///
+    /// # Errors
+    /// 2.
+    pub fn add_left_within(&self, bytes: u64) -> CuResult<()> {
+        self.add_left(bytes);
+        let used = (0..SLOTS).fold(self.left_bytes(), |sum, slot| sum.saturating_add(self.used_bytes(slot)));
+        if used > self.limit_bytes.load(Ordering::Relaxed) {
+            self.remove_left(bytes);
+            return Err(CuError::OUT_OF_MEMORY);
+        }
+        Ok(())
+    }
+
     /// What [`Grant::add_left`] counts.
     #[must_use]
     pub fn left_bytes(&self) -> u64 {

@@ -6,7 +6,7 @@
 //!
 //! The rule: this code lives in strangers' processes. No thread ever, no I/O before `nvmlInit`, nothing open between two calls; no panic
 //! crosses the border; no name is exported but `nvml*`; nothing is printed unless `VGPU_LOG` is set.
-//! What is not known is `NVML_ERROR_NOT_SUPPORTED`: no value is made up.
+//! What is not known is `NVML_ERROR_NOT_SUPPORTED`: no value is made up but the other end of links (`calls/link.rs`).
 //!
 //! Not here: what a container may know (`gpu-proxy`), the layout of the answer (`vgpu_zone_api::guest::facts`), CUDA (`libvgpu`).
 #![deny(unsafe_code)]

@@ -58,7 +58,8 @@ const GRANULE_BYTES: u64 = 512;
 /// others, and none of it given back when the graph ends (`graphs answers` of `tests/cuda`).
 const GRAPH_NODE_BYTES: u64 = 4 << 10;
 const GRAPH_ROW_BYTES: u64 = 128 << 10;
-/// What a green context is counted as: a bound of ours, not measured yet (`green takes` of `tests/cuda`).
+/// What a green context is counted as: 4 to 6 MiB were seen on an H100 with one stream (`green takes` of `tests/cuda`), and more of them, and
+/// kernels with much local memory, may take more.
 const GREEN_BYTES: u64 = 32 << 20;
 /// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT` and `…_MAX_THREADS_PER_MULTIPROCESSOR`.
 const MULTIPROCESSORS: usize = 16;

@@ -47,8 +47,9 @@ impl Cuda {
         let (pointer, device) = (self.contexts.get(peer)?, self.number_of(context)?);
         self.enter(context)?;
         // SAFETY: as above.
-        unsafe { self.table.cuCtxDisablePeerAccess(pointer) }?;
-        self.memories.close_to(&self.table, device, peer)
+        let ended = unsafe { self.table.cuCtxDisablePeerAccess(pointer) };
+        // Also where an error has ended one of them: later memory of the peer's is not this device's to reach.
+        ended.and(self.memories.close_to(&self.table, device, peer))
     }
 
     /// By way of the host where the devices do not reach each other; the driver knows. Memory of pools and mapped memory is often one device's

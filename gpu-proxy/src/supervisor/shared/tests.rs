@@ -82,14 +82,35 @@ fn memory_counts_with_its_maker_and_then_with_who_has_it_longest() {
     let token = zone.put(1);
     zone.get(3, token).unwrap();
     zone.get(2, token).unwrap();
-    assert_eq!((zone.left(), zone.shared.descriptors()), ([0, 0], 1));
+    assert_eq!(
+        (zone.left(), zone.shared.descriptors()),
+        ([0, BYTES], 1),
+        "another container's from the first"
+    );
     zone.let_go(1, token).unwrap();
-    assert_eq!((zone.left(), zone.shared.descriptors()), ([0, BYTES], 0));
+    assert_eq!((zone.left(), zone.shared.descriptors()), ([BYTES, BYTES], 0));
     assert_eq!(zone.get(2, token), WRONG, "nobody gets what its maker has no more");
     zone.close(3, token).unwrap();
     assert_eq!(zone.left(), [BYTES, 0]);
     zone.close(2, token).unwrap();
     assert_eq!((zone.left(), zone.is_empty()), ([0, 0], true));
+}
+
+/// A container with little and one that makes: together they have no more than both were granted.
+#[test]
+fn no_container_is_given_more_than_its_grant_by_another_one() {
+    let mut zone = zone();
+    zone.grants[1].set_limit(2 * BYTES);
+    let [one, two, three] = [zone.put(1), zone.put(1), zone.put(1)];
+    zone.get(3, one).unwrap();
+    zone.get(3, two).unwrap();
+    assert_eq!(zone.get(3, three), Err(CuError::OUT_OF_MEMORY));
+    assert_eq!(zone.get(3, one), Err(CuError::OUT_OF_MEMORY), "each time it has it");
+    assert_eq!(zone.left(), [0, 2 * BYTES]);
+    zone.close(3, one).unwrap();
+    zone.get(3, three).unwrap();
+    zone.ended(3);
+    assert_eq!(zone.left(), [0, 0]);
 }
 
 #[test]
@@ -100,9 +121,9 @@ fn deaths_leave_nothing_and_count_nothing_twice() {
         zone.get(worker, one).unwrap();
     }
     zone.ended(1);
-    assert_eq!((zone.left(), zone.get(2, two)), ([BYTES, 0], WRONG));
+    assert_eq!((zone.left(), zone.get(2, two)), ([BYTES, BYTES], WRONG));
     zone.close(2, one).unwrap();
-    assert_eq!(zone.left(), [BYTES, 0], "it has it once more");
+    assert_eq!(zone.left(), [BYTES, BYTES], "it has it once more");
     zone.ended(2);
     assert_eq!(zone.left(), [0, BYTES]);
     zone.ended(3);
@@ -143,6 +164,7 @@ fn what_is_put_and_got_has_an_end() {
         zone.put(2);
     }
     assert_eq!(zone.ask(1, put).unwrap_err(), CuError::OUT_OF_MEMORY);
+    zone.grants[1].set_limit(u64::MAX);
     for _ in 0..USES_MAX {
         zone.get(3, token).unwrap();
     }

@@ -92,7 +92,7 @@ impl Session {
             return Err(CuError::INVALID_VALUE);
         }
         if split.count_min > self.device.sm_resource(of.device, green)?.count {
-            return Err(CuError::INVALID_VALUE);
+            return Err(CuError::INVALID_RESOURCE_CONFIGURATION);
         }
         self.device.sm_split(of.device, green, split)
     }
@@ -170,9 +170,10 @@ impl Session {
             let _ = self.device.stream_destroy(stream);
         }
         own.into_iter().for_each(|own| self.stream_is_gone(owner, own.raw));
-        let result = self.device.green_destroy(raw);
+        // What the device keeps goes on counting.
+        self.device.green_destroy(raw)?;
         self.quotas.release(device, charged_bytes);
-        result
+        Ok(())
     }
 
     /// That a stream may be destroyed: no green context's legacy one, and none of a green context that has ended.

@@ -247,7 +247,10 @@ impl Session {
         let is_legacy_used = self.contexts.get(&id).is_some_and(|context| context.is_legacy_used);
         if is_legacy_used && self.streams.get(handle)?.is_blocking && self.is_held_up() {
             self.not_yet(|device| device.stream_query(Place { stream: None, ..place }))?;
-            if let Some(context) = self.contexts.get_mut(&id) {
+            // Green contexts have legacy streams of their own, of which only one was asked.
+            if self.greens.is_empty()
+                && let Some(context) = self.contexts.get_mut(&id)
+            {
                 context.is_legacy_used = false;
             }
         }

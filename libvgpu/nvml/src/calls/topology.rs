@@ -38,7 +38,7 @@ exports! {
         place.set((one == two).into())
     }
 
-    /// Each device reaches itself, and others' memory as CUDA says; by which way is not told. NCCL asks for every pair, one of a device with
+    /// Each device reaches itself, and others' memory as CUDA says; by which way says `link.rs`. NCCL asks for every pair, one of a device with
     /// itself too, and takes any other result than success for a broken system.
     fn nvmlDeviceGetP2PStatus(one: Device, two: Device, kind: u32, place: Out<u32>) {
         let session = session()?;

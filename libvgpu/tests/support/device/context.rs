@@ -27,6 +27,8 @@ fn attributes() -> Vec<i32> {
         (75, 9),
         (76, 0),
         (97, 232_448),
+        // Handles of pools that a driver has: more than programs are told.
+        (119, 9),
         // Memory domains.
         (126, 4),
     ] {

@@ -30,8 +30,8 @@ fn a_split_is_what_the_device_says_and_no_number_overflows() {
     );
     assert_eq!(ask(ALL, by(1, 2)).map(|groups| groups.rest.count), Ok(2));
     for (split, code) in [
-        (by(1, 5), CuError::INVALID_VALUE),
-        (by(1, u32::MAX), CuError::INVALID_VALUE),
+        (by(1, 5), CuError::INVALID_RESOURCE_CONFIGURATION),
+        (by(1, u32::MAX), CuError::INVALID_RESOURCE_CONFIGURATION),
         (by(u32::MAX, 2), CuError::INVALID_VALUE),
         (by(GROUPS_MAX + 1, 2), CuError::INVALID_VALUE),
         (SmSplit { flags: 4, ..by(1, 2) }, CuError::INVALID_VALUE),
