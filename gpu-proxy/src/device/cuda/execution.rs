@@ -9,7 +9,7 @@ use super::table::{Attribute, Config, NULL, Ptr};
 use super::{Cuda, host, number, size};
 use crate::device::{DeviceLaunch, Execution, HostFunction, Place, Raw};
 
-/// `CU_LAUNCH_PARAM_BUFFER_POINTER`, `…_SIZE` and `…_END`. Source: cuda.h.
+/// `CU_LAUNCH_PARAM_BUFFER_POINTER` and `…_SIZE`. Source: cuda.h.
 pub(super) const PARAM_POINTER: Ptr = ptr::without_provenance_mut(1);
 pub(super) const PARAM_SIZE: Ptr = ptr::without_provenance_mut(2);
 

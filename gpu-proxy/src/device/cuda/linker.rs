@@ -8,7 +8,7 @@ use vgpu_api::link::option;
 use vgpu_api::{CuError, CuResult, JitOption, LinkTold};
 
 use super::table::{NULL, Ptr, Table};
-use super::{Cuda, Pointer};
+use super::{Cuda, Pointer, number};
 use crate::device::{Linkers as DeviceLinkers, Raw};
 
 /// Linkers by our names. A name is used once.
@@ -181,10 +181,6 @@ impl Linker {
         }
         Ok((count, self.keys.as_mut_ptr(), self.values.as_mut_ptr().cast()))
     }
-}
-
-fn number(value: u32) -> CuResult<c_int> {
-    c_int::try_from(value).map_err(|_| CuError::INVALID_VALUE)
 }
 
 impl DeviceLinkers for Cuda {

@@ -1,4 +1,4 @@
-//! NVIDIA's driver as a [`Device`]. The one place of a worker with unsafe code, together with `table.rs`.
+//! NVIDIA's driver as a [`Device`]. This folder is the one place of a device with unsafe code.
 //!
 //! Each device's primary context is made when the device is opened, before the worker's door closes: making it takes system calls that a
 //! worker does not have afterwards. Names given to the session are places in tables here, never the driver's own pointers, so

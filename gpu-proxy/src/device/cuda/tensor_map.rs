@@ -1,13 +1,12 @@
 //! Tensor maps, encoded by the driver: work of the host alone.
 
-use std::ffi::c_int;
 use std::ptr;
 
 use vgpu_api::tensor_map::{RANK_MAX, TENSOR_MAP_BYTES, form};
 use vgpu_api::{CuError, CuResult, TensorMap, TensorSpec};
 
-use super::Cuda;
 use super::table::{Ptr, Table};
+use super::{Cuda, number};
 use crate::device::TensorMaps;
 
 /// Aligned as the driver asks for.
@@ -21,10 +20,6 @@ fn full<T: Copy + Default>(values: &[T]) -> [T; RANK_MAX] {
         *place = *value;
     }
     array
-}
-
-fn number(value: u32) -> CuResult<c_int> {
-    c_int::try_from(value).map_err(|_| CuError::INVALID_VALUE)
 }
 
 /// A device address as the driver takes it here.
