@@ -107,6 +107,7 @@ pub const ANSWERED: &[Group] = &[
         names: &[
             "nvmlDeviceGetNvLinkCapability",
             "nvmlDeviceGetNvLinkRemoteDeviceType",
+            "nvmlDeviceGetNvLinkRemotePciInfo",
             "nvmlDeviceGetNvLinkRemotePciInfo_v2",
             "nvmlDeviceGetNvLinkState",
         ],

@@ -3,6 +3,11 @@
 use std::ffi::c_char;
 
 use crate::abi::Out;
+use crate::result::NvmlResult;
+
+/// The first byte of [`PciInfo`] that is no part of the structure by its first name, and by its second.
+pub const PCI_V1_BYTES: usize = 32;
+pub const PCI_V2_BYTES: usize = 36;
 
 /// `NVML_STRUCT_VERSION`: the structure's size and its version in the top byte.
 pub const fn version_of<T>(version: u32) -> u32 {
@@ -145,17 +150,24 @@ layouts! {
 }
 
 impl PciInfo {
-    /// The address of no device.
+    /// The address of no device, as NVIDIA's library has it for a switch that is not there.
     pub fn nowhere() -> Self {
         Self {
-            bus_id_legacy: chars("FFFF:FF:FF.0"),
+            bus_id_legacy: chars("FFFFFFF:FF:FF.0"),
             domain: u32::MAX,
-            bus: u32::MAX,
-            device: u32::MAX,
+            bus: 0xff,
+            device: 0xff,
             device_id: 0,
-            subsystem_id: 0,
+            subsystem_id: u32::MAX,
             bus_id: chars("FFFFFFFF:FF:FF.0"),
         }
+    }
+
+    /// Its start, as long as programs of another time have room for.
+    pub fn set_first(&self, bytes: usize, place: Out<Self>) -> NvmlResult<()> {
+        let legacy = self.bus_id_legacy.iter().map(|letter| letter.cast_unsigned());
+        let words = [self.domain, self.bus, self.device, self.device_id, self.subsystem_id];
+        place.cast::<u8>().set_all(legacy.chain(words.into_iter().flat_map(u32::to_ne_bytes)).take(bytes))
     }
 }
 

@@ -33,7 +33,7 @@ pub fn main(mut args: Args) -> Result<u8> {
     let command = args.command()?;
     let programs = Programs::find()?;
     ignore_interrupts()?;
-    let mut served = Served::with(&programs, &device, devices.as_deref().unwrap_or("1"))?;
+    let mut served = Served::start(&programs, &device, devices.as_deref().unwrap_or("1"))?;
     served.keep_log_as = log.map(PathBuf::from);
     let mut line = Command::new("env");
     served.equip(line.arg(LISTENING).args(&command), Path::new(&command[0]))?;
@@ -160,13 +160,8 @@ pub struct Served {
 }
 
 impl Served {
-    /// Starts it in a directory of its own and waits until it serves. It ends with the thread that called this, and not by ^C.
-    pub fn start(programs: &Programs, device: &str) -> Result<Self> {
-        Self::with(programs, device, "1")
-    }
-
-    /// As [`Served::start`], with so many devices for each program.
-    pub fn with(programs: &Programs, device: &str, devices: &str) -> Result<Self> {
+    /// Starts it in a directory of its own, with so many devices for each program, and waits until it serves. It ends with the thread that called this, and not by ^C.
+    pub fn start(programs: &Programs, device: &str, devices: &str) -> Result<Self> {
         let scene = Scene::set(&programs.libraries)?;
         let log = fs::File::create(scene.log()).context(|| "cannot make gpu-proxy's log".into())?;
         let errors = log.try_clone().context(|| "cannot share gpu-proxy's log".into())?;
@@ -269,7 +264,7 @@ mod tests {
     fn gpu_proxy_does_not_hear_the_terminal_and_ends_with_us() {
         let programs = stand_ins("gpu-proxy-test");
         let pid = std::thread::spawn(move || {
-            let served = Served::start(&programs, "soft").expect("serves");
+            let served = Served::start(&programs, "soft", "1").expect("serves");
             let pid = served.child.id();
             assert_eq!(state_and_group(pid).expect("alive").1, pid, "a group of its own");
             let dir = served.scene.0.clone();

@@ -30,6 +30,7 @@ pub fn main(mut args: Args) -> Result<u8> {
     let device = gpu::device(&mut args)?;
     let beside = args.value("--beside")?.unwrap_or_else(|| "native".into());
     let log = args.value("--log")?;
+    let devices = args.value("--devices")?.unwrap_or_else(|| "1".into());
     let listed = args.flag("--list");
     let mut words = Vec::new();
     for option in WITH_VALUES {
@@ -45,7 +46,7 @@ pub fn main(mut args: Args) -> Result<u8> {
     }
     let programs = Programs::find()?;
     gpu::ignore_interrupts()?;
-    let mut sides = Sides::start(&programs, &device, &beside)?;
+    let mut sides = Sides::start(&programs, &device, &beside, &devices)?;
     sides.vgpu.keep_log_as = log.map(Into::into);
     let status = sides.runner()?.args(words).status();
     status.map(code_of).context(|| "cannot run python3".into())
@@ -55,7 +56,7 @@ pub fn main(mut args: Args) -> Result<u8> {
 pub fn figures() -> Result<Vec<String>> {
     let programs = Programs::find()?;
     gpu::ignore_interrupts()?;
-    let sides = Sides::start(&programs, "cuda", "native")?;
+    let sides = Sides::start(&programs, "cuda", "native", "1")?;
     let mut runner = sides.runner()?;
     runner.args(["--kinds", "speed,figure,program", "--bench-lines"]).stderr(Stdio::inherit());
     // A figure that is too large is in the table; that is no reason to show none.
@@ -70,7 +71,7 @@ pub fn figures() -> Result<Vec<String>> {
 /// What the runner says of the cases `only`, with the frameworks in `packages` and what they load from `libraries`, on a device that
 /// computes nothing.
 pub fn on_null(only: &str, packages: &Path, libraries: &OsStr) -> Result<String> {
-    let sides = Sides::start(&Programs::find()?, "null", "null")?;
+    let sides = Sides::start(&Programs::find()?, "null", "null", "1")?;
     let mut runner = sides.runner()?;
     runner.args(["--only", only]).env("PYTHONPATH", packages).env("LD_LIBRARY_PATH", libraries);
     let output = runner.output();
@@ -82,24 +83,31 @@ pub fn on_null(only: &str, packages: &Path, libraries: &OsStr) -> Result<String>
 struct Sides {
     vgpu: Served,
     native: Option<Served>,
+    /// For `CUDA_VISIBLE_DEVICES` of both.
+    visible: String,
 }
 
 impl Sides {
-    fn start(programs: &Programs, device: &str, beside: &str) -> Result<Self> {
+    fn start(programs: &Programs, device: &str, beside: &str, devices: &str) -> Result<Self> {
+        let count: u8 = devices.parse().ok().filter(|count| *count > 0).ok_or_else(|| {
+            Failure::new(format!("--devices is a number of devices, 1 or more, not {devices}"))
+        })?;
         let native = match beside {
             "native" if !has_gpu() => {
                 return Err(Failure::new(format!("no GPU on this machine: there is no {NVIDIA}")));
             }
             "native" => None,
-            "soft" | "null" => Some(Served::start(programs, beside)?),
+            "soft" | "null" => Some(Served::start(programs, beside, devices)?),
             other => return Err(Failure::new(format!("--beside is native, soft or null, not {other}"))),
         };
-        Ok(Self { vgpu: Served::start(programs, device)?, native })
+        let visible = (0..count).map(|device| device.to_string()).collect::<Vec<_>>().join(",");
+        Ok(Self { vgpu: Served::start(programs, device, devices)?, native, visible })
     }
 
     fn runner(&self) -> Result<Command> {
         let mut runner = runner()?;
         runner.arg("--vgpu").arg(self.vgpu.parts().join(","));
+        runner.env("CUDA_VISIBLE_DEVICES", &self.visible);
         if let Some(native) = &self.native {
             runner.arg("--native").arg(native.parts().join(","));
         }
@@ -134,7 +142,7 @@ pub fn part(steps: &Steps, tally: &mut Tally) -> Result<()> {
         return Ok(());
     }
     let outcome = steps.step("Programs native and through vgpu", |log| {
-        let sides = Sides::start(&programs, "cuda", "native")?;
+        let sides = Sides::start(&programs, "cuda", "native", "1")?;
         log.run(sides.runner()?.arg("--programs").arg(&compiled))
     });
     tally.check("gpu-suite", outcome);
@@ -142,7 +150,7 @@ pub fn part(steps: &Steps, tally: &mut Tally) -> Result<()> {
 }
 
 fn as_itself(log: &Log, programs: &Programs, compiled: &Path) -> Result<()> {
-    let sides = Sides::start(programs, "soft", "soft")?;
+    let sides = Sides::start(programs, "soft", "soft", "1")?;
     let mut runner = sides.runner()?;
     runner.args(["--only", PLAIN, "--repeats", "1", "--programs"]).arg(compiled);
     log.run(&mut runner)
@@ -150,7 +158,7 @@ fn as_itself(log: &Log, programs: &Programs, compiled: &Path) -> Result<()> {
 
 /// The null device computes nothing: a runner that does not see that sees nothing.
 fn is_noticed(programs: &Programs) -> Result<()> {
-    let sides = Sides::start(programs, "null", "soft")?;
+    let sides = Sides::start(programs, "null", "soft", "1")?;
     let output = sides.runner()?.args(["--only", "plain/vector_add", "--kinds", "case"]).output();
     let output = output.context(|| "cannot run python3".into())?;
     let said = String::from_utf8_lossy(&output.stdout);

@@ -61,7 +61,8 @@ cargo xtask VERB
   gpu [--device auto|soft|null|cuda] [--log FILE] -- CMD...
                  runs CMD here with our libcuda, libnvidia-ml and a gpu-proxy of its own, whose log goes to FILE; no Xen
   gpu-suite [--only PARTS] [--kinds case,speed,figure,program] [--json FILE] [--time-limit SECONDS] [--repeats N] [--jobs N]
-            [--programs DIR] [--logs DIR] [--brief] [--list] [--device auto|soft|null|cuda] [--beside native|soft|null] [--log FILE]
+            [--programs DIR] [--logs DIR] [--brief] [--list] [--device auto|soft|null|cuda] [--devices N] [--beside native|soft|null]
+            [--log FILE]
                  runs the programs of tests/gpu native and through libvgpu on this machine's GPU, compares, prints ratios;
                  PARTS, with commas, are parts of FILE/CASE; --beside takes another gpu-proxy in the place of the driver
   cuda-programs  compiles the programs of tests/cuda and prints their directory, for gpu

@@ -125,7 +125,7 @@ pub fn part(steps: &Steps, tally: &mut Tally) -> Result<()> {
     steps.step("CUDA programs on this machine", |_| {
         for (device, count, cases) in [("soft", "1", ON_SOFT), ("null", "1", ON_NULL), ("soft", "2", ON_TWO)]
         {
-            let served = Served::with(&programs, device, count)?;
+            let served = Served::start(&programs, device, count)?;
             let named = if count == "1" { device.to_owned() } else { format!("{count} of {device}") };
             for case in cases {
                 let outcome = play(&served, &dir, case);

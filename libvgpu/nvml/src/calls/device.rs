@@ -8,7 +8,7 @@ use crate::abi::{Device, Out, exports};
 use crate::hardware::{architecture, brand, cores_of_multiprocessor};
 use crate::result::{NvmlError, NvmlResult};
 use crate::session::session;
-use crate::structs::{FieldValue, PciInfo, PciInfoExt, chars, version_of};
+use crate::structs::{FieldValue, PCI_V1_BYTES, PCI_V2_BYTES, PciInfo, PciInfoExt, chars, version_of};
 
 /// `nvmlClockType_t`.
 const CLOCK_GRAPHICS: u32 = 0;
@@ -22,9 +22,6 @@ const MODE_DEFAULT: u32 = 0;
 const FIELD_LINKS: u32 = 91;
 const FIELD_LINK_STATE: u32 = 165;
 const KIND_U32: u32 = 1;
-/// The first byte of [`PciInfo`] that is no part of the structure by its first name, and by its second.
-const PCI_V1_BYTES: usize = 32;
-const PCI_V2_BYTES: usize = 36;
 
 /// A number that is 0 where it is not known.
 fn known(number: u32) -> NvmlResult<u32> {
@@ -45,14 +42,6 @@ fn pci_info(device: Device) -> NvmlResult<PciInfo> {
         subsystem_id: 0,
         bus_id: chars(&facts.bus_id()),
     })
-}
-
-/// The start of a [`PciInfo`], as long as programs of that time have room for.
-fn old_pci_info(device: Device, place: Out<PciInfo>, bytes: usize) -> NvmlResult<()> {
-    let info = pci_info(device)?;
-    let legacy = info.bus_id_legacy.iter().map(|letter| letter.cast_unsigned());
-    let words = [info.domain, info.bus, info.device, info.device_id, info.subsystem_id];
-    place.cast::<u8>().set_all(legacy.chain(words.into_iter().flat_map(u32::to_ne_bytes)).take(bytes))
 }
 
 exports! {
@@ -80,11 +69,11 @@ exports! {
     }
 
     fn nvmlDeviceGetPciInfo(device: Device, place: Out<PciInfo>) {
-        old_pci_info(device, place, PCI_V1_BYTES)
+        pci_info(device)?.set_first(PCI_V1_BYTES, place)
     }
 
     fn nvmlDeviceGetPciInfo_v2(device: Device, place: Out<PciInfo>) {
-        old_pci_info(device, place, PCI_V2_BYTES)
+        pci_info(device)?.set_first(PCI_V2_BYTES, place)
     }
 
     fn nvmlDeviceGetPciInfo_v3(device: Device, place: Out<PciInfo>) {

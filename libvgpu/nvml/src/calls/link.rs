@@ -4,7 +4,7 @@
 use crate::abi::{Device, Out, exports};
 use crate::result::{NvmlError, NvmlResult};
 use crate::session::session;
-use crate::structs::PciInfo;
+use crate::structs::{PCI_V2_BYTES, PciInfo};
 
 /// `NVML_NVLINK_MAX_LINKS`.
 const LINKS_MAX: u32 = 18;
@@ -53,6 +53,10 @@ exports! {
     fn nvmlDeviceGetNvLinkRemoteDeviceType(device: Device, link: u32, place: Out<u32>) {
         nowhere(device, link)?;
         place.set(SWITCH)
+    }
+
+    fn nvmlDeviceGetNvLinkRemotePciInfo(device: Device, link: u32, place: Out<PciInfo>) {
+        nowhere(device, link)?.set_first(PCI_V2_BYTES, place)
     }
 
     fn nvmlDeviceGetNvLinkRemotePciInfo_v2(device: Device, link: u32, place: Out<PciInfo>) {
