@@ -1,5 +1,7 @@
 //! What zones allow and refuse.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::*;
