@@ -101,7 +101,9 @@ fn sources(folder: &str, ending: &str) -> Vec<(String, String)> {
             if path.is_dir() {
                 folders.extend((!path.ends_with("support")).then_some(path));
             } else if path.extension().is_some_and(|has| has == ending) {
-                let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                // `main.rs` goes by its folder.
+                let stem = path.file_stem().filter(|stem| *stem != "main").or(folder.file_name());
+                let name = stem.unwrap().to_str().unwrap().to_owned();
                 if !ONLY_CALLS.contains(&name.as_str()) {
                     found.push((name, fs::read_to_string(&path).unwrap()));
                 }
