@@ -1,0 +1,150 @@
+//! What a sandbox leaves is removed, whoever comes to do it.
+
+use std::sync::atomic::Ordering;
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::{
+    fake_proxy::FakeProxy,
+    world::{Source, World},
+    *,
+};
+use crate::{
+    cleanup, names,
+    persist::Record,
+    pod::{
+        Pod,
+        steps::{Cut, Step},
+    },
+    share::Process,
+};
+
+/// Its shim was killed, and its cleaning failed or is not over: the next sandbox of the id must not meet its guest at its files.
+#[tokio::test]
+async fn a_sandbox_of_the_same_id_first_ends_the_earlier_one() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    let first: Vec<_> = node.world.left.lock().unwrap().domains.values().copied().collect();
+    let next = Pod::new(Arc::new(Source(node.world.clone())), "default", node.outbox.clone(), Cut::default());
+    next.clone().create(node.request("run", json!({}))).await.unwrap();
+    let domains: Vec<_> = node.world.left.lock().unwrap().domains.values().copied().collect();
+    assert!(domains.len() == 1 && domains != first, "{first:?}, then {domains:?}");
+    assert_eq!(std::fs::read_dir(node.world.dir.path().join("sandboxes")).unwrap().count(), 1);
+    next.delete(api::DeleteRequest { id: "run".into(), ..Default::default() }).await.unwrap();
+    node.world.assert_nothing_left("after the next one's Delete");
+}
+
+/// While an earlier life's cleaning is at work Create waits, and one that lives is another containerd's.
+#[tokio::test]
+async fn a_sandbox_of_the_same_id_waits_for_a_cleaning_and_spares_the_living() {
+    let node = Node::new(Habits::default()).await;
+    let state_dir = node.world.dir.path().join("sandboxes");
+    let life = Store::at(state_dir.join(names::folder("default", "run", Uuid::from_u128(1))));
+    life.point_from(node.world.dir.path()).unwrap();
+    let mut living = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let mut record =
+        Record::new("default", "run", None, Uuid::from_u128(1), node.world.dir.path().join("shared/1"));
+    record.shim = Process::of(living.id());
+    life.save(&record).unwrap();
+    assert_eq!(node.create("run").await.unwrap_err().code(), Some(Code::IdTaken));
+    assert!(living.try_wait().unwrap().is_none() && life.load().unwrap().is_some());
+    living.kill().unwrap();
+    living.wait().unwrap();
+
+    let lock = life.lock(Duration::ZERO).unwrap();
+    let (pod, request) = (node.pod.clone(), node.request("run", json!({})));
+    let creating = tokio::spawn(pod.create(request));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!creating.is_finished() && node.world.left.lock().unwrap().domains.is_empty(), "it did not wait");
+    drop(lock);
+    creating.await.unwrap().unwrap();
+    assert!(life.load().unwrap().is_none());
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after both lives");
+}
+
+/// Create killed after each of its steps in turn: a new process cleans up from disk alone.
+#[tokio::test]
+async fn a_create_that_dies_after_any_step_is_cleaned_up_from_disk() {
+    for last in Step::ALL {
+        let (reached, mut cut_at) = mpsc::unbounded_channel();
+        let cut = Cut::new(move |step| step == last && reached.send(()).is_ok());
+        let node = Node::with_cut(Habits::default(), cut).await;
+        let proxy = FakeProxy::start(&node.world.proxy_socket());
+        let request = node.request("run", json!({"vgpu.dev/gpu": "1"}));
+        let bundle = request.bundle.clone();
+        let creating = tokio::spawn(node.pod.clone().create(request));
+        tokio::time::timeout(Duration::from_secs(10), cut_at.recv())
+            .await
+            .unwrap_or_else(|_| panic!("{last:?} is not reached"))
+            .unwrap();
+        creating.abort();
+        let _ = creating.await;
+        let (platform, when) = (node.world.platform(), format!("{last:?}"));
+        let clean = move || {
+            let Some(store) = Store::pointed_from(Path::new(&bundle)) else { return };
+            if let Some(record) = store.load().unwrap() {
+                cleanup::sandbox(&platform, &store, &record).unwrap();
+            }
+        };
+        let begun = std::time::Instant::now();
+        // Twice: it may be killed itself, and containerd may call it again.
+        tokio::task::spawn_blocking(move || (clean(), clean())).await.unwrap();
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{when}: containerd's limit: {:?}",
+            begun.elapsed()
+        );
+        node.world.assert_nothing_left(&when);
+        let (asked, registered) = (proxy.asked(), last >= Step::Granted);
+        assert!(asked.is_empty() != registered && proxy.zones().is_empty(), "{when}: {asked:?}");
+    }
+}
+
+/// Without xl it's Xen that says whether there can be a domain; a record without an id says nothing.
+#[tokio::test]
+async fn a_domain_is_not_forgotten_while_xl_is_missing() {
+    let (reached, mut cut_at) = mpsc::unbounded_channel();
+    let cut = Cut::new(move |step| step == Step::DomainMade && reached.send(()).is_ok());
+    let node = Node::with_cut(Habits::default(), cut).await;
+    let request = node.request("run", json!({}));
+    let bundle = request.bundle.clone();
+    let creating = tokio::spawn(node.pod.clone().create(request));
+    tokio::time::timeout(Duration::from_secs(10), cut_at.recv()).await.expect("the step is reached").unwrap();
+    creating.abort();
+    let _ = creating.await;
+    let store = Store::pointed_from(Path::new(&bundle)).unwrap();
+    let mut record = store.load().unwrap().unwrap();
+    record.domid = None;
+    store.save(&record).unwrap();
+
+    let clean = |world: &Arc<World>| {
+        let (platform, store, record) = (world.platform(), store.clone(), record.clone());
+        tokio::task::spawn_blocking(move || cleanup::sandbox(&platform, &store, &record))
+    };
+    node.world.no_xl.store(true, Ordering::Relaxed);
+    assert_eq!(clean(&node.world).await.unwrap().unwrap_err().code(), Some(Code::NoXen));
+    assert!(store.load().unwrap().is_some(), "what is left can be tried again");
+    node.world.no_xl.store(false, Ordering::Relaxed);
+    clean(&node.world).await.unwrap().unwrap();
+    node.world.assert_nothing_left("with xl again");
+
+    let without_xen = World::new(Habits { no_xen: true, ..Habits::default() });
+    clean(&without_xen).await.unwrap().unwrap();
+}
+
+/// A guest can end its stream when it likes, so also while xl is away; containerd takes its containers for dead then.
+#[tokio::test]
+async fn a_dead_guests_share_ends_even_when_its_domain_cannot_be_found() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    node.start("run", "").await.unwrap();
+    node.world.no_xl.store(true, Ordering::Relaxed);
+    node.world.break_agents();
+    assert_eq!(node.wait("run", "").await, 137);
+    assert!(node.world.left.lock().unwrap().backends.is_empty(), "who serves its files still runs");
+    node.world.no_xl.store(false, Ordering::Relaxed);
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}

@@ -1,0 +1,134 @@
+//! A node whose parts are played: a shim, a guest, a gpu-proxy, and what containerd hears.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use containerd_shim_protos::{
+    shim::events::ForwardRequest,
+    shim_async::{Events, create_events},
+};
+use ttrpc::r#async::{Server, transport::Listener};
+
+use super::{
+    world::{Source, World},
+    *,
+};
+use crate::{
+    error::Result,
+    events::Outbox,
+    pod::{Pod, steps::Cut},
+};
+
+/// A containerd that only listens.
+pub struct Heard(Mutex<Vec<String>>);
+
+#[async_trait]
+impl Events for Heard {
+    async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<api::Empty> {
+        self.0.lock().unwrap().push(request.envelope.topic.clone());
+        Ok(api::Empty::default())
+    }
+}
+
+/// One node with one shim.
+pub struct Node {
+    pub world: Arc<World>,
+    pub pod: Arc<Pod>,
+    pub outbox: Outbox,
+    pub heard: Arc<Heard>,
+    pub _containerd: Server,
+}
+
+impl Node {
+    pub async fn new(habits: Habits) -> Node {
+        Node::with_cut(habits, Cut::default()).await
+    }
+
+    pub async fn with_cut(habits: Habits, cut: Cut) -> Node {
+        let world = World::new(habits);
+        let socket = world.dir.path().join("containerd.sock");
+        let heard = Arc::new(Heard(Mutex::default()));
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let mut containerd = Server::new()
+            .add_listener(Listener::try_from(listener).unwrap())
+            .register_service(create_events(heard.clone()));
+        containerd.start().await.unwrap();
+        let outbox = Outbox::new("default", &socket.to_string_lossy());
+        let pod = Pod::new(Arc::new(Source(world.clone())), "default", outbox.clone(), cut);
+        Node { world, pod, outbox, heard, _containerd: containerd }
+    }
+
+    pub fn request(&self, id: &str, annotations: serde_json::Value) -> api::CreateTaskRequest {
+        let bundle = self.world.bundle(id, annotations).to_string_lossy().into_owned();
+        api::CreateTaskRequest { id: id.into(), bundle, ..Default::default() }
+    }
+
+    pub async fn create(&self, id: &str) -> Result<api::CreateTaskResponse> {
+        self.pod.clone().create(self.request(id, json!({}))).await
+    }
+
+    pub async fn start(&self, id: &str, exec: &str) -> Result<api::StartResponse> {
+        self.pod
+            .clone()
+            .start(api::StartRequest { id: id.into(), exec_id: exec.into(), ..Default::default() })
+            .await
+    }
+
+    pub async fn kill(&self, id: &str, signal: u32) -> Result<api::Empty> {
+        self.pod.clone().kill(api::KillRequest { id: id.into(), signal, ..Default::default() }).await
+    }
+
+    pub async fn exec(&self, id: &str, exec: &str) -> Result<api::ExecProcessResponse> {
+        let request = api::ExecProcessRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        self.pod.clone().exec(request).await
+    }
+
+    pub async fn stats(&self, id: &str) -> Result<api::StatsResponse> {
+        self.pod.clone().stats(api::StatsRequest { id: id.into(), ..Default::default() }).await
+    }
+
+    pub async fn delete(&self, id: &str) -> Result<u32> {
+        let request = api::DeleteRequest { id: id.into(), ..Default::default() };
+        self.pod.clone().delete(request).await.map(|reply| reply.exit_status)
+    }
+
+    /// Whether it is said to be a process of this host, its status, and how it ended.
+    pub fn state(&self, id: &str, exec: &str) -> (bool, api::Status, Option<u32>) {
+        let state = self.pod.container(id).unwrap().state(&Who::of(exec)).unwrap();
+        assert_eq!((state.id.as_str(), state.exec_id.as_str()), (id, exec));
+        assert!(state.exit_status == 0 || state.exited_at.is_some());
+        let exit = state.exited_at.as_ref().map(|_| state.exit_status);
+        (state.pid == std::process::id(), state.status.unwrap(), exit)
+    }
+
+    pub async fn pids(&self, id: &str) -> Result<Vec<u32>> {
+        let request = api::PidsRequest { id: id.into(), ..Default::default() };
+        let answer = self.pod.clone().pids(request);
+        // containerd gives all calls on all pods together 5 s when it starts.
+        let answer = tokio::time::timeout(Duration::from_secs(2), answer).await.expect("Pids is late");
+        answer.map(|pids| pids.processes.iter().map(|process| process.pid).collect())
+    }
+
+    pub async fn wait(&self, id: &str, exec: &str) -> u32 {
+        let container = self.pod.container(id).unwrap();
+        let who = Who::of(exec);
+        let exit = container.wait(&who);
+        tokio::time::timeout(Duration::from_secs(10), exit)
+            .await
+            .expect("nobody tells of the exit")
+            .unwrap()
+            .status
+    }
+
+    /// The events so far, without their folder.
+    pub async fn events(&self) -> Vec<String> {
+        self.outbox.drain(Duration::from_secs(5)).await;
+        self.heard
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|topic| topic.trim_start_matches("/tasks/").to_owned())
+            .collect()
+    }
+}
