@@ -27,6 +27,7 @@ use super::zones::{Ending, Place, Refusal, WorkerId};
 use super::{Supervisor, hardware, nobody};
 use crate::device::DeviceKind;
 use crate::worker::assignment::{self, Assignment, ChannelKind, Report};
+use crate::worker::turn::cost_said;
 
 /// From birth to the report that it serves. NVIDIA's driver takes most of a second on a cold machine.
 pub(super) const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -397,6 +398,7 @@ impl Supervisor {
         }
         let (report, own) = (tokio::spawn(report(Arc::clone(&socket), assigned)), Arc::clone(&socket));
         let (zone_log, watched) = (Arc::clone(&place.log), Arc::clone(&pidfd));
+        let turns = Arc::clone(&place.turns);
         let mut lines = tokio::spawn({
             let zone_log = Arc::clone(&zone_log);
             async move { worker_log::follow(pid, log, &zone_log).await }
@@ -409,7 +411,10 @@ impl Supervisor {
             if tokio::time::timeout(LAST_WORDS, &mut lines).await.is_err() {
                 lines.abort();
             }
-            zone_log.info(format_args!("worker {pid}: {how}"));
+            match cost_said(&turns) {
+                Some(cost) => zone_log.info(format_args!("worker {pid}: {how}; of Xen: {cost}")),
+                None => zone_log.info(format_args!("worker {pid}: {how}")),
+            }
             drop(socket);
             // Removing a cgroup may have to wait for the kernel.
             let _ = tokio::task::spawn_blocking(move || drop(cgroup)).await;

@@ -68,6 +68,7 @@ pub fn serve(mut consumer: Consumer, session: Session) -> End {
             Err(error) => break judged(&error),
         }
     };
+    answers.session.say_cost();
     // Marks the channel as ended, so that nobody waits for an answer.
     drop(consumer);
     end

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! 0 until (supervisor) | 64 used | 72 since | 80 works | 88 sleepers (all of them: worker) | 4088 bell, u32 (supervisor)
+//! 96 what Xen was asked for, four words (worker, before it sleeps)
 //! until: how much may have been used; MAX: as much as it likes (FREE); MAX - 1: the same, but tell the supervisor first (WATCHED)
 //! used:  counted by the device (`soft`: instructions), or time with work on it (`cuda`: ns); since: that time is running since then, 0: not
 //! works: 0 it has nothing to do, 1 it has work; sleepers: its threads that sleep until `until` is raised
@@ -11,10 +12,12 @@
 //! A worker that was taken over can write all of its page. It says nothing there of others, and whoever rules a worker need not ask before
 //! it reaches the driver; what the supervisor believes of it has bounds (`supervisor/sharing/policy.rs`).
 
+use std::array;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use idm::xen::metrics::ChannelCost;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::shared_page::SharedPage;
@@ -24,6 +27,7 @@ const USED: usize = 8;
 const SINCE: usize = 9;
 const WORKING: usize = 10;
 const SLEEPERS: usize = 11;
+const COST: usize = 12;
 
 const FREE: u64 = u64::MAX;
 const WATCHED: u64 = u64::MAX - 1;
@@ -97,6 +101,13 @@ impl Ruled {
     }
 }
 
+/// What the worker of this page has said that it asked of Xen; `None`: nothing, as over `local`.
+#[must_use]
+pub fn cost_said(page: &SharedPage) -> Option<ChannelCost> {
+    let cost = ChannelCost::from_words(array::from_fn(|word| page.load(COST + word)));
+    (cost != ChannelCost::default()).then_some(cost)
+}
+
 /// The page, as its worker sees it.
 #[derive(Debug)]
 pub struct Turn {
@@ -139,6 +150,13 @@ impl Turn {
         if self.works.load(Ordering::Relaxed) {
             self.works.store(false, Ordering::Relaxed);
             self.page.store(WORKING, 0);
+        }
+    }
+
+    /// Says what Xen was asked for, for the supervisor's log: the worker may be killed in its sleep.
+    pub fn say_cost(&self, cost: ChannelCost) {
+        for (word, value) in cost.to_words().into_iter().enumerate() {
+            self.page.store(COST + word, value);
         }
     }
 

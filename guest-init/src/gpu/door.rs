@@ -89,8 +89,10 @@ async fn accept(listener: UnixListener, container: ContainerId, proxy: Arc<Proxy
         let (container, proxy, ground) = (container.clone(), Arc::clone(&proxy), Arc::clone(&ground));
         let (open, console) = (Arc::clone(&open), Arc::clone(&console));
         tokio::spawn(async move {
-            if let Err(error) = session::run(process, container.clone(), proxy, ground).await {
-                console.say(format_args!("{container}: a GPU session: {error}"));
+            match session::run(process, container.clone(), proxy, ground).await {
+                Ok(Some(cost)) => console.say(format_args!("{container}: a GPU channel is over: {cost}")),
+                Ok(None) => {}
+                Err(error) => console.say(format_args!("{container}: a GPU session: {error}")),
             }
             open.fetch_sub(1, Ordering::Relaxed);
         });

@@ -7,8 +7,9 @@
 //! A process holds a plain memfd and eventfds, never a Xen device. The guest grants, the proxy maps ([`ground`]): the pages stay until
 //! the proxy has let go of them, whatever the process did. A process that is gone ends its channel, a proxy that is gone ends the
 //! process's socket, which it takes for its peer's death. A process may also only ask what its devices are ([`question`]).
-//! Not here: what the shared pages hold (idm), who may have a GPU (the shim).
+//! What a channel has cost is said at its end ([`cost`]). Not here: what the shared pages hold (idm), who may have a GPU (the shim).
 
+pub mod cost;
 pub mod door;
 pub mod greeting;
 pub mod ground;

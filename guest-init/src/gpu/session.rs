@@ -14,6 +14,7 @@ use vgpu_codes::Code;
 use vgpu_zone_api::guest::{Connect, ContainerId, ToProxy, facts, wire};
 
 use super::{
+    cost::{Cost, Rings},
     greeting::{self, Greeted},
     ground::{Chunks, Ground, Plot},
     life::{Action, Event, Stage, step},
@@ -34,7 +35,7 @@ pub(super) const PROXY_LIMIT: Duration = Duration::from_secs(10);
 const ORPHAN_LIMIT: Duration = Duration::from_secs(60);
 const ORPHAN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves one connection to its end, and keeps the pages until they may go.
+/// Serves one connection to its end, and keeps the pages until they may go. Returns what its channel cost; nothing without one.
 /// # Errors
 /// The process broke the handshake, or shared memory could not be made.
 pub async fn run(
@@ -42,7 +43,7 @@ pub async fn run(
     container: ContainerId,
     proxy: Arc<Proxy>,
     ground: Arc<dyn Ground>,
-) -> Result<()> {
+) -> Result<Option<Cost>> {
     let greeted = timeout(HELLO_LIMIT, greeting::read(&mut process))
         .await
         .map_err(io::Error::from)
@@ -50,14 +51,15 @@ pub async fn run(
         .during(|| "read the hello of a process".into())?;
     if greeted.wire_hash == facts::APPLICATION {
         let answered = question::run(&process, &greeted, container, &proxy).await;
-        return answered.during(|| "answer a process".into());
+        return answered.map(|()| None).during(|| "answer a process".into());
     }
     let Some(mut registered) = proxy.register_soon(PROXY_LIMIT).await else {
-        return greeted.refuse(&process, Code::NoProxy as u16).during(|| "refuse a process".into());
+        let refused = greeted.refuse(&process, Code::NoProxy as u16);
+        return refused.map(|()| None).during(|| "refuse a process".into());
     };
     let turn = tokio::select! {
         turn = proxy.turn() => turn,
-        () = gone(Some(&process)) => return Ok(()),
+        () = gone(Some(&process)) => return Ok(None),
     };
     let plot: Arc<dyn Plot> = match ground.make(&wire::region()) {
         Ok(plot) => plot.into(),
@@ -77,7 +79,8 @@ pub async fn run(
             refs: plot.refs(),
         }))
         .await;
-    let (stage, chunks) = live(process, &greeted, &plot, &mut registered, turn).await;
+    let mut cost = Cost::of(plot.refs().len());
+    let (stage, chunks) = live(process, &greeted, &plot, &mut registered, turn, &mut cost).await;
     if stage == Stage::Orphaned {
         // Past the limit the worker is one that cannot be ended: what it still writes is lost in pages of its own pod.
         let _ = timeout(ORPHAN_LIMIT, unmapped(plot.as_ref())).await;
@@ -87,7 +90,7 @@ pub async fn run(
         }
     }
     drop((chunks, plot));
-    Ok(())
+    Ok(Some(cost))
 }
 
 /// Follows the channel until nothing of it is mapped any more, or the proxy is gone. With what was granted of its arena: until that is
@@ -98,6 +101,7 @@ async fn live(
     plot: &Arc<dyn Plot>,
     registered: &mut Registered,
     mut turn: Option<Turn>,
+    cost: &mut Cost,
 ) -> (Stage, Option<Box<dyn Chunks>>) {
     let mut stage = Stage::Offered;
     // Ended early for the process by dropping it, while the channel still waits for the proxy.
@@ -126,7 +130,7 @@ async fn live(
                     let made = plot.arena(u64::from(arena_mib) << 20).ok();
                     (arena, chunks) = made.unzip();
                 }
-                match hand_over(process.as_ref(), greeted, plot, arena) {
+                match hand_over(process.as_ref(), greeted, plot, arena, &cost.rings) {
                     Ok((running, hears)) => (pumps, ears) = (Some(running), Some(hears)),
                     // As if the process had gone: it can't use the channel.
                     Err(_) => {
@@ -139,6 +143,7 @@ async fn live(
             Action::Grant(chunk) => {
                 let granted;
                 (granted, chunks) = grant(chunks.take(), chunk).await;
+                cost.granted(granted.as_deref());
                 let channel = registered.channel;
                 let told = granted.map_or(ToProxy::Lack { channel, chunk }, |refs| ToProxy::Chunk {
                     channel,
@@ -215,6 +220,7 @@ fn hand_over(
     greeted: &Greeted,
     plot: &Arc<dyn Plot>,
     arena: Option<Arena>,
+    rings: &Arc<Rings>,
 ) -> io::Result<(Pumps, OwnedFd)> {
     let process = process.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
     let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
@@ -230,30 +236,37 @@ fn hand_over(
     greeted.answer(process, &end)?;
     let hears = end.ear.try_clone()?;
     let pumps = Pumps([
-        tokio::spawn(pump_out(out, Arc::clone(plot))),
-        tokio::spawn(pump_in(into, Arc::clone(plot), end.ear)),
+        tokio::spawn(pump_out(out, Arc::clone(plot), Arc::clone(rings))),
+        tokio::spawn(pump_in(into, Arc::clone(plot), end.ear, Arc::clone(rings))),
     ]);
     Ok((pumps, hears))
 }
 
 /// The process's rings to the proxy. Rings that come while one is passed on are one ring.
-async fn pump_out(bell: AsyncFd<std::fs::File>, plot: Arc<dyn Plot>) -> io::Result<()> {
+async fn pump_out(bell: AsyncFd<std::fs::File>, plot: Arc<dyn Plot>, rings: Arc<Rings>) -> io::Result<()> {
     loop {
         let mut ready = bell.readable().await?;
         ready.clear_ready();
         if drain(bell.get_ref())? {
             plot.ring()?;
+            rings.sent();
         }
     }
 }
 
 /// The proxy's rings to the process. Nothing is taken before the first one is waited for: the process has its end by now, and may have
 /// called and been rung already. For one sleep there is one ring, so one that is taken and not passed on leaves it asleep for good.
-async fn pump_in(bell: AsyncFd<std::fs::File>, plot: Arc<dyn Plot>, process: OwnedFd) -> io::Result<()> {
+async fn pump_in(
+    bell: AsyncFd<std::fs::File>,
+    plot: Arc<dyn Plot>,
+    process: OwnedFd,
+    rings: Arc<Rings>,
+) -> io::Result<()> {
     loop {
         let mut ready = bell.readable().await?;
         ready.clear_ready();
         plot.answer()?;
+        rings.taken();
         ring(&process);
     }
 }

@@ -1,5 +1,6 @@
 //! What this process asked of Xen, counted: hypercalls and round trips are what an inter-domain call costs, so tests assert them.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A number that only says how often: no ordering is derived from it.
@@ -63,3 +64,48 @@ pub static COUNTERS: Counters = Counters {
     xenstore_conflicts: Counter::new(),
     teardown_failures: Counter::new(),
 };
+
+/// What a process that serves one channel has asked of Xen for it: four of its counters, in four words for a page that it shares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChannelCost {
+    /// [`Counters::events_sent`].
+    pub events_sent: u64,
+    /// [`Counters::events_taken`].
+    pub events_taken: u64,
+    /// [`Counters::maps`].
+    pub maps: u64,
+    /// [`Counters::pages_mapped`].
+    pub pages_mapped: u64,
+}
+
+impl ChannelCost {
+    /// This process's, now. All zeros where no page of another domain was mapped.
+    pub fn now() -> Self {
+        Self {
+            events_sent: COUNTERS.events_sent.get(),
+            events_taken: COUNTERS.events_taken.get(),
+            maps: COUNTERS.maps.get(),
+            pages_mapped: COUNTERS.pages_mapped.get(),
+        }
+    }
+
+    /// In the order of the fields.
+    pub fn to_words(self) -> [u64; 4] {
+        [self.events_sent, self.events_taken, self.maps, self.pages_mapped]
+    }
+
+    /// The reverse of [`ChannelCost::to_words`]. Any values: they are only shown.
+    pub fn from_words([events_sent, events_taken, maps, pages_mapped]: [u64; 4]) -> Self {
+        Self { events_sent, events_taken, maps, pages_mapped }
+    }
+}
+
+impl fmt::Display for ChannelCost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { events_sent, events_taken, maps, pages_mapped } = self;
+        write!(
+            f,
+            "{events_sent} events sent, {events_taken} taken, {pages_mapped} pages mapped in {maps} pieces"
+        )
+    }
+}

@@ -43,6 +43,7 @@ const BOOTS: &[Boot] = &[
         stories: &[
             "cuda_runtimes",
             "cuda_memory",
+            "cuda_costs",
             "cuda_programs",
             "cuda_vector_add",
             "cuda_worker",

@@ -47,6 +47,7 @@ const STAGES: &[(&str, Stage)] = &[
                 "cuda_program_in",
                 "cuda_runtimes",
                 "cuda_memory",
+                "cuda_costs",
                 "cuda_worker",
                 "death_of_a_cuda",
                 "nvidia_smi",

@@ -14,6 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use idm::xen::metrics::ChannelCost;
 use vgpu_api::CuError;
 
 use super::Session;
@@ -45,6 +46,8 @@ pub(super) struct Turns {
     tell: fn(),
     /// Of a device that does not count.
     line: Option<Line>,
+    /// What the page says.
+    cost: ChannelCost,
 }
 
 impl Session {
@@ -54,13 +57,14 @@ impl Session {
         let Some(turn) = turn.map(Arc::new) else { return self };
         let counter = Arc::clone(&turn);
         let counts = self.device.set_meter(Arc::new(move |done| counter.count(done)));
-        self.turns = Some(Turns { turn, tell, line: (!counts).then(Line::default) });
+        self.turns =
+            Some(Turns { turn, tell, line: (!counts).then(Line::default), cost: ChannelCost::default() });
         self
     }
 
     /// Returns when work may be queued at `place`.
     pub(super) fn wait_for_turn(&mut self, place: Place) {
-        let Some(Turns { turn, tell, line }) = &mut self.turns else { return };
+        let Some(Turns { turn, tell, line, .. }) = &mut self.turns else { return };
         let free = turn.begin(tell);
         match line {
             None if free => {}
@@ -89,6 +93,7 @@ impl Session {
 
     /// The loop has nothing to do. When it has to look again, if it has.
     pub fn rest(&mut self) -> Option<Duration> {
+        self.say_cost();
         let Turns { turn, line, .. } = self.turns.as_mut()?;
         if let Some(line) = line
             && line.rest(&mut *self.device, turn)
@@ -97,6 +102,16 @@ impl Session {
         }
         turn.rest();
         None
+    }
+
+    /// Says what Xen was asked for since it was said last.
+    pub fn say_cost(&mut self) {
+        let Some(Turns { turn, cost, .. }) = &mut self.turns else { return };
+        let now = ChannelCost::now();
+        if now != *cost {
+            *cost = now;
+            turn.say_cost(now);
+        }
     }
 
     /// A context ends, and what was made in it.

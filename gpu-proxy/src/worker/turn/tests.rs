@@ -92,3 +92,17 @@ fn a_count_never_sets_a_worker_free() {
     ruled.page.store(SINCE, 1);
     assert_eq!(ruled.said(false, u64::MAX).used, u64::MAX);
 }
+
+#[test]
+fn what_xen_was_asked_for_is_said_as_it_is_and_nothing_where_nothing_was() {
+    let (ruled, turn) = both();
+    let page = &ruled.page;
+    turn.begin(|| {});
+    turn.count(5);
+    assert_eq!(cost_said(page), None);
+    let cost = ChannelCost { events_sent: 1, events_taken: 2, maps: 3, pages_mapped: 4 };
+    turn.say_cost(cost);
+    assert_eq!(cost_said(page), Some(cost));
+    turn.rest();
+    assert_eq!(cost_said(page), Some(cost), "no other word of the page is one of it");
+}

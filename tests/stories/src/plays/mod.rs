@@ -8,6 +8,7 @@ use crate::node::Node;
 
 mod canary;
 mod config;
+mod costs;
 mod create;
 mod deaths;
 mod demo;
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Story> {
     stories.extend(idm::stories());
     stories.extend(programs::stories());
     stories.extend(gpu::stories());
+    stories.extend(costs::stories());
     stories.extend(demo::stories());
     stories.extend(create::stories());
     stories.extend(deaths::stories());
