@@ -31,6 +31,16 @@ fn links_are_told_by_their_number_and_lead_nowhere_that_is_named() {
     );
     assert_eq!(nv!(play, nvmlDeviceGetNvLinkRemotePciInfo_v2(first: usize, 0: u32, place: *mut u8)), 0);
     assert_eq!(&info[36..53], b"FFFFFFFF:FF:FF.0\0");
+    assert_eq!(&info[..36], b"FFFFFFF:FF:FF.0\0\xff\xff\xff\xff\xff\0\0\0\xff\0\0\0\0\0\0\0\xff\xff\xff\xff");
+    // A program of that time has room for 36 bytes.
+    let mut old = [0x55_u8; 68];
+    let place = old.as_mut_ptr();
+    assert_eq!(nv!(play, nvmlDeviceGetNvLinkRemotePciInfo(first: usize, 0: u32, place: *mut u8)), 0);
+    assert_eq!((&old[..36], &old[36..]), (&info[..36], &[0x55; 32][..]));
+    assert_eq!(
+        nv!(play, nvmlDeviceGetNvLinkRemotePciInfo(first: usize, 12: u32, place: *mut u8)),
+        NOT_SUPPORTED
+    );
     assert_eq!(
         nv!(play, nvmlDeviceGetNvLinkRemotePciInfo_v2(first: usize, 0: u32, NULL: *mut c_void)),
         INVALID_ARGUMENT
