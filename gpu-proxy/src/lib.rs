@@ -9,6 +9,7 @@ pub mod exchange;
 #[cfg(any(test, feature = "hostile"))]
 pub mod hostile;
 pub mod logfmt;
+mod pool_space;
 pub mod serve;
 #[expect(unsafe_code, reason = "maps a page that two processes share")]
 pub mod shared_page;

@@ -4,8 +4,8 @@ mod common;
 
 use common::{C, Guest, Proxy, until};
 use vgpu_api::{
-    Access, ContextId, CuError, CuResult, DevicePtr, GoneHandle, MemoryHandle, NewHandle, PoolHandle, Staged,
-    Stream, Token, ask,
+    Access, ContextId, CuError, CuResult, DevicePtr, GoneHandle, MemoryHandle, NewHandle, PoolHandle,
+    SharedPart, Staged, Stream, ask,
 };
 
 const PIECE: u64 = 2 << 20;
@@ -15,8 +15,8 @@ fn memory(number: u64) -> MemoryHandle {
     MemoryHandle::new(0, number)
 }
 
-/// An allocation that begins with `text`, and its token.
-fn given(guest: &Guest, bytes: u64, text: &[u8]) -> (DevicePtr, Token) {
+/// An allocation that begins with `text`, and what others know it by.
+fn given(guest: &Guest, bytes: u64, text: &[u8]) -> (DevicePtr, SharedPart) {
     let at = ask::cuMemAlloc_v2(guest, C, bytes).unwrap();
     ask::cuMemcpyHtoDAsync_v2(guest, C, at, text, Stream::Legacy).unwrap();
     (at, ask::vgpuIpcExport(guest, C, at).unwrap())
@@ -35,8 +35,8 @@ fn text(guest: &Guest, at: DevicePtr) -> CuResult<[u8; 4]> {
 fn what_one_process_has_written_another_reads_and_the_makers_death_leaves_it_to_who_opened_it() {
     let proxy = Proxy::start("soft");
     let (one, two) = (proxy.guest(), proxy.guest());
-    let (at, token) = given(&one, PIECE, b"gift");
-    let there = ask::vgpuIpcOpen(&two, C, token).unwrap();
+    let (at, part) = given(&one, PIECE, b"gift");
+    let there = ask::vgpuIpcOpen(&two, C, part).unwrap();
     assert_eq!(text(&two, there), Ok(*b"gift"));
     ask::cuMemcpyHtoDAsync_v2(&two, C, there, b"back", Stream::Legacy).unwrap();
     ask::cuCtxSynchronize(&two, C).unwrap();
@@ -45,7 +45,7 @@ fn what_one_process_has_written_another_reads_and_the_makers_death_leaves_it_to_
     drop(one);
     until("its worker has ended", || proxy.workers().len() == 1);
     assert_eq!((text(&two, there), proxy.device_bytes()), (Ok(*b"back"), PIECE), "it counts once");
-    assert_eq!(ask::vgpuIpcOpen(&two, C, token).err(), WRONG);
+    assert_eq!(ask::vgpuIpcOpen(&two, C, part).err(), WRONG);
     ask::vgpuIpcClose(&two, C, there).unwrap();
     assert_eq!((text(&two, there).err(), proxy.device_bytes()), (WRONG, 0));
     drop(two);
@@ -112,9 +112,9 @@ fn workers_with_several_devices_share_memory_of_each() {
     }
     let at = ask::cuMemAlloc_v2(&one, second, PIECE).unwrap();
     ask::cuMemcpyHtoDAsync_v2(&one, second, at, b"gift", Stream::Legacy).unwrap();
-    let token = ask::vgpuIpcExport(&one, second, at).unwrap();
-    assert_eq!(ask::vgpuIpcOpen(&two, C, token), Err(CuError::INVALID_DEVICE));
-    let there = ask::vgpuIpcOpen(&two, second, token).unwrap();
+    let part = ask::vgpuIpcExport(&one, second, at).unwrap();
+    assert_eq!(ask::vgpuIpcOpen(&two, C, part), Err(CuError::INVALID_DEVICE));
+    let there = ask::vgpuIpcOpen(&two, second, part).unwrap();
     assert_eq!((text(&two, there), proxy.device_bytes()), (Ok(*b"gift"), PIECE));
     drop(one);
     until("its worker has ended", || proxy.workers().len() == 1);
@@ -129,19 +129,19 @@ fn a_guest_that_shares_without_end_is_bounded_and_leaves_nothing() {
     let proxy = Proxy::start("soft");
     let (one, two) = (proxy.guest(), proxy.guest());
     let before = proxy.open_files();
-    let mut tokens = Vec::new();
+    let mut parts = Vec::new();
     let refused = loop {
         let at = ask::cuMemAlloc_v2(&one, C, 512).unwrap();
         match ask::vgpuIpcExport(&one, C, at) {
-            Ok(token) => tokens.push(token),
+            Ok(part) => parts.push(part),
             Err(error) => break error,
         }
     };
-    assert_eq!((refused, tokens.len()), (CuError::OUT_OF_MEMORY, PER_ZONE_MAX));
+    assert_eq!((refused, parts.len()), (CuError::OUT_OF_MEMORY, PER_ZONE_MAX));
     let open = proxy.open_files();
     assert!((PER_ZONE_MAX..=before + PER_ZONE_MAX).contains(&open), "{open} files, {before} before");
     // Others of the pod are bounded with it, and have what is there.
-    let (at, opened) = (ask::cuMemAlloc_v2(&two, C, 512).unwrap(), ask::vgpuIpcOpen(&two, C, tokens[9]));
+    let (at, opened) = (ask::cuMemAlloc_v2(&two, C, 512).unwrap(), ask::vgpuIpcOpen(&two, C, parts[9]));
     assert_eq!(ask::vgpuIpcExport(&two, C, at), Err(CuError::OUT_OF_MEMORY));
     assert!(opened.is_ok());
     drop(one);

@@ -127,6 +127,36 @@ fn an_allocation_has_one_handle_which_its_own_process_does_not_open() {
     assert_eq!(session.handle_of(at).0, INVALID_VALUE);
 }
 
+/// The words of a handle: 1 and 2 are its memory's name, 3 the length, 5 where it starts in that memory.
+fn words(handle: Handle) -> [u64; 8] {
+    std::array::from_fn(|place| u64::from_le_bytes(handle.0[8 * place..][..8].try_into().unwrap()))
+}
+
+#[test]
+fn a_handle_says_where_in_a_shared_memory_an_allocation_starts() {
+    let session = session();
+    let (one, two) = (session.alloc(100), session.alloc(200));
+    let [first, second] =
+        [one, two].map(|at| session.handle_of(at)).map(|(code, handle)| (code, words(handle)));
+    assert_eq!((first.0, second.0, first.1[1..3] == second.1[1..3]), (OK, OK, true));
+    assert_eq!((first.1[3], second.1[3], second.1[5].wrapping_sub(first.1[5])), (100, 200, two - one));
+
+    // What is opened is that part, and other parts are other openings.
+    let part = |offset: u64, bytes: u64| {
+        let mut handle = theirs(b"vgpu ipc", bytes);
+        handle.0[40..48].copy_from_slice(&offset.to_le_bytes());
+        handle
+    };
+    let (code, low) = session.open(part(512, 1000), LAZY);
+    let (_, high) = session.open(part(1536, 1000), LAZY);
+    assert_eq!((code, session.word(12, low), session.word(12, high), low == high), (OK, 1000, 1000, false));
+    assert_eq!(session.open(part(1536, 1000), LAZY), (OK, high), "open already");
+    assert_eq!(session.open(part(4096, 512), LAZY).0, INVALID_VALUE, "past the end");
+    assert_eq!([low, high, high].map(|at| session.close(at)), [OK; 3]);
+    assert_eq!([low, high].map(|at| session.close(at)), [INVALID_VALUE; 2]);
+    assert_eq!([one, two].map(|at| session.free(at)), [OK; 2]);
+}
+
 #[test]
 fn what_is_open_is_device_memory_until_it_was_closed_as_often_and_nobody_frees_it() {
     let session = session();

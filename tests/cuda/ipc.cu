@@ -80,6 +80,63 @@ static void hide(CUdeviceptr at, size_t bytes) {
     GIVES(0, cuMemAddressFree, at, bytes);
 }
 
+// Small allocations, of which a driver keeps many in one piece of memory.
+static const int COUNT = 40, LOW = 7, HIGH = 23;
+static size_t small_bytes(int place) { return place % 10 == 9 ? (1 << 20) + 4 : 4 * (1 + place * place * 97 % 4000); }
+
+static void small_child() {
+    Message given = hear(SOCKET, "small");
+    CUdeviceptr low = 0, high = 0, again = 0;
+    NEEDS(cuIpcOpenMemHandle_v2, &low, given.memory[0], CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+    NEEDS(cuIpcOpenMemHandle_v2, &high, given.memory[1], CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+    GIVES(0, cuIpcOpenMemHandle_v2, &again, given.memory[1], CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+    expect("a small one opened twice is at one address", again == high && low != high, 1);
+    holds("a small one", low, small_bytes(LOW), 100 + LOW);
+    holds("another small one", high, small_bytes(HIGH), 100 + HIGH);
+    put(low, small_bytes(LOW), 60);
+    GIVES(0, cuIpcCloseMemHandle, low);
+    GIVES(0, cuIpcCloseMemHandle, high);
+    put(high, small_bytes(HIGH), 61);
+    GIVES(0, cuIpcCloseMemHandle, high);
+    say(SOCKET, "closed");
+    given = hear(SOCKET, "other's end");
+    NEEDS(cuIpcOpenMemHandle_v2, &high, given.memory[1], CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+    holds("what is left of two small ones", high, small_bytes(HIGH), 61);
+    GIVES(0, cuIpcCloseMemHandle, high);
+    say(SOCKET, "closed");
+}
+
+static void small_parent(int other) {
+    std::vector<CUdeviceptr> all(COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        NEEDS(cuMemAlloc_v2, &all[i], small_bytes(i));
+        expect("where a small one starts", all[i] % 256, 0);
+        put(all[i], small_bytes(i), 100 + i);
+    }
+    CUipcMemHandle handles[2], same;
+    NEEDS(cuIpcGetMemHandle, &handles[0], all[LOW]);
+    NEEDS(cuIpcGetMemHandle, &handles[1], all[HIGH]);
+    CUdeviceptr base = 0, own = 0;
+    size_t bytes = 0;
+    GIVES(0, cuMemGetAddressRange_v2, &base, &bytes, all[LOW] + 4);
+    expect("where it starts", base == all[LOW], 1);
+    GIVES(201, cuIpcOpenMemHandle_v2, &own, handles[0], CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+    say(other, "small", handles);
+    hear(other, "closed");
+    for (int i = 0; i < COUNT; i++) {
+        int first = i == LOW ? 60 : i == HIGH ? 61 : 100 + i;
+        holds("a small one, shared or beside one", all[i], small_bytes(i), first);
+    }
+    GIVES(0, cuMemFree_v2, all[LOW]);
+    GIVES(1, cuMemFree_v2, all[LOW]);
+    GIVES(0, cuIpcGetMemHandle, &same, all[HIGH]);
+    expect("it has one handle", memcmp(&same, &handles[1], sizeof same), 0);
+    say(other, "other's end", handles);
+    hear(other, "closed");
+    for (int i = 0; i < COUNT; i++)
+        if (i != LOW) GIVES(0, cuMemFree_v2, all[i]);
+}
+
 // The first device reaches what the last one allocates while it may, what others have of it included.
 static void reach(CUdeviceptr at, size_t bytes, unsigned first) {
     int can = 0, last = device;
@@ -125,6 +182,7 @@ static int child() {
     holds("what was opened anew", large, LARGE, 7);
     GIVES(0, cuIpcCloseMemHandle, large);
     say(SOCKET, "closed");
+    small_child();
 
     int fd = -1;
     hear(SOCKET, "memory", &fd);
@@ -185,6 +243,7 @@ static int parent(int other, pid_t process) {
     reach(large, LARGE, 7);
     GIVES(0, cuMemFree_v2, large);
     GIVES(0, cuMemFree_v2, odd);
+    small_parent(other);
 
     CUmemAllocationProp properties;
     size_t bytes = 3 * granularity(&properties);

@@ -71,6 +71,7 @@ pub struct Null {
     memory_bytes: u64,
     keeps_primary: bool,
     is_busy: bool,
+    is_in_pieces: bool,
     /// Kept ones, by device.
     primaries: HashMap<u32, Raw>,
     /// Sizes of each image's variables.
@@ -109,6 +110,7 @@ impl Null {
             memory_bytes: u64::MAX,
             keeps_primary: false,
             is_busy: false,
+            is_in_pieces: false,
             primaries: HashMap::new(),
             variables: HashMap::new(),
             linkers: PassThrough::default(),
@@ -143,6 +145,12 @@ impl Null {
     #[must_use]
     pub fn busy(self) -> Self {
         Self { is_busy: true, ..self }
+    }
+
+    /// This one, but what goes to others of an allocation is all of the pieces that it lies in, as with `cuda`.
+    #[must_use]
+    pub fn in_pieces(self) -> Self {
+        Self { is_in_pieces: true, ..self }
     }
 
     /// This one, but functions of the guest run in threads, as with `cuda`, and nothing is done before they are.

@@ -33,6 +33,10 @@ pub trait Sharing {
     /// Lets other processes of the zone have memory: its length, up to the next multiple of [`super::VirtualMemory::mapping_bytes`]. No work uses it.
     /// 801 for what cannot be shared.
     fn export(&mut self, what: Shareable) -> CuResult<Exported>;
+    /// The memory that goes to others with an allocation of so many bytes, if that is a part of more: where it starts and how long it is.
+    fn whole_of(&self, address: u64, bytes: u64) -> (u64, u64) {
+        (address, bytes)
+    }
     /// Moves it into memory of the host of so many bytes, where it stays: after [`Exported::Host`].
     fn move_to(&mut self, _what: Shareable, _memory: OwnedFd, _bytes: u64) -> CuResult<()> {
         Err(CuError::NOT_SUPPORTED)

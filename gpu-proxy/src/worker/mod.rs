@@ -11,7 +11,6 @@ pub mod canary;
 pub mod chunks;
 mod exchange;
 mod host_functions;
-mod pool_space;
 pub mod quota;
 mod quotas;
 mod ranges;

@@ -24,7 +24,7 @@ use crate::link::{JitOption, LinkTold};
 use crate::memory::{CopyWord, DevicePtr, MemInfo, Memset, Staged};
 use crate::printed::Printed;
 use crate::result::CuResult;
-use crate::shared::{PooledPiece, Token};
+use crate::shared::{PooledPiece, SharedPart, Token};
 use crate::stream_memory::{MemoryOp, MemoryOpKind};
 use crate::tensor_map::{TensorMap, TensorSpec};
 use crate::texture::{LinearTexels, Object, PitchedTexels, Resource, Sampler, Texture, View};
@@ -147,12 +147,13 @@ calls! {
     /// Lets other processes have `memory`, as long as this one has it. Asked again it answers the same.
     sync fn vgpuMemoryExport(memory: MemoryHandle) -> Token;
     /// As above, what `cuMemAlloc_v2` gave: `at` is where it starts. 801 for what the device cannot share.
-    sync fn vgpuIpcExport(at: DevicePtr) -> Token;
+    sync fn vgpuIpcExport(at: DevicePtr) -> SharedPart;
     /// Gives memory that a process of the zone has exported a handle here; its length. It counts against the grant of who made it. 1 for
     /// what is no such memory, or no more, or lies on another device.
     sync fn vgpuMemoryImport(memory: NewHandle<kind::Memory>, device: u32, token: Token) -> u64;
-    /// The same, mapped at addresses of its own, for the call's context. 101 for memory of another device than that one's.
-    sync fn vgpuIpcOpen(token: Token) -> DevicePtr;
+    /// The same, mapped at addresses of its own, for the call's context: all of the memory, of which this part may be named. 101 for memory of
+    /// another device than that one's.
+    sync fn vgpuIpcOpen(part: SharedPart) -> DevicePtr;
     /// Ends what `vgpuIpcOpen` gave, when the work of its context is done.
     wait fn vgpuIpcClose(at: DevicePtr);
 
@@ -415,6 +416,7 @@ pub const STRUCTS: &[&str] = &[
     SmGroups::DECLARATION,
     Access::DECLARATION,
     Token::DECLARATION,
+    SharedPart::DECLARATION,
     PooledPiece::DECLARATION,
     MemoryOpKind::DECLARATION,
     MemoryOp::DECLARATION,

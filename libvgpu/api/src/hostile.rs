@@ -12,7 +12,7 @@ mod values;
 use std::collections::HashMap;
 
 use crate::calls::{Class, STRUCTS};
-use crate::{ContextId, Op, PooledPiece};
+use crate::{ContextId, Op, PooledPiece, SharedPart};
 
 /// Where decisions come from, without end.
 pub trait Choices {
@@ -87,7 +87,9 @@ pub struct Maker<C> {
     addresses: Vec<u64>,
     objects: Vec<u64>,
     tokens: Vec<[u8; 16]>,
-    /// What others may have of pools.
+    /// What others may have of allocations.
+    parts: Vec<[u8; SharedPart::BYTES]>,
+    /// And of pools.
     pieces: Vec<[u8; PooledPiece::BYTES]>,
     /// Those of what was made: parts and pieces have the same.
     sizes: Vec<u64>,
@@ -133,6 +135,7 @@ impl<C: Choices> Maker<C> {
             addresses: addresses.to_vec(),
             objects: Vec::new(),
             tokens: Vec::new(),
+            parts: Vec::new(),
             pieces: Vec::new(),
             sizes: Vec::new(),
             reserved: Vec::new(),
@@ -221,6 +224,10 @@ impl<C: Choices> Maker<C> {
         if let Some(token) = reply.first_chunk().filter(|_| op.reply() == "Token") {
             self.tokens.push(*token);
             self.tokens.drain(..self.tokens.len().saturating_sub(16));
+        }
+        if let Some(part) = reply.first_chunk().filter(|_| op.reply() == "SharedPart") {
+            self.parts.push(*part);
+            self.parts.drain(..self.parts.len().saturating_sub(4));
         }
         if let Some(piece) = reply.first_chunk().filter(|_| op.reply() == "PooledPiece") {
             self.pieces.push(*piece);

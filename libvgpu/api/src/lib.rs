@@ -50,7 +50,7 @@ pub use link::{JitOption, LinkTold};
 pub use memory::{CopyWord, DevicePtr, MemInfo, Memset, Staged};
 pub use printed::{PRINTED, Printed};
 pub use result::{CuError, CuResult};
-pub use shared::{PooledPiece, Token};
+pub use shared::{PooledPiece, SharedPart, Token};
 pub use snapshot::{DeviceSnapshot, PciAddress, Snapshot};
 pub use stream_memory::{MemoryOp, MemoryOpKind};
 pub use tensor_map::{TensorMap, TensorSpec};

@@ -25,6 +25,24 @@ impl Wire<'_> for Token {
 }
 
 wire_struct! {
+    /// An allocation that processes share: the memory that it lies in, and where. A device may give memory to others in pieces that hold several.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct SharedPart {
+        /// Names the memory.
+        pub memory: Token,
+        /// Where it starts there.
+        pub offset: u64,
+        /// Its length, as it was asked for.
+        pub bytes: u64,
+    }
+}
+
+impl SharedPart {
+    /// Bytes on the wire.
+    pub const BYTES: usize = 32;
+}
+
+wire_struct! {
     /// An allocation of a pool that processes share, for those that have the pool. A guest hands it on as it likes: 48 bytes, none of which
     /// is believed when they come back.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,5 +80,8 @@ mod tests {
         let piece = PooledPiece { pool: Token([1; 16]), chunk: Token([2; 16]), offset: 3, bytes: 4 };
         let bytes = to_vec(&piece);
         assert_eq!((bytes.len(), from_slice(&bytes)), (PooledPiece::BYTES, Ok(piece)));
+        let part = SharedPart { memory: Token([1; 16]), offset: 2, bytes: 3 };
+        let bytes = to_vec(&part);
+        assert_eq!((bytes.len(), from_slice(&bytes)), (SharedPart::BYTES, Ok(part)));
     }
 }

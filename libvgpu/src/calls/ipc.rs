@@ -8,7 +8,7 @@ use std::os::fd::IntoRawFd;
 
 use idm::region::{Region, sealed_memory};
 use vgpu_api::handle::NewHandle;
-use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, EventHandle, MemoryHandle, ask};
+use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, EventHandle, MemoryHandle, SharedPart, ask};
 
 use super::virtual_memory::{POSIX_FD, ready};
 use crate::abi::{Abi, Out, Raw, Span, export};
@@ -68,7 +68,7 @@ fn export(out: Out<i32>, handle: u64, handle_type: u32, flags: u64) -> CuResult<
     }
     let token = ask::vgpuMemoryExport(&process.channel, current(), handle)?;
     let device = process.contexts.number(memory.device)?;
-    out.set(file_of(Handle { token, bytes: memory.bytes, device }.encode(Kind::Memory))?)
+    out.set(file_of(Handle { token, bytes: memory.bytes, device, offset: 0 }.encode(Kind::Memory))?)
 }
 
 fn import(out: Out<u64>, os_handle: Span, handle_type: u32) -> CuResult<()> {
@@ -76,7 +76,7 @@ fn import(out: Out<u64>, os_handle: Span, handle_type: u32) -> CuResult<()> {
     let out = out.wanted()?;
     checked_type(handle_type)?;
     let fd = i32::try_from(os_handle.address()).map_err(|_| CuError::INVALID_VALUE)?;
-    let Handle { token, bytes, device: number } = Handle::decode(Kind::Memory, &bytes_of(fd)?)?;
+    let Handle { token, bytes, device: number, .. } = Handle::decode(Kind::Memory, &bytes_of(fd)?)?;
     // Memory of a device that this process does not see.
     let device =
         process.contexts.device_of(ContextId::primary(number)).map_err(|_| CuError::NOT_SUPPORTED)?;
@@ -105,10 +105,10 @@ fn get(out: Out<MemHandle>, at: DevicePtr) -> CuResult<()> {
     }
     let start = DevicePtr(range.start);
     let lives = |id| process.device_memory.has(id);
-    let token =
+    let SharedPart { memory: token, offset, .. } =
         process.ipc.export(range.id, lives, || ask::vgpuIpcExport(&process.channel, context, start))?;
     let device = process.contexts.number(process.contexts.device_of(range.context)?)?;
-    out.set(MemHandle(Handle { token, bytes: range.bytes, device }.encode(Kind::Allocation)))
+    out.set(MemHandle(Handle { token, bytes: range.bytes, device, offset }.encode(Kind::Allocation)))
 }
 
 fn open(out: Out<DevicePtr>, MemHandle(handle): MemHandle, flags: u32) -> CuResult<()> {
@@ -117,13 +117,14 @@ fn open(out: Out<DevicePtr>, MemHandle(handle): MemHandle, flags: u32) -> CuResu
     if flags != LAZY_PEER_ACCESS {
         return Err(CuError::INVALID_VALUE);
     }
-    let Handle { token, bytes, device: number } = Handle::decode(Kind::Allocation, &handle)?;
+    let Handle { token, bytes, device: number, offset } = Handle::decode(Kind::Allocation, &handle)?;
     if process.contexts.number(device)? != number {
         return Err(CuError::INVALID_DEVICE);
     }
     process.graphs.may_be_unsafe()?;
-    let at = process.ipc.open(context, token, || {
-        let at = ask::vgpuIpcOpen(&process.channel, context, token)?;
+    let part = SharedPart { memory: token, offset, bytes };
+    let at = process.ipc.open(context, part, || {
+        let at = ask::vgpuIpcOpen(&process.channel, context, part)?;
         process.device_memory.insert(at.0, bytes, context, OPENED);
         Ok(at)
     })?;
@@ -149,7 +150,7 @@ fn get_event(out: Out<IpcEventHandle>, event: Raw) -> CuResult<()> {
     }
     let token = ask::vgpuEventExport(&process.channel, context, event)?;
     let device = process.contexts.number(process.contexts.device_of(known.context)?)?;
-    out.set(MemHandle(Handle { token, bytes: 1, device }.encode(Kind::Event)))
+    out.set(MemHandle(Handle { token, bytes: 1, device, offset: 0 }.encode(Kind::Event)))
 }
 
 fn open_event(out: Out<u64>, MemHandle(handle): IpcEventHandle) -> CuResult<()> {

@@ -5,7 +5,7 @@
 
 use std::sync::Mutex;
 
-use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, Token};
+use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, SharedPart, Token};
 
 use super::slab::lock;
 
@@ -44,11 +44,13 @@ pub struct Handle {
     pub bytes: u64,
     /// The worker's number of the device that it lies on.
     pub device: u32,
+    /// Where an allocation starts in what the token names; else 0.
+    pub offset: u64,
 }
 
 impl Handle {
     /// ```text
-    /// 0 mark | 8 token | 24 bytes u64 | 32 device u32 | 36 zeros
+    /// 0 mark | 8 token | 24 bytes u64 | 32 device u32 | 36 zeros | 40 offset u64 | 48 zeros
     /// ```
     pub fn encode(self, kind: Kind) -> [u8; HANDLE_BYTES] {
         let mut handle = [0; HANDLE_BYTES];
@@ -56,6 +58,7 @@ impl Handle {
         handle[8..24].copy_from_slice(&self.token.0);
         handle[24..32].copy_from_slice(&self.bytes.to_le_bytes());
         handle[32..36].copy_from_slice(&self.device.to_le_bytes());
+        handle[40..48].copy_from_slice(&self.offset.to_le_bytes());
         handle
     }
 
@@ -66,9 +69,10 @@ impl Handle {
         let token = part(8, 24).try_into().map(Token);
         let bytes = part(24, 32).try_into().map(u64::from_le_bytes);
         let device = part(32, 36).try_into().map(u32::from_le_bytes);
-        match (token, bytes, device) {
-            (Ok(token), Ok(bytes), Ok(device)) if part(0, 8) == kind.mark() && bytes > 0 => {
-                Ok(Self { token, bytes, device })
+        let offset = part(40, 48).try_into().map(u64::from_le_bytes);
+        match (token, bytes, device, offset) {
+            (Ok(token), Ok(bytes), Ok(device), Ok(offset)) if part(0, 8) == kind.mark() && bytes > 0 => {
+                Ok(Self { token, bytes, device, offset })
             }
             _ => Err(CuError::INVALID_VALUE),
         }
@@ -91,13 +95,13 @@ struct State {
 #[derive(Debug)]
 struct Exported {
     id: u64,
-    token: Token,
+    part: SharedPart,
 }
 
 #[derive(Debug)]
 struct Opened {
     context: ContextId,
-    token: Token,
+    part: SharedPart,
     at: DevicePtr,
     count: u32,
 }
@@ -107,21 +111,21 @@ impl Ipc {
         Self { state: Mutex::new(State { exported: Vec::new(), opened: Vec::new() }) }
     }
 
-    /// The token of an allocation; asked for once. `lives` says of such which are still there.
+    /// What others know an allocation by; asked for once. `lives` says of such which are still there.
     pub fn export(
         &self,
         id: u64,
         lives: impl Fn(u64) -> bool,
-        ask: impl FnOnce() -> CuResult<Token>,
-    ) -> CuResult<Token> {
+        ask: impl FnOnce() -> CuResult<SharedPart>,
+    ) -> CuResult<SharedPart> {
         let mut state = lock(&self.state);
         if let Some(known) = state.exported.iter().find(|known| known.id == id) {
-            return Ok(known.token);
+            return Ok(known.part);
         }
-        let token = ask()?;
+        let part = ask()?;
         state.exported.retain(|known| lives(known.id));
-        state.exported.push(Exported { id, token });
-        Ok(token)
+        state.exported.push(Exported { id, part });
+        Ok(part)
     }
 
     /// Opens what another process has exported, or counts once more what the context has opened already.
@@ -131,20 +135,20 @@ impl Ipc {
     pub fn open(
         &self,
         context: ContextId,
-        token: Token,
+        part: SharedPart,
         ask: impl FnOnce() -> CuResult<DevicePtr>,
     ) -> CuResult<DevicePtr> {
         let mut state = lock(&self.state);
-        if state.exported.iter().any(|known| known.token == token) {
+        if state.exported.iter().any(|known| known.part.memory == part.memory) {
             return Err(CuError::INVALID_CONTEXT);
         }
-        let known = state.opened.iter_mut().find(|known| known.context == context && known.token == token);
+        let known = state.opened.iter_mut().find(|known| known.context == context && known.part == part);
         if let Some(known) = known {
             known.count = known.count.checked_add(1).ok_or(CuError::INVALID_VALUE)?;
             return Ok(known.at);
         }
         let at = ask()?;
-        state.opened.push(Opened { context, token, at, count: 1 });
+        state.opened.push(Opened { context, part, at, count: 1 });
         Ok(at)
     }
 
@@ -177,11 +181,12 @@ mod tests {
     use super::*;
 
     const TOKEN: Token = Token([3; 16]);
+    const PART: SharedPart = SharedPart { memory: TOKEN, offset: 0, bytes: 512 };
     const C: ContextId = ContextId::primary(0);
 
     #[test]
     fn handles_come_back_and_nothing_else_is_one() {
-        let handle = Handle { token: TOKEN, bytes: 1 << 33, device: 7 };
+        let handle = Handle { token: TOKEN, bytes: 1 << 33, device: 7, offset: 1 << 20 };
         let encoded = handle.encode(Kind::Allocation);
         assert_eq!(Handle::decode(Kind::Allocation, &encoded), Ok(handle));
         for wrong in [
@@ -197,13 +202,16 @@ mod tests {
     fn what_is_open_already_is_counted_and_ends_with_the_last_or_with_its_context() {
         let (ipc, at) = (Ipc::new(), DevicePtr(0x1000));
         let never = || -> CuResult<DevicePtr> { panic!("it is open") };
-        assert_eq!(ipc.open(C, TOKEN, || Err(CuError::OUT_OF_MEMORY)), Err(CuError::OUT_OF_MEMORY));
-        assert_eq!((ipc.open(C, TOKEN, || Ok(at)), ipc.open(C, TOKEN, never)), (Ok(at), Ok(at)));
+        assert_eq!(ipc.open(C, PART, || Err(CuError::OUT_OF_MEMORY)), Err(CuError::OUT_OF_MEMORY));
+        assert_eq!((ipc.open(C, PART, || Ok(at)), ipc.open(C, PART, never)), (Ok(at), Ok(at)));
         assert_eq!(ipc.close(at, |_| panic!("one is left")), Ok(()));
         assert_eq!(ipc.close(at, |_| Err(CuError::UNKNOWN)), Err(CuError::UNKNOWN));
         assert_eq!(ipc.close(at, |_| Ok(())), Ok(()));
         assert_eq!(ipc.close(at, |_| Ok(())), Err(CuError::INVALID_VALUE));
-        ipc.open(C, TOKEN, || Ok(at)).unwrap();
+        // Another part of the same memory is another opening.
+        let next = SharedPart { offset: 512, ..PART };
+        assert_eq!(ipc.open(C, next, || Ok(DevicePtr(0x3000))), Ok(DevicePtr(0x3000)));
+        ipc.open(C, PART, || Ok(at)).unwrap();
         ipc.forget(C);
         assert_eq!(ipc.close(at, |_| Ok(())), Err(CuError::INVALID_VALUE));
     }
@@ -211,11 +219,13 @@ mod tests {
     #[test]
     fn an_allocation_has_one_token_and_is_not_opened_where_it_was_made() {
         let ipc = Ipc::new();
-        assert_eq!(ipc.export(5, |_| true, || Ok(TOKEN)), Ok(TOKEN));
-        assert_eq!(ipc.export(5, |_| true, || panic!("it is known")), Ok(TOKEN));
-        assert_eq!(ipc.open(C, TOKEN, || panic!("its own")), Err(CuError::INVALID_CONTEXT));
+        assert_eq!(ipc.export(5, |_| true, || Ok(PART)), Ok(PART));
+        assert_eq!(ipc.export(5, |_| true, || panic!("it is known")), Ok(PART));
+        assert_eq!(ipc.open(C, PART, || panic!("its own")), Err(CuError::INVALID_CONTEXT));
+        let next = SharedPart { offset: 512, ..PART };
+        assert_eq!(ipc.open(C, next, || panic!("in the same memory")), Err(CuError::INVALID_CONTEXT));
         // Those that were freed are forgotten.
-        ipc.export(6, |id| id != 5, || Ok(Token([4; 16]))).unwrap();
-        assert_eq!(ipc.open(C, TOKEN, || Err(CuError::INVALID_VALUE)), Err(CuError::INVALID_VALUE));
+        ipc.export(6, |id| id != 5, || Ok(SharedPart { memory: Token([4; 16]), ..PART })).unwrap();
+        assert_eq!(ipc.open(C, PART, || Err(CuError::INVALID_VALUE)), Err(CuError::INVALID_VALUE));
     }
 }

@@ -29,8 +29,10 @@ impl Contexts for Cuda {
 
     /// The primary context stays. What was in it has been ended.
     fn context_destroy(&mut self, _device: u32, context: Raw, primary: bool) -> CuResult<()> {
+        let waited = if primary { self.context_synchronize(context) } else { Ok(()) };
+        self.memories.end_idle_pieces(&self.table, context);
         if primary {
-            return self.context_synchronize(context);
+            return waited;
         }
         let pointer = self.contexts.remove(context)?;
         self.created.remove(&context);

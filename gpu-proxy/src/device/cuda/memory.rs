@@ -18,13 +18,16 @@ impl Memory for Cuda {
     }
 
     fn allocation_bytes(&self, bytes: u64) -> Option<u64> {
-        let whole = self.memories.allocation_bytes(bytes);
-        whole.or_else(|| bytes.checked_next_multiple_of(GRANULE_BYTES))
+        if self.memories.allocates() {
+            return self.memories.allocation_bytes(bytes);
+        }
+        bytes.checked_next_multiple_of(GRANULE_BYTES)
     }
 
     fn alloc(&mut self, context: Raw, bytes: u64) -> CuResult<u64> {
         self.enter(context)?;
-        if let Some(bytes) = self.memories.allocation_bytes(bytes) {
+        if self.memories.allocates() {
+            let bytes = self.memories.allocation_bytes(bytes).ok_or(CuError::OUT_OF_MEMORY)?;
             let device = self.number_of(context)?;
             return self.memories.allocate(&self.table, (context, device), bytes);
         }
@@ -59,7 +62,7 @@ impl Memory for Cuda {
             return Ok(());
         }
         self.enter(self.first_primary()?)?;
-        self.memories.free(&self.table, address)
+        self.memories.free_left(&self.table, address)
     }
 
     fn write(&mut self, place: Place, address: u64, bytes: &[u8]) -> CuResult<()> {

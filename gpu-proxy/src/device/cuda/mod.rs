@@ -24,6 +24,7 @@ mod linker;
 mod links;
 mod memory;
 mod peers;
+mod pieces;
 mod printed;
 mod reach;
 mod sharing;
@@ -52,7 +53,7 @@ pub use table::library_folders;
 use table::{NULL, Ptr, Table};
 use virtual_memory::Memories;
 
-/// Device memory is handed out in multiples of this; allocations of 2 MiB and more take whole such pages.
+/// Device memory is handed out in multiples of this; allocations of 2 MiB and more take whole pages of that size.
 const GRANULE_BYTES: u64 = 512;
 /// What an instantiated graph is counted as. Seen with driver 580 on an H100: 1.6 to 2.3 KiB a node in a row, 64 to 114 KiB a row beside
 /// others, and none of it given back when the graph ends (`graphs answers` of `tests/cuda`).

@@ -12,6 +12,10 @@ impl Sharing for Cuda {
         self.memories.export(&self.table, what)
     }
 
+    fn whole_of(&self, address: u64, bytes: u64) -> (u64, u64) {
+        self.memories.whole_of(address).unwrap_or((address, bytes))
+    }
+
     fn import(&mut self, _device: u32, memory: OwnedFd, _bytes: u64) -> CuResult<Raw> {
         self.memories.import(&self.table, &memory)
     }

@@ -1,15 +1,17 @@
 //! Memory and addresses apart, as NVIDIA's driver has them. None of it belongs to a context.
 //!
-//! Allocations of [`SHAREABLE_BYTES_MIN`] and more are made so, too: only such memory goes to another worker, as a descriptor. The
-//! driver's own handles for its `cuMemAlloc` would have to find their way between two pid, user and network namespaces.
+//! Allocations are made so, too, those of less than [`PIECE_BYTES`] as parts of such pieces (`pieces.rs`): only such memory goes to another
+//! worker, as a descriptor. The driver's own handles for its `cuMemAlloc` would have to find their way between two pid, user and network
+//! namespaces.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use vgpu_api::{Access, CuError, CuResult, MemoryOp, MemoryOpKind};
 
+use super::pieces::Pieces;
 use super::reach::Reach;
 use super::table::{AccessOf, MemoryProperties, NULL, StreamOp, Table};
 use super::{Cuda, Raw, attribute_of, size};
@@ -25,8 +27,8 @@ const GRANULE_BYTES: u64 = 2 << 20;
 const POSIX_FD: u32 = 1;
 /// `CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED`.
 const POSIX_FD_SUPPORTED: usize = 103;
-/// Allocations from here on take whole pages of that size from the driver in any case.
-const SHAREABLE_BYTES_MIN: u64 = 2 << 20;
+/// Allocations from here on take whole pages of that size from the driver in any case; smaller ones share such.
+const PIECE_BYTES: u64 = 2 << 20;
 /// `CUstreamBatchMemOpType`: waits and writes of 32 bits, of 64 bits, a barrier.
 const WAIT_32: u32 = 1;
 const WRITE_32: u32 = 2;
@@ -44,12 +46,13 @@ pub(super) struct Memories {
     handle_types: u32,
     handles: HashMap<u64, u64>,
     last: u64,
-    /// Allocations by their address.
-    allocations: HashMap<u64, Allocation>,
+    /// Allocations by their address, and pieces that small ones are parts of.
+    allocations: BTreeMap<u64, Allocation>,
+    pieces: Pieces,
     reach: Reach,
 }
 
-/// What an allocation is made of.
+/// What an allocation or a piece is made of.
 #[derive(Clone, Copy, Debug)]
 struct Allocation {
     memory: Raw,
@@ -153,14 +156,36 @@ fn properties(device: c_int, handle_types: u32) -> MemoryProperties {
 
 /// Memory that other workers may have.
 impl Memories {
-    /// What an allocation takes if it is made here: so many bytes of memory. `None` for what is left to `cuMemAlloc`.
-    pub fn allocation_bytes(&self, bytes: u64) -> Option<u64> {
-        let here = self.handle_types != 0 && bytes >= SHAREABLE_BYTES_MIN;
-        here.then(|| bytes.checked_next_multiple_of(self.granule_bytes)).flatten()
+    /// Whether allocations are made here. Else they are left to `cuMemAlloc`.
+    pub fn allocates(&self) -> bool {
+        self.handle_types != 0
     }
 
-    /// Memory of `bytes`, which [`Memories::allocation_bytes`] gave, at an address: a context's of `device`.
+    /// What an allocation takes that is made here: so many bytes of memory.
+    pub fn allocation_bytes(&self, bytes: u64) -> Option<u64> {
+        let granule = if bytes < PIECE_BYTES { super::GRANULE_BYTES } else { self.granule_bytes };
+        bytes.checked_next_multiple_of(granule)
+    }
+
+    /// Memory of `bytes`, as [`Memories::allocation_bytes`] says, at an address: a context's of `device`.
     pub fn allocate(&mut self, table: &Table, (context, device): (Raw, u32), bytes: u64) -> CuResult<u64> {
+        if bytes >= PIECE_BYTES {
+            return self.allocate_whole(table, (context, device), bytes);
+        }
+        if let Some(address) = self.pieces.take(context, bytes) {
+            return Ok(address);
+        }
+        let piece_bytes = self.piece_bytes();
+        let start = self.allocate_whole(table, (context, device), piece_bytes)?;
+        self.pieces.add(context, start, piece_bytes);
+        self.pieces.take(context, bytes).ok_or(CuError::UNKNOWN)
+    }
+
+    fn piece_bytes(&self) -> u64 {
+        PIECE_BYTES.next_multiple_of(self.granule_bytes)
+    }
+
+    fn allocate_whole(&mut self, table: &Table, (context, device): (Raw, u32), bytes: u64) -> CuResult<u64> {
         let memory = self.create(table, device, bytes)?;
         let all: Vec<u32> = [device].into_iter().chain(self.reach.devices_of(context)).collect();
         match self.show(table, bytes, memory, &all) {
@@ -213,11 +238,55 @@ impl Memories {
     }
 
     pub fn is_allocation(&self, address: u64) -> bool {
-        self.allocations.contains_key(&address)
+        self.whole_of(address).is_some()
+    }
+
+    /// Where the memory starts that an allocation is, or is a part of, and how long it is.
+    pub fn whole_of(&self, address: u64) -> Option<(u64, u64)> {
+        self.holding(address).map(|(start, Allocation { bytes, .. })| (start, *bytes))
+    }
+
+    fn holding(&self, address: u64) -> Option<(u64, &Allocation)> {
+        let (start, allocation) = self.allocations.range(..=address).next_back()?;
+        (address - start < allocation.bytes).then_some((*start, allocation))
     }
 
     /// Ends what [`Memories::allocate`] gave. No work uses it.
     pub fn free(&mut self, table: &Table, address: u64) -> CuResult<()> {
+        let (_, &Allocation { context, .. }) = self.holding(address).ok_or(CuError::INVALID_VALUE)?;
+        match self.pieces.give(context, address, self.piece_bytes()) {
+            Some(ended) => {
+                self.end_pieces(table, ended);
+                Ok(())
+            }
+            None => self.free_whole(table, address),
+        }
+    }
+
+    /// The same, of a context that is no more.
+    pub fn free_left(&mut self, table: &Table, address: u64) -> CuResult<()> {
+        let (_, &Allocation { context, .. }) = self.holding(address).ok_or(CuError::INVALID_VALUE)?;
+        self.free(table, address)?;
+        self.end_idle_pieces(table, context);
+        Ok(())
+    }
+
+    /// A context ends: what was kept for its next small allocations does, too.
+    pub fn end_idle_pieces(&mut self, table: &Table, context: Raw) {
+        let idle = self.pieces.idle(context);
+        self.end_pieces(table, idle);
+    }
+
+    fn end_pieces(&mut self, table: &Table, pieces: Vec<u64>) {
+        for start in pieces {
+            // It is nobody's any more, so nobody is told.
+            if let Err(error) = self.free_whole(table, start) {
+                log::warn!("a piece of device memory stays mapped: {}", error.code());
+            }
+        }
+    }
+
+    fn free_whole(&mut self, table: &Table, address: u64) -> CuResult<()> {
         let &Allocation { memory, bytes, .. } =
             self.allocations.get(&address).ok_or(CuError::INVALID_VALUE)?;
         self.unmap(table, address, bytes)?;
@@ -229,9 +298,7 @@ impl Memories {
     pub fn export(&self, table: &Table, what: Shareable) -> CuResult<Exported> {
         let memory = match what {
             Shareable::Memory(memory) => memory,
-            Shareable::Allocation(address) => {
-                self.allocations.get(&address).ok_or(CuError::NOT_SUPPORTED)?.memory
-            }
+            Shareable::Allocation(address) => self.holding(address).ok_or(CuError::NOT_SUPPORTED)?.1.memory,
         };
         if self.handle_types == 0 {
             return Err(CuError::NOT_SUPPORTED);

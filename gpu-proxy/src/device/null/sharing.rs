@@ -4,12 +4,20 @@ use std::os::fd::OwnedFd;
 
 use vgpu_api::CuResult;
 
-use super::Null;
+use super::{MAPPING_BYTES, Null};
 use crate::device::{Exported, Raw, Shareable, Sharing};
 
 impl Sharing for Null {
     fn export(&mut self, _what: Shareable) -> CuResult<Exported> {
         Ok(Exported::Host)
+    }
+
+    fn whole_of(&self, address: u64, bytes: u64) -> (u64, u64) {
+        if !self.is_in_pieces {
+            return (address, bytes);
+        }
+        let start = address / MAPPING_BYTES * MAPPING_BYTES;
+        (start, (address + bytes - start).next_multiple_of(MAPPING_BYTES))
     }
 
     fn move_to(&mut self, _what: Shareable, _memory: OwnedFd, _bytes: u64) -> CuResult<()> {

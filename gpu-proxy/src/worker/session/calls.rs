@@ -6,8 +6,8 @@ use vgpu_api::{
     Access, ArrayHandle, ArrayPlace, ArrayShape, Attributes, BoxSide, Call, ContextId, CopyWord, CuResult,
     DevicePtr, Driver, EventHandle, Extent, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
     ImageKind, JitOption, Launch, LinkTold, LinkerHandle, MemInfo, MemoryHandle, MemoryOp, MipmapHandle,
-    NewHandle, Object, PoolHandle, PooledPiece, Printed, SmGroups, SmResource, SmSource, SmSplit, Staged,
-    Stream, TensorMap, TensorSpec, Texture, Token, kind,
+    NewHandle, Object, PoolHandle, PooledPiece, Printed, SharedPart, SmGroups, SmResource, SmSource, SmSplit,
+    Staged, Stream, TensorMap, TensorSpec, Texture, Token, kind,
 };
 
 use super::Session;
@@ -76,10 +76,10 @@ calls! {
     vgpuEventExport(s, c, event: EventHandle) -> Token => s.event_export(event);
     vgpuEventImport(s, c, event: NewHandle<kind::Event>, token: Token) => s.event_import(c, event.0, token);
     vgpuMemoryExport(s, c, memory: MemoryHandle) -> Token => s.memory_export(c, memory);
-    vgpuIpcExport(s, c, at: DevicePtr) -> Token => s.ipc_export(c, at);
+    vgpuIpcExport(s, c, at: DevicePtr) -> SharedPart => s.ipc_export(c, at);
     vgpuMemoryImport(s, c, memory: NewHandle<kind::Memory>, device: u32, token: Token) -> u64
         => s.memory_import(c, memory.0, (device, token));
-    vgpuIpcOpen(s, c, token: Token) -> DevicePtr => s.ipc_open(c, token);
+    vgpuIpcOpen(s, c, part: SharedPart) -> DevicePtr => s.ipc_open(c, part);
     vgpuIpcClose(s, c, at: DevicePtr) => s.ipc_close(c, at);
     cuMemPoolCreate(s, c, pool: NewHandle<kind::Pool>, device: u32, bytes_max: u64, shareable: bool)
         => s.pool_create(c, pool.0, device, (bytes_max, shareable));

@@ -9,7 +9,7 @@ use vgpu_api::{
 
 use super::Session;
 use crate::device::Place;
-use crate::worker::pool_space::Order;
+use crate::pool_space::Order;
 use crate::worker::ranges::Origin;
 use crate::worker::staging::{self, CHUNK_BYTES};
 

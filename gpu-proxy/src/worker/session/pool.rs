@@ -16,7 +16,7 @@ use vgpu_api::{Access, Call, ContextId, CuError, CuResult, DevicePtr, PoolHandle
 use super::Session;
 use crate::device::{Place, Raw};
 use crate::exchange::Question;
-use crate::worker::pool_space::{Order, PoolSpace};
+use crate::pool_space::{Order, PoolSpace};
 use crate::worker::ranges::Origin;
 use crate::worker::slab::Slab;
 

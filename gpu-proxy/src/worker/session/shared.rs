@@ -3,11 +3,11 @@
 //!
 //! It counts against the grant of its maker as long as that one has it, wherever else it is mapped (`supervisor/shared.rs`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
-use vgpu_api::{Access, Call, ContextId, CuError, CuResult, DevicePtr, MemoryHandle, Token};
+use vgpu_api::{Access, Call, ContextId, CuError, CuResult, DevicePtr, MemoryHandle, SharedPart, Token};
 
 use super::Session;
 use super::virtual_memory::{Memory, Whose};
@@ -20,8 +20,8 @@ use crate::worker::ranges::Origin;
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     exchange: Option<Box<dyn Exchange>>,
-    /// Allocations that others may have, by their address.
-    exported: HashMap<u64, Token>,
+    /// Allocations that others may have, by their address. Those of one piece of memory have one token, which ends with the last of them.
+    exported: BTreeMap<u64, Token>,
     /// Others' that are mapped here, by their address.
     opened: BTreeMap<u64, Opened>,
 }
@@ -29,6 +29,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct Opened {
     bytes: u64,
+    /// What is mapped: where it starts and how long it is.
+    mapped: (u64, u64),
     device: u32,
     token: Token,
     context: ContextId,
@@ -66,21 +68,23 @@ impl Session {
         }
     }
 
-    pub(super) fn ipc_export(&mut self, call: Call, at: DevicePtr) -> CuResult<Token> {
+    pub(super) fn ipc_export(&mut self, call: Call, at: DevicePtr) -> CuResult<SharedPart> {
         self.context(call.context)?;
         let Origin::Alloc(owner) = self.ranges.freeable(at)? else { return Err(CuError::INVALID_VALUE) };
         self.context(owner)?;
-        match self.shared.exported.get(&at.0) {
-            Some(token) => Ok(*token),
+        let bytes = self.ranges.length(at);
+        let (start, whole_bytes) = self.device.whole_of(at.0, bytes);
+        let of_it = self.shared.exported.range(start..start.saturating_add(whole_bytes)).next();
+        let memory = match of_it.map(|(_, token)| *token) {
+            Some(token) => token,
             None => {
                 // Where memory is moved no work may be on its way.
                 self.all_must_be_done()?;
-                let token =
-                    self.put(Shareable::Allocation(at.0), self.ranges.length(at), self.device_of(owner))?;
-                self.shared.exported.insert(at.0, token);
-                Ok(token)
+                self.put(Shareable::Allocation(at.0), whole_bytes, self.device_of(owner))?
             }
-        }
+        };
+        self.shared.exported.insert(at.0, memory);
+        Ok(SharedPart { memory, offset: at.0 - start, bytes })
     }
 
     /// Hands memory of this process, of so many bytes of a device, to the supervisor.
@@ -137,20 +141,28 @@ impl Session {
         Ok(bytes)
     }
 
-    pub(super) fn ipc_open(&mut self, call: Call, token: Token) -> CuResult<DevicePtr> {
+    /// Kernels reach all that is mapped, as with a driver; calls reach the part that was named.
+    pub(super) fn ipc_open(&mut self, call: Call, part: SharedPart) -> CuResult<DevicePtr> {
         self.context(call.context)?;
-        let Got { raw, bytes, device } = self.get(token)?;
+        let SharedPart { memory: token, offset, bytes } = part;
+        if bytes == 0 || !offset.is_multiple_of(self.device.granule_bytes()) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let Got { raw, bytes: whole_bytes, device } = self.get(token)?;
+        let is_inside = whole_bytes.checked_sub(offset).is_some_and(|left| bytes <= left);
         // Through its own device alone, which the guest is told nothing of.
         let mapped = match device == self.device_of(call.context) {
-            true => self.map_opened(raw, bytes, device),
+            _ if !is_inside => Err(CuError::INVALID_VALUE),
+            true => self.map_opened(raw, whole_bytes, device),
             false => Err(CuError::INVALID_DEVICE),
         };
         // What is mapped stays.
         let released = self.device.release(raw);
         match mapped.and_then(|at| released.map(|()| at)) {
-            Ok(at) => {
+            Ok(start) => {
+                let (at, mapped) = (start + offset, (start, whole_bytes));
                 self.ranges.insert(at, bytes, 0, Origin::Opened);
-                self.shared.opened.insert(at, Opened { bytes, device, token, context: call.context });
+                self.shared.opened.insert(at, Opened { bytes, mapped, device, token, context: call.context });
                 Ok(DevicePtr(at))
             }
             Err(error) => {
@@ -183,15 +195,15 @@ impl Session {
 
     /// Ends a mapping of another's memory, which no work uses.
     fn close_opened(&mut self, at: u64) -> CuResult<()> {
-        let Some(Opened { bytes, token, .. }) = self.shared.opened.remove(&at) else {
+        let Some(Opened { mapped: (start, bytes), token, .. }) = self.shared.opened.remove(&at) else {
             return Err(CuError::INVALID_VALUE);
         };
         self.ranges.remove(at);
         self.graphs.something_ended();
         // What the device does not let go of stays with it, and its maker's or whoever's grant counts it until this worker ends.
-        self.device.unmap(at, bytes)?;
+        self.device.unmap(start, bytes)?;
         self.tell(Question::Close(token));
-        self.device.unreserve(at, bytes)
+        self.device.unreserve(start, bytes)
     }
 
     /// The device of what was opened at an address.
@@ -211,9 +223,14 @@ impl Session {
         }
     }
 
-    /// An allocation has ended: nobody may open it any more. Before it counts no longer.
+    /// An allocation has ended: nobody may open it any more, once no other of its piece may be. Before it counts no longer.
     pub(super) fn allocation_ended(&mut self, at: u64) {
-        if let Some(token) = self.shared.exported.remove(&at) {
+        let Some(token) = self.shared.exported.remove(&at) else { return };
+        // Those of one piece stand one after the other.
+        let (before, after) = (self.shared.exported.range(..at), self.shared.exported.range(at..));
+        let has_another = [before.map(|(_, token)| token).next_back(), after.map(|(_, token)| token).next()]
+            .contains(&Some(&token));
+        if !has_another {
             self.tell(Question::LetGo(token));
         }
     }

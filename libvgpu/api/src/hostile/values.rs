@@ -268,6 +268,10 @@ impl<C: Choices> Maker<C> {
                 let known = self.tokens.get(self.choices.below(17)).copied();
                 out.extend(known.unwrap_or_else(|| [self.choices.byte(); 16]));
             }
+            "SharedPart" if !self.parts.is_empty() && self.choices.below(4) > 0 => {
+                let place = self.choices.below(self.parts.len());
+                out.extend(self.parts[place]);
+            }
             "PooledPiece" if !self.pieces.is_empty() && self.choices.below(4) > 0 => {
                 let place = self.choices.below(self.pieces.len());
                 out.extend(self.pieces[place]);

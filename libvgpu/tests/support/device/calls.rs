@@ -136,9 +136,9 @@ calls! {
     vgpuEventExport(event: EventHandle) -> Token;
     vgpuEventImport(event: NewHandle<kind::Event>, token: Token);
     vgpuMemoryExport(memory: MemoryHandle) -> Token;
-    vgpuIpcExport(at: DevicePtr) -> Token;
+    vgpuIpcExport(at: DevicePtr) -> SharedPart;
     vgpuMemoryImport(memory: NewHandle<kind::Memory>, device: u32, token: Token) -> u64;
-    vgpuIpcOpen(token: Token) -> DevicePtr;
+    vgpuIpcOpen(part: SharedPart) -> DevicePtr;
     vgpuIpcClose(at: DevicePtr);
     cuMemPoolTrimTo(pool: PoolHandle, keep: u64);
     cuMemPoolGetAttribute(pool: PoolHandle, attribute: u32) -> u64;

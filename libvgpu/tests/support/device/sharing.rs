@@ -26,9 +26,14 @@ impl FakeDevice {
         self.saw("memory export").map(|()| THEIRS)
     }
 
-    pub(super) fn vgpuIpcExport(&mut self, _: Call, at: DevicePtr) -> CuResult<Token> {
-        assert!(self.memory.contains_key(&at.0), "an allocation starts there");
-        self.saw("ipc export").map(|()| Token([5; 16]))
+    /// All lie in one piece.
+    pub(super) fn vgpuIpcExport(&mut self, _: Call, at: DevicePtr) -> CuResult<SharedPart> {
+        let bytes = self.memory.get(&at.0).expect("an allocation starts there").len() as u64;
+        self.saw("ipc export").map(|()| SharedPart {
+            memory: Token([5; 16]),
+            offset: at.0 & 0xffff_ffff,
+            bytes,
+        })
     }
 
     /// Memory of two pieces.
@@ -46,9 +51,11 @@ impl FakeDevice {
         self.occupy(call, "memory", memory.0).map(|()| 4 << 20)
     }
 
-    pub(super) fn vgpuIpcOpen(&mut self, call: Call, token: Token) -> CuResult<DevicePtr> {
+    /// Memory of 4096 bytes.
+    pub(super) fn vgpuIpcOpen(&mut self, call: Call, part: SharedPart) -> CuResult<DevicePtr> {
         self.saw("ipc open")?;
-        if token == THEIRS { self.cuMemAlloc_v2(call, 4096) } else { Err(CuError::INVALID_VALUE) }
+        let is_there = part.memory == THEIRS && part.offset + part.bytes <= 4096;
+        if is_there { self.cuMemAlloc_v2(call, part.bytes) } else { Err(CuError::INVALID_VALUE) }
     }
 
     pub(super) fn vgpuIpcClose(&mut self, call: Call, at: DevicePtr) -> CuResult<()> {

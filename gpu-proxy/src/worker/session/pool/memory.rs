@@ -5,7 +5,7 @@ use vgpu_api::{Access, ContextId, CuError, CuResult, DevicePtr};
 use super::{ADDRESS_BYTES_MAX, ADDRESSES, Chunk, Pool, Whose, order_of};
 use crate::device::{Place, Raw};
 use crate::exchange::Question;
-use crate::worker::pool_space::{Order, PoolSpace};
+use crate::pool_space::{Order, PoolSpace};
 use crate::worker::session::Session;
 
 impl Session {

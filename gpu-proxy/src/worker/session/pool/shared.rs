@@ -8,7 +8,7 @@ use vgpu_api::{Call, CuError, CuResult, DevicePtr, PoolHandle, PooledPiece, Toke
 use super::{Chunk, POOLED_MAX, Pool, Whose};
 use crate::device::Shareable;
 use crate::exchange::Question;
-use crate::worker::pool_space::PoolSpace;
+use crate::pool_space::PoolSpace;
 use crate::worker::ranges::Origin;
 use crate::worker::session::Session;
 use crate::worker::session::shared::Got;

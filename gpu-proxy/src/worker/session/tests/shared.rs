@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use uuid::Uuid;
-use vgpu_api::{Access, Token};
+use vgpu_api::{Access, SharedPart, Token};
 use vgpu_zone_api::shim::ZoneId;
 
 use super::*;
@@ -151,12 +151,12 @@ impl Process {
         self.told()
     }
 
-    pub(super) fn export_at(&self, at: DevicePtr) -> CuResult<Token> {
+    pub(super) fn export_at(&self, at: DevicePtr) -> CuResult<SharedPart> {
         ask::vgpuIpcExport(&self.world.guest, C, at)
     }
 
-    pub(super) fn open(&self, token: Token) -> CuResult<DevicePtr> {
-        ask::vgpuIpcOpen(&self.world.guest, C, token)
+    pub(super) fn open(&self, part: SharedPart) -> CuResult<DevicePtr> {
+        ask::vgpuIpcOpen(&self.world.guest, C, part)
     }
 
     fn close(&self, at: DevicePtr) -> CuResult<()> {
@@ -220,9 +220,9 @@ fn an_allocation_of_any_length_is_opened_and_closed_and_is_not_the_openers_to_fr
     let (one, two) = (node.soft(1), node.soft(1));
     let at = one.alloc(1000).unwrap();
     one.write(DevicePtr(at.0 + 996), b"last").unwrap();
-    let token = one.export_at(at).unwrap();
+    let part = one.export_at(at).unwrap();
     let used = node.used(1);
-    let there = two.open(token).unwrap();
+    let there = two.open(part).unwrap();
     assert_eq!(two.text(DevicePtr(there.0 + 996)).unwrap(), b"last");
     two.write(there, b"more").unwrap();
     assert_eq!((one.text(at).unwrap().as_slice(), node.used(1)), (b"more".as_slice(), used));
@@ -232,7 +232,7 @@ fn an_allocation_of_any_length_is_opened_and_closed_and_is_not_the_openers_to_fr
     two.close(there).unwrap();
     assert_eq!((two.close(there), two.text(there).err()), (Err(WRONG), Some(WRONG)));
     one.free(at).unwrap();
-    assert_eq!((node.used(1), two.open(token)), (0, Err(WRONG)));
+    assert_eq!((node.used(1), two.open(part)), (0, Err(WRONG)));
 }
 
 #[test]
@@ -242,8 +242,9 @@ fn nothing_goes_to_another_zone() {
     let at = one.alloc(64).unwrap();
     one.create(1, PIECE).unwrap();
     let (allocation, created) = (one.export_at(at).unwrap(), one.export(1).unwrap());
-    for token in [allocation, created] {
-        assert_eq!((stranger.open(token), stranger.import(1, token)), (Err(WRONG), Err(WRONG)));
+    for memory in [allocation.memory, created] {
+        let part = SharedPart { memory, ..allocation };
+        assert_eq!((stranger.open(part), stranger.import(1, memory)), (Err(WRONG), Err(WRONG)));
     }
     assert_eq!(node.used(2), 0);
 }
@@ -260,6 +261,7 @@ fn a_death_takes_away_what_only_the_dead_had() {
     assert_eq!(node.used(1), 2 * PIECE);
     one.end();
     assert_eq!((two.text(there).unwrap().as_slice(), node.used(1)), (b"left".as_slice(), PIECE));
+    let lost = SharedPart { memory: lost, ..kept };
     assert_eq!((two.open(lost), two.open(kept)), (Err(WRONG), Err(WRONG)));
     two.end();
     assert_eq!(node.used(1), 0);
@@ -270,11 +272,11 @@ fn a_context_takes_along_what_was_opened_in_it_and_what_it_allocated() {
     let node = Node::new();
     let (one, two) = (node.soft(1), node.soft(1));
     let at = one.alloc(PIECE).unwrap();
-    let token = one.export_at(at).unwrap();
-    two.open(token).unwrap();
-    two.open(token).unwrap();
+    let part = one.export_at(at).unwrap();
+    two.open(part).unwrap();
+    two.open(part).unwrap();
     ask::cuDevicePrimaryCtxReset_v2(&one.world.guest, ContextId::NONE, 0).unwrap();
-    assert_eq!((node.used(1), two.open(token)), (PIECE, Err(WRONG)));
+    assert_eq!((node.used(1), two.open(part)), (PIECE, Err(WRONG)));
     ask::cuDevicePrimaryCtxReset_v2(&two.world.guest, ContextId::NONE, 0).unwrap();
     assert_eq!(node.used(1), 0);
 }
@@ -302,7 +304,8 @@ fn what_a_process_does_not_have_it_cannot_give() {
     let alone = world_of(Soft::new(GRANT_BYTES).unwrap(), GRANT_BYTES);
     let at = ask::cuMemAlloc_v2(&alone.guest, C, 64).unwrap();
     assert_eq!(ask::vgpuIpcExport(&alone.guest, C, at), Err(CuError::NOT_SUPPORTED));
-    assert_eq!(ask::vgpuIpcOpen(&alone.guest, C, token), Err(CuError::NOT_SUPPORTED));
+    let part = SharedPart { memory: token, offset: 0, bytes: 64 };
+    assert_eq!(ask::vgpuIpcOpen(&alone.guest, C, part), Err(CuError::NOT_SUPPORTED));
 }
 
 /// What the device refuses leaves nothing behind: neither addresses nor a use of the memory.
@@ -310,10 +313,53 @@ fn what_a_process_does_not_have_it_cannot_give() {
 fn what_cannot_be_mapped_is_given_back() {
     let node = Node::new();
     let one = node.soft(1);
-    let token = one.export_at(one.alloc(PIECE).unwrap()).unwrap();
+    let part = one.export_at(one.alloc(PIECE).unwrap()).unwrap();
     let refusing = node.process(1, Null::default().refusing(&[Step::Access]));
-    assert_eq!(refusing.open(token), Err(WRONG));
+    assert_eq!(refusing.open(part), Err(WRONG));
     assert_eq!(node.used(1), PIECE);
     one.end();
     assert_eq!(node.used(1), 0, "nobody has it");
+}
+
+/// As with `cuda`: what goes to others is all of a piece.
+#[test]
+fn small_allocations_of_one_piece_go_as_one_memory_and_each_is_opened_at_its_place() {
+    let node = Node::new();
+    let (one, two) = (node.process(1, Null::default().in_pieces()), node.process(1, Null::default()));
+    let [first, second] = [600, 512].map(|bytes| one.alloc(bytes).unwrap());
+    let used = node.used(1);
+    let (part, next) = (one.export_at(first).unwrap(), one.export_at(second).unwrap());
+    assert_eq!((one.export_at(first), next.memory), (Ok(part), part.memory));
+    assert_eq!((next.offset - part.offset, part.bytes, next.bytes), (second.0 - first.0, 600, 512));
+    let there = two.open(part).unwrap();
+    let near = two.open(next).unwrap();
+    assert_eq!(([there.0, near.0].map(|at| at % PIECE), node.used(1)), ([part.offset, next.offset], used));
+    // Calls reach what was named of it.
+    let write = |at: DevicePtr, bytes: usize| two.write(at, &vec![0; bytes]);
+    assert_eq!(
+        (write(there, 600), write(there, 601), write(DevicePtr(there.0 - 1), 1)),
+        (Ok(()), Err(WRONG), Err(WRONG))
+    );
+    for wrong in [
+        SharedPart { bytes: 0, ..part },
+        SharedPart { offset: 8, ..part },
+        SharedPart { offset: PIECE, ..part },
+        SharedPart { bytes: PIECE - part.offset + 1, ..part },
+        SharedPart { bytes: u64::MAX, ..part },
+        SharedPart { offset: u64::MAX - 511, ..part },
+    ] {
+        assert_eq!(two.open(wrong), Err(WRONG), "{wrong:?}");
+    }
+    two.close(there).unwrap();
+    assert_eq!((two.close(there), write(near, 512)), (Err(WRONG), Ok(())));
+
+    // It can be had as long as any of it lives, and counts as a piece once nobody but others has it.
+    one.free(first).unwrap();
+    two.close(two.open(next).unwrap()).unwrap();
+    one.free(second).unwrap();
+    assert_eq!((two.open(next), node.used(1)), (Err(WRONG), PIECE));
+    let third = one.alloc(512).unwrap();
+    assert_ne!(one.export_at(third).unwrap().memory, part.memory, "it is another memory to others");
+    two.close(near).unwrap();
+    assert_eq!(node.used(1), 512);
 }

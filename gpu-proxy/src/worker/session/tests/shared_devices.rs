@@ -1,6 +1,6 @@
 //! Memory and pools between two processes that have two devices each: where it lies, which grant counts it, through which device it is had.
 
-use vgpu_api::Token;
+use vgpu_api::{SharedPart, Token};
 
 use super::shared::{Node, Process};
 use super::*;
@@ -25,8 +25,8 @@ fn pool(number: u64) -> PoolHandle {
 }
 
 impl Process {
-    fn open_on(&self, context: ContextId, token: Token) -> CuResult<DevicePtr> {
-        ask::vgpuIpcOpen(&self.world.guest, context, token)
+    fn open_on(&self, context: ContextId, part: SharedPart) -> CuResult<DevicePtr> {
+        ask::vgpuIpcOpen(&self.world.guest, context, part)
     }
 
     fn import_on(&self, number: u64, device: u32, token: Token) -> CuResult<u64> {
@@ -39,10 +39,10 @@ fn an_allocation_is_opened_through_its_own_device_and_copied_between_both() {
     let (node, [one, two]) = two();
     let at = ask::cuMemAlloc_v2(&one.world.guest, SECOND, PIECE).unwrap();
     one.write(at, b"made").unwrap();
-    let token = ask::vgpuIpcExport(&one.world.guest, SECOND, at).unwrap();
+    let part = ask::vgpuIpcExport(&one.world.guest, SECOND, at).unwrap();
     assert_eq!(node.used_of_each(1), [0, PIECE]);
-    assert_eq!(two.open_on(C, token), Err(OTHER_DEVICE));
-    let there = two.open_on(SECOND, token).unwrap();
+    assert_eq!(two.open_on(C, part), Err(OTHER_DEVICE));
+    let there = two.open_on(SECOND, part).unwrap();
     let own = two.alloc(PIECE).unwrap();
     ask::cuMemcpyDtoDAsync_v2(&two.world.guest, C, own, there, 4, Stream::Legacy).unwrap();
     assert_eq!(two.text(own).unwrap(), b"made");

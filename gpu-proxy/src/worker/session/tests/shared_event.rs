@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use idm::Region;
-use vgpu_api::Token;
+use vgpu_api::{SharedPart, Token};
 
 use super::shared::{Node, Process};
 use super::*;
@@ -143,7 +143,8 @@ fn only_events_made_for_it_are_shared_and_only_within_the_zone() {
     // Memory is no event, and the other way round.
     let at = one.alloc(64).unwrap();
     let memory = one.export_at(at).unwrap();
-    assert_eq!((one.import_event(9, memory), one.open(token).map(drop)), (wrong, wrong));
+    let event = SharedPart { memory: token, ..memory };
+    assert_eq!((one.import_event(9, memory.memory), one.open(event).map(drop)), (wrong, wrong));
 }
 
 /// The board is every worker's of the zone, and one of them may have been taken over.

@@ -1,5 +1,5 @@
 //! The addresses of one pool: what is mapped of them, what is given out, what is free and for whom. Pure: the session maps and
-//! counts (`session/pool.rs`).
+//! counts (`worker/session/pool.rs`), and `cuda` for its small allocations (`device/cuda/pieces.rs`).
 //!
 //! ```text
 //! | chunk: used | free, done | free, after stream 3 | ... | chunk | hole (not mapped) |
