@@ -1,5 +1,6 @@
 // Conditional nodes of graphs: bodies that run by what kernels say, once, again and again, or one of several; filled node by node and by
-// captures, one in another. `graph_conditional answers` also prints what a driver says where CUDA's documents leave it open.
+// captures, one in another; instantiated again, and taken over by what was made of others. `graph_conditional answers` also prints what a driver
+// says where CUDA's documents leave it open.
 #include <cstring>
 #include <vector>
 
@@ -173,13 +174,114 @@ static void refusals() {
         REFUSED(cudaGraphInstantiate(&second, graph, 0));
         MUST(cudaGraphExecDestroy(exec));
     }
-    if (tells) {
-        answer = (int)cudaGraphInstantiate(&exec, graph, 0);
-        cudaGetLastError();
-        printf("graph_conditional: another, once the first has ended: %d\n", answer);
-        if (!answer) MUST(cudaGraphExecDestroy(exec));
-    }
     MUST(cudaGraphDestroy(graph));
+}
+
+// A loop of so many rounds if it begins at all; every third round `value` is told, as it is behind the loop.
+struct Looped {
+    cudaGraph_t graph;
+    cudaGraphConditionalHandle loop, inner;
+    cudaGraphNode_t counting;
+    Looped(Words &words, unsigned rounds, unsigned begins, unsigned value, unsigned choices = 1, bool swapped = false) {
+        std::vector<cudaGraph_t> body, inside;
+        unsigned *counted = words.device, *told = words.device + 1, *last = words.device + 2;
+        MUST(cudaGraphCreate(&graph, 0));
+        if (swapped) MUST(cudaGraphConditionalHandleCreate(&inner, graph, 0, cudaGraphCondAssignDefault));
+        MUST(cudaGraphConditionalHandleCreate(&loop, graph, begins, cudaGraphCondAssignDefault));
+        if (!swapped) MUST(cudaGraphConditionalHandleCreate(&inner, graph, 0, cudaGraphCondAssignDefault));
+        cudaGraphNode_t node = conditional(graph, {}, loop, cudaGraphCondTypeWhile, 1, body);
+        kernel(graph, {node}, (void *)add, {&last, &value});
+        counting = kernel(body[0], {}, (void *)count, {&counted, &loop, &rounds});
+        node = kernel(body[0], {counting}, (void *)third, {&counted, &inner});
+        conditional(body[0], {node}, inner, cudaGraphCondTypeIf, choices, inside);
+        kernel(inside[0], {}, (void *)add, {&told, &value});
+    }
+    // The same loop with another number of rounds.
+    void set(Words &words, unsigned rounds) {
+        unsigned *counted = words.device;
+        void *parameters[] = {&counted, &loop, &rounds};
+        cudaKernelNodeParams launch = {};
+        launch.func = (void *)count, launch.gridDim = dim3(1), launch.blockDim = dim3(1), launch.kernelParams = parameters;
+        MUST(cudaGraphKernelNodeSetParams(counting, &launch));
+    }
+};
+
+static void runs(const char *what, cudaGraphExec_t exec, Words &words, cudaStream_t stream, std::vector<unsigned> wanted) {
+    words.set({});
+    run(exec, stream);
+    words.is(what, wanted);
+}
+
+// One at a time, as often as wanted.
+static void again(cudaStream_t stream) {
+    Words words;
+    Looped looped(words, 6, 1, 5);
+    cudaGraphExec_t exec, second;
+    MUST(cudaGraphInstantiate(&exec, looped.graph, 0));
+    runs("first made", exec, words, stream, {6, 10, 5});
+    REFUSED(cudaGraphInstantiate(&second, looped.graph, 0));
+    runs("still there", exec, words, stream, {6, 10, 5});
+    for (unsigned rounds = 6; rounds < 12; rounds += 3) {
+        MUST(cudaGraphExecDestroy(exec));
+        looped.set(words, rounds);
+        MUST(cudaGraphInstantiate(&exec, looped.graph, 0));
+        for (int i = 0; i < 2; i++) runs("made again", exec, words, stream, {rounds, rounds / 3 * 5, 5});
+    }
+    // A node that was added since.
+    MUST(cudaGraphExecDestroy(exec));
+    unsigned *behind = words.device + 3, nine = 9;
+    kernel(looped.graph, {}, (void *)add, {&behind, &nine});
+    MUST(cudaGraphInstantiate(&exec, looped.graph, 0));
+    runs("made with more", exec, words, stream, {9, 15, 5, 9});
+    MUST(cudaGraphDestroy(looped.graph));
+    runs("after the graph's end", exec, words, stream, {9, 15, 5, 9});
+    MUST(cudaGraphExecDestroy(exec));
+}
+
+// Kernels and defaults of another graph of the same shape, whose numbers are its own.
+static void updates(cudaStream_t stream) {
+    Words words;
+    Looped ten(words, 10, 1, 7), four(words, 4, 1, 2), none(words, 5, 0, 3), wider(words, 10, 1, 7, 2), swapped(words, 3, 1, 4, 1, true);
+    cudaGraphExec_t exec, own;
+    cudaGraphExecUpdateResultInfo info;
+    MUST(cudaGraphInstantiate(&exec, ten.graph, 0));
+    runs("ten rounds", exec, words, stream, {10, 21, 7});
+    MUST(cudaGraphExecUpdate(exec, four.graph, &info));
+    expect("what an update says", info.result, cudaGraphExecUpdateSuccess);
+    for (int i = 0; i < 2; i++) runs("four rounds", exec, words, stream, {4, 2, 2});
+    MUST(cudaGraphExecUpdate(exec, none.graph, &info));
+    runs("a default of 0", exec, words, stream, {0, 0, 3});
+    ten.set(words, 12);
+    MUST(cudaGraphExecUpdate(exec, ten.graph, &info));
+    runs("its own graph, changed", exec, words, stream, {12, 28, 7});
+    REFUSED(cudaGraphExecUpdate(exec, wider.graph, &info));
+    expect("it is a failure of the update", answer, cudaErrorGraphExecUpdateFailure);
+    runs("what was not changed", exec, words, stream, {12, 28, 7});
+    // Who gave it is as good as before.
+    MUST(cudaGraphInstantiate(&own, four.graph, 0));
+    runs("the other's own", own, words, stream, {4, 2, 2});
+    runs("beside the other's own", exec, words, stream, {12, 28, 7});
+    MUST(cudaGraphExecDestroy(own));
+    if (tells) {
+        printf("graph_conditional: numbers of two graphs: %llx %llx, %llx %llx\n", (unsigned long long)ten.loop,
+               (unsigned long long)ten.inner, (unsigned long long)four.loop, (unsigned long long)four.inner);
+        ANSWERS(cudaGraphExecUpdate(exec, swapped.graph, &info));
+        MUST(cudaGraphExecUpdate(exec, four.graph, &info));
+        ANSWERS(cudaGraphInstantiate(&own, four.graph, 0));
+        if (!answer) MUST(cudaGraphExecDestroy(own));
+    }
+    MUST(cudaGraphExecUpdate(exec, four.graph, &info));
+    if (tells) {
+        MUST(cudaGraphDestroy(four.graph));
+        words.set({});
+        run(exec, stream);
+        words.is("what an ended graph gave", {});
+        printf("graph_conditional: when the graph that gave it has ended: %u, %u, %u\n", words.host[0], words.host[1], words.host[2]);
+    } else {
+        MUST(cudaGraphDestroy(four.graph));
+    }
+    for (cudaGraph_t graph : {ten.graph, none.graph, wider.graph, swapped.graph}) MUST(cudaGraphDestroy(graph));
+    MUST(cudaGraphExecDestroy(exec));
 }
 
 int main(int argc, char **argv) {
@@ -189,6 +291,8 @@ int main(int argc, char **argv) {
     loops(stream);
     choices(stream);
     refusals();
+    again(stream);
+    updates(stream);
     if (failures) {
         printf("graph_conditional: failed, %d differences\n", failures);
         return 1;

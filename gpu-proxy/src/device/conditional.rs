@@ -38,7 +38,7 @@ impl Condition {
     }
 }
 
-/// What was made for graphs that are not instantiated yet, and by the number that kernels know.
+/// What was made for graphs that the guest has not ended, by the number that kernels know.
 #[derive(Debug, Default)]
 pub(super) struct Table(HashMap<Raw, HashMap<u64, Condition>>);
 

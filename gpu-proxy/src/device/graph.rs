@@ -32,9 +32,11 @@ pub trait Graphs {
     ) -> CuResult<(Raw, u64)>;
     /// Nothing will be made for that graph any more, if it is still there. What was instantiated of it lives on.
     fn conditionals_end(&mut self, of: Raw) -> CuResult<()>;
-    /// A graph of these nodes, ready to be launched; `flags` as of `cuGraphInstantiate`.
+    /// A graph of these nodes, ready to be launched; `flags` as of `cuGraphInstantiate`. Of a graph with conditional nodes there is one at
+    /// most.
     fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], flags: u64) -> CuResult<Raw>;
-    /// All nodes get other works; kinds, edges and contexts are the same.
+    /// All nodes get other works; kinds, edges, bodies and contexts are the same. Conditional nodes get those of another graph, or of the same,
+    /// whose numbers were made, and given to nodes, in the same order.
     fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()>;
     /// One node gets another work of its kind, with as large a host side.
     fn graph_set(&mut self, graph: Raw, node: u32, context: Raw, work: &DeviceWork<'_>) -> CuResult<()>;
@@ -101,9 +103,11 @@ pub enum DeviceWork<'a> {
     },
 }
 
-impl fmt::Debug for DeviceWork<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl DeviceWork<'_> {
+    /// Its kind.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
             Self::Empty => "Empty",
             Self::Kernel(_) => "Kernel",
             Self::Fill(_) => "Fill",
@@ -114,7 +118,13 @@ impl fmt::Debug for DeviceWork<'_> {
             Self::Host(_) => "Host",
             Self::Words(_) => "Words",
             Self::Conditional { .. } => "Conditional",
-        })
+        }
+    }
+}
+
+impl fmt::Debug for DeviceWork<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -149,7 +159,7 @@ pub(super) struct Listed {
 /// Finds the value of a conditional node: what it was made for, its number.
 pub(super) type Find<'a> = &'a dyn Fn(Raw, u64) -> CuResult<Condition>;
 
-/// Of a change: no conditional node is changed.
+/// Of a change of one node: no conditional node is changed.
 const NONE: Find<'static> = &|_, _| Err(CuError::NOT_SUPPORTED);
 
 #[derive(Debug)]
@@ -222,8 +232,8 @@ impl Listed {
     }
 
     /// All nodes get other works of their kinds.
-    pub(super) fn update(&mut self, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
-        let works = nodes.iter().map(|node| Work::new(&node.work, NONE)).collect::<CuResult<Vec<_>>>()?;
+    pub(super) fn update(&mut self, nodes: &[DeviceNode<'_>], find: Find<'_>) -> CuResult<()> {
+        let works = nodes.iter().map(|node| Work::new(&node.work, find)).collect::<CuResult<Vec<_>>>()?;
         self.nodes.iter_mut().zip(works).for_each(|(node, work)| node.work = work);
         Ok(())
     }

@@ -86,6 +86,8 @@ pub struct Null {
     /// How many functions of the guest run now, if they run in threads.
     running: Option<Arc<AtomicUsize>>,
     graphs: Graphs,
+    /// Of conditional nodes, how many a graph has: those of another are the same.
+    numbers: HashMap<Raw, u64>,
     /// Of green contexts.
     processors: Processors,
 }
@@ -119,6 +121,7 @@ impl Null {
             refuses: Vec::new(),
             running: None,
             graphs: Graphs::default(),
+            numbers: HashMap::new(),
             processors: Processors::default(),
         }
     }

@@ -58,7 +58,7 @@ fn launch_endless(guest: &Guest) {
 fn launch_endless_loop(guest: &Guest) {
     let handle = ask::vgpuConditionalCreate(guest, C, 1, 1, 1).unwrap();
     let node = |body, work| to_vec(&GraphNode { context: C, body, needs: Vec::new(), work });
-    let choice = Conditional { handle, flavor: Conditional::WHILE, bodies: 1 };
+    let choice = Conditional { graph: 1, handle, flavor: Conditional::WHILE, bodies: 1 };
     let within = Body::new(0, 0).unwrap();
     let inside = node(within, GraphWork::Kernel(kernel(guest, "ret;", 1)));
     let nodes = [node(Body::NONE, GraphWork::Conditional(choice)), inside].concat();

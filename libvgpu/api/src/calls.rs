@@ -288,15 +288,16 @@ calls! {
     sync fn cuEventElapsedTime_v2(start: EventHandle, end: EventHandle) -> f32;
 
     // Graphs. The guest keeps graphs and captures; the worker has what is instantiated.
-    /// A number for a conditional node of a graph, which the guest calls `graph` and which can be instantiated once. Flag 1: each launch
-    /// begins with this value.
+    /// A number for a conditional node of a graph, which the guest calls `graph` and of which there can be one at a time that can be launched
+    /// (801). Flag 1: each launch begins with this value.
     sync fn vgpuConditionalCreate(graph: u64, value: u32, flags: u32) -> u64;
     /// The guest's graph has ended, and with what was instantiated of it its numbers will.
     async fn vgpuConditionalsEnd(graph: u64);
     /// Makes a graph that can be launched of the upload `upload`: its nodes ([`crate::graph::GraphNode`]) one after the other.
     /// `flags` as of `cuGraphInstantiate`.
     sync fn vgpuGraphInstantiate(graph: NewHandle<kind::GraphExec>, upload: u32, flags: u64);
-    /// Gives each node what the upload's node of its place does. 910 if kinds, edges or contexts are not the same.
+    /// Gives each node what the upload's node of its place does. 910 if kinds, edges, bodies or contexts are not the same, or conditional nodes
+    /// have numbers that were made in another order.
     sync fn vgpuGraphUpdate(graph: GraphExecHandle, upload: u32);
     /// Gives one node another work of its kind.
     async fn vgpuGraphNodeSet(graph: GraphExecHandle, node: u32, work: GraphWork<'_>);

@@ -361,7 +361,7 @@ mod tests {
             node(&[5], GraphWork::Wait(event)),
             node(&[6, 7], GraphWork::Host(u64::MAX)),
             node(&[8], GraphWork::Words(vec![op, op])),
-            node(&[], GraphWork::Conditional(Conditional { handle: 7, flavor: 2, bodies: 3 })),
+            node(&[], GraphWork::Conditional(Conditional { graph: 1, handle: 7, flavor: 2, bodies: 3 })),
         ]
     }
 

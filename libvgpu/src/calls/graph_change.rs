@@ -12,7 +12,7 @@ use super::graph_work::{
 use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::Entered;
 use crate::core::exec::{Held, List, Listed, name, with_work};
-use crate::core::graphs::Work;
+use crate::core::graphs::{Choice, Work};
 use crate::core::slab::lock;
 
 /// `CUgraphExecUpdateResultInfo`.
@@ -32,7 +32,6 @@ mod update {
     pub const TOPOLOGY: u32 = 2;
     pub const NODE_TYPE: u32 = 3;
     pub const PARAMETERS: u32 = 5;
-    pub const NOT_SUPPORTED: u32 = 6;
     pub const ATTRIBUTES: u32 = 8;
 }
 /// Gives a node of the list another work of its kind.
@@ -70,9 +69,10 @@ fn differs(node: &Listed, work: &Work) -> CuResult<Option<u32>> {
     if node.work.number() != work.number() {
         return Ok(Some(update::NODE_TYPE));
     }
-    // They have numbers of another graph.
-    if matches!(work, Work::Choice(_)) {
-        return Ok(Some(update::NOT_SUPPORTED));
+    // The worker knows whether numbers stand for each other.
+    if let (Work::Choice(old), Work::Choice(new)) = (&node.work, work) {
+        let shape = |of: &Choice| (of.conditional.flavor, of.conditional.bodies);
+        return Ok((shape(old) != shape(new)).then_some(update::PARAMETERS));
     }
     let same_side = with_work(work, |wire| Ok(wire.number() == node.number))?;
     let bytes = |work: &Work| with_work(work, |wire| Ok(wire.host_bytes()));

@@ -1,6 +1,5 @@
 //! Conditional nodes of graphs: their numbers and their bodies (`core/graphs/conditional.rs`).
 
-use vgpu_api::graph::Conditional;
 use vgpu_api::{CuError, CuResult};
 
 use super::graph_memory::tell;
@@ -29,10 +28,9 @@ const _: () = assert!(size_of::<ConditionalParams>() == 32);
 pub fn add_conditional(out: Out<u64>, graph: Raw, needs: Needs, given: In<u8>) -> CuResult<()> {
     let ConditionalParams { handle, flavor, size, context, .. } = given.cast(UNION).get()?;
     let context = entered_with(context)?.context;
-    let conditional = Conditional { handle, flavor, bodies: size };
     let mut shown = 0;
     add(out, graph, needs, |inner, graph, _| {
-        let choice = inner.choice(graph, context, conditional)?;
+        let choice = inner.choice(graph, context, handle, (flavor, size))?;
         shown = choice.shown();
         Ok(Work::Choice(Box::new(choice)))
     })?;

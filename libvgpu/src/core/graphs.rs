@@ -17,6 +17,7 @@ use vgpu_api::{CuError, CuResult, GraphHandle, GraphNodeHandle};
 use super::capture::Captures;
 use super::slab::lock;
 use super::user_objects::References;
+pub use conditional::Choice;
 pub use node::{Alloc, Edge, HostCall, Kernel, Need, Node, Params, Words, Work};
 pub use one::Graph;
 

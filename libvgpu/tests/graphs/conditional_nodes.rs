@@ -181,14 +181,6 @@ fn numbers_and_bodies_fit_their_graph() {
         NOT_SUPPORTED,
         "only one may exist"
     );
-    let mut info = [0u64; 3];
-    let info_at = info.as_mut_ptr();
-    assert_eq!(
-        cu!(session.libcuda, cuGraphExecUpdate_v2(exec: u64, graph: u64, info_at: *mut u64)),
-        UPDATE_FAILURE
-    );
-    assert_eq!(info[0] & 0xffff_ffff, 6, "not supported");
-
     // What the device does not do alone is in no body.
     let event = event(&session);
     let third = made!(session, cuGraphCreate(0: u32));
@@ -198,5 +190,63 @@ fn numbers_and_bodies_fit_their_graph() {
     assert_eq!(try_instantiate(third), NOT_SUPPORTED);
     assert_eq!(cu!(session.libcuda, cuGraphDestroy(third: u64)), OK);
     assert_eq!(try_add(&session, body, &[], own, IF, 1).0, INVALID_HANDLE, "it has ended with its node");
+    reset(&session);
+}
+
+#[test]
+fn a_graph_that_chooses_is_instantiated_again_once_what_was_made_of_it_has_ended() {
+    let session = session();
+    let at = memory(&session);
+    let graph = made!(session, cuGraphCreate(0: u32));
+    let (_, bodies) = add(&session, graph, &[], 2, WHILE, 1);
+    let inside = add_fill(&session, bodies[0], &[], at, 9);
+    let exec = instantiate(&session, graph);
+    assert_eq!((launch(&session, exec, 0), words(&session, at)), (OK, [9, 0, 0, 0]));
+    let fill = [at + 4, 0, 8 | 4 << 32, 1, 1];
+    let fill_at = fill.as_ptr();
+    assert_eq!(cu!(session.libcuda, cuGraphMemsetNodeSetParams(inside: u64, fill_at: *const u64)), OK);
+    let mut second = 0u64;
+    let second_at = &raw mut second;
+    let again = || cu!(session.libcuda, cuGraphInstantiateWithFlags(second_at: *mut u64, graph: u64, 0: u64));
+    assert_eq!(again(), NOT_SUPPORTED);
+    assert_eq!(cu!(session.libcuda, cuGraphExecDestroy(exec: u64)), OK);
+    assert_eq!(again(), OK);
+    assert_eq!((launch(&session, second, 0), words(&session, at)), (OK, [9, 8, 0, 0]));
+    reset(&session);
+}
+
+#[test]
+fn what_can_be_launched_takes_over_another_graph_of_the_same_choices() {
+    let session = session();
+    let at = memory(&session);
+    // `rounds` of a set of `value`, and a choice of two behind it.
+    let graph = |rounds: u32, value: u64, flavor: u32| {
+        let graph = made!(session, cuGraphCreate(0: u32));
+        let (first, bodies) = add(&session, graph, &[], rounds, WHILE, 1);
+        add_fill(&session, bodies[0], &[], at, value);
+        let (_, bodies) = add(&session, graph, &[first], 1, flavor, 2);
+        add_fill(&session, bodies[1], &[], at + 4, value);
+        graph
+    };
+    let update = |exec: u64, graph: u64| {
+        let mut info = [9u64; 3];
+        let info_at = info.as_mut_ptr();
+        let code = cu!(session.libcuda, cuGraphExecUpdate_v2(exec: u64, graph: u64, info_at: *mut u64));
+        (code, info[0] & 0xffff_ffff)
+    };
+    let (one, two) = (graph(1, 5, IF), graph(0, 6, SWITCH));
+    let exec = instantiate(&session, one);
+    assert_eq!((launch(&session, exec, 0), words(&session, at)), (OK, [5, 0, 0, 0]));
+    assert_eq!(update(exec, two), (UPDATE_FAILURE, 5), "a choice of another kind");
+    let three = graph(2, 7, IF);
+    assert_eq!(update(exec, three), (OK, 0));
+    assert_eq!((launch(&session, exec, 0), words(&session, at)), (OK, [7, 0, 0, 0]));
+    // Its own graph was not used up by that, nor is the other one.
+    assert_eq!(update(exec, one), (OK, 0));
+    instantiate(&session, three);
+    assert_eq!((launch(&session, exec, 0), words(&session, at)), (OK, [5, 0, 0, 0]));
+    let four = made!(session, cuGraphCreate(0: u32));
+    add(&session, four, &[], 1, WHILE, 1);
+    assert_eq!(update(exec, four), (UPDATE_FAILURE, 2), "of another shape");
     reset(&session);
 }

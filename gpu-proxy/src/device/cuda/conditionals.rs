@@ -1,16 +1,18 @@
 //! Conditional nodes of the driver's graphs. It gives a number for one only in a graph that there is already: that graph is made with the
-//! first number, and filled when the guest's is instantiated, which it is once. It ends with what was instantiated of it, or with the guest's if
-//! that never was.
+//! first number and filled when the guest's is instantiated, or is what another one is changed to. From then on it has these nodes, which
+//! what can be launched of it is known by: they get other works and new ones may follow, and any other change of the guest's graph is 801. It
+//! ends with the guest's, or later with what can be launched of it.
 
 use std::collections::HashMap;
 use std::ptr;
 
-use vgpu_api::graph::Conditional;
+use vgpu_api::graph::{Body, Conditional, GraphEdge};
 use vgpu_api::{CuError, CuResult};
 
+use super::graphs::Built;
 use super::table::{ConditionalParams, NULL, Ptr, Table};
 use super::{Cuda, Pointer};
-use crate::device::Raw;
+use crate::device::{DeviceNode, DeviceWork, Raw};
 
 /// `CU_GRAPH_NODE_TYPE_CONDITIONAL`.
 const CONDITIONAL: i32 = 13;
@@ -22,29 +24,74 @@ pub(super) struct Shells(HashMap<Raw, Shell>);
 #[derive(Debug)]
 struct Shell {
     graph: Pointer,
-    /// What was instantiated of it goes by its nodes, and outlives the guest's.
+    built: Built,
+    /// Of each node that was built.
+    shapes: Vec<Shape>,
+    /// The guest has the graph.
+    is_named: bool,
     has_exec: bool,
 }
 
+/// What stays of a node.
+#[derive(Debug, PartialEq)]
+struct Shape {
+    kind: &'static str,
+    context: Raw,
+    body: Body,
+    needs: Vec<GraphEdge>,
+    /// Numbers of a kernel's attributes: none that it has is taken away.
+    attributes: Vec<u32>,
+    conditional: Option<Conditional>,
+}
+
+impl Shape {
+    fn of(node: &DeviceNode<'_>) -> Self {
+        let attributes = match &node.work {
+            DeviceWork::Kernel(launch) => launch.attributes.iter().map(|each| each.id).collect(),
+            _ => Vec::new(),
+        };
+        let conditional = match node.work {
+            DeviceWork::Conditional { conditional, .. } => Some(conditional),
+            _ => None,
+        };
+        let (kind, needs) = (node.work.name(), node.needs.to_vec());
+        Self { kind, context: node.context, body: node.body, needs, attributes, conditional }
+    }
+}
+
 impl Shells {
-    pub(super) fn graph(&self, of: Raw) -> CuResult<Ptr> {
-        self.0.get(&of).map(|shell| shell.graph.0).ok_or(CuError::INVALID_HANDLE)
+    /// The driver's graph, and its names of the nodes.
+    pub(super) fn get(&self, of: Raw) -> CuResult<(Ptr, &[Pointer])> {
+        let shell = self.0.get(&of).ok_or(CuError::NOT_SUPPORTED)?;
+        Ok((shell.graph.0, &shell.built.nodes))
     }
 
-    /// What can be launched was made of it.
-    pub(super) fn set_exec(&mut self, of: Raw) {
+    /// What can be launched was made of it, or has ended.
+    pub(super) fn set_exec(&mut self, table: &Table, of: Raw, has_exec: bool) {
         if let Some(shell) = self.0.get_mut(&of) {
-            shell.has_exec = true;
+            shell.has_exec = has_exec;
         }
+        self.end_unused(table, of);
     }
 
-    /// No more will be made of it, and what was has ended.
-    pub(super) fn end(&mut self, table: &Table, of: Raw) {
+    fn end_unused(&mut self, table: &Table, of: Raw) {
         if let Some(shell) = self.0.remove(&of) {
+            if shell.is_named || shell.has_exec {
+                self.0.insert(of, shell);
+                return;
+            }
             // SAFETY: a live graph of ours, which nothing names any more.
             let _ = unsafe { table.cuGraphDestroy(shell.graph.0) };
         }
     }
+}
+
+/// The graph that numbers of a list were made for.
+pub(super) fn shell_of(nodes: &[DeviceNode<'_>]) -> Option<Raw> {
+    nodes.iter().find_map(|node| match node.work {
+        DeviceWork::Conditional { of, .. } => Some(of),
+        _ => None,
+    })
 }
 
 impl Cuda {
@@ -64,26 +111,65 @@ impl Cuda {
                 // SAFETY: the driver writes a pointer to a variable of ours.
                 unsafe { self.table.cuGraphCreate(&raw mut graph, 0) }?;
                 self.last_graph += 1;
-                let shell = Shell { graph: Pointer(graph), has_exec: false };
+                let (built, shapes) = (Built::default(), Vec::new());
+                let shell = Shell { graph: Pointer(graph), built, shapes, is_named: true, has_exec: false };
                 self.shells.0.insert(Raw(self.last_graph), shell);
                 Raw(self.last_graph)
             }
         };
-        let (graph, mut number) = (self.shells.graph(of)?, 0);
+        let ((graph, _), mut number) = (self.shells.get(of)?, 0);
         // SAFETY: a live graph and a live context; the driver writes a number to a variable of ours.
         let made = unsafe {
             self.table.cuGraphConditionalHandleCreate(&raw mut number, graph, pointer, value, flags)
         };
         if made.is_err() && is_new {
-            self.shells.end(&self.table, of);
+            self.conditionals_finish(of);
         }
         made.map(|()| (of, number))
     }
 
     pub(super) fn conditionals_finish(&mut self, of: Raw) {
-        if self.shells.0.get(&of).is_some_and(|shell| !shell.has_exec) {
-            self.shells.end(&self.table, of);
+        if let Some(shell) = self.shells.0.get_mut(&of) {
+            shell.is_named = false;
         }
+        self.shells.end_unused(&self.table, of);
+    }
+
+    /// Gives a graph that numbers were made for these nodes. What was added before an error stays, and is known.
+    pub(super) fn shell_fill(
+        &mut self,
+        of: Raw,
+        nodes: &[DeviceNode<'_>],
+        hosts: &mut HashMap<u32, Box<[u8]>>,
+    ) -> CuResult<()> {
+        let mut shell = self.shells.0.remove(&of).ok_or(CuError::NOT_SUPPORTED)?;
+        let filled = self.fill(&mut shell, nodes, hosts);
+        self.shells.0.insert(of, shell);
+        filled
+    }
+
+    fn fill(
+        &mut self,
+        shell: &mut Shell,
+        nodes: &[DeviceNode<'_>],
+        hosts: &mut HashMap<u32, Box<[u8]>>,
+    ) -> CuResult<()> {
+        let known = shell.shapes.len();
+        let is_there = nodes.get(..known).ok_or(CuError::NOT_SUPPORTED)?;
+        if !is_there.iter().zip(&shell.shapes).all(|(node, shape)| Shape::of(node) == *shape) {
+            return Err(CuError::NOT_SUPPORTED);
+        }
+        for (place, node) in (0..).zip(nodes) {
+            let host = hosts.get_mut(&place).map_or(NULL, |host| host.as_mut_ptr().cast());
+            match shell.built.nodes.get(place as usize) {
+                Some(there) => self.node_set(there.0, node, host)?,
+                None => {
+                    self.graph_add_to(shell.graph.0, node, &mut shell.built, host)?;
+                    shell.shapes.push(Shape::of(node));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -9,10 +9,11 @@ use std::ptr;
 use vgpu_api::graph::GraphEdge;
 use vgpu_api::{CuError, CuResult};
 
-use super::conditionals;
-use super::graph_params::{copy_params, fill_params, host_params, is_of_node, with_kernel, with_words};
+use super::conditionals::{self, shell_of};
+use super::graph_params::{copy_params, fill_params, host_params, with_kernel, with_words};
+use super::graph_set::set_attributes;
 use super::table::{EdgeData, NULL, Ptr, Table, UpdateInfo};
-use super::{Cuda, Pointer, number};
+use super::{Cuda, Pointer};
 use crate::device::graph::{host_buffer, part};
 use crate::device::{DeviceNode, DeviceWork, Raw};
 
@@ -56,6 +57,14 @@ impl Drop for Template<'_> {
     }
 }
 
+/// Nodes of a graph of the driver's, by place.
+#[derive(Debug, Default)]
+pub(super) struct Built {
+    pub(super) nodes: Vec<Pointer>,
+    /// By the place of their conditional node.
+    bodies: HashMap<usize, Vec<Pointer>>,
+}
+
 fn named(edge: &GraphEdge, built: &[Pointer]) -> CuResult<Ptr> {
     built.get(edge.from as usize).map(|node| node.0).ok_or(CuError::INVALID_VALUE)
 }
@@ -72,6 +81,12 @@ fn instantiate(table: &Table, graph: Ptr, flags: u64) -> CuResult<Ptr> {
     Ok(exec)
 }
 
+fn update(table: &Table, exec: Ptr, to: Ptr) -> CuResult<()> {
+    let mut info = UpdateInfo { result: 0, node: NULL, from: NULL };
+    // SAFETY: a live graph of each kind; the driver writes a struct of ours.
+    unsafe { table.cuGraphExecUpdate_v2(exec, to, &raw mut info) }
+}
+
 impl Cuda {
     pub(super) fn graph(&mut self, name: Raw) -> CuResult<&mut Graph> {
         self.graphs.get_mut(&name.0).ok_or(CuError::INVALID_HANDLE)
@@ -84,19 +99,13 @@ impl Cuda {
                 hosts.insert(place, buffer);
             }
         }
-        let shell = nodes.iter().find_map(|node| match node.work {
-            DeviceWork::Conditional { of, .. } => Some(of),
-            _ => None,
-        });
-        let (template, nodes, exec) = match shell {
+        let (template, nodes, exec) = match shell_of(nodes) {
             Some(of) => {
-                let graph = self.shells.graph(of)?;
-                let filled = self.graph_fill(graph, nodes, &mut hosts);
-                let made = filled.and_then(|nodes| Ok((nodes, instantiate(&self.table, graph, flags)?)));
-                // What has nodes is of no further use.
-                let (nodes, exec) = made.inspect_err(|_| self.shells.end(&self.table, of))?;
-                self.shells.set_exec(of);
-                (Own::Shell(of), nodes, exec)
+                self.shell_fill(of, nodes, &mut hosts)?;
+                let (graph, nodes) = self.shells.get(of)?;
+                let made = (Own::Shell(of), nodes.to_vec(), instantiate(&self.table, graph, flags)?);
+                self.shells.set_exec(&self.table, of, true);
+                made
             }
             None => {
                 let (template, nodes) = self.graph_build(nodes, &mut hosts)?;
@@ -119,47 +128,46 @@ impl Cuda {
         let mut graph = NULL;
         // SAFETY: the driver writes a pointer to a variable of ours.
         unsafe { self.table.cuGraphCreate(&raw mut graph, 0) }?;
-        let built = self.graph_fill(graph, nodes, hosts);
-        if built.is_err() {
+        let mut built = Built::default();
+        let added = (0..).zip(nodes).try_for_each(|(place, node)| {
+            let host = hosts.get_mut(&place).map_or(NULL, |host| host.as_mut_ptr().cast());
+            self.graph_add_to(graph, node, &mut built, host)
+        });
+        if added.is_err() {
             drop(Template { table: &self.table, graph });
         }
-        built.map(|built| (graph, built))
+        added.map(|()| (graph, built.nodes))
     }
 
-    /// Adds these nodes to a graph of the driver and to the bodies in it.
-    fn graph_fill(
+    /// Adds a node to a graph of the driver, or to a body in it.
+    pub(super) fn graph_add_to(
         &mut self,
         graph: Ptr,
-        nodes: &[DeviceNode<'_>],
-        hosts: &mut HashMap<u32, Box<[u8]>>,
-    ) -> CuResult<Vec<Pointer>> {
-        let mut built: Vec<Pointer> = Vec::with_capacity(nodes.len());
-        // By the place of their conditional node.
-        let mut bodies: HashMap<usize, Vec<Pointer>> = HashMap::new();
-        for (place, node) in nodes.iter().enumerate() {
-            let host = u32::try_from(place).ok().and_then(|place| hosts.get_mut(&place));
-            let host = host.map_or(NULL, |host| host.as_mut_ptr().cast());
-            let graph = match node.body.conditional() {
-                None => graph,
-                Some(of) => {
-                    let body = bodies.get(&of).and_then(|bodies| bodies.get(node.body.number as usize));
-                    body.ok_or(CuError::INVALID_VALUE)?.0
-                }
-            };
-            if let DeviceWork::Conditional { conditional, .. } = &node.work {
-                if node.needs.iter().any(|edge| !edge.is_plain()) {
-                    return Err(CuError::INVALID_VALUE);
-                }
-                self.enter(node.context)?;
-                let (context, needs) = (self.contexts.get(node.context)?, plain_needs(node, &built)?);
-                let (added, own) = conditionals::add(&self.table, graph, &needs, conditional, context)?;
-                built.push(Pointer(added));
-                bodies.insert(place, own);
-            } else {
-                built.push(Pointer(self.graph_add(graph, node, &built, host)?));
+        node: &DeviceNode<'_>,
+        built: &mut Built,
+        host: Ptr,
+    ) -> CuResult<()> {
+        let graph = match node.body.conditional() {
+            None => graph,
+            Some(of) => {
+                let body = built.bodies.get(&of).and_then(|bodies| bodies.get(node.body.number as usize));
+                body.ok_or(CuError::INVALID_VALUE)?.0
             }
-        }
-        Ok(built)
+        };
+        let added = if let DeviceWork::Conditional { conditional, .. } = &node.work {
+            if node.needs.iter().any(|edge| !edge.is_plain()) {
+                return Err(CuError::INVALID_VALUE);
+            }
+            self.enter(node.context)?;
+            let (context, needs) = (self.contexts.get(node.context)?, plain_needs(node, &built.nodes)?);
+            let (added, own) = conditionals::add(&self.table, graph, &needs, conditional, context)?;
+            built.bodies.insert(built.nodes.len(), own);
+            added
+        } else {
+            self.graph_add(graph, node, &built.nodes, host)?
+        };
+        built.nodes.push(Pointer(added));
+        Ok(())
     }
 
     #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one arm runs")]
@@ -219,11 +227,7 @@ impl Cuda {
             }
         }?;
         if let DeviceWork::Kernel(launch) = &node.work {
-            for each in launch.attributes.iter().filter(|each| is_of_node(each.id)) {
-                let (id, value) = (number(each.id)?, each.value.as_ptr().cast());
-                // SAFETY: a live node; the driver reads a union of 64 bytes.
-                unsafe { table.cuGraphKernelNodeSetAttribute(added, id, value) }?;
-            }
+            set_attributes(table, added, launch)?;
         }
         for edge in node.needs.iter().filter(|edge| !edge.is_plain()) {
             let (from, to) = (named(edge, built)?, added);
@@ -248,14 +252,17 @@ impl Cuda {
         result
     }
 
-    /// What it is changed to ends here. The driver goes on knowing nodes by the graph that was instantiated (cuda.h,
-    /// `cuGraphExecKernelNodeSetParams`).
+    /// What it is changed to ends here, if no numbers were made for it. The driver goes on knowing nodes by the graph that was instantiated
+    /// (cuda.h, `cuGraphExecKernelNodeSetParams`).
     fn graph_change_to(&mut self, graph: &mut Graph, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
+        if let Some(of) = shell_of(nodes) {
+            self.shell_fill(of, nodes, &mut graph.hosts)?;
+            let (changed, _) = self.shells.get(of)?;
+            return update(&self.table, graph.exec.0, changed);
+        }
         let (changed, _) = self.graph_build(nodes, &mut graph.hosts)?;
         let changed = Template { table: &self.table, graph: changed };
-        let mut info = UpdateInfo { result: 0, node: NULL, from: NULL };
-        // SAFETY: a live graph of each kind; the driver writes a struct of ours.
-        unsafe { self.table.cuGraphExecUpdate_v2(graph.exec.0, changed.graph, &raw mut info) }
+        update(&self.table, graph.exec.0, changed.graph)
     }
 
     #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one arm runs")]
@@ -329,7 +336,7 @@ impl Cuda {
         let result = unsafe { self.table.cuGraphExecDestroy(graph.exec.0) };
         match graph.template {
             Own::Template(template) => drop(Template { table: &self.table, graph: template.0 }),
-            Own::Shell(of) => self.shells.end(&self.table, of),
+            Own::Shell(of) => self.shells.set_exec(&self.table, of, false),
         }
         result
     }

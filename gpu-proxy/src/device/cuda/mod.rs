@@ -16,6 +16,7 @@ mod events;
 mod execution;
 mod graph_exec;
 mod graph_params;
+mod graph_set;
 mod graphs;
 mod green;
 mod host;

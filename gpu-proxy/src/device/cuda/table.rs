@@ -193,6 +193,13 @@ table! {
     fn cuGraphAddBatchMemOpNode(node: *mut Ptr, graph: Ptr, needs: *const Ptr, count: usize, params: *const WordsParams);
     fn cuGraphAddDependencies_v2(graph: Ptr, from: *const Ptr, to: *const Ptr, data: *const EdgeData, count: usize);
     fn cuGraphKernelNodeSetAttribute(node: Ptr, attribute: c_int, value: *const c_void);
+    fn cuGraphKernelNodeSetParams_v2(node: Ptr, params: *const KernelParams);
+    fn cuGraphMemsetNodeSetParams(node: Ptr, params: *const FillParams);
+    fn cuGraphMemcpyNodeSetParams(node: Ptr, params: *const Copy3d);
+    fn cuGraphEventRecordNodeSetEvent(node: Ptr, event: Ptr);
+    fn cuGraphEventWaitNodeSetEvent(node: Ptr, event: Ptr);
+    fn cuGraphHostNodeSetParams(node: Ptr, params: *const HostParams);
+    fn cuGraphBatchMemOpNodeSetParams(node: Ptr, params: *const WordsParams);
     fn cuGraphInstantiateWithFlags(exec: *mut Ptr, graph: Ptr, flags: u64);
     fn cuGraphExecUpdate_v2(exec: Ptr, graph: Ptr, info: *mut UpdateInfo);
     fn cuGraphExecKernelNodeSetParams_v2(exec: Ptr, node: Ptr, params: *const KernelParams);

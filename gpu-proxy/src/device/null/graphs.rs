@@ -66,11 +66,14 @@ impl DeviceGraphs for Null {
         _value: u32,
         _flags: u32,
     ) -> CuResult<(Raw, u64)> {
-        let (of, number) = (of.unwrap_or_else(|| self.name()), self.name());
-        Ok((of, number.0))
+        let of = of.unwrap_or_else(|| self.name());
+        let last = self.numbers.entry(of).or_default();
+        *last += 1;
+        Ok((of, *last))
     }
 
-    fn conditionals_end(&mut self, _of: Raw) -> CuResult<()> {
+    fn conditionals_end(&mut self, of: Raw) -> CuResult<()> {
+        self.numbers.remove(&of);
         Ok(())
     }
 

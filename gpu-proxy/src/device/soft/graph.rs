@@ -34,7 +34,8 @@ impl Graphs for Soft {
     }
 
     fn graph_update(&mut self, graph: Raw, nodes: &[DeviceNode<'_>]) -> CuResult<()> {
-        self.graph(graph)?.update(nodes)
+        let listed = self.graphs.get_mut(&graph).ok_or(CuError::INVALID_HANDLE)?;
+        listed.update(nodes, &|of, number| self.conditionals.get(of, number))
     }
 
     fn graph_set(&mut self, graph: Raw, node: u32, _context: Raw, work: &DeviceWork<'_>) -> CuResult<()> {

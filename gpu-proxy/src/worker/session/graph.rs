@@ -69,6 +69,8 @@ impl Graphs {
 #[derive(Debug)]
 pub(super) struct Graph {
     raw: Raw,
+    /// The graph that its conditional nodes are of.
+    conditionals: Option<conditional::Of>,
     /// It ends with any of these.
     contexts: Vec<ContextId>,
     nodes: Vec<Node>,
@@ -130,9 +132,9 @@ impl Session {
         let mut nodes = parse(&bytes)?;
         let mut kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
         let conditionals = self.check_conditionals(&nodes)?;
-        // To a device each is a graph with what any node takes.
+        self.check_has_no_exec(conditionals)?;
         let bodies = nodes.iter().map(|node| node.work.bodies()).sum::<u64>();
-        let counted = counted_bytes(bytes.len(), &kept)? + bodies * NODE_BYTES;
+        let counted = counted_bytes(bytes.len(), &nodes, &kept)?;
         let charged = self
             .device
             .costs()
@@ -148,9 +150,9 @@ impl Session {
             self.graphs.bytes -= counted;
             return Err(error);
         }
-        self.use_conditionals(conditionals);
-        let made =
-            self.device_nodes(&nodes, &kept).and_then(|nodes| self.device.graph_instantiate(&nodes, flags));
+        let reserved = self.reserve_kept(conditionals, counted);
+        let made = reserved.and_then(|()| self.device_nodes(&nodes, &kept));
+        let made = made.and_then(|nodes| self.device.graph_instantiate(&nodes, flags));
         let raw = match made {
             Ok(raw) => raw,
             Err(error) => {
@@ -159,6 +161,7 @@ impl Session {
                 return self.settle(call.context, Err(error));
             }
         };
+        self.graphs.conditionals.set_exec(conditionals, true);
         keep_needs(&mut kept, &mut nodes);
         let mut contexts: Vec<_> = kept.iter().map(|node| node.context).chain([call.context]).collect();
         contexts.sort_unstable();
@@ -167,6 +170,7 @@ impl Session {
         self.graphs.count += 1;
         let graph = Graph {
             raw,
+            conditionals,
             contexts,
             has_words: kept.iter().any(|node| !node.words.is_empty()),
             has_calls: kept.iter().any(|node| node.call.is_some()),
@@ -282,9 +286,11 @@ fn brought_bytes(upload_bytes: usize) -> Option<u64> {
 }
 
 /// Of the worker's memory, what a graph takes.
-fn counted_bytes(upload_bytes: usize, nodes: &[Node]) -> CuResult<u64> {
-    let host = nodes.iter().try_fold(0_u64, |sum, node| sum.checked_add(node.host_bytes));
-    let each = (nodes.len() as u64).checked_mul(NODE_BYTES);
+fn counted_bytes(upload_bytes: usize, nodes: &[GraphNode<'_>], kept: &[Node]) -> CuResult<u64> {
+    let host = kept.iter().try_fold(0_u64, |sum, node| sum.checked_add(node.host_bytes));
+    // To a device each body is a graph with what any node takes.
+    let bodies = nodes.iter().map(|node| node.work.bodies()).sum::<u64>();
+    let each = (nodes.len() as u64).checked_add(bodies).and_then(|count| count.checked_mul(NODE_BYTES));
     host.zip(each)
         .zip(brought_bytes(upload_bytes))
         .and_then(|((host, each), brought)| host.checked_add(each)?.checked_add(brought))

@@ -13,6 +13,8 @@ wire_struct! {
     /// A conditional node. The handle's value says what runs.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Conditional {
+        /// What the guest calls the graph that the number was made for.
+        pub graph: u64,
         /// The device's own number: kernels get it as a parameter.
         pub handle: u64,
         /// `CUgraphConditionalNodeType`.
@@ -123,7 +125,7 @@ mod tests {
 
     fn choice(handle: u64, flavor: u32, bodies: u32) -> GraphNode<'static> {
         GraphNode {
-            work: GraphWork::Conditional(Conditional { handle, flavor, bodies }),
+            work: GraphWork::Conditional(Conditional { graph: 3, handle, flavor, bodies }),
             ..inside(0, 0, &[])
         }
     }
@@ -164,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_value_says_which_body_runs() {
-        let of = |flavor, bodies| Conditional { handle: 1, flavor, bodies };
+        let of = |flavor, bodies| Conditional { graph: 3, handle: 1, flavor, bodies };
         let runs = |of: Conditional| [0, 1, 2, u32::MAX].map(|value| of.body_at(value));
         assert_eq!(runs(of(Conditional::IF, 1)), [None, Some(0), Some(0), Some(0)]);
         assert_eq!(runs(of(Conditional::IF, 2)), [Some(1), Some(0), Some(0), Some(0)]);
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn each_kind_has_as_many_bodies_as_it_may() {
-        let check = |flavor, bodies| Conditional { handle: 1, flavor, bodies }.check();
+        let check = |flavor, bodies| Conditional { graph: 3, handle: 1, flavor, bodies }.check();
         let bad = Err(CuError::INVALID_VALUE);
         assert_eq!([0, 1, 2, 3].map(|bodies| check(Conditional::IF, bodies)), [bad, Ok(()), Ok(()), bad]);
         assert_eq!([0, 1, 2].map(|bodies| check(Conditional::WHILE, bodies)), [bad, Ok(()), bad]);

@@ -77,10 +77,12 @@ impl Inner {
         &mut self,
         graph: GraphHandle,
         context: ContextId,
-        conditional: Conditional,
+        handle: u64,
+        (flavor, bodies): (u32, u32),
     ) -> CuResult<Choice> {
-        conditional.check()?;
         let whole = self.whole(graph)?;
+        let conditional = Conditional { graph: whole.raw(), handle, flavor, bodies };
+        conditional.check()?;
         let numbers = self.graph_mut(whole)?.numbers.as_mut().ok_or(CuError::INVALID_VALUE)?;
         let own = (conditional.handle, context, false);
         let place = numbers.all.iter().position(|each| *each == own).ok_or(CuError::INVALID_VALUE)?;

@@ -11,7 +11,7 @@ use super::{Inner, Token};
 use crate::core::graph_memory::{Space, rounded};
 use crate::core::process::Process;
 
-/// Of one graph. It can't be copied, its nodes and edges stay, and one thing that can be launched of it may be there at once.
+/// Of one graph. If there is any it can't be copied, its nodes and edges stay, and one thing that can be launched of it may be there at once.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// One a device.
@@ -20,7 +20,7 @@ pub struct Memory {
     known: HashMap<u64, Known>,
     /// By the place of the node that frees it: what later nodes may have again.
     freed: HashMap<u32, Freed>,
-    /// Some node chooses what runs: for such a graph the same holds.
+    /// Some node chooses what runs: for such a graph the same holds, but what can be launched of it the worker counts.
     chooses: bool,
     /// Of what can be launched.
     launched: Weak<Token>,
@@ -44,9 +44,9 @@ struct Freed {
 }
 
 impl Memory {
-    /// Whether any node allocates or frees, or chooses what runs.
+    /// Whether any node allocates or frees.
     pub fn is_any(&self) -> bool {
-        !self.known.is_empty() || self.chooses
+        !self.known.is_empty()
     }
 
     pub fn chooses(&self) -> bool {
@@ -169,6 +169,7 @@ impl Inner {
     /// # Errors
     /// 801 if nodes in it allocate or free, or choose what runs.
     pub(super) fn check_no_memory(&self, graph: GraphHandle) -> CuResult<()> {
-        if self.with_memory(graph).is_empty() { Ok(()) } else { Err(CuError::NOT_SUPPORTED) }
+        let may = self.with_memory(graph).is_empty() && !self.chooses(graph);
+        if may { Ok(()) } else { Err(CuError::NOT_SUPPORTED) }
     }
 }

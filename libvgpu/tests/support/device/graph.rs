@@ -25,6 +25,13 @@ impl FakeNode {
         });
         Ok(nodes.collect())
     }
+
+    fn conditional(&self) -> Option<Conditional> {
+        match from_slice::<GraphWork<'_>>(&self.work).unwrap() {
+            GraphWork::Conditional(of) => Some(of),
+            _ => None,
+        }
+    }
 }
 
 impl FakeDevice {
@@ -38,8 +45,8 @@ impl FakeDevice {
         let places = (0..nodes.len()).filter(|place| nodes[*place].body == body).collect::<Vec<_>>();
         for place in places.into_iter().filter(|place| nodes[*place].enabled).collect::<Vec<_>>() {
             self.run(call, &mut nodes[place])?;
-            let work = nodes[place].work.clone();
-            let GraphWork::Conditional(of) = from_slice::<GraphWork<'_>>(&work).unwrap() else { continue };
+            let Some(of) = nodes[place].conditional() else { continue };
+            assert_eq!(self.conditionals[&of.handle].0, of.graph, "a number of the graph that it says");
             let mut value = self.conditionals[&of.handle].1;
             while let Some(number) = of.body_at(value) {
                 let within = Body::new(u32::try_from(place).unwrap(), number).unwrap();
@@ -120,6 +127,13 @@ impl FakeDevice {
         self.saw("graph instantiate")?;
         let bytes = self.seen.lock().unwrap().uploads.remove(&upload).unwrap();
         let nodes = FakeNode::list(&bytes)?;
+        let conditionals = nodes.iter().filter_map(FakeNode::conditional);
+        if let Some(of) = conditionals.map(|conditional| conditional.graph).next() {
+            if self.choosing.contains_key(&of) {
+                return Err(CuError::NOT_SUPPORTED);
+            }
+            self.choosing.insert(of, graph.0.raw());
+        }
         self.seen.lock().unwrap().graphs.push(nodes.iter().map(|node| node.needs.clone()).collect());
         self.occupy(call, "graph", graph.0)?;
         self.graphs.insert(graph.0.raw(), nodes);
@@ -203,6 +217,7 @@ impl FakeDevice {
 
     pub(super) fn cuGraphExecDestroy(&mut self, _: Call, graph: GoneHandle<kind::GraphExec>) -> CuResult<()> {
         self.graphs.remove(&graph.0.raw());
+        self.choosing.retain(|_, made| *made != graph.0.raw());
         self.places.remove(&("graph", graph.0.index()));
         self.saw("graph destroy")
     }

@@ -87,6 +87,8 @@ pub struct FakeDevice {
     graphs: HashMap<u64, Vec<FakeNode>>,
     /// By number: of which graph, with which value.
     conditionals: HashMap<u64, (u64, u32)>,
+    /// What can be launched of such a graph, by that graph.
+    choosing: HashMap<u64, u64>,
     streams: HashSet<u64>,
     /// Places of handles in use, as a worker's slabs have them: by kind and index.
     places: HashMap<(&'static str, u64), (ContextId, u64)>,
@@ -135,6 +137,7 @@ impl FakeDevice {
             events: HashMap::new(),
             graphs: HashMap::new(),
             conditionals: HashMap::new(),
+            choosing: HashMap::new(),
             streams: HashSet::new(),
             places: HashMap::new(),
             sticky: None,

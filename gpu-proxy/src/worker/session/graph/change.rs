@@ -20,18 +20,16 @@ impl Session {
         let contexts = self.contexts_of(handle)?;
         self.graphs.check_room(&bytes)?;
         let mut nodes = parse(&bytes)?;
-        // They have numbers of another graph.
-        if nodes.iter().any(|node| matches!(node.work, GraphWork::Conditional(_))) {
-            return Err(CuError::GRAPH_EXEC_UPDATE_FAILURE);
-        }
         let mut kept = nodes.iter().map(|node| self.look_at(node)).collect::<CuResult<Vec<_>>>()?;
-        let counted = counted_bytes(bytes.len(), &kept)?;
+        let conditionals = self.check_conditionals(&nodes)?;
+        let counted = counted_bytes(bytes.len(), &nodes, &kept)?;
         self.look_at_former_calls(handle)?;
         let (raw, before) = {
             let graph = self.graphs.slab.get(handle)?;
             let same = |(old, (new, node)): (&Node, (&Node, &GraphNode<'_>))| {
                 old.kind == new.kind
                     && old.context == new.context
+                    && (old.body, old.choice) == (new.body, new.choice)
                     && old.needs == node.needs
                     && old.host_bytes == new.host_bytes
             };
@@ -43,7 +41,8 @@ impl Session {
         };
         // Both are there while the device changes it.
         self.graphs.reserve(counted)?;
-        let changed = match self.device_nodes(&nodes, &kept) {
+        let reserved = self.reserve_kept(conditionals, counted);
+        let changed = match reserved.and_then(|()| self.device_nodes(&nodes, &kept)) {
             Ok(nodes) => self.device.graph_update(raw, &nodes),
             Err(error) => {
                 self.graphs.bytes -= counted;

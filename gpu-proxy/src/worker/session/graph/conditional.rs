@@ -17,25 +17,60 @@ const FLAGS: u32 = 1;
 #[derive(Debug, Default)]
 pub(super) struct Conditionals {
     graphs: HashMap<u64, OfGraph>,
-    /// By context and number: of which graph. Only in its context a number is no other's.
-    numbers: HashMap<(ContextId, u64), u64>,
-    /// Numbers of all graphs. A device may give one again once what was made of its graph has ended.
+    /// Numbers of all graphs.
     count: usize,
 }
 
 #[derive(Debug)]
 struct OfGraph {
     raw: Raw,
-    /// It has been instantiated, which it is once.
-    is_used: bool,
-    numbers: Vec<(ContextId, u64)>,
+    /// There is something that can be launched of it: no more than one at a time. Source: cuda.h, `CU_GRAPH_NODE_TYPE_CONDITIONAL`.
+    has_exec: bool,
+    /// By context and number, which may be another graph's as well: how many there were before it.
+    numbers: HashMap<(ContextId, u64), usize>,
+    /// Of the worker's memory: the device keeps the nodes that it was given last, whatever becomes of what was made of them.
+    bytes: u64,
 }
+
+/// What of a conditional node never changes. Source: CUDA programming guide, limits of whole graph updates: handles are made, and given to
+/// nodes, in the same order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Choice {
+    order: usize,
+    flavor: u32,
+    bodies: u32,
+}
+
+/// The graph whose conditional nodes a list has: what the guest calls it, and the device.
+pub(super) type Of = (u64, Raw);
 
 impl Conditionals {
     /// The device's name of the graph that a node's number was made for.
-    pub(super) fn graph_of(&self, number: u64, context: ContextId) -> CuResult<Raw> {
-        let graph = self.numbers.get(&(context, number)).ok_or(CuError::INVALID_VALUE)?;
-        self.graphs.get(graph).map(|of| of.raw).ok_or(CuError::INVALID_VALUE)
+    pub(super) fn graph_of(&self, conditional: &Conditional, context: ContextId) -> CuResult<Raw> {
+        self.find(conditional, context).map(|(of, _)| of.raw)
+    }
+
+    pub(super) fn choice(&self, conditional: &Conditional, context: ContextId) -> CuResult<Choice> {
+        let (_, order) = self.find(conditional, context)?;
+        Ok(Choice { order, flavor: conditional.flavor, bodies: conditional.bodies })
+    }
+
+    fn find(&self, conditional: &Conditional, context: ContextId) -> CuResult<(&OfGraph, usize)> {
+        let of = self.graphs.get(&conditional.graph).ok_or(CuError::INVALID_VALUE)?;
+        let order = of.numbers.get(&(context, conditional.handle)).ok_or(CuError::INVALID_VALUE)?;
+        Ok((of, *order))
+    }
+
+    /// The graph, if the guest did not end it.
+    fn get_mut(&mut self, (graph, raw): Of) -> Option<&mut OfGraph> {
+        self.graphs.get_mut(&graph).filter(|of| of.raw == raw)
+    }
+
+    /// There is something that can be launched of a graph from now on, or no longer.
+    pub(super) fn set_exec(&mut self, of: Option<Of>, has_exec: bool) {
+        if let Some(of) = of.and_then(|of| self.get_mut(of)) {
+            of.has_exec = has_exec;
+        }
     }
 }
 
@@ -55,18 +90,16 @@ impl Session {
         if known.count >= NUMBERS_MAX {
             return Err(CuError::OUT_OF_MEMORY);
         }
-        let of = known.graphs.get(&graph);
-        if of.is_some_and(|of| of.is_used) {
-            return Err(CuError::NOT_SUPPORTED);
-        }
-        let of = of.map(|of| of.raw);
+        let of = known.graphs.get(&graph).map(|of| of.raw);
         let made = self.device.conditional_create(context, of, value, flags);
         let (raw, number) = self.settle(call.context, made)?;
         let known = &mut self.graphs.conditionals;
-        let new = OfGraph { raw, is_used: false, numbers: Vec::new() };
-        known.graphs.entry(graph).or_insert(new).numbers.push((call.context, number));
-        known.numbers.insert((call.context, number), graph);
-        known.count += 1;
+        let new = OfGraph { raw, has_exec: false, numbers: HashMap::new(), bytes: 0 };
+        let of = known.graphs.entry(graph).or_insert(new);
+        let order = of.numbers.len();
+        if of.numbers.insert((call.context, number), order).is_none() {
+            known.count += 1;
+        }
         Ok(number)
     }
 
@@ -75,17 +108,13 @@ impl Session {
         let known = &mut self.graphs.conditionals;
         let Some(of) = known.graphs.remove(&graph) else { return Ok(()) };
         known.count -= of.numbers.len();
-        for number in of.numbers {
-            if known.numbers.get(&number) == Some(&graph) {
-                known.numbers.remove(&number);
-            }
-        }
+        self.graphs.bytes -= of.bytes;
         self.device.conditionals_end(of.raw)
     }
 
     /// A context ends: graphs with numbers of it can be made no more.
     pub(in crate::worker::session) fn end_conditionals(&mut self, context: ContextId) {
-        let is_of = |of: &OfGraph| of.numbers.iter().any(|(owner, _)| *owner == context);
+        let is_of = |of: &OfGraph| of.numbers.keys().any(|(owner, _)| *owner == context);
         let graphs = self.graphs.conditionals.graphs.iter();
         let ended: Vec<u64> = graphs.filter(|(_, of)| is_of(of)).map(|(graph, _)| *graph).collect();
         for graph in ended {
@@ -93,40 +122,40 @@ impl Session {
         }
     }
 
-    /// That the conditional nodes of a list can be made: all are of one graph, which was not instantiated yet, each number is one node's,
-    /// and bodies have what they may. The graph, if there are any.
-    pub(super) fn check_conditionals(&self, nodes: &[GraphNode<'_>]) -> CuResult<Option<u64>> {
+    /// That the conditional nodes of a list can be: all are of one graph, each number is one node's, and bodies have what they may. The
+    /// graph, if there are any.
+    pub(super) fn check_conditionals(&self, nodes: &[GraphNode<'_>]) -> CuResult<Option<Of>> {
         let inside = nodes.iter().filter(|node| node.body.conditional().is_some());
         if inside.clone().any(|node| !node.work.fits_in_body()) {
             return Err(CuError::NOT_SUPPORTED);
         }
-        let numbers: Vec<(ContextId, u64)> =
-            nodes.iter().filter_map(|node| Some((node.context, of(&node.work)?.handle))).collect();
-        let known = &self.graphs.conditionals;
-        let graphs: HashSet<u64> =
-            numbers.iter().filter_map(|number| known.numbers.get(number).copied()).collect();
-        let different: HashSet<&(ContextId, u64)> = numbers.iter().collect();
-        if graphs.len() > 1 || different.len() != numbers.len() {
-            return Err(CuError::INVALID_VALUE);
+        let mut numbers = HashSet::new();
+        let mut graph = None;
+        for node in nodes {
+            let GraphWork::Conditional(conditional) = &node.work else { continue };
+            let of = (conditional.graph, self.graphs.conditionals.graph_of(conditional, node.context)?);
+            let is_first = numbers.insert((node.context, conditional.handle));
+            if !is_first || *graph.get_or_insert(of) != of {
+                return Err(CuError::INVALID_VALUE);
+            }
         }
-        let graph = graphs.into_iter().next();
-        match graph.and_then(|graph| known.graphs.get(&graph)) {
-            Some(of) if of.is_used => Err(CuError::NOT_SUPPORTED),
-            _ => Ok(graph),
-        }
+        Ok(graph)
     }
 
-    /// The device is asked for what is instantiated: whatever it says, its graph has nodes from now on.
-    pub(super) fn use_conditionals(&mut self, graph: Option<u64>) {
-        if let Some(of) = graph.and_then(|graph| self.graphs.conditionals.graphs.get_mut(&graph)) {
-            of.is_used = true;
-        }
+    /// That nothing can be launched of it yet.
+    pub(super) fn check_has_no_exec(&self, of: Option<Of>) -> CuResult<()> {
+        let of = of.and_then(|(graph, _)| self.graphs.conditionals.graphs.get(&graph));
+        if of.is_some_and(|of| of.has_exec) { Err(CuError::NOT_SUPPORTED) } else { Ok(()) }
     }
-}
 
-fn of<'a>(work: &'a GraphWork<'_>) -> Option<&'a Conditional> {
-    match work {
-        GraphWork::Conditional(conditional) => Some(conditional),
-        _ => None,
+    /// Before the device is given the nodes of a graph, which took so many bytes of the worker's memory: it keeps the most that it was given.
+    pub(super) fn reserve_kept(&mut self, of: Option<Of>, bytes: u64) -> CuResult<()> {
+        let kept = of.and_then(|of| self.graphs.conditionals.get_mut(of)).map(|of| of.bytes);
+        let Some(kept) = kept.filter(|kept| *kept < bytes) else { return Ok(()) };
+        self.graphs.reserve(bytes - kept)?;
+        if let Some(of) = of.and_then(|of| self.graphs.conditionals.get_mut(of)) {
+            of.bytes = bytes;
+        }
+        Ok(())
     }
 }

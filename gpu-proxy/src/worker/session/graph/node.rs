@@ -1,12 +1,13 @@
 //! Nodes of graphs: what is kept of one, what has to be there for it, its checks.
 
-use vgpu_api::graph::{GraphEdge, GraphNode, GraphWork, HostSide};
+use vgpu_api::graph::{Body, GraphEdge, GraphNode, GraphWork, HostSide};
 use vgpu_api::stream_memory::OPS_MAX;
 use vgpu_api::wire::Wire;
 use vgpu_api::{
     ArrayHandle, BoxSide, ContextId, CuError, CuResult, DevicePtr, EventHandle, Extent, ImageHandle, MemoryOp,
 };
 
+use super::conditional::Choice;
 use super::{BYTES_MAX, NAMES_BYTES};
 use crate::device::{DeviceNode, DeviceWork, Raw};
 use crate::worker::host_functions::GraphCall;
@@ -17,6 +18,8 @@ use crate::worker::session::{Owned, Session};
 pub(super) struct Node {
     pub(super) context: ContextId,
     pub(super) kind: u8,
+    pub(super) body: Body,
+    pub(super) choice: Option<Choice>,
     pub(super) needs: Vec<GraphEdge>,
     pub(super) names: Names,
     /// What it was to name after a change that the device refused: perhaps it does, perhaps not.
@@ -121,7 +124,7 @@ impl Session {
         let context = self.context(node.context)?;
         let host_bytes = node.work.host_bytes().filter(|bytes| *bytes <= BYTES_MAX);
         let host_bytes = host_bytes.ok_or(CuError::OUT_OF_MEMORY)?;
-        let (mut kernel_bytes, mut call, mut words) = (0, None, Vec::new());
+        let (mut kernel_bytes, mut call, mut words, mut choice) = (0, None, Vec::new(), None);
         let names = match &node.work {
             GraphWork::Empty => Names::Nothing,
             GraphWork::Kernel(launch) => {
@@ -161,7 +164,7 @@ impl Session {
             }
             GraphWork::Conditional(conditional) => {
                 conditional.check()?;
-                self.graphs.conditionals.graph_of(conditional.handle, node.context)?;
+                choice = Some(self.graphs.conditionals.choice(conditional, node.context)?);
                 Names::Nothing
             }
             GraphWork::Words(ops) => {
@@ -181,8 +184,21 @@ impl Session {
         self.is_there(names)?;
         words.iter().try_for_each(|op| self.check_op(op))?;
         let (context, kind, needs, perhaps) = (node.context, node.work.number(), Vec::new(), Vec::new());
-        let word_count = words.len();
-        Ok(Node { context, kind, needs, names, perhaps, host_bytes, kernel_bytes, word_count, words, call })
+        let (body, word_count) = (node.body, words.len());
+        Ok(Node {
+            context,
+            kind,
+            body,
+            choice,
+            needs,
+            names,
+            perhaps,
+            host_bytes,
+            kernel_bytes,
+            word_count,
+            words,
+            call,
+        })
     }
 
     /// For the device, with what is kept of them.
@@ -216,7 +232,7 @@ impl Session {
             GraphWork::Wait(event) => DeviceWork::Wait(self.unshared(*event)?),
             GraphWork::Words(ops) => DeviceWork::Words(ops.clone()),
             GraphWork::Conditional(conditional) => DeviceWork::Conditional {
-                of: self.graphs.conditionals.graph_of(conditional.handle, kept.context)?,
+                of: self.graphs.conditionals.graph_of(conditional, kept.context)?,
                 conditional: *conditional,
             },
             GraphWork::Host(_) => {

@@ -1,5 +1,7 @@
 //! Conditional nodes: what runs on the software GPU, by kernels that set their values, and the gates of numbers and bodies.
 
+mod again;
+
 use vgpu_api::graph::{Body, Conditional, GraphEdge, GraphNode, GraphWork};
 use vgpu_api::wire::to_vec;
 
@@ -66,7 +68,11 @@ fn set(at: DevicePtr, value: u32) -> GraphWork<'static> {
 }
 
 fn choice(handle: u64, flavor: u32, bodies: u32) -> GraphWork<'static> {
-    GraphWork::Conditional(Conditional { handle, flavor, bodies })
+    choice_of(OF, handle, flavor, bodies)
+}
+
+fn choice_of(graph: u64, handle: u64, flavor: u32, bodies: u32) -> GraphWork<'static> {
+    GraphWork::Conditional(Conditional { graph, handle, flavor, bodies })
 }
 
 fn node<'a>(body: Body, needs: &[u32], work: GraphWork<'a>) -> GraphNode<'a> {
@@ -79,7 +85,11 @@ fn body(place: u32, number: u32) -> Body {
 }
 
 fn number(world: &World, value: u32, flags: u32) -> u64 {
-    ask::vgpuConditionalCreate(&world.guest, C, OF, value, flags).unwrap()
+    number_of(world, OF, value, flags)
+}
+
+fn number_of(world: &World, graph: u64, value: u32, flags: u32) -> u64 {
+    ask::vgpuConditionalCreate(&world.guest, C, graph, value, flags).unwrap()
 }
 
 fn upload(world: &World, nodes: &[GraphNode<'_>]) -> u32 {
@@ -195,17 +205,15 @@ fn numbers_are_of_one_graph_one_context_and_one_node() {
     let inside = [top(one, 0, 1), node(body(0, 0), &[], GraphWork::Record(event))];
     assert_eq!(instantiate(&world, &inside), Err(CuError::NOT_SUPPORTED), "no event in a body");
 
+    // Only in its graph a number means something.
+    let foreign = node(Body::NONE, &[], choice_of(OF + 2, one, 0, 1));
+    assert_eq!(instantiate(&world, &[foreign]), Err(CuError::INVALID_VALUE));
+    let mixed = [top(one, 0, 1), node(Body::NONE, &[], choice_of(OF + 1, other, 0, 1))];
+    assert_eq!((one, instantiate(&world, &mixed)), (other, Err(CuError::INVALID_VALUE)));
+
     let right = [top(one, 0, 1), top(two, 1, 1)];
     instantiate(&world, &right).unwrap();
     let second = GraphExecHandle::new(0, 1);
-    assert_eq!(instantiate_as(&world, second, &right), Err(CuError::NOT_SUPPORTED), "it is made once");
-    assert_eq!(
-        ask::vgpuConditionalCreate(&world.guest, C, OF, 1, 1),
-        Err(CuError::NOT_SUPPORTED),
-        "nor has it further numbers then"
-    );
-    let update = ask::vgpuGraphUpdate(&world.guest, C, GRAPH, upload(&world, &right));
-    assert_eq!(update, Err(CuError::GRAPH_EXEC_UPDATE_FAILURE));
     ask::vgpuGraphNodeSet(&world.guest, C, GRAPH, 0, choice(two, 0, 1)).unwrap();
     assert_eq!(world.guest.take_error(), Some(CuError::NOT_SUPPORTED));
     assert_eq!(launch(&world), None);
@@ -213,7 +221,8 @@ fn numbers_are_of_one_graph_one_context_and_one_node() {
     // Ended numbers are none, whatever ended them.
     ask::vgpuConditionalsEnd(&world.guest, C, OF + 1).unwrap();
     assert_eq!(world.guest.take_error(), None);
-    assert_eq!(instantiate_as(&world, second, &[top(other, 0, 1)]), Err(CuError::INVALID_VALUE));
+    let ended = node(Body::NONE, &[], choice_of(OF + 1, other, 0, 1));
+    assert_eq!(instantiate_as(&world, second, &[ended]), Err(CuError::INVALID_VALUE));
     ask::vgpuConditionalsEnd(&world.guest, C, 12345).unwrap();
     assert_eq!(world.guest.take_error(), None, "nothing to tell of");
     let bound = 65_536 - 2;
@@ -232,7 +241,7 @@ fn bodies_in_bodies_have_an_end() {
             .map(|place| {
                 let handle = ask::vgpuConditionalCreate(&world.guest, C, graph, 0, 0).unwrap();
                 let within = place.checked_sub(1).map_or(Body::NONE, |outer| body(outer, 0));
-                node(within, &[], choice(handle, Conditional::IF, 1))
+                node(within, &[], choice_of(graph, handle, Conditional::IF, 1))
             })
             .collect();
         instantiate_as(&world, GraphExecHandle::new(0, graph), &nodes)
@@ -247,7 +256,7 @@ fn bodies_count_as_nodes_do_until_the_graph_ends() {
     let world = world_with(Null::with_costs(costs, 0));
     let make = |graph: u64, bodies: u32| {
         let handle = ask::vgpuConditionalCreate(&world.guest, C, graph, 0, 0).unwrap();
-        let nodes = [node(Body::NONE, &[], choice(handle, Conditional::SWITCH, bodies))];
+        let nodes = [node(Body::NONE, &[], choice_of(graph, handle, Conditional::SWITCH, bodies))];
         instantiate_as(&world, GraphExecHandle::new(0, graph), &nodes)
     };
     assert_eq!(make(0, 999), Ok(()));
