@@ -163,8 +163,8 @@ impl Memories {
 
     /// What an allocation takes that is made here: so many bytes of memory.
     pub fn allocation_bytes(&self, bytes: u64) -> Option<u64> {
-        let granule = if bytes < PIECE_BYTES { super::GRANULE_BYTES } else { self.granule_bytes };
-        bytes.checked_next_multiple_of(granule)
+        let part = bytes.checked_next_multiple_of(super::GRANULE_BYTES)?;
+        if part < PIECE_BYTES { Some(part) } else { part.checked_next_multiple_of(self.granule_bytes) }
     }
 
     /// Memory of `bytes`, as [`Memories::allocation_bytes`] says, at an address: a context's of `device`.
