@@ -46,6 +46,7 @@ pub struct Instance {
     pub(crate) module: Module,
     device: u32,
     addresses: Vec<u64>,
+    references: Vec<u64>,
 }
 
 impl Instance {
@@ -62,6 +63,12 @@ impl Instance {
     /// The device address of each of [`Module::globals`], in the same order.
     pub fn addresses(&self) -> &[u64] {
         &self.addresses
+    }
+
+    /// The number of each of [`Module::references`], in the same order: kernels know by it what [`Device::texture_bind`] or
+    /// [`Device::surface_bind`] has given it.
+    pub fn references(&self) -> &[u64] {
+        &self.references
     }
 }
 
@@ -146,6 +153,26 @@ impl Device {
         Arc::make_mut(&mut self.objects()).surfaces.remove(&surface).is_some()
     }
 
+    /// Binds a texture reference, by its number, to a texture from the next launch on. `None`: to nothing, and who reads by it faults.
+    pub fn texture_bind(&self, reference: u64, texture: Option<Texture>) {
+        let mut objects = self.objects();
+        let textures = &mut Arc::make_mut(&mut objects).textures;
+        match texture {
+            Some(texture) => textures.insert(reference, Arc::new(texture)),
+            None => textures.remove(&reference),
+        };
+    }
+
+    /// As [`Device::texture_bind`], of a surface reference.
+    pub fn surface_bind(&self, reference: u64, surface: Option<Surface>) {
+        let mut objects = self.objects();
+        let surfaces = &mut Arc::make_mut(&mut objects).surfaces;
+        match surface {
+            Some(surface) => surfaces.insert(reference, Arc::new(surface)),
+            None => surfaces.remove(&reference),
+        };
+    }
+
     fn objects(&self) -> MutexGuard<'_, Arc<Objects>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -167,12 +194,17 @@ impl Device {
             self.release(&addresses);
             return Err(error);
         }
-        Ok(Instance { module: module.clone(), device, addresses })
+        let references = self.place_references(module.references().len());
+        Ok(Instance { module: module.clone(), device, addresses, references })
     }
 
-    /// Frees the variables of `instance`. A launch that is running keeps what it started with.
+    /// Frees the variables of `instance`, and binds its references to nothing. A launch that is running keeps what it started with.
     pub fn unload(&self, instance: &Instance) {
         self.release(&instance.addresses);
+        for reference in &instance.references {
+            self.texture_bind(*reference, None);
+            self.surface_bind(*reference, None);
+        }
     }
 
     /// Runs kernel `function` (an index into [`Module::functions`]) over the whole grid and returns when it has ended.
@@ -233,6 +265,18 @@ impl Device {
             }
         }
         Ok(())
+    }
+
+    /// Numbers for so many references, which no object has.
+    fn place_references(&self, count: usize) -> Vec<u64> {
+        if count == 0 {
+            return Vec::new();
+        }
+        let mut objects = self.objects();
+        let objects = Arc::make_mut(&mut objects);
+        let first = objects.last;
+        objects.last += count as u64;
+        (first + 1..=objects.last).collect()
     }
 
     fn release(&self, addresses: &[u64]) {

@@ -29,5 +29,5 @@ pub use device::{Device, DeviceConfig, Instance, LaunchConfig, Meter};
 pub use fault::{Access, Fault};
 pub use image::{ImageError, each_machine_code, each_ptxs_variables};
 pub use memory::{ALIGN, MAPPING_ALIGN, Memory, MemoryError, Protection};
-pub use module::{FunctionInfo, GlobalInfo, Module, Parameter};
+pub use module::{FunctionInfo, GlobalInfo, Module, Parameter, ReferenceInfo};
 pub use texture::{AddressMode, ChannelKind, Level, Sampler, Surface, Texel, Texture};

@@ -47,6 +47,15 @@ pub struct GlobalInfo {
     pub managed: bool,
 }
 
+/// A texture or surface reference of a module: a name in its code for what the host binds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReferenceInfo {
+    /// Its name, as `cuModuleGetTexRef` and `cuModuleGetSurfRef` look for it.
+    pub name: String,
+    /// Whether it is a surface's.
+    pub is_surface: bool,
+}
+
 /// A loaded image. Cheap to clone; it holds no device memory.
 #[derive(Debug, Clone)]
 pub struct Module {
@@ -71,5 +80,10 @@ impl Module {
     /// The variables that have an address, in the order of the image; the same order as [`crate::Instance::addresses`].
     pub fn globals(&self) -> &[GlobalInfo] {
         &self.program.globals
+    }
+
+    /// The texture and surface references, in the order of the image; the same order as [`crate::Instance::references`].
+    pub fn references(&self) -> &[ReferenceInfo] {
+        &self.program.references
     }
 }

@@ -1,4 +1,4 @@
-//! Texture and surface objects: which texels a coordinate means, and how they become a value.
+//! Textures and surfaces, of objects and of references: which texels a coordinate means, and how they become a value.
 //!
 //! Source: CUDA programming guide, "Texture Fetching"; PTX ISA, 9.7.10. Filtering weighs in 256ths, as a GPU does.
 //! The rule: memory is reached by the caller's own checked access only; a texture holds no more than addresses.
@@ -125,7 +125,7 @@ pub struct Surface {
 pub(crate) struct Objects {
     pub textures: BTreeMap<u64, Arc<Texture>>,
     pub surfaces: BTreeMap<u64, Arc<Surface>>,
-    /// The number that was given out last; none is given twice.
+    /// The number that was given out last; none is given twice, references of modules included.
     pub last: u64,
 }
 

@@ -246,7 +246,7 @@ impl<'a> Body<'a, '_> {
             Space::Local => Local::Frame(place(&mut self.local_bytes, variable)?),
             Space::Param => Local::Param(place(&mut self.param_bytes, variable)?),
             Space::Shared => Local::Shared(place(&mut self.shared_bytes, variable)?),
-            Space::Global | Space::Const => {
+            Space::Global | Space::Const | Space::TexRef | Space::SurfRef | Space::SamplerRef => {
                 return Err(unsupported(variable.line, "a global variable in a function"));
             }
         };
@@ -383,6 +383,7 @@ impl<'a> Body<'a, '_> {
         }
         match self.module.names.get(name) {
             Some(Name::Global(index)) => Some(Src::Global(*index, offset)),
+            Some(Name::Reference(index)) if offset == 0 => Some(Src::Reference(*index)),
             Some(Name::Shared(place)) => Some(plain(u64::from(*place))),
             Some(Name::DynamicShared) if offset == 0 => Some(Src::Special(Special::DynamicShared)),
             Some(Name::Function(index)) if offset == 0 => Some(Src::Imm(function_address(*index))),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Function, FunctionKind, InitialData, Program, Symbol};
 use crate::image::ImageError;
 use crate::memory::align_up;
-use crate::module::GlobalInfo;
+use crate::module::{GlobalInfo, ReferenceInfo};
 use crate::ptx::{Initial, Source, Space, Variable};
 
 /// Largest variable, and largest sum of a space's variables but global's, in bytes.
@@ -23,6 +23,9 @@ pub(super) enum Name {
     Shared(u32),
     DynamicShared,
     Function(usize),
+    /// Index of a texture or surface reference.
+    Reference(usize),
+    Sampler,
 }
 
 /// The module's names, and how much shared memory its own variables take.
@@ -61,6 +64,7 @@ pub(super) fn module_scope<'a>(
             Space::Shared if variable.bytes == 0 => Name::DynamicShared,
             Space::Shared => Name::Shared(place(&mut scope.shared_bytes, variable)?),
             Space::Global | Space::Const => Name::Global(global(variable, program)?),
+            Space::TexRef | Space::SurfRef | Space::SamplerRef => reference(variable, program)?,
             Space::Local | Space::Param => return Err(wrong(variable.line, "a variable outside a function")),
         };
         declare(&mut scope, variable.name, name, variable.line)?;
@@ -82,6 +86,19 @@ fn declare<'a>(scope: &mut ModuleScope<'a>, key: &'a str, name: Name, line: u32)
         None => Ok(()),
         Some(_) => Err(wrong(line, format!("{key:.60} is declared twice"))),
     }
+}
+
+/// A reference has no memory: its number is the device's, once the module has its place.
+fn reference(variable: &Variable<'_>, program: &mut Program) -> Result<Name, ImageError> {
+    if variable.bytes != u64::from(variable.ty.bytes()) || !variable.initial.is_empty() {
+        return Err(unsupported(variable.line, "references in a row, or with first values"));
+    }
+    if variable.space == Space::SamplerRef {
+        return Ok(Name::Sampler);
+    }
+    let is_surface = variable.space == Space::SurfRef;
+    program.references.push(ReferenceInfo { name: variable.name.to_owned(), is_surface });
+    Ok(Name::Reference(program.references.len() - 1))
 }
 
 fn global(variable: &Variable<'_>, program: &mut Program) -> Result<usize, ImageError> {

@@ -18,7 +18,7 @@ mod select_threads;
 pub(crate) use alu::{Convert, F1, F2, F3, Lanes};
 pub(crate) use compile::compile;
 
-use crate::module::{FunctionInfo, GlobalInfo};
+use crate::module::{FunctionInfo, GlobalInfo, ReferenceInfo};
 use crate::texture::{Outside, Shape};
 
 /// The value of a binary16 in the low bits.
@@ -46,6 +46,8 @@ pub(crate) struct Program {
     /// Index into `functions` of each kernel.
     pub kernel_functions: Vec<usize>,
     pub globals: Vec<GlobalInfo>,
+    /// Texture and surface references.
+    pub references: Vec<ReferenceInfo>,
     /// First values, in the order of `globals`.
     pub initial: Vec<InitialData>,
     pub functions: Vec<Function>,
@@ -146,6 +148,8 @@ pub(crate) enum Src {
     Special(Special),
     /// Address of a global, and what is added.
     Global(usize, i64),
+    /// The number of a texture or surface reference.
+    Reference(usize),
     /// Address in the thread's local window: offset in its frame.
     Local(u32),
     /// Address in the thread's parameter space: offset in its frame.

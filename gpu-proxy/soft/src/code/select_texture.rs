@@ -1,6 +1,6 @@
-//! `tex tld4 txq suld sust suq`, by objects (the unified mode). Source: PTX ISA, 9.7.10 and 9.7.11.
+//! `tex tld4 txq suld sust suq`, by objects and by references of the module (the unified mode). Source: PTX ISA, 9.7.10 and 9.7.11.
 //!
-//! Refused: textures and surfaces that are a module's variables, cubes, gradients, formatted stores, reductions.
+//! Refused: samplers apart from textures, cubes, gradients, formatted stores, reductions.
 
 use super::compile::Body;
 use super::select::Words;
@@ -36,8 +36,10 @@ fn place(
     };
     let object = body.src(&Operand::Name { name, negated: false }, Ty::U64, words.line)?;
     let count = shape.numbers();
-    let written = if count == 3 { 3..=4 } else { count..=count };
-    if !written.contains(&list.len()) {
+    // By references, which old compilers wrote, four always may be.
+    let is_written =
+        list.len() == count || list.len() == 4 && (count == 3 || matches!(object, Src::Reference(_)));
+    if !is_written {
         return Err(words.wrong("the number of coordinates"));
     }
     let number = |(index, operand): (usize, &Operand<'_>)| {

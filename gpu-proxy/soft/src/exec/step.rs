@@ -196,6 +196,7 @@ impl Warp {
             Src::Global(index, offset) => {
                 *buffer = [view.launch.globals[index].wrapping_add_signed(offset); 32]
             }
+            Src::Reference(index) => *buffer = [view.launch.references[index]; 32],
             Src::Local(offset) => {
                 self.each(buffer, |lane| u64::from(self.threads[lane].local_base) + u64::from(offset));
             }

@@ -192,6 +192,7 @@ struct Storage {
 
 fn storage(lexer: &mut Lexer<'_>) -> Result<Storage, ImageError> {
     let (mut space, mut ty, mut align, mut lanes, mut managed) = (None, None, 0, 1, false);
+    let mut opaque = None;
     while let Token::Directive(word) = lexer.peek()? {
         lexer.next()?;
         match word {
@@ -206,6 +207,9 @@ fn storage(lexer: &mut Lexer<'_>) -> Result<Storage, ImageError> {
             "v2" => lanes = 2,
             "v4" => lanes = 4,
             "attribute" => managed |= managed_attribute(lexer)?,
+            "texref" => opaque = Some(Space::TexRef),
+            "surfref" => opaque = Some(Space::SurfRef),
+            "samplerref" => opaque = Some(Space::SamplerRef),
             // Kernels' variables and `.func` parameters in registers.
             _ => match Ty::from_word(word) {
                 Some(Ty::Pred) | None => return Err(unsupported(lexer, &format!(".{word:.30}"))?),
@@ -214,6 +218,12 @@ fn storage(lexer: &mut Lexer<'_>) -> Result<Storage, ImageError> {
         }
     }
     let space = space.ok_or_else(|| lexer.error("a variable without a state space"))?;
+    if let Some(opaque) = opaque {
+        if space != Space::Global || ty.is_some() || lanes != 1 || managed {
+            return Err(unsupported(lexer, "a reference that is no global variable")?);
+        }
+        return Ok(Storage { space: opaque, ty: Ty::B64, align: 8, managed });
+    }
     let ty = ty.ok_or_else(|| lexer.error("a variable without a type"))?;
     if lanes != 1 {
         return Err(unsupported(lexer, "a variable of a vector type")?);

@@ -15,6 +15,12 @@ pub(crate) enum Space {
     Shared,
     Local,
     Param,
+    /// `.global .texref`: no memory, a name for what the host binds. So is the next.
+    TexRef,
+    /// `.global .surfref`.
+    SurfRef,
+    /// `.global .samplerref`: of code that has textures and samplers apart.
+    SamplerRef,
 }
 
 /// A type of PTX: a letter's meaning and a width.
