@@ -21,6 +21,7 @@ mod linker;
 mod memory;
 mod null;
 mod pass_through;
+mod reference;
 mod sharing;
 mod soft;
 mod stream;
@@ -47,6 +48,7 @@ pub use image::{Images, LOCAL_BYTES, LoadError, LoadedImage};
 pub use linker::Linkers;
 pub use memory::Memory;
 pub use null::{Null, Step};
+pub use reference::References;
 pub use sharing::{Exported, Shareable, Sharing};
 pub use soft::Soft;
 pub use stream::Streams;
@@ -116,6 +118,7 @@ pub trait Device:
     + Images
     + Linkers
     + Memory
+    + References
     + Sharing
     + Streams
     + TensorMaps

@@ -12,6 +12,7 @@ mod green;
 mod image;
 mod linker;
 mod memory;
+mod references;
 mod sharing;
 mod stalls;
 mod stream;
@@ -57,6 +58,8 @@ pub enum Step {
     Release,
     /// Functions of the guest: with 700, and they are never called nor let go of.
     HostFunction,
+    /// To bind a texture or surface reference to nothing.
+    LetGo,
 }
 
 /// The null device.
@@ -76,6 +79,8 @@ pub struct Null {
     primaries: HashMap<u32, Raw>,
     /// Sizes of each image's variables.
     variables: HashMap<Raw, Vec<u64>>,
+    /// Each image's texture and surface references.
+    references: HashMap<Raw, Vec<vgpu_soft::ReferenceInfo>>,
     linkers: PassThrough,
     /// By address. What a guest waits for there it gets.
     pinned: BTreeMap<u64, HostPages>,
@@ -115,6 +120,7 @@ impl Null {
             is_in_pieces: false,
             primaries: HashMap::new(),
             variables: HashMap::new(),
+            references: HashMap::new(),
             linkers: PassThrough::default(),
             pinned: BTreeMap::new(),
             stalls: None,

@@ -10,6 +10,7 @@ mod image;
 mod linker;
 mod memory;
 mod peers;
+mod references;
 mod sharing;
 mod stream;
 mod tensor_map;
@@ -56,6 +57,7 @@ pub struct Soft {
     /// Of green contexts.
     processors: Processors,
     arrays: array::Table,
+    references: references::Table,
     linkers: PassThrough,
     /// What kernels have printed, by the program's stream, oldest first; no two neighbours are of the same stream.
     printed: VecDeque<(u32, VecDeque<u8>)>,
@@ -107,6 +109,7 @@ impl Soft {
             conditionals: conditional::Table::default(),
             processors: Processors::default(),
             arrays: array::Table::default(),
+            references: references::Table::default(),
             linkers: PassThrough::default(),
             printed: VecDeque::new(),
             printed_bytes: 0,

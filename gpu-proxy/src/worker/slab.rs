@@ -18,6 +18,8 @@ impl SlabKind for GraphExec {}
 impl SlabKind for Array {}
 impl SlabKind for Mipmap {}
 impl SlabKind for Linker {}
+impl SlabKind for TexRef {}
+impl SlabKind for SurfRef {}
 
 /// Things by handle.
 #[derive(Debug)]

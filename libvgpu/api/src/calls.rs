@@ -16,7 +16,8 @@ use crate::graph::{
 use crate::green::{SmGroups, SmResource, SmSource, SmSplit};
 use crate::handle::{
     ArrayHandle, ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
-    LinkerHandle, MemoryHandle, MipmapHandle, NewHandle, PoolHandle, Stream, kind,
+    LinkerHandle, MemoryHandle, MipmapHandle, NewHandle, PoolHandle, Stream, SurfRefHandle, TexRefHandle,
+    kind,
 };
 use crate::image::{Attributes, ImageKind};
 use crate::launch::Launch;
@@ -27,6 +28,7 @@ use crate::result::CuResult;
 use crate::shared::{PooledPiece, SharedPart, Token};
 use crate::stream_memory::{MemoryOp, MemoryOpKind};
 use crate::tensor_map::{TensorMap, TensorSpec};
+use crate::texref::{SamplerField, SamplerSetting};
 use crate::texture::{LinearTexels, Object, PitchedTexels, Resource, Sampler, Texture, View};
 use crate::virtual_memory::Access;
 use crate::wire::{Wire, Writer};
@@ -216,6 +218,26 @@ calls! {
     async fn cuSurfObjectDestroy(surface: Object);
     /// Elements of a linear texture at most, by `CUarray_format` and number of channels.
     sync fn cuDeviceGetTexture1DLinearMaxWidth(device: u32, format: u32, channels: u32) -> u64;
+
+    // Texture and surface references, which modules have and name.
+    /// Finds a texture reference of a module, with which it ends. 500 if there is none of that name.
+    sync fn cuModuleGetTexRef(texref: NewHandle<kind::TexRef>, image: ImageHandle, symbol: String);
+    /// Finds a surface reference of a module, with which it ends. 500 if there is none of that name.
+    sync fn cuModuleGetSurfRef(surfref: NewHandle<kind::SurfRef>, image: ImageHandle, symbol: String);
+    /// Makes a texture reference in the call's context that no module names.
+    sync fn cuTexRefCreate(texref: NewHandle<kind::TexRef>);
+    /// Ends one that `cuTexRefCreate` made.
+    async fn cuTexRefDestroy(texref: GoneHandle<kind::TexRef>);
+    /// What it reads from the next launch on. The format of a row of device memory is the reference's, whatever stands here.
+    sync fn vgpuTexRefBind(texref: TexRefHandle, resource: Resource);
+    /// From the next launch on it reads nothing.
+    sync fn vgpuTexRefUnbind(texref: TexRefHandle);
+    /// The `CUarray_format` and number of channels of a row of device memory.
+    sync fn cuTexRefSetFormat(texref: TexRefHandle, format: u32, channels: u32);
+    /// How it reads: the `cuTexRefSet*` that take numbers.
+    sync fn vgpuTexRefSet(texref: TexRefHandle, setting: SamplerSetting);
+    /// The array that kernels use by it from the next launch on.
+    sync fn cuSurfRefSetArray(surfref: SurfRefHandle, array: ArrayHandle);
 
     // Images: modules and libraries.
     /// Adds bytes to the upload `upload` of `total` bytes. Chunks come in order; the first has `offset` 0. The load that
@@ -410,6 +432,8 @@ pub const STRUCTS: &[&str] = &[
     Sampler::DECLARATION,
     View::DECLARATION,
     Texture::DECLARATION,
+    SamplerField::DECLARATION,
+    SamplerSetting::DECLARATION,
     Printed::DECLARATION,
     SmResource::DECLARATION,
     SmSource::DECLARATION,

@@ -91,6 +91,10 @@ pub mod kind {
         Mipmap = 25, "CUmipmappedArray";
         /// `CUlinkState`.
         Linker = 26, "CUlinkState";
+        /// `CUtexref`.
+        TexRef = 28, "CUtexref";
+        /// `CUsurfref`.
+        SurfRef = 29, "CUsurfref";
         /// `CUuserObject`: never travels.
         UserObject = 27, "CUuserObject", CuError::INVALID_VALUE;
     }
@@ -125,6 +129,10 @@ pub type PoolHandle = Handle<kind::Pool>;
 pub type ArrayHandle = Handle<kind::Array>;
 /// `CUmipmappedArray`.
 pub type MipmapHandle = Handle<kind::Mipmap>;
+/// `CUtexref`.
+pub type TexRefHandle = Handle<kind::TexRef>;
+/// `CUsurfref`.
+pub type SurfRefHandle = Handle<kind::SurfRef>;
 
 impl<K: Kind> Handle<K> {
     /// From its parts; generation and index are cut to their width.

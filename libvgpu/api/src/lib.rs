@@ -32,6 +32,7 @@ pub mod stream_memory;
 pub mod surface;
 pub mod symbols;
 pub mod tensor_map;
+pub mod texref;
 pub mod texture;
 pub mod virtual_memory;
 pub mod wire;
@@ -42,7 +43,7 @@ pub use green::{SmGroups, SmResource, SmSource, SmSplit};
 pub use handle::{
     ArrayHandle, ContextId, EventHandle, FunctionHandle, GoneHandle, GraphExecHandle, GraphHandle,
     GraphNodeHandle, Handle, ImageHandle, LinkerHandle, MemoryHandle, MipmapHandle, NewHandle, PoolHandle,
-    Stream, StreamHandle, kind,
+    Stream, StreamHandle, SurfRefHandle, TexRefHandle, kind,
 };
 pub use image::{Attributes, FunctionInfo, GlobalInfo, ImageInfo, ImageKind, ParamInfo};
 pub use launch::{Launch, LaunchAttribute};
@@ -54,6 +55,7 @@ pub use shared::{PooledPiece, SharedPart, Token};
 pub use snapshot::{DeviceSnapshot, PciAddress, Snapshot};
 pub use stream_memory::{MemoryOp, MemoryOpKind};
 pub use tensor_map::{TensorMap, TensorSpec};
+pub use texref::{SamplerField, SamplerSetting};
 pub use texture::{Object, Texture};
 pub use virtual_memory::Access;
 pub use wire::{Reader, Wire, WireError, Writer};

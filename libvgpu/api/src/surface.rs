@@ -138,6 +138,16 @@ surface! {
         Async: cuArrayDestroy cuMipmappedArrayDestroy cuMipmappedArrayGetLevel;
         Sync: cuArrayCreate_v2 cuArray3DCreate_v2 cuMipmappedArrayCreate;
     }
+    "texref" {
+        Local: cuTexRefGetAddress_v2 cuTexRefGetArray cuTexRefGetMipmappedArray cuTexRefGetAddressMode cuTexRefGetFilterMode
+            cuTexRefGetFormat cuTexRefGetMipmapFilterMode cuTexRefGetMipmapLevelBias cuTexRefGetMipmapLevelClamp
+            cuTexRefGetMaxAnisotropy cuTexRefGetBorderColor cuTexRefGetFlags cuSurfRefGetArray;
+        Async: cuTexRefDestroy;
+        Sync: cuModuleGetTexRef cuModuleGetSurfRef cuTexRefCreate cuTexRefSetArray cuTexRefSetMipmappedArray
+            cuTexRefSetAddress_v2 cuTexRefSetAddress2D_v2 cuTexRefSetAddress2D_v3 cuTexRefSetFormat cuTexRefSetAddressMode
+            cuTexRefSetFilterMode cuTexRefSetMipmapFilterMode cuTexRefSetMipmapLevelBias cuTexRefSetMipmapLevelClamp
+            cuTexRefSetMaxAnisotropy cuTexRefSetBorderColor cuTexRefSetFlags cuSurfRefSetArray;
+    }
     "texture" {
         Local: cuTexObjectGetResourceDesc cuTexObjectGetTextureDesc cuTexObjectGetResourceViewDesc cuSurfObjectGetResourceDesc;
         Async: cuTexObjectDestroy cuSurfObjectDestroy;
@@ -203,7 +213,7 @@ surface! {
         Sync: cuLinkCreate cuLinkCreate_v2 cuLinkAddData cuLinkAddData_v2 cuLinkAddFile cuLinkAddFile_v2 cuLinkComplete;
     }
     "old_launch" {
-        Local: cuFuncSetBlockShape cuFuncSetSharedSize cuParamSetSize cuParamSeti cuParamSetf cuParamSetv;
+        Local: cuFuncSetBlockShape cuFuncSetSharedSize cuParamSetSize cuParamSeti cuParamSetf cuParamSetv cuParamSetTexRef;
         Async: cuLaunch cuLaunchGrid cuLaunchGridAsync;
     }
     "user_object" {

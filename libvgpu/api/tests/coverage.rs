@@ -82,10 +82,6 @@ const REFUSED: &[(&[&str], &str)] = &[
         "one address for the memory of several devices, which their switch makes: not passed on. Attribute 132 is 0",
     ),
     (&["cuProfilerInitialize"], "NVIDIA's driver says the same since CUDA 12"),
-    (
-        &["cuModuleGetSurfRef", "cuModuleGetTexRef", "cuParamSetTexRef", "cuSurfRef", "cuTexRef"],
-        "not done yet: deprecated, and C++ has none since CUDA 12, though PTX still may, and NVIDIA's driver 580 takes them; texture and surface objects have taken their place",
-    ),
 ];
 
 /// Tests that call everything, and look at nothing else.

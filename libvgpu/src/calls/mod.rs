@@ -48,6 +48,7 @@ pub mod stream;
 pub mod stream_attribute;
 pub mod stream_memory;
 pub mod tensor_map;
+pub mod texref;
 pub mod texture;
 pub mod user_object;
 pub mod virtual_memory;
@@ -73,7 +74,7 @@ pub mod generated {
         launch::*, library::*, link::*, logs::*, managed::*, memory::*, memset::*, module::*, occupancy::*,
         old_launch::*, pointer::*, primary::*,
     };
-    use super::{managed_batch::*, tensor_map::*, user_object::*};
+    use super::{managed_batch::*, tensor_map::*, texref::*, user_object::*};
 
     /// Exports that say 801, whatever their parameters: the caller cleans up, so none need be declared.
     macro_rules! unsupported {

@@ -37,7 +37,7 @@ fn load(out: Out<u64>, entered: Entered, bytes: &[u8]) -> CuResult<()> {
     out.set(image.handle.as_kind::<kind::Module>().raw())
 }
 
-fn module(raw: Raw) -> CuResult<Arc<Image>> {
+pub(super) fn module(raw: Raw) -> CuResult<Arc<Image>> {
     process()?.images.get::<kind::Module>(raw.0)
 }
 

@@ -185,7 +185,9 @@ impl Images {
             lock(&image.others)
                 .values()
                 .for_each(|addresses| forget_all(&process.device_memory, addresses.iter().copied()));
-            ask::vgpuImageUnload(&process.channel, image.context, GoneHandle(image.handle))
+            let told = ask::vgpuImageUnload(&process.channel, image.context, GoneHandle(image.handle));
+            process.references.forget_image(image.handle);
+            told
         })?
     }
 

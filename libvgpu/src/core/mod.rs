@@ -28,6 +28,7 @@ pub mod pools;
 #[expect(unsafe_code, reason = "hears of fork from the C library")]
 pub mod process;
 pub mod ranges;
+pub mod references;
 pub mod slab;
 pub mod slots;
 pub mod spans;

@@ -24,6 +24,7 @@ use super::limits::Limits;
 use super::linkers::Linker;
 use super::pools::Pools;
 use super::ranges::Ranges;
+use super::references::References;
 use super::slab::{Slab, lock};
 use super::slots::Slots;
 use super::virtual_memory::VirtualMemory;
@@ -112,6 +113,7 @@ pub struct Process {
     pub execs: Execs,
     pub arrays: Arrays,
     pub objects: Objects,
+    pub references: References,
     /// Device memory that this process allocated.
     pub device_memory: Ranges,
     /// Pinned memory that the devices reach, where there is any.
@@ -160,6 +162,7 @@ impl Process {
         self.limits.forget();
         self.arrays.forget(context);
         self.objects.forget(context);
+        self.references.forget(context);
         self.linkers.retain(|linker| linker.context != context);
         self.device_memory.forget(context);
         self.ipc.forget(context);
@@ -280,6 +283,7 @@ fn connect() -> CuResult<()> {
         execs: Execs::new(),
         arrays: Arrays::new(),
         objects: Objects::new(),
+        references: References::new(),
         device_memory: Ranges::new(),
         arena,
         slots: [Slots::new(7, 64 << 10), Slots::new(16, 1 << 20)],

@@ -7,7 +7,8 @@ use vgpu_api::texture::Sampler;
 use vgpu_api::{ArrayShape, CuError, CuResult, Extent, LinearPlace, Object};
 
 use super::table::{
-    Array3d, Copy3d, CopySide, NULL, Requirements, ResourceDesc, ResourceUnion, Table, TextureDesc, ViewDesc,
+    Array3d, Copy3d, CopySide, NULL, Ptr, Requirements, ResourceDesc, ResourceUnion, Table, TextureDesc,
+    ViewDesc,
 };
 use super::{Cuda, Names, size};
 use crate::device::{Arrays as DeviceArrays, Place, Raw, Side, TexelSource, TextureSource};
@@ -25,6 +26,24 @@ pub(super) struct Arrays {
     mipmaps: Names,
     /// The names that a mipmapped array's levels got, by its own.
     levels: HashMap<Raw, Vec<Raw>>,
+}
+
+impl Arrays {
+    /// The driver's pointer to an array or a level.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub(super) fn array(&self, array: Raw) -> CuResult<Ptr> {
+        self.arrays.get(array)
+    }
+
+    /// The driver's pointer to a mipmapped array.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub(super) fn mipmap(&self, mipmap: Raw) -> CuResult<Ptr> {
+        self.mipmaps.get(mipmap)
+    }
 }
 
 fn descriptor(shape: &ArrayShape, flags: u32) -> CuResult<Array3d> {

@@ -99,6 +99,15 @@ impl Images {
         Ok(())
     }
 
+    /// The driver's module.
+    ///
+    /// # Errors
+    /// It is not there, or is a library.
+    pub fn module(&self, image: Raw) -> CuResult<Ptr> {
+        let image = self.by_name.get(&image.0).filter(|image| image.kind == ImageKind::Module);
+        image.map(|image| image.pointer.0).ok_or(CuError::INVALID_HANDLE)
+    }
+
     /// The driver's function in the current context.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ mod peers;
 mod pieces;
 mod printed;
 mod reach;
+mod references;
 mod sharing;
 mod streams;
 mod table;
@@ -50,6 +51,7 @@ use green::Greens;
 use images::Images;
 use linker::Linkers;
 use printed::Output;
+use references::References;
 pub use table::library_folders;
 use table::{NULL, Ptr, Table};
 use virtual_memory::Memories;
@@ -98,6 +100,7 @@ pub struct Cuda {
     last_graph: u64,
     shells: conditionals::Shells,
     arrays: Arrays,
+    references: References,
     linkers: Linkers,
     output: Output,
 }
@@ -189,6 +192,7 @@ impl Cuda {
             last_graph: 0,
             shells: conditionals::Shells::default(),
             arrays: Arrays::default(),
+            references: References::default(),
             linkers: Linkers::default(),
             output,
         };

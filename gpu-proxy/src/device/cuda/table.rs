@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 use vgpu_api::{CuError, CuResult};
 
 pub use array_layouts::{
-    Array3d, Copy3d, CopySide, Requirements, ResourceDesc, ResourceUnion, TextureDesc, ViewDesc,
+    Array3d, ArrayDesc, Copy3d, CopySide, Requirements, ResourceDesc, ResourceUnion, TextureDesc, ViewDesc,
 };
 pub use graph_layouts::{
     ConditionalParams, EdgeData, FillParams, HostParams, KernelParams, UpdateInfo, WordsParams,
@@ -220,6 +220,24 @@ table! {
         swizzle: c_int, promotion: c_int, fill: c_int);
     fn cuTensorMapReplaceAddress(map: Ptr, address: Ptr);
     later:
+    fn cuModuleGetTexRef(texref: *mut Ptr, module: Ptr, name: *const c_char);
+    fn cuModuleGetSurfRef(surfref: *mut Ptr, module: Ptr, name: *const c_char);
+    fn cuTexRefCreate(texref: *mut Ptr);
+    fn cuTexRefDestroy(texref: Ptr);
+    fn cuTexRefSetArray(texref: Ptr, array: Ptr, flags: c_uint);
+    fn cuTexRefSetMipmappedArray(texref: Ptr, mipmap: Ptr, flags: c_uint);
+    fn cuTexRefSetAddress_v2(offset: *mut usize, texref: Ptr, at: Address, bytes: usize);
+    fn cuTexRefSetAddress2D_v3(texref: Ptr, shape: *const ArrayDesc, at: Address, pitch: usize);
+    fn cuTexRefSetFormat(texref: Ptr, format: c_uint, channels: c_int);
+    fn cuTexRefSetAddressMode(texref: Ptr, dimension: c_int, mode: c_uint);
+    fn cuTexRefSetFilterMode(texref: Ptr, mode: c_uint);
+    fn cuTexRefSetMipmapFilterMode(texref: Ptr, mode: c_uint);
+    fn cuTexRefSetMipmapLevelBias(texref: Ptr, bias: f32);
+    fn cuTexRefSetMipmapLevelClamp(texref: Ptr, least: f32, most: f32);
+    fn cuTexRefSetMaxAnisotropy(texref: Ptr, ratio: c_uint);
+    fn cuTexRefSetBorderColor(texref: Ptr, colour: *mut f32);
+    fn cuTexRefSetFlags(texref: Ptr, flags: c_uint);
+    fn cuSurfRefSetArray(surfref: Ptr, array: Ptr, flags: c_uint);
     fn cuGraphConditionalHandleCreate(handle: *mut u64, graph: Ptr, context: Ptr, value: c_uint, flags: c_uint);
     fn cuGraphAddNode_v2(
         node: *mut Ptr, graph: Ptr, needs: *const Ptr, edges: *const EdgeData, count: usize, params: *mut ConditionalParams);

@@ -24,6 +24,7 @@ pub(super) struct Found {
     pub(super) functions: Vec<FunctionInfo>,
     /// Names and sizes in bytes.
     pub(super) variables: Vec<(String, u64)>,
+    pub(super) references: Vec<vgpu_soft::ReferenceInfo>,
 }
 
 impl Found {
@@ -31,7 +32,8 @@ impl Found {
         if let Ok(module) = vgpu_soft::Module::load(image) {
             let variables =
                 module.globals().iter().map(|global| (global.name.clone(), global.bytes)).collect();
-            return Self { functions: soft::function_infos(&module).collect(), variables };
+            let functions = soft::function_infos(&module).collect();
+            return Self { functions, variables, references: module.references().to_vec() };
         }
         let mut found = Self::default();
         // What cannot be read has nothing in it.
@@ -67,7 +69,8 @@ impl Images for Null {
         _survey: Survey,
     ) -> Result<LoadedImage, LoadError> {
         let raw = self.name();
-        let Found { functions, variables } = Found::of(bytes);
+        let Found { functions, variables, references } = Found::of(bytes);
+        self.references.insert(raw, references);
         let functions = functions.into_iter().zip(0..=0xffff);
         self.variables.insert(raw, variables.iter().map(|(_, bytes)| *bytes).collect());
         let mut globals = Vec::with_capacity(variables.len());
@@ -90,6 +93,7 @@ impl Images for Null {
 
     fn unload(&mut self, image: Raw) -> CuResult<()> {
         self.variables.remove(&image);
+        self.references.remove(&image);
         Ok(())
     }
 

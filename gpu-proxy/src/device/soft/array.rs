@@ -172,7 +172,7 @@ impl Soft {
         }
     }
 
-    fn texture(&self, source: &TextureSource) -> CuResult<gpu::Texture> {
+    pub(super) fn texture(&self, source: &TextureSource) -> CuResult<gpu::Texture> {
         let mut sampler = sampler(&source.sampler)?;
         let view = source.view.as_ref();
         let (levels, texel, zero_outside) = match &source.texels {
@@ -206,6 +206,11 @@ impl Soft {
             }
         };
         Ok(gpu::Texture { levels, texel, sampler, zero_outside })
+    }
+
+    pub(super) fn surface(&self, array: Raw) -> CuResult<gpu::Surface> {
+        let array = self.array(array)?;
+        Ok(gpu::Surface { level: array.level()?, texel: texel(array.shape.element()?) })
     }
 }
 
@@ -302,8 +307,7 @@ impl Arrays for Soft {
     }
 
     fn surface_create(&mut self, _context: Raw, array: Raw) -> CuResult<Object> {
-        let array = self.array(array)?;
-        let surface = gpu::Surface { level: array.level()?, texel: texel(array.shape.element()?) };
+        let surface = self.surface(array)?;
         Ok(Object(self.gpu.surface_create(surface)))
     }
 

@@ -1,5 +1,8 @@
 //! Arrays, mipmapped arrays, texture and surface objects: memory under the quota, copies inside an array's own shape.
 
+/// Texture and surface references.
+mod references;
+
 use std::collections::HashSet;
 
 use vgpu_api::array::{Element, flag};
@@ -13,6 +16,7 @@ use super::Session;
 use crate::device::{Raw, Side, TexelSource, TextureSource};
 use crate::worker::slab::Slab;
 use crate::worker::staging::CHUNK_BYTES;
+use references::{Bound, Kept, References};
 
 /// Texture and surface objects that one process may have at once, of each. A device keeps some bytes for each of them that no grant
 /// counts.
@@ -26,6 +30,7 @@ pub(super) struct Table {
     /// The numbers are the device's; two contexts may have the same one.
     textures: HashSet<(ContextId, Object)>,
     surfaces: HashSet<(ContextId, Object)>,
+    references: References,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,16 +71,13 @@ impl Session {
     }
 
     pub(super) fn array_destroy(&mut self, handle: ArrayHandle) -> CuResult<()> {
-        let array = *self.table.arrays.get(handle)?;
-        if array.level_of.is_some() {
+        let Array { raw, context, charged_bytes, level_of, .. } = *self.table.arrays.get(handle)?;
+        if level_of.is_some() {
             return Err(CuError::INVALID_HANDLE);
         }
-        let context = self.context(array.context)?;
-        let result = self.device.array_destroy(context, array.raw);
-        self.settle(array.context, result)?;
+        self.end_when_let_go(Kept { what: Bound::Array(raw), context, charged_bytes })?;
         self.table.arrays.remove(handle)?;
         self.graphs.something_ended();
-        self.quotas.release(self.device_of(array.context), array.charged_bytes);
         Ok(())
     }
 
@@ -112,14 +114,11 @@ impl Session {
     }
 
     pub(super) fn mipmap_destroy(&mut self, handle: MipmapHandle) -> CuResult<()> {
-        let mipmap = *self.table.mipmaps.get(handle)?;
-        let context = self.context(mipmap.context)?;
-        let result = self.device.mipmap_destroy(context, mipmap.raw);
-        self.settle(mipmap.context, result)?;
+        let Mipmap { raw, context, charged_bytes, .. } = *self.table.mipmaps.get(handle)?;
+        self.end_when_let_go(Kept { what: Bound::Mipmap(raw), context, charged_bytes })?;
         self.table.mipmaps.remove(handle)?;
         self.table.arrays.remove_where(|array| array.level_of == Some(handle));
         self.graphs.something_ended();
-        self.quotas.release(self.device_of(mipmap.context), mipmap.charged_bytes);
         Ok(())
     }
 
@@ -382,6 +381,9 @@ impl Session {
         let arrays = arrays.filter(|array| array.level_of.is_none());
         let mut ended: Vec<_> =
             arrays.map(|array| (device.array_destroy(context, array.raw), array.charged_bytes)).collect();
+        for kept in table.references.kept.extract_if(.., |kept| kept.context == id) {
+            ended.push((kept.what.end(&mut **device, context), kept.charged_bytes));
+        }
         for mipmap in table.mipmaps.remove_where(|mipmap| mipmap.context == id) {
             ended.push((device.mipmap_destroy(context, mipmap.raw), mipmap.charged_bytes));
         }

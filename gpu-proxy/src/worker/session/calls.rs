@@ -2,12 +2,14 @@
 
 use vgpu_api::graph::GraphWork;
 use vgpu_api::memory::Memset;
+use vgpu_api::texture::Resource;
 use vgpu_api::{
     Access, ArrayHandle, ArrayPlace, ArrayShape, Attributes, BoxSide, Call, ContextId, CopyWord, CuResult,
     DevicePtr, Driver, EventHandle, Extent, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
     ImageKind, JitOption, Launch, LinkTold, LinkerHandle, MemInfo, MemoryHandle, MemoryOp, MipmapHandle,
-    NewHandle, Object, PoolHandle, PooledPiece, Printed, SharedPart, SmGroups, SmResource, SmSource, SmSplit,
-    Staged, Stream, TensorMap, TensorSpec, Texture, Token, kind,
+    NewHandle, Object, PoolHandle, PooledPiece, Printed, SamplerSetting, SharedPart, SmGroups, SmResource,
+    SmSource, SmSplit, Staged, Stream, SurfRefHandle, TensorMap, TensorSpec, TexRefHandle, Texture, Token,
+    kind,
 };
 
 use super::Session;
@@ -116,6 +118,17 @@ calls! {
     cuSurfObjectDestroy(s, c, surface: Object) => s.surface_destroy(c, surface);
     cuDeviceGetTexture1DLinearMaxWidth(s, c, device: u32, format: u32, channels: u32) -> u64
         => s.linear_texture_max(c, device, format, channels);
+    cuModuleGetTexRef(s, c, texref: NewHandle<kind::TexRef>, image: ImageHandle, symbol: String)
+        => s.texref_of(texref.0, image, &symbol);
+    cuModuleGetSurfRef(s, c, surfref: NewHandle<kind::SurfRef>, image: ImageHandle, symbol: String)
+        => s.surfref_of(surfref.0, image, &symbol);
+    cuTexRefCreate(s, c, texref: NewHandle<kind::TexRef>) => s.texref_create(c, texref.0);
+    cuTexRefDestroy(s, c, texref: GoneHandle<kind::TexRef>) => s.texref_destroy(texref.0);
+    vgpuTexRefBind(s, c, texref: TexRefHandle, resource: Resource) => s.texref_bind(texref, Some(&resource));
+    vgpuTexRefUnbind(s, c, texref: TexRefHandle) => s.texref_bind(texref, None);
+    cuTexRefSetFormat(s, c, texref: TexRefHandle, format: u32, channels: u32) => s.texref_format(texref, format, channels);
+    vgpuTexRefSet(s, c, texref: TexRefHandle, setting: SamplerSetting) => s.texref_set(texref, &setting);
+    cuSurfRefSetArray(s, c, surfref: SurfRefHandle, array: ArrayHandle) => s.surfref_bind(surfref, array);
     vgpuUpload(s, c, upload: u32, total: u64, offset: u64, bytes: &[u8]) => s.upload(upload, total, offset, bytes);
     vgpuImageLoad(s, c, image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, keep: bool, out: Staged) -> u64
         => s.image_load(c, image, image_kind, upload, keep, out);

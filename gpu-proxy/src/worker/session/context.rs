@@ -192,6 +192,7 @@ impl Session {
         for stream in self.streams.remove_where(|stream| stream.context == id) {
             let _ = self.device.stream_destroy(stream.raw);
         }
+        self.end_references_of(id, raw);
         for image in self.images.remove_where(|image| image.context == Some(id)) {
             self.end_image(image);
         }

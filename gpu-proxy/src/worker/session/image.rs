@@ -185,9 +185,11 @@ impl Session {
         Ok(out.len.min(self.image_log.len() as u64))
     }
 
-    pub(super) fn image_unload(&mut self, image: ImageHandle) -> CuResult<()> {
-        let image = self.images.remove(image)?;
+    pub(super) fn image_unload(&mut self, handle: ImageHandle) -> CuResult<()> {
+        let image = self.images.remove(handle)?;
+        image.context.into_iter().for_each(|owner| self.end_references_in(handle, owner));
         self.end_image(image);
+        self.end_kept();
         Ok(())
     }
 

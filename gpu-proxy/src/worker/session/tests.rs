@@ -14,6 +14,7 @@ mod linker;
 
 mod pool;
 mod quota;
+mod references;
 mod shared;
 mod shared_devices;
 mod shared_event;

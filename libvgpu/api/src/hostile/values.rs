@@ -48,12 +48,25 @@ const FORMATS: &[u32] = &[1, 2, 3, 8, 9, 10, 16, 32, 0, 99];
 
 /// Code for uploads that are images.
 const TEXT: &[u8] = b".version 7.0\n.target sm_70\n.address_size 64\n.visible .global .align 4 .u32 word = 7;\n\
+    .global .texref picture;\n.global .surfref canvas;\n\
     .visible .entry nothing() { ret; }\n.visible .entry store(.param .u64 at) { .reg .b64 %rd<2>; ld.param.u64 %rd1, [at]; \
     st.global.u32 [%rd1], 1; ret; }\n";
 
 /// The kinds that travel, and the number of one.
-const KINDS: [&str; 10] =
-    ["Stream", "Event", "Image", "Function", "Memory", "Pool", "GraphExec", "Array", "Mipmap", "Linker"];
+const KINDS: [&str; 12] = [
+    "Stream",
+    "Event",
+    "Image",
+    "Function",
+    "Memory",
+    "Pool",
+    "GraphExec",
+    "Array",
+    "Mipmap",
+    "Linker",
+    "TexRef",
+    "SurfRef",
+];
 
 fn raw(kind: &str, generation: u32, index: u64) -> u64 {
     match kind {
@@ -67,6 +80,8 @@ fn raw(kind: &str, generation: u32, index: u64) -> u64 {
         "Array" => Handle::<kind::Array>::new(generation, index).raw(),
         "Mipmap" => Handle::<kind::Mipmap>::new(generation, index).raw(),
         "Linker" => Handle::<kind::Linker>::new(generation, index).raw(),
+        "TexRef" => Handle::<kind::TexRef>::new(generation, index).raw(),
+        "SurfRef" => Handle::<kind::SurfRef>::new(generation, index).raw(),
         other => panic!("no kind of handles is called {other}"),
     }
 }
@@ -227,6 +242,12 @@ impl<C: Choices> Maker<C> {
                 (0..3).for_each(|_| out.extend(self.choices.of(SHAPES).to_le_bytes()));
             }
             "[u8; 16]" => (0..16).for_each(|_| out.push(self.choices.byte())),
+            "String" if name == "symbol" => {
+                counted(
+                    self.choices.of(&[&b"picture"[..], b"picture", b"canvas", b"canvas", b"word", b""]),
+                    out,
+                );
+            }
             "&[u8]" | "bytes" | "String" => {
                 let mut bytes = Vec::new();
                 if name == "params" {

@@ -2,6 +2,7 @@
 
 use vgpu_api::graph::GraphWork;
 use vgpu_api::memory::Memset;
+use vgpu_api::texture::Resource;
 use vgpu_api::*;
 
 use super::FakeDevice;
@@ -67,6 +68,15 @@ calls! {
     vgpuSurfaceCreate(array: ArrayHandle) -> Object;
     cuSurfObjectDestroy(surface: Object);
     cuDeviceGetTexture1DLinearMaxWidth(device: u32, format: u32, channels: u32) -> u64;
+    cuModuleGetTexRef(texref: NewHandle<kind::TexRef>, image: ImageHandle, symbol: String);
+    cuModuleGetSurfRef(surfref: NewHandle<kind::SurfRef>, image: ImageHandle, symbol: String);
+    cuTexRefCreate(texref: NewHandle<kind::TexRef>);
+    cuTexRefDestroy(texref: GoneHandle<kind::TexRef>);
+    vgpuTexRefBind(texref: TexRefHandle, resource: Resource);
+    vgpuTexRefUnbind(texref: TexRefHandle);
+    cuTexRefSetFormat(texref: TexRefHandle, format: u32, channels: u32);
+    vgpuTexRefSet(texref: TexRefHandle, setting: SamplerSetting);
+    cuSurfRefSetArray(surfref: SurfRefHandle, array: ArrayHandle);
     vgpuUpload(upload: u32, total: u64, offset: u64, bytes: &[u8]);
     vgpuImageLoad(image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, keep: bool, out: Staged) -> u64;
     vgpuImageLoadAgain(image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32);

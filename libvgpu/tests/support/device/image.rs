@@ -128,6 +128,9 @@ impl FakeDevice {
 
     pub(super) fn vgpuImageUnload(&mut self, _: Call, image: GoneHandle<kind::Image>) -> CuResult<()> {
         self.places.remove(&("image", image.0.index()));
+        for (place, _) in self.named.extract_if(|_, of| *of == image.0) {
+            self.places.remove(&place);
+        }
         self.saw("image unload")
     }
 

@@ -13,6 +13,7 @@ mod image;
 mod linker;
 mod memory;
 mod pool;
+mod references;
 mod sharing;
 mod stream;
 mod virtual_memory;
@@ -53,6 +54,8 @@ pub struct Seen {
     pub graphs: Vec<Vec<Vec<u32>>>,
     /// Arrays, mipmapped arrays, texture and surface objects that live.
     pub array_counts: [usize; 3],
+    /// What was said of texture and surface references, in order.
+    pub references: Vec<String>,
 }
 
 /// One launch.
@@ -102,6 +105,8 @@ pub struct FakeDevice {
     kept: HashSet<u32>,
     /// Images whose kernels need a large stack.
     deep: HashSet<u64>,
+    /// References of images: their place, the image.
+    named: HashMap<(&'static str, u64), ImageHandle>,
     linked: Vec<u8>,
     mailbox: Option<Staged>,
     posted: u64,
@@ -147,6 +152,7 @@ impl FakeDevice {
             info: Vec::new(),
             kept: HashSet::new(),
             deep: HashSet::new(),
+            named: HashMap::new(),
             linked: Vec::new(),
             mailbox: None,
             posted: 0,

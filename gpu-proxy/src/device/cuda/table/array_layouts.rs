@@ -4,6 +4,21 @@ use idm::arena::{BYTES_MAX, WINDOW};
 
 use super::layouts::{Address, NULL, Ptr};
 
+/// `CUDA_ARRAY_DESCRIPTOR`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ArrayDesc {
+    /// Elements of a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// `CUarray_format`.
+    pub format: u32,
+    /// Channels of an element.
+    pub channels: u32,
+}
+const _: () = assert!(size_of::<ArrayDesc>() == 24);
+
 /// `CUDA_ARRAY3D_DESCRIPTOR`.
 #[repr(C)]
 #[derive(Debug)]

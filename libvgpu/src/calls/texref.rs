@@ -1,0 +1,349 @@
+//! Texture and surface references: names in a module's code for what the host binds, deprecated since CUDA 10. What is set travels, each
+//! call for itself; what is asked is answered here.
+
+use std::ffi::c_char;
+
+use vgpu_api::array::{Element, flag};
+use vgpu_api::handle::{GoneHandle, Kind, NewHandle};
+use vgpu_api::texref::OVERRIDE_FORMAT;
+use vgpu_api::texture::{LinearTexels, PitchedTexels, Resource};
+use vgpu_api::{
+    ArrayShape, CuError, CuResult, DevicePtr, DeviceSnapshot, Handle, ImageKind, SamplerField,
+    SamplerSetting, SurfRefHandle, TexRefHandle, ask,
+};
+
+use super::array::Flat;
+use super::module::module;
+use super::texture::{ALIGNMENT, aligned, attribute};
+use crate::abi::{In, Out, Raw, export};
+use crate::core::contexts::{Entered, enter, enter_to_end};
+use crate::core::images::Image;
+use crate::core::references::{Bound, SurfRef, TexRef};
+
+/// A module by which references can be named, and a name.
+fn named<K: Kind>(
+    out: Out<u64>,
+    raw: Raw,
+    name: In<c_char>,
+    find: impl FnOnce(Entered, &Image, String) -> CuResult<Handle<K>>,
+) -> CuResult<()> {
+    let entered = enter()?;
+    let (out, module, name) = (out.wanted()?, module(raw)?, name.text()?);
+    if name.is_empty() {
+        return Err(CuError::INVALID_VALUE);
+    }
+    // A library has none: it is loaded by what came with CUDA 12.
+    if module.kind == ImageKind::Library {
+        return Err(CuError::NOT_SUPPORTED);
+    }
+    // The code's names are ASCII.
+    let symbol = name.to_str().map_err(|_| CuError::NOT_FOUND)?.to_owned();
+    let found = entered.process.references.named(module.handle, name, || find(entered, &module, symbol))?;
+    out.set(found)
+}
+
+fn find_texture(entered: Entered, module: &Image, symbol: String) -> CuResult<TexRefHandle> {
+    let textures = &entered.process.references.textures;
+    let texref = textures.insert(TexRef::new(module.context, Some(module.handle)));
+    let (channel, new) = (&entered.process.channel, NewHandle(texref));
+    match ask::cuModuleGetTexRef(channel, module.context, new, module.handle, symbol) {
+        Ok(()) => Ok(texref),
+        Err(error) => textures.end(texref, |_| Err(error))?,
+    }
+}
+
+fn find_surface(entered: Entered, module: &Image, symbol: String) -> CuResult<SurfRefHandle> {
+    let surfaces = &entered.process.references.surfaces;
+    let surfref = surfaces.insert(SurfRef { context: module.context, image: module.handle, array: None });
+    let (channel, new) = (&entered.process.channel, NewHandle(surfref));
+    match ask::cuModuleGetSurfRef(channel, module.context, new, module.handle, symbol) {
+        Ok(()) => Ok(surfref),
+        Err(error) => surfaces.end(surfref, |_| Err(error))?,
+    }
+}
+
+fn create(out: Out<u64>) -> CuResult<()> {
+    let entered = enter()?;
+    out.wanted()?;
+    let Entered { process, context, .. } = entered;
+    let texref: TexRefHandle = process.references.textures.insert(TexRef::new(context, None));
+    match ask::cuTexRefCreate(&process.channel, context, NewHandle(texref)) {
+        Ok(()) => out.set(texref.raw()),
+        Err(error) => process.references.textures.end(texref, |_| Err(error))?,
+    }
+}
+
+fn destroy(raw: Raw) -> CuResult<()> {
+    let entered = enter_to_end()?;
+    let (texref, known) = entered.process.references.texture(raw.0)?;
+    if known.image.is_some() {
+        // It is the module's.
+        return Err(CuError::INVALID_HANDLE);
+    }
+    let channel = &entered.process.channel;
+    entered
+        .process
+        .references
+        .textures
+        .end(texref, |known| ask::cuTexRefDestroy(channel, known.context, GoneHandle(texref)))??;
+    entered.told()
+}
+
+/// Sets what `how` has told the worker, and keeps it.
+fn change(raw: Raw, how: impl FnOnce(Entered, TexRefHandle, &mut TexRef) -> CuResult<()>) -> CuResult<()> {
+    let entered = enter()?;
+    let references = &entered.process.references;
+    let (texref, mut known) = references.texture(raw.0)?;
+    how(entered, texref, &mut known)?;
+    references.textures.set(texref, known)
+}
+
+fn bind(
+    entered: Entered,
+    texref: TexRefHandle,
+    known: &mut TexRef,
+    bound: Bound,
+    resource: Resource,
+) -> CuResult<()> {
+    resource.check()?;
+    ask::vgpuTexRefBind(&entered.process.channel, known.context, texref, resource)?;
+    known.bound = bound;
+    Ok(())
+}
+
+fn bind_array(raw: Raw, array: Raw, flags: u32) -> CuResult<()> {
+    change(raw, |entered, texref, known| {
+        let arrays = &entered.process.arrays;
+        let handle = arrays.used(array.0)?;
+        if flags != OVERRIDE_FORMAT {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let shape = arrays.arrays.get(handle)?.shape;
+        bind(entered, texref, known, Bound::Array(array.0), Resource::Array(handle))?;
+        known.format = (shape.format, shape.channels);
+        Ok(())
+    })
+}
+
+fn bind_mipmap(raw: Raw, mipmap: Raw, flags: u32) -> CuResult<()> {
+    change(raw, |entered, texref, known| {
+        if mipmap.0 == 0 || flags != OVERRIDE_FORMAT {
+            return Err(CuError::INVALID_VALUE);
+        }
+        let (handle, of) = entered.process.arrays.mipmap(mipmap.0)?;
+        bind(entered, texref, known, Bound::Mipmap(mipmap.0), Resource::Mipmap(handle))?;
+        known.format = (of.shape.format, of.shape.channels);
+        Ok(())
+    })
+}
+
+/// Linear memory need not start where a texture can: then it reads from before, and the program is told by how much.
+fn bind_memory(offset: Out<usize>, raw: Raw, at: DevicePtr, bytes: usize) -> CuResult<()> {
+    change(raw, |entered, texref, known| {
+        if at == DevicePtr(0) {
+            // Nothing there: the reference lets go of what it had.
+            ask::vgpuTexRefUnbind(&entered.process.channel, known.context, texref)?;
+            known.bound = Bound::Nothing;
+            offset.set_if_wanted(0);
+            return Ok(());
+        }
+        let alignment = attribute(device_of(entered)?, ALIGNMENT).max(1);
+        let before = usize::try_from(at.0 % alignment).map_err(|_| CuError::INVALID_VALUE)?;
+        if before != 0 {
+            offset.wanted()?;
+        }
+        let (format, channels) = known.format;
+        let row = Resource::Linear(LinearTexels { at, format, channels, bytes: bytes as u64 });
+        bind(entered, texref, known, Bound::Memory(at), row)?;
+        offset.set_if_wanted(before);
+        Ok(())
+    })
+}
+
+fn bind_rows(raw: Raw, shape: In<Flat>, at: DevicePtr, pitch: usize) -> CuResult<()> {
+    change(raw, |entered, texref, known| {
+        let ArrayShape { width, height, format, channels, .. } = shape.get()?.into();
+        let rows = PitchedTexels { at, format, channels, width, height, pitch: pitch as u64 };
+        let rows = Resource::Pitched(rows);
+        aligned(device_of(entered)?, &rows)?;
+        bind(entered, texref, known, Bound::Memory(at), rows)?;
+        known.format = (format, channels);
+        Ok(())
+    })
+}
+
+fn device_of(entered: Entered) -> CuResult<&'static DeviceSnapshot> {
+    entered.process.devices.get(entered.device as usize).ok_or(CuError::INVALID_CONTEXT)
+}
+
+fn set(raw: Raw, field: SamplerField, words: [u32; 4]) -> CuResult<()> {
+    change(raw, |entered, texref, known| {
+        let setting = SamplerSetting { field, words };
+        known.sampler = setting.of(known.sampler)?;
+        ask::vgpuTexRefSet(&entered.process.channel, known.context, texref, setting)
+    })
+}
+
+fn bind_surface(raw: Raw, array: Raw, flags: u32) -> CuResult<()> {
+    let Entered { process, .. } = enter()?;
+    let (surfref, known) = process.references.surface(raw.0)?;
+    let handle = process.arrays.used(array.0)?;
+    if flags != 0 || !process.arrays.arrays.get(handle)?.shape.has(flag::SURFACE) {
+        return Err(CuError::INVALID_VALUE);
+    }
+    ask::cuSurfRefSetArray(&process.channel, known.context, surfref, handle)?;
+    process.references.surfaces.set(surfref, SurfRef { array: Some(array.0), ..known })
+}
+
+/// What was set.
+fn known(raw: Raw) -> CuResult<TexRef> {
+    enter()?.process.references.texture(raw.0).map(|(_, known)| known)
+}
+
+export! {
+    fn cuModuleGetTexRef(out: Out<u64>, raw: Raw, name: In<c_char>) {
+        named(out, raw, name, find_texture)
+    }
+
+    fn cuModuleGetSurfRef(out: Out<u64>, raw: Raw, name: In<c_char>) {
+        named(out, raw, name, find_surface)
+    }
+
+    fn cuTexRefCreate(out: Out<u64>) {
+        create(out)
+    }
+
+    fn cuTexRefDestroy(texref: Raw) {
+        destroy(texref)
+    }
+
+    fn cuTexRefSetArray(texref: Raw, array: Raw, flags: u32) {
+        bind_array(texref, array, flags)
+    }
+
+    fn cuTexRefSetMipmappedArray(texref: Raw, mipmap: Raw, flags: u32) {
+        bind_mipmap(texref, mipmap, flags)
+    }
+
+    fn cuTexRefSetAddress_v2(offset: Out<usize>, texref: Raw, at: DevicePtr, bytes: usize) {
+        bind_memory(offset, texref, at, bytes)
+    }
+
+    fn cuTexRefSetAddress2D_v2(texref: Raw, shape: In<Flat>, at: DevicePtr, pitch: usize) {
+        bind_rows(texref, shape, at, pitch)
+    }
+
+    fn cuTexRefSetAddress2D_v3(texref: Raw, shape: In<Flat>, at: DevicePtr, pitch: usize) {
+        bind_rows(texref, shape, at, pitch)
+    }
+
+    fn cuTexRefSetFormat(texref: Raw, format: u32, channels: i32) {
+        let channels = u32::try_from(channels).map_err(|_| CuError::INVALID_VALUE)?;
+        change(texref, |entered, texref, known| {
+            Element::of(format, channels)?;
+            ask::cuTexRefSetFormat(&entered.process.channel, known.context, texref, format, channels)?;
+            known.format = (format, channels);
+            Ok(())
+        })
+    }
+
+    fn cuTexRefSetAddressMode(texref: Raw, dimension: i32, mode: u32) {
+        let dimension = u32::try_from(dimension).map_err(|_| CuError::INVALID_VALUE)?;
+        set(texref, SamplerField::Address, [dimension, mode, 0, 0])
+    }
+
+    fn cuTexRefSetFilterMode(texref: Raw, mode: u32) {
+        set(texref, SamplerField::Filter, [mode, 0, 0, 0])
+    }
+
+    fn cuTexRefSetMipmapFilterMode(texref: Raw, mode: u32) {
+        set(texref, SamplerField::MipFilter, [mode, 0, 0, 0])
+    }
+
+    fn cuTexRefSetMipmapLevelBias(texref: Raw, bias: f32) {
+        set(texref, SamplerField::MipBias, [bias.to_bits(), 0, 0, 0])
+    }
+
+    fn cuTexRefSetMipmapLevelClamp(texref: Raw, least: f32, most: f32) {
+        set(texref, SamplerField::Levels, [least.to_bits(), most.to_bits(), 0, 0])
+    }
+
+    fn cuTexRefSetMaxAnisotropy(texref: Raw, ratio: u32) {
+        set(texref, SamplerField::Anisotropy, [ratio, 0, 0, 0])
+    }
+
+    fn cuTexRefSetBorderColor(texref: Raw, colour: In<[u32; 4]>) {
+        set(texref, SamplerField::Border, colour.get()?)
+    }
+
+    fn cuTexRefSetFlags(texref: Raw, flags: u32) {
+        set(texref, SamplerField::Flags, [flags, 0, 0, 0])
+    }
+
+    fn cuTexRefGetAddress_v2(out: Out<DevicePtr>, texref: Raw) {
+        let Bound::Memory(at) = known(texref)?.bound else { return Err(CuError::INVALID_VALUE) };
+        out.set(at)
+    }
+
+    fn cuTexRefGetArray(out: Out<u64>, texref: Raw) {
+        let Bound::Array(array) = known(texref)?.bound else { return Err(CuError::INVALID_VALUE) };
+        out.set(array)
+    }
+
+    fn cuTexRefGetMipmappedArray(out: Out<u64>, texref: Raw) {
+        let Bound::Mipmap(mipmap) = known(texref)?.bound else { return Err(CuError::INVALID_VALUE) };
+        out.set(mipmap)
+    }
+
+    fn cuTexRefGetAddressMode(out: Out<u32>, texref: Raw, dimension: i32) {
+        let dimension = usize::try_from(dimension).map_err(|_| CuError::INVALID_VALUE)?;
+        out.set(*known(texref)?.sampler.address.get(dimension).ok_or(CuError::INVALID_VALUE)?)
+    }
+
+    fn cuTexRefGetFilterMode(out: Out<u32>, texref: Raw) {
+        out.set(known(texref)?.sampler.filter)
+    }
+
+    fn cuTexRefGetFormat(format: Out<u32>, channels: Out<u32>, texref: Raw) {
+        let known = known(texref)?.format;
+        format.wanted()?;
+        channels.set(known.1)?;
+        format.set(known.0)
+    }
+
+    fn cuTexRefGetMipmapFilterMode(out: Out<u32>, texref: Raw) {
+        out.set(known(texref)?.sampler.mip_filter)
+    }
+
+    fn cuTexRefGetMipmapLevelBias(out: Out<f32>, texref: Raw) {
+        out.set(known(texref)?.sampler.mip_bias)
+    }
+
+    fn cuTexRefGetMipmapLevelClamp(least: Out<f32>, most: Out<f32>, texref: Raw) {
+        let sampler = known(texref)?.sampler;
+        least.wanted()?;
+        most.set(sampler.level_max)?;
+        least.set(sampler.level_min)
+    }
+
+    fn cuTexRefGetMaxAnisotropy(out: Out<u32>, texref: Raw) {
+        out.set(known(texref)?.sampler.anisotropy_max)
+    }
+
+    fn cuTexRefGetBorderColor(out: Out<[u32; 4]>, texref: Raw) {
+        out.set(known(texref)?.sampler.border)
+    }
+
+    fn cuTexRefGetFlags(out: Out<u32>, texref: Raw) {
+        out.set(known(texref)?.sampler.flags)
+    }
+
+    fn cuSurfRefSetArray(surfref: Raw, array: Raw, flags: u32) {
+        bind_surface(surfref, array, flags)
+    }
+
+    fn cuSurfRefGetArray(out: Out<u64>, surfref: Raw) {
+        let (_, known) = enter()?.process.references.surface(surfref.0)?;
+        out.set(known.array.ok_or(CuError::INVALID_VALUE)?)
+    }
+}
