@@ -1,5 +1,8 @@
 //! Whose libcuda a worker takes.
 
+#[path = "cuda_driver/references.rs"]
+mod references;
+
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;

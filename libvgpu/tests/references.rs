@@ -201,13 +201,13 @@ fn what_a_reference_reads_travels_and_the_last_is_what_is_told() {
     assert_eq!(cu!(session.libcuda, cuTexRefSetFormat(texref: u64, FLOAT: u32, 1: i32)), OK);
     let linear = |place: *mut usize, at: u64, bytes: usize| cu!(session.libcuda, cuTexRefSetAddress_v2(place: *mut usize, texref: u64, at: u64, bytes: usize));
     assert_eq!((linear(offset_at, memory, 4096), offset), (OK, 0));
-    assert_eq!((linear(offset_at, memory + 48, 4096), offset), (OK, 48));
+    assert_eq!((linear(offset_at, memory + 48, 4096), offset), (OK, 16));
     assert_eq!((address_told(), number), (OK, memory + 48));
     assert_eq!(linear(std::ptr::null_mut(), memory, 4096), OK);
     assert_eq!(linear(std::ptr::null_mut(), memory + 48, 4096), INVALID_VALUE, "nobody would be told");
     assert_eq!((linear(offset_at, memory, 3), array_told()), (INVALID_VALUE, INVALID_VALUE));
     let said = told(&session);
-    assert_eq!(said.len(), 4, "the format, and three of memory: {said:?}");
+    assert_eq!(said.len(), 5, "the format, and four of memory: {said:?}");
     assert!(said[2].contains(&format!("{:?}", vgpu_api::DevicePtr(memory + 48))), "{said:?}");
 
     let rows = |width: u64, height: u64, at: u64, pitch: usize| {

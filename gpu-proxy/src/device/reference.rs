@@ -18,8 +18,11 @@ pub trait References {
     fn texref_create(&mut self, context: Raw) -> CuResult<Raw>;
     /// Ends its name, and itself unless it is a module's.
     fn texref_end(&mut self, context: Raw, texref: Raw) -> CuResult<()>;
-    /// What it reads; `None` is nothing. The format of linear memory is that of [`Self::texref_format`].
-    fn texref_bind(&mut self, context: Raw, texref: Raw, texels: Option<&TexelSource>) -> CuResult<()>;
+    /// What it reads. The format of linear memory is that of [`Self::texref_format`]; the bytes before that memory from which it reads, which
+    /// are 0 unless the program is `told`.
+    fn texref_bind(&mut self, context: Raw, texref: Raw, texels: &TexelSource, told: bool) -> CuResult<u64>;
+    /// It reads nothing, which a device may not be able to.
+    fn texref_let_go(&mut self, context: Raw, texref: Raw) -> CuResult<()>;
     /// The format of linear memory.
     fn texref_format(&mut self, context: Raw, texref: Raw, format: u32, channels: u32) -> CuResult<()>;
     /// How it reads.

@@ -228,8 +228,9 @@ calls! {
     sync fn cuTexRefCreate(texref: NewHandle<kind::TexRef>);
     /// Ends one that `cuTexRefCreate` made.
     async fn cuTexRefDestroy(texref: GoneHandle<kind::TexRef>);
-    /// What it reads from the next launch on. The format of a row of device memory is the reference's, whatever stands here.
-    sync fn vgpuTexRefBind(texref: TexRefHandle, resource: Resource);
+    /// What it reads from the next launch on. The format of a row of device memory is the reference's, whatever stands here. Where such a
+    /// row starts as no texture can, the reference reads from before it: answers by how many bytes, and is 1 if the program is not `told`.
+    sync fn vgpuTexRefBind(texref: TexRefHandle, resource: Resource, told: bool) -> u64;
     /// From the next launch on it reads nothing.
     sync fn vgpuTexRefUnbind(texref: TexRefHandle);
     /// The `CUarray_format` and number of channels of a row of device memory.

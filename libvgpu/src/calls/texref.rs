@@ -14,7 +14,7 @@ use vgpu_api::{
 
 use super::array::Flat;
 use super::module::module;
-use super::texture::{ALIGNMENT, aligned, attribute};
+use super::texture::aligned;
 use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
 use crate::core::images::Image;
@@ -106,7 +106,7 @@ fn bind(
     resource: Resource,
 ) -> CuResult<()> {
     resource.check()?;
-    ask::vgpuTexRefBind(&entered.process.channel, known.context, texref, resource)?;
+    ask::vgpuTexRefBind(&entered.process.channel, known.context, texref, resource, false)?;
     known.bound = bound;
     Ok(())
 }
@@ -147,15 +147,13 @@ fn bind_memory(offset: Out<usize>, raw: Raw, at: DevicePtr, bytes: usize) -> CuR
             offset.set_if_wanted(0);
             return Ok(());
         }
-        let alignment = attribute(device_of(entered)?, ALIGNMENT).max(1);
-        let before = usize::try_from(at.0 % alignment).map_err(|_| CuError::INVALID_VALUE)?;
-        if before != 0 {
-            offset.wanted()?;
-        }
         let (format, channels) = known.format;
         let row = Resource::Linear(LinearTexels { at, format, channels, bytes: bytes as u64 });
-        bind(entered, texref, known, Bound::Memory(at), row)?;
-        offset.set_if_wanted(before);
+        row.check()?;
+        let (channel, told) = (&entered.process.channel, offset.address() != 0);
+        let before = ask::vgpuTexRefBind(channel, known.context, texref, row, told)?;
+        known.bound = Bound::Memory(at);
+        offset.set_if_wanted(usize::try_from(before).unwrap_or(usize::MAX));
         Ok(())
     })
 }

@@ -13,7 +13,7 @@ use crate::core::process::process;
 
 /// Attributes of a device: alignment of what a texture reads of device memory, of its rows; the most elements of a row, rows, bytes
 /// from a row to the next.
-pub(super) const ALIGNMENT: u32 = 14;
+const ALIGNMENT: u32 = 14;
 const PITCH_ALIGNMENT: u32 = 51;
 const WIDTH_MAX: u32 = 70;
 const HEIGHT_MAX: u32 = 71;
@@ -46,14 +46,10 @@ fn resource(entered: Entered, desc: &ResourceDesc) -> CuResult<Resource> {
     })
 }
 
-/// An attribute of a device that is a size.
-pub(super) fn attribute(device: &DeviceSnapshot, number: u32) -> u64 {
-    device.attribute(number).and_then(|value| u64::try_from(value).ok()).unwrap_or(0)
-}
-
 /// Device memory that a texture reads starts and goes on where the device can.
 pub(super) fn aligned(device: &DeviceSnapshot, resource: &Resource) -> CuResult<()> {
-    let attribute = |number| attribute(device, number);
+    let attribute =
+        |number| device.attribute(number).and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
     let right = match resource {
         Resource::Array(_) | Resource::Mipmap(_) => true,
         Resource::Linear(texels) => texels.at.0.is_multiple_of(attribute(ALIGNMENT).max(1)),

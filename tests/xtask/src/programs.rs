@@ -68,6 +68,7 @@ const ON_SOFT: &[Case] = &[
     right(&["green"]),
     right(&["arrays"]),
     right(&["textures"]),
+    right(&["texref"]),
     right(&["driver_more"]),
     right(&["driver_rest"]),
     right(&["jit_twice"]),

@@ -1,6 +1,7 @@
 //! Texture and surface references of NVIDIA's driver. They are deprecated: a driver that lacks the calls gives 801.
 
 use std::ffi::CString;
+use std::ptr;
 
 use vgpu_api::texref::OVERRIDE_FORMAT;
 use vgpu_api::{CuError, CuResult, SamplerField, SamplerSetting};
@@ -68,54 +69,52 @@ impl DeviceReferences for Cuda {
         unsafe { self.table.cuTexRefDestroy(pointer) }
     }
 
-    fn texref_bind(&mut self, context: Raw, texref: Raw, texels: Option<&TexelSource>) -> CuResult<()> {
+    fn texref_bind(&mut self, context: Raw, texref: Raw, texels: &TexelSource, told: bool) -> CuResult<u64> {
         self.enter(context)?;
-        let (pointer, mut offset) = (self.references.texture(texref)?, 0);
+        let pointer = self.references.texture(texref)?;
         match texels {
-            // How a reference is let go of is not documented, and a driver may want an address. Nobody reads by one where no memory
-            // is: that is a fault of the kernel, as reading by an address of its own would be.
-            None => {
-                // SAFETY: a live reference of ours; the driver writes one number, and follows no address.
-                let freed = unsafe { self.table.cuTexRefSetAddress_v2(&raw mut offset, pointer, 0, 0) };
-                freed.or_else(|_| {
-                    // SAFETY: as above.
-                    unsafe {
-                        self.table.cuTexRefSetAddress_v2(&raw mut offset, pointer, NOWHERE, NOWHERE_BYTES)
-                    }
-                })
-            }
-            Some(TexelSource::Array(array)) => {
+            TexelSource::Array(array) => {
                 let array = self.arrays.array(*array)?;
-                // SAFETY: live handles of ours. Before the array ends the session binds the reference anew.
-                unsafe { self.table.cuTexRefSetArray(pointer, array, OVERRIDE_FORMAT) }
+                // SAFETY: live handles of ours. Before the array ends the session has the reference let go of it.
+                unsafe { self.table.cuTexRefSetArray(pointer, array, OVERRIDE_FORMAT) }?;
             }
-            Some(TexelSource::Mipmap(mipmap)) => {
+            TexelSource::Mipmap(mipmap) => {
                 let mipmap = self.arrays.mipmap(*mipmap)?;
                 // SAFETY: as above.
-                unsafe { self.table.cuTexRefSetMipmappedArray(pointer, mipmap, OVERRIDE_FORMAT) }
+                unsafe { self.table.cuTexRefSetMipmappedArray(pointer, mipmap, OVERRIDE_FORMAT) }?;
             }
-            Some(TexelSource::Linear(texels)) => {
-                let (at, bytes) = (texels.at.0, size(texels.bytes)?);
+            TexelSource::Linear(texels) => {
+                let (at, bytes, mut before) = (texels.at.0, size(texels.bytes)?, 0);
+                let place = if told { &raw mut before } else { ptr::null_mut() };
                 // Memory that is freed later stays bound: what a kernel then reads is a fault, or whatever of this process lies there by
                 // then. A context's addresses are this process's, so it is never another's.
-                // SAFETY: a live reference of ours, and a range that the session has checked; the driver writes one number.
-                unsafe { self.table.cuTexRefSetAddress_v2(&raw mut offset, pointer, at, bytes) }
+                // SAFETY: a live reference of ours, and a range that the session has checked; the driver writes one number, if it has a
+                // place, to a variable of ours.
+                unsafe { self.table.cuTexRefSetAddress_v2(place, pointer, at, bytes) }?;
+                return Ok(before as u64);
             }
-            Some(TexelSource::Pitched(texels)) => {
-                let (width, height) = (size(texels.width)?, size(texels.height)?);
+            TexelSource::Pitched(texels) => {
+                let (width, height, pitch) = (size(texels.width)?, size(texels.height)?, size(texels.pitch)?);
                 let (format, channels) = (texels.format, texels.channels);
                 let shape = ArrayDesc { width, height, format, channels };
                 // SAFETY: as above; the driver reads a structure of ours.
-                unsafe {
-                    self.table.cuTexRefSetAddress2D_v3(
-                        pointer,
-                        &raw const shape,
-                        texels.at.0,
-                        size(texels.pitch)?,
-                    )
-                }
+                unsafe { self.table.cuTexRefSetAddress2D_v3(pointer, &raw const shape, texels.at.0, pitch) }?;
             }
         }
+        Ok(0)
+    }
+
+    /// How a reference is let go of is not documented, and a driver may want an address. Nobody reads by one where no memory is: that is a
+    /// fault of the kernel, as reading by an address of its own would be.
+    fn texref_let_go(&mut self, context: Raw, texref: Raw) -> CuResult<()> {
+        self.enter(context)?;
+        let (pointer, mut before) = (self.references.texture(texref)?, 0);
+        // SAFETY: a live reference of ours; the driver writes one number, and follows no address.
+        let let_go = unsafe { self.table.cuTexRefSetAddress_v2(&raw mut before, pointer, 0, 0) };
+        let_go.or_else(|_| {
+            // SAFETY: as above.
+            unsafe { self.table.cuTexRefSetAddress_v2(&raw mut before, pointer, NOWHERE, NOWHERE_BYTES) }
+        })
     }
 
     fn texref_format(&mut self, context: Raw, texref: Raw, format: u32, channels: u32) -> CuResult<()> {

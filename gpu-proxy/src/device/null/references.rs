@@ -28,8 +28,12 @@ impl References for Null {
         Ok(())
     }
 
-    fn texref_bind(&mut self, _context: Raw, _texref: Raw, texels: Option<&TexelSource>) -> CuResult<()> {
-        if texels.is_none() { self.refuse(Step::LetGo) } else { Ok(()) }
+    fn texref_bind(&mut self, _: Raw, _texref: Raw, _texels: &TexelSource, _told: bool) -> CuResult<u64> {
+        Ok(0)
+    }
+
+    fn texref_let_go(&mut self, _context: Raw, _texref: Raw) -> CuResult<()> {
+        self.refuse(Step::LetGo)
     }
 
     fn texref_format(&mut self, _context: Raw, _texref: Raw, _format: u32, _channels: u32) -> CuResult<()> {

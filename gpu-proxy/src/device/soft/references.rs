@@ -95,9 +95,24 @@ impl References for Soft {
         Ok(())
     }
 
-    fn texref_bind(&mut self, _context: Raw, texref: Raw, texels: Option<&TexelSource>) -> CuResult<()> {
+    fn texref_bind(&mut self, _: Raw, texref: Raw, texels: &TexelSource, told: bool) -> CuResult<u64> {
+        let before = match texels {
+            TexelSource::Linear(row) => row.at.0 % ALIGNMENT,
+            _ => 0,
+        };
+        if before != 0 && !told {
+            return Err(CuError::INVALID_VALUE);
+        }
         self.change(texref, |reference| {
-            reference.texels = texels.copied();
+            reference.texels = Some(*texels);
+            Ok(())
+        })?;
+        Ok(before)
+    }
+
+    fn texref_let_go(&mut self, _context: Raw, texref: Raw) -> CuResult<()> {
+        self.change(texref, |reference| {
+            reference.texels = None;
             Ok(())
         })
     }

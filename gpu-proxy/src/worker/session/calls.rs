@@ -124,8 +124,9 @@ calls! {
         => s.surfref_of(surfref.0, image, &symbol);
     cuTexRefCreate(s, c, texref: NewHandle<kind::TexRef>) => s.texref_create(c, texref.0);
     cuTexRefDestroy(s, c, texref: GoneHandle<kind::TexRef>) => s.texref_destroy(texref.0);
-    vgpuTexRefBind(s, c, texref: TexRefHandle, resource: Resource) => s.texref_bind(texref, Some(&resource));
-    vgpuTexRefUnbind(s, c, texref: TexRefHandle) => s.texref_bind(texref, None);
+    vgpuTexRefBind(s, c, texref: TexRefHandle, resource: Resource, told: bool) -> u64
+        => s.texref_bind(texref, &resource, told);
+    vgpuTexRefUnbind(s, c, texref: TexRefHandle) => s.texref_let_go(texref);
     cuTexRefSetFormat(s, c, texref: TexRefHandle, format: u32, channels: u32) => s.texref_format(texref, format, channels);
     vgpuTexRefSet(s, c, texref: TexRefHandle, setting: SamplerSetting) => s.texref_set(texref, &setting);
     cuSurfRefSetArray(s, c, surfref: SurfRefHandle, array: ArrayHandle) => s.surfref_bind(surfref, array);

@@ -72,7 +72,7 @@ calls! {
     cuModuleGetSurfRef(surfref: NewHandle<kind::SurfRef>, image: ImageHandle, symbol: String);
     cuTexRefCreate(texref: NewHandle<kind::TexRef>);
     cuTexRefDestroy(texref: GoneHandle<kind::TexRef>);
-    vgpuTexRefBind(texref: TexRefHandle, resource: Resource);
+    vgpuTexRefBind(texref: TexRefHandle, resource: Resource, told: bool) -> u64;
     vgpuTexRefUnbind(texref: TexRefHandle);
     cuTexRefSetFormat(texref: TexRefHandle, format: u32, channels: u32);
     vgpuTexRefSet(texref: TexRefHandle, setting: SamplerSetting);

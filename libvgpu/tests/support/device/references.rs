@@ -60,8 +60,11 @@ impl FakeDevice {
         _: Call,
         texref: TexRefHandle,
         resource: Resource,
-    ) -> CuResult<()> {
-        self.told("texref bind", format!("{texref:?} {resource:?}"))
+        told: bool,
+    ) -> CuResult<u64> {
+        self.told("texref bind", format!("{texref:?} {resource:?}"))?;
+        let before = if let Resource::Linear(row) = resource { row.at.0 % 32 } else { 0 };
+        if told || before == 0 { Ok(before) } else { Err(CuError::INVALID_VALUE) }
     }
 
     pub(super) fn vgpuTexRefUnbind(&mut self, _: Call, texref: TexRefHandle) -> CuResult<()> {

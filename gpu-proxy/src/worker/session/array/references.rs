@@ -136,20 +136,29 @@ impl Session {
     pub(in crate::worker::session) fn texref_bind(
         &mut self,
         handle: TexRefHandle,
-        resource: Option<&Resource>,
-    ) -> CuResult<()> {
+        resource: &Resource,
+        told: bool,
+    ) -> CuResult<u64> {
         let reference = *self.table.references.textures.get(handle)?;
         let context = self.context(reference.context)?;
-        let (texels, bound) = match resource {
-            None => (None, None),
-            Some(resource) => {
-                resource.check()?;
-                let (texels, ..) = self.texels(resource)?;
-                (Some(texels), self.bound(reference.context, resource)?)
-            }
-        };
-        let result = self.device.texref_bind(context, reference.raw, texels.as_ref());
+        resource.check()?;
+        let (texels, ..) = self.texels(resource)?;
+        let bound = self.bound(reference.context, resource)?;
+        let result = self.device.texref_bind(context, reference.raw, &texels, told);
+        let before = self.settle(reference.context, result)?;
+        self.is_bound(handle, bound)?;
+        Ok(before)
+    }
+
+    pub(in crate::worker::session) fn texref_let_go(&mut self, handle: TexRefHandle) -> CuResult<()> {
+        let reference = *self.table.references.textures.get(handle)?;
+        let context = self.context(reference.context)?;
+        let result = self.device.texref_let_go(context, reference.raw);
         self.settle(reference.context, result)?;
+        self.is_bound(handle, None)
+    }
+
+    fn is_bound(&mut self, handle: TexRefHandle, bound: Option<Bound>) -> CuResult<()> {
         self.table.references.textures.get_mut(handle)?.bound = bound;
         self.end_kept();
         Ok(())
@@ -240,7 +249,7 @@ impl Session {
         let mut is_free = true;
         for reference in table.references.textures.iter_mut().filter(|one| one.bound == Some(what)) {
             let let_go = whole(reference.context)
-                .is_some_and(|context| device.texref_bind(context.raw, reference.raw, None).is_ok());
+                .is_some_and(|context| device.texref_let_go(context.raw, reference.raw).is_ok());
             reference.bound = reference.bound.filter(|_| !let_go);
             is_free &= let_go;
         }

@@ -54,7 +54,7 @@ impl World {
     }
 
     fn bind(&self, number: u64, resource: Resource) -> CuResult<()> {
-        ask::vgpuTexRefBind(&self.guest, C, texref(number), resource)
+        ask::vgpuTexRefBind(&self.guest, C, texref(number), resource, true).map(drop)
     }
 
     fn bind_surface(&self, number: u64, to: u64) -> CuResult<()> {
@@ -169,7 +169,11 @@ fn handles_of_nobody_and_settings_of_nobody_never_reach_the_device() {
     world.array(C, 0);
     let (wrong, invalid) = (TexRefHandle::new(1, 0), Err(CuError::INVALID_HANDLE));
     assert_eq!(world.bind(1, row(at, 64)), invalid);
-    assert_eq!(ask::vgpuTexRefBind(&world.guest, C, wrong, row(at, 64)), invalid, "another generation");
+    assert_eq!(
+        ask::vgpuTexRefBind(&world.guest, C, wrong, row(at, 64), true).map(drop),
+        invalid,
+        "another generation"
+    );
     assert_eq!(ask::vgpuTexRefUnbind(&world.guest, C, wrong), invalid);
     assert_eq!(ask::cuTexRefSetFormat(&world.guest, C, wrong, 0x20, 1), invalid);
     for (reference, format, channels) in [(0, 0x77, 1), (0, 0x20, 3), (0, 0x20, 0)] {
@@ -308,10 +312,12 @@ fn a_kernel_reads_and_writes_what_is_bound_and_faults_when_that_has_ended() {
         world.run_kernel(0, &out.0.to_le_bytes())?;
         Ok(f32::from_le_bytes(world.bytes_at(out, 4).try_into().unwrap()))
     };
-    world.bind(0, row(at, 4096)).unwrap();
+    assert_eq!(ask::vgpuTexRefBind(&world.guest, C, texref(0), row(at, 4096), false), Ok(0));
     assert_eq!(read(), Ok(1.5));
     // From where a texture can start before that; the program would add the 64 bytes between.
-    world.bind(0, row(DevicePtr(at.0 + 576), 64)).unwrap();
+    let within = row(DevicePtr(at.0 + 576), 64);
+    let bound = |told| ask::vgpuTexRefBind(&world.guest, C, texref(0), within, told);
+    assert_eq!((bound(false), bound(true)), (Err(CuError::INVALID_VALUE), Ok(64)));
     assert_eq!(read(), Ok(65.5));
     ask::cuTexRefSetFormat(&world.guest, C, texref(0), 0x20, 2).unwrap();
     assert_eq!(read(), Ok(67.0), "by the reference's own format");
