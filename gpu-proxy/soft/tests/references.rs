@@ -142,6 +142,15 @@ fn references_are_told_and_end_with_their_module() {
 }
 
 #[test]
+fn where_samplers_are_apart_no_texture_is_read_without_one() {
+    let reads = text(".global .texref tex;", "tex.1d.v4.f32.s32 {f0, f1, f2, f3}, [tex, {r0}];");
+    let apart = |text: &str| Module::load(text.replace("sm_30", "sm_30, texmode_independent").as_bytes());
+    assert!(Module::load(reads.as_bytes()).is_ok());
+    assert!(matches!(apart(&reads), Err(ImageError::Unsupported { .. })));
+    assert!(apart(&text(".global .texref tex;\n.global .samplerref samp;", "")).is_ok());
+}
+
+#[test]
 fn what_is_not_understood_of_references_is_refused() {
     for (variables, body) in [
         (".global .texref tex[4];", ""),

@@ -33,6 +33,7 @@ pub(super) enum Name {
 pub(super) struct ModuleScope<'a> {
     pub names: HashMap<&'a str, Name>,
     pub shared_bytes: u64,
+    pub has_samplers_apart: bool,
 }
 
 pub(super) fn wrong(line: u32, what: impl Into<String>) -> ImageError {
@@ -58,7 +59,7 @@ pub(super) fn module_scope<'a>(
     source: &Source<'a>,
     program: &mut Program,
 ) -> Result<ModuleScope<'a>, ImageError> {
-    let mut scope = ModuleScope::default();
+    let mut scope = ModuleScope { has_samplers_apart: source.has_samplers_apart, ..ModuleScope::default() };
     for variable in &source.variables {
         let name = match variable.space {
             Space::Shared if variable.bytes == 0 => Name::DynamicShared,

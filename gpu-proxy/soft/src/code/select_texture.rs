@@ -35,6 +35,10 @@ fn place(
         return Err(words.wrong("expected an object and a place"));
     };
     let object = body.src(&Operand::Name { name, negated: false }, Ty::U64, words.line)?;
+    let is_texture = matches!(words.op, "tex" | "tld4");
+    if is_texture && body.module.has_samplers_apart && matches!(object, Src::Reference(_)) {
+        return Err(words.unsupported());
+    }
     let count = shape.numbers();
     // By references, which old compilers wrote, four always may be.
     let is_written =

@@ -19,7 +19,7 @@ pub(crate) fn parse(text: &str) -> Result<Source<'_>, ImageError> {
                 lexer.next()?;
                 lexer.next()?;
             }
-            Token::Directive("target") => target(&mut lexer)?,
+            Token::Directive("target") => target(&mut lexer, &mut source)?,
             Token::Directive("file" | "loc") => skip_numbers(&mut lexer)?,
             Token::Directive("section") => skip_section(&mut lexer)?,
             Token::Directive("alias" | "pragma") => skip_to_semicolon(&mut lexer)?,
@@ -276,7 +276,7 @@ fn variable<'a>(lexer: &mut Lexer<'a>, storage: Storage) -> Result<Variable<'a>,
 }
 
 /// PTX names the GPU it is written for. The image's choice was made by its container; text alone says it here.
-fn target(lexer: &mut Lexer<'_>) -> Result<(), ImageError> {
+fn target(lexer: &mut Lexer<'_>, source: &mut Source<'_>) -> Result<(), ImageError> {
     lexer.next()?;
     let name = lexer.word()?;
     let digits: String = name.trim_start_matches("sm_").chars().take_while(char::is_ascii_digit).collect();
@@ -286,7 +286,7 @@ fn target(lexer: &mut Lexer<'_>) -> Result<(), ImageError> {
         return Err(ImageError::NoBinary("its PTX is for a newer compute capability than 9.0"));
     }
     while lexer.eat(b',')? {
-        lexer.word()?;
+        source.has_samplers_apart |= lexer.word()? == "texmode_independent";
     }
     Ok(())
 }

@@ -5,6 +5,8 @@
 pub(crate) struct Source<'a> {
     pub variables: Vec<Variable<'a>>,
     pub functions: Vec<Function<'a>>,
+    /// `.target …, texmode_independent`: a texture reference says nothing of how it reads.
+    pub has_samplers_apart: bool,
 }
 
 /// Where a variable lives.
