@@ -1,12 +1,28 @@
 //! Images from a hostile guest: real kernels, damaged at random. Whatever they do, no panic, and an end.
 
-use vgpu_soft::{Device, DeviceConfig, Fault, LaunchConfig, Module};
+use vgpu_soft::{
+    AddressMode, ChannelKind, Device, DeviceConfig, Fault, LaunchConfig, Level, Module, Sampler, Surface,
+    Texel, Texture,
+};
 
-const TEXTS: [&str; 4] = [
+const SAMPLER: Sampler = Sampler {
+    address: [AddressMode::Wrap; 3],
+    linear: true,
+    mip_linear: false,
+    as_integer: false,
+    normalized: true,
+    border: [0.0; 4],
+    bias: 0.0,
+    level_min: 0.0,
+    level_max: 0.0,
+};
+
+const TEXTS: [&str; 5] = [
     include_str!("kernels/features.ptx"),
     include_str!("kernels/reduce.ptx"),
     include_str!("kernels/matmul_tiled.ptx"),
     include_str!("kernels/histogram.ptx"),
+    include_str!("kernels/references.ptx"),
 ];
 
 struct Random(u64);
@@ -57,6 +73,13 @@ fn damaged_kernels_load_and_run_without_a_panic() {
         let device = Device::new(config);
         let Ok(instance) = device.instantiate(&module) else { continue };
         let block = device.memory().alloc(1 << 12).unwrap();
+        let texel = Texel { kind: ChannelKind::Float, channel_bytes: 4, channels: 1 };
+        let level = Level { address: block, extent: [8, 4, 4], pitch: 32, slice: 128 };
+        for reference in instance.references() {
+            let texture = Texture { levels: vec![level], texel, sampler: SAMPLER, zero_outside: false };
+            device.texture_bind(*reference, Some(texture));
+            device.surface_bind(*reference, Some(Surface { level, texel }));
+        }
         let shape = LaunchConfig { grid: [2, 1, 1], block: [64, 1, 1], shared_bytes: 256 };
         for (index, function) in module.functions().iter().enumerate() {
             // Pointers that are right, so that kernels get somewhere.

@@ -120,6 +120,64 @@ fn a_surface_of_the_module_is_written_and_read() {
     assert_eq!(bytes[4..8], 3.0_f32.to_le_bytes());
 }
 
+/// `references.ptx`, by NVIDIA's compiler of CUDA 11.8, the last that has `texture<…>`. Of thread `i`:
+/// ```text
+/// out[i] = tex1Dfetch(row, i);                    texture<float, 1>
+/// out[4 + i] = tex2D(picture, i + 0.5, 1.5).y;    texture<uchar4, 2, cudaReadModeNormalizedFloat>
+/// out[8 + i] = tex3D(volume, i, 1, 2);            texture<float, 3>
+/// out[12 + i] = tex2DLayered(layers, 1, 2, i);    texture<float, cudaTextureType2DLayered>
+/// out[16 + i], before it is doubled, = surf2Dread(canvas, 4 * i, 1);
+/// ```
+#[test]
+fn what_an_old_compiler_wrote_reads_and_writes_what_is_bound() {
+    let device = Device::new(DeviceConfig { memory_bytes: 1 << 20, seed: 3, ..Default::default() });
+    let module = Module::load(include_bytes!("kernels/references.ptx")).unwrap();
+    let instance = device.instantiate(&module).unwrap();
+    let bench = Bench { out: device.memory().alloc(80).unwrap(), device, instance };
+    let floats = |count: u16, first: u16| (first..first + count).map(f32::from).collect::<Vec<_>>();
+    let cut = |level: Level, extent: [u32; 3], element: u64| {
+        let pitch = u64::from(extent[0]) * element;
+        Level { extent, pitch, slice: pitch * u64::from(extent[1]), ..level }
+    };
+    let of = |level, texel| Texture { levels: vec![level], texel, sampler: SAMPLER, zero_outside: false };
+    // Bytes 0 to 63.
+    let bytes: Vec<f32> =
+        (0..16_u8).map(|i| f32::from_le_bytes([4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3])).collect();
+    let pixels = Texel { kind: ChannelKind::Unsigned, channel_bytes: 1, channels: 4 };
+    let canvas = cut(bench.row(&floats(8, 500)), [4, 2, 1], 4);
+    for (reference, number) in module.references().iter().zip(bench.instance.references()) {
+        let texture = match reference.name.as_str() {
+            "row" => of(bench.row(&floats(4, 100)), FLOATS),
+            "picture" => of(cut(bench.row(&bytes), [4, 4, 1], 4), pixels),
+            "volume" => of(cut(bench.row(&floats(64, 200)), [4, 4, 4], 4), FLOATS),
+            "layers" => of(cut(bench.row(&floats(64, 300)), [4, 4, 4], 4), FLOATS),
+            name => {
+                assert_eq!((name, reference.is_surface), ("canvas", true));
+                bench.device.surface_bind(*number, Some(Surface { level: canvas, texel: FLOATS }));
+                continue;
+            }
+        };
+        bench.device.texture_bind(*number, Some(texture));
+    }
+    let config = LaunchConfig { grid: [1; 3], block: [4, 1, 1], shared_bytes: 0 };
+    bench.device.launch(&bench.instance, 0, &config, &bench.out.to_le_bytes()).unwrap();
+    let read = |address, count: usize| {
+        let mut bytes = vec![0; 4 * count];
+        bench.device.memory().read(address, &mut bytes).unwrap();
+        bytes.chunks(4).map(|word| f32::from_le_bytes(word.try_into().unwrap())).collect::<Vec<_>>()
+    };
+    let got = read(bench.out, 20);
+    for i in 0..4_u8 {
+        let (x, place) = (f32::from(i), usize::from(i));
+        assert_eq!(got[place], 100.0 + x);
+        assert_eq!(got[4 + place], f32::from(4 * (4 + i) + 1) / 255.0);
+        assert_eq!(got[8 + place], 200.0 + 32.0 + 4.0 + x);
+        assert_eq!(got[12 + place], 300.0 + 16.0 * x + 8.0 + 1.0);
+        assert_eq!(got[16 + place], 504.0 + x);
+    }
+    assert_eq!(read(canvas.address, 8), [500.0, 501.0, 502.0, 503.0, 1008.0, 1010.0, 1012.0, 1014.0]);
+}
+
 #[test]
 fn references_are_told_and_end_with_their_module() {
     let variables =
