@@ -104,11 +104,21 @@ impl PoolSpace {
         }
     }
 
-    /// Gives out `bytes`: the smallest free piece that `order` may use, else one that all may.
-    pub fn take(&mut self, bytes: u64, order: Order) -> Option<u64> {
+    /// Whether [`PoolSpace::take`] would find a piece.
+    #[must_use]
+    pub fn has(&self, bytes: u64, order: Order) -> bool {
+        self.fitting(bytes, order).is_some()
+    }
+
+    fn fitting(&self, bytes: u64, order: Order) -> Option<(Order, u64, u64)> {
         let fits =
             |order| self.by_size.range((order, bytes, 0)..=(order, u64::MAX, u64::MAX)).next().copied();
-        let (order, whole, address) = fits(order).or_else(|| fits(Order::Done))?;
+        fits(order).or_else(|| fits(Order::Done))
+    }
+
+    /// Gives out `bytes`: the smallest free piece that `order` may use, else one that all may.
+    pub fn take(&mut self, bytes: u64, order: Order) -> Option<u64> {
+        let (order, whole, address) = self.fitting(bytes, order)?;
         self.remove_free(address);
         if whole > bytes {
             self.insert_free(address + bytes, whole - bytes, order);

@@ -115,11 +115,15 @@ fn shared_child() {
         [8, (2 << 20) - 1, 2 << 20, (5 << 20) + 4, u64::MAX].map(|bytes| device.allocation_bytes(bytes))
     );
     let at = device.alloc(context, (5 << 20) + 4).unwrap();
-    println!("allocated at {at:x}, small at {:x}", device.alloc(context, 8).unwrap());
+    let growth = [8, (2 << 20) - 512, (2 << 20) - 511].map(|bytes| device.piece_growth(context, bytes));
+    let small = device.alloc(context, 8).unwrap();
+    println!("allocated at {at:x}, small at {small:x}, which takes {growth:?}");
+    println!("then {:?}, in pieces {}", device.piece_growth(context, 8), device.pieces_bytes(0));
     let Exported::Device(fd) = device.export(Shareable::Allocation(at)).unwrap() else {
         panic!("no descriptor")
     };
-    println!("small {:?}", device.export(Shareable::Allocation(0x1000)).err());
+    println!("small {:?}", device.export(Shareable::Allocation(small)).is_ok());
+    println!("none {:?}", device.export(Shareable::Allocation(0x1000)).err());
     let memory = device.import(0, fd, 6 << 20).unwrap();
     device.release(memory).unwrap();
     device.free(context, at).unwrap();
@@ -277,8 +281,9 @@ fn a_driver_is_used_in_the_right_context_and_shows_what_travels() {
         "opened; Costs { context_bytes: 543162368, green_bytes: 33554432, resident_threads: 270336, graph_node_bytes: 4096, graph_row_bytes: 131072, graphs_are_kept: true }",
         // Threads of a block: as the driver says. Registration of host memory: it does not travel.
         "memory 2000, attributes 1 0",
-        "allocated at [1000, 2000, 1000], MemInfo { free: 1000, total: 2000 }",
-        "then 1000, Err(",
+        // Small allocations of a context are parts of one piece.
+        "allocated at [50000000, 50200000, 50000200], MemInfo { free: 1000, total: 2000 }",
+        "then 50000400, Err(",
         // Registered once, in one piece, where the device has the same address and nowhere else.
         "pinned [0, 712] [0, 1], moved 801, elsewhere 801",
     ] {
@@ -332,17 +337,20 @@ fn several_devices_of_a_driver_are_told_apart() {
         "seen [(1, 1000), (2, 2000)], peers 201 510\n",
         // What is described is all that there is.
         "described [(\"GPU-00000000-0000-0000-0000-000000000010\", [1, 1, 1]), (\"GPU-00000000-0000-0000-0000-000000000011\", [1, 1, 1])], of 2\n",
-        "no third: Err(CUDA_ERROR_INVALID_DEVICE (101))\nallocated [1000, 3000, 2000]\n",
-        // An allocation is opened to its own device, and to those that reach its context.
-        "vmm: create 1 of 4194304 on 1, types 1\nvmm: reserve 4194304\nvmm: map 4194304 of 1 at 40000000\nvmm: access 3 of 1 to 4194304 at 40000000\n\
-         driver: the first reaches the second 0\nvmm: access 3 of 0 to 4194304 at 40000000\ndriver: another reaches the first 0\n",
-        "vmm: create 2 of 6291456 on 0, types 1\nvmm: reserve 6291456\nvmm: map 6291456 of 2 at 40000000\n\
+        "vmm: access 3 of 1 to 2097152 at 50400000\nallocated [50000000, 50200000, 50400000]\n",
+        // An allocation or piece is opened to its own device, and to those that reach its context.
+        "vmm: create 4 of 4194304 on 1, types 1\nvmm: reserve 4194304\nvmm: map 4194304 of 4 at 40000000\n\
+         vmm: access 3 of 1 to 4194304 at 40000000\ndriver: the first reaches the second 0\n\
+         vmm: access 3 of 0 to 4194304 at 40000000\nvmm: access 3 of 0 to 2097152 at 50200000\n\
+         driver: another reaches the first 0\nvmm: access 3 of 1 to 2097152 at 50000000\n",
+        "vmm: create 5 of 6291456 on 0, types 1\nvmm: reserve 6291456\nvmm: map 6291456 of 5 at 40000000\n\
          vmm: access 3 of 0 to 6291456 at 40000000\nvmm: access 3 of 1 to 6291456 at 40000000\n\
          driver: the second reaches the first 0\ndriver: another leaves the first\none is left\n\
-         driver: the second leaves the first\nvmm: access 0 of 1 to 6291456 at 40000000\nvmm: unmap",
-        "driver: the first leaves the second\ndriver: 24 bytes",
+         driver: the second leaves the first\nvmm: access 0 of 1 to 6291456 at 40000000\n\
+         vmm: access 0 of 1 to 2097152 at 50000000\nvmm: unmap",
+        "driver: the first leaves the second\nvmm: access 0 of 0 to 2097152 at 50200000\ndriver: 24 bytes",
         "driver: 24 bytes from 1000 of the first to 3000 of the second in the second\nno third: Err(CUDA_ERROR_INVALID_DEVICE (101))\n",
-        "vmm: create 3 of 2097152 on 1, types 1\nvmm: access 1 of 0 to 2097152 at a000\ntakes Some(4194304)\nno third: Err(CUDA_ERROR_INVALID_DEVICE (101)) Err(CUDA_ERROR_INVALID_DEVICE (101))\n",
+        "vmm: create 6 of 2097152 on 1, types 1\nvmm: access 1 of 0 to 2097152 at a000\ntakes Some(4194304)\nno third: Err(CUDA_ERROR_INVALID_DEVICE (101)) Err(CUDA_ERROR_INVALID_DEVICE (101))\n",
         "a variable at [8000]\nand at [9000], [8000]\n",
     ] {
         assert!(said.contains(part), "{part} is missing in: {said}");
@@ -350,7 +358,7 @@ fn several_devices_of_a_driver_are_told_apart() {
 }
 
 #[test]
-fn large_allocations_are_mapped_so_that_other_workers_can_have_them() {
+fn allocations_are_mapped_so_that_other_workers_can_have_them() {
     let folder = tempfile::tempdir().unwrap();
     library(folder.path(), include_str!("data/driver.c"));
     let said = played("shared_child", folder.path());
@@ -361,22 +369,29 @@ fn large_allocations_are_mapped_so_that_other_workers_can_have_them() {
         "vmm: reserve 6291456",
         "vmm: map 6291456 of 1 at 40000000",
         "vmm: access 3 of 0 to 6291456 at 40000000",
-        "allocated at 40000000, small at 1000",
+        "vmm: create 2 of 2097152 on 0, types 1",
+        "vmm: reserve 2097152",
+        "vmm: map 2097152 of 2 at 50000000",
+        "vmm: access 3 of 0 to 2097152 at 50000000",
+        "allocated at 40000000, small at 50000000, which takes [Some(2097152), Some(2097152), None]",
+        "then Some(0), in pieces 2097152",
         "vmm: export 1 as 1",
-        "small Some(CUDA_ERROR_NOT_SUPPORTED (801))",
-        "vmm: import 2 as 1, open",
-        "vmm: release 2",
+        "vmm: export 2 as 1",
+        "small true",
+        "none Some(CUDA_ERROR_NOT_SUPPORTED (801))",
+        "vmm: import 3 as 1, open",
+        "vmm: release 3",
         "vmm: unmap 6291456 at 40000000",
         "vmm: release 1",
         "vmm: unreserve 6291456 at 40000000",
         // Nothing stays of what could not be had whole.
-        "vmm: create 3 of 8388608 on 0, types 1",
+        "vmm: create 4 of 8388608 on 0, types 1",
         "vmm: reserve 8388608",
-        "vmm: map 8388608 of 3 at 40000000",
+        "vmm: map 8388608 of 4 at 40000000",
         "vmm: access 3 of 0 to 8388608 at 40000000",
         "vmm: unmap 8388608 at 40000000",
         "vmm: unreserve 8388608 at 40000000",
-        "vmm: release 3",
+        "vmm: release 4",
         "refused Err(CUDA_ERROR_INVALID_VALUE (1))",
         "freed Some(CUDA_ERROR_NOT_SUPPORTED (801))",
     ];

@@ -17,6 +17,15 @@ pub trait Memory {
     fn allocation_bytes(&self, bytes: u64) -> Option<u64> {
         bytes.checked_next_multiple_of(self.granule_bytes())
     }
+    /// Of an allocation that would be a part of a piece, with others of its context, what more the device would take: nothing, or a
+    /// piece. `None` of one that is by itself.
+    fn piece_growth(&self, _context: Raw, _bytes: u64) -> Option<u64> {
+        None
+    }
+    /// What the device has of such pieces, used or not, in bytes.
+    fn pieces_bytes(&self, _device: u32) -> u64 {
+        0
+    }
     /// Memory of the context's device.
     fn alloc(&mut self, context: Raw, bytes: u64) -> CuResult<u64>;
     /// What the context's device has free and in all, in bytes, whatever the grant is.

@@ -74,7 +74,8 @@ pub struct Null {
     memory_bytes: u64,
     keeps_primary: bool,
     is_busy: bool,
-    is_in_pieces: bool,
+    /// The parts that live, where allocations are parts of pieces.
+    parts: Option<BTreeMap<u64, u64>>,
     /// Kept ones, by device.
     primaries: HashMap<u32, Raw>,
     /// Sizes of each image's variables.
@@ -117,7 +118,7 @@ impl Null {
             memory_bytes: u64::MAX,
             keeps_primary: false,
             is_busy: false,
-            is_in_pieces: false,
+            parts: None,
             primaries: HashMap::new(),
             variables: HashMap::new(),
             references: HashMap::new(),
@@ -156,10 +157,10 @@ impl Null {
         Self { is_busy: true, ..self }
     }
 
-    /// This one, but what goes to others of an allocation is all of the pieces that it lies in, as with `cuda`.
+    /// This one, but allocations are parts of pieces, as small ones of `cuda` are: what counts, and goes to others, is all of those.
     #[must_use]
     pub fn in_pieces(self) -> Self {
-        Self { is_in_pieces: true, ..self }
+        Self { parts: Some(BTreeMap::new()), ..self }
     }
 
     /// This one, but functions of the guest run in threads, as with `cuda`, and nothing is done before they are.

@@ -6,17 +6,21 @@ use super::quota::Quota;
 
 /// One at least.
 #[derive(Debug)]
-pub struct Quotas(Vec<Quota>);
+pub struct Quotas {
+    of: Vec<Quota>,
+    /// What is counted of each device's pieces.
+    pieces: Vec<u64>,
+}
 
 impl From<Vec<Quota>> for Quotas {
     fn from(quotas: Vec<Quota>) -> Self {
-        Self(quotas)
+        Self { pieces: vec![0; quotas.len()], of: quotas }
     }
 }
 
 impl From<Quota> for Quotas {
     fn from(quota: Quota) -> Self {
-        Self(vec![quota])
+        Self::from(vec![quota])
     }
 }
 
@@ -24,7 +28,7 @@ impl Quotas {
     /// How many devices there are.
     #[must_use]
     pub fn devices(&self) -> u32 {
-        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.of.len()).unwrap_or(u32::MAX)
     }
 
     /// That of a device.
@@ -32,13 +36,13 @@ impl Quotas {
     /// # Errors
     /// 101 for no device.
     pub fn of(&self, device: u32) -> CuResult<&Quota> {
-        self.0.get(device as usize).ok_or(CuError::INVALID_DEVICE)
+        self.of.get(device as usize).ok_or(CuError::INVALID_DEVICE)
     }
 
     /// What each device's grant is, in bytes.
     #[must_use]
     pub fn limits(&self) -> Vec<u64> {
-        self.0.iter().map(Quota::limit_bytes).collect()
+        self.of.iter().map(Quota::limit_bytes).collect()
     }
 
     /// Counts `bytes` on a device before they are allocated there.
@@ -46,7 +50,7 @@ impl Quotas {
     /// # Errors
     /// 2, `CUDA_ERROR_OUT_OF_MEMORY`; 101 for no device.
     pub fn charge(&mut self, device: u32, bytes: u64) -> CuResult<()> {
-        self.0.get_mut(device as usize).ok_or(CuError::INVALID_DEVICE)?.charge(bytes)
+        self.of.get_mut(device as usize).ok_or(CuError::INVALID_DEVICE)?.charge(bytes)
     }
 
     /// Counts `bytes` on every device, or on none.
@@ -63,9 +67,28 @@ impl Quotas {
         Ok(())
     }
 
+    /// Counts one more piece, which small allocations share: whole, as long as the device has it, whatever is used of it. Who frees all
+    /// but a little of each could else hold a device that was not granted.
+    ///
+    /// # Errors
+    /// As [`Quotas::charge`].
+    pub fn charge_piece(&mut self, device: u32, bytes: u64) -> CuResult<()> {
+        self.charge(device, bytes)?;
+        self.pieces.get_mut(device as usize).into_iter().for_each(|counted| *counted += bytes);
+        Ok(())
+    }
+
+    /// The device has `bytes` of pieces now: no more are counted.
+    pub fn pieces_are(&mut self, device: u32, bytes: u64) {
+        let Some(counted) = self.pieces.get_mut(device as usize) else { return };
+        let gone = counted.saturating_sub(bytes);
+        *counted -= gone;
+        self.release(device, gone);
+    }
+
     /// Counts `bytes` on a device no longer.
     pub fn release(&mut self, device: u32, bytes: u64) {
-        self.0.get_mut(device as usize).into_iter().for_each(|quota| quota.release(bytes));
+        self.of.get_mut(device as usize).into_iter().for_each(|quota| quota.release(bytes));
     }
 }
 
@@ -93,6 +116,16 @@ mod tests {
         assert_eq!((quotas.charge(0, 50), quotas.charge(1, 1)), (Ok(()), Err(CuError::OUT_OF_MEMORY)));
         assert_eq!((quotas.charge(2, 0), used()), (Err(CuError::INVALID_DEVICE), [100, 50]));
         quotas.release(0, 60);
+        assert_eq!(used(), [40, 50]);
+        assert_eq!(quotas.charge_piece(0, 61), Err(CuError::OUT_OF_MEMORY));
+        quotas.charge_piece(0, 20).unwrap();
+        quotas.charge_piece(0, 30).unwrap();
+        quotas.pieces_are(0, 60);
+        assert_eq!(used(), [90, 50], "nothing has ended");
+        quotas.pieces_are(0, 30);
+        assert_eq!(used(), [70, 50]);
+        quotas.pieces_are(0, 0);
+        quotas.pieces_are(1, 0);
         assert_eq!(used(), [40, 50]);
     }
 }

@@ -26,6 +26,9 @@ ZERO(cuDeviceGetTexture1DLinearMaxWidth) ZERO(cuLinkCreate_v2) ZERO(cuLinkAddDat
 ZERO(cuLinkDestroy) ZERO(cuLaunchHostFunc) ZERO(cuStreamAddCallback) ZERO(cuTensorMapEncodeTiled)
 ZERO(cuTensorMapEncodeIm2col) ZERO(cuTensorMapReplaceAddress) ZERO(cuGraphAddHostNode) ZERO(cuGraphAddBatchMemOpNode)
 ZERO(cuGraphExecHostNodeSetParams) ZERO(cuGraphExecBatchMemOpNodeSetParams)
+ZERO(cuGraphKernelNodeSetParams_v2) ZERO(cuGraphMemsetNodeSetParams) ZERO(cuGraphMemcpyNodeSetParams)
+ZERO(cuGraphEventRecordNodeSetEvent) ZERO(cuGraphEventWaitNodeSetEvent) ZERO(cuGraphHostNodeSetParams)
+ZERO(cuGraphBatchMemOpNodeSetParams)
 static int primary, second, other;
 static void *current;
 int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return 0; }
@@ -99,7 +102,8 @@ int cuMemCreate(u64 *memory, size_t bytes, const struct properties *p, u64 flags
 }
 int cuMemRelease(u64 memory) { SAY("vmm: release %llu\n", memory); return 0; }
 int cuMemAddressReserve(u64 *at, size_t bytes, size_t alignment, u64 wanted, u64 flags) {
-    *at = 0x40000000;
+    static u64 pieces;
+    *at = bytes == 2 << 20 ? 0x50000000 + (pieces++ << 21) : 0x40000000;
     SAY("vmm: reserve %zu\n", bytes);
     return 0;
 }

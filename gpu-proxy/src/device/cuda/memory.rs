@@ -24,6 +24,14 @@ impl Memory for Cuda {
         bytes.checked_next_multiple_of(GRANULE_BYTES)
     }
 
+    fn piece_growth(&self, context: Raw, bytes: u64) -> Option<u64> {
+        self.memories.piece_growth(context, bytes)
+    }
+
+    fn pieces_bytes(&self, device: u32) -> u64 {
+        self.memories.pieces_bytes(device)
+    }
+
     fn alloc(&mut self, context: Raw, bytes: u64) -> CuResult<u64> {
         self.enter(context)?;
         if self.memories.allocates() {

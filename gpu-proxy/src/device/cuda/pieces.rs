@@ -18,6 +18,11 @@ impl Pieces {
         self.0.get_mut(&context.0)?.take(bytes, Order::Done)
     }
 
+    /// Whether there is room for a part.
+    pub fn have(&self, context: Raw, bytes: u64) -> bool {
+        self.0.get(&context.0).is_some_and(|space| space.has(bytes, Order::Done))
+    }
+
     /// One more piece, wherever it is.
     pub fn add(&mut self, context: Raw, start: u64, bytes: u64) {
         let space = self.0.entry(context.0).or_insert_with(|| PoolSpace::new(0, u64::MAX).apart());

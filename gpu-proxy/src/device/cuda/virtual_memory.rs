@@ -49,6 +49,8 @@ pub(super) struct Memories {
     /// Allocations by their address, and pieces that small ones are parts of.
     allocations: BTreeMap<u64, Allocation>,
     pieces: Pieces,
+    /// What each device has of those.
+    pieces_bytes: HashMap<u32, u64>,
     reach: Reach,
 }
 
@@ -58,6 +60,7 @@ struct Allocation {
     memory: Raw,
     bytes: u64,
     context: Raw,
+    device: u32,
 }
 
 impl Memories {
@@ -178,7 +181,19 @@ impl Memories {
         let piece_bytes = self.piece_bytes();
         let start = self.allocate_whole(table, (context, device), piece_bytes)?;
         self.pieces.add(context, start, piece_bytes);
+        *self.pieces_bytes.entry(device).or_default() += piece_bytes;
         self.pieces.take(context, bytes).ok_or(CuError::UNKNOWN)
+    }
+
+    /// What of a device's memory an allocation would need for a piece, if it is to be a part of one.
+    pub fn piece_growth(&self, context: Raw, bytes: u64) -> Option<u64> {
+        let part = self.allocation_bytes(bytes).filter(|part| self.allocates() && *part < PIECE_BYTES)?;
+        Some(if self.pieces.have(context, part) { 0 } else { self.piece_bytes() })
+    }
+
+    /// What a device has in pieces.
+    pub fn pieces_bytes(&self, device: u32) -> u64 {
+        self.pieces_bytes.get(&device).copied().unwrap_or(0)
     }
 
     fn piece_bytes(&self) -> u64 {
@@ -190,7 +205,7 @@ impl Memories {
         let all: Vec<u32> = [device].into_iter().chain(self.reach.devices_of(context)).collect();
         match self.show(table, bytes, memory, &all) {
             Ok(address) => {
-                self.allocations.insert(address, Allocation { memory, bytes, context });
+                self.allocations.insert(address, Allocation { memory, bytes, context, device });
                 Ok(address)
             }
             Err(error) => self.release(table, memory).and(Err(error)),
@@ -279,10 +294,15 @@ impl Memories {
 
     fn end_pieces(&mut self, table: &Table, pieces: Vec<u64>) {
         for start in pieces {
-            // It is nobody's any more, so nobody is told.
-            if let Err(error) = self.free_whole(table, start) {
-                log::warn!("a piece of device memory stays mapped: {}", error.code());
-            }
+            let Some(&Allocation { device, bytes, .. }) = self.allocations.get(&start) else { continue };
+            match self.free_whole(table, start) {
+                Ok(()) => self.pieces_bytes.entry(device).and_modify(|all| *all -= bytes).or_default(),
+                // It is nobody's any more, so nobody is told; it goes on counting.
+                Err(error) => {
+                    log::warn!("a piece of device memory stays mapped: {}", error.code());
+                    continue;
+                }
+            };
         }
     }
 

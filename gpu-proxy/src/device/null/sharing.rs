@@ -13,7 +13,7 @@ impl Sharing for Null {
     }
 
     fn whole_of(&self, address: u64, bytes: u64) -> (u64, u64) {
-        if !self.is_in_pieces {
+        if self.parts.is_none() {
             return (address, bytes);
         }
         let start = address / MAPPING_BYTES * MAPPING_BYTES;

@@ -222,6 +222,7 @@ impl Session {
                 Err(error) => log::warn!("an allocation outlives its context: {}", error.code()),
             }
         }
+        self.count_pieces(device);
         if !primary {
             // In a primary one libraries stay, for when it begins anew.
             self.end_libraries_in(id);

@@ -20,7 +20,10 @@ impl Session {
             return Err(CuError::INVALID_VALUE);
         }
         let device = self.device_of(call.context);
-        let charged_bytes = self.charge(device, bytes)?;
+        let charged_bytes = match self.device.piece_growth(context, bytes) {
+            Some(growth) => self.quotas.charge_piece(device, growth).map(|()| 0)?,
+            None => self.charge(device, bytes)?,
+        };
         match self.device.alloc(context, bytes) {
             Ok(address) => {
                 self.ranges.insert(address, bytes, charged_bytes, Origin::Alloc(call.context));
@@ -28,6 +31,7 @@ impl Session {
             }
             Err(error) => {
                 self.quotas.release(device, charged_bytes);
+                self.count_pieces(device);
                 self.settle(call.context, Err(error))
             }
         }
@@ -38,6 +42,11 @@ impl Session {
         let charged = self.device.allocation_bytes(bytes).ok_or(CuError::OUT_OF_MEMORY)?;
         self.quotas.charge(device, charged)?;
         Ok(charged)
+    }
+
+    /// Pieces that the device has ended count no longer.
+    pub(super) fn count_pieces(&mut self, device: u32) {
+        self.quotas.pieces_are(device, self.device.pieces_bytes(device));
     }
 
     pub(super) fn free(&mut self, call: Call, at: DevicePtr) -> CuResult<()> {
@@ -61,6 +70,7 @@ impl Session {
         if let Some(charged_bytes) = self.ranges.remove(at.0) {
             self.quotas.release(self.device_of(owner), charged_bytes);
         }
+        self.count_pieces(self.device_of(owner));
         Ok(())
     }
 

@@ -321,6 +321,24 @@ fn what_cannot_be_mapped_is_given_back() {
     assert_eq!(node.used(1), 0, "nobody has it");
 }
 
+/// As with `cuda`. Who kept a little of each piece could else have many times what was granted.
+#[test]
+fn a_piece_counts_whole_as_long_as_any_of_it_lives() {
+    let node = Node::new();
+    let one = node.process(1, Null::default().in_pieces());
+    let [first, second] = [600, 512].map(|bytes| one.alloc(bytes).unwrap());
+    assert_eq!(node.used(1), PIECE);
+    one.free(first).unwrap();
+    assert_eq!(node.used(1), PIECE);
+    // It ends behind this piece, in the next one.
+    let across = one.alloc(PIECE).unwrap();
+    assert_eq!(node.used(1), 2 * PIECE);
+    one.free(second).unwrap();
+    assert_eq!(node.used(1), 2 * PIECE);
+    one.free(across).unwrap();
+    assert_eq!(node.used(1), 0);
+}
+
 /// As with `cuda`: what goes to others is all of a piece.
 #[test]
 fn small_allocations_of_one_piece_go_as_one_memory_and_each_is_opened_at_its_place() {
@@ -361,5 +379,5 @@ fn small_allocations_of_one_piece_go_as_one_memory_and_each_is_opened_at_its_pla
     let third = one.alloc(512).unwrap();
     assert_ne!(one.export_at(third).unwrap().memory, part.memory, "it is another memory to others");
     two.close(near).unwrap();
-    assert_eq!(node.used(1), 512);
+    assert_eq!(node.used(1), PIECE);
 }
