@@ -18,7 +18,7 @@ use crate::device::{Device, DeviceKind};
 use crate::exchange::{self, Question};
 use crate::shared_page::SharedPage;
 use crate::supervisor::shared::Shared;
-use crate::supervisor::zones::WorkerId;
+use crate::supervisor::worker_id::WorkerId;
 use crate::worker::quota::{Grant, Quota};
 use crate::worker::staging::Staging;
 use crate::worker::turn::{Order, Ruled, Turn};

@@ -9,7 +9,7 @@ use vgpu_codes::{Code, with_causes};
 use vgpu_config::Config;
 
 use crate::args::Serve;
-use crate::supervisor::zones::Refusal;
+use crate::supervisor::refusal::Refusal;
 use crate::supervisor::{ABANDONED_AFTER, Mode, Supervisor, choose_device, local, shim_door, socket::Door};
 
 /// Threads of the supervisor: it is a switchboard, not a worker.

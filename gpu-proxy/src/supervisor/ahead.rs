@@ -15,8 +15,11 @@ use idm::arena::Arena;
 use tokio::task::JoinHandle;
 use vgpu_zone_api::shim::ZoneId;
 
-use super::workers::{ArenaKind, Begun, Channel, Occupied, Running, Serving, Wanted, give_up, report};
-use super::zones::{Place, Refusal, WorkerId};
+use super::process::report;
+use super::refusal::Refusal;
+use super::running::{ArenaKind, Begun, Channel, Occupied, Running, Serving, Wanted, give_up};
+use super::worker_id::WorkerId;
+use super::zones::Place;
 use super::{Supervisor, lock, nobody};
 use crate::worker::assignment::{self, ChannelKind, Report, Turn};
 

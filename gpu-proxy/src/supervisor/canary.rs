@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use vgpu_codes::Code;
 
-use super::zones::Refusal;
+use super::refusal::Refusal;
 use super::{Supervisor, nobody};
 use crate::device::DeviceKind;
 use crate::worker::assignment::{Question, Report};

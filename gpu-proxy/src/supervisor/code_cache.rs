@@ -20,8 +20,8 @@ use tokio::sync::oneshot;
 use vgpu_config::Proxy;
 
 use super::Supervisor;
+use super::running::{Running, Wanted};
 use super::spawn::{self, Namespaces};
-use super::workers::{Running, Wanted};
 use crate::device::DeviceKind;
 use crate::worker::sandbox::{CODE_FOLDER, CODE_PARENT, root};
 

@@ -13,9 +13,9 @@ use vgpu_zone_api::shim::ZoneId;
 
 use super::Supervisor;
 use super::pace::Pace;
+use super::process::kill;
 use super::watched::watch;
-use super::workers::kill;
-use super::zones::WorkerId;
+use super::worker_id::WorkerId;
 use crate::exchange::{answer, asked};
 
 /// Our end and the worker's.

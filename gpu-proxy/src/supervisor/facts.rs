@@ -14,8 +14,9 @@ use vgpu_codes::Code;
 use vgpu_zone_api::guest::facts::{DeviceFacts, Facts, ProcessFacts};
 use vgpu_zone_api::shim::ZoneId;
 
+use super::refusal::Refusal;
 use super::workers::READY_LIMIT;
-use super::zones::{Refusal, Usage};
+use super::zones::Usage;
 use super::{Supervisor, nobody};
 use crate::device::{self, DeviceKind, Hardware};
 use crate::worker::assignment::{Question, Report};

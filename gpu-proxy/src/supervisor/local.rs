@@ -20,10 +20,10 @@ use vgpu_zone_api::guest::wire::region;
 use vgpu_zone_api::shim::{ZoneId, ZoneState};
 
 use super::pace::Pace;
+use super::refusal::Refusal;
+use super::running::{ArenaKind, Channel, Running, Wanted};
 use super::socket::Door;
 use super::watched::watch;
-use super::workers::{ArenaKind, Channel, Running, Wanted};
-use super::zones::Refusal;
 use super::{Supervisor, channel_pages};
 use crate::worker::assignment::ChannelKind;
 

@@ -2,8 +2,8 @@
 //!
 //! Its doors: the shim's (`shim_door.rs`), the guest's over Xen (`xen.rs`), the local socket (`local.rs`). What it knows is plain
 //! state in `zones.rs`, what programs may know of it in `facts.rs`, whether the GPU's memory is clean in `canary.rs`; processes are made
-//! in `spawn/`, seen to their end in `workers.rs`, started before they are needed in `ahead.rs`, bounded by `cgroup.rs`. Whose
-//! turn it is on the device: `sharing/`.
+//! in `spawn/`, seen to their end in `workers.rs` (what it has in hand: `running.rs`, `process.rs`), started before they are needed in
+//! `ahead.rs`, bounded by `cgroup.rs`. Whose turn it is on the device: `sharing/`.
 //! The rule: it parses nothing of a guest but the hello and the fixed channel messages, and a guest can make nothing grow
 //! beyond a limit of ours.
 
@@ -11,12 +11,17 @@ mod ahead;
 mod canary;
 pub mod cgroup;
 mod code_cache;
+pub mod ending;
+mod environment;
 mod exchange;
 pub mod facts;
 mod hardware;
 pub mod local;
 mod nobody;
 mod pace;
+mod process;
+pub mod refusal;
+mod running;
 pub mod shared;
 mod shared_events;
 mod shared_pools;
@@ -24,8 +29,10 @@ mod sharing;
 pub mod shim_door;
 pub mod socket;
 pub mod spawn;
+mod token;
 #[expect(unsafe_code, reason = "lends the reactor a descriptor")]
 pub mod watched;
+pub mod worker_id;
 mod worker_log;
 pub mod workers;
 pub mod xen;
@@ -53,10 +60,12 @@ use crate::device::DeviceKind;
 use cgroup::Cgroups;
 use code_cache::Keeper;
 use facts::Description;
+use refusal::Refusal;
+use running::ArenaKind;
 use spawn::{Namespaces, Probed, Spawner};
-use workers::ArenaKind;
+use worker_id::WorkerId;
 use xen::Xen;
-use zones::{Limits, Refusal, WorkerId, Zones};
+use zones::{Limits, Zones};
 
 /// A zone whose guest has ended is kept for so long when no connection of its shim is open.
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(60);

@@ -9,9 +9,10 @@ use vgpu_codes::Code;
 
 use super::Supervisor;
 use super::cgroup::WorkerCgroup;
+use super::environment::environment;
+use super::process::{failed, kill, reaped, report};
+use super::refusal::Refusal;
 use super::spawn::{Newborn, Order};
-use super::workers::{environment, failed, kill, reaped, report};
-use super::zones::Refusal;
 use crate::worker::assignment::{self, Assignment, ChannelKind, Question, Report};
 
 /// Their pod: a name that no pod's uid can be.

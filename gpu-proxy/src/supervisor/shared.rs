@@ -14,12 +14,12 @@ use std::os::fd::OwnedFd;
 
 use idm::region::sealed_memory;
 use rustix::fs::{FileType, fstat, major};
-use rustix::rand::{GetRandomFlags, getrandom};
 use vgpu_api::{CuError, CuResult, Token};
 
 use super::shared_events::Events;
 use super::shared_pools::Pools;
-use super::zones::WorkerId;
+use super::token::random_token;
+use super::worker_id::WorkerId;
 use crate::device::DeviceKind;
 use crate::exchange::{Answer, Question};
 use crate::worker::quota::Grant;
@@ -281,12 +281,6 @@ fn may_be_kept(device: DeviceKind, fd: &OwnedFd) -> bool {
             && major(stat.st_rdev) == NVIDIA_MAJOR
     });
     needs_fd(device) && is_nvidias
-}
-
-pub(super) fn random_token() -> io::Result<Token> {
-    let mut token = Token::default();
-    let got = getrandom(&mut token.0, GetRandomFlags::empty())?;
-    if got == token.0.len() { Ok(token) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use idm::Region;
 use idm::region::sealed_memory;
 use vgpu_api::{CuError, CuResult, Token};
 
-use super::shared::random_token;
-use super::zones::WorkerId;
+use super::token::random_token;
+use super::worker_id::WorkerId;
 use crate::event_board::{BYTES, LIFE, PLACE_BYTES, PLACES, Seat, WORDS};
 use crate::exchange::Answer;
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use vgpu_api::{CuError, CuResult, Token};
 
-use super::shared::random_token;
-use super::zones::WorkerId;
+use super::token::random_token;
+use super::worker_id::WorkerId;
 
 /// Pools of one zone at once.
 const PER_ZONE_MAX: usize = 1024;

@@ -10,8 +10,9 @@ use vgpu_zone_api::guest::ContainerId;
 use vgpu_zone_api::shim::{self, HELLO_BYTES, Hello, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Reply, Request};
 
 use super::Supervisor;
+use super::refusal::Refusal;
 use super::socket::Door;
-use super::zones::{Connection, Refusal};
+use super::zones::Connection;
 
 /// Serves the door for ever.
 pub async fn serve(supervisor: Arc<Supervisor>, door: Door) {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream as AsyncStream};
 use vgpu_codes::Code;
 
-use super::zones::Refusal;
+use super::refusal::Refusal;
 
 /// A listening socket. Its file goes with it.
 #[derive(Debug)]

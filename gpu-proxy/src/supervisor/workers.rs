@@ -2,15 +2,12 @@
 //! [`Supervisor::start_worker`]. Each worker has one task here, which owns its descriptors and sees it to its end, whoever asked
 //! for it and whatever becomes of them.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use idm::arena::Arena;
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use vgpu_codes::{Code, with_causes};
@@ -18,15 +15,18 @@ use vgpu_zone_api::shim::ZoneId;
 
 use super::ahead::Taken;
 use super::cgroup::WorkerCgroup;
-use super::code_cache::{self, Keeper};
+use super::environment::environment;
 use super::exchange;
+use super::process::{failed, kill, reaped, report};
+use super::refusal::Refusal;
+use super::running::{ArenaKind, Begun, Channel, Occupied, Running, Serving, Wanted, give_up};
 use super::spawn::{Newborn, Order};
-use super::watched::watch;
+use super::worker_id::WorkerId;
 use super::worker_log;
-use super::zones::{Ending, Place, Refusal, WorkerId};
-use super::{Supervisor, hardware, nobody};
+use super::zones::Place;
+use super::{Supervisor, nobody};
 use crate::device::DeviceKind;
-use crate::worker::assignment::{self, Assignment, ChannelKind, Report};
+use crate::worker::assignment::{self, Assignment, Report};
 use crate::worker::turn::cost_said;
 
 /// From birth to the report that it serves. NVIDIA's driver takes most of a second on a cold machine.
@@ -35,136 +35,6 @@ pub(super) const READY_LIMIT: Duration = Duration::from_secs(20);
 const OTHERS_END_WITHIN: Duration = Duration::from_secs(10);
 /// For what a dead worker has left in its log.
 const LAST_WORDS: Duration = Duration::from_millis(50);
-
-/// What a worker is wanted for.
-#[derive(Debug)]
-pub struct Wanted {
-    /// The zone.
-    pub zone: ZoneId,
-    /// The container whose grant it uses.
-    pub container: String,
-    /// The guest process, for people.
-    pub guest_pid: u32,
-    /// The peer as the log calls it.
-    pub peer: String,
-    /// Pages (4 KiB) of the guest that it will map.
-    pub pages: u64,
-    /// What it gets beside its channel.
-    pub arena: ArenaKind,
-    /// Another worker program than this one: see [`Supervisor::program_for`].
-    pub program: Option<OwnedFd>,
-}
-
-/// The arena of a worker, and its length in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ArenaKind {
-    /// It gets none.
-    Nothing,
-    /// A memfd of ours, mapped whole.
-    Memory(u64),
-    /// The guest's, granted by chunks.
-    Granted(u64),
-}
-
-/// How a worker reaches its guest process.
-#[derive(Debug)]
-pub struct Channel {
-    /// How its pages come.
-    pub kind: ChannelKind,
-    /// The descriptors of `kind`, without the page of the grant, and of a local one without the arena.
-    pub fds: Vec<OwnedFd>,
-}
-
-impl Channel {
-    /// With the arena, as a new worker gets it.
-    fn with_arena(mut self, arena: Option<&Arena>) -> io::Result<Self> {
-        let Some(arena) = arena else { return Ok(self) };
-        if let ChannelKind::Local { arena_bytes, .. } | ChannelKind::Ahead { arena_bytes, .. } =
-            &mut self.kind
-        {
-            *arena_bytes = arena.bytes();
-            self.fds.push(arena.memory().try_clone()?);
-        }
-        Ok(self)
-    }
-}
-
-/// A worker that has just begun to serve, and the arena that its process shares with it.
-pub type Serving = (Running, Option<Arena>);
-
-/// A worker that was told what it is, and its first report.
-pub(super) struct Begun {
-    pub(super) running: Running,
-    pub(super) socket: Arc<OwnedFd>,
-    pub(super) arena: Option<Arena>,
-    pub(super) report: JoinHandle<io::Result<Report>>,
-}
-
-/// A worker that serves. Whoever has this answers for it: dropped, the worker ends.
-#[derive(Debug)]
-pub struct Running {
-    worker: WorkerId,
-    pub(super) pidfd: Arc<OwnedFd>,
-    /// Whether it was born with a place for what is compiled.
-    pub(super) code: bool,
-    ending: Ending,
-    ended: watch::Receiver<bool>,
-}
-
-impl Running {
-    /// Its number.
-    pub fn worker(&self) -> WorkerId {
-        self.worker
-    }
-
-    /// Ends it, now. Again is nothing.
-    pub fn kill(&self) {
-        self.ending.begin();
-        kill(&self.pidfd);
-    }
-
-    /// Whether it has ended, reaped or not.
-    pub(super) fn has_ended(&self) -> bool {
-        let mut watched = [PollFd::new(&*self.pidfd, PollFlags::IN)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        rustix::event::poll(&mut watched, Some(&at_once)).is_ok_and(|ready| ready > 0)
-    }
-
-    /// Returns when it is reaped: its pages are unmapped and its device memory is free.
-    pub async fn ended(&mut self) {
-        // The sender sends before it is dropped; if it were not, it is ended all the same.
-        let _ = self.ended.wait_for(|ended| *ended).await;
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// The place of one worker in its zone. Dropped, whatever became of the worker, the place is free: a zone that is released waits
-/// for that.
-#[derive(Debug)]
-pub(super) struct Occupied {
-    pub(super) supervisor: Arc<Supervisor>,
-    pub(super) zone: ZoneId,
-    pub(super) worker: WorkerId,
-}
-
-impl Drop for Occupied {
-    fn drop(&mut self) {
-        self.supervisor.running().remove(&self.worker);
-        self.supervisor.zones().worker_ended(self.zone, self.worker);
-        self.supervisor.forget_ahead(self.worker);
-        self.supervisor.changed.notify_waiters();
-    }
-}
-
-/// Ends a process by its descriptor. One that has ended already is no failure.
-pub(super) fn kill(pidfd: &OwnedFd) {
-    let _ = pidfd_send_signal(pidfd, Signal::KILL);
-}
 
 impl Supervisor {
     /// Makes a worker, or takes the one that waits, and waits until it serves. `attach` runs when the worker has its place: what it takes
@@ -429,73 +299,6 @@ impl Supervisor {
         });
         (Running { worker: place.worker, pidfd, code, ending: place.ending.clone(), ended }, own, report)
     }
-}
-
-pub(super) async fn give_up(mut running: Running, refusal: Refusal) -> Refusal {
-    running.kill();
-    running.ended().await;
-    refusal
-}
-
-/// The worker's one message.
-pub(super) async fn report(socket: Arc<OwnedFd>, assigned: io::Result<()>) -> io::Result<Report> {
-    assigned?;
-    rustix::io::ioctl_fionbio(&*socket, true)?;
-    let readable = watch(socket)?;
-    loop {
-        let mut ready = readable.readable().await?;
-        match ready.try_io(|socket| assignment::receive::<Report>(socket.get_ref())) {
-            Ok(result) => return result.map(|(report, _)| report),
-            Err(_not_yet) => {}
-        }
-    }
-}
-
-/// Waits for a child's end and reaps it. How it ended, in words.
-pub(super) async fn reaped(pidfd: &Arc<OwnedFd>) -> String {
-    let readable = match watch(Arc::clone(pidfd)) {
-        Ok(readable) => readable,
-        Err(error) => {
-            // Nobody would notice its end: so it ends now.
-            kill(pidfd);
-            return format!("ended, since it cannot be watched: {error}");
-        }
-    };
-    let _ = readable.readable().await;
-    match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
-        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-            (Some(0), _) => "ended".into(),
-            (Some(code), _) => format!("ended with status {code}"),
-            (_, Some(libc::SIGSYS)) => "killed by its system call filter".into(),
-            (_, Some(signal)) => format!("killed by signal {signal}"),
-            _ => "ended".into(),
-        },
-        Ok(None) => "ended".into(),
-        Err(error) => format!("ended, and could not be reaped: {error}"),
-    }
-}
-
-pub(super) fn failed(what: &str, error: &io::Error) -> Refusal {
-    Refusal::new(Code::WorkerFailed, format!("{what}: {error}"))
-}
-
-/// All of a worker's environment: nothing of the supervisor's own but what leads NVIDIA's driver to itself and to its devices, which are
-/// those that the supervisor was given unless `visible` says which.
-pub(super) fn environment(
-    device: DeviceKind,
-    visible: Option<String>,
-    code: Option<&Keeper>,
-) -> Vec<CString> {
-    if device != DeviceKind::Cuda {
-        return Vec::new();
-    }
-    let variable = |name: &str, value: Option<String>| {
-        value.or_else(|| std::env::var(name).ok()).map(|value| format!("{name}={value}"))
-    };
-    let ours =
-        [variable(hardware::VISIBLE, visible), variable("LD_LIBRARY_PATH", None)].into_iter().flatten();
-    let all = code_cache::environment(code).into_iter().chain(ours);
-    all.filter_map(|variable| CString::new(variable).ok()).collect()
 }
 
 #[cfg(test)]

@@ -27,9 +27,9 @@ use vgpu_zone_api::guest::wire;
 use vgpu_zone_api::shim::{DomainRef, ZoneId, ZoneState};
 
 use super::Supervisor;
-use super::workers::ArenaKind;
+use super::refusal::Refusal;
+use super::running::ArenaKind;
 use super::zone_log::ZoneLog;
-use super::zones::Refusal;
 use births::Starter;
 use stream::{Bounds, messages};
 

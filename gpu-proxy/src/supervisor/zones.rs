@@ -16,36 +16,17 @@ use vgpu_codes::Code;
 use vgpu_zone_api::guest::facts::DEVICES_MAX;
 use vgpu_zone_api::shim::{DomainRef, GrantInfo, WorkerInfo, ZoneId, ZoneInfo, ZoneState};
 
+use super::refusal::Refusal;
 use super::shared::Shared;
+use super::worker_id::WorkerId;
 use super::zone_log::ZoneLog;
 use crate::shared_page::SharedPage;
 use devices::ContainerGrant;
 pub use ends::Connection;
 pub use pages::pages_of_arenas;
+pub use places::Place;
 use places::Worker;
-pub use places::{Ending, Place};
 pub use shares::Sharer;
-
-/// Why something was not done: a code for machines, a sentence for people.
-#[derive(Debug, thiserror::Error)]
-#[error("{text} ({code})")]
-pub struct Refusal {
-    /// The code.
-    pub code: Code,
-    /// The sentence.
-    pub text: String,
-}
-
-impl Refusal {
-    /// With its sentence.
-    pub fn new(code: Code, text: impl Into<String>) -> Self {
-        Self { code, text: text.into() }
-    }
-}
-
-/// A worker's number: never given twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkerId(pub u64);
 
 /// What limits all zones; from the configuration.
 #[derive(Debug, Clone, Copy)]

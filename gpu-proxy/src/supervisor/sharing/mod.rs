@@ -15,7 +15,8 @@ pub use policy::{Seen, WHOLE};
 
 use super::Supervisor;
 use super::watched::watch;
-use super::zones::{Sharer, WorkerId};
+use super::worker_id::WorkerId;
+use super::zones::Sharer;
 use crate::worker::turn::{Order, now_ns};
 
 /// Between two looks while two zones have work.

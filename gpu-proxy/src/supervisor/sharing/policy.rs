@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vgpu_zone_api::shim::ZoneId;
 
 use crate::device::DeviceKind;
-use crate::supervisor::zones::WorkerId;
+use crate::supervisor::worker_id::WorkerId;
 use crate::worker::turn::Order;
 
 /// The device as a whole, in what parts are told in.

@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tokio::sync::oneshot;
 
-use super::workers::kill;
+use super::process::kill;
 use raw::{Birth, Child};
 
 pub use raw::own_mounts;

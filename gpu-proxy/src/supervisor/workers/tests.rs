@@ -12,6 +12,7 @@ use vgpu_zone_api::shim::ZoneState;
 use super::*;
 use crate::supervisor::cgroup::Cgroups;
 use crate::supervisor::{GuestDoor, Mode, channel_pages, lock};
+use crate::worker::assignment::ChannelKind;
 
 const ZONE: ZoneId = ZoneId(Uuid::from_u128(1));
 /// After [`ZONE`] in every list.

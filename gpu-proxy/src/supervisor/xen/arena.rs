@@ -27,8 +27,9 @@ use vgpu_zone_api::shim::ZoneId;
 use super::blocking;
 use crate::supervisor::Supervisor;
 use crate::supervisor::pace::Pace;
+use crate::supervisor::refusal::Refusal;
 use crate::supervisor::watched::watch;
-use crate::supervisor::zones::{Refusal, WorkerId};
+use crate::supervisor::worker_id::WorkerId;
 use crate::worker::chunks::{Answer, Need};
 
 /// For the guest's answer to one `Want`.

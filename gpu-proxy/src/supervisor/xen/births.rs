@@ -16,8 +16,8 @@ use super::arena::{DomainPages, GuestArena};
 use super::blocking;
 use super::stream::{Channels, Worker};
 use crate::supervisor::Supervisor;
-use crate::supervisor::workers::{ArenaKind, Channel, Running, Wanted};
-use crate::supervisor::zones::Refusal;
+use crate::supervisor::refusal::Refusal;
+use crate::supervisor::running::{ArenaKind, Channel, Running, Wanted};
 use crate::worker::assignment::ChannelKind;
 
 #[derive(Debug)]

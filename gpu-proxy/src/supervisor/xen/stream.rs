@@ -15,8 +15,8 @@ use super::arena::{Granted, GuestArena};
 use super::is_set;
 use crate::supervisor::channel_pages;
 use crate::supervisor::pace::Pace;
+use crate::supervisor::refusal::Refusal;
 use crate::supervisor::zone_log::ZoneLog;
-use crate::supervisor::zones::Refusal;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 16 << 10;

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use vgpu_zone_api::shim::ZoneId;
 
-use super::{Refusal, Usage, WorkerId, Zones, not_granted, page};
+use super::{Usage, Zones, not_granted, page};
 use crate::shared_page::SharedPage;
 use crate::supervisor::code_cache::CodeCache;
+use crate::supervisor::refusal::Refusal;
+use crate::supervisor::worker_id::WorkerId;
 use crate::worker::quota::{Grant, SLOTS};
 
 /// What a container was given.

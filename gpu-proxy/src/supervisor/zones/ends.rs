@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use vgpu_zone_api::shim::{DomainRef, ZoneId, ZoneState};
 
-use super::{WorkerId, Zones};
+use super::Zones;
+use crate::supervisor::worker_id::WorkerId;
 
 /// An open connection at the shim's door.
 #[derive(Debug, Default)]

@@ -3,7 +3,9 @@
 use vgpu_codes::Code;
 use vgpu_zone_api::shim::ZoneId;
 
-use super::{Refusal, WorkerId, Zone, Zones};
+use super::{Zone, Zones};
+use crate::supervisor::refusal::Refusal;
+use crate::supervisor::worker_id::WorkerId;
 
 /// Of the pages that a zone may map, those for arenas: half. Its processes that are still to come need channels.
 #[must_use]

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use vgpu_api::{CuError, CuResult};
@@ -11,10 +10,13 @@ use vgpu_codes::Code;
 use vgpu_zone_api::shim::{WorkerInfo, ZoneId, ZoneState};
 
 use super::devices::{ContainerGrant, DeviceGrant};
-use super::{Limits, Refusal, WorkerId, Zone, Zones, not_granted, page};
+use super::{Limits, Zone, Zones, not_granted, page};
 use crate::device::DeviceKind;
 use crate::exchange::{Answer, Question};
 use crate::shared_page::SharedPage;
+use crate::supervisor::ending::Ending;
+use crate::supervisor::refusal::Refusal;
+use crate::supervisor::worker_id::WorkerId;
 use crate::supervisor::zone_log::ZoneLog;
 use crate::worker::quota::{Grant, SLOTS};
 use crate::worker::turn::{Ruled, now_ns};
@@ -37,21 +39,6 @@ pub(super) struct Worker {
     /// Nobody's yet: it waits for the container's next process.
     pub ahead: bool,
     pub ending: Ending,
-}
-
-/// Whether a worker was told to end: it still has its memory and its place until it is reaped.
-#[derive(Debug, Clone, Default)]
-pub struct Ending(Arc<AtomicBool>);
-
-impl Ending {
-    /// It was told to.
-    pub fn begin(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn has_begun(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// A place for a worker that is about to be born. Give it back with [`Zones::worker_ended`].

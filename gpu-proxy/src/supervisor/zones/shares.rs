@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use vgpu_codes::Code;
 use vgpu_zone_api::shim::ZoneId;
 
-use super::{ContainerGrant, Refusal, WorkerId, Zones};
+use super::{ContainerGrant, Zones};
+use crate::supervisor::refusal::Refusal;
 use crate::supervisor::sharing::{Seen, WHOLE};
+use crate::supervisor::worker_id::WorkerId;
 use crate::worker::turn::{Ruled, Said};
 
 /// Thousandths of the device's time.

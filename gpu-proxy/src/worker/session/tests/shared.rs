@@ -9,7 +9,8 @@ use vgpu_zone_api::shim::ZoneId;
 use super::*;
 use crate::device::DeviceKind;
 use crate::exchange::{Answer, Question};
-use crate::supervisor::zones::{Limits, WorkerId, Zones};
+use crate::supervisor::worker_id::WorkerId;
+use crate::supervisor::zones::{Limits, Zones};
 use crate::worker::Exchange;
 
 const PIECE: u64 = MAPPING_BYTES;

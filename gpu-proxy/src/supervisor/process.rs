@@ -1,0 +1,59 @@
+//! Processes of workers: what one reports, its end, by its descriptor.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use vgpu_codes::Code;
+
+use super::refusal::Refusal;
+use super::watched::watch;
+use crate::worker::assignment::{self, Report};
+
+/// Ends a process by its descriptor. One that has ended already is no failure.
+pub(super) fn kill(pidfd: &OwnedFd) {
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+}
+
+/// The worker's one message.
+pub(super) async fn report(socket: Arc<OwnedFd>, assigned: io::Result<()>) -> io::Result<Report> {
+    assigned?;
+    rustix::io::ioctl_fionbio(&*socket, true)?;
+    let readable = watch(socket)?;
+    loop {
+        let mut ready = readable.readable().await?;
+        match ready.try_io(|socket| assignment::receive::<Report>(socket.get_ref())) {
+            Ok(result) => return result.map(|(report, _)| report),
+            Err(_not_yet) => {}
+        }
+    }
+}
+
+/// Waits for a child's end and reaps it. How it ended, in words.
+pub(super) async fn reaped(pidfd: &Arc<OwnedFd>) -> String {
+    let readable = match watch(Arc::clone(pidfd)) {
+        Ok(readable) => readable,
+        Err(error) => {
+            // Nobody would notice its end: so it ends now.
+            kill(pidfd);
+            return format!("ended, since it cannot be watched: {error}");
+        }
+    };
+    let _ = readable.readable().await;
+    match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(0), _) => "ended".into(),
+            (Some(code), _) => format!("ended with status {code}"),
+            (_, Some(libc::SIGSYS)) => "killed by its system call filter".into(),
+            (_, Some(signal)) => format!("killed by signal {signal}"),
+            _ => "ended".into(),
+        },
+        Ok(None) => "ended".into(),
+        Err(error) => format!("ended, and could not be reaped: {error}"),
+    }
+}
+
+pub(super) fn failed(what: &str, error: &io::Error) -> Refusal {
+    Refusal::new(Code::WorkerFailed, format!("{what}: {error}"))
+}
