@@ -1,6 +1,7 @@
 //! One program's session: the library connected to a fake worker in a thread of this test, over the real socket and rings.
 //!
-//! The library starts once a process; `cargo test` runs the tests of a file in one, so a session is held by one test at a time.
+//! The library starts once a process; `cargo test` runs the tests of a file in one, so a session is held by one test at a time, and begins
+//! without what the last one's primary context had and without the calls that it made.
 
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +31,7 @@ pub static KEPT_ARENA: AtomicBool = AtomicBool::new(false);
 pub struct Session {
     pub libcuda: Library,
     pub seen: Arc<Mutex<Seen>>,
-    _alone: MutexGuard<'static, ()>,
+    _alone: MutexGuard<'static, bool>,
 }
 
 impl Session {
@@ -49,13 +50,18 @@ pub fn served() -> Arc<Mutex<Seen>> {
 
 /// The library, initialized, with the primary context of device 0 retained and current.
 pub fn session() -> Session {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Whether there was one before.
+    static ALONE: Mutex<bool> = Mutex::new(false);
+    let mut alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let seen = Arc::clone(&SEEN);
     let libcuda = Library::open();
     let mut context = 0u64;
     let place = &raw mut context;
     assert_eq!(crate::cu!(libcuda, cuInit(0: u32)), 0);
+    if std::mem::replace(&mut *alone, true) {
+        assert_eq!(crate::cu!(libcuda, cuDevicePrimaryCtxReset_v2(0: i32)), 0);
+        seen.lock().unwrap_or_else(PoisonError::into_inner).calls.clear();
+    }
     assert_eq!(crate::cu!(libcuda, cuDevicePrimaryCtxRetain(place: *mut u64, 0: i32)), 0);
     assert_eq!(crate::cu!(libcuda, cuCtxSetCurrent(context: u64)), 0);
     Session { libcuda, seen, _alone: alone }

@@ -77,7 +77,7 @@ impl FakeDevice {
     }
 
     pub(super) fn vgpuHostFunctions(&mut self, _: Call, mailbox: Staged) -> CuResult<()> {
-        assert!(self.mailbox.replace(mailbox).is_none(), "told once");
+        assert!(self.mailbox.replace(mailbox).is_none(), "told once where the thread looks");
         self.saw("host functions")
     }
 

@@ -58,6 +58,7 @@ impl FakeDevice {
         let (stream, _) = self.greens.remove(&green).ok_or(CuError::INVALID_CONTEXT)?;
         self.streams.remove(&stream.raw());
         self.places.remove(&("stream", stream.index()));
+        self.end_context(green);
         self.saw("green destroy")
     }
 }

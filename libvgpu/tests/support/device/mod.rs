@@ -171,6 +171,7 @@ impl FakeDevice {
         if taken.is_none() { Ok(()) } else { Err(CuError::INVALID_HANDLE) }
     }
 
+    /// With its green contexts, if it is a primary one.
     fn end_context(&mut self, context: ContextId) {
         for (_, raw) in self.places.values().filter(|(owner, _)| *owner == context) {
             self.streams.remove(raw);
@@ -178,7 +179,9 @@ impl FakeDevice {
             self.graphs.remove(raw);
         }
         self.places.retain(|_, (owner, _)| *owner != context);
-        self.greens.retain(|_, (stream, _)| self.streams.contains(&stream.raw()));
+        let has_ended = |(stream, _): &(StreamHandle, u32)| !self.streams.contains(&stream.raw());
+        let ended: Vec<_> = self.greens.extract_if(|_, green| has_ended(green)).collect();
+        ended.iter().for_each(|(green, _)| self.end_context(*green));
         self.arrays.end_context(context);
         self.count_arrays();
     }
