@@ -146,14 +146,14 @@ pub fn asked(socket: impl AsFd) -> io::Result<(Question, Option<OwnedFd>)> {
 ///
 /// # Errors
 /// What the system says.
-pub fn answer(socket: impl AsFd, answer: CuResult<(Answer, Option<OwnedFd>)>) -> io::Result<()> {
+pub fn answer(socket: impl AsFd, answer: CuResult<(Answer, Option<impl AsFd>)>) -> io::Result<()> {
     match answer {
         Ok((Answer { bytes, device, token }, fd)) => send(socket, &message(0, device, bytes, token), fd),
-        Err(error) => send(socket, &message(error.code(), 0, 0, Token::default()), None),
+        Err(error) => send(socket, &message(error.code(), 0, 0, Token::default()), None::<OwnedFd>),
     }
 }
 
-fn send(socket: impl AsFd, message: &[u8; MESSAGE_BYTES], fd: Option<OwnedFd>) -> io::Result<()> {
+fn send(socket: impl AsFd, message: &[u8; MESSAGE_BYTES], fd: Option<impl AsFd>) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = fd.as_ref().map(|fd| [fd.as_fd()]);
@@ -180,7 +180,7 @@ fn receive(socket: impl AsFd) -> io::Result<([u8; MESSAGE_BYTES], Option<OwnedFd
     let mut fds: Vec<_> = rights.flatten().collect();
     let is_cut = received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
     match received.bytes {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        0 if fds.is_empty() && !is_cut => Err(io::ErrorKind::UnexpectedEof.into()),
         MESSAGE_BYTES if fds.len() <= 1 && !is_cut => Ok((message, fds.pop())),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
@@ -222,7 +222,7 @@ mod tests {
             let (got, fd) = receive(&worker).unwrap();
             assert_eq!((parts(&got), fd.is_some()), ((0, 3, 5, token), with));
         }
-        answer(&supervisor, Err(CuError::OUT_OF_MEMORY)).unwrap();
+        answer(&supervisor, Err::<(_, Option<OwnedFd>), _>(CuError::OUT_OF_MEMORY)).unwrap();
         assert_eq!(ask(&worker, Question::Get(token), None).unwrap_err(), CuError::OUT_OF_MEMORY);
         drop(supervisor);
         assert_eq!(ask(&worker, Question::Get(token), None).unwrap_err(), CuError::DEVICE_UNAVAILABLE);
@@ -232,7 +232,10 @@ mod tests {
     fn what_is_no_question_is_told_from_one() {
         let (worker, supervisor) = pair();
         let whole = Question::Get(Token([1; 16])).encode();
-        for bad in [&whole[..31], &[&whole[..], &[0]].concat(), &[0; 32], &[12; 32], &[1]] {
+        let after_the_last = Question::LetGoPool(Token::default()).encode()[0] + 1;
+        let mut no_number = whole;
+        no_number[0] = after_the_last;
+        for bad in [&whole[..31], &[&whole[..], &[0]].concat(), &[0; 32], &no_number, &[1]] {
             rustix::net::send(&worker, bad, SendFlags::empty()).unwrap();
             assert_eq!(asked(&supervisor).unwrap_err().kind(), io::ErrorKind::InvalidData, "{bad:?}");
         }

@@ -17,7 +17,7 @@ use vgpu_api::{Call, ContextId, CuResult, Op, Wire, dispatch};
 use crate::device::{Device, DeviceKind};
 use crate::exchange::{self, Question};
 use crate::shared_page::SharedPage;
-use crate::supervisor::shared::Shared;
+use crate::supervisor::shared::{Given, Shared};
 use crate::supervisor::worker_id::WorkerId;
 use crate::worker::quota::{Grant, Quota};
 use crate::worker::staging::Staging;
@@ -63,7 +63,9 @@ impl Exchange for Zone {
         let Self { shared, grants, devices, bytes_max } = self;
         let bounds = ((DeviceKind::Soft, &devices[..]), *bytes_max, 64);
         let grant_of = |_, device: u32| grants.get(device as usize).cloned();
-        shared.answer(WorkerId(1), (question, fd), bounds, grant_of)
+        let asked = (question, fd.map(Given::look_at));
+        let (answer, fd) = shared.answer(WorkerId(1), asked, bounds, grant_of)?;
+        Ok((answer, fd.and_then(|fd| fd.try_clone().ok())))
     }
 }
 

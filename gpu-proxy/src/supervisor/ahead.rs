@@ -8,13 +8,13 @@
 //! a process cannot use is ended first.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use idm::arena::Arena;
 use tokio::task::JoinHandle;
 use vgpu_zone_api::shim::ZoneId;
 
+use super::foreign::Foreign;
 use super::process::report;
 use super::refusal::Refusal;
 use super::running::{ArenaKind, Begun, Channel, Occupied, Running, Serving, Wanted, give_up};
@@ -38,7 +38,7 @@ pub(super) struct Ahead {
 pub(super) struct Waiting {
     worker: WorkerId,
     running: Running,
-    socket: Arc<OwnedFd>,
+    socket: Arc<Foreign>,
     arena: Option<Arena>,
     arena_kind: ArenaKind,
 }

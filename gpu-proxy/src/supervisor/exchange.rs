@@ -8,15 +8,18 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
 use vgpu_zone_api::shim::ZoneId;
 
 use super::Supervisor;
+use super::foreign::{Foreign, close, has_descriptors};
 use super::pace::Pace;
 use super::process::kill;
+use super::shared::Given;
 use super::watched::watch;
 use super::worker_id::WorkerId;
-use crate::exchange::{answer, asked};
+use crate::exchange::{Question, answer, asked};
 
 /// Our end and the worker's.
 pub(super) fn make() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -25,43 +28,75 @@ pub(super) fn make() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
+/// The task that answers a worker.
+#[derive(Debug)]
+pub(super) struct Exchanging {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Exchanging {
+    /// Returns when nothing is answered any more, and what lay in the socket is closed: its worker has ended.
+    pub(super) async fn end(self) {
+        // A task that has ended by itself hears nothing.
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+}
+
 impl Supervisor {
-    /// Answers the worker until it is gone.
+    /// Answers the worker until it is gone. One that breaks the exchange is ended.
     pub(super) fn exchange_with(
         self: &Arc<Self>,
         (zone, worker): (ZoneId, WorkerId),
         ours: OwnedFd,
         pidfd: Arc<OwnedFd>,
-    ) -> JoinHandle<()> {
+    ) -> Exchanging {
         let supervisor = Arc::clone(self);
-        tokio::spawn(async move {
-            let Err(error) = supervisor.answer_all((zone, worker), Arc::new(ours)).await;
-            // A worker that has ended has closed its end.
-            if error.kind() != io::ErrorKind::UnexpectedEof {
-                log::warn!("zone {zone}: a worker breaks the exchange, and is ended: {error}");
-                kill(&pidfd);
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let socket = Arc::new(Foreign::new(ours));
+            match supervisor.answer_all((zone, worker), &socket, stopped).await {
+                // A worker that has ended has closed its end.
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                    log::warn!("zone {zone}: a worker breaks the exchange, and is ended: {error}");
+                    kill(&pidfd);
+                }
+                Ok(()) | Err(_) => {}
             }
-        })
+            close(Arc::into_inner(socket)).await;
+        });
+        Exchanging { stop, task }
     }
 
+    /// Until it is `stopped`. What it has begun it ends: no descriptor is on its way then.
     async fn answer_all(
         &self,
         (zone, worker): (ZoneId, WorkerId),
-        ours: Arc<OwnedFd>,
-    ) -> io::Result<std::convert::Infallible> {
-        let (readable, pace) = (watch(ours)?, Pace::of_exchanges());
+        socket: &Arc<Foreign>,
+        mut stopped: oneshot::Receiver<()>,
+    ) -> io::Result<()> {
+        let (readable, pace) = (watch(Arc::clone(socket))?, Pace::of_exchanges());
         loop {
-            let mut ready = readable.readable().await?;
-            let Ok(question) = ready.try_io(|socket| asked(socket.get_ref())) else { continue };
-            let question = question?;
-            pace.wait().await;
+            let mut ready = tokio::select! {
+                biased;
+                _ = &mut stopped => return Ok(()),
+                ready = readable.readable() => ready?,
+            };
+            let Ok(with_fds) = ready.try_io(|socket| has_descriptors(&**socket.get_ref())) else { continue };
+            let question = receive(socket, with_fds?).await?;
+            tokio::select! {
+                biased;
+                _ = &mut stopped => return Ok(()),
+                () = pace.wait() => {}
+            }
             let (answered, gone) = {
                 let mut zones = self.zones();
                 (zones.exchange(zone, worker, self.device, question), zones.take_gone(zone))
             };
             // Before the answer: who let go of memory takes it for free then.
             close(gone).await;
-            answer(&**readable.get_ref(), answered)?;
+            answer(&**socket, answered)?;
         }
     }
 
@@ -76,9 +111,16 @@ impl Supervisor {
     }
 }
 
-/// Closes what a zone shares no more, where nobody else waits for it.
-async fn close(gone: Vec<OwnedFd>) {
-    if !gone.is_empty() {
-        let _ = tokio::task::spawn_blocking(move || drop(gone)).await;
-    }
+/// The question that is there. One with descriptors is received where nobody else waits: they are looked at, a wrong one's are closed, and the
+/// kernel closes at once what it cannot hand over.
+async fn receive(socket: &Arc<Foreign>, with_fds: bool) -> io::Result<(Question, Option<Given>)> {
+    let socket = Arc::clone(socket);
+    let receive = move || {
+        let (question, fd) = asked(&*socket)?;
+        Ok((question, fd.map(Given::look_at)))
+    };
+    if with_fds { spawn_blocking(receive).await.map_err(io::Error::other)? } else { receive() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The local sockets: this supervisor serves a zone at each by itself, as guest-init does in a domain. Each connection is one process.
 
 use std::future::ready;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as Socket;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use vgpu_zone_api::guest::facts;
 use vgpu_zone_api::guest::wire::region;
 use vgpu_zone_api::shim::{ZoneId, ZoneState};
 
+use super::foreign::Foreign;
 use super::pace::Pace;
 use super::refusal::Refusal;
 use super::running::{ArenaKind, Channel, Running, Wanted};
@@ -82,7 +83,7 @@ async fn process(
     let greeted = tokio::task::spawn_blocking(move || {
         let peer = connect::peer_of(&socket)?;
         let hello = connect::greet(&socket, peer, HELLO_LIMIT)?;
-        Ok::<_, idm::ChannelError>((socket, peer, hello))
+        Ok::<_, idm::ChannelError>((Foreign::new(socket), peer, hello))
     });
     let (socket, peer, theirs) = match greeted.await {
         Ok(Ok(greeted)) => greeted,
@@ -97,7 +98,7 @@ async fn process(
     let spec = region();
     let ours = Hello::new(spec.record_limit, WIRE_HASH);
     match start(supervisor, zone, peer, &socket, &theirs, &ours).await {
-        Ok(running) => see_to_end(running, socket.into(), peer).await,
+        Ok(running) => see_to_end(running, socket, peer).await,
         Err(refusal) => {
             log::warn!("{peer} was refused: {refusal}");
             // It may have gone meanwhile.
@@ -162,7 +163,7 @@ async fn start(
 }
 
 /// Ends the worker with its process; closes the process's socket with its worker, which is how it learns of it.
-async fn see_to_end(mut running: Running, socket: OwnedFd, peer: Peer) {
+async fn see_to_end(mut running: Running, socket: Foreign<Socket>, peer: Peer) {
     let socket = Arc::new(socket);
     match watch(Arc::clone(&socket)) {
         Ok(watched) => {

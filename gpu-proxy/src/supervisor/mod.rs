@@ -15,6 +15,7 @@ pub mod ending;
 mod environment;
 mod exchange;
 pub mod facts;
+pub mod foreign;
 mod hardware;
 pub mod local;
 mod nobody;

@@ -10,6 +10,7 @@ use vgpu_codes::Code;
 use super::Supervisor;
 use super::cgroup::WorkerCgroup;
 use super::environment::environment;
+use super::foreign::Foreign;
 use super::process::{failed, kill, reaped, report};
 use super::refusal::Refusal;
 use super::spawn::{Newborn, Order};
@@ -47,7 +48,7 @@ impl Supervisor {
         };
         // Its log is kept open and not read: what went wrong is in its report.
         let Newborn { pidfd, socket, log, .. } = self.spawner.spawn(order).await.map_err(cannot)?;
-        let (pidfd, socket) = (Arc::new(pidfd), Arc::new(socket));
+        let (pidfd, socket) = (Arc::new(pidfd), Arc::new(Foreign::new(socket)));
         let assigned = assignment::send(&*socket, &self.task_of_nobody(question), &[] as &[OwnedFd]);
         let reported = tokio::time::timeout(limit, report(socket, assigned)).await;
         kill(&pidfd);

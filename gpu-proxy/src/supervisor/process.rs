@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use vgpu_codes::Code;
 
+use super::foreign::{Foreign, without_descriptors};
 use super::refusal::Refusal;
 use super::watched::watch;
 use crate::worker::assignment::{self, Report};
@@ -17,13 +18,17 @@ pub(super) fn kill(pidfd: &OwnedFd) {
 }
 
 /// The worker's one message.
-pub(super) async fn report(socket: Arc<OwnedFd>, assigned: io::Result<()>) -> io::Result<Report> {
+pub(super) async fn report(socket: Arc<Foreign>, assigned: io::Result<()>) -> io::Result<Report> {
     assigned?;
     rustix::io::ioctl_fionbio(&*socket, true)?;
     let readable = watch(socket)?;
     loop {
         let mut ready = readable.readable().await?;
-        match ready.try_io(|socket| assignment::receive::<Report>(socket.get_ref())) {
+        let received = ready.try_io(|socket| {
+            without_descriptors(&**socket.get_ref())?;
+            assignment::receive::<Report>(&**socket.get_ref())
+        });
+        match received {
             Ok(result) => return result.map(|(report, _)| report),
             Err(_not_yet) => {}
         }

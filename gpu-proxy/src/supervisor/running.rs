@@ -12,6 +12,7 @@ use vgpu_zone_api::shim::ZoneId;
 
 use super::Supervisor;
 use super::ending::Ending;
+use super::foreign::Foreign;
 use super::process::kill;
 use super::refusal::Refusal;
 use super::worker_id::WorkerId;
@@ -76,7 +77,7 @@ pub type Serving = (Running, Option<Arena>);
 /// A worker that was told what it is, and its first report.
 pub(super) struct Begun {
     pub(super) running: Running,
-    pub(super) socket: Arc<OwnedFd>,
+    pub(super) socket: Arc<Foreign>,
     pub(super) arena: Option<Arena>,
     pub(super) report: JoinHandle<io::Result<Report>>,
 }

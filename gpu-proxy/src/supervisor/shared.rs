@@ -13,9 +13,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use idm::region::sealed_memory;
-use rustix::fs::{FileType, fstat, major};
+use rustix::fs::{FileType, fstat, major, minor};
 use vgpu_api::{CuError, CuResult, Token};
 
+use super::foreign::Foreign;
 use super::shared_events::Events;
 use super::shared_pools::Pools;
 use super::token::random_token;
@@ -28,9 +29,11 @@ use crate::worker::quota::Grant;
 pub const PER_ZONE_MAX: usize = 1024;
 /// How often all of that is had by those who got it.
 const USES_MAX: usize = 16 << 10;
-/// NVIDIA's device nodes, `/dev/nvidiactl` among them, which exported memory is an open file of. Source: open-gpu-kernel-modules,
-/// `NV_MAJOR_DEVICE_NUMBER`.
+/// NVIDIA's device nodes. Source: open-gpu-kernel-modules, `NV_MAJOR_DEVICE_NUMBER`.
 const NVIDIA_MAJOR: u32 = 195;
+/// `/dev/nvidiactl` of them: nvidia.ko exports memory to open files of it and imports it from no others. Source:
+/// open-gpu-kernel-modules, `NV_MINOR_DEVICE_NUMBER_CONTROL_DEVICE`, `cliresCtrlCmdOsUnixExportObjectToFd_IMPL`.
+const CONTROL_MINOR: u32 = 255;
 
 /// What a zone shares.
 #[derive(Debug, Default)]
@@ -40,9 +43,8 @@ pub struct Shared {
     uses: usize,
     /// Memories that a maker has.
     descriptors: usize,
-    /// What nobody gets any more. To close the last descriptor of memory may take the time that it takes to free it, and of one that a worker
-    /// chose whatever its file takes: nobody may wait for that.
-    gone: Vec<OwnedFd>,
+    /// What nobody gets any more. Memory is free when its last descriptor is closed, which takes its time.
+    gone: Vec<Foreign>,
     events: Events,
     pools: Pools,
 }
@@ -53,7 +55,7 @@ struct Memory {
     /// The number of the node's device that it lies on.
     device: u32,
     /// Whose it is, and what others get: until it is let go of.
-    maker: Option<(WorkerId, OwnedFd)>,
+    maker: Option<(WorkerId, Foreign)>,
     /// The maker's, which those of its container share.
     grant: Grant,
     /// A worker stands here as often as it got it. One of another container has it counted against its own grant from the first: else the
@@ -89,7 +91,7 @@ impl Shared {
     }
 
     /// Descriptors to be closed by who holds no lock.
-    pub fn take_gone(&mut self) -> Vec<OwnedFd> {
+    pub fn take_gone(&mut self) -> Vec<Foreign> {
         std::mem::take(&mut self.gone)
     }
 
@@ -101,17 +103,22 @@ impl Shared {
     pub fn answer(
         &mut self,
         worker: WorkerId,
-        (question, fd): (Question, Option<OwnedFd>),
+        (question, given): (Question, Option<Given>),
         ((kind, devices), bytes_max, room): ((DeviceKind, &[u32]), u64, usize),
         grant_of: impl Fn(WorkerId, u32) -> Option<Grant>,
-    ) -> CuResult<(Answer, Option<OwnedFd>)> {
-        let is_given = fd.is_some();
-        let fd = match fd {
-            Some(fd) if !matches!(question, Question::Put { .. }) || !may_be_kept(kind, &fd) => {
-                self.gone.push(fd);
+    ) -> CuResult<(Answer, Option<Foreign>)> {
+        let is_given = given.is_some();
+        // Only memory of the device that a worker drives is kept for others: nothing else that it may have open.
+        let fd = match given {
+            Some(Given { fd, is_memory: true })
+                if matches!(question, Question::Put { .. }) && needs_fd(kind) =>
+            {
+                Some(fd)
+            }
+            other => {
+                self.gone.extend(other.map(|given| given.fd));
                 None
             }
-            fd => fd,
         };
         match question {
             Question::Put { bytes, device } => {
@@ -180,8 +187,8 @@ impl Shared {
         worker: WorkerId,
         (device, bytes): (u32, u64),
         grant: Grant,
-        given: Option<OwnedFd>,
-    ) -> CuResult<(Answer, Option<OwnedFd>)> {
+        given: Option<Foreign>,
+    ) -> CuResult<(Answer, Option<Foreign>)> {
         let full = |_: io::Error| CuError::OUT_OF_MEMORY;
         let (kept, back) = match given {
             Some(fd) => (fd, None),
@@ -189,7 +196,7 @@ impl Shared {
                 let length = usize::try_from(bytes).map_err(|_| CuError::INVALID_VALUE)?;
                 let memory = sealed_memory("vgpu-shared", length).map_err(full)?;
                 let back = memory.try_clone().map_err(full)?;
-                (memory, Some(back))
+                (Foreign::new(memory), Some(Foreign::new(back)))
             }
         };
         let token = random_token().map_err(full)?;
@@ -206,14 +213,14 @@ impl Shared {
         devices: &[u32],
         token: Token,
         grant_of: &impl Fn(WorkerId, u32) -> Option<Grant>,
-    ) -> CuResult<(Answer, Option<OwnedFd>)> {
+    ) -> CuResult<(Answer, Option<Foreign>)> {
         let memory = self.memories.get_mut(&token).ok_or(CuError::INVALID_VALUE)?;
         let (_, fd) = memory.maker.as_ref().ok_or(CuError::INVALID_VALUE)?;
         let device = number_of(memory.device, devices)?;
         if self.uses >= USES_MAX {
             return Err(CuError::OUT_OF_MEMORY);
         }
-        let fd = fd.try_clone().map_err(|_| CuError::OUT_OF_MEMORY)?;
+        let fd = Foreign::new(fd.try_clone().map_err(|_| CuError::OUT_OF_MEMORY)?);
         let grant = grant_of(worker, memory.device).ok_or(CuError::INVALID_VALUE)?;
         let own = (!grant.is_of(&memory.grant)).then_some(grant);
         if let Some(grant) = &own {
@@ -274,13 +281,27 @@ fn needs_fd(device: DeviceKind) -> bool {
     device == DeviceKind::Cuda
 }
 
-/// Only memory of the device that a worker drives is kept for others: nothing else that it may have open.
-fn may_be_kept(device: DeviceKind, fd: &OwnedFd) -> bool {
-    let is_nvidias = fstat(fd).is_ok_and(|stat| {
-        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-            && major(stat.st_rdev) == NVIDIA_MAJOR
-    });
-    needs_fd(device) && is_nvidias
+/// What came with a question.
+#[derive(Debug)]
+pub struct Given {
+    fd: Foreign,
+    /// It is what memory of NVIDIA's driver is exported as.
+    is_memory: bool,
+}
+
+impl Given {
+    /// Looks at what it is. That may take as long as its file likes: no lock is held here.
+    #[must_use]
+    pub fn look_at(fd: OwnedFd) -> Self {
+        let is_memory = fstat(&fd).is_ok_and(|stat| is_exported(stat.st_mode, stat.st_rdev));
+        Self { fd: Foreign::new(fd), is_memory }
+    }
+}
+
+/// Whether a file of this kind may be exported memory. An open GPU, or another driver's device of the same minor number, is none.
+fn is_exported(mode: u32, of: u64) -> bool {
+    FileType::from_raw_mode(mode) == FileType::CharacterDevice
+        && (major(of), minor(of)) == (NVIDIA_MAJOR, CONTROL_MINOR)
 }
 
 #[cfg(test)]

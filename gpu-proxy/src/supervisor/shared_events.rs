@@ -9,6 +9,7 @@ use idm::Region;
 use idm::region::sealed_memory;
 use vgpu_api::{CuError, CuResult, Token};
 
+use super::foreign::Foreign;
 use super::token::random_token;
 use super::worker_id::WorkerId;
 use crate::event_board::{BYTES, LIFE, PLACE_BYTES, PLACES, Seat, WORDS};
@@ -32,7 +33,7 @@ struct Event {
 
 impl Events {
     /// The board's memory: made with the first event.
-    pub fn board(&mut self) -> CuResult<(Answer, Option<OwnedFd>)> {
+    pub fn board(&mut self) -> CuResult<(Answer, Option<Foreign>)> {
         let full = |_| CuError::OUT_OF_MEMORY;
         if self.board.is_none() {
             let memory = sealed_memory("vgpu-events", BYTES).map_err(full)?;
@@ -41,10 +42,10 @@ impl Events {
         }
         let (memory, _) = self.board.as_ref().ok_or(CuError::UNKNOWN)?;
         let answer = Answer { bytes: BYTES as u64, ..Answer::default() };
-        Ok((answer, Some(memory.try_clone().map_err(full)?)))
+        Ok((answer, Some(Foreign::new(memory.try_clone().map_err(full)?))))
     }
 
-    pub fn put(&mut self, worker: WorkerId) -> CuResult<(Answer, Option<OwnedFd>)> {
+    pub fn put(&mut self, worker: WorkerId) -> CuResult<(Answer, Option<Foreign>)> {
         let (_, board) = self.board.as_ref().ok_or(CuError::INVALID_VALUE)?;
         let place = (0..PLACES).find(|place| !self.taken.contains(place)).ok_or(CuError::OUT_OF_MEMORY)?;
         let token = random_token().map_err(|_| CuError::OUT_OF_MEMORY)?;
@@ -54,7 +55,7 @@ impl Events {
         self.get(worker, token)
     }
 
-    pub fn get(&mut self, worker: WorkerId, token: Token) -> CuResult<(Answer, Option<OwnedFd>)> {
+    pub fn get(&mut self, worker: WorkerId, token: Token) -> CuResult<(Answer, Option<Foreign>)> {
         let event = self.by_token.get_mut(&token).ok_or(CuError::INVALID_VALUE)?;
         let free = (1..WORDS).find(|user| !event.users.contains_key(user));
         let seat = free.and_then(|user| Seat::new(event.place, user)).ok_or(CuError::OUT_OF_MEMORY)?;
@@ -68,7 +69,7 @@ impl Events {
         worker: WorkerId,
         token: Token,
         seat: u64,
-    ) -> CuResult<(Answer, Option<OwnedFd>)> {
+    ) -> CuResult<(Answer, Option<Foreign>)> {
         let event = self.by_token.get_mut(&token).ok_or(CuError::INVALID_VALUE)?;
         let user = Seat::decode(seat).map(Seat::user).ok_or(CuError::INVALID_VALUE)?;
         if event.users.get(&user) != Some(&worker) {

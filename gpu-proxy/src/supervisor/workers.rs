@@ -17,6 +17,7 @@ use super::ahead::Taken;
 use super::cgroup::WorkerCgroup;
 use super::environment::environment;
 use super::exchange;
+use super::foreign::Foreign;
 use super::process::{failed, kill, reaped, report};
 use super::refusal::Refusal;
 use super::running::{ArenaKind, Begun, Channel, Occupied, Running, Serving, Wanted, give_up};
@@ -131,13 +132,13 @@ impl Supervisor {
         self: &Arc<Self>,
         running: Running,
         report: JoinHandle<io::Result<Report>>,
-        socket: Arc<OwnedFd>,
+        socket: Arc<Foreign>,
     ) -> Result<Running, Refusal> {
         match self.says(running, report).await? {
             (running, Report::Ready { gaps }) => match self.judge(gaps, Code::WorkerFailed) {
                 Ok(()) => {
                     self.attach_code(&running).await;
-                    self.hear(socket);
+                    self.hear(socket, Arc::clone(&running.pidfd));
                     Ok(running)
                 }
                 Err(refusal) => Err(give_up(running, refusal).await),
@@ -232,9 +233,9 @@ impl Supervisor {
         occupied: Occupied,
         newborn: Newborn,
         cgroup: Option<WorkerCgroup>,
-    ) -> (Running, Arc<OwnedFd>, JoinHandle<io::Result<Report>>) {
+    ) -> (Running, Arc<Foreign>, JoinHandle<io::Result<Report>>) {
         let Newborn { pid, pidfd, socket, log } = newborn;
-        let (pidfd, socket) = (Arc::new(pidfd), Arc::new(socket));
+        let (pidfd, socket) = (Arc::new(pidfd), Arc::new(Foreign::new(socket)));
         let (tell, ended) = watch::channel(false);
         self.running().insert(place.worker, Arc::clone(&pidfd));
         let task = Assignment {
@@ -276,7 +277,6 @@ impl Supervisor {
         let (supervisor, zone, container) = (Arc::clone(self), wanted.zone, wanted.container.clone());
         tokio::spawn(async move {
             let how = reaped(&watched).await;
-            exchange.iter().for_each(JoinHandle::abort);
             // Its last words, unless it left more than anybody reads.
             if tokio::time::timeout(LAST_WORDS, &mut lines).await.is_err() {
                 lines.abort();
@@ -288,6 +288,9 @@ impl Supervisor {
             drop(socket);
             // Removing a cgroup may have to wait for the kernel.
             let _ = tokio::task::spawn_blocking(move || drop(cgroup)).await;
+            if let Some(exchange) = exchange {
+                exchange.end().await;
+            }
             supervisor.end_sharing(zone, occupied.worker).await;
             let waited = supervisor.zones().is_ahead_of(zone, occupied.worker).is_some();
             drop(occupied);

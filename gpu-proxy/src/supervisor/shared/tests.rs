@@ -22,7 +22,7 @@ fn zone() -> Zone {
 }
 
 impl Zone {
-    fn ask(&mut self, worker: u64, question: Question) -> CuResult<(Answer, Option<OwnedFd>)> {
+    fn ask(&mut self, worker: u64, question: Question) -> CuResult<(Answer, Option<Foreign>)> {
         self.ask_with(worker, question, None, usize::MAX)
     }
 
@@ -32,7 +32,7 @@ impl Zone {
         question: Question,
         fd: Option<OwnedFd>,
         room: usize,
-    ) -> CuResult<(Answer, Option<OwnedFd>)> {
+    ) -> CuResult<(Answer, Option<Foreign>)> {
         let Self { shared, grants } = self;
         let grant_of = |worker: WorkerId, _| Some(grants[usize::from(worker.0 == 3)].clone());
         // Worker 4 drives another device of the node, worker 5 both, which it sees in another order.
@@ -42,7 +42,7 @@ impl Zone {
             _ => &[0],
         };
         let bounds = ((DeviceKind::Soft, devices), 1 << 30, room);
-        shared.answer(WorkerId(worker), (question, fd), bounds, grant_of)
+        shared.answer(WorkerId(worker), (question, fd.map(Given::look_at)), bounds, grant_of)
     }
 
     fn put(&mut self, worker: u64) -> Token {
@@ -190,7 +190,8 @@ fn who_gets_memory_gets_that_of_its_maker_and_no_length_can_change() {
 fn nothing_but_memory_of_the_device_is_kept_for_others() {
     let mut zone = zone();
     let grant = zone.grants[0].clone();
-    let mut put = |device, fd| {
+    let mut put = |device, fd: Option<OwnedFd>| {
+        let fd = fd.map(Given::look_at);
         let (question, bounds) =
             (Question::Put { bytes: BYTES, device: 0 }, ((device, &[0][..]), 1 << 30, usize::MAX));
         let answered = zone.shared.answer(WorkerId(1), (question, fd), bounds, |_, _| Some(grant.clone()));
@@ -203,6 +204,25 @@ fn nothing_but_memory_of_the_device_is_kept_for_others() {
     assert_eq!(put(DeviceKind::Cuda, None), (WRONG, 0));
     assert_eq!(put(DeviceKind::Soft, null()), (WRONG, 1), "it has only what we make");
     assert_eq!((put(DeviceKind::Soft, None), put(DeviceKind::Null, None)), ((Ok(()), 0), (Ok(()), 0)));
+}
+
+/// What a worker of another container may open shows that container no GPU but its own.
+#[test]
+fn an_open_gpu_is_no_memory_and_neither_is_another_drivers_device() {
+    use rustix::fs::makedev;
+    let (device, disk) = (FileType::CharacterDevice.as_raw_mode(), FileType::BlockDevice.as_raw_mode());
+    assert!(is_exported(device | 0o666, makedev(195, 255)));
+    for (mode, of) in [
+        (device, makedev(195, 0)),
+        (device, makedev(195, 7)),
+        (device, makedev(195, 254)),
+        (device, makedev(1, 255)),
+        (device, makedev(195, 255 + 256)),
+        (disk, makedev(195, 255)),
+        (FileType::RegularFile.as_raw_mode(), makedev(195, 255)),
+    ] {
+        assert!(!is_exported(mode, of), "mode {mode:o}, device {of:x}");
+    }
 }
 
 /// The last end of a file may have much to do, and a hostile worker chooses the file.

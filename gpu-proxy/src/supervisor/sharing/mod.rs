@@ -14,6 +14,8 @@ use policy::{Policy, Scale};
 pub use policy::{Seen, WHOLE};
 
 use super::Supervisor;
+use super::foreign::{Foreign, without_descriptors};
+use super::process::kill;
 use super::watched::watch;
 use super::worker_id::WorkerId;
 use super::zones::Sharer;
@@ -68,15 +70,23 @@ impl Supervisor {
         again
     }
 
-    /// Hears a worker that serves, until it ends.
-    pub(super) fn hear(self: &Arc<Self>, socket: Arc<OwnedFd>) {
+    /// Hears a worker that serves, until it ends. One that sends what no worker sends is ended.
+    pub(super) fn hear(self: &Arc<Self>, socket: Arc<Foreign>, pidfd: Arc<OwnedFd>) {
         self.rung.notify_one();
         let supervisor = Arc::clone(self);
         tokio::spawn(async move {
-            // Its end, or a socket that cannot be read, is nothing to be told here: others see to it.
-            while rang(&socket).await.unwrap_or(false) {
-                supervisor.rung.notify_one();
+            // Its end is nothing to be told here: others see to it.
+            let broken = loop {
+                match rang(&socket).await {
+                    Ok(true) => supervisor.rung.notify_one(),
+                    Ok(false) => break None,
+                    Err(error) => break Some(error),
+                }
                 tokio::time::sleep(RING_EVERY).await;
+            };
+            if let Some(error) = broken {
+                log::warn!("a worker cannot be heard, and is ended: {error}");
+                kill(&pidfd);
             }
             supervisor.rung.notify_one();
         });
@@ -84,12 +94,15 @@ impl Supervisor {
 }
 
 /// Waits for a worker's ring; `false` for its end.
-async fn rang(socket: &Arc<OwnedFd>) -> io::Result<bool> {
+async fn rang(socket: &Arc<Foreign>) -> io::Result<bool> {
     let readable = watch(Arc::clone(socket))?;
     loop {
         let mut ready = readable.readable().await?;
         // A message is one byte; of a longer one the rest is dropped.
-        let read = ready.try_io(|socket| Ok(rustix::io::read(socket.get_ref(), &mut [0; 16])?));
+        let read = ready.try_io(|socket| {
+            without_descriptors(&**socket.get_ref())?;
+            Ok(rustix::io::read(&**socket.get_ref(), &mut [0; 16])?)
+        });
         if let Ok(read) = read {
             return read.map(|bytes| bytes > 0);
         }

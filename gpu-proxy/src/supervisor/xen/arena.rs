@@ -26,6 +26,7 @@ use vgpu_zone_api::shim::ZoneId;
 
 use super::blocking;
 use crate::supervisor::Supervisor;
+use crate::supervisor::foreign::{Foreign, without_descriptors};
 use crate::supervisor::pace::Pace;
 use crate::supervisor::refusal::Refusal;
 use crate::supervisor::watched::watch;
@@ -63,14 +64,14 @@ pub trait Pages: Send + Sync + 'static {
 /// Our side of a worker's arena. Dropped, nothing of it is recorded any more.
 pub struct GuestArena {
     bytes: u64,
-    worker: Arc<OwnedFd>,
+    worker: Arc<Foreign>,
     pages: Arc<dyn Pages>,
 }
 
 impl GuestArena {
     /// Over the worker's socket.
     pub fn new(bytes: u64, worker: OwnedFd, pages: Arc<dyn Pages>) -> Self {
-        Self { bytes, worker: Arc::new(worker), pages }
+        Self { bytes, worker: Arc::new(Foreign::new(worker)), pages }
     }
 
     /// Its length as the guest is told, in MiB.
@@ -119,10 +120,11 @@ impl Served<'_> {
             // One more than there is in a message: a longer one is seen.
             let mut bytes = [0; Need::BYTES + 1];
             let mut ready = socket.readable().await?;
-            let Ok(read) = ready.try_io(|socket| Ok(rustix::io::read(&**socket.get_ref(), &mut bytes)?))
-            else {
-                continue;
-            };
+            let read = ready.try_io(|socket| {
+                without_descriptors(&**socket.get_ref())?;
+                Ok(rustix::io::read(&**socket.get_ref(), &mut bytes)?)
+            });
+            let Ok(read) = read else { continue };
             let need = (read? == Need::BYTES).then(|| bytes.first_chunk()).flatten();
             let Need(chunk) = need.copied().map(Need::decode).ok_or(io::ErrorKind::InvalidData)?;
             pace.wait().await;

@@ -1,7 +1,6 @@
 //! Places for workers: taken before one is born, given back when it is reaped.
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +14,9 @@ use crate::device::DeviceKind;
 use crate::exchange::{Answer, Question};
 use crate::shared_page::SharedPage;
 use crate::supervisor::ending::Ending;
+use crate::supervisor::foreign::Foreign;
 use crate::supervisor::refusal::Refusal;
+use crate::supervisor::shared::Given;
 use crate::supervisor::worker_id::WorkerId;
 use crate::supervisor::zone_log::ZoneLog;
 use crate::worker::quota::{Grant, SLOTS};
@@ -187,13 +188,10 @@ impl Zones {
         worker.ahead.then_some(&worker.container)
     }
 
-    /// The worker's process is reaped: its memory, slot and pages are free again.
+    /// The worker's process is reaped, and shares nothing any more: its memory, slot and pages are free again.
     pub fn worker_ended(&mut self, id: ZoneId, worker: WorkerId) {
         let Some(zone) = self.by_id.get_mut(&id) else { return };
         let Some(ended) = zone.workers.remove(&worker) else { return };
-        // What others still have of it counts before its slots say nothing any more.
-        let Zone { workers, shared, .. } = zone;
-        shared.ended(worker, |user, device| workers.get(&user)?.grant(device));
         ended.grants.iter().for_each(|grant| grant.clear(ended.slot));
         // A grant that was revoked and given anew has pages and slots of its own: the old slot means nothing there.
         let same = |entry: &&mut ContainerGrant| entry.is_of(&ended.grants);
@@ -211,8 +209,8 @@ impl Zones {
         id: ZoneId,
         worker: WorkerId,
         kind: DeviceKind,
-        asked: (Question, Option<OwnedFd>),
-    ) -> CuResult<(Answer, Option<OwnedFd>)> {
+        asked: (Question, Option<Given>),
+    ) -> CuResult<(Answer, Option<Foreign>)> {
         let Limits { device_bytes, shared_max, .. } = self.limits;
         let there: usize = self.by_id.values().map(|zone| zone.shared.descriptors()).sum();
         let zone = self.by_id.get_mut(&id).ok_or(CuError::DEVICE_UNAVAILABLE)?;
@@ -222,14 +220,15 @@ impl Zones {
         shared.answer(worker, asked, bounds, |user, device| workers.get(&user)?.grant(device))
     }
 
-    /// A worker's process is reaped, and shares nothing any more. It goes on counting.
+    /// A worker's process is reaped, and shares nothing any more. It goes on counting until [`Zones::worker_ended`], so that what others
+    /// still have of it counts before its slots say nothing any more.
     pub fn ended_sharing(&mut self, id: ZoneId, worker: WorkerId) {
         let Some(Zone { workers, shared, .. }) = self.by_id.get_mut(&id) else { return };
         shared.ended(worker, |user, device| workers.get(&user)?.grant(device));
     }
 
     /// Descriptors of what the zone shares no more: to be closed once this is unlocked.
-    pub fn take_gone(&mut self, id: ZoneId) -> Vec<OwnedFd> {
+    pub fn take_gone(&mut self, id: ZoneId) -> Vec<Foreign> {
         self.by_id.get_mut(&id).map(|zone| zone.shared.take_gone()).unwrap_or_default()
     }
 }

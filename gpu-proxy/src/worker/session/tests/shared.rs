@@ -9,6 +9,7 @@ use vgpu_zone_api::shim::ZoneId;
 use super::*;
 use crate::device::DeviceKind;
 use crate::exchange::{Answer, Question};
+use crate::supervisor::shared::Given;
 use crate::supervisor::worker_id::WorkerId;
 use crate::supervisor::zones::{Limits, Zones};
 use crate::worker::Exchange;
@@ -30,7 +31,10 @@ pub(super) struct Asks {
 
 impl Exchange for Asks {
     fn ask(&mut self, question: Question, fd: Option<OwnedFd>) -> CuResult<(Answer, Option<OwnedFd>)> {
-        self.node.0.lock().unwrap().exchange(self.zone, self.worker, DeviceKind::Soft, (question, fd))
+        let asked = (question, fd.map(Given::look_at));
+        let mut zones = self.node.0.lock().unwrap();
+        let (answer, fd) = zones.exchange(self.zone, self.worker, DeviceKind::Soft, asked)?;
+        Ok((answer, fd.and_then(|fd| fd.try_clone().ok())))
     }
 }
 
@@ -182,7 +186,9 @@ impl Process {
 
     pub(super) fn end(self) {
         drop(self.world);
-        self.node.0.lock().unwrap().worker_ended(self.zone, self.worker);
+        let mut zones = self.node.0.lock().unwrap();
+        zones.ended_sharing(self.zone, self.worker);
+        zones.worker_ended(self.zone, self.worker);
     }
 }
 
