@@ -152,35 +152,43 @@ impl Session {
         let is_inside = whole_bytes.checked_sub(offset).is_some_and(|left| bytes <= left);
         // Through its own device alone, which the guest is told nothing of.
         let mapped = match device == self.device_of(call.context) {
-            _ if !is_inside => Err(CuError::INVALID_VALUE),
+            _ if !is_inside => Err((CuError::INVALID_VALUE, self.device.release(raw).is_ok())),
             true => self.map_opened(raw, whole_bytes, device),
-            false => Err(CuError::INVALID_DEVICE),
+            false => Err((CuError::INVALID_DEVICE, self.device.release(raw).is_ok())),
         };
-        // What is mapped stays.
-        let released = self.device.release(raw);
-        match mapped.and_then(|at| released.map(|()| at)) {
+        match mapped {
             Ok(start) => {
                 let (at, mapped) = (start + offset, (start, whole_bytes));
                 self.ranges.insert(at, bytes, 0, Origin::Opened);
                 self.shared.opened.insert(at, Opened { bytes, mapped, device, token, context: call.context });
                 Ok(DevicePtr(at))
             }
-            Err(error) => {
-                self.tell(Question::Close(token));
+            Err((error, gone)) => {
+                // What the device does not let go of goes on counting until this worker ends.
+                if gone {
+                    self.tell(Question::Close(token));
+                }
                 Err(error)
             }
         }
     }
 
-    fn map_opened(&mut self, raw: Raw, bytes: u64, device: u32) -> CuResult<u64> {
-        let at = self.device.reserve(bytes, 0, 0)?;
-        let mapped = self.device.map(at, bytes, raw);
-        let opened = mapped.and_then(|()| {
-            let opened = self.device.set_access(device, at, bytes, Access::ReadWrite);
-            opened.or_else(|error| self.device.unmap(at, bytes).and(Err(error)))
+    /// Maps another's memory and ends its name: what is mapped stays. Or lets it go; whether the device did that.
+    fn map_opened(&mut self, raw: Raw, bytes: u64, device: u32) -> Result<u64, (CuError, bool)> {
+        let reserved = self.device.reserve(bytes, 0, 0);
+        let at = reserved.map_err(|error| (error, self.device.release(raw).is_ok()))?;
+        let shown = self.show_chunk(at, bytes, raw, vec![(device, Access::ReadWrite)]);
+        let named = shown.and_then(|()| {
+            // Named still, it is not gone, mapped or not.
+            self.device.release(raw).map_err(|error| {
+                let _ = self.device.unmap(at, bytes);
+                (error, false)
+            })
         });
-        opened.or_else(|error| self.device.unreserve(at, bytes).and(Err(error)))?;
-        Ok(at)
+        named.map(|()| at).inspect_err(|_| {
+            // Where something is mapped still the device refuses.
+            let _ = self.device.unreserve(at, bytes);
+        })
     }
 
     pub(super) fn ipc_close(&mut self, call: Call, DevicePtr(at): DevicePtr) -> CuResult<()> {

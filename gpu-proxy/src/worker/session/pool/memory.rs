@@ -98,7 +98,7 @@ impl Session {
     }
 
     /// Maps memory, or lets it go; whether the device did that.
-    pub(super) fn show_chunk(
+    pub(in crate::worker::session) fn show_chunk(
         &mut self,
         address: u64,
         bytes: u64,

@@ -388,3 +388,19 @@ fn small_allocations_of_one_piece_go_as_one_memory_and_each_is_opened_at_its_pla
     two.close(near).unwrap();
     assert_eq!(node.used(1), PIECE);
 }
+
+/// Else a device's refusal is memory that nobody pays for.
+#[test]
+fn what_the_device_does_not_let_go_of_counts_until_its_worker_ends() {
+    for steps in [&[Step::Release][..], &[Step::Access, Step::Unmap], &[Step::Access, Step::Release]] {
+        let node = Node::new();
+        let one = node.soft(1);
+        let part = one.export_at(one.alloc(PIECE).unwrap()).unwrap();
+        let refusing = node.process(1, Null::default().refusing(steps));
+        assert_eq!(refusing.open(part), Err(WRONG), "{steps:?}");
+        one.end();
+        assert_eq!(node.used(1), PIECE, "{steps:?}: it still has it");
+        refusing.end();
+        assert_eq!(node.used(1), 0, "{steps:?}: nobody has it");
+    }
+}
