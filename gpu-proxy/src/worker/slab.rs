@@ -95,6 +95,16 @@ impl<T> Slab<T> {
             .ok_or(K::WRONG)
     }
 
+    /// Forgets what is at a handle's place, of whichever generation, if `is_over` says so.
+    pub fn forget_at<K: SlabKind>(&mut self, handle: Handle<K>, is_over: impl FnOnce(&T) -> bool) {
+        let entry = usize::try_from(handle.index()).ok().and_then(|index| self.entries.get_mut(index));
+        if let Some(entry) = entry
+            && entry.as_ref().is_some_and(|(_, thing)| is_over(thing))
+        {
+            *entry = None;
+        }
+    }
+
     /// All things.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.entries.iter().flatten().map(|(_, thing)| thing)

@@ -9,7 +9,7 @@ use crate::worker::host_functions::Count;
 use crate::worker::staging;
 
 /// Device memory that a context holds beside allocations and images. All of it but what it had at its start counts.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Held {
     /// Itself if it is not its device's first, and the local memory that kernels made it keep.
     charged_bytes: u64,
@@ -17,6 +17,8 @@ pub(super) struct Held {
     limits: [LimitBytes; COSTLY_LIMITS],
     /// Local memory of a thread that there is room for, bytes.
     local_bytes: u64,
+    /// A thread's stack at the start. Where there is local memory at all, there is room for that.
+    stack_bytes: u64,
 }
 
 /// What a limit stands for in device memory.
@@ -29,8 +31,27 @@ struct LimitBytes {
 }
 
 impl Held {
-    fn counted_bytes(&self) -> u64 {
+    pub(super) fn counted_bytes(&self) -> u64 {
         self.charged_bytes + self.limits.iter().map(|limit| limit.charged).sum::<u64>()
+    }
+
+    /// For a green context that begins beside a primary one with this. A driver may have to make anew for it what was made there: so all of
+    /// it counts again, but for what the device says that a green one costs.
+    pub(super) fn of_green(&self, charged_bytes: u64) -> Self {
+        Self { charged_bytes, local_bytes: 0, ..*self }
+    }
+
+    /// What a limit adds to what counts when it stands for so many bytes.
+    fn raised(&self, limit: u32, bytes: u64) -> u64 {
+        let known = self.limits.get(limit as usize);
+        known.map_or(0, |known| bytes.saturating_sub(known.start).saturating_sub(known.charged))
+    }
+
+    /// Lets a limit stand for so many bytes; what of it counts no longer.
+    fn set(&mut self, limit: u32, bytes: u64) -> u64 {
+        let Some(known) = self.limits.get_mut(limit as usize) else { return 0 };
+        let charged = bytes.saturating_sub(known.start);
+        std::mem::replace(&mut known.charged, charged).saturating_sub(charged)
     }
 }
 
@@ -111,29 +132,44 @@ impl Session {
         self.device.limit(context, limit)
     }
 
-    /// Sets a limit. What it makes the context larger by than it was at its start is counted.
+    /// Sets a limit. What it makes the context, and each green one of it, larger by than it was at its start is counted.
     pub(super) fn set_limit(&mut self, call: Call, limit: u32, value: u64) -> CuResult<()> {
         let context = self.context(call.context)?;
-        let costs = self.device.costs();
-        let device = self.device_of(call.context);
-        let held = self.contexts.get_mut(&call.context).map(|context| &mut context.held);
-        let Some(held) = held.and_then(|held| held.limits.get_mut(limit as usize)) else {
+        if limit as usize >= COSTLY_LIMITS {
             return self.device.set_limit(context, limit, value);
-        };
-        let charged = costs.limit_bytes(limit, value).saturating_sub(held.start);
-        let more = charged.saturating_sub(held.charged);
+        }
+        let bytes = self.device.costs().limit_bytes(limit, value);
+        let device = self.device_of(call.context);
+        let more = self.all_held(call.context).try_fold(0_u64, |sum, held| {
+            sum.checked_add(held.raised(limit, bytes)).ok_or(CuError::OUT_OF_MEMORY)
+        })?;
         self.quotas.charge(device, more)?;
         self.device.set_limit(context, limit, value).inspect_err(|_| self.quotas.release(device, more))?;
-        self.quotas.release(device, held.charged.saturating_sub(charged));
-        held.charged = charged;
+        let less = self.all_held(call.context).map(|held| held.set(limit, bytes)).sum();
+        self.quotas.release(device, less);
         Ok(())
     }
 
-    /// Counts room for `needs` bytes of local memory for each of `threads` threads, if the context does not have it yet.
-    pub(super) fn make_room(&mut self, id: ContextId, needs: u64, threads: u64) -> CuResult<()> {
+    /// What a context and its green ones hold.
+    fn all_held(&mut self, id: ContextId) -> impl Iterator<Item = &mut Held> {
+        let own = self.contexts.get_mut(&id).map(|context| &mut context.held);
+        own.into_iter().chain(self.greens.values_mut().filter_map(move |green| green.held_beside(id)))
+    }
+
+    /// Counts room for `needs` bytes of local memory for each of `threads` threads, if the context, or the green one of it that is meant, does
+    /// not have it yet.
+    pub(super) fn make_room(
+        &mut self,
+        (id, green): (ContextId, Option<ContextId>),
+        needs: u64,
+        threads: u64,
+    ) -> CuResult<()> {
         let Some(Context { held, device, .. }) = self.contexts.get_mut(&id) else {
             return Err(CuError::INVALID_CONTEXT);
         };
+        let green = green.map(|green| self.greens.get_mut(&green).ok_or(CuError::CONTEXT_IS_DESTROYED));
+        let held = green.transpose()?.and_then(|green| green.held_beside(id)).unwrap_or(held);
+        let needs = if needs > 0 { needs.max(held.stack_bytes) } else { 0 };
         if needs > held.local_bytes {
             let more = (needs - held.local_bytes).saturating_mul(threads);
             self.quotas.charge(*device, more)?;
@@ -167,7 +203,8 @@ impl Session {
             place.start = costs.limit_bytes(number, value);
         }
         // `CUlimit` 0, a thread's stack: there is room for it from the start.
-        held.local_bytes = self.device.limit(raw, 0).unwrap_or(0);
+        held.stack_bytes = self.device.limit(raw, 0).unwrap_or(0);
+        held.local_bytes = held.stack_bytes;
         held
     }
 
@@ -190,7 +227,9 @@ impl Session {
             let _ = self.device.event_destroy(event.raw);
         }
         for stream in self.streams.remove_where(|stream| stream.context == id) {
-            let _ = self.device.stream_destroy(stream.raw);
+            if !stream.has_ended {
+                let _ = self.device.stream_destroy(stream.raw);
+            }
         }
         self.end_references_of(id, raw);
         for image in self.images.remove_where(|image| image.context == Some(id)) {

@@ -1,13 +1,14 @@
 //! Green contexts. What they hold is their device's primary context's: memory, images, events. Their own are multiprocessors, and streams.
 //!
-//! They have the numbers of contexts. One ends with its primary context, if it is not ended before; streams that were made in it and are
-//! still there name nothing then, and calls with them give 709.
+//! They have the numbers of contexts. One ends with its primary context, if it is not ended before; streams that were made in it end with it, and
+//! calls with them give 709 until their numbers are given again.
 
 use vgpu_api::green::{GROUPS_MAX, REST, SPLIT_APART, SPLIT_FOR_CLUSTERS};
 use vgpu_api::{
     Call, ContextId, CuError, CuResult, SmGroups, SmResource, SmSource, SmSplit, Stream, StreamHandle,
 };
 
+use super::context::Held;
 use super::{CONTEXTS_MAX, OwnStream, Session};
 use crate::device::Raw;
 
@@ -18,7 +19,14 @@ pub(super) struct Green {
     device: u32,
     /// Its legacy stream.
     stream: StreamHandle,
-    charged_bytes: u64,
+    held: Held,
+}
+
+impl Green {
+    /// What it holds itself, if it is one of the context that is meant.
+    pub(super) fn held_beside(&mut self, owner: ContextId) -> Option<&mut Held> {
+        (ContextId::primary(self.device) == owner).then_some(&mut self.held)
+    }
 }
 
 impl Session {
@@ -43,6 +51,9 @@ impl Session {
     /// 709 if its green context has ended.
     pub(super) fn runs_in_green(&self, stream: OwnStream, raw: Raw) -> CuResult<Raw> {
         let Some(green) = stream.green else { return Ok(raw) };
+        if stream.has_ended {
+            return Err(CuError::CONTEXT_IS_DESTROYED);
+        }
         self.greens.get(&green).map(|green| green.raw).ok_or(CuError::CONTEXT_IS_DESTROYED)
     }
 
@@ -125,16 +136,21 @@ impl Session {
         let owner = ContextId::primary(of.device);
         self.context(owner)?;
         self.has_room_for_context()?;
-        self.streams.check_free(stream)?;
+        self.stream_may_be(stream)?;
         self.check_parts(of, split, parts)?;
-        let charged_bytes = self.device.costs().green_bytes;
+        let own_bytes = self.device.costs().green_bytes;
+        let beside = self.contexts.get(&owner).ok_or(CuError::INVALID_CONTEXT)?;
+        let held = beside.held.of_green(own_bytes);
+        let charged_bytes = held.counted_bytes();
         self.quotas.charge(of.device, charged_bytes)?;
         let made = self.device.green_create(of.device, source, split, parts);
         let made = made.inspect_err(|_| self.quotas.release(of.device, charged_bytes));
         let (raw, own) = self.settle(owner, made)?;
-        self.greens.insert(id, Green { raw, device: of.device, stream, charged_bytes });
-        self.streams
-            .insert(stream, OwnStream { raw: own, context: owner, is_blocking: false, green: Some(id) })?;
+        self.greens.insert(id, Green { raw, device: of.device, stream, held });
+        self.streams.insert(
+            stream,
+            OwnStream { raw: own, context: owner, is_blocking: false, green: Some(id), has_ended: false },
+        )?;
         self.device.sm_resource(of.device, Some(raw))
     }
 
@@ -157,13 +173,17 @@ impl Session {
     }
 
     fn end_green(&mut self, id: ContextId) -> CuResult<()> {
-        let Some(Green { raw, device, stream, charged_bytes }) = self.greens.remove(&id) else {
+        let Some(Green { raw, device, stream, held }) = self.greens.remove(&id) else {
             return Err(CuError::INVALID_CONTEXT);
         };
         let owner = ContextId::primary(device);
         self.end_line(raw);
         let own = self.streams.remove(stream).ok();
-        let made = self.streams.iter().filter(|stream| stream.green == Some(id)).map(|stream| stream.raw);
+        let made = self.streams.iter_mut().filter(|stream| stream.green == Some(id) && !stream.has_ended);
+        let made = made.map(|stream| {
+            stream.has_ended = true;
+            stream.raw
+        });
         for stream in made.collect::<Vec<_>>() {
             self.stream_is_gone(owner, stream);
             // What the device refuses to end dies with the worker.
@@ -172,8 +192,24 @@ impl Session {
         own.into_iter().for_each(|own| self.stream_is_gone(owner, own.raw));
         // What the device keeps goes on counting.
         self.device.green_destroy(raw)?;
-        self.quotas.release(device, charged_bytes);
+        self.quotas.release(device, held.counted_bytes());
         Ok(())
+    }
+
+    /// That a new stream may have this handle. What a stream was that ended with its green context is told until its number is given again:
+    /// so it is forgotten now.
+    ///
+    /// # Errors
+    /// 400.
+    pub(super) fn stream_may_be(&mut self, handle: StreamHandle) -> CuResult<()> {
+        self.streams.forget_at(handle, |stream| stream.has_ended);
+        self.streams.check_free(handle).map(drop)
+    }
+
+    /// The green context that a stream was made in, if it was made in one.
+    pub(super) fn green_of(&self, stream: Stream) -> Option<ContextId> {
+        let Stream::Made(handle) = stream else { return None };
+        self.streams.get(handle).ok()?.green
     }
 
     /// That a stream may be destroyed: no green context's legacy one, and none of a green context that has ended.
@@ -181,8 +217,10 @@ impl Session {
     /// # Errors
     /// 400, 709.
     pub(super) fn may_end_stream(&self, handle: StreamHandle) -> CuResult<()> {
-        let Some(green) = self.streams.get(handle)?.green else { return Ok(()) };
-        let green = self.greens.get(&green).ok_or(CuError::CONTEXT_IS_DESTROYED)?;
+        let stream = self.streams.get(handle)?;
+        let Some(green) = stream.green else { return Ok(()) };
+        let green = self.greens.get(&green).filter(|_| !stream.has_ended);
+        let green = green.ok_or(CuError::CONTEXT_IS_DESTROYED)?;
         if green.stream == handle { Err(CuError::INVALID_HANDLE) } else { Ok(()) }
     }
 }

@@ -325,20 +325,21 @@ impl Session {
     }
 
     pub(super) fn launch(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<()> {
-        let function = launch.shape.function;
-        let (context, place) = self.place(call, launch.shape.stream)?;
+        let (function, stream) = (launch.shape.function, launch.shape.stream);
+        let (context, place) = self.place(call, stream)?;
         self.is_loaded_for(context, place.context, function.image())?;
         let launch = self.device_launch(launch, true)?;
-        self.make_room_for_threads(context, place.context, function)?;
+        let green = self.green_of(stream);
+        self.make_room_for_threads((context, green), place.context, function)?;
         self.wait_for_turn(place);
         let result = self.device.launch(place, &launch);
         self.settle(context, result)
     }
 
-    /// Counts the local memory that a launch makes the context keep, for as many threads as the device has room for.
+    /// Counts the local memory that a launch makes the context keep, or a green one of it, for as many threads as the device has room for.
     pub(super) fn make_room_for_threads(
         &mut self,
-        id: ContextId,
+        runs_in: (ContextId, Option<ContextId>),
         context: Raw,
         handle: FunctionHandle,
     ) -> CuResult<()> {
@@ -359,7 +360,7 @@ impl Session {
                 bytes
             }
         };
-        self.make_room(id, needs, threads)
+        self.make_room(runs_in, needs, threads)
     }
 
     /// Resolves a launch's names and checks it. The parameter block has to cover the kernel's layout, else the driver would read

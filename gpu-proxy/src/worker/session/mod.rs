@@ -134,6 +134,8 @@ struct OwnStream {
     is_blocking: bool,
     /// The green context of that one in which it was made.
     green: Option<ContextId>,
+    /// With that one: it is no more, and known to say so.
+    has_ended: bool,
 }
 
 impl std::fmt::Debug for Session {

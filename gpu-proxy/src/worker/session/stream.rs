@@ -20,11 +20,11 @@ impl Session {
         priority: i32,
     ) -> CuResult<()> {
         let (owner, context) = self.runs_in(call.context)?;
-        self.streams.check_free(handle)?;
+        self.stream_may_be(handle)?;
         let raw = self.device.stream_create(context, flags, priority)?;
         let is_blocking = flags & NON_BLOCKING == 0;
         let green = (owner != call.context).then_some(call.context);
-        self.streams.insert(handle, OwnStream { raw, context: owner, is_blocking, green })
+        self.streams.insert(handle, OwnStream { raw, context: owner, is_blocking, green, has_ended: false })
     }
 
     pub(super) fn stream_destroy(&mut self, handle: StreamHandle) -> CuResult<()> {

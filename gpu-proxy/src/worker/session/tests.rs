@@ -8,6 +8,7 @@ mod graph_waits;
 mod array;
 mod devices;
 mod green;
+mod green_memory;
 mod host_functions;
 mod library;
 mod linker;

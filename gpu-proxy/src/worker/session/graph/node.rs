@@ -130,7 +130,7 @@ impl Session {
             GraphWork::Kernel(launch) => {
                 self.is_loaded_for(node.context, context, launch.shape.function.image())?;
                 self.device_launch(launch, true)?;
-                self.make_room_for_threads(node.context, context, launch.shape.function)?;
+                self.make_room_for_threads((node.context, None), context, launch.shape.function)?;
                 kernel_bytes = launch.size() as u64;
                 let handle = launch.shape.function.image();
                 let image = self.images.get(handle)?;

@@ -5,8 +5,8 @@ use vgpu_api::{SmGroups, SmResource, SmSource, SmSplit};
 
 use super::*;
 
-const GREEN: ContextId = ContextId(100);
-const LEGACY: StreamHandle = StreamHandle::new(0, 50);
+pub(super) const GREEN: ContextId = ContextId(100);
+pub(super) const LEGACY: StreamHandle = StreamHandle::new(0, 50);
 const ALL: SmSource = SmSource { device: 0, green: ContextId::NONE };
 
 fn by(groups: u32, count_min: u32) -> SmSplit {
@@ -14,7 +14,7 @@ fn by(groups: u32, count_min: u32) -> SmSplit {
 }
 
 /// A green context with these parts of the device's multiprocessors in pairs, and its legacy stream at place 50 + `id` - 100.
-fn make(world: &World, id: ContextId, parts: Vec<u32>) -> CuResult<SmResource> {
+pub(super) fn make(world: &World, id: ContextId, parts: Vec<u32>) -> CuResult<SmResource> {
     let stream = StreamHandle::new(0, 50 + u64::from(id.0 - GREEN.0));
     ask::vgpuGreenCreate(&world.guest, ContextId::NONE, id, NewHandle(stream), ALL, by(2, 2), parts)
 }
@@ -208,4 +208,23 @@ fn kernels_run_on_the_multiprocessors_of_the_green_context_whose_stream_it_is() 
         (seen(Stream::Legacy), seen(Stream::Made(LEGACY)), seen(second)),
         (vec![0, 1, 2, 3], vec![0, 1], vec![2, 3])
     );
+}
+
+/// Else a program that makes and ends them takes a place for each stream that it ever had there.
+#[test]
+fn the_number_of_a_stream_that_ended_with_it_is_given_again() {
+    let world = world();
+    let stream = |generation| StreamHandle::new(generation, 0);
+    let query = |stream| ask::cuStreamQuery(&world.guest, C, Stream::Made(stream));
+    for round in 0..3 {
+        make(&world, GREEN, vec![0]).unwrap();
+        ask::cuStreamCreateWithPriority(&world.guest, GREEN, NewHandle(stream(round)), 1, 0).unwrap();
+        assert_eq!((world.guest.take_error(), query(stream(round))), (None, Ok(())), "round {round}");
+        ask::cuStreamCreateWithPriority(&world.guest, C, NewHandle(stream(round + 1)), 1, 0).unwrap();
+        assert_eq!(world.guest.take_error(), Some(CuError::INVALID_HANDLE), "it is in use");
+        ask::vgpuGreenDestroy(&world.guest, ContextId::NONE, GREEN).unwrap();
+        assert_eq!(query(stream(round)), Err(CuError::CONTEXT_IS_DESTROYED));
+    }
+    ask::cuStreamCreateWithPriority(&world.guest, C, NewHandle(stream(3)), 1, 0).unwrap();
+    assert_eq!((query(stream(3)), query(stream(2))), (Ok(()), Err(CuError::INVALID_HANDLE)));
 }

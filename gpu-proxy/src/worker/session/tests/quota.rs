@@ -76,7 +76,7 @@ fn contexts_and_limits_count_against_the_grant() {
 }
 
 /// Loads a kernel and launches it twice.
-fn launch_in(world: &World) {
+pub(super) fn launch_in(world: &World) {
     let ptx = b".version 9.0\n.target sm_90\n.address_size 64\n.visible .entry k() { ret; }";
     ask::vgpuUpload(&world.guest, C, 1, ptx.len() as u64, 0, ptx).unwrap();
     let (image, out) = (ImageHandle::new(0, 0), Staged { offset: 0, len: 4096 });
