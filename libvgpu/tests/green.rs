@@ -292,6 +292,61 @@ fn what_was_made_in_one_that_is_destroyed_says_so() {
     }
 }
 
+/// A driver documents that the program leaks them. Here nothing does.
+#[test]
+fn streams_that_end_with_their_green_contexts_take_no_places() {
+    let session = session();
+    let library = &session.libcuda;
+    let primary = primary();
+    assert_eq!(cu!(library, cuCtxSetCurrent(primary: u64)), OK);
+    let mut last = None;
+    for round in 0..50 {
+        let green = create(&session, &[of_device(&session)]);
+        let streams = [(); 3].map(|()| stream_in(&session, green));
+        for stream in streams {
+            let place = StreamHandle::parse(stream).unwrap().index();
+            assert!(place < 4, "round {round}: place {place}");
+            assert_eq!(cu!(library, cuStreamSynchronize(stream: u64)), OK);
+        }
+        assert_eq!(destroy(&session, green), OK);
+        for stream in streams {
+            assert_eq!(cu!(library, cuStreamSynchronize(stream: u64)), CONTEXT_IS_DESTROYED);
+        }
+        if let Some(old) = last.replace(streams[0]) {
+            assert_eq!(cu!(library, cuStreamSynchronize(old: u64)), INVALID_HANDLE, "another has its number");
+        }
+    }
+}
+
+/// The graph is the program's, and its nodes the primary context's.
+#[test]
+fn what_was_captured_in_its_stream_outlives_it_and_what_it_was_capturing_ends() {
+    let session = session();
+    let library = &session.libcuda;
+    let module = session.load(c"image");
+    let fill = session.function(module, c"fill");
+    let green = create(&session, &[of_device(&session)]);
+    let stream = stream_in(&session, green);
+    let (primary, null) = (primary(), std::ptr::null_mut::<u64>());
+    assert_eq!(cu!(library, cuCtxSetCurrent(primary: u64)), OK);
+    let (mut graph, mut exec) = (0u64, 0u64);
+    let (graph_at, exec_at) = (&raw mut graph, &raw mut exec);
+    assert_eq!(cu!(library, cuStreamBeginCapture_v2(stream: u64, 0: u32)), OK);
+    session.launch_fill(fill, stream);
+    assert_eq!(cu!(library, cuStreamEndCapture(stream: u64, graph_at: *mut u64)), OK);
+    assert_eq!(cu!(library, cuGraphInstantiateWithFlags(exec_at: *mut u64, graph: u64, 0: u64)), OK);
+    assert_eq!(cu!(library, cuStreamBeginCapture_v2(stream: u64, 0: u32)), OK);
+    assert_eq!(destroy(&session, green), OK);
+    // Nobody captures any more: else a call that waits would be refused.
+    assert_eq!(cu!(library, cuCtxSynchronize()), OK);
+    assert_eq!(cu!(library, cuStreamEndCapture(stream: u64, null: *mut u64)), CONTEXT_IS_DESTROYED);
+    assert_eq!(cu!(library, cuGraphLaunch(exec: u64, 0: u64)), OK);
+    assert_eq!(cu!(library, cuCtxSynchronize()), OK);
+    assert_eq!(cu!(library, cuGraphExecDestroy(exec: u64)), OK);
+    assert_eq!(cu!(library, cuGraphDestroy(graph: u64)), OK);
+    session.unload(module);
+}
+
 #[test]
 fn one_holds_its_primary_context_and_ends_with_it() {
     let session = session();

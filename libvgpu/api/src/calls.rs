@@ -84,7 +84,7 @@ calls! {
     /// a split: a group's place, or [`crate::green::REST`]; no part: all that `of` has. `stream` names its legacy stream until it ends.
     sync fn vgpuGreenCreate(
         green: ContextId, stream: NewHandle<kind::Stream>, of: SmSource, split: SmSplit, parts: Vec<u32>) -> SmResource;
-    /// Ends a green context; calls with streams that were made in it give 709 from then on.
+    /// Ends a green context; calls with streams that were made in it give 709, until a stream gets their number.
     sync fn vgpuGreenDestroy(green: ContextId);
 
     // Memory.

@@ -13,6 +13,7 @@ use super::context::{record, wait};
 use super::device::device;
 use super::primary;
 use super::stream::{known, make_in};
+use super::stream_attribute;
 use crate::abi::{In, Out, Raw, export};
 use crate::core::contexts::{Created, Green, current, enter_with};
 use crate::core::process::{Process, process};
@@ -255,6 +256,10 @@ fn destroy(raw: Raw) -> CuResult<()> {
     process.contexts.remove(context)?;
     let result = ask::vgpuGreenDestroy(&process.channel, ContextId::NONE, context);
     let _ = process.streams.end(green.stream, |_| ());
+    for (stream, known) in process.streams.end_with_owner(|known| known.green == context) {
+        process.graphs.stream_ended(stream);
+        stream_attribute::forget(&known);
+    }
     cls::take(context).run();
     let number = process.contexts.number(created.device)?;
     primary::let_go(process, number, process.contexts.primary(number)?)?;

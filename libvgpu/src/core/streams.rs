@@ -74,7 +74,7 @@ pub fn is_legacy_of_green(entered: Entered, stream: StreamHandle) -> bool {
 
 /// What is known of a stream that was made.
 /// # Errors
-/// 400; 709 if it was made in a green context that has ended.
+/// 400; 709 if it was made in a green context that has ended, until its number is given again.
 pub fn known(process: &Process, stream: StreamHandle) -> CuResult<StreamInfo> {
     let known = process.streams.get(stream)?;
     if known.green != ContextId::NONE {
