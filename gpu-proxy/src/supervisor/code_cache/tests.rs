@@ -14,6 +14,8 @@ use crate::supervisor::zones::{Limits, Place, Zones};
 
 const MIB: u64 = 1 << 20;
 const OWNER: u32 = 790_000;
+/// How a worker begins to make its place.
+const COVER: &str = "mount -t tmpfs cover /media && mkdir /media/code";
 
 /// One keeper at a time: its thread is found by its name.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -76,9 +78,12 @@ struct Worker(Child, Arc<OwnedFd>);
 
 impl Worker {
     fn start() -> Self {
-        let script = format!(
-            "mount -t tmpfs cover {CODE_PARENT} && mkdir {CODE_PARENT}/{CODE_FOLDER} && echo made && exec cat"
-        );
+        Self::after(&format!("{COVER} && mount -o remount,ro {CODE_PARENT}"))
+    }
+
+    /// The same, of one that has done something else with the place.
+    fn after(script: &str) -> Self {
+        let script = format!("{script} && echo made && exec cat");
         let mut child = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "sh", "-c", &script])
             .stdin(Stdio::piped())
@@ -103,6 +108,11 @@ impl Drop for Worker {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
+}
+
+/// Whether a worker has any cache.
+fn is_mounted(worker: &Worker) -> bool {
+    fs::read_to_string(format!("/proc/{}/mountinfo", worker.0.id())).unwrap().contains("vgpu-code")
 }
 
 /// What a worker gets that has this place, and has still when it is dead.
@@ -184,7 +194,7 @@ async fn it_holds_so_much_and_no_more_and_belongs_to_its_workers_user() {
         }
         assert!(written <= MIB, "it has no limit");
     };
-    assert_eq!((full, written), (rustix::io::Errno::NOSPC, MIB));
+    assert_eq!((full, written), (Errno::NOSPC, MIB));
     assert!(keeper.used_bytes_max() < MIB, "the driver is told to keep less than there is room for");
 
     let files = (0..).take_while(|name| file(&folder, &name.to_string()).is_ok()).count() as u64;
@@ -200,15 +210,15 @@ async fn nothing_runs_in_it_and_no_link_leads_out_of_it() {
     let folder = lent(&keeper, &zones, &place).await;
     let flags = rustix::fs::fstatvfs(&folder).unwrap().f_flag;
     for (name, flag) in [
-        ("nosuid", rustix::fs::StatVfsMountFlags::NOSUID),
-        ("nodev", rustix::fs::StatVfsMountFlags::NODEV),
-        ("noexec", rustix::fs::StatVfsMountFlags::NOEXEC),
+        ("nosuid", StatVfsMountFlags::NOSUID),
+        ("nodev", StatVfsMountFlags::NODEV),
+        ("noexec", StatVfsMountFlags::NOEXEC),
     ] {
         assert!(flags.contains(flag), "{name} is missing: {flags:?}");
     }
     rustix::fs::symlinkat("/proc/version", &folder, "link").unwrap();
     let followed = rustix::fs::openat(&folder, "link", OFlags::RDONLY, Mode::empty());
-    assert_eq!(followed.err(), Some(rustix::io::Errno::LOOP));
+    assert_eq!(followed.err(), Some(Errno::LOOP));
 }
 
 #[tokio::test]
@@ -222,6 +232,12 @@ async fn a_worker_without_a_place_or_that_is_gone_gets_none_and_the_next_one_doe
     keeper.attach(&cache, OWNER, &gone).await.unwrap_err();
     let placeless = Worker::start();
     assert!(std::path::Path::new(CODE_PARENT).is_dir());
+    // One that could still be changed, or that is the node's.
+    for other in [COVER.to_owned(), format!("mkdir -p {CODE_PARENT}/{CODE_FOLDER}")] {
+        let worker = Worker::after(&other);
+        keeper.attach(&cache, OWNER, &worker.1).await.unwrap_err();
+        assert!(!is_mounted(&worker), "{other}");
+    }
     let own = Command::new("nsenter")
         .args(["--mount", "--target", &placeless.0.id().to_string(), "umount", CODE_PARENT])
         .status();
@@ -246,4 +262,23 @@ async fn it_is_there_once_for_who_gave_up_waiting_and_the_keeper_ends_with_its_l
     drop((cache, keeper));
     until("the keeper has ended", || mounted().is_none());
     assert!(has(&next.folder(), "compiled"), "a worker that lives has lost it");
+}
+
+/// What holds up the keeper, a mount that takes for ever, holds up no worker for long, and the kernel not for many.
+#[tokio::test(start_paused = true)]
+async fn a_keeper_that_does_not_answer_is_not_waited_for_and_has_no_endless_row() {
+    let (tasks, orders) = mpsc::channel();
+    let keeper = Keeper { tasks, next: AtomicU64::new(1), waiting: Arc::default(), bytes: MIB };
+    let (cache, own) = (CodeCache::default(), rustix::process::getpid());
+    let pidfd = Arc::new(rustix::process::pidfd_open(own, PidfdFlags::empty()).unwrap());
+    for _ in 0..2 * WAITING_MAX {
+        let refused = keeper.attach(&cache, OWNER, &pidfd).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+    }
+    assert_eq!(orders.try_iter().count(), WAITING_MAX);
+    // It has come to them.
+    assert_eq!(keeper.waiting.load(Ordering::Relaxed), 0);
+    drop(orders);
+    let refused = keeper.attach(&cache, OWNER, &pidfd).await.unwrap_err();
+    assert!(refused.to_string().contains("has ended"), "{refused}");
 }

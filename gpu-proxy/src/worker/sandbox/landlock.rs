@@ -28,9 +28,10 @@ const CUDA_READS: &[&str] = &[
     "/proc/sys/vm",
     "/proc/driver/nvidia",
 ];
-/// Its device nodes. Not `/dev/shm`: the driver takes the name of a library to load from a file there, which a worker of another zone
-/// could have written.
-const CUDA_DEVICES: &[&str] = &["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-caps"];
+/// Its device nodes beside those of its GPUs. Not `/dev/nvidia-caps`: the nodes there open parts of a GPU (MIG), everybody's on the node, and are
+/// not asked for where there are none. Not `/dev/shm`: the driver takes the name of a library to load from a file there, which a worker of
+/// another zone could have written.
+const CUDA_DEVICES: &[&str] = &["/dev/nvidiactl", "/dev/nvidia-uvm"];
 /// Here the driver names its threads; where it cannot, `cuInit` gives 304 (seen with 580.159.04).
 const CUDA_THREADS: &[&str] = &["/proc/self/task"];
 
@@ -85,6 +86,26 @@ fn code_files() -> BitFlags<AccessFs> {
         | AccessFs::Refer
 }
 
+/// What a device node is for: it is opened and spoken to. Nothing is made beside it.
+fn device_node() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev
+}
+
+/// Which paths NVIDIA's driver may use how.
+fn cuda_rules(nodes: Option<&[u32]>, code: Option<&Path>) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
+    let reads = AccessFs::from_read(HANDLED);
+    let of_all = |paths: &[&str], access| paths.iter().map(|path| (path.into(), access)).collect::<Vec<_>>();
+    let mut rules = of_all(CUDA_READS, reads);
+    // One by one: such a folder may be a link that leads out of those above.
+    rules.extend(library_folders().into_iter().map(|folder| (folder, reads)));
+    rules.extend(of_all(CUDA_DEVICES, device_node()));
+    rules.extend(of_all(CUDA_THREADS, AccessFs::WriteFile | AccessFs::Truncate));
+    let nodes = nodes.map_or_else(|| (0..NODES_MAX).collect(), <[u32]>::to_vec);
+    rules.extend(nodes.into_iter().map(|number| (node(number), device_node())));
+    rules.extend(code.map(|code| (code.to_owned(), code_files())));
+    rules
+}
+
 fn try_restrict(
     device: DeviceKind,
     nodes: Option<&[u32]>,
@@ -97,22 +118,9 @@ fn try_restrict(
         .handle_access(AccessNet::from_all(abi))?
         .scope(Scope::from_all(abi))?
         .create()?;
-    let ruleset = if device == DeviceKind::Cuda {
-        let devices = nodes.map_or_else(|| (0..NODES_MAX).collect(), <[u32]>::to_vec);
-        let devices = devices.into_iter().map(node);
-        let writes: BitFlags<AccessFs> = AccessFs::from_all(abi) & !AccessFs::Execute;
-        ruleset
-            .add_rules(path_beneath_rules(CUDA_READS, AccessFs::from_read(abi)))?
-            // One by one: such a folder may be a link that leads out of those above.
-            .add_rules(path_beneath_rules(library_folders(), AccessFs::from_read(abi)))?
-            .add_rules(path_beneath_rules(CUDA_DEVICES, writes))?
-            .add_rules(path_beneath_rules(CUDA_THREADS, AccessFs::WriteFile | AccessFs::Truncate))?
-            .add_rules(path_beneath_rules(devices, writes))?
-            .add_rules(path_beneath_rules(code, code_files()))?
-    } else {
-        ruleset
-    };
-    Ok(ruleset.restrict_self()?.ruleset)
+    let rules = if device == DeviceKind::Cuda { cuda_rules(nodes, code) } else { Vec::new() };
+    let rules = rules.into_iter().flat_map(|(path, access)| path_beneath_rules([path], access));
+    Ok(ruleset.add_rules(rules)?.restrict_self()?.ruleset)
 }
 
 #[cfg(test)]
@@ -128,6 +136,24 @@ mod tests {
         let partly = gap(&RulesetStatus::PartiallyEnforced).unwrap();
         let none = gap(&RulesetStatus::NotEnforced).unwrap();
         assert_ne!(partly, none);
+    }
+
+    /// Of what lies in `/dev`. All else there is other programs', or opens a GPU that is another's.
+    #[test]
+    fn of_device_nodes_only_those_of_its_gpus_and_the_drivers_two_are_opened_and_nothing_is_made_there() {
+        let in_dev = |rules: Vec<(PathBuf, _)>| {
+            let mut rules =
+                rules.into_iter().filter(|(path, _)| path.starts_with("/dev")).collect::<Vec<_>>();
+            rules.sort_by(|(one, _), (other, _)| one.cmp(other));
+            rules
+        };
+        let node = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+        let named = ["/dev/nvidia-uvm", "/dev/nvidia2", "/dev/nvidia5", "/dev/nvidiactl"];
+        assert_eq!(in_dev(cuda_rules(Some(&[5, 2]), None)), named.map(|path| (path.into(), node)));
+        for (path, access) in cuda_rules(Some(&[0]), None) {
+            let makes = AccessFs::from_write(HANDLED) & !node & !AccessFs::Truncate;
+            assert!((access & makes).is_empty(), "{}: {access:?}", path.display());
+        }
     }
 
     #[test]
