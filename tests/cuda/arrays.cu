@@ -198,15 +198,18 @@ static void levels() {
 }
 
 static void memory() {
-    size_t before, during, after, total;
+    size_t before, during, after, total, tries = 0;
     CUDA_ARRAY3D_DESCRIPTOR shape = deep(1024, 1024, 0, CU_AD_FORMAT_FLOAT, 4), impossible = deep(16384, 16384, 16384, CU_AD_FORMAT_FLOAT, 4);
     CUarray array, none;
-    GIVES(0, cuMemGetInfo_v2, &before, &total);
-    GIVES(0, cuArray3DCreate_v2, &array, &shape);
-    GIVES(0, cuMemGetInfo_v2, &during, &total);
-    GIVES(2, cuArray3DCreate_v2, &none, &impossible);
-    GIVES(0, cuArrayDestroy, array);
-    GIVES(0, cuMemGetInfo_v2, &after, &total);
+    // A GPU that others use, too, is no measure at the first look.
+    do {
+        GIVES(0, cuMemGetInfo_v2, &before, &total);
+        GIVES(0, cuArray3DCreate_v2, &array, &shape);
+        GIVES(0, cuMemGetInfo_v2, &during, &total);
+        GIVES(2, cuArray3DCreate_v2, &none, &impossible);
+        GIVES(0, cuArrayDestroy, array);
+        GIVES(0, cuMemGetInfo_v2, &after, &total);
+    } while (after != before && ++tries < 5);
     expect("an array is counted", before - during >= 16 << 20, 1);
     expect("and no more when it has ended", after == before, 1);
 }
