@@ -282,6 +282,7 @@ static void logs() {
     int lines = 0;
     for (size_t i = 0; i < bytes; i++) lines += text[i] == '\n';
     expect("lines told and written", lines, heard);
+    printf("driver_rest: %d lines of a call that failed\n", lines);
     bytes = sizeof text;
     GIVES(0, cuLogsDumpToMemory, &iterator, text, &bytes, 0);
     expect("nothing since", bytes, 0);

@@ -97,7 +97,14 @@ static void splits(CUdevResource all) {
     GIVES(0, cuDevSmResourceSplitByCount, nullptr, &groups, &all, nullptr, 0, least);
     expect("there are groups", groups > 0, 1);
     expect("no more than fit", groups * least <= all.sm.smCount, 1);
-    unsigned made = 1;
+    // All of them are made when so many are wanted, and with the rest they are the whole.
+    std::vector<CUdevResource> each(groups);
+    unsigned made = groups, sum = 0;
+    GIVES(0, cuDevSmResourceSplitByCount, each.data(), &made, &all, &rest, 0, least);
+    expect("as many as were told", made, groups);
+    for (CUdevResource &one : each) sum += one.sm.smCount;
+    expect("multiprocessors of all groups and of the rest", sum + (rest.type == CU_DEV_RESOURCE_TYPE_SM ? rest.sm.smCount : 0), all.sm.smCount);
+    made = 1;
     GIVES(0, cuDevSmResourceSplitByCount, parts, &made, &all, &rest, 0, least);
     expect("one group", made, 1);
     expect("its type", parts[0].type, CU_DEV_RESOURCE_TYPE_SM);

@@ -1,6 +1,7 @@
 // Device memory and events between two processes: allocations by handles of 64 bytes, memory without an address by descriptors, each
 // read and written by kernels of both sides; work of one that waits for the other's; what is opened twice, what outlives its maker's use of it, what is refused. The second process
-// is this program again, started before CUDA is; what they exchange goes over a socket.
+// is this program again, started before CUDA is; what they exchange goes over a socket. `ipc answers` prints the code of each wrong use that
+// CUDA's documents leave open.
 #define PROGRAM "ipc"
 #include "two.h"
 #include <vector>
@@ -302,8 +303,50 @@ static int parent(int other, pid_t process) {
     return 0;
 }
 
+#define SAY(name, ...) printf("%-28s %d\n", #name "(" #__VA_ARGS__ ")", CALL(name, __VA_ARGS__)), fflush(stdout)
+static int answers() {
+    start();
+    CUdeviceptr at = 0, managed = 0, opened = 0;
+    CUevent plain, event;
+    CUipcMemHandle handle = {}, nothing = {};
+    CUipcEventHandle of_event = {}, of_nothing = {};
+    CUmemAllocationProp properties;
+    size_t bytes = granularity(&properties);
+    CUmemGenericAllocationHandle memory, imported;
+    int fd = -1;
+    NEEDS(cuMemAlloc_v2, &at, SMALL);
+    NEEDS(cuMemAllocManaged, &managed, SMALL, CU_MEM_ATTACH_GLOBAL);
+    NEEDS(cuEventCreate, &plain, CU_EVENT_DISABLE_TIMING);
+    NEEDS(cuEventCreate, &event, CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING);
+    NEEDS(cuMemCreate, &memory, bytes, &properties, 0);
+    NEEDS(cuIpcGetMemHandle, &handle, at);
+    SAY(cuIpcGetMemHandle, nullptr, at);
+    SAY(cuIpcGetMemHandle, &nothing, at + 4096);
+    SAY(cuIpcGetMemHandle, &nothing, managed);
+    SAY(cuIpcGetMemHandle, &nothing, 4096);
+    memset(&nothing, 0, sizeof nothing);
+    SAY(cuIpcOpenMemHandle_v2, &opened, nothing, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+    SAY(cuIpcOpenMemHandle_v2, &opened, handle, 0);
+    SAY(cuIpcOpenMemHandle_v2, &opened, handle, 3);
+    SAY(cuIpcCloseMemHandle, at);
+    SAY(cuIpcCloseMemHandle, 0);
+    SAY(cuIpcGetEventHandle, &of_event, plain);
+    SAY(cuIpcGetEventHandle, &of_event, nullptr);
+    SAY(cuIpcGetEventHandle, &of_event, event);
+    SAY(cuIpcOpenEventHandle, &plain, of_event);
+    SAY(cuIpcOpenEventHandle, &plain, of_nothing);
+    SAY(cuMemExportToShareableHandle, &fd, memory, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 1);
+    SAY(cuMemExportToShareableHandle, &fd, memory, CU_MEM_HANDLE_TYPE_NONE, 0);
+    SAY(cuMemExportToShareableHandle, &fd, 0, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+    SAY(cuMemImportFromShareableHandle, &imported, (void *)(size_t)-1, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+    SAY(cuMemImportFromShareableHandle, &imported, (void *)(size_t)STDOUT_FILENO, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+    SAY(cuMemImportFromShareableHandle, &imported, nullptr, CU_MEM_HANDLE_TYPE_NONE);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "child")) return child();
+    if (argc > 1 && !strcmp(argv[1], "answers")) return answers();
     int other = -1;
     pid_t process = start_another(argv[0], nullptr, &other);
     return parent(other, process);

@@ -1,5 +1,6 @@
 // Batches of prefetches and discards of managed memory. Where all devices have concurrent access (attribute 89) they run, and what was not
-// discarded stays as it was; elsewhere each is refused, by the code of a single prefetch, and changes nothing.
+// discarded stays as it was; elsewhere each is refused, by the code of a single prefetch, and changes nothing. `prefetch_batch answers` prints
+// the code of each wrong use.
 #define PROGRAM "prefetch_batch"
 #include "driver.h"
 #include <cstring>
@@ -22,9 +23,16 @@ static long long wrong(size_t from, size_t to, unsigned seed) {
     return count;
 }
 
+static bool tells;
+static void refused(const char *what, int code) {
+    if (tells) printf("%s: %s: %d\n", PROGRAM, what, code);
+    expect(what, code, CUDA_ERROR_INVALID_VALUE);
+}
+
 static void synchronize() { NEEDS(cuStreamSynchronize, stream); }
 
-int main() {
+int main(int count, char **words) {
+    tells = count > 1 && !strcmp(words[1], "answers");
     CUdevice device;
     CUcontext context;
     int is_there = 0, concurrent = 0, single;
@@ -71,12 +79,15 @@ int main() {
     expect("bytes set on the device after a discard", others, 0);
     expect("bytes beside them", wrong(0, RANGE, 2) + wrong(3 * RANGE, 4 * RANGE, 2), 0);
 
-    // Wrong on every machine, whichever code says so.
-    expect("flags", CALL(cuMemPrefetchBatchAsync, at, bytes, RANGES, places, first, 2, 1, stream) != 0, 1);
-    expect("flags of a discard", CALL(cuMemDiscardBatchAsync, at, bytes, RANGES, 1, stream) != 0, 1);
-    expect("more places than ranges", CALL(cuMemPrefetchBatchAsync, at, bytes, 1, places, first, 2, 0, stream) != 0, 1);
-    expect("places backwards", CALL(cuMemPrefetchBatchAsync, at, bytes, RANGES, places, backwards, 2, 0, stream) != 0, 1);
-    expect("a first range without a place", CALL(cuMemPrefetchBatchAsync, at, bytes, RANGES, places, late, 2, 0, stream) != 0, 1);
+    // Wrong on every machine, and said so before whether the machine could.
+    refused("flags", CALL(cuMemPrefetchBatchAsync, at, bytes, RANGES, places, first, 2, 1, stream));
+    refused("flags of a discard", CALL(cuMemDiscardBatchAsync, at, bytes, RANGES, 1, stream));
+    refused("flags of both", CALL(cuMemDiscardAndPrefetchBatchAsync, at, bytes, RANGES, places, first, 2, 1, stream));
+    refused("more places than ranges", CALL(cuMemPrefetchBatchAsync, at, bytes, 1, places, first, 2, 0, stream));
+    refused("no place", CALL(cuMemPrefetchBatchAsync, at, bytes, RANGES, places, first, 0, 0, stream));
+    refused("places backwards", CALL(cuMemPrefetchBatchAsync, at, bytes, RANGES, places, backwards, 2, 0, stream));
+    refused("a first range without a place", CALL(cuMemPrefetchBatchAsync, at, bytes, RANGES, places, late, 2, 0, stream));
+    refused("the null stream", CALL(cuMemPrefetchBatchAsync, at, bytes, RANGES, places, first, 2, 0, nullptr));
     synchronize();
     NEEDS(cuMemFree_v2, (CUdeviceptr)memory);
     NEEDS(cuStreamDestroy_v2, stream);

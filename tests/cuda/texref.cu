@@ -1,7 +1,8 @@
 // Texture and surface references, as programs of before CUDA 12 have them: linear memory, rows, arrays and levels that a module's code
 // names, surfaces that it writes, and what is told of each setting. nvcc compiles no such code any more, so the PTX is written here.
 // `texref answers` prints what the driver itself says where CUDA's documents say nothing, the calls that may crash it last;
-// `texref unbound` what is read by a reference that was never bound, `texref unbound again` by one that was.
+// `texref unbound` what is read by a reference that was never bound, `texref unbound again` by one that was; `texref unknown N` what is told
+// of the Nth setting that CUDA does not know, and read by it.
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -302,52 +303,7 @@ static void surfaces() {
     }
 }
 
-static void settings() {
-    CUtexref ref, none;
-    GIVES(500, cuModuleGetTexRef, &none, module_, "nobody");
-    NEEDS(cuTexRefCreate, &ref);
-    CUdeviceptr memory = filled(counted(1024, 0)), address = 0;
-    float border[4] = {1, 2, 3, 4}, colour[4] = {}, bias = 0, least = 0, most = 0;
-    GIVES(0, cuTexRefSetFormat, ref, CU_AD_FORMAT_SIGNED_INT16, 2);
-    GIVES(0, cuTexRefSetAddressMode, ref, 0, CU_TR_ADDRESS_MODE_MIRROR);
-    GIVES(0, cuTexRefSetAddressMode, ref, 1, CU_TR_ADDRESS_MODE_BORDER);
-    GIVES(0, cuTexRefSetFilterMode, ref, CU_TR_FILTER_MODE_LINEAR);
-    GIVES(0, cuTexRefSetMipmapFilterMode, ref, CU_TR_FILTER_MODE_LINEAR);
-    GIVES(0, cuTexRefSetMipmapLevelBias, ref, 0.5f);
-    GIVES(0, cuTexRefSetMipmapLevelClamp, ref, 1.0f, 3.0f);
-    GIVES(0, cuTexRefSetMaxAnisotropy, ref, 4);
-    GIVES(0, cuTexRefSetBorderColor, ref, border);
-    GIVES(0, cuTexRefSetFlags, ref, CU_TRSF_READ_AS_INTEGER | CU_TRSF_NORMALIZED_COORDINATES);
-    GIVES(0, cuTexRefSetAddress_v2, nullptr, ref, memory, 4096);
-    CUarray_format format;
-    CUaddress_mode first, second;
-    CUfilter_mode filter, between;
-    int channels = 0, anisotropy = 0;
-    unsigned flags = 0;
-    GIVES(0, cuTexRefGetFormat, &format, &channels, ref);
-    GIVES(0, cuTexRefGetAddressMode, &first, ref, 0);
-    GIVES(0, cuTexRefGetAddressMode, &second, ref, 1);
-    GIVES(0, cuTexRefGetFilterMode, &filter, ref);
-    GIVES(0, cuTexRefGetMipmapFilterMode, &between, ref);
-    GIVES(0, cuTexRefGetMipmapLevelBias, &bias, ref);
-    GIVES(0, cuTexRefGetMipmapLevelClamp, &least, &most, ref);
-    GIVES(0, cuTexRefGetMaxAnisotropy, &anisotropy, ref);
-    GIVES(0, cuTexRefGetBorderColor, colour, ref);
-    GIVES(0, cuTexRefGetFlags, &flags, ref);
-    GIVES(0, cuTexRefGetAddress_v2, &address, ref);
-    expect("the format told", format * 10 + channels, CU_AD_FORMAT_SIGNED_INT16 * 10 + 2);
-    expect("address modes told", first * 10 + second, CU_TR_ADDRESS_MODE_MIRROR * 10 + CU_TR_ADDRESS_MODE_BORDER);
-    expect("filters told", filter * 10 + between, 11);
-    expect("the anisotropy told", anisotropy, 4);
-    expect("flags told", flags, 3);
-    expect("the address told", address, memory);
-    near("the bias told", bias, 0.5f, 0);
-    near("the lowest level told", least, 1, 0);
-    near("the highest level told", most, 3, 0);
-    for (int i = 0; i < 4; i++) near("the border told", colour[i], border[i], 0);
-    GIVES(0, cuTexRefDestroy, ref);
-    NEEDS(cuMemFree_v2, memory);
-}
+#include "texref/settings.h"
 
 static void unbound_at_the_end() {
     // A module ends while an array is bound in it, and the array after it.
@@ -379,6 +335,7 @@ int main(int count, char **words) {
     const char *asked = count > 1 ? words[1] : "";
     if (!strcmp(asked, "answers")) return answers(), 0;
     if (!strcmp(asked, "unbound")) return unbound(count > 2), 0;
+    if (!strcmp(asked, "unknown")) return unknown(count > 2 ? atoi(words[2]) : 0), 0;
     linear();
     rows();
     arrays();

@@ -8,10 +8,8 @@ use crate::result::{CuError, CuResult};
 use crate::texture::Sampler;
 use crate::wire::{Reader, Wire, WireError, Writer, wire_struct};
 
-/// `CU_TRSA_OVERRIDE_FORMAT`: the one flag of the calls that bind an array, and it must be given.
+/// `CU_TRSA_OVERRIDE_FORMAT`: the one flag of the calls that bind an array. Without it NVIDIA's driver keeps the reference's own format.
 pub const OVERRIDE_FORMAT: u32 = 1;
-/// `CU_PARAM_TR_DEFAULT`.
-pub const DEFAULT_UNIT: i32 = -1;
 
 /// Of [`Sampler`], which one is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +73,10 @@ wire_struct! {
 }
 
 impl SamplerSetting {
-    /// The sampler with this field set.
+    /// The sampler with this field set, if only to a number that CUDA does not know: NVIDIA's driver takes those too. [`Sampler::check`] says
+    /// whether a device may have it.
     /// # Errors
-    /// 1 for what CUDA does not know.
+    /// 1 for a dimension that there is not.
     pub fn of(&self, mut sampler: Sampler) -> CuResult<Sampler> {
         let [first, second, ..] = self.words;
         match self.field {
@@ -95,13 +94,20 @@ impl SamplerSetting {
             SamplerField::Border => sampler.border = self.words,
             SamplerField::Flags => sampler.flags = first,
         }
-        sampler.check().map(|()| sampler)
+        Ok(sampler)
+    }
+
+    /// That a device may be told of it.
+    /// # Errors
+    /// 1 for what CUDA does not know.
+    pub fn check(&self) -> CuResult<()> {
+        self.of(UNSET)?.check()
     }
 }
 
-/// How a reference reads of which nothing was set.
+/// How a reference reads of which nothing was set: as NVIDIA's driver 580 tells it, it clamps.
 pub const UNSET: Sampler = Sampler {
-    address: [0; 3],
+    address: [1; 3],
     filter: 0,
     flags: 0,
     anisotropy_max: 0,
@@ -128,7 +134,7 @@ mod tests {
     fn one_field_changes_and_no_other() {
         let [half, four] = [0.5_f32, 4.0].map(f32::to_bits);
         for (field, words, wanted) in [
-            (SamplerField::Address, [1, 3, 9, 9], Sampler { address: [0, 3, 0], ..UNSET }),
+            (SamplerField::Address, [1, 3, 9, 9], Sampler { address: [1, 3, 1], ..UNSET }),
             (SamplerField::Filter, [1, 9, 9, 9], Sampler { filter: 1, ..UNSET }),
             (SamplerField::MipFilter, [1, 9, 9, 9], Sampler { mip_filter: 1, ..UNSET }),
             (SamplerField::MipBias, [half, 9, 9, 9], Sampler { mip_bias: 0.5, ..UNSET }),
@@ -146,17 +152,21 @@ mod tests {
     }
 
     #[test]
-    fn what_cuda_does_not_know_is_refused() {
-        for (field, words) in [
-            (SamplerField::Address, [3, 0, 0, 0]),
-            (SamplerField::Address, [u32::MAX, 0, 0, 0]),
-            (SamplerField::Address, [0, 4, 0, 0]),
-            (SamplerField::Filter, [2, 0, 0, 0]),
-            (SamplerField::MipFilter, [2, 0, 0, 0]),
-            (SamplerField::Flags, [4, 0, 0, 0]),
+    fn what_cuda_does_not_know_is_kept_and_no_device_may_have_it() {
+        let refused = Err(CuError::INVALID_VALUE);
+        for (field, words, kept) in [
+            (SamplerField::Address, [0, 4, 0, 0], Sampler { address: [4, 1, 1], ..UNSET }),
+            (SamplerField::Filter, [2, 0, 0, 0], Sampler { filter: 2, ..UNSET }),
+            (SamplerField::MipFilter, [2, 0, 0, 0], Sampler { mip_filter: 2, ..UNSET }),
+            (SamplerField::Flags, [4, 0, 0, 0], Sampler { flags: 4, ..UNSET }),
         ] {
-            assert_eq!(set(field, words), Err(CuError::INVALID_VALUE), "{field:?} {words:?}");
+            assert_eq!(set(field, words), Ok(kept), "{field:?} {words:?}");
+            assert_eq!(SamplerSetting { field, words }.check(), refused, "{field:?} {words:?}");
         }
+        for dimension in [3, u32::MAX] {
+            assert_eq!(set(SamplerField::Address, [dimension, 0, 0, 0]), Err(CuError::INVALID_VALUE));
+        }
+        assert_eq!(SamplerSetting { field: SamplerField::Flags, words: [3, 9, 9, 9] }.check(), Ok(()));
         assert!(from_slice::<SamplerSetting>(&[8; 20]).is_err());
     }
 }

@@ -6,7 +6,6 @@ use std::sync::{LazyLock, Mutex};
 
 use vgpu_api::launch::PARAM_BYTES_MAX;
 use vgpu_api::symbols::Mode;
-use vgpu_api::texref::DEFAULT_UNIT;
 use vgpu_api::{CuError, CuResult};
 
 use super::function::shared_limit;
@@ -116,9 +115,10 @@ export! {
     }
 
     /// Old compilers had a kernel say by it which references it reads. What it names needs nothing of that.
-    fn cuParamSetTexRef(function: Raw, unit: i32, texref: Raw) {
+    /// The unit says nothing, as to NVIDIA's driver.
+    fn cuParamSetTexRef(function: Raw, _unit: i32, texref: Raw) {
         let (_, known) = process()?.references.texture(texref.0)?;
-        if unit != DEFAULT_UNIT || known.image.is_none() {
+        if known.image.is_none() {
             return Err(CuError::INVALID_VALUE);
         }
         change(function, |_| Ok(()))

@@ -1,9 +1,10 @@
 //! Texture and surface references: names in a module's code for what the host binds, deprecated since CUDA 10. What is set travels, each
-//! call for itself; what is asked is answered here.
+//! call for itself; what is asked is answered here. What CUDA does not know, and NVIDIA's driver takes, is kept and told, and does not travel:
+//! the worker binds the reference to nothing as long as one such setting lasts.
 
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 
-use vgpu_api::array::{Element, flag};
+use vgpu_api::array::flag;
 use vgpu_api::handle::{GoneHandle, Kind, NewHandle};
 use vgpu_api::texref::OVERRIDE_FORMAT;
 use vgpu_api::texture::{LinearTexels, PitchedTexels, Resource};
@@ -40,6 +41,14 @@ fn named<K: Kind>(
     let symbol = name.to_str().map_err(|_| CuError::NOT_FOUND)?.to_owned();
     let found = entered.process.references.named(module.handle, name, || find(entered, &module, symbol))?;
     out.set(found)
+}
+
+/// That a module's code has a texture of this name, which is then found as if the program had asked for it.
+pub fn names_texture(module: &Image, name: &CStr) -> bool {
+    let (Ok(entered), Ok(symbol)) = (enter(), name.to_str()) else { return false };
+    let found = || find_texture(entered, module, symbol.to_owned());
+    let is_module = module.kind != ImageKind::Library && !symbol.is_empty();
+    is_module && entered.process.references.named(module.handle, name, found).is_ok()
 }
 
 fn find_texture(entered: Entered, module: &Image, symbol: String) -> CuResult<TexRefHandle> {
@@ -89,70 +98,111 @@ fn destroy(raw: Raw) -> CuResult<()> {
     entered.told()
 }
 
+/// A byte, in which nothing but a place and a length is checked: linear memory is read by the reference's own format, which may follow.
+const BYTE: (u32, u32) = (0x01, 1);
+
 /// Sets what `how` has told the worker, and keeps it.
 fn change(raw: Raw, how: impl FnOnce(Entered, TexRefHandle, &mut TexRef) -> CuResult<()>) -> CuResult<()> {
     let entered = enter()?;
     let references = &entered.process.references;
     let (texref, mut known) = references.texture(raw.0)?;
     how(entered, texref, &mut known)?;
+    follow(entered, texref, &mut known)?;
     references.textures.set(texref, known)
 }
 
+/// Has the worker bind what kernels may read by the reference now, or nothing.
+fn follow(entered: Entered, texref: TexRefHandle, known: &mut TexRef) -> CuResult<()> {
+    let (channel, context) = (&entered.process.channel, known.context);
+    match known.readable() {
+        None if known.is_read => {
+            ask::vgpuTexRefUnbind(channel, context, texref)?;
+            known.is_read = false;
+            Ok(())
+        }
+        Some((resource, format)) if !known.is_read => {
+            match ask::vgpuTexRefBind(channel, context, texref, resource, true) {
+                Ok(_) => {
+                    known.is_read = true;
+                    format.map_or(Ok(()), |given| keep_format(entered, texref, known, given))
+                }
+                // It has ended meanwhile: by such a reference nothing is read.
+                Err(CuError::INVALID_HANDLE | CuError::INVALID_VALUE) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The reference's own format, where what was bound has `given` it another one.
+fn keep_format(entered: Entered, texref: TexRefHandle, known: &TexRef, given: (u32, u32)) -> CuResult<()> {
+    if given == known.format || !known.has_format() {
+        return Ok(());
+    }
+    let (format, channels) = known.format;
+    ask::cuTexRefSetFormat(&entered.process.channel, known.context, texref, format, channels)
+}
+
+/// Binds what has a format of its own, which becomes the reference's if that `is_taken`.
 fn bind(
     entered: Entered,
     texref: TexRefHandle,
     known: &mut TexRef,
-    bound: Bound,
-    resource: Resource,
+    (bound, resource): (Bound, Resource),
+    (format, is_taken): ((u32, u32), bool),
 ) -> CuResult<()> {
     resource.check()?;
     ask::vgpuTexRefBind(&entered.process.channel, known.context, texref, resource, false)?;
-    known.bound = bound;
-    Ok(())
+    (known.bound, known.resource, known.is_read) = (bound, Some((resource, Some(format))), true);
+    if is_taken {
+        known.format = format;
+    }
+    keep_format(entered, texref, known, format)
 }
 
 fn bind_array(raw: Raw, array: Raw, flags: u32) -> CuResult<()> {
     change(raw, |entered, texref, known| {
-        let arrays = &entered.process.arrays;
-        let handle = arrays.used(array.0)?;
-        if flags != OVERRIDE_FORMAT {
+        let (handle, info) = entered.process.arrays.named(array.0)?;
+        if flags & !OVERRIDE_FORMAT != 0 {
             return Err(CuError::INVALID_VALUE);
         }
-        let shape = arrays.arrays.get(handle)?.shape;
-        bind(entered, texref, known, Bound::Array(array.0), Resource::Array(handle))?;
-        known.format = (shape.format, shape.channels);
-        Ok(())
+        let format = (info.shape.format, info.shape.channels);
+        let bound = (Bound::Array(array.0), Resource::Array(handle));
+        bind(entered, texref, known, bound, (format, flags == OVERRIDE_FORMAT))
     })
 }
 
 fn bind_mipmap(raw: Raw, mipmap: Raw, flags: u32) -> CuResult<()> {
     change(raw, |entered, texref, known| {
-        if mipmap.0 == 0 || flags != OVERRIDE_FORMAT {
+        let (handle, of) = entered.process.arrays.mipmap(mipmap.0)?;
+        if flags & !OVERRIDE_FORMAT != 0 {
             return Err(CuError::INVALID_VALUE);
         }
-        let (handle, of) = entered.process.arrays.mipmap(mipmap.0)?;
-        bind(entered, texref, known, Bound::Mipmap(mipmap.0), Resource::Mipmap(handle))?;
-        known.format = (of.shape.format, of.shape.channels);
-        Ok(())
+        let format = (of.shape.format, of.shape.channels);
+        let bound = (Bound::Mipmap(mipmap.0), Resource::Mipmap(handle));
+        bind(entered, texref, known, bound, (format, flags == OVERRIDE_FORMAT))
     })
 }
 
-/// Linear memory need not start where a texture can: then it reads from before, and the program is told by how much.
+/// Linear memory need not start where a texture can: then it reads from before, and the program is told by how much. Of no bytes nothing is
+/// read; where they are is checked as if there were one.
 fn bind_memory(offset: Out<usize>, raw: Raw, at: DevicePtr, bytes: usize) -> CuResult<()> {
     change(raw, |entered, texref, known| {
         if at == DevicePtr(0) {
             // Nothing there: the reference lets go of what it had.
             ask::vgpuTexRefUnbind(&entered.process.channel, known.context, texref)?;
-            known.bound = Bound::Nothing;
+            (known.bound, known.resource, known.is_read) = (Bound::Memory(at), None, false);
             offset.set_if_wanted(0);
             return Ok(());
         }
-        let (format, channels) = known.format;
-        let row = Resource::Linear(LinearTexels { at, format, channels, bytes: bytes as u64 });
-        row.check()?;
+        let (format, channels) = BYTE;
+        let row = Resource::Linear(LinearTexels { at, format, channels, bytes: (bytes as u64).max(1) });
         let (channel, told) = (&entered.process.channel, offset.address() != 0);
         let before = ask::vgpuTexRefBind(channel, known.context, texref, row, told)?;
-        known.bound = Bound::Memory(at);
+        (known.resource, known.is_read) = ((bytes > 0).then_some((row, None)), true);
+        // Told is where the texture starts.
+        known.bound = Bound::Memory(DevicePtr(at.0.saturating_sub(before)));
         offset.set_if_wanted(usize::try_from(before).unwrap_or(usize::MAX));
         Ok(())
     })
@@ -164,9 +214,7 @@ fn bind_rows(raw: Raw, shape: In<Flat>, at: DevicePtr, pitch: usize) -> CuResult
         let rows = PitchedTexels { at, format, channels, width, height, pitch: pitch as u64 };
         let rows = Resource::Pitched(rows);
         aligned(device_of(entered)?, &rows)?;
-        bind(entered, texref, known, Bound::Memory(at), rows)?;
-        known.format = (format, channels);
-        Ok(())
+        bind(entered, texref, known, (Bound::Memory(at), rows), ((format, channels), true))
     })
 }
 
@@ -178,6 +226,9 @@ fn set(raw: Raw, field: SamplerField, words: [u32; 4]) -> CuResult<()> {
     change(raw, |entered, texref, known| {
         let setting = SamplerSetting { field, words };
         known.sampler = setting.of(known.sampler)?;
+        if setting.check().is_err() {
+            return Ok(());
+        }
         ask::vgpuTexRefSet(&entered.process.channel, known.context, texref, setting)
     })
 }
@@ -185,8 +236,8 @@ fn set(raw: Raw, field: SamplerField, words: [u32; 4]) -> CuResult<()> {
 fn bind_surface(raw: Raw, array: Raw, flags: u32) -> CuResult<()> {
     let Entered { process, .. } = enter()?;
     let (surfref, known) = process.references.surface(raw.0)?;
-    let handle = process.arrays.used(array.0)?;
-    if flags != 0 || !process.arrays.arrays.get(handle)?.shape.has(flag::SURFACE) {
+    let (handle, info) = process.arrays.named(array.0)?;
+    if flags != 0 || !info.shape.has(flag::SURFACE) {
         return Err(CuError::INVALID_VALUE);
     }
     ask::cuSurfRefSetArray(&process.channel, known.context, surfref, handle)?;
@@ -238,10 +289,14 @@ export! {
     fn cuTexRefSetFormat(texref: Raw, format: u32, channels: i32) {
         let channels = u32::try_from(channels).map_err(|_| CuError::INVALID_VALUE)?;
         change(texref, |entered, texref, known| {
-            Element::of(format, channels)?;
-            ask::cuTexRefSetFormat(&entered.process.channel, known.context, texref, format, channels)?;
+            if !matches!(channels, 1 | 2 | 4) {
+                return Err(CuError::INVALID_VALUE);
+            }
             known.format = (format, channels);
-            Ok(())
+            if !known.has_format() {
+                return Ok(());
+            }
+            ask::cuTexRefSetFormat(&entered.process.channel, known.context, texref, format, channels)
         })
     }
 

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::sync::Mutex;
 
+use vgpu_api::array::Element;
 use vgpu_api::handle::Kind;
 use vgpu_api::texref::{UNSET, UNSET_FORMAT};
-use vgpu_api::texture::Sampler;
-use vgpu_api::{ContextId, CuError, CuResult, DevicePtr, Handle, ImageHandle, SurfRefHandle, TexRefHandle};
+use vgpu_api::texture::{Resource, Sampler};
+use vgpu_api::{ContextId, CuResult, DevicePtr, Handle, ImageHandle, SurfRefHandle, TexRefHandle};
 
 use super::slab::{Slab, lock};
 
@@ -28,7 +29,11 @@ pub struct TexRef {
     /// The module that it ends with.
     pub image: Option<ImageHandle>,
     pub bound: Bound,
-    /// `CUarray_format` and channels.
+    /// The same as the worker can bind it, and the format that it gives the reference thereby. `None`: nothing can be read of it.
+    pub resource: Option<(Resource, Option<(u32, u32)>)>,
+    /// That the worker has it bound.
+    pub is_read: bool,
+    /// `CUarray_format` and channels. NVIDIA's driver takes any format and most numbers, and tells them; kernels may not read by them.
     pub format: (u32, u32),
     pub sampler: Sampler,
 }
@@ -44,7 +49,18 @@ pub struct SurfRef {
 
 impl TexRef {
     pub fn new(context: ContextId, image: Option<ImageHandle>) -> Self {
-        Self { context, image, bound: Bound::Nothing, format: UNSET_FORMAT, sampler: UNSET }
+        let (bound, format, sampler) = (Bound::Nothing, UNSET_FORMAT, UNSET);
+        Self { context, image, bound, resource: None, is_read: false, format, sampler }
+    }
+
+    /// That the format is one that CUDA knows.
+    pub fn has_format(&self) -> bool {
+        Element::of(self.format.0, self.format.1).is_ok()
+    }
+
+    /// What kernels may read: nothing while any setting is one that CUDA does not know.
+    pub fn readable(&self) -> Option<(Resource, Option<(u32, u32)>)> {
+        self.resource.filter(|_| self.has_format() && self.sampler.check().is_ok())
     }
 }
 
@@ -66,17 +82,17 @@ impl References {
 
     /// A program's texture reference.
     /// # Errors
-    /// 1 for NULL, 400 for what is none.
+    /// 400 for what is none.
     pub fn texture(&self, raw: u64) -> CuResult<(TexRefHandle, TexRef)> {
-        let handle = handle(raw)?;
+        let handle = Handle::check(raw)?;
         Ok((handle, self.textures.get(handle)?))
     }
 
     /// A program's surface reference.
     /// # Errors
-    /// 1 for NULL, 400 for what is none.
+    /// 400 for what is none.
     pub fn surface(&self, raw: u64) -> CuResult<(SurfRefHandle, SurfRef)> {
-        let handle = handle(raw)?;
+        let handle = Handle::check(raw)?;
         Ok((handle, self.surfaces.get(handle)?))
     }
 
@@ -118,8 +134,4 @@ impl References {
             self.surface(raw).is_ok()
         }
     }
-}
-
-fn handle<K: Kind>(raw: u64) -> CuResult<Handle<K>> {
-    if raw == 0 { Err(CuError::INVALID_VALUE) } else { Handle::check(raw) }
 }

@@ -1,4 +1,4 @@
-// What `texref answers` and `texref unbound` print. Included by `texref.cu` alone.
+// What `texref answers`, `texref unbound` and `texref unknown` print. Included by `texref.cu` alone.
 #pragma once
 
 #define SAY(name, ...) printf("%-28s %d\n", #name "(" #__VA_ARGS__ ")", CALL(name, __VA_ARGS__)), fflush(stdout)
@@ -53,6 +53,7 @@ static void answers() {
     SAY(cuTexRefSetAddress_v2, &before, row, 4096, 16);
     SAY(cuTexRefSetAddress_v2, &before, row, 0, 0);
     SAY(cuTexRefGetAddress_v2, &address, row);
+    printf("the address of nothing: %llu\n", (unsigned long long)address);
     SAY(cuTexRefSetArray, picture_, array, 0);
     SAY(cuTexRefSetArray, picture_, array, 3);
     SAY(cuTexRefSetArray, picture_, array, CU_TRSA_OVERRIDE_FORMAT);
@@ -70,8 +71,17 @@ static void answers() {
     SAY(cuModuleGetTexRef, &same, module_, "");
     size_t bytes = 0;
     SAY(cuModuleGetGlobal_v2, &address, &bytes, module_, "row");
+    SAY(cuModuleGetGlobal_v2, &address, &bytes, module_, "canvas");
+    SAY(cuTexRefSetMipmapFilterMode, ref, (CUfilter_mode)2);
+    SAY(cuTexRefGetAddress_v2, &address, ref);
     SAY(cuTexRefDestroy, ref);
+    CUDA_ARRAY3D_DESCRIPTOR made = shape(16, 16, 0, CU_AD_FORMAT_FLOAT, 1);
+    CUmipmappedArray mipmap;
+    NEEDS(cuMipmappedArrayCreate, &mipmap, &made, 3);
+    SAY(cuTexRefSetMipmappedArray, picture_, mipmap, 0);
+    SAY(cuTexRefSetMipmappedArray, picture_, mipmap, 2);
     // From here on a driver may crash.
+    SAY(cuTexRefSetMipmappedArray, picture_, nullptr, CU_TRSA_OVERRIDE_FORMAT);
     SAY(cuTexRefSetArray, picture_, nullptr, CU_TRSA_OVERRIDE_FORMAT);
     SAY(cuSurfRefSetArray, canvas, nullptr, 0);
     SAY(cuTexRefSetFlags, nullptr, 0);
@@ -93,4 +103,44 @@ static void unbound(bool was_bound) {
     SAY(cuCtxSynchronize);
     SAY(cuMemcpyDtoH_v2, &value, out, 4);
     printf("read through nothing: %g\n", value);
+}
+
+// One setting that CUDA does not know, of a texture that a kernel reads: what is told of it, and what came of the launch.
+static void unknown(int which) {
+    CUtexref row = reference("row");
+    CUdeviceptr memory = filled(counted(64, 7));
+    size_t before = 99;
+    float value = 99;
+    int mode = 99, channels = 99;
+    unsigned flags = 99;
+    NEEDS(cuMemcpyHtoD_v2, out, &value, 4);
+    NEEDS(cuTexRefSetFormat, row, CU_AD_FORMAT_FLOAT, 1);
+    NEEDS(cuTexRefSetAddress_v2, nullptr, row, memory, 256);
+    switch (which) {
+    case 0:
+        SAY(cuTexRefSetFormat, row, (CUarray_format)0x77, 1);
+        SAY(cuTexRefGetFormat, (CUarray_format *)&mode, &channels, row);
+        break;
+    case 1:
+        SAY(cuTexRefSetAddressMode, row, 0, (CUaddress_mode)4);
+        SAY(cuTexRefGetAddressMode, (CUaddress_mode *)&mode, row, 0);
+        break;
+    case 2:
+        SAY(cuTexRefSetFilterMode, row, (CUfilter_mode)2);
+        SAY(cuTexRefGetFilterMode, (CUfilter_mode *)&mode, row);
+        break;
+    case 3:
+        SAY(cuTexRefSetFlags, row, 4);
+        SAY(cuTexRefGetFlags, &flags, row);
+        break;
+    default:
+        SAY(cuTexRefSetAddress_v2, &before, row, memory, 0);
+    }
+    printf("told: mode or format %d, channels %d, flags %u\n", mode, channels, flags);
+    int first = 0;
+    void *params[] = {&out, &first};
+    SAY(cuLaunchKernel, function("fetch"), 1, 1, 1, 1, 1, 1, 0, nullptr, params, nullptr);
+    SAY(cuCtxSynchronize);
+    SAY(cuMemcpyDtoH_v2, &value, out, 4);
+    printf("read: %g\n", value);
 }

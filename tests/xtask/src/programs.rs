@@ -70,7 +70,7 @@ const ON_SOFT: &[Case] = &[
     right(&["textures"]),
     right(&["texref"]),
     right(&["driver_more"]),
-    right(&["driver_rest"]),
+    Case { lines: &["driver_rest: 1 lines of a call that failed"], ..right(&["driver_rest"]) },
     right(&["jit_twice"]),
     right(&["nvml_query"]),
     right(&["driver_threads"]),

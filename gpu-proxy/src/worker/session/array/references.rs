@@ -205,7 +205,7 @@ impl Session {
     ) -> CuResult<()> {
         let reference = *self.table.references.textures.get(handle)?;
         let context = self.context(reference.context)?;
-        setting.of(vgpu_api::texref::UNSET)?;
+        setting.check()?;
         let result = self.device.texref_set(context, reference.raw, setting);
         self.settle(reference.context, result)
     }
