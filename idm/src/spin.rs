@@ -72,7 +72,7 @@ impl Spin {
             }
             // Where others take the rest of the time, a sleep is better: its end comes before theirs.
             if (ALONE.as_nanos()..u128::from(budget)).contains(&start.elapsed().as_nanos()) {
-                std::thread::yield_now();
+                give_way();
             }
             if start.elapsed().as_nanos() >= u128::from(budget) {
                 return Some(start);
@@ -109,9 +109,23 @@ impl Spin {
     }
 }
 
+/// Lets others have the processor.
+fn give_way() {
+    #[cfg(all(test, not(loom)))]
+    tests::GAVE_WAY.set(tests::GAVE_WAY.get() + 1);
+    std::thread::yield_now();
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// How often this thread's looks let others run.
+        pub(super) static GAVE_WAY: Cell<u32> = const { Cell::new(0) };
+    }
 
     const MAX_NS: u32 = 16_000;
 
@@ -171,10 +185,21 @@ mod tests {
     }
 
     #[test]
-    fn a_long_look_finds_what_comes_while_others_run() {
+    fn a_long_look_lets_others_run_and_finds_what_comes_meanwhile() {
         let spin = Spin::with_budget(u32::MAX, u32::MAX);
-        let start = Instant::now();
-        assert!(spin.until(|| start.elapsed() >= 4 * ALONE).is_none());
+        let before = GAVE_WAY.get();
+        assert!(
+            spin.until(|| GAVE_WAY.get() == before + 3).is_none(),
+            "nothing comes while it keeps the processor"
+        );
+    }
+
+    #[test]
+    fn a_short_look_keeps_its_processor() {
+        let spin = Spin::with_budget(MAX_NS, MAX_NS);
+        let before = GAVE_WAY.get();
+        assert!(spin.until(|| false).is_some());
+        assert_eq!(GAVE_WAY.get(), before);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What this process asked of Xen, counted: hypercalls and round trips are what an inter-domain call costs, so tests assert them.
+//! What this process asked of Xen, counted: event sends and round trips are what an inter-domain call costs, so tests assert them. Hypercalls
+//! are the kernel's: what is counted is what it was asked for.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -29,9 +30,10 @@ impl Counter {
 /// The counters of this process.
 #[derive(Debug)]
 pub struct Counters {
-    /// Calls of Xen's devices (ioctls) that the kernel has done, NOTIFY among them: each is a hypercall, or a few.
+    /// Ioctls of Xen's devices that the kernel has done, event sends among them.
     pub requests: Counter,
-    /// NOTIFY hypercalls: events sent to peers.
+    /// Event sends: NOTIFY ioctls of `/dev/xen/evtchn`, for each of which the kernel does one hypercall, `EVTCHNOP_send`. Source: Linux,
+    /// `drivers/xen/evtchn.c`.
     pub events_sent: Counter,
     /// Event channels read: wake-ups taken.
     pub events_taken: Counter,

@@ -1,5 +1,7 @@
-//! What a queued record and a call cost, counted: rings of the doorbell, events, hypercalls. Both ends of a GPU channel in this process, once
-//! over pages and an event channel of Xen, once over a memfd and eventfds: the rings must be the same, and each of them is one event.
+//! What a queued record and a call cost, counted: rings of the doorbell, and what they are over Xen, event sends. Both ends of a GPU channel in
+//! this process, once over pages and an event channel of Xen, once over a memfd and eventfds: the rings must be the same, and each of them is
+//! one event send: one NOTIFY ioctl of /dev/xen/evtchn, for which the kernel does one hypercall, EVTCHNOP_send. No other ioctl of Xen's
+//! devices is done meanwhile. Hypercalls that the kernel does by itself, as a port's unmasking, nobody counts here.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -125,8 +127,9 @@ impl Ends {
 struct Cost {
     to_worker: u64,
     to_program: u64,
-    events: u64,
-    requests: u64,
+    event_sends: u64,
+    /// All ioctls of Xen's devices, event sends among them.
+    ioctls: u64,
     others: [u64; 4],
 }
 
@@ -135,8 +138,8 @@ impl Cost {
         Self {
             to_worker: worker.rings.load(SeqCst),
             to_program: program.rings.load(SeqCst),
-            events: COUNTERS.events_sent.get(),
-            requests: COUNTERS.requests.get(),
+            event_sends: COUNTERS.events_sent.get(),
+            ioctls: COUNTERS.requests.get(),
             others: [
                 &COUNTERS.maps,
                 &COUNTERS.pages_mapped,
@@ -153,13 +156,13 @@ impl Cost {
         Ok([
             self.to_worker - before.to_worker,
             self.to_program - before.to_program,
-            self.events - before.events,
-            self.requests - before.requests,
+            self.event_sends - before.event_sends,
+            self.ioctls - before.ioctls,
         ])
     }
 }
 
-/// Sees that over Xen each ring is one event, sent by one hypercall, and nothing else is asked for; and over eventfds nothing at all.
+/// Sees that over Xen each ring is one event send and nothing else is asked of Xen's devices; and over eventfds nothing at all.
 pub fn cost_what_they_must() -> Outcome {
     let local = play(Ends::local()?, 0)?;
     let xen = play(Ends::xen()?, 1)?;
@@ -167,7 +170,7 @@ pub fn cost_what_they_must() -> Outcome {
 }
 
 /// Rings to the worker and to the program for each of the steps.
-fn play(ends: Ends, events_each_ring: u64) -> Outcome<Vec<[u64; 2]>> {
+fn play(ends: Ends, sends_each_ring: u64) -> Outcome<Vec<[u64; 2]>> {
     let Ends { submitter, mut consumer, program, worker } = ends;
     // A port that was just bound has an event already: it is taken now.
     consumer.wait(Some(Duration::from_millis(100)))?;
@@ -175,13 +178,13 @@ fn play(ends: Ends, events_each_ring: u64) -> Outcome<Vec<[u64; 2]>> {
     let mut step = |what: &str, expected: [u64; 2], run: &mut dyn FnMut() -> Outcome| -> Outcome {
         let before = Cost::now(&program, &worker);
         run()?;
-        let [to_worker, to_program, events, requests] = Cost::now(&program, &worker).since(before)?;
+        let [to_worker, to_program, event_sends, ioctls] = Cost::now(&program, &worker).since(before)?;
         println!(
-            "  {what}: {to_worker} rings out, {to_program} back, {events} events, {requests} hypercalls"
+            "  {what}: {to_worker} rings out, {to_program} back, {event_sends} event sends, {ioctls} ioctls"
         );
         same(what, [to_worker, to_program], expected)?;
-        let each = (to_worker + to_program) * events_each_ring;
-        same("events, and hypercalls", (events, requests), (each, each))?;
+        let each = (to_worker + to_program) * sends_each_ring;
+        same("event sends, and ioctls of Xen's devices", (event_sends, ioctls), (each, each))?;
         costs.push([to_worker, to_program]);
         Ok(())
     };
