@@ -356,16 +356,16 @@ fn one_holds_its_primary_context_and_ends_with_it() {
     assert_eq!(cu!(library, cuDeviceGetDevResource(1: i32, all_at: *mut Resource, 1: u32)), OK);
     let (_, described) = describe(&session, &[all]);
     for end in ["destroy", "reset", "release"] {
-        assert_eq!((end, is_active(&session)), (end, 0));
+        assert_eq!(is_active(&session), 0, "{end}");
         assert_eq!(cu!(library, cuGreenCtxCreate(at: *mut u64, described: u64, 1: i32, 1: u32)), OK);
-        assert_eq!((end, is_active(&session)), (end, 1), "made, and held");
+        assert_eq!(is_active(&session), 1, "{end}: made, and held");
         let ended = match end {
             "destroy" => OK,
             "reset" => cu!(library, cuDevicePrimaryCtxReset_v2(1: i32)),
             _ => cu!(library, cuDevicePrimaryCtxRelease_v2(1: i32)),
         };
         let gone = if end == "destroy" { OK } else { CONTEXT_IS_DESTROYED };
-        assert_eq!((end, ended, destroy(&session, green), is_active(&session)), (end, OK, gone, 0));
+        assert_eq!((ended, destroy(&session, green), is_active(&session)), (OK, gone, 0), "{end}");
     }
 }
 

@@ -10,6 +10,7 @@ use support::session::{served, session};
 use vgpu_api::ContextId;
 
 const OK: u32 = 0;
+const INVALID_HANDLE: u32 = 400;
 const THREADS: u32 = 8;
 const ROUNDS: u32 = 200;
 
@@ -130,7 +131,7 @@ fn modules_come_and_go_under_other_threads_launches() {
                     assert_eq!(cu!(library, cuMemcpyDtoH_v2(back_at: *mut u32, address: u64, 4: usize)), OK);
                     assert_eq!(back, value);
                     assert_eq!(cu!(library, cuModuleUnload(module: u64)), OK);
-                    assert_eq!(cu!(library, cuModuleUnload(module: u64)), 400, "twice");
+                    assert_eq!(cu!(library, cuModuleUnload(module: u64)), INVALID_HANDLE, "twice");
                 }
             });
         }

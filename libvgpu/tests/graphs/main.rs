@@ -9,6 +9,7 @@ use support::session::{Session, session};
 
 const OK: u32 = 0;
 const INVALID_VALUE: u32 = 1;
+const OPERATING_SYSTEM: u32 = 304;
 const INVALID_HANDLE: u32 = 400;
 const ILLEGAL_STATE: u32 = 401;
 const LOSSY_QUERY: u32 = 402;

@@ -128,6 +128,8 @@ fn memory_that_one_thread_gives_back_and_another_wants_is_mapped_once() {
     let all = calls(&session);
     let changes: Vec<_> = all.iter().filter(|call| matches!(**call, "map" | "unmap")).collect();
     assert!(changes.chunks(2).all(|pair| pair == [&"map", &"unmap"]));
+    // It is mapped once a round, or twice if it was given back before it was wanted again.
+    assert!((2 * 300..=4 * 300).contains(&changes.len()), "{} changes", changes.len());
     reset(&session);
 }
 

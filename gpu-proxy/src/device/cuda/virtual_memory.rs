@@ -9,6 +9,7 @@ use std::ffi::c_int;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
+use vgpu_api::snapshot::POSIX_FD_SUPPORTED;
 use vgpu_api::{Access, CuError, CuResult, MemoryOp, MemoryOpKind};
 
 use super::pieces::Pieces;
@@ -25,8 +26,6 @@ const ON_DEVICE: u32 = 1;
 const GRANULE_BYTES: u64 = 2 << 20;
 /// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
 const POSIX_FD: u32 = 1;
-/// `CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED`.
-const POSIX_FD_SUPPORTED: usize = 103;
 /// Allocations from here on take whole pages of that size from the driver in any case; smaller ones share such.
 const PIECE_BYTES: u64 = 2 << 20;
 /// `CUstreamBatchMemOpType`: waits and writes of 32 bits, of 64 bits, a barrier.
@@ -66,7 +65,7 @@ struct Allocation {
 impl Memories {
     pub fn of(table: &Table, devices: &[c_int]) -> Self {
         let can_be_shared =
-            devices.iter().all(|device| attribute_of(table, *device, POSIX_FD_SUPPORTED) == 1);
+            devices.iter().all(|device| attribute_of(table, *device, POSIX_FD_SUPPORTED as usize) == 1);
         let handle_types = if can_be_shared { POSIX_FD } else { 0 };
         let granule = |device: &c_int| {
             let (properties, mut bytes) = (properties(*device, handle_types), 0);

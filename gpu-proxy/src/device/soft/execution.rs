@@ -27,7 +27,9 @@ impl Execution for Soft {
 
     fn available_shared(&mut self, _: Raw, function: Raw, blocks: u32, _threads: u32) -> CuResult<u64> {
         let (info, _) = self.info(function)?;
-        let each = attribute(81).checked_div(u64::from(blocks)).ok_or(CuError::INVALID_VALUE)?;
+        let each = attribute(SHARED_PER_MULTIPROCESSOR)
+            .checked_div(u64::from(blocks))
+            .ok_or(CuError::INVALID_VALUE)?;
         Ok(each.min(u64::from(gpu::SHARED_BYTES_OPT_IN)).saturating_sub(u64::from(info.static_shared_bytes)))
     }
 
@@ -96,6 +98,15 @@ impl Soft {
     }
 }
 
+/// `CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR`.
+const THREADS_PER_MULTIPROCESSOR: u32 = 39;
+/// `CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR`.
+const SHARED_PER_MULTIPROCESSOR: u32 = 81;
+/// `CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR`.
+const REGISTERS_PER_MULTIPROCESSOR: u32 = 82;
+/// `CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR`.
+const BLOCKS_PER_MULTIPROCESSOR: u32 = 106;
+
 fn attribute(id: u32) -> u64 {
     u64::try_from(gpu::attribute(id)).unwrap_or(0)
 }
@@ -108,10 +119,10 @@ fn blocks_by_resources(info: &gpu::FunctionInfo, threads: u32, shared: u64) -> C
     let threads = u64::from(threads.next_multiple_of(gpu::WARP_SIZE));
     let shared = shared.saturating_add(u64::from(info.static_shared_bytes));
     let by = |have: u64, each: u64| have.checked_div(each).unwrap_or(u64::MAX);
-    let blocks = by(attribute(39), threads)
-        .min(by(attribute(81), shared))
-        .min(by(attribute(82), threads * u64::from(info.registers)))
-        .min(attribute(106));
+    let blocks = by(attribute(THREADS_PER_MULTIPROCESSOR), threads)
+        .min(by(attribute(SHARED_PER_MULTIPROCESSOR), shared))
+        .min(by(attribute(REGISTERS_PER_MULTIPROCESSOR), threads * u64::from(info.registers)))
+        .min(attribute(BLOCKS_PER_MULTIPROCESSOR));
     Ok(u32::try_from(blocks).unwrap_or(u32::MAX))
 }
 
