@@ -60,7 +60,7 @@ impl DeviceReferences for Cuda {
         Ok(texture_name(self.references.created.add(texref), true))
     }
 
-    fn texref_end(&mut self, context: Raw, texref: Raw) -> CuResult<()> {
+    fn texref_destroy(&mut self, context: Raw, texref: Raw) -> CuResult<()> {
         let place = Raw(texref.0 >> 1);
         if texref.0 & 1 == 0 {
             return self.references.textures.remove(place).map(drop);
@@ -156,7 +156,7 @@ impl DeviceReferences for Cuda {
         Ok(self.references.surfaces.add(surfref))
     }
 
-    fn surfref_end(&mut self, surfref: Raw) {
+    fn surfref_destroy(&mut self, surfref: Raw) {
         let _ = self.references.surfaces.remove(surfref);
     }
 
