@@ -13,8 +13,9 @@
 //!
 //! The program maps the region wherever the kernel likes, and the arena at the address that both sides use (`arena.rs`).
 
-use std::io::{self, IoSlice, IoSliceMut, Read};
-use std::mem::MaybeUninit;
+mod message;
+
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -23,10 +24,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::arena::Arena;
 use crate::doorbell::{Doorbell, Waiter, eventfd_pair};
@@ -35,6 +33,7 @@ use crate::hello::{Agreed, HELLO_BYTES, Hello};
 use crate::life::Liveness;
 use crate::record::{ChannelParts, RegionSpec, Submitter, make_region};
 use crate::region::{Region, check_memory};
+use message::{read_length, read_offer, receive, receive_answer, send, split};
 
 /// The answer after the hello: `u16 code, u16 0, u32 ring, u32 staging, u32 record limit, u64 arena bytes, u32 1 for one that is kept`
 /// and 4 reserved bytes, little endian. To a question: `u16 code, u16 0, u32 length` and 24 reserved bytes, then so many bytes.
@@ -324,104 +323,6 @@ fn of_peer(error: ChannelError, peer: Peer) -> ChannelError {
         ChannelError::PeerGone(_) => ChannelError::PeerGone(peer),
         other => other,
     }
-}
-
-/// Sends a message whole: it is shorter than any socket's buffer.
-fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() {
-        let fits = ancillary.push(SendAncillaryMessage::ScmRights(fds));
-        assert!(fits, "the space holds every descriptor of an answer");
-    }
-    match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
-        Ok(sent) if sent == bytes.len() => Ok(()),
-        Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Err(ChannelError::PeerGone(Peer::Server)),
-        Err(e) => Err(ChannelError::system("send on the GPU socket")(e)),
-    }
-}
-
-fn receive_answer(
-    socket: &UnixStream,
-    limit: Duration,
-) -> Result<([u8; ANSWER_BYTES], Vec<OwnedFd>), ChannelError> {
-    let mut bytes = [0; ANSWER_BYTES];
-    let fds = receive(socket, &mut bytes, limit)?;
-    Ok((bytes, fds))
-}
-
-/// Reads until `bytes` is full. What descriptors came with it.
-fn receive(socket: &UnixStream, bytes: &mut [u8], limit: Duration) -> Result<Vec<OwnedFd>, ChannelError> {
-    let deadline = Instant::now() + limit;
-    let mut fds = Vec::with_capacity(FDS);
-    let mut done = 0;
-    while done < bytes.len() {
-        if !limit_reading(socket, deadline)? {
-            return Err(ChannelError::TimedOut { peer: Peer::Server, what: "the hello", limit });
-        }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut rest = [IoSliceMut::new(&mut bytes[done..])];
-        let got = match rustix::net::recvmsg(socket, &mut rest, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-            Ok(got) => got,
-            Err(Errno::INTR | Errno::AGAIN) => continue,
-            Err(Errno::CONNRESET) => return Err(ChannelError::PeerGone(Peer::Server)),
-            Err(e) => return Err(ChannelError::system("read the answer of the GPU socket")(e)),
-        };
-        if got.bytes == 0 {
-            return Err(ChannelError::PeerGone(Peer::Server));
-        }
-        if got.flags.contains(ReturnFlags::CTRUNC) {
-            return Err(ChannelError::PeerOffer {
-                peer: Peer::Server,
-                what: "more descriptors than an answer has",
-            });
-        }
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(received) = message {
-                fds.extend(received);
-            }
-        }
-        done += got.bytes;
-    }
-    Ok(fds)
-}
-
-fn split(bytes: &[u8; ANSWER_BYTES]) -> (&[u8; HELLO_BYTES], &[u8]) {
-    let Some((hello, offer)) = bytes.split_first_chunk() else {
-        unreachable!("an answer starts with a hello")
-    };
-    (hello, offer)
-}
-
-/// The sizes that the server chose, and that of the arena, or its refusal.
-/// The sizes, the arena's length and whether it is kept, or the refusal.
-fn read_offer(offer: &[u8]) -> Result<(RegionSpec, u64, bool), ChannelError> {
-    check_code(offer)?;
-    let spec = RegionSpec {
-        ring_bytes: word(offer, 4),
-        staging_bytes: word(offer, 8),
-        record_limit: word(offer, 12),
-    };
-    let arena_bytes = u64::from(word(offer, 16)) | u64::from(word(offer, 20)) << 32;
-    Ok((spec, arena_bytes, word(offer, 24) != 0))
-}
-
-/// The bytes of an answer to a question, or the refusal.
-fn read_length(offer: &[u8]) -> Result<usize, ChannelError> {
-    check_code(offer)?;
-    Ok(usize::try_from(word(offer, 4)).unwrap_or(usize::MAX))
-}
-
-fn check_code(offer: &[u8]) -> Result<(), ChannelError> {
-    match u16::from_le_bytes([offer[0], offer[1]]) {
-        0 => Ok(()),
-        code => Err(ChannelError::Refused { peer: Peer::Server, code }),
-    }
-}
-
-fn word(offer: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([offer[at], offer[at + 1], offer[at + 2], offer[at + 3]])
 }
 
 #[cfg(all(test, not(loom)))]

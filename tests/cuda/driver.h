@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "expect.h"
+
 template <typename Function> static Function *driver(const char *name) {
     static void *library = dlopen("libcuda.so.1", RTLD_NOW);
     void *symbol = library ? dlsym(library, name) : nullptr;
@@ -17,11 +19,6 @@ template <typename Function> static Function *driver(const char *name) {
 // Names as exported: the header's macros would give the plain name another form's type.
 #define CALL(name, ...) ((int)driver<decltype(name)>(#name)(__VA_ARGS__))
 
-static int failures = 0;
-static void expect(const char *what, long long got, long long wanted) {
-    if (got != wanted) printf("%s: %s: %lld, not %lld\n", PROGRAM, what, got, wanted);
-    failures += got != wanted;
-}
 #define GIVES(wanted, name, ...) expect(#name, CALL(name, __VA_ARGS__), wanted)
 // For what the rest can't do without.
 #define NEEDS(name, ...)                                                \

@@ -8,23 +8,9 @@
 
 #define PROGRAM "driver_more"
 #include "driver.h"
+#include "ptx.h"
 
-static const char ADD[] = R"(
-.version 7.0
-.target sm_70
-.address_size 64
-.visible .entry add(.param .u64 out, .param .u32 number)
-{
-    .reg .b32 %r<4>;
-    .reg .b64 %rd<2>;
-    ld.param.u64 %rd1, [out];
-    ld.param.u32 %r1, [number];
-    ld.global.u32 %r2, [%rd1];
-    add.u32 %r2, %r2, %r1;
-    st.global.u32 [%rd1], %r2;
-    ret;
-}
-)";
+static const char ADD[] = PTX_HEAD PTX_ADDS("add");
 static const char CALLS[] = R"(
 .version 7.0
 .target sm_70

@@ -1,33 +1,7 @@
 // The driver API alone, found by dlopen as libraries do that bring no cudart: PTX from a string, launch with kernelParams and
 // with `extra`, module variables, names that do not exist.
-#include <cuda.h>
-#include <dlfcn.h>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-
-template <typename Function> Function *driver(const char *name) {
-    static void *library = dlopen("libcuda.so.1", RTLD_NOW);
-    if (!library) {
-        printf("driver_raw: %s\n", dlerror());
-        exit(1);
-    }
-    void *symbol = dlsym(library, name);
-    if (!symbol) {
-        printf("driver_raw: libcuda.so.1 has no %s\n", name);
-        exit(1);
-    }
-    return (Function *)symbol;
-}
-#define DRIVER(call) driver<decltype(call)>(#call)
-#define MUST(name, ...)                                                   \
-    do {                                                                  \
-        CUresult must_result = DRIVER(name)(__VA_ARGS__);                 \
-        if (must_result != CUDA_SUCCESS) {                                \
-            printf("driver_raw: %s: error %d\n", #name, (int)must_result); \
-            exit(1);                                                      \
-        }                                                                 \
-    } while (0)
+#define PROGRAM "driver_raw"
+#include "driver.h"
 
 static const char PTX[] = R"(
 .version 7.0
@@ -66,25 +40,24 @@ int main() {
     CUfunction function;
     CUdeviceptr memory, bias;
     size_t bias_bytes = 0;
-    MUST(cuInit, 0);
-    MUST(cuDriverGetVersion, &version);
-    MUST(cuDeviceGetCount, &devices);
-    MUST(cuDeviceGet, &device, 0);
-    MUST(cuDevicePrimaryCtxRetain, &context, device);
-    MUST(cuCtxSetCurrent, context);
-    MUST(cuModuleLoadData, &module, PTX);
-    MUST(cuModuleGetFunction, &function, module, "times_three");
-    MUST(cuModuleGetGlobal_v2, &bias, &bias_bytes, module, "bias");
-    MUST(cuMemAlloc_v2, &memory, count * 4);
+    NEEDS(cuInit, 0);
+    NEEDS(cuDriverGetVersion, &version);
+    NEEDS(cuDeviceGetCount, &devices);
+    NEEDS(cuDeviceGet, &device, 0);
+    NEEDS(cuDevicePrimaryCtxRetain, &context, device);
+    NEEDS(cuCtxSetCurrent, context);
+    NEEDS(cuModuleLoadData, &module, PTX);
+    NEEDS(cuModuleGetFunction, &function, module, "times_three");
+    NEEDS(cuModuleGetGlobal_v2, &bias, &bias_bytes, module, "bias");
+    NEEDS(cuMemAlloc_v2, &memory, count * 4);
 
-    int failures = 0;
     for (int round = 0; round < 3; round++) {
         unsigned offset = 2000 + round, result[count], n = count;
-        MUST(cuMemcpyHtoD_v2, bias, &offset, 4);
-        MUST(cuMemsetD32_v2, memory, 0, count);
+        NEEDS(cuMemcpyHtoD_v2, bias, &offset, 4);
+        NEEDS(cuMemsetD32_v2, memory, 0, count);
         if (round == 0) {
             void *parameters[] = {&memory, &n};
-            MUST(cuLaunchKernel, function, 8, 1, 1, 128, 1, 1, 0, nullptr, parameters, nullptr);
+            NEEDS(cuLaunchKernel, function, 8, 1, 1, 128, 1, 1, 0, nullptr, parameters, nullptr);
         } else {
             struct {
                 CUdeviceptr out;
@@ -93,19 +66,19 @@ int main() {
             // The last time the count is left out, and is 0.
             size_t bytes = round == 1 ? 12 : 8;
             void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, &packed, CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END};
-            MUST(cuLaunchKernel, function, 8, 1, 1, 128, 1, 1, 0, nullptr, nullptr, extra);
+            NEEDS(cuLaunchKernel, function, 8, 1, 1, 128, 1, 1, 0, nullptr, nullptr, extra);
         }
-        MUST(cuCtxSynchronize);
-        MUST(cuMemcpyDtoH_v2, result, memory, sizeof(result));
+        NEEDS(cuCtxSynchronize);
+        NEEDS(cuMemcpyDtoH_v2, result, memory, sizeof(result));
         for (unsigned i = 0; i < count; i++) failures += result[i] != (round < 2 ? 3 * i + offset : 0);
     }
-    int missing = DRIVER(cuModuleGetFunction)(&function, module, "no_such_kernel");
-    int wrong = DRIVER(cuModuleLoadData)(&broken, ".version 7.0\n.target sm_70\n.address_size 64\n.visible .entry k() { nonsense; }");
-    int beyond = DRIVER(cuMemcpyDtoH_v2)(&version, memory + count * 4, 4);
-    MUST(cuMemFree_v2, memory);
-    int twice = DRIVER(cuMemFree_v2)(memory);
-    MUST(cuModuleUnload, module);
-    MUST(cuDevicePrimaryCtxRelease_v2, device);
+    int missing = CALL(cuModuleGetFunction, &function, module, "no_such_kernel");
+    int wrong = CALL(cuModuleLoadData, &broken, ".version 7.0\n.target sm_70\n.address_size 64\n.visible .entry k() { nonsense; }");
+    int beyond = CALL(cuMemcpyDtoH_v2, &version, memory + count * 4, 4);
+    NEEDS(cuMemFree_v2, memory);
+    int twice = CALL(cuMemFree_v2, memory);
+    NEEDS(cuModuleUnload, module);
+    NEEDS(cuDevicePrimaryCtxRelease_v2, device);
     printf("driver_raw: missing function %d, wrong PTX %d, copy past the end %d, second free %d\n", missing, wrong, beyond, twice);
     bool right = failures == 0 && bias_bytes == 4 && missing == 500 && wrong == 218 && beyond == 1 && twice == 1;
     printf("driver_raw: %s, %d wrong values\n", right ? "ok" : "failed", failures);

@@ -1,32 +1,12 @@
 // Many threads of one program: each with a stream, events and memory that come and go, and all of them in turn in one stream,
 // where the order of the host must be the order of the work.
-#include <cuda.h>
-#include <dlfcn.h>
 #include <atomic>
-#include <cstdio>
-#include <cstdlib>
 #include <mutex>
 #include <thread>
 #include <vector>
 
-template <typename Function> Function *driver(const char *name) {
-    static void *library = dlopen("libcuda.so.1", RTLD_NOW);
-    void *symbol = library ? dlsym(library, name) : nullptr;
-    if (!symbol) {
-        printf("driver_threads: no %s\n", name);
-        exit(1);
-    }
-    return (Function *)symbol;
-}
-#define MUST(name, ...)                                                        \
-    do {                                                                       \
-        static auto *function = driver<decltype(name)>(#name);                 \
-        CUresult result = function(__VA_ARGS__);                               \
-        if (result != CUDA_SUCCESS) {                                          \
-            printf("driver_threads: %s: error %d\n", #name, (int)result);      \
-            exit(1);                                                           \
-        }                                                                      \
-    } while (0)
+#define PROGRAM "driver_threads"
+#include "driver.h"
 
 static const char PTX[] = R"(
 .version 7.0
@@ -54,43 +34,43 @@ int main() {
     CUfunction step;
     CUstream together;
     CUdeviceptr shared;
-    MUST(cuInit, 0);
-    MUST(cuDevicePrimaryCtxRetain, &context, 0);
-    MUST(cuCtxSetCurrent, context);
-    MUST(cuModuleLoadData, &module, PTX);
-    MUST(cuModuleGetFunction, &step, module, "step");
-    MUST(cuStreamCreate, &together, CU_STREAM_DEFAULT);
-    MUST(cuMemAlloc_v2, &shared, 4);
-    MUST(cuMemsetD32_v2, shared, 1, 1);
+    NEEDS(cuInit, 0);
+    NEEDS(cuDevicePrimaryCtxRetain, &context, 0);
+    NEEDS(cuCtxSetCurrent, context);
+    NEEDS(cuModuleLoadData, &module, PTX);
+    NEEDS(cuModuleGetFunction, &step, module, "step");
+    NEEDS(cuStreamCreate, &together, CU_STREAM_DEFAULT);
+    NEEDS(cuMemAlloc_v2, &shared, 4);
+    NEEDS(cuMemsetD32_v2, shared, 1, 1);
 
     std::mutex turn;
     unsigned number = 0, expected = 1;
     std::atomic<int> wrong{0};
     auto work = [&](unsigned id) {
-        MUST(cuCtxSetCurrent, context);
+        NEEDS(cuCtxSetCurrent, context);
         for (unsigned round = 0; round < ROUNDS; round++) {
             CUstream stream;
             CUevent event;
             CUdeviceptr own;
             unsigned three = 3, summand = id + round, value = 0;
-            MUST(cuStreamCreate, &stream, CU_STREAM_NON_BLOCKING);
-            MUST(cuEventCreate, &event, CU_EVENT_DISABLE_TIMING);
-            MUST(cuMemAlloc_v2, &own, 4);
-            MUST(cuMemsetD32Async, own, 5, 1, stream);
+            NEEDS(cuStreamCreate, &stream, CU_STREAM_NON_BLOCKING);
+            NEEDS(cuEventCreate, &event, CU_EVENT_DISABLE_TIMING);
+            NEEDS(cuMemAlloc_v2, &own, 4);
+            NEEDS(cuMemsetD32Async, own, 5, 1, stream);
             void *parameters[] = {&own, &three, &summand};
-            MUST(cuLaunchKernel, step, 1, 1, 1, 1, 1, 1, 0, stream, parameters, nullptr);
-            MUST(cuEventRecord, event, stream);
-            MUST(cuEventDestroy_v2, event);
-            MUST(cuMemcpyDtoHAsync_v2, &value, own, 4, stream);
-            MUST(cuStreamSynchronize, stream);
+            NEEDS(cuLaunchKernel, step, 1, 1, 1, 1, 1, 1, 0, stream, parameters, nullptr);
+            NEEDS(cuEventRecord, event, stream);
+            NEEDS(cuEventDestroy_v2, event);
+            NEEDS(cuMemcpyDtoHAsync_v2, &value, own, 4, stream);
+            NEEDS(cuStreamSynchronize, stream);
             wrong += value != 15 + summand;
-            MUST(cuStreamDestroy_v2, stream);
-            MUST(cuMemFree_v2, own);
+            NEEDS(cuStreamDestroy_v2, stream);
+            NEEDS(cuMemFree_v2, own);
 
             std::lock_guard<std::mutex> mine(turn);
             unsigned factor = 2 * number + 3;
             void *next[] = {&shared, &factor, &number};
-            MUST(cuLaunchKernel, step, 1, 1, 1, 1, 1, 1, 0, together, next, nullptr);
+            NEEDS(cuLaunchKernel, step, 1, 1, 1, 1, 1, 1, 0, together, next, nullptr);
             expected = expected * factor + number;
             number++;
         }
@@ -99,8 +79,8 @@ int main() {
     for (unsigned id = 0; id < THREADS; id++) threads.emplace_back(work, id);
     for (auto &thread : threads) thread.join();
     unsigned reached = 0;
-    MUST(cuMemcpyDtoH_v2, &reached, shared, 4);
-    MUST(cuCtxSynchronize);
+    NEEDS(cuMemcpyDtoH_v2, &reached, shared, 4);
+    NEEDS(cuCtxSynchronize);
     bool right = wrong == 0 && reached == expected && number == THREADS * ROUNDS;
     printf("driver_threads: %s, %u launches in turn, %d wrong values\n", right ? "ok" : "failed", number, (int)wrong);
     return right ? 0 : 1;

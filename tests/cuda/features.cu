@@ -4,6 +4,7 @@
 #include <vector>
 #define PROGRAM "features"
 #include "check.h"
+#include "expect.h"
 
 __constant__ float weights[8];
 __device__ int counter = 5;
@@ -39,12 +40,6 @@ __global__ void shuffle_local(int *out, int turn) {
     out[threadIdx.x] = sum;
 }
 __global__ void hello(int who) { printf("features: hello from the GPU, %d and %.2f\n", who, who / 4.0); }
-
-static int failures = 0;
-static void check(const char *what, bool right) {
-    if (!right) printf("features: %s is wrong\n", what);
-    failures += !right;
-}
 
 int main() {
     float host_weights[8], weighed[32];

@@ -6,20 +6,8 @@
 
 #define PROGRAM "graph_conditional"
 #include "check.h"
+#include "runtime.h"
 
-static int failures = 0;
-static bool tells = false;
-static int answer = 0;
-static void expect(const char *what, long got, long wanted) {
-    if (got != wanted) printf("graph_conditional: %s: %ld, not %ld\n", what, got, wanted);
-    failures += got != wanted;
-}
-#define ANSWERS(call)                                                    \
-    do {                                                                 \
-        answer = (int)(call);                                            \
-        cudaGetLastError();                                              \
-        if (tells) printf("graph_conditional: %s: %d\n", #call, answer); \
-    } while (0)
 // With which code documents do not say.
 #define REFUSED(call)                   \
     do {                                \

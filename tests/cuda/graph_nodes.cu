@@ -9,24 +9,7 @@
 
 #define PROGRAM "graph_nodes"
 #include "check.h"
-
-static int failures = 0;
-static bool tells = false;
-static void expect(const char *what, long got, long wanted) {
-    if (got != wanted) printf("graph_nodes: %s: %ld, not %ld\n", what, got, wanted);
-    failures += got != wanted;
-}
-#define GIVES(wanted, call)                          \
-    do {                                             \
-        expect(#call, (long)(call), (long)(wanted)); \
-        cudaGetLastError();                          \
-    } while (0)
-#define ANSWERS(call)                                                            \
-    do {                                                                         \
-        int answer = (int)(call);                                                \
-        cudaGetLastError();                                                      \
-        if (tells) printf("graph_nodes: %s: %d\n", #call, answer);               \
-    } while (0)
+#include "runtime.h"
 
 static const int WIDTH = 24, HEIGHT = 10, DEPTH = 3, COUNT = WIDTH * HEIGHT * DEPTH;
 

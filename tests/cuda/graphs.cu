@@ -7,17 +7,7 @@
 
 #define PROGRAM "graphs"
 #include "check.h"
-
-static int failures = 0;
-static void expect(const char *what, long got, long wanted) {
-    if (got != wanted) printf("graphs: %s: %ld, not %ld\n", what, got, wanted);
-    failures += got != wanted;
-}
-#define GIVES(wanted, call)                            \
-    do {                                               \
-        expect(#call, (long)(call), (long)(wanted));   \
-        cudaGetLastError();                            \
-    } while (0)
+#include "runtime.h"
 
 static const int COUNT = 1 << 12;
 

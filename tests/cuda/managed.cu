@@ -6,6 +6,7 @@
 #include <vector>
 #define PROGRAM "managed"
 #include "check.h"
+#include "expect.h"
 
 static const int COUNT = 3 << 14;
 static const unsigned FACTOR = 2654435761u;
@@ -31,11 +32,6 @@ __global__ void walk(Node **first, Node *fresh, unsigned *sum) {
     *first = fresh;
 }
 
-static int failures = 0;
-static void check(const char *what, bool right) {
-    if (!right) printf("managed: %s is wrong\n", what);
-    failures += !right;
-}
 // The error that a call gave, which is no longer the last one.
 static cudaError_t told(cudaError_t error) {
     cudaGetLastError();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "check.h"
+#include "words.h"
 
 // The header has it under another name.
 extern "C" CUresult cuCtxCreate_v2(CUcontext *, unsigned, CUdevice);
@@ -17,16 +18,6 @@ static const unsigned COUNT = 100000;
 static const size_t BYTES = COUNT * sizeof(unsigned);
 
 __device__ unsigned counter = 7;
-
-__global__ void fill(unsigned *words, unsigned count, unsigned value) {
-    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) words[i] = value + i;
-}
-
-__global__ void add(unsigned *to, const unsigned *from, unsigned count) {
-    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) to[i] += from[i];
-}
 
 __global__ void count_up(unsigned by, unsigned *seen) { *seen = counter += by; }
 

@@ -5,6 +5,7 @@
 #include <vector>
 #define PROGRAM "pinned"
 #include "check.h"
+#include "expect.h"
 
 static const int COUNT = 3 << 16;
 static const int ROUNDS = 6;
@@ -16,12 +17,6 @@ __global__ void mix(unsigned *values, int count, unsigned round) {
 __global__ void sum(const unsigned *values, int count, unsigned *total) {
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x)
         atomicAdd(total, values[i]);
-}
-
-static int failures = 0;
-static void check(const char *what, bool right) {
-    if (!right) printf("pinned: %s is wrong\n", what);
-    failures += !right;
 }
 
 // Each stream copies in, computes, copies out, round after round; the host fills a buffer again when the event says that it was read.

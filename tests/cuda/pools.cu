@@ -7,18 +7,9 @@
 #include <vector>
 
 #include "check.h"
+#include "words.h"
 
 static CUdevice device;
-
-__global__ void fill(unsigned *words, unsigned count, unsigned value) {
-    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) words[i] = value + i;
-}
-
-__global__ void add(unsigned *to, const unsigned *from, unsigned count) {
-    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) to[i] += from[i];
-}
 
 static unsigned long long attribute(CUmemoryPool pool, CUmemPool_attribute number) {
     unsigned long long value = 0;

@@ -5,52 +5,12 @@
 
 #define PROGRAM "steps"
 #include "driver.h"
+#include "ptx.h"
 
 // `add` is launched without a question about it, `sum` is asked about, as cuBLAS does.
-static const char LIBRARY[] = R"(
-.version 7.0
-.target sm_70
-.address_size 64
-.visible .entry add(.param .u64 out, .param .u32 number)
-{
-    .reg .b32 %r<3>;
-    .reg .b64 %rd<2>;
-    ld.param.u64 %rd1, [out];
-    ld.param.u32 %r1, [number];
-    ld.global.u32 %r2, [%rd1];
-    add.u32 %r2, %r2, %r1;
-    st.global.u32 [%rd1], %r2;
-    ret;
-}
-.visible .entry sum(.param .u64 out, .param .u32 number)
-{
-    .reg .b32 %r<3>;
-    .reg .b64 %rd<2>;
-    ld.param.u64 %rd1, [out];
-    ld.param.u32 %r1, [number];
-    ld.global.u32 %r2, [%rd1];
-    add.u32 %r2, %r2, %r1;
-    st.global.u32 [%rd1], %r2;
-    ret;
-}
-)";
+static const char LIBRARY[] = PTX_HEAD PTX_ADDS("add") PTX_ADDS("sum");
 // What cuDNN compiles for a plan.
-static const char ATTENTION[] = R"(
-.version 7.0
-.target sm_70
-.address_size 64
-.visible .entry attention(.param .u64 out, .param .u32 number)
-{
-    .reg .b32 %r<3>;
-    .reg .b64 %rd<2>;
-    ld.param.u64 %rd1, [out];
-    ld.param.u32 %r1, [number];
-    ld.global.u32 %r2, [%rd1];
-    add.u32 %r2, %r2, %r1;
-    st.global.u32 [%rd1], %r2;
-    ret;
-}
-)";
+static const char ATTENTION[] = PTX_HEAD PTX_ADDS("attention");
 
 static CUcontext context;
 static CUfunction add_one, sum;

@@ -1,20 +1,7 @@
 //! Images from a hostile guest: real kernels, damaged at random. Whatever they do, no panic, and an end.
 
 use vgpu_soft::{
-    AddressMode, ChannelKind, Device, DeviceConfig, Fault, LaunchConfig, Level, Module, Sampler, Surface,
-    Texel, Texture,
-};
-
-const SAMPLER: Sampler = Sampler {
-    address: [AddressMode::Wrap; 3],
-    linear: true,
-    mip_linear: false,
-    as_integer: false,
-    normalized: true,
-    border: [0.0; 4],
-    bias: 0.0,
-    level_min: 0.0,
-    level_max: 0.0,
+    ChannelKind, Device, DeviceConfig, Fault, LaunchConfig, Level, Module, Sampler, Surface, Texel, Texture,
 };
 
 const TEXTS: [&str; 5] = [
@@ -76,7 +63,8 @@ fn damaged_kernels_load_and_run_without_a_panic() {
         let texel = Texel { kind: ChannelKind::Float, channel_bytes: 4, channels: 1 };
         let level = Level { address: block, extent: [8, 4, 4], pitch: 32, slice: 128 };
         for reference in instance.references() {
-            let texture = Texture { levels: vec![level], texel, sampler: SAMPLER, zero_outside: false };
+            let sampler = Sampler { linear: true, normalized: true, ..Sampler::default() };
+            let texture = Texture { levels: vec![level], texel, sampler, zero_outside: false };
             device.texture_bind(*reference, Some(texture));
             device.surface_bind(*reference, Some(Surface { level, texel }));
         }

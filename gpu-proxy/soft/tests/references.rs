@@ -6,17 +6,10 @@ use vgpu_soft::{
 };
 
 const FLOATS: Texel = Texel { kind: ChannelKind::Float, channel_bytes: 4, channels: 1 };
-const SAMPLER: Sampler = Sampler {
-    address: [AddressMode::Clamp; 3],
-    linear: false,
-    mip_linear: false,
-    as_integer: false,
-    normalized: false,
-    border: [0.0; 4],
-    bias: 0.0,
-    level_min: 0.0,
-    level_max: 0.0,
-};
+
+fn clamping() -> Sampler {
+    Sampler { address: [AddressMode::Clamp; 3], ..Sampler::default() }
+}
 
 /// A kernel of one thread that leaves a word in `r0`, beside these variables.
 fn text(variables: &str, body: &str) -> String {
@@ -52,7 +45,7 @@ impl Bench {
     }
 
     fn texture(&self, values: &[f32]) -> Texture {
-        Texture { levels: vec![self.row(values)], texel: FLOATS, sampler: SAMPLER, zero_outside: false }
+        Texture { levels: vec![self.row(values)], texel: FLOATS, sampler: clamping(), zero_outside: false }
     }
 
     fn run(&self) -> Result<f32, Fault> {
@@ -139,7 +132,7 @@ fn what_an_old_compiler_wrote_reads_and_writes_what_is_bound() {
         let pitch = u64::from(extent[0]) * element;
         Level { extent, pitch, slice: pitch * u64::from(extent[1]), ..level }
     };
-    let of = |level, texel| Texture { levels: vec![level], texel, sampler: SAMPLER, zero_outside: false };
+    let of = |level, texel| Texture { levels: vec![level], texel, sampler: clamping(), zero_outside: false };
     // Bytes 0 to 63.
     let bytes: Vec<f32> =
         (0..16_u8).map(|i| f32::from_le_bytes([4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3])).collect();

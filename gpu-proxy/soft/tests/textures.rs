@@ -5,18 +5,12 @@ use vgpu_soft::{
     Texel, Texture,
 };
 
-const SAMPLER: Sampler = Sampler {
-    address: [AddressMode::Clamp; 3],
-    linear: false,
-    mip_linear: false,
-    as_integer: false,
-    normalized: false,
-    border: [0.0; 4],
-    bias: 0.0,
-    level_min: 0.0,
-    level_max: 100.0,
-};
 const FLOATS: Texel = Texel { kind: ChannelKind::Float, channel_bytes: 4, channels: 1 };
+
+/// Every level, and the nearest element at the edges.
+fn clamping() -> Sampler {
+    Sampler { address: [AddressMode::Clamp; 3], level_max: 100.0, ..Sampler::default() }
+}
 
 /// A kernel of one thread: `body` works with the object `t`, the floats `f0` to `f3`, the words `i0` to `i3`, and leaves four words in
 /// `r0` to `r3`.
@@ -98,15 +92,15 @@ fn one_two_and_three_dimensions_are_read_at_the_nearest_and_between() {
     let bench = Bench::new();
     let values: Vec<f32> = (0..24_u8).map(f32::from).collect();
     let at = bench.put(&values);
-    let linear = Sampler { linear: true, ..SAMPLER };
+    let linear = Sampler { linear: true, ..clamping() };
     let of = |extent, sampler| bench.device.texture_create(texture(vec![level(at, extent, 4)], sampler));
-    assert_eq!(bench.float(TEX_1D, of([24, 1, 1], SAMPLER), [7.9, 0.0, 0.0, 0.0]), 7.0);
+    assert_eq!(bench.float(TEX_1D, of([24, 1, 1], clamping()), [7.9, 0.0, 0.0, 0.0]), 7.0);
     assert_eq!(bench.float(TEX_1D, of([24, 1, 1], linear), [7.75, 0.0, 0.0, 0.0]), 7.25);
-    assert_eq!(bench.float(TEX_2D, of([4, 6, 1], SAMPLER), [2.5, 3.5, 0.0, 0.0]), 14.0);
+    assert_eq!(bench.float(TEX_2D, of([4, 6, 1], clamping()), [2.5, 3.5, 0.0, 0.0]), 14.0);
     assert_eq!(bench.float(TEX_2D, of([4, 6, 1], linear), [3.0, 4.0, 0.0, 0.0]), 16.5);
-    assert_eq!(bench.float(TEX_3D, of([4, 3, 2], SAMPLER), [1.0, 2.0, 1.0, 0.0]), 21.0);
+    assert_eq!(bench.float(TEX_3D, of([4, 3, 2], clamping()), [1.0, 2.0, 1.0, 0.0]), 21.0);
     assert_eq!(bench.float(TEX_3D, of([4, 3, 2], linear), [2.0, 1.0, 1.0, 0.0]), 9.5);
-    let normalized = Sampler { normalized: true, address: [AddressMode::Wrap; 3], ..SAMPLER };
+    let normalized = Sampler { normalized: true, address: [AddressMode::Wrap; 3], ..clamping() };
     assert_eq!(bench.float(TEX_2D, of([4, 6, 1], normalized), [1.3, -0.1, 0.0, 0.0]), 21.0);
 }
 
@@ -115,7 +109,7 @@ fn a_layer_is_a_whole_number_and_nothing_is_read_between_two() {
     let bench = Bench::new();
     let values: Vec<f32> = (0..24_u8).map(f32::from).collect();
     let at = bench.put(&values);
-    let linear = Sampler { linear: true, ..SAMPLER };
+    let linear = Sampler { linear: true, ..clamping() };
     let of = |extent| bench.device.texture_create(texture(vec![level(at, extent, 4)], linear));
     let layer = |number: u32| f32::from_bits(number);
     assert_eq!(bench.float(TEX_A1D, of([8, 1, 3]), [2.5, 0.0, 0.0, layer(2)]), 18.0);
@@ -128,7 +122,8 @@ fn linear_memory_is_read_by_element_and_zero_outside() {
     let bench = Bench::new();
     let at = bench.put(&[1.5, 2.5, 3.5]);
     let row = Level { address: at, extent: [3, 1, 1], pitch: 0, slice: 0 };
-    let object = bench.device.texture_create(Texture { zero_outside: true, ..texture(vec![row], SAMPLER) });
+    let object =
+        bench.device.texture_create(Texture { zero_outside: true, ..texture(vec![row], clamping()) });
     let at = |index: i32| f32::from_bits(bench.run(FETCH_1D, object, [index.cast_unsigned(); 4]).unwrap()[0]);
     assert_eq!([at(0), at(2), at(3), at(-1), at(i32::MAX)], [1.5, 3.5, 0.0, 0.0, 0.0]);
 }
@@ -140,7 +135,7 @@ fn channels_and_integers_arrive_as_the_sampler_says() {
     bench.device.memory().write(at, &[255, 128, 0, 51, 1, 2, 3, 4]).unwrap();
     let texel = Texel { kind: ChannelKind::Unsigned, channel_bytes: 1, channels: 4 };
     let of = |as_integer, kind| {
-        let sampler = Sampler { as_integer, ..SAMPLER };
+        let sampler = Sampler { as_integer, ..clamping() };
         let texel = Texel { kind, ..texel };
         bench.device.texture_create(Texture { texel, ..texture(vec![level(at, [2, 1, 1], 4)], sampler) })
     };
@@ -161,7 +156,7 @@ fn levels_are_chosen_clamped_and_mixed() {
     let bench = Bench::new();
     let (zero, one) = (bench.put(&[8.0; 16]), bench.put(&[4.0; 4]));
     let levels = vec![level(zero, [4, 4, 1], 4), level(one, [2, 2, 1], 4)];
-    let normalized = Sampler { normalized: true, ..SAMPLER };
+    let normalized = Sampler { normalized: true, ..clamping() };
     let of = |sampler| bench.device.texture_create(texture(levels.clone(), sampler));
     let at = |object, lod| bench.float(LEVEL_2D, object, [0.5, 0.5, lod, 0.0]);
     let point = of(normalized);
@@ -183,7 +178,7 @@ fn four_texels_are_gathered_from_below_left_against_the_clock() {
     let bench = Bench::new();
     let values: Vec<f32> = (0..16_u8).map(f32::from).collect();
     let at = bench.put(&values);
-    let object = bench.device.texture_create(texture(vec![level(at, [4, 4, 1], 4)], SAMPLER));
+    let object = bench.device.texture_create(texture(vec![level(at, [4, 4, 1], 4)], clamping()));
     let body = "tld4.r.2d.v4.f32.f32 {r0, r1, r2, r3}, [t, {f0, f1}];";
     let four = bench.run(body, object, [2.0_f32, 2.0, 0.0, 0.0].map(f32::to_bits)).unwrap();
     assert_eq!(four.map(f32::from_bits), [9.0, 10.0, 6.0, 5.0]);
@@ -227,7 +222,7 @@ fn what_is_outside_is_no_object_or_is_freed_ends_the_kernel() {
         assert_eq!(bench.run(store, surface, outside), Err(Fault::Trap), "{outside:?}");
     }
     assert!(matches!(bench.run(store, surface, [2, 0, 0, 0]), Err(Fault::Misaligned { .. })));
-    let texture = bench.device.texture_create(texture(vec![level(at, [4, 4, 1], 4)], SAMPLER));
+    let texture = bench.device.texture_create(texture(vec![level(at, [4, 4, 1], 4)], clamping()));
     for (body, object) in
         [(TEX_2D, surface), (TEX_2D, 0), (store, texture), ("txq.width.b32 r0, [t];", u64::MAX)]
     {

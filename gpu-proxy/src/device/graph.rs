@@ -31,7 +31,7 @@ pub trait Graphs {
         flags: u32,
     ) -> CuResult<(Raw, u64)>;
     /// Nothing will be made for that graph any more, if it is still there. What was instantiated of it lives on.
-    fn conditionals_end(&mut self, of: Raw) -> CuResult<()>;
+    fn conditionals_destroy(&mut self, of: Raw) -> CuResult<()>;
     /// A graph of these nodes, ready to be launched; `flags` as of `cuGraphInstantiate`. Of a graph with conditional nodes there is one at
     /// most.
     fn graph_instantiate(&mut self, nodes: &[DeviceNode<'_>], flags: u64) -> CuResult<Raw>;

@@ -17,6 +17,7 @@ mod graph;
 mod green;
 mod host;
 mod image;
+mod imitation;
 mod linker;
 mod memory;
 mod null;

@@ -8,9 +8,7 @@ mod context;
 mod event;
 mod execution;
 mod graphs;
-mod green;
 mod image;
-mod linker;
 mod memory;
 mod references;
 mod sharing;
@@ -25,8 +23,7 @@ use std::sync::atomic::AtomicUsize;
 
 use vgpu_api::{CuError, CuResult, Snapshot};
 
-use super::green::Processors;
-use super::pass_through::PassThrough;
+use super::imitation::{Common, Imitation};
 use super::{Costs, Device, DeviceKind, HostPages, Raw, soft};
 use graphs::Graphs;
 use stalls::Stalls;
@@ -66,7 +63,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Null {
     devices: u32,
-    names: u64,
+    common: Common,
     next_address: u64,
     limits: HashMap<(Raw, u32), u64>,
     costs: Costs,
@@ -82,7 +79,6 @@ pub struct Null {
     variables: HashMap<Raw, Vec<u64>>,
     /// Each image's texture and surface references.
     references: HashMap<Raw, Vec<vgpu_soft::ReferenceInfo>>,
-    linkers: PassThrough,
     /// By address. What a guest waits for there it gets.
     pinned: BTreeMap<u64, HostPages>,
     /// Streams that wait for a word, if any does.
@@ -94,8 +90,6 @@ pub struct Null {
     graphs: Graphs,
     /// Of conditional nodes, how many a graph has: those of another are the same.
     numbers: HashMap<Raw, u64>,
-    /// Of green contexts.
-    processors: Processors,
 }
 
 impl Default for Null {
@@ -110,7 +104,7 @@ impl Null {
     pub fn with_costs(costs: Costs, local_bytes: i32) -> Self {
         Self {
             devices: 1,
-            names: 0,
+            common: Common::default(),
             next_address: FIRST_ADDRESS,
             limits: HashMap::new(),
             costs,
@@ -122,14 +116,12 @@ impl Null {
             primaries: HashMap::new(),
             variables: HashMap::new(),
             references: HashMap::new(),
-            linkers: PassThrough::default(),
             pinned: BTreeMap::new(),
             stalls: None,
             refuses: Vec::new(),
             running: None,
             graphs: Graphs::default(),
             numbers: HashMap::new(),
-            processors: Processors::default(),
         }
     }
 
@@ -187,9 +179,26 @@ impl Null {
     }
 
     fn name(&mut self) -> Raw {
-        self.names += 1;
-        Raw(self.names << 16)
+        self.common.name()
     }
+}
+
+impl Imitation for Null {
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+
+    fn check_ptx(_text: &[u8]) -> Result<(), (CuError, String)> {
+        Ok(())
+    }
+
+    fn has(&self, _device: u32) -> bool {
+        true
+    }
+
+    fn green_began(&mut self, _device: u32, _green: Raw) {}
+
+    fn green_ended(&mut self, _green: Raw) {}
 }
 
 impl Device for Null {

@@ -17,7 +17,7 @@ pub trait References {
     /// A texture reference that no module names.
     fn texref_create(&mut self, context: Raw) -> CuResult<Raw>;
     /// Ends its name, and itself unless it is a module's.
-    fn texref_end(&mut self, context: Raw, texref: Raw) -> CuResult<()>;
+    fn texref_destroy(&mut self, context: Raw, texref: Raw) -> CuResult<()>;
     /// What it reads. The format of linear memory is that of [`Self::texref_format`]; the bytes before that memory from which it reads, which
     /// are 0 unless the program is `told`.
     fn texref_bind(&mut self, context: Raw, texref: Raw, texels: &TexelSource, told: bool) -> CuResult<u64>;
@@ -31,7 +31,7 @@ pub trait References {
     /// A surface reference of a module. 500 for none of that name.
     fn surfref_of(&mut self, context: Raw, image: Raw, symbol: &str) -> CuResult<Raw>;
     /// Ends its name.
-    fn surfref_end(&mut self, surfref: Raw);
+    fn surfref_destroy(&mut self, surfref: Raw);
     /// The array that kernels use by it; `None` is none, which a device may not be able to.
     fn surfref_bind(&mut self, context: Raw, surfref: Raw, array: Option<Raw>) -> CuResult<()>;
 }

@@ -5,9 +5,7 @@ mod context;
 mod event;
 mod execution;
 mod graph;
-mod green;
 mod image;
-mod linker;
 mod memory;
 mod peers;
 mod references;
@@ -26,8 +24,7 @@ use vgpu_soft as gpu;
 
 use super::conditional;
 use super::graph::Listed;
-use super::green::Processors;
-use super::pass_through::PassThrough;
+use super::imitation::{Common, Imitation};
 use super::{Costs, Device, DeviceKind, Meter, Raw, identity};
 use image::Loaded;
 pub(super) use image::function_infos;
@@ -46,7 +43,7 @@ pub(super) const LINEAR_TEXELS_MAX: u64 = 1 << 28;
 pub struct Soft {
     gpu: gpu::Device,
     devices: u32,
-    names: u64,
+    common: Common,
     contexts: HashMap<Raw, Context>,
     /// Pairs of contexts, the first of which reaches the memory of the second.
     peers: HashSet<(Raw, Raw)>,
@@ -54,11 +51,8 @@ pub struct Soft {
     events: HashMap<Raw, Option<Instant>>,
     graphs: HashMap<Raw, Listed>,
     conditionals: conditional::Table,
-    /// Of green contexts.
-    processors: Processors,
     arrays: array::Table,
     references: references::Table,
-    linkers: PassThrough,
     /// What kernels have printed, by the program's stream, oldest first; no two neighbours are of the same stream.
     printed: VecDeque<(u32, VecDeque<u8>)>,
     /// Bytes in `printed`.
@@ -100,25 +94,46 @@ impl Soft {
         Ok(Self {
             gpu: gpu::Device::new(config),
             devices,
-            names: 0,
+            common: Common::default(),
             contexts: HashMap::new(),
             peers: HashSet::new(),
             images: HashMap::new(),
             events: HashMap::new(),
             graphs: HashMap::new(),
             conditionals: conditional::Table::default(),
-            processors: Processors::default(),
             arrays: array::Table::default(),
             references: references::Table::default(),
-            linkers: PassThrough::default(),
             printed: VecDeque::new(),
             printed_bytes: 0,
         })
     }
 
     fn name(&mut self) -> Raw {
-        self.names += 1;
-        Raw(self.names << 16)
+        self.common.name()
+    }
+}
+
+/// Kernels of a green context read the numbers of its multiprocessors, and take as long as on all.
+impl Imitation for Soft {
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+
+    fn check_ptx(text: &[u8]) -> Result<(), (CuError, String)> {
+        let module = gpu::Module::load(text);
+        module.map(drop).map_err(|refused| (error(refused.cu_result()), refused.to_string()))
+    }
+
+    fn has(&self, device: u32) -> bool {
+        device < self.devices
+    }
+
+    fn green_began(&mut self, device: u32, green: Raw) {
+        self.contexts.insert(green, Context { device, is_primary: true, limits: LIMITS });
+    }
+
+    fn green_ended(&mut self, green: Raw) {
+        self.contexts.remove(&green);
     }
 }
 

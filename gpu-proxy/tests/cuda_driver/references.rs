@@ -60,9 +60,13 @@ fn child() {
     }
     println!("surface {:?}", device.surfref_bind(context, surfref, Some(array)));
     println!("of nothing {:?}", device.surfref_bind(context, surfref, None));
-    println!("ended {:?} {:?}", device.texref_end(other, created), device.texref_end(other, created));
-    println!("ended {:?} {:?}", device.texref_end(context, texref), device.texref_end(context, texref));
-    device.surfref_end(surfref);
+    println!("ended {:?} {:?}", device.texref_destroy(other, created), device.texref_destroy(other, created));
+    println!(
+        "ended {:?} {:?}",
+        device.texref_destroy(context, texref),
+        device.texref_destroy(context, texref)
+    );
+    device.surfref_destroy(surfref);
     println!("then {:?}", device.surfref_bind(context, surfref, Some(array)));
 }
 

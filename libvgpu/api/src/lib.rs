@@ -12,6 +12,7 @@
 pub mod array;
 mod call_macro;
 pub mod calls;
+pub mod descriptors;
 pub mod graph;
 pub mod green;
 pub mod handle;

@@ -2,6 +2,7 @@
 //! about one is answered here.
 
 use vgpu_api::array::flag;
+use vgpu_api::descriptors::{Array3dDesc, ArrayDesc};
 use vgpu_api::handle::{GoneHandle, NewHandle};
 use vgpu_api::{ArrayHandle, ArrayShape, CuError, CuResult, MipmapHandle, ask};
 
@@ -10,49 +11,6 @@ use crate::abi::{In, Out, Raw, export};
 use crate::core::arrays::{ArrayInfo, MipmapInfo};
 use crate::core::contexts::{Entered, enter, enter_to_end};
 use crate::core::slab::lock;
-
-/// `CUDA_ARRAY_DESCRIPTOR`, 24 bytes.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Flat {
-    width: usize,
-    height: usize,
-    format: u32,
-    channels: u32,
-}
-const _: () = assert!(size_of::<Flat>() == 24);
-
-/// `CUDA_ARRAY3D_DESCRIPTOR`, 40 bytes.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Deep {
-    width: usize,
-    height: usize,
-    depth: usize,
-    format: u32,
-    channels: u32,
-    flags: u32,
-}
-const _: () = assert!(size_of::<Deep>() == 40);
-
-impl From<Flat> for ArrayShape {
-    fn from(flat: Flat) -> Self {
-        let Flat { width, height, format, channels } = flat;
-        Self { width: width as u64, height: height as u64, depth: 0, format, channels, flags: 0 }
-    }
-}
-
-impl From<Deep> for ArrayShape {
-    fn from(deep: Deep) -> Self {
-        let Deep { width, height, depth, format, channels, flags } = deep;
-        Self { width: width as u64, height: height as u64, depth: depth as u64, format, channels, flags }
-    }
-}
-
-/// A side of a shape, which came from one of the program's.
-fn side(size: u64) -> usize {
-    usize::try_from(size).unwrap_or(usize::MAX)
-}
 
 fn checked(entered: Entered, shape: ArrayShape, mipmapped: bool) -> CuResult<()> {
     let device = entered.process.devices.get(entered.device as usize).ok_or(CuError::INVALID_CONTEXT)?;
@@ -87,7 +45,7 @@ fn destroy(raw: Raw) -> CuResult<()> {
     entered.told()
 }
 
-fn create_mipmap(out: Out<u64>, shape: In<Deep>, levels: u32) -> CuResult<()> {
+fn create_mipmap(out: Out<u64>, shape: In<Array3dDesc>, levels: u32) -> CuResult<()> {
     let entered = enter()?;
     out.wanted()?;
     let shape = ArrayShape::from(shape.get()?);
@@ -152,25 +110,23 @@ fn not_mapped_later(flags: u32) -> CuResult<()> {
 }
 
 export! {
-    fn cuArrayCreate_v2(out: Out<u64>, shape: In<Flat>) {
+    fn cuArrayCreate_v2(out: Out<u64>, shape: In<ArrayDesc>) {
         create(out, || shape.get().map(ArrayShape::from))
     }
 
-    fn cuArray3DCreate_v2(out: Out<u64>, shape: In<Deep>) {
+    fn cuArray3DCreate_v2(out: Out<u64>, shape: In<Array3dDesc>) {
         create(out, || shape.get().map(ArrayShape::from))
     }
 
     /// The first two sides of an array of three.
-    fn cuArrayGetDescriptor_v2(out: Out<Flat>, array: Raw) {
+    fn cuArrayGetDescriptor_v2(out: Out<ArrayDesc>, array: Raw) {
         let (_, known) = enter()?.process.arrays.named(array.0)?;
-        let ArrayShape { width, height, format, channels, .. } = known.shape;
-        out.set(Flat { width: side(width), height: side(height), format, channels })
+        out.set(known.shape.into())
     }
 
-    fn cuArray3DGetDescriptor_v2(out: Out<Deep>, array: Raw) {
+    fn cuArray3DGetDescriptor_v2(out: Out<Array3dDesc>, array: Raw) {
         let (_, known) = enter()?.process.arrays.named(array.0)?;
-        let ArrayShape { width, height, depth, format, channels, flags } = known.shape;
-        out.set(Deep { width: side(width), height: side(height), depth: side(depth), format, channels, flags })
+        out.set(known.shape.into())
     }
 
     fn cuArrayDestroy(array: Raw) {
@@ -198,7 +154,7 @@ export! {
         not_mapped_later(entered.process.arrays.named(array.0)?.1.shape.flags)
     }
 
-    fn cuMipmappedArrayCreate(out: Out<u64>, shape: In<Deep>, levels: u32) {
+    fn cuMipmappedArrayCreate(out: Out<u64>, shape: In<Array3dDesc>, levels: u32) {
         create_mipmap(out, shape, levels)
     }
 

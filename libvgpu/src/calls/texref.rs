@@ -5,15 +5,15 @@
 use std::ffi::{CStr, c_char};
 
 use vgpu_api::array::flag;
+use vgpu_api::descriptors::ArrayDesc;
 use vgpu_api::handle::{GoneHandle, Kind, NewHandle};
 use vgpu_api::texref::OVERRIDE_FORMAT;
 use vgpu_api::texture::{LinearTexels, PitchedTexels, Resource};
 use vgpu_api::{
-    ArrayShape, CuError, CuResult, DevicePtr, DeviceSnapshot, Handle, ImageKind, SamplerField,
-    SamplerSetting, SurfRefHandle, TexRefHandle, ask,
+    CuError, CuResult, DevicePtr, DeviceSnapshot, Handle, ImageKind, SamplerField, SamplerSetting,
+    SurfRefHandle, TexRefHandle, ask,
 };
 
-use super::array::Flat;
 use super::module::module;
 use super::texture::aligned;
 use crate::abi::{In, Out, Raw, export};
@@ -208,9 +208,9 @@ fn bind_memory(offset: Out<usize>, raw: Raw, at: DevicePtr, bytes: usize) -> CuR
     })
 }
 
-fn bind_rows(raw: Raw, shape: In<Flat>, at: DevicePtr, pitch: usize) -> CuResult<()> {
+fn bind_rows(raw: Raw, shape: In<ArrayDesc>, at: DevicePtr, pitch: usize) -> CuResult<()> {
     change(raw, |entered, texref, known| {
-        let ArrayShape { width, height, format, channels, .. } = shape.get()?.into();
+        let ArrayDesc { width, height, format, channels } = shape.get()?;
         let rows = PitchedTexels { at, format, channels, width, height, pitch: pitch as u64 };
         let rows = Resource::Pitched(rows);
         aligned(device_of(entered)?, &rows)?;
@@ -278,11 +278,11 @@ export! {
         bind_memory(offset, texref, at, bytes)
     }
 
-    fn cuTexRefSetAddress2D_v2(texref: Raw, shape: In<Flat>, at: DevicePtr, pitch: usize) {
+    fn cuTexRefSetAddress2D_v2(texref: Raw, shape: In<ArrayDesc>, at: DevicePtr, pitch: usize) {
         bind_rows(texref, shape, at, pitch)
     }
 
-    fn cuTexRefSetAddress2D_v3(texref: Raw, shape: In<Flat>, at: DevicePtr, pitch: usize) {
+    fn cuTexRefSetAddress2D_v3(texref: Raw, shape: In<ArrayDesc>, at: DevicePtr, pitch: usize) {
         bind_rows(texref, shape, at, pitch)
     }
 

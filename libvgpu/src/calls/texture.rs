@@ -2,12 +2,13 @@
 //! kept here and told from here.
 
 use vgpu_api::array::flag;
-use vgpu_api::texture::{LinearTexels, PitchedTexels, Resource, Sampler, View};
-use vgpu_api::{ArrayHandle, ContextId, CuError, CuResult, DevicePtr, DeviceSnapshot, Object, Texture, ask};
+use vgpu_api::descriptors::{Described, ResourceDesc, TextureDesc, ViewDesc};
+use vgpu_api::texture::{Resource, View};
+use vgpu_api::{ArrayHandle, ContextId, CuError, CuResult, DeviceSnapshot, Object, Texture, ask};
 
 use super::device::device;
 use crate::abi::{In, Out, export};
-use crate::core::arrays::{ResourceDesc, TextureDesc, TextureInfo, ViewDesc};
+use crate::core::arrays::TextureInfo;
 use crate::core::contexts::{Entered, enter, enter_to_end};
 use crate::core::process::process;
 
@@ -21,28 +22,13 @@ const PITCH_MAX: u32 = 72;
 
 /// What a descriptor names. The worker checks handles and addresses again.
 fn resource(entered: Entered, desc: &ResourceDesc) -> CuResult<Resource> {
-    let [first, format, third, fourth, fifth, ..] = desc.union;
-    let (at, channels) = (DevicePtr(first), (format >> 32) as u32);
-    #[expect(clippy::cast_possible_truncation, reason = "the low half is the format")]
-    let format = format as u32;
-    if desc.flags != 0 {
-        return Err(CuError::INVALID_VALUE);
-    }
     let arrays = &entered.process.arrays;
-    Ok(match desc.kind {
-        0 => Resource::Array(arrays.used(first)?),
-        1 if first == 0 => return Err(CuError::INVALID_VALUE),
-        1 => Resource::Mipmap(arrays.mipmap(first)?.0),
-        2 => Resource::Linear(LinearTexels { at, format, channels, bytes: third }),
-        3 => Resource::Pitched(PitchedTexels {
-            at,
-            format,
-            channels,
-            width: third,
-            height: fourth,
-            pitch: fifth,
-        }),
-        _ => return Err(CuError::INVALID_VALUE),
+    Ok(match desc.described()? {
+        Described::Array(array) => Resource::Array(arrays.used(array)?),
+        Described::Mipmap(0) => return Err(CuError::INVALID_VALUE),
+        Described::Mipmap(mipmap) => Resource::Mipmap(arrays.mipmap(mipmap)?.0),
+        Described::Linear(texels) => Resource::Linear(texels),
+        Described::Pitched(texels) => Resource::Pitched(texels),
     })
 }
 
@@ -62,21 +48,6 @@ pub(super) fn aligned(device: &DeviceSnapshot, resource: &Resource) -> CuResult<
         }
     };
     if right { Ok(()) } else { Err(CuError::INVALID_VALUE) }
-}
-
-impl From<TextureDesc> for Sampler {
-    fn from(desc: TextureDesc) -> Self {
-        let TextureDesc { address, filter, flags, anisotropy_max, mip_filter, mip_bias, .. } = desc;
-        let TextureDesc { level_min, level_max, border, .. } = desc;
-        Self { address, filter, flags, anisotropy_max, mip_filter, mip_bias, level_min, level_max, border }
-    }
-}
-
-impl From<ViewDesc> for View {
-    fn from(desc: ViewDesc) -> Self {
-        let ViewDesc { format, width, height, depth, levels, layers, .. } = desc;
-        Self { format, width: width as u64, height: height as u64, depth: depth as u64, levels, layers }
-    }
 }
 
 fn create(

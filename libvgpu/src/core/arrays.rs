@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use vgpu_api::descriptors::{ResourceDesc, TextureDesc, ViewDesc};
 use vgpu_api::{ArrayHandle, ArrayShape, ContextId, CuError, CuResult, MipmapHandle, Object};
 
 use super::slab::{Slab, lock};
@@ -71,48 +72,6 @@ impl Arrays {
         self.mipmaps.retain(|mipmap| mipmap.context != context);
     }
 }
-
-/// `CUDA_RESOURCE_DESC`, 144 bytes. The union is words: a handle or address, format and channels, sizes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct ResourceDesc {
-    /// `CUresourcetype`.
-    pub kind: u32,
-    pub union: [u64; 16],
-    pub flags: u32,
-}
-const _: () = assert!(size_of::<ResourceDesc>() == 144);
-
-/// `CUDA_TEXTURE_DESC`, 104 bytes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[repr(C)]
-pub struct TextureDesc {
-    pub address: [u32; 3],
-    pub filter: u32,
-    pub flags: u32,
-    pub anisotropy_max: u32,
-    pub mip_filter: u32,
-    pub mip_bias: f32,
-    pub level_min: f32,
-    pub level_max: f32,
-    pub border: [u32; 4],
-    pub reserved: [u32; 12],
-}
-const _: () = assert!(size_of::<TextureDesc>() == 104);
-
-/// `CUDA_RESOURCE_VIEW_DESC`, 112 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct ViewDesc {
-    pub format: u32,
-    pub width: usize,
-    pub height: usize,
-    pub depth: usize,
-    pub levels: [u32; 2],
-    pub layers: [u32; 2],
-    pub reserved: [u32; 16],
-}
-const _: () = assert!(size_of::<ViewDesc>() == 112);
 
 /// A texture object, as the program described it.
 #[derive(Clone, Copy, Debug)]

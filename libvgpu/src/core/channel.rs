@@ -3,6 +3,8 @@
 //! What a queued call got wrong waits in the channel's error word until the next call asks ([`Channel::take_error`]): a plain error
 //! is told once, a sticky one for good. A worker that is gone, or breaks the protocol, is 46 from every call, for good.
 
+mod room;
+
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -10,14 +12,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use idm::connect::Connected;
-use idm::record::{Chunk, Submitter};
+use idm::record::Submitter;
 use idm::{ChannelError, Region};
 use vgpu_api::wire::REPLY_BYTES_MAX;
 use vgpu_api::{
-    ContextId, CuError, CuResult, Op, PRINTED, Printed, Reader, Snapshot, Staged, Transport, WIRE_HASH,
-    WireError, Writer, ask,
+    ContextId, CuError, CuResult, Op, PRINTED, Printed, Reader, Snapshot, Transport, WIRE_HASH, WireError,
+    Writer, ask,
 };
 use vgpu_codes::Code;
+
+pub use room::Room;
 
 use crate::log::{LONG_WAIT, say, say_of_wait, waits_wanted, wanted};
 
@@ -45,13 +49,6 @@ pub struct Channel {
     /// The sticky error, or 0.
     sticky: AtomicU32,
     graph_calls: AtomicU32,
-}
-
-/// A part of the staging area, for one call.
-#[derive(Debug)]
-pub struct Room<'a> {
-    channel: &'a Channel,
-    chunk: Chunk<'a>,
 }
 
 thread_local! {
@@ -344,60 +341,5 @@ impl Transport for Channel {
                 .and_then(|value| reader.end().map(|()| value))
                 .map_err(|error| self.broken(&error))
         })
-    }
-}
-
-impl Room<'_> {
-    /// Its size in bytes.
-    pub fn len(&self) -> usize {
-        self.chunk.len()
-    }
-
-    /// All of it, as a call names it.
-    pub fn all(&self) -> Staged {
-        self.part(self.len())
-    }
-
-    /// Its first `bytes`, at most all, as a call names them.
-    pub fn part(&self, bytes: usize) -> Staged {
-        Staged { offset: self.chunk.offset().into(), len: bytes.min(self.len()) as u64 }
-    }
-
-    /// The word at byte `at`, which must lie inside.
-    pub fn word(&self, at: usize) -> u64 {
-        let mut bytes = [0; 8];
-        self.chunk.read(at, &mut bytes);
-        u64::from_le_bytes(bytes)
-    }
-
-    /// Writes the word at byte `at`, which must lie inside.
-    pub fn set_word(&self, at: usize, value: u64) {
-        self.chunk.write(at, &value.to_le_bytes());
-    }
-
-    /// Copies bytes in, at most as many as there is room.
-    pub fn put(&self, bytes: &[u8]) -> CuResult<Staged> {
-        let kept = bytes.get(..bytes.len().min(self.len())).unwrap_or(bytes);
-        self.chunk.write(0, kept);
-        Ok(self.part(kept.len()))
-    }
-
-    /// Copies bytes out.
-    pub fn get(&self, bytes: &mut [u8]) -> CuResult<()> {
-        if bytes.len() > self.len() {
-            return Err(CuError::UNKNOWN);
-        }
-        self.chunk.read(0, bytes);
-        Ok(())
-    }
-
-    /// The first `bytes`, whose number the worker said: more than there is room for breaks the channel.
-    pub fn take(&self, bytes: u64) -> CuResult<Vec<u8>> {
-        let room = self.len();
-        let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes <= room);
-        let bytes = bytes.ok_or_else(|| self.channel.broken(&WireError::BadValue("length")))?;
-        let mut copy = vec![0; bytes];
-        self.chunk.read(0, &mut copy);
-        Ok(copy)
     }
 }

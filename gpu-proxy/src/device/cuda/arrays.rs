@@ -3,13 +3,10 @@
 use std::collections::HashMap;
 use std::ptr;
 
-use vgpu_api::texture::Sampler;
+use vgpu_api::descriptors::{Array3dDesc, Described, ResourceDesc, TextureDesc, ViewDesc};
 use vgpu_api::{ArrayShape, CuError, CuResult, Extent, LinearPlace, Object};
 
-use super::table::{
-    Array3d, Copy3d, CopySide, NULL, Ptr, Requirements, ResourceDesc, ResourceUnion, Table, TextureDesc,
-    ViewDesc,
-};
+use super::table::{Copy3d, CopySide, NULL, Ptr, Requirements, Table};
 use super::{Cuda, Names, size};
 use crate::device::{Arrays as DeviceArrays, Place, Raw, Side, TexelSource, TextureSource};
 
@@ -46,14 +43,9 @@ impl Arrays {
     }
 }
 
-fn descriptor(shape: &ArrayShape, flags: u32) -> CuResult<Array3d> {
-    let ArrayShape { width, height, depth, format, channels, .. } = *shape;
-    Ok(Array3d { width: size(width)?, height: size(height)?, depth: size(depth)?, format, channels, flags })
-}
-
 /// What the driver says that an array without memory will need. Nothing of it stays.
 fn asked(table: &Table, device: i32, shape: &ArrayShape, levels: u32) -> CuResult<u64> {
-    let descriptor = descriptor(shape, shape.flags | DEFERRED)?;
+    let descriptor = Array3dDesc::from(ArrayShape { flags: shape.flags | DEFERRED, ..*shape });
     let (mut array, mut needs) = (NULL, Requirements::default());
     let found = if levels == 1 {
         // SAFETY: the driver reads the descriptor and writes a pointer, both ours.
@@ -113,25 +105,6 @@ pub(super) fn copy(to: CopySide, from: CopySide, extent: Extent) -> CuResult<Cop
     Ok(Copy3d { from, to, width_bytes: size(width_bytes)?, height: size(height)?, depth: size(depth)? })
 }
 
-fn sampler(sampler: &Sampler) -> TextureDesc {
-    let Sampler { address, filter, flags, anisotropy_max, mip_filter, mip_bias, .. } = *sampler;
-    let Sampler { level_min, level_max, border, .. } = *sampler;
-    let border = border.map(f32::from_bits);
-    let reserved = [0; 12];
-    TextureDesc {
-        address,
-        filter,
-        flags,
-        anisotropy_max,
-        mip_filter,
-        mip_bias,
-        level_min,
-        level_max,
-        border,
-        reserved,
-    }
-}
-
 impl Cuda {
     fn array_side(&self, (array, [x, y, z]): (Raw, [u64; 3])) -> CuResult<CopySide> {
         let array = self.arrays.arrays.get(array)?;
@@ -146,27 +119,14 @@ impl Cuda {
     }
 
     fn resource(&self, texels: &TexelSource) -> CuResult<ResourceDesc> {
-        let mut words = [0; 16];
-        let packed = |format: u32, channels: u32| u64::from(format) | u64::from(channels) << 32;
-        let (kind, union) = match texels {
-            TexelSource::Array(array) => (0, ResourceUnion { array: self.arrays.arrays.get(*array)? }),
-            TexelSource::Mipmap(mipmap) => (1, ResourceUnion { array: self.arrays.mipmaps.get(*mipmap)? }),
-            TexelSource::Linear(texels) => {
-                words[..3].copy_from_slice(&[
-                    texels.at.0,
-                    packed(texels.format, texels.channels),
-                    texels.bytes,
-                ]);
-                (2, ResourceUnion { words })
-            }
-            TexelSource::Pitched(texels) => {
-                let format = packed(texels.format, texels.channels);
-                let all = [texels.at.0, format, texels.width, texels.height, texels.pitch];
-                words[..5].copy_from_slice(&all);
-                (3, ResourceUnion { words })
-            }
+        let handle = |pointer: Ptr| pointer.expose_provenance() as u64;
+        let described = match texels {
+            TexelSource::Array(array) => Described::Array(handle(self.arrays.array(*array)?)),
+            TexelSource::Mipmap(mipmap) => Described::Mipmap(handle(self.arrays.mipmap(*mipmap)?)),
+            TexelSource::Linear(texels) => Described::Linear(*texels),
+            TexelSource::Pitched(texels) => Described::Pitched(*texels),
         };
-        Ok(ResourceDesc { kind, union, flags: 0 })
+        Ok(described.into())
     }
 }
 
@@ -183,7 +143,7 @@ impl DeviceArrays for Cuda {
 
     fn array_create(&mut self, context: Raw, shape: &ArrayShape) -> CuResult<Raw> {
         self.enter(context)?;
-        let (descriptor, mut array) = (descriptor(shape, shape.flags)?, NULL);
+        let (descriptor, mut array) = (Array3dDesc::from(*shape), NULL);
         // SAFETY: the driver reads the descriptor and writes a pointer, both ours.
         unsafe { self.table.cuArray3DCreate_v2(&raw mut array, &raw const descriptor) }?;
         Ok(self.arrays.arrays.add(array))
@@ -199,7 +159,7 @@ impl DeviceArrays for Cuda {
 
     fn mipmap_create(&mut self, context: Raw, shape: &ArrayShape, levels: u32) -> CuResult<Raw> {
         self.enter(context)?;
-        let (descriptor, mut mipmap) = (descriptor(shape, shape.flags)?, NULL);
+        let (descriptor, mut mipmap) = (Array3dDesc::from(*shape), NULL);
         // SAFETY: as for an array.
         unsafe { self.table.cuMipmappedArrayCreate(&raw mut mipmap, &raw const descriptor, levels) }?;
         Ok(self.arrays.mipmaps.add(mipmap))
@@ -265,19 +225,8 @@ impl DeviceArrays for Cuda {
 
     fn texture_create(&mut self, context: Raw, texture: &TextureSource) -> CuResult<Object> {
         self.enter(context)?;
-        let (resource, sampler) = (self.resource(&texture.texels)?, sampler(&texture.sampler));
-        let view = match &texture.view {
-            None => None,
-            Some(view) => Some(ViewDesc {
-                format: view.format,
-                width: size(view.width)?,
-                height: size(view.height)?,
-                depth: size(view.depth)?,
-                levels: view.levels,
-                layers: view.layers,
-                reserved: [0; 16],
-            }),
-        };
+        let (resource, sampler) = (self.resource(&texture.texels)?, TextureDesc::from(texture.sampler));
+        let view = texture.view.map(ViewDesc::from);
         let (mut object, view) = (0, view.as_ref().map_or(ptr::null(), ptr::from_ref));
         // SAFETY: the driver reads three structures of ours (the last may be null) and writes a number; arrays are live ones of ours,
         // addresses were checked.

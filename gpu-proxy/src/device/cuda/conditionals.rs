@@ -66,6 +66,19 @@ impl Shells {
         Ok((shell.graph.0, &shell.built.nodes))
     }
 
+    pub(super) fn add(&mut self, of: Raw, graph: Ptr) {
+        let (built, shapes) = (Built::default(), Vec::new());
+        self.0.insert(of, Shell { graph: Pointer(graph), built, shapes, is_named: true, has_exec: false });
+    }
+
+    /// The guest no longer has it.
+    pub(super) fn end_name(&mut self, table: &Table, of: Raw) {
+        if let Some(shell) = self.0.get_mut(&of) {
+            shell.is_named = false;
+        }
+        self.end_unused(table, of);
+    }
+
     /// What can be launched was made of it, or has ended.
     pub(super) fn set_exec(&mut self, table: &Table, of: Raw, has_exec: bool) {
         if let Some(shell) = self.0.get_mut(&of) {
@@ -95,46 +108,6 @@ pub(super) fn shell_of(nodes: &[DeviceNode<'_>]) -> Option<Raw> {
 }
 
 impl Cuda {
-    pub(super) fn conditional_make(
-        &mut self,
-        context: Raw,
-        of: Option<Raw>,
-        value: u32,
-        flags: u32,
-    ) -> CuResult<(Raw, u64)> {
-        self.enter(context)?;
-        let (pointer, is_new) = (self.contexts.get(context)?, of.is_none());
-        let of = match of {
-            Some(of) => of,
-            None => {
-                let mut graph = NULL;
-                // SAFETY: the driver writes a pointer to a variable of ours.
-                unsafe { self.table.cuGraphCreate(&raw mut graph, 0) }?;
-                self.last_graph += 1;
-                let (built, shapes) = (Built::default(), Vec::new());
-                let shell = Shell { graph: Pointer(graph), built, shapes, is_named: true, has_exec: false };
-                self.shells.0.insert(Raw(self.last_graph), shell);
-                Raw(self.last_graph)
-            }
-        };
-        let ((graph, _), mut number) = (self.shells.get(of)?, 0);
-        // SAFETY: a live graph and a live context; the driver writes a number to a variable of ours.
-        let made = unsafe {
-            self.table.cuGraphConditionalHandleCreate(&raw mut number, graph, pointer, value, flags)
-        };
-        if made.is_err() && is_new {
-            self.conditionals_finish(of);
-        }
-        made.map(|()| (of, number))
-    }
-
-    pub(super) fn conditionals_finish(&mut self, of: Raw) {
-        if let Some(shell) = self.shells.0.get_mut(&of) {
-            shell.is_named = false;
-        }
-        self.shells.end_unused(&self.table, of);
-    }
-
     /// Gives a graph that numbers were made for these nodes. What was added before an error stays, and is known.
     pub(super) fn shell_fill(
         &mut self,

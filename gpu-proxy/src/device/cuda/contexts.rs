@@ -64,10 +64,24 @@ impl Contexts for Cuda {
     }
 
     fn peer_enable(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
-        self.enable_peer(context, peer)
+        let (pointer, device) = (self.contexts.get(peer)?, self.number_of(context)?);
+        self.enter(context)?;
+        // SAFETY: a context is current, the other one is a live one of ours.
+        unsafe { self.table.cuCtxEnablePeerAccess(pointer, 0) }?;
+        let opened = self.memories.open_to(&self.table, device, peer);
+        if opened.is_err() {
+            // SAFETY: as above.
+            let _ = unsafe { self.table.cuCtxDisablePeerAccess(pointer) };
+        }
+        opened
     }
 
     fn peer_disable(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
-        self.disable_peer(context, peer)
+        let (pointer, device) = (self.contexts.get(peer)?, self.number_of(context)?);
+        self.enter(context)?;
+        // SAFETY: as above.
+        let ended = unsafe { self.table.cuCtxDisablePeerAccess(pointer) };
+        // Also where an error has ended one of them: later memory of the peer's is not this device's to reach.
+        ended.and(self.memories.close_to(&self.table, device, peer))
     }
 }

@@ -46,7 +46,7 @@ use super::{Costs, Device, DeviceKind, HostPages, Place, Raw};
 use arrays::Arrays;
 pub use describe::describe;
 use describe::{attribute_of, driver_version, peers, snapshots, start};
-use graphs::Graph;
+use graph_exec::Graph;
 use green::Greens;
 use images::Images;
 use linker::Linkers;

@@ -30,28 +30,6 @@ impl Cuda {
         self.devices.get(number as usize).copied().ok_or(CuError::INVALID_CONTEXT)
     }
 
-    pub(super) fn enable_peer(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
-        let (pointer, device) = (self.contexts.get(peer)?, self.number_of(context)?);
-        self.enter(context)?;
-        // SAFETY: a context is current, the other one is a live one of ours.
-        unsafe { self.table.cuCtxEnablePeerAccess(pointer, 0) }?;
-        let opened = self.memories.open_to(&self.table, device, peer);
-        if opened.is_err() {
-            // SAFETY: as above.
-            let _ = unsafe { self.table.cuCtxDisablePeerAccess(pointer) };
-        }
-        opened
-    }
-
-    pub(super) fn disable_peer(&mut self, context: Raw, peer: Raw) -> CuResult<()> {
-        let (pointer, device) = (self.contexts.get(peer)?, self.number_of(context)?);
-        self.enter(context)?;
-        // SAFETY: as above.
-        let ended = unsafe { self.table.cuCtxDisablePeerAccess(pointer) };
-        // Also where an error has ended one of them: later memory of the peer's is not this device's to reach.
-        ended.and(self.memories.close_to(&self.table, device, peer))
-    }
-
     /// By way of the host where the devices do not reach each other; the driver knows. Memory of pools and mapped memory is often one device's
     /// alone, so it is told whose each end is.
     pub(super) fn copy_to_peer(

@@ -3,10 +3,12 @@
 use std::ffi::CString;
 use std::ptr;
 
+use vgpu_api::descriptors::ArrayDesc;
 use vgpu_api::texref::OVERRIDE_FORMAT;
+use vgpu_api::texture::PitchedTexels;
 use vgpu_api::{CuError, CuResult, SamplerField, SamplerSetting};
 
-use super::table::{ArrayDesc, NULL, Ptr};
+use super::table::{NULL, Ptr};
 use super::{Cuda, Names, number, size};
 use crate::device::{Raw, References as DeviceReferences, TexelSource};
 
@@ -58,7 +60,7 @@ impl DeviceReferences for Cuda {
         Ok(texture_name(self.references.created.add(texref), true))
     }
 
-    fn texref_end(&mut self, context: Raw, texref: Raw) -> CuResult<()> {
+    fn texref_destroy(&mut self, context: Raw, texref: Raw) -> CuResult<()> {
         let place = Raw(texref.0 >> 1);
         if texref.0 & 1 == 0 {
             return self.references.textures.remove(place).map(drop);
@@ -94,9 +96,8 @@ impl DeviceReferences for Cuda {
                 return Ok(before as u64);
             }
             TexelSource::Pitched(texels) => {
-                let (width, height, pitch) = (size(texels.width)?, size(texels.height)?, size(texels.pitch)?);
-                let (format, channels) = (texels.format, texels.channels);
-                let shape = ArrayDesc { width, height, format, channels };
+                let PitchedTexels { width, height, format, channels, .. } = *texels;
+                let (shape, pitch) = (ArrayDesc { width, height, format, channels }, size(texels.pitch)?);
                 // SAFETY: as above; the driver reads a structure of ours.
                 unsafe { self.table.cuTexRefSetAddress2D_v3(pointer, &raw const shape, texels.at.0, pitch) }?;
             }
@@ -155,7 +156,7 @@ impl DeviceReferences for Cuda {
         Ok(self.references.surfaces.add(surfref))
     }
 
-    fn surfref_end(&mut self, surfref: Raw) {
+    fn surfref_destroy(&mut self, surfref: Raw) {
         let _ = self.references.surfaces.remove(surfref);
     }
 

@@ -9,11 +9,10 @@ use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 
+use vgpu_api::descriptors::{Array3dDesc, ArrayDesc, ResourceDesc, TextureDesc, ViewDesc};
 use vgpu_api::{CuError, CuResult};
 
-pub use array_layouts::{
-    Array3d, ArrayDesc, Copy3d, CopySide, Requirements, ResourceDesc, ResourceUnion, TextureDesc, ViewDesc,
-};
+pub use array_layouts::{Copy3d, CopySide, Requirements};
 pub use graph_layouts::{
     ConditionalParams, EdgeData, FillParams, HostParams, KernelParams, UpdateInfo, WordsParams,
 };
@@ -121,10 +120,10 @@ table! {
     fn cuMemsetD8Async(at: Address, value: u8, count: usize, stream: Ptr);
     fn cuMemsetD16Async(at: Address, value: u16, count: usize, stream: Ptr);
     fn cuMemsetD32Async(at: Address, value: u32, count: usize, stream: Ptr);
-    fn cuArray3DCreate_v2(array: *mut Ptr, descriptor: *const Array3d);
+    fn cuArray3DCreate_v2(array: *mut Ptr, descriptor: *const Array3dDesc);
     fn cuArrayDestroy(array: Ptr);
     fn cuArrayGetMemoryRequirements(needs: *mut Requirements, array: Ptr, device: c_int);
-    fn cuMipmappedArrayCreate(mipmap: *mut Ptr, descriptor: *const Array3d, levels: c_uint);
+    fn cuMipmappedArrayCreate(mipmap: *mut Ptr, descriptor: *const Array3dDesc, levels: c_uint);
     fn cuMipmappedArrayGetLevel(array: *mut Ptr, mipmap: Ptr, level: c_uint);
     fn cuMipmappedArrayDestroy(mipmap: Ptr);
     fn cuMipmappedArrayGetMemoryRequirements(needs: *mut Requirements, mipmap: Ptr, device: c_int);

@@ -72,7 +72,7 @@ impl DeviceGraphs for Null {
         Ok((of, *last))
     }
 
-    fn conditionals_end(&mut self, of: Raw) -> CuResult<()> {
+    fn conditionals_destroy(&mut self, of: Raw) -> CuResult<()> {
         self.numbers.remove(&of);
         Ok(())
     }

@@ -24,7 +24,7 @@ impl References for Null {
         Ok(self.name())
     }
 
-    fn texref_end(&mut self, _context: Raw, _texref: Raw) -> CuResult<()> {
+    fn texref_destroy(&mut self, _context: Raw, _texref: Raw) -> CuResult<()> {
         Ok(())
     }
 
@@ -48,7 +48,7 @@ impl References for Null {
         self.reference(image, symbol, true)
     }
 
-    fn surfref_end(&mut self, _surfref: Raw) {}
+    fn surfref_destroy(&mut self, _surfref: Raw) {}
 
     fn surfref_bind(&mut self, _context: Raw, _surfref: Raw, array: Option<Raw>) -> CuResult<()> {
         if array.is_none() { self.refuse(Step::LetGo) } else { Ok(()) }

@@ -51,8 +51,13 @@ impl Execution for Soft {
         }
         let config =
             gpu::LaunchConfig { grid: launch.grid, block: launch.block, shared_bytes: launch.shared_bytes };
-        let result =
-            self.gpu.launch_on(self.processors.list(at.context), instance, place, &config, launch.params);
+        let result = self.gpu.launch_on(
+            self.common.multiprocessors(at.context),
+            instance,
+            place,
+            &config,
+            launch.params,
+        );
         let printed = self.gpu.take_output();
         self.keep_printed(STDOUT, printed);
         result.map_err(|fault| {

@@ -21,7 +21,7 @@ impl Graphs for Soft {
         Ok((of, number))
     }
 
-    fn conditionals_end(&mut self, of: Raw) -> CuResult<()> {
+    fn conditionals_destroy(&mut self, of: Raw) -> CuResult<()> {
         self.conditionals.end(of);
         Ok(())
     }

@@ -89,7 +89,7 @@ impl References for Soft {
         Ok(name)
     }
 
-    fn texref_end(&mut self, _context: Raw, texref: Raw) -> CuResult<()> {
+    fn texref_destroy(&mut self, _context: Raw, texref: Raw) -> CuResult<()> {
         let ended = self.references.textures.remove(&texref).ok_or(CuError::INVALID_HANDLE)?;
         ended.number.into_iter().for_each(|number| self.gpu.texture_bind(number, None));
         Ok(())
@@ -138,7 +138,7 @@ impl References for Soft {
         Ok(name)
     }
 
-    fn surfref_end(&mut self, surfref: Raw) {
+    fn surfref_destroy(&mut self, surfref: Raw) {
         if let Some(number) = self.references.surfaces.remove(&surfref) {
             self.gpu.surface_bind(number, None);
         }

@@ -66,12 +66,12 @@ struct Pool {
     may_reuse: [bool; 3],
     /// It goes when its last allocation does.
     ended: bool,
-    whose: Whose,
+    owner: PoolOwner,
 }
 
-/// Who else may have a pool.
+/// Whose a pool is, and who else may have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whose {
+enum PoolOwner {
     /// Nobody.
     Ours,
     /// Who gets its token, once there is one.
@@ -89,7 +89,7 @@ struct Chunk {
 }
 
 impl Pool {
-    fn new(device: u32, bytes_max: u64, whose: Whose) -> Self {
+    fn new(device: u32, bytes_max: u64, owner: PoolOwner) -> Self {
         Self {
             device,
             access: BTreeMap::new(),
@@ -99,7 +99,7 @@ impl Pool {
             release_threshold: 0,
             may_reuse: [true; 3],
             ended: false,
-            whose,
+            owner,
         }
     }
 
@@ -128,15 +128,15 @@ impl Session {
         self.whole(call)?;
         self.check_device(device)?;
         self.pools.check_free(handle)?;
-        let whose = if shareable { Whose::Shareable(None) } else { Whose::Ours };
-        self.pools.insert(handle, Pool::new(device, bytes_max, whose))
+        let owner = if shareable { PoolOwner::Shareable(None) } else { PoolOwner::Ours };
+        self.pools.insert(handle, Pool::new(device, bytes_max, owner))
     }
 
     pub(super) fn pool_destroy(&mut self, handle: PoolHandle) -> CuResult<()> {
         let number = self.pools.named.remove(handle)?;
         if let Some(pool) = self.pools.by_number.get_mut(&number) {
             pool.ended = true;
-            if let Whose::Shareable(Some(token)) = pool.whose {
+            if let PoolOwner::Shareable(Some(token)) = pool.owner {
                 self.tell(Question::LetGoPool(token));
             }
         }
@@ -240,7 +240,7 @@ impl Session {
         let rounded = bytes.checked_next_multiple_of(self.device.granule_bytes());
         let rounded = rounded.ok_or(CuError::OUT_OF_MEMORY)?;
         // Of another's pool nothing new is given out.
-        if bytes == 0 || matches!(self.pool(handle)?.whose, Whose::Others(_)) {
+        if bytes == 0 || matches!(self.pool(handle)?.owner, PoolOwner::Others(_)) {
             return Err(CuError::INVALID_VALUE);
         }
         if self.pools.allocations >= POOLED_MAX {
@@ -268,7 +268,7 @@ impl Session {
             return Err(CuError::INVALID_VALUE);
         }
         // What is another's counts until it is unmapped.
-        let goes = pool.ended || matches!(pool.whose, Whose::Others(_));
+        let goes = pool.ended || matches!(pool.owner, PoolOwner::Others(_));
         self.graphs.something_ended();
         self.ranges.remove(at.0);
         self.pools.allocations -= 1;

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use vgpu_api::{Access, Call, ContextId, CuError, CuResult, DevicePtr, MemoryHandle, SharedPart, Token};
 
 use super::Session;
-use super::virtual_memory::{Memory, Whose};
+use super::virtual_memory::{Memory, MemoryOwner};
 use crate::device::{Exported, Raw, Shareable};
 use crate::exchange::{Answer, Question};
 use crate::worker::Exchange;
@@ -56,7 +56,7 @@ impl Session {
         self.whole(call)?;
         let memory = Arc::clone(self.virtual_memory.memory(handle)?);
         // What is another's it may itself give to whom it likes.
-        if let Whose::Others(token) = memory.whose {
+        if let MemoryOwner::Others(token) = memory.owner {
             return Ok(token);
         }
         match memory.token.get() {
@@ -135,8 +135,8 @@ impl Session {
             self.tell(Question::Close(token));
             return Err(CuError::INVALID_VALUE);
         }
-        let whose = Whose::Others(token);
-        let memory = Memory { raw, device, bytes, whose, token: OnceLock::new() };
+        let owner = MemoryOwner::Others(token);
+        let memory = Memory { raw, device, bytes, owner, token: OnceLock::new() };
         self.virtual_memory.insert(handle, memory)?;
         Ok(bytes)
     }

@@ -42,14 +42,14 @@ pub(super) struct Memory {
     pub(super) raw: Raw,
     pub(super) device: u32,
     pub(super) bytes: u64,
-    pub(super) whose: Whose,
+    pub(super) owner: MemoryOwner,
     /// Of what others may have.
     pub(super) token: OnceLock<Token>,
 }
 
 /// Who made memory, and counts it.
 #[derive(Debug)]
-pub(super) enum Whose {
+pub(super) enum MemoryOwner {
     Ours,
     /// Another process of the zone.
     Others(Token),
@@ -191,7 +191,7 @@ impl Session {
         self.quotas.charge(device, bytes)?;
         let created = self.device.create(device, bytes);
         let raw = created.inspect_err(|_| self.quotas.release(device, bytes))?;
-        let memory = Memory { raw, device, bytes, whose: Whose::Ours, token: OnceLock::new() };
+        let memory = Memory { raw, device, bytes, owner: MemoryOwner::Ours, token: OnceLock::new() };
         self.virtual_memory.insert(handle, memory)
     }
 
@@ -208,10 +208,10 @@ impl Session {
 
     /// The last one that had the memory has ended.
     fn let_go(&mut self, memory: Arc<Memory>) {
-        let Some(Memory { device, bytes, whose, token, .. }) = Arc::into_inner(memory) else { return };
-        match whose {
-            Whose::Others(token) => self.tell(Question::Close(token)),
-            Whose::Ours => {
+        let Some(Memory { device, bytes, owner, token, .. }) = Arc::into_inner(memory) else { return };
+        match owner {
+            MemoryOwner::Others(token) => self.tell(Question::Close(token)),
+            MemoryOwner::Ours => {
                 // What others still have of it counts before it does no longer here.
                 token.get().iter().for_each(|token| self.tell(Question::LetGo(**token)));
                 self.quotas.release(device, bytes);

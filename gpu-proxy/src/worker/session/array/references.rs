@@ -125,7 +125,7 @@ impl Session {
             return Err(CuError::INVALID_HANDLE);
         }
         let context = self.context(reference.context)?;
-        let result = self.device.texref_end(context, reference.raw);
+        let result = self.device.texref_destroy(context, reference.raw);
         self.settle(reference.context, result)?;
         self.table.references.textures.remove(handle)?;
         self.table.references.count -= 1;
@@ -300,8 +300,8 @@ impl Session {
         self.table.references.count -= textures.len() + surfaces.len();
         for reference in textures {
             // What a device refuses to end dies with the worker.
-            let _ = self.device.texref_end(context, reference.raw);
+            let _ = self.device.texref_destroy(context, reference.raw);
         }
-        surfaces.into_iter().for_each(|reference| self.device.surfref_end(reference.raw));
+        surfaces.into_iter().for_each(|reference| self.device.surfref_destroy(reference.raw));
     }
 }

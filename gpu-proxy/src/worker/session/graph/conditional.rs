@@ -109,7 +109,7 @@ impl Session {
         let Some(of) = known.graphs.remove(&graph) else { return Ok(()) };
         known.count -= of.numbers.len();
         self.graphs.bytes -= of.bytes;
-        self.device.conditionals_end(of.raw)
+        self.device.conditionals_destroy(of.raw)
     }
 
     /// A context ends: graphs with numbers of it can be made no more.

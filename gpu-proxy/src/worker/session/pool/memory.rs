@@ -2,7 +2,7 @@
 
 use vgpu_api::{Access, ContextId, CuError, CuResult, DevicePtr};
 
-use super::{ADDRESS_BYTES_MAX, ADDRESSES, Chunk, Pool, Whose, order_of};
+use super::{ADDRESS_BYTES_MAX, ADDRESSES, Chunk, Pool, PoolOwner, order_of};
 use crate::device::{Place, Raw};
 use crate::exchange::Question;
 use crate::pool_space::{Order, PoolSpace};
@@ -51,7 +51,7 @@ impl Session {
         let start = self.take_addresses(bytes, 0, 0)?;
         if let Some(pool) = self.pools.by_number.get_mut(&number) {
             let space = PoolSpace::new(start, bytes);
-            let space = if pool.whose == Whose::Ours { space } else { space.apart() };
+            let space = if pool.owner == PoolOwner::Ours { space } else { space.apart() };
             pool.space = Some((start, bytes, space));
         }
         Ok(())
@@ -161,7 +161,7 @@ impl Session {
     /// Gives back what nobody uses, but for `keep` bytes. An ended pool without allocations and chunks is no more.
     pub(super) fn trim(&mut self, number: u64, keep: u64) {
         let Some(pool) = self.pools.by_number.get_mut(&number) else { return };
-        let (device, whose) = (pool.device, pool.whose);
+        let (device, owner) = (pool.device, pool.owner);
         let idle = pool.space().map(|space| space.shrink(keep)).unwrap_or_default();
         for address in idle {
             let pool = self.pools.by_number.get_mut(&number);
@@ -171,8 +171,8 @@ impl Session {
             if unmapped.and_then(|()| self.device.release(chunk.memory)).is_err() {
                 continue;
             }
-            match (whose, chunk.token) {
-                (Whose::Others(_), token) => self.end_others_chunk(address, chunk.bytes, token),
+            match (owner, chunk.token) {
+                (PoolOwner::Others(_), token) => self.end_others_chunk(address, chunk.bytes, token),
                 (_, token) => {
                     // What others still have of it counts before it does no longer here.
                     token.into_iter().for_each(|token| self.tell(Question::LetGo(token)));
@@ -183,7 +183,7 @@ impl Session {
         let Some(pool) = self.pools.by_number.get(&number) else { return };
         if pool.ended && pool.chunks.is_empty() {
             // Another's chunks had their own.
-            let own = pool.space.as_ref().filter(|_| !matches!(pool.whose, Whose::Others(_)));
+            let own = pool.space.as_ref().filter(|_| !matches!(pool.owner, PoolOwner::Others(_)));
             let addresses = own.map(|(start, bytes, _)| (*start, *bytes));
             self.pools.by_number.remove(&number);
             if let Some((start, bytes)) = addresses {

@@ -5,7 +5,7 @@
 
 use vgpu_api::{Call, CuError, CuResult, DevicePtr, PoolHandle, PooledPiece, Token};
 
-use super::{Chunk, POOLED_MAX, Pool, Whose};
+use super::{Chunk, POOLED_MAX, Pool, PoolOwner};
 use crate::device::Shareable;
 use crate::exchange::Question;
 use crate::pool_space::PoolSpace;
@@ -22,12 +22,12 @@ impl Session {
         self.whole(call)?;
         let pool = self.pool(handle)?;
         let device = pool.device;
-        match pool.whose {
-            Whose::Ours | Whose::Others(_) => Err(CuError::INVALID_VALUE),
-            Whose::Shareable(Some(token)) => Ok(token),
-            Whose::Shareable(None) => {
+        match pool.owner {
+            PoolOwner::Ours | PoolOwner::Others(_) => Err(CuError::INVALID_VALUE),
+            PoolOwner::Shareable(Some(token)) => Ok(token),
+            PoolOwner::Shareable(None) => {
                 let (answer, _) = self.ask(Question::PutPool(device))?;
-                self.pool(handle)?.whose = Whose::Shareable(Some(answer.token));
+                self.pool(handle)?.owner = PoolOwner::Shareable(Some(answer.token));
                 Ok(answer.token)
             }
         }
@@ -42,7 +42,7 @@ impl Session {
         self.whole(call)?;
         self.pools.check_free(handle)?;
         let (answer, _) = self.ask(Question::GetPool(token))?;
-        let mut pool = Pool::new(answer.device, 0, Whose::Others(token));
+        let mut pool = Pool::new(answer.device, 0, PoolOwner::Others(token));
         // Each chunk brings addresses of its own.
         pool.space = Some((0, 0, PoolSpace::new(0, u64::MAX).apart()));
         self.pools.insert(handle, pool)?;
@@ -57,7 +57,7 @@ impl Session {
         self.whole(call)?;
         let Origin::Pooled(number) = self.ranges.freeable(at)? else { return Err(CuError::INVALID_VALUE) };
         let known = self.pools.by_number.get_mut(&number).ok_or(CuError::INVALID_VALUE)?;
-        let (device, Whose::Shareable(Some(pool))) = (known.device, known.whose) else {
+        let (device, PoolOwner::Shareable(Some(pool))) = (known.device, known.owner) else {
             return Err(CuError::INVALID_VALUE);
         };
         let start = known.space()?.chunk_of(at.0).ok_or(CuError::INVALID_VALUE)?;
@@ -89,7 +89,7 @@ impl Session {
         let rounded = piece.bytes.checked_next_multiple_of(granule).filter(|rounded| *rounded > 0);
         let rounded = rounded.filter(|_| piece.offset.is_multiple_of(granule));
         let rounded = rounded.ok_or(CuError::INVALID_VALUE)?;
-        if self.pool(handle)?.whose != Whose::Others(piece.pool) {
+        if self.pool(handle)?.owner != PoolOwner::Others(piece.pool) {
             return Err(CuError::INVALID_VALUE);
         }
         if self.pools.allocations >= POOLED_MAX {
