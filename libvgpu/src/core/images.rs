@@ -14,6 +14,7 @@ use vgpu_api::{
 };
 
 use super::contexts::Entered;
+use super::fat_binary;
 use super::functions::{Function, Pristine};
 use super::known_images::{Key, Known, KnownImages};
 use super::process::Process;
@@ -77,8 +78,9 @@ impl Images {
         Ok(upload)
     }
 
-    /// Loads an image: sends its bytes and waits for the list of its functions, but for what the worker has and this library knows.
+    /// Loads an image: sends what of it runs here and waits for the list of its functions, but for what the worker has and this library knows.
     pub fn load(&self, entered: Entered, kind: ImageKind, bytes: &[u8]) -> CuResult<Arc<Image>> {
+        let bytes = &*fat_binary::for_devices(&entered.process.devices, bytes);
         let key = Key::of(&self.secret, entered, kind, bytes);
         if let Some(key) = &key {
             // The worker keeps it as long as the lock is held.
@@ -321,8 +323,7 @@ impl Image {
             let name = CString::new(global.name.as_str()).map_err(|_| CuError::UNKNOWN)?;
             globals.insert(name, (place, global.clone()));
         }
-        let others = Mutex::default();
-        Ok(Self { handle, kind, context, functions, by_name, globals, others })
+        Ok(Self { handle, kind, context, functions, by_name, globals, others: Mutex::default() })
     }
 
     /// A variable by its name: its address in the current context, since each has a library's of its own, and its length.

@@ -10,6 +10,7 @@ pub mod contexts;
 pub mod copiers;
 pub mod event_words;
 pub mod exec;
+pub mod fat_binary;
 pub mod functions;
 pub mod graph_memory;
 pub mod graphs;

@@ -193,3 +193,55 @@ fn a_library_says_why_its_image_is_broken_too() {
     );
     assert_eq!((&log, info[0]), (b"line 1: no such\0", 0));
 }
+
+/// A fat binary of CUDA's form: of each entry its kind, its target and the text in it.
+fn fat_binary(entries: &[(u16, u32, &str)]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (kind, target, text) in entries {
+        let mut entry = [0; 64];
+        entry[..2].copy_from_slice(&kind.to_le_bytes());
+        entry[4..8].copy_from_slice(&64_u32.to_le_bytes());
+        entry[8..16].copy_from_slice(&(text.len() as u64).to_le_bytes());
+        entry[28..32].copy_from_slice(&target.to_le_bytes());
+        body.extend(entry);
+        body.extend(text.as_bytes());
+    }
+    let header = [0xba55_ed50_u64 | 1 << 32 | 16 << 48, body.len() as u64].map(u64::to_le_bytes);
+    [header.concat(), body].concat()
+}
+
+/// The device of these tests is of compute capability 9.0.
+#[test]
+fn of_a_fat_binary_only_what_a_device_can_run_travels() {
+    let session = session();
+    let (machine_code, ptx) = (2, 1);
+    let entries = [
+        (machine_code, 80, "of an earlier one"),
+        (machine_code, 90, "of its own"),
+        (machine_code, 100, "of a later one"),
+        (ptx, 80, "text for many"),
+        (ptx, 100, "text for later ones"),
+    ];
+    let images = [
+        (fat_binary(&entries), fat_binary(&[entries[1], entries[3]])),
+        (fat_binary(&entries[..2]), fat_binary(&entries[1..2])),
+        // Which error that is the driver says.
+        (fat_binary(&[entries[0], entries[4]]), fat_binary(&[entries[0], entries[4]])),
+    ];
+    for (image, travels) in images {
+        let ((mut module, mut library), at, null) = ((0u64, 0u64), image.as_ptr(), std::ptr::null::<u64>());
+        let (module_at, library_at) = (&raw mut module, &raw mut library);
+        let before: Vec<u32> = session.seen.lock().unwrap().uploads.keys().copied().collect();
+        assert_eq!(cu!(session.libcuda, cuModuleLoadData(module_at: *mut u64, at: *const u8)), OK);
+        assert_eq!(
+            cu!(session.libcuda, cuLibraryLoadData(library_at: *mut u64, at: *const u8, null: *const u64,
+                null: *const u64, 0: u32, null: *const u64, null: *const u64, 0: u32)),
+            OK
+        );
+        let mut uploads = session.seen.lock().unwrap().uploads.clone();
+        uploads.retain(|number, _| !before.contains(number));
+        assert_eq!(uploads.into_values().collect::<Vec<_>>(), [travels.clone(), travels]);
+        assert_eq!(cu!(session.libcuda, cuModuleUnload(module: u64)), OK);
+        assert_eq!(cu!(session.libcuda, cuLibraryUnload(library: u64)), OK);
+    }
+}
