@@ -104,11 +104,10 @@ const BYTE: (u32, u32) = (0x01, 1);
 /// Sets what `how` has told the worker, and keeps it.
 fn change(raw: Raw, how: impl FnOnce(Entered, TexRefHandle, &mut TexRef) -> CuResult<()>) -> CuResult<()> {
     let entered = enter()?;
-    let references = &entered.process.references;
-    let (texref, mut known) = references.texture(raw.0)?;
-    how(entered, texref, &mut known)?;
-    follow(entered, texref, &mut known)?;
-    references.textures.set(texref, known)
+    entered.process.references.change(raw.0, |texref, known| {
+        how(entered, texref, known)?;
+        follow(entered, texref, known)
+    })
 }
 
 /// Has the worker bind what kernels may read by the reference now, or nothing.
@@ -235,13 +234,13 @@ fn set(raw: Raw, field: SamplerField, words: [u32; 4]) -> CuResult<()> {
 
 fn bind_surface(raw: Raw, array: Raw, flags: u32) -> CuResult<()> {
     let Entered { process, .. } = enter()?;
-    let (surfref, known) = process.references.surface(raw.0)?;
-    let (handle, info) = process.arrays.named(array.0)?;
-    if flags != 0 || !info.shape.has(flag::SURFACE) {
-        return Err(CuError::INVALID_VALUE);
-    }
-    ask::cuSurfRefSetArray(&process.channel, known.context, surfref, handle)?;
-    process.references.surfaces.set(surfref, SurfRef { array: Some(array.0), ..known })
+    process.references.bind_surface(raw.0, array.0, |surfref, context| {
+        let (handle, info) = process.arrays.named(array.0)?;
+        if flags != 0 || !info.shape.has(flag::SURFACE) {
+            return Err(CuError::INVALID_VALUE);
+        }
+        ask::cuSurfRefSetArray(&process.channel, context, surfref, handle)
+    })
 }
 
 /// What was set.

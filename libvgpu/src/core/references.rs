@@ -73,11 +73,18 @@ pub struct References {
     pub textures: Slab<TexRef>,
     pub surfaces: Slab<SurfRef>,
     named: Mutex<Named>,
+    /// One change after the other: what is told is what the worker has.
+    changes: Mutex<()>,
 }
 
 impl References {
     pub fn new() -> Self {
-        Self { textures: Slab::new(), surfaces: Slab::new(), named: Mutex::default() }
+        Self {
+            textures: Slab::new(),
+            surfaces: Slab::new(),
+            named: Mutex::default(),
+            changes: Mutex::default(),
+        }
     }
 
     /// A program's texture reference.
@@ -88,12 +95,41 @@ impl References {
         Ok((handle, self.textures.get(handle)?))
     }
 
+    /// Changes a texture reference as `how` tells the worker; what that refuses changes nothing.
+    /// # Errors
+    /// As [`References::texture`], and what `how` says.
+    pub fn change(
+        &self,
+        raw: u64,
+        how: impl FnOnce(TexRefHandle, &mut TexRef) -> CuResult<()>,
+    ) -> CuResult<()> {
+        let _alone = lock(&self.changes);
+        let (texref, mut known) = self.texture(raw)?;
+        how(texref, &mut known)?;
+        self.textures.set(texref, known)
+    }
+
     /// A program's surface reference.
     /// # Errors
     /// 400 for what is none.
     pub fn surface(&self, raw: u64) -> CuResult<(SurfRefHandle, SurfRef)> {
         let handle = Handle::check(raw)?;
         Ok((handle, self.surfaces.get(handle)?))
+    }
+
+    /// Binds a surface reference to an array as `how` tells the worker; what that refuses changes nothing.
+    /// # Errors
+    /// As [`References::surface`], and what `how` says.
+    pub fn bind_surface(
+        &self,
+        raw: u64,
+        array: u64,
+        how: impl FnOnce(SurfRefHandle, ContextId) -> CuResult<()>,
+    ) -> CuResult<()> {
+        let _alone = lock(&self.changes);
+        let (surfref, known) = self.surface(raw)?;
+        how(surfref, known.context)?;
+        self.surfaces.set(surfref, SurfRef { array: Some(array), ..known })
     }
 
     /// The reference of a module by its name, which `find` finds the first time.

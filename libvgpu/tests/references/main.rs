@@ -115,6 +115,37 @@ fn a_librarys_module_has_no_references() {
     assert_eq!(cu!(session.libcuda, cuLibraryUnload(library: u64)), OK);
 }
 
+/// Each thread sets what no other one does, all at once, and then looks.
+#[test]
+fn what_threads_set_at_once_is_all_told() {
+    const THREADS: u32 = 3;
+    let session = session();
+    let texref = created(&session);
+    let (library, primary) = (&session.libcuda, vgpu_api::ContextId::primary(0).handle().raw());
+    let all = &std::sync::Barrier::new(THREADS as usize);
+    std::thread::scope(|scope| {
+        for number in 0..THREADS {
+            scope.spawn(move || {
+                assert_eq!(cu!(library, cuCtxSetCurrent(primary: u64)), OK);
+                let mut lost = Vec::new();
+                for round in 1..100u32 {
+                    let (mode, mut known) = (round % 4, 9u32);
+                    let at = &raw mut known;
+                    all.wait();
+                    let set = cu!(library, cuTexRefSetAddressMode(texref: u64, number: u32, mode: u32));
+                    all.wait();
+                    let told = cu!(library, cuTexRefGetAddressMode(at: *mut u32, texref: u64, number: u32));
+                    if (set, told, known) != (OK, OK, mode) {
+                        lost.push((round, set, told, known));
+                    }
+                }
+                assert_eq!(lost, [], "dimension {number}");
+            });
+        }
+    });
+    assert_eq!(destroy(&session, texref), OK);
+}
+
 #[test]
 fn what_a_reference_reads_travels_and_the_last_is_what_is_told() {
     let session = session();
