@@ -84,15 +84,19 @@ impl Supervisor {
                 ready = readable.readable() => ready?,
             };
             let Ok(with_fds) = ready.try_io(|socket| has_descriptors(&**socket.get_ref())) else { continue };
-            let question = receive(socket, with_fds?).await?;
+            let (question, given) = receive(socket, with_fds?).await?;
             tokio::select! {
                 biased;
-                _ = &mut stopped => return Ok(()),
+                _ = &mut stopped => {
+                    // Its memory is not free before.
+                    close(given.map(Given::into_descriptor)).await;
+                    return Ok(());
+                }
                 () = pace.wait() => {}
             }
             let (answered, gone) = {
                 let mut zones = self.zones();
-                (zones.exchange(zone, worker, self.device, question), zones.take_gone(zone))
+                (zones.exchange(zone, worker, self.device, (question, given)), zones.take_gone(zone))
             };
             // Before the answer: who let go of memory takes it for free then.
             close(gone).await;

@@ -296,6 +296,12 @@ impl Given {
         let is_memory = fstat(&fd).is_ok_and(|stat| is_exported(stat.st_mode, stat.st_rdev));
         Self { fd: Foreign::new(fd), is_memory }
     }
+
+    /// For who has no answer to the question any more.
+    #[must_use]
+    pub fn into_descriptor(self) -> Foreign {
+        self.fd
+    }
 }
 
 /// Whether a file of this kind may be exported memory. An open GPU, or another driver's device of the same minor number, is none.

@@ -12,10 +12,17 @@ use super::*;
 use crate::device::DeviceKind;
 use crate::supervisor::Mode;
 use crate::supervisor::foreign::tests::{SOON, Slow, is_not_held_up, send_with};
+use crate::supervisor::pace::EXCHANGES_AT_ONCE;
 
 const WHO: (ZoneId, WorkerId) = (ZoneId(Uuid::from_u128(1)), WorkerId(1));
 /// A worker's question has this length, and this is none.
 const NO_QUESTION: [u8; 32] = [0xff; 32];
+/// `Question::Board`.
+const BOARD: [u8; 32] = {
+    let mut question = [0; 32];
+    question[0] = 7;
+    question
+};
 
 fn supervisor() -> Arc<Supervisor> {
     Supervisor::new(&Config::default(), DeviceKind::Null, Mode::Local).unwrap()
@@ -38,6 +45,19 @@ async fn is_killed(mut child: Child) {
 /// Lets what is to happen on the runtime's only thread happen.
 async fn a_while() {
     is_not_held_up(tokio::time::sleep(Duration::from_millis(50))).await;
+}
+
+/// Lets the runtime's tasks go on until it is seen, by a clock of its own.
+async fn see(is_so: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    loop {
+        tokio::task::yield_now().await;
+        std::thread::sleep(Duration::from_millis(1));
+        if is_so() {
+            return;
+        }
+        assert!(start.elapsed() < SOON, "it does not come");
+    }
 }
 
 async fn let_go(slow: Slow) {
@@ -63,14 +83,11 @@ async fn what_comes_beside_a_question_that_has_none_holds_up_nobody_and_is_close
     let (ours, theirs) = make().unwrap();
     let exchange = supervisor.exchange_with(WHO, ours, pidfd);
     let (slow, fd) = Slow::new();
-    // `Question::Board`.
-    let mut board = [0; 32];
-    board[0] = 7;
-    send_with(&theirs, &board, fd);
+    send_with(&theirs, &BOARD, fd);
     a_while().await;
     let_go(slow).await;
     let answered = spawn_blocking(move || rustix::io::read(&theirs, &mut [0; 64]).unwrap());
-    assert_eq!(tokio::time::timeout(SOON, answered).await.unwrap().unwrap(), board.len());
+    assert_eq!(tokio::time::timeout(SOON, answered).await.unwrap().unwrap(), BOARD.len());
     exchange.end().await;
     child.kill().unwrap();
     child.wait().unwrap();
@@ -92,6 +109,41 @@ async fn what_a_dead_worker_leaves_in_its_socket_holds_up_nobody_and_its_end_wai
     assert!(!end.is_finished(), "memory that it left is not free yet");
     let_go(slow).await;
     tokio::time::timeout(SOON, end).await.expect("its end waits for ever").unwrap();
+}
+
+/// A question that waits for its turn has been read: what came with it is in no socket any more.
+#[tokio::test]
+async fn what_came_with_a_question_that_a_dead_worker_had_no_turn_for_is_waited_for_too() {
+    let (supervisor, (mut child, pidfd)) = (supervisor(), worker());
+    let (ours, theirs) = make().unwrap();
+    let queue = ours.try_clone().unwrap();
+    let exchange = supervisor.exchange_with(WHO, ours, pidfd);
+    let theirs = spawn_blocking(move || {
+        for _ in 0..EXCHANGES_AT_ONCE {
+            rustix::io::write(&theirs, &BOARD).unwrap();
+            assert_eq!(rustix::io::read(&theirs, &mut [0; 64]).unwrap(), BOARD.len());
+        }
+        theirs
+    });
+    let theirs = theirs.await.unwrap();
+    // The next turn never comes: a clock that stands goes on by itself only where nothing else is to be done.
+    tokio::time::pause();
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    let busy = spawn_blocking(move || is_done.recv());
+    let (slow, fd) = Slow::new();
+    send_with(&theirs, &BOARD, fd);
+    see(|| rustix::io::ioctl_fionread(&queue).unwrap() == 0).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let end = tokio::spawn(exchange.end());
+    for _ in 0..50 {
+        see(|| true).await;
+    }
+    assert!(!end.is_finished(), "memory that it left is not free yet");
+    let_go(slow).await;
+    see(|| end.is_finished()).await;
+    drop(done);
+    busy.await.unwrap().unwrap_err();
 }
 
 #[tokio::test]
