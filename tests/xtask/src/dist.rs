@@ -38,6 +38,7 @@ const PLAYED: &[(&str, &[&str])] = &[
     ("tests/gpu/programs", &["cu", "cpp"]),
     ("tests/cuda", &["cu", "cpp", "h"]),
     ("tests/cuda/faults", &["h"]),
+    ("tests/cuda/texref", &["h"]),
 ];
 /// Files of `config/` and where a node has them.
 const CONFIG: &[(&str, &str)] = &[
@@ -308,10 +309,11 @@ mod tests {
         for (folder, kinds) in PLAYED {
             assert!(sources(&root.join(folder), kinds) > 0, "{folder} has none of {kinds:?}");
         }
-        for folder in sorted_entries(&root.join("tests/gpu")).expect("listed") {
+        let below = |folder: &str| sorted_entries(&root.join(folder)).expect("listed");
+        for folder in below("tests/gpu").into_iter().chain(below("tests/cuda")) {
             let name = folder.strip_prefix(&root).expect("below it").to_string_lossy().into_owned();
             let known = PLAYED.iter().any(|(played, _)| *played == name) || name == "tests/gpu/fake";
-            let has_some = folder.is_dir() && sources(&folder, &["py", "cu", "cpp"]) > 0;
+            let has_some = folder.is_dir() && sources(&folder, &["py", "cu", "cpp", "h"]) > 0;
             assert!(known || !has_some, "{name} is not in PLAYED");
         }
     }
