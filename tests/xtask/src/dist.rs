@@ -38,6 +38,7 @@ const PLAYED: &[(&str, &[&str])] = &[
     ("tests/gpu/programs", &["cu", "cpp"]),
     ("tests/cuda", &["cu", "cpp", "h"]),
     ("tests/cuda/faults", &["h"]),
+    ("tests/cuda/launches", &["h"]),
     ("tests/cuda/texref", &["h"]),
 ];
 /// Files of `config/` and where a node has them.

@@ -62,6 +62,7 @@ const ON_SOFT: &[Case] = &[
     right(&["memory_info"]),
     right(&["driver_raw"]),
     right(&["driver_wide"]),
+    right(&["launches"]),
     right(&["graphs"]),
     right(&["graph_nodes"]),
     right(&["graph_conditional"]),
