@@ -15,7 +15,7 @@ use vgpu_zone_api::shim::ZoneId;
 use super::Supervisor;
 use super::foreign::{Foreign, close, has_descriptors};
 use super::pace::Pace;
-use super::process::kill;
+use super::process::{is_end, kill};
 use super::shared::Given;
 use super::watched::watch;
 use super::worker_id::WorkerId;
@@ -58,7 +58,7 @@ impl Supervisor {
             let socket = Arc::new(Foreign::new(ours));
             match supervisor.answer_all((zone, worker), &socket, stopped).await {
                 // A worker that has ended has closed its end.
-                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                Err(error) if !is_end(&error) => {
                     log::warn!("zone {zone}: a worker breaks the exchange, and is ended: {error}");
                     kill(&pidfd);
                 }

@@ -17,6 +17,12 @@ pub(super) fn kill(pidfd: &OwnedFd) {
     let _ = pidfd_send_signal(pidfd, Signal::KILL);
 }
 
+/// Whether an error of its socket says that a worker has ended, perhaps with something that it has not read.
+pub(super) fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
 /// The worker's one message.
 pub(super) async fn report(socket: Arc<Foreign>, assigned: io::Result<()>) -> io::Result<Report> {
     assigned?;
@@ -61,4 +67,27 @@ pub(super) async fn reaped(pidfd: &Arc<OwnedFd>) -> String {
 
 pub(super) fn failed(what: &str, error: &io::Error) -> Refusal {
     Refusal::new(Code::WorkerFailed, format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    /// A worker that is killed is no worker that breaks the protocol.
+    #[test]
+    fn a_worker_that_ended_with_something_unread_has_ended() {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None).unwrap();
+        let read = || rustix::io::read(&ours, &mut [0; 8]).map_err(io::Error::from);
+        assert!(!is_end(&read().unwrap_err()), "it has said nothing yet");
+        rustix::io::write(&ours, &[1]).unwrap();
+        drop(theirs);
+        assert!(is_end(&read().unwrap_err()), "with our message unread");
+        assert_eq!(read().unwrap(), 0);
+        assert!(is_end(
+            &rustix::net::send(&ours, &[1], rustix::net::SendFlags::NOSIGNAL).unwrap_err().into()
+        ));
+    }
 }

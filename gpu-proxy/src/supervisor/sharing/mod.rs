@@ -15,7 +15,7 @@ pub use policy::{Seen, WHOLE};
 
 use super::Supervisor;
 use super::foreign::{Foreign, without_descriptors};
-use super::process::kill;
+use super::process::{is_end, kill};
 use super::watched::watch;
 use super::worker_id::WorkerId;
 use super::zones::Sharer;
@@ -80,7 +80,7 @@ impl Supervisor {
                 match rang(&socket).await {
                     Ok(true) => supervisor.rung.notify_one(),
                     Ok(false) => break None,
-                    Err(error) => break Some(error),
+                    Err(error) => break Some(error).filter(|error| !is_end(error)),
                 }
                 tokio::time::sleep(RING_EVERY).await;
             };
