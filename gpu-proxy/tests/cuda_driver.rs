@@ -1,5 +1,7 @@
 //! Whose libcuda a worker takes.
 
+#[path = "cuda_driver/conditionals.rs"]
+mod conditionals;
 #[path = "cuda_driver/references.rs"]
 mod references;
 
