@@ -161,7 +161,7 @@ impl Session {
                 return self.settle(call.context, Err(error));
             }
         };
-        self.graphs.conditionals.set_exec(conditionals, true);
+        self.graphs.set_exec(conditionals, true);
         keep_needs(&mut kept, &mut nodes);
         let mut contexts: Vec<_> = kept.iter().map(|node| node.context).chain([call.context]).collect();
         contexts.sort_unstable();

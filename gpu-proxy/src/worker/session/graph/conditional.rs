@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use vgpu_api::graph::{Conditional, GraphNode, GraphWork};
 use vgpu_api::{Call, ContextId, CuError, CuResult};
 
+use super::Graphs;
 use crate::device::Raw;
 use crate::worker::session::Session;
 
@@ -17,7 +18,9 @@ const FLAGS: u32 = 1;
 #[derive(Debug, Default)]
 pub(super) struct Conditionals {
     graphs: HashMap<u64, OfGraph>,
-    /// Numbers of all graphs.
+    /// Those that the guest has ended while something could be launched of them: until that ends a device keeps them.
+    ended: HashMap<Raw, OfGraph>,
+    /// Numbers of all of these.
     count: usize,
 }
 
@@ -65,12 +68,23 @@ impl Conditionals {
     fn get_mut(&mut self, (graph, raw): Of) -> Option<&mut OfGraph> {
         self.graphs.get_mut(&graph).filter(|of| of.raw == raw)
     }
+}
 
+impl Graphs {
     /// There is something that can be launched of a graph from now on, or no longer.
     pub(super) fn set_exec(&mut self, of: Option<Of>, has_exec: bool) {
-        if let Some(of) = of.and_then(|of| self.get_mut(of)) {
-            of.has_exec = has_exec;
+        let Some(of) = of else { return };
+        match self.conditionals.get_mut(of) {
+            Some(known) => known.has_exec = has_exec,
+            None if has_exec => {}
+            None => self.conditionals.ended.remove(&of.1).iter().for_each(|ended| self.uncount(ended)),
         }
+    }
+
+    /// A graph is no more, here and on the device.
+    fn uncount(&mut self, ended: &OfGraph) {
+        self.conditionals.count -= ended.numbers.len();
+        self.bytes -= ended.bytes;
     }
 }
 
@@ -107,9 +121,13 @@ impl Session {
     pub(in crate::worker::session) fn conditionals_end(&mut self, graph: u64) -> CuResult<()> {
         let known = &mut self.graphs.conditionals;
         let Some(of) = known.graphs.remove(&graph) else { return Ok(()) };
-        known.count -= of.numbers.len();
-        self.graphs.bytes -= of.bytes;
-        self.device.conditionals_destroy(of.raw)
+        let raw = of.raw;
+        if of.has_exec {
+            known.ended.insert(raw, of);
+        } else {
+            self.graphs.uncount(&of);
+        }
+        self.device.conditionals_destroy(raw)
     }
 
     /// A context ends: graphs with numbers of it can be made no more.

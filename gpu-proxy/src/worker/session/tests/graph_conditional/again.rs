@@ -167,3 +167,19 @@ fn nodes_that_the_device_keeps_count_once_until_the_guests_graph_ends() {
     }
     assert_eq!(fits(30), Ok(()));
 }
+
+/// Also once the guest's graph has ended: who ends it and makes the next one could else have any number.
+#[test]
+fn numbers_count_until_nothing_can_be_launched_of_their_graph() {
+    let world = world();
+    let handle = (0..65_534).map(|_| number(&world, 0, 0)).last().unwrap();
+    instantiate(&world, &[node(Body::NONE, &[], choice(handle, Conditional::IF, 1))]).unwrap();
+    let ended = || {
+        ask::vgpuConditionalsEnd(&world.guest, C, OF).unwrap();
+        [(); 3].map(|()| ask::vgpuConditionalCreate(&world.guest, C, OF, 0, 0).is_ok())
+    };
+    assert_eq!(ended(), [true, true, false]);
+    assert_eq!((ended(), launch(&world)), ([true, true, false], None), "what is launched is another's");
+    destroy(&world, GRAPH);
+    assert_eq!(ended(), [true; 3]);
+}
