@@ -2,6 +2,8 @@
 
 #[path = "cuda_driver/conditionals.rs"]
 mod conditionals;
+#[path = "cuda_driver/green.rs"]
+mod green;
 #[path = "cuda_driver/references.rs"]
 mod references;
 

@@ -47,7 +47,13 @@ int cuMemGetInfo_v2(size_t *free, size_t *total) { *free = 1000; *total = 2000; 
 int cuDevicePrimaryCtxRetain(void **context, int device) { *context = device ? &second : &primary; return 0; }
 static int other_device;
 int cuCtxCreate_v2(void **context, unsigned flags, int device) { *context = current = &other; other_device = device; return 0; }
-int cuCtxSetCurrent(void *context) { current = context; return 0; }
+/* What is no context, though it is a pointer of the driver's. */
+static void *no_context = &no_context;
+int cuCtxSetCurrent(void *context) {
+    if (context == no_context) puts("driver: no context was made current"), fflush(stdout);
+    current = context;
+    return 0;
+}
 /* An address tells the context it was made in. */
 int cuMemAlloc_v2(unsigned long long *address, size_t bytes) {
     *address = current == &primary ? 0x1000 : current == &other ? 0x2000 : current == &second ? 0x3000 : 0;
