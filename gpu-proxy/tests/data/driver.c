@@ -96,7 +96,8 @@ int cuLibraryGetGlobal(unsigned long long *address, size_t *bytes, void *library
     *bytes = 4;
     return 0;
 }
-/* Memory without an address: each call says what it was given; access to 8 MiB is refused. */
+/* Memory without an address: each call says what it was given; access to 8 MiB and to 10 MiB is refused, and so is the
+   end of a mapping of 10 MiB. */
 typedef unsigned long long u64;
 static u64 memories;
 struct properties { unsigned kind, handle_types, location; int device; void *metadata; unsigned char flags[8]; };
@@ -118,11 +119,11 @@ int cuMemMap(u64 at, size_t bytes, size_t offset, u64 memory, u64 flags) {
     SAY("vmm: map %zu of %llu at %llx\n", bytes, memory, at);
     return 0;
 }
-int cuMemUnmap(u64 at, size_t bytes) { SAY("vmm: unmap %zu at %llx\n", bytes, at); return 0; }
+int cuMemUnmap(u64 at, size_t bytes) { SAY("vmm: unmap %zu at %llx\n", bytes, at); return bytes == 10 << 20; }
 struct access { unsigned location; int device; unsigned flags; };
 int cuMemSetAccess(u64 at, size_t bytes, const struct access *a, size_t count) {
     SAY("vmm: access %u of %d to %zu at %llx\n", a->flags, a->device, bytes, at);
-    return bytes == 8 << 20 ? 1 : 0;
+    return bytes == 8 << 20 || bytes == 10 << 20;
 }
 int cuMemExportToShareableHandle(int *fd, u64 memory, unsigned type, u64 flags) {
     *fd = open("/dev/null", O_RDONLY);
