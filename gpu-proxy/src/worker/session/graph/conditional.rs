@@ -6,6 +6,7 @@ use vgpu_api::graph::{Conditional, GraphNode, GraphWork};
 use vgpu_api::{Call, ContextId, CuError, CuResult};
 
 use super::Graphs;
+use super::node::Node;
 use crate::device::Raw;
 use crate::worker::session::Session;
 
@@ -31,6 +32,8 @@ struct OfGraph {
     has_exec: bool,
     /// By context and number, which may be another graph's as well: how many there were before it.
     numbers: HashMap<(ContextId, u64), usize>,
+    /// Those of its numbers, and of all nodes that it was given: it ends with any of them, and with it what can be launched.
+    contexts: HashSet<ContextId>,
     /// Of the worker's memory: the device keeps the nodes that it was given last, whatever becomes of what was made of them.
     bytes: u64,
 }
@@ -62,6 +65,12 @@ impl Conditionals {
         let of = self.graphs.get(&conditional.graph).ok_or(CuError::INVALID_VALUE)?;
         let order = of.numbers.get(&(context, conditional.handle)).ok_or(CuError::INVALID_VALUE)?;
         Ok((of, *order))
+    }
+
+    /// The device's names of the graphs that end with a context.
+    pub(super) fn ending_with(&self, context: ContextId) -> HashSet<Raw> {
+        let all = self.graphs.values().chain(self.ended.values());
+        all.filter(|of| of.contexts.contains(&context)).map(|of| of.raw).collect()
     }
 
     /// The graph, if the guest did not end it.
@@ -108,8 +117,10 @@ impl Session {
         let made = self.device.conditional_create(context, of, value, flags);
         let (raw, number) = self.settle(call.context, made)?;
         let known = &mut self.graphs.conditionals;
-        let new = OfGraph { raw, has_exec: false, numbers: HashMap::new(), bytes: 0 };
+        let (numbers, contexts) = (HashMap::new(), HashSet::new());
+        let new = OfGraph { raw, has_exec: false, numbers, contexts, bytes: 0 };
         let of = known.graphs.entry(graph).or_insert(new);
+        of.contexts.insert(call.context);
         let order = of.numbers.len();
         if of.numbers.insert((call.context, number), order).is_none() {
             known.count += 1;
@@ -130,12 +141,11 @@ impl Session {
         self.device.conditionals_destroy(raw)
     }
 
-    /// A context ends: graphs with numbers of it can be made no more.
+    /// A context ends, and what could be launched with it: graphs with numbers or nodes of it are no more.
     pub(in crate::worker::session) fn end_conditionals(&mut self, context: ContextId) {
-        let is_of = |of: &OfGraph| of.numbers.keys().any(|(owner, _)| *owner == context);
         let graphs = self.graphs.conditionals.graphs.iter();
-        let ended: Vec<u64> = graphs.filter(|(_, of)| is_of(of)).map(|(graph, _)| *graph).collect();
-        for graph in ended {
+        let ended = graphs.filter(|(_, of)| of.contexts.contains(&context)).map(|(graph, _)| *graph);
+        for graph in ended.collect::<Vec<_>>() {
             let _ = self.conditionals_end(graph);
         }
     }
@@ -167,12 +177,13 @@ impl Session {
     }
 
     /// Before the device is given the nodes of a graph, which took so many bytes of the worker's memory: it keeps the most that it was given.
-    pub(super) fn reserve_kept(&mut self, of: Option<Of>, bytes: u64) -> CuResult<()> {
-        let kept = of.and_then(|of| self.graphs.conditionals.get_mut(of)).map(|of| of.bytes);
-        let Some(kept) = kept.filter(|kept| *kept < bytes) else { return Ok(()) };
-        self.graphs.reserve(bytes - kept)?;
-        if let Some(of) = of.and_then(|of| self.graphs.conditionals.get_mut(of)) {
-            of.bytes = bytes;
+    pub(super) fn reserve_kept(&mut self, of: Option<Of>, bytes: u64, nodes: &[Node]) -> CuResult<()> {
+        let Some(known) = of.and_then(|of| self.graphs.conditionals.get_mut(of)) else { return Ok(()) };
+        known.contexts.extend(nodes.iter().map(|node| node.context));
+        let more = bytes.saturating_sub(known.bytes);
+        self.graphs.reserve(more)?;
+        if let Some(known) = of.and_then(|of| self.graphs.conditionals.get_mut(of)) {
+            known.bytes += more;
         }
         Ok(())
     }
