@@ -1,5 +1,9 @@
 //! Whose libcuda a worker takes.
 
+#[path = "cuda_driver/conditionals.rs"]
+mod conditionals;
+#[path = "cuda_driver/green.rs"]
+mod green;
 #[path = "cuda_driver/references.rs"]
 mod references;
 
@@ -129,6 +133,8 @@ fn shared_child() {
     device.free(context, at).unwrap();
     println!("refused {:?}", device.alloc(context, 8 << 20));
     println!("freed {:?}", device.export(Shareable::Allocation(at)).err());
+    println!("kept {:?}", device.alloc(context, 10 << 20));
+    println!("which counts: {}", device.pieces_bytes(0));
 }
 
 /// The same for arrays and textures: the driver of the test says what it was given.
@@ -394,6 +400,16 @@ fn allocations_are_mapped_so_that_other_workers_can_have_them() {
         "vmm: release 4",
         "refused Err(CUDA_ERROR_INVALID_VALUE (1))",
         "freed Some(CUDA_ERROR_NOT_SUPPORTED (801))",
+        // But for what the driver does not let go of.
+        "vmm: create 5 of 10485760 on 0, types 1",
+        "vmm: reserve 10485760",
+        "vmm: map 10485760 of 5 at 40000000",
+        "vmm: access 3 of 0 to 10485760 at 40000000",
+        "vmm: unmap 10485760 at 40000000",
+        "vmm: unreserve 10485760 at 40000000",
+        "vmm: release 5",
+        "kept Err(CUDA_ERROR_INVALID_VALUE (1))",
+        "which counts: 12582912",
     ];
     assert_eq!(lines[..expected.len()], expected);
 }

@@ -22,7 +22,7 @@ pub trait Memory {
     fn piece_growth(&self, _context: Raw, _bytes: u64) -> Option<u64> {
         None
     }
-    /// What the device has of such pieces, used or not, in bytes.
+    /// What the device has of such pieces, used or not, and of allocations that failed, where it did not let go of all, in bytes.
     fn pieces_bytes(&self, _device: u32) -> u64 {
         0
     }

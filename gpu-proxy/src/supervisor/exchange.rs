@@ -76,7 +76,14 @@ impl Supervisor {
         socket: &Arc<Foreign>,
         mut stopped: oneshot::Receiver<()>,
     ) -> io::Result<()> {
-        let (readable, pace) = (watch(Arc::clone(socket))?, Pace::of_exchanges());
+        let (readable, own, of_zone) =
+            (watch(Arc::clone(socket))?, Pace::of_exchanges(), self.zones().pace_of_exchanges(zone));
+        let turn = async || {
+            own.wait().await;
+            if let Some(of_zone) = &of_zone {
+                of_zone.wait().await;
+            }
+        };
         loop {
             let mut ready = tokio::select! {
                 biased;
@@ -92,7 +99,7 @@ impl Supervisor {
                     close(given.map(Given::into_descriptor)).await;
                     return Ok(());
                 }
-                () = pace.wait() => {}
+                () = turn() => {}
             }
             let (answered, gone) = {
                 let mut zones = self.zones();

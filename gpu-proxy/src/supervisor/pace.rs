@@ -20,6 +20,9 @@ pub(super) const CHUNK_EVERY: Duration = Duration::from_millis(10);
 /// Questions about shared memory that a worker gets answered at once; after them one in [`EXCHANGE_EVERY`].
 pub(super) const EXCHANGES_AT_ONCE: u32 = 4096;
 pub(super) const EXCHANGE_EVERY: Duration = Duration::from_millis(1);
+/// The same of all workers of a zone, those that were and those that come: each birth would else bring as many anew.
+pub(super) const ZONE_EXCHANGES_AT_ONCE: u32 = 4 * EXCHANGES_AT_ONCE;
+pub(super) const ZONE_EXCHANGE_EVERY: Duration = Duration::from_micros(250);
 
 /// A number of turns at once, then one after the other. Those who wait stand in a row, each in a task of its own: what else the guest
 /// says is heard meanwhile.
@@ -53,6 +56,12 @@ impl Pace {
     #[must_use]
     pub fn of_exchanges() -> Self {
         Self::new(EXCHANGE_EVERY, EXCHANGES_AT_ONCE)
+    }
+
+    /// For what all workers of a zone ask.
+    #[must_use]
+    pub fn of_zone_exchanges() -> Self {
+        Self::new(ZONE_EXCHANGE_EVERY, ZONE_EXCHANGES_AT_ONCE)
     }
 
     fn new(every: Duration, at_once: u32) -> Self {

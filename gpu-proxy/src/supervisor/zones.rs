@@ -16,6 +16,7 @@ use vgpu_codes::Code;
 use vgpu_zone_api::guest::facts::DEVICES_MAX;
 use vgpu_zone_api::shim::{DomainRef, GrantInfo, WorkerInfo, ZoneId, ZoneInfo, ZoneState};
 
+use super::pace::Pace;
 use super::refusal::Refusal;
 use super::shared::Shared;
 use super::worker_id::WorkerId;
@@ -76,6 +77,8 @@ struct Zone {
     grants: BTreeMap<String, ContainerGrant>,
     workers: BTreeMap<WorkerId, Worker>,
     shared: Shared,
+    /// Of what its workers ask about that.
+    exchanges: Arc<Pace>,
 }
 
 /// What a container may use of one of its devices, and uses.
@@ -148,6 +151,7 @@ impl Zones {
             grants: BTreeMap::new(),
             workers: BTreeMap::new(),
             shared: Shared::default(),
+            exchanges: Arc::new(Pace::of_zone_exchanges()),
         };
         self.by_id.insert(id, zone);
         Ok(true)

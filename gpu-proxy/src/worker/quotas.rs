@@ -78,6 +78,16 @@ impl Quotas {
         Ok(())
     }
 
+    /// An allocation that `bytes` were counted for was not made, and the device has `pieces_bytes` now: what it keeps of the failure is
+    /// among them, and goes on counting.
+    pub fn not_made(&mut self, device: u32, bytes: u64, pieces_bytes: u64) {
+        let Some(counted) = self.pieces.get_mut(device as usize) else { return };
+        let kept = pieces_bytes.saturating_sub(*counted).min(bytes);
+        *counted += kept;
+        self.release(device, bytes - kept);
+        self.pieces_are(device, pieces_bytes);
+    }
+
     /// The device has `bytes` of pieces now: no more are counted.
     pub fn pieces_are(&mut self, device: u32, bytes: u64) {
         let Some(counted) = self.pieces.get_mut(device as usize) else { return };
@@ -124,6 +134,15 @@ mod tests {
         assert_eq!(used(), [90, 50], "nothing has ended");
         quotas.pieces_are(0, 30);
         assert_eq!(used(), [70, 50]);
+        // 20 are asked for in vain, of which 5 stay.
+        quotas.charge(0, 20).unwrap();
+        quotas.not_made(0, 20, 35);
+        assert_eq!(used(), [75, 50]);
+        quotas.charge(0, 20).unwrap();
+        quotas.not_made(0, 20, 35);
+        quotas.charge_piece(0, 20).unwrap();
+        quotas.not_made(0, 0, 35);
+        assert_eq!(used(), [75, 50]);
         quotas.pieces_are(0, 0);
         quotas.pieces_are(1, 0);
         assert_eq!(used(), [40, 50]);

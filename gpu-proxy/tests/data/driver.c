@@ -47,7 +47,13 @@ int cuMemGetInfo_v2(size_t *free, size_t *total) { *free = 1000; *total = 2000; 
 int cuDevicePrimaryCtxRetain(void **context, int device) { *context = device ? &second : &primary; return 0; }
 static int other_device;
 int cuCtxCreate_v2(void **context, unsigned flags, int device) { *context = current = &other; other_device = device; return 0; }
-int cuCtxSetCurrent(void *context) { current = context; return 0; }
+/* What is no context, though it is a pointer of the driver's. */
+static void *no_context = &no_context;
+int cuCtxSetCurrent(void *context) {
+    if (context == no_context) puts("driver: no context was made current"), fflush(stdout);
+    current = context;
+    return 0;
+}
 /* An address tells the context it was made in. */
 int cuMemAlloc_v2(unsigned long long *address, size_t bytes) {
     *address = current == &primary ? 0x1000 : current == &other ? 0x2000 : current == &second ? 0x3000 : 0;
@@ -90,7 +96,8 @@ int cuLibraryGetGlobal(unsigned long long *address, size_t *bytes, void *library
     *bytes = 4;
     return 0;
 }
-/* Memory without an address: each call says what it was given; access to 8 MiB is refused. */
+/* Memory without an address: each call says what it was given; access to 8 MiB and to 10 MiB is refused, and so is the
+   end of a mapping of 10 MiB. */
 typedef unsigned long long u64;
 static u64 memories;
 struct properties { unsigned kind, handle_types, location; int device; void *metadata; unsigned char flags[8]; };
@@ -112,11 +119,11 @@ int cuMemMap(u64 at, size_t bytes, size_t offset, u64 memory, u64 flags) {
     SAY("vmm: map %zu of %llu at %llx\n", bytes, memory, at);
     return 0;
 }
-int cuMemUnmap(u64 at, size_t bytes) { SAY("vmm: unmap %zu at %llx\n", bytes, at); return 0; }
+int cuMemUnmap(u64 at, size_t bytes) { SAY("vmm: unmap %zu at %llx\n", bytes, at); return bytes == 10 << 20; }
 struct access { unsigned location; int device; unsigned flags; };
 int cuMemSetAccess(u64 at, size_t bytes, const struct access *a, size_t count) {
     SAY("vmm: access %u of %d to %zu at %llx\n", a->flags, a->device, bytes, at);
-    return bytes == 8 << 20 ? 1 : 0;
+    return bytes == 8 << 20 || bytes == 10 << 20;
 }
 int cuMemExportToShareableHandle(int *fd, u64 memory, unsigned type, u64 flags) {
     *fd = open("/dev/null", O_RDONLY);
@@ -132,7 +139,8 @@ struct side {
     size_t x, y, z, level; unsigned kind; void *host; unsigned long long device; void *array, *reserved; size_t pitch, height;
 };
 struct copy { struct side from, to; size_t width, height, depth; };
-/* Graphs: each call says what it was given. A node is a number from 0x100 on; there is no place for an event's wait. */
+/* Graphs: each call says what it was given. A node is a number from 0x100 on; there is no place for an event's wait, and no third kind of
+   edge. */
 static size_t nodes;
 static const char *copied_from;
 static int add(void **node, const char *kind, void *const *needs, size_t count) {
@@ -162,7 +170,7 @@ int cuGraphAddMemcpyNode(void **node, void *graph, void *const *needs, size_t co
 }
 int cuGraphAddDependencies_v2(void *graph, void *const *from, void *const *to, const unsigned char *data, size_t count) {
     TELL("edge %p %p %d %d %d", *from, *to, data[0], data[1], data[2]);
-    return 0;
+    return data[2] > 1;
 }
 int cuGraphInstantiateWithFlags(void **exec, void *graph, unsigned long long flags) {
     static int one;

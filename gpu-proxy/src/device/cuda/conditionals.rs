@@ -30,6 +30,8 @@ struct Shell {
     /// The guest has the graph.
     is_named: bool,
     has_exec: bool,
+    /// A node could not be added. Perhaps the driver has it all the same, with what it was to name: nothing is made of the graph any more.
+    is_spoilt: bool,
 }
 
 /// What stays of a node.
@@ -67,8 +69,9 @@ impl Shells {
     }
 
     pub(super) fn add(&mut self, of: Raw, graph: Ptr) {
-        let (built, shapes) = (Built::default(), Vec::new());
-        self.0.insert(of, Shell { graph: Pointer(graph), built, shapes, is_named: true, has_exec: false });
+        let (graph, built, shapes) = (Pointer(graph), Built::default(), Vec::new());
+        let (is_named, has_exec, is_spoilt) = (true, false, false);
+        self.0.insert(of, Shell { graph, built, shapes, is_named, has_exec, is_spoilt });
     }
 
     /// The guest no longer has it.
@@ -108,7 +111,7 @@ pub(super) fn shell_of(nodes: &[DeviceNode<'_>]) -> Option<Raw> {
 }
 
 impl Cuda {
-    /// Gives a graph that numbers were made for these nodes. What was added before an error stays, and is known.
+    /// Gives a graph that numbers were made for these nodes.
     pub(super) fn shell_fill(
         &mut self,
         of: Raw,
@@ -128,7 +131,7 @@ impl Cuda {
         hosts: &mut HashMap<u32, Box<[u8]>>,
     ) -> CuResult<()> {
         let known = shell.shapes.len();
-        let is_there = nodes.get(..known).ok_or(CuError::NOT_SUPPORTED)?;
+        let is_there = nodes.get(..known).filter(|_| !shell.is_spoilt).ok_or(CuError::NOT_SUPPORTED)?;
         if !is_there.iter().zip(&shell.shapes).all(|(node, shape)| Shape::of(node) == *shape) {
             return Err(CuError::NOT_SUPPORTED);
         }
@@ -137,7 +140,8 @@ impl Cuda {
             match shell.built.nodes.get(place as usize) {
                 Some(there) => self.node_set(there.0, node, host)?,
                 None => {
-                    self.graph_add_to(shell.graph.0, node, &mut shell.built, host)?;
+                    let added = self.graph_add_to(shell.graph.0, node, &mut shell.built, host);
+                    added.inspect_err(|_| shell.is_spoilt = true)?;
                     shell.shapes.push(Shape::of(node));
                 }
             }

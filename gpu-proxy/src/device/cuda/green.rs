@@ -7,7 +7,7 @@ use vgpu_api::green::{GROUPS_MAX, REST};
 use vgpu_api::{CuError, CuResult, SmGroups, SmResource, SmSplit};
 
 use super::table::{DevResource, NULL};
-use super::{Cuda, Raw};
+use super::{Cuda, Pointer, Raw};
 use crate::device::GreenContexts;
 
 /// `CU_DEV_RESOURCE_TYPE_SM`.
@@ -18,8 +18,8 @@ const DEFAULT_STREAM: u32 = 1;
 /// The green contexts of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Greens {
-    /// By the name of the context that each is as well: the driver's green context, by its name, and its legacy stream.
-    by_context: HashMap<Raw, (Raw, Raw)>,
+    /// By the name of the context that each is as well: the driver's green context, which is no context itself, and its legacy stream.
+    by_context: HashMap<Raw, (Pointer, Raw)>,
     /// Whose each of those streams is: it is NULL, in that context.
     by_stream: HashMap<Raw, Raw>,
 }
@@ -47,9 +47,8 @@ impl Cuda {
             }
             Some(of) => {
                 let (green, _) = *self.greens.by_context.get(&of).ok_or(CuError::INVALID_CONTEXT)?;
-                let green = self.contexts.get(green)?;
                 // SAFETY: a live green context of ours; the driver writes one resource to a variable of ours.
-                unsafe { self.table.cuGreenCtxGetDevResource(green, &raw mut resource, SM) }?;
+                unsafe { self.table.cuGreenCtxGetDevResource(green.0, &raw mut resource, SM) }?;
             }
         }
         Ok(resource)
@@ -110,10 +109,9 @@ impl Cuda {
             let _ = unsafe { self.table.cuGreenCtxDestroy(green) };
             return Err(error);
         }
-        let (green, name, stream) =
-            (self.contexts.add(green), self.contexts.add(context), self.streams.add(NULL));
+        let (name, stream) = (self.contexts.add(context), self.streams.add(NULL));
         self.created.insert(name, device);
-        self.greens.by_context.insert(name, (green, stream));
+        self.greens.by_context.insert(name, (Pointer(green), stream));
         self.greens.by_stream.insert(stream, name);
         Ok((name, stream))
     }
@@ -155,16 +153,15 @@ impl GreenContexts for Cuda {
     }
 
     fn green_destroy(&mut self, green: Raw) -> CuResult<()> {
-        let (of, stream) = self.greens.by_context.remove(&green).ok_or(CuError::INVALID_CONTEXT)?;
+        let (pointer, stream) = self.greens.by_context.remove(&green).ok_or(CuError::INVALID_CONTEXT)?;
         self.greens.by_stream.remove(&stream);
         self.streams.remove(stream)?;
         self.contexts.remove(green)?;
         self.created.remove(&green);
-        let pointer = self.contexts.remove(of)?;
         // It may be current.
         let first = self.first_primary()?;
         self.enter(first)?;
         // SAFETY: a live green context of ours, named no more.
-        unsafe { self.table.cuGreenCtxDestroy(pointer) }
+        unsafe { self.table.cuGreenCtxDestroy(pointer.0) }
     }
 }

@@ -48,7 +48,7 @@ pub(super) struct Memories {
     /// Allocations by their address, and pieces that small ones are parts of.
     allocations: BTreeMap<u64, Allocation>,
     pieces: Pieces,
-    /// What each device has of those.
+    /// What each device has of those, and of what it did not let go of when an allocation failed.
     pieces_bytes: HashMap<u32, u64>,
     reach: Reach,
 }

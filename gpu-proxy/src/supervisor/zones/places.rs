@@ -15,6 +15,7 @@ use crate::exchange::{Answer, Question};
 use crate::shared_page::SharedPage;
 use crate::supervisor::ending::Ending;
 use crate::supervisor::foreign::Foreign;
+use crate::supervisor::pace::Pace;
 use crate::supervisor::refusal::Refusal;
 use crate::supervisor::shared::Given;
 use crate::supervisor::worker_id::WorkerId;
@@ -198,6 +199,12 @@ impl Zones {
         if let Some(entry) = zone.grants.get_mut(&ended.container).filter(|entry| same(entry)) {
             entry.slots[ended.slot] = false;
         }
+    }
+
+    /// At what pace workers of a zone are answered, if there is such a zone.
+    #[must_use]
+    pub fn pace_of_exchanges(&self, id: ZoneId) -> Option<Arc<Pace>> {
+        self.by_id.get(&id).map(|zone| Arc::clone(&zone.exchanges))
     }
 
     /// Answers what a worker asks about memory that its zone shares. `kind`: what it drives.

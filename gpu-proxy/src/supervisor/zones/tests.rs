@@ -345,3 +345,20 @@ fn arenas_of_a_zone_have_half_of_what_it_may_map_and_leave_room_for_other_zones(
     zones.reserve(zone(2), "c", 1, 10).unwrap();
     zones.reserve(zone(3), "c", 1, 10).unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_zones_workers_are_answered_at_one_pace_whoever_of_them_is_new() {
+    let mut zones = zones();
+    for number in [1, 2] {
+        zones.register(zone(number), "a", domain(5, number).filter(|_| number == 1)).unwrap();
+    }
+    let start = tokio::time::Instant::now();
+    for _ in 0..crate::supervisor::pace::ZONE_EXCHANGES_AT_ONCE {
+        zones.pace_of_exchanges(zone(1)).unwrap().wait().await;
+    }
+    zones.pace_of_exchanges(zone(2)).unwrap().wait().await;
+    assert_eq!(start.elapsed(), Duration::ZERO, "the first ones wait, or another zone's do");
+    zones.pace_of_exchanges(zone(1)).unwrap().wait().await;
+    assert!(start.elapsed() > Duration::ZERO, "all of them are answered at once");
+    assert!(zones.pace_of_exchanges(zone(3)).is_none());
+}

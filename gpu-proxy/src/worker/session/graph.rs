@@ -150,7 +150,7 @@ impl Session {
             self.graphs.bytes -= counted;
             return Err(error);
         }
-        let reserved = self.reserve_kept(conditionals, counted);
+        let reserved = self.reserve_kept(conditionals, counted, &kept);
         let made = reserved.and_then(|()| self.device_nodes(&nodes, &kept));
         let made = made.and_then(|nodes| self.device.graph_instantiate(&nodes, flags));
         let raw = match made {
@@ -161,7 +161,7 @@ impl Session {
                 return self.settle(call.context, Err(error));
             }
         };
-        self.graphs.conditionals.set_exec(conditionals, true);
+        self.graphs.set_exec(conditionals, true);
         keep_needs(&mut kept, &mut nodes);
         let mut contexts: Vec<_> = kept.iter().map(|node| node.context).chain([call.context]).collect();
         contexts.sort_unstable();
@@ -238,7 +238,11 @@ impl Session {
 
     /// Ends what has nodes in a context that ends, or may name something of it.
     pub(super) fn end_graphs(&mut self, context: ContextId) {
-        for graph in self.graphs.slab.remove_where(|graph| graph.ends_with(context)) {
+        let of_it = self.graphs.conditionals.ending_with(context);
+        let ends = |graph: &Graph| {
+            graph.ends_with(context) || graph.conditionals.is_some_and(|(_, raw)| of_it.contains(&raw))
+        };
+        for graph in self.graphs.slab.remove_where(ends) {
             let _ = self.end_graph(graph);
         }
     }

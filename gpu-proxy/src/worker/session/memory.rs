@@ -30,8 +30,7 @@ impl Session {
                 Ok(DevicePtr(address))
             }
             Err(error) => {
-                self.quotas.release(device, charged_bytes);
-                self.count_pieces(device);
+                self.quotas.not_made(device, charged_bytes, self.device.pieces_bytes(device));
                 self.settle(call.context, Err(error))
             }
         }

@@ -61,7 +61,12 @@ impl Memories {
                 self.allocations.insert(address, Allocation { memory, bytes, context, device });
                 Ok(address)
             }
-            Err(error) => self.release(table, memory).and(Err(error)),
+            Err((error, is_unmapped)) => {
+                if self.release(table, memory).is_err() || !is_unmapped {
+                    *self.pieces_bytes.entry(device).or_default() += bytes;
+                }
+                Err(error)
+            }
         }
     }
 
@@ -94,15 +99,20 @@ impl Memories {
         set.fold(Ok(()), CuResult::and)
     }
 
-    fn show(&self, table: &Table, bytes: u64, memory: Raw, devices: &[u32]) -> CuResult<u64> {
-        let address = self.reserve(table, bytes, 0, 0)?;
-        let shown = self.map(table, address, bytes, memory).and_then(|()| {
+    /// Where it is. Else why not, and whether it is nowhere.
+    fn show(&self, table: &Table, bytes: u64, memory: Raw, devices: &[u32]) -> Result<u64, (CuError, bool)> {
+        let nowhere = |error| (error, true);
+        let address = self.reserve(table, bytes, 0, 0).map_err(nowhere)?;
+        let shown = self.map(table, address, bytes, memory).map_err(nowhere).and_then(|()| {
             let mut devices = devices.iter();
             let opened = devices
                 .try_for_each(|device| self.set_access(table, *device, address, bytes, Access::ReadWrite));
-            opened.or_else(|error| self.unmap(table, address, bytes).and(Err(error)))
+            opened.map_err(|error| (error, self.unmap(table, address, bytes).is_ok()))
         });
-        shown.map(|()| address).or_else(|error| self.unreserve(table, address, bytes).and(Err(error)))
+        shown.map(|()| address).inspect_err(|_| {
+            // Where something is mapped still the driver refuses.
+            let _ = self.unreserve(table, address, bytes);
+        })
     }
 
     pub fn is_allocation(&self, address: u64) -> bool {
@@ -163,8 +173,9 @@ impl Memories {
         let &Allocation { memory, bytes, .. } =
             self.allocations.get(&address).ok_or(CuError::INVALID_VALUE)?;
         self.unmap(table, address, bytes)?;
-        self.allocations.remove(&address);
         self.release(table, memory)?;
+        // Until here it is one still, and whoever counts it goes on.
+        self.allocations.remove(&address);
         self.unreserve(table, address, bytes)
     }
 

@@ -41,7 +41,7 @@ impl Session {
         };
         // Both are there while the device changes it.
         self.graphs.reserve(counted)?;
-        let reserved = self.reserve_kept(conditionals, counted);
+        let reserved = self.reserve_kept(conditionals, counted, &kept);
         let changed = match reserved.and_then(|()| self.device_nodes(&nodes, &kept)) {
             Ok(nodes) => self.device.graph_update(raw, &nodes),
             Err(error) => {

@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 use vgpu_api::graph::{Conditional, GraphNode, GraphWork};
 use vgpu_api::{Call, ContextId, CuError, CuResult};
 
+use super::Graphs;
+use super::node::Node;
 use crate::device::Raw;
 use crate::worker::session::Session;
 
@@ -17,7 +19,9 @@ const FLAGS: u32 = 1;
 #[derive(Debug, Default)]
 pub(super) struct Conditionals {
     graphs: HashMap<u64, OfGraph>,
-    /// Numbers of all graphs.
+    /// Those that the guest has ended while something could be launched of them: until that ends a device keeps them.
+    ended: HashMap<Raw, OfGraph>,
+    /// Numbers of all of these.
     count: usize,
 }
 
@@ -28,6 +32,8 @@ struct OfGraph {
     has_exec: bool,
     /// By context and number, which may be another graph's as well: how many there were before it.
     numbers: HashMap<(ContextId, u64), usize>,
+    /// Those of its numbers, and of all nodes that it was given: it ends with any of them, and with it what can be launched.
+    contexts: HashSet<ContextId>,
     /// Of the worker's memory: the device keeps the nodes that it was given last, whatever becomes of what was made of them.
     bytes: u64,
 }
@@ -61,16 +67,33 @@ impl Conditionals {
         Ok((of, *order))
     }
 
+    /// The device's names of the graphs that end with a context.
+    pub(super) fn ending_with(&self, context: ContextId) -> HashSet<Raw> {
+        let all = self.graphs.values().chain(self.ended.values());
+        all.filter(|of| of.contexts.contains(&context)).map(|of| of.raw).collect()
+    }
+
     /// The graph, if the guest did not end it.
     fn get_mut(&mut self, (graph, raw): Of) -> Option<&mut OfGraph> {
         self.graphs.get_mut(&graph).filter(|of| of.raw == raw)
     }
+}
 
+impl Graphs {
     /// There is something that can be launched of a graph from now on, or no longer.
     pub(super) fn set_exec(&mut self, of: Option<Of>, has_exec: bool) {
-        if let Some(of) = of.and_then(|of| self.get_mut(of)) {
-            of.has_exec = has_exec;
+        let Some(of) = of else { return };
+        match self.conditionals.get_mut(of) {
+            Some(known) => known.has_exec = has_exec,
+            None if has_exec => {}
+            None => self.conditionals.ended.remove(&of.1).iter().for_each(|ended| self.uncount(ended)),
         }
+    }
+
+    /// A graph is no more, here and on the device.
+    fn uncount(&mut self, ended: &OfGraph) {
+        self.conditionals.count -= ended.numbers.len();
+        self.bytes -= ended.bytes;
     }
 }
 
@@ -94,8 +117,10 @@ impl Session {
         let made = self.device.conditional_create(context, of, value, flags);
         let (raw, number) = self.settle(call.context, made)?;
         let known = &mut self.graphs.conditionals;
-        let new = OfGraph { raw, has_exec: false, numbers: HashMap::new(), bytes: 0 };
+        let (numbers, contexts) = (HashMap::new(), HashSet::new());
+        let new = OfGraph { raw, has_exec: false, numbers, contexts, bytes: 0 };
         let of = known.graphs.entry(graph).or_insert(new);
+        of.contexts.insert(call.context);
         let order = of.numbers.len();
         if of.numbers.insert((call.context, number), order).is_none() {
             known.count += 1;
@@ -107,17 +132,20 @@ impl Session {
     pub(in crate::worker::session) fn conditionals_end(&mut self, graph: u64) -> CuResult<()> {
         let known = &mut self.graphs.conditionals;
         let Some(of) = known.graphs.remove(&graph) else { return Ok(()) };
-        known.count -= of.numbers.len();
-        self.graphs.bytes -= of.bytes;
-        self.device.conditionals_destroy(of.raw)
+        let raw = of.raw;
+        if of.has_exec {
+            known.ended.insert(raw, of);
+        } else {
+            self.graphs.uncount(&of);
+        }
+        self.device.conditionals_destroy(raw)
     }
 
-    /// A context ends: graphs with numbers of it can be made no more.
+    /// A context ends, and what could be launched with it: graphs with numbers or nodes of it are no more.
     pub(in crate::worker::session) fn end_conditionals(&mut self, context: ContextId) {
-        let is_of = |of: &OfGraph| of.numbers.keys().any(|(owner, _)| *owner == context);
         let graphs = self.graphs.conditionals.graphs.iter();
-        let ended: Vec<u64> = graphs.filter(|(_, of)| is_of(of)).map(|(graph, _)| *graph).collect();
-        for graph in ended {
+        let ended = graphs.filter(|(_, of)| of.contexts.contains(&context)).map(|(graph, _)| *graph);
+        for graph in ended.collect::<Vec<_>>() {
             let _ = self.conditionals_end(graph);
         }
     }
@@ -149,12 +177,13 @@ impl Session {
     }
 
     /// Before the device is given the nodes of a graph, which took so many bytes of the worker's memory: it keeps the most that it was given.
-    pub(super) fn reserve_kept(&mut self, of: Option<Of>, bytes: u64) -> CuResult<()> {
-        let kept = of.and_then(|of| self.graphs.conditionals.get_mut(of)).map(|of| of.bytes);
-        let Some(kept) = kept.filter(|kept| *kept < bytes) else { return Ok(()) };
-        self.graphs.reserve(bytes - kept)?;
-        if let Some(of) = of.and_then(|of| self.graphs.conditionals.get_mut(of)) {
-            of.bytes = bytes;
+    pub(super) fn reserve_kept(&mut self, of: Option<Of>, bytes: u64, nodes: &[Node]) -> CuResult<()> {
+        let Some(known) = of.and_then(|of| self.graphs.conditionals.get_mut(of)) else { return Ok(()) };
+        known.contexts.extend(nodes.iter().map(|node| node.context));
+        let more = bytes.saturating_sub(known.bytes);
+        self.graphs.reserve(more)?;
+        if let Some(known) = of.and_then(|of| self.graphs.conditionals.get_mut(of)) {
+            known.bytes += more;
         }
         Ok(())
     }

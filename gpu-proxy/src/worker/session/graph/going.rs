@@ -39,7 +39,7 @@ impl Session {
             Some(Going { context, mark, device, charged_bytes, bytes, _calls: calls })
         });
         let result = self.device.graph_destroy(graph.raw);
-        self.graphs.conditionals.set_exec(graph.conditionals, false);
+        self.graphs.set_exec(graph.conditionals, false);
         match going {
             Some(going) => self.graphs.going.push_back(going),
             None => self.give_back(device, charged_bytes, bytes),

@@ -167,3 +167,51 @@ fn nodes_that_the_device_keeps_count_once_until_the_guests_graph_ends() {
     }
     assert_eq!(fits(30), Ok(()));
 }
+
+/// Also once the guest's graph has ended: who ends it and makes the next one could else have any number.
+#[test]
+fn numbers_count_until_nothing_can_be_launched_of_their_graph() {
+    let world = world();
+    let handle = (0..65_534).map(|_| number(&world, 0, 0)).last().unwrap();
+    instantiate(&world, &[node(Body::NONE, &[], choice(handle, Conditional::IF, 1))]).unwrap();
+    let ended = || {
+        ask::vgpuConditionalsEnd(&world.guest, C, OF).unwrap();
+        [(); 3].map(|()| ask::vgpuConditionalCreate(&world.guest, C, OF, 0, 0).is_ok())
+    };
+    assert_eq!(ended(), [true, true, false]);
+    assert_eq!((ended(), launch(&world)), ([true, true, false], None), "what is launched is another's");
+    destroy(&world, GRAPH);
+    assert_eq!(ended(), [true; 3]);
+}
+
+/// The device has them in one graph, which would else end after what it names.
+#[test]
+fn a_graph_ends_with_each_context_of_its_numbers_and_of_nodes_that_it_was_given() {
+    const SECOND: ContextId = ContextId(100);
+    let world = world();
+    let in_second = |graph| ask::vgpuConditionalCreate(&world.guest, SECOND, graph, 0, 0);
+    let choice = |graph, handle| node(Body::NONE, &[], choice_of(graph, handle, Conditional::IF, 1));
+    let ended = |graph, handle| {
+        assert_eq!(ask::cuCtxDestroy_v2(&world.guest, C, SECOND), Ok(()));
+        let again = instantiate_as(&world, AGAIN, &[choice(graph, handle)]);
+        (launch(&world), again)
+    };
+    let gone = (Some(CuError::INVALID_VALUE), Err(CuError::INVALID_VALUE));
+
+    ask::cuCtxCreate_v2(&world.guest, C, SECOND, 0, 0).unwrap();
+    let handle = number(&world, 0, 0);
+    in_second(OF).unwrap();
+    instantiate(&world, &[choice(OF, handle)]).unwrap();
+    assert_eq!(launch(&world), None);
+    // Whoever has ended the graph.
+    ask::vgpuConditionalsEnd(&world.guest, C, OF).unwrap();
+    assert_eq!(ended(OF, handle), gone);
+
+    ask::cuCtxCreate_v2(&world.guest, C, SECOND, 0, 0).unwrap();
+    let (one, other) = (number_of(&world, OTHER, 0, 0), number_of(&world, OTHER + 1, 0, 0));
+    let elsewhere = GraphNode { context: SECOND, ..node(Body::NONE, &[], GraphWork::Empty) };
+    instantiate(&world, &[choice(OTHER, one), elsewhere]).unwrap();
+    destroy(&world, GRAPH);
+    assert_eq!(ended(OTHER, one), gone);
+    assert_eq!(instantiate(&world, &[choice(OTHER + 1, other)]), Ok(()), "it is another's");
+}
