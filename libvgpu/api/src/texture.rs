@@ -25,6 +25,16 @@ impl Wire<'_> for Object {
     }
 }
 
+/// Of `CUaddress_mode` and `CUfilter_mode`, what is named.
+pub mod mode {
+    /// The next texel that there is.
+    pub const CLAMP: u32 = 1;
+    /// The last address mode.
+    pub const BORDER: u32 = 3;
+    /// The last filter.
+    pub const LINEAR: u32 = 1;
+}
+
 /// Bits of [`Sampler::flags`]: `CU_TRSF_…`.
 pub mod flag {
     /// Integers stay integers.
@@ -189,9 +199,9 @@ impl Sampler {
     /// # Errors
     /// 1.
     pub fn check(&self) -> CuResult<()> {
-        let right = self.address.iter().all(|mode| *mode <= 3)
-            && self.filter <= 1
-            && self.mip_filter <= 1
+        let right = self.address.iter().all(|mode| *mode <= mode::BORDER)
+            && self.filter <= mode::LINEAR
+            && self.mip_filter <= mode::LINEAR
             && self.flags & !flag::KNOWN == 0;
         if right { Ok(()) } else { Err(CuError::INVALID_VALUE) }
     }

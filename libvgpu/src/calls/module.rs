@@ -7,7 +7,7 @@ use std::sync::Arc;
 use vgpu_api::handle::kind;
 use vgpu_api::{CuError, CuResult, DevicePtr, ImageKind};
 
-use super::texref::names_texture;
+use super::texref::names_reference;
 use crate::abi::{In, Out, Raw, Span, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
 use crate::core::image_size;
@@ -157,8 +157,8 @@ export! {
     fn cuModuleGetGlobal_v2(address: Out<DevicePtr>, bytes: Out<usize>, raw: Raw, name: In<c_char>) {
         let (module, name) = (module(raw)?, name.text()?);
         give_global(&module, name, address, bytes).map_err(|error| match error {
-            // A texture has a name and no address.
-            CuError::NOT_FOUND if names_texture(&module, name) => CuError::INVALID_VALUE,
+            // A texture or a surface has a name and no address.
+            CuError::NOT_FOUND if names_reference(&module, name) => CuError::INVALID_VALUE,
             error => error,
         })
     }

@@ -8,7 +8,7 @@ use vgpu_api::array::flag;
 use vgpu_api::descriptors::ArrayDesc;
 use vgpu_api::handle::{GoneHandle, Kind, NewHandle};
 use vgpu_api::texref::OVERRIDE_FORMAT;
-use vgpu_api::texture::{LinearTexels, PitchedTexels, Resource};
+use vgpu_api::texture::{LinearTexels, PitchedTexels, Resource, mode};
 use vgpu_api::{
     CuError, CuResult, DevicePtr, DeviceSnapshot, Handle, ImageKind, SamplerField, SamplerSetting,
     SurfRefHandle, TexRefHandle, ask,
@@ -26,7 +26,7 @@ fn named<K: Kind>(
     out: Out<u64>,
     raw: Raw,
     name: In<c_char>,
-    find: impl FnOnce(Entered, &Image, String) -> CuResult<Handle<K>>,
+    find: impl FnOnce(&Entered, &Image, String) -> CuResult<Handle<K>>,
 ) -> CuResult<()> {
     let entered = enter()?;
     let (out, module, name) = (out.wanted()?, module(raw)?, name.text()?);
@@ -39,19 +39,22 @@ fn named<K: Kind>(
     }
     // The code's names are ASCII.
     let symbol = name.to_str().map_err(|_| CuError::NOT_FOUND)?.to_owned();
-    let found = entered.process.references.named(module.handle, name, || find(entered, &module, symbol))?;
+    let found = entered.process.references.named(module.handle, name, || find(&entered, &module, symbol))?;
     out.set(found)
 }
 
-/// That a module's code has a texture of this name, which is then found as if the program had asked for it.
-pub fn names_texture(module: &Image, name: &CStr) -> bool {
+/// That a module's code has a texture or a surface of this name, which is then found as if the program had asked for it.
+pub fn names_reference(module: &Image, name: &CStr) -> bool {
     let (Ok(entered), Ok(symbol)) = (enter(), name.to_str()) else { return false };
-    let found = || find_texture(entered, module, symbol.to_owned());
-    let is_module = module.kind != ImageKind::Library && !symbol.is_empty();
-    is_module && entered.process.references.named(module.handle, name, found).is_ok()
+    if module.kind == ImageKind::Library || symbol.is_empty() {
+        return false;
+    }
+    let (entered, references) = (&entered, &entered.process.references);
+    references.named(module.handle, name, || find_texture(entered, module, symbol.to_owned())).is_ok()
+        || references.named(module.handle, name, || find_surface(entered, module, symbol.to_owned())).is_ok()
 }
 
-fn find_texture(entered: Entered, module: &Image, symbol: String) -> CuResult<TexRefHandle> {
+fn find_texture(entered: &Entered, module: &Image, symbol: String) -> CuResult<TexRefHandle> {
     let textures = &entered.process.references.textures;
     let texref = textures.insert(TexRef::new(module.context, Some(module.handle)));
     let (channel, new) = (&entered.process.channel, NewHandle(texref));
@@ -61,7 +64,7 @@ fn find_texture(entered: Entered, module: &Image, symbol: String) -> CuResult<Te
     }
 }
 
-fn find_surface(entered: Entered, module: &Image, symbol: String) -> CuResult<SurfRefHandle> {
+fn find_surface(entered: &Entered, module: &Image, symbol: String) -> CuResult<SurfRefHandle> {
     let surfaces = &entered.process.references.surfaces;
     let surfref = surfaces.insert(SurfRef { context: module.context, image: module.handle, array: None });
     let (channel, new) = (&entered.process.channel, NewHandle(surfref));
@@ -301,7 +304,9 @@ export! {
 
     fn cuTexRefSetAddressMode(texref: Raw, dimension: i32, mode: u32) {
         let dimension = u32::try_from(dimension).map_err(|_| CuError::INVALID_VALUE)?;
-        set(texref, SamplerField::Address, [dimension, mode, 0, 0])
+        // What CUDA does not know clamps, and is told so.
+        let told = if mode > mode::BORDER { mode::CLAMP } else { mode };
+        set(texref, SamplerField::Address, [dimension, told, 0, 0])
     }
 
     fn cuTexRefSetFilterMode(texref: Raw, mode: u32) {
@@ -309,6 +314,9 @@ export! {
     }
 
     fn cuTexRefSetMipmapFilterMode(texref: Raw, mode: u32) {
+        if mode > mode::LINEAR {
+            return Err(CuError::INVALID_VALUE);
+        }
         set(texref, SamplerField::MipFilter, [mode, 0, 0, 0])
     }
 

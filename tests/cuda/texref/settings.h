@@ -17,6 +17,13 @@ static void settings() {
     GIVES(0, cuTexRefSetAddressMode, ref, 0, (CUaddress_mode)4);
     GIVES(0, cuTexRefSetFilterMode, ref, (CUfilter_mode)2);
     GIVES(0, cuTexRefSetFlags, ref, 4);
+    GIVES(1, cuTexRefSetMipmapFilterMode, ref, (CUfilter_mode)2);
+    CUaddress_mode unknown = (CUaddress_mode)9;
+    GIVES(0, cuTexRefGetAddressMode, &unknown, ref, 0);
+    expect("an address mode that CUDA does not know", unknown, CU_TR_ADDRESS_MODE_CLAMP);
+    GIVES(0, cuTexRefSetFormat, ref, CU_AD_FORMAT_FLOAT, 1);
+    GIVES(0, cuTexRefSetFilterMode, ref, CU_TR_FILTER_MODE_POINT);
+    GIVES(0, cuTexRefSetFlags, ref, 0);
     GIVES(1, cuTexRefSetFormat, ref, CU_AD_FORMAT_FLOAT, 3);
     GIVES(1, cuTexRefSetAddressMode, ref, 3, CU_TR_ADDRESS_MODE_WRAP);
     GIVES(1, cuTexRefSetAddressMode, ref, -1, CU_TR_ADDRESS_MODE_WRAP);
@@ -34,6 +41,7 @@ static void settings() {
     GIVES(0, cuParamSetTexRef, function("fetch"), 0, reference("row"));
     GIVES(1, cuParamSetTexRef, function("fetch"), CU_PARAM_TR_DEFAULT, ref);
     GIVES(1, cuModuleGetGlobal_v2, &address, &length, module_, "row");
+    GIVES(1, cuModuleGetGlobal_v2, &address, &length, module_, "canvas");
     GIVES(0, cuTexRefSetFormat, ref, CU_AD_FORMAT_SIGNED_INT16, 2);
     GIVES(0, cuTexRefSetAddressMode, ref, 0, CU_TR_ADDRESS_MODE_MIRROR);
     GIVES(0, cuTexRefSetAddressMode, ref, 1, CU_TR_ADDRESS_MODE_BORDER);

@@ -38,6 +38,7 @@ SAYS_OTHERWISE = {
     "device_query": "attributes that vgpu does not offer",
     "memory_info": "how much is free",
     "driver_more": "how long it took",
+    "driver_rest": "how many lines the driver writes of a failed call",
     "jit_twice": "how long it took",
     "driver_wide": "made for vgpu alone",
     "spin": "how often it came round",
