@@ -62,8 +62,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that has nothing but `root`, a directory. `/proc` has to be there, for files are opened through `/proc/self/fd`; and
-    /// the process must have no umask, or modes lose what it takes away for a moment.
+    /// A session that has nothing but `root`, a directory. `/proc` has to be there: files are opened through `/proc/self/fd`.
     /// # Errors
     /// `ENOTDIR`, and those of `statx(2)`.
     pub fn new(root: OwnedFd, limits: Limits) -> Result<Self, Errno> {
