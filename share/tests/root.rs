@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use vgpu_share::Text;
 use vgpu_share::message::{Reply, Request};
 
+/// Far more than both threads need to meet in every order.
+const TRIES_MAX: u32 = 1_000_000;
 const SECRET: &[u8] = b"not the guest's";
 
 /// A root beside something that is not the guest's.
@@ -194,9 +196,10 @@ fn a_directory_that_becomes_a_link_while_it_is_walked_leads_nowhere() {
     symlink(world.outside(), world.root().join("link")).unwrap();
     let mut guest = Guest::attach(&world.root());
     let swapper = Swapper::new(world.root().join("d"), world.root().join("link"));
-    // Both were met a hundred times, however the threads take turns.
-    let (mut found, mut refused) = (0, 0);
+    // Both are met a hundred times, however the threads take turns.
+    let (mut found, mut refused, mut tries) = (0, 0, 0..TRIES_MAX);
     while found < 100 || refused < 100 {
+        tries.next().expect("directory and link, each a hundred times");
         let fid = guest.new_fid();
         if guest.walk_to(ROOT, fid, &[b"d", b"secret"]).unwrap().len() < 2 {
             refused += 1;
@@ -218,8 +221,9 @@ fn a_file_that_becomes_a_link_while_it_is_made_is_not_written_through() {
     symlink(world.outside().join("secret"), world.root().join("link")).unwrap();
     let mut guest = Guest::attach(&world.root());
     let swapper = Swapper::new(world.root().join("f"), world.root().join("link"));
-    let (mut found, mut refused) = (0, 0);
+    let (mut found, mut refused, mut tries) = (0, 0, 0..TRIES_MAX);
     while found < 100 || refused < 100 {
+        tries.next().expect("file and link, each a hundred times");
         match guest.create("f", 0o1002, 0o600) {
             Ok(fid) => {
                 guest.write(fid, 0, b"over it").unwrap();
