@@ -82,6 +82,20 @@ fn counts_and_offsets_that_are_too_large_are_cut_or_refused() {
 }
 
 #[test]
+fn an_answer_that_does_not_fit_is_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("x".repeat(4090), root.path().join("l")).unwrap();
+    let mut guest = Guest::attach(root.path());
+    let fid = guest.find("l").unwrap();
+    guest.does(&Request::Readlink { fid }).unwrap();
+    guest.does(&Request::Version { msize: 4096, version: Text(b"9P2000.L") }).unwrap();
+    guest.attach_as(ROOT, me().0).unwrap();
+    let fid = guest.find("l").unwrap();
+    assert_eq!(guest.does(&Request::Readlink { fid }), Err(Errno::MSGSIZE));
+    guest.attributes(fid).unwrap();
+}
+
+#[test]
 fn bytes_that_are_no_message_end_the_session() {
     let root = tempfile::tempdir().unwrap();
     let long = [&0x0001_0001_u32.to_le_bytes()[..], &[0; 100]].concat();

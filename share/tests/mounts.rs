@@ -5,7 +5,7 @@ mod client;
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::process::Command;
 
@@ -148,5 +148,69 @@ fn what_is_mounted_read_only_is_not_written_by_any_message() {
         assert_eq!(guest.read(file, 0, 100).unwrap(), b"contents");
         let names: Vec<_> = fs::read_dir(&source).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2);
+    });
+}
+
+#[test]
+fn two_containers_over_one_layer_have_files_of_their_own() {
+    if !fs::read_to_string("/proc/filesystems").unwrap().contains("\toverlay\n") {
+        eprintln!("NOT TRIED: {}: this kernel has no overlayfs", file!());
+        return;
+    }
+    play("two_containers_over_one_layer_have_files_of_their_own", || {
+        let dir = tempfile::tempdir().unwrap();
+        let layers = dir.path().join("layers");
+        mount(&["-t", "tmpfs", "none"], &layers);
+        for name in ["lower/d", "upper1", "work1", "upper2", "work2"] {
+            fs::create_dir_all(layers.join(name)).unwrap();
+        }
+        fs::write(layers.join("lower/f"), b"of the image").unwrap();
+        fs::hard_link(layers.join("lower/f"), layers.join("lower/d/g")).unwrap();
+        let root = dir.path().join("root");
+        for number in ["1", "2"] {
+            let at = |name: &str| layers.join(name).display().to_string();
+            let (lower, upper, work) =
+                (at("lower"), at(&format!("upper{number}")), at(&format!("work{number}")));
+            let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+            mount(&["-t", "overlay", "overlay", "-o", &options], &root.join(number));
+        }
+        let mut guest = Guest::attach(&root);
+        let (first, second) = (guest.qid("1/f"), guest.qid("2/f"));
+        assert_ne!(first.path, second.path, "one file of the layer, two of the containers");
+        let file = guest.find("1/f").unwrap();
+        guest.open(file, 2).unwrap();
+        guest.write(file, 0, b"my").unwrap();
+        assert_eq!(guest.read(file, 0, 100).unwrap(), b"my the image");
+        assert_eq!(fs::read(layers.join("lower/f")).unwrap(), b"of the image");
+        let other = guest.find("2/f").unwrap();
+        guest.open(other, 0).unwrap();
+        assert_eq!(guest.read(other, 0, 100).unwrap(), b"of the image");
+
+        // What the overlay keeps for itself in its upper layer is neither told nor made by the guest.
+        let folder = guest.find("1").unwrap();
+        guest.does(&Request::Unlinkat { fid: folder, name: Text(b"f"), flags: 0 }).unwrap();
+        assert_eq!(guest.find("1/f"), Err(Errno::NOENT));
+        assert!(
+            fs::symlink_metadata(layers.join("upper1/f")).unwrap().file_type().is_char_device(),
+            "a whiteout"
+        );
+        let made = Request::Mknod {
+            fid: folder,
+            name: Text(b"x"),
+            mode: 0o020_000,
+            major: 0,
+            minor: 0,
+            gid: me().1,
+        };
+        assert_eq!(guest.does(&made), Err(Errno::PERM));
+        let name = Text(b"trusted.overlay.opaque");
+        let value = guest.find("1/d").unwrap();
+        assert_eq!(
+            guest.does(&Request::Xattrcreate { fid: value, name, size: 1, flags: 0 }),
+            Err(Errno::OPNOTSUPP)
+        );
+        guest.open(folder, 0).unwrap();
+        let names: Vec<_> = guest.entries(folder, 4096).unwrap().into_iter().map(|(name, ..)| name).collect();
+        assert!(names.contains(&b"d".to_vec()) && !names.contains(&b"f".to_vec()));
     });
 }
