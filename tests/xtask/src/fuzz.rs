@@ -13,8 +13,16 @@ use crate::paths;
 use crate::progress::{self, Log, Steps};
 
 /// The targets: the binaries of `tests/fuzz`.
-pub const TARGETS: &[&str] =
-    &["idm_bytes", "idm_region", "guest_door", "cuda_record", "cuda_session", "soft_load"];
+pub const TARGETS: &[&str] = &[
+    "idm_bytes",
+    "idm_region",
+    "guest_door",
+    "cuda_record",
+    "cuda_session",
+    "p9_message",
+    "p9_session",
+    "soft_load",
+];
 /// Each runs so long.
 const SECONDS: u32 = 600;
 /// A single input that takes longer has found a hang.

@@ -1,0 +1,47 @@
+//! A session over a byte stream: one request after the other.
+
+use std::io::{self, Read, Write};
+
+use crate::message::HEADER_BYTES;
+use crate::session::{Desk, Session};
+use crate::wire::Malformed;
+
+/// Why a session ended before its stream did.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The guest's fault.
+    #[error("the guest broke the protocol")]
+    Protocol(#[source] Malformed),
+    /// The stream's.
+    #[error("the guest's stream failed")]
+    Stream(#[source] io::Error),
+}
+
+/// Answers what comes until the stream ends between two messages.
+/// # Errors
+/// [`Ended`]. The session must not be used again after that.
+pub fn serve(session: &Session, from: &mut impl Read, to: &mut impl Write) -> Result<(), Ended> {
+    let (mut frame, mut desk) = (Vec::new(), Desk::default());
+    while receive(session, from, &mut frame)? {
+        let reply = session.answer(&frame, &mut desk).map_err(Ended::Protocol)?;
+        to.write_all(reply).and_then(|()| to.flush()).map_err(Ended::Stream)?;
+    }
+    Ok(())
+}
+
+/// The next frame; false at the end.
+fn receive(session: &Session, from: &mut impl Read, frame: &mut Vec<u8>) -> Result<bool, Ended> {
+    let mut size = [0; 4];
+    if from.read(&mut size[..1]).map_err(Ended::Stream)? == 0 {
+        return Ok(false);
+    }
+    from.read_exact(&mut size[1..]).map_err(Ended::Stream)?;
+    let (said, limit) = (u32::from_le_bytes(size), session.msize());
+    let length = usize::try_from(said).ok().filter(|length| *length >= HEADER_BYTES && said <= limit);
+    let length = length.ok_or(Ended::Protocol(Malformed::Size { size: said, limit }))?;
+    frame.clear();
+    frame.extend_from_slice(&size);
+    frame.resize(length, 0);
+    from.read_exact(&mut frame[4..]).map_err(Ended::Stream)?;
+    Ok(true)
+}
