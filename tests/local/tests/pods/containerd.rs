@@ -104,6 +104,11 @@ impl Containerd {
         fs::write(self.bundle_of(id).join("config.json"), spec.to_string()).unwrap();
     }
 
+    /// As containerd does when it has `delete`'s answer.
+    pub fn remove_bundle(&self, id: &str) {
+        fs::remove_dir_all(self.bundle_of(id)).unwrap();
+    }
+
     /// What the container's init has written so far.
     pub fn output(&self, id: &str) -> String {
         fs::read_to_string(self.bundle_of(id).join("out")).unwrap_or_default()
@@ -149,22 +154,22 @@ impl Containerd {
         let _: api::StartResponse = shim.call("Start", &request).await.unwrap();
     }
 
-    /// The folder of the only domain.
-    pub fn domain(&self) -> PathBuf {
-        self.node().join("domains/1")
+    /// The UUIDs of the lives that the shim has on disk.
+    pub fn lives(&self) -> Vec<String> {
+        let lives = fs::read_dir(self.node().join("sandboxes")).into_iter().flatten().flatten();
+        let names = lives.map(|life| life.file_name().into_string().unwrap());
+        names.map(|name| name.rsplit('+').next().unwrap().to_owned()).collect()
     }
 
     /// The cgroup of the only domain.
     pub fn cgroup(&self) -> PathBuf {
-        let domain: Value =
-            serde_json::from_str(&fs::read_to_string(self.domain().join("domain.json")).unwrap()).unwrap();
-        let name = format!("vgpu-local-{}", domain["uuid"].as_str().unwrap());
-        let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|place| Path::new(place).join(&name));
-        places.into_iter().find(|place| place.exists()).expect("the domain has a cgroup")
+        let lives = self.lives();
+        let [uuid] = &lives[..] else { panic!("one pod: {lives:?}") };
+        cgroup_of(uuid).expect("the domain has a cgroup")
     }
 
-    /// No domain, process, cgroup, mount or file is left of a node whose only domain had this cgroup.
-    pub async fn assert_nothing_left(&self, cgroup: &Path) {
+    /// No domain, process, cgroup, mount or file is left of a node that had these lives.
+    pub async fn assert_nothing_left(&self, lives: &[String]) {
         let dir = self.dir.path().to_str().unwrap();
         let left = || {
             let folders = ["domains", "devices", "shared", "sandboxes"].map(|name| self.node().join(name));
@@ -173,7 +178,7 @@ impl Containerd {
                 .flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten())
                 .map(|entry| entry.path())
                 .collect();
-            left.extend(cgroup.exists().then(|| cgroup.to_owned()));
+            left.extend(lives.iter().filter_map(|uuid| cgroup_of(uuid)));
             let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
             left.extend(mounts.lines().filter(|line| line.contains(dir)).map(PathBuf::from));
             left.extend(processes(dir));
@@ -235,6 +240,12 @@ impl Shim {
             || fs::read_to_string(format!("/proc/{}/stat", self.pid)).is_ok_and(|s| !s.contains(") Z "));
         until("the shim is gone", || !gone(), String::new).await;
     }
+}
+
+fn cgroup_of(uuid: &str) -> Option<PathBuf> {
+    let name = format!("vgpu-local-{uuid}");
+    let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|place| Path::new(place).join(&name));
+    places.into_iter().find(|place| place.exists())
 }
 
 /// The guest's first process, by its pid here. Source: `proc_pid_status(5)`, `NSpid`.
