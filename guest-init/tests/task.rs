@@ -13,7 +13,7 @@ use containerd_shim_protos::api::{PauseRequest, ResizePtyRequest, ResumeRequest,
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::Code;
-use world::{Setup, World, refusal, soon, story, story_in};
+use world::{Setup, World, ground::Hierarchy, refusal, soon, story, story_in};
 
 #[test]
 fn a_program_runs_and_its_exit_code_comes_back() {
@@ -539,4 +539,22 @@ async fn only_init_runs(world: &World, id: &str) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(world.status(id).await, Status::RUNNING);
+}
+
+/// The machine that the stories are told on keeps none of their processes, and of its cgroups none but its own.
+#[test]
+fn a_story_leaves_no_cgroup() {
+    for ends in [true, false] {
+        let told = std::panic::catch_unwind(|| {
+            story(async |world| {
+                let mut stdio = world.run("c1", &["sh", "-c", "echo there; sleep 1000"]).await;
+                stdio.output_until("there").await;
+                assert!(PathBuf::from("/sys/fs/cgroup/vgpu/c1").is_dir(), "nothing to be left");
+                assert!(ends, "a story that fails");
+            });
+        });
+        assert_eq!(told.is_ok(), ends);
+        let left = Hierarchy::mount().story();
+        assert!(!left.exists(), "{left:?} is left");
+    }
 }

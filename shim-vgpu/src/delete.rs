@@ -31,7 +31,7 @@ use crate::{
     error::{Error, OrFail, Result},
     names,
     persist::Store,
-    platform::Platform,
+    platform::PlatformSource,
     process,
     spec::{Role, Spec},
     zone,
@@ -65,7 +65,7 @@ struct Socket {
 }
 
 impl Dead {
-    fn read(args: &Args) -> Result<Dead> {
+    fn read(args: &Args, source: &dyn PlatformSource) -> Result<Dead> {
         let bundle = if args.bundle.is_empty() { bootstrap::bundle()? } else { PathBuf::from(&args.bundle) };
         names::check_id("container id", &args.id)?;
         names::check_id("namespace", &args.namespace)?;
@@ -75,7 +75,8 @@ impl Dead {
             None => {
                 let role = Spec::load(&bundle).and_then(|spec| spec.role()).unwrap_or(Role::Alone);
                 let sandbox = role.sandbox().unwrap_or(&args.id);
-                let mut lives = Store::lives(&config().shim.state_dir, &args.namespace, sandbox)?.into_iter();
+                let mut lives =
+                    Store::lives(&config(source).shim.state_dir, &args.namespace, sandbox)?.into_iter();
                 lives.find(|store| has(store, &args.id, &bundle))
             }
         };
@@ -83,9 +84,9 @@ impl Dead {
     }
 
     /// Cleans up. What is not this life's is not touched.
-    fn clean(&self) -> Result<()> {
+    fn clean(&self, source: &dyn PlatformSource) -> Result<()> {
         let cleaned = self.store.as_ref().map_or(Ok(()), |store| {
-            let cleaned = self.clean_pod(store);
+            let cleaned = self.clean_pod(store, source);
             // Whatever the record says: the contract asks for this one by name.
             let root = cleanup::rootfs(store, &self.bundle);
             cleaned.and(root)
@@ -96,10 +97,10 @@ impl Dead {
         cleaned
     }
 
-    fn clean_pod(&self, store: &Store) -> Result<()> {
+    fn clean_pod(&self, store: &Store, source: &dyn PlatformSource) -> Result<()> {
         // A death before the first record.
         let Some(record) = store.load()? else { return store.remove() };
-        let platform = Platform::xen(config());
+        let platform = source.platform(config(source));
         let shim_lives = record.shim.is_some_and(|shim| shim.is_alive());
         let in_record = record.containers.contains_key(&self.id);
         // The record's word, not the bundle's: its spec may be damaged, and the pod of others would end.
@@ -144,8 +145,8 @@ impl Dead {
 ///
 /// # Errors
 /// What could not be taken away, if that is known in time.
-pub fn delete(args: &Args) -> Result<Vec<u8>> {
-    let dead = Dead::read(args)?;
+pub fn delete(args: &Args, source: &dyn PlatformSource) -> Result<Vec<u8>> {
+    let dead = Dead::read(args, source)?;
     let what = || format!("cannot clean up after {}", dead.id);
     let record = dead.store.as_ref().and_then(|store| store.load().ok().flatten());
     let told = serde_json::to_vec(&dead).or_fail(Code::HostFailure, what)?;
@@ -179,7 +180,7 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
             }
         }
         // Better within containerd's 5 s than not at all.
-        Err(_) => dead.clean()?,
+        Err(_) => dead.clean(source)?,
     }
     let shim = record.and_then(|record| record.shim);
     let answer = DeleteResponse {
@@ -205,13 +206,13 @@ fn said_so_far(pipe: ChildStderr) -> String {
 ///
 /// # Errors
 /// What could not be taken away.
-pub fn clean_up() -> Result<()> {
+pub fn clean_up(source: &dyn PlatformSource) -> Result<()> {
     let dead: Dead = serde_json::from_reader(std::io::stdin())
         .or_fail(Code::HostFailure, || "the verb clean is for the verb delete's own use".into())?;
     // After the answer nobody reads our stderr.
     crate::log::init_syslog();
     for pause in PAUSES {
-        match dead.clean() {
+        match dead.clean(source) {
             // Time does not mend it.
             Err(error) if error.code() == Some(Code::StateUnreadable) => return Err(error),
             Err(error) => {
@@ -221,7 +222,7 @@ pub fn clean_up() -> Result<()> {
             Ok(()) => return Ok(()),
         }
     }
-    dead.clean()
+    dead.clean(source)
 }
 
 /// Whether it is the life in which this container had this bundle: one of the same id may live that another containerd has made.
@@ -233,8 +234,8 @@ fn has(store: &Store, id: &str, bundle: &Path) -> bool {
 }
 
 /// The node's configuration, or the default one: an invalid file must not keep anything from being cleaned up.
-fn config() -> Config {
-    Config::load(None).unwrap_or_default()
+fn config(source: &dyn PlatformSource) -> Config {
+    source.config(None).unwrap_or_default()
 }
 
 impl Socket {

@@ -1,22 +1,22 @@
-//! The parts of containerd-shim-vgpu-v1, a library for its tests and its program.
+//! The parts of containerd-shim-vgpu-v1, a library for its program and for one that stands on another platform ([`seams`]).
 //!
-//! Read: `bootstrap` (how containerd starts us) → `server` → `service` (the Task API) → `pod` (the domain and its containers) →
+//! Read: `verbs` (the program) → `bootstrap` (how containerd starts us) → `server` → `service` (the Task API) → `pod` (the domain and its containers) →
 //! `container/life` (the rules, pure). What is left on the host, and how it goes: `persist`, `cleanup`, `delete`.
 //! The seams to Xen are the traits of `toolstack`, `share` and `link`.
 #![forbid(unsafe_code)]
 
-pub mod args;
+mod args;
 mod ask;
-pub mod bootstrap;
+mod bootstrap;
 mod cleanup;
 mod container;
-pub mod delete;
+mod delete;
 mod error;
 mod events;
 mod figures;
 mod frames;
 mod guest;
-pub mod info;
+mod info;
 mod io;
 mod link;
 mod log;
@@ -27,24 +27,38 @@ mod persist;
 mod platform;
 mod pod;
 mod process;
-pub mod server;
+mod server;
 mod service;
 mod share;
 mod spec;
 mod toolstack;
 mod tree;
+mod verbs;
 mod xen;
 mod zone;
 
 use std::io::Write as _;
 
-pub use error::{Error, Result};
+pub use platform::Node;
+pub use verbs::main_with;
+
+/// What another platform is made of, for a program that runs this very shim elsewhere. Not for other use.
+#[doc(hidden)]
+pub mod seams {
+    pub use crate::{
+        error::{Error, Result},
+        link::{AnyStream, ByteStream, Link},
+        platform::{Platform, PlatformSource},
+        share::{Backend, Process},
+        toolstack::{DomainConfig, Toolstack},
+    };
+}
 
 /// The program's name, with which each report on stderr begins.
-pub const PROGRAM: &str = "containerd-shim-vgpu-v1";
+const PROGRAM: &str = "containerd-shim-vgpu-v1";
 
 /// Tells the log of a failure, and stderr, which may be closed.
-pub fn report(error: &Error) {
+fn report(error: &error::Error) {
     let report = error.report();
     ::log::error!("{report}");
     let _ = writeln!(std::io::stderr(), "{PROGRAM}: {report}");

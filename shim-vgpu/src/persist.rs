@@ -137,14 +137,15 @@ impl Store {
         self.0.join("domain.cfg")
     }
 
-    /// Notes in the bundle where the record is. The first write of all.
+    /// Notes in the bundle where the record is, the first write of all, and makes the record's folder: without the note nobody would find it.
     ///
     /// # Errors
     /// [`Code::HostFailure`].
     pub fn point_from(&self, bundle: &Path) -> Result<()> {
         let what = || format!("cannot write into {}", bundle.display());
-        private_folder(&self.0)?;
-        replace(&bundle.join(POINTER), self.0.as_os_str().as_encoded_bytes()).or_fail(Code::HostFailure, what)
+        replace(&bundle.join(POINTER), self.0.as_os_str().as_encoded_bytes())
+            .or_fail(Code::HostFailure, what)?;
+        private_folder(&self.0)
     }
 
     /// The record that a bundle points to.
@@ -242,6 +243,15 @@ mod tests {
         store.remove().unwrap();
         store.remove().unwrap();
         assert_eq!(store.load().unwrap(), None);
+    }
+
+    #[test]
+    fn a_folder_that_is_there_is_named_by_its_bundle() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let store = Store::at(dir.path().join("file/state"));
+        store.point_from(dir.path()).unwrap_err();
+        assert_eq!(Store::pointed_from(dir.path()), Some(store), "the folder comes before its name");
     }
 
     #[test]

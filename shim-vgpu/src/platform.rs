@@ -1,10 +1,40 @@
 //! What the shim stands on: the configuration and the seams to Xen. Tests put fakes behind the seams.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use vgpu_config::Config;
 
-use crate::{link::Link, share::Backend, toolstack::Toolstack};
+use crate::{
+    error::{Error, Result},
+    link::Link,
+    share::Backend,
+    toolstack::Toolstack,
+};
+
+/// Where the platform comes from: the configuration's path is only known when the first Create brings it, and `delete` has none.
+pub trait PlatformSource: Send + Sync + fmt::Debug {
+    /// The configuration at `path`, or the node's.
+    ///
+    /// # Errors
+    /// `ConfigInvalid`.
+    fn config(&self, path: Option<&Path>) -> Result<Config> {
+        Config::load(path)
+            .map_err(|error| Error::caused(error.code(), "the configuration cannot be used", error))
+    }
+
+    /// The platform with this configuration.
+    fn platform(&self, config: Config) -> Platform;
+}
+
+/// A node with Xen.
+#[derive(Debug, Clone, Copy)]
+pub struct Node;
+
+impl PlatformSource for Node {
+    fn platform(&self, config: Config) -> Platform {
+        Platform::xen(config)
+    }
+}
 
 /// Everything outside of the shim but containerd and gpu-proxy.
 #[derive(Clone)]
@@ -27,7 +57,7 @@ impl fmt::Debug for Platform {
 
 impl Platform {
     /// The real one. Xen is only looked for when a domain is made.
-    pub fn xen(config: Config) -> Platform {
+    fn xen(config: Config) -> Platform {
         let config = Arc::new(config);
         let xen = Arc::new(crate::xen::XenLink::default());
         Platform {

@@ -11,14 +11,13 @@ use containerd_shim_protos::shim_async::{Task, create_task};
 use tokio::sync::watch;
 use ttrpc::r#async::{Server, transport::Listener};
 use vgpu_codes::Code;
-use vgpu_config::Config;
 
 use crate::{
     args::Args,
     error::{Error, OrFail, Result},
     events::Outbox,
-    platform::Platform,
-    pod::{PlatformSource, Pod, steps::Cut},
+    platform::PlatformSource,
+    pod::{Pod, steps::Cut},
     service::Service,
 };
 
@@ -29,23 +28,11 @@ const LAST_ANSWER: Duration = Duration::from_millis(100);
 /// containerd asks little of a shim; stdio is moved by whichever is free.
 const WORKER_THREADS: usize = 2;
 
-/// The configuration of this node, and Xen.
-#[derive(Debug)]
-struct Node;
-
-impl PlatformSource for Node {
-    fn platform(&self, path: Option<&Path>) -> Result<Platform> {
-        let config = Config::load(path)
-            .map_err(|error| Error::caused(error.code(), "the configuration cannot be used", error))?;
-        Ok(Platform::xen(config))
-    }
-}
-
 /// Serves until containerd lets go.
 ///
 /// # Errors
 /// If there is no socket on stdin.
-pub fn run(args: &Args, bundle: &Path) -> Result<()> {
+pub fn run(args: &Args, bundle: &Path, source: Arc<dyn PlatformSource>) -> Result<()> {
     crate::log::init(bundle, &args.namespace, &args.id, args.debug);
     let listener = inherited()?;
     let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_path_buf));
@@ -54,7 +41,7 @@ pub fn run(args: &Args, bundle: &Path) -> Result<()> {
         .enable_all()
         .build()
         .or_fail(Code::HostFailure, || "cannot start the runtime".into())?;
-    let served = runtime.block_on(serve(args, listener, path.as_deref()));
+    let served = runtime.block_on(serve(args, listener, path.as_deref(), source));
     if let (Err(_), Some(path)) = (&served, &path) {
         let _ = std::fs::remove_file(path);
     }
@@ -79,10 +66,15 @@ fn inherited() -> Result<UnixListener> {
     Ok(UnixListener::from(stdin))
 }
 
-async fn serve(args: &Args, listener: UnixListener, path: Option<&Path>) -> Result<()> {
+async fn serve(
+    args: &Args,
+    listener: UnixListener,
+    path: Option<&Path>,
+    source: Arc<dyn PlatformSource>,
+) -> Result<()> {
     let what = || "cannot serve the shim's socket".to_owned();
     let outbox = Outbox::new(&args.namespace, &std::env::var("TTRPC_ADDRESS").unwrap_or_default());
-    let pod = Pod::new(Arc::new(Node), &args.namespace, outbox.clone(), Cut::default());
+    let pod = Pod::new(source, &args.namespace, outbox.clone(), Cut::default());
     let exit = Arc::new(watch::Sender::new(false));
     let task: Arc<dyn Task + Send + Sync> = Arc::new(Service::new(pod, exit.clone()));
     let listener = Listener::try_from(listener).or_fail(Code::HostFailure, what)?;

@@ -5,7 +5,7 @@
 
 pub mod console;
 mod mounts;
-mod network;
+pub mod network;
 pub mod power;
 mod rlimits;
 mod root;

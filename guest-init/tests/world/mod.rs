@@ -2,12 +2,13 @@
 //! and busybox-static; the mounts stay in a namespace of the test's own.
 #![allow(dead_code, reason = "each binary of tests uses its part of it")]
 
+pub mod ground;
+
 use std::{
-    cell::Cell,
     collections::HashMap,
-    fs, io,
+    fs,
     os::unix::fs::symlink,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -55,13 +56,10 @@ use vgpu_agent_api::{
     agent_ttrpc::AgentClient,
 };
 
+use ground::StoryGround;
+
 /// One reaper may live in a process: the stories of one binary run one after the other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-thread_local! {
-    /// Whether this thread has its own mounts already, of an earlier story of the same test.
-    static PRIVATE: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Makes streams within this process; `port` says which far end belongs to an offer.
 #[derive(Default, Clone)]
@@ -139,45 +137,13 @@ pub fn story(tell: impl AsyncFnOnce(&World)) {
 /// As [`story`], in another world.
 pub fn story_in(setup: Setup, tell: impl AsyncFnOnce(&World)) {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    private_mounts();
+    let _ground = StoryGround::enter();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let world = World::new(setup).await;
         // Generous: the stories are also played in a guest under emulation.
         timeout(Duration::from_secs(120), tell(&world)).await.expect("the story hangs");
     });
-    // What a story leaves running goes with its cgroups.
-    let _ = fs::write("/sys/fs/cgroup/vgpu/cgroup.kill", "1");
-}
-
-/// Namespaces for this thread and what it starts: mounts of its own, and cgroup2 where the guest has it, with a root of its own, since
-/// several stories may run at once.
-fn private_mounts() {
-    if PRIVATE.replace(true) {
-        return;
-    }
-    assert!(rustix::process::geteuid().is_root(), "these stories make containers: run them as root");
-    unshare(libc::CLONE_NEWNS);
-    let slave = rustix::mount::MountPropagationFlags::DOWNSTREAM | rustix::mount::MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", slave).unwrap();
-    let mount = |place: &Path| {
-        let flags = rustix::mount::MountFlags::empty();
-        rustix::mount::mount("none", place, "cgroup2", flags, None).unwrap();
-    };
-    let place = TempDir::new().unwrap();
-    mount(place.path());
-    let own = place.path().join(format!("guest-init-story-{}", std::process::id()));
-    fs::create_dir_all(&own).unwrap();
-    fs::write(own.join("cgroup.procs"), "0").unwrap();
-    unshare(libc::CLONE_NEWCGROUP);
-    rustix::mount::unmount(place.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
-    mount(Path::new("/sys/fs/cgroup"));
-}
-
-fn unshare(what: libc::c_int) {
-    // SAFETY: no memory is involved. It changes only this thread (and threads and processes made by it), which is the wish.
-    let result = unsafe { libc::unshare(what) };
-    assert_eq!(result, 0, "unshare: {}", io::Error::last_os_error());
 }
 
 /// Longer than any call takes, also on a busy machine.

@@ -147,7 +147,7 @@ fn settings_that_cuda_does_not_know_are_told_and_nothing_is_read_while_they_last
         3 => cu!(session.libcuda, cuTexRefGetFlags(first: usize, texref: u64)),
         _ => cu!(session.libcuda, cuTexRefGetFormat(first: usize, second: usize, texref: u64)),
     };
-        // An address mode clamps then, and a filter between levels is refused.
+    // An address mode clamps then, and a filter between levels is refused.
     assert_eq!((set(0, 4), asked(0), got[0]), (OK, OK, 1));
     assert_eq!((told(&session).len(), set(2, 2), asked(2), got[0]), (1, INVALID_VALUE, OK, 0));
     for (which, unknown, known) in [(1, 2, 0), (3, 4, 3), (4, 0x77, FLOAT)] {

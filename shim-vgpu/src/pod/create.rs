@@ -157,7 +157,7 @@ impl Pod {
     /// Checks the node, and writes what will be there before any of it is.
     async fn begin_sandbox(&self, plan: &Plan) -> Result<Sandbox> {
         let config_path = options::config_path(&plan.request.options)?;
-        let platform = self.platform.platform(config_path.as_deref())?;
+        let platform = self.platform.platform(self.platform.config(config_path.as_deref())?);
         let uuid = random_uuid()?;
         let folder = names::folder(&self.namespace, plan.id(), uuid);
         let share_dir = platform.config.shim.shared_dir.join(&folder);

@@ -33,7 +33,7 @@ use crate::{
     events::Outbox,
     guest::Guest,
     persist::{Record, Store},
-    platform::Platform,
+    platform::{Platform, PlatformSource},
     share::{Process, ShareDir},
 };
 use steps::Cut;
@@ -59,15 +59,6 @@ struct Living {
     domain_uuid: Uuid,
     /// Who serves its share.
     backend: Process,
-}
-
-/// Where the platform comes from: the configuration's path is only known when the first Create brings it.
-pub trait PlatformSource: Send + Sync + std::fmt::Debug {
-    /// The platform with the configuration at `path`, or the default one.
-    ///
-    /// # Errors
-    /// `ConfigInvalid`.
-    fn platform(&self, path: Option<&std::path::Path>) -> Result<Platform>;
 }
 
 #[derive(Debug, Clone)]

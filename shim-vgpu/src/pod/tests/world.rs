@@ -22,8 +22,7 @@ use super::fake_guest::{FakeGuest, Habits, Programs};
 use crate::{
     error::{Error, Result},
     link::{AnyStream, Link},
-    platform::Platform,
-    pod::PlatformSource,
+    platform::{Platform, PlatformSource},
     share::{Backend, Process},
     toolstack::{DomainConfig, Toolstack},
 };
@@ -156,8 +155,12 @@ struct Fake(Arc<World>);
 pub struct Source(pub Arc<World>);
 
 impl PlatformSource for Source {
-    fn platform(&self, _: Option<&Path>) -> Result<Platform> {
-        Ok(self.0.platform())
+    fn config(&self, _: Option<&Path>) -> Result<Config> {
+        Ok(self.0.config.clone())
+    }
+
+    fn platform(&self, config: Config) -> Platform {
+        Platform { config: Arc::new(config), ..self.0.platform() }
     }
 }
 

@@ -1,0 +1,27 @@
+//! A domain of this machine: its "kernel", its PID 1, and, as in a guest, PID 1's own helper `oci REQUEST ANSWER_FILE`.
+#![forbid(unsafe_code)]
+
+use std::{path::Path, process::ExitCode};
+
+use vgpu_local::{
+    Node,
+    guest::{self, AnyError},
+};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    let error = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [_, "oci", request, answer] => {
+            return guest_init::oci::helper::main(request, Path::new(answer)).into();
+        }
+        [_, "start", dir, domid] => with_domid(domid, |domid| guest::start(&Node::at(dir), domid)),
+        [_, "init", dir, domid] => with_domid(domid, |domid| guest::init(&Node::at(dir), domid)),
+        _ => "guest-local is started by containerd-shim-vgpulocal-v1".into(),
+    };
+    eprintln!("guest-local: {error}");
+    ExitCode::FAILURE
+}
+
+fn with_domid(text: &str, live: impl FnOnce(u16) -> AnyError) -> AnyError {
+    text.parse().map_or_else(AnyError::from, live)
+}

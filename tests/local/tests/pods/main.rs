@@ -1,0 +1,106 @@
+//! Pods from containerd's first call to their last trace, on this machine alone: the shim's and guest-init's code is what a node runs.
+
+mod containerd;
+
+use std::{fs, time::Duration};
+
+use containerd::{Containerd, kill, pid_1, until};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_runs_and_leaves_nothing() {
+    let containerd = Containerd::new().await;
+    let volume = containerd.dir.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    containerd.bundle("a", "hostname; echo $$; echo written > /tmp/volume/file; exit 7", |spec| {
+        let mount =
+            json!({"destination": "/tmp/volume", "type": "bind", "source": volume, "options": ["rbind"]});
+        spec["mounts"].as_array_mut().unwrap().push(mount);
+    });
+    let shim = containerd.start("a").await;
+    containerd.create(&shim, "a").await;
+    let lives = containerd.lives();
+    assert_eq!(shim.wait("a").await, 7);
+    assert_eq!(shim.delete("a").await, 7);
+    assert_eq!(containerd.output("a"), "inside\n1\n");
+    assert_eq!(fs::read_to_string(volume.join("file")).unwrap(), "written\n");
+    shim.shut_down().await;
+    containerd.delete("a");
+    containerd.assert_nothing_left(&lives).await;
+    assert_eq!(containerd.events(), ["create", "start", "exit", "delete"]);
+}
+
+/// What the shim mounts for it reaches a guest that has long begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_container_runs_in_the_same_guest() {
+    let containerd = Containerd::new().await;
+    let pod =
+        |kind: &str| json!({"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-id": "pod"});
+    containerd.bundle("pod", "exec sleep 1000", |spec| spec["annotations"] = pod("sandbox"));
+    containerd.bundle("app", "echo app; exit 3", |spec| spec["annotations"] = pod("container"));
+    let shim = containerd.start("pod").await;
+    containerd.create(&shim, "pod").await;
+    let (cgroup, lives) = (containerd.cgroup(), containerd.lives());
+    assert_eq!(containerd.start("app").await.pid, shim.pid);
+    containerd.create(&shim, "app").await;
+    assert_eq!((shim.wait("app").await, shim.delete("app").await), (3, 3));
+    assert_eq!(containerd.output("app"), "app\n");
+    assert!(!cgroup.join("vgpu/app").exists() && cgroup.join("vgpu/pod").exists());
+    shim.signal("pod", 9).await;
+    assert_eq!((shim.wait("pod").await, shim.delete("pod").await), (137, 137));
+    shim.shut_down().await;
+    containerd.assert_nothing_left(&lives).await;
+}
+
+/// As a kernel that panics: PID 1 is killed, and the shim hears of it by the domain's end alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_the_guest_is_the_exit_of_its_tasks() {
+    let containerd = Containerd::new().await;
+    containerd.bundle("a", "exec sleep 1000", |_| {});
+    let shim = containerd.start("a").await;
+    containerd.create(&shim, "a").await;
+    let lives = containerd.lives();
+    kill(pid_1(&containerd.cgroup()));
+    assert_eq!((shim.wait("a").await, shim.delete("a").await), (137, 137));
+    shim.shut_down().await;
+    containerd.assert_nothing_left(&lives).await;
+    assert_eq!(containerd.events(), ["create", "start", "exit", "delete"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_from_disk_ends_the_local_domain() {
+    let containerd = Containerd::new().await;
+    containerd.bundle("a", "echo there; exec sleep 1000", |_| {});
+    let shim = containerd.start("a").await;
+    containerd.create(&shim, "a").await;
+    let (cgroup, lives) = (containerd.cgroup(), containerd.lives());
+    let procs = || fs::read_to_string(cgroup.join("vgpu/a/cgroup.procs")).unwrap_or_default();
+    until("the container runs", || containerd.output("a") == "there\n", procs).await;
+    shim.kill().await;
+    assert_eq!(procs().lines().count(), 1, "the domain ended with its shim");
+    containerd.delete("a");
+    containerd.assert_nothing_left(&lives).await;
+}
+
+/// Of each moment of a Create, what is on disk is enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_is_killed_during_a_create_leaves_nothing_to_its_delete() {
+    let containerd = Containerd::new().await;
+    let mut guests = 0;
+    for milliseconds in (0..).step_by(5) {
+        containerd.bundle("a", "exec sleep 1000", |_| {});
+        let shim = containerd.start("a").await;
+        let create = containerd.create(&shim, "a");
+        let created = tokio::time::timeout(Duration::from_millis(milliseconds), create).await.is_ok();
+        shim.kill().await;
+        let lives = containerd.lives();
+        guests += usize::from(containerd.node().join("domains/1").exists());
+        containerd.delete("a");
+        containerd.assert_nothing_left(&lives).await;
+        containerd.remove_bundle("a");
+        if created {
+            break;
+        }
+    }
+    assert!(guests > 1, "none was killed while there was a domain");
+}
