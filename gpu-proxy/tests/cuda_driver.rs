@@ -1,5 +1,7 @@
 //! Whose libcuda a worker takes.
 
+#[path = "cuda_driver/aside.rs"]
+mod aside;
 #[path = "cuda_driver/conditionals.rs"]
 mod conditionals;
 #[path = "cuda_driver/green.rs"]

@@ -76,6 +76,29 @@ static void rows(unsigned *to, CUcontext to_context, const unsigned *from, CUcon
     else GIVES(0, cuMemcpy3DPeerAsync, &copy, stream);
 }
 
+// Work on the second device's memory while the first one is current, which may not reach it by kernels.
+static void from_elsewhere(unsigned *words) {
+    std::vector<unsigned> host(COUNT);
+    for (unsigned i = 0; i < COUNT; i++) host[i] = i + 300;
+    on(0);
+    cudaStream_t stream;
+    MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    MUST(cudaMemcpy(words, host.data(), BYTES, cudaMemcpyHostToDevice));
+    filled("written from elsewhere", words, 300);
+    MUST(cudaMemsetAsync(words, 0, BYTES, stream));
+    MUST(cudaMemcpyAsync(words, host.data(), BYTES / 2, cudaMemcpyHostToDevice, stream));
+    MUST(cudaMemcpyAsync(words + COUNT / 2, words, BYTES / 2, cudaMemcpyDeviceToDevice, stream));
+    std::vector<unsigned> seen(COUNT);
+    MUST(cudaMemcpyAsync(seen.data(), words, BYTES, cudaMemcpyDeviceToHost, stream));
+    MUST(cudaStreamSynchronize(stream));
+    bool right = true;
+    for (unsigned i = 0; i < COUNT; i++) right = right && seen[i] == i % (COUNT / 2) + 300;
+    expect("cleared, written and copied from elsewhere, in their order", right, true);
+    MUST(cudaMemcpy2D(words, 400, host.data(), 400, 400, COUNT / 100, cudaMemcpyHostToDevice));
+    filled("rows from elsewhere", words, 300);
+    MUST(cudaStreamDestroy(stream));
+}
+
 // All forms, both ways, whether kernels may reach the other's memory or not.
 static void copies(unsigned *words[2], const char *when) {
     for (int to = 0; to < 2; to++) {
@@ -323,6 +346,7 @@ int main() {
     devices_apart(words);
     variables();
     copies(words, "before");
+    from_elsewhere(words[1]);
     codes(there);
     if (there && back) {
         on(1);
@@ -334,6 +358,7 @@ int main() {
         MUST(cudaDeviceDisablePeerAccess(1));
         GIVES(705, cuCtxDisablePeerAccess, contexts[1]);
         copies(words, "after");
+        from_elsewhere(words[1]);
         mapped(words);
         pools();
     } else {

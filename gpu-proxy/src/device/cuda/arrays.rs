@@ -218,7 +218,14 @@ impl DeviceArrays for Cuda {
 
     fn copy_box(&mut self, place: Place, to: Side, from: Side, extent: Extent) -> CuResult<()> {
         let stream = self.stream(place)?;
-        let copy = copy(self.box_side(to)?, self.box_side(from)?, extent)?;
+        let mut copy = copy(self.box_side(to)?, self.box_side(from)?, extent)?;
+        if self.elsewhere(place, &[copy.to.device, copy.from.device])?.is_some() {
+            copy.to.context = self.context_with(place, copy.to.device)?;
+            copy.from.context = self.context_with(place, copy.from.device)?;
+            // SAFETY: both boxes lie inside an array or a range of the process (the session checked them), the contexts are live ones of
+            // ours.
+            return unsafe { self.table.cuMemcpy3DPeerAsync(&raw const copy, stream) };
+        }
         // SAFETY: both boxes lie inside an array or a range of the process (the session checked them).
         unsafe { self.table.cuMemcpy3DAsync_v2(&raw const copy, stream) }
     }

@@ -74,32 +74,41 @@ impl Memory for Cuda {
     }
 
     fn write(&mut self, place: Place, address: u64, bytes: &[u8]) -> CuResult<()> {
-        let stream = self.stream(place)?;
+        let way = self.begin(place, &[address])?;
         // SAFETY: the range is the process's; pageable memory has been taken over when this returns (CUDA, "API
         // synchronization behavior").
-        unsafe { self.table.cuMemcpyHtoDAsync_v2(address, bytes.as_ptr().cast(), bytes.len(), stream) }
+        let done = unsafe {
+            self.table.cuMemcpyHtoDAsync_v2(address, bytes.as_ptr().cast(), bytes.len(), way.stream)
+        };
+        self.end(place, way, done)
     }
 
     fn read(&mut self, place: Place, address: u64, bytes: &mut [u8]) -> CuResult<()> {
-        let stream = self.stream(place)?;
+        let way = self.begin(place, &[address])?;
         // SAFETY: the range is the process's, the buffer ours; it is waited for below.
-        unsafe { self.table.cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), address, bytes.len(), stream) }?;
+        let done = unsafe {
+            self.table.cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), address, bytes.len(), way.stream)
+        };
         // SAFETY: a live stream of ours, or the default one.
-        let waited = unsafe { self.table.cuStreamSynchronize(stream) };
+        let waited = done.and_then(|()| unsafe { self.table.cuStreamSynchronize(way.stream) });
+        let waited = self.end(place, way, waited);
         self.look_for_output(waited)
     }
 
     fn copy(&mut self, place: Place, to: u64, from: u64, bytes: u64) -> CuResult<()> {
-        let (stream, bytes) = (self.stream(place)?, size(bytes)?);
+        let bytes = size(bytes)?;
+        let way = self.begin(place, &[to, from])?;
+        let stream = way.stream;
         // The driver would find out by itself, in a part of a microsecond.
-        match (self.host_side(to), self.host_side(from)) {
+        let done = match (self.host_side(to), self.host_side(from)) {
             // SAFETY: device memory of the process's, and registered pages of its own.
             (None, Some(host)) => unsafe { self.table.cuMemcpyHtoDAsync_v2(to, host, bytes, stream) },
             // SAFETY: as above.
             (Some(host), None) => unsafe { self.table.cuMemcpyDtoHAsync_v2(host, from, bytes, stream) },
             // SAFETY: both ranges are the process's: device memory, or registered pages of its own.
             _ => unsafe { self.table.cuMemcpyAsync(to, from, bytes, stream) },
-        }
+        };
+        self.end(place, way, done)
     }
 
     fn copy_between(&mut self, place: Place, to: (u64, u32), from: (u64, u32), bytes: u64) -> CuResult<()> {
@@ -140,12 +149,12 @@ impl Memory for Cuda {
     fn fill(&mut self, place: Place, memset: &Memset) -> CuResult<()> {
         let Memset { dst, pitch, element_bytes, value, width, rows } = *memset;
         let (at, pitch, width, rows) = (dst.0, size(pitch)?, size(width)?, size(rows)?);
-        let stream = self.stream(place)?;
+        let way = self.begin(place, &[at])?;
+        let (table, stream) = (&self.table, way.stream);
         let [low, second, ..] = value.to_le_bytes();
         let half = u16::from_le_bytes([low, second]);
-        let table = &self.table;
         // SAFETY: all arms: from the first byte of the first row to the last of the last, the range is the process's.
-        unsafe {
+        let done = unsafe {
             match (element_bytes, rows) {
                 (1, 1) => table.cuMemsetD8Async(at, low, width, stream),
                 (2, 1) => table.cuMemsetD16Async(at, half, width, stream),
@@ -155,7 +164,8 @@ impl Memory for Cuda {
                 (4, _) => table.cuMemsetD2D32Async(at, pitch, value, width, rows, stream),
                 _ => Err(CuError::INVALID_VALUE),
             }
-        }
+        };
+        self.end(place, way, done)
     }
 }
 

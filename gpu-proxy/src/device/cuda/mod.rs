@@ -9,6 +9,7 @@
 //! own addresses, do not. Waits block the worker's loop: the session asks first where that may not be.
 
 mod arrays;
+mod aside;
 mod conditionals;
 mod contexts;
 mod describe;

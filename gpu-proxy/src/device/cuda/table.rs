@@ -128,6 +128,7 @@ table! {
     fn cuMipmappedArrayDestroy(mipmap: Ptr);
     fn cuMipmappedArrayGetMemoryRequirements(needs: *mut Requirements, mipmap: Ptr, device: c_int);
     fn cuMemcpy3DAsync_v2(copy: *const Copy3d, stream: Ptr);
+    fn cuMemcpy3DPeerAsync(copy: *const Copy3d, stream: Ptr);
     fn cuTexObjectCreate(texture: *mut u64, resource: *const ResourceDesc, sampler: *const TextureDesc, view: *const ViewDesc);
     fn cuTexObjectDestroy(texture: u64);
     fn cuSurfObjectCreate(surface: *mut u64, resource: *const ResourceDesc);

@@ -17,7 +17,7 @@ pub struct Requirements {
 }
 const _: () = assert!(size_of::<Requirements>() == 32);
 
-/// One side of `CUDA_MEMCPY3D`.
+/// One side of `CUDA_MEMCPY3D`, and of `CUDA_MEMCPY3D_PEER`, which is as long.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct CopySide {
@@ -37,8 +37,8 @@ pub struct CopySide {
     pub device: Address,
     /// An array.
     pub array: Ptr,
-    /// NULL.
-    pub reserved: Ptr,
+    /// Whose memory it is, where `CUDA_MEMCPY3D_PEER` is asked for; else NULL.
+    pub context: Ptr,
     /// Bytes from a row to the next.
     pub pitch: usize,
     /// Rows from a slice to the next.
@@ -64,7 +64,7 @@ impl CopySide {
             host: NULL,
             device: 0,
             array: NULL,
-            reserved: NULL,
+            context: NULL,
             pitch: 0,
             height: 0,
         }

@@ -124,6 +124,11 @@ impl Memories {
         self.holding(address).map(|(start, Allocation { bytes, .. })| (start, *bytes))
     }
 
+    /// The device that has an allocation.
+    pub fn device_of(&self, address: u64) -> Option<u32> {
+        self.holding(address).map(|(_, allocation)| allocation.device)
+    }
+
     fn holding(&self, address: u64) -> Option<(u64, &Allocation)> {
         let (start, allocation) = self.allocations.range(..=address).next_back()?;
         (address - start < allocation.bytes).then_some((*start, allocation))
