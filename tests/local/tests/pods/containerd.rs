@@ -16,6 +16,8 @@ use containerd_shim_protos::{
     shim_async::{Events, create_events},
 };
 use protobuf::Message;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use ttrpc::{
@@ -235,10 +237,15 @@ impl Shim {
     }
 
     pub async fn kill(&self) {
+        let pid = Pid::from_raw(self.pid).unwrap();
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
         kill(self.pid);
-        let gone =
-            || fs::read_to_string(format!("/proc/{}/stat", self.pid)).is_ok_and(|s| !s.contains(") Z "));
-        until("the shim is gone", || !gone(), String::new).await;
+        // Its first thread is a zombie before the last one lets go of its sockets: the next shim of that name would find one that listens.
+        let gone = || {
+            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+            poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&at_once)).unwrap() > 0
+        };
+        until("the shim is gone", gone, String::new).await;
     }
 }
 
@@ -261,7 +268,7 @@ pub fn pid_1(cgroup: &Path) -> i32 {
 
 /// SIGKILL.
 pub fn kill(pid: i32) {
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    let pid = Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
