@@ -39,7 +39,6 @@ static void settings() {
     GIVES(400, cuTexRefSetArray, ref, nullptr, CU_TRSA_OVERRIDE_FORMAT);
     GIVES(0, cuParamSetTexRef, function("fetch"), CU_PARAM_TR_DEFAULT, reference("row"));
     GIVES(0, cuParamSetTexRef, function("fetch"), 0, reference("row"));
-    GIVES(1, cuParamSetTexRef, function("fetch"), CU_PARAM_TR_DEFAULT, ref);
     GIVES(1, cuModuleGetGlobal_v2, &address, &length, module_, "row");
     GIVES(1, cuModuleGetGlobal_v2, &address, &length, module_, "canvas");
     GIVES(0, cuTexRefSetFormat, ref, CU_AD_FORMAT_SIGNED_INT16, 2);

@@ -1,5 +1,5 @@
 //! Work on mapped memory of another device than its stream's: a driver finds out by itself whose memory of `cuMemAlloc` is, but not of mapped
-//! memory, of which allocations are made here. It goes on a stream of the memory's device, between what was there before it and what comes.
+//! memory, of which allocations are made here. (A fill is refused by the driver in both.) It goes on a stream of the memory's device, between what was there before it and what comes.
 
 use super::table::{NULL, Ptr};
 use super::{Cuda, Place, Raw};

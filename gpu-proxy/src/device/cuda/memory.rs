@@ -149,12 +149,12 @@ impl Memory for Cuda {
     fn fill(&mut self, place: Place, memset: &Memset) -> CuResult<()> {
         let Memset { dst, pitch, element_bytes, value, width, rows } = *memset;
         let (at, pitch, width, rows) = (dst.0, size(pitch)?, size(width)?, size(rows)?);
-        let way = self.begin(place, &[at])?;
-        let (table, stream) = (&self.table, way.stream);
+        let stream = self.stream(place)?;
+        let table = &self.table;
         let [low, second, ..] = value.to_le_bytes();
         let half = u16::from_le_bytes([low, second]);
         // SAFETY: all arms: from the first byte of the first row to the last of the last, the range is the process's.
-        let done = unsafe {
+        unsafe {
             match (element_bytes, rows) {
                 (1, 1) => table.cuMemsetD8Async(at, low, width, stream),
                 (2, 1) => table.cuMemsetD16Async(at, half, width, stream),
@@ -164,8 +164,7 @@ impl Memory for Cuda {
                 (4, _) => table.cuMemsetD2D32Async(at, pitch, value, width, rows, stream),
                 _ => Err(CuError::INVALID_VALUE),
             }
-        };
-        self.end(place, way, done)
+        }
     }
 }
 
