@@ -28,10 +28,10 @@ pub(super) enum Home {
 }
 
 impl Images for Soft {
-    /// Its variables are counted when they are made; what could be a managed one is looked at. What cannot be loaded says so later.
+    /// Its variables are counted when they are made: only managed ones are looked for. What cannot be loaded says so later.
     fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {
-        let is_managed =
-            matches!(self.chosen(bytes), Ok(gpu::Chosen::Ptx(text)) if text.contains(".managed"));
+        let has_some = |text: &str| gpu::managed_variables(text).map_or(true, |found| !found.is_empty());
+        let is_managed = matches!(self.chosen(bytes), Ok(gpu::Chosen::Ptx(text)) if text.contains(".managed") && has_some(&text));
         Ok(Survey { is_managed, ..Survey::default() })
     }
 

@@ -52,11 +52,11 @@ impl Session {
         image: &[u8],
         block: Option<DevicePtr>,
     ) -> Result<Result<Prepared<'static>, u64>, LoadError> {
-        if self.arena.is_none() {
-            return Err(unsupported(NO_ARENA));
-        }
         let managed = Managed::of(self.device.chosen(image)?)?;
         let bytes = managed.bytes();
+        if bytes > 0 && self.arena.is_none() {
+            return Err(unsupported(NO_ARENA));
+        }
         let (at, pages) = match block {
             None if bytes > 0 => return Ok(Err(bytes)),
             // The device takes a part of the image that has none.

@@ -183,6 +183,7 @@ fn an_image_with_managed_variables_is_refused_where_there_is_no_arena() {
         (soft(), managed, true),
         (null(), cubin(1000), false),
         (soft(), ptx(""), false),
+        (soft(), ptx("/* .attribute(.managed) */"), false),
     ] {
         ask::vgpuUpload(&world.guest, C, 1, image.len() as u64, 0, &image).unwrap();
         let (image, out) = (NewHandle(ImageHandle::new(0, 0)), Staged { offset: 0, len: 4096 });
