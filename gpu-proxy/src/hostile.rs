@@ -204,7 +204,7 @@ impl<C: Choices> Process<C> {
             Op::cuCtxCreate_v2 => return self.contexts.push(payload[..4].to_vec()),
             Op::cuMemCreate | Op::vgpuMemoryImport => Op::cuMemRelease,
             Op::cuMemPoolCreate | Op::vgpuPoolImport => Op::cuMemPoolDestroy,
-            Op::vgpuImageLoad | Op::vgpuImageLoadAgain => Op::vgpuImageUnload,
+            Op::vgpuImageLoad | Op::vgpuImageLoadManaged | Op::vgpuImageLoadAgain => Op::vgpuImageUnload,
             Op::vgpuGraphInstantiate => Op::cuGraphExecDestroy,
             _ => return,
         };

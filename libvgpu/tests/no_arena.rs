@@ -27,6 +27,9 @@ fn there_is_no_managed_memory_and_pinned_memory_is_the_programs_own() {
     assert_eq!([managed(64, 1), managed(64, 2), managed(3 << 20, 1)], [NOT_SUPPORTED; 3]);
     assert_eq!([managed(0, 1), managed(64, 4)], [INVALID_VALUE; 2]);
     assert_eq!(address, 7);
+    let image = c".version 8.0 managed".as_ptr();
+    assert_eq!(cu!(session.libcuda, cuModuleLoadData(at: *mut u64, image: *const i8)), NOT_SUPPORTED);
+    assert_eq!(address, 7);
 
     assert_eq!(cu!(session.libcuda, cuMemAllocHost_v2(pinned_at: *mut u64, 100: usize)), OK);
     assert_eq!((attribute(&session, 2, pinned), attribute(&session, 3, pinned)), (Ok(1), Err(INVALID_VALUE)));

@@ -27,7 +27,10 @@ pub use block::SharedWords;
 pub use conditions::Conditions;
 pub use device::{Device, DeviceConfig, Instance, LaunchConfig, Meter};
 pub use fault::{Access, Fault};
-pub use image::{ImageError, each_machine_code, each_ptxs_variables};
+pub use image::{
+    Chosen, ImageError, chosen, each_machine_code, each_ptxs_variables, managed_variables, place_managed,
+};
 pub use memory::{ALIGN, MAPPING_ALIGN, Memory, MemoryError, Protection};
 pub use module::{FunctionInfo, GlobalInfo, Module, Parameter, ReferenceInfo};
+pub use ptx::ManagedVariable;
 pub use texture::{AddressMode, ChannelKind, Level, Sampler, Surface, Texel, Texture};

@@ -82,6 +82,15 @@ impl HostPages {
         }
     }
 
+    /// Puts bytes at the guest's address `at`; none unless all of them are among the pages.
+    pub fn write(&self, at: u64, bytes: &[u8]) {
+        let from = at.checked_sub(self.address()).and_then(|from| usize::try_from(from).ok());
+        let end = from.and_then(|from| from.checked_add(bytes.len()));
+        if let Some(from) = from.filter(|_| end.is_some_and(|end| end <= self.bytes)) {
+            self.arena.write(self.offset + from, bytes);
+        }
+    }
+
     /// Their word of 8 bytes at the guest's address `at`, a multiple of 8.
     #[must_use]
     pub fn word(&self, at: u64) -> Option<&AtomicU64> {
@@ -150,6 +159,13 @@ mod tests {
                 let is_zero = i.checked_sub(1).is_some_and(|i| zeros.contains(&i));
                 assert_eq!(word.load(Relaxed) == 0, is_zero, "word {i} after {bytes} at {at:#x}");
             }
+        }
+        for (at, is_among) in [(AT + 56, true), (AT + 57, false), (AT - 8, false), (AT + 64, false)] {
+            let around = HostPages::of(&arena, AT - 8, 80).unwrap();
+            around.words().iter().for_each(|word| word.store(0, Relaxed));
+            pages.write(at, &[1; 8]);
+            let written = around.words().iter().filter(|word| word.load(Relaxed) != 0).count();
+            assert_eq!(written, usize::from(is_among), "8 bytes at {at:#x}");
         }
         pages.word(AT + 56).unwrap().store(5, Relaxed);
         assert_eq!(pages.words()[7].load(Relaxed), 5);

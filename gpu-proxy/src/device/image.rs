@@ -2,6 +2,8 @@
 
 use vgpu_api::{Attributes, CuError, CuResult, FunctionInfo, GlobalInfo, ImageKind};
 
+use vgpu_soft::{Chosen, ImageError};
+
 use super::{Raw, Survey};
 
 /// An image that was loaded.
@@ -24,6 +26,13 @@ pub struct LoadError {
     pub log: String,
 }
 
+impl From<ImageError> for LoadError {
+    fn from(refused: ImageError) -> Self {
+        let code = CuError::check(refused.cu_result()).err().unwrap_or(CuError::UNKNOWN);
+        Self { code, log: refused.to_string() }
+    }
+}
+
 /// `CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES` among a function's attributes.
 pub const LOCAL_BYTES: usize = 3;
 
@@ -37,6 +46,8 @@ pub trait Images {
     fn survey(&self, _bytes: &[u8]) -> CuResult<Survey> {
         Ok(Survey::default())
     }
+    /// What of an image it would load, one of several that a fatbin may hold: for who changes it before.
+    fn chosen(&self, image: &[u8]) -> Result<Chosen, LoadError>;
     /// Loads PTX, a cubin or a fatbin. `context` is `None` for a library that is loaded before there is a context: it is the first
     /// device's then.
     fn load(

@@ -53,7 +53,7 @@ pub use reference::References;
 pub use sharing::{Exported, Shareable, Sharing};
 pub use soft::Soft;
 pub use stream::Streams;
-pub use survey::{NO_MANAGED_VARIABLES, Survey};
+pub use survey::{Managed, Placed, Survey};
 #[cfg(test)]
 pub(crate) use survey::{cubin, managed_cubin};
 pub use tensor_map::TensorMaps;

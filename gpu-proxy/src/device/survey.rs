@@ -1,6 +1,7 @@
 //! What can be told of an image before the device has loaded it: its variables, so that they are counted first.
 
 mod elf;
+mod managed;
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -9,10 +10,7 @@ use vgpu_api::{CuError, CuResult};
 use vgpu_soft::ImageError;
 
 pub use elf::Elf;
-
-/// Why an image with a managed variable is not loaded: the device would make it in the worker, where the program cannot reach it.
-pub const NO_MANAGED_VARIABLES: &str =
-    "it has a managed variable (__managed__), which is not supported; memory of cudaMallocManaged is";
+pub use managed::{Managed, Placed};
 
 /// An image's variables.
 #[derive(Debug, Default)]
@@ -21,7 +19,8 @@ pub struct Survey {
     pub variable_bytes: u64,
     /// What they may be called.
     pub variables: Vec<CString>,
-    /// Whether one of them is managed (`__managed__`), which no session can give to its guest.
+    /// Whether one of them is managed (`__managed__`). The device would make it in the worker, where the program cannot reach it: the image
+    /// is loaded as [`Managed`] changes it.
     pub is_managed: bool,
 }
 
@@ -56,7 +55,9 @@ impl Survey {
 }
 
 #[cfg(test)]
-pub(crate) use elf::tests::{cubin, managed_cubin};
+pub(crate) use elf::tests::cubin;
+#[cfg(test)]
+pub(crate) use managed::tests::managed_cubin;
 
 #[cfg(test)]
 mod tests {
@@ -84,7 +85,7 @@ mod tests {
     #[test]
     fn a_managed_variable_is_noticed_in_machine_code_and_in_ptx() {
         let is_managed = |image: &[u8]| Survey::of(image, (9, 0)).unwrap().is_managed;
-        assert!(is_managed(&managed_cubin(1000)) && !is_managed(&cubin(1000)));
+        assert!(is_managed(&managed_cubin()) && !is_managed(&cubin(1000)));
         let ptx = |attribute| {
             let variable = format!(".visible .global {attribute} .align 4 .u32 counter;");
             format!(".version 9.0\n.target sm_90\n.address_size 64\n{variable}\n").into_bytes()

@@ -19,7 +19,7 @@ use crate::handle::{
     LinkerHandle, MemoryHandle, MipmapHandle, NewHandle, PoolHandle, Stream, SurfRefHandle, TexRefHandle,
     kind,
 };
-use crate::image::{Attributes, ImageKind};
+use crate::image::{Attributes, ImageKind, ManagedImage};
 use crate::launch::Launch;
 use crate::link::{JitOption, LinkTold};
 use crate::memory::{CopyWord, DevicePtr, MemInfo, Memset, Staged};
@@ -249,6 +249,10 @@ calls! {
     /// [`crate::image`] allow.
     bulk fn vgpuImageLoad(
         image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, keep: bool, out: Staged) -> u64;
+    /// As `vgpuImageLoad`, whose answer was that the image has managed variables: they lie in a block of the arena, which is the
+    /// image's as long as it lives.
+    bulk fn vgpuImageLoadManaged(
+        image: NewHandle<kind::Image>, image_kind: ImageKind, load: ManagedImage, out: Staged) -> u64;
     /// Loads a kept upload as one more image. There are no variables in it, so the guest knows all that is in it from the first load.
     async fn vgpuImageLoadAgain(image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32);
     /// Lets go of a kept upload.
@@ -406,6 +410,7 @@ pub const STRUCTS: &[&str] = &[
     crate::FunctionInfo::DECLARATION,
     crate::GlobalInfo::DECLARATION,
     crate::ImageInfo::DECLARATION,
+    ManagedImage::DECLARATION,
     crate::launch::LaunchShape::DECLARATION,
     Launch::DECLARATION,
     Staged::DECLARATION,

@@ -153,8 +153,13 @@ impl<C: Choices> Maker<C> {
     pub fn record(&mut self) -> Record {
         // What was uploaded is used next, mostly.
         if self.uploaded.is_some() && self.choices.below(8) > 0 {
-            let users =
-                [Op::vgpuImageLoad, Op::vgpuGraphInstantiate, Op::vgpuGraphUpdate, Op::cuLinkAddData_v2];
+            let users = [
+                Op::vgpuImageLoad,
+                Op::vgpuImageLoadManaged,
+                Op::vgpuGraphInstantiate,
+                Op::vgpuGraphUpdate,
+                Op::cuLinkAddData_v2,
+            ];
             let user = self.choices.of(&users);
             let record = self.record_of(user);
             self.uploaded = None;

@@ -14,6 +14,9 @@ pub const KEPT_IMAGES_MAX: usize = 256;
 /// See [`KEPT_IMAGE_BYTES_MAX`].
 pub const KEPT_BYTES_MAX: usize = 16 << 20;
 
+/// A block for managed variables begins at a multiple of so many bytes.
+pub const MANAGED_ALIGN: u64 = 512;
+
 /// Which call loads the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -96,6 +99,19 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// An image with managed variables, and where they shall lie.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct ManagedImage {
+        /// Its upload.
+        pub upload: u32,
+        /// Whether that is kept.
+        pub keep: bool,
+        /// Their block in the arena, from a multiple of [`MANAGED_ALIGN`] on.
+        pub block: DevicePtr,
+    }
+}
+
+wire_struct! {
     /// What `vgpuImageLoad` writes to staging.
     #[derive(Clone, Debug, PartialEq, Eq, Default)]
     pub struct ImageInfo {
@@ -103,6 +119,10 @@ wire_struct! {
         pub functions: Vec<FunctionInfo>,
         /// In any order.
         pub globals: Vec<GlobalInfo>,
+        /// Managed variables, which lie in the block that the load named.
+        pub managed: Vec<GlobalInfo>,
+        /// Not 0: nothing was loaded. It has managed variables, whose block is so long: `vgpuImageLoadManaged` loads it.
+        pub block_bytes: u64,
     }
 }
 
@@ -140,6 +160,8 @@ mod tests {
                 attributes: Attributes { values: vec![1024; FUNCTION_ATTRIBUTES] },
             }],
             globals: vec![GlobalInfo { name: "table".into(), address: DevicePtr(0x7000_0000), bytes: 64 }],
+            managed: vec![GlobalInfo { name: "x".into(), address: DevicePtr(0x6800_0000_0200), bytes: 4 }],
+            block_bytes: 0,
         };
         let bytes = info.to_bytes();
         assert_eq!(ImageInfo::parse(&bytes), Ok(info.clone()));

@@ -46,7 +46,7 @@ pub use handle::{
     GraphNodeHandle, Handle, ImageHandle, LinkerHandle, MemoryHandle, MipmapHandle, NewHandle, PoolHandle,
     Stream, StreamHandle, SurfRefHandle, TexRefHandle, kind,
 };
-pub use image::{Attributes, FunctionInfo, GlobalInfo, ImageInfo, ImageKind, ParamInfo};
+pub use image::{Attributes, FunctionInfo, GlobalInfo, ImageInfo, ImageKind, ManagedImage, ParamInfo};
 pub use launch::{Launch, LaunchAttribute};
 pub use link::{JitOption, LinkTold};
 pub use memory::{CopyWord, DevicePtr, MemInfo, Memset, Staged};

@@ -22,6 +22,8 @@ const REGISTERED: u32 = 1 << 31;
 const ARENA: u32 = 1 << 30;
 /// Managed memory, which is one.
 const MANAGED: u32 = 1 << 29;
+/// A managed variable: nobody frees it.
+const VARIABLE: u32 = 1 << 28;
 /// `CU_MEMHOSTALLOC_*`: portable, device map, write-combined.
 const ALLOC_FLAGS: u32 = 7;
 const DEVICE_MAP: u32 = 2;
@@ -78,10 +80,24 @@ pub fn take_managed(entered: Entered, bytes: u64) -> CuResult<u64> {
     Ok(start)
 }
 
-/// Ends the managed memory that starts at `start`, after all work that was queued. `None`: none does.
+/// A managed variable, not of 0 bytes, which ends with its image.
+pub fn add_variable(start: u64, bytes: u64, owner: ContextId) {
+    PINNED.insert(start, bytes, owner, ARENA | MANAGED | VARIABLE);
+}
+
+/// A variable that ends. One that its context has taken along is gone already.
+pub fn forget_variable(start: u64) {
+    if let Some(range) = PINNED.remove(start, is_variable) {
+        managed::forget(&range);
+    }
+}
+
+/// Ends the managed memory that starts at `start`, after all work that was queued. `None`: none does that was allocated.
 pub fn give_managed(process: &Process, start: u64) -> Option<CuResult<()>> {
     process.arena.as_ref().filter(|arena| arena.holds(start))?;
-    PINNED.remove(start, is_managed).map(|range| free(process, vec![range]))
+    PINNED
+        .remove(start, |range| is_managed(range) && !is_variable(range))
+        .map(|range| free(process, vec![range]))
 }
 
 /// Where the memory is, and which kind it is of.
@@ -117,6 +133,10 @@ fn allocated(range: &Range) -> bool {
     range.flags & (REGISTERED | MANAGED) == 0
 }
 
+fn is_variable(range: &Range) -> bool {
+    range.flags & VARIABLE != 0
+}
+
 fn registered(range: &Range) -> bool {
     range.flags & REGISTERED != 0
 }
@@ -134,7 +154,7 @@ fn free(process: &Process, ranges: Vec<Range>) -> CuResult<()> {
 }
 
 /// Ends what belongs to a context that ended: its allocations are freed, though every context could use them; what it registered is
-/// the program's own again.
+/// the program's own again. Its modules' variables have ended before.
 pub fn forget(process: &Process, context: ContextId) {
     // A worker that is gone, or that keeps a part, is told of by the next call that needs it.
     let _ = free(process, PINNED.forget(context).into_iter().filter(|range| !registered(range)).collect());

@@ -85,11 +85,13 @@ export! {
         give_global(&*library(raw)?, name.text()?, address, bytes)
     }
 
-    /// The driver of the worker would make a managed variable where this process cannot reach it: an image with one is not loaded (801),
-    /// so no library has any.
-    fn cuLibraryGetManaged(_address: Out<DevicePtr>, _bytes: Out<usize>, raw: Raw, _name: In<c_char>) {
-        library(raw)?;
-        Err(CuError::NOT_FOUND)
+    fn cuLibraryGetManaged(address: Out<DevicePtr>, bytes: Out<usize>, raw: Raw, name: In<c_char>) {
+        let library = library(raw)?;
+        let name = name.text()?;
+        if !library.is_managed(name) {
+            return Err(CuError::NOT_FOUND);
+        }
+        give_global(&library, name, address, bytes)
     }
 
     fn cuLibraryGetKernelCount(out: Out<u32>, raw: Raw) {

@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex};
 
 use vgpu_api::handle::{GoneHandle, Handle, Kind, NewHandle, kind};
 use vgpu_api::{
-    ContextId, CuError, CuResult, FunctionHandle, GlobalInfo, ImageHandle, ImageInfo, ImageKind, WireError,
-    ask,
+    ContextId, CuError, CuResult, FunctionHandle, GlobalInfo, ImageHandle, ImageInfo, ImageKind,
+    ManagedImage, Staged, WireError, ask,
 };
 
 use super::contexts::Entered;
 use super::fat_binary;
 use super::functions::{Function, Pristine};
 use super::known_images::{Key, Known, KnownImages};
+use super::managed_block::Block;
 use super::process::Process;
 use super::ranges::{GLOBAL, Home, Ranges};
 use super::slab::{Slab, lock};
@@ -35,6 +36,9 @@ pub struct Image {
     by_name: HashMap<CString, u16>,
     /// As the load reply told, each with its place there.
     globals: HashMap<CString, (usize, GlobalInfo)>,
+    /// Managed variables, one for all contexts, and where they lie.
+    managed: HashMap<CString, GlobalInfo>,
+    block: Option<Block>,
     /// Of a library: its variables' addresses in other contexts than that which it was loaded in, as far as they were asked for.
     others: Mutex<HashMap<ContextId, Arc<[u64]>>>,
 }
@@ -113,14 +117,14 @@ impl Images {
 
     /// Loads what the worker has kept. Only the addresses of variables have to be waited for.
     fn load_known(&self, entered: Entered, kind: ImageKind, known: &Known) -> CuResult<Arc<Image>> {
-        if !known.info.globals.is_empty() {
+        if !known.info.globals.is_empty() || !known.info.managed.is_empty() {
             let loaded = self.load_upload(entered, kind, known.upload, Some(&known.pristine));
             return loaded.map(|(image, _)| image);
         }
         let handle: ImageHandle = self.slab.insert(None);
         let (channel, context) = (&entered.process.channel, entered.context);
         let made = ask::vgpuImageLoadAgain(channel, context, NewHandle(handle), kind, known.upload)
-            .and_then(|()| Image::new(handle, kind, entered.context, &known.info, &known.pristine));
+            .and_then(|()| Image::new(handle, kind, entered.context, &known.info, &known.pristine, None));
         match made {
             Ok(image) => self.keep(entered, Arc::new(image)),
             Err(error) => self.slab.end(handle, |_| Err(error))?,
@@ -137,8 +141,8 @@ impl Images {
     ) -> CuResult<(Arc<Image>, ImageInfo)> {
         let channel = &entered.process.channel;
         let handle: ImageHandle = self.slab.insert(None);
-        let loaded = load_reply(entered, handle, kind, upload, kept.is_some()).and_then(|info| {
-            let image = Image::new(handle, kind, entered.context, &info, kept.unwrap_or_default());
+        let loaded = load_info(entered, handle, kind, upload, kept.is_some()).and_then(|(info, block)| {
+            let image = Image::new(handle, kind, entered.context, &info, kept.unwrap_or_default(), block);
             let image =
                 image.map_err(|_| channel.broken(&WireError::BadValue("name of a function or variable")))?;
             Ok((Arc::new(image), info))
@@ -164,6 +168,7 @@ impl Images {
             let (start, owner) = (global.address.0, image.owner());
             entered.process.device_memory.insert(start, global.bytes, owner, GLOBAL);
         }
+        Block::begin(image.managed.values(), image.owner());
         self.slab.set(image.handle, Some(Arc::clone(&image)))?;
         Ok(image)
     }
@@ -179,7 +184,7 @@ impl Images {
 
     /// Ends an image.
     pub fn unload(&self, process: &Process, image: &Image) -> CuResult<()> {
-        self.slab.end(image.handle, |_| {
+        let told = self.slab.end(image.handle, |_| {
             // After the slab has lost it: a thread that looks it up in between must not remember it in the new epoch.
             self.epoch.fetch_add(1, Ordering::Release);
             let own = image.globals.values().map(|(_, global)| global.address.0);
@@ -190,19 +195,29 @@ impl Images {
             let told = ask::vgpuImageUnload(&process.channel, image.context, GoneHandle(image.handle));
             process.references.forget_image(image.handle);
             told
-        })?
+        })?;
+        told.and(image.end_managed(process))
     }
 
     /// Forgets the modules of a context that ended; libraries live on, but for what they had in one that was created.
-    pub fn forget(&self, context: ContextId, device_memory: &Ranges) {
+    pub fn forget(&self, process: &Process, context: ContextId) {
+        let mut ended = Vec::new();
         self.slab.retain(|image| {
             let Some(image) = image else { return true };
             if image.kind == ImageKind::Library && context.primary_device().is_none() {
-                image.leave(context, device_memory);
+                image.leave(context, &process.device_memory);
             }
-            image.owner() != context
+            let stays = image.owner() != context;
+            if !stays && image.block.is_some() {
+                ended.push(Arc::clone(image));
+            }
+            stays
         });
         self.epoch.fetch_add(1, Ordering::Release);
+        // A worker that is gone, or that keeps a part, is told of by the next call that needs it.
+        for image in ended {
+            let _ = image.end_managed(process);
+        }
     }
 
     /// Runs `body` with the function of a program's handle. Each thread remembers the functions it used last.
@@ -272,16 +287,44 @@ pub fn refusal(entered: Entered) -> CuResult<Vec<u8>> {
     room.take(len.min(room.all().len))
 }
 
-fn load_reply(
+/// Loads an upload; an image with managed variables once there is a block for them.
+fn load_info(
     entered: Entered,
     handle: ImageHandle,
     kind: ImageKind,
     upload: u32,
     keep: bool,
+) -> CuResult<(ImageInfo, Option<Block>)> {
+    let Entered { process, context, .. } = entered;
+    let (channel, image) = (&process.channel, || NewHandle(handle));
+    let load = |out| ask::vgpuImageLoad(channel, context, image(), kind, upload, keep, out);
+    let info = load_reply(entered, handle, load)?;
+    if info.block_bytes == 0 {
+        return Ok((info, None));
+    }
+    let block = Block::take(process, info.block_bytes)?;
+    let managed = ManagedImage { upload, keep, block: block.address() };
+    let load = |out| ask::vgpuImageLoadManaged(channel, context, image(), kind, managed, out);
+    let info = load_reply(entered, handle, load)
+        .and_then(|info| block.holds(&info.managed).map(|()| info).map_err(|error| channel.broken(&error)));
+    match info {
+        Ok(info) => Ok((info, Some(block))),
+        Err(error) => {
+            // The load's error matters more.
+            let _ = block.end(process, [].iter());
+            Err(error)
+        }
+    }
+}
+
+fn load_reply(
+    entered: Entered,
+    handle: ImageHandle,
+    load: impl FnOnce(Staged) -> CuResult<u64>,
 ) -> CuResult<ImageInfo> {
     let (channel, context) = (&entered.process.channel, entered.context);
     let room = channel.staging()?;
-    let total = ask::vgpuImageLoad(channel, context, NewHandle(handle), kind, upload, keep, room.all())?;
+    let total = load(room.all())?;
     let mut reply = Vec::new();
     loop {
         let left = total.saturating_sub(reply.len() as u64);
@@ -310,6 +353,7 @@ impl Image {
         context: ContextId,
         info: &ImageInfo,
         pristine: &[Arc<Pristine>],
+        block: Option<Block>,
     ) -> CuResult<Self> {
         let mut functions = Vec::with_capacity(info.functions.len());
         let mut by_name = HashMap::new();
@@ -323,13 +367,31 @@ impl Image {
             let name = CString::new(global.name.as_str()).map_err(|_| CuError::UNKNOWN)?;
             globals.insert(name, (place, global.clone()));
         }
-        Ok(Self { handle, kind, context, functions, by_name, globals, others: Mutex::default() })
+        let mut managed = HashMap::new();
+        for one in &info.managed {
+            let name = CString::new(one.name.as_str()).map_err(|_| CuError::UNKNOWN)?;
+            managed.insert(name, one.clone());
+        }
+        Ok(Self {
+            handle,
+            kind,
+            context,
+            functions,
+            by_name,
+            globals,
+            managed,
+            block,
+            others: Mutex::default(),
+        })
     }
 
     /// A variable by its name: its address in the current context, since each has a library's of its own, and its length.
     /// # Errors
     /// 500 for no variable, the worker's if the device has no room for them.
     pub fn global(&self, process: &Process, name: &CStr) -> CuResult<(u64, u64)> {
+        if let Some(managed) = self.managed.get(name) {
+            return Ok((managed.address.0, managed.bytes));
+        }
         let (place, global) = self.globals.get(name).ok_or(CuError::NOT_FOUND)?;
         let context = process.contexts.current_owner();
         let Some(ordinal) = self.elsewhere(process, context) else {
@@ -337,6 +399,16 @@ impl Image {
         };
         let addresses = self.in_context(process, context, ordinal)?;
         addresses.get(*place).map(|address| (*address, global.bytes)).ok_or(CuError::NOT_FOUND)
+    }
+
+    /// Whether it has a managed variable of this name.
+    pub fn is_managed(&self, name: &CStr) -> bool {
+        self.managed.contains_key(name)
+    }
+
+    /// The image has ended, for the worker, too.
+    fn end_managed(&self, process: &Process) -> CuResult<()> {
+        self.block.as_ref().map_or(Ok(()), |block| block.end(process, self.managed.values()))
     }
 
     /// The ordinal of a context's device, if this is a library that was loaded in another context: if in none, in the first primary one.

@@ -25,6 +25,7 @@ pub mod limits;
 pub mod linkers;
 #[expect(unsafe_code, reason = "calls functions of the program, asks for the thread's number")]
 pub mod logs;
+pub mod managed_block;
 pub mod pools;
 #[expect(unsafe_code, reason = "hears of fork from the C library")]
 pub mod process;

@@ -158,7 +158,7 @@ impl Process {
         self.streams.retain(|stream| stream.context != context);
         self.events.retain(|event| event.context != context);
         self.event_words.forget();
-        self.images.forget(context, &self.device_memory);
+        self.images.forget(self, context);
         self.limits.forget();
         self.arrays.forget(context);
         self.objects.forget(context);

@@ -117,7 +117,7 @@ impl<T: Clone> Slab<T> {
     }
 
     /// Forgets what `keep` refuses, without a word to the worker: it has ended them itself.
-    pub fn retain(&self, keep: impl Fn(&T) -> bool) {
+    pub fn retain(&self, mut keep: impl FnMut(&T) -> bool) {
         let mut inner = lock(&self.inner);
         let mut ended = Vec::new();
         for place in 0..inner.places.len() {

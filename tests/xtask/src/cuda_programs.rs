@@ -28,6 +28,10 @@ const CUDA_13: &[&str] = &[
 const CUDART_12: &[&str] = &["nvidia-cuda-runtime-cu12==12.8.90"];
 /// PTX for the oldest architecture of CUDA 13, and no machine code.
 const PTX_ONLY: &[&str] = &["-gencode", "arch=compute_75,code=compute_75", "-cudadevrt", "none", "-O2"];
+/// Of a program of [`BUILT_TWICE`]: machine code of an H100, too.
+const WITH_CODE: &[&str] = &["-gencode", "arch=compute_90,code=sm_90"];
+/// What a device does with machine code is no matter of the PTX beside it: `NAME` has PTX only, `NAME_90` both.
+const BUILT_TWICE: &[&str] = &["managed_variables"];
 /// Where the image and `xtask gpu` look for the shared libraries.
 pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
@@ -71,9 +75,19 @@ fn compile_all(log: &Log, sources: &Path, dir: &Path, toolkit: &Path, cudart_12:
         let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         match source.extension().and_then(|extension| extension.to_str()) {
             Some("cu") => {
-                let mut nvcc = Command::new(toolkit.join("bin/nvcc"));
-                nvcc.args(PTX_ONLY).args(["-cudart", "static"]).arg("-L").arg(toolkit.join("lib"));
-                log.run(nvcc.arg("-o").arg(dir.join(&name)).arg(&source))?;
+                let compile = |name: &str, more: &[&str]| {
+                    let mut nvcc = Command::new(toolkit.join("bin/nvcc"));
+                    nvcc.args(more)
+                        .args(PTX_ONLY)
+                        .args(["-cudart", "static"])
+                        .arg("-L")
+                        .arg(toolkit.join("lib"));
+                    log.run(nvcc.arg("-o").arg(dir.join(name)).arg(&source))
+                };
+                compile(&name, &[])?;
+                if BUILT_TWICE.contains(&name.as_str()) {
+                    compile(&format!("{name}_90"), WITH_CODE)?;
+                }
             }
             Some("cpp") => {
                 for (version, home) in [("12", cudart_12), ("13", toolkit)] {

@@ -79,6 +79,8 @@ const ON_SOFT: &[Case] = &[
     right(&["shares"]),
     Case { lines: &["pinned: kernels reach pinned memory", "pinned: ok"], ..right(&["pinned", "answers"]) },
     right(&["managed", "answers"]),
+    right(&["managed_variables", "answers"]),
+    right(&["managed_variables_90"]),
     right(&["prefetch_batch"]),
     right(&["vmm"]),
     right(&["ipc"]),

@@ -51,11 +51,21 @@ pub(super) fn each_machine_code(
     sm: u32,
     mut each: impl FnMut(&[u8]),
 ) -> Result<(), ImageError> {
-    let runs = |entry: &Entry<'_>| entry.target <= sm && entry.target / 10 == sm / 10;
-    for entry in entries(image, KIND_ELF)?.into_iter().filter(runs) {
+    for entry in machine_codes(image, sm)? {
         each(&entry.expand(MACHINE_CODE_BYTES_MAX)?);
     }
     Ok(())
+}
+
+/// The machine code for the highest target that target `sm` can run, if there is some.
+pub(super) fn machine_code_of(image: &[u8], sm: u32) -> Result<Option<Vec<u8>>, ImageError> {
+    let best = machine_codes(image, sm)?.max_by_key(|entry| entry.target);
+    best.map(|entry| entry.expand(MACHINE_CODE_BYTES_MAX)).transpose()
+}
+
+fn machine_codes(image: &[u8], sm: u32) -> Result<impl Iterator<Item = Entry<'_>>, ImageError> {
+    let runs = move |entry: &Entry<'_>| entry.target <= sm && entry.target / 10 == sm / 10;
+    Ok(entries(image, KIND_ELF)?.into_iter().filter(runs))
 }
 
 /// The entries of one kind in the container at the start of `image`.

@@ -5,8 +5,10 @@
 
 mod fatbin;
 
+use std::collections::HashMap;
+
 use crate::module::GlobalInfo;
-use crate::ptx;
+use crate::ptx::{self, ManagedVariable};
 
 /// Longest PTX text accepted, in bytes; also the bound of what a compressed entry may expand to.
 const TEXT_BYTES_MAX: usize = 64 << 20;
@@ -107,6 +109,44 @@ pub fn each_ptxs_variables(
     }
 }
 
+/// What of an image a device takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chosen {
+    /// Machine code (a cubin).
+    MachineCode(Vec<u8>),
+    /// PTX.
+    Ptx(String),
+}
+
+/// What a device of `capability` (major, minor) takes of an image: machine code if it can run it and `runs_machine_code`, else the PTX
+/// for the highest target.
+/// # Errors
+/// [`ImageError`]: there is nothing for it.
+pub fn chosen(image: &[u8], capability: (u32, u32), runs_machine_code: bool) -> Result<Chosen, ImageError> {
+    let sm = capability.0 * 10 + capability.1;
+    let code = match image {
+        _ if !runs_machine_code => None,
+        code if code.starts_with(&ELF_MAGIC) => Some(code.to_vec()),
+        fatbin if fatbin.starts_with(&fatbin::MAGIC) => fatbin::machine_code_of(fatbin, sm)?,
+        _ => None,
+    };
+    code.map_or_else(|| ptx_of(image, capability).map(Chosen::Ptx), |code| Ok(Chosen::MachineCode(code)))
+}
+
+/// The managed variables of a PTX text.
+/// # Errors
+/// [`ImageError`]: they cannot be known, or can be no part of other memory.
+pub fn managed_variables(text: &str) -> Result<Vec<ManagedVariable>, ImageError> {
+    ptx::managed_variables(text)
+}
+
+/// A PTX text whose managed variables lie at `addresses`, by name: it declares them no more.
+/// # Errors
+/// [`ImageError`]: a use of one that is not understood.
+pub fn place_managed(text: &str, addresses: &HashMap<String, u64>) -> Result<String, ImageError> {
+    ptx::placed(text, addresses)
+}
+
 /// PTX is ASCII and ends at its first NUL.
 fn text(mut bytes: Vec<u8>) -> Result<String, ImageError> {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
@@ -196,6 +236,23 @@ mod tests {
         assert!(of(TEXT, (9, 0)).unwrap().is_empty());
         let broken = fatbin(&[entry(2, 90, 0x2000, &packed, u64::MAX)]);
         assert_eq!(of(&broken, (9, 0)).unwrap_err().cu_result(), 200);
+    }
+
+    #[test]
+    fn one_entry_is_chosen_as_a_device_does() {
+        let code = |sm: u8| [b"\x7fELF".as_slice(), &[sm; 100]].concat();
+        let entries =
+            [entry(2, 80, 0, &code(80), 0), entry(2, 86, 0, &code(86), 0), entry(1, 75, 0, TEXT, 0)];
+        let image = fatbin(&entries);
+        let text = || Chosen::Ptx(String::from_utf8(TEXT.to_vec()).unwrap());
+        let of = |image: &[u8], capability, runs_code| chosen(image, capability, runs_code).unwrap();
+        assert_eq!(of(&image, (8, 9), true), Chosen::MachineCode(code(86)));
+        assert_eq!(of(&image, (9, 0), true), text());
+        assert_eq!(of(&image, (8, 9), false), text());
+        assert_eq!(of(&code(90), (9, 0), true), Chosen::MachineCode(code(90)));
+        assert_eq!(of(TEXT, (9, 0), true), text());
+        assert_eq!(chosen(&image, (7, 0), true).unwrap_err().cu_result(), 209);
+        assert_eq!(chosen(&code(90), (9, 0), false).unwrap_err().cu_result(), 209);
     }
 
     #[test]

@@ -18,45 +18,66 @@ pub(super) enum Token<'a> {
 }
 
 /// The tokens of a text, one ahead.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Lexer<'a> {
     text: &'a str,
     at: usize,
     line: u32,
-    ahead: Option<(Token<'a>, u32)>,
+    ahead: Option<Ahead<'a>>,
+    /// Where the token that was taken last ends.
+    end: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ahead<'a> {
+    token: Token<'a>,
+    line: u32,
+    start: usize,
 }
 
 impl<'a> Lexer<'a> {
     pub fn new(text: &'a str) -> Self {
-        Self { text, at: 0, line: 1, ahead: None }
+        Self { text, at: 0, line: 1, ahead: None, end: 0 }
     }
 
     /// The line of the token that comes next.
     pub fn line(&mut self) -> Result<u32, ImageError> {
         self.peek()?;
-        Ok(self.ahead.map_or(self.line, |(_, line)| line))
+        Ok(self.ahead.map_or(self.line, |ahead| ahead.line))
+    }
+
+    /// Where the token begins that comes next.
+    pub fn start(&mut self) -> Result<usize, ImageError> {
+        self.peek()?;
+        Ok(self.ahead.map_or(self.at, |ahead| ahead.start))
+    }
+
+    /// Where the token ends that was taken last.
+    pub fn end(&self) -> usize {
+        self.end
     }
 
     pub fn peek(&mut self) -> Result<Token<'a>, ImageError> {
-        if let Some((token, _)) = self.ahead {
-            return Ok(token);
+        if let Some(ahead) = self.ahead {
+            return Ok(ahead.token);
         }
         self.skip_blank()?;
-        let line = self.line;
+        let (line, start) = (self.line, self.at);
         let token = self.scan()?;
-        self.ahead = Some((token, line));
+        self.ahead = Some(Ahead { token, line, start });
         Ok(token)
     }
 
     pub fn next(&mut self) -> Result<Token<'a>, ImageError> {
         let token = self.peek()?;
         self.ahead = None;
+        self.end = self.at;
         Ok(token)
     }
 
     /// An error at the next token's line.
     pub fn error(&self, what: impl Into<String>) -> ImageError {
-        let line = self.ahead.map_or(self.line, |(_, line)| line);
+        let line = self.ahead.map_or(self.line, |ahead| ahead.line);
         ImageError::Ptx { line, what: what.into() }
     }
 

@@ -159,7 +159,7 @@ fn registers<'a>(lexer: &mut Lexer<'a>, statements: &mut Vec<Statement<'a>>) -> 
 }
 
 /// One declaration of variables, with its `;`.
-fn variables<'a>(lexer: &mut Lexer<'a>) -> Result<Vec<Variable<'a>>, ImageError> {
+pub(super) fn variables<'a>(lexer: &mut Lexer<'a>) -> Result<Vec<Variable<'a>>, ImageError> {
     let storage = storage(lexer)?;
     let mut list = Vec::new();
     loop {
@@ -243,7 +243,7 @@ fn managed_attribute(lexer: &mut Lexer<'_>) -> Result<bool, ImageError> {
     }
 }
 
-fn skip_pointer_words(lexer: &mut Lexer<'_>) -> Result<(), ImageError> {
+pub(super) fn skip_pointer_words(lexer: &mut Lexer<'_>) -> Result<(), ImageError> {
     while let Token::Directive(word) = lexer.peek()? {
         lexer.next()?;
         if word == "align" {

@@ -37,7 +37,11 @@ pub(crate) fn variables(text: &str) -> Result<Vec<GlobalInfo>, ImageError> {
 }
 
 /// One declaration, behind its space up to its `;`.
-fn declaration(lexer: &mut Lexer<'_>, space: &str, found: &mut Vec<GlobalInfo>) -> Result<(), ImageError> {
+pub(super) fn declaration(
+    lexer: &mut Lexer<'_>,
+    space: &str,
+    found: &mut Vec<GlobalInfo>,
+) -> Result<(), ImageError> {
     let (mut bytes, mut lanes, mut managed) = (None, 1, false);
     if lexer.eat(b'[')? {
         // The bank of a constant, in old texts.

@@ -252,6 +252,10 @@ impl DeviceImages for Cuda {
         Survey::of(bytes, self.capability)
     }
 
+    fn chosen(&self, image: &[u8]) -> Result<vgpu_soft::Chosen, LoadError> {
+        Ok(vgpu_soft::chosen(image, self.capability, true)?)
+    }
+
     fn load(
         &mut self,
         context: Option<Raw>,

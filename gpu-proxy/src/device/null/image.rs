@@ -61,15 +61,23 @@ impl Images for Null {
         Survey::of(bytes, vgpu_soft::COMPUTE_CAPABILITY)
     }
 
+    fn chosen(&self, image: &[u8]) -> Result<vgpu_soft::Chosen, LoadError> {
+        Ok(vgpu_soft::chosen(image, vgpu_soft::COMPUTE_CAPABILITY, true)?)
+    }
+
     fn load(
         &mut self,
         _context: Option<Raw>,
         _kind: ImageKind,
         bytes: &[u8],
-        _survey: Survey,
+        survey: Survey,
     ) -> Result<LoadedImage, LoadError> {
         let raw = self.name();
-        let Found { functions, variables, references } = Found::of(bytes);
+        let Found { functions, mut variables, references } = Found::of(bytes);
+        // They are in order there. What was managed is left in machine code, and nobody's.
+        let is_known =
+            |name: &str| survey.variables.binary_search_by(|one| one.as_bytes().cmp(name.as_bytes())).is_ok();
+        variables.retain(|(name, _)| is_known(name));
         self.references.insert(raw, references);
         let functions = functions.into_iter().zip(0..=0xffff);
         self.variables.insert(raw, variables.iter().map(|(_, bytes)| *bytes).collect());

@@ -6,7 +6,7 @@ use vgpu_api::{Attributes, CuError, CuResult, DevicePtr, FunctionInfo, GlobalInf
 use vgpu_soft as gpu;
 
 use super::{Soft, error};
-use crate::device::{Images, LoadError, LoadedImage, NO_MANAGED_VARIABLES, Raw, Survey};
+use crate::device::{Images, LoadError, LoadedImage, Raw, Survey};
 
 #[derive(Debug)]
 pub(super) struct Loaded {
@@ -28,6 +28,17 @@ pub(super) enum Home {
 }
 
 impl Images for Soft {
+    /// Its variables are counted when they are made: only managed ones are looked for. What cannot be loaded says so later.
+    fn survey(&self, bytes: &[u8]) -> CuResult<Survey> {
+        let has_some = |text: &str| gpu::managed_variables(text).map_or(true, |found| !found.is_empty());
+        let is_managed = matches!(self.chosen(bytes), Ok(gpu::Chosen::Ptx(text)) if text.contains(".managed") && has_some(&text));
+        Ok(Survey { is_managed, ..Survey::default() })
+    }
+
+    fn chosen(&self, image: &[u8]) -> Result<gpu::Chosen, LoadError> {
+        Ok(gpu::chosen(image, gpu::COMPUTE_CAPABILITY, false)?)
+    }
+
     fn load(
         &mut self,
         context: Option<Raw>,
@@ -35,11 +46,7 @@ impl Images for Soft {
         bytes: &[u8],
         _survey: Survey,
     ) -> Result<LoadedImage, LoadError> {
-        let module = gpu::Module::load(bytes)
-            .map_err(|refused| LoadError { code: error(refused.cu_result()), log: refused.to_string() })?;
-        if module.globals().iter().any(|global| global.managed) {
-            return Err(LoadError { code: CuError::NOT_SUPPORTED, log: NO_MANAGED_VARIABLES.into() });
-        }
+        let module = gpu::Module::load(bytes)?;
         let home = context.map_or(Ok((Home::Primary(0), 0)), |context| self.home(context));
         let (home, device) = home.map_err(|code| LoadError { code, log: String::new() })?;
         let instance = self

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! file:    0 "\x7fELF" | 4 class (2: 64 bits) | 40 section headers at, u64 | 58 bytes of one, u16 | 60 count, u16 | 62 names in, u16
-//! section: 0 name u32 | 4 type u32 | 8 flags u64 | 24 offset u64 | 32 bytes u64 | 40 link u32; the count is here if it is 0 above
+//! section: 0 name u32 | 4 type u32 | 8 flags u64 | 24 offset u64 | 32 bytes u64 | 40 link u32 | 44 info u32 | 48 align u64; the count is
+//!          here (32) if it is 0 above
 //! symbol:  0 name u32 | 4 info u8 | 5 other u8 (of a function 16: a kernel; of a variable 4: managed) | 6 section u16 | 8 value u64 | 16 bytes u64
 //! section .nv.info.KERNEL, entries: 0 format u8 (4: bytes follow) | 1 attribute u8 | 2 value, or how many bytes, u16 | bytes
 //!   attributes 0x17, 0x45, a parameter: 4 ordinal u16 | 6 offset u16 | 8 u32, the size in its high 14, or its low 24 bits
@@ -18,16 +19,16 @@ use vgpu_api::ParamInfo;
 
 const MAGIC: &[u8] = b"\x7fELF\x02";
 const SECTION_BYTES: usize = 64;
-const SYMBOL_BYTES: usize = 24;
-const TYPE_SYMBOLS: u32 = 2;
-const TYPE_NOBITS: u32 = 8;
-const FLAG_ALLOC: u64 = 2;
+pub(super) const SYMBOL_BYTES: usize = 24;
+pub(super) const TYPE_SYMBOLS: u32 = 2;
+pub(super) const TYPE_NOBITS: u32 = 8;
+pub(super) const FLAG_ALLOC: u64 = 2;
 const FLAG_EXEC: u64 = 4;
-const SYMBOL_OBJECT: u8 = 1;
+pub(super) const SYMBOL_OBJECT: u8 = 1;
 const SYMBOL_FUNCTION: u8 = 2;
 /// Of a function's other byte, and of a variable's.
 const KERNEL: u8 = 16;
-const MANAGED: u8 = 4;
+pub(super) const MANAGED: u8 = 4;
 const BYTES_FOLLOW: u8 = 4;
 const PARAMETER: u8 = 0x17;
 const LONG_PARAMETER: u8 = 0x45;
@@ -37,13 +38,15 @@ const SHARED_BYTES_MAX: u64 = 256 << 10;
 const NAMES_MAX: usize = 1 << 16;
 const NAME_BYTES_MAX: usize = 64 << 10;
 
-struct Section {
+pub(super) struct Section {
     name: usize,
-    kind: u32,
-    flags: u64,
-    offset: u64,
-    bytes: u64,
-    link: usize,
+    pub kind: u32,
+    pub flags: u64,
+    pub offset: u64,
+    pub bytes: u64,
+    pub link: usize,
+    pub info: usize,
+    pub align: u64,
 }
 
 struct Symbol<'a> {
@@ -149,7 +152,15 @@ impl<'a> Elf<'a> {
         section.flags & FLAG_ALLOC != 0 && !is_code && !is_shared
     }
 
-    fn data(&self, section: &Section) -> Option<&'a [u8]> {
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    pub(super) fn sections(&self) -> &[Section] {
+        &self.sections
+    }
+
+    pub(super) fn data(&self, section: &Section) -> Option<&'a [u8]> {
         let start = usize::try_from(section.offset).ok()?;
         self.bytes.get(start..start.checked_add(usize::try_from(section.bytes).ok()?)?)
     }
@@ -161,7 +172,7 @@ impl<'a> Elf<'a> {
     }
 
     /// The text at an offset of a section of names, without its NUL. One that is longer than any name is none.
-    fn text(&self, names: &Section, at: usize) -> Option<&'a [u8]> {
+    pub(super) fn text(&self, names: &Section, at: usize) -> Option<&'a [u8]> {
         let rest = self.data(names)?.get(at..)?;
         let end = rest.iter().take(NAME_BYTES_MAX).position(|byte| *byte == 0)?;
         rest.get(..end)
@@ -193,18 +204,20 @@ fn section(header: &[u8]) -> Option<Section> {
         offset: long(header, 24)?,
         bytes: long(header, 32)?,
         link: word(header, 40)? as usize,
+        info: word(header, 44)? as usize,
+        align: long(header, 48)?,
     })
 }
 
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn half(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn long(bytes: &[u8], at: usize) -> Option<u64> {
+pub(super) fn long(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
@@ -217,7 +230,14 @@ pub(super) mod tests {
     const PROGBITS: u32 = 1;
     const STRINGS: u32 = 3;
 
-    fn header(name: u32, kind: u32, flags: u64, at: usize, bytes: u64, link: u32) -> Vec<u8> {
+    pub(in super::super) fn header(
+        name: u32,
+        kind: u32,
+        flags: u64,
+        at: usize,
+        bytes: u64,
+        link: u32,
+    ) -> Vec<u8> {
         let mut header = vec![0; SECTION_BYTES];
         header[0..4].copy_from_slice(&name.to_le_bytes());
         header[4..8].copy_from_slice(&kind.to_le_bytes());
@@ -228,7 +248,7 @@ pub(super) mod tests {
         header
     }
 
-    fn symbol(name: u32, info: u8, other: u8, section: u16) -> Vec<u8> {
+    pub(in super::super) fn symbol(name: u32, info: u8, other: u8, section: u16) -> Vec<u8> {
         let mut symbol = vec![0; SYMBOL_BYTES];
         symbol[0..4].copy_from_slice(&name.to_le_bytes());
         (symbol[4], symbol[5]) = (info, other);
@@ -243,15 +263,6 @@ pub(super) mod tests {
 
     /// Code, a table whose bytes are not in the file, constants (256 bytes), shared memory; two variables and a kernel.
     pub(crate) fn cubin(table_bytes: u64) -> Vec<u8> {
-        file(table_bytes, 0)
-    }
-
-    /// The same with a managed table.
-    pub(crate) fn managed_cubin(table_bytes: u64) -> Vec<u8> {
-        file(table_bytes, MANAGED)
-    }
-
-    fn file(table_bytes: u64, table_other: u8) -> Vec<u8> {
         let names = b"\0.nv.global\0.nv.shared.k\0.nv.info.k\0table\0factor\0k\0";
         let at = |name: &[u8]| {
             let place = names.windows(name.len()).position(|text| text == name).unwrap();
@@ -260,7 +271,7 @@ pub(super) mod tests {
         // Of a function `other` has bits of its own.
         let symbols = [
             symbol(0, 0, 0, 0),
-            symbol(at(b"table\0"), 0x11, table_other, 3),
+            symbol(at(b"table\0"), 0x11, 0, 3),
             symbol(at(b"factor\0"), 0x11, 0, 4),
             symbol(at(b"k\0"), 0x12, 0x1f, 2),
             symbol(at(b"k\0"), 0x11, 0, 5),
@@ -284,13 +295,19 @@ pub(super) mod tests {
             header(0, TYPE_SYMBOLS, 0, symbols_at, symbols.len() as u64, 1),
             header(at(b".nv.info.k\0"), PROGBITS, 0, info_at, info.len() as u64, 0),
         ];
+        whole(&[names.to_vec(), symbols, info], &headers)
+    }
+
+    /// A file of these contents, from 64 on, and headers; section 1 has the names.
+    pub(in super::super) fn whole(contents: &[Vec<u8>], headers: &[Vec<u8>]) -> Vec<u8> {
+        let contents = contents.concat();
         let mut file = vec![0; 64];
         file[..5].copy_from_slice(MAGIC);
-        file[40..48].copy_from_slice(&((info_at + info.len()) as u64).to_le_bytes());
+        file[40..48].copy_from_slice(&((64 + contents.len()) as u64).to_le_bytes());
         file[58..60].copy_from_slice(&64_u16.to_le_bytes());
         file[60..62].copy_from_slice(&u16::try_from(headers.len()).unwrap().to_le_bytes());
         file[62..64].copy_from_slice(&1_u16.to_le_bytes());
-        [file, names.to_vec(), symbols, info, headers.concat()].concat()
+        [file, contents, headers.concat()].concat()
     }
 
     #[test]

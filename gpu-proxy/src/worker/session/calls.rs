@@ -6,13 +6,14 @@ use vgpu_api::texture::Resource;
 use vgpu_api::{
     Access, ArrayHandle, ArrayPlace, ArrayShape, Attributes, BoxSide, Call, ContextId, CopyWord, CuResult,
     DevicePtr, Driver, EventHandle, Extent, FunctionHandle, GoneHandle, GraphExecHandle, ImageHandle,
-    ImageKind, JitOption, Launch, LinkTold, LinkerHandle, MemInfo, MemoryHandle, MemoryOp, MipmapHandle,
-    NewHandle, Object, PoolHandle, PooledPiece, Printed, SamplerSetting, SharedPart, SmGroups, SmResource,
-    SmSource, SmSplit, Staged, Stream, SurfRefHandle, TensorMap, TensorSpec, TexRefHandle, Texture, Token,
-    kind,
+    ImageKind, JitOption, Launch, LinkTold, LinkerHandle, ManagedImage, MemInfo, MemoryHandle, MemoryOp,
+    MipmapHandle, NewHandle, Object, PoolHandle, PooledPiece, Printed, SamplerSetting, SharedPart, SmGroups,
+    SmResource, SmSource, SmSplit, Staged, Stream, SurfRefHandle, TensorMap, TensorSpec, TexRefHandle,
+    Texture, Token, kind,
 };
 
 use super::Session;
+use super::image::Load;
 
 /// `name(parameters) -> reply => method(arguments);` One line a call, in the declaration's order.
 macro_rules! calls {
@@ -132,7 +133,9 @@ calls! {
     cuSurfRefSetArray(s, c, surfref: SurfRefHandle, array: ArrayHandle) => s.surfref_bind(surfref, array);
     vgpuUpload(s, c, upload: u32, total: u64, offset: u64, bytes: &[u8]) => s.upload(upload, total, offset, bytes);
     vgpuImageLoad(s, c, image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, keep: bool, out: Staged) -> u64
-        => s.image_load(c, image, image_kind, upload, keep, out);
+        => s.image_load(c, image, Load { image_kind, upload, keep, block: None }, out);
+    vgpuImageLoadManaged(s, c, image: NewHandle<kind::Image>, image_kind: ImageKind, load: ManagedImage, out: Staged) -> u64
+        => s.image_load(c, image, Load { image_kind, upload: load.upload, keep: load.keep, block: Some(load.block) }, out);
     vgpuImageLoadAgain(s, c, image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32)
         => s.image_load_again(c, image, image_kind, upload);
     vgpuUploadForget(s, c, upload: u32) => s.forget_upload(upload);

@@ -1,17 +1,35 @@
 //! Modules, libraries, kernels: loads and their variables. How their bytes come here: `upload.rs`; launches: `image/functions.rs`.
 
 mod functions;
+mod managed;
 
 use std::collections::BTreeMap;
 
 use vgpu_api::{
-    Call, ContextId, CuError, CuResult, ImageHandle, ImageInfo, ImageKind, NewHandle, Staged, kind,
+    Call, ContextId, CuError, CuResult, DevicePtr, ImageHandle, ImageInfo, ImageKind, NewHandle, Staged, kind,
 };
 
+use self::managed::Prepared;
 use super::Session;
-use crate::device::{LoadedImage, NO_MANAGED_VARIABLES, Raw};
+use crate::device::{LoadedImage, Raw};
 use crate::worker::ranges::Origin;
 use crate::worker::staging;
+
+/// What is to be loaded, and how.
+pub(super) struct Load {
+    pub(super) image_kind: ImageKind,
+    pub(super) upload: u32,
+    pub(super) keep: bool,
+    /// Where its managed variables shall lie.
+    pub(super) block: Option<DevicePtr>,
+}
+
+/// What came of a load.
+enum Loaded {
+    All(Image, ImageInfo),
+    /// Nothing: a block of so many bytes is needed.
+    Wants(u64),
+}
 
 /// A loaded image.
 #[derive(Debug)]
@@ -50,15 +68,22 @@ impl Session {
         &mut self,
         call: Call,
         image: NewHandle<kind::Image>,
-        image_kind: ImageKind,
-        upload: u32,
-        keep: bool,
+        load: Load,
         out: Staged,
     ) -> CuResult<u64> {
+        let Load { image_kind, upload, keep, block } = load;
         let bytes = self.image_bytes(upload)?;
         // Before the device makes anything: after that, nothing on the way to the guest fails.
         out.range(self.staging.len()).ok_or(CuError::INVALID_VALUE)?;
-        let (mut loaded, info) = self.load(call, image.0, image_kind, &bytes)?;
+        let (mut loaded, info) = match self.load(call, image.0, image_kind, &bytes, block)? {
+            Loaded::All(loaded, info) => (loaded, info),
+            Loaded::Wants(block_bytes) => {
+                self.uploads.put_back(upload, bytes);
+                let info_bytes = ImageInfo { block_bytes, ..ImageInfo::default() }.to_bytes();
+                staging::put(&*self.staging, out, &info_bytes)?;
+                return Ok(info_bytes.len() as u64);
+            }
+        };
         let info_bytes = info.to_bytes();
         let length = info_bytes.len() as u64;
         staging::put(&*self.staging, out, &info_bytes)?;
@@ -84,9 +109,13 @@ impl Session {
         // It costs the guest a few bytes, and the device perhaps a copy of the code: so that counts here.
         let device = self.device_of(call.context);
         let code_bytes = self.charge(device, kept.bytes.len() as u64)?;
-        let (mut loaded, info) = self
-            .load(call, image.0, image_kind, &kept.bytes)
-            .inspect_err(|_| self.quotas.release(device, code_bytes))?;
+        let (mut loaded, info) = match self.load(call, image.0, image_kind, &kept.bytes, None) {
+            Ok(Loaded::All(loaded, info)) => (loaded, info),
+            refused => {
+                self.quotas.release(device, code_bytes);
+                return Err(refused.err().unwrap_or(CuError::INVALID_VALUE));
+            }
+        };
         loaded.charged_bytes += code_bytes;
         if !kept.is_of(info) {
             self.end_image(loaded);
@@ -102,7 +131,8 @@ impl Session {
         handle: ImageHandle,
         image_kind: ImageKind,
         bytes: &[u8],
-    ) -> CuResult<(Image, ImageInfo)> {
+        block: Option<DevicePtr>,
+    ) -> CuResult<Loaded> {
         let context = match image_kind {
             ImageKind::Module => Some(self.context(call.context)?),
             ImageKind::Library if call.context == ContextId::NONE => None,
@@ -110,19 +140,20 @@ impl Session {
         };
         self.images.check_free(handle)?;
         self.image_log.clear();
-        let survey = self.device.survey(bytes)?;
-        if survey.is_managed {
-            self.image_log = NO_MANAGED_VARIABLES.to_owned();
-            return Err(CuError::NOT_SUPPORTED);
-        }
+        let Prepared { image: bytes, survey, managed } = match self.prepared(bytes, block)? {
+            Ok(prepared) => prepared,
+            Err(block_bytes) => return Ok(Loaded::Wants(block_bytes)),
+        };
         let device = self.device_of(call.context);
         let charged_bytes = self.charge(device, survey.variable_bytes)?;
-        match self.device.load(context, image_kind, bytes, survey) {
+        match self.device.load(context, image_kind, &bytes, survey) {
             Ok(loaded) => {
                 let owner = (image_kind == ImageKind::Module).then_some(call.context);
                 // A library that is loaded in no context is in the first device's primary one.
                 let place = context.map_or(ContextId::primary(0), |_| call.context);
-                self.counted(owner, (place, device), loaded, charged_bytes)
+                let (image, mut info) = self.counted(owner, (place, device), loaded, charged_bytes)?;
+                info.managed = managed;
+                Ok(Loaded::All(image, info))
             }
             Err(refused) => {
                 self.quotas.release(device, charged_bytes);
@@ -171,7 +202,7 @@ impl Session {
             places: BTreeMap::from([(place, Variables { device, addresses })]),
             info: Vec::new(),
         };
-        Ok((image, ImageInfo { functions, globals }))
+        Ok((image, ImageInfo { functions, globals, ..ImageInfo::default() }))
     }
 
     pub(super) fn image_info(&mut self, image: ImageHandle, offset: u64, out: Staged) -> CuResult<()> {

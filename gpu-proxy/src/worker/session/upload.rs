@@ -46,7 +46,7 @@ pub(super) struct Kept {
 impl Kept {
     /// Whether a load of its bytes has shown the same as the first, and no variables: their addresses would be others.
     pub(super) fn is_of(&self, info: ImageInfo) -> bool {
-        info.globals.is_empty() && self.shown == hash(info)
+        info.globals.is_empty() && info.managed.is_empty() && self.shown == hash(info)
     }
 }
 
@@ -86,6 +86,16 @@ impl Uploads {
         let upload = self.by_number.remove(&number)?;
         self.bytes -= upload.bytes.len() as u64;
         Some(upload)
+    }
+
+    /// Puts back what a call took and has not used.
+    pub(super) fn put_back(&mut self, number: u32, bytes: Arc<Vec<u8>>) {
+        // Of one that is kept there is nothing to put back.
+        if let Ok(bytes) = Arc::try_unwrap(bytes) {
+            let total = bytes.len() as u64;
+            self.bytes += total;
+            self.by_number.insert(number, Upload { total, bytes });
+        }
     }
 
     /// Keeps the bytes of an image, as far as there is room.

@@ -79,6 +79,7 @@ calls! {
     cuSurfRefSetArray(surfref: SurfRefHandle, array: ArrayHandle);
     vgpuUpload(upload: u32, total: u64, offset: u64, bytes: &[u8]);
     vgpuImageLoad(image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32, keep: bool, out: Staged) -> u64;
+    vgpuImageLoadManaged(image: NewHandle<kind::Image>, image_kind: ImageKind, load: ManagedImage, out: Staged) -> u64;
     vgpuImageLoadAgain(image: NewHandle<kind::Image>, image_kind: ImageKind, upload: u32);
     vgpuUploadForget(upload: u32);
     vgpuImageInfo(image: ImageHandle, offset: u64, out: Staged);

@@ -5,6 +5,9 @@ use vgpu_api::*;
 
 use super::{DEEP_BYTES, FakeDevice};
 
+/// Of the managed variables of one that has some.
+const BLOCK_BYTES: u64 = 1000;
+
 /// `fill(u64 dst, u32 value, u32 count)` writes words; `fault()` makes 700 stick.
 fn image_info(extra_functions: usize) -> ImageInfo {
     let function = |name: &str, params: &[(u32, u32)]| FunctionInfo {
@@ -15,7 +18,7 @@ fn image_info(extra_functions: usize) -> ImageInfo {
     let mut functions = vec![function("fill", &[(0, 8), (8, 4), (12, 4)]), function("fault", &[])];
     functions.extend((0..extra_functions).map(|number| function(&format!("extra_{number:060}"), &[(0, 8)])));
     let globals = vec![GlobalInfo { name: "table".into(), address: DevicePtr(0x7000_0000), bytes: 64 }];
-    ImageInfo { functions, globals }
+    ImageInfo { functions, globals, ..ImageInfo::default() }
 }
 
 #[allow(non_snake_case, reason = "CUDA's names")]
@@ -42,13 +45,54 @@ impl FakeDevice {
     pub(super) fn vgpuImageLoad(
         &mut self,
         call: Call,
-        image_handle: NewHandle<kind::Image>,
+        image: NewHandle<kind::Image>,
         _: ImageKind,
         upload: u32,
         keep: bool,
         out: Staged,
     ) -> CuResult<u64> {
         self.saw("image load")?;
+        // One that says "managed" has managed variables.
+        if self.seen.lock().unwrap().uploads[&upload].windows(7).any(|bytes| bytes == b"managed") {
+            let info = ImageInfo { block_bytes: BLOCK_BYTES, ..ImageInfo::default() };
+            return Ok(self.put(out, &info.to_bytes()));
+        }
+        self.load(call, image, upload, keep, out, Vec::new())
+    }
+
+    /// A word, and a table behind it.
+    pub(super) fn vgpuImageLoadManaged(
+        &mut self,
+        call: Call,
+        image: NewHandle<kind::Image>,
+        _: ImageKind,
+        ManagedImage { upload, keep, block }: ManagedImage,
+        out: Staged,
+    ) -> CuResult<u64> {
+        self.saw("image load managed")?;
+        assert_eq!(block.0 % image::MANAGED_ALIGN, 0);
+        let part = self.parts.range(..=block.0).next_back().map(|(start, bytes)| start + bytes);
+        assert!(part.is_some_and(|end| block.0 + BLOCK_BYTES <= end), "in a part that was added");
+        let offset = usize::try_from(block.0 - idm::arena::WINDOW as u64).unwrap();
+        self.arena.write(offset, &40_u32.to_le_bytes());
+        let one = |name: &str, offset: u64, bytes| GlobalInfo {
+            name: name.into(),
+            address: DevicePtr(block.0 + offset),
+            bytes,
+        };
+        let managed = vec![one("counter", 0, 4), one("numbers", 16, BLOCK_BYTES - 16)];
+        self.load(call, image, upload, keep, out, managed)
+    }
+
+    fn load(
+        &mut self,
+        call: Call,
+        image_handle: NewHandle<kind::Image>,
+        upload: u32,
+        keep: bool,
+        out: Staged,
+        managed: Vec<GlobalInfo>,
+    ) -> CuResult<u64> {
         let image = self.seen.lock().unwrap().uploads[&upload].clone();
         if image.starts_with(b".broken") {
             return Err(CuError::INVALID_PTX);
@@ -69,6 +113,7 @@ impl FakeDevice {
         if says("constant") {
             info.globals.clear();
         }
+        info.managed = managed;
         self.info = info.to_bytes();
         if keep {
             self.kept.insert(upload);

@@ -1,5 +1,7 @@
 //! The arena of a session over the software GPU: what may be named, and what then happens to the guest's bytes.
 
+mod managed;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

@@ -167,9 +167,9 @@ fn variables_of_machine_code_count_before_they_are_loaded() {
     assert_eq!(world.used_bytes(), 0);
 }
 
-/// A device would make them in the worker, where the program cannot reach them.
+/// A device would make them in the worker, where the program cannot reach them. With an arena: `arena/tests/managed.rs`.
 #[test]
-fn an_image_with_managed_variables_is_refused_with_its_reason() {
+fn an_image_with_managed_variables_is_refused_where_there_is_no_arena() {
     let ptx = |attribute: &str| {
         let variable = format!(".visible .global {attribute} .align 4 .u32 counter;\n");
         format!(".version 9.0\n.target sm_90\n.address_size 64\n{variable}").into_bytes()
@@ -178,11 +178,12 @@ fn an_image_with_managed_variables_is_refused_with_its_reason() {
     let null = || world_with(Null::default());
     let soft = || world_of(Soft::new(1 << 20).unwrap(), 1 << 20);
     for (world, image, refused) in [
-        (null(), managed_cubin(1000), true),
+        (null(), managed_cubin(), true),
         (null(), managed.clone(), true),
         (soft(), managed, true),
         (null(), cubin(1000), false),
         (soft(), ptx(""), false),
+        (soft(), ptx("/* .attribute(.managed) */"), false),
     ] {
         ask::vgpuUpload(&world.guest, C, 1, image.len() as u64, 0, &image).unwrap();
         let (image, out) = (NewHandle(ImageHandle::new(0, 0)), Staged { offset: 0, len: 4096 });
