@@ -4,6 +4,7 @@
 //! [`Submitter::call`] waits for the reply on the thread's lane: polling first, then asleep in the hub. The peer's end turns every
 //! wait into an error.
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -314,30 +315,44 @@ impl Submitter {
     }
 
     /// Polls, then sleeps, until `ready` (true) or the deadline (false).
-    fn wait_for(
+    pub(super) fn wait_for(
         &self,
         awaited: Awaited,
         mut ready: impl FnMut() -> bool,
         deadline: Option<Instant>,
     ) -> Result<bool, ChannelError> {
         let Some(start) = self.spin.until(&mut ready) else { return Ok(true) };
-        let parked = self.region.word(SUBMITTER_PARKED);
-        let mut look = || ready() || self.peer_is_gone();
         let mut end = Ok(End::TimedOut);
         let told_at = self.patience.get().and_then(|(patience, _)| start.checked_add(*patience));
         if let Some(at) = told_at.filter(|at| deadline.is_none_or(|deadline| *at < deadline)) {
-            end = self.hub.wait_until(parked, Some(at), &mut look);
+            end = self.sleep_for(&mut ready, Some(at));
             self.tell_if_long(awaited, start, at, matches!(end, Ok(End::Ready)));
         }
         if let Ok(End::TimedOut) = end {
-            end = self.hub.wait_until(parked, deadline, look);
+            end = self.sleep_for(&mut ready, deadline);
         }
         self.spin.slept(start);
         match end.map_err(ChannelError::system("wait for the peer"))? {
             End::TimedOut => Ok(false),
+            End::Ready => Ok(true),
+            End::Gone => Err(ChannelError::PeerGone(self.peer)),
+        }
+    }
+
+    /// Sleeps until `ready`, the peer's end or the deadline. What was seen may be another thread's a moment later, as room is: that is no end
+    /// of the peer's.
+    fn sleep_for(&self, ready: &mut impl FnMut() -> bool, deadline: Option<Instant>) -> io::Result<End> {
+        let parked = self.region.word(SUBMITTER_PARKED);
+        loop {
+            let end = self.hub.wait_until(parked, deadline, || ready() || self.peer_is_gone())?;
+            let is_gone = end == End::Gone || self.peer_is_gone();
             // Asked again: what came before the peer's end counts.
-            End::Ready | End::Gone if ready() => Ok(true),
-            End::Ready | End::Gone => Err(ChannelError::PeerGone(self.peer)),
+            match end {
+                End::TimedOut => return Ok(end),
+                End::Ready | End::Gone if ready() => return Ok(End::Ready),
+                End::Ready | End::Gone if is_gone => return Ok(End::Gone),
+                End::Ready | End::Gone => {}
+            }
         }
     }
 

@@ -1,6 +1,7 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::layout::{CONSUMER_LIFE, HEAD, Slot};
+use super::long_wait::Awaited;
 use super::*;
 use crate::error::RecordFlaw;
 
@@ -61,7 +62,7 @@ fn a_call_looks_for_longer_than_a_parked_consumer_takes_to_answer() {
                         break (record.lane.unwrap(), record.seq);
                     }
                 };
-                let came = std::time::Instant::now();
+                let came = Instant::now();
                 while came.elapsed() < Duration::from_micros(100) {}
                 replies.reply(lane, seq, 0, &[]).unwrap();
             }
@@ -127,6 +128,21 @@ fn many_threads_call_and_each_gets_its_own_answer() {
     assert!(matches!(end, ChannelError::PeerGone(_)));
 }
 
+/// The ring's room is whose thread is first.
+#[test]
+fn room_that_another_thread_took_is_waited_for_again_and_no_end_of_the_peer() {
+    let (submitter, _consumer) = pair(small()).unwrap();
+    let soon = Instant::now() + Duration::from_millis(30);
+    let mut asked = 0;
+    // Not while it is looked for; there when the sleep ends, gone when that is looked at, and there again.
+    let ready = || {
+        asked += u32::from(Instant::now() >= soon);
+        asked > 0 && asked != 2
+    };
+    assert!(submitter.wait_for(Awaited::Room(64), ready, Some(soon)).unwrap());
+    assert!(asked > 2, "it was not asked again");
+}
+
 #[test]
 fn a_wait_that_lasts_is_told_of_once_with_what_both_sides_say() {
     static TOLD: std::sync::Mutex<Vec<LongWait>> = std::sync::Mutex::new(Vec::new());
@@ -159,7 +175,7 @@ fn what_is_there_without_a_ring_is_told_so() {
     let (submitter, _consumer) = pair(small()).unwrap();
     submitter
         .tell_of_long_waits(Duration::from_millis(1000), |wait| UNRUNG.lock().unwrap().push(wait.unrung));
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     submitter.wait_until(|| start.elapsed() > Duration::from_millis(500)).unwrap();
     assert_eq!(*UNRUNG.lock().unwrap(), [true]);
 }
