@@ -94,6 +94,10 @@ impl Queue {
             if let Err(e) = woken {
                 break Err(e);
             }
+            // Before another sleep is announced, for which a peer that goes on would ring.
+            if ready() {
+                break Ok(End::Ready);
+            }
         };
         state.asleep -= 1;
         if state.asleep == 0 {
@@ -110,6 +114,34 @@ impl Queue {
             Ok((state, _)) => state,
             Err(poisoned) => poisoned.into_inner().0,
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::park::Caller;
+
+    #[test]
+    fn a_peer_that_goes_on_while_its_news_wakes_this_side_rings_once() {
+        let (queue, parked, caller) = (Queue::new(), AtomicU32::new(0), Caller::default());
+        let (came, rings) = (Cell::new(false), Cell::new(0));
+        let ring = || rings.set(rings.get() + u32::from(caller.must_ring(&parked)));
+        let ready = || {
+            if came.get() {
+                ring();
+            }
+            came.get()
+        };
+        let lead = || {
+            came.set(true);
+            ring();
+            Ok(())
+        };
+        let end = queue.sleep_until(&parked, None, ready, || false, lead).unwrap();
+        assert_eq!((end, rings.get()), (End::Ready, 1));
     }
 }
 
