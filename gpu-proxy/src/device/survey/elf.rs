@@ -32,6 +32,8 @@ pub(super) const MANAGED: u8 = 4;
 const BYTES_FOLLOW: u8 = 4;
 const PARAMETER: u8 = 0x17;
 const LONG_PARAMETER: u8 = 0x45;
+/// How the names of sections with variables begin.
+const VARIABLES: [&[u8]; 2] = [b".nv.global", b".nv.constant"];
 /// More than any GPU's shared memory of a block: what is larger lies in device memory, whatever it is called.
 const SHARED_BYTES_MAX: u64 = 256 << 10;
 /// Names that are taken: each is a question to the driver.
@@ -84,7 +86,7 @@ impl<'a> Elf<'a> {
     /// Device memory of variables and constants, in bytes. Code is left out: it is loaded when it is first used.
     pub fn variable_bytes(&self) -> u64 {
         let counted = self.sections.iter().filter(|section| self.holds_variables(section));
-        counted.fold(0, |sum, section| sum.saturating_add(section.bytes))
+        super::laid_out(counted.map(|section| (section.bytes, section.align)))
     }
 
     /// The names of variables, [`NAMES_MAX`] at most.
@@ -118,11 +120,12 @@ impl<'a> Elf<'a> {
         })
     }
 
+    /// Of all tables together no more than the file could hold: in a damaged one they may lie over each other.
     fn symbols(&self) -> impl Iterator<Item = Symbol<'_>> + '_ {
         let tables = self.sections.iter().filter(|section| section.kind == TYPE_SYMBOLS);
         let tables = tables.filter_map(|table| Some((self.data(table)?, self.sections.get(table.link)?)));
-        tables.flat_map(|(table, names)| {
-            table.chunks_exact(SYMBOL_BYTES).filter_map(|symbol| {
+        let symbols = tables.flat_map(|(table, names)| {
+            table.chunks_exact(SYMBOL_BYTES).filter_map(move |symbol| {
                 Some(Symbol {
                     name: (names, word(symbol, 0)? as usize),
                     kind: symbol.get(4)? & 0xf,
@@ -131,7 +134,8 @@ impl<'a> Elf<'a> {
                     bytes: long(symbol, 16)?,
                 })
             })
-        })
+        });
+        symbols.take(self.bytes.len() / SYMBOL_BYTES)
     }
 
     fn is_variable(&self, symbol: &Symbol<'_>) -> bool {
@@ -149,7 +153,9 @@ impl<'a> Elf<'a> {
         let name = self.name(section);
         let is_shared =
             name.is_some_and(|name| name.starts_with(b".nv.shared")) && section.bytes <= SHARED_BYTES_MAX;
-        section.flags & FLAG_ALLOC != 0 && !is_code && !is_shared
+        // A driver may go by the name.
+        let is_named = name.is_some_and(|name| VARIABLES.iter().any(|known| name.starts_with(known)));
+        (section.flags & FLAG_ALLOC != 0 || is_named) && !is_code && !is_shared
     }
 
     pub(super) fn file_bytes(&self) -> u64 {
@@ -340,6 +346,30 @@ pub(super) mod tests {
         let (mut file, sum_at) = (cubin(10 << 30), bytes_at - 2 * SECTION_BYTES);
         file[sum_at..sum_at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
         assert_eq!(Elf::parse(&file).unwrap().variable_bytes(), u64::MAX);
+    }
+
+    #[test]
+    fn variables_count_by_the_name_of_their_section_too() {
+        let mut file = cubin(10 << 30);
+        let headers = usize::try_from(long(&file, 40).unwrap()).unwrap();
+        let flags = headers + 3 * SECTION_BYTES + 8;
+        file[flags..flags + 8].copy_from_slice(&WRITE.to_le_bytes());
+        assert_eq!(Elf::parse(&file).unwrap().variable_bytes(), (10 << 30) + 256);
+        let align = headers + 3 * SECTION_BYTES + 48;
+        file[align..align + 8].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+        assert!(Elf::parse(&file).unwrap().variable_bytes() > 1 << 40);
+    }
+
+    /// A table that is there a thousand times is not gone through a thousand times.
+    #[test]
+    fn symbols_are_no_more_than_the_file_could_hold() {
+        let file = cubin(1000);
+        let headers = usize::try_from(long(&file, 40).unwrap()).unwrap();
+        let table = file[headers + 6 * SECTION_BYTES..][..SECTION_BYTES].to_vec();
+        let mut many = [file, table.repeat(1000)].concat();
+        many[60..62].copy_from_slice(&1008_u16.to_le_bytes());
+        let count = Elf::parse(&many).unwrap().symbols().count();
+        assert!(count > 5 && count <= many.len() / SYMBOL_BYTES, "{count}");
     }
 
     /// Every byte of the file in turn, and every end: an answer, never a panic.
