@@ -9,6 +9,7 @@
 //! Not here: who may do what within the share, which the guest's own kernel decides; how bytes come and go.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod make;
 pub mod message;
 mod name;

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
+use crate::budget::{Budget, Room};
 use crate::name::Name;
 use crate::qid::ObjectId;
 
-/// Steps below the root. A node keeps those above it, so one deep tree must not take all descriptors; a path of `PATH_MAX` bytes has no
-/// more.
+/// Steps below the root: a path of `PATH_MAX` bytes has no more. A node keeps those above it.
 const DEPTH_MAX: u32 = 2048;
 /// Source: `openat2(2)`.
 const RESOLVE: ResolveFlags =
@@ -28,22 +28,24 @@ pub(crate) struct Node {
     kind: FileType,
     depth: u32,
     parent: Option<Arc<Node>>,
+    /// Of one node.
+    room: Room,
 }
 
 impl Node {
-    /// The root is what `directory` is, however it was opened.
-    pub(crate) fn root(directory: OwnedFd) -> Result<Self, Errno> {
-        let node = Node::new(directory, None)?;
+    /// The root is what `directory` is, however it was opened. It and all that is found below are of these `nodes`.
+    pub(crate) fn root(directory: OwnedFd, nodes: &Budget) -> Result<Self, Errno> {
+        let node = Node::new(directory, None, nodes.take(1).ok_or(Errno::NFILE)?)?;
         if node.kind == FileType::Directory { Ok(node) } else { Err(Errno::NOTDIR) }
     }
 
-    fn new(fd: OwnedFd, parent: Option<Arc<Node>>) -> Result<Self, Errno> {
+    fn new(fd: OwnedFd, parent: Option<Arc<Node>>, room: Room) -> Result<Self, Errno> {
         let stat = stat(fd.as_fd())?;
         let depth = parent.as_ref().map_or(0, |parent| parent.depth + 1);
         if depth > DEPTH_MAX {
             return Err(Errno::NAMETOOLONG);
         }
-        Ok(Node { fd, id: ObjectId::new(&stat), kind: kind(&stat), depth, parent })
+        Ok(Node { fd, id: ObjectId::new(&stat), kind: kind(&stat), depth, parent, room })
     }
 
     pub(crate) fn id(&self) -> ObjectId {
@@ -62,8 +64,9 @@ impl Node {
     /// The object called `name`: of a symbolic link, the link.
     pub(crate) fn child(self: &Arc<Self>, name: Name<'_>) -> Result<Node, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let room = self.room.another().ok_or(Errno::NFILE)?;
         let fd = rustix::fs::openat2(&self.fd, name.bytes(), flags, Mode::empty(), RESOLVE)?;
-        Node::new(fd, Some(Arc::clone(self)))
+        Node::new(fd, Some(Arc::clone(self)), room)
     }
 
     /// Where this one was found. The root's is the root.
@@ -102,8 +105,9 @@ impl Node {
     /// The node of a file that was made here. By its descriptor: its name may be another's meanwhile.
     pub(crate) fn made(self: &Arc<Self>, open: &OwnedFd) -> Result<Node, Errno> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let room = self.room.another().ok_or(Errno::NFILE)?;
         let fd = rustix::fs::openat(CWD, path_of(open.as_fd()), flags, Mode::empty())?;
-        Node::new(fd, Some(Arc::clone(self)))
+        Node::new(fd, Some(Arc::clone(self)), room)
     }
 }
 

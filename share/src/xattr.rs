@@ -1,11 +1,10 @@
 //! Extended attributes: the user's own, ACLs and file capabilities. `trusted.` ones and those of the host's security modules are the
 //! host's (an overlay's upper layer keeps its whiteouts there): neither told nor taken.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use crate::budget::{Budget, Room};
 use crate::node::Node;
 
 /// Source: `linux/limits.h`, `XATTR_SIZE_MAX`, `XATTR_LIST_MAX`.
@@ -77,7 +76,7 @@ impl NewValue {
         } else {
             return Err(Errno::INVAL);
         };
-        Ok(NewValue { name, size, flags, value: Vec::new(), _room: budget.take(size)? })
+        Ok(NewValue { name, size, flags, value: Vec::new(), _room: budget.take(size).ok_or(Errno::NOMEM)? })
     }
 
     /// One piece after the other, and no byte more than was said.
@@ -113,37 +112,8 @@ impl Value {
     /// Without a name: the list.
     pub(crate) fn read(node: &Node, name: &[u8], budget: &Budget) -> Result<Self, Errno> {
         let bytes = if name.is_empty() { list(node)? } else { get(node, &Name::new(name)?)? };
-        let room = budget.take(bytes.len())?;
+        let room = budget.take(bytes.len()).ok_or(Errno::NOMEM)?;
         Ok(Value { bytes, _room: room })
-    }
-}
-
-/// What all values of a session may take: a guest decides how many it asks for and leaves.
-#[derive(Debug, Clone)]
-pub(crate) struct Budget(Arc<Mutex<usize>>);
-
-impl Budget {
-    pub(crate) fn new(bytes: usize) -> Self {
-        Budget(Arc::new(Mutex::new(bytes)))
-    }
-
-    fn take(&self, bytes: usize) -> Result<Room, Errno> {
-        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *left = left.checked_sub(bytes).ok_or(Errno::NOMEM)?;
-        Ok(Room { bytes, of: self.clone() })
-    }
-}
-
-/// A part of a budget, given back when it is dropped.
-#[derive(Debug)]
-struct Room {
-    bytes: usize,
-    of: Budget,
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        *self.of.0.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
     }
 }
 
@@ -168,16 +138,6 @@ mod tests {
         }
         assert_eq!(Name::new(b"user.a\0"), Err(Errno::INVAL));
         assert_eq!(Name::new(&[b'u'; 256]), Err(Errno::RANGE));
-    }
-
-    #[test]
-    fn values_share_a_budget_that_comes_back() {
-        let budget = Budget::new(100);
-        let first = budget.take(60).unwrap();
-        assert_eq!(budget.take(41).unwrap_err(), Errno::NOMEM);
-        let second = budget.take(40).unwrap();
-        drop((first, second));
-        budget.take(100).unwrap();
     }
 
     #[test]

@@ -169,6 +169,29 @@ fn what_a_guest_makes_a_session_keep_is_bounded() {
     guest.does(&value(3, 1000)).unwrap();
 }
 
+/// A fid keeps all that is above its object, and each walk finds that anew.
+#[test]
+fn descriptors_on_the_way_to_an_object_are_bounded() {
+    let root = tempfile::tempdir().unwrap();
+    let deep = ["a"; 8];
+    fs::create_dir_all(root.path().join(deep.join("/"))).unwrap();
+    let mut guest = Guest::attach_with(root.path(), Limits { nodes_max: 20, ..Limits::default() });
+    let way = [&b"a"[..]; 8];
+    guest.walk_to(ROOT, 1, &way).unwrap();
+    guest.walk_to(ROOT, 2, &way).unwrap();
+    // Three are left, and what is found again beside a fid costs nothing.
+    guest.walk_to(1, 3, &[]).unwrap();
+    let qids = guest.does(&Request::Walk { fid: ROOT, new_fid: 4, names: way.map(Text).to_vec() });
+    qids.expect("it goes as far as it can");
+    assert_eq!(guest.attributes(4).unwrap_err(), Errno::BADF);
+    guest.walk_to(ROOT, 4, &way[..3]).unwrap();
+    let mkdir = Request::Mkdir { fid: 1, name: Text(b"new"), mode: 0o700, gid: me().1 };
+    assert_eq!(guest.does(&mkdir), Err(Errno::NFILE));
+    assert!(!root.path().join(deep.join("/")).join("new").exists(), "it was told of none");
+    guest.does(&Request::Clunk { fid: 2 }).unwrap();
+    guest.does(&mkdir).unwrap();
+}
+
 #[test]
 fn a_tree_that_is_too_deep_ends_somewhere() {
     let root = tempfile::tempdir().unwrap();

@@ -41,6 +41,8 @@ pub struct GlobalInfo {
     pub name: String,
     /// Its length in bytes.
     pub bytes: u64,
+    /// What its address is a multiple of.
+    pub align: u64,
     /// Whether it lies in constant memory.
     pub constant: bool,
     /// Whether host and device are to share it (`__managed__`). Here it is memory of the device like any other.

@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::io::Errno;
 
 use self::fids::{Fid, Fids, State, lock};
+use crate::budget::Budget;
 use crate::message::{self, HEADER_BYTES, NO_FID, Reply, Request};
 use crate::node::Node;
 use crate::qid::Qids;
 use crate::wire::{Malformed, Qid, Text};
-use crate::xattr::Budget;
 
 /// Below this a name or a file's attributes may not fit. Linux asks for no less.
 const MSIZE_MIN: u32 = 4096;
@@ -30,15 +30,17 @@ const VERSION: &[u8] = b"9P2000.L";
 pub struct Limits {
     /// Bytes of a message, at least 4096. Half a ring's, or less.
     pub msize_max: u32,
-    /// Fids at a time. Each has one descriptor for its node, mostly shared, and one when it is open.
+    /// Fids at a time. Each has a node, mostly shared, and a descriptor when it is open.
     pub fids_max: usize,
+    /// Nodes at a time, each of which has a descriptor: those of fids, and those on the way to them, which each walk finds anew.
+    pub nodes_max: usize,
     /// Bytes of extended attributes that are read or written at a time.
     pub values_bytes_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { msize_max: 512 << 10, fids_max: 8192, values_bytes_max: 1 << 20 }
+        Limits { msize_max: 512 << 10, fids_max: 8192, nodes_max: 32 << 10, values_bytes_max: 1 << 20 }
     }
 }
 
@@ -64,10 +66,10 @@ pub struct Session {
 impl Session {
     /// A session that has nothing but `root`, a directory. `/proc` has to be there: files are opened through `/proc/self/fd`.
     /// # Errors
-    /// `ENOTDIR`, and those of `statx(2)`.
+    /// `ENOTDIR`, `ENFILE` without room for a node, and those of `statx(2)`.
     pub fn new(root: OwnedFd, limits: Limits) -> Result<Self, Errno> {
         Ok(Session {
-            root: Arc::new(Node::root(root)?),
+            root: Arc::new(Node::root(root, &Budget::new(limits.nodes_max))?),
             limits: Limits { msize_max: limits.msize_max.max(MSIZE_MIN), ..limits },
             msize: AtomicU32::new(0),
             fids: Fids::new(limits.fids_max),

@@ -11,7 +11,7 @@ use vgpu_share::message::{NO_FID, Reply, Request, split};
 use vgpu_share::{Desk, Limits, Session, Text};
 
 const MSIZE: u32 = 4096;
-const LIMITS: Limits = Limits { msize_max: MSIZE, fids_max: 64, values_bytes_max: 4096 };
+const LIMITS: Limits = Limits { msize_max: MSIZE, fids_max: 64, nodes_max: 128, values_bytes_max: 4096 };
 
 /// A root with something of each kind, and a directory beside it.
 fn world() -> tempfile::TempDir {

@@ -109,6 +109,7 @@ fn global(variable: &Variable<'_>, program: &mut Program) -> Result<usize, Image
     program.globals.push(GlobalInfo {
         name: variable.name.to_owned(),
         bytes: variable.bytes,
+        align: variable.align.into(),
         constant: variable.space == Space::Const,
         managed: variable.managed,
     });

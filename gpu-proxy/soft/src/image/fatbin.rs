@@ -76,9 +76,13 @@ fn entries(image: &[u8], kind: u16) -> Result<Vec<Entry<'_>>, ImageError> {
     let mut entries = Vec::new();
     let mut rest = body;
     // Some bytes of padding may follow the last entry.
-    for _ in 0..ENTRIES_MAX {
+    for count in 0.. {
         if rest.len() < 64 {
             break;
+        }
+        // What is not looked at might be what a driver takes.
+        if count >= ENTRIES_MAX {
+            return Err(ImageError::Invalid("a fatbin of so many entries"));
         }
         let header_bytes = to_usize(u64::from(u32::from_le_bytes(field(rest, 4)?)))?;
         let payload_bytes = to_usize(u64::from_le_bytes(field(rest, 8)?))?;

@@ -85,7 +85,8 @@ pub fn each_machine_code(
 /// Hands out the variables of each PTX in `image` that a driver may choose for a device of `capability` (major, minor), a text at a time:
 /// for who has such a device.
 /// # Errors
-/// [`ImageError::Invalid`] for a broken fatbin, [`ImageError::Ptx`] for a text whose variables cannot be known.
+/// [`ImageError::Invalid`] for a broken fatbin, and for what is neither PTX nor machine code: a driver may know more forms of an image, as
+/// one that says at which address the image is. [`ImageError::Ptx`] for a text whose variables cannot be known.
 pub fn each_ptxs_variables(
     image: &[u8],
     capability: (u32, u32),
@@ -93,11 +94,13 @@ pub fn each_ptxs_variables(
 ) -> Result<(), ImageError> {
     let mut look = |text: &[u8]| {
         let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
-        // Comments may hold any bytes. Without a version it is no PTX for anybody.
+        // It begins with a directive or a comment, and those may hold any bytes. Without a version it is no PTX for anybody.
+        let begins = matches!(text.trim_ascii_start().first(), Some(b'.' | b'/'));
         let text = String::from_utf8_lossy(text);
-        if text.contains(".version") {
-            each(&ptx::variables(&text)?);
+        if !begins || !text.contains(".version") {
+            return Err(ImageError::Invalid("it is neither PTX text nor a fatbin"));
         }
+        each(&ptx::variables(&text)?);
         Ok(())
     };
     if image.starts_with(&fatbin::MAGIC) {
@@ -181,6 +184,28 @@ mod tests {
         assert_eq!(ptx_of(b"\x7fELF\x02\x01", (9, 0)).unwrap_err().cu_result(), 209);
         assert_eq!(ptx_of(b"hello", (9, 0)).unwrap_err().cu_result(), 200);
         assert_eq!(ptx_of(b"", (9, 0)).unwrap_err().cu_result(), 200);
+    }
+
+    #[test]
+    fn what_a_driver_may_know_and_nobody_here_does_is_no_image() {
+        let of = |image: &[u8]| each_ptxs_variables(image, (9, 0), |_| {});
+        of(TEXT).unwrap();
+        of(&[b"\n // \xe9\n", TEXT].concat()).unwrap();
+        // What cudart hands to a driver: version, and where a fatbin lies, which here would be the guest's to say.
+        let wrapper = [0x4662_43b1_u32.to_le_bytes(), *b".ver", *b"sion", [0; 4], [0; 4], [0; 4]].concat();
+        let lone = |payload: &[u8]| fatbin(&[entry(1, 90, 0, payload, 0)]);
+        for image in [&wrapper[..], b"", b"\0.version", b"BC\xc0\xde .version", b".target sm_90"] {
+            assert_eq!(of(image).unwrap_err().cu_result(), 200, "{image:?}");
+            assert_eq!(of(&lone(image)).unwrap_err().cu_result(), 200, "{image:?} in a fatbin");
+        }
+    }
+
+    #[test]
+    fn entries_that_nobody_looked_at_are_refused() {
+        let image = |count| fatbin(&vec![entry(1, 75, 0, TEXT, 0); count]);
+        assert!(ptx_of(&image(1024), (9, 0)).is_ok());
+        assert_eq!(ptx_of(&image(1025), (9, 0)).unwrap_err().cu_result(), 200);
+        assert!(each_machine_code(&image(1025), (9, 0), |_| {}).is_err());
     }
 
     fn entry(kind: u16, sm: u32, flags: u64, payload: &[u8], expanded: u64) -> Vec<u8> {

@@ -14,10 +14,17 @@ const OPAQUE_BYTES: u64 = 128;
 /// All variables in global and constant memory, those of functions included.
 pub(crate) fn variables(text: &str) -> Result<Vec<GlobalInfo>, ImageError> {
     let mut lexer = Lexer::new(text);
-    let mut found = Vec::new();
+    let (mut found, mut depth) = (Vec::new(), 0_u32);
     loop {
         match lexer.next()? {
             Token::End => return Ok(found),
+            Token::Punctuation(b'{') => depth += 1,
+            Token::Punctuation(b'}') => depth = depth.saturating_sub(1),
+            // Only instructions name spaces so, and there are none outside of functions. For a compiler a declaration may follow a name
+            // without a blank: `.target sm_90.global .b8 big[4096];`.
+            Token::Word(word) if depth == 0 && word.split(['.', ':']).any(is_space) => {
+                return Err(lexer.error("a variable right behind a name"));
+            }
             // A parameter that is a pointer says into which space.
             Token::Directive("ptr") => {
                 while matches!(lexer.peek()?, Token::Directive(_)) {
@@ -36,13 +43,17 @@ pub(crate) fn variables(text: &str) -> Result<Vec<GlobalInfo>, ImageError> {
     }
 }
 
+fn is_space(word: &str) -> bool {
+    matches!(word, "global" | "const")
+}
+
 /// One declaration, behind its space up to its `;`.
 pub(super) fn declaration(
     lexer: &mut Lexer<'_>,
     space: &str,
     found: &mut Vec<GlobalInfo>,
 ) -> Result<(), ImageError> {
-    let (mut bytes, mut lanes, mut managed) = (None, 1, false);
+    let (mut bytes, mut lanes, mut align, mut managed) = (None, 1, 1, false);
     if lexer.eat(b'[')? {
         // The bank of a constant, in old texts.
         lexer.integer()?;
@@ -51,7 +62,7 @@ pub(super) fn declaration(
     while let Token::Directive(word) = lexer.peek()? {
         lexer.next()?;
         match word {
-            "align" => drop(lexer.integer()?),
+            "align" => align = lexer.integer()?.max(align),
             "attribute" => managed |= attribute(lexer)?,
             "v2" => lanes = 2,
             "v4" => lanes = 4,
@@ -65,6 +76,8 @@ pub(super) fn declaration(
         }
     }
     let each = bytes.ok_or_else(|| lexer.error("a variable without a type"))? * lanes;
+    // Room for an opaque one is more than it takes.
+    let align = if each == OPAQUE_BYTES { align } else { align.max(each) };
     loop {
         let name = lexer.word()?.to_owned();
         let mut count = if lexer.eat(b'<')? {
@@ -86,7 +99,7 @@ pub(super) fn declaration(
         let given = if lexer.eat(b'=')? { values(lexer)? } else { 0 };
         let count = if is_open { count.saturating_mul(given) } else { count.max(given) };
         let (bytes, constant) = (each.saturating_mul(count), space == "const");
-        found.push(GlobalInfo { name, bytes, constant, managed });
+        found.push(GlobalInfo { name, bytes, align, constant, managed });
         if lexer.eat(b';')? {
             return Ok(());
         }
@@ -161,6 +174,10 @@ mod tests {
         ] {
             assert_eq!(told(text), expected, "{text}");
         }
+        let align = |text| variables(text).unwrap().remove(0).align;
+        assert_eq!(align(".global .v2 .f32 pair;"), 8);
+        assert_eq!(align(".global .align 1073741824 .align 2 .b8 far;"), 1 << 30);
+        assert_eq!(align(".global .align 32 .texref picture;"), 32);
         let one = variables(".global .attribute(.managed) .u32 m;").unwrap().remove(0);
         assert!(one.managed && !one.constant);
         assert!(!variables(".global .attribute(.unified(1, 2)) .u32 m;").unwrap()[0].managed);
@@ -179,6 +196,12 @@ mod tests {
             "#define G .global\nG .b8 big[99];",
             ".pragma \"\\\"/*\";\n.global .b8 big[99]; // */",
             ".pragma \"a\nb\";",
+            // As ptxas takes them.
+            ".version 8.0\n.target sm_90.global .b8 big[99];",
+            ".target sm_90, debug.const .b8 big[99];",
+            ".extern .func f.global.align 4 .b8 big[99];",
+            ".extern .func f.visible.global .b8 big[99];",
+            ".entry k() { ret; } .extern .func f.global .b8 big[99];",
             ".global .b8 big[1 << 30];",
             ".global .b8 big[N];",
             ".global .day big;",

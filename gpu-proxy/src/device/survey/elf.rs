@@ -25,13 +25,19 @@ pub(super) const TYPE_NOBITS: u32 = 8;
 pub(super) const FLAG_ALLOC: u64 = 2;
 const FLAG_EXEC: u64 = 4;
 pub(super) const SYMBOL_OBJECT: u8 = 1;
+/// A variable of code that is still to be linked.
+const SYMBOL_UNLINKED: u8 = 13;
 const SYMBOL_FUNCTION: u8 = 2;
+/// In the place of a symbol's section: who links it gives it memory. Its value is its alignment.
+const COMMON: u16 = 0xfff2;
 /// Of a function's other byte, and of a variable's.
 const KERNEL: u8 = 16;
 pub(super) const MANAGED: u8 = 4;
 const BYTES_FOLLOW: u8 = 4;
 const PARAMETER: u8 = 0x17;
 const LONG_PARAMETER: u8 = 0x45;
+/// How the names of sections with variables begin.
+const VARIABLES: [&[u8]; 2] = [b".nv.global", b".nv.constant"];
 /// More than any GPU's shared memory of a block: what is larger lies in device memory, whatever it is called.
 const SHARED_BYTES_MAX: u64 = 256 << 10;
 /// Names that are taken: each is a question to the driver.
@@ -66,7 +72,7 @@ pub struct Elf<'a> {
 }
 
 impl<'a> Elf<'a> {
-    /// `None`: it is no such file.
+    /// `None`: it is no such file. Tables of symbols are no longer than it, so that each is gone through once.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         if !bytes.starts_with(MAGIC) || usize::from(half(bytes, 58)?) != SECTION_BYTES {
             return None;
@@ -77,14 +83,20 @@ impl<'a> Elf<'a> {
             count => usize::from(count),
         };
         let headers = headers.get(..count.checked_mul(SECTION_BYTES)?)?;
-        let sections = headers.chunks_exact(SECTION_BYTES).map(section).collect::<Option<_>>()?;
+        let sections = headers.chunks_exact(SECTION_BYTES).map(section).collect::<Option<Vec<_>>>()?;
+        let tables = sections.iter().filter(|section| section.kind == TYPE_SYMBOLS);
+        let all = tables.fold(0_u64, |sum, table| sum.saturating_add(table.bytes));
+        if all > bytes.len() as u64 {
+            return None;
+        }
         Some(Self { bytes, sections, names: usize::from(half(bytes, 62)?) })
     }
 
     /// Device memory of variables and constants, in bytes. Code is left out: it is loaded when it is first used.
     pub fn variable_bytes(&self) -> u64 {
         let counted = self.sections.iter().filter(|section| self.holds_variables(section));
-        counted.fold(0, |sum, section| sum.saturating_add(section.bytes))
+        let counted = counted.map(|section| (section.bytes, section.align));
+        super::laid_out(counted.chain(self.commons()))
     }
 
     /// The names of variables, [`NAMES_MAX`] at most.
@@ -118,6 +130,15 @@ impl<'a> Elf<'a> {
         })
     }
 
+    /// Lengths and alignments of variables that are in no section yet.
+    fn commons(&self) -> impl Iterator<Item = (u64, u64)> + Clone + '_ {
+        let tables = self.sections.iter().filter(|section| section.kind == TYPE_SYMBOLS);
+        let symbols = tables.filter_map(|table| self.data(table));
+        let symbols = symbols.flat_map(|table| table.chunks_exact(SYMBOL_BYTES));
+        let commons = symbols.filter(|symbol| half(symbol, 6) == Some(COMMON));
+        commons.filter_map(|symbol| Some((long(symbol, 16)?, long(symbol, 8)?)))
+    }
+
     fn symbols(&self) -> impl Iterator<Item = Symbol<'_>> + '_ {
         let tables = self.sections.iter().filter(|section| section.kind == TYPE_SYMBOLS);
         let tables = tables.filter_map(|table| Some((self.data(table)?, self.sections.get(table.link)?)));
@@ -136,7 +157,9 @@ impl<'a> Elf<'a> {
 
     fn is_variable(&self, symbol: &Symbol<'_>) -> bool {
         let owner = self.sections.get(symbol.section);
-        symbol.kind == SYMBOL_OBJECT && owner.is_some_and(|owner| self.holds_variables(owner))
+        let is_in_memory = owner.is_some_and(|owner| self.holds_variables(owner));
+        matches!(symbol.kind, SYMBOL_OBJECT | SYMBOL_UNLINKED)
+            && (is_in_memory || symbol.section == usize::from(COMMON))
     }
 
     fn name(&self, section: &Section) -> Option<&'a [u8]> {
@@ -149,7 +172,9 @@ impl<'a> Elf<'a> {
         let name = self.name(section);
         let is_shared =
             name.is_some_and(|name| name.starts_with(b".nv.shared")) && section.bytes <= SHARED_BYTES_MAX;
-        section.flags & FLAG_ALLOC != 0 && !is_code && !is_shared
+        // A driver may go by the name.
+        let is_named = name.is_some_and(|name| VARIABLES.iter().any(|known| name.starts_with(known)));
+        (section.flags & FLAG_ALLOC != 0 || is_named) && !is_code && !is_shared
     }
 
     pub(super) fn file_bytes(&self) -> u64 {
@@ -222,142 +247,4 @@ pub(super) fn long(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    const ALLOC: u64 = FLAG_ALLOC;
-    const WRITE: u64 = 1;
-    const PROGBITS: u32 = 1;
-    const STRINGS: u32 = 3;
-
-    pub(in super::super) fn header(
-        name: u32,
-        kind: u32,
-        flags: u64,
-        at: usize,
-        bytes: u64,
-        link: u32,
-    ) -> Vec<u8> {
-        let mut header = vec![0; SECTION_BYTES];
-        header[0..4].copy_from_slice(&name.to_le_bytes());
-        header[4..8].copy_from_slice(&kind.to_le_bytes());
-        header[8..16].copy_from_slice(&flags.to_le_bytes());
-        header[24..32].copy_from_slice(&(at as u64).to_le_bytes());
-        header[32..40].copy_from_slice(&bytes.to_le_bytes());
-        header[40..44].copy_from_slice(&link.to_le_bytes());
-        header
-    }
-
-    pub(in super::super) fn symbol(name: u32, info: u8, other: u8, section: u16) -> Vec<u8> {
-        let mut symbol = vec![0; SYMBOL_BYTES];
-        symbol[0..4].copy_from_slice(&name.to_le_bytes());
-        (symbol[4], symbol[5]) = (info, other);
-        symbol[6..8].copy_from_slice(&section.to_le_bytes());
-        symbol
-    }
-
-    fn parameter(attribute: u8, ordinal: u8, offset: u8, packed: u32) -> Vec<u8> {
-        let head = [BYTES_FOLLOW, attribute, 12, 0, 0, 0, 0, 0, ordinal, 0, offset, 0];
-        [&head[..], &packed.to_le_bytes()].concat()
-    }
-
-    /// Code, a table whose bytes are not in the file, constants (256 bytes), shared memory; two variables and a kernel.
-    pub(crate) fn cubin(table_bytes: u64) -> Vec<u8> {
-        let names = b"\0.nv.global\0.nv.shared.k\0.nv.info.k\0table\0factor\0k\0";
-        let at = |name: &[u8]| {
-            let place = names.windows(name.len()).position(|text| text == name).unwrap();
-            u32::try_from(place).unwrap()
-        };
-        // Of a function `other` has bits of its own.
-        let symbols = [
-            symbol(0, 0, 0, 0),
-            symbol(at(b"table\0"), 0x11, 0, 3),
-            symbol(at(b"factor\0"), 0x11, 0, 4),
-            symbol(at(b"k\0"), 0x12, 0x1f, 2),
-            symbol(at(b"k\0"), 0x11, 0, 5),
-        ]
-        .concat();
-        let info = [
-            vec![3, 1, 9, 9],
-            parameter(LONG_PARAMETER, 1, 8, 0x0100_1234),
-            parameter(PARAMETER, 0, 0, (8 << 18) | 0x1234),
-        ]
-        .concat();
-        let (names_at, symbols_at) = (64, 64 + names.len());
-        let info_at = symbols_at + symbols.len();
-        let headers = [
-            header(0, 0, 0, 0, 0, 0),
-            header(0, STRINGS, 0, names_at, names.len() as u64, 0),
-            header(0, PROGBITS, ALLOC | FLAG_EXEC, 0, 5000, 0),
-            header(at(b".nv.global\0"), TYPE_NOBITS, ALLOC | WRITE, 0, table_bytes, 0),
-            header(0, PROGBITS, ALLOC, 0, 256, 0),
-            header(at(b".nv.shared.k\0"), TYPE_NOBITS, ALLOC | WRITE, 0, 48 << 10, 0),
-            header(0, TYPE_SYMBOLS, 0, symbols_at, symbols.len() as u64, 1),
-            header(at(b".nv.info.k\0"), PROGBITS, 0, info_at, info.len() as u64, 0),
-        ];
-        whole(&[names.to_vec(), symbols, info], &headers)
-    }
-
-    /// A file of these contents, from 64 on, and headers; section 1 has the names.
-    pub(in super::super) fn whole(contents: &[Vec<u8>], headers: &[Vec<u8>]) -> Vec<u8> {
-        let contents = contents.concat();
-        let mut file = vec![0; 64];
-        file[..5].copy_from_slice(MAGIC);
-        file[40..48].copy_from_slice(&((64 + contents.len()) as u64).to_le_bytes());
-        file[58..60].copy_from_slice(&64_u16.to_le_bytes());
-        file[60..62].copy_from_slice(&u16::try_from(headers.len()).unwrap().to_le_bytes());
-        file[62..64].copy_from_slice(&1_u16.to_le_bytes());
-        [file, contents, headers.concat()].concat()
-    }
-
-    #[test]
-    fn variables_and_constants_count_and_have_names_and_nothing_else_does() {
-        let file = cubin(10 << 30);
-        let elf = Elf::parse(&file).unwrap();
-        assert_eq!(elf.variable_bytes(), (10 << 30) + 256);
-        assert_eq!(elf.variables(), [c"table".to_owned(), c"factor".to_owned()]);
-    }
-
-    #[test]
-    fn kernels_have_names_and_parameters_in_their_order() {
-        let file = cubin(1);
-        let kernels: Vec<_> = Elf::parse(&file).unwrap().kernels().collect();
-        let params = vec![ParamInfo { offset: 0, bytes: 8 }, ParamInfo { offset: 8, bytes: 0x1234 }];
-        assert_eq!(kernels, [(&b"k"[..], params)]);
-    }
-
-    #[test]
-    fn what_pretends_to_be_code_or_shared_memory_counts() {
-        let headers_at = |file: &[u8]| usize::try_from(long(file, 40).unwrap()).unwrap();
-        let mut file = cubin(10 << 30);
-        let flags_at = headers_at(&file) + 3 * SECTION_BYTES + 8;
-        file[flags_at] |= 4;
-        assert_eq!(Elf::parse(&file).unwrap().variable_bytes(), (10 << 30) + 256, "code without bytes");
-        let mut file = cubin(10 << 30);
-        let bytes_at = headers_at(&file) + 5 * SECTION_BYTES + 32;
-        file[bytes_at..bytes_at + 8].copy_from_slice(&(1_u64 << 30).to_le_bytes());
-        assert_eq!(Elf::parse(&file).unwrap().variable_bytes(), (11 << 30) + 256, "shared memory of 1 GiB");
-        let (mut file, sum_at) = (cubin(10 << 30), bytes_at - 2 * SECTION_BYTES);
-        file[sum_at..sum_at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
-        assert_eq!(Elf::parse(&file).unwrap().variable_bytes(), u64::MAX);
-    }
-
-    /// Every byte of the file in turn, and every end: an answer, never a panic.
-    #[test]
-    fn damaged_machine_code_is_read_as_far_as_it_goes() {
-        let whole = cubin(10 << 30);
-        let read = |file: &[u8]| {
-            let found = |elf: Elf<'_>| (elf.variable_bytes(), elf.variables().len(), elf.kernels().count());
-            Elf::parse(file).map(found)
-        };
-        for at in 0..whole.len() {
-            let mut file = whole.clone();
-            for value in [0, 1, 0x7f, 0xff] {
-                file[at] = value;
-                let _ = read(&file);
-            }
-            assert_eq!(read(&whole[..at]), None, "cut at {at}");
-        }
-        assert_eq!(read(b"\x7fELF"), None);
-    }
-}
+pub(super) mod tests;

@@ -12,6 +12,10 @@ use crate::worker::staging;
 const LINKERS_MAX: usize = 256;
 const BYTES_MAX: u64 = 1 << 30;
 
+/// What a program's runtime puts around a fat binary begins so, and says at which address that lies: for a driver here, an address of
+/// this worker's own.
+const WRAPPER: [u8; 4] = 0x4662_43b1_u32.to_le_bytes();
+
 #[derive(Debug, Default)]
 pub(super) struct Linkers {
     slab: Slab<Linker>,
@@ -97,6 +101,9 @@ impl Session {
             return Err(CuError::INVALID_VALUE);
         }
         let bytes = bytes?;
+        if bytes.starts_with(&WRAPPER) {
+            return Err(CuError::INVALID_IMAGE);
+        }
         let input_bytes = bytes.len() as u64 + name.len() as u64;
         self.linkers.reserve(input_bytes)?;
         let result = self.device.link_add(context, raw, input, &bytes, name, options);

@@ -242,12 +242,12 @@ fn an_upload_is_believed_by_what_arrived() {
     assert_eq!(load(), Err(CuError::INVALID_VALUE));
     ask::vgpuUpload(&world.guest, C, 1, u64::MAX, 0, b"abc").unwrap();
     assert_eq!(load(), Err(CuError::INVALID_IMAGE));
-    ask::vgpuUpload(&world.guest, C, 1, 6, 0, b"abc").unwrap();
-    ask::vgpuUpload(&world.guest, C, 1, 6, 4, b"abc").unwrap();
+    ask::vgpuUpload(&world.guest, C, 1, 8, 0, b".ver").unwrap();
+    ask::vgpuUpload(&world.guest, C, 1, 8, 5, b"ion").unwrap();
     assert_eq!(world.guest.take_error(), Some(CuError::INVALID_VALUE));
-    ask::vgpuUpload(&world.guest, C, 1, 6, 3, b"abcd").unwrap();
+    ask::vgpuUpload(&world.guest, C, 1, 8, 4, b"sions").unwrap();
     assert_eq!(world.guest.take_error(), Some(CuError::INVALID_VALUE));
-    ask::vgpuUpload(&world.guest, C, 1, 6, 3, b"abc").unwrap();
+    ask::vgpuUpload(&world.guest, C, 1, 8, 4, b"sion").unwrap();
     assert!(load().is_ok());
 }
 

@@ -42,6 +42,10 @@ fn one_text_goes_through_the_linker_of_a_device_without_one() {
     assert_eq!(add(&world, linker, 6, PTX, &[]), Err(CuError::INVALID_VALUE));
     assert_eq!(add(&world, linker, 1, PTX, &[number(18, 1)]), Err(CuError::INVALID_VALUE));
     assert_eq!(add(&world, linker, 0, PTX, &[]), Err(CuError::NO_BINARY_FOR_GPU));
+    let wrapper = [0x4662_43b1_u32.to_le_bytes(), [1, 0, 0, 0], [0; 4], [0, 0x68, 0, 0]].concat();
+    for input in 0..6 {
+        assert_eq!(add(&world, linker, input, &wrapper, &[]), Err(CuError::INVALID_IMAGE), "{input}");
+    }
     assert_eq!(add(&world, linker, 1, b".version 7.0\nrubbish", &[]), Err(CuError::INVALID_PTX));
     let out = Staged { offset: 0, len: 4096 };
     assert_ne!(ask::vgpuLinkLog(&world.guest, C, linker, true, out), Ok(0), "says why");

@@ -82,7 +82,9 @@ fn variables_of_an_image_that_is_loaded_unasked_are_given_back() {
 #[test]
 fn a_guest_that_has_more_kept_than_there_is_room_for_has_it_loaded_and_not_kept() {
     let world = world();
-    let large = vec![b' '; KEPT_IMAGE_BYTES_MAX + 1];
+    let text = b".version";
+    let mut large = vec![b' '; KEPT_IMAGE_BYTES_MAX + 1];
+    large[1..][..text.len()].copy_from_slice(text);
     upload(&world, 1, &large);
     load(&world, 0, 1, true).unwrap();
     assert_eq!(again(&world, 1, 1), UNKNOWN_UPLOAD);
@@ -98,8 +100,22 @@ fn a_guest_that_has_more_kept_than_there_is_room_for_has_it_loaded_and_not_kept(
     (0..16).for_each(|number| ask::vgpuUploadForget(&world.guest, C, number).unwrap());
     let most = u32::try_from(KEPT_IMAGES_MAX).unwrap();
     for number in 0..=most {
-        upload(&world, number, b" ");
+        upload(&world, number, text);
         load(&world, 100 + u64::from(number), number, true).unwrap();
     }
     assert_eq!((again(&world, 52, most - 1), again(&world, 53, most)), (None, UNKNOWN_UPLOAD));
+}
+
+/// NVIDIA's driver knows an image that is no more than an address: as cudart passes one, and here the guest would say which.
+#[test]
+fn an_image_that_says_where_it_lies_is_refused() {
+    let world = world();
+    let wrapper = |version: u32| {
+        let head = u64::from(version) << 32 | 0x4662_43b1;
+        [head, idm::arena::WINDOW as u64, 0].map(u64::to_le_bytes).concat()
+    };
+    for version in [1, 2] {
+        upload(&world, 1, &wrapper(version));
+        assert_eq!(load(&world, 0, 1, false), Err(CuError::INVALID_IMAGE));
+    }
 }
