@@ -12,7 +12,7 @@ use crate::make::{self, Owner};
 use crate::message::Reply;
 use crate::name::{Name, Step};
 use crate::node::Node;
-use crate::wire::Text;
+use crate::wire::{Qid, Text};
 
 /// Source: Linux `include/net/9p/9p.h`, `P9_DOTL_EXCL`, `P9_DOTL_AT_REMOVEDIR`.
 const MUST_BE_NEW: u32 = 0o200;
@@ -41,7 +41,10 @@ impl Session {
             qids.push(self.qid(&node));
         }
         if new_fid == fid {
-            lock(&from).node = node;
+            let mut from = lock(&from);
+            // Another request may have opened it meanwhile.
+            from.must_be_named()?;
+            from.node = node;
         } else {
             self.fids.insert(new_fid, Fid::named(node, user))?;
         }
@@ -73,9 +76,9 @@ impl Session {
         name: &[u8],
         (mode, group): (u32, u32),
     ) -> Result<Reply<'c>, Errno> {
-        let (parent, owner) = self.place(fid, group)?;
-        let node = make::directory(&parent, Name::new(name)?, mode, owner)?;
-        Ok(Reply::Mkdir { qid: self.qid(&node) })
+        let qid =
+            self.made(fid, name, group, |parent, name, owner| make::directory(parent, name, mode, owner))?;
+        Ok(Reply::Mkdir { qid })
     }
 
     pub(super) fn special<'c>(
@@ -84,9 +87,9 @@ impl Session {
         name: &[u8],
         (mode, group): (u32, u32),
     ) -> Result<Reply<'c>, Errno> {
-        let (parent, owner) = self.place(fid, group)?;
-        let node = make::special(&parent, Name::new(name)?, mode, owner)?;
-        Ok(Reply::Mknod { qid: self.qid(&node) })
+        let qid =
+            self.made(fid, name, group, |parent, name, owner| make::special(parent, name, mode, owner))?;
+        Ok(Reply::Mknod { qid })
     }
 
     pub(super) fn symlink<'c>(
@@ -96,12 +99,12 @@ impl Session {
         target: &[u8],
         group: u32,
     ) -> Result<Reply<'c>, Errno> {
-        let (parent, owner) = self.place(fid, group)?;
         if target.len() > TARGET_BYTES_MAX {
             return Err(Errno::NAMETOOLONG);
         }
-        let node = make::symlink(&parent, Name::new(name)?, target, owner)?;
-        Ok(Reply::Symlink { qid: self.qid(&node) })
+        let qid =
+            self.made(fid, name, group, |parent, name, owner| make::symlink(parent, name, target, owner))?;
+        Ok(Reply::Symlink { qid })
     }
 
     pub(super) fn link<'c>(&self, directory: u32, fid: u32, name: &[u8]) -> Result<Reply<'c>, Errno> {
@@ -127,11 +130,21 @@ impl Session {
         Ok(Reply::Unlinkat {})
     }
 
-    /// Where something new goes, and whose it is.
-    fn place(&self, fid: u32, group: u32) -> Result<(Arc<Node>, Owner), Errno> {
-        let fid = self.fids.get(fid)?;
-        let fid = lock(&fid);
-        Ok((Arc::clone(&fid.node), Owner::new(fid.user, group)?))
+    /// What `make` makes called `name` in the directory of a fid, for the fid's user.
+    fn made(
+        &self,
+        fid: u32,
+        name: &[u8],
+        group: u32,
+        make: impl FnOnce(&Arc<Node>, Name<'_>, Owner) -> Result<Node, Errno>,
+    ) -> Result<Qid, Errno> {
+        let (parent, user) = {
+            let fid = self.fids.get(fid)?;
+            let fid = lock(&fid);
+            (Arc::clone(&fid.node), fid.user)
+        };
+        let node = make(&parent, Name::new(name)?, Owner::new(user, group)?)?;
+        Ok(self.qid(&node))
     }
 }
 
