@@ -189,8 +189,13 @@ fn an_image_that_is_known_has_a_block_of_its_own_each_time() {
 #[test]
 fn without_room_for_it_an_image_is_not_loaded() {
     let session = session();
+    calls(&session);
     ARENA_FULL.store(true, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(load_code(&session).0, OUT_OF_MEMORY);
+    let seen = calls(&session);
+    assert_eq!(seen, ["image load", "arena add", "upload forget"], "the worker does not keep it for a block");
     ARENA_FULL.store(false, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(load_code(&session).0, OK);
+    let seen = calls(&session);
+    assert_eq!(seen, ["image load", "arena add", "image load managed"], "sent anew");
 }

@@ -139,8 +139,10 @@ impl Session {
         }
     }
 
+    /// Of one that is kept, or that waits for a call which will not come.
     pub(super) fn forget_upload(&mut self, number: u32) -> CuResult<()> {
         self.uploads.forget(number);
+        self.uploads.take(number);
         Ok(())
     }
 }

@@ -54,6 +54,7 @@ impl FakeDevice {
         self.saw("image load")?;
         // One that says "managed" has managed variables.
         if self.seen.lock().unwrap().uploads[&upload].windows(7).any(|bytes| bytes == b"managed") {
+            self.waiting.insert(upload);
             let info = ImageInfo { block_bytes: BLOCK_BYTES, ..ImageInfo::default() };
             return Ok(self.put(out, &info.to_bytes()));
         }
@@ -70,6 +71,7 @@ impl FakeDevice {
         out: Staged,
     ) -> CuResult<u64> {
         self.saw("image load managed")?;
+        assert!(self.waiting.remove(&upload), "it was told how long its block is to be");
         assert_eq!(block.0 % image::MANAGED_ALIGN, 0);
         let part = self.parts.range(..=block.0).next_back().map(|(start, bytes)| start + bytes);
         assert!(part.is_some_and(|end| block.0 + BLOCK_BYTES <= end), "in a part that was added");
@@ -135,7 +137,7 @@ impl FakeDevice {
     }
 
     pub(super) fn vgpuUploadForget(&mut self, _: Call, upload: u32) -> CuResult<()> {
-        assert!(self.kept.remove(&upload), "kept");
+        assert!(self.kept.remove(&upload) || self.waiting.remove(&upload), "kept, or it waits for a block");
         self.saw("upload forget")
     }
 

@@ -103,6 +103,8 @@ pub struct FakeDevice {
     info: Vec<u8>,
     /// Uploads that can be loaded again.
     kept: HashSet<u32>,
+    /// Uploads with managed variables that no block was given for.
+    waiting: HashSet<u32>,
     /// Images whose kernels need a large stack.
     deep: HashSet<u64>,
     /// References of images: their place, the image.
@@ -151,6 +153,7 @@ impl FakeDevice {
             limit: 1024,
             info: Vec::new(),
             kept: HashSet::new(),
+            waiting: HashSet::new(),
             deep: HashSet::new(),
             named: HashMap::new(),
             linked: Vec::new(),

@@ -146,6 +146,27 @@ fn a_block_is_whole_and_aligned_and_the_guests_own() {
     assert!(world.load_at(false, at(PAGE)).is_ok());
 }
 
+/// More uploads than a worker has room for at once.
+#[test]
+fn a_guest_without_room_for_a_block_lets_go_of_the_upload() {
+    let world = soft();
+    world.add(at(0), PAGE).unwrap();
+    let load = |number| {
+        ask::vgpuUpload(&world.guest, C, number, PTX.len() as u64, 0, PTX).unwrap();
+        let load =
+            ask::vgpuImageLoad(&world.guest, C, NewHandle(IMAGE), ImageKind::Module, number, true, OUT);
+        load.map(|length| world.told(length))
+    };
+    for number in 0..100 {
+        assert_eq!(load(number), wants(BLOCK_BYTES), "upload {number}");
+        ask::vgpuUploadForget(&world.guest, C, number).unwrap();
+    }
+    world.upload(PTX);
+    assert_eq!(world.load(false), wants(BLOCK_BYTES));
+    ask::vgpuUploadForget(&world.guest, C, 1).unwrap();
+    assert_eq!(world.load_at(false, at(0)), Err(CuError::INVALID_VALUE), "it is gone");
+}
+
 #[test]
 fn who_has_none_has_no_block_and_a_kept_image_is_told_of_one_each_time() {
     let world = soft();
