@@ -137,6 +137,8 @@ fn shared_child() {
     println!("freed {:?}", device.export(Shareable::Allocation(at)).err());
     println!("kept {:?}", device.alloc(context, 10 << 20));
     println!("which counts: {}", device.pieces_bytes(0));
+    device.free(context, small).unwrap();
+    println!("pieces there: {:?}", [small, at].map(|start| device.has_piece(start)));
 }
 
 /// The same for arrays and textures: the driver of the test says what it was given.
@@ -412,6 +414,8 @@ fn allocations_are_mapped_so_that_other_workers_can_have_them() {
         "vmm: release 5",
         "kept Err(CUDA_ERROR_INVALID_VALUE (1))",
         "which counts: 12582912",
+        // One more than what is used needs stays.
+        "pieces there: [true, false]",
     ];
     assert_eq!(lines[..expected.len()], expected);
 }

@@ -37,6 +37,10 @@ pub trait Sharing {
     fn whole_of(&self, address: u64, bytes: u64) -> (u64, u64) {
         (address, bytes)
     }
+    /// Whether the device has memory that starts there and that allocations are parts of, whether there are such or not.
+    fn has_piece(&self, _start: u64) -> bool {
+        false
+    }
     /// Moves it into memory of the host of so many bytes, where it stays: after [`Exported::Host`].
     fn move_to(&mut self, _what: Shareable, _memory: OwnedFd, _bytes: u64) -> CuResult<()> {
         Err(CuError::NOT_SUPPORTED)

@@ -16,6 +16,10 @@ impl Sharing for Cuda {
         self.memories.whole_of(address).unwrap_or((address, bytes))
     }
 
+    fn has_piece(&self, start: u64) -> bool {
+        self.memories.is_allocation(start)
+    }
+
     fn import(&mut self, _device: u32, memory: OwnedFd, _bytes: u64) -> CuResult<Raw> {
         self.memories.import(&self.table, &memory)
     }

@@ -90,7 +90,7 @@ impl Memory for Null {
 
 impl Null {
     /// The pieces with a part that lives.
-    fn pieces(&self) -> BTreeSet<u64> {
+    pub(super) fn pieces(&self) -> BTreeSet<u64> {
         let parts = self.parts.iter().flatten();
         parts.flat_map(|(address, bytes)| pieces_of((*address, *bytes))).collect()
     }

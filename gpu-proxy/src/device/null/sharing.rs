@@ -20,6 +20,10 @@ impl Sharing for Null {
         (start, (address + bytes - start).next_multiple_of(MAPPING_BYTES))
     }
 
+    fn has_piece(&self, start: u64) -> bool {
+        self.pieces().contains(&(start / MAPPING_BYTES))
+    }
+
     fn move_to(&mut self, _what: Shareable, _memory: OwnedFd, _bytes: u64) -> CuResult<()> {
         Ok(())
     }

@@ -257,7 +257,10 @@ impl Session {
         for ended in left {
             // What a device does not let go of counts until the worker ends.
             match self.device.free_left(ended.address) {
-                Ok(()) => self.quotas.release(device, ended.charged_bytes),
+                Ok(()) => {
+                    self.let_go_of_ended();
+                    self.quotas.release(device, ended.charged_bytes);
+                }
                 Err(error) => log::warn!("an allocation outlives its context: {}", error.code()),
             }
         }

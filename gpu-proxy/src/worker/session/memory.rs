@@ -45,6 +45,7 @@ impl Session {
 
     /// Pieces that the device has ended count no longer.
     pub(super) fn count_pieces(&mut self, device: u32) {
+        self.let_go_of_ended();
         self.quotas.pieces_are(device, self.device.pieces_bytes(device));
     }
 

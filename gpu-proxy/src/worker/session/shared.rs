@@ -22,6 +22,9 @@ pub(super) struct Shared {
     exchange: Option<Box<dyn Exchange>>,
     /// Allocations that others may have, by their address. Those of one piece of memory have one token, which ends with the last of them.
     exported: BTreeMap<u64, Token>,
+    /// Pieces that others may have and of which no such allocation lives, by where they start. As long as the device has one it is this
+    /// worker's, and counts here.
+    left: BTreeMap<u64, Token>,
     /// Others' that are mapped here, by their address.
     opened: BTreeMap<u64, Opened>,
 }
@@ -75,7 +78,7 @@ impl Session {
         let bytes = self.ranges.length(at);
         let (start, whole_bytes) = self.device.whole_of(at.0, bytes);
         let of_it = self.shared.exported.range(start..start.saturating_add(whole_bytes)).next();
-        let memory = match of_it.map(|(_, token)| *token) {
+        let memory = match of_it.map(|(_, token)| *token).or_else(|| self.shared.left.remove(&start)) {
             Some(token) => token,
             None => {
                 // Where memory is moved no work may be on its way.
@@ -231,7 +234,7 @@ impl Session {
         }
     }
 
-    /// An allocation has ended: nobody may open it any more, once no other of its piece may be. Before it counts no longer.
+    /// An allocation has ended: nobody may open it any more, once its piece has, too. Before it counts no longer.
     pub(super) fn allocation_ended(&mut self, at: u64) {
         let Some(token) = self.shared.exported.remove(&at) else { return };
         // Those of one piece stand one after the other.
@@ -239,8 +242,21 @@ impl Session {
         let has_another = [before.map(|(_, token)| token).next_back(), after.map(|(_, token)| token).next()]
             .contains(&Some(&token));
         if !has_another {
-            self.tell(Question::LetGo(token));
+            self.shared.left.insert(self.device.whole_of(at, 1).0, token);
+            self.let_go_of_ended();
         }
+    }
+
+    /// Of pieces that the device has no more: before they count no longer.
+    pub(super) fn let_go_of_ended(&mut self) {
+        let Self { shared, device, .. } = self;
+        let mut ended = Vec::new();
+        shared.left.retain(|start, token| {
+            let stays = device.has_piece(*start);
+            ended.extend((!stays).then_some(*token));
+            stays
+        });
+        ended.into_iter().for_each(|token| self.tell(Question::LetGo(token)));
     }
 
     /// Asks what needs no descriptor.

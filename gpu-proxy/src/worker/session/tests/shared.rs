@@ -389,6 +389,37 @@ fn small_allocations_of_one_piece_go_as_one_memory_and_each_is_opened_at_its_pla
     assert_eq!(node.used(1), PIECE);
 }
 
+/// As with `cuda`: an allocation that never was anybody else's keeps the piece.
+#[test]
+fn a_piece_that_its_maker_and_others_have_counts_once_until_the_last_lets_go_of_it() {
+    let node = Node::new();
+    let (one, two) = (node.process(1, Null::default().in_pieces()), node.process(1, Null::default()));
+    let [first, second] = [600, 512].map(|bytes| one.alloc(bytes).unwrap());
+    let part = one.export_at(first).unwrap();
+    let there = two.open(part).unwrap();
+    one.free(first).unwrap();
+    assert_eq!(node.used(1), PIECE, "the maker's, and nobody's beside it");
+    // What is exported of it next is of the same memory.
+    let next = one.export_at(second).unwrap();
+    assert_eq!((next.memory, next.offset), (part.memory, part.offset + (second.0 - first.0)));
+    let near = two.open(next).unwrap();
+    one.free(second).unwrap();
+    assert_eq!((node.used(1), two.open(next)), (PIECE, Err(WRONG)), "the others'");
+    two.close(there).unwrap();
+    assert_eq!(node.used(1), PIECE);
+    two.close(near).unwrap();
+    assert_eq!(node.used(1), 0);
+
+    // So it does where the maker's context takes the last of it along.
+    let [third, _fourth] = [600, 512].map(|bytes| one.alloc(bytes).unwrap());
+    let there = two.open(one.export_at(third).unwrap()).unwrap();
+    one.free(third).unwrap();
+    ask::cuDevicePrimaryCtxReset_v2(&one.world.guest, ContextId::NONE, 0).unwrap();
+    assert_eq!(node.used(1), PIECE);
+    two.close(there).unwrap();
+    assert_eq!(node.used(1), 0);
+}
+
 /// Else a device's refusal is memory that nobody pays for.
 #[test]
 fn what_the_device_does_not_let_go_of_counts_until_its_worker_ends() {
