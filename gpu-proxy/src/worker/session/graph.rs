@@ -84,9 +84,9 @@ pub(super) struct Graph {
     perhaps_calls: Vec<GraphCall>,
     /// Of [`Graphs::bytes`].
     bytes: u64,
-    /// Of the grant.
-    /// On this device: that of the context which it was instantiated in.
+    /// That of the context which it was instantiated in.
     device: u32,
+    /// Of the grant on this device.
     charged_bytes: u64,
     /// Of the last launch, which comes after all earlier ones (CUDA, `cuGraphLaunch`).
     launched: Option<(ContextId, Stream, Place)>,

@@ -7,7 +7,7 @@ use vgpu_api::{
 
 use super::super::Session;
 use super::Function;
-use crate::device::{DeviceLaunch, LOCAL_BYTES, Raw};
+use crate::device::{DeviceLaunch, LOCAL_BYTES, Place, Raw};
 
 impl Session {
     fn function(&self, handle: FunctionHandle) -> CuResult<Function> {
@@ -70,9 +70,7 @@ impl Session {
         call: Call,
         launch: &Launch<'_>,
     ) -> CuResult<u32> {
-        let (context, place) = self.place_of(call, launch.shape.stream)?;
-        self.is_loaded_for(context, place.context, launch.shape.function.image())?;
-        let launch = self.device_launch(launch, false)?;
+        let (place, launch) = self.shaped(call, launch)?;
         self.device.max_active_clusters(place, &launch)
     }
 
@@ -81,10 +79,15 @@ impl Session {
         call: Call,
         launch: &Launch<'_>,
     ) -> CuResult<u32> {
+        let (place, launch) = self.shaped(call, launch)?;
+        self.device.max_cluster_size(place, &launch)
+    }
+
+    /// A launch that is asked about, without parameters, and where it would go.
+    fn shaped<'a>(&mut self, call: Call, launch: &Launch<'a>) -> CuResult<(Place, DeviceLaunch<'a>)> {
         let (context, place) = self.place_of(call, launch.shape.stream)?;
         self.is_loaded_for(context, place.context, launch.shape.function.image())?;
-        let launch = self.device_launch(launch, false)?;
-        self.device.max_cluster_size(place, &launch)
+        Ok((place, self.device_launch(launch, false)?))
     }
 
     pub(in crate::worker::session) fn launch(&mut self, call: Call, launch: &Launch<'_>) -> CuResult<()> {
