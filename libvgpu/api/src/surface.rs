@@ -138,12 +138,15 @@ surface! {
         Async: cuArrayDestroy cuMipmappedArrayDestroy cuMipmappedArrayGetLevel;
         Sync: cuArrayCreate_v2 cuArray3DCreate_v2 cuMipmappedArrayCreate;
     }
+    "module_references" {
+        Sync: cuModuleGetTexRef cuModuleGetSurfRef;
+    }
     "texref" {
         Local: cuTexRefGetAddress_v2 cuTexRefGetArray cuTexRefGetMipmappedArray cuTexRefGetAddressMode cuTexRefGetFilterMode
             cuTexRefGetFormat cuTexRefGetMipmapFilterMode cuTexRefGetMipmapLevelBias cuTexRefGetMipmapLevelClamp
             cuTexRefGetMaxAnisotropy cuTexRefGetBorderColor cuTexRefGetFlags cuSurfRefGetArray;
         Async: cuTexRefDestroy;
-        Sync: cuModuleGetTexRef cuModuleGetSurfRef cuTexRefCreate cuTexRefSetArray cuTexRefSetMipmappedArray
+        Sync: cuTexRefCreate cuTexRefSetArray cuTexRefSetMipmappedArray
             cuTexRefSetAddress_v2 cuTexRefSetAddress2D_v2 cuTexRefSetAddress2D_v3 cuTexRefSetFormat cuTexRefSetAddressMode
             cuTexRefSetFilterMode cuTexRefSetMipmapFilterMode cuTexRefSetMipmapLevelBias cuTexRefSetMipmapLevelClamp
             cuTexRefSetMaxAnisotropy cuTexRefSetBorderColor cuTexRefSetFlags cuSurfRefSetArray;

@@ -36,6 +36,7 @@ pub mod managed_batch;
 pub mod memory;
 pub mod memset;
 pub mod module;
+pub mod module_references;
 pub mod occupancy;
 pub mod old_launch;
 pub mod peer;
@@ -71,8 +72,8 @@ pub mod generated {
         green::*, init::*, ipc::*,
     };
     use super::{
-        launch::*, library::*, link::*, logs::*, managed::*, memory::*, memset::*, module::*, occupancy::*,
-        old_launch::*, pointer::*, primary::*,
+        launch::*, library::*, link::*, logs::*, managed::*, memory::*, memset::*, module::*,
+        module_references::*, occupancy::*, old_launch::*, pointer::*, primary::*,
     };
     use super::{managed_batch::*, tensor_map::*, texref::*, user_object::*};
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use vgpu_api::handle::kind;
 use vgpu_api::{CuError, CuResult, DevicePtr, ImageKind};
 
-use super::texref::names_reference;
+use super::module_references::names_reference;
 use crate::abi::{In, Out, Raw, Span, export};
 use crate::core::contexts::{Entered, enter, enter_to_end};
 use crate::core::image_size;
