@@ -72,20 +72,11 @@ impl Processors {
         split: SmSplit,
         parts: &[u32],
     ) -> CuResult<()> {
-        let all = self.all(of)?;
-        let mut given = Vec::new();
-        if parts.is_empty() {
-            given.clone_from(&all);
-        } else {
-            let (groups, each) = divided(all.len(), split)?;
-            for part in parts {
-                let (from, to) = match usize::try_from(*part) {
-                    _ if *part == REST => (groups * each, all.len()),
-                    Ok(group) if group < groups => (group * each, (group + 1) * each),
-                    _ => return Err(CuError::INVALID_VALUE),
-                };
-                given.extend_from_slice(&all[from..to]);
-            }
+        let mut given = self.all(of)?;
+        if !parts.is_empty() {
+            let (groups, each) = divided(given.len(), split)?;
+            let (in_groups, rest) = given.split_at(groups * each);
+            given = parts_of(parts, &in_groups.chunks(each).collect::<Vec<_>>(), rest)?.concat();
         }
         self.of.insert(green, given);
         Ok(())
@@ -94,6 +85,15 @@ impl Processors {
     pub(super) fn take_back(&mut self, green: Raw) -> CuResult<()> {
         self.of.remove(&green).map(drop).ok_or(CuError::INVALID_CONTEXT)
     }
+}
+
+/// What parts of a split are: of its groups, or its rest.
+pub(super) fn parts_of<T: Copy>(parts: &[u32], groups: &[T], rest: T) -> CuResult<Vec<T>> {
+    let part = |part: &u32| match *part {
+        REST => Ok(rest),
+        group => groups.get(group as usize).copied().ok_or(CuError::INVALID_VALUE),
+    };
+    parts.iter().map(part).collect()
 }
 
 fn step(split: SmSplit) -> u32 {

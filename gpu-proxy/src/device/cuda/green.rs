@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::ptr;
 
-use vgpu_api::green::{GROUPS_MAX, REST};
+use vgpu_api::green::GROUPS_MAX;
 use vgpu_api::{CuError, CuResult, SmGroups, SmResource, SmSplit};
 
 use super::table::{DevResource, NULL};
 use super::{Cuda, Pointer, Raw};
 use crate::device::GreenContexts;
+use crate::device::green::parts_of;
 
 /// `CU_DEV_RESOURCE_TYPE_SM`.
 const SM: u32 = 1;
@@ -140,14 +141,7 @@ impl GreenContexts for Cuda {
             vec![self.multiprocessors(device, of)?]
         } else {
             let (groups, rest) = self.divide(device, of, split)?;
-            let part = |part: &u32| {
-                if *part == REST {
-                    Ok(rest)
-                } else {
-                    groups.get(*part as usize).copied().ok_or(CuError::INVALID_VALUE)
-                }
-            };
-            parts.iter().map(part).collect::<CuResult<Vec<_>>>()?
+            parts_of(parts, &groups, rest)?
         };
         self.make_green(device, given)
     }
