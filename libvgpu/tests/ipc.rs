@@ -125,9 +125,13 @@ fn an_allocation_has_one_handle_which_its_own_process_does_not_open() {
     assert_eq!((session.handle_of(0).0, session.handle_of(0x1234).0), (INVALID_VALUE, INVALID_VALUE));
     assert_eq!(session.free(at), OK);
     assert_eq!(session.handle_of(at).0, INVALID_VALUE);
+    // Whatever lies there next has another one, also in the same memory.
+    let (code, next) = session.handle_of(session.alloc(3 * PIECE_BYTES));
+    assert_eq!((code, words(next)[..4] == words(handle)[..4]), (OK, true), "of the same memory and as long");
+    assert_ne!(words(next)[6], words(handle)[6]);
 }
 
-/// The words of a handle: 1 and 2 are its memory's name, 3 the length, 5 where it starts in that memory.
+/// The words of a handle: 1 and 2 are its memory's name, 3 the length, 5 where it starts in that memory, 6 what no other allocation has.
 fn words(handle: Handle) -> [u64; 8] {
     std::array::from_fn(|place| u64::from_le_bytes(handle.0[8 * place..][..8].try_into().unwrap()))
 }

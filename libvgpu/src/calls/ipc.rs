@@ -68,7 +68,7 @@ fn export(out: Out<i32>, handle: u64, handle_type: u32, flags: u64) -> CuResult<
     }
     let token = ask::vgpuMemoryExport(&process.channel, current(), handle)?;
     let device = process.contexts.number(memory.device)?;
-    out.set(file_of(Handle { token, bytes: memory.bytes, device, offset: 0 }.encode(Kind::Memory))?)
+    out.set(file_of(Handle { token, bytes: memory.bytes, device, offset: 0, id: 0 }.encode(Kind::Memory))?)
 }
 
 fn import(out: Out<u64>, os_handle: Span, handle_type: u32) -> CuResult<()> {
@@ -108,7 +108,9 @@ fn get(out: Out<MemHandle>, at: DevicePtr) -> CuResult<()> {
     let SharedPart { memory: token, offset, .. } =
         process.ipc.export(range.id, lives, || ask::vgpuIpcExport(&process.channel, context, start))?;
     let device = process.contexts.number(process.contexts.device_of(range.context)?)?;
-    out.set(MemHandle(Handle { token, bytes: range.bytes, device, offset }.encode(Kind::Allocation)))
+    out.set(MemHandle(
+        Handle { token, bytes: range.bytes, device, offset, id: range.id }.encode(Kind::Allocation),
+    ))
 }
 
 fn open(out: Out<DevicePtr>, MemHandle(handle): MemHandle, flags: u32) -> CuResult<()> {
@@ -117,7 +119,7 @@ fn open(out: Out<DevicePtr>, MemHandle(handle): MemHandle, flags: u32) -> CuResu
     if flags != LAZY_PEER_ACCESS {
         return Err(CuError::INVALID_VALUE);
     }
-    let Handle { token, bytes, device: number, offset } = Handle::decode(Kind::Allocation, &handle)?;
+    let Handle { token, bytes, device: number, offset, .. } = Handle::decode(Kind::Allocation, &handle)?;
     if process.contexts.number(device)? != number {
         return Err(CuError::INVALID_DEVICE);
     }
@@ -150,7 +152,7 @@ fn get_event(out: Out<IpcEventHandle>, event: Raw) -> CuResult<()> {
     }
     let token = ask::vgpuEventExport(&process.channel, context, event)?;
     let device = process.contexts.number(process.contexts.device_of(known.context)?)?;
-    out.set(MemHandle(Handle { token, bytes: 1, device, offset: 0 }.encode(Kind::Event)))
+    out.set(MemHandle(Handle { token, bytes: 1, device, offset: 0, id: 0 }.encode(Kind::Event)))
 }
 
 fn open_event(out: Out<u64>, MemHandle(handle): IpcEventHandle) -> CuResult<()> {

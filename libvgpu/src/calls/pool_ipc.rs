@@ -38,7 +38,7 @@ export! {
         }
         let token = ask::vgpuPoolExport(&process.channel, current(), pool)?;
         let device = process.contexts.number(known.device)?;
-        out.set(file_of(Handle { token, bytes: 1, device, offset: 0 }.encode(Kind::Pool))?)
+        out.set(file_of(Handle { token, bytes: 1, device, offset: 0, id: 0 }.encode(Kind::Pool))?)
     }
 
     fn cuMemPoolImportFromShareableHandle(out: Out<u64>, os_handle: Span, handle_type: u32, flags: u64) {

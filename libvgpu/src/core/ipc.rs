@@ -46,11 +46,14 @@ pub struct Handle {
     pub device: u32,
     /// Where an allocation starts in what the token names; else 0.
     pub offset: u64,
+    /// Of an allocation its `CU_POINTER_ATTRIBUTE_BUFFER_ID`: one that lies where an earlier one lay has another handle (CUDA driver API,
+    /// `cuIpcGetMemHandle`). Else 0.
+    pub id: u64,
 }
 
 impl Handle {
     /// ```text
-    /// 0 mark | 8 token | 24 bytes u64 | 32 device u32 | 36 zeros | 40 offset u64 | 48 zeros
+    /// 0 mark | 8 token | 24 bytes u64 | 32 device u32 | 36 zeros | 40 offset u64 | 48 id u64 | 56 zeros
     /// ```
     pub fn encode(self, kind: Kind) -> [u8; HANDLE_BYTES] {
         let mut handle = [0; HANDLE_BYTES];
@@ -59,6 +62,7 @@ impl Handle {
         handle[24..32].copy_from_slice(&self.bytes.to_le_bytes());
         handle[32..36].copy_from_slice(&self.device.to_le_bytes());
         handle[40..48].copy_from_slice(&self.offset.to_le_bytes());
+        handle[48..56].copy_from_slice(&self.id.to_le_bytes());
         handle
     }
 
@@ -70,12 +74,13 @@ impl Handle {
         let bytes = part(24, 32).try_into().map(u64::from_le_bytes);
         let device = part(32, 36).try_into().map(u32::from_le_bytes);
         let offset = part(40, 48).try_into().map(u64::from_le_bytes);
-        match (token, bytes, device, offset) {
-            (Ok(token), Ok(bytes), Ok(device), Ok(offset)) if part(0, 8) == kind.mark() && bytes > 0 => {
-                Ok(Self { token, bytes, device, offset })
-            }
-            _ => Err(CuError::INVALID_VALUE),
-        }
+        let id = part(48, 56).try_into().map(u64::from_le_bytes);
+        let (Ok(token), Ok(bytes), Ok(device), Ok(offset), Ok(id)) = (token, bytes, device, offset, id)
+        else {
+            return Err(CuError::INVALID_VALUE);
+        };
+        let is_one = part(0, 8) == kind.mark() && bytes > 0;
+        is_one.then_some(Self { token, bytes, device, offset, id }).ok_or(CuError::INVALID_VALUE)
     }
 }
 
@@ -186,7 +191,7 @@ mod tests {
 
     #[test]
     fn handles_come_back_and_nothing_else_is_one() {
-        let handle = Handle { token: TOKEN, bytes: 1 << 33, device: 7, offset: 1 << 20 };
+        let handle = Handle { token: TOKEN, bytes: 1 << 33, device: 7, offset: 1 << 20, id: 1 << 40 };
         let encoded = handle.encode(Kind::Allocation);
         assert_eq!(Handle::decode(Kind::Allocation, &encoded), Ok(handle));
         for wrong in [
