@@ -3,12 +3,14 @@
 //! No thread of its own: `libvgpu` may not start any. One doorbell wakes one thread, which wakes the others.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::doorbell::Waiter;
+use crate::error::{ChannelError, Peer};
 use crate::life::Liveness;
 pub(crate) use crate::queue::End;
 use crate::queue::Queue;
+use crate::spin::Spin;
 use crate::sync::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -85,6 +87,41 @@ impl Hub {
         ready: impl FnMut() -> bool,
     ) -> io::Result<End> {
         self.queue.sleep_until(parked, deadline, ready, || self.is_gone(), || self.lead(deadline))
+    }
+
+    /// Tries until `step` has a result: polling first, then asleep, at most `limit`. `parked` is this side's shared word.
+    ///
+    /// # Errors
+    /// Those of `step`; [`ChannelError::PeerGone`]; [`ChannelError::TimedOut`] with `what` was waited for; the doorbell's.
+    pub(crate) fn block(
+        &self,
+        (peer, what): (Peer, &'static str),
+        spin: &Spin,
+        parked: &AtomicU32,
+        limit: Option<Duration>,
+        mut step: impl FnMut() -> Result<Option<usize>, ChannelError>,
+    ) -> Result<usize, ChannelError> {
+        let mut result = Ok(None);
+        let mut done = || {
+            result = step();
+            !matches!(result, Ok(None))
+        };
+        if !done()
+            && let Some(start) = spin.until(&mut done)
+        {
+            let deadline = limit.and_then(|limit| start.checked_add(limit));
+            let end = self.wait_until(parked, deadline, &mut done);
+            spin.slept(start);
+            match end.map_err(ChannelError::system("wait for the peer"))? {
+                End::Ready => {}
+                End::Gone => return Err(ChannelError::PeerGone(peer)),
+                End::TimedOut => {
+                    return Err(ChannelError::TimedOut { peer, what, limit: limit.unwrap_or_default() });
+                }
+            }
+        }
+        // `done` said that there is a result.
+        Ok(result?.unwrap_or_default())
     }
 
     fn lead(&self, deadline: Option<Instant>) -> io::Result<()> {

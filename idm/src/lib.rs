@@ -14,6 +14,7 @@ pub mod arena;
 pub mod connect;
 pub mod doorbell;
 pub mod error;
+pub mod flex;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod hello;

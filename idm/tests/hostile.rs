@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use idm::flex::{FlexParts, FlexRings, FlexSide};
 use idm::record::{ChannelParts, Consumer, Ready, RegionSpec, Submitter, make_region};
 use idm::stream::{Side, Stream, StreamParts, StreamSpec};
 use idm::{ChannelError, Doorbell, Peer, Region, Waiter};
@@ -198,6 +199,36 @@ fn a_stream_survives_a_peer_that_scribbles_over_its_pages() {
                 b.read(&mut to, STEP)?;
                 b.write(&[2; 700], STEP)?;
                 a.read(&mut to, STEP)?;
+            }
+            Ok(())
+        },
+    );
+    assert!(broken > 0, "nothing was ever found out in {} rounds", well + broken);
+}
+
+#[test]
+fn a_back_end_survives_a_guest_that_scribbles_over_its_flex_rings() {
+    let words: Vec<usize> =
+        [0, 4, 64, 68, 128, 132].into_iter().chain((4096..12_288).step_by(1024)).collect();
+    let (well, broken) = besiege(
+        &words,
+        || {
+            let memory = make_region(&SPEC).unwrap();
+            let region = || Region::map(&memory, SPEC.region_bytes().unwrap()).unwrap();
+            let [(waiter, doorbell), _] = bells();
+            let (side, peer) = (FlexSide::Back, Peer::Domain(5));
+            let parts =
+                FlexParts { region: region(), order: 1, side, peer, waiter, doorbell, liveness: None };
+            (Arc::new(region()), FlexRings::new(parts).unwrap())
+        },
+        |rings| {
+            let mut bytes = [0; 512];
+            for _ in 0..100 {
+                match rings.read(&mut bytes, Some(Duration::from_millis(1))) {
+                    Ok(count) => rings.write(&bytes[..count], Some(Duration::from_millis(1))).map(drop)?,
+                    Err(ChannelError::TimedOut { .. }) => {}
+                    Err(why) => return Err(why),
+                }
             }
             Ok(())
         },

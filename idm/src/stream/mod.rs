@@ -19,7 +19,7 @@ pub use layout::{MAKER_LIFE, STREAM_RING_BYTES_MAX, Side, StreamSpec, TAKER_LIFE
 pub use self::tokio::AsyncStream;
 use crate::doorbell::{Doorbell, Waiter};
 use crate::error::{ChannelError, Peer};
-use crate::hub::{End, Hub};
+use crate::hub::Hub;
 use crate::life::{self, Life, Liveness};
 use crate::park::Caller;
 use crate::region::{Region, sealed_memory};
@@ -271,38 +271,13 @@ impl Core {
         self.ring_if_asleep()
     }
 
-    /// Tries until `step` has a result: polling first, then asleep.
     fn block(
         &self,
         what: &'static str,
         limit: Option<Duration>,
-        mut step: impl FnMut() -> Result<Option<usize>, ChannelError>,
+        step: impl FnMut() -> Result<Option<usize>, ChannelError>,
     ) -> Result<usize, ChannelError> {
-        let mut result = Ok(None);
-        let mut done = || {
-            result = step();
-            !matches!(result, Ok(None))
-        };
-        if !done()
-            && let Some(start) = self.spin.until(&mut done)
-        {
-            let deadline = limit.and_then(|limit| start.checked_add(limit));
-            let end = self.hub.wait_until(self.region.word(self.mine.parked), deadline, &mut done);
-            self.spin.slept(start);
-            match end.map_err(ChannelError::system("wait for the peer"))? {
-                End::Ready => {}
-                End::Gone => return Err(ChannelError::PeerGone(self.peer)),
-                End::TimedOut => {
-                    return Err(ChannelError::TimedOut {
-                        peer: self.peer,
-                        what,
-                        limit: limit.unwrap_or_default(),
-                    });
-                }
-            }
-        }
-        // `done` said that there is a result.
-        Ok(result?.unwrap_or_default())
+        self.hub.block((self.peer, what), &self.spin, self.region.word(self.mine.parked), limit, step)
     }
 
     fn check(&self) -> Result<(), ChannelError> {

@@ -15,6 +15,8 @@ pub mod dmabuf;
 pub mod domain;
 mod error;
 pub mod evtchn;
+#[expect(unsafe_code, reason = "makes a region of the guest's pages")]
+pub mod flex;
 pub mod gntalloc;
 pub mod gntdev;
 #[expect(unsafe_code, reason = "Xen's ioctls")]

@@ -209,7 +209,7 @@ fn check_pages(from: DomId, offer: &Offer, pages: usize) -> Result<(), XenError>
 }
 
 /// Binds to a port that the guest named. That it has no such port is its fault, not ours.
-fn bind(from: DomId, port: u32) -> Result<EventChannel, XenError> {
+pub(super) fn bind(from: DomId, port: u32) -> Result<EventChannel, XenError> {
     EventChannel::bind(from, port).map_err(|error| match error {
         XenError::Call { source, .. }
             if source.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) =>

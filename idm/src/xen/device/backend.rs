@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::DomId;
 use super::super::error::XenError;
 use super::super::offer::accept_stream;
-use super::super::xenstore::{Client, Store as _};
+use super::super::xenstore::{Client, Store as _, Watch, XsError};
 use super::frontend::wait;
 use super::nodes::read_offer;
 use super::{CLOSED, CONNECTED, Device, INITIALISED, INITIALISING, STATE_MAX, is_ending};
@@ -36,23 +37,7 @@ impl Backend {
         let front = self.device.frontend_path();
         let watch = self.xenstore.watch(&front)?;
         self.set_state(INITIALISING)?;
-        loop {
-            let state = match self.xenstore.read_decimal(&format!("{front}/state"), STATE_MAX) {
-                Ok(state) => state,
-                Err(error) if error.is_missing() => return Err(XenError::PeerGone(guest)),
-                Err(super::super::xenstore::XsError::Value { value, .. }) => {
-                    return Err(XenError::PeerWrote { peer: guest, what: "a state", value });
-                }
-                Err(error) => return Err(error.into()),
-            };
-            if is_ending(state) || liveness.is_gone() {
-                return Err(XenError::PeerGone(guest));
-            }
-            if state == INITIALISED {
-                break;
-            }
-            wait(&watch, end, limit, guest, "offer a stream")?;
-        }
+        await_frontend(&self.xenstore, &front, guest, &watch, (end, limit), || liveness.is_gone())?;
         let offer = match read_offer(&self.xenstore, &front, guest) {
             Err(XenError::Xenstore(error)) if error.is_missing() => {
                 let value = "nothing".to_owned();
@@ -78,16 +63,59 @@ impl Backend {
         self.change(&[("state", &state.to_string())])
     }
 
-    /// Writes below a device that is there. A write alone would make nodes again that the toolstack has removed, for nobody to remove.
     fn change(&self, nodes: &[(&str, &str)]) -> Result<(), XenError> {
-        let back = self.device.backend_path();
-        let changed = self.xenstore.transaction(|tx| {
-            tx.read(&back)?;
-            nodes.iter().try_for_each(|(node, value)| tx.write(&format!("{back}/{node}"), value))
-        });
-        changed.map_err(|error| match error.is_missing() {
-            true => XenError::PeerGone(self.device.guest),
-            false => error.into(),
-        })
+        change(&self.xenstore, &self.device.backend_path(), self.device.guest, nodes)
     }
+}
+
+/// Waits until the front end at `front` has offered, which is state 3, for as long as `limit` says: until when, and what that is in all.
+///
+/// # Errors
+/// [`XenError::PeerGone`]: it closed or lost the device, or `is_gone` says so. [`XenError::Late`]. [`XenError::PeerWrote`]: no state.
+pub(in super::super) fn await_frontend(
+    xenstore: &Client,
+    front: &str,
+    guest: DomId,
+    watch: &Watch,
+    (end, limit): (Instant, Duration),
+    is_gone: impl Fn() -> bool,
+) -> Result<(), XenError> {
+    loop {
+        let state = match xenstore.read_decimal(&format!("{front}/state"), STATE_MAX) {
+            Ok(state) => state,
+            Err(error) if error.is_missing() => return Err(XenError::PeerGone(guest)),
+            Err(XsError::Value { value, .. }) => {
+                return Err(XenError::PeerWrote { peer: guest, what: "a state", value });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if is_ending(state) || is_gone() {
+            return Err(XenError::PeerGone(guest));
+        }
+        if state == INITIALISED {
+            return Ok(());
+        }
+        wait(watch, end, limit, guest, "offer a stream")?;
+    }
+}
+
+/// Writes below the device at `back`, which is there. A write alone would make nodes again that the toolstack has removed, for nobody to
+/// remove.
+///
+/// # Errors
+/// Xenstore's. [`XenError::PeerGone`]: the toolstack has removed the device.
+pub(in super::super) fn change(
+    xenstore: &Client,
+    back: &str,
+    guest: DomId,
+    nodes: &[(&str, &str)],
+) -> Result<(), XenError> {
+    let changed = xenstore.transaction(|tx| {
+        tx.read(back)?;
+        nodes.iter().try_for_each(|(node, value)| tx.write(&format!("{back}/{node}"), value))
+    });
+    changed.map_err(|error| match error.is_missing() {
+        true => XenError::PeerGone(guest),
+        false => error.into(),
+    })
 }

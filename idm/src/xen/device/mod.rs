@@ -17,6 +17,7 @@ mod nodes;
 mod toolstack;
 
 pub use backend::Backend;
+pub(super) use backend::{await_frontend, change};
 pub use frontend::Frontend;
 pub use nodes::Device;
 #[cfg(fuzzing)]
@@ -28,7 +29,7 @@ const INITIALISING: u32 = 1;
 /// The frontend's offer is complete.
 const INITIALISED: u32 = 3;
 /// The stream runs.
-const CONNECTED: u32 = 4;
+pub(super) const CONNECTED: u32 = 4;
 const CLOSING: u32 = 5;
 const CLOSED: u32 = 6;
 /// Largest state there is (Reconfigured).
