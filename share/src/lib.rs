@@ -18,6 +18,7 @@ mod qid;
 mod readdir;
 mod serve;
 mod session;
+pub mod walls;
 mod wire;
 mod xattr;
 

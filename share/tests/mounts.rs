@@ -2,45 +2,16 @@
 //! own, which a process of many threads cannot make for itself.
 
 mod client;
+mod namespace;
 
-use std::env;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::Path;
-use std::process::Command;
 
 use client::{Guest, ROOT, me};
+use namespace::{mount, play};
 use rustix::io::Errno;
 use vgpu_share::Text;
 use vgpu_share::message::{Changes, Request};
-
-const INSIDE: &str = "VGPU_SHARE_MOUNTS";
-const UNSHARE: [&str; 3] = ["--mount", "--propagation", "private"];
-
-/// Plays `story` in a namespace: this program again, with this test alone.
-fn play(test: &str, story: fn()) {
-    if env::var_os(INSIDE).is_some() {
-        return story();
-    }
-    if !Command::new("unshare").args(UNSHARE).arg("true").status().is_ok_and(|status| status.success()) {
-        eprintln!("NOT TRIED: {}: no mount namespace can be made here", file!());
-        return;
-    }
-    let mut again = Command::new("unshare");
-    again.args(UNSHARE).arg(env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]);
-    let ended = again.env(INSIDE, "1").output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stdout);
-    assert!(
-        ended.status.success() && said.contains("1 passed"),
-        "{said}{}",
-        String::from_utf8_lossy(&ended.stderr)
-    );
-}
-
-fn mount(arguments: &[&str], place: &Path) {
-    fs::create_dir_all(place).unwrap();
-    assert!(Command::new("mount").args(arguments).arg(place).status().unwrap().success());
-}
 
 #[test]
 fn files_of_one_name_and_inode_number_are_not_mixed_up() {

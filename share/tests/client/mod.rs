@@ -40,7 +40,12 @@ impl Guest {
             let (mut from, mut to) = (theirs.try_clone().unwrap(), theirs);
             vgpu_share::serve(&session, &mut from, &mut to)
         });
-        Guest { stream, server: Some(server), frame: Vec::new(), fid: 1000 }
+        Guest { server: Some(server), ..Guest::over(stream) }
+    }
+
+    /// Connected to a server that is no thread of ours; nothing is said yet.
+    pub fn over(stream: UnixStream) -> Self {
+        Guest { stream, server: None, frame: Vec::new(), fid: 1000 }
     }
 
     /// Attached: `ROOT` is the root's fid.
