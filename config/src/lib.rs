@@ -138,7 +138,7 @@ pub struct Shim {
     /// What cleaning up needs, one folder a sandbox.
     pub state_dir: PathBuf,
     /// The program that serves the 9p share.
-    pub share_backend: PathBuf,
+    pub share_server: PathBuf,
     /// Seconds from the creation of the domain to guest-init's hello.
     pub boot_timeout_s: u64,
     /// Seconds in which the guest has to answer a SIGKILL, and then to be done with it, before its domain is destroyed.
@@ -237,7 +237,7 @@ impl Default for Shim {
         Shim {
             shared_dir: "/run/vgpu/shared".into(),
             state_dir: "/run/vgpu/sandboxes".into(),
-            share_backend: "/usr/libexec/xen-qemu-system-i386".into(),
+            share_server: "/usr/lib/vgpu/share-server".into(),
             boot_timeout_s: 60,
             kill_timeout_s: 5,
         }
@@ -320,7 +320,7 @@ impl Config {
             ("guest.initramfs", &guest.initramfs),
             ("shim.shared_dir", &shim.shared_dir),
             ("shim.state_dir", &shim.state_dir),
-            ("shim.share_backend", &shim.share_backend),
+            ("shim.share_server", &shim.share_server),
             ("proxy.socket", &proxy.socket),
             ("proxy.workers_dir", &proxy.workers_dir),
         ]

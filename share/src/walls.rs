@@ -1,5 +1,5 @@
 //! What a server takes from itself, so that a guest that broke it has the guest's own share and nothing else of the node: namespaces, a
-//! root file system of two directories, six capabilities, the system calls of [`calls`], bounds of memory and descriptors.
+//! root file system of two directories, five capabilities, the system calls of [`calls`], bounds of memory and descriptors.
 //!
 //! Two steps: [`Walls::begin`] while there is one thread, before anything is opened; [`Walls::close`] when the guest's pages are mapped,
 //! before a byte of it is read. A measure that fails ends the server: none is dropped in silence.

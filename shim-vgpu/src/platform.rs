@@ -62,7 +62,10 @@ impl Platform {
         let xen = Arc::new(crate::xen::XenLink::default());
         Platform {
             toolstack: Arc::new(crate::toolstack::xl::Xl),
-            share: Arc::new(crate::share::qemu::Qemu::new(config.shim.share_backend.clone(), xen.clone())),
+            share: Arc::new(crate::share::server::ShareServer::new(
+                config.shim.share_server.clone(),
+                xen.clone(),
+            )),
             link: xen,
             config,
         }

@@ -145,8 +145,8 @@ codes! {
         "The message holds what guest-init said.",
         "Read the message; it names the step in the guest.";
     305 ShareFailed Ours Internal cu 46: "the 9p share could not be set up",
-        "The backend of the root file system did not start or did not connect.",
-        "See that qemu-system-xen is installed and look at the log of containerd.";
+        "The server of the root file system did not start, or not in time.",
+        "Read the message: it holds what the server said. See that `shim.share_server` is installed, and look at the log of containerd.";
 
     401 NoProxy Ours Unavailable cu 46: "gpu-proxy does not answer",
         "The pod asks for a GPU, and nobody serves the zone socket.",

@@ -5,9 +5,9 @@
 //! hostile and root in its share, and the shim, root in Dom0, mounts and writes in `rw` by path. So nothing of that skeleton is ever a
 //! guest's; only what is mounted on it is. Below `rw` each folder and file is made anew or not at all, so no link is followed.
 //! At `stage` a mount gets its flags before the guest can see it.
-//! [`Backend`] is who serves it, QEMU for now ([`qemu`]).
+//! [`Backend`] is who serves it, our own server ([`server`]).
 
-pub mod qemu;
+pub mod server;
 
 use std::{
     fs::{self, File},

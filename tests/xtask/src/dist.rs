@@ -92,12 +92,12 @@ pub fn build(steps: &Steps) -> Result<PathBuf> {
 /// Our programs; returns where the guest's libraries are.
 fn our_programs(steps: &Steps, root: &Path, target: &Path) -> Result<PathBuf> {
     native(steps, root)?;
-    steps.step("Build the shim, guest-init and nvidia-smi, static", |log| {
+    steps.step("Build the shim, guest-init and what else is static", |log| {
         static_target_installed(log)?;
         let line = ["build", "--release", "--locked", "--target", STATIC_TARGET];
         // Together: they share most of the crates that they are made of.
-        let packages = ["--package", "shim-vgpu", "--package", "guest-init", "--package", "vgpu-smi"];
-        log.run(cargo(root, &line).args(packages))
+        let packages = ["shim-vgpu", "vgpu-share", "guest-init", "vgpu-smi"];
+        log.run(cargo(root, &line).args(packages.iter().flat_map(|name| ["--package", name])))
     })?;
     steps.step("Build the guest's libraries for glibc 2.17 and later", |log| {
         build_libraries(log, root, target)
@@ -184,6 +184,7 @@ fn fill(dist: &Path, root: &Path, target: &Path, kernel: &Path, libraries: &Path
     {
         place(&program, &dist.join("usr/bin").join(program.file_name().unwrap_or_default()), 0o755)?;
     }
+    place(&alone.join("share-server"), &dist.join("usr/lib/vgpu/share-server"), 0o755)?;
     place(&release.join("xtask"), &dist.join("xtask"), 0o755)?;
     for (from, to) in CONFIG {
         place(&root.join("config").join(from), &dist.join(to), 0o644)?;

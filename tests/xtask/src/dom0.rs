@@ -23,7 +23,6 @@ const PACKAGES: &[&str] = &[
     "xen-hypervisor-4.20-amd64",
     "xen-utils-4.20",
     "xenstore-utils",
-    "qemu-system-xen",
     "containerd",
     "runc",
     "iproute2",

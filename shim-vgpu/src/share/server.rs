@@ -1,0 +1,237 @@
+//! The share served by `share-server`, our own back end of Xen's 9pfs (`share/`): one process a pod.
+//!
+//! The nodes have to be there before it starts and the domain runs, with their permissions in the same transaction: a front end that
+//! looks between the two is stuck for good. What a guest can make it take of Dom0 is the server's own measure.
+
+use std::{
+    ffi::OsStr,
+    io::{self, Read as _},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use idm::xen::{
+    DomId,
+    xenstore::{Permissions, Store as _, XsError},
+};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use uuid::Uuid;
+use vgpu_agent_api::wire::SHARE_TAG;
+use vgpu_codes::Code;
+
+use super::{Backend, Process};
+use crate::{
+    error::{Error, OrFail, Result},
+    process,
+    xen::XenLink,
+};
+
+/// Its start under emulation on a busy machine; on hardware it takes milliseconds.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// What it says when the guest may start.
+const READY: &[u8] = b"ready\n";
+/// Bytes of its last words that are kept.
+const WORDS_MAX: u64 = 4096;
+
+/// One server a pod.
+#[derive(Debug)]
+pub struct ShareServer {
+    program: PathBuf,
+    xen: Arc<XenLink>,
+}
+
+impl ShareServer {
+    /// `program` is `share-server` as it is installed.
+    pub fn new(program: PathBuf, xen: Arc<XenLink>) -> Self {
+        ShareServer { program, xen }
+    }
+
+    fn start(&self, domid: u16, uuid: Uuid, export: &Path) -> Result<Process> {
+        let mut child = Command::new(&self.program)
+            .args([name(uuid), domid.to_string()])
+            .arg(export)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Not in our group: a signal for the shim's is not for it.
+            .process_group(0)
+            .spawn()
+            .or_fail(Code::ShareFailed, || {
+                format!("cannot start {} (shim.share_server)", self.program.display())
+            })?;
+        let ready = is_ready(&mut child);
+        if let (Ok(true), Some(process)) = (&ready, Process::of(child.id())) {
+            // Reaped when it ends, so that its id stays its own until then.
+            std::thread::spawn(move || {
+                let words = last_words(&mut child);
+                if !words.is_empty() {
+                    log::error!("the share of domain {domid} has ended: {words}");
+                }
+            });
+            return Ok(process);
+        }
+        let _ = child.kill();
+        let what = match ready {
+            Ok(true) => "ended at once".to_owned(),
+            Ok(false) => format!("was not ready within {} s", START_LIMIT.as_secs()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => last_words(&mut child),
+            Err(error) => error.to_string(),
+        };
+        let _ = child.wait();
+        Err(Error::new(Code::ShareFailed, format!("{}: {what}", self.program.display())))
+    }
+}
+
+/// Waits until it says that the guest may start; false: it does not, for as long as it may take.
+fn is_ready(child: &mut Child) -> io::Result<bool> {
+    let Some(mut said) = child.stdout.take() else { return Err(io::ErrorKind::BrokenPipe.into()) };
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        match rustix::event::poll(&mut [PollFd::new(&said, PollFlags::IN)], Some(&left)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(0) => return Ok(false),
+            Ok(_) => break,
+        }
+    }
+    let mut word = [0; READY.len()];
+    said.read_exact(&mut word)?;
+    if word == READY {
+        Ok(true)
+    } else {
+        Err(io::Error::other("it says something else than that it is ready"))
+    }
+}
+
+/// What it says until its end, which is waited for.
+fn last_words(child: &mut Child) -> String {
+    let mut words = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        let _ = stderr.take(WORDS_MAX).read_to_end(&mut words);
+    }
+    let _ = child.wait();
+    String::from_utf8_lossy(&words).trim_end().to_owned()
+}
+
+impl Backend for ShareServer {
+    fn attach(&self, domid: u16, uuid: Uuid, export: &Path) -> Result<Process> {
+        let what = || format!("cannot write the share's nodes for domain {domid}");
+        let guest = DomId::new(domid).ok_or_else(|| Error::new(Code::ShareFailed, what()))?;
+        let xenstore = self.xen.xenstore()?;
+        xenstore
+            .transaction(|nodes| write_nodes(nodes, guest, &export.to_string_lossy()))
+            .or_fail(Code::ShareFailed, what)?;
+        self.start(domid, uuid, export)
+    }
+
+    fn end(&self, uuid: Uuid, process: Option<Process>) -> Result<()> {
+        // Not recorded, but perhaps started: its first argument names the domain's UUID.
+        let name = name(uuid);
+        let words = [OsStr::new(&name)];
+        let servers =
+            process.map_or_else(|| process::with_arguments(&self.program, &words), |known| vec![known]);
+        for server in servers {
+            server.kill().or_fail(Code::HostFailure, || {
+                format!("cannot end the share's server, process {}", server.pid)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn detach(&self, domid: u16, uuid: Uuid) -> Result<()> {
+        let path = format!("/local/domain/0/backend/9pfs/{domid}");
+        self.xen.remove_if_ours(domid, uuid, |xenstore| xenstore.remove(&path))
+    }
+}
+
+fn name(uuid: Uuid) -> String {
+    format!("vgpu-share-{uuid}")
+}
+
+fn backend(domid: u16) -> String {
+    format!("/local/domain/0/backend/9pfs/{domid}/0")
+}
+
+/// Both sides of the device in one transaction. Source: `xen/docs/misc/9pfs.pandoc`; libxl's layout.
+fn write_nodes(nodes: &impl idm::xen::xenstore::Store, guest: DomId, export: &str) -> Result<(), XsError> {
+    let domid = guest.get();
+    let (back, front) = (backend(domid), format!("/local/domain/{domid}/device/9pfs/0"));
+    let back_nodes = [
+        ("frontend", front.as_str()),
+        ("frontend-id", &domid.to_string()),
+        ("online", "1"),
+        ("state", "1"),
+        ("path", export),
+        ("security_model", "none"),
+    ];
+    let front_nodes = [("backend", back.as_str()), ("backend-id", "0"), ("state", "1"), ("tag", SHARE_TAG)];
+    write_side(nodes, &back, &back_nodes, &Permissions::owned(DomId::DOM0, guest))?;
+    write_side(nodes, &front, &front_nodes, &Permissions::owned(guest, DomId::DOM0))
+}
+
+fn write_side(
+    nodes: &impl idm::xen::xenstore::Store,
+    dir: &str,
+    values: &[(&str, &str)],
+    permissions: &Permissions,
+) -> Result<(), XsError> {
+    nodes.mkdir(dir)?;
+    nodes.set_permissions(dir, permissions)?;
+    values.iter().try_for_each(|(key, value)| {
+        let path = format!("{dir}/{key}");
+        nodes.write(&path, value)?;
+        nodes.set_permissions(&path, permissions)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustix::fs::{FileType, Mode};
+
+    use super::*;
+
+    /// A program that does what `script` says in the server's place.
+    fn server(dir: &Path, script: &str) -> ShareServer {
+        let program = dir.join("share-server");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        ShareServer::new(program, Arc::default())
+    }
+
+    #[test]
+    fn a_server_that_is_ready_is_found_by_its_domain_and_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("wait"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let server = server(dir.path(), "echo ready; read line < \"$3/wait\"");
+        let uuid = Uuid::from_u128(0x1234_5678 << 64 | u128::from(std::process::id()));
+        let process = server.start(7, uuid, dir.path()).unwrap();
+        assert!(process.is_alive());
+        server.end(Uuid::nil(), None).unwrap();
+        assert!(process.is_alive(), "another pod's");
+        server.end(uuid, None).unwrap();
+        assert!(!process.is_alive());
+    }
+
+    #[test]
+    fn why_a_server_does_not_start_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        for (script, said) in [
+            ("echo no such domain >&2; exit 1", "no such domain"),
+            ("echo hello; exec sleep 60", "something else than that it is ready"),
+        ] {
+            let error = server(dir.path(), script).start(7, Uuid::nil(), dir.path()).unwrap_err().to_string();
+            assert!(error.contains(said), "{script}: {error}");
+        }
+        let error = ShareServer::new(dir.path().join("none"), Arc::default());
+        let error = error.start(7, Uuid::nil(), dir.path()).unwrap_err().to_string();
+        assert!(error.contains("shim.share_server"), "{error}");
+    }
+}
