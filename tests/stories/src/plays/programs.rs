@@ -27,6 +27,7 @@ pub fn stories() -> Vec<Story> {
         add("killed_program_gives_137", 300, killed_program_gives_137);
         add("streams_arrive_whole", 300, streams_arrive_whole);
         add("environment_directory_and_user_are_as_asked", 300, environment_directory_and_user_are_as_asked);
+        add("root_keeps_every_kind_of_file", 300, root_keeps_every_kind_of_file);
         add("missing_binary_is_named", 300, missing_binary_is_named);
         add("exec_runs_beside_the_program", 400, exec_runs_beside_the_program);
         add("program_above_its_memory_limit_is_killed", 300, program_above_its_memory_limit_is_killed);
@@ -65,6 +66,21 @@ fn streams_arrive_whole(_: &Node, runtime: Runtime) {
             input.len()
         );
     }
+}
+
+/// What programs do with files in the root file system.
+fn root_keeps_every_kind_of_file(_: &Node, runtime: Runtime) {
+    let script = "set -e; mkdir /w; cd /w
+        mkfifo pipe; echo through > pipe & cat pipe; wait
+        echo one > a; ln a b; echo two >> b; cat a; stat -c %h a
+        ln -s a c; readlink c; chmod 640 c; chown 1000:7 c; stat -c '%a %u %g' b
+        echo three > d; mv d a; cat b; cat c
+        mkdir -m 2750 e; touch e/f; stat -c '%a %F' e; rmdir e || rm -r e
+        truncate -s 1000000 g; echo end >> g; stat -c %s g
+        i=0; while [ $i -lt 100 ]; do : > x$i; i=$((i+1)); done; ls | wc -l; rm x*; ls";
+    let ended = Pod::busybox(runtime, &["sh", "-c", script]).run();
+    let expected = "through\none\ntwo\n2\na\n640 1000 7\none\ntwo\nthree\n2750 directory\n1000004\n105\na\nb\nc\ng\npipe\n";
+    assert_eq!((ended.text().as_str(), ended.code), (expected, Some(0)), "{}", ended.complaint());
 }
 
 fn environment_directory_and_user_are_as_asked(_: &Node, runtime: Runtime) {
