@@ -11,8 +11,10 @@ use std::{
 
 use containerd_shim_protos::api::{PauseRequest, ResizePtyRequest, ResumeRequest, StatsRequest, Status};
 use futures_util::future::join_all;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::Code;
+use vgpu_agent_api::agent::{ContainerRequest, NextEventRequest, event::Kind};
 use world::{Setup, World, ground::Hierarchy, refusal, soon, story, story_in};
 
 #[test]
@@ -229,6 +231,34 @@ fn hello_sets_name_and_clock_and_refuses_another_major() {
         world.agent.power_off(soon(), &vgpu_agent_api::agent::Empty::new()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(world.noted("power").as_deref(), Some("off"), "after the reply");
+    });
+}
+
+/// The memory controller is not this machine's to use: a file in its place plays the kernel's counter.
+#[test]
+fn kills_are_counted_for_who_asks() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let asked = async |id: &str| {
+            let request = ContainerRequest { container_id: id.into(), ..Default::default() };
+            world.agent.oom_kills(soon(), &request).await.map(|reply| reply.count)
+        };
+        assert_eq!(asked("c1").await.unwrap(), 0);
+        assert_eq!(refusal(asked("c2").await).0, Code::NOT_FOUND);
+        let cgroup = "/sys/fs/cgroup/vgpu/c1";
+        mount("none", cgroup, "tmpfs", MountFlags::empty(), None).unwrap();
+        let killed =
+            |count| fs::write(format!("{cgroup}/memory.events"), format!("oom 9\noom_kill {count}\n"));
+        killed(2).unwrap();
+        assert_eq!(asked("c1").await.unwrap(), 2);
+        killed(3).unwrap();
+        assert_eq!(asked("c1").await.unwrap(), 3);
+        unmount(cgroup, UnmountFlags::DETACH).unwrap();
+        assert_eq!(asked("c1").await.unwrap(), 3, "nothing is forgotten with the cgroup");
+        // For a shim that only waits for events.
+        let request = NextEventRequest { timeout_ms: 10, ..Default::default() };
+        let event = world.agent.next_event(soon(), &request).await.unwrap();
+        assert_eq!((event.container_id.as_str(), event.kind), ("c1", Kind::OUT_OF_MEMORY.into()));
     });
 }
 

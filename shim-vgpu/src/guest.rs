@@ -22,7 +22,8 @@ use ttrpc::{
 use vgpu_agent_api::{
     TASK_SERVICE,
     agent::{
-        CloseStreamRequest, Event, HelloReply, HelloRequest, NextEventRequest, OpenStreamRequest, StreamOffer,
+        CloseStreamRequest, ContainerRequest, Event, HelloReply, HelloRequest, NextEventRequest,
+        OomKillsReply, OpenStreamRequest, StreamOffer,
     },
     stream::StreamName,
     version::{self, Version},
@@ -230,6 +231,16 @@ impl Guest {
         let timeout_ms = u32::try_from(POLL.as_millis()).unwrap_or(u32::MAX);
         let request = NextEventRequest { timeout_ms, ..NextEventRequest::default() };
         self.call(AGENT_SERVICE, "NextEvent", &request, Some(POLL + SHORT)).await
+    }
+
+    /// How often its kernel killed a process of this container for want of memory; `limit` is how long we wait.
+    ///
+    /// # Errors
+    /// As [`Guest::task`]; UNIMPLEMENTED of a guest of protocol 1.0.
+    pub async fn oom_kills(&self, id: &str, limit: Duration) -> Result<u64> {
+        let request = ContainerRequest { container_id: id.into(), ..ContainerRequest::default() };
+        let reply: OomKillsReply = self.call(AGENT_SERVICE, "OomKills", &request, Some(limit)).await?;
+        Ok(reply.count)
     }
 }
 

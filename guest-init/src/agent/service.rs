@@ -7,8 +7,8 @@ use rustix::time::{ClockId, Timespec};
 use ttrpc::r#async::TtrpcContext;
 use vgpu_agent_api::{
     agent::{
-        CloseStreamRequest, Empty, Event, HelloReply, HelloRequest, NextEventRequest, OpenStreamRequest,
-        SetClockRequest, StreamOffer, event::Kind,
+        CloseStreamRequest, ContainerRequest, Empty, Event, HelloReply, HelloRequest, NextEventRequest,
+        OomKillsReply, OpenStreamRequest, SetClockRequest, StreamOffer, event::Kind,
     },
     agent_ttrpc::Agent,
     version::{self, Version},
@@ -17,7 +17,7 @@ use vgpu_agent_api::{
 use super::streams::StdioStreams;
 use crate::{
     error::{During, GuestError, Result},
-    task::oom::OomQueue,
+    task::pod::Pod,
 };
 
 /// So that a mistaken shim cannot park a call for ever.
@@ -42,7 +42,7 @@ pub trait Machine: Send + Sync {
 /// See the module.
 pub struct AgentService {
     streams: Arc<StdioStreams>,
-    oom: Arc<OomQueue>,
+    pod: Arc<Pod>,
     machine: Arc<dyn Machine>,
 }
 
@@ -54,8 +54,8 @@ impl std::fmt::Debug for AgentService {
 
 impl AgentService {
     /// Serves these.
-    pub fn new(streams: Arc<StdioStreams>, oom: Arc<OomQueue>, machine: Arc<dyn Machine>) -> Self {
-        Self { streams, oom, machine }
+    pub fn new(streams: Arc<StdioStreams>, pod: Arc<Pod>, machine: Arc<dyn Machine>) -> Self {
+        Self { streams, pod, machine }
     }
 
     fn meet(&self, req: &HelloRequest) -> Result<HelloReply> {
@@ -101,8 +101,13 @@ impl Agent for AgentService {
 
     async fn next_event(&self, _: &TtrpcContext, req: NextEventRequest) -> ttrpc::Result<Event> {
         let limit = Duration::from_millis(req.timeout_ms.into()).min(EVENT_WAIT_MAX);
-        let Some(container_id) = self.oom.next(limit).await else { return Ok(Event::new()) };
+        let Some(container_id) = self.pod.host().oom.next(limit).await else { return Ok(Event::new()) };
         Ok(Event { container_id, kind: Kind::OUT_OF_MEMORY.into(), ..Default::default() })
+    }
+
+    async fn oom_kills(&self, _: &TtrpcContext, req: ContainerRequest) -> ttrpc::Result<OomKillsReply> {
+        let count = self.pod.get(&req.container_id)?.oom.kills();
+        Ok(OomKillsReply { count, ..Default::default() })
     }
 
     async fn power_off(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {

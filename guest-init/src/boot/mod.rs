@@ -22,7 +22,6 @@ use crate::{
     reaper::Reaper,
     task::{
         container::{GpuDoors, Host, Layout},
-        oom::OomQueue,
         pod::Pod,
     },
 };
@@ -68,17 +67,17 @@ fn serve() -> Result<Infallible> {
     runtime.block_on(async {
         let reaper = Reaper::start().during(|| "start the reaper".into())?;
         let streams = Arc::new(StdioStreams::new(Box::new(xen::StreamsTo(frontend.device().backend))));
-        let oom = Arc::new(OomQueue::default());
         let host = Arc::new(Host {
             layout: Layout::guest(),
             reaper,
             streams: Arc::clone(&streams) as _,
-            oom: Arc::clone(&oom),
+            oom: Arc::default(),
             gpu: gpu_doors(&xenstore),
         });
-        let service = AgentService::new(streams, oom, Arc::new(Guest));
+        let pod = Pod::new(host);
+        let service = AgentService::new(streams, Arc::clone(&pod), Arc::new(Guest));
         let stream = xen::greet(stream).await?;
-        let _server = agent::serve(stream, Pod::new(host), service)
+        let _server = agent::serve(stream, pod, service)
             .await
             .map_err(std::io::Error::other)
             .during(|| "serve the shim".into())?;

@@ -49,7 +49,7 @@ impl OomQueue {
     }
 }
 
-/// Compares the kernel's counter with what was told already.
+/// Compares the kernel's counter with what was queued already.
 #[derive(Debug)]
 pub struct OomWatch {
     container: String,
@@ -82,15 +82,21 @@ impl OomWatch {
         }
     }
 
-    /// Queues an event if there is a new kill. Also called before an exit is told: TaskOOM comes before TaskExit.
+    /// Queues an event if there is a new kill. Also called before an exit is told, for a shim that does not ask.
     pub fn check(&self) {
-        // No such file: the memory controller is off, or the cgroup is gone.
-        let Ok(kills) = self.cgroup.oom_kills() else { return };
+        self.kills();
+    }
+
+    /// How many there were so far. Also after the cgroup is gone; none without the memory controller.
+    pub fn kills(&self) -> u64 {
+        let kills = self.cgroup.oom_kills().unwrap_or(0);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if kills > *told {
             *told = kills;
+            // Also where it is the shim that asks: the answer may not reach it.
             self.queue.push(&self.container);
         }
+        *told
     }
 }
 

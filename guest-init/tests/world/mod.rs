@@ -35,7 +35,6 @@ use guest_init::{
     stdio::ByteStream,
     task::{
         container::{GpuDoors, Host, Layout},
-        oom::OomQueue,
         pod::Pod,
     },
 };
@@ -191,7 +190,6 @@ impl World {
             Arc::new(Doors { proxy: Arc::new(Proxy::default()), ground: Arc::new(NoGround), libraries });
         let far_ends = FarEnds::default();
         let streams = Arc::new(StdioStreams::new(Box::new(far_ends.clone())));
-        let oom = Arc::new(OomQueue::default());
         let machine = Arc::new(Noted::default());
         let host = Arc::new(Host {
             layout: Layout {
@@ -202,13 +200,14 @@ impl World {
             },
             reaper: Reaper::start().unwrap(),
             streams: Arc::clone(&streams) as _,
-            oom: Arc::clone(&oom),
+            oom: Arc::default(),
             gpu: Some(gpu),
         });
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
         let (near, far) = UnixStream::pair().unwrap();
-        let service = AgentService::new(streams, oom, Arc::clone(&machine) as _);
-        let server = agent::serve(near, Pod::new(host), service).await.unwrap();
+        let pod = Pod::new(host);
+        let service = AgentService::new(streams, Arc::clone(&pod), Arc::clone(&machine) as _);
+        let server = agent::serve(near, pod, service).await.unwrap();
         let client = ttrpc::r#async::Client::new(Socket::new(far));
         Self {
             task: TaskClient::new(client.clone()),

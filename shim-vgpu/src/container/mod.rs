@@ -29,6 +29,9 @@ use crate::{
 use life::{Action, Event, Life, Notice, Who};
 use stage::{Exit, Stage};
 
+/// TaskOOMs that one answer of a guest can cause.
+const OOM_EVENTS_MAX: u32 = 16;
+
 /// A container that the guest knows.
 #[derive(Debug)]
 pub struct Container {
@@ -47,6 +50,8 @@ pub struct Container {
 struct State {
     life: Life,
     processes: HashMap<Who, Process>,
+    /// How many kills for want of memory were told.
+    oom_kills: u64,
 }
 
 #[derive(Debug)]
@@ -88,7 +93,7 @@ impl Container {
         };
         outbox.publish("/tasks/create", &created);
         let processes = HashMap::from([(Who::Init, Process::new(stdio, pumps))]);
-        let state = Mutex::new(State { life: Life::default(), processes });
+        let state = Mutex::new(State { processes, ..State::default() });
         Container { id, bundle, pid, created_at: SystemTime::now(), outbox, state }
     }
 
@@ -267,7 +272,20 @@ impl Container {
         }
     }
 
-    /// The kernel of the guest killed something in this container for want of memory. Before the exit that follows from it.
+    /// The kernel of the guest has killed `count` processes of this container for want of memory: the new ones are told, each once. A guest
+    /// may count as it likes: not many at a time are passed on. Gives how many were.
+    pub fn oom_kills(&self, count: u64) -> u32 {
+        let mut state = self.lock();
+        let new = count.saturating_sub(state.oom_kills);
+        state.oom_kills += new;
+        let told = u32::try_from(new).unwrap_or(u32::MAX).min(OOM_EVENTS_MAX);
+        for _ in 0..told {
+            self.out_of_memory();
+        }
+        told
+    }
+
+    /// It killed one, and the guest has no count.
     pub fn out_of_memory(&self) {
         let event = task::TaskOOM { container_id: self.id.clone(), ..task::TaskOOM::default() };
         self.outbox.publish("/tasks/oom", &event);

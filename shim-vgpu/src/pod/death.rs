@@ -7,13 +7,21 @@ use std::{
 };
 
 use tokio::sync::oneshot;
+use ttrpc::Code as Rpc;
 use uuid::Uuid;
 
 use super::{Living, Pod};
-use crate::{container::life::Event, error::blocking, platform::Platform};
+use crate::{
+    container::life::Event,
+    error::{Error, blocking},
+    guest::Guest,
+    platform::Platform,
+};
 
 /// Between two events of a guest: ten a second are more than a kernel kills in earnest.
 const EVENT_PAUSE: Duration = Duration::from_millis(100);
+/// For it to say how many an event was.
+const COUNT_LIMIT: Duration = Duration::from_secs(10);
 
 impl Pod {
     /// Watches the pod's domain until it ends.
@@ -58,17 +66,32 @@ impl Pod {
                 // Nothing for a while.
                 Ok(event) if event.container_id.is_empty() => tokio::time::sleep(EVENT_PAUSE).await,
                 Ok(event) => {
-                    if let Ok(container) = self.container(&event.container_id) {
-                        container.out_of_memory();
-                    }
+                    let told = self.tell_event(&guest, &event.container_id).await;
                     // A guest that tells without end shall not fill containerd with it.
-                    tokio::time::sleep(EVENT_PAUSE).await;
+                    tokio::time::sleep(EVENT_PAUSE * told.max(1)).await;
                 }
                 // A guest of an older minor, or one that is gone: the domain's watcher sees to the latter.
                 Err(error) => {
                     log::debug!("no events from the guest: {error}");
                     return;
                 }
+            }
+        }
+    }
+
+    /// An event says that there was a kill, and the count how many: those that an exit waited for are told already. Gives how many were told.
+    async fn tell_event(&self, guest: &Guest, id: &str) -> u32 {
+        let Ok(container) = self.container(id) else { return 0 };
+        match guest.oom_kills(id, COUNT_LIMIT).await {
+            Ok(count) => container.oom_kills(count),
+            // A guest of protocol 1.0: the event is all that it tells.
+            Err(Error::Guest { rpc: Rpc::UNIMPLEMENTED, .. }) => {
+                container.out_of_memory();
+                1
+            }
+            Err(error) => {
+                log::debug!("container {id}: {error}");
+                0
             }
         }
     }

@@ -36,6 +36,8 @@ const PIDS_LIMIT: Duration = Duration::from_millis(500);
 const EXECS_LIMIT: Duration = Duration::from_secs(2);
 /// From the guest's word that it does not know a process to the answer that says why.
 const SETTLE_LIMIT: Duration = Duration::from_secs(2);
+/// From a process's end to the word of it, for kills that come before it.
+const OOM_LIMIT: Duration = Duration::from_millis(500);
 /// As long as runc's shim waits for output that nobody reads.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -91,6 +93,7 @@ impl Pod {
         };
         match ended {
             Ok(ended) => {
+                self.tell_oom_kills(&container).await;
                 let exit = Exit { status: ended.exit_status, at: container.exit_time(&ended.exited_at) };
                 container.tell(Event::Exited(who, exit));
             }
@@ -106,6 +109,18 @@ impl Pod {
                     self.guest_died().await;
                 }
             }
+        }
+    }
+
+    /// TaskOOM goes out before the exit that follows from it, however slow the guest's events are. A guest that does not say is not waited
+    /// for.
+    async fn tell_oom_kills(&self, container: &Container) {
+        let Ok(guest) = self.guest() else { return };
+        match guest.oom_kills(&container.id, OOM_LIMIT).await {
+            Ok(count) => {
+                container.oom_kills(count);
+            }
+            Err(error) => log::debug!("container {}: {error}", container.id),
         }
     }
 

@@ -26,7 +26,6 @@ use guest_init::{
     reaper::Reaper,
     task::{
         container::{Host, Layout},
-        oom::OomQueue,
         pod::Pod,
     },
 };
@@ -94,17 +93,17 @@ fn serve(node: &Node, domid: u16) -> Result<Infallible, AnyError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let streams = Arc::new(StdioStreams::new(Box::new(far_ends)));
-        let oom = Arc::new(OomQueue::default());
         let host = Arc::new(Host {
             layout,
             reaper: Reaper::start()?,
             streams: Arc::clone(&streams) as _,
-            oom: Arc::clone(&oom),
+            oom: Arc::default(),
             gpu: None,
         });
-        let service = AgentService::new(streams, oom, Arc::new(Here));
+        let pod = Pod::new(host);
+        let service = AgentService::new(streams, Arc::clone(&pod), Arc::new(Here));
         let (stream, _) = tokio::net::UnixListener::from_std(agent)?.accept().await?;
-        let _server = agent::serve(stream, Pod::new(host), service).await?;
+        let _server = agent::serve(stream, pod, service).await?;
         // The shim destroys the domain.
         std::future::pending().await
     })

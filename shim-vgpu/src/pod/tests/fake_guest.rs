@@ -38,7 +38,7 @@ pub const STRANGE: &str = "strange";
 pub struct Habits {
     pub no_xen: bool,
     pub never_boots: bool,
-    /// Kill and Pids are never answered.
+    /// Kill, Pids and OomKills are never answered.
     pub hangs: bool,
     /// Kill is answered, and nothing dies.
     pub lies: bool,
@@ -46,6 +46,8 @@ pub struct Habits {
     pub denies: bool,
     /// Create answers that the command is missing.
     pub command_missing: bool,
+    /// It is of protocol 1.0.
+    pub is_old: bool,
     /// Instead of ttrpc it says this again and again.
     pub babbles: Option<&'static [u8]>,
 }
@@ -123,6 +125,13 @@ pub struct Program {
     exit: watch::Sender<Option<u32>>,
     stdin: Option<DuplexStream>,
     stdout: Option<DuplexStream>,
+}
+
+impl Program {
+    /// The first end counts.
+    pub fn ends(&self, status: u32) {
+        self.exit.send_if_modified(|exit| exit.is_none() && exit.replace(status).is_none());
+    }
 }
 
 impl Inner {
@@ -252,7 +261,7 @@ impl Task for Inner {
         // A pid namespace dies with its init.
         for (found, program) in self.programs().iter().filter(|_| !self.world.habits.lies) {
             if found.0 == r.id && (r.exec_id.is_empty() || found.1 == r.exec_id) {
-                program.exit.send_if_modified(|exit| exit.replace(128 + r.signal).is_none());
+                program.ends(128 + r.signal);
             }
         }
         Ok(api::Empty::default())
@@ -286,7 +295,11 @@ impl Task for Inner {
 #[async_trait]
 impl agent_ttrpc::Agent for Inner {
     async fn hello(&self, _: &TtrpcContext, r: agent::HelloRequest) -> ttrpc::Result<agent::HelloReply> {
-        Ok(agent::HelloReply { major: r.major, minor: 7, ..Default::default() })
+        Ok(agent::HelloReply {
+            major: r.major,
+            minor: if self.world.habits.is_old { 0 } else { 7 },
+            ..Default::default()
+        })
     }
 
     async fn open_stream(
@@ -298,6 +311,33 @@ impl agent_ttrpc::Agent for Inner {
         self.streams.lock().unwrap().insert(r.id, ours);
         self.world.streams.lock().unwrap().insert(r.id, theirs);
         Ok(agent::StreamOffer { id: r.id, ..Default::default() })
+    }
+
+    async fn oom_kills(
+        &self,
+        _: &TtrpcContext,
+        r: agent::ContainerRequest,
+    ) -> ttrpc::Result<agent::OomKillsReply> {
+        let Habits { hangs, is_old, .. } = self.world.habits;
+        if is_old {
+            return Err(status(ttrpc::Code::UNIMPLEMENTED, "OomKills"));
+        }
+        self.world.oom.asked.send_modify(|asked| *asked += 1);
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        let count = self.world.oom.kills.lock().unwrap().get(&r.container_id).copied().unwrap_or(0);
+        Ok(agent::OomKillsReply { count, ..Default::default() })
+    }
+
+    async fn next_event(&self, _: &TtrpcContext, _: agent::NextEventRequest) -> ttrpc::Result<agent::Event> {
+        self.world.oom.polls.acquire().await.unwrap().forget();
+        let container_id = self.world.oom.events.lock().unwrap().pop_front().unwrap();
+        Ok(agent::Event {
+            container_id,
+            kind: agent::event::Kind::OUT_OF_MEMORY.into(),
+            ..Default::default()
+        })
     }
 
     async fn close_stream(

@@ -4,6 +4,7 @@ mod cleaning;
 mod fake_guest;
 mod fake_proxy;
 mod gpu;
+mod memory;
 mod node;
 mod stubborn;
 mod world;

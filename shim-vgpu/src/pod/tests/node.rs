@@ -120,6 +120,15 @@ impl Node {
             .status
     }
 
+    /// Waits until containerd has heard so many events.
+    pub async fn hears(&self, count: usize) {
+        let begun = std::time::Instant::now();
+        while self.heard.0.lock().unwrap().len() < count {
+            assert!(begun.elapsed() < Duration::from_secs(10), "containerd does not hear {count} events");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// The events so far, without their folder.
     pub async fn events(&self) -> Vec<String> {
         self.outbox.drain(Duration::from_secs(5)).await;

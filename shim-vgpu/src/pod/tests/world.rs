@@ -1,7 +1,7 @@
 //! A node without Xen: fakes behind the seams, and a look at what is left.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -12,7 +12,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::{io::DuplexStream, net::UnixStream, sync::watch};
+use tokio::{
+    io::DuplexStream,
+    net::UnixStream,
+    sync::{Semaphore, watch},
+};
 use uuid::Uuid;
 use vgpu_agent_api::agent::StreamOffer;
 use vgpu_codes::Code;
@@ -35,6 +39,31 @@ pub struct Left {
     pub devices: Vec<u16>,
 }
 
+/// What the guests' kernel did for want of memory.
+#[derive(Debug)]
+pub struct OutOfMemory {
+    /// Its count, by container.
+    pub kills: Mutex<BTreeMap<String, u64>>,
+    /// What the guest has to tell by itself, once the poll lets it.
+    pub events: Mutex<VecDeque<String>>,
+    pub polls: Semaphore,
+    /// How often somebody asked.
+    pub asked: watch::Sender<u64>,
+}
+
+impl OutOfMemory {
+    /// The kernel kills one, and the poll is slow.
+    pub fn kill(&self, id: &str) {
+        *self.kills.lock().unwrap().entry(id.into()).or_default() += 1;
+        self.events.lock().unwrap().push_back(id.into());
+    }
+
+    /// The poll has come to it.
+    pub fn poll(&self) {
+        self.polls.add_permits(self.events.lock().unwrap().len());
+    }
+}
+
 /// One fake node.
 #[derive(Debug)]
 pub struct World {
@@ -46,6 +75,7 @@ pub struct World {
     pub streams: Mutex<BTreeMap<u32, DuplexStream>>,
     /// What the guest knows.
     pub programs: Mutex<Programs>,
+    pub oom: OutOfMemory,
     guests: Mutex<BTreeMap<u16, FakeGuest>>,
     /// The shim's ends of their agent streams.
     agents: Mutex<Vec<std::os::unix::net::UnixStream>>,
@@ -73,6 +103,12 @@ impl World {
             no_xl: AtomicBool::default(),
             streams: Mutex::default(),
             programs: Mutex::default(),
+            oom: OutOfMemory {
+                kills: Mutex::default(),
+                events: Mutex::default(),
+                polls: Semaphore::new(0),
+                asked: watch::Sender::new(0),
+            },
             guests: Mutex::default(),
             agents: Mutex::default(),
             ended: watch::Sender::new(0),
@@ -115,6 +151,12 @@ impl World {
         for stream in self.agents.lock().unwrap().drain(..) {
             stream.shutdown(std::net::Shutdown::Both).unwrap();
         }
+    }
+
+    /// A container's program ends by itself.
+    pub fn end(&self, id: &str, status: u32) {
+        let programs = self.programs.lock().unwrap();
+        programs[&(id.to_owned(), String::new())].ends(status);
     }
 
     /// Who serves the shares is killed.
