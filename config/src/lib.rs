@@ -141,7 +141,7 @@ pub struct Shim {
     pub share_server: PathBuf,
     /// Seconds from the creation of the domain to guest-init's hello.
     pub boot_timeout_s: u64,
-    /// Seconds in which the guest has to answer a SIGKILL, and then to be done with it, before its domain is destroyed.
+    /// Seconds from a SIGKILL to the exit of a program whatever its guest does: the guest has 40 % of it to answer, 70 % to be done.
     pub kill_timeout_s: u64,
 }
 
@@ -343,7 +343,12 @@ impl Config {
             number("guest.vcpus", guest.vcpus, 1..=64, ""),
             number("guest.grant_frames_max", guest.grant_frames_max, 64..=4096, ""),
             number("shim.boot_timeout_s", shim.boot_timeout_s, 1..=3600, ""),
-            number("shim.kill_timeout_s", shim.kill_timeout_s, 1..=60, ""),
+            number(
+                "shim.kill_timeout_s",
+                shim.kill_timeout_s,
+                4..=60,
+                "a guest that obeys takes 2 s at most",
+            ),
             number("proxy.domain", proxy.domain, 0..=0, "a driver domain beside Dom0 is not built yet"),
             number("proxy.soft_memory_mib", proxy.soft_memory_mib, 1..=MIB_MAX, ""),
             number("proxy.soft_devices", proxy.soft_devices, 1..=DEVICES_MAX, ""),

@@ -6,6 +6,8 @@ set -eu
 sed -i -e 's/^memory_mib = .*/memory_mib = 256/' -e 's/^vcpus = .*/vcpus = 1/' /etc/vgpu/config.toml
 # A guest that boots beside another one, emulated in a PVH Dom0, was seen to need 45 s.
 sed -i 's/^boot_timeout_s = .*/boot_timeout_s = 180/' /etc/vgpu/config.toml
+# Nor is a guest hung that takes more than 2 s to answer here.
+sed -i 's/^kill_timeout_s = .*/kill_timeout_s = 15/' /etc/vgpu/config.toml
 
 unit=/sys/fs/cgroup/system.slice/gpu-proxy.service
 # A service that starts again finds its cgroup empty: what an end left there is killed and removed.

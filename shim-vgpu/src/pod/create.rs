@@ -382,6 +382,8 @@ impl Pod {
             sandbox.record = record;
             return result;
         }
+        // Who ends the guest already is not disturbed.
+        let (_dying, _destroying) = (self.dying.lock().await, self.destroying.lock().await);
         *self.living() = None;
         sandbox.stop_watching();
         blocking(move || {

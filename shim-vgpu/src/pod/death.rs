@@ -16,6 +16,7 @@ use crate::{
     error::{Error, blocking},
     guest::Guest,
     platform::Platform,
+    toolstack::Toolstack,
 };
 
 /// Between two events of a guest: ten a second are more than a kernel kills in earnest.
@@ -98,30 +99,53 @@ impl Pod {
 
     /// Nothing more will come from the guest: every task ends with 137, and the share's backend and the domain go if they are still there.
     ///
-    /// Its mounts and files stay until the containers are deleted, as they would with any runtime.
+    /// The tasks' ends are told as soon as nothing of the guest runs any more. That the domain is taken away is not waited for: it may take
+    /// long. Its mounts and files stay until the containers are deleted, as they would with any runtime.
     pub(super) async fn guest_died(self: Arc<Self>) {
         // Several may notice, and the first ends the domain.
         let _dying = self.dying.lock().await;
         let living = self.living().take();
-        if let Some(Living { platform, domain_uuid: uuid, backend, .. }) = living {
-            let ended = blocking(move || {
-                // First, and whatever becomes of the domain: containerd gives the containers' files to others once it believes them dead.
-                let share = platform.share.end(uuid, Some(backend));
-                let toolstack = platform.toolstack;
-                let domain = toolstack
-                    .find(uuid)
-                    .and_then(|found| found.map_or(Ok(()), |domid| toolstack.destroy(domid)));
-                for error in [share.err(), domain.err()].into_iter().flatten() {
-                    log::warn!("{}", error.report());
-                }
-                Ok(())
-            });
-            if let Err(error) = ended.await {
+        let mut left = None;
+        if let Some(living) = living {
+            let stopped = blocking(move || Ok(living.stop()));
+            left = stopped.await.unwrap_or_else(|error| {
                 log::warn!("{}", error.report());
-            }
+                None
+            });
         }
         for container in self.ready() {
             container.tell(Event::GuestDied(SystemTime::now()));
+        }
+        if let Some((toolstack, domid)) = left {
+            let destroying = self.destroying.clone().lock_owned().await;
+            tokio::spawn(async move {
+                let destroyed = blocking(move || toolstack.destroy(domid));
+                if let Err(error) = destroyed.await {
+                    log::warn!("{}", error.report());
+                }
+                drop(destroying);
+            });
+        }
+    }
+}
+
+impl Living {
+    /// Ends what writes for the guest to the host, and then the guest. Gives the domain that is left to be destroyed. Blocks.
+    fn stop(self) -> Option<(Arc<dyn Toolstack>, u16)> {
+        let Living { platform, domain_uuid: uuid, backend, .. } = self;
+        let warn = |error: Error| log::warn!("{}", error.report());
+        // First, and whatever becomes of the domain: containerd gives the containers' files to others once it believes them dead.
+        platform.share.end(uuid, Some(backend)).unwrap_or_else(warn);
+        let toolstack = platform.toolstack;
+        let domid = toolstack.find(uuid).map_err(warn).ok()??;
+        match toolstack.halt(domid) {
+            Ok(()) => Some((toolstack, domid)),
+            // Then only its destruction says that it runs no more.
+            Err(error) => {
+                warn(error);
+                toolstack.destroy(domid).unwrap_or_else(warn);
+                None
+            }
         }
     }
 }

@@ -3,9 +3,10 @@
 //! [`Pod`] holds what lives; [`create`] builds, [`tasks`] has the calls on containers that exist, [`death`] notices the guest's end,
 //! [`proxy`] that of gpu-proxy.
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
-//! Four locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
+//! Five locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
 //! the pod is built or taken away, which may take long (a volume's file system, gpu-proxy): no call on a container that exists takes it;
-//! `dying`, held while a guest's domain is ended, so that nobody tells of its end before.
+//! `dying`, held until a guest's domain runs no more, so that nobody tells of its end before; `destroying`, taken under it and held until
+//! that domain is taken away, which nobody waits for but who takes away the rest.
 
 mod create;
 mod death;
@@ -49,6 +50,7 @@ pub struct Pod {
     living: Mutex<Option<Living>>,
     sandbox: AsyncMutex<Option<Sandbox>>,
     dying: AsyncMutex<()>,
+    destroying: Arc<AsyncMutex<()>>,
 }
 
 /// The guest, from its hello to its end, and who ends it.
@@ -134,6 +136,7 @@ impl Pod {
             living: Mutex::default(),
             sandbox: AsyncMutex::default(),
             dying: AsyncMutex::default(),
+            destroying: Arc::default(),
         })
     }
 

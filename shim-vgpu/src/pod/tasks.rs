@@ -10,6 +10,7 @@ use containerd_shim_protos::api::{
     PidsResponse, ProcessInfo, ResizePtyRequest, StartRequest, StartResponse, StatsRequest, StatsResponse,
     UpdateTaskRequest, WaitRequest, WaitResponse,
 };
+use tokio::time::Instant;
 use vgpu_codes::Code;
 
 use super::{Pod, Slot};
@@ -32,8 +33,10 @@ const SHORT: Duration = Duration::from_secs(10);
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// containerd asks for pids while it starts, for all pods within 5 s.
 const PIDS_LIMIT: Duration = Duration::from_millis(500);
-/// Between a SIGKILL for init and its exit guest-init ends the execs. Source: guest-init, `EXECS_LIMIT`.
-const EXECS_LIMIT: Duration = Duration::from_secs(2);
+/// Of the time from a SIGKILL for init to its exit (`shim.kill_timeout_s`), in hundredths: what the guest may take to answer, and to have it
+/// ended, for which its execs are given 2 s (guest-init, `EXECS_LIMIT`). The rest is for the domain's end.
+const ANSWER_PART: u32 = 40;
+const END_PART: u32 = 70;
 /// From the guest's word that it does not know a process to the answer that says why.
 const SETTLE_LIMIT: Duration = Duration::from_secs(2);
 /// From a process's end to the word of it, for kills that come before it.
@@ -132,12 +135,14 @@ impl Pod {
         let container = self.container(&request.id)?;
         let who = Who::of(&request.exec_id);
         container.on(Event::KillAsked(who.clone()))?;
-        let limit = self.kill_limit();
+        let (begun, limit) = (Instant::now(), self.kill_limit());
+        let ends_it = who == Who::Init && request.signal == SIGKILL;
+        let answer_limit = if ends_it { limit * ANSWER_PART / 100 } else { limit };
         let killed: Result<Empty> = match self.guest() {
-            Ok(guest) => guest.task("Kill", &request, Some(limit)).await,
+            Ok(guest) => guest.task("Kill", &request, Some(answer_limit)).await,
             Err(gone) => Err(gone),
         };
-        if who != Who::Init || request.signal != SIGKILL {
+        if !ends_it {
             return killed;
         }
         match killed {
@@ -148,24 +153,21 @@ impl Pod {
             }
             // Whatever it says: nothing outlives a SIGKILL.
             answered => {
-                tokio::spawn(self.expect_end(container, limit + EXECS_LIMIT));
+                tokio::spawn(self.expect_end(container, begun + limit * END_PART / 100));
                 answered
             }
         }
     }
 
-    /// Destroys the guest if init has not ended within `limit`.
-    async fn expect_end(self: Arc<Self>, container: Arc<Container>, limit: Duration) {
-        if !ends_within(&container, &Who::Init, limit).await {
-            let id = &container.id;
-            log::warn!(
-                "container {id}: its guest is destroyed: no exit {} s after a SIGKILL",
-                limit.as_secs()
-            );
+    /// Destroys the guest if init has not ended by `then`.
+    async fn expect_end(self: Arc<Self>, container: Arc<Container>, then: Instant) {
+        if tokio::time::timeout_at(then, container.wait(&Who::Init)).await.is_err() {
+            log::warn!("container {}: its guest is destroyed: no exit after a SIGKILL", container.id);
             self.guest_died().await;
         }
     }
 
+    /// From a SIGKILL to the exit.
     fn kill_limit(&self) -> Duration {
         self.living()
             .as_ref()

@@ -51,6 +51,13 @@ pub trait Toolstack: Send + Sync {
     /// `HostFailure` if nobody can say.
     fn runs(&self, uuid: Uuid) -> Result<bool>;
 
+    /// Stops a domain at once and for good: nothing in it runs any more, and to destroy it is what is left to do. That may take longer: its
+    /// memory and devices are taken away.
+    ///
+    /// # Errors
+    /// `HostFailure` if it may still run.
+    fn halt(&self, domid: u16) -> Result<()>;
+
     /// Ends a domain at once, without asking it. Gone already is no error.
     ///
     /// # Errors

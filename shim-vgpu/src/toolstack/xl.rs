@@ -87,6 +87,16 @@ impl Toolstack for Xl {
         Ok(output.status.success() && state_runs(&String::from_utf8_lossy(&output.stdout)))
     }
 
+    /// Returns when no processor runs it any more. Source: Xen `xen/common/domain.c`, `domain_pause`.
+    fn halt(&self, domid: u16) -> Result<()> {
+        done(
+            xl().arg("pause").arg(domid.to_string()),
+            Code::HostFailure,
+            &format!("cannot halt domain {domid}"),
+        )
+        .map(drop)
+    }
+
     fn destroy(&self, domid: u16) -> Result<()> {
         let output = run(xl().arg("destroy").arg(domid.to_string()))?;
         if output.status.success() || !run(xl().arg("list").arg(domid.to_string()))?.status.success() {

@@ -72,6 +72,11 @@ impl Toolstack for LocalToolstack {
         Ok(self.find(uuid)?.is_some() && populated.map_err(failed("cannot ask for a domain's processes"))?)
     }
 
+    fn halt(&self, domid: u16) -> Result<()> {
+        let halt = || -> io::Result<()> { cgroup_of(&self.node, domid)?.kill() };
+        halt().map_err(failed(format!("cannot halt domain {domid}")))
+    }
+
     fn destroy(&self, domid: u16) -> Result<()> {
         let end = || -> io::Result<()> {
             let Some(domain) = self.node.known(domid)? else { return Ok(()) };

@@ -46,6 +46,8 @@ pub struct Habits {
     pub denies: bool,
     /// Create answers that the command is missing.
     pub command_missing: bool,
+    /// Its domain cannot be stopped, but destroyed.
+    pub never_halts: bool,
     /// It is of protocol 1.0.
     pub is_old: bool,
     /// Instead of ttrpc it says this again and again.

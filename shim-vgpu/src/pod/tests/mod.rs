@@ -1,6 +1,7 @@
 //! Stories of pods with fakes behind the seams to Xen; mounts, fifos, files and ttrpc are real, so they run as root.
 
 mod cleaning;
+mod deadline;
 mod fake_guest;
 mod fake_proxy;
 mod gpu;
@@ -165,7 +166,7 @@ async fn a_share_that_nobody_serves_any_more_ends_the_pod() {
     node.start("run", "").await.unwrap();
     node.world.kill_backends();
     assert_eq!(node.wait("run", "").await, 137);
-    assert!(node.world.left.lock().unwrap().domains.is_empty());
+    node.domain_goes().await;
     node.delete("run").await.unwrap();
     node.world.assert_nothing_left("after delete");
 
@@ -187,7 +188,7 @@ async fn a_guest_that_hangs_is_destroyed_by_sigkill() {
     assert_eq!(node.kill("run", 15).await.unwrap_err().code(), Some(Code::GuestSilent));
     node.kill("run", 9).await.unwrap();
     assert_eq!(node.wait("run", "").await, 137);
-    assert!(node.world.left.lock().unwrap().domains.is_empty());
+    node.domain_goes().await;
     node.delete("run").await.unwrap();
     node.world.assert_nothing_left("after delete");
 }

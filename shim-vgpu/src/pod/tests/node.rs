@@ -45,7 +45,10 @@ impl Node {
     }
 
     pub async fn with_cut(habits: Habits, cut: Cut) -> Node {
-        let world = World::new(habits);
+        Node::of(World::new(habits), cut).await
+    }
+
+    pub async fn of(world: Arc<World>, cut: Cut) -> Node {
         let socket = world.dir.path().join("containerd.sock");
         let heard = Arc::new(Heard(Mutex::default()));
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
@@ -125,6 +128,15 @@ impl Node {
         let begun = std::time::Instant::now();
         while self.heard.0.lock().unwrap().len() < count {
             assert!(begun.elapsed() < Duration::from_secs(10), "containerd does not hear {count} events");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until there is no domain.
+    pub async fn domain_goes(&self) {
+        let begun = std::time::Instant::now();
+        while !self.world.left.lock().unwrap().domains.is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the domain stays");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -27,7 +27,7 @@ async fn a_guest_that_acknowledges_a_sigkill_and_does_nothing_is_destroyed() {
     node.kill("run", 9).await.unwrap();
     node.kill("run", 9).await.unwrap();
     assert_eq!((node.wait("run", "").await, node.wait("run", "e").await), (137, 137));
-    assert!(node.world.left.lock().unwrap().domains.is_empty());
+    node.domain_goes().await;
     assert_eq!(node.delete("run").await.unwrap(), 137);
     let events = node.events().await;
     assert_eq!(events, ["create", "start", "exec-added", "exec-started", "exit", "exit", "delete"]);
@@ -57,7 +57,7 @@ async fn a_guest_that_denies_a_process_which_runs_is_destroyed() {
     node.create("run").await.unwrap();
     node.start("run", "").await.unwrap();
     assert_eq!(node.wait("run", "").await, 137);
-    assert!(node.world.left.lock().unwrap().domains.is_empty());
+    node.domain_goes().await;
     node.delete("run").await.unwrap();
     assert_eq!(node.events().await, ["create", "start", "exit", "delete"]);
     node.world.assert_nothing_left("after delete");

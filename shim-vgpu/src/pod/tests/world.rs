@@ -9,6 +9,8 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -37,6 +39,8 @@ pub struct Left {
     pub domains: BTreeMap<u16, Uuid>,
     pub backends: BTreeMap<Uuid, Child>,
     pub devices: Vec<u16>,
+    /// Domains that run no more, and are to be destroyed.
+    pub halted: Vec<u16>,
 }
 
 /// What the guests' kernel did for want of memory.
@@ -70,6 +74,8 @@ pub struct World {
     pub dir: tempfile::TempDir,
     pub left: Mutex<Left>,
     pub habits: Habits,
+    /// Who destroys a domain waits for this to be false, for 20 s at most.
+    pub destroying_takes_long: AtomicBool,
     /// xl is being upgraded.
     pub no_xl: AtomicBool,
     pub streams: Mutex<BTreeMap<u32, DuplexStream>>,
@@ -85,6 +91,11 @@ pub struct World {
 
 impl World {
     pub fn new(habits: Habits) -> Arc<World> {
+        World::configured(habits, |_| {})
+    }
+
+    /// One whose configuration is another.
+    pub fn configured(habits: Habits, change: impl FnOnce(&mut Config)) -> Arc<World> {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::default();
         config.shim.shared_dir = dir.path().join("shared");
@@ -96,10 +107,12 @@ impl World {
             *image = dir.path().join("image");
         }
         std::fs::write(dir.path().join("image"), "").unwrap();
+        change(&mut config);
         Arc::new(World {
             dir,
             left: Mutex::default(),
             habits,
+            destroying_takes_long: AtomicBool::default(),
             no_xl: AtomicBool::default(),
             streams: Mutex::default(),
             programs: Mutex::default(),
@@ -170,7 +183,10 @@ impl World {
     pub fn assert_nothing_left(&self, when: &str) {
         let left = self.left.lock().unwrap();
         assert!(
-            left.domains.is_empty() && left.backends.is_empty() && left.devices.is_empty(),
+            left.domains.is_empty()
+                && left.backends.is_empty()
+                && left.devices.is_empty()
+                && left.halted.is_empty(),
             "{when}: {left:?}"
         );
         let mounts = crate::mount::below(self.dir.path()).unwrap();
@@ -249,8 +265,28 @@ impl Toolstack for Fake {
         self.find(uuid).map(|found| found.is_some())
     }
 
+    fn halt(&self, domid: u16) -> Result<()> {
+        if self.0.habits.never_halts {
+            return Err(Error::new(Code::HostFailure, "it may run on"));
+        }
+        let mut left = self.0.left.lock().unwrap();
+        assert!(left.backends.is_empty(), "its share is still served");
+        left.halted.push(domid);
+        self.0.guests.lock().unwrap().remove(&domid);
+        Ok(())
+    }
+
     fn destroy(&self, domid: u16) -> Result<()> {
-        self.0.left.lock().unwrap().domains.remove(&domid);
+        let begun = Instant::now();
+        while self.0.destroying_takes_long.load(Ordering::Relaxed)
+            && begun.elapsed() < Duration::from_secs(20)
+        {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let mut left = self.0.left.lock().unwrap();
+        left.domains.remove(&domid);
+        left.halted.retain(|halted| *halted != domid);
+        drop(left);
         self.0.guests.lock().unwrap().remove(&domid);
         self.0.ended.send_modify(|count| *count += 1);
         Ok(())
@@ -302,7 +338,7 @@ impl Link for Fake {
                 self.0.agents.lock().unwrap().push(copy.into());
                 return Ok(Box::new(stream));
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

@@ -17,7 +17,7 @@ use containerd_shim_protos::{
 };
 use protobuf::Message;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use ttrpc::{
@@ -268,8 +268,16 @@ pub fn pid_1(cgroup: &Path) -> i32 {
 
 /// SIGKILL.
 pub fn kill(pid: i32) {
-    let pid = Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    signal(pid, Signal::KILL);
+}
+
+/// SIGSTOP.
+pub fn stop(pid: i32) {
+    signal(pid, Signal::STOP);
+}
+
+fn signal(pid: i32, signal: Signal) {
+    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
 /// The processes that have a word in their environment or among their arguments, as all of a node have its folder; not this one.

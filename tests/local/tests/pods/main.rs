@@ -2,9 +2,12 @@
 
 mod containerd;
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use containerd::{Containerd, kill, pid_1, until};
+use containerd::{Containerd, kill, pid_1, stop, until};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,6 +68,32 @@ async fn a_crash_of_the_guest_is_the_exit_of_its_tasks() {
     shim.shut_down().await;
     containerd.assert_nothing_left(&lives).await;
     assert_eq!(containerd.events(), ["create", "start", "exit", "delete"]);
+}
+
+/// As a kernel that hangs: what `shim.kill_timeout_s` says is how long a SIGKILL takes then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_is_stopped_is_ended_in_five_seconds() {
+    let containerd = Containerd::new().await;
+    containerd.bundle("a", "exec sleep 1000", |_| {});
+    let shim = containerd.start("a").await;
+    containerd.create(&shim, "a").await;
+    let (cgroup, lives) = (containerd.cgroup(), containerd.lives());
+    stop(pid_1(&cgroup));
+    let killed = Instant::now();
+    shim.signal("a", 9).await;
+    assert_eq!(shim.wait("a").await, 137);
+    let told = || containerd.events() == ["create", "start", "exit"];
+    until("the exit is told", told, || format!("{:?}", containerd.events())).await;
+    assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
+    assert_eq!(
+        fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default(),
+        "",
+        "it was told before it was dead"
+    );
+    assert_eq!(shim.delete("a").await, 137);
+    shim.shut_down().await;
+    containerd.delete("a");
+    containerd.assert_nothing_left(&lives).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use crate::node::{Node, kill_9};
 use crate::plays::vgpu;
 use crate::pod::{Pod, Runtime, START};
 
-/// A worker dies with its supervisor at once; shim.kill_timeout_s is 5 s; emulated, and with what else the end takes.
+/// A worker dies with its supervisor at once; shim.kill_timeout_s is 15 s in the testbed; emulated, and with what else the end takes.
 const ENDED: Duration = Duration::from_secs(60);
 
 /// The stories.
