@@ -177,6 +177,41 @@ fn a_frozen_container_stands_still() {
     });
 }
 
+/// Files in the place of the kernel's, which does it at once or not at all.
+#[test]
+fn a_pause_under_way_is_told_and_one_that_fails_is_taken_back() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let cgroup = "/sys/fs/cgroup/vgpu/c1";
+        mount("none", cgroup, "tmpfs", MountFlags::empty(), None).unwrap();
+        let kernel =
+            |frozen| fs::write(format!("{cgroup}/cgroup.events"), format!("frozen {frozen}\n")).unwrap();
+        let wish = || fs::read_to_string(format!("{cgroup}/cgroup.freeze")).unwrap();
+        let request = PauseRequest { id: "c1".into(), ..Default::default() };
+        kernel(0);
+        let meanwhile = async {
+            while world.status("c1").await != Status::PAUSING {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert_eq!(wish(), "1");
+            assert_eq!(
+                refusal(world.exec("c1", "e1", &["true"]).await.map(drop)).0,
+                Code::FAILED_PRECONDITION
+            );
+            kernel(1);
+        };
+        let (paused, ()) = tokio::join!(world.task.pause(soon(), &request), meanwhile);
+        paused.unwrap();
+        assert_eq!(world.status("c1").await, Status::PAUSED);
+        kernel(0);
+        world.task.resume(soon(), &ResumeRequest { id: "c1".into(), ..Default::default() }).await.unwrap();
+        assert_eq!((world.status("c1").await, wish().as_str()), (Status::RUNNING, "0"));
+        assert_eq!(refusal(world.task.pause(soon(), &request).await).0, Code::INTERNAL);
+        assert_eq!((world.status("c1").await, wish().as_str()), (Status::RUNNING, "0"));
+        unmount(cgroup, UnmountFlags::DETACH).unwrap();
+    });
+}
+
 #[test]
 fn a_created_container_can_be_deleted_without_a_start() {
     story(async |world| {

@@ -320,26 +320,45 @@ impl Container {
         adapt::owner(Some(process), &self.uid_mappings)
     }
 
-    /// Freezes or thaws every process. A failure leaves them as they were.
+    /// Begins to freeze every process, or thaws them. State says so from here on: the shim asks for it where it missed our answer, and must
+    /// not be told of what a request that came before is about to change.
     /// # Errors
-    /// Wrong state, or the kernel does not get it done in time.
-    pub async fn freeze(&self, frozen: bool) -> Result<()> {
-        let phase = self.init.phase();
-        phase.allow(if frozen { Operation::Pause } else { Operation::Resume })?;
+    /// Wrong state.
+    pub fn begin_freeze(&self, frozen: bool) -> Result<()> {
+        self.init.phase().allow(if frozen { Operation::Pause } else { Operation::Resume })?;
         self.cgroup.freeze(frozen).during(|| format!("write cgroup.freeze of {}", self.id))?;
+        if frozen {
+            self.init.pausing();
+        } else {
+            self.init.running();
+        }
+        Ok(())
+    }
+
+    /// Waits until what [`Container::begin_freeze`] began is done. A failure leaves the processes as they were.
+    /// # Errors
+    /// The kernel does not get it done in time.
+    pub async fn finish_freeze(&self, frozen: bool) -> Result<()> {
+        let settled = self.settle(frozen).await;
+        if settled.is_err() {
+            // Else it would stand still later, while everybody takes it for running.
+            let _ = self.cgroup.freeze(!frozen);
+        }
+        if settled.is_ok() == frozen {
+            self.init.paused();
+        } else {
+            self.init.running();
+        }
+        settled
+    }
+
+    async fn settle(&self, frozen: bool) -> Result<()> {
         for _ in 0..FREEZE_TRIES {
             if self.cgroup.is_frozen().during(|| format!("read cgroup.events of {}", self.id))? == frozen {
-                if frozen {
-                    self.init.paused()
-                } else {
-                    self.init.running()
-                }
                 return Ok(());
             }
             sleep(FREEZE_PAUSE).await;
         }
-        // Else it would stand still later, while everybody takes it for running.
-        let _ = self.cgroup.freeze(!frozen);
         Err(GuestError::Io {
             what: format!("freeze {}", self.id),
             source: io::Error::from(io::ErrorKind::TimedOut),

@@ -12,6 +12,8 @@ pub enum Phase {
     Created,
     /// Executing.
     Running,
+    /// It is being frozen.
+    Pausing,
     /// Frozen.
     Paused,
     /// Ended.
@@ -44,6 +46,7 @@ impl Phase {
         let fits = match self {
             Self::Created => matches!(operation, Op::Start | Op::Exec | Op::Update | Op::Delete),
             Self::Running => matches!(operation, Op::Pause | Op::Exec | Op::Update),
+            Self::Pausing => operation == Op::Update,
             Self::Paused => matches!(operation, Op::Resume | Op::Update),
             Self::Stopped(_) => operation == Op::Delete,
         };
@@ -68,6 +71,7 @@ impl Phase {
         match self {
             Self::Created => "created",
             Self::Running => "running",
+            Self::Pausing => "pausing",
             Self::Paused => "paused",
             Self::Stopped(_) => "stopped",
         }
@@ -102,10 +106,10 @@ mod tests {
             (Pause, vec![Running]),
             (Resume, vec![Paused]),
             (Exec, vec![Created, Running]),
-            (Update, vec![Created, Running, Paused]),
+            (Update, vec![Created, Running, Pausing, Paused]),
             (Delete, vec![Created, stopped]),
         ] {
-            for phase in [Created, Running, Paused, stopped] {
+            for phase in [Created, Running, Pausing, Paused, stopped] {
                 assert_eq!(
                     phase.allow(operation).is_ok(),
                     phases.contains(&phase),

@@ -81,12 +81,18 @@ impl Process {
 
     /// Its program is executed now. Nothing happens if it ended meanwhile.
     pub fn running(&self) {
-        self.change(|phase| matches!(phase, Phase::Created | Phase::Paused).then_some(Phase::Running));
+        let stood = |phase| matches!(phase, Phase::Created | Phase::Pausing | Phase::Paused);
+        self.change(|phase| stood(phase).then_some(Phase::Running));
+    }
+
+    /// It is being frozen now.
+    pub fn pausing(&self) {
+        self.change(|phase| (phase == Phase::Running).then_some(Phase::Pausing));
     }
 
     /// It is frozen now.
     pub fn paused(&self) {
-        self.change(|phase| (phase == Phase::Running).then_some(Phase::Paused));
+        self.change(|phase| matches!(phase, Phase::Running | Phase::Pausing).then_some(Phase::Paused));
     }
 
     /// It has ended: whoever waits is told.

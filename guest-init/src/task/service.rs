@@ -155,13 +155,16 @@ impl Task for TaskService {
 
     async fn pause(&self, _: &TtrpcContext, req: PauseRequest) -> ttrpc::Result<Empty> {
         let container = self.pod.get(&req.id)?;
-        owned(async move { container.freeze(true).await }).await?;
+        // In this step and no later: State is asked behind us.
+        container.begin_freeze(true)?;
+        owned(async move { container.finish_freeze(true).await }).await?;
         Ok(Empty::new())
     }
 
     async fn resume(&self, _: &TtrpcContext, req: ResumeRequest) -> ttrpc::Result<Empty> {
         let container = self.pod.get(&req.id)?;
-        owned(async move { container.freeze(false).await }).await?;
+        container.begin_freeze(false)?;
+        owned(async move { container.finish_freeze(false).await }).await?;
         Ok(Empty::new())
     }
 
@@ -219,9 +222,10 @@ impl Task for TaskService {
 fn state(container: &Container, exec_id: &str) -> Result<StateResponse> {
     let process = container.process(exec_id)?;
     let mut phase = process.phase();
-    if phase == Phase::Running && container.init.phase() == Phase::Paused {
+    let init = container.init.phase();
+    if phase == Phase::Running && matches!(init, Phase::Pausing | Phase::Paused) {
         // The freezer stops the whole container.
-        phase = Phase::Paused;
+        phase = init;
     }
     let stdio = process.stdio().clone();
     let exit = phase.exit();
@@ -245,6 +249,7 @@ fn status(phase: Phase) -> Status {
     match phase {
         Phase::Created => Status::CREATED,
         Phase::Running => Status::RUNNING,
+        Phase::Pausing => Status::PAUSING,
         Phase::Paused => Status::PAUSED,
         Phase::Stopped(_) => Status::STOPPED,
     }

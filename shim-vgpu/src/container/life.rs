@@ -58,6 +58,8 @@ pub enum Event {
     PauseAsked,
     /// The guest froze the container.
     Paused,
+    /// It did not.
+    PauseFailed,
     /// containerd asks it to go on.
     ResumeAsked,
     /// The guest thawed it.
@@ -161,12 +163,22 @@ impl Life {
             }
             Event::Exited(who, exit) => self.exited(&who, exit, &mut out),
             Event::GuestDied(at) => self.guest_died(at, &mut out),
-            Event::PauseAsked => self.expect_init("pause", |stage| matches!(stage, Stage::Running(_)))?,
+            Event::PauseAsked => {
+                self.expect_init("pause", |stage| matches!(stage, Stage::Running(_)))?;
+                if let Stage::Running(running) = self.init.stage {
+                    self.init.stage = Stage::Pausing(running.pause());
+                }
+            }
             Event::ResumeAsked => self.expect_init("resume", |stage| matches!(stage, Stage::Paused(_)))?,
             Event::Paused => {
-                if let Stage::Running(running) = self.init.stage {
-                    self.init.stage = Stage::Paused(running.pause());
+                if let Stage::Pausing(pausing) = self.init.stage {
+                    self.init.stage = Stage::Paused(pausing.paused());
                     out.push(Action::Publish(Notice::Paused));
+                }
+            }
+            Event::PauseFailed => {
+                if let Stage::Pausing(pausing) = self.init.stage {
+                    self.init.stage = Stage::Running(pausing.failed());
                 }
             }
             Event::Resumed => {
@@ -296,6 +308,7 @@ impl Life {
         let (stopped, told) = match process.stage {
             Stage::Created(created) => (created.exited(exit), *who == Who::Init),
             Stage::Running(running) => (running.exited(exit), true),
+            Stage::Pausing(pausing) => (pausing.exited(exit), true),
             Stage::Paused(paused) => (paused.exited(exit), true),
             Stage::Starting(_) | Stage::Stopped(_) => return,
         };

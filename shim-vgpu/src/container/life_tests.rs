@@ -88,6 +88,18 @@ fn a_container_killed_before_its_start_is_told_and_one_deleted_before_it_ends_it
     assert_eq!(actions, [Action::Wake(Who::Init, exit(137)), Action::Publish(Notice::Delete(exit(137)))]);
 }
 
+#[test]
+fn a_pause_that_fails_leaves_it_running_and_tells_nobody() {
+    let mut life = running();
+    assert_eq!(told(&mut life, [Event::PauseAsked, Event::PauseFailed]), []);
+    assert_eq!(life, running());
+    assert_eq!(told(&mut life, [Event::PauseAsked, Event::Paused]), [Notice::Paused]);
+    assert_eq!(told(&mut life, [Event::PauseFailed, Event::Paused]), [], "late news");
+    assert_eq!(told(&mut life, [Event::ResumeAsked, Event::Resumed]), [Notice::Resumed]);
+    let ended = [Event::PauseAsked, Event::Exited(Who::Init, exit(3)), Event::Paused];
+    assert_eq!(told(&mut life, ended), [Notice::Exit(Who::Init, exit(3))]);
+}
+
 /// As runc's shim: what is refused in which stage, and with which code.
 #[test]
 fn what_does_not_fit_the_stage_is_refused_with_its_code() {
@@ -113,6 +125,12 @@ fn what_does_not_fit_the_stage_is_refused_with_its_code() {
     check(Life::default(), Event::PauseAsked, WrongState);
     check(with_exec("a"), Event::ExecAsked("a".into()), IdTaken);
     check(with_exec("a"), Event::KillAsked(exec("a")), WrongState);
+    let mut pausing = with_exec("a");
+    told(&mut pausing, [Event::PauseAsked]);
+    check(pausing.clone(), Event::PauseAsked, WrongState);
+    check(pausing.clone(), Event::ResumeAsked, WrongState);
+    check(pausing.clone(), Event::StartAsked(exec("a")), WrongState);
+    check(pausing, Event::DeleteAsked(Who::Init), WrongState);
     let mut paused = with_exec("a");
     told(&mut paused, [Event::PauseAsked, Event::Paused]);
     check(paused.clone(), Event::StartAsked(exec("a")), WrongState);
@@ -136,7 +154,7 @@ impl Seed {
 fn any_event(seed: &mut Seed) -> Event {
     let id = ["a", "b", "c"][usize::try_from(seed.below(3)).unwrap()].to_owned();
     let who = if seed.below(2) == 0 { Who::Init } else { Who::Exec(id.clone()) };
-    match seed.below(15) {
+    match seed.below(16) {
         0 => Event::StartAsked(who),
         1 | 2 => Event::Started(who),
         3 => Event::StartFailed(who, T),
@@ -150,6 +168,7 @@ fn any_event(seed: &mut Seed) -> Event {
         11 => Event::Resumed,
         12 => Event::KillAsked(who),
         13 => Event::DeleteAsked(who),
+        14 => Event::PauseFailed,
         _ => Event::DeleteFailed(who),
     }
 }

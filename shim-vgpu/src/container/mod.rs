@@ -177,12 +177,16 @@ impl Container {
     /// [`Code::NoSuchTask`].
     pub fn state(&self, who: &Who) -> Result<StateResponse> {
         let stage = self.stage(who)?;
-        let paused = matches!(self.stage(&Who::Init)?, Stage::Paused(_));
+        let init = self.stage(&Who::Init)?;
         let status = match stage {
             Stage::Created(_) | Stage::Starting(_) => Status::CREATED,
-            // An exec is frozen with its container.
-            Stage::Running(_) if paused => Status::PAUSED,
-            Stage::Running(_) => Status::RUNNING,
+            Stage::Running(_) => match init {
+                // An exec is frozen with its container.
+                Stage::Pausing(_) => Status::PAUSING,
+                Stage::Paused(_) => Status::PAUSED,
+                _ => Status::RUNNING,
+            },
+            Stage::Pausing(_) => Status::PAUSING,
             Stage::Paused(_) => Status::PAUSED,
             Stage::Stopped(_) => Status::STOPPED,
         };

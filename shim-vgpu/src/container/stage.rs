@@ -1,8 +1,10 @@
 //! The stages of one process, init or exec, as types: a step consumes one and returns the next.
 //!
 //! ```text
-//! Created ─start→ Starting ─started→ Running ⇄ Paused
-//!    └────────────────┴───────exited───┴─────────┴────→ Stopped
+//! Created ─start→ Starting ─started→ Running ─pause→ Pausing ─paused→ Paused
+//!                                       ↑               │failed          │resume
+//!                                       └───────────────┴────────────────┘
+//! each of them ─exited→ Stopped
 //! ```
 
 use std::time::SystemTime;
@@ -42,6 +44,10 @@ pub struct Starting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Running;
 
+/// The guest was asked to freeze its cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pausing;
+
 /// Its cgroup is frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Paused;
@@ -59,6 +65,7 @@ pub enum Stage {
     Created(Created),
     Starting(Starting),
     Running(Running),
+    Pausing(Pausing),
     Paused(Paused),
     Stopped(Stopped),
 }
@@ -99,9 +106,26 @@ impl Running {
         Stopped { exit }
     }
 
+    /// The guest is asked to freeze it.
+    pub fn pause(self) -> Pausing {
+        Pausing
+    }
+}
+
+impl Pausing {
+    /// It ended.
+    pub fn exited(self, exit: Exit) -> Stopped {
+        Stopped { exit }
+    }
+
     /// Its cgroup was frozen.
-    pub fn pause(self) -> Paused {
+    pub fn paused(self) -> Paused {
         Paused
+    }
+
+    /// It was not.
+    pub fn failed(self) -> Running {
+        Running
     }
 }
 
@@ -120,7 +144,7 @@ impl Paused {
 impl Stage {
     /// Whether init's exit has to wait for it: a start under way counts as running (containerd #10589).
     pub fn is_active(self) -> bool {
-        matches!(self, Stage::Starting(_) | Stage::Running(_) | Stage::Paused(_))
+        matches!(self, Stage::Starting(_) | Stage::Running(_) | Stage::Pausing(_) | Stage::Paused(_))
     }
 
     /// As clients know it.
@@ -129,6 +153,7 @@ impl Stage {
             Stage::Created(_) => "created",
             Stage::Starting(_) => "starting",
             Stage::Running(_) => "running",
+            Stage::Pausing(_) => "pausing",
             Stage::Paused(_) => "paused",
             Stage::Stopped(_) => "stopped",
         }

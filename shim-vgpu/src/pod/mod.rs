@@ -1,6 +1,6 @@
 //! A pod: its domain, and the containers in it.
 //!
-//! [`Pod`] holds what lives; [`create`] builds, [`tasks`] has the calls on containers that exist, [`death`] notices the guest's end,
+//! [`Pod`] holds what lives; [`create`] builds, [`tasks`] and [`freeze`] have the calls on containers that exist, [`death`] notices the guest's end,
 //! [`proxy`] that of gpu-proxy.
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
 //! Five locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
@@ -10,6 +10,7 @@
 
 mod create;
 mod death;
+mod freeze;
 mod proxy;
 pub mod steps;
 mod tasks;

@@ -294,24 +294,6 @@ impl Pod {
         Ok(PidsResponse { processes: vec![own], ..PidsResponse::default() })
     }
 
-    /// Pauses or resumes a container.
-    ///
-    /// # Errors
-    /// `WrongState`, or the guest's.
-    pub async fn freeze(self: Arc<Self>, id: String, pause: bool) -> Result<Empty> {
-        use containerd_shim_protos::api::{PauseRequest, ResumeRequest};
-        let container = self.container(&id)?;
-        container.on(if pause { Event::PauseAsked } else { Event::ResumeAsked })?;
-        let guest = self.guest()?;
-        let _: Empty = if pause {
-            guest.task("Pause", &PauseRequest { id, ..PauseRequest::default() }, Some(SHORT)).await?
-        } else {
-            guest.task("Resume", &ResumeRequest { id, ..ResumeRequest::default() }, Some(SHORT)).await?
-        };
-        container.tell(if pause { Event::Paused } else { Event::Resumed });
-        Ok(Empty::default())
-    }
-
     /// Changes a container's limits.
     ///
     /// # Errors

@@ -30,6 +30,10 @@ pub const SLOW: &str = "slow";
 /// One whose Start, or an exec whose Exec, is done but not answered.
 pub const MUTE: &str = "mute";
 
+/// One whose Pause and Resume are done but not answered.
+pub const LOST: &str = "lost";
+/// One whose Pause and Resume are neither done nor answered.
+pub const IGNORED: &str = "ignored";
 /// One whose figures are none.
 pub const STRANGE: &str = "strange";
 
@@ -38,7 +42,7 @@ pub const STRANGE: &str = "strange";
 pub struct Habits {
     pub no_xen: bool,
     pub never_boots: bool,
-    /// Kill, Pids and OomKills are never answered.
+    /// Kill, Pids, Pause, State and OomKills are never answered.
     pub hangs: bool,
     /// Kill is answered, and nothing dies.
     pub lies: bool,
@@ -124,6 +128,7 @@ pub struct Program {
     /// Create is not done with it.
     making: bool,
     started: bool,
+    paused: bool,
     exit: watch::Sender<Option<u32>>,
     stdin: Option<DuplexStream>,
     stdout: Option<DuplexStream>,
@@ -145,6 +150,7 @@ impl Inner {
         let program = Program {
             making: false,
             started: false,
+            paused: false,
             exit: watch::Sender::new(None),
             stdin: take(stdin),
             stdout: take(stdout),
@@ -154,6 +160,16 @@ impl Inner {
 
     fn programs(&self) -> MutexGuard<'_, Programs> {
         self.world.programs.lock().unwrap()
+    }
+
+    async fn freeze(&self, id: &str, paused: bool) -> api::Empty {
+        if !self.world.habits.hangs && id != IGNORED {
+            self.programs().get_mut(&key(id, "")).unwrap().paused = paused;
+        }
+        if self.world.habits.hangs || [LOST, IGNORED].contains(&id) {
+            std::future::pending::<()>().await;
+        }
+        api::Empty::default()
     }
 
     /// `exit<n>` ends at once with n, `echo` copies stdin to stdout and ends with 0, anything else runs until it is killed.
@@ -267,6 +283,23 @@ impl Task for Inner {
             }
         }
         Ok(api::Empty::default())
+    }
+
+    async fn pause(&self, _: &TtrpcContext, r: api::PauseRequest) -> ttrpc::Result<api::Empty> {
+        Ok(self.freeze(&r.id, true).await)
+    }
+
+    async fn resume(&self, _: &TtrpcContext, r: api::ResumeRequest) -> ttrpc::Result<api::Empty> {
+        Ok(self.freeze(&r.id, false).await)
+    }
+
+    async fn state(&self, _: &TtrpcContext, r: api::StateRequest) -> ttrpc::Result<api::StateResponse> {
+        if self.world.habits.hangs {
+            std::future::pending::<()>().await;
+        }
+        let paused = self.programs()[&key(&r.id, "")].paused;
+        let status = if paused { api::Status::PAUSED } else { api::Status::RUNNING };
+        Ok(api::StateResponse { status: status.into(), ..Default::default() })
     }
 
     async fn pids(&self, _: &TtrpcContext, r: api::PidsRequest) -> ttrpc::Result<api::PidsResponse> {

@@ -7,6 +7,7 @@ mod fake_proxy;
 mod gpu;
 mod memory;
 mod node;
+mod pause;
 mod stubborn;
 mod world;
 

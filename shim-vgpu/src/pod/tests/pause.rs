@@ -1,0 +1,67 @@
+//! Pause and Resume: what State says is what the guest did.
+
+use api::Status;
+use fake_guest::{IGNORED, LOST};
+
+use super::*;
+
+async fn running(id: &str, habits: Habits) -> Node {
+    let node = Node::new(habits).await;
+    node.create(id).await.unwrap();
+    node.start(id, "").await.unwrap();
+    node.exec(id, "e").await.unwrap();
+    node.start(id, "e").await.unwrap();
+    node
+}
+
+/// What init and its exec are in.
+fn status(node: &Node, id: &str) -> [Status; 2] {
+    ["", "e"].map(|exec| node.state(id, exec).1)
+}
+
+/// Asks for it, and lets the time for an answer pass.
+async fn freeze(node: &Node, id: &str, pause: bool) -> Option<Option<Code>> {
+    let asked = tokio::spawn(node.pod.clone().freeze(id.into(), pause));
+    let begun = std::time::Instant::now();
+    while pause && status(node, id) != [Status::PAUSING; 2] {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", status(node, id));
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    let answer = asked.await.unwrap();
+    tokio::time::resume();
+    answer.err().map(|error| error.code())
+}
+
+#[tokio::test]
+async fn a_paused_container_says_so_and_takes_no_exec() {
+    let node = running("run", Habits::default()).await;
+    assert_eq!(freeze(&node, "run", true).await, None);
+    assert_eq!(status(&node, "run"), [Status::PAUSED; 2]);
+    assert_eq!(node.exec("run", "f").await.unwrap_err().code(), Some(Code::WrongState));
+    assert_eq!(freeze(&node, "run", false).await, None);
+    assert_eq!(status(&node, "run"), [Status::RUNNING; 2]);
+    let told = ["create", "start", "exec-added", "exec-started", "paused", "resumed"];
+    assert_eq!(node.events().await, told);
+}
+
+#[tokio::test]
+async fn a_pause_whose_answer_is_lost_is_what_the_guest_says() {
+    let node = running(LOST, Habits::default()).await;
+    assert_eq!(freeze(&node, LOST, true).await, None, "it was done");
+    assert_eq!(status(&node, LOST), [Status::PAUSED; 2]);
+    assert_eq!(freeze(&node, LOST, false).await, None, "it was done");
+    assert_eq!(status(&node, LOST), [Status::RUNNING; 2]);
+    assert_eq!(node.events().await[4..], ["paused", "resumed"]);
+
+    let node = running(IGNORED, Habits::default()).await;
+    assert_eq!(freeze(&node, IGNORED, true).await, Some(Some(Code::GuestSilent)));
+    assert_eq!(status(&node, IGNORED), [Status::RUNNING; 2]);
+    assert_eq!(node.events().await.len(), 4);
+
+    let node = running("run", Habits { hangs: true, ..Habits::default() }).await;
+    assert_eq!(freeze(&node, "run", true).await, Some(Some(Code::GuestSilent)));
+    assert_eq!(status(&node, "run"), [Status::STOPPED; 2]);
+    assert_eq!(node.events().await[4..], ["exit", "exit"]);
+    node.domain_goes().await;
+}
