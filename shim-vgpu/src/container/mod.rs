@@ -14,7 +14,7 @@ use std::{
 };
 
 use containerd_shim_protos::{
-    api::{StateResponse, Status},
+    api::{CreateTaskRequest, StateResponse, Status},
     events::task,
     protobuf::{EnumOrUnknown, MessageField, well_known_types::timestamp::Timestamp},
 };
@@ -70,13 +70,13 @@ impl Process {
 impl Container {
     /// The container as the guest made it, told to containerd's clients.
     pub fn created(
-        id: String,
-        bundle: PathBuf,
+        request: CreateTaskRequest,
         pid: u32,
         outbox: Outbox,
         stdio: Stdio,
         pumps: Pumps,
     ) -> Container {
+        let CreateTaskRequest { id, bundle, rootfs, checkpoint, .. } = request;
         let io = task::TaskIO {
             stdin: stdio.stdin.clone(),
             stdout: stdio.stdout.clone(),
@@ -86,15 +86,17 @@ impl Container {
         };
         let created = task::TaskCreate {
             container_id: id.clone(),
-            bundle: bundle.to_string_lossy().into_owned(),
+            bundle: bundle.clone(),
+            rootfs,
             io: MessageField::some(io),
+            checkpoint,
             pid,
             ..task::TaskCreate::default()
         };
         outbox.publish("/tasks/create", &created);
         let processes = HashMap::from([(Who::Init, Process::new(stdio, pumps))]);
         let state = Mutex::new(State { processes, ..State::default() });
-        Container { id, bundle, pid, created_at: SystemTime::now(), outbox, state }
+        Container { id, bundle: bundle.into(), pid, created_at: SystemTime::now(), outbox, state }
     }
 
     /// What was asked or happened: checked, remembered, told, in this order.

@@ -340,15 +340,8 @@ impl Pod {
         };
         let _: CreateTaskResponse = guest.task("Create", &request, Some(TASK_LIMIT)).await?;
         self.passed(Step::TaskMade, creation).await?;
-        let pid = std::process::id();
-        Ok(Arc::new(Container::created(
-            plan.request.id,
-            plan.bundle,
-            pid,
-            self.outbox.clone(),
-            plan.stdio,
-            pumps,
-        )))
+        let (pid, outbox) = (std::process::id(), self.outbox.clone());
+        Ok(Arc::new(Container::created(plan.request, pid, outbox, plan.stdio, pumps)))
     }
 
     /// Takes back what a failed Create of `id` made. A guest that lives on may have made the container without saying so in time.

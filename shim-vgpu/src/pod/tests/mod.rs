@@ -13,7 +13,7 @@ mod world;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use containerd_shim_protos::{api, cgroups_v2::metrics::Metrics, shim_async::Task};
+use containerd_shim_protos::{api, cgroups_v2::metrics::Metrics, events::task::TaskCreate, shim_async::Task};
 use protobuf::Message;
 use serde_json::json;
 use tokio::{
@@ -43,6 +43,22 @@ async fn a_container_lives_and_leaves_nothing() {
     assert_eq!(node.delete("exit7").await.unwrap_err().code(), Some(Code::NoSuchTask));
     assert_eq!(node.events().await, ["create", "start", "exit", "delete"]);
     assert!(node.pod.is_empty());
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn what_create_was_asked_for_is_what_containerd_hears() {
+    let node = Node::new(Habits::default()).await;
+    let stdout = node.world.dir.path().join("out").to_string_lossy().into_owned();
+    let root = api::Mount { type_: "tmpfs".into(), source: "root".into(), ..Default::default() };
+    let mut request = node.request("run", json!({}));
+    (request.rootfs, request.stdout) = (vec![root], format!("file://{stdout}"));
+    node.pod.clone().create(request.clone()).await.unwrap();
+    let told: TaskCreate = node.event("/tasks/create").await;
+    let io = told.io.unwrap();
+    assert_eq!((told.container_id, told.bundle, told.pid), (request.id, request.bundle, std::process::id()));
+    assert_eq!((told.rootfs, io.stdout, told.checkpoint), (request.rootfs, request.stdout, String::new()));
+    node.delete("run").await.unwrap();
     node.world.assert_nothing_left("after delete");
 }
 

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use containerd_shim_protos::{
-    shim::events::ForwardRequest,
+    shim::{event::Envelope, events::ForwardRequest},
     shim_async::{Events, create_events},
 };
 use ttrpc::r#async::{Server, transport::Listener};
@@ -20,12 +20,12 @@ use crate::{
 };
 
 /// A containerd that only listens.
-pub struct Heard(Mutex<Vec<String>>);
+pub struct Heard(Mutex<Vec<Envelope>>);
 
 #[async_trait]
 impl Events for Heard {
     async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<api::Empty> {
-        self.0.lock().unwrap().push(request.envelope.topic.clone());
+        self.0.lock().unwrap().push(request.envelope.unwrap());
         Ok(api::Empty::default())
     }
 }
@@ -141,6 +141,14 @@ impl Node {
         }
     }
 
+    /// What the first event of a topic says.
+    pub async fn event<E: Message>(&self, topic: &str) -> E {
+        self.outbox.drain(Duration::from_secs(5)).await;
+        let heard = self.heard.0.lock().unwrap();
+        let event = heard.iter().find(|event| event.topic == topic).expect("containerd has heard it");
+        E::parse_from_bytes(&event.event.value).unwrap()
+    }
+
     /// The events so far, without their folder.
     pub async fn events(&self) -> Vec<String> {
         self.outbox.drain(Duration::from_secs(5)).await;
@@ -149,7 +157,7 @@ impl Node {
             .lock()
             .unwrap()
             .iter()
-            .map(|topic| topic.trim_start_matches("/tasks/").to_owned())
+            .map(|event| event.topic.trim_start_matches("/tasks/").to_owned())
             .collect()
     }
 }
