@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::Code;
-use vgpu_agent_api::agent::{ContainerRequest, NextEventRequest, event::Kind};
+use vgpu_agent_api::agent::{ContainerRequest, NextEventRequest, SetClockRequest, event::Kind};
 use world::{Setup, World, ground::Hierarchy, refusal, soon, story, story_in};
 
 #[test]
@@ -260,6 +260,9 @@ fn hello_sets_name_and_clock_and_refuses_another_major() {
         assert!(reply.memory_bytes > 0 && !reply.kernel_release.is_empty());
         assert_eq!(world.noted("hostname").as_deref(), Some("pod-1"));
         assert_eq!(world.noted("clock").as_deref(), Some("5"));
+        let clock = SetClockRequest { unix_nanoseconds: 6, ..Default::default() };
+        world.agent.set_clock(soon(), &clock).await.unwrap();
+        assert_eq!(world.noted("clock").as_deref(), Some("6"));
         let (code, text) = refusal(world.hello(9).await);
         assert_eq!(code, Code::FAILED_PRECONDITION);
         assert!(text.starts_with("VGPU-501: "), "{text}");

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use containerd_shim_protos::api::{DeleteRequest, DeleteResponse, Empty, KillRequest};
@@ -23,7 +23,7 @@ use vgpu_agent_api::{
     TASK_SERVICE,
     agent::{
         CloseStreamRequest, ContainerRequest, Event, HelloReply, HelloRequest, NextEventRequest,
-        OomKillsReply, OpenStreamRequest, StreamOffer,
+        OomKillsReply, OpenStreamRequest, SetClockRequest, StreamOffer,
     },
     stream::StreamName,
     version::{self, Version},
@@ -46,6 +46,10 @@ const FORGET: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(50);
 /// A long poll's own time, and ours around it.
 const POLL: Duration = Duration::from_secs(60);
+
+/// A time that took longer to be heard is told again, so often at most.
+const CLOCK_LATE: Duration = Duration::from_millis(100);
+const CLOCK_TRIES: u32 = 3;
 
 pub const SIGKILL: u32 = 9;
 
@@ -221,6 +225,24 @@ impl Guest {
         if let Err(error) = closed {
             log::debug!("closing {name}: {error}");
         }
+    }
+
+    /// Tells it what time it is here.
+    ///
+    /// # Errors
+    /// As [`Guest::task`].
+    pub async fn set_clock(&self) -> Result<()> {
+        for _ in 0..CLOCK_TRIES {
+            let asked = Instant::now();
+            let unix_nanoseconds = unix_nanoseconds(SystemTime::now());
+            let request = SetClockRequest { unix_nanoseconds, ..SetClockRequest::default() };
+            let _: vgpu_agent_api::agent::Empty =
+                self.call(AGENT_SERVICE, "SetClock", &request, Some(SHORT)).await?;
+            if asked.elapsed() <= CLOCK_LATE {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The next thing that the guest has to tell, or nothing for a while.

@@ -1,6 +1,10 @@
 //! `vgpu.agent.v1.Agent`: what the shim asks beyond containerd's Task API (`shim-vgpu/agent-api/agent.proto`).
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use rustix::time::{ClockId, Timespec};
@@ -24,6 +28,9 @@ use crate::{
 const EVENT_WAIT_MAX: Duration = Duration::from_secs(3600);
 /// For the reply of PowerOff to leave before the guest does.
 const POWER_OFF_DELAY: Duration = Duration::from_millis(50);
+
+/// A clock that is as near as this is left alone: the shim tells the time each minute, and programs mind a step more than that.
+const CLOCK_OFF_MAX: Duration = Duration::from_millis(100);
 
 /// The machine around the service, so that tests do not switch it off.
 pub trait Machine: Send + Sync {
@@ -58,6 +65,13 @@ impl AgentService {
         Self { streams, pod, machine }
     }
 
+    fn set_clock_to(&self, unix_nanoseconds: u64) -> Result<()> {
+        if is_off(SystemTime::now(), unix_nanoseconds) {
+            self.machine.set_clock(unix_nanoseconds)?;
+        }
+        Ok(())
+    }
+
     fn meet(&self, req: &HelloRequest) -> Result<HelloReply> {
         let theirs = Version { major: req.major, minor: req.minor };
         let spoken = version::meet(version::CURRENT, theirs)
@@ -66,7 +80,7 @@ impl AgentService {
             self.machine.set_hostname(&req.hostname)?;
         }
         if req.unix_nanoseconds != 0 {
-            self.machine.set_clock(req.unix_nanoseconds)?;
+            self.set_clock_to(req.unix_nanoseconds)?;
         }
         Ok(HelloReply {
             major: spoken.major,
@@ -95,7 +109,7 @@ impl Agent for AgentService {
     }
 
     async fn set_clock(&self, _: &TtrpcContext, req: SetClockRequest) -> ttrpc::Result<Empty> {
-        self.machine.set_clock(req.unix_nanoseconds)?;
+        self.set_clock_to(req.unix_nanoseconds)?;
         Ok(Empty::new())
     }
 
@@ -118,6 +132,12 @@ impl Agent for AgentService {
         });
         Ok(Empty::new())
     }
+}
+
+/// Whether a clock that says `now` is to be stepped.
+fn is_off(now: SystemTime, unix_nanoseconds: u64) -> bool {
+    let right = SystemTime::UNIX_EPOCH + Duration::from_nanos(unix_nanoseconds);
+    right.duration_since(now).unwrap_or_else(|ahead| ahead.duration()) > CLOCK_OFF_MAX
 }
 
 /// MemTotal of /proc/meminfo; 0 when it cannot be read.
@@ -148,5 +168,25 @@ impl Machine for Guest {
 
     fn power_off(&self) {
         crate::boot::power::off();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_stepped_only_where_it_is_off_by_more_than_a_tenth_of_a_second() {
+        let at = |milliseconds| SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds);
+        for (now, right, off) in [
+            (5000, 5000, false),
+            (5000, 5100, false),
+            (5100, 5000, false),
+            (5000, 5101, true),
+            (5101, 5000, true),
+        ] {
+            assert_eq!(is_off(at(now), right * 1_000_000), off, "{now} {right}");
+        }
+        assert!(is_off(at(0), u64::MAX));
     }
 }

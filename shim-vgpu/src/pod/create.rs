@@ -10,7 +10,10 @@ use std::{
 };
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse, Mount};
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 use vgpu_codes::Code;
 
 use super::{Creation, Living, Pod, Sandbox, Slot, steps::Step};
@@ -264,7 +267,9 @@ impl Pod {
         let domain = tokio::spawn(self.clone().watch_domain(platform, uuid));
         let events = tokio::spawn(self.clone().watch_guest());
         let served = tokio::spawn(self.clone().watch_backend(backend_end));
-        sandbox.watchers = vec![domain.abort_handle(), events.abort_handle(), served.abort_handle()];
+        let clock = tokio::spawn(self.clone().keep_clock());
+        let watchers = [domain, events, served, clock];
+        sandbox.watchers = watchers.iter().map(JoinHandle::abort_handle).collect();
         self.passed(Step::GuestUp, creation).await
     }
 

@@ -38,7 +38,11 @@ impl Pod {
         match frozen {
             Some(true) => container.tell(Event::Paused),
             Some(false) if pause => container.tell(Event::PauseFailed),
-            Some(false) => container.tell(Event::Resumed),
+            Some(false) => {
+                container.tell(Event::Resumed);
+                // A program that stood still looks at it first.
+                tokio::spawn(async move { self.set_clock().await });
+            }
             None => {
                 log::warn!("container {id}: its guest is destroyed: nobody can say whether it is paused");
                 self.guest_died().await;

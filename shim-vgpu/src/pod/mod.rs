@@ -1,6 +1,6 @@
 //! A pod: its domain, and the containers in it.
 //!
-//! [`Pod`] holds what lives; [`create`] builds, [`tasks`] and [`freeze`] have the calls on containers that exist, [`death`] notices the guest's end,
+//! [`Pod`] holds what lives; [`create`] builds, [`tasks`] and [`freeze`] have the calls on containers that exist, [`clock`] keeps the guest's time, [`death`] notices its end,
 //! [`proxy`] that of gpu-proxy.
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
 //! Five locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
@@ -8,6 +8,7 @@
 //! `dying`, held until a guest's domain runs no more, so that nobody tells of its end before; `destroying`, taken under it and held until
 //! that domain is taken away, which nobody waits for but who takes away the rest.
 
+mod clock;
 mod create;
 mod death;
 mod freeze;

@@ -5,7 +5,7 @@ use std::{
     os::unix::net::UnixListener,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -52,6 +52,8 @@ pub struct Habits {
     pub command_missing: bool,
     /// Its domain cannot be stopped, but destroyed.
     pub never_halts: bool,
+    /// SetClock takes a while.
+    pub is_slow: bool,
     /// It is of protocol 1.0.
     pub is_old: bool,
     /// Instead of ttrpc it says this again and again.
@@ -363,6 +365,15 @@ impl agent_ttrpc::Agent for Inner {
         }
         let count = self.world.oom.kills.lock().unwrap().get(&r.container_id).copied().unwrap_or(0);
         Ok(agent::OomKillsReply { count, ..Default::default() })
+    }
+
+    async fn set_clock(&self, _: &TtrpcContext, r: agent::SetClockRequest) -> ttrpc::Result<agent::Empty> {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(r.unix_nanoseconds);
+        self.world.clocks.lock().unwrap().push(time);
+        if self.world.habits.is_slow {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        Ok(agent::Empty::default())
     }
 
     async fn next_event(&self, _: &TtrpcContext, _: agent::NextEventRequest) -> ttrpc::Result<agent::Event> {

@@ -1,6 +1,7 @@
 //! Stories of pods with fakes behind the seams to Xen; mounts, fifos, files and ttrpc are real, so they run as root.
 
 mod cleaning;
+mod clock;
 mod deadline;
 mod fake_guest;
 mod fake_proxy;

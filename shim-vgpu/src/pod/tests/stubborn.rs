@@ -8,7 +8,7 @@ fn in_pod(kind: &str) -> serde_json::Value {
 }
 
 /// Lets a time pass at once, for those who wait for nothing else.
-async fn pass(time: Duration) {
+pub async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::sleep(time).await;
     tokio::time::resume();

@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -82,6 +82,8 @@ pub struct World {
     /// What the guest knows.
     pub programs: Mutex<Programs>,
     pub oom: OutOfMemory,
+    /// What the guests' clocks were set to.
+    pub clocks: Mutex<Vec<SystemTime>>,
     guests: Mutex<BTreeMap<u16, FakeGuest>>,
     /// The shim's ends of their agent streams.
     agents: Mutex<Vec<std::os::unix::net::UnixStream>>,
@@ -116,6 +118,7 @@ impl World {
             no_xl: AtomicBool::default(),
             streams: Mutex::default(),
             programs: Mutex::default(),
+            clocks: Mutex::default(),
             oom: OutOfMemory {
                 kills: Mutex::default(),
                 events: Mutex::default(),
