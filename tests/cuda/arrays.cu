@@ -1,6 +1,7 @@
 // CUDA arrays by the driver API: shapes and what they tell, copies of every kind between arrays, device and host memory, levels, what is
 // refused and how. `arrays answers` prints what the driver itself says of sizes, numbers and doubtful calls, for the record.
 #include <cstring>
+#include <unistd.h>
 #include <vector>
 
 #define PROGRAM "arrays"
@@ -201,17 +202,20 @@ static void memory() {
     size_t before, during, after, total, tries = 0;
     CUDA_ARRAY3D_DESCRIPTOR shape = deep(1024, 1024, 0, CU_AD_FORMAT_FLOAT, 4), impossible = deep(16384, 16384, 16384, CU_AD_FORMAT_FLOAT, 4);
     CUarray array, none;
-    // A GPU that others use, too, is no measure at the first look.
+    // A GPU that others use, too, is no measure at each look; nor does a driver give all back that it took beside the array.
+    const auto counted = [&] { return before >= during + (16 << 20); };
+    const auto given_back = [&] { return after >= during + (16 << 20); };
     do {
+        usleep(tries * 100'000);
         GIVES(0, cuMemGetInfo_v2, &before, &total);
         GIVES(0, cuArray3DCreate_v2, &array, &shape);
         GIVES(0, cuMemGetInfo_v2, &during, &total);
         GIVES(2, cuArray3DCreate_v2, &none, &impossible);
         GIVES(0, cuArrayDestroy, array);
         GIVES(0, cuMemGetInfo_v2, &after, &total);
-    } while (after != before && ++tries < 5);
-    expect("an array is counted", before - during >= 16 << 20, 1);
-    expect("and no more when it has ended", after == before, 1);
+    } while (!(counted() && given_back()) && ++tries < 5);
+    expect("an array is counted", counted(), 1);
+    expect("and no more when it has ended", given_back(), 1);
 }
 
 // What a driver says where CUDA's documents do not: by eye, native beside vgpu.
