@@ -75,7 +75,8 @@ impl Containerd {
         self.dir.path().join("node")
     }
 
-    fn bundle_of(&self, id: &str) -> PathBuf {
+    /// Where a container's bundle lies.
+    pub fn bundle_of(&self, id: &str) -> PathBuf {
         self.dir.path().join(id)
     }
 
