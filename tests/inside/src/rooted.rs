@@ -8,7 +8,7 @@ const SCRIPT: &str = include_str!("in-root.sh");
 pub const WORK: &str = "/test";
 
 /// Runs what is added as arguments: a program and its own, in `root`, which has what `in-root.sh` says, with `work` as [`WORK`] and
-/// `work/run` as `/run`, begun in `cwd`. As root; what it mounts goes with the last process that it leaves.
+/// its `run` and `tmp` as the program's, begun in `cwd`. As root; what it mounts goes with the last process that it leaves.
 pub fn command(root: &Path, work: &Path, cwd: &Path) -> Command {
     let mut command = Command::new("unshare");
     command.arg("--mount").arg(root.join("busybox")).args(["sh", "-c", SCRIPT, "in-root.sh"]);

@@ -1,4 +1,5 @@
-//! What part `contract` plays with: the program that looks around inside of containers, and a runc that needs nothing of this machine.
+//! What part `contract` plays with: the program that looks around inside of containers, and a runc, with containerd's shim for it, that
+//! needs nothing of this machine.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,10 +12,11 @@ use crate::error::{Context, Result};
 use crate::paths;
 use crate::progress::Steps;
 
-/// Of Dom0's tree, as `tar` matches them: runc, and what it needs beside the C library.
-const RUNC: [&str; 3] = ["--wildcards", "./usr/sbin/runc", "./usr/lib/*/libseccomp.so.*"];
+/// Of Dom0's tree, as `tar` matches them: runc, what it needs beside the C library, and containerd's shim for it.
+const RUNC: [&str; 4] =
+    ["--wildcards", "./usr/sbin/runc", "./usr/lib/*/libseccomp.so.*", "./usr/bin/containerd-shim-runc-v2"];
 /// Where `tests/inside/src/in-root.sh` mounts something.
-const PLACES: [&str; 6] = ["dev", "old", "proc", "run", "sys", "test"];
+const PLACES: [&str; 7] = ["dev", "old", "proc", "run", "sys", "test", "tmp"];
 
 /// `vgpu-inside`'s program, static: it is the init of containers whose roots have nothing else.
 pub fn inside(steps: &Steps) -> Result<PathBuf> {
@@ -27,7 +29,7 @@ pub fn inside(steps: &Steps) -> Result<PathBuf> {
     Ok(paths::target()?.join(STATIC_TARGET).join("release/inside"))
 }
 
-/// A root with Dom0's runc and libraries: an older machine's C library would not do for it.
+/// A root with Dom0's runc, shim and libraries: an older machine's C library would not do for it.
 pub fn runc(steps: &Steps) -> Result<PathBuf> {
     let tree = dom0::tree(steps)?;
     steps.step("runc, in a root of its own", |log| {

@@ -272,13 +272,16 @@ fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
     runner(steps, tally, "The installed libraries", &mut cargo)
 }
 
-/// Containers of runc, and of the local shim with the same specs: what is seen inside is what was asked for.
+/// Containers of runc and of the local shim: what is seen inside is what the same specs asked for, and the shims answer alike.
 fn contract(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let (program, runc) = (contract::inside(steps)?, contract::runc(steps)?);
     // Of the whole workspace, as the installed libraries are.
-    let line = ["test", "--workspace", "--test", "runc", "--test", "pods", "--locked", "--"];
+    let line =
+        ["test", "--workspace", "--test", "runc", "--test", "pods", "--test", "table", "--locked", "--"];
     let mut cargo = dist::cargo(&paths::root()?, &line);
     cargo.args(["--ignored", "--show-output"]).env("VGPU_INSIDE", program).env("VGPU_RUNC", runc);
+    // Its package's tests are among them, so it is built, too.
+    cargo.env("VGPU_LOCAL_SHIM", paths::target()?.join("debug/containerd-shim-vgpulocal-v1"));
     if !host::is_root() {
         steps.step("sudo, for containers", |log| log.run(&mut host::as_root("true", &[])))?;
         cargo.env(RUNNER, "sudo --preserve-env");

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
+use containerd_shim_protos::api::CreateTaskResponse;
 use serde_json::Value;
 use vgpu_inside::{
     judge::differences,
@@ -62,9 +62,7 @@ async fn a_working_directory_that_the_image_lacks_fails_create() {
     let containerd = Containerd::new().await;
     bundle(&containerd, name, &spec);
     let shim = containerd.start(name).await;
-    let bundle = containerd.bundle_of(name).to_string_lossy().into_owned();
-    let request = CreateTaskRequest { id: name.into(), bundle, ..Default::default() };
-    let answer: ttrpc::Result<CreateTaskResponse> = shim.call("Create", &request).await;
+    let answer: ttrpc::Result<CreateTaskResponse> = shim.call("Create", &containerd.asked(name)).await;
     let error = answer.expect_err("not made").to_string();
     assert!(error.contains("VGPU-304"), "{error}");
     shim.shut_down().await;
