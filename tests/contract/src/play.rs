@@ -49,7 +49,8 @@ impl Stage {
         let call = Call { shim, work: &self.work };
         Some(match *step {
             Step::Create(_) | Step::CreateOf(..) | Step::CreateAgain => self.create(&call).await,
-            Step::Exec(of, script) => call.exec(of, script).await,
+            Step::Exec(of, script) => self.exec(&call, of, script, |_| {}).await,
+            Step::ExecOf(of, script, change) => self.exec(&call, of, script, change).await,
             Step::Start(Of { id, exec }) => {
                 let request = api::StartRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
                 call.gives::<_, api::StartResponse>("Start", request).await
@@ -95,10 +96,13 @@ impl Stage {
                 call.gives::<_, api::DeleteResponse>("Delete", request).await
             }
             Step::Shutdown => call.gives::<_, Empty>("Shutdown", api::ShutdownRequest::default()).await,
-            Step::Until(words) => {
-                let output = || self.containerd.output(TASK.id);
-                until("init has written", || output().contains(words), output).await;
+            Step::Until(Of { id, exec }, words) => {
+                let output = || self.containerd.written(id, exec);
+                until("it has written", || output().contains(words), output).await;
                 return None;
+            }
+            Step::Output(Of { id, exec }) => {
+                Outcome::from([("text".into(), json!(self.containerd.written(id, exec)))])
             }
         })
     }
@@ -123,6 +127,30 @@ impl Stage {
     async fn create(&self, call: &Call<'_>) -> Outcome {
         let request = self.containerd.asked(TASK.id);
         call.gives::<_, api::CreateTaskResponse>("Create", request).await
+    }
+
+    /// A process's spec in an Any, as containerd's typeurl has it.
+    async fn exec(&self, call: &Call<'_>, of: Of, script: &str, change: fn(&mut Value)) -> Outcome {
+        let mut process = json!({
+            "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
+            "noNewPrivileges": true
+        });
+        change(&mut process);
+        let spec = Any {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
+            value: process.to_string().into_bytes(),
+            ..Any::default()
+        };
+        let out = self.containerd.out(of.id, of.exec);
+        let request = api::ExecProcessRequest {
+            id: of.id.into(),
+            exec_id: of.exec.into(),
+            stdout: out.clone(),
+            stderr: out,
+            spec: MessageField::some(spec),
+            ..Default::default()
+        };
+        call.gives::<_, Empty>("Exec", request).await
     }
 
     /// Whatever the case left, nothing stays; only the events of it count.
@@ -202,21 +230,5 @@ impl Call<'_> {
         let (id, exec_id) = (id.into(), exec.into());
         self.gives::<_, Empty>("Kill", api::KillRequest { id, exec_id, signal, all, ..Default::default() })
             .await
-    }
-
-    /// A process's spec in an Any, as containerd's typeurl has it.
-    async fn exec(&self, Of { id, exec }: Of, script: &str) -> Outcome {
-        let process = json!({
-            "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
-            "noNewPrivileges": true
-        });
-        let spec = Any {
-            type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
-            value: process.to_string().into_bytes(),
-            ..Any::default()
-        };
-        let (id, exec_id, spec) = (id.into(), exec.into(), MessageField::some(spec));
-        let request = api::ExecProcessRequest { id, exec_id, spec, ..Default::default() };
-        self.gives::<_, Empty>("Exec", request).await
     }
 }

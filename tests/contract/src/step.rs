@@ -17,6 +17,8 @@ pub const TASK: Of = Of { id: "a", exec: "" };
 pub const EXEC: Of = Of { id: "a", exec: "e" };
 /// One that never was.
 pub const NOBODY: Of = Of { id: "nobody", exec: "" };
+/// Its exec.
+pub const EXEC_OF_NOBODY: Of = Of { id: "nobody", exec: "e" };
 /// An exec of the container that never was.
 pub const NO_EXEC: Of = Of { id: "a", exec: "none" };
 
@@ -31,6 +33,8 @@ pub enum Step {
     CreateAgain,
     /// Exec of a script.
     Exec(Of, &'static str),
+    /// The same with a change of the process.
+    ExecOf(Of, &'static str, fn(&mut Value)),
     /// Start.
     Start(Of),
     /// Kill with a signal.
@@ -57,8 +61,10 @@ pub enum Step {
     Delete(Of),
     /// Shutdown, which a shim with containers ignores.
     Shutdown,
-    /// No call: until init has written this.
-    Until(&'static str),
+    /// No call: until one has written this.
+    Until(Of, &'static str),
+    /// No call: all that one has written that was deleted. Before that its output may be on its way.
+    Output(Of),
 }
 
 impl Step {

@@ -29,8 +29,11 @@ async fn the_comparison_has_no_unexplained_difference() {
     }
     let mut played = Vec::new();
     for case in cases::all() {
-        let right = play(case, Runtime::Runc { root: given("VGPU_RUNC") }).await;
-        let ours = play(case, Runtime::Local { program: given("VGPU_LOCAL_SHIM") }).await;
+        println!("{}", case.name);
+        let (right, ours) = tokio::join!(
+            play(case, Runtime::Runc { root: given("VGPU_RUNC") }),
+            play(case, Runtime::Local { program: given("VGPU_LOCAL_SHIM") })
+        );
         played.push((case, differences(case.name, &right, &ours)));
     }
     let wrong = judge(played.iter().flat_map(|(_, found)| found), ACCEPTED);

@@ -2,22 +2,12 @@
 
 use serde_json::json;
 
-use super::Case;
+use super::{Case, SIGKILL, SIGTERM, SLEEPS, cases};
 use crate::step::{
-    EXEC, NO_EXEC, NOBODY,
+    NO_EXEC, NOBODY,
     Step::{self, *},
     TASK,
 };
-
-const SLEEPS: &str = "echo there; exec sleep 1000";
-const SIGTERM: u32 = 15;
-const SIGKILL: u32 = 9;
-
-macro_rules! cases {
-    ($($name:ident: $($step:expr),+;)+) => {
-        pub const CASES: &[Case] = &[$(Case { name: stringify!($name), steps: &[$($step),+] as &[Step] }),+];
-    };
-}
 
 cases! {
     task_create_start_exit: Create("exit 7"), Start(TASK), Wait(TASK), State(TASK), Delete(TASK);
@@ -28,11 +18,11 @@ cases! {
     task_delete_created: Create(SLEEPS), Delete(TASK), State(TASK);
     task_delete_twice: Create("true"), Start(TASK), Wait(TASK), Delete(TASK), Delete(TASK);
     task_kill_created: Create(SLEEPS), Kill(TASK, SIGKILL), Wait(TASK), State(TASK), Delete(TASK);
-    task_kill_running: Create(SLEEPS), Start(TASK), Until("there"), Kill(TASK, SIGKILL), Wait(TASK), State(TASK), Delete(TASK);
+    task_kill_running: Create(SLEEPS), Start(TASK), Until(TASK, "there"), Kill(TASK, SIGKILL), Wait(TASK), State(TASK), Delete(TASK);
     task_kill_after_exit: Create("true"), Start(TASK), Wait(TASK), Kill(TASK, SIGKILL);
-    task_kill_caught: Create("trap 'exit 5' TERM; echo there; while :; do sleep 0.01; done"), Start(TASK), Until("there"),
+    task_kill_caught: Create("trap 'exit 5' TERM; echo there; while :; do sleep 0.01; done"), Start(TASK), Until(TASK, "there"),
         Kill(TASK, SIGTERM), Wait(TASK), Delete(TASK);
-    task_kill_all: Create("sleep 1000 & echo there; wait"), Start(TASK), Until("there"), KillAll(TASK, SIGKILL), Wait(TASK);
+    task_kill_all: Create("sleep 1000 & echo there; wait"), Start(TASK), Until(TASK, "there"), KillAll(TASK, SIGKILL), Wait(TASK);
     task_kill_with_0: Create(SLEEPS), Start(TASK), Kill(TASK, 0), State(TASK);
     task_kill_with_no_signal: Create(SLEEPS), Start(TASK), Kill(TASK, 200), State(TASK);
     task_kill_of_nobody: Create(SLEEPS), Kill(NOBODY, SIGKILL), Kill(NO_EXEC, SIGKILL);
@@ -45,8 +35,6 @@ cases! {
     task_pause_twice: Create(SLEEPS), Start(TASK), Pause(TASK), Pause(TASK), State(TASK);
     task_pause_stopped: Create("true"), Start(TASK), Wait(TASK), Pause(TASK), State(TASK);
     task_resume_running: Create(SLEEPS), Start(TASK), Resume(TASK), State(TASK);
-    task_exec_in_paused: Create(SLEEPS), Start(TASK), Pause(TASK), Exec(EXEC, "exit 3"), State(TASK);
-    task_exec_exits: Create(SLEEPS), Start(TASK), Exec(EXEC, "exit 3"), State(EXEC), Start(EXEC), Wait(EXEC), State(EXEC), Delete(EXEC), State(EXEC);
     task_checkpoint: Create(SLEEPS), Start(TASK), Checkpoint(TASK), State(TASK);
     task_connect: Connect(NOBODY), Create(SLEEPS), Connect(TASK);
     task_close_io: Create(SLEEPS), Start(TASK), CloseStdin(TASK), CloseStdin(TASK), CloseStdin(NOBODY);

@@ -153,7 +153,17 @@ impl Containerd {
 
     /// What the container's init has written so far.
     pub fn output(&self, id: &str) -> String {
-        fs::read_to_string(self.bundle_of(id).join("out")).unwrap_or_default()
+        self.written(id, "")
+    }
+
+    /// What an exec has written so far; an empty one is init.
+    pub fn written(&self, id: &str, exec: &str) -> String {
+        fs::read_to_string(self.bundle_of(id).join(format!("out{exec}"))).unwrap_or_default()
+    }
+
+    /// Where all output of one goes, as `ctr --log-uri` has it.
+    pub fn out(&self, id: &str, exec: &str) -> String {
+        format!("file://{}/out{exec}", self.told(self.bundle_of(id)))
     }
 
     /// A verb of the shim's program, to its end.
@@ -205,10 +215,9 @@ impl Containerd {
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     }
 
-    /// What Create is asked: all output goes to one file, as `ctr --log-uri` has it.
+    /// What Create is asked.
     pub fn asked(&self, id: &str) -> CreateTaskRequest {
-        let bundle = self.told(self.bundle_of(id));
-        let out = format!("file://{bundle}/out");
+        let (bundle, out) = (self.told(self.bundle_of(id)), self.out(id, ""));
         CreateTaskRequest { id: id.into(), bundle, stdout: out.clone(), stderr: out, ..Default::default() }
     }
 
