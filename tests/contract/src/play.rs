@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cases::Case,
-    mock::{Containerd, Event, Runtime, Shim, until},
+    mock::{Containerd, Event, Flavour, Runtime, Shim, until},
     outcome::{self, Outcome},
     step::{Of, Step, TASK},
 };
@@ -18,8 +18,8 @@ use crate::{
 pub type Played = Vec<(String, Outcome)>;
 
 /// Plays it, ends what is left of its container, and lets the shim go.
-pub async fn play(case: &Case, runtime: Runtime) -> Played {
-    let containerd = Containerd::new(runtime).await;
+pub async fn play(case: &Case, runtime: Runtime, flavour: Flavour) -> Played {
+    let containerd = Containerd::of(runtime, flavour).await;
     let stage = Stage { work: containerd.told(containerd.dir.path().to_path_buf()), containerd };
     stage.make_bundle(case);
     let shim = stage.containerd.start(TASK.id).await;

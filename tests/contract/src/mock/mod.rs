@@ -1,13 +1,14 @@
 //! A containerd as a shim sees it: bundles of busybox, the shim's verbs, its socket, and a sink for its events. No daemon: a container
 //! takes milliseconds.
 
+mod flavour;
 mod runtime;
 mod shim;
 
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
-    io::Read,
+    io::{Read, Write},
     os::unix::fs::{OpenOptionsExt, symlink},
     path::PathBuf,
     process::{Command, Output, Stdio},
@@ -29,6 +30,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
 
+pub use flavour::Flavour;
 pub use runtime::Runtime;
 pub use shim::Shim;
 
@@ -64,6 +66,7 @@ pub struct Containerd {
     /// Bundles, sockets, and what the shims of a runtime keep.
     pub dir: TempDir,
     runtime: Runtime,
+    flavour: Flavour,
     heard: Arc<Heard>,
     _events: Server,
     /// What the shims say, a fifo each: one that nobody reads would fail a shim's start.
@@ -82,8 +85,13 @@ impl std::fmt::Debug for Containerd {
 }
 
 impl Containerd {
-    /// One of its own for each test.
+    /// One of its own for each test, as the oldest that are known.
     pub async fn new(runtime: Runtime) -> Self {
+        Self::of(runtime, Flavour::V1).await
+    }
+
+    /// One of some age.
+    pub async fn of(runtime: Runtime, flavour: Flavour) -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests make containers: run them as root");
         let (dir, heard) = (TempDir::new().expect("a directory"), Arc::new(Heard::default()));
         let listener = std::os::unix::net::UnixListener::bind(dir.path().join("events")).expect("a socket");
@@ -91,7 +99,15 @@ impl Containerd {
             .add_listener(Listener::try_from(listener).expect("a listener"))
             .register_service(create_events(heard.clone()));
         events.start().await.expect("the sink serves");
-        Containerd { dir, runtime, heard, _events: events, logs: Mutex::default(), shims: Mutex::default() }
+        Containerd {
+            dir,
+            runtime,
+            flavour,
+            heard,
+            _events: events,
+            logs: Mutex::default(),
+            shims: Mutex::default(),
+        }
     }
 
     /// What came so far.
@@ -168,26 +184,44 @@ impl Containerd {
 
     /// A verb of the shim's program, to its end.
     pub fn run(&self, id: &str, args: &[&str]) -> Output {
+        self.run_with(id, args, &[])
+    }
+
+    fn run_with(&self, id: &str, args: &[&str], stdin: &[u8]) -> Output {
         let mut command = self.command(id);
-        command.args(args).stdin(Stdio::null()).output().expect("the shim's program runs")
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the shim's program runs");
+        let written = child.stdin.take().expect("a pipe").write_all(stdin);
+        let output = child.wait_with_output().expect("it ends");
+        written.unwrap_or_else(|error| panic!("its input was not read: {error}, {output:?}"));
+        output
+    }
+
+    fn address(&self) -> String {
+        self.told(self.dir.path().join("containerd.sock"))
+    }
+
+    fn sink(&self) -> String {
+        self.told(self.dir.path().join("events"))
     }
 
     fn command(&self, id: &str) -> Command {
         let mut command = self.runtime.command(self.dir.path(), &self.bundle_of(id));
         command
             .args(["-namespace", "default", "-id", id, "-publish-binary", "/bin/true", "-address"])
-            .arg(self.told(self.dir.path().join("containerd.sock")))
-            .env("TTRPC_ADDRESS", self.told(self.dir.path().join("events")));
+            .arg(self.address())
+            .env("TTRPC_ADDRESS", self.sink());
         command
     }
 
     /// The verb `start`.
     pub async fn start(&self, id: &str) -> Shim {
         self.listen(id);
-        let output = self.run(id, &["start"]);
+        let output = self.run_with(id, &["start"], &self.flavour.asks(id, &self.address(), &self.sink()));
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-        let address = String::from_utf8(output.stdout).expect("an address");
-        let shim = Shim::at(self.runtime.outer(self.dir.path(), address.trim_end())).await;
+        let address = self.flavour.address(&output.stdout);
+        let address = self.runtime.outer(self.dir.path(), &address);
+        let shim = Shim::at(address, self.flavour.service()).await;
         self.shims.lock().expect("nobody panics with it").insert(shim.pid);
         shim
     }

@@ -12,20 +12,19 @@ use ttrpc::{asynchronous::Client, proto::Request};
 
 use super::{SOON, until};
 
-const TASK: &str = "containerd.task.v2.Task";
-
 /// A pod's shim.
 #[derive(Debug)]
 pub struct Shim {
     address: String,
+    service: &'static str,
     /// Its process.
     pub pid: i32,
 }
 
 impl Shim {
     /// The one that serves there.
-    pub async fn at(address: String) -> Self {
-        let mut shim = Shim { address, pid: 0 };
+    pub(super) async fn at(address: String, service: &'static str) -> Self {
+        let mut shim = Shim { address, service, pid: 0 };
         let connected: ConnectResponse =
             shim.call("Connect", &ConnectRequest::default()).await.expect("Connect");
         shim.pid = connected.shim_pid.cast_signed();
@@ -38,7 +37,8 @@ impl Shim {
     pub async fn call<Q: Message, A: Message>(&self, method: &str, request: &Q) -> ttrpc::Result<A> {
         let client = Client::connect(&self.address).await?;
         let payload = request.write_to_bytes().expect("a message");
-        let request = Request { service: TASK.into(), method: method.into(), payload, ..Request::default() };
+        let request =
+            Request { service: self.service.into(), method: method.into(), payload, ..Request::default() };
         let answer = tokio::time::timeout(SOON, client.request(request)).await.expect("an answer");
         answer.map(|reply| A::parse_from_bytes(&reply.payload).expect("a reply"))
     }
