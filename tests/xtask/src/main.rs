@@ -12,6 +12,7 @@ mod bench;
 mod boots;
 mod cache;
 mod clean;
+mod contract;
 mod cpio;
 mod cuda_programs;
 mod demo;

@@ -9,6 +9,7 @@ use std::process::Command;
 use crate::args::Args;
 use crate::beforehand;
 use crate::boots;
+use crate::contract;
 use crate::deny;
 use crate::dist;
 use crate::docs;
@@ -44,13 +45,14 @@ const PARTS: &[Part] = &[
     ("programs", Needs::Build, programs::part),
     ("installed", Needs::Build, installed),
     ("verbs", Needs::Build, verbs::part),
+    ("contract", Needs::All, contract),
     ("gpu", Needs::Build, gpu_suite::part),
     ("stories", Needs::All, boots::part),
 ];
 /// How the names of stories are found.
 const OF_STORIES: &str = "stories, by a part of their names: cargo run --package vgpu-stories -- --list";
 /// Their tests mount, make containers, give workers users and cgroups of their own: a user plays them with sudo, the others without.
-const TESTED_AS_ROOT: &[&str] = &["gpu-proxy", "guest-init", "shim-vgpu", "vgpu-share"];
+const TESTED_AS_ROOT: &[&str] = &["gpu-proxy", "guest-init", "shim-vgpu", "vgpu-local", "vgpu-share"];
 /// What cargo and nextest start a test's program with. Source: The Cargo Book, "Configuration", `target.<triple>.runner`.
 const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
 
@@ -268,6 +270,23 @@ fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
     cargo.env("VGPU_LIBCUDA", dist.join("guest/libcuda.so.1"));
     cargo.env("VGPU_LIBNVML", dist.join("guest/libnvidia-ml.so.1"));
     runner(steps, tally, "The installed libraries", &mut cargo)
+}
+
+/// Containers of runc and of the local shim: what is seen inside is what the same specs asked for, and the shims answer alike.
+fn contract(steps: &Steps, tally: &mut Tally) -> Result<()> {
+    let (program, runc) = (contract::inside(steps)?, contract::runc(steps)?);
+    // Of the whole workspace, as the installed libraries are.
+    let line =
+        ["test", "--workspace", "--test", "runc", "--test", "pods", "--test", "table", "--locked", "--"];
+    let mut cargo = dist::cargo(&paths::root()?, &line);
+    cargo.args(["--ignored", "--show-output"]).env("VGPU_INSIDE", program).env("VGPU_RUNC", runc);
+    // Its package's tests are among them, so it is built, too.
+    cargo.env("VGPU_LOCAL_SHIM", paths::target()?.join("debug/containerd-shim-vgpulocal-v1"));
+    if !host::is_root() {
+        steps.step("sudo, for containers", |log| log.run(&mut host::as_root("true", &[])))?;
+        cargo.env(RUNNER, "sudo --preserve-env");
+    }
+    runner(steps, tally, "Containers of runc and of the local shim", &mut cargo)
 }
 
 fn some_stories(steps: &Steps, tally: &mut Tally, name: &str) -> Result<()> {

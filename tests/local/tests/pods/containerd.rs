@@ -1,159 +1,30 @@
-//! A containerd with a node of its own: bundles of busybox, the local shim started and called as containerd does, and what it hears.
+//! A containerd whose shim is the local one, and what must be left of its node at the end.
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    ops::Deref,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
-use containerd_shim_protos::{
-    api::{self, ConnectRequest, ConnectResponse, Empty, ShutdownRequest},
-    shim::events::ForwardRequest,
-    shim_async::{Events, create_events},
-};
-use protobuf::Message;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
-use serde_json::{Value, json};
-use tempfile::TempDir;
-use ttrpc::{
-    r#async::{Server, TtrpcContext, transport::Listener},
-    asynchronous::Client,
-    proto::Request,
-};
-
-const TASK: &str = "containerd.task.v2.Task";
-/// For what takes milliseconds, on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
-
-/// Remembers the events.
-#[derive(Default)]
-struct Heard(Mutex<Vec<String>>);
-
-#[async_trait]
-impl Events for Heard {
-    async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
-        self.0.lock().unwrap().push(request.envelope.topic.trim_start_matches("/tasks/").to_owned());
-        Ok(Empty::default())
-    }
-}
+use rustix::process::{Pid, Signal, kill_process};
+pub use vgpu_contract::mock::until;
+use vgpu_contract::mock::{Containerd as Mock, Runtime};
 
 /// See the module.
-pub struct Containerd {
-    pub dir: TempDir,
-    heard: Arc<Heard>,
-    _events: Server,
-}
+pub struct Containerd(Mock);
 
-/// A pod's shim.
-pub struct Shim {
-    address: String,
-    pub pid: i32,
+impl Deref for Containerd {
+    type Target = Mock;
+
+    fn deref(&self) -> &Mock {
+        &self.0
+    }
 }
 
 impl Containerd {
     pub async fn new() -> Self {
-        assert!(rustix::process::geteuid().is_root(), "these tests make containers: run them as root");
-        let (dir, heard) = (TempDir::new().unwrap(), Arc::new(Heard::default()));
-        let listener = std::os::unix::net::UnixListener::bind(dir.path().join("events")).unwrap();
-        let mut events = Server::new()
-            .add_listener(Listener::try_from(listener).unwrap())
-            .register_service(create_events(heard.clone()));
-        events.start().await.unwrap();
-        Containerd { dir, heard, _events: events }
-    }
-
-    pub fn events(&self) -> Vec<String> {
-        self.heard.0.lock().unwrap().clone()
-    }
-
-    pub fn node(&self) -> PathBuf {
-        self.dir.path().join("node")
-    }
-
-    fn bundle_of(&self, id: &str) -> PathBuf {
-        self.dir.path().join(id)
-    }
-
-    /// A bundle whose init is `script`, with `change` made to its spec.
-    pub fn bundle(&self, id: &str, script: &str, change: impl FnOnce(&mut Value)) {
-        let root = self.bundle_of(id).join("rootfs");
-        for folder in ["bin", "dev", "proc", "tmp"] {
-            fs::create_dir_all(root.join(folder)).unwrap();
-        }
-        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("apt install busybox-static");
-        for tool in ["sh", "cat", "sleep", "hostname", "ps"] {
-            symlink("busybox", root.join("bin").join(tool)).unwrap();
-        }
-        let namespaces = ["pid", "ipc", "uts", "mount", "network"].map(|kind| json!({"type": kind}));
-        let mut spec = json!({
-            "ociVersion": "1.1.0", "root": {"path": "rootfs"}, "hostname": "inside", "annotations": {},
-            "process": {
-                "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
-                "noNewPrivileges": true
-            },
-            "mounts": [
-                {"destination": "/proc", "type": "proc", "source": "proc"},
-                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-            ],
-            "linux": {"namespaces": namespaces}
-        });
-        change(&mut spec);
-        fs::write(self.bundle_of(id).join("config.json"), spec.to_string()).unwrap();
-    }
-
-    /// As containerd does when it has `delete`'s answer.
-    pub fn remove_bundle(&self, id: &str) {
-        fs::remove_dir_all(self.bundle_of(id)).unwrap();
-    }
-
-    /// What the container's init has written so far.
-    pub fn output(&self, id: &str) -> String {
-        fs::read_to_string(self.bundle_of(id).join("out")).unwrap_or_default()
-    }
-
-    pub fn run(&self, id: &str, args: &[&str]) -> Output {
-        let bundle = self.bundle_of(id);
-        Command::new(env!("CARGO_BIN_EXE_containerd-shim-vgpulocal-v1"))
-            .args(["-namespace", "default", "-id", id, "-publish-binary", "/bin/true", "-address"])
-            .arg(self.dir.path().join("containerd.sock"))
-            .args(args)
-            .current_dir(&bundle)
-            .env("VGPU_LOCAL_DIR", self.node())
-            .env("TTRPC_ADDRESS", self.dir.path().join("events"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    }
-
-    /// The verb `start`.
-    pub async fn start(&self, id: &str) -> Shim {
-        let output = self.run(id, &["start"]);
-        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-        let mut shim = Shim { address: String::from_utf8(output.stdout).unwrap(), pid: 0 };
-        let connected: ConnectResponse = shim.call("Connect", &ConnectRequest::default()).await.unwrap();
-        shim.pid = connected.shim_pid.cast_signed();
-        shim
-    }
-
-    /// The verb `delete`.
-    pub fn delete(&self, id: &str) {
-        let bundle = self.bundle_of(id).to_string_lossy().into_owned();
-        let output = self.run(id, &["-bundle", &bundle, "delete"]);
-        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    }
-
-    pub async fn create(&self, shim: &Shim, id: &str) {
-        let bundle = self.bundle_of(id).to_string_lossy().into_owned();
-        let stdout = format!("file://{bundle}/out");
-        let request = api::CreateTaskRequest { id: id.into(), bundle, stdout, ..Default::default() };
-        let _: api::CreateTaskResponse = shim.call("Create", &request).await.unwrap();
-        let request = api::StartRequest { id: id.into(), ..Default::default() };
-        let _: api::StartResponse = shim.call("Start", &request).await.unwrap();
+        let program = env!("CARGO_BIN_EXE_containerd-shim-vgpulocal-v1").into();
+        Containerd(Mock::new(Runtime::Local { program }).await)
     }
 
     /// The UUIDs of the lives that the shim has on disk.
@@ -191,64 +62,6 @@ impl Containerd {
     }
 }
 
-impl Drop for Containerd {
-    /// A test that fails leaves neither processes nor mounts on the machine.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let ids = fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
-            for id in ids.filter(|id| id.path().join("config.json").exists()) {
-                let id = id.file_name().to_string_lossy().into_owned();
-                let bundle = self.bundle_of(&id).to_string_lossy().into_owned();
-                let output = self.run(&id, &["-bundle", &bundle, "delete"]);
-                eprintln!("deleted {id}: {output:?}");
-            }
-        }
-    }
-}
-
-impl Shim {
-    pub async fn call<Q: Message, A: Message>(&self, method: &str, request: &Q) -> ttrpc::Result<A> {
-        let client = Client::connect(&self.address).await?;
-        let payload = request.write_to_bytes().unwrap();
-        let request = Request { service: TASK.into(), method: method.into(), payload, ..Request::default() };
-        let answer = tokio::time::timeout(SOON, client.request(request)).await.expect("an answer");
-        answer.map(|reply| A::parse_from_bytes(&reply.payload).unwrap())
-    }
-
-    pub async fn wait(&self, id: &str) -> u32 {
-        let request = api::WaitRequest { id: id.into(), ..Default::default() };
-        let reply: api::WaitResponse = self.call("Wait", &request).await.unwrap();
-        reply.exit_status
-    }
-
-    pub async fn delete(&self, id: &str) -> u32 {
-        let request = api::DeleteRequest { id: id.into(), ..Default::default() };
-        let reply: api::DeleteResponse = self.call("Delete", &request).await.unwrap();
-        reply.exit_status
-    }
-
-    pub async fn signal(&self, id: &str, signal: u32) {
-        let request = api::KillRequest { id: id.into(), signal, ..Default::default() };
-        let _: Empty = self.call("Kill", &request).await.unwrap();
-    }
-
-    pub async fn shut_down(&self) {
-        let _: Empty = self.call("Shutdown", &ShutdownRequest::default()).await.unwrap();
-    }
-
-    pub async fn kill(&self) {
-        let pid = Pid::from_raw(self.pid).unwrap();
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-        kill(self.pid);
-        // Its first thread is a zombie before the last one lets go of its sockets: the next shim of that name would find one that listens.
-        let gone = || {
-            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-            poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&at_once)).unwrap() > 0
-        };
-        until("the shim is gone", gone, String::new).await;
-    }
-}
-
 fn cgroup_of(uuid: &str) -> Option<PathBuf> {
     let name = format!("vgpu-local-{uuid}");
     let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|place| Path::new(place).join(&name));
@@ -277,7 +90,7 @@ pub fn stop(pid: i32) {
 }
 
 fn signal(pid: i32, signal: Signal) {
-    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
 /// The processes that have a word in their environment or among their arguments, as all of a node have its folder; not this one.
@@ -288,13 +101,4 @@ fn processes(word: &str) -> Vec<PathBuf> {
     let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     let others = all.filter(|path| !path.ends_with(std::process::id().to_string()));
     others.filter(|path| has(path.join("environ")) || has(path.join("cmdline"))).collect()
-}
-
-/// Waits until `done`.
-pub async fn until(what: &str, mut done: impl FnMut() -> bool, but: impl Fn() -> String) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < SOON, "not yet: {what}; {}", but());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }

@@ -1,6 +1,7 @@
 //! Pods from containerd's first call to their last trace, on this machine alone: the shim's and guest-init's code is what a node runs.
 
 mod containerd;
+mod inside;
 
 use std::{
     fs,
@@ -30,7 +31,7 @@ async fn a_container_runs_and_leaves_nothing() {
     shim.shut_down().await;
     containerd.delete("a");
     containerd.assert_nothing_left(&lives).await;
-    assert_eq!(containerd.events(), ["create", "start", "exit", "delete"]);
+    assert_eq!(containerd.topics(), ["create", "start", "exit", "delete"]);
 }
 
 /// What the shim mounts for it reaches a guest that has long begun.
@@ -67,7 +68,7 @@ async fn a_crash_of_the_guest_is_the_exit_of_its_tasks() {
     assert_eq!((shim.wait("a").await, shim.delete("a").await), (137, 137));
     shim.shut_down().await;
     containerd.assert_nothing_left(&lives).await;
-    assert_eq!(containerd.events(), ["create", "start", "exit", "delete"]);
+    assert_eq!(containerd.topics(), ["create", "start", "exit", "delete"]);
 }
 
 /// As a kernel that hangs: what `shim.kill_timeout_s` says is how long a SIGKILL takes then.
@@ -82,8 +83,8 @@ async fn a_guest_that_is_stopped_is_ended_in_five_seconds() {
     let killed = Instant::now();
     shim.signal("a", 9).await;
     assert_eq!(shim.wait("a").await, 137);
-    let told = || containerd.events() == ["create", "start", "exit"];
-    until("the exit is told", told, || format!("{:?}", containerd.events())).await;
+    let told = || containerd.topics() == ["create", "start", "exit"];
+    until("the exit is told", told, || format!("{:?}", containerd.topics())).await;
     assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
     assert_eq!(
         fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default(),

@@ -1,0 +1,136 @@
+//! Two plays of a case, field by field, and which of their differences have a reason.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::play::Played;
+
+/// A difference that is meant, or not to be changed.
+#[derive(Debug, Clone, Copy)]
+pub struct Accepted {
+    /// The begin of the case's name.
+    pub case: &'static str,
+    /// The end of the field's.
+    pub field: &'static str,
+    /// What is right and what ours is, "UNKNOWN → ALREADY_EXISTS"; empty: any.
+    pub values: &'static str,
+    /// Why it may stay.
+    pub why: &'static str,
+}
+
+/// One field that two runtimes have not alike; none is null.
+#[derive(Debug)]
+pub struct Difference {
+    /// The case.
+    pub case: String,
+    /// Step or event, and field.
+    pub field: String,
+    /// The value of who is taken for right.
+    pub right: Value,
+    /// Ours.
+    pub ours: Value,
+}
+
+impl Accepted {
+    /// Whether it speaks of this one.
+    pub fn fits(&self, one: &Difference) -> bool {
+        let values = self.values.is_empty() || one.values() == self.values;
+        one.case.starts_with(self.case) && one.field.ends_with(self.field) && values
+    }
+}
+
+impl Difference {
+    /// "what is right → what ours is".
+    pub fn values(&self) -> String {
+        let text = |value: &Value| match value {
+            Value::Null => "none".to_owned(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        format!("{} → {}", text(&self.right), text(&self.ours))
+    }
+}
+
+/// Those of a case.
+pub fn differences(case: &str, right: &Played, ours: &Played) -> Vec<Difference> {
+    let (right, ours) = (flat(right), flat(ours));
+    let names = right.keys().chain(ours.keys().filter(|name| !right.contains_key(*name)));
+    let of = |from: &BTreeMap<String, Value>, name: &String| from.get(name).cloned().unwrap_or_default();
+    let difference = |name: &String| Difference {
+        case: case.to_owned(),
+        field: name.clone(),
+        right: of(&right, name),
+        ours: of(&ours, name),
+    };
+    names.map(difference).filter(|one| one.right != one.ours).collect()
+}
+
+fn flat(played: &Played) -> BTreeMap<String, Value> {
+    let fields = played.iter().flat_map(|(step, outcome)| {
+        // A step that gives nothing has been taken all the same.
+        let taken = (format!("{step} taken"), Value::Bool(true));
+        let fields = outcome.iter().map(move |(field, value)| (format!("{step} {field}"), value.clone()));
+        fields.chain([taken])
+    });
+    fields.collect()
+}
+
+/// What is wrong with all cases' differences: one that has no reason, or a reason that has no difference any more.
+pub fn judge<'a>(differences: impl Iterator<Item = &'a Difference>, accepted: &[Accepted]) -> Vec<String> {
+    let differences: Vec<_> = differences.collect();
+    let unexplained = differences.iter().filter(|one| !accepted.iter().any(|entry| entry.fits(one)));
+    let unexplained = unexplained.map(|one| format!("{}: {}: {}", one.case, one.field, one.values()));
+    let gone = accepted.iter().filter(|entry| !differences.iter().any(|one| entry.fits(one)));
+    let gone = gone.map(|entry| format!("{}…: …{} differs no more ({})", entry.case, entry.field, entry.why));
+    unexplained.chain(gone).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::outcome::Outcome;
+
+    fn played(pid: Value, status: &str) -> Played {
+        let state = Outcome::from([("pid".into(), pid), ("status".into(), json!(status))]);
+        vec![("0 Create".into(), Outcome::new()), ("1 State".into(), state)]
+    }
+
+    const PID: Accepted = Accepted { case: "task_", field: " pid", values: "", why: "a holder's" };
+
+    #[test]
+    fn an_unexplained_difference_is_told_with_both_values() {
+        let found = differences("task_a", &played(json!(1), "RUNNING"), &played(json!(1), "STOPPED"));
+        assert_eq!(judge(found.iter(), &[]), ["task_a: 1 State status: RUNNING → STOPPED"]);
+        assert!(differences("task_a", &played(json!(1), "x"), &played(json!(1), "x")).is_empty());
+    }
+
+    #[test]
+    fn an_accepted_difference_is_none_in_its_cases_alone() {
+        let found = differences("task_a", &played(json!(1), "x"), &played(json!(0), "x"));
+        assert!(judge(found.iter(), &[PID]).is_empty());
+        assert!(judge(found.iter(), &[Accepted { values: "1 → 0", ..PID }]).is_empty());
+        assert_eq!(judge(found.iter(), &[Accepted { values: "0 → 1", ..PID }]).len(), 2);
+        assert_eq!(
+            judge(found.iter(), &[Accepted { case: "exec_", ..PID }]).len(),
+            2,
+            "one unexplained, one gone"
+        );
+    }
+
+    #[test]
+    fn an_accepted_difference_that_is_gone_is_an_error() {
+        let found = differences("task_a", &played(json!(1), "x"), &played(json!(1), "x"));
+        assert_eq!(judge(found.iter(), &[PID]), ["task_…: … pid differs no more (a holder's)"]);
+    }
+
+    #[test]
+    fn a_step_that_only_one_came_to_is_a_difference() {
+        let mut ours = played(json!(1), "x");
+        ours.remove(0);
+        let found = differences("task_a", &played(json!(1), "x"), &ours);
+        assert_eq!(judge(found.iter(), &[]), ["task_a: 0 Create taken: true → none"]);
+    }
+}

@@ -1,0 +1,15 @@
+//! One table of cases, played on a shim that everybody takes for right and on ours: what each answers, step by step, and where they differ.
+//!
+//! Start at [`mock`] (a containerd that drives any shim), [`step`] (what it may ask), [`play`] (a case becomes outcomes),
+//! [`compare`] and `accepted.rs` (which differences have a reason). The cases: `cases/`.
+
+mod accepted;
+pub mod cases;
+pub mod compare;
+pub mod mock;
+mod outcome;
+pub mod play;
+pub mod report;
+pub mod step;
+
+pub use accepted::ACCEPTED;

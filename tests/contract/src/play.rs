@@ -1,0 +1,234 @@
+//! A case on one runtime: a containerd of its own, each step, and what came of it.
+
+use containerd_shim_protos::{
+    api::{self, Empty},
+    events::task as events,
+};
+use protobuf::{Message, MessageField, MessageFull, well_known_types::any::Any};
+use serde_json::{Value, json};
+
+use crate::{
+    cases::Case,
+    mock::{Containerd, Event, Flavour, Runtime, Shim, until},
+    outcome::{self, Outcome},
+    step::{Of, Step, TASK},
+};
+
+/// What a case gave: a name of each step and of each event, in order, with its fields.
+pub type Played = Vec<(String, Outcome)>;
+
+/// Plays it, ends what is left of its container, and lets the shim go.
+pub async fn play(case: &Case, runtime: Runtime, flavour: Flavour) -> Played {
+    let containerd = Containerd::of(runtime, flavour).await;
+    let stage = Stage { work: containerd.told(containerd.dir.path().to_path_buf()), containerd };
+    stage.make_bundle(case);
+    let shim = stage.containerd.start(TASK.id).await;
+    let mut played = Played::new();
+    for (number, step) in case.steps.iter().enumerate() {
+        if let Some(outcome) = stage.take(&shim, step).await {
+            played.push((format!("{number} {}", step.name()), outcome));
+        }
+    }
+    // Its events come when they like: what was created has an end to be waited for.
+    let created =
+        played.iter().any(|(name, outcome)| name.contains(" Create") && !outcome.contains_key("error"));
+    stage.end(&shim, created).await;
+    played.extend(stage.events());
+    played
+}
+
+struct Stage {
+    containerd: Containerd,
+    /// The directory as the shim has it.
+    work: String,
+}
+
+impl Stage {
+    /// None of a step that calls nobody.
+    async fn take(&self, shim: &Shim, step: &Step) -> Option<Outcome> {
+        let call = Call { shim, work: &self.work };
+        Some(match *step {
+            Step::Create(_) | Step::CreateOf(..) | Step::CreateAgain => self.create(&call).await,
+            Step::Exec(of, script) => self.exec(&call, of, script, |_| {}).await,
+            Step::ExecOf(of, script, change) => self.exec(&call, of, script, change).await,
+            Step::Start(Of { id, exec }) => {
+                let request = api::StartRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+                call.gives::<_, api::StartResponse>("Start", request).await
+            }
+            Step::Kill(of, signal) => call.kill(of, signal, false).await,
+            Step::KillAll(of, signal) => call.kill(of, signal, true).await,
+            Step::Wait(Of { id, exec }) => {
+                let request = api::WaitRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+                call.gives::<_, api::WaitResponse>("Wait", request).await
+            }
+            Step::State(Of { id, exec }) => {
+                let request = api::StateRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+                call.gives::<_, api::StateResponse>("State", request).await
+            }
+            Step::Pids(Of { id, .. }) => {
+                let request = api::PidsRequest { id: id.into(), ..Default::default() };
+                call.gives::<_, api::PidsResponse>("Pids", request).await
+            }
+            Step::Pause(Of { id, .. }) => {
+                let request = api::PauseRequest { id: id.into(), ..Default::default() };
+                call.gives::<_, Empty>("Pause", request).await
+            }
+            Step::Resume(Of { id, .. }) => {
+                let request = api::ResumeRequest { id: id.into(), ..Default::default() };
+                call.gives::<_, Empty>("Resume", request).await
+            }
+            Step::CloseStdin(Of { id, exec }) => {
+                let (id, exec_id) = (id.into(), exec.into());
+                let request = api::CloseIORequest { id, exec_id, stdin: true, ..Default::default() };
+                call.gives::<_, Empty>("CloseIO", request).await
+            }
+            Step::Checkpoint(Of { id, .. }) => {
+                let request = api::CheckpointTaskRequest { id: id.into(), ..Default::default() };
+                call.gives::<_, Empty>("Checkpoint", request).await
+            }
+            Step::Connect(Of { id, .. }) => {
+                let request = api::ConnectRequest { id: id.into(), ..Default::default() };
+                call.gives::<_, api::ConnectResponse>("Connect", request).await
+            }
+            Step::Delete(Of { id, exec }) => {
+                let request =
+                    api::DeleteRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+                call.gives::<_, api::DeleteResponse>("Delete", request).await
+            }
+            Step::Shutdown => call.gives::<_, Empty>("Shutdown", api::ShutdownRequest::default()).await,
+            Step::Until(Of { id, exec }, words) => {
+                let output = || self.containerd.written(id, exec);
+                until("it has written", || output().contains(words), output).await;
+                return None;
+            }
+            Step::Output(Of { id, exec }) => {
+                Outcome::from([("text".into(), json!(self.containerd.written(id, exec)))])
+            }
+        })
+    }
+
+    /// What the case's only Create wants: the shim is started in it.
+    fn make_bundle(&self, case: &Case) {
+        let asked = case.steps.iter().find_map(|step| match *step {
+            Step::Create(script) => Some((script, (|_| {}) as fn(&mut Value))),
+            Step::CreateOf(script, change) => Some((script, change)),
+            _ => None,
+        });
+        let (script, change) = asked.expect("a case creates its container");
+        self.containerd.bundle(TASK.id, script, |spec| {
+            // Of its own: cases are played beside each other.
+            let folder = self.containerd.dir.path().file_name().unwrap_or_default().to_string_lossy();
+            spec["linux"]["cgroupsPath"] =
+                json!(format!("/vgpu-contract-{}", folder.trim_start_matches('.')));
+            change(spec);
+        });
+    }
+
+    async fn create(&self, call: &Call<'_>) -> Outcome {
+        let request = self.containerd.asked(TASK.id);
+        call.gives::<_, api::CreateTaskResponse>("Create", request).await
+    }
+
+    /// A process's spec in an Any, as containerd's typeurl has it.
+    async fn exec(&self, call: &Call<'_>, of: Of, script: &str, change: fn(&mut Value)) -> Outcome {
+        let mut process = json!({
+            "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
+            "noNewPrivileges": true
+        });
+        change(&mut process);
+        let spec = Any {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
+            value: process.to_string().into_bytes(),
+            ..Any::default()
+        };
+        let out = self.containerd.out(of.id, of.exec);
+        let request = api::ExecProcessRequest {
+            id: of.id.into(),
+            exec_id: of.exec.into(),
+            stdout: out.clone(),
+            stderr: out,
+            spec: MessageField::some(spec),
+            ..Default::default()
+        };
+        call.gives::<_, Empty>("Exec", request).await
+    }
+
+    /// Whatever the case left, nothing stays; only the events of it count.
+    async fn end(&self, shim: &Shim, created: bool) {
+        let id = || TASK.id.to_owned();
+        let of = api::StateRequest { id: id(), ..Default::default() };
+        let state = shim.call::<_, api::StateResponse>("State", &of).await;
+        assert!(matches!(state, Ok(_) | Err(ttrpc::Error::RpcStatus(_))), "the shim has died: {state:?}");
+        if state.is_ok() {
+            let kill = api::KillRequest { id: id(), signal: 9, all: true, ..Default::default() };
+            let resume = api::ResumeRequest { id: id(), ..Default::default() };
+            // One that is paused has to run to die; one that is over can be neither.
+            let _ = shim.call::<_, Empty>("Resume", &resume).await;
+            let _ = shim.call::<_, Empty>("Kill", &kill).await;
+            shim.wait(TASK.id).await;
+            shim.delete(TASK.id).await;
+        }
+        // In the order that is the shim's.
+        let told =
+            || ["exit", "delete"].iter().all(|end| self.containerd.topics().iter().any(|topic| topic == end));
+        until("the last event is told", || !created || told(), || format!("{:?}", self.containerd.topics()))
+            .await;
+        shim.end().await;
+    }
+
+    /// Each by its topic and whose it is, and their order: so one that comes late is one difference.
+    fn events(&self) -> Played {
+        let mut named = Played::new();
+        for event in self.containerd.events() {
+            let fields = self.told(&event);
+            let of = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
+            // An exec is named by either, init by its container's id or by nothing.
+            let exec =
+                [of("exec_id"), of("id")].into_iter().find(|name| !name.is_empty() && *name != TASK.id);
+            let of = exec.map(|exec| format!(" of {exec}")).unwrap_or_default();
+            let name = format!("event {}{of}", event.topic);
+            let before = named.iter().filter(|(other, _)| other.starts_with(&name)).count();
+            named.push((if before > 0 { format!("{name} again {before}") } else { name }, fields));
+        }
+        let order: Vec<_> =
+            named.iter().map(|(name, _)| name.trim_start_matches("event ").to_owned()).collect();
+        named.push(("events".into(), Outcome::from([("order".into(), json!(order))])));
+        named
+    }
+
+    fn told(&self, event: &Event) -> Outcome {
+        match event.topic.as_str() {
+            "create" => self.read::<events::TaskCreate>(event),
+            "start" => self.read::<events::TaskStart>(event),
+            "exec-added" => self.read::<events::TaskExecAdded>(event),
+            "exec-started" => self.read::<events::TaskExecStarted>(event),
+            "exit" => self.read::<events::TaskExit>(event),
+            "oom" => self.read::<events::TaskOOM>(event),
+            "paused" => self.read::<events::TaskPaused>(event),
+            "resumed" => self.read::<events::TaskResumed>(event),
+            "delete" => self.read::<events::TaskDelete>(event),
+            _ => Outcome::new(),
+        }
+    }
+
+    fn read<M: MessageFull>(&self, event: &Event) -> Outcome {
+        outcome::fields(&M::parse_from_bytes(&event.message).expect("an event of its topic"), &self.work)
+    }
+}
+
+struct Call<'a> {
+    shim: &'a Shim,
+    work: &'a str,
+}
+
+impl Call<'_> {
+    async fn gives<Q: Message, A: MessageFull>(&self, method: &str, request: Q) -> Outcome {
+        outcome::of(&self.shim.call::<Q, A>(method, &request).await, self.work)
+    }
+
+    async fn kill(&self, Of { id, exec }: Of, signal: u32, all: bool) -> Outcome {
+        let (id, exec_id) = (id.into(), exec.into());
+        self.gives::<_, Empty>("Kill", api::KillRequest { id, exec_id, signal, all, ..Default::default() })
+            .await
+    }
+}
