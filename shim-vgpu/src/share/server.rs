@@ -123,9 +123,7 @@ impl Backend for ShareServer {
         let what = || format!("cannot write the share's nodes for domain {domid}");
         let guest = DomId::new(domid).ok_or_else(|| Error::new(Code::ShareFailed, what()))?;
         let xenstore = self.xen.xenstore()?;
-        xenstore
-            .transaction(|nodes| write_nodes(nodes, guest, &export.to_string_lossy()))
-            .or_fail(Code::ShareFailed, what)?;
+        xenstore.transaction(|nodes| write_nodes(nodes, guest)).or_fail(Code::ShareFailed, what)?;
         self.start(domid, uuid, export)
     }
 
@@ -157,18 +155,13 @@ fn backend(domid: u16) -> String {
     format!("/local/domain/0/backend/9pfs/{domid}/0")
 }
 
-/// Both sides of the device in one transaction. Source: `xen/docs/misc/9pfs.pandoc`; libxl's layout.
-fn write_nodes(nodes: &impl idm::xen::xenstore::Store, guest: DomId, export: &str) -> Result<(), XsError> {
+/// Both sides of the device in one transaction. Source: `xen/docs/misc/9pfs.pandoc`. Where on the host the share lies is no node, as it is
+/// with libxl's QEMU: the guest reads them all.
+fn write_nodes(nodes: &impl idm::xen::xenstore::Store, guest: DomId) -> Result<(), XsError> {
     let domid = guest.get();
     let (back, front) = (backend(domid), format!("/local/domain/{domid}/device/9pfs/0"));
-    let back_nodes = [
-        ("frontend", front.as_str()),
-        ("frontend-id", &domid.to_string()),
-        ("online", "1"),
-        ("state", "1"),
-        ("path", export),
-        ("security_model", "none"),
-    ];
+    let back_nodes =
+        [("frontend", front.as_str()), ("frontend-id", &domid.to_string()), ("online", "1"), ("state", "1")];
     let front_nodes = [("backend", back.as_str()), ("backend-id", "0"), ("state", "1"), ("tag", SHARE_TAG)];
     write_side(nodes, &back, &back_nodes, &Permissions::owned(DomId::DOM0, guest))?;
     write_side(nodes, &front, &front_nodes, &Permissions::owned(guest, DomId::DOM0))
