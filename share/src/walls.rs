@@ -1,5 +1,5 @@
 //! What a server takes from itself, so that a guest that broke it has the guest's own share and nothing else of the node: namespaces, a
-//! root file system of two directories, five capabilities, the system calls of [`calls`], bounds of memory and descriptors.
+//! root file system of the share and this process's descriptors, five capabilities, the system calls of [`calls`], bounds of memory and descriptors.
 //!
 //! Two steps: [`Walls::begin`] while there is one thread, before anything is opened; [`Walls::close`] when the guest's pages are mapped,
 //! before a byte of it is read. A measure that fails ends the server: none is dropped in silence.
@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -35,6 +36,9 @@ const DATA_BYTES_MAX: u64 = 64 << 20;
 const ADDRESS_BYTES_MAX: u64 = 128 << 20;
 /// Beside those of fids: the standard ones, the rings' and the event channel's, the root's, what a request opens for its own time.
 const OTHER_DESCRIPTORS: u64 = 64;
+/// For what a thread that was joined still does in the kernel: who joins it is woken before it is gone. Source: Linux `kernel/exit.c`,
+/// `do_exit`.
+const THREAD_END_LIMIT: Duration = Duration::from_secs(5);
 /// Files of any owner, as the guest's root has them; owners; set-group-id bits that stay; file capabilities.
 const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
@@ -91,9 +95,7 @@ impl Walls {
     /// # Errors
     /// What the system says; [`io::ErrorKind::Other`]: there is another thread, which would stay outside.
     pub fn close(self) -> io::Result<OwnedFd> {
-        if fs::read_dir("/proc/self/task")?.count() != 1 {
-            return Err(io::Error::other("there is more than one thread"));
-        }
+        await_one_thread(|| Ok(fs::read_dir("/proc/self/task")?.count()), THREAD_END_LIMIT)?;
         rustix::process::chdir(STEPPING_STONE)?;
         // Both names are the new root: the old one then lies over it, and is taken away.
         rustix::process::pivot_root(".", ".")?;
@@ -128,6 +130,18 @@ fn close_inherited() -> io::Result<()> {
     Ok(())
 }
 
+/// By what `count` says, now or until the limit.
+fn await_one_thread(mut count: impl FnMut() -> io::Result<usize>, limit: Duration) -> io::Result<()> {
+    let end = Instant::now() + limit;
+    while count()? != 1 {
+        if Instant::now() >= end {
+            return Err(io::Error::other("there is more than one thread"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
 fn limit(what: Resource, value: u64) -> io::Result<()> {
     let limit = Rlimit { current: Some(value), maximum: Some(value) };
     Ok(rustix::process::setrlimit(what, limit)?)
@@ -146,4 +160,18 @@ fn drop_capabilities() -> io::Result<()> {
     let inheritable = CapabilitySet::empty();
     let sets = CapabilitySets { effective: CAPABILITIES, permitted: CAPABILITIES, inheritable };
     Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_about_to_be_gone_is_waited_for_and_no_other() {
+        let mut counts = [3, 2, 1].into_iter();
+        await_one_thread(|| Ok(counts.next().unwrap()), THREAD_END_LIMIT).unwrap();
+        assert_eq!(counts.next(), None);
+        let stays = await_one_thread(|| Ok(2), Duration::from_millis(5)).unwrap_err();
+        assert_eq!(stays.kind(), io::ErrorKind::Other);
+    }
 }
