@@ -53,6 +53,9 @@ impl ShareServer {
         let mut child = Command::new(&self.program)
             .args([name(uuid), domid.to_string()])
             .arg(export)
+            // Nothing of ours that a guest who takes it over could read: an environment may have a proxy's password.
+            .env_clear()
+            .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -207,10 +210,20 @@ mod tests {
         let uuid = Uuid::from_u128(0x1234_5678 << 64 | u128::from(std::process::id()));
         let process = server.start(7, uuid, dir.path()).unwrap();
         assert!(process.is_alive());
-        server.end(Uuid::nil(), None).unwrap();
+        // Not nil, which is the other tests'.
+        server.end(Uuid::max(), None).unwrap();
         assert!(process.is_alive(), "another pod's");
         server.end(uuid, None).unwrap();
         assert!(!process.is_alive());
+    }
+
+    #[test]
+    fn a_server_has_nothing_of_our_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = server(dir.path(), "echo \"cargo is <$CARGO_PKG_NAME>, we are in $(pwd)\" >&2; exit 1");
+        assert!(std::env::var_os("CARGO_PKG_NAME").is_some());
+        let error = server.start(7, Uuid::nil(), dir.path()).unwrap_err().to_string();
+        assert!(error.contains("cargo is <>, we are in /"), "{error}");
     }
 
     #[test]
