@@ -32,8 +32,9 @@ const DESCRIPTORS: &str = "proc/self/fd";
 const OOM_SCORE: &str = "500";
 /// A message each way and what is made of it, 8192 fids, extended attributes: some 6 MiB. Source: `getrlimit(2)`, `RLIMIT_DATA`.
 const DATA_BYTES_MAX: u64 = 64 << 20;
-/// Those, the program and the rings. `RLIMIT_DATA` counts no shared memory, of which a server that is taken over could fill the node.
-const ADDRESS_BYTES_MAX: u64 = 128 << 20;
+/// Those, the program, the rings, and what the C library reserves for a second thread. `RLIMIT_DATA` counts no shared memory, of which a
+/// server that is taken over could fill the node.
+const ADDRESS_BYTES_MAX: u64 = 256 << 20;
 /// Beside those of fids: the standard ones, the rings' and the event channel's, the root's, what a request opens for its own time.
 const OTHER_DESCRIPTORS: u64 = 64;
 /// For what a thread that was joined still does in the kernel: who joins it is woken before it is gone. Source: Linux `kernel/exit.c`,

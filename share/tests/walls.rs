@@ -185,7 +185,7 @@ fn behind_the_walls_is_the_share_and_nothing_of_the_node() {
         assert_eq!((&*world.line("status", "NoNewPrivs:"), &*world.line("status", "Seccomp:")), ("1", "2"));
         assert_eq!(world.line("status", "Threads:"), "1");
         assert_eq!(world.line("limits", "Max data size"), "67108864 67108864 bytes");
-        assert_eq!(world.line("limits", "Max address space"), "134217728 134217728 bytes");
+        assert_eq!(world.line("limits", "Max address space"), "268435456 268435456 bytes");
         assert_eq!(world.line("limits", "Max open files"), "16448 16448 files");
         assert_eq!(world.line("limits", "Max core file size"), "0 0 bytes");
         assert_eq!(world.told("oom_score_adj").trim(), "500");

@@ -6,7 +6,7 @@
 use std::{
     ffi::OsStr,
     io::{self, Read as _},
-    os::unix::process::CommandExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -18,6 +18,7 @@ use idm::xen::{
     xenstore::{Permissions, Store as _, XsError},
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Signal;
 use uuid::Uuid;
 use vgpu_agent_api::wire::SHARE_TAG;
 use vgpu_codes::Code;
@@ -69,9 +70,8 @@ impl ShareServer {
         if let (Ok(true), Some(process)) = (&ready, Process::of(child.id())) {
             // Reaped when it ends, so that its id stays its own until then.
             std::thread::spawn(move || {
-                let words = last_words(&mut child);
-                if !words.is_empty() {
-                    log::error!("the share of domain {domid} has ended: {words}");
+                if let Some(why) = why_it_ended(&mut child) {
+                    log::error!("the share of domain {domid} has ended: {why}");
                 }
             });
             return Ok(process);
@@ -119,6 +119,17 @@ fn last_words(child: &mut Child) -> String {
     }
     let _ = child.wait();
     String::from_utf8_lossy(&words).trim_end().to_owned()
+}
+
+/// Waits for its end. None: it was killed, as we kill it. What its walls have ended says nothing itself, but by which signal it went.
+fn why_it_ended(child: &mut Child) -> Option<String> {
+    let words = last_words(child);
+    // Waited for already, and kept.
+    match child.wait() {
+        Ok(status) if status.signal() == Some(Signal::KILL.as_raw()) => None,
+        Ok(status) => Some(format!("{status}: {words}")),
+        Err(_) => Some(words),
+    }
 }
 
 impl Backend for ShareServer {
@@ -215,6 +226,19 @@ mod tests {
         assert!(process.is_alive(), "another pod's");
         server.end(uuid, None).unwrap();
         assert!(!process.is_alive());
+    }
+
+    #[test]
+    fn a_server_that_its_walls_have_ended_is_told_from_one_that_we_ended() {
+        let why = |script: &str| {
+            let mut shell = Command::new("sh");
+            why_it_ended(&mut shell.args(["-c", script]).stderr(Stdio::piped()).spawn().unwrap())
+        };
+        assert_eq!(why("kill -KILL $$"), None);
+        let walls = why("kill -SYS $$").unwrap();
+        assert!(walls.contains("SIGSYS"), "{walls}");
+        let said = why("echo the guest broke the protocol >&2; exit 1").unwrap();
+        assert!(said.contains("status: 1") && said.ends_with(": the guest broke the protocol"), "{said}");
     }
 
     #[test]
