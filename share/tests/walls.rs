@@ -79,6 +79,11 @@ fn all_that_a_guest_may_ask_is_done_behind_the_walls() {
         assert_eq!(guest.read(file, 0, 100).unwrap(), b"\0\0\0bytes");
         guest.does(&Request::Fsync { fid: file, data_only: 0 }).unwrap();
         guest.does(&Request::Fsync { fid: file, data_only: 1 }).unwrap();
+        // Opened anew by its descriptor's name, whose own mount is read-only.
+        let again = guest.find("/file").unwrap();
+        guest.open(again, 1).unwrap();
+        assert_eq!(guest.write(again, 3, b"again").unwrap(), 5);
+        assert_eq!(guest.write(again, 3, b"bytes").unwrap(), 5);
         let name = Text(b"user.key");
         let value = guest.new_fid();
         guest.walk_to(file, value, &[]).unwrap();
