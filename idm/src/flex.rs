@@ -5,7 +5,8 @@
 //! ```
 //! "In" is from the back end to the front end. Source: Xen `public/io/ring.h`, `DEFINE_XEN_FLEX_RING`, and `public/io/9pfs.h`,
 //! `struct xen_9pfs_data_intf`. Nobody says in these pages that it sleeps, so a side is rung after each change: for bytes at once, for room
-//! with the next bytes, or before this side sleeps. That is one event for a request and one for its answer.
+//! with the next bytes, or before this side sleeps. That is one event for a request and one for its answer. What a ring can hold is written
+//! whole or not yet: Linux's 9pfs takes a message that has begun for one that is there (`net/9p/trans_xen.c`, `p9_xen_response`).
 //! Not here: how the pages come to be shared, `xen/flex.rs`.
 
 use std::io;
@@ -156,7 +157,8 @@ impl FlexRings {
         self.core.block("bytes", limit, || self.core.step_read(&mut reader, to))
     }
 
-    /// Writes at least one byte of `from` and returns how many. Waits for room at most `limit`, without one for ever.
+    /// Writes `from` at once, or of more than the ring holds as much as that, and returns how many bytes those were. Waits for so much room
+    /// at most `limit`, without one for ever.
     ///
     /// # Errors
     /// As [`FlexRings::read`].
@@ -200,17 +202,15 @@ impl Core {
         Ok(None)
     }
 
-    /// One try to write: `None` when there is no room yet.
+    /// One try to write: `None` when there is too little room yet, and the peer knows of all that it has.
     fn step_write(&self, writer: &mut Writer, from: &[u8]) -> Result<Option<usize>, ChannelError> {
         self.check()?;
-        let count = writer.push(from).map_err(|why| self.break_off(why))?;
-        if count == 0 {
-            return Ok(None);
-        }
+        let count = writer.push_whole(from).map_err(|why| self.break_off(why))?;
         // Before the ring, which tells of that room as well.
-        self.owed.swap(false, AcqRel);
-        self.ring()?;
-        Ok(Some(count))
+        if self.owed.swap(false, AcqRel) || count > 0 {
+            self.ring()?;
+        }
+        Ok((count > 0).then_some(count))
     }
 
     fn block(

@@ -77,6 +77,15 @@ impl Writer {
         self.region.word(self.place.write_index).store(self.written, Release);
         Ok(count)
     }
+
+    /// As [`Writer::push`], but nothing while there is less room than for all of `bytes`, or for a whole ring of more.
+    ///
+    /// # Errors
+    /// [`ChannelError::PeerIndex`] ends the channel.
+    pub(crate) fn push_whole(&mut self, bytes: &[u8]) -> Result<usize, ChannelError> {
+        let whole = &bytes[..bytes.len().min(self.place.bytes as usize)];
+        if (self.room_bytes()? as usize) < whole.len() { Ok(0) } else { self.push(whole) }
+    }
 }
 
 /// The reading end.

@@ -54,7 +54,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     })?;
     match guest {
         Guest::Domain(guest) => {
-            let rings = offered(guest)?;
+            let rings = kept(offered(guest)?);
             behind(walls, limits, &mut rings.clone(), &mut rings.clone())
         }
         Guest::Socket => {
@@ -73,6 +73,13 @@ fn offered(guest: DomId) -> Result<FlexRings, Box<dyn Error>> {
     let backend = FlexBackend::prepare(&xenstore, device, RING_ORDER)?;
     writeln!(std::io::stdout(), "ready")?;
     Ok(backend.accept(OFFER_LIMIT, None)?)
+}
+
+/// Rings that only the process's end takes down. Behind the walls there is no call for it: whoever dropped them there would not come to say
+/// why the session ended.
+fn kept(rings: FlexRings) -> FlexRings {
+    std::mem::forget(rings.clone());
+    rings
 }
 
 fn behind(
@@ -105,6 +112,19 @@ fn arguments(mut given: impl Iterator<Item = OsString>) -> Option<(Guest, PathBu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kept_rings_are_mapped_to_the_end() {
+        let mapped =
+            || std::fs::read_to_string("/proc/self/maps").unwrap().matches("/memfd:vgpu-flex").count();
+        let (back, front) = FlexRings::pair(1).unwrap();
+        let before = mapped();
+        assert!(before >= 2);
+        drop(front);
+        assert_eq!(mapped(), before - 1);
+        drop(kept(back));
+        assert_eq!(mapped(), before - 1);
+    }
 
     #[test]
     fn arguments_are_three() {

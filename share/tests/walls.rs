@@ -25,8 +25,12 @@ struct World {
 
 impl World {
     fn serve(directory: &Path) -> Self {
+        Self::start(Command::new(env!("CARGO_BIN_EXE_share-server")), directory)
+    }
+
+    /// By a command that lacks the server's arguments.
+    fn start(mut server: Command, directory: &Path) -> Self {
         let (stream, theirs) = UnixStream::pair().unwrap();
-        let mut server = Command::new(env!("CARGO_BIN_EXE_share-server"));
         server
             .args(["test", "-"])
             .arg(directory)
@@ -75,6 +79,11 @@ fn all_that_a_guest_may_ask_is_done_behind_the_walls() {
         assert_eq!(guest.read(file, 0, 100).unwrap(), b"\0\0\0bytes");
         guest.does(&Request::Fsync { fid: file, data_only: 0 }).unwrap();
         guest.does(&Request::Fsync { fid: file, data_only: 1 }).unwrap();
+        // Opened anew by its descriptor's name, whose own mount is read-only.
+        let again = guest.find("/file").unwrap();
+        guest.open(again, 1).unwrap();
+        assert_eq!(guest.write(again, 3, b"again").unwrap(), 5);
+        assert_eq!(guest.write(again, 3, b"bytes").unwrap(), 5);
         let name = Text(b"user.key");
         let value = guest.new_fid();
         guest.walk_to(file, value, &[]).unwrap();
@@ -152,11 +161,19 @@ fn behind_the_walls_is_the_share_and_nothing_of_the_node() {
         let root = PathBuf::from(format!("/proc/{pid}/root"));
         assert_eq!(list(root.clone()), ["proc", "share"].map(String::from).into());
         assert_eq!(list(root.join("share")), ["its".to_owned()].into());
-        assert!(!root.join("proc/sys").exists(), "settings of the kernel");
+        assert_eq!(
+            list(root.join("proc")),
+            ["self".to_owned()].into(),
+            "another process, settings of the kernel"
+        );
+        assert_eq!(list(root.join("proc/self")), ["fd".to_owned()].into(), "its memory, its settings");
         let mounts = world.told("mountinfo");
         let mut places: Vec<_> = mounts.lines().map(|line| line.split(' ').nth(4).unwrap()).collect();
         places.sort_unstable();
-        assert_eq!(places, ["/", "/proc", "/share"], "{mounts}");
+        assert_eq!(places, ["/", "/proc/self/fd", "/share"], "{mounts}");
+        for line in mounts.lines().filter(|line| !line.contains(" /share ")) {
+            assert!(line.contains(" ro,nosuid,nodev,noexec,"), "{line}");
+        }
         for kind in ["mnt", "net", "ipc", "uts", "cgroup"] {
             let of = |who: &str| fs::read_link(format!("/proc/{who}/ns/{kind}")).unwrap();
             assert_ne!(of(&pid.to_string()), of("self"), "{kind}");
@@ -173,9 +190,31 @@ fn behind_the_walls_is_the_share_and_nothing_of_the_node() {
         assert_eq!((&*world.line("status", "NoNewPrivs:"), &*world.line("status", "Seccomp:")), ("1", "2"));
         assert_eq!(world.line("status", "Threads:"), "1");
         assert_eq!(world.line("limits", "Max data size"), "67108864 67108864 bytes");
+        assert_eq!(world.line("limits", "Max address space"), "268435456 268435456 bytes");
         assert_eq!(world.line("limits", "Max open files"), "16448 16448 files");
         assert_eq!(world.line("limits", "Max core file size"), "0 0 bytes");
         assert_eq!(world.told("oom_score_adj").trim(), "500");
+    });
+}
+
+#[test]
+fn what_whoever_started_it_left_open_is_closed() {
+    play("what_whoever_started_it_left_open_is_closed", || {
+        let dir = tempfile::tempdir().unwrap();
+        // Descriptors of one digit are those that a shell can name.
+        let script = "exec 7< /etc 9< /dev/null; exec \"$0\" \"$@\"";
+        let mut server = Command::new("sh");
+        server.args(["-c", script, env!("CARGO_BIN_EXE_share-server")]);
+        let mut world = World::start(server, dir.path());
+        world.guest.find("/").unwrap();
+        let open = fs::read_dir(format!("/proc/{}/fd", world.server.id())).unwrap();
+        for open in open.map(|open| open.unwrap().path()) {
+            let leads = fs::read_link(&open).unwrap();
+            assert!(!leads.starts_with("/etc"), "{}: {}", open.display(), leads.display());
+            let is_standard =
+                matches!(open.file_name().and_then(|name| name.to_str()), Some("0" | "1" | "2"));
+            assert!(is_standard || !leads.starts_with("/dev"), "{}: {}", open.display(), leads.display());
+        }
     });
 }
 

@@ -139,6 +139,38 @@ fn who_takes_bytes_and_has_none_to_write_tells_of_the_room_before_it_sleeps() {
     assert_eq!(world.rings()[0], 1);
 }
 
+/// Linux's 9pfs reads as many bytes as a message's header says, however many of them are there.
+#[test]
+fn what_a_ring_can_hold_is_seen_whole_or_not_at_all() {
+    let world = World::new();
+    let produced = || usize::try_from(world.pages.word(4).load(Relaxed)).unwrap();
+    assert_eq!(world.back.write(&[1; RING_BYTES - 10], LIMIT).unwrap(), RING_BYTES - 10);
+    let late = world.back.write(&[2; 11], Some(Duration::from_millis(5))).unwrap_err();
+    assert!(matches!(late, ChannelError::TimedOut { what: "room", .. }), "{late}");
+    assert_eq!(produced(), RING_BYTES - 10, "a part is there");
+    assert_eq!(world.front.read(&mut [0], LIMIT).unwrap(), 1);
+    assert_eq!(world.back.write(&[2; 11], LIMIT).unwrap(), 11);
+    assert_eq!(produced(), RING_BYTES + 1);
+    // More than it holds goes in pieces: the first when it is empty.
+    let mut to = [0; RING_BYTES];
+    read_exact(&world.front, &mut to);
+    assert!(to[..RING_BYTES - 11].iter().all(|byte| *byte == 1) && to[RING_BYTES - 11..] == [2; 11]);
+    assert_eq!(world.back.write(&[3; RING_BYTES + 1], LIMIT).unwrap(), RING_BYTES);
+}
+
+#[test]
+fn who_waits_for_room_tells_of_the_room_that_it_made() {
+    let world = World::new();
+    write_all(&world.back, &[1; RING_BYTES]);
+    write_all(&world.front, &[7; RING_BYTES]);
+    read_exact(&world.back, &mut [0; RING_BYTES]);
+    let before = world.rings()[0];
+    for _ in 0..2 {
+        world.back.write(&[2], Some(Duration::from_millis(5))).unwrap_err();
+        assert_eq!(world.rings()[0], before + 1);
+    }
+}
+
 #[test]
 fn an_index_that_cannot_be_ends_the_rings() {
     for (at, claimed) in [(68, u32::try_from(RING_BYTES).unwrap() + 1), (68, u32::MAX), (0, 1), (0, u32::MAX)]

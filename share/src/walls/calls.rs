@@ -52,7 +52,7 @@ allowed! {
     SYS_setxattr "extended attributes";
     SYS_listxattr "extended attributes";
     SYS_removexattr "extended attributes";
-    SYS_fcntl "look at a descriptor before it is closed, in debug builds";
+    SYS_fcntl "look at a descriptor before it is closed, in debug builds: see the condition";
     SYS_mmap "the allocator; never executable";
     SYS_munmap "the allocator; the rings' pages at the end";
     SYS_mremap "the allocator";
@@ -77,6 +77,9 @@ allowed! {
 
 /// `_IOC(_IOC_NONE, 'E', 4, 4)`: notify an event channel. Source: Linux `include/uapi/xen/evtchn.h`.
 const IOCTL_EVTCHN_NOTIFY: u64 = 0x0004_4504;
+/// No other: by `F_SETOWN` and `F_SETSIG` a process of user 0 sends any signal to any process, whatever its capabilities. Source: Linux
+/// `fs/fcntl.c`, `sigio_perm`.
+const F_GETFD: u64 = libc::F_GETFD as u64;
 /// Source: `mmap(2)`.
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 
@@ -90,6 +93,7 @@ pub(super) fn apply() -> Result<(), Error> {
     for (number, ..) in ALLOWED {
         let conditions = match *number {
             libc::SYS_ioctl => vec![rule(1, SeccompCmpOp::Eq, IOCTL_EVTCHN_NOTIFY)?],
+            libc::SYS_fcntl => vec![rule(1, SeccompCmpOp::Eq, F_GETFD)?],
             libc::SYS_mmap | libc::SYS_mprotect => vec![rule(2, SeccompCmpOp::MaskedEq(PROT_EXEC), 0)?],
             libc::SYS_tgkill => vec![rule(0, SeccompCmpOp::Eq, own)?],
             _ => vec![],
@@ -132,6 +136,7 @@ mod tests {
             "mount" => drop(rustix::mount::unmount("/nowhere", rustix::mount::UnmountFlags::empty())),
             "clone" => drop(std::thread::spawn(|| ()).join()),
             "ioctl" => drop(rustix::io::ioctl_fionread(std::io::stdin())),
+            "fcntl" => drop(rustix::fs::fcntl_getfl(std::io::stdin())),
             _ => unreachable!(),
         }
         // Not by a panic or the harness, which want calls of their own.
@@ -146,7 +151,7 @@ mod tests {
             child.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
         };
         assert!(play("none").success());
-        for call in ["socket", "execve", "kill", "chroot", "unshare", "mount", "clone", "ioctl"] {
+        for call in ["socket", "execve", "kill", "chroot", "unshare", "mount", "clone", "ioctl", "fcntl"] {
             assert_eq!(play(call).signal(), Some(SIGSYS), "{call}");
         }
     }

@@ -6,7 +6,7 @@
 use std::{
     ffi::OsStr,
     io::{self, Read as _},
-    os::unix::process::CommandExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -18,6 +18,7 @@ use idm::xen::{
     xenstore::{Permissions, Store as _, XsError},
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Signal;
 use uuid::Uuid;
 use vgpu_agent_api::wire::SHARE_TAG;
 use vgpu_codes::Code;
@@ -53,6 +54,9 @@ impl ShareServer {
         let mut child = Command::new(&self.program)
             .args([name(uuid), domid.to_string()])
             .arg(export)
+            // Nothing of ours that a guest who takes it over could read: an environment may have a proxy's password.
+            .env_clear()
+            .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -66,9 +70,8 @@ impl ShareServer {
         if let (Ok(true), Some(process)) = (&ready, Process::of(child.id())) {
             // Reaped when it ends, so that its id stays its own until then.
             std::thread::spawn(move || {
-                let words = last_words(&mut child);
-                if !words.is_empty() {
-                    log::error!("the share of domain {domid} has ended: {words}");
+                if let Some(why) = why_it_ended(&mut child) {
+                    log::error!("the share of domain {domid} has ended: {why}");
                 }
             });
             return Ok(process);
@@ -118,14 +121,23 @@ fn last_words(child: &mut Child) -> String {
     String::from_utf8_lossy(&words).trim_end().to_owned()
 }
 
+/// Waits for its end. None: it was killed, as we kill it. What its walls have ended says nothing itself, but by which signal it went.
+fn why_it_ended(child: &mut Child) -> Option<String> {
+    let words = last_words(child);
+    // Waited for already, and kept.
+    match child.wait() {
+        Ok(status) if status.signal() == Some(Signal::KILL.as_raw()) => None,
+        Ok(status) => Some(format!("{status}: {words}")),
+        Err(_) => Some(words),
+    }
+}
+
 impl Backend for ShareServer {
     fn attach(&self, domid: u16, uuid: Uuid, export: &Path) -> Result<Process> {
         let what = || format!("cannot write the share's nodes for domain {domid}");
         let guest = DomId::new(domid).ok_or_else(|| Error::new(Code::ShareFailed, what()))?;
         let xenstore = self.xen.xenstore()?;
-        xenstore
-            .transaction(|nodes| write_nodes(nodes, guest, &export.to_string_lossy()))
-            .or_fail(Code::ShareFailed, what)?;
+        xenstore.transaction(|nodes| write_nodes(nodes, guest)).or_fail(Code::ShareFailed, what)?;
         self.start(domid, uuid, export)
     }
 
@@ -157,18 +169,13 @@ fn backend(domid: u16) -> String {
     format!("/local/domain/0/backend/9pfs/{domid}/0")
 }
 
-/// Both sides of the device in one transaction. Source: `xen/docs/misc/9pfs.pandoc`; libxl's layout.
-fn write_nodes(nodes: &impl idm::xen::xenstore::Store, guest: DomId, export: &str) -> Result<(), XsError> {
+/// Both sides of the device in one transaction. Source: `xen/docs/misc/9pfs.pandoc`. Where on the host the share lies is no node, as it is
+/// with libxl's QEMU: the guest reads them all.
+fn write_nodes(nodes: &impl idm::xen::xenstore::Store, guest: DomId) -> Result<(), XsError> {
     let domid = guest.get();
     let (back, front) = (backend(domid), format!("/local/domain/{domid}/device/9pfs/0"));
-    let back_nodes = [
-        ("frontend", front.as_str()),
-        ("frontend-id", &domid.to_string()),
-        ("online", "1"),
-        ("state", "1"),
-        ("path", export),
-        ("security_model", "none"),
-    ];
+    let back_nodes =
+        [("frontend", front.as_str()), ("frontend-id", &domid.to_string()), ("online", "1"), ("state", "1")];
     let front_nodes = [("backend", back.as_str()), ("backend-id", "0"), ("state", "1"), ("tag", SHARE_TAG)];
     write_side(nodes, &back, &back_nodes, &Permissions::owned(DomId::DOM0, guest))?;
     write_side(nodes, &front, &front_nodes, &Permissions::owned(guest, DomId::DOM0))
@@ -214,10 +221,33 @@ mod tests {
         let uuid = Uuid::from_u128(0x1234_5678 << 64 | u128::from(std::process::id()));
         let process = server.start(7, uuid, dir.path()).unwrap();
         assert!(process.is_alive());
-        server.end(Uuid::nil(), None).unwrap();
+        // Not nil, which is the other tests'.
+        server.end(Uuid::max(), None).unwrap();
         assert!(process.is_alive(), "another pod's");
         server.end(uuid, None).unwrap();
         assert!(!process.is_alive());
+    }
+
+    #[test]
+    fn a_server_that_its_walls_have_ended_is_told_from_one_that_we_ended() {
+        let why = |script: &str| {
+            let mut shell = Command::new("sh");
+            why_it_ended(&mut shell.args(["-c", script]).stderr(Stdio::piped()).spawn().unwrap())
+        };
+        assert_eq!(why("kill -KILL $$"), None);
+        let walls = why("kill -SYS $$").unwrap();
+        assert!(walls.contains("SIGSYS"), "{walls}");
+        let said = why("echo the guest broke the protocol >&2; exit 1").unwrap();
+        assert!(said.contains("status: 1") && said.ends_with(": the guest broke the protocol"), "{said}");
+    }
+
+    #[test]
+    fn a_server_has_nothing_of_our_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = server(dir.path(), "echo \"cargo is <$CARGO_PKG_NAME>, we are in $(pwd)\" >&2; exit 1");
+        assert!(std::env::var_os("CARGO_PKG_NAME").is_some());
+        let error = server.start(7, Uuid::nil(), dir.path()).unwrap_err().to_string();
+        assert!(error.contains("cargo is <>, we are in /"), "{error}");
     }
 
     #[test]
