@@ -30,7 +30,7 @@ const DESCRIPTORS: &str = "proc/self/fd";
 /// Its guest decides how much memory the server takes. So it goes long before the shim and containerd, of which it would have the score.
 /// Source: `proc_pid_oom_score_adj(5)`.
 const OOM_SCORE: &str = "500";
-/// A message each way and what is made of it, 8192 fids, extended attributes: some 6 MiB. Source: `getrlimit(2)`, `RLIMIT_DATA`.
+/// A message each way and what is made of it, 8192 fids, 32768 nodes, extended attributes: some 10 MiB. Source: `getrlimit(2)`, `RLIMIT_DATA`.
 const DATA_BYTES_MAX: u64 = 64 << 20;
 /// Those, the program, the rings, and what the C library reserves for a second thread. `RLIMIT_DATA` counts no shared memory, of which a
 /// server that is taken over could fill the node.
@@ -60,8 +60,8 @@ impl Walls {
     pub fn begin(export: &Path, limits: &Limits) -> io::Result<Self> {
         close_inherited()?;
         fs::write("/proc/self/oom_score_adj", OOM_SCORE)?;
-        let fids = u64::try_from(limits.fids_max).unwrap_or(u64::MAX);
-        limit(Resource::Nofile, fids.saturating_mul(2).saturating_add(OTHER_DESCRIPTORS))?;
+        let held = limits.nodes_max.saturating_add(limits.fids_max);
+        limit(Resource::Nofile, u64::try_from(held).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS))?;
         limit(Resource::Data, DATA_BYTES_MAX)?;
         limit(Resource::As, ADDRESS_BYTES_MAX)?;
         limit(Resource::Core, 0)?;
@@ -143,7 +143,9 @@ fn await_one_thread(mut count: impl FnMut() -> io::Result<usize>, limit: Duratio
     Ok(())
 }
 
+/// Or what this process may have at most, if that is less.
 fn limit(what: Resource, value: u64) -> io::Result<()> {
+    let value = rustix::process::getrlimit(what).maximum.map_or(value, |most| most.min(value));
     let limit = Rlimit { current: Some(value), maximum: Some(value) };
     Ok(rustix::process::setrlimit(what, limit)?)
 }
