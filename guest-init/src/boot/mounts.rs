@@ -89,7 +89,9 @@ pub fn all() -> Result<()> {
 
 /// The share of the pod. `tag` is the 9p device's.
 ///
-/// cache=none: the shim adds bind mounts while the guest lives. msize: 512 KiB a request, or every read costs a round trip for each 4 KiB.
+/// cache=mmap: as `none` for names, attributes, reads and writes (the shim adds bind mounts, and the node writes into volumes, while the
+/// guest lives), but files can be mapped shared and writable (README, "Mapped files"). msize: 512 KiB a request, or every read costs a
+/// round trip for each 4 KiB.
 /// nodev, nosuid: what the node put there must not become the guest's devices.
 /// # Errors
 /// As mount(2), when the device has not come within [`SHARE_LIMIT`]; it waits as long as the backend does not answer.
@@ -97,7 +99,7 @@ pub fn share(tag: &str, place: &str) -> Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let end = Instant::now() + SHARE_LIMIT;
     loop {
-        match at(tag, "9p", place, flags, "trans=xen,version=9p2000.L,msize=524288,cache=none,access=client")
+        match at(tag, "9p", place, flags, "trans=xen,version=9p2000.L,msize=524288,cache=mmap,access=client")
         {
             // The transport knows no device of this tag: its backend may still be starting.
             Err(_) if Instant::now() < end => thread::sleep(SHARE_PAUSE),
