@@ -225,11 +225,15 @@ impl Pod {
         let (mounts, target) = (plan.request.rootfs.clone(), plan.bundle.join("rootfs"));
         blocking(move || mount_root(&mounts, &target)).await?;
         self.passed(Step::RootMounted, creation).await?;
-        let guest_spec = plan.spec.for_guest(plan.id(), &plan.bundle, plan.gpu.is_some());
-        let root = if plan.request.rootfs.is_empty() { guest_spec.root } else { plan.bundle.join("rootfs") };
-        let config = guest_spec.config.to_string();
-        let (share, id) = (sandbox.share.clone(), plan.id().to_owned());
-        blocking(move || share.add(&id, &root, &guest_spec.binds, config.as_bytes())).await?;
+        let (share, spec, id) = (sandbox.share.clone(), plan.spec.clone(), plan.id().to_owned());
+        let (bundle, gpu, mounted) =
+            (plan.bundle.clone(), plan.gpu.is_some(), !plan.request.rootfs.is_empty());
+        blocking(move || {
+            let guest = spec.for_guest(&id, &bundle, gpu);
+            let root = if mounted { bundle.join("rootfs") } else { guest.root };
+            share.add(&id, &root, &guest.binds, guest.config.to_string().as_bytes())
+        })
+        .await?;
         self.passed(Step::ContainerShared, creation).await
     }
 

@@ -30,6 +30,7 @@ pub fn stories() -> Vec<Story> {
         add("root_keeps_every_kind_of_file", 300, root_keeps_every_kind_of_file);
         add("root_keeps_what_is_mapped", 300, root_keeps_what_is_mapped);
         add("volume_is_seen_from_both_sides", 300, volume_is_seen_from_both_sides);
+        add("set_user_id_programs_work", 300, set_user_id_programs_work);
         add("missing_binary_is_named", 300, missing_binary_is_named);
         add("exec_runs_beside_the_program", 400, exec_runs_beside_the_program);
         add("program_above_its_memory_limit_is_killed", 300, program_above_its_memory_limit_is_killed);
@@ -120,6 +121,18 @@ fn volume_is_seen_from_both_sides(node: &Node, runtime: Runtime) {
     let ended = pod.end(START);
     assert_eq!(ended.text(), "one\n4\nruns\ntwo\none\ntwo\n8\nwrote\n", "{}", ended.complaint());
     fs::remove_dir_all(&dir).expect("nothing holds it");
+}
+
+/// Root becomes a user, who becomes root again by a program that root made set-user-id, but not with no_new_privs in between.
+fn set_user_id_programs_work(_: &Node, runtime: Runtime) {
+    let script =
+        "set -e; sed -i 's/^root:x:/root::/' /etc/passwd; cp /bin/busybox /bin/su4; chmod 4755 /bin/su4
+        mkdir /s; mv /bin/su4 /s/su; stat -c %a /s/su
+        busybox su user -c 'id -u; /s/su root -c \"id -u\"'
+        busybox setpriv --nnp busybox su user -c '/s/su root -c \"id -u\"' 2>&1 || echo kept";
+    let ended = Pod::busybox(runtime, &["sh", "-c", script]).option("--allow-new-privs").run();
+    let expected = "4755\n1000\n0\nsu: must be suid to work properly\nkept\n";
+    assert_eq!((ended.text().as_str(), ended.code), (expected, Some(0)), "{}", ended.complaint());
 }
 
 fn environment_directory_and_user_are_as_asked(_: &Node, runtime: Runtime) {
