@@ -57,6 +57,7 @@ impl Plan {
         }
         let spec = Spec::load(&bundle)?;
         spec.refuse_host_things()?;
+        spec.refuse_sources(&bundle)?;
         let stdio = Stdio {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
@@ -113,7 +114,8 @@ impl Pod {
         request: CreateTaskRequest,
         creation: &Creation,
     ) -> Result<Arc<Container>> {
-        let plan = Plan::new(request)?;
+        // Not by the reactor: a volume's file system may be slow.
+        let plan = blocking(move || Plan::new(request)).await?;
         let guest = {
             let mut slot = self.sandbox.lock().await;
             match (slot.is_some(), &plan.role) {

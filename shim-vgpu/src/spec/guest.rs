@@ -81,6 +81,11 @@ pub fn is_bind(mount: &Value) -> bool {
     field(mount, "type") == "bind" || has_option(mount, &["bind", "rbind"])
 }
 
+/// The host's cannot be a guest's: the container has its own.
+pub fn is_shared_memory(mount: &Value) -> bool {
+    field(mount, "destination") == "/dev/shm"
+}
+
 fn has_option(mount: &Value, names: &[&str]) -> bool {
     let options = mount.get("options").and_then(Value::as_array);
     options.into_iter().flatten().filter_map(Value::as_str).any(|option| names.contains(&option))
@@ -88,8 +93,7 @@ fn has_option(mount: &Value, names: &[&str]) -> bool {
 
 /// Rewrites one bind mount to its place in the share, or to a tmpfs where the host's is one by nature.
 fn carry(mount: &mut Value, container: &str, bundle: &Path, binds: &mut Vec<Bind>) {
-    if field(mount, "destination") == "/dev/shm" {
-        // Shared memory of the host can't be shared with a guest; the container has its own.
+    if is_shared_memory(mount) {
         *mount = json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
             "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]});
         return;
