@@ -8,7 +8,10 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{CWD, FileType, XattrFlags};
+use rustix::{
+    fs::{CWD, FileType, XattrFlags},
+    mount::{MountFlags, mount},
+};
 use serde_json::{Value, json};
 use world::{World, story};
 
@@ -169,6 +172,25 @@ fn a_device_of_the_share_is_none() {
         let text = text.await;
         assert_eq!(text.matches("Permission denied").count(), 2, "{text}");
     });
+}
+
+/// `rro` also for what is mounted below a volume. In a guest the node sees to that, since it is one mount there.
+#[test]
+fn a_volume_that_is_read_only_in_depth_is_so() {
+    for (option, kept) in [("rro", 2), ("rw", 0)] {
+        story(async |world| {
+            let volume = world.root.path().join("share/c1/mounts/0");
+            fs::create_dir_all(volume.join("below")).unwrap();
+            mount("none", volume.join("below"), "tmpfs", MountFlags::empty(), None).unwrap();
+            let script = "for file in /volume/new /volume/below/new; do (: > $file) 2>&1; done";
+            let text = output_of(world, script, |spec| {
+                let volume = json!({"destination": "/volume", "type": "bind", "source": volume, "options": ["rbind", option]});
+                spec["mounts"].as_array_mut().unwrap().push(volume);
+            });
+            let text = text.await;
+            assert_eq!(text.matches("Read-only file system").count(), kept, "{option}: {text}");
+        });
+    }
 }
 
 #[test]
