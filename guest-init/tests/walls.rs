@@ -2,8 +2,16 @@
 
 mod world;
 
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
 
+use rustix::{
+    fs::{CWD, FileType, XattrFlags},
+    mount::{MountFlags, mount},
+};
 use serde_json::{Value, json};
 use world::{World, story};
 
@@ -95,6 +103,94 @@ fn nothing_of_pid_1_is_open_in_a_container() {
         assert_eq!(open.lines().filter(|line| line.starts_with("pipe:")).count(), 3, "{open}");
         assert_eq!(open.lines().count(), 3, "{open}");
     });
+}
+
+/// A `su` that is set-user-id, and a `cat` that has CAP_KILL of its file. Source of its attribute: capability.h, `vfs_cap_data` of version 2.
+fn gifted_programs(directory: &Path) {
+    fs::create_dir_all(directory).unwrap();
+    for (name, mode) in [("su", 0o4755), ("cat", 0o755)] {
+        let program = directory.join(name);
+        fs::copy("/bin/busybox", &program).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let words: [u32; 5] = [0x0200_0000 | 1, 1 << 5, 0, 0, 0];
+    let capabilities: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let file = directory.join("cat");
+    rustix::fs::setxattr(&file, "security.capability", &capabilities, XattrFlags::empty()).unwrap();
+}
+
+/// Of the root and of volumes, as with any runtime. The node's side of the share has none (shim-vgpu `what_the_guest_sees_has_no_devices_…`).
+#[test]
+fn set_user_id_programs_work_in_the_guest_alone() {
+    let kept = "0\nCapEff:\t0000000000000020\n";
+    let lost = "su: must be suid to work properly\nCapEff:\t0000000000000000\n";
+    for (at, options, no_new_privileges, expected) in [
+        ("/gifted", None, false, kept),
+        ("/gifted", None, true, lost),
+        ("/volume", Some(json!(["bind"])), false, kept),
+        ("/volume", Some(json!(["bind", "ro"])), false, kept),
+        ("/volume", Some(json!(["rbind", "nosuid"])), false, lost),
+        ("/volume", Some(json!(["rbind"])), true, lost),
+    ] {
+        story(async |world| {
+            let script = format!("{at}/su -c 'id -u' 2>&1; {at}/cat /proc/self/status | grep CapEff");
+            let shared = world.root.path().join("share/c1");
+            let text = output_of(world, &script, |spec| {
+                gifted_programs(&shared.join("rootfs/gifted"));
+                fs::write(shared.join("rootfs/etc/passwd"), "root::0:0::/:/bin/sh\n").unwrap();
+                spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+                spec["process"]["noNewPrivileges"] = no_new_privileges.into();
+                if let Some(options) = &options {
+                    let source = shared.join("mounts/0");
+                    gifted_programs(&source);
+                    let volume =
+                        json!({"destination": at, "type": "bind", "source": source, "options": options});
+                    spec["mounts"].as_array_mut().unwrap().push(volume);
+                }
+            });
+            assert_eq!(text.await, expected, "{at} {options:?} {no_new_privileges}");
+        });
+    }
+}
+
+/// Nor those that the node put into its root or a volume.
+#[test]
+fn a_device_of_the_share_is_none() {
+    story(async |world| {
+        let shared = world.root.path().join("share/c1");
+        let script = "head -c 1 /zero 2>&1; head -c 1 /volume/zero 2>&1";
+        let text = output_of(world, script, |spec| {
+            fs::create_dir_all(shared.join("mounts/0")).unwrap();
+            for place in ["rootfs/zero", "mounts/0/zero"] {
+                let device = rustix::fs::makedev(1, 5);
+                let path = shared.join(place);
+                rustix::fs::mknodat(CWD, &path, FileType::CharacterDevice, 0o666.into(), device).unwrap();
+            }
+            let volume = json!({"destination": "/volume", "type": "bind", "source": shared.join("mounts/0"), "options": ["bind"]});
+            spec["mounts"].as_array_mut().unwrap().push(volume);
+        });
+        let text = text.await;
+        assert_eq!(text.matches("Permission denied").count(), 2, "{text}");
+    });
+}
+
+/// `rro` also for what is mounted below a volume. In a guest the node sees to that, since it is one mount there.
+#[test]
+fn a_volume_that_is_read_only_in_depth_is_so() {
+    for (option, kept) in [("rro", 2), ("rw", 0)] {
+        story(async |world| {
+            let volume = world.root.path().join("share/c1/mounts/0");
+            fs::create_dir_all(volume.join("below")).unwrap();
+            mount("none", volume.join("below"), "tmpfs", MountFlags::empty(), None).unwrap();
+            let script = "for file in /volume/new /volume/below/new; do (: > $file) 2>&1; done";
+            let text = output_of(world, script, |spec| {
+                let volume = json!({"destination": "/volume", "type": "bind", "source": volume, "options": ["rbind", option]});
+                spec["mounts"].as_array_mut().unwrap().push(volume);
+            });
+            let text = text.await;
+            assert_eq!(text.matches("Read-only file system").count(), kept, "{option}: {text}");
+        });
+    }
 }
 
 #[test]

@@ -18,8 +18,8 @@ pub fn info() -> Result<Vec<u8>> {
     let features = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.0",
-        // Not `user` and not `rro`: kubelet would offer pods user namespaces and recursive read-only mounts.
-        "mountOptions": ["bind", "rbind", "ro", "rw", "nosuid", "nodev", "noexec", "private", "rprivate"],
+        // Not `user`: kubelet would offer pods user namespaces.
+        "mountOptions": ["bind", "rbind", "ro", "rro", "rw", "nosuid", "nodev", "noexec", "private", "rprivate"],
         "linux": {
             "namespaces": ["pid", "network", "mount", "ipc", "uts", "cgroup"],
             "cgroup": {"v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},

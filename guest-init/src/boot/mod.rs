@@ -4,7 +4,7 @@
 //! at the same time, and the services. The rule: a step that fails ends the guest with a line on the console that names the step.
 
 pub mod console;
-mod mounts;
+pub mod mounts;
 pub mod network;
 pub mod power;
 mod rlimits;

@@ -27,6 +27,11 @@ struct Mount {
 const SHARE_LIMIT: Duration = Duration::from_secs(30);
 const SHARE_PAUSE: Duration = Duration::from_millis(20);
 
+/// Of the share: what the node put there must not become the guest's devices. Set-user-id programs are for the containers, as with any
+/// runtime, where neither a volume's options nor no_new_privs say otherwise; nothing of the share is executed outside of them. The node's
+/// side of the share is mounted without.
+pub const SHARE_FLAGS: MountFlags = MountFlags::NODEV;
+
 const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
 /// In this order: each place exists by then, or is made.
@@ -89,16 +94,21 @@ pub fn all() -> Result<()> {
 
 /// The share of the pod. `tag` is the 9p device's.
 ///
-/// cache=none: the shim adds bind mounts while the guest lives. msize: 512 KiB a request, or every read costs a round trip for each 4 KiB.
-/// nodev, nosuid: what the node put there must not become the guest's devices.
+/// cache=mmap: as `none` for names, attributes, reads and writes (the shim adds bind mounts, and the node writes into volumes, while the
+/// guest lives), but files can be mapped shared and writable (README, "Mapped files"). msize: 512 KiB a request, or every read costs a
+/// round trip for each 4 KiB.
 /// # Errors
 /// As mount(2), when the device has not come within [`SHARE_LIMIT`]; it waits as long as the backend does not answer.
 pub fn share(tag: &str, place: &str) -> Result<()> {
-    let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let end = Instant::now() + SHARE_LIMIT;
     loop {
-        match at(tag, "9p", place, flags, "trans=xen,version=9p2000.L,msize=524288,cache=none,access=client")
-        {
+        match at(
+            tag,
+            "9p",
+            place,
+            SHARE_FLAGS,
+            "trans=xen,version=9p2000.L,msize=524288,cache=mmap,access=client",
+        ) {
             // The transport knows no device of this tag: its backend may still be starting.
             Err(_) if Instant::now() < end => thread::sleep(SHARE_PAUSE),
             result => return result,

@@ -26,6 +26,7 @@ use guest_init::{
         service::Machine,
         streams::{MakeStream, StdioStreams},
     },
+    boot::mounts::SHARE_FLAGS,
     gpu::{
         door::Doors,
         ground::{Ground, Plot},
@@ -39,6 +40,7 @@ use guest_init::{
     },
 };
 use protobuf::{MessageField, well_known_types::any::Any};
+use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -180,9 +182,19 @@ impl Stdio {
     }
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = unmount(self.root.path().join("share"), UnmountFlags::DETACH);
+    }
+}
+
 impl World {
     async fn new(setup: Setup) -> Self {
         let root = TempDir::new().unwrap();
+        let share = root.path().join("share");
+        fs::create_dir(&share).unwrap();
+        mount_bind(&share, &share).unwrap();
+        mount_remount(&share, MountFlags::BIND | SHARE_FLAGS, "").unwrap();
         let libraries = root.path().join("libraries");
         fs::create_dir(&libraries).unwrap();
         fs::write(libraries.join("libcuda.so.1"), "ours").unwrap();
@@ -194,7 +206,7 @@ impl World {
         let host = Arc::new(Host {
             layout: Layout {
                 program: setup.program,
-                share: root.path().join("share"),
+                share,
                 run: root.path().join("run"),
                 helper_limit: setup.helper_limit,
             },
@@ -240,8 +252,8 @@ impl World {
         }
         fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("apt install busybox-static");
         for tool in [
-            "sh", "cat", "sleep", "hostname", "id", "stty", "head", "ls", "mkdir", "mknod", "readlink", "rm",
-            "tty", "wc", "true",
+            "sh", "cat", "sleep", "grep", "hostname", "id", "stty", "head", "ls", "mkdir", "mknod",
+            "readlink", "rm", "tty", "wc", "true",
         ] {
             let _ = symlink("busybox", rootfs.join("bin").join(tool));
         }

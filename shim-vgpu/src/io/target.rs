@@ -1,6 +1,11 @@
 //! What a stdio path of containerd means, and how it is opened.
 
-use std::path::Path;
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
 
 use tokio::{io::AsyncWrite, net::unix::pipe};
 use vgpu_codes::Code;
@@ -64,11 +69,7 @@ impl<'a> Target<'a> {
                 Ok(Some(Box::new(fifo)))
             }
             Target::File(path) => {
-                let file = std::fs::OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .open(path)
-                    .or_fail(Code::HostFailure, cannot_open(path))?;
+                let file = log_file(path).or_fail(Code::HostFailure, cannot_open(path))?;
                 Ok(Some(Box::new(tokio::fs::File::from_std(file))))
             }
         }
@@ -86,13 +87,39 @@ pub fn open_stdin(path: &Path) -> Result<(pipe::Receiver, pipe::Sender)> {
     Ok((reader, hold))
 }
 
+/// Opened to append, and made where it is not there, with the folders above it. The modes are those of containerd's shim for runc.
+fn log_file(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    }
+    OpenOptions::new().create(true).append(true).mode(0o644).open(path)
+}
+
 fn cannot_open(path: &Path) -> impl FnOnce() -> String {
     move || format!("cannot open {}", path.display())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, io::Write, os::unix::fs::PermissionsExt};
+
     use super::*;
+
+    #[test]
+    fn a_file_is_appended_to_and_made_with_its_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/folders/log");
+        let uri = format!("file://{}", path.display());
+        Target::parse(&uri).unwrap().open_output().unwrap().expect("an output");
+        for line in ["one\n", "two\n"] {
+            log_file(&path).unwrap().write_all(line.as_bytes()).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        let mode = |place: &str| fs::metadata(dir.path().join(place)).unwrap().permissions().mode() & 0o777;
+        assert_eq!([mode("new"), mode("new/folders"), mode("new/folders/log")], [0o755, 0o755, 0o644]);
+        // A file where a folder must be.
+        assert!(log_file(&path.join("below")).is_err());
+    }
 
     #[test]
     fn the_schemes_are_told_apart() {

@@ -57,6 +57,7 @@ impl Plan {
         }
         let spec = Spec::load(&bundle)?;
         spec.refuse_host_things()?;
+        spec.refuse_sources(&bundle)?;
         let stdio = Stdio {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
@@ -113,7 +114,8 @@ impl Pod {
         request: CreateTaskRequest,
         creation: &Creation,
     ) -> Result<Arc<Container>> {
-        let plan = Plan::new(request)?;
+        // Not by the reactor: a volume's file system may be slow.
+        let plan = blocking(move || Plan::new(request)).await?;
         let guest = {
             let mut slot = self.sandbox.lock().await;
             match (slot.is_some(), &plan.role) {
@@ -225,11 +227,15 @@ impl Pod {
         let (mounts, target) = (plan.request.rootfs.clone(), plan.bundle.join("rootfs"));
         blocking(move || mount_root(&mounts, &target)).await?;
         self.passed(Step::RootMounted, creation).await?;
-        let guest_spec = plan.spec.for_guest(plan.id(), &plan.bundle, plan.gpu.is_some());
-        let root = if plan.request.rootfs.is_empty() { guest_spec.root } else { plan.bundle.join("rootfs") };
-        let config = guest_spec.config.to_string();
-        let (share, id) = (sandbox.share.clone(), plan.id().to_owned());
-        blocking(move || share.add(&id, &root, &guest_spec.binds, config.as_bytes())).await?;
+        let (share, spec, id) = (sandbox.share.clone(), plan.spec.clone(), plan.id().to_owned());
+        let (bundle, gpu, mounted) =
+            (plan.bundle.clone(), plan.gpu.is_some(), !plan.request.rootfs.is_empty());
+        blocking(move || {
+            let guest = spec.for_guest(&id, &bundle, gpu);
+            let root = if mounted { bundle.join("rootfs") } else { guest.root };
+            share.add(&id, &root, &guest.binds, guest.config.to_string().as_bytes())
+        })
+        .await?;
         self.passed(Step::ContainerShared, creation).await
     }
 

@@ -12,7 +12,6 @@ pub mod server;
 use std::{
     fs::{self, File},
     io::{self, Write},
-    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
@@ -22,7 +21,7 @@ use uuid::Uuid;
 use vgpu_codes::Code;
 
 use crate::{
-    error::{Error, OrFail, Result},
+    error::{OrFail, Result},
     mount,
     persist::private_folder,
     spec::guest::Bind,
@@ -115,8 +114,7 @@ impl ShareDir {
     /// Puts a container into the share: its root, its volumes, its spec.
     ///
     /// # Errors
-    /// [`Code::SpecRefused`] for a volume that no share can carry, [`Code::SpecInvalid`] for one that is not there, else
-    /// [`Code::HostFailure`].
+    /// [`Code::HostFailure`]. What was made stays, for cleaning up.
     pub fn add(&self, id: &str, root: &Path, binds: &[Bind], config: &[u8]) -> Result<()> {
         let dir = self.container(id);
         let stage = self.stage().join(id);
@@ -129,7 +127,11 @@ impl ShareDir {
         };
         make().or_fail(Code::HostFailure, what)?;
         for wanted in binds {
-            add_bind(wanted, &stage.join(&wanted.target), &dir.join(&wanted.target))?;
+            let (stage, target) = (stage.join(&wanted.target), dir.join(&wanted.target));
+            expose(&wanted.source, &stage, &target, wanted.recursive, wanted.readonly)
+                .or_fail(Code::HostFailure, || {
+                    format!("the volume {} cannot be mounted", wanted.source.display())
+                })?;
         }
         let write = || File::create_new(dir.join("config.json"))?.write_all(config);
         write().or_fail(Code::HostFailure, what)
@@ -167,19 +169,6 @@ impl ShareDir {
         };
         cut().or_fail(Code::HostFailure, || format!("cannot make {} private", stage.display()))
     }
-}
-
-fn add_bind(wanted: &Bind, stage: &Path, target: &Path) -> Result<()> {
-    let source = wanted.source.display();
-    let what = || format!("the volume {source} cannot be mounted");
-    let kind = fs::metadata(&wanted.source).or_fail(Code::SpecInvalid, what)?.file_type();
-    if kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device() {
-        return Err(Error::new(
-            Code::SpecRefused,
-            format!("the volume {source} is a socket, pipe or device: these do not cross into a domain"),
-        ));
-    }
-    expose(&wanted.source, stage, target, wanted.recursive, wanted.readonly).or_fail(Code::HostFailure, what)
 }
 
 /// [`mount::expose`], with `stage` and `target` made for it.

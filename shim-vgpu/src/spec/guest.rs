@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Spec, field, gpu};
+use super::{Spec, field, gpu, volumes};
 
 /// Where the guest mounts the share.
 pub const SHARE_IN_GUEST: &str = "/run/vgpu/share";
@@ -81,6 +81,11 @@ pub fn is_bind(mount: &Value) -> bool {
     field(mount, "type") == "bind" || has_option(mount, &["bind", "rbind"])
 }
 
+/// The host's cannot be a guest's: the container has its own.
+pub fn is_shared_memory(mount: &Value) -> bool {
+    field(mount, "destination") == "/dev/shm"
+}
+
 fn has_option(mount: &Value, names: &[&str]) -> bool {
     let options = mount.get("options").and_then(Value::as_array);
     options.into_iter().flatten().filter_map(Value::as_str).any(|option| names.contains(&option))
@@ -88,15 +93,20 @@ fn has_option(mount: &Value, names: &[&str]) -> bool {
 
 /// Rewrites one bind mount to its place in the share, or to a tmpfs where the host's is one by nature.
 fn carry(mount: &mut Value, container: &str, bundle: &Path, binds: &mut Vec<Bind>) {
-    if field(mount, "destination") == "/dev/shm" {
-        // Shared memory of the host can't be shared with a guest; the container has its own.
+    if is_shared_memory(mount) {
         *mount = json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
             "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]});
         return;
     }
     let target = format!("mounts/{}", binds.len());
+    let source = bundle.join(field(mount, "source"));
+    let forbidden: Vec<Value> = volumes::forbidden(&source).map(Value::from).collect();
+    match mount.get_mut("options").and_then(Value::as_array_mut) {
+        Some(options) => options.extend(forbidden),
+        None => mount["options"] = forbidden.into(),
+    }
     binds.push(Bind {
-        source: bundle.join(field(mount, "source")),
+        source,
         target: target.clone(),
         recursive: has_option(mount, &["rbind"]),
         readonly: has_option(mount, &["ro", "rro"]),
@@ -125,6 +135,20 @@ mod tests {
         );
         assert_eq!(guest.config["mounts"][2]["source"], "/run/vgpu/share/c1/mounts/0");
         assert_eq!(guest.config["mounts"][0]["type"], "proc");
+    }
+
+    #[test]
+    fn what_the_hosts_mount_forbids_the_guest_forbids() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = |mount: Value| with_mount(mount).config["mounts"][2]["options"].clone();
+        let plain = json!({"destination": "/data", "type": "bind", "source": "/", "options": ["rbind"]});
+        assert_eq!(options(plain), json!(["rbind"]), "the host's root forbids nothing");
+        crate::mount::small_tmpfs(dir.path(), 1 << 16, 16).unwrap();
+        crate::mount::restrict(dir.path(), rustix::mount::MountFlags::NOEXEC).unwrap();
+        let bind = json!({"destination": "/data", "type": "bind", "source": dir.path()});
+        let found = options(bind);
+        crate::mount::take_away(dir.path()).unwrap();
+        assert_eq!(found, json!(["nosuid", "noexec"]));
     }
 
     #[test]

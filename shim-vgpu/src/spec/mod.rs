@@ -8,6 +8,7 @@ pub mod gpu;
 pub mod guest;
 pub mod refuse;
 pub mod size;
+mod volumes;
 
 use std::{fs, path::Path};
 

@@ -10,6 +10,7 @@ mod memory;
 mod node;
 mod pause;
 mod stubborn;
+mod volumes;
 mod world;
 
 use std::{path::Path, sync::Arc, time::Duration};

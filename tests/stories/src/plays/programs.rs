@@ -1,7 +1,7 @@
 //! What any container runtime owes its user: exit codes, streams, environment, a second program, clear errors.
 //! Each is played with runc as well: a story that runc fails proves nothing about us.
 
-use std::time::Duration;
+use std::{fs, io::Write, time::Duration};
 
 use crate::Story;
 use crate::command::{SOON, until};
@@ -28,6 +28,9 @@ pub fn stories() -> Vec<Story> {
         add("streams_arrive_whole", 300, streams_arrive_whole);
         add("environment_directory_and_user_are_as_asked", 300, environment_directory_and_user_are_as_asked);
         add("root_keeps_every_kind_of_file", 300, root_keeps_every_kind_of_file);
+        add("root_keeps_what_is_mapped", 300, root_keeps_what_is_mapped);
+        add("volume_is_seen_from_both_sides", 300, volume_is_seen_from_both_sides);
+        add("set_user_id_programs_work", 300, set_user_id_programs_work);
         add("missing_binary_is_named", 300, missing_binary_is_named);
         add("exec_runs_beside_the_program", 400, exec_runs_beside_the_program);
         add("program_above_its_memory_limit_is_killed", 300, program_above_its_memory_limit_is_killed);
@@ -80,6 +83,55 @@ fn root_keeps_every_kind_of_file(_: &Node, runtime: Runtime) {
         i=0; while [ $i -lt 100 ]; do : > x$i; i=$((i+1)); done; ls | wc -l; rm x*; ls";
     let ended = Pod::busybox(runtime, &["sh", "-c", script]).run();
     let expected = "through\none\ntwo\n2\na\n640 1000 7\none\ntwo\nthree\n2750 directory\n1000004\n105\na\nb\nc\ng\npipe\n";
+    assert_eq!((ended.text().as_str(), ended.code), (expected, Some(0)), "{}", ended.complaint());
+}
+
+/// What databases do: a file mapped shared and writable (devmem maps what /dev/mem leads to), and then read and written by its name.
+fn root_keeps_what_is_mapped(_: &Node, runtime: Runtime) {
+    let script = "set -e; mkdir /w; cd /w; head -c 8192 /dev/zero > m; ln -s /w/m /dev/mem
+        busybox devmem 4096 32 0x65726f74; tail -c 4096 m | head -c 4; echo; stat -c %s m
+        printf kept | dd of=m bs=1 seek=4096 conv=notrunc 2>/dev/null; busybox devmem 4096 32
+        mv m n; ln -sf /w/n /dev/mem; busybox devmem 4096 8 0x53; tail -c 4096 n | head -c 4; echo";
+    let ended = Pod::busybox(runtime, &["sh", "-c", script]).run();
+    let expected = "tore\n8192\n0x7470656B\nSept\n";
+    assert_eq!((ended.text().as_str(), ended.code), (expected, Some(0)), "{}", ended.complaint());
+}
+
+/// What the node writes into a volume the program sees at once, by name and by a descriptor that was open before, and the other way.
+fn volume_is_seen_from_both_sides(node: &Node, runtime: Runtime) {
+    let dir = format!("/run/story-volume-{}", runtime.name());
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir(&dir).expect("/run is writable");
+    let file = |name: &str| format!("{dir}/{name}");
+    fs::write(file("a"), "one\n").expect("the volume is writable");
+    let script = "exec 3< /v/a; cat <&3; stat -c %s /v/a; echo runs
+        until [ -e /v/go ]; do sleep 0.2; done; cat <&3; cat /v/a; stat -c %s /v/a; echo three > /v/b; echo wrote; exec sleep 1000";
+    let pod = Pod::busybox(runtime, &["sh", "-c", script]).option("--mount");
+    let pod = pod.option(&format!("type=bind,src={dir},dst=/v,options=rbind:rw"));
+    let mut pod = node.start(pod);
+    pod.until_line("runs");
+
+    let mut appended = fs::OpenOptions::new().append(true).open(file("a")).expect("it is there");
+    appended.write_all(b"two\n").expect("the volume is writable");
+    fs::write(file("go"), "").expect("the volume is writable");
+
+    pod.until_line("wrote");
+    assert_eq!(fs::read_to_string(file("b")).expect("the program's file"), "three\n");
+    pod.signal("SIGKILL");
+    let ended = pod.end(START);
+    assert_eq!(ended.text(), "one\n4\nruns\ntwo\none\ntwo\n8\nwrote\n", "{}", ended.complaint());
+    fs::remove_dir_all(&dir).expect("nothing holds it");
+}
+
+/// Root becomes a user, who becomes root again by a program that root made set-user-id, but not with no_new_privs in between.
+fn set_user_id_programs_work(_: &Node, runtime: Runtime) {
+    let script =
+        "set -e; sed -i 's/^root:x:/root::/' /etc/passwd; cp /bin/busybox /bin/su4; chmod 4755 /bin/su4
+        mkdir /s; mv /bin/su4 /s/su; stat -c %a /s/su
+        busybox su user -c 'id -u; /s/su root -c \"id -u\"'
+        busybox setpriv --nnp busybox su user -c '/s/su root -c \"id -u\"' 2>&1 || echo kept";
+    let ended = Pod::busybox(runtime, &["sh", "-c", script]).option("--allow-new-privs").run();
+    let expected = "4755\n1000\n0\nsu: must be suid to work properly\nkept\n";
     assert_eq!((ended.text().as_str(), ended.code), (expected, Some(0)), "{}", ended.complaint());
 }
 
