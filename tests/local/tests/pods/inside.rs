@@ -3,7 +3,6 @@
 
 use std::path::Path;
 
-use containerd_shim_protos::api::CreateTaskResponse;
 use serde_json::Value;
 use vgpu_inside::{
     judge::differences,
@@ -22,8 +21,8 @@ const KNOWN: &[(&str, &str)] =
 async fn says_what_the_local_shim_gives() {
     let outside = document(&Wanted::default())["namespaces"].take();
     let (mut wrong, mut gone) = (Vec::new(), KNOWN.to_vec());
-    // Limits are for machines whose controllers are in cgroup2; of the last, below.
-    for (name, spec) in specs::all().into_iter().filter(|(name, _)| !["limited", "cwd"].contains(name)) {
+    // Limits are for machines whose controllers are in cgroup2.
+    for (name, spec) in specs::all().into_iter().filter(|(name, _)| *name != "limited") {
         for difference in differences(&spec, &seen_in(name, &spec).await, &outside) {
             gone.retain(|(known, _)| !difference.starts_with(known));
             if !KNOWN.iter().any(|(known, _)| difference.starts_with(known)) {
@@ -52,20 +51,4 @@ async fn seen_in(name: &str, spec: &Value) -> Value {
 fn bundle(containerd: &Containerd, name: &str, spec: &Value) {
     let program = std::env::var_os("VGPU_INSIDE").expect("VGPU_INSIDE: cargo xtask test contract");
     specs::bundle(&containerd.bundle_of(name), Path::new(&program), spec).unwrap();
-}
-
-/// runc makes one. When ours does, "cwd" belongs among the others.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "played by part contract with VGPU_INSIDE, the program"]
-async fn a_working_directory_that_the_image_lacks_fails_create() {
-    let (name, spec) = specs::all().into_iter().find(|(name, _)| *name == "cwd").expect("it is there");
-    let containerd = Containerd::new().await;
-    bundle(&containerd, name, &spec);
-    let shim = containerd.start(name).await;
-    let answer: ttrpc::Result<CreateTaskResponse> = shim.call("Create", &containerd.asked(name)).await;
-    let error = answer.expect_err("not made").to_string();
-    assert!(error.contains("VGPU-304"), "{error}");
-    shim.shut_down().await;
-    containerd.delete(name);
-    containerd.assert_nothing_left(&[]).await;
 }
