@@ -1,14 +1,18 @@
-//! PID 1 of the guest, and its own helper: `guest-init oci REQUEST ANSWER_FILE`.
+//! PID 1 of the guest, and its own helper ([`oci::serve`]).
 #![forbid(unsafe_code)]
 
-use std::{error::Error, path::Path, process::ExitCode};
+use std::{error::Error, process::ExitCode};
 
-use guest_init::boot::{self, console::say, power};
+use guest_init::{
+    boot::{self, console::say, power},
+    oci,
+};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
-    if let [_, "oci", request, answer] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        return guest_init::oci::helper::main(request, Path::new(answer)).into();
+    let args: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    if let Some(code) = oci::serve(&args) {
+        return code.into();
     }
     if !rustix::process::getpid().is_init() {
         eprintln!("guest-init is PID 1 of a vgpu guest; there is nothing to run here");

@@ -2,8 +2,10 @@
 #![allow(unsafe_code, reason = "each block states why it is sound; everything else here forbids it")]
 
 use std::{
+    ffi::{CStr, CString},
     fs::File,
     io,
+    mem::MaybeUninit,
     os::fd::{AsRawFd, BorrowedFd},
     ptr,
 };
@@ -62,6 +64,25 @@ pub fn add_seccomp_filter(program: &[seccompiler::sock_filter], flags: libc::c_u
     let result =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Executes a program in place of this one, with the environment in this order, no signal blocked, and SIGPIPE, which our runtime ignores,
+/// as it is by default. Only returns if it cannot: `std` would sort the environment.
+pub fn execute(program: &CStr, args: &[CString], environment: &[CString]) -> io::Error {
+    let ended = |texts: &[CString]| -> Vec<_> {
+        texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (args, environment) = (ended(args), ended(environment));
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: the call fills a set of ours.
+    unsafe { libc::sigemptyset(none.as_mut_ptr()) };
+    // SAFETY: the set is filled, and no old one is asked for.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut()) };
+    // SAFETY: no code of ours becomes a handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // SAFETY: the strings live until the call returns, which only reads them; each array has a null at its end.
+    unsafe { libc::execve(program.as_ptr(), args.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
 }
 
 /// Sends `signal` to every process but PID 1.

@@ -1,12 +1,16 @@
 //! Finds and executes a container's program, inside the container, as the container's user.
 //!
-//! The library's own way refuses a program that only its owner may execute, needs PATH for absolute names, and leaves SIGPIPE ignored.
+//! The library's own way refuses a program that only its owner may execute, needs PATH for absolute names, leaves SIGPIPE ignored, and gives
+//! the environment in no order.
 
 use std::{
-    env, io,
-    os::unix::process::CommandExt,
+    collections::BTreeMap,
+    env,
+    ffi::{CString, OsStr, OsString},
+    io,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    process::{self, Command},
+    process,
 };
 
 use libcontainer::{
@@ -16,6 +20,7 @@ use libcontainer::{
 use rustix::fs::Access;
 
 use super::seccomp;
+use crate::sys;
 
 /// Marks our refusal in the library's error texts.
 pub const MISSING: &str = "VGPU-209: ";
@@ -51,17 +56,9 @@ impl Executor for ContainerCommand {
     /// Only returns by ending the process: `create` has answered, nobody but the container's own stderr hears of a failure now.
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let args = args(spec);
-        let Some((name, rest)) = args.split_first() else { return Err(ExecutorError::InvalidArg) };
+        let Some(name) = args.first() else { return Err(ExecutorError::InvalidArg) };
         let error = match resolve(name, &search_path(spec)) {
-            Ok(program) => {
-                let mut command = Command::new(program);
-                command.arg0(name).args(rest);
-                match self.seccomp.as_ref().map_or(Ok(()), seccomp::apply) {
-                    // std resets the signal mask and SIGPIPE, which our runtime ignores.
-                    Ok(()) => command.exec(),
-                    Err(error) => error,
-                }
-            }
+            Ok(program) => self.execute(&program, args, &in_order(variables(spec), env::vars_os().collect())),
             Err(_) => io::Error::from_raw_os_error(libc::ENOENT),
         };
         eprintln!("exec {name}: {error}");
@@ -69,14 +66,46 @@ impl Executor for ContainerCommand {
     }
 }
 
+impl ContainerCommand {
+    /// Only returns if it cannot.
+    fn execute(&self, program: &Path, args: &[String], environment: &[(OsString, OsString)]) -> io::Error {
+        let text = |bytes: Vec<u8>| CString::new(bytes).map_err(io::Error::from);
+        let variable = |(name, value): &(OsString, OsString)| [name.as_bytes(), value.as_bytes()].join(&b'=');
+        let texts = || {
+            let program = text(program.as_os_str().as_bytes().to_vec())?;
+            let args: io::Result<Vec<_>> = args.iter().map(|arg| text(arg.clone().into_bytes())).collect();
+            let environment: io::Result<Vec<_>> = environment.iter().map(|one| text(variable(one))).collect();
+            Ok((program, args?, environment?))
+        };
+        match texts() {
+            Ok((program, args, environment)) => match self.seccomp.as_ref().map_or(Ok(()), seccomp::apply) {
+                Ok(()) => sys::execute(&program, &args, &environment),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        }
+    }
+}
+
+/// The variables that the library has set, in the spec's order. What it has added, HOME, comes last, as with runc.
+fn in_order(spec: &[String], mut set: BTreeMap<OsString, OsString>) -> Vec<(OsString, OsString)> {
+    let names = spec.iter().map(|entry| entry.split_once('=').map_or(entry.as_str(), |(name, _)| name));
+    let mut ordered: Vec<_> = names.filter_map(|name| set.remove_entry(OsStr::new(name))).collect();
+    ordered.extend(set);
+    ordered
+}
+
+fn variables(spec: &Spec) -> &[String] {
+    spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default()
+}
+
 fn args(spec: &Spec) -> &[String] {
     spec.process().as_ref().and_then(|process| process.args().as_deref()).unwrap_or_default()
 }
 
 fn search_path(spec: &Spec) -> String {
-    let entries = spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
     // The last one counts, as in the environment that is made of them.
-    let set = entries.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
+    let set = variables(spec).iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
     set.unwrap_or(DEFAULT_PATH).to_owned()
 }
 
@@ -114,6 +143,18 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
+
+    #[test]
+    fn variables_keep_the_specs_order_and_what_was_added_comes_last() {
+        let spec = ["PATH=/bin", "Z=1", "A=first", "EMPTY=", "A=a=b", "NONE"].map(String::from);
+        let set =
+            [("A", "a=b"), ("EMPTY", ""), ("HOME", "/root"), ("NONE", ""), ("PATH", "/bin"), ("Z", "1")];
+        let pair = |(name, value): (&str, &str)| (OsString::from(name), OsString::from(value));
+        let ordered = in_order(&spec, set.map(pair).into());
+        let names: Vec<_> = ordered.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+        assert_eq!(names, ["PATH", "Z", "A", "EMPTY", "NONE", "HOME"]);
+        assert_eq!(ordered[2].1, "a=b", "its value is the last one's");
+    }
 
     #[test]
     fn a_name_is_found_as_a_shell_finds_it() {

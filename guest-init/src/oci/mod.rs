@@ -2,12 +2,14 @@
 //!
 //! The library forks, changes namespaces and its own working directory, so it runs in a single-threaded process of its own:
 //! guest-init executes itself as `guest-init oci REQUEST ANSWER_FILE`. [`run`] is that call seen from PID 1, [`helper`] is the other
-//! side, [`adapt`] makes a spec of the node fit the guest, [`command`] finds and executes the container's program under its [`seccomp`] profile.
+//! side, [`adapt`] makes a spec of the node fit the guest, [`workdir`] makes the working directory, [`command`] finds and executes the
+//! container's program under its [`seccomp`] profile.
 
 pub mod adapt;
 pub mod command;
 pub mod helper;
 pub mod seccomp;
+pub mod workdir;
 
 use std::{
     path::{Path, PathBuf},
@@ -101,6 +103,19 @@ impl Streams {
     /// All three are /dev/null.
     pub fn null() -> Self {
         Self { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null() }
+    }
+}
+
+/// Serves this program's own calls of itself, by its arguments: `oci REQUEST ANSWER_FILE`, `workdir ROOT DIRECTORY`. Gives the exit code, or
+/// none for other arguments.
+pub fn serve(args: &[&str]) -> Option<u8> {
+    match *args {
+        ["oci", request, answer] => Some(helper::main(request, Path::new(answer))),
+        ["workdir", root, directory] => {
+            workdir::main(Path::new(root), Path::new(directory));
+            Some(0)
+        }
+        _ => None,
     }
 }
 

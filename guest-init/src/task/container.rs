@@ -23,7 +23,7 @@ use super::{
 use crate::{
     cgroup::{self, Cgroup},
     error::{During, GuestError, Result},
-    oci::{self, Request, Streams, adapt},
+    oci::{self, Request, Streams, adapt, workdir},
     reaper::{Claimed, Exit, Reaper},
     stdio::{
         self, Pipes, StdioNames, StreamSource,
@@ -212,6 +212,7 @@ impl Container {
         }
         let seccomp = adapted.seccomp.map(|profile| save_seccomp(&directory, &profile)).transpose()?;
         let mut spec = adapted.spec;
+        workdir::add_hook(&mut spec, &host.layout.program);
         if let Some(process) = spec.process_mut() {
             process.set_terminal(Some(plan.stdio.terminal));
         }

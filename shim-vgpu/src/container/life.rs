@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use vgpu_codes::Code;
 
-use super::stage::{Created, Exit, Stage, Stopped};
+use super::stage::{Created, Exit, Stage};
 use crate::error::{Error, Result};
 
 /// A process of the container.
@@ -81,7 +81,8 @@ pub enum Notice {
     ExecAdded(String),
     ExecStarted(String),
     Exit(Who, Exit),
-    Delete(Exit),
+    /// None: it was never started nor killed.
+    Delete(Option<Exit>),
     Paused,
     Resumed,
 }
@@ -114,7 +115,7 @@ impl Process {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Life {
     init: Process,
-    /// Init ended, but execs still run: told when they have ended.
+    /// Init ended, but execs still run, or it is being deleted unstarted: told when they have ended, or it is deleted.
     held: Option<Exit>,
     execs: BTreeMap<String, Process>,
     guest_died: Option<SystemTime>,
@@ -297,6 +298,10 @@ impl Life {
         match process.stage {
             Stage::Starting(starting) => process.stage = Stage::Starting(starting.exited(exit)),
             Stage::Stopped(_) => {}
+            // As from runc's shim, the end that a Delete makes comes after the Delete.
+            Stage::Created(_) if *who == Who::Init && process.deleting => {
+                self.held = self.held.or(Some(exit));
+            }
             _ if *who == Who::Init && execs_run => self.held = self.held.or(Some(exit)),
             _ => self.stop(who, exit, out),
         }
@@ -320,7 +325,9 @@ impl Life {
     }
 
     fn tell_held_exit(&mut self, out: &mut Vec<Action>) {
+        let is_deleted_unstarted = self.init.deleting && matches!(self.init.stage, Stage::Created(_));
         if let Some(exit) = self.held
+            && !is_deleted_unstarted
             && !self.execs.values().any(|exec| exec.stage.is_active())
         {
             self.held = None;
@@ -364,19 +371,20 @@ impl Life {
 
     fn deleted(&mut self, who: &Who, at: SystemTime, out: &mut Vec<Action>) {
         let Some(process) = self.process(who) else { return };
-        let exit = match process.stage {
-            Stage::Stopped(Stopped { exit }) => exit,
-            // Deleted without a start: who waits gets an end too.
-            _ => {
-                let exit = Exit::killed(at);
-                process.stage = Stage::Stopped(Stopped { exit });
-                out.push(Action::Wake(who.clone(), exit));
-                exit
-            }
+        let known = match process.stage {
+            Stage::Stopped(stopped) => Some(stopped.exit),
+            _ => None,
         };
-        match who {
-            Who::Init => out.push(Action::Publish(Notice::Delete(exit))),
-            Who::Exec(id) => drop(self.execs.remove(id)),
+        if *who == Who::Init {
+            out.push(Action::Publish(Notice::Delete(known)));
+        }
+        if known.is_none() {
+            // Deleted without a start: who waits gets an end too.
+            let held = self.held.take_if(|_| *who == Who::Init);
+            self.stop(who, held.unwrap_or(Exit::killed(at)), out);
+        }
+        if let Who::Exec(id) = who {
+            self.execs.remove(id);
         }
     }
 }

@@ -82,10 +82,49 @@ fn a_container_killed_before_its_start_is_told_and_one_deleted_before_it_ends_it
         told(&mut Life::default(), [Event::Exited(Who::Init, exit(137))]),
         [Notice::Exit(Who::Init, exit(137))]
     );
+    let (deleted, ended) = (Action::Publish(Notice::Delete(None)), Notice::Exit(Who::Init, exit(137)));
+    let actions = [deleted, Action::Publish(ended.clone()), Action::Wake(Who::Init, exit(137))];
+    let mut silent = Life::default();
+    silent.on(Event::DeleteAsked(Who::Init)).unwrap();
+    assert_eq!(silent.on(Event::Deleted(Who::Init, T)).unwrap(), actions);
+    // The guest ends it for the Delete, and says so first.
     let mut life = Life::default();
-    life.on(Event::DeleteAsked(Who::Init)).unwrap();
-    let actions = life.on(Event::Deleted(Who::Init, T)).unwrap();
-    assert_eq!(actions, [Action::Wake(Who::Init, exit(137)), Action::Publish(Notice::Delete(exit(137)))]);
+    let before = [Event::DeleteAsked(Who::Init), Event::Exited(Who::Init, exit(137)), Event::GuestDied(T)];
+    assert_eq!(told(&mut life, before), []);
+    let mut failed = life.clone();
+    assert_eq!(life.on(Event::Deleted(Who::Init, T)).unwrap(), actions);
+    assert_eq!(told(&mut failed, [Event::DeleteFailed(Who::Init)]), [ended]);
+    assert_eq!(told(&mut failed, [Event::Deleted(Who::Init, T)]), [Notice::Delete(Some(exit(137)))]);
+}
+
+#[test]
+fn an_exec_deleted_before_its_start_ends_its_waiters_and_leaves_inits_end_alone() {
+    let mut life = with_exec("a");
+    let others = [Event::ExecAsked("b".into()), Event::ExecAdded("b".into()), Event::StartAsked(exec("b"))];
+    told(&mut life, others);
+    let meanwhile = [Event::DeleteAsked(exec("a")), Event::Exited(Who::Init, exit(3))];
+    assert_eq!(told(&mut life, meanwhile), []);
+    let actions = life.on(Event::Deleted(exec("a"), T)).unwrap();
+    assert_eq!(actions, [Action::Wake(exec("a"), exit(137))]);
+    assert_eq!(life.stage(&exec("a")), None);
+    let rest = told(&mut life, [Event::StartFailed(exec("b"), T)]);
+    assert_eq!(rest, [Notice::Exit(Who::Init, exit(3))]);
+}
+
+#[test]
+fn what_has_run_is_known_of_what_has_ended() {
+    let has_run = |life: &Life| life.stage(&exec("a")).unwrap().has_run();
+    let mut life = with_exec("a");
+    assert!(!has_run(&life));
+    told(&mut life, [Event::StartAsked(exec("a"))]);
+    let (mut failed, mut dead) = (life.clone(), life.clone());
+    told(&mut failed, [Event::StartFailed(exec("a"), T)]);
+    told(&mut dead, [Event::GuestDied(T), Event::StartFailed(exec("a"), T)]);
+    assert!(!has_run(&life) && !has_run(&failed) && !has_run(&dead));
+    told(&mut life, [Event::Started(exec("a"))]);
+    assert!(has_run(&life));
+    told(&mut life, [Event::Exited(exec("a"), exit(0))]);
+    assert!(has_run(&life));
 }
 
 #[test]
@@ -240,7 +279,8 @@ fn a_thousand_random_lives_keep_the_rules_with_a_death_at_any_step() {
         watcher.see(number, life.on(Event::GuestDied(T)).unwrap());
         // The calls that were under way are answered by the lost connection.
         for who in [exec("a"), exec("b"), exec("c"), Who::Init] {
-            watcher.see(number, life.on(Event::StartFailed(who, T)).unwrap());
+            watcher.see(number, life.on(Event::StartFailed(who.clone(), T)).unwrap());
+            watcher.see(number, life.on(Event::DeleteFailed(who)).unwrap());
         }
         assert!(watcher.woken.contains(&Who::Init), "seed {number}: who waits for init waits for ever");
         let missing: Vec<_> = watcher.started.iter().filter(|who| !watcher.exited.contains(who)).collect();

@@ -39,7 +39,7 @@ pub struct Container {
     pub id: String,
     /// Its bundle on the host.
     pub bundle: PathBuf,
-    /// What every process of a domain is reported as: clients make paths of it, so it has to be a process of this host.
+    /// What every process of a domain that runs is reported as: clients make paths of it, so it has to be a process of this host.
     pid: u32,
     created_at: SystemTime,
     outbox: Outbox,
@@ -173,7 +173,16 @@ impl Container {
         self.lock().life.is_deleting(who)
     }
 
-    /// The answer to State.
+    /// What a process is reported as. None, which is 0, for an exec that does not run yet or never did.
+    ///
+    /// # Errors
+    /// [`Code::NoSuchTask`].
+    pub fn pid(&self, who: &Who) -> Result<u32> {
+        let has_one = self.stage(who)?.has_run() || *who == Who::Init;
+        Ok(if has_one { self.pid } else { 0 })
+    }
+
+    /// The answer to State. As from runc's shim, `id` is the process's own, and `exec_id` is empty.
     ///
     /// # Errors
     /// [`Code::NoSuchTask`].
@@ -194,15 +203,14 @@ impl Container {
         };
         let stdio = self.process(who, |process| process.stdio.clone())?;
         let mut response = StateResponse {
-            id: self.id.clone(),
+            id: self.id_of(who),
             bundle: self.bundle.to_string_lossy().into_owned(),
-            pid: self.pid,
+            pid: self.pid(who)?,
             status: EnumOrUnknown::new(status),
             stdin: stdio.stdin,
             stdout: stdio.stdout,
             stderr: stdio.stderr,
             terminal: stdio.terminal,
-            exec_id: who.exec_id().to_owned(),
             ..StateResponse::default()
         };
         if let Stage::Stopped(stopped) = stage {
@@ -210,6 +218,14 @@ impl Container {
             response.exited_at = timestamp(stopped.exit.at);
         }
         Ok(response)
+    }
+
+    /// As events and answers name a process of it.
+    fn id_of(&self, who: &Who) -> String {
+        match who {
+            Who::Init => self.id.clone(),
+            Who::Exec(id) => id.clone(),
+        }
     }
 
     fn process<T>(&self, who: &Who, get: impl FnOnce(&Process) -> T) -> Result<T> {
@@ -239,13 +255,9 @@ impl Container {
                 &task::TaskExecStarted { container_id, exec_id, pid, ..task::TaskExecStarted::default() },
             ),
             Notice::Exit(who, exit) => {
-                let id = match who {
-                    Who::Init => container_id.clone(),
-                    Who::Exec(id) => id,
-                };
                 let event = task::TaskExit {
                     container_id,
-                    id,
+                    id: self.id_of(&who),
                     pid,
                     exit_status: exit.status,
                     exited_at: timestamp(exit.at),
@@ -257,8 +269,8 @@ impl Container {
                 let event = task::TaskDelete {
                     container_id,
                     pid,
-                    exit_status: exit.status,
-                    exited_at: timestamp(exit.at),
+                    exit_status: exit.map_or(0, |exit| exit.status),
+                    exited_at: exit.map_or_else(MessageField::none, |exit| timestamp(exit.at)),
                     ..task::TaskDelete::default()
                 };
                 outbox.publish("/tasks/delete", &event);

@@ -57,6 +57,8 @@ pub struct Paused;
 pub struct Stopped {
     /// How.
     pub exit: Exit,
+    /// It had been started.
+    pub ran: bool,
 }
 
 /// One of them.
@@ -78,7 +80,7 @@ impl Created {
 
     /// Killed before its start.
     pub fn exited(self, exit: Exit) -> Stopped {
-        Stopped { exit }
+        Stopped { exit, ran: false }
     }
 }
 
@@ -96,14 +98,14 @@ impl Starting {
     /// The guest said that it did not start. An exit that is known (the guest's death) is kept.
     pub fn failed(self, at: SystemTime) -> (Stopped, bool) {
         let exit = self.ended.unwrap_or(Exit { status: Exit::NOT_STARTED, at });
-        (Stopped { exit }, self.ended.is_some())
+        (Stopped { exit, ran: false }, self.ended.is_some())
     }
 }
 
 impl Running {
     /// It ended.
     pub fn exited(self, exit: Exit) -> Stopped {
-        Stopped { exit }
+        Stopped { exit, ran: true }
     }
 
     /// The guest is asked to freeze it.
@@ -115,7 +117,7 @@ impl Running {
 impl Pausing {
     /// It ended.
     pub fn exited(self, exit: Exit) -> Stopped {
-        Stopped { exit }
+        Stopped { exit, ran: true }
     }
 
     /// Its cgroup was frozen.
@@ -132,7 +134,7 @@ impl Pausing {
 impl Paused {
     /// It ended.
     pub fn exited(self, exit: Exit) -> Stopped {
-        Stopped { exit }
+        Stopped { exit, ran: true }
     }
 
     /// Its cgroup was thawed.
@@ -145,6 +147,15 @@ impl Stage {
     /// Whether init's exit has to wait for it: a start under way counts as running (containerd #10589).
     pub fn is_active(self) -> bool {
         matches!(self, Stage::Starting(_) | Stage::Running(_) | Stage::Pausing(_) | Stage::Paused(_))
+    }
+
+    /// Whether it has been started.
+    pub fn has_run(self) -> bool {
+        match self {
+            Stage::Created(_) | Stage::Starting(_) => false,
+            Stage::Running(_) | Stage::Pausing(_) | Stage::Paused(_) => true,
+            Stage::Stopped(stopped) => stopped.ran,
+        }
     }
 
     /// As clients know it.

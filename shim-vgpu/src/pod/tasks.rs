@@ -10,6 +10,7 @@ use containerd_shim_protos::api::{
     PidsResponse, ProcessInfo, ResizePtyRequest, StartRequest, StartResponse, StatsRequest, StatsResponse,
     UpdateTaskRequest, WaitRequest, WaitResponse,
 };
+use protobuf::MessageField;
 use tokio::time::Instant;
 use vgpu_codes::Code;
 
@@ -203,10 +204,12 @@ impl Pod {
             return Err(error);
         }
         let now = SystemTime::now();
+        // One that was never started nor killed has no end, as with runc's shim.
         let exit = match container.stage(&who)? {
-            Stage::Stopped(stopped) => stopped.exit,
-            _ => Exit::killed(now),
+            Stage::Stopped(stopped) => Some(stopped.exit),
+            _ => None,
         };
+        let pid = container.pid(&who)?;
         container.tell(Event::Deleted(who.clone(), now));
         container.forget(&who);
         // Last: a Create of the same id is told of after this end.
@@ -214,9 +217,9 @@ impl Pod {
             self.lock().remove(&request.id);
         }
         Ok(DeleteResponse {
-            pid: std::process::id(),
-            exit_status: exit.status,
-            exited_at: timestamp(exit.at),
+            pid,
+            exit_status: exit.map_or(0, |exit| exit.status),
+            exited_at: exit.map_or_else(MessageField::none, |exit| timestamp(exit.at)),
             ..DeleteResponse::default()
         })
     }

@@ -15,7 +15,12 @@ mod world;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use containerd_shim_protos::{api, cgroups_v2::metrics::Metrics, events::task::TaskCreate, shim_async::Task};
+use containerd_shim_protos::{
+    api,
+    cgroups_v2::metrics::Metrics,
+    events::task::{TaskCreate, TaskExit},
+    shim_async::Task,
+};
 use protobuf::Message;
 use serde_json::json;
 use tokio::{
@@ -121,7 +126,7 @@ async fn a_destroyed_domain_ends_its_tasks_with_137_once() {
     node.create("run").await.unwrap();
     node.start("run", "").await.unwrap();
     node.exec("run", "e").await.unwrap();
-    assert_eq!(node.state("run", "e"), (true, api::Status::CREATED, None));
+    assert_eq!(node.state("run", "e"), (false, api::Status::CREATED, None));
     node.start("run", "e").await.unwrap();
     let states = || [node.state("run", ""), node.state("run", "e")];
     assert_eq!(states(), [(true, api::Status::RUNNING, None); 2]);
@@ -133,6 +138,26 @@ async fn a_destroyed_domain_ends_its_tasks_with_137_once() {
         node.events().await,
         ["create", "start", "exec-added", "exec-started", "exit", "exit", "delete"]
     );
+    node.world.assert_nothing_left("after delete");
+}
+
+/// As with runc's shim: it has no pid and no end, and a container's is told after the Delete that makes it.
+#[tokio::test]
+async fn what_is_deleted_unstarted_has_no_end() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    node.exec("run", "e").await.unwrap();
+    let request = |exec_id: &str| api::DeleteRequest {
+        id: "run".into(),
+        exec_id: exec_id.into(),
+        ..Default::default()
+    };
+    let no_end = |pid| api::DeleteResponse { pid, ..Default::default() };
+    assert_eq!(node.pod.clone().delete(request("e")).await.unwrap(), no_end(0));
+    assert_eq!(node.pod.clone().delete(request("")).await.unwrap(), no_end(std::process::id()));
+    assert_eq!(node.events().await, ["create", "exec-added", "delete", "exit"]);
+    let told: TaskExit = node.event("/tasks/exit").await;
+    assert_eq!((told.id.as_str(), told.exit_status, told.exited_at.is_some()), ("run", 137, true));
     node.world.assert_nothing_left("after delete");
 }
 

@@ -1,7 +1,7 @@
-//! A domain of this machine: its "kernel", its PID 1, and, as in a guest, PID 1's own helper `oci REQUEST ANSWER_FILE`.
+//! A domain of this machine: its "kernel", its PID 1, and, as in a guest, PID 1's own helper.
 #![forbid(unsafe_code)]
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use vgpu_local::{
     Node,
@@ -10,12 +10,13 @@ use vgpu_local::{
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
-    let error = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [_, "oci", request, answer] => {
-            return guest_init::oci::helper::main(request, Path::new(answer)).into();
-        }
-        [_, "start", dir, domid] => with_domid(domid, |domid| guest::start(&Node::at(dir), domid)),
-        [_, "init", dir, domid] => with_domid(domid, |domid| guest::init(&Node::at(dir), domid)),
+    let args: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    if let Some(code) = guest_init::oci::serve(&args) {
+        return code.into();
+    }
+    let error = match args[..] {
+        ["start", dir, domid] => with_domid(domid, |domid| guest::start(&Node::at(dir), domid)),
+        ["init", dir, domid] => with_domid(domid, |domid| guest::init(&Node::at(dir), domid)),
         _ => "guest-local is started by containerd-shim-vgpulocal-v1".into(),
     };
     eprintln!("guest-local: {error}");
