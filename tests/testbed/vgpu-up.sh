@@ -27,8 +27,9 @@ export INVOCATION_ID
 files=$(sed -n 's/^LimitNOFILE=//p' /usr/lib/systemd/system/gpu-proxy.service)
 setsid sh -c "echo \$\$ > $unit/cgroup.procs; ulimit -c 0; ulimit -n $files; exec gpu-proxy" > /var/log/vgpu/gpu-proxy.log 2>&1 < /dev/null &
 tries=0
-until [ -S /run/vgpu/gpu-proxy.sock ]; do
+# Not until there is a socket: one that was killed left its own.
+until vgpuctl info > /dev/null 2>&1; do
     tries=$((tries + 1))
-    [ $tries -lt 200 ] || { echo "gpu-proxy has no socket after 20 s:"; tail -20 /var/log/vgpu/gpu-proxy.log; exit 1; }
+    [ $tries -lt 200 ] || { echo "gpu-proxy does not answer after 20 s:"; tail -20 /var/log/vgpu/gpu-proxy.log; exit 1; }
     sleep 0.1
 done
