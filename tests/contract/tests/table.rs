@@ -1,9 +1,6 @@
 //! Every case on runc's shim and on the local one.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use vgpu_contract::{
     ACCEPTED, cases,
@@ -12,27 +9,14 @@ use vgpu_contract::{
     play::play,
     report,
 };
+use vgpu_inside::rooted::{can_be_tried, given};
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/runtime-comparison.md");
-
-/// A path of the environment.
-fn given(name: &str) -> PathBuf {
-    std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: cargo xtask test contract")).into()
-}
-
-/// Says why not, where no container can be made.
-fn can_be_tried() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("NOT TRIED: {}: only root makes containers without a user namespace", file!());
-    }
-    root
-}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "played by part contract with VGPU_RUNC, a root with runc's shim, and VGPU_LOCAL_SHIM, the local one"]
 async fn the_comparison_has_no_unexplained_difference() {
-    if !can_be_tried() {
+    if !can_be_tried(file!()) {
         return;
     }
     let mut played = Vec::new();
@@ -59,7 +43,7 @@ async fn the_comparison_has_no_unexplained_difference() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "played by part contract with VGPU_LOCAL_SHIM, the local shim"]
 async fn a_new_containerd_has_the_answers_of_an_old_one() {
-    if !can_be_tried() {
+    if !can_be_tried(file!()) {
         return;
     }
     let local = || Runtime::Local { program: given("VGPU_LOCAL_SHIM") };

@@ -2,31 +2,15 @@
 //!
 //! runc and its libraries are those of the testbed's Dom0, in a root of their own, so this machine's C library does not matter.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use serde_json::Value;
 use vgpu_inside::{
     judge::differences,
     look::{Wanted, document},
-    rooted, specs,
+    rooted::{self, can_be_tried, given},
+    specs,
 };
-
-/// A path of the environment.
-fn given(name: &str) -> PathBuf {
-    std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: cargo xtask test contract")).into()
-}
-
-/// Says why not, where no container can be made.
-fn can_be_tried() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("NOT TRIED: {}: only root makes containers without a user namespace", file!());
-    }
-    root
-}
 
 /// The document of a container of runc.
 fn seen_in(work: &Path, name: &str, spec: &Value) -> Value {
@@ -56,7 +40,7 @@ fn assert_asked_is_seen(chosen: impl Fn(&str) -> bool) {
 #[test]
 #[ignore = "played by part contract with VGPU_INSIDE, the program, and VGPU_RUNC, a root with runc"]
 fn says_what_runc_gives() {
-    if can_be_tried() {
+    if can_be_tried(file!()) {
         assert_asked_is_seen(|name| name != "limited");
     }
 }
@@ -72,7 +56,7 @@ fn says_which_limits_runc_gives() {
     };
     if !has("memory") || !has("pids") {
         eprintln!("NOT TRIED: {}: no cgroup here has the controllers of memory and pids", file!());
-    } else if can_be_tried() {
+    } else if can_be_tried(file!()) {
         assert_asked_is_seen(|name| name == "limited");
     }
 }
