@@ -149,7 +149,7 @@ impl Pod {
         match killed {
             Err(error @ Error::Own { .. }) => {
                 log::warn!("container {}: its guest is destroyed: {}", container.id, error.report());
-                self.guest_died().await;
+                tokio::spawn(self.guest_died());
                 Ok(Empty::default())
             }
             // Whatever it says: nothing outlives a SIGKILL.

@@ -68,3 +68,27 @@ async fn of_a_domain_that_cannot_be_halted_no_exit_is_told_before_it_is_destroye
     assert_eq!(node.wait("run", "").await, 137);
     assert!(node.world.left.lock().unwrap().domains.is_empty());
 }
+
+/// Five seconds are not kept then, and who asks for the kill is answered.
+#[tokio::test]
+async fn while_xl_is_missing_no_exit_is_told_and_then_at_once() {
+    let node = running(Habits { hangs: true, ..Habits::default() }).await;
+    node.world.no_xl.store(true, Ordering::Relaxed);
+    let killed = Instant::now();
+    node.kill("run", 9).await.unwrap();
+    assert!(killed.elapsed() < LIMIT, "{:?}", killed.elapsed());
+    tokio::time::sleep(LIMIT).await;
+    assert_eq!(node.state("run", ""), (true, api::Status::RUNNING, None));
+    {
+        let left = node.world.left.lock().unwrap();
+        assert!(left.backends.is_empty(), "who serves its files still runs");
+        assert_eq!((left.domains.len(), left.halted.len()), (1, 0));
+    }
+    node.world.destroying_takes_long.store(true, Ordering::Relaxed);
+    node.world.no_xl.store(false, Ordering::Relaxed);
+    assert_eq!((node.wait("run", "").await, node.wait("run", "e").await), (137, 137));
+    assert_eq!(node.world.left.lock().unwrap().halted.len(), 1, "it was told before it was dead");
+    node.world.destroying_takes_long.store(false, Ordering::Relaxed);
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}
