@@ -6,12 +6,13 @@
 mod target;
 
 use std::{
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
     net::unix::pipe,
     task::JoinHandle,
 };
@@ -22,6 +23,9 @@ use target::Target;
 
 /// Moved at once: as much as a pipe holds by default.
 const BUFFER_BYTES: usize = 64 << 10;
+
+/// For what a guest had sent when it died.
+const REST_LIMIT: Duration = Duration::from_millis(100);
 
 /// Where a process's stdio goes, as containerd named it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -138,10 +142,32 @@ async fn feed(reader: impl AsyncRead + Unpin, mut stream: AnyStream, opened: Ope
     drop((stream, opened));
 }
 
-/// From the guest to a fifo or a file, until the guest ends the stream.
+/// Nothing has come for a while from a guest that is dead.
+async fn after_death(guest: &Guest) {
+    guest.death().await;
+    tokio::time::sleep(REST_LIMIT).await;
+}
+
+/// From the guest to a fifo or a file, until the guest ends the stream, or is dead and nothing is left in it.
 async fn drain(stream: AnyStream, mut writer: Box<dyn AsyncWrite + Send + Unpin>, opened: Opened) {
     let mut stream = BufReader::with_capacity(BUFFER_BYTES, stream);
-    if let Err(error) = tokio::io::copy_buf(&mut stream, &mut writer).await {
+    let copied: io::Result<()> = async {
+        loop {
+            let bytes = tokio::select! {
+                biased;
+                bytes = stream.fill_buf() => bytes?,
+                () = after_death(&opened.guest) => &[],
+            };
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            writer.write_all(bytes).await?;
+            let count = bytes.len();
+            stream.consume(count);
+        }
+    }
+    .await;
+    if let Err(error) = copied {
         log::debug!("output {}: {error}", opened.name);
     }
     let _ = writer.flush().await;

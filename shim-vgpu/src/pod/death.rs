@@ -107,11 +107,15 @@ impl Pod {
         // Several may notice, and the first ends the domain.
         let _dying = self.dying.lock().await;
         let living = self.living().take();
-        if let Some(living) = living {
-            self.stop(&living).await;
+        if let Some(living) = &living {
+            self.stop(living).await;
         }
         for container in self.ready() {
             container.tell(Event::GuestDied(SystemTime::now()));
+        }
+        // After that: who is answered now was alive until then.
+        if let Some(living) = living {
+            living.guest.died();
         }
     }
 
