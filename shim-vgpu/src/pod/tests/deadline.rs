@@ -104,6 +104,29 @@ async fn what_waits_for_a_guest_ends_with_it_and_not_with_its_domain() {
     node.world.assert_nothing_left("after delete");
 }
 
+/// An init that ended takes its execs with it; a guest that says nothing of them, and answers a SIGKILL for what it likes, is no better off.
+#[tokio::test]
+async fn an_exit_that_is_held_is_told_in_five_seconds_too() {
+    for killed in [false, true] {
+        let node = running(Habits { lies: true, ..Habits::default() }).await;
+        let begun = Instant::now();
+        node.world.end("run", 7);
+        if killed {
+            // Its end is known from here on.
+            let mut ids = (0..).map(|n| format!("f{n}"));
+            while node.exec("run", &ids.next().unwrap()).await.is_ok() {}
+            assert_eq!(node.state("run", ""), (true, api::Status::RUNNING, None));
+            node.kill("run", 9).await.unwrap();
+        }
+        assert_eq!((node.wait("run", "").await, node.wait("run", "e").await), (7, 137));
+        assert!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
+        assert_eq!(node.events().await[..4], ["create", "start", "exec-added", "exec-started"]);
+        node.domain_goes().await;
+        assert_eq!(node.delete("run").await.unwrap(), 7);
+        node.world.assert_nothing_left("after delete");
+    }
+}
+
 /// Five seconds are not kept then, and who asks for the kill is answered.
 #[tokio::test]
 async fn while_xl_is_missing_no_exit_is_told_and_then_at_once() {
