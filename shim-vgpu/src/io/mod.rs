@@ -12,14 +12,18 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     net::unix::pipe,
     task::JoinHandle,
 };
 use vgpu_agent_api::stream::StreamName;
 
-use crate::{error::Result, guest::Guest, link::AnyStream};
-use target::Target;
+use crate::{
+    error::{Result, blocking},
+    guest::Guest,
+    link::AnyStream,
+};
+use target::{Output, Target};
 
 /// Moved at once: as much as a pipe holds by default.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -53,8 +57,9 @@ impl Stdio {
     pub async fn connect(&self, guest: &Arc<Guest>) -> Result<(Pumps, Stdio)> {
         let pumps = Pumps::default();
         let mut names = Stdio { terminal: self.terminal, ..Stdio::default() };
-        if let Some(path) = Target::parse(&self.stdin)?.fifo_path()? {
-            let (reader, hold) = target::open_stdin(path)?;
+        // Not by the reactor: they may lie where a file system does not answer.
+        let stdin = self.stdin.clone();
+        if let Some((reader, hold)) = blocking(move || Target::parse(&stdin)?.open_stdin()).await? {
             let (name, stream) = guest.open_stream().await?;
             names.stdin = name.to_string();
             *lock(&pumps.stdin_hold) = Some(hold);
@@ -63,7 +68,9 @@ impl Stdio {
         // A terminal has one output.
         let stderr = if self.terminal { "" } else { self.stderr.as_str() };
         for (place, name_of) in [(self.stdout.as_str(), &mut names.stdout), (stderr, &mut names.stderr)] {
-            let Some(writer) = Target::parse(place)?.open_output()? else { continue };
+            let place = place.to_owned();
+            let output = blocking(move || Target::parse(&place)?.open_output()).await?;
+            let Some(writer) = output else { continue };
             let (name, stream) = guest.open_stream().await?;
             *name_of = name.to_string();
             lock(&pumps.outputs).push(tokio::spawn(drain(stream, writer, Opened::of(name, guest))));
@@ -149,7 +156,7 @@ async fn after_death(guest: &Guest) {
 }
 
 /// From the guest to a fifo or a file, until the guest ends the stream, or is dead and nothing is left in it.
-async fn drain(stream: AnyStream, mut writer: Box<dyn AsyncWrite + Send + Unpin>, opened: Opened) {
+async fn drain(stream: AnyStream, mut writer: Output, opened: Opened) {
     let mut stream = BufReader::with_capacity(BUFFER_BYTES, stream);
     let copied: io::Result<()> = async {
         loop {
