@@ -330,7 +330,8 @@ impl Task for Inner {
         if self.world.habits.hangs {
             std::future::pending::<()>().await;
         }
-        let paused = self.programs()[&key(&r.id, "")].paused;
+        let paused = self.programs().get(&key(&r.id, "")).map(|program| program.paused);
+        let paused = paused.ok_or_else(|| status(ttrpc::Code::NOT_FOUND, "no such container"))?;
         let status = if paused { api::Status::PAUSED } else { api::Status::RUNNING };
         Ok(api::StateResponse { status: status.into(), ..Default::default() })
     }

@@ -3,7 +3,7 @@
 use super::*;
 use fake_guest::{MUTE, SLOW};
 
-fn in_pod(kind: &str) -> serde_json::Value {
+pub fn in_pod(kind: &str) -> serde_json::Value {
     json!({"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-id": "pause"})
 }
 
