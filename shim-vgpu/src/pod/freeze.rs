@@ -41,7 +41,7 @@ impl Pod {
             Some(false) => {
                 container.tell(Event::Resumed);
                 // A program that stood still looks at it first.
-                tokio::spawn(async move { self.set_clock().await });
+                self.clock.notify_one();
             }
             None => {
                 log::warn!("container {id}: its guest is destroyed: nobody can say whether it is paused");

@@ -24,7 +24,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Mutex as AsyncMutex, watch},
+    sync::{Mutex as AsyncMutex, Notify, watch},
     task::AbortHandle,
 };
 use uuid::Uuid;
@@ -53,6 +53,8 @@ pub struct Pod {
     sandbox: AsyncMutex<Option<Sandbox>>,
     dying: AsyncMutex<()>,
     destroying: Arc<AsyncMutex<()>>,
+    /// The guest is to be told the time now.
+    clock: Notify,
 }
 
 /// The guest, from its hello to its end, and who ends it.
@@ -139,6 +141,7 @@ impl Pod {
             sandbox: AsyncMutex::default(),
             dying: AsyncMutex::default(),
             destroying: Arc::default(),
+            clock: Notify::new(),
         })
     }
 

@@ -42,7 +42,7 @@ pub const STRANGE: &str = "strange";
 pub struct Habits {
     pub no_xen: bool,
     pub never_boots: bool,
-    /// Kill, Pids, Pause, State and OomKills are never answered.
+    /// Kill, Pids, Pause, State, SetClock and OomKills are never answered.
     pub hangs: bool,
     /// Kill is answered, and nothing dies.
     pub lies: bool,
@@ -370,6 +370,9 @@ impl agent_ttrpc::Agent for Inner {
     async fn set_clock(&self, _: &TtrpcContext, r: agent::SetClockRequest) -> ttrpc::Result<agent::Empty> {
         let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(r.unix_nanoseconds);
         self.world.clocks.lock().unwrap().push(time);
+        if self.world.habits.hangs {
+            std::future::pending::<()>().await;
+        }
         if self.world.habits.is_slow {
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
