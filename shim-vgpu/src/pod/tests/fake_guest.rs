@@ -25,13 +25,15 @@ use vgpu_agent_api::{agent, agent_ttrpc};
 
 use super::world::World;
 
-/// A container whose Create takes a while.
+/// A container whose Create takes a while, its Pause and the refusal of its Resume as long as [`World::freezes`] says.
 pub const SLOW: &str = "slow";
 /// One whose Start, or an exec whose Exec, is done but not answered.
 pub const MUTE: &str = "mute";
 
 /// One whose Pause and Resume are done but not answered.
 pub const LOST: &str = "lost";
+/// One whose Pause and Resume are done and answered with an error of the guest's.
+pub const FAILING: &str = "failing";
 /// One whose Pause and Resume are neither done nor answered.
 pub const IGNORED: &str = "ignored";
 /// One whose figures are none.
@@ -164,14 +166,25 @@ impl Inner {
         self.world.programs.lock().unwrap()
     }
 
-    async fn freeze(&self, id: &str, paused: bool) -> api::Empty {
+    async fn freeze(&self, id: &str, paused: bool) -> ttrpc::Result<api::Empty> {
+        let refused = !paused && !self.programs()[&key(id, "")].paused;
+        if id == SLOW && (paused || refused) {
+            let turn = if refused { 1 } else { 2 };
+            self.world.freezes.subscribe().wait_for(|now| *now >= turn).await.unwrap();
+        }
+        if refused {
+            return Err(status(ttrpc::Code::FAILED_PRECONDITION, "it is not paused"));
+        }
         if !self.world.habits.hangs && id != IGNORED {
             self.programs().get_mut(&key(id, "")).unwrap().paused = paused;
         }
         if self.world.habits.hangs || [LOST, IGNORED].contains(&id) {
             std::future::pending::<()>().await;
         }
-        api::Empty::default()
+        if id == FAILING {
+            return Err(status(ttrpc::Code::INTERNAL, "cgroup.freeze cannot be written"));
+        }
+        Ok(api::Empty::default())
     }
 
     /// `exit<n>` ends at once with n, `echo` copies stdin to stdout and ends with 0, anything else runs until it is killed.
@@ -288,11 +301,11 @@ impl Task for Inner {
     }
 
     async fn pause(&self, _: &TtrpcContext, r: api::PauseRequest) -> ttrpc::Result<api::Empty> {
-        Ok(self.freeze(&r.id, true).await)
+        self.freeze(&r.id, true).await
     }
 
     async fn resume(&self, _: &TtrpcContext, r: api::ResumeRequest) -> ttrpc::Result<api::Empty> {
-        Ok(self.freeze(&r.id, false).await)
+        self.freeze(&r.id, false).await
     }
 
     async fn state(&self, _: &TtrpcContext, r: api::StateRequest) -> ttrpc::Result<api::StateResponse> {

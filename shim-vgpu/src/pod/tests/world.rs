@@ -82,6 +82,8 @@ pub struct World {
     /// What the guest knows.
     pub programs: Mutex<Programs>,
     pub oom: OutOfMemory,
+    /// From 1 on a slow container's Resume is refused, from 2 on it is frozen.
+    pub freezes: watch::Sender<u32>,
     /// What the guests' clocks were set to.
     pub clocks: Mutex<Vec<SystemTime>>,
     guests: Mutex<BTreeMap<u16, FakeGuest>>,
@@ -119,6 +121,7 @@ impl World {
             streams: Mutex::default(),
             programs: Mutex::default(),
             clocks: Mutex::default(),
+            freezes: watch::Sender::new(2),
             oom: OutOfMemory {
                 kills: Mutex::default(),
                 events: Mutex::default(),
