@@ -212,6 +212,36 @@ fn a_pause_under_way_is_told_and_one_that_fails_is_taken_back() {
     });
 }
 
+/// Then State says what the kernel says, and what was asked for where that says nothing.
+#[test]
+fn a_pause_that_cannot_be_taken_back_is_told_as_it_is() {
+    for (kernel_says, told) in [(true, Status::RUNNING), (false, Status::PAUSED)] {
+        story(async |world| {
+            let _init = world.run("c1", &["sleep", "100"]).await;
+            let cgroup = "/sys/fs/cgroup/vgpu/c1";
+            mount("none", cgroup, "tmpfs", MountFlags::empty(), None).unwrap();
+            let [events, wish] = ["events", "freeze"].map(|file| format!("{cgroup}/cgroup.{file}"));
+            fs::write(&events, "frozen 0\n").unwrap();
+            let meanwhile = async {
+                while world.status("c1").await != Status::PAUSING {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                // Nobody can write it any more.
+                fs::remove_file(&wish).unwrap();
+                fs::create_dir(&wish).unwrap();
+                if !kernel_says {
+                    fs::remove_file(&events).unwrap();
+                }
+            };
+            let request = PauseRequest { id: "c1".into(), ..Default::default() };
+            let (paused, ()) = tokio::join!(world.task.pause(soon(), &request), meanwhile);
+            assert_eq!(refusal(paused).0, Code::INTERNAL);
+            assert_eq!(world.status("c1").await, told);
+            unmount(cgroup, UnmountFlags::DETACH).unwrap();
+        });
+    }
+}
+
 #[test]
 fn a_created_container_can_be_deleted_without_a_start() {
     story(async |world| {

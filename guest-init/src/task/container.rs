@@ -21,6 +21,7 @@ use super::{
     process::{Launched, Process},
 };
 use crate::{
+    boot::console::say,
     cgroup::{self, Cgroup},
     error::{During, GuestError, Result},
     oci::{self, Request, Streams, adapt, workdir},
@@ -336,21 +337,32 @@ impl Container {
         Ok(())
     }
 
-    /// Waits until what [`Container::begin_freeze`] began is done. A failure leaves the processes as they were.
+    /// Waits until what [`Container::begin_freeze`] began is done. A failure leaves the processes as they were, if the kernel lets it.
     /// # Errors
     /// The kernel does not get it done in time.
     pub async fn finish_freeze(&self, frozen: bool) -> Result<()> {
         let settled = self.settle(frozen).await;
-        if settled.is_err() {
-            // Else it would stand still later, while everybody takes it for running.
-            let _ = self.cgroup.freeze(!frozen);
-        }
-        if settled.is_ok() == frozen {
+        let stands = if settled.is_ok() { frozen } else { self.take_back_freeze(frozen) };
+        if stands {
             self.init.paused();
         } else {
             self.init.running();
         }
         settled
+    }
+
+    /// Else it would stand still later, while everybody takes it for running. Gives whether it does after that.
+    fn take_back_freeze(&self, frozen: bool) -> bool {
+        match self.cgroup.freeze(!frozen) {
+            Ok(()) => !frozen,
+            Err(error) => {
+                say(format_args!(
+                    "what was begun with {}'s processes cannot be taken back: {error}",
+                    self.id
+                ));
+                self.cgroup.is_frozen().unwrap_or(frozen)
+            }
+        }
     }
 
     async fn settle(&self, frozen: bool) -> Result<()> {
