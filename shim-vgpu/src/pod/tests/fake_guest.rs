@@ -52,7 +52,7 @@ pub struct Habits {
     pub denies: bool,
     /// Create answers that the command is missing.
     pub command_missing: bool,
-    /// Its domain cannot be stopped, but destroyed.
+    /// Its domain cannot be stopped, which is said at the limit, but destroyed.
     pub never_halts: bool,
     /// SetClock takes a while.
     pub is_slow: bool,
