@@ -303,6 +303,18 @@ fn a_working_directory_that_the_image_lacks_is_made() {
 }
 
 #[test]
+fn a_working_directory_that_cannot_be_made_is_named_with_the_cause() {
+    story(async |world| {
+        let bundle = world.bundle("c1", &["true"], |spec| spec["process"]["cwd"] = "/file/a".into());
+        fs::write(bundle.join("rootfs/file"), "").unwrap();
+        let (code, text) = refusal(world.create("c1", false).await.map(drop));
+        assert_eq!(code, Code::INTERNAL, "{text}");
+        assert!(text.contains("working directory /file/a: Not a directory"), "{text}");
+        world.assert_nothing_left_of("c1");
+    });
+}
+
+#[test]
 fn the_root_of_a_user_namespace_makes_a_working_directory() {
     story(async |world| {
         world.bundle("c1", &["sh", "-c", "echo $PWD $(stat -c %a:%u .); cat /proc/self/uid_map"], |spec| {

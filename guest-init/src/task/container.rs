@@ -213,7 +213,7 @@ impl Container {
         }
         let seccomp = adapted.seccomp.map(|profile| save_seccomp(&directory, &profile)).transpose()?;
         let mut spec = adapted.spec;
-        workdir::add_hook(&mut spec, &host.layout.program);
+        workdir::add_hook(&mut spec, &host.layout.program, &directory)?;
         if let Some(process) = spec.process_mut() {
             process.set_terminal(Some(plan.stdio.terminal));
         }
@@ -232,7 +232,8 @@ impl Container {
         };
         fs::create_dir_all(host.layout.oci_state()).during(|| "make the OCI state directory".into())?;
         let place = Place { directory: &directory, name: "init", owner };
-        let launched = launch(&host, &place, &plan.stdio, request).await?;
+        let launched = launch(&host, &place, &plan.stdio, request).await;
+        let launched = launched.map_err(|error| workdir::explained(error, &directory))?;
 
         let cgroup = Cgroup::new(cgroup_path);
         let oom = Arc::new(OomWatch::new(plan.id.clone(), cgroup.clone(), Arc::clone(&host.oom)));
