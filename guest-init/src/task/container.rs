@@ -12,7 +12,7 @@ use std::{
 };
 
 use libcontainer::oci_spec::runtime::{LinuxIdMapping, LinuxSeccomp, Process as ProcessSpec, Spec};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::{
     exec::Exec,
@@ -21,7 +21,6 @@ use super::{
     process::{Launched, Process},
 };
 use crate::{
-    boot::console::say,
     cgroup::{self, Cgroup},
     error::{During, GuestError, Result},
     oci::{self, Request, Streams, adapt, workdir},
@@ -38,9 +37,6 @@ const CONSOLE_LIMIT: Duration = Duration::from_secs(5);
 const EXECS_LIMIT: Duration = Duration::from_secs(2);
 /// An exec that was being started enters the cgroup after it was killed: it is killed again so often.
 const KILL_PAUSE: Duration = Duration::from_millis(50);
-/// Together three seconds: the kernel stops a process when it next leaves a system call, and a 9p request may hold it there.
-const FREEZE_TRIES: u32 = 300;
-const FREEZE_PAUSE: Duration = Duration::from_millis(10);
 /// For the OCI helper, of which a start takes some tenths of a second. What holds it longer is a share that does not answer, or a file
 /// of the image that blocks who opens it.
 const HELPER_LIMIT: Duration = Duration::from_secs(60);
@@ -321,62 +317,6 @@ impl Container {
     /// The user of the guest that `process`'s user is.
     pub fn owner_of(&self, process: &ProcessSpec) -> u32 {
         adapt::owner(Some(process), &self.uid_mappings)
-    }
-
-    /// Begins to freeze every process, or thaws them. State says so from here on: the shim asks for it where it missed our answer, and must
-    /// not be told of what a request that came before is about to change.
-    /// # Errors
-    /// Wrong state.
-    pub fn begin_freeze(&self, frozen: bool) -> Result<()> {
-        self.init.phase().allow(if frozen { Operation::Pause } else { Operation::Resume })?;
-        self.cgroup.freeze(frozen).during(|| format!("write cgroup.freeze of {}", self.id))?;
-        if frozen {
-            self.init.pausing();
-        } else {
-            self.init.running();
-        }
-        Ok(())
-    }
-
-    /// Waits until what [`Container::begin_freeze`] began is done. A failure leaves the processes as they were, if the kernel lets it.
-    /// # Errors
-    /// The kernel does not get it done in time.
-    pub async fn finish_freeze(&self, frozen: bool) -> Result<()> {
-        let settled = self.settle(frozen).await;
-        let stands = if settled.is_ok() { frozen } else { self.take_back_freeze(frozen) };
-        if stands {
-            self.init.paused();
-        } else {
-            self.init.running();
-        }
-        settled
-    }
-
-    /// Else it would stand still later, while everybody takes it for running. Gives whether it does after that.
-    fn take_back_freeze(&self, frozen: bool) -> bool {
-        match self.cgroup.freeze(!frozen) {
-            Ok(()) => !frozen,
-            Err(error) => {
-                say(format_args!(
-                    "what was begun with {}'s processes cannot be taken back: {error}",
-                    self.id
-                ));
-                self.cgroup.is_frozen().unwrap_or(frozen)
-            }
-        }
-    }
-
-    async fn settle(&self, frozen: bool) -> Result<()> {
-        for _ in 0..FREEZE_TRIES {
-            if self.cgroup.is_frozen().during(|| format!("read cgroup.events of {}", self.id))? == frozen {
-                return Ok(());
-            }
-            sleep(FREEZE_PAUSE).await;
-        }
-        Err(GuestError::Io {
-            what: format!("freeze {}", self.id),
-            source: io::Error::from(io::ErrorKind::TimedOut),
-        })
     }
 
     /// The exec of this id.
