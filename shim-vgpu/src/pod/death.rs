@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use ttrpc::Code as Rpc;
 use uuid::Uuid;
 
-use super::{Living, Pod};
+use super::{Living, Pod, tasks::END_PART};
 use crate::{
     container::life::Event,
     error::{Error, blocking},
@@ -23,6 +23,8 @@ use crate::{
 const EVENT_PAUSE: Duration = Duration::from_millis(100);
 /// For it to say how many an event was.
 const COUNT_LIMIT: Duration = Duration::from_secs(10);
+/// Of the time from a SIGKILL to the exit, in hundredths: what is left for the domain's halt, when the guest has had its part.
+const HALT_PART: u32 = 100 - END_PART;
 
 impl Pod {
     /// Watches the pod's domain until it ends.
@@ -99,8 +101,9 @@ impl Pod {
 
     /// Nothing more will come from the guest: every task ends with 137, and the share's backend and the domain go if they are still there.
     ///
-    /// The tasks' ends are told as soon as nothing of the guest runs any more. That the domain is taken away is not waited for: it may take
-    /// long. Its mounts and files stay until the containers are deleted, as they would with any runtime.
+    /// The tasks' ends are told as soon as nothing of the guest runs any more, or nobody can say: then its share has ended, and Delete destroys
+    /// the domain. That the domain is taken away is not waited for: it may take long. Its mounts and files stay until the containers are deleted,
+    /// as they would with any runtime.
     pub(super) async fn guest_died(self: Arc<Self>) {
         // Several may notice, and the first ends the domain.
         let _dying = self.dying.lock().await;
@@ -131,19 +134,24 @@ impl Pod {
 
 impl Living {
     /// Ends what writes for the guest to the host, and then the guest. Gives the domain that is left to be destroyed. Blocks.
+    ///
+    /// None, too, where nobody can say whether it runs: then its share has ended, and Delete destroys the domain.
     fn stop(self) -> Option<(Arc<dyn Toolstack>, u16)> {
+        let limit = self.kill_limit() * HALT_PART / 100;
         let Living { platform, domain_uuid: uuid, backend, .. } = self;
         let warn = |error: Error| log::warn!("{}", error.report());
         // First, and whatever becomes of the domain: containerd gives the containers' files to others once it believes them dead.
         platform.share.end(uuid, Some(backend)).unwrap_or_else(warn);
         let toolstack = platform.toolstack;
-        let domid = toolstack.find(uuid).map_err(warn).ok()??;
-        match toolstack.halt(domid) {
-            Ok(()) => Some((toolstack, domid)),
+        match toolstack.halt(uuid, limit) {
+            Ok(halted) => halted.map(|domid| (toolstack, domid)),
             // Then only its destruction says that it runs no more.
             Err(error) => {
                 warn(error);
-                toolstack.destroy(domid).unwrap_or_else(warn);
+                let found = toolstack.find(uuid);
+                let destroyed =
+                    found.and_then(|found| found.map_or(Ok(()), |domid| toolstack.destroy(domid)));
+                destroyed.unwrap_or_else(warn);
                 None
             }
         }

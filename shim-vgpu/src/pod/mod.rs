@@ -5,8 +5,9 @@
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
 //! Five locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
 //! the pod is built or taken away, which may take long (a volume's file system, gpu-proxy): no call on a container that exists takes it;
-//! `dying`, held until a guest's domain runs no more, so that nobody tells of its end before; `destroying`, taken under it and held until
-//! that domain is taken away, which nobody waits for but who takes away the rest.
+//! `dying`, held until a guest's domain runs no more, or nobody can say (then its share has ended, and Delete destroys the domain), so that
+//! nobody tells of its end before; `destroying`, taken under it and held until that domain is taken away, which nobody waits for but who takes
+//! away the rest.
 
 mod clock;
 mod create;
@@ -21,10 +22,11 @@ mod tests;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
-    sync::{Mutex as AsyncMutex, watch},
+    sync::{Mutex as AsyncMutex, Notify, watch},
     task::AbortHandle,
 };
 use uuid::Uuid;
@@ -53,6 +55,8 @@ pub struct Pod {
     sandbox: AsyncMutex<Option<Sandbox>>,
     dying: AsyncMutex<()>,
     destroying: Arc<AsyncMutex<()>>,
+    /// The guest is to be told the time now.
+    clock: Notify,
 }
 
 /// The guest, from its hello to its end, and who ends it.
@@ -63,6 +67,13 @@ struct Living {
     domain_uuid: Uuid,
     /// Who serves its share.
     backend: Process,
+}
+
+impl Living {
+    /// From a SIGKILL to the exit.
+    fn kill_limit(&self) -> Duration {
+        Duration::from_secs(self.platform.config.shim.kill_timeout_s)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -139,6 +150,7 @@ impl Pod {
             sandbox: AsyncMutex::default(),
             dying: AsyncMutex::default(),
             destroying: Arc::default(),
+            clock: Notify::new(),
         })
     }
 

@@ -8,7 +8,7 @@ use std::{
     fs, io,
     path::Path,
     process::{Command, Output, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use uuid::Uuid;
@@ -76,8 +76,7 @@ impl Toolstack for Xl {
     }
 
     fn find(&self, uuid: Uuid) -> Result<Option<u16>> {
-        let output = done(xl().arg("vm-list"), Code::HostFailure, "cannot list the domains")?;
-        Ok(domid_of(&String::from_utf8_lossy(&output.stdout), uuid))
+        find_within(LIMIT, uuid)
     }
 
     fn runs(&self, uuid: Uuid) -> Result<bool> {
@@ -88,13 +87,16 @@ impl Toolstack for Xl {
     }
 
     /// Returns when no processor runs it any more. Source: Xen `xen/common/domain.c`, `domain_pause`.
-    fn halt(&self, domid: u16) -> Result<()> {
-        done(
+    fn halt(&self, uuid: Uuid, limit: Duration) -> Result<Option<u16>> {
+        let deadline = Instant::now() + limit;
+        let Some(domid) = find_within(limit, uuid)? else { return Ok(None) };
+        done_within(
+            deadline.saturating_duration_since(Instant::now()),
             xl().arg("pause").arg(domid.to_string()),
             Code::HostFailure,
             &format!("cannot halt domain {domid}"),
-        )
-        .map(drop)
+        )?;
+        Ok(Some(domid))
     }
 
     fn destroy(&self, domid: u16) -> Result<()> {
@@ -112,18 +114,31 @@ fn xl() -> Command {
     command
 }
 
+fn find_within(limit: Duration, uuid: Uuid) -> Result<Option<u16>> {
+    let output = done_within(limit, xl().arg("vm-list"), Code::HostFailure, "cannot list the domains")?;
+    Ok(domid_of(&String::from_utf8_lossy(&output.stdout), uuid))
+}
+
 fn run(command: &mut Command) -> Result<Output> {
-    process::output_within(command, LIMIT).map_err(|error| match error.kind() {
+    run_within(LIMIT, command)
+}
+
+fn run_within(limit: Duration, command: &mut Command) -> Result<Output> {
+    process::output_within(command, limit).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::new(Code::NoXen, "the program xl is missing"),
         io::ErrorKind::TimedOut => {
-            Error::new(Code::HostFailure, format!("xl did not end within {} s", LIMIT.as_secs()))
+            Error::new(Code::HostFailure, format!("xl did not end within {} s", limit.as_secs_f32()))
         }
         _ => Error::caused(Code::HostFailure, "cannot run xl", error),
     })
 }
 
 fn done(command: &mut Command, code: Code, what: &str) -> Result<Output> {
-    let output = run(command)?;
+    done_within(LIMIT, command, code, what)
+}
+
+fn done_within(limit: Duration, command: &mut Command, code: Code, what: &str) -> Result<Output> {
+    let output = run_within(limit, command)?;
     if output.status.success() {
         return Ok(output);
     }
@@ -206,6 +221,14 @@ mod tests {
         let uuid = |text: &str| Uuid::parse_str(text).unwrap();
         assert_eq!(domid_of(LIST, uuid("5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11")), Some(12));
         assert_eq!(domid_of(LIST, uuid("5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f12")), None);
+    }
+
+    #[test]
+    fn an_xl_that_does_not_answer_is_not_waited_for() {
+        let mut hangs = Command::new("sleep");
+        let limit = Duration::from_millis(100);
+        let error = done_within(limit, hangs.arg("60"), Code::HostFailure, "cannot halt").unwrap_err();
+        assert_eq!(error.to_string(), "xl did not end within 0.1 s");
     }
 
     #[test]
