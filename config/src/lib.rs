@@ -141,7 +141,8 @@ pub struct Shim {
     pub share_server: PathBuf,
     /// Seconds from the creation of the domain to guest-init's hello.
     pub boot_timeout_s: u64,
-    /// Seconds from a SIGKILL to the exit of a program whatever its guest does: the guest has 40 % of it to answer, 70 % to be done.
+    /// Seconds from a SIGKILL to the exit of a program whatever its guest does: the guest has 40 % of it to answer, 70 % to be done, xl the rest to
+    /// halt its domain. Where xl takes longer, the exit is told when the domain is destroyed.
     pub kill_timeout_s: u64,
 }
 

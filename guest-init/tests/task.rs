@@ -9,12 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use containerd_shim_protos::api::{PauseRequest, ResizePtyRequest, ResumeRequest, StatsRequest, Status};
+use containerd_shim_protos::api::{ResizePtyRequest, StatsRequest, Status};
 use futures_util::future::join_all;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::Code;
-use vgpu_agent_api::agent::{ContainerRequest, NextEventRequest, SetClockRequest, event::Kind};
+use vgpu_agent_api::agent::SetClockRequest;
 use world::{Setup, World, ground::Hierarchy, refusal, soon, story, story_in};
 
 #[test]
@@ -166,53 +165,6 @@ fn a_terminal_has_the_size_that_was_asked_for_before_it_existed() {
 }
 
 #[test]
-fn a_frozen_container_stands_still() {
-    story(async |world| {
-        let _init = world.run("c1", &["sleep", "100"]).await;
-        world.task.pause(soon(), &PauseRequest { id: "c1".into(), ..Default::default() }).await.unwrap();
-        assert_eq!(world.status("c1").await, Status::PAUSED);
-        assert_eq!(refusal(world.exec("c1", "e1", &["true"]).await.map(drop)).0, Code::FAILED_PRECONDITION);
-        world.task.resume(soon(), &ResumeRequest { id: "c1".into(), ..Default::default() }).await.unwrap();
-        assert_eq!(world.status("c1").await, Status::RUNNING);
-    });
-}
-
-/// Files in the place of the kernel's, which does it at once or not at all.
-#[test]
-fn a_pause_under_way_is_told_and_one_that_fails_is_taken_back() {
-    story(async |world| {
-        let _init = world.run("c1", &["sleep", "100"]).await;
-        let cgroup = "/sys/fs/cgroup/vgpu/c1";
-        mount("none", cgroup, "tmpfs", MountFlags::empty(), None).unwrap();
-        let kernel =
-            |frozen| fs::write(format!("{cgroup}/cgroup.events"), format!("frozen {frozen}\n")).unwrap();
-        let wish = || fs::read_to_string(format!("{cgroup}/cgroup.freeze")).unwrap();
-        let request = PauseRequest { id: "c1".into(), ..Default::default() };
-        kernel(0);
-        let meanwhile = async {
-            while world.status("c1").await != Status::PAUSING {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            assert_eq!(wish(), "1");
-            assert_eq!(
-                refusal(world.exec("c1", "e1", &["true"]).await.map(drop)).0,
-                Code::FAILED_PRECONDITION
-            );
-            kernel(1);
-        };
-        let (paused, ()) = tokio::join!(world.task.pause(soon(), &request), meanwhile);
-        paused.unwrap();
-        assert_eq!(world.status("c1").await, Status::PAUSED);
-        kernel(0);
-        world.task.resume(soon(), &ResumeRequest { id: "c1".into(), ..Default::default() }).await.unwrap();
-        assert_eq!((world.status("c1").await, wish().as_str()), (Status::RUNNING, "0"));
-        assert_eq!(refusal(world.task.pause(soon(), &request).await).0, Code::INTERNAL);
-        assert_eq!((world.status("c1").await, wish().as_str()), (Status::RUNNING, "0"));
-        unmount(cgroup, UnmountFlags::DETACH).unwrap();
-    });
-}
-
-#[test]
 fn a_created_container_can_be_deleted_without_a_start() {
     story(async |world| {
         world.bundle("c1", &["true"], |_| {});
@@ -253,43 +205,6 @@ fn users_limits_and_the_read_only_root_of_the_spec_hold() {
     });
 }
 
-/// As by runc: whichever mount it lies in, and before the root becomes read-only.
-#[test]
-fn a_working_directory_that_the_image_lacks_is_made() {
-    for directory in ["/made/for/it", "/tmp/made"] {
-        story(async |world| {
-            world.bundle("c1", &["sh", "-c", "echo $PWD $(stat -c %a:%u:%g .); id -u"], |spec| {
-                spec["process"]["user"] = serde_json::json!({"uid": 33, "gid": 34, "umask": 0o077});
-                spec["process"]["cwd"] = directory.into();
-                spec["root"]["readonly"] = true.into();
-                let tmp = serde_json::json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"});
-                spec["mounts"].as_array_mut().unwrap().push(tmp);
-            });
-            let mut stdio = world.create("c1", false).await.unwrap();
-            world.start("c1", "").await.unwrap();
-            assert_eq!(stdio.output().await, format!("{directory} 755:0:0\n33\n"));
-        });
-    }
-}
-
-#[test]
-fn the_root_of_a_user_namespace_makes_a_working_directory() {
-    story(async |world| {
-        world.bundle("c1", &["sh", "-c", "echo $PWD $(stat -c %a:%u .); cat /proc/self/uid_map"], |spec| {
-            let map = serde_json::json!([{"containerID": 0, "hostID": 70000, "size": 1000}]);
-            spec["linux"]["namespaces"].as_array_mut().unwrap().push(serde_json::json!({"type": "user"}));
-            (spec["linux"]["uidMappings"], spec["linux"]["gidMappings"]) = (map.clone(), map);
-            let tmp = serde_json::json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"});
-            spec["mounts"].as_array_mut().unwrap().push(tmp);
-            spec["process"]["cwd"] = "/tmp/made".into();
-        });
-        let mut stdio = world.create("c1", false).await.unwrap();
-        world.start("c1", "").await.unwrap();
-        let said = stdio.output().await;
-        assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["/tmp/made", "755:0", "0", "70000", "1000"]);
-    });
-}
-
 #[test]
 fn hello_sets_name_and_clock_and_refuses_another_major() {
     story(async |world| {
@@ -306,34 +221,6 @@ fn hello_sets_name_and_clock_and_refuses_another_major() {
         world.agent.power_off(soon(), &vgpu_agent_api::agent::Empty::new()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(world.noted("power").as_deref(), Some("off"), "after the reply");
-    });
-}
-
-/// The memory controller is not this machine's to use: a file in its place plays the kernel's counter.
-#[test]
-fn kills_are_counted_for_who_asks() {
-    story(async |world| {
-        let _init = world.run("c1", &["sleep", "100"]).await;
-        let asked = async |id: &str| {
-            let request = ContainerRequest { container_id: id.into(), ..Default::default() };
-            world.agent.oom_kills(soon(), &request).await.map(|reply| reply.count)
-        };
-        assert_eq!(asked("c1").await.unwrap(), 0);
-        assert_eq!(refusal(asked("c2").await).0, Code::NOT_FOUND);
-        let cgroup = "/sys/fs/cgroup/vgpu/c1";
-        mount("none", cgroup, "tmpfs", MountFlags::empty(), None).unwrap();
-        let killed =
-            |count| fs::write(format!("{cgroup}/memory.events"), format!("oom 9\noom_kill {count}\n"));
-        killed(2).unwrap();
-        assert_eq!(asked("c1").await.unwrap(), 2);
-        killed(3).unwrap();
-        assert_eq!(asked("c1").await.unwrap(), 3);
-        unmount(cgroup, UnmountFlags::DETACH).unwrap();
-        assert_eq!(asked("c1").await.unwrap(), 3, "nothing is forgotten with the cgroup");
-        // For a shim that only waits for events.
-        let request = NextEventRequest { timeout_ms: 10, ..Default::default() };
-        let event = world.agent.next_event(soon(), &request).await.unwrap();
-        assert_eq!((event.container_id.as_str(), event.kind), ("c1", Kind::OUT_OF_MEMORY.into()));
     });
 }
 

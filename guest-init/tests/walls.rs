@@ -189,6 +189,10 @@ fn a_volume_that_is_read_only_in_depth_is_so() {
             });
             let text = text.await;
             assert_eq!(text.matches("Read-only file system").count(), kept, "{option}: {text}");
+            assert_eq!(text.is_empty(), kept == 0, "{option}: {text}");
+            for file in ["new", "below/new"].map(|file| volume.join(file)) {
+                assert_eq!(file.exists(), kept == 0, "{option}: {file:?}");
+            }
         });
     }
 }

@@ -48,7 +48,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// A long poll's own time, and ours around it.
 const POLL: Duration = Duration::from_secs(60);
 
-/// A time that took longer to be heard is told again, so often at most.
+/// A time that took longer to be heard is told again, so often at once.
 const CLOCK_LATE: Duration = Duration::from_millis(100);
 const CLOCK_TRIES: u32 = 3;
 
@@ -249,11 +249,11 @@ impl Guest {
         }
     }
 
-    /// Tells it what time it is here.
+    /// Tells it what time it is here. Gives whether it heard that in time: else its clock may have been set back by as much as it was late.
     ///
     /// # Errors
-    /// As [`Guest::task`].
-    pub async fn set_clock(&self) -> Result<()> {
+    /// As [`Guest::task`]. One that is silent has the word still before it.
+    pub async fn set_clock(&self) -> Result<bool> {
         for _ in 0..CLOCK_TRIES {
             let asked = Instant::now();
             let unix_nanoseconds = unix_nanoseconds(SystemTime::now());
@@ -261,10 +261,10 @@ impl Guest {
             let _: vgpu_agent_api::agent::Empty =
                 self.call(AGENT_SERVICE, "SetClock", &request, Some(SHORT)).await?;
             if asked.elapsed() <= CLOCK_LATE {
-                break;
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// The next thing that the guest has to tell, or nothing for a while.

@@ -199,11 +199,11 @@ mod tests {
         found.kill().unwrap();
     }
 
-    /// xl may be a script, and the name of Debian's QEMU is longer than what the kernel keeps.
+    /// xl may be a script, and who serves the share may have a name that is longer than what the kernel keeps.
     #[test]
     fn a_script_of_a_long_name_is_found_by_it() {
         let dir = tempfile::tempdir().unwrap();
-        let script = dir.path().join("xen-qemu-system-i386");
+        let script = dir.path().join("a-share-server-of-ours");
         fs::write(&script, "#!/bin/sh\nread line\n").unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
         let word = format!("vgpu-test-name-{}", std::process::id());

@@ -27,7 +27,7 @@ export INVOCATION_ID
 files=$(sed -n 's/^LimitNOFILE=//p' /usr/lib/systemd/system/gpu-proxy.service)
 setsid sh -c "echo \$\$ > $unit/cgroup.procs; ulimit -c 0; ulimit -n $files; exec gpu-proxy" > /var/log/vgpu/gpu-proxy.log 2>&1 < /dev/null &
 tries=0
-# Not until there is a socket: one that was killed left its own.
+# A socket alone says nothing: one that was killed left its own.
 until vgpuctl info > /dev/null 2>&1; do
     tries=$((tries + 1))
     [ $tries -lt 200 ] || { echo "gpu-proxy does not answer after 20 s:"; tail -20 /var/log/vgpu/gpu-proxy.log; exit 1; }

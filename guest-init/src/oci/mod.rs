@@ -106,14 +106,13 @@ impl Streams {
     }
 }
 
-/// Serves this program's own calls of itself, by its arguments: `oci REQUEST ANSWER_FILE`, `workdir ROOT DIRECTORY`. Gives the exit code, or
-/// none for other arguments.
+/// Serves this program's own calls of itself, by its arguments: `oci REQUEST ANSWER_FILE`, `workdir ROOT DIRECTORY WHY`. Gives the exit code,
+/// or none for other arguments.
 pub fn serve(args: &[&str]) -> Option<u8> {
     match *args {
         ["oci", request, answer] => Some(helper::main(request, Path::new(answer))),
-        ["workdir", root, directory] => {
-            workdir::main(Path::new(root), Path::new(directory));
-            Some(0)
+        ["workdir", root, directory, why] => {
+            Some(workdir::main(Path::new(root), Path::new(directory), Path::new(why)))
         }
         _ => None,
     }

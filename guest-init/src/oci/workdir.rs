@@ -1,38 +1,67 @@
 //! A working directory that the image lacks is made, as by runc: the library only enters it.
 //!
 //! It may lie in a mount of the container, and its root may become read-only. So a hook makes it, between the container's mounts and the change
-//! of its root: this program again, as `guest-init workdir ROOT DIRECTORY`, as the container's root user.
+//! of its root: this program again, as `guest-init workdir ROOT DIRECTORY WHY`, as the container's root user. Where it can't, it ends with the
+//! error's number, so that the container is not made. The library says no more of that than that a hook has failed: the text is in the file WHY.
 
 use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
+    fs,
+    io::{self, Write as _},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::PermissionsExt as _,
+    },
     path::{Component, Path, PathBuf},
 };
 
 use libcontainer::oci_spec::runtime::{Hook, Hooks, Process, Root, Spec};
 use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
 
+use crate::error::{During as _, GuestError, Result};
+
 const FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// The file of its words, in the container's directory.
+const WHY: &str = "workdir.why";
 /// runc's.
 const MODE: Mode = Mode::from_raw_mode(0o755);
 
-/// Has `program`, which is this one, make the working directory of an adapted spec.
-pub fn add_hook(spec: &mut Spec, program: &Path) {
+/// Has `program`, which is this one, make the working directory of an adapted spec, and say in `container`, a directory of ours, why it can't.
+/// # Errors
+/// The file for that cannot be made.
+pub fn add_hook(spec: &mut Spec, program: &Path, container: &Path) -> Result<()> {
     let root = spec.root().as_ref().map(Root::path);
     let directory = spec.process().as_ref().map(Process::cwd).filter(|cwd| *cwd != Path::new("/"));
-    let (Some(root), Some(directory)) = (root, directory) else { return };
+    let (Some(root), Some(directory)) = (root, directory) else { return Ok(()) };
+    let why = container.join(WHY);
+    // Its root user may be any user here, who makes none.
+    fs::write(&why, "")
+        .and_then(|()| fs::set_permissions(&why, fs::Permissions::from_mode(0o622)))
+        .during(|| format!("make {}", why.display()))?;
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let mut hook = Hook::default();
     hook.set_path(program.to_owned());
-    hook.set_args(Some(vec!["guest-init".into(), "workdir".into(), text(root), text(directory)]));
+    hook.set_args(Some(vec!["guest-init".into(), "workdir".into(), text(root), text(directory), text(&why)]));
     let mut hooks = spec.hooks().clone().unwrap_or_default();
     hooks.set_create_container(Some(vec![hook]));
     spec.set_hooks(Some::<Hooks>(hooks));
+    Ok(())
 }
 
-/// Serves `guest-init workdir ROOT DIRECTORY`. What cannot be made, the library cannot enter: it says so.
-pub fn main(root: &Path, directory: &Path) {
-    let _ = make(root, directory);
+/// Why a container was not made: what the hook said, if it did, or `error`.
+pub fn explained(error: GuestError, container: &Path) -> GuestError {
+    match fs::read_to_string(container.join(WHY)) {
+        Ok(text) if !text.is_empty() => GuestError::Oci { operation: "create the container", text },
+        _ => error,
+    }
+}
+
+/// Serves `guest-init workdir ROOT DIRECTORY WHY`. Gives the exit code: the number of the error that kept it from being made.
+pub fn main(root: &Path, directory: &Path, why: &Path) -> u8 {
+    let Err(error) = make(root, directory) else { return 0 };
+    let text = format!("cannot make the working directory {}: {error}", directory.display());
+    // A number is better than nothing.
+    let _ = fs::OpenOptions::new().write(true).open(why).and_then(|mut why| why.write_all(text.as_bytes()));
+    error.raw_os_error().and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX)
 }
 
 /// Makes `directory`, and those above it, in `root`. Links are followed inside of it, as by a process whose root it is.
@@ -61,10 +90,7 @@ fn inside(root: impl AsFd, directory: &Path) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs,
-        os::unix::fs::{PermissionsExt, symlink},
-    };
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -85,8 +111,22 @@ mod tests {
         assert_eq!((mode("there"), mode("there/a"), mode("there/a/b")), (0o700, 0o755, 0o755));
         make(root.path(), Path::new("/../c/../../d")).unwrap();
         assert_eq!((mode("c"), mode("d")), (0o755, 0o755), "nothing is above the root");
+    }
+
+    #[test]
+    fn why_it_cannot_be_made_is_said_and_given_as_a_number() {
+        let (root, container) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(root.path().join("file"), "").unwrap();
-        assert!(make(root.path(), Path::new("/file/a")).is_err());
+        let why = container.path().join(WHY);
+        fs::write(&why, "").unwrap();
+        let other = || GuestError::NotFound("it".into());
+        assert_eq!(main(root.path(), Path::new("/a"), &why), 0);
+        assert_eq!(explained(other(), container.path()).to_string(), "it not found");
+        let not_a_directory = u8::try_from(libc::ENOTDIR).unwrap();
+        assert_eq!(main(root.path(), Path::new("/file/a"), &why), not_a_directory);
+        let said = explained(other(), container.path()).to_string();
+        assert!(said.contains("cannot make the working directory /file/a: Not a directory"), "{said}");
+        assert_eq!(main(root.path(), Path::new("/file/a"), Path::new("/no/such")), not_a_directory);
     }
 
     #[test]
@@ -117,14 +157,16 @@ mod tests {
             }))
             .unwrap()
         };
+        let container = tempfile::tempdir().unwrap();
+        let why = container.path().join(WHY);
         let mut plain = spec("/");
-        add_hook(&mut plain, Path::new("/init"));
-        assert_eq!(plain, spec("/"));
+        add_hook(&mut plain, Path::new("/init"), container.path()).unwrap();
+        assert_eq!((plain, why.exists()), (spec("/"), false));
         let mut with = spec("/srv");
-        add_hook(&mut with, Path::new("/init"));
+        add_hook(&mut with, Path::new("/init"), container.path()).unwrap();
         let hooks = serde_json::to_value(with.hooks()).unwrap();
         assert_eq!(hooks["startContainer"][0]["path"], "/own");
-        let args = serde_json::json!(["guest-init", "workdir", "/share/c1/rootfs", "/srv"]);
+        let args = serde_json::json!(["guest-init", "workdir", "/share/c1/rootfs", "/srv", why]);
         assert_eq!(
             (&hooks["createContainer"][0]["path"], &hooks["createContainer"][0]["args"]),
             (&"/init".into(), &args)

@@ -12,7 +12,7 @@ use std::{
 };
 
 use libcontainer::oci_spec::runtime::{LinuxIdMapping, LinuxSeccomp, Process as ProcessSpec, Spec};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::{
     exec::Exec,
@@ -37,9 +37,6 @@ const CONSOLE_LIMIT: Duration = Duration::from_secs(5);
 const EXECS_LIMIT: Duration = Duration::from_secs(2);
 /// An exec that was being started enters the cgroup after it was killed: it is killed again so often.
 const KILL_PAUSE: Duration = Duration::from_millis(50);
-/// Together three seconds: the kernel stops a process when it next leaves a system call, and a 9p request may hold it there.
-const FREEZE_TRIES: u32 = 300;
-const FREEZE_PAUSE: Duration = Duration::from_millis(10);
 /// For the OCI helper, of which a start takes some tenths of a second. What holds it longer is a share that does not answer, or a file
 /// of the image that blocks who opens it.
 const HELPER_LIMIT: Duration = Duration::from_secs(60);
@@ -212,7 +209,7 @@ impl Container {
         }
         let seccomp = adapted.seccomp.map(|profile| save_seccomp(&directory, &profile)).transpose()?;
         let mut spec = adapted.spec;
-        workdir::add_hook(&mut spec, &host.layout.program);
+        workdir::add_hook(&mut spec, &host.layout.program, &directory)?;
         if let Some(process) = spec.process_mut() {
             process.set_terminal(Some(plan.stdio.terminal));
         }
@@ -231,7 +228,8 @@ impl Container {
         };
         fs::create_dir_all(host.layout.oci_state()).during(|| "make the OCI state directory".into())?;
         let place = Place { directory: &directory, name: "init", owner };
-        let launched = launch(&host, &place, &plan.stdio, request).await?;
+        let launched = launch(&host, &place, &plan.stdio, request).await;
+        let launched = launched.map_err(|error| workdir::explained(error, &directory))?;
 
         let cgroup = Cgroup::new(cgroup_path);
         let oom = Arc::new(OomWatch::new(plan.id.clone(), cgroup.clone(), Arc::clone(&host.oom)));
@@ -319,51 +317,6 @@ impl Container {
     /// The user of the guest that `process`'s user is.
     pub fn owner_of(&self, process: &ProcessSpec) -> u32 {
         adapt::owner(Some(process), &self.uid_mappings)
-    }
-
-    /// Begins to freeze every process, or thaws them. State says so from here on: the shim asks for it where it missed our answer, and must
-    /// not be told of what a request that came before is about to change.
-    /// # Errors
-    /// Wrong state.
-    pub fn begin_freeze(&self, frozen: bool) -> Result<()> {
-        self.init.phase().allow(if frozen { Operation::Pause } else { Operation::Resume })?;
-        self.cgroup.freeze(frozen).during(|| format!("write cgroup.freeze of {}", self.id))?;
-        if frozen {
-            self.init.pausing();
-        } else {
-            self.init.running();
-        }
-        Ok(())
-    }
-
-    /// Waits until what [`Container::begin_freeze`] began is done. A failure leaves the processes as they were.
-    /// # Errors
-    /// The kernel does not get it done in time.
-    pub async fn finish_freeze(&self, frozen: bool) -> Result<()> {
-        let settled = self.settle(frozen).await;
-        if settled.is_err() {
-            // Else it would stand still later, while everybody takes it for running.
-            let _ = self.cgroup.freeze(!frozen);
-        }
-        if settled.is_ok() == frozen {
-            self.init.paused();
-        } else {
-            self.init.running();
-        }
-        settled
-    }
-
-    async fn settle(&self, frozen: bool) -> Result<()> {
-        for _ in 0..FREEZE_TRIES {
-            if self.cgroup.is_frozen().during(|| format!("read cgroup.events of {}", self.id))? == frozen {
-                return Ok(());
-            }
-            sleep(FREEZE_PAUSE).await;
-        }
-        Err(GuestError::Io {
-            what: format!("freeze {}", self.id),
-            source: io::Error::from(io::ErrorKind::TimedOut),
-        })
     }
 
     /// The exec of this id.

@@ -13,6 +13,7 @@
 
 pub mod container;
 pub mod exec;
+mod freeze;
 pub mod oom;
 pub mod phase;
 pub mod pod;

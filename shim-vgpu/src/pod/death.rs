@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use ttrpc::Code as Rpc;
 use uuid::Uuid;
 
-use super::{Living, Pod};
+use super::{Living, Pod, tasks::END_PART};
 use crate::{
     container::life::Event,
     error::{Error, Result, blocking},
@@ -24,6 +24,8 @@ const EVENT_PAUSE: Duration = Duration::from_millis(100);
 const COUNT_LIMIT: Duration = Duration::from_secs(10);
 /// Until the toolstack is asked again that could not end a domain.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Of the time from a SIGKILL to the exit, in hundredths: what is left for the domain's halt, when the guest has had its part.
+const HALT_PART: u32 = 100 - END_PART;
 
 impl Pod {
     /// Watches the pod's domain until it ends.
@@ -156,15 +158,17 @@ impl Living {
     /// # Errors
     /// It may still run.
     fn stop(&self) -> Result<Option<u16>> {
+        let (uuid, limit) = (self.domain_uuid, self.kill_limit() * HALT_PART / 100);
         // First, and whatever becomes of the domain: containerd gives the containers' files to others once it believes them dead.
-        if let Err(error) = self.platform.share.end(self.domain_uuid, Some(self.backend)) {
+        if let Err(error) = self.platform.share.end(uuid, Some(self.backend)) {
             log::warn!("{}", error.report());
         }
         let toolstack = &self.platform.toolstack;
-        let Some(domid) = toolstack.find(self.domain_uuid)? else { return Ok(None) };
-        let Err(error) = toolstack.halt(domid) else { return Ok(Some(domid)) };
+        let halted = toolstack.halt(uuid, limit);
+        let Err(error) = halted else { return halted };
         // Then only its destruction says that it runs no more.
         log::warn!("{}", error.report());
-        toolstack.destroy(domid).map(|()| None)
+        let left = toolstack.find(uuid)?;
+        left.map_or(Ok(()), |domid| toolstack.destroy(domid)).map(|()| None)
     }
 }

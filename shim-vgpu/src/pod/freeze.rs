@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use containerd_shim_protos::api::{Empty, PauseRequest, ResumeRequest, StateRequest, StateResponse, Status};
+use ttrpc::Code as Rpc;
 
 use super::Pod;
 use crate::{
@@ -28,20 +29,24 @@ impl Pod {
         let (frozen, result) = match self.ask_freeze(&id, pause).await {
             Ok(answer) => (Some(pause), Ok(answer)),
             // It refused, and changed nothing.
-            Err(error @ Error::Guest { .. }) => (Some(!pause), Err(error)),
-            // Without an answer it may be done, or done later.
+            Err(error @ Error::Guest { rpc: Rpc::FAILED_PRECONDITION | Rpc::NOT_FOUND, .. }) => {
+                (Some(!pause), Err(error))
+            }
+            // It failed, or there is no answer: it may be done, or done later.
             Err(error) => {
                 let frozen = self.is_frozen(&id).await;
                 (frozen, if frozen == Some(pause) { Ok(Empty::default()) } else { Err(error) })
             }
         };
         match frozen {
-            Some(true) => container.tell(Event::Paused),
+            Some(true) if pause => container.tell(Event::Paused),
+            // A Resume that changed nothing knows nothing of a Pause that came after it.
+            Some(true) => {}
             Some(false) if pause => container.tell(Event::PauseFailed),
             Some(false) => {
                 container.tell(Event::Resumed);
                 // A program that stood still looks at it first.
-                tokio::spawn(async move { self.set_clock().await });
+                self.clock.notify_one();
             }
             None => {
                 log::warn!("container {id}: its guest is destroyed: nobody can say whether it is paused");

@@ -21,10 +21,11 @@ mod tests;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
-    sync::{Mutex as AsyncMutex, watch},
+    sync::{Mutex as AsyncMutex, Notify, watch},
     task::AbortHandle,
 };
 use uuid::Uuid;
@@ -53,6 +54,8 @@ pub struct Pod {
     sandbox: AsyncMutex<Option<Sandbox>>,
     dying: AsyncMutex<()>,
     destroying: Arc<AsyncMutex<()>>,
+    /// The guest is to be told the time now.
+    clock: Notify,
 }
 
 /// The guest, from its hello to its end, and who ends it.
@@ -63,6 +66,13 @@ struct Living {
     domain_uuid: Uuid,
     /// Who serves its share.
     backend: Process,
+}
+
+impl Living {
+    /// From a SIGKILL to the exit.
+    fn kill_limit(&self) -> Duration {
+        Duration::from_secs(self.platform.config.shim.kill_timeout_s)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -139,6 +149,7 @@ impl Pod {
             sandbox: AsyncMutex::default(),
             dying: AsyncMutex::default(),
             destroying: Arc::default(),
+            clock: Notify::new(),
         })
     }
 

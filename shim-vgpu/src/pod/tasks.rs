@@ -13,7 +13,7 @@ use containerd_shim_protos::api::{
 use protobuf::MessageField;
 use vgpu_codes::Code;
 
-use super::{Pod, Slot};
+use super::{Living, Pod, Slot};
 use crate::{
     container::{
         Container,
@@ -36,7 +36,7 @@ const PIDS_LIMIT: Duration = Duration::from_millis(500);
 /// Of the time from a SIGKILL for init to its exit (`shim.kill_timeout_s`), in hundredths: what the guest may take to answer, and to have it
 /// ended, for which its execs are given 2 s (guest-init, `EXECS_LIMIT`). The rest is for the domain's halt.
 const ANSWER_PART: u32 = 40;
-const END_PART: u32 = 70;
+pub(super) const END_PART: u32 = 70;
 /// From the guest's word that it does not know a process to the answer that says why.
 const SETTLE_LIMIT: Duration = Duration::from_secs(2);
 /// From a process's end to the word of it, for kills that come before it.
@@ -173,9 +173,7 @@ impl Pod {
 
     /// From a SIGKILL to the exit.
     fn kill_limit(&self) -> Duration {
-        self.living()
-            .as_ref()
-            .map_or(SHORT, |living| Duration::from_secs(living.platform.config.shim.kill_timeout_s))
+        self.living().as_ref().map_or(SHORT, Living::kill_limit)
     }
 
     /// Deletes a process that has ended or was never started; with the last container goes the domain.

@@ -66,7 +66,7 @@ impl ShareServer {
             .or_fail(Code::ShareFailed, || {
                 format!("cannot start {} (shim.share_server)", self.program.display())
             })?;
-        let ready = is_ready(&mut child);
+        let ready = is_ready(&mut child, START_LIMIT);
         if let (Ok(true), Some(process)) = (&ready, Process::of(child.id())) {
             // Reaped when it ends, so that its id stays its own until then.
             std::thread::spawn(move || {
@@ -88,22 +88,25 @@ impl ShareServer {
     }
 }
 
-/// Waits until it says that the guest may start; false: it does not, for as long as it may take.
-fn is_ready(child: &mut Child) -> io::Result<bool> {
+/// Waits until it says that the guest may start; false: it does not within `limit`.
+fn is_ready(child: &mut Child, limit: Duration) -> io::Result<bool> {
     let Some(mut said) = child.stdout.take() else { return Err(io::ErrorKind::BrokenPipe.into()) };
-    let deadline = Instant::now() + START_LIMIT;
-    loop {
+    let deadline = Instant::now() + limit;
+    let (mut word, mut read) = ([0; READY.len()], 0);
+    while read < word.len() {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).map_err(io::Error::other)?;
         match rustix::event::poll(&mut [PollFd::new(&said, PollFlags::IN)], Some(&left)) {
-            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
             Ok(0) => return Ok(false),
-            Ok(_) => break,
+            Ok(_) => {}
+        }
+        match said.read(&mut word[read..])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            more => read += more,
         }
     }
-    let mut word = [0; READY.len()];
-    said.read_exact(&mut word)?;
     if word == READY {
         Ok(true)
     } else {
@@ -248,6 +251,20 @@ mod tests {
         assert!(std::env::var_os("CARGO_PKG_NAME").is_some());
         let error = server.start(7, Uuid::nil(), dir.path()).unwrap_err().to_string();
         assert!(error.contains("cargo is <>, we are in /"), "{error}");
+    }
+
+    #[test]
+    fn a_server_that_says_half_a_word_is_not_waited_for() {
+        for (script, ready) in [
+            ("printf no; exec sleep 60", false),
+            ("printf rea; sleep 0.1; printf 'dy\\n'; exec sleep 60", true),
+        ] {
+            let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+            let said = is_ready(&mut child, if ready { START_LIMIT } else { Duration::from_millis(300) });
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_eq!(said.unwrap(), ready, "{script}");
+        }
     }
 
     #[test]

@@ -117,6 +117,8 @@ fn carry(mount: &mut Value, container: &str, bundle: &Path, binds: &mut Vec<Bind
 
 #[cfg(test)]
 mod tests {
+    use rustix::mount::MountFlags;
+
     use super::*;
     use crate::spec::tests::spec;
 
@@ -140,15 +142,23 @@ mod tests {
     #[test]
     fn what_the_hosts_mount_forbids_the_guest_forbids() {
         let dir = tempfile::tempdir().unwrap();
-        let options = |mount: Value| with_mount(mount).config["mounts"][2]["options"].clone();
-        let plain = json!({"destination": "/data", "type": "bind", "source": "/", "options": ["rbind"]});
-        assert_eq!(options(plain), json!(["rbind"]), "the host's root forbids nothing");
-        crate::mount::small_tmpfs(dir.path(), 1 << 16, 16).unwrap();
-        crate::mount::restrict(dir.path(), rustix::mount::MountFlags::NOEXEC).unwrap();
-        let bind = json!({"destination": "/data", "type": "bind", "source": dir.path()});
-        let found = options(bind);
+        let [free, shut] = ["free", "shut"].map(|name| dir.path().join(name));
+        for (place, flags) in [(&free, MountFlags::empty()), (&shut, MountFlags::NOSUID | MountFlags::NOEXEC)]
+        {
+            std::fs::create_dir(place).unwrap();
+            rustix::mount::mount("none", place, "tmpfs", flags, None).unwrap();
+        }
+        let options = |source: &Path| {
+            let bind =
+                json!({"destination": "/data", "type": "bind", "source": source, "options": ["rbind"]});
+            with_mount(bind).config["mounts"][2]["options"].clone()
+        };
+        let found = [options(&free), options(&shut), options(&dir.path().join("none"))];
+        let without = with_mount(json!({"destination": "/data", "type": "bind", "source": &shut}));
         crate::mount::take_away(dir.path()).unwrap();
-        assert_eq!(found, json!(["nosuid", "noexec"]));
+        let both = json!(["rbind", "nosuid", "noexec"]);
+        assert_eq!(found, [json!(["rbind"]), both.clone(), both], "what cannot be asked forbids both");
+        assert_eq!(without.config["mounts"][2]["options"], json!(["nosuid", "noexec"]));
     }
 
     #[test]

@@ -5,7 +5,10 @@
 
 pub mod xl;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use uuid::Uuid;
 use vgpu_config::GuestKind;
@@ -51,12 +54,12 @@ pub trait Toolstack: Send + Sync {
     /// `HostFailure` if nobody can say.
     fn runs(&self, uuid: Uuid) -> Result<bool>;
 
-    /// Stops a domain at once and for good: nothing in it runs any more, and to destroy it is what is left to do. That may take longer: its
-    /// memory and devices are taken away.
+    /// Stops the domain with this UUID for good, within `limit`: nothing in it runs any more, and to destroy it is what is left to do. That may
+    /// take longer: its memory and devices are taken away. Gives its id, if there is one.
     ///
     /// # Errors
     /// `HostFailure` if it may still run.
-    fn halt(&self, domid: u16) -> Result<()>;
+    fn halt(&self, uuid: Uuid, limit: Duration) -> Result<Option<u16>>;
 
     /// Ends a domain at once, without asking it. Gone already is no error.
     ///

@@ -8,7 +8,7 @@ use std::{
     fs, io,
     path::Path,
     process::{Command, Output, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use uuid::Uuid;
@@ -76,7 +76,7 @@ impl Toolstack for Xl {
     }
 
     fn find(&self, uuid: Uuid) -> Result<Option<u16>> {
-        listed().map(|list| domid_of(&list, uuid))
+        listed(LIMIT).map(|list| domid_of(&list, uuid))
     }
 
     fn runs(&self, uuid: Uuid) -> Result<bool> {
@@ -87,19 +87,22 @@ impl Toolstack for Xl {
     }
 
     /// Returns when no processor runs it any more. Source: Xen `xen/common/domain.c`, `domain_pause`.
-    fn halt(&self, domid: u16) -> Result<()> {
-        done(
+    fn halt(&self, uuid: Uuid, limit: Duration) -> Result<Option<u16>> {
+        let deadline = Instant::now() + limit;
+        let Some(domid) = domid_of(&listed(limit)?, uuid) else { return Ok(None) };
+        done_within(
+            deadline.saturating_duration_since(Instant::now()),
             xl().arg("pause").arg(domid.to_string()),
             Code::HostFailure,
             &format!("cannot halt domain {domid}"),
-        )
-        .map(drop)
+        )?;
+        Ok(Some(domid))
     }
 
     fn destroy(&self, domid: u16) -> Result<()> {
         let output = run(xl().arg("destroy").arg(domid.to_string()))?;
         // An xl that can do nothing at all does not say that it is gone.
-        if output.status.success() || !has(&listed()?, domid) {
+        if output.status.success() || !has(&listed(LIMIT)?, domid) {
             return Ok(());
         }
         Err(Error::new(Code::HostFailure, format!("cannot destroy domain {domid}: {}", said(&output))))
@@ -113,17 +116,25 @@ fn xl() -> Command {
 }
 
 fn run(command: &mut Command) -> Result<Output> {
-    process::output_within(command, LIMIT).map_err(|error| match error.kind() {
+    run_within(LIMIT, command)
+}
+
+fn run_within(limit: Duration, command: &mut Command) -> Result<Output> {
+    process::output_within(command, limit).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::new(Code::NoXen, "the program xl is missing"),
         io::ErrorKind::TimedOut => {
-            Error::new(Code::HostFailure, format!("xl did not end within {} s", LIMIT.as_secs()))
+            Error::new(Code::HostFailure, format!("xl did not end within {} s", limit.as_secs_f32()))
         }
         _ => Error::caused(Code::HostFailure, "cannot run xl", error),
     })
 }
 
 fn done(command: &mut Command, code: Code, what: &str) -> Result<Output> {
-    let output = run(command)?;
+    done_within(LIMIT, command, code, what)
+}
+
+fn done_within(limit: Duration, command: &mut Command, code: Code, what: &str) -> Result<Output> {
+    let output = run_within(limit, command)?;
     if output.status.success() {
         return Ok(output);
     }
@@ -145,8 +156,8 @@ fn said(output: &Output) -> String {
 }
 
 /// All domains, those that are being taken away too: lines of UUID, id, name.
-fn listed() -> Result<String> {
-    let output = done(xl().arg("vm-list"), Code::HostFailure, "cannot list the domains")?;
+fn listed(limit: Duration) -> Result<String> {
+    let output = done_within(limit, xl().arg("vm-list"), Code::HostFailure, "cannot list the domains")?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -222,6 +233,14 @@ mod tests {
         assert_eq!(domid_of(LIST, uuid("5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11")), Some(12));
         assert_eq!(domid_of(LIST, uuid("5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f12")), None);
         assert_eq!([0, 12, 1, 120].map(|domid| has(LIST, domid)), [true, true, false, false]);
+    }
+
+    #[test]
+    fn an_xl_that_does_not_answer_is_not_waited_for() {
+        let mut hangs = Command::new("sleep");
+        let limit = Duration::from_millis(100);
+        let error = done_within(limit, hangs.arg("60"), Code::HostFailure, "cannot halt").unwrap_err();
+        assert_eq!(error.to_string(), "xl did not end within 0.1 s");
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl Stage {
 
     /// Each by its topic and whose it is, and their order: so one that comes late is one difference.
     fn events(&self) -> Played {
-        let mut named = Played::new();
+        let (mut named, mut before) = (Played::new(), Vec::new());
         for event in self.containerd.events() {
             let fields = self.told(&event);
             let of = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -187,8 +187,9 @@ impl Stage {
                 [of("exec_id"), of("id")].into_iter().find(|name| !name.is_empty() && *name != TASK.id);
             let of = exec.map(|exec| format!(" of {exec}")).unwrap_or_default();
             let name = format!("event {}{of}", event.topic);
-            let before = named.iter().filter(|(other, _)| other.starts_with(&name)).count();
-            named.push((if before > 0 { format!("{name} again {before}") } else { name }, fields));
+            let again = before.iter().filter(|other| **other == name).count();
+            before.push(name.clone());
+            named.push((if again > 0 { format!("{name} again {again}") } else { name }, fields));
         }
         let order: Vec<_> =
             named.iter().map(|(name, _)| name.trim_start_matches("event ").to_owned()).collect();
@@ -207,7 +208,7 @@ impl Stage {
             "paused" => self.read::<events::TaskPaused>(event),
             "resumed" => self.read::<events::TaskResumed>(event),
             "delete" => self.read::<events::TaskDelete>(event),
-            _ => Outcome::new(),
+            topic => panic!("no form for {topic}"),
         }
     }
 

@@ -9,7 +9,7 @@ use vgpu_contract::{
     play::play,
     report,
 };
-use vgpu_inside::rooted::{can_be_tried, given};
+use vgpu_inside::part::{can_be_tried, given};
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/runtime-comparison.md");
 

@@ -6,6 +6,7 @@
 pub mod errors;
 pub mod judge;
 pub mod look;
+pub mod part;
 mod raw;
 pub mod rooted;
 pub mod specs;

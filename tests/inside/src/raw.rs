@@ -28,14 +28,16 @@ pub fn unshare(kinds: UnshareFlags) -> io::Result<()> {
 pub fn bpf_map() -> io::Result<()> {
     let attributes: [u32; 4] = [2, 4, 4, 1];
     // SAFETY: the attributes are so long and live until the call returns.
-    unsafe { call(libc::SYS_bpf, [0, attributes.as_ptr().addr(), size_of_val(&attributes), 0, 0]) }
+    unsafe {
+        call(libc::SYS_bpf, [0, attributes.as_ptr().expose_provenance(), size_of_val(&attributes), 0, 0])
+    }
 }
 
 /// One entry. Source: `io_uring_setup(2)`.
 pub fn io_uring() -> io::Result<()> {
     let mut parameters = [0u32; 30];
     // SAFETY: `struct io_uring_params` has 120 bytes, and lives until the call returns.
-    unsafe { call(libc::SYS_io_uring_setup, [1, parameters.as_mut_ptr().addr(), 0, 0, 0]) }
+    unsafe { call(libc::SYS_io_uring_setup, [1, parameters.as_mut_ptr().expose_provenance(), 0, 0, 0]) }
 }
 
 /// The version. Source: `landlock_create_ruleset(2)`, LANDLOCK_CREATE_RULESET_VERSION.
@@ -73,7 +75,7 @@ pub fn perf_event() -> io::Result<()> {
     attributes[5] = EXCLUDE_KERNEL_AND_HYPERVISOR;
     let none = (-1isize).cast_unsigned();
     // SAFETY: the attributes are as long as they say and live until the call returns.
-    unsafe { call(libc::SYS_perf_event_open, [attributes.as_ptr().addr(), 0, none, none, 0]) }
+    unsafe { call(libc::SYS_perf_event_open, [attributes.as_ptr().expose_provenance(), 0, none, none, 0]) }
 }
 
 /// Writes the start of a file of at least that length through a shared mapping. Source: `mmap(2)`.

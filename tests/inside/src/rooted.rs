@@ -1,9 +1,6 @@
 //! Programs of another system, runc's above all, in a root of their own: this machine's C library does not matter to them.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::Path, process::Command};
 
 const SCRIPT: &str = include_str!("in-root.sh");
 
@@ -17,23 +14,4 @@ pub fn command(root: &Path, work: &Path, cwd: &Path) -> Command {
     command.arg("--mount").arg(root.join("busybox")).args(["sh", "-c", SCRIPT, "in-root.sh"]);
     command.arg(root).arg(work).arg(cwd);
     command
-}
-
-/// A path of the environment that part `contract` gives its tests.
-///
-/// # Panics
-/// It is not set.
-#[must_use]
-pub fn given(name: &str) -> PathBuf {
-    std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: cargo xtask test contract")).into()
-}
-
-/// Whether containers can be made here. Says why not, in the name of `file`.
-#[must_use]
-pub fn can_be_tried(file: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("NOT TRIED: {file}: only root makes containers without a user namespace");
-    }
-    root
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 use vgpu_inside::{
     judge::differences,
     look::{Wanted, document},
-    rooted::{self, can_be_tried, given},
-    specs,
+    part::{can_be_tried, given},
+    rooted, specs,
 };
 
 /// The document of a container of runc.

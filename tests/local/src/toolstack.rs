@@ -10,6 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use shim_vgpu::seams::{DomainConfig, Error, Result, Toolstack};
@@ -72,9 +73,11 @@ impl Toolstack for LocalToolstack {
         Ok(self.find(uuid)?.is_some() && populated.map_err(failed("cannot ask for a domain's processes"))?)
     }
 
-    fn halt(&self, domid: u16) -> Result<()> {
-        let halt = || -> io::Result<()> { cgroup_of(&self.node, domid)?.kill() };
-        halt().map_err(failed(format!("cannot halt domain {domid}")))
+    fn halt(&self, uuid: Uuid, _: Duration) -> Result<Option<u16>> {
+        let Some(domid) = self.find(uuid)? else { return Ok(None) };
+        let halt = || -> io::Result<()> { DomainCgroup::of(uuid)?.kill() };
+        halt().map_err(failed(format!("cannot halt domain {domid}")))?;
+        Ok(Some(domid))
     }
 
     fn destroy(&self, domid: u16) -> Result<()> {

@@ -17,7 +17,7 @@ async fn set(node: &Node, times: usize) -> SystemTime {
 }
 
 #[tokio::test]
-async fn a_guest_is_told_the_time_each_minute_and_when_a_container_goes_on() {
+async fn a_guest_is_told_the_time_each_minute() {
     let node = Node::new(Habits::default()).await;
     let begun = SystemTime::now();
     node.create("run").await.unwrap();
@@ -26,10 +26,17 @@ async fn a_guest_is_told_the_time_each_minute_and_when_a_container_goes_on() {
     pass(Duration::from_secs(61)).await;
     let clock = set(&node, 1).await;
     assert!((begun..=SystemTime::now()).contains(&clock), "{clock:?}");
-    let before = node.world.clocks.lock().unwrap().len();
+}
+
+#[tokio::test]
+async fn a_guest_is_told_the_time_when_a_container_goes_on() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    node.start("run", "").await.unwrap();
     node.pod.clone().freeze("run".into(), true).await.unwrap();
+    assert_eq!(node.world.clocks.lock().unwrap()[..], []);
     node.pod.clone().freeze("run".into(), false).await.unwrap();
-    assert!(set(&node, before + 1).await > clock);
+    set(&node, 1).await;
 }
 
 /// What it heard late is a clock that is late.
@@ -37,6 +44,20 @@ async fn a_guest_is_told_the_time_each_minute_and_when_a_container_goes_on() {
 async fn a_time_that_the_guest_heard_late_is_told_again() {
     let node = Node::new(Habits { is_slow: true, ..Habits::default() }).await;
     node.create("run").await.unwrap();
-    node.pod.set_clock().await;
-    assert_eq!(node.world.clocks.lock().unwrap().len(), 3, "and not for ever");
+    node.pod.clock.notify_one();
+    let (at_once, later) = (set(&node, 3).await, set(&node, 4).await);
+    let between = later.duration_since(at_once).unwrap();
+    assert!((Duration::from_secs(1)..Duration::from_secs(60)).contains(&between), "{between:?}");
+}
+
+/// It may hear it yet, and set a right clock back.
+#[tokio::test]
+async fn a_time_that_the_guest_has_not_heard_is_told_again() {
+    let node = Node::new(Habits { hangs: true, ..Habits::default() }).await;
+    node.create("run").await.unwrap();
+    node.pod.clock.notify_one();
+    set(&node, 1).await;
+    // It has 10 s to answer.
+    pass(Duration::from_secs(12)).await;
+    set(&node, 2).await;
 }

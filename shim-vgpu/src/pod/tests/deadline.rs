@@ -60,6 +60,7 @@ async fn of_a_domain_that_cannot_be_halted_no_exit_is_told_before_it_is_destroye
     let watching = async {
         tokio::time::sleep(LIMIT).await;
         let state = node.state("run", "");
+        assert_eq!(node.world.destroyings.load(Ordering::Relaxed), 1, "to halt it took too long");
         node.world.destroying_takes_long.store(false, Ordering::Relaxed);
         state
     };

@@ -1,11 +1,13 @@
 //! A guest-init that runs nothing: it serves the two services over a unix socket, and its programs are a few habits by their id.
 
+mod own;
+
 use std::{
     collections::BTreeMap,
     os::unix::net::UnixListener,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -22,11 +24,11 @@ use tokio::{
     task::JoinHandle,
 };
 use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
-use vgpu_agent_api::{agent, agent_ttrpc};
+use vgpu_agent_api::agent_ttrpc;
 
 use super::world::World;
 
-/// A container whose Create takes a while.
+/// A container whose Create takes a while, its Pause and the refusal of its Resume as long as [`World::freezes`] says.
 pub const SLOW: &str = "slow";
 /// One whose Start, or an exec whose Exec, is done but not answered.
 pub const MUTE: &str = "mute";
@@ -35,6 +37,8 @@ pub const STUCK: &str = "stuck";
 
 /// One whose Pause and Resume are done but not answered.
 pub const LOST: &str = "lost";
+/// One whose Pause and Resume are done and answered with an error of the guest's.
+pub const FAILING: &str = "failing";
 /// One whose Pause and Resume are neither done nor answered.
 pub const IGNORED: &str = "ignored";
 /// One whose figures are none.
@@ -45,7 +49,7 @@ pub const STRANGE: &str = "strange";
 pub struct Habits {
     pub no_xen: bool,
     pub never_boots: bool,
-    /// Kill, Pids, Pause, State and OomKills are never answered.
+    /// Kill, Pids, Pause, State, SetClock and OomKills are never answered.
     pub hangs: bool,
     /// Kill is answered, and nothing dies.
     pub lies: bool,
@@ -53,7 +57,7 @@ pub struct Habits {
     pub denies: bool,
     /// Create answers that the command is missing.
     pub command_missing: bool,
-    /// Its domain cannot be stopped, but destroyed.
+    /// Its domain cannot be stopped, which is said at the limit, but destroyed.
     pub never_halts: bool,
     /// SetClock takes a while.
     pub is_slow: bool,
@@ -195,14 +199,25 @@ impl Inner {
         self.world.programs.lock().unwrap()
     }
 
-    async fn freeze(&self, id: &str, paused: bool) -> api::Empty {
+    async fn freeze(&self, id: &str, paused: bool) -> ttrpc::Result<api::Empty> {
+        let refused = !paused && !self.programs()[&key(id, "")].paused;
+        if id == SLOW && (paused || refused) {
+            let turn = if refused { 1 } else { 2 };
+            self.world.freezes.subscribe().wait_for(|now| *now >= turn).await.unwrap();
+        }
+        if refused {
+            return Err(status(ttrpc::Code::FAILED_PRECONDITION, "it is not paused"));
+        }
         if !self.world.habits.hangs && id != IGNORED {
             self.programs().get_mut(&key(id, "")).unwrap().paused = paused;
         }
         if self.world.habits.hangs || [LOST, IGNORED].contains(&id) {
             std::future::pending::<()>().await;
         }
-        api::Empty::default()
+        if id == FAILING {
+            return Err(status(ttrpc::Code::INTERNAL, "cgroup.freeze cannot be written"));
+        }
+        Ok(api::Empty::default())
     }
 
     /// `exit<n>` ends at once with n, `echo` copies stdin to stdout and ends with 0, anything else runs until it is killed.
@@ -319,11 +334,11 @@ impl Task for Inner {
     }
 
     async fn pause(&self, _: &TtrpcContext, r: api::PauseRequest) -> ttrpc::Result<api::Empty> {
-        Ok(self.freeze(&r.id, true).await)
+        self.freeze(&r.id, true).await
     }
 
     async fn resume(&self, _: &TtrpcContext, r: api::ResumeRequest) -> ttrpc::Result<api::Empty> {
-        Ok(self.freeze(&r.id, false).await)
+        self.freeze(&r.id, false).await
     }
 
     async fn state(&self, _: &TtrpcContext, r: api::StateRequest) -> ttrpc::Result<api::StateResponse> {
@@ -358,71 +373,5 @@ impl Task for Inner {
         }
         programs.remove(&key(&r.id, &r.exec_id));
         Ok(api::DeleteResponse::default())
-    }
-}
-
-#[async_trait]
-impl agent_ttrpc::Agent for Inner {
-    async fn hello(&self, _: &TtrpcContext, r: agent::HelloRequest) -> ttrpc::Result<agent::HelloReply> {
-        Ok(agent::HelloReply {
-            major: r.major,
-            minor: if self.world.habits.is_old { 0 } else { 7 },
-            ..Default::default()
-        })
-    }
-
-    async fn open_stream(
-        &self,
-        _: &TtrpcContext,
-        r: agent::OpenStreamRequest,
-    ) -> ttrpc::Result<agent::StreamOffer> {
-        let (ours, theirs) = tokio::io::duplex(64 << 10);
-        self.streams.lock().unwrap().insert(r.id, ours);
-        self.world.streams.lock().unwrap().insert(r.id, theirs);
-        Ok(agent::StreamOffer { id: r.id, ..Default::default() })
-    }
-
-    async fn oom_kills(
-        &self,
-        _: &TtrpcContext,
-        r: agent::ContainerRequest,
-    ) -> ttrpc::Result<agent::OomKillsReply> {
-        let Habits { hangs, is_old, .. } = self.world.habits;
-        if is_old {
-            return Err(status(ttrpc::Code::UNIMPLEMENTED, "OomKills"));
-        }
-        self.world.oom.asked.send_modify(|asked| *asked += 1);
-        if hangs {
-            std::future::pending::<()>().await;
-        }
-        let count = self.world.oom.kills.lock().unwrap().get(&r.container_id).copied().unwrap_or(0);
-        Ok(agent::OomKillsReply { count, ..Default::default() })
-    }
-
-    async fn set_clock(&self, _: &TtrpcContext, r: agent::SetClockRequest) -> ttrpc::Result<agent::Empty> {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(r.unix_nanoseconds);
-        self.world.clocks.lock().unwrap().push(time);
-        if self.world.habits.is_slow {
-            tokio::time::sleep(Duration::from_millis(150)).await;
-        }
-        Ok(agent::Empty::default())
-    }
-
-    async fn next_event(&self, _: &TtrpcContext, _: agent::NextEventRequest) -> ttrpc::Result<agent::Event> {
-        self.world.oom.polls.acquire().await.unwrap().forget();
-        let container_id = self.world.oom.events.lock().unwrap().pop_front().unwrap();
-        Ok(agent::Event {
-            container_id,
-            kind: agent::event::Kind::OUT_OF_MEMORY.into(),
-            ..Default::default()
-        })
-    }
-
-    async fn close_stream(
-        &self,
-        _: &TtrpcContext,
-        _: agent::CloseStreamRequest,
-    ) -> ttrpc::Result<agent::Empty> {
-        Ok(agent::Empty::default())
     }
 }

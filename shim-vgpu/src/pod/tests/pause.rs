@@ -1,7 +1,7 @@
 //! Pause and Resume: what State says is what the guest did.
 
 use api::Status;
-use fake_guest::{IGNORED, LOST};
+use fake_guest::{FAILING, IGNORED, LOST, SLOW};
 
 use super::*;
 
@@ -85,4 +85,38 @@ async fn a_container_that_is_gone_when_its_pause_is_asked_for_again_spares_its_p
     tokio::time::resume();
     assert_eq!(node.state("pause", ""), (true, Status::RUNNING, None));
     assert_eq!(node.events().await, ["create", "start", "create", "start", "exit", "delete"]);
+}
+
+/// Of the two Resumes one is done, and the other one refused in the middle of the Pause that follows.
+#[tokio::test]
+async fn a_refused_resume_ends_no_pause_that_is_under_way() {
+    let node = running(SLOW, Habits::default()).await;
+    let freeze = |pause| node.pod.clone().freeze(SLOW.into(), pause);
+    freeze(true).await.unwrap();
+    node.world.freezes.send_replace(0);
+    let mut resuming = tokio::task::JoinSet::new();
+    resuming.spawn(freeze(false));
+    resuming.spawn(freeze(false));
+    resuming.join_next().await.unwrap().unwrap().unwrap();
+    let pausing = tokio::spawn(freeze(true));
+    while status(&node, SLOW) != [Status::PAUSING; 2] {
+        tokio::task::yield_now().await;
+    }
+    node.world.freezes.send_replace(1);
+    resuming.join_next().await.unwrap().unwrap().unwrap_err();
+    assert_eq!(status(&node, SLOW), [Status::PAUSING; 2]);
+    node.world.freezes.send_replace(2);
+    pausing.await.unwrap().unwrap();
+    assert_eq!(status(&node, SLOW), [Status::PAUSED; 2]);
+    assert_eq!(node.events().await[4..], ["paused", "resumed", "paused"]);
+}
+
+#[tokio::test]
+async fn a_pause_that_failed_in_the_guest_is_what_the_guest_says() {
+    let node = running(FAILING, Habits::default()).await;
+    assert_eq!(freeze(&node, FAILING, true).await, None, "it was done");
+    assert_eq!(status(&node, FAILING), [Status::PAUSED; 2]);
+    assert_eq!(freeze(&node, FAILING, false).await, None, "it was done");
+    assert_eq!(status(&node, FAILING), [Status::RUNNING; 2]);
+    assert_eq!(node.events().await[4..], ["paused", "resumed"]);
 }

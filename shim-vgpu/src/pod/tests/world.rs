@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant, SystemTime},
@@ -76,12 +76,16 @@ pub struct World {
     pub habits: Habits,
     /// Who destroys a domain waits for this to be false, for 20 s at most.
     pub destroying_takes_long: AtomicBool,
+    /// How often that was begun.
+    pub destroyings: AtomicU32,
     /// xl is being upgraded.
     pub no_xl: AtomicBool,
     pub streams: Mutex<BTreeMap<u32, DuplexStream>>,
     /// What the guest knows.
     pub programs: Mutex<Programs>,
     pub oom: OutOfMemory,
+    /// From 1 on a slow container's Resume is refused, from 2 on it is frozen.
+    pub freezes: watch::Sender<u32>,
     /// What the guests' clocks were set to.
     pub clocks: Mutex<Vec<SystemTime>>,
     guests: Mutex<BTreeMap<u16, FakeGuest>>,
@@ -115,10 +119,12 @@ impl World {
             left: Mutex::default(),
             habits,
             destroying_takes_long: AtomicBool::default(),
+            destroyings: AtomicU32::default(),
             no_xl: AtomicBool::default(),
             streams: Mutex::default(),
             programs: Mutex::default(),
             clocks: Mutex::default(),
+            freezes: watch::Sender::new(2),
             oom: OutOfMemory {
                 kills: Mutex::default(),
                 events: Mutex::default(),
@@ -268,18 +274,21 @@ impl Toolstack for Fake {
         self.find(uuid).map(|found| found.is_some())
     }
 
-    fn halt(&self, domid: u16) -> Result<()> {
+    fn halt(&self, uuid: Uuid, limit: Duration) -> Result<Option<u16>> {
+        let Some(domid) = self.find(uuid)? else { return Ok(None) };
         if self.0.habits.never_halts {
+            thread::sleep(limit);
             return Err(Error::new(Code::HostFailure, "it may run on"));
         }
         let mut left = self.0.left.lock().unwrap();
         assert!(left.backends.is_empty(), "its share is still served");
         left.halted.push(domid);
         self.0.guests.lock().unwrap()[&domid].halt();
-        Ok(())
+        Ok(Some(domid))
     }
 
     fn destroy(&self, domid: u16) -> Result<()> {
+        self.0.destroyings.fetch_add(1, Ordering::Relaxed);
         let begun = Instant::now();
         while self.0.destroying_takes_long.load(Ordering::Relaxed)
             && begun.elapsed() < Duration::from_secs(20)

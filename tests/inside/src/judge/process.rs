@@ -91,12 +91,8 @@ pub fn namespaces(spec: &Value, document: &Value, outside: &Value, found: &mut F
 
 /// That there is a filter, and what it does to the calls of features that were tried.
 pub fn seccomp(spec: &Value, document: &Value, found: &mut Found) {
-    const FEATURE_CALLS: [(&str, &str); 4] = [
-        ("inotify", "inotify_init1"),
-        ("memfd", "memfd_create"),
-        ("pidfd", "pidfd_open"),
-        ("userfaultfd", "userfaultfd"),
-    ];
+    const FEATURE_CALLS: [(&str, &str); 3] =
+        [("inotify", "inotify_init1"), ("memfd", "memfd_create"), ("pidfd", "pidfd_open")];
     let asked = &spec["linux"]["seccomp"];
     found.same("seccomp", if asked.is_null() { 0 } else { 2 }, document["process"]["seccomp"].clone());
     for rule in each(&asked["syscalls"]) {

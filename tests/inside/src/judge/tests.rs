@@ -5,14 +5,15 @@ use serde_json::json;
 use super::*;
 use crate::specs;
 
-/// Of the container "locked", with limits.
+/// Of the container "locked", with limits and a volume.
 fn asked() -> Value {
     let (_, mut spec) = specs::all().into_iter().find(|(name, _)| *name == "locked").expect("it is there");
     spec["linux"]["resources"] = json!({"memory": {"limit": 1 << 20}, "pids": {"limit": 7}});
     spec["process"]["user"]["additionalGids"] = json!([5, 6]);
     spec["domainname"] = json!("domain");
     let cgroup = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro", "nosuid"]});
-    spec["mounts"].as_array_mut().expect("mounts").push(cgroup);
+    let volume = json!({"destination": "/data", "type": "bind", "source": "/data", "options": ["rbind", "ro", "nodev"]});
+    spec["mounts"].as_array_mut().expect("mounts").extend([cgroup, volume]);
     spec
 }
 
@@ -42,7 +43,7 @@ fn seen(spec: &Value) -> Value {
         "hostname": "inside", "domainname": "domain",
         "namespaces": {"pid": "pid:[2]", "ipc": "ipc:[2]", "uts": "uts:[2]", "mnt": "mnt:[2]", "net": "net:[2]"},
         "sysctls": {"kernel.shm_rmid_forced": "1", "net.ipv4.ip_unprivileged_port_start": "80"},
-        "features": {"inotify": "EPERM", "pidfd": "ENXIO", "memfd": "signal 31", "userfaultfd": "EPERM"},
+        "features": {"inotify": "EPERM", "pidfd": "ENXIO", "memfd": "signal 31"},
         "mounts": [
             mount("/dev", "ext4", &[], &[]),
             mount("/proc", "proc", &["nodev", "noexec", "nosuid", "rw"], &["rw"]),
@@ -55,6 +56,8 @@ fn seen(spec: &Value) -> Value {
             mount("/proc/sys", "proc", &["ro"], &[]),
             mount("/sys/fs/cgroup", "tmpfs", &["rw"], &[]),
             mount("/sys/fs/cgroup/pids", "cgroup", &["nosuid", "ro"], &[]),
+            // A bind has the flags of its source's mount, too.
+            mount("/data", "ext4", &["nodev", "nosuid", "ro"], &["rw"]),
         ],
         "devices": {
             "/dev/null": device(1, 3), "/dev/zero": device(1, 5), "/dev/full": device(1, 7),
@@ -139,6 +142,9 @@ fn each_value_that_is_wrong_is_found() {
         ("/mounts/8/options", json!(["rw"])),
         ("/mounts/10/options", json!(["nosuid", "rw"])),
         ("/mounts/10/type", json!("tmpfs")),
+        ("/mounts/11/options", json!(["nodev", "rw"])),
+        ("/mounts/11/options", json!(["nosuid", "ro"])),
+        ("/mounts/11/destination", json!("/date")),
         ("/devices/~1dev~1null/minor", json!(5)),
         ("/devices/~1dev~1tty/mode", json!("0600")),
         ("/devices/~1dev~1stdin/target", json!("/proc/self/fd/1")),

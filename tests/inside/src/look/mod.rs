@@ -19,7 +19,6 @@ use serde_json::{Map, Value, json};
 use crate::errors;
 
 pub use features::attempt;
-pub use mounts::parse as parse_mounts;
 
 /// What is looked at beyond what each process has.
 #[derive(Debug, Default)]

@@ -1,11 +1,10 @@
 //! What a program sees in a container of the local shim is what its spec asked for, by the judge that passes runc's.
 
-use std::path::Path;
-
 use serde_json::Value;
 use vgpu_inside::{
     judge::differences,
     look::{Wanted, document},
+    part::given,
     specs,
 };
 
@@ -40,6 +39,5 @@ async fn seen_in(name: &str, spec: &Value) -> Value {
 }
 
 fn bundle(containerd: &Containerd, name: &str, spec: &Value) {
-    let program = std::env::var_os("VGPU_INSIDE").expect("VGPU_INSIDE: cargo xtask test contract");
-    specs::bundle(&containerd.bundle_of(name), Path::new(&program), spec).unwrap();
+    specs::bundle(&containerd.bundle_of(name), &given("VGPU_INSIDE"), spec).unwrap();
 }

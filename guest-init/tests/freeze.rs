@@ -1,0 +1,116 @@
+//! Stories of what the kernel does to a container by its cgroup, with files in the place of the kernel's where it does it at once or not at all.
+
+mod world;
+
+use std::{fs, time::Duration};
+
+use containerd_shim_protos::api::{PauseRequest, ResumeRequest, Status};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use ttrpc::Code;
+use vgpu_agent_api::agent::{ContainerRequest, NextEventRequest, event::Kind};
+use world::{refusal, soon, story};
+
+#[test]
+fn a_frozen_container_stands_still() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        world.task.pause(soon(), &PauseRequest { id: "c1".into(), ..Default::default() }).await.unwrap();
+        assert_eq!(world.status("c1").await, Status::PAUSED);
+        assert_eq!(refusal(world.exec("c1", "e1", &["true"]).await.map(drop)).0, Code::FAILED_PRECONDITION);
+        world.task.resume(soon(), &ResumeRequest { id: "c1".into(), ..Default::default() }).await.unwrap();
+        assert_eq!(world.status("c1").await, Status::RUNNING);
+    });
+}
+
+/// Files in the place of the kernel's, which does it at once or not at all.
+#[test]
+fn a_pause_under_way_is_told_and_one_that_fails_is_taken_back() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let cgroup = "/sys/fs/cgroup/vgpu/c1";
+        mount("none", cgroup, "tmpfs", MountFlags::empty(), None).unwrap();
+        let kernel =
+            |frozen| fs::write(format!("{cgroup}/cgroup.events"), format!("frozen {frozen}\n")).unwrap();
+        let wish = || fs::read_to_string(format!("{cgroup}/cgroup.freeze")).unwrap();
+        let request = PauseRequest { id: "c1".into(), ..Default::default() };
+        kernel(0);
+        let meanwhile = async {
+            while world.status("c1").await != Status::PAUSING {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert_eq!(wish(), "1");
+            assert_eq!(
+                refusal(world.exec("c1", "e1", &["true"]).await.map(drop)).0,
+                Code::FAILED_PRECONDITION
+            );
+            kernel(1);
+        };
+        let (paused, ()) = tokio::join!(world.task.pause(soon(), &request), meanwhile);
+        paused.unwrap();
+        assert_eq!(world.status("c1").await, Status::PAUSED);
+        kernel(0);
+        world.task.resume(soon(), &ResumeRequest { id: "c1".into(), ..Default::default() }).await.unwrap();
+        assert_eq!((world.status("c1").await, wish().as_str()), (Status::RUNNING, "0"));
+        assert_eq!(refusal(world.task.pause(soon(), &request).await).0, Code::INTERNAL);
+        assert_eq!((world.status("c1").await, wish().as_str()), (Status::RUNNING, "0"));
+        unmount(cgroup, UnmountFlags::DETACH).unwrap();
+    });
+}
+
+/// Then State says what the kernel says, and what was asked for where that says nothing.
+#[test]
+fn a_pause_that_cannot_be_taken_back_is_told_as_it_is() {
+    for (kernel_says, told) in [(true, Status::RUNNING), (false, Status::PAUSED)] {
+        story(async |world| {
+            let _init = world.run("c1", &["sleep", "100"]).await;
+            let cgroup = "/sys/fs/cgroup/vgpu/c1";
+            mount("none", cgroup, "tmpfs", MountFlags::empty(), None).unwrap();
+            let [events, wish] = ["events", "freeze"].map(|file| format!("{cgroup}/cgroup.{file}"));
+            fs::write(&events, "frozen 0\n").unwrap();
+            let meanwhile = async {
+                while world.status("c1").await != Status::PAUSING {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                // Nobody can write it any more.
+                fs::remove_file(&wish).unwrap();
+                fs::create_dir(&wish).unwrap();
+                if !kernel_says {
+                    fs::remove_file(&events).unwrap();
+                }
+            };
+            let request = PauseRequest { id: "c1".into(), ..Default::default() };
+            let (paused, ()) = tokio::join!(world.task.pause(soon(), &request), meanwhile);
+            assert_eq!(refusal(paused).0, Code::INTERNAL);
+            assert_eq!(world.status("c1").await, told);
+            unmount(cgroup, UnmountFlags::DETACH).unwrap();
+        });
+    }
+}
+
+/// The memory controller is not this machine's to use: a file in its place plays the kernel's counter.
+#[test]
+fn kills_are_counted_for_who_asks() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let asked = async |id: &str| {
+            let request = ContainerRequest { container_id: id.into(), ..Default::default() };
+            world.agent.oom_kills(soon(), &request).await.map(|reply| reply.count)
+        };
+        assert_eq!(asked("c1").await.unwrap(), 0);
+        assert_eq!(refusal(asked("c2").await).0, Code::NOT_FOUND);
+        let cgroup = "/sys/fs/cgroup/vgpu/c1";
+        mount("none", cgroup, "tmpfs", MountFlags::empty(), None).unwrap();
+        let killed =
+            |count| fs::write(format!("{cgroup}/memory.events"), format!("oom 9\noom_kill {count}\n"));
+        killed(2).unwrap();
+        assert_eq!(asked("c1").await.unwrap(), 2);
+        killed(3).unwrap();
+        assert_eq!(asked("c1").await.unwrap(), 3);
+        unmount(cgroup, UnmountFlags::DETACH).unwrap();
+        assert_eq!(asked("c1").await.unwrap(), 3, "nothing is forgotten with the cgroup");
+        // For a shim that only waits for events.
+        let request = NextEventRequest { timeout_ms: 10, ..Default::default() };
+        let event = world.agent.next_event(soon(), &request).await.unwrap();
+        assert_eq!((event.container_id.as_str(), event.kind), ("c1", Kind::OUT_OF_MEMORY.into()));
+    });
+}
