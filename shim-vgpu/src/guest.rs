@@ -14,6 +14,7 @@ use std::{
 
 use containerd_shim_protos::api::{DeleteRequest, DeleteResponse, Empty, KillRequest};
 use protobuf::Message;
+use tokio::sync::watch;
 use ttrpc::{
     Code as Rpc,
     asynchronous::{Client, transport::Socket},
@@ -60,6 +61,7 @@ pub struct Guest {
     link: Arc<dyn Link>,
     domid: u16,
     streams: AtomicU32,
+    dead: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Guest {
@@ -81,6 +83,7 @@ impl Guest {
             link,
             domid,
             streams: AtomicU32::new(1),
+            dead: watch::Sender::new(false),
         };
         let reply = guest.hello(sandbox, hostname).await?;
         let theirs = Version { major: reply.major, minor: reply.minor };
@@ -106,6 +109,25 @@ impl Guest {
             ..HelloRequest::default()
         };
         self.call(AGENT_SERVICE, "Hello", &request, None).await
+    }
+
+    /// Nothing of it runs any more: who waits for it need not. Xen ends the streams of a domain when it is destroyed, not when it is halted.
+    pub fn died(&self) {
+        self.dead.send_replace(true);
+    }
+
+    /// Resolves when nothing of it runs any more.
+    pub async fn death(&self) {
+        // The sender lives in `self`.
+        let _ = self.dead.subscribe().wait_for(|dead| *dead).await;
+    }
+
+    async fn unless_dead<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.death() => Err(Error::new(Code::GuestGone, format!("{what}: the guest is gone"))),
+        }
     }
 
     /// One call of containerd's Task API; `limit` is how long we wait.
@@ -165,14 +187,14 @@ impl Guest {
             .or_fail(Code::HostFailure, || format!("{method}: the request can't be written"))?;
         let request =
             Request { service: service.into(), method: method.into(), payload, ..Request::default() };
-        let answer = self.client.request(request);
+        let answer = async { self.client.request(request).await.map_err(|error| self.failed(method, error)) };
+        let answer = self.unless_dead(method, answer);
         let answer = match limit {
             None => answer.await,
             Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| {
                 Error::new(Code::GuestSilent, format!("{method}: no answer within {} s", limit.as_secs_f32()))
             })?,
-        };
-        let answer = answer.map_err(|error| self.failed(method, error))?;
+        }?;
         A::parse_from_bytes(&answer.payload).map_err(|error| {
             Error::caused(Code::ProtocolBroken, format!("{method}: the guest's answer can't be read"), error)
         })
@@ -210,10 +232,10 @@ impl Guest {
                 format!("the guest offers stream {} for {id}", offer.id),
             ));
         }
-        let stream =
-            tokio::time::timeout(SHORT, self.link.accept(self.domid, &offer)).await.map_err(|_| {
-                Error::new(Code::GuestSilent, "a stream that the guest offered did not come up")
-            })??;
+        let stream = self.unless_dead("OpenStream", self.link.accept(self.domid, &offer));
+        let stream = tokio::time::timeout(SHORT, stream).await.map_err(|_| {
+            Error::new(Code::GuestSilent, "a stream that the guest offered did not come up")
+        })??;
         Ok((StreamName(id), stream))
     }
 
@@ -273,10 +295,7 @@ fn unix_nanoseconds(time: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use tokio::{
-        io::{AsyncWriteExt as _, DuplexStream},
-        sync::watch,
-    };
+    use tokio::io::{AsyncWriteExt as _, DuplexStream};
     use uuid::Uuid;
 
     use super::*;
@@ -309,7 +328,8 @@ mod tests {
         let stream = Bounded::new(ours);
         let (end, streams) = (stream.end(), AtomicU32::new(1));
         let client = Client::new(Socket::new(stream));
-        (Guest { client, end, link: Arc::new(Nothing), domid: 1, streams }, theirs)
+        let dead = watch::Sender::new(false);
+        (Guest { client, end, link: Arc::new(Nothing), domid: 1, streams, dead }, theirs)
     }
 
     async fn code(guest: &Guest) -> Option<Code> {
@@ -328,6 +348,22 @@ mod tests {
             theirs.write_all(header).await.unwrap();
             assert_eq!([code(&broken).await, code(&broken).await], [Some(Code::ProtocolBroken); 2]);
         }
+    }
+
+    /// One that waits and one that comes later; the stream is there.
+    #[tokio::test]
+    async fn no_call_waits_for_a_guest_that_died() {
+        let (guest, _theirs) = guest();
+        let later = async {
+            tokio::task::yield_now().await;
+            guest.died();
+        };
+        let both = async {
+            let (waiting, ()) = tokio::join!(code(&guest), later);
+            [waiting, code(&guest).await]
+        };
+        let told = tokio::time::timeout(Duration::from_secs(5), both).await.expect("it waits");
+        assert_eq!(told, [Some(Code::GuestGone); 2]);
     }
 
     /// ttrpc leaves a stream that it gave up in the middle of a request.

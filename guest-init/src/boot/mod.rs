@@ -9,6 +9,7 @@ pub mod network;
 pub mod power;
 mod rlimits;
 mod root;
+mod writeback;
 
 use std::{convert::Infallible, sync::Arc, thread};
 
@@ -48,6 +49,7 @@ fn prepare() -> Result<()> {
     network::default_hostname()?;
     network::loopback_up()?;
     rlimits::raise()?;
+    writeback::bound()?;
     xen::raise_grant_limit()
 }
 

@@ -340,16 +340,17 @@ impl Life {
             return;
         }
         let execs: Vec<Who> = self.execs.keys().cloned().map(Who::Exec).collect();
-        for who in execs.iter().chain([&Who::Init]) {
+        // An end of init's that is held stays the one that it had.
+        let init = self.held.is_none().then_some(Who::Init);
+        for who in execs.iter().chain(&init) {
             self.exited(who, Exit::killed(at), out);
         }
     }
 
     fn kill(&mut self, who: &Who) -> Result<()> {
-        let init_ended = *who == Who::Init && self.held.is_some();
         match self.known(who)?.stage {
+            // Only then: while init's exit is held, a SIGKILL is what ends the execs.
             Stage::Stopped(_) => Err(Error::new(Code::NoSuchTask, "process already finished")),
-            _ if init_ended => Err(Error::new(Code::NoSuchTask, "process already finished")),
             Stage::Created(_) if *who != Who::Init => {
                 Err(wrong_state("cannot kill an exec that was not started"))
             }

@@ -6,22 +6,30 @@
 mod target;
 
 use std::{
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     net::unix::pipe,
     task::JoinHandle,
 };
 use vgpu_agent_api::stream::StreamName;
 
-use crate::{error::Result, guest::Guest, link::AnyStream};
-use target::Target;
+use crate::{
+    error::{Result, blocking},
+    guest::Guest,
+    link::AnyStream,
+};
+use target::{Output, Target};
 
 /// Moved at once: as much as a pipe holds by default.
 const BUFFER_BYTES: usize = 64 << 10;
+
+/// For what a guest had sent when it died.
+const REST_LIMIT: Duration = Duration::from_millis(100);
 
 /// Where a process's stdio goes, as containerd named it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,8 +57,9 @@ impl Stdio {
     pub async fn connect(&self, guest: &Arc<Guest>) -> Result<(Pumps, Stdio)> {
         let pumps = Pumps::default();
         let mut names = Stdio { terminal: self.terminal, ..Stdio::default() };
-        if let Some(path) = Target::parse(&self.stdin)?.fifo_path()? {
-            let (reader, hold) = target::open_stdin(path)?;
+        // Not by the reactor: they may lie where a file system does not answer.
+        let stdin = self.stdin.clone();
+        if let Some((reader, hold)) = blocking(move || Target::parse(&stdin)?.open_stdin()).await? {
             let (name, stream) = guest.open_stream().await?;
             names.stdin = name.to_string();
             *lock(&pumps.stdin_hold) = Some(hold);
@@ -59,7 +68,9 @@ impl Stdio {
         // A terminal has one output.
         let stderr = if self.terminal { "" } else { self.stderr.as_str() };
         for (place, name_of) in [(self.stdout.as_str(), &mut names.stdout), (stderr, &mut names.stderr)] {
-            let Some(writer) = Target::parse(place)?.open_output()? else { continue };
+            let place = place.to_owned();
+            let output = blocking(move || Target::parse(&place)?.open_output()).await?;
+            let Some(writer) = output else { continue };
             let (name, stream) = guest.open_stream().await?;
             *name_of = name.to_string();
             lock(&pumps.outputs).push(tokio::spawn(drain(stream, writer, Opened::of(name, guest))));
@@ -138,10 +149,32 @@ async fn feed(reader: impl AsyncRead + Unpin, mut stream: AnyStream, opened: Ope
     drop((stream, opened));
 }
 
-/// From the guest to a fifo or a file, until the guest ends the stream.
-async fn drain(stream: AnyStream, mut writer: Box<dyn AsyncWrite + Send + Unpin>, opened: Opened) {
+/// Nothing has come for a while from a guest that is dead.
+async fn after_death(guest: &Guest) {
+    guest.death().await;
+    tokio::time::sleep(REST_LIMIT).await;
+}
+
+/// From the guest to a fifo or a file, until the guest ends the stream, or is dead and nothing is left in it.
+async fn drain(stream: AnyStream, mut writer: Output, opened: Opened) {
     let mut stream = BufReader::with_capacity(BUFFER_BYTES, stream);
-    if let Err(error) = tokio::io::copy_buf(&mut stream, &mut writer).await {
+    let copied: io::Result<()> = async {
+        loop {
+            let bytes = tokio::select! {
+                biased;
+                bytes = stream.fill_buf() => bytes?,
+                () = after_death(&opened.guest) => &[],
+            };
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            writer.write_all(bytes).await?;
+            let count = bytes.len();
+            stream.consume(count);
+        }
+    }
+    .await;
+    if let Err(error) = copied {
         log::debug!("output {}: {error}", opened.name);
     }
     let _ = writer.flush().await;

@@ -387,8 +387,7 @@ impl Pod {
             return result;
         }
         // Who ends the guest already is not disturbed.
-        let (_dying, _destroying) = (self.dying.lock().await, self.destroying.lock().await);
-        *self.living() = None;
+        let _destroying = self.destroying.lock().await;
         sandbox.stop_watching();
         blocking(move || {
             let cleaned = cleanup::sandbox(&platform, &store, &record);
@@ -396,6 +395,8 @@ impl Pod {
             cleaned
         })
         .await?;
+        // Not before: who hears of its end meanwhile tells of it when it is true.
+        *self.living() = None;
         *slot = None;
         Ok(())
     }

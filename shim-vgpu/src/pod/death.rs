@@ -13,16 +13,17 @@ use uuid::Uuid;
 use super::{Living, Pod, tasks::END_PART};
 use crate::{
     container::life::Event,
-    error::{Error, blocking},
+    error::{Error, Result, blocking},
     guest::Guest,
     platform::Platform,
-    toolstack::Toolstack,
 };
 
 /// Between two events of a guest: ten a second are more than a kernel kills in earnest.
 const EVENT_PAUSE: Duration = Duration::from_millis(100);
 /// For it to say how many an event was.
 const COUNT_LIMIT: Duration = Duration::from_secs(10);
+/// Until the toolstack is asked again that could not end a domain.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Of the time from a SIGKILL to the exit, in hundredths: what is left for the domain's halt, when the guest has had its part.
 const HALT_PART: u32 = 100 - END_PART;
 
@@ -101,33 +102,52 @@ impl Pod {
 
     /// Nothing more will come from the guest: every task ends with 137, and the share's backend and the domain go if they are still there.
     ///
-    /// The tasks' ends are told as soon as nothing of the guest runs any more, or nobody can say: then its share has ended, and Delete destroys
-    /// the domain. That the domain is taken away is not waited for: it may take long. Its mounts and files stay until the containers are deleted,
-    /// as they would with any runtime.
+    /// The tasks' ends are told as soon as nothing of the guest runs any more, and not before, however long nobody can say so. That the
+    /// domain is taken away is not waited for: it may take long. Its mounts and files stay until the containers are deleted, as they would
+    /// with any runtime.
     pub(super) async fn guest_died(self: Arc<Self>) {
         // Several may notice, and the first ends the domain.
         let _dying = self.dying.lock().await;
         let living = self.living().take();
-        let mut left = None;
-        if let Some(living) = living {
-            let stopped = blocking(move || Ok(living.stop()));
-            left = stopped.await.unwrap_or_else(|error| {
-                log::warn!("{}", error.report());
-                None
-            });
+        if let Some(living) = &living {
+            self.stop(living).await;
         }
         for container in self.ready() {
             container.tell(Event::GuestDied(SystemTime::now()));
         }
-        if let Some((toolstack, domid)) = left {
+        // After that: who is answered now was alive until then.
+        if let Some(living) = living {
+            living.guest.died();
+        }
+    }
+
+    /// Stops the guest, whose domain is then destroyed behind our back. While that fails it is tried again: between two tries a Delete may
+    /// do it.
+    async fn stop(&self, living: &Living) {
+        let mut level = log::Level::Warn;
+        loop {
             let destroying = self.destroying.clone().lock_owned().await;
-            tokio::spawn(async move {
-                let destroyed = blocking(move || toolstack.destroy(domid));
-                if let Err(error) = destroyed.await {
-                    log::warn!("{}", error.report());
+            let guest = living.clone();
+            match blocking(move || guest.stop()).await {
+                Ok(None) => return,
+                Ok(Some(domid)) => {
+                    let toolstack = living.platform.toolstack.clone();
+                    tokio::spawn(async move {
+                        let destroyed = blocking(move || toolstack.destroy(domid));
+                        // It runs no more, and the Delete of its containers tries again and tells.
+                        if let Err(error) = destroyed.await {
+                            log::warn!("{}", error.report());
+                        }
+                        drop(destroying);
+                    });
+                    return;
                 }
-                drop(destroying);
-            });
+                Err(error) => log::log!(level, "the pod's domain may still run: {}", error.report()),
+            }
+            drop(destroying);
+            // Once is enough.
+            level = log::Level::Debug;
+            tokio::time::sleep(AGAIN).await;
         }
     }
 }
@@ -135,25 +155,20 @@ impl Pod {
 impl Living {
     /// Ends what writes for the guest to the host, and then the guest. Gives the domain that is left to be destroyed. Blocks.
     ///
-    /// None, too, where nobody can say whether it runs: then its share has ended, and Delete destroys the domain.
-    fn stop(self) -> Option<(Arc<dyn Toolstack>, u16)> {
-        let limit = self.kill_limit() * HALT_PART / 100;
-        let Living { platform, domain_uuid: uuid, backend, .. } = self;
-        let warn = |error: Error| log::warn!("{}", error.report());
+    /// # Errors
+    /// It may still run.
+    fn stop(&self) -> Result<Option<u16>> {
+        let (uuid, limit) = (self.domain_uuid, self.kill_limit() * HALT_PART / 100);
         // First, and whatever becomes of the domain: containerd gives the containers' files to others once it believes them dead.
-        platform.share.end(uuid, Some(backend)).unwrap_or_else(warn);
-        let toolstack = platform.toolstack;
-        match toolstack.halt(uuid, limit) {
-            Ok(halted) => halted.map(|domid| (toolstack, domid)),
-            // Then only its destruction says that it runs no more.
-            Err(error) => {
-                warn(error);
-                let found = toolstack.find(uuid);
-                let destroyed =
-                    found.and_then(|found| found.map_or(Ok(()), |domid| toolstack.destroy(domid)));
-                destroyed.unwrap_or_else(warn);
-                None
-            }
+        if let Err(error) = self.platform.share.end(uuid, Some(self.backend)) {
+            log::warn!("{}", error.report());
         }
+        let toolstack = &self.platform.toolstack;
+        let halted = toolstack.halt(uuid, limit);
+        let Err(error) = halted else { return halted };
+        // Then only its destruction says that it runs no more.
+        log::warn!("{}", error.report());
+        let left = toolstack.find(uuid)?;
+        left.map_or(Ok(()), |domid| toolstack.destroy(domid)).map(|()| None)
     }
 }

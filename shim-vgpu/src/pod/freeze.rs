@@ -70,7 +70,12 @@ impl Pod {
         let request = StateRequest { id: id.to_owned(), ..StateRequest::default() };
         let said = async {
             loop {
-                let state: StateResponse = self.guest().ok()?.task("State", &request, None).await.ok()?;
+                let state: StateResponse = match self.guest().ok()?.task("State", &request, None).await {
+                    Ok(state) => state,
+                    // It ended, and was deleted meanwhile.
+                    Err(Error::Guest { rpc: ttrpc::Code::NOT_FOUND, .. }) => return Some(false),
+                    Err(_) => return None,
+                };
                 match state.status.enum_value_or_default() {
                     // Its request came before ours, so guest-init says this from then on.
                     Status::PAUSING => tokio::time::sleep(AGAIN).await,

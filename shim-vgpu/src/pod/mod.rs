@@ -5,9 +5,8 @@
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
 //! Five locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
 //! the pod is built or taken away, which may take long (a volume's file system, gpu-proxy): no call on a container that exists takes it;
-//! `dying`, held until a guest's domain runs no more, or nobody can say (then its share has ended, and Delete destroys the domain), so that
-//! nobody tells of its end before; `destroying`, taken under it and held until that domain is taken away, which nobody waits for but who takes
-//! away the rest.
+//! `dying`, held by who ends a guest until nothing of it runs any more, so that nobody tells of its end before; `destroying`, held by who is
+//! at its domain: each try to stop it, its destruction, which nobody waits for but who takes away the rest, and that one.
 
 mod clock;
 mod create;

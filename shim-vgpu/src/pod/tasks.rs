@@ -11,7 +11,6 @@ use containerd_shim_protos::api::{
     UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use protobuf::MessageField;
-use tokio::time::Instant;
 use vgpu_codes::Code;
 
 use super::{Living, Pod, Slot};
@@ -35,7 +34,7 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 /// containerd asks for pids while it starts, for all pods within 5 s.
 const PIDS_LIMIT: Duration = Duration::from_millis(500);
 /// Of the time from a SIGKILL for init to its exit (`shim.kill_timeout_s`), in hundredths: what the guest may take to answer, and to have it
-/// ended, for which its execs are given 2 s (guest-init, `EXECS_LIMIT`). The rest is for the domain's end.
+/// ended, for which its execs are given 2 s (guest-init, `EXECS_LIMIT`). The rest is for the domain's halt.
 const ANSWER_PART: u32 = 40;
 pub(super) const END_PART: u32 = 70;
 /// From the guest's word that it does not know a process to the answer that says why.
@@ -99,7 +98,11 @@ impl Pod {
             Ok(ended) => {
                 self.tell_oom_kills(&container).await;
                 let exit = Exit { status: ended.exit_status, at: container.exit_time(&ended.exited_at) };
-                container.tell(Event::Exited(who, exit));
+                container.tell(Event::Exited(who.clone(), exit));
+                // Its execs die with it: until they have, its exit is not told.
+                if who == Who::Init {
+                    self.expect_end(container).await;
+                }
             }
             // As it does for one that is being deleted.
             Err(error @ Error::Guest { .. }) if container.is_deleting(&who) => {
@@ -128,7 +131,7 @@ impl Pod {
         }
     }
 
-    /// Sends a signal. A guest that does not answer a SIGKILL for init, or whose init does not end of it, is destroyed.
+    /// Sends a signal. A guest that does not answer a SIGKILL for init, or whose container does not end of it, is destroyed.
     ///
     /// # Errors
     /// `NoSuchTask` if the process has ended, `WrongState`, or the guest's.
@@ -136,34 +139,34 @@ impl Pod {
         let container = self.container(&request.id)?;
         let who = Who::of(&request.exec_id);
         container.on(Event::KillAsked(who.clone()))?;
-        let (begun, limit) = (Instant::now(), self.kill_limit());
+        let limit = self.kill_limit();
         let ends_it = who == Who::Init && request.signal == SIGKILL;
         let answer_limit = if ends_it { limit * ANSWER_PART / 100 } else { limit };
+        if ends_it {
+            // Whatever the guest says: nothing outlives a SIGKILL.
+            tokio::spawn(self.clone().expect_end(container.clone()));
+        }
         let killed: Result<Empty> = match self.guest() {
             Ok(guest) => guest.task("Kill", &request, Some(answer_limit)).await,
             Err(gone) => Err(gone),
         };
-        if !ends_it {
-            return killed;
-        }
         match killed {
-            Err(error @ Error::Own { .. }) => {
+            Err(error @ Error::Own { .. }) if ends_it => {
                 log::warn!("container {}: its guest is destroyed: {}", container.id, error.report());
-                self.guest_died().await;
+                tokio::spawn(self.guest_died());
                 Ok(Empty::default())
             }
-            // Whatever it says: nothing outlives a SIGKILL.
-            answered => {
-                tokio::spawn(self.expect_end(container, begun + limit * END_PART / 100));
-                answered
-            }
+            answered => answered,
         }
     }
 
-    /// Destroys the guest if init has not ended by `then`.
-    async fn expect_end(self: Arc<Self>, container: Arc<Container>, then: Instant) {
-        if tokio::time::timeout_at(then, container.wait(&Who::Init)).await.is_err() {
-            log::warn!("container {}: its guest is destroyed: no exit after a SIGKILL", container.id);
+    /// Destroys the guest if the container does not end in time: it was killed, or its init has ended.
+    async fn expect_end(self: Arc<Self>, container: Arc<Container>) {
+        let limit = self.kill_limit() * END_PART / 100;
+        let ended = ends_within(&container, &Who::Init, limit).await;
+        // The end that a Delete makes is told after it, and its part on the host may take long.
+        if !ended && !container.is_deleting(&Who::Init) {
+            log::warn!("container {}: its guest is destroyed: it has not ended in time", container.id);
             self.guest_died().await;
         }
     }

@@ -76,7 +76,7 @@ impl Toolstack for Xl {
     }
 
     fn find(&self, uuid: Uuid) -> Result<Option<u16>> {
-        find_within(LIMIT, uuid)
+        listed(LIMIT).map(|list| domid_of(&list, uuid))
     }
 
     fn runs(&self, uuid: Uuid) -> Result<bool> {
@@ -89,7 +89,7 @@ impl Toolstack for Xl {
     /// Returns when no processor runs it any more. Source: Xen `xen/common/domain.c`, `domain_pause`.
     fn halt(&self, uuid: Uuid, limit: Duration) -> Result<Option<u16>> {
         let deadline = Instant::now() + limit;
-        let Some(domid) = find_within(limit, uuid)? else { return Ok(None) };
+        let Some(domid) = domid_of(&listed(limit)?, uuid) else { return Ok(None) };
         done_within(
             deadline.saturating_duration_since(Instant::now()),
             xl().arg("pause").arg(domid.to_string()),
@@ -101,7 +101,8 @@ impl Toolstack for Xl {
 
     fn destroy(&self, domid: u16) -> Result<()> {
         let output = run(xl().arg("destroy").arg(domid.to_string()))?;
-        if output.status.success() || !run(xl().arg("list").arg(domid.to_string()))?.status.success() {
+        // An xl that can do nothing at all does not say that it is gone.
+        if output.status.success() || !has(&listed(LIMIT)?, domid) {
             return Ok(());
         }
         Err(Error::new(Code::HostFailure, format!("cannot destroy domain {domid}: {}", said(&output))))
@@ -112,11 +113,6 @@ fn xl() -> Command {
     let mut command = Command::new(PROGRAM);
     command.stdin(Stdio::null());
     command
-}
-
-fn find_within(limit: Duration, uuid: Uuid) -> Result<Option<u16>> {
-    let output = done_within(limit, xl().arg("vm-list"), Code::HostFailure, "cannot list the domains")?;
-    Ok(domid_of(&String::from_utf8_lossy(&output.stdout), uuid))
 }
 
 fn run(command: &mut Command) -> Result<Output> {
@@ -159,12 +155,27 @@ fn said(output: &Output) -> String {
     if line.is_empty() { output.status.to_string() } else { line[start..].to_owned() }
 }
 
-/// Finds the id in `xl vm-list`: lines of UUID, id, name.
+/// All domains, those that are being taken away too: lines of UUID, id, name.
+fn listed(limit: Duration) -> Result<String> {
+    let output = done_within(limit, xl().arg("vm-list"), Code::HostFailure, "cannot list the domains")?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Finds the id in such a list.
 fn domid_of(list: &str, uuid: Uuid) -> Option<u16> {
     let uuid = uuid.to_string();
-    list.lines().find_map(|line| {
+    domains(list).find_map(|(found, domid)| (found == uuid).then_some(domid))
+}
+
+/// Whether the domain is in such a list.
+fn has(list: &str, domid: u16) -> bool {
+    domains(list).any(|(_, found)| found == domid)
+}
+
+fn domains(list: &str) -> impl Iterator<Item = (&str, u16)> {
+    list.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
-        (words.next()? == uuid).then(|| words.next()?.parse().ok())?
+        Some((words.next()?, words.next()?.parse().ok()?))
     })
 }
 
@@ -221,6 +232,7 @@ mod tests {
         let uuid = |text: &str| Uuid::parse_str(text).unwrap();
         assert_eq!(domid_of(LIST, uuid("5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11")), Some(12));
         assert_eq!(domid_of(LIST, uuid("5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f12")), None);
+        assert_eq!([0, 12, 1, 120].map(|domid| has(LIST, domid)), [true, true, false, false]);
     }
 
     #[test]

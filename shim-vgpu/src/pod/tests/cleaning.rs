@@ -134,7 +134,7 @@ async fn a_domain_is_not_forgotten_while_xl_is_missing() {
     clean(&without_xen).await.unwrap().unwrap();
 }
 
-/// A guest can end its stream when it likes, so also while xl is away; containerd takes its containers for dead then.
+/// A guest can end its stream when it likes, so also while xl is away. Whether its domain runs nobody can say then; a Delete says so.
 #[tokio::test]
 async fn a_dead_guests_share_ends_even_when_its_domain_cannot_be_found() {
     let node = Node::new(Habits::default()).await;
@@ -142,9 +142,32 @@ async fn a_dead_guests_share_ends_even_when_its_domain_cannot_be_found() {
     node.start("run", "").await.unwrap();
     node.world.no_xl.store(true, Ordering::Relaxed);
     node.world.break_agents();
+    let begun = std::time::Instant::now();
+    while !node.world.left.lock().unwrap().backends.is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "who serves its files still runs");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(node.state("run", ""), (true, api::Status::RUNNING, None));
+    node.world.no_xl.store(false, Ordering::Relaxed);
     assert_eq!(node.wait("run", "").await, 137);
-    assert!(node.world.left.lock().unwrap().backends.is_empty(), "who serves its files still runs");
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}
+
+/// It does not wait for xl to come back, and its failure makes nobody dead.
+#[tokio::test]
+async fn a_delete_without_xl_fails_and_may_come_again() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    node.world.no_xl.store(true, Ordering::Relaxed);
+    node.world.break_agents();
+    for _ in 0..2 {
+        let deleted = tokio::time::timeout(Duration::from_secs(5), node.delete("run")).await;
+        assert_eq!(deleted.expect("it waits").unwrap_err().code(), Some(Code::NoXen));
+        assert_eq!(node.state("run", ""), (true, api::Status::CREATED, None));
+    }
     node.world.no_xl.store(false, Ordering::Relaxed);
     node.delete("run").await.unwrap();
+    assert_eq!(node.events().await.iter().filter(|event| *event == "exit").count(), 1);
     node.world.assert_nothing_left("after delete");
 }

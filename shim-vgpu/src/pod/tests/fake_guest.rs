@@ -19,6 +19,7 @@ use containerd_shim_protos::{
 use protobuf::{Message, well_known_types::any::Any};
 use tokio::{
     io::{AsyncWriteExt, DuplexStream},
+    net::UnixStream,
     sync::watch,
     task::JoinHandle,
 };
@@ -31,6 +32,8 @@ use super::world::World;
 pub const SLOW: &str = "slow";
 /// One whose Start, or an exec whose Exec, is done but not answered.
 pub const MUTE: &str = "mute";
+/// An exec whose Start is done but not answered.
+pub const STUCK: &str = "stuck";
 
 /// One whose Pause and Resume are done but not answered.
 pub const LOST: &str = "lost";
@@ -65,7 +68,11 @@ pub struct Habits {
 }
 
 #[derive(Debug)]
-pub struct FakeGuest(JoinHandle<()>);
+pub struct FakeGuest {
+    serving: JoinHandle<()>,
+    /// No processor runs it any more; it is gone with its sender.
+    halted: watch::Sender<bool>,
+}
 
 impl FakeGuest {
     pub fn socket(world: &World, domid: u16) -> PathBuf {
@@ -79,7 +86,7 @@ impl FakeGuest {
         if let Some(words) = world.habits.babbles {
             return FakeGuest::babble(listener, words);
         }
-        FakeGuest(tokio::runtime::Handle::current().spawn(async move {
+        FakeGuest::serving(async move {
             let inner = Arc::new(Inner { world, streams: Mutex::default() });
             let agent: Arc<dyn agent_ttrpc::Agent + Send + Sync> = inner.clone();
             let mut server = Server::new()
@@ -90,23 +97,47 @@ impl FakeGuest {
             // Dropped with the domain.
             let _guard = Disconnect(Some(server));
             std::future::pending::<()>().await;
-        }))
+        })
+    }
+
+    fn serving(serve: impl Future<Output = ()> + Send + 'static) -> FakeGuest {
+        let serving = tokio::runtime::Handle::current().spawn(serve);
+        FakeGuest { serving, halted: watch::Sender::new(false) }
+    }
+
+    /// It does nothing any more.
+    pub fn halt(&self) {
+        self.halted.send_replace(true);
+    }
+
+    /// A stream between it and the shim. Xen ends none of a domain that is only halted: nothing comes any more, until it is destroyed.
+    pub fn stream(&self, mut guests: UnixStream) -> DuplexStream {
+        let (shims, mut between) = tokio::io::duplex(64 << 10);
+        let mut halted = self.halted.subscribe();
+        tokio::spawn(async move {
+            let stays = tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut guests, &mut between) => false,
+                halted = async { halted.wait_for(|halted| *halted).await.is_ok() } => halted,
+            };
+            while stays && halted.changed().await.is_ok() {}
+        });
+        shims
     }
 
     fn babble(listener: UnixListener, words: &'static [u8]) -> FakeGuest {
         listener.set_nonblocking(true).unwrap();
-        FakeGuest(tokio::runtime::Handle::current().spawn(async move {
+        FakeGuest::serving(async move {
             let listener = tokio::net::UnixListener::from_std(listener).unwrap();
             let (mut shim, _) = listener.accept().await.unwrap();
             // Until the shim has had enough.
             while shim.write_all(&words.repeat(1000)).await.is_ok() {}
-        }))
+        })
     }
 }
 
 impl Drop for FakeGuest {
     fn drop(&mut self) {
-        self.0.abort();
+        self.serving.abort();
     }
 }
 
@@ -249,7 +280,7 @@ impl Task for Inner {
             return Err(status(ttrpc::Code::INVALID_ARGUMENT, "exec: no such file"));
         }
         self.run(&key(&r.id, &r.exec_id));
-        if r.id == MUTE {
+        if r.id == MUTE || r.exec_id == STUCK {
             std::future::pending::<()>().await;
         }
         Ok(api::StartResponse { pid: 2, ..Default::default() })
@@ -314,7 +345,8 @@ impl Task for Inner {
         if self.world.habits.hangs {
             std::future::pending::<()>().await;
         }
-        let paused = self.programs()[&key(&r.id, "")].paused;
+        let paused = self.programs().get(&key(&r.id, "")).map(|program| program.paused);
+        let paused = paused.ok_or_else(|| status(ttrpc::Code::NOT_FOUND, "no such container"))?;
         let status = if paused { api::Status::PAUSED } else { api::Status::RUNNING };
         Ok(api::StateResponse { status: status.into(), ..Default::default() })
     }

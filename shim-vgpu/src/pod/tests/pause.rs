@@ -66,6 +66,27 @@ async fn a_pause_whose_answer_is_lost_is_what_the_guest_says() {
     node.domain_goes().await;
 }
 
+#[tokio::test]
+async fn a_container_that_is_gone_when_its_pause_is_asked_for_again_spares_its_pod() {
+    let node = Node::new(Habits::default()).await;
+    for (id, kind) in [("pause", "sandbox"), (LOST, "container")] {
+        node.pod.clone().create(node.request(id, stubborn::in_pod(kind))).await.unwrap();
+        node.start(id, "").await.unwrap();
+    }
+    let asked = tokio::spawn(node.pod.clone().freeze(LOST.into(), true));
+    while node.state(LOST, "").1 != Status::PAUSING {
+        tokio::task::yield_now().await;
+    }
+    node.world.end(LOST, 3);
+    assert_eq!(node.wait(LOST, "").await, 3);
+    node.delete(LOST).await.unwrap();
+    tokio::time::pause();
+    assert_eq!(asked.await.unwrap().unwrap_err().code(), Some(Code::GuestSilent));
+    tokio::time::resume();
+    assert_eq!(node.state("pause", ""), (true, Status::RUNNING, None));
+    assert_eq!(node.events().await, ["create", "start", "create", "start", "exit", "delete"]);
+}
+
 /// Of the two Resumes one is done, and the other one refused in the middle of the Pause that follows.
 #[tokio::test]
 async fn a_refused_resume_ends_no_pause_that_is_under_way() {

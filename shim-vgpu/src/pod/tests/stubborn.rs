@@ -3,7 +3,7 @@
 use super::*;
 use fake_guest::{MUTE, SLOW};
 
-fn in_pod(kind: &str) -> serde_json::Value {
+pub fn in_pod(kind: &str) -> serde_json::Value {
     json!({"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-id": "pause"})
 }
 
@@ -79,6 +79,32 @@ async fn a_container_that_is_being_deleted_may_be_denied() {
     let (deleted, domains) = tokio::join!(node.delete("run"), later);
     assert_eq!((deleted.unwrap(), domains), (0, 1));
     assert_eq!(node.events().await, ["create", "create", "delete", "exit"]);
+}
+
+/// Its end is told after the Delete, however long that takes.
+#[tokio::test]
+async fn a_sigkill_for_one_that_is_being_deleted_spares_its_pod() {
+    for kill_first in [true, false] {
+        let node = Node::new(Habits::default()).await;
+        node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
+        node.start("pause", "").await.unwrap();
+        node.pod.clone().create(node.request("run", in_pod("container"))).await.unwrap();
+        let host = node.pod.sandbox.lock().await;
+        let (kill, delete) = (node.kill("run", 9), node.delete("run"));
+        let asked =
+            async { if kill_first { tokio::join!(kill, delete).1 } else { tokio::join!(delete, kill).0 } };
+        let later = async {
+            // `shim.kill_timeout_s` is 1.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let domains = node.world.left.lock().unwrap().domains.len();
+            drop(host);
+            domains
+        };
+        let (deleted, domains) = tokio::join!(asked, later);
+        assert_eq!((deleted.unwrap(), domains), (0, 1), "{kill_first}");
+        assert_eq!(node.state("pause", ""), (true, api::Status::RUNNING, None));
+        assert_eq!(node.events().await, ["create", "start", "create", "delete", "exit"]);
+    }
 }
 
 #[tokio::test]

@@ -283,7 +283,7 @@ impl Toolstack for Fake {
         let mut left = self.0.left.lock().unwrap();
         assert!(left.backends.is_empty(), "its share is still served");
         left.halted.push(domid);
-        self.0.guests.lock().unwrap().remove(&domid);
+        self.0.guests.lock().unwrap()[&domid].halt();
         Ok(Some(domid))
     }
 
@@ -348,7 +348,7 @@ impl Link for Fake {
             if let Ok(stream) = UnixStream::connect(&path).await {
                 let copy = stream.as_fd().try_clone_to_owned().unwrap();
                 self.0.agents.lock().unwrap().push(copy.into());
-                return Ok(Box::new(stream));
+                return Ok(Box::new(self.0.guests.lock().unwrap()[&domid].stream(stream)));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
