@@ -45,7 +45,7 @@ impl Difference {
     pub fn values(&self) -> String {
         let text = |value: &Value| match value {
             Value::Null => "none".to_owned(),
-            Value::String(text) => text.clone(),
+            Value::String(text) => text.replace('\n', "\\n"),
             other => other.to_string(),
         };
         format!("{} → {}", text(&self.right), text(&self.ours))

@@ -6,6 +6,8 @@
 mod accepted;
 pub mod cases;
 pub mod compare;
+pub mod cri;
+pub mod left;
 pub mod mock;
 mod outcome;
 pub mod play;

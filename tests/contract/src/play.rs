@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     cases::Case,
     mock::{Containerd, Event, Flavour, Runtime, Shim, until},
-    outcome::{self, Outcome},
+    outcome::{self, Names, Outcome},
     step::{Of, Step, TASK},
 };
 
@@ -20,7 +20,7 @@ pub type Played = Vec<(String, Outcome)>;
 /// Plays it, ends what is left of its container, and lets the shim go.
 pub async fn play(case: &Case, runtime: Runtime, flavour: Flavour) -> Played {
     let containerd = Containerd::of(runtime, flavour).await;
-    let stage = Stage { work: containerd.told(containerd.dir.path().to_path_buf()), containerd };
+    let stage = Stage { names: Names::of(&containerd.told(containerd.dir.path().to_path_buf())), containerd };
     stage.make_bundle(case);
     let shim = stage.containerd.start(TASK.id).await;
     let mut played = Played::new();
@@ -40,13 +40,13 @@ pub async fn play(case: &Case, runtime: Runtime, flavour: Flavour) -> Played {
 struct Stage {
     containerd: Containerd,
     /// The directory as the shim has it.
-    work: String,
+    names: Names,
 }
 
 impl Stage {
     /// None of a step that calls nobody.
     async fn take(&self, shim: &Shim, step: &Step) -> Option<Outcome> {
-        let call = Call { shim, work: &self.work };
+        let call = Call { shim, names: &self.names };
         Some(match *step {
             Step::Create(_) | Step::CreateOf(..) | Step::CreateAgain => self.create(&call).await,
             Step::Exec(of, script) => self.exec(&call, of, script, |_| {}).await,
@@ -180,7 +180,7 @@ impl Stage {
     fn events(&self) -> Played {
         let (mut named, mut before) = (Played::new(), Vec::new());
         for event in self.containerd.events() {
-            let fields = self.told(&event);
+            let fields = told(&event, &self.names);
             let of = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
             // An exec is named by either, init by its container's id or by nothing.
             let exec =
@@ -196,35 +196,36 @@ impl Stage {
         named.push(("events".into(), Outcome::from([("order".into(), json!(order))])));
         named
     }
+}
 
-    fn told(&self, event: &Event) -> Outcome {
-        match event.topic.as_str() {
-            "create" => self.read::<events::TaskCreate>(event),
-            "start" => self.read::<events::TaskStart>(event),
-            "exec-added" => self.read::<events::TaskExecAdded>(event),
-            "exec-started" => self.read::<events::TaskExecStarted>(event),
-            "exit" => self.read::<events::TaskExit>(event),
-            "oom" => self.read::<events::TaskOOM>(event),
-            "paused" => self.read::<events::TaskPaused>(event),
-            "resumed" => self.read::<events::TaskResumed>(event),
-            "delete" => self.read::<events::TaskDelete>(event),
-            topic => panic!("no form for {topic}"),
-        }
+/// All fields of an event.
+pub(crate) fn told(event: &Event, names: &Names) -> Outcome {
+    match event.topic.as_str() {
+        "create" => read::<events::TaskCreate>(event, names),
+        "start" => read::<events::TaskStart>(event, names),
+        "exec-added" => read::<events::TaskExecAdded>(event, names),
+        "exec-started" => read::<events::TaskExecStarted>(event, names),
+        "exit" => read::<events::TaskExit>(event, names),
+        "oom" => read::<events::TaskOOM>(event, names),
+        "paused" => read::<events::TaskPaused>(event, names),
+        "resumed" => read::<events::TaskResumed>(event, names),
+        "delete" => read::<events::TaskDelete>(event, names),
+        topic => panic!("no form for {topic}"),
     }
+}
 
-    fn read<M: MessageFull>(&self, event: &Event) -> Outcome {
-        outcome::fields(&M::parse_from_bytes(&event.message).expect("an event of its topic"), &self.work)
-    }
+fn read<M: MessageFull>(event: &Event, names: &Names) -> Outcome {
+    outcome::fields(&M::parse_from_bytes(&event.message).expect("an event of its topic"), names)
 }
 
 struct Call<'a> {
     shim: &'a Shim,
-    work: &'a str,
+    names: &'a Names,
 }
 
 impl Call<'_> {
     async fn gives<Q: Message, A: MessageFull>(&self, method: &str, request: Q) -> Outcome {
-        outcome::of(&self.shim.call::<Q, A>(method, &request).await, self.work)
+        outcome::of(&self.shim.call::<Q, A>(method, &request).await, self.names)
     }
 
     async fn kill(&self, Of { id, exec }: Of, signal: u32, all: bool) -> Outcome {

@@ -1,6 +1,6 @@
 //! The table for people: what each case asks, and how ours differs.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, fs, path::Path};
 
 use crate::{
     cases::Case,
@@ -17,6 +17,26 @@ alike. `CreateOf` is Create of a changed spec, `Until` waits for init.
 | case | steps | accepted differences |
 |---|---|---|
 ";
+
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/runtime-comparison.md");
+/// Where its second part begins.
+const SECOND: &str = "\n## ";
+
+/// Holds a part of the document against what it should be; writes it where `UPDATE` is in the environment. The second begins with its heading.
+///
+/// # Panics
+/// It is another one.
+pub fn hold(part: &str) {
+    let path = Path::new(DOCUMENT);
+    let written = fs::read_to_string(path).unwrap_or_default();
+    let (first, second) = written.split_at(written.find(SECOND).unwrap_or(written.len()));
+    let document = if part.starts_with(SECOND) { first.to_owned() + part } else { part.to_owned() + second };
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(path, &document).expect("written");
+    }
+    let written = fs::read_to_string(path).unwrap_or_default();
+    assert!(written == document, "{DOCUMENT} is another one: UPDATE=1 cargo xtask test contract");
+}
 
 /// A row a case, and below it the reasons.
 pub fn table(played: &[(&Case, Vec<Difference>)], accepted: &[Accepted]) -> String {

@@ -8,6 +8,7 @@
 mod cgroup;
 pub mod guest;
 mod handover;
+pub mod limits;
 mod link;
 mod node;
 mod share;

@@ -1,22 +1,39 @@
-//! What part `contract` plays with: the program that looks around inside of containers, and a runc, with containerd's shim for it, that
-//! needs nothing of this machine.
+//! What part `contract` plays with: the program that looks around inside of containers, a runc, with containerd and its shim for it, that
+//! needs nothing of this machine, and the containerds of other Debians.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::cache::{self, Inputs};
 use crate::dist::{self, STATIC_TARGET};
 use crate::dom0;
-use crate::error::{Context, Result};
+use crate::error::{Context, Failure, Result};
+use crate::host;
+use crate::images;
 use crate::paths;
 use crate::progress::Steps;
 
-/// Of Dom0's tree, as `tar` matches them: runc, what it needs beside the C library, and containerd's shim for it.
-const RUNC: [&str; 4] =
-    ["--wildcards", "./usr/sbin/runc", "./usr/lib/*/libseccomp.so.*", "./usr/bin/containerd-shim-runc-v2"];
+/// Of Dom0's tree, as `tar` matches them: runc, what it needs beside the C library, containerd with its shim for it, and what ours needs.
+const RUNC: [&str; 7] = [
+    "--wildcards",
+    "./usr/sbin/runc",
+    "./usr/lib/*/libseccomp.so.*",
+    "./usr/bin/containerd",
+    "./usr/bin/containerd-shim-runc-v2",
+    "./usr/bin/ctr",
+    "./usr/bin/unshare",
+];
 /// Where `tests/inside/src/in-root.sh` mounts something.
 const PLACES: [&str; 7] = ["dev", "old", "proc", "run", "sys", "test", "tmp"];
+/// What containerd gives pods that say nothing else.
+const ETC: [(&str, &str); 2] =
+    [("hosts", "127.0.0.1 localhost\n"), ("resolv.conf", "nameserver 192.0.2.1\n")];
+
+const CONTAINERD_SCRIPT: &str = include_str!("../../contract/containerd.sh");
 
 /// `vgpu-inside`'s program, static: it is the init of containers whose roots have nothing else.
 pub fn inside(steps: &Steps) -> Result<PathBuf> {
@@ -35,6 +52,7 @@ pub fn runc(steps: &Steps) -> Result<PathBuf> {
     steps.step("runc, in a root of its own", |log| {
         let inputs = Inputs::new().add("tree", tree.to_string_lossy().as_bytes());
         let inputs = inputs.add("runc", RUNC.join(" ")).add("places", PLACES.join(" "));
+        let inputs = inputs.add("etc", ETC.map(|(_, text)| text).concat());
         cache::get("runc", inputs, |dir| {
             for (archive, members) in [("glibc.tar", &[][..]), ("tree.tar", &RUNC[..])] {
                 log.run(
@@ -47,7 +65,36 @@ pub fn runc(steps: &Steps) -> Result<PathBuf> {
             for place in PLACES.map(|place| dir.join(place)) {
                 fs::create_dir(&place).context(|| format!("cannot make {}", place.display()))?;
             }
+            // What its programs keep there is the test's: this root is everybody's.
+            symlink("/test/var", dir.join("var")).context(|| "cannot make var".into())?;
+            fs::create_dir(dir.join("etc")).context(|| "cannot make etc".into())?;
+            for (name, text) in ETC {
+                let path = dir.join("etc").join(name);
+                fs::write(&path, text).context(|| format!("cannot write {}", path.display()))?;
+            }
             Ok(())
         })
+    })
+}
+
+/// The programs of a suite's containerd.
+pub fn containerd(steps: &Steps, suite: &str) -> Result<PathBuf> {
+    let sources = host::apt_sources(suite)?;
+    steps.step(&format!("containerd of {suite}"), |log| {
+        let inputs = Inputs::new().add("suite", suite).add("script", CONTAINERD_SCRIPT);
+        let made = cache::get(&format!("containerd-{suite}"), inputs, |dir| {
+            let mut script = Command::new("sh");
+            script.args(["-c", CONTAINERD_SCRIPT, "containerd.sh"]).arg(dir);
+            host::feed(log, script, &sources)
+        })?;
+        Ok(made.join("bin"))
+    })
+}
+
+/// The images of pods, as a list of paths.
+pub fn images(steps: &Steps) -> Result<OsString> {
+    let tree = dom0::tree(steps)?;
+    steps.step("Images of pods", |_| {
+        env::join_paths(images::of_pods(&tree)?).map_err(|error| Failure::new(error.to_string()))
     })
 }

@@ -180,14 +180,21 @@ pub fn as_root(program: &str, args: &[&str]) -> Command {
 /// Runs one of the testbed's shell scripts as root in namespaces of its own, so that no mount and no process of it
 /// remains, however it ends.
 pub fn root_script(log: &Log, name: &str, script: &str, args: &[&str], input: Option<&str>) -> Result<()> {
-    use std::io::Write as _;
     let path = log.path().with_file_name(name);
     fs::write(&path, script).context(|| format!("cannot write {}", path.display()))?;
     let path = path.to_string_lossy().into_owned();
     let mut all = vec!["--mount", "--mount-proc", "--pid", "--fork", "--kill-child", "sh", &path];
     all.extend_from_slice(args);
     let mut command = as_root("unshare", &all);
-    let Some(input) = input else { return log.run(command.stdin(Stdio::null())) };
+    match input {
+        Some(input) => feed(log, command, input),
+        None => log.run(command.stdin(Stdio::null())),
+    }
+}
+
+/// Runs a command with a text as its input.
+pub fn feed(log: &Log, mut command: Command, input: &str) -> Result<()> {
+    use std::io::Write as _;
     // A pipe, not a file: mmdebstrap tells the two formats of apt's sources apart by content only there.
     let (reader, mut writer) = std::io::pipe().context(|| "cannot make a pipe".into())?;
     let text = input.to_string();

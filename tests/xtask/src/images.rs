@@ -10,11 +10,15 @@ use crate::tar;
 
 /// One static program under its many names.
 pub const BUSYBOX: &str = "docker.io/library/busybox:1";
+/// busybox that waits for ever: what containerd wants of a pod's first container.
+pub const PAUSE: &str = "docker.io/library/pause:1";
 /// Debian 13's glibc and C++ library, and busybox: what CUDA programs run on.
 pub const GLIBC: &str = "docker.io/library/glibc:1";
 
 /// The glibc image and the programs of `tests/cuda`, in `/`.
 pub const CUDA: &str = "docker.io/library/cuda-tests:1";
+
+const SHELL: &[&str] = &["sh"];
 
 /// The programs that stories use by name.
 const APPLETS: &[&str] = &[
@@ -74,23 +78,34 @@ const APPLETS: &[&str] = &[
 pub fn all(tree: &Path, cuda_programs: Option<&Path>) -> Result<Vec<PathBuf>> {
     let busybox = read(&tree.join("busybox"))?;
     let glibc = vec![read(&tree.join("glibc.tar"))?, busybox_layer(&busybox, "usr/bin")?];
-    let mut images = vec![image("busybox", BUSYBOX, vec![busybox_layer(&busybox, "bin")?])?];
+    let mut images = vec![of_busybox(&busybox)?];
     if let Some(dir) = cuda_programs {
         let mut layers = glibc.clone();
         layers.push(oci::layer_of(dir)?);
-        images.push(image("cuda", CUDA, layers)?);
+        images.push(image("cuda", CUDA, layers, SHELL)?);
     }
-    images.push(image("glibc", GLIBC, glibc)?);
+    images.push(image("glibc", GLIBC, glibc, SHELL)?);
     Ok(images)
 }
 
-fn image(name: &str, full_name: &str, layers: Vec<Vec<u8>>) -> Result<PathBuf> {
-    let mut inputs = Inputs::new().add("name", full_name).add("form", "1");
+/// The images of a containerd that kubelet calls.
+pub fn of_pods(tree: &Path) -> Result<[PathBuf; 2]> {
+    let busybox = read(&tree.join("busybox"))?;
+    let pause = image("pause", PAUSE, vec![busybox_layer(&busybox, "bin")?], &["sleep", "1000000"])?;
+    Ok([of_busybox(&busybox)?, pause])
+}
+
+fn of_busybox(busybox: &[u8]) -> Result<PathBuf> {
+    image("busybox", BUSYBOX, vec![busybox_layer(busybox, "bin")?], SHELL)
+}
+
+fn image(name: &str, full_name: &str, layers: Vec<Vec<u8>>, command: &[&str]) -> Result<PathBuf> {
+    let mut inputs = Inputs::new().add("name", full_name).add("command", command.join(" "));
     for layer in &layers {
         inputs = inputs.add("layer", layer);
     }
     let dir = cache::get(&format!("image-{name}"), inputs, |dir| {
-        let image = Image { name: full_name, layers, env: &["PATH=/usr/bin:/bin"], command: &["sh"] };
+        let image = Image { name: full_name, layers, env: &["PATH=/usr/bin:/bin"], command };
         let path = dir.join("image.tar");
         fs::write(&path, image.to_tar()?).context(|| format!("cannot write {}", path.display()))
     })?;

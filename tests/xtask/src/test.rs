@@ -272,14 +272,17 @@ fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
     runner(steps, tally, "The installed libraries", &mut cargo)
 }
 
-/// Containers of runc and of the local shim: what is seen inside is what the same specs asked for, and the shims answer alike.
+/// Containers of runc and of the local shim: what is seen inside is what the same specs asked for, and the shims answer alike, called by
+/// themselves and below real containerds.
 fn contract(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let (program, runc) = (contract::inside(steps)?, contract::runc(steps)?);
     // Of the whole workspace, as the installed libraries are.
-    let line =
-        ["test", "--workspace", "--test", "runc", "--test", "pods", "--test", "table", "--locked", "--"];
-    let mut cargo = dist::cargo(&paths::root()?, &line);
-    cargo.args(["--ignored", "--show-output"]).env("VGPU_INSIDE", program).env("VGPU_RUNC", runc);
+    let tests = ["runc", "pods", "table", "cri"].into_iter().flat_map(|name| ["--test", name]);
+    let mut cargo = dist::cargo(&paths::root()?, &["test", "--workspace", "--locked"]);
+    cargo.args(tests).args(["--", "--ignored", "--show-output"]);
+    cargo.env("VGPU_INSIDE", program).env("VGPU_RUNC", runc).env("VGPU_IMAGES", contract::images(steps)?);
+    cargo.env("VGPU_CONTAINERD_OLD", contract::containerd(steps, "bookworm")?);
+    cargo.env("VGPU_CONTAINERD_NEW", contract::containerd(steps, "forky")?);
     // Its package's tests are among them, so it is built, too.
     cargo.env("VGPU_LOCAL_SHIM", paths::target()?.join("debug/containerd-shim-vgpulocal-v1"));
     if !host::is_root() {

@@ -8,7 +8,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 pub use vgpu_contract::mock::until;
-use vgpu_contract::mock::{Containerd as Mock, Runtime};
+use vgpu_contract::{
+    left,
+    mock::{Containerd as Mock, Runtime},
+};
 
 /// See the module.
 pub struct Containerd(Mock);
@@ -29,43 +32,20 @@ impl Containerd {
 
     /// The UUIDs of the lives that the shim has on disk.
     pub fn lives(&self) -> Vec<String> {
-        let lives = fs::read_dir(self.node().join("sandboxes")).into_iter().flatten().flatten();
-        let names = lives.map(|life| life.file_name().into_string().unwrap());
-        names.map(|name| name.rsplit('+').next().unwrap().to_owned()).collect()
+        left::lives(&self.node())
     }
 
     /// The cgroup of the only domain.
     pub fn cgroup(&self) -> PathBuf {
         let lives = self.lives();
         let [uuid] = &lives[..] else { panic!("one pod: {lives:?}") };
-        cgroup_of(uuid).expect("the domain has a cgroup")
+        left::cgroup_of(uuid).expect("the domain has a cgroup")
     }
 
     /// No domain, process, cgroup, mount or file is left of a node that had these lives.
     pub async fn assert_nothing_left(&self, lives: &[String]) {
-        let dir = self.dir.path().to_str().unwrap();
-        let left = || {
-            let folders = ["domains", "devices", "shared", "sandboxes"].map(|name| self.node().join(name));
-            let mut left: Vec<PathBuf> = folders
-                .iter()
-                .flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten())
-                .map(|entry| entry.path())
-                .collect();
-            left.extend(lives.iter().filter_map(|uuid| cgroup_of(uuid)));
-            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-            left.extend(mounts.lines().filter(|line| line.contains(dir)).map(PathBuf::from));
-            left.extend(processes(dir));
-            left
-        };
-        // `delete` may go on after its answer.
-        until("nothing is left", || left().is_empty(), || format!("{:?}", left())).await;
+        left::assert_nothing(self.dir.path(), &self.node(), lives).await;
     }
-}
-
-fn cgroup_of(uuid: &str) -> Option<PathBuf> {
-    let name = format!("vgpu-local-{uuid}");
-    let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|place| Path::new(place).join(&name));
-    places.into_iter().find(|place| place.exists())
 }
 
 /// The guest's first process, by its pid here. Source: `proc_pid_status(5)`, `NSpid`.
@@ -91,14 +71,4 @@ pub fn stop(pid: i32) {
 
 fn signal(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-}
-
-/// The processes that have a word in their environment or among their arguments, as all of a node have its folder; not this one.
-fn processes(word: &str) -> Vec<PathBuf> {
-    let has = |path: PathBuf| {
-        fs::read(path).is_ok_and(|bytes| bytes.windows(word.len()).any(|part| part == word.as_bytes()))
-    };
-    let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-    let others = all.filter(|path| !path.ends_with(std::process::id().to_string()));
-    others.filter(|path| has(path.join("environ")) || has(path.join("cmdline"))).collect()
 }

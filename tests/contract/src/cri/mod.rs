@@ -1,0 +1,37 @@
+//! The same by whom nodes run: a real containerd, called as kubelet calls it, with runc and ours as two of its runtimes.
+//!
+//! Start at [`step`] (what a case asks), [`Node`] (a containerd, and that nothing is left of it), [`play`].
+
+mod accepted;
+pub mod cases;
+mod client;
+mod configs;
+mod events;
+mod logs;
+mod node;
+pub mod play;
+pub mod report;
+pub mod step;
+mod streams;
+
+/// CRI's messages, made of `cri.proto`.
+pub mod api {
+    #[allow(
+        missing_docs,
+        missing_debug_implementations,
+        unused_qualifications,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        clippy::cast_possible_truncation,
+        clippy::ptr_as_ptr,
+        reason = "generated code; cri.proto is its documentation"
+    )]
+    mod generated {
+        include!(concat!(env!("OUT_DIR"), "/cri/mod.rs"));
+    }
+    pub use generated::cri::*;
+}
+
+pub use accepted::ACCEPTED;
+pub use client::Client;
+pub use node::{Node, Parts, has_limits};

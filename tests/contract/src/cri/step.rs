@@ -1,0 +1,74 @@
+//! What a case asks of containerd: one call each, but for those that wait or look.
+
+use super::api::{ContainerConfig, LinuxContainerResources, PodSandboxConfig};
+
+/// One container of the case's pod, by its name; its youngest, where it was made again.
+pub type Of = &'static str;
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    /// RunPodSandbox.
+    RunPod(fn(&mut PodSandboxConfig)),
+    /// StopPodSandbox.
+    StopPod,
+    /// RemovePodSandbox.
+    RemovePod,
+    /// PodSandboxStatus.
+    PodStatus,
+    /// CreateContainer of a script. All containers of a pod have one folder as /vol.
+    Create(Of, &'static str),
+    /// The same with a change.
+    CreateOf(Of, &'static str, fn(&mut ContainerConfig)),
+    /// StartContainer.
+    Start(Of),
+    /// StopContainer with a grace in seconds.
+    Stop(Of, i64),
+    /// RemoveContainer.
+    Remove(Of),
+    /// ContainerStatus.
+    Status(Of),
+    /// ExecSync of a script.
+    ExecSync(Of, &'static str),
+    /// The same with a limit in seconds.
+    ExecSyncFor(Of, &'static str, i64),
+    /// Exec of a script, and what its streams give.
+    Exec(Of, &'static str),
+    /// Attach, what is typed, and what the streams give until the container ends.
+    Attach(Of, &'static str),
+    /// PortForward to a port of the pod, what is sent, and what comes back.
+    PortForward(u16, &'static str),
+    /// UpdateContainerResources.
+    Update(Of, fn(&mut LinuxContainerResources)),
+    /// ContainerStats: what there is, not how much.
+    Stats(Of),
+    /// ListContainerStats of the pod.
+    ListStats,
+    /// The log's file is put aside, and ReopenContainerLog.
+    ReopenLog(Of),
+    /// A signal to the pause container, past CRI.
+    KillPause(u32),
+    /// No call: the lines of all logs of one.
+    Log(Of),
+    /// No call: until one has logged this.
+    Until(Of, &'static str),
+    /// Until one has ended.
+    UntilExit(Of),
+    /// Until containerd has heard of the end of the pause container.
+    UntilPodEnds,
+}
+
+impl Step {
+    /// "Status app" of Status of the container app.
+    pub fn name(&self) -> String {
+        if let Step::PortForward(port, _) = self {
+            return format!("PortForward {port}");
+        }
+        let text = format!("{self:?}");
+        let name = text.split(['(', ' ']).next().unwrap_or_default();
+        match text.split('"').nth(1) {
+            Some(of) => format!("{name} {of}"),
+            None => name.to_owned(),
+        }
+    }
+}
