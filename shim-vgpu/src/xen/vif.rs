@@ -79,7 +79,8 @@ fn write_nodes(nodes: &impl Store, guest: DomId, vif: &Vif) -> Result<(), XsErro
         ("state", "1"),
         ("handle", &number),
         ("mac", &mac),
-        // Netback goes on without a script's word.
+        // Netback wants a script's name for udev, and goes on without that script's word.
+        ("script", ""),
         ("hotplug-status", "connected"),
     ];
     let front_nodes = [
