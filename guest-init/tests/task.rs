@@ -13,7 +13,10 @@ use containerd_shim_protos::api::{ResizePtyRequest, StatsRequest, Status};
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::Code;
-use vgpu_agent_api::agent::SetClockRequest;
+use vgpu_agent_api::{
+    agent::{NetworkNeighbour, SetClockRequest, SetNetworkRequest},
+    network::Network,
+};
 use world::{Setup, World, ground::Hierarchy, refusal, soon, story, story_in};
 
 #[test]
@@ -206,7 +209,7 @@ fn users_limits_and_the_read_only_root_of_the_spec_hold() {
 }
 
 #[test]
-fn hello_sets_name_and_clock_and_refuses_another_major() {
+fn the_agent_sets_name_clock_and_network_and_refuses_another_major() {
     story(async |world| {
         let reply = world.hello(1).await.unwrap();
         assert!(reply.memory_bytes > 0 && !reply.kernel_release.is_empty());
@@ -215,6 +218,12 @@ fn hello_sets_name_and_clock_and_refuses_another_major() {
         let clock = SetClockRequest { unix_nanoseconds: 6, ..Default::default() };
         world.agent.set_clock(soon(), &clock).await.unwrap();
         assert_eq!(world.noted("clock").as_deref(), Some("6"));
+        let mut network = SetNetworkRequest::default();
+        world.agent.set_network(soon(), &network).await.unwrap();
+        assert_eq!(world.noted("network").unwrap(), format!("{:?}", Network::default()));
+        network.neighbours.push(NetworkNeighbour::default());
+        let (code, text) = refusal(world.agent.set_network(soon(), &network).await);
+        assert_eq!((code, text.as_str()), (Code::INVALID_ARGUMENT, "VGPU-201: neighbours.interface: 0 of 0"));
         let (code, text) = refusal(world.hello(9).await);
         assert_eq!(code, Code::FAILED_PRECONDITION);
         assert!(text.starts_with("VGPU-501: "), "{text}");

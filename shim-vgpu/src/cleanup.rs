@@ -9,7 +9,7 @@ use vgpu_codes::Code;
 
 use crate::{
     error::{Error, Result},
-    mount,
+    mount, network,
     persist::{Record, Store},
     platform::Platform,
     share::ShareDir,
@@ -65,7 +65,7 @@ pub fn guest(platform: &Platform, store: &Store, record: &Record) -> (Option<u16
     (found, first.error)
 }
 
-/// Ends the sandbox: domain, share, zone, mounts, files. Blocks.
+/// Ends the sandbox: domain, share, network, zone, mounts, files. Blocks.
 ///
 /// # Errors
 /// The first thing that could not be taken away.
@@ -75,6 +75,9 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()
     if let Some(domid) = record.domid.or(found) {
         first.keep(platform.share.detach(domid, record.domain_uuid));
         first.keep(platform.link.remove_devices(domid, record.domain_uuid, record.driver_domain));
+        if let Some(network) = &record.network {
+            first.keep(network::leave(&*platform.link, network, domid, record.domain_uuid));
+        }
     }
     first.keep(ShareDir::at(&record.share).remove());
     for container in record.containers.values() {

@@ -26,6 +26,7 @@ use vgpu_agent_api::{
         CloseStreamRequest, ContainerRequest, Event, HelloReply, HelloRequest, NextEventRequest,
         OomKillsReply, OpenStreamRequest, SetClockRequest, StreamOffer,
     },
+    network::Network,
     stream::StreamName,
     version::{self, Version},
     wire::ANSWER_BYTES_MAX,
@@ -47,6 +48,9 @@ const FORGET: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(50);
 /// A long poll's own time, and ours around it.
 const POLL: Duration = Duration::from_secs(60);
+
+/// For it to make the pod's network, which may wait for its devices.
+const NETWORK: Duration = Duration::from_secs(15);
 
 /// A time that took longer to be heard is told again, so often at once.
 const CLOCK_LATE: Duration = Duration::from_millis(100);
@@ -267,6 +271,22 @@ impl Guest {
         Ok(false)
     }
 
+    /// Has it make the pod's network.
+    ///
+    /// # Errors
+    /// As [`Guest::task`]; [`Code::ProtocolVersion`] of a guest before 1.2.
+    pub async fn set_network(&self, network: &Network) -> Result<()> {
+        let made: Result<vgpu_agent_api::agent::Empty> =
+            self.call(AGENT_SERVICE, "SetNetwork", &network.to_wire(), Some(NETWORK)).await;
+        match made {
+            Err(Error::Guest { rpc: Rpc::UNIMPLEMENTED, .. }) => {
+                let what = "the guest image does not fit this shim: it cannot make the pod's network";
+                Err(Error::new(Code::ProtocolVersion, what))
+            }
+            made => made.map(drop),
+        }
+    }
+
     /// The next thing that the guest has to tell, or nothing for a while.
     ///
     /// # Errors
@@ -297,8 +317,10 @@ mod tests {
     use async_trait::async_trait;
     use tokio::io::{AsyncWriteExt as _, DuplexStream};
     use uuid::Uuid;
+    use vgpu_netlink::Namespace;
 
     use super::*;
+    use crate::network::Vif;
 
     /// What a call by itself needs of Xen.
     #[derive(Debug)]
@@ -310,6 +332,12 @@ mod tests {
             unreachable!()
         }
         fn remove_devices(&self, _: u16, _: Uuid, _: u16) -> Result<()> {
+            unreachable!()
+        }
+        fn make_vifs(&self, _: u16, _: &[Vif], _: &Namespace) -> Result<()> {
+            unreachable!()
+        }
+        fn remove_vifs(&self, _: u16, _: Uuid, _: Option<&Namespace>) -> Result<()> {
             unreachable!()
         }
         async fn agent(&self, _: u16) -> Result<AnyStream> {

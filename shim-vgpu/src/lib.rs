@@ -1,7 +1,7 @@
 //! The parts of containerd-shim-vgpu-v1, a library for its program and for one that stands on another platform ([`seams`]).
 //!
 //! Read: `verbs` (the program) → `bootstrap` (how containerd starts us) → `server` → `service` (the Task API) → `pod` (the domain and its containers) →
-//! `container/life` (the rules, pure). What is left on the host, and how it goes: `persist`, `cleanup`, `delete`.
+//! `container/life` (the rules, pure). The pod's network is `network`. What is left on the host, and how it goes: `persist`, `cleanup`, `delete`.
 //! The seams to Xen are the traits of `toolstack`, `share` and `link`.
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,7 @@ mod link;
 mod log;
 mod mount;
 mod names;
+mod network;
 mod options;
 mod persist;
 mod platform;
@@ -48,6 +49,7 @@ pub mod seams {
     pub use crate::{
         error::{Error, Result},
         link::{AnyStream, ByteStream, Link},
+        network::Vif,
         platform::{Platform, PlatformSource},
         share::{Backend, Process},
         toolstack::{DomainConfig, Toolstack},

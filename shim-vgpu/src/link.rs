@@ -1,4 +1,4 @@
-//! The way to the guest over IDM: its two xenstore devices, the agent stream, further streams for stdio.
+//! The way to the guest over IDM: its two xenstore devices, its network devices, the agent stream, further streams for stdio.
 //!
 //! [`Link`] is the seam for tests; the real one is in `xen.rs`.
 
@@ -9,8 +9,9 @@ use tokio::{
 };
 use uuid::Uuid;
 use vgpu_agent_api::agent::StreamOffer;
+use vgpu_netlink::Namespace;
 
-use crate::error::Result;
+use crate::{error::Result, network::Vif};
 
 /// Bytes both ways, in order, with back-pressure; a shutdown of our side is an end of file for the peer.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -34,6 +35,20 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// `HostFailure` if some are left.
     fn remove_devices(&self, domid: u16, uuid: Uuid, driver_domain: u16) -> Result<()>;
+
+    /// Gives the guest these network devices. The node's side of each is in `namespace`, under [`Vif::name`], when this returns. After its
+    /// intent is on disk and before the domain first runs. Blocks.
+    ///
+    /// # Errors
+    /// `NetworkFailed`, `HostFailure`.
+    fn make_vifs(&self, domid: u16, vifs: &[Vif], namespace: &Namespace) -> Result<()>;
+
+    /// Removes what [`Link::make_vifs`] made, in part or whole, unless `domid` is another domain than `uuid` by now. `namespace` is missing
+    /// if it is gone. Nothing there is no error. Blocks.
+    ///
+    /// # Errors
+    /// As [`Link::make_vifs`], if some are left.
+    fn remove_vifs(&self, domid: u16, uuid: Uuid, namespace: Option<&Namespace>) -> Result<()>;
 
     /// The agent stream, once the guest offers it. Waits without a limit of its own.
     ///

@@ -22,6 +22,7 @@ use vgpu_zone_api::shim::ZoneId;
 use crate::{
     error::{OrFail, Result},
     names::is_life_of,
+    network::NetworkRecord,
     share::Process,
     spec::gpu::GpuRequest,
 };
@@ -54,6 +55,9 @@ pub struct Record {
     pub backend: Option<Process>,
     /// The domain of gpu-proxy: the GPU device's nodes are there.
     pub driver_domain: u16,
+    /// The pod's network, if the guest is to have one.
+    #[serde(default)]
+    pub network: Option<NetworkRecord>,
     /// gpu-proxy's socket, from the moment at which the zone may be registered there.
     pub proxy: Option<PathBuf>,
     /// The zone.
@@ -94,6 +98,7 @@ impl Record {
             share,
             backend: None,
             driver_domain: 0,
+            network: None,
             proxy: None,
             zone,
             pod_uid: pod_uid.map_or_else(|| zone.to_string(), str::to_owned),

@@ -3,6 +3,9 @@
 //! Everything that a guest wrote comes through `idm`, which checks it; a number of pages, a reference or a port that is not right ends the
 //! stream and nothing else.
 
+pub mod nodes;
+mod vif;
+
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -30,10 +33,12 @@ use tokio::{sync::watch, task::block_in_place};
 use uuid::Uuid;
 use vgpu_agent_api::{agent::StreamOffer, wire};
 use vgpu_codes::Code;
+use vgpu_netlink::Namespace;
 
 use crate::{
     error::{Error, OrFail, Result, blocking},
     link::{AnyStream, Link},
+    network::Vif,
 };
 
 /// How long a thread waits for a guest before it looks whether somebody still wants it.
@@ -158,6 +163,14 @@ impl Link for XenLink {
         self.remove_if_ours(domid, uuid, |xenstore| {
             devices.iter().try_for_each(|device| device::remove(xenstore, *device))
         })
+    }
+
+    fn make_vifs(&self, domid: u16, vifs: &[Vif], namespace: &Namespace) -> Result<()> {
+        vif::make(&self.xenstore()?, guest_id(domid)?, vifs, namespace)
+    }
+
+    fn remove_vifs(&self, domid: u16, uuid: Uuid, _: Option<&Namespace>) -> Result<()> {
+        self.remove_if_ours(domid, uuid, |xenstore| vif::remove(xenstore, domid))
     }
 
     async fn agent(&self, domid: u16) -> Result<AnyStream> {

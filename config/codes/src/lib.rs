@@ -131,6 +131,9 @@ codes! {
     209 CommandMissing Peer InvalidArgument cu 1: "the container's command cannot be executed",
         "The first word of the command was not found in the image's PATH, or it is not executable.",
         "Correct the command or the image.";
+    212 NetworkFailed Ours Internal cu 46: "the pod's network could not be given to its domain",
+        "The pod's network namespace cannot be read or used, or its interfaces could not be joined with the domain's devices.",
+        "Read the cause in the message, and see that the namespace that it names is there (`ip netns`). The node needs the kernel modules sch_ingress, cls_u32 and act_mirred, and xen-netback.";
 
     301 DomainCreate Ours Internal cu 46: "the domain could not be created",
         "xl refused or failed. The message holds what it said.",

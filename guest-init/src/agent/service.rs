@@ -12,15 +12,17 @@ use ttrpc::r#async::TtrpcContext;
 use vgpu_agent_api::{
     agent::{
         CloseStreamRequest, ContainerRequest, Empty, Event, HelloReply, HelloRequest, NextEventRequest,
-        OomKillsReply, OpenStreamRequest, SetClockRequest, StreamOffer, event::Kind,
+        OomKillsReply, OpenStreamRequest, SetClockRequest, SetNetworkRequest, StreamOffer, event::Kind,
     },
     agent_ttrpc::Agent,
+    network::Network,
     version::{self, Version},
 };
 
 use super::streams::StdioStreams;
 use crate::{
     error::{During, GuestError, Result},
+    network,
     task::pod::Pod,
 };
 
@@ -42,6 +44,10 @@ pub trait Machine: Send + Sync {
     /// # Errors
     /// As clock_settime(2).
     fn set_clock(&self, unix_nanoseconds: u64) -> Result<()>;
+    /// Makes the pod's network. Blocks.
+    /// # Errors
+    /// As [`network::make`].
+    fn set_network(&self, network: &Network) -> Result<()>;
     /// Kills everything and ends the domain.
     fn power_off(&self);
 }
@@ -124,6 +130,16 @@ impl Agent for AgentService {
         Ok(OomKillsReply { count, ..Default::default() })
     }
 
+    async fn set_network(&self, _: &TtrpcContext, req: SetNetworkRequest) -> ttrpc::Result<Empty> {
+        let network = Network::from_wire(&req)
+            .map_err(|malformed| GuestError::Invalid { field: malformed.field, why: malformed.why })?;
+        let machine = Arc::clone(&self.machine);
+        // Its devices take their time, and PID 1 has to reap meanwhile.
+        let made = tokio::task::spawn_blocking(move || machine.set_network(&network));
+        made.await.map_err(std::io::Error::other).during(|| "make the network".into())??;
+        Ok(Empty::new())
+    }
+
     async fn power_off(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {
         let machine = Arc::clone(&self.machine);
         tokio::spawn(async move {
@@ -164,6 +180,10 @@ impl Machine for Guest {
             tv_nsec: (unix_nanoseconds % 1_000_000_000).cast_signed(),
         };
         rustix::time::clock_settime(ClockId::Realtime, time).during(|| "set the clock".into())
+    }
+
+    fn set_network(&self, network: &Network) -> Result<()> {
+        network::make(network)
     }
 
     fn power_off(&self) {

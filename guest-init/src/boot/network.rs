@@ -1,4 +1,4 @@
-//! The loopback, and a name for a pod that has none. Nothing configures the pod's own interface yet.
+//! The loopback, and a name for a pod that has none. The pod's own interfaces come later, by the shim's word: `network`.
 
 use std::fs;
 

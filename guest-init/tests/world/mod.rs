@@ -55,6 +55,7 @@ use ttrpc::{
 use vgpu_agent_api::{
     agent::{HelloRequest, OpenStreamRequest},
     agent_ttrpc::AgentClient,
+    network::Network,
 };
 
 use ground::StoryGround;
@@ -86,6 +87,10 @@ impl Machine for Noted {
     }
     fn set_clock(&self, unix_nanoseconds: u64) -> guest_init::error::Result<()> {
         self.0.lock().unwrap().insert("clock", unix_nanoseconds.to_string());
+        Ok(())
+    }
+    fn set_network(&self, network: &Network) -> guest_init::error::Result<()> {
+        self.0.lock().unwrap().insert("network", format!("{network:?}"));
         Ok(())
     }
     fn power_off(&self) {

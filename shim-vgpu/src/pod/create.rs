@@ -23,7 +23,9 @@ use crate::{
     error::{Error, OrFail, Result, blocking},
     guest::Guest,
     io::Stdio,
-    mount, names, options,
+    mount, names,
+    network::PodNetwork,
+    options,
     persist::{ContainerRecord, Record, Store, random_uuid},
     share::ShareDir,
     spec::{Role, Spec, gpu::GpuRequest, guest::SHARE_IN_GUEST},
@@ -170,6 +172,7 @@ impl Pod {
         let pod_uid = plan.spec.pod_uid().map(str::to_owned);
         plan.spec.domain_size(&platform.config.guest)?;
         let (checked, bundle) = (platform.clone(), plan.bundle.clone());
+        let network = plan.spec.network().map(Path::to_owned);
         let (namespace, id, gpu) = (self.namespace.clone(), plan.id().to_owned(), plan.gpu.is_some());
         blocking(move || {
             checked.toolstack.check()?;
@@ -181,9 +184,11 @@ impl Pod {
                 std::fs::File::open(image)
                     .or_fail(Code::KernelMissing, || format!("cannot read {}", image.display()))?;
             }
+            let network = network.map_or(Ok(None), |path| PodNetwork::scan(&path))?;
             let lives = Store::lives(&checked.config.shim.state_dir, &namespace, &id)?;
             let mut record = Record::new(&namespace, &id, pod_uid.as_deref(), uuid, share_dir.clone());
             record.driver_domain = checked.config.proxy.domain;
+            record.network = network.as_ref().map(|network| network.record().clone());
             record.socket = bootstrap::socket_of(&bundle);
             // Ours is on disk before we wait for others, so that a `delete` that comes meanwhile ends us.
             let begun = store.point_from(&bundle).and_then(|()| store.save(&record));
@@ -199,6 +204,7 @@ impl Pod {
                 store,
                 record,
                 share,
+                network: network.map(Arc::new),
                 watchers: Vec::new(),
                 zone_turn: Arc::default(),
                 zone_kept: false,
@@ -264,6 +270,11 @@ impl Pod {
         let (link, driver_domain) = (platform.link.clone(), sandbox.record.driver_domain);
         blocking(move || link.make_devices(domid, driver_domain)).await?;
         self.passed(Step::DevicesMade, creation).await?;
+        if let Some(network) = sandbox.network.clone() {
+            let link = platform.link.clone();
+            blocking(move || network.join(&*link, domid)).await?;
+        }
+        self.passed(Step::VifsMade, creation).await?;
         let toolstack = platform.toolstack.clone();
         blocking(move || toolstack.unpause(domid)).await?;
         self.passed(Step::Unpaused, creation).await?;
@@ -302,8 +313,16 @@ impl Pod {
                 }
             }
         };
+        let met = async {
+            let (link, name) = (platform.link.clone(), plan.spec.hostname());
+            let guest = Guest::meet(link, domid, &sandbox.record.sandbox, name).await?;
+            if let Some(network) = &sandbox.network {
+                guest.set_network(network.network()).await?;
+            }
+            Ok(guest)
+        };
         tokio::select! {
-            met = Guest::meet(platform.link.clone(), domid, &sandbox.record.sandbox, plan.spec.hostname()) => met,
+            met = met => met,
             () = death => Err(Error::new(Code::GuestGone, "the domain ended before guest-init said hello")),
             _ = backend_end => Err(Error::new(Code::ShareFailed, "the share's backend ended before guest-init said hello")),
             () = creation.cancelled() => Err(creation.refusal()),

@@ -36,6 +36,7 @@ use crate::{
     error::{Error, Result},
     events::Outbox,
     guest::Guest,
+    network::PodNetwork,
     persist::{Record, Store},
     platform::{Platform, PlatformSource},
     share::{Process, ShareDir},
@@ -115,6 +116,7 @@ struct Sandbox {
     store: Store,
     record: Record,
     share: ShareDir,
+    network: Option<Arc<PodNetwork>>,
     watchers: Vec<AbortHandle>,
     /// Held while gpu-proxy is told something of the zone, so that it hears it in the order in which it became true.
     zone_turn: Arc<AsyncMutex<()>>,

@@ -19,9 +19,11 @@ pub enum Step {
     ShareServed,
     /// The IDM devices' nodes are written.
     DevicesMade,
+    /// The vifs are there, and are one way with the pod's interfaces.
+    VifsMade,
     /// The domain runs.
     Unpaused,
-    /// guest-init said hello.
+    /// guest-init said hello, and has made the pod's network.
     GuestUp,
     /// gpu-proxy knows the zone and the container's grant.
     Granted,
@@ -32,7 +34,7 @@ pub enum Step {
 impl Step {
     /// All of them, in order.
     #[cfg(test)]
-    pub const ALL: [Step; 11] = [
+    pub const ALL: [Step; 12] = [
         Step::Recorded,
         Step::ShareMade,
         Step::RootMounted,
@@ -40,6 +42,7 @@ impl Step {
         Step::DomainMade,
         Step::ShareServed,
         Step::DevicesMade,
+        Step::VifsMade,
         Step::Unpaused,
         Step::GuestUp,
         Step::Granted,

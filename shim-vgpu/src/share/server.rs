@@ -27,7 +27,7 @@ use super::{Backend, Process};
 use crate::{
     error::{Error, OrFail, Result},
     process,
-    xen::XenLink,
+    xen::{XenLink, nodes::write_side},
 };
 
 /// Its start under emulation on a busy machine; on hardware it takes milliseconds.
@@ -182,21 +182,6 @@ fn write_nodes(nodes: &impl idm::xen::xenstore::Store, guest: DomId) -> Result<(
     let front_nodes = [("backend", back.as_str()), ("backend-id", "0"), ("state", "1"), ("tag", SHARE_TAG)];
     write_side(nodes, &back, &back_nodes, &Permissions::owned(DomId::DOM0, guest))?;
     write_side(nodes, &front, &front_nodes, &Permissions::owned(guest, DomId::DOM0))
-}
-
-fn write_side(
-    nodes: &impl idm::xen::xenstore::Store,
-    dir: &str,
-    values: &[(&str, &str)],
-    permissions: &Permissions,
-) -> Result<(), XsError> {
-    nodes.mkdir(dir)?;
-    nodes.set_permissions(dir, permissions)?;
-    values.iter().try_for_each(|(key, value)| {
-        let path = format!("{dir}/{key}");
-        nodes.write(&path, value)?;
-        nodes.set_permissions(&path, permissions)
-    })
 }
 
 #[cfg(test)]

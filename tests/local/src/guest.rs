@@ -33,6 +33,8 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change, mount_move,
 };
 
+use vgpu_agent_api::network::Network;
+
 use crate::{handover::FarEnds, node::Node};
 
 /// Why a guest could not go on.
@@ -137,6 +139,10 @@ impl Machine for Here {
     fn set_clock(&self, _: u64) -> guest_init::error::Result<()> {
         // The shim's own: it is right.
         Ok(())
+    }
+
+    fn set_network(&self, network: &Network) -> guest_init::error::Result<()> {
+        Guest.set_network(network)
     }
 
     fn power_off(&self) {

@@ -1,15 +1,22 @@
 //! The way to the guest by sockets: `agent` carries ttrpc, `streams` gives out the far ends of stdio ([`crate::handover`]).
 //!
-//! In the place of idm's rings, so without their hello.
+//! In the place of idm's rings, so without their hello. A vif is a veth: its end in the guest waits in the pod's network namespace until the
+//! guest has one, which it has when it listens.
 
-use std::{fs, io, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use shim_vgpu::seams::{AnyStream, Error, Link, Result};
+use rustix::io::Errno;
+use shim_vgpu::seams::{AnyStream, Error, Link, Result, Vif};
 use tokio::{net::UnixStream, sync::watch};
 use uuid::Uuid;
 use vgpu_agent_api::agent::StreamOffer;
 use vgpu_codes::Code;
+use vgpu_netlink::{Namespace, Rtnetlink};
 
 use crate::{
     handover,
@@ -24,6 +31,32 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct LocalLink {
     pub node: Node,
     pub endings: Arc<watch::Sender<u64>>,
+    /// Where the guest's ends of its vifs wait until it has a network namespace.
+    pub vifs: Mutex<Option<Namespace>>,
+}
+
+/// What the names of the guest's ends begin with.
+fn devices(domid: u16) -> String {
+    format!("gst{domid}.")
+}
+
+/// Does something to each link whose name begins so. The other end of a veth may have taken it along.
+fn each(names: &str, mut work: impl FnMut(&mut Rtnetlink, u32) -> io::Result<()>) -> io::Result<()> {
+    let mut netlink = Rtnetlink::open()?;
+    for link in netlink.links()?.iter().filter(|link| link.name.starts_with(names)) {
+        match work(&mut netlink, link.index) {
+            Err(gone) if gone.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {}
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+/// Moves the devices to the guest, which is who listens at this stream's other end.
+fn give(domid: u16, pod: &Namespace, stream: &UnixStream) -> io::Result<()> {
+    let guest = rustix::net::sockopt::socket_peercred(stream)?.pid;
+    let guest = Namespace::open(format!("/proc/{}/ns/net", guest.as_raw_nonzero()).as_ref())?;
+    pod.enter(|| each(&devices(domid), |netlink, index| netlink.move_to(index, &guest))).flatten()
 }
 
 impl LocalLink {
@@ -49,9 +82,40 @@ impl Link for LocalLink {
         }
     }
 
+    fn make_vifs(&self, domid: u16, vifs: &[Vif], namespace: &Namespace) -> Result<()> {
+        let make = || {
+            let mut netlink = Rtnetlink::open()?;
+            for vif in vifs {
+                let device = format!("{}{}", devices(domid), vif.number);
+                netlink.add_veth(&vif.name(domid), &device)?;
+                let index = netlink.link(&device)?.ok_or(io::ErrorKind::NotFound)?.index;
+                netlink.set_mac(index, vif.mac)?;
+            }
+            Ok(())
+        };
+        let made = namespace.enter(make).flatten().and_then(|()| namespace.try_clone());
+        let kept = made.map_err(failed(format!("cannot make the vifs of domain {domid}")))?;
+        *self.vifs.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        Ok(())
+    }
+
+    fn remove_vifs(&self, domid: u16, uuid: Uuid, namespace: Option<&Namespace>) -> Result<()> {
+        let Some(namespace) = namespace else { return Ok(()) };
+        if self.known(domid)?.is_some_and(|other| other != uuid) {
+            return Ok(());
+        }
+        let removed = namespace.enter(|| each(&Vif::names(domid), Rtnetlink::remove_link));
+        removed.flatten().map_err(failed(format!("cannot remove the vifs of domain {domid}")))
+    }
+
     async fn agent(&self, domid: u16) -> Result<AnyStream> {
         loop {
             if let Ok(stream) = UnixStream::connect(self.node.agent(domid)).await {
+                let waiting = self.vifs.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(pod) = waiting {
+                    let given = tokio::task::block_in_place(|| give(domid, &pod, &stream));
+                    given.map_err(failed(format!("cannot give domain {domid} its vifs")))?;
+                }
                 return Ok(Box::new(stream));
             }
             if self.known(domid)?.is_none() {

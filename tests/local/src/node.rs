@@ -6,7 +6,7 @@
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use serde::{Deserialize, Serialize};
@@ -117,7 +117,7 @@ impl PlatformSource for Local {
             config: Arc::new(config),
             toolstack: Arc::new(LocalToolstack { node: node(), endings: endings.clone() }),
             share: Arc::new(LocalShare { node: node() }),
-            link: Arc::new(LocalLink { node: node(), endings }),
+            link: Arc::new(LocalLink { node: node(), endings, vifs: Mutex::default() }),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What a pod leaves on a node while it lives: domains, processes, mounts, sockets, files, xenstore nodes, cgroups, containers,
-//! gpu-proxy's zones and the device memory in use.
+//! What a pod leaves on a node while it lives: domains, processes, mounts, sockets, files, network links, xenstore nodes, cgroups,
+//! containers, gpu-proxy's zones and the device memory in use.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -46,6 +46,8 @@ impl Traces {
         let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
         let named = sockets.lines().filter_map(|line| line.split_whitespace().nth(7));
         lines.extend(named.map(|path| format!("socket {path}")));
+        let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+        lines.extend(links.map(|link| format!("network link {}", link.file_name().display())));
         for dir in FILES {
             add_files(&mut lines, Path::new(dir), 3);
         }

@@ -7,6 +7,7 @@ mod fake_guest;
 mod fake_proxy;
 mod gpu;
 mod memory;
+mod network;
 mod node;
 mod pause;
 mod stubborn;

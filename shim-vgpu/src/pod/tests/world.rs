@@ -20,14 +20,16 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 use uuid::Uuid;
-use vgpu_agent_api::agent::StreamOffer;
+use vgpu_agent_api::{agent::StreamOffer, network::Network};
 use vgpu_codes::Code;
 use vgpu_config::Config;
+use vgpu_netlink::{Namespace, Rtnetlink};
 
 use super::fake_guest::{FakeGuest, Habits, Programs};
 use crate::{
     error::{Error, Result},
     link::{AnyStream, Link},
+    network::Vif,
     platform::{Platform, PlatformSource},
     share::{Backend, Process},
     toolstack::{DomainConfig, Toolstack},
@@ -39,6 +41,8 @@ pub struct Left {
     pub domains: BTreeMap<u16, Uuid>,
     pub backends: BTreeMap<Uuid, Child>,
     pub devices: Vec<u16>,
+    /// What the node's sides of vifs are called.
+    pub vifs: Vec<String>,
     /// Domains that run no more, and are to be destroyed.
     pub halted: Vec<u16>,
 }
@@ -86,6 +90,8 @@ pub struct World {
     pub oom: OutOfMemory,
     /// From 1 on a slow container's Resume is refused, from 2 on it is frozen.
     pub freezes: watch::Sender<u32>,
+    /// What the guests were told of the pod's network.
+    pub networks: Mutex<Vec<Network>>,
     /// What the guests' clocks were set to.
     pub clocks: Mutex<Vec<SystemTime>>,
     guests: Mutex<BTreeMap<u16, FakeGuest>>,
@@ -123,6 +129,7 @@ impl World {
             no_xl: AtomicBool::default(),
             streams: Mutex::default(),
             programs: Mutex::default(),
+            networks: Mutex::default(),
             clocks: Mutex::default(),
             freezes: watch::Sender::new(2),
             oom: OutOfMemory {
@@ -195,6 +202,7 @@ impl World {
             left.domains.is_empty()
                 && left.backends.is_empty()
                 && left.devices.is_empty()
+                && left.vifs.is_empty()
                 && left.halted.is_empty(),
             "{when}: {left:?}"
         );
@@ -339,6 +347,32 @@ impl Link for Fake {
 
     fn remove_devices(&self, domid: u16, _: Uuid, _: u16) -> Result<()> {
         self.0.left.lock().unwrap().devices.retain(|found| *found != domid);
+        Ok(())
+    }
+
+    fn make_vifs(&self, domid: u16, vifs: &[Vif], namespace: &Namespace) -> Result<()> {
+        for vif in vifs {
+            let (name, peer) = (vif.name(domid), format!("far{}", vif.number));
+            namespace.enter(|| Rtnetlink::open().unwrap().add_veth(&name, &peer).unwrap()).unwrap();
+            self.0.left.lock().unwrap().vifs.push(name);
+        }
+        Ok(())
+    }
+
+    fn remove_vifs(&self, domid: u16, _: Uuid, namespace: Option<&Namespace>) -> Result<()> {
+        let mut left = self.0.left.lock().unwrap();
+        assert!(!left.domains.contains_key(&domid), "the domain has them still");
+        left.vifs.retain(|name| !name.starts_with(&Vif::names(domid)));
+        let Some(namespace) = namespace else { return Ok(()) };
+        let remove = || {
+            let mut netlink = Rtnetlink::open().unwrap();
+            for link in netlink.links().unwrap() {
+                if link.name.starts_with(&Vif::names(domid)) {
+                    netlink.remove_link(link.index).unwrap();
+                }
+            }
+        };
+        namespace.enter(remove).unwrap();
         Ok(())
     }
 

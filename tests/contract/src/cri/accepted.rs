@@ -4,7 +4,7 @@ use crate::compare::Accepted;
 
 const NOT_SHARED: &str = "not shared yet: a pod's containers have neither namespaces nor /dev/shm in common";
 const NO_NETWORK: &str =
-    "not yet: what comes to the pod's network namespace on the node does not reach the guest";
+    "not yet: what comes to the loopback of the pod's network namespace on the node does not reach the guest";
 const NO_MKNOD: &str = "no container has CAP_MKNOD: a guest has no filter of devices yet";
 
 /// One that differs no more, with any containerd, is to be taken out.

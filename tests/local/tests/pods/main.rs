@@ -2,6 +2,7 @@
 
 mod containerd;
 mod inside;
+mod network;
 
 use std::{
     fs,

@@ -25,6 +25,7 @@ fn what_is_left_behind_is_noticed(node: &Node) {
     fs::create_dir_all("/run/vgpu/canary").expect("/run is writable");
     must(&["mount", "-t", "tmpfs", "canary", "/run/vgpu/canary"]);
     must(&["mkdir", "/sys/fs/cgroup/canary"]);
+    must(&["ip", "link", "add", "canary", "type", "bridge"]);
     must(&["xenstore-write", "/local/domain/0/backend/canary/999", "1"]);
     must(&["ctr", "containers", "create", "--runtime", Runtime::Runc.name(), BUSYBOX, "canary"]);
     let socket = UnixListener::bind("/run/vgpu/canary/socket").expect("a file system of our own");
@@ -39,12 +40,14 @@ fn what_is_left_behind_is_noticed(node: &Node) {
     }
     must(&["umount", "/run/vgpu/canary"]);
     must(&["rmdir", "/run/vgpu/canary", "/sys/fs/cgroup/canary"]);
+    must(&["ip", "link", "delete", "canary"]);
     must(&["xenstore-rm", "/local/domain/0/backend/canary"]);
     must(&["ctr", "containers", "rm", "canary"]);
     for trace in [
         "file /run/vgpu/canary",
         "mount /run/vgpu/canary",
         "cgroup /sys/fs/cgroup/canary",
+        "network link canary",
         "xenstore /local/domain/0/backend/canary/999",
         "socket /run/vgpu/canary/socket",
         "containers canary",

@@ -14,6 +14,7 @@ mod deaths;
 mod demo;
 mod gpu;
 mod idm;
+mod network;
 mod programs;
 mod recovery;
 
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Story> {
     let mut stories = canary::stories();
     stories.extend(idm::stories());
     stories.extend(programs::stories());
+    stories.extend(network::stories());
     stories.extend(gpu::stories());
     stories.extend(costs::stories());
     stories.extend(demo::stories());

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use ttrpc::r#async::TtrpcContext;
-use vgpu_agent_api::{agent, agent_ttrpc};
+use vgpu_agent_api::{agent, agent_ttrpc, network::Network};
 
 use super::{Habits, Inner, status};
 
@@ -55,6 +55,18 @@ impl agent_ttrpc::Agent for Inner {
         if self.world.habits.is_slow {
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
+        Ok(agent::Empty::default())
+    }
+
+    async fn set_network(
+        &self,
+        _: &TtrpcContext,
+        r: agent::SetNetworkRequest,
+    ) -> ttrpc::Result<agent::Empty> {
+        if self.world.habits.is_old {
+            return Err(status(ttrpc::Code::UNIMPLEMENTED, "SetNetwork"));
+        }
+        self.world.networks.lock().unwrap().push(Network::from_wire(&r).unwrap());
         Ok(agent::Empty::default())
     }
 

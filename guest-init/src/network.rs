@@ -1,0 +1,113 @@
+//! The pod's network in the guest: the devices that the domain was given become the interfaces of the pod's network namespace on the node.
+//!
+//! [`make`] is all of it. The kernel adds nothing of its own: no address by the MAC, none from a router, no question whether an address is
+//! free; what holds in the pod's namespace was settled there.
+
+use std::{
+    fs, io, thread,
+    time::{Duration, Instant},
+};
+
+use vgpu_agent_api::network::{Interface, Mac, Network};
+use vgpu_netlink::{Rtnetlink, link::Link};
+
+use crate::error::{During, Result};
+
+/// For all devices to be there and to have a carrier: their driver speaks with the node's.
+const LIMIT: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Makes the interfaces, with their addresses, routes and neighbours, of the thread's network namespace. Blocks.
+/// # Errors
+/// A device is missing or has no carrier within 5 s; what the kernel refuses, each with its name.
+pub fn make(network: &Network) -> Result<()> {
+    let mut netlink = Rtnetlink::open().during(|| "open a socket to the kernel's network".into())?;
+    let deadline = Instant::now() + LIMIT;
+    let mut indices = Vec::new();
+    for interface in &network.interfaces {
+        indices.push(find(&mut netlink, interface, deadline)?);
+    }
+    rename(&mut netlink, &network.interfaces, &indices)?;
+    for (interface, index) in network.interfaces.iter().zip(&indices) {
+        bring_up(&mut netlink, interface, *index)?;
+    }
+    for (interface, index) in network.interfaces.iter().zip(&indices) {
+        wait_for(&mut netlink, interface, deadline, "a carrier of", |link| {
+            link.index == *index && link.carrier
+        })?;
+    }
+    for route in &network.routes {
+        let (name, index) = (&network.interfaces[route.interface].name, indices[route.interface]);
+        netlink.add_route(index, route).during(|| {
+            let by = route.gateway.map(|ip| format!(" by {ip}")).unwrap_or_default();
+            format!("add the route to {}{by} through {name}", route.to)
+        })?;
+    }
+    for neighbour in &network.neighbours {
+        let (name, index) = (&network.interfaces[neighbour.interface].name, indices[neighbour.interface]);
+        netlink
+            .add_neighbour(index, neighbour)
+            .during(|| format!("add the neighbour {} of {name}, {}", neighbour.ip, neighbour.mac))?;
+    }
+    Ok(())
+}
+
+/// The number of the device that is to be this interface.
+fn find(netlink: &mut Rtnetlink, interface: &Interface, deadline: Instant) -> Result<u32> {
+    let is_it = |link: &Link| !link.loopback && link.mac == Some(interface.mac);
+    wait_for(netlink, interface, deadline, "the device of", is_it).map(|link| link.index)
+}
+
+fn wait_for(
+    netlink: &mut Rtnetlink,
+    interface: &Interface,
+    deadline: Instant,
+    what: &str,
+    is_it: impl Fn(&Link) -> bool,
+) -> Result<Link> {
+    let Interface { name, mac, .. } = interface;
+    let waiting = || waited_for(what, name, *mac);
+    loop {
+        let links = netlink.links().during(waiting)?;
+        if let Some(link) = links.into_iter().find(&is_it) {
+            return Ok(link);
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::from(io::ErrorKind::TimedOut)).during(waiting);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn waited_for(what: &str, name: &str, mac: Mac) -> String {
+    format!("wait for {what} {name} ({mac}) for {} s", LIMIT.as_secs())
+}
+
+/// By way of names that nobody has: two devices may have each other's.
+fn rename(netlink: &mut Rtnetlink, interfaces: &[Interface], indices: &[u32]) -> Result<()> {
+    for index in indices {
+        netlink.set_up(*index, false).during(|| "put a device down".into())?;
+        netlink.rename(*index, &format!("vgpu{index}")).during(|| "rename a device".into())?;
+    }
+    for (Interface { name, mac, .. }, index) in interfaces.iter().zip(indices) {
+        netlink.rename(*index, name).during(|| format!("give the device {mac} the name {name}"))?;
+    }
+    Ok(())
+}
+
+fn bring_up(netlink: &mut Rtnetlink, interface: &Interface, index: u32) -> Result<()> {
+    let Interface { name, mtu, addresses, .. } = interface;
+    netlink.no_own_addresses(index).during(|| format!("keep {name} from addresses of its own"))?;
+    let file = format!("/proc/sys/net/ipv6/conf/{name}/accept_ra");
+    match fs::write(&file, "0") {
+        // Without IPv6 there are no routers to listen to.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        written => written.during(|| format!("write {file}"))?,
+    }
+    netlink.set_mtu(index, *mtu).during(|| format!("set the MTU of {name} to {mtu}"))?;
+    netlink.set_up(index, true).during(|| format!("put {name} up"))?;
+    for address in addresses {
+        netlink.add_address(index, address).during(|| format!("give {name} the address {address}"))?;
+    }
+    Ok(())
+}

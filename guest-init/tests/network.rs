@@ -1,0 +1,139 @@
+//! What the shim says of a pod's network is what the guest has: in network namespaces of this machine, with veths for devices.
+
+use std::{fs, net::IpAddr, thread};
+
+use guest_init::network::make;
+use vgpu_agent_api::network::{Interface, Mac, Neighbour, Network, Prefix, Route};
+use vgpu_netlink::{Rtnetlink, scan::scan, scratch::Scratch};
+
+const ONE: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const TWO: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn prefix(text: &str) -> Prefix {
+    let (address, bits) = text.split_once('/').unwrap();
+    Prefix { ip: ip(address), bits: bits.parse().unwrap() }
+}
+
+fn route(interface: usize, to: &str, gateway: Option<&str>) -> Route {
+    let v6 = to.contains(':');
+    Route {
+        to: prefix(to),
+        gateway: gateway.map(ip),
+        interface,
+        metric: if v6 { 256 } else { 0 },
+        scope: if v6 || gateway.is_some() { 0 } else { 253 },
+        onlink: false,
+        source: None,
+        mtu: None,
+        advmss: None,
+    }
+}
+
+fn network() -> Network {
+    let interface = |name: &str, mac, mtu, addresses: &[&str]| Interface {
+        name: name.into(),
+        mac,
+        mtu,
+        addresses: addresses.iter().copied().map(prefix).collect(),
+    };
+    Network {
+        interfaces: vec![
+            interface("eth0", ONE, 1400, &["10.1.0.2/24", "fd00:1::2/64", "fe80::2/64"]),
+            interface("eth1", TWO, 9000, &["10.2.0.2/32"]),
+        ],
+        routes: vec![
+            Route { source: Some(ip("10.1.0.2")), ..route(0, "10.1.0.0/24", None) },
+            route(0, "fd00:1::/64", None),
+            route(1, "169.254.1.1/32", None),
+            route(0, "0.0.0.0/0", Some("10.1.0.1")),
+            Route { mtu: Some(1300), ..route(1, "10.0.0.0/8", Some("169.254.1.1")) },
+            route(0, "::/0", Some("fe80::1")),
+        ],
+        neighbours: vec![Neighbour { interface: 1, ip: ip("169.254.1.1"), mac: Mac([0xee; 6]) }],
+    }
+}
+
+/// A guest with a device of each MAC address, named as said, the wires' other ends being in a node, `up` or not.
+fn guest(devices: &[(&str, Mac)], up: bool) -> (Scratch, Scratch) {
+    let [guest, node] = [(); 2].map(|()| Scratch::new().unwrap());
+    guest.enter(|| {
+        let mut netlink = Rtnetlink::open().unwrap();
+        for (name, mac) in devices {
+            netlink.add_veth(name, "far").unwrap();
+            let index = |netlink: &mut Rtnetlink, name| netlink.link(name).unwrap().unwrap().index;
+            let (near, far) = (index(&mut netlink, name), index(&mut netlink, "far"));
+            netlink.set_mac(near, *mac).unwrap();
+            netlink.rename(far, &format!("to-{name}")).unwrap();
+            netlink.move_to(far, node.namespace()).unwrap();
+        }
+    });
+    node.enter(|| {
+        let mut netlink = Rtnetlink::open().unwrap();
+        for link in netlink.links().unwrap().iter().filter(|link| !link.loopback) {
+            netlink.set_up(link.index, up).unwrap();
+        }
+    });
+    (guest, node)
+}
+
+fn sorted(mut network: Network) -> Network {
+    network.interfaces.sort_by_key(|interface| interface.name.clone());
+    network.interfaces.iter_mut().for_each(|interface| interface.addresses.sort_by_key(|a| a.ip));
+    network.routes.sort_by_key(|route| (route.gateway.is_some(), route.to.ip, route.to.bits));
+    network
+}
+
+/// The devices' names are the other way round, and the kernel would give each an address of its own.
+#[test]
+fn the_guest_has_the_pods_network_and_no_more() {
+    let (guest, _node) = guest(&[("eth1", ONE), ("eth0", TWO)], true);
+    let found = guest.enter(|| {
+        make(&network()).unwrap();
+        let accepts = |name| fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra")).unwrap();
+        assert_eq!(["eth0", "eth1"].map(accepts), ["0\n", "0\n"]);
+        scan().unwrap()
+    });
+    let mut found = found;
+    if found.interfaces[0].name == "eth1" {
+        // In the order of the devices.
+        found.routes.iter_mut().for_each(|route| route.interface = 1 - route.interface);
+        found.neighbours.iter_mut().for_each(|neighbour| neighbour.interface = 1 - neighbour.interface);
+    }
+    assert_eq!(sorted(found), sorted(network()));
+}
+
+#[test]
+fn a_device_that_is_missing_or_dead_is_named() {
+    let said = |devices: &'static [(&str, Mac)], up| {
+        thread::spawn(move || {
+            let (guest, _node) = guest(devices, up);
+            guest.enter(|| vgpu_codes::with_causes(&make(&network()).unwrap_err()))
+        })
+    };
+    let missing = said(&[("eth0", ONE)], true);
+    let dead = said(&[("eth0", ONE), ("eth1", TWO)], false);
+    assert_eq!(missing.join().unwrap(), "wait for the device of eth1 (02:00:00:00:00:02) for 5 s: timed out");
+    assert_eq!(dead.join().unwrap(), "wait for a carrier of eth0 (02:00:00:00:00:01) for 5 s: timed out");
+}
+
+#[test]
+fn what_the_kernel_refuses_is_named() {
+    let said = |change: fn(&mut Network)| {
+        let (guest, _node) = guest(&[("eth0", ONE), ("eth1", TWO)], true);
+        let mut network = network();
+        change(&mut network);
+        guest.enter(|| make(&network).unwrap_err().to_string())
+    };
+    assert_eq!(
+        said(|network| network.routes[3].gateway = Some(ip("192.0.2.1"))),
+        "add the route to 0.0.0.0/0 by 192.0.2.1 through eth0"
+    );
+    assert_eq!(
+        said(|network| network.interfaces[0].addresses[1] = prefix("ff02::5/64")),
+        "give eth0 the address ff02::5/64"
+    );
+}

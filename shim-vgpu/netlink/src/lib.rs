@@ -1,0 +1,17 @@
+//! What a network namespace has, read and made by rtnetlink(7): no program is run, nothing is cached.
+//!
+//! Start at [`Namespace`] (whose network) and [`Rtnetlink`] (the socket, whose methods are in `link`, `set` and `redirect`); [`scan::scan`]
+//! reads a pod's network as a whole.
+#![forbid(unsafe_code)]
+
+pub mod link;
+mod namespace;
+pub mod redirect;
+pub mod scan;
+#[cfg(any(test, feature = "scratch"))]
+pub mod scratch;
+mod set;
+mod socket;
+
+pub use namespace::{Id, Namespace};
+pub use socket::Rtnetlink;

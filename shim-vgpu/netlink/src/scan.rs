@@ -1,0 +1,314 @@
+//! A pod's network as its CNI plugins left it, whole or refused: [`scan`] asks the kernel, [`Dumps::network`] makes of the answers what
+//! crosses to the guest.
+//!
+//! Dropping a rule or half a route silently would send a pod's packets where nobody meant them to go.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressFlags, AddressMessage},
+    link::LinkMessage,
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteType},
+    rule::{RuleAction, RuleAttribute, RuleMessage},
+};
+
+use vgpu_agent_api::network::{Interface, Mac, NAME_BYTES_MAX, Neighbour, Network, Prefix, Route};
+
+use crate::{
+    Rtnetlink,
+    link::{self, Link},
+};
+
+/// Vifs of a domain are few: each costs its guest memory for its rings.
+const INTERFACES_MAX: usize = 8;
+/// Far more than a plugin makes, and small enough for one message to the guest.
+const ADDRESSES_MAX: usize = 64;
+const ROUTES_MAX: usize = 1024;
+const NEIGHBOURS_MAX: usize = 1024;
+
+/// The rules that a namespace begins with: priority and table. Source: ip-rule(8).
+const FIRST_RULES: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
+
+/// Why a network cannot be a guest's.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// It has something that is not carried.
+    #[error("{0}")]
+    Unfit(String),
+    /// The kernel did not say what there is.
+    #[error("cannot read what the network namespace has")]
+    Io(#[from] io::Error),
+}
+
+fn unfit<T>(what: impl Into<String>) -> Result<T, ScanError> {
+    Err(ScanError::Unfit(what.into()))
+}
+
+/// The network of the thread's namespace.
+/// # Errors
+/// [`ScanError`].
+pub fn scan() -> Result<Network, ScanError> {
+    let mut netlink = Rtnetlink::open()?;
+    let dumps = Dumps::read(&mut netlink)?;
+    let network = dumps.network()?;
+    for link in dumps.carried() {
+        if netlink.has_ingress(link.index)? {
+            return unfit(format!(
+                "{} has a queueing discipline for what comes in (ingress or clsact)",
+                link.name
+            ));
+        }
+    }
+    Ok(network)
+}
+
+/// What the kernel says there is.
+#[derive(Debug)]
+pub struct Dumps {
+    links: Vec<Link>,
+    addresses: Vec<RouteNetlinkMessage>,
+    routes: Vec<RouteNetlinkMessage>,
+    neighbours: Vec<RouteNetlinkMessage>,
+    rules: Vec<RouteNetlinkMessage>,
+}
+
+impl Dumps {
+    /// Asks for all of it.
+    /// # Errors
+    /// As [`Rtnetlink::dump`].
+    pub fn read(netlink: &mut Rtnetlink) -> io::Result<Self> {
+        use RouteNetlinkMessage::{GetAddress, GetLink, GetNeighbour, GetRoute, GetRule};
+        Ok(Dumps {
+            links: link::links(&netlink.dump(&GetLink(LinkMessage::default()))?),
+            addresses: netlink.dump(&GetAddress(AddressMessage::default()))?,
+            routes: netlink.dump(&GetRoute(RouteMessage::default()))?,
+            neighbours: netlink.dump(&GetNeighbour(NeighbourMessage::default()))?,
+            rules: netlink.dump(&GetRule(RuleMessage::default()))?,
+        })
+    }
+
+    /// What of it is a pod's network.
+    /// # Errors
+    /// [`ScanError::Unfit`].
+    pub fn network(&self) -> Result<Network, ScanError> {
+        for rule in &self.rules {
+            if let RouteNetlinkMessage::NewRule(rule) = rule {
+                refuse_rule(rule)?;
+            }
+        }
+        let interfaces: Vec<_> = self.carried().map(|link| self.interface(link)).collect::<Result<_, _>>()?;
+        let network = Network { interfaces, routes: self.routes()?, neighbours: self.neighbours() };
+        few("interfaces", network.interfaces.len(), INTERFACES_MAX)?;
+        few("routes", network.routes.len(), ROUTES_MAX)?;
+        few("permanent neighbours", network.neighbours.len(), NEIGHBOURS_MAX)?;
+        for (number, interface) in network.interfaces.iter().enumerate() {
+            let earlier = &network.interfaces[..number];
+            if let Some(other) = earlier.iter().find(|other| other.mac == interface.mac) {
+                return unfit(format!(
+                    "{} and {} have one MAC address, {}",
+                    other.name, interface.name, other.mac
+                ));
+            }
+        }
+        Ok(network)
+    }
+
+    /// The links that a guest is to have, in order.
+    fn carried(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().filter(|link| link.up && !link.loopback)
+    }
+
+    fn number(&self, index: u32) -> Option<usize> {
+        self.carried().position(|link| link.index == index)
+    }
+
+    fn interface(&self, link: &Link) -> Result<Interface, ScanError> {
+        let mac = link.mac.filter(|mac| link.ethernet && mac.is_one());
+        let Some(mac) = mac else { return unfit(format!("{} is no Ethernet link", link.name)) };
+        debug_assert!(link.name.len() <= NAME_BYTES_MAX);
+        let mut addresses = Vec::new();
+        for message in &self.addresses {
+            if let RouteNetlinkMessage::NewAddress(address) = message
+                && address.header.index == link.index
+            {
+                addresses.extend(prefix(address, link)?);
+            }
+        }
+        few(&format!("addresses of {}", link.name), addresses.len(), ADDRESSES_MAX)?;
+        Ok(Interface { name: link.name.clone(), mac, mtu: link.mtu, addresses })
+    }
+
+    /// Those through links of ours; the others lead to the namespace itself.
+    fn routes(&self) -> Result<Vec<Route>, ScanError> {
+        let mut routes = Vec::new();
+        for message in &self.routes {
+            if let RouteNetlinkMessage::NewRoute(message) = message
+                && is_main(message)
+            {
+                routes.extend(self.route(message)?);
+            }
+        }
+        // A gateway has to be reachable before the route by it is added.
+        routes.sort_by_key(|route| route.gateway.is_some());
+        Ok(routes)
+    }
+
+    fn route(&self, message: &RouteMessage) -> Result<Option<Route>, ScanError> {
+        let header = &message.header;
+        let unspecified: IpAddr = match header.address_family {
+            AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+            _ => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let mut to = Prefix { ip: unspecified, bits: header.destination_prefix_length };
+        let mut route = Route {
+            to,
+            gateway: None,
+            interface: 0,
+            metric: 0,
+            scope: header.scope.into(),
+            onlink: header.flags.contains(RouteFlags::Onlink),
+            source: None,
+            mtu: None,
+            advmss: None,
+        };
+        let mut through = None;
+        let mut odd = None;
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(ip) => to.ip = address(ip).unwrap_or(unspecified),
+                RouteAttribute::Gateway(ip) => route.gateway = address(ip),
+                RouteAttribute::PrefSource(ip) => route.source = address(ip),
+                RouteAttribute::Oif(index) => through = Some(*index),
+                RouteAttribute::Priority(metric) => route.metric = *metric,
+                RouteAttribute::Metrics(metrics) => odd = odd.or(read_metrics(metrics, &mut route)),
+                RouteAttribute::MultiPath(_) => odd = Some("several ways"),
+                RouteAttribute::Via(_) => odd = Some("a gateway of another family"),
+                RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => odd = Some("an encapsulation"),
+                RouteAttribute::Source(_) => odd = Some("a condition on the source"),
+                RouteAttribute::Realm(_) => odd = Some("a realm"),
+                _ => {}
+            }
+        }
+        route.to = to;
+        if header.kind != RouteType::Unicast {
+            return unfit(format!("the route to {to} is of another kind than unicast"));
+        }
+        if header.tos != 0 {
+            odd = Some("a type of service");
+        }
+        if let Some(odd) = odd {
+            return unfit(format!("the route to {to} has {odd}"));
+        }
+        if header.flags.contains(RouteFlags::Dead) {
+            return Ok(None);
+        }
+        let number = through.and_then(|index| self.number(index));
+        Ok(number.map(|interface| Route { interface, ..route }))
+    }
+
+    fn neighbours(&self) -> Vec<Neighbour> {
+        let neighbours = self.neighbours.iter().filter_map(|message| {
+            let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
+            let interface = self.number(message.header.ifindex)?;
+            let (mut ip, mut mac) = (None, None);
+            for attribute in &message.attributes {
+                match attribute {
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => ip = Some((*v4).into()),
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => ip = Some((*v6).into()),
+                    NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes[..].try_into().ok().map(Mac),
+                    _ => {}
+                }
+            }
+            let permanent = message.header.state == NeighbourState::Permanent;
+            let mac = mac.filter(|mac: &Mac| permanent && mac.is_one())?;
+            Some(Neighbour { interface, ip: ip?, mac })
+        });
+        neighbours.collect()
+    }
+}
+
+fn few(what: &str, count: usize, most: usize) -> Result<(), ScanError> {
+    if count > most { unfit(format!("{count} {what}, more than {most}")) } else { Ok(()) }
+}
+
+/// None: it is nobody's, since another on the link has it.
+fn prefix(message: &AddressMessage, link: &Link) -> Result<Option<Prefix>, ScanError> {
+    let (mut local, mut far, mut flags) = (None, None, AddressFlags::empty());
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => far = Some(*ip),
+            AddressAttribute::Flags(all) => flags = *all,
+            _ => {}
+        }
+    }
+    let Some(ip) = local.or(far).filter(|_| !flags.contains(AddressFlags::Dadfailed)) else {
+        return Ok(None);
+    };
+    if far.is_some_and(|far| far != ip) {
+        return unfit(format!("the address {ip} of {} is of a point-to-point link", link.name));
+    }
+    Ok(Some(Prefix { ip, bits: message.header.prefix_len }))
+}
+
+fn refuse_rule(rule: &RuleMessage) -> Result<(), ScanError> {
+    let header = &rule.header;
+    if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
+        return Ok(());
+    }
+    let (mut priority, mut table, mut plain) = (0, u32::from(header.table), true);
+    for attribute in &rule.attributes {
+        match attribute {
+            RuleAttribute::Priority(number) => priority = *number,
+            RuleAttribute::Table(number) => table = *number,
+            // Who made it, and what does nothing.
+            RuleAttribute::Protocol(_) | RuleAttribute::Other(_) => {}
+            RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+            _ => plain = false,
+        }
+    }
+    plain &=
+        header.action == RuleAction::ToTable && (header.src_len, header.dst_len, header.tos) == (0, 0, 0);
+    if plain && FIRST_RULES.contains(&(priority, table)) {
+        return Ok(());
+    }
+    let family = if header.family == AddressFamily::Inet { "IPv4" } else { "IPv6" };
+    unfit(format!("the {family} policy rule of priority {priority}"))
+}
+
+fn is_main(message: &RouteMessage) -> bool {
+    let table = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    matches!(message.header.address_family, AddressFamily::Inet | AddressFamily::Inet6)
+        && table.unwrap_or(message.header.table.into()) == RouteHeader::RT_TABLE_MAIN.into()
+}
+
+fn address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
+}
+
+/// What of them is not carried.
+fn read_metrics(metrics: &[RouteMetric], route: &mut Route) -> Option<&'static str> {
+    for metric in metrics {
+        match metric {
+            RouteMetric::Mtu(mtu) => route.mtu = Some(*mtu),
+            RouteMetric::Advmss(advmss) => route.advmss = Some(*advmss),
+            _ => return Some("another metric than mtu and advmss"),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

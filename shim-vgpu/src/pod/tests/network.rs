@@ -1,0 +1,161 @@
+//! Pods in a network namespace that somebody made; the vifs are veths, the rest of it is the kernel's.
+
+use std::{fs, io, path::PathBuf};
+
+use tokio::sync::mpsc;
+use vgpu_agent_api::network::{Mac, Network, Prefix};
+use vgpu_netlink::{Rtnetlink, scan::scan, scratch::Scratch};
+
+use super::*;
+use crate::{
+    cleanup,
+    pod::steps::{Cut, Step},
+};
+
+const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
+
+/// A pod's namespace as a plugin leaves it, and the one at its wires' other ends.
+fn namespaces(interfaces: &[&str]) -> (Scratch, Scratch) {
+    let [pod, node] = [(); 2].map(|()| Scratch::new().unwrap());
+    for (number, name) in interfaces.iter().enumerate() {
+        pod.wire(name, &node, &format!("veth{number}")).unwrap();
+    }
+    pod.enter(|| {
+        let mut netlink = Rtnetlink::open().unwrap();
+        let index = netlink.link(interfaces[0]).unwrap().unwrap().index;
+        netlink.set_mac(index, MAC).unwrap();
+        netlink.set_mtu(index, 1400).unwrap();
+        for ip in ["10.0.0.2", "fd00::2"] {
+            netlink.add_address(index, &Prefix { ip: ip.parse().unwrap(), bits: 24 }).unwrap();
+        }
+    });
+    (pod, node)
+}
+
+/// What the pod's namespace has: each link, its MTU, whether it is up, whether it is one way with another.
+fn links(pod: &Scratch) -> Vec<(String, u32, bool, bool)> {
+    pod.enter(|| {
+        let mut netlink = Rtnetlink::open().unwrap();
+        let links = netlink.links().unwrap().into_iter().filter(|link| !link.loopback);
+        let links: Vec<_> = links
+            .map(|link| {
+                let joined = netlink.has_ingress(link.index).unwrap();
+                (link.name, link.mtu, link.up, joined)
+            })
+            .collect();
+        links
+    })
+}
+
+fn in_namespace(node: &Node, id: &str, path: PathBuf) -> api::CreateTaskRequest {
+    let request = node.request(id, json!({}));
+    let file = Path::new(&request.bundle).join("config.json");
+    let mut spec: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    spec["linux"]["namespaces"][4]["path"] = path.to_str().unwrap().into();
+    fs::write(file, spec.to_string()).unwrap();
+    request
+}
+
+#[tokio::test]
+async fn each_interface_of_the_pod_is_one_way_with_a_vif_until_the_pods_end() {
+    let (pod, _far) = namespaces(&["eth0", "net1"]);
+    let (before, wanted) = (links(&pod), pod.enter(|| scan().unwrap()));
+    let node = Node::new(Habits::default()).await;
+    node.pod.clone().create(in_namespace(&node, "run", pod.path())).await.unwrap();
+    assert_eq!((wanted.interfaces[0].name.as_str(), wanted.interfaces[0].addresses.len()), ("eth0", 2));
+    assert_eq!(*node.world.networks.lock().unwrap(), [wanted]);
+    let named = |name: &str| links(&pod).into_iter().find(|(found, ..)| found == name).unwrap();
+    let own = |name: &str, mtu| (name.to_owned(), mtu, true, true);
+    assert_eq!(
+        ["eth0", "vif1.0", "net1", "vif1.1"].map(named),
+        [own("eth0", 1400), own("vif1.0", 1400), own("net1", 1500), own("vif1.1", 1500)]
+    );
+    node.start("run", "").await.unwrap();
+    node.kill("run", 9).await.unwrap();
+    node.wait("run", "").await;
+    node.delete("run").await.unwrap();
+    assert_eq!(links(&pod), before);
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn a_namespace_with_a_loopback_alone_is_as_none() {
+    let node = Node::new(Habits::default()).await;
+    let pod = Scratch::new().unwrap();
+    node.pod.clone().create(in_namespace(&node, "run", pod.path())).await.unwrap();
+    assert_eq!(*node.world.networks.lock().unwrap(), [] as [Network; 0]);
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}
+
+/// From before the vifs are to what comes after, and with a namespace that ends before the pod.
+#[tokio::test]
+async fn a_create_that_dies_leaves_the_pods_namespace_as_it_was() {
+    for (last, gone) in
+        [(Step::DevicesMade, false), (Step::VifsMade, false), (Step::VifsMade, true), (Step::GuestUp, false)]
+    {
+        let (pod, far) = namespaces(&["eth0"]);
+        let before = links(&pod);
+        let (reached, mut cut_at) = mpsc::unbounded_channel();
+        let cut = Cut::new(move |step| step == last && reached.send(()).is_ok());
+        let node = Node::with_cut(Habits::default(), cut).await;
+        let request = in_namespace(&node, "run", pod.path());
+        let bundle = request.bundle.clone();
+        let creating = tokio::spawn(node.pod.clone().create(request));
+        tokio::time::timeout(Duration::from_secs(10), cut_at.recv()).await.unwrap().unwrap();
+        creating.abort();
+        let _ = creating.await;
+        assert_eq!(links(&pod) != before, last >= Step::VifsMade, "{last:?}");
+        let pod = if gone {
+            drop((pod, far));
+            None
+        } else {
+            Some((pod, far))
+        };
+        let platform = node.world.platform();
+        let clean = move || {
+            let Some(store) = Store::pointed_from(Path::new(&bundle)) else { return };
+            if let Some(record) = store.load().unwrap() {
+                cleanup::sandbox(&platform, &store, &record).unwrap();
+            }
+        };
+        tokio::task::spawn_blocking(move || (clean(), clean())).await.unwrap();
+        node.world.assert_nothing_left(&format!("{last:?} {gone}"));
+        if let Some((pod, _far)) = pod {
+            assert_eq!(links(&pod), before, "{last:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_guest_cannot_have_or_make_fails_the_create_and_leaves_nothing() {
+    let point = |pod: &Scratch| -> io::Result<()> {
+        pod.enter(|| {
+            let mut netlink = Rtnetlink::open()?;
+            let [one, other] = ["eth0", "net1"].map(|name| netlink.link(name).unwrap().unwrap().index);
+            netlink.join(one, other)
+        })
+    };
+    let (pod, _far) = namespaces(&["eth0", "net1"]);
+    point(&pod).unwrap();
+    let node = Node::new(Habits::default()).await;
+    let create = |path| node.pod.clone().create(in_namespace(&node, "run", path));
+    let refused = create(pod.path()).await.unwrap_err();
+    assert_eq!(refused.code(), Some(Code::SpecRefused));
+    let (start, end) = ("linux.namespaces asks for the network of ", ": a pod in a domain cannot have that");
+    let said = refused.to_string();
+    assert!(said.starts_with(start) && said.ends_with(end) && said.contains("eth0 has a queueing"), "{said}");
+    let missing = create("/run/netns/there is none".into()).await.unwrap_err();
+    assert_eq!(missing.code(), Some(Code::NetworkFailed));
+    let none = create(node.world.dir.path().join("image")).await.unwrap_err();
+    assert_eq!(none.code(), Some(Code::NetworkFailed), "no namespace: {none}");
+    node.world.assert_nothing_left("before anything is built");
+
+    let (pod, _far) = namespaces(&["eth0"]);
+    let before = links(&pod);
+    let node = Node::new(Habits { is_old: true, ..Habits::default() }).await;
+    let old = node.pod.clone().create(in_namespace(&node, "run", pod.path())).await.unwrap_err();
+    assert_eq!(old.code(), Some(Code::ProtocolVersion));
+    node.world.assert_nothing_left("the guest is old");
+    assert_eq!(links(&pod), before);
+}

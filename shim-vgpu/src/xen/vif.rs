@@ -1,0 +1,96 @@
+//! Network devices of a guest, served by Dom0's netback: our own nodes in xenstore, without libxl's hotplug script, and the interface that
+//! netback makes of them, moved to where the pod's network is.
+//!
+//! Source: `xen/include/public/io/netif.h`; Linux, `drivers/net/xen-netback/xenbus.c`.
+
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
+
+use idm::xen::{
+    DomId,
+    xenstore::{Client, Permissions, Store, XsError},
+};
+use vgpu_codes::Code;
+use vgpu_netlink::{Namespace, Rtnetlink};
+
+use super::nodes::write_side;
+use crate::{
+    error::{OrFail, Result},
+    network::Vif,
+};
+
+/// For netback to make an interface of its nodes, under emulation on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Writes the nodes of all, waits for their interfaces and moves these into the namespace.
+///
+/// # Errors
+/// [`Code::NetworkFailed`].
+pub fn make(xenstore: &Client, guest: DomId, vifs: &[Vif], namespace: &Namespace) -> Result<()> {
+    let domid = guest.get();
+    let what = || format!("cannot make the vifs of domain {domid}");
+    let written =
+        xenstore.transaction(|nodes| vifs.iter().try_for_each(|vif| write_nodes(nodes, guest, vif)));
+    written.or_fail(Code::NetworkFailed, what)?;
+    let moved = move_all(vifs.iter().map(|vif| vif.name(domid)), namespace);
+    moved.or_fail(Code::NetworkFailed, what)
+}
+
+/// Removes the backends' nodes: netback's interfaces go with them, wherever they are.
+///
+/// # Errors
+/// xenstored's.
+pub fn remove(xenstore: &Client, domid: u16) -> Result<(), XsError> {
+    xenstore.remove(&format!("/local/domain/0/backend/vif/{domid}"))
+}
+
+fn move_all(names: impl Iterator<Item = String>, namespace: &Namespace) -> io::Result<()> {
+    let mut netlink = Rtnetlink::open()?;
+    let deadline = Instant::now() + LIMIT;
+    for name in names {
+        let index = loop {
+            match netlink.link(&name)? {
+                Some(link) => break link.index,
+                None if Instant::now() > deadline => {
+                    let what = format!("netback has not made {name} within {} s", LIMIT.as_secs());
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+                }
+                None => thread::sleep(PAUSE),
+            }
+        };
+        netlink.move_to(index, namespace)?;
+    }
+    Ok(())
+}
+
+/// Both sides of the device. What the guest is to have of a network is not here: it could write some of these nodes.
+fn write_nodes(nodes: &impl Store, guest: DomId, vif: &Vif) -> Result<(), XsError> {
+    let (domid, number) = (guest.get().to_string(), vif.number.to_string());
+    let (mac, mtu) = (vif.mac.to_string(), vif.mtu.to_string());
+    let back = format!("/local/domain/0/backend/vif/{domid}/{number}");
+    let front = format!("/local/domain/{domid}/device/vif/{number}");
+    let back_nodes = [
+        ("frontend", front.as_str()),
+        ("frontend-id", &domid),
+        ("online", "1"),
+        ("state", "1"),
+        ("handle", &number),
+        ("mac", &mac),
+        // Netback wants a script's name for udev, and goes on without that script's word.
+        ("script", ""),
+        ("hotplug-status", "connected"),
+    ];
+    let front_nodes = [
+        ("backend", back.as_str()),
+        ("backend-id", "0"),
+        ("state", "1"),
+        ("handle", &number),
+        ("mac", &mac),
+        ("mtu", &mtu),
+    ];
+    write_side(nodes, &back, &back_nodes, &Permissions::owned(DomId::DOM0, guest))?;
+    write_side(nodes, &front, &front_nodes, &Permissions::owned(guest, DomId::DOM0))
+}
