@@ -2,7 +2,7 @@
 //!
 //! Start at `agent.proto`; the messages are in [`agent`], [`agent_ttrpc::AgentClient`] calls them and [`agent_ttrpc::Agent`] serves them.
 //! [`version::meet`] is the rule for the first call, `Hello`. Stdio streams are named by [`stream::StreamName`]; ring sizes and the
-//! hello's words are in [`wire`].
+//! hello's words are in [`wire`]; what containers of a pod have in common is named by [`pod`].
 //! Not here: the stream below (idm), what a call does (guest-init).
 
 use std::{collections::HashMap, sync::Arc};
@@ -25,6 +25,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/proto/mod.rs"));
 }
 
+pub mod pod;
 pub mod stream;
 pub mod version;
 pub mod wire;

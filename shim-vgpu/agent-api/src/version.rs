@@ -6,7 +6,7 @@
 use std::fmt;
 
 /// The protocol of this source tree. The minor grows with each addition, the major when a field or call changes its meaning.
-pub const CURRENT: Version = Version { major: 1, minor: 1 };
+pub const CURRENT: Version = Version { major: 1, minor: 2 };
 
 /// A version of the agent protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
