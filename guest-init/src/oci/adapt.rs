@@ -1,10 +1,9 @@
 //! Makes the spec that containerd wrote for the node fit the guest.
 //!
-//! What names something of the node goes (host CPUs, LSM profiles, hooks), what the guest has instead
-//! comes in (its one network, the share as root, a cgroup below its own tree, the GPU's library and socket; [`super::shared`] has what is
-//! another container's). The shim has already
-//! refused what a pod in a domain cannot have. The rule: nothing is read or changed here but the spec and `/proc/sys/net`'s keys, so it can
-//! be tested with plain files.
+//! What names something of the node goes (host CPUs, LSM profiles, hooks), what the guest has instead comes in (its one network, the share
+//! as root, a cgroup below its own tree, the GPU's library and socket; [`super::shared`] has what is another container's). The shim has
+//! already refused what a pod in a domain cannot have. The rule: nothing is read or changed here but the spec and `/proc/sys/net`'s keys,
+//! so it can be tested with plain files.
 
 use std::{
     collections::BTreeMap,

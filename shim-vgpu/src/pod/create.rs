@@ -22,6 +22,7 @@ use crate::{
     container::Container,
     error::{Error, OrFail, Result, blocking},
     guest::Guest,
+    holder::Holder,
     io::Stdio,
     mount, names, options,
     persist::{ContainerRecord, Record, Store, random_uuid},
@@ -46,6 +47,13 @@ struct Plan {
     role: Role,
     gpu: Option<GpuRequest>,
     stdio: Stdio,
+}
+
+/// What a container has on the host.
+struct Placed {
+    holder: Holder,
+    /// Its spec in the share has words for what containers of a pod share.
+    shares: bool,
 }
 
 impl Plan {
@@ -83,9 +91,10 @@ impl Pod {
         let built = self.build(request, &creation).await;
         let result = match built {
             Ok(container) => {
+                let pid = container.task_pid();
                 self.lock().insert(id, Slot::Ready(container.clone()));
                 tokio::spawn(self.clone().await_exit(container, crate::container::life::Who::Init));
-                Ok(CreateTaskResponse { pid: std::process::id(), ..CreateTaskResponse::default() })
+                Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
             }
             Err(error) => {
                 log::warn!("create {id}: {}", error.report());
@@ -116,7 +125,7 @@ impl Pod {
     ) -> Result<Arc<Container>> {
         // Not by the reactor: a volume's file system may be slow.
         let plan = blocking(move || Plan::new(request)).await?;
-        let guest = {
+        let (guest, placed) = {
             let mut slot = self.sandbox.lock().await;
             match (slot.is_some(), &plan.role) {
                 (false, Role::Container { sandbox }) => {
@@ -135,7 +144,7 @@ impl Pod {
             let Some(sandbox) = slot.as_mut() else {
                 return Err(Error::new(Code::GuestGone, "the sandbox is gone"));
             };
-            self.place_container(sandbox, &plan, creation).await?;
+            let placed = self.place_container(sandbox, &plan, creation).await?;
             if sandbox.record.domid.is_none() {
                 self.make_domain(sandbox, &plan, creation).await?;
             }
@@ -143,11 +152,11 @@ impl Pod {
                 self.grant(sandbox, plan.id()).await?;
             }
             self.passed(Step::Granted, creation).await?;
-            self.guest()?
+            (self.guest()?, placed)
         };
         // A guest that does not answer must not keep a Delete waiting.
         tokio::select! {
-            made = self.make_task(&guest, plan, creation) => made,
+            made = self.make_task(&guest, plan, placed, creation) => made,
             () = creation.cancelled() => Err(creation.refusal()),
         }
     }
@@ -207,8 +216,13 @@ impl Pod {
         .await
     }
 
-    /// The host's side of the container: its root, volumes and spec in the share.
-    async fn place_container(&self, sandbox: &mut Sandbox, plan: &Plan, creation: &Creation) -> Result<()> {
+    /// The host's side of the container: its holder, and its root, volumes and spec in the share.
+    async fn place_container(
+        &self,
+        sandbox: &mut Sandbox,
+        plan: &Plan,
+        creation: &Creation,
+    ) -> Result<Placed> {
         let first = sandbox.record.containers.is_empty();
         if first {
             self.passed(Step::Recorded, creation).await?;
@@ -216,9 +230,21 @@ impl Pod {
             let (store, bundle) = (sandbox.store.clone(), plan.bundle.clone());
             blocking(move || store.point_from(&bundle)).await?;
         }
-        let record = ContainerRecord { bundle: plan.bundle.clone(), gpu: plan.gpu };
+        let (spec, others) = (plan.spec.clone(), sandbox.record.holders());
+        let command = self.platform.holder(&self.namespace, plan.id());
+        let command = command.or_fail(Code::HostFailure, || "cannot find our own program".into())?;
+        // It goes with us, so it may be there before the record says so.
+        let (holder, joined) = blocking(move || {
+            let joined = spec.joined(&others)?;
+            let containers = joined.containers.clone();
+            Ok((Holder::begin(command, joined)?, containers))
+        })
+        .await?;
+        let record =
+            ContainerRecord { bundle: plan.bundle.clone(), gpu: plan.gpu, holder: Some(holder.process()) };
         sandbox.record.containers.insert(plan.id().to_owned(), record);
         sandbox.save().await?;
+        self.passed(Step::Held, creation).await?;
         if first {
             let share = sandbox.share.clone();
             blocking(move || share.make()).await?;
@@ -230,13 +256,15 @@ impl Pod {
         let (share, spec, id) = (sandbox.share.clone(), plan.spec.clone(), plan.id().to_owned());
         let (bundle, gpu, mounted) =
             (plan.bundle.clone(), plan.gpu.is_some(), !plan.request.rootfs.is_empty());
-        blocking(move || {
-            let guest = spec.for_guest(&id, &bundle, gpu);
+        let shares = blocking(move || {
+            let guest = spec.for_guest(&id, &bundle, gpu, &joined);
             let root = if mounted { bundle.join("rootfs") } else { guest.root };
-            share.add(&id, &root, &guest.binds, guest.config.to_string().as_bytes())
+            share.add(&id, &root, &guest.binds, guest.config.to_string().as_bytes())?;
+            Ok(guest.shares)
         })
         .await?;
-        self.passed(Step::ContainerShared, creation).await
+        self.passed(Step::ContainerShared, creation).await?;
+        Ok(Placed { holder, shares })
     }
 
     /// The domain, from nothing to guest-init's hello.
@@ -337,8 +365,13 @@ impl Pod {
         self: &Arc<Self>,
         guest: &Arc<Guest>,
         plan: Plan,
+        placed: Placed,
         creation: &Creation,
     ) -> Result<Arc<Container>> {
+        if placed.shares && !guest.knows_shared() {
+            let what = "the guest image is too old for containers that share namespaces or memory";
+            return Err(Error::new(Code::ProtocolVersion, what));
+        }
         let (pumps, names) = plan.stdio.connect(guest).await?;
         let request = CreateTaskRequest {
             id: plan.id().to_owned(),
@@ -351,8 +384,8 @@ impl Pod {
         };
         let _: CreateTaskResponse = guest.task("Create", &request, Some(TASK_LIMIT)).await?;
         self.passed(Step::TaskMade, creation).await?;
-        let (pid, outbox) = (std::process::id(), self.outbox.clone());
-        Ok(Arc::new(Container::created(plan.request, pid, outbox, plan.stdio, pumps)))
+        let outbox = self.outbox.clone();
+        Ok(Arc::new(Container::created(plan.request, placed.holder, outbox, plan.stdio, pumps)))
     }
 
     /// Takes back what a failed Create of `id` made. A guest that lives on may have made the container without saying so in time.

@@ -2,6 +2,7 @@
 
 mod containerd;
 mod inside;
+mod shared;
 
 use std::{
     fs,
