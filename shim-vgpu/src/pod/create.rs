@@ -3,29 +3,24 @@
 //! Each intent is on disk before its side effect, and [`Step`] names what was done. A failure takes back what this Create made, and the
 //! whole sandbox if it was the first container's.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse, Mount};
+use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
 };
 use vgpu_codes::Code;
 
-use super::{Creation, Living, Pod, Sandbox, Slot, steps::Step};
+use super::{Creation, Living, Pod, Sandbox, Slot, place::Placed, steps::Step};
 use crate::{
     bootstrap, cleanup,
     container::Container,
     error::{Error, OrFail, Result, blocking},
     guest::Guest,
-    holder::Holder,
     io::Stdio,
-    mount, names, options,
-    persist::{ContainerRecord, Record, Store, random_uuid},
+    names, options,
+    persist::{Record, Store, random_uuid},
     share::ShareDir,
     spec::{Role, Spec, gpu::GpuRequest, guest::SHARE_IN_GUEST},
     toolstack::DomainConfig,
@@ -40,20 +35,13 @@ const TASK_LIMIT: Duration = Duration::from_secs(120);
 const NAME_ID_BYTES: usize = 40;
 
 /// What a Create works on: read and checked before anything exists.
-struct Plan {
-    request: CreateTaskRequest,
-    bundle: PathBuf,
-    spec: Spec,
+pub(super) struct Plan {
+    pub(super) request: CreateTaskRequest,
+    pub(super) bundle: PathBuf,
+    pub(super) spec: Spec,
     role: Role,
-    gpu: Option<GpuRequest>,
+    pub(super) gpu: Option<GpuRequest>,
     stdio: Stdio,
-}
-
-/// What a container has on the host.
-struct Placed {
-    holder: Holder,
-    /// Its spec in the share has words for what containers of a pod share.
-    shares: bool,
 }
 
 impl Plan {
@@ -75,7 +63,7 @@ impl Plan {
         Ok(Plan { role: spec.role()?, gpu: spec.gpu()?, bundle, spec, stdio, request })
     }
 
-    fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         &self.request.id
     }
 }
@@ -162,7 +150,7 @@ impl Pod {
     }
 
     /// After each step: tests may cut here, and a Delete may have come meanwhile.
-    async fn passed(&self, step: Step, creation: &Creation) -> Result<()> {
+    pub(super) async fn passed(&self, step: Step, creation: &Creation) -> Result<()> {
         log::debug!("create: {step:?}");
         self.cut.passed(step).await;
         creation.check()
@@ -214,57 +202,6 @@ impl Pod {
             })
         })
         .await
-    }
-
-    /// The host's side of the container: its holder, and its root, volumes and spec in the share.
-    async fn place_container(
-        &self,
-        sandbox: &mut Sandbox,
-        plan: &Plan,
-        creation: &Creation,
-    ) -> Result<Placed> {
-        let first = sandbox.record.containers.is_empty();
-        if first {
-            self.passed(Step::Recorded, creation).await?;
-        } else {
-            let (store, bundle) = (sandbox.store.clone(), plan.bundle.clone());
-            blocking(move || store.point_from(&bundle)).await?;
-        }
-        let (spec, others) = (plan.spec.clone(), sandbox.record.holders());
-        let command = self.platform.holder(&self.namespace, plan.id());
-        let command = command.or_fail(Code::HostFailure, || "cannot find our own program".into())?;
-        // It goes with us, so it may be there before the record says so.
-        let (holder, joined) = blocking(move || {
-            let joined = spec.joined(&others)?;
-            let containers = joined.containers.clone();
-            Ok((Holder::begin(command, joined)?, containers))
-        })
-        .await?;
-        let record =
-            ContainerRecord { bundle: plan.bundle.clone(), gpu: plan.gpu, holder: Some(holder.process()) };
-        sandbox.record.containers.insert(plan.id().to_owned(), record);
-        sandbox.save().await?;
-        self.passed(Step::Held, creation).await?;
-        if first {
-            let share = sandbox.share.clone();
-            blocking(move || share.make()).await?;
-            self.passed(Step::ShareMade, creation).await?;
-        }
-        let (mounts, target) = (plan.request.rootfs.clone(), plan.bundle.join("rootfs"));
-        blocking(move || mount_root(&mounts, &target)).await?;
-        self.passed(Step::RootMounted, creation).await?;
-        let (share, spec, id) = (sandbox.share.clone(), plan.spec.clone(), plan.id().to_owned());
-        let (bundle, gpu, mounted) =
-            (plan.bundle.clone(), plan.gpu.is_some(), !plan.request.rootfs.is_empty());
-        let shares = blocking(move || {
-            let guest = spec.for_guest(&id, &bundle, gpu, &joined);
-            let root = if mounted { bundle.join("rootfs") } else { guest.root };
-            share.add(&id, &root, &guest.binds, guest.config.to_string().as_bytes())?;
-            Ok(guest.shares)
-        })
-        .await?;
-        self.passed(Step::ContainerShared, creation).await?;
-        Ok(Placed { holder, shares })
     }
 
     /// The domain, from nothing to guest-init's hello.
@@ -437,17 +374,10 @@ impl Pod {
 
 impl Sandbox {
     /// Writes the record: before each side effect.
-    async fn save(&self) -> Result<()> {
+    pub(super) async fn save(&self) -> Result<()> {
         let (store, record) = (self.store.clone(), self.record.clone());
         blocking(move || store.save(&record)).await
     }
-}
-
-fn mount_root(mounts: &[Mount], target: &Path) -> Result<()> {
-    if mounts.is_empty() {
-        return Ok(());
-    }
-    mount::rootfs(mounts, target)
 }
 
 fn domain_config(sandbox: &Sandbox, plan: &Plan) -> Result<DomainConfig> {
