@@ -6,6 +6,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -255,19 +256,16 @@ fn fast_programs_at_once_give_their_own_codes() {
     });
 }
 
-/// Of a container without a pid namespace of its own, whose orphans come to the guest's PID 1.
+/// Of a process outside of any container, as helpers are: a container's go to the first process of its pid namespace.
 #[test]
 fn orphans_of_a_double_fork_are_reaped() {
-    story(async |world| {
-        world.bundle("c1", &["sh", "-c", "(sleep 3 & echo $!); exec sleep 100"], |spec| {
-            let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
-            namespaces.retain(|namespace| namespace["type"] != "pid");
-        });
-        let mut stdio = world.create("c1", false).await.unwrap();
-        world.start("c1", "").await.unwrap();
-        let mut line = [0; 32];
-        let count = stdio.stdout.read(&mut line).await.unwrap();
-        let orphan: u32 = std::str::from_utf8(&line[..count]).unwrap().trim().parse().unwrap();
+    story(async |_| {
+        let mut shell = Command::new("/bin/busybox");
+        shell.args(["sh", "-c", "sleep 3 > /dev/null & echo $!"]).stdout(Stdio::piped());
+        #[expect(clippy::zombie_processes, reason = "the reaper waits for it")]
+        let mut shell = shell.spawn().unwrap();
+        let line = std::io::read_to_string(shell.stdout.take().unwrap()).unwrap();
+        let orphan: u32 = line.trim().parse().unwrap();
         let parent = || -> u32 {
             let stat = fs::read_to_string(format!("/proc/{orphan}/stat")).expect("it sleeps");
             stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
@@ -283,7 +281,6 @@ fn orphans_of_a_double_fork_are_reaped() {
             assert!(began.elapsed() < Duration::from_secs(10), "a zombie is left");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(world.status("c1").await, Status::RUNNING);
     });
 }
 

@@ -8,9 +8,9 @@ use std::{path::Path, time::Duration};
 use vgpu_codes::Code;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, OrFail, Result},
     mount, network,
-    persist::{Record, Store},
+    persist::{ContainerRecord, Record, Store},
     platform::Platform,
     share::ShareDir,
     zone,
@@ -80,12 +80,19 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()
         }
     }
     first.keep(ShareDir::at(&record.share).remove());
-    for container in record.containers.values() {
+    for (id, container) in &record.containers {
+        first.keep(holder(id, container));
         first.keep(rootfs(store, &container.bundle));
     }
     zone::release(record, PROXY_LIMIT);
     first.error?;
     store.remove()
+}
+
+/// Ends a container's stand-in. One whose shim was killed has ended by itself, as soon as it came to it.
+fn holder(id: &str, container: &ContainerRecord) -> Result<()> {
+    let ended = container.holder.map_or(Ok(()), |holder| holder.kill());
+    ended.or_fail(Code::HostFailure, || format!("cannot end the holder of container {id}"))
 }
 
 /// Unmounts a bundle's root, if this sandbox mounted it. The next life of an id may have the same bundle, with a root of its own.
@@ -121,9 +128,10 @@ pub fn earlier(platform: &Platform, store: &Store) -> Result<()> {
 /// The first thing that could not be taken away; the container stays in the record then.
 pub fn container(store: &Store, record: &mut Record, id: &str) -> Result<()> {
     let Some(container) = record.containers.get(id).cloned() else { return Ok(()) };
+    let held = holder(id, &container);
     let share = ShareDir::at(&record.share).remove_container(id);
     let root = rootfs(store, &container.bundle);
-    share.and(root)?;
+    held.and(share).and(root)?;
     record.containers.remove(id);
     store.save(record)
 }

@@ -182,9 +182,9 @@ pub fn delete(args: &Args, source: &dyn PlatformSource) -> Result<Vec<u8>> {
         // Better within containerd's 5 s than not at all.
         Err(_) => dead.clean(source)?,
     }
-    let shim = record.and_then(|record| record.shim);
+    let told = record.and_then(|record| record.containers.get(&dead.id)?.holder);
     let answer = DeleteResponse {
-        pid: shim.map_or(0, |shim| shim.pid.unsigned_abs()),
+        pid: told.map_or(0, |holder| holder.pid.unsigned_abs()),
         exit_status: Exit::KILLED,
         exited_at: timestamp(SystemTime::now()),
         ..DeleteResponse::default()
@@ -277,7 +277,9 @@ mod tests {
         assert!(!has(&store, "a", &ours), "no record");
         std::fs::create_dir(dir.path().join("state")).unwrap();
         let mut record = Record::new("default", "a", None, Uuid::from_u128(1), "/share".into());
-        record.containers.insert("a".into(), ContainerRecord { bundle: ours.clone(), gpu: None });
+        record
+            .containers
+            .insert("a".into(), ContainerRecord { bundle: ours.clone(), gpu: None, holder: None });
         store.save(&record).unwrap();
         assert!(has(&store, "a", &ours));
         assert!(has(&store, "a", &dir.path().join("link")), "by another path");

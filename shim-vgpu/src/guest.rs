@@ -27,6 +27,7 @@ use vgpu_agent_api::{
         OomKillsReply, OpenStreamRequest, SetClockRequest, StreamOffer,
     },
     network::Network,
+    pod,
     stream::StreamName,
     version::{self, Version},
     wire::ANSWER_BYTES_MAX,
@@ -66,6 +67,8 @@ pub struct Guest {
     domid: u16,
     streams: AtomicU32,
     dead: watch::Sender<bool>,
+    /// What both ends speak.
+    spoken: Version,
 }
 
 impl std::fmt::Debug for Guest {
@@ -81,13 +84,14 @@ impl Guest {
     /// [`Code::GuestGone`], [`Code::ProtocolVersion`], or what the guest answered.
     pub async fn meet(link: Arc<dyn Link>, domid: u16, sandbox: &str, hostname: &str) -> Result<Guest> {
         let stream = Bounded::new(link.agent(domid).await?);
-        let guest = Guest {
+        let mut guest = Guest {
             end: stream.end(),
             client: Client::new(Socket::new(stream)),
             link,
             domid,
             streams: AtomicU32::new(1),
             dead: watch::Sender::new(false),
+            spoken: version::CURRENT,
         };
         let reply = guest.hello(sandbox, hostname).await?;
         let theirs = Version { major: reply.major, minor: reply.minor };
@@ -99,6 +103,7 @@ impl Guest {
             reply.build,
             reply.kernel_release
         );
+        guest.spoken = met;
         Ok(guest)
     }
 
@@ -132,6 +137,11 @@ impl Guest {
             done = work => done,
             () = self.death() => Err(Error::new(Code::GuestGone, format!("{what}: the guest is gone"))),
         }
+    }
+
+    /// Whether it knows what containers of a pod share. One that does not would have its own in their place.
+    pub fn knows_shared(&self) -> bool {
+        self.spoken >= pod::SINCE
     }
 
     /// One call of containerd's Task API; `limit` is how long we wait.
@@ -357,7 +367,10 @@ mod tests {
         let (end, streams) = (stream.end(), AtomicU32::new(1));
         let client = Client::new(Socket::new(stream));
         let dead = watch::Sender::new(false);
-        (Guest { client, end, link: Arc::new(Nothing), domid: 1, streams, dead }, theirs)
+        (
+            Guest { client, end, link: Arc::new(Nothing), domid: 1, streams, dead, spoken: version::CURRENT },
+            theirs,
+        )
     }
 
     async fn code(guest: &Guest) -> Option<Code> {

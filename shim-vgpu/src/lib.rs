@@ -16,6 +16,7 @@ mod events;
 mod figures;
 mod frames;
 mod guest;
+mod holder;
 mod info;
 mod io;
 mod link;

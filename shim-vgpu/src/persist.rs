@@ -75,6 +75,9 @@ pub struct ContainerRecord {
     pub bundle: PathBuf,
     /// The GPU that it may have been granted.
     pub gpu: Option<GpuRequest>,
+    /// Its stand-in on this host, whose pid is reported for it.
+    #[serde(default)]
+    pub holder: Option<Process>,
 }
 
 impl Record {
@@ -104,6 +107,14 @@ impl Record {
             pod_uid: pod_uid.map_or_else(|| zone.to_string(), str::to_owned),
             containers: BTreeMap::new(),
         }
+    }
+}
+
+impl Record {
+    /// The stand-ins of the pod's containers.
+    pub fn holders(&self) -> BTreeMap<String, Process> {
+        let held = self.containers.iter().filter_map(|(id, container)| Some((id.clone(), container.holder?)));
+        held.collect()
     }
 }
 

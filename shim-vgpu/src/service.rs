@@ -132,9 +132,8 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::ConnectRequest,
     ) -> ttrpc::Result<api::ConnectResponse> {
-        let pid = std::process::id();
-        let task_pid = if self.pod.container(&request.id).is_ok() { pid } else { 0 };
-        Ok(api::ConnectResponse { shim_pid: pid, task_pid, ..api::ConnectResponse::default() })
+        let task_pid = self.pod.container(&request.id).map_or(0, |container| container.task_pid());
+        Ok(api::ConnectResponse { shim_pid: std::process::id(), task_pid, ..api::ConnectResponse::default() })
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> ttrpc::Result<api::Empty> {

@@ -16,7 +16,7 @@ use crate::{
     args::Args,
     bootstrap, delete,
     error::{Error, OrFail, Result},
-    info,
+    holder, info,
     platform::PlatformSource,
     server,
 };
@@ -53,6 +53,7 @@ fn run(args: &Args, source: Arc<dyn PlatformSource>) -> Result<()> {
         "start" => answer(&bootstrap::start(args, &bootstrap::bundle()?)?),
         "delete" => answer(&delete::delete(args, &*source)?),
         "clean" => delete::clean_up(&*source),
+        "hold" => holder::hold(),
         "serve" | "" => server::run(args, &bootstrap::bundle()?, source),
         verb => Err(Error::new(Code::SpecInvalid, format!("the verb {verb} is not known: start, delete"))),
     }

@@ -1,9 +1,9 @@
 //! Makes the spec that containerd wrote for the node fit the guest.
 //!
-//! What names something of the node goes (namespaces by path, host CPUs, LSM profiles, hooks), what the guest has instead
-//! comes in (its one network, the share as root, a cgroup below its own tree, the GPU's library and socket). The shim has already
-//! refused what a pod in a domain cannot have. The rule: nothing is read or changed here but the spec and `/proc/sys/net`'s keys, so it can
-//! be tested with plain files.
+//! What names something of the node goes (host CPUs, LSM profiles, hooks), what the guest has instead comes in (its one network, the share
+//! as root, a cgroup below its own tree, the GPU's library and socket; [`super::shared`] has what is another container's). The shim has
+//! already refused what a pod in a domain cannot have. The rule: nothing is read or changed here but the spec and `/proc/sys/net`'s keys,
+//! so it can be tested with plain files.
 
 use std::{
     collections::BTreeMap,
@@ -12,11 +12,13 @@ use std::{
 
 use libcontainer::oci_spec::runtime::{
     Capabilities, Capability, Linux, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxIdMapping,
-    LinuxNamespace, LinuxNamespaceType, LinuxResources, LinuxSeccomp, Mount, MountBuilder, Process, Root,
-    Spec,
+    LinuxNamespaceType, LinuxResources, LinuxSeccomp, Mount, MountBuilder, Process, Root, Spec,
 };
 
-use super::seccomp;
+use super::{
+    seccomp,
+    shared::{self, Shared},
+};
 use crate::error::{GuestError, Result};
 
 /// What the guest adds to a spec.
@@ -26,8 +28,6 @@ pub struct Guest {
     pub rootfs: PathBuf,
     /// Its cgroup, below the guest's cgroup2 mount.
     pub cgroup: PathBuf,
-    /// A process of the pod's sandbox container: its namespaces stand for the node's paths.
-    pub sandbox_pid: Option<i32>,
     /// Where the kernel shows the sizes of huge pages: `/sys/kernel/mm/hugepages`.
     pub huge_pages: PathBuf,
     /// (source in the guest, destination in the container), bound after the spec's own mounts.
@@ -45,10 +45,10 @@ pub struct Adapted {
     pub seccomp: Option<LinuxSeccomp>,
 }
 
-/// Changes `spec` to fit.
+/// Changes `spec` to fit. `pod` has what other containers share with it.
 /// # Errors
-/// A field that has no meaning in any container.
-pub fn adapt(mut spec: Spec, guest: &Guest) -> Result<Adapted> {
+/// A field that has no meaning in any container, or that means nothing of this pod.
+pub fn adapt(mut spec: Spec, guest: &Guest, pod: &mut dyn Shared) -> Result<Adapted> {
     let read_only = spec.root().as_ref().and_then(Root::readonly).unwrap_or(false);
     let mut root = Root::default();
     root.set_path(guest.rootfs.clone()).set_readonly(Some(read_only));
@@ -71,16 +71,16 @@ pub fn adapt(mut spec: Spec, guest: &Guest) -> Result<Adapted> {
     if let Some(profile) = &seccomp {
         seccomp::compile(profile).map_err(|why| GuestError::Invalid { field: "linux.seccomp", why })?;
     }
-    let sysctls = adapt_linux(&mut linux, guest)?;
-    let has_uts = has_namespace(&linux, LinuxNamespaceType::Uts);
-    spec.set_linux(Some(linux));
-    if !has_uts {
-        // The library refuses a name without a UTS namespace; the pod's name is already set.
+    if !has_namespace(&linux, LinuxNamespaceType::Uts) {
+        // Not one of its own was asked for: it has the pod's name, which is already set.
         spec.set_hostname(None).set_domainname(None);
     }
+    let sysctls = adapt_linux(&mut linux, guest, pod)?;
+    spec.set_linux(Some(linux));
 
     let binds = guest.binds.iter().map(|(from, to)| bind(from, to)).collect::<Result<Vec<Mount>>>()?;
     let mut mounts = spec.mounts_mut().take().unwrap_or_default();
+    shared::memories(&mut mounts, pod)?;
     mounts.extend(binds);
     spec.set_mounts(Some(mounts));
     Ok(Adapted { spec, sysctls, seccomp })
@@ -158,9 +158,10 @@ pub fn owner(process: Option<&Process>, mappings: &[LinuxIdMapping]) -> u32 {
     mappings.iter().find_map(outside).unwrap_or(0)
 }
 
-fn adapt_linux(linux: &mut Linux, guest: &Guest) -> Result<BTreeMap<PathBuf, String>> {
+fn adapt_linux(linux: &mut Linux, guest: &Guest, pod: &mut dyn Shared) -> Result<BTreeMap<PathBuf, String>> {
     linux.set_cgroups_path(Some(guest.cgroup.clone()));
-    linux.set_namespaces(Some(namespaces(linux.namespaces().as_deref().unwrap_or_default(), guest)));
+    let namespaces = shared::namespaces(linux.namespaces().as_deref().unwrap_or_default(), pod)?;
+    linux.set_namespaces(Some(namespaces));
     linux.set_seccomp(None).set_mount_label(None).set_intel_rdt(None).set_net_devices(None);
     if let Some(resources) = linux.resources_mut() {
         adapt_resources(resources, &guest.huge_pages);
@@ -172,38 +173,6 @@ fn adapt_linux(linux: &mut Linux, guest: &Guest) -> Result<BTreeMap<PathBuf, Str
         .filter_map(|key| all.remove(&key).map(|value| (key, value)))
         .map(|(key, value)| Ok((sysctl_file(&key)?, value)))
         .collect()
-}
-
-/// The pod's network is the guest's. A path to a namespace of the node means the sandbox's, which is the guest's own where no sandbox
-/// container runs.
-fn namespaces(asked: &[LinuxNamespace], guest: &Guest) -> Vec<LinuxNamespace> {
-    let mut kept = Vec::new();
-    for namespace in asked {
-        let mut namespace = namespace.clone();
-        let file = match namespace.typ() {
-            LinuxNamespaceType::Network => continue,
-            LinuxNamespaceType::Pid => "pid",
-            LinuxNamespaceType::Ipc => "ipc",
-            LinuxNamespaceType::Uts => "uts",
-            _ => {
-                namespace.set_path(None);
-                kept.push(namespace);
-                continue;
-            }
-        };
-        if namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()) {
-            let Some(pid) = guest.sandbox_pid else { continue };
-            namespace.set_path(Some(PathBuf::from(format!("/proc/{pid}/ns/{file}"))));
-        }
-        kept.push(namespace);
-    }
-    if !kept.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Mount) {
-        // Without one the library would chroot in the guest's own: never.
-        let mut mount = LinuxNamespace::default();
-        mount.set_typ(LinuxNamespaceType::Mount);
-        kept.push(mount);
-    }
-    kept
 }
 
 fn has_namespace(linux: &Linux, typ: LinuxNamespaceType) -> bool {
@@ -266,13 +235,12 @@ fn bind(from: &Path, to: &Path) -> Result<Mount> {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{super::shared::tests::Pod, *};
 
     fn guest() -> Guest {
         Guest {
             rootfs: "/share/c1/rootfs".into(),
             cgroup: "/vgpu/c1".into(),
-            sandbox_pid: None,
             huge_pages: "/no/huge/pages".into(),
             binds: vec![("/usr/lib/vgpu/libcuda.so.1".into(), "/usr/lib/libcuda.so.1".into())],
         }
@@ -291,41 +259,26 @@ mod tests {
         .unwrap()
     }
 
-    fn kinds(adapted: &Adapted) -> Vec<(String, Option<PathBuf>)> {
-        let namespaces = adapted.spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
-        namespaces.iter().map(|n| (n.typ().to_string(), n.path().clone())).collect()
+    fn adapted(linux: serde_json::Value) -> Result<Adapted> {
+        adapt(spec(linux), &guest(), &mut Pod)
     }
 
     #[test]
     fn nothing_of_the_node_is_left() {
-        let adapted = adapt(
-            spec(json!({
-                "cgroupsPath": "kubepods.slice:cri:1",
-                "namespaces": [{"type": "pid"}, {"type": "uts", "path": "/proc/1/ns/uts"},
-                    {"type": "network", "path": "/var/run/netns/x"}, {"type": "mount"}],
-                "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"},
-                "resources": {"cpu": {"cpus": "6-7", "shares": 512}, "memory": {"limit": 1000, "swap": 1000},
-                    "hugepageLimits": [{"pageSize": "1GB", "limit": 0}]},
-            })),
-            &guest(),
-        )
+        let adapted = adapted(json!({
+            "cgroupsPath": "kubepods.slice:cri:1",
+            "namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "network"}, {"type": "mount"}],
+            "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"},
+            "resources": {"cpu": {"cpus": "6-7", "shares": 512}, "memory": {"limit": 1000, "swap": 1000},
+                "hugepageLimits": [{"pageSize": "1GB", "limit": 0}]},
+        }))
         .unwrap();
         let text = serde_json::to_string(&adapted.spec).unwrap();
-        for gone in [
-            "kubepods",
-            "netns",
-            "node-hook",
-            "seccomp",
-            "6-7",
-            "swap",
-            "1GB",
-            "apparmor",
-            "/var/lib",
-            "hostname",
-        ] {
+        for gone in
+            ["kubepods", "node-hook", "seccomp", "6-7", "swap", "1GB", "apparmor", "/var/lib", "hostname"]
+        {
             assert!(!text.contains(gone), "{gone} in {text}");
         }
-        assert_eq!(kinds(&adapted), [("pid".into(), None), ("mnt".into(), None)]);
         assert!(
             text.contains(r#""readonly":true"#) && text.contains("/share/c1/rootfs") && text.contains("512")
         );
@@ -370,31 +323,23 @@ mod tests {
         assert_eq!(owner(Some(&of(33)), &[]), 33);
         assert_eq!(owner(None, &[]), 0);
         let mapping = json!([{"containerID": 0, "hostID": 70000, "size": 100}]);
-        let adapted =
-            adapt(spec(json!({"namespaces": [{"type": "user"}], "uidMappings": mapping})), &guest()).unwrap();
-        let mappings = uid_mappings(&adapted.spec);
+        let own = [json!({"type": "user"}), json!({"type": "pid"}), json!({"type": "ipc"})];
+        let mapped = adapted(json!({"namespaces": own, "uidMappings": mapping})).unwrap();
+        let mappings = uid_mappings(&mapped.spec);
         assert_eq!(owner(Some(&of(33)), &mappings), 70033);
         assert_eq!(owner(Some(&of(100)), &mappings), 0);
-        let plain = adapt(spec(json!({"uidMappings": mapping})), &guest()).unwrap();
+        let plain = adapted(json!({"namespaces": own[1..], "uidMappings": mapping})).unwrap();
         assert!(uid_mappings(&plain.spec).is_empty(), "without a namespace they mean nothing");
     }
 
     #[test]
-    fn paths_of_the_node_become_the_sandboxs_namespaces() {
-        let asked = json!({"namespaces": [{"type": "ipc", "path": "/proc/9/ns/ipc"}, {"type": "mount"}]});
-        let adapted = adapt(spec(asked), &Guest { sandbox_pid: Some(42), ..guest() }).unwrap();
-        assert_eq!(kinds(&adapted), [("ipc".into(), Some("/proc/42/ns/ipc".into())), ("mnt".into(), None)]);
-    }
-
-    #[test]
     fn network_sysctls_are_for_the_guest_and_cannot_leave_their_tree() {
-        let adapted =
-            adapt(spec(json!({"sysctl": {"net.ipv4.ip_forward": "1", "kernel.shmmax": "5"}})), &guest())
-                .unwrap();
-        assert_eq!(adapted.sysctls, BTreeMap::from([("net/ipv4/ip_forward".into(), "1".into())]));
-        assert!(
-            adapted.spec.linux().as_ref().unwrap().sysctl().as_ref().unwrap().contains_key("kernel.shmmax")
-        );
-        assert!(adapt(spec(json!({"sysctl": {"net/../../kernel": "1"}})), &guest()).is_err());
+        let of =
+            |sysctl| adapted(json!({"namespaces": [{"type": "pid"}, {"type": "ipc"}], "sysctl": sysctl}));
+        let right = of(json!({"net.ipv4.ip_forward": "1", "kernel.shmmax": "5"})).unwrap();
+        assert_eq!(right.sysctls, BTreeMap::from([("net/ipv4/ip_forward".into(), "1".into())]));
+        let linux = right.spec.linux().clone().unwrap();
+        assert!(linux.sysctl().as_ref().unwrap().contains_key("kernel.shmmax"));
+        assert!(of(json!({"net/../../kernel": "1"})).is_err());
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! The library forks, changes namespaces and its own working directory, so it runs in a single-threaded process of its own:
 //! guest-init executes itself as `guest-init oci REQUEST ANSWER_FILE`. [`run`] is that call seen from PID 1, [`helper`] is the other
-//! side, [`adapt`] makes a spec of the node fit the guest, [`workdir`] makes the working directory, [`command`] finds and executes the
+//! side, [`adapt`] makes a spec of the node fit the guest, [`shared`] has it share what other containers have, [`workdir`] makes the working directory, [`command`] finds and executes the
 //! container's program under its [`seccomp`] profile.
 
 pub mod adapt;
 pub mod command;
 pub mod helper;
 pub mod seccomp;
+pub mod shared;
 pub mod workdir;
 
 use std::{

@@ -1,7 +1,7 @@
 //! One container: its init, its execs, what of it lives in the guest's file system.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs, io,
     path::{Path, PathBuf},
     sync::{
@@ -19,6 +19,7 @@ use super::{
     oom::{OomQueue, OomWatch},
     phase::{Operation, Phase},
     process::{Launched, Process},
+    shared::{Joining, Memories},
 };
 use crate::{
     cgroup::{self, Cgroup},
@@ -68,6 +69,11 @@ impl Layout {
     /// What is kept of one container.
     pub fn container(&self, id: &str) -> PathBuf {
         self.run.join("containers").join(id)
+    }
+
+    /// Where the memories are that containers share.
+    pub fn memories(&self) -> PathBuf {
+        self.run.join("memories")
     }
 
     /// The OCI library's state directory.
@@ -131,8 +137,6 @@ pub struct Container {
     pub cgroup: Cgroup,
     /// Its first process.
     pub init: Arc<Process>,
-    /// Whether it is the pod's sandbox: other containers join its namespaces.
-    pub sandbox: bool,
     /// Sees its OOM kills.
     pub oom: Arc<OomWatch>,
     execs: Mutex<HashMap<String, Arc<Exec>>>,
@@ -160,8 +164,10 @@ pub struct Plan {
     pub bundle: String,
     /// Init's streams.
     pub stdio: StdioNames,
-    /// Init of the pod's sandbox container, if there is one.
-    pub sandbox_pid: Option<i32>,
+    /// Init of each container of the pod.
+    pub inits: BTreeMap<String, Arc<Process>>,
+    /// The pod's.
+    pub memories: Arc<Memories>,
 }
 
 impl Container {
@@ -194,15 +200,14 @@ impl Container {
         })
         .await
         .map_err(|_| GuestError::Oci { operation: "read the spec", text: "it panicked".into() })??;
-        let sandbox = annotation(&spec, "io.kubernetes.cri.container-type") == Some("sandbox");
         let guest = adapt::Guest {
             rootfs,
             cgroup: cgroup_path.to_owned(),
-            sandbox_pid: plan.sandbox_pid,
             huge_pages: "/sys/kernel/mm/hugepages".into(),
             binds: door.as_ref().map(|door| door.binds.clone()).unwrap_or_default(),
         };
-        let adapted = adapt::adapt(spec, &guest)?;
+        let mut joining = Joining::new(&plan.inits, &plan.memories);
+        let adapted = adapt::adapt(spec, &guest, &mut joining)?;
         for (file, value) in &adapted.sysctls {
             let file = Path::new("/proc/sys").join(file);
             fs::write(&file, value).during(|| format!("set {} to {value:?}", file.display()))?;
@@ -230,6 +235,7 @@ impl Container {
         let place = Place { directory: &directory, name: "init", owner };
         let launched = launch(&host, &place, &plan.stdio, request).await;
         let launched = launched.map_err(|error| workdir::explained(error, &directory))?;
+        drop(joining);
 
         let cgroup = Cgroup::new(cgroup_path);
         let oom = Arc::new(OomWatch::new(plan.id.clone(), cgroup.clone(), Arc::clone(&host.oom)));
@@ -242,7 +248,6 @@ impl Container {
             directory,
             cgroup,
             init,
-            sandbox,
             oom,
             execs: Mutex::new(HashMap::new()),
             ending: AtomicBool::new(false),

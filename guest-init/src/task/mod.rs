@@ -19,3 +19,4 @@ pub mod phase;
 pub mod pod;
 pub mod process;
 pub mod service;
+pub mod shared;

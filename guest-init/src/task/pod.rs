@@ -1,7 +1,7 @@
 //! The containers of this pod, by id.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -10,7 +10,8 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{
     container::{Container, Host, Plan},
-    phase::Phase,
+    process::Process,
+    shared::Memories,
 };
 use crate::{
     error::{GuestError, Result},
@@ -25,6 +26,7 @@ const TAKE_BACK_LIMIT: Duration = Duration::from_millis(1500);
 pub struct Pod {
     host: Arc<Host>,
     containers: Mutex<HashMap<String, Slot>>,
+    memories: Arc<Memories>,
 }
 
 #[derive(Debug)]
@@ -45,7 +47,8 @@ struct Making {
 impl Pod {
     /// Without containers.
     pub fn new(host: Arc<Host>) -> Arc<Self> {
-        Arc::new(Self { host, containers: Mutex::new(HashMap::new()) })
+        let memories = Arc::new(Memories::new(host.layout.memories()));
+        Arc::new(Self { host, containers: Mutex::new(HashMap::new()), memories })
     }
 
     /// What the containers live on.
@@ -61,15 +64,15 @@ impl Pod {
             return Err(GuestError::Invalid { field: "id", why: format!("{id:?} is no container id") });
         }
         let (ended, nothing_left) = watch::channel(false);
-        let sandbox_pid = {
+        let inits = {
             let mut containers = self.lock();
             if containers.contains_key(id) {
                 return Err(GuestError::Taken(format!("container {id}")));
             }
             containers.insert(id.to_owned(), Slot::Making(Making { unwanted: false, nothing_left }));
-            sandbox_pid(&containers)
+            inits(&containers)
         };
-        let plan = Plan { id: id.to_owned(), bundle, stdio, sandbox_pid };
+        let plan = Plan { id: id.to_owned(), bundle, stdio, inits, memories: Arc::clone(&self.memories) };
         let made = Container::create(Arc::clone(&self.host), plan).await;
         let container = match made {
             Ok(container) => container,
@@ -150,14 +153,11 @@ fn being_made(operation: &'static str) -> GuestError {
     GuestError::WrongState { operation, state: "still being created" }
 }
 
-/// A living sandbox container's init, whose namespaces the pod shares.
-fn sandbox_pid(containers: &HashMap<String, Slot>) -> Option<i32> {
-    containers.values().find_map(|slot| match slot {
-        Slot::Made(container)
-            if container.sandbox && !matches!(container.init.phase(), Phase::Stopped(_)) =>
-        {
-            i32::try_from(container.init.pid()).ok()
-        }
-        _ => None,
-    })
+/// Init of each container that was made: a later one may share its namespaces.
+fn inits(containers: &HashMap<String, Slot>) -> BTreeMap<String, Arc<Process>> {
+    let made = containers.iter().filter_map(|(id, slot)| match slot {
+        Slot::Made(container) => Some((id.clone(), Arc::clone(&container.init))),
+        Slot::Making(_) => None,
+    });
+    made.collect()
 }

@@ -1,6 +1,7 @@
 //! One process of a container, init or exec: its phase, its streams, its terminal.
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -198,6 +199,20 @@ impl Process {
             // Past the limit somebody outside of the process holds the output: it is cut.
             let _ = timeout(DRAIN_LIMIT, pumps.drained()).await;
         }
+    }
+
+    /// A namespace that it is in, by the name of its file in `/proc/<pid>/ns`.
+    /// # Errors
+    /// `NotFound` if it has ended or never ran.
+    pub fn namespace(&self, file: &str) -> Result<OwnedFd> {
+        let gone = || GuestError::NotFound(format!("{}: process already finished", self.name));
+        let live = self.live();
+        let (Some(pid), Some(pidfd)) = (live.pid, &live.pidfd) else { return Err(gone()) };
+        let path = format!("/proc/{pid}/ns/{file}");
+        let opened = File::open(&path).during(|| format!("open {path}"))?;
+        // Asked while it is open: by then the id may be another process's.
+        sys::signal(pidfd.as_fd(), 0).map_err(|_| gone())?;
+        Ok(opened.into())
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

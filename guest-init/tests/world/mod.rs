@@ -158,6 +158,7 @@ pub fn soon() -> Context {
 }
 
 /// The three far ends of a process's streams.
+#[derive(Debug)]
 pub struct Stdio {
     pub stdin: Option<DuplexStream>,
     pub stdout: DuplexStream,
@@ -189,7 +190,10 @@ impl Stdio {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = unmount(self.root.path().join("share"), UnmountFlags::DETACH);
+        let memories = fs::read_dir(self.root.path().join("run/memories")).into_iter().flatten().flatten();
+        for place in memories.map(|memory| memory.path()).chain([self.root.path().join("share")]) {
+            let _ = unmount(place, UnmountFlags::DETACH);
+        }
     }
 }
 
@@ -279,7 +283,7 @@ impl World {
                     "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]},
             ],
             "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "uts"}, {"type": "ipc"},
-                {"type": "network", "path": "/var/run/netns/of-the-node"}]},
+                {"type": "network"}]},
         });
         change(&mut spec);
         fs::write(bundle.join("config.json"), spec.to_string()).unwrap();

@@ -2,7 +2,8 @@
 //!
 //! Start at `agent.proto`; the messages are in [`agent`], [`agent_ttrpc::AgentClient`] calls them and [`agent_ttrpc::Agent`] serves them.
 //! [`version::meet`] is the rule for the first call, `Hello`. Stdio streams are named by [`stream::StreamName`]; ring sizes and the
-//! hello's words are in [`wire`]; what a pod has of a network is a [`network::Network`].
+//! hello's words are in [`wire`]; what a pod has of a network is a [`network::Network`], and what its containers have in common is named
+//! by [`pod`].
 //! Not here: the stream below (idm), what a call does (guest-init).
 
 use std::{collections::HashMap, sync::Arc};
@@ -26,6 +27,7 @@ mod generated {
 }
 
 pub mod network;
+pub mod pod;
 pub mod stream;
 pub mod version;
 pub mod wire;

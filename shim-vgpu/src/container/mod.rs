@@ -24,6 +24,7 @@ use vgpu_codes::Code;
 use crate::{
     error::{Error, Result},
     events::Outbox,
+    holder::Holder,
     io::{Pumps, Stdio},
 };
 use life::{Action, Event, Life, Notice, Who};
@@ -39,8 +40,8 @@ pub struct Container {
     pub id: String,
     /// Its bundle on the host.
     pub bundle: PathBuf,
-    /// What every process of a domain that runs is reported as: clients make paths of it, so it has to be a process of this host.
-    pid: u32,
+    /// What every process of it that runs is reported as: clients make paths of it, so it has to be a process of this host.
+    holder: Holder,
     created_at: SystemTime,
     outbox: Outbox,
     state: Mutex<State>,
@@ -71,7 +72,7 @@ impl Container {
     /// The container as the guest made it, told to containerd's clients.
     pub fn created(
         request: CreateTaskRequest,
-        pid: u32,
+        holder: Holder,
         outbox: Outbox,
         stdio: Stdio,
         pumps: Pumps,
@@ -90,13 +91,13 @@ impl Container {
             rootfs,
             io: MessageField::some(io),
             checkpoint,
-            pid,
+            pid: holder.process().pid.unsigned_abs(),
             ..task::TaskCreate::default()
         };
         outbox.publish("/tasks/create", &created);
         let processes = HashMap::from([(Who::Init, Process::new(stdio, pumps))]);
         let state = Mutex::new(State { processes, ..State::default() });
-        Container { id, bundle: bundle.into(), pid, created_at: SystemTime::now(), outbox, state }
+        Container { id, bundle: bundle.into(), holder, created_at: SystemTime::now(), outbox, state }
     }
 
     /// What was asked or happened: checked, remembered, told, in this order.
@@ -106,6 +107,10 @@ impl Container {
     pub fn on(&self, event: Event) -> Result<()> {
         let mut state = self.lock();
         let actions = state.life.on(event)?;
+        // Whoever hears of init's end finds its pid gone, as with a process of this host.
+        if actions.iter().any(|action| matches!(action, Action::Wake(Who::Init, _))) {
+            self.holder.end();
+        }
         for action in actions {
             match action {
                 Action::Publish(notice) => self.publish(notice),
@@ -179,7 +184,12 @@ impl Container {
     /// [`Code::NoSuchTask`].
     pub fn pid(&self, who: &Who) -> Result<u32> {
         let has_one = self.stage(who)?.has_run() || *who == Who::Init;
-        Ok(if has_one { self.pid } else { 0 })
+        Ok(if has_one { self.task_pid() } else { 0 })
+    }
+
+    /// The pid of its holder, also after its end.
+    pub fn task_pid(&self) -> u32 {
+        self.holder.process().pid.unsigned_abs()
     }
 
     /// The answer to State. As from runc's shim, `id` is the process's own, and `exec_id` is empty.
@@ -237,7 +247,7 @@ impl Container {
     }
 
     fn publish(&self, notice: Notice) {
-        let (container_id, pid) = (self.id.clone(), self.pid);
+        let (container_id, pid) = (self.id.clone(), self.task_pid());
         let outbox = &self.outbox;
         match notice {
             Notice::Start => {

@@ -9,24 +9,24 @@ use std::{
     time::Duration,
 };
 
-use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse, Mount};
+use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
 };
 use vgpu_codes::Code;
 
-use super::{Creation, Living, Pod, Sandbox, Slot, steps::Step};
+use super::{Creation, Living, Pod, Sandbox, Slot, place::Placed, steps::Step};
 use crate::{
     bootstrap, cleanup,
     container::Container,
     error::{Error, OrFail, Result, blocking},
     guest::Guest,
     io::Stdio,
-    mount, names,
+    names,
     network::PodNetwork,
     options,
-    persist::{ContainerRecord, Record, Store, random_uuid},
+    persist::{Record, Store, random_uuid},
     share::ShareDir,
     spec::{Role, Spec, gpu::GpuRequest, guest::SHARE_IN_GUEST},
     toolstack::DomainConfig,
@@ -41,12 +41,12 @@ const TASK_LIMIT: Duration = Duration::from_secs(120);
 const NAME_ID_BYTES: usize = 40;
 
 /// What a Create works on: read and checked before anything exists.
-struct Plan {
-    request: CreateTaskRequest,
-    bundle: PathBuf,
-    spec: Spec,
+pub(super) struct Plan {
+    pub(super) request: CreateTaskRequest,
+    pub(super) bundle: PathBuf,
+    pub(super) spec: Spec,
     role: Role,
-    gpu: Option<GpuRequest>,
+    pub(super) gpu: Option<GpuRequest>,
     stdio: Stdio,
 }
 
@@ -69,7 +69,7 @@ impl Plan {
         Ok(Plan { role: spec.role()?, gpu: spec.gpu()?, bundle, spec, stdio, request })
     }
 
-    fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         &self.request.id
     }
 }
@@ -85,9 +85,10 @@ impl Pod {
         let built = self.build(request, &creation).await;
         let result = match built {
             Ok(container) => {
+                let pid = container.task_pid();
                 self.lock().insert(id, Slot::Ready(container.clone()));
                 tokio::spawn(self.clone().await_exit(container, crate::container::life::Who::Init));
-                Ok(CreateTaskResponse { pid: std::process::id(), ..CreateTaskResponse::default() })
+                Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
             }
             Err(error) => {
                 log::warn!("create {id}: {}", error.report());
@@ -118,7 +119,7 @@ impl Pod {
     ) -> Result<Arc<Container>> {
         // Not by the reactor: a volume's file system may be slow.
         let plan = blocking(move || Plan::new(request)).await?;
-        let guest = {
+        let (guest, placed) = {
             let mut slot = self.sandbox.lock().await;
             match (slot.is_some(), &plan.role) {
                 (false, Role::Container { sandbox }) => {
@@ -137,7 +138,7 @@ impl Pod {
             let Some(sandbox) = slot.as_mut() else {
                 return Err(Error::new(Code::GuestGone, "the sandbox is gone"));
             };
-            self.place_container(sandbox, &plan, creation).await?;
+            let placed = self.place_container(sandbox, &plan, creation).await?;
             if sandbox.record.domid.is_none() {
                 self.make_domain(sandbox, &plan, creation).await?;
             }
@@ -145,17 +146,17 @@ impl Pod {
                 self.grant(sandbox, plan.id()).await?;
             }
             self.passed(Step::Granted, creation).await?;
-            self.guest()?
+            (self.guest()?, placed)
         };
         // A guest that does not answer must not keep a Delete waiting.
         tokio::select! {
-            made = self.make_task(&guest, plan, creation) => made,
+            made = self.make_task(&guest, plan, placed, creation) => made,
             () = creation.cancelled() => Err(creation.refusal()),
         }
     }
 
     /// After each step: tests may cut here, and a Delete may have come meanwhile.
-    async fn passed(&self, step: Step, creation: &Creation) -> Result<()> {
+    pub(super) async fn passed(&self, step: Step, creation: &Creation) -> Result<()> {
         log::debug!("create: {step:?}");
         self.cut.passed(step).await;
         creation.check()
@@ -211,38 +212,6 @@ impl Pod {
             })
         })
         .await
-    }
-
-    /// The host's side of the container: its root, volumes and spec in the share.
-    async fn place_container(&self, sandbox: &mut Sandbox, plan: &Plan, creation: &Creation) -> Result<()> {
-        let first = sandbox.record.containers.is_empty();
-        if first {
-            self.passed(Step::Recorded, creation).await?;
-        } else {
-            let (store, bundle) = (sandbox.store.clone(), plan.bundle.clone());
-            blocking(move || store.point_from(&bundle)).await?;
-        }
-        let record = ContainerRecord { bundle: plan.bundle.clone(), gpu: plan.gpu };
-        sandbox.record.containers.insert(plan.id().to_owned(), record);
-        sandbox.save().await?;
-        if first {
-            let share = sandbox.share.clone();
-            blocking(move || share.make()).await?;
-            self.passed(Step::ShareMade, creation).await?;
-        }
-        let (mounts, target) = (plan.request.rootfs.clone(), plan.bundle.join("rootfs"));
-        blocking(move || mount_root(&mounts, &target)).await?;
-        self.passed(Step::RootMounted, creation).await?;
-        let (share, spec, id) = (sandbox.share.clone(), plan.spec.clone(), plan.id().to_owned());
-        let (bundle, gpu, mounted) =
-            (plan.bundle.clone(), plan.gpu.is_some(), !plan.request.rootfs.is_empty());
-        blocking(move || {
-            let guest = spec.for_guest(&id, &bundle, gpu);
-            let root = if mounted { bundle.join("rootfs") } else { guest.root };
-            share.add(&id, &root, &guest.binds, guest.config.to_string().as_bytes())
-        })
-        .await?;
-        self.passed(Step::ContainerShared, creation).await
     }
 
     /// The domain, from nothing to guest-init's hello.
@@ -356,8 +325,13 @@ impl Pod {
         self: &Arc<Self>,
         guest: &Arc<Guest>,
         plan: Plan,
+        placed: Placed,
         creation: &Creation,
     ) -> Result<Arc<Container>> {
+        if placed.shares && !guest.knows_shared() {
+            let what = "the guest image is too old for containers that share namespaces or memory";
+            return Err(Error::new(Code::ProtocolVersion, what));
+        }
         let (pumps, names) = plan.stdio.connect(guest).await?;
         let request = CreateTaskRequest {
             id: plan.id().to_owned(),
@@ -370,8 +344,8 @@ impl Pod {
         };
         let _: CreateTaskResponse = guest.task("Create", &request, Some(TASK_LIMIT)).await?;
         self.passed(Step::TaskMade, creation).await?;
-        let (pid, outbox) = (std::process::id(), self.outbox.clone());
-        Ok(Arc::new(Container::created(plan.request, pid, outbox, plan.stdio, pumps)))
+        let outbox = self.outbox.clone();
+        Ok(Arc::new(Container::created(plan.request, placed.holder, outbox, plan.stdio, pumps)))
     }
 
     /// Takes back what a failed Create of `id` made. A guest that lives on may have made the container without saying so in time.
@@ -423,17 +397,10 @@ impl Pod {
 
 impl Sandbox {
     /// Writes the record: before each side effect.
-    async fn save(&self) -> Result<()> {
+    pub(super) async fn save(&self) -> Result<()> {
         let (store, record) = (self.store.clone(), self.record.clone());
         blocking(move || store.save(&record)).await
     }
-}
-
-fn mount_root(mounts: &[Mount], target: &Path) -> Result<()> {
-    if mounts.is_empty() {
-        return Ok(());
-    }
-    mount::rootfs(mounts, target)
 }
 
 fn domain_config(sandbox: &Sandbox, plan: &Plan) -> Result<DomainConfig> {

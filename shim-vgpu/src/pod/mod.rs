@@ -1,6 +1,6 @@
 //! A pod: its domain, and the containers in it.
 //!
-//! [`Pod`] holds what lives; [`create`] builds, [`tasks`] and [`freeze`] have the calls on containers that exist, [`clock`] keeps the guest's time, [`death`] notices its end,
+//! [`Pod`] holds what lives; [`create`] builds, [`place`] has what a container is on the host, [`tasks`] and [`freeze`] have the calls on containers that exist, [`clock`] keeps the guest's time, [`death`] notices its end,
 //! [`proxy`] that of gpu-proxy.
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
 //! Five locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
@@ -12,6 +12,7 @@ mod clock;
 mod create;
 mod death;
 mod freeze;
+mod place;
 mod proxy;
 pub mod steps;
 mod tasks;

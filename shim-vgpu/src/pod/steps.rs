@@ -7,6 +7,8 @@ use std::{fmt, sync::Arc};
 pub enum Step {
     /// The record of the sandbox is on disk; nothing else exists.
     Recorded,
+    /// The container has its holder, and the record both.
+    Held,
     /// The share's mounts are there.
     ShareMade,
     /// The container's root is mounted in its bundle.
@@ -34,8 +36,9 @@ pub enum Step {
 impl Step {
     /// All of them, in order.
     #[cfg(test)]
-    pub const ALL: [Step; 12] = [
+    pub const ALL: [Step; 13] = [
         Step::Recorded,
+        Step::Held,
         Step::ShareMade,
         Step::RootMounted,
         Step::ContainerShared,

@@ -60,10 +60,11 @@ impl Pod {
         match started {
             Ok(_) => {
                 container.tell(Event::Started(who.clone()));
+                let pid = container.task_pid();
                 if who != Who::Init {
                     tokio::spawn(self.await_exit(container, who));
                 }
-                Ok(StartResponse { pid: std::process::id(), ..StartResponse::default() })
+                Ok(StartResponse { pid, ..StartResponse::default() })
             }
             Err(error) => {
                 container.tell(Event::StartFailed(who.clone(), SystemTime::now()));
@@ -287,14 +288,14 @@ impl Pod {
     /// # Errors
     /// `NoSuchTask`.
     pub async fn pids(self: Arc<Self>, request: PidsRequest) -> Result<PidsResponse> {
-        self.container(&request.id)?;
+        let container = self.container(&request.id)?;
         let asked = async { self.guest()?.task::<_, PidsResponse>("Pids", &request, None).await };
         if let Ok(Ok(pids)) = tokio::time::timeout(PIDS_LIMIT, asked).await
             && !pids.processes.is_empty()
         {
             return Ok(figures::pids(pids));
         }
-        let own = ProcessInfo { pid: std::process::id(), ..ProcessInfo::default() };
+        let own = ProcessInfo { pid: container.task_pid(), ..ProcessInfo::default() };
         Ok(PidsResponse { processes: vec![own], ..PidsResponse::default() })
     }
 

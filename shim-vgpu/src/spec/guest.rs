@@ -1,13 +1,20 @@
 //! The guest's copy of the spec, and the binds on the host that it needs.
 //!
 //! Each bind mount of the spec becomes a place `mounts/<n>` in the container's folder of the share; the guest binds it from there.
-//! Paths of namespaces, labels and annotations of ours don't cross: they mean something on this host only.
+//! Labels and annotations of ours don't cross, they mean something on this host only; nor do paths of namespaces ([`namespaces`]).
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Spec, field, gpu, volumes};
+use super::{
+    Spec, field, gpu, memory,
+    namespaces::{self, Kind},
+    volumes,
+};
 
 /// Where the guest mounts the share.
 pub const SHARE_IN_GUEST: &str = "/run/vgpu/share";
@@ -34,22 +41,34 @@ pub struct GuestSpec {
     pub binds: Vec<Bind>,
     /// An absolute `root.path` of the host, for a container whose Create brings no mounts.
     pub root: PathBuf,
+    /// It has words for what containers of a pod share.
+    pub shares: bool,
 }
 
 impl Spec {
-    /// The guest's copy for `container`; `gpu` says that a GPU was asked for and will be granted before the guest reads it.
-    pub fn for_guest(&self, container: &str, bundle: &Path, gpu: bool) -> GuestSpec {
+    /// The guest's copy for `container`; `gpu` says that a GPU was asked for and will be granted before the guest reads it, `joined` whose
+    /// namespaces it has.
+    pub fn for_guest(
+        &self,
+        container: &str,
+        bundle: &Path,
+        gpu: bool,
+        joined: &BTreeMap<Kind, String>,
+    ) -> GuestSpec {
         let mut config = self.0.clone();
         let root = bundle.join(self.text("/root/path"));
         config["root"]["path"] = "rootfs".into();
         let mut binds = Vec::new();
+        let mut shares = !joined.is_empty();
         for mount in config.get_mut("mounts").and_then(Value::as_array_mut).into_iter().flatten() {
             if is_bind(mount) {
+                shares |= is_shared_memory(mount);
                 carry(mount, container, bundle, &mut binds);
             }
         }
         self.drop_host_words(&mut config, gpu);
-        GuestSpec { config, binds, root }
+        namespaces::for_guest(&mut config, joined);
+        GuestSpec { config, binds, root, shares }
     }
 
     fn drop_host_words(&self, config: &mut Value, gpu: bool) {
@@ -58,13 +77,6 @@ impl Spec {
         }
         if gpu {
             config["annotations"][gpu::GPU] = "1".into();
-        }
-        // The pod's network is the guest's; every other path names a namespace of this host.
-        if let Some(namespaces) = config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut) {
-            namespaces.retain(|namespace| field(namespace, "type") != "network");
-            namespaces.iter_mut().filter_map(Value::as_object_mut).for_each(|namespace| {
-                namespace.remove("path");
-            });
         }
         for (place, name) in
             [("/process", "apparmorProfile"), ("/process", "selinuxLabel"), ("/linux", "mountLabel")]
@@ -81,7 +93,7 @@ pub fn is_bind(mount: &Value) -> bool {
     field(mount, "type") == "bind" || has_option(mount, &["bind", "rbind"])
 }
 
-/// The host's cannot be a guest's: the container has its own.
+/// Memory of the host's cannot be a guest's: containers have the guest's in its place.
 pub fn is_shared_memory(mount: &Value) -> bool {
     field(mount, "destination") == "/dev/shm"
 }
@@ -91,20 +103,20 @@ fn has_option(mount: &Value, names: &[&str]) -> bool {
     options.into_iter().flatten().filter_map(Value::as_str).any(|option| names.contains(&option))
 }
 
-/// Rewrites one bind mount to its place in the share, or to a tmpfs where the host's is one by nature.
+/// Rewrites one bind mount to its place in the share, or to the guest's memory where it is the host's.
 fn carry(mount: &mut Value, container: &str, bundle: &Path, binds: &mut Vec<Bind>) {
-    if is_shared_memory(mount) {
-        *mount = json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-            "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]});
-        return;
-    }
-    let target = format!("mounts/{}", binds.len());
     let source = bundle.join(field(mount, "source"));
     let forbidden: Vec<Value> = volumes::forbidden(&source).map(Value::from).collect();
     match mount.get_mut("options").and_then(Value::as_array_mut) {
         Some(options) => options.extend(forbidden),
         None => mount["options"] = forbidden.into(),
     }
+    if is_shared_memory(mount) {
+        mount["type"] = "bind".into();
+        mount["source"] = memory::of(&source).to_string().into();
+        return;
+    }
+    let target = format!("mounts/{}", binds.len());
     binds.push(Bind {
         source,
         target: target.clone(),
@@ -118,12 +130,17 @@ fn carry(mount: &mut Value, container: &str, bundle: &Path, binds: &mut Vec<Bind
 #[cfg(test)]
 mod tests {
     use rustix::mount::MountFlags;
+    use serde_json::json;
 
     use super::*;
     use crate::spec::tests::spec;
 
+    fn guest(spec: &Spec, container: &str, gpu: bool) -> GuestSpec {
+        spec.for_guest(container, Path::new("/b"), gpu, &BTreeMap::new())
+    }
+
     fn with_mount(mount: Value) -> GuestSpec {
-        spec(|s| s["mounts"].as_array_mut().unwrap().push(mount)).for_guest("c1", Path::new("/b"), false)
+        guest(&spec(|s| s["mounts"].as_array_mut().unwrap().push(mount)), "c1", false)
     }
 
     #[test]
@@ -162,11 +179,15 @@ mod tests {
     }
 
     #[test]
-    fn shared_memory_of_the_host_becomes_the_guests_own() {
-        let guest = with_mount(
-            json!({"destination": "/dev/shm", "type": "bind", "source": "/run/x/shm", "options": ["rbind"]}),
-        );
-        assert_eq!((guest.binds.len(), &guest.config["mounts"][2]["type"]), (0, &json!("tmpfs")));
+    fn memory_of_the_host_becomes_the_guests() {
+        let mount = |options| json!({"destination": "/dev/shm", "source": "/run/x/shm", "options": options});
+        let guest = with_mount(mount(json!(["rbind", "ro"])));
+        assert_eq!((guest.binds, guest.shares), (vec![], true));
+        let source = memory::of(Path::new("/run/x/shm")).to_string();
+        // The folder cannot be asked.
+        let options = ["rbind", "ro", "nosuid", "noexec"];
+        let right = json!({"destination": "/dev/shm", "type": "bind", "source": source, "options": options});
+        assert_eq!(guest.config["mounts"][2], right);
     }
 
     #[test]
@@ -176,9 +197,9 @@ mod tests {
             s["linux"]["namespaces"][0]["path"] = "/proc/7/ns/pid".into();
             s["process"]["selinuxLabel"] = "system_u".into();
         });
-        let granted = spec.for_guest("c", Path::new("/b"), true).config;
+        let granted = guest(&spec, "c", true).config;
         assert_eq!(granted["annotations"], json!({"other": "x", "vgpu.dev/gpu": "1"}));
-        let refused = spec.for_guest("c", Path::new("/b"), false).config;
+        let refused = guest(&spec, "c", false).config;
         assert_eq!(refused["annotations"], json!({"other": "x"}));
         assert_eq!(
             refused["linux"]["namespaces"],
@@ -189,8 +210,7 @@ mod tests {
 
     #[test]
     fn a_relative_root_is_the_bundles_and_an_absolute_one_stays() {
-        let root =
-            |path: &str| spec(|s| s["root"]["path"] = path.into()).for_guest("c", Path::new("/b"), false);
+        let root = |path: &str| guest(&spec(|s| s["root"]["path"] = path.into()), "c", false);
         assert_eq!(root("rootfs").root, Path::new("/b/rootfs"));
         assert_eq!(root("/srv/image").root, Path::new("/srv/image"));
         assert_eq!(root("/srv/image").config["root"]["path"], "rootfs");

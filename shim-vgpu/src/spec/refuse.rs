@@ -7,11 +7,11 @@ use std::{fs, os::unix::fs::MetadataExt};
 use serde_json::Value;
 use vgpu_codes::Code;
 
-use super::{Spec, field};
+use super::{Spec, field, namespaces::Kind};
 use crate::error::{Error, Result};
 
 /// Namespaces whose absence means "the host's".
-const OWN: [&str; 3] = ["network", "pid", "ipc"];
+const OWN: [Kind; 3] = [Kind::Network, Kind::Pid, Kind::Ipc];
 /// Device nodes that every container has; guest-init makes them in the guest.
 const DEVICES: [&str; 8] = [
     "/dev/null",
@@ -64,12 +64,16 @@ impl Spec {
 
     fn refuse_namespaces(&self) -> Result<()> {
         let namespaces = self.list("/linux/namespaces");
-        for kind in OWN {
-            let Some(namespace) = namespaces.iter().find(|n| field(n, "type") == kind) else {
-                return refused("linux.namespaces", &format!("the host's {kind} namespace"));
-            };
-            if is_the_hosts(kind, field(namespace, "path")) {
-                return refused("linux.namespaces", &format!("the host's {kind} namespace, by its path"));
+        let missing =
+            OWN.into_iter().find(|kind| !namespaces.iter().any(|n| field(n, "type") == kind.name()));
+        if let Some(kind) = missing {
+            return refused("linux.namespaces", &format!("the host's {} namespace", kind.name()));
+        }
+        for (number, namespace) in namespaces.iter().enumerate() {
+            let name = field(namespace, "type");
+            if Kind::of(name).is_some_and(|kind| is_the_hosts(kind, field(namespace, "path"))) {
+                let place = format!("linux.namespaces[{number}].path");
+                return refused(&place, &format!("the host's {name} namespace, by its path"));
             }
         }
         let mapped = !self.list("/linux/uidMappings").is_empty();
@@ -101,20 +105,13 @@ impl Spec {
     }
 }
 
-/// The shim runs in the host's namespaces. But a path by its own pid is the pod's: clients make it from the pid that we report.
-fn is_the_hosts(kind: &str, path: &str) -> bool {
-    let name = match kind {
-        "network" => "net",
-        other => other,
-    };
-    if path.is_empty() || path == format!("/proc/{}/ns/{name}", std::process::id()) {
-        return false;
-    }
+/// The shim runs in the host's namespaces.
+fn is_the_hosts(kind: Kind, path: &str) -> bool {
     let inode = |path: &str| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    inode(path).is_some_and(|found| Some(found) == inode(&format!("/proc/self/ns/{name}")))
+    inode(path).is_some_and(|found| Some(found) == inode(&kind.path("self")))
 }
 
-fn refused(field: &str, what: &str) -> Result<()> {
+pub(super) fn refused<T>(field: &str, what: &str) -> Result<T> {
     Err(Error::new(Code::SpecRefused, format!("{field} asks for {what}")))
 }
 
@@ -145,11 +142,16 @@ mod tests {
     fn the_hosts_namespaces_are_refused() {
         for missing in OWN {
             check(
-                |s| s["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != missing),
+                |s| s["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != missing.name()),
                 "linux.namespaces",
             );
         }
-        check(|s| s["linux"]["namespaces"][4]["path"] = "/proc/self/ns/net".into(), "linux.namespaces");
+        for (at, kind) in [(0, Kind::Pid), (1, Kind::Ipc), (2, Kind::Uts), (4, Kind::Network)] {
+            for path in [kind.path("self"), kind.path(std::process::id())] {
+                let place = format!("linux.namespaces[{at}].path");
+                check(|s| s["linux"]["namespaces"][at]["path"] = path.into(), &place);
+            }
+        }
         check(
             |s| s["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"})),
             "linux.uidMappings",
@@ -157,9 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pods_own_namespaces_by_path_are_accepted() {
-        let own = format!("/proc/{}/ns/net", std::process::id());
-        spec(|s| s["linux"]["namespaces"][4]["path"] = own.into()).refuse_host_things().unwrap();
+    fn a_network_by_path_is_accepted() {
         spec(|s| s["linux"]["namespaces"][4]["path"] = "/run/netns/cni-1".into())
             .refuse_host_things()
             .unwrap();

@@ -11,13 +11,13 @@ use crate::{
     cases::Case,
     mock::{Containerd, Event, Flavour, Runtime, Shim, until},
     outcome::{self, Names, Outcome},
-    step::{Of, Step, TASK},
+    step::{Of, SECOND, Step, TASK},
 };
 
 /// What a case gave: a name of each step and of each event, in order, with its fields.
 pub type Played = Vec<(String, Outcome)>;
 
-/// Plays it, ends what is left of its container, and lets the shim go.
+/// Plays it, ends what is left of its containers, and lets the shim go.
 pub async fn play(case: &Case, runtime: Runtime, flavour: Flavour) -> Played {
     let containerd = Containerd::of(runtime, flavour).await;
     let stage = Stage { names: Names::of(&containerd.told(containerd.dir.path().to_path_buf())), containerd };
@@ -30,8 +30,9 @@ pub async fn play(case: &Case, runtime: Runtime, flavour: Flavour) -> Played {
         }
     }
     // Its events come when they like: what was created has an end to be waited for.
+    let creates = |name: &str| name.contains(" Create") || name.contains(" Second");
     let created =
-        played.iter().any(|(name, outcome)| name.contains(" Create") && !outcome.contains_key("error"));
+        played.iter().filter(|(name, outcome)| creates(name) && !outcome.contains_key("error")).count();
     stage.end(&shim, created).await;
     played.extend(stage.events());
     played
@@ -48,7 +49,8 @@ impl Stage {
     async fn take(&self, shim: &Shim, step: &Step) -> Option<Outcome> {
         let call = Call { shim, names: &self.names };
         Some(match *step {
-            Step::Create(_) | Step::CreateOf(..) | Step::CreateAgain => self.create(&call).await,
+            Step::Create(_) | Step::CreateOf(..) | Step::CreateAgain => self.create(&call, TASK.id).await,
+            Step::Second(script, change) => self.create_second(&call, script, change).await,
             Step::Exec(of, script) => self.exec(&call, of, script, |_| {}).await,
             Step::ExecOf(of, script, change) => self.exec(&call, of, script, change).await,
             Step::Start(Of { id, exec }) => {
@@ -116,16 +118,38 @@ impl Stage {
         });
         let (script, change) = asked.expect("a case creates its container");
         self.containerd.bundle(TASK.id, script, |spec| {
-            // Of its own: cases are played beside each other.
-            let folder = self.containerd.dir.path().file_name().unwrap_or_default().to_string_lossy();
-            spec["linux"]["cgroupsPath"] =
-                json!(format!("/vgpu-contract-{}", folder.trim_start_matches('.')));
+            spec["linux"]["cgroupsPath"] = self.cgroup(TASK.id);
             change(spec);
         });
     }
 
-    async fn create(&self, call: &Call<'_>) -> Outcome {
-        let request = self.containerd.asked(TASK.id);
+    /// Of its own: cases are played beside each other.
+    fn cgroup(&self, id: &str) -> Value {
+        let folder = self.containerd.dir.path().file_name().unwrap_or_default().to_string_lossy();
+        json!(format!("/vgpu-contract-{}-{id}", folder.trim_start_matches('.')))
+    }
+
+    async fn create_second(&self, call: &Call<'_>, script: &str, change: fn(&mut Value, u32)) -> Outcome {
+        let request = api::StateRequest { id: TASK.id.into(), ..Default::default() };
+        let first =
+            call.shim.call::<_, api::StateResponse>("State", &request).await.expect("the first one is known");
+        if self.containerd.bundle_of(SECOND.id).exists() {
+            self.containerd.remove_bundle(SECOND.id);
+        }
+        self.containerd.bundle(SECOND.id, script, |spec| {
+            spec["linux"]["cgroupsPath"] = self.cgroup(SECOND.id);
+            spec["annotations"] = json!({
+                "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": TASK.id
+            });
+            change(spec, first.pid);
+        });
+        let shim = self.containerd.start(SECOND.id).await;
+        assert_eq!(shim.pid, call.shim.pid, "a pod has one shim");
+        self.create(call, SECOND.id).await
+    }
+
+    async fn create(&self, call: &Call<'_>, id: &str) -> Outcome {
+        let request = self.containerd.asked(id);
         call.gives::<_, api::CreateTaskResponse>("Create", request).await
     }
 
@@ -154,26 +178,30 @@ impl Stage {
     }
 
     /// Whatever the case left, nothing stays; only the events of it count.
-    async fn end(&self, shim: &Shim, created: bool) {
-        let id = || TASK.id.to_owned();
-        let of = api::StateRequest { id: id(), ..Default::default() };
+    async fn end(&self, shim: &Shim, created: usize) {
+        for of in [SECOND, TASK] {
+            self.end_one(shim, of.id).await;
+        }
+        // In the order that is the shim's.
+        let count = |end: &str| self.containerd.topics().iter().filter(|topic| *topic == end).count();
+        let told = || ["exit", "delete"].iter().all(|end| count(end) >= created);
+        until("the last event is told", told, || format!("{:?}", self.containerd.topics())).await;
+        shim.end().await;
+    }
+
+    async fn end_one(&self, shim: &Shim, id: &str) {
+        let of = api::StateRequest { id: id.into(), ..Default::default() };
         let state = shim.call::<_, api::StateResponse>("State", &of).await;
         assert!(matches!(state, Ok(_) | Err(ttrpc::Error::RpcStatus(_))), "the shim has died: {state:?}");
         if state.is_ok() {
-            let kill = api::KillRequest { id: id(), signal: 9, all: true, ..Default::default() };
-            let resume = api::ResumeRequest { id: id(), ..Default::default() };
+            let kill = api::KillRequest { id: id.into(), signal: 9, all: true, ..Default::default() };
+            let resume = api::ResumeRequest { id: id.into(), ..Default::default() };
             // One that is paused has to run to die; one that is over can be neither.
             let _ = shim.call::<_, Empty>("Resume", &resume).await;
             let _ = shim.call::<_, Empty>("Kill", &kill).await;
-            shim.wait(TASK.id).await;
-            shim.delete(TASK.id).await;
+            shim.wait(id).await;
+            shim.delete(id).await;
         }
-        // In the order that is the shim's.
-        let told =
-            || ["exit", "delete"].iter().all(|end| self.containerd.topics().iter().any(|topic| topic == end));
-        until("the last event is told", || !created || told(), || format!("{:?}", self.containerd.topics()))
-            .await;
-        shim.end().await;
     }
 
     /// Each by its topic and whose it is, and their order: so one that comes late is one difference.

@@ -12,7 +12,7 @@ const HEAD: &str = "# Where vgpu's shim answers differently from runc's
 Made by `tests/contract` (`UPDATE=1` in the environment of `cargo xtask test contract` writes it anew): each case is played on containerd's
 shim for runc, and on vgpu's shim and guest-init without Xen. Compared is each field of each answer and event, but texts of errors; of a time
 and of a number of a process, whether there is one; of a map and of bytes, how many: \"right → ours\". A row with nothing behind its steps is
-alike. `CreateOf` is Create of a changed spec, `Until` waits for init.
+alike. `CreateOf` is Create of a changed spec, `Second` that of another container of the pod, `Until` waits for init.
 
 | case | steps | accepted differences |
 |---|---|---|

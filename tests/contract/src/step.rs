@@ -15,6 +15,8 @@ pub struct Of {
 pub const TASK: Of = Of { id: "a", exec: "" };
 /// Its exec.
 pub const EXEC: Of = Of { id: "a", exec: "e" };
+/// The other container of its pod.
+pub const SECOND: Of = Of { id: "b", exec: "" };
 /// One that never was.
 pub const NOBODY: Of = Of { id: "nobody", exec: "" };
 /// Its exec.
@@ -31,6 +33,8 @@ pub enum Step {
     CreateOf(&'static str, fn(&mut Value)),
     /// Create of the same id and bundle.
     CreateAgain,
+    /// A bundle of [`SECOND`], with a change of the spec that may name the first one by its pid, and Create; a bundle of before is gone.
+    Second(&'static str, fn(&mut Value, u32)),
     /// Exec of a script.
     Exec(Of, &'static str),
     /// The same with a change of the process.

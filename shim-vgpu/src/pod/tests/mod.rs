@@ -10,6 +10,7 @@ mod memory;
 mod network;
 mod node;
 mod pause;
+mod shared;
 mod stubborn;
 mod volumes;
 mod world;
@@ -39,11 +40,12 @@ use node::Node;
 async fn a_container_lives_and_leaves_nothing() {
     let node = Node::new(Habits::default()).await;
     let created = node.create("exit7").await.unwrap();
-    assert_eq!(created.pid, std::process::id());
+    assert_eq!(node.world.holders(), [created.pid], "a process of this host stands for it");
     assert_eq!(node.state("exit7", ""), (true, api::Status::CREATED, None));
     assert_eq!(node.create("exit7").await.unwrap_err().code(), Some(Code::IdTaken));
     node.start("exit7", "").await.unwrap();
     assert_eq!(node.wait("exit7", "").await, 7);
+    assert!(node.world.holders().is_empty(), "until its exit is told");
     assert_eq!(node.state("exit7", ""), (true, api::Status::STOPPED, Some(7)));
     assert_eq!(node.start("exit7", "").await.unwrap_err().code(), Some(Code::WrongState));
     assert_eq!(node.kill("exit7", 9).await.unwrap_err().code(), Some(Code::NoSuchTask));
@@ -61,10 +63,10 @@ async fn what_create_was_asked_for_is_what_containerd_hears() {
     let root = api::Mount { type_: "tmpfs".into(), source: "root".into(), ..Default::default() };
     let mut request = node.request("run", json!({}));
     (request.rootfs, request.stdout) = (vec![root], format!("file://{stdout}"));
-    node.pod.clone().create(request.clone()).await.unwrap();
+    let created = node.pod.clone().create(request.clone()).await.unwrap();
     let told: TaskCreate = node.event("/tasks/create").await;
     let io = told.io.unwrap();
-    assert_eq!((told.container_id, told.bundle, told.pid), (request.id, request.bundle, std::process::id()));
+    assert_eq!((told.container_id, told.bundle, told.pid), (request.id, request.bundle, created.pid));
     assert_eq!((told.rootfs, io.stdout, told.checkpoint), (request.rootfs, request.stdout, String::new()));
     node.delete("run").await.unwrap();
     node.world.assert_nothing_left("after delete");
@@ -146,7 +148,7 @@ async fn a_destroyed_domain_ends_its_tasks_with_137_once() {
 #[tokio::test]
 async fn what_is_deleted_unstarted_has_no_end() {
     let node = Node::new(Habits::default()).await;
-    node.create("run").await.unwrap();
+    let pid = node.create("run").await.unwrap().pid;
     node.exec("run", "e").await.unwrap();
     let request = |exec_id: &str| api::DeleteRequest {
         id: "run".into(),
@@ -155,7 +157,7 @@ async fn what_is_deleted_unstarted_has_no_end() {
     };
     let no_end = |pid| api::DeleteResponse { pid, ..Default::default() };
     assert_eq!(node.pod.clone().delete(request("e")).await.unwrap(), no_end(0));
-    assert_eq!(node.pod.clone().delete(request("")).await.unwrap(), no_end(std::process::id()));
+    assert_eq!(node.pod.clone().delete(request("")).await.unwrap(), no_end(pid));
     assert_eq!(node.events().await, ["create", "exec-added", "delete", "exit"]);
     let told: TaskExit = node.event("/tasks/exit").await;
     assert_eq!((told.id.as_str(), told.exit_status, told.exited_at.is_some()), ("run", 137, true));
@@ -165,9 +167,8 @@ async fn what_is_deleted_unstarted_has_no_end() {
 /// An error would not do: containerd 2.x takes any for a leaked shim, and deletes it.
 #[tokio::test]
 async fn a_guest_that_tells_no_pids_is_answered_for() {
-    let own = vec![std::process::id()];
     let node = Node::new(Habits::default()).await;
-    node.create("run").await.unwrap();
+    let own = vec![node.create("run").await.unwrap().pid];
     assert_eq!(node.pids("run").await.unwrap(), [2], "the guest's");
     assert_eq!(node.pids("other").await.unwrap_err().code(), Some(Code::NoSuchTask));
     node.world.destroy_all();
@@ -176,7 +177,7 @@ async fn a_guest_that_tells_no_pids_is_answered_for() {
     for habits in [Habits { hangs: true, ..Habits::default() }, Habits { denies: true, ..Habits::default() }]
     {
         let node = Node::new(habits).await;
-        node.create("run").await.unwrap();
+        let own = vec![node.create("run").await.unwrap().pid];
         assert_eq!(node.pids("run").await.unwrap(), own, "{habits:?}");
     }
 }

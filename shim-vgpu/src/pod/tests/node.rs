@@ -95,17 +95,18 @@ impl Node {
         self.pod.clone().delete(request).await.map(|reply| reply.exit_status)
     }
 
-    /// Whether it is said to be a process of this host, its status, and how it ended.
+    /// Whether it is said to be the container's process of this host, its status, and how it ended.
     pub fn state(&self, id: &str, exec: &str) -> (bool, api::Status, Option<u32>) {
-        let state = self.pod.container(id).unwrap().state(&Who::of(exec)).unwrap();
+        let container = self.pod.container(id).unwrap();
+        let state = container.state(&Who::of(exec)).unwrap();
         assert_eq!(
             (state.id.as_str(), state.exec_id.as_str()),
             (if exec.is_empty() { id } else { exec }, "")
         );
-        assert!(state.pid == std::process::id() || state.pid == 0);
+        assert!(state.pid == container.task_pid() || state.pid == 0);
         assert!(state.exit_status == 0 || state.exited_at.is_some());
         let exit = state.exited_at.as_ref().map(|_| state.exit_status);
-        (state.pid == std::process::id(), state.status.unwrap(), exit)
+        (state.pid > 0, state.status.unwrap(), exit)
     }
 
     pub async fn pids(&self, id: &str) -> Result<Vec<u32>> {

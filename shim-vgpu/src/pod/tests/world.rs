@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -34,6 +35,9 @@ use crate::{
     share::{Backend, Process},
     toolstack::{DomainConfig, Toolstack},
 };
+
+/// In the environment of a holder: the folder of its world.
+const HELD: &str = "VGPU_TEST_HELD";
 
 /// What the fakes have made and not taken away.
 #[derive(Debug, Default)]
@@ -195,7 +199,18 @@ impl World {
         }
     }
 
-    /// Nothing is left: domains, backends, devices, mounts, files.
+    /// The stand-ins of its containers.
+    pub fn holders(&self) -> Vec<u32> {
+        let word = format!("{HELD}={}", self.dir.path().display());
+        let is_ours = |pid: &u32| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|entry| entry == word.as_bytes())
+        };
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
+    }
+
+    /// Nothing is left: domains, backends, devices, holders, mounts, files.
     pub fn assert_nothing_left(&self, when: &str) {
         let left = self.left.lock().unwrap();
         assert!(
@@ -206,6 +221,8 @@ impl World {
                 && left.halted.is_empty(),
             "{when}: {left:?}"
         );
+        let holders = self.holders();
+        assert!(holders.is_empty(), "{when}: {holders:?}");
         let mounts = crate::mount::below(self.dir.path()).unwrap();
         assert!(mounts.is_empty(), "{when}: {mounts:?}");
         for folder in ["shared", "sandboxes"] {
@@ -236,6 +253,12 @@ impl PlatformSource for Source {
 
     fn platform(&self, config: Config) -> Platform {
         Platform { config: Arc::new(config), ..self.0.platform() }
+    }
+
+    fn holder(&self, _: &str, _: &str) -> io::Result<Command> {
+        let mut command = Command::new("cat");
+        command.env(HELD, self.0.dir.path());
+        Ok(command)
     }
 }
 

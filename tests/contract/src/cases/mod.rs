@@ -1,6 +1,7 @@
 //! The cases: steps and no asserts. What is right, the other runtime says.
 
 mod exec;
+mod pod;
 mod task;
 
 use crate::step::Step;
@@ -29,7 +30,7 @@ use cases;
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [task::CASES, exec::CASES].into_iter().flatten()
+    [task::CASES, exec::CASES, pod::CASES].into_iter().flatten()
 }
 
 #[cfg(test)]

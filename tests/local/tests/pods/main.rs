@@ -3,6 +3,7 @@
 mod containerd;
 mod inside;
 mod network;
+mod shared;
 
 use std::{
     fs,

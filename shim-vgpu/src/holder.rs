@@ -1,0 +1,113 @@
+//! A container's stand-in on this host: a process of the pid that we report for it, in namespaces of the shape that the container's own have in
+//! the guest. Clients make paths of a pid, `/proc/<pid>/ns/net`, and write them into the specs of later containers.
+//!
+//! It does nothing but wait for the end of its standard input, which the shim alone can write to: so it ends with the shim, however that ends,
+//! and nothing is left of it that a new process would have to know. Each is the first process of a pid namespace: two that share one in the
+//! guest do not share it here, where the first one's end would be the other's.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use vgpu_codes::Code;
+
+use crate::{
+    error::{Error, OrFail, Result},
+    process,
+    share::Process,
+    spec::namespaces::{Joined, Kind},
+};
+
+/// For one that was killed to be gone: it holds nothing that takes time.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// The verb `hold`: waits for the end of standard input.
+///
+/// # Errors
+/// It cannot be read.
+pub fn hold() -> Result<()> {
+    let waited = io::copy(&mut io::stdin(), &mut io::sink());
+    waited.map(drop).or_fail(Code::HostFailure, || "cannot wait for the end of the input".into())
+}
+
+/// See the module. Ends when it is dropped.
+#[derive(Debug)]
+pub struct Holder {
+    process: Process,
+    child: Mutex<Option<Child>>,
+}
+
+impl Holder {
+    /// Has `command`, which waits for the end of its input, wait in namespaces of its own and those that are joined. Blocks.
+    ///
+    /// # Errors
+    /// [`Code::HostResource`] if the host can't have one more.
+    pub fn begin(mut command: Command, joined: Joined) -> Result<Holder> {
+        command.current_dir("/").process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // A child gets the namespaces of the thread that makes it: no thread of ours shall have these.
+        let spawning = thread::Builder::new().name("holder".into()).spawn(move || {
+            enter(&joined.files)?;
+            command.spawn()
+        });
+        let spawned =
+            spawning.and_then(|thread| thread.join().map_err(|_| io::Error::other("it panicked"))?);
+        let what = || "cannot make the holder of a container".to_owned();
+        let mut child = spawned.or_fail(Code::HostResource, what)?;
+        match Process::of(child.id()) {
+            Some(process) => Ok(Holder { process, child: Mutex::new(Some(child)) }),
+            None => {
+                let ended = child.wait().or_fail(Code::HostResource, what)?;
+                Err(Error::new(Code::HostResource, format!("{}: it ended at once ({ended})", what())))
+            }
+        }
+    }
+
+    /// What is reported for the container, also after its end.
+    pub fn process(&self) -> Process {
+        self.process
+    }
+
+    /// Ends it, so that its pid is nobody's. Blocks for as long as the kernel takes to end a process that waits.
+    pub fn end(&self) {
+        let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        // An error of either means that it is gone.
+        let _ = child.kill();
+        if process::ends_within(&child, END_LIMIT).is_ok_and(|ended| ended) {
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Has this thread's children in these namespaces, and in new ones of the other kinds.
+fn enter(joined: &BTreeMap<Kind, File>) -> io::Result<()> {
+    for kind in Kind::ALL {
+        let flag = match kind {
+            Kind::Network => CloneFlags::CLONE_NEWNET,
+            Kind::Pid => CloneFlags::CLONE_NEWPID,
+            Kind::Ipc => CloneFlags::CLONE_NEWIPC,
+            Kind::Uts => CloneFlags::CLONE_NEWUTS,
+        };
+        match joined.get(&kind).filter(|_| kind != Kind::Pid) {
+            Some(file) => setns(file, flag)?,
+            None => unshare(flag)?,
+        }
+    }
+    Ok(())
+}

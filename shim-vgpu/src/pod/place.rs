@@ -1,0 +1,81 @@
+//! The host's side of a container: its holder, and its root, volumes and spec in the share.
+
+use std::path::Path;
+
+use containerd_shim_protos::api::Mount;
+use vgpu_codes::Code;
+
+use super::{Creation, Pod, Sandbox, create::Plan, steps::Step};
+use crate::{
+    error::{OrFail, Result, blocking},
+    holder::Holder,
+    mount,
+    persist::ContainerRecord,
+};
+
+/// What a container has on the host.
+pub(super) struct Placed {
+    pub(super) holder: Holder,
+    /// Its spec in the share has words for what containers of a pod share.
+    pub(super) shares: bool,
+}
+
+impl Pod {
+    /// The host's side of the container: its holder, and its root, volumes and spec in the share.
+    pub(super) async fn place_container(
+        &self,
+        sandbox: &mut Sandbox,
+        plan: &Plan,
+        creation: &Creation,
+    ) -> Result<Placed> {
+        let first = sandbox.record.containers.is_empty();
+        if first {
+            self.passed(Step::Recorded, creation).await?;
+        } else {
+            let (store, bundle) = (sandbox.store.clone(), plan.bundle.clone());
+            blocking(move || store.point_from(&bundle)).await?;
+        }
+        let (spec, others) = (plan.spec.clone(), sandbox.record.holders());
+        let command = self.platform.holder(&self.namespace, plan.id());
+        let command = command.or_fail(Code::HostFailure, || "cannot find our own program".into())?;
+        // It goes with us, so it may be there before the record says so.
+        let (holder, joined) = blocking(move || {
+            let joined = spec.joined(&others)?;
+            let containers = joined.containers.clone();
+            Ok((Holder::begin(command, joined)?, containers))
+        })
+        .await?;
+        let record =
+            ContainerRecord { bundle: plan.bundle.clone(), gpu: plan.gpu, holder: Some(holder.process()) };
+        sandbox.record.containers.insert(plan.id().to_owned(), record);
+        sandbox.save().await?;
+        self.passed(Step::Held, creation).await?;
+        if first {
+            let share = sandbox.share.clone();
+            blocking(move || share.make()).await?;
+            self.passed(Step::ShareMade, creation).await?;
+        }
+        let (mounts, target) = (plan.request.rootfs.clone(), plan.bundle.join("rootfs"));
+        blocking(move || mount_root(&mounts, &target)).await?;
+        self.passed(Step::RootMounted, creation).await?;
+        let (share, spec, id) = (sandbox.share.clone(), plan.spec.clone(), plan.id().to_owned());
+        let (bundle, gpu, mounted) =
+            (plan.bundle.clone(), plan.gpu.is_some(), !plan.request.rootfs.is_empty());
+        let shares = blocking(move || {
+            let guest = spec.for_guest(&id, &bundle, gpu, &joined);
+            let root = if mounted { bundle.join("rootfs") } else { guest.root };
+            share.add(&id, &root, &guest.binds, guest.config.to_string().as_bytes())?;
+            Ok(guest.shares)
+        })
+        .await?;
+        self.passed(Step::ContainerShared, creation).await?;
+        Ok(Placed { holder, shares })
+    }
+}
+
+fn mount_root(mounts: &[Mount], target: &Path) -> Result<()> {
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    mount::rootfs(mounts, target)
+}
