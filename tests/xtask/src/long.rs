@@ -52,6 +52,7 @@ const STAGES: &[(&str, Stage)] = &[
                 "death_of_a_cuda",
                 "nvidia_smi",
                 "container_",
+                "two_containers",
                 "pod_",
                 "demo_",
                 "vgpu_",

@@ -15,6 +15,7 @@ mod demo;
 mod gpu;
 mod idm;
 mod network;
+mod pods;
 mod programs;
 mod recovery;
 
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Story> {
     stories.extend(idm::stories());
     stories.extend(programs::stories());
     stories.extend(network::stories());
+    stories.extend(pods::stories());
     stories.extend(gpu::stories());
     stories.extend(costs::stories());
     stories.extend(demo::stories());

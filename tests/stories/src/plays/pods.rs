@@ -1,0 +1,81 @@
+//! Pods of more than one container, with the annotations and the paths that CRI writes into their specs.
+
+use std::fs;
+
+use crate::Story;
+use crate::command::must;
+use crate::node::Node;
+use crate::plays::vgpu;
+use crate::pod::{Pod, Runtime, START};
+
+/// The stories.
+pub fn stories() -> Vec<Story> {
+    vec![vgpu(
+        "two_containers_of_a_pod_share_its_namespaces",
+        400,
+        two_containers_of_a_pod_share_its_namespaces,
+    )]
+}
+
+/// Stands for CRI's folder with a pod's shared memory.
+const SHM: &str = "/run/story-shm";
+const KINDS: [(&str, &str); 4] = [("ipc", "ipc"), ("uts", "uts"), ("network", "net"), ("pid", "pid")];
+
+fn two_containers_of_a_pod_share_its_namespaces(node: &Node) {
+    let _ = fs::remove_dir_all(SHM);
+    fs::create_dir(SHM).expect("/run is writable");
+    let links = "for of in ipc uts net pid; do readlink /proc/self/ns/$of; done";
+    let script = format!("{links}; echo shared > /dev/shm/file; echo runs; exec sleep 1000");
+    let mut first = node.start(of_a_pod("sandbox", "", &script));
+    first.until_line("runs");
+    let pid = pid_of(first.name());
+    let of =
+        |file: &str, pid: &str| fs::read_link(format!("/proc/{pid}/ns/{file}")).expect("a process of Dom0");
+    for (_, file) in KINDS {
+        assert_ne!(of(file, &pid), of(file, "self"), "{file}: it stands for the pod");
+    }
+
+    let joins = |pod: Pod, (kind, file): (&str, &str)| {
+        pod.option("--with-ns").option(&format!("{kind}:/proc/{pid}/ns/{file}"))
+    };
+    let all = KINDS
+        .into_iter()
+        .fold(of_a_pod("container", first.name(), &format!("{links}; ps; cat /dev/shm/file")), joins);
+    let all = all.run();
+    let own = of_a_pod("container", first.name(), &format!("{links}; ps")).run();
+
+    let lines = |text: &str| text.lines().take(KINDS.len()).map(String::from).collect::<Vec<_>>();
+    let pods = lines(&first.text());
+    assert_eq!(lines(&all.text()), pods, "{}", all.complaint());
+    assert!(all.text().contains("sleep 1000") && all.text().ends_with("shared\n"), "{}", all.text());
+    let same: Vec<_> = lines(&own.text()).iter().zip(&pods).map(|(own, pods)| own == pods).collect();
+    assert_eq!(
+        same,
+        [false, false, true, false],
+        "a guest has one network: {}{}",
+        own.text(),
+        own.complaint()
+    );
+    assert!(!own.text().contains("sleep 1000"), "{}", own.text());
+    first.signal("SIGKILL");
+    assert_eq!(first.end(START).code, Some(137));
+    assert_eq!(fs::read_dir(SHM).map(Iterator::count).ok(), Some(0), "the memory is the guest's");
+    fs::remove_dir(SHM).expect("nothing holds it");
+}
+
+fn of_a_pod(kind: &str, sandbox: &str, script: &str) -> Pod {
+    let mount = format!("type=bind,src={SHM},dst=/dev/shm,options=rbind:rw");
+    let pod = Pod::busybox(Runtime::Vgpu, &["sh", "-c", script]).option("--mount").option(&mount);
+    let pod = pod.option("--annotation").option(&format!("io.kubernetes.cri.container-type={kind}"));
+    match sandbox {
+        "" => pod,
+        _ => pod.option("--annotation").option(&format!("io.kubernetes.cri.sandbox-id={sandbox}")),
+    }
+}
+
+/// As the shim has told it.
+fn pid_of(task: &str) -> String {
+    let listed = must(&["ctr", "task", "ls"]);
+    let line = listed.lines().find(|line| line.split_whitespace().next() == Some(task));
+    line.and_then(|line| line.split_whitespace().nth(1)).expect("ctr lists it").to_owned()
+}
