@@ -212,6 +212,23 @@ fn a_container_makes_no_devices() {
     });
 }
 
+/// Which ones it may ask for is the shim's to say.
+#[test]
+fn a_device_that_the_spec_names_is_made_in_the_container() {
+    story(async |world| {
+        let script = "/bin/busybox stat -c '%F %t:%T %a %n' /dev/fuse /dev/net/tun";
+        let text = output_of(world, script, |spec| {
+            spec["linux"]["devices"] = json!([
+                {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o666, "uid": 0, "gid": 0},
+                {"path": "/dev/net/tun", "type": "c", "major": 10, "minor": 200, "fileMode": 0o600},
+            ]);
+        });
+        let expected =
+            "character special file a:e5 666 /dev/fuse\ncharacter special file a:c8 600 /dev/net/tun\n";
+        assert_eq!(text.await, expected);
+    });
+}
+
 #[test]
 fn a_container_sees_its_own_files_and_mounts_alone() {
     story(async |world| {

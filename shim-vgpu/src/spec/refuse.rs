@@ -12,16 +12,20 @@ use crate::error::{Error, Result};
 
 /// Namespaces whose absence means "the host's".
 const OWN: [Kind; 3] = [Kind::Network, Kind::Pid, Kind::Ipc];
-/// Device nodes that every container has; guest-init makes them in the guest.
-const DEVICES: [&str; 8] = [
-    "/dev/null",
-    "/dev/zero",
-    "/dev/full",
-    "/dev/random",
-    "/dev/urandom",
-    "/dev/tty",
-    "/dev/console",
-    "/dev/ptmx",
+/// Device nodes of programs, and their numbers: those that every container has, and what a file system or a network interface that is a
+/// program is made with. guest-init makes them in the guest, of the guest's kernel; the host's are never touched.
+/// Source: Linux, `Documentation/admin-guide/devices.txt`.
+const DEVICES: [(&str, [u64; 2]); 10] = [
+    ("/dev/null", [1, 3]),
+    ("/dev/zero", [1, 5]),
+    ("/dev/full", [1, 7]),
+    ("/dev/random", [1, 8]),
+    ("/dev/urandom", [1, 9]),
+    ("/dev/tty", [5, 0]),
+    ("/dev/console", [5, 1]),
+    ("/dev/ptmx", [5, 2]),
+    ("/dev/net/tun", [10, 200]),
+    ("/dev/fuse", [10, 229]),
 ];
 /// Mount options that tie a container's mounts to the host's.
 const PROPAGATION: [&str; 4] = ["shared", "rshared", "slave", "rslave"];
@@ -37,15 +41,7 @@ impl Spec {
     pub fn refuse_host_things(&self) -> Result<()> {
         self.refuse_namespaces()?;
         self.refuse_mounts()?;
-        for device in self.list("/linux/devices") {
-            let path = field(device, "path");
-            if !DEVICES.contains(&path) {
-                return refused(
-                    "linux.devices",
-                    &format!("the host's device {path}: a pod in a domain has no devices of the host"),
-                );
-            }
-        }
+        self.refuse_devices()?;
         let profile = self.text("/process/apparmorProfile");
         if !DEFAULT_PROFILES.contains(&profile) {
             return refused(
@@ -82,6 +78,25 @@ impl Spec {
                 "linux.uidMappings",
                 "a user namespace with ids of the host: the domain has its own ids",
             );
+        }
+        Ok(())
+    }
+
+    /// By their numbers, too: under them the guest's kernel may have something else than the name says, its way to Xen above all.
+    fn refuse_devices(&self) -> Result<()> {
+        for device in self.list("/linux/devices") {
+            let path = field(device, "path");
+            let Some((_, numbers)) = DEVICES.iter().find(|(known, _)| *known == path) else {
+                return refused(
+                    "linux.devices",
+                    &format!("the host's device {path}: a pod in a domain has no devices of the host"),
+                );
+            };
+            let asked = ["major", "minor"].map(|number| device.get(number).and_then(Value::as_u64));
+            if !["c", "u"].contains(&field(device, "type")) || asked != numbers.map(Some) {
+                let [major, minor] = numbers;
+                return refused("linux.devices", &format!("another device as {path} than c {major}:{minor}"));
+            }
         }
         Ok(())
     }
@@ -163,6 +178,26 @@ mod tests {
         spec(|s| s["linux"]["namespaces"][4]["path"] = "/run/netns/cni-1".into())
             .refuse_host_things()
             .unwrap();
+    }
+
+    #[test]
+    fn only_devices_of_programs_are_accepted_and_under_their_own_numbers() {
+        let asked = |path: &str, kind: &str, [major, minor]: [u64; 2]| {
+            let device = json!({"path": path, "type": kind, "major": major, "minor": minor, "fileMode": 438});
+            move |s: &mut Value| s["linux"]["devices"] = json!([device])
+        };
+        for (path, numbers) in DEVICES {
+            spec(asked(path, "c", numbers)).refuse_host_things().unwrap();
+            check(asked(path, "b", numbers), "linux.devices");
+            check(asked(path, "c", [numbers[0], numbers[1] + 1]), "linux.devices");
+            check(asked(path, "c", [numbers[0] + 1, numbers[1]]), "linux.devices");
+            check(|s| s["linux"]["devices"] = json!([{"path": path, "type": "c"}]), "linux.devices");
+        }
+        for path in
+            ["/dev/kvm", "/dev/nvidia0", "/dev/xen/evtchn", "/dev/fuse/", "/dev/net/../fuse", "/dev/mem"]
+        {
+            check(asked(path, "c", [10, 229]), "linux.devices");
+        }
     }
 
     #[test]
