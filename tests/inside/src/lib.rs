@@ -5,7 +5,9 @@
 
 pub mod errors;
 pub mod judge;
+pub mod kernel;
 pub mod look;
+mod netlink;
 pub mod part;
 mod raw;
 pub mod rooted;

@@ -10,14 +10,15 @@ use std::{
 };
 
 use vgpu_inside::{
-    errors,
-    look::{Wanted, attempt, document},
+    errors, kernel,
+    look::{Wanted, document},
     verbs,
 };
 
 const USAGE: &str =
     "inside look [pid=PID | path=PATH | sysctl=NAME | features]...   one JSON document of what is seen
-inside try FEATURE          one of the document's features, in this process
+inside kernel               what of the guest kernel's list there is, a line a feature
+inside try FEATURE          one of them, in this process
 inside serve PORT           answers connections with their address and what they send
 inside dial ADDRESS:PORT    sends words there and shows what comes back
 inside eat MIB              touches so much memory and keeps it until its input ends
@@ -46,7 +47,8 @@ fn main() -> ExitCode {
 fn obey(args: &[&str]) -> Option<io::Result<()>> {
     Some(match args {
         ["look", wanted @ ..] => print(format!("{:#}\n", document(&wanted_of(wanted)?))),
-        ["try", feature] => print(format!("{}\n", attempt(feature)?)),
+        ["kernel"] => print(kernel::lines()),
+        ["try", feature] => print(format!("{}\n", kernel::attempt(feature)?)),
         ["serve", port] => verbs::serve(port.parse().ok()?),
         ["dial", address] => verbs::dial(address.parse().ok()?),
         ["eat", mib] => verbs::eat(mib.parse().ok()?),

@@ -1,6 +1,11 @@
 //! The system calls that no safe function makes. All of the crate's unsafe is here.
 
-use std::{fs::File, io, ptr};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    ptr,
+};
 
 use rustix::{
     mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap},
@@ -24,13 +29,67 @@ pub fn unshare(kinds: UnshareFlags) -> io::Result<()> {
     Ok(unsafe { unshare_unsafe(kinds) }?)
 }
 
-/// An array of one number. Source: `bpf(2)`, BPF_MAP_CREATE, BPF_MAP_TYPE_ARRAY.
-pub fn bpf_map() -> io::Result<()> {
-    let attributes: [u32; 4] = [2, 4, 4, 1];
-    // SAFETY: the attributes are so long and live until the call returns.
+/// A program of a kind that answers 0. Source: `bpf(2)`, BPF_PROG_LOAD; `linux/bpf.h` has the kinds.
+pub fn bpf_program(kind: u32) -> io::Result<()> {
+    /// `r0 = 0`, `exit`.
+    static CODE: [u64; 2] = [0xb7, 0x95];
+    let license = c"GPL";
+    let attributes: [u64; 6] = [
+        u64::from(kind) | 2 << 32,
+        CODE.as_ptr().expose_provenance() as u64,
+        license.as_ptr().expose_provenance() as u64,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the attributes are so long, and they and what they name live until the call returns.
     unsafe {
-        call(libc::SYS_bpf, [0, attributes.as_ptr().expose_provenance(), size_of_val(&attributes), 0, 0])
+        call(libc::SYS_bpf, [5, attributes.as_ptr().expose_provenance(), size_of_val(&attributes), 0, 0])
     }
+}
+
+/// A filter that lets all calls pass, for this thread, which may not gain privileges any more. Source: `seccomp(2)`.
+pub fn seccomp_filter(flags: usize) -> io::Result<()> {
+    /// One instruction: `BPF_RET | BPF_K` with SECCOMP_RET_ALLOW.
+    static FILTER: [u64; 1] = [0x7fff_0000_0000_0006];
+    rustix::thread::set_no_new_privs(true)?;
+    let program: [u64; 2] = [1, FILTER.as_ptr().expose_provenance() as u64];
+    // SAFETY: `struct sock_fprog`, a number and an address, and the filter live until the call returns.
+    unsafe { call(libc::SYS_seccomp, [1, flags, program.as_ptr().expose_provenance(), 0, 0]) }
+}
+
+/// Source: `finit_module(2)`, of no descriptor.
+pub fn module() -> io::Result<()> {
+    // SAFETY: no address that is looked at before the descriptor.
+    unsafe { call(libc::SYS_finit_module, [usize::MAX, c"".as_ptr().expose_provenance(), 0, 0, 0]) }
+}
+
+/// Bytes without waiting for them. Source: `getrandom(2)`, GRND_NONBLOCK.
+pub fn random() -> io::Result<()> {
+    let mut bytes = [0u8; 16];
+    // SAFETY: the bytes are so many and live until the call returns.
+    unsafe { call(libc::SYS_getrandom, [bytes.as_mut_ptr().expose_provenance(), bytes.len(), 1, 0, 0]) }
+}
+
+/// What a socket's option answers to `data`, in its place. Source: `getsockopt(2)`.
+pub fn option(socket: &OwnedFd, level: i32, option: i32, data: &mut [u8]) -> io::Result<()> {
+    let mut length = libc::socklen_t::try_from(data.len()).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads and writes no more than so many bytes, which live until the call returns.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, option, data.as_mut_ptr().cast(), &raw mut length)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes an interface of a device, `inside0`, for packets without a header. Source: `linux/if_tun.h`, TUNSETIFF.
+pub fn tun_interface(device: &File) -> io::Result<()> {
+    const TUNSETIFF: libc::Ioctl = 0x4004_54ca_u32 as libc::Ioctl;
+    let mut request = [0u8; size_of::<libc::ifreq>()];
+    request[..7].copy_from_slice(b"inside0");
+    request[libc::IFNAMSIZ..libc::IFNAMSIZ + 2].copy_from_slice(&0x1001u16.to_ne_bytes());
+    // SAFETY: the kernel reads and writes a `struct ifreq`, which is so long and lives until the call returns.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), TUNSETIFF, request.as_mut_ptr()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// One entry. Source: `io_uring_setup(2)`.
@@ -46,10 +105,10 @@ pub fn landlock() -> io::Result<()> {
     unsafe { call(libc::SYS_landlock_create_ruleset, [0, 0, 1, 0, 0]) }
 }
 
-/// Source: `fanotify_init(2)`, FAN_CLASS_NOTIF.
+/// What a user may have, too: events that name files by handles. Source: `fanotify_init(2)`, FAN_REPORT_FID.
 pub fn fanotify() -> io::Result<()> {
     // SAFETY: no address.
-    unsafe { call(libc::SYS_fanotify_init, [0; 5]) }
+    unsafe { call(libc::SYS_fanotify_init, [0x200, 0, 0, 0, 0]) }
 }
 
 /// Of this process's own faults. Source: `userfaultfd(2)`, UFFD_USER_MODE_ONLY.
@@ -58,10 +117,23 @@ pub fn userfaultfd() -> io::Result<()> {
     unsafe { call(libc::SYS_userfaultfd, [1, 0, 0, 0, 0]) }
 }
 
-/// The process's own, made now. Source: `keyctl(2)`, KEYCTL_GET_KEYRING_ID, KEY_SPEC_PROCESS_KEYRING.
-pub fn keyring() -> io::Result<()> {
-    // SAFETY: no address.
-    unsafe { call(libc::SYS_keyctl, [0, (-2isize).cast_unsigned(), 1, 0, 0]) }
+/// A key in the process's own keyring. Source: `add_key(2)`, KEY_SPEC_PROCESS_KEYRING.
+pub fn key() -> io::Result<()> {
+    let (kind, name, value) = (c"user", c"inside", c"value");
+    let ring = (-2isize).cast_unsigned();
+    // SAFETY: two texts with their ends and five bytes, which live until the call returns.
+    unsafe {
+        call(
+            libc::SYS_add_key,
+            [
+                kind.as_ptr().expose_provenance(),
+                name.as_ptr().expose_provenance(),
+                value.as_ptr().expose_provenance(),
+                5,
+                ring,
+            ],
+        )
+    }
 }
 
 /// A counter of nothing, of this thread outside the kernel. Source: `perf_event_open(2)`, PERF_COUNT_SW_DUMMY.

@@ -54,7 +54,10 @@ const BOOTS: &[Boot] = &[
             "nvidia_smi",
         ],
     },
-    Boot { name: "containers", stories: &["vgpu_", "demo_", "pod_network", "two_containers"] },
+    Boot {
+        name: "containers",
+        stories: &["vgpu_", "demo_", "pod_network", "two_containers", "guest_kernel"],
+    },
     Boot { name: "idm", stories: &["canary_", "idm_", "pod_is"] },
 ];
 /// What `test --long rest` plays: that runc does what stories want of any runtime, which no change of ours can break, CUDA programs

@@ -56,6 +56,7 @@ const STAGES: &[(&str, Stage)] = &[
                 "pod_",
                 "demo_",
                 "vgpu_",
+                "guest_kernel",
                 "config_",
                 "runc_",
             ],

@@ -28,27 +28,38 @@ const QUESTION: &str = "from the machine outside\n";
 /// So much less memory than a boot has that nobody gave a figure: so it's seen that the figure is heeded. Xen keeps less for itself.
 const LESS_MIB: u32 = 128;
 
-/// The stories' program and the other end of idm's stories, both static: they run in Dom0, whatever its libraries are.
+/// The stories' program, the other end of idm's stories and what looks around in a pod, all static: they run whatever the libraries are.
 pub fn build(steps: &Steps) -> Result<PathBuf> {
     let root = paths::root()?;
     steps.step("Build the stories", |log| {
         dist::static_target_installed(log)?;
         let line = ["build", "--release", "--locked", "--target", STATIC_TARGET];
-        log.run(dist::cargo(&root, &line).args(["--package", "vgpu-stories", "--package", "xen-peer"]))
+        log.run(dist::cargo(&root, &line).args([
+            "--package",
+            "vgpu-stories",
+            "--package",
+            "xen-peer",
+            "--package",
+            "vgpu-inside",
+        ]))
     })?;
     Ok(paths::target()?.join(STATIC_TARGET).join("release/vgpu-stories"))
 }
 
-/// What is found in Dom0 as /ctl/NAME: the stories' program, the demonstration, and idm's other end as a program and as the whole of a guest.
+/// What is found in Dom0 as /ctl/NAME: the stories' program, the demonstration, what looks around in a pod, and idm's other end as a
+/// program and as the whole of a guest.
 fn files(stories: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let peer = read(&stories.with_file_name("xen-peer"))?;
-    let program = read(stories)?;
+    let (program, inside) = (read(stories)?, read(&stories.with_file_name("inside"))?);
     let mut initramfs = Archive::default();
     initramfs.dir("dev");
     initramfs.add("dev/console", 0o600, Node::Char { major: 5, minor: 1 });
     initramfs.add("init", 0o755, Node::File(&peer));
     let of_idm = [("xen-peer.cpio", initramfs.finish()), ("xen-peer", peer)];
-    Ok([("vgpu-stories", program), ("demo.sh", demo::SCRIPT.into())].into_iter().chain(of_idm).collect())
+    Ok([("vgpu-stories", program), ("inside", inside), ("demo.sh", demo::SCRIPT.into())]
+        .into_iter()
+        .chain(of_idm)
+        .collect())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

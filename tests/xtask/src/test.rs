@@ -256,7 +256,8 @@ fn counted(steps: &Steps, tally: &mut Tally, name: &str, command: &mut Command) 
     ran.context(|| format!("{name}: the runner reported no counts")).map(Some)
 }
 
-/// What only the installed files can show: the guest's sizes, and the versions of glibc that its libraries need.
+/// What only the installed files can show: the guest's sizes, what its kernel was built with, and the versions of glibc that its
+/// libraries need.
 fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
     let dist = dist::build(steps)?;
     let sizes = steps.step("Sizes of the guest", |_| dist::guest_sizes(&dist));
@@ -266,11 +267,13 @@ fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
     tally.check("sizes of the guest", sizes.map(drop));
     // Of the whole workspace: root's unit tests were built with the same features, so little is built again. A user's are built
     // in two halves, with the features of each.
-    let line = ["test", "--workspace", "--test", "exports", "--locked", "--", "--ignored"];
+    let line =
+        ["test", "--workspace", "--test", "exports", "--test", "guest_kernel", "--locked", "--", "--ignored"];
     let mut cargo = dist::cargo(&paths::root()?, &line);
     cargo.env("VGPU_LIBCUDA", dist.join("guest/libcuda.so.1"));
     cargo.env("VGPU_LIBNVML", dist.join("guest/libnvidia-ml.so.1"));
-    runner(steps, tally, "The installed libraries", &mut cargo)
+    cargo.env("VGPU_GUEST_CONFIG", dist::guest_kernel(steps)?.join("config"));
+    runner(steps, tally, "The installed libraries and the guest's kernel", &mut cargo)
 }
 
 /// Containers of runc and of the local shim: what is seen inside is what the same specs asked for, and the shims answer alike, called by

@@ -4,9 +4,7 @@
 //! the order of options. What cannot be read is the name of its error, in the place of the value.
 
 mod cgroup;
-mod features;
 mod mounts;
-mod netlink;
 mod network;
 mod paths;
 mod process;
@@ -16,9 +14,7 @@ use std::fs;
 
 use serde_json::{Map, Value, json};
 
-use crate::errors;
-
-pub use features::attempt;
+use crate::{errors, kernel};
 
 /// What is looked at beyond what each process has.
 #[derive(Debug, Default)]
@@ -52,7 +48,7 @@ pub fn document(wanted: &Wanted) -> Value {
         "network": network::seen(),
     });
     if wanted.features {
-        document["features"] = features::seen();
+        document["features"] = kernel::seen();
     }
     document
 }

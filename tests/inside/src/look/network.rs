@@ -8,10 +8,8 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{
-    failed,
-    netlink::{Attributes, Message, attributes, dump, number},
-};
+use super::failed;
+use crate::netlink::{Attributes, Message, attributes, dump, number};
 
 /// Kinds of questions and the size of what their answers begin with. Source: `linux/rtnetlink.h`, `linux/if_addr.h`.
 const LINKS: (u16, usize) = (18, 16);

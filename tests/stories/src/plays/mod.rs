@@ -14,6 +14,7 @@ mod deaths;
 mod demo;
 mod gpu;
 mod idm;
+mod kernel;
 mod network;
 mod pods;
 mod programs;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Story> {
     stories.extend(programs::stories());
     stories.extend(network::stories());
     stories.extend(pods::stories());
+    stories.extend(kernel::stories());
     stories.extend(gpu::stories());
     stories.extend(costs::stories());
     stories.extend(demo::stories());

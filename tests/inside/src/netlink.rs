@@ -1,13 +1,19 @@
-//! What the kernel answers to one question over rtnetlink: messages and their attributes.
+//! What the kernel answers over netlink: messages and their attributes.
 //!
 //! The kernel is no enemy here, but a length is checked before it is believed all the same.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, time::Duration};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
+    sockopt::{Timeout, set_socket_timeout},
+};
 
-/// Source: `linux/netlink.h`.
-const NLM_F_REQUEST_DUMP: u16 = 0x301;
+/// Of questions. Source: `linux/netlink.h`.
+pub const REQUEST: u16 = 1;
+pub const ACK: u16 = 4;
+pub const CREATE_NEW: u16 = 0x600;
+const DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// Of a message and of an attribute.
@@ -15,26 +21,73 @@ const HEADER_BYTES: usize = 16;
 const ATTRIBUTE_HEADER_BYTES: usize = 4;
 /// The two uppermost bits of an attribute's kind are flags.
 const ATTRIBUTE_KIND: u16 = 0x3fff;
+const NESTED: u16 = 0x8000;
+/// The kernel answers while it is asked; one that does not is not waited for.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// What stands behind a message's header.
 pub struct Message(Vec<u8>);
 
 pub type Attributes<'a> = BTreeMap<u16, &'a [u8]>;
 
-/// All that the kernel has of a kind; `fixed` is the size of what each message of it begins with.
+/// One message for the kernel: its kind and flags, what each of its kind begins with, and attributes.
+pub fn question(kind: u16, flags: u16, fixed: &[u8], attributes: &[Vec<u8>]) -> Vec<u8> {
+    let body = [fixed, &attributes.concat()].concat();
+    let length = u32::try_from(HEADER_BYTES + body.len()).unwrap_or(u32::MAX);
+    let mut message = length.to_ne_bytes().to_vec();
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(body);
+    message.resize(message.len().next_multiple_of(4), 0);
+    message
+}
+
+/// An attribute, filled up to the place of the next one.
+pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(ATTRIBUTE_HEADER_BYTES + value.len()).unwrap_or(u16::MAX);
+    let mut attribute = length.to_ne_bytes().to_vec();
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(value);
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute
+}
+
+/// An attribute of attributes.
+pub fn nested(kind: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
+    attribute(kind | NESTED, &attributes.concat())
+}
+
+/// A name, as the kernel wants it: with its end.
+pub fn text(kind: u16, text: &str) -> Vec<u8> {
+    attribute(kind, &[text.as_bytes(), b"\0"].concat())
+}
+
+/// All that the kernel has of a kind, of rtnetlink; `fixed` is the size of what each message of it begins with.
 pub fn dump(kind: u16, fixed: usize) -> io::Result<Vec<Message>> {
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-    let length = HEADER_BYTES + fixed;
-    let mut question = vec![0; length];
-    question[..4].copy_from_slice(&u32::try_from(length).map_err(io::Error::other)?.to_ne_bytes());
-    question[4..6].copy_from_slice(&kind.to_ne_bytes());
-    question[6..8].copy_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
-    send(&socket, &question, SendFlags::empty())?;
-    let (mut messages, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+    dump_of(None, kind, &vec![0; fixed], &[])
+}
+
+/// All that the kernel has of a kind, by a protocol (none: rtnetlink's).
+pub fn dump_of(
+    protocol: Option<Protocol>,
+    kind: u16,
+    fixed: &[u8],
+    attributes: &[Vec<u8>],
+) -> io::Result<Vec<Message>> {
+    ask(protocol, &[question(kind, REQUEST | DUMP, fixed, attributes)])
+}
+
+/// Sends messages, of which one wants an answer that ends the talk ([`ACK`], or a dump), and takes what is answered.
+pub fn ask(protocol: Option<Protocol>, messages: &[Vec<u8>]) -> io::Result<Vec<Message>> {
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
+    send(&socket, &messages.concat(), SendFlags::empty())?;
+    let (mut answers, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
     loop {
         let (received, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-        if take(&buffer[..received], &mut messages)? {
-            return Ok(messages);
+        if take(&buffer[..received], &mut answers)? {
+            return Ok(answers);
         }
     }
 }
@@ -48,10 +101,12 @@ fn take(mut rest: &[u8], messages: &mut Vec<Message>) -> io::Result<bool> {
         };
         match u16::from_ne_bytes([rest[4], rest[5]]) {
             NLMSG_DONE => return Ok(true),
-            NLMSG_ERROR => {
-                let error = number(body, 0).unwrap_or(0).cast_signed();
-                return Err(io::Error::from_raw_os_error(error.saturating_neg()));
-            }
+            NLMSG_ERROR => match number(body, 0).map(u32::cast_signed) {
+                Some(0) => return Ok(true),
+                error => {
+                    return Err(io::Error::from_raw_os_error(error.unwrap_or(0).saturating_neg()));
+                }
+            },
             _ => messages.push(Message(body.to_vec())),
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -114,8 +169,21 @@ mod tests {
         assert!(take(&datagram, &mut messages).unwrap());
         assert_eq!((messages.len(), messages[0].byte(0), messages[0].byte(9)), (1, b'a', 0));
         assert!(!take(&message(16, 16, b""), &mut messages).unwrap());
+        assert!(take(&message(NLMSG_ERROR, 20, &[0; 4]), &mut Vec::new()).unwrap(), "no error: it is done");
         let refused = message(NLMSG_ERROR, 20, &(-libc::EPERM).to_ne_bytes());
         assert_eq!(take(&refused, &mut messages).unwrap_err().raw_os_error(), Some(libc::EPERM));
+    }
+
+    #[test]
+    fn what_is_asked_is_read_as_it_was_written() {
+        let inner = [text(1, "abc"), attribute(2, &[9])];
+        let question = question(16, REQUEST, &[7, 0, 0, 0], &[nested(3, &inner), attribute(4, b"")]);
+        let mut messages = Vec::new();
+        assert!(!take(&question, &mut messages).unwrap());
+        assert_eq!(messages[0].byte(0), 7);
+        let outer = messages[0].attributes(4);
+        assert_eq!(outer.keys().copied().collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(attributes(outer[&3]), BTreeMap::from([(1, &b"abc\0"[..]), (2, &[9][..])]));
     }
 
     #[test]
