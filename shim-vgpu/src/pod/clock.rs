@@ -80,14 +80,25 @@ impl Steps {
 }
 
 #[cfg(test)]
-mod tests {
-    use rustix::time::{ClockId, clock_gettime, clock_settime};
+pub(super) mod tests {
+    use rustix::{
+        fs::{FlockOperation, flock},
+        time::{ClockId, clock_gettime, clock_settime},
+    };
 
     use super::*;
+
+    /// Every shim of the machine hears that its clock is set: who sets it is alone, and who counts shares.
+    pub fn turn(operation: FlockOperation) -> File {
+        let file = File::create(std::env::temp_dir().join("vgpu-test-clock")).unwrap();
+        flock(&file, operation).unwrap();
+        file
+    }
 
     /// Sets the clock to what it is: that is a step, too.
     #[tokio::test]
     async fn each_step_of_the_clock_is_told() {
+        let _alone = turn(FlockOperation::LockExclusive);
         let mut steps = Steps::watch().unwrap();
         let mut told = async || tokio::time::timeout(Duration::from_millis(200), steps.next()).await;
         assert!(told().await.is_err(), "nobody has set it");

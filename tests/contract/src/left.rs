@@ -87,8 +87,8 @@ fn word(dir: &Path) -> String {
     dir.file_name().expect("a directory of its own").to_string_lossy().into_owned()
 }
 
-/// The processes, but this one, that have a word in their environment, among their arguments or in their mounts, as all of a node have its
-/// folder's name.
+/// The processes, but this one, that have a word in their environment, among their arguments or in mounts of their own, as all of a node have
+/// its folder's name. What this process sees mounted every other one here sees, too.
 fn processes(word: &str) -> Vec<PathBuf> {
     let has = |path: PathBuf| {
         fs::read(path).is_ok_and(|bytes| bytes.windows(word.len()).any(|part| part == word.as_bytes()))
@@ -97,7 +97,11 @@ fn processes(word: &str) -> Vec<PathBuf> {
     let numbers =
         all.filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit()));
     let others = numbers.filter(|path| !path.ends_with(std::process::id().to_string()));
-    others
-        .filter(|path| ["environ", "cmdline", "mountinfo"].iter().any(|file| has(path.join(file))))
-        .collect()
+    let mounts = |path: &Path| fs::read_link(path.join("ns/mnt")).ok();
+    let ours = mounts(Path::new("/proc/self"));
+    let files = |path: &Path| match mounts(path) {
+        Some(its) if Some(&its) != ours.as_ref() => ["environ", "cmdline", "mountinfo"].as_slice(),
+        _ => &["environ", "cmdline"],
+    };
+    others.filter(|path| files(path).iter().any(|file| has(path.join(file)))).collect()
 }

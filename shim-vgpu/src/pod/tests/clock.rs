@@ -2,7 +2,10 @@
 
 use std::time::{Instant, SystemTime};
 
+use rustix::fs::FlockOperation;
+
 use super::{stubborn::pass, *};
+use crate::pod::clock::tests::turn;
 
 /// Waits until it was set so often, and says when to.
 async fn set(node: &Node, times: usize) -> SystemTime {
@@ -18,6 +21,7 @@ async fn set(node: &Node, times: usize) -> SystemTime {
 
 #[tokio::test]
 async fn a_guest_is_told_the_time_each_minute() {
+    let _nobody_sets_it = turn(FlockOperation::LockShared);
     let node = Node::new(Habits::default()).await;
     let begun = SystemTime::now();
     node.create("run").await.unwrap();
@@ -30,6 +34,7 @@ async fn a_guest_is_told_the_time_each_minute() {
 
 #[tokio::test]
 async fn a_guest_is_told_the_time_when_a_container_goes_on() {
+    let _nobody_sets_it = turn(FlockOperation::LockShared);
     let node = Node::new(Habits::default()).await;
     node.create("run").await.unwrap();
     node.start("run", "").await.unwrap();
@@ -42,6 +47,7 @@ async fn a_guest_is_told_the_time_when_a_container_goes_on() {
 /// What it heard late is a clock that is late.
 #[tokio::test]
 async fn a_time_that_the_guest_heard_late_is_told_again() {
+    let _nobody_sets_it = turn(FlockOperation::LockShared);
     let node = Node::new(Habits { is_slow: true, ..Habits::default() }).await;
     node.create("run").await.unwrap();
     node.pod.clock.notify_one();
@@ -53,6 +59,7 @@ async fn a_time_that_the_guest_heard_late_is_told_again() {
 /// It may hear it yet, and set a right clock back.
 #[tokio::test]
 async fn a_time_that_the_guest_has_not_heard_is_told_again() {
+    let _nobody_sets_it = turn(FlockOperation::LockShared);
     let node = Node::new(Habits { hangs: true, ..Habits::default() }).await;
     node.create("run").await.unwrap();
     node.pod.clock.notify_one();

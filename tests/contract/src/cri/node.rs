@@ -18,6 +18,7 @@ use containerd_shim_protos::{api::Empty, shim::event::Envelope};
 use protobuf::{Message, well_known_types::any::Any};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use vgpu_inside::rooted;
 
 use super::Client;
@@ -59,6 +60,8 @@ pub struct Node {
     /// Its socket's.
     pub client: Client,
     events: Arc<Mutex<Vec<(String, Event)>>>,
+    /// Who hears them.
+    listener: Option<JoinHandle<()>>,
     lives: Mutex<BTreeSet<String>>,
     /// Nothing is left of it.
     stopped: bool,
@@ -81,8 +84,9 @@ impl Node {
             panic!("containerd does not serve: {}", said(dir.path()));
         };
         let events = Arc::default();
-        let node = Node { dir, parts, daemon, client, events, lives: Mutex::default(), stopped: false };
-        node.listen().await;
+        let (listener, lives) = (None, Mutex::default());
+        let mut node = Node { dir, parts, daemon, client, events, listener, lives, stopped: false };
+        node.listen();
         node
     }
 
@@ -119,6 +123,7 @@ impl Node {
         until("no network namespace is left", || namespaces() == 0, || said(self.dir.path())).await;
         let tasks = || entries(&run.join("io.containerd.runtime.v2.task/k8s.io")).count();
         until("no bundle is left", || tasks() == 0, || said(self.dir.path())).await;
+        self.assert_listening();
         kill_process(Pid::from_child(&self.daemon), Signal::TERM).expect("it lives");
         self.daemon.wait().expect("it is ours");
         // Of 2.1 runc's shim stays now and then when its pod is gone.
@@ -149,11 +154,11 @@ impl Node {
     }
 
     /// Hears containerd's events to its end. Returns when it hears them: containerd says nothing before the first, an import's.
-    async fn listen(&self) {
+    fn listen(&mut self) {
         let (client, events) = (self.client.clone(), Arc::clone(&self.events));
         let heard = Arc::new(AtomicBool::new(false));
         let hears = Arc::clone(&heard);
-        tokio::spawn(async move {
+        self.listener = Some(tokio::spawn(async move {
             let answer = client.listen::<_, Envelope>(SUBSCRIBE, Empty::new()).await;
             let mut told = answer.expect("events");
             while let Ok(Some(envelope)) = told.message().await {
@@ -163,10 +168,17 @@ impl Node {
                 let event = Event { topic: topic.to_owned(), message };
                 events.lock().expect("nobody panics with it").push((container_of(&event.message), event));
             }
-        });
+        }));
         while !heard.load(Ordering::Acquire) {
+            self.assert_listening();
             self.import();
         }
+    }
+
+    /// What is not heard would be alike for all runtimes.
+    fn assert_listening(&self) {
+        let ended = self.listener.as_ref().is_none_or(JoinHandle::is_finished);
+        assert!(!ended, "containerd's events have ended: {}", said(self.dir.path()));
     }
 }
 

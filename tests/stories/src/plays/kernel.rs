@@ -23,18 +23,25 @@ pub fn stories() -> Vec<Story> {
 
 fn guest_kernel_has_what_the_list_says(_: &Node) {
     let plain = looked_at(|pod| pod);
-    let made: Vec<&str> = DEVICES.iter().filter(|device| make(device)).map(|(path, _)| *path).collect();
+    let made: Vec<Made> = DEVICES.iter().filter(|device| make(device)).map(|(path, _)| Made(path)).collect();
     let admin = looked_at(|pod| {
         let words = ["--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_SYS_ADMIN"];
         let pod = words.into_iter().fold(pod, Pod::option);
         DEVICES.iter().fold(pod, |pod, (path, _)| pod.option("--device").option(path))
     });
-    for path in made {
-        fs::remove_file(path).expect("it was made here");
-    }
+    drop(made);
 
     let wrong = [judge(&plain, Container::Plain), judge(&admin, Container::Admin)];
     assert!(wrong.iter().all(Vec::is_empty), "unasked: {:#?}, with capabilities: {:#?}", wrong[0], wrong[1]);
+}
+
+/// A node that was not there before.
+struct Made(&'static str);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        fs::remove_file(self.0).expect("it was made here");
+    }
 }
 
 /// What the program says in a pod.
