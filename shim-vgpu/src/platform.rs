@@ -1,6 +1,6 @@
 //! What the shim stands on: the configuration and the seams to Xen. Tests put fakes behind the seams.
 
-use std::{env, fmt, io, os::unix::process::CommandExt, path::Path, process::Command, sync::Arc};
+use std::{fmt, os::unix::process::CommandExt, path::Path, process::Command, sync::Arc};
 
 use vgpu_config::Config;
 
@@ -25,14 +25,12 @@ pub trait PlatformSource: Send + Sync + fmt::Debug {
     /// The platform with this configuration.
     fn platform(&self, config: Config) -> Platform;
 
-    /// A program that waits for the end of its input: this one. Its arguments are for who lists processes.
-    ///
-    /// # Errors
-    /// Our own program cannot be found.
-    fn holder(&self, namespace: &str, container: &str) -> io::Result<Command> {
-        let mut command = Command::new(env::current_exe()?);
+    /// A program that waits for the end of its input: this one, though another may lie in its place by now, after an upgrade. Its arguments are
+    /// for who lists processes.
+    fn holder(&self, namespace: &str, container: &str) -> Command {
+        let mut command = Command::new("/proc/self/exe");
         command.arg0("vgpu-hold").args(["-namespace", namespace, "-id", container, "hold"]);
-        Ok(command)
+        command
     }
 }
 

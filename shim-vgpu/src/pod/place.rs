@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use containerd_shim_protos::api::Mount;
-use vgpu_codes::Code;
 
 use super::{Creation, Pod, Sandbox, create::Plan, steps::Step};
 use crate::{
-    error::{OrFail, Result, blocking},
+    error::{Result, blocking},
     holder::Holder,
     mount,
     persist::ContainerRecord,
@@ -37,7 +36,6 @@ impl Pod {
         }
         let (spec, others) = (plan.spec.clone(), sandbox.record.holders());
         let command = self.platform.holder(&self.namespace, plan.id());
-        let command = command.or_fail(Code::HostFailure, || "cannot find our own program".into())?;
         // It goes with us, so it may be there before the record says so.
         let (holder, joined) = blocking(move || {
             let joined = spec.joined(&others)?;

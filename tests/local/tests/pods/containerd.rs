@@ -13,6 +13,10 @@ use vgpu_contract::{
     mock::{Containerd as Mock, Runtime},
 };
 
+/// The shim, and what it has to lie beside.
+pub const PROGRAMS: [&str; 2] =
+    [env!("CARGO_BIN_EXE_containerd-shim-vgpulocal-v1"), env!("CARGO_BIN_EXE_guest-local")];
+
 /// See the module.
 pub struct Containerd(Mock);
 
@@ -26,7 +30,11 @@ impl Deref for Containerd {
 
 impl Containerd {
     pub async fn new() -> Self {
-        let program = env!("CARGO_BIN_EXE_containerd-shim-vgpulocal-v1").into();
+        Containerd::of(PROGRAMS[0].into()).await
+    }
+
+    /// Whose shim lies there.
+    pub async fn of(program: PathBuf) -> Self {
         Containerd(Mock::new(Runtime::Local { program }).await)
     }
 
