@@ -27,7 +27,6 @@ use vgpu_agent_api::{
         OomKillsReply, OpenStreamRequest, SetClockRequest, StreamOffer,
     },
     network::Network,
-    pod,
     stream::StreamName,
     version::{self, Version},
     wire::ANSWER_BYTES_MAX,
@@ -139,9 +138,16 @@ impl Guest {
         }
     }
 
-    /// Whether it knows what containers of a pod share. One that does not would have its own in their place.
-    pub fn knows_shared(&self) -> bool {
-        self.spoken >= pod::SINCE
+    /// Refuses `what`, which the protocol has since `since`, for an older guest: it may take it for something else.
+    ///
+    /// # Errors
+    /// [`Code::ProtocolVersion`].
+    pub fn require(&self, since: Version, what: &str) -> Result<()> {
+        if self.spoken >= since {
+            return Ok(());
+        }
+        let needs = format!("{what} needs agent protocol {since}, and it speaks {}", self.spoken);
+        Err(Error::new(Code::ProtocolVersion, format!("the guest image does not fit this shim: {needs}")))
     }
 
     /// One call of containerd's Task API; `limit` is how long we wait.
@@ -284,17 +290,12 @@ impl Guest {
     /// Has it make the pod's network.
     ///
     /// # Errors
-    /// As [`Guest::task`]; [`Code::ProtocolVersion`] of a guest before 1.2.
+    /// As [`Guest::task`] and [`Guest::require`].
     pub async fn set_network(&self, network: &Network) -> Result<()> {
+        self.require(version::POD_SINCE, "a pod's network")?;
         let made: Result<vgpu_agent_api::agent::Empty> =
             self.call(AGENT_SERVICE, "SetNetwork", &network.to_wire(), Some(NETWORK)).await;
-        match made {
-            Err(Error::Guest { rpc: Rpc::UNIMPLEMENTED, .. }) => {
-                let what = "the guest image does not fit this shim: it cannot make the pod's network";
-                Err(Error::new(Code::ProtocolVersion, what))
-            }
-            made => made.map(drop),
-        }
+        made.map(drop)
     }
 
     /// The next thing that the guest has to tell, or nothing for a while.

@@ -14,6 +14,7 @@ use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
 };
+use vgpu_agent_api::version;
 use vgpu_codes::Code;
 
 use super::{Creation, Living, Pod, Sandbox, Slot, place::Placed, steps::Step};
@@ -328,9 +329,9 @@ impl Pod {
         placed: Placed,
         creation: &Creation,
     ) -> Result<Arc<Container>> {
-        if placed.shares && !guest.knows_shared() {
-            let what = "the guest image is too old for containers that share namespaces or memory";
-            return Err(Error::new(Code::ProtocolVersion, what));
+        if placed.shares {
+            // An older one would leave the container in namespaces and memory of its own.
+            guest.require(version::POD_SINCE, "a container that shares namespaces or memory")?;
         }
         let (pumps, names) = plan.stdio.connect(guest).await?;
         let request = CreateTaskRequest {

@@ -156,6 +156,7 @@ async fn what_a_guest_cannot_have_or_make_fails_the_create_and_leaves_nothing() 
     let node = Node::new(Habits { is_old: true, ..Habits::default() }).await;
     let old = node.pod.clone().create(in_namespace(&node, "run", pod.path())).await.unwrap_err();
     assert_eq!(old.code(), Some(Code::ProtocolVersion));
+    assert_eq!(*node.world.networks.lock().unwrap(), [] as [Network; 0], "it is not even asked");
     node.world.assert_nothing_left("the guest is old");
     assert_eq!(links(&pod), before);
 }

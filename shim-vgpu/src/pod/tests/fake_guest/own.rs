@@ -63,9 +63,6 @@ impl agent_ttrpc::Agent for Inner {
         _: &TtrpcContext,
         r: agent::SetNetworkRequest,
     ) -> ttrpc::Result<agent::Empty> {
-        if self.world.habits.is_old {
-            return Err(status(ttrpc::Code::UNIMPLEMENTED, "SetNetwork"));
-        }
         self.world.networks.lock().unwrap().push(Network::from_wire(&r).unwrap());
         Ok(agent::Empty::default())
     }
