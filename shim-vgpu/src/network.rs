@@ -153,8 +153,9 @@ fn index(netlink: &mut Rtnetlink, name: &str) -> io::Result<u32> {
 pub fn leave(link: &dyn Link, record: &NetworkRecord, domid: u16, uuid: Uuid) -> Result<()> {
     let what = || format!("cannot take the network of {} from domain {domid}", record.namespace.display());
     let namespace = record.open().or_fail(Code::NetworkFailed, what)?;
-    link.remove_vifs(domid, uuid, namespace.as_ref())?;
-    let Some(namespace) = namespace else { return Ok(()) };
+    // Whatever becomes of them, the pod's interfaces are the pod's again.
+    let removed = link.remove_vifs(domid, uuid, namespace.as_ref());
+    let Some(namespace) = namespace else { return removed };
     let parted = namespace.enter(|| {
         let mut netlink = Rtnetlink::open()?;
         record.interfaces.iter().try_for_each(|name| match netlink.link(name)? {
@@ -162,7 +163,7 @@ pub fn leave(link: &dyn Link, record: &NetworkRecord, domid: u16, uuid: Uuid) ->
             None => Ok(()),
         })
     });
-    parted.flatten().or_fail(Code::NetworkFailed, what)
+    removed.and(parted.flatten().or_fail(Code::NetworkFailed, what))
 }
 
 impl NetworkRecord {

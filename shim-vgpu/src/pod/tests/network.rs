@@ -1,6 +1,6 @@
 //! Pods in a network namespace that somebody made; the vifs are veths, the rest of it is the kernel's.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, path::PathBuf, sync::atomic::Ordering};
 
 use tokio::sync::mpsc;
 use vgpu_agent_api::network::{Mac, Network, Prefix};
@@ -9,6 +9,7 @@ use vgpu_netlink::{Rtnetlink, scan::scan, scratch::Scratch};
 use super::*;
 use crate::{
     cleanup,
+    error::Result,
     pod::steps::{Cut, Step},
 };
 
@@ -88,6 +89,30 @@ async fn a_namespace_with_a_loopback_alone_is_as_none() {
     node.world.assert_nothing_left("after delete");
 }
 
+/// A node whose shim is killed when its Create of a pod in this namespace has come so far, and the bundle.
+async fn killed_after(last: Step, pod: &Scratch) -> (Node, String) {
+    let (reached, mut cut_at) = mpsc::unbounded_channel();
+    let cut = Cut::new(move |step| step == last && reached.send(()).is_ok());
+    let node = Node::with_cut(Habits::default(), cut).await;
+    let request = in_namespace(&node, "run", pod.path());
+    let bundle = request.bundle.clone();
+    let creating = tokio::spawn(node.pod.clone().create(request));
+    tokio::time::timeout(Duration::from_secs(10), cut_at.recv()).await.unwrap().unwrap();
+    creating.abort();
+    let _ = creating.await;
+    (node, bundle)
+}
+
+/// As `delete` does, from disk alone.
+async fn clean(node: &Node, bundle: &str) -> Result<()> {
+    let (platform, bundle) = (node.world.platform(), PathBuf::from(bundle));
+    let cleaning = move || {
+        let Some(store) = Store::pointed_from(&bundle) else { return Ok(()) };
+        store.load()?.map_or(Ok(()), |record| cleanup::sandbox(&platform, &store, &record))
+    };
+    tokio::task::spawn_blocking(cleaning).await.unwrap()
+}
+
 /// From before the vifs are to what comes after, and with a namespace that ends before the pod.
 #[tokio::test]
 async fn a_create_that_dies_leaves_the_pods_namespace_as_it_was() {
@@ -96,15 +121,7 @@ async fn a_create_that_dies_leaves_the_pods_namespace_as_it_was() {
     {
         let (pod, far) = namespaces(&["eth0"]);
         let before = links(&pod);
-        let (reached, mut cut_at) = mpsc::unbounded_channel();
-        let cut = Cut::new(move |step| step == last && reached.send(()).is_ok());
-        let node = Node::with_cut(Habits::default(), cut).await;
-        let request = in_namespace(&node, "run", pod.path());
-        let bundle = request.bundle.clone();
-        let creating = tokio::spawn(node.pod.clone().create(request));
-        tokio::time::timeout(Duration::from_secs(10), cut_at.recv()).await.unwrap().unwrap();
-        creating.abort();
-        let _ = creating.await;
+        let (node, bundle) = killed_after(last, &pod).await;
         assert_eq!(links(&pod) != before, last >= Step::VifsMade, "{last:?}");
         let pod = if gone {
             drop((pod, far));
@@ -112,19 +129,28 @@ async fn a_create_that_dies_leaves_the_pods_namespace_as_it_was() {
         } else {
             Some((pod, far))
         };
-        let platform = node.world.platform();
-        let clean = move || {
-            let Some(store) = Store::pointed_from(Path::new(&bundle)) else { return };
-            if let Some(record) = store.load().unwrap() {
-                cleanup::sandbox(&platform, &store, &record).unwrap();
-            }
-        };
-        tokio::task::spawn_blocking(move || (clean(), clean())).await.unwrap();
+        clean(&node, &bundle).await.unwrap();
+        clean(&node, &bundle).await.unwrap();
         node.world.assert_nothing_left(&format!("{last:?} {gone}"));
         if let Some((pod, _far)) = pod {
             assert_eq!(links(&pod), before, "{last:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_pods_interface_is_the_pods_again_also_if_its_vif_stays() {
+    let (pod, _far) = namespaces(&["eth0"]);
+    let before = links(&pod);
+    let (node, bundle) = killed_after(Step::VifsMade, &pod).await;
+    node.world.no_xl.store(true, Ordering::Relaxed);
+    assert_eq!(clean(&node, &bundle).await.unwrap_err().code(), Some(Code::NoXen));
+    let now = links(&pod);
+    assert!(before.iter().all(|link| now.contains(link)) && now.len() > before.len(), "{now:?}");
+    node.world.no_xl.store(false, Ordering::Relaxed);
+    clean(&node, &bundle).await.unwrap();
+    assert_eq!(links(&pod), before);
+    node.world.assert_nothing_left("after the second cleaning");
 }
 
 #[tokio::test]

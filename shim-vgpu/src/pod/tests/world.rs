@@ -86,7 +86,7 @@ pub struct World {
     pub destroying_takes_long: AtomicBool,
     /// How often that was begun.
     pub destroyings: AtomicU32,
-    /// xl is being upgraded.
+    /// xl is being upgraded, and xenstore is away.
     pub no_xl: AtomicBool,
     pub streams: Mutex<BTreeMap<u32, DuplexStream>>,
     /// What the guest knows.
@@ -383,6 +383,9 @@ impl Link for Fake {
     }
 
     fn remove_vifs(&self, domid: u16, _: Uuid, namespace: Option<&Namespace>) -> Result<()> {
+        if self.0.no_xl.load(Ordering::Relaxed) {
+            return Err(Error::new(Code::NoXen, "no xenstore"));
+        }
         let mut left = self.0.left.lock().unwrap();
         assert!(!left.domains.contains_key(&domid), "the domain has them still");
         left.vifs.retain(|name| !name.starts_with(&Vif::names(domid)));
