@@ -80,6 +80,27 @@ async fn each_interface_of_the_pod_is_one_way_with_a_vif_until_the_pods_end() {
 }
 
 #[tokio::test]
+async fn the_network_has_its_own_time_and_nobody_waits_for_one_that_is_not_wanted() {
+    let (pod, _far) = namespaces(&["eth0"]);
+    let node = Node::new(Habits { is_slow: true, ..Habits::default() }).await;
+    node.pod.clone().create(in_namespace(&node, "run", pod.path())).await.unwrap();
+    node.delete("run").await.unwrap();
+
+    let node = Node::new(Habits { hangs: true, ..Habits::default() }).await;
+    let creating = tokio::spawn(node.pod.clone().create(in_namespace(&node, "run", pod.path())));
+    let asked = async {
+        while node.world.networks.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(node.delete("run").await.unwrap_err().code(), Some(Code::NoSuchTask), "there is none yet");
+        creating.await.unwrap()
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), Some(Code::WrongState));
+    node.world.assert_nothing_left("its Create was given up");
+}
+
+#[tokio::test]
 async fn a_namespace_with_a_loopback_alone_is_as_none() {
     let node = Node::new(Habits::default()).await;
     let pod = Scratch::new().unwrap();

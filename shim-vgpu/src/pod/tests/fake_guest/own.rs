@@ -64,6 +64,12 @@ impl agent_ttrpc::Agent for Inner {
         r: agent::SetNetworkRequest,
     ) -> ttrpc::Result<agent::Empty> {
         self.world.networks.lock().unwrap().push(Network::from_wire(&r).unwrap());
+        if self.world.habits.hangs {
+            std::future::pending::<()>().await;
+        }
+        if self.world.habits.is_slow {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+        }
         Ok(agent::Empty::default())
     }
 
