@@ -2,7 +2,7 @@
 //!
 //! [`PodNetwork::scan`] reads it before anything is built; [`PodNetwork::join`] makes each interface and the vif of the guest one way, so
 //! that plugins' rules, at the interface's other end, hold for the guest; guest-init gets the rest ([`crate::guest::Guest::set_network`]).
-//! The namespace's own IP hears nothing from then on. [`leave`] takes all of it away, by the record alone.
+//! The namespace's own IP hears nothing from then on. [`leave`] takes all of it away, by the record alone, and nothing of anybody else's.
 
 use std::{
     io,
@@ -51,7 +51,7 @@ impl Vif {
 pub struct NetworkRecord {
     /// The namespace's path, which may be another's later.
     pub namespace: PathBuf,
-    /// With the inode, which namespace it was.
+    /// With the inode, which namespace it was: a hint, since a new one gets the inode of one that is gone.
     pub device: u64,
     /// See `device`.
     pub inode: u64,
@@ -159,7 +159,7 @@ pub fn leave(link: &dyn Link, record: &NetworkRecord, domid: u16, uuid: Uuid) ->
     let parted = namespace.enter(|| {
         let mut netlink = Rtnetlink::open()?;
         record.interfaces.iter().try_for_each(|name| match netlink.link(name)? {
-            Some(link) => netlink.part(link.index),
+            Some(link) => netlink.part(link.index, |other| other.starts_with(&Vif::names(domid))),
             None => Ok(()),
         })
     });
@@ -167,7 +167,7 @@ pub fn leave(link: &dyn Link, record: &NetworkRecord, domid: u16, uuid: Uuid) ->
 }
 
 impl NetworkRecord {
-    /// The namespace, if it is still there.
+    /// The namespace, if it is still there; or one that has its path and inode now.
     fn open(&self) -> io::Result<Option<Namespace>> {
         let namespace = match Namespace::open(&self.namespace) {
             Err(gone) if gone.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -1,15 +1,16 @@
 //! Pods in a network namespace that somebody made; the vifs are veths, the rest of it is the kernel's.
 
-use std::{fs, io, path::PathBuf, sync::atomic::Ordering};
+use std::{fs, path::PathBuf, sync::atomic::Ordering};
 
 use tokio::sync::mpsc;
 use vgpu_agent_api::network::{Mac, Network, Prefix};
-use vgpu_netlink::{Rtnetlink, scan::scan, scratch::Scratch};
+use vgpu_netlink::{Id, Rtnetlink, scan::scan, scratch::Scratch};
 
 use super::*;
 use crate::{
     cleanup,
     error::Result,
+    network::NetworkRecord,
     pod::steps::{Cut, Step},
 };
 
@@ -29,6 +30,17 @@ fn namespaces(interfaces: &[&str]) -> (Scratch, Scratch) {
         for ip in ["10.0.0.2", "fd00::2"] {
             netlink.add_address(index, &Prefix { ip: ip.parse().unwrap(), bits: 24 }).unwrap();
         }
+    });
+    (pod, node)
+}
+
+/// One in which somebody has made the two interfaces one way.
+fn joined_namespaces() -> (Scratch, Scratch) {
+    let (pod, node) = namespaces(&["eth0", "net1"]);
+    pod.enter(|| {
+        let mut netlink = Rtnetlink::open().unwrap();
+        let [one, other] = ["eth0", "net1"].map(|name| netlink.link(name).unwrap().unwrap().index);
+        netlink.join(one, other).unwrap();
     });
     (pod, node)
 }
@@ -159,6 +171,25 @@ async fn a_create_that_dies_leaves_the_pods_namespace_as_it_was() {
     }
 }
 
+/// The kernel gives a new namespace the inode of one that is gone: here the record is made to say so.
+#[tokio::test]
+async fn another_namespace_in_its_place_keeps_what_somebody_made_there() {
+    let (pod, far) = namespaces(&["eth0", "net1"]);
+    let (node, bundle) = killed_after(Step::VifsMade, &pod).await;
+    drop((pod, far));
+    let (next, _far) = joined_namespaces();
+    let store = Store::pointed_from(Path::new(&bundle)).unwrap();
+    let mut record = store.load().unwrap().unwrap();
+    let Id { device, inode } = next.namespace().id().unwrap();
+    let interfaces = record.network.unwrap().interfaces;
+    record.network = Some(NetworkRecord { namespace: next.path(), device, inode, interfaces });
+    store.save(&record).unwrap();
+    let before = links(&next);
+    clean(&node, &bundle).await.unwrap();
+    assert_eq!(links(&next), before);
+    node.world.assert_nothing_left("after the cleaning");
+}
+
 #[tokio::test]
 async fn the_pods_interface_is_the_pods_again_also_if_its_vif_stays() {
     let (pod, _far) = namespaces(&["eth0"]);
@@ -176,15 +207,7 @@ async fn the_pods_interface_is_the_pods_again_also_if_its_vif_stays() {
 
 #[tokio::test]
 async fn what_a_guest_cannot_have_or_make_fails_the_create_and_leaves_nothing() {
-    let point = |pod: &Scratch| -> io::Result<()> {
-        pod.enter(|| {
-            let mut netlink = Rtnetlink::open()?;
-            let [one, other] = ["eth0", "net1"].map(|name| netlink.link(name).unwrap().unwrap().index);
-            netlink.join(one, other)
-        })
-    };
-    let (pod, _far) = namespaces(&["eth0", "net1"]);
-    point(&pod).unwrap();
+    let (pod, _far) = joined_namespaces();
     let node = Node::new(Habits::default()).await;
     let create = |path| node.pod.clone().create(in_namespace(&node, "run", path));
     let refused = create(pod.path()).await.unwrap_err();
