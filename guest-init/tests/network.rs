@@ -43,11 +43,15 @@ fn network() -> Network {
     Network {
         interfaces: vec![
             interface("eth0", ONE, 1400, &["10.1.0.2/24", "fd00:1::2/64", "fe80::2/64"]),
-            interface("eth1", TWO, 9000, &["10.2.0.2/32"]),
+            interface("eth1", TWO, 9000, &["10.1.0.3/24", "10.2.0.2/32", "fe80::3/64"]),
         ],
         routes: vec![
             Route { source: Some(ip("10.1.0.2")), ..route(0, "10.1.0.0/24", None) },
+            // One prefix on both: neither route is in the other's place.
+            Route { source: Some(ip("10.1.0.3")), ..route(1, "10.1.0.0/24", None) },
             route(0, "fd00:1::/64", None),
+            route(0, "fe80::/64", None),
+            route(1, "fe80::/64", None),
             route(1, "169.254.1.1/32", None),
             route(0, "0.0.0.0/0", Some("10.1.0.1")),
             Route { mtu: Some(1300), ..route(1, "10.0.0.0/8", Some("169.254.1.1")) },
@@ -83,7 +87,9 @@ fn guest(devices: &[(&str, Mac)], up: bool) -> (Scratch, Scratch) {
 fn sorted(mut network: Network) -> Network {
     network.interfaces.sort_by_key(|interface| interface.name.clone());
     network.interfaces.iter_mut().for_each(|interface| interface.addresses.sort_by_key(|a| a.ip));
-    network.routes.sort_by_key(|route| (route.gateway.is_some(), route.to.ip, route.to.bits));
+    network
+        .routes
+        .sort_by_key(|route| (route.gateway.is_some(), route.to.ip, route.to.bits, route.interface));
     network
 }
 
@@ -129,7 +135,7 @@ fn what_the_kernel_refuses_is_named() {
         guest.enter(|| make(&network).unwrap_err().to_string())
     };
     assert_eq!(
-        said(|network| network.routes[3].gateway = Some(ip("192.0.2.1"))),
+        said(|network| network.routes[6].gateway = Some(ip("192.0.2.1"))),
         "add the route to 0.0.0.0/0 by 192.0.2.1 through eth0"
     );
     assert_eq!(

@@ -27,7 +27,6 @@ use vgpu_agent_api::{
         OomKillsReply, OpenStreamRequest, SetClockRequest, StreamOffer,
     },
     network::Network,
-    pod,
     stream::StreamName,
     version::{self, Version},
     wire::ANSWER_BYTES_MAX,
@@ -139,9 +138,16 @@ impl Guest {
         }
     }
 
-    /// Whether it knows what containers of a pod share. One that does not would have its own in their place.
-    pub fn knows_shared(&self) -> bool {
-        self.spoken >= pod::SINCE
+    /// Refuses `what`, which the protocol has since `since`, for an older guest: it may take it for something else.
+    ///
+    /// # Errors
+    /// [`Code::ProtocolVersion`].
+    pub fn require(&self, since: Version, what: &str) -> Result<()> {
+        if self.spoken >= since {
+            return Ok(());
+        }
+        let needs = format!("{what} needs agent protocol {since}, and it speaks {}", self.spoken);
+        Err(Error::new(Code::ProtocolVersion, format!("the guest image does not fit this shim: {needs}")))
     }
 
     /// One call of containerd's Task API; `limit` is how long we wait.
@@ -284,17 +290,12 @@ impl Guest {
     /// Has it make the pod's network.
     ///
     /// # Errors
-    /// As [`Guest::task`]; [`Code::ProtocolVersion`] of a guest before 1.2.
+    /// As [`Guest::task`] and [`Guest::require`].
     pub async fn set_network(&self, network: &Network) -> Result<()> {
+        self.require(version::POD_SINCE, "a pod's network")?;
         let made: Result<vgpu_agent_api::agent::Empty> =
             self.call(AGENT_SERVICE, "SetNetwork", &network.to_wire(), Some(NETWORK)).await;
-        match made {
-            Err(Error::Guest { rpc: Rpc::UNIMPLEMENTED, .. }) => {
-                let what = "the guest image does not fit this shim: it cannot make the pod's network";
-                Err(Error::new(Code::ProtocolVersion, what))
-            }
-            made => made.map(drop),
-        }
+        made.map(drop)
     }
 
     /// The next thing that the guest has to tell, or nothing for a while.
@@ -323,100 +324,4 @@ fn unix_nanoseconds(time: SystemTime) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use async_trait::async_trait;
-    use tokio::io::{AsyncWriteExt as _, DuplexStream};
-    use uuid::Uuid;
-    use vgpu_netlink::Namespace;
-
-    use super::*;
-    use crate::network::Vif;
-
-    /// What a call by itself needs of Xen.
-    #[derive(Debug)]
-    struct Nothing;
-
-    #[async_trait]
-    impl Link for Nothing {
-        fn make_devices(&self, _: u16, _: u16) -> Result<()> {
-            unreachable!()
-        }
-        fn remove_devices(&self, _: u16, _: Uuid, _: u16) -> Result<()> {
-            unreachable!()
-        }
-        fn make_vifs(&self, _: u16, _: &[Vif], _: &Namespace) -> Result<()> {
-            unreachable!()
-        }
-        fn remove_vifs(&self, _: u16, _: Uuid, _: Option<&Namespace>) -> Result<()> {
-            unreachable!()
-        }
-        async fn agent(&self, _: u16) -> Result<AnyStream> {
-            unreachable!()
-        }
-        async fn accept(&self, _: u16, _: &StreamOffer) -> Result<AnyStream> {
-            unreachable!()
-        }
-        fn endings(&self) -> watch::Receiver<u64> {
-            unreachable!()
-        }
-    }
-
-    fn guest() -> (Guest, DuplexStream) {
-        let (theirs, ours) = tokio::io::duplex(4096);
-        let stream = Bounded::new(ours);
-        let (end, streams) = (stream.end(), AtomicU32::new(1));
-        let client = Client::new(Socket::new(stream));
-        let dead = watch::Sender::new(false);
-        (
-            Guest { client, end, link: Arc::new(Nothing), domid: 1, streams, dead, spoken: version::CURRENT },
-            theirs,
-        )
-    }
-
-    async fn code(guest: &Guest) -> Option<Code> {
-        let asked: Result<Empty> = guest.task("Kill", &KillRequest::default(), None).await;
-        asked.unwrap_err().code()
-    }
-
-    /// A call that waits when the stream ends, and one that comes later and is not even sent.
-    #[tokio::test]
-    async fn what_ended_the_stream_is_told_to_every_call() {
-        let (gone, theirs) = guest();
-        drop(theirs);
-        assert_eq!([code(&gone).await, code(&gone).await], [Some(Code::GuestGone); 2]);
-        for header in [b"\0\x04\0\x01\0\0\0\x01\x02\0", b"\0\0\0\x01\0\0\0\x01\x03\0"] {
-            let (broken, mut theirs) = guest();
-            theirs.write_all(header).await.unwrap();
-            assert_eq!([code(&broken).await, code(&broken).await], [Some(Code::ProtocolBroken); 2]);
-        }
-    }
-
-    /// One that waits and one that comes later; the stream is there.
-    #[tokio::test]
-    async fn no_call_waits_for_a_guest_that_died() {
-        let (guest, _theirs) = guest();
-        let later = async {
-            tokio::task::yield_now().await;
-            guest.died();
-        };
-        let both = async {
-            let (waiting, ()) = tokio::join!(code(&guest), later);
-            [waiting, code(&guest).await]
-        };
-        let told = tokio::time::timeout(Duration::from_secs(5), both).await.expect("it waits");
-        assert_eq!(told, [Some(Code::GuestGone); 2]);
-    }
-
-    /// ttrpc leaves a stream that it gave up in the middle of a request.
-    #[tokio::test(start_paused = true)]
-    async fn a_guest_that_does_not_read_is_silent_and_then_gone() {
-        let (guest, _theirs) = guest();
-        let id = "x".repeat(8192);
-        let kill = KillRequest { id, ..KillRequest::default() };
-        let limit = Some(Duration::from_secs(1));
-        let asked: Result<Empty> = guest.task("Kill", &kill, limit).await;
-        assert_eq!(asked.unwrap_err().code(), Some(Code::GuestSilent));
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        assert_eq!(code(&guest).await, Some(Code::GuestGone));
-    }
-}
+mod tests;

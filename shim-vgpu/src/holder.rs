@@ -26,7 +26,7 @@ use crate::{
     spec::namespaces::{Joined, Kind},
 };
 
-/// For one that was killed to be gone: it holds nothing that takes time.
+/// For one that was killed to be gone: it holds nothing that takes time. The kernel first ends who else is in its pid namespace.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// The verb `hold`: waits for the end of standard input.
@@ -76,7 +76,8 @@ impl Holder {
         self.process
     }
 
-    /// Ends it, so that its pid is nobody's. Blocks for as long as the kernel takes to end a process that waits.
+    /// Ends it, so that its pid is nobody's. Blocks for as long as the kernel takes to end a process that waits, which is 1 s at most: from
+    /// then on a thread waits for it.
     pub fn end(&self) {
         let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
@@ -85,6 +86,12 @@ impl Holder {
         let _ = child.kill();
         if process::ends_within(&child, END_LIMIT).is_ok_and(|ended| ended) {
             let _ = child.wait();
+            return;
+        }
+        log::warn!("the holder {} was killed and has not ended within {} s", child.id(), END_LIMIT.as_secs());
+        let waiting = thread::Builder::new().name("holder's end".into()).spawn(move || child.wait());
+        if let Err(error) = waiting {
+            log::warn!("nobody waits for its end: {error}");
         }
     }
 }
@@ -110,4 +117,34 @@ fn enter(joined: &BTreeMap<Kind, File>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, time::Instant};
+
+    use super::*;
+
+    /// A process in its pid namespace whose parent, here outside, does not wait for it: the kernel does not let the first one go before.
+    #[test]
+    fn one_that_ends_late_keeps_nobody_and_is_waited_for() {
+        let holder = Holder::begin(Command::new("cat"), Joined::default()).unwrap();
+        let pid = holder.process().pid;
+        let entering = thread::spawn(move || {
+            let namespace = File::open(Kind::Pid.path(pid)).unwrap();
+            setns(namespace, CloneFlags::CLONE_NEWPID).unwrap();
+            Command::new("cat").stdin(Stdio::piped()).spawn().unwrap()
+        });
+        let mut visitor = entering.join().unwrap();
+        let begun = Instant::now();
+        holder.end();
+        assert!(begun.elapsed() >= END_LIMIT, "it ended in time");
+        let there = PathBuf::from(format!("/proc/{pid}"));
+        assert!(there.exists());
+        visitor.wait().unwrap();
+        while there.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it stays a zombie");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }

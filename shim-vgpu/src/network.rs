@@ -2,7 +2,7 @@
 //!
 //! [`PodNetwork::scan`] reads it before anything is built; [`PodNetwork::join`] makes each interface and the vif of the guest one way, so
 //! that plugins' rules, at the interface's other end, hold for the guest; guest-init gets the rest ([`crate::guest::Guest::set_network`]).
-//! The namespace's own IP hears nothing from then on. [`leave`] takes all of it away, by the record alone.
+//! The namespace's own IP hears nothing from then on. [`leave`] takes all of it away, by the record alone, and nothing of anybody else's.
 
 use std::{
     io,
@@ -51,7 +51,7 @@ impl Vif {
 pub struct NetworkRecord {
     /// The namespace's path, which may be another's later.
     pub namespace: PathBuf,
-    /// With the inode, which namespace it was.
+    /// With the inode, which namespace it was: a hint, since a new one gets the inode of one that is gone.
     pub device: u64,
     /// See `device`.
     pub inode: u64,
@@ -68,21 +68,14 @@ pub struct PodNetwork {
 }
 
 impl PodNetwork {
-    /// Reads what the namespace at `path` has; none if that is a loopback alone. Blocks.
+    /// Reads what the namespace at `path` has, which is not the host's ([`crate::spec::refuse`]); none if that is a loopback alone. Blocks.
     ///
     /// # Errors
     /// [`Code::SpecRefused`] for what cannot be a guest's, [`Code::NetworkFailed`].
     pub fn scan(path: &Path) -> Result<Option<Self>> {
         let what = || format!("cannot use the network namespace {}", path.display());
         let namespace = Namespace::open(path).or_fail(Code::NetworkFailed, what)?;
-        let ours = Namespace::open("/proc/self/ns/net".as_ref()).and_then(|ours| ours.id());
         let id = namespace.id().or_fail(Code::NetworkFailed, what)?;
-        if ours.or_fail(Code::NetworkFailed, what)? == id {
-            return Err(Error::new(
-                Code::SpecRefused,
-                "linux.namespaces asks for the host's network namespace",
-            ));
-        }
         let network = match namespace.enter(scan).or_fail(Code::NetworkFailed, what)? {
             Ok(network) => network,
             Err(ScanError::Unfit(found)) => {
@@ -160,20 +153,21 @@ fn index(netlink: &mut Rtnetlink, name: &str) -> io::Result<u32> {
 pub fn leave(link: &dyn Link, record: &NetworkRecord, domid: u16, uuid: Uuid) -> Result<()> {
     let what = || format!("cannot take the network of {} from domain {domid}", record.namespace.display());
     let namespace = record.open().or_fail(Code::NetworkFailed, what)?;
-    link.remove_vifs(domid, uuid, namespace.as_ref())?;
-    let Some(namespace) = namespace else { return Ok(()) };
+    // Whatever becomes of them, the pod's interfaces are the pod's again.
+    let removed = link.remove_vifs(domid, uuid, namespace.as_ref());
+    let Some(namespace) = namespace else { return removed };
     let parted = namespace.enter(|| {
         let mut netlink = Rtnetlink::open()?;
         record.interfaces.iter().try_for_each(|name| match netlink.link(name)? {
-            Some(link) => netlink.part(link.index),
+            Some(link) => netlink.part(link.index, |other| other.starts_with(&Vif::names(domid))),
             None => Ok(()),
         })
     });
-    parted.flatten().or_fail(Code::NetworkFailed, what)
+    removed.and(parted.flatten().or_fail(Code::NetworkFailed, what))
 }
 
 impl NetworkRecord {
-    /// The namespace, if it is still there.
+    /// The namespace, if it is still there; or one that has its path and inode now.
     fn open(&self) -> io::Result<Option<Namespace>> {
         let namespace = match Namespace::open(&self.namespace) {
             Err(gone) if gone.kind() == io::ErrorKind::NotFound => return Ok(None),

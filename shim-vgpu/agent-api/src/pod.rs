@@ -5,11 +5,6 @@
 
 use std::{fmt, num::NonZeroU64, path::Path, str::FromStr};
 
-use crate::version::Version;
-
-/// A guest of an earlier minor does not know these words.
-pub const SINCE: Version = Version { major: 1, minor: 2 };
-
 const CONTAINER: &str = "vgpu:container/";
 const MEMORY: &str = "vgpu:memory/";
 /// `linux.namespaces[].path` for the namespace that init of this container is in: `vgpu:container/<id>`.

@@ -37,6 +37,8 @@ pub struct Link {
     pub loopback: bool,
     /// It carries Ethernet's frames.
     pub ethernet: bool,
+    /// Who is on it is asked for by ARP and by IPv6's like.
+    pub arp: bool,
 }
 
 impl Link {
@@ -52,6 +54,7 @@ impl Link {
             carrier: has(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running),
             loopback: has(LinkFlags::Loopback),
             ethernet: header.link_layer_type == LinkLayerType::Ether,
+            arp: !has(LinkFlags::Noarp),
         };
         for attribute in &message.attributes {
             match attribute {

@@ -23,6 +23,8 @@ const INGRESS: TcHandle = TcHandle { major: u16::MAX, minor: 0 };
 const ALL_PROTOCOLS: u16 = 3_u16.to_be();
 /// Of our filter, the only one.
 const PRIORITY: u32 = 1;
+/// What the kernel knows a filter by beside its link.
+const INFO: u32 = PRIORITY << 16 | ALL_PROTOCOLS as u32;
 
 fn message(index: u32) -> io::Result<TcMessage> {
     Ok(TcMessage::with_index(i32::try_from(index).map_err(io::Error::other)?))
@@ -52,7 +54,7 @@ fn filter(from: u32, to: u32) -> io::Result<TcMessage> {
     every.keys = vec![TcU32Key::default()];
     let mut message = message(from)?;
     message.header.parent = INGRESS;
-    message.header.info = PRIORITY << 16 | u32::from(ALL_PROTOCOLS);
+    message.header.info = INFO;
     message.attributes = vec![
         TcAttribute::Kind(TcFilterU32::KIND.into()),
         TcAttribute::Options(vec![
@@ -79,24 +81,104 @@ impl Rtnetlink {
     /// # Errors
     /// As [`Rtnetlink::dump`].
     pub fn has_ingress(&mut self, index: u32) -> io::Result<bool> {
+        self.ingress(index).map(|qdisc| qdisc.is_some())
+    }
+
+    fn ingress(&mut self, index: u32) -> io::Result<Option<TcMessage>> {
         let all = self.dump(&RouteNetlinkMessage::GetQueueDiscipline(message(index)?))?;
-        Ok(all.iter().any(|qdisc| match qdisc {
-            RouteNetlinkMessage::NewQueueDiscipline(qdisc) => {
-                qdisc.header.index.cast_unsigned() == index && qdisc.header.parent == TcHandle::INGRESS
+        Ok(all.into_iter().find_map(|qdisc| match qdisc {
+            RouteNetlinkMessage::NewQueueDiscipline(qdisc)
+                if qdisc.header.index.cast_unsigned() == index
+                    && qdisc.header.parent == TcHandle::INGRESS =>
+            {
+                Some(qdisc)
             }
-            _ => false,
+            _ => None,
         }))
     }
 
-    /// Takes a link out of its way. One that is in none is no error.
+    /// Takes a link out of its way, if that leads to a link that is gone, or whose name is `ours`; what somebody else has at what comes in
+    /// stays as it is. One that is in none is no error.
     /// # Errors
     /// It is gone.
-    pub fn part(&mut self, index: u32) -> io::Result<()> {
-        if self.has_ingress(index)? {
+    pub fn part(&mut self, index: u32, ours: impl Fn(&str) -> bool) -> io::Result<()> {
+        let is_plain = |kind: &TcAttribute| *kind == TcAttribute::Kind("ingress".into());
+        if !self.ingress(index)?.is_some_and(|qdisc| qdisc.attributes.iter().any(is_plain)) {
+            return Ok(());
+        }
+        let mut asked = message(index)?;
+        asked.header.parent = INGRESS;
+        let filters = match self.dump(&RouteNetlinkMessage::GetTrafficFilter(asked)) {
+            // No form that we have ever made.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(()),
+            filters => filters?,
+        };
+        let links = self.links()?;
+        // Before there is a filter the qdisc does nothing to anybody.
+        let all_ours = filters.iter().all(|filter| match filter {
+            RouteNetlinkMessage::NewTrafficFilter(filter) => match way(filter) {
+                Way::Nothing => true,
+                Way::To(to) => links.iter().find(|link| link.index == to).is_none_or(|link| ours(&link.name)),
+                Way::Other => false,
+            },
+            _ => true,
+        });
+        if all_ours {
             self.ask(RouteNetlinkMessage::DelQueueDiscipline(qdisc(index)?), 0)?;
         }
         Ok(())
     }
+}
+
+/// What a message of a dump of filters tells.
+enum Way {
+    /// Of no filter: where filters are kept.
+    Nothing,
+    /// Of one like ours, to this link; to 0 if that is gone.
+    To(u32),
+    /// Of another one.
+    Other,
+}
+
+fn way(message: &TcMessage) -> Way {
+    let (mut is_u32, mut is_kept, mut ways) = (false, false, Vec::new());
+    for attribute in &message.attributes {
+        match attribute {
+            TcAttribute::Kind(kind) => is_u32 = kind == TcFilterU32::KIND,
+            TcAttribute::Options(options) => {
+                for option in options {
+                    match option {
+                        TcOption::U32(TcFilterU32Option::Selector(_)) => is_kept = true,
+                        TcOption::U32(TcFilterU32Option::Action(actions)) => {
+                            ways.extend(actions.iter().map(target))
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let is_ours = message.header.info == INFO;
+    match (is_u32 && is_ours, is_kept, &ways[..]) {
+        (true, false, []) => Way::Nothing,
+        (true, true, [Some(to)]) => Way::To(*to),
+        _ => Way::Other,
+    }
+}
+
+/// The link that an action sends all to.
+fn target(action: &TcAction) -> Option<u32> {
+    let options = action.attributes.iter().find_map(|attribute| match attribute {
+        TcActionAttribute::Options(options) => Some(options),
+        _ => None,
+    });
+    options?.iter().find_map(|option| match option {
+        TcActionOption::Mirror(TcActionMirrorOption::Parms(way)) => {
+            (way.eaction == TcMirrorActionType::EgressRedir).then_some(way.ifindex)
+        }
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -185,10 +267,54 @@ mod tests {
         pod.enter(|| {
             let mut netlink = Rtnetlink::open().unwrap();
             for index in [indices.0, indices.1, indices.1] {
-                netlink.part(index).unwrap();
+                netlink.part(index, |name| ["eth0", "vif"].contains(&name)).unwrap();
                 assert!(!netlink.has_ingress(index).unwrap());
             }
         });
         assert_eq!(heard(200), [true, true, false, false], "as before");
+    }
+
+    #[test]
+    fn a_way_to_a_link_that_is_not_ours_is_left_and_one_to_nowhere_is_not() {
+        Scratch::new().unwrap().enter(|| {
+            let mut netlink = Rtnetlink::open().unwrap();
+            netlink.add_veth("eth0", "peer").unwrap();
+            netlink.add_veth("vif", "inner").unwrap();
+            let [eth0, vif, peer] =
+                ["eth0", "vif", "peer"].map(|name| netlink.link(name).unwrap().unwrap().index);
+            let mut left = |change: &dyn Fn(&mut Rtnetlink), ours: &str| {
+                change(&mut netlink);
+                netlink.part(eth0, |name| name == ours).unwrap();
+                netlink.has_ingress(eth0).unwrap()
+            };
+            assert!(left(&|netlink| netlink.join(eth0, vif).unwrap(), "vif1"), "another's");
+            assert!(!left(&|_| (), "vif"), "ours");
+            let again = |netlink: &mut Rtnetlink, to| {
+                let one = RouteNetlinkMessage::NewTrafficFilter(filter(eth0, to).unwrap());
+                netlink
+                    .ask(RouteNetlinkMessage::NewQueueDiscipline(qdisc(eth0).unwrap()), NLM_F_CREATE)
+                    .unwrap();
+                netlink.ask(one, NLM_F_CREATE).unwrap();
+            };
+            let both = |netlink: &mut Rtnetlink| {
+                again(netlink, vif);
+                let mut second = filter(eth0, peer).unwrap();
+                second.header.info += 1 << 16;
+                netlink.ask(RouteNetlinkMessage::NewTrafficFilter(second), NLM_F_CREATE).unwrap();
+            };
+            assert!(left(&both, "vif"), "beside one of ours is another's");
+            let end = |netlink: &mut Rtnetlink| {
+                netlink.ask(RouteNetlinkMessage::DelQueueDiscipline(qdisc(eth0).unwrap()), 0).unwrap();
+                again(netlink, vif);
+                netlink.remove_link(vif).unwrap();
+            };
+            assert!(!left(&end, "nobody's"), "to nowhere");
+            let begun = |netlink: &mut Rtnetlink| {
+                netlink
+                    .ask(RouteNetlinkMessage::NewQueueDiscipline(qdisc(eth0).unwrap()), NLM_F_CREATE)
+                    .unwrap();
+            };
+            assert!(!left(&begun, "nobody's"), "a join that was cut");
+        });
     }
 }

@@ -13,7 +13,10 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressMessage},
     link::LinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteType},
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RoutePreference,
+        RouteType,
+    },
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 
@@ -30,6 +33,9 @@ const INTERFACES_MAX: usize = 8;
 const ADDRESSES_MAX: usize = 64;
 const ROUTES_MAX: usize = 1024;
 const NEIGHBOURS_MAX: usize = 1024;
+
+/// Source: Linux, `include/net/addrconf.h`, `INFINITY_LIFE_TIME`.
+const FOREVER: u32 = u32::MAX;
 
 /// The rules that a namespace begins with: priority and table. Source: ip-rule(8).
 const FIRST_RULES: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
@@ -130,6 +136,9 @@ impl Dumps {
     fn interface(&self, link: &Link) -> Result<Interface, ScanError> {
         let mac = link.mac.filter(|mac| link.ethernet && mac.is_one());
         let Some(mac) = mac else { return unfit(format!("{} is no Ethernet link", link.name)) };
+        if !link.arp {
+            return unfit(format!("{} is a link without ARP", link.name));
+        }
         debug_assert!(link.name.len() <= NAME_BYTES_MAX);
         let mut addresses = Vec::new();
         for message in &self.addresses {
@@ -191,6 +200,9 @@ impl Dumps {
                 RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => odd = Some("an encapsulation"),
                 RouteAttribute::Source(_) => odd = Some("a condition on the source"),
                 RouteAttribute::Realm(_) => odd = Some("a realm"),
+                RouteAttribute::Preference(RoutePreference::Medium) => {}
+                RouteAttribute::Preference(_) => odd = Some("another preference than medium"),
+                RouteAttribute::CacheInfo(info) if info.expires != 0 => odd = Some("an end in time"),
                 _ => {}
             }
         }
@@ -238,12 +250,14 @@ fn few(what: &str, count: usize, most: usize) -> Result<(), ScanError> {
 
 /// None: it is nobody's, since another on the link has it.
 fn prefix(message: &AddressMessage, link: &Link) -> Result<Option<Prefix>, ScanError> {
-    let (mut local, mut far, mut flags) = (None, None, AddressFlags::empty());
+    let (mut local, mut far, mut flags, mut ends) = (None, None, AddressFlags::empty(), false);
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(ip) => local = Some(*ip),
             AddressAttribute::Address(ip) => far = Some(*ip),
             AddressAttribute::Flags(all) => flags = *all,
+            // It is valid no shorter than it is preferred.
+            AddressAttribute::CacheInfo(info) => ends = info.ifa_preferred != FOREVER,
             _ => {}
         }
     }
@@ -252,6 +266,9 @@ fn prefix(message: &AddressMessage, link: &Link) -> Result<Option<Prefix>, ScanE
     };
     if far.is_some_and(|far| far != ip) {
         return unfit(format!("the address {ip} of {} is of a point-to-point link", link.name));
+    }
+    if ends {
+        return unfit(format!("the address {ip} of {} is one for a time", link.name));
     }
     Ok(Some(Prefix { ip, bits: message.header.prefix_len }))
 }

@@ -1,8 +1,9 @@
-//! Addresses, routes and neighbours, added as a pod's network has them. What is there already is replaced.
+//! Addresses, routes and neighbours, added as a pod's network has them. An address or a neighbour that is there already is replaced; a route
+//! comes after those to the same prefix.
 
 use std::{io, net::IpAddr};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage},
@@ -17,6 +18,8 @@ use vgpu_agent_api::network::{Neighbour, Prefix, Route};
 use crate::Rtnetlink;
 
 const PUT: u16 = NLM_F_CREATE | NLM_F_REPLACE;
+/// Of a route: the kernel would replace one to the same prefix with the same metric, whatever link it is through.
+const APPEND: u16 = NLM_F_CREATE | NLM_F_APPEND;
 
 pub(crate) fn family(ip: IpAddr) -> AddressFamily {
     if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
@@ -41,7 +44,7 @@ impl Rtnetlink {
 
     /// Adds a route through a link to the main table.
     /// # Errors
-    /// The kernel's: nobody on the link can be the gateway, the source is no address of ours.
+    /// The kernel's: nobody on the link can be the gateway, the source is no address of ours, the very route is there.
     pub fn add_route(&mut self, index: u32, route: &Route) -> io::Result<()> {
         let mut message = RouteMessage::default();
         let header = &mut message.header;
@@ -64,7 +67,7 @@ impl Rtnetlink {
             .collect();
         attributes.extend((!metrics.is_empty()).then_some(RouteAttribute::Metrics(metrics)));
         attributes.extend([RouteAttribute::Oif(index), RouteAttribute::Priority(route.metric)]);
-        self.ask(RouteNetlinkMessage::NewRoute(message), PUT)
+        self.ask(RouteNetlinkMessage::NewRoute(message), APPEND)
     }
 
     /// Says for good what a neighbour's MAC address is.

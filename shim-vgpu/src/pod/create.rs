@@ -5,6 +5,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -14,6 +15,7 @@ use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
 };
+use vgpu_agent_api::version;
 use vgpu_codes::Code;
 
 use super::{Creation, Living, Pod, Sandbox, Slot, place::Placed, steps::Step};
@@ -259,7 +261,7 @@ impl Pod {
         self.passed(Step::GuestUp, creation).await
     }
 
-    /// Waits for guest-init, but not for one that is dead, too slow or not wanted any more.
+    /// Waits for guest-init, and then for it to make the pod's network, but not for one that is dead, too slow or not wanted any more.
     async fn meet_guest(
         &self,
         sandbox: &Sandbox,
@@ -282,23 +284,29 @@ impl Pod {
                 }
             }
         };
-        let met = async {
-            let (link, name) = (platform.link.clone(), plan.spec.hostname());
-            let guest = Guest::meet(link, domid, &sandbox.record.sandbox, name).await?;
-            if let Some(network) = &sandbox.network {
-                guest.set_network(network.network()).await?;
+        let given_up = async {
+            tokio::select! {
+                () = death => Error::new(Code::GuestGone, "the domain ended before its guest was up"),
+                _ = backend_end => Error::new(Code::ShareFailed, "the share's backend ended before the guest was up"),
+                () = creation.cancelled() => creation.refusal(),
             }
-            Ok(guest)
         };
-        tokio::select! {
-            met = met => met,
-            () = death => Err(Error::new(Code::GuestGone, "the domain ended before guest-init said hello")),
-            _ = backend_end => Err(Error::new(Code::ShareFailed, "the share's backend ended before guest-init said hello")),
-            () = creation.cancelled() => Err(creation.refusal()),
+        let mut given_up = pin!(given_up);
+        let guest = tokio::select! {
+            met = Guest::meet(platform.link.clone(), domid, &sandbox.record.sandbox, plan.spec.hostname()) => met?,
+            why = &mut given_up => return Err(why),
             () = tokio::time::sleep(Duration::from_secs(seconds)) => {
-                Err(Error::new(Code::GuestSilent, format!("guest-init did not say hello within {seconds} s (shim.boot_timeout_s)")))
+                return Err(Error::new(Code::GuestSilent, format!("guest-init did not say hello within {seconds} s (shim.boot_timeout_s)")));
+            }
+        };
+        // Its limit is the call's.
+        if let Some(network) = &sandbox.network {
+            tokio::select! {
+                made = guest.set_network(network.network()) => made?,
+                why = &mut given_up => return Err(why),
             }
         }
+        Ok(guest)
     }
 
     /// Registers the zone, grants the container its GPU, and has both kept from here on.
@@ -328,9 +336,9 @@ impl Pod {
         placed: Placed,
         creation: &Creation,
     ) -> Result<Arc<Container>> {
-        if placed.shares && !guest.knows_shared() {
-            let what = "the guest image is too old for containers that share namespaces or memory";
-            return Err(Error::new(Code::ProtocolVersion, what));
+        if placed.shares {
+            // An older one would leave the container in namespaces and memory of its own.
+            guest.require(version::POD_SINCE, "a container that shares namespaces or memory")?;
         }
         let (pumps, names) = plan.stdio.connect(guest).await?;
         let request = CreateTaskRequest {

@@ -108,13 +108,10 @@ impl Spec {
         self.text("/hostname")
     }
 
-    /// The network namespace that was made for the pod. A path by our own pid is no other's: clients make it from the pid that we report.
+    /// The network namespace that was made for the pod.
     pub fn network(&self) -> Option<&Path> {
-        let namespaces = self.list("/linux/namespaces").iter();
-        let path =
-            namespaces.filter(|namespace| field(namespace, "type") == "network").map(|n| field(n, "path"));
-        let ours = format!("/proc/{}/ns/net", std::process::id());
-        path.into_iter().find(|path| !path.is_empty() && *path != ours).map(Path::new)
+        let networks = self.list("/linux/namespaces").iter().filter(|n| field(n, "type") == "network");
+        networks.map(|namespace| field(namespace, "path")).find(|path| !path.is_empty()).map(Path::new)
     }
 
     fn annotation(&self, key: &str) -> Option<&str> {

@@ -3,7 +3,11 @@
 use std::io;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::route::{RouteNextHop, RouteVia};
+use netlink_packet_route::{
+    address::CacheInfo,
+    link::LinkFlags,
+    route::{RouteNextHop, RouteVia},
+};
 
 use super::*;
 use crate::scratch::Scratch;
@@ -99,6 +103,17 @@ fn a_namespace_without_a_network_has_none() {
     assert_eq!(scratch.enter(|| scan().unwrap()), Network::default());
 }
 
+fn odd_route(index: u32, odd: RouteAttribute) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet6;
+    message.header.destination_prefix_length = 64;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.kind = RouteType::Unicast;
+    let to = RouteAddress::Inet6("fd00:3::".parse().unwrap());
+    message.attributes = vec![RouteAttribute::Destination(to), RouteAttribute::Oif(index), odd];
+    RouteNetlinkMessage::NewRoute(message)
+}
+
 #[test]
 fn what_is_not_carried_is_named() {
     type Change = fn(&mut Rtnetlink, u32) -> io::Result<()>;
@@ -135,7 +150,34 @@ fn what_is_not_carried_is_named() {
         let far = netlink.link("peer0")?.unwrap().index;
         netlink.join(index, far)
     };
+    let timed: Change = |netlink, index| {
+        let mut info = CacheInfo::default();
+        (info.ifa_valid, info.ifa_preferred) = (u32::MAX, 1000);
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet6;
+        message.header.prefix_len = 64;
+        message.header.index = index;
+        let ip: Ipv6Addr = "fd00:2::1".parse().unwrap();
+        message.attributes = vec![AddressAttribute::Local(ip.into()), AddressAttribute::CacheInfo(info)];
+        netlink.ask(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE)
+    };
+    let preferred: Change = |netlink, index| {
+        netlink.ask(odd_route(index, RouteAttribute::Preference(RoutePreference::High)), NLM_F_CREATE)
+    };
+    let ending: Change =
+        |netlink, index| netlink.ask(odd_route(index, RouteAttribute::Expires(1000)), NLM_F_CREATE);
+    let silent: Change = |netlink, index| {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.change_mask = LinkFlags::Noarp;
+        message.header.flags = LinkFlags::Noarp;
+        netlink.ask(RouteNetlinkMessage::SetLink(message), 0)
+    };
     for (change, said) in [
+        (timed, "the address fd00:2::1 of eth0 is one for a time"),
+        (preferred, "the route to fd00:3::/64 has another preference than medium"),
+        (ending, "the route to fd00:3::/64 has an end in time"),
+        (silent, "eth0 is a link without ARP"),
         (rule, "the IPv6 policy rule of priority 100"),
         (blackhole, "the route to 11.0.0.0/8 is of another kind than unicast"),
         (point, "the address 10.0.0.1 of eth0 is of a point-to-point link"),
@@ -162,6 +204,7 @@ fn dumps() -> Dumps {
         carrier: true,
         loopback: false,
         ethernet: true,
+        arp: true,
     };
     let links = vec![link(2, "eth0", [2, 0, 0, 0, 0, 1]), link(3, "net1", [2, 0, 0, 0, 0, 2])];
     Dumps { links, addresses: vec![], routes: vec![], neighbours: vec![], rules: vec![] }

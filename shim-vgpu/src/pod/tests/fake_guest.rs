@@ -49,7 +49,7 @@ pub const STRANGE: &str = "strange";
 pub struct Habits {
     pub no_xen: bool,
     pub never_boots: bool,
-    /// Kill, Pids, Pause, State, SetClock and OomKills are never answered.
+    /// Kill, Pids, Pause, State, SetClock, SetNetwork and OomKills are never answered.
     pub hangs: bool,
     /// Kill is answered, and nothing dies.
     pub lies: bool,
@@ -59,7 +59,7 @@ pub struct Habits {
     pub command_missing: bool,
     /// Its domain cannot be stopped, which is said at the limit, but destroyed.
     pub never_halts: bool,
-    /// SetClock takes a while.
+    /// SetClock takes a while, and SetNetwork longer than a boot may.
     pub is_slow: bool,
     /// It is of protocol 1.0.
     pub is_old: bool,

@@ -1,14 +1,16 @@
 //! Pods in a network namespace that somebody made; the vifs are veths, the rest of it is the kernel's.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, path::PathBuf, sync::atomic::Ordering};
 
 use tokio::sync::mpsc;
 use vgpu_agent_api::network::{Mac, Network, Prefix};
-use vgpu_netlink::{Rtnetlink, scan::scan, scratch::Scratch};
+use vgpu_netlink::{Id, Rtnetlink, scan::scan, scratch::Scratch};
 
 use super::*;
 use crate::{
     cleanup,
+    error::Result,
+    network::NetworkRecord,
     pod::steps::{Cut, Step},
 };
 
@@ -28,6 +30,17 @@ fn namespaces(interfaces: &[&str]) -> (Scratch, Scratch) {
         for ip in ["10.0.0.2", "fd00::2"] {
             netlink.add_address(index, &Prefix { ip: ip.parse().unwrap(), bits: 24 }).unwrap();
         }
+    });
+    (pod, node)
+}
+
+/// One in which somebody has made the two interfaces one way.
+fn joined_namespaces() -> (Scratch, Scratch) {
+    let (pod, node) = namespaces(&["eth0", "net1"]);
+    pod.enter(|| {
+        let mut netlink = Rtnetlink::open().unwrap();
+        let [one, other] = ["eth0", "net1"].map(|name| netlink.link(name).unwrap().unwrap().index);
+        netlink.join(one, other).unwrap();
     });
     (pod, node)
 }
@@ -79,6 +92,27 @@ async fn each_interface_of_the_pod_is_one_way_with_a_vif_until_the_pods_end() {
 }
 
 #[tokio::test]
+async fn the_network_has_its_own_time_and_nobody_waits_for_one_that_is_not_wanted() {
+    let (pod, _far) = namespaces(&["eth0"]);
+    let node = Node::new(Habits { is_slow: true, ..Habits::default() }).await;
+    node.pod.clone().create(in_namespace(&node, "run", pod.path())).await.unwrap();
+    node.delete("run").await.unwrap();
+
+    let node = Node::new(Habits { hangs: true, ..Habits::default() }).await;
+    let creating = tokio::spawn(node.pod.clone().create(in_namespace(&node, "run", pod.path())));
+    let asked = async {
+        while node.world.networks.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(node.delete("run").await.unwrap_err().code(), Some(Code::NoSuchTask), "there is none yet");
+        creating.await.unwrap()
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), Some(Code::WrongState));
+    node.world.assert_nothing_left("its Create was given up");
+}
+
+#[tokio::test]
 async fn a_namespace_with_a_loopback_alone_is_as_none() {
     let node = Node::new(Habits::default()).await;
     let pod = Scratch::new().unwrap();
@@ -86,6 +120,30 @@ async fn a_namespace_with_a_loopback_alone_is_as_none() {
     assert_eq!(*node.world.networks.lock().unwrap(), [] as [Network; 0]);
     node.delete("run").await.unwrap();
     node.world.assert_nothing_left("after delete");
+}
+
+/// A node whose shim is killed when its Create of a pod in this namespace has come so far, and the bundle.
+async fn killed_after(last: Step, pod: &Scratch) -> (Node, String) {
+    let (reached, mut cut_at) = mpsc::unbounded_channel();
+    let cut = Cut::new(move |step| step == last && reached.send(()).is_ok());
+    let node = Node::with_cut(Habits::default(), cut).await;
+    let request = in_namespace(&node, "run", pod.path());
+    let bundle = request.bundle.clone();
+    let creating = tokio::spawn(node.pod.clone().create(request));
+    tokio::time::timeout(Duration::from_secs(10), cut_at.recv()).await.unwrap().unwrap();
+    creating.abort();
+    let _ = creating.await;
+    (node, bundle)
+}
+
+/// As `delete` does, from disk alone.
+async fn clean(node: &Node, bundle: &str) -> Result<()> {
+    let (platform, bundle) = (node.world.platform(), PathBuf::from(bundle));
+    let cleaning = move || {
+        let Some(store) = Store::pointed_from(&bundle) else { return Ok(()) };
+        store.load()?.map_or(Ok(()), |record| cleanup::sandbox(&platform, &store, &record))
+    };
+    tokio::task::spawn_blocking(cleaning).await.unwrap()
 }
 
 /// From before the vifs are to what comes after, and with a namespace that ends before the pod.
@@ -96,15 +154,7 @@ async fn a_create_that_dies_leaves_the_pods_namespace_as_it_was() {
     {
         let (pod, far) = namespaces(&["eth0"]);
         let before = links(&pod);
-        let (reached, mut cut_at) = mpsc::unbounded_channel();
-        let cut = Cut::new(move |step| step == last && reached.send(()).is_ok());
-        let node = Node::with_cut(Habits::default(), cut).await;
-        let request = in_namespace(&node, "run", pod.path());
-        let bundle = request.bundle.clone();
-        let creating = tokio::spawn(node.pod.clone().create(request));
-        tokio::time::timeout(Duration::from_secs(10), cut_at.recv()).await.unwrap().unwrap();
-        creating.abort();
-        let _ = creating.await;
+        let (node, bundle) = killed_after(last, &pod).await;
         assert_eq!(links(&pod) != before, last >= Step::VifsMade, "{last:?}");
         let pod = if gone {
             drop((pod, far));
@@ -112,14 +162,8 @@ async fn a_create_that_dies_leaves_the_pods_namespace_as_it_was() {
         } else {
             Some((pod, far))
         };
-        let platform = node.world.platform();
-        let clean = move || {
-            let Some(store) = Store::pointed_from(Path::new(&bundle)) else { return };
-            if let Some(record) = store.load().unwrap() {
-                cleanup::sandbox(&platform, &store, &record).unwrap();
-            }
-        };
-        tokio::task::spawn_blocking(move || (clean(), clean())).await.unwrap();
+        clean(&node, &bundle).await.unwrap();
+        clean(&node, &bundle).await.unwrap();
         node.world.assert_nothing_left(&format!("{last:?} {gone}"));
         if let Some((pod, _far)) = pod {
             assert_eq!(links(&pod), before, "{last:?}");
@@ -127,17 +171,43 @@ async fn a_create_that_dies_leaves_the_pods_namespace_as_it_was() {
     }
 }
 
+/// The kernel gives a new namespace the inode of one that is gone: here the record is made to say so.
+#[tokio::test]
+async fn another_namespace_in_its_place_keeps_what_somebody_made_there() {
+    let (pod, far) = namespaces(&["eth0", "net1"]);
+    let (node, bundle) = killed_after(Step::VifsMade, &pod).await;
+    drop((pod, far));
+    let (next, _far) = joined_namespaces();
+    let store = Store::pointed_from(Path::new(&bundle)).unwrap();
+    let mut record = store.load().unwrap().unwrap();
+    let Id { device, inode } = next.namespace().id().unwrap();
+    let interfaces = record.network.unwrap().interfaces;
+    record.network = Some(NetworkRecord { namespace: next.path(), device, inode, interfaces });
+    store.save(&record).unwrap();
+    let before = links(&next);
+    clean(&node, &bundle).await.unwrap();
+    assert_eq!(links(&next), before);
+    node.world.assert_nothing_left("after the cleaning");
+}
+
+#[tokio::test]
+async fn the_pods_interface_is_the_pods_again_also_if_its_vif_stays() {
+    let (pod, _far) = namespaces(&["eth0"]);
+    let before = links(&pod);
+    let (node, bundle) = killed_after(Step::VifsMade, &pod).await;
+    node.world.no_xl.store(true, Ordering::Relaxed);
+    assert_eq!(clean(&node, &bundle).await.unwrap_err().code(), Some(Code::NoXen));
+    let now = links(&pod);
+    assert!(before.iter().all(|link| now.contains(link)) && now.len() > before.len(), "{now:?}");
+    node.world.no_xl.store(false, Ordering::Relaxed);
+    clean(&node, &bundle).await.unwrap();
+    assert_eq!(links(&pod), before);
+    node.world.assert_nothing_left("after the second cleaning");
+}
+
 #[tokio::test]
 async fn what_a_guest_cannot_have_or_make_fails_the_create_and_leaves_nothing() {
-    let point = |pod: &Scratch| -> io::Result<()> {
-        pod.enter(|| {
-            let mut netlink = Rtnetlink::open()?;
-            let [one, other] = ["eth0", "net1"].map(|name| netlink.link(name).unwrap().unwrap().index);
-            netlink.join(one, other)
-        })
-    };
-    let (pod, _far) = namespaces(&["eth0", "net1"]);
-    point(&pod).unwrap();
+    let (pod, _far) = joined_namespaces();
     let node = Node::new(Habits::default()).await;
     let create = |path| node.pod.clone().create(in_namespace(&node, "run", path));
     let refused = create(pod.path()).await.unwrap_err();
@@ -156,6 +226,7 @@ async fn what_a_guest_cannot_have_or_make_fails_the_create_and_leaves_nothing() 
     let node = Node::new(Habits { is_old: true, ..Habits::default() }).await;
     let old = node.pod.clone().create(in_namespace(&node, "run", pod.path())).await.unwrap_err();
     assert_eq!(old.code(), Some(Code::ProtocolVersion));
+    assert_eq!(*node.world.networks.lock().unwrap(), [] as [Network; 0], "it is not even asked");
     node.world.assert_nothing_left("the guest is old");
     assert_eq!(links(&pod), before);
 }

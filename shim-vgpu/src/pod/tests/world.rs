@@ -1,8 +1,9 @@
 //! A node without Xen: fakes behind the seams, and a look at what is left.
 
+mod link;
+
 use std::{
     collections::{BTreeMap, VecDeque},
-    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -13,23 +14,18 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use async_trait::async_trait;
 use tokio::{
     io::DuplexStream,
-    net::UnixStream,
     sync::{Semaphore, watch},
 };
 use uuid::Uuid;
-use vgpu_agent_api::{agent::StreamOffer, network::Network};
+use vgpu_agent_api::network::Network;
 use vgpu_codes::Code;
 use vgpu_config::Config;
-use vgpu_netlink::{Namespace, Rtnetlink};
 
 use super::fake_guest::{FakeGuest, Habits, Programs};
 use crate::{
     error::{Error, Result},
-    link::{AnyStream, Link},
-    network::Vif,
     platform::{Platform, PlatformSource},
     share::{Backend, Process},
     toolstack::{DomainConfig, Toolstack},
@@ -85,7 +81,7 @@ pub struct World {
     pub destroying_takes_long: AtomicBool,
     /// How often that was begun.
     pub destroyings: AtomicU32,
-    /// xl is being upgraded.
+    /// xl is being upgraded, and xenstore is away.
     pub no_xl: AtomicBool,
     pub streams: Mutex<BTreeMap<u32, DuplexStream>>,
     /// What the guest knows.
@@ -357,64 +353,5 @@ impl Backend for Fake {
     fn detach(&self, _: u16, uuid: Uuid) -> Result<()> {
         assert!(!self.0.left.lock().unwrap().backends.contains_key(&uuid), "its backend goes on");
         Ok(())
-    }
-}
-
-#[async_trait]
-impl Link for Fake {
-    fn make_devices(&self, domid: u16, _: u16) -> Result<()> {
-        self.0.left.lock().unwrap().devices.push(domid);
-        Ok(())
-    }
-
-    fn remove_devices(&self, domid: u16, _: Uuid, _: u16) -> Result<()> {
-        self.0.left.lock().unwrap().devices.retain(|found| *found != domid);
-        Ok(())
-    }
-
-    fn make_vifs(&self, domid: u16, vifs: &[Vif], namespace: &Namespace) -> Result<()> {
-        for vif in vifs {
-            let (name, peer) = (vif.name(domid), format!("far{}", vif.number));
-            namespace.enter(|| Rtnetlink::open().unwrap().add_veth(&name, &peer).unwrap()).unwrap();
-            self.0.left.lock().unwrap().vifs.push(name);
-        }
-        Ok(())
-    }
-
-    fn remove_vifs(&self, domid: u16, _: Uuid, namespace: Option<&Namespace>) -> Result<()> {
-        let mut left = self.0.left.lock().unwrap();
-        assert!(!left.domains.contains_key(&domid), "the domain has them still");
-        left.vifs.retain(|name| !name.starts_with(&Vif::names(domid)));
-        let Some(namespace) = namespace else { return Ok(()) };
-        let remove = || {
-            let mut netlink = Rtnetlink::open().unwrap();
-            for link in netlink.links().unwrap() {
-                if link.name.starts_with(&Vif::names(domid)) {
-                    netlink.remove_link(link.index).unwrap();
-                }
-            }
-        };
-        namespace.enter(remove).unwrap();
-        Ok(())
-    }
-
-    async fn agent(&self, domid: u16) -> Result<AnyStream> {
-        let path = FakeGuest::socket(&self.0, domid);
-        loop {
-            if let Ok(stream) = UnixStream::connect(&path).await {
-                let copy = stream.as_fd().try_clone_to_owned().unwrap();
-                self.0.agents.lock().unwrap().push(copy.into());
-                return Ok(Box::new(self.0.guests.lock().unwrap()[&domid].stream(stream)));
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn accept(&self, _: u16, offer: &StreamOffer) -> Result<AnyStream> {
-        Ok(Box::new(self.0.streams.lock().unwrap().remove(&offer.id).unwrap()))
-    }
-
-    fn endings(&self) -> watch::Receiver<u64> {
-        self.0.ended.subscribe()
     }
 }

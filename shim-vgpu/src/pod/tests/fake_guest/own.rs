@@ -63,10 +63,13 @@ impl agent_ttrpc::Agent for Inner {
         _: &TtrpcContext,
         r: agent::SetNetworkRequest,
     ) -> ttrpc::Result<agent::Empty> {
-        if self.world.habits.is_old {
-            return Err(status(ttrpc::Code::UNIMPLEMENTED, "SetNetwork"));
-        }
         self.world.networks.lock().unwrap().push(Network::from_wire(&r).unwrap());
+        if self.world.habits.hangs {
+            std::future::pending::<()>().await;
+        }
+        if self.world.habits.is_slow {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+        }
         Ok(agent::Empty::default())
     }
 
