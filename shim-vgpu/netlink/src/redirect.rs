@@ -11,7 +11,7 @@ use netlink_packet_route::{
     tc::{
         TcAction, TcActionAttribute, TcActionMirror, TcActionMirrorOption, TcActionOption, TcActionType,
         TcAttribute, TcFilterU32, TcFilterU32Option, TcHandle, TcMessage, TcMirror, TcMirrorActionType,
-        TcOption, TcU32Key, TcU32Selector, TcU32SelectorFlags,
+        TcOption, TcU32Selector, TcU32SelectorFlags,
     },
 };
 
@@ -50,8 +50,6 @@ fn filter(from: u32, to: u32) -> io::Result<TcMessage> {
     ];
     let mut every = TcU32Selector::default();
     every.flags = TcU32SelectorFlags::Terminal;
-    every.nkeys = 1;
-    every.keys = vec![TcU32Key::default()];
     let mut message = message(from)?;
     message.header.parent = INGRESS;
     message.header.info = INFO;

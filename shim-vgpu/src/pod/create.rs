@@ -187,20 +187,28 @@ impl Pod {
                 std::fs::File::open(image)
                     .or_fail(Code::KernelMissing, || format!("cannot read {}", image.display()))?;
             }
-            let network = network.map_or(Ok(None), |path| PodNetwork::scan(&path))?;
             let lives = Store::lives(&checked.config.shim.state_dir, &namespace, &id)?;
             let mut record = Record::new(&namespace, &id, pod_uid.as_deref(), uuid, share_dir.clone());
             record.driver_domain = checked.config.proxy.domain;
-            record.network = network.as_ref().map(|network| network.record().clone());
             record.socket = bootstrap::socket_of(&bundle);
             // Ours is on disk before we wait for others, so that a `delete` that comes meanwhile ends us.
             let begun = store.point_from(&bundle).and_then(|()| store.save(&record));
             let begun =
                 begun.and_then(|()| lives.iter().try_for_each(|life| cleanup::earlier(&checked, life)));
-            if let Err(error) = begun {
-                store.remove()?;
-                return Err(error);
-            }
+            // After the earlier ones, whose ways are none that a pod cannot have.
+            let begun = begun.and_then(|()| network.map_or(Ok(None), |path| PodNetwork::scan(&path)));
+            let begun = begun.and_then(|network| {
+                record.network = network.as_ref().map(|network| network.record().clone());
+                store.save(&record)?;
+                Ok(network)
+            });
+            let network = match begun {
+                Ok(network) => network,
+                Err(error) => {
+                    store.remove()?;
+                    return Err(error);
+                }
+            };
             let share = ShareDir::at(share_dir);
             Ok(Sandbox {
                 platform: checked,

@@ -6,12 +6,15 @@ use tokio::sync::mpsc;
 use vgpu_agent_api::network::{Mac, Network, Prefix};
 use vgpu_netlink::{Id, Rtnetlink, scan::scan, scratch::Scratch};
 
-use super::*;
+use super::{world::Source, *};
 use crate::{
     cleanup,
     error::Result,
     network::NetworkRecord,
-    pod::steps::{Cut, Step},
+    pod::{
+        Pod,
+        steps::{Cut, Step},
+    },
 };
 
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
@@ -169,6 +172,19 @@ async fn a_create_that_dies_leaves_the_pods_namespace_as_it_was() {
             assert_eq!(links(&pod), before, "{last:?}");
         }
     }
+}
+
+/// Its shim was killed, and its cleaning failed or is not over: its ways are not somebody else's.
+#[tokio::test]
+async fn a_sandbox_of_the_same_id_has_the_namespace_of_the_earlier_one() {
+    let (pod, _far) = namespaces(&["eth0"]);
+    let (before, node) = (links(&pod), Node::new(Habits::default()).await);
+    node.pod.clone().create(in_namespace(&node, "run", pod.path())).await.unwrap();
+    let next = Pod::new(Arc::new(Source(node.world.clone())), "default", node.outbox.clone(), Cut::default());
+    next.clone().create(in_namespace(&node, "run", pod.path())).await.unwrap();
+    next.delete(api::DeleteRequest { id: "run".into(), ..Default::default() }).await.unwrap();
+    assert_eq!(links(&pod), before);
+    node.world.assert_nothing_left("after the next one's Delete");
 }
 
 /// The kernel gives a new namespace the inode of one that is gone: here the record is made to say so.
