@@ -210,12 +210,13 @@ fn users_limits_and_the_read_only_root_of_the_spec_hold() {
 }
 
 #[test]
-fn the_agent_sets_name_clock_and_network_and_refuses_another_major() {
+fn the_agent_sets_name_clock_seed_and_network_and_refuses_another_major() {
     story(async |world| {
         let reply = world.hello(1).await.unwrap();
         assert!(reply.memory_bytes > 0 && !reply.kernel_release.is_empty());
         assert_eq!(world.noted("hostname").as_deref(), Some("pod-1"));
         assert_eq!(world.noted("clock").as_deref(), Some("5"));
+        assert_eq!(world.noted("seed").as_deref(), Some("[1, 2]"));
         let clock = SetClockRequest { unix_nanoseconds: 6, ..Default::default() };
         world.agent.set_clock(soon(), &clock).await.unwrap();
         assert_eq!(world.noted("clock").as_deref(), Some("6"));

@@ -4,6 +4,8 @@
 //! in the guest helps nobody. Whatever a guest answers is data: texts are passed on, nothing it says gives it authority.
 
 use std::{
+    fs::File,
+    io::{self, Read},
     num::NonZeroU32,
     sync::{
         Arc,
@@ -114,6 +116,7 @@ impl Guest {
             sandbox_id: sandbox.into(),
             hostname: hostname.into(),
             unix_nanoseconds: unix_nanoseconds(SystemTime::now()),
+            seed: seed().or_fail(Code::HostFailure, || "cannot read random bytes".into())?.into(),
             ..HelloRequest::default()
         };
         self.call(AGENT_SERVICE, "Hello", &request, None).await
@@ -317,6 +320,13 @@ impl Guest {
         let reply: OomKillsReply = self.call(AGENT_SERVICE, "OomKills", &request, Some(limit)).await?;
         Ok(reply.count)
     }
+}
+
+/// As much as a kernel's generator takes in before it is ready. Source: Linux, `include/crypto/blake2s.h`, `BLAKE2S_HASH_SIZE`.
+fn seed() -> io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn unix_nanoseconds(time: SystemTime) -> u64 {

@@ -22,7 +22,7 @@ use vgpu_agent_api::{
 use super::streams::StdioStreams;
 use crate::{
     error::{During, GuestError, Result},
-    network,
+    network, sys,
     task::pod::Pod,
 };
 
@@ -44,6 +44,10 @@ pub trait Machine: Send + Sync {
     /// # Errors
     /// As clock_settime(2).
     fn set_clock(&self, unix_nanoseconds: u64) -> Result<()>;
+    /// Takes random bytes in, so that no program waits for some or has to do without.
+    /// # Errors
+    /// As [`sys::add_entropy`].
+    fn seed(&self, bytes: &[u8]) -> Result<()>;
     /// Makes the pod's network. Blocks.
     /// # Errors
     /// As [`network::make`].
@@ -87,6 +91,9 @@ impl AgentService {
         }
         if req.unix_nanoseconds != 0 {
             self.set_clock_to(req.unix_nanoseconds)?;
+        }
+        if !req.seed.is_empty() {
+            self.machine.seed(&req.seed)?;
         }
         Ok(HelloReply {
             major: spoken.major,
@@ -180,6 +187,10 @@ impl Machine for Guest {
             tv_nsec: (unix_nanoseconds % 1_000_000_000).cast_signed(),
         };
         rustix::time::clock_settime(ClockId::Realtime, time).during(|| "set the clock".into())
+    }
+
+    fn seed(&self, bytes: &[u8]) -> Result<()> {
+        sys::add_entropy(bytes).during(|| "take in the node's random bytes".into())
     }
 
     fn set_network(&self, network: &Network) -> Result<()> {

@@ -89,6 +89,10 @@ impl Machine for Noted {
         self.0.lock().unwrap().insert("clock", unix_nanoseconds.to_string());
         Ok(())
     }
+    fn seed(&self, bytes: &[u8]) -> guest_init::error::Result<()> {
+        self.0.lock().unwrap().insert("seed", format!("{bytes:?}"));
+        Ok(())
+    }
     fn set_network(&self, network: &Network) -> guest_init::error::Result<()> {
         self.0.lock().unwrap().insert("network", format!("{network:?}"));
         Ok(())
@@ -248,7 +252,8 @@ impl World {
 
     /// The shim's hello.
     pub async fn hello(&self, major: u32) -> ttrpc::Result<vgpu_agent_api::agent::HelloReply> {
-        let req = HelloRequest { major, hostname: "pod-1".into(), unix_nanoseconds: 5, ..Default::default() };
+        let (hostname, seed) = ("pod-1".into(), vec![1, 2]);
+        let req = HelloRequest { major, hostname, unix_nanoseconds: 5, seed, ..Default::default() };
         self.agent.hello(soon(), &req).await
     }
 

@@ -141,6 +141,11 @@ impl Machine for Here {
         Ok(())
     }
 
+    fn seed(&self, _: &[u8]) -> guest_init::error::Result<()> {
+        // This machine has a source of its own.
+        Ok(())
+    }
+
     fn set_network(&self, network: &Network) -> guest_init::error::Result<()> {
         Guest.set_network(network)
     }

@@ -11,6 +11,7 @@ use super::{Habits, Inner, status};
 #[async_trait]
 impl agent_ttrpc::Agent for Inner {
     async fn hello(&self, _: &TtrpcContext, r: agent::HelloRequest) -> ttrpc::Result<agent::HelloReply> {
+        assert_eq!(r.seed.len(), 32);
         Ok(agent::HelloReply {
             major: r.major,
             minor: if self.world.habits.is_old { 0 } else { 7 },
