@@ -2,6 +2,7 @@
 //!
 //! Everything goes to standard error; standard output belongs to the programs that a task runs.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -16,8 +17,11 @@ use crate::paths;
 
 /// A long step says that it still runs, and where it is, this often.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
-/// So much of a failed step's log is shown.
+/// So much of the end of a failed step's log is shown.
 const TAIL_LINES: usize = 25;
+/// And so many panics from before it, of so many lines each.
+const PANICS: usize = 3;
+const PANIC_LINES: usize = 8;
 
 /// The steps of one task.
 pub struct Steps {
@@ -108,11 +112,15 @@ impl Log {
         String::from_utf8(output.stdout).context(|| format!("{} wrote no text", name_of(command)))
     }
 
+    /// Its end, and what panics said before it: of backtraces, nothing.
     fn tail(&self) -> String {
         let text = read_end(&self.path);
-        let lines: Vec<&str> = text.lines().collect();
-        let shown = &lines[lines.len().saturating_sub(TAIL_LINES)..];
-        shown.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+        let lines: Vec<&str> = text.lines().filter(|line| !is_frame(line)).collect();
+        let end = lines.len().saturating_sub(TAIL_LINES);
+        let panics = (0..end).filter(|&at| lines[at].contains(" panicked at ")).take(PANICS);
+        let of_panics = panics.flat_map(|at| at..lines.len().min(at + PANIC_LINES));
+        let shown: BTreeSet<usize> = of_panics.chain(end..lines.len()).collect();
+        shown.iter().map(|&at| format!("    {}", lines[at])).collect::<Vec<_>>().join("\n")
     }
 
     fn last_line(&self) -> String {
@@ -145,17 +153,24 @@ fn name_of(command: &Command) -> String {
     if line.chars().count() > 160 { line.chars().take(157).chain("...".chars()).collect() } else { line }
 }
 
+/// `  12: function` or `     at place:line:column`.
+fn is_frame(line: &str) -> bool {
+    let rest = line.trim_start();
+    let numbered = || rest.split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+    line.len() > rest.len() && (rest.starts_with("at ") || numbered())
+}
+
 fn file_name(step: &str) -> String {
     let kept = step.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' });
     kept.collect::<String>().trim_matches('-').to_string()
 }
 
-/// The last 16 KiB of a file as text; an unreadable file is empty.
+/// The last 256 KiB of a file as text; an unreadable file is empty.
 pub fn read_end(path: &Path) -> String {
     let Ok(mut file) = File::open(path) else { return String::new() };
     let bytes = file.metadata().map_or(0, |meta| meta.len());
     let mut end = Vec::new();
-    let _ = file.seek(SeekFrom::Start(bytes.saturating_sub(16 << 10)));
+    let _ = file.seek(SeekFrom::Start(bytes.saturating_sub(256 << 10)));
     let _ = file.read_to_end(&mut end);
     String::from_utf8_lossy(&end).into_owned()
 }
@@ -193,5 +208,16 @@ mod tests {
         {
             assert!(failure.contains(part), "{part} is missing in: {failure}");
         }
+    }
+
+    #[test]
+    fn of_a_long_log_the_panic_is_shown_and_its_frames_are_not() {
+        let steps = Steps::new().expect("scratch");
+        let script = "echo first; echo \"thread 'main' panicked at file.rs:1:2:\"; echo its reason; \
+                      for i in $(seq 99); do echo \"  $i: a::function\"; echo '     at ./file.rs:1'; done; seq 99; exit 3";
+        let failing = |log: &Log| log.run(Command::new("sh").args(["-c", script]));
+        let failure = steps.step("Test of a long log", failing).expect_err("exit 3").to_string();
+        assert!(failure.contains("    its reason\n") && failure.contains("    99\n"), "{failure}");
+        assert!(!failure.contains("12: a::function") && !failure.contains("    first\n"), "{failure}");
     }
 }
