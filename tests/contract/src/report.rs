@@ -35,7 +35,13 @@ pub fn hold(part: &str) {
         fs::write(path, &document).expect("written");
     }
     let written = fs::read_to_string(path).unwrap_or_default();
-    assert!(written == document, "{DOCUMENT} is another one: UPDATE=1 cargo xtask test contract");
+    let others =
+        || document.lines().filter(|line| !written.lines().any(|one| one == *line)).collect::<Vec<_>>();
+    assert!(
+        written == document,
+        "{DOCUMENT} is another one: UPDATE=1 cargo xtask test contract\nnot in it: {:#?}",
+        others()
+    );
 }
 
 /// A row a case, and below it the reasons.

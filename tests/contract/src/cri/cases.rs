@@ -20,6 +20,8 @@ pub struct Case {
 const SLEEPS: &str = "echo there; exec sleep 1000";
 /// One that can be asked to end, and says when it listens.
 const ENDS: &str = "trap 'exit 6' TERM; echo there; while :; do sleep 0.02; done";
+/// A server of one connection, which says when somebody who comes is heard.
+const LISTENS: &str = "nc -l -p 8080 -e cat & until grep -q :1F90 /proc/net/tcp /proc/net/tcp6; do sleep 0.02; done; echo there; wait";
 const NOTHING: fn(&mut PodSandboxConfig) = |_| {};
 
 macro_rules! cases {
@@ -95,7 +97,7 @@ cases! {
         }), Create("app", "cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_local_port_range"), Start("app"), UntilExit("app"), Log("app");
     cri_loopback: RunPod(NOTHING), Create("one", "echo there; exec nc -l -p 8080 -e echo heard"), Start("one"), Until("one", "there"),
         Create("two", "for i in 1 2 3 4 5; do nc 127.0.0.1 8080 && break; sleep 0.2; done"), Start("two"), UntilExit("two"), Log("two");
-    cri_port_forward: RunPod(NOTHING), Create("app", "echo there; exec nc -l -p 8080 -e cat"), Start("app"), Until("app", "there"), PortForward(8080, "word\n"),
+    cri_port_forward: RunPod(NOTHING), Create("app", LISTENS), Start("app"), Until("app", "there"), PortForward(8080, "word\n"),
         PortForward(8081, "word\n");
     cri_privileged: RunPod(|pod| pod.linux.mut_or_insert_default().security_context.mut_or_insert_default().privileged = true),
         CreateOf("app", "grep Cap /proc/self/status; mount -t tmpfs none /tmp && echo mounted; echo 1 > /proc/sys/net/ipv4/ip_forward && echo written",
