@@ -3,11 +3,14 @@
 //! Output fifos are opened for reading too, so that a client that goes away (a restart of containerd) gives the container no EPIPE.
 //! stdin has a writer of ours besides, which CloseIO lets go: the process sees the end of file after the data.
 
+mod logger;
 mod target;
+mod url;
 
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -23,7 +26,9 @@ use crate::{
     guest::Guest,
     link::AnyStream,
 };
-use target::{Output, Target};
+use logger::Logger;
+pub use logger::Whose;
+use target::{Output, Outputs, Target};
 
 /// Moved at once: as much as a pipe holds by default.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -47,14 +52,16 @@ pub struct Pumps {
     stdin_hold: Mutex<Option<pipe::Sender>>,
     stdin: Mutex<Option<JoinHandle<()>>>,
     outputs: Mutex<Vec<JoinHandle<()>>>,
+    /// Who reads the outputs, if a program does.
+    logger: Mutex<Option<Logger>>,
 }
 
 impl Stdio {
     /// Opens both sides and starts copying. Returns the same stdio with the guest's names in it.
     ///
     /// # Errors
-    /// `SpecInvalid` for a scheme that is not supported, `HostFailure` for a fifo that can't be opened, or the guest's.
-    pub async fn connect(&self, guest: &Arc<Guest>) -> Result<(Pumps, Stdio)> {
+    /// `SpecInvalid` for a scheme that is not supported, `HostFailure` for what can't be opened or started, or the guest's.
+    pub async fn connect(&self, guest: &Arc<Guest>, whose: Whose) -> Result<(Pumps, Stdio)> {
         let pumps = Pumps::default();
         let mut names = Stdio { terminal: self.terminal, ..Stdio::default() };
         // Not by the reactor: they may lie where a file system does not answer.
@@ -66,10 +73,11 @@ impl Stdio {
             *lock(&pumps.stdin) = Some(tokio::spawn(feed(reader, stream, Opened::of(name, guest))));
         }
         // A terminal has one output.
-        let stderr = if self.terminal { "" } else { self.stderr.as_str() };
-        for (place, name_of) in [(self.stdout.as_str(), &mut names.stdout), (stderr, &mut names.stderr)] {
-            let place = place.to_owned();
-            let output = blocking(move || Target::parse(&place)?.open_output()).await?;
+        let (stdout, stderr) =
+            (self.stdout.clone(), if self.terminal { String::new() } else { self.stderr.clone() });
+        let opened = blocking(move || Outputs::open(&stdout, &stderr, &whose)).await?;
+        *lock(&pumps.logger) = opened.logger;
+        for (output, name_of) in [(opened.stdout, &mut names.stdout), (opened.stderr, &mut names.stderr)] {
             let Some(writer) = output else { continue };
             let (name, stream) = guest.open_stream().await?;
             *name_of = name.to_string();
@@ -85,7 +93,7 @@ impl Pumps {
         drop(lock(&self.stdin_hold).take());
     }
 
-    /// Waits until all output is in the fifos, for `limit` at most, and ends the copies.
+    /// Waits until all output is where it goes, for `limit` at most, and ends the copies, and then the logger.
     pub async fn finish(&self, limit: Duration) {
         self.close_stdin();
         if let Some(stdin) = lock(&self.stdin).take() {
@@ -99,6 +107,8 @@ impl Pumps {
                 output.abort();
             }
         }
+        let logger = lock(&self.logger).take();
+        let _ = tokio::task::spawn_blocking(move || drop(logger)).await;
     }
 }
 
@@ -106,6 +116,9 @@ impl Drop for Pumps {
     fn drop(&mut self) {
         for task in lock(&self.stdin).take().into_iter().chain(lock(&self.outputs).drain(..)) {
             task.abort();
+        }
+        if let Some(logger) = lock(&self.logger).take() {
+            thread::spawn(move || drop(logger));
         }
     }
 }

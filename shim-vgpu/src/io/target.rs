@@ -3,16 +3,17 @@
 use std::{
     fs::{DirBuilder, File, OpenOptions},
     io,
-    os::unix::{
-        ffi::OsStringExt,
-        fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt},
-    },
+    os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use tokio::{io::AsyncWrite, net::unix::pipe};
 use vgpu_codes::Code;
 
+use super::{
+    logger::{Binary, Logger, Whose},
+    url::Url,
+};
 use crate::error::{Error, OrFail, Result};
 
 /// Where a process's output goes.
@@ -27,6 +28,40 @@ pub enum Target {
     Fifo(PathBuf),
     /// A file to append to.
     File(PathBuf),
+    /// A program that reads it.
+    Binary(Binary),
+}
+
+/// Where stdout and stderr of a process go; of none there is none.
+#[derive(Default)]
+pub struct Outputs {
+    pub stdout: Option<Output>,
+    pub stderr: Option<Output>,
+    /// Who reads them, if a program does.
+    pub logger: Option<Logger>,
+}
+
+impl Outputs {
+    /// Opens both. A program that reads stdout reads stderr, too: it is started once. Inside the runtime; may take long.
+    ///
+    /// # Errors
+    /// [`Code::SpecInvalid`] for what is no place of output, [`Code::HostFailure`].
+    pub fn open(stdout: &str, stderr: &str, whose: &Whose) -> Result<Self> {
+        match (Target::parse(stdout)?, Target::parse(stderr)?) {
+            (Target::Binary(binary), _) => {
+                let (logger, [out, err]) = binary.start(whose)?;
+                let stderr = (!stderr.is_empty()).then(|| Box::new(err) as Output);
+                Ok(Outputs { stdout: Some(Box::new(out)), stderr, logger: Some(logger) })
+            }
+            (_, Target::Binary(_)) => {
+                let what = format!("stderr by {stderr}, but stdout is not: give both the same");
+                Err(Error::new(Code::SpecInvalid, what))
+            }
+            (out, err) => {
+                Ok(Outputs { stdout: out.open_output()?, stderr: err.open_output()?, logger: None })
+            }
+        }
+    }
 }
 
 impl Target {
@@ -37,12 +72,13 @@ impl Target {
             None if text.is_empty() => Ok(Target::None),
             None => Ok(Target::Fifo(text.into())),
             Some(("fifo", path)) => Ok(Target::Fifo(path.into())),
-            Some(("file", rest)) => path_of(rest).map(Target::File).ok_or_else(|| {
-                Error::new(Code::SpecInvalid, format!("{text}: a % in it is not followed by two digits"))
-            }),
+            Some(("file", rest)) => Url::parse(text, rest).map(|url| Target::File(url.path)),
+            Some((scheme @ ("binary" | "binary-v2"), rest)) => {
+                Binary::parse(text, rest, scheme == "binary-v2").map(Target::Binary)
+            }
             Some((scheme, _)) => Err(Error::new(
                 Code::SpecInvalid,
-                format!("stdio by {scheme}:// is not supported: use a fifo or file://"),
+                format!("stdio by {scheme}:// is not supported: use a fifo, file:// or binary://"),
             )),
         }
     }
@@ -55,8 +91,8 @@ impl Target {
         let path = match self {
             Target::None => return Ok(None),
             Target::Fifo(path) => path,
-            Target::File(_) => {
-                let what = "stdin from file:// is not supported: use a fifo";
+            Target::File(_) | Target::Binary(_) => {
+                let what = "stdin by file:// or binary:// is not supported: use a fifo";
                 return Err(Error::new(Code::SpecInvalid, what));
             }
         };
@@ -66,13 +102,10 @@ impl Target {
         Ok(Some((reader, hold)))
     }
 
-    /// Opens an output. Inside the runtime.
-    ///
-    /// # Errors
-    /// [`Code::HostFailure`].
-    pub fn open_output(self) -> Result<Option<Output>> {
+    fn open_output(self) -> Result<Option<Output>> {
         match self {
-            Target::None => Ok(None),
+            // A program is the whole output's: see `Outputs`.
+            Target::None | Target::Binary(_) => Ok(None),
             Target::Fifo(path) => open_fifo(&path).map(Some),
             // As for runc's shim, which opens it once more then.
             Target::File(path) if is_fifo(&path) => open_fifo(&path).map(Some),
@@ -82,21 +115,6 @@ impl Target {
             }
         }
     }
-}
-
-/// The path of a URL whose scheme is taken off: its bytes, without a host, a query or a fragment. None: an escape that is none.
-/// Source: RFC 3986; containerd's shim for runc, `createIO`, takes the path that Go's `url.Parse` finds.
-fn path_of(url: &str) -> Option<PathBuf> {
-    let end = url.find(['?', '#']).unwrap_or(url.len());
-    let path = url[..end].find('/').map_or("", |begin| &url[begin..end]);
-    let mut pieces = path.as_bytes().split(|byte| *byte == b'%');
-    let mut bytes = pieces.next().unwrap_or_default().to_vec();
-    for piece in pieces {
-        let digits = piece.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
-        bytes.push(u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?);
-        bytes.extend_from_slice(&piece[2..]);
-    }
-    Some(std::ffi::OsString::from_vec(bytes).into())
 }
 
 fn is_fifo(path: &Path) -> bool {
@@ -123,11 +141,7 @@ fn cannot_open(path: &Path) -> impl FnOnce() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs,
-        io::Write,
-        os::unix::{ffi::OsStrExt, fs::PermissionsExt},
-    };
+    use std::{fs, io::Write, os::unix::fs::PermissionsExt};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -174,27 +188,25 @@ mod tests {
         assert_eq!(Target::parse("/run/f").unwrap(), Target::Fifo("/run/f".into()));
         assert_eq!(Target::parse("fifo:///run/f").unwrap(), Target::Fifo("/run/f".into()));
         assert_eq!(Target::parse("file:///log").unwrap(), Target::File("/log".into()));
-        assert!(Target::parse("binary:///x").unwrap_err().to_string().contains("binary://"));
+        assert!(matches!(Target::parse("binary:///x"), Ok(Target::Binary(_))));
+        assert!(Target::parse("other:///x").unwrap_err().to_string().contains("other://"));
     }
 
     #[test]
-    fn the_path_of_a_file_is_that_of_its_url() {
-        let path = |text: &str| match Target::parse(text) {
-            Ok(Target::File(path)) => Some(path.as_os_str().as_bytes().to_vec()),
-            Ok(other) => panic!("{text}: {other:?}"),
-            Err(error) => {
-                assert_eq!(error.code(), Some(Code::SpecInvalid), "{text}");
-                None
-            }
-        };
-        let is = |text: &str| Some(text.as_bytes().to_vec());
-        assert_eq!(path("file:///var/my%20log+%25"), is("/var/my log+%"));
-        assert_eq!(path("file:///a%3f?b=%2fc#d"), is("/a?"));
-        assert_eq!(path("file://host/a"), is("/a"));
-        assert_eq!(path("file:///%c3%A4%ff"), Some(b"/\xc3\xa4\xff".to_vec()));
-        assert_eq!([path("file:///%"), path("file:///%2"), path("file:///%+1")], [const { None }; 3]);
-        assert_eq!(path("file://"), is(""));
-        // A fifo's name is no URL.
+    fn a_file_is_the_path_of_its_url_and_a_fifo_is_none() {
+        assert_eq!(Target::parse("file:///my%20log").unwrap(), Target::File("/my log".into()));
+        assert_eq!(Target::parse("file:///%").unwrap_err().code(), Some(Code::SpecInvalid));
         assert_eq!(Target::parse("/run/my%20fifo").unwrap(), Target::Fifo("/run/my%20fifo".into()));
+    }
+
+    #[tokio::test]
+    async fn a_program_reads_both_outputs_or_none() {
+        let whose = Whose { id: "one".into(), namespace: "k8s.io".into() };
+        let open = |stdout, stderr| Outputs::open(stdout, stderr, &whose);
+        let both = open("binary:///bin/true", "binary:///bin/true").unwrap();
+        assert!(both.stdout.is_some() && both.stderr.is_some() && both.logger.is_some());
+        let one = open("binary:///bin/true", "").unwrap();
+        assert!(one.stdout.is_some() && one.stderr.is_none());
+        assert_eq!(open("", "binary:///bin/true").map(|_| ()).unwrap_err().code(), Some(Code::SpecInvalid));
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     container::Container,
     error::{Error, OrFail, Result, blocking},
     guest::Guest,
-    io::Stdio,
+    io::{Stdio, Whose},
     names,
     network::PodNetwork,
     options,
@@ -348,7 +348,8 @@ impl Pod {
             // An older one would leave the container in namespaces and memory of its own.
             guest.require(version::POD_SINCE, "a container that shares namespaces or memory")?;
         }
-        let (pumps, names) = plan.stdio.connect(guest).await?;
+        let whose = Whose { id: plan.id().to_owned(), namespace: self.namespace.clone() };
+        let (pumps, names) = plan.stdio.connect(guest, whose).await?;
         let request = CreateTaskRequest {
             id: plan.id().to_owned(),
             bundle: format!("{SHARE_IN_GUEST}/{}", plan.id()),

@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
     figures,
     guest::SIGKILL,
-    io::Stdio,
+    io::{Stdio, Whose},
 };
 
 /// For what a healthy guest does at once.
@@ -258,7 +258,8 @@ impl Pod {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        let (pumps, names) = stdio.connect(&guest).await?;
+        let whose = Whose { id: request.exec_id.clone(), namespace: self.namespace.clone() };
+        let (pumps, names) = stdio.connect(&guest, whose).await?;
         (request.stdin, request.stdout, request.stderr) = (names.stdin, names.stdout, names.stderr);
         let _: Empty = guest.task("Exec", &request, Some(SHORT)).await?;
         container.add_exec(&request.exec_id, stdio, pumps);

@@ -2,6 +2,7 @@
 
 mod containerd;
 mod inside;
+mod logger;
 mod network;
 mod shared;
 

@@ -1,0 +1,86 @@
+//! stdio by `binary://`: what the logger of a container reads, and that it ends with it.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use containerd_shim_protos::api::{
+    CreateTaskResponse, Empty, ExecProcessRequest, StartRequest, StartResponse, WaitRequest, WaitResponse,
+};
+use containerd_shim_protos::protobuf::{MessageField, well_known_types::any::Any};
+use serde_json::json;
+
+use crate::containerd::Containerd;
+
+/// Both streams to files of the container's name, and the logger's own id.
+const LOGGER: &str = "#!/bin/sh
+at=$2/$CONTAINER_NAMESPACE.$CONTAINER_ID
+echo $$ > $at.pid
+exec 5>&-
+cat <&3 > $at.out &
+cat <&4 > $at.err
+wait
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_logger_reads_what_a_container_and_its_exec_write_and_ends_with_them() {
+    let containerd = Containerd::new().await;
+    let dir = containerd.dir.path();
+    let logger = dir.join("logger");
+    fs::write(&logger, LOGGER).unwrap();
+    fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)).unwrap();
+    let url = format!("binary://{}?dir={}", logger.display(), dir.display());
+
+    containerd.bundle(
+        "a",
+        "echo out; echo err >&2; while ! test -e /go; do sleep 0.02; done; seq 30000; exit 3",
+        |_| {},
+    );
+    let shim = containerd.start("a").await;
+    let mut asked = containerd.asked("a");
+    (asked.stdout, asked.stderr) = (url.clone(), url.clone());
+    let _: CreateTaskResponse = shim.call("Create", &asked).await.expect("Create");
+    shim.begin("a").await;
+    let lives = containerd.lives();
+
+    let process = json!({"args": ["sh", "-c", "echo of the exec; touch /go; exit 4"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}});
+    let spec = Any { value: process.to_string().into_bytes(), ..Any::default() };
+    let exec = ExecProcessRequest {
+        id: "a".into(),
+        exec_id: "e".into(),
+        stdout: url.clone(),
+        stderr: url,
+        spec: MessageField::some(spec),
+        ..Default::default()
+    };
+    let _: Empty = shim.call("Exec", &exec).await.expect("Exec");
+    let start = StartRequest { id: "a".into(), exec_id: "e".into(), ..Default::default() };
+    let _: StartResponse = shim.call("Start", &start).await.expect("Start");
+    let wait = WaitRequest { id: "a".into(), exec_id: "e".into(), ..Default::default() };
+    let ended: WaitResponse = shim.call("Wait", &wait).await.expect("Wait");
+    assert_eq!(ended.exit_status, 4);
+
+    assert_eq!((shim.wait("a").await, shim.delete("a").await), (3, 3));
+    let read = |name: &str| fs::read_to_string(dir.join(format!("default.{name}"))).unwrap();
+    let numbers: String = (1..=30000).map(|number| format!("{number}\n")).collect();
+    assert_eq!((read("a.out"), read("a.err").as_str()), (format!("out\n{numbers}"), "err\n"));
+    assert_eq!((read("e.out").as_str(), read("e.err").as_str()), ("of the exec\n", ""));
+    for pid in ["a.pid", "e.pid"].map(read) {
+        assert!(!Path::new("/proc").join(pid.trim()).exists(), "a logger has outlived its task");
+    }
+    shim.shut_down().await;
+    containerd.delete("a");
+    containerd.assert_nothing_left(&lives).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_logger_that_is_not_there_is_an_error_of_create_and_leaves_nothing() {
+    let containerd = Containerd::new().await;
+    containerd.bundle("a", "exit 0", |_| {});
+    let shim = containerd.start("a").await;
+    let mut asked = containerd.asked("a");
+    asked.stdout = "binary:///no/such".into();
+    let refused = shim.call::<_, CreateTaskResponse>("Create", &asked).await.unwrap_err().to_string();
+    assert!(refused.contains("the logger /no/such cannot be started"), "{refused}");
+    shim.shut_down().await;
+    containerd.delete("a");
+    containerd.assert_nothing_left(&[]).await;
+}
