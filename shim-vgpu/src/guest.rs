@@ -25,8 +25,8 @@ use ttrpc::{
 use vgpu_agent_api::{
     TASK_SERVICE,
     agent::{
-        CloseStreamRequest, ContainerRequest, Event, HelloReply, HelloRequest, NextEventRequest,
-        OomKillsReply, OpenStreamRequest, SetClockRequest, StreamOffer,
+        CloseStreamRequest, ContainerRequest, Event, ForwardRequest, HelloReply, HelloRequest,
+        NextEventRequest, OomKillsReply, OpenStreamRequest, SetClockRequest, StreamOffer,
     },
     network::Network,
     stream::StreamName,
@@ -53,6 +53,8 @@ const POLL: Duration = Duration::from_secs(60);
 
 /// For it to make the pod's network, which may wait for its devices.
 const NETWORK: Duration = Duration::from_secs(15);
+/// For it to connect to a port, which it tries for 10 s.
+const FORWARD: Duration = Duration::from_secs(15);
 
 /// A time that took longer to be heard is told again, so often at once.
 const CLOCK_LATE: Duration = Duration::from_millis(100);
@@ -245,21 +247,44 @@ impl Guest {
     /// # Errors
     /// As [`Guest::task`]; [`Code::ProtocolBroken`] if the guest offers another one.
     pub async fn open_stream(&self) -> Result<(StreamName, AnyStream)> {
-        let id = NonZeroU32::new(self.streams.fetch_add(1, Ordering::Relaxed))
-            .ok_or_else(|| Error::new(Code::HostResource, "the sandbox has used up its stream ids"))?;
+        let id = self.stream_id()?;
         let request = OpenStreamRequest { id: id.get(), ..OpenStreamRequest::default() };
         let offer: StreamOffer = self.call(AGENT_SERVICE, "OpenStream", &request, Some(SHORT)).await?;
+        Ok((StreamName(id), self.accept(id, &offer).await?))
+    }
+
+    /// Has it connect to a port of its loopback: a stream of the connection's bytes, which ends at its end there with the connection.
+    ///
+    /// # Errors
+    /// As [`Guest::open_stream`]; what it answers where nobody accepts the connection.
+    pub async fn forward(&self, port: u16, ipv6: bool) -> Result<AnyStream> {
+        let id = self.stream_id()?;
+        let request = ForwardRequest { id: id.get(), port: port.into(), ipv6, ..ForwardRequest::default() };
+        let offer: StreamOffer = self.call(AGENT_SERVICE, "Forward", &request, Some(FORWARD)).await?;
+        let accepted = self.accept(id, &offer).await;
+        if accepted.is_err() {
+            // It would wait for us.
+            self.close_stream(StreamName(id)).await;
+        }
+        accepted
+    }
+
+    fn stream_id(&self) -> Result<NonZeroU32> {
+        NonZeroU32::new(self.streams.fetch_add(1, Ordering::Relaxed))
+            .ok_or_else(|| Error::new(Code::HostResource, "the sandbox has used up its stream ids"))
+    }
+
+    async fn accept(&self, id: NonZeroU32, offer: &StreamOffer) -> Result<AnyStream> {
         if offer.id != id.get() {
             return Err(Error::new(
                 Code::ProtocolBroken,
                 format!("the guest offers stream {} for {id}", offer.id),
             ));
         }
-        let stream = self.unless_dead("OpenStream", self.link.accept(self.domid, &offer));
-        let stream = tokio::time::timeout(SHORT, stream).await.map_err(|_| {
-            Error::new(Code::GuestSilent, "a stream that the guest offered did not come up")
-        })??;
-        Ok((StreamName(id), stream))
+        let stream = self.unless_dead("a stream", self.link.accept(self.domid, offer));
+        tokio::time::timeout(SHORT, stream)
+            .await
+            .map_err(|_| Error::new(Code::GuestSilent, "a stream that the guest offered did not come up"))?
     }
 
     /// Our end of a stream is gone: the guest may have its pages back.

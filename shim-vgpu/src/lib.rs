@@ -14,6 +14,7 @@ mod delete;
 mod error;
 mod events;
 mod figures;
+mod forward;
 mod frames;
 mod guest;
 mod holder;

@@ -1,8 +1,9 @@
 //! What the shim speaks to: ttrpc over the agent stream, with containerd's Task service and our own Agent service.
 //!
 //! [`serve`] puts both on one byte stream; [`service`] is the Agent service; [`streams`] keeps the stdio streams between OpenStream and
-//! the Create or Exec that takes them. Not here: how the agent stream comes to be (`boot`, idm).
+//! the Create or Exec that takes them; `forward` connects to the guest's ports. Not here: how the agent stream comes to be (`boot`, idm).
 
+mod forward;
 pub mod service;
 pub mod streams;
 pub mod xen;

@@ -11,15 +11,16 @@ use rustix::time::{ClockId, Timespec};
 use ttrpc::r#async::TtrpcContext;
 use vgpu_agent_api::{
     agent::{
-        CloseStreamRequest, ContainerRequest, Empty, Event, HelloReply, HelloRequest, NextEventRequest,
-        OomKillsReply, OpenStreamRequest, SetClockRequest, SetNetworkRequest, StreamOffer, event::Kind,
+        CloseStreamRequest, ContainerRequest, Empty, Event, ForwardRequest, HelloReply, HelloRequest,
+        NextEventRequest, OomKillsReply, OpenStreamRequest, SetClockRequest, SetNetworkRequest, StreamOffer,
+        event::Kind,
     },
     agent_ttrpc::Agent,
     network::Network,
     version::{self, Version},
 };
 
-use super::streams::StdioStreams;
+use super::{forward::Forwards, streams::StdioStreams};
 use crate::{
     error::{During, GuestError, Result},
     network, sys,
@@ -59,6 +60,7 @@ pub trait Machine: Send + Sync {
 /// See the module.
 pub struct AgentService {
     streams: Arc<StdioStreams>,
+    forwards: Forwards,
     pod: Arc<Pod>,
     machine: Arc<dyn Machine>,
 }
@@ -72,7 +74,7 @@ impl std::fmt::Debug for AgentService {
 impl AgentService {
     /// Serves these.
     pub fn new(streams: Arc<StdioStreams>, pod: Arc<Pod>, machine: Arc<dyn Machine>) -> Self {
-        Self { streams, pod, machine }
+        Self { forwards: Forwards::new(Arc::clone(&streams)), streams, pod, machine }
     }
 
     fn set_clock_to(&self, unix_nanoseconds: u64) -> Result<()> {
@@ -118,6 +120,7 @@ impl Agent for AgentService {
 
     async fn close_stream(&self, _: &TtrpcContext, req: CloseStreamRequest) -> ttrpc::Result<Empty> {
         self.streams.close(req.id);
+        self.forwards.close(req.id);
         Ok(Empty::new())
     }
 
@@ -145,6 +148,10 @@ impl Agent for AgentService {
         let made = tokio::task::spawn_blocking(move || machine.set_network(&network));
         made.await.map_err(std::io::Error::other).during(|| "make the network".into())??;
         Ok(Empty::new())
+    }
+
+    async fn forward(&self, _: &TtrpcContext, req: ForwardRequest) -> ttrpc::Result<StreamOffer> {
+        Ok(self.forwards.open(&req).await?)
     }
 
     async fn power_off(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {

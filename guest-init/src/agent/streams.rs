@@ -46,8 +46,7 @@ impl StdioStreams {
     /// # Errors
     /// The id is 0 or taken, or there are too many.
     pub fn open(&self, id: u32) -> Result<StreamOffer> {
-        let key = NonZeroU32::new(id)
-            .ok_or_else(|| GuestError::Invalid { field: "id", why: "a stream's id is above 0".into() })?;
+        let key = key(id)?;
         let mut waiting = self.lock();
         if waiting.contains_key(&key) {
             return Err(GuestError::Taken(StreamName(key).to_string()));
@@ -58,9 +57,17 @@ impl StdioStreams {
                 why: format!("{WAITING_MAX} streams wait already"),
             });
         }
-        let (stream, grant_refs, port) = self.maker.make()?;
+        let (stream, offer) = self.make(key)?;
         waiting.insert(key, stream);
-        Ok(StreamOffer { id, grant_refs, port, ..Default::default() })
+        Ok(offer)
+    }
+
+    /// Makes a stream that no process is to take.
+    /// # Errors
+    /// As [`MakeStream::make`].
+    pub fn make(&self, id: NonZeroU32) -> Result<(Box<dyn ByteStream>, StreamOffer)> {
+        let (stream, grant_refs, port) = self.maker.make()?;
+        Ok((stream, StreamOffer { id: id.get(), grant_refs, port, ..Default::default() }))
     }
 
     /// Drops a stream that nobody took. One that is taken ends with its process; none is no error.
@@ -73,6 +80,14 @@ impl StdioStreams {
     fn lock(&self) -> MutexGuard<'_, HashMap<NonZeroU32, Box<dyn ByteStream>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A stream's id.
+/// # Errors
+/// It is 0.
+pub fn key(id: u32) -> Result<NonZeroU32> {
+    NonZeroU32::new(id)
+        .ok_or_else(|| GuestError::Invalid { field: "id", why: "a stream's id is above 0".into() })
 }
 
 impl StreamSource for StdioStreams {

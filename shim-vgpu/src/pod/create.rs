@@ -23,6 +23,7 @@ use crate::{
     bootstrap, cleanup,
     container::Container,
     error::{Error, OrFail, Result, blocking},
+    forward,
     guest::Guest,
     io::{Stdio, Whose},
     names,
@@ -258,13 +259,18 @@ impl Pod {
         blocking(move || toolstack.unpause(domid)).await?;
         self.passed(Step::Unpaused, creation).await?;
         let guest = self.meet_guest(sandbox, plan, (domid, &mut backend_end), creation).await?;
-        *self.living() =
-            Some(Living { guest: Arc::new(guest), platform: platform.clone(), domain_uuid: uuid, backend });
+        let guest = Arc::new(guest);
+        let doors = match plan.spec.network() {
+            Some(path) => forward::doors(&guest, path).await,
+            None => Vec::new(),
+        };
+        let forwarding = tokio::spawn(forward::serve(guest.clone(), doors));
+        *self.living() = Some(Living { guest, platform: platform.clone(), domain_uuid: uuid, backend });
         let domain = tokio::spawn(self.clone().watch_domain(platform, uuid));
         let events = tokio::spawn(self.clone().watch_guest());
         let served = tokio::spawn(self.clone().watch_backend(backend_end));
         let clock = tokio::spawn(self.clone().keep_clock());
-        let watchers = [domain, events, served, clock];
+        let watchers = [domain, events, served, clock, forwarding];
         sandbox.watchers = watchers.iter().map(JoinHandle::abort_handle).collect();
         self.passed(Step::GuestUp, creation).await
     }

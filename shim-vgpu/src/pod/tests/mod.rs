@@ -5,6 +5,7 @@ mod clock;
 mod deadline;
 mod fake_guest;
 mod fake_proxy;
+mod forward;
 mod gpu;
 mod memory;
 mod network;

@@ -63,7 +63,7 @@ fn links(pod: &Scratch) -> Vec<(String, u32, bool, bool)> {
     })
 }
 
-fn in_namespace(node: &Node, id: &str, path: PathBuf) -> api::CreateTaskRequest {
+pub fn in_namespace(node: &Node, id: &str, path: PathBuf) -> api::CreateTaskRequest {
     let request = node.request(id, json!({}));
     let file = Path::new(&request.bundle).join("config.json");
     let mut spec: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();

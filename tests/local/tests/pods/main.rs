@@ -1,6 +1,7 @@
 //! Pods from containerd's first call to their last trace, on this machine alone: the shim's and guest-init's code is what a node runs.
 
 mod containerd;
+mod forward;
 mod inside;
 mod logger;
 mod network;

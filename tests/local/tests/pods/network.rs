@@ -73,7 +73,7 @@ fn plugged() -> (Scratch, Scratch) {
     (pod, node)
 }
 
-fn joins(spec: &mut Value, pod: &Scratch) {
+pub fn joins(spec: &mut Value, pod: &Scratch) {
     spec["linux"]["namespaces"][4]["path"] = pod.path().to_str().unwrap().into();
 }
 
@@ -87,7 +87,7 @@ fn network_of(namespace: &Namespace) -> Network {
     network
 }
 
-fn guest_of(cgroup: &Path) -> Namespace {
+pub fn guest_of(cgroup: &Path) -> Namespace {
     Namespace::open(format!("/proc/{}/ns/net", pid_1(cgroup)).as_ref()).unwrap()
 }
 
