@@ -31,7 +31,7 @@ const RUNC: [&str; 7] = [
 const PLACES: [&str; 7] = ["dev", "old", "proc", "run", "sys", "test", "tmp"];
 /// What containerd gives pods that say nothing else.
 const ETC: [(&str, &str); 2] =
-    [("hosts", "127.0.0.1 localhost\n"), ("resolv.conf", "nameserver 192.0.2.1\n")];
+    [("hosts", "127.0.0.1 localhost\n::1 localhost\n"), ("resolv.conf", "nameserver 192.0.2.1\n")];
 
 const CONTAINERD_SCRIPT: &str = include_str!("../../contract/containerd.sh");
 

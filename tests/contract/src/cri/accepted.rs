@@ -2,8 +2,6 @@
 
 use crate::compare::Accepted;
 
-const NO_NETWORK: &str =
-    "not yet: what comes to the loopback of the pod's network namespace on the node does not reach the guest";
 const NO_MKNOD: &str = "no container has CAP_MKNOD: a guest has no filter of devices yet";
 
 /// One that differs no more, with any containerd, is to be taken out.
@@ -14,8 +12,6 @@ pub const ACCEPTED: &[Accepted] = &[
         values: "Unknown → InvalidArgument",
         why: "runc's shim has UNKNOWN for it; ours has the code that says what is wrong",
     },
-    Accepted { case: "cri_port_forward", field: " data", values: "", why: NO_NETWORK },
-    Accepted { case: "cri_port_forward", field: " fails", values: "false → true", why: NO_NETWORK },
     // The lines of CapPrm, CapEff and CapBnd.
     Accepted { case: "cri_privileged", field: " Log app log stdout 1", values: "", why: NO_MKNOD },
     Accepted { case: "cri_privileged", field: " Log app log stdout 2", values: "", why: NO_MKNOD },

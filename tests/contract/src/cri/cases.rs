@@ -20,8 +20,9 @@ pub struct Case {
 const SLEEPS: &str = "echo there; exec sleep 1000";
 /// One that can be asked to end, and says when it listens.
 const ENDS: &str = "trap 'exit 6' TERM; echo there; while :; do sleep 0.02; done";
-/// A server of one connection, which says when somebody who comes is heard.
-const LISTENS: &str = "nc -l -p 8080 -e cat & until grep -q :1F90 /proc/net/tcp /proc/net/tcp6; do sleep 0.02; done; echo there; wait";
+/// Two echoes of one connection each, and servers at the loopback's addresses alone; says when who comes is heard.
+const LISTENS: &str = "nc -l -p 8080 -e cat & nc -l -p 8081 -e cat & httpd -f -p 127.0.0.1:8082 & httpd -f -p [::1]:8083 &
+    until test $(cat /proc/net/tcp /proc/net/tcp6 | grep -c ' 0A ') -ge 4; do sleep 0.02; done; echo there; wait";
 const NOTHING: fn(&mut PodSandboxConfig) = |_| {};
 
 macro_rules! cases {
@@ -97,8 +98,11 @@ cases! {
         }), Create("app", "cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_local_port_range"), Start("app"), UntilExit("app"), Log("app");
     cri_loopback: RunPod(NOTHING), Create("one", "echo there; exec nc -l -p 8080 -e echo heard"), Start("one"), Until("one", "there"),
         Create("two", "for i in 1 2 3 4 5; do nc 127.0.0.1 8080 && break; sleep 0.2; done"), Start("two"), UntilExit("two"), Log("two");
-    cri_port_forward: RunPod(NOTHING), Create("app", LISTENS), Start("app"), Until("app", "there"), PortForward(8080, "word\n"),
-        PortForward(8081, "word\n");
+    cri_port_forward: RunPod(NOTHING), Create("app", LISTENS), Start("app"), Until("app", "there"), PortForward(&[8080], 1),
+        PortForward(&[8082], 1), PortForward(&[8083], 1), PortForward(&[8084], 1), PortForward(&[8080], 1);
+    cri_port_forward_at_once: RunPod(NOTHING), Create("app", LISTENS), Start("app"), Until("app", "there"), PortForward(&[8080, 8082, 8083, 8084, 8081], 1);
+    cri_port_forward_much: RunPod(NOTHING), Create("app", LISTENS), Start("app"), Until("app", "there"), PortForward(&[8080, 8081], 400_000);
+    cri_port_forward_after_all: RunPod(NOTHING), Create("app", LISTENS), Start("app"), Until("app", "there"), StopPod, PortForward(&[8080], 1);
     cri_privileged: RunPod(|pod| pod.linux.mut_or_insert_default().security_context.mut_or_insert_default().privileged = true),
         CreateOf("app", "grep Cap /proc/self/status; mount -t tmpfs none /tmp && echo mounted; echo 1 > /proc/sys/net/ipv4/ip_forward && echo written",
             |app| context(app).privileged = true), Start("app"), UntilExit("app"), Log("app"), Status("app");

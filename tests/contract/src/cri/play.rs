@@ -118,7 +118,7 @@ impl<'a> Stage<'a> {
                 };
                 self.process("Attach", request, typed).await
             }
-            Step::PortForward(port, sent) => self.forward(port, sent).await,
+            Step::PortForward(ports, lines) => self.forward(ports, lines).await,
             Step::Update(of, change) => {
                 let mut linux = cri::LinuxContainerResources::default();
                 change(&mut linux);
@@ -258,7 +258,8 @@ impl<'a> Stage<'a> {
 
     /// What the streams of a process give to their end.
     async fn process(&self, method: &str, request: impl Message, sent: &str) -> Outcome {
-        let heard = match self.channels(method, request, sent, |_| false).await {
+        let sent = [(streams::STDIN, sent.as_bytes())];
+        let heard = match self.channels(method, request, &sent, |_| false).await {
             Ok(heard) => heard,
             Err(outcome) => return outcome,
         };
@@ -270,23 +271,34 @@ impl<'a> Stage<'a> {
         ])
     }
 
-    async fn forward(&self, port: u16, sent: &str) -> Outcome {
+    async fn forward(&self, ports: &[u16], lines: usize) -> Outcome {
         let request = cri::PortForwardRequest {
             pod_sandbox_id: self.pod.clone(),
-            port: vec![port.into()],
+            port: ports.iter().copied().map(i32::from).collect(),
             ..Default::default()
         };
+        let text = "word\n".repeat(lines);
+        let channels = || (0..).zip(ports).map(|(at, port)| (streams::of_port(at), port));
+        let sent: Vec<_> = channels().map(|((data, _), _)| (data, text.as_bytes())).collect();
         let enough = |heard: &Channels| {
-            streams::of_port(heard, streams::DATA).ends_with(b"\n")
-                || !streams::of_port(heard, streams::FAILURE).is_empty()
+            channels().all(|((data, failure), _)| {
+                streams::bytes_of(heard, data).len() >= text.len()
+                    || !streams::bytes_of(heard, failure).is_empty()
+            })
         };
-        match self.channels("PortForward", request, sent, enough).await {
-            Ok(heard) => Outcome::from([
-                ("data".into(), self.text(streams::of_port(&heard, streams::DATA))),
-                ("fails".into(), json!(!streams::of_port(&heard, streams::FAILURE).is_empty())),
-            ]),
-            Err(outcome) => outcome,
-        }
+        let heard = match self.channels("PortForward", request, &sent, enough).await {
+            Ok(heard) => heard,
+            Err(outcome) => return outcome,
+        };
+        let of_port = |((data, failure), port): ((u8, u8), &u16)| {
+            let bytes = streams::bytes_of(&heard, data);
+            [
+                (format!("{port} answers"), json!(!bytes.is_empty())),
+                (format!("{port} echoes"), json!(bytes == text.as_bytes())),
+                (format!("{port} fails"), json!(!streams::bytes_of(&heard, failure).is_empty())),
+            ]
+        };
+        channels().flat_map(of_port).collect()
     }
 
     /// What comes by the address that a call gives; else why not.
@@ -294,7 +306,7 @@ impl<'a> Stage<'a> {
         &self,
         method: &str,
         request: impl Message,
-        sent: &str,
+        sent: &[(u8, &[u8])],
         enough: impl Fn(&Channels) -> bool,
     ) -> Result<Channels, Outcome> {
         let answer: Result<cri::StreamResponse, _> = self.node.client.cri(method, request).await;

@@ -36,8 +36,8 @@ pub enum Step {
     Exec(Of, &'static str),
     /// Attach, what is typed, and what the streams give until the container ends.
     Attach(Of, &'static str),
-    /// PortForward to a port of the pod, what is sent, and what comes back.
-    PortForward(u16, &'static str),
+    /// PortForward to ports of the pod at once, how many lines are sent to each, and what comes back.
+    PortForward(&'static [u16], usize),
     /// UpdateContainerResources.
     Update(Of, fn(&mut LinuxContainerResources)),
     /// ContainerStats: what there is, not how much.
@@ -61,8 +61,9 @@ pub enum Step {
 impl Step {
     /// "Status app" of Status of the container app.
     pub fn name(&self) -> String {
-        if let Step::PortForward(port, _) = self {
-            return format!("PortForward {port}");
+        if let Step::PortForward(ports, _) = self {
+            let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+            return format!("PortForward {}", ports.join(" "));
         }
         let text = format!("{self:?}");
         let name = text.split(['(', ' ']).next().unwrap_or_default();

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, io, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -12,7 +12,7 @@ use tokio::{
 pub type Channels = BTreeMap<u8, Vec<u8>>;
 
 /// A process's input.
-const STDIN: u8 = 0;
+pub const STDIN: u8 = 0;
 /// Its output.
 pub const STDOUT: u8 = 1;
 /// Its errors.
@@ -20,39 +20,54 @@ pub const STDERR: u8 = 2;
 /// How it ended, as Kubernetes' Status.
 pub const STATUS: u8 = 3;
 
-/// What a port is sent and gives.
-pub const DATA: u8 = STDIN;
-/// Why it gives nothing.
-pub const FAILURE: u8 = 1;
-
 const LIMIT: Duration = Duration::from_secs(20);
 const FINAL: u8 = 0x80;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
 const MASKED: u8 = 0x80;
+/// Of a message that is sent.
+const BYTES_MAX: usize = 16 << 10;
 
-/// Sends bytes to channel 0 and hears all channels until the other side closes, or `enough` says that no more is wanted.
+/// Sends bytes to channels, and meanwhile hears all channels until the other side closes, or `enough` says that no more is wanted.
 ///
 /// # Errors
 /// The server refuses, or nothing ends within 20 s.
-pub async fn play(url: &str, sent: &str, enough: impl Fn(&Channels) -> bool) -> io::Result<Channels> {
+pub async fn play(
+    url: &str,
+    sent: &[(u8, &[u8])],
+    enough: impl Fn(&Channels) -> bool,
+) -> io::Result<Channels> {
     let played = async {
         let mut socket = open(url).await?;
-        if !sent.is_empty() {
-            socket.write_all(&message(STDIN, sent.as_bytes())).await?;
-        }
-        let mut heard = Channels::new();
-        while !enough(&heard) {
-            let Some((channel, bytes)) = next(&mut socket).await? else { break };
-            heard.entry(channel).or_default().extend(bytes);
-        }
-        Ok(heard)
+        let (mut hears, mut says) = socket.split();
+        let say = async {
+            for (channel, bytes) in sent {
+                for part in bytes.chunks(BYTES_MAX) {
+                    says.write_all(&message(*channel, part)).await?;
+                }
+            }
+            io::Result::Ok(())
+        };
+        let hear = async {
+            let mut heard = Channels::new();
+            while !enough(&heard) {
+                let Some((channel, bytes)) = next(&mut hears).await? else { break };
+                heard.entry(channel).or_default().extend(bytes);
+            }
+            Ok(heard)
+        };
+        tokio::try_join!(say, hear).map(|((), heard)| heard)
     };
     tokio::time::timeout(LIMIT, played).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
+/// The channels of the n-th port: what it is sent and gives, and why it gives nothing.
+pub fn of_port(at: u8) -> (u8, u8) {
+    (2 * at, 2 * at + 1)
+}
+
 /// What a port's channel has carried: the port's own number is before it.
-pub fn of_port(heard: &Channels, channel: u8) -> &[u8] {
+pub fn bytes_of(heard: &Channels, channel: u8) -> &[u8] {
     heard.get(&channel).and_then(|bytes| bytes.get(2..)).unwrap_or_default()
 }
 
@@ -80,14 +95,14 @@ async fn open(url: &str) -> io::Result<TcpStream> {
 
 /// One message. A client has to mask what it sends; a mask of zeros changes nothing.
 fn message(channel: u8, bytes: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(bytes.len() + 1).ok().filter(|length| *length < 126).expect("a short text");
-    let mut message = vec![FINAL | BINARY, MASKED | length, 0, 0, 0, 0, channel];
+    let [high, low] = u16::try_from(bytes.len() + 1).expect("no more than a message has").to_be_bytes();
+    let mut message = vec![FINAL | BINARY, MASKED | 126, high, low, 0, 0, 0, 0, channel];
     message.extend(bytes);
     message
 }
 
 /// The next message of a channel; none: the end.
-async fn next(socket: &mut TcpStream) -> io::Result<Option<(u8, Vec<u8>)>> {
+async fn next(socket: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(u8, Vec<u8>)>> {
     loop {
         let head = match socket.read_u8().await {
             Err(end) if end.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
