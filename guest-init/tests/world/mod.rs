@@ -53,7 +53,7 @@ use ttrpc::{
     context::{Context, with_timeout},
 };
 use vgpu_agent_api::{
-    agent::{HelloRequest, OpenStreamRequest},
+    agent::{ForwardRequest, HelloRequest, OpenStreamRequest},
     agent_ttrpc::AgentClient,
     network::Network,
 };
@@ -305,6 +305,13 @@ impl World {
             self.agent.open_stream(soon(), &OpenStreamRequest { id, ..Default::default() }).await.unwrap();
         let far = self.far_ends.0.lock().unwrap()[offer.port as usize].take().unwrap();
         (format!("idm://{id}"), far)
+    }
+
+    /// The shim's end of a connection to a port of the guest.
+    pub async fn forward(&self, id: u32, port: u32, ipv6: bool) -> ttrpc::Result<DuplexStream> {
+        let request = ForwardRequest { id, port, ipv6, ..Default::default() };
+        let offer = self.agent.forward(soon(), &request).await?;
+        Ok(self.far_ends.0.lock().unwrap()[offer.port as usize].take().unwrap())
     }
 
     /// Creates the task of a bundle that is there, with stdin, stdout and stderr.
