@@ -59,8 +59,22 @@ impl World {
 
     /// The dialler's end, and the program's.
     fn connect(&self, at: &str, listener: &TcpListener) -> (TcpStream, TcpStream) {
-        let dialler = self.dial(at).unwrap();
-        let (program, _) = listener.accept().unwrap();
+        let mut dialler = self.dial(at).unwrap();
+        // One that was reset does not come.
+        dialler.set_nonblocking(true).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let program = loop {
+            match listener.accept() {
+                Ok((program, _)) => break program,
+                Err(waiting) => assert_eq!(waiting.kind(), ErrorKind::WouldBlock),
+            }
+            let unheard = dialler.read(&mut [0]).unwrap_err();
+            assert_eq!(unheard.kind(), ErrorKind::WouldBlock, "{at}");
+            thread::sleep(Duration::from_millis(1));
+        };
+        for end in [&dialler, &program] {
+            end.set_nonblocking(false).unwrap();
+        }
         program.set_read_timeout(Some(SOON)).unwrap();
         (dialler, program)
     }
