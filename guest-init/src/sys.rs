@@ -92,8 +92,21 @@ pub fn add_seccomp_filter(program: &[seccompiler::sock_filter], flags: libc::c_u
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Executes a program in place of this one, with the environment in this order, no signal blocked, and SIGPIPE, which our runtime ignores,
-/// as it is by default. Only returns if it cannot: `std` would sort the environment.
+/// The last real-time signal. Source: Linux `include/uapi/asm-generic/signal.h`, `_NSIG`.
+const SIGNAL_MAX: i32 = 64;
+
+/// As the system call has it; zeros are the default. Source: Linux `arch/x86/include/uapi/asm/signal.h`, `struct sigaction`.
+#[repr(C)]
+#[derive(Default)]
+struct KernelAction {
+    handler: usize,
+    flags: libc::c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Executes a program in place of this one, with the environment in this order, no signal blocked and none ignored: our runtime ignores SIGPIPE,
+/// and the C library, in what it spawns, the signals of its threads. Only returns if it cannot: `std` would sort the environment.
 pub fn execute(program: &CStr, args: &[CString], environment: &[CString]) -> io::Error {
     let ended = |texts: &[CString]| -> Vec<_> {
         texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
@@ -104,8 +117,13 @@ pub fn execute(program: &CStr, args: &[CString], environment: &[CString]) -> io:
     unsafe { libc::sigemptyset(none.as_mut_ptr()) };
     // SAFETY: the set is filled, and no old one is asked for.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut()) };
-    // SAFETY: no code of ours becomes a handler.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    for signal in 1..=SIGNAL_MAX {
+        let default = KernelAction::default();
+        let old = ptr::null_mut::<KernelAction>();
+        // Past the C library, which keeps some for itself. Fails for the two that have no other action.
+        // SAFETY: the kernel reads a structure of ours of its own form, and no code of ours becomes a handler.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, old, size_of::<u64>()) };
+    }
     // SAFETY: the strings live until the call returns, which only reads them; each array has a null at its end.
     unsafe { libc::execve(program.as_ptr(), args.as_ptr(), environment.as_ptr()) };
     io::Error::last_os_error()

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use containerd_shim_protos::api::{ResizePtyRequest, StatsRequest, Status};
+use containerd_shim_protos::api::{CreateTaskRequest, ResizePtyRequest, StatsRequest, Status};
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::Code;
@@ -45,6 +45,25 @@ fn a_killed_program_says_128_and_the_signal() {
         world.kill("c1", 9, true).await.unwrap();
         assert_eq!(world.wait("c1", "").await, 137);
         world.delete("c1").await.unwrap();
+    });
+}
+
+#[test]
+fn a_program_without_streams_may_read_and_write() {
+    story(async |world| {
+        world.bundle("c1", &["sh", "-c", "cat && echo out && echo err >&2 && exit 7"], |_| {});
+        let request = CreateTaskRequest { id: "c1".into(), ..Default::default() };
+        world.task.create(soon(), &request).await.unwrap();
+        world.start("c1", "").await.unwrap();
+        assert_eq!(world.wait("c1", "").await, 7);
+    });
+}
+
+#[test]
+fn a_program_begins_with_no_signal_ignored_or_blocked() {
+    story(async |world| {
+        let mut stdio = world.run("c1", &["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]).await;
+        assert_eq!(stdio.output().await, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
     });
 }
 

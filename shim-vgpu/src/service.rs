@@ -101,7 +101,12 @@ impl Task for Service {
         owned(self.pod.clone().pids(request)).await
     }
 
-    async fn checkpoint(&self, _: &TtrpcContext, _: api::CheckpointTaskRequest) -> ttrpc::Result<api::Empty> {
+    async fn checkpoint(
+        &self,
+        _: &TtrpcContext,
+        request: api::CheckpointTaskRequest,
+    ) -> ttrpc::Result<api::Empty> {
+        self.pod.container(&request.id)?;
         Err(Error::new(Code::NotImplemented, "checkpoints of a domain are not supported").into())
     }
 

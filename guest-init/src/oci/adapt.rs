@@ -11,12 +11,12 @@ use std::{
 };
 
 use libcontainer::oci_spec::runtime::{
-    Capabilities, Capability, Linux, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxIdMapping,
-    LinuxNamespaceType, LinuxResources, LinuxSeccomp, Mount, MountBuilder, Process, Root, Spec,
+    Capabilities, Capability, Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, LinuxResources,
+    LinuxSeccomp, Mount, MountBuilder, Process, Root, Spec,
 };
 
 use super::{
-    seccomp,
+    process, seccomp,
     shared::{self, Shared},
 };
 use crate::error::{GuestError, Result};
@@ -63,6 +63,7 @@ pub fn adapt(mut spec: Spec, guest: &Guest, pod: &mut dyn Shared) -> Result<Adap
         }
     }
     if let Some(process) = spec.process_mut() {
+        process::check(process)?;
         adapt_process(process);
     }
     let mut linux = spec.linux().clone().unwrap_or_default();
@@ -89,7 +90,7 @@ pub fn adapt(mut spec: Spec, guest: &Guest, pod: &mut dyn Shared) -> Result<Adap
 /// Takes out what the guest's kernel does not have. Also for the process of an exec.
 pub fn adapt_process(process: &mut Process) {
     process.set_apparmor_profile(None).set_selinux_label(None);
-    let asked = process.capabilities().clone().unwrap_or_else(no_capabilities);
+    let asked = with_all_sets(process.capabilities().as_ref());
     let may_gain = process.no_new_privileges() != Some(true);
     let capabilities = without_mknod(asked);
     process.set_capabilities(Some(if may_gain { with_sys_admin(capabilities) } else { capabilities }));
@@ -108,18 +109,17 @@ fn with_sys_admin(mut capabilities: LinuxCapabilities) -> LinuxCapabilities {
     capabilities
 }
 
-/// A spec that names none means none, as for runc; the library would leave all of them.
-fn no_capabilities() -> LinuxCapabilities {
-    let none = Capabilities::new;
-    let built = LinuxCapabilitiesBuilder::default()
-        .bounding(none())
-        .effective(none())
-        .inheritable(none())
-        .permitted(none())
-        .ambient(none())
-        .build();
-    // Fails for no field that is left out, and none is.
-    built.unwrap_or_default()
+/// A set that a spec does not name is empty, as for runc; the library would leave it as it is in PID 1, full.
+fn with_all_sets(asked: Option<&LinuxCapabilities>) -> LinuxCapabilities {
+    let named = |set: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
+        Some(asked.and_then(|asked| set(asked).clone()).unwrap_or_default())
+    };
+    // Its own default is what others give a container.
+    let mut all = LinuxCapabilities::default();
+    all.set_bounding(named(LinuxCapabilities::bounding)).set_effective(named(LinuxCapabilities::effective));
+    all.set_inheritable(named(LinuxCapabilities::inheritable));
+    all.set_permitted(named(LinuxCapabilities::permitted)).set_ambient(named(LinuxCapabilities::ambient));
+    all
 }
 
 /// On a node the device cgroup holds what a container makes with CAP_MKNOD. This kernel has none, and the guest's devices lead to Xen:
@@ -312,6 +312,21 @@ mod tests {
         adapt_process(&mut process);
         let text = serde_json::to_string(process.capabilities()).unwrap();
         assert!(!text.contains("CAP_") && text.contains("bounding"), "{text}");
+    }
+
+    #[test]
+    fn a_set_that_is_not_named_is_empty() {
+        let mut process: Process = serde_json::from_value(json!({
+            "cwd": "/", "args": ["/a"], "user": {"uid": 0, "gid": 0}, "noNewPrivileges": true,
+            "capabilities": {"bounding": ["CAP_KILL"]},
+        }))
+        .unwrap();
+        adapt_process(&mut process);
+        let asked = process.capabilities().clone().unwrap();
+        assert_eq!(asked.bounding(), &Some(Capabilities::from([Capability::Kill])));
+        for set in [asked.effective(), asked.permitted(), asked.inheritable(), asked.ambient()] {
+            assert_eq!(set, &Some(Capabilities::new()));
+        }
     }
 
     #[test]

@@ -7,8 +7,9 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::{CString, OsStr, OsString},
+    fs::File,
     io,
-    os::unix::ffi::OsStrExt,
+    os::{fd::BorrowedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     process,
 };
@@ -17,7 +18,10 @@ use libcontainer::{
     oci_spec::runtime::{LinuxSeccomp, Spec},
     workload::{Executor, ExecutorError, ExecutorValidationError},
 };
-use rustix::fs::Access;
+use rustix::{
+    fs::{Access, OFlags, fcntl_getfl},
+    stdio::{dup2_stderr, dup2_stdout, stderr, stdout},
+};
 
 use super::seccomp;
 use crate::sys;
@@ -58,7 +62,9 @@ impl Executor for ContainerCommand {
         let args = args(spec);
         let Some(name) = args.first() else { return Err(ExecutorError::InvalidArg) };
         let error = match resolve(name, &search_path(spec)) {
-            Ok(program) => self.execute(&program, args, &in_order(variables(spec), env::vars_os().collect())),
+            Ok(program) => {
+                self.execute(&program, args, &in_order(variables(spec), with_home(env::vars_os().collect())))
+            }
             Err(_) => io::Error::from_raw_os_error(libc::ENOENT),
         };
         eprintln!("exec {name}: {error}");
@@ -77,14 +83,38 @@ impl ContainerCommand {
             let environment: io::Result<Vec<_>> = environment.iter().map(|one| text(variable(one))).collect();
             Ok((program, args?, environment?))
         };
-        match texts() {
-            Ok((program, args, environment)) => match self.seccomp.as_ref().map_or(Ok(()), seccomp::apply) {
-                Ok(()) => sys::execute(&program, &args, &environment),
-                Err(error) => error,
-            },
+        let ready = open_outputs()
+            .and_then(|()| texts())
+            .and_then(|texts| self.seccomp.as_ref().map_or(Ok(()), seccomp::apply).map(|()| texts));
+        match ready {
+            Ok((program, args, environment)) => sys::execute(&program, &args, &environment),
             Err(error) => error,
         }
     }
+}
+
+/// A stream that leads nowhere is the container's own /dev/null, which the library has opened for reading alone: its program's first word would
+/// be an error.
+fn open_outputs() -> io::Result<()> {
+    let shut =
+        |stream: BorrowedFd| Ok::<_, io::Error>(fcntl_getfl(stream)? & OFlags::ACCMODE == OFlags::RDONLY);
+    let null = || File::options().read(true).write(true).open("/dev/null");
+    if shut(stdout())? {
+        dup2_stdout(null()?)?;
+    }
+    if shut(stderr())? {
+        dup2_stderr(null()?)?;
+    }
+    Ok(())
+}
+
+/// The library adds the home of a user that the image has. runc's answer for the others is the root.
+fn with_home(mut set: BTreeMap<OsString, OsString>) -> BTreeMap<OsString, OsString> {
+    let home = set.entry("HOME".into()).or_default();
+    if home.is_empty() {
+        *home = "/".into();
+    }
+    set
 }
 
 /// The variables that the library has set, in the spec's order. What it has added, HOME, comes last, as with runc.
@@ -154,6 +184,15 @@ mod tests {
         let names: Vec<_> = ordered.iter().map(|(name, _)| name.to_str().unwrap()).collect();
         assert_eq!(names, ["PATH", "Z", "A", "EMPTY", "NONE", "HOME"]);
         assert_eq!(ordered[2].1, "a=b", "its value is the last one's");
+    }
+
+    #[test]
+    fn nobody_is_without_a_home() {
+        let home = |set: &[(&str, &str)]| {
+            let set = set.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
+            with_home(set).remove(OsStr::new("HOME")).unwrap()
+        };
+        assert_eq!([home(&[]), home(&[("HOME", "")]), home(&[("HOME", "/x")])], ["/", "/", "/x"]);
     }
 
     #[test]

@@ -27,8 +27,12 @@ pub trait Shared {
 /// # Errors
 /// One that would be the guest's, or a path that means nothing of this pod.
 pub fn namespaces(asked: &[LinuxNamespace], pod: &mut dyn Shared) -> Result<Vec<LinuxNamespace>> {
-    let mut kept = Vec::new();
+    let (mut kept, mut seen) = (Vec::new(), Vec::new());
     for asked in asked {
+        if seen.contains(&asked.typ()) {
+            return Err(refused(format!("its {} namespace is named twice", asked.typ())));
+        }
+        seen.push(asked.typ());
         let mut namespace = LinuxNamespace::default();
         namespace.set_typ(asked.typ());
         if let Some(path) = asked.path().as_deref().filter(|path| !path.as_os_str().is_empty()) {
@@ -172,6 +176,10 @@ pub(super) mod tests {
     fn what_is_missing_is_not_the_guests() {
         assert!(refusal(json!([{"type": "ipc"}])).contains("its pid namespace"));
         assert!(refusal(json!([{"type": "pid"}])).contains("its ipc namespace"));
+        assert!(
+            refusal(json!([{"type": "pid"}, {"type": "ipc"}, {"type": "pid"}]))
+                .contains("its pid namespace is named twice")
+        );
         let kept = of(json!([{"type": "pid"}, {"type": "ipc"}])).unwrap();
         let kinds: Vec<_> = kept.iter().map(|(kind, path)| (kind.as_str(), path.is_some())).collect();
         assert_eq!(kinds, [("pid", false), ("ipc", false), ("uts", false), ("mnt", false)]);

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     cgroup::{self, Cgroup},
     error::{During, GuestError, Result},
-    oci::{self, Request, Streams, adapt, workdir},
+    oci::{self, Request, Streams, adapt, places, process, tmpfs, workdir},
     reaper::{Claimed, Exit, Reaper},
     stdio::{
         self, Pipes, StdioNames, StreamSource,
@@ -194,7 +194,9 @@ impl Container {
         // The share is another domain's file system: it may be slow, and this thread serves the whole pod.
         let (spec, door) = tokio::task::spawn_blocking(move || {
             let (host, id, directory, rootfs) = looking;
-            let spec = read_spec(&bundle.join("config.json"))?;
+            let mut spec = read_spec(&bundle.join("config.json"))?;
+            places::resolve(&mut spec, &rootfs);
+            tmpfs::add_modes(&mut spec, &rootfs);
             let door = open_door(&host, &id, &directory, &rootfs, &spec)?;
             Ok::<_, GuestError>((spec, door))
         })
@@ -481,8 +483,11 @@ async fn terminal(console: &ConsoleSocket, owner: u32) -> Result<Master> {
 
 fn read_spec(file: &Path) -> Result<Spec> {
     let bytes = fs::read(file).during(|| format!("read {}", file.display()))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| GuestError::Invalid { field: "config.json", why: error.to_string() })
+    let spec = serde_json::from_slice(&bytes).and_then(|mut spec: serde_json::Value| {
+        spec.get_mut("process").into_iter().for_each(process::forget_unknown);
+        serde_json::from_value(spec)
+    });
+    spec.map_err(|error| GuestError::Invalid { field: "config.json", why: error.to_string() })
 }
 
 fn save_seccomp(directory: &Path, profile: &LinuxSeccomp) -> Result<PathBuf> {

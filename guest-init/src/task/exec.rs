@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{During, GuestError, Result},
-    oci::{Request, adapt},
+    oci::{Request, adapt, process},
     stdio::StdioNames,
 };
 
@@ -33,8 +33,12 @@ impl Exec {
     /// # Errors
     /// It is none.
     pub fn parse(id: &str, json: &[u8], stdio: StdioNames) -> Result<Self> {
-        let mut spec: ProcessSpec = serde_json::from_slice(json)
-            .map_err(|error| GuestError::Invalid { field: "spec", why: error.to_string() })?;
+        let spec = serde_json::from_slice(json).and_then(|mut spec| {
+            process::forget_unknown(&mut spec);
+            serde_json::from_value::<ProcessSpec>(spec)
+        });
+        let mut spec = spec.map_err(|error| GuestError::Invalid { field: "spec", why: error.to_string() })?;
+        process::check(&spec)?;
         adapt::adapt_process(&mut spec);
         spec.set_terminal(Some(stdio.terminal));
         let process = Process::new(format!("exec {id}"), stdio);

@@ -52,7 +52,15 @@ impl Difference {
     }
 }
 
-/// Those of a case.
+impl Difference {
+    fn is_of_what_one_has_not(&self) -> bool {
+        let creates = [" Create", " RunPod", " Start"].iter().any(|step| self.field.contains(step))
+            && self.field.ends_with(" error");
+        creates && (self.right.is_null() || self.ours.is_null())
+    }
+}
+
+/// Those of a case. Where only one has made or started something, what follows from that is no difference of its own.
 pub fn differences(case: &str, right: &Played, ours: &Played) -> Vec<Difference> {
     let (right, ours) = (flat(right), flat(ours));
     let names = right.keys().chain(ours.keys().filter(|name| !right.contains_key(*name)));
@@ -63,7 +71,11 @@ pub fn differences(case: &str, right: &Played, ours: &Played) -> Vec<Difference>
         right: of(&right, name),
         ours: of(&ours, name),
     };
-    names.map(difference).filter(|one| one.right != one.ours).collect()
+    let mut all: Vec<_> = names.map(difference).filter(|one| one.right != one.ours).collect();
+    if let Some(at) = all.iter().position(Difference::is_of_what_one_has_not) {
+        return vec![all.swap_remove(at)];
+    }
+    all
 }
 
 fn flat(played: &Played) -> BTreeMap<String, Value> {
@@ -118,6 +130,18 @@ mod tests {
             2,
             "one unexplained, one gone"
         );
+    }
+
+    #[test]
+    fn what_follows_from_a_container_that_one_has_not_is_no_difference_of_its_own() {
+        let of = |error: Option<&str>, status: &str| {
+            let create = Outcome::from_iter(error.map(|code| ("error".into(), json!(code))));
+            vec![("0 CreateOf".into(), create), played(json!(1), status).remove(1)]
+        };
+        let found = differences("task_a", &of(None, "RUNNING"), &of(Some("INTERNAL"), "none"));
+        assert_eq!(judge(found.iter(), &[]), ["task_a: 0 CreateOf error: none → INTERNAL"]);
+        let found = differences("task_a", &of(Some("UNKNOWN"), "a"), &of(Some("INTERNAL"), "b"));
+        assert_eq!(judge(found.iter(), &[]).len(), 2, "both have none");
     }
 
     #[test]

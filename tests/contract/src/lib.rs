@@ -4,14 +4,18 @@
 //! [`compare`] and `accepted.rs` (which differences have a reason). The cases: `cases/`.
 
 mod accepted;
+mod call;
 pub mod cases;
 pub mod compare;
 pub mod cri;
+mod events;
+mod fixture;
 pub mod left;
 pub mod mock;
 mod outcome;
 pub mod play;
 pub mod report;
 pub mod step;
+pub mod streams;
 
-pub use accepted::ACCEPTED;
+pub use accepted::{ACCEPTED, ACCEPTED_OF_SPECS};

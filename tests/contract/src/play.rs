@@ -1,40 +1,40 @@
 //! A case on one runtime: a containerd of its own, each step, and what came of it.
 
-use containerd_shim_protos::{
-    api::{self, Empty},
-    events::task as events,
-};
-use protobuf::{Message, MessageField, MessageFull, well_known_types::any::Any};
+use std::{future::Future, pin::Pin};
+
+use containerd_shim_protos::api::{self, Empty};
+use futures_util::future::join_all;
+use protobuf::{MessageField, well_known_types::any::Any};
 use serde_json::{Value, json};
 
 use crate::{
+    call::Call,
     cases::Case,
-    mock::{Containerd, Event, Flavour, Runtime, Shim, until},
-    outcome::{self, Names, Outcome},
+    events, fixture,
+    mock::{Containerd, Flavour, Runtime, SOON, Shim, until},
+    outcome::{Names, Outcome},
     step::{Of, SECOND, Step, TASK},
+    streams::{Clients, Io},
 };
 
 /// What a case gave: a name of each step and of each event, in order, with its fields.
 pub type Played = Vec<(String, Outcome)>;
 
+const NO_CHANGE: fn(&mut Value) = |_| {};
+
 /// Plays it, ends what is left of its containers, and lets the shim go.
 pub async fn play(case: &Case, runtime: Runtime, flavour: Flavour) -> Played {
     let containerd = Containerd::of(runtime, flavour).await;
-    let stage = Stage { names: Names::of(&containerd.told(containerd.dir.path().to_path_buf())), containerd };
+    let names = Names::of(&containerd.told(containerd.dir.path().to_path_buf()));
+    let stage = Stage { names, containerd, clients: Clients::default() };
     stage.make_bundle(case);
     let shim = stage.containerd.start(TASK.id).await;
     let mut played = Played::new();
     for (number, step) in case.steps.iter().enumerate() {
-        if let Some(outcome) = stage.take(&shim, step).await {
-            played.push((format!("{number} {}", step.name()), outcome));
-        }
+        played.extend(stage.take(&shim, number.to_string(), step).await);
     }
-    // Its events come when they like: what was created has an end to be waited for.
-    let creates = |name: &str| name.contains(" Create") || name.contains(" Second");
-    let created =
-        played.iter().filter(|(name, outcome)| creates(name) && !outcome.contains_key("error")).count();
-    stage.end(&shim, created).await;
-    played.extend(stage.events());
+    stage.end(&shim, case, &played).await;
+    played.extend(events::played(&stage.containerd.events(), &stage.names, case));
     played
 }
 
@@ -42,85 +42,96 @@ struct Stage {
     containerd: Containerd,
     /// The directory as the shim has it.
     names: Names,
+    clients: Clients,
 }
 
 impl Stage {
-    /// None of a step that calls nobody.
-    async fn take(&self, shim: &Shim, step: &Step) -> Option<Outcome> {
-        let call = Call { shim, names: &self.names };
-        Some(match *step {
-            Step::Create(_) | Step::CreateOf(..) | Step::CreateAgain => self.create(&call, TASK.id).await,
-            Step::Second(script, change) => self.create_second(&call, script, change).await,
-            Step::Exec(of, script) => self.exec(&call, of, script, |_| {}).await,
-            Step::ExecOf(of, script, change) => self.exec(&call, of, script, change).await,
-            Step::Start(Of { id, exec }) => {
-                let request = api::StartRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
-                call.gives::<_, api::StartResponse>("Start", request).await
+    /// Nothing of a step that calls nobody. A step may be several.
+    fn take<'a>(
+        &'a self,
+        shim: &'a Shim,
+        number: String,
+        step: &'a Step,
+    ) -> Pin<Box<dyn Future<Output = Played> + 'a>> {
+        Box::pin(async move {
+            if let Step::Beside(steps) = step {
+                let taken = steps
+                    .iter()
+                    .enumerate()
+                    .map(|(at, step)| self.take(shim, format!("{number}.{at}"), step));
+                return join_all(taken).await.into_iter().flatten().collect();
             }
-            Step::Kill(of, signal) => call.kill(of, signal, false).await,
-            Step::KillAll(of, signal) => call.kill(of, signal, true).await,
-            Step::Wait(Of { id, exec }) => {
-                let request = api::WaitRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
-                call.gives::<_, api::WaitResponse>("Wait", request).await
+            let call = Call { shim, names: &self.names };
+            let outcome = match call.plain(step).await {
+                None => self.take_here(&call, step).await,
+                given => given,
+            };
+            outcome.map(|outcome| (format!("{number} {}", step.name()), outcome)).into_iter().collect()
+        })
+    }
+
+    /// One that needs more than the shim.
+    async fn take_here(&self, call: &Call<'_>, step: &Step) -> Option<Outcome> {
+        match *step {
+            Step::Create(_) | Step::CreateOf(..) | Step::CreateAgain => {
+                Some(self.create(call, TASK.id, None).await)
             }
-            Step::State(Of { id, exec }) => {
-                let request = api::StateRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
-                call.gives::<_, api::StateResponse>("State", request).await
+            Step::CreateIo(_, io) => Some(self.create(call, TASK.id, Some(io)).await),
+            Step::Second(script, change) => Some(self.create_beside(call, SECOND.id, script, change).await),
+            Step::Another(of, script, change) => Some(self.create_beside(call, of.id, script, change).await),
+            Step::Exec(of, script) => Some(self.exec(call, of, script, None, NO_CHANGE).await),
+            Step::ExecOf(of, script, change) => Some(self.exec(call, of, script, None, change).await),
+            Step::ExecIo(of, script, io) => Some(self.exec(call, of, script, Some(io), NO_CHANGE).await),
+            _ => self.client(step).await,
+        }
+    }
+
+    /// One of a client, or a look.
+    async fn client(&self, step: &Step) -> Option<Outcome> {
+        let stem = |Of { id, exec }: Of| self.containerd.stem(id, exec);
+        match *step {
+            Step::Listen(of) => self.clients.listen(&stem(of)),
+            Step::Leave(of) => self.clients.leave(&stem(of)),
+            Step::Type(of, text) => self.clients.write(&stem(of), text),
+            Step::HangUp(of) => self.clients.hang_up(&stem(of)),
+            Step::UntilEnded(of) => {
+                let ended = self.clients.ended(&stem(of), SOON).await;
+                return Some(Outcome::from([("comes".into(), json!(ended))]));
             }
-            Step::Pids(Of { id, .. }) => {
-                let request = api::PidsRequest { id: id.into(), ..Default::default() };
-                call.gives::<_, api::PidsResponse>("Pids", request).await
-            }
-            Step::Pause(Of { id, .. }) => {
-                let request = api::PauseRequest { id: id.into(), ..Default::default() };
-                call.gives::<_, Empty>("Pause", request).await
-            }
-            Step::Resume(Of { id, .. }) => {
-                let request = api::ResumeRequest { id: id.into(), ..Default::default() };
-                call.gives::<_, Empty>("Resume", request).await
-            }
-            Step::CloseStdin(Of { id, exec }) => {
-                let (id, exec_id) = (id.into(), exec.into());
-                let request = api::CloseIORequest { id, exec_id, stdin: true, ..Default::default() };
-                call.gives::<_, Empty>("CloseIO", request).await
-            }
-            Step::Checkpoint(Of { id, .. }) => {
-                let request = api::CheckpointTaskRequest { id: id.into(), ..Default::default() };
-                call.gives::<_, Empty>("Checkpoint", request).await
-            }
-            Step::Connect(Of { id, .. }) => {
-                let request = api::ConnectRequest { id: id.into(), ..Default::default() };
-                call.gives::<_, api::ConnectResponse>("Connect", request).await
-            }
-            Step::Delete(Of { id, exec }) => {
-                let request =
-                    api::DeleteRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
-                call.gives::<_, api::DeleteResponse>("Delete", request).await
-            }
-            Step::Shutdown => call.gives::<_, Empty>("Shutdown", api::ShutdownRequest::default()).await,
             Step::Until(Of { id, exec }, words) => {
                 let output = || self.containerd.written(id, exec);
                 until("it has written", || output().contains(words), output).await;
-                return None;
             }
-            Step::Output(Of { id, exec }) => {
-                Outcome::from([("text".into(), json!(self.containerd.written(id, exec)))])
+            Step::Output(of) => {
+                self.clients.catch_up(&stem(of));
+                let text = |name: &str| std::fs::read_to_string(stem(of) + name).ok().map(short);
+                let mut outcome = Outcome::from([("text".into(), json!(text("out").unwrap_or_default()))]);
+                outcome.extend(text("err").map(|errors| ("errors".into(), json!(errors))));
+                return Some(outcome);
             }
-        })
+            Step::Node(path) => {
+                return Some(fixture::look(&self.containerd.bundle_of(TASK.id).join(path)));
+            }
+            _ => unreachable!("{step:?} is a call"),
+        }
+        None
     }
 
     /// What the case's only Create wants: the shim is started in it.
     fn make_bundle(&self, case: &Case) {
         let asked = case.steps.iter().find_map(|step| match *step {
-            Step::Create(script) => Some((script, (|_| {}) as fn(&mut Value))),
-            Step::CreateOf(script, change) => Some((script, change)),
+            Step::Create(script) => Some((script, NO_CHANGE, false)),
+            Step::CreateOf(script, change) => Some((script, change, false)),
+            Step::CreateIo(script, io) => Some((script, NO_CHANGE, io.terminal)),
             _ => None,
         });
-        let (script, change) = asked.expect("a case creates its container");
+        let (script, change, terminal) = asked.expect("a case creates its container");
         self.containerd.bundle(TASK.id, script, |spec| {
             spec["linux"]["cgroupsPath"] = self.cgroup(TASK.id);
+            spec["process"]["terminal"] = terminal.into();
             change(spec);
         });
+        fixture::make(&self.containerd.bundle_of(TASK.id));
     }
 
     /// Of its own: cases are played beside each other.
@@ -129,35 +140,56 @@ impl Stage {
         json!(format!("/vgpu-contract-{}-{id}", folder.trim_start_matches('.')))
     }
 
-    async fn create_second(&self, call: &Call<'_>, script: &str, change: fn(&mut Value, u32)) -> Outcome {
+    async fn create_beside(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+        script: &str,
+        change: fn(&mut Value, u32),
+    ) -> Outcome {
         let request = api::StateRequest { id: TASK.id.into(), ..Default::default() };
         let first =
             call.shim.call::<_, api::StateResponse>("State", &request).await.expect("the first one is known");
-        if self.containerd.bundle_of(SECOND.id).exists() {
-            self.containerd.remove_bundle(SECOND.id);
+        if self.containerd.bundle_of(id).exists() {
+            self.containerd.remove_bundle(id);
         }
-        self.containerd.bundle(SECOND.id, script, |spec| {
-            spec["linux"]["cgroupsPath"] = self.cgroup(SECOND.id);
+        self.containerd.bundle(id, script, |spec| {
+            spec["linux"]["cgroupsPath"] = self.cgroup(id);
             spec["annotations"] = json!({
                 "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": TASK.id
             });
             change(spec, first.pid);
         });
-        let shim = self.containerd.start(SECOND.id).await;
+        let shim = self.containerd.start(id).await;
         assert_eq!(shim.pid, call.shim.pid, "a pod has one shim");
-        self.create(call, SECOND.id).await
+        self.create(call, id, None).await
     }
 
-    async fn create(&self, call: &Call<'_>, id: &str) -> Outcome {
-        let request = self.containerd.asked(id);
+    async fn create(&self, call: &Call<'_>, id: &str, io: Option<Io>) -> Outcome {
+        let mut request = self.containerd.asked(id);
+        if let Some(io) = io {
+            io.make_fifos(&self.containerd.stem(id, ""));
+            self.clients.made(&self.containerd.stem(id, ""), io);
+            let stem = self.containerd.told_stem(id, "");
+            [request.stdin, request.stdout, request.stderr] = io.words(&stem);
+            request.terminal = io.terminal;
+        }
         call.gives::<_, api::CreateTaskResponse>("Create", request).await
     }
 
     /// A process's spec in an Any, as containerd's typeurl has it.
-    async fn exec(&self, call: &Call<'_>, of: Of, script: &str, change: fn(&mut Value)) -> Outcome {
+    async fn exec(
+        &self,
+        call: &Call<'_>,
+        of: Of,
+        script: &str,
+        io: Option<Io>,
+        change: fn(&mut Value),
+    ) -> Outcome {
+        let terminal = io.is_some_and(|io| io.terminal);
         let mut process = json!({
             "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
-            "noNewPrivileges": true
+            "noNewPrivileges": true, "terminal": terminal
         });
         change(&mut process);
         let spec = Any {
@@ -166,22 +198,33 @@ impl Stage {
             ..Any::default()
         };
         let out = self.containerd.out(of.id, of.exec);
-        let request = api::ExecProcessRequest {
+        let mut request = api::ExecProcessRequest {
             id: of.id.into(),
             exec_id: of.exec.into(),
             stdout: out.clone(),
             stderr: out,
             spec: MessageField::some(spec),
+            terminal,
             ..Default::default()
         };
+        if let Some(io) = io {
+            io.make_fifos(&self.containerd.stem(of.id, of.exec));
+            self.clients.made(&self.containerd.stem(of.id, of.exec), io);
+            let stem = self.containerd.told_stem(of.id, of.exec);
+            [request.stdin, request.stdout, request.stderr] = io.words(&stem);
+        }
         call.gives::<_, Empty>("Exec", request).await
     }
 
     /// Whatever the case left, nothing stays; only the events of it count.
-    async fn end(&self, shim: &Shim, created: usize) {
-        for of in [SECOND, TASK] {
-            self.end_one(shim, of.id).await;
+    async fn end(&self, shim: &Shim, case: &Case, played: &Played) {
+        for id in case.containers() {
+            self.end_one(shim, id).await;
         }
+        // Its events come when they like: what was created has an end to be waited for.
+        let creates = |name: &str| [" Create", " Second", " Another"].iter().any(|call| name.contains(call));
+        let created =
+            played.iter().filter(|(name, outcome)| creates(name) && !outcome.contains_key("error")).count();
         // In the order that is the shim's.
         let count = |end: &str| self.containerd.topics().iter().filter(|topic| *topic == end).count();
         let told = || ["exit", "delete"].iter().all(|end| count(end) >= created);
@@ -203,62 +246,13 @@ impl Stage {
             shim.delete(id).await;
         }
     }
-
-    /// Each by its topic and whose it is, and their order: so one that comes late is one difference.
-    fn events(&self) -> Played {
-        let (mut named, mut before) = (Played::new(), Vec::new());
-        for event in self.containerd.events() {
-            let fields = told(&event, &self.names);
-            let of = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
-            // An exec is named by either, init by its container's id or by nothing.
-            let exec =
-                [of("exec_id"), of("id")].into_iter().find(|name| !name.is_empty() && *name != TASK.id);
-            let of = exec.map(|exec| format!(" of {exec}")).unwrap_or_default();
-            let name = format!("event {}{of}", event.topic);
-            let again = before.iter().filter(|other| **other == name).count();
-            before.push(name.clone());
-            named.push((if again > 0 { format!("{name} again {again}") } else { name }, fields));
-        }
-        let order: Vec<_> =
-            named.iter().map(|(name, _)| name.trim_start_matches("event ").to_owned()).collect();
-        named.push(("events".into(), Outcome::from([("order".into(), json!(order))])));
-        named
-    }
 }
 
-/// All fields of an event.
-pub(crate) fn told(event: &Event, names: &Names) -> Outcome {
-    match event.topic.as_str() {
-        "create" => read::<events::TaskCreate>(event, names),
-        "start" => read::<events::TaskStart>(event, names),
-        "exec-added" => read::<events::TaskExecAdded>(event, names),
-        "exec-started" => read::<events::TaskExecStarted>(event, names),
-        "exit" => read::<events::TaskExit>(event, names),
-        "oom" => read::<events::TaskOOM>(event, names),
-        "paused" => read::<events::TaskPaused>(event, names),
-        "resumed" => read::<events::TaskResumed>(event, names),
-        "delete" => read::<events::TaskDelete>(event, names),
-        topic => panic!("no form for {topic}"),
-    }
-}
-
-fn read<M: MessageFull>(event: &Event, names: &Names) -> Outcome {
-    outcome::fields(&M::parse_from_bytes(&event.message).expect("an event of its topic"), names)
-}
-
-struct Call<'a> {
-    shim: &'a Shim,
-    names: &'a Names,
-}
-
-impl Call<'_> {
-    async fn gives<Q: Message, A: MessageFull>(&self, method: &str, request: Q) -> Outcome {
-        outcome::of(&self.shim.call::<Q, A>(method, &request).await, self.names)
-    }
-
-    async fn kill(&self, Of { id, exec }: Of, signal: u32, all: bool) -> Outcome {
-        let (id, exec_id) = (id.into(), exec.into());
-        self.gives::<_, Empty>("Kill", api::KillRequest { id, exec_id, signal, all, ..Default::default() })
-            .await
+/// A short text whole, of a long one its length and its end.
+fn short(text: String) -> String {
+    const WHOLE: usize = 2000;
+    match text.len() {
+        0..=WHOLE => text,
+        length => format!("{length} bytes, {:?} at last", text.lines().last().unwrap_or_default()),
     }
 }

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::streams::Io;
+
 /// Whom a call names.
 #[derive(Debug, Clone, Copy)]
 pub struct Of {
@@ -31,14 +33,20 @@ pub enum Step {
     Create(&'static str),
     /// The same with a change of the spec.
     CreateOf(&'static str, fn(&mut Value)),
+    /// The same with these streams, a terminal's among them, and no change.
+    CreateIo(&'static str, Io),
     /// Create of the same id and bundle.
     CreateAgain,
     /// A bundle of [`SECOND`], with a change of the spec that may name the first one by its pid, and Create; a bundle of before is gone.
     Second(&'static str, fn(&mut Value, u32)),
+    /// The same of another id.
+    Another(Of, &'static str, fn(&mut Value, u32)),
     /// Exec of a script.
     Exec(Of, &'static str),
     /// The same with a change of the process.
     ExecOf(Of, &'static str, fn(&mut Value)),
+    /// The same with these streams.
+    ExecIo(Of, &'static str, Io),
     /// Start.
     Start(Of),
     /// Kill with a signal.
@@ -57,6 +65,12 @@ pub enum Step {
     Resume(Of),
     /// CloseIO.
     CloseStdin(Of),
+    /// ResizePty: columns and rows.
+    Resize(Of, u32, u32),
+    /// Update of resources.
+    Update(Of, fn() -> Value),
+    /// Stats: its kind alone.
+    Stats(Of),
     /// Checkpoint.
     Checkpoint(Of),
     /// Connect.
@@ -65,8 +79,22 @@ pub enum Step {
     Delete(Of),
     /// Shutdown, which a shim with containers ignores.
     Shutdown,
+    /// These at the same time; each is answered before the next step.
+    Beside(&'static [Step]),
+    /// No call: a client opens the other ends of its output's fifos, which it makes if nobody has, and reads.
+    Listen(Of),
+    /// No call: it goes away.
+    Leave(Of),
+    /// No call: a client opens the fifo of its input, if it has not, and writes this.
+    Type(Of, &'static str),
+    /// No call: it closes the input.
+    HangUp(Of),
+    /// No call: until its outputs have ended, for who listens.
+    UntilEnded(Of),
     /// No call: until one has written this.
     Until(Of, &'static str),
+    /// No call: what a path of the container's bundle is, on the node.
+    Node(&'static str),
     /// No call: all that one has written that was deleted. Before that its output may be on its way.
     Output(Of),
 }

@@ -4,10 +4,10 @@ use std::{env, sync::Arc};
 
 use tokio::{sync::Semaphore, task::JoinSet};
 use vgpu_contract::{
-    compare::{differences, judge},
+    compare::{Accepted, differences, judge},
     cri::{
-        ACCEPTED, Node, Parts,
-        cases::{CASES, Case, LIMITS},
+        ACCEPTED, ACCEPTED_OF_MORE, Node, Parts,
+        cases::{CASES, Case, LIMITS, MORE},
         has_limits,
         play::play,
         report::{self, Column},
@@ -26,6 +26,31 @@ async fn kubelet_has_the_answers_of_runc_from_ours() {
     }
     let limits = LIMITS.iter().filter(|case| can_be_limited(case));
     let cases: Vec<_> = CASES.iter().chain(limits).collect();
+    let mut columns = columns(&cases).await;
+    hold_reasons(&columns, ACCEPTED);
+    // Of every machine, so that the table is everywhere the same.
+    columns.iter_mut().for_each(|(_, rows)| rows.truncate(CASES.len()));
+    vgpu_contract::report::hold(&report::table(&columns, ACCEPTED));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "played by --long contract with what the other one has"]
+async fn more_of_kubelets_pods_have_the_answers_of_runc_from_ours() {
+    if !can_be_tried(file!()) {
+        return;
+    }
+    let columns = columns(&MORE.iter().collect::<Vec<_>>()).await;
+    hold_reasons(&columns, ACCEPTED_OF_MORE);
+    vgpu_contract::report::hold(&report::more(&columns, ACCEPTED_OF_MORE));
+}
+
+fn hold_reasons(columns: &[Column], accepted: &[Accepted]) {
+    let wrong = judge(columns.iter().flat_map(|(_, rows)| rows).flat_map(|(_, found)| found), accepted);
+    assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// All cases below each containerd.
+async fn columns(cases: &[&'static Case]) -> Vec<Column> {
     let own = || Parts {
         root: given("VGPU_RUNC"),
         containerd: None,
@@ -34,16 +59,11 @@ async fn kubelet_has_the_answers_of_runc_from_ours() {
     };
     let of = |name| Parts { containerd: Some(given(name)), ..own() };
     let (old, usual, new) = tokio::join!(
-        column("1.6", of("VGPU_CONTAINERD_OLD"), &cases),
-        column("1.7", own(), &cases),
-        column("2.1", of("VGPU_CONTAINERD_NEW"), &cases)
+        column("1.6", of("VGPU_CONTAINERD_OLD"), cases),
+        column("1.7", own(), cases),
+        column("2.1", of("VGPU_CONTAINERD_NEW"), cases)
     );
-    let mut columns = vec![old, usual, new];
-    let wrong = judge(columns.iter().flat_map(|(_, rows)| rows).flat_map(|(_, found)| found), ACCEPTED);
-    assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n"));
-    // Of every machine, so that the table is everywhere the same.
-    columns.iter_mut().for_each(|(_, rows)| rows.truncate(CASES.len()));
-    vgpu_contract::report::hold(&report::table(&columns, ACCEPTED));
+    vec![old, usual, new]
 }
 
 /// All cases below one containerd, of which nothing is left.

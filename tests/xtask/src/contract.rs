@@ -16,6 +16,7 @@ use crate::host;
 use crate::images;
 use crate::paths;
 use crate::progress::Steps;
+use crate::test::RUNNER;
 
 /// Of Dom0's tree, as `tar` matches them: runc, what it needs beside the C library, containerd with its shim for it, and what ours needs.
 const RUNC: [&str; 7] = [
@@ -32,6 +33,9 @@ const PLACES: [&str; 7] = ["dev", "old", "proc", "run", "sys", "test", "tmp"];
 /// What containerd gives pods that say nothing else.
 const ETC: [(&str, &str); 2] =
     [("hosts", "127.0.0.1 localhost\n::1 localhost\n"), ("resolv.conf", "nameserver 192.0.2.1\n")];
+
+/// What the tests' names begin with that take longer.
+pub const MORE: &str = "more_";
 
 const CONTAINERD_SCRIPT: &str = include_str!("../../contract/containerd.sh");
 
@@ -97,4 +101,23 @@ pub fn images(steps: &Steps) -> Result<OsString> {
     steps.step("Images of pods", |_| {
         env::join_paths(images::of_pods(&tree)?).map_err(|error| Failure::new(error.to_string()))
     })
+}
+
+/// Tests of these names, with all that they want; what is added are arguments of theirs.
+pub fn cargo(steps: &Steps, tests: &[&str]) -> Result<Command> {
+    let (program, runc) = (inside(steps)?, runc(steps)?);
+    // Of the whole workspace, as the installed libraries are.
+    let mut cargo = dist::cargo(&paths::root()?, &["test", "--workspace", "--locked"]);
+    cargo.args(tests.iter().flat_map(|name| ["--test", name]));
+    cargo.args(["--", "--ignored", "--show-output"]);
+    cargo.env("VGPU_INSIDE", program).env("VGPU_RUNC", runc).env("VGPU_IMAGES", images(steps)?);
+    cargo.env("VGPU_CONTAINERD_OLD", containerd(steps, "bookworm")?);
+    cargo.env("VGPU_CONTAINERD_NEW", containerd(steps, "forky")?);
+    // Its package's tests are among them, so it is built, too.
+    cargo.env("VGPU_LOCAL_SHIM", paths::target()?.join("debug/containerd-shim-vgpulocal-v1"));
+    if !host::is_root() {
+        steps.step("sudo, for containers", |log| log.run(&mut host::as_root("true", &[])))?;
+        cargo.env(RUNNER, "sudo --preserve-env");
+    }
+    Ok(cargo)
 }

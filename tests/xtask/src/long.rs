@@ -19,6 +19,7 @@ use crate::progress::{self, Steps};
 use crate::qemu::Kind;
 use crate::stories::{self, Stories};
 use crate::tally::Tally;
+use crate::test;
 use crate::testbed;
 
 /// What a stage does.
@@ -27,6 +28,8 @@ enum Stage {
     Stories(Kind, &'static [&'static str], u32),
     /// Feeds every parser of outside bytes, one target a unit.
     Fuzz,
+    /// Plays more of part `contract`.
+    Contract,
     /// Counts what frameworks wait for, on the null device, one framework a unit.
     Frameworks,
 }
@@ -66,6 +69,7 @@ const STAGES: &[(&str, Stage)] = &[
     ("deaths", Stage::Stories(Kind::Pv, &["death_"], 5)),
     ("rest", Stage::Stories(Kind::Pv, boots::REST, 1)),
     ("fuzz", Stage::Fuzz),
+    ("contract", Stage::Contract),
     ("frameworks", Stage::Frameworks),
 ];
 
@@ -84,7 +88,10 @@ pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
         let names: Vec<&str> = names().collect();
         return Err(Failure::new(format!("no stage is called {name}; stages: {}", names.join(", "))));
     };
-    host::prepare(steps, if matches!(stage, Stage::Stories(..)) { Needs::All } else { Needs::Build })?;
+    host::prepare(
+        steps,
+        if matches!(stage, Stage::Stories(..) | Stage::Contract) { Needs::All } else { Needs::Build },
+    )?;
     let record = Record::open(&paths::scratch()?.join("long"), name, &commit(&paths::root()?)?)?;
     match stage {
         Stage::Stories(kind, units, times) => {
@@ -110,6 +117,7 @@ pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
                 })?;
             }
         }
+        Stage::Contract => record.once("more", tally, |tally| test::more_of_contract(steps, tally))?,
         Stage::Frameworks => {
             for framework in frameworks::ALL {
                 record.once(framework.name, tally, |tally| {

@@ -55,7 +55,7 @@ const OF_STORIES: &str = "stories, by a part of their names: cargo run --package
 const TESTED_AS_ROOT: &[&str] =
     &["gpu-proxy", "guest-init", "shim-vgpu", "vgpu-local", "vgpu-netlink", "vgpu-share"];
 /// What cargo and nextest start a test's program with. Source: The Cargo Book, "Configuration", `target.<triple>.runner`.
-const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
+pub const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
 
 /// `test [NAME]`, `test --long STAGE`, `test --list`.
 pub fn main(mut args: Args) -> Result<u8> {
@@ -279,21 +279,17 @@ fn installed(steps: &Steps, tally: &mut Tally) -> Result<()> {
 /// Containers of runc and of the local shim: what is seen inside is what the same specs asked for, and the shims answer alike, called by
 /// themselves and below real containerds.
 fn contract(steps: &Steps, tally: &mut Tally) -> Result<()> {
-    let (program, runc) = (contract::inside(steps)?, contract::runc(steps)?);
-    // Of the whole workspace, as the installed libraries are.
-    let tests = ["runc", "pods", "table", "cri"].into_iter().flat_map(|name| ["--test", name]);
-    let mut cargo = dist::cargo(&paths::root()?, &["test", "--workspace", "--locked"]);
-    cargo.args(tests).args(["--", "--ignored", "--show-output"]);
-    cargo.env("VGPU_INSIDE", program).env("VGPU_RUNC", runc).env("VGPU_IMAGES", contract::images(steps)?);
-    cargo.env("VGPU_CONTAINERD_OLD", contract::containerd(steps, "bookworm")?);
-    cargo.env("VGPU_CONTAINERD_NEW", contract::containerd(steps, "forky")?);
-    // Its package's tests are among them, so it is built, too.
-    cargo.env("VGPU_LOCAL_SHIM", paths::target()?.join("debug/containerd-shim-vgpulocal-v1"));
-    if !host::is_root() {
-        steps.step("sudo, for containers", |log| log.run(&mut host::as_root("true", &[])))?;
-        cargo.env(RUNNER, "sudo --preserve-env");
-    }
+    let mut cargo = contract::cargo(steps, &["runc", "pods", "table", "cri"])?;
+    cargo.args(["--skip", contract::MORE]);
     runner(steps, tally, "Containers of runc and of the local shim", &mut cargo)
+}
+
+/// More of the last two, which takes longer.
+pub fn more_of_contract(steps: &Steps, tally: &mut Tally) -> Result<()> {
+    // With the local shim's own tests, so that it is built.
+    let mut cargo = contract::cargo(steps, &["pods", "table", "cri"])?;
+    cargo.arg(contract::MORE);
+    runner(steps, tally, "More containers of runc and of the local shim", &mut cargo)
 }
 
 fn some_stories(steps: &Steps, tally: &mut Tally, name: &str) -> Result<()> {

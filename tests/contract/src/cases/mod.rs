@@ -1,10 +1,15 @@
 //! The cases: steps and no asserts. What is right, the other runtime says.
 
+mod calls;
 mod exec;
+mod linux;
+mod mounts;
 mod pod;
+mod process;
+mod stdio;
 mod task;
 
-use crate::step::Step;
+use crate::step::{SECOND, Step, TASK};
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +20,21 @@ pub struct Case {
     pub steps: &'static [Step],
 }
 
+impl Case {
+    /// The containers that it may have, the first one last.
+    pub(crate) fn containers(&self) -> Vec<&'static str> {
+        let beside = self.steps.iter().filter_map(|step| match *step {
+            Step::Second(..) => Some(SECOND.id),
+            Step::Another(of, ..) => Some(of.id),
+            _ => None,
+        });
+        let mut ids: Vec<_> = beside.collect();
+        ids.dedup();
+        ids.push(TASK.id);
+        ids
+    }
+}
+
 /// A program that says so and stays.
 const SLEEPS: &str = "echo there; exec sleep 1000";
 const SIGTERM: u32 = 15;
@@ -23,14 +43,32 @@ const SIGKILL: u32 = 9;
 /// A name and steps each.
 macro_rules! cases {
     ($($name:ident: $($step:expr),+;)+) => {
-        pub const CASES: &[Case] = &[$(Case { name: stringify!($name), steps: &[$($step),+] as &[Step] }),+];
+        $crate::cases::cases! { CASES: $($name: $($step),+;)+ }
+    };
+    ($(#[$doc:meta])* $all:ident: $($name:ident: $($step:expr),+;)+) => {
+        $(#[$doc])*
+        pub const $all: &[Case] = &[$(Case { name: stringify!($name), steps: &[$($step),+] as &[Step] }),+];
     };
 }
 use cases;
 
-/// All of them.
-pub fn all() -> impl Iterator<Item = &'static Case> {
-    [task::CASES, exec::CASES, pod::CASES].into_iter().flatten()
+/// A name, a script, and the change of the spec that it looks at, or because of which it never runs.
+macro_rules! looks {
+    ($($name:ident: $script:literal, $change:expr;)+) => {
+        // One stream, in the order of its writer.
+        $crate::cases::cases! { $($name: CreateOf(concat!("exec 2>&1\n", $script), $change), Start(TASK), Wait(TASK), Delete(TASK), Output(TASK);)+ }
+    };
+}
+use looks;
+
+/// Those of calls, streams and events.
+pub fn of_calls() -> impl Iterator<Item = &'static Case> {
+    [task::CASES, exec::CASES, pod::CASES, calls::CASES, stdio::CASES].into_iter().flatten()
+}
+
+/// Those of specs, and of what a container sees of its own.
+pub fn of_specs() -> impl Iterator<Item = &'static Case> {
+    [process::CASES, mounts::CASES, mounts::ON_THE_NODE, linux::CASES, linux::OF_EXECS].into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -41,10 +79,11 @@ mod tests {
 
     #[test]
     fn each_case_has_a_name_of_its_own_and_begins_with_its_container() {
+        let all = || of_calls().chain(of_specs());
         let names: BTreeSet<_> = all().map(|case| case.name).collect();
         assert_eq!(names.len(), all().count());
         let creates = |case: &&Case| {
-            let of = |step: &&Step| matches!(step, Step::Create(_) | Step::CreateOf(..));
+            let of = |step: &&Step| matches!(step, Step::Create(_) | Step::CreateOf(..) | Step::CreateIo(..));
             case.steps.iter().filter(of).count() == 1
         };
         assert_eq!(all().filter(creates).count(), names.len(), "the shim is started in its bundle");

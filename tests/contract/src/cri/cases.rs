@@ -1,9 +1,13 @@
 //! The cases: steps and no asserts. What is right, runc says.
 
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use rustix::fs::{CWD, Mode, mkfifoat};
+
 use super::{
     api::{
-        Capability, ContainerConfig, DNSConfig, Int64Value, KeyValue, LinuxContainerSecurityContext,
-        NamespaceMode, NamespaceOption, PodSandboxConfig,
+        Capability, ContainerConfig, DNSConfig, Int64Value, KeyValue, LinuxContainerSecurityContext, Mount,
+        NamespaceMode, NamespaceOption, PodSandboxConfig, SecurityProfile,
     },
     step::Step::{self, *},
 };
@@ -129,6 +133,108 @@ cases! {
     cri_oom_reason: RunPod(NOTHING), CreateOf("app", "head -c 64000000 /dev/zero | tail", limited), Start("app"), UntilExit("app"), Status("app");
 }
 
+cases! {
+    /// Of files, names, users, and lives that are lived again and again.
+    MORE:
+    cri_config_map: RunPod(NOTHING), Volume(config_map), CreateOf("app", "ls -a /config; cat /config/key; until grep -q two /config/key; do sleep 0.02; done; cat /config/key",
+            |app| mount(app, "config", "/config").readonly = true), Start("app"), Until("app", "one"), Volume(config_map_changed), UntilExit("app"), Log("app"), Status("app");
+    cri_sub_paths: RunPod(NOTHING), Volume(|folder| write(&folder.join("data/file"), "of the volume\n")), CreateOf("app", "cat /etc/one.conf /sub/file; echo new > /sub/new; echo more >> /etc/one.conf; cat /vol/data/new /vol/data/file", |app| {
+            mount(app, "data", "/sub");
+            mount(app, "data/file", "/etc/one.conf");
+        }), Start("app"), UntilExit("app"), Log("app"), Status("app");
+    cri_termination_log: RunPod(NOTHING), Volume(|folder| write(&folder.join("log"), "")), CreateOf("app", "echo why > /dev/termination-log; exit 3", |app| { mount(app, "log", "/dev/termination-log"); }),
+        Start("app"), UntilExit("app"), Create("reader", "cat /vol/log"), Start("reader"), UntilExit("reader"), Log("reader");
+    cri_volume_read_only: RunPod(NOTHING), Volume(|folder| write(&folder.join("data/file"), "text\n")), CreateOf("app", "cat /data/file; touch /data/new || echo refused; touch /vol/new && echo written",
+            |app| mount(app, "data", "/data").readonly = true), Start("app"), UntilExit("app"), Log("app"), Status("app");
+    cri_volume_by_a_link: RunPod(NOTHING), Volume(|folder| { write(&folder.join("data/file"), "text\n"); symlink("data", folder.join("link")).expect("a link"); }),
+        CreateOf("app", "cat /data/file", |app| { mount(app, "link", "/data"); }), Start("app"), UntilExit("app"), Log("app"), Status("app");
+    cri_volume_that_is_missing: RunPod(NOTHING), CreateOf("app", "ls /data; stat -c '%a %u' /data", |app| { mount(app, "none", "/data"); }), Start("app"), UntilExit("app"), Log("app");
+    cri_volume_with_a_pipe: RunPod(NOTHING), Volume(|folder| mkfifoat(CWD, folder.join("pipe"), Mode::RWXU).expect("a pipe")), CreateOf("app", "test -p /pipe && echo pipe", |app| { mount(app, "pipe", "/pipe"); }),
+        Start("app"), StopPod;
+    cri_volume_changes_below_a_container: RunPod(NOTHING), Create("app", "until test -e /vol/go; do sleep 0.02; done; cat /vol/go; busybox mv /vol/go /vol/gone; echo moved"), Start("app"),
+        Volume(|folder| write(&folder.join("go"), "go\n")), UntilExit("app"), Log("app"), Create("late", "ls /vol"), Start("late"), UntilExit("late"), Log("late");
+    cri_root_read_only: RunPod(NOTHING), CreateOf("app", "touch /file || echo refused; touch /vol/file && echo written; touch /dev/shm/file && echo written; touch /tmp/file || echo refused", |app| context(app).readonly_rootfs = true),
+        Start("app"), UntilExit("app"), Log("app");
+    cri_capabilities: RunPod(NOTHING), CreateOf("app", "grep -E 'Cap(Prm|Eff|Amb)' /proc/self/status", |app| {
+            let (add_capabilities, drop_capabilities) = (vec!["NET_ADMIN".into(), "SYS_TIME".into()], vec!["ALL".into()]);
+            context(app).capabilities = Some(Capability { add_capabilities, drop_capabilities, ..Default::default() }).into();
+        }), Start("app"), UntilExit("app"), Log("app");
+    cri_capability_that_is_none: RunPod(NOTHING), CreateOf("app", "echo runs", |app| {
+            context(app).capabilities = Some(Capability { add_capabilities: vec!["NOTHING".into()], ..Default::default() }).into();
+        }), Start("app"), UntilExit("app"), Log("app");
+    cri_user_that_nobody_knows: RunPod(NOTHING), CreateOf("app", "id; echo $HOME; pwd; touch /vol/file || echo refused; touch /tmp/file && echo written; echo out > /dev/stdout", |app| {
+            context(app).run_as_user = Some(Int64Value { value: 123_456, ..Default::default() }).into();
+        }), Start("app"), UntilExit("app"), Log("app"), ExecSync("app", "id");
+    cri_user_of_an_exec: RunPod(NOTHING), CreateOf("app", SLEEPS, |app| {
+            context(app).run_as_user = Some(Int64Value { value: 1000, ..Default::default() }).into();
+            context(app).supplemental_groups = vec![7, 8];
+            app.working_dir = "/made/for/it".into();
+            app.envs = vec![KeyValue { key: "A".into(), value: "1".into(), ..Default::default() }];
+        }), Start("app"), Until("app", "there"), ExecSync("app", "id; pwd; echo $A $HOME; grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; stat -c '%u %a' /made/for/it");
+    cri_seccomp_default: RunPod(NOTHING), CreateOf("app", "grep Seccomp: /proc/self/status; busybox unshare -m true || echo refused; mkdir /tmp/x && echo made", |app| context(app).seccomp = Some(SecurityProfile::default()).into()), Start("app"),
+        UntilExit("app"), Log("app"), Status("app");
+    cri_paths_masked: RunPod(NOTHING), CreateOf("app", "cat /proc/uptime; echo x > /proc/sys/kernel/hostname || echo refused; ls /proc/scsi", |app| {
+            context(app).masked_paths = vec!["/proc/uptime".into(), "/proc/scsi".into()];
+            context(app).readonly_paths = vec!["/proc/sys".into()];
+        }), Start("app"), UntilExit("app"), Log("app");
+    cri_environment: RunPod(NOTHING), CreateOf("app", "env | grep -v ^SHLVL; echo $0 $1 $2", |app| {
+            app.envs = [("EMPTY", ""), ("LINES", "one\ntwo"), ("DOLLAR", "$(NOT) $HOME"), ("HOSTNAME", "mine")].map(|(key, value)| KeyValue { key: key.into(), value: value.into(), ..Default::default() }).into();
+            app.args = ["zero", "one two", "three"].map(String::from).into();
+        }), Start("app"), UntilExit("app"), Log("app");
+    cri_host_pids: RunPod(|pod| *of_pod(pod) = pids(NamespaceMode::NODE)), PodStatus;
+    cri_host_ipc: RunPod(|pod| of_pod(pod).ipc = NamespaceMode::NODE.into()), PodStatus;
+    cri_crashes_again_and_again: RunPod(NOTHING), Create("app", "exit 1"), Start("app"), UntilExit("app"), Remove("app"), Create("app", "exit 2"), Start("app"), UntilExit("app"), Status("app"), Create("app", "kill -9 $$; exit 3"),
+        Start("app"), UntilExit("app"), Remove("app"), Create("app", "exit 4"), Start("app"), UntilExit("app"), Status("app"), PodStatus, List("");
+    cri_init_that_fails: RunPod(NOTHING), Create("init", "echo no >&2; exit 9"), Start("init"), UntilExit("init"), Status("init"), Log("init"), Remove("init"), Create("init", "exit 0"), Start("init"), UntilExit("init"),
+        Status("init"), Create("app", "echo runs"), Start("app"), UntilExit("app"), Log("app");
+    cri_probes: RunPod(NOTHING), Create("app", "touch /tmp/healthy; echo there; sleep 0.5; rm /tmp/healthy; echo ill; exec sleep 1000"), Start("app"), Until("app", "there"), ExecSync("app", "cat /tmp/healthy"),
+        ExecSync("app", "test -e /tmp/healthy"), Until("app", "ill"), ExecSync("app", "cat /tmp/healthy"), ExecSync("app", "exec /no/such"), ExecSyncFor("app", "sleep 5", 1), ExecSync("app", "true"), Status("app");
+    cri_exec_missing_program: RunPod(NOTHING), Create("app", SLEEPS), Start("app"), ExecSync("app", "no-such-program"), Exec("app", "no-such-program"), Status("app");
+    cri_exec_tty: RunPod(NOTHING), Create("app", SLEEPS), Start("app"), ExecTty("app", "read x; tty; echo got $x; exit 5", "word\n"), ExecTty("app", "exec cat", "line\n\x04");
+    cri_list: RunPod(|pod| { pod.labels.insert("app".into(), "of-mine".into()); pod.annotations.insert("key".into(), "value".into()); }), CreateOf("one", SLEEPS, |app| { app.labels.insert("which".into(), "one".into()); }),
+        Start("one"), CreateOf("two", "exit 3", |app| { app.annotations.insert("key".into(), "value".into()); }), List(""), Start("two"), UntilExit("two"), List(""), List("which=one"), List("which=none"), ListPods,
+        Status("one"), Stop("one", 0), StopPod, ListPods, List("");
+    cri_name_taken: RunPod(NOTHING), CreateOf("app", SLEEPS, |app| app.metadata.mut_or_insert_default().attempt = 0), Start("app"),
+        CreateOf("app", SLEEPS, |app| app.metadata.mut_or_insert_default().attempt = 0), Status("app"), Stop("app", 0), Remove("app");
+    cri_image_that_is_missing: RunPod(NOTHING), CreateOf("app", SLEEPS, |app| app.image.mut_or_insert_default().image = "docker.io/library/none:1".into()), Start("app"), Create("app", "echo runs"), Start("app"),
+        UntilExit("app"), Log("app");
+    cri_stop_with_execs: RunPod(NOTHING), Create("app", ENDS), Start("app"), Until("app", "there"), ExecSync("app", "(sleep 1000 > /dev/null 2>&1 &)"), Stop("app", 10), Status("app"), ExecSync("app", "true"), Exec("app", "true");
+    cri_created_alone: RunPod(NOTHING), Create("app", SLEEPS), Status("app"), ExecSync("app", "true"), Exec("app", "true"), StopPod, Status("app"), RemovePod, Status("app");
+    cri_stopped_pod_makes_none: RunPod(NOTHING), StopPod, Create("app", SLEEPS), Start("app"), ListPods, RemovePod, ListPods;
+    cri_hostname_of_a_container: RunPod(|pod| pod.hostname = "a-long.name.of-a-pod".into()), Create("app", "hostname; cat /etc/hostname; echo $HOSTNAME"), Start("app"), UntilExit("app"), Log("app");
+    cri_shared_memory: RunPod(NOTHING), Create("app", "stat -c '%a %u' /dev/shm; df -k /dev/shm | tail -n 1 | tr -s ' ' | cut -d' ' -f2; mkdir /dev/shm/x && echo made"), Start("app"), UntilExit("app"), Log("app");
+    cri_logs_of_two_streams: RunPod(NOTHING), Create("app", "for i in 1 2 3; do echo out $i; echo err $i >&2; done; printf 'one\\n\\ntwo'; printf 'no end' >&2"), Start("app"), UntilExit("app"), Log("app");
+    cri_log_that_nobody_wants: RunPod(NOTHING), CreateOf("app", "echo out && exit 4", |app| app.log_path.clear()), Start("app"), UntilExit("app"), Status("app");
+    cri_output_much: RunPod(NOTHING), Create("app", "seq 1 20000; echo last"), Start("app"), UntilExit("app"), Status("app"), Create("tail", "echo next"), Start("tail"), UntilExit("tail"), Log("tail");
+}
+
+/// What kubelet mounts for a ConfigMap: the files are links into a folder that a link leads to.
+fn config_map(folder: &Path) {
+    write(&folder.join("config/..1/key"), "one\n");
+    symlink("..1", folder.join("config/..data")).expect("a link");
+    symlink("..data/key", folder.join("config/key")).expect("a link");
+}
+
+/// As kubelet changes it: at once, by a rename of that link.
+fn config_map_changed(folder: &Path) {
+    write(&folder.join("config/..2/key"), "two\n");
+    symlink("..2", folder.join("config/..tmp")).expect("a link");
+    fs::rename(folder.join("config/..tmp"), folder.join("config/..data")).expect("renamed");
+    fs::remove_dir_all(folder.join("config/..1")).expect("removed");
+}
+
+fn write(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+    fs::write(path, text).expect("written");
+}
+
+/// Of a path below the pod's folder.
+fn mount<'a>(app: &'a mut ContainerConfig, below: &str, place: &str) -> &'a mut Mount {
+    let host_path = format!("{}/{below}", app.mounts[0].host_path);
+    app.mounts.push(Mount { host_path, container_path: place.into(), ..Default::default() });
+    app.mounts.last_mut().expect("it is there")
+}
+
 fn limited(app: &mut ContainerConfig) {
     app.linux.mut_or_insert_default().resources.mut_or_insert_default().memory_limit_in_bytes = 16 << 20;
 }
@@ -167,7 +273,7 @@ mod tests {
 
     #[test]
     fn each_case_has_a_name_of_its_own_and_begins_with_its_pod() {
-        let all = || CASES.iter().chain(LIMITS);
+        let all = || CASES.iter().chain(MORE).chain(LIMITS);
         let names: BTreeSet<_> = all().map(|case| case.name).collect();
         assert_eq!(names.len(), all().count());
         let pods = |case: &&Case| case.steps.iter().filter(|step| matches!(step, RunPod(_))).count() == 1;

@@ -6,8 +6,9 @@ use serde_json::json;
 
 use super::Node;
 use crate::{
+    events::told,
     outcome::{Names, Outcome},
-    play::{Played, told},
+    play::Played,
 };
 
 /// An event that has not come by then does not come.

@@ -98,15 +98,13 @@ impl<'a> Stage<'a> {
             Step::ExecSync(of, script) => self.exec_sync(of, script, 0).await,
             Step::ExecSyncFor(of, script, limit_s) => self.exec_sync(of, script, limit_s).await,
             Step::Exec(of, script) => {
-                let cmd = configs::sh(script);
-                let request = cri::ExecRequest {
-                    container_id: self.id(of),
-                    cmd,
-                    stdout: true,
-                    stderr: true,
-                    ..Default::default()
-                };
+                let request = cri::ExecRequest { stdout: true, stderr: true, ..self.exec(of, script) };
                 self.process("Exec", request, "").await
+            }
+            Step::ExecTty(of, script, typed) => {
+                let request =
+                    cri::ExecRequest { stdin: true, stdout: true, tty: true, ..self.exec(of, script) };
+                self.process("Exec", request, typed).await
             }
             Step::Attach(of, typed) => {
                 let request = cri::AttachRequest {
@@ -140,6 +138,17 @@ impl<'a> Stage<'a> {
                     ..Default::default()
                 };
                 some(self.gives::<_, cri::ListContainerStatsResponse>("ListContainerStats", request).await)
+            }
+            Step::ListPods => {
+                let filter =
+                    MessageField::some(cri::PodSandboxFilter { id: self.pod.clone(), ..Default::default() });
+                let request = cri::ListPodSandboxRequest { filter, ..Default::default() };
+                self.gives::<_, cri::ListPodSandboxResponse>("ListPodSandbox", request).await
+            }
+            Step::List(label) => self.list(label).await,
+            Step::Volume(change) => {
+                change(&self.node.dir().join("volumes").join(&self.uid));
+                return None;
             }
             Step::ReopenLog(of) => {
                 let log = self.log(of);
@@ -238,6 +247,28 @@ impl<'a> Stage<'a> {
         {
             options.target_id = self.id(&options.target_id);
         }
+    }
+
+    /// In the order of their names and attempts: containerd has none.
+    async fn list(&self, label: &str) -> Outcome {
+        let label_selector = label.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let filter = cri::ContainerFilter {
+            pod_sandbox_id: self.pod.clone(),
+            label_selector: label_selector.into_iter().collect(),
+            ..Default::default()
+        };
+        let request = cri::ListContainersRequest { filter: MessageField::some(filter), ..Default::default() };
+        let answer: Result<cri::ListContainersResponse, _> =
+            self.node.client.cri("ListContainers", request).await;
+        let sorted = answer.map(|mut answer| {
+            answer.containers.sort_by_key(|one| (one.metadata.name.clone(), one.metadata.attempt));
+            answer
+        });
+        of(&sorted, &self.names)
+    }
+
+    fn exec(&self, of: Of, script: &str) -> cri::ExecRequest {
+        cri::ExecRequest { container_id: self.id(of), cmd: configs::sh(script), ..Default::default() }
     }
 
     async fn exec_sync(&self, name: Of, script: &str, timeout: i64) -> Outcome {

@@ -17,12 +17,34 @@ log, so is what they see. A number is a reason below, no number is alike.
 
 ";
 
+const HEAD_OF_MORE: &str = "
+## More of it below containerd
+
+As above. `cargo xtask test --long contract` plays these.
+
+";
+
 /// What a containerd has given: its name, and each case's differences in the order of [`super::cases::CASES`].
 pub type Column = (&'static str, Vec<(&'static Case, Vec<Difference>)>);
 
-/// A row a case, and below it the reasons.
+/// The cases of every machine, those of limits, and below them the reasons.
 pub fn table(columns: &[Column], accepted: &[Accepted]) -> String {
-    let mut table = HEAD.to_owned();
+    let mut table = HEAD.to_owned() + &rows(columns, accepted);
+    for case in LIMITS {
+        let cells = ["not here"].repeat(columns.len()).join(" | ");
+        let _ = writeln!(table, "| `{}` | {} | {cells} |", case.name, steps(case));
+    }
+    table.push_str("\n\"not here\": only where the machine's controllers are those of cgroup version 2.\n");
+    table + &told(accepted)
+}
+
+/// More cases, and below them the reasons.
+pub fn more(columns: &[Column], accepted: &[Accepted]) -> String {
+    HEAD_OF_MORE.to_owned() + &rows(columns, accepted) + &told(accepted)
+}
+
+fn rows(columns: &[Column], accepted: &[Accepted]) -> String {
+    let mut table = String::new();
     let names = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" | ");
     let _ = writeln!(table, "| case | steps | {names} |\n|---|---|{}", "---|".repeat(columns.len()));
     for (at, (case, _)) in columns.first().into_iter().flat_map(|(_, rows)| rows).enumerate() {
@@ -30,16 +52,14 @@ pub fn table(columns: &[Column], accepted: &[Accepted]) -> String {
             columns.iter().map(|(_, rows)| cell(&rows[at].1, accepted)).collect::<Vec<_>>().join(" | ");
         let _ = writeln!(table, "| `{}` | {} | {cells} |", case.name, steps(case));
     }
-    for case in LIMITS {
-        let cells = ["not here"].repeat(columns.len()).join(" | ");
-        let _ = writeln!(table, "| `{}` | {} | {cells} |", case.name, steps(case));
-    }
-    table.push_str("\n\"not here\": only where the machine's controllers are those of cgroup version 2.\n\n");
-    for (number, why) in reasons(accepted).iter().enumerate() {
-        let _ = writeln!(table, "{}. {why}", number + 1);
-    }
     // An empty cell.
     table.replace("|  |", "| |").replace("|  |", "| |")
+}
+
+fn told(accepted: &[Accepted]) -> String {
+    let reasons = reasons(accepted);
+    let lines = reasons.iter().enumerate().map(|(number, why)| format!("{}. {why}\n", number + 1));
+    "\n".to_owned() + &lines.collect::<String>()
 }
 
 fn steps(case: &Case) -> String {

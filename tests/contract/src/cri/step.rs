@@ -1,5 +1,7 @@
 //! What a case asks of containerd: one call each, but for those that wait or look.
 
+use std::path::Path;
+
 use super::api::{ContainerConfig, LinuxContainerResources, PodSandboxConfig};
 
 /// One container of the case's pod, by its name; its youngest, where it was made again.
@@ -38,6 +40,14 @@ pub enum Step {
     Attach(Of, &'static str),
     /// PortForward to ports of the pod at once, how many lines are sent to each, and what comes back.
     PortForward(&'static [u16], usize),
+    /// ListPodSandbox of the pod.
+    ListPods,
+    /// ListContainers of the pod with this label; empty: whichever it has.
+    List(&'static str),
+    /// No call: a change of the folder that all containers of the pod have as /vol, on the node.
+    Volume(fn(&Path)),
+    /// Exec of a script with a terminal, what is typed, and what it gives.
+    ExecTty(Of, &'static str, &'static str),
     /// UpdateContainerResources.
     Update(Of, fn(&mut LinuxContainerResources)),
     /// ContainerStats: what there is, not how much.
@@ -61,9 +71,13 @@ pub enum Step {
 impl Step {
     /// "Status app" of Status of the container app.
     pub fn name(&self) -> String {
-        if let Step::PortForward(ports, _) = self {
-            let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
-            return format!("PortForward {}", ports.join(" "));
+        match self {
+            Step::PortForward(ports, _) => {
+                let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+                return format!("PortForward {}", ports.join(" "));
+            }
+            Step::List(_) => return "List".to_owned(),
+            _ => {}
         }
         let text = format!("{self:?}");
         let name = text.split(['(', ' ']).next().unwrap_or_default();

@@ -34,8 +34,15 @@ pub use flavour::Flavour;
 pub use runtime::Runtime;
 pub use shim::Shim;
 
+/// What a bundle's root has of busybox by name.
+const TOOLS: [&str; 32] = [
+    "cat", "chmod", "chown", "cp", "cut", "env", "grep", "head", "hostname", "id", "kill", "ln", "ls",
+    "mkdir", "mount", "mv", "ps", "readlink", "rm", "sed", "seq", "sh", "sleep", "sort", "stat", "stty",
+    "tail", "touch", "tr", "tty", "umount", "wc",
+];
+
 /// For what takes milliseconds, on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// An event as it came: the topic without what all have, and the message.
 #[derive(Debug, Clone)]
@@ -142,7 +149,7 @@ impl Containerd {
             fs::create_dir_all(root.join(folder)).expect("a directory");
         }
         fs::copy("/bin/busybox", root.join("bin/busybox")).expect("apt install busybox-static");
-        for tool in ["sh", "cat", "sleep", "hostname", "ps"] {
+        for tool in TOOLS {
             symlink("busybox", root.join("bin").join(tool)).expect("a link");
         }
         let namespaces = ["pid", "ipc", "uts", "mount", "network"].map(|kind| json!({"type": kind}));
@@ -155,6 +162,10 @@ impl Containerd {
             "mounts": [
                 {"destination": "/proc", "type": "proc", "source": "proc"},
                 {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+                {
+                    "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+                    "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
+                },
             ],
             "linux": {"namespaces": namespaces}
         });
@@ -174,12 +185,22 @@ impl Containerd {
 
     /// What an exec has written so far; an empty one is init.
     pub fn written(&self, id: &str, exec: &str) -> String {
-        fs::read_to_string(self.bundle_of(id).join(format!("out{exec}"))).unwrap_or_default()
+        fs::read_to_string(self.stem(id, exec) + "out").unwrap_or_default()
+    }
+
+    /// What the names of a process's files begin with.
+    pub fn stem(&self, id: &str, exec: &str) -> String {
+        format!("{}/{exec}", self.bundle_of(id).display())
+    }
+
+    /// The same as the shim has it.
+    pub fn told_stem(&self, id: &str, exec: &str) -> String {
+        format!("{}/{exec}", self.told(self.bundle_of(id)))
     }
 
     /// Where all output of one goes, as `ctr --log-uri` has it.
     pub fn out(&self, id: &str, exec: &str) -> String {
-        format!("file://{}/out{exec}", self.told(self.bundle_of(id)))
+        format!("file://{}out", self.told_stem(id, exec))
     }
 
     /// A verb of the shim's program, to its end.

@@ -1,0 +1,96 @@
+//! Where mounts go in a container's root: by no link out of it, and also where a link of the image leads to what is not there, as with runc. Many
+//! images have such an `/etc/resolv.conf`. The library makes what is missing, but follows links itself.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    fs,
+    path::{Component, Path, PathBuf},
+};
+
+use libcontainer::oci_spec::runtime::Spec;
+
+/// So many links has a path at most. Source: Linux `include/linux/namei.h`, `MAXSYMLINKS`.
+const LINKS_MAX: usize = 40;
+
+/// Has the mounts of `spec`, whose root is at `rootfs`, go where their destinations lead.
+pub fn resolve(spec: &mut Spec, rootfs: &Path) {
+    let mut before: Vec<PathBuf> = Vec::new();
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let place = place(rootfs, mount.destination(), &before);
+        before.push(place.clone());
+        mount.set_destination(place);
+    }
+}
+
+/// What `path` is without links. Below one of the places `mounted`, where something else lies by then, it is left as it is.
+fn place(rootfs: &Path, path: &Path, mounted: &[PathBuf]) -> PathBuf {
+    let parts = |path: &Path| -> Vec<OsString> {
+        let names =
+            path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+        names.map(|part| part.as_os_str().to_owned()).collect()
+    };
+    let (mut place, mut left, mut links) = (PathBuf::from("/"), VecDeque::from(parts(path)), 0);
+    while let Some(part) = left.pop_front() {
+        if part == ".." {
+            place.pop();
+            continue;
+        }
+        place.push(&part);
+        let is_root = |mount: &&PathBuf| mount.as_os_str() != "/";
+        if mounted.iter().filter(is_root).any(|mount| place.starts_with(mount)) {
+            continue;
+        }
+        let Ok(target) = fs::read_link(rootfs.join(place.strip_prefix("/").unwrap_or(&place))) else {
+            continue;
+        };
+        links += 1;
+        if links > LINKS_MAX {
+            // The library finds out and says it.
+            return path.to_owned();
+        }
+        place.pop();
+        if target.is_absolute() {
+            place = "/".into();
+        }
+        parts(&target).into_iter().rev().for_each(|part| left.push_front(part));
+    }
+    place
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_are_followed_inside_of_the_root_also_to_what_is_missing() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("etc/folder")).unwrap();
+        for (target, link) in [
+            ("../run/resolve/stub", "etc/resolv.conf"),
+            ("/run", "var"),
+            ("../../../../../out", "etc/folder/out"),
+            ("loop", "loop"),
+            ("folder", "etc/to"),
+            ("/etc/to", "to-to"),
+        ] {
+            symlink(target, root.path().join(link)).unwrap();
+        }
+        let of = |path: &str, mounted: &[&str]| {
+            let mounted: Vec<_> = mounted.iter().map(PathBuf::from).collect();
+            place(root.path(), Path::new(path), &mounted).to_string_lossy().into_owned()
+        };
+        assert_eq!(of("/etc/resolv.conf", &[]), "/run/resolve/stub");
+        assert_eq!(of("/var/run/x", &[]), "/run/run/x");
+        assert_eq!(of("/etc/folder/out", &[]), "/out");
+        assert_eq!(of("/to-to/new", &["/"]), "/etc/folder/new");
+        assert_eq!(of("/loop/x", &[]), "/loop/x");
+        assert_eq!(of("/../etc/./folder/", &[]), "/etc/folder");
+        assert_eq!(of("new", &[]), "/new");
+        assert_eq!(of("/", &[]), "/");
+        assert_eq!(of("/etc/resolv.conf", &["/etc"]), "/etc/resolv.conf", "another file lies there then");
+        assert_eq!(of("/etc/resolv.conf", &["/run"]), "/run/resolve/stub");
+    }
+}
