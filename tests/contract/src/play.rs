@@ -4,7 +4,7 @@ use containerd_shim_protos::{
     api::{self, Empty},
     events::task as events,
 };
-use protobuf::{Message, MessageField, MessageFull, well_known_types::any::Any};
+use protobuf::{Message, MessageFull};
 use serde_json::{Value, json};
 
 use crate::{
@@ -153,27 +153,8 @@ impl Stage {
         call.gives::<_, api::CreateTaskResponse>("Create", request).await
     }
 
-    /// A process's spec in an Any, as containerd's typeurl has it.
     async fn exec(&self, call: &Call<'_>, of: Of, script: &str, change: fn(&mut Value)) -> Outcome {
-        let mut process = json!({
-            "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
-            "noNewPrivileges": true
-        });
-        change(&mut process);
-        let spec = Any {
-            type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
-            value: process.to_string().into_bytes(),
-            ..Any::default()
-        };
-        let out = self.containerd.out(of.id, of.exec);
-        let request = api::ExecProcessRequest {
-            id: of.id.into(),
-            exec_id: of.exec.into(),
-            stdout: out.clone(),
-            stderr: out,
-            spec: MessageField::some(spec),
-            ..Default::default()
-        };
+        let request = self.containerd.asked_exec(of.id, of.exec, script, change);
         call.gives::<_, Empty>("Exec", request).await
     }
 
