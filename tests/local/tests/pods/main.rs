@@ -124,6 +124,16 @@ async fn delete_from_disk_ends_the_local_domain() {
     containerd.assert_nothing_left(&lives).await;
 }
 
+/// containerd may have lost it at once, with or without a Create on its way to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_was_asked_for_nothing_ends_with_its_delete() {
+    let containerd = Containerd::new().await;
+    containerd.bundle("a", "exec sleep 1000", |_| {});
+    containerd.start("a").await;
+    containerd.delete("a");
+    containerd.assert_nothing_left(&[]).await;
+}
+
 /// Of each moment of a Create, what is on disk is enough.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shim_that_is_killed_during_a_create_leaves_nothing_to_its_delete() {
