@@ -6,6 +6,7 @@
 mod accepted;
 pub mod cases;
 pub mod compare;
+pub mod cost;
 pub mod cri;
 pub mod left;
 pub mod mock;
