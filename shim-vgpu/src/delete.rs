@@ -8,7 +8,7 @@
 
 use std::{
     io::{Read, Write},
-    os::unix::{fs::MetadataExt, process::CommandExt},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{ChildStderr, Command, Stdio},
     time::{Duration, SystemTime},
@@ -16,10 +16,6 @@ use std::{
 
 use containerd_shim_protos::api::DeleteResponse;
 use protobuf::Message;
-use rustix::{
-    io::Errno,
-    net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
-};
 use serde::{Deserialize, Serialize};
 use vgpu_codes::Code;
 use vgpu_config::Config;
@@ -33,6 +29,7 @@ use crate::{
     persist::Store,
     platform::PlatformSource,
     process,
+    socket::Socket,
     spec::{Role, Spec},
     zone,
 };
@@ -56,14 +53,6 @@ struct Dead {
     socket: Option<Socket>,
 }
 
-/// The socket of the pod's shim, told from the next one at the same path, which may have its inode.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Socket {
-    path: PathBuf,
-    inode: u64,
-    changed: (i64, i64),
-}
-
 impl Dead {
     fn read(args: &Args, source: &dyn PlatformSource) -> Result<Dead> {
         let bundle = if args.bundle.is_empty() { bootstrap::bundle()? } else { PathBuf::from(&args.bundle) };
@@ -85,21 +74,33 @@ impl Dead {
 
     /// Cleans up. What is not this life's is not touched.
     fn clean(&self, source: &dyn PlatformSource) -> Result<()> {
-        let cleaned = self.store.as_ref().map_or(Ok(()), |store| {
-            let cleaned = self.clean_pod(store, source);
-            // Whatever the record says: the contract asks for this one by name.
-            let root = cleanup::rootfs(store, &self.bundle);
-            cleaned.and(root)
-        });
+        let cleaned = match &self.store {
+            Some(store) => {
+                let cleaned = self.clean_pod(store, source);
+                // Whatever the record says: the contract asks for this one by name.
+                let root = cleanup::rootfs(store, &self.bundle);
+                cleaned.and(root)
+            }
+            None => self.ask_living(),
+        };
         if let Some(socket) = &self.socket {
             socket.remove_if_stale();
         }
         cleaned
     }
 
+    /// A shim that containerd cannot reach may live all the same, and no record say so: it was asked for nothing yet, or is about to write
+    /// the first one. It lets go of this container, and goes itself, if it has no other.
+    fn ask_living(&self) -> Result<()> {
+        match &self.socket {
+            Some(socket) if socket.is_served() => ask::remove(socket.path(), &self.id),
+            _ => Ok(()),
+        }
+    }
+
     fn clean_pod(&self, store: &Store, source: &dyn PlatformSource) -> Result<()> {
-        // A death before the first record.
-        let Some(record) = store.load()? else { return store.remove() };
+        // Nothing was begun, or all of it is over.
+        let Some(record) = store.load()? else { return self.ask_living().and(store.remove()) };
         let platform = source.platform(config(source));
         let shim_lives = record.shim.is_some_and(|shim| shim.is_alive());
         let in_record = record.containers.contains_key(&self.id);
@@ -236,28 +237,6 @@ fn has(store: &Store, id: &str, bundle: &Path) -> bool {
 /// The node's configuration, or the default one: an invalid file must not keep anything from being cleaned up.
 fn config(source: &dyn PlatformSource) -> Config {
     source.config(None).unwrap_or_default()
-}
-
-impl Socket {
-    /// As the bundle names it, if there is one.
-    fn of(bundle: &Path) -> Option<Socket> {
-        Socket::at(bootstrap::socket_of(bundle)?)
-    }
-
-    fn at(path: PathBuf) -> Option<Socket> {
-        let there = std::fs::symlink_metadata(&path).ok()?;
-        Some(Socket { path, inode: there.ino(), changed: (there.ctime(), there.ctime_nsec()) })
-    }
-
-    /// Of a shim that was killed. Asked without waiting: a shim that hangs takes nobody in, but is there.
-    fn remove_if_stale(&self) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let connected = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .and_then(|socket| net::connect(&socket, &SocketAddrUnix::new(&self.path)?));
-        if connected == Err(Errno::CONNREFUSED) && Socket::at(self.path.clone()).as_ref() == Some(self) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ mod process;
 mod server;
 mod service;
 mod share;
+mod socket;
 mod spec;
 mod toolstack;
 mod tree;

@@ -16,7 +16,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal},
 };
 
-use tokio::sync::oneshot;
+use tokio::{net::unix::pipe, sync::oneshot};
 
 use crate::share::Process;
 
@@ -72,18 +72,20 @@ impl Process {
         }
     }
 
-    /// Resolves at its end; at once if it is gone already. A thread waits: a descriptor of ours needs unsafe code to be watched by tokio.
+    /// Resolves at its end; at once if it is gone already.
     ///
     /// # Errors
     /// If it can't be watched.
     pub fn end(&self) -> io::Result<oneshot::Receiver<()>> {
         let (ended, end) = oneshot::channel();
         if let Some(held) = self.hold()? {
-            thread::Builder::new().name("process end".into()).spawn(move || {
-                let mut readable = [PollFd::new(&held, PollFlags::IN)];
-                while rustix::event::poll(&mut readable, None) == Err(rustix::io::Errno::INTR) {}
+            // No pipe, but waited for like one: it can be read, as poll(2) has it, when the process has ended. tokio's way for other
+            // descriptors is unsafe code.
+            let held = pipe::Receiver::from_owned_fd_unchecked(held)?;
+            tokio::spawn(async move {
+                let _ = held.readable().await;
                 drop(ended);
-            })?;
+            });
         }
         Ok(end)
     }

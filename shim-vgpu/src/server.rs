@@ -2,7 +2,7 @@
 
 use std::{
     os::{fd::AsFd, unix::net::UnixListener},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -41,7 +41,7 @@ pub fn run(args: &Args, bundle: &Path, source: Arc<dyn PlatformSource>) -> Resul
         .enable_all()
         .build()
         .or_fail(Code::HostFailure, || "cannot start the runtime".into())?;
-    let served = runtime.block_on(serve(args, listener, path.as_deref(), source));
+    let served = runtime.block_on(serve(args, listener, path.clone(), source));
     if let (Err(_), Some(path)) = (&served, &path) {
         let _ = std::fs::remove_file(path);
     }
@@ -69,14 +69,14 @@ fn inherited() -> Result<UnixListener> {
 async fn serve(
     args: &Args,
     listener: UnixListener,
-    path: Option<&Path>,
+    socket: Option<PathBuf>,
     source: Arc<dyn PlatformSource>,
 ) -> Result<()> {
     let what = || "cannot serve the shim's socket".to_owned();
     let outbox = Outbox::new(&args.namespace, &std::env::var("TTRPC_ADDRESS").unwrap_or_default());
     let pod = Pod::new(source, &args.namespace, outbox.clone(), Cut::default());
     let exit = Arc::new(watch::Sender::new(false));
-    let task: Arc<dyn Task + Send + Sync> = Arc::new(Service::new(pod, exit.clone()));
+    let task: Arc<dyn Task + Send + Sync> = Arc::new(Service::new(pod, socket, exit.clone()));
     let listener = Listener::try_from(listener).or_fail(Code::HostFailure, what)?;
     let mut server = Server::new()
         .add_listener(listener)
@@ -86,10 +86,6 @@ async fn serve(
     log::info!("serving, version {}", env!("CARGO_PKG_VERSION"));
     // The sender lives in `exit`.
     let _ = exit.subscribe().wait_for(|exit| *exit).await;
-    // At once: a `start` of the same id would take us for its shim, and later the name may be the next one's.
-    if let Some(path) = path {
-        let _ = std::fs::remove_file(path);
-    }
     outbox.drain(EVENTS_LIMIT).await;
     tokio::time::sleep(LAST_ANSWER).await;
     Ok(())

@@ -3,7 +3,7 @@
 //! Every method of the trait is here: its defaults answer NOT_FOUND, which containerd takes for success. What changes something runs in
 //! a task of its own ([`owned`]).
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use containerd_shim_protos::{api, shim_async::Task};
@@ -21,13 +21,14 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Service {
     pod: Arc<Pod>,
+    socket: Option<PathBuf>,
     exit: Arc<watch::Sender<bool>>,
 }
 
 impl Service {
-    /// The service of `pod`; `exit` becomes true when containerd lets the shim go.
-    pub fn new(pod: Arc<Pod>, exit: Arc<watch::Sender<bool>>) -> Service {
-        Service { pod, exit }
+    /// The service of `pod`, on `socket`; `exit` becomes true when containerd lets the shim go.
+    pub fn new(pod: Arc<Pod>, socket: Option<PathBuf>, exit: Arc<watch::Sender<bool>>) -> Service {
+        Service { pod, socket, exit }
     }
 }
 
@@ -143,6 +144,12 @@ impl Task for Service {
 
     async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> ttrpc::Result<api::Empty> {
         if self.pod.is_empty() {
+            // Before the answer: a `start` of the same id would take us for its shim, and later the name may be the next one's.
+            if let Some(socket) = &self.socket
+                && !*self.exit.borrow()
+            {
+                let _ = std::fs::remove_file(socket);
+            }
             self.exit.send_replace(true);
         }
         Ok(api::Empty::default())

@@ -25,7 +25,7 @@ use vgpu_codes::Code;
 
 use super::{Backend, Process};
 use crate::{
-    error::{Error, OrFail, Result},
+    error::{Error, OrFail, Result, blocking},
     process,
     xen::{XenLink, nodes::write_side},
 };
@@ -68,9 +68,12 @@ impl ShareServer {
             })?;
         let ready = is_ready(&mut child, START_LIMIT);
         if let (Ok(true), Some(process)) = (&ready, Process::of(child.id())) {
+            let end =
+                process.end().or_fail(Code::ShareFailed, || "cannot watch the share's server".into())?;
             // Reaped when it ends, so that its id stays its own until then.
-            std::thread::spawn(move || {
-                if let Some(why) = why_it_ended(&mut child) {
+            tokio::spawn(async move {
+                let _ = end.await;
+                if let Ok(Some(why)) = blocking(move || Ok(why_it_ended(&mut child))).await {
                     log::error!("the share of domain {domid} has ended: {why}");
                 }
             });
@@ -201,8 +204,8 @@ mod tests {
         ShareServer::new(program, Arc::default())
     }
 
-    #[test]
-    fn a_server_that_is_ready_is_found_by_its_domain_and_ended() {
+    #[tokio::test]
+    async fn a_server_that_is_ready_is_found_by_its_domain_and_ended() {
         let dir = tempfile::tempdir().unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("wait"), FileType::Fifo, Mode::RWXU, 0).unwrap();
         let server = server(dir.path(), "echo ready; read line < \"$3/wait\"");

@@ -116,6 +116,7 @@ async fn a_start_right_after_a_shutdown_is_not_sent_to_the_dying_shim() {
     let first = containerd.start(&bundle, b"");
     let pid = first.shim_pid().await;
     let _: Empty = first.call(TASK_V2, "Shutdown", &ShutdownRequest::default()).await.unwrap();
+    assert!(!first.socket().exists(), "it is answered before its socket is gone");
     let second = containerd.start(&bundle, b"");
     assert_ne!(second.shim_pid().await, pid);
     first.gone(pid).await;

@@ -16,27 +16,43 @@ pub fn lives(node: &Path) -> Vec<String> {
     names.map(|name| name.rsplit('+').next().unwrap_or_default().to_owned()).collect()
 }
 
-/// No domain, process, cgroup, mount or file is left of a node in `dir` that had these lives.
+/// No domain, process, cgroup, mount, socket or file is left of a node in `dir` that had these lives.
 ///
 /// # Panics
 /// Something is.
 pub async fn assert_nothing(dir: &Path, node: &Path, lives: &[String]) {
-    let word = word(dir);
-    let left = || {
-        let folders = ["domains", "devices", "shared", "sandboxes"].map(|name| node.join(name));
-        let mut left: Vec<PathBuf> = folders
-            .iter()
-            .flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten())
-            .map(|entry| entry.path())
-            .collect();
-        left.extend(lives.iter().filter_map(|uuid| cgroup_of(uuid)));
-        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("there is one");
-        left.extend(mounts.lines().filter(|line| line.contains(&word)).map(PathBuf::from));
-        left.extend(processes(&word).into_iter().map(|process| process.join(line(&process))));
-        left
-    };
+    let left = || of(dir, node, lives);
     // `delete` may go on after its answer.
     until("nothing is left", || left().is_empty(), || format!("{:?}", left())).await;
+}
+
+/// What there is of a node in `dir` that had these lives, but for its folders: processes where there is nothing else.
+///
+/// # Panics
+/// /proc is not mounted.
+pub fn of(dir: &Path, node: &Path, lives: &[String]) -> Vec<PathBuf> {
+    let word = word(dir);
+    let mut left = Vec::new();
+    for entry in below(node) {
+        let is_folder = entry.is_dir();
+        left.extend(if is_folder { below(&entry) } else { vec![entry] });
+    }
+    left.extend(lives.iter().filter_map(|uuid| cgroup_of(uuid)));
+    let lines = |file: &str| fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let mounts = lines("/proc/self/mountinfo");
+    left.extend(mounts.lines().filter(|line| line.contains(&word)).map(PathBuf::from));
+    let (sockets, ours) = (lines("/proc/net/unix"), format!("{}/", node.display()));
+    left.extend(sockets.lines().filter(|line| line.contains(&ours)).map(PathBuf::from));
+    // Last: it takes a look at every process of the machine.
+    if left.is_empty() {
+        left.extend(processes(&word).into_iter().map(|process| process.join(line(&process))));
+    }
+    left
+}
+
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 /// The cgroup of a local domain.
@@ -44,6 +60,17 @@ pub fn cgroup_of(uuid: &str) -> Option<PathBuf> {
     let name = format!("vgpu-local-{uuid}");
     let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|place| Path::new(place).join(&name));
     places.into_iter().find(|place| place.exists())
+}
+
+/// The first process of a local domain's guest, by its pid here. Source: `proc_pid_status(5)`, `NSpid`.
+pub fn pid_1(cgroup: &Path) -> Option<i32> {
+    let pids = fs::read_to_string(cgroup.join("cgroup.procs")).ok()?;
+    let is_first = |pid: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        inside.is_some_and(|pids| pids.split_whitespace().nth(1) == Some("1"))
+    };
+    pids.lines().find(|pid| is_first(pid))?.parse().ok()
 }
 
 /// Ends what is left of local domains. Says how many there were.

@@ -7,6 +7,7 @@ mod accepted;
 mod call;
 pub mod cases;
 pub mod compare;
+pub mod cost;
 pub mod cri;
 mod events;
 mod fixture;

@@ -4,7 +4,6 @@ use std::{future::Future, pin::Pin};
 
 use containerd_shim_protos::api::{self, Empty};
 use futures_util::future::join_all;
-use protobuf::{MessageField, well_known_types::any::Any};
 use serde_json::{Value, json};
 
 use crate::{
@@ -177,7 +176,6 @@ impl Stage {
         call.gives::<_, api::CreateTaskResponse>("Create", request).await
     }
 
-    /// A process's spec in an Any, as containerd's typeurl has it.
     async fn exec(
         &self,
         call: &Call<'_>,
@@ -187,26 +185,11 @@ impl Stage {
         change: fn(&mut Value),
     ) -> Outcome {
         let terminal = io.is_some_and(|io| io.terminal);
-        let mut process = json!({
-            "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
-            "noNewPrivileges": true, "terminal": terminal
+        let mut request = self.containerd.asked_exec(of.id, of.exec, script, |process| {
+            process["terminal"] = json!(terminal);
+            change(process);
         });
-        change(&mut process);
-        let spec = Any {
-            type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
-            value: process.to_string().into_bytes(),
-            ..Any::default()
-        };
-        let out = self.containerd.out(of.id, of.exec);
-        let mut request = api::ExecProcessRequest {
-            id: of.id.into(),
-            exec_id: of.exec.into(),
-            stdout: out.clone(),
-            stderr: out,
-            spec: MessageField::some(spec),
-            terminal,
-            ..Default::default()
-        };
+        request.terminal = terminal;
         if let Some(io) = io {
             io.make_fifos(&self.containerd.stem(of.id, of.exec));
             self.clients.made(&self.containerd.stem(of.id, of.exec), io);

@@ -3,16 +3,18 @@
 //! The benchmark programs of the crates print one flat JSON object a line:
 //! `{"name":…,"value":…,"unit":…,"beside":…,"what":…,"ratio":…,"target":…}`; `what` names what `beside` is the figure of; `target`, 0 for none, is
 //! the most that `value` may be. A carried xtask finds them in `bench/` beside itself. `bench gpu` shows in the same form what
-//! `gpu-suite` measures.
+//! `gpu-suite` measures, `bench shim` what a pod's shim costs beside runc's (tests/local).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::args::Args;
+use crate::contract;
 use crate::dist::cargo;
 use crate::error::{Context, Failure, Result};
 use crate::gpu_suite;
+use crate::host;
 use crate::json;
 use crate::paths;
 use crate::progress::{self, Steps};
@@ -22,6 +24,8 @@ pub const PROGRAMS: &[&str] = &["idm", "libvgpu"];
 
 /// What NAME is for the figures of a GPU, which a run of all leaves out.
 const ON_A_GPU: &str = "gpu";
+/// What it is for the shim's, which a run of all leaves out, too: they want root, and runc's shim in a root of Dom0's.
+const OF_THE_SHIM: &str = "shim";
 
 /// The figures of a program whose names contain one of these parts.
 type Figures = (&'static str, Vec<String>);
@@ -43,6 +47,7 @@ pub fn main(args: Args) -> Result<u8> {
     };
     let lines = match name.as_deref() {
         Some(ON_A_GPU) => gpu_suite::figures()?,
+        Some(OF_THE_SHIM) => shim()?,
         name => figures(name, measured)?,
     };
     print!("{}", table(&lines));
@@ -65,6 +70,17 @@ fn save(lines: &[String], file: &str) -> Result<()> {
     fs::write(file, lines.join("\n") + "\n").context(|| format!("cannot write {file}"))
 }
 
+/// The local shim beside runc's.
+fn shim() -> Result<Vec<String>> {
+    let (steps, root) = (Steps::quiet()?, paths::root()?);
+    let runc = contract::runc(&steps)?;
+    let program = build(&steps, &root, "vgpu-local")?;
+    let said = progress::output(
+        host::as_root("env", &[]).arg(format!("VGPU_RUNC={}", runc.display())).arg(program),
+    )?;
+    Ok(said.lines().map(String::from).collect())
+}
+
 /// Runs the programs for NAME and returns their lines.
 fn figures(name: Option<&str>, program: impl Fn(&str) -> Result<Command>) -> Result<Vec<String>> {
     let mut lines = Vec::new();
@@ -74,7 +90,9 @@ fn figures(name: Option<&str>, program: impl Fn(&str) -> Result<Command>) -> Res
     }
     if lines.is_empty() {
         let names = PROGRAMS.join(", ");
-        return Err(Failure::new(format!("no figures; the benchmarks are: {names}, {ON_A_GPU}")));
+        return Err(Failure::new(format!(
+            "no figures; the benchmarks are: {names}, {ON_A_GPU}, {OF_THE_SHIM}"
+        )));
     }
     Ok(lines)
 }

@@ -63,6 +63,8 @@ const BOOTS: &[Boot] = &[
 /// What `test --long rest` plays: that runc does what stories want of any runtime, which no change of ours can break, CUDA programs
 /// that part `programs` runs too, and a guest kernel's crash, which Xen ends as `xl destroy` does.
 pub const REST: &[&str] = &["runc_", "cuda_other_programs", "death_of_the_guests_kernel"];
+/// What `test --long churn` plays: pods by the number, and random deaths.
+pub const CHURN: &[&str] = &["churn_pods_in_a_row", "churn_random_kills"];
 /// What a boot touches of its memory, at most.
 const BOOT_MIB: u32 = 5120;
 
@@ -105,7 +107,7 @@ fn each_is_played_once(names: &[String]) -> Result<()> {
     let boots = |name: &String| {
         BOOTS.iter().filter(|boot| boot.stories.iter().any(|part| name.contains(part))).count()
     };
-    let is_left = |name: &String| REST.iter().any(|part| name.starts_with(part));
+    let is_left = |name: &String| [REST, CHURN].concat().iter().any(|part| name.starts_with(part));
     let wrong: Vec<&String> =
         names.iter().filter(|name| boots(name) != 1 && !(boots(name) == 0 && is_left(name))).collect();
     if wrong.is_empty() {

@@ -68,14 +68,15 @@ const STAGES: &[(&str, Stage)] = &[
     ),
     ("deaths", Stage::Stories(Kind::Pv, &["death_"], 5)),
     ("rest", Stage::Stories(Kind::Pv, boots::REST, 1)),
+    ("churn", Stage::Stories(Kind::Pv, boots::CHURN, 1)),
     ("fuzz", Stage::Fuzz),
     ("contract", Stage::Contract),
     ("frameworks", Stage::Frameworks),
 ];
 
 /// Many programs on the software GPU: they keep Dom0 so busy that its emulation does not survive them (`tests/testbed/README.md`), and a
-/// GPU's calls are the same for every Dom0.
-const NOT_ON_PVH: &[&str] = &["cuda_programs", "cuda_other"];
+/// GPU's calls are the same for every Dom0. Pods by the number are the same, too.
+const NOT_ON_PVH: &[&str] = &["cuda_programs", "cuda_other", "churn_"];
 
 /// What the stages are called.
 pub fn names() -> impl Iterator<Item = &'static str> {

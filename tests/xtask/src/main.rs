@@ -68,7 +68,8 @@ cargo xtask VERB
                  PARTS, with commas, are parts of FILE/CASE; --beside takes another gpu-proxy in the place of the driver
   cuda-programs  compiles the programs of tests/cuda and prints their directory, for gpu
   bench [NAME] [--json FILE]
-                 figures, each beside what a user would use instead; `bench gpu` (where there is one): beside native
+                 figures, each beside what a user would use instead; `bench gpu` (where there is one): beside native;
+                 `bench shim`: a pod's shim beside runc's
   gen-cuda [--check]
                  writes the tables of CUDA's and NVML's symbols from NVIDIA's headers
   clean --cache  removes the cache

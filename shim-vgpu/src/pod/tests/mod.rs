@@ -187,7 +187,7 @@ async fn a_guest_that_tells_no_pids_is_answered_for() {
 #[tokio::test]
 async fn a_create_whose_request_is_dropped_runs_to_its_end() {
     let node = Node::new(Habits::default()).await;
-    let service = Service::new(node.pod.clone(), Arc::default());
+    let service = Service::new(node.pod.clone(), None, Arc::default());
     let request = node.request(fake_guest::SLOW, json!({}));
     let handler = tokio::spawn(async move { service.create(&TtrpcContext::default(), request).await });
     while node.world.programs.lock().unwrap().is_empty() {

@@ -1,16 +1,17 @@
 //! A containerd as a shim sees it: bundles of busybox, the shim's verbs, its socket, and a sink for its events. No daemon: a container
 //! takes milliseconds.
 
+mod bundle;
 mod flavour;
 mod runtime;
 mod shim;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io::{Read, Write},
-    os::unix::fs::{OpenOptionsExt, symlink},
-    path::PathBuf,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -18,15 +19,11 @@ use std::{
 
 use async_trait::async_trait;
 use containerd_shim_protos::{
-    api::{CreateTaskRequest, CreateTaskResponse, Empty},
+    api::{CreateTaskResponse, Empty},
     shim::events::ForwardRequest,
     shim_async::{Events, create_events},
 };
-use rustix::{
-    fs::{CWD, Mode, OFlags, mkfifoat},
-    process::{Pid, Signal, kill_process},
-};
-use serde_json::{Value, json};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use tempfile::TempDir;
 use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
 
@@ -34,12 +31,7 @@ pub use flavour::Flavour;
 pub use runtime::Runtime;
 pub use shim::Shim;
 
-/// What a bundle's root has of busybox by name.
-const TOOLS: [&str; 32] = [
-    "cat", "chmod", "chown", "cp", "cut", "env", "grep", "head", "hostname", "id", "kill", "ln", "ls",
-    "mkdir", "mount", "mv", "ps", "readlink", "rm", "sed", "seq", "sh", "sleep", "sort", "stat", "stty",
-    "tail", "touch", "tr", "tty", "umount", "wc",
-];
+use crate::left;
 
 /// For what takes milliseconds, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -75,11 +67,12 @@ pub struct Containerd {
     runtime: Runtime,
     flavour: Flavour,
     heard: Arc<Heard>,
-    _events: Server,
-    /// What the shims say, a fifo each: one that nobody reads would fail a shim's start.
-    logs: Mutex<Vec<File>>,
-    /// The processes of the shims that were started.
-    shims: Mutex<BTreeSet<i32>>,
+    /// Serves until this is dropped. Nobody takes the lock: with it pods beside each other can share the containerd.
+    _events: Mutex<Server>,
+    /// What the shims say, a fifo a bundle: one that nobody reads would fail a shim's start.
+    logs: Mutex<BTreeMap<String, File>>,
+    /// Where the shims that were started serve.
+    sockets: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl std::fmt::Debug for Containerd {
@@ -99,8 +92,13 @@ impl Containerd {
 
     /// One of some age.
     pub async fn of(runtime: Runtime, flavour: Flavour) -> Self {
+        Self::at(&std::env::temp_dir(), runtime, flavour).await
+    }
+
+    /// One whose directory is in this one.
+    pub async fn at(place: &Path, runtime: Runtime, flavour: Flavour) -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests make containers: run them as root");
-        let (dir, heard) = (TempDir::new().expect("a directory"), Arc::new(Heard::default()));
+        let (dir, heard) = (TempDir::new_in(place).expect("a directory"), Arc::new(Heard::default()));
         let listener = std::os::unix::net::UnixListener::bind(dir.path().join("events")).expect("a socket");
         let mut events = Server::new()
             .add_listener(Listener::try_from(listener).expect("a listener"))
@@ -111,9 +109,9 @@ impl Containerd {
             runtime,
             flavour,
             heard,
-            _events: events,
+            _events: Mutex::new(events),
             logs: Mutex::default(),
-            shims: Mutex::default(),
+            sockets: Mutex::default(),
         }
     }
 
@@ -127,80 +125,10 @@ impl Containerd {
         self.events().into_iter().map(|event| event.topic).collect()
     }
 
-    /// Where a container's bundle lies.
-    pub fn bundle_of(&self, id: &str) -> PathBuf {
-        self.dir.path().join(id)
-    }
-
-    /// Where the local shim keeps its node.
-    pub fn node(&self) -> PathBuf {
-        runtime::node(self.dir.path())
-    }
-
-    /// A path below the directory as the shim has it.
-    pub fn told(&self, path: PathBuf) -> String {
-        self.runtime.inner(self.dir.path(), &path).to_string_lossy().into_owned()
-    }
-
-    /// A bundle whose init is `script`, with `change` made to its spec.
-    pub fn bundle(&self, id: &str, script: &str, change: impl FnOnce(&mut Value)) {
-        let root = self.bundle_of(id).join("rootfs");
-        for folder in ["bin", "dev", "proc", "tmp"] {
-            fs::create_dir_all(root.join(folder)).expect("a directory");
-        }
-        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("apt install busybox-static");
-        for tool in TOOLS {
-            symlink("busybox", root.join("bin").join(tool)).expect("a link");
-        }
-        let namespaces = ["pid", "ipc", "uts", "mount", "network"].map(|kind| json!({"type": kind}));
-        let mut spec = json!({
-            "ociVersion": "1.1.0", "root": {"path": "rootfs"}, "hostname": "inside", "annotations": {},
-            "process": {
-                "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
-                "noNewPrivileges": true
-            },
-            "mounts": [
-                {"destination": "/proc", "type": "proc", "source": "proc"},
-                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-                {
-                    "destination": "/dev/pts", "type": "devpts", "source": "devpts",
-                    "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
-                },
-            ],
-            "linux": {"namespaces": namespaces}
-        });
-        change(&mut spec);
-        fs::write(self.bundle_of(id).join("config.json"), spec.to_string()).expect("a spec");
-    }
-
-    /// As containerd does when it has `delete`'s answer.
-    pub fn remove_bundle(&self, id: &str) {
-        fs::remove_dir_all(self.bundle_of(id)).expect("removed");
-    }
-
-    /// What the container's init has written so far.
-    pub fn output(&self, id: &str) -> String {
-        self.written(id, "")
-    }
-
-    /// What an exec has written so far; an empty one is init.
-    pub fn written(&self, id: &str, exec: &str) -> String {
-        fs::read_to_string(self.stem(id, exec) + "out").unwrap_or_default()
-    }
-
-    /// What the names of a process's files begin with.
-    pub fn stem(&self, id: &str, exec: &str) -> String {
-        format!("{}/{exec}", self.bundle_of(id).display())
-    }
-
-    /// The same as the shim has it.
-    pub fn told_stem(&self, id: &str, exec: &str) -> String {
-        format!("{}/{exec}", self.told(self.bundle_of(id)))
-    }
-
-    /// Where all output of one goes, as `ctr --log-uri` has it.
-    pub fn out(&self, id: &str, exec: &str) -> String {
-        format!("file://{}out", self.told_stem(id, exec))
+    /// The sockets of shims that were started here and are there still.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let told = self.sockets.lock().expect("nobody panics with it");
+        told.iter().filter(|socket| socket.exists()).cloned().collect()
     }
 
     /// A verb of the shim's program, to its end.
@@ -242,9 +170,9 @@ impl Containerd {
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         let address = self.flavour.address(&output.stdout);
         let address = self.runtime.outer(self.dir.path(), &address);
-        let shim = Shim::at(address, self.flavour.service()).await;
-        self.shims.lock().expect("nobody panics with it").insert(shim.pid);
-        shim
+        let socket = address.trim_start_matches("unix://").into();
+        self.sockets.lock().expect("nobody panics with it").insert(socket);
+        Shim::at(address, self.flavour.service()).await
     }
 
     /// As containerd reads what a shim says of itself: by `log` in the bundle.
@@ -260,7 +188,7 @@ impl Containerd {
             .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
             .open(&path)
             .expect("a log");
-        self.logs.lock().expect("nobody panics with it").push(log);
+        self.logs.lock().expect("nobody panics with it").insert(id.into(), log);
     }
 
     /// The verb `delete`.
@@ -268,12 +196,6 @@ impl Containerd {
         let bundle = self.told(self.bundle_of(id));
         let output = self.run(id, &["-bundle", &bundle, "delete"]);
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    }
-
-    /// What Create is asked.
-    pub fn asked(&self, id: &str) -> CreateTaskRequest {
-        let (bundle, out) = (self.told(self.bundle_of(id)), self.out(id, ""));
-        CreateTaskRequest { id: id.into(), bundle, stdout: out.clone(), stderr: out, ..Default::default() }
     }
 
     /// Create and Start.
@@ -285,21 +207,18 @@ impl Containerd {
 }
 
 impl Drop for Containerd {
-    /// A test that fails leaves neither processes nor mounts on the machine.
+    /// A test that fails leaves neither processes nor mounts on the machine. Another thread's may hold it for longer than its panic.
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && self.sockets().is_empty() {
             return;
         }
-        for log in std::mem::take(&mut *self.logs.lock().expect("nobody panics with it")) {
+        for (id, log) in std::mem::take(&mut *self.logs.lock().expect("nobody panics with it")) {
             let mut said = Vec::new();
             // Ends with an error: there is no more now.
             let _ = (&log).read_to_end(&mut said);
-            eprintln!("a shim said: {}", String::from_utf8_lossy(&said));
+            eprintln!("the shim of {id} said: {}", String::from_utf8_lossy(&said));
         }
-        for pid in std::mem::take(&mut *self.shims.lock().expect("nobody panics with it")) {
-            let ended = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
-            eprintln!("ended the shim {pid}: {ended:?}");
-        }
+        left::end(self.dir.path(), "containerd-shim");
         let ids = fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
         for id in ids.filter(|id| id.path().join("config.json").exists()) {
             let id = id.file_name().to_string_lossy().into_owned();

@@ -45,20 +45,35 @@ impl Shim {
 
     /// Start of init.
     pub async fn begin(&self, id: &str) {
-        let request = api::StartRequest { id: id.into(), ..Default::default() };
+        self.begin_exec(id, "").await;
+    }
+
+    /// Start of an exec; an empty one is init.
+    pub async fn begin_exec(&self, id: &str, exec: &str) {
+        let request = api::StartRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
         let _: api::StartResponse = self.call("Start", &request).await.expect("Start");
     }
 
     /// The exit status.
     pub async fn wait(&self, id: &str) -> u32 {
-        let request = api::WaitRequest { id: id.into(), ..Default::default() };
+        self.wait_exec(id, "").await
+    }
+
+    /// The exit status of an exec; an empty one is init.
+    pub async fn wait_exec(&self, id: &str, exec: &str) -> u32 {
+        let request = api::WaitRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
         let reply: api::WaitResponse = self.call("Wait", &request).await.expect("Wait");
         reply.exit_status
     }
 
     /// The exit status.
     pub async fn delete(&self, id: &str) -> u32 {
-        let request = api::DeleteRequest { id: id.into(), ..Default::default() };
+        self.delete_exec(id, "").await
+    }
+
+    /// The exit status of an exec; an empty one is init.
+    pub async fn delete_exec(&self, id: &str, exec: &str) -> u32 {
+        let request = api::DeleteRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
         let reply: api::DeleteResponse = self.call("Delete", &request).await.expect("Delete");
         reply.exit_status
     }

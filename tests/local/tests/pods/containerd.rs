@@ -1,16 +1,11 @@
 //! A containerd whose shim is the local one, and what must be left of its node at the end.
 
-use std::{
-    fs,
-    ops::Deref,
-    path::{Path, PathBuf},
-};
+use std::{ops::Deref, path::PathBuf};
 
-use rustix::process::{Pid, Signal, kill_process};
 pub use vgpu_contract::mock::until;
 use vgpu_contract::{
     left,
-    mock::{Containerd as Mock, Runtime},
+    mock::{Containerd as Mock, Flavour, Runtime},
 };
 
 /// The shim, and what it has to lie beside.
@@ -35,7 +30,7 @@ impl Containerd {
 
     /// Whose shim lies there.
     pub async fn of(program: PathBuf) -> Self {
-        Containerd(Mock::new(Runtime::Local { program }).await)
+        Containerd(Mock::at(&crate::place(), Runtime::Local { program }, Flavour::V1).await)
     }
 
     /// The UUIDs of the lives that the shim has on disk.
@@ -43,40 +38,10 @@ impl Containerd {
         left::lives(&self.node())
     }
 
-    /// The cgroup of the only domain.
-    pub fn cgroup(&self) -> PathBuf {
-        let lives = self.lives();
-        let [uuid] = &lives[..] else { panic!("one pod: {lives:?}") };
-        left::cgroup_of(uuid).expect("the domain has a cgroup")
-    }
-
-    /// No domain, process, cgroup, mount or file is left of a node that had these lives.
+    /// No domain, process, cgroup, mount, socket or file is left of a node that had these lives.
     pub async fn assert_nothing_left(&self, lives: &[String]) {
-        left::assert_nothing(self.dir.path(), &self.node(), lives).await;
+        let left = || [left::of(self.dir.path(), &self.node(), lives), self.sockets()].concat();
+        // `delete` may go on after its answer.
+        until("nothing is left", || left().is_empty(), || format!("{:?}", left())).await;
     }
-}
-
-/// The guest's first process, by its pid here. Source: `proc_pid_status(5)`, `NSpid`.
-pub fn pid_1(cgroup: &Path) -> i32 {
-    let pids = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
-    let is_first = |pid: &str| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        inside.is_some_and(|pids| pids.split_whitespace().nth(1) == Some("1"))
-    };
-    pids.lines().find(|pid| is_first(pid)).expect("the guest has a PID 1").parse().unwrap()
-}
-
-/// SIGKILL.
-pub fn kill(pid: i32) {
-    signal(pid, Signal::KILL);
-}
-
-/// SIGSTOP.
-pub fn stop(pid: i32) {
-    signal(pid, Signal::STOP);
-}
-
-fn signal(pid: i32, signal: Signal) {
-    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }

@@ -11,7 +11,8 @@ use vgpu_contract::mock::{Shim, until};
 use vgpu_netlink::{Namespace, Rtnetlink, scratch::Scratch};
 
 use crate::{
-    containerd::{Containerd, kill, pid_1},
+    containerd::Containerd,
+    guest::{cgroup, kill, pid_1},
     network::{guest_of, joins},
 };
 
@@ -41,7 +42,7 @@ impl World {
         containerd.bundle("a", script, |spec| joins(spec, &pod));
         let shim = containerd.start("a").await;
         containerd.create(&shim, "a").await;
-        let (lives, guest) = (containerd.lives(), guest_of(&containerd.cgroup()));
+        let (lives, guest) = (containerd.lives(), guest_of(&cgroup(&containerd)));
         World { containerd, shim, lives, pod, guest }
     }
 
@@ -216,7 +217,7 @@ async fn with_the_guest_its_connections_end_and_with_the_shim_what_listens() {
     let listener = world.serve("127.0.0.1:80");
     let (mut dialler, program) = world.connect("127.0.0.1:80", &listener);
     drop((listener, program));
-    kill(pid_1(&world.containerd.cgroup()));
+    kill(pid_1(&cgroup(&world.containerd)));
     assert_eq!(dialler.read(&mut [0]).unwrap_or(0), 0);
     let refused = || world.end_of("127.0.0.1:80") == ErrorKind::ConnectionRefused;
     until("a dead guest's port is refused", refused, String::new).await;

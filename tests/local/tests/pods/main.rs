@@ -2,18 +2,26 @@
 
 mod containerd;
 mod forward;
+mod guest;
 mod inside;
 mod logger;
 mod network;
 mod shared;
 
 use std::{
-    fs,
+    env, fs,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use containerd::{Containerd, kill, pid_1, stop, until};
+use containerd::{Containerd, until};
+use guest::{cgroup, kill, pid_1, stop};
 use serde_json::json;
+
+/// Of the containerds and their nodes.
+fn place() -> PathBuf {
+    env::temp_dir()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_runs_and_leaves_nothing() {
@@ -48,7 +56,7 @@ async fn a_second_container_runs_in_the_same_guest() {
     containerd.bundle("app", "echo app; exit 3", |spec| spec["annotations"] = pod("container"));
     let shim = containerd.start("pod").await;
     containerd.create(&shim, "pod").await;
-    let (cgroup, lives) = (containerd.cgroup(), containerd.lives());
+    let (cgroup, lives) = (cgroup(&containerd), containerd.lives());
     assert_eq!(containerd.start("app").await.pid, shim.pid);
     containerd.create(&shim, "app").await;
     assert_eq!((shim.wait("app").await, shim.delete("app").await), (3, 3));
@@ -68,7 +76,7 @@ async fn a_crash_of_the_guest_is_the_exit_of_its_tasks() {
     let shim = containerd.start("a").await;
     containerd.create(&shim, "a").await;
     let lives = containerd.lives();
-    kill(pid_1(&containerd.cgroup()));
+    kill(pid_1(&cgroup(&containerd)));
     assert_eq!((shim.wait("a").await, shim.delete("a").await), (137, 137));
     shim.shut_down().await;
     containerd.assert_nothing_left(&lives).await;
@@ -82,7 +90,7 @@ async fn a_guest_that_is_stopped_is_ended_in_five_seconds() {
     containerd.bundle("a", "exec sleep 1000", |_| {});
     let shim = containerd.start("a").await;
     containerd.create(&shim, "a").await;
-    let (cgroup, lives) = (containerd.cgroup(), containerd.lives());
+    let (cgroup, lives) = (cgroup(&containerd), containerd.lives());
     stop(pid_1(&cgroup));
     let killed = Instant::now();
     shim.signal("a", 9).await;
@@ -107,13 +115,23 @@ async fn delete_from_disk_ends_the_local_domain() {
     containerd.bundle("a", "echo there; exec sleep 1000", |_| {});
     let shim = containerd.start("a").await;
     containerd.create(&shim, "a").await;
-    let (cgroup, lives) = (containerd.cgroup(), containerd.lives());
+    let (cgroup, lives) = (cgroup(&containerd), containerd.lives());
     let procs = || fs::read_to_string(cgroup.join("vgpu/a/cgroup.procs")).unwrap_or_default();
     until("the container runs", || containerd.output("a") == "there\n", procs).await;
     shim.kill().await;
     assert_eq!(procs().lines().count(), 1, "the domain ended with its shim");
     containerd.delete("a");
     containerd.assert_nothing_left(&lives).await;
+}
+
+/// containerd may have lost it at once, with or without a Create on its way to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_was_asked_for_nothing_ends_with_its_delete() {
+    let containerd = Containerd::new().await;
+    containerd.bundle("a", "exec sleep 1000", |_| {});
+    containerd.start("a").await;
+    containerd.delete("a");
+    containerd.assert_nothing_left(&[]).await;
 }
 
 /// Of each moment of a Create, what is on disk is enough.

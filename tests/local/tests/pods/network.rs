@@ -12,7 +12,10 @@ use serde_json::Value;
 use vgpu_agent_api::network::{Mac, Neighbour, Network, Prefix, Route};
 use vgpu_netlink::{Namespace, Rtnetlink, scan::scan, scratch::Scratch};
 
-use crate::containerd::{Containerd, kill, pid_1, until};
+use crate::{
+    containerd::{Containerd, until},
+    guest::{cgroup, kill, pid_1},
+};
 
 /// Longer than anything takes, also on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
@@ -144,7 +147,7 @@ async fn a_pods_addresses_routes_and_mtu_reach_the_guest() {
     let shim = containerd.start("a").await;
     containerd.create(&shim, "a").await;
     let lives = containerd.lives();
-    assert_eq!(network_of(&guest_of(&containerd.cgroup())), wanted);
+    assert_eq!(network_of(&guest_of(&cgroup(&containerd))), wanted);
     let said = || containerd.output("a");
     until("the guest reaches the node", || said() == "by IPv4\nby IPv6\n", said).await;
     // In the pod's namespace nobody would serve this.
@@ -180,7 +183,7 @@ async fn two_interfaces_are_two_ways() {
     assert_eq!((shim.wait("a").await, containerd.output("a").as_str()), (0, "first\nsecond\n"));
     assert!(second.enter(|| refuses("10.9.0.2")) && first.enter(|| refuses("10.0.0.2")));
     // As the crash of a kernel: its devices end with it.
-    kill(pid_1(&containerd.cgroup()));
+    kill(pid_1(&cgroup(&containerd)));
     shim.delete("a").await;
     shim.shut_down().await;
     containerd.delete("a");

@@ -92,8 +92,8 @@ impl Pod {
         self.containerd.delete(id);
     }
 
+    /// The last `delete` has let the shim go.
     async fn over(self) {
-        self.shim.shut_down().await;
         self.containerd.assert_nothing_left(&self.lives).await;
     }
 }

@@ -7,6 +7,7 @@ use crate::Story;
 use crate::node::Node;
 
 mod canary;
+mod churn;
 mod config;
 mod costs;
 mod create;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Story> {
     stories.extend(deaths::stories());
     stories.extend(recovery::stories());
     stories.extend(config::stories());
+    stories.extend(churn::stories());
     stories
 }
 

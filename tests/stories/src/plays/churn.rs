@@ -1,0 +1,114 @@
+//! Pods in a row, and pods that lose somebody at any moment: `test --long churn`. Without Xen the same is played by the hundred
+//! (tests/local/tests/churn).
+
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::Story;
+use crate::command::{SOON, must, run, until};
+use crate::node::{Node, kill_9};
+use crate::plays::vgpu;
+use crate::pod::{Pod, Running, START, remove_fifos_of_ctr};
+
+/// Few, since an emulated pod takes half a minute. Another number of either is asked for by the environment.
+const PODS: (&str, u64) = ("VGPU_CHURN_PODS", 10);
+const KILLS: (&str, u64) = ("VGPU_CHURN_KILLS", 10);
+/// Draws the kills again that it is printed for.
+const SEED: &str = "VGPU_CHURN_SEED";
+/// From `ctr run` to a program that has used the GPU for a while, emulated.
+const LIFE_S: u64 = 60;
+/// A story that is given so long a pod has hung.
+const POD_S: u64 = 300;
+
+/// What is done to a node.
+type Blow = fn(&Node);
+
+/// Who dies, or worse.
+const VICTIMS: [(&str, Blow); 8] = [
+    ("the shim", |node| newest(node, "containerd-shim-vgpu-v1")),
+    ("the share's server", |node| newest(node, "vgpu-share")),
+    ("the holder", |node| newest(node, "vgpu-hold")),
+    ("a worker", |node| node.workers().iter().for_each(|worker| kill_9(worker.pid))),
+    ("gpu-proxy", |node| {
+        kill_9(node.supervisor());
+        node.assert_no_worker_within(START);
+        must(&["sh", "/ctl/vgpu-up.sh"]); // as systemd's Restart=always does
+    }),
+    ("containerd", |node| {
+        newest(node, "containerd");
+        serve_again();
+    }),
+    ("the domain", |node| each_domain(node, |id| drop(run(&["xl", "destroy", id], START)))),
+    ("the guest, which hangs,", |node| each_domain(node, |id| drop(run(&["xl", "pause", id], START)))),
+];
+
+/// The stories.
+pub fn stories() -> Vec<Story> {
+    let limit = |(name, few): (&str, u64)| number(name).unwrap_or(few) * POD_S;
+    vec![
+        vgpu("churn_pods_in_a_row", limit(PODS), churn_pods_in_a_row),
+        vgpu("churn_random_kills", limit(KILLS), churn_random_kills),
+    ]
+}
+
+fn churn_pods_in_a_row(node: &Node) {
+    for nth in 1..=number(PODS.0).unwrap_or(PODS.1) {
+        let ended = Pod::cuda(&["/vector_add"]).run();
+        assert_eq!(ended.code, Some(0), "pod {nth}: {}{}", ended.text(), ended.complaint());
+        node.assert_nothing_left();
+    }
+}
+
+fn churn_random_kills(node: &Node) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let mut random = number(SEED).unwrap_or(now);
+    println!("    {SEED}={random}");
+    for _ in 0..number(KILLS.0).unwrap_or(KILLS.1) {
+        // Knuth's generator of 64 bits, whose upper bits are the random ones.
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (whom, after_s) = (usize::try_from(random >> 61).expect("less than 8"), (random >> 32) % LIFE_S);
+        let (who, kill) = VICTIMS[whom];
+        println!("    after {after_s} s: {who} dies");
+        let pod = node.start(Pod::cuda(&["/spin", "1000"]));
+        thread::sleep(Duration::from_secs(after_s));
+
+        kill(node);
+
+        end(pod);
+        node.assert_nothing_left();
+    }
+}
+
+/// Whatever is left of it: containerd may have ended it, or know nothing of what happened.
+fn end(pod: Running) {
+    let name = pod.name().to_string();
+    run(&["ctr", "task", "kill", "-s", "SIGKILL", &name], START);
+    // Dropped, it is removed by force.
+    drop(pod);
+    remove_fifos_of_ctr(&name);
+}
+
+/// Starts containerd, as systemd's Restart=always does.
+#[expect(clippy::zombie_processes, reason = "it outlives us, and what is ours is no trace of a pod")]
+fn serve_again() {
+    let mut containerd = Command::new("containerd");
+    containerd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    containerd.spawn().expect("containerd runs");
+    until(START, || (run(&["ctr", "version"], SOON).code == Some(0)).then_some(())).expect("it serves");
+}
+
+/// Kills the program's process that started last, if there is one.
+fn newest(node: &Node, program: &str) {
+    if let Some(process) = node.processes_of(program).into_iter().max_by_key(|process| process.start_ticks) {
+        kill_9(process.pid);
+    }
+}
+
+fn each_domain(node: &Node, work: impl Fn(&str)) {
+    node.domains().iter().for_each(|id| work(&id.to_string()));
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
