@@ -79,11 +79,10 @@ impl PodNetwork {
         let network = match namespace.enter(scan).or_fail(Code::NetworkFailed, what)? {
             Ok(network) => network,
             Err(ScanError::Unfit(found)) => {
-                let what =
-                    format!("linux.namespaces asks for the network of {}, where {found} is", path.display());
+                let what = format!("linux.namespaces asks for the network of {}", path.display());
                 return Err(Error::new(
                     Code::SpecRefused,
-                    format!("{what}: a pod in a domain cannot have that"),
+                    format!("{what}, which a pod in a domain cannot have: {found}"),
                 ));
             }
             Err(error) => return Err(Error::caused(Code::NetworkFailed, what(), error)),

@@ -25,6 +25,7 @@ use vgpu_agent_api::network::{Interface, Mac, NAME_BYTES_MAX, Neighbour, Network
 use crate::{
     Rtnetlink,
     link::{self, Link},
+    netfilter,
 };
 
 /// Vifs of a domain are few: each costs its guest memory for its rings.
@@ -62,6 +63,12 @@ pub fn scan() -> Result<Network, ScanError> {
     let mut netlink = Rtnetlink::open()?;
     let dumps = Dumps::read(&mut netlink)?;
     let network = dumps.network()?;
+    if let Some(acting) = netfilter::acting()? {
+        return unfit(format!(
+            "{acting}, which what a guest sends and gets would not pass: they belong into the pod, made by an \
+             init container of it, or to the node's end of its interfaces"
+        ));
+    }
     for link in dumps.carried() {
         if netlink.has_ingress(link.index)? {
             return unfit(format!(

@@ -194,6 +194,17 @@ fn what_is_not_carried_is_named() {
     }
 }
 
+#[test]
+fn rules_of_the_namespace_are_named() {
+    let scratch = Scratch::new().unwrap();
+    scratch.add_rule("istio").unwrap();
+    let said = scratch.enter(|| {
+        make(&wanted()).unwrap();
+        scan().unwrap_err().to_string()
+    });
+    assert!(said.starts_with("the nft table inet istio has rules, which "), "{said}");
+}
+
 fn dumps() -> Dumps {
     let link = |index, name: &str, mac| Link {
         index,

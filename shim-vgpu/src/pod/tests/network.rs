@@ -228,9 +228,14 @@ async fn what_a_guest_cannot_have_or_make_fails_the_create_and_leaves_nothing() 
     let create = |path| node.pod.clone().create(in_namespace(&node, "run", path));
     let refused = create(pod.path()).await.unwrap_err();
     assert_eq!(refused.code(), Some(Code::SpecRefused));
-    let (start, end) = ("linux.namespaces asks for the network of ", ": a pod in a domain cannot have that");
-    let said = refused.to_string();
-    assert!(said.starts_with(start) && said.ends_with(end) && said.contains("eth0 has a queueing"), "{said}");
+    let (said, start) = (refused.to_string(), "linux.namespaces asks for the network of /proc/");
+    let why = ", which a pod in a domain cannot have: eth0 has a queueing";
+    assert!(said.starts_with(start) && said.contains(why), "{said}");
+    let (ruled, _node) = namespaces(&["eth0"]);
+    ruled.add_rule("istio").unwrap();
+    let refused = create(ruled.path()).await.unwrap_err();
+    assert_eq!(refused.code(), Some(Code::SpecRefused));
+    assert!(refused.to_string().contains("the nft table inet istio has rules"), "{refused}");
     let missing = create("/run/netns/there is none".into()).await.unwrap_err();
     assert_eq!(missing.code(), Some(Code::NetworkFailed));
     let none = create(node.world.dir.path().join("image")).await.unwrap_err();
