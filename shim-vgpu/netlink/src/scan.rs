@@ -15,7 +15,7 @@ use netlink_packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RoutePreference,
-        RouteType,
+        RouteProtocol, RouteType,
     },
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
@@ -114,6 +114,7 @@ impl Dumps {
                 refuse_rule(rule)?;
             }
         }
+        self.refuse_loopback()?;
         let interfaces: Vec<_> = self.carried().map(|link| self.interface(link)).collect::<Result<_, _>>()?;
         let network = Network { interfaces, routes: self.routes()?, neighbours: self.neighbours() };
         few("interfaces", network.interfaces.len(), INTERFACES_MAX)?;
@@ -159,7 +160,7 @@ impl Dumps {
         Ok(Interface { name: link.name.clone(), mac, mtu: link.mtu, addresses })
     }
 
-    /// Those through links of ours; the others lead to the namespace itself.
+    /// Those of the main table.
     fn routes(&self) -> Result<Vec<Route>, ScanError> {
         let mut routes = Vec::new();
         for message in &self.routes {
@@ -226,8 +227,37 @@ impl Dumps {
         if header.flags.contains(RouteFlags::Dead) {
             return Ok(None);
         }
-        let number = through.and_then(|index| self.number(index));
-        Ok(number.map(|interface| Route { interface, ..route }))
+        let Some(index) = through else { return unfit(format!("the route to {to} is through no link")) };
+        match self.number(index) {
+            Some(interface) => Ok(Some(Route { interface, ..route })),
+            // As to ::1: the guest's kernel makes it, too.
+            None if header.protocol == RouteProtocol::Kernel && self.is_loopback(index) => Ok(None),
+            None => {
+                let link = self.links.iter().find(|link| link.index == index);
+                let name = link.map_or("a link that is gone", |link| &link.name);
+                unfit(format!("the route to {to} is through {name}, which is not carried"))
+            }
+        }
+    }
+
+    fn is_loopback(&self, index: u32) -> bool {
+        self.links.iter().any(|link| link.index == index && link.loopback)
+    }
+
+    /// The loopback has its two addresses in the guest, and no others.
+    fn refuse_loopback(&self) -> Result<(), ScanError> {
+        for message in &self.addresses {
+            if let RouteNetlinkMessage::NewAddress(address) = message
+                && let Some(link) = self.links.iter().find(|link| link.index == address.header.index)
+                && link.loopback
+                && let Some(prefix) = prefix(address, link)?
+                && prefix.ip != Ipv4Addr::LOCALHOST
+                && prefix.ip != Ipv6Addr::LOCALHOST
+            {
+                return unfit(format!("the address {prefix} of {} is not carried", link.name));
+            }
+        }
+        Ok(())
     }
 
     fn neighbours(&self) -> Vec<Neighbour> {

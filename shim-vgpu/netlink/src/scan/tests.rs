@@ -12,6 +12,9 @@ use netlink_packet_route::{
 use super::*;
 use crate::scratch::Scratch;
 
+/// The first link of any namespace.
+const LOOPBACK: u32 = 1;
+
 fn prefix_of(text: &str) -> Prefix {
     let (ip, bits) = text.split_once('/').unwrap();
     Prefix { ip: ip.parse().unwrap(), bits: bits.parse().unwrap() }
@@ -91,7 +94,9 @@ fn sorted(mut network: Network) -> Network {
 fn what_was_made_is_read() {
     let scratch = Scratch::new().unwrap();
     let read = scratch.enter(|| {
-        make(&wanted()).unwrap();
+        let mut netlink = make(&wanted()).unwrap();
+        // With routes of its own.
+        netlink.set_up(LOOPBACK, true).unwrap();
         scan().unwrap()
     });
     assert_eq!(sorted(read), sorted(wanted()));
@@ -173,7 +178,17 @@ fn what_is_not_carried_is_named() {
         message.header.flags = LinkFlags::Noarp;
         netlink.ask(RouteNetlinkMessage::SetLink(message), 0)
     };
+    let apart: Change = |netlink, _| {
+        netlink.set_up(LOOPBACK, true)?;
+        netlink.add_route(LOOPBACK, &route("10.7.0.0/16", None))
+    };
+    let beside: Change = |netlink, _| {
+        netlink.set_up(LOOPBACK, true)?;
+        netlink.add_address(LOOPBACK, &prefix_of("10.7.0.1/32"))
+    };
     for (change, said) in [
+        (apart, "the route to 10.7.0.0/16 is through lo, which is not carried"),
+        (beside, "the address 10.7.0.1/32 of lo is not carried"),
         (timed, "the address fd00:2::1 of eth0 is one for a time"),
         (preferred, "the route to fd00:3::/64 has another preference than medium"),
         (ending, "the route to fd00:3::/64 has an end in time"),
@@ -228,12 +243,16 @@ fn said(change: impl FnOnce(&mut Dumps)) -> String {
 }
 
 fn with_route(attribute: RouteAttribute) -> String {
+    with_attributes(vec![attribute, RouteAttribute::Oif(2)])
+}
+
+fn with_attributes(attributes: Vec<RouteAttribute>) -> String {
     said(|dumps| {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.header.kind = RouteType::Unicast;
-        message.attributes = vec![attribute, RouteAttribute::Oif(2)];
+        message.attributes = attributes;
         dumps.routes.push(RouteNetlinkMessage::NewRoute(message));
     })
 }
@@ -255,6 +274,9 @@ fn links_and_routes_of_other_kinds_are_named() {
     let via = RouteAttribute::Via(RouteVia::Inet6(Ipv6Addr::LOCALHOST));
     assert_eq!(with_route(via), "the route to 0.0.0.0/0 has a gateway of another family");
     let metric = RouteAttribute::Metrics(vec![RouteMetric::Hoplimit(3)]);
+    let gone = with_attributes(vec![RouteAttribute::Oif(9)]);
+    assert_eq!(gone, "the route to 0.0.0.0/0 is through a link that is gone, which is not carried");
+    assert_eq!(with_attributes(vec![]), "the route to 0.0.0.0/0 is through no link");
     assert_eq!(with_route(metric), "the route to 0.0.0.0/0 has another metric than mtu and advmss");
 }
 
