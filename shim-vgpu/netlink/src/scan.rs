@@ -70,11 +70,8 @@ pub fn scan() -> Result<Network, ScanError> {
         ));
     }
     for link in dumps.carried() {
-        if netlink.has_ingress(link.index)? {
-            return unfit(format!(
-                "{} has a queueing discipline for what comes in (ingress or clsact)",
-                link.name
-            ));
+        if let Some(found) = netlink.incoming(link.index)? {
+            return unfit(format!("{} has {found}", link.name));
         }
     }
     Ok(network)

@@ -252,7 +252,7 @@ impl Pod {
         self.passed(Step::DevicesMade, creation).await?;
         if let Some(network) = sandbox.network.clone() {
             let link = platform.link.clone();
-            blocking(move || network.join(&*link, domid)).await?;
+            blocking(move || network.join(&*link, domid, uuid)).await?;
         }
         self.passed(Step::VifsMade, creation).await?;
         let toolstack = platform.toolstack.clone();

@@ -153,7 +153,7 @@ fn what_is_not_carried_is_named() {
     };
     let joined: Change = |netlink, index| {
         let far = netlink.link("peer0")?.unwrap().index;
-        netlink.join(index, far)
+        netlink.join(index, far, [7; 16])
     };
     let timed: Change = |netlink, index| {
         let mut info = CacheInfo::default();
@@ -196,7 +196,7 @@ fn what_is_not_carried_is_named() {
         (rule, "the IPv6 policy rule of priority 100"),
         (blackhole, "the route to 11.0.0.0/8 is of another kind than unicast"),
         (point, "the address 10.0.0.1 of eth0 is of a point-to-point link"),
-        (joined, "eth0 has a queueing discipline for what comes in (ingress or clsact)"),
+        (joined, "eth0 has a queueing discipline for what comes in (ingress)"),
     ] {
         let scratch = Scratch::new().unwrap();
         let error = scratch.enter(|| {

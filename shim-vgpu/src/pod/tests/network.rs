@@ -43,7 +43,7 @@ fn joined_namespaces() -> (Scratch, Scratch) {
     pod.enter(|| {
         let mut netlink = Rtnetlink::open().unwrap();
         let [one, other] = ["eth0", "net1"].map(|name| netlink.link(name).unwrap().unwrap().index);
-        netlink.join(one, other).unwrap();
+        netlink.join(one, other, [7; 16]).unwrap();
     });
     (pod, node)
 }
@@ -55,7 +55,7 @@ fn links(pod: &Scratch) -> Vec<(String, u32, bool, bool)> {
         let links = netlink.links().unwrap().into_iter().filter(|link| !link.loopback);
         let links: Vec<_> = links
             .map(|link| {
-                let joined = netlink.has_ingress(link.index).unwrap();
+                let joined = netlink.incoming(link.index).unwrap().is_some();
                 (link.name, link.mtu, link.up, joined)
             })
             .collect();
