@@ -26,6 +26,9 @@ impl Link for Nothing {
     fn remove_vifs(&self, _: u16, _: Uuid, _: Option<&Namespace>) -> Result<()> {
         unreachable!()
     }
+    fn vif_changes(&self, _: u16, _: usize) -> watch::Receiver<u64> {
+        unreachable!()
+    }
     async fn agent(&self, _: u16) -> Result<AnyStream> {
         unreachable!()
     }

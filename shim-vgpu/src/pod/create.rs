@@ -272,6 +272,10 @@ impl Pod {
         let clock = tokio::spawn(self.clone().keep_clock());
         let watchers = [domain, events, served, clock, forwarding];
         sandbox.watchers = watchers.iter().map(JoinHandle::abort_handle).collect();
+        if let Some(network) = &sandbox.network {
+            let changes = sandbox.platform.link.vif_changes(domid, network.network().interfaces.len());
+            sandbox.watchers.push(tokio::spawn(self.clone().watch_vifs(changes)).abort_handle());
+        }
         self.passed(Step::GuestUp, creation).await
     }
 

@@ -125,6 +125,30 @@ async fn a_namespace_with_a_loopback_alone_is_as_none() {
     node.world.assert_nothing_left("after delete");
 }
 
+/// What a guest's boot does is far less than what ends it, and what it did long ago is forgotten.
+#[tokio::test]
+async fn a_guest_that_changes_its_vifs_states_without_end_loses_its_domain() {
+    let (pod, _far) = namespaces(&["eth0"]);
+    let before = links(&pod);
+    let node = Node::new(Habits::default()).await;
+    node.pod.clone().create(in_namespace(&node, "run", pod.path())).await.unwrap();
+    node.start("run", "").await.unwrap();
+    tokio::time::pause();
+    for _ in 0..3 {
+        node.world.vif_changes.send_modify(|count| *count += 100);
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert_eq!(node.state("run", ""), (true, api::Status::RUNNING, None));
+    }
+    tokio::time::resume();
+    for _ in 0..101 {
+        node.world.vif_changes.send_modify(|count| *count += 1);
+    }
+    assert_eq!(node.wait("run", "").await, 137);
+    node.delete("run").await.unwrap();
+    assert_eq!(links(&pod), before);
+    node.world.assert_nothing_left("after delete");
+}
+
 /// A node whose shim is killed when its Create of a pod in this namespace has come so far, and the bundle.
 async fn killed_after(last: Step, pod: &Scratch) -> (Node, String) {
     let (reached, mut cut_at) = mpsc::unbounded_channel();
