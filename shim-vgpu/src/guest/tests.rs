@@ -98,3 +98,14 @@ async fn a_guest_that_does_not_read_is_silent_and_then_gone() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(code(&guest).await, Some(Code::GuestGone));
 }
+
+/// So that it says itself which device it has waited for.
+#[tokio::test(start_paused = true)]
+async fn a_guest_has_longer_for_its_network_than_it_waits_for_its_devices() {
+    let (guest, _theirs) = guest();
+    let asked = tokio::time::Instant::now();
+    let made = guest.set_network(&Network::default()).await.unwrap_err();
+    assert_eq!(made.to_string(), "SetNetwork: no answer within 40 s");
+    assert_eq!(made.code(), Some(Code::GuestSilent));
+    assert_eq!((asked.elapsed().as_secs(), DEVICES_LIMIT.as_secs()), (40, 30));
+}
