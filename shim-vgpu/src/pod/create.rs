@@ -31,7 +31,7 @@ use crate::{
     options,
     persist::{Record, Store, random_uuid},
     share::ShareDir,
-    spec::{Role, Spec, gpu::GpuRequest, guest::SHARE_IN_GUEST},
+    spec::{Role, Spec, gpu::GpuRequest, guest::SHARE_IN_GUEST, memory::Memories},
     toolstack::DomainConfig,
     zone,
 };
@@ -217,6 +217,7 @@ impl Pod {
                 record,
                 share,
                 network: network.map(Arc::new),
+                memories: Memories::default(),
                 watchers: Vec::new(),
                 zone_turn: Arc::default(),
                 zone_kept: false,

@@ -42,6 +42,7 @@ use crate::{
     persist::{Record, Store},
     platform::{Platform, PlatformSource},
     share::{Process, ShareDir},
+    spec::memory::Memories,
 };
 use steps::Cut;
 
@@ -119,6 +120,7 @@ struct Sandbox {
     record: Record,
     share: ShareDir,
     network: Option<Arc<PodNetwork>>,
+    memories: Memories,
     watchers: Vec<AbortHandle>,
     /// Held while gpu-proxy is told something of the zone, so that it hears it in the order in which it became true.
     zone_turn: Arc<AsyncMutex<()>>,
