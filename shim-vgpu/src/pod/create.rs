@@ -90,6 +90,7 @@ impl Pod {
             Ok(container) => {
                 let pid = container.task_pid();
                 self.lock().insert(id, Slot::Ready(container.clone()));
+                tokio::spawn(self.clone().watch_holder(container.clone()));
                 tokio::spawn(self.clone().await_exit(container, crate::container::life::Who::Init));
                 Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
             }
