@@ -1,5 +1,7 @@
 //! Ways between links of network namespaces of the tests' own, and what others have at these links.
 
+mod frames;
+
 use std::{
     net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
