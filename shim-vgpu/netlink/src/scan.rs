@@ -3,6 +3,8 @@
 //!
 //! Dropping a rule or half a route silently would send a pod's packets where nobody meant them to go.
 
+mod rules;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -17,7 +19,7 @@ use netlink_packet_route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RoutePreference,
         RouteProtocol, RouteType,
     },
-    rule::{RuleAction, RuleAttribute, RuleMessage},
+    rule::RuleMessage,
 };
 
 use vgpu_agent_api::network::{Interface, Mac, NAME_BYTES_MAX, Neighbour, Network, Prefix, Route};
@@ -37,9 +39,6 @@ const NEIGHBOURS_MAX: usize = 1024;
 
 /// Source: Linux, `include/net/addrconf.h`, `INFINITY_LIFE_TIME`.
 const FOREVER: u32 = u32::MAX;
-
-/// The rules that a namespace begins with: priority and table. Source: ip-rule(8).
-const FIRST_RULES: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
 
 /// Why a network cannot be a guest's.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +107,7 @@ impl Dumps {
     pub fn network(&self) -> Result<Network, ScanError> {
         for rule in &self.rules {
             if let RouteNetlinkMessage::NewRule(rule) = rule {
-                refuse_rule(rule)?;
+                rules::refuse(rule)?;
             }
         }
         self.refuse_loopback()?;
@@ -305,31 +304,6 @@ fn prefix(message: &AddressMessage, link: &Link) -> Result<Option<Prefix>, ScanE
         return unfit(format!("the address {ip} of {} is one for a time", link.name));
     }
     Ok(Some(Prefix { ip, bits: message.header.prefix_len }))
-}
-
-fn refuse_rule(rule: &RuleMessage) -> Result<(), ScanError> {
-    let header = &rule.header;
-    if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
-        return Ok(());
-    }
-    let (mut priority, mut table, mut plain) = (0, u32::from(header.table), true);
-    for attribute in &rule.attributes {
-        match attribute {
-            RuleAttribute::Priority(number) => priority = *number,
-            RuleAttribute::Table(number) => table = *number,
-            // Who made it, and what does nothing.
-            RuleAttribute::Protocol(_) | RuleAttribute::Other(_) => {}
-            RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
-            _ => plain = false,
-        }
-    }
-    plain &=
-        header.action == RuleAction::ToTable && (header.src_len, header.dst_len, header.tos) == (0, 0, 0);
-    if plain && FIRST_RULES.contains(&(priority, table)) {
-        return Ok(());
-    }
-    let family = if header.family == AddressFamily::Inet { "IPv4" } else { "IPv6" };
-    unfit(format!("the {family} policy rule of priority {priority}"))
 }
 
 fn is_main(message: &RouteMessage) -> bool {

@@ -7,6 +7,7 @@ use netlink_packet_route::{
     address::CacheInfo,
     link::LinkFlags,
     route::{RouteNextHop, RouteVia},
+    rule::{RuleAction, RuleAttribute},
 };
 
 use super::*;
