@@ -2,9 +2,11 @@
 //!
 //! By traffic control: a qdisc for what comes in, and a filter without a condition whose action is "out there instead". The action has a
 //! cookie, by which it is known again. What others have at a link stays and acts: its qdisc and filters for what goes out see the guest's
-//! packets; a `clsact` of theirs has our filter beside them, after each that they add later. Where they have filters for what comes in, ours
+//! packets; a `clsact` of theirs has our filter beside them, after each that they add later. Where they have filters or BPF programs for what comes in, ours
 //! would see no packet that theirs let pass: [`Rtnetlink::incoming`] names them. Source: tc(8), tc-mirred(8); Linux,
 //! `include/uapi/linux/pkt_sched.h`, `pkt_cls.h`.
+
+mod tcx;
 
 use std::io;
 
@@ -101,6 +103,7 @@ impl Rtnetlink {
             Some(kind) if self.filters(index)?.is_none_or(|filters| !filters.is_empty()) => {
                 Some(format!("filters for what comes in (of {kind})"))
             }
+            _ if tcx::programs(index)? > 0 => Some("a BPF program for what comes in (tcx)".into()),
             _ => None,
         })
     }
