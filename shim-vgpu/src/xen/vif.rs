@@ -45,12 +45,14 @@ pub fn make(xenstore: &Client, guest: DomId, vifs: &[Vif], namespace: &Namespace
     moved.or_fail(Code::NetworkFailed, what)
 }
 
-/// Removes the backends' nodes: netback's interfaces go with them, wherever they are.
+/// Removes the backends' nodes: netback's interfaces go with them, wherever they are. And what Dom0's kernel has noted there of a guest whose
+/// rings or states made no sense (Linux, `drivers/xen/xenbus/xenbus_client.c`, `xenbus_dev_fatal`).
 ///
 /// # Errors
 /// xenstored's.
 pub fn remove(xenstore: &Client, domid: u16) -> Result<(), XsError> {
-    xenstore.remove(&format!("/local/domain/0/backend/vif/{domid}"))
+    let nodes = ["backend", "error/backend"].map(|place| format!("/local/domain/0/{place}/vif/{domid}"));
+    nodes.iter().try_for_each(|node| xenstore.remove(node))
 }
 
 /// Counts what a guest writes to the state nodes of its vifs, over xenstored's restarts too. Never returns.

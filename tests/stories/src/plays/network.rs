@@ -73,6 +73,8 @@ fn pod_network_by_bridge(node: &Node) {
         (now == before).then_some(())
     });
     assert!(back.is_some(), "the namespace had {before:?} and has {now:?}");
+    let noted = run(&["xenstore-list", "/local/domain/0/error/backend/vif"], SOON).text();
+    assert_eq!(noted.trim(), "", "what netback noted of a guest goes with it");
 }
 
 /// As a guest would whose kernel was taken over: closes its vif and connects it again, for as long as there is one.
