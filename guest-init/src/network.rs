@@ -8,33 +8,37 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vgpu_agent_api::network::{Interface, Mac, Network};
+use vgpu_agent_api::network::{DEVICES_LIMIT, Interface, Network};
 use vgpu_netlink::{Rtnetlink, link::Link};
 
 use crate::error::{During, Result};
 
-/// For all devices to be there and to have a carrier: their driver speaks with the node's.
-const LIMIT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Makes the interfaces, with their addresses, routes and neighbours, of the thread's network namespace. Blocks.
 /// # Errors
-/// A device is missing or has no carrier within 5 s; what the kernel refuses, each with its name.
+/// A device is missing or has no carrier within [`DEVICES_LIMIT`]; what the kernel refuses, each with its name.
 pub fn make(network: &Network) -> Result<()> {
+    make_within(network, DEVICES_LIMIT)
+}
+
+/// [`make`] with another limit than what the shim reckons with.
+/// # Errors
+/// As [`make`].
+pub fn make_within(network: &Network, limit: Duration) -> Result<()> {
     let mut netlink = Rtnetlink::open().during(|| "open a socket to the kernel's network".into())?;
-    let deadline = Instant::now() + LIMIT;
+    let wait = Wait { limit, deadline: Instant::now() + limit };
     let mut indices = Vec::new();
     for interface in &network.interfaces {
-        indices.push(find(&mut netlink, interface, deadline)?);
+        indices.push(find(&mut netlink, interface, &wait)?);
     }
     rename(&mut netlink, &network.interfaces, &indices)?;
     for (interface, index) in network.interfaces.iter().zip(&indices) {
         bring_up(&mut netlink, interface, *index)?;
     }
     for (interface, index) in network.interfaces.iter().zip(&indices) {
-        wait_for(&mut netlink, interface, deadline, "a carrier of", |link| {
-            link.index == *index && link.carrier
-        })?;
+        let is_it = |link: &Link| link.index == *index && link.carrier;
+        wait.until(&mut netlink, interface, "a carrier of", is_it)?;
     }
     for route in &network.routes {
         let (name, index) = (&network.interfaces[route.interface].name, indices[route.interface]);
@@ -53,34 +57,40 @@ pub fn make(network: &Network) -> Result<()> {
 }
 
 /// The number of the device that is to be this interface.
-fn find(netlink: &mut Rtnetlink, interface: &Interface, deadline: Instant) -> Result<u32> {
+fn find(netlink: &mut Rtnetlink, interface: &Interface, wait: &Wait) -> Result<u32> {
     let is_it = |link: &Link| !link.loopback && link.mac == Some(interface.mac);
-    wait_for(netlink, interface, deadline, "the device of", is_it).map(|link| link.index)
+    wait.until(netlink, interface, "the device of", is_it).map(|link| link.index)
 }
 
-fn wait_for(
-    netlink: &mut Rtnetlink,
-    interface: &Interface,
+/// One time for all devices.
+struct Wait {
+    limit: Duration,
     deadline: Instant,
-    what: &str,
-    is_it: impl Fn(&Link) -> bool,
-) -> Result<Link> {
-    let Interface { name, mac, .. } = interface;
-    let waiting = || waited_for(what, name, *mac);
-    loop {
-        let links = netlink.links().during(waiting)?;
-        if let Some(link) = links.into_iter().find(&is_it) {
-            return Ok(link);
-        }
-        if Instant::now() > deadline {
-            return Err(io::Error::from(io::ErrorKind::TimedOut)).during(waiting);
-        }
-        thread::sleep(PAUSE);
-    }
 }
 
-fn waited_for(what: &str, name: &str, mac: Mac) -> String {
-    format!("wait for {what} {name} ({mac}) for {} s", LIMIT.as_secs())
+impl Wait {
+    fn until(
+        &self,
+        netlink: &mut Rtnetlink,
+        interface: &Interface,
+        what: &str,
+        is_it: impl Fn(&Link) -> bool,
+    ) -> Result<Link> {
+        let waiting = || {
+            let (Interface { name, mac, .. }, seconds) = (interface, self.limit.as_secs());
+            format!("wait {seconds} s for {what} {name} ({mac}), which the node's xen-netback has to serve")
+        };
+        loop {
+            let links = netlink.links().during(waiting)?;
+            if let Some(link) = links.into_iter().find(&is_it) {
+                return Ok(link);
+            }
+            if Instant::now() > self.deadline {
+                return Err(io::Error::from(io::ErrorKind::TimedOut)).during(waiting);
+            }
+            thread::sleep(PAUSE);
+        }
+    }
 }
 
 /// By way of names that nobody has: two devices may have each other's.

@@ -1,8 +1,8 @@
 //! What the shim says of a pod's network is what the guest has: in network namespaces of this machine, with veths for devices.
 
-use std::{fs, net::IpAddr, thread};
+use std::{fs, net::IpAddr, thread, time::Duration};
 
-use guest_init::network::make;
+use guest_init::network::{make, make_within};
 use vgpu_agent_api::network::{Interface, Mac, Neighbour, Network, Prefix, Route};
 use vgpu_netlink::{Rtnetlink, scan::scan, scratch::Scratch};
 
@@ -75,13 +75,18 @@ fn guest(devices: &[(&str, Mac)], up: bool) -> (Scratch, Scratch) {
             netlink.move_to(far, node.namespace()).unwrap();
         }
     });
+    serve(&node, up);
+    (guest, node)
+}
+
+/// The devices have a carrier, or not.
+fn serve(node: &Scratch, up: bool) {
     node.enter(|| {
         let mut netlink = Rtnetlink::open().unwrap();
         for link in netlink.links().unwrap().iter().filter(|link| !link.loopback) {
             netlink.set_up(link.index, up).unwrap();
         }
     });
-    (guest, node)
 }
 
 fn sorted(mut network: Network) -> Network {
@@ -115,15 +120,28 @@ fn the_guest_has_the_pods_network_and_no_more() {
 #[test]
 fn a_device_that_is_missing_or_dead_is_named() {
     let said = |devices: &'static [(&str, Mac)], up| {
-        thread::spawn(move || {
-            let (guest, _node) = guest(devices, up);
-            guest.enter(|| vgpu_codes::with_causes(&make(&network()).unwrap_err()))
-        })
+        let (guest, _node) = guest(devices, up);
+        let made = guest.enter(|| make_within(&network(), Duration::from_secs(1)));
+        vgpu_codes::with_causes(&made.unwrap_err())
     };
+    let end = "which the node's xen-netback has to serve: timed out";
     let missing = said(&[("eth0", ONE)], true);
+    assert_eq!(missing, format!("wait 1 s for the device of eth1 (02:00:00:00:00:02), {end}"));
     let dead = said(&[("eth0", ONE), ("eth1", TWO)], false);
-    assert_eq!(missing.join().unwrap(), "wait for the device of eth1 (02:00:00:00:00:02) for 5 s: timed out");
-    assert_eq!(dead.join().unwrap(), "wait for a carrier of eth0 (02:00:00:00:00:01) for 5 s: timed out");
+    assert_eq!(dead, format!("wait 1 s for a carrier of eth0 (02:00:00:00:00:01), {end}"));
+}
+
+/// A node with much to do serves its devices when it gets to it.
+#[test]
+fn a_carrier_that_comes_late_is_waited_for() {
+    let (guest, node) = guest(&[("eth0", ONE), ("eth1", TWO)], false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_secs(6));
+            serve(&node, true);
+        });
+        guest.enter(|| make(&network()).unwrap());
+    });
 }
 
 #[test]

@@ -28,7 +28,7 @@ use vgpu_agent_api::{
         CloseStreamRequest, ContainerRequest, Event, ForwardRequest, HelloReply, HelloRequest,
         NextEventRequest, OomKillsReply, OpenStreamRequest, SetClockRequest, StreamOffer,
     },
-    network::Network,
+    network::{DEVICES_LIMIT, Network},
     stream::StreamName,
     version::{self, Version},
     wire::ANSWER_BYTES_MAX,
@@ -51,8 +51,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// A long poll's own time, and ours around it.
 const POLL: Duration = Duration::from_secs(60);
 
-/// For it to make the pod's network, which may wait for its devices.
-const NETWORK: Duration = Duration::from_secs(15);
+/// For it to make the pod's network: beyond what it may wait for its devices, so that it says which it has waited for.
+const NETWORK: Duration = DEVICES_LIMIT.saturating_add(SHORT);
 /// For it to connect to a port, which it tries for 10 s.
 const FORWARD: Duration = Duration::from_secs(15);
 

@@ -4,6 +4,11 @@
 //! It does nothing but wait for the end of its standard input, which the shim alone can write to: so it ends with the shim, however that ends,
 //! and nothing is left of it that a new process would have to know. Each is the first process of a pid namespace: two that share one in the
 //! guest do not share it here, where the first one's end would be the other's.
+//!
+//! Only a SIGKILL ends one, or a shim: being the first of its namespace, it gets no other signal of this host. Somebody may send that, or the
+//! kernel, for want of memory. A pid that was told cannot be given to another process, and one that is nobody's may become anybody's. So it is
+//! what it would be with runc, a kill of the container's init: the guest is told to do that (`pod/death.rs`), and the
+//! container ends with 137.
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +22,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns, unshare};
+use tokio::sync::oneshot;
 use vgpu_codes::Code;
 
 use crate::{
@@ -74,6 +80,14 @@ impl Holder {
     /// What is reported for the container, also after its end.
     pub fn process(&self) -> Process {
         self.process
+    }
+
+    /// Resolves at its end, whoever makes it.
+    ///
+    /// # Errors
+    /// If it can't be watched.
+    pub fn ended(&self) -> io::Result<oneshot::Receiver<()>> {
+        self.process.end()
     }
 
     /// Ends it, so that its pid is nobody's. Blocks for as long as the kernel takes to end a process that waits, which is 1 s at most: from

@@ -79,11 +79,10 @@ impl PodNetwork {
         let network = match namespace.enter(scan).or_fail(Code::NetworkFailed, what)? {
             Ok(network) => network,
             Err(ScanError::Unfit(found)) => {
-                let what =
-                    format!("linux.namespaces asks for the network of {}, where {found} is", path.display());
+                let what = format!("linux.namespaces asks for the network of {}", path.display());
                 return Err(Error::new(
                     Code::SpecRefused,
-                    format!("{what}: a pod in a domain cannot have that"),
+                    format!("{what}, which a pod in a domain cannot have: {found}"),
                 ));
             }
             Err(error) => return Err(Error::caused(Code::NetworkFailed, what(), error)),
@@ -107,11 +106,11 @@ impl PodNetwork {
         &self.network
     }
 
-    /// Gives the guest its vifs, and makes each one way with its interface. Before the domain first runs. Blocks.
+    /// Gives the guest of domain `uuid` its vifs, and makes each one way with its interface. Before the domain first runs. Blocks.
     ///
     /// # Errors
     /// [`Code::NetworkFailed`].
-    pub fn join(&self, link: &dyn Link, domid: u16) -> Result<()> {
+    pub fn join(&self, link: &dyn Link, domid: u16, uuid: Uuid) -> Result<()> {
         let interfaces = self.network.interfaces.iter().enumerate();
         let vifs: Vec<_> = interfaces
             .map(|(number, interface)| Vif { number, mac: interface.mac, mtu: interface.mtu })
@@ -120,7 +119,7 @@ impl PodNetwork {
         let joined = self.namespace.enter(|| {
             let mut netlink = Rtnetlink::open()?;
             vifs.iter().zip(&self.record.interfaces).try_for_each(|(vif, interface)| {
-                join(&mut netlink, interface, &vif.name(domid), vif.mtu)
+                join(&mut netlink, interface, &vif.name(domid), vif.mtu, uuid)
                     .map_err(|error| io::Error::new(error.kind(), format!("{interface}: {error}")))
             })
         });
@@ -130,13 +129,13 @@ impl PodNetwork {
     }
 }
 
-fn join(netlink: &mut Rtnetlink, interface: &str, vif: &str, mtu: u32) -> io::Result<()> {
+fn join(netlink: &mut Rtnetlink, interface: &str, vif: &str, mtu: u32, uuid: Uuid) -> io::Result<()> {
     let near = index(netlink, interface)?;
     let far = index(netlink, vif)?;
     netlink.no_own_addresses(far)?;
     netlink.set_mtu(far, mtu)?;
     netlink.set_up(far, true)?;
-    netlink.join(near, far)
+    netlink.join(near, far, uuid.into_bytes())
 }
 
 fn index(netlink: &mut Rtnetlink, name: &str) -> io::Result<u32> {
@@ -159,7 +158,7 @@ pub fn leave(link: &dyn Link, record: &NetworkRecord, domid: u16, uuid: Uuid) ->
     let parted = namespace.enter(|| {
         let mut netlink = Rtnetlink::open()?;
         record.interfaces.iter().try_for_each(|name| match netlink.link(name)? {
-            Some(link) => netlink.part(link.index, |other| other.starts_with(&Vif::names(domid))),
+            Some(link) => netlink.part(link.index, uuid.into_bytes()),
             None => Ok(()),
         })
     });

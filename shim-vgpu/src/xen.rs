@@ -173,6 +173,13 @@ impl Link for XenLink {
         self.remove_if_ours(domid, uuid, |xenstore| vif::remove(xenstore, domid))
     }
 
+    fn vif_changes(&self, domid: u16, vifs: usize) -> watch::Receiver<u64> {
+        let (sender, changes) = watch::channel(0);
+        // Ends with the process: the shim has one pod.
+        thread::spawn(move || vif::count_changes(domid, vifs, &sender));
+        changes
+    }
+
     async fn agent(&self, domid: u16) -> Result<AnyStream> {
         let spec =
             StreamSpec { to_taker_bytes: wire::AGENT_RING_BYTES, to_maker_bytes: wire::AGENT_RING_BYTES };

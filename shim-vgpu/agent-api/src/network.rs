@@ -5,12 +5,15 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
 use crate::agent::{NetworkAddress, NetworkInterface, NetworkNeighbour, NetworkRoute, SetNetworkRequest};
 
 /// The longest name of an interface, in bytes. Source: Linux, `include/uapi/linux/if.h`, IFNAMSIZ, which counts a NUL too.
 pub const NAME_BYTES_MAX: usize = 15;
+/// For all devices of a guest to be there and to have a carrier, which comes when the node serves them: on a node with much to do not soon.
+pub const DEVICES_LIMIT: Duration = Duration::from_secs(30);
 /// What IPv4 asks of a link at least (RFC 791), and what an IP packet's length can say at most.
 const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
 

@@ -2,10 +2,11 @@
 //!
 //! Start at [`Namespace`] (whose network) and [`Rtnetlink`] (the socket, whose methods are in `link`, `set` and `redirect`); [`scan::scan`]
 //! reads a pod's network as a whole.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod link;
 mod namespace;
+mod netfilter;
 pub mod redirect;
 pub mod scan;
 #[cfg(any(test, feature = "scratch"))]

@@ -1,7 +1,12 @@
 //! Two links as one way: what comes in at one goes out at the other, whatever it is. The kernel's IP sees none of it.
 //!
-//! By traffic control: a qdisc for what comes in, and a filter without a condition whose action is "out there instead". Source: tc(8),
-//! tc-mirred(8); Linux, `include/uapi/linux/pkt_sched.h`, `pkt_cls.h`.
+//! By traffic control: a qdisc for what comes in, and a filter without a condition whose action is "out there instead". The action has a
+//! cookie, by which it is known again. What others have at a link stays and acts: its qdisc and filters for what goes out see the guest's
+//! packets; a `clsact` of theirs has our filter beside them, after each that they add later. Where they have filters or BPF programs for what comes in, ours
+//! would see no packet that theirs let pass: [`Rtnetlink::incoming`] names them. Source: tc(8), tc-mirred(8); Linux,
+//! `include/uapi/linux/pkt_sched.h`, `pkt_cls.h`.
+
+mod tcx;
 
 use std::io;
 
@@ -17,14 +22,22 @@ use netlink_packet_route::{
 
 use crate::Rtnetlink;
 
-/// The only qdisc for what comes in that a link can have.
+/// The only qdisc for what comes in that a link can have, whichever kind it is.
 const INGRESS: TcHandle = TcHandle { major: u16::MAX, minor: 0 };
+/// Of that kind it is ours; of the other, which is for what goes out, too, somebody else's.
+const OUR_KIND: &str = "ingress";
+const THEIR_KIND: &str = "clsact";
+/// Where filters for what comes in are.
+const INCOMING: TcHandle = TcHandle { major: u16::MAX, minor: TcHandle::MIN_INGRESS };
 /// ETH_P_ALL of `include/uapi/linux/if_ether.h`, in the order of the wire.
 const ALL_PROTOCOLS: u16 = 3_u16.to_be();
-/// Of our filter, the only one.
-const PRIORITY: u32 = 1;
+/// Of our filter: the last there is.
+const PRIORITY: u32 = 0xffff;
 /// What the kernel knows a filter by beside its link.
 const INFO: u32 = PRIORITY << 16 | ALL_PROTOCOLS as u32;
+
+/// Whose a way is. Source: Linux, `include/uapi/linux/pkt_cls.h`, `TC_COOKIE_MAX_SIZE`.
+pub type Cookie = [u8; 16];
 
 fn message(index: u32) -> io::Result<TcMessage> {
     Ok(TcMessage::with_index(i32::try_from(index).map_err(io::Error::other)?))
@@ -34,11 +47,11 @@ fn qdisc(index: u32) -> io::Result<TcMessage> {
     let mut message = message(index)?;
     message.header.parent = TcHandle::INGRESS;
     message.header.handle = INGRESS;
-    message.attributes = vec![TcAttribute::Kind("ingress".into())];
+    message.attributes = vec![TcAttribute::Kind(OUR_KIND.into())];
     Ok(message)
 }
 
-fn filter(from: u32, to: u32) -> io::Result<TcMessage> {
+fn filter(from: u32, to: u32, cookie: Cookie) -> io::Result<TcMessage> {
     let mut way = TcMirror::default();
     way.generic.action = TcActionType::Stolen;
     way.eaction = TcMirrorActionType::EgressRedir;
@@ -47,11 +60,12 @@ fn filter(from: u32, to: u32) -> io::Result<TcMessage> {
     action.attributes = vec![
         TcActionAttribute::Kind(TcActionMirror::KIND.into()),
         TcActionAttribute::Options(vec![TcActionOption::Mirror(TcActionMirrorOption::Parms(way))]),
+        TcActionAttribute::Cookie(cookie.into()),
     ];
     let mut every = TcU32Selector::default();
     every.flags = TcU32SelectorFlags::Terminal;
     let mut message = message(from)?;
-    message.header.parent = INGRESS;
+    message.header.parent = INCOMING;
     message.header.info = INFO;
     message.attributes = vec![
         TcAttribute::Kind(TcFilterU32::KIND.into()),
@@ -64,27 +78,40 @@ fn filter(from: u32, to: u32) -> io::Result<TcMessage> {
 }
 
 impl Rtnetlink {
-    /// Makes two links one way, in both directions.
+    /// Makes two links one way, in both directions. `cookie` says whose it is.
     /// # Errors
-    /// Somebody has something at what comes in at one of them ([`Rtnetlink::has_ingress`]), or the kernel lacks the means.
-    pub fn join(&mut self, one: u32, other: u32) -> io::Result<()> {
+    /// Somebody has something at what comes in at one of them ([`Rtnetlink::incoming`]), or the kernel lacks the means.
+    pub fn join(&mut self, one: u32, other: u32, cookie: Cookie) -> io::Result<()> {
         for (from, to) in [(one, other), (other, one)] {
-            self.ask(RouteNetlinkMessage::NewQueueDiscipline(qdisc(from)?), NLM_F_CREATE | NLM_F_EXCL)?;
-            self.ask(RouteNetlinkMessage::NewTrafficFilter(filter(from, to)?), NLM_F_CREATE | NLM_F_EXCL)?;
+            if self.ingress(from)?.as_deref() != Some(THEIR_KIND) {
+                self.ask(RouteNetlinkMessage::NewQueueDiscipline(qdisc(from)?), NLM_F_CREATE | NLM_F_EXCL)?;
+            }
+            let filter = RouteNetlinkMessage::NewTrafficFilter(filter(from, to, cookie)?);
+            self.ask(filter, NLM_F_CREATE | NLM_F_EXCL)?;
         }
         Ok(())
     }
 
-    /// Whether somebody has a qdisc at what comes in at a link.
+    /// What somebody has at what comes in at a link, beside which no way can be.
     /// # Errors
     /// As [`Rtnetlink::dump`].
-    pub fn has_ingress(&mut self, index: u32) -> io::Result<bool> {
-        self.ingress(index).map(|qdisc| qdisc.is_some())
+    pub fn incoming(&mut self, index: u32) -> io::Result<Option<String>> {
+        Ok(match self.ingress(index)? {
+            Some(kind) if kind != THEIR_KIND => {
+                Some(format!("a queueing discipline for what comes in ({kind})"))
+            }
+            Some(kind) if self.filters(index)?.is_none_or(|filters| !filters.is_empty()) => {
+                Some(format!("filters for what comes in (of {kind})"))
+            }
+            _ if tcx::programs(index)? > 0 => Some("a BPF program for what comes in (tcx)".into()),
+            _ => None,
+        })
     }
 
-    fn ingress(&mut self, index: u32) -> io::Result<Option<TcMessage>> {
+    /// The kind of the qdisc for what comes in.
+    fn ingress(&mut self, index: u32) -> io::Result<Option<String>> {
         let all = self.dump(&RouteNetlinkMessage::GetQueueDiscipline(message(index)?))?;
-        Ok(all.into_iter().find_map(|qdisc| match qdisc {
+        let found = all.iter().find_map(|qdisc| match qdisc {
             RouteNetlinkMessage::NewQueueDiscipline(qdisc)
                 if qdisc.header.index.cast_unsigned() == index
                     && qdisc.header.parent == TcHandle::INGRESS =>
@@ -92,227 +119,84 @@ impl Rtnetlink {
                 Some(qdisc)
             }
             _ => None,
-        }))
+        });
+        let kind = found.map(|qdisc| qdisc.attributes.iter().find_map(kind).unwrap_or_default());
+        Ok(kind.map(str::to_owned))
     }
 
-    /// Takes a link out of its way, if that leads to a link that is gone, or whose name is `ours`; what somebody else has at what comes in
-    /// stays as it is. One that is in none is no error.
+    /// The filters for what comes in. None: one has a form that we know nothing of.
+    fn filters(&mut self, index: u32) -> io::Result<Option<Vec<TcMessage>>> {
+        let mut asked = message(index)?;
+        asked.header.parent = INCOMING;
+        let all = match self.dump(&RouteNetlinkMessage::GetTrafficFilter(asked)) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(None),
+            all => all?,
+        };
+        let filters = all.into_iter().filter_map(|filter| match filter {
+            RouteNetlinkMessage::NewTrafficFilter(filter) => Some(filter),
+            _ => None,
+        });
+        Ok(Some(filters.collect()))
+    }
+
+    /// Takes a link out of the way of this cookie; what somebody else has at what comes in stays as it is. One that is in none is no error.
     /// # Errors
     /// It is gone.
-    pub fn part(&mut self, index: u32, ours: impl Fn(&str) -> bool) -> io::Result<()> {
-        let is_plain = |kind: &TcAttribute| *kind == TcAttribute::Kind("ingress".into());
-        if !self.ingress(index)?.is_some_and(|qdisc| qdisc.attributes.iter().any(is_plain)) {
-            return Ok(());
+    pub fn part(&mut self, index: u32, cookie: Cookie) -> io::Result<()> {
+        let Some(kind) = self.ingress(index)? else { return Ok(()) };
+        // A form that we know nothing of is none that we have ever made; ours is not to be found beside it.
+        let Some(filters) = self.filters(index)? else { return Ok(()) };
+        let (ours, others): (Vec<_>, Vec<_>) =
+            filters.iter().filter(|filter| !is_place(filter)).partition(|filter| is_of(filter, cookie));
+        let shared = others.iter().any(|other| other.header.info == INFO);
+        for filter in ours {
+            let mut ours = message(index)?;
+            ours.header.parent = INCOMING;
+            ours.header.info = INFO;
+            // None is all of its priority, with where they are kept.
+            ours.header.handle = if shared { filter.header.handle } else { TcHandle::default() };
+            ours.attributes = vec![TcAttribute::Kind(TcFilterU32::KIND.into())];
+            self.ask(RouteNetlinkMessage::DelTrafficFilter(ours), 0)?;
         }
-        let mut asked = message(index)?;
-        asked.header.parent = INGRESS;
-        let filters = match self.dump(&RouteNetlinkMessage::GetTrafficFilter(asked)) {
-            // No form that we have ever made.
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(()),
-            filters => filters?,
-        };
-        let links = self.links()?;
-        // Before there is a filter the qdisc does nothing to anybody.
-        let all_ours = filters.iter().all(|filter| match filter {
-            RouteNetlinkMessage::NewTrafficFilter(filter) => match way(filter) {
-                Way::Nothing => true,
-                Way::To(to) => links.iter().find(|link| link.index == to).is_none_or(|link| ours(&link.name)),
-                Way::Other => false,
-            },
-            _ => true,
-        });
-        if all_ours {
+        // Ours, and before there is a filter it does nothing to anybody.
+        if kind == OUR_KIND && others.is_empty() {
             self.ask(RouteNetlinkMessage::DelQueueDiscipline(qdisc(index)?), 0)?;
         }
         Ok(())
     }
 }
 
-/// What a message of a dump of filters tells.
-enum Way {
-    /// Of no filter: where filters are kept.
-    Nothing,
-    /// Of one like ours, to this link; to 0 if that is gone.
-    To(u32),
-    /// Of another one.
-    Other,
-}
-
-fn way(message: &TcMessage) -> Way {
-    let (mut is_u32, mut is_kept, mut ways) = (false, false, Vec::new());
-    for attribute in &message.attributes {
-        match attribute {
-            TcAttribute::Kind(kind) => is_u32 = kind == TcFilterU32::KIND,
-            TcAttribute::Options(options) => {
-                for option in options {
-                    match option {
-                        TcOption::U32(TcFilterU32Option::Selector(_)) => is_kept = true,
-                        TcOption::U32(TcFilterU32Option::Action(actions)) => {
-                            ways.extend(actions.iter().map(target))
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    let is_ours = message.header.info == INFO;
-    match (is_u32 && is_ours, is_kept, &ways[..]) {
-        (true, false, []) => Way::Nothing,
-        (true, true, [Some(to)]) => Way::To(*to),
-        _ => Way::Other,
+fn kind(attribute: &TcAttribute) -> Option<&str> {
+    match attribute {
+        TcAttribute::Kind(kind) => Some(kind),
+        _ => None,
     }
 }
 
-/// The link that an action sends all to.
-fn target(action: &TcAction) -> Option<u32> {
-    let options = action.attributes.iter().find_map(|attribute| match attribute {
-        TcActionAttribute::Options(options) => Some(options),
-        _ => None,
-    });
-    options?.iter().find_map(|option| match option {
-        TcActionOption::Mirror(TcActionMirrorOption::Parms(way)) => {
-            (way.eaction == TcMirrorActionType::EgressRedir).then_some(way.ifindex)
+/// Of no filter, but of where those of our priority are kept.
+fn is_place(message: &TcMessage) -> bool {
+    let is_u32 = message.attributes.iter().find_map(kind) == Some(TcFilterU32::KIND);
+    let is_kept = |option: &TcOption| matches!(option, TcOption::U32(TcFilterU32Option::Selector(_)));
+    is_u32 && message.header.info == INFO && !options(message).any(is_kept)
+}
+
+/// A filter with an action of this cookie.
+fn is_of(message: &TcMessage, cookie: Cookie) -> bool {
+    let cookie = TcActionAttribute::Cookie(cookie.into());
+    options(message).any(|option| match option {
+        TcOption::U32(TcFilterU32Option::Action(actions)) => {
+            actions.iter().any(|action| action.attributes.contains(&cookie))
         }
-        _ => None,
+        _ => false,
+    })
+}
+
+fn options(message: &TcMessage) -> impl Iterator<Item = &TcOption> {
+    message.attributes.iter().flat_map(|attribute| match attribute {
+        TcAttribute::Options(options) => &options[..],
+        _ => &[],
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        net::{IpAddr, SocketAddr, TcpStream},
-        time::Duration,
-    };
-
-    use vgpu_agent_api::network::{Mac, Prefix, Route};
-
-    use super::*;
-    use crate::scratch::Scratch;
-
-    const MAC: Mac = Mac([2, 0, 0, 0, 0, 7]);
-
-    /// Puts a link up with these addresses, and what is in them on the link.
-    fn dress(name: &str, addresses: &[&str]) {
-        let mut netlink = Rtnetlink::open().unwrap();
-        let index = netlink.link(name).unwrap().unwrap().index;
-        netlink.set_up(index, true).unwrap();
-        for (ip, bits) in addresses.iter().map(|text| text.split_once('/').unwrap()) {
-            let (ip, bits): (IpAddr, u8) = (ip.parse().unwrap(), bits.parse().unwrap());
-            netlink.add_address(index, &Prefix { ip, bits }).unwrap();
-            let ours = ip.to_string().trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
-            let to = Prefix { ip: format!("{ours}0").parse().unwrap(), bits };
-            let scope = if ip.is_ipv4() { 253 } else { 0 };
-            let route = Route {
-                to,
-                gateway: None,
-                interface: 0,
-                metric: 1,
-                scope,
-                onlink: false,
-                source: None,
-                mtu: None,
-                advmss: None,
-            };
-            netlink.add_route(index, &route).unwrap();
-        }
-    }
-
-    /// Whether somebody at this address says that nobody serves the port: he has heard us, and we hear him.
-    fn refuses(ip: &str, within_ms: u64) -> bool {
-        let address = SocketAddr::new(ip.parse().unwrap(), 9);
-        let tried = TcpStream::connect_timeout(&address, Duration::from_millis(within_ms));
-        tried.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    }
-
-    #[test]
-    fn both_ends_hear_each_other_and_the_namespace_between_hears_nothing() {
-        let [node, pod, guest] = [(); 3].map(|()| Scratch::new().unwrap());
-        let indices = pod.enter(|| {
-            let mut netlink = Rtnetlink::open().unwrap();
-            for (near, far, to) in [("eth0", "far", &node), ("vif", "inner", &guest)] {
-                netlink.add_veth(near, far).unwrap();
-                let far = netlink.link(far).unwrap().unwrap().index;
-                netlink.move_to(far, to.namespace()).unwrap();
-            }
-            let eth0 = netlink.link("eth0").unwrap().unwrap().index;
-            netlink.set_mac(eth0, MAC).unwrap();
-            // As a plugin leaves it: the kernel between would answer for these addresses itself.
-            dress("eth0", &["10.0.0.2/24", "fd00::2/64"]);
-            dress("vif", &[]);
-            (eth0, netlink.link("vif").unwrap().unwrap().index)
-        });
-        node.enter(|| dress("far", &["10.0.0.1/24", "fd00::1/64"]));
-        guest.enter(|| {
-            let mut netlink = Rtnetlink::open().unwrap();
-            let inner = netlink.link("inner").unwrap().unwrap().index;
-            netlink.set_mac(inner, MAC).unwrap();
-            dress("inner", &["10.0.0.2/24", "fd00::2/64"]);
-        });
-        let heard = |guest_within_ms| {
-            let from_node = node.enter(|| ["10.0.0.2", "fd00::2"].map(|ip| refuses(ip, 5000)));
-            let from_guest = guest.enter(|| ["10.0.0.1", "fd00::1"].map(|ip| refuses(ip, guest_within_ms)));
-            [from_node, from_guest].concat()
-        };
-        assert_eq!(heard(200), [true, true, false, false], "the pod answers, the guest is alone");
-        pod.enter(|| {
-            let mut netlink = Rtnetlink::open().unwrap();
-            netlink.join(indices.0, indices.1).unwrap();
-            assert!(netlink.has_ingress(indices.0).unwrap() && netlink.has_ingress(indices.1).unwrap());
-        });
-        assert_eq!(heard(5000), [true; 4]);
-        pod.enter(|| {
-            let mut netlink = Rtnetlink::open().unwrap();
-            for index in [indices.0, indices.1, indices.1] {
-                netlink.part(index, |name| ["eth0", "vif"].contains(&name)).unwrap();
-                assert!(!netlink.has_ingress(index).unwrap());
-            }
-        });
-        assert_eq!(heard(200), [true, true, false, false], "as before");
-    }
-
-    #[test]
-    fn a_way_to_a_link_that_is_not_ours_is_left_and_one_to_nowhere_is_not() {
-        Scratch::new().unwrap().enter(|| {
-            let mut netlink = Rtnetlink::open().unwrap();
-            netlink.add_veth("eth0", "peer").unwrap();
-            netlink.add_veth("vif", "inner").unwrap();
-            let [eth0, vif, peer] =
-                ["eth0", "vif", "peer"].map(|name| netlink.link(name).unwrap().unwrap().index);
-            let mut left = |change: &dyn Fn(&mut Rtnetlink), ours: &str| {
-                change(&mut netlink);
-                netlink.part(eth0, |name| name == ours).unwrap();
-                netlink.has_ingress(eth0).unwrap()
-            };
-            assert!(left(&|netlink| netlink.join(eth0, vif).unwrap(), "vif1"), "another's");
-            assert!(!left(&|_| (), "vif"), "ours");
-            let again = |netlink: &mut Rtnetlink, to| {
-                let one = RouteNetlinkMessage::NewTrafficFilter(filter(eth0, to).unwrap());
-                netlink
-                    .ask(RouteNetlinkMessage::NewQueueDiscipline(qdisc(eth0).unwrap()), NLM_F_CREATE)
-                    .unwrap();
-                netlink.ask(one, NLM_F_CREATE).unwrap();
-            };
-            let both = |netlink: &mut Rtnetlink| {
-                again(netlink, vif);
-                let mut second = filter(eth0, peer).unwrap();
-                second.header.info += 1 << 16;
-                netlink.ask(RouteNetlinkMessage::NewTrafficFilter(second), NLM_F_CREATE).unwrap();
-            };
-            assert!(left(&both, "vif"), "beside one of ours is another's");
-            let end = |netlink: &mut Rtnetlink| {
-                netlink.ask(RouteNetlinkMessage::DelQueueDiscipline(qdisc(eth0).unwrap()), 0).unwrap();
-                again(netlink, vif);
-                netlink.remove_link(vif).unwrap();
-            };
-            assert!(!left(&end, "nobody's"), "to nowhere");
-            let begun = |netlink: &mut Rtnetlink| {
-                netlink
-                    .ask(RouteNetlinkMessage::NewQueueDiscipline(qdisc(eth0).unwrap()), NLM_F_CREATE)
-                    .unwrap();
-            };
-            assert!(!left(&begun, "nobody's"), "a join that was cut");
-        });
-    }
-}
+mod tests;

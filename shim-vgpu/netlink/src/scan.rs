@@ -3,6 +3,8 @@
 //!
 //! Dropping a rule or half a route silently would send a pod's packets where nobody meant them to go.
 
+mod rules;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -15,9 +17,9 @@ use netlink_packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RoutePreference,
-        RouteType,
+        RouteProtocol, RouteType,
     },
-    rule::{RuleAction, RuleAttribute, RuleMessage},
+    rule::RuleMessage,
 };
 
 use vgpu_agent_api::network::{Interface, Mac, NAME_BYTES_MAX, Neighbour, Network, Prefix, Route};
@@ -25,6 +27,7 @@ use vgpu_agent_api::network::{Interface, Mac, NAME_BYTES_MAX, Neighbour, Network
 use crate::{
     Rtnetlink,
     link::{self, Link},
+    netfilter,
 };
 
 /// Vifs of a domain are few: each costs its guest memory for its rings.
@@ -36,9 +39,6 @@ const NEIGHBOURS_MAX: usize = 1024;
 
 /// Source: Linux, `include/net/addrconf.h`, `INFINITY_LIFE_TIME`.
 const FOREVER: u32 = u32::MAX;
-
-/// The rules that a namespace begins with: priority and table. Source: ip-rule(8).
-const FIRST_RULES: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
 
 /// Why a network cannot be a guest's.
 #[derive(Debug, thiserror::Error)]
@@ -62,12 +62,15 @@ pub fn scan() -> Result<Network, ScanError> {
     let mut netlink = Rtnetlink::open()?;
     let dumps = Dumps::read(&mut netlink)?;
     let network = dumps.network()?;
+    if let Some(acting) = netfilter::acting()? {
+        return unfit(format!(
+            "{acting}, which what a guest sends and gets would not pass: they belong into the pod, made by an \
+             init container of it, or to the node's end of its interfaces"
+        ));
+    }
     for link in dumps.carried() {
-        if netlink.has_ingress(link.index)? {
-            return unfit(format!(
-                "{} has a queueing discipline for what comes in (ingress or clsact)",
-                link.name
-            ));
+        if let Some(found) = netlink.incoming(link.index)? {
+            return unfit(format!("{} has {found}", link.name));
         }
     }
     Ok(network)
@@ -104,9 +107,10 @@ impl Dumps {
     pub fn network(&self) -> Result<Network, ScanError> {
         for rule in &self.rules {
             if let RouteNetlinkMessage::NewRule(rule) = rule {
-                refuse_rule(rule)?;
+                rules::refuse(rule)?;
             }
         }
+        self.refuse_loopback()?;
         let interfaces: Vec<_> = self.carried().map(|link| self.interface(link)).collect::<Result<_, _>>()?;
         let network = Network { interfaces, routes: self.routes()?, neighbours: self.neighbours() };
         few("interfaces", network.interfaces.len(), INTERFACES_MAX)?;
@@ -152,7 +156,7 @@ impl Dumps {
         Ok(Interface { name: link.name.clone(), mac, mtu: link.mtu, addresses })
     }
 
-    /// Those through links of ours; the others lead to the namespace itself.
+    /// Those of the main table.
     fn routes(&self) -> Result<Vec<Route>, ScanError> {
         let mut routes = Vec::new();
         for message in &self.routes {
@@ -219,8 +223,37 @@ impl Dumps {
         if header.flags.contains(RouteFlags::Dead) {
             return Ok(None);
         }
-        let number = through.and_then(|index| self.number(index));
-        Ok(number.map(|interface| Route { interface, ..route }))
+        let Some(index) = through else { return unfit(format!("the route to {to} is through no link")) };
+        match self.number(index) {
+            Some(interface) => Ok(Some(Route { interface, ..route })),
+            // As to ::1: the guest's kernel makes it, too.
+            None if header.protocol == RouteProtocol::Kernel && self.is_loopback(index) => Ok(None),
+            None => {
+                let link = self.links.iter().find(|link| link.index == index);
+                let name = link.map_or("a link that is gone", |link| &link.name);
+                unfit(format!("the route to {to} is through {name}, which is not carried"))
+            }
+        }
+    }
+
+    fn is_loopback(&self, index: u32) -> bool {
+        self.links.iter().any(|link| link.index == index && link.loopback)
+    }
+
+    /// The loopback has its two addresses in the guest, and no others.
+    fn refuse_loopback(&self) -> Result<(), ScanError> {
+        for message in &self.addresses {
+            if let RouteNetlinkMessage::NewAddress(address) = message
+                && let Some(link) = self.links.iter().find(|link| link.index == address.header.index)
+                && link.loopback
+                && let Some(prefix) = prefix(address, link)?
+                && prefix.ip != Ipv4Addr::LOCALHOST
+                && prefix.ip != Ipv6Addr::LOCALHOST
+            {
+                return unfit(format!("the address {prefix} of {} is not carried", link.name));
+            }
+        }
+        Ok(())
     }
 
     fn neighbours(&self) -> Vec<Neighbour> {
@@ -271,31 +304,6 @@ fn prefix(message: &AddressMessage, link: &Link) -> Result<Option<Prefix>, ScanE
         return unfit(format!("the address {ip} of {} is one for a time", link.name));
     }
     Ok(Some(Prefix { ip, bits: message.header.prefix_len }))
-}
-
-fn refuse_rule(rule: &RuleMessage) -> Result<(), ScanError> {
-    let header = &rule.header;
-    if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
-        return Ok(());
-    }
-    let (mut priority, mut table, mut plain) = (0, u32::from(header.table), true);
-    for attribute in &rule.attributes {
-        match attribute {
-            RuleAttribute::Priority(number) => priority = *number,
-            RuleAttribute::Table(number) => table = *number,
-            // Who made it, and what does nothing.
-            RuleAttribute::Protocol(_) | RuleAttribute::Other(_) => {}
-            RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
-            _ => plain = false,
-        }
-    }
-    plain &=
-        header.action == RuleAction::ToTable && (header.src_len, header.dst_len, header.tos) == (0, 0, 0);
-    if plain && FIRST_RULES.contains(&(priority, table)) {
-        return Ok(());
-    }
-    let family = if header.family == AddressFamily::Inet { "IPv4" } else { "IPv6" };
-    unfit(format!("the {family} policy rule of priority {priority}"))
 }
 
 fn is_main(message: &RouteMessage) -> bool {

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{Namespace, Rtnetlink};
+use crate::{Namespace, Rtnetlink, netfilter::making};
+
+/// Of tables for both IPs. Source: Linux, `include/uapi/linux/netfilter.h`, `NFPROTO_INET`.
+const INET: u8 = 1;
 
 /// See the module. A process that waits for the end of its input holds it.
 #[derive(Debug)]
@@ -50,6 +53,13 @@ impl Scratch {
     /// It cannot be entered.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.namespace.enter(work).expect("a namespace of our own can be entered")
+    }
+
+    /// A table of nft of this name, with one rule.
+    /// # Errors
+    /// The kernel's.
+    pub fn add_rule(&self, table: &str) -> io::Result<()> {
+        self.enter(|| making::make(INET, table, "out", None, 1))
     }
 
     /// A wire to another one: links of these names at its ends, both up, with no addresses.

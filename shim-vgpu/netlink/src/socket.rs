@@ -1,49 +1,76 @@
-//! Asking the kernel. Its answers are whole when a call returns: rtnetlink answers within send(2).
+//! Asking the kernel. Its answers are whole when a call returns: rtnetlink and nfnetlink answer within send(2).
 
 use std::{io, os::fd::OwnedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 /// The kernel's parts of a dump are of 32 KiB at most. Source: Linux, `net/netlink/af_netlink.c`, `netlink_recvmsg`.
 const ANSWER_BYTES: usize = 64 << 10;
 /// How often a dump is begun again that a change has cut across.
 const TRIES: u32 = 8;
 
-/// A socket in the network namespace of the thread that opened it.
+/// rtnetlink's socket in the network namespace of the thread that opened it.
 #[derive(Debug)]
-pub struct Rtnetlink {
-    socket: OwnedFd,
-    sequence: u32,
-    buffer: Vec<u8>,
-}
-
-/// What came as an answer to one request.
-#[derive(Debug, Default)]
-struct Answer {
-    messages: Vec<RouteNetlinkMessage>,
-    /// Something changed while it was put together.
-    torn: bool,
-}
+pub struct Rtnetlink(Socket);
 
 impl Rtnetlink {
     /// Opens it.
     /// # Errors
     /// socket(2)'s.
     pub fn open() -> io::Result<Self> {
-        let kind = (AddressFamily::NETLINK, SocketType::RAW);
         // No protocol is NETLINK_ROUTE.
-        let socket = rustix::net::socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, None)?;
-        Ok(Rtnetlink { socket, sequence: 0, buffer: vec![0; ANSWER_BYTES] })
+        Socket::open(None).map(Rtnetlink)
     }
 
     /// All that there is of a kind, as of one moment.
     /// # Errors
     /// The kernel's, or it changes without a pause.
     pub fn dump(&mut self, what: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.0.dump(what)
+    }
+
+    /// Has the kernel do something. `flags` are `NLM_F_…` of what is to be there already.
+    /// # Errors
+    /// The kernel's.
+    pub fn ask(&mut self, what: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.0.exchange(what, NLM_F_ACK | flags).map(drop)
+    }
+}
+
+/// A netlink socket, of whichever protocol.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    socket: OwnedFd,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+/// What a protocol asks and answers.
+pub(crate) trait Message: NetlinkSerializable + NetlinkDeserializable + Clone {}
+
+impl<M: NetlinkSerializable + NetlinkDeserializable + Clone> Message for M {}
+
+/// What came as an answer to one request.
+#[derive(Debug)]
+pub(crate) struct Answer<M> {
+    messages: Vec<M>,
+    /// Something changed while it was put together.
+    torn: bool,
+}
+
+impl Socket {
+    pub(crate) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+        let kind = (AddressFamily::NETLINK, SocketType::RAW);
+        let socket = rustix::net::socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, protocol)?;
+        Ok(Socket { socket, sequence: 0, buffer: vec![0; ANSWER_BYTES] })
+    }
+
+    pub(crate) fn dump<M: Message>(&mut self, what: &M) -> io::Result<Vec<M>> {
         for _ in 0..TRIES {
             let answer = self.exchange(what.clone(), NLM_F_DUMP)?;
             if !answer.torn {
@@ -53,33 +80,36 @@ impl Rtnetlink {
         Err(io::Error::new(io::ErrorKind::Interrupted, "the network changes without a pause"))
     }
 
-    /// Has the kernel do something. `flags` are `NLM_F_…` of what is to be there already.
-    /// # Errors
-    /// The kernel's.
-    pub fn ask(&mut self, what: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        self.exchange(what, NLM_F_ACK | flags).map(drop)
-    }
-
-    fn exchange(&mut self, what: RouteNetlinkMessage, flags: u16) -> io::Result<Answer> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(what));
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        rustix::net::send(&self.socket, &bytes, SendFlags::empty())?;
+    fn exchange<M: Message>(&mut self, what: M, flags: u16) -> io::Result<Answer<M>> {
+        self.send([(what, flags)])?;
         self.receive()
     }
 
-    fn receive(&mut self) -> io::Result<Answer> {
-        let mut answer = Answer::default();
+    /// Sends messages as one, with what each is flagged as beside a request.
+    pub(crate) fn send<M: Message>(&mut self, all: impl IntoIterator<Item = (M, u16)>) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        for (what, flags) in all {
+            let mut header = NetlinkHeader::default();
+            header.flags = NLM_F_REQUEST | flags;
+            header.sequence_number = self.sequence;
+            let mut request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(what));
+            request.finalize();
+            let at = bytes.len();
+            bytes.resize(at + request.buffer_len(), 0);
+            request.serialize(&mut bytes[at..]);
+        }
+        rustix::net::send(&self.socket, &bytes, SendFlags::empty())?;
+        Ok(())
+    }
+
+    pub(crate) fn receive<M: Message>(&mut self) -> io::Result<Answer<M>> {
+        let mut answer = Answer { messages: Vec::new(), torn: false };
         loop {
             let (_, length) = rustix::net::recv(&self.socket, &mut self.buffer[..], RecvFlags::TRUNC)?;
             let mut rest = self.buffer.get(..length).ok_or(io::ErrorKind::OutOfMemory)?;
             while !rest.is_empty() {
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                let message = NetlinkMessage::<M>::deserialize(rest)
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
                 // Each begins at a multiple of four bytes. The parser saw to it that none is shorter than its header.
                 let length = usize::try_from(message.header.length).map_err(io::Error::other)?;
@@ -93,7 +123,7 @@ impl Rtnetlink {
 }
 
 /// Takes a message of an answer. True: it was the last.
-fn take(message: NetlinkMessage<RouteNetlinkMessage>, answer: &mut Answer) -> io::Result<bool> {
+fn take<M: Message>(message: NetlinkMessage<M>, answer: &mut Answer<M>) -> io::Result<bool> {
     answer.torn |= message.header.flags & NLM_F_DUMP_INTR != 0;
     match message.payload {
         NetlinkPayload::InnerMessage(message) => {

@@ -8,6 +8,7 @@ pub mod stage;
 
 use std::{
     collections::HashMap,
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -18,7 +19,7 @@ use containerd_shim_protos::{
     events::task,
     protobuf::{EnumOrUnknown, MessageField, well_known_types::timestamp::Timestamp},
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use vgpu_codes::Code;
 
 use crate::{
@@ -190,6 +191,14 @@ impl Container {
     /// The pid of its holder, also after its end.
     pub fn task_pid(&self) -> u32 {
         self.holder.process().pid.unsigned_abs()
+    }
+
+    /// Resolves at the end of its holder, which is before its own only if somebody has killed that.
+    ///
+    /// # Errors
+    /// If it can't be watched.
+    pub fn holder_ended(&self) -> io::Result<oneshot::Receiver<()>> {
+        self.holder.ended()
     }
 
     /// The answer to State. As from runc's shim, `id` is the process's own, and `exec_id` is empty.

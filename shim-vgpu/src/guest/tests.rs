@@ -26,6 +26,9 @@ impl Link for Nothing {
     fn remove_vifs(&self, _: u16, _: Uuid, _: Option<&Namespace>) -> Result<()> {
         unreachable!()
     }
+    fn vif_changes(&self, _: u16, _: usize) -> watch::Receiver<u64> {
+        unreachable!()
+    }
     async fn agent(&self, _: u16) -> Result<AnyStream> {
         unreachable!()
     }
@@ -94,4 +97,15 @@ async fn a_guest_that_does_not_read_is_silent_and_then_gone() {
     assert_eq!(asked.unwrap_err().code(), Some(Code::GuestSilent));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(code(&guest).await, Some(Code::GuestGone));
+}
+
+/// So that it says itself which device it has waited for.
+#[tokio::test(start_paused = true)]
+async fn a_guest_has_longer_for_its_network_than_it_waits_for_its_devices() {
+    let (guest, _theirs) = guest();
+    let asked = tokio::time::Instant::now();
+    let made = guest.set_network(&Network::default()).await.unwrap_err();
+    assert_eq!(made.to_string(), "SetNetwork: no answer within 40 s");
+    assert_eq!(made.code(), Some(Code::GuestSilent));
+    assert_eq!((asked.elapsed().as_secs(), DEVICES_LIMIT.as_secs()), (40, 30));
 }

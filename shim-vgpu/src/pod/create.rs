@@ -31,7 +31,7 @@ use crate::{
     options,
     persist::{Record, Store, random_uuid},
     share::ShareDir,
-    spec::{Role, Spec, gpu::GpuRequest, guest::SHARE_IN_GUEST},
+    spec::{Role, Spec, gpu::GpuRequest, guest::SHARE_IN_GUEST, memory::Memories},
     toolstack::DomainConfig,
     zone,
 };
@@ -90,6 +90,7 @@ impl Pod {
             Ok(container) => {
                 let pid = container.task_pid();
                 self.lock().insert(id, Slot::Ready(container.clone()));
+                tokio::spawn(self.clone().watch_holder(container.clone()));
                 tokio::spawn(self.clone().await_exit(container, crate::container::life::Who::Init));
                 Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
             }
@@ -217,6 +218,7 @@ impl Pod {
                 record,
                 share,
                 network: network.map(Arc::new),
+                memories: Memories::default(),
                 watchers: Vec::new(),
                 zone_turn: Arc::default(),
                 zone_kept: false,
@@ -252,7 +254,7 @@ impl Pod {
         self.passed(Step::DevicesMade, creation).await?;
         if let Some(network) = sandbox.network.clone() {
             let link = platform.link.clone();
-            blocking(move || network.join(&*link, domid)).await?;
+            blocking(move || network.join(&*link, domid, uuid)).await?;
         }
         self.passed(Step::VifsMade, creation).await?;
         let toolstack = platform.toolstack.clone();
@@ -272,6 +274,10 @@ impl Pod {
         let clock = tokio::spawn(self.clone().keep_clock());
         let watchers = [domain, events, served, clock, forwarding];
         sandbox.watchers = watchers.iter().map(JoinHandle::abort_handle).collect();
+        if let Some(network) = &sandbox.network {
+            let changes = sandbox.platform.link.vif_changes(domid, network.network().interfaces.len());
+            sandbox.watchers.push(tokio::spawn(self.clone().watch_vifs(changes)).abort_handle());
+        }
         self.passed(Step::GuestUp, creation).await
     }
 

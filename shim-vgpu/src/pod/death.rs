@@ -1,20 +1,25 @@
 //! The guest's end: noticed by the toolstack's notice of ended domains, by calls that the lost connection answers, and by the end of who
-//! serves its share.
+//! serves its share. And that of a container whose holder somebody has killed.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use containerd_shim_protos::api::KillRequest;
 use tokio::sync::oneshot;
 use ttrpc::Code as Rpc;
 use uuid::Uuid;
 
 use super::{Living, Pod, tasks::END_PART};
 use crate::{
-    container::life::Event,
+    container::{
+        Container,
+        life::{Event, Who},
+        stage::Stage,
+    },
     error::{Error, Result, blocking},
-    guest::Guest,
+    guest::{Guest, SIGKILL},
     platform::Platform,
 };
 
@@ -60,6 +65,31 @@ impl Pod {
         }
         // In a task of its own: ending the sandbox aborts this one.
         tokio::spawn(self.guest_died());
+    }
+
+    /// Watches a container's holder: who kills the pid that we have told, kills the container's init.
+    pub(super) async fn watch_holder(self: Arc<Self>, container: Arc<Container>) {
+        match container.holder_ended() {
+            // Nothing is ever sent.
+            Ok(ended) => drop(ended.await),
+            Err(error) => {
+                return log::warn!("container {}: nobody watches its holder: {error}", container.id);
+            }
+        }
+        let stage = container.stage(&Who::Init);
+        if container.is_deleting(&Who::Init) || matches!(stage, Ok(Stage::Stopped(_)) | Err(_)) {
+            return;
+        }
+        log::warn!(
+            "container {}: somebody has killed {}: its init is killed",
+            container.id,
+            container.task_pid()
+        );
+        let request = KillRequest { id: container.id.clone(), signal: SIGKILL, ..KillRequest::default() };
+        if let Err(error) = self.kill(request).await {
+            // It has ended meanwhile.
+            log::debug!("container {}: {error}", container.id);
+        }
     }
 
     /// Passes on what the guest tells of itself, until it is gone.

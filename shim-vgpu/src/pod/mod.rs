@@ -1,7 +1,7 @@
 //! A pod: its domain, and the containers in it.
 //!
 //! [`Pod`] holds what lives; [`create`] builds, [`place`] has what a container is on the host, [`tasks`] and [`freeze`] have the calls on containers that exist, [`clock`] keeps the guest's time, [`death`] notices its end,
-//! [`proxy`] that of gpu-proxy.
+//! [`proxy`] that of gpu-proxy, [`vifs`] a guest that keeps Dom0 busy.
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
 //! Five locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
 //! the pod is built or taken away, which may take long (a volume's file system, gpu-proxy): no call on a container that exists takes it;
@@ -18,6 +18,7 @@ pub mod steps;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod vifs;
 
 use std::{
     collections::HashMap,
@@ -41,6 +42,7 @@ use crate::{
     persist::{Record, Store},
     platform::{Platform, PlatformSource},
     share::{Process, ShareDir},
+    spec::memory::Memories,
 };
 use steps::Cut;
 
@@ -118,6 +120,7 @@ struct Sandbox {
     record: Record,
     share: ShareDir,
     network: Option<Arc<PodNetwork>>,
+    memories: Memories,
     watchers: Vec<AbortHandle>,
     /// Held while gpu-proxy is told something of the zone, so that it hears it in the order in which it became true.
     zone_turn: Arc<AsyncMutex<()>>,

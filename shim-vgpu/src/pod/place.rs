@@ -34,15 +34,18 @@ impl Pod {
             let (store, bundle) = (sandbox.store.clone(), plan.bundle.clone());
             blocking(move || store.point_from(&bundle)).await?;
         }
-        let (spec, others) = (plan.spec.clone(), sandbox.record.holders());
+        let (spec, bundle, others) = (plan.spec.clone(), plan.bundle.clone(), sandbox.record.holders());
+        let mut known = sandbox.memories.clone();
         let command = self.platform.holder(&self.namespace, plan.id());
         // It goes with us, so it may be there before the record says so.
-        let (holder, joined) = blocking(move || {
+        let (holder, joined, memories, known) = blocking(move || {
             let joined = spec.joined(&others)?;
+            let memories = spec.memories(&bundle, &mut known)?;
             let containers = joined.containers.clone();
-            Ok((Holder::begin(command, joined)?, containers))
+            Ok((Holder::begin(command, joined)?, containers, memories, known))
         })
         .await?;
+        sandbox.memories = known;
         let record =
             ContainerRecord { bundle: plan.bundle.clone(), gpu: plan.gpu, holder: Some(holder.process()) };
         sandbox.record.containers.insert(plan.id().to_owned(), record);
@@ -60,7 +63,7 @@ impl Pod {
         let (bundle, gpu, mounted) =
             (plan.bundle.clone(), plan.gpu.is_some(), !plan.request.rootfs.is_empty());
         let shares = blocking(move || {
-            let guest = spec.for_guest(&id, &bundle, gpu, &joined);
+            let guest = spec.for_guest(&id, &bundle, gpu, &joined, &memories);
             let root = if mounted { bundle.join("rootfs") } else { guest.root };
             share.add(&id, &root, &guest.binds, guest.config.to_string().as_bytes())?;
             Ok(guest.shares)

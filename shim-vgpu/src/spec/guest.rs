@@ -9,9 +9,10 @@ use std::{
 };
 
 use serde_json::Value;
+use vgpu_agent_api::pod::Memory;
 
 use super::{
-    Spec, field, gpu, memory,
+    Spec, field, gpu,
     namespaces::{self, Kind},
     volumes,
 };
@@ -47,24 +48,29 @@ pub struct GuestSpec {
 
 impl Spec {
     /// The guest's copy for `container`; `gpu` says that a GPU was asked for and will be granted before the guest reads it, `joined` whose
-    /// namespaces it has.
+    /// namespaces it has, `memories` which of its mounts are the guest's memory.
     pub fn for_guest(
         &self,
         container: &str,
         bundle: &Path,
         gpu: bool,
         joined: &BTreeMap<Kind, String>,
+        memories: &BTreeMap<usize, Memory>,
     ) -> GuestSpec {
         let mut config = self.0.clone();
         let root = bundle.join(self.text("/root/path"));
         config["root"]["path"] = "rootfs".into();
         let mut binds = Vec::new();
-        let mut shares = !joined.is_empty();
-        for mount in config.get_mut("mounts").and_then(Value::as_array_mut).into_iter().flatten() {
-            if is_bind(mount) {
-                shares |= is_shared_memory(mount);
-                carry(mount, container, bundle, &mut binds);
-            }
+        let shares = !joined.is_empty() || !memories.is_empty();
+        let mounts = config.get_mut("mounts").and_then(Value::as_array_mut).into_iter().flatten();
+        for (number, mount) in mounts.enumerate().filter(|(_, mount)| is_bind(mount)) {
+            let source = bundle.join(field(mount, "source"));
+            forbid(mount, &source);
+            mount["type"] = "bind".into();
+            mount["source"] = match memories.get(&number) {
+                Some(memory) => memory.to_string().into(),
+                None => carry(mount, source, container, &mut binds).into(),
+            };
         }
         self.drop_host_words(&mut config, gpu);
         namespaces::for_guest(&mut config, joined);
@@ -93,38 +99,31 @@ pub fn is_bind(mount: &Value) -> bool {
     field(mount, "type") == "bind" || has_option(mount, &["bind", "rbind"])
 }
 
-/// Memory of the host's cannot be a guest's: containers have the guest's in its place.
-pub fn is_shared_memory(mount: &Value) -> bool {
-    field(mount, "destination") == "/dev/shm"
-}
-
 fn has_option(mount: &Value, names: &[&str]) -> bool {
     let options = mount.get("options").and_then(Value::as_array);
     options.into_iter().flatten().filter_map(Value::as_str).any(|option| names.contains(&option))
 }
 
-/// Rewrites one bind mount to its place in the share, or to the guest's memory where it is the host's.
-fn carry(mount: &mut Value, container: &str, bundle: &Path, binds: &mut Vec<Bind>) {
-    let source = bundle.join(field(mount, "source"));
-    let forbidden: Vec<Value> = volumes::forbidden(&source).map(Value::from).collect();
+/// Has a mount forbid what the host's does.
+fn forbid(mount: &mut Value, source: &Path) {
+    let forbidden: Vec<Value> = volumes::forbidden(source).map(Value::from).collect();
     match mount.get_mut("options").and_then(Value::as_array_mut) {
         Some(options) => options.extend(forbidden),
         None => mount["options"] = forbidden.into(),
     }
-    if is_shared_memory(mount) {
-        mount["type"] = "bind".into();
-        mount["source"] = memory::of(&source).to_string().into();
-        return;
-    }
+}
+
+/// Adds one bind mount to the share. Gives its place there, as the guest sees it.
+fn carry(mount: &Value, source: PathBuf, container: &str, binds: &mut Vec<Bind>) -> String {
     let target = format!("mounts/{}", binds.len());
+    let place = format!("{SHARE_IN_GUEST}/{container}/{target}");
     binds.push(Bind {
         source,
-        target: target.clone(),
+        target,
         recursive: has_option(mount, &["rbind"]),
         readonly: has_option(mount, &["ro", "rro"]),
     });
-    mount["type"] = "bind".into();
-    mount["source"] = format!("{SHARE_IN_GUEST}/{container}/{target}").into();
+    place
 }
 
 #[cfg(test)]
@@ -136,7 +135,7 @@ mod tests {
     use crate::spec::tests::spec;
 
     fn guest(spec: &Spec, container: &str, gpu: bool) -> GuestSpec {
-        spec.for_guest(container, Path::new("/b"), gpu, &BTreeMap::new())
+        spec.for_guest(container, Path::new("/b"), gpu, &BTreeMap::new(), &BTreeMap::new())
     }
 
     fn with_mount(mount: Value) -> GuestSpec {
@@ -179,15 +178,18 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_the_host_becomes_the_guests() {
-        let mount = |options| json!({"destination": "/dev/shm", "source": "/run/x/shm", "options": options});
-        let guest = with_mount(mount(json!(["rbind", "ro"])));
-        assert_eq!((guest.binds, guest.shares), (vec![], true));
-        let source = memory::of(Path::new("/run/x/shm")).to_string();
+    fn memory_of_the_host_becomes_the_guests_where_it_was_found_to_be() {
+        let mount = json!({"destination": "/dev/shm", "source": "/run/x/shm", "options": ["rbind", "ro"]});
+        let spec = spec(|s| s["mounts"].as_array_mut().unwrap().extend([mount.clone(), mount]));
+        let memory = Memory::new(7, 4096.try_into().unwrap());
+        let memories = BTreeMap::from([(2, memory)]);
+        let guest = spec.for_guest("c1", Path::new("/b"), false, &BTreeMap::new(), &memories);
+        assert_eq!((guest.binds.len(), guest.shares), (1, true));
         // The folder cannot be asked.
         let options = ["rbind", "ro", "nosuid", "noexec"];
-        let right = json!({"destination": "/dev/shm", "type": "bind", "source": source, "options": options});
-        assert_eq!(guest.config["mounts"][2], right);
+        let right = |source: &str| json!({"destination": "/dev/shm", "type": "bind", "source": source, "options": options});
+        assert_eq!(guest.config["mounts"][2], right(&memory.to_string()));
+        assert_eq!(guest.config["mounts"][3], right("/run/vgpu/share/c1/mounts/0"));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 pub mod gpu;
 pub mod guest;
-mod memory;
+pub mod memory;
 pub mod namespaces;
 pub mod refuse;
 pub mod size;

@@ -39,7 +39,7 @@ impl Spec {
     /// Refuses what the pod can't have.
     ///
     /// # Errors
-    /// [`Code::SpecRefused`] with the field.
+    /// [`Code::SpecRefused`] with the field; [`Code::SpecInvalid`] for a namespace that is there twice.
     pub fn refuse_host_things(&self) -> Result<()> {
         self.refuse_namespaces()?;
         self.refuse_mounts()?;
@@ -62,6 +62,14 @@ impl Spec {
 
     fn refuse_namespaces(&self) -> Result<()> {
         let namespaces = self.list("/linux/namespaces");
+        for (number, namespace) in namespaces.iter().enumerate() {
+            let name = field(namespace, "type");
+            // Of two it would not be clear which is meant. Source: OCI runtime specification, `config-linux.md`, Namespaces.
+            if namespaces[..number].iter().any(|earlier| field(earlier, "type") == name) {
+                let what = format!("linux.namespaces[{number}] is a second {name} namespace: name one");
+                return Err(Error::new(Code::SpecInvalid, what));
+            }
+        }
         let missing =
             OWN.into_iter().find(|kind| !namespaces.iter().any(|n| field(n, "type") == kind.name()));
         if let Some(kind) = missing {
@@ -173,6 +181,20 @@ mod tests {
             |s| s["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"})),
             "linux.uidMappings",
         );
+    }
+
+    #[test]
+    fn a_second_namespace_of_a_type_is_refused() {
+        for kind in ["network", "pid", "ipc", "uts", "mount"] {
+            for path in ["", "/run/netns/cni-1"] {
+                let second = json!({"type": kind, "path": path});
+                let asked = spec(|s| s["linux"]["namespaces"].as_array_mut().unwrap().push(second));
+                let error = asked.refuse_host_things().unwrap_err();
+                assert_eq!(error.code(), Some(Code::SpecInvalid));
+                let said = format!("linux.namespaces[5] is a second {kind} namespace: name one");
+                assert_eq!(error.to_string(), said);
+            }
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ impl Spec {
     /// [`Code::SpecRefused`] for a socket, pipe or device, [`Code::SpecInvalid`] for what is not there, each with the field.
     pub fn refuse_sources(&self, bundle: &Path) -> Result<()> {
         for (number, mount) in self.list("/mounts").iter().enumerate() {
-            if !guest::is_bind(mount) || guest::is_shared_memory(mount) {
+            if !guest::is_bind(mount) {
                 continue;
             }
             let source = bundle.join(field(mount, "source"));
@@ -103,9 +103,18 @@ mod tests {
 
     #[test]
     fn what_the_guest_has_of_its_own_may_be_anything_here() {
-        let shared = json!({"destination": "/dev/shm", "type": "bind", "source": "/dev/null"});
         let own = json!({"destination": "/d", "type": "tmpfs", "source": "missing"});
-        let spec = spec(|s| s["mounts"].as_array_mut().unwrap().extend([shared, own]));
-        spec.refuse_sources(Path::new("/b")).unwrap();
+        spec(|s| s["mounts"].as_array_mut().unwrap().push(own)).refuse_sources(Path::new("/b")).unwrap();
+    }
+
+    #[test]
+    fn what_is_to_be_at_dev_shm_has_to_be_there() {
+        let at_shm = |source: &str| {
+            let bind = json!({"destination": "/dev/shm", "type": "bind", "source": source});
+            let asked = spec(|s| s["mounts"].as_array_mut().unwrap().push(bind));
+            asked.refuse_sources(Path::new("/b")).unwrap_err().code()
+        };
+        assert_eq!(at_shm("/no/such"), Some(Code::SpecInvalid));
+        assert_eq!(at_shm("/dev/null"), Some(Code::SpecRefused));
     }
 }

@@ -4,6 +4,7 @@
 //! Source: `xen/include/public/io/netif.h`; Linux, `drivers/net/xen-netback/xenbus.c`.
 
 use std::{
+    convert::Infallible,
     io, thread,
     time::{Duration, Instant},
 };
@@ -12,10 +13,15 @@ use idm::xen::{
     DomId,
     xenstore::{Client, Permissions, Store, XsError},
 };
+use rustix::{
+    event::{PollFd, PollFlags},
+    io::Errno,
+};
+use tokio::sync::watch;
 use vgpu_codes::Code;
 use vgpu_netlink::{Namespace, Rtnetlink};
 
-use super::nodes::write_side;
+use super::{RETRY, nodes::write_side};
 use crate::{
     error::{OrFail, Result},
     network::Vif,
@@ -39,12 +45,41 @@ pub fn make(xenstore: &Client, guest: DomId, vifs: &[Vif], namespace: &Namespace
     moved.or_fail(Code::NetworkFailed, what)
 }
 
-/// Removes the backends' nodes: netback's interfaces go with them, wherever they are.
+/// Removes the backends' nodes: netback's interfaces go with them, wherever they are. And what Dom0's kernel has noted there of a guest whose
+/// rings or states made no sense (Linux, `drivers/xen/xenbus/xenbus_client.c`, `xenbus_dev_fatal`).
 ///
 /// # Errors
 /// xenstored's.
 pub fn remove(xenstore: &Client, domid: u16) -> Result<(), XsError> {
-    xenstore.remove(&format!("/local/domain/0/backend/vif/{domid}"))
+    let nodes = ["backend", "error/backend"].map(|place| format!("/local/domain/0/{place}/vif/{domid}"));
+    nodes.iter().try_for_each(|node| xenstore.remove(node))
+}
+
+/// Counts what a guest writes to the state nodes of its vifs, over xenstored's restarts too. Never returns.
+pub fn count_changes(domid: u16, vifs: usize, changes: &watch::Sender<u64>) {
+    loop {
+        let Err(error) = count(domid, vifs, changes);
+        log::debug!("the states of the vifs of domain {domid}: {error}");
+        thread::sleep(RETRY);
+    }
+}
+
+fn count(domid: u16, vifs: usize, changes: &watch::Sender<u64>) -> io::Result<Infallible> {
+    let xenstore = Client::connect().map_err(io::Error::other)?;
+    let states = (0..vifs).map(|number| xenstore.watch(&format!("{}/state", front_of(domid, number))));
+    let states: Vec<_> = states.collect::<Result<_, _>>().map_err(io::Error::other)?;
+    loop {
+        let mut readable: Vec<_> = states.iter().map(|state| PollFd::new(state, PollFlags::IN)).collect();
+        match rustix::event::poll(&mut readable, None) {
+            Err(Errno::INTR) => {}
+            polled => drop(polled?),
+        }
+        for state in &states {
+            if state.take().map_err(io::Error::other)? {
+                changes.send_modify(|count| *count += 1);
+            }
+        }
+    }
 }
 
 fn move_all(names: impl Iterator<Item = String>, namespace: &Namespace) -> io::Result<()> {
@@ -66,12 +101,17 @@ fn move_all(names: impl Iterator<Item = String>, namespace: &Namespace) -> io::R
     Ok(())
 }
 
+/// The guest's side, which it may write.
+fn front_of(domid: u16, number: usize) -> String {
+    format!("/local/domain/{domid}/device/vif/{number}")
+}
+
 /// Both sides of the device. What the guest is to have of a network is not here: it could write some of these nodes.
 fn write_nodes(nodes: &impl Store, guest: DomId, vif: &Vif) -> Result<(), XsError> {
     let (domid, number) = (guest.get().to_string(), vif.number.to_string());
     let (mac, mtu) = (vif.mac.to_string(), vif.mtu.to_string());
     let back = format!("/local/domain/0/backend/vif/{domid}/{number}");
-    let front = format!("/local/domain/{domid}/device/vif/{number}");
+    let front = front_of(guest.get(), vif.number);
     let back_nodes = [
         ("frontend", front.as_str()),
         ("frontend-id", &domid),

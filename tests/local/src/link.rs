@@ -108,6 +108,11 @@ impl Link for LocalLink {
         removed.flatten().map_err(failed(format!("cannot remove the vifs of domain {domid}")))
     }
 
+    /// Veths have none.
+    fn vif_changes(&self, _: u16, _: usize) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
+
     async fn agent(&self, domid: u16) -> Result<AnyStream> {
         loop {
             if let Ok(stream) = UnixStream::connect(self.node.agent(domid)).await {

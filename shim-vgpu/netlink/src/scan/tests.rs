@@ -7,10 +7,14 @@ use netlink_packet_route::{
     address::CacheInfo,
     link::LinkFlags,
     route::{RouteNextHop, RouteVia},
+    rule::{RuleAction, RuleAttribute},
 };
 
 use super::*;
 use crate::scratch::Scratch;
+
+/// The first link of any namespace.
+const LOOPBACK: u32 = 1;
 
 fn prefix_of(text: &str) -> Prefix {
     let (ip, bits) = text.split_once('/').unwrap();
@@ -91,7 +95,9 @@ fn sorted(mut network: Network) -> Network {
 fn what_was_made_is_read() {
     let scratch = Scratch::new().unwrap();
     let read = scratch.enter(|| {
-        make(&wanted()).unwrap();
+        let mut netlink = make(&wanted()).unwrap();
+        // With routes of its own.
+        netlink.set_up(LOOPBACK, true).unwrap();
         scan().unwrap()
     });
     assert_eq!(sorted(read), sorted(wanted()));
@@ -148,7 +154,7 @@ fn what_is_not_carried_is_named() {
     };
     let joined: Change = |netlink, index| {
         let far = netlink.link("peer0")?.unwrap().index;
-        netlink.join(index, far)
+        netlink.join(index, far, [7; 16])
     };
     let timed: Change = |netlink, index| {
         let mut info = CacheInfo::default();
@@ -173,7 +179,17 @@ fn what_is_not_carried_is_named() {
         message.header.flags = LinkFlags::Noarp;
         netlink.ask(RouteNetlinkMessage::SetLink(message), 0)
     };
+    let apart: Change = |netlink, _| {
+        netlink.set_up(LOOPBACK, true)?;
+        netlink.add_route(LOOPBACK, &route("10.7.0.0/16", None))
+    };
+    let beside: Change = |netlink, _| {
+        netlink.set_up(LOOPBACK, true)?;
+        netlink.add_address(LOOPBACK, &prefix_of("10.7.0.1/32"))
+    };
     for (change, said) in [
+        (apart, "the route to 10.7.0.0/16 is through lo, which is not carried"),
+        (beside, "the address 10.7.0.1/32 of lo is not carried"),
         (timed, "the address fd00:2::1 of eth0 is one for a time"),
         (preferred, "the route to fd00:3::/64 has another preference than medium"),
         (ending, "the route to fd00:3::/64 has an end in time"),
@@ -181,7 +197,7 @@ fn what_is_not_carried_is_named() {
         (rule, "the IPv6 policy rule of priority 100"),
         (blackhole, "the route to 11.0.0.0/8 is of another kind than unicast"),
         (point, "the address 10.0.0.1 of eth0 is of a point-to-point link"),
-        (joined, "eth0 has a queueing discipline for what comes in (ingress or clsact)"),
+        (joined, "eth0 has a queueing discipline for what comes in (ingress)"),
     ] {
         let scratch = Scratch::new().unwrap();
         let error = scratch.enter(|| {
@@ -192,6 +208,17 @@ fn what_is_not_carried_is_named() {
         });
         assert_eq!(error.to_string(), said);
     }
+}
+
+#[test]
+fn rules_of_the_namespace_are_named() {
+    let scratch = Scratch::new().unwrap();
+    scratch.add_rule("istio").unwrap();
+    let said = scratch.enter(|| {
+        make(&wanted()).unwrap();
+        scan().unwrap_err().to_string()
+    });
+    assert!(said.starts_with("the nft table inet istio has rules, which "), "{said}");
 }
 
 fn dumps() -> Dumps {
@@ -217,12 +244,16 @@ fn said(change: impl FnOnce(&mut Dumps)) -> String {
 }
 
 fn with_route(attribute: RouteAttribute) -> String {
+    with_attributes(vec![attribute, RouteAttribute::Oif(2)])
+}
+
+fn with_attributes(attributes: Vec<RouteAttribute>) -> String {
     said(|dumps| {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.header.kind = RouteType::Unicast;
-        message.attributes = vec![attribute, RouteAttribute::Oif(2)];
+        message.attributes = attributes;
         dumps.routes.push(RouteNetlinkMessage::NewRoute(message));
     })
 }
@@ -244,6 +275,9 @@ fn links_and_routes_of_other_kinds_are_named() {
     let via = RouteAttribute::Via(RouteVia::Inet6(Ipv6Addr::LOCALHOST));
     assert_eq!(with_route(via), "the route to 0.0.0.0/0 has a gateway of another family");
     let metric = RouteAttribute::Metrics(vec![RouteMetric::Hoplimit(3)]);
+    let gone = with_attributes(vec![RouteAttribute::Oif(9)]);
+    assert_eq!(gone, "the route to 0.0.0.0/0 is through a link that is gone, which is not carried");
+    assert_eq!(with_attributes(vec![]), "the route to 0.0.0.0/0 is through no link");
     assert_eq!(with_route(metric), "the route to 0.0.0.0/0 has another metric than mtu and advmss");
 }
 

@@ -43,7 +43,7 @@ fn joined_namespaces() -> (Scratch, Scratch) {
     pod.enter(|| {
         let mut netlink = Rtnetlink::open().unwrap();
         let [one, other] = ["eth0", "net1"].map(|name| netlink.link(name).unwrap().unwrap().index);
-        netlink.join(one, other).unwrap();
+        netlink.join(one, other, [7; 16]).unwrap();
     });
     (pod, node)
 }
@@ -55,7 +55,7 @@ fn links(pod: &Scratch) -> Vec<(String, u32, bool, bool)> {
         let links = netlink.links().unwrap().into_iter().filter(|link| !link.loopback);
         let links: Vec<_> = links
             .map(|link| {
-                let joined = netlink.has_ingress(link.index).unwrap();
+                let joined = netlink.incoming(link.index).unwrap().is_some();
                 (link.name, link.mtu, link.up, joined)
             })
             .collect();
@@ -122,6 +122,30 @@ async fn a_namespace_with_a_loopback_alone_is_as_none() {
     node.pod.clone().create(in_namespace(&node, "run", pod.path())).await.unwrap();
     assert_eq!(*node.world.networks.lock().unwrap(), [] as [Network; 0]);
     node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}
+
+/// What a guest's boot does is far less than what ends it, and what it did long ago is forgotten.
+#[tokio::test]
+async fn a_guest_that_changes_its_vifs_states_without_end_loses_its_domain() {
+    let (pod, _far) = namespaces(&["eth0"]);
+    let before = links(&pod);
+    let node = Node::new(Habits::default()).await;
+    node.pod.clone().create(in_namespace(&node, "run", pod.path())).await.unwrap();
+    node.start("run", "").await.unwrap();
+    tokio::time::pause();
+    for _ in 0..3 {
+        node.world.vif_changes.send_modify(|count| *count += 100);
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert_eq!(node.state("run", ""), (true, api::Status::RUNNING, None));
+    }
+    tokio::time::resume();
+    for _ in 0..101 {
+        node.world.vif_changes.send_modify(|count| *count += 1);
+    }
+    assert_eq!(node.wait("run", "").await, 137);
+    node.delete("run").await.unwrap();
+    assert_eq!(links(&pod), before);
     node.world.assert_nothing_left("after delete");
 }
 
@@ -228,9 +252,14 @@ async fn what_a_guest_cannot_have_or_make_fails_the_create_and_leaves_nothing() 
     let create = |path| node.pod.clone().create(in_namespace(&node, "run", path));
     let refused = create(pod.path()).await.unwrap_err();
     assert_eq!(refused.code(), Some(Code::SpecRefused));
-    let (start, end) = ("linux.namespaces asks for the network of ", ": a pod in a domain cannot have that");
-    let said = refused.to_string();
-    assert!(said.starts_with(start) && said.ends_with(end) && said.contains("eth0 has a queueing"), "{said}");
+    let (said, start) = (refused.to_string(), "linux.namespaces asks for the network of /proc/");
+    let why = ", which a pod in a domain cannot have: eth0 has a queueing";
+    assert!(said.starts_with(start) && said.contains(why), "{said}");
+    let (ruled, _node) = namespaces(&["eth0"]);
+    ruled.add_rule("istio").unwrap();
+    let refused = create(ruled.path()).await.unwrap_err();
+    assert_eq!(refused.code(), Some(Code::SpecRefused));
+    assert!(refused.to_string().contains("the nft table inet istio has rules"), "{refused}");
     let missing = create("/run/netns/there is none".into()).await.unwrap_err();
     assert_eq!(missing.code(), Some(Code::NetworkFailed));
     let none = create(node.world.dir.path().join("image")).await.unwrap_err();

@@ -52,16 +52,41 @@ async fn a_guest_that_does_not_know_what_is_shared_gets_no_such_container() {
     node.world.assert_nothing_left("after delete");
 }
 
-/// Its stand-in may end before it; it is no reason to end it.
+/// As the end of that pid would be with runc.
 #[tokio::test]
-async fn a_holder_that_is_killed_ends_nothing() {
+async fn a_holder_that_is_killed_takes_its_container_with_it() {
     let node = Node::new(Habits::default()).await;
     let pid = sandbox(&node).await;
-    crate::share::Process::of(pid).unwrap().kill().unwrap();
-    assert_eq!(create(&node, pid).await.unwrap_err().code(), Some(Code::SpecInvalid), "nobody's namespace");
-    node.start("run", "").await.unwrap();
-    assert_eq!(node.state("run", ""), (true, api::Status::RUNNING, None));
+    let app = create(&node, pid).await.unwrap().pid;
+    for id in ["run", "app"] {
+        node.start(id, "").await.unwrap();
+    }
+    crate::share::Process::of(app).unwrap().kill().unwrap();
+    assert_eq!(node.wait("app", "").await, 137);
+    assert_eq!(node.state("app", ""), (true, api::Status::STOPPED, Some(137)));
+    assert_eq!(node.state("run", ""), (true, api::Status::RUNNING, None), "the other one is there");
+    let told = node.events().await;
+    assert_eq!(told.iter().filter(|event| *event == "exit").count(), 1, "{told:?}");
+    node.delete("app").await.unwrap();
+
+    // One that was not started.
+    let app = create(&node, pid).await.unwrap().pid;
+    crate::share::Process::of(app).unwrap().kill().unwrap();
+    assert_eq!(node.wait("app", "").await, 137);
+    node.delete("app").await.unwrap();
     node.kill("run", 9).await.unwrap();
+    assert_eq!(node.wait("run", "").await, 137);
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}
+
+/// Nor does a guest that obeys nothing outlive the pid that was told for it.
+#[tokio::test]
+async fn a_holder_that_is_killed_takes_a_guest_with_it_that_does_not_obey() {
+    let node = Node::new(Habits { lies: true, ..Habits::default() }).await;
+    let pid = sandbox(&node).await;
+    node.start("run", "").await.unwrap();
+    crate::share::Process::of(pid).unwrap().kill().unwrap();
     assert_eq!(node.wait("run", "").await, 137);
     node.delete("run").await.unwrap();
     node.world.assert_nothing_left("after delete");

@@ -93,6 +93,8 @@ pub struct World {
     pub networks: Mutex<Vec<Network>>,
     /// What the guests' clocks were set to.
     pub clocks: Mutex<Vec<SystemTime>>,
+    /// How often the guests have changed the state of their vifs.
+    pub vif_changes: watch::Sender<u64>,
     guests: Mutex<BTreeMap<u16, FakeGuest>>,
     /// The shim's ends of their agent streams.
     agents: Mutex<Vec<std::os::unix::net::UnixStream>>,
@@ -130,6 +132,7 @@ impl World {
             programs: Mutex::default(),
             networks: Mutex::default(),
             clocks: Mutex::default(),
+            vif_changes: watch::Sender::new(0),
             freezes: watch::Sender::new(2),
             oom: OutOfMemory {
                 kills: Mutex::default(),

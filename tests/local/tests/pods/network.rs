@@ -99,7 +99,7 @@ fn links(pod: &Scratch) -> Vec<(String, bool)> {
     pod.enter(|| {
         let mut netlink = Rtnetlink::open().unwrap();
         let links = netlink.links().unwrap();
-        links.into_iter().map(|link| (link.name, netlink.has_ingress(link.index).unwrap())).collect()
+        links.into_iter().map(|link| (link.name, netlink.incoming(link.index).unwrap().is_some())).collect()
     })
 }
 

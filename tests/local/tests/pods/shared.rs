@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use containerd_shim_protos::api::{CreateTaskResponse, StateRequest, StateResponse};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use vgpu_contract::mock::Shim;
 
 use crate::containerd::{Containerd, PROGRAMS, until};
@@ -13,6 +14,8 @@ const LINKS: &str = "for of in pid uts ipc; do busybox readlink /proc/self/ns/$o
 
 /// A pod whose sandbox container sleeps.
 struct Pod {
+    /// A folder in memory, as CRI makes for a pod.
+    shm: TempDir,
     containerd: Containerd,
     shim: Shim,
     lives: Vec<String>,
@@ -24,8 +27,8 @@ impl Pod {
     }
 
     async fn of(containerd: Containerd) -> Self {
-        fs::create_dir(containerd.dir.path().join("shm")).unwrap();
-        let memory = memory(&containerd);
+        let shm = tempfile::tempdir_in("/dev/shm").unwrap();
+        let memory = memory(&shm, "/dev/shm");
         let script = format!("{LINKS}; echo there; exec sleep 1111");
         containerd.bundle("pod", &script, |spec| {
             spec["annotations"] = annotations("sandbox");
@@ -34,18 +37,18 @@ impl Pod {
         let shim = containerd.start("pod").await;
         containerd.create(&shim, "pod").await;
         let lives = containerd.lives();
-        let pod = Pod { containerd, shim, lives };
+        let pod = Pod { shm, containerd, shim, lives };
         pod.writes("pod", "there").await;
         pod
     }
 
-    /// A bundle of one more container: its name is the pod's, these namespaces those of somebody, its memory the pod's.
+    /// A bundle of one more container: its name is the pod's, these namespaces those of somebody, its memory the pod's, at two places.
     fn bundle(&self, id: &str, script: &str, namespaces: &[(&str, u32)]) {
-        let memory = memory(&self.containerd);
+        let memories = ["/dev/shm", "/cache"].map(|at| memory(&self.shm, at));
         self.containerd.bundle(id, script, |spec| {
             spec["annotations"] = annotations("container");
             spec.as_object_mut().unwrap().remove("hostname");
-            spec["mounts"].as_array_mut().unwrap().push(memory);
+            spec["mounts"].as_array_mut().unwrap().extend(memories);
             for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
                 let asked = namespaces.iter().find(|(kind, _)| namespace["type"] == *kind);
                 if let Some((kind, pid)) = asked {
@@ -102,10 +105,9 @@ fn annotations(kind: &str) -> Value {
     json!({"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-id": "pod"})
 }
 
-/// A pod's shared memory, as CRI mounts it.
-fn memory(containerd: &Containerd) -> Value {
-    let source = containerd.dir.path().join("shm");
-    json!({"destination": "/dev/shm", "type": "bind", "source": source, "options": ["rbind", "rw"]})
+/// A pod's shared memory, as CRI mounts it at /dev/shm.
+fn memory(shm: &TempDir, destination: &str) -> Value {
+    json!({"destination": destination, "type": "bind", "source": shm.path(), "options": ["rbind", "rw"]})
 }
 
 fn path(kind: &str, pid: u32) -> String {
@@ -142,7 +144,7 @@ async fn containers_of_a_pod_share_what_the_spec_says() {
     }
     // Its processes, when it asks, and only then.
     let all = [("network", sandbox), ("ipc", sandbox), ("uts", sandbox), ("pid", sandbox)];
-    let text = pod.output("second", &format!("{LINKS}; ps; cat /dev/shm/file"), &all).await;
+    let text = pod.output("second", &format!("{LINKS}; ps; cat /cache/file"), &all).await;
     assert_eq!(same(&text, &of_pod), [true; 3], "{text}");
     assert!(
         text.contains("sleep 1111") && !text.contains("sleep 2222") && text.ends_with("kept\n"),
@@ -151,7 +153,7 @@ async fn containers_of_a_pod_share_what_the_spec_says() {
     let text = pod.output("apart", &format!("{LINKS}; ps"), &[]).await;
     assert_eq!(same(&text, &of_pod), [false; 3], "{text}");
     assert!(!text.contains("sleep"), "{text}");
-    let on_the_host = fs::read_dir(pod.containerd.dir.path().join("shm")).unwrap().count();
+    let on_the_host = fs::read_dir(pod.shm.path()).unwrap().count();
     assert_eq!(on_the_host, 0, "the memory is the guest's");
 
     // The next life of an id, in the same guest.

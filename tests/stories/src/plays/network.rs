@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::Story;
-use crate::command::{SOON, must, until};
+use crate::command::{SOON, must, run, until};
 use crate::node::Node;
 use crate::pod::{Pod, Runtime, START};
 
@@ -61,14 +61,35 @@ fn pod_network_by_bridge(node: &Node) {
     }
     assert_eq!(hear("10.88.0.2:8001"), "the guest\n");
 
-    pod.signal("SIGKILL");
-    assert_eq!(pod.end(START).code, Some(137));
+    change_states(&node.domains());
+    assert_eq!(
+        pod.end(START).code,
+        Some(137),
+        "a guest that changes its vif's state without end loses its domain"
+    );
     let mut now = Vec::new();
     let back = until(SOON, || {
         now = bridge.links();
         (now == before).then_some(())
     });
     assert!(back.is_some(), "the namespace had {before:?} and has {now:?}");
+    let noted = run(&["xenstore-list", "/local/domain/0/error/backend/vif"], SOON).text();
+    assert_eq!(noted.trim(), "", "what netback noted of a guest goes with it");
+}
+
+/// As a guest would whose kernel was taken over: closes its vif and connects it again, for as long as there is one.
+fn change_states(domains: &[u32]) {
+    let &[domain] = domains else { panic!("more than one guest: {domains:?}") };
+    let state = format!("/local/domain/{domain}/device/vif/0/state");
+    let script = format!(
+        "while xl domname {domain}; do for n in 1 2 3 4 5 6 7 8 9; do
+            xenstore-write {state} 6; xenstore-write {state} 4
+        done; done"
+    );
+    let ended = run(&["sh", "-c", &script], START);
+    assert!(ended.code.is_some(), "the guest is still there: {}", ended.complaint());
+    // What was written after its end is nobody's.
+    run(&["xenstore-rm", "-t", &state], SOON);
 }
 
 /// Gone with all in it when dropped.

@@ -57,6 +57,11 @@ impl Link for Fake {
         Ok(())
     }
 
+    fn vif_changes(&self, _: u16, vifs: usize) -> watch::Receiver<u64> {
+        assert_eq!(self.0.left.lock().unwrap().vifs.len(), vifs);
+        self.0.vif_changes.subscribe()
+    }
+
     async fn agent(&self, domid: u16) -> Result<AnyStream> {
         let path = FakeGuest::socket(&self.0, domid);
         loop {
