@@ -26,7 +26,7 @@ const BYTES: usize = 1_000_003;
 /// What the container says of itself, and what it gets and gives.
 const SCRIPT: &str = "cat /sys/class/net/eth0/mtu; ip address show dev eth0; ip route; ip -6 route
     nc 10.88.0.1 8000 | md5sum; nc fd00:88::1 8000 | md5sum
-    echo the guest | nc -l -p 8001; exec sleep 1000";
+    echo the guest | nc -l -p 8001; echo its loopback | nc -l -s 127.0.0.1 -p 8002; exec sleep 1000";
 
 /// Frames pass Xen's rings in both directions, and the namespace is as before when the pod has gone.
 fn pod_network_by_bridge(node: &Node) {
@@ -60,6 +60,10 @@ fn pod_network_by_bridge(node: &Node) {
         teller.join().expect("the guest came");
     }
     assert_eq!(hear("10.88.0.2:8001"), "the guest\n");
+    // As containerd dials for a port-forward.
+    let dial = ["nsenter", &format!("--net={NAMESPACE}"), "bash", "-c", "cat < /dev/tcp/127.0.0.1/8002"];
+    let forwarded = until(SOON, || Some(run(&dial, SOON).text()).filter(|text| !text.is_empty()));
+    assert_eq!(forwarded.as_deref(), Some("its loopback\n"), "{}", pod.complaint());
 
     change_states(&node.domains());
     assert_eq!(
@@ -112,7 +116,7 @@ impl Bridge {
         ] {
             must(&line.split(' ').collect::<Vec<_>>());
         }
-        let script = "ip address add 10.88.0.2/16 dev eth0 && ip address add fd00:88::2/64 dev eth0 nodad &&
+        let script = "ip link set lo up && ip address add 10.88.0.2/16 dev eth0 && ip address add fd00:88::2/64 dev eth0 nodad &&
             ip link set eth0 up && ip route add default via 10.88.0.1 && ip route add default via fd00:88::1";
         must(&["ip", "link", "set", "eth0", "netns", NAMESPACE]);
         bridge.inside(&["sh", "-c", script]);

@@ -1,6 +1,7 @@
 //! Pods of more than one container, with the annotations and the paths that CRI writes into their specs.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use crate::Story;
 use crate::command::must;
@@ -10,15 +11,24 @@ use crate::pod::{Pod, Runtime, START};
 
 /// The stories.
 pub fn stories() -> Vec<Story> {
-    vec![vgpu(
-        "two_containers_of_a_pod_share_its_namespaces",
-        400,
-        two_containers_of_a_pod_share_its_namespaces,
-    )]
+    vec![
+        vgpu(
+            "two_containers_of_a_pod_share_its_namespaces",
+            400,
+            two_containers_of_a_pod_share_its_namespaces,
+        ),
+        vgpu(
+            "volume_that_kubelet_swaps_is_fresh_in_the_pod",
+            200,
+            volume_that_kubelet_swaps_is_fresh_in_the_pod,
+        ),
+    ]
 }
 
 /// Stands for CRI's folder with a pod's shared memory.
 const SHM: &str = "/run/story-shm";
+/// Stands for kubelet's folder with a volume.
+const CONFIG: &str = "/run/story-config";
 const KINDS: [(&str, &str); 4] = [("ipc", "ipc"), ("uts", "uts"), ("network", "net"), ("pid", "pid")];
 
 fn two_containers_of_a_pod_share_its_namespaces(node: &Node) {
@@ -61,6 +71,33 @@ fn two_containers_of_a_pod_share_its_namespaces(node: &Node) {
     assert_eq!(first.end(START).code, Some(137));
     assert_eq!(fs::read_dir(SHM).map(Iterator::count).ok(), Some(0), "the memory is the guest's");
     fs::remove_dir(SHM).expect("nothing holds it");
+}
+
+/// As kubelet keeps a ConfigMap: files are links through `..data`, a link to the folder of a version; another one takes its place by a rename.
+fn volume_that_kubelet_swaps_is_fresh_in_the_pod(node: &Node) {
+    let _ = fs::remove_dir_all(CONFIG);
+    let write = |version: &str, text: &str| {
+        let folder = format!("{CONFIG}/..{version}");
+        fs::create_dir_all(&folder).expect("/run is writable");
+        fs::write(format!("{folder}/key"), text).expect("written");
+        let next = format!("{CONFIG}/..data_tmp");
+        symlink(format!("..{version}"), &next).expect("a link");
+        fs::rename(next, format!("{CONFIG}/..data")).expect("swapped");
+    };
+    write("one", "first\n");
+    symlink("..data/key", format!("{CONFIG}/key")).expect("a link");
+
+    let script = "exec 3< /config/key; cat /config/key; echo x > /config/key || echo refused; \
+                  until grep -q second /config/key; do sleep 0.2; done; echo $(cat /config/key) after $(cat <&3)";
+    let mount = format!("type=bind,src={CONFIG},dst=/config,options=rbind:ro");
+    let mut pod =
+        node.start(Pod::busybox(Runtime::Vgpu, &["sh", "-c", script]).option("--mount").option(&mount));
+    pod.until_line("refused");
+    write("two", "second\n");
+    fs::remove_dir_all(format!("{CONFIG}/..one")).expect("removed");
+    let ended = pod.end(START);
+    assert_eq!((ended.code, ended.text().as_str()), (Some(0), "first\nrefused\nsecond after first\n"));
+    fs::remove_dir_all(CONFIG).expect("nothing holds it");
 }
 
 fn of_a_pod(kind: &str, sandbox: &str, script: &str) -> Pod {
