@@ -91,6 +91,6 @@ looks! {
 cases! {
     /// Of execs.
     OF_EXECS:
-    exec_in_a_seccomp_profile: CreateOf(super::SLEEPS, |spec| seccomp(spec, &["mkdir", "mkdirat"], "SCMP_ACT_ERRNO", json!({}))), Start(TASK), Exec(crate::step::EXEC, "mkdir /tmp/x || echo refused"), Start(crate::step::EXEC),
+    exec_in_a_seccomp_profile: CreateOf(super::SLEEPS, |spec| seccomp(spec, &["mkdir", "mkdirat"], "SCMP_ACT_ERRNO", json!({}))), Start(TASK), Exec(crate::step::EXEC, "mkdir /tmp/x 2>&1 || echo refused"), Start(crate::step::EXEC),
         Wait(crate::step::EXEC), Delete(crate::step::EXEC), Output(crate::step::EXEC);
 }

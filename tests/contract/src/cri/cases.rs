@@ -187,8 +187,8 @@ cases! {
         Start("app"), UntilExit("app"), Remove("app"), Create("app", "exit 4"), Start("app"), UntilExit("app"), Status("app"), PodStatus, List("");
     cri_init_that_fails: RunPod(NOTHING), Create("init", "echo no >&2; exit 9"), Start("init"), UntilExit("init"), Status("init"), Log("init"), Remove("init"), Create("init", "exit 0"), Start("init"), UntilExit("init"),
         Status("init"), Create("app", "echo runs"), Start("app"), UntilExit("app"), Log("app");
-    cri_probes: RunPod(NOTHING), Create("app", "touch /tmp/healthy; echo there; sleep 0.5; rm /tmp/healthy; echo ill; exec sleep 1000"), Start("app"), Until("app", "there"), ExecSync("app", "cat /tmp/healthy"),
-        ExecSync("app", "test -e /tmp/healthy"), Until("app", "ill"), ExecSync("app", "cat /tmp/healthy"), ExecSync("app", "exec /no/such"), ExecSyncFor("app", "sleep 5", 1), ExecSync("app", "true"), Status("app");
+    cri_probes: RunPod(NOTHING), Create("app", "touch /tmp/healthy; echo there; until test -e /vol/ill; do sleep 0.02; done; rm /tmp/healthy; echo ill; exec sleep 1000"), Start("app"), Until("app", "there"), ExecSync("app", "cat /tmp/healthy"),
+        ExecSync("app", "test -e /tmp/healthy"), Volume(|folder| write(&folder.join("ill"), "")), Until("app", "ill"), ExecSync("app", "cat /tmp/healthy"), ExecSync("app", "exec /no/such"), ExecSyncFor("app", "sleep 5", 1), ExecSync("app", "true"), Status("app");
     cri_exec_missing_program: RunPod(NOTHING), Create("app", SLEEPS), Start("app"), ExecSync("app", "no-such-program"), Exec("app", "no-such-program"), Status("app");
     cri_exec_tty: RunPod(NOTHING), Create("app", SLEEPS), Start("app"), ExecTty("app", "read x; tty; echo got $x; exit 5", "word\n"), ExecTty("app", "exec cat", "line\n\x04");
     cri_list: RunPod(|pod| { pod.labels.insert("app".into(), "of-mine".into()); pod.annotations.insert("key".into(), "value".into()); }), CreateOf("one", SLEEPS, |app| { app.labels.insert("which".into(), "one".into()); }),
@@ -223,9 +223,12 @@ fn config_map_changed(folder: &Path) {
     fs::remove_dir_all(folder.join("config/..1")).expect("removed");
 }
 
+/// There it is whole or not yet.
 fn write(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-    fs::write(path, text).expect("written");
+    let new = path.with_extension("new");
+    fs::write(&new, text).expect("written");
+    fs::rename(new, path).expect("renamed");
 }
 
 /// Of a path below the pod's folder.
