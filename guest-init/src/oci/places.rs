@@ -13,13 +13,15 @@ use libcontainer::oci_spec::runtime::Spec;
 /// So many links has a path at most. Source: Linux `include/linux/namei.h`, `MAXSYMLINKS`.
 const LINKS_MAX: usize = 40;
 
-/// Has the mounts of `spec`, whose root is at `rootfs`, go where their destinations lead.
+/// Has the binds and the tmpfs mounts of `spec`, whose root is at `rootfs`, go where their destinations lead. A proc or sysfs that a link of the
+/// image leads elsewhere would be out of reach of what is masked and read-only in it: those the library refuses, and has to see.
 pub fn resolve(spec: &mut Spec, rootfs: &Path) {
     let mut before: Vec<PathBuf> = Vec::new();
     for mount in spec.mounts_mut().iter_mut().flatten() {
-        let place = place(rootfs, mount.destination(), &before);
-        before.push(place.clone());
-        mount.set_destination(place);
+        if matches!(mount.typ().as_deref(), None | Some("bind" | "tmpfs")) {
+            mount.set_destination(place(rootfs, mount.destination(), &before));
+        }
+        before.push(mount.destination().clone());
     }
 }
 
@@ -62,7 +64,27 @@ fn place(rootfs: &Path, path: &Path, mounted: &[PathBuf]) -> PathBuf {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn what_the_kernel_shows_stays_where_the_spec_has_it() {
+        let root = tempfile::tempdir().unwrap();
+        for link in ["proc", "sys", "data", "tmp"] {
+            symlink("none/../other", root.path().join(link)).unwrap();
+        }
+        let mounts: Vec<_> =
+            [("/proc", "proc"), ("/sys", "sysfs"), ("/data", "bind"), ("/tmp", "tmpfs"), ("/proc/x", "bind")]
+                .map(|(destination, kind)| json!({"destination": destination, "type": kind, "source": kind}))
+                .into();
+        let mut spec: Spec =
+            serde_json::from_value(json!({"ociVersion": "1.1.0", "mounts": mounts})).unwrap();
+        resolve(&mut spec, root.path());
+        let places: Vec<_> =
+            spec.mounts().iter().flatten().map(|mount| mount.destination().display().to_string()).collect();
+        assert_eq!(places, ["/proc", "/sys", "/other", "/other", "/proc/x"]);
+    }
 
     #[test]
     fn links_are_followed_inside_of_the_root_also_to_what_is_missing() {

@@ -10,11 +10,13 @@ mod shared;
 
 use std::{
     env, fs,
+    os::unix::fs::symlink,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use containerd::{Containerd, until};
+use containerd_shim_protos::api::CreateTaskResponse;
 use guest::{cgroup, kill, pid_1, stop};
 use serde_json::json;
 
@@ -44,6 +46,22 @@ async fn a_container_runs_and_leaves_nothing() {
     containerd.delete("a");
     containerd.assert_nothing_left(&lives).await;
     assert_eq!(containerd.topics(), ["create", "start", "exit", "delete"]);
+}
+
+/// Elsewhere nothing of it would be masked or read-only: its owner could have the guest's kernel run a program as PID 1 is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_whose_proc_leads_elsewhere_is_refused() {
+    let containerd = Containerd::new().await;
+    containerd.bundle("a", "exit 0", |_| {});
+    let proc = containerd.bundle_of("a").join("rootfs/proc");
+    fs::remove_dir(&proc).unwrap();
+    symlink("none/../elsewhere", &proc).unwrap();
+    let shim = containerd.start("a").await;
+    let refused = shim.call::<_, CreateTaskResponse>("Create", &containerd.asked("a")).await;
+    assert!(refused.unwrap_err().to_string().contains("proc"));
+    shim.shut_down().await;
+    containerd.delete("a");
+    containerd.assert_nothing_left(&[]).await;
 }
 
 /// What the shim mounts for it reaches a guest that has long begun.
