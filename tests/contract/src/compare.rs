@@ -41,6 +41,17 @@ impl Accepted {
 }
 
 impl Difference {
+    fn is_of_what_one_has_not(&self) -> bool {
+        let creates = [" Create", " RunPod", " Start"].iter().any(|step| self.field.contains(step))
+            && self.field.ends_with(" error");
+        creates && (self.right.is_null() || self.ours.is_null())
+    }
+
+    /// The number of its step; an event has none.
+    fn step(&self) -> Option<usize> {
+        self.field.split(' ').next()?.parse().ok()
+    }
+
     /// "what is right → what ours is".
     pub fn values(&self) -> String {
         let text = |value: &Value| match value {
@@ -49,14 +60,6 @@ impl Difference {
             other => other.to_string(),
         };
         format!("{} → {}", text(&self.right), text(&self.ours))
-    }
-}
-
-impl Difference {
-    fn is_of_what_one_has_not(&self) -> bool {
-        let creates = [" Create", " RunPod", " Start"].iter().any(|step| self.field.contains(step))
-            && self.field.ends_with(" error");
-        creates && (self.right.is_null() || self.ours.is_null())
     }
 }
 
@@ -72,8 +75,13 @@ pub fn differences(case: &str, right: &Played, ours: &Played) -> Vec<Difference>
         ours: of(&ours, name),
     };
     let mut all: Vec<_> = names.map(difference).filter(|one| one.right != one.ours).collect();
-    if let Some(at) = all.iter().position(Difference::is_of_what_one_has_not) {
-        return vec![all.swap_remove(at)];
+    let parted = all.iter().filter(|one| one.is_of_what_one_has_not()).filter_map(Difference::step).min();
+    if let Some(parted) = parted {
+        // Events are of the whole case, and follow, too.
+        all.retain(|one| {
+            let step = one.step();
+            step.is_some_and(|step| step < parted) || step == Some(parted) && one.is_of_what_one_has_not()
+        });
     }
     all
 }
@@ -142,6 +150,17 @@ mod tests {
         assert_eq!(judge(found.iter(), &[]), ["task_a: 0 CreateOf error: none → INTERNAL"]);
         let found = differences("task_a", &of(Some("UNKNOWN"), "a"), &of(Some("INTERNAL"), "b"));
         assert_eq!(judge(found.iter(), &[]).len(), 2, "both have none");
+        let late = |error, status: &str| {
+            let mut all = [played(json!(1), status), of(error, "x")].concat();
+            (all[2].0, all[3].0) = ("2 CreateOf".into(), "10 State".into());
+            all
+        };
+        let found = differences("task_a", &late(None, "RUNNING"), &late(Some("INTERNAL"), "STOPPED"));
+        let found = judge(found.iter(), &[]);
+        assert_eq!(
+            found,
+            ["task_a: 1 State status: RUNNING → STOPPED", "task_a: 2 CreateOf error: none → INTERNAL"]
+        );
     }
 
     #[test]

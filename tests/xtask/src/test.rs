@@ -53,7 +53,7 @@ const PARTS: &[Part] = &[
 const OF_STORIES: &str = "stories, by a part of their names: cargo run --package vgpu-stories -- --list";
 /// Their tests mount, make containers, give workers users and cgroups of their own: a user plays them with sudo, the others without.
 const TESTED_AS_ROOT: &[&str] =
-    &["gpu-proxy", "guest-init", "shim-vgpu", "vgpu-local", "vgpu-netlink", "vgpu-share"];
+    &["gpu-proxy", "guest-init", "shim-vgpu", "vgpu-forward", "vgpu-local", "vgpu-netlink", "vgpu-share"];
 /// What cargo and nextest start a test's program with. Source: The Cargo Book, "Configuration", `target.<triple>.runner`.
 pub const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
 

@@ -34,6 +34,7 @@ async fn end(shim: &Shim, name: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shim_keeps_to_its_budget_and_an_exec_leaves_nothing_with_it() {
+    let _alone = crate::COUNTING.lock().await;
     let containerd = Containerd::new().await;
     containerd.bundle("a", "exec sleep 1000", |_| {});
     let shim = containerd.start("a").await;

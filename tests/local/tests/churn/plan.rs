@@ -40,13 +40,13 @@ pub enum Victim {
     Shim,
     /// The guest's PID 1, which is the agent; its kernel ends the others.
     Agent,
-    /// Who serves the share.
+    /// Who serves the share: without Xen the guest's first process.
     Backend,
     /// The container's stand-in on the host.
     Holder,
     /// The container's first process.
     Program,
-    /// The toolstack destroys it.
+    /// All of it at once, as a toolstack destroys one.
     Domain,
     /// It stands still.
     Guest,

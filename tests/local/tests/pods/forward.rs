@@ -1,6 +1,7 @@
 //! What is dialled at the loopback of a pod's network namespace on the node, as containerd does for a port-forward, reaches the guest's loopback.
 
 use std::{
+    fs,
     io::{ErrorKind, Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
     thread,
@@ -109,6 +110,26 @@ fn say(from: &mut TcpStream, to: &mut TcpStream, words: &str) {
     let mut text = String::new();
     to.read_to_string(&mut text).unwrap();
     assert_eq!(text, words);
+}
+
+/// What listens in the namespace on the node is ours, at a port like others. Source: `proc_pid_net(5)`, `TCP_LISTEN`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_of_our_own_listener_is_the_guests_as_each_other() {
+    let world = World::new("exec sleep 1000").await;
+    let sockets = world.pod.enter(|| fs::read_to_string("/proc/thread-self/net/tcp").unwrap());
+    let listens = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, state) = (fields.next()?, fields.nth(1)?);
+        (state == "0A").then(|| u16::from_str_radix(local.split_once(':')?.1, 16).ok()).flatten()
+    };
+    let ports: Vec<u16> = sockets.lines().filter_map(listens).collect();
+    let [port] = ports[..] else { panic!("one listens: {sockets}") };
+    let at = format!("127.0.0.1:{port}");
+    assert_eq!(world.end_of(&at), ErrorKind::ConnectionReset, "nobody of the guest's listens");
+    let listener = world.serve(&at);
+    let (dialler, program) = world.connect(&at, &listener);
+    converse(dialler, program);
+    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ type Blow = fn(&Node);
 /// Who dies, or worse.
 const VICTIMS: [(&str, Blow); 8] = [
     ("the shim", |node| newest(node, "containerd-shim-vgpu-v1")),
-    ("the share's server", |node| newest(node, "vgpu-share")),
+    ("the share's server", |node| newest(node, "share-server")),
     ("the holder", |node| newest(node, "vgpu-hold")),
     ("a worker", |node| node.workers().iter().for_each(|worker| kill_9(worker.pid))),
     ("gpu-proxy", |node| {
@@ -100,8 +100,10 @@ fn serve_again() {
 
 /// Kills the program's process that started last, if there is one.
 fn newest(node: &Node, program: &str) {
-    if let Some(process) = node.processes_of(program).into_iter().max_by_key(|process| process.start_ticks) {
-        kill_9(process.pid);
+    match node.processes_of(program).into_iter().max_by_key(|process| process.start_ticks) {
+        // It may end by itself just now.
+        Some(process) => drop(run(&["kill", "-9", &process.pid.to_string()], SOON)),
+        None => eprintln!("no {program} was there"),
     }
 }
 
