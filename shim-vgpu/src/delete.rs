@@ -100,7 +100,10 @@ impl Dead {
 
     fn clean_pod(&self, store: &Store, source: &dyn PlatformSource) -> Result<()> {
         // Nothing was begun, or all of it is over.
-        let Some(record) = store.load()? else { return self.ask_living().and(store.remove()) };
+        let Some(record) = store.load()? else {
+            self.ask_living()?;
+            return store.remove();
+        };
         let platform = source.platform(config(source));
         let shim_lives = record.shim.is_some_and(|shim| shim.is_alive());
         let in_record = record.containers.contains_key(&self.id);

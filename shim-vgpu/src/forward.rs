@@ -21,15 +21,17 @@ use tokio::{
 use vgpu_agent_api::version;
 use vgpu_codes::Code;
 use vgpu_forward::{Loopback, carry, reset};
-use vgpu_netlink::Namespace;
 
 use crate::{
     error::{OrFail, Result, blocking},
     guest::Guest,
+    network,
 };
 
 /// Connections of a pod at once: each costs the guest 33 pages, and us their mapping. One more is reset.
 const CONNECTIONS_MAX: usize = 64;
+/// For a process of the node's to have room for a connection, as the guest has.
+const LIMIT: Duration = Duration::from_secs(15);
 /// Until a connection is accepted again after one could not be.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -61,7 +63,7 @@ async fn catch(guest: &Guest, path: &Path) -> Result<Vec<Door>> {
     let what = || format!("cannot listen at the loopback of {}", path.display());
     let at = path.to_owned();
     let loopbacks = blocking(move || {
-        let loopbacks = Namespace::open(&at).and_then(|namespace| Loopback::both(&namespace));
+        let loopbacks = network::open(&at).and_then(|namespace| Loopback::both(&namespace));
         loopbacks
             .or_fail(Code::NetworkFailed, || format!("cannot listen at the loopback of {}", at.display()))
     });
@@ -107,8 +109,14 @@ fn accept(doors: &[Door], cx: &mut Context<'_>) -> Poll<io::Result<(Arc<Loopback
 /// Connects one that was accepted with who it is for, and moves its bytes.
 async fn connect(guest: Arc<Guest>, loopback: Arc<Loopback>, connection: TcpStream) {
     let Ok(at) = connection.local_addr() else { return };
-    if let Ok(own) = of_the_namespace(&loopback, at).await {
-        return carry(connection, own).await;
+    match tokio::time::timeout(LIMIT, of_the_namespace(&loopback, at)).await {
+        Ok(Ok(own)) => return carry(connection, own).await,
+        // Nobody of the node's.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        late_or_failed => {
+            log::debug!("port-forward to {}, where the node listens: {late_or_failed:?}", at.port());
+            return reset(connection);
+        }
     }
     match guest.forward(at.port(), at.is_ipv6()).await {
         Ok(stream) => carry(connection, stream).await,
@@ -121,7 +129,15 @@ async fn connect(guest: Arc<Guest>, loopback: Arc<Loopback>, connection: TcpStre
 
 /// A connection to a process on the node that listens there, in the pod's namespace: it goes before the guest.
 async fn of_the_namespace(loopback: &Arc<Loopback>, at: SocketAddr) -> io::Result<TcpStream> {
+    if loopback.listener().local_addr()?.port() == at.port() {
+        // That is ours, and would come back to us.
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
     let loopback = Arc::clone(loopback);
     let (socket, _past) = tokio::task::spawn_blocking(move || loopback.past()).await??;
+    if socket.local_addr()?.port() == at.port() {
+        // It would be connected with itself.
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
     TcpSocket::from_std_stream(socket).connect(at).await
 }

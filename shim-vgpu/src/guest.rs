@@ -260,13 +260,16 @@ impl Guest {
     pub async fn forward(&self, port: u16, ipv6: bool) -> Result<AnyStream> {
         let id = self.stream_id()?;
         let request = ForwardRequest { id: id.get(), port: port.into(), ipv6, ..ForwardRequest::default() };
-        let offer: StreamOffer = self.call(AGENT_SERVICE, "Forward", &request, Some(FORWARD)).await?;
-        let accepted = self.accept(id, &offer).await;
-        if accepted.is_err() {
-            // It would wait for us.
+        let opened = async {
+            let offer: StreamOffer = self.call(AGENT_SERVICE, "Forward", &request, Some(FORWARD)).await?;
+            self.accept(id, &offer).await
+        };
+        let opened = opened.await;
+        if matches!(opened, Err(Error::Own { .. })) {
+            // It may have made one, which would wait for us.
             self.close_stream(StreamName(id)).await;
         }
-        accepted
+        opened
     }
 
     fn stream_id(&self) -> Result<NonZeroU32> {

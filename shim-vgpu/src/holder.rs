@@ -18,7 +18,6 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Mutex, PoisonError},
     thread,
-    time::Duration,
 };
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -31,9 +30,6 @@ use crate::{
     share::Process,
     spec::namespaces::{Joined, Kind},
 };
-
-/// For one that was killed to be gone: it holds nothing that takes time. The kernel first ends who else is in its pid namespace.
-const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// The verb `hold`: waits for the end of standard input.
 ///
@@ -90,22 +86,11 @@ impl Holder {
         self.process.end()
     }
 
-    /// Ends it, so that its pid is nobody's. Blocks for as long as the kernel takes to end a process that waits, which is 1 s at most: from
+    /// Ends it, so that its pid is nobody's; the kernel first ends who else is in its pid namespace. Blocks for as long as the kernel takes to end a process that waits, which is 1 s at most: from
     /// then on a thread waits for it.
     pub fn end(&self) {
-        let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            return;
-        };
-        // An error of either means that it is gone.
-        let _ = child.kill();
-        if process::ends_within(&child, END_LIMIT).is_ok_and(|ended| ended) {
-            let _ = child.wait();
-            return;
-        }
-        log::warn!("the holder {} was killed and has not ended within {} s", child.id(), END_LIMIT.as_secs());
-        let waiting = thread::Builder::new().name("holder's end".into()).spawn(move || child.wait());
-        if let Err(error) = waiting {
-            log::warn!("nobody waits for its end: {error}");
+        if let Some(child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            process::kill_child("holder", child);
         }
     }
 }
@@ -135,7 +120,10 @@ fn enter(joined: &BTreeMap<Kind, File>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::PathBuf, time::Instant};
+    use std::{
+        path::PathBuf,
+        time::{Duration, Instant},
+    };
 
     use super::*;
 
@@ -152,7 +140,7 @@ mod tests {
         let mut visitor = entering.join().unwrap();
         let begun = Instant::now();
         holder.end();
-        assert!(begun.elapsed() >= END_LIMIT, "it ended in time");
+        assert!(begun.elapsed() >= process::KILL_LIMIT, "it ended in time");
         let there = PathBuf::from(format!("/proc/{pid}"));
         assert!(there.exists());
         visitor.wait().unwrap();

@@ -74,7 +74,7 @@ impl PodNetwork {
     /// [`Code::SpecRefused`] for what cannot be a guest's, [`Code::NetworkFailed`].
     pub fn scan(path: &Path) -> Result<Option<Self>> {
         let what = || format!("cannot use the network namespace {}", path.display());
-        let namespace = Namespace::open(path).or_fail(Code::NetworkFailed, what)?;
+        let namespace = open(path).or_fail(Code::NetworkFailed, what)?;
         let id = namespace.id().or_fail(Code::NetworkFailed, what)?;
         let network = match namespace.enter(scan).or_fail(Code::NetworkFailed, what)? {
             Ok(network) => network,
@@ -127,6 +127,18 @@ impl PodNetwork {
             format!("cannot join the pod's interfaces with the vifs of domain {domid}")
         })
     }
+}
+
+/// The namespace at `path`, unless it is the host's by now: a path by a pid may be another's each time.
+///
+/// # Errors
+/// It is, or open(2)'s.
+pub fn open(path: &Path) -> io::Result<Namespace> {
+    let namespace = Namespace::open(path)?;
+    if namespace.id()? == Namespace::open(Path::new("/proc/self/ns/net"))?.id()? {
+        return Err(io::Error::other("it is the host's"));
+    }
+    Ok(namespace)
 }
 
 fn join(netlink: &mut Rtnetlink, interface: &str, vif: &str, mtu: u32, uuid: Uuid) -> io::Result<()> {

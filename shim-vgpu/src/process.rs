@@ -22,6 +22,8 @@ use crate::share::Process;
 
 /// A process that was killed ends at once, unless the kernel holds it (a file system that does not answer).
 const END_LIMIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// For a child that was killed.
+pub const KILL_LIMIT: Duration = Duration::from_secs(1);
 
 /// The start time of `pid`, or none if it is gone or a zombie. Source: `proc_pid_stat(5)`.
 fn start_ticks(pid: i32) -> Option<u64> {
@@ -136,6 +138,22 @@ pub fn ends_within(child: &Child, limit: Duration) -> io::Result<bool> {
             Err(rustix::io::Errno::INTR) => {}
             ended => return Ok(ended? > 0),
         }
+    }
+}
+
+/// SIGKILL, and waits for the end of a child of that name: for 1 s, which one that the kernel does not hold never takes; then a thread waits,
+/// so that nobody else does.
+pub fn kill_child(name: &str, mut child: Child) {
+    // An error of either means that it is gone.
+    let _ = child.kill();
+    if ends_within(&child, KILL_LIMIT).is_ok_and(|ended| ended) {
+        let _ = child.wait();
+        return;
+    }
+    log::warn!("the {name} {} was killed and has not ended within {} s", child.id(), KILL_LIMIT.as_secs());
+    let waiting = thread::Builder::new().name(format!("{name}'s end")).spawn(move || child.wait());
+    if let Err(error) = waiting {
+        log::warn!("nobody waits for its end: {error}");
     }
 }
 

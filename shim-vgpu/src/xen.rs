@@ -176,7 +176,11 @@ impl Link for XenLink {
     fn vif_changes(&self, domid: u16, vifs: usize) -> watch::Receiver<u64> {
         let (sender, changes) = watch::channel(0);
         // Ends with the process: the shim has one pod.
-        thread::spawn(move || vif::count_changes(domid, vifs, &sender));
+        let counting = thread::Builder::new().name("vifs".into());
+        if let Err(error) = counting.spawn(move || vif::count_changes(domid, vifs, &sender)) {
+            // With the sender the watch ends.
+            log::error!("nobody counts what domain {domid} does to its network devices: {error}");
+        }
         changes
     }
 
@@ -232,7 +236,11 @@ impl Link for XenLink {
         if !self.watches.swap(true, Ordering::Relaxed) {
             let endings = self.endings.clone();
             // Ends with the process: the shim has one pod.
-            thread::spawn(move || count_endings(&endings));
+            let counting = thread::Builder::new().name("endings".into());
+            if let Err(error) = counting.spawn(move || count_endings(&endings)) {
+                log::error!("nobody hears yet of the ends of domains: {error}");
+                self.watches.store(false, Ordering::Relaxed);
+            }
         }
         self.endings.subscribe()
     }

@@ -24,7 +24,7 @@ use vgpu_codes::Code;
 use super::url::Url;
 use crate::{
     error::{Error, OrFail, Result},
-    process::ends_within,
+    process::{ends_within, kill_child},
 };
 
 const STDOUT: i32 = 3;
@@ -59,7 +59,8 @@ pub struct Whose {
 /// A logger that runs. Dropped, when nobody writes to it any more, it is ended, which may take [`REST_LIMIT`] and [`END_LIMIT`].
 #[derive(Debug)]
 pub struct Logger {
-    child: Child,
+    /// There until it is ended.
+    child: Option<Child>,
     /// A logger that is gone too early lets its process wait, as runc's does: nothing is lost unseen, and nobody gets a SIGPIPE.
     _ends: [PipeReader; 2],
 }
@@ -118,7 +119,7 @@ impl Binary {
         command.fd_mappings(given.into()).map_err(io::Error::other)?;
         // With the command go our ends of what it was given.
         let child = command.spawn()?;
-        Ok((Logger { child, _ends: ends }, ready, [to_stdout.into(), to_stderr.into()]))
+        Ok((Logger { child: Some(child), _ends: ends }, ready, [to_stdout.into(), to_stderr.into()]))
     }
 }
 
@@ -135,19 +136,20 @@ fn is_ready(mut said: PipeReader, by_byte: bool) -> io::Result<bool> {
 
 impl Drop for Logger {
     fn drop(&mut self) {
-        let ends = |limit| matches!(ends_within(&self.child, limit), Ok(true));
-        if !ends(REST_LIMIT) {
+        let Some(mut child) = self.child.take() else { return };
+        let ends = |limit| matches!(ends_within(&child, limit), Ok(true));
+        let mut ended = ends(REST_LIMIT);
+        if !ended {
             // Not waited for yet, so the id is its own.
-            let asked = rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM);
-            if asked.is_err() || !ends(END_LIMIT) {
-                log::warn!(
-                    "a logger (pid {}) did not end when it was asked to, and is killed",
-                    self.child.id()
-                );
-                let _ = self.child.kill();
-            }
+            let asked = rustix::process::kill_process(Pid::from_child(&child), Signal::TERM);
+            ended = asked.is_ok() && ends(END_LIMIT);
         }
-        let _ = self.child.wait();
+        if ended {
+            let _ = child.wait();
+        } else {
+            log::warn!("a logger (pid {}) did not end when it was asked to, and is killed", child.id());
+            kill_child("logger", child);
+        }
     }
 }
 

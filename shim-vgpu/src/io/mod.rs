@@ -118,7 +118,8 @@ impl Drop for Pumps {
             task.abort();
         }
         if let Some(logger) = lock(&self.logger).take() {
-            thread::spawn(move || drop(logger));
+            // Where there is no thread it is ended here.
+            let _ = thread::Builder::new().name("logger's end".into()).spawn(move || drop(logger));
         }
     }
 }

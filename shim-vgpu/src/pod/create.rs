@@ -43,6 +43,23 @@ const TASK_LIMIT: Duration = Duration::from_secs(120);
 /// The longest id part of a domain's name.
 const NAME_ID_BYTES: usize = 40;
 
+/// A Create, whose end, also by a panic, leaves nobody waiting for it.
+struct UnderWay<'a> {
+    pod: &'a Pod,
+    id: String,
+    creation: &'a Creation,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut containers = self.pod.lock();
+        if matches!(containers.get(&self.id), Some(Slot::Creating(_))) {
+            containers.remove(&self.id);
+        }
+        self.creation.done.send_replace(true);
+    }
+}
+
 /// What a Create works on: read and checked before anything exists.
 pub(super) struct Plan {
     pub(super) request: CreateTaskRequest,
@@ -85,8 +102,9 @@ impl Pod {
     pub async fn create(self: Arc<Self>, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
         let id = request.id.clone();
         let creation = self.reserve(&id)?;
+        let _under_way = UnderWay { pod: &self, id: id.clone(), creation: &creation };
         let built = self.build(request, &creation).await;
-        let result = match built {
+        match built {
             Ok(container) => {
                 let pid = container.task_pid();
                 self.lock().insert(id, Slot::Ready(container.clone()));
@@ -97,12 +115,9 @@ impl Pod {
             Err(error) => {
                 log::warn!("create {id}: {}", error.report());
                 self.take_back(&id).await;
-                self.lock().remove(&id);
                 Err(error.for_create())
             }
-        };
-        creation.done.send_replace(true);
-        result
+        }
     }
 
     fn reserve(&self, id: &str) -> Result<Arc<Creation>> {

@@ -68,8 +68,13 @@ impl ShareServer {
             })?;
         let ready = is_ready(&mut child, START_LIMIT);
         if let (Ok(true), Some(process)) = (&ready, Process::of(child.id())) {
-            let end =
-                process.end().or_fail(Code::ShareFailed, || "cannot watch the share's server".into())?;
+            let end = match process.end() {
+                Ok(end) => end,
+                Err(error) => {
+                    process::kill_child("share's server", child);
+                    return Err(Error::caused(Code::ShareFailed, "cannot watch the share's server", error));
+                }
+            };
             // Reaped when it ends, so that its id stays its own until then.
             tokio::spawn(async move {
                 let _ = end.await;

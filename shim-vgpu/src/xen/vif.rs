@@ -55,7 +55,10 @@ pub fn remove(xenstore: &Client, domid: u16) -> Result<(), XsError> {
     nodes.iter().try_for_each(|node| xenstore.remove(node))
 }
 
-/// Counts what a guest writes to the state nodes of its vifs, over xenstored's restarts too. Never returns.
+/// What a guest may write and netback looks at each time. Source: Linux, `drivers/net/xen-netback/xenbus.c`.
+const LOOKED_AT: [&str; 2] = ["state", "request-multicast-control"];
+
+/// Counts what a guest writes to the nodes of its vifs that netback looks at, over xenstored's restarts too. Never returns.
 pub fn count_changes(domid: u16, vifs: usize, changes: &watch::Sender<u64>) {
     loop {
         let Err(error) = count(domid, vifs, changes);
@@ -66,7 +69,9 @@ pub fn count_changes(domid: u16, vifs: usize, changes: &watch::Sender<u64>) {
 
 fn count(domid: u16, vifs: usize, changes: &watch::Sender<u64>) -> io::Result<Infallible> {
     let xenstore = Client::connect().map_err(io::Error::other)?;
-    let states = (0..vifs).map(|number| xenstore.watch(&format!("{}/state", front_of(domid, number))));
+    let nodes =
+        (0..vifs).flat_map(|number| LOOKED_AT.map(|node| format!("{}/{node}", front_of(domid, number))));
+    let states = nodes.map(|node| xenstore.watch(&node));
     let states: Vec<_> = states.collect::<Result<_, _>>().map_err(io::Error::other)?;
     loop {
         let mut readable: Vec<_> = states.iter().map(|state| PollFd::new(state, PollFlags::IN)).collect();

@@ -94,7 +94,8 @@ impl Table<'_> {
         number(&self.info[NAME_BYTES..], 4 * at).unwrap_or_default()
     }
 
-    /// It has more than a rule a hook, which is the policy, and the one that marks the end; or one of them is no "accept".
+    /// It has more than a rule a hook, which is the policy, and the one that marks the end; or one of them is no "accept". A chain that somebody
+    /// has added counts as rules, also an empty one.
     fn acts(&self) -> bool {
         let hooks = self.number(0);
         let mut policies = (0..HOOKS).filter(|hook| hooks >> hook & 1 != 0).map(|hook| {

@@ -35,6 +35,15 @@ async fn a_sandbox_of_the_same_id_first_ends_the_earlier_one() {
     node.world.assert_nothing_left("after the next one's Delete");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_panics_keeps_no_delete_waiting() {
+    let node = Node::new(Habits { panics: true, ..Habits::default() }).await;
+    let creating = tokio::spawn(node.pod.clone().create(node.request("run", json!({}))));
+    assert!(creating.await.unwrap_err().is_panic());
+    let answer = tokio::time::timeout(Duration::from_secs(5), node.delete("run"));
+    assert_eq!(answer.await.expect("an answer").unwrap_err().code(), Some(Code::NoSuchTask));
+}
+
 /// While an earlier life's cleaning is at work Create waits, and one that lives is another containerd's.
 #[tokio::test]
 async fn a_sandbox_of_the_same_id_waits_for_a_cleaning_and_spares_the_living() {

@@ -63,6 +63,7 @@ impl Link for Fake {
     }
 
     async fn agent(&self, domid: u16) -> Result<AnyStream> {
+        assert!(!self.0.habits.panics, "as the test wants");
         let path = FakeGuest::socket(&self.0, domid);
         loop {
             if let Ok(stream) = UnixStream::connect(&path).await {
