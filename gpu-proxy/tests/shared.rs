@@ -138,8 +138,10 @@ fn a_guest_that_shares_without_end_is_bounded_and_leaves_nothing() {
         }
     };
     assert_eq!((refused, parts.len()), (CuError::OUT_OF_MEMORY, PER_ZONE_MAX));
-    let open = proxy.open_files();
-    assert!((PER_ZONE_MAX..=before + PER_ZONE_MAX).contains(&open), "{open} files, {before} before");
+    // It may have one more open for a moment, whatever it looks at.
+    until("each part costs one descriptor", || {
+        (PER_ZONE_MAX..=before + PER_ZONE_MAX).contains(&proxy.open_files())
+    });
     // Others of the pod are bounded with it, and have what is there.
     let (at, opened) = (ask::cuMemAlloc_v2(&two, C, 512).unwrap(), ask::vgpuIpcOpen(&two, C, parts[9]));
     assert_eq!(ask::vgpuIpcExport(&two, C, at), Err(CuError::OUT_OF_MEMORY));

@@ -2,10 +2,10 @@
 
 mod world;
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use ttrpc::Code;
-use world::{refusal, story};
+use world::{Setup, refusal, story, story_in};
 
 /// As by runc: whichever mount it lies in, and before the root becomes read-only.
 #[test]
@@ -40,7 +40,12 @@ fn a_working_directory_that_cannot_be_made_is_named_with_the_cause() {
 
 #[test]
 fn the_root_of_a_user_namespace_makes_a_working_directory() {
-    story(async |world| {
+    // In a guest everybody may execute it; where it was built not everybody may come.
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = directory.path().join("guest-init");
+    fs::copy(Setup::default().program, &program).unwrap();
+    story_in(Setup { program, ..Setup::default() }, async |world| {
         world.bundle("c1", &["sh", "-c", "echo $PWD $(stat -c %a:%u .); cat /proc/self/uid_map"], |spec| {
             let map = serde_json::json!([{"containerID": 0, "hostID": 70000, "size": 1000}]);
             spec["linux"]["namespaces"].as_array_mut().unwrap().push(serde_json::json!({"type": "user"}));
