@@ -17,11 +17,7 @@ pub fn stories() -> Vec<Story> {
             400,
             two_containers_of_a_pod_share_its_namespaces,
         ),
-        vgpu(
-            "volume_that_kubelet_swaps_is_fresh_in_the_pod",
-            200,
-            volume_that_kubelet_swaps_is_fresh_in_the_pod,
-        ),
+        vgpu("vgpu_volume_that_kubelet_swaps_is_fresh", 200, vgpu_volume_that_kubelet_swaps_is_fresh),
     ]
 }
 
@@ -74,7 +70,7 @@ fn two_containers_of_a_pod_share_its_namespaces(node: &Node) {
 }
 
 /// As kubelet keeps a ConfigMap: files are links through `..data`, a link to the folder of a version; another one takes its place by a rename.
-fn volume_that_kubelet_swaps_is_fresh_in_the_pod(node: &Node) {
+fn vgpu_volume_that_kubelet_swaps_is_fresh(node: &Node) {
     let _ = fs::remove_dir_all(CONFIG);
     let write = |version: &str, text: &str| {
         let folder = format!("{CONFIG}/..{version}");
