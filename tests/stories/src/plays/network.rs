@@ -26,7 +26,7 @@ const BYTES: usize = 1_000_003;
 /// What the container says of itself, and what it gets and gives.
 const SCRIPT: &str = "cat /sys/class/net/eth0/mtu; ip address show dev eth0; ip route; ip -6 route
     nc 10.88.0.1 8000 | md5sum; nc fd00:88::1 8000 | md5sum
-    echo the guest | nc -l -p 8001; echo its loopback | nc -l -s 127.0.0.1 -p 8002; exec sleep 1000";
+    echo the guest | nc -l -p 8001; echo its loopback | nc -l -p 8002; exec sleep 1000";
 
 /// Frames pass Xen's rings in both directions, and the namespace is as before when the pod has gone.
 fn pod_network_by_bridge(node: &Node) {
