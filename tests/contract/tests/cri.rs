@@ -34,7 +34,7 @@ async fn kubelet_has_the_answers_of_runc_from_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "played by --long contract with what the other one has"]
+#[ignore = "played by --long contract with VGPU_RUNC, VGPU_CONTAINERD_OLD and _NEW, VGPU_IMAGES, and VGPU_LOCAL_SHIM"]
 async fn more_of_kubelets_pods_have_the_answers_of_runc_from_ours() {
     if !can_be_tried(file!()) {
         return;

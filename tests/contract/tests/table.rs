@@ -26,7 +26,7 @@ async fn the_comparison_has_no_unexplained_difference() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "played by --long contract with what the first one has"]
+#[ignore = "played by --long contract with VGPU_RUNC, a root with runc's shim, and VGPU_LOCAL_SHIM, the local one"]
 async fn more_specs_become_what_they_become_with_runc() {
     if !can_be_tried(file!()) {
         return;

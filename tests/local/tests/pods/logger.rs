@@ -2,11 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use containerd_shim_protos::api::{
-    CreateTaskResponse, Empty, ExecProcessRequest, StartRequest, StartResponse, WaitRequest, WaitResponse,
-};
-use containerd_shim_protos::protobuf::{MessageField, well_known_types::any::Any};
-use serde_json::json;
+use containerd_shim_protos::api::{CreateTaskResponse, Empty};
 
 use crate::containerd::Containerd;
 
@@ -41,22 +37,11 @@ async fn a_logger_reads_what_a_container_and_its_exec_write_and_ends_with_them()
     shim.begin("a").await;
     let lives = containerd.lives();
 
-    let process = json!({"args": ["sh", "-c", "echo of the exec; touch /go; exit 4"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}});
-    let spec = Any { value: process.to_string().into_bytes(), ..Any::default() };
-    let exec = ExecProcessRequest {
-        id: "a".into(),
-        exec_id: "e".into(),
-        stdout: url.clone(),
-        stderr: url,
-        spec: MessageField::some(spec),
-        ..Default::default()
-    };
+    let mut exec = containerd.asked_exec("a", "e", "echo of the exec; touch /go; exit 4", |_| {});
+    (exec.stdout, exec.stderr) = (url.clone(), url);
     let _: Empty = shim.call("Exec", &exec).await.expect("Exec");
-    let start = StartRequest { id: "a".into(), exec_id: "e".into(), ..Default::default() };
-    let _: StartResponse = shim.call("Start", &start).await.expect("Start");
-    let wait = WaitRequest { id: "a".into(), exec_id: "e".into(), ..Default::default() };
-    let ended: WaitResponse = shim.call("Wait", &wait).await.expect("Wait");
-    assert_eq!(ended.exit_status, 4);
+    shim.begin_exec("a", "e").await;
+    assert_eq!(shim.wait_exec("a", "e").await, 4);
 
     assert_eq!((shim.wait("a").await, shim.delete("a").await), (3, 3));
     let read = |name: &str| fs::read_to_string(dir.join(format!("default.{name}"))).unwrap();
