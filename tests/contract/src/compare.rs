@@ -99,11 +99,19 @@ fn flat(played: &Played) -> BTreeMap<String, Value> {
 /// What is wrong with all cases' differences: one that has no reason, or a reason that has no difference any more.
 pub fn judge<'a>(differences: impl Iterator<Item = &'a Difference>, accepted: &[Accepted]) -> Vec<String> {
     let differences: Vec<_> = differences.collect();
-    let unexplained = differences.iter().filter(|one| !accepted.iter().any(|entry| entry.fits(one)));
-    let unexplained = unexplained.map(|one| format!("{}: {}: {}", one.case, one.field, one.values()));
+    let unexplained = unexplained(differences.iter().copied(), accepted);
     let gone = accepted.iter().filter(|entry| !differences.iter().any(|one| entry.fits(one)));
     let gone = gone.map(|entry| format!("{}…: …{} differs no more ({})", entry.case, entry.field, entry.why));
-    unexplained.chain(gone).collect()
+    unexplained.into_iter().chain(gone).collect()
+}
+
+/// Those that have no reason.
+pub fn unexplained<'a>(
+    differences: impl Iterator<Item = &'a Difference>,
+    accepted: &[Accepted],
+) -> Vec<String> {
+    let bare = differences.filter(|one| !accepted.iter().any(|entry| entry.fits(one)));
+    bare.map(|one| format!("{}: {}: {}", one.case, one.field, one.values())).collect()
 }
 
 #[cfg(test)]

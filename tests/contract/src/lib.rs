@@ -18,5 +18,6 @@ pub mod play;
 pub mod report;
 pub mod step;
 pub mod streams;
+pub mod table;
 
 pub use accepted::{ACCEPTED, ACCEPTED_OF_SPECS};

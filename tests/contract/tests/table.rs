@@ -1,17 +1,16 @@
 //! Every case on runc's shim and on the local one.
 
-use futures_util::{StreamExt, stream};
 use vgpu_contract::{
     ACCEPTED, ACCEPTED_OF_SPECS,
-    cases::{self, Case},
-    compare::{Accepted, Difference, differences, judge},
+    cases::{Case, OF_CALLS, OF_SPECS, all},
+    compare::{Accepted, Difference, judge},
     mock::{Flavour, Runtime},
-    play::play,
     report,
+    table::on_both,
 };
 use vgpu_inside::part::{can_be_tried, given};
 
-/// Cases beside each other: most of a case is waiting.
+/// Most of a case is waiting.
 const BESIDE: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,7 +19,7 @@ async fn the_comparison_has_no_unexplained_difference() {
     if !can_be_tried(file!()) {
         return;
     }
-    let played = all(cases::of_calls(), [(&runc(), Flavour::V1), (&local(), Flavour::V1)]).await;
+    let played = on_both(all(OF_CALLS), [(&runc(), Flavour::V1), (&local(), Flavour::V1)], BESIDE).await;
     hold_reasons(&played, ACCEPTED);
     report::hold(&report::table(&played, ACCEPTED));
 }
@@ -31,7 +30,7 @@ async fn more_specs_become_what_they_become_with_runc() {
     if !can_be_tried(file!()) {
         return;
     }
-    let played = all(cases::of_specs(), [(&runc(), Flavour::V1), (&local(), Flavour::V1)]).await;
+    let played = on_both(all(OF_SPECS), [(&runc(), Flavour::V1), (&local(), Flavour::V1)], BESIDE).await;
     hold_reasons(&played, ACCEPTED_OF_SPECS);
     report::hold(&report::specs(&played, ACCEPTED_OF_SPECS));
 }
@@ -43,7 +42,7 @@ async fn a_new_containerd_has_the_answers_of_an_old_one() {
     if !can_be_tried(file!()) {
         return;
     }
-    let played = all(cases::of_calls(), [(&local(), Flavour::V1), (&local(), Flavour::V2_3)]).await;
+    let played = on_both(all(OF_CALLS), [(&local(), Flavour::V1), (&local(), Flavour::V2_3)], BESIDE).await;
     assert_eq!(judge(played.iter().flat_map(|(_, found)| found), &[]), [""; 0]);
 }
 
@@ -58,21 +57,4 @@ fn runc() -> Runtime {
 
 fn local() -> Runtime {
     Runtime::Local { program: given("VGPU_LOCAL_SHIM") }
-}
-
-/// Each case on both sides, in their order.
-async fn all(
-    cases: impl Iterator<Item = &'static Case>,
-    [right, ours]: [(&Runtime, Flavour); 2],
-) -> Vec<(&'static Case, Vec<Difference>)> {
-    let of = |case, (runtime, flavour): (&Runtime, Flavour)| play(case, runtime.clone(), flavour);
-    let both = |case: &'static Case| async move {
-        println!("{}", case.name);
-        let (right, ours) = tokio::join!(of(case, right), of(case, ours));
-        let never =
-            right.iter().find(|(_, outcome)| outcome.get("comes").is_some_and(|comes| comes == false));
-        assert!(never.is_none(), "{}: of runc's container it never comes: {never:?}", case.name);
-        (case, differences(case.name, &right, &ours))
-    };
-    stream::iter(cases).map(both).buffered(BESIDE).collect().await
 }

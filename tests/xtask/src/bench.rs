@@ -3,7 +3,7 @@
 //! The benchmark programs of the crates print one flat JSON object a line:
 //! `{"name":…,"value":…,"unit":…,"beside":…,"what":…,"ratio":…,"target":…}`; `what` names what `beside` is the figure of; `target`, 0 for none, is
 //! the most that `value` may be. A carried xtask finds them in `bench/` beside itself. `bench gpu` shows in the same form what
-//! `gpu-suite` measures, `bench shim` what a pod's shim costs beside runc's (tests/local).
+//! `gpu-suite` measures, `bench shim` what a pod's shim costs beside runc's (tests/local), `bench xen` what takes how long in the testbed (tests/stories, `figures.rs`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,14 @@ use crate::contract;
 use crate::dist::cargo;
 use crate::error::{Context, Failure, Result};
 use crate::gpu_suite;
-use crate::host;
+use crate::host::{self, Needs};
 use crate::json;
 use crate::paths;
 use crate::progress::{self, Steps};
+use crate::qemu::Kind;
+use crate::stories::Stories;
+use crate::tally::Tally;
+use crate::testbed;
 
 /// The benchmark programs: their crates; a program has its crate's name.
 pub const PROGRAMS: &[&str] = &["idm", "libvgpu"];
@@ -26,6 +30,10 @@ pub const PROGRAMS: &[&str] = &["idm", "libvgpu"];
 const ON_A_GPU: &str = "gpu";
 /// What it is for the shim's, which a run of all leaves out, too: they want root, and runc's shim in a root of Dom0's.
 const OF_THE_SHIM: &str = "shim";
+/// What it is for those of Xen, which want the testbed.
+const ON_XEN: &str = "xen";
+/// The begin of the names of the stories that tell them.
+const STORIES_OF_XEN: &str = "vgpu_figures_";
 
 /// The figures of a program whose names contain one of these parts.
 type Figures = (&'static str, Vec<String>);
@@ -48,6 +56,7 @@ pub fn main(args: Args) -> Result<u8> {
     let lines = match name.as_deref() {
         Some(ON_A_GPU) => gpu_suite::figures()?,
         Some(OF_THE_SHIM) => shim()?,
+        Some(ON_XEN) => xen()?,
         name => figures(name, measured)?,
     };
     print!("{}", table(&lines));
@@ -81,6 +90,19 @@ fn shim() -> Result<Vec<String>> {
     Ok(said.lines().map(String::from).collect())
 }
 
+/// What stories tell in the testbed.
+fn xen() -> Result<Vec<String>> {
+    let (steps, mut tally) = (Steps::quiet()?, Tally::default());
+    host::prepare(&steps, Needs::All)?;
+    let dom0 = testbed::complete(&steps)?;
+    let stories = Stories::build(&steps)?;
+    let said = stories.play(&steps, &dom0, Kind::Pv, &[STORIES_OF_XEN], "last-bench", &mut tally)?;
+    if tally.failed > 0 {
+        return Err(Failure::new("a story failed: there are no figures"));
+    }
+    Ok(said.lines().map(str::trim).filter(|line| line.starts_with('{')).map(String::from).collect())
+}
+
 /// Runs the programs for NAME and returns their lines.
 fn figures(name: Option<&str>, program: impl Fn(&str) -> Result<Command>) -> Result<Vec<String>> {
     let mut lines = Vec::new();
@@ -91,7 +113,7 @@ fn figures(name: Option<&str>, program: impl Fn(&str) -> Result<Command>) -> Res
     if lines.is_empty() {
         let names = PROGRAMS.join(", ");
         return Err(Failure::new(format!(
-            "no figures; the benchmarks are: {names}, {ON_A_GPU}, {OF_THE_SHIM}"
+            "no figures; the benchmarks are: {names}, {ON_A_GPU}, {OF_THE_SHIM}, {ON_XEN}"
         )));
     }
     Ok(lines)

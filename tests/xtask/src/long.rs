@@ -68,7 +68,8 @@ const STAGES: &[(&str, Stage)] = &[
     ),
     ("deaths", Stage::Stories(Kind::Pv, &["death_"], 5)),
     ("rest", Stage::Stories(Kind::Pv, boots::REST, 1)),
-    ("churn", Stage::Stories(Kind::Pv, boots::CHURN, 1)),
+    ("churn", Stage::Stories(Kind::Pv, boots::CHURN, 10)),
+    ("contract-on-xen", Stage::Stories(Kind::Pv, boots::CONTRACT, 1)),
     ("fuzz", Stage::Fuzz),
     ("contract", Stage::Contract),
     ("frameworks", Stage::Frameworks),
@@ -76,7 +77,7 @@ const STAGES: &[(&str, Stage)] = &[
 
 /// Many programs on the software GPU: they keep Dom0 so busy that its emulation does not survive them (`tests/testbed/README.md`), and a
 /// GPU's calls are the same for every Dom0. Pods by the number are the same, too.
-const NOT_ON_PVH: &[&str] = &["cuda_programs", "cuda_other", "churn_"];
+const NOT_ON_PVH: &[&str] = &["cuda_programs", "cuda_other", "churn_", "contract_of_"];
 
 /// What the stages are called.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -104,7 +105,7 @@ pub fn run(name: &str, steps: &Steps, tally: &mut Tally) -> Result<()> {
             for round in 1..=*times {
                 for unit in *units {
                     record.once(&format!("{unit} {round}"), tally, |tally| {
-                        stories.play(steps, &dom0, *kind, &[unit], "last", tally)
+                        stories.play(steps, &dom0, *kind, &[unit], "last", tally).map(drop)
                     })?;
                 }
             }

@@ -69,7 +69,7 @@ cargo xtask VERB
   cuda-programs  compiles the programs of tests/cuda and prints their directory, for gpu
   bench [NAME] [--json FILE]
                  figures, each beside what a user would use instead; `bench gpu` (where there is one): beside native;
-                 `bench shim`: a pod's shim beside runc's
+                 `bench shim`: a pod's shim beside runc's; `bench xen`: an exec in the testbed
   gen-cuda [--check]
                  writes the tables of CUDA's and NVML's symbols from NVIDIA's headers
   clean --cache  removes the cache

@@ -78,6 +78,7 @@ impl Stories {
     }
 
     /// Plays the stories whose names contain one of `names` (none: all) in one boot, and counts. The boot's logs are kept as `kept`.
+    /// Returns what was said.
     pub fn play(
         &self,
         steps: &Steps,
@@ -86,7 +87,7 @@ impl Stories {
         names: &[&str],
         kept: &str,
         tally: &mut Tally,
-    ) -> Result<()> {
+    ) -> Result<String> {
         let mut boot = Boot::new();
         boot.kind = kind;
         boot.kept = kept.into();
@@ -100,7 +101,8 @@ impl Stories {
         let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
         let played = testbed::run(steps, dom0, &boot, SCRIPT.as_bytes(), &names, &mut heard);
         let before = (tally.passed, tally.failed);
-        tally.add_stories(&place, &String::from_utf8_lossy(&heard.text));
+        let said = String::from_utf8_lossy(&heard.text).into_owned();
+        tally.add_stories(&place, &said);
         let code = played?;
         if tally.failed == before.1 && (code != ALL_WELL || tally.passed == before.0) {
             return Err(Failure::new(format!(
@@ -108,7 +110,8 @@ impl Stories {
             )));
         }
         tally.check(&format!("{place}: share and memory, {kept}"), answered(&share, boot.memory_mib));
-        remove_tree(&share)
+        remove_tree(&share)?;
+        Ok(said)
     }
 }
 

@@ -297,7 +297,7 @@ fn some_stories(steps: &Steps, tally: &mut Tally, name: &str) -> Result<()> {
         return Err(Failure::new(format!("no part and no story is called {name}\n{}", names())));
     }
     let dom0 = testbed::complete(steps)?;
-    Stories::build(steps)?.play(steps, &dom0, Kind::Pv, &[name], "last", tally)
+    Stories::build(steps)?.play(steps, &dom0, Kind::Pv, &[name], "last", tally).map(drop)
 }
 
 #[cfg(test)]

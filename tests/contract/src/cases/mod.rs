@@ -61,14 +61,26 @@ macro_rules! looks {
 }
 use looks;
 
-/// Those of calls, streams and events.
-pub fn of_calls() -> impl Iterator<Item = &'static Case> {
-    [task::CASES, exec::CASES, pod::CASES, calls::CASES, stdio::CASES].into_iter().flatten()
-}
-
+/// Those of calls, streams and events, by group.
+pub const OF_CALLS: &[(&str, &[Case])] = &[
+    ("task", task::CASES),
+    ("exec", exec::CASES),
+    ("pod", pod::CASES),
+    ("calls", calls::CASES),
+    ("stdio", stdio::CASES),
+];
 /// Those of specs, and of what a container sees of its own.
-pub fn of_specs() -> impl Iterator<Item = &'static Case> {
-    [process::CASES, mounts::CASES, mounts::ON_THE_NODE, linux::CASES, linux::OF_EXECS].into_iter().flatten()
+pub const OF_SPECS: &[(&str, &[Case])] = &[
+    ("process", process::CASES),
+    ("mounts", mounts::CASES),
+    ("mounts_on_the_node", mounts::ON_THE_NODE),
+    ("linux", linux::CASES),
+    ("linux_of_execs", linux::OF_EXECS),
+];
+
+/// All of some groups.
+pub fn all(groups: &'static [(&str, &[Case])]) -> impl Iterator<Item = &'static Case> {
+    groups.iter().flat_map(|(_, cases)| *cases)
 }
 
 #[cfg(test)]
@@ -79,7 +91,7 @@ mod tests {
 
     #[test]
     fn each_case_has_a_name_of_its_own_and_begins_with_its_container() {
-        let all = || of_calls().chain(of_specs());
+        let all = || all(OF_CALLS).chain(all(OF_SPECS));
         let names: BTreeSet<_> = all().map(|case| case.name).collect();
         assert_eq!(names.len(), all().count());
         let creates = |case: &&Case| {

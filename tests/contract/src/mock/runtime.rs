@@ -20,6 +20,11 @@ pub enum Runtime {
         /// Its program.
         program: PathBuf,
     },
+    /// A shim of the node that this process is on, which has all of its own.
+    Node {
+        /// Its program.
+        program: PathBuf,
+    },
 }
 
 impl Runtime {
@@ -34,6 +39,11 @@ impl Runtime {
             Runtime::Local { program } => {
                 let mut command = Command::new(program);
                 command.current_dir(bundle).env("VGPU_LOCAL_DIR", node(work));
+                command
+            }
+            Runtime::Node { program } => {
+                let mut command = Command::new(program);
+                command.current_dir(bundle);
                 command
             }
         }

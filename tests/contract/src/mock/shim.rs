@@ -43,6 +43,11 @@ impl Shim {
         answer.map(|reply| A::parse_from_bytes(&reply.payload).expect("a reply"))
     }
 
+    /// Exec, of what [`super::Containerd::asked_exec`] says.
+    pub async fn exec(&self, asked: &api::ExecProcessRequest) {
+        let _: Empty = self.call("Exec", asked).await.expect("Exec");
+    }
+
     /// Start of init.
     pub async fn begin(&self, id: &str) {
         self.begin_exec(id, "").await;

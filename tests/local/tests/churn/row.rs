@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use containerd_shim_protos::api::Empty;
 use serde_json::json;
 use tokio::task::JoinSet;
 use vgpu_netlink::{Rtnetlink, scratch::Scratch};
@@ -97,7 +96,7 @@ async fn live(world: Arc<World>, number: usize) -> (Vec<String>, Instant) {
     containerd.create(&shim, &id).await;
     let lives = containerd.lives();
     let exec = containerd.asked_exec(&id, "e", "exit 3", |_| {});
-    let _: Empty = shim.call("Exec", &exec).await.unwrap();
+    shim.exec(&exec).await;
     shim.begin_exec(&id, "e").await;
     assert_eq!((shim.wait_exec(&id, "e").await, shim.delete_exec(&id, "e").await), (3, 3));
     until("it reads the volume", || containerd.output(&id) == "shared\n", || containerd.output(&id)).await;

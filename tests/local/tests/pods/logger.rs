@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use containerd_shim_protos::api::{CreateTaskResponse, Empty};
+use containerd_shim_protos::api::CreateTaskResponse;
 
 use crate::containerd::Containerd;
 
@@ -39,7 +39,7 @@ async fn a_logger_reads_what_a_container_and_its_exec_write_and_ends_with_them()
 
     let mut exec = containerd.asked_exec("a", "e", "echo of the exec; touch /go; exit 4", |_| {});
     (exec.stdout, exec.stderr) = (url.clone(), url);
-    let _: Empty = shim.call("Exec", &exec).await.expect("Exec");
+    shim.exec(&exec).await;
     shim.begin_exec("a", "e").await;
     assert_eq!(shim.wait_exec("a", "e").await, 4);
 

@@ -9,13 +9,13 @@ use crate::Story;
 use crate::command::{SOON, must, run, until};
 use crate::node::{Node, kill_9};
 use crate::plays::vgpu;
-use crate::pod::{Pod, Running, START, remove_fifos_of_ctr};
+use crate::pod::{Pod, Running, Runtime, START, remove_fifos_of_ctr};
 
-/// Few, since an emulated pod takes half a minute. Another number of either is asked for by the environment.
-const PODS: (&str, u64) = ("VGPU_CHURN_PODS", 10);
-const KILLS: (&str, u64) = ("VGPU_CHURN_KILLS", 10);
-/// Draws the kills again that it is printed for.
-const SEED: &str = "VGPU_CHURN_SEED";
+/// Of a boot; the stage plays ten.
+const PODS: u64 = 50;
+const KILLS: u64 = 5;
+/// So many pods have one with a GPU among them.
+const ONE_OF_THEM_COMPUTES: u64 = 5;
 /// From `ctr run` to a program that has used the GPU for a while, emulated.
 const LIFE_S: u64 = 60;
 /// A story that is given so long a pod has hung.
@@ -45,16 +45,17 @@ const VICTIMS: [(&str, Blow); 8] = [
 
 /// The stories.
 pub fn stories() -> Vec<Story> {
-    let limit = |(name, few): (&str, u64)| number(name).unwrap_or(few) * POD_S;
     vec![
-        vgpu("churn_pods_in_a_row", limit(PODS), churn_pods_in_a_row),
-        vgpu("churn_random_kills", limit(KILLS), churn_random_kills),
+        vgpu("churn_pods_in_a_row", PODS * POD_S, churn_pods_in_a_row),
+        vgpu("churn_random_kills", KILLS * POD_S, churn_random_kills),
     ]
 }
 
 fn churn_pods_in_a_row(node: &Node) {
-    for nth in 1..=number(PODS.0).unwrap_or(PODS.1) {
-        let ended = Pod::cuda(&["/vector_add"]).run();
+    for nth in 1..=PODS {
+        let computes = nth % ONE_OF_THEM_COMPUTES == 0;
+        let pod = if computes { Pod::cuda(&["/vector_add"]) } else { Pod::busybox(Runtime::Vgpu, &["true"]) };
+        let ended = pod.run();
         assert_eq!(ended.code, Some(0), "pod {nth}: {}{}", ended.text(), ended.complaint());
         node.assert_nothing_left();
     }
@@ -62,9 +63,8 @@ fn churn_pods_in_a_row(node: &Node) {
 
 fn churn_random_kills(node: &Node) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let mut random = number(SEED).unwrap_or(now);
-    println!("    {SEED}={random}");
-    for _ in 0..number(KILLS.0).unwrap_or(KILLS.1) {
+    let mut random = now;
+    for _ in 0..KILLS {
         // Knuth's generator of 64 bits, whose upper bits are the random ones.
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let (whom, after_s) = (usize::try_from(random >> 61).expect("less than 8"), (random >> 32) % LIFE_S);
@@ -86,6 +86,8 @@ fn end(pod: Running) {
     run(&["ctr", "task", "kill", "-s", "SIGKILL", &name], START);
     // Dropped, it is removed by force.
     drop(pod);
+    // Of a ctr that was killed between the two, there is no container whose it is.
+    run(&["ctr", "snapshots", "rm", &name], SOON);
     remove_fifos_of_ctr(&name);
 }
 
@@ -109,8 +111,4 @@ fn newest(node: &Node, program: &str) {
 
 fn each_domain(node: &Node, work: impl Fn(&str)) {
     node.domains().iter().for_each(|id| work(&id.to_string()));
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
 }

@@ -9,10 +9,12 @@ use crate::node::Node;
 mod canary;
 mod churn;
 mod config;
+mod contract;
 mod costs;
 mod create;
 mod deaths;
 mod demo;
+mod figures;
 mod gpu;
 mod idm;
 mod kernel;
@@ -20,6 +22,10 @@ mod network;
 mod pods;
 mod programs;
 mod recovery;
+
+/// The shims of this node.
+const RUNC: &str = "/usr/bin/containerd-shim-runc-v2";
+const OURS: &str = "/usr/bin/containerd-shim-vgpu-v1";
 
 /// Every story, in the order in which they are played.
 pub fn all() -> Vec<Story> {
@@ -32,17 +38,19 @@ pub fn all() -> Vec<Story> {
     stories.extend(gpu::stories());
     stories.extend(costs::stories());
     stories.extend(demo::stories());
+    stories.extend(figures::stories());
     stories.extend(create::stories());
     stories.extend(deaths::stories());
     stories.extend(recovery::stories());
     stories.extend(config::stories());
     stories.extend(churn::stories());
+    stories.extend(contract::stories());
     stories
 }
 
 /// A story that needs vgpu on the node.
 fn vgpu(name: &str, limit_s: u64, play: impl Fn(&Node) + Send + Sync + 'static) -> Story {
-    let installed = Path::new("/usr/bin/containerd-shim-vgpu-v1").exists();
+    let installed = Path::new(OURS).exists();
     let skip = (!installed).then(|| "vgpu is not installed in this testbed (--bare)".to_string());
     Story { name: name.into(), skip, limit: Duration::from_secs(limit_s), play: Box::new(play) }
 }
