@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::args::Args;
+use crate::boots;
 use crate::contract;
 use crate::dist::cargo;
 use crate::error::{Context, Failure, Result};
@@ -32,8 +33,6 @@ const ON_A_GPU: &str = "gpu";
 const OF_THE_SHIM: &str = "shim";
 /// What it is for those of Xen, which want the testbed.
 const ON_XEN: &str = "xen";
-/// The begin of the names of the stories that tell them.
-const STORIES_OF_XEN: &str = "vgpu_figures_";
 
 /// The figures of a program whose names contain one of these parts.
 type Figures = (&'static str, Vec<String>);
@@ -96,7 +95,7 @@ fn xen() -> Result<Vec<String>> {
     host::prepare(&steps, Needs::All)?;
     let dom0 = testbed::complete(&steps)?;
     let stories = Stories::build(&steps)?;
-    let said = stories.play(&steps, &dom0, Kind::Pv, &[STORIES_OF_XEN], "last-bench", &mut tally)?;
+    let said = stories.play(&steps, &dom0, Kind::Pv, boots::FIGURES, "last-bench", &mut tally)?;
     if tally.failed > 0 {
         return Err(Failure::new("a story failed: there are no figures"));
     }

@@ -67,6 +67,8 @@ pub const REST: &[&str] = &["runc_", "cuda_other_programs", "death_of_the_guests
 pub const CHURN: &[&str] = &["churn_pods_in_a_row", "churn_random_kills"];
 /// What `test --long contract-on-xen` plays: the cases that part `contract` plays without Xen.
 pub const CONTRACT: &[&str] = &["contract_of_"];
+/// What `bench xen` plays.
+pub const FIGURES: &[&str] = &["figures_of_"];
 /// What a boot touches of its memory, at most.
 const BOOT_MIB: u32 = 5120;
 
@@ -109,7 +111,8 @@ fn each_is_played_once(names: &[String]) -> Result<()> {
     let boots = |name: &String| {
         BOOTS.iter().filter(|boot| boot.stories.iter().any(|part| name.contains(part))).count()
     };
-    let is_left = |name: &String| [REST, CHURN, CONTRACT].concat().iter().any(|part| name.starts_with(part));
+    let is_left =
+        |name: &String| [REST, CHURN, CONTRACT, FIGURES].concat().iter().any(|part| name.starts_with(part));
     let wrong: Vec<&String> =
         names.iter().filter(|name| boots(name) != 1 && !(boots(name) == 0 && is_left(name))).collect();
     if wrong.is_empty() {

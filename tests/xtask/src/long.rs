@@ -76,8 +76,8 @@ const STAGES: &[(&str, Stage)] = &[
 ];
 
 /// Many programs on the software GPU: they keep Dom0 so busy that its emulation does not survive them (`tests/testbed/README.md`), and a
-/// GPU's calls are the same for every Dom0. Pods by the number are the same, too.
-const NOT_ON_PVH: &[&str] = &["cuda_programs", "cuda_other", "churn_", "contract_of_"];
+/// GPU's calls are the same for every Dom0. Pods by the number, cases and figures are the same, too.
+const NOT_ON_PVH: &[&str] = &["cuda_programs", "cuda_other", "churn_", "contract_of_", "figures_of_"];
 
 /// What the stages are called.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -1,6 +1,9 @@
 //! A containerd whose shim is the local one, and what must be left of its node at the end.
 
-use std::{ops::Deref, path::PathBuf};
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+};
 
 pub use vgpu_contract::mock::until;
 use vgpu_contract::{
@@ -30,7 +33,12 @@ impl Containerd {
 
     /// Whose shim lies there.
     pub async fn of(program: PathBuf) -> Self {
-        Containerd(Mock::at(&crate::place(), Runtime::Local { program }, Flavour::V1).await)
+        Containerd::at(&crate::place(), program).await
+    }
+
+    /// And whose directory and node are in this one.
+    pub async fn at(place: &Path, program: PathBuf) -> Self {
+        Containerd(Mock::at(place, Runtime::Local { program }, Flavour::V1).await)
     }
 
     /// The UUIDs of the lives that the shim has on disk.

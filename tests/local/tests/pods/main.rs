@@ -2,6 +2,7 @@
 
 mod containerd;
 mod forward;
+mod full;
 mod guest;
 mod inside;
 mod logger;

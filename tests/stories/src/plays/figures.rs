@@ -24,8 +24,8 @@ const SIGKILL: u32 = 9;
 /// The stories.
 pub fn stories() -> Vec<Story> {
     vec![
-        vgpu("vgpu_figures_of_an_exec_by_the_shims", 300, by_the_shims),
-        vgpu("vgpu_figures_of_an_exec_and_its_output_by_ctr", 400, by_ctr),
+        vgpu("figures_of_an_exec_by_the_shims", 300, by_the_shims),
+        vgpu("figures_of_an_exec_and_its_output_by_ctr", 400, by_ctr),
     ]
 }
 
@@ -47,8 +47,9 @@ impl Side {
     /// Exec, Start, Wait and Delete of `true`.
     async fn exec(&self, number: usize) -> Duration {
         let exec = format!("e{number}");
-        let asked =
-            self.containerd.asked_exec("a", &exec, "", |process| process["args"] = ["/bin/true"].into());
+        let asked = self
+            .containerd
+            .asked_exec("a", &exec, "", |process| process["args"] = ["busybox", "true"].into());
         let begun = Instant::now();
         self.shim.exec(&asked).await;
         self.shim.begin_exec("a", &exec).await;

@@ -30,6 +30,7 @@ pub fn stories() -> Vec<Story> {
         add("root_keeps_every_kind_of_file", 300, root_keeps_every_kind_of_file);
         add("root_keeps_what_is_mapped", 300, root_keeps_what_is_mapped);
         add("volume_is_seen_from_both_sides", 300, volume_is_seen_from_both_sides);
+        add("full_volume_says_so_and_goes_on", 300, full_volume_says_so_and_goes_on);
         add("set_user_id_programs_work", 300, set_user_id_programs_work);
         add("missing_binary_is_named", 300, missing_binary_is_named);
         add("exec_runs_beside_the_program", 400, exec_runs_beside_the_program);
@@ -124,6 +125,24 @@ fn volume_is_seen_from_both_sides(node: &Node, runtime: Runtime) {
     let ended = pod.end(START);
     assert_eq!(ended.text(), "one\n4\nruns\ntwo\none\ntwo\n8\nwrote\n", "{}", ended.complaint());
     fs::remove_dir_all(&dir).expect("nothing holds it");
+}
+
+/// A file system of the node has no more room: the program hears it, keeps what was written before, and writes again when there is room.
+fn full_volume_says_so_and_goes_on(_: &Node, runtime: Runtime) {
+    let dir = format!("/run/story-full-{}", runtime.name());
+    must(&["mkdir", "-p", &dir]);
+    must(&["mount", "-t", "tmpfs", "-o", "size=1m", "full", &dir]);
+    let script =
+        "echo kept > /v/kept; dd if=/dev/zero of=/v/much bs=64k count=64 2>&1 | grep -o 'No space left.*'
+        stat -c %s /v/much; cat /v/kept; rm /v/much; echo again > /v/again; cat /v/again";
+    let pod = Pod::busybox(runtime, &["sh", "-c", script]).option("--mount");
+    let ended = pod.option(&format!("type=bind,src={dir},dst=/v,options=rbind:rw")).run();
+    must(&["umount", &dir]);
+    fs::remove_dir(&dir).expect("nothing holds it");
+    // But for the page of the file that is kept.
+    let written = (1 << 20) - 4096;
+    let said = format!("No space left on device\n{written}\nkept\nagain\n");
+    assert_eq!(ended.text(), said, "{}", ended.complaint());
 }
 
 /// Root becomes a user, who becomes root again by a program that root made set-user-id, but not with no_new_privs in between.
