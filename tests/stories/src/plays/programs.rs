@@ -4,7 +4,7 @@
 use std::{fs, io::Write, time::Duration};
 
 use crate::Story;
-use crate::command::{SOON, until};
+use crate::command::{SOON, must, until};
 use crate::node::Node;
 use crate::pod::{EXEC, Pod, Runtime, START};
 
