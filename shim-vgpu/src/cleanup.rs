@@ -9,10 +9,11 @@ use vgpu_codes::Code;
 
 use crate::{
     error::{Error, OrFail, Result},
-    mount, network,
+    hooks, mount, network,
     persist::{ContainerRecord, Record, Store},
     platform::Platform,
     share::ShareDir,
+    spec::hooks::Kind,
     zone,
 };
 
@@ -65,11 +66,11 @@ pub fn guest(platform: &Platform, store: &Store, record: &Record) -> (Option<u16
     (found, first.error)
 }
 
-/// Ends the sandbox: domain, share, network, zone, mounts, files. Blocks.
+/// Ends the sandbox: domain, share, network, zone, mounts, files. Then its containers' hooks run. Blocks.
 ///
 /// # Errors
 /// The first thing that could not be taken away.
-pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()> {
+pub fn sandbox(platform: &Platform, store: &Store, record: &mut Record) -> Result<()> {
     let (found, ended) = guest(platform, store, record);
     let mut first = First { record, error: ended };
     if let Some(domid) = record.domid.or(found) {
@@ -86,7 +87,21 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()
     }
     zone::release(record, PROXY_LIMIT);
     first.error?;
+    let ids: Vec<_> = record.containers.keys().cloned().collect();
+    ids.iter().try_for_each(|id| run_hooks(store, record, id))?;
     store.remove()
+}
+
+/// Those of a container of which nothing is left. Each is begun once, whatever becomes of us: the record forgets it before. Blocks.
+fn run_hooks(store: &Store, record: &mut Record, id: &str) -> Result<()> {
+    while let Some(hooks) = record.containers.get_mut(id).and_then(|container| container.hooks.as_mut())
+        && let Some(hook) = hooks.take(Kind::Poststop)
+    {
+        let state = hooks.state.clone();
+        store.save(record)?;
+        hooks::run_last(&hook, state);
+    }
+    Ok(())
 }
 
 /// Ends a container's stand-in. One whose shim was killed has ended by itself, as soon as it came to it.
@@ -113,15 +128,15 @@ pub fn rootfs(store: &Store, bundle: &Path) -> Result<()> {
 /// containerd's of this node, since ours would have been told its address.
 pub fn earlier(platform: &Platform, store: &Store) -> Result<()> {
     let Some(_lock) = store.lock(EARLIER_LIMIT)? else { return Ok(()) };
-    let Some(record) = store.load()? else { return store.remove() };
+    let Some(mut record) = store.load()? else { return store.remove() };
     if let Some(shim) = record.shim.filter(|shim| shim.is_alive() && !shim.is_this()) {
         let what = format!("the sandbox {} is served by another shim, process {}", record.sandbox, shim.pid);
         return Err(Error::new(Code::IdTaken, what));
     }
-    sandbox(platform, store, &record)
+    sandbox(platform, store, &mut record)
 }
 
-/// Takes one container of a sandbox that lives on from the host. Blocks. gpu-proxy is the caller's to tell ([`zone::revoke`], by the record
+/// Takes one container of a sandbox that lives on from the host, and runs its hooks. Blocks. gpu-proxy is the caller's to tell ([`zone::revoke`], by the record
 /// as it was): it may take its time.
 ///
 /// # Errors
@@ -132,6 +147,7 @@ pub fn container(store: &Store, record: &mut Record, id: &str) -> Result<()> {
     let share = ShareDir::at(&record.share).remove_container(id);
     let root = rootfs(store, &container.bundle);
     held.and(share).and(root)?;
+    run_hooks(store, record, id)?;
     record.containers.remove(id);
     store.save(record)
 }

@@ -135,7 +135,7 @@ impl Dead {
         let Some(mut record) = store.load()? else { return Ok(()) };
         // The sandbox's own `delete` may have been before, when the shim lived: nobody comes after the last container's.
         if record.sandbox == self.id || record.containers.keys().all(|other| *other == self.id) {
-            return cleanup::sandbox(&platform, store, &record);
+            return cleanup::sandbox(&platform, store, &mut record);
         }
         let had = record.clone();
         let cleaned = cleanup::container(store, &mut record, &self.id);
@@ -259,9 +259,10 @@ mod tests {
         assert!(!has(&store, "a", &ours), "no record");
         std::fs::create_dir(dir.path().join("state")).unwrap();
         let mut record = Record::new("default", "a", None, Uuid::from_u128(1), "/share".into());
-        record
-            .containers
-            .insert("a".into(), ContainerRecord { bundle: ours.clone(), gpu: None, holder: None });
+        record.containers.insert(
+            "a".into(),
+            ContainerRecord { bundle: ours.clone(), gpu: None, holder: None, hooks: None },
+        );
         store.save(&record).unwrap();
         assert!(has(&store, "a", &ours));
         assert!(has(&store, "a", &dir.path().join("link")), "by another path");

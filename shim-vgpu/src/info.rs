@@ -20,6 +20,7 @@ pub fn info() -> Result<Vec<u8>> {
         "ociVersionMax": "1.2.0",
         // Not `user`: kubelet would offer pods user namespaces.
         "mountOptions": ["bind", "rbind", "ro", "rro", "rw", "nosuid", "nodev", "noexec", "private", "rprivate"],
+        "hooks": ["prestart", "createRuntime", "startContainer", "poststart", "poststop"],
         "linux": {
             "namespaces": ["pid", "network", "mount", "ipc", "uts", "cgroup"],
             "cgroup": {"v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},

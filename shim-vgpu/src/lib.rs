@@ -18,6 +18,7 @@ mod forward;
 mod frames;
 mod guest;
 mod holder;
+mod hooks;
 mod info;
 mod io;
 mod link;

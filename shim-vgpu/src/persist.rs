@@ -24,7 +24,7 @@ use crate::{
     names::is_life_of,
     network::NetworkRecord,
     share::Process,
-    spec::gpu::GpuRequest,
+    spec::{gpu::GpuRequest, hooks::Hooks},
 };
 
 /// The version of this format.
@@ -78,6 +78,9 @@ pub struct ContainerRecord {
     /// Its stand-in on this host, whose pid is reported for it.
     #[serde(default)]
     pub holder: Option<Process>,
+    /// The hooks of its end: each is taken out before it is begun, so that nobody runs one twice.
+    #[serde(default)]
+    pub hooks: Option<Hooks>,
 }
 
 impl Record {

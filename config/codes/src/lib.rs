@@ -103,6 +103,9 @@ codes! {
     106 StateUnreadable Ours FailedPrecondition cu 46: "the state on disk cannot be used",
         "A state file is missing, damaged, or of a version that this program does not know.",
         "Install the version of vgpu that started the pod, and remove the pod again. If that cannot be: end its domain (`xl list` has it as vgpu-…, `xl destroy`), unmount all below its folder in /run/vgpu/shared, and only then remove that folder and the one in /run/vgpu/sandboxes.";
+    107 HookFailed Ours Internal cu 46: "a hook of the container's specification has failed",
+        "A program of the node that the specification names as a hook could not be run, failed, or did not end in its time. The message has what it said.",
+        "Mend the hook that the message names, or take it out where it comes from: containerd's base_runtime_spec, an NRI plugin, CDI, or nerdctl.";
 
     201 SpecInvalid Peer InvalidArgument cu 1: "the container's specification cannot be used",
         "config.json cannot be parsed, or a field of it has a value that the OCI runtime specification does not allow.",

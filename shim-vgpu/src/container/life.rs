@@ -260,10 +260,10 @@ impl Life {
     fn start_failed(&mut self, who: &Who, at: SystemTime, out: &mut Vec<Action>) {
         let Some(Process { stage, .. }) = self.process(who) else { return };
         let Stage::Starting(starting) = *stage else { return };
-        let (stopped, ended) = starting.failed(at);
+        let stopped = starting.failed(at);
         *stage = Stage::Stopped(stopped);
-        // Created and killed is an exit that clients are told, a start that failed is an answer.
-        if ended && *who == Who::Init {
+        // A container was there and ends with it; of an exec, a start that failed is an answer.
+        if *who == Who::Init {
             out.push(Action::Publish(Notice::Exit(Who::Init, stopped.exit)));
         }
         out.push(Action::Wake(who.clone(), stopped.exit));

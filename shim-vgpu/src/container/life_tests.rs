@@ -68,6 +68,15 @@ fn an_exec_that_cannot_start_ends_its_waiters_and_tells_nobody() {
     assert_eq!(told(&mut life, [Event::Exited(Who::Init, exit(3))]), [Notice::Exit(Who::Init, exit(3))]);
 }
 
+/// As with runc's shim, whose init ends then.
+#[test]
+fn a_container_that_cannot_start_has_an_end() {
+    let mut life = Life::default();
+    life.on(Event::StartAsked(Who::Init)).unwrap();
+    let last = told(&mut life, [Event::StartFailed(Who::Init, T), Event::Exited(Who::Init, exit(1))]);
+    assert_eq!(last, [Notice::Exit(Who::Init, exit(Exit::NOT_STARTED))]);
+}
+
 #[test]
 fn a_dead_guest_ends_everything_once_with_137_and_init_last() {
     let mut life = with_exec("a");

@@ -23,10 +23,12 @@ use tokio::sync::{oneshot, watch};
 use vgpu_codes::Code;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, blocking},
     events::Outbox,
     holder::Holder,
+    hooks,
     io::{Pumps, Stdio},
+    spec::hooks::{Hooks, Kind},
 };
 use life::{Action, Event, Life, Notice, Who};
 use stage::{Exit, Stage};
@@ -43,6 +45,7 @@ pub struct Container {
     pub bundle: PathBuf,
     /// What every process of it that runs is reported as: clients make paths of it, so it has to be a process of this host.
     holder: Holder,
+    hooks: Hooks,
     created_at: SystemTime,
     outbox: Outbox,
     state: Mutex<State>,
@@ -74,6 +77,7 @@ impl Container {
     pub fn created(
         request: CreateTaskRequest,
         holder: Holder,
+        hooks: Hooks,
         outbox: Outbox,
         stdio: Stdio,
         pumps: Pumps,
@@ -98,7 +102,16 @@ impl Container {
         outbox.publish("/tasks/create", &created);
         let processes = HashMap::from([(Who::Init, Process::new(stdio, pumps))]);
         let state = Mutex::new(State { processes, ..State::default() });
-        Container { id, bundle: bundle.into(), holder, created_at: SystemTime::now(), outbox, state }
+        Container { id, bundle: bundle.into(), holder, hooks, created_at: SystemTime::now(), outbox, state }
+    }
+
+    /// Runs the hooks that come when its init has been started.
+    ///
+    /// # Errors
+    /// [`Code::HookFailed`] of the first one that fails.
+    pub async fn run_hooks(&self) -> Result<()> {
+        let (hooks, pid) = (self.hooks.clone(), self.task_pid());
+        blocking(move || hooks::run_all(&hooks, Kind::Poststart, pid, || false)).await
     }
 
     /// What was asked or happened: checked, remembered, told, in this order.

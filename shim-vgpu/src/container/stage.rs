@@ -96,9 +96,8 @@ impl Starting {
     }
 
     /// The guest said that it did not start. An exit that is known (the guest's death) is kept.
-    pub fn failed(self, at: SystemTime) -> (Stopped, bool) {
-        let exit = self.ended.unwrap_or(Exit { status: Exit::NOT_STARTED, at });
-        (Stopped { exit, ran: false }, self.ended.is_some())
+    pub fn failed(self, at: SystemTime) -> Stopped {
+        Stopped { exit: self.ended.unwrap_or(Exit { status: Exit::NOT_STARTED, at }), ran: false }
     }
 }
 

@@ -25,13 +25,20 @@ use crate::{
     error::{Error, OrFail, Result, blocking},
     forward,
     guest::Guest,
+    hooks,
     io::{Stdio, Whose},
     names,
     network::PodNetwork,
     options,
     persist::{Record, Store, random_uuid},
     share::ShareDir,
-    spec::{Role, Spec, gpu::GpuRequest, guest::SHARE_IN_GUEST, memory::Memories},
+    spec::{
+        Role, Spec,
+        gpu::GpuRequest,
+        guest::SHARE_IN_GUEST,
+        hooks::{Hooks, Kind},
+        memory::Memories,
+    },
     toolstack::DomainConfig,
     zone,
 };
@@ -67,6 +74,7 @@ pub(super) struct Plan {
     pub(super) spec: Spec,
     role: Role,
     pub(super) gpu: Option<GpuRequest>,
+    pub(super) hooks: Hooks,
     stdio: Stdio,
 }
 
@@ -86,7 +94,8 @@ impl Plan {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        Ok(Plan { role: spec.role()?, gpu: spec.gpu()?, bundle, spec, stdio, request })
+        let hooks = spec.hooks(&request.id, &request.bundle)?;
+        Ok(Plan { role: spec.role()?, gpu: spec.gpu()?, hooks, bundle, spec, stdio, request })
     }
 
     pub(super) fn id(&self) -> &str {
@@ -158,6 +167,7 @@ impl Pod {
                 return Err(Error::new(Code::GuestGone, "the sandbox is gone"));
             };
             let placed = self.place_container(sandbox, &plan, creation).await?;
+            self.run_hooks(&plan, &placed, creation).await?;
             if sandbox.record.domid.is_none() {
                 self.make_domain(sandbox, &plan, creation).await?;
             }
@@ -240,6 +250,18 @@ impl Pod {
             })
         })
         .await
+    }
+
+    /// Before there is a guest: what they make in the container's namespaces is there when it is looked at, and one that fails costs no boot.
+    async fn run_hooks(&self, plan: &Plan, placed: &Placed, creation: &Creation) -> Result<()> {
+        let (hooks, pid) = (plan.hooks.clone(), placed.holder.process().pid.unsigned_abs());
+        let cancelled = creation.cancelled.subscribe();
+        let run = move || {
+            let mut kinds = Kind::OF_CREATE.into_iter();
+            kinds.try_for_each(|kind| hooks::run_all(&hooks, kind, pid, || *cancelled.borrow()))
+        };
+        blocking(run).await?;
+        self.passed(Step::HooksRun, creation).await
     }
 
     /// The domain, from nothing to guest-init's hello.
@@ -389,7 +411,7 @@ impl Pod {
         let _: CreateTaskResponse = guest.task("Create", &request, Some(TASK_LIMIT)).await?;
         self.passed(Step::TaskMade, creation).await?;
         let outbox = self.outbox.clone();
-        Ok(Arc::new(Container::created(plan.request, placed.holder, outbox, plan.stdio, pumps)))
+        Ok(Arc::new(Container::created(plan.request, placed.holder, plan.hooks, outbox, plan.stdio, pumps)))
     }
 
     /// Takes back what a failed Create of `id` made. A guest that lives on may have made the container without saying so in time.
@@ -426,12 +448,14 @@ impl Pod {
         // Who ends the guest already is not disturbed.
         let _destroying = self.destroying.lock().await;
         sandbox.stop_watching();
-        blocking(move || {
-            let cleaned = cleanup::sandbox(&platform, &store, &record);
+        let (record, cleaned) = blocking(move || {
+            let cleaned = cleanup::sandbox(&platform, &store, &mut record);
             drop(turn);
-            cleaned
+            Ok((record, cleaned))
         })
         .await?;
+        sandbox.record = record;
+        cleaned?;
         // Not before: who hears of its end meanwhile tells of it when it is true.
         *self.living() = None;
         *slot = None;

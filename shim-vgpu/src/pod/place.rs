@@ -46,8 +46,12 @@ impl Pod {
         })
         .await?;
         sandbox.memories = known;
-        let record =
-            ContainerRecord { bundle: plan.bundle.clone(), gpu: plan.gpu, holder: Some(holder.process()) };
+        let record = ContainerRecord {
+            bundle: plan.bundle.clone(),
+            gpu: plan.gpu,
+            holder: Some(holder.process()),
+            hooks: plan.hooks.for_the_end(),
+        };
         sandbox.record.containers.insert(plan.id().to_owned(), record);
         sandbox.save().await?;
         self.passed(Step::Held, creation).await?;

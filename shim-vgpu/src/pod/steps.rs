@@ -15,6 +15,8 @@ pub enum Step {
     RootMounted,
     /// Root, volumes and spec are in the share.
     ContainerShared,
+    /// The hooks of a Create have run.
+    HooksRun,
     /// The domain exists, paused; its id is not on disk yet.
     DomainMade,
     /// The backend of the share serves it.
@@ -36,12 +38,13 @@ pub enum Step {
 impl Step {
     /// All of them, in order.
     #[cfg(test)]
-    pub const ALL: [Step; 13] = [
+    pub const ALL: [Step; 14] = [
         Step::Recorded,
         Step::Held,
         Step::ShareMade,
         Step::RootMounted,
         Step::ContainerShared,
+        Step::HooksRun,
         Step::DomainMade,
         Step::ShareServed,
         Step::DevicesMade,

@@ -45,20 +45,20 @@ const OOM_LIMIT: Duration = Duration::from_millis(500);
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 impl Pod {
-    /// Starts a process.
+    /// Starts a process. One that runs and whose hook fails is ended again.
     ///
     /// # Errors
-    /// `WrongState`, `NoSuchTask`, or the guest's.
+    /// `WrongState`, `NoSuchTask`, `HookFailed`, or the guest's.
     pub async fn start(self: Arc<Self>, request: StartRequest) -> Result<StartResponse> {
         let container = self.container(&request.id)?;
         let who = Who::of(&request.exec_id);
         container.on(Event::StartAsked(who.clone()))?;
-        let started: Result<StartResponse> = match self.guest() {
-            Ok(guest) => guest.task("Start", &request, Some(START_LIMIT)).await,
-            Err(gone) => Err(gone),
+        let started = async {
+            let _: StartResponse = self.guest()?.task("Start", &request, Some(START_LIMIT)).await?;
+            if who == Who::Init { container.run_hooks().await } else { Ok(()) }
         };
-        match started {
-            Ok(_) => {
+        match started.await {
+            Ok(()) => {
                 container.tell(Event::Started(who.clone()));
                 let pid = container.task_pid();
                 if who != Who::Init {

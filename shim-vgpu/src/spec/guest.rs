@@ -1,7 +1,8 @@
 //! The guest's copy of the spec, and the binds on the host that it needs.
 //!
 //! Each bind mount of the spec becomes a place `mounts/<n>` in the container's folder of the share; the guest binds it from there.
-//! Labels and annotations of ours don't cross, they mean something on this host only; nor do paths of namespaces ([`namespaces`]).
+//! Labels and annotations of ours don't cross, they mean something on this host only; nor do paths of namespaces ([`namespaces`]), and hooks of
+//! the host, whose environments may be an administrator's.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +13,7 @@ use serde_json::Value;
 use vgpu_agent_api::pod::Memory;
 
 use super::{
-    Spec, field, gpu,
+    Spec, field, gpu, hooks,
     namespaces::{self, Kind},
     volumes,
 };
@@ -90,6 +91,9 @@ impl Spec {
             if let Some(object) = config.pointer_mut(place).and_then(Value::as_object_mut) {
                 object.remove(name);
             }
+        }
+        if let Some(hooks) = config.get_mut("hooks").and_then(Value::as_object_mut) {
+            hooks.retain(|kind, _| kind == hooks::OF_THE_CONTAINER);
         }
     }
 }
@@ -198,6 +202,8 @@ mod tests {
             s["annotations"] = json!({"vgpu.dev/gpu": "1", "vgpu.dev/share": "5", "other": "x"});
             s["linux"]["namespaces"][0]["path"] = "/proc/7/ns/pid".into();
             s["process"]["selinuxLabel"] = "system_u".into();
+            let hook = json!([{"path": "/x", "env": ["TOKEN=of-an-administrator"]}]);
+            s["hooks"] = json!({"createRuntime": hook, "poststop": hook, "startContainer": hook});
         });
         let granted = guest(&spec, "c", true).config;
         assert_eq!(granted["annotations"], json!({"other": "x", "vgpu.dev/gpu": "1"}));
@@ -208,6 +214,7 @@ mod tests {
             json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}])
         );
         assert_eq!(refused["process"].get("selinuxLabel"), None);
+        assert_eq!(refused["hooks"].as_object().unwrap().keys().collect::<Vec<_>>(), ["startContainer"]);
     }
 
     #[test]

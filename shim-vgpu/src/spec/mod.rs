@@ -1,11 +1,12 @@
 //! The OCI runtime spec of a container, as containerd wrote it and as the guest gets it.
 //!
 //! It stays JSON: fields that we don't know reach the guest as they came. Start at [`Spec`]; [`refuse`] says what a pod in a domain of
-//! its own can't have, [`guest`] makes the guest's copy and the binds it needs, [`namespaces`] what it shares with others of its pod, [`size`] the domain's memory and CPUs, [`gpu`] reads the
+//! its own can't have, [`guest`] makes the guest's copy and the binds it needs, [`namespaces`] what it shares with others of its pod, [`hooks`] what the node runs for it, [`size`] the domain's memory and CPUs, [`gpu`] reads the
 //! `vgpu.dev/` annotations. Not here: applying it (guest-init).
 
 pub mod gpu;
 pub mod guest;
+pub mod hooks;
 pub mod memory;
 pub mod namespaces;
 pub mod refuse;

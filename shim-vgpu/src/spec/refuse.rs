@@ -29,8 +29,6 @@ const DEVICES: [(&str, [u64; 2]); 10] = [
 ];
 /// Mount options that tie a container's mounts to the host's.
 const PROPAGATION: [&str; 4] = ["shared", "rshared", "slave", "rslave"];
-/// The one kind of hooks that are programs of the container and run in it. Source: OCI runtime specification, `config.md`, POSIX-platform Hooks.
-const HOOK_OF_THE_CONTAINER: &str = "startContainer";
 /// AppArmor profiles that runtimes add unasked: they guard the host, which the domain's border does here.
 const DEFAULT_PROFILES: [&str; 5] =
     ["cri-containerd.apparmor.d", "nerdctl-default", "docker-default", "unconfined", ""];
@@ -50,12 +48,6 @@ impl Spec {
                 "process.apparmorProfile",
                 &format!("the host's profile {profile:?}: the guest doesn't have it"),
             );
-        }
-        let hooks = self.0.get("hooks").and_then(Value::as_object).into_iter().flatten();
-        let mut of_the_host = hooks.filter(|(kind, _)| *kind != HOOK_OF_THE_CONTAINER);
-        if let Some((kind, _)) = of_the_host.find(|(_, list)| list.as_array().is_some_and(|l| !l.is_empty()))
-        {
-            return refused("hooks", &format!("a {kind} hook: no program of a container is run on the host"));
         }
         Ok(())
     }
@@ -160,7 +152,6 @@ mod tests {
         spec(|s| s["process"]["apparmorProfile"] = "cri-containerd.apparmor.d".into())
             .refuse_host_things()
             .unwrap();
-        spec(|s| s["hooks"] = json!({"prestart": []})).refuse_host_things().unwrap();
     }
 
     #[test]
@@ -225,14 +216,8 @@ mod tests {
     }
 
     #[test]
-    fn devices_hooks_profiles_and_propagation_are_refused() {
+    fn devices_profiles_and_propagation_are_refused() {
         check(|s| s["linux"]["devices"] = json!([{"path": "/dev/nvidia0"}]), "linux.devices");
-        for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
-            check(|s| s["hooks"] = json!({"startContainer": [], kind: [{"path": "/x"}]}), "hooks");
-        }
-        spec(|s| s["hooks"] = json!({"startContainer": [{"path": "/x"}], "poststop": []}))
-            .refuse_host_things()
-            .unwrap();
         check(|s| s["process"]["apparmorProfile"] = "mine".into(), "process.apparmorProfile");
         check(
             |s| {

@@ -7,6 +7,7 @@ mod fake_guest;
 mod fake_proxy;
 mod forward;
 mod gpu;
+mod hooks;
 mod memory;
 mod network;
 mod node;

@@ -71,12 +71,6 @@ looks! {
     namespace_path_that_is_missing: "echo runs", |spec| namespaces(spec)[1]["path"] = "/none".into();
     intel_rdt: "echo runs", |spec| spec["linux"]["intelRdt"] = json!({"closID": "guests", "l3CacheSchema": "L3:0=f"});
     mount_label: "echo runs", |spec| spec["linux"]["mountLabel"] = "system_u:object_r:container_file_t:s0".into();
-    hooks_before: "echo runs", |spec| spec["hooks"] = json!({"prestart": [{"path": "/busybox", "args": ["busybox", "true"]}]});
-    hooks_of_create_runtime: "echo runs", |spec| spec["hooks"] = json!({"createRuntime": [{"path": "/busybox", "args": ["busybox", "true"]}]});
-    hooks_of_create_container: "echo runs", |spec| spec["hooks"] = json!({"createContainer": [{"path": "/busybox", "args": ["busybox", "true"]}]});
-    hooks_of_start_container: "cat /tmp/made", |spec| spec["hooks"] = json!({"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", "echo hooked > /tmp/made"], "env": ["PATH=/bin"]}]});
-    hooks_after: "echo runs", |spec| spec["hooks"] = json!({"poststart": [{"path": "/busybox", "args": ["busybox", "true"]}], "poststop": [{"path": "/busybox", "args": ["busybox", "true"]}]});
-    hooks_empty: "echo runs", |spec| spec["hooks"] = json!({"prestart": [], "poststop": null});
     version_of_later: "echo runs", |spec| spec["ociVersion"] = "1.99.0".into();
     fields_that_nobody_knows: "echo runs", |spec| {
         spec["nothing"] = json!({"a": 1});

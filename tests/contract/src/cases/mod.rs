@@ -2,6 +2,7 @@
 
 mod calls;
 mod exec;
+mod hooks;
 mod linux;
 mod mounts;
 mod pod;
@@ -76,6 +77,7 @@ pub const OF_SPECS: &[(&str, &[Case])] = &[
     ("mounts_on_the_node", mounts::ON_THE_NODE),
     ("linux", linux::CASES),
     ("linux_of_execs", linux::OF_EXECS),
+    ("hooks", hooks::CASES),
 ];
 
 /// All of some groups.

@@ -4,6 +4,7 @@ mod containerd;
 mod forward;
 mod full;
 mod guest;
+mod hooks;
 mod inside;
 mod logger;
 mod network;

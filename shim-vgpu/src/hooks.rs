@@ -1,0 +1,241 @@
+//! Runs hooks: programs of the node, as root on it, with the container's state as JSON on their standard input.
+//!
+//! Who names them is who writes specs for this node (containerd's `base_runtime_spec`, NRI, CDI, nerdctl), never an image or a manifest.
+//! Start at [`run`]. A hook has a time: its own, or [`LIMIT`], since nothing may keep containerd for ever; then it is killed, with what it has
+//! started. Which there are is `spec/hooks.rs`.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::MemfdFlags,
+    process::{Pid, Signal},
+};
+use serde_json::{Map, Value};
+use vgpu_codes::Code;
+
+use crate::{
+    error::{Error, OrFail, Result},
+    process,
+    spec::hooks::{Hook, Hooks, Kind},
+};
+
+/// For one that names no time. As long as a guest has to make a container.
+pub const LIMIT: Duration = Duration::from_secs(120);
+/// Between two looks whether somebody has given up waiting for it.
+const LOOK: Duration = Duration::from_millis(50);
+/// For the last words of one that has ended: what it has left behind may hold its output for longer.
+const WORDS_LIMIT: Duration = Duration::from_millis(200);
+/// Of what it has said, the end.
+const WORDS_BYTES_MAX: usize = 1024;
+
+/// Runs those of a kind, one after the other. `pid` is the task's, `given_up` is asked now and then. Blocks.
+///
+/// # Errors
+/// [`Code::HookFailed`] of the first one that fails, has not ended in its time, or was given up.
+pub fn run_all(hooks: &Hooks, kind: Kind, pid: u32, given_up: impl Fn() -> bool) -> Result<()> {
+    let mut state = hooks.state.clone();
+    state.insert("pid".into(), pid.into());
+    hooks.of(kind).iter().try_for_each(|hook| run(hook, kind, state.clone(), &given_up))
+}
+
+/// Runs one that comes after the container's end: there is no pid any more, nobody gives up, and what it fails at is told to the log. Blocks.
+pub fn run_last(hook: &Hook, state: Map<String, Value>) {
+    if let Err(error) = run(hook, Kind::Poststop, state, || false) {
+        log::warn!("{}", error.report());
+    }
+}
+
+fn run(hook: &Hook, kind: Kind, mut state: Map<String, Value>, given_up: impl Fn() -> bool) -> Result<()> {
+    let what = || format!("the {} hook {} has failed", kind.name(), hook.path.display());
+    state.insert("status".into(), kind.status().into());
+    let bundle = state.get("bundle").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let begun = begin(hook, Path::new(&bundle), &Value::from(state));
+    let (mut child, words) = begun.or_fail(Code::HookFailed, what)?;
+    let limit = hook.timeout.map_or(LIMIT, |seconds| Duration::from_secs(seconds.get()));
+    let failed = |why: String| Err(Error::caused(Code::HookFailed, what(), why));
+    match ends_within(&child, limit, given_up) {
+        Ok(None) => {
+            let status = child.wait().or_fail(Code::HookFailed, what)?;
+            if status.success() { Ok(()) } else { failed(format!("{status}{}", words.said())) }
+        }
+        Ok(Some(why)) => {
+            kill(child);
+            failed(format!("{why}{}", words.said()))
+        }
+        Err(error) => {
+            kill(child);
+            Err(error).or_fail(Code::HookFailed, what)
+        }
+    }
+}
+
+fn begin(hook: &Hook, bundle: &Path, state: &Value) -> io::Result<(Child, Words)> {
+    let (reader, writer) = io::pipe()?;
+    let mut command = Command::new(&hook.path);
+    if let Some((name, args)) = hook.args.split_first() {
+        command.arg0(name).args(args);
+    }
+    if let Some(env) = &hook.env {
+        // What has no value is no variable.
+        command.env_clear().envs(env.iter().filter_map(|variable| variable.split_once('=')));
+    }
+    // containerd may have removed it: then this is after its end.
+    command.current_dir(if bundle.is_dir() { bundle } else { Path::new("/") });
+    command.stdin(input(state)?).stdout(writer.try_clone()?).stderr(writer).process_group(0);
+    let child = command.spawn()?;
+    // The command's own ends are closed with it.
+    drop(command);
+    Ok((child, Words::of(reader)?))
+}
+
+/// A file, not a pipe: nobody has to wait for one that does not read it.
+fn input(state: &Value) -> io::Result<Stdio> {
+    let mut file = File::from(rustix::fs::memfd_create("state", MemfdFlags::CLOEXEC)?);
+    file.write_all(state.to_string().as_bytes())?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// Why it was not waited for any longer; none: it has ended.
+fn ends_within(child: &Child, limit: Duration, given_up: impl Fn() -> bool) -> io::Result<Option<String>> {
+    let begun = Instant::now();
+    loop {
+        if process::ends_within(child, LOOK.min(limit))? {
+            return Ok(None);
+        }
+        if given_up() {
+            return Ok(Some("the container was deleted meanwhile".into()));
+        }
+        if begun.elapsed() >= limit {
+            return Ok(Some(format!("it has not ended within {} s", limit.as_secs())));
+        }
+    }
+}
+
+/// What it has started goes with it. It was not waited for yet, so the group is its own.
+fn kill(child: Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // An error means that it is gone.
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
+    process::kill_child("hook", child);
+}
+
+/// The end of what a hook says, read so that it never waits for a reader.
+struct Words {
+    last: Arc<Mutex<VecDeque<u8>>>,
+    reading: JoinHandle<()>,
+}
+
+impl Words {
+    fn of(mut pipe: io::PipeReader) -> io::Result<Words> {
+        let last = Arc::new(Mutex::new(VecDeque::new()));
+        let kept = last.clone();
+        let reading = thread::Builder::new().name("hook".into()).spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = pipe.read(&mut bytes) {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend(&bytes[..count]);
+                let more = kept.len().saturating_sub(WORDS_BYTES_MAX);
+                kept.drain(..more);
+            }
+        })?;
+        Ok(Words { last, reading })
+    }
+
+    /// ": " and the words, on one line; nothing if there are none.
+    fn said(self) -> String {
+        let begun = Instant::now();
+        while !self.reading.is_finished() && begun.elapsed() < WORDS_LIMIT {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let bytes: Vec<u8> =
+            self.last.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let text: String = String::from_utf8_lossy(&bytes)
+            .trim()
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        if text.is_empty() { text } else { format!(": {text}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A shell's, in a bundle.
+    fn hook(script: &str, timeout: u64) -> Hook {
+        let args = ["sh", "-c", script].map(String::from).to_vec();
+        serde_json::from_value(json!({"path": "/bin/sh", "args": args, "timeout": timeout})).unwrap()
+    }
+
+    fn state(dir: &tempfile::TempDir) -> Map<String, Value> {
+        Map::from_iter([("id".into(), "a".into()), ("bundle".into(), dir.path().to_str().unwrap().into())])
+    }
+
+    #[test]
+    fn a_hook_has_the_state_its_arguments_and_its_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_in = |hook: &Hook| run(hook, Kind::CreateRuntime, state(&dir), || false).unwrap();
+        let mut with = hook("cat > state; echo $0 $1 $WORD $HOME > words", 60);
+        with.args.extend(["zero".into(), "one".into()]);
+        with.env = Some(["WORD=a=b", "PATH=/usr/bin:/bin", "nothing"].map(String::from).to_vec());
+        run_in(&with);
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        let told: Value = serde_json::from_str(&read("state")).unwrap();
+        assert_eq!(told, json!({"id": "a", "bundle": dir.path().to_str().unwrap(), "status": "creating"}));
+        assert_eq!(read("words"), "zero one a=b\n");
+        // More than a pipe holds, in and out, and neither is read.
+        let mut much = state(&dir);
+        much.insert("annotations".into(), json!({"of.mine/key": "x".repeat(1 << 20)}));
+        run(&hook("head -c 1000000 /dev/zero", 60), Kind::Prestart, much, || false).unwrap();
+        // What it leaves behind keeps nobody.
+        let begun = Instant::now();
+        run_in(&hook("sleep 5 &", 60));
+        assert!(begun.elapsed() < Duration::from_secs(4));
+    }
+
+    #[test]
+    fn one_that_fails_says_why_and_one_that_hangs_ends_with_what_it_has_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let fails = |hook: &Hook, given_up: bool| {
+            let begun = Instant::now();
+            let error = run(hook, Kind::Poststart, state(&dir), || given_up).unwrap_err();
+            assert!(
+                begun.elapsed() < Duration::from_secs(20) && error.code() == Some(Code::HookFailed),
+                "{error}"
+            );
+            error.report()
+        };
+        let start = "VGPU-107: the poststart hook /bin/sh has failed: ";
+        let said = fails(&hook("echo 'why\nnot' >&2; exit 3", 60), false);
+        assert!(said.starts_with(&format!("{start}exit status: 3: why not. ")), "{said}");
+        let said = fails(&hook("head -c 100000 /dev/zero | tr '\\0' x; exit 1", 60), false);
+        assert!(said.len() < 2 * WORDS_BYTES_MAX, "{}", said.len());
+        let missing = Hook { path: dir.path().join("none"), ..hook("true", 60) };
+        assert!(fails(&missing, false).contains("No such file"));
+
+        let said = fails(&hook("echo waits; sleep 1000 & echo $! > pid; wait", 1), false);
+        assert!(said.starts_with(&format!("{start}it has not ended within 1 s: waits. ")), "{said}");
+        let pid: u32 = std::fs::read_to_string(dir.path().join("pid")).unwrap().trim().parse().unwrap();
+        let begun = Instant::now();
+        while crate::share::Process::of(pid).is_some() {
+            assert!(begun.elapsed() < Duration::from_secs(5), "what it has started runs on");
+        }
+        let said = fails(&hook("sleep 1000", 60), true);
+        assert!(said.starts_with(&format!("{start}the container was deleted meanwhile")), "{said}");
+    }
+}

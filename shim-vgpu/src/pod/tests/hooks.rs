@@ -1,0 +1,148 @@
+//! Hooks of the node: when they run, what they are told, and what becomes of a container whose hook fails.
+
+use std::{fs, time::Instant};
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::{
+    cleanup,
+    pod::steps::{Cut, Step},
+};
+
+/// Says so if there is a pid and its network namespace is another one than the node's.
+const NOTES: &str = r#"pid=$(sed -nE 's/.*"pid":([0-9]+).*/\1/p' "$STATE")
+    [ -n "$pid" ] && [ "$(readlink /proc/$pid/ns/net)" != "$(readlink /proc/self/ns/net)" ] && own=" own""#;
+
+/// A hook that writes "word status" and that into the bundle's file `ran`, and then does something.
+fn hook(word: &str, then: &str) -> Value {
+    let script = format!(
+        r#"STATE=state.{word}; cat > $STATE; {NOTES}
+        echo "{word} $(sed -E 's/.*"status":"([a-z]+)".*/\1/' $STATE)$own" >> ran; {then}"#
+    );
+    json!({"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 60})
+}
+
+fn asked(node: &Node, id: &str, hooks: Value) -> api::CreateTaskRequest {
+    let request = node.request(id, json!({}));
+    let file = Path::new(&request.bundle).join("config.json");
+    let mut spec: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    spec["hooks"] = hooks;
+    fs::write(file, spec.to_string()).unwrap();
+    request
+}
+
+fn ran(node: &Node, id: &str) -> Vec<String> {
+    let file = node.world.dir.path().join("bundles").join(id).join("ran");
+    fs::read_to_string(file).unwrap_or_default().lines().map(String::from).collect()
+}
+
+#[tokio::test]
+async fn hooks_run_at_their_moments_with_the_pid_that_is_told() {
+    let node = Node::new(Habits::default()).await;
+    let hooks = json!({
+        "poststop": [hook("stop", "exit 1"), hook("last", "")], "poststart": [hook("start", "")],
+        "createRuntime": [hook("create", "")], "prestart": [hook("first", ""), hook("second", "")]
+    });
+    let request = asked(&node, "run", hooks);
+    let bundle = request.bundle.clone();
+    let pid = node.pod.clone().create(request).await.unwrap().pid;
+    let of_create = ["first creating own", "second creating own", "create creating own"];
+    assert_eq!(ran(&node, "run"), of_create);
+    let told: Value =
+        serde_json::from_slice(&fs::read(Path::new(&bundle).join("state.create")).unwrap()).unwrap();
+    let state = json!({
+        "ociVersion": "1.1.0", "id": "run", "status": "creating", "pid": pid, "bundle": bundle, "annotations": {}
+    });
+    assert_eq!(told, state);
+    node.start("run", "").await.unwrap();
+    assert_eq!(ran(&node, "run")[3..], ["start running own"]);
+    node.exec("run", "e").await.unwrap();
+    node.start("run", "e").await.unwrap();
+    node.kill("run", 9).await.unwrap();
+    node.wait("run", "").await;
+    assert_eq!(ran(&node, "run").len(), 4, "execs have none, and an end that is not taken away is none");
+    node.delete("run").await.unwrap();
+    assert_eq!(ran(&node, "run")[4..], ["stop stopped", "last stopped"], "the first one's failure is logged");
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn a_create_whose_hook_fails_is_undone_and_ends_with_the_hooks_of_the_end() {
+    let node = Node::new(Habits::default()).await;
+    for kind in ["prestart", "createRuntime"] {
+        let hooks =
+            json!({kind: [hook("fails", "exit 3"), hook("never", "")], "poststop": [hook("stop", "")]});
+        let error = node.pod.clone().create(asked(&node, kind, hooks)).await.unwrap_err();
+        assert_eq!(error.code(), Some(Code::HookFailed), "{error}");
+        assert_eq!(ran(&node, kind), ["fails creating own", "stop stopped"]);
+    }
+    let hooks = json!({"prestart": [{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]});
+    let error = node.pod.clone().create(asked(&node, "hangs", hooks)).await.unwrap_err();
+    assert!(error.report().contains("it has not ended within 1 s"), "{}", error.report());
+    assert_eq!(node.events().await, [""; 0]);
+    node.world.assert_nothing_left("after three Creates");
+}
+
+/// One without a time of its own, too.
+#[tokio::test]
+async fn a_delete_ends_the_hook_that_a_create_waits_for() {
+    let node = Node::new(Habits::default()).await;
+    let hooks =
+        json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "echo > ran; sleep 1000"]}]});
+    let creating = tokio::spawn(node.pod.clone().create(asked(&node, "run", hooks)));
+    let begun = Instant::now();
+    while ran(&node, "run").is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(node.delete("run").await.unwrap_err().code(), Some(Code::NoSuchTask));
+    let error = creating.await.unwrap().unwrap_err();
+    assert!(error.report().contains("the container was deleted meanwhile"), "{}", error.report());
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn a_start_whose_hook_fails_ends_the_container() {
+    let node = Node::new(Habits::default()).await;
+    let hooks = json!({"poststart": [hook("fails", "exit 3")], "poststop": [hook("stop", "")]});
+    node.pod.clone().create(asked(&node, "run", hooks)).await.unwrap();
+    assert_eq!(node.start("run", "").await.unwrap_err().code(), Some(Code::HookFailed));
+    assert_eq!(node.state("run", "").1, api::Status::STOPPED);
+    assert!(node.world.programs.lock().unwrap().is_empty(), "its program runs on");
+    node.delete("run").await.unwrap();
+    assert_eq!(ran(&node, "run"), ["fails running own", "stop stopped"]);
+    assert_eq!(node.events().await, ["create", "exit", "delete"]);
+    node.world.assert_nothing_left("after delete");
+}
+
+/// Its shim was killed: whoever cleans up, and however often, runs each once.
+#[tokio::test]
+async fn from_disk_each_hook_of_the_end_runs_once() {
+    let (reached, mut cut_at) = mpsc::unbounded_channel();
+    let cut = Cut::new(move |step| step == Step::TaskMade && reached.send(()).is_ok());
+    let node = Node::with_cut(Habits::default(), cut).await;
+    // The first one's cleaner is killed by it, as it were: another one goes on.
+    let request =
+        asked(&node, "run", json!({"poststop": [hook("one", ""), hook("two", ""), hook("three", "")]}));
+    let bundle = request.bundle.clone();
+    let creating = tokio::spawn(node.pod.clone().create(request));
+    tokio::time::timeout(Duration::from_secs(10), cut_at.recv()).await.expect("the step is reached").unwrap();
+    creating.abort();
+    let _ = creating.await;
+    let store = Store::pointed_from(Path::new(&bundle)).unwrap();
+    let mut record = store.load().unwrap().unwrap();
+    let left = record.containers.get_mut("run").unwrap().hooks.as_mut().unwrap();
+    left.take(crate::spec::hooks::Kind::Poststop).unwrap();
+    store.save(&record).unwrap();
+    let platform = node.world.platform();
+    let clean = move || {
+        if let Some(mut record) = store.load().unwrap() {
+            cleanup::sandbox(&platform, &store, &mut record).unwrap();
+        }
+    };
+    tokio::task::spawn_blocking(move || (clean(), clean())).await.unwrap();
+    assert_eq!(ran(&node, "run"), ["two stopped", "three stopped"]);
+    node.world.assert_nothing_left("after the cleaning");
+}
