@@ -15,6 +15,7 @@ use std::{
     fs::File,
     io,
     os::unix::process::CommandExt,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Mutex, PoisonError},
     thread,
@@ -23,6 +24,7 @@ use std::{
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio::sync::oneshot;
 use vgpu_codes::Code;
+use vgpu_netlink::Rtnetlink;
 
 use crate::{
     error::{Error, OrFail, Result},
@@ -30,6 +32,9 @@ use crate::{
     share::Process,
     spec::namespaces::{Joined, Kind},
 };
+
+/// The first link of each network namespace. Source: Linux, `include/net/net_namespace.h`, `LOOPBACK_IFINDEX`.
+const LOOPBACK: u32 = 1;
 
 /// The verb `hold`: waits for the end of standard input.
 ///
@@ -44,6 +49,8 @@ pub fn hold() -> Result<()> {
 #[derive(Debug)]
 pub struct Holder {
     process: Process,
+    /// It did not join one.
+    own_network: bool,
     child: Mutex<Option<Child>>,
 }
 
@@ -55,9 +62,14 @@ impl Holder {
     pub fn begin(mut command: Command, joined: Joined) -> Result<Holder> {
         command.current_dir("/").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let own_network = !joined.files.contains_key(&Kind::Network);
         // A child gets the namespaces of the thread that makes it: no thread of ours shall have these.
         let spawning = thread::Builder::new().name("holder".into()).spawn(move || {
             enter(&joined.files)?;
+            if own_network {
+                // As runc has it: who looks there finds a loopback that works.
+                Rtnetlink::open()?.set_up(LOOPBACK, true)?;
+            }
             command.spawn()
         });
         let spawned =
@@ -65,7 +77,7 @@ impl Holder {
         let what = || "cannot make the holder of a container".to_owned();
         let mut child = spawned.or_fail(Code::HostResource, what)?;
         match Process::of(child.id()) {
-            Some(process) => Ok(Holder { process, child: Mutex::new(Some(child)) }),
+            Some(process) => Ok(Holder { process, own_network, child: Mutex::new(Some(child)) }),
             None => {
                 let ended = child.wait().or_fail(Code::HostResource, what)?;
                 Err(Error::new(Code::HostResource, format!("{}: it ended at once ({ended})", what())))
@@ -76,6 +88,11 @@ impl Holder {
     /// What is reported for the container, also after its end.
     pub fn process(&self) -> Process {
         self.process
+    }
+
+    /// Its network namespace, if that was made for it: others put a network into it.
+    pub fn own_network(&self) -> Option<PathBuf> {
+        self.own_network.then(|| Kind::Network.path(self.process.pid).into())
     }
 
     /// Resolves at its end, whoever makes it.
@@ -120,10 +137,7 @@ fn enter(joined: &BTreeMap<Kind, File>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        path::PathBuf,
-        time::{Duration, Instant},
-    };
+    use std::time::{Duration, Instant};
 
     use super::*;
 

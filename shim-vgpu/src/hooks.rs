@@ -1,7 +1,7 @@
 //! Runs hooks: programs of the node, as root on it, with the container's state as JSON on their standard input.
 //!
 //! Who names them is who writes specs for this node (containerd's `base_runtime_spec`, NRI, CDI, nerdctl), never an image or a manifest.
-//! Start at [`run`]. A hook has a time: its own, or [`LIMIT`], since nothing may keep containerd for ever; then it is killed, with what it has
+//! Start at [`run_all`]. A hook has a time: its own, or 120 s, since nothing may keep containerd for ever; then it is killed, with what it has
 //! started. Which there are is `spec/hooks.rs`.
 
 use std::{
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// For one that names no time. As long as a guest has to make a container.
-pub const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks whether somebody has given up waiting for it.
 const LOOK: Duration = Duration::from_millis(50);
 /// For the last words of one that has ended: what it has left behind may hold its output for longer.
@@ -81,6 +81,7 @@ fn run(hook: &Hook, kind: Kind, mut state: Map<String, Value>, given_up: impl Fn
 
 fn begin(hook: &Hook, bundle: &Path, state: &Value) -> io::Result<(Child, Words)> {
     let (reader, writer) = io::pipe()?;
+    let words = Words::of(reader)?;
     let mut command = Command::new(&hook.path);
     if let Some((name, args)) = hook.args.split_first() {
         command.arg0(name).args(args);
@@ -92,10 +93,8 @@ fn begin(hook: &Hook, bundle: &Path, state: &Value) -> io::Result<(Child, Words)
     // containerd may have removed it: then this is after its end.
     command.current_dir(if bundle.is_dir() { bundle } else { Path::new("/") });
     command.stdin(input(state)?).stdout(writer.try_clone()?).stderr(writer).process_group(0);
-    let child = command.spawn()?;
     // The command's own ends are closed with it.
-    drop(command);
-    Ok((child, Words::of(reader)?))
+    Ok((command.spawn()?, words))
 }
 
 /// A file, not a pipe: nobody has to wait for one that does not read it.

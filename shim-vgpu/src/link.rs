@@ -37,7 +37,7 @@ pub trait Link: Send + Sync {
     fn remove_devices(&self, domid: u16, uuid: Uuid, driver_domain: u16) -> Result<()>;
 
     /// Gives the guest these network devices. The node's side of each is in `namespace`, under [`Vif::name`], when this returns. After its
-    /// intent is on disk and before the domain first runs. Blocks.
+    /// intent is on disk, once in a guest's life: before it first runs, or later. Blocks.
     ///
     /// # Errors
     /// `NetworkFailed`, `HostFailure`.

@@ -1,6 +1,6 @@
 //! The pod's network: what CNI plugins made in its network namespace becomes the guest's.
 //!
-//! [`PodNetwork::scan`] reads it before anything is built; [`PodNetwork::join`] makes each interface and the vif of the guest one way, so
+//! [`PodNetwork::scan`] reads it before a guest is built, or before its program runs; [`PodNetwork::join`] makes each interface and the vif of the guest one way, so
 //! that plugins' rules, at the interface's other end, hold for the guest; guest-init gets the rest ([`crate::guest::Guest::set_network`]).
 //! The namespace's own IP hears nothing from then on. [`leave`] takes all of it away, by the record alone, and nothing of anybody else's.
 
@@ -106,7 +106,7 @@ impl PodNetwork {
         &self.network
     }
 
-    /// Gives the guest of domain `uuid` its vifs, and makes each one way with its interface. Before the domain first runs. Blocks.
+    /// Gives the guest of domain `uuid` its vifs, and makes each one way with its interface. Blocks.
     ///
     /// # Errors
     /// [`Code::NetworkFailed`].

@@ -206,6 +206,11 @@ impl Container {
         self.holder.process().pid.unsigned_abs()
     }
 
+    /// The network namespace that was made for it, if one was.
+    pub fn own_network(&self) -> Option<PathBuf> {
+        self.holder.own_network()
+    }
+
     /// Resolves at the end of its holder, which is before its own only if somebody has killed that.
     ///
     /// # Errors

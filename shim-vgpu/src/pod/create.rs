@@ -3,18 +3,10 @@
 //! Each intent is on disk before its side effect, and [`Step`] names what was done. A failure takes back what this Create made, and the
 //! whole sandbox if it was the first container's.
 
-use std::{
-    path::{Path, PathBuf},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
-use tokio::{
-    sync::{oneshot, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{oneshot, watch};
 use vgpu_agent_api::version;
 use vgpu_codes::Code;
 
@@ -23,13 +15,10 @@ use crate::{
     bootstrap, cleanup,
     container::Container,
     error::{Error, OrFail, Result, blocking},
-    forward,
     guest::Guest,
     hooks,
     io::{Stdio, Whose},
-    names,
-    network::PodNetwork,
-    options,
+    names, options,
     persist::{Record, Store, random_uuid},
     share::ShareDir,
     spec::{
@@ -202,7 +191,6 @@ impl Pod {
         let pod_uid = plan.spec.pod_uid().map(str::to_owned);
         plan.spec.domain_size(&platform.config.guest)?;
         let (checked, bundle) = (platform.clone(), plan.bundle.clone());
-        let network = plan.spec.network().map(Path::to_owned);
         let (namespace, id, gpu) = (self.namespace.clone(), plan.id().to_owned(), plan.gpu.is_some());
         blocking(move || {
             checked.toolstack.check()?;
@@ -222,27 +210,17 @@ impl Pod {
             let begun = store.point_from(&bundle).and_then(|()| store.save(&record));
             let begun =
                 begun.and_then(|()| lives.iter().try_for_each(|life| cleanup::earlier(&checked, life)));
-            // After the earlier ones, whose ways are none that a pod cannot have.
-            let begun = begun.and_then(|()| network.map_or(Ok(None), |path| PodNetwork::scan(&path)));
-            let begun = begun.and_then(|network| {
-                record.network = network.as_ref().map(|network| network.record().clone());
-                store.save(&record)?;
-                Ok(network)
-            });
-            let network = match begun {
-                Ok(network) => network,
-                Err(error) => {
-                    store.remove()?;
-                    return Err(error);
-                }
-            };
+            if let Err(error) = begun {
+                store.remove()?;
+                return Err(error);
+            }
             let share = ShareDir::at(share_dir);
             Ok(Sandbox {
                 platform: checked,
                 store,
                 record,
                 share,
-                network: network.map(Arc::new),
+                network: None,
                 memories: Memories::default(),
                 watchers: Vec::new(),
                 zone_turn: Arc::default(),
@@ -272,6 +250,10 @@ impl Pod {
         creation: &Creation,
     ) -> Result<()> {
         let platform = sandbox.platform.clone();
+        // After the earlier lives' end, whose ways are none that a pod cannot have, and after the hooks, which may make some of it.
+        if let Some(path) = plan.spec.network() {
+            sandbox.find_network(path).await?;
+        }
         let domain = domain_config(sandbox, plan)?;
         let toolstack = platform.toolstack.clone();
         let domid = blocking(move || toolstack.create_paused(&domain)).await?;
@@ -289,32 +271,19 @@ impl Pod {
         let (link, driver_domain) = (platform.link.clone(), sandbox.record.driver_domain);
         blocking(move || link.make_devices(domid, driver_domain)).await?;
         self.passed(Step::DevicesMade, creation).await?;
-        if let Some(network) = sandbox.network.clone() {
-            let link = platform.link.clone();
-            blocking(move || network.join(&*link, domid, uuid)).await?;
-        }
+        sandbox.make_vifs().await?;
         self.passed(Step::VifsMade, creation).await?;
         let toolstack = platform.toolstack.clone();
         blocking(move || toolstack.unpause(domid)).await?;
         self.passed(Step::Unpaused, creation).await?;
         let guest = self.meet_guest(sandbox, plan, (domid, &mut backend_end), creation).await?;
         let guest = Arc::new(guest);
-        let doors = match plan.spec.network() {
-            Some(path) => forward::doors(&guest, path).await,
-            None => Vec::new(),
-        };
-        let forwarding = tokio::spawn(forward::serve(guest.clone(), doors));
+        self.follow_network(sandbox, &guest, plan.spec.network()).await;
         *self.living() = Some(Living { guest, platform: platform.clone(), domain_uuid: uuid, backend });
-        let domain = tokio::spawn(self.clone().watch_domain(platform, uuid));
-        let events = tokio::spawn(self.clone().watch_guest());
-        let served = tokio::spawn(self.clone().watch_backend(backend_end));
-        let clock = tokio::spawn(self.clone().keep_clock());
-        let watchers = [domain, events, served, clock, forwarding];
-        sandbox.watchers = watchers.iter().map(JoinHandle::abort_handle).collect();
-        if let Some(network) = &sandbox.network {
-            let changes = sandbox.platform.link.vif_changes(domid, network.network().interfaces.len());
-            sandbox.watchers.push(tokio::spawn(self.clone().watch_vifs(changes)).abort_handle());
-        }
+        sandbox.watch(self.clone().watch_domain(platform, uuid));
+        sandbox.watch(self.clone().watch_guest());
+        sandbox.watch(self.clone().watch_backend(backend_end));
+        sandbox.watch(self.clone().keep_clock());
         self.passed(Step::GuestUp, creation).await
     }
 
@@ -380,7 +349,7 @@ impl Pod {
         let registered = registered.await?;
         if let (Some(stream), false) = (registered, sandbox.zone_kept) {
             sandbox.zone_kept = true;
-            sandbox.watchers.push(tokio::spawn(self.clone().keep_zone(stream)).abort_handle());
+            sandbox.watch(self.clone().keep_zone(stream));
         }
         Ok(())
     }
@@ -448,6 +417,8 @@ impl Pod {
         // Who ends the guest already is not disturbed.
         let _destroying = self.destroying.lock().await;
         sandbox.stop_watching();
+        // Hooks of the end find no namespace that only we hold.
+        sandbox.network = None;
         let (record, cleaned) = blocking(move || {
             let cleaned = cleanup::sandbox(&platform, &store, &mut record);
             drop(turn);

@@ -48,12 +48,15 @@ impl Pod {
     /// Starts a process. One that runs and whose hook fails is ended again.
     ///
     /// # Errors
-    /// `WrongState`, `NoSuchTask`, `HookFailed`, or the guest's.
+    /// `WrongState`, `NoSuchTask`, `HookFailed`, what [`Pod::take_network`] says, or the guest's.
     pub async fn start(self: Arc<Self>, request: StartRequest) -> Result<StartResponse> {
         let container = self.container(&request.id)?;
         let who = Who::of(&request.exec_id);
         container.on(Event::StartAsked(who.clone()))?;
         let started = async {
+            if who == Who::Init {
+                self.take_network(&container).await?;
+            }
             let _: StartResponse = self.guest()?.task("Start", &request, Some(START_LIMIT)).await?;
             if who == Who::Init { container.run_hooks().await } else { Ok(()) }
         };

@@ -1,7 +1,7 @@
 //! The way to the guest by sockets: `agent` carries ttrpc, `streams` gives out the far ends of stdio ([`crate::handover`]).
 //!
 //! In the place of idm's rings, so without their hello. A vif is a veth: its end in the guest waits in the pod's network namespace until the
-//! guest has one, which it has when it listens.
+//! guest has one, which it has when it listens; one that is made later is the guest's at once.
 
 use std::{
     fs, io,
@@ -31,8 +31,22 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct LocalLink {
     pub node: Node,
     pub endings: Arc<watch::Sender<u64>>,
-    /// Where the guest's ends of its vifs wait until it has a network namespace.
-    pub vifs: Mutex<Option<Namespace>>,
+    pub vifs: Mutex<Vifs>,
+}
+
+/// The two namespaces that the guest's ends of its vifs pass, as far as they are known.
+#[derive(Debug, Default)]
+pub struct Vifs {
+    pod: Option<Namespace>,
+    guest: Option<Namespace>,
+}
+
+impl Vifs {
+    /// Moves the devices from the one to the other, when there are both.
+    fn give(&self, domid: u16) -> io::Result<()> {
+        let (Some(pod), Some(guest)) = (&self.pod, &self.guest) else { return Ok(()) };
+        pod.enter(|| each(&devices(domid), |netlink, index| netlink.move_to(index, guest))).flatten()
+    }
 }
 
 /// What the names of the guest's ends begin with.
@@ -52,11 +66,10 @@ fn each(names: &str, mut work: impl FnMut(&mut Rtnetlink, u32) -> io::Result<()>
     Ok(())
 }
 
-/// Moves the devices to the guest, which is who listens at this stream's other end.
-fn give(domid: u16, pod: &Namespace, stream: &UnixStream) -> io::Result<()> {
+/// The network namespace of who listens at this stream's other end.
+fn network_of(stream: &UnixStream) -> io::Result<Namespace> {
     let guest = rustix::net::sockopt::socket_peercred(stream)?.pid;
-    let guest = Namespace::open(format!("/proc/{}/ns/net", guest.as_raw_nonzero()).as_ref())?;
-    pod.enter(|| each(&devices(domid), |netlink, index| netlink.move_to(index, &guest))).flatten()
+    Namespace::open(format!("/proc/{}/ns/net", guest.as_raw_nonzero()).as_ref())
 }
 
 impl LocalLink {
@@ -93,10 +106,12 @@ impl Link for LocalLink {
             }
             Ok(())
         };
-        let made = namespace.enter(make).flatten().and_then(|()| namespace.try_clone());
-        let kept = made.map_err(failed(format!("cannot make the vifs of domain {domid}")))?;
-        *self.vifs.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
-        Ok(())
+        let made = namespace.enter(make).flatten().and_then(|()| {
+            let mut known = self.vifs.lock().unwrap_or_else(PoisonError::into_inner);
+            known.pod = Some(namespace.try_clone()?);
+            known.give(domid)
+        });
+        made.map_err(failed(format!("cannot make the vifs of domain {domid}")))
     }
 
     fn remove_vifs(&self, domid: u16, uuid: Uuid, namespace: Option<&Namespace>) -> Result<()> {
@@ -116,11 +131,12 @@ impl Link for LocalLink {
     async fn agent(&self, domid: u16) -> Result<AnyStream> {
         loop {
             if let Ok(stream) = UnixStream::connect(self.node.agent(domid)).await {
-                let waiting = self.vifs.lock().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some(pod) = waiting {
-                    let given = tokio::task::block_in_place(|| give(domid, &pod, &stream));
-                    given.map_err(failed(format!("cannot give domain {domid} its vifs")))?;
-                }
+                let given = tokio::task::block_in_place(|| {
+                    let mut known = self.vifs.lock().unwrap_or_else(PoisonError::into_inner);
+                    known.guest = Some(network_of(&stream)?);
+                    known.give(domid)
+                });
+                given.map_err(failed(format!("cannot give domain {domid} its vifs")))?;
                 return Ok(Box::new(stream));
             }
             if self.known(domid)?.is_none() {

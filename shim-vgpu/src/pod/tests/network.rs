@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, sync::atomic::Ordering};
 
 use tokio::sync::mpsc;
 use vgpu_agent_api::network::{Mac, Network, Prefix};
-use vgpu_netlink::{Id, Rtnetlink, scan::scan, scratch::Scratch};
+use vgpu_netlink::{Id, Namespace, Rtnetlink, scan::scan, scratch::Scratch};
 
 use super::{world::Source, *};
 use crate::{
@@ -261,10 +261,10 @@ async fn what_a_guest_cannot_have_or_make_fails_the_create_and_leaves_nothing() 
     assert_eq!(refused.code(), Some(Code::SpecRefused));
     assert!(refused.to_string().contains("the nft table inet istio has rules"), "{refused}");
     let missing = create("/run/netns/there is none".into()).await.unwrap_err();
-    assert_eq!(missing.code(), Some(Code::NetworkFailed));
+    assert_eq!(missing.code(), Some(Code::SpecInvalid));
     let none = create(node.world.dir.path().join("image")).await.unwrap_err();
-    assert_eq!(none.code(), Some(Code::NetworkFailed), "no namespace: {none}");
-    node.world.assert_nothing_left("before anything is built");
+    assert_eq!(none.code(), Some(Code::SpecRefused), "no namespace: {none}");
+    node.world.assert_nothing_left("before there is a domain");
 
     let (pod, _far) = namespaces(&["eth0"]);
     let before = links(&pod);
@@ -274,4 +274,84 @@ async fn what_a_guest_cannot_have_or_make_fails_the_create_and_leaves_nothing() 
     assert_eq!(*node.world.networks.lock().unwrap(), [] as [Network; 0], "it is not even asked");
     node.world.assert_nothing_left("the guest is old");
     assert_eq!(links(&pod), before);
+}
+
+/// Puts an interface into the namespace of the task with this pid, as `ctr run --cni` does. Gives the namespace and what is at its other end.
+fn plug(pid: u32) -> (Namespace, Scratch) {
+    let pod = Namespace::open(format!("/proc/{pid}/ns/net").as_ref()).unwrap();
+    let far = Scratch::new().unwrap();
+    pod.enter(|| {
+        let mut netlink = Rtnetlink::open().unwrap();
+        netlink.add_veth("eth0", "far").unwrap();
+        let [near, other] = ["eth0", "far"].map(|name| netlink.link(name).unwrap().unwrap().index);
+        netlink.move_to(other, far.namespace()).unwrap();
+        netlink.no_own_addresses(near).unwrap();
+        netlink.set_mac(near, MAC).unwrap();
+        netlink.set_up(near, true).unwrap();
+        netlink.add_address(near, &Prefix { ip: "10.0.0.2".parse().unwrap(), bits: 24 }).unwrap();
+    })
+    .unwrap();
+    (pod, far)
+}
+
+#[tokio::test]
+async fn what_is_in_a_new_namespace_at_start_is_the_guests() {
+    let node = Node::new(Habits::default()).await;
+    let pid = node.create("run").await.unwrap().pid;
+    assert_eq!(*node.world.networks.lock().unwrap(), [] as [Network; 0], "there was nothing at Create");
+    let (pod, _far) = plug(pid);
+    let wanted = pod.enter(|| scan().unwrap()).unwrap();
+    assert_eq!((wanted.interfaces.len(), wanted.interfaces[0].mac), (1, MAC));
+    node.start("run", "").await.unwrap();
+    assert_eq!(*node.world.networks.lock().unwrap(), [wanted]);
+    let ways = pod.enter(|| {
+        let mut netlink = Rtnetlink::open().unwrap();
+        let lo = netlink.link("lo").unwrap().unwrap();
+        let ways = ["eth0", "vif1.0"].map(|name| {
+            let link = netlink.link(name).unwrap().unwrap();
+            netlink.incoming(link.index).unwrap().is_some()
+        });
+        (lo.up, ways)
+    });
+    assert_eq!(ways.unwrap(), (true, [true; 2]));
+    node.exec("run", "e").await.unwrap();
+    node.start("run", "e").await.unwrap();
+    assert_eq!(node.world.networks.lock().unwrap().len(), 1, "an exec's Start has no network");
+    node.kill("run", 9).await.unwrap();
+    node.wait("run", "").await;
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn a_new_namespace_that_stays_empty_is_as_none() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    node.start("run", "").await.unwrap();
+    assert_eq!(*node.world.networks.lock().unwrap(), [] as [Network; 0]);
+    assert!(node.world.left.lock().unwrap().vifs.is_empty());
+    node.world.destroy_all();
+    node.wait("run", "").await;
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}
+
+#[tokio::test]
+async fn what_a_guest_cannot_have_of_a_new_namespace_fails_the_start() {
+    for is_old in [false, true] {
+        let node = Node::new(Habits { is_old, ..Habits::default() }).await;
+        let pid = node.create("run").await.unwrap().pid;
+        let (pod, _far) = plug(pid);
+        if !is_old {
+            let ruled = Prefix { ip: "10.0.0.9".parse().unwrap(), bits: 32 };
+            let ruling = || Rtnetlink::open().unwrap().add_address(1, &ruled).unwrap();
+            pod.enter(ruling).unwrap();
+        }
+        let code = if is_old { Code::ProtocolVersion } else { Code::SpecRefused };
+        let refused = node.start("run", "").await.unwrap_err();
+        assert_eq!(refused.code(), Some(code), "{refused}");
+        assert_eq!(node.state("run", "").1, api::Status::STOPPED);
+        node.delete("run").await.unwrap();
+        node.world.assert_nothing_left("after delete");
+    }
 }

@@ -99,10 +99,5 @@ cases! {
     hooks_without_a_program: CreateOf("echo runs", |spec| hooks(spec, json!({"prestart": [{"path": "/none"}]}))), State(TASK);
     hooks_of_a_relative_path: CreateOf("echo runs", |spec| hooks(spec, json!({"prestart": [{"path": "rootfs/bin/busybox", "args": ["busybox", "true"]}]}))),
         Start(TASK), Wait(TASK), Delete(TASK), Output(TASK);
-    hooks_without_a_time: CreateOf("echo runs", |spec| {
-            let mut hook = script("true");
-            hook["timeout"] = 0.into();
-            hooks(spec, json!({"prestart": [hook]}));
-        }), State(TASK);
     hooks_of_another_form: CreateOf("echo runs", |spec| hooks(spec, json!({"prestart": [{"path": 7}]}))), Start(TASK), Wait(TASK), Delete(TASK), Output(TASK);
 }

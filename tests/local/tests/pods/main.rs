@@ -8,6 +8,7 @@ mod hooks;
 mod inside;
 mod logger;
 mod network;
+mod own_network;
 mod shared;
 
 use std::{

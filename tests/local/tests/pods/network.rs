@@ -29,7 +29,7 @@ fn prefix(text: &str) -> Prefix {
     Prefix { ip: ip(address), bits: bits.parse().unwrap() }
 }
 
-fn route(to: &str, gateway: Option<&str>) -> Route {
+pub fn route(to: &str, gateway: Option<&str>) -> Route {
     let v6 = to.contains(':');
     Route {
         to: prefix(to),
@@ -46,7 +46,11 @@ fn route(to: &str, gateway: Option<&str>) -> Route {
 
 /// Gives a link addresses and routes.
 fn dress(of: &Scratch, name: &str, addresses: &[&str], routes: &[Route]) {
-    of.enter(|| {
+    dress_in(of.namespace(), name, addresses, routes);
+}
+
+pub fn dress_in(of: &Namespace, name: &str, addresses: &[&str], routes: &[Route]) {
+    let dressing = || {
         let mut netlink = Rtnetlink::open().unwrap();
         let index = netlink.link(name).unwrap().unwrap().index;
         for address in addresses {
@@ -55,7 +59,8 @@ fn dress(of: &Scratch, name: &str, addresses: &[&str], routes: &[Route]) {
         for route in routes {
             netlink.add_route(index, route).unwrap();
         }
-    });
+    };
+    of.enter(dressing).unwrap();
 }
 
 /// A pod's namespace as a plugin leaves it, and the node's with the other end of its wire, which is the gateway.
@@ -81,7 +86,7 @@ pub fn joins(spec: &mut Value, pod: &Scratch) {
 }
 
 /// In no order.
-fn network_of(namespace: &Namespace) -> Network {
+pub fn network_of(namespace: &Namespace) -> Network {
     let mut network = namespace.enter(|| scan().unwrap()).unwrap();
     network.interfaces.iter_mut().for_each(|interface| interface.addresses.sort_by_key(|a| a.ip));
     network
@@ -104,13 +109,13 @@ fn links(pod: &Scratch) -> Vec<(String, bool)> {
 }
 
 /// Tells `word` to the first who comes.
-fn tell(node: &Scratch, at: &str, word: &'static str) {
-    let listener = node.enter(|| TcpListener::bind(at).unwrap());
+pub fn tell(node: &Namespace, at: &str, word: &'static str) {
+    let listener = node.enter(|| TcpListener::bind(at).unwrap()).unwrap();
     thread::spawn(move || listener.accept().unwrap().0.write_all(word.as_bytes()).unwrap());
 }
 
 /// What is told at this address, once somebody serves it.
-fn hear(node: &Scratch, at: &str) -> String {
+pub fn hear(node: &Scratch, at: &str) -> String {
     let begun = Instant::now();
     loop {
         let connected = node.enter(|| TcpStream::connect_timeout(&at.parse().unwrap(), SOON));
@@ -138,8 +143,8 @@ async fn a_pods_addresses_routes_and_mtu_reach_the_guest() {
     let (pod, node) = plugged();
     let (before, wanted) = (links(&pod), network_of(pod.namespace()));
     assert_eq!((wanted.interfaces.len(), wanted.routes.len(), wanted.neighbours.len()), (1, 4, 1));
-    tell(&node, "10.0.0.1:8000", "by IPv4\n");
-    tell(&node, "[fd00::1]:8000", "by IPv6\n");
+    tell(node.namespace(), "10.0.0.1:8000", "by IPv4\n");
+    tell(node.namespace(), "[fd00::1]:8000", "by IPv6\n");
     let containerd = Containerd::new().await;
     let script = "busybox nc 10.0.0.1 8000; busybox nc fd00::1 8000
         echo the guest | busybox nc -l -p 8001; exec sleep 1000";
@@ -173,8 +178,8 @@ async fn two_interfaces_are_two_ways() {
     dress(&pod, "net1", &["10.9.0.2/16"], &link);
     let (before, wanted) = (links(&pod), network_of(pod.namespace()));
     assert_eq!(wanted.interfaces.len(), 2);
-    tell(&first, "10.0.0.1:8000", "first\n");
-    tell(&second, "10.9.0.1:8000", "second\n");
+    tell(first.namespace(), "10.0.0.1:8000", "first\n");
+    tell(second.namespace(), "10.9.0.1:8000", "second\n");
     let containerd = Containerd::new().await;
     containerd.bundle("a", "busybox nc 10.0.0.1 8000; busybox nc 10.9.0.1 8000", |spec| joins(spec, &pod));
     let shim = containerd.start("a").await;

@@ -12,6 +12,7 @@ mod config;
 mod contract;
 mod costs;
 mod create;
+mod ctr_network;
 mod deaths;
 mod demo;
 mod figures;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Story> {
     stories.extend(idm::stories());
     stories.extend(programs::stories());
     stories.extend(network::stories());
+    stories.extend(ctr_network::stories());
     stories.extend(pods::stories());
     stories.extend(kernel::stories());
     stories.extend(gpu::stories());

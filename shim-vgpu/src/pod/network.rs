@@ -1,0 +1,80 @@
+//! The pod's network on its way to the guest: what its namespace has before the domain is built, or, where the spec asks for a new one, at Start.
+//!
+//! A new namespace is of the first container's holder, and empty at first. Hooks at Create, and `ctr run --cni` after it, find it by the
+//! task's pid and put interfaces there; the guest's devices are made when its program is about to run, which is when runc's would see them.
+//! One that is still empty then costs nothing.
+
+use std::{path::Path, sync::Arc};
+
+use vgpu_codes::Code;
+
+use super::{Pod, Sandbox};
+use crate::{
+    container::Container,
+    error::{Error, Result, blocking},
+    forward,
+    guest::Guest,
+    network::PodNetwork,
+};
+
+impl Pod {
+    /// Gives the guest what is in the namespace by now, if that is the container's own and nothing was given before.
+    ///
+    /// # Errors
+    /// `SpecRefused` for what cannot be a guest's, `NetworkFailed`, or the guest's.
+    pub(super) async fn take_network(self: &Arc<Self>, container: &Container) -> Result<()> {
+        let Some(path) = container.own_network() else { return Ok(()) };
+        let mut slot = self.sandbox.lock().await;
+        let Some(sandbox) = slot.as_mut().filter(|sandbox| sandbox.network.is_none()) else { return Ok(()) };
+        sandbox.find_network(&path).await?;
+        let Some(network) = sandbox.network.clone() else { return Ok(()) };
+        let guest = self.guest()?;
+        sandbox.make_vifs().await?;
+        guest.set_network(network.network()).await?;
+        self.follow_network(sandbox, &guest, Some(&path)).await;
+        Ok(())
+    }
+
+    /// Carries connections from the namespace to the guest, and watches what that does to its devices.
+    pub(super) async fn follow_network(
+        self: &Arc<Self>,
+        sandbox: &mut Sandbox,
+        guest: &Arc<Guest>,
+        path: Option<&Path>,
+    ) {
+        if let Some(path) = path {
+            let doors = forward::doors(guest, path).await;
+            sandbox.watch(forward::serve(guest.clone(), doors));
+        }
+        if let (Some(network), Some(domid)) = (&sandbox.network, sandbox.record.domid) {
+            let changes = sandbox.platform.link.vif_changes(domid, network.network().interfaces.len());
+            sandbox.watch(self.clone().watch_vifs(changes));
+        }
+    }
+}
+
+impl Sandbox {
+    /// Reads what the namespace has, and notes it before anything is made of it.
+    pub(super) async fn find_network(&mut self, path: &Path) -> Result<()> {
+        let path = path.to_owned();
+        let network = blocking(move || PodNetwork::scan(&path)).await?;
+        self.record.network = network.as_ref().map(|network| network.record().clone());
+        self.save().await?;
+        self.network = network.map(Arc::new);
+        Ok(())
+    }
+
+    /// The guest's devices, if it is to have any.
+    pub(super) async fn make_vifs(&self) -> Result<()> {
+        let Some(network) = self.network.clone() else { return Ok(()) };
+        let gone = || Error::new(Code::GuestGone, "the pod's domain is gone");
+        let (link, domid, uuid) =
+            (self.platform.link.clone(), self.record.domid.ok_or_else(gone)?, self.record.domain_uuid);
+        blocking(move || network.join(&*link, domid, uuid)).await
+    }
+
+    /// Has it done until the sandbox ends.
+    pub(super) fn watch(&mut self, watching: impl Future<Output = ()> + Send + 'static) {
+        self.watchers.push(tokio::spawn(watching).abort_handle());
+    }
+}
