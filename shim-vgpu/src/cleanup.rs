@@ -88,17 +88,19 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &mut Record) -> Resul
     zone::release(record, PROXY_LIMIT);
     first.error?;
     let ids: Vec<_> = record.containers.keys().cloned().collect();
-    ids.iter().try_for_each(|id| run_hooks(store, record, id))?;
+    // Where there is no room to note one, the whole record goes: nothing else of it is there any more.
+    let forget = |record: &Record| store.save(record).or_else(|_| store.remove());
+    ids.iter().try_for_each(|id| run_hooks(record, id, forget))?;
     store.remove()
 }
 
-/// Those of a container of which nothing is left. Each is begun once, whatever becomes of us: the record forgets it before. Blocks.
-fn run_hooks(store: &Store, record: &mut Record, id: &str) -> Result<()> {
+/// Those of a container of which nothing is left. Each is begun once, whatever becomes of us: `forget` has the disk without it before. Blocks.
+fn run_hooks(record: &mut Record, id: &str, forget: impl Fn(&Record) -> Result<()>) -> Result<()> {
     while let Some(hooks) = record.containers.get_mut(id).and_then(|container| container.hooks.as_mut())
         && let Some(hook) = hooks.take(Kind::Poststop)
     {
         let state = hooks.state.clone();
-        store.save(record)?;
+        forget(record)?;
         hooks::run_last(&hook, state);
     }
     Ok(())
@@ -147,7 +149,11 @@ pub fn container(store: &Store, record: &mut Record, id: &str) -> Result<()> {
     let share = ShareDir::at(&record.share).remove_container(id);
     let root = rootfs(store, &container.bundle);
     held.and(share).and(root)?;
-    run_hooks(store, record, id)?;
+    run_hooks(record, id, |record| store.save(record))?;
     record.containers.remove(id);
-    store.save(record)
+    // What stays noted is looked for once more at the sandbox's end, and is not there.
+    if let Err(no_room) = store.save(record) {
+        log::warn!("container {id} stays noted: {}", no_room.report());
+    }
+    Ok(())
 }

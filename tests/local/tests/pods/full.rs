@@ -11,6 +11,7 @@ use rustix::{
     fs::{FallocateFlags, StatVfs, fallocate, statvfs},
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::containerd::{Containerd, PROGRAMS};
@@ -88,9 +89,20 @@ async fn a_pod_whose_node_has_no_room_any_more_ends_as_any_other() {
     for of in [Of::Bytes, Of::Files] {
         let disk = Disk::new();
         let containerd = disk.containerd().await;
-        containerd.bundle("a", "exec sleep 1000", |_| {});
+        // Beside the disk, which is full at the end.
+        let told = TempDir::new().unwrap();
+        let noting = format!("echo ended >> {}/told", told.path().display());
+        let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", noting]});
+        let kind = |kind: &str| json!({"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-id": "a"});
+        containerd.bundle("a", "exec sleep 1000", |spec| {
+            spec["annotations"] = kind("sandbox");
+            spec["hooks"] = json!({"poststop": [hook, hook]});
+        });
+        containerd.bundle("b", "exec sleep 1000", |spec| spec["annotations"] = kind("container"));
         let shim = containerd.start("a").await;
         containerd.create(&shim, "a").await;
+        containerd.start("b").await;
+        containerd.create(&shim, "b").await;
         let lives = containerd.lives();
         disk.fill(of, 0);
 
@@ -100,10 +112,13 @@ async fn a_pod_whose_node_has_no_room_any_more_ends_as_any_other() {
         shim.exec(&exec).await;
         shim.begin_exec("a", "e").await;
         assert_eq!((shim.wait_exec("a", "e").await, shim.delete_exec("a", "e").await), (3, 3));
-        shim.signal("a", 9).await;
-        assert_eq!((shim.wait("a").await, shim.delete("a").await), (137, 137));
+        for id in ["b", "a"] {
+            shim.signal(id, 9).await;
+            assert_eq!((shim.wait(id).await, shim.delete(id).await), (137, 137));
+        }
         shim.shut_down().await;
         containerd.delete("a");
+        assert_eq!(fs::read_to_string(told.path().join("told")).unwrap(), "ended\nended\n");
         containerd.assert_nothing_left(&lives).await;
         disk.clear();
     }

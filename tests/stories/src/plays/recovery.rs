@@ -1,5 +1,7 @@
 //! What goes on, and what comes to an end, when a part hangs or comes back.
 
+use std::fs;
+use std::thread;
 use std::time::Duration;
 
 use crate::Story;
@@ -17,6 +19,7 @@ pub fn stories() -> Vec<Story> {
         vgpu("death_of_gpu_proxy_and_its_return", 600, death_of_gpu_proxy_and_its_return),
         vgpu("death_of_gpu_proxy_while_chunks_are_mapped", 600, death_of_gpu_proxy_while_chunks_are_mapped),
         vgpu("hung_guest_is_ended_by_sigkill", 300, hung_guest_is_ended_by_sigkill),
+        vgpu("hung_xenstored_delays_a_pod_and_ends_none", 400, hung_xenstored_delays_a_pod_and_ends_none),
     ]
 }
 
@@ -69,4 +72,32 @@ fn hung_guest_is_ended_by_sigkill(node: &Node) {
 
     assert_eq!(pod.end(ENDED).code, Some(137));
     assert_eq!(node.domains(), [0; 0], "the guest is left");
+}
+
+/// Longer than containerd waits for a clean-up.
+const HANGS: Duration = Duration::from_secs(15);
+
+/// Of a pod that runs, nothing goes by xenstore but its end: that one waits, and what was begun meanwhile begins later.
+fn hung_xenstored_delays_a_pod_and_ends_none(node: &Node) {
+    let program = ["sh", "-c", "echo runs; exec sleep 1000"];
+    let mut pod = node.start(Pod::busybox(Runtime::Vgpu, &program));
+    pod.until_line("runs");
+    let store = fs::read_to_string("/run/xenstored.pid").expect("it runs");
+    let store = store.trim().to_string();
+    must(&["kill", "-STOP", &store]);
+    let goes_on = thread::spawn(move || {
+        thread::sleep(HANGS);
+        must(&["kill", "-CONT", &store]);
+    });
+
+    let exec = pod.exec(&["echo", "meanwhile"]);
+    let mut late = node.start(Pod::busybox(Runtime::Vgpu, &program));
+    pod.signal("SIGKILL");
+
+    assert_eq!((exec.code, exec.text().as_str()), (Some(0), "meanwhile\n"), "{}", exec.complaint());
+    assert_eq!(pod.end(START).code, Some(137));
+    goes_on.join().expect("xenstored goes on");
+    late.until_line("runs");
+    late.signal("SIGKILL");
+    assert_eq!(late.end(START).code, Some(137));
 }
