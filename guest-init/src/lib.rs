@@ -17,4 +17,5 @@ pub mod oci;
 pub mod reaper;
 pub mod stdio;
 pub mod sys;
+pub mod sysctl;
 pub mod task;

@@ -12,8 +12,8 @@ use ttrpc::r#async::TtrpcContext;
 use vgpu_agent_api::{
     agent::{
         CloseStreamRequest, ContainerRequest, Empty, Event, ForwardRequest, HelloReply, HelloRequest,
-        NextEventRequest, OomKillsReply, OpenStreamRequest, SetClockRequest, SetNetworkRequest, StreamOffer,
-        event::Kind,
+        NextEventRequest, OomKillsReply, OpenStreamRequest, SetClockRequest, SetNetworkRequest,
+        SetSysctlsRequest, StreamOffer, event::Kind,
     },
     agent_ttrpc::Agent,
     network::Network,
@@ -23,7 +23,7 @@ use vgpu_agent_api::{
 use super::{forward::Forwards, streams::StdioStreams};
 use crate::{
     error::{During, GuestError, Result},
-    network, sys,
+    network, sys, sysctl,
     task::pod::Pod,
 };
 
@@ -147,6 +147,13 @@ impl Agent for AgentService {
         // Its devices take their time, and PID 1 has to reap meanwhile.
         let made = tokio::task::spawn_blocking(move || machine.set_network(&network));
         made.await.map_err(std::io::Error::other).during(|| "make the network".into())??;
+        Ok(Empty::new())
+    }
+
+    async fn set_sysctls(&self, _: &TtrpcContext, req: SetSysctlsRequest) -> ttrpc::Result<Empty> {
+        for (name, value) in &req.sysctls {
+            sysctl::set(&sysctl::file(name)?, value)?;
+        }
         Ok(Empty::new())
     }
 

@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use libcontainer::oci_spec::runtime::{
@@ -19,7 +19,10 @@ use super::{
     process, seccomp,
     shared::{self, Shared},
 };
-use crate::error::{GuestError, Result};
+use crate::{
+    error::{GuestError, Result},
+    sysctl,
+};
 
 /// What the guest adds to a spec.
 #[derive(Debug)]
@@ -171,7 +174,7 @@ fn adapt_linux(linux: &mut Linux, guest: &Guest, pod: &mut dyn Shared) -> Result
     network
         .into_iter()
         .filter_map(|key| all.remove(&key).map(|value| (key, value)))
-        .map(|(key, value)| Ok((sysctl_file(&key)?, value)))
+        .map(|(key, value)| Ok((sysctl::file(&key)?, value)))
         .collect()
 }
 
@@ -210,15 +213,6 @@ fn has_huge_page(huge_pages: &Path, page_size: &str) -> bool {
 
 fn is_network(key: &str) -> bool {
     key.starts_with("net.") || key.starts_with("net/")
-}
-
-/// The file of a sysctl, below /proc/sys. `a.b` and `a/b` are the same; in the second form a dot belongs to a name (`eth0.1`).
-fn sysctl_file(key: &str) -> Result<PathBuf> {
-    let path = PathBuf::from(if key.contains('/') { key.to_owned() } else { key.replace('.', "/") });
-    if path.components().all(|part| matches!(part, Component::Normal(_))) {
-        return Ok(path);
-    }
-    Err(GuestError::Invalid { field: "linux.sysctl", why: format!("{key:?} is no name of a sysctl") })
 }
 
 fn bind(from: &Path, to: &Path) -> Result<Mount> {

@@ -23,7 +23,7 @@ use rustix::{
     stdio::{dup2_stderr, dup2_stdout, stderr, stdout},
 };
 
-use super::seccomp;
+use super::{pause, seccomp};
 use crate::sys;
 
 /// Marks our refusal in the library's error texts.
@@ -46,6 +46,9 @@ pub struct ContainerCommand {
 impl Executor for ContainerCommand {
     /// Runs in the container's namespaces before `create` answers: this is where a missing command is found.
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        if pause::is_asked(spec) {
+            return Ok(());
+        }
         let path = search_path(spec);
         match args(spec).first() {
             Some(name) => resolve(name, &path)
@@ -59,6 +62,9 @@ impl Executor for ContainerCommand {
 
     /// Only returns by ending the process: `create` has answered, nobody but the container's own stderr hears of a failure now.
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        if pause::is_asked(spec) {
+            pause::run()
+        }
         let args = args(spec);
         let Some(name) = args.first() else { return Err(ExecutorError::InvalidArg) };
         let error = match resolve(name, &search_path(spec)) {

@@ -9,6 +9,7 @@
 pub mod adapt;
 pub mod command;
 pub mod helper;
+pub mod pause;
 pub mod places;
 pub mod process;
 pub mod seccomp;

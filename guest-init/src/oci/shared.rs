@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Kind, Mount};
-use vgpu_agent_api::pod::{Memory, container_of};
+use vgpu_agent_api::pod::{Memory, SANDBOX, container_of};
 
 use crate::error::{GuestError, Result};
 
@@ -16,6 +16,9 @@ pub trait Shared {
     /// # Errors
     /// No such container runs.
     fn namespace(&mut self, container: &str, file: &'static str) -> Result<PathBuf>;
+
+    /// The same of the guest's own, which are the pod's where it has no sandbox container.
+    fn guests(&mut self, file: &'static str) -> PathBuf;
 
     /// A folder with this memory, which is made if nobody has it yet.
     /// # Errors
@@ -66,6 +69,12 @@ fn joined(kind: Kind, path: &Path, pod: &mut dyn Shared) -> Result<PathBuf> {
         Kind::Uts => Some("uts"),
         _ => None,
     };
+    // Not the pids: PID 1 is among them.
+    if path == Path::new(SANDBOX)
+        && let Some(file) = file.filter(|_| kind != Kind::Pid)
+    {
+        return Ok(pod.guests(file));
+    }
     let (Some(file), Some(container)) = (file, container_of(path)) else {
         return Err(refused(format!(
             "the path {} of its {kind} namespace is nothing of this pod",
@@ -118,6 +127,10 @@ pub(super) mod tests {
             }
         }
 
+        fn guests(&mut self, file: &'static str) -> PathBuf {
+            format!("/guest/{file}").into()
+        }
+
         fn memory(&mut self, memory: Memory) -> Result<PathBuf> {
             Ok(format!("/memory/{}", memory.name()).into())
         }
@@ -143,6 +156,21 @@ pub(super) mod tests {
         ]));
         let right = [("pid", Some("/other/pid")), ("ipc", None), ("uts", Some("/other/uts")), ("mnt", None)];
         assert_eq!(kept.unwrap(), right.map(|(kind, path)| (kind.to_owned(), path.map(PathBuf::from))));
+    }
+
+    #[test]
+    fn a_pod_without_a_sandbox_container_shares_the_guests_own_but_not_its_pids() {
+        let kept =
+            of(json!([{"type": "pid"}, {"type": "ipc", "path": SANDBOX}, {"type": "uts", "path": SANDBOX}]));
+        let right = [("pid", None), ("ipc", Some("/guest/ipc")), ("uts", Some("/guest/uts")), ("mnt", None)];
+        assert_eq!(kept.unwrap(), right.map(|(kind, path)| (kind.to_owned(), path.map(PathBuf::from))));
+        for kind in ["pid", "mount", "cgroup", "user"] {
+            let mut asked = json!([{"type": "ipc"}, {"type": kind, "path": SANDBOX}]);
+            if kind != "pid" {
+                asked.as_array_mut().unwrap().push(json!({"type": "pid"}));
+            }
+            assert!(refusal(asked).starts_with("linux.namespaces: the path vgpu:sandbox"), "{kind}");
+        }
     }
 
     #[test]

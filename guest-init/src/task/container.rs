@@ -30,6 +30,7 @@ use crate::{
         self, Pipes, StdioNames, StreamSource,
         pty::{ConsoleSocket, Master},
     },
+    sysctl,
 };
 
 /// The library has sent the terminal before it answers; this is for the event loop to get to it.
@@ -211,8 +212,7 @@ impl Container {
         let mut joining = Joining::new(&plan.inits, &plan.memories);
         let adapted = adapt::adapt(spec, &guest, &mut joining)?;
         for (file, value) in &adapted.sysctls {
-            let file = Path::new("/proc/sys").join(file);
-            fs::write(&file, value).during(|| format!("set {} to {value:?}", file.display()))?;
+            sysctl::set(file, value)?;
         }
         let seccomp = adapted.seccomp.map(|profile| save_seccomp(&directory, &profile)).transpose()?;
         let mut spec = adapted.spec;

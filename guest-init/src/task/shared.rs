@@ -78,6 +78,10 @@ impl Shared for Joining<'_> {
         Ok(path.into())
     }
 
+    fn guests(&mut self, file: &'static str) -> PathBuf {
+        format!("/proc/{}/ns/{file}", std::process::id()).into()
+    }
+
     fn memory(&mut self, memory: Memory) -> Result<PathBuf> {
         self.memories.get(memory)
     }

@@ -7,6 +7,14 @@ use std::{fmt, num::NonZeroU64, path::Path, str::FromStr};
 
 const CONTAINER: &str = "vgpu:container/";
 const MEMORY: &str = "vgpu:memory/";
+
+/// `linux.namespaces[].path` for the pod's own ipc and uts namespaces, which are the guest's. From [`crate::version::SANDBOX_SINCE`] on.
+pub const SANDBOX: &str = "vgpu:sandbox";
+
+/// `process.args` alone: no program of an image, but the first process of a pid namespace, which does nothing but reap. From
+/// [`crate::version::SANDBOX_SINCE`] on.
+pub const PAUSE: &str = "vgpu:pause";
+
 /// `linux.namespaces[].path` for the namespace that init of this container is in: `vgpu:container/<id>`.
 #[must_use]
 pub fn namespace_of(container: &str) -> String {

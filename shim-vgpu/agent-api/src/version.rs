@@ -6,13 +6,16 @@
 use std::fmt;
 
 /// The protocol of this source tree. The minor grows with each addition, the major when a field or call changes its meaning.
-pub const CURRENT: Version = Version { major: 1, minor: 3 };
+pub const CURRENT: Version = Version { major: 1, minor: 4 };
 
 /// The first that makes a pod's network and knows the words of [`crate::pod`]. An earlier guest is sent neither.
 pub const POD_SINCE: Version = Version { major: 1, minor: 2 };
 
 /// The first that connects to ports of its loopback.
 pub const FORWARD_SINCE: Version = Version { major: 1, minor: 3 };
+
+/// The first that can be a pod without a sandbox container.
+pub const SANDBOX_SINCE: Version = Version { major: 1, minor: 4 };
 
 /// A version of the agent protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
