@@ -15,6 +15,8 @@ pub struct Args {
     pub publish_binary: String,
     /// The bundle; only `delete` has it, the others run in it.
     pub bundle: String,
+    /// Our own, from `start` to the server: the configuration that the runtime handler names.
+    pub config: String,
     /// Log at level debug.
     pub debug: bool,
     /// Print the version.
@@ -73,6 +75,7 @@ impl Args {
             "address" => Some(&mut self.address),
             "publish-binary" => Some(&mut self.publish_binary),
             "bundle" => Some(&mut self.bundle),
+            "config" => Some(&mut self.config),
             _ => None,
         }
     }

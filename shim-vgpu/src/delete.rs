@@ -30,7 +30,7 @@ use crate::{
     platform::PlatformSource,
     process,
     socket::Socket,
-    spec::{Role, Spec},
+    spec::Role,
     zone,
 };
 
@@ -62,7 +62,7 @@ impl Dead {
             Some(store) => Some(store),
             // Without the pointer nothing was begun in this bundle, but the bundle may be damaged.
             None => {
-                let role = Spec::load(&bundle).and_then(|spec| spec.role()).unwrap_or(Role::Alone);
+                let role = Role::of(&bundle).unwrap_or(Role::Alone);
                 let sandbox = role.sandbox().unwrap_or(&args.id);
                 let mut lives =
                     Store::lives(&config(source).shim.state_dir, &args.namespace, sandbox)?.into_iter();

@@ -48,6 +48,31 @@ pub fn stats(answer: &StatsResponse) -> Result<StatsResponse> {
     Ok(StatsResponse { stats: any_of(METRICS_TYPE, value), ..StatsResponse::default() })
 }
 
+/// The sum of what [`stats`] gave of a pod's containers: what they run and hold.
+///
+/// # Errors
+/// `HostFailure` if it can't be written.
+pub fn sum(of_all: &[StatsResponse]) -> Result<Any> {
+    let mut sum = Metrics::default();
+    for one in of_all {
+        let Ok(one) = Metrics::parse_from_bytes(&one.stats.get_or_default().value) else { continue };
+        let (cpu, more) = (sum.cpu.mut_or_insert_default(), one.cpu.get_or_default());
+        cpu.usage_usec = cpu.usage_usec.saturating_add(more.usage_usec);
+        cpu.user_usec = cpu.user_usec.saturating_add(more.user_usec);
+        cpu.system_usec = cpu.system_usec.saturating_add(more.system_usec);
+        let (memory, more) = (sum.memory.mut_or_insert_default(), one.memory.get_or_default());
+        memory.usage = memory.usage.saturating_add(more.usage);
+        // The working set is what is used without it.
+        memory.inactive_file = memory.inactive_file.saturating_add(more.inactive_file);
+        let (pids, more) = (sum.pids.mut_or_insert_default(), one.pids.get_or_default());
+        pids.current = pids.current.saturating_add(more.current);
+    }
+    let value = sum
+        .write_to_bytes()
+        .or_fail(Code::HostFailure, || "SandboxMetrics: the answer can't be written".into())?;
+    Ok(Any { type_url: METRICS_TYPE.into(), value, ..Any::default() })
+}
+
 /// So many processes, and of each its pid and its exec id.
 pub fn pids(answer: PidsResponse) -> PidsResponse {
     let known = |info: &Any| info.type_url == DETAILS_TYPE && info.value.len() <= DETAILS_BYTES_MAX;

@@ -4,6 +4,7 @@
 //! in the guest helps nobody. Whatever a guest answers is data: texts are passed on, nothing it says gives it authority.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read},
     num::NonZeroU32,
@@ -26,7 +27,7 @@ use vgpu_agent_api::{
     TASK_SERVICE,
     agent::{
         CloseStreamRequest, ContainerRequest, Event, ForwardRequest, HelloReply, HelloRequest,
-        NextEventRequest, OomKillsReply, OpenStreamRequest, SetClockRequest, StreamOffer,
+        NextEventRequest, OomKillsReply, OpenStreamRequest, SetClockRequest, SetSysctlsRequest, StreamOffer,
     },
     network::{DEVICES_LIMIT, Network},
     stream::StreamName,
@@ -327,6 +328,18 @@ impl Guest {
         let made: Result<vgpu_agent_api::agent::Empty> =
             self.call(AGENT_SERVICE, "SetNetwork", &network.to_wire(), Some(NETWORK)).await;
         made.map(drop)
+    }
+
+    /// Has it set sysctls of the pod.
+    ///
+    /// # Errors
+    /// As [`Guest::task`].
+    pub async fn set_sysctls(&self, sysctls: &BTreeMap<String, String>) -> Result<()> {
+        let sysctls = sysctls.clone().into_iter().collect();
+        let request = SetSysctlsRequest { sysctls, ..SetSysctlsRequest::default() };
+        let set: Result<vgpu_agent_api::agent::Empty> =
+            self.call(AGENT_SERVICE, "SetSysctls", &request, Some(SHORT)).await;
+        set.map(drop)
     }
 
     /// The next thing that the guest has to tell, or nothing for a while.

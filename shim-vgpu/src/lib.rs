@@ -1,6 +1,6 @@
 //! The parts of containerd-shim-vgpu-v1, a library for its program and for one that stands on another platform ([`seams`]).
 //!
-//! Read: `verbs` (the program) → `bootstrap` (how containerd starts us) → `server` → `service` (the Task API) → `pod` (the domain and its containers) →
+//! Read: `verbs` (the program) → `bootstrap` (how containerd starts us) → `server` → `service` (the Task API), `sandbox_service` (the Sandbox API) → `pod` (the domain and its containers) →
 //! `container/life` (the rules, pure). The pod's network is `network`. What is left on the host, and how it goes: `persist`, `cleanup`, `delete`.
 //! The seams to Xen are the traits of `toolstack`, `share` and `link`.
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@ mod ask;
 mod bootstrap;
 mod cleanup;
 mod container;
+mod cri;
 mod delete;
 mod error;
 mod events;
@@ -31,6 +32,7 @@ mod persist;
 mod platform;
 mod pod;
 mod process;
+mod sandbox_service;
 mod server;
 mod service;
 mod share;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use protobuf::{CodedInputStream, MessageField, well_known_types::any::Any};
+use protobuf::{CodedInputStream, well_known_types::any::Any};
 use vgpu_codes::Code;
 
 use crate::error::{OrFail, Result};
@@ -16,12 +16,12 @@ const CONFIG_PATH: u32 = 2 << 3 | 2;
 ///
 /// # Errors
 /// [`Code::SpecInvalid`] if the options can't be read.
-pub fn config_path(options: &MessageField<Any>) -> Result<Option<PathBuf>> {
-    let Some(any) = options.as_ref().filter(|any| any.type_url.rsplit('/').next() == Some(NAME)) else {
+pub fn config_path(options: &Any) -> Result<Option<PathBuf>> {
+    if options.type_url.rsplit('/').next() != Some(NAME) {
         return Ok(None);
-    };
+    }
     let read = || -> protobuf::Result<Option<PathBuf>> {
-        let mut input = CodedInputStream::from_bytes(&any.value);
+        let mut input = CodedInputStream::from_bytes(&options.value);
         let mut path = None;
         while let Some(tag) = input.read_raw_tag_or_eof()? {
             match tag {
@@ -40,8 +40,8 @@ pub fn config_path(options: &MessageField<Any>) -> Result<Option<PathBuf>> {
 mod tests {
     use super::*;
 
-    fn options(name: &str, value: &[u8]) -> MessageField<Any> {
-        MessageField::some(Any { type_url: name.into(), value: value.into(), ..Any::default() })
+    fn options(name: &str, value: &[u8]) -> Any {
+        Any { type_url: name.into(), value: value.into(), ..Any::default() }
     }
 
     #[test]
@@ -52,7 +52,7 @@ mod tests {
             Some("/a/b!".into())
         );
         assert_eq!(config_path(&options("containerd.runc.v1.Options", value)).unwrap(), None);
-        assert_eq!(config_path(&MessageField::none()).unwrap(), None);
+        assert_eq!(config_path(&Any::default()).unwrap(), None);
         assert!(config_path(&options(NAME, b"\x12\x40/a")).is_err());
     }
 }

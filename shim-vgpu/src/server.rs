@@ -1,4 +1,4 @@
-//! The server process: one Task implementation under both names, on the socket that `start` bound.
+//! The server process: one Task implementation under both names, and the Sandbox API, on the socket that `start` bound.
 
 use std::{
     os::{fd::AsFd, unix::net::UnixListener},
@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use containerd_shim_protos::shim_async::{Task, create_task};
+use containerd_shim_protos::{
+    sandbox_async::create_sandbox,
+    shim_async::{Task, create_task},
+};
 use tokio::sync::watch;
 use ttrpc::r#async::{Server, transport::Listener};
 use vgpu_codes::Code;
@@ -18,7 +21,8 @@ use crate::{
     events::Outbox,
     platform::PlatformSource,
     pod::{Pod, steps::Cut},
-    service::Service,
+    sandbox_service::SandboxService,
+    service::{LettingGo, Service},
 };
 
 /// Shutdown has 3 s in all.
@@ -76,12 +80,16 @@ async fn serve(
     let outbox = Outbox::new(&args.namespace, &std::env::var("TTRPC_ADDRESS").unwrap_or_default());
     let pod = Pod::new(source, &args.namespace, outbox.clone(), Cut::default());
     let exit = Arc::new(watch::Sender::new(false));
-    let task: Arc<dyn Task + Send + Sync> = Arc::new(Service::new(pod, socket, exit.clone()));
+    let letting_go = LettingGo::new(socket, exit.clone());
+    let config = Some(&args.config).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let sandbox = Arc::new(SandboxService::new(pod.clone(), config, letting_go.clone()));
+    let task: Arc<dyn Task + Send + Sync> = Arc::new(Service::new(pod, letting_go));
     let listener = Listener::try_from(listener).or_fail(Code::HostFailure, what)?;
     let mut server = Server::new()
         .add_listener(listener)
         .register_service(create_task(task.clone()))
-        .register_service(vgpu_agent_api::task_v2(task));
+        .register_service(vgpu_agent_api::task_v2(task))
+        .register_service(create_sandbox(sandbox));
     server.start().await.or_fail(Code::HostFailure, what)?;
     log::info!("serving, version {}", env!("CARGO_PKG_VERSION"));
     // The sender lives in `exit`.

@@ -21,19 +21,42 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Service {
     pod: Arc<Pod>,
+    letting_go: LettingGo,
+}
+
+impl Service {
+    /// The service of `pod`.
+    pub fn new(pod: Arc<Pod>, letting_go: LettingGo) -> Service {
+        Service { pod, letting_go }
+    }
+}
+
+/// What happens when containerd lets the shim go.
+#[derive(Debug, Clone)]
+pub struct LettingGo {
     socket: Option<PathBuf>,
     exit: Arc<watch::Sender<bool>>,
 }
 
-impl Service {
-    /// The service of `pod`, on `socket`; `exit` becomes true when containerd lets the shim go.
-    pub fn new(pod: Arc<Pod>, socket: Option<PathBuf>, exit: Arc<watch::Sender<bool>>) -> Service {
-        Service { pod, socket, exit }
+impl LettingGo {
+    /// Of a shim that listens at `socket`; `exit` becomes true.
+    pub fn new(socket: Option<PathBuf>, exit: Arc<watch::Sender<bool>>) -> LettingGo {
+        LettingGo { socket, exit }
+    }
+
+    /// Before the answer: a `start` of the same id would take us for its shim, and later the name may be the next one's.
+    pub fn now(&self) {
+        if let Some(socket) = &self.socket
+            && !*self.exit.borrow()
+        {
+            let _ = std::fs::remove_file(socket);
+        }
+        self.exit.send_replace(true);
     }
 }
 
 /// Runs `work` to its end, whatever happens to the request: ttrpc drops handlers at deadlines and lost connections.
-async fn owned<T: Send + 'static>(
+pub async fn owned<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> ttrpc::Result<T> {
     match tokio::spawn(work).await {
@@ -144,13 +167,7 @@ impl Task for Service {
 
     async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> ttrpc::Result<api::Empty> {
         if self.pod.is_empty() {
-            // Before the answer: a `start` of the same id would take us for its shim, and later the name may be the next one's.
-            if let Some(socket) = &self.socket
-                && !*self.exit.borrow()
-            {
-                let _ = std::fs::remove_file(socket);
-            }
-            self.exit.send_replace(true);
+            self.letting_go.now();
         }
         Ok(api::Empty::default())
     }

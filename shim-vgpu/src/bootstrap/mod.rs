@@ -23,7 +23,7 @@ use crate::{
     args::Args,
     error::{Error, OrFail, Result},
     names,
-    spec::{Role, Spec},
+    spec::Role,
 };
 
 /// What containerd may pipe to `start`: its own limit.
@@ -36,8 +36,8 @@ const STDIN_BYTES_MAX: u64 = 10 << 20;
 pub fn start(args: &Args, bundle: &Path) -> Result<Vec<u8>> {
     names::check_id("container id", &args.id)?;
     names::check_id("namespace", &args.namespace)?;
-    let asked = Asked::read(&read_stdin()?, args);
-    let role = Spec::load(bundle)?.role()?;
+    let asked = Asked::read(&read_stdin()?, args)?;
+    let role = Role::of(bundle)?;
     let sandbox = role.sandbox().unwrap_or(&args.id);
     let address = Address::new(asked.socket_dir(), &asked.containerd, &args.namespace, sandbox);
     match role {

@@ -1,6 +1,7 @@
 //! The server's process: detached from containerd, with the bound socket as its stdin.
 
 use std::{
+    ffi::OsStr,
     fs,
     os::{
         fd::OwnedFd,
@@ -34,6 +35,7 @@ pub fn spawn(listener: UnixListener, args: &Args, asked: &Asked) -> Result<()> {
     command
         .args(["-namespace", &args.namespace, "-id", &args.id, "-address", &asked.containerd])
         .args(asked.debug.then_some("-debug"))
+        .args(asked.config.iter().flat_map(|path| [OsStr::new("-config"), path.as_os_str()]))
         .arg("serve")
         .env("TTRPC_ADDRESS", &asked.events)
         .stdin(Stdio::from(OwnedFd::from(listener)))

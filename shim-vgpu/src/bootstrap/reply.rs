@@ -1,10 +1,12 @@
 //! What containerd said to `start`, and the answer in the form that it understands.
 
+use std::path::PathBuf;
+
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
-use protobuf::Message;
+use protobuf::{Message, well_known_types::any::Any};
 
 use super::Address;
-use crate::args::Args;
+use crate::{args::Args, error::Result, options};
 
 /// What containerd asked, from stdin, flags and environment.
 #[derive(Debug, Clone)]
@@ -15,6 +17,8 @@ pub struct Asked {
     pub events: String,
     /// Log at level debug.
     pub debug: bool,
+    /// The configuration that the runtime handler names. Create brings it too, CreateSandbox does not.
+    pub config: Option<PathBuf>,
     socket_dir: Option<String>,
     /// containerd 2.3 and later: the answer is a message, and the later containers of the pod come without a `start`.
     speaks_bootstrap: bool,
@@ -24,16 +28,20 @@ impl Asked {
     /// Reads `input`, a `BootstrapParams` from containerd 2.3 on, an `Any` or nothing before.
     ///
     /// An `Any` parses as `BootstrapParams` too (its type URL lands in `instance_id`), so both names are compared.
-    pub fn read(input: &[u8], args: &Args) -> Asked {
+    ///
+    /// # Errors
+    /// [`vgpu_codes::Code::SpecInvalid`]: the runtime options can't be read.
+    pub fn read(input: &[u8], args: &Args) -> Result<Asked> {
         let boot = BootstrapParams::parse_from_bytes(input)
             .ok()
             .filter(|boot| boot.instance_id == args.id && boot.namespace == args.namespace);
-        match boot {
+        Ok(match boot {
             Some(boot) => Asked {
                 containerd: boot.containerd_grpc_address,
                 events: boot.containerd_ttrpc_address,
                 // An open enum: everything at or below -4 is at least as talkative as debug.
                 debug: args.debug || boot.log_level.value() <= -4,
+                config: config_of(boot.extensions.iter().map(|it| it.value.get_or_default()))?,
                 socket_dir: boot.socket_dir.filter(|dir| !dir.is_empty()),
                 speaks_bootstrap: true,
             },
@@ -41,10 +49,12 @@ impl Asked {
                 containerd: args.address.clone(),
                 events: std::env::var("TTRPC_ADDRESS").unwrap_or_default(),
                 debug: args.debug,
+                // Nothing, where it is none.
+                config: config_of(Any::parse_from_bytes(input).iter())?,
                 socket_dir: None,
                 speaks_bootstrap: false,
             },
-        }
+        })
     }
 
     /// Where containerd wants the socket.
@@ -69,10 +79,13 @@ impl Asked {
     }
 }
 
+fn config_of<'a>(options: impl Iterator<Item = &'a Any>) -> Result<Option<PathBuf>> {
+    let named = options.map(options::config_path);
+    named.collect::<Result<Vec<_>>>().map(|paths| paths.into_iter().flatten().next())
+}
+
 #[cfg(test)]
 mod tests {
-    use protobuf::well_known_types::any::Any;
-
     use super::*;
 
     fn args() -> Args {
@@ -80,13 +93,16 @@ mod tests {
     }
 
     fn reply(input: &[u8]) -> Vec<u8> {
-        Asked::read(input, &args()).reply(&Address::new(None, "/c.sock", "k8s.io", "a"))
+        Asked::read(input, &args()).unwrap().reply(&Address::new(None, "/c.sock", "k8s.io", "a"))
     }
 
     #[test]
     fn old_containerds_read_a_plain_address() {
-        let options =
-            Any { type_url: "runtimeoptions.v1.Options".into(), value: b"x".to_vec(), ..Any::default() };
+        let options = Any {
+            type_url: "runtimeoptions.v1.Options".into(),
+            value: b"\x12\x02/a".to_vec(),
+            ..Any::default()
+        };
         for input in [Vec::new(), options.write_to_bytes().unwrap(), b"\xff\xff".to_vec()] {
             assert!(reply(&input).starts_with(b"unix:///run/containerd/s/"), "{input:?}");
         }
@@ -100,7 +116,7 @@ mod tests {
             socket_dir: Some("/run/s2".into()),
             ..BootstrapParams::default()
         };
-        let asked = Asked::read(&boot.write_to_bytes().unwrap(), &args());
+        let asked = Asked::read(&boot.write_to_bytes().unwrap(), &args()).unwrap();
         let bytes = asked.reply(&Address::new(asked.socket_dir(), "/c.sock", "k8s.io", "a"));
         let result = BootstrapResult::parse_from_bytes(&bytes).unwrap();
         assert_eq!((result.version, result.protocol.as_str()), (3, "ttrpc"));

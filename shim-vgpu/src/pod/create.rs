@@ -6,7 +6,7 @@
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use vgpu_agent_api::version;
 use vgpu_codes::Code;
 
@@ -22,7 +22,7 @@ use crate::{
     persist::{Record, Store, random_uuid},
     share::ShareDir,
     spec::{
-        Role, Spec,
+        self, Role, Spec,
         gpu::GpuRequest,
         guest::SHARE_IN_GUEST,
         hooks::{Hooks, Kind},
@@ -35,15 +35,15 @@ use crate::{
 /// For gpu-proxy to register a zone or give a grant.
 const PROXY_LIMIT: Duration = Duration::from_secs(10);
 /// For the guest to make a container: it may have to read the image's program over the share.
-const TASK_LIMIT: Duration = Duration::from_secs(120);
+pub(super) const TASK_LIMIT: Duration = Duration::from_secs(120);
 /// The longest id part of a domain's name.
 const NAME_ID_BYTES: usize = 40;
 
 /// A Create, whose end, also by a panic, leaves nobody waiting for it.
-struct UnderWay<'a> {
-    pod: &'a Pod,
-    id: String,
-    creation: &'a Creation,
+pub(super) struct UnderWay<'a> {
+    pub(super) pod: &'a Pod,
+    pub(super) id: String,
+    pub(super) creation: &'a Creation,
 }
 
 impl Drop for UnderWay<'_> {
@@ -57,6 +57,7 @@ impl Drop for UnderWay<'_> {
 }
 
 /// What a Create works on: read and checked before anything exists.
+#[derive(Debug)]
 pub(super) struct Plan {
     pub(super) request: CreateTaskRequest,
     pub(super) bundle: PathBuf,
@@ -65,6 +66,10 @@ pub(super) struct Plan {
     pub(super) gpu: Option<GpuRequest>,
     pub(super) hooks: Hooks,
     stdio: Stdio,
+    /// The node's configuration for it, where its runtime handler names one.
+    config: Option<PathBuf>,
+    /// The pod's sandbox, where that is no container.
+    pub(super) own: Option<spec::sandbox::Sandbox>,
 }
 
 impl Plan {
@@ -84,7 +89,41 @@ impl Plan {
             terminal: request.terminal,
         };
         let hooks = spec.hooks(&request.id, &request.bundle)?;
-        Ok(Plan { role: spec.role()?, gpu: spec.gpu()?, hooks, bundle, spec, stdio, request })
+        let config = options::config_path(request.options.get_or_default())?;
+        Ok(Plan {
+            role: spec.role()?,
+            gpu: spec.gpu()?,
+            hooks,
+            bundle,
+            spec,
+            stdio,
+            request,
+            config,
+            own: None,
+        })
+    }
+
+    /// That of a sandbox which is no container: nobody has its streams, and no GPU is its.
+    pub(super) fn of_sandbox(
+        request: CreateTaskRequest,
+        own: spec::sandbox::Sandbox,
+        config: Option<PathBuf>,
+    ) -> Result<Plan> {
+        names::check_id("sandbox id", &request.id)?;
+        own.spec.refuse_host_things()?;
+        let (bundle, spec, stdio) = (PathBuf::from(&request.bundle), own.spec.clone(), Stdio::default());
+        let hooks = Hooks::default();
+        Ok(Plan {
+            role: Role::Sandbox,
+            gpu: None,
+            hooks,
+            bundle,
+            spec,
+            stdio,
+            request,
+            config,
+            own: Some(own),
+        })
     }
 
     pub(super) fn id(&self) -> &str {
@@ -118,13 +157,12 @@ impl Pod {
         }
     }
 
-    fn reserve(&self, id: &str) -> Result<Arc<Creation>> {
+    pub(super) fn reserve(&self, id: &str) -> Result<Arc<Creation>> {
         let mut containers = self.lock();
         if containers.contains_key(id) {
             return Err(Error::new(Code::IdTaken, format!("the container {id} exists")));
         }
-        let creation =
-            Arc::new(Creation { cancelled: watch::Sender::new(false), done: watch::Sender::new(false) });
+        let creation = Creation::new();
         containers.insert(id.to_owned(), Slot::Creating(creation.clone()));
         Ok(creation)
     }
@@ -136,6 +174,9 @@ impl Pod {
     ) -> Result<Arc<Container>> {
         // Not by the reactor: a volume's file system may be slow.
         let plan = blocking(move || Plan::new(request)).await?;
+        if matches!(plan.role, Role::Container { .. }) {
+            self.expect_started()?;
+        }
         let (guest, placed) = {
             let mut slot = self.sandbox.lock().await;
             match (slot.is_some(), &plan.role) {
@@ -181,9 +222,8 @@ impl Pod {
     }
 
     /// Checks the node, and writes what will be there before any of it is.
-    async fn begin_sandbox(&self, plan: &Plan) -> Result<Sandbox> {
-        let config_path = options::config_path(&plan.request.options)?;
-        let platform = self.platform.platform(self.platform.config(config_path.as_deref())?);
+    pub(super) async fn begin_sandbox(&self, plan: &Plan) -> Result<Sandbox> {
+        let platform = self.platform.platform(self.platform.config(plan.config.as_deref())?);
         let uuid = random_uuid()?;
         let folder = names::folder(&self.namespace, plan.id(), uuid);
         let share_dir = platform.config.shim.shared_dir.join(&folder);
@@ -191,6 +231,7 @@ impl Pod {
         let pod_uid = plan.spec.pod_uid().map(str::to_owned);
         plan.spec.domain_size(&platform.config.guest)?;
         let (checked, bundle) = (platform.clone(), plan.bundle.clone());
+        let own = plan.own.clone();
         let (namespace, id, gpu) = (self.namespace.clone(), plan.id().to_owned(), plan.gpu.is_some());
         blocking(move || {
             checked.toolstack.check()?;
@@ -222,6 +263,7 @@ impl Pod {
                 share,
                 network: None,
                 memories: Memories::default(),
+                own,
                 watchers: Vec::new(),
                 zone_turn: Arc::default(),
                 zone_kept: false,
@@ -243,7 +285,7 @@ impl Pod {
     }
 
     /// The domain, from nothing to guest-init's hello.
-    async fn make_domain(
+    pub(super) async fn make_domain(
         self: &Arc<Self>,
         sandbox: &mut Sandbox,
         plan: &Plan,
@@ -384,7 +426,7 @@ impl Pod {
     }
 
     /// Takes back what a failed Create of `id` made. A guest that lives on may have made the container without saying so in time.
-    async fn take_back(&self, id: &str) {
+    pub(super) async fn take_back(&self, id: &str) {
         if let Ok(guest) = self.guest() {
             guest.forget(id, "").await;
         }
@@ -397,12 +439,9 @@ impl Pod {
     pub(super) async fn remove_from_host(&self, id: &str) -> Result<()> {
         let mut slot = self.sandbox.lock().await;
         let Some(sandbox) = slot.as_mut() else { return Ok(()) };
-        let others = sandbox.record.containers.keys().any(|other| other != id);
-        let (platform, store, mut record) =
-            (sandbox.platform.clone(), sandbox.store.clone(), sandbox.record.clone());
-        let id = id.to_owned();
-        let turn = sandbox.zone_turn.clone().lock_owned().await;
-        if others {
+        if sandbox.record.containers.keys().any(|other| other != id) {
+            let (store, mut record, id) = (sandbox.store.clone(), sandbox.record.clone(), id.to_owned());
+            let turn = sandbox.zone_turn.clone().lock_owned().await;
             let (record, result) = blocking(move || {
                 let had = record.clone();
                 let result = cleanup::container(&store, &mut record, &id);
@@ -414,6 +453,15 @@ impl Pod {
             sandbox.record = record;
             return result;
         }
+        self.take_away(&mut slot).await
+    }
+
+    /// Takes away all that the pod has on the host.
+    pub(super) async fn take_away(&self, slot: &mut Option<Sandbox>) -> Result<()> {
+        let Some(sandbox) = slot.as_mut() else { return Ok(()) };
+        let (platform, store, mut record) =
+            (sandbox.platform.clone(), sandbox.store.clone(), sandbox.record.clone());
+        let turn = sandbox.zone_turn.clone().lock_owned().await;
         // Who ends the guest already is not disturbed.
         let _destroying = self.destroying.lock().await;
         sandbox.stop_watching();

@@ -145,6 +145,7 @@ impl Pod {
         for container in self.ready() {
             container.tell(Event::GuestDied(SystemTime::now()));
         }
+        self.sandbox_ended();
         // After that: who is answered now was alive until then.
         if let Some(living) = living {
             living.guest.died();

@@ -1,6 +1,6 @@
 //! A pod: its domain, and the containers in it.
 //!
-//! [`Pod`] holds what lives; [`create`] builds, [`place`] has what a container is on the host, [`network`] the way of its network to the guest, [`tasks`] and [`freeze`] have the calls on containers that exist, [`clock`] keeps the guest's time, [`death`] notices its end,
+//! [`Pod`] holds what lives; [`create`] builds, [`place`] has what a container is on the host, [`network`] the way of its network to the guest, [`sandbox`] a pod without a container of its own, [`tasks`] and [`freeze`] have the calls on containers that exist, [`clock`] keeps the guest's time, [`death`] notices its end,
 //! [`proxy`] that of gpu-proxy, [`vifs`] a guest that keeps Dom0 busy.
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
 //! Five locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
@@ -15,6 +15,7 @@ mod freeze;
 mod network;
 mod place;
 mod proxy;
+mod sandbox;
 pub mod steps;
 mod tasks;
 #[cfg(test)]
@@ -43,8 +44,9 @@ use crate::{
     persist::{Record, Store},
     platform::{Platform, PlatformSource},
     share::{Process, ShareDir},
-    spec::memory::Memories,
+    spec::{self, memory::Memories},
 };
+use sandbox::OwnSandbox;
 use steps::Cut;
 
 /// The pod of this shim.
@@ -84,6 +86,8 @@ impl Living {
 enum Slot {
     Creating(Arc<Creation>),
     Ready(Arc<Container>),
+    /// The pod itself, where containerd's Sandbox API made it: none of the containers.
+    Sandbox(Arc<OwnSandbox>),
 }
 
 /// A Create that is under way; a Delete that meets it asks it to stop, and waits for its rollback.
@@ -100,12 +104,16 @@ impl Creation {
         let _ = self.done.subscribe().wait_for(|done| *done).await;
     }
 
+    fn new() -> Arc<Creation> {
+        Arc::new(Creation { cancelled: watch::Sender::new(false), done: watch::Sender::new(false) })
+    }
+
     fn check(&self) -> Result<()> {
         if *self.cancelled.borrow() { Err(self.refusal()) } else { Ok(()) }
     }
 
     fn refusal(&self) -> Error {
-        Error::new(Code::WrongState, "the container was deleted while it was created")
+        Error::new(Code::WrongState, "it was deleted while it was created")
     }
 
     async fn cancelled(&self) {
@@ -122,6 +130,8 @@ struct Sandbox {
     share: ShareDir,
     network: Option<Arc<PodNetwork>>,
     memories: Memories,
+    /// What its containers have of it, where it has no container of its own.
+    own: Option<spec::sandbox::Sandbox>,
     watchers: Vec<AbortHandle>,
     /// Held while gpu-proxy is told something of the zone, so that it hears it in the order in which it became true.
     zone_turn: Arc<AsyncMutex<()>>,
@@ -173,7 +183,7 @@ impl Pod {
         match self.lock().get(id) {
             Some(Slot::Ready(container)) => Ok(container.clone()),
             // As with runc, nothing is there before Create has answered: containerd lists tasks and loads shims by this answer.
-            Some(Slot::Creating(_)) | None => {
+            Some(Slot::Creating(_) | Slot::Sandbox(_)) | None => {
                 Err(Error::new(Code::NoSuchTask, format!("there is no container {id} in this pod")))
             }
         }
@@ -198,7 +208,7 @@ impl Pod {
         let containers = self.lock();
         let ready = containers.values().filter_map(|slot| match slot {
             Slot::Ready(container) => Some(container.clone()),
-            Slot::Creating(_) => None,
+            Slot::Creating(_) | Slot::Sandbox(_) => None,
         });
         ready.collect()
     }

@@ -10,6 +10,7 @@ use crate::{
     holder::Holder,
     mount,
     persist::ContainerRecord,
+    spec::namespaces::GuestsOwn,
 };
 
 /// What a container has on the host.
@@ -34,15 +35,24 @@ impl Pod {
             let (store, bundle) = (sandbox.store.clone(), plan.bundle.clone());
             blocking(move || store.point_from(&bundle)).await?;
         }
-        let (spec, bundle, others) = (plan.spec.clone(), plan.bundle.clone(), sandbox.record.holders());
+        let (spec, shm) = match &sandbox.own {
+            Some(own) if plan.own.is_none() => plan.spec.in_sandbox(&own.files, &sandbox.share.files()),
+            _ => (plan.spec.clone(), None),
+        };
+        let own = sandbox
+            .own
+            .as_ref()
+            .map(|own| GuestsOwn { sandbox: sandbox.record.sandbox.clone(), shares_pids: own.shares_pids });
+        let (asked, bundle, others) = (spec.clone(), plan.bundle.clone(), sandbox.record.holders());
         let mut known = sandbox.memories.clone();
         let command = self.platform.holder(&self.namespace, plan.id());
         // It goes with us, so it may be there before the record says so.
         let (holder, joined, memories, known) = blocking(move || {
-            let joined = spec.joined(&others)?;
-            let memories = spec.memories(&bundle, &mut known)?;
-            let containers = joined.containers.clone();
-            Ok((Holder::begin(command, joined)?, containers, memories, known))
+            let joined = asked.joined(&others)?;
+            let mut memories = asked.memories(&bundle, &mut known)?;
+            memories.extend(shm);
+            let words = joined.words(own.as_ref())?;
+            Ok((Holder::begin(command, joined)?, words, memories, known))
         })
         .await?;
         sandbox.memories = known;
@@ -58,12 +68,20 @@ impl Pod {
         if first {
             let share = sandbox.share.clone();
             blocking(move || share.make()).await?;
+            if let Some(own) = &sandbox.own {
+                let (share, files) = (sandbox.share.clone(), own.files.clone());
+                blocking(move || share.make_files(&files.0)).await?;
+            }
             self.passed(Step::ShareMade, creation).await?;
+        }
+        if plan.own.as_ref().is_some_and(|own| !own.shares_pids) {
+            // Of this one the guest has nothing.
+            return Ok(Placed { holder, shares: false });
         }
         let (mounts, target) = (plan.request.rootfs.clone(), plan.bundle.join("rootfs"));
         blocking(move || mount_root(&mounts, &target)).await?;
         self.passed(Step::RootMounted, creation).await?;
-        let (share, spec, id) = (sandbox.share.clone(), plan.spec.clone(), plan.id().to_owned());
+        let (share, id) = (sandbox.share.clone(), plan.id().to_owned());
         let (bundle, gpu, mounted) =
             (plan.bundle.clone(), plan.gpu.is_some(), !plan.request.rootfs.is_empty());
         let shares = blocking(move || {

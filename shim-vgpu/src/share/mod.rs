@@ -33,6 +33,9 @@ const SHARE_BYTES_MAX: u64 = 8 << 20;
 /// A container takes 4 of them and one a volume: 20 containers with 200 volumes each.
 const SHARE_INODES_MAX: u64 = 4096;
 
+/// For the files of /etc that a pod's containers have in common.
+const FILES_BYTES_MAX: u64 = 1 << 20;
+
 /// Who serves a share to a guest.
 pub trait Backend: Send + Sync {
     /// Makes `export` the guest's share: before the domain first runs. Returns when the backend waits for the guest.
@@ -109,6 +112,27 @@ impl ShareDir {
             mount::restrict(&export, MountFlags::RDONLY)
         };
         make().or_fail(Code::HostFailure, what)
+    }
+
+    /// Where files are that all containers of a pod have ([`ShareDir::make_files`]).
+    pub fn files(&self) -> PathBuf {
+        self.0.join("files")
+    }
+
+    /// Makes such files beside the share, in a small file system of their own: the guest writes to them by its containers' mounts.
+    ///
+    /// # Errors
+    /// [`Code::HostFailure`]. What was made stays, for cleaning up.
+    pub fn make_files(&self, files: &[(&str, String)]) -> Result<()> {
+        let dir = self.files();
+        let make = || -> io::Result<()> {
+            fs::create_dir(&dir)?;
+            mount::small_tmpfs(&dir, FILES_BYTES_MAX, SHARE_INODES_MAX)?;
+            files
+                .iter()
+                .try_for_each(|(name, text)| File::create_new(dir.join(name))?.write_all(text.as_bytes()))
+        };
+        make().or_fail(Code::HostFailure, || format!("cannot make the pod's files in {}", dir.display()))
     }
 
     /// Puts a container into the share: its root, its volumes, its spec.

@@ -48,8 +48,8 @@ pub struct GuestSpec {
 }
 
 impl Spec {
-    /// The guest's copy for `container`; `gpu` says that a GPU was asked for and will be granted before the guest reads it, `joined` whose
-    /// namespaces it has, `memories` which of its mounts are the guest's memory.
+    /// The guest's copy for `container`; `gpu` says that a GPU was asked for and will be granted before the guest reads it, `joined` has
+    /// the words for namespaces that it shares, `memories` which of its mounts are the guest's memory.
     pub fn for_guest(
         &self,
         container: &str,

@@ -17,7 +17,7 @@ use super::{Spec, field, guest, refuse::refused};
 use crate::error::Result;
 
 /// As large as containerd makes it where nothing else is asked for.
-const BYTES: NonZeroU64 = NonZeroU64::new(64 << 20).unwrap();
+pub(super) const BYTES: NonZeroU64 = NonZeroU64::new(64 << 20).unwrap();
 /// Source: Linux `include/uapi/linux/magic.h`, `TMPFS_MAGIC`.
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 

@@ -1,7 +1,7 @@
 //! The OCI runtime spec of a container, as containerd wrote it and as the guest gets it.
 //!
 //! It stays JSON: fields that we don't know reach the guest as they came. Start at [`Spec`]; [`refuse`] says what a pod in a domain of
-//! its own can't have, [`guest`] makes the guest's copy and the binds it needs, [`namespaces`] what it shares with others of its pod, [`hooks`] what the node runs for it, [`size`] the domain's memory and CPUs, [`gpu`] reads the
+//! its own can't have, [`guest`] makes the guest's copy and the binds it needs, [`namespaces`] what it shares with others of its pod, [`hooks`] what the node runs for it, [`sandbox`] what a pod without a sandbox container has, [`size`] the domain's memory and CPUs, [`gpu`] reads the
 //! `vgpu.dev/` annotations. Not here: applying it (guest-init).
 
 pub mod gpu;
@@ -10,6 +10,7 @@ pub mod hooks;
 pub mod memory;
 pub mod namespaces;
 pub mod refuse;
+pub mod sandbox;
 pub mod size;
 mod volumes;
 
@@ -23,6 +24,7 @@ use crate::{
     names,
 };
 
+const CONFIG: &str = "config.json";
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 const SANDBOX_UID: &str = "io.kubernetes.cri.sandbox-uid";
@@ -36,7 +38,7 @@ pub struct Spec(Value);
 pub enum Role {
     /// `ctr run`, nerdctl: a sandbox with one container.
     Alone,
-    /// The pod's first container (pause); the domain lives with it.
+    /// The pod's first container (pause), or what containerd's Sandbox API makes in its place; the domain lives with it.
     Sandbox,
     /// A container in a pod that exists.
     Container {
@@ -46,6 +48,17 @@ pub enum Role {
 }
 
 impl Role {
+    /// Of the container whose bundle this is. containerd's Sandbox API writes no config.json (containerd #11640).
+    ///
+    /// # Errors
+    /// As [`Spec::load`] and [`Spec::role`].
+    pub fn of(bundle: &Path) -> Result<Role> {
+        if !bundle.join(CONFIG).exists() {
+            return Ok(Role::Sandbox);
+        }
+        Spec::load(bundle)?.role()
+    }
+
     /// The pod of an application container; the others are their own.
     pub fn sandbox(&self) -> Option<&str> {
         match self {
@@ -61,7 +74,7 @@ impl Spec {
     /// # Errors
     /// [`Code::SpecInvalid`] if it can't be read or is no JSON object.
     pub fn load(bundle: &Path) -> Result<Spec> {
-        let file = bundle.join("config.json");
+        let file = bundle.join(CONFIG);
         let what = || format!("cannot use {}", file.display());
         let text = fs::read(&file).or_fail(Code::SpecInvalid, what)?;
         let value: Value = serde_json::from_slice(&text).or_fail(Code::SpecInvalid, what)?;

@@ -13,7 +13,7 @@ use std::{
 
 use rustix::fs::OFlags;
 use serde_json::Value;
-use vgpu_agent_api::pod::namespace_of;
+use vgpu_agent_api::pod::{SANDBOX, namespace_of};
 use vgpu_codes::Code;
 
 use super::{Spec, field, refuse::refused};
@@ -71,6 +71,34 @@ pub struct Joined {
     pub containers: BTreeMap<Kind, String>,
 }
 
+impl Joined {
+    /// The guest's words for them. `own` says that the pod's sandbox is no container.
+    ///
+    /// # Errors
+    /// [`Code::SpecRefused`] for its pid namespace, where it has none.
+    pub fn words(&self, own: Option<&GuestsOwn>) -> Result<BTreeMap<Kind, String>> {
+        let word = |kind, id: &String| match own.filter(|own| own.sandbox == *id) {
+            Some(_) if kind != Kind::Pid => Ok(SANDBOX.to_owned()),
+            Some(own) if !own.shares_pids => refused(
+                "linux.namespaces",
+                "the pid namespace of its sandbox, whose containers were to have their own \
+                 (linux.security_context.namespace_options.pid of RunPodSandbox)",
+            ),
+            _ => Ok(namespace_of(id)),
+        };
+        self.containers.iter().map(|(kind, id)| Ok((*kind, word(*kind, id)?))).collect()
+    }
+}
+
+/// A pod whose sandbox is no container: what it shares are the guest's own namespaces, but for the pids, which a program of the guest holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestsOwn {
+    /// containerd's name for it.
+    pub sandbox: String,
+    /// Its containers may share their processes.
+    pub shares_pids: bool,
+}
+
 impl Spec {
     /// What the container shares, by its spec. `pod` has the holders of the containers that there are; the first container of a pod brings the
     /// pod's network.
@@ -126,16 +154,16 @@ impl Spec {
 }
 
 /// Writes the words for the guest into a copy of a spec. The pod's network is the guest's.
-pub fn for_guest(config: &mut Value, containers: &BTreeMap<Kind, String>) {
+pub fn for_guest(config: &mut Value, words: &BTreeMap<Kind, String>) {
     let Some(namespaces) = config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut) else {
         return;
     };
     namespaces.retain(|namespace| field(namespace, "type") != Kind::Network.name());
     for namespace in namespaces {
-        let container = Kind::of(field(namespace, "type")).and_then(|kind| containers.get(&kind));
+        let word = Kind::of(field(namespace, "type")).and_then(|kind| words.get(&kind));
         let Some(namespace) = namespace.as_object_mut() else { continue };
-        match container {
-            Some(id) => namespace.insert("path".into(), namespace_of(id).into()),
+        match word {
+            Some(word) => namespace.insert("path".into(), word.as_str().into()),
             None => namespace.remove("path"),
         };
     }
@@ -202,7 +230,7 @@ mod tests {
         let containers = [(Kind::Pid, "pod".to_owned()), (Kind::Uts, "pod".to_owned())];
         assert_eq!(joined.containers, BTreeMap::from(containers));
         let mut config = asked.0.clone();
-        for_guest(&mut config, &joined.containers);
+        for_guest(&mut config, &joined.words(None).unwrap());
         let marker = namespace_of("pod");
         let words = json!([{"type": "pid", "path": marker}, {"type": "ipc"}, {"type": "uts", "path": marker}, {"type": "mount"}]);
         assert_eq!(config["linux"]["namespaces"], words);

@@ -7,9 +7,9 @@ use super::Spec;
 use crate::error::{Error, Result};
 
 /// Kubernetes' summed limits, on the sandbox from kubelet 1.23 on.
-const SANDBOX_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
-const SANDBOX_CPU_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
-const SANDBOX_CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
+pub(super) const SANDBOX_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
+pub(super) const SANDBOX_CPU_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
+pub(super) const SANDBOX_CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
 
 const MIB: u64 = 1 << 20;
 /// The most virtual CPUs that the guest kernel is built for (`NR_CPUS`).

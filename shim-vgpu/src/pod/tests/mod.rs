@@ -12,6 +12,7 @@ mod memory;
 mod network;
 mod node;
 mod pause;
+mod sandbox;
 mod shared;
 mod stubborn;
 mod volumes;
@@ -34,7 +35,11 @@ use tokio::{
 use ttrpc::r#async::TtrpcContext;
 use vgpu_codes::Code;
 
-use crate::{container::life::Who, persist::Store, service::Service};
+use crate::{
+    container::life::Who,
+    persist::Store,
+    service::{LettingGo, Service},
+};
 use fake_guest::{Habits, STRANGE};
 use node::Node;
 
@@ -188,7 +193,7 @@ async fn a_guest_that_tells_no_pids_is_answered_for() {
 #[tokio::test]
 async fn a_create_whose_request_is_dropped_runs_to_its_end() {
     let node = Node::new(Habits::default()).await;
-    let service = Service::new(node.pod.clone(), None, Arc::default());
+    let service = Service::new(node.pod.clone(), LettingGo::new(None, Arc::default()));
     let request = node.request(fake_guest::SLOW, json!({}));
     let handler = tokio::spawn(async move { service.create(&TtrpcContext::default(), request).await });
     while node.world.programs.lock().unwrap().is_empty() {

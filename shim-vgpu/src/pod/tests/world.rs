@@ -91,6 +91,8 @@ pub struct World {
     pub freezes: watch::Sender<u32>,
     /// What the guests were told of the pod's network.
     pub networks: Mutex<Vec<Network>>,
+    /// What the guests were told to set.
+    pub sysctls: Mutex<BTreeMap<String, String>>,
     /// What the guests' clocks were set to.
     pub clocks: Mutex<Vec<SystemTime>>,
     /// How often the guests have changed the state of their vifs.
@@ -131,6 +133,7 @@ impl World {
             streams: Mutex::default(),
             programs: Mutex::default(),
             networks: Mutex::default(),
+            sysctls: Mutex::default(),
             clocks: Mutex::default(),
             vif_changes: watch::Sender::new(0),
             freezes: watch::Sender::new(2),

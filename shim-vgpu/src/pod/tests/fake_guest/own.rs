@@ -74,6 +74,15 @@ impl agent_ttrpc::Agent for Inner {
         Ok(agent::Empty::default())
     }
 
+    async fn set_sysctls(
+        &self,
+        _: &TtrpcContext,
+        r: agent::SetSysctlsRequest,
+    ) -> ttrpc::Result<agent::Empty> {
+        self.world.sysctls.lock().unwrap().extend(r.sysctls);
+        Ok(agent::Empty::default())
+    }
+
     async fn next_event(&self, _: &TtrpcContext, _: agent::NextEventRequest) -> ttrpc::Result<agent::Event> {
         self.world.oom.polls.acquire().await.unwrap().forget();
         let container_id = self.world.oom.events.lock().unwrap().pop_front().unwrap();
