@@ -1,7 +1,7 @@
 //! A machine whose controllers are those of cgroup version 1 has none for its guests. Kubernetes' containerd gives every container a share of
 //! the CPU all the same: who says `VGPU_LOCAL_LIMITS=none` has containers without.
 
-use std::{env, fs, io};
+use std::{env, fs, io, path::Path};
 
 use serde_json::Value;
 
@@ -10,18 +10,21 @@ const LIMITS: &str = "VGPU_LOCAL_LIMITS";
 /// In `linux.resources`. Devices stay: a guest takes them from nobody. Source: OCI runtime specification, `config-linux.md`.
 const DROPPED: [&str; 6] = ["blockIO", "cpu", "hugepageLimits", "memory", "pids", "unified"];
 
-/// Takes the limits out of the bundle's config.json, where that is wanted. containerd starts the shim in each bundle before its Create.
+/// Takes the limits out of the spec that guest-init's helper is about to make a container of, by the helper's arguments, where that is wanted.
 ///
 /// # Errors
-/// The bundle cannot be read or written.
-pub fn drop_in_bundle() -> io::Result<()> {
+/// The spec cannot be read or written.
+pub fn drop_for(helper: &[&str]) -> io::Result<()> {
     let wanted = env::var_os(LIMITS).is_some_and(|limits| limits == "none");
-    if !wanted || !env::args().any(|arg| arg == "start") {
+    let ["oci", request, _] = helper else { return Ok(()) };
+    let request: Value = serde_json::from_str(request)?;
+    let Some(bundle) = request.pointer("/Create/bundle").and_then(Value::as_str).filter(|_| wanted) else {
         return Ok(());
-    }
-    let mut spec: Value = serde_json::from_slice(&fs::read("config.json")?)?;
+    };
+    let file = Path::new(bundle).join("config.json");
+    let mut spec: Value = serde_json::from_slice(&fs::read(&file)?)?;
     drop_in(&mut spec);
-    fs::write("config.json", spec.to_string())
+    fs::write(file, spec.to_string())
 }
 
 fn drop_in(spec: &mut Value) {

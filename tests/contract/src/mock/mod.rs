@@ -220,7 +220,7 @@ impl Drop for Containerd {
         }
         left::end(self.dir.path(), "containerd-shim");
         let ids = fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
-        for id in ids.filter(|id| id.path().join("config.json").exists()) {
+        for id in ids.filter(|id| id.path().join("rootfs").exists()) {
             let id = id.file_name().to_string_lossy().into_owned();
             let output = self.run(&id, &["-bundle", &self.told(self.bundle_of(&id)), "delete"]);
             eprintln!("deleted {id}: {output:?}");

@@ -35,10 +35,26 @@ impl Shim {
     /// # Errors
     /// The shim's.
     pub async fn call<Q: Message, A: Message>(&self, method: &str, request: &Q) -> ttrpc::Result<A> {
+        self.call_of(self.service, method, request).await
+    }
+
+    /// The same of the Sandbox service: "StopSandbox".
+    /// # Errors
+    /// The shim's.
+    pub async fn sandbox<Q: Message, A: Message>(&self, method: &str, request: &Q) -> ttrpc::Result<A> {
+        self.call_of("containerd.runtime.sandbox.v1.Sandbox", method, request).await
+    }
+
+    async fn call_of<Q: Message, A: Message>(
+        &self,
+        service: &str,
+        method: &str,
+        request: &Q,
+    ) -> ttrpc::Result<A> {
         let client = Client::connect(&self.address).await?;
         let payload = request.write_to_bytes().expect("a message");
         let request =
-            Request { service: self.service.into(), method: method.into(), payload, ..Request::default() };
+            Request { service: service.into(), method: method.into(), payload, ..Request::default() };
         let answer = tokio::time::timeout(SOON, client.request(request)).await.expect("an answer");
         answer.map(|reply| A::parse_from_bytes(&reply.payload).expect("a reply"))
     }

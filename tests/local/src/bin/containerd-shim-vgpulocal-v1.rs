@@ -4,9 +4,5 @@
 use std::{process::ExitCode, sync::Arc};
 
 fn main() -> ExitCode {
-    if let Err(error) = vgpu_local::limits::drop_in_bundle() {
-        eprintln!("containerd-shim-vgpulocal-v1: {error}");
-        return ExitCode::FAILURE;
-    }
     shim_vgpu::main_with(Arc::new(vgpu_local::Local))
 }

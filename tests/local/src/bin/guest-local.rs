@@ -11,6 +11,10 @@ use vgpu_local::{
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     let args: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    if let Err(error) = vgpu_local::limits::drop_for(&args) {
+        eprintln!("guest-local: {error}");
+        return ExitCode::FAILURE;
+    }
     if let Some(code) = guest_init::oci::serve(&args) {
         return code.into();
     }

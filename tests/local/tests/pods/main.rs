@@ -9,6 +9,7 @@ mod inside;
 mod logger;
 mod network;
 mod own_network;
+mod sandbox;
 mod shared;
 
 use std::{

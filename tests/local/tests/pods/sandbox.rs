@@ -1,0 +1,283 @@
+//! Pods by containerd's Sandbox API: the messages of its shim controller, a real guest, and no container but the applications'.
+
+use std::{fs, path::Path};
+
+use containerd_shim_protos::{
+    api::{Empty, StateRequest, StateResponse},
+    sandbox_api::{
+        CreateSandboxRequest, CreateSandboxResponse, PingRequest, PingResponse, SandboxStatusRequest,
+        SandboxStatusResponse, ShutdownSandboxRequest, ShutdownSandboxResponse, StartSandboxRequest,
+        StartSandboxResponse, StopSandboxRequest, StopSandboxResponse, WaitSandboxRequest,
+        WaitSandboxResponse,
+    },
+};
+use protobuf::{Message, MessageField, well_known_types::any::Any};
+use serde_json::json;
+use ttrpc::{Code, Error};
+use vgpu_contract::{
+    cri::api::{DNSConfig, NamespaceMode, PodSandboxConfig},
+    mock::Shim,
+};
+
+use crate::{
+    containerd::{Containerd, until},
+    guest::{cgroup, kill, pid_1, stop},
+};
+
+const ID: &str = "pod";
+
+/// A pod whose sandbox is no container.
+struct Pod {
+    containerd: Containerd,
+    shim: Shim,
+    pid: u32,
+    lives: Vec<String>,
+}
+
+impl Pod {
+    async fn begin(pids: NamespaceMode) -> Pod {
+        let containerd = Containerd::new().await;
+        containerd.bundle_of_sandbox(ID);
+        let shim = containerd.start(ID).await;
+        create(&containerd, &shim, pids).await.expect("CreateSandbox");
+        let request = StartSandboxRequest { sandbox_id: ID.into(), ..Default::default() };
+        let started: StartSandboxResponse =
+            shim.sandbox("StartSandbox", &request).await.expect("StartSandbox");
+        let lives = containerd.lives();
+        Pod { containerd, shim, pid: started.pid, lives }
+    }
+
+    /// Runs a container as CRI asks for one: by the pid of the sandbox, without a `start` of its own.
+    async fn run(&self, id: &str, script: &str, kinds: &[&str]) {
+        self.containerd.bundle(id, script, |spec| {
+            spec["annotations"] = json!({
+                "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": ID,
+            });
+            spec.as_object_mut().unwrap().remove("hostname");
+            let shm = json!({
+                "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+                "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+            });
+            spec["mounts"].as_array_mut().unwrap().push(shm);
+            for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
+                let kind = namespace["type"].as_str().unwrap().to_owned();
+                if kinds.contains(&kind.as_str()) {
+                    let file = if kind == "network" { "net" } else { &kind };
+                    namespace["path"] = format!("/proc/{}/ns/{file}", self.pid).into();
+                }
+            }
+        });
+        self.containerd.create(&self.shim, id).await;
+    }
+
+    async fn output(&self, id: &str, script: &str, kinds: &[&str]) -> String {
+        self.run(id, script, kinds).await;
+        assert_eq!((self.shim.wait(id).await, self.shim.delete(id).await), (0, 0), "{id}");
+        self.containerd.output(id)
+    }
+
+    async fn stop(&self) -> ttrpc::Result<StopSandboxResponse> {
+        let request = StopSandboxRequest { sandbox_id: ID.into(), ..Default::default() };
+        self.shim.sandbox("StopSandbox", &request).await
+    }
+
+    async fn wait(&self) -> u32 {
+        let request = WaitSandboxRequest { sandbox_id: ID.into(), ..Default::default() };
+        let ended: WaitSandboxResponse =
+            self.shim.sandbox("WaitSandbox", &request).await.expect("WaitSandbox");
+        ended.exit_status
+    }
+
+    async fn state(&self) -> String {
+        let request = SandboxStatusRequest { sandbox_id: ID.into(), ..Default::default() };
+        let status: SandboxStatusResponse =
+            self.shim.sandbox("SandboxStatus", &request).await.expect("SandboxStatus");
+        assert_eq!(status.pid, self.pid);
+        status.state
+    }
+
+    /// ShutdownSandbox, and then what containerd does when the connection has closed.
+    async fn over(self) {
+        let request = ShutdownSandboxRequest { sandbox_id: ID.into(), ..Default::default() };
+        let _: ShutdownSandboxResponse =
+            self.shim.sandbox("ShutdownSandbox", &request).await.expect("ShutdownSandbox");
+        self.containerd.delete(ID);
+        self.containerd.assert_nothing_left(&self.lives).await;
+    }
+}
+
+async fn create(
+    containerd: &Containerd,
+    shim: &Shim,
+    pids: NamespaceMode,
+) -> ttrpc::Result<CreateSandboxResponse> {
+    let dns = DNSConfig {
+        servers: vec!["192.0.2.53".into()],
+        searches: vec!["a.test".into()],
+        ..Default::default()
+    };
+    let mut config = PodSandboxConfig {
+        hostname: "inside".into(),
+        dns_config: MessageField::some(dns),
+        ..Default::default()
+    };
+    let linux = config.linux.mut_or_insert_default();
+    linux.sysctls.insert("kernel.shm_rmid_forced".into(), "1".into());
+    linux.security_context.mut_or_insert_default().namespace_options.mut_or_insert_default().pid =
+        pids.into();
+    let options = Any {
+        type_url: "runtime.v1.PodSandboxConfig".into(),
+        value: config.write_to_bytes().unwrap(),
+        ..Default::default()
+    };
+    let request = CreateSandboxRequest {
+        sandbox_id: ID.into(),
+        bundle_path: containerd.bundle_of(ID).to_string_lossy().into(),
+        options: MessageField::some(options),
+        ..Default::default()
+    };
+    shim.sandbox("CreateSandbox", &request).await
+}
+
+const CRI: [&str; 3] = ["network", "ipc", "uts"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_without_a_sandbox_container_has_what_its_containers_share() {
+    let pod = Pod::begin(NamespaceMode::CONTAINER).await;
+    assert_eq!(pod.state().await, "SANDBOX_READY");
+    let cgroups = fs::read_dir(cgroup(&pod.containerd).join("vgpu")).into_iter().flatten().flatten();
+    let made: Vec<_> = cgroups.filter(|entry| entry.path().is_dir()).collect();
+    assert!(made.is_empty(), "the guest runs something for it: {made:?}");
+
+    let links = "for of in ipc uts pid; do busybox readlink /proc/self/ns/$of; done";
+    let script = format!(
+        "{links}; hostname; cat /etc/hostname /etc/resolv.conf /proc/sys/kernel/shm_rmid_forced; \
+         echo kept > /dev/shm/file; echo more >> /etc/hosts; echo there; exec sleep 1000"
+    );
+    pod.run("one", &script, &CRI).await;
+    let one = || pod.containerd.output("one");
+    until("it runs", || one().contains("there"), one).await;
+    let lines: Vec<_> = one().lines().map(str::to_owned).collect();
+    let right = ["inside", "inside", "search a.test", "nameserver 192.0.2.53", "1", "there"];
+    assert_eq!(lines[3..], right);
+
+    let two = pod.output("two", &format!("{links}; cat /dev/shm/file; tail -n 1 /etc/hosts"), &CRI).await;
+    let two: Vec<_> = two.lines().collect();
+    assert_eq!((two[0], two[1]), (lines[0].as_str(), lines[1].as_str()), "ipc and uts");
+    assert_ne!(two[2], lines[2], "each has pids of its own");
+    assert_eq!(two[3..], ["kept", "more"]);
+    // containerd asks for State of what it has as a task alone.
+    let request = StateRequest { id: ID.into(), ..Default::default() };
+    let Err(Error::RpcStatus(status)) = pod.shim.call::<_, StateResponse>("State", &request).await else {
+        panic!("the sandbox is a task");
+    };
+    assert_eq!(status.code(), Code::NOT_FOUND);
+    // No end of a container, nor a Shutdown of the Task service, takes it away.
+    let _: Empty = pod.shim.call("Shutdown", &Empty::default()).await.expect("Shutdown");
+    assert_eq!(pod.state().await, "SANDBOX_READY");
+
+    pod.stop().await.expect("StopSandbox");
+    assert_eq!((pod.wait().await, pod.shim.wait("one").await), (137, 137));
+    assert_eq!(pod.state().await, "SANDBOX_NOTREADY");
+    assert!(!Path::new(&format!("/proc/{}", pod.pid)).exists(), "its pid is somebody's");
+    pod.stop().await.expect("once more is no error");
+    assert_eq!(pod.shim.delete("one").await, 137);
+    let told = ["create", "start", "exit", "delete"];
+    let mut topics = pod.containerd.topics();
+    topics.sort();
+    let mut twice = [told, told].concat();
+    twice.sort_unstable();
+    assert_eq!(topics, twice, "of its two containers");
+    pod.over().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_share_their_processes_where_the_pod_says_so() {
+    let pod = Pod::begin(NamespaceMode::POD).await;
+    let kinds = [&CRI[..], &["pid"]].concat();
+    pod.run("one", "echo there; sleep 2222 & exec sleep 1111", &kinds).await;
+    until("it runs", || pod.containerd.output("one").contains("there"), || pod.containerd.output("one"))
+        .await;
+    let seen = pod
+        .output(
+            "two",
+            "test $$ = 1 && echo first; ps | grep -c '[s]leep 1111'; kill -9 1; kill -0 1 && echo lives",
+            &kinds,
+        )
+        .await;
+    assert_eq!(seen, "1\nlives\n", "neither is the first, and the first cannot be killed");
+    pod.shim.signal("one", 9).await;
+    assert_eq!((pod.shim.wait("one").await, pod.shim.delete("one").await), (137, 137));
+    assert_eq!(pod.state().await, "SANDBOX_READY");
+    pod.over().await;
+}
+
+/// As a kernel that panics: PID 1 is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_the_guest_is_the_end_of_its_sandbox() {
+    let pod = Pod::begin(NamespaceMode::CONTAINER).await;
+    pod.run("app", "exec sleep 1000", &CRI).await;
+    kill(pid_1(&cgroup(&pod.containerd)));
+    assert_eq!(
+        (pod.wait().await, pod.shim.wait("app").await, pod.state().await.as_str()),
+        (137, 137, "SANDBOX_NOTREADY")
+    );
+    let request = PingRequest { sandbox_id: ID.into(), ..Default::default() };
+    let Err(Error::RpcStatus(status)) = pod.shim.sandbox::<_, PingResponse>("PingSandbox", &request).await
+    else {
+        panic!("it is pinged");
+    };
+    assert_eq!(status.code(), Code::UNAVAILABLE);
+    assert_eq!(pod.shim.delete("app").await, 137);
+    let exits = pod.containerd.topics().iter().filter(|topic| *topic == "exit").count();
+    assert_eq!(exits, 1);
+    pod.over().await;
+}
+
+/// As a kernel that hangs: StopSandbox does not wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_hangs_is_stopped_all_the_same() {
+    let pod = Pod::begin(NamespaceMode::CONTAINER).await;
+    pod.run("app", "exec sleep 1000", &CRI).await;
+    stop(pid_1(&cgroup(&pod.containerd)));
+    pod.stop().await.expect("StopSandbox");
+    assert_eq!((pod.wait().await, pod.shim.wait("app").await, pod.shim.delete("app").await), (137, 137, 137));
+    pod.over().await;
+}
+
+/// containerd asks for the sandbox alone then: its containers had no `start`.
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_from_disk_ends_a_sandbox_whose_shim_is_gone() {
+    let pod = Pod::begin(NamespaceMode::POD).await;
+    pod.run("app", "exec sleep 1000", &CRI).await;
+    pod.shim.kill().await;
+    pod.containerd.delete(ID);
+    pod.containerd.assert_nothing_left(&pod.lives).await;
+}
+
+/// Of each moment of its two calls, what is on disk is enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_is_killed_while_a_sandbox_is_made_leaves_nothing_to_its_delete() {
+    let containerd = Containerd::new().await;
+    let mut guests = 0;
+    for milliseconds in (0..).step_by(5) {
+        containerd.bundle_of_sandbox(ID);
+        let shim = containerd.start(ID).await;
+        let request = StartSandboxRequest { sandbox_id: ID.into(), ..Default::default() };
+        let making = async {
+            create(&containerd, &shim, NamespaceMode::POD).await.unwrap();
+            let _: StartSandboxResponse = shim.sandbox("StartSandbox", &request).await.unwrap();
+        };
+        let made = tokio::time::timeout(std::time::Duration::from_millis(milliseconds), making).await.is_ok();
+        shim.kill().await;
+        let lives = containerd.lives();
+        guests += usize::from(containerd.node().join("domains/1").exists());
+        containerd.delete(ID);
+        containerd.assert_nothing_left(&lives).await;
+        containerd.remove_bundle(ID);
+        if made {
+            break;
+        }
+    }
+    assert!(guests > 1, "none was killed while there was a domain");
+}
