@@ -13,7 +13,7 @@ mod events;
 mod fixture;
 pub mod left;
 pub mod mock;
-mod outcome;
+pub mod outcome;
 pub mod play;
 pub mod report;
 pub mod step;

@@ -32,6 +32,6 @@ pub mod api {
     pub use generated::cri::*;
 }
 
-pub use accepted::{ACCEPTED, ACCEPTED_OF_MORE};
+pub use accepted::{ACCEPTED, ACCEPTED_BY_SANDBOX, ACCEPTED_OF_MORE};
 pub use client::Client;
 pub use node::{Node, Parts, has_limits};

@@ -7,11 +7,11 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use containerd_shim_protos::{api::Empty, shim::event::Envelope};
@@ -24,11 +24,20 @@ use vgpu_inside::rooted;
 use super::Client;
 use crate::{
     left,
-    mock::{Event, until},
+    mock::{Event, SOON, until},
 };
 
 const CONFIG: &str = include_str!("config.toml");
 const NETWORK: &str = r#"{"cniVersion":"0.4.0","name":"pods","plugins":[{"type":"pod"}]}"#;
+/// Has containerd, which is started again in the same mount namespace by a SIGHUP, and ended by a SIGTERM.
+const DAEMON: &str = r#"again=1
+trap 'again=1; kill $pid' HUP
+trap 'again=; kill $pid' TERM
+while test "$again"; do
+    again=
+    containerd --config /test/config.toml & pid=$!
+    while kill -0 $pid 2> /dev/null; do wait $pid; done
+done"#;
 const SUBSCRIBE: &str = "/containerd.services.events.v1.Events/Subscribe";
 const PLUGIN: &str = include_str!("cni.sh");
 /// The plugin's names: containerd has the loopback by a network of its own.
@@ -56,12 +65,12 @@ pub struct Parts {
 pub struct Node {
     dir: TempDir,
     parts: Parts,
-    daemon: Child,
-    /// Its socket's.
+    daemon: Mutex<Child>,
+    /// Its socket's, whoever serves there.
     pub client: Client,
     events: Arc<Mutex<Vec<(String, Event)>>>,
     /// Who hears them.
-    listener: Option<JoinHandle<()>>,
+    listener: Mutex<Option<JoinHandle<()>>>,
     lives: Mutex<BTreeSet<String>>,
     /// Nothing is left of it.
     stopped: bool,
@@ -73,8 +82,8 @@ impl Node {
         let dir = TempDir::new().expect("a directory");
         fill(dir.path(), &parts);
         let log = File::create(dir.path().join("containerd.log")).expect("a log");
-        let mut command = command(&parts, dir.path(), "containerd");
-        command.args(["--config", "/test/config.toml"]).env("VGPU_LOCAL_DIR", "/test/node");
+        let mut command = command(&parts, dir.path(), "/busybox");
+        command.args(["sh", "-c", DAEMON]).env("VGPU_LOCAL_DIR", "/test/node");
         if !has_limits() {
             command.env("VGPU_LOCAL_LIMITS", "none");
         }
@@ -83,11 +92,30 @@ impl Node {
         let Some(client) = client(dir.path(), &mut daemon).await else {
             panic!("containerd does not serve: {}", said(dir.path()));
         };
-        let events = Arc::default();
-        let (listener, lives) = (None, Mutex::default());
-        let mut node = Node { dir, parts, daemon, client, events, listener, lives, stopped: false };
+        let (events, daemon) = (Arc::default(), Mutex::new(daemon));
+        let (listener, lives) = (Mutex::default(), Mutex::default());
+        let node = Node { dir, parts, daemon, client, events, listener, lives, stopped: false };
         node.listen();
         node
+    }
+
+    /// Ends containerd, and starts it again on what it has left.
+    pub async fn restart(&self) {
+        self.signal(Signal::HUP);
+        let ended = || self.listener().as_ref().is_none_or(JoinHandle::is_finished);
+        until("containerd ends", ended, || said(self.dir.path())).await;
+        let begun = Instant::now();
+        // The first calls are over the connection that has ended.
+        while self.client.cri::<_, Empty>("Version", Empty::new()).await.is_err() {
+            assert!(begun.elapsed() < SOON, "containerd does not serve again: {}", said(self.dir.path()));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.listen();
+    }
+
+    fn signal(&self, signal: Signal) {
+        let daemon = self.daemon.lock().expect("nobody panics with it");
+        kill_process(Pid::from_child(&daemon), signal).expect("it lives");
     }
 
     /// Its directory, which is /test in its root.
@@ -124,8 +152,8 @@ impl Node {
         let tasks = || entries(&run.join("io.containerd.runtime.v2.task/k8s.io")).count();
         until("no bundle is left", || tasks() == 0, || said(self.dir.path())).await;
         self.assert_listening();
-        kill_process(Pid::from_child(&self.daemon), Signal::TERM).expect("it lives");
-        self.daemon.wait().expect("it is ours");
+        self.signal(Signal::TERM);
+        self.daemon.lock().expect("nobody panics with it").wait().expect("it is ours");
         // Of 2.1 runc's shim stays now and then when its pod is gone.
         left::end(self.dir.path(), "containerd-shim-runc-v2");
         assert_eq!(remove_cgroups(&self.cgroup()), [""; 0], "a container is left in them");
@@ -154,11 +182,11 @@ impl Node {
     }
 
     /// Hears containerd's events to its end. Returns when it hears them: containerd says nothing before the first, an import's.
-    fn listen(&mut self) {
+    fn listen(&self) {
         let (client, events) = (self.client.clone(), Arc::clone(&self.events));
         let heard = Arc::new(AtomicBool::new(false));
         let hears = Arc::clone(&heard);
-        self.listener = Some(tokio::spawn(async move {
+        *self.listener() = Some(tokio::spawn(async move {
             let answer = client.listen::<_, Envelope>(SUBSCRIBE, Empty::new()).await;
             let mut told = answer.expect("events");
             while let Ok(Some(envelope)) = told.message().await {
@@ -175,9 +203,13 @@ impl Node {
         }
     }
 
+    fn listener(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.listener.lock().expect("nobody panics with it")
+    }
+
     /// What is not heard would be alike for all runtimes.
     fn assert_listening(&self) {
-        let ended = self.listener.as_ref().is_none_or(JoinHandle::is_finished);
+        let ended = self.listener().as_ref().is_none_or(JoinHandle::is_finished);
         assert!(!ended, "containerd's events have ended: {}", said(self.dir.path()));
     }
 }
@@ -189,8 +221,9 @@ impl Drop for Node {
             return;
         }
         eprintln!("containerd said: {}", said(self.dir.path()));
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
+        let mut daemon = self.daemon.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = daemon.kill();
+        let _ = daemon.wait();
         let node = self.dir.path().join("node");
         // Who is ended last may have begun something meanwhile, and ends a moment later.
         for _ in 0..100 {

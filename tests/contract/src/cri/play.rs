@@ -32,7 +32,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Plays it with the runtime of that name, and takes away what is left of its pod.
 pub async fn play(case: &Case, node: &Node, handler: &str) -> Played {
-    let mut stage = Stage::new(case, node, handler);
+    let mut stage = Stage::new(case.name, node, handler);
     let mut played = Played::new();
     for (number, step) in case.steps.iter().enumerate() {
         if let Some(mut outcome) = stage.take(step).await {
@@ -54,7 +54,9 @@ pub async fn play(case: &Case, node: &Node, handler: &str) -> Played {
     played
 }
 
-struct Stage<'a> {
+/// A pod that is played step by step.
+#[derive(Debug)]
+pub struct Stage<'a> {
     node: &'a Node,
     handler: &'a str,
     /// Of the pod and of its folders.
@@ -67,8 +69,9 @@ struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    fn new(case: &Case, node: &'a Node, handler: &'a str) -> Self {
-        let uid = format!("{}-by-{handler}", case.name);
+    /// One of that name, of which there is nothing yet.
+    pub fn new(name: &str, node: &'a Node, handler: &'a str) -> Self {
+        let uid = format!("{name}-by-{handler}");
         let mut names = Names::of("/test");
         names.add(&uid, "POD");
         fs::create_dir(node.dir().join("volumes").join(&uid)).expect("a folder");
@@ -77,7 +80,7 @@ impl<'a> Stage<'a> {
     }
 
     /// None of a step that calls nobody and only waits.
-    async fn take(&mut self, step: &Step) -> Option<Outcome> {
+    pub async fn take(&mut self, step: &Step) -> Option<Outcome> {
         Some(match *step {
             Step::RunPod(change) => self.run_pod(change).await,
             Step::StopPod => self.of_pod::<Empty>("StopPodSandbox").await,
