@@ -59,11 +59,6 @@ impl Containerd {
         fs::write(self.bundle_of(id).join("config.json"), spec.to_string()).expect("a spec");
     }
 
-    /// A bundle of a sandbox that is no container: containerd writes no config.json.
-    pub fn bundle_of_sandbox(&self, id: &str) {
-        fs::create_dir_all(self.bundle_of(id).join("rootfs")).expect("a directory");
-    }
-
     /// As containerd does when it has `delete`'s answer.
     pub fn remove_bundle(&self, id: &str) {
         self.logs.lock().expect("nobody panics with it").remove(id);

@@ -4,6 +4,7 @@
 mod bundle;
 mod flavour;
 mod runtime;
+mod sandbox;
 mod shim;
 
 use std::{

@@ -4,15 +4,8 @@ use std::{fs, path::Path};
 
 use containerd_shim_protos::{
     api::{Empty, StateRequest, StateResponse},
-    sandbox_api::{
-        CreateSandboxRequest, CreateSandboxResponse, PingRequest, PingResponse, SandboxStatusRequest,
-        SandboxStatusResponse, ShutdownSandboxRequest, ShutdownSandboxResponse, StartSandboxRequest,
-        StartSandboxResponse, StopSandboxRequest, StopSandboxResponse, WaitSandboxRequest,
-        WaitSandboxResponse,
-    },
+    sandbox_api::{PingRequest, PingResponse},
 };
-use protobuf::{Message, MessageField, well_known_types::any::Any};
-use serde_json::json;
 use ttrpc::{Code, Error};
 use vgpu_contract::{
     cri::api::{DNSConfig, NamespaceMode, PodSandboxConfig},
@@ -39,34 +32,15 @@ impl Pod {
         let containerd = Containerd::new().await;
         containerd.bundle_of_sandbox(ID);
         let shim = containerd.start(ID).await;
-        create(&containerd, &shim, pids).await.expect("CreateSandbox");
-        let request = StartSandboxRequest { sandbox_id: ID.into(), ..Default::default() };
-        let started: StartSandboxResponse =
-            shim.sandbox("StartSandbox", &request).await.expect("StartSandbox");
+        shim.create_sandbox(&containerd, ID, &config(pids)).await.expect("CreateSandbox");
+        let pid = shim.start_sandbox(ID).await.expect("StartSandbox");
         let lives = containerd.lives();
-        Pod { containerd, shim, pid: started.pid, lives }
+        Pod { containerd, shim, pid, lives }
     }
 
-    /// Runs a container as CRI asks for one: by the pid of the sandbox, without a `start` of its own.
+    /// Runs a container, without a `start` of its own.
     async fn run(&self, id: &str, script: &str, kinds: &[&str]) {
-        self.containerd.bundle(id, script, |spec| {
-            spec["annotations"] = json!({
-                "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": ID,
-            });
-            spec.as_object_mut().unwrap().remove("hostname");
-            let shm = json!({
-                "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-                "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
-            });
-            spec["mounts"].as_array_mut().unwrap().push(shm);
-            for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
-                let kind = namespace["type"].as_str().unwrap().to_owned();
-                if kinds.contains(&kind.as_str()) {
-                    let file = if kind == "network" { "net" } else { &kind };
-                    namespace["path"] = format!("/proc/{}/ns/{file}", self.pid).into();
-                }
-            }
-        });
+        self.containerd.bundle_in_sandbox(id, script, ID, self.pid, kinds);
         self.containerd.create(&self.shim, id).await;
     }
 
@@ -76,67 +50,36 @@ impl Pod {
         self.containerd.output(id)
     }
 
-    async fn stop(&self) -> ttrpc::Result<StopSandboxResponse> {
-        let request = StopSandboxRequest { sandbox_id: ID.into(), ..Default::default() };
-        self.shim.sandbox("StopSandbox", &request).await
-    }
-
-    async fn wait(&self) -> u32 {
-        let request = WaitSandboxRequest { sandbox_id: ID.into(), ..Default::default() };
-        let ended: WaitSandboxResponse =
-            self.shim.sandbox("WaitSandbox", &request).await.expect("WaitSandbox");
-        ended.exit_status
-    }
-
     async fn state(&self) -> String {
-        let request = SandboxStatusRequest { sandbox_id: ID.into(), ..Default::default() };
-        let status: SandboxStatusResponse =
-            self.shim.sandbox("SandboxStatus", &request).await.expect("SandboxStatus");
-        assert_eq!(status.pid, self.pid);
-        status.state
+        let (state, pid) = self.shim.sandbox_state(ID).await;
+        assert_eq!(pid, self.pid);
+        state
     }
 
     /// ShutdownSandbox, and then what containerd does when the connection has closed.
     async fn over(self) {
-        let request = ShutdownSandboxRequest { sandbox_id: ID.into(), ..Default::default() };
-        let _: ShutdownSandboxResponse =
-            self.shim.sandbox("ShutdownSandbox", &request).await.expect("ShutdownSandbox");
+        self.shim.shut_down_sandbox(ID).await;
         self.containerd.delete(ID);
         self.containerd.assert_nothing_left(&self.lives).await;
     }
 }
 
-async fn create(
-    containerd: &Containerd,
-    shim: &Shim,
-    pids: NamespaceMode,
-) -> ttrpc::Result<CreateSandboxResponse> {
+fn config(pids: NamespaceMode) -> PodSandboxConfig {
     let dns = DNSConfig {
         servers: vec!["192.0.2.53".into()],
         searches: vec!["a.test".into()],
-        ..Default::default()
+        ..DNSConfig::default()
     };
     let mut config = PodSandboxConfig {
         hostname: "inside".into(),
-        dns_config: MessageField::some(dns),
-        ..Default::default()
+        dns_config: Some(dns).into(),
+        ..PodSandboxConfig::default()
     };
     let linux = config.linux.mut_or_insert_default();
     linux.sysctls.insert("kernel.shm_rmid_forced".into(), "1".into());
-    linux.security_context.mut_or_insert_default().namespace_options.mut_or_insert_default().pid =
-        pids.into();
-    let options = Any {
-        type_url: "runtime.v1.PodSandboxConfig".into(),
-        value: config.write_to_bytes().unwrap(),
-        ..Default::default()
-    };
-    let request = CreateSandboxRequest {
-        sandbox_id: ID.into(),
-        bundle_path: containerd.bundle_of(ID).to_string_lossy().into(),
-        options: MessageField::some(options),
-        ..Default::default()
-    };
-    shim.sandbox("CreateSandbox", &request).await
+    let options = &mut linux.security_context.mut_or_insert_default().namespace_options;
+    options.mut_or_insert_default().pid = pids.into();
+    config
 }
 
 const CRI: [&str; 3] = ["network", "ipc", "uts"];
@@ -176,11 +119,11 @@ async fn a_pod_without_a_sandbox_container_has_what_its_containers_share() {
     let _: Empty = pod.shim.call("Shutdown", &Empty::default()).await.expect("Shutdown");
     assert_eq!(pod.state().await, "SANDBOX_READY");
 
-    pod.stop().await.expect("StopSandbox");
-    assert_eq!((pod.wait().await, pod.shim.wait("one").await), (137, 137));
+    pod.shim.stop_sandbox(ID).await.expect("StopSandbox");
+    assert_eq!((pod.shim.wait_sandbox(ID).await, pod.shim.wait("one").await), (137, 137));
     assert_eq!(pod.state().await, "SANDBOX_NOTREADY");
     assert!(!Path::new(&format!("/proc/{}", pod.pid)).exists(), "its pid is somebody's");
-    pod.stop().await.expect("once more is no error");
+    pod.shim.stop_sandbox(ID).await.expect("once more is no error");
     assert_eq!(pod.shim.delete("one").await, 137);
     let told = ["create", "start", "exit", "delete"];
     let mut topics = pod.containerd.topics();
@@ -219,7 +162,7 @@ async fn a_crash_of_the_guest_is_the_end_of_its_sandbox() {
     pod.run("app", "exec sleep 1000", &CRI).await;
     kill(pid_1(&cgroup(&pod.containerd)));
     assert_eq!(
-        (pod.wait().await, pod.shim.wait("app").await, pod.state().await.as_str()),
+        (pod.shim.wait_sandbox(ID).await, pod.shim.wait("app").await, pod.state().await.as_str()),
         (137, 137, "SANDBOX_NOTREADY")
     );
     let request = PingRequest { sandbox_id: ID.into(), ..Default::default() };
@@ -240,8 +183,11 @@ async fn a_guest_that_hangs_is_stopped_all_the_same() {
     let pod = Pod::begin(NamespaceMode::CONTAINER).await;
     pod.run("app", "exec sleep 1000", &CRI).await;
     stop(pid_1(&cgroup(&pod.containerd)));
-    pod.stop().await.expect("StopSandbox");
-    assert_eq!((pod.wait().await, pod.shim.wait("app").await, pod.shim.delete("app").await), (137, 137, 137));
+    pod.shim.stop_sandbox(ID).await.expect("StopSandbox");
+    assert_eq!(
+        (pod.shim.wait_sandbox(ID).await, pod.shim.wait("app").await, pod.shim.delete("app").await),
+        (137, 137, 137)
+    );
     pod.over().await;
 }
 
@@ -263,10 +209,9 @@ async fn a_shim_that_is_killed_while_a_sandbox_is_made_leaves_nothing_to_its_del
     for milliseconds in (0..).step_by(5) {
         containerd.bundle_of_sandbox(ID);
         let shim = containerd.start(ID).await;
-        let request = StartSandboxRequest { sandbox_id: ID.into(), ..Default::default() };
         let making = async {
-            create(&containerd, &shim, NamespaceMode::POD).await.unwrap();
-            let _: StartSandboxResponse = shim.sandbox("StartSandbox", &request).await.unwrap();
+            shim.create_sandbox(&containerd, ID, &config(NamespaceMode::POD)).await.unwrap();
+            shim.start_sandbox(ID).await.unwrap();
         };
         let made = tokio::time::timeout(std::time::Duration::from_millis(milliseconds), making).await.is_ok();
         shim.kill().await;
