@@ -169,3 +169,89 @@ impl Spec {
         (Spec(config), memory)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::spec, *};
+
+    fn sandbox(change: impl FnOnce(&mut PodSandboxConfig)) -> Sandbox {
+        let mut config = PodSandboxConfig::default();
+        change(&mut config);
+        Sandbox::new("pod", NAME, &config.write_to_bytes().unwrap(), "/run/netns/1").unwrap()
+    }
+
+    #[test]
+    fn what_cri_says_of_a_pod_is_in_the_spec_that_its_sandbox_container_would_have() {
+        let pod = sandbox(|config| {
+            config.metadata.mut_or_insert_default().uid = "uid".into();
+            let resources = &mut config.linux.mut_or_insert_default().resources;
+            resources.mut_or_insert_default().memory_limit_in_bytes = 256 << 20;
+        });
+        assert_eq!((pod.spec.pod_uid(), pod.spec.network()), (Some("uid"), Some(Path::new("/run/netns/1"))));
+        assert_eq!(pod.spec.domain_size(&vgpu_config::Guest::default()).unwrap().memory_mib, 256 + 64);
+        assert_eq!(
+            format!("{}\n", pod.spec.hostname()),
+            pod.files.0[0].1,
+            "the node's, where none is asked for"
+        );
+        assert!(pod.shares_pids, "POD is CRI's default");
+        pod.spec.refuse_host_things().unwrap();
+    }
+
+    #[test]
+    fn each_namespace_of_the_node_is_refused_by_its_name() {
+        type Modes = [NamespaceMode; 3];
+        use NamespaceMode::{NODE, POD};
+        for (name, [network, pid, ipc]) in
+            [("network", [NODE, POD, POD] as Modes), ("pid", [POD, NODE, POD]), ("ipc", [POD, POD, NODE])]
+        {
+            let pod = sandbox(|config| {
+                let context = &mut config.linux.mut_or_insert_default().security_context;
+                let asked = context.mut_or_insert_default().namespace_options.mut_or_insert_default();
+                (asked.network, asked.pid, asked.ipc) = (network.into(), pid.into(), ipc.into());
+            });
+            let refused = pod.spec.refuse_host_things().unwrap_err().to_string();
+            assert!(refused.contains(&format!("the host's {name} namespace")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn its_names_servers_are_written_as_the_resolver_reads_them() {
+        let dns = DNSConfig {
+            servers: ["192.0.2.1", "192.0.2.2"].map(String::from).into(),
+            searches: ["a.test", "b.test"].map(String::from).into(),
+            options: vec!["ndots:5".into()],
+            ..DNSConfig::default()
+        };
+        let text = "search a.test b.test\nnameserver 192.0.2.1\nnameserver 192.0.2.2\noptions ndots:5\n";
+        assert_eq!(resolv_conf(&dns), text);
+        assert_eq!(resolv_conf(&DNSConfig::default()), "");
+    }
+
+    #[test]
+    fn options_of_another_kind_are_refused() {
+        for (name, bytes) in [("x.Other", &b"\x0a\x00"[..]), (NAME, b"\xff")] {
+            let error = Sandbox::new("pod", name, bytes, "").unwrap_err();
+            assert_eq!(error.code(), Some(Code::SpecInvalid), "{name}");
+        }
+        assert!(Sandbox::new("pod", "", b"", "").is_ok(), "none ask for nothing");
+    }
+
+    #[test]
+    fn a_volume_of_a_containers_own_stays_where_the_pod_has_a_file_or_its_memory() {
+        let own = json!([
+            {"destination": "/etc/hosts", "type": "bind", "source": "/own"},
+            {"destination": "/dev/shm", "type": "bind", "source": "/own"},
+        ]);
+        let files = sandbox(|_| ()).files;
+        let (with, memory) = spec(|s| s["mounts"] = own.clone()).in_sandbox(&files, Path::new("/files"));
+        let mounts = with.list("/mounts");
+        assert_eq!((memory, &mounts[..2]), (None, own.as_array().unwrap().as_slice()));
+        let added: Vec<_> = mounts[2..].iter().map(|mount| field(mount, "source")).collect();
+        assert_eq!(added, ["/files/hostname", "/files/resolv.conf"]);
+        let read_only = spec(|s| s["root"]["readonly"] = true.into());
+        let (with, _) = read_only.in_sandbox(&files, Path::new("/files"));
+        let last = with.list("/mounts").last().unwrap();
+        assert_eq!(last["options"], json!(["rbind", "rprivate", "ro"]));
+    }
+}

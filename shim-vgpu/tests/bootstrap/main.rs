@@ -14,10 +14,15 @@ use containerd_shim_protos::{
         ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteResponse, Empty,
         ShutdownRequest,
     },
-    bootstrap_api::{BootstrapParams, BootstrapResult},
+    bootstrap_api::{BootstrapParams, BootstrapResult, Extension},
+    sandbox_api::{
+        CreateSandboxRequest, CreateSandboxResponse, ShutdownSandboxRequest, ShutdownSandboxResponse,
+    },
 };
 use protobuf::Message;
 use serde_json::json;
+
+const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 
 /// What containerd 2.3 pipes to `start`.
 fn bootstrap(id: &str, containerd: &Containerd) -> Vec<u8> {
@@ -62,6 +67,44 @@ async fn new_containerds_get_a_message_of_version_3() {
     let started = containerd.start(&bundle, &bootstrap("b", &containerd));
     assert!(started.address().starts_with("unix://"));
     started.shut_down().await;
+}
+
+/// containerd's Sandbox API writes no config.json, and tells the runtime options to `start` alone.
+#[tokio::test]
+async fn a_sandbox_without_a_spec_has_the_configuration_that_start_was_told() {
+    let containerd = Containerd::new();
+    fs::write(containerd.dir.path().join("config.toml"), "version = 1\nnonsense = 1\n").unwrap();
+    let extension = Extension { value: containerd.options(), ..Extension::default() };
+    let mut params = BootstrapParams::parse_from_bytes(&bootstrap("pod", &containerd)).unwrap();
+    params.extensions.push(extension);
+    for stdin in [containerd.options().write_to_bytes().unwrap(), params.write_to_bytes().unwrap()] {
+        let bundle = containerd.bundle("pod", json!({}));
+        fs::remove_file(bundle.path.join("config.json")).unwrap();
+        let mut started = containerd.start(&bundle, &stdin);
+        if let Ok(reply) = BootstrapResult::parse_from_bytes(&started.stdout)
+            && reply.version == 3
+        {
+            started = started.at(reply.address);
+        }
+        let pid = started.shim_pid().await;
+        let request = CreateSandboxRequest {
+            sandbox_id: "pod".into(),
+            bundle_path: bundle.path.to_string_lossy().into(),
+            ..CreateSandboxRequest::default()
+        };
+        let refused = started.call::<_, CreateSandboxResponse>(SANDBOX, "CreateSandbox", &request).await;
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains("nonsense"), "{text}");
+        // As containerd does then.
+        let request =
+            ShutdownSandboxRequest { sandbox_id: "pod".into(), ..ShutdownSandboxRequest::default() };
+        let _: ShutdownSandboxResponse = started.call(SANDBOX, "ShutdownSandbox", &request).await.unwrap();
+        started.gone(pid).await;
+        assert!(!started.socket().exists(), "the socket is left");
+        let bundle_path = bundle.path.to_string_lossy().into_owned();
+        let output = containerd.run(&bundle, &["-bundle", &bundle_path, "delete"], b"");
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
 }
 
 #[tokio::test]
