@@ -23,6 +23,7 @@ mod network;
 mod pods;
 mod programs;
 mod recovery;
+mod sandbox;
 
 /// The shims of this node.
 const RUNC: &str = "/usr/bin/containerd-shim-runc-v2";
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Story> {
     stories.extend(network::stories());
     stories.extend(ctr_network::stories());
     stories.extend(pods::stories());
+    stories.extend(sandbox::stories());
     stories.extend(kernel::stories());
     stories.extend(gpu::stories());
     stories.extend(costs::stories());
