@@ -117,7 +117,9 @@ fn bring_up(netlink: &mut Rtnetlink, interface: &Interface, index: u32) -> Resul
     netlink.set_mtu(index, *mtu).during(|| format!("set the MTU of {name} to {mtu}"))?;
     netlink.set_up(index, true).during(|| format!("put {name} up"))?;
     for address in addresses {
-        netlink.add_address(index, address).during(|| format!("give {name} the address {address}"))?;
+        netlink
+            .add_address(index, address)
+            .during(|| format!("give {name} the address {}", address.prefix))?;
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ fn network() -> Network {
         name: name.into(),
         mac,
         mtu,
-        addresses: addresses.iter().copied().map(prefix).collect(),
+        addresses: addresses.iter().copied().map(|text| prefix(text).into()).collect(),
     };
     Network {
         interfaces: vec![
@@ -91,7 +91,7 @@ fn serve(node: &Scratch, up: bool) {
 
 fn sorted(mut network: Network) -> Network {
     network.interfaces.sort_by_key(|interface| interface.name.clone());
-    network.interfaces.iter_mut().for_each(|interface| interface.addresses.sort_by_key(|a| a.ip));
+    network.interfaces.iter_mut().for_each(|interface| interface.addresses.sort_by_key(|a| a.prefix.ip));
     network
         .routes
         .sort_by_key(|route| (route.gateway.is_some(), route.to.ip, route.to.bits, route.interface));
@@ -157,7 +157,7 @@ fn what_the_kernel_refuses_is_named() {
         "add the route to 0.0.0.0/0 by 192.0.2.1 through eth0"
     );
     assert_eq!(
-        said(|network| network.interfaces[0].addresses[1] = prefix("ff02::5/64")),
+        said(|network| network.interfaces[0].addresses[1] = prefix("ff02::5/64").into()),
         "give eth0 the address ff02::5/64"
     );
 }

@@ -37,8 +37,26 @@ pub struct Interface {
     pub mac: Mac,
     /// In bytes.
     pub mtu: u32,
-    /// With what they are in.
-    pub addresses: Vec<Prefix>,
+    /// In their order.
+    pub addresses: Vec<Address>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// With what it is in.
+    pub prefix: Prefix,
+    /// Whom programs ask for to reach all who are in it; the kernel sends there by the prefix.
+    pub broadcast: Option<Ipv4Addr>,
+    /// Source: rtnetlink(7), RT_SCOPE_*. Of IPv6 0: there the address itself says it.
+    pub scope: u8,
+}
+
+/// One that is valid everywhere and has no broadcast address.
+impl From<Prefix> for Address {
+    fn from(prefix: Prefix) -> Self {
+        Address { prefix, broadcast: None, scope: 0 }
+    }
 }
 
 /// An address and how many bits of it are its network's.
@@ -164,7 +182,7 @@ impl Interface {
             name: self.name.clone(),
             mac: self.mac.0.to_vec(),
             mtu: self.mtu,
-            addresses: self.addresses.iter().copied().map(Prefix::to_wire).collect(),
+            addresses: self.addresses.iter().copied().map(Address::to_wire).collect(),
             ..NetworkInterface::default()
         }
     }
@@ -176,20 +194,40 @@ impl Interface {
         if !MTU.contains(&wire.mtu) {
             return malformed("interfaces.mtu", format!("{} bytes", wire.mtu));
         }
-        let addresses = wire.addresses.iter();
-        let addresses = addresses
-            .map(|address| Prefix::new("interfaces.addresses", &address.ip, address.prefix))
-            .collect::<Result<_, _>>()?;
+        let addresses = wire.addresses.iter().map(Address::from_wire).collect::<Result<_, _>>()?;
         let mac = Mac::from_wire("interfaces.mac", &wire.mac)?;
         Ok(Interface { name: wire.name.clone(), mac, mtu: wire.mtu, addresses })
     }
 }
 
-impl Prefix {
+impl Address {
     fn to_wire(self) -> NetworkAddress {
-        NetworkAddress { ip: bytes(self.ip), prefix: self.bits.into(), ..NetworkAddress::default() }
+        NetworkAddress {
+            ip: bytes(self.prefix.ip),
+            prefix: self.prefix.bits.into(),
+            broadcast: self.broadcast.map(|ip| ip.octets().to_vec()).unwrap_or_default(),
+            scope: self.scope.into(),
+            ..NetworkAddress::default()
+        }
     }
 
+    fn from_wire(wire: &NetworkAddress) -> Result<Self, Malformed> {
+        let prefix = Prefix::new("interfaces.addresses", &wire.ip, wire.prefix)?;
+        let broadcast = match &wire.broadcast[..] {
+            [] => None,
+            bytes => match address("interfaces.addresses.broadcast", bytes)? {
+                IpAddr::V4(v4) if prefix.ip.is_ipv4() => Some(v4),
+                ip => return malformed("interfaces.addresses.broadcast", format!("{ip} of {prefix}")),
+            },
+        };
+        let Ok(scope) = u8::try_from(wire.scope) else {
+            return malformed("interfaces.addresses.scope", wire.scope.to_string());
+        };
+        Ok(Address { prefix, broadcast, scope })
+    }
+}
+
+impl Prefix {
     fn new(field: &'static str, ip: &[u8], bits: u32) -> Result<Self, Malformed> {
         let ip = address(field, ip)?;
         let most = if ip.is_ipv4() { 32 } else { 128 };
@@ -339,7 +377,14 @@ mod tests {
                     name: "eth0".into(),
                     mac: Mac([2, 0, 0, 0, 0, 1]),
                     mtu: 1450,
-                    addresses: vec![prefix("10.1.2.3", 24), prefix("fd00::3", 64)],
+                    addresses: vec![
+                        Address {
+                            broadcast: Some([10, 1, 2, 255].into()),
+                            scope: 253,
+                            ..prefix("10.1.2.3", 24).into()
+                        },
+                        prefix("fd00::3", 64).into(),
+                    ],
                 },
                 Interface { name: "net1".into(), mac: Mac([2, 0, 0, 0, 0, 2]), mtu: 9000, addresses: vec![] },
             ],
@@ -361,7 +406,7 @@ mod tests {
     #[test]
     fn a_field_that_cannot_be_used_is_named() {
         type Change = fn(&mut SetNetworkRequest);
-        let changes: [(Change, &str); 15] = [
+        let changes: [(Change, &str); 17] = [
             (|wire| wire.interfaces[0].name = "sixteen-letters!".into(), "interfaces.name"),
             (|wire| wire.interfaces[0].name = "../eth0".into(), "interfaces.name"),
             (|wire| wire.interfaces[0].name = "lo".into(), "interfaces.name"),
@@ -372,6 +417,8 @@ mod tests {
             (|wire| wire.interfaces[0].mtu = 67, "interfaces.mtu"),
             (|wire| wire.interfaces[0].addresses[0].prefix = 33, "interfaces.addresses"),
             (|wire| wire.interfaces[0].addresses[1].ip = vec![0; 15], "interfaces.addresses"),
+            (|wire| wire.interfaces[0].addresses[1].broadcast = vec![0; 4], "interfaces.addresses.broadcast"),
+            (|wire| wire.interfaces[0].addresses[0].scope = 256, "interfaces.addresses.scope"),
             (|wire| wire.routes[0].gateway = vec![0; 16], "routes.gateway"),
             (|wire| wire.routes[0].interface = 2, "routes.interface"),
             (|wire| wire.routes[0].scope = 256, "routes.scope"),

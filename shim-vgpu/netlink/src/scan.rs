@@ -22,7 +22,7 @@ use netlink_packet_route::{
     rule::RuleMessage,
 };
 
-use vgpu_agent_api::network::{Interface, Mac, NAME_BYTES_MAX, Neighbour, Network, Prefix, Route};
+use vgpu_agent_api::network::{Address, Interface, Mac, NAME_BYTES_MAX, Neighbour, Network, Prefix, Route};
 
 use crate::{
     Rtnetlink,
@@ -149,7 +149,7 @@ impl Dumps {
             if let RouteNetlinkMessage::NewAddress(address) = message
                 && address.header.index == link.index
             {
-                addresses.extend(prefix(address, link)?);
+                addresses.extend(read_address(address, link)?);
             }
         }
         few(&format!("addresses of {}", link.name), addresses.len(), ADDRESSES_MAX)?;
@@ -246,7 +246,7 @@ impl Dumps {
             if let RouteNetlinkMessage::NewAddress(address) = message
                 && let Some(link) = self.links.iter().find(|link| link.index == address.header.index)
                 && link.loopback
-                && let Some(prefix) = prefix(address, link)?
+                && let Some(Address { prefix, .. }) = read_address(address, link)?
                 && prefix.ip != Ipv4Addr::LOCALHOST
                 && prefix.ip != Ipv6Addr::LOCALHOST
             {
@@ -282,12 +282,14 @@ fn few(what: &str, count: usize, most: usize) -> Result<(), ScanError> {
 }
 
 /// None: it is nobody's, since another on the link has it.
-fn prefix(message: &AddressMessage, link: &Link) -> Result<Option<Prefix>, ScanError> {
-    let (mut local, mut far, mut flags, mut ends) = (None, None, AddressFlags::empty(), false);
+fn read_address(message: &AddressMessage, link: &Link) -> Result<Option<Address>, ScanError> {
+    let (mut local, mut far, mut broadcast) = (None, None, None);
+    let (mut flags, mut ends) = (AddressFlags::empty(), false);
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(ip) => local = Some(*ip),
             AddressAttribute::Address(ip) => far = Some(*ip),
+            AddressAttribute::Broadcast(ip) => broadcast = Some(*ip),
             AddressAttribute::Flags(all) => flags = *all,
             // It is valid no shorter than it is preferred.
             AddressAttribute::CacheInfo(info) => ends = info.ifa_preferred != FOREVER,
@@ -303,7 +305,9 @@ fn prefix(message: &AddressMessage, link: &Link) -> Result<Option<Prefix>, ScanE
     if ends {
         return unfit(format!("the address {ip} of {} is one for a time", link.name));
     }
-    Ok(Some(Prefix { ip, bits: message.header.prefix_len }))
+    let prefix = Prefix { ip, bits: message.header.prefix_len };
+    let scope = if ip.is_ipv4() { message.header.scope.into() } else { 0 };
+    Ok(Some(Address { prefix, broadcast, scope }))
 }
 
 fn is_main(message: &RouteMessage) -> bool {

@@ -13,7 +13,7 @@ use netlink_packet_route::{
         RouteType,
     },
 };
-use vgpu_agent_api::network::{Neighbour, Prefix, Route};
+use vgpu_agent_api::network::{Address, Neighbour, Prefix, Route};
 
 use crate::Rtnetlink;
 
@@ -29,16 +29,19 @@ impl Rtnetlink {
     /// Gives a link an address, which is used at once: nobody is asked whether he has it. No route comes with it.
     /// # Errors
     /// The kernel's.
-    pub fn add_address(&mut self, index: u32, address: &Prefix) -> io::Result<()> {
+    pub fn add_address(&mut self, index: u32, address: &Address) -> io::Result<()> {
+        let Prefix { ip, bits } = address.prefix;
         let mut message = AddressMessage::default();
-        message.header.family = family(address.ip);
-        message.header.prefix_len = address.bits;
+        message.header.family = family(ip);
+        message.header.prefix_len = bits;
+        message.header.scope = address.scope.into();
         message.header.index = index;
         message.attributes = vec![
-            AddressAttribute::Local(address.ip),
-            AddressAttribute::Address(address.ip),
+            AddressAttribute::Local(ip),
+            AddressAttribute::Address(ip),
             AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute),
         ];
+        message.attributes.extend(address.broadcast.map(AddressAttribute::Broadcast));
         self.ask(RouteNetlinkMessage::NewAddress(message), PUT)
     }
 

@@ -102,7 +102,7 @@ fn other_addresses_and_what_comes_from_outside_is_not_ours() {
             fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
             let mut netlink = Rtnetlink::open().unwrap();
             let index = netlink.link(name).unwrap().unwrap().index;
-            netlink.add_address(index, &prefix(address, 24)).unwrap();
+            netlink.add_address(index, &prefix(address, 24).into()).unwrap();
             routes.iter().for_each(|route| netlink.add_route(index, route).unwrap());
         });
     }

@@ -39,7 +39,13 @@ fn route(to: &str, gateway: Option<&str>) -> Route {
 /// What a plugin of a routed network makes: nothing on the link but the gateway, whose MAC address is given.
 fn wanted() -> Network {
     let mac = Mac([0x0a, 0x58, 10, 1, 2, 3]);
-    let addresses = ["10.1.2.3/32", "fd00:1::3/64", "fe80::3/64"].map(prefix_of).to_vec();
+    let of = |text, broadcast, scope| Address { prefix: prefix_of(text), broadcast, scope };
+    let addresses = vec![
+        of("10.1.2.3/32", None, 0),
+        of("10.1.3.4/24", Some([10, 1, 3, 255].into()), 253),
+        of("fd00:1::3/64", None, 0),
+        of("fe80::3/64", None, 0),
+    ];
     let ways = Route { mtu: Some(1200), advmss: Some(1100), ..route("10.9.0.0/16", Some("169.254.1.1")) };
     let source = Some("10.1.2.3".parse().unwrap());
     Network {
@@ -87,7 +93,7 @@ fn make(network: &Network) -> io::Result<Rtnetlink> {
 
 fn sorted(mut network: Network) -> Network {
     network.routes.sort_by_key(|route| (route.gateway.is_some(), route.to.ip, route.to.bits));
-    network.interfaces.iter_mut().for_each(|interface| interface.addresses.sort_by_key(|a| a.ip));
+    network.interfaces.iter_mut().for_each(|interface| interface.addresses.sort_by_key(|a| a.prefix.ip));
     network
 }
 
@@ -185,7 +191,7 @@ fn what_is_not_carried_is_named() {
     };
     let beside: Change = |netlink, _| {
         netlink.set_up(LOOPBACK, true)?;
-        netlink.add_address(LOOPBACK, &prefix_of("10.7.0.1/32"))
+        netlink.add_address(LOOPBACK, &prefix_of("10.7.0.1/32").into())
     };
     for (change, said) in [
         (apart, "the route to 10.7.0.0/16 is through lo, which is not carried"),

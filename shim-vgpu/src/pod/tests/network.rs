@@ -31,7 +31,7 @@ fn namespaces(interfaces: &[&str]) -> (Scratch, Scratch) {
         netlink.set_mac(index, MAC).unwrap();
         netlink.set_mtu(index, 1400).unwrap();
         for ip in ["10.0.0.2", "fd00::2"] {
-            netlink.add_address(index, &Prefix { ip: ip.parse().unwrap(), bits: 24 }).unwrap();
+            netlink.add_address(index, &Prefix { ip: ip.parse().unwrap(), bits: 24 }.into()).unwrap();
         }
     });
     (pod, node)
@@ -288,7 +288,7 @@ fn plug(pid: u32) -> (Namespace, Scratch) {
         netlink.no_own_addresses(near).unwrap();
         netlink.set_mac(near, MAC).unwrap();
         netlink.set_up(near, true).unwrap();
-        netlink.add_address(near, &Prefix { ip: "10.0.0.2".parse().unwrap(), bits: 24 }).unwrap();
+        netlink.add_address(near, &Prefix { ip: "10.0.0.2".parse().unwrap(), bits: 24 }.into()).unwrap();
     })
     .unwrap();
     (pod, far)
@@ -344,7 +344,7 @@ async fn what_a_guest_cannot_have_of_a_new_namespace_fails_the_start() {
         let (pod, _far) = plug(pid);
         if !is_old {
             let ruled = Prefix { ip: "10.0.0.9".parse().unwrap(), bits: 32 };
-            let ruling = || Rtnetlink::open().unwrap().add_address(1, &ruled).unwrap();
+            let ruling = || Rtnetlink::open().unwrap().add_address(1, &ruled.into()).unwrap();
             pod.enter(ruling).unwrap();
         }
         let code = if is_old { Code::ProtocolVersion } else { Code::SpecRefused };

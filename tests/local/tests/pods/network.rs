@@ -54,7 +54,7 @@ pub fn dress_in(of: &Namespace, name: &str, addresses: &[&str], routes: &[Route]
         let mut netlink = Rtnetlink::open().unwrap();
         let index = netlink.link(name).unwrap().unwrap().index;
         for address in addresses {
-            netlink.add_address(index, &prefix(address)).unwrap();
+            netlink.add_address(index, &prefix(address).into()).unwrap();
         }
         for route in routes {
             netlink.add_route(index, route).unwrap();
@@ -88,7 +88,7 @@ pub fn joins(spec: &mut Value, pod: &Scratch) {
 /// In no order.
 pub fn network_of(namespace: &Namespace) -> Network {
     let mut network = namespace.enter(|| scan().unwrap()).unwrap();
-    network.interfaces.iter_mut().for_each(|interface| interface.addresses.sort_by_key(|a| a.ip));
+    network.interfaces.iter_mut().for_each(|interface| interface.addresses.sort_by_key(|a| a.prefix.ip));
     network
         .routes
         .sort_by_key(|route| (route.interface, route.gateway.is_some(), route.to.ip, route.to.bits));
