@@ -2,9 +2,8 @@
 //!
 //! Start at [`Loopback`]: what is dialled at 127.0.0.1 or ::1 of a namespace, whatever the port, and nobody there serves, comes to listeners
 //! of ours. [`carry`] moves its bytes at both ends. Not here: what the two ends say to each other (vgpu-agent-api).
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
-mod bpf;
 mod carry;
 mod loopback;
 mod program;

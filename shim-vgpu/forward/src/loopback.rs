@@ -10,12 +10,12 @@ use std::{
 };
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use vgpu_netlink::Namespace;
-
-use crate::{
-    bpf::{self, Map, MapKind},
-    program,
+use vgpu_netlink::{
+    Namespace,
+    bpf::{self, Hook, Map, MapKind},
 };
+
+use crate::program;
 
 /// Connections that nobody has accepted: the kernel asks who dials again a second later.
 const WAITING: i32 = 64;
@@ -65,8 +65,9 @@ impl Loopback {
         rustix::net::listen(&socket, WAITING)?;
         let (listener, past) = (Map::new(MapKind::Sockets, 1)?, Map::new(MapKind::Hash, PAST)?);
         listener.put(0, u32::try_from(socket.as_raw_fd()).map_err(io::Error::other)?)?;
-        let program = bpf::load(&program::chooses(ip, &listener, &past))?;
-        let link = bpf::attach(program.as_fd(), namespace.as_fd())?;
+        let (hook, name) = (Hook::SOCKET_LOOKUP, *b"vgpu_forward\0\0\0\0");
+        let program = bpf::load(hook, name, &program::chooses(ip, &listener, &past))?;
+        let link = bpf::attach(hook, program.as_fd(), bpf::number(namespace.as_fd())?)?;
         Ok(Loopback { ip, past, _link: link, listener: socket.into(), namespace })
     }
 

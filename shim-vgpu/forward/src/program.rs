@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
-use crate::bpf::{Instruction, Map};
+use vgpu_netlink::bpf::{Instruction, Map};
 
 /// Where the fields of `struct bpf_sk_lookup` begin.
 mod field {

@@ -1,4 +1,5 @@
-//! The few calls of bpf(2) that are needed, by hand: a library for it brings a loader of ELF files and a libc of its own.
+//! The few calls of bpf(2) that are needed, by hand: a library for it brings a loader of ELF files and a libc of its own. What a program is for
+//! its crate knows.
 //!
 //! Source of all numbers and layouts: Linux, `include/uapi/linux/bpf.h`. The kernel takes what a shorter argument lacks for zeros.
 #![allow(unsafe_code, reason = "bpf(2) takes pointers as numbers; each block states why it is sound")]
@@ -12,17 +13,36 @@ use std::{
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
+    /// What is done.
     pub code: u8,
     /// Of the destination in the lower half, of the source in the upper one.
     pub registers: u8,
+    /// Of an address, or of where a jump leads.
     pub offset: i16,
+    /// A number in the instruction itself.
     pub immediate: i32,
+}
+
+/// Where a program is asked: its type (`enum bpf_prog_type`) and how it is attached (`enum bpf_attach_type`).
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    program: u32,
+    attached_as: u32,
+}
+
+impl Hook {
+    /// Which socket of a network namespace a new connection is for. Linux 5.9.
+    pub const SOCKET_LOOKUP: Hook = Hook { program: 30, attached_as: 36 };
+    /// What comes in at a link, before its queueing disciplines. Linux 6.6.
+    pub const INCOMING: Hook = Hook { program: 3, attached_as: 46 };
 }
 
 /// `enum bpf_map_type`.
 #[derive(Clone, Copy, Debug)]
 pub enum MapKind {
+    /// Of numbers.
     Hash = 1,
+    /// Of sockets.
     Sockets = 15,
 }
 
@@ -30,11 +50,8 @@ const MAP_CREATE: libc::c_int = 0;
 const MAP_UPDATE: libc::c_int = 2;
 const MAP_DELETE: libc::c_int = 3;
 const PROGRAM_LOAD: libc::c_int = 5;
+const PROGRAM_QUERY: libc::c_int = 16;
 const LINK_CREATE: libc::c_int = 28;
-
-/// `BPF_PROG_TYPE_SK_LOOKUP`, `BPF_SK_LOOKUP`.
-const SK_LOOKUP_PROGRAM: u32 = 30;
-const SK_LOOKUP: u32 = 36;
 
 /// Its keys and values are numbers of 32 bits.
 #[derive(Debug)]
@@ -52,9 +69,9 @@ impl Map {
             value_bytes: u32,
             entries: u32,
         }
-        let create = Create { kind: kind as u32, key_bytes: 4, value_bytes: 4, entries };
+        let mut create = Create { kind: kind as u32, key_bytes: 4, value_bytes: 4, entries };
         // SAFETY: there is no pointer in `Create`, all of which is initialised.
-        let file = unsafe { call(MAP_CREATE, &create) }?;
+        let file = unsafe { call(MAP_CREATE, &mut create) }?;
         // SAFETY: the kernel has just made it for us.
         Ok(Map(unsafe { OwnedFd::from_raw_fd(file) }))
     }
@@ -83,9 +100,9 @@ impl Map {
             flags: u64,
         }
         let map = number(self.0.as_fd())?;
-        let element = Element { map, padding: 0, key: address(key), value: address(value), flags: 0 };
+        let mut element = Element { map, padding: 0, key: address(key), value: address(value), flags: 0 };
         // SAFETY: the kernel reads a key and a value of 32 bits, which live until it returns, and writes nothing.
-        unsafe { call(command, &element) }.map(drop)
+        unsafe { call(command, &mut element) }.map(drop)
     }
 }
 
@@ -95,10 +112,10 @@ impl AsFd for Map {
     }
 }
 
-/// Has the kernel check and take a program that says which socket a new connection is for.
+/// Has the kernel check and take a program. `name` is what `bpftool` shows.
 /// # Errors
-/// EPERM as for [`Map::new`]. EINVAL, EACCES: the kernel does not have the kind, or does not take this one.
-pub fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
+/// EPERM as for [`Map::new`]. EINVAL, EACCES: the kernel does not have the hook, or does not take this one.
+pub fn load(hook: Hook, name: [u8; 16], program: &[Instruction]) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Load {
         kind: u32,
@@ -115,8 +132,8 @@ pub fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
         attached_as: u32,
     }
     let licence = c"Apache-2.0";
-    let load = Load {
-        kind: SK_LOOKUP_PROGRAM,
+    let mut load = Load {
+        kind: hook.program,
         count: u32::try_from(program.len()).map_err(io::Error::other)?,
         instructions: address(program.as_ptr()),
         licence: address(licence.as_ptr()),
@@ -125,21 +142,21 @@ pub fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
         log: 0,
         kernel_version: 0,
         flags: 0,
-        // What `bpftool` shows.
-        name: *b"vgpu_forward\0\0\0\0",
+        name,
         interface: 0,
-        attached_as: SK_LOOKUP,
+        attached_as: hook.attached_as,
     };
     // SAFETY: the kernel reads the instructions, as many as are counted, and a string with its end; both live until it returns.
-    let file = unsafe { call(PROGRAM_LOAD, &load) }?;
+    let file = unsafe { call(PROGRAM_LOAD, &mut load) }?;
     // SAFETY: the kernel has just made it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(file) })
 }
 
-/// Has the program asked in a network namespace for as long as what is returned is open, or the namespace is there.
+/// Has the program asked at a target, a descriptor of a namespace or the number of a link, for as long as what is returned is open, or the target is
+/// there.
 /// # Errors
-/// E2BIG: the namespace has 64 of them.
-pub fn attach(program: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// E2BIG, ERANGE: the target has 64 of them.
+pub fn attach(hook: Hook, program: BorrowedFd<'_>, target: u32) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Link {
         program: u32,
@@ -147,20 +164,45 @@ pub fn attach(program: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<
         attached_as: u32,
         flags: u32,
     }
-    let link =
-        Link { program: number(program)?, target: number(namespace)?, attached_as: SK_LOOKUP, flags: 0 };
+    let mut link = Link { program: number(program)?, target, attached_as: hook.attached_as, flags: 0 };
     // SAFETY: there is no pointer in `Link`, all of which is initialised.
-    let file = unsafe { call(LINK_CREATE, &link) }?;
+    let file = unsafe { call(LINK_CREATE, &mut link) }?;
     // SAFETY: the kernel has just made it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(file) })
 }
 
+/// How many programs are asked at a link.
+/// # Errors
+/// EINVAL, ENOSYS: the kernel does not have the hook.
+pub fn count(hook: Hook, link: u32) -> io::Result<u32> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Query {
+        target: u32,
+        attached_as: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        programs: u64,
+        count: u32,
+        padding: u32,
+        programs_flags: u64,
+        links: u64,
+        links_flags: u64,
+        revision: u64,
+    }
+    let mut query = Query { target: link, attached_as: hook.attached_as, ..Query::default() };
+    // SAFETY: no pointer in `Query` leads anywhere, and all of it is initialised.
+    unsafe { call(PROGRAM_QUERY, &mut query) }?;
+    Ok(query.count)
+}
+
 /// # Safety
 /// Each pointer in `argument` is good for what `command` does with it.
-unsafe fn call<A>(command: libc::c_int, argument: &A) -> io::Result<RawFd> {
-    // SAFETY: the kernel reads no more of the argument than its size says; for its pointers the caller answers.
+unsafe fn call<A>(command: libc::c_int, argument: &mut A) -> io::Result<RawFd> {
+    // SAFETY: the kernel reads and writes no more of the argument than its size says, all of which are numbers; for its pointers the caller
+    // answers.
     let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(argument), size_of::<A>()) };
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(argument), size_of::<A>()) };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
@@ -172,6 +214,9 @@ fn address<T>(of: *const T) -> u64 {
     of.expose_provenance() as u64
 }
 
-fn number(file: BorrowedFd<'_>) -> io::Result<u32> {
+/// As bpf(2) takes a descriptor.
+/// # Errors
+/// Never: no descriptor is negative.
+pub fn number(file: BorrowedFd<'_>) -> io::Result<u32> {
     u32::try_from(file.as_raw_fd()).map_err(io::Error::other)
 }

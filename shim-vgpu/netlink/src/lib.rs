@@ -4,6 +4,7 @@
 //! reads a pod's network as a whole.
 #![deny(unsafe_code)]
 
+pub mod bpf;
 pub mod link;
 mod namespace;
 mod netfilter;
