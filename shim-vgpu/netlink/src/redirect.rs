@@ -8,9 +8,11 @@
 
 mod tcx;
 
-use std::io;
+use std::{convert::Infallible, io};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{
+    NLM_F_CREATE, NLM_F_EXCL, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
+};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{
@@ -100,7 +102,7 @@ impl Rtnetlink {
             Some(kind) if kind != THEIR_KIND => {
                 Some(format!("a queueing discipline for what comes in ({kind})"))
             }
-            Some(kind) if self.filters(index)?.is_none_or(|filters| !filters.is_empty()) => {
+            Some(kind) if !self.filters(index)?.is_empty() => {
                 Some(format!("filters for what comes in (of {kind})"))
             }
             _ if tcx::programs(index)? > 0 => Some("a BPF program for what comes in (tcx)".into()),
@@ -124,19 +126,16 @@ impl Rtnetlink {
         Ok(kind.map(str::to_owned))
     }
 
-    /// The filters for what comes in. None: one has a form that we know nothing of.
-    fn filters(&mut self, index: u32) -> io::Result<Option<Vec<TcMessage>>> {
+    /// The filters for what comes in. None: one of a form that we know nothing of.
+    fn filters(&mut self, index: u32) -> io::Result<Vec<Option<TcMessage>>> {
         let mut asked = message(index)?;
         asked.header.parent = INCOMING;
-        let all = match self.dump(&RouteNetlinkMessage::GetTrafficFilter(asked)) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(None),
-            all => all?,
-        };
-        let filters = all.into_iter().filter_map(|filter| match filter {
-            RouteNetlinkMessage::NewTrafficFilter(filter) => Some(filter),
+        let all = self.0.dump(&Told(Some(RouteNetlinkMessage::GetTrafficFilter(asked))))?;
+        let filters = all.into_iter().map(|Told(filter)| match filter {
+            Some(RouteNetlinkMessage::NewTrafficFilter(filter)) => Some(filter),
             _ => None,
         });
-        Ok(Some(filters.collect()))
+        Ok(filters.collect())
     }
 
     /// Takes a link out of the way of this cookie; what somebody else has at what comes in stays as it is. One that is in none is no error.
@@ -144,11 +143,12 @@ impl Rtnetlink {
     /// It is gone.
     pub fn part(&mut self, index: u32, cookie: Cookie) -> io::Result<()> {
         let Some(kind) = self.ingress(index)? else { return Ok(()) };
-        // A form that we know nothing of is none that we have ever made; ours is not to be found beside it.
-        let Some(filters) = self.filters(index)? else { return Ok(()) };
-        let (ours, others): (Vec<_>, Vec<_>) =
-            filters.iter().filter(|filter| !is_place(filter)).partition(|filter| is_of(filter, cookie));
-        let shared = others.iter().any(|other| other.header.info == INFO);
+        let filters = self.filters(index)?;
+        let known = filters.iter().flatten().filter(|filter| !is_place(filter));
+        let (ours, others): (Vec<_>, Vec<_>) = known.partition(|filter| is_of(filter, cookie));
+        // One of a form that we know nothing of is somebody else's, wherever it is.
+        let unknown = filters.iter().any(Option::is_none);
+        let shared = unknown || others.iter().any(|other| other.header.info == INFO);
         for filter in ours {
             let mut ours = message(index)?;
             ours.header.parent = INCOMING;
@@ -159,10 +159,38 @@ impl Rtnetlink {
             self.ask(RouteNetlinkMessage::DelTrafficFilter(ours), 0)?;
         }
         // Ours, and before there is a filter it does nothing to anybody.
-        if kind == OUR_KIND && others.is_empty() {
+        if kind == OUR_KIND && others.is_empty() && !unknown {
             self.ask(RouteNetlinkMessage::DelQueueDiscipline(qdisc(index)?), 0)?;
         }
         Ok(())
+    }
+}
+
+/// A message of rtnetlink. None: one whose attributes have a form that we know nothing of; those beside it are told all the same.
+#[derive(Clone, Debug)]
+struct Told(Option<RouteNetlinkMessage>);
+
+impl NetlinkSerializable for Told {
+    fn message_type(&self) -> u16 {
+        self.0.as_ref().map_or(0, NetlinkSerializable::message_type)
+    }
+
+    fn buffer_len(&self) -> usize {
+        self.0.as_ref().map_or(0, NetlinkSerializable::buffer_len)
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        if let Some(message) = &self.0 {
+            message.serialize(buffer);
+        }
+    }
+}
+
+impl NetlinkDeserializable for Told {
+    type Error = Infallible;
+
+    fn deserialize(header: &NetlinkHeader, body: &[u8]) -> Result<Self, Infallible> {
+        Ok(Told(RouteNetlinkMessage::deserialize(header, body).ok()))
     }
 }
 

@@ -16,7 +16,7 @@ const TRIES: u32 = 8;
 
 /// rtnetlink's socket in the network namespace of the thread that opened it.
 #[derive(Debug)]
-pub struct Rtnetlink(Socket);
+pub struct Rtnetlink(pub(crate) Socket);
 
 impl Rtnetlink {
     /// Opens it.

@@ -165,7 +165,7 @@ fn kept(netlink: &mut Rtnetlink, eth0: u32) -> (Vec<(String, u32)>, Vec<TcHandle
         RouteNetlinkMessage::NewTrafficFilter(filter) => Some(filter),
         _ => None,
     });
-    let filters = outgoing.chain(netlink.filters(eth0).unwrap().unwrap());
+    let filters = outgoing.chain(netlink.filters(eth0).unwrap().into_iter().flatten());
     (qdiscs.collect(), filters.map(|filter| filter.header.handle).collect())
 }
 
@@ -254,7 +254,7 @@ fn filters_for_what_comes_in_are_named_and_those_of_later_act_before_ours_and_st
         let tap = netlink.link("tap").unwrap().unwrap().index;
         netlink.ask(copying(eth0, tap, INCOMING, PRIORITY), NLM_F_CREATE).unwrap();
         netlink.part(eth0, OURS).unwrap();
-        let kept = netlink.filters(eth0).unwrap().unwrap();
+        let kept: Vec<_> = netlink.filters(eth0).unwrap().into_iter().flatten().collect();
         let theirs = kept.iter().filter(|filter| is_of(filter, THEIRS)).count();
         let ours = kept.iter().filter(|filter| is_of(filter, OURS)).count();
         assert_eq!((theirs, ours), (2, 0));
@@ -275,4 +275,19 @@ fn a_way_to_a_link_that_is_gone_and_a_join_that_was_cut_are_taken_away() {
         netlink.part(world.eth0, OURS).unwrap();
         assert_eq!(netlink.ingress(world.eth0).unwrap(), None);
     });
+}
+
+#[test]
+fn a_filter_of_a_form_that_nobody_knows_is_told_beside_others() {
+    let known = RouteNetlinkMessage::NewTrafficFilter(filter(1, 2, OURS).unwrap());
+    let mut body = vec![0; known.buffer_len()];
+    known.serialize(&mut body);
+    let mut header = NetlinkHeader::default();
+    header.message_type = known.message_type();
+    let Told(told) = Told::deserialize(&header, &body).unwrap();
+    assert!(matches!(told, Some(RouteNetlinkMessage::NewTrafficFilter(filter)) if is_of(&filter, OURS)));
+    // The name of its kind is no text: the first attribute, behind the header of 20 bytes and its own.
+    body[24] = 0xff;
+    let Told(told) = Told::deserialize(&header, &body).unwrap();
+    assert!(told.is_none());
 }
