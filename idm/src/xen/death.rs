@@ -127,9 +127,9 @@ impl Shared {
                 Err(_) => false,
             };
             match watch.take() {
-                Ok(true) => continue,
+                Ok(1..) => continue,
                 // A look that failed is repeated: the event that asked for it has been taken.
-                Ok(false) => self.wait(complete.then_some(&watch)),
+                Ok(0) => self.wait(complete.then_some(&watch)),
                 // xenstored is gone or was restarted: a new connection and watch, and then a look.
                 Err(_) => {
                     self.wait(None);

@@ -80,9 +80,11 @@ fn count(domid: u16, vifs: usize, changes: &watch::Sender<u64>) -> io::Result<In
             polled => drop(polled?),
         }
         for state in &states {
-            if state.take().map_err(io::Error::other)? {
-                changes.send_modify(|count| *count += 1);
-            }
+            let fired = state.take().map_err(io::Error::other)?;
+            changes.send_if_modified(|count| {
+                *count += fired;
+                fired > 0
+            });
         }
     }
 }

@@ -260,6 +260,15 @@ fn a_watch_fires_at_once_and_for_each_change_below_it() {
     assert!(!watch.wait(Duration::from_millis(20)).unwrap());
     client.write("/a/state", "3").unwrap();
     assert!(watch.wait(SOON).unwrap());
+    for state in ["4", "5", "6"] {
+        client.write("/a/state", state).unwrap();
+    }
+    let begun = Instant::now();
+    let mut fired = 0;
+    while fired < 3 && begun.elapsed() < SOON {
+        fired += watch.take().unwrap();
+    }
+    assert_eq!((fired, watch.take().unwrap()), (3, 0), "each is counted");
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Watch {
     pub fn wait(&self, limit: Duration) -> Result<bool, XsError> {
         let end = Instant::now() + limit;
         loop {
-            if self.take()? {
+            if self.take()? > 0 {
                 return Ok(true);
             }
             let left = end.saturating_duration_since(Instant::now());
@@ -86,13 +86,15 @@ impl Watch {
         }
     }
 
-    /// Whether it fired since the last time it was asked. Never blocks.
+    /// How often it fired since the last time it was asked. Never blocks. Events that xenstored has not sent yet and that are alike it may make one
+    /// (Xen 4.17 and later).
     ///
     /// # Errors
     /// As [`Watch::wait`].
-    pub fn take(&self) -> Result<bool, XsError> {
+    pub fn take(&self) -> Result<u64, XsError> {
         let mut count = [0; 8];
-        let fired = rustix::io::read(&self.signal.event, &mut count).is_ok();
+        let read = rustix::io::read(&self.signal.event, &mut count);
+        let fired = read.map_or(0, |_| u64::from_ne_bytes(count));
         if self.signal.gone.load(Ordering::Acquire) {
             return Err(self.client.gone());
         }
