@@ -22,6 +22,10 @@ for path in sound drivers/gpu drivers/media drivers/staging drivers/iio drivers/
     drivers/input drivers/mtd drivers/bluetooth drivers/infiniband drivers/net/wireless drivers/net/ethernet; do
     exclude="$exclude --dpkgopt=path-exclude=/usr/lib/modules/*/kernel/$path/*"
 done
+# Of CNI's plugins those that no story has a use for.
+for plugin in dhcp firewall host-device ipvlan macvlan sbr static vlan vrf; do
+    exclude="$exclude --dpkgopt=path-exclude=/usr/lib/cni/$plugin"
+done
 # shellcheck disable=SC2086 # the options are to be split
 INITRD=No mmdebstrap --mode=root --variant=essential --aptopt='APT::Install-Recommends "false"' \
     --dpkgopt=force-unsafe-io --dpkgopt=force-confold $exclude \

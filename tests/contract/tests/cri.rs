@@ -8,10 +8,10 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use vgpu_contract::{
     compare::{Accepted, differences, judge},
     cri::{
-        ACCEPTED, ACCEPTED_BY_SANDBOX, ACCEPTED_OF_MORE, Node, Parts,
-        cases::{CASES, Case, LIMITS, MORE},
+        ACCEPTED, ACCEPTED_BY_SANDBOX, ACCEPTED_OF_MORE, Node, Parts, Place,
+        cases::{CASES, Case, LIMITS, MORE, NETWORKS},
         has_limits,
-        play::{Stage, play},
+        play::{Stage, failed, play},
         report::{self, Column},
         step::Step,
     },
@@ -32,11 +32,11 @@ async fn kubelet_has_the_answers_of_runc_from_ours() {
         return;
     }
     let limits = LIMITS.iter().filter(|case| can_be_limited(case));
-    let cases: Vec<_> = CASES.iter().chain(limits).collect();
+    let cases: Vec<_> = CASES.iter().chain(NETWORKS).chain(limits).collect();
     let mut columns = columns(&cases).await;
     hold_reasons(&columns, ACCEPTED);
     // Of every machine, so that the table is everywhere the same.
-    columns.iter_mut().for_each(|(_, rows)| rows.truncate(CASES.len()));
+    columns.iter_mut().for_each(|(_, rows)| rows.truncate(CASES.len() + NETWORKS.len()));
     vgpu_contract::report::hold(&report::table(&columns, ACCEPTED));
 }
 
@@ -150,15 +150,14 @@ async fn columns(cases: &[&'static Case]) -> Vec<Column> {
 /// With the root's own containerd.
 fn own() -> Parts {
     Parts {
-        root: given("VGPU_RUNC"),
-        containerd: None,
-        shim: given("VGPU_LOCAL_SHIM"),
+        place: Place { root: given("VGPU_RUNC"), containerd: None, shim: given("VGPU_LOCAL_SHIM") },
         images: env::split_paths(&given("VGPU_IMAGES")).collect(),
     }
 }
 
 fn of(containerd: &str) -> Parts {
-    Parts { containerd: Some(given(containerd)), ..own() }
+    let own = own();
+    Parts { place: Place { containerd: Some(given(containerd)), ..own.place }, ..own }
 }
 
 /// All cases below one containerd, of which nothing is left.
@@ -178,6 +177,9 @@ async fn column(name: &'static str, parts: Parts, cases: &[&'static Case], handl
             }
             let never = right.iter().find(|(_, outcome)| outcome.contains_key("comes"));
             assert!(never.is_none(), "{}: of runc's container it never comes: {never:?}", case.name);
+            if NETWORKS.iter().any(|of_networks| of_networks.name == case.name) {
+                assert_eq!(failed(&right), None, "{}", case.name);
+            }
             (at, case, differences(case.name, &right, &ours))
         });
     }

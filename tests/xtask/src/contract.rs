@@ -18,8 +18,9 @@ use crate::paths;
 use crate::progress::Steps;
 use crate::test::RUNNER;
 
-/// Of Dom0's tree, as `tar` matches them: runc, what it needs beside the C library, containerd with its shim for it, and what ours needs.
-const RUNC: [&str; 7] = [
+/// Of Dom0's tree, as `tar` matches them: runc, what it needs beside the C library, containerd with its shim for it, what ours needs, and
+/// CNI's plugins with iptables and `tc`.
+const RUNC: [&str; 18] = [
     "--wildcards",
     "./usr/sbin/runc",
     "./usr/lib/*/libseccomp.so.*",
@@ -27,7 +28,20 @@ const RUNC: [&str; 7] = [
     "./usr/bin/containerd-shim-runc-v2",
     "./usr/bin/ctr",
     "./usr/bin/unshare",
+    "./usr/lib/cni",
+    "./usr/sbin/xtables-nft-multi",
+    "./usr/lib/*/xtables",
+    "./usr/lib/*/libxtables.so.*",
+    "./usr/lib/*/libnftnl.so.*",
+    "./usr/lib/*/libmnl.so.*",
+    "./usr/sbin/tc",
+    "./usr/lib/*/libbpf.so.*",
+    "./usr/lib/*/libelf*.so*",
+    "./usr/lib/*/libcap.so.*",
+    "./usr/lib/*/libzstd.so.*",
 ];
+/// Debian has them by way of /etc.
+const LINKS: [(&str, &str); 2] = [("iptables", "xtables-nft-multi"), ("ip6tables", "xtables-nft-multi")];
 /// Where `tests/inside/src/in-root.sh` mounts something.
 const PLACES: [&str; 7] = ["dev", "old", "proc", "run", "sys", "test", "tmp"];
 /// What containerd gives pods that say nothing else.
@@ -57,11 +71,16 @@ pub fn runc(steps: &Steps) -> Result<PathBuf> {
         let inputs = Inputs::new().add("tree", tree.to_string_lossy().as_bytes());
         let inputs = inputs.add("runc", RUNC.join(" ")).add("places", PLACES.join(" "));
         let inputs = inputs.add("etc", ETC.map(|(_, text)| text).concat());
+        let inputs = inputs.add("links", LINKS.map(|(link, program)| format!("{link} {program}")).join(" "));
         cache::get("runc", inputs, |dir| {
             for (archive, members) in [("glibc.tar", &[][..]), ("tree.tar", &RUNC[..])] {
                 log.run(
                     Command::new("tar").arg("-xf").arg(tree.join(archive)).arg("-C").arg(dir).args(members),
                 )?;
+            }
+            for (link, program) in LINKS {
+                symlink(program, dir.join("usr/sbin").join(link))
+                    .context(|| format!("cannot make {link}"))?;
             }
             let busybox = dir.join("busybox");
             fs::copy(tree.join("busybox"), &busybox)

@@ -25,6 +25,7 @@ const PACKAGES: &[&str] = &[
     "xenstore-utils",
     "containerd",
     "runc",
+    "containernetworking-plugins",
     "iproute2",
     "kmod",
     "busybox-static",

@@ -7,7 +7,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use super::{
     api::{
         Capability, ContainerConfig, DNSConfig, Int64Value, KeyValue, LinuxContainerSecurityContext, Mount,
-        NamespaceMode, NamespaceOption, PodSandboxConfig, SecurityProfile,
+        NamespaceMode, NamespaceOption, PodSandboxConfig, PortMapping, SecurityProfile,
     },
     step::Step::{self, *},
 };
@@ -27,6 +27,18 @@ const ENDS: &str = "trap 'exit 6' TERM; echo there; while :; do sleep 0.02; done
 /// Two echoes of one connection each, and servers at the loopback's addresses alone; says when who comes is heard.
 const LISTENS: &str = "nc -l -p 8080 -e cat & nc -l -p 8081 -e cat & httpd -f -p 127.0.0.1:8082 & httpd -f -p [::1]:8083 &
     until test $(cat /proc/net/tcp /proc/net/tcp6 | grep -c ' 0A ') -ge 4; do sleep 0.02; done; echo there; wait";
+/// What a pod has of its network. A link-local address is made of a MAC address, which is by chance, as the order of several interfaces is.
+/// Ours has the routes to what addresses are in by themselves, and nobody there asks whether he alone has an address: the node has.
+const SEES: &str = "ip -o address | sed 's/^[0-9]*: //; s/fe80:[0-9a-f:]*/LOCAL/; s/10.90.0.1../SECOND/; s/ noprefixroute//; s/ flags 02//' | sort
+    ip route | sed s/10.90.0.1../SECOND/; ip -6 route | sort; cat /sys/class/net/eth*/mtu /etc/resolv.conf /etc/hosts; hostname";
+/// An answer to all who come by TCP.
+const SERVES: &str = "echo an answer > /tmp/answer; head -c 200000 /dev/zero > /tmp/much; httpd -f -p 8080 -h /tmp & until grep -q ' 0A ' /proc/net/tcp6; do sleep 0.02; done; echo there; wait";
+/// What the node has at its link to the pod and what it has made of what passed there, each way.
+const QUEUES: &str = "other=$(/usr/sbin/tc filter show dev $(link) parent ffff: | sed -n 's/.*to device \\([^)]*\\).*/\\1/p' | sort -u)
+    for dev in $(link) $other; do /usr/sbin/tc -s qdisc show dev $dev | grep -A 1 tbf | sed 's/ dev [^ ]*//; s/Sent .*overlimits [1-9].*/held back/'; done > /tmp/$POD
+    cat /tmp/$POD; test $(grep -c 'held back' /tmp/$POD) = 2; rm /tmp/$POD";
+/// What the node has of a pod whose network is taken away: rules, and addresses that are taken.
+const LEFT: &str = "for tables in iptables ip6tables; do $tables -t nat -S; done | grep -F -e $POD -e [$POD6] | wc -l; find /var/lib/cni/networks -name $POD -o -name $POD6 | wc -l";
 const NOTHING: fn(&mut PodSandboxConfig) = |_| {};
 
 macro_rules! cases {
@@ -92,10 +104,7 @@ cases! {
     cri_stop_created: RunPod(NOTHING), Create("app", SLEEPS), Stop("app", 1), Status("app"), Remove("app");
     cri_grace_0: RunPod(NOTHING), Create("app", ENDS), Start("app"), Until("app", "there"), Stop("app", 0), Status("app"), StopPod;
     cri_kills_itself: RunPod(NOTHING), Create("app", "kill -9 $$"), Start("app"), UntilExit("app"), Status("app");
-    cri_names: RunPod(|pod| {
-            let dns = DNSConfig { servers: vec!["192.0.2.53".into()], searches: vec!["a.test".into()], options: vec!["ndots:5".into()], ..Default::default() };
-            pod.dns_config = Some(dns).into();
-        }), Create("app", "cat /etc/resolv.conf; cat /etc/hosts; cat /etc/hostname; hostname; echo x >> /etc/hosts && echo written"), Start("app"), UntilExit("app"), Log("app");
+    cri_names: RunPod(names), Create("app", "cat /etc/resolv.conf; cat /etc/hosts; cat /etc/hostname; hostname; echo x >> /etc/hosts && echo written"), Start("app"), UntilExit("app"), Log("app");
     cri_sysctls_of_pod: RunPod(|pod| {
             let sysctls = [("kernel.shm_rmid_forced", "1"), ("net.ipv4.ip_local_port_range", "40000 40100")];
             pod.linux.mut_or_insert_default().sysctls = sysctls.map(|(name, value)| (name.into(), value.into())).into();
@@ -120,6 +129,33 @@ cases! {
             context.no_new_privs = true;
             context.readonly_rootfs = true;
         }), Start("app"), UntilExit("app"), Log("app"), Status("app");
+}
+
+cases! {
+    /// Of pods on networks by CNI's own plugins.
+    NETWORKS:
+    cri_net_seen_inside: RunPodOn("bridge", names), PodStatus, Create("app", SEES), Start("app"), UntilExit("app"), Log("app"), StopPod, PodStatus, OnNode(LEFT);
+    cri_net_reached: RunPodOn("bridge", port_8080), Create("app", SERVES), Start("app"), Until("app", "there"), RunOther("runc", SERVES),
+        OnNode("for at in $POD \"[$POD6]\"; do wget -qO- -T 20 $at:8080/answer; done; for at in 127.0.0.1 10.88.0.1 [fd00:88::1]; do wget -qO- -T 20 $at:$PORT/answer; done"),
+        OnNode("for at in $POD $POD6; do ping -c 1 -W 20 $at > /dev/null; echo pong; done"),
+        ExecSync("app", "for at in 10.88.0.1 fd00:88::1 $OTHER $OTHER6; do ping -c 1 -W 20 $at > /dev/null; echo pong; done; for at in $OTHER \"[$OTHER6]\"; do wget -qO- -T 20 $at:8080/answer; done"),
+        ExecSync("app", "for at in 10.88.0.1 [fd00:88::1]; do wget -qO- -T 20 $at:$PORT/answer; done"), PortForward(&[8080], 1), StopPod, OnNode(LEFT);
+    cri_net_beside_a_domain: RunPodOn("bridge", NOTHING), Create("app", SLEEPS), Start("app"), Until("app", "there"), RunOther("vgpu", SERVES),
+        ExecSync("app", "for at in $OTHER \"[$OTHER6]\"; do wget -qO- -T 20 $at:8080/answer; done"), StopPod, OnNode(LEFT);
+    cri_net_ptp: RunPodOn("ptp", port_8080), PodStatus, Create("app", SEES), Start("app"), UntilExit("app"), Log("app"), Create("app", SERVES), Start("app"), Until("app", "there"), RunOther("runc", SERVES),
+        OnNode("for at in $POD \"[$POD6]\"; do wget -qO- -T 20 $at:8080/answer; done; for at in 10.89.0.1 [fd00:89::1]; do wget -qO- -T 20 $at:$PORT/answer; done"),
+        ExecSync("app", "for at in $OTHER \"[$OTHER6]\"; do wget -qO- -T 20 $at:8080/answer; done; wget -qO- -T 20 10.89.0.1:$PORT/answer"), PortForward(&[8080], 1), StopPod, OnNode(LEFT);
+    cri_net_bandwidth: RunPodOn("ptp", NOTHING), Create("app", SERVES), Start("app"), Until("app", "there"), OnNode("wget -qO- -T 20 $POD:8080/much | wc -c"),
+        OnNode("ping -c 3 -s 20000 $POD > /dev/null || :"), OnNode(QUEUES), StopPod, OnNode(LEFT);
+    cri_net_policy: RunPodOn("ptp", NOTHING), Create("app", SERVES), Start("app"), Until("app", "there"), RunOther("runc", SERVES),
+        OnNode("iptables -A FORWARD -i $(link) -d $OTHER -j REJECT; iptables -A OUTPUT -o $(link) -p tcp --dport 8080 -j REJECT"),
+        ExecSync("app", "for at in $OTHER \"[$OTHER6]\"; do wget -qO- -T 20 $at:8080/answer || echo refused; done"),
+        OnNode("for at in $POD \"[$POD6]\"; do wget -qO- -T 20 $at:8080/answer || echo refused; done"),
+        OnNode("iptables -vS | grep $(link) | sed \"s/$(link)/LINK/; s/-c [1-9][0-9]* [0-9]*/-c SOME/\""),
+        OnNode("iptables -D FORWARD -i $(link) -d $OTHER -j REJECT; iptables -D OUTPUT -o $(link) -p tcp --dport 8080 -j REJECT"), StopPod, OnNode(LEFT);
+    cri_net_two_interfaces: RunPodOn("two", NOTHING), PodStatus, Create("app", SEES), Start("app"), UntilExit("app"), Log("app"), Create("app", SLEEPS), Start("app"), Until("app", "there"),
+        ExecSync("app", "for at in 10.88.0.1 10.90.0.1; do ping -c 1 -W 20 $at > /dev/null; echo pong; done"),
+        StopPod, OnNode(LEFT);
 }
 
 cases! {
@@ -208,6 +244,21 @@ cases! {
     cri_output_much: RunPod(NOTHING), Create("app", "seq 1 20000; echo last"), Start("app"), UntilExit("app"), Status("app"), Create("tail", "echo next"), Start("tail"), UntilExit("tail"), Log("tail");
 }
 
+fn names(pod: &mut PodSandboxConfig) {
+    let dns = DNSConfig {
+        servers: vec!["192.0.2.53".into()],
+        searches: vec!["a.test".into()],
+        options: vec!["ndots:5".into()],
+        ..Default::default()
+    };
+    pod.dns_config = Some(dns).into();
+}
+
+/// A port of the node is the pod's 8080.
+fn port_8080(pod: &mut PodSandboxConfig) {
+    pod.port_mappings = vec![PortMapping { container_port: 8080, ..Default::default() }];
+}
+
 /// What kubelet mounts for a ConfigMap: the files are links into a folder that a link leads to.
 fn config_map(folder: &Path) {
     write(&folder.join("config/..1/key"), "one\n");
@@ -276,10 +327,12 @@ mod tests {
 
     #[test]
     fn each_case_has_a_name_of_its_own_and_begins_with_its_pod() {
-        let all = || CASES.iter().chain(MORE).chain(LIMITS);
+        let all = || CASES.iter().chain(NETWORKS).chain(MORE).chain(LIMITS);
         let names: BTreeSet<_> = all().map(|case| case.name).collect();
         assert_eq!(names.len(), all().count());
-        let pods = |case: &&Case| case.steps.iter().filter(|step| matches!(step, RunPod(_))).count() == 1;
+        let pods = |case: &&Case| {
+            case.steps.iter().filter(|step| matches!(step, RunPod(_) | RunPodOn(..))).count() == 1
+        };
         assert_eq!(all().filter(pods).count(), names.len());
     }
 }

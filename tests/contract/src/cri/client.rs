@@ -13,7 +13,7 @@ use tonic::{
 };
 
 /// For one call: a stop has a grace of its own.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 /// containerd answers an ExecSync with so much of each stream.
 const ANSWER_BYTES_MAX: usize = 40 << 20;
 /// CRI's own, for calls of containerd's other services.

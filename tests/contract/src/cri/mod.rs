@@ -8,7 +8,9 @@ mod client;
 mod configs;
 mod events;
 mod logs;
+mod networks;
 mod node;
+mod place;
 pub mod play;
 pub mod report;
 pub mod step;
@@ -35,3 +37,4 @@ pub mod api {
 pub use accepted::{ACCEPTED, ACCEPTED_BY_SANDBOX, ACCEPTED_OF_MORE};
 pub use client::Client;
 pub use node::{Node, Parts, has_limits};
+pub use place::Place;

@@ -1,14 +1,13 @@
-//! A containerd with its CRI, in a root, a mount namespace and a directory of its own. Only what it starts is left of it when it ends.
+//! A containerd with its CRI and a directory of its own, in a [`Place`]. Nothing is left of it when it ends.
 
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::Child,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -19,16 +18,13 @@ use protobuf::{Message, well_known_types::any::Any};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use vgpu_inside::rooted;
 
-use super::Client;
+use super::{Client, Place};
 use crate::{
     left,
     mock::{Event, SOON, until},
 };
 
-const CONFIG: &str = include_str!("config.toml");
-const NETWORK: &str = r#"{"cniVersion":"0.4.0","name":"pods","plugins":[{"type":"pod"}]}"#;
 /// Has containerd, which is started again in the same mount namespace by a SIGHUP, and ended by a SIGTERM.
 const DAEMON: &str = r#"again=1
 trap 'again=1; kill $pid' HUP
@@ -39,23 +35,18 @@ while test "$again"; do
     while kill -0 $pid 2> /dev/null; do wait $pid; done
 done"#;
 const SUBSCRIBE: &str = "/containerd.services.events.v1.Events/Subscribe";
-const PLUGIN: &str = include_str!("cni.sh");
-/// The plugin's names: containerd has the loopback by a network of its own.
-const PLUGINS: [&str; 2] = ["loopback", "pod"];
-/// Of the local shim, which lie beside each other.
-const PROGRAMS: [&str; 2] = ["containerd-shim-vgpulocal-v1", "guest-local"];
+/// As its programs see it.
+const SOCKET: &str = "/test/run/containerd/containerd.sock";
+/// Of the node's ports that cases choose.
+const FIRST_PORT: u16 = 20000;
 /// Where the hierarchies are.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// What a node is made of.
 #[derive(Debug, Clone)]
 pub struct Parts {
-    /// Runc, util-linux and, where `containerd` has none, containerd.
-    pub root: PathBuf,
-    /// Another containerd's programs.
-    pub containerd: Option<PathBuf>,
-    /// The local shim.
-    pub shim: PathBuf,
+    /// Its programs.
+    pub place: Place,
     /// What `ctr images import` takes.
     pub images: Vec<PathBuf>,
 }
@@ -72,6 +63,7 @@ pub struct Node {
     /// Who hears them.
     listener: Mutex<Option<JoinHandle<()>>>,
     lives: Mutex<BTreeSet<String>>,
+    next_port: AtomicU16,
     /// Nothing is left of it.
     stopped: bool,
 }
@@ -79,11 +71,10 @@ pub struct Node {
 impl Node {
     /// One that serves and has the images.
     pub async fn start(parts: Parts) -> Self {
-        let dir = TempDir::new().expect("a directory");
-        fill(dir.path(), &parts);
+        let dir = parts.place.dir();
         let log = File::create(dir.path().join("containerd.log")).expect("a log");
-        let mut command = command(&parts, dir.path(), "/busybox");
-        command.args(["sh", "-c", DAEMON]).env("VGPU_LOCAL_DIR", "/test/node");
+        let mut command = parts.place.command_in_network(dir.path());
+        command.args(["/busybox", "sh", "-c", DAEMON]).env("VGPU_LOCAL_DIR", "/test/node");
         if !has_limits() {
             command.env("VGPU_LOCAL_LIMITS", "none");
         }
@@ -93,8 +84,8 @@ impl Node {
             panic!("containerd does not serve: {}", said(dir.path()));
         };
         let (events, daemon) = (Arc::default(), Mutex::new(daemon));
-        let (listener, lives) = (Mutex::default(), Mutex::default());
-        let node = Node { dir, parts, daemon, client, events, listener, lives, stopped: false };
+        let (listener, lives, next_port) = (Mutex::default(), Mutex::default(), FIRST_PORT.into());
+        let node = Node { dir, parts, daemon, client, events, listener, lives, next_port, stopped: false };
         node.listen();
         node
     }
@@ -135,6 +126,24 @@ impl Node {
         format!("vgpu-contract-{}", name.trim_start_matches('.'))
     }
 
+    /// Who has its network.
+    pub fn pid(&self) -> u32 {
+        self.daemon.lock().expect("nobody panics with it").id()
+    }
+
+    /// One that nobody else has been given.
+    pub fn next_port(&self) -> u16 {
+        self.next_port.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What a script says in the node's network, and its exit code.
+    pub fn run(&self, script: &str) -> (String, Option<i32>) {
+        let mut command = self.parts.place.busybox_in_network_of(self.dir.path(), self.pid());
+        let output = command.args(["timeout", "120", "sh", "-c", script]).output().expect("busybox runs");
+        let said = [output.stdout, output.stderr].concat();
+        (String::from_utf8_lossy(&said).into_owned(), output.status.code())
+    }
+
     /// Remembers the domains that there are, for the end.
     pub fn note_lives(&self) {
         let lives = left::lives(&self.dir.path().join("node"));
@@ -151,6 +160,8 @@ impl Node {
         until("no network namespace is left", || namespaces() == 0, || said(self.dir.path())).await;
         let tasks = || entries(&run.join("io.containerd.runtime.v2.task/k8s.io")).count();
         until("no bundle is left", || tasks() == 0, || said(self.dir.path())).await;
+        let links = || self.run("ip -o link | grep -e veth -e vif -e bwp").0;
+        until("no link of a pod is left", || links().is_empty(), links).await;
         self.assert_listening();
         self.signal(Signal::TERM);
         self.daemon.lock().expect("nobody panics with it").wait().expect("it is ours");
@@ -164,8 +175,8 @@ impl Node {
     fn import(&self) {
         for image in &self.parts.images {
             fs::copy(image, self.dir.path().join("image.tar")).expect("a copy");
-            let mut ctr = command(&self.parts, self.dir.path(), "ctr");
-            ctr.args(["--namespace", "k8s.io", "images", "import"]);
+            let mut ctr = self.parts.place.command(self.dir.path());
+            ctr.args(["ctr", "--address", SOCKET, "--namespace", "k8s.io", "images", "import"]);
             // 2.x would have its transfer service do it, which wants a configuration for that.
             ctr.args(self.is_of_2().then_some("--local")).arg("/test/image.tar");
             let output = ctr.output().expect("ctr runs");
@@ -175,7 +186,7 @@ impl Node {
 
     fn is_of_2(&self) -> bool {
         let output =
-            command(&self.parts, self.dir.path(), "ctr").arg("--version").output().expect("ctr runs");
+            self.parts.place.command(self.dir.path()).args(["ctr", "--version"]).output().expect("ctr runs");
         String::from_utf8_lossy(&output.stdout)
             .split(' ')
             .any(|word| word.starts_with("2.") || word.starts_with("v2."))
@@ -243,37 +254,11 @@ fn container_of(message: &[u8]) -> String {
     event.expect("an event of a task").container_id
 }
 
-fn fill(dir: &Path, parts: &Parts) {
-    for folder in ["bin", "cni", "logs", "var", "volumes"] {
-        fs::create_dir(dir.join(folder)).expect("a folder");
-    }
-    let programs = PROGRAMS.map(|program| parts.shim.with_file_name(program));
-    let others = parts.containerd.iter().flat_map(|folder| entries(folder));
-    for program in programs.into_iter().chain(others) {
-        let name = program.file_name().expect("a program has a name");
-        fs::copy(&program, dir.join("bin").join(name))
-            .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-    }
-    for plugin in PLUGINS.map(|name| dir.join("bin").join(name)) {
-        fs::write(&plugin, PLUGIN).expect("written");
-        fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).expect("executable");
-    }
-    fs::write(dir.join("cni/pods.conflist"), NETWORK).expect("written");
-    fs::write(dir.join("config.toml"), CONFIG).expect("written");
-}
-
 /// Whether this machine's controllers are those of cgroup version 2, so that a guest of it can have limits.
 #[must_use]
 pub fn has_limits() -> bool {
     let read = |place: &str| fs::read_to_string(format!("{CGROUPS}/{place}")).unwrap_or_default();
     read("cgroup.controllers").contains("memory")
-}
-
-/// A program in the node's root.
-fn command(parts: &Parts, dir: &Path, program: &str) -> Command {
-    let mut command = rooted::command(&parts.root, dir, Path::new("/"));
-    command.arg(program).env("PATH", "/test/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    command
 }
 
 /// As soon as somebody serves CRI.
@@ -298,7 +283,7 @@ fn said(dir: &Path) -> String {
     lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
-fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> {
+pub(super) fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 

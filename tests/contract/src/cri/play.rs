@@ -1,5 +1,9 @@
 //! A case on one runtime of a node: a pod of its own, each step, and what came of it.
 
+mod network;
+
+pub use network::failed;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -28,7 +32,7 @@ use crate::{
 /// Its name among its containers.
 const POD: Of = "SANDBOX";
 /// For what takes milliseconds, on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(100);
 
 /// Plays it with the runtime of that name, and takes away what is left of its pod.
 pub async fn play(case: &Case, node: &Node, handler: &str) -> Played {
@@ -44,6 +48,9 @@ pub async fn play(case: &Case, node: &Node, handler: &str) -> Played {
         }
     }
     stage.end().await;
+    if let Some(other) = &stage.other {
+        other.end().await;
+    }
     for (of, id) in stage.all() {
         // runc's shim may be gone before it has told the end of the pod's own task.
         let last = if of == POD { "exit" } else { "delete" };
@@ -59,6 +66,12 @@ pub async fn play(case: &Case, node: &Node, handler: &str) -> Played {
 pub struct Stage<'a> {
     node: &'a Node,
     handler: &'a str,
+    /// Of [`super::networks`]; none: the node's usual one.
+    network: Option<&'static str>,
+    /// What scripts know of the pod's network, by name.
+    known: Vec<(String, String)>,
+    /// The second pod.
+    other: Option<Box<Stage<'a>>>,
     /// Of the pod and of its folders.
     uid: String,
     config: PodSandboxConfig,
@@ -76,13 +89,27 @@ impl<'a> Stage<'a> {
         names.add(&uid, "POD");
         fs::create_dir(node.dir().join("volumes").join(&uid)).expect("a folder");
         let config = configs::pod(&uid, &node.cgroup());
-        Stage { node, handler, uid, config, pod: String::new(), containers: BTreeMap::new(), names }
+        Stage {
+            node,
+            handler,
+            network: None,
+            known: Vec::new(),
+            other: None,
+            uid,
+            config,
+            pod: String::new(),
+            containers: BTreeMap::new(),
+            names,
+        }
     }
 
     /// None of a step that calls nobody and only waits.
     pub async fn take(&mut self, step: &Step) -> Option<Outcome> {
         Some(match *step {
             Step::RunPod(change) => self.run_pod(change).await,
+            Step::RunPodOn(network, change) => self.run_pod_on(network, change, "POD").await,
+            Step::RunOther(handler, script) => self.run_other(handler, script).await,
+            Step::OnNode(script) => self.on_node(script),
             Step::StopPod => self.of_pod::<Empty>("StopPodSandbox").await,
             Step::RemovePod => self.of_pod::<Empty>("RemovePodSandbox").await,
             Step::PodStatus => self.of_pod::<cri::PodSandboxStatusResponse>("PodSandboxStatus").await,
@@ -203,7 +230,9 @@ impl<'a> Stage<'a> {
         change(&mut self.config);
         let request = cri::RunPodSandboxRequest {
             config: MessageField::some(self.config.clone()),
-            runtime_handler: self.handler.into(),
+            runtime_handler: self
+                .network
+                .map_or_else(|| self.handler.into(), |network| format!("{}-{network}", self.handler)),
             ..Default::default()
         };
         let answer: Result<cri::RunPodSandboxResponse, _> =
@@ -277,7 +306,7 @@ impl<'a> Stage<'a> {
     async fn exec_sync(&self, name: Of, script: &str, timeout: i64) -> Outcome {
         let request = cri::ExecSyncRequest {
             container_id: self.id(name),
-            cmd: configs::sh(script),
+            cmd: configs::sh(&self.script(script)),
             timeout,
             ..Default::default()
         };
@@ -345,7 +374,7 @@ impl<'a> Stage<'a> {
     ) -> Result<Channels, Outcome> {
         let answer: Result<cri::StreamResponse, _> = self.node.client.cri(method, request).await;
         let url = answer.map_err(|error| of::<Empty>(&Err(error), &self.names))?.url;
-        let heard = streams::play(&url, sent, enough).await;
+        let heard = streams::play(&url, self.node.pid(), sent, enough).await;
         heard.map_err(|error| Outcome::from([("streams".into(), json!(error.kind().to_string()))]))
     }
 

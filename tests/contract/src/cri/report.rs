@@ -13,7 +13,8 @@ const HEAD: &str = "
 
 Real containerds, called as kubelet calls them, with runc and vgpu's shim as two runtimes of each: Debian 12's (1.6), 13's (1.7) and forky's
 (2.1 or later). Compared is each field of each answer, of the status, of the logs and of the events; where a pod's containers are said to
-log, so is what they see. A number is a reason below, no number is alike.
+log, so is what they see. A number is a reason below, no number is alike. `RunPodOn` has a network by CNI's own plugins, `RunOther` is another pod on it,
+`OnNode` what the node sees and reaches of both.
 
 ";
 

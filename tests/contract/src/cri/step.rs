@@ -12,6 +12,13 @@ pub type Of = &'static str;
 pub enum Step {
     /// RunPodSandbox.
     RunPod(fn(&mut PodSandboxConfig)),
+    /// The same on a network of [`super::networks`]. From then on scripts of `ExecSync` and `OnNode` have the pod's addresses as
+    /// $POD and $POD6. A mapping from port 0 of the node is from one of the pod's own, $PORT.
+    RunPodOn(&'static str, fn(&mut PodSandboxConfig)),
+    /// A second pod on that network, of the runtime of that name, with a container that runs a script. Its addresses are $OTHER and $OTHER6.
+    RunOther(&'static str, &'static str),
+    /// No call: a script on the node, in its network.
+    OnNode(&'static str),
     /// StopPodSandbox.
     StopPod,
     /// RemovePodSandbox.
@@ -77,6 +84,8 @@ impl Step {
                 return format!("PortForward {}", ports.join(" "));
             }
             Step::List(_) => return "List".to_owned(),
+            Step::OnNode(_) => return "OnNode".to_owned(),
+            Step::RunOther(runtime, _) => return format!("RunOther {runtime}"),
             _ => {}
         }
         let text = format!("{self:?}");

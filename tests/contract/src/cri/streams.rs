@@ -1,8 +1,12 @@
 //! What containerd's streaming server carries of an exec, an attach or a forwarded port: messages of a WebSocket, each with a channel's number
 //! before its bytes. Sources: RFC 6455, sections 4 and 5; Kubernetes' subprotocol `v4.channel.k8s.io`.
 
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{collections::BTreeMap, fs::File, io, thread, time::Duration};
 
+use rustix::{
+    fd::AsFd,
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -20,7 +24,7 @@ pub const STDERR: u8 = 2;
 /// How it ended, as Kubernetes' Status.
 pub const STATUS: u8 = 3;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 const FINAL: u8 = 0x80;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
@@ -28,17 +32,19 @@ const MASKED: u8 = 0x80;
 /// Of a message that is sent.
 const BYTES_MAX: usize = 16 << 10;
 
-/// Sends bytes to channels, and meanwhile hears all channels until the other side closes, or `enough` says that no more is wanted.
+/// Sends bytes to channels, and meanwhile hears all channels until the other side closes, or `enough` says that no more is wanted. The server
+/// is in the network of process `pid`.
 ///
 /// # Errors
-/// The server refuses, or nothing ends within 20 s.
+/// The server refuses, or nothing ends within 60 s.
 pub async fn play(
     url: &str,
+    pid: u32,
     sent: &[(u8, &[u8])],
     enough: impl Fn(&Channels) -> bool,
 ) -> io::Result<Channels> {
     let played = async {
-        let mut socket = open(url).await?;
+        let mut socket = open(url, pid).await?;
         let (mut hears, mut says) = socket.split();
         let say = async {
             for (channel, bytes) in sent {
@@ -71,12 +77,24 @@ pub fn bytes_of(heard: &Channels, channel: u8) -> &[u8] {
     heard.get(&channel).and_then(|bytes| bytes.get(2..)).unwrap_or_default()
 }
 
-async fn open(url: &str) -> io::Result<TcpStream> {
+/// By a thread that stays in the other network and ends there.
+fn dial(host: String, pid: u32) -> io::Result<std::net::TcpStream> {
+    let dial = move || {
+        let network = File::open(format!("/proc/{pid}/ns/net"))?;
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let socket = std::net::TcpStream::connect(host)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    };
+    thread::spawn(dial).join().map_err(|_| io::Error::other("the thread panicked"))?
+}
+
+async fn open(url: &str, pid: u32) -> io::Result<TcpStream> {
     let (host, path) = url
         .strip_prefix("http://")
         .and_then(|rest| rest.split_once('/'))
         .ok_or(io::ErrorKind::InvalidInput)?;
-    let mut socket = TcpStream::connect(host).await?;
+    let mut socket = TcpStream::from_std(dial(host.to_owned(), pid)?)?;
     let request = format!(
         "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n"
