@@ -13,3 +13,5 @@ mod raw;
 pub mod rooted;
 pub mod specs;
 pub mod verbs;
+pub mod volume;
+pub mod watch;

@@ -25,7 +25,8 @@ inside eat MIB              touches so much memory and keeps it until its input 
 inside fork-hold-stdout SECONDS   leaves a process that holds the output
 inside sleep SECONDS
 inside fifo DIRECTORY       words through a fifo and a socket made there
-inside mmap-shared FILE     writes the file through a shared mapping";
+inside mmap-shared FILE     writes the file through a shared mapping
+inside watch PATH...        what inotify tells of them, up to a second in which it tells nothing more";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -59,6 +60,7 @@ fn obey(args: &[&str]) -> Option<io::Result<()>> {
         }
         ["fifo", dir] => verbs::fifo(Path::new(dir)),
         ["mmap-shared", path] => verbs::mmap_shared(Path::new(path)),
+        ["watch", paths @ ..] if !paths.is_empty() => verbs::watch(paths),
         _ => return None,
     })
 }

@@ -8,17 +8,19 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{CWD, Mode, mkfifoat};
 
-use crate::raw;
+use crate::{raw, watch::Watcher};
 
 /// For a peer that may not be there.
 const LIMIT: Duration = Duration::from_secs(10);
 /// What goes through fifos, sockets and mappings.
 const WORDS: &[u8] = b"what goes in comes out\n";
+/// After the last of what belongs together.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Answers each connection with its own address, then with what it sends, until somebody ends it.
 pub fn serve(port: u16) -> io::Result<()> {
@@ -100,6 +102,21 @@ pub fn mmap_shared(path: &Path) -> io::Result<()> {
     raw::write_shared(&file, WORDS)?;
     same(&mut File::open(path)?)?;
     say("mapped, written and read\n")
+}
+
+/// Tells what happens to paths, a line an event, until nothing has happened for a while after something did.
+pub fn watch(paths: &[&str]) -> io::Result<()> {
+    let watcher = Watcher::of(paths)?;
+    say("watching\n")?;
+    let mut last = None;
+    while last.is_none_or(|last: Instant| last.elapsed() < QUIET) {
+        thread::sleep(Duration::from_millis(20));
+        for event in watcher.seen()? {
+            say(&format!("{event}\n"))?;
+            last = Some(Instant::now());
+        }
+    }
+    Ok(())
 }
 
 fn same(from: &mut impl Read) -> io::Result<()> {

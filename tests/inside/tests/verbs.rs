@@ -130,3 +130,16 @@ fn what_is_no_verb_is_answered_with_those_that_are() {
         assert!(String::from_utf8_lossy(&ended.stderr).starts_with("inside look"), "{ended:?}");
     }
 }
+
+#[test]
+fn who_watches_says_what_happens_until_nothing_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut watcher = Running(inside(&["watch", dir.path().to_str().unwrap()]).spawn().unwrap());
+    let mut lines = BufReader::new(watcher.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().as_deref(), Some("watching"));
+    fs::create_dir(dir.path().join("a")).unwrap();
+    fs::rename(dir.path().join("a"), dir.path().join("b")).unwrap();
+    let said: Vec<_> = lines.collect();
+    assert_eq!(said, ["1 CREATE ISDIR a", "1 ISDIR MOVED_FROM a", "1 ISDIR MOVED_TO b"]);
+    assert!(watcher.0.wait().unwrap().success());
+}
