@@ -342,6 +342,17 @@ impl Guest {
         set.map(drop)
     }
 
+    /// Has it look at the volumes that its copy of the container's spec names, which have changed.
+    ///
+    /// # Errors
+    /// As [`Guest::task`].
+    pub async fn refresh_volumes(&self, id: &str) -> Result<()> {
+        let request = ContainerRequest { container_id: id.into(), ..ContainerRequest::default() };
+        let refreshed: Result<vgpu_agent_api::agent::Empty> =
+            self.call(AGENT_SERVICE, "RefreshVolumes", &request, Some(SHORT)).await;
+        refreshed.map(drop)
+    }
+
     /// The next thing that the guest has to tell, or nothing for a while.
     ///
     /// # Errors

@@ -140,6 +140,14 @@ impl Agent for AgentService {
         Ok(OomKillsReply { count, ..Default::default() })
     }
 
+    async fn refresh_volumes(&self, _: &TtrpcContext, req: ContainerRequest) -> ttrpc::Result<Empty> {
+        let container = self.pod.get(&req.container_id)?;
+        // The share may be slow, and PID 1 has to reap meanwhile.
+        let refreshed = tokio::task::spawn_blocking(move || container.volumes.refresh());
+        refreshed.await.map_err(std::io::Error::other).during(|| "refresh volumes".into())??;
+        Ok(Empty::new())
+    }
+
     async fn set_network(&self, _: &TtrpcContext, req: SetNetworkRequest) -> ttrpc::Result<Empty> {
         let network = Network::from_wire(&req)
             .map_err(|malformed| GuestError::Invalid { field: malformed.field, why: malformed.why })?;

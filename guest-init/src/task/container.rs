@@ -20,6 +20,7 @@ use super::{
     phase::{Operation, Phase},
     process::{Launched, Process},
     shared::{Joining, Memories},
+    volumes::Volumes,
 };
 use crate::{
     cgroup::{self, Cgroup},
@@ -140,6 +141,8 @@ pub struct Container {
     pub init: Arc<Process>,
     /// Sees its OOM kills.
     pub oom: Arc<OomWatch>,
+    /// Those that it may watch.
+    pub volumes: Volumes,
     execs: Mutex<HashMap<String, Arc<Exec>>>,
     /// Init has ended, though nobody was told yet: no exec may begin.
     ending: AtomicBool,
@@ -193,13 +196,14 @@ impl Container {
         let rootfs = bundle.join("rootfs");
         let looking = (Arc::clone(&host), plan.id.clone(), directory.clone(), rootfs.clone());
         // The share is another domain's file system: it may be slow, and this thread serves the whole pod.
-        let (spec, door) = tokio::task::spawn_blocking(move || {
+        let (spec, door, (volumes, places)) = tokio::task::spawn_blocking(move || {
             let (host, id, directory, rootfs) = looking;
             let mut spec = read_spec(&bundle.join("config.json"))?;
             places::resolve(&mut spec, &rootfs);
             tmpfs::add_modes(&mut spec, &rootfs);
             let door = open_door(&host, &id, &directory, &rootfs, &spec)?;
-            Ok::<_, GuestError>((spec, door))
+            let copied = Volumes::copy(&mut spec, &bundle, &directory);
+            Ok::<_, GuestError>((spec, door, copied))
         })
         .await
         .map_err(|_| GuestError::Oci { operation: "read the spec", text: "it panicked".into() })??;
@@ -237,7 +241,7 @@ impl Container {
         let place = Place { directory: &directory, name: "init", owner };
         let launched = launch(&host, &place, &plan.stdio, request).await;
         let launched = launched.map_err(|error| workdir::explained(error, &directory))?;
-        drop(joining);
+        drop((joining, places));
 
         let cgroup = Cgroup::new(cgroup_path);
         let oom = Arc::new(OomWatch::new(plan.id.clone(), cgroup.clone(), Arc::clone(&host.oom)));
@@ -251,6 +255,7 @@ impl Container {
             cgroup,
             init,
             oom,
+            volumes,
             execs: Mutex::new(HashMap::new()),
             ending: AtomicBool::new(false),
             uid_mappings,

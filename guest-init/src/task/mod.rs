@@ -20,3 +20,4 @@ pub mod pod;
 pub mod process;
 pub mod service;
 pub mod shared;
+pub mod volumes;

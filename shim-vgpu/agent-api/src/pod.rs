@@ -15,6 +15,10 @@ pub const SANDBOX: &str = "vgpu:sandbox";
 /// [`crate::version::SANDBOX_SINCE`] on.
 pub const PAUSE: &str = "vgpu:pause";
 
+/// The annotation that names the container's volumes of which the shim will say when they have changed: the numbers of their places
+/// `mounts/<number>` in its folder of the share, with a blank between two.
+pub const VOLUMES: &str = "vgpu.dev/volumes";
+
 /// `linux.namespaces[].path` for the namespace that init of this container is in: `vgpu:container/<id>`.
 #[must_use]
 pub fn namespace_of(container: &str) -> String {

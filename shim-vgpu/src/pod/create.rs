@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use vgpu_agent_api::version;
 use vgpu_codes::Code;
 
-use super::{Creation, Living, Pod, Sandbox, Slot, place::Placed, steps::Step};
+use super::{Creation, Living, Pod, Sandbox, Slot, place::Placed, steps::Step, volumes::Changes};
 use crate::{
     bootstrap, cleanup,
     container::Container,
@@ -142,10 +142,13 @@ impl Pod {
         let _under_way = UnderWay { pod: &self, id: id.clone(), creation: &creation };
         let built = self.build(request, &creation).await;
         match built {
-            Ok(container) => {
+            Ok((container, changes)) => {
                 let pid = container.task_pid();
                 self.lock().insert(id, Slot::Ready(container.clone()));
                 tokio::spawn(self.clone().watch_holder(container.clone()));
+                if let Some(changes) = changes {
+                    tokio::spawn(self.clone().watch_volumes(container.clone(), changes));
+                }
                 tokio::spawn(self.clone().await_exit(container, crate::container::life::Who::Init));
                 Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
             }
@@ -171,13 +174,13 @@ impl Pod {
         self: &Arc<Self>,
         request: CreateTaskRequest,
         creation: &Creation,
-    ) -> Result<Arc<Container>> {
+    ) -> Result<(Arc<Container>, Option<Changes>)> {
         // Not by the reactor: a volume's file system may be slow.
         let plan = blocking(move || Plan::new(request)).await?;
         if matches!(plan.role, Role::Container { .. }) {
             self.expect_started()?;
         }
-        let (guest, placed) = {
+        let (guest, mut placed) = {
             let mut slot = self.sandbox.lock().await;
             match (slot.is_some(), &plan.role) {
                 (false, Role::Container { sandbox }) => {
@@ -207,11 +210,13 @@ impl Pod {
             self.passed(Step::Granted, creation).await?;
             (self.guest()?, placed)
         };
+        let changes = placed.changes.take();
         // A guest that does not answer must not keep a Delete waiting.
-        tokio::select! {
+        let container = tokio::select! {
             made = self.make_task(&guest, plan, placed, creation) => made,
             () = creation.cancelled() => Err(creation.refusal()),
-        }
+        }?;
+        Ok((container, changes))
     }
 
     /// After each step: tests may cut here, and a Delete may have come meanwhile.

@@ -1,7 +1,7 @@
 //! A pod: its domain, and the containers in it.
 //!
 //! [`Pod`] holds what lives; [`create`] builds, [`place`] has what a container is on the host, [`network`] the way of its network to the guest, [`sandbox`] a pod without a container of its own, [`tasks`] and [`freeze`] have the calls on containers that exist, [`clock`] keeps the guest's time, [`death`] notices its end,
-//! [`proxy`] that of gpu-proxy, [`vifs`] a guest that keeps Dom0 busy.
+//! [`proxy`] that of gpu-proxy, [`vifs`] a guest that keeps Dom0 busy, [`volumes`] what kubelet changes.
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
 //! Five locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
 //! the pod is built or taken away, which may take long (a volume's file system, gpu-proxy): no call on a container that exists takes it, but the Start of one that brought a network namespace of its own;
@@ -21,6 +21,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod vifs;
+mod volumes;
 
 use std::{
     collections::HashMap,

@@ -4,7 +4,12 @@ use std::path::Path;
 
 use containerd_shim_protos::api::Mount;
 
-use super::{Creation, Pod, Sandbox, create::Plan, steps::Step};
+use super::{
+    Creation, Pod, Sandbox,
+    create::Plan,
+    steps::Step,
+    volumes::{self, Changes},
+};
 use crate::{
     error::{Result, blocking},
     holder::Holder,
@@ -18,6 +23,8 @@ pub(super) struct Placed {
     pub(super) holder: Holder,
     /// Its spec in the share has words for what containers of a pod share.
     pub(super) shares: bool,
+    /// Of its volumes that kubelet changes.
+    pub(super) changes: Option<Changes>,
 }
 
 impl Pod {
@@ -76,7 +83,7 @@ impl Pod {
         }
         if plan.own.as_ref().is_some_and(|own| !own.shares_pids) {
             // Of this one the guest has nothing.
-            return Ok(Placed { holder, shares: false });
+            return Ok(Placed { holder, shares: false, changes: None });
         }
         let (mounts, target) = (plan.request.rootfs.clone(), plan.bundle.join("rootfs"));
         blocking(move || mount_root(&mounts, &target)).await?;
@@ -84,15 +91,17 @@ impl Pod {
         let (share, id) = (sandbox.share.clone(), plan.id().to_owned());
         let (bundle, gpu, mounted) =
             (plan.bundle.clone(), plan.gpu.is_some(), !plan.request.rootfs.is_empty());
-        let shares = blocking(move || {
-            let guest = spec.for_guest(&id, &bundle, gpu, &joined, &memories);
+        let (shares, changes) = blocking(move || {
+            let mut guest = spec.for_guest(&id, &bundle, gpu, &joined, &memories);
+            // Before the guest looks at them.
+            let changes = volumes::begin(&mut guest);
             let root = if mounted { bundle.join("rootfs") } else { guest.root };
             share.add(&id, &root, &guest.binds, guest.config.to_string().as_bytes())?;
-            Ok(guest.shares)
+            Ok((guest.shares, changes))
         })
         .await?;
         self.passed(Step::ContainerShared, creation).await?;
-        Ok(Placed { holder, shares })
+        Ok(Placed { holder, shares, changes })
     }
 }
 

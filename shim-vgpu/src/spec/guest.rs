@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
-use vgpu_agent_api::pod::Memory;
+use vgpu_agent_api::pod::{Memory, VOLUMES};
 
 use super::{
     Spec, field, gpu, hooks,
@@ -45,6 +45,14 @@ pub struct GuestSpec {
     pub root: PathBuf,
     /// It has words for what containers of a pod share.
     pub shares: bool,
+}
+
+impl GuestSpec {
+    /// Says that the guest will be told of changes of these binds.
+    pub fn name_volumes(&mut self, numbers: &[usize]) {
+        let numbers: Vec<_> = numbers.iter().map(usize::to_string).collect();
+        self.config["annotations"][VOLUMES] = numbers.join(" ").into();
+    }
 }
 
 impl Spec {

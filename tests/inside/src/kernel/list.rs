@@ -184,7 +184,7 @@ const FILES: &[Feature] = &[
         files::overlay_of_a_user,
     ),
     all("binfmt_misc", "programs of other machines by an emulator, for a user namespace", &["BINFMT_MISC"], files::binfmt_misc),
-    all("inotify", "changes of files (not those that the node makes in a volume)", &["INOTIFY_USER"], || {
+    all("inotify", "changes of files; of volumes that the node writes, those of kubelet's that it changes as a whole (ConfigMaps, Secrets, projected ones, the downward API's)", &["INOTIFY_USER"], || {
         inotify::init(inotify::CreateFlags::CLOEXEC).map(drop).map_err(Into::into)
     }),
     all(

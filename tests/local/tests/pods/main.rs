@@ -11,6 +11,7 @@ mod network;
 mod own_network;
 mod sandbox;
 mod shared;
+mod volumes;
 
 use std::{
     env, fs,
