@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::json;
+use vgpu_inside::{part::given, volume::Volume};
 
 use crate::outcome::Outcome;
 
@@ -27,6 +28,22 @@ const NODE: [(&str, &str); 4] = [
     ("other/file", "of the other\n"),
     ("everybodys/file", ""),
 ];
+
+/// As a pod's folder on the node has a ConfigMap.
+const CONFIG_MAP: &str = "volumes/kubernetes.io~configmap/config";
+
+/// Makes one, and who can watch it.
+pub(crate) fn make_config_map(bundle: &Path) {
+    fs::create_dir_all(bundle.join(CONFIG_MAP)).expect("a folder");
+    write_config_map(bundle, "1", &[("key", "first\n"), ("gone", "")]);
+    fs::copy(given("VGPU_INSIDE"), bundle.join("rootfs/bin/inside")).expect("copied");
+}
+
+/// Writes it as kubelet does.
+pub(crate) fn write_config_map(bundle: &Path, version: &str, files: &[(&str, &str)]) {
+    let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+    Volume::at(&bundle.join(CONFIG_MAP)).write(version, &files).expect("written");
+}
 
 /// Makes them.
 pub(crate) fn make(bundle: &Path) {

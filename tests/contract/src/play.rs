@@ -108,6 +108,7 @@ impl Stage {
                 outcome.extend(text("err").map(|errors| ("errors".into(), json!(errors))));
                 return Some(outcome);
             }
+            Step::Swap(files) => fixture::write_config_map(&self.containerd.bundle_of(TASK.id), "2", files),
             Step::Node(path) => {
                 return Some(fixture::look(&self.containerd.bundle_of(TASK.id).join(path)));
             }
@@ -131,6 +132,9 @@ impl Stage {
             change(spec);
         });
         fixture::make(&self.containerd.bundle_of(TASK.id));
+        if case.steps.iter().any(|step| matches!(step, Step::Swap(_))) {
+            fixture::make_config_map(&self.containerd.bundle_of(TASK.id));
+        }
     }
 
     /// Of its own: cases are played beside each other.

@@ -95,6 +95,9 @@ pub enum Step {
     Until(Of, &'static str),
     /// No call: what a path of the container's bundle is, on the node.
     Node(&'static str),
+    /// No call: kubelet writes these files in the place of those of a ConfigMap, `key` and `gone`, which a bundle has where a case has this step.
+    /// Its image has the program `inside` then.
+    Swap(&'static [(&'static str, &'static str)]),
     /// No call: all that one has written that was deleted. Before that its output may be on its way.
     Output(Of),
 }

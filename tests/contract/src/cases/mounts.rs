@@ -146,6 +146,9 @@ cases! {
             bind(spec, "vol", "/mnt", &["rbind"]);
             bind(spec, "everybodys", "/data", &["rbind"]);
         }), Start(TASK), Wait(TASK), Delete(TASK), Output(TASK), Node("everybodys/new");
+    volume_that_kubelet_swaps: CreateOf("inside watch /config /config/key; cat /config/key; ls -a /config", |spec| {
+            bind(spec, "volumes/kubernetes.io~configmap/config", "/config", &["rbind", "rprivate", "ro"]);
+        }), Start(TASK), Until(TASK, "watching"), Swap(&[("key", "second\n"), ("new", "")]), Wait(TASK), Delete(TASK), Output(TASK);
     volume_of_a_file: CreateOf("echo more >> /etc/file", |spec| bind(spec, "vol/file", "/etc/file", &["rbind"])), Start(TASK), Wait(TASK), Delete(TASK), Node("vol/file");
     places_are_left_in_the_root: CreateOf("true", |spec| {
             bind(spec, "vol", "/new/folder", &["rbind"]);
