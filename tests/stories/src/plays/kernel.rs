@@ -12,7 +12,7 @@ use crate::plays::vgpu;
 use crate::pod::{Pod, Runtime};
 
 /// Built by xtask from `tests/inside`.
-const PROGRAM: &str = "/ctl/inside";
+pub const PROGRAM: &str = "/ctl/inside";
 /// `ctr` looks at the host's node for its numbers; nobody opens it.
 const DEVICES: [(&str, &str); 2] = [("/dev/fuse", "229"), ("/dev/net/tun", "200")];
 

@@ -1,12 +1,14 @@
 //! Pods of more than one container, with the annotations and the paths that CRI writes into their specs.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use vgpu_inside::volume::Volume;
 
 use crate::Story;
 use crate::command::must;
 use crate::node::Node;
-use crate::plays::vgpu;
+use crate::plays::{kernel::PROGRAM, vgpu};
 use crate::pod::{Pod, Runtime, START};
 
 /// The stories.
@@ -23,8 +25,8 @@ pub fn stories() -> Vec<Story> {
 
 /// Stands for CRI's folder with a pod's shared memory.
 const SHM: &str = "/run/story-shm";
-/// Stands for kubelet's folder with a volume.
-const CONFIG: &str = "/run/story-config";
+/// Stands for kubelet's folder of a pod.
+const POD: &str = "/run/story-pod";
 const KINDS: [(&str, &str); 4] = [("ipc", "ipc"), ("uts", "uts"), ("network", "net"), ("pid", "pid")];
 
 fn two_containers_of_a_pod_share_its_namespaces(node: &Node) {
@@ -69,31 +71,31 @@ fn two_containers_of_a_pod_share_its_namespaces(node: &Node) {
     fs::remove_dir(SHM).expect("nothing holds it");
 }
 
-/// As kubelet keeps a ConfigMap: files are links through `..data`, a link to the folder of a version; another one takes its place by a rename.
+/// A file that is open stays what it was; who reads again, and who watches, has the next one.
 fn vgpu_volume_that_kubelet_swaps_is_fresh(node: &Node) {
-    let _ = fs::remove_dir_all(CONFIG);
-    let write = |version: &str, text: &str| {
-        let folder = format!("{CONFIG}/..{version}");
-        fs::create_dir_all(&folder).expect("/run is writable");
-        fs::write(format!("{folder}/key"), text).expect("written");
-        let next = format!("{CONFIG}/..data_tmp");
-        symlink(format!("..{version}"), &next).expect("a link");
-        fs::rename(next, format!("{CONFIG}/..data")).expect("swapped");
+    let _ = fs::remove_dir_all(POD);
+    let folder = format!("{POD}/volumes/kubernetes.io~configmap/config");
+    fs::create_dir_all(&folder).expect("/run is writable");
+    let write = |version: &str, text: &[u8]| {
+        let files = [("key", text), ("other", text)];
+        Volume::at(Path::new(&folder)).write(version, &files).expect("/run is writable");
     };
-    write("one", "first\n");
-    symlink("..data/key", format!("{CONFIG}/key")).expect("a link");
+    write("one", b"first\n");
 
     let script = "exec 3< /config/key; cat /config/key; echo x > /config/key || echo refused; \
-                  until grep -q second /config/key; do sleep 0.2; done; echo $(cat /config/key) after $(cat <&3)";
-    let mount = format!("type=bind,src={CONFIG},dst=/config,options=rbind:ro");
-    let mut pod =
-        node.start(Pod::busybox(Runtime::Vgpu, &["sh", "-c", script]).option("--mount").option(&mount));
-    pod.until_line("refused");
-    write("two", "second\n");
-    fs::remove_dir_all(format!("{CONFIG}/..one")).expect("removed");
+                  /inside watch /config /config/other; echo $(cat /config/key) after $(cat <&3)";
+    let mount = format!("type=bind,src={folder},dst=/config,options=rbind:ro");
+    let program = format!("type=bind,src={PROGRAM},dst=/inside,options=rbind:ro");
+    let pod = Pod::busybox(Runtime::Vgpu, &["sh", "-c", script]).option("--mount").option(&mount);
+    let mut pod = node.start(pod.option("--mount").option(&program));
+    pod.until_line("watching");
+    write("two", b"second\n");
     let ended = pod.end(START);
-    assert_eq!((ended.code, ended.text().as_str()), (Some(0), "first\nrefused\nsecond after first\n"));
-    fs::remove_dir_all(CONFIG).expect("nothing holds it");
+    let events = "1 CREATE ISDIR ..two\n1 ATTRIB ISDIR ..two\n1 CREATE ..data_tmp\n1 MOVED_FROM ..data_tmp\n1 MOVED_TO ..data\n\
+                  2 ATTRIB\n2 DELETE_SELF\n2 IGNORED\n1 DELETE ISDIR ..one\n";
+    let right = format!("first\nrefused\nwatching\n{events}second after first\n");
+    assert_eq!((ended.code, ended.text()), (Some(0), right));
+    fs::remove_dir_all(POD).expect("nothing holds it");
 }
 
 fn of_a_pod(kind: &str, sandbox: &str, script: &str) -> Pod {
