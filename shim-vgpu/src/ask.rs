@@ -4,6 +4,8 @@ use std::{path::Path, time::Duration};
 
 use containerd_shim_protos::{
     api::{DeleteRequest, KillRequest, ShutdownRequest},
+    sandbox_api::ShutdownSandboxRequest,
+    sandbox_async::SandboxClient,
     shim_async::TaskClient,
 };
 use tokio::time;
@@ -29,7 +31,8 @@ pub fn remove(socket: &Path, id: &str) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let removed = runtime.or_fail(Code::HostFailure, what)?.block_on(async {
         let asked = async {
-            let task = TaskClient::new(Client::connect(&format!("unix://{}", socket.display())).await?);
+            let client = Client::connect(&format!("unix://{}", socket.display())).await?;
+            let task = TaskClient::new(client.clone());
             let kill = KillRequest { id: id.into(), signal: SIGKILL, all: true, ..KillRequest::default() };
             // Dead, or not made yet: the Delete tells.
             let _ = task.kill(context::with_duration(LIMIT), &kill).await;
@@ -44,6 +47,11 @@ pub fn remove(socket: &Path, id: &str) -> Result<()> {
                     Err(error) => return Err(error),
                 }
             }
+            // A pod of the Sandbox API is no container, and would keep the shim; of others it knows none.
+            let sandbox =
+                ShutdownSandboxRequest { sandbox_id: id.into(), ..ShutdownSandboxRequest::default() };
+            let _ =
+                SandboxClient::new(client).shutdown_sandbox(context::with_duration(LIMIT), &sandbox).await;
             // Nobody else tells it that it may go; with other containers it stays.
             task.shutdown(context::with_duration(LIMIT), &ShutdownRequest::default()).await.map(drop)
         };

@@ -96,14 +96,18 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &mut Record) -> Resul
 
 /// Those of a container of which nothing is left. Each is begun once, whatever becomes of us: `forget` has the disk without it before. Blocks.
 fn run_hooks(record: &mut Record, id: &str, forget: impl Fn(&Record) -> Result<()>) -> Result<()> {
-    while let Some(hooks) = record.containers.get_mut(id).and_then(|container| container.hooks.as_mut())
-        && let Some(hook) = hooks.take(Kind::Poststop)
-    {
-        let state = hooks.state.clone();
-        forget(record)?;
+    loop {
+        let mut without = record.clone();
+        let hooks = without.containers.get_mut(id).and_then(|container| container.hooks.as_mut());
+        let Some((hook, state)) = hooks.and_then(|all| Some((all.take(Kind::Poststop)?, all.state.clone())))
+        else {
+            return Ok(());
+        };
+        // One that cannot be forgotten is not begun, and is there at the next try.
+        forget(&without)?;
+        *record = without;
         hooks::run_last(&hook, state);
     }
-    Ok(())
 }
 
 /// Ends a container's stand-in. One whose shim was killed has ended by itself, as soon as it came to it.

@@ -8,17 +8,17 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::process::CommandExt as _,
+    os::{fd::OwnedFd, unix::process::CommandExt as _},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
-    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::MemfdFlags,
-    process::{Pid, Signal},
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal},
 };
 use serde_json::{Map, Value};
 use vgpu_codes::Code;
@@ -33,8 +33,8 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks whether somebody has given up waiting for it.
 const LOOK: Duration = Duration::from_millis(50);
-/// For the last words of one that has ended: what it has left behind may hold its output for longer.
-const WORDS_LIMIT: Duration = Duration::from_millis(200);
+/// At a time, so that one that speaks without end has one nevertheless.
+const READS_MAX: u32 = 64;
 /// Of what it has said, the end.
 const WORDS_BYTES_MAX: usize = 1024;
 
@@ -60,10 +60,10 @@ fn run(hook: &Hook, kind: Kind, mut state: Map<String, Value>, given_up: impl Fn
     state.insert("status".into(), kind.status().into());
     let bundle = state.get("bundle").and_then(Value::as_str).unwrap_or_default().to_owned();
     let begun = begin(hook, Path::new(&bundle), &Value::from(state));
-    let (mut child, words) = begun.or_fail(Code::HookFailed, what)?;
+    let (mut child, mut words) = begun.or_fail(Code::HookFailed, what)?;
     let limit = hook.timeout.map_or(LIMIT, |seconds| Duration::from_secs(seconds.get()));
     let failed = |why: String| Err(Error::caused(Code::HookFailed, what(), why));
-    match ends_within(&child, limit, given_up) {
+    match ends_within(&child, &mut words, limit, given_up) {
         Ok(None) => {
             let status = child.wait().or_fail(Code::HookFailed, what)?;
             if status.success() { Ok(()) } else { failed(format!("{status}{}", words.said())) }
@@ -105,15 +105,24 @@ fn input(state: &Value) -> io::Result<Stdio> {
     Ok(file.into())
 }
 
-/// Why it was not waited for any longer; none: it has ended.
-fn ends_within(child: &Child, limit: Duration, given_up: impl Fn() -> bool) -> io::Result<Option<String>> {
+/// Hears it until its end. Why it was not waited for any longer; none: it has ended.
+fn ends_within(
+    child: &Child,
+    words: &mut Words,
+    limit: Duration,
+    given_up: impl Fn() -> bool,
+) -> io::Result<Option<String>> {
     let begun = Instant::now();
+    // Not reaped yet, so the id is its own.
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    let held = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    let look = Timespec::try_from(LOOK.min(limit)).map_err(io::Error::other)?;
     loop {
-        if process::ends_within(child, LOOK.min(limit))? {
+        if words.poll_with(&held, &look)? {
             return Ok(None);
         }
         if given_up() {
-            return Ok(Some("the container was deleted meanwhile".into()));
+            return Ok(Some("the container was deleted or has ended meanwhile".into()));
         }
         if begun.elapsed() >= limit {
             return Ok(Some(format!("it has not ended within {} s", limit.as_secs())));
@@ -130,36 +139,45 @@ fn kill(child: Child) {
     process::kill_child("hook", child);
 }
 
-/// The end of what a hook says, read so that it never waits for a reader.
+/// The end of what a hook says, read so that it never waits for a reader. What it leaves behind has none.
 struct Words {
-    last: Arc<Mutex<VecDeque<u8>>>,
-    reading: JoinHandle<()>,
+    pipe: Option<io::PipeReader>,
+    last: VecDeque<u8>,
 }
 
 impl Words {
-    fn of(mut pipe: io::PipeReader) -> io::Result<Words> {
-        let last = Arc::new(Mutex::new(VecDeque::new()));
-        let kept = last.clone();
-        let reading = thread::Builder::new().name("hook".into()).spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = pipe.read(&mut bytes) {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.extend(&bytes[..count]);
-                let more = kept.len().saturating_sub(WORDS_BYTES_MAX);
-                kept.drain(..more);
+    fn of(pipe: io::PipeReader) -> io::Result<Words> {
+        rustix::io::ioctl_fionbio(&pipe, true)?;
+        Ok(Words { pipe: Some(pipe), last: VecDeque::new() })
+    }
+
+    /// Waits for words or for the end of a process, and keeps the words. Whether it has ended.
+    fn poll_with(&mut self, process: &OwnedFd, limit: &Timespec) -> io::Result<bool> {
+        let mut polled = vec![PollFd::new(process, PollFlags::IN)];
+        polled.extend(self.pipe.iter().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        match poll(&mut polled, Some(limit)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let has_ended = polled[0].revents().contains(PollFlags::IN);
+        let mut bytes = [0; 4096];
+        for _ in 0..READS_MAX {
+            let Some(pipe) = &mut self.pipe else { break };
+            match pipe.read(&mut bytes) {
+                Ok(0) => self.pipe = None,
+                Ok(count) => self.last.extend(&bytes[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
             }
-        })?;
-        Ok(Words { last, reading })
+            let more = self.last.len().saturating_sub(WORDS_BYTES_MAX);
+            self.last.drain(..more);
+        }
+        Ok(has_ended)
     }
 
     /// ": " and the words, on one line; nothing if there are none.
     fn said(self) -> String {
-        let begun = Instant::now();
-        while !self.reading.is_finished() && begun.elapsed() < WORDS_LIMIT {
-            thread::sleep(Duration::from_millis(1));
-        }
-        let bytes: Vec<u8> =
-            self.last.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let bytes: Vec<u8> = self.last.into();
         let text: String = String::from_utf8_lossy(&bytes)
             .trim()
             .chars()
@@ -227,14 +245,18 @@ mod tests {
         let missing = Hook { path: dir.path().join("none"), ..hook("true", 60) };
         assert!(fails(&missing, false).contains("No such file"));
 
-        let said = fails(&hook("echo waits; sleep 1000 & echo $! > pid; wait", 1), false);
-        assert!(said.starts_with(&format!("{start}it has not ended within 1 s: waits. ")), "{said}");
+        let said = fails(&hook("echo waits; sleep 1000 & echo $! > pid; wait", 5), false);
+        assert!(said.starts_with(&format!("{start}it has not ended within 5 s: waits. ")), "{said}");
         let pid: u32 = std::fs::read_to_string(dir.path().join("pid")).unwrap().trim().parse().unwrap();
         let begun = Instant::now();
         while crate::share::Process::of(pid).is_some() {
             assert!(begun.elapsed() < Duration::from_secs(5), "what it has started runs on");
+            std::thread::sleep(LOOK);
         }
         let said = fails(&hook("sleep 1000", 60), true);
-        assert!(said.starts_with(&format!("{start}the container was deleted meanwhile")), "{said}");
+        assert!(
+            said.starts_with(&format!("{start}the container was deleted or has ended meanwhile")),
+            "{said}"
+        );
     }
 }

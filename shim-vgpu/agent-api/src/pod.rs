@@ -11,9 +11,9 @@ const MEMORY: &str = "vgpu:memory/";
 /// `linux.namespaces[].path` for the pod's own ipc and uts namespaces, which are the guest's. From [`crate::version::SANDBOX_SINCE`] on.
 pub const SANDBOX: &str = "vgpu:sandbox";
 
-/// `process.args` alone: no program of an image, but the first process of a pid namespace, which does nothing but reap. From
-/// [`crate::version::SANDBOX_SINCE`] on.
-pub const PAUSE: &str = "vgpu:pause";
+/// The annotation that asks for no program of an image, but for the first process of a pid namespace, which does nothing but reap. From
+/// [`crate::version::SANDBOX_SINCE`] on. A tenant's annotations of this form do not cross.
+pub const PAUSE: &str = "vgpu.dev/pause";
 
 /// The annotation that names the container's volumes of which the shim will say when they have changed: the numbers of their places
 /// `mounts/<number>` in its folder of the share, with a blank between two.

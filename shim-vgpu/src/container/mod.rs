@@ -7,11 +7,12 @@ pub mod life;
 pub mod stage;
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use containerd_shim_protos::{
@@ -105,13 +106,24 @@ impl Container {
         Container { id, bundle: bundle.into(), holder, hooks, created_at: SystemTime::now(), outbox, state }
     }
 
-    /// Runs the hooks that come when its init has been started.
+    /// Runs the hooks that come when its init has been started. Its end is told after them, so they have no more than `after_end` then.
     ///
     /// # Errors
-    /// [`Code::HookFailed`] of the first one that fails.
-    pub async fn run_hooks(&self) -> Result<()> {
-        let (hooks, pid) = (self.hooks.clone(), self.task_pid());
-        blocking(move || hooks::run_all(&hooks, Kind::Poststart, pid, || false)).await
+    /// [`Code::HookFailed`] of the first one that fails, or runs on when init has ended.
+    pub async fn run_hooks(self: &Arc<Self>, after_end: Duration) -> Result<()> {
+        let container = self.clone();
+        let run = move || {
+            let ended = Cell::new(None::<Instant>);
+            let given_up = || {
+                let has_ended = matches!(container.stage(&Who::Init), Ok(Stage::Starting(starting)) if starting.has_ended());
+                if has_ended && ended.get().is_none() {
+                    ended.set(Some(Instant::now()));
+                }
+                ended.get().is_some_and(|ended| ended.elapsed() >= after_end)
+            };
+            hooks::run_all(&container.hooks, Kind::Poststart, container.task_pid(), given_up)
+        };
+        blocking(run).await
     }
 
     /// What was asked or happened: checked, remembered, told, in this order.

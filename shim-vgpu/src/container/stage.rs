@@ -90,6 +90,11 @@ impl Starting {
         Starting { ended: self.ended.or(Some(exit)) }
     }
 
+    /// Whether it has.
+    pub fn has_ended(self) -> bool {
+        self.ended.is_some()
+    }
+
     /// The guest said that it started: it runs, and ended already if there was an exit.
     pub fn started(self) -> (Running, Option<Exit>) {
         (Running, self.ended)

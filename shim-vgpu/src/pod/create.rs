@@ -16,18 +16,11 @@ use crate::{
     container::Container,
     error::{Error, OrFail, Result, blocking},
     guest::Guest,
-    hooks,
     io::{Stdio, Whose},
     names, options,
     persist::{Record, Store, random_uuid},
     share::ShareDir,
-    spec::{
-        self, Role, Spec,
-        gpu::GpuRequest,
-        guest::SHARE_IN_GUEST,
-        hooks::{Hooks, Kind},
-        memory::Memories,
-    },
+    spec::{self, Role, Spec, gpu::GpuRequest, guest::SHARE_IN_GUEST, hooks::Hooks, memory::Memories},
     toolstack::DomainConfig,
     zone,
 };
@@ -200,7 +193,6 @@ impl Pod {
                 return Err(Error::new(Code::GuestGone, "the sandbox is gone"));
             };
             let placed = self.place_container(sandbox, &plan, creation).await?;
-            self.run_hooks(&plan, &placed, creation).await?;
             if sandbox.record.domid.is_none() {
                 self.make_domain(sandbox, &plan, creation).await?;
             }
@@ -275,18 +267,6 @@ impl Pod {
             })
         })
         .await
-    }
-
-    /// Before there is a guest: what they make in the container's namespaces is there when it is looked at, and one that fails costs no boot.
-    async fn run_hooks(&self, plan: &Plan, placed: &Placed, creation: &Creation) -> Result<()> {
-        let (hooks, pid) = (plan.hooks.clone(), placed.holder.process().pid.unsigned_abs());
-        let cancelled = creation.cancelled.subscribe();
-        let run = move || {
-            let mut kinds = Kind::OF_CREATE.into_iter();
-            kinds.try_for_each(|kind| hooks::run_all(&hooks, kind, pid, || *cancelled.borrow()))
-        };
-        blocking(run).await?;
-        self.passed(Step::HooksRun, creation).await
     }
 
     /// The domain, from nothing to guest-init's hello.

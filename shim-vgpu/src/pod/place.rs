@@ -13,9 +13,9 @@ use super::{
 use crate::{
     error::{Result, blocking},
     holder::Holder,
-    mount,
+    hooks, mount,
     persist::ContainerRecord,
-    spec::namespaces::GuestsOwn,
+    spec::{hooks::Kind, namespaces::GuestsOwn},
 };
 
 /// What a container has on the host.
@@ -88,11 +88,18 @@ impl Pod {
         let (mounts, target) = (plan.request.rootfs.clone(), plan.bundle.join("rootfs"));
         blocking(move || mount_root(&mounts, &target)).await?;
         self.passed(Step::RootMounted, creation).await?;
+        if plan.own.is_none() {
+            self.run_hooks(plan, &holder, creation).await?;
+        }
         let (share, id) = (sandbox.share.clone(), plan.id().to_owned());
         let (bundle, gpu, mounted) =
             (plan.bundle.clone(), plan.gpu.is_some(), !plan.request.rootfs.is_empty());
+        let is_pause = plan.own.is_some();
         let (shares, changes) = blocking(move || {
             let mut guest = spec.for_guest(&id, &bundle, gpu, &joined, &memories);
+            if is_pause {
+                guest.name_pause();
+            }
             // Before the guest looks at them.
             let changes = volumes::begin(&mut guest);
             let root = if mounted { bundle.join("rootfs") } else { guest.root };
@@ -102,6 +109,18 @@ impl Pod {
         .await?;
         self.passed(Step::ContainerShared, creation).await?;
         Ok(Placed { holder, shares, changes })
+    }
+
+    /// Before any guest sees the root: a hook works in it as root of the node, and nobody may change it meanwhile. One that fails costs no boot.
+    async fn run_hooks(&self, plan: &Plan, holder: &Holder, creation: &Creation) -> Result<()> {
+        let (hooks, pid) = (plan.hooks.clone(), holder.process().pid.unsigned_abs());
+        let cancelled = creation.cancelled.subscribe();
+        let run = move || {
+            let mut kinds = Kind::OF_CREATE.into_iter();
+            kinds.try_for_each(|kind| hooks::run_all(&hooks, kind, pid, || *cancelled.borrow()))
+        };
+        blocking(run).await?;
+        self.passed(Step::HooksRun, creation).await
     }
 }
 

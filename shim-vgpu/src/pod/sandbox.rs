@@ -17,7 +17,7 @@ use containerd_shim_protos::{
     sandbox_api::CreateSandboxRequest,
 };
 use protobuf::well_known_types::any::Any;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use vgpu_agent_api::version;
 use vgpu_codes::Code;
 
@@ -132,8 +132,9 @@ impl Pod {
         match self.build_sandbox(request, config, &creation).await {
             Ok(own) => {
                 let own = Arc::new(own);
-                tokio::spawn(self.clone().watch_sandbox(own.clone()));
-                self.lock().insert(id, Slot::Sandbox(own));
+                // Before its end can be seen.
+                self.lock().insert(id, Slot::Sandbox(own.clone()));
+                tokio::spawn(self.clone().watch_sandbox(own));
                 Ok(())
             }
             Err(error) => {
@@ -245,6 +246,10 @@ impl Pod {
 
     async fn end_sandbox(self: &Arc<Self>) -> Result<()> {
         self.clone().guest_died().await;
+        // They hold what is taken away for as long as their hooks and their guest take.
+        for creation in self.creations() {
+            creation.cancel_and_wait().await;
+        }
         let mut slot = self.sandbox.lock().await;
         self.take_away(&mut slot).await
     }
@@ -303,15 +308,13 @@ impl Pod {
     pub async fn sandbox_stats(self: Arc<Self>, id: String) -> Result<Any> {
         self.own_sandbox(&id)?;
         self.guest()?;
-        let mut of_all = Vec::new();
+        // Of all at once: a guest that is silent is not waited for by one after the other. One that has ended uses nothing.
+        let mut asked = JoinSet::new();
         for container in self.ready() {
             let request = StatsRequest { id: container.id.clone(), ..StatsRequest::default() };
-            match self.clone().stats(request).await {
-                Ok(stats) => of_all.push(stats),
-                // One that has ended uses nothing.
-                Err(error) => log::debug!("container {}: {error}", container.id),
-            }
+            asked.spawn(self.clone().stats(request));
         }
+        let of_all: Vec<_> = asked.join_all().await.into_iter().flatten().collect();
         figures::sum(&of_all)
     }
 
@@ -320,6 +323,15 @@ impl Pod {
             Some(Slot::Sandbox(own)) => Ok(own.clone()),
             _ => Err(Error::new(Code::NoSuchTask, format!("there is no sandbox {id} in this shim"))),
         }
+    }
+
+    fn creations(&self) -> Vec<Arc<Creation>> {
+        let slots = self.lock();
+        let under_way = slots.values().filter_map(|slot| match slot {
+            Slot::Creating(creation) => Some(creation.clone()),
+            Slot::Sandbox(_) | Slot::Ready(_) => None,
+        });
+        under_way.collect()
     }
 
     /// The one that there is.

@@ -13,10 +13,10 @@ pub enum Step {
     ShareMade,
     /// The container's root is mounted in its bundle.
     RootMounted,
-    /// Root, volumes and spec are in the share.
-    ContainerShared,
     /// The hooks of a Create have run.
     HooksRun,
+    /// Root, volumes and spec are in the share.
+    ContainerShared,
     /// The domain exists, paused; its id is not on disk yet.
     DomainMade,
     /// The backend of the share serves it.
@@ -43,8 +43,8 @@ impl Step {
         Step::Held,
         Step::ShareMade,
         Step::RootMounted,
-        Step::ContainerShared,
         Step::HooksRun,
+        Step::ContainerShared,
         Step::DomainMade,
         Step::ShareServed,
         Step::DevicesMade,

@@ -36,6 +36,8 @@ const PIDS_LIMIT: Duration = Duration::from_millis(500);
 /// Of the time from a SIGKILL for init to its exit (`shim.kill_timeout_s`), in hundredths: what the guest may take to answer, and to have it
 /// ended, for which its execs are given 2 s (guest-init, `EXECS_LIMIT`). The rest is for the domain's halt.
 const ANSWER_PART: u32 = 40;
+/// Hooks of a start have so much of it when their program ends meanwhile, since its end is told after theirs.
+const HOOKS_PART: u32 = 40;
 pub(super) const END_PART: u32 = 70;
 /// From the guest's word that it does not know a process to the answer that says why.
 const SETTLE_LIMIT: Duration = Duration::from_secs(2);
@@ -58,7 +60,12 @@ impl Pod {
                 self.take_network(&container).await?;
             }
             let _: StartResponse = self.guest()?.task("Start", &request, Some(START_LIMIT)).await?;
-            if who == Who::Init { container.run_hooks().await } else { Ok(()) }
+            if who == Who::Init {
+                let after_end = self.kill_limit() * HOOKS_PART / 100;
+                container.run_hooks(after_end).await
+            } else {
+                Ok(())
+            }
         };
         match started.await {
             Ok(()) => {

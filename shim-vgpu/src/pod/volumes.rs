@@ -22,6 +22,8 @@ use crate::{
     spec::guest::GuestSpec,
 };
 
+/// From a refresh that failed to the next: at first, and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(64));
 /// Of an update of kubelet's, which is several changes.
 const SETTLES: Duration = Duration::from_millis(100);
 /// The folders of a pod's volumes that kubelet writes as a whole. Source: Kubernetes, `EscapeQualifiedName` of the plugins' names.
@@ -89,13 +91,22 @@ impl Pod {
             let changes = pipe::Receiver::from_file_unchecked(changes.0)?;
             // What they are is for the guest to see; they are many in one read.
             let mut events = [0; 4096];
+            // Until the next try of what has failed.
+            let mut again = None;
             loop {
-                changes.readable().await?;
+                match again {
+                    None => changes.readable().await?,
+                    Some(pause) => tokio::time::timeout(pause, changes.readable()).await.unwrap_or(Ok(()))?,
+                }
                 tokio::time::sleep(SETTLES).await;
                 while changes.try_read(&mut events).is_ok_and(|read| read > 0) {}
-                if let Err(error) = guest.refresh_volumes(&container.id).await {
-                    log::warn!("container {}: {}", container.id, error.report());
-                }
+                again = match guest.refresh_volumes(&container.id).await {
+                    Ok(()) => None,
+                    Err(error) => {
+                        log::warn!("container {}: {}", container.id, error.report());
+                        Some(again.map_or(AGAIN.0, |pause: Duration| (pause * 2).min(AGAIN.1)))
+                    }
+                };
             }
         };
         tokio::select! {

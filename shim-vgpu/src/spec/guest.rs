@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
-use vgpu_agent_api::pod::{Memory, VOLUMES};
+use vgpu_agent_api::pod::{Memory, PAUSE, VOLUMES};
 
 use super::{
     Spec, field, gpu, hooks,
@@ -48,6 +48,11 @@ pub struct GuestSpec {
 }
 
 impl GuestSpec {
+    /// Says that this is no program but the first process of the pids that the pod's containers share.
+    pub fn name_pause(&mut self) {
+        self.config["annotations"][PAUSE] = "1".into();
+    }
+
     /// Says that the guest will be told of changes of these binds.
     pub fn name_volumes(&mut self, numbers: &[usize]) {
         let numbers: Vec<_> = numbers.iter().map(usize::to_string).collect();

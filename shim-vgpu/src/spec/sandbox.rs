@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use protobuf::{EnumOrUnknown, Message};
 use serde_json::{Map, Value, json};
-use vgpu_agent_api::pod::{self, Memory};
+use vgpu_agent_api::pod::Memory;
 use vgpu_codes::Code;
 
 use super::{
@@ -94,7 +94,7 @@ impl Sandbox {
             "root": {"path": "rootfs", "readonly": true},
             "hostname": hostname,
             "annotations": annotations,
-            "process": {"args": [pod::PAUSE], "cwd": "/", "user": {"uid": 0, "gid": 0}, "noNewPrivileges": true},
+            "process": {"args": ["pause"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "noNewPrivileges": true},
             "mounts": [
                 {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
                 {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "noexec", "mode=755", "size=64k"]},

@@ -66,7 +66,19 @@ pub const REST: &[&str] = &["runc_", "cuda_other_programs", "death_of_the_guests
 /// What `test --long churn` plays: pods by the number, and random deaths.
 pub const CHURN: &[&str] = &["churn_pods_in_a_row", "churn_random_kills"];
 /// What `test --long contract-on-xen` plays: the cases that part `contract` plays without Xen.
-pub const CONTRACT: &[&str] = &["contract_of_"];
+pub const CONTRACT: &[&str] = &[
+    "contract_of_task",
+    "contract_of_exec",
+    "contract_of_pod",
+    "contract_of_calls",
+    "contract_of_stdio",
+    "contract_of_process",
+    "contract_of_mounts",
+    "contract_of_node_mounts",
+    "contract_of_linux",
+    "contract_of_spec_of_execs",
+    "contract_of_hooks",
+];
 /// What `bench xen` plays.
 pub const FIGURES: &[&str] = &["figures_of_"];
 /// What a boot touches of its memory, at most.

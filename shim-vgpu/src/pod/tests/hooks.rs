@@ -5,7 +5,7 @@ use std::{fs, time::Instant};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::*;
+use super::{stubborn::in_pod, *};
 use crate::{
     cleanup,
     pod::steps::{Cut, Step},
@@ -68,6 +68,22 @@ async fn hooks_run_at_their_moments_with_the_pid_that_is_told() {
     node.world.assert_nothing_left("after delete");
 }
 
+/// Root in a guest that runs would change under a hook's hands what it works on as root of the node.
+#[tokio::test]
+async fn hooks_have_run_before_a_guest_sees_the_root() {
+    let (reached, mut steps) = mpsc::unbounded_channel();
+    let node = Node::with_cut(Habits::default(), Cut::new(move |step| reached.send(step).is_err())).await;
+    node.pod.clone().create(asked(&node, "run", json!({"prestart": [hook("first", "")]}))).await.unwrap();
+    let mut seen = Vec::new();
+    while let Ok(step) = steps.try_recv() {
+        seen.push(step);
+    }
+    let at = |step: Step| seen.iter().position(|one| *one == step).unwrap();
+    assert!(at(Step::RootMounted) < at(Step::HooksRun) && at(Step::HooksRun) < at(Step::ContainerShared));
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}
+
 #[tokio::test]
 async fn a_create_whose_hook_fails_is_undone_and_ends_with_the_hooks_of_the_end() {
     let node = Node::new(Habits::default()).await;
@@ -98,7 +114,11 @@ async fn a_delete_ends_the_hook_that_a_create_waits_for() {
     }
     assert_eq!(node.delete("run").await.unwrap_err().code(), Some(Code::NoSuchTask));
     let error = creating.await.unwrap().unwrap_err();
-    assert!(error.report().contains("the container was deleted meanwhile"), "{}", error.report());
+    assert!(
+        error.report().contains("the container was deleted or has ended meanwhile"),
+        "{}",
+        error.report()
+    );
     assert!(begun.elapsed() < Duration::from_secs(20));
     node.world.assert_nothing_left("after delete");
 }
@@ -115,6 +135,49 @@ async fn a_start_whose_hook_fails_ends_the_container() {
     assert_eq!(ran(&node, "run"), ["fails running own", "stop stopped"]);
     assert_eq!(node.events().await, ["create", "exit", "delete"]);
     node.world.assert_nothing_left("after delete");
+}
+
+/// containerd has waited for the end, and for no hook: the pod's other containers go on.
+#[tokio::test]
+async fn a_program_that_ends_before_its_hook_ends_alone_and_in_time() {
+    for killed in [false, true] {
+        let node = Node::new(Habits::default()).await;
+        let other = node.request("pause", in_pod("sandbox"));
+        node.pod.clone().create(other).await.unwrap();
+        node.start("pause", "").await.unwrap();
+        let mut request = asked(&node, "run", json!({"poststart": [hook("hangs", "exec sleep 1000")]}));
+        let file = Path::new(&request.bundle).join("config.json");
+        let mut spec: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        spec["annotations"] = in_pod("container");
+        fs::write(file, spec.to_string()).unwrap();
+        request.id = "run".into();
+        node.pod.clone().create(request).await.unwrap();
+        let begun = Instant::now();
+        let started = async {
+            let error = node.start("run", "").await.unwrap_err();
+            assert_eq!(error.code(), Some(Code::HookFailed), "{error}");
+        };
+        let ended = async {
+            while ran(&node, "run").is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            if killed {
+                node.kill("run", 9).await.unwrap();
+            } else {
+                node.world.end("run", 0);
+            }
+            assert_eq!(node.wait("run", "").await, if killed { 137 } else { 0 });
+        };
+        tokio::join!(started, ended);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        assert_eq!(node.state("pause", "").1, api::Status::RUNNING, "killed: {killed}");
+        node.world.destroy_all();
+        node.wait("pause", "").await;
+        for id in ["run", "pause"] {
+            node.delete(id).await.unwrap();
+        }
+        node.world.assert_nothing_left("after delete");
+    }
 }
 
 /// Its shim was killed: whoever cleans up, and however often, runs each once.

@@ -273,7 +273,7 @@ async fn containers_that_share_their_processes_have_a_first_one() {
     let own = Own::new(Habits::default()).await;
     own.create(|config| pids(config, NamespaceMode::POD)).await.unwrap();
     let pid = own.start().await.unwrap();
-    assert_eq!(own.spec("run")["process"]["args"], json!(["vgpu:pause"]));
+    assert_eq!(own.spec("run")["annotations"]["vgpu.dev/pause"], "1");
     own.app("app", pid, &[0, 1]).await.unwrap();
     let namespaces = &own.spec("app")["linux"]["namespaces"];
     assert_eq!(namespaces[0], json!({"type": "pid", "path": "vgpu:container/run"}));

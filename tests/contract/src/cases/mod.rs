@@ -74,9 +74,9 @@ pub const OF_CALLS: &[(&str, &[Case])] = &[
 pub const OF_SPECS: &[(&str, &[Case])] = &[
     ("process", process::CASES),
     ("mounts", mounts::CASES),
-    ("mounts_on_the_node", mounts::ON_THE_NODE),
+    ("node_mounts", mounts::ON_THE_NODE),
     ("linux", linux::CASES),
-    ("linux_of_execs", linux::OF_EXECS),
+    ("spec_of_execs", linux::OF_EXECS),
     ("hooks", hooks::CASES),
 ];
 

@@ -25,9 +25,9 @@ use crate::{
     mock::{Event, SOON, until},
 };
 
-/// Has containerd, which is started again in the same mount namespace by a SIGHUP, and ended by a SIGTERM.
+/// Has containerd, which is started again in the same mount namespace by a SIGUSR1, and ended by a SIGTERM.
 const DAEMON: &str = r#"again=1
-trap 'again=1; kill $pid' HUP
+trap 'again=1; kill $pid' USR1
 trap 'again=; kill $pid' TERM
 while test "$again"; do
     again=
@@ -92,7 +92,7 @@ impl Node {
 
     /// Ends containerd, and starts it again on what it has left.
     pub async fn restart(&self) {
-        self.signal(Signal::HUP);
+        self.signal(Signal::USR1);
         let ended = || self.listener().as_ref().is_none_or(JoinHandle::is_finished);
         until("containerd ends", ended, || said(self.dir.path())).await;
         let begun = Instant::now();

@@ -15,6 +15,7 @@ use vgpu_netlink::{Namespace, Rtnetlink, scan::scan, scratch::Scratch};
 use crate::{
     containerd::{Containerd, until},
     guest::{cgroup, kill, pid_1},
+    moments,
 };
 
 /// Longer than anything takes, also on a busy machine.
@@ -203,7 +204,7 @@ async fn a_shim_that_is_killed_leaves_the_pods_namespace_to_its_delete() {
     let before = links(&pod);
     let mut joined = 0;
     let containerd = Containerd::new().await;
-    for milliseconds in (0..).step_by(5) {
+    for milliseconds in moments(5) {
         containerd.bundle("a", "exec sleep 1000", |spec| joins(spec, &pod));
         let shim = containerd.start("a").await;
         let create = containerd.create(&shim, "a");

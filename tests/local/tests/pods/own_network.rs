@@ -16,6 +16,7 @@ use vgpu_netlink::{Namespace, Rtnetlink, scratch::Scratch};
 use crate::{
     containerd::{Containerd, until},
     guest::cgroup,
+    moments,
     network::{dress_in, guest_of, hear, network_of, route, tell},
 };
 
@@ -133,7 +134,7 @@ async fn an_interface_that_a_hook_makes_is_the_guests() {
 async fn a_shim_that_is_killed_during_such_a_start_leaves_nothing_to_its_delete() {
     let containerd = Containerd::new().await;
     let mut joined = 0;
-    for milliseconds in (0..).step_by(2) {
+    for milliseconds in moments(2) {
         containerd.bundle("a", "exec sleep 1000", |_| {});
         let shim = containerd.start("a").await;
         let node = plug(create(&containerd, &shim, "a").await);

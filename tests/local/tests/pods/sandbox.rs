@@ -1,11 +1,16 @@
 //! Pods by containerd's Sandbox API: the messages of its shim controller, a real guest, and no container but the applications'.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use containerd_shim_protos::{
-    api::{Empty, StateRequest, StateResponse},
+    api::{CreateTaskResponse, Empty, StateRequest, StateResponse},
     sandbox_api::{PingRequest, PingResponse},
 };
+use serde_json::{Value, json};
 use ttrpc::{Code, Error};
 use vgpu_contract::{
     cri::api::{DNSConfig, NamespaceMode, PodSandboxConfig},
@@ -15,6 +20,7 @@ use vgpu_contract::{
 use crate::{
     containerd::{Containerd, until},
     guest::{cgroup, kill, pid_1, stop},
+    moments,
 };
 
 const ID: &str = "pod";
@@ -144,11 +150,17 @@ async fn containers_share_their_processes_where_the_pod_says_so() {
     let seen = pod
         .output(
             "two",
-            "test $$ = 1 && echo first; ps | grep -c '[s]leep 1111'; kill -9 1; kill -0 1 && echo lives",
+            "test $$ = 1 && echo first; ps | grep -c '[s]leep 1111'; kill -9 1; kill -0 1 && echo lives
+            grep -e CapPrm -e CapBnd -e NoNewPrivs /proc/1/status",
             &kinds,
         )
         .await;
-    assert_eq!(seen, "1\nlives\n", "neither is the first, and the first cannot be killed");
+    let none = "CapPrm:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\n";
+    assert_eq!(seen, format!("1\nlives\n{none}"), "neither is the first, and the first cannot be killed");
+    let first =
+        fs::read_to_string(cgroup(&pod.containerd).join("vgpu").join(ID).join("cgroup.procs")).unwrap();
+    let open = fs::read_dir(format!("/proc/{}/fd", first.trim())).unwrap().count();
+    assert_eq!(open, 3, "its streams alone");
     pod.shim.signal("one", 9).await;
     assert_eq!((pod.shim.wait("one").await, pod.shim.delete("one").await), (137, 137));
     assert_eq!(pod.state().await, "SANDBOX_READY");
@@ -191,6 +203,41 @@ async fn a_guest_that_hangs_is_stopped_all_the_same() {
     pod.over().await;
 }
 
+/// Its guest has ended by itself, and containerd gives up a shim that it does not reach.
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_ends_the_living_shim_of_a_sandbox_that_is_over() {
+    let pod = Pod::begin(NamespaceMode::CONTAINER).await;
+    kill(pid_1(&cgroup(&pod.containerd)));
+    assert_eq!(pod.shim.wait_sandbox(ID).await, 137);
+    pod.containerd.delete(ID);
+    let shim = format!("/proc/{}", pod.shim.pid);
+    until("the shim ends", || !Path::new(&shim).exists(), String::new).await;
+    pod.containerd.assert_nothing_left(&pod.lives).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_hook_of_a_container() {
+    let pod = Pod::begin(NamespaceMode::CONTAINER).await;
+    let script = "cat > /dev/null; echo > ran; exec sleep 1000";
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+    pod.containerd.bundle_in_sandbox("app", "exit 0", ID, pod.pid, &CRI);
+    let file = pod.containerd.bundle_of("app").join("config.json");
+    let mut spec: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    spec["hooks"] = json!({"createRuntime": [hook]});
+    fs::write(file, spec.to_string()).unwrap();
+    let asked = pod.containerd.asked("app");
+    let creating = pod.shim.call::<_, CreateTaskResponse>("Create", &asked);
+    let ran = pod.containerd.bundle_of("app").join("ran");
+    let stopping = async {
+        until("the hook runs", || ran.exists(), String::new).await;
+        pod.shim.stop_sandbox(ID).await.expect("StopSandbox");
+    };
+    let begun = Instant::now();
+    let (created, ()) = tokio::join!(creating, stopping);
+    assert!(created.is_err() && begun.elapsed() < Duration::from_secs(60), "{created:?}");
+    pod.over().await;
+}
+
 /// containerd asks for the sandbox alone then: its containers had no `start`.
 #[tokio::test(flavor = "multi_thread")]
 async fn delete_from_disk_ends_a_sandbox_whose_shim_is_gone() {
@@ -206,14 +253,14 @@ async fn delete_from_disk_ends_a_sandbox_whose_shim_is_gone() {
 async fn a_shim_that_is_killed_while_a_sandbox_is_made_leaves_nothing_to_its_delete() {
     let containerd = Containerd::new().await;
     let mut guests = 0;
-    for milliseconds in (0..).step_by(5) {
+    for milliseconds in moments(5) {
         containerd.bundle_of_sandbox(ID);
         let shim = containerd.start(ID).await;
         let making = async {
             shim.create_sandbox(&containerd, ID, &config(NamespaceMode::POD)).await.unwrap();
             shim.start_sandbox(ID).await.unwrap();
         };
-        let made = tokio::time::timeout(std::time::Duration::from_millis(milliseconds), making).await.is_ok();
+        let made = tokio::time::timeout(Duration::from_millis(milliseconds), making).await.is_ok();
         shim.kill().await;
         let lives = containerd.lives();
         guests += usize::from(containerd.node().join("domains/1").exists());
