@@ -132,11 +132,15 @@ async fn a_pod_without_a_sandbox_container_has_what_its_containers_share() {
     pod.shim.stop_sandbox(ID).await.expect("once more is no error");
     assert_eq!(pod.shim.delete("one").await, 137);
     let told = ["create", "start", "exit", "delete"];
-    let mut topics = pod.containerd.topics();
-    topics.sort();
     let mut twice = [told, told].concat();
     twice.sort_unstable();
-    assert_eq!(topics, twice, "of its two containers");
+    let topics = || {
+        let mut topics = pod.containerd.topics();
+        topics.sort();
+        topics
+    };
+    // They come when they like.
+    until("all is told of its two containers", || topics() == twice, || format!("{:?}", topics())).await;
     pod.over().await;
 }
 
@@ -184,7 +188,9 @@ async fn a_crash_of_the_guest_is_the_end_of_its_sandbox() {
     };
     assert_eq!(status.code(), Code::UNAVAILABLE);
     assert_eq!(pod.shim.delete("app").await, 137);
-    let exits = pod.containerd.topics().iter().filter(|topic| *topic == "exit").count();
+    let topics = || pod.containerd.topics();
+    until("its delete is told", || topics().contains(&"delete".into()), || format!("{:?}", topics())).await;
+    let exits = topics().iter().filter(|topic| *topic == "exit").count();
     assert_eq!(exits, 1);
     pod.over().await;
 }
