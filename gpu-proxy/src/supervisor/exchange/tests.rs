@@ -112,8 +112,11 @@ async fn what_a_dead_worker_leaves_in_its_socket_holds_up_nobody_and_its_end_wai
 }
 
 /// A question that waits for its turn has been read: what came with it is in no socket any more.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_came_with_a_question_that_a_dead_worker_had_no_turn_for_is_waited_for_too() {
+    // The clock stands, so that the turns are as many as are to be had at once: it goes on by itself only where nothing else is to be done.
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    let busy = spawn_blocking(move || is_done.recv());
     let (supervisor, (mut child, pidfd)) = (supervisor(), worker());
     let (ours, theirs) = make().unwrap();
     let queue = ours.try_clone().unwrap();
@@ -126,10 +129,6 @@ async fn what_came_with_a_question_that_a_dead_worker_had_no_turn_for_is_waited_
         theirs
     });
     let theirs = theirs.await.unwrap();
-    // The next turn never comes: a clock that stands goes on by itself only where nothing else is to be done.
-    tokio::time::pause();
-    let (done, is_done) = std::sync::mpsc::channel::<()>();
-    let busy = spawn_blocking(move || is_done.recv());
     let (slow, fd) = Slow::new();
     send_with(&theirs, &BOARD, fd);
     see(|| rustix::io::ioctl_fionread(&queue).unwrap() == 0).await;
