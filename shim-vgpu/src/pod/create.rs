@@ -6,11 +6,11 @@
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use vgpu_agent_api::version;
 use vgpu_codes::Code;
 
-use super::{Creation, Living, Pod, Sandbox, Slot, place::Placed, steps::Step, volumes::Changes};
+use super::{Creation, Living, Pod, Sandbox, Slot, place::Placed, size::Size, steps::Step, volumes::Changes};
 use crate::{
     bootstrap, cleanup,
     container::Container,
@@ -196,6 +196,7 @@ impl Pod {
             if sandbox.record.domid.is_none() {
                 self.make_domain(sandbox, &plan, creation).await?;
             }
+            self.make_room(plan.id(), plan.spec.memory_limit()).await?;
             if plan.gpu.is_some() {
                 self.grant(sandbox, plan.id()).await?;
             }
@@ -282,6 +283,7 @@ impl Pod {
             sandbox.find_network(path).await?;
         }
         let domain = domain_config(sandbox, plan)?;
+        let memory_mib = domain.memory_mib;
         let toolstack = platform.toolstack.clone();
         let domid = blocking(move || toolstack.create_paused(&domain)).await?;
         self.passed(Step::DomainMade, creation).await?;
@@ -306,7 +308,9 @@ impl Pod {
         let guest = self.meet_guest(sandbox, plan, (domid, &mut backend_end), creation).await?;
         let guest = Arc::new(guest);
         self.follow_network(sandbox, &guest, plan.spec.network()).await;
-        *self.living() = Some(Living { guest, platform: platform.clone(), domain_uuid: uuid, backend });
+        let size = Size::new(platform.toolstack.clone(), domid, memory_mib, &platform.config.guest);
+        let size = Arc::new(AsyncMutex::new(size));
+        *self.living() = Some(Living { guest, platform: platform.clone(), domain_uuid: uuid, backend, size });
         sandbox.watch(self.clone().watch_domain(platform, uuid));
         sandbox.watch(self.clone().watch_guest());
         sandbox.watch(self.clone().watch_backend(backend_end));
@@ -425,6 +429,7 @@ impl Pod {
         let mut slot = self.sandbox.lock().await;
         let Some(sandbox) = slot.as_mut() else { return Ok(()) };
         if sandbox.record.containers.keys().any(|other| other != id) {
+            self.give_room_back(id).await;
             let (store, mut record, id) = (sandbox.store.clone(), sandbox.record.clone(), id.to_owned());
             let turn = sandbox.zone_turn.clone().lock_owned().await;
             let (record, result) = blocking(move || {
@@ -481,10 +486,13 @@ fn domain_config(sandbox: &Sandbox, plan: &Plan) -> Result<DomainConfig> {
     let uuid = sandbox.record.domain_uuid;
     let short: String = plan.id().chars().take(NAME_ID_BYTES).collect();
     // A kernel that panics says so to Xen at once: else a PVH guest first tries the ways of a PC to restart, a million port reads that nothing answers.
+    // Memory that a domain is given later is there to be used.
     let kernel_words = match guest.kind {
-        vgpu_config::GuestKind::Pvh => "console=hvc0 quiet xen_legacy_crash",
+        vgpu_config::GuestKind::Pvh => "console=hvc0 quiet xen_legacy_crash memhp_default_state=online",
         // Grants of a PV guest's dma-bufs need bounce buffers: without them gntdev's IMP_TO_REFS gives references that nobody can map.
-        vgpu_config::GuestKind::Pv => "console=hvc0 quiet xen_legacy_crash iommu=soft swiotlb=2048",
+        vgpu_config::GuestKind::Pv => {
+            "console=hvc0 quiet xen_legacy_crash memhp_default_state=online iommu=soft swiotlb=2048"
+        }
     };
     Ok(DomainConfig {
         name: format!("vgpu-{short}-{:.8}", uuid.simple().to_string()),

@@ -1,12 +1,13 @@
 //! A pod: its domain, and the containers in it.
 //!
-//! [`Pod`] holds what lives; [`create`] builds, [`place`] has what a container is on the host, [`network`] the way of its network to the guest, [`sandbox`] a pod without a container of its own, [`tasks`] and [`freeze`] have the calls on containers that exist, [`clock`] keeps the guest's time, [`death`] notices its end,
+//! [`Pod`] holds what lives; [`create`] builds, [`place`] has what a container is on the host, [`network`] the way of its network to the guest, [`sandbox`] a pod without a container of its own, [`tasks`] and [`freeze`] have the calls on containers that exist, [`size`] its memory, [`clock`] keeps the guest's time, [`death`] notices its end,
 //! [`proxy`] that of gpu-proxy, [`vifs`] a guest that keeps Dom0 busy, [`volumes`] what kubelet changes.
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
-//! Five locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
+//! Six locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
 //! the pod is built or taken away, which may take long (a volume's file system, gpu-proxy): no call on a container that exists takes it, but the Start of one that brought a network namespace of its own;
 //! `dying`, held by who ends a guest until nothing of it runs any more, so that nobody tells of its end before; `destroying`, held by who is
-//! at its domain: each try to stop it, its destruction, which nobody waits for but who takes away the rest, and that one.
+//! at its domain: each try to stop it, its destruction, which nobody waits for but who takes away the rest, and that one;
+//! the domain's `size`, held while it or a limit changes.
 
 mod clock;
 mod create;
@@ -16,6 +17,7 @@ mod network;
 mod place;
 mod proxy;
 mod sandbox;
+mod size;
 pub mod steps;
 mod tasks;
 #[cfg(test)]
@@ -74,6 +76,7 @@ struct Living {
     domain_uuid: Uuid,
     /// Who serves its share.
     backend: Process,
+    size: Arc<AsyncMutex<size::Size>>,
 }
 
 impl Living {

@@ -313,11 +313,11 @@ impl Pod {
     /// Changes a container's limits.
     ///
     /// # Errors
-    /// `NoSuchTask`, or the guest's.
+    /// `NoSuchTask`, `HostResource` for more memory than Xen has, or the guest's.
     pub async fn update(self: Arc<Self>, request: UpdateTaskRequest) -> Result<Empty> {
         self.container(&request.id)?;
-        let _: Empty = self.guest()?.task("Update", &request, Some(SHORT)).await?;
-        Ok(Empty::default())
+        let guest = self.guest()?;
+        self.with_room(&request, guest.task("Update", &request, Some(SHORT))).await
     }
 
     /// The figures of a container's cgroup.

@@ -30,8 +30,7 @@ impl Spec {
     /// # Errors
     /// [`Code::MemoryTooSmall`] if the limits leave too little for the guest kernel.
     pub fn domain_size(&self, guest: &Guest) -> Result<DomainSize> {
-        let limit_bytes =
-            self.number(SANDBOX_MEMORY).or_else(|| self.positive("/linux/resources/memory/limit"));
+        let limit_bytes = self.number(SANDBOX_MEMORY).or_else(|| self.memory_limit());
         let memory_mib = match limit_bytes {
             None => guest.memory_mib,
             Some(bytes) => bytes.div_ceil(MIB).saturating_add(guest.memory_overhead_mib),
@@ -47,6 +46,11 @@ impl Spec {
             ));
         }
         Ok(DomainSize { memory_mib, vcpus: self.vcpus().unwrap_or(guest.vcpus) })
+    }
+
+    /// The container's own limit, in bytes.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.positive("/linux/resources/memory/limit")
     }
 
     /// The CPU limit, rounded up to whole CPUs.

@@ -42,6 +42,13 @@ pub trait Toolstack: Send + Sync {
     /// `DomainCreate`.
     fn unpause(&self, domid: u16) -> Result<()>;
 
+    /// Has the domain's memory become as large as this, in MiB. It grows before this returns; it shrinks when its guest gives memory back, and
+    /// cannot grow from then on.
+    ///
+    /// # Errors
+    /// `HostResource` if Xen has not as much, or the guest does not take it: it is as before then. `HostFailure` if nobody can say.
+    fn set_memory(&self, domid: u16, mib: u64) -> Result<()>;
+
     /// The id of the domain with this UUID, if there is one.
     ///
     /// # Errors

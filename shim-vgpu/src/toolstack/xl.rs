@@ -8,9 +8,11 @@ use std::{
     fs, io,
     path::Path,
     process::{Command, Output, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
+use idm::xen::xenstore::{Client, Store as _};
 use uuid::Uuid;
 use vgpu_codes::Code;
 use vgpu_config::GuestKind;
@@ -28,6 +30,9 @@ const CAPABILITIES: &str = "/proc/xen/capabilities";
 const CREATE: [&str; 4] = ["create", "-p", "-e", "-q"];
 /// For one operation, with what others do before it under the lock.
 const LIMIT: Duration = Duration::from_secs(120);
+/// For a guest to take memory that Xen has free: to add 128 MiB takes a kernel milliseconds.
+const GROWTH_LIMIT: Duration = Duration::from_secs(10);
+const GROWTH_LOOK: Duration = Duration::from_millis(20);
 /// A guest's last words in a report.
 const OUTPUT_BYTES_MAX: usize = 600;
 
@@ -75,6 +80,37 @@ impl Toolstack for Xl {
         .map(drop)
     }
 
+    /// libxl's `mem-set` goes up to what the domain was made with, and no further; Xen's bound and the guest's aim are all that it sets.
+    /// Source: libxl `libxl_mem.c`; Linux `drivers/xen/xen-balloon.c`, `watch_target`.
+    fn set_memory(&self, domid: u16, mib: u64) -> Result<()> {
+        let has = memory_mib(domid)?;
+        if mib <= has {
+            aim(domid, mib)?;
+            return bound(domid, mib);
+        }
+        let info = done(xl().arg("info"), Code::HostFailure, "cannot ask for Xen's memory")?;
+        let free = free_mib(&String::from_utf8_lossy(&info.stdout)).unwrap_or(0);
+        if free < mib - has {
+            let what = format!("domain {domid} is to grow by {} MiB, and Xen has {free} MiB free", mib - has);
+            return Err(Error::new(Code::HostResource, what));
+        }
+        bound(domid, mib)?;
+        aim(domid, mib)?;
+        let deadline = Instant::now() + GROWTH_LIMIT;
+        // xl shows whole MiB, rounded down.
+        while memory_mib(domid)? + 1 < mib {
+            if Instant::now() > deadline {
+                aim(domid, has)?;
+                bound(domid, has)?;
+                let what =
+                    format!("domain {domid} does not take the {} MiB that it is to grow by", mib - has);
+                return Err(Error::new(Code::HostResource, what));
+            }
+            thread::sleep(GROWTH_LOOK);
+        }
+        Ok(())
+    }
+
     fn find(&self, uuid: Uuid) -> Result<Option<u16>> {
         listed(LIMIT).map(|list| domid_of(&list, uuid))
     }
@@ -107,6 +143,37 @@ impl Toolstack for Xl {
         }
         Err(Error::new(Code::HostFailure, format!("cannot destroy domain {domid}: {}", said(&output))))
     }
+}
+
+/// The most that Xen lets the domain have.
+fn bound(domid: u16, mib: u64) -> Result<()> {
+    let what = format!("cannot bound the memory of domain {domid}");
+    done(xl().args(["mem-max", &domid.to_string(), &mib.to_string()]), Code::HostFailure, &what).map(drop)
+}
+
+/// What its guest tries to have.
+fn aim(domid: u16, mib: u64) -> Result<()> {
+    let kib = mib.saturating_mul(1024).to_string();
+    let set = || Client::connect()?.write(&format!("/local/domain/{domid}/memory/target"), &kib);
+    set().or_fail(Code::HostFailure, || format!("cannot set the memory that domain {domid} is to have"))
+}
+
+fn memory_mib(domid: u16) -> Result<u64> {
+    let what = format!("cannot ask for the memory of domain {domid}");
+    let list = done(xl().arg("list").arg(domid.to_string()), Code::HostFailure, &what)?;
+    let memory = listed_mib(&String::from_utf8_lossy(&list.stdout));
+    memory.ok_or_else(|| Error::new(Code::HostFailure, what))
+}
+
+/// Reads the memory column of `xl list ID`, before those of CPUs, state and time: a name may have spaces.
+fn listed_mib(list: &str) -> Option<u64> {
+    list.lines().nth(1)?.split_whitespace().rev().nth(3)?.parse().ok()
+}
+
+/// Reads `xl info`.
+fn free_mib(info: &str) -> Option<u64> {
+    let line = info.lines().find_map(|line| line.strip_prefix("free_memory"))?;
+    line.trim_start_matches([' ', ':']).trim().parse().ok()
 }
 
 fn xl() -> Command {
@@ -233,6 +300,17 @@ mod tests {
         assert_eq!(domid_of(LIST, uuid("5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11")), Some(12));
         assert_eq!(domid_of(LIST, uuid("5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f12")), None);
         assert_eq!([0, 12, 1, 120].map(|domid| has(LIST, domid)), [true, true, false, false]);
+    }
+
+    #[test]
+    fn memory_is_read_from_what_xl_prints() {
+        let list = "Name   ID   Mem VCPUs\tState\tTime(s)\nvgpu a 12   191     4     -b----       3.1\n";
+        assert_eq!(listed_mib(list), Some(191));
+        assert_eq!(listed_mib("Name ID\n"), None);
+        let info =
+            "total_memory           : 12287\nfree_memory            : 9123\nsharing_freed_memory   : 0\n";
+        assert_eq!(free_mib(info), Some(9123));
+        assert_eq!(free_mib("total_memory : 1\n"), None);
     }
 
     #[test]

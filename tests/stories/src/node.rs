@@ -53,6 +53,13 @@ impl Node {
         ids.filter(|&id| id != 0).collect()
     }
 
+    /// The memory of one in MiB, as Xen has it.
+    pub fn memory_mib(&self, domain: u32) -> u64 {
+        let listed = must(&["xl", "list", &domain.to_string()]);
+        let memory = listed.lines().nth(1).and_then(|line| line.split_whitespace().nth(2)?.parse().ok());
+        memory.expect("xl lists it")
+    }
+
     /// Makes a guest hang.
     pub fn pause(&self, domain: u32) {
         let id = domain.to_string();

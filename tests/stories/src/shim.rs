@@ -4,7 +4,6 @@
 //! told to ([`Held`]).
 
 use std::fs;
-use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -76,21 +75,8 @@ impl Shim {
     pub fn create(&self) -> JoinHandle<Option<Result<(), String>>> {
         let request =
             wire::create(&self.id, &bundle(&self.id), &format!("{DIR}/image"), &format!("{DIR}/config.toml"));
-        let mut stream = UnixStream::connect(&self.socket).expect("the shim listens");
-        thread::spawn(move || {
-            stream.write_all(&request).ok()?;
-            let mut answer = Vec::new();
-            let mut piece = [0; 4096];
-            loop {
-                if let Some(result) = wire::answer(&answer) {
-                    return Some(result);
-                }
-                match stream.read(&mut piece) {
-                    Ok(0) | Err(_) => return None,
-                    Ok(count) => answer.extend_from_slice(&piece[..count]),
-                }
-            }
-        })
+        let stream = UnixStream::connect(&self.socket).expect("the shim listens");
+        thread::spawn(move || wire::ask(stream, &request))
     }
 
     /// kill -9 of the server.

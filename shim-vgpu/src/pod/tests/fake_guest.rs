@@ -304,6 +304,15 @@ impl Task for Inner {
         Ok(api::StatsResponse { stats: Some(any).into(), ..Default::default() })
     }
 
+    /// An odd number of bytes it refuses, as a kernel may a limit.
+    async fn update(&self, _: &TtrpcContext, r: api::UpdateTaskRequest) -> ttrpc::Result<api::Empty> {
+        let resources: serde_json::Value = serde_json::from_slice(&r.resources.value).unwrap();
+        match resources["memory"]["limit"].as_u64() {
+            Some(bytes) if bytes % 2 == 1 => Err(status(ttrpc::Code::INVALID_ARGUMENT, "it is odd")),
+            _ => Ok(api::Empty::default()),
+        }
+    }
+
     async fn exec(&self, _: &TtrpcContext, r: api::ExecProcessRequest) -> ttrpc::Result<api::Empty> {
         self.add(key(&r.id, &r.exec_id), &r.stdin, &r.stdout);
         if r.exec_id == MUTE {

@@ -14,6 +14,7 @@ mod node;
 mod pause;
 mod sandbox;
 mod shared;
+mod size;
 mod stubborn;
 mod volumes;
 mod world;

@@ -44,6 +44,10 @@ pub struct Left {
     pub vifs: Vec<String>,
     /// Domains that run no more, and are to be destroyed.
     pub halted: Vec<u16>,
+    /// In MiB, each that the domain was given after its creation.
+    pub memory: Vec<u64>,
+    /// The most that Xen has for a domain, in MiB.
+    pub free_mib: Option<u64>,
 }
 
 /// What the guests' kernel did for want of memory.
@@ -291,6 +295,17 @@ impl Toolstack for Fake {
             let guest = FakeGuest::boot(self.0.clone(), domid);
             self.0.guests.lock().unwrap().insert(domid, guest);
         }
+        Ok(())
+    }
+
+    fn set_memory(&self, domid: u16, mib: u64) -> Result<()> {
+        let mut left = self.0.left.lock().unwrap();
+        assert!(left.domains.contains_key(&domid), "no such domain");
+        let free = left.free_mib.unwrap_or(u64::MAX);
+        if mib > free {
+            return Err(Error::new(Code::HostResource, format!("Xen has {free} MiB")));
+        }
+        left.memory.push(mib);
         Ok(())
     }
 
