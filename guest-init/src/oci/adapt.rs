@@ -198,17 +198,20 @@ pub fn adapt_resources(resources: &mut LinuxResources, huge_pages: &Path) {
     resources.set_hugepage_limits(here);
 }
 
-/// `page_size` as in the spec: "2MB", "1GB", "64KB".
 fn has_huge_page(huge_pages: &Path, page_size: &str) -> bool {
+    page_kib(page_size).is_some_and(|kib| huge_pages.join(format!("hugepages-{kib}kB")).exists())
+}
+
+/// Of a size as in the spec: "2MB", "1GB", "64KB".
+pub fn page_kib(page_size: &str) -> Option<u64> {
     let digits = page_size.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match &page_size[digits.len()..] {
         "KB" => 1,
         "MB" => 1 << 10,
         "GB" => 1 << 20,
-        _ => return false,
+        _ => return None,
     };
-    let kib = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    kib.is_some_and(|kib| huge_pages.join(format!("hugepages-{kib}kB")).exists())
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit))
 }
 
 fn is_network(key: &str) -> bool {

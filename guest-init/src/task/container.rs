@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::{
     exec::Exec,
+    huge::{HugePages, Reserved},
     oom::{OomQueue, OomWatch},
     phase::{Operation, Phase},
     process::{Launched, Process},
@@ -36,6 +37,8 @@ use crate::{
 
 /// The library has sent the terminal before it answers; this is for the event loop to get to it.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(5);
+/// The kernel's pools of huge pages.
+pub const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
 /// How long init's exit is held back for execs that were killed with it.
 const EXECS_LIMIT: Duration = Duration::from_secs(2);
 /// An exec that was being started enters the cgroup after it was killed: it is killed again so often.
@@ -151,6 +154,7 @@ pub struct Container {
     seccomp: Option<PathBuf>,
     oom_task: tokio::task::JoinHandle<()>,
     _door: Option<OpenDoor>,
+    _huge_pages: Reserved,
 }
 
 impl std::fmt::Debug for Container {
@@ -172,6 +176,8 @@ pub struct Plan {
     pub inits: BTreeMap<String, Arc<Process>>,
     /// The pod's.
     pub memories: Arc<Memories>,
+    /// The guest's.
+    pub huge_pages: Arc<HugePages>,
 }
 
 impl Container {
@@ -195,22 +201,26 @@ impl Container {
         let bundle = host.layout.share.join(&plan.id);
         let rootfs = bundle.join("rootfs");
         let looking = (Arc::clone(&host), plan.id.clone(), directory.clone(), rootfs.clone());
+        let pools = Arc::clone(&plan.huge_pages);
         // The share is another domain's file system: it may be slow, and this thread serves the whole pod.
-        let (spec, door, (volumes, places)) = tokio::task::spawn_blocking(move || {
+        let (spec, door, huge_pages, (volumes, places)) = tokio::task::spawn_blocking(move || {
             let (host, id, directory, rootfs) = looking;
             let mut spec = read_spec(&bundle.join("config.json"))?;
             places::resolve(&mut spec, &rootfs);
             tmpfs::add_modes(&mut spec, &rootfs);
             let door = open_door(&host, &id, &directory, &rootfs, &spec)?;
+            let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+            let limits = resources.and_then(|resources| resources.hugepage_limits().as_deref());
+            let huge_pages = pools.reserve(limits.unwrap_or_default())?;
             let copied = Volumes::copy(&mut spec, &bundle, &directory);
-            Ok::<_, GuestError>((spec, door, copied))
+            Ok::<_, GuestError>((spec, door, huge_pages, copied))
         })
         .await
         .map_err(|_| GuestError::Oci { operation: "read the spec", text: "it panicked".into() })??;
         let guest = adapt::Guest {
             rootfs,
             cgroup: cgroup_path.to_owned(),
-            huge_pages: "/sys/kernel/mm/hugepages".into(),
+            huge_pages: HUGE_PAGES.into(),
             binds: door.as_ref().map(|door| door.binds.clone()).unwrap_or_default(),
         };
         let mut joining = Joining::new(&plan.inits, &plan.memories);
@@ -256,6 +266,7 @@ impl Container {
             init,
             oom,
             volumes,
+            _huge_pages: huge_pages,
             execs: Mutex::new(HashMap::new()),
             ending: AtomicBool::new(false),
             uid_mappings,

@@ -14,6 +14,7 @@
 pub mod container;
 pub mod exec;
 mod freeze;
+pub mod huge;
 pub mod oom;
 pub mod phase;
 pub mod pod;

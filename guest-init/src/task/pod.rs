@@ -9,7 +9,8 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    container::{Container, Host, Plan},
+    container::{Container, HUGE_PAGES, Host, Plan},
+    huge::HugePages,
     process::Process,
     shared::Memories,
 };
@@ -27,6 +28,7 @@ pub struct Pod {
     host: Arc<Host>,
     containers: Mutex<HashMap<String, Slot>>,
     memories: Arc<Memories>,
+    huge_pages: Arc<HugePages>,
 }
 
 #[derive(Debug)]
@@ -48,7 +50,8 @@ impl Pod {
     /// Without containers.
     pub fn new(host: Arc<Host>) -> Arc<Self> {
         let memories = Arc::new(Memories::new(host.layout.memories()));
-        Arc::new(Self { host, containers: Mutex::new(HashMap::new()), memories })
+        let huge_pages = HugePages::new(HUGE_PAGES.into());
+        Arc::new(Self { host, containers: Mutex::new(HashMap::new()), memories, huge_pages })
     }
 
     /// What the containers live on.
@@ -72,7 +75,8 @@ impl Pod {
             containers.insert(id.to_owned(), Slot::Making(Making { unwanted: false, nothing_left }));
             inits(&containers)
         };
-        let plan = Plan { id: id.to_owned(), bundle, stdio, inits, memories: Arc::clone(&self.memories) };
+        let (memories, huge_pages) = (Arc::clone(&self.memories), Arc::clone(&self.huge_pages));
+        let plan = Plan { id: id.to_owned(), bundle, stdio, inits, memories, huge_pages };
         let made = Container::create(Arc::clone(&self.host), plan).await;
         let container = match made {
             Ok(container) => container,

@@ -40,8 +40,13 @@ impl Memories {
             let make = || -> io::Result<()> {
                 fs::create_dir_all(&place)?;
                 // What else is forbidden is said by the mounts that bind it.
-                let data = CString::new(format!("mode=1777,size={}", memory.bytes()))?;
-                Ok(mount("shm", &place, "tmpfs", MountFlags::NODEV, data.as_c_str())?)
+                let (kind, data) = match memory.page() {
+                    None => ("tmpfs", format!("mode=1777,size={}", memory.bytes())),
+                    // As many as its containers' limits are the pool's.
+                    Some(page) => ("hugetlbfs", format!("mode=1777,pagesize={page}")),
+                };
+                let data = CString::new(data)?;
+                Ok(mount(kind, &place, kind, MountFlags::NODEV, data.as_c_str())?)
             };
             make().during(|| format!("make {}", place.display()))?;
             made.insert(name);

@@ -32,14 +32,16 @@ pub fn container_of(path: &Path) -> Option<&str> {
     (!id.is_empty() && !id.contains('/')).then_some(id)
 }
 
-/// `mounts[].source` for a file system in memory that is one for all containers that name it so: `vgpu:memory/<name>/<bytes>`.
+/// `mounts[].source` for a file system in memory that is one for all containers that name it so: `vgpu:memory/<name>/<bytes>`,
+/// and `/<page>` for one of huge pages, with the size of one in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     name: u128,
     bytes: NonZeroU64,
+    page: Option<NonZeroU64>,
 }
 
-/// Not `vgpu:memory/`, 32 hexadecimal digits, and a decimal above 0.
+/// Not `vgpu:memory/`, 32 hexadecimal digits, and one or two decimals above 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadMemory;
 
@@ -47,7 +49,13 @@ impl Memory {
     /// The memory of this name.
     #[must_use]
     pub fn new(name: u128, bytes: NonZeroU64) -> Memory {
-        Memory { name, bytes }
+        Memory { name, bytes, page: None }
+    }
+
+    /// The same, of huge pages of this many bytes.
+    #[must_use]
+    pub fn of_pages(self, page: NonZeroU64) -> Memory {
+        Memory { page: Some(page), ..self }
     }
 
     /// 32 hexadecimal digits.
@@ -61,17 +69,24 @@ impl Memory {
     pub fn bytes(self) -> NonZeroU64 {
         self.bytes
     }
+
+    /// Bytes of a huge page, where it is of such.
+    #[must_use]
+    pub fn page(self) -> Option<NonZeroU64> {
+        self.page
+    }
 }
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{MEMORY}{}/{}", self.name(), self.bytes)
+        write!(f, "{MEMORY}{}/{}", self.name(), self.bytes)?;
+        self.page.map_or(Ok(()), |page| write!(f, "/{page}"))
     }
 }
 
 impl fmt::Display for BadMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a memory of the pod is vgpu:memory/, 32 hexadecimal digits, and its size in bytes")
+        f.write_str("a memory of the pod is vgpu:memory/, 32 hexadecimal digits, its size in bytes, and that of a huge page if it is of such")
     }
 }
 
@@ -81,11 +96,13 @@ impl FromStr for Memory {
     type Err = BadMemory;
 
     fn from_str(text: &str) -> Result<Self, BadMemory> {
-        let (name, bytes) =
+        let (name, sizes) =
             text.strip_prefix(MEMORY).and_then(|rest| rest.split_once('/')).ok_or(BadMemory)?;
+        let (bytes, page) = sizes.split_once('/').map_or((sizes, None), |(bytes, page)| (bytes, Some(page)));
         let memory = Memory {
             name: u128::from_str_radix(name, 16).map_err(|_| BadMemory)?,
             bytes: bytes.parse().map_err(|_| BadMemory)?,
+            page: page.map(str::parse).transpose().map_err(|_| BadMemory)?,
         };
         // One text a memory: no signs, capitals or zeros that are not ours.
         (memory.to_string() == text).then_some(memory).ok_or(BadMemory)
@@ -102,6 +119,9 @@ mod tests {
         let memory = Memory::new(0x3f2a, NonZeroU64::new(64 << 20).unwrap());
         assert_eq!(memory.to_string(), "vgpu:memory/00000000000000000000000000003f2a/67108864");
         assert_eq!(memory.to_string().parse(), Ok(memory));
+        let huge = memory.of_pages(NonZeroU64::new(2 << 20).unwrap());
+        assert_eq!(huge.to_string(), "vgpu:memory/00000000000000000000000000003f2a/67108864/2097152");
+        assert_eq!(huge.to_string().parse(), Ok(huge));
     }
 
     #[test]
@@ -121,7 +141,9 @@ mod tests {
             "NAME/0",
             "NAME/+1",
             "NAME/",
-            "NAME/1/2",
+            "NAME/1/",
+            "NAME/1/0",
+            "NAME/1/2/3",
             "NAME/01",
             "NAME1/1",
             "NAME/18446744073709551616",

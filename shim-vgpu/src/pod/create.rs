@@ -10,7 +10,13 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use vgpu_agent_api::version;
 use vgpu_codes::Code;
 
-use super::{Creation, Living, Pod, Sandbox, Slot, place::Placed, size::Size, steps::Step, volumes::Changes};
+use super::{
+    Creation, Living, Pod, Sandbox, Slot,
+    place::Placed,
+    size::{Limits, Size},
+    steps::Step,
+    volumes::Changes,
+};
 use crate::{
     bootstrap, cleanup,
     container::Container,
@@ -196,7 +202,9 @@ impl Pod {
             if sandbox.record.domid.is_none() {
                 self.make_domain(sandbox, &plan, creation).await?;
             }
-            self.make_room(plan.id(), plan.spec.memory_limit()).await?;
+            let limits =
+                Limits { memory: plan.spec.memory_limit().unwrap_or(0), huge: plan.spec.huge_bytes() };
+            self.make_room(plan.id(), limits).await?;
             if plan.gpu.is_some() {
                 self.grant(sandbox, plan.id()).await?;
             }

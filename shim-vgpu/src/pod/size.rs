@@ -24,8 +24,16 @@ pub(super) struct Size {
     least_mib: u64,
     overhead_mib: u64,
     now_mib: u64,
-    /// Limits in bytes, by containers. One without a limit has what there is.
-    limits: HashMap<String, u64>,
+    limits: HashMap<String, Limits>,
+}
+
+/// What a container may use, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Its memory; 0 if it has no limit: then it has what there is.
+    pub(super) memory: u64,
+    /// Huge pages, beside its memory.
+    pub(super) huge: u64,
 }
 
 impl std::fmt::Debug for Size {
@@ -44,9 +52,9 @@ impl Size {
         Size { toolstack, domid, least_mib, overhead_mib, now_mib, limits: HashMap::new() }
     }
 
-    /// With this container's limit, or without it. Of an error nothing stays.
-    async fn set(&mut self, id: &str, limit: Option<u64>) -> Result<()> {
-        let had = self.note(id, limit);
+    /// With this container's limits. Of an error nothing stays.
+    async fn set(&mut self, id: &str, limits: Limits) -> Result<()> {
+        let had = self.note(id, Some(limits));
         let result = self.fit().await;
         if result.is_err() {
             self.note(id, had);
@@ -54,16 +62,18 @@ impl Size {
         result
     }
 
-    fn note(&mut self, id: &str, limit: Option<u64>) -> Option<u64> {
-        match limit {
-            Some(bytes) => self.limits.insert(id.to_owned(), bytes),
+    fn note(&mut self, id: &str, limits: Option<Limits>) -> Option<Limits> {
+        match limits {
+            Some(limits) => self.limits.insert(id.to_owned(), limits),
             None => self.limits.remove(id),
         }
     }
 
     async fn fit(&mut self) -> Result<()> {
-        let sum = self.limits.values().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
-        let mib = sum.div_ceil(MIB).saturating_add(self.overhead_mib).max(self.least_mib);
+        let sum =
+            |of: fn(&Limits) -> u64| self.limits.values().map(of).fold(0, u64::saturating_add).div_ceil(MIB);
+        let memory_mib = sum(|limits| limits.memory).saturating_add(self.overhead_mib).max(self.least_mib);
+        let mib = memory_mib.saturating_add(sum(|limits| limits.huge));
         if mib != self.now_mib {
             let (toolstack, domid) = (self.toolstack.clone(), self.domid);
             blocking(move || toolstack.set_memory(domid, mib)).await?;
@@ -75,13 +85,13 @@ impl Size {
 }
 
 impl Pod {
-    /// A container comes, with this limit in bytes.
+    /// A container comes, with these limits.
     ///
     /// # Errors
     /// [`vgpu_codes::Code::HostResource`] if Xen has not as much.
-    pub(super) async fn make_room(&self, id: &str, limit: Option<u64>) -> Result<()> {
+    pub(super) async fn make_room(&self, id: &str, limits: Limits) -> Result<()> {
         match self.size() {
-            Some(size) => size.lock().await.set(id, limit).await,
+            Some(size) => size.lock().await.set(id, limits).await,
             None => Ok(()),
         }
     }
@@ -111,12 +121,13 @@ impl Pod {
     ) -> Result<T> {
         let (Some(new), Some(size)) = (memory_limit(request), self.size()) else { return change.await };
         let mut size = size.lock().await;
-        let had = size.limits.get(&request.id).copied();
-        if had.is_none_or(|had| had < new) {
-            size.set(&request.id, Some(new)).await?;
+        let had = size.limits.get(&request.id).copied().unwrap_or_default();
+        let new = Limits { memory: new, ..had };
+        if had.memory < new.memory {
+            size.set(&request.id, new).await?;
         }
         let changed = change.await;
-        let holds = if changed.is_ok() { Some(new) } else { had };
+        let holds = if changed.is_ok() { new } else { had };
         if let Err(error) = size.set(&request.id, holds).await {
             log::warn!("the domain keeps memory that {} has not any more: {}", request.id, error.report());
         }

@@ -1,6 +1,7 @@
-//! Memory of the host that containers have at /dev/shm: in the guest it is the guest's, one for all that have the same folder, wherever.
+//! Memory of the host that containers have at /dev/shm, and huge pages wherever: in the guest it is the guest's, one for all that have the same folder,
+//! wherever.
 //!
-//! CRI gives a pod's containers one file system in memory there; a volume in memory may take its place. A folder of a disk stays a volume.
+//! A file system of huge pages has none of its bytes but by mappings, which no share carries. CRI gives a pod's containers one in memory at /dev/shm; a volume in memory may take its place. A folder of a disk stays a volume.
 //! What was a volume before it came to be at /dev/shm stays one: a folder is never two things in one pod ([`Memories`]).
 
 use std::{
@@ -20,6 +21,8 @@ use crate::error::Result;
 pub(super) const BYTES: NonZeroU64 = NonZeroU64::new(64 << 20).unwrap();
 /// Source: Linux `include/uapi/linux/magic.h`, `TMPFS_MAGIC`.
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+/// `HUGETLBFS_MAGIC`.
+const HUGETLBFS: rustix::fs::FsWord = 0x9584_58f6;
 
 /// What a pod's containers have of the host's file systems in memory, each known by its device.
 #[derive(Debug, Default, Clone)]
@@ -33,7 +36,10 @@ pub struct Memories {
 /// Something on a file system in memory.
 struct Found {
     number: usize,
-    at_shm: bool,
+    /// It is to be the guest's, unless it is a volume already.
+    ours: bool,
+    /// Of a huge page.
+    page: Option<NonZeroU64>,
     device: u64,
     inode: u64,
     bytes: NonZeroU64,
@@ -53,19 +59,20 @@ impl Spec {
             })
             .collect();
         let mut pod = known.clone();
-        for one in found.iter().filter(|one| one.at_shm && !pod.carried.contains(&one.device)) {
+        for one in found.iter().filter(|one| one.ours && !pod.carried.contains(&one.device)) {
             pod.shared.entry(one.device).or_insert(one.inode);
         }
         let mut memories = BTreeMap::new();
-        for Found { number, device, inode, bytes, .. } in found {
+        for Found { number, device, inode, bytes, page, .. } in found {
             match pod.shared.get(&device) {
                 Some(shared) if *shared == inode => {
                     let name = u128::from(device) << 64 | u128::from(inode);
-                    memories.insert(number, Memory::new(name, bytes));
+                    let memory = Memory::new(name, bytes);
+                    memories.insert(number, page.map_or(memory, |page| memory.of_pages(page)));
                 }
                 Some(_) => {
                     let what = "a part of a file system in memory that containers of this pod have at \
-                                /dev/shm: it is the guest's, whole";
+                                /dev/shm or of huge pages: it is the guest's, whole";
                     return refused(&format!("mounts[{number}].source"), what);
                 }
                 None => {
@@ -80,12 +87,14 @@ impl Spec {
 
 /// None if it is on no file system in memory. At /dev/shm only a folder can be.
 fn found(number: usize, at_shm: bool, source: &Path) -> Option<Found> {
-    let system = rustix::fs::statfs(source).ok().filter(|system| system.f_type == TMPFS)?;
+    let system =
+        rustix::fs::statfs(source).ok().filter(|system| [TMPFS, HUGETLBFS].contains(&system.f_type))?;
     let file = fs::metadata(source).ok()?;
     let block = u64::try_from(system.f_bsize).ok()?;
     let bytes = system.f_blocks.checked_mul(block).and_then(NonZeroU64::new).unwrap_or(BYTES);
-    let at_shm = at_shm && file.is_dir();
-    Some(Found { number, at_shm, device: file.dev(), inode: file.ino(), bytes })
+    let page = NonZeroU64::new(block).filter(|_| system.f_type == HUGETLBFS);
+    let ours = (at_shm || page.is_some()) && file.is_dir();
+    Some(Found { number, ours, page, device: file.dev(), inode: file.ino(), bytes })
 }
 
 #[cfg(test)]
@@ -157,6 +166,25 @@ mod tests {
                 assert!(error.to_string().starts_with("mounts[3].source asks for a part of"), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn a_folder_of_huge_pages_is_the_guests_with_its_size_of_pages() {
+        let mut pod = World::new();
+        let huge = pod.at("huge");
+        fs::create_dir(&huge).unwrap();
+        let none = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("huge", &huge, "hugetlbfs", none, Some(c"pagesize=2M")).unwrap();
+        fs::create_dir(huge.join("part")).unwrap();
+        let binds = json!({"destination": "/huge", "type": "bind", "source": "huge"});
+        let spec = spec(|s| s["mounts"].as_array_mut().unwrap().push(binds));
+        let found = spec.memories(pod.dir.path(), &mut pod.known).unwrap();
+        assert_eq!(
+            found.into_iter().map(|(number, memory)| (number, memory.page())).collect::<Vec<_>>(),
+            [(2, NonZeroU64::new(2 << 20))]
+        );
+        let error = pod.asked(&[("huge/part", "/part")]).unwrap_err();
+        assert!(error.to_string().starts_with("mounts[2].source asks for a part of"), "{error}");
     }
 
     #[test]

@@ -53,6 +53,12 @@ impl Spec {
         self.positive("/linux/resources/memory/limit")
     }
 
+    /// Huge pages that the container may have, in bytes: kubelet counts them apart from its memory.
+    pub fn huge_bytes(&self) -> u64 {
+        let limits = self.list("/linux/resources/hugepageLimits").iter();
+        limits.filter_map(|limit| limit.get("limit")?.as_u64()).fold(0, u64::saturating_add)
+    }
+
     /// The CPU limit, rounded up to whole CPUs.
     fn vcpus(&self) -> Option<u32> {
         let pod = self.number(SANDBOX_CPU_QUOTA).zip(self.number(SANDBOX_CPU_PERIOD));

@@ -152,18 +152,20 @@ pub fn perf_event() -> io::Result<()> {
 
 /// Writes the start of a file of at least that length through a shared mapping. Source: `mmap(2)`.
 pub fn write_shared(file: &File, bytes: &[u8]) -> io::Result<()> {
-    if bytes.is_empty() || file.metadata()?.len() < bytes.len() as u64 {
+    // All of it: huge pages are unmapped whole.
+    let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    if len == 0 || len < bytes.len() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new place of the kernel's choice.
-    let mapped = unsafe { mmap(ptr::null_mut(), bytes.len(), access, MapFlags::SHARED, file, 0) }?;
-    // SAFETY: the mapping is so long and writable, and nothing else of this process knows of it. Were the file cut short meanwhile,
+    let mapped = unsafe { mmap(ptr::null_mut(), len, access, MapFlags::SHARED, file, 0) }?;
+    // SAFETY: the mapping is at least so long and writable, and nothing else of this process knows of it. Were the file cut short meanwhile,
     // the process would end by SIGBUS.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), mapped.cast(), bytes.len()) };
     // SAFETY: the mapping is so long.
-    let kept = unsafe { msync(mapped, bytes.len(), MsyncFlags::SYNC) };
+    let kept = unsafe { msync(mapped, len, MsyncFlags::SYNC) };
     // SAFETY: nobody uses it any more.
-    unsafe { munmap(mapped, bytes.len()) }?;
+    unsafe { munmap(mapped, len) }?;
     Ok(kept?)
 }

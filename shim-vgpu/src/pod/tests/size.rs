@@ -10,6 +10,11 @@ const MIB: u64 = 1 << 20;
 const TYPE: &str = "io.kubernetes.cri.container-type";
 
 async fn create(node: &Node, id: &str, limit_mib: Option<u64>) -> Result<api::CreateTaskResponse> {
+    let memory = limit_mib.map_or(json!({}), |mib| json!({"limit": mib * MIB}));
+    create_with(node, id, json!({"memory": memory})).await
+}
+
+async fn create_with(node: &Node, id: &str, resources: Value) -> Result<api::CreateTaskResponse> {
     let annotations = match id {
         "run" => json!({TYPE: "sandbox", "io.kubernetes.cri.sandbox-memory": (256 * MIB).to_string()}),
         _ => json!({TYPE: "container", "io.kubernetes.cri.sandbox-id": "run"}),
@@ -17,9 +22,7 @@ async fn create(node: &Node, id: &str, limit_mib: Option<u64>) -> Result<api::Cr
     let request = node.request(id, annotations);
     let file = Path::new(&request.bundle).join("config.json");
     let mut spec: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    if let Some(mib) = limit_mib {
-        spec["linux"]["resources"]["memory"]["limit"] = (mib * MIB).into();
-    }
+    spec["linux"]["resources"] = resources;
     std::fs::write(&file, spec.to_string()).unwrap();
     node.pod.clone().create(request).await
 }
@@ -80,6 +83,20 @@ async fn a_container_that_comes_with_more_makes_the_domain_grow_until_it_goes() 
     // The next one to change something waits for it.
     limit(&node, "app", 128 * MIB).await.unwrap();
     assert_eq!(given(&node)[1..], [256 + 64]);
+}
+
+/// Kubelet counts them apart from the memory, and names each size of its node.
+#[tokio::test]
+async fn huge_pages_come_on_top() {
+    let node = pod().await;
+    let huge = json!([{"pageSize": "2MB", "limit": 6 * MIB}, {"pageSize": "1GB", "limit": 0}]);
+    create_with(&node, "third", json!({"memory": {"limit": MIB}, "hugepageLimits": huge})).await.unwrap();
+    assert_eq!(given(&node), [256 + 1 + 64 + 6]);
+    limit(&node, "third", 2 * MIB).await.unwrap();
+    assert_eq!(given(&node)[1..], [256 + 2 + 64 + 6]);
+    node.delete("third").await.unwrap();
+    limit(&node, "app", 128 * MIB).await.unwrap();
+    assert_eq!(given(&node)[2..], [256 + 64]);
 }
 
 #[tokio::test]

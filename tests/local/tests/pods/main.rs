@@ -5,6 +5,7 @@ mod forward;
 mod full;
 mod guest;
 mod hooks;
+mod huge;
 mod inside;
 mod logger;
 mod network;

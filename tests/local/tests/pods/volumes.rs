@@ -32,7 +32,7 @@ fn mounted(source: &PathBuf) -> impl Fn(&mut Value) {
 }
 
 /// The root of a container that has one process, as that sees it.
-fn root(containerd: &Containerd, id: &str) -> PathBuf {
+pub fn root(containerd: &Containerd, id: &str) -> PathBuf {
     let procs = fs::read_to_string(cgroup(containerd).join("vgpu").join(id).join("cgroup.procs")).unwrap();
     format!("/proc/{}/root", procs.trim()).into()
 }

@@ -1,0 +1,169 @@
+//! Huge pages of the guest's kernel: its pools are as large as the limits of its containers, which the `hugetlb` controller holds each to.
+//!
+//! A node's pools are its operator's and are there before a pod is. A guest's memory is its pod's alone, and the shim has made it larger by these
+//! limits: so they are taken from it when a container comes, and are ordinary memory again when it goes.
+//! Source: Linux `Documentation/admin-guide/mm/hugetlbpage.rst`.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use libcontainer::oci_spec::runtime::LinuxHugepageLimit;
+
+use crate::{
+    error::{During, GuestError, Result},
+    oci::adapt::page_kib,
+};
+
+const FIELD: &str = "linux.resources.hugepageLimits";
+
+/// The pools of a guest.
+#[derive(Debug)]
+pub struct HugePages {
+    /// `/sys/kernel/mm/hugepages`: a folder for each size of pages.
+    folder: PathBuf,
+    /// Pages that containers may have, by the size of one in KiB, and those that the kernel had before.
+    reserved: Mutex<BTreeMap<u64, u64>>,
+}
+
+/// A container's part of the pools, until it is dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    pools: Arc<HugePages>,
+    pages: Vec<(u64, u64)>,
+}
+
+impl HugePages {
+    /// The pools that `folder` shows, in which there is nothing yet.
+    pub fn new(folder: PathBuf) -> Arc<Self> {
+        Arc::new(Self { folder, reserved: Mutex::default() })
+    }
+
+    /// Takes as many pages as these limits allow. Blocks while the kernel makes room.
+    /// # Errors
+    /// A size that this kernel has not, and more than there is memory for. Nothing is taken then.
+    pub fn reserve(self: &Arc<Self>, limits: &[LinuxHugepageLimit]) -> Result<Reserved> {
+        let mut reserved = Reserved { pools: Arc::clone(self), pages: Vec::new() };
+        for limit in limits {
+            // Kubernetes names each size of its node, with 0 where a container has none.
+            let Some(bytes) = u64::try_from(limit.limit()).ok().filter(|&bytes| bytes > 0) else { continue };
+            let kib = page_kib(limit.page_size()).filter(|kib| self.pool(*kib).exists());
+            let kib =
+                kib.ok_or_else(|| refused(format!("this guest has no pages of {}", limit.page_size())))?;
+            let pages = bytes.div_ceil(kib.saturating_mul(1024));
+            self.change(kib, |had| had.saturating_add(pages))?;
+            reserved.pages.push((kib, pages));
+        }
+        Ok(reserved)
+    }
+
+    fn change(&self, kib: u64, change: impl FnOnce(u64) -> u64) -> Result<()> {
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let had = match reserved.get(&kib) {
+            Some(pages) => *pages,
+            None => self.get(kib)?,
+        };
+        let wanted = change(had);
+        let has = self.set(kib, wanted)?;
+        if has < wanted {
+            self.set(kib, had)?;
+            return Err(refused(format!(
+                "this guest has memory for {has} pages of {kib} KiB, and {wanted} are asked for"
+            )));
+        }
+        reserved.insert(kib, wanted);
+        Ok(())
+    }
+
+    /// Says how many there are then. The kernel makes as many as it can.
+    fn set(&self, kib: u64, pages: u64) -> Result<u64> {
+        let file = self.pool(kib).join("nr_hugepages");
+        fs::write(&file, pages.to_string()).during(|| format!("change {}", file.display()))?;
+        self.get(kib)
+    }
+
+    fn get(&self, kib: u64) -> Result<u64> {
+        let file = self.pool(kib).join("nr_hugepages");
+        let get = || fs::read_to_string(&file)?.trim().parse().map_err(std::io::Error::other);
+        get().during(|| format!("read {}", file.display()))
+    }
+
+    fn pool(&self, kib: u64) -> PathBuf {
+        self.folder.join(format!("hugepages-{kib}kB"))
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        for (kib, pages) in self.pages.drain(..) {
+            // To have fewer is always possible, and a pool that stays too large is the guest's own loss.
+            let _ = self.pools.change(kib, |had| had.saturating_sub(pages));
+        }
+    }
+}
+
+fn refused(why: String) -> GuestError {
+    GuestError::Invalid { field: FIELD, why }
+}
+
+#[cfg(test)]
+mod tests {
+    use libcontainer::oci_spec::runtime::LinuxHugepageLimitBuilder;
+
+    use super::*;
+
+    /// Pools of 2 MiB and 1 GiB, without a kernel behind them.
+    fn pools() -> (tempfile::TempDir, Arc<HugePages>) {
+        let dir = tempfile::tempdir().unwrap();
+        for kib in [2048, 1 << 20] {
+            let pool = dir.path().join(format!("hugepages-{kib}kB"));
+            fs::create_dir(&pool).unwrap();
+            fs::write(pool.join("nr_hugepages"), "0\n").unwrap();
+        }
+        let pools = HugePages::new(dir.path().into());
+        (dir, pools)
+    }
+
+    fn limits(limits: &[(&str, i64)]) -> Vec<LinuxHugepageLimit> {
+        let limit = |&(size, limit): &(&str, i64)| {
+            LinuxHugepageLimitBuilder::default().page_size(size).limit(limit).build().unwrap()
+        };
+        limits.iter().map(limit).collect()
+    }
+
+    fn pages(pools: &HugePages, kib: u64) -> Option<String> {
+        fs::read_to_string(pools.pool(kib).join("nr_hugepages")).ok()
+    }
+
+    #[test]
+    fn a_pool_is_as_large_as_the_limits_of_those_that_are_there() {
+        let (_dir, pools) = pools();
+        let first = pools.reserve(&limits(&[("2MB", 5 << 20), ("1GB", 0), ("64KB", 0)])).unwrap();
+        assert_eq!(
+            (pages(&pools, 2048).as_deref(), pages(&pools, 1 << 20).as_deref()),
+            (Some("3"), Some("0\n"))
+        );
+        let second = pools.reserve(&limits(&[("2MB", 4 << 20), ("1GB", 1 << 30)])).unwrap();
+        assert_eq!(pages(&pools, 2048).as_deref(), Some("5"));
+        drop(first);
+        assert_eq!(pages(&pools, 2048).as_deref(), Some("2"));
+        drop(second);
+        assert_eq!(
+            (pages(&pools, 2048).as_deref(), pages(&pools, 1 << 20).as_deref()),
+            (Some("0"), Some("0"))
+        );
+    }
+
+    #[test]
+    fn a_size_that_the_kernel_has_not_is_refused_with_the_field_and_nothing_is_taken() {
+        let (_dir, pools) = pools();
+        for size in ["16MB", "2", "", "2XB"] {
+            let error = pools.reserve(&limits(&[("2MB", 4 << 20), (size, 1)])).unwrap_err().to_string();
+            assert_eq!(error, format!("{FIELD}: this guest has no pages of {size}"));
+            assert_eq!(pages(&pools, 2048).as_deref(), Some("0"));
+        }
+    }
+}
