@@ -8,7 +8,6 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
-    path::Path,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -21,11 +20,11 @@ use tokio::{
 use vgpu_agent_api::version;
 use vgpu_codes::Code;
 use vgpu_forward::{Loopback, carry, reset};
+use vgpu_netlink::Namespace;
 
 use crate::{
     error::{OrFail, Result, blocking},
     guest::Guest,
-    network,
 };
 
 /// Connections of a pod at once: each costs the guest 33 pages, and us their mapping. One more is reset.
@@ -42,9 +41,9 @@ pub struct Door {
     listener: TcpListener,
 }
 
-/// Those of the namespace at `path`. Where there can be none the log says so, once: the pod runs without.
-pub async fn doors(guest: &Guest, path: &Path) -> Vec<Door> {
-    catch(guest, path).await.unwrap_or_else(|error| {
+/// Those of a pod's namespace. Where there can be none the log says so, once: the pod runs without.
+pub async fn doors(guest: &Guest, namespace: &Namespace) -> Vec<Door> {
+    catch(guest, namespace).await.unwrap_or_else(|error| {
         log::warn!("there is no port-forward to this pod: {}", error.report());
         Vec::new()
     })
@@ -58,15 +57,11 @@ pub async fn serve(guest: Arc<Guest>, doors: Vec<Door>) {
     }
 }
 
-async fn catch(guest: &Guest, path: &Path) -> Result<Vec<Door>> {
+async fn catch(guest: &Guest, namespace: &Namespace) -> Result<Vec<Door>> {
     guest.require(version::FORWARD_SINCE, "port-forward")?;
-    let what = || format!("cannot listen at the loopback of {}", path.display());
-    let at = path.to_owned();
-    let loopbacks = blocking(move || {
-        let loopbacks = network::open(&at).and_then(|namespace| Loopback::both(&namespace));
-        loopbacks
-            .or_fail(Code::NetworkFailed, || format!("cannot listen at the loopback of {}", at.display()))
-    });
+    let what = || "cannot listen at the loopback of the pod's network namespace".to_owned();
+    let namespace = namespace.try_clone().or_fail(Code::NetworkFailed, what)?;
+    let loopbacks = blocking(move || Loopback::both(&namespace).or_fail(Code::NetworkFailed, what));
     let door = |loopback: Loopback| -> io::Result<Door> {
         let listener = TcpListener::from_std(loopback.listener().try_clone()?)?;
         Ok(Door { loopback: Arc::new(loopback), listener })

@@ -15,7 +15,7 @@ use std::{
     fs::File,
     io,
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, PoisonError},
     thread,
@@ -24,7 +24,7 @@ use std::{
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio::sync::oneshot;
 use vgpu_codes::Code;
-use vgpu_netlink::Rtnetlink;
+use vgpu_netlink::{Namespace, Rtnetlink};
 
 use crate::{
     error::{Error, OrFail, Result},
@@ -35,6 +35,8 @@ use crate::{
 
 /// The first link of each network namespace. Source: Linux, `include/net/net_namespace.h`, `LOOPBACK_IFINDEX`.
 const LOOPBACK: u32 = 1;
+/// Of the thread that asks. Source: `namespaces(7)`.
+const OF_THIS_THREAD: &str = "/proc/thread-self/ns/net";
 
 /// The verb `hold`: waits for the end of standard input.
 ///
@@ -55,11 +57,12 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Has `command`, which waits for the end of its input, wait in namespaces of its own and those that are joined. Blocks.
+    /// Has `command`, which waits for the end of its input, wait in namespaces of its own and those that are joined. Gives that of its network,
+    /// which a path by its pid may not lead to later. Blocks.
     ///
     /// # Errors
     /// [`Code::HostResource`] if the host can't have one more.
-    pub fn begin(mut command: Command, joined: Joined) -> Result<Holder> {
+    pub fn begin(mut command: Command, joined: Joined) -> Result<(Holder, Namespace)> {
         command.current_dir("/").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let own_network = !joined.files.contains_key(&Kind::Network);
@@ -70,14 +73,15 @@ impl Holder {
                 // As runc has it: who looks there finds a loopback that works.
                 Rtnetlink::open()?.set_up(LOOPBACK, true)?;
             }
-            command.spawn()
+            let network = Namespace::open(Path::new(OF_THIS_THREAD))?;
+            Ok((command.spawn()?, network))
         });
         let spawned =
             spawning.and_then(|thread| thread.join().map_err(|_| io::Error::other("it panicked"))?);
         let what = || "cannot make the holder of a container".to_owned();
-        let mut child = spawned.or_fail(Code::HostResource, what)?;
+        let (mut child, network) = spawned.or_fail(Code::HostResource, what)?;
         match Process::of(child.id()) {
-            Some(process) => Ok(Holder { process, own_network, child: Mutex::new(Some(child)) }),
+            Some(process) => Ok((Holder { process, own_network, child: Mutex::new(Some(child)) }, network)),
             None => {
                 let ended = child.wait().or_fail(Code::HostResource, what)?;
                 Err(Error::new(Code::HostResource, format!("{}: it ended at once ({ended})", what())))
@@ -90,7 +94,7 @@ impl Holder {
         self.process
     }
 
-    /// Its network namespace, if that was made for it: others put a network into it.
+    /// Where others find its network namespace, if that was made for it: they put a network into it.
     pub fn own_network(&self) -> Option<PathBuf> {
         self.own_network.then(|| Kind::Network.path(self.process.pid).into())
     }
@@ -144,7 +148,7 @@ mod tests {
     /// A process in its pid namespace whose parent, here outside, does not wait for it: the kernel does not let the first one go before.
     #[test]
     fn one_that_ends_late_keeps_nobody_and_is_waited_for() {
-        let holder = Holder::begin(Command::new("cat"), Joined::default()).unwrap();
+        let (holder, _) = Holder::begin(Command::new("cat"), Joined::default()).unwrap();
         let pid = holder.process().pid;
         let entering = thread::spawn(move || {
             let namespace = File::open(Kind::Pid.path(pid)).unwrap();

@@ -50,8 +50,8 @@ pub trait Link: Send + Sync {
     /// As [`Link::make_vifs`], if some are left.
     fn remove_vifs(&self, domid: u16, uuid: Uuid, namespace: Option<&Namespace>) -> Result<()>;
 
-    /// Counts the changes that a guest makes to the states of its first `vifs` network devices, now and then one too many. Of these devices
-    /// alone, and from now on.
+    /// Counts the changes that a guest makes to the states of its first `vifs` network devices, which need not be there yet, now and then a few
+    /// too many. Of these devices alone, and from before this returns. Blocks.
     fn vif_changes(&self, domid: u16, vifs: usize) -> watch::Receiver<u64>;
 
     /// The agent stream, once the guest offers it. Waits without a limit of its own.

@@ -68,14 +68,19 @@ pub struct PodNetwork {
 }
 
 impl PodNetwork {
-    /// Reads what the namespace at `path` has, which is not the host's ([`crate::spec::refuse`]); none if that is a loopback alone. Blocks.
+    /// Reads what a namespace has which others find at `path`; none if that is a loopback alone. Blocks.
     ///
     /// # Errors
     /// [`Code::SpecRefused`] for what cannot be a guest's, [`Code::NetworkFailed`].
-    pub fn scan(path: &Path) -> Result<Option<Self>> {
+    pub fn scan(path: &Path, namespace: &Namespace) -> Result<Option<Self>> {
         let what = || format!("cannot use the network namespace {}", path.display());
-        let namespace = open(path).or_fail(Code::NetworkFailed, what)?;
+        let namespace = namespace.try_clone().or_fail(Code::NetworkFailed, what)?;
         let id = namespace.id().or_fail(Code::NetworkFailed, what)?;
+        let hosts = Namespace::open(Path::new("/proc/self/ns/net")).and_then(|hosts| hosts.id());
+        if id == hosts.or_fail(Code::NetworkFailed, what)? {
+            // Refused by its path before ([`crate::spec::refuse`]), which may have led elsewhere by then.
+            return Err(Error::new(Code::NetworkFailed, format!("{}: it is the host's", what())));
+        }
         let network = match namespace.enter(scan).or_fail(Code::NetworkFailed, what)? {
             Ok(network) => network,
             Err(ScanError::Unfit(found)) => {
@@ -127,18 +132,6 @@ impl PodNetwork {
             format!("cannot join the pod's interfaces with the vifs of domain {domid}")
         })
     }
-}
-
-/// The namespace at `path`, unless it is the host's by now: a path by a pid may be another's each time.
-///
-/// # Errors
-/// It is, or open(2)'s.
-pub fn open(path: &Path) -> io::Result<Namespace> {
-    let namespace = Namespace::open(path)?;
-    if namespace.id()? == Namespace::open(Path::new("/proc/self/ns/net"))?.id()? {
-        return Err(io::Error::other("it is the host's"));
-    }
-    Ok(namespace)
 }
 
 fn join(netlink: &mut Rtnetlink, interface: &str, vif: &str, mtu: u32, uuid: Uuid) -> io::Result<()> {

@@ -175,9 +175,10 @@ impl Link for XenLink {
 
     fn vif_changes(&self, domid: u16, vifs: usize) -> watch::Receiver<u64> {
         let (sender, changes) = watch::channel(0);
+        let states = vif::states(domid, vifs);
         // Ends with the process: the shim has one pod.
         let counting = thread::Builder::new().name("vifs".into());
-        if let Err(error) = counting.spawn(move || vif::count_changes(domid, vifs, &sender)) {
+        if let Err(error) = counting.spawn(move || vif::count_changes(domid, vifs, states, &sender)) {
             // With the sender the watch ends.
             log::error!("nobody counts what domain {domid} does to its network devices: {error}");
         }

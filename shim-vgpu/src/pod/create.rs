@@ -267,6 +267,7 @@ impl Pod {
                 store,
                 record,
                 share,
+                namespace: None,
                 network: None,
                 memories: Memories::default(),
                 own,
@@ -287,9 +288,10 @@ impl Pod {
     ) -> Result<()> {
         let platform = sandbox.platform.clone();
         // After the earlier lives' end, whose ways are none that a pod cannot have, and after the hooks, which may make some of it.
-        if let Some(path) = plan.spec.network() {
-            sandbox.find_network(path).await?;
-        }
+        let namespace = match plan.spec.network() {
+            Some(path) => sandbox.find_network(path).await?,
+            None => None,
+        };
         let domain = domain_config(sandbox, plan)?;
         let memory_mib = domain.memory_mib;
         let toolstack = platform.toolstack.clone();
@@ -308,17 +310,19 @@ impl Pod {
         let (link, driver_domain) = (platform.link.clone(), sandbox.record.driver_domain);
         blocking(move || link.make_devices(domid, driver_domain)).await?;
         self.passed(Step::DevicesMade, creation).await?;
-        sandbox.make_vifs().await?;
+        let changes = sandbox.make_vifs().await?;
         self.passed(Step::VifsMade, creation).await?;
         let toolstack = platform.toolstack.clone();
         blocking(move || toolstack.unpause(domid)).await?;
         self.passed(Step::Unpaused, creation).await?;
         let guest = self.meet_guest(sandbox, plan, (domid, &mut backend_end), creation).await?;
         let guest = Arc::new(guest);
-        self.follow_network(sandbox, &guest, plan.spec.network()).await;
         let size = Size::new(platform.toolstack.clone(), domid, memory_mib, &platform.config.guest);
         let size = Arc::new(AsyncMutex::new(size));
-        *self.living() = Some(Living { guest, platform: platform.clone(), domain_uuid: uuid, backend, size });
+        let living =
+            Living { guest: guest.clone(), platform: platform.clone(), domain_uuid: uuid, backend, size };
+        *self.living() = Some(living);
+        self.follow_network(sandbox, &guest, namespace.as_ref(), changes).await;
         sandbox.watch(self.clone().watch_domain(platform, uuid));
         sandbox.watch(self.clone().watch_guest());
         sandbox.watch(self.clone().watch_backend(backend_end));
@@ -464,7 +468,7 @@ impl Pod {
         let _destroying = self.destroying.lock().await;
         sandbox.stop_watching();
         // Hooks of the end find no namespace that only we hold.
-        sandbox.network = None;
+        (sandbox.namespace, sandbox.network) = (None, None);
         let (record, cleaned) = blocking(move || {
             let cleaned = cleanup::sandbox(&platform, &store, &mut record);
             drop(turn);

@@ -37,6 +37,7 @@ use tokio::{
 };
 use uuid::Uuid;
 use vgpu_codes::Code;
+use vgpu_netlink::Namespace;
 
 use crate::{
     container::Container,
@@ -132,6 +133,8 @@ struct Sandbox {
     store: Store,
     record: Record,
     share: ShareDir,
+    /// Its network namespace, until somebody looks what is in it.
+    namespace: Option<Namespace>,
     network: Option<Arc<PodNetwork>>,
     memories: Memories,
     /// What its containers have of it, where it has no container of its own.

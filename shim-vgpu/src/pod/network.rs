@@ -7,8 +7,9 @@
 use std::{path::Path, sync::Arc};
 
 use vgpu_codes::Code;
+use vgpu_netlink::Namespace;
 
-use super::{Pod, Sandbox};
+use super::{Pod, Sandbox, vifs::Changes};
 use crate::{
     container::Container,
     error::{Error, Result, blocking},
@@ -25,13 +26,13 @@ impl Pod {
     pub(super) async fn take_network(self: &Arc<Self>, container: &Container) -> Result<()> {
         let Some(path) = container.own_network() else { return Ok(()) };
         let mut slot = self.sandbox.lock().await;
-        let Some(sandbox) = slot.as_mut().filter(|sandbox| sandbox.network.is_none()) else { return Ok(()) };
-        sandbox.find_network(&path).await?;
+        let Some(sandbox) = slot.as_mut() else { return Ok(()) };
+        let Some(namespace) = sandbox.find_network(&path).await? else { return Ok(()) };
         let Some(network) = sandbox.network.clone() else { return Ok(()) };
         let guest = self.guest()?;
-        sandbox.make_vifs().await?;
+        let changes = sandbox.make_vifs().await?;
         guest.set_network(network.network()).await?;
-        self.follow_network(sandbox, &guest, Some(&path)).await;
+        self.follow_network(sandbox, &guest, Some(&namespace), changes).await;
         Ok(())
     }
 
@@ -40,37 +41,48 @@ impl Pod {
         self: &Arc<Self>,
         sandbox: &mut Sandbox,
         guest: &Arc<Guest>,
-        path: Option<&Path>,
+        namespace: Option<&Namespace>,
+        changes: Option<Changes>,
     ) {
-        if let Some(path) = path {
-            let doors = forward::doors(guest, path).await;
-            sandbox.watch(forward::serve(guest.clone(), doors));
-        }
-        if let (Some(network), Some(domid)) = (&sandbox.network, sandbox.record.domid) {
-            let changes = sandbox.platform.link.vif_changes(domid, network.network().interfaces.len());
+        if let Some(changes) = changes {
             sandbox.watch(self.clone().watch_vifs(changes));
+        }
+        if let Some(namespace) = namespace {
+            let doors = forward::doors(guest, namespace).await;
+            sandbox.watch(forward::serve(guest.clone(), doors));
         }
     }
 }
 
 impl Sandbox {
-    /// Reads what the namespace has, and notes it before anything is made of it.
-    pub(super) async fn find_network(&mut self, path: &Path) -> Result<()> {
+    /// Reads what the namespace has, which others find at `path`, and notes it before anything is made of it. None if that was done before.
+    pub(super) async fn find_network(&mut self, path: &Path) -> Result<Option<Namespace>> {
+        let Some(namespace) = self.namespace.take() else { return Ok(None) };
         let path = path.to_owned();
-        let network = blocking(move || PodNetwork::scan(&path)).await?;
+        let (namespace, network) = blocking(move || {
+            let network = PodNetwork::scan(&path, &namespace)?;
+            Ok((namespace, network))
+        })
+        .await?;
         self.record.network = network.as_ref().map(|network| network.record().clone());
         self.save().await?;
         self.network = network.map(Arc::new);
-        Ok(())
+        Ok(Some(namespace))
     }
 
-    /// The guest's devices, if it is to have any.
-    pub(super) async fn make_vifs(&self) -> Result<()> {
-        let Some(network) = self.network.clone() else { return Ok(()) };
+    /// The guest's devices, if it is to have any, and what it does to them from then on.
+    pub(super) async fn make_vifs(&self) -> Result<Option<Changes>> {
+        let Some(network) = self.network.clone() else { return Ok(None) };
         let gone = || Error::new(Code::GuestGone, "the pod's domain is gone");
         let (link, domid, uuid) =
             (self.platform.link.clone(), self.record.domid.ok_or_else(gone)?, self.record.domain_uuid);
-        blocking(move || network.join(&*link, domid, uuid)).await
+        blocking(move || {
+            // A guest that runs may begin at once.
+            let changes = Changes::from_now(&*link, domid, network.network().interfaces.len());
+            network.join(&*link, domid, uuid)?;
+            Ok(Some(changes))
+        })
+        .await
     }
 
     /// Has it done until the sandbox ends.

@@ -54,12 +54,13 @@ impl Pod {
         let mut known = sandbox.memories.clone();
         let command = self.platform.holder(&self.namespace, plan.id());
         // It goes with us, so it may be there before the record says so.
-        let (holder, joined, memories, known) = blocking(move || {
+        let (holder, namespace, joined, memories, known) = blocking(move || {
             let joined = asked.joined(&others)?;
             let mut memories = asked.memories(&bundle, &mut known)?;
             memories.extend(shm);
             let words = joined.words(own.as_ref())?;
-            Ok((Holder::begin(command, joined)?, words, memories, known))
+            let (holder, namespace) = Holder::begin(command, joined)?;
+            Ok((holder, namespace, words, memories, known))
         })
         .await?;
         sandbox.memories = known;
@@ -73,6 +74,7 @@ impl Pod {
         sandbox.save().await?;
         self.passed(Step::Held, creation).await?;
         if first {
+            sandbox.namespace = Some(namespace);
             let share = sandbox.share.clone();
             blocking(move || share.make()).await?;
             if let Some(own) = &sandbox.own {

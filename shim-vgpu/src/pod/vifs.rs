@@ -10,22 +10,40 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::Pod;
+use crate::link::Link;
 
-/// A guest with all the vifs that it may have makes some 30 at its boot.
+/// A guest with all the vifs that it may have makes some 30 at its boot, and the node some 30 when it makes them.
 const CHANGES_MAX: u64 = 100;
 const SPAN: Duration = Duration::from_secs(60);
 
+/// What a guest does to its vifs, also while nobody looks yet.
+#[derive(Debug)]
+pub(super) struct Changes {
+    count: watch::Receiver<u64>,
+    before: u64,
+}
+
+impl Changes {
+    /// Counts from now on. Blocks.
+    pub(super) fn from_now(link: &dyn Link, domid: u16, vifs: usize) -> Self {
+        let count = link.vif_changes(domid, vifs);
+        let before = *count.borrow();
+        Changes { count, before }
+    }
+}
+
 impl Pod {
     /// Ends a guest that changes the state of its vifs more than 100 times in a minute.
-    pub(super) async fn watch_vifs(self: Arc<Self>, mut changes: watch::Receiver<u64>) {
+    pub(super) async fn watch_vifs(self: Arc<Self>, changes: Changes) {
+        let Changes { mut count, mut before } = changes;
         loop {
-            let before = *changes.borrow_and_update();
-            let many = changes.wait_for(|count| count.saturating_sub(before) > CHANGES_MAX);
-            match tokio::time::timeout(SPAN, many).await {
-                Err(_) => {}
+            let many = count.wait_for(|count| count.saturating_sub(before) > CHANGES_MAX);
+            let waited = tokio::time::timeout(SPAN, many).await.map(|many| many.map(drop));
+            match waited {
+                Err(_) => before = *count.borrow(),
                 // Nobody counts.
                 Ok(Err(_)) => return,
-                Ok(Ok(_)) => {
+                Ok(Ok(())) => {
                     log::warn!(
                         "the guest has changed the state of its vifs more than {CHANGES_MAX} times within {} s: \
                          the pod is ended",

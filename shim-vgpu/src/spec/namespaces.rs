@@ -198,7 +198,7 @@ mod tests {
     use crate::{holder::Holder, spec::tests::spec};
 
     fn holder(joined: Joined) -> Holder {
-        Holder::begin(Command::new("cat"), joined).unwrap()
+        Holder::begin(Command::new("cat"), joined).unwrap().0
     }
 
     fn pod(holders: &[(&str, &Holder)]) -> BTreeMap<String, Process> {

@@ -11,7 +11,7 @@ use std::{
 
 use idm::xen::{
     DomId,
-    xenstore::{Client, Permissions, Store, XsError},
+    xenstore::{Client, Permissions, Store, Watch, XsError},
 };
 use rustix::{
     event::{PollFd, PollFlags},
@@ -58,28 +58,40 @@ pub fn remove(xenstore: &Client, domid: u16) -> Result<(), XsError> {
 /// What a guest may write and netback looks at each time. Source: Linux, `drivers/net/xen-netback/xenbus.c`.
 const LOOKED_AT: [&str; 2] = ["state", "request-multicast-control"];
 
-/// Counts what a guest writes to the nodes of its vifs that netback looks at, over xenstored's restarts too. Never returns.
-pub fn count_changes(domid: u16, vifs: usize, changes: &watch::Sender<u64>) {
+/// Watches on those nodes of a guest's vifs, which need not be there yet.
+///
+/// # Errors
+/// xenstored's.
+pub fn states(domid: u16, vifs: usize) -> Result<Vec<Watch>, XsError> {
+    let xenstore = Client::connect()?;
+    let nodes =
+        (0..vifs).flat_map(|number| LOOKED_AT.map(|node| format!("{}/{node}", front_of(domid, number))));
+    nodes.map(|node| xenstore.watch(&node)).collect()
+}
+
+/// Counts what a guest writes to them, by the watches that there are and, over xenstored's restarts, by later ones. Never returns.
+pub fn count_changes(
+    domid: u16,
+    vifs: usize,
+    mut states: Result<Vec<Watch>, XsError>,
+    changes: &watch::Sender<u64>,
+) {
     loop {
-        let Err(error) = count(domid, vifs, changes);
+        let Err(error) = states.map_err(io::Error::other).and_then(|states| count(&states, changes));
         log::debug!("the states of the vifs of domain {domid}: {error}");
         thread::sleep(RETRY);
+        states = self::states(domid, vifs);
     }
 }
 
-fn count(domid: u16, vifs: usize, changes: &watch::Sender<u64>) -> io::Result<Infallible> {
-    let xenstore = Client::connect().map_err(io::Error::other)?;
-    let nodes =
-        (0..vifs).flat_map(|number| LOOKED_AT.map(|node| format!("{}/{node}", front_of(domid, number))));
-    let states = nodes.map(|node| xenstore.watch(&node));
-    let states: Vec<_> = states.collect::<Result<_, _>>().map_err(io::Error::other)?;
+fn count(states: &[Watch], changes: &watch::Sender<u64>) -> io::Result<Infallible> {
     loop {
         let mut readable: Vec<_> = states.iter().map(|state| PollFd::new(state, PollFlags::IN)).collect();
         match rustix::event::poll(&mut readable, None) {
             Err(Errno::INTR) => {}
             polled => drop(polled?),
         }
-        for state in &states {
+        for state in states {
             let fired = state.take().map_err(io::Error::other)?;
             changes.send_if_modified(|count| {
                 *count += fired;

@@ -63,6 +63,8 @@ pub struct Habits {
     pub is_slow: bool,
     /// It is of protocol 1.0.
     pub is_old: bool,
+    /// The holders of its containers go to another network namespace once [`World::move_holders`] says so.
+    pub holders_move: bool,
     /// Who meets it panics: a defect of ours.
     pub panics: bool,
     /// Instead of ttrpc it says this again and again.

@@ -68,6 +68,19 @@ async fn hooks_run_at_their_moments_with_the_pid_that_is_told() {
     node.world.assert_nothing_left("after delete");
 }
 
+/// Its interfaces end with it, and so do their other ends.
+#[tokio::test]
+async fn hooks_of_the_end_find_no_network_namespace_that_the_shim_holds() {
+    let node = Node::new(Habits::default()).await;
+    let looks = hook("stop", "readlink /proc/$PPID/fd/* | grep ^net: > held");
+    let request = asked(&node, "run", json!({"poststop": [looks]}));
+    let bundle = request.bundle.clone();
+    node.pod.clone().create(request).await.unwrap();
+    node.delete("run").await.unwrap();
+    assert_eq!(ran(&node, "run"), ["stop stopped"]);
+    assert_eq!(fs::read_to_string(Path::new(&bundle).join("held")).unwrap(), "");
+}
+
 /// Root in a guest that runs would change under a hook's hands what it works on as root of the node.
 #[tokio::test]
 async fn hooks_have_run_before_a_guest_sees_the_root() {

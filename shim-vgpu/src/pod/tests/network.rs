@@ -10,7 +10,7 @@ use super::{world::Source, *};
 use crate::{
     cleanup,
     error::Result,
-    network::NetworkRecord,
+    network::{NetworkRecord, PodNetwork},
     pod::{
         Pod,
         steps::{Cut, Step},
@@ -321,6 +321,55 @@ async fn what_is_in_a_new_namespace_at_start_is_the_guests() {
     node.wait("run", "").await;
     node.delete("run").await.unwrap();
     node.world.assert_nothing_left("after delete");
+}
+
+/// The namespace is the one that was made for the container, whatever its pid leads to by then.
+#[tokio::test]
+async fn a_path_by_a_pid_that_leads_elsewhere_by_then_is_not_followed() {
+    let node = Node::new(Habits { holders_move: true, ..Habits::default() }).await;
+    let pid = node.create("run").await.unwrap().pid;
+    let (pod, _far) = plug(pid);
+    let wanted = pod.enter(|| scan().unwrap()).unwrap();
+    let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+    node.world.move_holders();
+    while Namespace::open(&path).unwrap().id().unwrap() == pod.id().unwrap() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    node.start("run", "").await.unwrap();
+    assert_eq!(*node.world.networks.lock().unwrap(), [wanted]);
+    node.kill("run", 9).await.unwrap();
+    node.wait("run", "").await;
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}
+
+/// It runs when its vifs are made, and may begin before it is told of them.
+#[tokio::test]
+async fn what_a_guest_does_to_its_vifs_before_it_has_made_its_network_counts() {
+    let node = Node::new(Habits { is_slow: true, ..Habits::default() }).await;
+    let pid = node.create("run").await.unwrap().pid;
+    let (_pod, _far) = plug(pid);
+    let floods = async {
+        while node.world.networks.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        node.world.vif_changes.send_modify(|count| *count += 101);
+    };
+    // Its start may be answered or not.
+    let _ = tokio::join!(node.start("run", ""), floods);
+    let ended = tokio::time::timeout(Duration::from_secs(10), node.wait("run", ""));
+    assert_eq!(ended.await.unwrap(), 137);
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}
+
+#[test]
+fn the_hosts_namespace_is_not_looked_at() {
+    let path = Path::new("/run/netns/pod");
+    let hosts = Namespace::open(Path::new("/proc/self/ns/net")).unwrap();
+    let refused = PodNetwork::scan(path, &hosts).unwrap_err();
+    assert_eq!(refused.code(), Some(Code::NetworkFailed));
+    assert_eq!(refused.to_string(), "cannot use the network namespace /run/netns/pod: it is the host's");
 }
 
 #[tokio::test]

@@ -33,6 +33,8 @@ use crate::{
 
 /// In the environment of a holder: the folder of its world.
 const HELD: &str = "VGPU_TEST_HELD";
+/// There, it says that they are to move.
+const MOVE: &str = "move";
 
 /// What the fakes have made and not taken away.
 #[derive(Debug, Default)]
@@ -215,6 +217,11 @@ impl World {
         all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
     }
 
+    /// Has holders that move do so, as if their pids were other processes' now.
+    pub fn move_holders(&self) {
+        std::fs::write(self.dir.path().join(MOVE), "").unwrap();
+    }
+
     /// Nothing is left: domains, backends, devices, holders, mounts, files.
     pub fn assert_nothing_left(&self, when: &str) {
         let left = self.left.lock().unwrap();
@@ -261,7 +268,14 @@ impl PlatformSource for Source {
     }
 
     fn holder(&self, _: &str, _: &str) -> Command {
-        let mut command = Command::new("cat");
+        let mut command = if self.0.habits.holders_move {
+            let mut command = Command::new("sh");
+            let waits = format!("until test -e ${HELD}/{MOVE}; do sleep 0.01; done; exec unshare --net cat");
+            command.args(["-c", &waits]);
+            command
+        } else {
+            Command::new("cat")
+        };
         command.env(HELD, self.0.dir.path());
         command
     }

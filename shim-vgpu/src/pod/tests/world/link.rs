@@ -58,7 +58,7 @@ impl Link for Fake {
     }
 
     fn vif_changes(&self, _: u16, vifs: usize) -> watch::Receiver<u64> {
-        assert_eq!(self.0.left.lock().unwrap().vifs.len(), vifs);
+        assert!(self.0.left.lock().unwrap().vifs.is_empty() && vifs > 0, "it would count too late");
         self.0.vif_changes.subscribe()
     }
 
