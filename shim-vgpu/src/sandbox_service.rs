@@ -1,6 +1,10 @@
 //! containerd's Sandbox API: from a request to the pod and back. Nothing is decided here, as in `service`.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use containerd_shim_protos::{sandbox_api as api, sandbox_async::Sandbox, types::platform::Platform};
@@ -70,14 +74,15 @@ impl Sandbox for SandboxService {
         Ok(api::PlatformResponse { platform: MessageField::some(platform), ..Default::default() })
     }
 
-    /// It has no program that could be asked to end in time: its containers have ended, or end with it.
+    /// Its containers have ended, or end with it: at once, where no time for it is named.
     async fn stop_sandbox(
         &self,
         _: &TtrpcContext,
         request: api::StopSandboxRequest,
     ) -> ttrpc::Result<api::StopSandboxResponse> {
         log::info!("stop sandbox {}", request.sandbox_id);
-        owned(self.pod.clone().stop_sandbox(request.sandbox_id)).await?;
+        let grace = Duration::from_secs(request.timeout_secs.into());
+        owned(self.pod.clone().stop_sandbox(request.sandbox_id, grace)).await?;
         Ok(api::StopSandboxResponse::default())
     }
 

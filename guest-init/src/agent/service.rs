@@ -159,8 +159,10 @@ impl Agent for AgentService {
     }
 
     async fn set_sysctls(&self, _: &TtrpcContext, req: SetSysctlsRequest) -> ttrpc::Result<Empty> {
-        for (name, value) in &req.sysctls {
-            sysctl::set(&sysctl::file(name)?, value)?;
+        let sysctls = req.sysctls.iter().map(|(name, value)| Ok((sysctl::parse(name)?, value)));
+        // All or none of a list with one that no pod sets.
+        for (sysctl, value) in sysctls.collect::<Result<Vec<_>>>()? {
+            sysctl::set(&sysctl, value)?;
         }
         Ok(Empty::new())
     }

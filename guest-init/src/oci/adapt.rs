@@ -15,6 +15,8 @@ use libcontainer::oci_spec::runtime::{
     LinuxSeccomp, Mount, MountBuilder, Process, Root, Spec,
 };
 
+use vgpu_agent_api::sysctl::Sysctl;
+
 use super::{
     process, seccomp,
     shared::{self, Shared},
@@ -42,8 +44,8 @@ pub struct Guest {
 pub struct Adapted {
     /// For `libcontainer`.
     pub spec: Spec,
-    /// The network's, to be set in the guest's own network namespace: file below `/proc/sys` → value.
-    pub sysctls: BTreeMap<PathBuf, String>,
+    /// The network's, to be set in the guest's own network namespace, and their values.
+    pub sysctls: BTreeMap<Sysctl, String>,
     /// To be applied when a program is executed ([`super::command`]). It can be compiled.
     pub seccomp: Option<LinuxSeccomp>,
 }
@@ -161,7 +163,7 @@ pub fn owner(process: Option<&Process>, mappings: &[LinuxIdMapping]) -> u32 {
     mappings.iter().find_map(outside).unwrap_or(0)
 }
 
-fn adapt_linux(linux: &mut Linux, guest: &Guest, pod: &mut dyn Shared) -> Result<BTreeMap<PathBuf, String>> {
+fn adapt_linux(linux: &mut Linux, guest: &Guest, pod: &mut dyn Shared) -> Result<BTreeMap<Sysctl, String>> {
     linux.set_cgroups_path(Some(guest.cgroup.clone()));
     let namespaces = shared::namespaces(linux.namespaces().as_deref().unwrap_or_default(), pod)?;
     linux.set_namespaces(Some(namespaces));
@@ -170,12 +172,17 @@ fn adapt_linux(linux: &mut Linux, guest: &Guest, pod: &mut dyn Shared) -> Result
         adapt_resources(resources, &guest.huge_pages);
     }
     let Some(all) = linux.sysctl_mut().as_mut() else { return Ok(BTreeMap::new()) };
-    let network: Vec<String> = all.keys().filter(|key| is_network(key)).cloned().collect();
-    network
-        .into_iter()
-        .filter_map(|key| all.remove(&key).map(|value| (key, value)))
-        .map(|(key, value)| Ok((sysctl::file(&key)?, value)))
-        .collect()
+    let mut network = BTreeMap::new();
+    for (name, value) in std::mem::take(all) {
+        let sysctl = sysctl::parse(&name)?;
+        if sysctl.is_network() {
+            network.insert(sysctl, value);
+        } else {
+            // As the library takes it.
+            all.insert(sysctl.file().replace('/', "."), value);
+        }
+    }
+    Ok(network)
 }
 
 fn has_namespace(linux: &Linux, typ: LinuxNamespaceType) -> bool {
@@ -212,10 +219,6 @@ pub fn page_kib(page_size: &str) -> Option<u64> {
         _ => return None,
     };
     digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit))
-}
-
-fn is_network(key: &str) -> bool {
-    key.starts_with("net.") || key.starts_with("net/")
 }
 
 fn bind(from: &Path, to: &Path) -> Result<Mount> {
@@ -348,10 +351,14 @@ mod tests {
     fn network_sysctls_are_for_the_guest_and_cannot_leave_their_tree() {
         let of =
             |sysctl| adapted(json!({"namespaces": [{"type": "pid"}, {"type": "ipc"}], "sysctl": sysctl}));
-        let right = of(json!({"net.ipv4.ip_forward": "1", "kernel.shmmax": "5"})).unwrap();
-        assert_eq!(right.sysctls, BTreeMap::from([("net/ipv4/ip_forward".into(), "1".into())]));
+        let right = of(json!({"net.ipv4.ip_forward": "1", "kernel/shmmax": "5"})).unwrap();
+        let forward = Sysctl::parse("net.ipv4.ip_forward").unwrap();
+        assert_eq!(right.sysctls, BTreeMap::from([(forward, "1".into())]));
         let linux = right.spec.linux().clone().unwrap();
         assert!(linux.sysctl().as_ref().unwrap().contains_key("kernel.shmmax"));
-        assert!(of(json!({"net/../../kernel": "1"})).is_err());
+        for none in ["net/../../kernel", "kernel.core_pattern", "/etc/passwd"] {
+            let refused = of(json!({none: "1"})).unwrap_err();
+            assert!(refused.to_string().starts_with("linux.sysctl"), "{refused}");
+        }
     }
 }

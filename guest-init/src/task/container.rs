@@ -225,8 +225,8 @@ impl Container {
         };
         let mut joining = Joining::new(&plan.inits, &plan.memories);
         let adapted = adapt::adapt(spec, &guest, &mut joining)?;
-        for (file, value) in &adapted.sysctls {
-            sysctl::set(file, value)?;
+        for (sysctl, value) in &adapted.sysctls {
+            sysctl::set(sysctl, value)?;
         }
         let seccomp = adapted.seccomp.map(|profile| save_seccomp(&directory, &profile)).transpose()?;
         let mut spec = adapted.spec;

@@ -2,8 +2,8 @@
 //!
 //! Start at `agent.proto`; the messages are in [`agent`], [`agent_ttrpc::AgentClient`] calls them and [`agent_ttrpc::Agent`] serves them.
 //! [`version::meet`] is the rule for the first call, `Hello`. Stdio streams are named by [`stream::StreamName`]; ring sizes and the
-//! hello's words are in [`wire`]; what a pod has of a network is a [`network::Network`], and what its containers have in common is named
-//! by [`pod`].
+//! hello's words are in [`wire`]; what a pod has of a network is a [`network::Network`], what its containers have in common is named
+//! by [`pod`], and the sysctls that it may set by [`sysctl`].
 //! Not here: the stream below (idm), what a call does (guest-init).
 
 use std::{collections::HashMap, sync::Arc};
@@ -29,6 +29,7 @@ mod generated {
 pub mod network;
 pub mod pod;
 pub mod stream;
+pub mod sysctl;
 pub mod version;
 pub mod wire;
 

@@ -7,12 +7,16 @@
 //! It is made and taken away as a pod is whose first container is its sandbox: `create` and `place` have both. Only who tells of its end,
 //! and when it goes, is here: with StopSandbox or ShutdownSandbox, not with its last container.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use containerd_shim_protos::{
     api::{
-        CreateTaskRequest, CreateTaskResponse, Mount, StartRequest, StartResponse, StatsRequest, WaitRequest,
-        WaitResponse,
+        CreateTaskRequest, CreateTaskResponse, KillRequest, Mount, StartRequest, StartResponse, StatsRequest,
+        WaitRequest, WaitResponse,
     },
     sandbox_api::CreateSandboxRequest,
 };
@@ -26,7 +30,10 @@ use super::{
     create::{Plan, TASK_LIMIT, UnderWay},
 };
 use crate::{
-    container::stage::Exit,
+    container::{
+        life::Who,
+        stage::{self, Exit},
+    },
     error::{Error, Result, blocking},
     figures,
     guest::Guest,
@@ -34,6 +41,8 @@ use crate::{
     spec::{guest::SHARE_IN_GUEST, sandbox::Sandbox},
 };
 
+/// What a program is asked to end by. An image may name another, which containerd does not tell us. Source: `signal(7)`.
+const SIGTERM: u32 = 15;
 /// Of the root of the guest's own first process of a pid namespace, which has nothing in it.
 const ROOT_OPTIONS: [&str; 2] = ["size=65536", "nr_inodes=64"];
 
@@ -231,17 +240,50 @@ impl Pod {
         Ok(())
     }
 
-    /// Ends the guest, tells its tasks' ends and then its own, and takes away all that the pod has on the host. Once more is no error.
+    /// Ends the guest, tells its tasks' ends and then its own, and takes away all that the pod has on the host. Programs that run are asked to
+    /// end before, and have `grace` for it. Once more is no error.
     ///
     /// # Errors
     /// `NoSuchTask`, or what could not be taken away.
-    pub async fn stop_sandbox(self: Arc<Self>, id: String) -> Result<()> {
+    pub async fn stop_sandbox(self: Arc<Self>, id: String, grace: Duration) -> Result<()> {
         let own = self.own_sandbox(&id)?;
         let stage = own.stage.borrow().clone();
         if let Stage::Starting(creation) = stage {
             creation.cancel_and_wait().await;
         }
+        if !grace.is_zero() && tokio::time::timeout(grace, self.clone().end_programs()).await.is_err() {
+            log::info!("programs of the sandbox run on after {} s: they are killed", grace.as_secs());
+        }
         self.end_sandbox().await
+    }
+
+    /// Asks the first process of each container that runs to end, and waits until all have.
+    async fn end_programs(self: Arc<Self>) {
+        let mut ending = JoinSet::new();
+        for container in self.ready() {
+            let is_there = matches!(
+                container.stage(&Who::Init),
+                Ok(stage::Stage::Starting(_)
+                    | stage::Stage::Running(_)
+                    | stage::Stage::Pausing(_)
+                    | stage::Stage::Paused(_))
+            );
+            if !is_there {
+                continue;
+            }
+            let pod = self.clone();
+            ending.spawn(async move {
+                let request =
+                    KillRequest { id: container.id.clone(), signal: SIGTERM, ..KillRequest::default() };
+                if let Err(error) = pod.kill(request).await {
+                    // It has ended meanwhile, or does not answer.
+                    log::debug!("container {}: {error}", container.id);
+                }
+                // One that is deleted has ended.
+                let _ = container.wait(&Who::Init).await;
+            });
+        }
+        ending.join_all().await;
     }
 
     async fn end_sandbox(self: &Arc<Self>) -> Result<()> {
@@ -267,7 +309,7 @@ impl Pod {
         if let Some(creation) = creating {
             creation.cancel_and_wait().await;
         }
-        match self.clone().stop_sandbox(id).await {
+        match self.clone().stop_sandbox(id, Duration::ZERO).await {
             Err(error) if error.code() == Some(Code::NoSuchTask) && self.is_empty() => Ok(()),
             Err(error) => Err(error),
             Ok(()) => {

@@ -5,6 +5,7 @@
 use std::{fs, os::unix::fs::MetadataExt};
 
 use serde_json::Value;
+use vgpu_agent_api::sysctl::{BadSysctl, Sysctl};
 use vgpu_codes::Code;
 
 use super::{Spec, field, namespaces::Kind};
@@ -42,6 +43,8 @@ impl Spec {
         self.refuse_namespaces()?;
         self.refuse_mounts()?;
         self.refuse_devices()?;
+        let sysctls = self.0.pointer("/linux/sysctl").and_then(Value::as_object);
+        refuse_sysctls("linux.sysctl", sysctls.into_iter().flatten().map(|(name, _)| &**name))?;
         let profile = self.text("/process/apparmorProfile");
         if !DEFAULT_PROFILES.contains(&profile) {
             return refused(
@@ -128,6 +131,17 @@ fn is_the_hosts(kind: Kind, path: &str) -> bool {
     inode(path).is_some_and(|found| Some(found) == inode(&kind.path("self")))
 }
 
+/// Those of no namespace of a pod. `field` says where they are asked for.
+pub(super) fn refuse_sysctls<'a>(field: &str, mut names: impl Iterator<Item = &'a str>) -> Result<()> {
+    names.try_for_each(|name| match Sysctl::parse(name) {
+        Ok(_) => Ok(()),
+        Err(why @ BadSysctl::NoName(_)) => {
+            Err(Error::new(Code::SpecInvalid, format!("{field}[{name:?}]: {why}")))
+        }
+        Err(why) => refused(&format!("{field}[{name:?}]"), &format!("what no pod has of its own: {why}")),
+    })
+}
+
 pub(super) fn refused<T>(field: &str, what: &str) -> Result<T> {
     Err(Error::new(Code::SpecRefused, format!("{field} asks for {what}")))
 }
@@ -172,6 +186,27 @@ mod tests {
             |s| s["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"})),
             "linux.uidMappings",
         );
+    }
+
+    #[test]
+    fn sysctls_that_are_no_pods_are_refused_by_their_names() {
+        spec(|s| {
+            s["linux"]["sysctl"] =
+                json!({"net.ipv4.ip_forward": "1", "kernel.shmmax": "1", "fs.mqueue.msg_max": "7"})
+        })
+        .refuse_host_things()
+        .unwrap();
+        for name in ["kernel.core_pattern", "vm.swappiness", "kernel.hostname"] {
+            check(
+                |s| s["linux"]["sysctl"] = json!({"net.core.somaxconn": "1", name: "1"}),
+                &format!("linux.sysctl[{name:?}]"),
+            );
+        }
+        for name in ["net/../x", "..", "/etc/passwd"] {
+            let error = spec(|s| s["linux"]["sysctl"] = json!({name: "1"})).refuse_host_things().unwrap_err();
+            assert_eq!(error.code(), Some(Code::SpecInvalid));
+            assert!(error.to_string().starts_with(&format!("linux.sysctl[{name:?}]")), "{error}");
+        }
     }
 
     #[test]

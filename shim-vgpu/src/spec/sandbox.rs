@@ -11,7 +11,8 @@ use vgpu_agent_api::pod::Memory;
 use vgpu_codes::Code;
 
 use super::{
-    CONTAINER_TYPE, SANDBOX_ID, SANDBOX_UID, Spec, field, guest::is_bind, memory, namespaces::Kind, size,
+    CONTAINER_TYPE, SANDBOX_ID, SANDBOX_UID, Spec, field, guest::is_bind, memory, namespaces::Kind,
+    refuse::refuse_sysctls, size,
 };
 use crate::{
     cri::{DNSConfig, NamespaceMode, PodSandboxConfig},
@@ -44,7 +45,7 @@ impl Sandbox {
     /// Of what CreateSandbox brings; empty options ask for nothing.
     ///
     /// # Errors
-    /// [`Code::SpecInvalid`] if it is no PodSandboxConfig, [`Code::HostFailure`] if a file of the node can't be read.
+    /// [`Code::SpecInvalid`] if it is no PodSandboxConfig, [`Code::SpecRefused`] for a sysctl that is no pod's, [`Code::HostFailure`] if a file of the node can't be read.
     pub fn new(id: &str, type_url: &str, options: &[u8], network: &str) -> Result<Sandbox> {
         let what = || "CreateSandbox: options is no PodSandboxConfig".to_owned();
         if !options.is_empty() && type_url.rsplit('/').next() != Some(NAME) {
@@ -57,6 +58,9 @@ impl Sandbox {
 
     fn of(id: &str, config: PodSandboxConfig, network: &str) -> Result<Sandbox> {
         let linux = config.linux.unwrap_or_default();
+        // In no order of their own: of several the same one is named each time.
+        let sysctls: BTreeMap<String, String> = linux.sysctls.into_iter().collect();
+        refuse_sysctls("linux.sysctls", sysctls.keys().map(String::as_str))?;
         let asked = linux.security_context.unwrap_or_default().namespace_options.unwrap_or_default();
         let mut hostname = config.hostname;
         if hostname.is_empty() {
@@ -102,7 +106,7 @@ impl Sandbox {
             "linux": {"namespaces": namespaces},
         }))?;
         let shares_pids = is(asked.pid, NamespaceMode::POD);
-        Ok(Sandbox { spec, files, sysctls: linux.sysctls.into_iter().collect(), shares_pids })
+        Ok(Sandbox { spec, files, sysctls, shares_pids })
     }
 }
 
@@ -226,6 +230,39 @@ mod tests {
         let text = "search a.test b.test\nnameserver 192.0.2.1\nnameserver 192.0.2.2\noptions ndots:5\n";
         assert_eq!(resolv_conf(&dns), text);
         assert_eq!(resolv_conf(&DNSConfig::default()), "");
+    }
+
+    /// It is of the node's accounts: the domain has `guest.memory_overhead_mib` of it already.
+    #[test]
+    fn the_overhead_of_its_class_is_not_the_guests() {
+        let limits = sandbox(|config| {
+            let resources = &mut config.linux.mut_or_insert_default().resources;
+            let resources = resources.mut_or_insert_default();
+            (resources.memory_limit_in_bytes, resources.cpu_quota, resources.cpu_period) =
+                (256 << 20, 100_000, 100_000);
+        });
+        let mut config = PodSandboxConfig::default();
+        let linux = config.linux.mut_or_insert_default();
+        let resources = linux.resources.mut_or_insert_default();
+        (resources.memory_limit_in_bytes, resources.cpu_quota, resources.cpu_period) =
+            (256 << 20, 100_000, 100_000);
+        // `overhead = 4`, of the same type.
+        let overhead = resources.write_to_bytes().unwrap();
+        linux.special_fields.mut_unknown_fields().add_length_delimited(4, overhead);
+        let with = Sandbox::new("pod", NAME, &config.write_to_bytes().unwrap(), "/run/netns/1").unwrap();
+        let size = |pod: &Sandbox| pod.spec.domain_size(&vgpu_config::Guest::default()).unwrap();
+        assert_eq!((size(&with), size(&with).vcpus), (size(&limits), 1));
+    }
+
+    #[test]
+    fn a_sysctl_that_is_no_pods_is_refused_by_its_field() {
+        for (name, code) in [("kernel.core_pattern", Code::SpecRefused), ("net/../x", Code::SpecInvalid)] {
+            let mut config = PodSandboxConfig::default();
+            config.linux.mut_or_insert_default().sysctls.insert(name.into(), "1".into());
+            let error = Sandbox::new("pod", NAME, &config.write_to_bytes().unwrap(), "").unwrap_err();
+            assert_eq!(error.code(), Some(code));
+            assert!(error.to_string().starts_with(&format!("linux.sysctls[{name:?}]")), "{error}");
+        }
     }
 
     #[test]

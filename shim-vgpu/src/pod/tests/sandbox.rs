@@ -73,7 +73,12 @@ impl Own {
     }
 
     async fn stop(&self) -> ttrpc::Result<()> {
-        let request = own::StopSandboxRequest { sandbox_id: "run".into(), ..Default::default() };
+        self.stop_within(0).await
+    }
+
+    async fn stop_within(&self, timeout_secs: u32) -> ttrpc::Result<()> {
+        let request =
+            own::StopSandboxRequest { sandbox_id: "run".into(), timeout_secs, ..Default::default() };
         self.service.stop_sandbox(&context(), request).await.map(drop)
     }
 
@@ -298,6 +303,24 @@ async fn the_end_of_its_domain_is_that_of_its_tasks_and_then_its_own() {
     assert_eq!(own.node.events().await, ["create", "start", "exit", "delete"]);
     own.shut_down("run").await.unwrap();
     own.node.world.assert_nothing_left("after ShutdownSandbox");
+}
+
+#[tokio::test]
+async fn programs_have_the_time_that_stop_sandbox_names_to_end_by_a_sigterm() {
+    for (lies, seconds, end) in [(false, 3600, 128 + 15), (true, 1, 137), (false, 0, 137)] {
+        let (own, pid) = Own::begin(Habits { lies, ..Habits::default() }).await;
+        own.app("unstarted", pid, &[]).await.unwrap();
+        own.app("app", pid, &[]).await.unwrap();
+        own.node.start("app", "").await.unwrap();
+        let begun = std::time::Instant::now();
+        own.stop_within(seconds).await.unwrap();
+        assert_eq!(own.node.wait("app", "").await, end, "within {seconds} s");
+        assert!(
+            !lies || begun.elapsed() >= Duration::from_secs(seconds.into()),
+            "it was killed before its time"
+        );
+        own.node.world.assert_nothing_left("after StopSandbox");
+    }
 }
 
 /// Who kills the pid that was told for it.
