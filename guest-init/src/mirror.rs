@@ -8,63 +8,102 @@
 //! ```
 //! [`update`] brings a new version to the copy: its folder, `..data`, new names, names that are gone, the old folder. Source: Kubernetes,
 //! `pkg/volume/util/atomic_writer.go`, `Write`. The rule: a name that holds something does so with its content, owner and mode of the volume.
+//!
+//! A container that may mount can make its view of the copy writable, and put there what it likes at any moment. So whatever is done to the copy
+//! is done by one name in a folder that is held open ([`place`]), no link is followed, and what is not of its kind is replaced.
 //! Not here: where the copy is and how much it may hold (`task/volumes.rs`).
 
+mod place;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
-    fs::{self, DirBuilder, File, Metadata, Permissions},
+    fs::{self, File},
     io,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink},
-    },
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
+
+use place::Place;
 
 const DATA: &str = "..data";
 const NEXT: &str = "..data_tmp";
 /// kubelet may replace a version while it is read.
 const TRIES: u32 = 3;
+/// Of folders in each other. kubelet makes as many as the path of an item has.
+const DEPTH_MAX: u32 = 64;
+/// A file is whole pages in memory.
+const PAGE_BYTES: u64 = 4096;
+/// What the kernel keeps of a file, a folder or a link, in round figures. Source: Linux, `include/linux/shmem_fs.h`, `shmem_inode_info`.
+const INODE_BYTES: u64 = 1024;
 
-/// Makes what is in `to`, nothing at first, the same as the volume `from`. A failure leaves the version that was there.
+/// A version of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// Its folder.
+    pub name: OsString,
+    /// What a copy of it takes of memory.
+    pub bytes: u64,
+}
+
+/// What a volume shows now.
+/// # Errors
+/// It has not the form of kubelet's volumes, or cannot be read.
+pub fn version(volume: &Path) -> io::Result<Version> {
+    again(|| {
+        let name = shown(volume)?;
+        let bytes = size(&volume.join(&name), DEPTH_MAX)?;
+        Ok(Version { name, bytes })
+    })
+}
+
+/// Makes what is in the folder `to`, nothing at first, the same as the volume `from`. A failure leaves the version that was there.
 /// # Errors
 /// `from` has not the form of kubelet's volumes, or cannot be read; `to` is too small for both versions (`StorageFull`).
-pub fn update(from: &Path, to: &Path) -> io::Result<()> {
+pub fn update(from: &Path, to: &File) -> io::Result<()> {
+    again(|| once(from, to))
+}
+
+fn again<T>(once: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let mut tries = 1;
     loop {
-        match once(from, to) {
+        match once() {
             Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
             done => return done,
         }
     }
 }
 
-fn once(from: &Path, to: &Path) -> io::Result<()> {
-    let version = fs::read_link(from.join(DATA))?;
-    if !is_kubelets(version.as_os_str()) || version.as_os_str().as_bytes().contains(&b'/') {
-        return Err(io::Error::other(format!("its {DATA} is {}, no folder in it", version.display())));
-    }
-    let (theirs, ours) = (from.join(&version), to.join(&version));
-    if fs::read_link(to.join(DATA)).is_ok_and(|shown| shown == version) {
-        complete(&theirs, &ours)?;
+fn once(from: &Path, to: &File) -> io::Result<()> {
+    let version = shown(from)?;
+    let (data, theirs, ours) = (Place::new(to, DATA), from.join(&version), Place::new(to, &version));
+    if data.target()?.is_some_and(|shown| shown == version) {
+        complete(&theirs, &ours, DEPTH_MAX)?;
     } else {
         // Of an update that failed.
-        remove_all(&ours)?;
-        let shown = complete(&theirs, &ours).and_then(|()| show(from, to, &version));
+        ours.remove(DEPTH_MAX)?;
+        let shown = complete(&theirs, &ours, DEPTH_MAX).and_then(|()| show(from, to, &version));
         if let Err(error) = shown {
-            remove_all(&ours)?;
+            ours.remove(DEPTH_MAX)?;
             return Err(error);
         }
     }
     names(from, to)?;
-    for entry in fs::read_dir(to)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() && entry.file_name() != version.as_os_str() {
-            fs::remove_dir_all(entry.path())?;
+    for name in place::names(to)? {
+        if is_kubelets(&name) && name != DATA && name != version {
+            Place::new(to, &name).remove(DEPTH_MAX)?;
         }
     }
-    take_after(&fs::symlink_metadata(from)?, to)
+    place::take_after(&fs::symlink_metadata(from)?, to)
+}
+
+/// The folder of what a volume shows.
+fn shown(volume: &Path) -> io::Result<OsString> {
+    let version = fs::read_link(volume.join(DATA))?.into_os_string();
+    if is_kubelets(&version) && !version.as_bytes().contains(&b'/') {
+        return Ok(version);
+    }
+    Err(io::Error::other(format!("its {DATA} is {}, no folder in it", version.display())))
 }
 
 /// Names that kubelet keeps for itself.
@@ -72,55 +111,67 @@ fn is_kubelets(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"..") && name != ".."
 }
 
+fn size(path: &Path, depth: u32) -> io::Result<u64> {
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() {
+        return Ok(found.size().next_multiple_of(PAGE_BYTES) + INODE_BYTES);
+    }
+    let depth = deeper(depth)?;
+    // Its own, and of what is in it a link at most, which a name has.
+    fs::read_dir(path)?
+        .try_fold(INODE_BYTES, |sum, entry| Ok(sum + size(&entry?.path(), depth)? + INODE_BYTES))
+}
+
+fn deeper(depth: u32) -> io::Result<u32> {
+    depth
+        .checked_sub(1)
+        .ok_or_else(|| io::Error::other(format!("more than {DEPTH_MAX} folders in each other")))
+}
+
 /// Makes what is missing of `from` in `to`. What is there has its content, but may have been given to others since.
-fn complete(from: &Path, to: &Path) -> io::Result<()> {
+fn complete(from: &Path, to: &Place, depth: u32) -> io::Result<()> {
     let found = fs::symlink_metadata(from)?;
-    let missing = fs::symlink_metadata(to).is_err();
     if found.is_dir() {
-        if missing {
-            // Shut, until what is in it has its owners.
-            DirBuilder::new().mode(0o700).create(to)?;
-        }
+        let depth = deeper(depth)?;
+        // Shut, until what is in it has its owners.
+        let folder = to.folder(0o700, depth)?;
         for entry in fs::read_dir(from)? {
             let name = entry?.file_name();
-            complete(&from.join(&name), &to.join(&name))?;
+            complete(&from.join(&name), &Place::new(&folder, &name), depth)?;
         }
     } else if !found.is_file() {
         return Err(io::Error::other(format!("{} is neither file nor folder", from.display())));
-    } else if missing {
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(to)?;
+    } else if let Some(mut file) = to.new_file(0o600, depth)? {
         io::copy(&mut File::open(from)?, &mut file)?;
         file.set_modified(found.modified()?)?;
     }
-    take_after(&found, to)
+    to.take_after(&found)
 }
 
 /// Has `to` show this version.
-fn show(from: &Path, to: &Path, version: &Path) -> io::Result<()> {
-    let next = to.join(NEXT);
-    if fs::symlink_metadata(&next).is_ok() {
-        fs::remove_file(&next)?;
+fn show(from: &Path, to: &File, version: &OsStr) -> io::Result<()> {
+    let (next, data) = (Place::new(to, NEXT), Place::new(to, DATA));
+    next.link(version)?;
+    next.take_after(&fs::symlink_metadata(from.join(DATA))?)?;
+    if data.target()?.is_none() {
+        data.remove(DEPTH_MAX)?;
     }
-    symlink(version, &next)?;
-    take_after(&fs::symlink_metadata(from.join(DATA))?, &next)?;
-    fs::rename(next, to.join(DATA))
+    next.rename(&data)
 }
 
 /// Makes the names in `to` those of `from`.
-fn names(from: &Path, to: &Path) -> io::Result<()> {
-    let (theirs, ours) = (links(from)?, links(to)?);
+fn names(from: &Path, to: &File) -> io::Result<()> {
+    let theirs = links(from)?;
     for (name, target) in &theirs {
-        let place = to.join(name);
-        if ours.get(name) != Some(target) {
-            if ours.contains_key(name) {
-                fs::remove_file(&place)?;
-            }
-            symlink(target, &place)?;
+        let ours = Place::new(to, name);
+        if ours.target()?.as_deref() != Some(target.as_os_str()) {
+            ours.link(target.as_os_str())?;
         }
-        take_after(&fs::symlink_metadata(from.join(name))?, &place)?;
+        ours.take_after(&fs::symlink_metadata(from.join(name))?)?;
     }
-    for gone in ours.keys().filter(|name| !theirs.contains_key(*name)) {
-        fs::remove_file(to.join(gone))?;
+    let ours: BTreeSet<_> = place::names(to)?.into_iter().collect();
+    for gone in ours.iter().filter(|name| !is_kubelets(name) && !theirs.contains_key(*name)) {
+        Place::new(to, gone).remove(DEPTH_MAX)?;
     }
     Ok(())
 }
@@ -136,28 +187,6 @@ fn links(volume: &Path) -> io::Result<BTreeMap<OsString, PathBuf>> {
             Ok((name, target))
         })
         .collect()
-}
-
-/// Gives `to` the owner and the mode of what was found, where it has others.
-fn take_after(found: &Metadata, to: &Path) -> io::Result<()> {
-    let has = fs::symlink_metadata(to)?;
-    let mut changed = false;
-    if (has.uid(), has.gid()) != (found.uid(), found.gid()) {
-        lchown(to, Some(found.uid()), Some(found.gid()))?;
-        changed = true;
-    }
-    // A change of owner takes bits of a file's mode away.
-    if !found.is_symlink() && (changed || has.mode() != found.mode()) {
-        fs::set_permissions(to, Permissions::from_mode(found.mode() & 0o7777))?;
-    }
-    Ok(())
-}
-
-fn remove_all(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::{
     task::{
         container::{GpuDoors, Host, Layout},
         pod::Pod,
+        volumes::Room,
     },
 };
 use console::say;
@@ -74,6 +75,7 @@ fn serve() -> Result<Infallible> {
             reaper,
             streams: Arc::clone(&streams) as _,
             oom: Arc::default(),
+            room: Room::of_guest(),
             gpu: gpu_doors(&xenstore),
         });
         let pod = Pod::new(host);

@@ -1,5 +1,10 @@
 //! Volumes as kubelet makes them, and what is seen of their copies.
 
+use std::{
+    fs::Permissions,
+    os::unix::fs::{PermissionsExt, lchown, symlink},
+};
+
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use vgpu_inside::{volume::Volume, watch::Watcher};
 
@@ -28,7 +33,7 @@ impl Both {
     }
 
     fn update(&self) -> io::Result<()> {
-        update(&self.volume, &self.copy)
+        update(&self.volume, &File::open(&self.copy)?)
     }
 
     fn assert_same(&self) {
@@ -157,4 +162,71 @@ fn what_is_not_of_kubelets_form_is_no_volume() {
     fs::write(&secret, "the node's").unwrap();
     symlink(&secret, both.volume.join("..one/link")).unwrap();
     both.update().unwrap_err();
+}
+
+/// What a container plants that has made its view of the copy writable. It stays as it is, and the copy is the volume's again.
+#[test]
+fn no_link_that_somebody_plants_in_a_copy_is_followed() {
+    let files: &[(&str, &[u8])] = &[("key", b"1"), ("folder/deep", b"1")];
+    let plants = [
+        ("..one", "outside"),
+        ("..one/key", "outside/key"),
+        ("..one/folder", "outside"),
+        ("..one/folder/deep", "outside/key"),
+        ("..data", "outside"),
+        ("..data_tmp", "outside"),
+        ("..two", "outside"),
+        ("key", "outside/key"),
+        ("folder", "outside"),
+        ("..other", "outside"),
+        ("other", "outside/key"),
+    ];
+    for (place, leads_to) in plants {
+        for next in [None, Some("two")] {
+            let both = Both::of(files);
+            both.update().unwrap();
+            let outside = both.dir.path().join("outside");
+            fs::create_dir(&outside).unwrap();
+            Volume::at(&outside).write("two", &[]).unwrap();
+            fs::write(outside.join("key"), "the guest's").unwrap();
+            fs::set_permissions(outside.join("key"), Permissions::from_mode(0o600)).unwrap();
+            lchown(outside.join("key"), Some(7), Some(7)).unwrap();
+            let before = all(&outside);
+            let planted = both.copy.join(place);
+            if fs::symlink_metadata(&planted).is_ok_and(|there| there.is_dir()) {
+                fs::remove_dir_all(&planted).unwrap();
+            } else if fs::symlink_metadata(&planted).is_ok() {
+                fs::remove_file(&planted).unwrap();
+            }
+            symlink(both.dir.path().join(leads_to), &planted).unwrap();
+            if let Some(version) = next {
+                both.write(version, &[("key", b"2"), ("folder/deep", b"2")]);
+            }
+            let updated = both.update();
+            assert_eq!(all(&outside), before, "{place}, then {next:?}: {updated:?}");
+            updated.unwrap();
+            both.assert_same();
+        }
+    }
+}
+
+#[test]
+fn what_is_of_another_kind_than_kubelet_made_it_is_replaced() {
+    for place in ["..data", "..data_tmp", "..two", "key", "other"] {
+        for is_folder in [false, true] {
+            let both = Both::of(&[("key", b"1")]);
+            both.update().unwrap();
+            let planted = both.copy.join(place);
+            let _ = fs::remove_file(&planted);
+            if is_folder {
+                fs::create_dir_all(planted.join("a/b")).unwrap();
+                fs::write(planted.join("a/b/c"), "planted").unwrap();
+            } else {
+                fs::write(&planted, "planted").unwrap();
+            }
+            both.write("two", &[("key", b"2")]);
+            both.update().unwrap();
+            both.assert_same();
+        }
+    }
 }

@@ -21,7 +21,7 @@ use super::{
     phase::{Operation, Phase},
     process::{Launched, Process},
     shared::{Joining, Memories},
-    volumes::Volumes,
+    volumes::{Room, Volumes},
 };
 use crate::{
     cgroup::{self, Cgroup},
@@ -97,6 +97,8 @@ pub struct Host {
     pub streams: Arc<dyn StreamSource>,
     /// Takes OOM kills.
     pub oom: Arc<OomQueue>,
+    /// For copies of volumes.
+    pub room: Room,
     /// Gives containers their GPU socket. None: no container of this guest can have a GPU.
     pub gpu: Option<Arc<dyn GpuDoors>>,
 }
@@ -212,7 +214,7 @@ impl Container {
             let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
             let limits = resources.and_then(|resources| resources.hugepage_limits().as_deref());
             let huge_pages = pools.reserve(limits.unwrap_or_default())?;
-            let copied = Volumes::copy(&mut spec, &bundle, &directory);
+            let copied = Volumes::copy(&mut spec, &bundle, &directory, &host.room);
             Ok::<_, GuestError>((spec, door, huge_pages, copied))
         })
         .await

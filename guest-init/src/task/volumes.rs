@@ -1,15 +1,16 @@
 //! The volumes of a container that kubelet changes: each is a copy in the guest's memory ([`crate::mirror`]), which programs can watch.
 //!
-//! The shim names them by their places in the share ([`VOLUMES`]) and says when to look again. A volume that is larger than a copy may be, or has not
-//! the form, stays a bind of its place: it is as fresh, and nobody is told of a change.
+//! The shim names them by their places in the share ([`VOLUMES`]) and says when to look again. A volume that is larger than a copy may be, that
+//! finds no room among the pod's other copies, or has not the form, stays a bind of its place: it is as fresh, and nobody is told of a change.
+//! A container's mount cannot be led elsewhere later. So a copy whose volume becomes too large keeps the version that it has, which is an error
+//! of each refresh until there is room, or a smaller version.
 
 use std::{
     ffi::CString,
     fs::{self, File},
     io,
-    os::fd::AsRawFd,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use libcontainer::oci_spec::runtime::Spec;
@@ -19,13 +20,61 @@ use vgpu_agent_api::pod::VOLUMES;
 use crate::{
     boot::console::say,
     error::{During, Result},
-    mirror,
+    mirror::{self, Version},
 };
 
 /// What a volume may hold. kubelet's are 1 MiB at most, but for projected ones; each file is whole pages here.
 const BYTES_MAX: u64 = 4 << 20;
 /// Its files, folders and links.
 const INODES_MAX: u64 = 4096;
+/// What all copies of a pod may hold together, in a guest that is not small; else this part of its memory.
+const POD_BYTES_MAX: u64 = 32 << 20;
+const POD_PART: u64 = 8;
+
+/// What is left for copies. They are outside of the containers' limits: a pod of many containers and volumes shall not have its memory full of them.
+#[derive(Debug, Clone)]
+pub struct Room(Arc<Mutex<u64>>);
+
+/// A part of the room, until it is dropped.
+#[derive(Debug)]
+struct Taken {
+    room: Room,
+    bytes: u64,
+}
+
+impl Room {
+    /// That of this guest.
+    pub fn of_guest() -> Room {
+        let memory = rustix::system::sysinfo();
+        let bytes = u64::from(memory.mem_unit).saturating_mul(memory.totalram);
+        Room::of(POD_BYTES_MAX.min(bytes / POD_PART))
+    }
+
+    /// So many bytes.
+    pub fn of(bytes: u64) -> Room {
+        Room(Arc::new(Mutex::new(bytes)))
+    }
+
+    fn take(&self, bytes: u64) -> io::Result<Taken> {
+        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(rest) = left.checked_sub(bytes) else {
+            let why = format!(
+                "it takes {} KiB, and {} KiB are left for copies of the pod's volumes",
+                bytes.div_ceil(1024),
+                *left / 1024
+            );
+            return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+        };
+        *left = rest;
+        Ok(Taken { room: self.clone(), bytes })
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        *self.room.0.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
+    }
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -37,8 +86,29 @@ struct Volume {
     destination: PathBuf,
     /// In the share.
     from: PathBuf,
+    copy: Mutex<Copied>,
+}
+
+#[derive(Debug)]
+struct Copied {
     /// The root of its file system, which is held by this and by the container's mount alone: so nothing has to be unmounted.
-    copy: Mutex<File>,
+    root: File,
+    version: Version,
+    taken: Taken,
+}
+
+impl Copied {
+    /// Brings it up to date. For a moment it is both versions.
+    fn refresh(&mut self, from: &Path) -> io::Result<()> {
+        let version = mirror::version(from)?;
+        if version.name == self.version.name {
+            return mirror::update(from, &self.root);
+        }
+        let taken = self.taken.room.take(version.bytes)?;
+        fill(from, &self.root)?;
+        (self.version, self.taken) = (version, taken);
+        Ok(())
+    }
 }
 
 /// Places that hold copies until the container has them.
@@ -55,9 +125,9 @@ impl Drop for Places {
 }
 
 impl Volumes {
-    /// Copies those that the spec names, and has its mounts lead to the copies. `bundle` is the container's folder in the share, `directory` its own.
-    /// Blocks.
-    pub fn copy(spec: &mut Spec, bundle: &Path, directory: &Path) -> (Volumes, Places) {
+    /// Copies those that the spec names and that find room, and has its mounts lead to the copies. `bundle` is the container's folder in the share,
+    /// `directory` its own. Blocks.
+    pub fn copy(spec: &mut Spec, bundle: &Path, directory: &Path, room: &Room) -> (Volumes, Places) {
         let (mut volumes, mut places) = (Volumes::default(), Places::default());
         let named =
             spec.annotations().iter().filter_map(|all| all.get(VOLUMES)).flat_map(|all| all.split(' '));
@@ -65,10 +135,10 @@ impl Volumes {
         for mount in spec.mounts_mut().iter_mut().flatten() {
             let Some(from) = mount.source().clone().filter(|source| named.contains(source)) else { continue };
             let place = directory.join("volumes").join(places.0.len().to_string());
-            match make(&place, &mut places).and_then(|root| fill(&place, root, &from)) {
-                Ok(root) => {
+            match make(&place, &mut places, &from, room) {
+                Ok(copy) => {
                     let destination = mount.destination().clone();
-                    volumes.0.push(Volume { destination, from, copy: Mutex::new(root) });
+                    volumes.0.push(Volume { destination, from, copy: Mutex::new(copy) });
                     mount.set_source(Some(place));
                 }
                 Err(error) => {
@@ -85,28 +155,40 @@ impl Volumes {
     pub fn refresh(&self) -> Result<()> {
         let mut refreshed = Ok(());
         for volume in &self.0 {
-            let root = volume.copy.lock().unwrap_or_else(PoisonError::into_inner);
-            let updated = mirror::update(&volume.from, &path_of(&root));
-            let what = || format!("refresh the volume at {}", volume.destination.display());
+            let mut copy = volume.copy.lock().unwrap_or_else(PoisonError::into_inner);
+            let updated = copy.refresh(&volume.from);
+            let what = || format!("show what the volume at {} is now", volume.destination.display());
             refreshed = refreshed.and(updated.during(what));
         }
         refreshed
     }
 }
 
-/// An empty file system, half of what it will be: two versions have to fit.
-fn make(place: &Path, places: &mut Places) -> io::Result<File> {
+/// A file system with the volume's version in it, of half of its size at first: two versions have to fit.
+fn make(place: &Path, places: &mut Places, from: &Path, room: &Room) -> io::Result<Copied> {
+    let version = mirror::version(from)?;
+    let taken = room.take(version.bytes)?;
     fs::create_dir_all(place)?;
     // What else is forbidden is said by the mount that binds it.
     mount("volume", place, "tmpfs", MountFlags::NODEV, size(1)?.as_c_str())?;
     places.0.push(place.to_owned());
-    File::open(place)
+    let root = File::open(place)?;
+    fill(from, &root)?;
+    mount_remount(place, MountFlags::NODEV, size(2)?.as_c_str())?;
+    Ok(Copied { root, version, taken })
 }
 
-fn fill(place: &Path, root: File, from: &Path) -> io::Result<File> {
-    mirror::update(from, &path_of(&root))?;
-    mount_remount(place, MountFlags::NODEV, size(2)?.as_c_str())?;
-    Ok(root)
+fn fill(from: &Path, root: &File) -> io::Result<()> {
+    mirror::update(from, root).map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull => {
+            let why = format!(
+                "it takes more than the {} KiB or {INODES_MAX} files that a copy may have",
+                BYTES_MAX / 1024
+            );
+            io::Error::new(io::ErrorKind::StorageFull, why)
+        }
+        _ => error,
+    })
 }
 
 fn size(versions: u64) -> io::Result<CString> {
@@ -114,7 +196,5 @@ fn size(versions: u64) -> io::Result<CString> {
     Ok(CString::new(format!("mode=0700,size={bytes},nr_inodes={inodes}"))?)
 }
 
-/// Leads to it wherever it is mounted, if anywhere. The root itself, not the link.
-fn path_of(root: &File) -> PathBuf {
-    format!("/proc/self/fd/{}/.", root.as_raw_fd()).into()
-}
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,7 @@ use guest_init::{
     task::{
         container::{GpuDoors, Host, Layout},
         pod::Pod,
+        volumes::Room,
     },
 };
 use protobuf::{MessageField, well_known_types::any::Any};
@@ -226,6 +227,7 @@ impl World {
             reaper: Reaper::start().unwrap(),
             streams: Arc::clone(&streams) as _,
             oom: Arc::default(),
+            room: Room::of_guest(),
             gpu: Some(gpu),
         });
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();

@@ -91,8 +91,8 @@ impl Pod {
             let changes = pipe::Receiver::from_file_unchecked(changes.0)?;
             // What they are is for the guest to see; they are many in one read.
             let mut events = [0; 4096];
-            // Until the next try of what has failed.
-            let mut again = None;
+            // Until the next try of what has failed, and what was said of it.
+            let (mut again, mut said) = (None, String::new());
             loop {
                 match again {
                     None => changes.readable().await?,
@@ -100,13 +100,15 @@ impl Pod {
                 }
                 tokio::time::sleep(SETTLES).await;
                 while changes.try_read(&mut events).is_ok_and(|read| read > 0) {}
-                again = match guest.refresh_volumes(&container.id).await {
-                    Ok(()) => None,
-                    Err(error) => {
-                        log::warn!("container {}: {}", container.id, error.report());
-                        Some(again.map_or(AGAIN.0, |pause: Duration| (pause * 2).min(AGAIN.1)))
-                    }
-                };
+                let refreshed = guest.refresh_volumes(&container.id).await;
+                let why = refreshed.err().map(|error| error.report());
+                // It may be so for long: a version that finds no room in the guest stays as it is until kubelet has another.
+                if let Some(why) = why.as_ref().filter(|why| **why != said) {
+                    log::warn!("container {}: {why}", container.id);
+                }
+                again =
+                    why.as_ref().map(|_| again.map_or(AGAIN.0, |pause: Duration| (pause * 2).min(AGAIN.1)));
+                said = why.unwrap_or_default();
             }
         };
         tokio::select! {

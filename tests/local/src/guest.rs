@@ -27,6 +27,7 @@ use guest_init::{
     task::{
         container::{Host, Layout},
         pod::Pod,
+        volumes::Room,
     },
 };
 use rustix::mount::{
@@ -100,6 +101,7 @@ fn serve(node: &Node, domid: u16) -> Result<Infallible, AnyError> {
             reaper: Reaper::start()?,
             streams: Arc::clone(&streams) as _,
             oom: Arc::default(),
+            room: Room::of_guest(),
             gpu: None,
         });
         let pod = Pod::new(host);

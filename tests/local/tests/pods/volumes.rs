@@ -3,13 +3,15 @@
 use std::{
     collections::BTreeSet,
     ffi::OsString,
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
+    fs::{self, OpenOptions, Permissions},
+    io::Read,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
-use rustix::fs::{Gid, Uid, chown};
+use rustix::fs::{Gid, OFlags, Uid, chown};
 use serde_json::{Value, json};
 use vgpu_inside::{volume::Volume, watch::Watcher};
 
@@ -168,6 +170,41 @@ async fn what_a_volume_takes_ends_with_its_container() {
     }
     shim.signal("pod", 9).await;
     assert_eq!((shim.wait("pod").await, shim.delete("pod").await), (137, 137));
+    shim.shut_down().await;
+    containerd.assert_nothing_left(&lives).await;
+}
+
+/// Its copy is as it was then, and the shim says why, once: no event is lost, and the next version that fits is shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_becomes_too_large_is_told_in_the_shims_log() {
+    let containerd = Containerd::new().await;
+    let folder = config_map(&containerd);
+    let volume = Volume::at(&folder);
+    volume.write("one", &[("key", b"first")]).unwrap();
+    let script =
+        "echo there; until grep -q third /config/key; do grep first /config/key || exit 1; sleep 0.1; done";
+    containerd.bundle("a", script, mounted(&folder));
+    let shim = containerd.start("a").await;
+    let mut log = OpenOptions::new();
+    log.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let mut log = log.open(containerd.bundle_of("a").join("log")).unwrap();
+    containerd.create(&shim, "a").await;
+    let lives = containerd.lives();
+    until("it runs", || containerd.output("a").starts_with("there"), || containerd.output("a")).await;
+    volume.write("two", &[("large", &vec![1; 9 << 20]), ("key", b"second")]).unwrap();
+    let mut said = String::new();
+    let mut tellings = || {
+        // There is nothing for now, or there was nothing more.
+        let _ = log.read_to_string(&mut said);
+        let words = "show what the volume at /config is now: it takes more than the 4096 KiB";
+        said.lines().filter(|line| line.contains("level=warn") && line.contains(words)).count()
+    };
+    until("it is told", || tellings() > 0, String::new).await;
+    // It is tried again each second or two.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(tellings(), 1);
+    volume.write("three", &[("key", b"third")]).unwrap();
+    assert_eq!((shim.wait("a").await, shim.delete("a").await), (0, 0));
     shim.shut_down().await;
     containerd.assert_nothing_left(&lives).await;
 }
