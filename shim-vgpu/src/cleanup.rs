@@ -1,7 +1,7 @@
 //! Takes away what a sandbox or a container has on the host: by Delete, by a failed Create, and by the `delete` verb from disk alone.
 //!
 //! Everything here is idempotent and goes on after a failure: the first error is reported, the rest is still tried. The record goes last,
-//! so that what is left can be tried again.
+//! so that what is left can be tried again. Hooks of the end run when nothing else is left, and under no lock of the pod.
 
 use std::{path::Path, time::Duration};
 
@@ -13,7 +13,6 @@ use crate::{
     persist::{ContainerRecord, Record, Store},
     platform::Platform,
     share::ShareDir,
-    spec::hooks::Kind,
     zone,
 };
 
@@ -66,13 +65,17 @@ pub fn guest(platform: &Platform, store: &Store, record: &Record) -> (Option<u16
     (found, first.error)
 }
 
-/// Ends the sandbox: domain, share, network, zone, mounts, files. Then its containers' hooks run. Blocks.
+/// Ends the sandbox: domain, share, network, zone, mounts, files. What is left is for its containers' hooks alone ([`last_hooks`]). Blocks.
 ///
 /// # Errors
 /// The first thing that could not be taken away.
-pub fn sandbox(platform: &Platform, store: &Store, record: &mut Record) -> Result<()> {
+pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()> {
     let (found, ended) = guest(platform, store, record);
     let mut first = First { record, error: ended };
+    match store.hooks() {
+        Ok(all) => all.iter().for_each(|notes| first.keep(hooks::end_orphan(notes))),
+        Err(error) => first.keep(Err(error)),
+    }
     if let Some(domid) = record.domid.or(found) {
         first.keep(platform.share.detach(domid, record.domain_uuid));
         first.keep(platform.link.remove_devices(domid, record.domain_uuid, record.driver_domain));
@@ -87,27 +90,19 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &mut Record) -> Resul
     }
     zone::release(record, PROXY_LIMIT);
     first.error?;
-    let ids: Vec<_> = record.containers.keys().cloned().collect();
-    // Where there is no room to note one, the whole record goes: nothing else of it is there any more.
-    let forget = |record: &Record| store.save(record).or_else(|_| store.remove());
-    ids.iter().try_for_each(|id| run_hooks(record, id, forget))?;
-    store.remove()
+    store.settle()
 }
 
-/// Those of a container of which nothing is left. Each is begun once, whatever becomes of us: `forget` has the disk without it before. Blocks.
-fn run_hooks(record: &mut Record, id: &str, forget: impl Fn(&Record) -> Result<()>) -> Result<()> {
-    loop {
-        let mut without = record.clone();
-        let hooks = without.containers.get_mut(id).and_then(|container| container.hooks.as_mut());
-        let Some((hook, state)) = hooks.and_then(|all| Some((all.take(Kind::Poststop)?, all.state.clone())))
-        else {
-            return Ok(());
-        };
-        // One that cannot be forgotten is not begun, and is there at the next try.
-        forget(&without)?;
-        *record = without;
-        hooks::run_last(&hook, state);
-    }
+/// Runs the hooks of all containers of a sandbox that was taken away, under no lock but each container's own: others may be at them, too, and are
+/// waited for. Blocks.
+///
+/// # Errors
+/// One could not be begun or waited for: what is left can be tried again.
+pub fn last_hooks(store: &Store, limit: Duration) -> Result<()> {
+    store.hooks()?.iter().try_for_each(|notes| hooks::run_last(notes, limit).map(drop))?;
+    // None: somebody else has done it.
+    let Some(_lock) = store.lock(limit)? else { return Ok(()) };
+    store.settle()
 }
 
 /// Ends a container's stand-in. One whose shim was killed has ended by itself, as soon as it came to it.
@@ -133,27 +128,29 @@ pub fn rootfs(store: &Store, bundle: &Path) -> Result<()> {
 /// The first thing that could not be taken away, or another process is at it for too long. [`Code::IdTaken`] if it lives: another
 /// containerd's of this node, since ours would have been told its address.
 pub fn earlier(platform: &Platform, store: &Store) -> Result<()> {
-    let Some(_lock) = store.lock(EARLIER_LIMIT)? else { return Ok(()) };
-    let Some(mut record) = store.load()? else { return store.remove() };
+    let Some(lock) = store.lock(EARLIER_LIMIT)? else { return Ok(()) };
+    let Some(record) = store.load()? else { return store.remove() };
     if let Some(shim) = record.shim.filter(|shim| shim.is_alive() && !shim.is_this()) {
         let what = format!("the sandbox {} is served by another shim, process {}", record.sandbox, shim.pid);
         return Err(Error::new(Code::IdTaken, what));
     }
-    sandbox(platform, store, &mut record)
+    sandbox(platform, store, &record)?;
+    drop(lock);
+    last_hooks(store, EARLIER_LIMIT)
 }
 
-/// Takes one container of a sandbox that lives on from the host, and runs its hooks. Blocks. gpu-proxy is the caller's to tell ([`zone::revoke`], by the record
-/// as it was): it may take its time.
+/// Takes one container of a sandbox that lives on from the host. Its hooks come after that ([`hooks::run_last`]), and after gpu-proxy, which is the
+/// caller's to tell ([`zone::revoke`], by the record as it was): both may take their time. Blocks.
 ///
 /// # Errors
 /// The first thing that could not be taken away; the container stays in the record then.
 pub fn container(store: &Store, record: &mut Record, id: &str) -> Result<()> {
     let Some(container) = record.containers.get(id).cloned() else { return Ok(()) };
+    let orphan = hooks::end_orphan(&store.hooks_of(id));
     let held = holder(id, &container);
     let share = ShareDir::at(&record.share).remove_container(id);
     let root = rootfs(store, &container.bundle);
-    held.and(share).and(root)?;
-    run_hooks(record, id, |record| store.save(record))?;
+    orphan.and(held).and(share).and(root)?;
     record.containers.remove(id);
     // What stays noted is looked for once more at the sandbox's end, and is not there.
     if let Err(no_room) = store.save(record) {

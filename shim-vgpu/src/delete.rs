@@ -25,7 +25,7 @@ use crate::{
     ask, bootstrap, cleanup,
     container::{stage::Exit, timestamp},
     error::{Error, OrFail, Result},
-    names,
+    hooks, names,
     persist::Store,
     platform::PlatformSource,
     process,
@@ -34,7 +34,7 @@ use crate::{
     zone,
 };
 
-/// For the other containers' cleaning to be over: as long as the toolstack may take for one of them.
+/// For the other containers' cleaning to be over, or hooks that somebody else has run: as long as the toolstack may take for one of them.
 const LOCK_LIMIT: Duration = Duration::from_secs(120);
 /// Of containerd's 5 s, with time left to start and to be heard.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
@@ -135,13 +135,16 @@ impl Dead {
         let Some(mut record) = store.load()? else { return Ok(()) };
         // The sandbox's own `delete` may have been before, when the shim lived: nobody comes after the last container's.
         if record.sandbox == self.id || record.containers.keys().all(|other| *other == self.id) {
-            return cleanup::sandbox(&platform, store, &mut record);
+            cleanup::sandbox(&platform, store, &record)?;
+            drop(lock);
+            return cleanup::last_hooks(store, LOCK_LIMIT);
         }
         let had = record.clone();
         let cleaned = cleanup::container(store, &mut record, &self.id);
         drop(lock);
         zone::revoke(&had, &self.id, cleanup::PROXY_LIMIT);
-        cleaned
+        cleaned?;
+        hooks::run_last(&store.hooks_of(&self.id), LOCK_LIMIT).map(drop)
     }
 }
 
@@ -259,10 +262,9 @@ mod tests {
         assert!(!has(&store, "a", &ours), "no record");
         std::fs::create_dir(dir.path().join("state")).unwrap();
         let mut record = Record::new("default", "a", None, Uuid::from_u128(1), "/share".into());
-        record.containers.insert(
-            "a".into(),
-            ContainerRecord { bundle: ours.clone(), gpu: None, holder: None, hooks: None },
-        );
+        record
+            .containers
+            .insert("a".into(), ContainerRecord { bundle: ours.clone(), gpu: None, holder: None });
         store.save(&record).unwrap();
         assert!(has(&store, "a", &ours));
         assert!(has(&store, "a", &dir.path().join("link")), "by another path");

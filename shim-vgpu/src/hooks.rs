@@ -2,7 +2,8 @@
 //!
 //! Who names them is who writes specs for this node (containerd's `base_runtime_spec`, NRI, CDI, nerdctl), never an image or a manifest.
 //! Start at [`run_all`]. A hook has a time: its own, or 120 s, since nothing may keep containerd for ever; then it is killed, with what it has
-//! started. Which there are is `spec/hooks.rs`.
+//! started. One that runs is noted on disk: when its shim is killed, who cleans up ends it ([`end_orphan`]), but for one of the container's
+//! end, which has its work to do ([`run_last`]). Which there are is `spec/hooks.rs`, what is on disk of them `persist/hooks.rs`.
 
 use std::{
     collections::VecDeque,
@@ -25,12 +26,16 @@ use vgpu_codes::Code;
 
 use crate::{
     error::{Error, OrFail, Result},
+    persist::hooks::{HookNotes, Left, Running, Turn},
     process,
+    share::Process,
     spec::hooks::{Hook, Hooks, Kind},
 };
 
 /// For one that names no time. As long as a guest has to make a container.
 const LIMIT: Duration = Duration::from_secs(120);
+/// For the hooks of a container of the same id that was there before to be over.
+const TURN_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks whether somebody has given up waiting for it.
 const LOOK: Duration = Duration::from_millis(50);
 /// At a time, so that one that speaks without end has one nevertheless.
@@ -42,20 +47,66 @@ const WORDS_BYTES_MAX: usize = 1024;
 ///
 /// # Errors
 /// [`Code::HookFailed`] of the first one that fails, has not ended in its time, or was given up.
-pub fn run_all(hooks: &Hooks, kind: Kind, pid: u32, given_up: impl Fn() -> bool) -> Result<()> {
+pub fn run_all(
+    notes: &HookNotes,
+    hooks: &Hooks,
+    kind: Kind,
+    pid: u32,
+    given_up: impl Fn() -> bool,
+) -> Result<()> {
+    if hooks.of(kind).is_empty() {
+        return Ok(());
+    }
+    let gone = || Error::new(Code::HostFailure, "somebody has removed where the container's hooks are noted");
+    let turn = notes.turn(TURN_LIMIT)?.ok_or_else(gone)?;
     let mut state = hooks.state.clone();
     state.insert("pid".into(), pid.into());
-    hooks.of(kind).iter().try_for_each(|hook| run(hook, kind, state.clone(), &given_up))
+    hooks.of(kind).iter().try_for_each(|hook| run(&turn, hook, kind, state.clone(), &given_up))
 }
 
-/// Runs one that comes after the container's end: there is no pid any more, nobody gives up, and what it fails at is told to the log. Blocks.
-pub fn run_last(hook: &Hook, state: Map<String, Value>) {
-    if let Err(error) = run(hook, Kind::Poststop, state, || false) {
-        log::warn!("{}", error.report());
+/// Runs those of the end of a container of which nothing is left: there is no pid any more, nobody gives up, and what one fails at is told
+/// to the log. Each is begun once, whoever comes here and whatever becomes of us. Whether there was anything to do. Blocks.
+///
+/// # Errors
+/// One cannot be taken out, and so is not begun, or somebody else is at them for longer than `limit`.
+pub fn run_last(notes: &HookNotes, limit: Duration) -> Result<bool> {
+    let Some(turn) = notes.turn(limit)? else { return Ok(false) };
+    if let Some(orphan) = turn.running() {
+        let what = || format!("cannot wait for the hook that runs as process {}", orphan.process.pid);
+        if !orphan.process.ends_within(orphan.limit()).or_fail(Code::HostFailure, what)? {
+            orphan.process.kill_group().or_fail(Code::HostFailure, what)?;
+        }
+    }
+    while let Some(Left { hook, state }) = turn.take()? {
+        if let Err(error) = run(&turn, &hook, Kind::Poststop, state, || false) {
+            log::warn!("{}", error.report());
+        }
+    }
+    turn.end()?;
+    Ok(true)
+}
+
+/// Ends a hook that its shim has left, with what it has started: it works on what is about to be taken away.
+///
+/// # Errors
+/// [`Code::HostFailure`] if it runs on.
+pub fn end_orphan(notes: &HookNotes) -> Result<()> {
+    match notes.orphan()? {
+        Some(orphan) if orphan.kind != Kind::Poststop => {
+            let what = || format!("cannot end the hook that runs as process {}", orphan.process.pid);
+            orphan.process.kill_group().or_fail(Code::HostFailure, what)
+        }
+        _ => Ok(()),
     }
 }
 
-fn run(hook: &Hook, kind: Kind, mut state: Map<String, Value>, given_up: impl Fn() -> bool) -> Result<()> {
+fn run(
+    turn: &Turn<'_>,
+    hook: &Hook,
+    kind: Kind,
+    mut state: Map<String, Value>,
+    given_up: impl Fn() -> bool,
+) -> Result<()> {
     let what = || format!("the {} hook {} has failed", kind.name(), hook.path.display());
     state.insert("status".into(), kind.status().into());
     let bundle = state.get("bundle").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -63,7 +114,8 @@ fn run(hook: &Hook, kind: Kind, mut state: Map<String, Value>, given_up: impl Fn
     let (mut child, mut words) = begun.or_fail(Code::HookFailed, what)?;
     let limit = hook.timeout.map_or(LIMIT, |seconds| Duration::from_secs(seconds.get()));
     let failed = |why: String| Err(Error::caused(Code::HookFailed, what(), why));
-    match ends_within(&child, &mut words, limit, given_up) {
+    let noted = note(turn, kind, &child, limit);
+    match noted.and_then(|()| ends_within(&child, &mut words, limit, given_up)) {
         Ok(None) => {
             let status = child.wait().or_fail(Code::HookFailed, what)?;
             if status.success() { Ok(()) } else { failed(format!("{status}{}", words.said())) }
@@ -77,6 +129,13 @@ fn run(hook: &Hook, kind: Kind, mut state: Map<String, Value>, given_up: impl Fn
             Err(error).or_fail(Code::HookFailed, what)
         }
     }
+}
+
+/// For who comes after us, if we are killed.
+fn note(turn: &Turn<'_>, kind: Kind, child: &Child, limit: Duration) -> io::Result<()> {
+    // None: it has ended already.
+    let process = Process::of(child.id());
+    process.map_or(Ok(()), |process| turn.note(&Running { kind, process, limit_s: limit.as_secs() }))
 }
 
 fn begin(hook: &Hook, bundle: &Path, state: &Value) -> io::Result<(Child, Words)> {
@@ -192,11 +251,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{persist::Store, spec::tests::spec};
 
     /// A shell's, in a bundle.
     fn hook(script: &str, timeout: u64) -> Hook {
         let args = ["sh", "-c", script].map(String::from).to_vec();
         serde_json::from_value(json!({"path": "/bin/sh", "args": args, "timeout": timeout})).unwrap()
+    }
+
+    /// Where those of a container `a` are noted, with one of the end that notes its run.
+    fn notes(dir: &tempfile::TempDir) -> HookNotes {
+        let notes = Store::at(dir.path().join("life")).hooks_of("a");
+        let spec = spec(|spec| spec["hooks"] = json!({"poststop": [hook("echo hook >> ended", 60)]}));
+        notes.make(&spec.hooks("a", dir.path().to_str().unwrap()).unwrap()).unwrap();
+        notes
     }
 
     fn state(dir: &tempfile::TempDir) -> Map<String, Value> {
@@ -206,7 +274,9 @@ mod tests {
     #[test]
     fn a_hook_has_the_state_its_arguments_and_its_environment() {
         let dir = tempfile::tempdir().unwrap();
-        let run_in = |hook: &Hook| run(hook, Kind::CreateRuntime, state(&dir), || false).unwrap();
+        let notes = notes(&dir);
+        let turn = notes.turn(LIMIT).unwrap().unwrap();
+        let run_in = |hook: &Hook| run(&turn, hook, Kind::CreateRuntime, state(&dir), || false).unwrap();
         let mut with = hook("cat > state; echo $0 $1 $WORD $HOME > words", 60);
         with.args.extend(["zero".into(), "one".into()]);
         with.env = Some(["WORD=a=b", "PATH=/usr/bin:/bin", "nothing"].map(String::from).to_vec());
@@ -218,7 +288,7 @@ mod tests {
         // More than a pipe holds, in and out, and neither is read.
         let mut much = state(&dir);
         much.insert("annotations".into(), json!({"of.mine/key": "x".repeat(1 << 20)}));
-        run(&hook("head -c 1000000 /dev/zero", 60), Kind::Prestart, much, || false).unwrap();
+        run(&turn, &hook("head -c 1000000 /dev/zero", 60), Kind::Prestart, much, || false).unwrap();
         // What it leaves behind keeps nobody.
         let begun = Instant::now();
         run_in(&hook("sleep 5 &", 60));
@@ -228,9 +298,11 @@ mod tests {
     #[test]
     fn one_that_fails_says_why_and_one_that_hangs_ends_with_what_it_has_started() {
         let dir = tempfile::tempdir().unwrap();
+        let notes = notes(&dir);
+        let turn = notes.turn(LIMIT).unwrap().unwrap();
         let fails = |hook: &Hook, given_up: bool| {
             let begun = Instant::now();
-            let error = run(hook, Kind::Poststart, state(&dir), || given_up).unwrap_err();
+            let error = run(&turn, hook, Kind::Poststart, state(&dir), || given_up).unwrap_err();
             assert!(
                 begun.elapsed() < Duration::from_secs(20) && error.code() == Some(Code::HookFailed),
                 "{error}"
@@ -249,7 +321,7 @@ mod tests {
         assert!(said.starts_with(&format!("{start}it has not ended within 5 s: waits. ")), "{said}");
         let pid: u32 = std::fs::read_to_string(dir.path().join("pid")).unwrap().trim().parse().unwrap();
         let begun = Instant::now();
-        while crate::share::Process::of(pid).is_some() {
+        while Process::of(pid).is_some() {
             assert!(begun.elapsed() < Duration::from_secs(5), "what it has started runs on");
             std::thread::sleep(LOOK);
         }
@@ -258,5 +330,62 @@ mod tests {
             said.starts_with(&format!("{start}the container was deleted or has ended meanwhile")),
             "{said}"
         );
+    }
+
+    /// As its shim has left it that was killed: it is noted, and nobody has the turn.
+    fn orphan(dir: &tempfile::TempDir, notes: &HookNotes, kind: Kind, script: &str, limit_s: u64) -> Child {
+        let mut command = Command::new("sh");
+        let child = command.args(["-c", script]).current_dir(dir).process_group(0).spawn().unwrap();
+        let turn = notes.turn(LIMIT).unwrap().unwrap();
+        let process = Process::of(child.id()).unwrap();
+        turn.note(&Running { kind, process, limit_s }).unwrap();
+        end_orphan(notes).unwrap();
+        assert!(process.is_alive(), "while somebody has the turn it is no orphan");
+        child
+    }
+
+    #[test]
+    fn a_hook_that_has_lost_its_shim_is_ended_with_what_it_has_started() {
+        for kind in [Kind::Prestart, Kind::CreateRuntime, Kind::Poststart] {
+            let dir = tempfile::tempdir().unwrap();
+            let notes = notes(&dir);
+            let mut child = orphan(&dir, &notes, kind, "sleep 1000 & echo $! > pid; wait", 1000);
+            let started = || std::fs::read_to_string(dir.path().join("pid")).ok()?.trim().parse::<u32>().ok();
+            while started().is_none() {
+                std::thread::sleep(LOOK);
+            }
+            end_orphan(&notes).unwrap();
+            assert_eq!(child.wait().unwrap().code(), None, "{kind:?}");
+            let begun = Instant::now();
+            while started().and_then(Process::of).is_some() {
+                assert!(begun.elapsed() < Duration::from_secs(20), "what it has started runs on");
+                std::thread::sleep(LOOK);
+            }
+            end_orphan(&notes).unwrap();
+            assert!(run_last(&notes, LIMIT).unwrap() && !run_last(&notes, LIMIT).unwrap());
+        }
+    }
+
+    #[test]
+    fn one_of_the_end_is_waited_for_but_not_for_longer_than_its_time() {
+        let ended = |dir: &tempfile::TempDir| std::fs::read_to_string(dir.path().join("ended"));
+        let dir = tempfile::tempdir().unwrap();
+        let notes_of = notes(&dir);
+        let script = "while [ ! -e go ]; do sleep 0.01; done; echo orphan >> ended";
+        let mut child = orphan(&dir, &notes_of, Kind::Poststop, script, 1000);
+        end_orphan(&notes_of).unwrap();
+        let others = notes_of.clone();
+        let running = std::thread::spawn(move || run_last(&others, LIMIT).unwrap());
+        std::thread::sleep(4 * LOOK);
+        assert!(ended(&dir).is_err(), "the next one has run beside it");
+        std::fs::write(dir.path().join("go"), "").unwrap();
+        assert!(running.join().unwrap() && child.wait().unwrap().success());
+        assert_eq!(ended(&dir).unwrap(), "orphan\nhook\n");
+
+        let dir = tempfile::tempdir().unwrap();
+        let notes = notes(&dir);
+        let mut child = orphan(&dir, &notes, Kind::Poststop, "exec sleep 1000", 1);
+        assert!(run_last(&notes, LIMIT).unwrap());
+        assert_eq!((child.wait().unwrap().code(), ended(&dir).unwrap().as_str()), (None, "hook\n"));
     }
 }

@@ -1,9 +1,10 @@
 //! What is on disk before it exists: `<state_dir>/<namespace>+<sandbox>+<domain UUID>/state.json`.
 //!
 //! The intent of each step is written here (fsync, rename) before its side effect, so that a new process can clean up after a death at
-//! any step. The fields keep their names in all versions of the format: cleaning up reads them from a version that it doesn't know, so a
+//! any step; what a container's hooks need is beside it (`persist/hooks.rs`). The fields keep their names in all versions of the format: cleaning up reads them from a version that it doesn't know, so a
 //! field that comes later needs a default.
 
+pub mod hooks;
 mod lock;
 
 use std::{
@@ -24,7 +25,7 @@ use crate::{
     names::is_life_of,
     network::NetworkRecord,
     share::Process,
-    spec::{gpu::GpuRequest, hooks::Hooks},
+    spec::gpu::GpuRequest,
 };
 
 /// The version of this format.
@@ -78,9 +79,6 @@ pub struct ContainerRecord {
     /// Its stand-in on this host, whose pid is reported for it.
     #[serde(default)]
     pub holder: Option<Process>,
-    /// The hooks of its end: each is taken out before it is begun, so that nobody runs one twice.
-    #[serde(default)]
-    pub hooks: Option<Hooks>,
 }
 
 impl Record {

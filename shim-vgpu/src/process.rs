@@ -21,7 +21,7 @@ use tokio::{net::unix::pipe, sync::oneshot};
 use crate::share::Process;
 
 /// A process that was killed ends at once, unless the kernel holds it (a file system that does not answer).
-const END_LIMIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+const END_LIMIT: Duration = Duration::from_secs(1);
 /// For a child that was killed.
 pub const KILL_LIMIT: Duration = Duration::from_secs(1);
 
@@ -61,17 +61,34 @@ impl Process {
     /// # Errors
     /// kill(2)'s.
     pub fn kill(&self) -> io::Result<()> {
-        let Some(held) = self.hold()? else { return Ok(()) };
-        match rustix::process::pidfd_send_signal(&held, Signal::KILL) {
+        self.end_by(|held, _| rustix::process::pidfd_send_signal(held, Signal::KILL))
+    }
+
+    /// The same for its whole process group, which it leads: with it goes what it has started.
+    ///
+    /// # Errors
+    /// kill(2)'s.
+    pub fn kill_group(&self) -> io::Result<()> {
+        // The group is its own while it is there.
+        self.end_by(|_, leader| rustix::process::kill_process_group(leader, Signal::KILL))
+    }
+
+    fn end_by(&self, kill: impl FnOnce(&OwnedFd, Pid) -> rustix::io::Result<()>) -> io::Result<()> {
+        let (Some(held), Some(pid)) = (self.hold()?, Pid::from_raw(self.pid)) else { return Ok(()) };
+        match kill(&held, pid) {
             Err(rustix::io::Errno::SRCH) => Ok(()),
-            Ok(()) => {
-                // Readable when it has ended. One that the kernel holds starts nothing either.
-                let mut ended = [PollFd::new(&held, PollFlags::IN)];
-                while rustix::event::poll(&mut ended, Some(&END_LIMIT)) == Err(rustix::io::Errno::INTR) {}
-                Ok(())
-            }
+            // One that the kernel holds starts nothing either.
+            Ok(()) => is_over_within(&held, END_LIMIT).map(drop),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether it ends within `limit`.
+    ///
+    /// # Errors
+    /// If it can't be watched.
+    pub fn ends_within(&self, limit: Duration) -> io::Result<bool> {
+        self.hold()?.map_or(Ok(true), |held| is_over_within(&held, limit))
     }
 
     /// Resolves at its end; at once if it is gone already.
@@ -132,9 +149,14 @@ pub fn ends_within(child: &Child, limit: Duration) -> io::Result<bool> {
     // Not reaped yet, so the id is its own.
     let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return Ok(false) };
     let held = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    is_over_within(&held, limit)
+}
+
+/// Of a pidfd, which can be read when its process has ended.
+fn is_over_within(held: &OwnedFd, limit: Duration) -> io::Result<bool> {
     let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
     loop {
-        match rustix::event::poll(&mut [PollFd::new(&held, PollFlags::IN)], Some(&limit)) {
+        match rustix::event::poll(&mut [PollFd::new(held, PollFlags::IN)], Some(&limit)) {
             Err(rustix::io::Errno::INTR) => {}
             ended => return Ok(ended? > 0),
         }

@@ -29,6 +29,7 @@ use crate::{
     holder::Holder,
     hooks,
     io::{Pumps, Stdio},
+    persist::hooks::HookNotes,
     spec::hooks::{Hooks, Kind},
 };
 use life::{Action, Event, Life, Notice, Who};
@@ -47,6 +48,8 @@ pub struct Container {
     /// What every process of it that runs is reported as: clients make paths of it, so it has to be a process of this host.
     holder: Holder,
     hooks: Hooks,
+    /// Where its hooks are noted.
+    pub notes: HookNotes,
     created_at: SystemTime,
     outbox: Outbox,
     state: Mutex<State>,
@@ -78,7 +81,7 @@ impl Container {
     pub fn created(
         request: CreateTaskRequest,
         holder: Holder,
-        hooks: Hooks,
+        (hooks, notes): (Hooks, HookNotes),
         outbox: Outbox,
         stdio: Stdio,
         pumps: Pumps,
@@ -103,7 +106,16 @@ impl Container {
         outbox.publish("/tasks/create", &created);
         let processes = HashMap::from([(Who::Init, Process::new(stdio, pumps))]);
         let state = Mutex::new(State { processes, ..State::default() });
-        Container { id, bundle: bundle.into(), holder, hooks, created_at: SystemTime::now(), outbox, state }
+        Container {
+            id,
+            bundle: bundle.into(),
+            holder,
+            hooks,
+            notes,
+            created_at: SystemTime::now(),
+            outbox,
+            state,
+        }
     }
 
     /// Runs the hooks that come when its init has been started. Its end is told after them, so they have no more than `after_end` then.
@@ -121,7 +133,13 @@ impl Container {
                 }
                 ended.get().is_some_and(|ended| ended.elapsed() >= after_end)
             };
-            hooks::run_all(&container.hooks, Kind::Poststart, container.task_pid(), given_up)
+            hooks::run_all(
+                &container.notes,
+                &container.hooks,
+                Kind::Poststart,
+                container.task_pid(),
+                given_up,
+            )
         };
         blocking(run).await
     }

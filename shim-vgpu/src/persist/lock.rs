@@ -1,11 +1,13 @@
-//! One `delete` at a time for a sandbox: containerd starts one for each of its containers, all at once.
+//! One `delete` at a time for a sandbox: containerd starts one for each of its containers, all at once. And one at a time who has a
+//! container's hooks run.
 //!
-//! The lock is flock(2) on the record's folder itself, so that nothing is left of it when the folder goes.
+//! The lock is flock(2) on the folder itself, the record's or that of the hooks, so that nothing is left of it when the folder goes.
 
 use std::{
     fs::File,
     io,
     os::unix::fs::MetadataExt,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +21,7 @@ use crate::error::{Error, OrFail, Result};
 /// Between two tries.
 const POLL: Duration = Duration::from_millis(10);
 
-/// While it lives, no other process has the sandbox's lock.
+/// While it lives, nobody else has the folder's lock.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held: closing it unlocks")] File);
 
@@ -29,36 +31,51 @@ impl Store {
     /// # Errors
     /// [`Code::HostFailure`], also when another process keeps it.
     pub fn lock(&self, limit: Duration) -> Result<Option<Lock>> {
-        let what = || format!("cannot lock {}", self.0.display());
-        let deadline = Instant::now() + limit;
-        loop {
-            let folder = match File::open(&self.0) {
-                Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
-                opened => opened.or_fail(Code::HostFailure, what)?,
-            };
-            match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-                // Else it was removed by who had the lock, and perhaps made anew.
-                Ok(()) if self.is(&folder).or_fail(Code::HostFailure, what)? => {
-                    return Ok(Some(Lock(folder)));
-                }
-                Ok(()) | Err(Errno::WOULDBLOCK | Errno::INTR) => {}
-                Err(error) => return Err(error).or_fail(Code::HostFailure, what),
-            }
-            if Instant::now() >= deadline {
-                let held = format!("{}: another process has held it for {} s", what(), limit.as_secs_f32());
-                return Err(Error::new(Code::HostFailure, held));
-            }
-            thread::sleep(POLL);
-        }
+        lock(&self.0, limit)
     }
+}
 
-    /// Whether the path still names this folder.
-    fn is(&self, folder: &File) -> io::Result<bool> {
-        let opened = folder.metadata()?;
-        match self.0.metadata() {
-            Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(false),
-            named => named.map(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())),
+/// Waits for a folder's lock, for `limit` at most. None if there is no such folder.
+///
+/// # Errors
+/// [`Code::HostFailure`], also when somebody keeps it.
+pub(super) fn lock(path: &Path, limit: Duration) -> Result<Option<Lock>> {
+    let what = || format!("cannot lock {}", path.display());
+    let deadline = Instant::now() + limit;
+    loop {
+        match try_lock(path) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Ok(None) => {}
+            tried => return tried.or_fail(Code::HostFailure, what),
         }
+        if Instant::now() >= deadline {
+            let held = format!("{}: it has been held elsewhere for {} s", what(), limit.as_secs_f32());
+            return Err(Error::new(Code::HostFailure, held));
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// The folder's lock; none if somebody has it.
+///
+/// # Errors
+/// [`io::ErrorKind::NotFound`] if there is no such folder.
+pub(super) fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
+    let folder = File::open(path)?;
+    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        // Else it was removed by who had the lock, and perhaps made anew.
+        Ok(()) => Ok(names(path, &folder)?.then_some(Lock(folder))),
+        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the path still names this folder.
+fn names(path: &Path, folder: &File) -> io::Result<bool> {
+    let opened = folder.metadata()?;
+    match path.metadata() {
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(false),
+        named => named.map(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())),
     }
 }
 

@@ -423,64 +423,8 @@ impl Pod {
         let _: CreateTaskResponse = guest.task("Create", &request, Some(TASK_LIMIT)).await?;
         self.passed(Step::TaskMade, creation).await?;
         let outbox = self.outbox.clone();
-        Ok(Arc::new(Container::created(plan.request, placed.holder, plan.hooks, outbox, plan.stdio, pumps)))
-    }
-
-    /// Takes back what a failed Create of `id` made. A guest that lives on may have made the container without saying so in time.
-    pub(super) async fn take_back(&self, id: &str) {
-        if let Ok(guest) = self.guest() {
-            guest.forget(id, "").await;
-        }
-        if let Err(error) = self.remove_from_host(id).await {
-            log::warn!("taking back {id}: {}", error.report());
-        }
-    }
-
-    /// Takes the container from the host, and the sandbox with it if it was the last one.
-    pub(super) async fn remove_from_host(&self, id: &str) -> Result<()> {
-        let mut slot = self.sandbox.lock().await;
-        let Some(sandbox) = slot.as_mut() else { return Ok(()) };
-        if sandbox.record.containers.keys().any(|other| other != id) {
-            self.give_room_back(id).await;
-            let (store, mut record, id) = (sandbox.store.clone(), sandbox.record.clone(), id.to_owned());
-            let turn = sandbox.zone_turn.clone().lock_owned().await;
-            let (record, result) = blocking(move || {
-                let had = record.clone();
-                let result = cleanup::container(&store, &mut record, &id);
-                zone::revoke(&had, &id, cleanup::PROXY_LIMIT);
-                drop(turn);
-                Ok((record, result))
-            })
-            .await?;
-            sandbox.record = record;
-            return result;
-        }
-        self.take_away(&mut slot).await
-    }
-
-    /// Takes away all that the pod has on the host.
-    pub(super) async fn take_away(&self, slot: &mut Option<Sandbox>) -> Result<()> {
-        let Some(sandbox) = slot.as_mut() else { return Ok(()) };
-        let (platform, store, mut record) =
-            (sandbox.platform.clone(), sandbox.store.clone(), sandbox.record.clone());
-        let turn = sandbox.zone_turn.clone().lock_owned().await;
-        // Who ends the guest already is not disturbed.
-        let _destroying = self.destroying.lock().await;
-        sandbox.stop_watching();
-        // Hooks of the end find no namespace that only we hold.
-        (sandbox.namespace, sandbox.network) = (None, None);
-        let (record, cleaned) = blocking(move || {
-            let cleaned = cleanup::sandbox(&platform, &store, &mut record);
-            drop(turn);
-            Ok((record, cleaned))
-        })
-        .await?;
-        sandbox.record = record;
-        cleaned?;
-        // Not before: who hears of its end meanwhile tells of it when it is true.
-        *self.living() = None;
-        *slot = None;
-        Ok(())
+        let hooks = (plan.hooks, placed.notes);
+        Ok(Arc::new(Container::created(plan.request, placed.holder, hooks, outbox, plan.stdio, pumps)))
     }
 }
 

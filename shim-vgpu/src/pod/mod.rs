@@ -1,6 +1,6 @@
 //! A pod: its domain, and the containers in it.
 //!
-//! [`Pod`] holds what lives; [`create`] builds, [`place`] has what a container is on the host, [`network`] the way of its network to the guest, [`sandbox`] a pod without a container of its own, [`tasks`] and [`freeze`] have the calls on containers that exist, [`size`] its memory, [`clock`] keeps the guest's time, [`death`] notices its end,
+//! [`Pod`] holds what lives; [`create`] builds, [`back`] takes away again, [`place`] has what a container is on the host, [`network`] the way of its network to the guest, [`sandbox`] a pod without a container of its own, [`tasks`] and [`freeze`] have the calls on containers that exist, [`size`] its memory, [`clock`] keeps the guest's time, [`death`] notices its end,
 //! [`proxy`] that of gpu-proxy, [`vifs`] a guest that keeps Dom0 busy, [`volumes`] what kubelet changes.
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
 //! Six locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
@@ -9,6 +9,7 @@
 //! at its domain: each try to stop it, its destruction, which nobody waits for but who takes away the rest, and that one;
 //! the domain's `size`, held while it or a limit changes.
 
+mod back;
 mod clock;
 mod create;
 mod death;

@@ -14,13 +14,14 @@ use crate::{
     error::{Result, blocking},
     holder::Holder,
     hooks, mount,
-    persist::ContainerRecord,
+    persist::{ContainerRecord, hooks::HookNotes},
     spec::{hooks::Kind, namespaces::GuestsOwn},
 };
 
 /// What a container has on the host.
 pub(super) struct Placed {
     pub(super) holder: Holder,
+    pub(super) notes: HookNotes,
     /// Its spec in the share has words for what containers of a pod share.
     pub(super) shares: bool,
     /// Of its volumes that kubelet changes.
@@ -64,14 +65,13 @@ impl Pod {
         })
         .await?;
         sandbox.memories = known;
-        let record = ContainerRecord {
-            bundle: plan.bundle.clone(),
-            gpu: plan.gpu,
-            holder: Some(holder.process()),
-            hooks: plan.hooks.for_the_end(),
-        };
+        let record =
+            ContainerRecord { bundle: plan.bundle.clone(), gpu: plan.gpu, holder: Some(holder.process()) };
         sandbox.record.containers.insert(plan.id().to_owned(), record);
         sandbox.save().await?;
+        let notes = sandbox.store.hooks_of(plan.id());
+        let (noted, hooks) = (notes.clone(), plan.hooks.clone());
+        blocking(move || noted.make(&hooks)).await?;
         self.passed(Step::Held, creation).await?;
         if first {
             sandbox.namespace = Some(namespace);
@@ -85,13 +85,13 @@ impl Pod {
         }
         if plan.own.as_ref().is_some_and(|own| !own.shares_pids) {
             // Of this one the guest has nothing.
-            return Ok(Placed { holder, shares: false, changes: None });
+            return Ok(Placed { holder, notes, shares: false, changes: None });
         }
         let (mounts, target) = (plan.request.rootfs.clone(), plan.bundle.join("rootfs"));
         blocking(move || mount_root(&mounts, &target)).await?;
         self.passed(Step::RootMounted, creation).await?;
         if plan.own.is_none() {
-            self.run_hooks(plan, &holder, creation).await?;
+            self.run_hooks(plan, &notes, &holder, creation).await?;
         }
         let (share, id) = (sandbox.share.clone(), plan.id().to_owned());
         let (bundle, gpu, mounted) =
@@ -110,16 +110,22 @@ impl Pod {
         })
         .await?;
         self.passed(Step::ContainerShared, creation).await?;
-        Ok(Placed { holder, shares, changes })
+        Ok(Placed { holder, notes, shares, changes })
     }
 
     /// Before any guest sees the root: a hook works in it as root of the node, and nobody may change it meanwhile. One that fails costs no boot.
-    async fn run_hooks(&self, plan: &Plan, holder: &Holder, creation: &Creation) -> Result<()> {
-        let (hooks, pid) = (plan.hooks.clone(), holder.process().pid.unsigned_abs());
+    async fn run_hooks(
+        &self,
+        plan: &Plan,
+        notes: &HookNotes,
+        holder: &Holder,
+        creation: &Creation,
+    ) -> Result<()> {
+        let (notes, hooks, pid) = (notes.clone(), plan.hooks.clone(), holder.process().pid.unsigned_abs());
         let cancelled = creation.cancelled.subscribe();
         let run = move || {
             let mut kinds = Kind::OF_CREATE.into_iter();
-            kinds.try_for_each(|kind| hooks::run_all(&hooks, kind, pid, || *cancelled.borrow()))
+            kinds.try_for_each(|kind| hooks::run_all(&notes, &hooks, kind, pid, || *cancelled.borrow()))
         };
         blocking(run).await?;
         self.passed(Step::HooksRun, creation).await

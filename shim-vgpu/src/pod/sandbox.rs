@@ -292,8 +292,14 @@ impl Pod {
         for creation in self.creations() {
             creation.cancel_and_wait().await;
         }
-        let mut slot = self.sandbox.lock().await;
-        self.take_away(&mut slot).await
+        {
+            let mut slot = self.sandbox.lock().await;
+            self.take_away(&mut slot).await?;
+        }
+        for container in self.ready() {
+            self.run_last_hooks(container.notes.clone()).await?;
+        }
+        Ok(())
     }
 
     /// Stops it, if it is there, and forgets it: the shim may go.

@@ -210,7 +210,7 @@ impl Pod {
             pumps.finish(DRAIN_LIMIT).await;
         }
         if who == Who::Init
-            && let Err(error) = self.remove_from_host(&request.id).await
+            && let Err(error) = self.remove_from_host(&container).await
         {
             container.tell(Event::DeleteFailed(who));
             return Err(error);
@@ -234,6 +234,12 @@ impl Pod {
             exited_at: exit.map_or_else(MessageField::none, |exit| timestamp(exit.at)),
             ..DeleteResponse::default()
         })
+    }
+
+    async fn remove_from_host(&self, container: &Container) -> Result<()> {
+        self.give_back(&container.id).await?;
+        // Also those of one that went with its sandbox.
+        self.run_last_hooks(container.notes.clone()).await
     }
 
     /// Registers an exec: its id is taken before anything else is done.

@@ -93,8 +93,8 @@ async fn a_create_that_dies_after_any_step_is_cleaned_up_from_disk() {
         let (platform, when) = (node.world.platform(), format!("{last:?}"));
         let clean = move || {
             let Some(store) = Store::pointed_from(Path::new(&bundle)) else { return };
-            if let Some(mut record) = store.load().unwrap() {
-                cleanup::sandbox(&platform, &store, &mut record).unwrap();
+            if let Some(record) = store.load().unwrap() {
+                cleanup::sandbox(&platform, &store, &record).unwrap();
             }
         };
         let begun = std::time::Instant::now();
@@ -129,8 +129,8 @@ async fn a_domain_is_not_forgotten_while_xl_is_missing() {
     store.save(&record).unwrap();
 
     let clean = |world: &Arc<World>| {
-        let (platform, store, mut record) = (world.platform(), store.clone(), record.clone());
-        tokio::task::spawn_blocking(move || cleanup::sandbox(&platform, &store, &mut record))
+        let (platform, store, record) = (world.platform(), store.clone(), record.clone());
+        tokio::task::spawn_blocking(move || cleanup::sandbox(&platform, &store, &record))
     };
     node.world.no_xl.store(true, Ordering::Relaxed);
     assert_eq!(clean(&node.world).await.unwrap().unwrap_err().code(), Some(Code::NoXen));

@@ -4,8 +4,9 @@ use std::{fs, time::Instant};
 
 use serde_json::Value;
 use tokio::sync::mpsc;
+use vgpu_zone_api::shim::Request;
 
-use super::{stubborn::in_pod, *};
+use super::{fake_proxy::FakeProxy, stubborn::in_pod, *};
 use crate::{
     cleanup,
     pod::steps::{Cut, Step},
@@ -208,17 +209,101 @@ async fn from_disk_each_hook_of_the_end_runs_once() {
     creating.abort();
     let _ = creating.await;
     let store = Store::pointed_from(Path::new(&bundle)).unwrap();
-    let mut record = store.load().unwrap().unwrap();
-    let left = record.containers.get_mut("run").unwrap().hooks.as_mut().unwrap();
-    left.take(crate::spec::hooks::Kind::Poststop).unwrap();
-    store.save(&record).unwrap();
+    let notes = store.hooks_of("run");
+    assert!(notes.turn(Duration::ZERO).unwrap().unwrap().take().unwrap().is_some());
     let platform = node.world.platform();
     let clean = move || {
-        if let Some(mut record) = store.load().unwrap() {
-            cleanup::sandbox(&platform, &store, &mut record).unwrap();
+        if let Some(record) = store.load().unwrap() {
+            cleanup::sandbox(&platform, &store, &record).unwrap();
+            cleanup::last_hooks(&store, Duration::ZERO).unwrap();
         }
     };
     tokio::task::spawn_blocking(move || (clean(), clean())).await.unwrap();
     assert_eq!(ran(&node, "run"), ["two stopped", "three stopped"]);
     node.world.assert_nothing_left("after the cleaning");
+}
+
+/// One that ends when the bundle has a file `go`, and says so.
+fn slow() -> Value {
+    hook("slow", "while [ ! -e go ]; do sleep 0.01; done; echo over >> ran")
+}
+
+fn let_go(node: &Node, id: &str) {
+    fs::write(node.world.dir.path().join("bundles").join(id).join("go"), "").unwrap();
+}
+
+async fn until_ran(node: &Node, id: &str, count: usize) {
+    let begun = Instant::now();
+    while ran(node, id).len() < count {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", ran(node, id));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A pod with a container that runs, and one with a GPU whose Delete waits for a hook of its end.
+async fn with_a_slow_end(node: &Node) -> tokio::task::JoinHandle<crate::error::Result<api::DeleteResponse>> {
+    node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
+    let mut request = asked(node, "run", json!({"poststop": [slow(), hook("last", "")]}));
+    let root = api::Mount { type_: "tmpfs".into(), source: "root".into(), ..Default::default() };
+    request.rootfs = vec![root];
+    let file = Path::new(&request.bundle).join("config.json");
+    let mut spec: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    spec["annotations"] = in_pod("container");
+    spec["annotations"]["vgpu.dev/gpu"] = "1".into();
+    fs::write(file, spec.to_string()).unwrap();
+    node.pod.clone().create(request).await.unwrap();
+    let request = api::DeleteRequest { id: "run".into(), ..Default::default() };
+    let deleting = tokio::spawn(node.pod.clone().delete(request));
+    until_ran(node, "run", 1).await;
+    deleting
+}
+
+/// Whether anything of the container is mounted.
+fn is_mounted(node: &Node, id: &str) -> bool {
+    let mounts = crate::mount::below(node.world.dir.path()).unwrap();
+    mounts.iter().any(|mount| mount.iter().any(|part| part == id))
+}
+
+#[tokio::test]
+async fn a_slow_hook_of_the_end_keeps_nothing_and_holds_up_nobody_but_its_own_delete() {
+    let node = Node::new(Habits::default()).await;
+    let proxy = FakeProxy::start(&node.world.proxy_socket());
+    let deleting = with_a_slow_end(&node).await;
+    let asked = proxy.asked();
+    assert!(
+        matches!(asked.last(), Some(Request::Revoke { container, .. }) if container == "run"),
+        "{asked:?}"
+    );
+    assert!(!is_mounted(&node, "run") && is_mounted(&node, "pause"));
+
+    node.pod.clone().create(node.request("other", in_pod("container"))).await.unwrap();
+    node.delete("other").await.unwrap();
+    assert_eq!(
+        node.pod.clone().create(node.request("run", in_pod("container"))).await.unwrap_err().code(),
+        Some(Code::IdTaken)
+    );
+    assert!(!deleting.is_finished() && ran(&node, "run").len() == 1);
+    let_go(&node, "run");
+    deleting.await.unwrap().unwrap();
+    assert_eq!(ran(&node, "run"), ["slow stopped", "over", "last stopped"]);
+    node.delete("pause").await.unwrap();
+    node.world.assert_nothing_left("after the last Delete");
+}
+
+/// Its pod ends with the last container that there is.
+#[tokio::test]
+async fn a_pod_does_not_wait_for_a_hook_of_the_end_and_what_is_on_disk_of_it_does() {
+    let node = Node::new(Habits::default()).await;
+    let proxy = FakeProxy::start(&node.world.proxy_socket());
+    let deleting = with_a_slow_end(&node).await;
+    node.delete("pause").await.unwrap();
+    assert!(node.world.left.lock().unwrap().domains.is_empty() && proxy.zones().is_empty());
+    assert!(!deleting.is_finished() && !node.pod.is_empty(), "the shim would go");
+    let lives = || fs::read_dir(node.world.dir.path().join("sandboxes")).unwrap().count();
+    assert_eq!(lives(), 1, "who comes after a killed shim would find no hook");
+    let_go(&node, "run");
+    deleting.await.unwrap().unwrap();
+    assert_eq!(ran(&node, "run"), ["slow stopped", "over", "last stopped"]);
+    assert!(node.pod.is_empty());
+    node.world.assert_nothing_left("after the last Delete");
 }

@@ -168,7 +168,7 @@ async fn clean(node: &Node, bundle: &str) -> Result<()> {
     let (platform, bundle) = (node.world.platform(), PathBuf::from(bundle));
     let cleaning = move || {
         let Some(store) = Store::pointed_from(&bundle) else { return Ok(()) };
-        store.load()?.map_or(Ok(()), |mut record| cleanup::sandbox(&platform, &store, &mut record))
+        store.load()?.map_or(Ok(()), |record| cleanup::sandbox(&platform, &store, &record))
     };
     tokio::task::spawn_blocking(cleaning).await.unwrap()
 }
