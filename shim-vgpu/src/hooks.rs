@@ -26,7 +26,10 @@ use vgpu_codes::Code;
 
 use crate::{
     error::{Error, OrFail, Result},
-    persist::hooks::{HookNotes, Left, Running, Turn},
+    persist::{
+        hooks::{HookNotes, Left, Running, Turn},
+        random_uuid,
+    },
     process,
     share::Process,
     spec::hooks::{Hook, Hooks, Kind},
@@ -71,10 +74,10 @@ pub fn run_all(
 /// One cannot be taken out, and so is not begun, or somebody else is at them for longer than `limit`.
 pub fn run_last(notes: &HookNotes, limit: Duration) -> Result<bool> {
     let Some(turn) = notes.turn(limit)? else { return Ok(false) };
-    if let Some(orphan) = turn.running() {
-        let what = || format!("cannot wait for the hook that runs as process {}", orphan.process.pid);
-        if !orphan.process.ends_within(orphan.limit()).or_fail(Code::HostFailure, what)? {
-            orphan.process.kill_group().or_fail(Code::HostFailure, what)?;
+    if let Some((orphan, process)) = turn.running() {
+        let what = || format!("cannot wait for the hook that runs as process {}", process.pid);
+        if !process.ends_within(orphan.limit()).or_fail(Code::HostFailure, what)? {
+            process.kill_group().or_fail(Code::HostFailure, what)?;
         }
     }
     while let Some(Left { hook, state }) = turn.take()? {
@@ -92,9 +95,9 @@ pub fn run_last(notes: &HookNotes, limit: Duration) -> Result<bool> {
 /// [`Code::HostFailure`] if it runs on.
 pub fn end_orphan(notes: &HookNotes) -> Result<()> {
     match notes.orphan()? {
-        Some(orphan) if orphan.kind != Kind::Poststop => {
-            let what = || format!("cannot end the hook that runs as process {}", orphan.process.pid);
-            orphan.process.kill_group().or_fail(Code::HostFailure, what)
+        Some((orphan, process)) if orphan.kind != Kind::Poststop => {
+            let what = || format!("cannot end the hook that runs as process {}", process.pid);
+            process.kill_group().or_fail(Code::HostFailure, what)
         }
         _ => Ok(()),
     }
@@ -110,12 +113,15 @@ fn run(
     let what = || format!("the {} hook {} has failed", kind.name(), hook.path.display());
     state.insert("status".into(), kind.status().into());
     let bundle = state.get("bundle").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let begun = begin(hook, Path::new(&bundle), &Value::from(state));
-    let (mut child, mut words) = begun.or_fail(Code::HookFailed, what)?;
     let limit = hook.timeout.map_or(LIMIT, |seconds| Duration::from_secs(seconds.get()));
+    // For who comes after us, if we are killed: first by its input, since nobody knows its id before it runs.
+    let mut running = Running { kind, process: None, input: random_uuid()?, limit_s: limit.as_secs() };
+    turn.note(&running).or_fail(Code::HostFailure, what)?;
+    let begun = begin(hook, Path::new(&bundle), input(&running.input_name(), &Value::from(state)));
+    let (mut child, mut words) = begun.or_fail(Code::HookFailed, what)?;
+    running.process = Some(process_of(&child));
     let failed = |why: String| Err(Error::caused(Code::HookFailed, what(), why));
-    let noted = note(turn, kind, &child, limit);
-    match noted.and_then(|()| ends_within(&child, &mut words, limit, given_up)) {
+    match turn.note(&running).and_then(|()| ends_within(&child, &mut words, limit, given_up)) {
         Ok(None) => {
             let status = child.wait().or_fail(Code::HookFailed, what)?;
             if status.success() { Ok(()) } else { failed(format!("{status}{}", words.said())) }
@@ -131,14 +137,12 @@ fn run(
     }
 }
 
-/// For who comes after us, if we are killed.
-fn note(turn: &Turn<'_>, kind: Kind, child: &Child, limit: Duration) -> io::Result<()> {
-    // None: it has ended already.
-    let process = Process::of(child.id());
-    process.map_or(Ok(()), |process| turn.note(&Running { kind, process, limit_s: limit.as_secs() }))
+/// One that has ended already is known by its id alone, which is nobody's.
+fn process_of(child: &Child) -> Process {
+    Process::of(child.id()).unwrap_or(Process { pid: child.id().cast_signed(), start_ticks: 0 })
 }
 
-fn begin(hook: &Hook, bundle: &Path, state: &Value) -> io::Result<(Child, Words)> {
+fn begin(hook: &Hook, bundle: &Path, input: io::Result<Stdio>) -> io::Result<(Child, Words)> {
     let (reader, writer) = io::pipe()?;
     let words = Words::of(reader)?;
     let mut command = Command::new(&hook.path);
@@ -151,14 +155,14 @@ fn begin(hook: &Hook, bundle: &Path, state: &Value) -> io::Result<(Child, Words)
     }
     // containerd may have removed it: then this is after its end.
     command.current_dir(if bundle.is_dir() { bundle } else { Path::new("/") });
-    command.stdin(input(state)?).stdout(writer.try_clone()?).stderr(writer).process_group(0);
+    command.stdin(input?).stdout(writer.try_clone()?).stderr(writer).process_group(0);
     // The command's own ends are closed with it.
     Ok((command.spawn()?, words))
 }
 
 /// A file, not a pipe: nobody has to wait for one that does not read it.
-fn input(state: &Value) -> io::Result<Stdio> {
-    let mut file = File::from(rustix::fs::memfd_create("state", MemfdFlags::CLOEXEC)?);
+fn input(name: &str, state: &Value) -> io::Result<Stdio> {
+    let mut file = File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?);
     file.write_all(state.to_string().as_bytes())?;
     file.rewind()?;
     Ok(file.into())
@@ -332,13 +336,21 @@ mod tests {
         );
     }
 
-    /// As its shim has left it that was killed: it is noted, and nobody has the turn.
-    fn orphan(dir: &tempfile::TempDir, notes: &HookNotes, kind: Kind, script: &str, limit_s: u64) -> Child {
-        let mut command = Command::new("sh");
-        let child = command.args(["-c", script]).current_dir(dir).process_group(0).spawn().unwrap();
+    /// As its shim has left it that was killed: it is noted, by its process or not yet, and nobody has the turn.
+    fn orphan(
+        dir: &tempfile::TempDir,
+        notes: &HookNotes,
+        (kind, by_process): (Kind, bool),
+        script: &str,
+        limit_s: u64,
+    ) -> Child {
+        let mut running = Running { kind, process: None, input: random_uuid().unwrap(), limit_s };
+        let (child, _) =
+            begin(&hook(script, 1), dir.path(), input(&running.input_name(), &json!({}))).unwrap();
+        let process = process_of(&child);
+        running.process = by_process.then_some(process);
         let turn = notes.turn(LIMIT).unwrap().unwrap();
-        let process = Process::of(child.id()).unwrap();
-        turn.note(&Running { kind, process, limit_s }).unwrap();
+        turn.note(&running).unwrap();
         end_orphan(notes).unwrap();
         assert!(process.is_alive(), "while somebody has the turn it is no orphan");
         child
@@ -346,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_hook_that_has_lost_its_shim_is_ended_with_what_it_has_started() {
-        for kind in [Kind::Prestart, Kind::CreateRuntime, Kind::Poststart] {
+        for kind in [(Kind::Prestart, true), (Kind::CreateRuntime, false), (Kind::Poststart, true)] {
             let dir = tempfile::tempdir().unwrap();
             let notes = notes(&dir);
             let mut child = orphan(&dir, &notes, kind, "sleep 1000 & echo $! > pid; wait", 1000);
@@ -372,7 +384,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let notes_of = notes(&dir);
         let script = "while [ ! -e go ]; do sleep 0.01; done; echo orphan >> ended";
-        let mut child = orphan(&dir, &notes_of, Kind::Poststop, script, 1000);
+        let mut child = orphan(&dir, &notes_of, (Kind::Poststop, true), script, 1000);
         end_orphan(&notes_of).unwrap();
         let others = notes_of.clone();
         let running = std::thread::spawn(move || run_last(&others, LIMIT).unwrap());
@@ -384,7 +396,7 @@ mod tests {
 
         let dir = tempfile::tempdir().unwrap();
         let notes = notes(&dir);
-        let mut child = orphan(&dir, &notes, Kind::Poststop, "exec sleep 1000", 1);
+        let mut child = orphan(&dir, &notes, (Kind::Poststop, true), "exec sleep 1000", 1);
         assert!(run_last(&notes, LIMIT).unwrap());
         assert_eq!((child.wait().unwrap().code(), ended(&dir).unwrap().as_str()), (None, "hook\n"));
     }

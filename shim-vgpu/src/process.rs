@@ -193,11 +193,27 @@ fn collected(reader: JoinHandle<io::Result<Vec<u8>>>) -> io::Result<Vec<u8>> {
 /// The bytes of a process's name that the kernel keeps. Source: Linux `include/linux/sched.h`, `TASK_COMM_LEN` without its end.
 const NAME_BYTES_MAX: usize = 15;
 
+/// The first process of a group whose standard input is the memory file of this name. Source: `proc_pid_fd(5)`.
+pub fn with_input(name: &str) -> Option<Process> {
+    let input = format!("/memfd:{name} (deleted)");
+    let leads = |pid: &u32| {
+        let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw);
+        pid.is_some_and(|pid| rustix::process::getpgid(Some(pid)) == Ok(pid))
+    };
+    let has_it =
+        |pid: &u32| fs::read_link(format!("/proc/{pid}/fd/0")).is_ok_and(|link| link == Path::new(&input));
+    all().filter(has_it).filter(leads).find_map(Process::of)
+}
+
+/// The ids of all processes.
+fn all() -> impl Iterator<Item = u32> {
+    let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
+    folders.filter_map(|folder| folder.file_name().to_str()?.parse().ok())
+}
+
 /// The processes that run `program` with `words` among their arguments, in this order and without others between them; not this one.
 pub fn with_arguments(program: &Path, words: &[&OsStr]) -> Vec<Process> {
-    let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let ids = folders.filter_map(|folder| folder.file_name().to_str()?.parse::<u32>().ok());
-    let found = ids.filter(|pid| *pid != std::process::id() && is_named(*pid, program));
+    let found = all().filter(|pid| *pid != std::process::id() && is_named(*pid, program));
     found.filter(|pid| has_arguments(*pid, words)).filter_map(Process::of).collect()
 }
 

@@ -16,6 +16,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 use vgpu_codes::Code;
 
 use super::{
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     error::{OrFail, Result},
+    process,
     share::Process,
     spec::hooks::{Hook, Hooks, Kind},
 };
@@ -48,13 +50,20 @@ pub struct HookNotes {
 pub struct Running {
     /// Of these.
     pub kind: Kind,
-    /// The first process of its group.
-    pub process: Process,
+    /// The first process of its group. None before it is begun: one that is found by its input then, was.
+    pub process: Option<Process>,
+    /// What [`Running::input_name`] is made of.
+    pub input: Uuid,
     /// From its begin on.
     pub limit_s: u64,
 }
 
 impl Running {
+    /// What its standard input is called, which no other process has. Source: `memfd_create(2)`.
+    pub fn input_name(&self) -> String {
+        format!("vgpu-hook-{}", self.input)
+    }
+
     /// How long it may run.
     pub fn limit(&self) -> Duration {
         Duration::from_secs(self.limit_s)
@@ -151,7 +160,7 @@ impl HookNotes {
     ///
     /// # Errors
     /// [`Code::HostFailure`].
-    pub fn orphan(&self) -> Result<Option<Running>> {
+    pub fn orphan(&self) -> Result<Option<(Running, Process)>> {
         match try_lock(&self.folder()) {
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(None),
             tried => {
@@ -171,7 +180,7 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Notes a hook that was just begun.
+    /// Notes a hook that is about to be begun, or was.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -181,10 +190,12 @@ impl Turn<'_> {
         File::options().write(true).open(self.notes.folder().join(RUNNING))?.write_all(&words)
     }
 
-    /// The hook that was begun last, if it still runs.
-    pub fn running(&self) -> Option<Running> {
+    /// The hook that was begun last, if it still runs, and its process.
+    pub fn running(&self) -> Option<(Running, Process)> {
         let words = fs::read(self.notes.folder().join(RUNNING)).ok()?;
-        serde_json::from_slice(&words).ok().filter(|running: &Running| running.process.is_alive())
+        let running: Running = serde_json::from_slice(&words).ok()?;
+        let process = running.process.or_else(|| process::with_input(&running.input_name()));
+        process.filter(Process::is_alive).map(|process| (running, process))
     }
 
     /// Takes out the next one of the end.

@@ -98,13 +98,17 @@ async fn a_pod_whose_node_has_no_room_any_more_ends_as_any_other() {
             spec["annotations"] = kind("sandbox");
             spec["hooks"] = json!({"poststop": [hook, hook]});
         });
-        containerd.bundle("b", "exec sleep 1000", |spec| spec["annotations"] = kind("container"));
+        containerd.bundle("b", "exec sleep 1000", |spec| {
+            spec["annotations"] = kind("container");
+            spec["hooks"] = json!({"poststart": [hook], "poststop": [hook]});
+        });
         let shim = containerd.start("a").await;
         containerd.create(&shim, "a").await;
         containerd.start("b").await;
-        containerd.create(&shim, "b").await;
+        let _: CreateTaskResponse = shim.call("Create", &containerd.asked("b")).await.unwrap();
         let lives = containerd.lives();
         disk.fill(of, 0);
+        shim.begin("b").await;
 
         let mut exec = containerd.asked_exec("a", "e", "exit 3", |_| {});
         // No new files for its outputs.
@@ -118,7 +122,7 @@ async fn a_pod_whose_node_has_no_room_any_more_ends_as_any_other() {
         }
         shim.shut_down().await;
         containerd.delete("a");
-        assert_eq!(fs::read_to_string(told.path().join("told")).unwrap(), "ended\nended\n");
+        assert_eq!(fs::read_to_string(told.path().join("told")).unwrap(), "ended\n".repeat(4));
         containerd.assert_nothing_left(&lives).await;
         disk.clear();
     }
@@ -129,14 +133,19 @@ async fn a_shim_that_is_killed_where_there_is_no_room_leaves_nothing() {
     for of in [Of::Bytes, Of::Files] {
         let disk = Disk::new();
         let containerd = disk.containerd().await;
-        containerd.bundle("a", "exec sleep 1000", |_| {});
+        let told = TempDir::new().unwrap();
+        let noting = format!("echo ended >> {}/told", told.path().display());
+        let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", noting]});
+        containerd.bundle("a", "exec sleep 1000", |spec| spec["hooks"] = json!({"poststop": [hook, hook]}));
         let shim = containerd.start("a").await;
         containerd.create(&shim, "a").await;
         let lives = containerd.lives();
         disk.fill(of, 0);
         shim.kill().await;
         containerd.delete("a");
+        containerd.delete("a");
         containerd.assert_nothing_left(&lives).await;
+        assert_eq!(fs::read_to_string(told.path().join("told")).unwrap(), "ended\n".repeat(2));
         disk.clear();
     }
 }
