@@ -53,6 +53,8 @@ pub struct Container {
     created_at: SystemTime,
     outbox: Outbox,
     state: Mutex<State>,
+    /// Its init ended while it was started.
+    ended_early: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +117,7 @@ impl Container {
             created_at: SystemTime::now(),
             outbox,
             state,
+            ended_early: watch::Sender::new(false),
         }
     }
 
@@ -127,8 +130,7 @@ impl Container {
         let run = move || {
             let ended = Cell::new(None::<Instant>);
             let given_up = || {
-                let has_ended = matches!(container.stage(&Who::Init), Ok(Stage::Starting(starting)) if starting.has_ended());
-                if has_ended && ended.get().is_none() {
+                if *container.ended_early.borrow() && ended.get().is_none() {
                     ended.set(Some(Instant::now()));
                 }
                 ended.get().is_some_and(|ended| ended.elapsed() >= after_end)
@@ -155,6 +157,9 @@ impl Container {
         if actions.iter().any(|action| matches!(action, Action::Wake(Who::Init, _))) {
             self.holder.end();
         }
+        if matches!(state.life.stage(&Who::Init), Some(Stage::Starting(starting)) if starting.has_ended()) {
+            self.ended_early.send_replace(true);
+        }
         for action in actions {
             match action {
                 Action::Publish(notice) => self.publish(notice),
@@ -178,6 +183,13 @@ impl Container {
     /// When a process of it ended, of what the guest says.
     pub fn exit_time(&self, said: &MessageField<Timestamp>) -> SystemTime {
         exit_time(said, self.created_at, SystemTime::now())
+    }
+
+    /// Resolves when its init has ended while it is being started, and says so: who starts it gives up what the guest was not asked for yet.
+    pub async fn ended_early(&self) -> Error {
+        // The sender lives in `self`.
+        let _ = self.ended_early.subscribe().wait_for(|ended| *ended).await;
+        Error::new(Code::WrongState, "the container ended before its program was started")
     }
 
     /// Gives a reserved exec its stdio.

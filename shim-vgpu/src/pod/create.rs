@@ -6,7 +6,7 @@
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
-use tokio::sync::{Mutex as AsyncMutex, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard, oneshot};
 use vgpu_agent_api::version;
 use vgpu_codes::Code;
 
@@ -139,7 +139,15 @@ impl Pod {
         let id = request.id.clone();
         let creation = self.reserve(&id)?;
         let _under_way = UnderWay { pod: &self, id: id.clone(), creation: &creation };
-        let built = self.build(request, &creation).await;
+        let (plan, slot) = match self.begin(request, &creation).await {
+            Ok(begun) => begun,
+            // Nothing is made yet, and who has the pod's lock is not waited for.
+            Err(error) => {
+                log::warn!("create {id}: {}", error.report());
+                return Err(error.for_create());
+            }
+        };
+        let built = self.build(plan, slot, &creation).await;
         match built {
             Ok((container, changes)) => {
                 let pid = container.task_pid();
@@ -164,23 +172,32 @@ impl Pod {
         if containers.contains_key(id) {
             return Err(Error::new(Code::IdTaken, format!("the container {id} exists")));
         }
-        let creation = Creation::new();
+        let creation = Creation::new("it was deleted while it was created");
         containers.insert(id.to_owned(), Slot::Creating(creation.clone()));
         Ok(creation)
     }
 
-    async fn build(
-        self: &Arc<Self>,
+    /// Reads what is asked for, and waits for the pod's other Creates.
+    async fn begin(
+        &self,
         request: CreateTaskRequest,
         creation: &Creation,
-    ) -> Result<(Arc<Container>, Option<Changes>)> {
+    ) -> Result<(Plan, MutexGuard<'_, Option<Sandbox>>)> {
         // Not by the reactor: a volume's file system may be slow.
         let plan = blocking(move || Plan::new(request)).await?;
         if matches!(plan.role, Role::Container { .. }) {
             self.expect_started()?;
         }
+        Ok((plan, self.sandbox_for(creation).await?))
+    }
+
+    async fn build(
+        self: &Arc<Self>,
+        plan: Plan,
+        mut slot: MutexGuard<'_, Option<Sandbox>>,
+        creation: &Creation,
+    ) -> Result<(Arc<Container>, Option<Changes>)> {
         let (guest, mut placed) = {
-            let mut slot = self.sandbox.lock().await;
             match (slot.is_some(), &plan.role) {
                 (false, Role::Container { sandbox }) => {
                     return Err(Error::new(
@@ -211,6 +228,7 @@ impl Pod {
             self.passed(Step::Granted, creation).await?;
             (self.guest()?, placed)
         };
+        drop(slot);
         let changes = placed.changes.take();
         // A guest that does not answer must not keep a Delete waiting.
         let container = tokio::select! {
@@ -292,6 +310,8 @@ impl Pod {
             Some(path) => sandbox.find_network(path).await?,
             None => None,
         };
+        // Nobody ends a toolstack that has begun.
+        creation.check()?;
         let domain = domain_config(sandbox, plan)?;
         let memory_mib = domain.memory_mib;
         let toolstack = platform.toolstack.clone();

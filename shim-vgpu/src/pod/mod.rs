@@ -4,7 +4,8 @@
 //! [`proxy`] that of gpu-proxy, [`vifs`] a guest that keeps Dom0 busy, [`volumes`] what kubelet changes.
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
 //! Six locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
-//! the pod is built or taken away, which may take long (a volume's file system, gpu-proxy): no call on a container that exists takes it, but the Start of one that brought a network namespace of its own;
+//! the pod is built or taken away, which may take long (a volume's file system, gpu-proxy): no call on a container that exists waits for it, but its Delete, and the Start of one that brought a network namespace of its own, which a kill of that gives up;
+//! who waits for it for a Create or a StartSandbox gives up when that is not wanted any more, and hooks of the end run without it;
 //! `dying`, held by who ends a guest until nothing of it runs any more, so that nobody tells of its end before; `destroying`, held by who is
 //! at its domain: each try to stop it, its destruction, which nobody waits for but who takes away the rest, and that one;
 //! the domain's `size`, held while it or a limit changes.
@@ -33,7 +34,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Mutex as AsyncMutex, Notify, watch},
+    sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, Notify, watch},
     task::AbortHandle,
 };
 use uuid::Uuid;
@@ -96,9 +97,11 @@ enum Slot {
     Sandbox(Arc<OwnSandbox>),
 }
 
-/// A Create that is under way; a Delete that meets it asks it to stop, and waits for its rollback.
+/// A Create, or a StartSandbox, that is under way; a Delete or a StopSandbox that meets it asks it to stop, and waits for its rollback.
 #[derive(Debug)]
 struct Creation {
+    /// What its caller is told then.
+    refusal: &'static str,
     cancelled: watch::Sender<bool>,
     done: watch::Sender<bool>,
 }
@@ -110,8 +113,8 @@ impl Creation {
         let _ = self.done.subscribe().wait_for(|done| *done).await;
     }
 
-    fn new() -> Arc<Creation> {
-        Arc::new(Creation { cancelled: watch::Sender::new(false), done: watch::Sender::new(false) })
+    fn new(refusal: &'static str) -> Arc<Creation> {
+        Arc::new(Creation { refusal, cancelled: watch::Sender::new(false), done: watch::Sender::new(false) })
     }
 
     fn check(&self) -> Result<()> {
@@ -119,7 +122,7 @@ impl Creation {
     }
 
     fn refusal(&self) -> Error {
-        Error::new(Code::WrongState, "it was deleted while it was created")
+        Error::new(Code::WrongState, self.refusal)
     }
 
     async fn cancelled(&self) {
@@ -201,6 +204,16 @@ impl Pod {
     fn guest(&self) -> Result<Arc<Guest>> {
         let guest = self.living().as_ref().map(|living| living.guest.clone());
         guest.ok_or_else(|| Error::new(Code::GuestGone, "the pod's domain is gone"))
+    }
+
+    /// What the pod has on the host, for a Create or a start, unless that is given up while another one has it.
+    async fn sandbox_for(&self, creation: &Creation) -> Result<AsyncMutexGuard<'_, Option<Sandbox>>> {
+        let slot = tokio::select! {
+            slot = self.sandbox.lock() => slot,
+            () = creation.cancelled() => return Err(creation.refusal()),
+        };
+        creation.check()?;
+        Ok(slot)
     }
 
     fn living(&self) -> MutexGuard<'_, Option<Living>> {

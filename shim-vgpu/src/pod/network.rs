@@ -22,16 +22,22 @@ impl Pod {
     /// Gives the guest what is in the namespace by now, if that is the container's own and nothing was given before.
     ///
     /// # Errors
-    /// `SpecRefused` for what cannot be a guest's, `NetworkFailed`, or the guest's.
+    /// `WrongState` if the container ends meanwhile, `SpecRefused` for what cannot be a guest's, `NetworkFailed`, or the guest's.
     pub(super) async fn take_network(self: &Arc<Self>, container: &Container) -> Result<()> {
         let Some(path) = container.own_network() else { return Ok(()) };
-        let mut slot = self.sandbox.lock().await;
+        let mut slot = tokio::select! {
+            slot = self.sandbox.lock() => slot,
+            ended = container.ended_early() => return Err(ended),
+        };
         let Some(sandbox) = slot.as_mut() else { return Ok(()) };
         let Some(namespace) = sandbox.find_network(&path).await? else { return Ok(()) };
         let Some(network) = sandbox.network.clone() else { return Ok(()) };
         let guest = self.guest()?;
         let changes = sandbox.make_vifs().await?;
-        guest.set_network(network.network()).await?;
+        tokio::select! {
+            made = guest.set_network(network.network()) => made?,
+            ended = container.ended_early() => return Err(ended),
+        }
         self.follow_network(sandbox, &guest, Some(&namespace), changes).await;
         Ok(())
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Created ─start→ Starting ─guest up→ Ready
+//!    └─stop→ Stopping
 //! each of them ─guest died, stopped, its holder killed→ Ended
 //! ```
 //! It is made and taken away as a pod is whose first container is its sandbox: `create` and `place` have both. Only who tells of its end,
@@ -55,11 +56,13 @@ pub(super) struct OwnSandbox {
     stage: watch::Sender<Stage>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Stage {
     Created,
     Starting(Arc<Creation>),
     Ready,
+    /// Before it was started: it won't be.
+    Stopping,
     Ended(Exit),
 }
 
@@ -85,15 +88,34 @@ impl OwnSandbox {
     }
 
     fn begin_start(&self) -> Result<Arc<Creation>> {
-        let creation = Creation::new();
-        let begun = self.stage.send_if_modified(|stage| match stage {
+        let creation = Creation::new("the sandbox was stopped while it was started");
+        let mut begun = Ok(creation.clone());
+        self.stage.send_if_modified(|stage| {
+            match stage {
+                Stage::Created => *stage = Stage::Starting(creation.clone()),
+                Stage::Starting(_) | Stage::Ready => begun = Err("the sandbox was started before"),
+                Stage::Stopping | Stage::Ended(_) => begun = Err("the sandbox was stopped before"),
+            }
+            begun.is_ok()
+        });
+        begun.map_err(|why| Error::new(Code::WrongState, why))
+    }
+
+    /// From here on it is not started any more. Gives the start that is under way.
+    fn begin_stop(&self) -> Option<Arc<Creation>> {
+        let mut starting = None;
+        self.stage.send_if_modified(|stage| match stage {
             Stage::Created => {
-                *stage = Stage::Starting(creation.clone());
+                *stage = Stage::Stopping;
                 true
             }
-            _ => false,
+            Stage::Starting(creation) => {
+                starting = Some(creation.clone());
+                false
+            }
+            Stage::Ready | Stage::Stopping | Stage::Ended(_) => false,
         });
-        if begun { Ok(creation) } else { Err(Error::new(Code::WrongState, "the sandbox was started before")) }
+        starting
     }
 
     /// Its guest is up, unless it has ended meanwhile.
@@ -216,7 +238,7 @@ impl Pod {
 
     async fn build_guest(self: &Arc<Self>, own: &OwnSandbox, creation: &Creation) -> Result<()> {
         let (guest, sysctls, shares_pids) = {
-            let mut slot = self.sandbox.lock().await;
+            let mut slot = self.sandbox_for(creation).await?;
             let gone = || Error::new(Code::GuestGone, "the sandbox is gone");
             let sandbox = slot.as_mut().ok_or_else(gone)?;
             self.make_domain(sandbox, &own.plan, creation).await?;
@@ -247,8 +269,12 @@ impl Pod {
     /// `NoSuchTask`, or what could not be taken away.
     pub async fn stop_sandbox(self: Arc<Self>, id: String, grace: Duration) -> Result<()> {
         let own = self.own_sandbox(&id)?;
-        let stage = own.stage.borrow().clone();
-        if let Stage::Starting(creation) = stage {
+        self.stop_own(&own, grace).await
+    }
+
+    async fn stop_own(self: &Arc<Self>, own: &OwnSandbox, grace: Duration) -> Result<()> {
+        // In one step: a start that comes a moment later would be waited for until its guest is up.
+        if let Some(creation) = own.begin_stop() {
             creation.cancel_and_wait().await;
         }
         if !grace.is_zero() && tokio::time::timeout(grace, self.clone().end_programs()).await.is_err() {
@@ -401,7 +427,7 @@ impl Pod {
     pub(super) fn expect_started(&self) -> Result<()> {
         let Some(own) = self.any_sandbox() else { return Ok(()) };
         match *own.stage.borrow() {
-            Stage::Created | Stage::Starting(_) => {
+            Stage::Created | Stage::Starting(_) | Stage::Stopping => {
                 Err(Error::new(Code::WrongState, "the sandbox is not started"))
             }
             Stage::Ready => Ok(()),
@@ -419,7 +445,7 @@ impl Pod {
         if own.status().exit.is_none() {
             log::warn!("somebody has killed {}: the sandbox ends", own.status().pid);
         }
-        if let Err(error) = self.end_sandbox().await {
+        if let Err(error) = self.stop_own(&own, Duration::ZERO).await {
             log::warn!("what the sandbox has left: {}", error.report());
         }
     }

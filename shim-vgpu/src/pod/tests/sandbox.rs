@@ -411,3 +411,41 @@ async fn a_shutdown_in_the_middle_takes_back_what_was_made() {
         own.node.world.assert_nothing_left(&format!("after {step:?}"));
     }
 }
+
+/// Whoever of them is first: the start is not waited for until its guest is up, and is refused.
+#[tokio::test]
+async fn a_stop_that_meets_the_begin_of_a_start_makes_it_give_up() {
+    for start_first in [false, true] {
+        let made = Arc::new(std::sync::atomic::AtomicBool::default());
+        let makes = made.clone();
+        let cut = Cut::new(move |step| {
+            makes.fetch_or(step == Step::DomainMade, std::sync::atomic::Ordering::Relaxed);
+            false
+        });
+        let own = Own::with_cut(Habits::default(), cut).await;
+        own.create(|_| ()).await.unwrap();
+        // Both are under way, and come no further.
+        let (pod, host) = (own.node.pod.clone(), own.node.pod.sandbox.lock().await);
+        let dying = pod.dying.lock().await;
+        let (start, stop) =
+            (pod.clone().start_sandbox("run".into()), pod.clone().stop_sandbox("run".into(), Duration::ZERO));
+        let (starting, stopping);
+        if start_first {
+            starting = tokio::spawn(start);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            stopping = tokio::spawn(stop);
+        } else {
+            stopping = tokio::spawn(stop);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            starting = tokio::spawn(start);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop((dying, host));
+        let refused = starting.await.unwrap().unwrap_err();
+        assert_eq!(refused.code(), Some(Code::WrongState), "start first: {start_first}: {refused}");
+        stopping.await.unwrap().unwrap();
+        assert!(!made.load(std::sync::atomic::Ordering::Relaxed), "it had a domain made");
+        own.node.world.assert_nothing_left("after StopSandbox");
+        own.shut_down("run").await.unwrap();
+    }
+}

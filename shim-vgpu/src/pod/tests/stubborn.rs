@@ -146,3 +146,42 @@ async fn an_exec_that_was_given_up_does_not_stay() {
     assert_eq!(node.events().await, ["create"]);
     node.delete("run").await.unwrap();
 }
+
+/// The pod's lock may be another Create's for long.
+#[tokio::test]
+async fn a_kill_that_meets_the_begin_of_a_start_makes_it_give_up() {
+    let node = Node::new(Habits::default()).await;
+    node.create("run").await.unwrap();
+    let host = node.pod.sandbox.lock().await;
+    let request = api::StartRequest { id: "run".into(), ..Default::default() };
+    let starting = tokio::spawn(node.pod.clone().start(request));
+    let container = node.pod.container("run").unwrap();
+    while !matches!(container.stage(&Who::Init), Ok(crate::container::stage::Stage::Starting(_))) {
+        tokio::task::yield_now().await;
+    }
+    node.kill("run", 9).await.unwrap();
+    assert_eq!(node.wait("run", "").await, 137);
+    let refused = starting.await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), Some(Code::WrongState), "{refused}");
+    assert_eq!(node.world.left.lock().unwrap().domains.len(), 1, "its guest was destroyed");
+    drop(host);
+    assert_eq!(node.delete("run").await.unwrap(), 137);
+    assert_eq!(node.events().await, ["create", "exit", "delete"]);
+}
+
+#[tokio::test]
+async fn a_delete_of_one_whose_create_waits_for_another_is_answered_at_once() {
+    let node = Node::new(Habits::default()).await;
+    node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
+    let host = node.pod.sandbox.lock().await;
+    let creating = tokio::spawn(node.pod.clone().create(node.request("run", in_pod("container"))));
+    while !node.pod.lock().contains_key("run") {
+        tokio::task::yield_now().await;
+    }
+    let deleted = tokio::time::timeout(Duration::from_secs(10), node.delete("run")).await.expect("it waits");
+    assert_eq!(deleted.unwrap_err().code(), Some(Code::NoSuchTask));
+    assert_eq!(creating.await.unwrap().unwrap_err().code(), Some(Code::WrongState));
+    drop(host);
+    node.delete("pause").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}
