@@ -384,7 +384,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let notes_of = notes(&dir);
         let script = "while [ ! -e go ]; do sleep 0.01; done; echo orphan >> ended";
-        let mut child = orphan(&dir, &notes_of, (Kind::Poststop, true), script, 1000);
+        let mut child = orphan(&dir, &notes_of, (Kind::Poststop, true), script, u64::MAX);
         end_orphan(&notes_of).unwrap();
         let others = notes_of.clone();
         let running = std::thread::spawn(move || run_last(&others, LIMIT).unwrap());

@@ -64,9 +64,9 @@ impl Running {
         format!("vgpu-hook-{}", self.input)
     }
 
-    /// How long it may run.
+    /// How long it may run, or as long as poll(2) can wait.
     pub fn limit(&self) -> Duration {
-        Duration::from_secs(self.limit_s)
+        Duration::from_secs(self.limit_s.min(u32::MAX.into()))
     }
 }
 
