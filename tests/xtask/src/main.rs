@@ -30,6 +30,7 @@ mod gpu_suite;
 mod host;
 mod images;
 mod json;
+mod lock;
 mod long;
 mod map;
 mod oci;

@@ -19,6 +19,7 @@ use crate::fuzz;
 use crate::gen_cuda;
 use crate::gpu_suite;
 use crate::host::{self, Needs, succeeds};
+use crate::lock::Lock;
 use crate::long;
 use crate::map;
 use crate::paths;
@@ -63,6 +64,9 @@ pub fn main(mut args: Args) -> Result<u8> {
         println!("{}", names());
         return Ok(0);
     }
+    let _lock = Lock::take(&paths::scratch()?, |holder| {
+        eprintln!("waits for process {holder}, which runs tests in this checkout, too");
+    })?;
     let steps = Steps::new()?;
     let mut tally = Tally::default();
     if let Some(stage) = args.value("--long")? {
