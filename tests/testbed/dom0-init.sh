@@ -16,6 +16,9 @@ mount -t tmpfs tmp /tmp
 mount -t cgroup2 cgroup /sys/fs/cgroup
 mkdir -p /run/lock /run/xen /run/xenstored /var/log/xen/console /var/lib/xen /var/log/vgpu
 hostname dom0
+# What pods that say nothing else have of a node.
+printf '127.0.0.1 localhost\n::1 localhost\n' > /etc/hosts
+echo 'nameserver 192.0.2.1' > /etc/resolv.conf
 modprobe -a overlay 9pnet_virtio 9p
 
 share() { mount -t 9p -o "trans=virtio,version=9p2000.L,msize=512000,cache=none$3" "$1" "$2"; }

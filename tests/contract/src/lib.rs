@@ -8,7 +8,9 @@ mod call;
 pub mod cases;
 pub mod compare;
 pub mod cost;
+#[cfg(feature = "cri")]
 pub mod cri;
+pub mod cri_api;
 mod events;
 mod fixture;
 pub mod left;

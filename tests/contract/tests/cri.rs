@@ -1,6 +1,6 @@
 //! Every case of kubelet's on runc and on the local shim, below each containerd that there is.
 
-use std::{env, sync::Arc};
+use std::{env, path::PathBuf, sync::Arc};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use vgpu_contract::{
         ACCEPTED, ACCEPTED_BY_SANDBOX, ACCEPTED_OF_MORE, Node, Parts, Place,
         cases::{CASES, Case, LIMITS, MORE, NETWORKS},
         has_limits,
-        play::{Stage, failed, play},
+        play::{Stage, assert_right, play},
         report::{self, Column},
         step::Step,
     },
@@ -141,23 +141,22 @@ fn hold_reasons(columns: &[Column], accepted: &[Accepted]) {
 async fn columns(cases: &[&'static Case]) -> Vec<Column> {
     let (old, usual, new) = tokio::join!(
         column("1.6", of("VGPU_CONTAINERD_OLD"), cases, "vgpu"),
-        column("1.7", own(), cases, "vgpu"),
+        column("1.7", parts(None), cases, "vgpu"),
         column("2.1", of("VGPU_CONTAINERD_NEW"), cases, "vgpu")
     );
     vec![old, usual, new]
 }
 
-/// With the root's own containerd.
-fn own() -> Parts {
-    Parts {
-        place: Place { root: given("VGPU_RUNC"), containerd: None, shim: given("VGPU_LOCAL_SHIM") },
-        images: env::split_paths(&given("VGPU_IMAGES")).collect(),
-    }
+fn of(containerd: &str) -> Parts {
+    parts(Some(given(containerd)))
 }
 
-fn of(containerd: &str) -> Parts {
-    let own = own();
-    Parts { place: Place { containerd: Some(given(containerd)), ..own.place }, ..own }
+/// None: the root's own containerd.
+fn parts(containerd: Option<PathBuf>) -> Parts {
+    Parts {
+        place: Place::Own { root: given("VGPU_RUNC"), containerd, shim: given("VGPU_LOCAL_SHIM") },
+        images: env::split_paths(&given("VGPU_IMAGES")).collect(),
+    }
 }
 
 /// All cases below one containerd, of which nothing is left.
@@ -175,11 +174,7 @@ async fn column(name: &'static str, parts: Parts, cases: &[&'static Case], handl
                     played.retain(|(name, _)| !name.ends_with(" of SANDBOX"));
                 }
             }
-            let never = right.iter().find(|(_, outcome)| outcome.contains_key("comes"));
-            assert!(never.is_none(), "{}: of runc's container it never comes: {never:?}", case.name);
-            if NETWORKS.iter().any(|of_networks| of_networks.name == case.name) {
-                assert_eq!(failed(&right), None, "{}", case.name);
-            }
+            assert_right(case, &right);
             (at, case, differences(case.name, &right, &ours))
         });
     }

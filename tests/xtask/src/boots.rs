@@ -78,6 +78,8 @@ pub const CONTRACT: &[&str] = &[
     "contract_of_linux",
     "contract_of_spec_of_execs",
     "contract_of_hooks",
+    "contract_of_cri_networks",
+    "contract_of_cri_limits",
 ];
 /// What `bench xen` plays.
 pub const FIGURES: &[&str] = &["figures_of_"];

@@ -9,8 +9,9 @@ use crate::cache::remove_tree;
 use crate::cpio::{Archive, Node};
 use crate::demo;
 use crate::dist::{self, STATIC_TARGET};
-use crate::dom0::Dom0;
+use crate::dom0::{self, Dom0};
 use crate::error::{Context, Failure, Result};
+use crate::images;
 use crate::paths;
 use crate::progress::{self, Steps};
 use crate::qemu::Kind;
@@ -46,6 +47,22 @@ pub fn build(steps: &Steps) -> Result<PathBuf> {
     Ok(paths::target()?.join(STATIC_TARGET).join("release/vgpu-stories"))
 }
 
+/// How stories are called that play cases below a containerd of their own.
+const BELOW_CONTAINERD: &str = "contract_of_cri_";
+
+/// What those bring along: the program that calls that containerd, for which sixty crates are built, and its images.
+fn files_below_containerd(steps: &Steps) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let root = paths::root()?;
+    steps.step("Build what calls a containerd", |log| {
+        let line = ["build", "--release", "--locked", "--target", STATIC_TARGET];
+        log.run(dist::cargo(&root, &line).args(["--package", "vgpu-contract", "--bin", "cri-cases"]))
+    })?;
+    let program = paths::target()?.join(STATIC_TARGET).join("release/cri-cases");
+    let [busybox, pause] = images::of_pods(&dom0::tree(steps)?)?;
+    let files = [("cri-cases", program), ("busybox.tar", busybox), ("pause.tar", pause)];
+    files.into_iter().map(|(name, path)| Ok((name, read(&path)?))).collect()
+}
+
 /// What is found in Dom0 as /ctl/NAME: the stories' program, the demonstration, what looks around in a pod, and idm's other end as a
 /// program and as the whole of a guest.
 fn files(stories: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
@@ -68,13 +85,15 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// The programs of the stories, built: what every boot brings along.
 pub struct Stories {
+    program: PathBuf,
     files: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Stories {
     /// Builds them.
     pub fn build(steps: &Steps) -> Result<Self> {
-        Ok(Self { files: files(&build(steps)?)? })
+        let program = build(steps)?;
+        Ok(Self { files: files(&program)?, program })
     }
 
     /// Plays the stories whose names contain one of `names` (none: all) in one boot, and counts. The boot's logs are kept as `kept`.
@@ -92,6 +111,9 @@ impl Stories {
         boot.kind = kind;
         boot.kept = kept.into();
         boot.files = self.files.clone();
+        if listed(&self.program, names)?.iter().any(|name| name.starts_with(BELOW_CONTAINERD)) {
+            boot.files.extend(files_below_containerd(steps)?);
+        }
         boot.limit = std::time::Duration::from_secs(LIMIT_S);
         boot.memory_mib -= LESS_MIB;
         let share = share(kept)?;
@@ -137,7 +159,11 @@ fn answered(share: &Path, memory_mib: u32) -> Result<()> {
 
 /// The names of the stories that contain `part`.
 pub fn names(steps: &Steps, part: &str) -> Result<Vec<String>> {
-    let listed = progress::output(Command::new(build(steps)?).args(["--list", part]))?;
+    listed(&build(steps)?, &[part])
+}
+
+fn listed(program: &Path, parts: &[&str]) -> Result<Vec<String>> {
+    let listed = progress::output(Command::new(program).arg("--list").args(parts))?;
     Ok(listed.lines().map(String::from).collect())
 }
 

@@ -4,12 +4,10 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 
 use rustix::fs::{CWD, Mode, mkfifoat};
 
-use super::{
-    api::{
-        Capability, ContainerConfig, DNSConfig, Int64Value, KeyValue, LinuxContainerSecurityContext, Mount,
-        NamespaceMode, NamespaceOption, PodSandboxConfig, PortMapping, SecurityProfile,
-    },
-    step::Step::{self, *},
+use super::step::Step::{self, *};
+use crate::cri_api::{
+    Capability, ContainerConfig, DNSConfig, Int64Value, KeyValue, LinuxContainerSecurityContext, Mount,
+    NamespaceMode, NamespaceOption, PodSandboxConfig, PortMapping, SecurityProfile,
 };
 
 /// See the module.

@@ -16,24 +16,6 @@ pub mod report;
 pub mod step;
 mod streams;
 
-/// CRI's messages, made of `cri.proto`.
-pub mod api {
-    #[allow(
-        missing_docs,
-        missing_debug_implementations,
-        unused_qualifications,
-        clippy::all,
-        clippy::allow_attributes_without_reason,
-        clippy::cast_possible_truncation,
-        clippy::ptr_as_ptr,
-        reason = "generated code; cri.proto is its documentation"
-    )]
-    mod generated {
-        include!(concat!(env!("OUT_DIR"), "/cri/mod.rs"));
-    }
-    pub use generated::cri::*;
-}
-
 pub use accepted::{ACCEPTED, ACCEPTED_BY_SANDBOX, ACCEPTED_OF_MORE};
 pub use client::Client;
 pub use node::{Node, Parts, has_limits};

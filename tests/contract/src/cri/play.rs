@@ -2,8 +2,6 @@
 
 mod network;
 
-pub use network::failed;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -18,13 +16,13 @@ use tonic::{Code, Status};
 
 use super::{
     Node,
-    api::{self as cri, NamespaceMode, PodSandboxConfig},
     cases::Case,
     configs, events, logs,
     step::{Of, Step},
     streams::{self, Channels},
 };
 use crate::{
+    cri_api::{self as cri, NamespaceMode, PodSandboxConfig},
     outcome::{self, Names, Outcome},
     play::Played,
 };
@@ -59,6 +57,18 @@ pub async fn play(case: &Case, node: &Node, handler: &str) -> Played {
         played.extend(events);
     }
     played
+}
+
+/// Looks at the play of who is taken for right.
+///
+/// # Panics
+/// It never says what the case waits for, or a script of a case on a network does not go to its end: both would be alike for ours.
+pub fn assert_right(case: &Case, right: &Played) {
+    let never = right.iter().find(|(_, outcome)| outcome.contains_key("comes"));
+    assert!(never.is_none(), "{}: of runc's container it never comes: {never:?}", case.name);
+    if case.steps.iter().any(|step| matches!(step, Step::RunPodOn(..))) {
+        assert_eq!(network::failed(right), None, "{}", case.name);
+    }
 }
 
 /// A pod that is played step by step.

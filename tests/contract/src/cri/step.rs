@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::api::{ContainerConfig, LinuxContainerResources, PodSandboxConfig};
+use crate::cri_api::{ContainerConfig, LinuxContainerResources, PodSandboxConfig};
 
 /// One container of the case's pod, by its name; its youngest, where it was made again.
 pub type Of = &'static str;

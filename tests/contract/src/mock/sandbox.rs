@@ -9,7 +9,7 @@ use protobuf::{Message, MessageField, well_known_types::any::Any};
 use serde_json::json;
 
 use super::{Containerd, Shim};
-use crate::cri::api::PodSandboxConfig;
+use crate::cri_api::PodSandboxConfig;
 
 impl Shim {
     /// CreateSandbox, in its bundle.

@@ -13,7 +13,7 @@ use containerd_shim_protos::{
 use serde_json::{Value, json};
 use ttrpc::{Code, Error};
 use vgpu_contract::{
-    cri::api::{DNSConfig, NamespaceMode, PodSandboxConfig},
+    cri_api::{DNSConfig, NamespaceMode, PodSandboxConfig},
     mock::Shim,
 };
 

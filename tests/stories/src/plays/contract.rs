@@ -1,7 +1,11 @@
-//! The cases of `tests/contract` on this node: runc's shim and ours on Xen, called by the same client. `test --long contract-on-xen`.
+//! The cases of `tests/contract` on this node: runc's shim and ours on Xen, called by the same client, or below a containerd of their own.
+//! `test --long contract-on-xen`.
 
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use std::process::Command;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use vgpu_contract::cases::{Case, OF_CALLS, OF_SPECS};
@@ -10,11 +14,17 @@ use vgpu_contract::mock::{self, Flavour};
 use vgpu_contract::table::on_both;
 use vgpu_contract::{ACCEPTED, ACCEPTED_OF_SPECS};
 
+use crate::command::{must, wait};
 use crate::plays::{OURS, RUNC, vgpu};
 use crate::{Story, message_of};
 
 /// An emulated case takes some ten seconds on Xen, of which its guest boots for most.
 const CASE_S: u64 = 30;
+/// Plays those below containerd, which are called over gRPC, and what pods are made of there.
+const BELOW_CONTAINERD: &str = "/ctl/cri-cases";
+const IMAGES: &str = "/ctl/busybox.tar,/ctl/pause.tar";
+/// Groups of those, by the time that a group may take in seconds.
+const GROUPS: [(&str, u64); 2] = [("networks", 1800), ("limits", 900)];
 
 /// The stories: one a group of cases.
 pub fn stories() -> Vec<Story> {
@@ -26,7 +36,20 @@ pub fn stories() -> Vec<Story> {
         };
         groups.iter().map(story)
     };
-    [(OF_CALLS, ACCEPTED), (OF_SPECS, ACCEPTED_OF_SPECS)].into_iter().flat_map(of).collect()
+    let below = |(group, limit_s)| {
+        vgpu(&format!("contract_of_cri_{group}"), limit_s, move |_| below_containerd(group, limit_s))
+    };
+    let of_shims = [(OF_CALLS, ACCEPTED), (OF_SPECS, ACCEPTED_OF_SPECS)].into_iter().flat_map(of);
+    of_shims.chain(GROUPS.map(below)).collect()
+}
+
+/// By a program that is built for these alone.
+fn below_containerd(group: &str, limit_s: u64) {
+    must(&["modprobe", "xen-netback"]);
+    let mut cases =
+        Command::new(BELOW_CONTAINERD).args([IMAGES, group]).spawn().expect("it is brought along");
+    let code = wait(&mut cases, Duration::from_secs(limit_s), group);
+    assert_eq!(code, Some(0), "what differs is above");
 }
 
 /// Plays the cases, one after the other: they have one name. What is accepted of the local shim is so of ours; that it is not gone is seen there.

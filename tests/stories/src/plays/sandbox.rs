@@ -1,7 +1,7 @@
 //! A pod by containerd's Sandbox API. The node's containerd is of before that, so the shim is asked as a later one does.
 
 use tokio::runtime::Runtime;
-use vgpu_contract::cri::api::{NamespaceMode, PodSandboxConfig};
+use vgpu_contract::cri_api::{NamespaceMode, PodSandboxConfig};
 use vgpu_contract::mock::{self, Containerd, Flavour};
 
 use crate::Story;

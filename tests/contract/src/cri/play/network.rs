@@ -5,10 +5,8 @@ use serde_json::json;
 
 use super::Stage;
 use crate::{
-    cri::{
-        api::{PodSandboxConfig, PodSandboxStatusResponse},
-        step::Step,
-    },
+    cri::step::Step,
+    cri_api::{PodSandboxConfig, PodSandboxStatusResponse},
     outcome::Outcome,
     play::Played,
 };
@@ -16,7 +14,7 @@ use crate::{
 const LINK: &str = "link() { ip route get $POD | sed 's/.* dev //; s/ .*//'; }; ";
 
 /// A script of a case on a network that did not go to its end.
-pub fn failed(played: &Played) -> Option<&(String, Outcome)> {
+pub(super) fn failed(played: &Played) -> Option<&(String, Outcome)> {
     // CRI leaves out a code of 0.
     let is_well = |outcome: &Outcome| {
         let codes = [outcome.get("code"), outcome.get("exit_code")];

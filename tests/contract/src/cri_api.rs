@@ -1,0 +1,16 @@
+//! CRI's messages, made of `cri.proto`.
+
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unused_qualifications,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::cast_possible_truncation,
+    clippy::ptr_as_ptr,
+    reason = "generated code; cri.proto is its documentation"
+)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/cri/mod.rs"));
+}
+pub use generated::cri::*;
