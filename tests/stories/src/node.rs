@@ -137,6 +137,9 @@ pub fn clean_up(before: &Traces) {
                 run(&["ctr", "container", "rm", name], SOON);
             }
             (Some("snapshots"), Some(name)) => drop(run(&["ctr", "snapshots", "rm", name], SOON)),
+            (Some("network"), Some("link")) => {
+                drop(run(&["ip", "link", "delete", words.next().unwrap_or_default()], SOON));
+            }
             (Some("mount"), Some(path)) => drop(run(&["umount", "-l", path], SOON)),
             _ => {}
         }

@@ -1,11 +1,11 @@
-//! A container whose network is made after it, as `ctr run --cni` does: a plugin is told the namespace of the task's pid, between Create and
-//! Start.
+//! A container whose network is made after it, as `ctr run --cni` does: CNI's own plugins are told the namespace of the task's pid, between
+//! Create and Start.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::Story;
@@ -21,35 +21,22 @@ pub fn stories() -> Vec<Story> {
 /// Where `ctr` looks, whatever the containerd's configuration says. Source: go-cni, `DefaultCNIDir` and `DefaultNetDir`.
 const PLUGINS: &str = "/opt/cni/bin";
 const CONFIGURATIONS: &str = "/etc/cni/net.d";
-const CONFIGURATION: &str = r#"{"cniVersion": "0.4.0", "name": "story", "plugins": [{"type": "story"}]}"#;
-/// A veth of the node. Source: CNI specification 0.4.0.
-const PLUGIN: &str = r#"#!/bin/sh
-set -eu
-case $CNI_COMMAND in
-ADD)
-    ip link add story-veth type veth peer name "$CNI_IFNAME"
-    ip link set "$CNI_IFNAME" netns "$CNI_NETNS"
-    ip address add 10.89.0.1/16 dev story-veth
-    ip link set story-veth up
-    nsenter --net="$CNI_NETNS" sh -c "ip address add 10.89.0.2/16 dev $CNI_IFNAME && ip link set $CNI_IFNAME up &&
-        ip route add default via 10.89.0.1"
-    echo '{"cniVersion": "0.4.0", "interfaces": [{"name": "'"$CNI_IFNAME"'", "sandbox": "'"$CNI_NETNS"'"}],'
-    echo '"ips": [{"version": "4", "address": "10.89.0.2/16", "interface": 0}]}'
-    ;;
-DEL) ip link delete story-veth 2> /dev/null || true ;;
-VERSION) echo '{"cniVersion": "0.4.0", "supportedVersions": ["0.3.1", "0.4.0"]}' ;;
-esac
-"#;
+/// Where Debian has CNI's own.
+const INSTALLED: &str = "/usr/lib/cni";
+/// A link of its own between the node and the pod, with the one address that there is. Source: CNI's pages of `ptp` and `host-local`.
+const CONFIGURATION: &str = r#"{"cniVersion": "0.4.0", "name": "story", "plugins": [{"type": "ptp", "ipam": {"type": "host-local",
+    "subnet": "10.89.0.0/16", "rangeStart": "10.89.0.2", "rangeEnd": "10.89.0.2", "routes": [{"dst": "0.0.0.0/0"}]}}]}"#;
+/// The addresses that it has given, a file each.
+const GIVEN: &str = "/var/lib/cni/networks/story/10.89.0.2";
 const SCRIPT: &str =
     "ip address show dev eth0; ip route; nc 10.89.0.1 8000; echo the guest | nc -l -p 8001; exec sleep 1000";
 
 /// The device comes to a guest that has long booted.
 fn pod_network_by_ctr(node: &Node) {
-    let plugin = Plugin::install();
+    let plugins = Plugins::install();
     // The address comes with the interface.
     let teller = thread::spawn(|| {
-        let listener =
-            until(SOON, || TcpListener::bind("10.89.0.1:8000").ok()).expect("the plugin was called");
+        let listener = until(SOON, || TcpListener::bind("10.89.0.1:8000").ok()).expect("ptp was called");
         let (mut guest, _) = listener.accept().expect("the guest connects");
         guest.write_all(b"from the node\n").expect("the guest reads");
     });
@@ -70,41 +57,42 @@ fn pod_network_by_ctr(node: &Node) {
     pod.signal("SIGKILL");
     assert_eq!(pod.end(SOON).code, Some(137));
     let links = || run(&["ip", "-o", "link"], SOON).text();
-    let left = || links().lines().any(|link| link.contains("story-veth") || link.contains("vif"));
-    assert!(until(SOON, || (!left()).then_some(())).is_some(), "the container left links: {}", links());
-    drop(plugin);
+    let left = || {
+        Path::new(GIVEN).exists() || links().lines().any(|link| link.contains("veth") || link.contains("vif"))
+    };
+    assert!(
+        until(SOON, || (!left()).then_some(())).is_some(),
+        "the container left {GIVEN} or links: {}",
+        links()
+    );
+    drop(plugins);
 }
 
 /// Gone when dropped.
-struct Plugin;
+struct Plugins;
 
-impl Plugin {
+impl Plugins {
     fn install() -> Self {
         must(&["modprobe", "xen-netback"]);
-        for folder in [PLUGINS, CONFIGURATIONS] {
+        for folder in ["/opt/cni", CONFIGURATIONS] {
             fs::create_dir_all(folder).expect("Dom0's disk is writable");
         }
-        let (program, configuration) = Plugin::files();
-        fs::write(&program, PLUGIN).expect("written");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
-        fs::write(configuration, CONFIGURATION).expect("written");
-        Plugin
+        symlink(INSTALLED, PLUGINS).expect("nobody else has put any there");
+        fs::write(Plugins::configuration(), CONFIGURATION).expect("written");
+        Plugins
     }
 
-    /// The first of all configurations, which is the one that `ctr` takes.
-    fn files() -> (std::path::PathBuf, std::path::PathBuf) {
-        (Path::new(PLUGINS).join("story"), Path::new(CONFIGURATIONS).join("00-story.conflist"))
+    /// The first of all, which is the one that `ctr` takes.
+    fn configuration() -> PathBuf {
+        Path::new(CONFIGURATIONS).join("00-story.conflist")
     }
 }
 
-impl Drop for Plugin {
+impl Drop for Plugins {
     fn drop(&mut self) {
-        let (program, configuration) = Plugin::files();
-        let removed = fs::remove_file(program).and(fs::remove_file(configuration));
+        let removed = fs::remove_file(PLUGINS).and(fs::remove_file(Plugins::configuration()));
         assert!(removed.is_ok() || thread::panicking(), "{removed:?}");
         // Only one that failed has left it.
-        if thread::panicking() {
-            run(&["ip", "link", "delete", "story-veth"], SOON);
-        }
+        let _ = fs::remove_file(GIVEN);
     }
 }
