@@ -16,7 +16,6 @@ use crate::host;
 use crate::images;
 use crate::paths;
 use crate::progress::Steps;
-use crate::test::RUNNER;
 
 /// Of Dom0's tree, as `tar` matches them: runc, what it needs beside the C library, containerd with its shim for it, what ours needs, and
 /// CNI's plugins with iptables and `tc`.
@@ -50,6 +49,9 @@ const ETC: [(&str, &str); 2] =
 
 /// What the tests' names begin with that take longer.
 pub const MORE: &str = "more_";
+
+/// This machine's target.
+const HOST: &str = "x86_64-unknown-linux-gnu";
 
 const CONTAINERD_SCRIPT: &str = include_str!("../../contract/containerd.sh");
 
@@ -126,8 +128,9 @@ pub fn images(steps: &Steps) -> Result<OsString> {
 pub fn cargo(steps: &Steps, tests: &[&str]) -> Result<Command> {
     let (program, runc) = (inside(steps)?, runc(steps)?);
     // Of the whole workspace, as the installed libraries are.
-    let mut cargo = dist::cargo(&paths::root()?, &["test", "--workspace", "--locked"]);
+    let mut cargo = ends_with_us(&dist::cargo(&paths::root()?, &["test", "--workspace", "--locked"]));
     cargo.args(tests.iter().flat_map(|name| ["--test", name]));
+    cargo.args(["--config", &format!("target.{HOST}.runner = {:?}", contained(host::is_root()))]);
     cargo.args(["--", "--ignored", "--show-output"]);
     cargo.env("VGPU_INSIDE", program).env("VGPU_RUNC", runc).env("VGPU_IMAGES", images(steps)?);
     cargo.env("VGPU_CONTAINERD_OLD", containerd(steps, "bookworm")?);
@@ -136,7 +139,50 @@ pub fn cargo(steps: &Steps, tests: &[&str]) -> Result<Command> {
     cargo.env("VGPU_LOCAL_SHIM", paths::target()?.join("debug/containerd-shim-vgpulocal-v1"));
     if !host::is_root() {
         steps.step("sudo, for containers", |log| log.run(&mut host::as_root("true", &[])))?;
-        cargo.env(RUNNER, "sudo --preserve-env");
     }
     Ok(cargo)
+}
+
+/// By util-linux: the program behind it is killed when who started it ends, however.
+const ENDS_WITH_PARENT: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
+
+fn ends_with_us(command: &Command) -> Command {
+    let [setpriv, words @ ..] = ENDS_WITH_PARENT;
+    let mut ends = Command::new(setpriv);
+    ends.args(words).arg(command.get_program()).args(command.get_args());
+    ends.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(dir) = command.get_current_dir() {
+        ends.current_dir(dir);
+    }
+    ends
+}
+
+/// What a test's program is started by, so that no shim, guest or container outlives it, nor it cargo: all are in a pid namespace, which
+/// ends with its first process. That is a shell, which reaps.
+fn contained(as_root: bool) -> Vec<&'static str> {
+    let sudo: &[_] = if as_root { &[] } else { &["sudo", "--preserve-env"] };
+    let namespace = ["unshare", "--mount", "--mount-proc", "--pid", "--fork", "--kill-child"];
+    [sudo, &ENDS_WITH_PARENT, &namespace, &["sh", "-c", "\"$@\"; exit $?", "sh"]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_test_leaves_ends_with_it() {
+        if !host::is_root() {
+            eprintln!("NOT TRIED: {}: only root makes pid namespaces", file!());
+            return;
+        }
+        let seconds = (1_000_000 + std::process::id()).to_string();
+        let leaves = format!("setsid sleep {seconds} > /dev/null 2>&1 & exit 7");
+        let words = [contained(true), vec!["sh", "-c", &leaves]].concat();
+        let ended = Command::new(words[0]).args(&words[1..]).status().expect("util-linux has setpriv");
+        assert_eq!(ended.code(), Some(7));
+        let lines = fs::read_dir("/proc").expect("it is mounted").flatten();
+        let mut lines = lines.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+        let line = format!("sleep\0{seconds}\0");
+        assert!(!lines.any(|its| its == line.as_bytes()), "{leaves}");
+    }
 }

@@ -56,7 +56,7 @@ const OF_STORIES: &str = "stories, by a part of their names: cargo run --package
 const TESTED_AS_ROOT: &[&str] =
     &["gpu-proxy", "guest-init", "shim-vgpu", "vgpu-forward", "vgpu-local", "vgpu-netlink", "vgpu-share"];
 /// What cargo and nextest start a test's program with. Source: The Cargo Book, "Configuration", `target.<triple>.runner`.
-pub const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
+const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
 
 /// `test [NAME]`, `test --long STAGE`, `test --list`.
 pub fn main(mut args: Args) -> Result<u8> {
