@@ -1,4 +1,4 @@
-//! CRI's messages, made of `cri.proto`.
+//! CRI's messages, made of `pod.proto`.
 
 #[allow(
     missing_docs,
@@ -9,10 +9,10 @@
     clippy::allow_attributes_without_reason,
     clippy::cast_possible_truncation,
     clippy::ptr_as_ptr,
-    reason = "generated code; cri.proto is its documentation"
+    reason = "generated code; pod.proto is its documentation"
 )]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/cri/mod.rs"));
 }
 
-pub use generated::cri::*;
+pub use generated::pod::*;
