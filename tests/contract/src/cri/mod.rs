@@ -16,7 +16,7 @@ pub mod report;
 pub mod step;
 mod streams;
 
-pub use accepted::{ACCEPTED, ACCEPTED_BY_SANDBOX, ACCEPTED_OF_MORE};
+pub use accepted::{ACCEPTED, ACCEPTED_BY_SANDBOX, ACCEPTED_OF_MORE, ACCEPTED_ON_XEN};
 pub use client::Client;
 pub use node::{Node, Parts, has_limits};
 pub use place::Place;

@@ -24,7 +24,7 @@ const CASE_S: u64 = 30;
 const BELOW_CONTAINERD: &str = "/ctl/cri-cases";
 const IMAGES: &str = "/ctl/busybox.tar,/ctl/pause.tar";
 /// Groups of those, by the time that a group may take in seconds.
-const GROUPS: [(&str, u64); 2] = [("networks", 1800), ("limits", 900)];
+const GROUPS: [(&str, u64); 2] = [("networks", 2700), ("limits", 900)];
 
 /// The stories: one a group of cases.
 pub fn stories() -> Vec<Story> {
