@@ -1,7 +1,8 @@
 //! Programs run with a limit: under emulation anything may be slow, and nothing may hang a whole run.
 
-use std::io::{Read, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,24 @@ pub fn wait(child: &mut Child, limit: Duration, name: &str) -> Option<i32> {
             None => thread::sleep(LOOK_EVERY),
         }
     }
+}
+
+/// What somebody has said so far.
+pub type Lines = Arc<Mutex<String>>;
+
+/// Hears all that is said, by whole lines.
+pub fn lines_of(from: impl Read + Send + 'static) -> (Lines, JoinHandle<()>) {
+    let lines = Lines::default();
+    let written = Arc::clone(&lines);
+    let reader = thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        while matches!(from.by_ref().read_until(b'\n', &mut line), Ok(bytes) if bytes > 0) {
+            written.lock().expect("nobody panics with it").push_str(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+    });
+    (lines, reader)
 }
 
 fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {

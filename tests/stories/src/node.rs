@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::command::{SOON, must, run, until};
-use crate::pod::{Pod, Running};
+use crate::pod::{Pod, Running, START};
 use crate::traces::{Process, Traces, processes};
 
 /// Everything of a pod is to be gone so soon after its end. On hardware the promise is 5 s; emulation is some ten times slower.
@@ -89,10 +89,27 @@ impl Node {
         assert!(ended.is_some(), "workers are left: {:?}", self.workers());
     }
 
+    /// Ends containerd at once.
+    pub fn kill_containerd(&self) {
+        let found = self.processes_of("containerd");
+        assert!(!found.is_empty(), "no containerd is there");
+        found.iter().for_each(|process| kill_9(process.pid));
+        let gone = until(SOON, || self.processes_of("containerd").is_empty().then_some(()));
+        assert!(gone.is_some(), "kill -9 works");
+    }
+
     /// The processes of one program.
     pub fn processes_of(&self, program: &str) -> Vec<Process> {
         processes().into_iter().filter(|process| process.program() == program).collect()
     }
+}
+
+/// Starts containerd, as systemd's Restart=always does, and waits until it serves.
+pub fn start_containerd() {
+    // It outlives us.
+    must(&["sh", "-c", "setsid containerd >> /tmp/containerd.log 2>&1 < /dev/null &"]);
+    let serves = until(START, || (run(&["ctr", "version"], SOON).code == Some(0)).then_some(()));
+    assert!(serves.is_some(), "containerd does not serve");
 }
 
 /// Ends a process at once.
@@ -121,6 +138,9 @@ pub fn recent_logs() -> String {
 
 /// Removes by force what a failed story left, so that the next one is not blamed for it.
 pub fn clean_up(before: &Traces) {
+    if !processes().iter().any(Process::is_containerd) {
+        start_containerd();
+    }
     for line in Traces::now().since(before) {
         let mut words = line.split(' ');
         match (words.next(), words.next()) {

@@ -1,14 +1,12 @@
 //! A pod as `ctr` runs it, from the outside: what goes in, what comes out, how it ends.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::command::{Ended, SOON, feed, must, run, until, wait};
+use crate::command::{Ended, Lines, SOON, feed, lines_of, must, run, until, wait};
 
 /// A pod starts within this, emulated and with another one starting beside it.
 pub const START: Duration = Duration::from_secs(300);
@@ -116,8 +114,8 @@ impl Pod {
 pub struct Running {
     name: String,
     ctr: Child,
-    stdout: Arc<Mutex<String>>,
-    stderr: Arc<Mutex<String>>,
+    stdout: Lines,
+    stderr: Lines,
     readers: Vec<JoinHandle<()>>,
     over: bool,
 }
@@ -248,20 +246,4 @@ pub fn remove_fifos_of_ctr(name: &str) {
             fs::remove_dir_all(dir.path()).expect("the fifos of ctr can be removed");
         }
     }
-}
-
-type Lines = Arc<Mutex<String>>;
-
-fn lines_of(from: impl std::io::Read + Send + 'static) -> (Lines, JoinHandle<()>) {
-    let lines = Lines::default();
-    let written = Arc::clone(&lines);
-    let reader = thread::spawn(move || {
-        let mut from = BufReader::new(from);
-        let mut line = Vec::new();
-        while matches!(from.by_ref().read_until(b'\n', &mut line), Ok(bytes) if bytes > 0) {
-            written.lock().expect("nobody panics with it").push_str(&String::from_utf8_lossy(&line));
-            line.clear();
-        }
-    });
-    (lines, reader)
 }

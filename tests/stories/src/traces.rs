@@ -129,9 +129,9 @@ pub struct Process {
 
 impl Process {
     fn line(&self) -> String {
-        // A restarted supervisor is the supervisor.
-        if self.is_supervisor() {
-            return "process gpu-proxy, the supervisor".into();
+        // One that was restarted is the same.
+        if self.is_supervisor() || self.is_containerd() {
+            return format!("process {}, the node's", self.program());
         }
         format!("process {} (started at {}) {}", self.pid, self.start_ticks, self.words.join(" "))
     }
@@ -139,6 +139,11 @@ impl Process {
     /// The gpu-proxy that is no worker.
     pub fn is_supervisor(&self) -> bool {
         self.program() == "gpu-proxy" && self.words.len() == 1
+    }
+
+    /// The node's own; that of a story has a configuration.
+    pub fn is_containerd(&self) -> bool {
+        self.program() == "containerd" && self.words.len() == 1
     }
 
     /// The program's file name.

@@ -58,7 +58,7 @@ const BOOTS: &[Boot] = &[
         name: "containers",
         stories: &["vgpu_", "demo_", "pod_network", "two_containers", "guest_kernel"],
     },
-    Boot { name: "idm", stories: &["canary_", "idm_", "pod_is"] },
+    Boot { name: "idm", stories: &["canary_", "idm_", "pod_is", "death_of_containerd"] },
 ];
 /// What `test --long rest` plays: that runc does what stories want of any runtime, which no change of ours can break, CUDA programs
 /// that part `programs` runs too, and a guest kernel's crash, which Xen ends as `xl destroy` does.

@@ -36,7 +36,14 @@ enum Stage {
 
 const STAGES: &[(&str, Stage)] = &[
     // What a PVH Dom0 may do differently first: it maps granted pages in another way.
-    ("pvh-deaths", Stage::Stories(Kind::Pvh, &["death_of_the", "death_of_gpu", "create_killed"], 1)),
+    (
+        "pvh-deaths",
+        Stage::Stories(
+            Kind::Pvh,
+            &["death_of_the", "death_of_gpu", "death_of_containerd", "create_killed"],
+            1,
+        ),
+    ),
     (
         "pvh-others",
         Stage::Stories(

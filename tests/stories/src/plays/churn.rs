@@ -1,13 +1,12 @@
 //! Pods in a row, and pods that lose somebody at any moment: `test --long churn`. Without Xen the same is played by the hundred
 //! (tests/local/tests/churn).
 
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Story;
-use crate::command::{SOON, must, run, until};
-use crate::node::{Node, kill_9};
+use crate::command::{SOON, must, run};
+use crate::node::{Node, kill_9, start_containerd};
 use crate::plays::vgpu;
 use crate::pod::{Pod, Running, Runtime, START, remove_fifos_of_ctr};
 
@@ -36,8 +35,8 @@ const VICTIMS: [(&str, Blow); 8] = [
         must(&["sh", "/ctl/vgpu-up.sh"]); // as systemd's Restart=always does
     }),
     ("containerd", |node| {
-        newest(node, "containerd");
-        serve_again();
+        node.kill_containerd();
+        start_containerd();
     }),
     ("the domain", |node| each_domain(node, |id| drop(run(&["xl", "destroy", id], START)))),
     ("the guest, which hangs,", |node| each_domain(node, |id| drop(run(&["xl", "pause", id], START)))),
@@ -89,15 +88,6 @@ fn end(pod: Running) {
     // Of a ctr that was killed between the two, there is no container whose it is.
     run(&["ctr", "snapshots", "rm", &name], SOON);
     remove_fifos_of_ctr(&name);
-}
-
-/// Starts containerd, as systemd's Restart=always does.
-#[expect(clippy::zombie_processes, reason = "it outlives us, and what is ours is no trace of a pod")]
-fn serve_again() {
-    let mut containerd = Command::new("containerd");
-    containerd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    containerd.spawn().expect("containerd runs");
-    until(START, || (run(&["ctr", "version"], SOON).code == Some(0)).then_some(())).expect("it serves");
 }
 
 /// Kills the program's process that started last, if there is one.

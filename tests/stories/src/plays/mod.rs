@@ -23,6 +23,7 @@ mod network;
 mod pods;
 mod programs;
 mod recovery;
+mod restart;
 mod sandbox;
 
 /// The shims of this node.
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Story> {
     stories.extend(create::stories());
     stories.extend(deaths::stories());
     stories.extend(recovery::stories());
+    stories.extend(restart::stories());
     stories.extend(config::stories());
     stories.extend(churn::stories());
     stories.extend(contract::stories());
