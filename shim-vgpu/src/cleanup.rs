@@ -99,7 +99,10 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()
 /// # Errors
 /// One could not be begun or waited for: what is left can be tried again.
 pub fn last_hooks(store: &Store, limit: Duration) -> Result<()> {
-    store.hooks()?.iter().try_for_each(|notes| hooks::run_last(notes, limit).map(drop))?;
+    // One's that cannot be begun keep no other's from it.
+    let run =
+        store.hooks()?.iter().map(|notes| hooks::run_last(notes, limit).map(drop)).fold(Ok(()), Result::and);
+    run?;
     // None: somebody else has done it.
     let Some(_lock) = store.lock(limit)? else { return Ok(()) };
     store.settle()

@@ -39,7 +39,7 @@ impl Pod {
         let Some(sandbox) = slot.as_mut() else { return Ok(None) };
         let notes = sandbox.store.hooks_of(id);
         if sandbox.record.containers.keys().any(|other| other != id) {
-            self.give_room_back(id).await;
+            self.give_room_back(id);
             let (store, mut record, id) = (sandbox.store.clone(), sandbox.record.clone(), id.to_owned());
             let turn = sandbox.zone_turn.clone().lock_owned().await;
             let (record, result) = blocking(move || {

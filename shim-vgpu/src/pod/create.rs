@@ -6,17 +6,11 @@
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard, oneshot};
+use tokio::sync::{MutexGuard, oneshot};
 use vgpu_agent_api::version;
 use vgpu_codes::Code;
 
-use super::{
-    Creation, Living, Pod, Sandbox, Slot,
-    place::Placed,
-    size::{Limits, Size},
-    steps::Step,
-    volumes::Changes,
-};
+use super::{Creation, Living, Pod, Sandbox, Slot, place::Placed, size::Size, steps::Step, volumes::Changes};
 use crate::{
     bootstrap, cleanup,
     container::Container,
@@ -219,9 +213,7 @@ impl Pod {
             if sandbox.record.domid.is_none() {
                 self.make_domain(sandbox, &plan, creation).await?;
             }
-            let limits =
-                Limits { memory: plan.spec.memory_limit().unwrap_or(0), huge: plan.spec.huge_bytes() };
-            self.make_room(plan.id(), limits).await?;
+            self.make_room(plan.id(), &plan.spec, creation).await?;
             if plan.gpu.is_some() {
                 self.grant(sandbox, plan.id()).await?;
             }
@@ -337,8 +329,8 @@ impl Pod {
         self.passed(Step::Unpaused, creation).await?;
         let guest = self.meet_guest(sandbox, plan, (domid, &mut backend_end), creation).await?;
         let guest = Arc::new(guest);
-        let size = Size::new(platform.toolstack.clone(), domid, memory_mib, &platform.config.guest);
-        let size = Arc::new(AsyncMutex::new(size));
+        let size =
+            Size::new(platform.toolstack.clone(), domid, memory_mib, &platform.config.guest, &plan.spec);
         let living =
             Living { guest: guest.clone(), platform: platform.clone(), domain_uuid: uuid, backend, size };
         *self.living() = Some(living);

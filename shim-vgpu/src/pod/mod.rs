@@ -79,7 +79,7 @@ struct Living {
     domain_uuid: Uuid,
     /// Who serves its share.
     backend: Process,
-    size: Arc<AsyncMutex<size::Size>>,
+    size: Arc<size::Size>,
 }
 
 impl Living {

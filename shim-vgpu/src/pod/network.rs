@@ -33,12 +33,15 @@ impl Pod {
         let Some(namespace) = sandbox.find_network(&path).await? else { return Ok(()) };
         let Some(network) = sandbox.network.clone() else { return Ok(()) };
         let guest = self.guest()?;
-        let changes = sandbox.make_vifs().await?;
+        if let Some(changes) = sandbox.make_vifs().await? {
+            // Also where the Start fails: they are there until the pod ends.
+            sandbox.watch(self.clone().watch_vifs(changes));
+        }
         tokio::select! {
             made = guest.set_network(network.network()) => made?,
             ended = container.ended_early() => return Err(ended),
         }
-        self.follow_network(sandbox, &guest, Some(&namespace), changes).await;
+        self.follow_network(sandbox, &guest, Some(&namespace), None).await;
         Ok(())
     }
 

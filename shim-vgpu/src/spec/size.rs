@@ -11,6 +11,8 @@ pub(super) const SANDBOX_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
 pub(super) const SANDBOX_CPU_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
 pub(super) const SANDBOX_CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
 
+const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+
 const MIB: u64 = 1 << 20;
 /// The most virtual CPUs that the guest kernel is built for (`NR_CPUS`).
 const VCPUS_MAX: u64 = 64;
@@ -30,7 +32,7 @@ impl Spec {
     /// # Errors
     /// [`Code::MemoryTooSmall`] if the limits leave too little for the guest kernel.
     pub fn domain_size(&self, guest: &Guest) -> Result<DomainSize> {
-        let limit_bytes = self.number(SANDBOX_MEMORY).or_else(|| self.memory_limit());
+        let limit_bytes = self.pod_memory().or_else(|| self.memory_limit());
         let memory_mib = match limit_bytes {
             None => guest.memory_mib,
             Some(bytes) => bytes.div_ceil(MIB).saturating_add(guest.memory_overhead_mib),
@@ -46,6 +48,16 @@ impl Spec {
             ));
         }
         Ok(DomainSize { memory_mib, vcpus: self.vcpus().unwrap_or(guest.vcpus) })
+    }
+
+    /// What Kubernetes says of all containers of the pod together, in bytes.
+    pub fn pod_memory(&self) -> Option<u64> {
+        self.number(SANDBOX_MEMORY)
+    }
+
+    /// Kubernetes' name of the container.
+    pub fn container_name(&self) -> Option<&str> {
+        self.annotation(CONTAINER_NAME)
     }
 
     /// The container's own limit, in bytes.

@@ -32,7 +32,11 @@ const CREATE: [&str; 4] = ["create", "-p", "-e", "-q"];
 const LIMIT: Duration = Duration::from_secs(120);
 /// For a guest to take memory that Xen has free: to add 128 MiB takes a kernel milliseconds.
 const GROWTH_LIMIT: Duration = Duration::from_secs(10);
+/// Between two looks, at first and at most.
 const GROWTH_LOOK: Duration = Duration::from_millis(20);
+const GROWTH_LOOK_MAX: Duration = Duration::from_secs(1);
+/// 16 MiB are kept about as much.
+const GROWTH_STEP_MIB: u64 = 1024;
 /// A guest's last words in a report.
 const OUTPUT_BYTES_MAX: usize = 600;
 
@@ -85,8 +89,8 @@ impl Toolstack for Xl {
     fn set_memory(&self, domid: u16, mib: u64) -> Result<()> {
         let has = memory_mib(domid)?;
         if mib <= has {
-            aim(domid, mib)?;
-            return bound(domid, mib);
+            set_target(domid, mib)?;
+            return set_max_memory(domid, mib);
         }
         let info = done(xl().arg("info"), Code::HostFailure, "cannot ask for Xen's memory")?;
         let free = free_mib(&String::from_utf8_lossy(&info.stdout)).unwrap_or(0);
@@ -94,21 +98,13 @@ impl Toolstack for Xl {
             let what = format!("domain {domid} is to grow by {} MiB, and Xen has {free} MiB free", mib - has);
             return Err(Error::new(Code::HostResource, what));
         }
-        bound(domid, mib)?;
-        aim(domid, mib)?;
-        let deadline = Instant::now() + GROWTH_LIMIT;
-        // xl shows whole MiB, rounded down.
-        while memory_mib(domid)? + 1 < mib {
-            if Instant::now() > deadline {
-                aim(domid, has)?;
-                bound(domid, has)?;
-                let what =
-                    format!("domain {domid} does not take the {} MiB that it is to grow by", mib - has);
-                return Err(Error::new(Code::HostResource, what));
-            }
-            thread::sleep(GROWTH_LOOK);
+        let grown = set_max_memory(domid, mib).and_then(|()| grow(domid, has, mib));
+        if grown.is_err() {
+            // Both, whatever becomes of one: it must not get later what it has not got now.
+            let (target, max) = (set_target(domid, has), set_max_memory(domid, has));
+            target.and(max)?;
         }
-        Ok(())
+        grown
     }
 
     fn find(&self, uuid: Uuid) -> Result<Option<u16>> {
@@ -146,16 +142,43 @@ impl Toolstack for Xl {
 }
 
 /// The most that Xen lets the domain have.
-fn bound(domid: u16, mib: u64) -> Result<()> {
+fn set_max_memory(domid: u16, mib: u64) -> Result<()> {
     let what = format!("cannot bound the memory of domain {domid}");
     done(xl().args(["mem-max", &domid.to_string(), &mib.to_string()]), Code::HostFailure, &what).map(drop)
 }
 
 /// What its guest tries to have.
-fn aim(domid: u16, mib: u64) -> Result<()> {
-    let kib = mib.saturating_mul(1024).to_string();
-    let set = || Client::connect()?.write(&format!("/local/domain/{domid}/memory/target"), &kib);
+fn set_target(domid: u16, mib: u64) -> Result<()> {
+    let (path, kib) = (format!("/local/domain/{domid}/memory/target"), mib.saturating_mul(1024).to_string());
+    let set = || {
+        let xenstore = Client::connect()?;
+        // A write would make the folders of a domain that is gone.
+        if xenstore.read_if_there(&path)?.is_some() { xenstore.write(&path, &kib) } else { Ok(()) }
+    };
     set().or_fail(Code::HostFailure, || format!("cannot set the memory that domain {domid} is to have"))
+}
+
+/// Has a guest take memory in steps: its kernel pays for what it keeps about the pages of a step with what it has already.
+fn grow(domid: u16, from_mib: u64, to_mib: u64) -> Result<()> {
+    let mut target = from_mib;
+    while target < to_mib {
+        target = to_mib.min(target + GROWTH_STEP_MIB);
+        set_target(domid, target)?;
+        let (deadline, mut pause) = (Instant::now() + GROWTH_LIMIT, GROWTH_LOOK);
+        // xl shows whole MiB, rounded down.
+        while memory_mib(domid)? + 1 < target {
+            if Instant::now() > deadline {
+                let what = format!(
+                    "domain {domid} does not take the {} MiB that it is to grow by",
+                    to_mib - from_mib
+                );
+                return Err(Error::new(Code::HostResource, what));
+            }
+            thread::sleep(pause);
+            pause = GROWTH_LOOK_MAX.min(2 * pause);
+        }
+    }
+    Ok(())
 }
 
 fn memory_mib(domid: u16) -> Result<u64> {

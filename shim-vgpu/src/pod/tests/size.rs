@@ -1,4 +1,5 @@
-//! Limits that change while the pod lives, and the memory of its domain. It has 2048 MiB, or its first container's limit and 64 MiB.
+//! Limits that change while the pod lives, and the memory of its domain, which has 256 MiB for its containers and 64 for its kernel. Of what comes
+//! later a 64th is the kernel's.
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use serde_json::Value;
@@ -7,6 +8,8 @@ use super::*;
 use crate::error::Result;
 
 const MIB: u64 = 1 << 20;
+/// What comes at all comes by then.
+const SOON: Duration = Duration::from_secs(20);
 const TYPE: &str = "io.kubernetes.cri.container-type";
 
 async fn create(node: &Node, id: &str, limit_mib: Option<u64>) -> Result<api::CreateTaskResponse> {
@@ -17,7 +20,11 @@ async fn create(node: &Node, id: &str, limit_mib: Option<u64>) -> Result<api::Cr
 async fn create_with(node: &Node, id: &str, resources: Value) -> Result<api::CreateTaskResponse> {
     let annotations = match id {
         "run" => json!({TYPE: "sandbox", "io.kubernetes.cri.sandbox-memory": (256 * MIB).to_string()}),
-        _ => json!({TYPE: "container", "io.kubernetes.cri.sandbox-id": "run"}),
+        _ => json!({
+            TYPE: "container",
+            "io.kubernetes.cri.sandbox-id": "run",
+            "io.kubernetes.cri.container-name": id.trim_end_matches("-again"),
+        }),
     };
     let request = node.request(id, annotations);
     let file = Path::new(&request.bundle).join("config.json");
@@ -52,21 +59,30 @@ async fn limit(node: &Node, id: &str, bytes: u64) -> Result<api::Empty> {
     update(node, id, json!({"memory": {"limit": bytes}})).await
 }
 
+/// Shrinking is nobody's to wait for.
+async fn is_given(node: &Node, mib: &[u64]) {
+    let begun = std::time::Instant::now();
+    while given(node) != mib && begun.elapsed() < SOON {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(given(node), mib);
+}
+
 #[tokio::test]
-async fn the_domain_follows_the_sum_of_limits_and_is_never_smaller_than_it_was_made() {
+async fn the_domain_grows_by_what_limits_were_raised_and_is_never_smaller_than_it_was_made() {
     let node = pod().await;
     limit(&node, "app", 512 * MIB).await.unwrap();
     limit(&node, "side", 129 * MIB).await.unwrap();
-    assert_eq!(given(&node), [512 + 128 + 64, 512 + 129 + 64]);
+    assert_eq!(given(&node), [320 + 384 + 6, 320 + 385 + 7]);
     for nothing_of_memory in [json!({"cpu": {"shares": 2}}), json!({"memory": {"limit": -1}}), json!({})] {
         update(&node, "app", nothing_of_memory).await.unwrap();
     }
     limit(&node, "app", 256 * MIB).await.unwrap();
+    is_given(&node, &[710, 712, 320 + 129 + 3]).await;
     limit(&node, "app", 2 * MIB).await.unwrap();
-    assert_eq!(given(&node)[2..], [256 + 129 + 64, 256 + 64]);
+    is_given(&node, &[710, 712, 452, 320 + 1 + 1]).await;
     node.delete("side").await.unwrap();
-    limit(&node, "app", 256 * MIB).await.unwrap();
-    assert_eq!(given(&node).len(), 4, "what is left fits");
+    is_given(&node, &[710, 712, 452, 322, 320]).await;
     node.delete("app").await.unwrap();
     node.delete("run").await.unwrap();
     node.world.assert_nothing_left("after delete");
@@ -74,15 +90,33 @@ async fn the_domain_follows_the_sum_of_limits_and_is_never_smaller_than_it_was_m
 
 /// Kubernetes makes a container that it restarts with the limit that it has come to have.
 #[tokio::test]
-async fn a_container_that_comes_with_more_makes_the_domain_grow_until_it_goes() {
+async fn a_container_that_comes_again_with_more_makes_the_domain_grow_until_it_goes() {
     let node = pod().await;
     node.delete("side").await.unwrap();
-    create(&node, "side", Some(512)).await.unwrap();
-    assert_eq!(given(&node), [128 + 512 + 64]);
-    node.delete("side").await.unwrap();
-    // The next one to change something waits for it.
-    limit(&node, "app", 128 * MIB).await.unwrap();
-    assert_eq!(given(&node)[1..], [256 + 64]);
+    create(&node, "side-again", Some(512)).await.unwrap();
+    assert_eq!(given(&node), [320 + 384 + 6]);
+    node.delete("side-again").await.unwrap();
+    is_given(&node, &[710, 320]).await;
+}
+
+/// Where the pod as a whole has a limit, kubelet gives it to each container.
+#[tokio::test]
+async fn limits_whose_sum_is_more_than_the_pods_make_no_larger_domain() {
+    let node = pod().await;
+    create(&node, "third", Some(256)).await.unwrap();
+    create(&node, "fourth", Some(256)).await.unwrap();
+    assert!(given(&node).is_empty());
+}
+
+/// Without Kubernetes' word of the pod the domain is its first container's, and what comes has to fit.
+#[tokio::test]
+async fn a_domain_of_one_container_grows_by_what_does_not_fit() {
+    let node = Node::new(Habits::default()).await;
+    node.pod.clone().create(node.request("run", json!({TYPE: "sandbox"}))).await.unwrap();
+    create(&node, "app", Some(1984)).await.unwrap();
+    assert!(given(&node).is_empty(), "2048 MiB and no limit");
+    create(&node, "side", Some(64)).await.unwrap();
+    assert_eq!(given(&node), [2048 + 64 + 1]);
 }
 
 /// Kubelet counts them apart from the memory, and names each size of its node.
@@ -91,23 +125,17 @@ async fn huge_pages_come_on_top() {
     let node = pod().await;
     let huge = json!([{"pageSize": "2MB", "limit": 6 * MIB}, {"pageSize": "1GB", "limit": 0}]);
     create_with(&node, "third", json!({"memory": {"limit": MIB}, "hugepageLimits": huge})).await.unwrap();
-    assert_eq!(given(&node), [256 + 1 + 64 + 6]);
-    limit(&node, "third", 2 * MIB).await.unwrap();
-    assert_eq!(given(&node)[1..], [256 + 2 + 64 + 6]);
+    assert_eq!(given(&node), [320 + 6 + 1]);
     node.delete("third").await.unwrap();
-    limit(&node, "app", 128 * MIB).await.unwrap();
-    assert_eq!(given(&node)[2..], [256 + 64]);
+    is_given(&node, &[327, 320]).await;
 }
 
 #[tokio::test]
 async fn a_limit_that_the_guest_refuses_leaves_the_domain_as_it_was() {
     let node = pod().await;
     limit(&node, "app", 512 * MIB + 1).await.unwrap_err();
-    assert_eq!(
-        given(&node),
-        [512 + 1 + 128 + 64, 256 + 64],
-        "it grows before its limit does, and not for good"
-    );
+    // It grows before its limit does, and not for good.
+    is_given(&node, &[320 + 385 + 7, 320]).await;
 }
 
 #[tokio::test]
@@ -116,11 +144,32 @@ async fn more_than_xen_has_is_refused_and_nothing_else_changes() {
     node.world.left.lock().unwrap().free_mib = Some(512);
     let error = limit(&node, "app", 512 * MIB).await.unwrap_err();
     assert_eq!(error.code(), Some(Code::HostResource));
-    let error = create(&node, "third", Some(512)).await.unwrap_err();
+    let huge = json!([{"pageSize": "2MB", "limit": 512 * MIB}]);
+    let error = create_with(&node, "third", json!({"hugepageLimits": huge})).await.unwrap_err();
     assert_eq!(error.code(), Some(Code::HostResource));
-    assert!(given(&node).is_empty());
-    // Neither counts.
-    create(&node, "third", Some(128)).await.unwrap();
+    // Neither counts. What was set last was not known, so it is set once more.
     limit(&node, "app", 192 * MIB).await.unwrap();
-    assert_eq!(given(&node), [3 * 128 + 64, 192 + 2 * 128 + 64]);
+    assert_eq!(given(&node).last(), Some(&(320 + 64 + 1)));
+}
+
+/// A toolstack that does not come back holds up who wants more memory, and nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn deletes_wait_for_no_toolstack() {
+    let node = pod().await;
+    limit(&node, "app", 256 * MIB).await.unwrap();
+    limit(&node, "side", 256 * MIB).await.unwrap();
+    let left = node.world.clone();
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let (has, begun) = std::sync::mpsc::channel();
+    let holder = std::thread::spawn(move || {
+        let _slow = left.slow_memory.lock().unwrap();
+        has.send(()).unwrap();
+        held.recv().unwrap_err();
+    });
+    begun.recv().unwrap();
+    for id in ["app", "side"] {
+        tokio::time::timeout(SOON, node.delete(id)).await.expect("it waits").unwrap();
+    }
+    drop(hold);
+    holder.join().unwrap();
 }

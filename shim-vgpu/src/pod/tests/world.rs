@@ -87,6 +87,8 @@ pub struct World {
     pub destroying_takes_long: AtomicBool,
     /// How often that was begun.
     pub destroyings: AtomicU32,
+    /// Who sets a domain's memory waits for it.
+    pub slow_memory: Mutex<()>,
     /// xl is being upgraded, and xenstore is away.
     pub no_xl: AtomicBool,
     pub streams: Mutex<BTreeMap<u32, DuplexStream>>,
@@ -133,6 +135,7 @@ impl World {
             dir,
             left: Mutex::default(),
             habits,
+            slow_memory: Mutex::default(),
             destroying_takes_long: AtomicBool::default(),
             destroyings: AtomicU32::default(),
             no_xl: AtomicBool::default(),
@@ -313,6 +316,7 @@ impl Toolstack for Fake {
     }
 
     fn set_memory(&self, domid: u16, mib: u64) -> Result<()> {
+        drop(self.0.slow_memory.lock().unwrap());
         let mut left = self.0.left.lock().unwrap();
         assert!(left.domains.contains_key(&domid), "no such domain");
         let free = left.free_mib.unwrap_or(u64::MAX);

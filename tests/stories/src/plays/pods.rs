@@ -125,17 +125,17 @@ fn vgpu_pod_grows_with_its_limits(node: &Node) {
     assert_eq!(first.exec(&fill).text(), "", "more than its limit");
 
     update(256).expect("Xen has as much");
-    assert!(has_about(320), "{}", node.memory_mib(domain));
+    assert!(has_about(323), "{}", node.memory_mib(domain));
     let filled = first.exec(&fill);
     assert_eq!(filled.text(), "filled\n", "{}", filled.complaint());
     let error = update(1 << 20).expect_err("more than any machine that plays this has");
     assert!(error.contains("VGPU-") && error.contains("MiB free"), "{error}");
-    assert!(has_about(320), "{}", node.memory_mib(domain));
+    assert!(has_about(323), "{}", node.memory_mib(domain));
 
     let script = "dd if=/dev/zero of=/dev/null bs=40M count=1 2> /dev/null && echo filled; exec sleep 1000";
     let mut second = node.start(pod("container", first.name(), 64, script));
     second.until_line("filled");
-    assert!(has_about(384), "{}", node.memory_mib(domain));
+    assert!(has_about(388), "{}", node.memory_mib(domain));
     second.signal("SIGKILL");
     assert_eq!(second.end(START).code, Some(137));
     update(64).expect("less is always possible");
