@@ -19,8 +19,8 @@ use crate::{raw, watch::Watcher};
 const LIMIT: Duration = Duration::from_secs(10);
 /// What goes through fifos, sockets and mappings.
 const WORDS: &[u8] = b"what goes in comes out\n";
-/// After the last of what belongs together.
-const QUIET: Duration = Duration::from_secs(1);
+/// After the last of what belongs together: an emulated node pauses for seconds.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Answers each connection with its own address, then with what it sends, until somebody ends it.
 pub fn serve(port: u16) -> io::Result<()> {
