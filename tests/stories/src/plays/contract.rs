@@ -18,8 +18,8 @@ use crate::command::{must, wait};
 use crate::plays::{OURS, RUNC, vgpu};
 use crate::{Story, message_of};
 
-/// An emulated case takes some ten seconds on Xen, of which its guest boots for most.
-const CASE_S: u64 = 30;
+/// An emulated case takes some ten seconds on Xen, of which its guest boots for most; beside compilers three times as long.
+const CASE_S: u64 = 60;
 /// Plays those below containerd, which are called over gRPC, and what pods are made of there.
 const BELOW_CONTAINERD: &str = "/ctl/cri-cases";
 const IMAGES: &str = "/ctl/busybox.tar,/ctl/pause.tar";
