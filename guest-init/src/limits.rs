@@ -12,14 +12,14 @@ use crate::{
     cgroup,
     error::{GuestError, Result},
     oci::adapt,
-    task::container::HUGE_PAGES,
+    task::huge::POOLS,
 };
 
 /// Applies what `resources` names; what it leaves out stays.
 /// # Errors
 /// A value that the kernel refuses.
 pub fn apply(container: &str, mut resources: LinuxResources) -> Result<()> {
-    adapt::adapt_resources(&mut resources, Path::new(HUGE_PAGES));
+    adapt::adapt_resources(&mut resources, Path::new(POOLS));
     let refused = |error: String| GuestError::Oci { operation: "update the limits", text: error };
     let manager = Manager::new(PathBuf::from(cgroup::MOUNT), cgroup::of_container(container))
         .map_err(|error| refused(error.to_string()))?;

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{
     exec::Exec,
-    huge::{HugePages, Reserved},
+    huge::{self, HugePages, Reserved},
     oom::{OomQueue, OomWatch},
     phase::{Operation, Phase},
     process::{Launched, Process},
@@ -37,8 +37,6 @@ use crate::{
 
 /// The library has sent the terminal before it answers; this is for the event loop to get to it.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(5);
-/// The kernel's pools of huge pages.
-pub const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
 /// How long init's exit is held back for execs that were killed with it.
 const EXECS_LIMIT: Duration = Duration::from_secs(2);
 /// An exec that was being started enters the cgroup after it was killed: it is killed again so often.
@@ -222,7 +220,7 @@ impl Container {
         let guest = adapt::Guest {
             rootfs,
             cgroup: cgroup_path.to_owned(),
-            huge_pages: HUGE_PAGES.into(),
+            huge_pages: huge::POOLS.into(),
             binds: door.as_ref().map(|door| door.binds.clone()).unwrap_or_default(),
         };
         let mut joining = Joining::new(&plan.inits, &plan.memories);

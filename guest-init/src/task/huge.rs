@@ -18,12 +18,14 @@ use crate::{
     oci::adapt::page_kib,
 };
 
+/// The kernel's pools: a folder for each size of pages.
+pub const POOLS: &str = "/sys/kernel/mm/hugepages";
 const FIELD: &str = "linux.resources.hugepageLimits";
 
 /// The pools of a guest.
 #[derive(Debug)]
 pub struct HugePages {
-    /// `/sys/kernel/mm/hugepages`: a folder for each size of pages.
+    /// [`POOLS`], but in tests.
     folder: PathBuf,
     /// Pages that containers may have, by the size of one in KiB, and those that the kernel had before.
     reserved: Mutex<BTreeMap<u64, u64>>,

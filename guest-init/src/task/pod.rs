@@ -9,8 +9,8 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    container::{Container, HUGE_PAGES, Host, Plan},
-    huge::HugePages,
+    container::{Container, Host, Plan},
+    huge::{self, HugePages},
     process::Process,
     shared::Memories,
 };
@@ -50,7 +50,7 @@ impl Pod {
     /// Without containers.
     pub fn new(host: Arc<Host>) -> Arc<Self> {
         let memories = Arc::new(Memories::new(host.layout.memories()));
-        let huge_pages = HugePages::new(HUGE_PAGES.into());
+        let huge_pages = HugePages::new(huge::POOLS.into());
         Arc::new(Self { host, containers: Mutex::new(HashMap::new()), memories, huge_pages })
     }
 
