@@ -14,6 +14,8 @@ use vgpu_codes::Code;
 
 use crate::error::{Error, OrFail, Result};
 
+mod layers;
+
 /// Options that are flags of mount(2): to set, or to clear. Everything else is the file system's own. Source: `mount(8)`.
 const FLAGS: [(&str, MountFlags, bool); 15] = [
     ("ro", MountFlags::RDONLY, true),
@@ -65,12 +67,17 @@ fn options<'a>(list: impl IntoIterator<Item = &'a str>) -> Options {
 /// Mounts a container's root as containerd's snapshotter describes it, each mount over the one before.
 ///
 /// # Errors
-/// [`Code::HostFailure`] with the mount that failed. What was mounted before it stays, for cleaning up to take away.
+/// [`Code::HostFailure`] with the mount that failed, or that has a place of its own below the root, which no snapshotter of containerd's uses for
+/// a container and whose way the image's links could lead out of. What was mounted before it stays, for cleaning up to take away.
 pub fn rootfs(mounts: &[Mount], target: &Path) -> Result<()> {
     fs::create_dir_all(target).or_fail(Code::HostFailure, || format!("cannot make {}", target.display()))?;
     for mount in mounts {
         let asked = options(mount.options.iter().map(String::as_str));
         let what = || format!("cannot mount {} ({}) on {}", mount.source, mount.type_, target.display());
+        if !mount.target.is_empty() {
+            let words = format!("{}: at {} below the root, which is not supported", what(), mount.target);
+            return Err(Error::new(Code::HostFailure, words));
+        }
         if asked.bind || mount.type_ == "bind" {
             bind(Path::new(&mount.source), target, asked.recursive).or_fail(Code::HostFailure, what)?;
             if asked.flags.contains(MountFlags::RDONLY) {
@@ -78,16 +85,8 @@ pub fn rootfs(mounts: &[Mount], target: &Path) -> Result<()> {
             }
             continue;
         }
-        let data = CString::new(asked.data).or_fail(Code::SpecInvalid, what)?;
-        rustix::mount::mount(
-            mount.source.as_str(),
-            target,
-            mount.type_.as_str(),
-            asked.flags,
-            data.as_c_str(),
-        )
-        .map_err(io::Error::from)
-        .or_fail(Code::HostFailure, what)?;
+        layers::mount(&mount.source, target, &mount.type_, asked.flags, asked.data)
+            .or_fail(Code::HostFailure, what)?;
     }
     Ok(())
 }
@@ -292,6 +291,15 @@ mod tests {
             assert!(take_away(Path::new(dir)).is_err(), "{dir:?}");
         }
         assert!(below(Path::new("/")).unwrap().contains(&"/proc".into()));
+    }
+
+    #[test]
+    fn a_mount_below_the_root_is_refused_not_mounted_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = Mount { type_: "tmpfs".into(), target: "etc".into(), ..Mount::default() };
+        let refused = rootfs(&[mount], dir.path()).unwrap_err().to_string();
+        assert!(refused.contains("at etc below the root"), "{refused}");
+        assert!(below(dir.path()).unwrap().is_empty());
     }
 
     #[test]
