@@ -27,8 +27,9 @@ use crate::log::{LONG_WAIT, say, say_of_wait, waits_wanted, wanted};
 
 /// Where the socket is when `VGPU_SOCKET` doesn't say.
 const SOCKET: &str = "/run/vgpu/gpu.sock";
-/// How long a step of the connection may take: a worker is started for it.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a step of the connection may take: a worker is started for it, which gpu-proxy gives up first (after the ends of others and
+/// its own start, 130 s), with a reason.
+const START_LIMIT: Duration = Duration::from_secs(150);
 /// Of staging, what one call takes at once.
 const ROOM_BYTES: usize = 1 << 20;
 /// Calls of so many bytes are packed on the stack, others in the thread's scratch. Most need few: clearing a buffer is a good part
