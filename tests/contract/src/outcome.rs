@@ -40,6 +40,8 @@ pub fn of<A: MessageFull>(answer: &ttrpc::Result<A>, names: &Names) -> Outcome {
         Err(ttrpc::Error::RpcStatus(status)) => {
             let code =
                 status.code.enum_value().map_or_else(|code| code.to_string(), |code| format!("{code:?}"));
+            // For who reads what differs.
+            println!("    {code}: {}", status.message);
             Outcome::from([("error".into(), json!(code))])
         }
         Err(other) => Outcome::from([("error".into(), json!(other.to_string()))]),

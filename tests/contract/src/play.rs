@@ -99,7 +99,9 @@ impl Stage {
             }
             Step::Until(Of { id, exec }, words) => {
                 let output = || self.containerd.written(id, exec);
-                until("it has written", || output().contains(words), output).await;
+                let but =
+                    || format!("{:?} {}: {:?}", self.containerd, short(output()), self.containerd.topics());
+                until("it has written", || output().contains(words), but).await;
             }
             Step::Output(of) => {
                 self.clients.catch_up(&stem(of));

@@ -36,7 +36,7 @@ fn of_cri(spec: &mut Value) {
 
 looks! {
     mounts_of_cri: "cut -d' ' -f5,6 /proc/self/mountinfo | grep '^/[a-z]' | sort; ls -l /dev/shm; echo x > /dev/shm/x; touch /sys/x; stat -c '%a %u %g' /dev/shm /dev/mqueue /dev/pts", of_cri;
-    mounts_devices: "ls /dev; stat -c '%n %a %u %g %t %T' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty; for name in fd stdin stdout stderr core ptmx; do readlink /dev/$name; done", of_cri;
+    mounts_devices: "ls /dev | grep -v core; stat -c '%n %a %u %g %t %T' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty; for name in fd stdin stdout stderr ptmx; do readlink /dev/$name; done; if test -e /proc/kcore; then test $(readlink /dev/core) = /proc/kcore; else test ! -L /dev/core; fi && echo a core as the kernel has one", of_cri;
     mounts_terminals: "stat -c '%a %u %g %t' /dev/pts/ptmx; ls -l /dev/ptmx | cut -c1-10", of_cri;
     mounts_tmpfs: "grep ' /mnt' /proc/self/mountinfo | cut -d' ' -f5,6,8,9; stat -c '%a' /mnt; head -c 3000000 /dev/zero > /mnt/file; stat -c %s /mnt/file", |spec| tmpfs(spec, "/mnt", &["size=2m", "mode=700"]);
     mounts_tmpfs_flags: "grep ' /mnt' /proc/self/mountinfo | cut -d' ' -f5,6; cp /bin/busybox /mnt/busybox; /mnt/busybox true || echo not run",
