@@ -22,7 +22,8 @@ use crate::{
     gpu::{self, door::Doors, ground::XenGround, proxy::Proxy},
     reaper::Reaper,
     task::{
-        container::{GpuDoors, Host, Layout},
+        gpu::GpuDoors,
+        host::{Host, Layout},
         pod::Pod,
         volumes::Room,
     },

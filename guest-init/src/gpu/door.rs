@@ -15,7 +15,7 @@ use super::{ground::Ground, library, proxy::Proxy, session};
 use crate::{
     boot::console::Bounded,
     error::{During, GuestError, Result},
-    task::container::{GpuDoors, OpenDoor},
+    task::gpu::{GpuDoors, OpenDoor},
 };
 
 /// Where a container finds the socket.

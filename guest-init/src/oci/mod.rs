@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use crate::{
     error::{During, GuestError, Result},
     sys::{self, SIGKILL},
-    task::container::Host,
+    task::host::Host,
 };
 
 /// How long a helper that was killed may take to be gone.

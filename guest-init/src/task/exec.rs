@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libcontainer::oci_spec::runtime::Process as ProcessSpec;
 
 use super::{
-    container::{Container, Host, Place, launch},
+    container::Container,
+    host::Host,
+    launch::{Place, launch},
     phase::Operation,
     process::Process,
 };

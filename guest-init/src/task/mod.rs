@@ -13,8 +13,10 @@
 
 pub mod container;
 pub mod exec;
-mod freeze;
+pub mod gpu;
+pub mod host;
 pub mod huge;
+pub mod launch;
 pub mod oom;
 pub mod phase;
 pub mod pod;

@@ -9,7 +9,8 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    container::{Container, Host, Plan},
+    container::{Container, Plan},
+    host::Host,
     huge::{self, HugePages},
     process::Process,
     shared::Memories,

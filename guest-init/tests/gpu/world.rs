@@ -13,7 +13,7 @@ use guest_init::{
         ground::{Chunks, Ground, Plot},
         proxy::Proxy,
     },
-    task::container::{GpuDoors, OpenDoor},
+    task::gpu::{GpuDoors, OpenDoor},
 };
 use idm::{
     Doorbell, Region, Waiter,

@@ -35,7 +35,8 @@ use guest_init::{
     reaper::Reaper,
     stdio::ByteStream,
     task::{
-        container::{GpuDoors, Host, Layout},
+        gpu::GpuDoors,
+        host::{Host, Layout},
         pod::Pod,
         volumes::Room,
     },

@@ -25,7 +25,7 @@ use guest_init::{
     cgroup,
     reaper::Reaper,
     task::{
-        container::{Host, Layout},
+        host::{Host, Layout},
         pod::Pod,
         volumes::Room,
     },

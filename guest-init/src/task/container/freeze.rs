@@ -4,10 +4,11 @@ use std::{io, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{container::Container, phase::Operation};
+use super::Container;
 use crate::{
     boot::console::say,
     error::{During, GuestError, Result},
+    task::phase::Operation,
 };
 
 /// Together three seconds: the kernel stops a process when it next leaves a system call, and a 9p request may hold it there.
