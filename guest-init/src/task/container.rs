@@ -9,6 +9,7 @@
 mod create;
 mod execs;
 mod freeze;
+mod spec;
 
 use std::{
     collections::HashMap,

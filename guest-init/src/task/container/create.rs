@@ -2,29 +2,32 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
-use libcontainer::oci_spec::runtime::{LinuxSeccomp, Spec};
+use libcontainer::oci_spec::runtime::Spec;
 
-use super::Container;
+use super::{
+    Container,
+    spec::{self, Written},
+};
 use crate::{
     cgroup::{self, Cgroup},
     error::{During, GuestError, Result},
-    oci::{Request, adapt, places, process, tmpfs, workdir},
+    oci::{Request, adapt, places, tmpfs, workdir},
     stdio::StdioNames,
     sysctl,
     task::{
-        gpu::open_door,
+        gpu::{OpenDoor, open_door},
         host::Host,
-        huge::{self, HugePages},
+        huge::{self, HugePages, Reserved},
         launch::{Place, launch},
         oom::OomWatch,
-        process::Process,
+        process::{Launched, Process},
         shared::{Joining, Memories},
-        volumes::Volumes,
+        volumes::{Places, Volumes},
     },
 };
 
@@ -63,60 +66,26 @@ impl Container {
 
     async fn make(host: Arc<Host>, plan: Plan, directory: PathBuf, cgroup_path: &Path) -> Result<Arc<Self>> {
         fs::create_dir_all(&directory).during(|| format!("make {}", directory.display()))?;
-        let bundle = host.layout.share.join(&plan.id);
-        let rootfs = bundle.join("rootfs");
-        let looking = (Arc::clone(&host), plan.id.clone(), directory.clone(), rootfs.clone());
-        let pools = Arc::clone(&plan.huge_pages);
+        let looking = (Arc::clone(&host), plan.clone(), directory.clone());
         // The share is another domain's file system: it may be slow, and this thread serves the whole pod.
-        let (spec, door, huge_pages, (volumes, places)) = tokio::task::spawn_blocking(move || {
-            let (host, id, directory, rootfs) = looking;
-            let mut spec = read_spec(&bundle.join("config.json"))?;
-            places::resolve(&mut spec, &rootfs);
-            tmpfs::add_modes(&mut spec, &rootfs);
-            let door = open_door(&host, &id, &directory, &rootfs, &spec)?;
-            let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-            let limits = resources.and_then(|resources| resources.hugepage_limits().as_deref());
-            let huge_pages = pools.reserve(limits.unwrap_or_default())?;
-            let copied = Volumes::copy(&mut spec, &bundle, &directory, &host.room);
-            Ok::<_, GuestError>((spec, door, huge_pages, copied))
-        })
-        .await
-        .map_err(|_| GuestError::Oci { operation: "read the spec", text: "it panicked".into() })??;
+        let found = tokio::task::spawn_blocking(move || Found::new(&looking.0, &looking.1, &looking.2));
+        let found = found
+            .await
+            .map_err(|_| GuestError::Oci { operation: "read the spec", text: "it panicked".into() })??;
         let guest = adapt::Guest {
-            rootfs,
+            rootfs: found.rootfs,
             cgroup: cgroup_path.to_owned(),
             huge_pages: huge::POOLS.into(),
-            binds: door.as_ref().map(|door| door.binds.clone()).unwrap_or_default(),
+            binds: found.door.as_ref().map(|door| door.binds.clone()).unwrap_or_default(),
         };
         let mut joining = Joining::new(&plan.inits, &plan.memories);
-        let adapted = adapt::adapt(spec, &guest, &mut joining)?;
+        let adapted = adapt::adapt(found.spec, &guest, &mut joining)?;
         for (sysctl, value) in &adapted.sysctls {
             sysctl::set(sysctl, value)?;
         }
-        let seccomp = adapted.seccomp.map(|profile| save_seccomp(&directory, &profile)).transpose()?;
-        let mut spec = adapted.spec;
-        workdir::add_hook(&mut spec, &host.layout.program, &directory)?;
-        if let Some(process) = spec.process_mut() {
-            process.set_terminal(Some(plan.stdio.terminal));
-        }
-        let uid_mappings = adapt::uid_mappings(&spec);
-        let owner = adapt::owner(spec.process().as_ref(), &uid_mappings);
-        let config = directory.join("config.json");
-        spec.save(&config)
-            .map_err(|error| GuestError::Oci { operation: "write the spec", text: error.to_string() })?;
-
-        let request = |console| Request::Create {
-            id: plan.id.clone(),
-            bundle: directory.clone(),
-            state: host.layout.oci_state(),
-            console,
-            seccomp: seccomp.clone(),
-        };
-        fs::create_dir_all(host.layout.oci_state()).during(|| "make the OCI state directory".into())?;
-        let place = Place { directory: &directory, name: "init", owner };
-        let launched = launch(&host, &place, &plan.stdio, request).await;
-        let launched = launched.map_err(|error| workdir::explained(error, &directory))?;
-        drop((joining, places));
+        let written = spec::write(adapted, &host.layout.program, &directory, plan.stdio.terminal)?;
+        let launched = launch_init(&host, &plan, &directory, &written).await?;
+        drop((joining, found.places));
 
         let cgroup = Cgroup::new(cgroup_path);
         let oom = Arc::new(OomWatch::new(plan.id.clone(), cgroup.clone(), Arc::clone(&host.oom)));
@@ -130,15 +99,15 @@ impl Container {
             cgroup,
             init,
             oom,
-            volumes,
-            _huge_pages: huge_pages,
+            volumes: found.volumes,
             execs: Mutex::new(HashMap::new()),
             ending: AtomicBool::new(false),
-            uid_mappings,
-            seccomp,
+            uid_mappings: written.uid_mappings,
+            seccomp: written.seccomp,
             // Without the watch an OOM kill is still told with the exit.
             oom_task: tokio::spawn(async move { drop(following.follow().await) }),
-            _door: door,
+            _door: found.door,
+            _huge_pages: found.huge_pages,
         });
         let watched = Arc::clone(&container);
         tokio::spawn(async move {
@@ -150,18 +119,44 @@ impl Container {
     }
 }
 
-fn read_spec(file: &Path) -> Result<Spec> {
-    let bytes = fs::read(file).during(|| format!("read {}", file.display()))?;
-    let spec = serde_json::from_slice(&bytes).and_then(|mut spec: serde_json::Value| {
-        spec.get_mut("process").into_iter().for_each(process::forget_unknown);
-        serde_json::from_value(spec)
-    });
-    spec.map_err(|error| GuestError::Invalid { field: "config.json", why: error.to_string() })
+/// What there is for a container before anything of it is made.
+struct Found {
+    spec: Spec,
+    rootfs: PathBuf,
+    door: Option<OpenDoor>,
+    huge_pages: Reserved,
+    volumes: Volumes,
+    /// Until the container has them.
+    places: Places,
 }
 
-fn save_seccomp(directory: &Path, profile: &LinuxSeccomp) -> Result<PathBuf> {
-    let file = directory.join("seccomp.json");
-    let json = serde_json::to_vec(profile).map_err(io::Error::from);
-    json.and_then(|json| fs::write(&file, json)).during(|| format!("write {}", file.display()))?;
-    Ok(file)
+impl Found {
+    /// Reads the share, and takes of the guest what the spec says. Blocks.
+    fn new(host: &Host, plan: &Plan, directory: &Path) -> Result<Found> {
+        let bundle = host.layout.share.join(&plan.id);
+        let rootfs = bundle.join("rootfs");
+        let mut spec = spec::read(&bundle.join("config.json"))?;
+        places::resolve(&mut spec, &rootfs);
+        tmpfs::add_modes(&mut spec, &rootfs);
+        let door = open_door(host, &plan.id, directory, &rootfs, &spec)?;
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let limits = resources.and_then(|resources| resources.hugepage_limits().as_deref());
+        let huge_pages = plan.huge_pages.reserve(limits.unwrap_or_default())?;
+        let (volumes, places) = Volumes::copy(&mut spec, &bundle, directory, &host.room);
+        Ok(Found { spec, rootfs, door, huge_pages, volumes, places })
+    }
+}
+
+async fn launch_init(host: &Host, plan: &Plan, directory: &Path, written: &Written) -> Result<Launched> {
+    let request = |console| Request::Create {
+        id: plan.id.clone(),
+        bundle: directory.to_owned(),
+        state: host.layout.oci_state(),
+        console,
+        seccomp: written.seccomp.clone(),
+    };
+    fs::create_dir_all(host.layout.oci_state()).during(|| "make the OCI state directory".into())?;
+    let place = Place { directory, name: "init", owner: written.owner };
+    let launched = launch(host, &place, &plan.stdio, request).await;
+    launched.map_err(|error| workdir::explained(error, directory))
 }
