@@ -14,10 +14,6 @@ use containerd_shim_protos::api::{CreateTaskRequest, ResizePtyRequest, StatsRequ
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::Code;
-use vgpu_agent_api::{
-    agent::{NetworkNeighbour, SetClockRequest, SetNetworkRequest},
-    network::Network,
-};
 use world::{Setup, World, ground::Hierarchy, refusal, soon, story, story_in};
 
 #[test]
@@ -225,32 +221,6 @@ fn users_limits_and_the_read_only_root_of_the_spec_hold() {
         let mut stdio = world.create("c1", false).await.unwrap();
         world.start("c1", "").await.unwrap();
         assert_eq!(stdio.output().await, "33\n34 35\n77\nro\n");
-    });
-}
-
-#[test]
-fn the_agent_sets_name_clock_seed_and_network_and_refuses_another_major() {
-    story(async |world| {
-        let reply = world.hello(1).await.unwrap();
-        assert!(reply.memory_bytes > 0 && !reply.kernel_release.is_empty());
-        assert_eq!(world.noted("hostname").as_deref(), Some("pod-1"));
-        assert_eq!(world.noted("clock").as_deref(), Some("5"));
-        assert_eq!(world.noted("seed").as_deref(), Some("[1, 2]"));
-        let clock = SetClockRequest { unix_nanoseconds: 6, ..Default::default() };
-        world.agent.set_clock(soon(), &clock).await.unwrap();
-        assert_eq!(world.noted("clock").as_deref(), Some("6"));
-        let mut network = SetNetworkRequest::default();
-        world.agent.set_network(soon(), &network).await.unwrap();
-        assert_eq!(world.noted("network").unwrap(), format!("{:?}", Network::default()));
-        network.neighbours.push(NetworkNeighbour::default());
-        let (code, text) = refusal(world.agent.set_network(soon(), &network).await);
-        assert_eq!((code, text.as_str()), (Code::INVALID_ARGUMENT, "VGPU-201: neighbours.interface: 0 of 0"));
-        let (code, text) = refusal(world.hello(9).await);
-        assert_eq!(code, Code::FAILED_PRECONDITION);
-        assert!(text.starts_with("VGPU-501: "), "{text}");
-        world.agent.power_off(soon(), &vgpu_agent_api::agent::Empty::new()).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        assert_eq!(world.noted("power").as_deref(), Some("off"), "after the reply");
     });
 }
 
