@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -25,11 +25,24 @@ const FIELD: &str = "linux.resources.hugepageLimits";
 /// The pools of a guest.
 #[derive(Debug)]
 pub struct HugePages {
-    /// [`POOLS`], but in tests.
-    folder: PathBuf,
+    pools: Box<dyn Pools>,
     /// Pages that containers may have, by the size of one in KiB, and those that the kernel had before.
     reserved: Mutex<BTreeMap<u64, u64>>,
 }
+
+/// The pools of a kernel, each by the size of its pages in KiB. Tests have some without a kernel.
+trait Pools: fmt::Debug + Send + Sync {
+    /// Whether it has pages of this size.
+    fn has(&self, kib: u64) -> bool;
+    /// How many there are.
+    fn get(&self, kib: u64) -> Result<u64>;
+    /// Makes as many, or as there is room for.
+    fn set(&self, kib: u64, pages: u64) -> Result<()>;
+}
+
+/// Those of the kernel that has this folder.
+#[derive(Debug)]
+struct Sysfs(PathBuf);
 
 /// A container's part of the pools, until it is dropped.
 #[derive(Debug)]
@@ -41,7 +54,11 @@ pub struct Reserved {
 impl HugePages {
     /// The pools that `folder` shows, in which there is nothing yet.
     pub fn new(folder: PathBuf) -> Arc<Self> {
-        Arc::new(Self { folder, reserved: Mutex::default() })
+        Self::of(Box::new(Sysfs(folder)))
+    }
+
+    fn of(pools: Box<dyn Pools>) -> Arc<Self> {
+        Arc::new(Self { pools, reserved: Mutex::default() })
     }
 
     /// Takes as many pages as these limits allow. Blocks while the kernel makes room.
@@ -52,7 +69,7 @@ impl HugePages {
         for limit in limits {
             // Kubernetes names each size of its node, with 0 where a container has none.
             let Some(bytes) = u64::try_from(limit.limit()).ok().filter(|&bytes| bytes > 0) else { continue };
-            let kib = page_kib(limit.page_size()).filter(|kib| self.pool(*kib).exists());
+            let kib = page_kib(limit.page_size()).filter(|kib| self.pools.has(*kib));
             let kib =
                 kib.ok_or_else(|| refused(format!("this guest has no pages of {}", limit.page_size())))?;
             let pages = bytes.div_ceil(kib.saturating_mul(1024));
@@ -66,12 +83,13 @@ impl HugePages {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         let had = match reserved.get(&kib) {
             Some(pages) => *pages,
-            None => self.get(kib)?,
+            None => self.pools.get(kib)?,
         };
         let wanted = change(had);
-        let has = self.set(kib, wanted)?;
+        self.pools.set(kib, wanted)?;
+        let has = self.pools.get(kib)?;
         if has < wanted {
-            self.set(kib, had)?;
+            self.pools.set(kib, had)?;
             return Err(refused(format!(
                 "this guest has memory for {has} pages of {kib} KiB, and {wanted} are asked for"
             )));
@@ -79,22 +97,28 @@ impl HugePages {
         reserved.insert(kib, wanted);
         Ok(())
     }
+}
 
-    /// Says how many there are then. The kernel makes as many as it can.
-    fn set(&self, kib: u64, pages: u64) -> Result<u64> {
-        let file = self.pool(kib).join("nr_hugepages");
-        fs::write(&file, pages.to_string()).during(|| format!("change {}", file.display()))?;
-        self.get(kib)
+impl Sysfs {
+    fn file(&self, kib: u64) -> PathBuf {
+        self.0.join(format!("hugepages-{kib}kB/nr_hugepages"))
+    }
+}
+
+impl Pools for Sysfs {
+    fn has(&self, kib: u64) -> bool {
+        self.file(kib).exists()
     }
 
     fn get(&self, kib: u64) -> Result<u64> {
-        let file = self.pool(kib).join("nr_hugepages");
+        let file = self.file(kib);
         let get = || fs::read_to_string(&file)?.trim().parse().map_err(std::io::Error::other);
         get().during(|| format!("read {}", file.display()))
     }
 
-    fn pool(&self, kib: u64) -> PathBuf {
-        self.folder.join(format!("hugepages-{kib}kB"))
+    fn set(&self, kib: u64, pages: u64) -> Result<()> {
+        let file = self.file(kib);
+        fs::write(&file, pages.to_string()).during(|| format!("change {}", file.display()))
     }
 }
 
