@@ -10,10 +10,10 @@
 //! `pkg/volume/util/atomic_writer.go`, `Write`. The rule: a name that holds something does so with its content, owner and mode of the volume.
 //!
 //! A container that may mount can make its view of the copy writable, and put there what it likes at any moment. So whatever is done to the copy
-//! is done by one name in a folder that is held open ([`place`]), no link is followed, and what is not of its kind is replaced.
+//! is done by one name in a folder that is held open ([`entry`]), no link is followed, and what is not of its kind is replaced.
 //! Not here: where the copy is and how much it may hold (`task/volumes.rs`).
 
-mod place;
+mod entry;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use place::Place;
+use entry::Entry;
 
 const DATA: &str = "..data";
 const NEXT: &str = "..data_tmp";
@@ -76,7 +76,7 @@ fn again<T>(once: impl Fn() -> io::Result<T>) -> io::Result<T> {
 
 fn once(from: &Path, to: &File) -> io::Result<()> {
     let version = shown(from)?;
-    let (data, theirs, ours) = (Place::new(to, DATA), from.join(&version), Place::new(to, &version));
+    let (data, theirs, ours) = (Entry::new(to, DATA), from.join(&version), Entry::new(to, &version));
     if data.target()?.is_some_and(|shown| shown == version) {
         complete(&theirs, &ours, DEPTH_MAX)?;
     } else {
@@ -89,12 +89,12 @@ fn once(from: &Path, to: &File) -> io::Result<()> {
         }
     }
     names(from, to)?;
-    for name in place::names(to)? {
+    for name in entry::names(to)? {
         if is_kubelets(&name) && name != DATA && name != version {
-            Place::new(to, &name).remove(DEPTH_MAX)?;
+            Entry::new(to, &name).remove(DEPTH_MAX)?;
         }
     }
-    place::take_after(&fs::symlink_metadata(from)?, to)
+    entry::take_after(&fs::symlink_metadata(from)?, to)
 }
 
 /// The folder of what a volume shows.
@@ -129,7 +129,7 @@ fn deeper(depth: u32) -> io::Result<u32> {
 }
 
 /// Makes what is missing of `from` in `to`. What is there has its content, but may have been given to others since.
-fn complete(from: &Path, to: &Place, depth: u32) -> io::Result<()> {
+fn complete(from: &Path, to: &Entry, depth: u32) -> io::Result<()> {
     let found = fs::symlink_metadata(from)?;
     if found.is_dir() {
         let depth = deeper(depth)?;
@@ -137,7 +137,7 @@ fn complete(from: &Path, to: &Place, depth: u32) -> io::Result<()> {
         let folder = to.folder(0o700, depth)?;
         for entry in fs::read_dir(from)? {
             let name = entry?.file_name();
-            complete(&from.join(&name), &Place::new(&folder, &name), depth)?;
+            complete(&from.join(&name), &Entry::new(&folder, &name), depth)?;
         }
     } else if !found.is_file() {
         return Err(io::Error::other(format!("{} is neither file nor folder", from.display())));
@@ -150,7 +150,7 @@ fn complete(from: &Path, to: &Place, depth: u32) -> io::Result<()> {
 
 /// Has `to` show this version.
 fn show(from: &Path, to: &File, version: &OsStr) -> io::Result<()> {
-    let (next, data) = (Place::new(to, NEXT), Place::new(to, DATA));
+    let (next, data) = (Entry::new(to, NEXT), Entry::new(to, DATA));
     next.link(version)?;
     next.take_after(&fs::symlink_metadata(from.join(DATA))?)?;
     if data.target()?.is_none() {
@@ -163,15 +163,15 @@ fn show(from: &Path, to: &File, version: &OsStr) -> io::Result<()> {
 fn names(from: &Path, to: &File) -> io::Result<()> {
     let theirs = links(from)?;
     for (name, target) in &theirs {
-        let ours = Place::new(to, name);
+        let ours = Entry::new(to, name);
         if ours.target()?.as_deref() != Some(target.as_os_str()) {
             ours.link(target.as_os_str())?;
         }
         ours.take_after(&fs::symlink_metadata(from.join(name))?)?;
     }
-    let ours: BTreeSet<_> = place::names(to)?.into_iter().collect();
+    let ours: BTreeSet<_> = entry::names(to)?.into_iter().collect();
     for gone in ours.iter().filter(|name| !is_kubelets(name) && !theirs.contains_key(*name)) {
-        Place::new(to, gone).remove(DEPTH_MAX)?;
+        Entry::new(to, gone).remove(DEPTH_MAX)?;
     }
     Ok(())
 }

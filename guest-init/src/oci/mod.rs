@@ -2,15 +2,15 @@
 //!
 //! The library forks, changes namespaces and its own working directory, so it runs in a single-threaded process of its own:
 //! guest-init executes itself as `guest-init oci REQUEST ANSWER_FILE`. [`run`] is that call seen from PID 1, [`helper`] is the other
-//! side, [`adapt`] makes a spec of the node fit the guest, [`shared`] has it share what other containers have, [`process`] refuses what `process` may not say, [`places`] says where mounts go, [`tmpfs`] has covered folders keep their modes,
+//! side, [`adapt`] makes a spec of the node fit the guest, [`shared`] has it share what other containers have, [`process`] refuses what `process` may not say, [`destinations`] says where mounts go, [`tmpfs`] has covered folders keep their modes,
 //! [`workdir`] makes the working directory, [`command`] finds and executes the
 //! container's program under its [`seccomp`] profile.
 
 pub mod adapt;
 pub mod command;
+pub mod destinations;
 pub mod helper;
 pub mod pause;
-pub mod places;
 pub mod process;
 pub mod seccomp;
 pub mod shared;

@@ -7,7 +7,7 @@ use libcontainer::oci_spec::runtime::Process as ProcessSpec;
 use super::{
     container::Container,
     host::Host,
-    launch::{Place, launch},
+    launch::{Whose, launch},
     phase::Operation,
     process::Process,
 };
@@ -89,8 +89,8 @@ impl Exec {
         };
         // "exec-": the container's own names are apart from those that a client chooses.
         let name = format!("exec-{}", self.id);
-        let place = Place { directory: &container.directory, name: &name, owner: container.owner_of(spec) };
-        let launched = launch(host, &place, self.process.stdio(), request).await;
+        let whose = Whose { directory: &container.directory, name: &name, owner: container.owner_of(spec) };
+        let launched = launch(host, &whose, self.process.stdio(), request).await;
         let _ = std::fs::remove_file(&file);
         let exited = self.process.launched(launched?);
         self.process.running();

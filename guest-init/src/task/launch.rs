@@ -24,7 +24,7 @@ const CONSOLE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What [`launch`] needs to know of a process beyond its request.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct Whose<'a> {
     /// The container's.
     pub directory: &'a Path,
     /// Unique in it.
@@ -36,17 +36,17 @@ pub struct Place<'a> {
 /// Opens the streams, runs the helper, and gives the process with its pumps running. A failure leaves no process that was started.
 pub async fn launch(
     host: &Host,
-    place: &Place<'_>,
+    whose: &Whose<'_>,
     names: &StdioNames,
     request: impl FnOnce(Option<PathBuf>) -> Request,
 ) -> Result<Launched> {
     let opened = stdio::open(host.streams.as_ref(), names)?;
-    let answer = place.directory.join(format!("{}.answer", place.name));
+    let answer = whose.directory.join(format!("{}.answer", whose.name));
     if names.terminal {
         let console = ConsoleSocket::bind(&host.layout.run).during(|| "make the console socket".into())?;
         let request = request(Some(console.path().to_owned()));
         let (pid, claimed) = begin(host, &request, &answer, Streams::null()).await?;
-        let master = match terminal(&console, place.owner).await {
+        let master = match terminal(&console, whose.owner).await {
             Ok(master) => master,
             Err(error) => {
                 claimed.kill();
@@ -56,7 +56,7 @@ pub async fn launch(
         let pumps = stdio::start_terminal(opened, &master);
         return Ok(Launched { pid, claimed, pumps, master: Some(master) });
     }
-    let (pipes, streams) = Pipes::make(opened, place.owner)?;
+    let (pipes, streams) = Pipes::make(opened, whose.owner)?;
     let (pid, claimed) = begin(host, &request(None), &answer, streams).await?;
     Ok(Launched { pid, claimed, pumps: pipes.start(), master: None })
 }

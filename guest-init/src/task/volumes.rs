@@ -111,15 +111,15 @@ impl Copied {
     }
 }
 
-/// Places that hold copies until the container has them.
+/// Where copies are mounted until the container has them.
 #[derive(Debug, Default)]
-pub struct Places(Vec<PathBuf>);
+pub struct MountPoints(Vec<PathBuf>);
 
-impl Drop for Places {
+impl Drop for MountPoints {
     fn drop(&mut self) {
-        for place in &self.0 {
+        for mount_point in &self.0 {
             // It is there: it was mounted.
-            let _ = unmount(place, UnmountFlags::DETACH);
+            let _ = unmount(mount_point, UnmountFlags::DETACH);
         }
     }
 }
@@ -127,26 +127,26 @@ impl Drop for Places {
 impl Volumes {
     /// Copies those that the spec names and that find room, and has its mounts lead to the copies. `bundle` is the container's folder in the share,
     /// `directory` its own. Blocks.
-    pub fn copy(spec: &mut Spec, bundle: &Path, directory: &Path, room: &Room) -> (Volumes, Places) {
-        let (mut volumes, mut places) = (Volumes::default(), Places::default());
+    pub fn copy(spec: &mut Spec, bundle: &Path, directory: &Path, room: &Room) -> (Volumes, MountPoints) {
+        let (mut volumes, mut mount_points) = (Volumes::default(), MountPoints::default());
         let named =
             spec.annotations().iter().filter_map(|all| all.get(VOLUMES)).flat_map(|all| all.split(' '));
         let named: Vec<_> = named.map(|number| bundle.join("mounts").join(number)).collect();
         for mount in spec.mounts_mut().iter_mut().flatten() {
             let Some(from) = mount.source().clone().filter(|source| named.contains(source)) else { continue };
-            let place = directory.join("volumes").join(places.0.len().to_string());
-            match make(&place, &mut places, &from, room) {
+            let mount_point = directory.join("volumes").join(mount_points.0.len().to_string());
+            match make(&mount_point, &mut mount_points, &from, room) {
                 Ok(copy) => {
                     let destination = mount.destination().clone();
                     volumes.0.push(Volume { destination, from, copy: Mutex::new(copy) });
-                    mount.set_source(Some(place));
+                    mount.set_source(Some(mount_point));
                 }
                 Err(error) => {
                     say(format_args!("{} cannot be watched: {error}", mount.destination().display()));
                 }
             }
         }
-        (volumes, places)
+        (volumes, mount_points)
     }
 
     /// Does to each copy what kubelet has done to the volume. Blocks.
@@ -165,16 +165,16 @@ impl Volumes {
 }
 
 /// A file system with the volume's version in it, of half of its size at first: two versions have to fit.
-fn make(place: &Path, places: &mut Places, from: &Path, room: &Room) -> io::Result<Copied> {
+fn make(mount_point: &Path, mount_points: &mut MountPoints, from: &Path, room: &Room) -> io::Result<Copied> {
     let version = mirror::version(from)?;
     let taken = room.take(version.bytes)?;
-    fs::create_dir_all(place)?;
+    fs::create_dir_all(mount_point)?;
     // What else is forbidden is said by the mount that binds it.
-    mount("volume", place, "tmpfs", MountFlags::NODEV, size(1)?.as_c_str())?;
-    places.0.push(place.to_owned());
-    let root = File::open(place)?;
+    mount("volume", mount_point, "tmpfs", MountFlags::NODEV, size(1)?.as_c_str())?;
+    mount_points.0.push(mount_point.to_owned());
+    let root = File::open(mount_point)?;
     fill(from, &root)?;
-    mount_remount(place, MountFlags::NODEV, size(2)?.as_c_str())?;
+    mount_remount(mount_point, MountFlags::NODEV, size(2)?.as_c_str())?;
     Ok(Copied { root, version, taken })
 }
 

@@ -16,18 +16,18 @@ use super::{
 use crate::{
     cgroup::{self, Cgroup},
     error::{During, GuestError, Result},
-    oci::{Request, adapt, places, tmpfs, workdir},
+    oci::{Request, adapt, destinations, tmpfs, workdir},
     stdio::StdioNames,
     sysctl,
     task::{
         gpu::{OpenDoor, open_door},
         host::Host,
         huge::{self, HugePages, Reserved},
-        launch::{Place, launch},
+        launch::{Whose, launch},
         oom::OomWatch,
         process::{Launched, Process},
         shared::{Joining, Memories},
-        volumes::{Places, Volumes},
+        volumes::{MountPoints, Volumes},
     },
 };
 
@@ -85,7 +85,7 @@ impl Container {
         }
         let written = spec::write(adapted, &host.layout.program, &directory, plan.stdio.terminal)?;
         let launched = launch_init(&host, &plan, &directory, &written).await?;
-        drop((joining, found.places));
+        drop((joining, found.mount_points));
 
         let cgroup = Cgroup::new(cgroup_path);
         let oom = Arc::new(OomWatch::new(plan.id.clone(), cgroup.clone(), Arc::clone(&host.oom)));
@@ -127,7 +127,7 @@ struct Found {
     huge_pages: Reserved,
     volumes: Volumes,
     /// Until the container has them.
-    places: Places,
+    mount_points: MountPoints,
 }
 
 impl Found {
@@ -136,14 +136,14 @@ impl Found {
         let bundle = host.layout.share.join(&plan.id);
         let rootfs = bundle.join("rootfs");
         let mut spec = spec::read(&bundle.join("config.json"))?;
-        places::resolve(&mut spec, &rootfs);
+        destinations::resolve(&mut spec, &rootfs);
         tmpfs::add_modes(&mut spec, &rootfs);
         let door = open_door(host, &plan.id, directory, &rootfs, &spec)?;
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let limits = resources.and_then(|resources| resources.hugepage_limits().as_deref());
         let huge_pages = plan.huge_pages.reserve(limits.unwrap_or_default())?;
-        let (volumes, places) = Volumes::copy(&mut spec, &bundle, directory, &host.room);
-        Ok(Found { spec, rootfs, door, huge_pages, volumes, places })
+        let (volumes, mount_points) = Volumes::copy(&mut spec, &bundle, directory, &host.room);
+        Ok(Found { spec, rootfs, door, huge_pages, volumes, mount_points })
     }
 }
 
@@ -156,7 +156,7 @@ async fn launch_init(host: &Host, plan: &Plan, directory: &Path, written: &Writt
         seccomp: written.seccomp.clone(),
     };
     fs::create_dir_all(host.layout.oci_state()).during(|| "make the OCI state directory".into())?;
-    let place = Place { directory, name: "init", owner: written.owner };
-    let launched = launch(host, &place, &plan.stdio, request).await;
+    let whose = Whose { directory, name: "init", owner: written.owner };
+    let launched = launch(host, &whose, &plan.stdio, request).await;
     launched.map_err(|error| workdir::explained(error, directory))
 }

@@ -39,7 +39,7 @@ impl World {
             "mounts": numbers.iter().map(mount).collect::<Vec<_>>(),
         }))
         .unwrap();
-        let (volumes, _places) =
+        let (volumes, _mount_points) =
             Volumes::copy(&mut spec, &self.dir.path().join("share"), &self.dir.path().join(id), &self.room);
         let sources = spec.mounts().iter().flatten().filter_map(|mount| mount.source().clone());
         (volumes, sources.collect())

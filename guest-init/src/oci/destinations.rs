@@ -19,31 +19,31 @@ pub fn resolve(spec: &mut Spec, rootfs: &Path) {
     let mut before: Vec<PathBuf> = Vec::new();
     for mount in spec.mounts_mut().iter_mut().flatten() {
         if matches!(mount.typ().as_deref(), None | Some("bind" | "tmpfs")) {
-            mount.set_destination(place(rootfs, mount.destination(), &before));
+            mount.set_destination(resolved(rootfs, mount.destination(), &before));
         }
         before.push(mount.destination().clone());
     }
 }
 
 /// What `path` is without links. Below one of the places `mounted`, where something else lies by then, it is left as it is.
-fn place(rootfs: &Path, path: &Path, mounted: &[PathBuf]) -> PathBuf {
+fn resolved(rootfs: &Path, path: &Path, mounted: &[PathBuf]) -> PathBuf {
     let parts = |path: &Path| -> Vec<OsString> {
         let names =
             path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
         names.map(|part| part.as_os_str().to_owned()).collect()
     };
-    let (mut place, mut left, mut links) = (PathBuf::from("/"), VecDeque::from(parts(path)), 0);
+    let (mut so_far, mut left, mut links) = (PathBuf::from("/"), VecDeque::from(parts(path)), 0);
     while let Some(part) = left.pop_front() {
         if part == ".." {
-            place.pop();
+            so_far.pop();
             continue;
         }
-        place.push(&part);
+        so_far.push(&part);
         let is_root = |mount: &&PathBuf| mount.as_os_str() != "/";
-        if mounted.iter().filter(is_root).any(|mount| place.starts_with(mount)) {
+        if mounted.iter().filter(is_root).any(|mount| so_far.starts_with(mount)) {
             continue;
         }
-        let Ok(target) = fs::read_link(rootfs.join(place.strip_prefix("/").unwrap_or(&place))) else {
+        let Ok(target) = fs::read_link(rootfs.join(so_far.strip_prefix("/").unwrap_or(&so_far))) else {
             continue;
         };
         links += 1;
@@ -51,13 +51,13 @@ fn place(rootfs: &Path, path: &Path, mounted: &[PathBuf]) -> PathBuf {
             // The library finds out and says it.
             return path.to_owned();
         }
-        place.pop();
+        so_far.pop();
         if target.is_absolute() {
-            place = "/".into();
+            so_far = "/".into();
         }
         parts(&target).into_iter().rev().for_each(|part| left.push_front(part));
     }
-    place
+    so_far
 }
 
 #[cfg(test)]
@@ -81,9 +81,9 @@ mod tests {
         let mut spec: Spec =
             serde_json::from_value(json!({"ociVersion": "1.1.0", "mounts": mounts})).unwrap();
         resolve(&mut spec, root.path());
-        let places: Vec<_> =
+        let destinations: Vec<_> =
             spec.mounts().iter().flatten().map(|mount| mount.destination().display().to_string()).collect();
-        assert_eq!(places, ["/proc", "/sys", "/other", "/other", "/proc/x"]);
+        assert_eq!(destinations, ["/proc", "/sys", "/other", "/other", "/proc/x"]);
     }
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
         }
         let of = |path: &str, mounted: &[&str]| {
             let mounted: Vec<_> = mounted.iter().map(PathBuf::from).collect();
-            place(root.path(), Path::new(path), &mounted).to_string_lossy().into_owned()
+            resolved(root.path(), Path::new(path), &mounted).to_string_lossy().into_owned()
         };
         assert_eq!(of("/etc/resolv.conf", &[]), "/run/resolve/stub");
         assert_eq!(of("/var/run/x", &[]), "/run/run/x");

@@ -1,5 +1,5 @@
-//! One name in a folder that is held open, of a tree in which somebody else may change anything meanwhile. No call here follows a link: each
-//! names no more than one step from a descriptor, and what a descriptor is of is looked at behind it.
+//! An entry of a folder that is held open, by its name, of a tree in which somebody else may change anything meanwhile. No call here follows a
+//! link: each names no more than one step from a descriptor, and what a descriptor is of is looked at behind it.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,15 +19,15 @@ use rustix::{
 
 /// See the module.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub struct Entry<'a> {
     folder: &'a File,
     name: &'a OsStr,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Entry<'a> {
     /// `name` has no slash, and is neither `.` nor `..`.
-    pub fn new(folder: &'a File, name: &'a (impl AsRef<OsStr> + ?Sized)) -> Place<'a> {
-        Place { folder, name: name.as_ref() }
+    pub fn new(folder: &'a File, name: &'a (impl AsRef<OsStr> + ?Sized)) -> Entry<'a> {
+        Entry { folder, name: name.as_ref() }
     }
 
     /// Where it leads, if it is a link.
@@ -43,7 +43,7 @@ impl<'a> Place<'a> {
 
     /// The folder there, made where there is none.
     /// # Errors
-    /// mkdirat(2)'s, openat(2)'s, what [`Place::remove`] says.
+    /// mkdirat(2)'s, openat(2)'s, what [`Entry::remove`] says.
     pub fn folder(&self, mode: u32, depth: u32) -> io::Result<File> {
         match self.open_folder() {
             Err(Errno::NOENT) => {}
@@ -61,7 +61,7 @@ impl<'a> Place<'a> {
 
     /// A new file, unless there is one.
     /// # Errors
-    /// openat(2)'s, what [`Place::remove`] says.
+    /// openat(2)'s, what [`Entry::remove`] says.
     pub fn new_file(&self, mode: u32, depth: u32) -> io::Result<Option<File>> {
         match self.create_file(mode) {
             Err(Errno::EXIST) if self.found()?.1.is_file() => Ok(None),
@@ -80,7 +80,7 @@ impl<'a> Place<'a> {
 
     /// A link, in the place of whatever is there.
     /// # Errors
-    /// symlinkat(2)'s, what [`Place::remove`] says.
+    /// symlinkat(2)'s, what [`Entry::remove`] says.
     pub fn link(&self, target: &OsStr) -> io::Result<()> {
         self.remove(super::DEPTH_MAX)?;
         Ok(rustix::fs::symlinkat(target, self.folder, self.name)?)
@@ -89,7 +89,7 @@ impl<'a> Place<'a> {
     /// Puts it into the place of `to`, in the same folder.
     /// # Errors
     /// renameat(2)'s.
-    pub fn rename(&self, to: &Place) -> io::Result<()> {
+    pub fn rename(&self, to: &Entry) -> io::Result<()> {
         Ok(rustix::fs::renameat(self.folder, self.name, to.folder, to.name)?)
     }
 
@@ -104,7 +104,7 @@ impl<'a> Place<'a> {
         }
         let folder = self.open_folder()?;
         for name in names(&folder)? {
-            Place::new(&folder, &name).remove(super::deeper(depth)?)?;
+            Entry::new(&folder, &name).remove(super::deeper(depth)?)?;
         }
         Ok(rustix::fs::unlinkat(self.folder, self.name, AtFlags::REMOVEDIR)?)
     }
