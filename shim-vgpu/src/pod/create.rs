@@ -3,30 +3,31 @@
 //! Each intent is on disk before its side effect, and [`Step`] names what was done. A failure takes back what this Create made, and the
 //! whole sandbox if it was the first container's.
 
-use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
-use tokio::sync::{MutexGuard, oneshot};
+use tokio::sync::MutexGuard;
 use vgpu_agent_api::version;
 use vgpu_codes::Code;
 
-use super::{Creation, Living, Pod, Sandbox, Slot, place::Placed, size::Size, steps::Step, volumes::Changes};
+use super::{
+    Creation, Pod, Sandbox, Slot, place::Placed, plan::Plan, proxy::PROXY_LIMIT, steps::Step,
+    volumes::Changes,
+};
 use crate::{
     bootstrap, cleanup,
     container::Container,
     error::{Error, OrFail, Result, blocking},
     guest::Guest,
-    io::{Stdio, Whose},
-    names, options,
+    io::Whose,
+    names,
     persist::{Record, Store, random_uuid},
     share::ShareDir,
-    spec::{self, Role, Spec, gpu::GpuRequest, guest::SHARE_IN_GUEST, hooks::Hooks, memory::Memories},
+    spec::{Role, guest::SHARE_IN_GUEST, memory::Memories},
     toolstack::DomainConfig,
     zone,
 };
 
-/// For gpu-proxy to register a zone or give a grant.
-const PROXY_LIMIT: Duration = Duration::from_secs(10);
 /// For the guest to make a container: it may have to read the image's program over the share.
 pub(super) const TASK_LIMIT: Duration = Duration::from_secs(120);
 /// The longest id part of a domain's name.
@@ -46,81 +47,6 @@ impl Drop for UnderWay<'_> {
             containers.remove(&self.id);
         }
         self.creation.done.send_replace(true);
-    }
-}
-
-/// What a Create works on: read and checked before anything exists.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) request: CreateTaskRequest,
-    pub(super) bundle: PathBuf,
-    pub(super) spec: Spec,
-    role: Role,
-    pub(super) gpu: Option<GpuRequest>,
-    pub(super) hooks: Hooks,
-    stdio: Stdio,
-    /// The node's configuration for it, where its runtime handler names one.
-    config: Option<PathBuf>,
-    /// The pod's sandbox, where that is no container.
-    pub(super) own: Option<spec::sandbox::Sandbox>,
-}
-
-impl Plan {
-    fn new(request: CreateTaskRequest) -> Result<Plan> {
-        names::check_id("container id", &request.id)?;
-        let bundle = PathBuf::from(&request.bundle);
-        if !request.checkpoint.is_empty() {
-            return Err(Error::new(Code::SpecRefused, "checkpoint asks for a restore from a checkpoint"));
-        }
-        let spec = Spec::load(&bundle)?;
-        spec.refuse_host_things()?;
-        spec.refuse_sources(&bundle)?;
-        let stdio = Stdio {
-            stdin: request.stdin.clone(),
-            stdout: request.stdout.clone(),
-            stderr: request.stderr.clone(),
-            terminal: request.terminal,
-        };
-        let hooks = spec.hooks(&request.id, &request.bundle)?;
-        let config = options::config_path(request.options.get_or_default())?;
-        Ok(Plan {
-            role: spec.role()?,
-            gpu: spec.gpu()?,
-            hooks,
-            bundle,
-            spec,
-            stdio,
-            request,
-            config,
-            own: None,
-        })
-    }
-
-    /// That of a sandbox which is no container: nobody has its streams, and no GPU is its.
-    pub(super) fn of_sandbox(
-        request: CreateTaskRequest,
-        own: spec::sandbox::Sandbox,
-        config: Option<PathBuf>,
-    ) -> Result<Plan> {
-        names::check_id("sandbox id", &request.id)?;
-        own.spec.refuse_host_things()?;
-        let (bundle, spec, stdio) = (PathBuf::from(&request.bundle), own.spec.clone(), Stdio::default());
-        let hooks = Hooks::default();
-        Ok(Plan {
-            role: Role::Sandbox,
-            gpu: None,
-            hooks,
-            bundle,
-            spec,
-            stdio,
-            request,
-            config,
-            own: Some(own),
-        })
-    }
-
-    pub(super) fn id(&self) -> &str {
-        &self.request.id
     }
 }
 
@@ -289,126 +215,6 @@ impl Pod {
         .await
     }
 
-    /// The domain, from nothing to guest-init's hello.
-    pub(super) async fn make_domain(
-        self: &Arc<Self>,
-        sandbox: &mut Sandbox,
-        plan: &Plan,
-        creation: &Creation,
-    ) -> Result<()> {
-        let platform = sandbox.platform.clone();
-        // After the earlier lives' end, whose ways are none that a pod cannot have, and after the hooks, which may make some of it.
-        let namespace = match plan.spec.network() {
-            Some(path) => sandbox.find_network(path).await?,
-            None => None,
-        };
-        // Nobody ends a toolstack that has begun.
-        creation.check()?;
-        let domain = domain_config(sandbox, plan)?;
-        let memory_mib = domain.memory_mib;
-        let toolstack = platform.toolstack.clone();
-        let domid = blocking(move || toolstack.create_paused(&domain)).await?;
-        self.passed(Step::DomainMade, creation).await?;
-        sandbox.record.domid = Some(domid);
-        sandbox.save().await?;
-        let (share, uuid, export) =
-            (platform.share.clone(), sandbox.record.domain_uuid, sandbox.share.export());
-        let backend = blocking(move || share.attach(domid, uuid, &export)).await?;
-        sandbox.record.backend = Some(backend);
-        sandbox.save().await?;
-        self.passed(Step::ShareServed, creation).await?;
-        let mut backend_end =
-            backend.end().or_fail(Code::HostFailure, || "cannot watch the share's backend".into())?;
-        let (link, driver_domain) = (platform.link.clone(), sandbox.record.driver_domain);
-        blocking(move || link.make_devices(domid, driver_domain)).await?;
-        self.passed(Step::DevicesMade, creation).await?;
-        let changes = sandbox.make_vifs().await?;
-        self.passed(Step::VifsMade, creation).await?;
-        let toolstack = platform.toolstack.clone();
-        blocking(move || toolstack.unpause(domid)).await?;
-        self.passed(Step::Unpaused, creation).await?;
-        let guest = self.meet_guest(sandbox, plan, (domid, &mut backend_end), creation).await?;
-        let guest = Arc::new(guest);
-        let size =
-            Size::new(platform.toolstack.clone(), domid, memory_mib, &platform.config.guest, &plan.spec);
-        let living =
-            Living { guest: guest.clone(), platform: platform.clone(), domain_uuid: uuid, backend, size };
-        *self.living() = Some(living);
-        self.follow_network(sandbox, &guest, namespace.as_ref(), changes).await;
-        sandbox.watch(self.clone().watch_domain(platform, uuid));
-        sandbox.watch(self.clone().watch_guest());
-        sandbox.watch(self.clone().watch_backend(backend_end));
-        sandbox.watch(self.clone().keep_clock());
-        self.passed(Step::GuestUp, creation).await
-    }
-
-    /// Waits for guest-init, and then for it to make the pod's network, but not for one that is dead, too slow or not wanted any more.
-    async fn meet_guest(
-        &self,
-        sandbox: &Sandbox,
-        plan: &Plan,
-        (domid, backend_end): (u16, &mut oneshot::Receiver<()>),
-        creation: &Creation,
-    ) -> Result<Guest> {
-        let platform = &sandbox.platform;
-        let seconds = platform.config.shim.boot_timeout_s;
-        let uuid = sandbox.record.domain_uuid;
-        let mut endings = platform.link.endings();
-        let death = async {
-            loop {
-                if endings.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                let toolstack = platform.toolstack.clone();
-                if let Ok(false) = blocking(move || toolstack.runs(uuid)).await {
-                    return;
-                }
-            }
-        };
-        let given_up = async {
-            tokio::select! {
-                () = death => Error::new(Code::GuestGone, "the domain ended before its guest was up"),
-                _ = backend_end => Error::new(Code::ShareFailed, "the share's backend ended before the guest was up"),
-                () = creation.cancelled() => creation.refusal(),
-            }
-        };
-        let mut given_up = pin!(given_up);
-        let guest = tokio::select! {
-            met = Guest::meet(platform.link.clone(), domid, &sandbox.record.sandbox, plan.spec.hostname()) => met?,
-            why = &mut given_up => return Err(why),
-            () = tokio::time::sleep(Duration::from_secs(seconds)) => {
-                return Err(Error::new(Code::GuestSilent, format!("guest-init did not say hello within {seconds} s (shim.boot_timeout_s)")));
-            }
-        };
-        // Its limit is the call's.
-        if let Some(network) = &sandbox.network {
-            tokio::select! {
-                made = guest.set_network(network.network()) => made?,
-                why = &mut given_up => return Err(why),
-            }
-        }
-        Ok(guest)
-    }
-
-    /// Registers the zone, grants the container its GPU, and has both kept from here on.
-    async fn grant(self: &Arc<Self>, sandbox: &mut Sandbox, id: &str) -> Result<()> {
-        sandbox.record.proxy = Some(sandbox.platform.config.proxy.socket.clone());
-        sandbox.save().await?;
-        let turn = sandbox.zone_turn.clone().lock_owned().await;
-        let (record, id) = (sandbox.record.clone(), id.to_owned());
-        let registered = blocking(move || {
-            let registered = zone::grant(&record, &id, PROXY_LIMIT);
-            drop(turn);
-            registered
-        });
-        let registered = registered.await?;
-        if let (Some(stream), false) = (registered, sandbox.zone_kept) {
-            sandbox.zone_kept = true;
-            sandbox.watch(self.clone().keep_zone(stream));
-        }
-        Ok(())
-    }
-
     /// The container in the guest, with its stdio.
     async fn make_task(
         self: &Arc<Self>,
@@ -440,15 +246,7 @@ impl Pod {
     }
 }
 
-impl Sandbox {
-    /// Writes the record: before each side effect.
-    pub(super) async fn save(&self) -> Result<()> {
-        let (store, record) = (self.store.clone(), self.record.clone());
-        blocking(move || store.save(&record)).await
-    }
-}
-
-fn domain_config(sandbox: &Sandbox, plan: &Plan) -> Result<DomainConfig> {
+pub(super) fn domain_config(sandbox: &Sandbox, plan: &Plan) -> Result<DomainConfig> {
     let guest = &sandbox.platform.config.guest;
     let size = plan.spec.domain_size(guest)?;
     let uuid = sandbox.record.domain_uuid;

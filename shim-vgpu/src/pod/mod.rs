@@ -1,6 +1,6 @@
 //! A pod: its domain, and the containers in it.
 //!
-//! [`Pod`] holds what lives; [`create`] builds, [`back`] takes away again, [`place`] has what a container is on the host, [`network`] the way of its network to the guest, [`sandbox`] a pod without a container of its own, [`tasks`] and [`freeze`] have the calls on containers that exist, [`size`] its memory, [`clock`] keeps the guest's time, [`death`] notices its end,
+//! [`Pod`] holds what lives; [`plan`] reads what is asked for, [`create`] builds, by [`domain`] its domain, [`back`] takes away again, [`place`] has what a container is on the host, [`network`] the way of its network to the guest, [`sandbox`] a pod without a container of its own, [`tasks`] and [`freeze`] have the calls on containers that exist, [`size`] its memory, [`clock`] keeps the guest's time, [`death`] notices its end,
 //! [`proxy`] that of gpu-proxy, [`vifs`] a guest that keeps Dom0 busy, [`volumes`] what kubelet changes.
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
 //! Six locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
@@ -14,9 +14,11 @@ mod back;
 mod clock;
 mod create;
 mod death;
+mod domain;
 mod freeze;
 mod network;
 mod place;
+mod plan;
 mod proxy;
 mod sandbox;
 mod size;
@@ -43,7 +45,7 @@ use vgpu_netlink::Namespace;
 
 use crate::{
     container::Container,
-    error::{Error, Result},
+    error::{Error, Result, blocking},
     events::Outbox,
     guest::Guest,
     network::PodNetwork,
@@ -150,6 +152,12 @@ struct Sandbox {
 }
 
 impl Sandbox {
+    /// Writes the record: before each side effect.
+    async fn save(&self) -> Result<()> {
+        let (store, record) = (self.store.clone(), self.record.clone());
+        blocking(move || store.save(&record)).await
+    }
+
     /// Nobody is to notice the end that we make ourselves.
     fn stop_watching(&mut self) {
         for watcher in self.watchers.drain(..) {

@@ -6,7 +6,7 @@ use containerd_shim_protos::api::Mount;
 
 use super::{
     Creation, Pod, Sandbox,
-    create::Plan,
+    plan::Plan,
     steps::Step,
     volumes::{self, Changes},
 };

@@ -1,17 +1,19 @@
-//! Keeps the pod's zone at gpu-proxy: one that was restarted, or told by somebody else to end the zone, knows nothing of it. So it is told
-//! again, and the pod that lived on can use its GPU again.
+//! The pod's zone at gpu-proxy: made with the first grant, and kept. A gpu-proxy that was restarted, or told by somebody else to end the zone, knows
+//! nothing of it. So it is told again, and the pod that lived on can use its GPU again.
 
 use std::{os::unix::net::UnixStream, sync::Arc, time::Duration};
 
 use tokio::net::UnixStream as AsyncStream;
 use vgpu_codes::Code;
 
-use super::Pod;
+use super::{Pod, Sandbox};
 use crate::{
     error::{OrFail, Result, blocking},
     zone,
 };
 
+/// For gpu-proxy to register a zone or give a grant.
+pub(super) const PROXY_LIMIT: Duration = Duration::from_secs(10);
 /// For each answer of a gpu-proxy that was just started: to the connection, the hello, the zone and each grant. A Delete waits for them
 /// all if it comes in between, but a gpu-proxy that hangs is given up at the first.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -19,6 +21,25 @@ const LIMIT: Duration = Duration::from_secs(2);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 impl Pod {
+    /// Registers the zone, grants the container its GPU, and has both kept from here on.
+    pub(super) async fn grant(self: &Arc<Self>, sandbox: &mut Sandbox, id: &str) -> Result<()> {
+        sandbox.record.proxy = Some(sandbox.platform.config.proxy.socket.clone());
+        sandbox.save().await?;
+        let turn = sandbox.zone_turn.clone().lock_owned().await;
+        let (record, id) = (sandbox.record.clone(), id.to_owned());
+        let registered = blocking(move || {
+            let registered = zone::grant(&record, &id, PROXY_LIMIT);
+            drop(turn);
+            registered
+        });
+        let registered = registered.await?;
+        if let (Some(stream), false) = (registered, sandbox.zone_kept) {
+            sandbox.zone_kept = true;
+            sandbox.watch(self.clone().keep_zone(stream));
+        }
+        Ok(())
+    }
+
     /// Watches `registered`, on which the zone was registered, and registers it anew whenever that ends. Ends with the sandbox.
     pub(super) async fn keep_zone(self: Arc<Self>, registered: UnixStream) {
         let mut next = Some(registered);

@@ -28,7 +28,8 @@ use vgpu_codes::Code;
 
 use super::{
     Creation, Pod, Slot,
-    create::{Plan, TASK_LIMIT, UnderWay},
+    create::{TASK_LIMIT, UnderWay},
+    plan::Plan,
 };
 use crate::{
     container::{
