@@ -67,15 +67,13 @@ impl Plan {
     ) -> Result<Plan> {
         names::check_id("sandbox id", &request.id)?;
         own.spec.refuse_host_things()?;
-        let (bundle, spec, stdio) = (PathBuf::from(&request.bundle), own.spec.clone(), Stdio::default());
-        let hooks = Hooks::default();
         Ok(Plan {
             role: Role::Sandbox,
             gpu: None,
-            hooks,
-            bundle,
-            spec,
-            stdio,
+            hooks: Hooks::default(),
+            bundle: PathBuf::from(&request.bundle),
+            spec: own.spec.clone(),
+            stdio: Stdio::default(),
             request,
             config,
             own: Some(own),

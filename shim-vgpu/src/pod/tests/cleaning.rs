@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
@@ -77,29 +76,17 @@ async fn a_sandbox_of_the_same_id_waits_for_a_cleaning_and_spares_the_living() {
 #[tokio::test]
 async fn a_create_that_dies_after_any_step_is_cleaned_up_from_disk() {
     for last in Step::ALL {
-        let (reached, mut cut_at) = mpsc::unbounded_channel();
-        let cut = Cut::new(move |step| step == last && reached.send(()).is_ok());
-        let node = Node::with_cut(Habits::default(), cut).await;
-        let proxy = FakeProxy::start(&node.world.proxy_socket());
-        let request = node.request("run", json!({"vgpu.dev/gpu": "1"}));
-        let bundle = request.bundle.clone();
-        let creating = tokio::spawn(node.pod.clone().create(request));
-        tokio::time::timeout(Duration::from_secs(10), cut_at.recv())
-            .await
-            .unwrap_or_else(|_| panic!("{last:?} is not reached"))
-            .unwrap();
-        creating.abort();
-        let _ = creating.await;
-        let (platform, when) = (node.world.platform(), format!("{last:?}"));
-        let clean = move || {
-            let Some(store) = Store::pointed_from(Path::new(&bundle)) else { return };
-            if let Some(record) = store.load().unwrap() {
-                cleanup::sandbox(&platform, &store, &record).unwrap();
-            }
-        };
+        let mut proxy = None;
+        let (node, bundle) = Node::killed_after(last, |node| {
+            proxy = Some(FakeProxy::start(&node.world.proxy_socket()));
+            node.request("run", json!({"vgpu.dev/gpu": "1"}))
+        })
+        .await;
+        let (proxy, when) = (proxy.unwrap(), format!("{last:?}"));
         let begun = std::time::Instant::now();
         // Twice: it may be killed itself, and containerd may call it again.
-        tokio::task::spawn_blocking(move || (clean(), clean())).await.unwrap();
+        node.clean(&bundle).await.unwrap();
+        node.clean(&bundle).await.unwrap();
         assert!(
             begun.elapsed() < Duration::from_secs(5),
             "{when}: containerd's limit: {:?}",
@@ -114,15 +101,7 @@ async fn a_create_that_dies_after_any_step_is_cleaned_up_from_disk() {
 /// Without xl it's Xen that says whether there can be a domain; a record without an id says nothing.
 #[tokio::test]
 async fn a_domain_is_not_forgotten_while_xl_is_missing() {
-    let (reached, mut cut_at) = mpsc::unbounded_channel();
-    let cut = Cut::new(move |step| step == Step::DomainMade && reached.send(()).is_ok());
-    let node = Node::with_cut(Habits::default(), cut).await;
-    let request = node.request("run", json!({}));
-    let bundle = request.bundle.clone();
-    let creating = tokio::spawn(node.pod.clone().create(request));
-    tokio::time::timeout(Duration::from_secs(10), cut_at.recv()).await.expect("the step is reached").unwrap();
-    creating.abort();
-    let _ = creating.await;
+    let (node, bundle) = Node::killed_after(Step::DomainMade, |node| node.request("run", json!({}))).await;
     let store = Store::pointed_from(Path::new(&bundle)).unwrap();
     let mut record = store.load().unwrap().unwrap();
     record.domid = None;

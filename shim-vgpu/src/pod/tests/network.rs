@@ -2,14 +2,11 @@
 
 use std::{fs, path::PathBuf, sync::atomic::Ordering};
 
-use tokio::sync::mpsc;
 use vgpu_agent_api::network::{Mac, Network, Prefix};
 use vgpu_netlink::{Id, Namespace, Rtnetlink, scan::scan, scratch::Scratch};
 
 use super::{world::Source, *};
 use crate::{
-    cleanup,
-    error::Result,
     network::{NetworkRecord, PodNetwork},
     pod::{
         Pod,
@@ -151,26 +148,7 @@ async fn a_guest_that_changes_its_vifs_states_without_end_loses_its_domain() {
 
 /// A node whose shim is killed when its Create of a pod in this namespace has come so far, and the bundle.
 async fn killed_after(last: Step, pod: &Scratch) -> (Node, String) {
-    let (reached, mut cut_at) = mpsc::unbounded_channel();
-    let cut = Cut::new(move |step| step == last && reached.send(()).is_ok());
-    let node = Node::with_cut(Habits::default(), cut).await;
-    let request = in_namespace(&node, "run", pod.path());
-    let bundle = request.bundle.clone();
-    let creating = tokio::spawn(node.pod.clone().create(request));
-    tokio::time::timeout(Duration::from_secs(10), cut_at.recv()).await.unwrap().unwrap();
-    creating.abort();
-    let _ = creating.await;
-    (node, bundle)
-}
-
-/// As `delete` does, from disk alone.
-async fn clean(node: &Node, bundle: &str) -> Result<()> {
-    let (platform, bundle) = (node.world.platform(), PathBuf::from(bundle));
-    let cleaning = move || {
-        let Some(store) = Store::pointed_from(&bundle) else { return Ok(()) };
-        store.load()?.map_or(Ok(()), |record| cleanup::sandbox(&platform, &store, &record))
-    };
-    tokio::task::spawn_blocking(cleaning).await.unwrap()
+    Node::killed_after(last, |node| in_namespace(node, "run", pod.path())).await
 }
 
 /// From before the vifs are to what comes after, and with a namespace that ends before the pod.
@@ -189,8 +167,8 @@ async fn a_create_that_dies_leaves_the_pods_namespace_as_it_was() {
         } else {
             Some((pod, far))
         };
-        clean(&node, &bundle).await.unwrap();
-        clean(&node, &bundle).await.unwrap();
+        node.clean(&bundle).await.unwrap();
+        node.clean(&bundle).await.unwrap();
         node.world.assert_nothing_left(&format!("{last:?} {gone}"));
         if let Some((pod, _far)) = pod {
             assert_eq!(links(&pod), before, "{last:?}");
@@ -225,7 +203,7 @@ async fn another_namespace_in_its_place_keeps_what_somebody_made_there() {
     record.network = Some(NetworkRecord { namespace: next.path(), device, inode, interfaces });
     store.save(&record).unwrap();
     let before = links(&next);
-    clean(&node, &bundle).await.unwrap();
+    node.clean(&bundle).await.unwrap();
     assert_eq!(links(&next), before);
     node.world.assert_nothing_left("after the cleaning");
 }
@@ -236,11 +214,11 @@ async fn the_pods_interface_is_the_pods_again_also_if_its_vif_stays() {
     let before = links(&pod);
     let (node, bundle) = killed_after(Step::VifsMade, &pod).await;
     node.world.no_xl.store(true, Ordering::Relaxed);
-    assert_eq!(clean(&node, &bundle).await.unwrap_err().code(), Some(Code::NoXen));
+    assert_eq!(node.clean(&bundle).await.unwrap_err().code(), Some(Code::NoXen));
     let now = links(&pod);
     assert!(before.iter().all(|link| now.contains(link)) && now.len() > before.len(), "{now:?}");
     node.world.no_xl.store(false, Ordering::Relaxed);
-    clean(&node, &bundle).await.unwrap();
+    node.clean(&bundle).await.unwrap();
     assert_eq!(links(&pod), before);
     node.world.assert_nothing_left("after the second cleaning");
 }

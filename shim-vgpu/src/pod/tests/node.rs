@@ -1,12 +1,13 @@
 //! A node whose parts are played: a shim, a guest, a gpu-proxy, and what containerd hears.
 
-use std::sync::Mutex;
+use std::{path::PathBuf, sync::Mutex};
 
 use async_trait::async_trait;
 use containerd_shim_protos::{
     shim::{event::Envelope, events::ForwardRequest},
     shim_async::{Events, create_events},
 };
+use tokio::sync::mpsc;
 use ttrpc::r#async::{Server, transport::Listener};
 
 use super::{
@@ -14,9 +15,13 @@ use super::{
     *,
 };
 use crate::{
+    cleanup,
     error::Result,
     events::Outbox,
-    pod::{Pod, steps::Cut},
+    pod::{
+        Pod,
+        steps::{Cut, Step},
+    },
 };
 
 /// A containerd that only listens.
@@ -59,6 +64,34 @@ impl Node {
         let outbox = Outbox::new("default", &socket.to_string_lossy());
         let pod = Pod::new(Arc::new(Source(world.clone())), "default", outbox.clone(), cut);
         Node { world, pod, outbox, heard, _containerd: containerd }
+    }
+
+    /// One whose shim is killed when its Create of what is asked for has come so far, and the bundle of that.
+    pub async fn killed_after(
+        last: Step,
+        asked: impl FnOnce(&Node) -> api::CreateTaskRequest,
+    ) -> (Node, String) {
+        let (reached, mut cut_at) = mpsc::unbounded_channel();
+        let cut = Cut::new(move |step| step == last && reached.send(()).is_ok());
+        let node = Node::with_cut(Habits::default(), cut).await;
+        let request = asked(&node);
+        let bundle = request.bundle.clone();
+        let creating = tokio::spawn(node.pod.clone().create(request));
+        let cut = tokio::time::timeout(Duration::from_secs(10), cut_at.recv()).await;
+        cut.unwrap_or_else(|_| panic!("{last:?} is not reached")).unwrap();
+        creating.abort();
+        let _ = creating.await;
+        (node, bundle)
+    }
+
+    /// Cleans up as `delete` does, from disk alone.
+    pub async fn clean(&self, bundle: &str) -> Result<()> {
+        let (platform, bundle) = (self.world.platform(), PathBuf::from(bundle));
+        let cleaning = move || {
+            let Some(store) = Store::pointed_from(&bundle) else { return Ok(()) };
+            store.load()?.map_or(Ok(()), |record| cleanup::sandbox(&platform, &store, &record))
+        };
+        tokio::task::spawn_blocking(cleaning).await.unwrap()
     }
 
     pub fn request(&self, id: &str, annotations: serde_json::Value) -> api::CreateTaskRequest {
