@@ -11,7 +11,7 @@ use libcontainer::oci_spec::runtime::LinuxResources;
 use crate::{
     cgroup,
     error::{GuestError, Result},
-    oci::adapt,
+    oci::resources,
     task::huge::POOLS,
 };
 
@@ -19,7 +19,7 @@ use crate::{
 /// # Errors
 /// A value that the kernel refuses.
 pub fn apply(container: &str, mut resources: LinuxResources) -> Result<()> {
-    adapt::adapt_resources(&mut resources, Path::new(POOLS));
+    resources::adapt(&mut resources, Path::new(POOLS));
     let refused = |error: String| GuestError::Oci { operation: "update the limits", text: error };
     let manager = Manager::new(PathBuf::from(cgroup::MOUNT), cgroup::of_container(container))
         .map_err(|error| refused(error.to_string()))?;

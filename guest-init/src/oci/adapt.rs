@@ -11,14 +11,13 @@ use std::{
 };
 
 use libcontainer::oci_spec::runtime::{
-    Capabilities, Capability, Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, LinuxResources,
-    LinuxSeccomp, Mount, MountBuilder, Process, Root, Spec,
+    Linux, LinuxIdMapping, LinuxNamespaceType, LinuxSeccomp, Mount, MountBuilder, Process, Root, Spec,
 };
 
 use vgpu_agent_api::sysctl::Sysctl;
 
 use super::{
-    process, seccomp,
+    process, resources, seccomp,
     shared::{self, Shared},
 };
 use crate::{
@@ -69,7 +68,7 @@ pub fn adapt(mut spec: Spec, guest: &Guest, pod: &mut dyn Shared) -> Result<Adap
     }
     if let Some(process) = spec.process_mut() {
         process::check(process)?;
-        adapt_process(process);
+        process::adapt(process);
     }
     let mut linux = spec.linux().clone().unwrap_or_default();
     // The library would need libseccomp: C, and not static.
@@ -90,58 +89,6 @@ pub fn adapt(mut spec: Spec, guest: &Guest, pod: &mut dyn Shared) -> Result<Adap
     mounts.extend(binds);
     spec.set_mounts(Some(mounts));
     Ok(Adapted { spec, sysctls, seccomp })
-}
-
-/// Takes out what the guest's kernel does not have. Also for the process of an exec.
-pub fn adapt_process(process: &mut Process) {
-    process.set_apparmor_profile(None).set_selinux_label(None);
-    let asked = with_all_sets(process.capabilities().as_ref());
-    let may_gain = process.no_new_privileges() != Some(true);
-    let capabilities = without_mknod(asked);
-    process.set_capabilities(Some(if may_gain { with_sys_admin(capabilities) } else { capabilities }));
-}
-
-/// Without no_new_privs a seccomp filter needs CAP_SYS_ADMIN. The program does not get it: execve(2) takes what is permitted from the bounding
-/// and the ambient set, which stay as they are.
-fn with_sys_admin(mut capabilities: LinuxCapabilities) -> LinuxCapabilities {
-    let with = |set: &Option<Capabilities>| {
-        let mut set = set.clone().unwrap_or_default();
-        set.insert(Capability::SysAdmin);
-        Some(set)
-    };
-    let (effective, permitted) = (with(capabilities.effective()), with(capabilities.permitted()));
-    capabilities.set_effective(effective).set_permitted(permitted);
-    capabilities
-}
-
-/// A set that a spec does not name is empty, as for runc; the library would leave it as it is in PID 1, full.
-fn with_all_sets(asked: Option<&LinuxCapabilities>) -> LinuxCapabilities {
-    let named = |set: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
-        Some(asked.and_then(|asked| set(asked).clone()).unwrap_or_default())
-    };
-    // Its own default is what others give a container.
-    let mut all = LinuxCapabilities::default();
-    all.set_bounding(named(LinuxCapabilities::bounding)).set_effective(named(LinuxCapabilities::effective));
-    all.set_inheritable(named(LinuxCapabilities::inheritable));
-    all.set_permitted(named(LinuxCapabilities::permitted)).set_ambient(named(LinuxCapabilities::ambient));
-    all
-}
-
-/// On a node the device cgroup holds what a container makes with CAP_MKNOD. This kernel has none, and the guest's devices lead to Xen:
-/// grants, event channels, the xenstore.
-fn without_mknod(mut capabilities: LinuxCapabilities) -> LinuxCapabilities {
-    let without = |set: &Option<Capabilities>| {
-        set.clone().map(|mut set| {
-            set.remove(&Capability::Mknod);
-            set
-        })
-    };
-    let (bounding, effective) = (without(capabilities.bounding()), without(capabilities.effective()));
-    let (inheritable, permitted) = (without(capabilities.inheritable()), without(capabilities.permitted()));
-    let ambient = without(capabilities.ambient());
-    capabilities.set_bounding(bounding).set_effective(effective).set_inheritable(inheritable);
-    capabilities.set_permitted(permitted).set_ambient(ambient);
-    capabilities
 }
 
 /// How the users of a user namespace of its own are numbered outside of it; empty without one.
@@ -169,7 +116,7 @@ fn adapt_linux(linux: &mut Linux, guest: &Guest, pod: &mut dyn Shared) -> Result
     linux.set_namespaces(Some(namespaces));
     linux.set_seccomp(None).set_mount_label(None).set_intel_rdt(None).set_net_devices(None);
     if let Some(resources) = linux.resources_mut() {
-        adapt_resources(resources, &guest.huge_pages);
+        resources::adapt(resources, &guest.huge_pages);
     }
     let Some(all) = linux.sysctl_mut().as_mut() else { return Ok(BTreeMap::new()) };
     let mut network = BTreeMap::new();
@@ -187,38 +134,6 @@ fn adapt_linux(linux: &mut Linux, guest: &Guest, pod: &mut dyn Shared) -> Result
 
 fn has_namespace(linux: &Linux, typ: LinuxNamespaceType) -> bool {
     linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == typ)
-}
-
-/// Takes out limits that name the node's hardware or that this kernel has no file for: writing them would fail the container.
-pub fn adapt_resources(resources: &mut LinuxResources, huge_pages: &Path) {
-    resources.set_devices(None).set_block_io(None).set_network(None).set_rdma(None);
-    if let Some(cpu) = resources.cpu_mut() {
-        // CPU numbers of the node. The pod has its own vCPUs.
-        cpu.set_cpus(None).set_mems(None).set_realtime_period(None).set_realtime_runtime(None);
-    }
-    if let Some(memory) = resources.memory_mut() {
-        memory.set_swap(None);
-    }
-    let here = resources.hugepage_limits_mut().take().map(|limits| {
-        limits.into_iter().filter(|limit| has_huge_page(huge_pages, limit.page_size())).collect()
-    });
-    resources.set_hugepage_limits(here);
-}
-
-fn has_huge_page(huge_pages: &Path, page_size: &str) -> bool {
-    page_kib(page_size).is_some_and(|kib| huge_pages.join(format!("hugepages-{kib}kB")).exists())
-}
-
-/// Of a size as in the spec: "2MB", "1GB", "64KB".
-pub fn page_kib(page_size: &str) -> Option<u64> {
-    let digits = page_size.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit = match &page_size[digits.len()..] {
-        "KB" => 1,
-        "MB" => 1 << 10,
-        "GB" => 1 << 20,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit))
 }
 
 fn bind(from: &Path, to: &Path) -> Result<Mount> {
@@ -286,47 +201,6 @@ mod tests {
             adapted.spec.mounts().as_ref().unwrap()[1].destination(),
             Path::new("/usr/lib/libcuda.so.1")
         );
-    }
-
-    #[test]
-    fn no_container_makes_devices_and_one_that_asks_for_nothing_has_nothing() {
-        let mut process: Process = serde_json::from_value(json!({
-            "cwd": "/", "args": ["/a"], "user": {"uid": 0, "gid": 0},
-            "capabilities": {"bounding": ["CAP_MKNOD", "CAP_KILL"], "effective": ["CAP_MKNOD"], "ambient": ["CAP_CHOWN"]},
-        }))
-        .unwrap();
-        adapt_process(&mut process);
-        let text = serde_json::to_string(process.capabilities()).unwrap();
-        assert!(!text.contains("MKNOD") && text.contains("CAP_KILL") && text.contains("CAP_CHOWN"), "{text}");
-
-        process.set_capabilities(None);
-        adapt_process(&mut process);
-        let asked = process.capabilities().clone().unwrap();
-        assert_eq!(asked.bounding(), &Some(Capabilities::new()));
-        assert_eq!(
-            asked.effective(),
-            &Some(Capabilities::from([Capability::SysAdmin])),
-            "for the filter alone"
-        );
-        process.set_capabilities(None).set_no_new_privileges(Some(true));
-        adapt_process(&mut process);
-        let text = serde_json::to_string(process.capabilities()).unwrap();
-        assert!(!text.contains("CAP_") && text.contains("bounding"), "{text}");
-    }
-
-    #[test]
-    fn a_set_that_is_not_named_is_empty() {
-        let mut process: Process = serde_json::from_value(json!({
-            "cwd": "/", "args": ["/a"], "user": {"uid": 0, "gid": 0}, "noNewPrivileges": true,
-            "capabilities": {"bounding": ["CAP_KILL"]},
-        }))
-        .unwrap();
-        adapt_process(&mut process);
-        let asked = process.capabilities().clone().unwrap();
-        assert_eq!(asked.bounding(), &Some(Capabilities::from([Capability::Kill])));
-        for set in [asked.effective(), asked.permitted(), asked.inheritable(), asked.ambient()] {
-            assert_eq!(set, &Some(Capabilities::new()));
-        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The library forks, changes namespaces and its own working directory, so it runs in a single-threaded process of its own:
 //! guest-init executes itself as `guest-init oci REQUEST ANSWER_FILE`. [`run`] is that call seen from PID 1, [`helper`] is the other
-//! side, [`adapt`] makes a spec of the node fit the guest, [`shared`] has it share what other containers have, [`process`] refuses what `process` may not say, [`destinations`] says where mounts go, [`tmpfs`] has covered folders keep their modes,
+//! side, [`adapt`] makes a spec of the node fit the guest, [`shared`] has it share what other containers have, [`process`] what its process says and [`resources`] its limits, [`destinations`] says where mounts go, [`tmpfs`] has covered folders keep their modes,
 //! [`workdir`] makes the working directory, [`command`] finds and executes the
 //! container's program under its [`seccomp`] profile.
 
@@ -12,6 +12,7 @@ pub mod destinations;
 pub mod helper;
 pub mod pause;
 pub mod process;
+pub mod resources;
 pub mod seccomp;
 pub mod shared;
 pub mod tmpfs;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{During, GuestError, Result},
-    oci::{Request, adapt, process},
+    oci::{Request, process},
     stdio::StdioNames,
 };
 
@@ -41,7 +41,7 @@ impl Exec {
         });
         let mut spec = spec.map_err(|error| GuestError::Invalid { field: "spec", why: error.to_string() })?;
         process::check(&spec)?;
-        adapt::adapt_process(&mut spec);
+        process::adapt(&mut spec);
         spec.set_terminal(Some(stdio.terminal));
         let process = Process::new(format!("exec {id}"), stdio);
         Ok(Self { process, spec: Mutex::new(Some(spec)), id: id.to_owned() })

@@ -15,7 +15,7 @@ use libcontainer::oci_spec::runtime::LinuxHugepageLimit;
 
 use crate::{
     error::{During, GuestError, Result},
-    oci::adapt::page_kib,
+    oci::resources::page_kib,
 };
 
 /// The kernel's pools: a folder for each size of pages.
