@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fmt, fs,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use libcontainer::oci_spec::runtime::LinuxHugepageLimit;
@@ -28,6 +28,8 @@ pub struct HugePages {
     pools: Box<dyn Pools>,
     /// Pages that containers may have, by the size of one in KiB, and those that the kernel had before.
     reserved: Mutex<BTreeMap<u64, u64>>,
+    /// Held by who changes the kernel's pools, which may take long.
+    changing: Mutex<()>,
 }
 
 /// The pools of a kernel, each by the size of its pages in KiB. Tests have some without a kernel.
@@ -58,7 +60,7 @@ impl HugePages {
     }
 
     fn of(pools: Box<dyn Pools>) -> Arc<Self> {
-        Arc::new(Self { pools, reserved: Mutex::default() })
+        Arc::new(Self { pools, reserved: Mutex::default(), changing: Mutex::default() })
     }
 
     /// Takes as many pages as these limits allow. Blocks while the kernel makes room.
@@ -73,19 +75,17 @@ impl HugePages {
             let kib =
                 kib.ok_or_else(|| refused(format!("this guest has no pages of {}", limit.page_size())))?;
             let pages = bytes.div_ceil(kib.saturating_mul(1024));
-            self.change(kib, |had| had.saturating_add(pages))?;
+            self.take(kib, pages)?;
             reserved.pages.push((kib, pages));
         }
         Ok(reserved)
     }
 
-    fn change(&self, kib: u64, change: impl FnOnce(u64) -> u64) -> Result<()> {
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        let had = match reserved.get(&kib) {
-            Some(pages) => *pages,
-            None => self.pools.get(kib)?,
-        };
-        let wanted = change(had);
+    fn take(&self, kib: u64, pages: u64) -> Result<()> {
+        let _turn = lock(&self.changing);
+        let known = lock(&self.reserved).get(&kib).copied();
+        let had = known.map_or_else(|| self.pools.get(kib), Ok)?;
+        let wanted = had.saturating_add(pages);
         self.pools.set(kib, wanted)?;
         let has = self.pools.get(kib)?;
         if has < wanted {
@@ -94,8 +94,16 @@ impl HugePages {
                 "this guest has memory for {has} pages of {kib} KiB, and {wanted} are asked for"
             )));
         }
-        reserved.insert(kib, wanted);
+        // Others may have gone meanwhile.
+        *lock(&self.reserved).entry(kib).or_insert(had) += pages;
         Ok(())
+    }
+
+    /// Has the kernel's pool be as large as it should.
+    fn settle(&self, kib: u64) -> Result<()> {
+        let _turn = lock(&self.changing);
+        let pages = lock(&self.reserved).get(&kib).copied();
+        pages.map_or(Ok(()), |pages| self.pools.set(kib, pages))
     }
 }
 
@@ -128,14 +136,24 @@ impl Drop for Reserved {
         if pages.is_empty() {
             return;
         }
+        // At once: they are the next container's.
+        let mut reserved = lock(&pools.reserved);
+        for (kib, pages) in &pages {
+            reserved.entry(*kib).and_modify(|all| *all = all.saturating_sub(*pages));
+        }
+        drop(reserved);
         // Not here: a kernel that makes room for another container's pages may take long, and this may be the thread that serves the pod.
         // To have fewer is always possible, and a pool that stays too large is the guest's own loss.
         let _ = std::thread::Builder::new().name("huge-pages".into()).spawn(move || {
-            for (kib, pages) in pages {
-                let _ = pools.change(kib, |had| had.saturating_sub(pages));
+            for (kib, _) in pages {
+                let _ = pools.settle(kib);
             }
         });
     }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refused(why: String) -> GuestError {

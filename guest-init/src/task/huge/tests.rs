@@ -114,3 +114,14 @@ fn pages_of_one_size_go_back_where_there_is_no_room_for_those_of_another() {
     drop(pools.reserve(&limits(&[("1GB", 1 << 30)])).unwrap());
     are(&pools, [(2048, 0), (1 << 20, 0)]);
 }
+
+/// A container is deleted, and its next one is made at once: the kernel may not have heard of the end yet.
+#[test]
+fn pages_that_were_given_back_are_the_next_ones_at_once() {
+    let pools = Small::pools(5 << 11);
+    for _ in 0..200 {
+        drop(pools.reserve(&limits(&[("2MB", 6 << 20)])).unwrap());
+        drop(pools.reserve(&limits(&[("2MB", 8 << 20)])).unwrap());
+    }
+    are(&pools, [(2048, 0), (1 << 20, 0)]);
+}
