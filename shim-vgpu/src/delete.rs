@@ -38,6 +38,8 @@ use crate::{
 const LOCK_LIMIT: Duration = Duration::from_secs(120);
 /// Of containerd's 5 s, with time left to start and to be heard.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+/// For a child of a killed shim to execute its program: as long as a node that is short of time may keep it from that.
+const HELD_LIMIT: Duration = Duration::from_secs(30);
 /// Between the tries of a cleaning: containerd asks once, and the node may be short of something for a while.
 const PAUSES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
@@ -74,6 +76,7 @@ impl Dead {
 
     /// Cleans up. What is not this life's is not touched.
     fn clean(&self, source: &dyn PlatformSource) -> Result<()> {
+        let record = self.store.as_ref().and_then(|store| store.load().ok().flatten());
         let cleaned = match &self.store {
             Some(store) => {
                 let cleaned = self.clean_pod(store, source);
@@ -84,7 +87,8 @@ impl Dead {
             None => self.ask_living(),
         };
         if let Some(socket) = &self.socket {
-            socket.remove_if_stale();
+            let is_gone = record.and_then(|record| record.shim).is_some_and(|shim| !shim.is_alive());
+            socket.remove_if_stale(if is_gone { HELD_LIMIT } else { Duration::ZERO });
         }
         cleaned
     }

@@ -4,6 +4,8 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -13,6 +15,9 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap;
+
+/// Between two looks at who holds it.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// See the module.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +43,13 @@ impl Socket {
         &self.path
     }
 
-    /// Removes that of a shim that was killed.
-    pub fn remove_if_stale(&self) {
+    /// Removes that of a shim that was killed. So long is waited for what else may hold it: a process that was about to execute another program
+    /// when the shim was killed has its sockets until then.
+    pub fn remove_if_stale(&self, limit: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < limit && self.is_served() {
+            thread::sleep(PAUSE);
+        }
         if self.connect() == Err(Errno::CONNREFUSED) && self.is_there() {
             let _ = fs::remove_file(&self.path);
         }
@@ -59,5 +69,34 @@ impl Socket {
 
     fn is_there(&self) -> bool {
         Socket::at(self.path.clone()).as_ref() == Some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn the_socket_of_a_killed_shim_goes_when_the_last_one_lets_go_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let (shims, childs) = {
+            let listener = UnixListener::bind(&path).unwrap();
+            (listener.try_clone().unwrap(), listener)
+        };
+        fs::write(dir.path().join("address"), format!("unix://{}", path.display())).unwrap();
+        let socket = Socket::of(dir.path()).unwrap();
+        socket.remove_if_stale(Duration::ZERO);
+        assert!(path.exists(), "a shim that lives serves it");
+        drop(shims);
+        let executes = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(childs);
+        });
+        socket.remove_if_stale(Duration::from_secs(60));
+        assert!(!path.exists());
+        executes.join().unwrap();
     }
 }
