@@ -38,8 +38,8 @@ use crate::{
 const LOCK_LIMIT: Duration = Duration::from_secs(120);
 /// Of containerd's 5 s, with time left to start and to be heard.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
-/// For a child of a killed shim to execute its program: as long as a node that is short of time may keep it from that.
-const HELD_LIMIT: Duration = Duration::from_secs(30);
+/// For a child of a killed shim to execute its program. containerd gives a `delete` 5 s, for all that it does.
+const HELD_LIMIT: Duration = Duration::from_secs(2);
 /// Between the tries of a cleaning: containerd asks once, and the node may be short of something for a while.
 const PAUSES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
