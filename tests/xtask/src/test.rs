@@ -57,6 +57,9 @@ const TESTED_AS_ROOT: &[&str] =
     &["gpu-proxy", "guest-init", "shim-vgpu", "vgpu-forward", "vgpu-local", "vgpu-netlink", "vgpu-share"];
 /// What cargo and nextest start a test's program with. Source: The Cargo Book, "Configuration", `target.<triple>.runner`.
 const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
+const SUDO: &str = "sudo --preserve-env";
+/// nextest ends a test that hangs (`.config/nextest.toml`), but a user's ends nothing that sudo has begun: that has the same time from this.
+const SUDO_FOR_A_TIME: &str = "sudo --preserve-env timeout --verbose --kill-after 10 600";
 
 /// `test [NAME]`, `test --long STAGE`, `test --list`.
 pub fn main(mut args: Args) -> Result<u8> {
@@ -209,7 +212,12 @@ fn unit_tests(steps: &Steps, tally: &mut Tally) -> Result<()> {
             log.run(&mut host::as_root("true", &[]))
         })?;
         let mut tests = tests_of(&roots("--package"));
-        runner(steps, tally, "Unit tests as root", tests.env(RUNNER, "sudo --preserve-env"))?;
+        runner(
+            steps,
+            tally,
+            "Unit tests as root",
+            tests.env(RUNNER, if nextest { SUDO_FOR_A_TIME } else { SUDO }),
+        )?;
     }
     if nextest {
         // nextest runs no examples of documents. There may be none.
@@ -323,6 +331,21 @@ mod tests {
         let (outcome, _) = run_of("echo 'test result: ok. 0 passed; 0 failed; 8 filtered out'");
         assert!(outcome.expect_err("nothing ran").to_string().ends_with("no test ran"));
         assert!(run_of("true").0.is_err());
+    }
+
+    #[test]
+    fn a_test_that_hangs_has_an_end_as_root_and_as_a_user() {
+        let file = paths::root().expect("this is its checkout").join(".config/nextest.toml");
+        let text = fs::read_to_string(file).expect("nextest's configuration");
+        let line = text.lines().find(|line| line.starts_with("slow-timeout = ")).expect("it has an end");
+        let numbers =
+            line.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse::<u32>().ok());
+        let limit_s: u32 = numbers.product();
+        assert!(line.contains("s\", terminate-after = ") && limit_s >= 300, "{line}");
+        assert_eq!(
+            SUDO_FOR_A_TIME.strip_prefix(SUDO),
+            Some(&*format!(" timeout --verbose --kill-after 10 {limit_s}"))
+        );
     }
 
     #[test]
