@@ -21,6 +21,13 @@ version = 2
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.aufs",
   "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
   "io.containerd.snapshotter.v1.blockfile"]
+# When it comes back it takes a shim that is late for a dead one, and ends the pod. A real node's shims have its defaults (5 s for all that is
+# asked of one then, 5 s for its cleaning, 3 s for its end, 2 s for a state); emulation is some ten times slower.
+[timeouts]
+"io.containerd.timeout.shim.load" = "50s"
+"io.containerd.timeout.shim.cleanup" = "50s"
+"io.containerd.timeout.shim.shutdown" = "30s"
+"io.containerd.timeout.task.state" = "20s"
 END
 cat > "$tree/etc/xen/xl.conf" <<'END'
 # Dom0 has CPU 0 for itself: a polling guest would take it away.
