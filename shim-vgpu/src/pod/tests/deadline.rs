@@ -86,9 +86,7 @@ async fn what_waits_for_a_guest_ends_with_it_and_not_with_its_domain() {
     let request = api::StartRequest { id: "run".into(), exec_id: STUCK.into(), ..Default::default() };
     let starting = tokio::spawn(node.pod.clone().start(request));
     let container = node.pod.container("run").unwrap();
-    while !matches!(container.stage(&Who::of(STUCK)), Ok(Stage::Starting(_))) {
-        tokio::task::yield_now().await;
-    }
+    until("its start has begun", || matches!(container.stage(&Who::of(STUCK)), Ok(Stage::Starting(_)))).await;
     node.world.destroying_takes_long.store(true, Ordering::Relaxed);
     let killed = Instant::now();
     node.kill("run", 9).await.unwrap();

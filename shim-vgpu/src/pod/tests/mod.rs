@@ -42,7 +42,7 @@ use crate::{
     service::{LettingGo, Service},
 };
 use fake_guest::{Habits, STRANGE};
-use node::Node;
+use node::{Node, until};
 
 #[tokio::test]
 async fn a_container_lives_and_leaves_nothing() {
@@ -197,16 +197,10 @@ async fn a_create_whose_request_is_dropped_runs_to_its_end() {
     let service = Service::new(node.pod.clone(), LettingGo::new(None, Arc::default()));
     let request = node.request(fake_guest::SLOW, json!({}));
     let handler = tokio::spawn(async move { service.create(&TtrpcContext::default(), request).await });
-    while node.world.programs.lock().unwrap().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the guest makes it", || !node.world.programs.lock().unwrap().is_empty()).await;
     handler.abort();
     assert!(handler.await.unwrap_err().is_cancelled());
-    let begun = std::time::Instant::now();
-    while node.pod.container(fake_guest::SLOW).is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it ended with its request");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("it is made without its request", || node.pod.container(fake_guest::SLOW).is_ok()).await;
     assert_eq!(node.state(fake_guest::SLOW, ""), (true, api::Status::CREATED, None));
     assert_eq!(node.events().await, ["create"]);
     node.delete(fake_guest::SLOW).await.unwrap();
@@ -226,9 +220,7 @@ async fn a_share_that_nobody_serves_any_more_ends_the_pod() {
 
     let node = Node::new(Habits { never_boots: true, ..Habits::default() }).await;
     let creating = tokio::spawn(node.pod.clone().create(node.request("run", json!({}))));
-    while node.world.left.lock().unwrap().devices.is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the domain is made", || !node.world.left.lock().unwrap().devices.is_empty()).await;
     node.world.kill_backends();
     assert_eq!(creating.await.unwrap().unwrap_err().code(), Some(Code::ShareFailed));
     node.world.assert_nothing_left("while it boots");
@@ -349,9 +341,7 @@ async fn a_container_is_restarted_in_a_living_pod() {
 async fn a_delete_that_meets_a_create_stops_it_and_waits_for_its_rollback() {
     let node = Node::new(Habits { never_boots: true, ..Habits::default() }).await;
     let creating = tokio::spawn(node.pod.clone().create(node.request("run", json!({}))));
-    while node.world.left.lock().unwrap().devices.is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the domain is made", || !node.world.left.lock().unwrap().devices.is_empty()).await;
     assert_eq!(node.delete("run").await.unwrap_err().code(), Some(Code::NoSuchTask));
     node.world.assert_nothing_left("after the delete");
     creating.await.unwrap().unwrap_err();

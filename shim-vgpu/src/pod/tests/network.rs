@@ -101,9 +101,7 @@ async fn the_network_has_its_own_time_and_nobody_waits_for_one_that_is_not_wante
     let node = Node::new(Habits { hangs: true, ..Habits::default() }).await;
     let creating = tokio::spawn(node.pod.clone().create(in_namespace(&node, "run", pod.path())));
     let asked = async {
-        while node.world.networks.lock().unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("the guest is told of its network", || !node.world.networks.lock().unwrap().is_empty()).await;
         assert_eq!(node.delete("run").await.unwrap_err().code(), Some(Code::NoSuchTask), "there is none yet");
         creating.await.unwrap()
     };
@@ -310,9 +308,8 @@ async fn a_path_by_a_pid_that_leads_elsewhere_by_then_is_not_followed() {
     let wanted = pod.enter(|| scan().unwrap()).unwrap();
     let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
     node.world.move_holders();
-    while Namespace::open(&path).unwrap().id().unwrap() == pod.id().unwrap() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let leads_to = || Namespace::open(&path).unwrap().id().unwrap();
+    until("the pid leads elsewhere", || leads_to() != pod.id().unwrap()).await;
     node.start("run", "").await.unwrap();
     assert_eq!(*node.world.networks.lock().unwrap(), [wanted]);
     node.kill("run", 9).await.unwrap();
@@ -328,9 +325,7 @@ async fn what_a_guest_does_to_its_vifs_before_it_has_made_its_network_counts() {
     let pid = node.create("run").await.unwrap().pid;
     let (_pod, _far) = plug(pid);
     let floods = async {
-        while node.world.networks.lock().unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("the guest is told of its network", || !node.world.networks.lock().unwrap().is_empty()).await;
         node.world.vif_changes.send_modify(|count| *count += 101);
     };
     // Its start may be answered or not.

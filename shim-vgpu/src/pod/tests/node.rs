@@ -163,20 +163,13 @@ impl Node {
 
     /// Waits until containerd has heard so many events.
     pub async fn hears(&self, count: usize) {
-        let begun = std::time::Instant::now();
-        while self.heard.0.lock().unwrap().len() < count {
-            assert!(begun.elapsed() < Duration::from_secs(10), "containerd does not hear {count} events");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until(&format!("containerd hears {count} events"), || self.heard.0.lock().unwrap().len() >= count)
+            .await;
     }
 
     /// Waits until there is no domain.
     pub async fn domain_goes(&self) {
-        let begun = std::time::Instant::now();
-        while !self.world.left.lock().unwrap().domains.is_empty() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the domain stays");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("the domain goes", || self.world.left.lock().unwrap().domains.is_empty()).await;
     }
 
     /// What the first event of a topic says.
@@ -197,5 +190,17 @@ impl Node {
             .iter()
             .map(|event| event.topic.trim_start_matches("/tasks/").to_owned())
             .collect()
+    }
+}
+
+/// For what comes by itself, however much else this machine does.
+const UNTIL_LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits until it is so: for what stays as it is then.
+pub async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < UNTIL_LIMIT, "it is not so after {} s: {what}", UNTIL_LIMIT.as_secs());
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

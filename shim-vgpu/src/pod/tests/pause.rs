@@ -74,9 +74,7 @@ async fn a_container_that_is_gone_when_its_pause_is_asked_for_again_spares_its_p
         node.start(id, "").await.unwrap();
     }
     let asked = tokio::spawn(node.pod.clone().freeze(LOST.into(), true));
-    while node.state(LOST, "").1 != Status::PAUSING {
-        tokio::task::yield_now().await;
-    }
+    until("it is asked", || node.state(LOST, "").1 == Status::PAUSING).await;
     node.world.end(LOST, 3);
     assert_eq!(node.wait(LOST, "").await, 3);
     node.delete(LOST).await.unwrap();
@@ -99,9 +97,7 @@ async fn a_refused_resume_ends_no_pause_that_is_under_way() {
     resuming.spawn(freeze(false));
     resuming.join_next().await.unwrap().unwrap().unwrap();
     let pausing = tokio::spawn(freeze(true));
-    while status(&node, SLOW) != [Status::PAUSING; 2] {
-        tokio::task::yield_now().await;
-    }
+    until("it is asked", || status(&node, SLOW) == [Status::PAUSING; 2]).await;
     node.world.freezes.send_replace(1);
     resuming.join_next().await.unwrap().unwrap().unwrap_err();
     assert_eq!(status(&node, SLOW), [Status::PAUSING; 2]);

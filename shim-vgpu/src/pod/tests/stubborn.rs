@@ -113,9 +113,7 @@ async fn a_container_that_the_guest_still_makes_is_taken_back_from_it() {
     node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
     let creating = tokio::spawn(node.pod.clone().create(node.request(SLOW, in_pod("container"))));
     let known = |id: &str| node.world.programs.lock().unwrap().keys().any(|(found, _)| found == id);
-    while !known(SLOW) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the guest makes it", || known(SLOW)).await;
     assert_eq!(node.delete(SLOW).await.unwrap_err().code(), Some(Code::NoSuchTask));
     creating.await.unwrap().unwrap_err();
     assert!(!known(SLOW), "it is left in the guest");
@@ -156,9 +154,8 @@ async fn a_kill_that_meets_the_begin_of_a_start_makes_it_give_up() {
     let request = api::StartRequest { id: "run".into(), ..Default::default() };
     let starting = tokio::spawn(node.pod.clone().start(request));
     let container = node.pod.container("run").unwrap();
-    while !matches!(container.stage(&Who::Init), Ok(crate::container::stage::Stage::Starting(_))) {
-        tokio::task::yield_now().await;
-    }
+    let starts = || matches!(container.stage(&Who::Init), Ok(crate::container::stage::Stage::Starting(_)));
+    until("its start has begun", starts).await;
     node.kill("run", 9).await.unwrap();
     assert_eq!(node.wait("run", "").await, 137);
     let refused = starting.await.unwrap().unwrap_err();
@@ -175,9 +172,7 @@ async fn a_delete_of_one_whose_create_waits_for_another_is_answered_at_once() {
     node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
     let host = node.pod.sandbox.lock().await;
     let creating = tokio::spawn(node.pod.clone().create(node.request("run", in_pod("container"))));
-    while !node.pod.lock().contains_key("run") {
-        tokio::task::yield_now().await;
-    }
+    until("its Create has begun", || node.pod.lock().contains_key("run")).await;
     let deleted = tokio::time::timeout(Duration::from_secs(10), node.delete("run")).await.expect("it waits");
     assert_eq!(deleted.unwrap_err().code(), Some(Code::NoSuchTask));
     assert_eq!(creating.await.unwrap().unwrap_err().code(), Some(Code::WrongState));
