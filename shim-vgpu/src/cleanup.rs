@@ -94,15 +94,14 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()
 }
 
 /// Runs the hooks of all containers of a sandbox that was taken away, under no lock but each container's own: others may be at them, too, and are
-/// waited for. Blocks.
+/// waited for. Each has its own time, but no more than `hook_limit`. Blocks.
 ///
 /// # Errors
 /// One could not be begun or waited for: what is left can be tried again.
-pub fn last_hooks(store: &Store, limit: Duration) -> Result<()> {
+pub fn last_hooks(store: &Store, limit: Duration, hook_limit: Duration) -> Result<()> {
     // One's that cannot be begun keep no other's from it.
-    let run =
-        store.hooks()?.iter().map(|notes| hooks::run_last(notes, limit).map(drop)).fold(Ok(()), Result::and);
-    run?;
+    let run = |notes| hooks::run_last(notes, limit, hook_limit).map(drop);
+    store.hooks()?.iter().map(run).fold(Ok(()), Result::and)?;
     // None: somebody else has done it.
     let Some(_lock) = store.lock(limit)? else { return Ok(()) };
     store.settle()
@@ -139,7 +138,7 @@ pub fn earlier(platform: &Platform, store: &Store) -> Result<()> {
     }
     sandbox(platform, store, &record)?;
     drop(lock);
-    last_hooks(store, EARLIER_LIMIT)
+    last_hooks(store, EARLIER_LIMIT, hooks::LIMIT)
 }
 
 /// Takes one container of a sandbox that lives on from the host. Its hooks come after that ([`hooks::run_last`]), and after gpu-proxy, which is the

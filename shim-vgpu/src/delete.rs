@@ -141,14 +141,14 @@ impl Dead {
         if record.sandbox == self.id || record.containers.keys().all(|other| *other == self.id) {
             cleanup::sandbox(&platform, store, &record)?;
             drop(lock);
-            return cleanup::last_hooks(store, LOCK_LIMIT);
+            return cleanup::last_hooks(store, LOCK_LIMIT, hooks::OWN_TIME);
         }
         let had = record.clone();
         let cleaned = cleanup::container(store, &mut record, &self.id);
         drop(lock);
         zone::revoke(&had, &self.id, cleanup::PROXY_LIMIT);
         cleaned?;
-        hooks::run_last(&store.hooks_of(&self.id), LOCK_LIMIT).map(drop)
+        hooks::run_last(&store.hooks_of(&self.id), LOCK_LIMIT, hooks::OWN_TIME).map(drop)
     }
 }
 

@@ -35,8 +35,11 @@ use crate::{
     spec::hooks::{Hook, Hooks, Kind},
 };
 
-/// For one that names no time. As long as a guest has to make a container.
-const LIMIT: Duration = Duration::from_secs(120);
+/// For one that names no time, as long as a guest has to make a container. And for each of an earlier container's end while a Create of its id
+/// waits, whatever time it names: containerd has given that Create up by then.
+pub const LIMIT: Duration = Duration::from_secs(120);
+/// No other limit than what each names.
+pub const OWN_TIME: Duration = Duration::MAX;
 /// For the hooks of a container of the same id that was there before to be over.
 const TURN_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks whether somebody has given up waiting for it.
@@ -64,24 +67,32 @@ pub fn run_all(
     let turn = notes.turn(TURN_LIMIT)?.ok_or_else(gone)?;
     let mut state = hooks.state.clone();
     state.insert("pid".into(), pid.into());
-    hooks.of(kind).iter().try_for_each(|hook| run(&turn, hook, kind, state.clone(), &given_up))
+    hooks
+        .of(kind)
+        .iter()
+        .try_for_each(|hook| run(&turn, hook, kind, state.clone(), limit_of(hook), &given_up))
 }
 
 /// Runs those of the end of a container of which nothing is left: there is no pid any more, nobody gives up, and what one fails at is told
-/// to the log. Each is begun once, whoever comes here and whatever becomes of us. Whether there was anything to do. Blocks.
+/// to the log. Each is begun once, whoever comes here and whatever becomes of us, and has its own time but no more than `hook_limit`, also one
+/// that its shim has left. Whether there was anything to do. Blocks.
 ///
 /// # Errors
-/// One cannot be taken out, and so is not begun, or somebody else is at them for longer than `limit`.
-pub fn run_last(notes: &HookNotes, limit: Duration) -> Result<bool> {
-    let Some(turn) = notes.turn(limit)? else { return Ok(false) };
+/// One cannot be taken out, and so is not begun, or somebody else is at them for longer than `turn_limit`.
+pub fn run_last(notes: &HookNotes, turn_limit: Duration, hook_limit: Duration) -> Result<bool> {
+    let Some(turn) = notes.turn(turn_limit)? else { return Ok(false) };
     if let Some((orphan, process)) = turn.running() {
         let what = || format!("cannot wait for the hook that runs as process {}", process.pid);
-        if !process.ends_within(orphan.limit()).or_fail(Code::HostFailure, what)? {
+        let limit = orphan.limit().min(hook_limit);
+        if !process.ends_within(limit).or_fail(Code::HostFailure, what)? {
+            let (pid, limit_s) = (process.pid, limit.as_secs());
+            log::warn!("the hook that runs as process {pid} has not ended within {limit_s} s: it is killed");
             process.kill_group().or_fail(Code::HostFailure, what)?;
         }
     }
     while let Some(Left { hook, state }) = turn.take()? {
-        if let Err(error) = run(&turn, &hook, Kind::Poststop, state, || false) {
+        let limit = limit_of(&hook).min(hook_limit);
+        if let Err(error) = run(&turn, &hook, Kind::Poststop, state, limit, || false) {
             log::warn!("{}", error.report());
         }
     }
@@ -103,17 +114,21 @@ pub fn end_orphan(notes: &HookNotes) -> Result<()> {
     }
 }
 
+fn limit_of(hook: &Hook) -> Duration {
+    hook.timeout.map_or(LIMIT, |seconds| Duration::from_secs(seconds.get()))
+}
+
 fn run(
     turn: &Turn<'_>,
     hook: &Hook,
     kind: Kind,
     mut state: Map<String, Value>,
+    limit: Duration,
     given_up: impl Fn() -> bool,
 ) -> Result<()> {
     let what = || format!("the {} hook {} has failed", kind.name(), hook.path.display());
     state.insert("status".into(), kind.status().into());
     let bundle = state.get("bundle").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let limit = hook.timeout.map_or(LIMIT, |seconds| Duration::from_secs(seconds.get()));
     // For who comes after us, if we are killed: first by its input, since nobody knows its id before it runs.
     let mut running = Running { kind, process: None, input: random_uuid()?, limit_s: limit.as_secs() };
     turn.note(&running).or_fail(Code::HostFailure, what)?;
@@ -275,12 +290,23 @@ mod tests {
         Map::from_iter([("id".into(), "a".into()), ("bundle".into(), dir.path().to_str().unwrap().into())])
     }
 
+    /// Whatever else this machine does.
+    fn until(what: &str, is_so: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !is_so() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it is not so after 60 s: {what}");
+            std::thread::sleep(LOOK);
+        }
+    }
+
     #[test]
     fn a_hook_has_the_state_its_arguments_and_its_environment() {
         let dir = tempfile::tempdir().unwrap();
         let notes = notes(&dir);
         let turn = notes.turn(LIMIT).unwrap().unwrap();
-        let run_in = |hook: &Hook| run(&turn, hook, Kind::CreateRuntime, state(&dir), || false).unwrap();
+        let run_in = |hook: &Hook| {
+            run(&turn, hook, Kind::CreateRuntime, state(&dir), limit_of(hook), || false).unwrap();
+        };
         let mut with = hook("cat > state; echo $0 $1 $WORD $HOME > words", 60);
         with.args.extend(["zero".into(), "one".into()]);
         with.env = Some(["WORD=a=b", "PATH=/usr/bin:/bin", "nothing"].map(String::from).to_vec());
@@ -292,11 +318,11 @@ mod tests {
         // More than a pipe holds, in and out, and neither is read.
         let mut much = state(&dir);
         much.insert("annotations".into(), json!({"of.mine/key": "x".repeat(1 << 20)}));
-        run(&turn, &hook("head -c 1000000 /dev/zero", 60), Kind::Prestart, much, || false).unwrap();
+        run(&turn, &hook("head -c 1000000 /dev/zero", 60), Kind::Prestart, much, LIMIT, || false).unwrap();
         // What it leaves behind keeps nobody.
         let begun = Instant::now();
-        run_in(&hook("sleep 5 &", 60));
-        assert!(begun.elapsed() < Duration::from_secs(4));
+        run_in(&hook("sleep 120 &", 120));
+        assert!(begun.elapsed() < Duration::from_secs(100));
     }
 
     #[test]
@@ -306,7 +332,8 @@ mod tests {
         let turn = notes.turn(LIMIT).unwrap().unwrap();
         let fails = |hook: &Hook, given_up: bool| {
             let begun = Instant::now();
-            let error = run(&turn, hook, Kind::Poststart, state(&dir), || given_up).unwrap_err();
+            let error =
+                run(&turn, hook, Kind::Poststart, state(&dir), limit_of(hook), || given_up).unwrap_err();
             assert!(
                 begun.elapsed() < Duration::from_secs(20) && error.code() == Some(Code::HookFailed),
                 "{error}"
@@ -324,11 +351,7 @@ mod tests {
         let said = fails(&hook("echo waits; sleep 1000 & echo $! > pid; wait", 5), false);
         assert!(said.starts_with(&format!("{start}it has not ended within 5 s: waits. ")), "{said}");
         let pid: u32 = std::fs::read_to_string(dir.path().join("pid")).unwrap().trim().parse().unwrap();
-        let begun = Instant::now();
-        while Process::of(pid).is_some() {
-            assert!(begun.elapsed() < Duration::from_secs(5), "what it has started runs on");
-            std::thread::sleep(LOOK);
-        }
+        until("what it has started has ended", || Process::of(pid).is_none());
         let said = fails(&hook("sleep 1000", 60), true);
         assert!(
             said.starts_with(&format!("{start}the container was deleted or has ended meanwhile")),
@@ -363,18 +386,14 @@ mod tests {
             let notes = notes(&dir);
             let mut child = orphan(&dir, &notes, kind, "sleep 1000 & echo $! > pid; wait", 1000);
             let started = || std::fs::read_to_string(dir.path().join("pid")).ok()?.trim().parse::<u32>().ok();
-            while started().is_none() {
-                std::thread::sleep(LOOK);
-            }
+            until("it has begun", || started().is_some());
             end_orphan(&notes).unwrap();
             assert_eq!(child.wait().unwrap().code(), None, "{kind:?}");
-            let begun = Instant::now();
-            while started().and_then(Process::of).is_some() {
-                assert!(begun.elapsed() < Duration::from_secs(20), "what it has started runs on");
-                std::thread::sleep(LOOK);
-            }
+            until("what it has started has ended", || started().and_then(Process::of).is_none());
             end_orphan(&notes).unwrap();
-            assert!(run_last(&notes, LIMIT).unwrap() && !run_last(&notes, LIMIT).unwrap());
+            assert!(
+                run_last(&notes, LIMIT, OWN_TIME).unwrap() && !run_last(&notes, LIMIT, OWN_TIME).unwrap()
+            );
         }
     }
 
@@ -387,7 +406,7 @@ mod tests {
         let mut child = orphan(&dir, &notes_of, (Kind::Poststop, true), script, u64::MAX);
         end_orphan(&notes_of).unwrap();
         let others = notes_of.clone();
-        let running = std::thread::spawn(move || run_last(&others, LIMIT).unwrap());
+        let running = std::thread::spawn(move || run_last(&others, LIMIT, OWN_TIME).unwrap());
         std::thread::sleep(4 * LOOK);
         assert!(ended(&dir).is_err(), "the next one has run beside it");
         std::fs::write(dir.path().join("go"), "").unwrap();
@@ -397,7 +416,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let notes = notes(&dir);
         let mut child = orphan(&dir, &notes, (Kind::Poststop, true), "exec sleep 1000", 1);
-        assert!(run_last(&notes, LIMIT).unwrap());
+        assert!(run_last(&notes, LIMIT, OWN_TIME).unwrap());
         assert_eq!((child.wait().unwrap().code(), ended(&dir).unwrap().as_str()), (None, "hook\n"));
+    }
+
+    #[test]
+    fn no_hook_of_an_end_keeps_the_next_container_of_its_id_for_the_time_that_it_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let notes = Store::at(dir.path().join("life")).hooks_of("a");
+        let list = [hook("echo hangs >> ended; exec sleep 1000", 1000), hook("echo next >> ended", 60)];
+        let spec = spec(|spec| spec["hooks"] = json!({"poststop": list}));
+        notes.make(&spec.hooks("a", dir.path().to_str().unwrap()).unwrap()).unwrap();
+        let mut child = orphan(&dir, &notes, (Kind::Poststop, true), "exec sleep 1000", 1000);
+        let begun = Instant::now();
+        assert!(run_last(&notes, LIMIT, Duration::from_secs(3)).unwrap());
+        assert!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
+        assert_eq!(child.wait().unwrap().code(), None, "it is killed");
+        assert_eq!(std::fs::read_to_string(dir.path().join("ended")).unwrap(), "hangs\nnext\n");
     }
 }

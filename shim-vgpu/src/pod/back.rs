@@ -64,7 +64,7 @@ impl Pod {
     /// One could not be begun: once more tries again.
     pub(super) async fn run_last_hooks(&self, notes: HookNotes) -> Result<()> {
         let store = notes.store.clone();
-        if !blocking(move || hooks::run_last(&notes, HOOKS_LIMIT)).await? {
+        if !blocking(move || hooks::run_last(&notes, HOOKS_LIMIT, hooks::OWN_TIME)).await? {
             return Ok(());
         }
         let slot = self.sandbox.lock().await;

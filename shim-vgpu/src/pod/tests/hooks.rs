@@ -1,6 +1,6 @@
 //! Hooks of the node: when they run, what they are told, and what becomes of a container whose hook fails.
 
-use std::{fs, time::Instant};
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, time::Instant};
 
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ const NOTES: &str = r#"pid=$(sed -nE 's/.*"pid":([0-9]+).*/\1/p' "$STATE")
     [ -n "$pid" ] && [ "$(readlink /proc/$pid/ns/net)" != "$(readlink /proc/self/ns/net)" ] && own=" own""#;
 
 /// A hook that writes "word status" and that into the bundle's file `ran`, and then does something.
-fn hook(word: &str, then: &str) -> Value {
+pub fn hook(word: &str, then: &str) -> Value {
     let script = format!(
         r#"STATE=state.{word}; cat > $STATE; {NOTES}
         echo "{word} $(sed -E 's/.*"status":"([a-z]+)".*/\1/' $STATE)$own" >> ran; {then}"#
@@ -26,7 +26,12 @@ fn hook(word: &str, then: &str) -> Value {
 }
 
 fn asked(node: &Node, id: &str, hooks: Value) -> api::CreateTaskRequest {
-    let request = node.request(id, json!({}));
+    asked_with(node, id, json!({}), hooks)
+}
+
+/// With these annotations.
+pub fn asked_with(node: &Node, id: &str, annotations: Value, hooks: Value) -> api::CreateTaskRequest {
+    let request = node.request(id, annotations);
     let file = Path::new(&request.bundle).join("config.json");
     let mut spec: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     spec["hooks"] = hooks;
@@ -34,7 +39,28 @@ fn asked(node: &Node, id: &str, hooks: Value) -> api::CreateTaskRequest {
     request
 }
 
-fn ran(node: &Node, id: &str) -> Vec<String> {
+/// What makes the first hook of an end one that cannot be taken out, where a container's are noted.
+const SPOILS: &str = "mv 0 kept; mkdir 0";
+
+/// Where they are noted.
+fn noted(node: &Node, id: &str) -> PathBuf {
+    let lives = fs::read_dir(node.world.dir.path().join("sandboxes")).unwrap();
+    lives.map(|life| life.unwrap().path().join("hooks").join(id)).find(|notes| notes.exists()).unwrap()
+}
+
+pub fn spoil(node: &Node, id: &str) {
+    let notes = noted(node, id);
+    fs::rename(notes.join("0"), notes.join("kept")).unwrap();
+    fs::create_dir(notes.join("0")).unwrap();
+}
+
+pub fn mend(node: &Node, id: &str) {
+    let notes = noted(node, id);
+    fs::remove_dir(notes.join("0")).unwrap();
+    fs::rename(notes.join("kept"), notes.join("0")).unwrap();
+}
+
+pub fn ran(node: &Node, id: &str) -> Vec<String> {
     let file = node.world.dir.path().join("bundles").join(id).join("ran");
     fs::read_to_string(file).unwrap_or_default().lines().map(String::from).collect()
 }
@@ -76,10 +102,17 @@ async fn hooks_of_the_end_find_no_network_namespace_that_the_shim_holds() {
     let looks = hook("stop", "readlink /proc/$PPID/fd/* | grep ^net: > held");
     let request = asked(&node, "run", json!({"poststop": [looks]}));
     let bundle = request.bundle.clone();
-    node.pod.clone().create(request).await.unwrap();
+    let pid = node.pod.clone().create(request).await.unwrap().pid;
+    // Other tests of this process have theirs. Held here, so that none of them gets its number.
+    let own = fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
+    let name = format!("net:[{}]", own.metadata().unwrap().ino());
+    let held =
+        || fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    assert!(held().filter(|link| link.as_os_str() == &*name).count() > 1, "the shim holds it before");
     node.delete("run").await.unwrap();
     assert_eq!(ran(&node, "run"), ["stop stopped"]);
-    assert_eq!(fs::read_to_string(Path::new(&bundle).join("held")).unwrap(), "");
+    let held = fs::read_to_string(Path::new(&bundle).join("held")).unwrap();
+    assert_eq!(held.lines().filter(|link| *link == name).count(), 1, "{name}: {held}");
 }
 
 /// Root in a guest that runs would change under a hook's hands what it works on as root of the node.
@@ -115,6 +148,26 @@ async fn a_create_whose_hook_fails_is_undone_and_ends_with_the_hooks_of_the_end(
     node.world.assert_nothing_left("after three Creates");
 }
 
+/// One that cannot be begun is owed: the next container's hooks come after it, and not in its place.
+#[tokio::test]
+async fn hooks_of_the_end_of_a_failed_create_are_not_lost_to_the_next_one() {
+    let node = Node::new(Habits::default()).await;
+    node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
+    let spoils = format!("cd {}/sandboxes/*/hooks/run; {SPOILS}; exit 3", node.world.dir.path().display());
+    let create = |hooks: Value| node.pod.clone().create(asked_with(&node, "run", in_pod("container"), hooks));
+    let failing = json!({"createRuntime": [hook("fails", &spoils)], "poststop": [hook("owed", "")]});
+    assert_eq!(create(failing).await.unwrap_err().code(), Some(Code::HookFailed));
+    let next = json!({"createRuntime": [hook("next", "")], "poststop": [hook("stop", "")]});
+    assert_eq!(create(next.clone()).await.unwrap_err().code(), Some(Code::HostFailure));
+    assert_eq!(ran(&node, "run"), ["fails creating own"]);
+    mend(&node, "run");
+    create(next).await.unwrap();
+    node.delete("run").await.unwrap();
+    assert_eq!(ran(&node, "run")[1..], ["owed stopped", "next creating own", "stop stopped"]);
+    node.delete("pause").await.unwrap();
+    node.world.assert_nothing_left("after the last Delete");
+}
+
 /// One without a time of its own, too.
 #[tokio::test]
 async fn a_delete_ends_the_hook_that_a_create_waits_for() {
@@ -123,9 +176,7 @@ async fn a_delete_ends_the_hook_that_a_create_waits_for() {
         json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "echo > ran; sleep 1000"]}]});
     let creating = tokio::spawn(node.pod.clone().create(asked(&node, "run", hooks)));
     let begun = Instant::now();
-    while ran(&node, "run").is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_ran(&node, "run", 1).await;
     assert_eq!(node.delete("run").await.unwrap_err().code(), Some(Code::NoSuchTask));
     let error = creating.await.unwrap().unwrap_err();
     assert!(
@@ -159,12 +210,8 @@ async fn a_program_that_ends_before_its_hook_ends_alone_and_in_time() {
         let other = node.request("pause", in_pod("sandbox"));
         node.pod.clone().create(other).await.unwrap();
         node.start("pause", "").await.unwrap();
-        let mut request = asked(&node, "run", json!({"poststart": [hook("hangs", "exec sleep 1000")]}));
-        let file = Path::new(&request.bundle).join("config.json");
-        let mut spec: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-        spec["annotations"] = in_pod("container");
-        fs::write(file, spec.to_string()).unwrap();
-        request.id = "run".into();
+        let hooks = json!({"poststart": [hook("hangs", "exec sleep 1000")]});
+        let request = asked_with(&node, "run", in_pod("container"), hooks);
         node.pod.clone().create(request).await.unwrap();
         let begun = Instant::now();
         let started = async {
@@ -172,9 +219,7 @@ async fn a_program_that_ends_before_its_hook_ends_alone_and_in_time() {
             assert_eq!(error.code(), Some(Code::HookFailed), "{error}");
         };
         let ended = async {
-            while ran(&node, "run").is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            until_ran(&node, "run", 1).await;
             if killed {
                 node.kill("run", 9).await.unwrap();
             } else {
@@ -215,7 +260,7 @@ async fn from_disk_each_hook_of_the_end_runs_once() {
     let clean = move || {
         if let Some(record) = store.load().unwrap() {
             cleanup::sandbox(&platform, &store, &record).unwrap();
-            cleanup::last_hooks(&store, Duration::ZERO).unwrap();
+            cleanup::last_hooks(&store, Duration::ZERO, crate::hooks::OWN_TIME).unwrap();
         }
     };
     tokio::task::spawn_blocking(move || (clean(), clean())).await.unwrap();
@@ -233,24 +278,17 @@ fn let_go(node: &Node, id: &str) {
 }
 
 async fn until_ran(node: &Node, id: &str, count: usize) {
-    let begun = Instant::now();
-    while ran(node, id).len() < count {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", ran(node, id));
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(&format!("{count} hooks have run"), || ran(node, id).len() >= count).await;
 }
 
 /// A pod with a container that runs, and one with a GPU whose Delete waits for a hook of its end.
 async fn with_a_slow_end(node: &Node) -> tokio::task::JoinHandle<crate::error::Result<api::DeleteResponse>> {
     node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
-    let mut request = asked(node, "run", json!({"poststop": [slow(), hook("last", "")]}));
+    let mut annotations = in_pod("container");
+    annotations["vgpu.dev/gpu"] = "1".into();
+    let mut request = asked_with(node, "run", annotations, json!({"poststop": [slow(), hook("last", "")]}));
     let root = api::Mount { type_: "tmpfs".into(), source: "root".into(), ..Default::default() };
     request.rootfs = vec![root];
-    let file = Path::new(&request.bundle).join("config.json");
-    let mut spec: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    spec["annotations"] = in_pod("container");
-    spec["annotations"]["vgpu.dev/gpu"] = "1".into();
-    fs::write(file, spec.to_string()).unwrap();
     node.pod.clone().create(request).await.unwrap();
     let request = api::DeleteRequest { id: "run".into(), ..Default::default() };
     let deleting = tokio::spawn(node.pod.clone().delete(request));
