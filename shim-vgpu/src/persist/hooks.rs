@@ -34,7 +34,7 @@ use crate::{
 /// Below the record's folder.
 const FOLDER: &str = "hooks";
 const RUNNING: &str = "running";
-/// What is written there, blanks included: more than a [`Running`] ever has.
+/// What is written there, blanks included: more than a [`Running`] ever has, as a test here shows.
 const RUNNING_BYTES: usize = 256;
 
 /// Where a container's hooks are noted, if it has some.
@@ -233,4 +233,19 @@ fn first(folder: &Path) -> io::Result<Option<PathBuf>> {
         numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<usize>().ok()));
     }
     Ok(numbers.into_iter().min().map(|number| folder.join(number.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_for_a_running_hook_holds_the_longest_words() {
+        let process = Some(Process { pid: i32::MIN, start_ticks: u64::MAX });
+        for kind in Kind::ALL {
+            let running = Running { kind, process, input: Uuid::max(), limit_s: u64::MAX };
+            let words = serde_json::to_vec(&running).unwrap();
+            assert!(words.len() <= RUNNING_BYTES, "{}", String::from_utf8_lossy(&words));
+        }
+    }
 }

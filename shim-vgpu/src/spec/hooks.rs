@@ -32,7 +32,8 @@ pub enum Kind {
 impl Kind {
     /// Those that a Create runs.
     pub const OF_CREATE: [Kind; 2] = [Kind::Prestart, Kind::CreateRuntime];
-    const ALL: [Kind; 4] = [Kind::Prestart, Kind::CreateRuntime, Kind::Poststart, Kind::Poststop];
+    /// Each.
+    pub const ALL: [Kind; 4] = [Kind::Prestart, Kind::CreateRuntime, Kind::Poststart, Kind::Poststop];
 
     /// Its name in a spec.
     pub fn name(self) -> &'static str {
