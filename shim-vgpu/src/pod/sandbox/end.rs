@@ -77,10 +77,16 @@ impl Pod {
             let mut slot = self.sandbox.lock().await;
             self.take_away(&mut slot).await?;
         }
+        // One's that cannot be begun keep no other's from it.
+        let mut first = Ok(());
         for container in self.ready() {
-            self.run_last_hooks(container.notes.clone()).await?;
+            let run = self.run_last_hooks(container.notes.clone()).await;
+            if let Err(error) = &run {
+                log::warn!("the end of container {}: {}", container.id, error.report());
+            }
+            first = first.and(run);
         }
-        Ok(())
+        first
     }
 
     /// Stops it, if it is there, and forgets it: the shim may go.

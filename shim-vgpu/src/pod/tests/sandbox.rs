@@ -18,6 +18,11 @@ use crate::{
     service::LettingGo,
 };
 
+/// What says that a container is of it.
+fn in_sandbox() -> Value {
+    json!({"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "run"})
+}
+
 /// A node whose shim was started for the sandbox "run".
 struct Own {
     node: Node,
@@ -125,10 +130,7 @@ impl Own {
 
     /// A container of the pod that shares these namespaces of the sandbox, with /dev/shm and no files of its own.
     async fn app(&self, id: &str, pid: u32, kinds: &[usize]) -> Result<()> {
-        let annotations = json!({
-            "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "run",
-        });
-        let request = self.node.request(id, annotations);
+        let request = self.node.request(id, in_sandbox());
         let file = Path::new(&request.bundle).join("config.json");
         let mut spec: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         for kind in kinds {
@@ -410,6 +412,28 @@ async fn a_shutdown_in_the_middle_takes_back_what_was_made() {
         own.shut_down("run").await.unwrap();
         own.node.world.assert_nothing_left(&format!("after {step:?}"));
     }
+}
+
+#[tokio::test]
+async fn hooks_of_an_end_that_cannot_be_begun_keep_no_other_containers_from_theirs() {
+    let (own, _) = Own::begin(Habits::default()).await;
+    let node = &own.node;
+    let (spoilt, others) = (["a", "b", "c"], ["d", "e", "f"]);
+    for id in spoilt.iter().chain(&others) {
+        let hooks = json!({"poststop": [hooks::hook("stop", "")]});
+        node.pod.clone().create(hooks::asked_with(node, id, in_sandbox(), hooks)).await.unwrap();
+    }
+    spoilt.iter().for_each(|id| hooks::spoil(node, id));
+    own.stop().await.unwrap_err();
+    assert_eq!(others.map(|id| hooks::ran(node, id)), [["stop stopped"]; 3]);
+    assert_eq!(spoilt.map(|id| hooks::ran(node, id)), [[""; 0]; 3]);
+    spoilt.iter().for_each(|id| hooks::mend(node, id));
+    own.stop().await.unwrap();
+    for id in spoilt.iter().chain(&others) {
+        assert_eq!(hooks::ran(node, id), ["stop stopped"], "{id}");
+    }
+    own.shut_down("run").await.unwrap();
+    node.world.assert_nothing_left("after StopSandbox");
 }
 
 /// Whoever of them is first: the start is not waited for until its guest is up, and is refused.
