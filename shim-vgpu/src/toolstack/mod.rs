@@ -3,6 +3,7 @@
 //! Every method blocks; callers are in `spawn_blocking`. A domain is named by its UUID, which we choose before it exists, so that it can
 //! be found by a process that knows nothing else.
 
+mod memory;
 pub mod xl;
 
 use std::{

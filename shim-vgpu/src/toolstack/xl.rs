@@ -8,7 +8,6 @@ use std::{
     fs, io,
     path::Path,
     process::{Command, Output, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -17,7 +16,10 @@ use uuid::Uuid;
 use vgpu_codes::Code;
 use vgpu_config::GuestKind;
 
-use super::{DomainConfig, Toolstack};
+use super::{
+    DomainConfig, Toolstack,
+    memory::{self, Levers},
+};
 use crate::{
     error::{Error, OrFail, Result},
     process,
@@ -30,13 +32,6 @@ const CAPABILITIES: &str = "/proc/xen/capabilities";
 const CREATE: [&str; 4] = ["create", "-p", "-e", "-q"];
 /// For one operation, with what others do before it under the lock.
 const LIMIT: Duration = Duration::from_secs(120);
-/// For a guest to take memory that Xen has free: to add 128 MiB takes a kernel milliseconds.
-const GROWTH_LIMIT: Duration = Duration::from_secs(10);
-/// Between two looks, at first and at most.
-const GROWTH_LOOK: Duration = Duration::from_millis(20);
-const GROWTH_LOOK_MAX: Duration = Duration::from_secs(1);
-/// 16 MiB are kept about as much.
-const GROWTH_STEP_MIB: u64 = 1024;
 /// A guest's last words in a report.
 const OUTPUT_BYTES_MAX: usize = 600;
 
@@ -84,27 +79,8 @@ impl Toolstack for Xl {
         .map(drop)
     }
 
-    /// libxl's `mem-set` goes up to what the domain was made with, and no further; Xen's bound and the guest's aim are all that it sets.
-    /// Source: libxl `libxl_mem.c`; Linux `drivers/xen/xen-balloon.c`, `watch_target`.
     fn set_memory(&self, domid: u16, mib: u64) -> Result<()> {
-        let has = memory_mib(domid)?;
-        if mib <= has {
-            set_target(domid, mib)?;
-            return set_max_memory(domid, mib);
-        }
-        let info = done(xl().arg("info"), Code::HostFailure, "cannot ask for Xen's memory")?;
-        let free = free_mib(&String::from_utf8_lossy(&info.stdout)).unwrap_or(0);
-        if free < mib - has {
-            let what = format!("domain {domid} is to grow by {} MiB, and Xen has {free} MiB free", mib - has);
-            return Err(Error::new(Code::HostResource, what));
-        }
-        let grown = set_max_memory(domid, mib).and_then(|()| grow(domid, has, mib));
-        if grown.is_err() {
-            // Both, whatever becomes of one: it must not get later what it has not got now.
-            let (target, max) = (set_target(domid, has), set_max_memory(domid, has));
-            target.and(max)?;
-        }
-        grown
+        memory::set(&Memory(domid), mib, memory::STEP_LIMIT)
     }
 
     fn find(&self, uuid: Uuid) -> Result<Option<u16>> {
@@ -141,51 +117,44 @@ impl Toolstack for Xl {
     }
 }
 
-/// The most that Xen lets the domain have.
-fn set_max_memory(domid: u16, mib: u64) -> Result<()> {
-    let what = format!("cannot bound the memory of domain {domid}");
-    done(xl().args(["mem-max", &domid.to_string(), &mib.to_string()]), Code::HostFailure, &what).map(drop)
-}
+/// That of a domain.
+struct Memory(u16);
 
-/// What its guest tries to have.
-fn set_target(domid: u16, mib: u64) -> Result<()> {
-    let (path, kib) = (format!("/local/domain/{domid}/memory/target"), mib.saturating_mul(1024).to_string());
-    let set = || {
-        let xenstore = Client::connect()?;
-        // A write would make the folders of a domain that is gone.
-        if xenstore.read_if_there(&path)?.is_some() { xenstore.write(&path, &kib) } else { Ok(()) }
-    };
-    set().or_fail(Code::HostFailure, || format!("cannot set the memory that domain {domid} is to have"))
-}
-
-/// Has a guest take memory in steps: its kernel pays for what it keeps about the pages of a step with what it has already.
-fn grow(domid: u16, from_mib: u64, to_mib: u64) -> Result<()> {
-    let mut target = from_mib;
-    while target < to_mib {
-        target = to_mib.min(target + GROWTH_STEP_MIB);
-        set_target(domid, target)?;
-        let (deadline, mut pause) = (Instant::now() + GROWTH_LIMIT, GROWTH_LOOK);
-        // xl shows whole MiB, rounded down.
-        while memory_mib(domid)? + 1 < target {
-            if Instant::now() > deadline {
-                let what = format!(
-                    "domain {domid} does not take the {} MiB that it is to grow by",
-                    to_mib - from_mib
-                );
-                return Err(Error::new(Code::HostResource, what));
-            }
-            thread::sleep(pause);
-            pause = GROWTH_LOOK_MAX.min(2 * pause);
-        }
+impl Levers for Memory {
+    fn has(&self) -> Result<u64> {
+        let what = format!("cannot ask for the memory of domain {}", self.0);
+        let list = done(xl().arg("list").arg(self.0.to_string()), Code::HostFailure, &what)?;
+        let memory = listed_mib(&String::from_utf8_lossy(&list.stdout));
+        memory.ok_or_else(|| Error::new(Code::HostFailure, what))
     }
-    Ok(())
-}
 
-fn memory_mib(domid: u16) -> Result<u64> {
-    let what = format!("cannot ask for the memory of domain {domid}");
-    let list = done(xl().arg("list").arg(domid.to_string()), Code::HostFailure, &what)?;
-    let memory = listed_mib(&String::from_utf8_lossy(&list.stdout));
-    memory.ok_or_else(|| Error::new(Code::HostFailure, what))
+    fn free(&self) -> Result<u64> {
+        let what = "cannot ask for Xen's memory";
+        let info = done(xl().arg("info"), Code::HostFailure, what)?;
+        let free = free_mib(&String::from_utf8_lossy(&info.stdout));
+        free.ok_or_else(|| Error::new(Code::HostFailure, what))
+    }
+
+    fn bound(&self, mib: u64) -> Result<()> {
+        let what = format!("cannot bound the memory of domain {}", self.0);
+        done(xl().args(["mem-max", &self.0.to_string(), &mib.to_string()]), Code::HostFailure, &what)
+            .map(drop)
+    }
+
+    fn aim(&self, mib: u64) -> Result<()> {
+        let path = format!("/local/domain/{}/memory/target", self.0);
+        let set = || {
+            let xenstore = Client::connect()?;
+            // A write would make the folders of a domain that is gone.
+            if xenstore.read_if_there(&path)?.is_some() {
+                xenstore.write(&path, mib.saturating_mul(1024).to_string())
+            } else {
+                Ok(())
+            }
+        };
+        set()
+            .or_fail(Code::HostFailure, || format!("cannot set the memory that domain {} is to have", self.0))
+    }
 }
 
 /// Reads the memory column of `xl list ID`, before those of CPUs, state and time: a name may have spaces.
