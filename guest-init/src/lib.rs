@@ -1,7 +1,7 @@
 //! guest-init: PID 1 of a pod's domain and the shim's agent in it.
 //!
 //! Start at `main.rs`; [`boot`] brings the guest up, [`agent`] serves the shim, [`task`] is containerd's Task service,
-//! [`network`] makes the pod's network, [`oci`] makes containers, [`mirror`] copies volumes that are watched, [`stdio`] moves their bytes, [`gpu`] gives their processes channels to gpu-proxy.
+//! [`network`] makes the pod's network, [`cpus`] has CPUs used, [`oci`] makes containers, [`mirror`] copies volumes that are watched, [`stdio`] moves their bytes, [`gpu`] gives their processes channels to gpu-proxy.
 //! The rule: PID 1 never panics on what a peer or a container did, and never waits for one without a limit or another task.
 //! Not here: decisions that the shim already took (what a spec may ask for, how large the guest is).
 #![deny(unsafe_code)]
@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod boot;
 pub mod cgroup;
+pub mod cpus;
 pub mod error;
 pub mod gpu;
 pub mod limits;

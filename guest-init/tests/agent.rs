@@ -6,14 +6,14 @@ use std::{collections::HashMap, fs, time::Duration};
 
 use ttrpc::Code;
 use vgpu_agent_api::{
-    agent::{Empty, NetworkNeighbour, SetClockRequest, SetNetworkRequest, SetSysctlsRequest},
+    agent::{Empty, NetworkNeighbour, SetClockRequest, SetCpusRequest, SetNetworkRequest, SetSysctlsRequest},
     network::Network,
 };
 use vgpu_netlink::scratch::Scratch;
 use world::{World, refusal, soon, story};
 
 #[test]
-fn the_agent_sets_name_clock_seed_and_network_and_refuses_another_major() {
+fn the_agent_sets_name_clock_seed_cpus_and_network_and_refuses_another_major() {
     story(async |world| {
         let reply = world.hello(1).await.unwrap();
         assert!(reply.memory_bytes > 0 && !reply.kernel_release.is_empty());
@@ -23,6 +23,9 @@ fn the_agent_sets_name_clock_seed_and_network_and_refuses_another_major() {
         let clock = SetClockRequest { unix_nanoseconds: 6, ..Default::default() };
         world.agent.set_clock(soon(), &clock).await.unwrap();
         assert_eq!(world.noted("clock").as_deref(), Some("6"));
+        let cpus = SetCpusRequest { count: 3, ..Default::default() };
+        world.agent.set_cpus(soon(), &cpus).await.unwrap();
+        assert_eq!(world.noted("cpus").as_deref(), Some("3"));
         let mut network = SetNetworkRequest::default();
         world.agent.set_network(soon(), &network).await.unwrap();
         assert_eq!(world.noted("network").unwrap(), format!("{:?}", Network::default()));

@@ -12,8 +12,8 @@ use ttrpc::r#async::TtrpcContext;
 use vgpu_agent_api::{
     agent::{
         CloseStreamRequest, ContainerRequest, Empty, Event, ForwardRequest, HelloReply, HelloRequest,
-        NextEventRequest, OomKillsReply, OpenStreamRequest, SetClockRequest, SetNetworkRequest,
-        SetSysctlsRequest, StreamOffer, event::Kind,
+        NextEventRequest, OomKillsReply, OpenStreamRequest, SetClockRequest, SetCpusRequest,
+        SetNetworkRequest, SetSysctlsRequest, StreamOffer, event::Kind,
     },
     agent_ttrpc::Agent,
     network::Network,
@@ -22,6 +22,7 @@ use vgpu_agent_api::{
 
 use super::{forward::Forwards, streams::StdioStreams};
 use crate::{
+    cpus,
     error::{During, GuestError, Result},
     network, sys, sysctl,
     task::pod::Pod,
@@ -53,6 +54,10 @@ pub trait Machine: Send + Sync {
     /// # Errors
     /// As [`network::make`].
     fn set_network(&self, network: &Network) -> Result<()>;
+    /// Has so many CPUs online. Blocks.
+    /// # Errors
+    /// As [`cpus::set_online`].
+    fn set_cpus(&self, count: u32) -> Result<()>;
     /// Kills everything and ends the domain.
     fn power_off(&self);
 }
@@ -167,6 +172,14 @@ impl Agent for AgentService {
         Ok(Empty::new())
     }
 
+    async fn set_cpus(&self, _: &TtrpcContext, req: SetCpusRequest) -> ttrpc::Result<Empty> {
+        let machine = Arc::clone(&self.machine);
+        // All CPUs stop for one that goes, and PID 1 has to reap meanwhile.
+        let set = tokio::task::spawn_blocking(move || machine.set_cpus(req.count));
+        set.await.map_err(std::io::Error::other).during(|| "set CPUs online".into())??;
+        Ok(Empty::new())
+    }
+
     async fn forward(&self, _: &TtrpcContext, req: ForwardRequest) -> ttrpc::Result<StreamOffer> {
         Ok(self.forwards.open(&req).await?)
     }
@@ -219,6 +232,10 @@ impl Machine for Guest {
 
     fn set_network(&self, network: &Network) -> Result<()> {
         network::make(network)
+    }
+
+    fn set_cpus(&self, count: u32) -> Result<()> {
+        cpus::set_online(count)
     }
 
     fn power_off(&self) {

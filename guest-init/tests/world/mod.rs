@@ -99,6 +99,10 @@ impl Machine for Noted {
         self.0.lock().unwrap().insert("network", format!("{network:?}"));
         Ok(())
     }
+    fn set_cpus(&self, count: u32) -> guest_init::error::Result<()> {
+        self.0.lock().unwrap().insert("cpus", count.to_string());
+        Ok(())
+    }
     fn power_off(&self) {
         self.0.lock().unwrap().insert("power", "off".into());
     }

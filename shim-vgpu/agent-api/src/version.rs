@@ -6,7 +6,7 @@
 use std::fmt;
 
 /// The protocol of this source tree. The minor grows with each addition, the major when a field or call changes its meaning.
-pub const CURRENT: Version = Version { major: 1, minor: 5 };
+pub const CURRENT: Version = Version { major: 1, minor: 6 };
 
 /// The first that makes a pod's network and knows the words of [`crate::pod`]. An earlier guest is sent neither.
 pub const POD_SINCE: Version = Version { major: 1, minor: 2 };
@@ -19,6 +19,9 @@ pub const SANDBOX_SINCE: Version = Version { major: 1, minor: 4 };
 
 /// The first that has volumes which programs can watch ([`crate::pod::VOLUMES`]). An earlier one binds them from the share.
 pub const VOLUMES_SINCE: Version = Version { major: 1, minor: 5 };
+
+/// The first that uses another number of CPUs than its kernel started.
+pub const CPUS_SINCE: Version = Version { major: 1, minor: 6 };
 
 /// A version of the agent protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

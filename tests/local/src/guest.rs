@@ -152,6 +152,11 @@ impl Machine for Here {
         Guest.set_network(network)
     }
 
+    fn set_cpus(&self, _: u32) -> guest_init::error::Result<()> {
+        // The machine's are everybody's.
+        Ok(())
+    }
+
     fn power_off(&self) {
         power::off()
     }
