@@ -27,7 +27,8 @@ use vgpu_agent_api::{
     TASK_SERVICE,
     agent::{
         CloseStreamRequest, ContainerRequest, Event, ForwardRequest, HelloReply, HelloRequest,
-        NextEventRequest, OomKillsReply, OpenStreamRequest, SetClockRequest, SetSysctlsRequest, StreamOffer,
+        NextEventRequest, OomKillsReply, OpenStreamRequest, SetClockRequest, SetCpusRequest,
+        SetSysctlsRequest, StreamOffer,
     },
     network::{DEVICES_LIMIT, Network},
     stream::StreamName,
@@ -351,6 +352,18 @@ impl Guest {
         let refreshed: Result<vgpu_agent_api::agent::Empty> =
             self.call(AGENT_SERVICE, "RefreshVolumes", &request, Some(SHORT)).await;
         refreshed.map(drop)
+    }
+
+    /// Has it use so many of its domain's CPUs.
+    ///
+    /// # Errors
+    /// As [`Guest::task`] and [`Guest::require`].
+    pub async fn set_cpus(&self, count: u32) -> Result<()> {
+        self.require(version::CPUS_SINCE, "another number of CPUs")?;
+        let request = SetCpusRequest { count, ..SetCpusRequest::default() };
+        let set: Result<vgpu_agent_api::agent::Empty> =
+            self.call(AGENT_SERVICE, "SetCpus", &request, Some(SHORT)).await;
+        set.map(drop)
     }
 
     /// The next thing that the guest has to tell, or nothing for a while.

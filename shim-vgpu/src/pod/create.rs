@@ -252,7 +252,7 @@ pub(super) fn domain_config(sandbox: &Sandbox, plan: &Plan) -> Result<DomainConf
     let uuid = sandbox.record.domain_uuid;
     let short: String = plan.id().chars().take(NAME_ID_BYTES).collect();
     // A kernel that panics says so to Xen at once: else a PVH guest first tries the ways of a PC to restart, a million port reads that nothing answers.
-    // Memory that a domain is given later is there to be used.
+    // Memory that a domain is given later is there to be used; of its CPUs the kernel starts those that it is to use now.
     let kernel_words = match guest.kind {
         vgpu_config::GuestKind::Pvh => "console=hvc0 quiet xen_legacy_crash memhp_default_state=online",
         // Grants of a PV guest's dma-bufs need bounce buffers: without them gntdev's IMP_TO_REFS gives references that nobody can map.
@@ -266,9 +266,11 @@ pub(super) fn domain_config(sandbox: &Sandbox, plan: &Plan) -> Result<DomainConf
         kernel: guest.kernel.clone(),
         ramdisk: guest.initramfs.clone(),
         kind: guest.kind,
-        command_line: format!("{kernel_words} {}", guest.command_line).trim_end().to_owned(),
+        command_line: format!("{kernel_words} maxcpus={} {}", size.vcpus, guest.command_line)
+            .trim_end()
+            .to_owned(),
         memory_mib: size.memory_mib,
-        vcpus: size.vcpus,
+        vcpus: size.vcpus_max,
         cpus: guest.cpus.clone(),
         grant_frames_max: guest.grant_frames_max,
         file: sandbox.store.domain_file(),

@@ -28,7 +28,6 @@ impl Pod {
         // Nobody ends a toolstack that has begun.
         creation.check()?;
         let domain = domain_config(sandbox, plan)?;
-        let memory_mib = domain.memory_mib;
         let toolstack = platform.toolstack.clone();
         let domid = blocking(move || toolstack.create_paused(&domain)).await?;
         self.passed(Step::DomainMade, creation).await?;
@@ -52,8 +51,8 @@ impl Pod {
         self.passed(Step::Unpaused, creation).await?;
         let guest = self.meet_guest(sandbox, plan, (domid, &mut backend_end), creation).await?;
         let guest = Arc::new(guest);
-        let size =
-            Size::new(platform.toolstack.clone(), domid, memory_mib, &platform.config.guest, &plan.spec);
+        let config = &platform.config.guest;
+        let size = Size::new(platform.toolstack.clone(), domid, guest.clone(), config, &plan.spec)?;
         let living =
             Living { guest: guest.clone(), platform: platform.clone(), domain_uuid: uuid, backend, size };
         *self.living() = Some(living);

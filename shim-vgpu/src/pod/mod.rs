@@ -1,6 +1,6 @@
 //! A pod: its domain, and the containers in it.
 //!
-//! [`Pod`] holds what lives; [`plan`] reads what is asked for, [`create`] builds, by [`domain`] its domain, [`back`] takes away again, [`place`] has what a container is on the host, [`network`] the way of its network to the guest, [`sandbox`] a pod without a container of its own, [`tasks`] and [`freeze`] have the calls on containers that exist, [`size`] its memory, [`clock`] keeps the guest's time, [`death`] notices its end,
+//! [`Pod`] holds what lives; [`plan`] reads what is asked for, [`create`] builds, by [`domain`] its domain, [`back`] takes away again, [`place`] has what a container is on the host, [`network`] the way of its network to the guest, [`sandbox`] a pod without a container of its own, [`tasks`] and [`freeze`] have the calls on containers that exist, [`size`] its memory and CPUs, [`clock`] keeps the guest's time, [`death`] notices its end,
 //! [`proxy`] that of gpu-proxy, [`vifs`] a guest that keeps Dom0 busy, [`volumes`] what kubelet changes.
 //! Calls that change something run in tasks of their own: ttrpc drops a handler at the request's deadline.
 //! Six locks: `containers`, a map, and `living`, who answers calls, never held across a wait; `sandbox`, held while the host's side of
@@ -8,7 +8,7 @@
 //! who waits for it for a Create or a StartSandbox gives up when that is not wanted any more, and hooks of the end run without it;
 //! `dying`, held by who ends a guest until nothing of it runs any more, so that nobody tells of its end before; `destroying`, held by who is
 //! at its domain: each try to stop it, its destruction, which nobody waits for but who takes away the rest, and that one;
-//! that of the domain's `size`, held by who changes its memory: a Delete does not wait for it.
+//! that of the domain's `size`, held by who changes its memory or CPUs: a Delete does not wait for it.
 
 mod back;
 mod clock;

@@ -1,150 +1,174 @@
-//! The domain's memory follows the limits of its containers: it is never smaller than it was made, and larger by what limits need beyond that.
+//! The domain follows the limits of its containers: its memory is never less than it was made with, and more by what limits need beyond that; its
+//! guest uses as many CPUs as they need, and Xen gives it no more time of them than they allow.
 //!
 //! Kubernetes raises a container's limit while it runs, and makes a restarted one with the new limit; the sandbox's annotations stay as they
-//! were. A domain that was made for a pod's summed limits grows by what each container has come to have more than at first, not by their sum: where
-//! the pod as a whole has a limit, kubelet gives that to each. Another one grows by what does not fit into it. It grows before a limit does, and
-//! shrinks after it.
+//! were. So a domain that was made for a pod's summed limits follows what each container has come to have more than at first, and not their sum;
+//! another one their sum ([`limits`]). It grows before a limit does, and shrinks after it.
+//!
+//! Memory is refused where there is none, since a container would die for want of it. CPUs are not: fewer make it slower, and the log says so.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+mod limits;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use containerd_shim_protos::api::UpdateTaskRequest;
 use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
-use vgpu_config::Guest;
+use vgpu_config::Guest as GuestConfig;
 
 use super::{Creation, Pod};
 use crate::{
     error::{Error, Result, blocking},
-    spec::Spec,
+    guest::Guest,
+    spec::{
+        Spec,
+        size::{DomainSize, vcpus},
+    },
     toolstack::Toolstack,
 };
+use limits::Containers;
 
 const MIB: u64 = 1 << 20;
 /// Of memory that comes later, one part in as many is what the kernel keeps about its pages. Source: Linux, `struct page`: 64 bytes of 4096.
 const PAGES_PART: u64 = 64;
+/// What Xen gives a guest beyond the limits of its containers, in hundredths of one CPU: its kernel and guest-init have to answer the shim in time
+/// while containers use all that is theirs. No setting: how long the shim waits is none of the node's either.
+const KERNEL_PERCENT: u64 = 25;
 
-/// A domain's memory, and who may use how much of it.
+/// A domain, and who may use how much of it.
 pub(super) struct Size {
     toolstack: Arc<dyn Toolstack>,
+    guest: Arc<Guest>,
     domid: u16,
-    made_mib: u64,
-    overhead_mib: u64,
-    /// It was made for the pod's summed limits.
-    is_for_all: bool,
-    /// By Kubernetes' name of the container, which it keeps when it is restarted, or by its id.
-    limits: Mutex<HashMap<String, Limits>>,
-    /// What was set last, none if that is not known. Held by who is at the toolstack, which may take long.
-    set_mib: AsyncMutex<Option<u64>>,
+    made: DomainSize,
+    config: GuestConfig,
+    /// The pod's summed limits that it was made for: in bytes, and in hundredths of one CPU.
+    pod_memory: Option<u64>,
+    pod_cpu: Option<u64>,
+    containers: Mutex<Containers>,
+    /// Held by who is at the toolstack, which may take long.
+    set: AsyncMutex<Set>,
 }
 
-/// What a container may use, in bytes.
-#[derive(Debug, Clone, Default)]
-struct Limits {
-    id: String,
-    /// Of its memory, at first and now. 0 if it has no limit: then it has what there is.
-    first: u64,
-    memory: u64,
-    /// Of huge pages, beside its memory.
-    huge: u64,
+/// What was set last, none if that is not known.
+#[derive(Debug)]
+struct Set {
+    memory_mib: Option<u64>,
+    vcpus: Option<u32>,
+    cap_percent: u32,
 }
 
 impl std::fmt::Debug for Size {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Size")
             .field("domid", &self.domid)
-            .field("limits", &self.limits)
+            .field("containers", &self.containers)
             .finish_non_exhaustive()
     }
 }
 
 impl Size {
-    /// Of a domain made with `mib` for the container of this spec.
+    /// Of a domain made for the container of this spec, whose guest is up. Nobody's program runs in it yet, and nothing holds it back.
     pub(super) fn new(
         toolstack: Arc<dyn Toolstack>,
         domid: u16,
-        mib: u64,
-        guest: &Guest,
+        guest: Arc<Guest>,
+        config: &GuestConfig,
         spec: &Spec,
-    ) -> Arc<Size> {
-        Arc::new(Size {
+    ) -> Result<Arc<Size>> {
+        let made = spec.domain_size(config)?;
+        let set = Set { memory_mib: Some(made.memory_mib), vcpus: Some(made.vcpus), cap_percent: 0 };
+        Ok(Arc::new(Size {
             toolstack,
+            guest,
             domid,
-            made_mib: mib,
-            overhead_mib: guest.memory_overhead_mib,
-            is_for_all: spec.pod_memory().is_some(),
-            limits: Mutex::default(),
-            set_mib: AsyncMutex::new(Some(mib)),
-        })
+            made,
+            config: config.clone(),
+            pod_memory: spec.pod_memory(),
+            pod_cpu: spec.pod_cpu(),
+            containers: Mutex::default(),
+            set: AsyncMutex::new(set),
+        }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Limits>> {
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn comes(&self, id: &str, spec: &Spec) {
-        let memory = spec.memory_limit().unwrap_or(0);
-        let mut limits = self.lock();
-        let one = limits
-            .entry(spec.container_name().unwrap_or(id).to_owned())
-            .or_insert_with(|| Limits { first: memory, ..Limits::default() });
-        *one = Limits { id: id.to_owned(), first: one.first, memory, huge: spec.huge_bytes() };
-    }
-
-    /// False if it was not there.
-    fn goes(&self, id: &str) -> bool {
-        let mut limits = self.lock();
-        let gone = limits.values_mut().find(|one| one.id == id);
-        let was_there = gone.is_some();
-        if let Some(one) = gone {
-            // What it had at first is remembered: it may come again.
-            *one = Limits { first: one.first, ..Limits::default() };
-        }
-        was_there
-    }
-
-    /// Gives back what it was before. None: there is no such container.
-    fn change(&self, id: &str, memory: u64) -> Option<u64> {
-        let mut limits = self.lock();
-        let one = limits.values_mut().find(|one| one.id == id)?;
-        Some(std::mem::replace(&mut one.memory, memory))
+    fn lock(&self) -> MutexGuard<'_, Containers> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wanted_mib(&self) -> u64 {
-        let limits = self.lock();
-        let sum = |of: fn(&Limits) -> u64| limits.values().map(of).fold(0, u64::saturating_add).div_ceil(MIB);
-        let more = if self.is_for_all {
-            sum(|one| one.memory.saturating_sub(one.first))
-        } else {
-            sum(|one| one.memory).saturating_add(self.overhead_mib).saturating_sub(self.made_mib)
-        };
-        let more = more.saturating_add(sum(|one| one.huge));
-        self.made_mib.saturating_add(more).saturating_add(more.div_ceil(PAGES_PART))
+        let containers = self.lock();
+        let asked = containers.memory(self.pod_memory).div_ceil(MIB);
+        let beyond =
+            asked.saturating_add(self.config.memory_overhead_mib).saturating_sub(self.made.memory_mib);
+        let more = beyond.saturating_add(containers.huge().div_ceil(MIB));
+        self.made.memory_mib.saturating_add(more).saturating_add(more.div_ceil(PAGES_PART))
     }
 
-    /// Has the domain as large as the limits ask for, which hold when it is this call's turn.
-    async fn fit(self: Arc<Self>) -> Result<()> {
-        let mut set = self.set_mib.lock().await;
-        let mib = self.wanted_mib();
-        if *set == Some(mib) {
-            return Ok(());
+    /// How many CPUs its guest is to use, and Xen's cap.
+    fn wanted_cpus(&self) -> (u32, u32) {
+        let containers = self.lock();
+        let asked = containers.cpu(self.pod_cpu);
+        let needs = vcpus(asked).max(self.made.vcpus);
+        if containers.has_all_cpus() {
+            return (needs.max(self.config.vcpus).min(self.made.vcpus_max), 0);
         }
-        *set = None;
-        let (toolstack, domid) = (self.toolstack.clone(), self.domid);
-        blocking(move || toolstack.set_memory(domid, mib)).await?;
-        log::info!("the domain is to have {mib} MiB of memory");
-        *set = Some(mib);
+        let cap = match asked {
+            0 => 0,
+            _ => asked.min(100 * u64::from(self.made.vcpus_max)) + KERNEL_PERCENT,
+        };
+        (needs.min(self.made.vcpus_max), u32::try_from(cap).unwrap_or(0))
+    }
+
+    /// Has the domain be as large as the limits ask for, which hold when it is this call's turn.
+    async fn fit(self: Arc<Self>) -> Result<()> {
+        let mut set = self.set.lock().await;
+        self.fit_memory(&mut set).await?;
+        self.fit_cpus(&mut set).await;
         Ok(())
     }
 
-    /// The same, with nobody who waits for it: what the domain keeps is told to the log.
+    async fn fit_memory(&self, set: &mut Set) -> Result<()> {
+        let mib = self.wanted_mib();
+        if set.memory_mib == Some(mib) {
+            return Ok(());
+        }
+        set.memory_mib = None;
+        let (toolstack, domid) = (self.toolstack.clone(), self.domid);
+        blocking(move || toolstack.set_memory(domid, mib)).await?;
+        log::info!("the domain is to have {mib} MiB of memory");
+        set.memory_mib = Some(mib);
+        Ok(())
+    }
+
+    async fn fit_cpus(&self, set: &mut Set) {
+        let (vcpus, cap) = self.wanted_cpus();
+        if set.cap_percent != cap {
+            // One that Xen does not take is not tried again: its scheduler stays the same.
+            set.cap_percent = cap;
+            let (toolstack, domid) = (self.toolstack.clone(), self.domid);
+            match blocking(move || toolstack.set_cap(domid, cap)).await {
+                Ok(()) => log::info!("the domain's cap is {cap} % of a CPU (0: it has none)"),
+                Err(error) => {
+                    log::warn!("Xen does not hold the domain to its CPU limits: {}", error.report())
+                }
+            }
+        }
+        if set.vcpus != Some(vcpus) {
+            let done = self.guest.set_cpus(vcpus).await;
+            match &done {
+                Ok(()) => log::info!("the guest uses {vcpus} CPUs"),
+                Err(error) => log::warn!("the guest does not use {vcpus} CPUs: {}", error.report()),
+            }
+            set.vcpus = done.ok().map(|()| vcpus);
+        }
+    }
+
+    /// The same, with nobody who waits for it: what stays as it is is told to the log.
     fn fit_beside(self: &Arc<Self>) {
         let size = self.clone();
         tokio::spawn(async move {
             if let Err(error) = size.fit().await {
-                log::warn!("the domain's memory stays as it is: {}", error.report());
+                log::warn!("the domain stays as it is: {}", error.report());
             }
         });
     }
@@ -157,7 +181,7 @@ impl Pod {
     /// [`vgpu_codes::Code::HostResource`] if Xen has not as much as it needs.
     pub(super) async fn make_room(&self, id: &str, spec: &Spec, creation: &Creation) -> Result<()> {
         let Some(size) = self.size() else { return Ok(()) };
-        size.comes(id, spec);
+        size.lock().comes(id, spec);
         // In a task: who gives up leaves nothing half done.
         let fit = tokio::spawn(size.clone().fit());
         tokio::select! {
@@ -168,7 +192,7 @@ impl Pod {
 
     /// It is gone, or was never made. Waits for nobody.
     pub(super) fn give_room_back(&self, id: &str) {
-        if let Some(size) = self.size().filter(|size| size.goes(id)) {
+        if let Some(size) = self.size().filter(|size| size.lock().goes(id)) {
             size.fit_beside();
         }
     }
@@ -182,17 +206,19 @@ impl Pod {
         request: &UpdateTaskRequest,
         change: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let (Some(new), Some(size)) = (memory_limit(request), self.size()) else { return change.await };
-        let Some(had) = size.change(&request.id, new) else { return change.await };
-        let fitted = if had < new { size.clone().fit().await } else { Ok(()) };
+        let (Some(resources), Some(size)) = (resources(request), self.size()) else { return change.await };
+        let Some(had) = size.lock().get(&request.id) else { return change.await };
+        let new = had.changed(&resources);
+        let most = had.or_more(new);
+        size.lock().set(&request.id, most);
+        let fitted = if most == had { Ok(()) } else { size.clone().fit().await };
         let changed = match fitted {
             Ok(()) => change.await,
             Err(error) => Err(error),
         };
-        if changed.is_err() {
-            size.change(&request.id, had);
-        }
-        if changed.is_err() || new < had {
+        let now = if changed.is_ok() { new } else { had };
+        size.lock().set(&request.id, now);
+        if now != most {
             size.fit_beside();
         }
         changed
@@ -203,8 +229,7 @@ impl Pod {
     }
 }
 
-/// The limit that an Update asks for, in bytes. None is set, or it is taken off: then the domain stays as it is.
-fn memory_limit(request: &UpdateTaskRequest) -> Option<u64> {
-    let resources: Value = serde_json::from_slice(&request.resources.as_ref()?.value).ok()?;
-    resources.pointer("/memory/limit").and_then(Value::as_u64).filter(|&bytes| bytes > 0)
+/// What an Update asks for.
+fn resources(request: &UpdateTaskRequest) -> Option<Value> {
+    serde_json::from_slice(&request.resources.as_ref()?.value).ok()
 }

@@ -50,6 +50,12 @@ pub trait Toolstack: Send + Sync {
     /// `HostResource` if Xen has not as much, or the guest does not take it: it is as before then. `HostFailure` if nobody can say.
     fn set_memory(&self, domid: u16, mib: u64) -> Result<()>;
 
+    /// Has Xen give the domain so much CPU time and no more, in hundredths of one CPU, whatever its guest does. 0: as much as its virtual CPUs can use.
+    ///
+    /// # Errors
+    /// `HostFailure` if nobody bounds it: not every scheduler of Xen does.
+    fn set_cap(&self, domid: u16, percent: u32) -> Result<()>;
+
     /// The id of the domain with this UUID, if there is one.
     ///
     /// # Errors
@@ -93,7 +99,7 @@ pub struct DomainConfig {
     pub command_line: String,
     /// In MiB.
     pub memory_mib: u64,
-    /// Virtual CPUs.
+    /// Virtual CPUs that it has. Its guest uses as many as the command line and the shim say.
     pub vcpus: u32,
     /// Physical CPUs in xl's notation; empty: any.
     pub cpus: String,

@@ -83,6 +83,11 @@ impl Toolstack for Xl {
         memory::set(&Memory(domid), mib, memory::STEP_LIMIT)
     }
 
+    fn set_cap(&self, domid: u16, percent: u32) -> Result<()> {
+        let what = format!("cannot bound the CPU time of domain {domid}");
+        done(&mut cap(domid, percent), Code::HostFailure, &what).map(drop)
+    }
+
     fn find(&self, uuid: Uuid) -> Result<Option<u16>> {
         listed(LIMIT).map(|list| domid_of(&list, uuid))
     }
@@ -155,6 +160,13 @@ impl Levers for Memory {
         set()
             .or_fail(Code::HostFailure, || format!("cannot set the memory that domain {} is to have", self.0))
     }
+}
+
+/// Sets a domain's cap. Source: `xl(1)`, "sched-credit2".
+fn cap(domid: u16, percent: u32) -> Command {
+    let mut command = xl();
+    command.args(["sched-credit2", "-d", &domid.to_string(), "-c", &percent.to_string()]);
+    command
 }
 
 /// Reads the memory column of `xl list ID`, before those of CPUs, state and time: a name may have spaces.
@@ -303,6 +315,13 @@ mod tests {
             "total_memory           : 12287\nfree_memory            : 9123\nsharing_freed_memory   : 0\n";
         assert_eq!(free_mib(info), Some(9123));
         assert_eq!(free_mib("total_memory : 1\n"), None);
+    }
+
+    #[test]
+    fn a_cap_is_credit2s() {
+        let command = cap(12, 175);
+        let words: Vec<_> = command.get_args().collect();
+        assert_eq!(words, ["sched-credit2", "-d", "12", "-c", "175"]);
     }
 
     #[test]

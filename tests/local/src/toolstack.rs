@@ -62,6 +62,12 @@ impl Toolstack for LocalToolstack {
         noted.map_err(failed(format!("cannot note the memory of domain {domid}")))
     }
 
+    /// Nor CPUs.
+    fn set_cap(&self, domid: u16, percent: u32) -> Result<()> {
+        let noted = fs::write(self.node.domain(domid).join("cap_percent"), percent.to_string());
+        noted.map_err(failed(format!("cannot note the cap of domain {domid}")))
+    }
+
     fn find(&self, uuid: Uuid) -> Result<Option<u16>> {
         let find = || -> io::Result<Option<u16>> {
             for domid in self.node.domids()? {

@@ -55,9 +55,17 @@ impl Node {
 
     /// The memory of one in MiB, as Xen has it.
     pub fn memory_mib(&self, domain: u32) -> u64 {
-        let listed = must(&["xl", "list", &domain.to_string()]);
-        let memory = listed.lines().nth(1).and_then(|line| line.split_whitespace().nth(2)?.parse().ok());
-        memory.expect("xl lists it")
+        shown(&["xl", "list", &domain.to_string()], 2)
+    }
+
+    /// How many virtual CPUs of one its guest has started, as Xen sees it.
+    pub fn cpus(&self, domain: u32) -> u64 {
+        shown(&["xl", "list", &domain.to_string()], 3)
+    }
+
+    /// The most CPU time that Xen gives one, in hundredths of a CPU; 0: there is no such bound.
+    pub fn cap_percent(&self, domain: u32) -> u64 {
+        shown(&["xl", "sched-credit2", "-d", &domain.to_string()], 3)
     }
 
     /// Makes a guest hang.
@@ -164,4 +172,11 @@ pub fn clean_up(before: &Traces) {
             _ => {}
         }
     }
+}
+
+/// A number in the last line that a tool of Xen prints, by its column from 0.
+fn shown(command: &[&str], column: usize) -> u64 {
+    let listed = must(command);
+    let number = listed.lines().last().and_then(|line| line.split_whitespace().nth(column)?.parse().ok());
+    number.unwrap_or_else(|| panic!("{command:?} printed {listed}"))
 }

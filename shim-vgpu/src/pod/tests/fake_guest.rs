@@ -48,6 +48,8 @@ pub const STRANGE: &str = "strange";
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Habits {
     pub no_xen: bool,
+    /// Xen has a scheduler that holds nobody back.
+    pub no_caps: bool,
     pub never_boots: bool,
     /// Kill, Pids, Pause, State, SetClock, SetNetwork and OomKills are never answered.
     pub hangs: bool,

@@ -2,6 +2,7 @@
 
 mod cleaning;
 mod clock;
+mod cpus;
 mod deadline;
 mod fake_guest;
 mod fake_proxy;

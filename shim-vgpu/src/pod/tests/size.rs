@@ -18,14 +18,28 @@ async fn create(node: &Node, id: &str, limit_mib: Option<u64>) -> Result<api::Cr
 }
 
 async fn create_with(node: &Node, id: &str, resources: Value) -> Result<api::CreateTaskResponse> {
-    let annotations = match id {
-        "run" => json!({TYPE: "sandbox", "io.kubernetes.cri.sandbox-memory": (256 * MIB).to_string()}),
+    let pod = json!({"io.kubernetes.cri.sandbox-memory": (256 * MIB).to_string()});
+    create_of(node, id, pod, resources).await
+}
+
+/// The sandbox's annotations are `pod`'s.
+pub(super) async fn create_of(
+    node: &Node,
+    id: &str,
+    pod: Value,
+    resources: Value,
+) -> Result<api::CreateTaskResponse> {
+    let mut annotations = match id {
+        "run" => json!({TYPE: "sandbox"}),
         _ => json!({
             TYPE: "container",
             "io.kubernetes.cri.sandbox-id": "run",
             "io.kubernetes.cri.container-name": id.trim_end_matches("-again"),
         }),
     };
+    if id == "run" {
+        annotations.as_object_mut().unwrap().extend(pod.as_object().unwrap().clone());
+    }
     let request = node.request(id, annotations);
     let file = Path::new(&request.bundle).join("config.json");
     let mut spec: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
@@ -48,7 +62,7 @@ fn given(node: &Node) -> Vec<u64> {
     node.world.left.lock().unwrap().memory.clone()
 }
 
-async fn update(node: &Node, id: &str, resources: Value) -> Result<api::Empty> {
+pub(super) async fn update(node: &Node, id: &str, resources: Value) -> Result<api::Empty> {
     let resources = Any { value: resources.to_string().into_bytes(), ..Any::default() };
     let request =
         api::UpdateTaskRequest { id: id.into(), resources: Some(resources).into(), ..Default::default() };

@@ -48,6 +48,12 @@ pub struct Left {
     pub halted: Vec<u16>,
     /// In MiB, each that the domain was given after its creation.
     pub memory: Vec<u64>,
+    /// What the last domain was made of.
+    pub made: Option<DomainConfig>,
+    /// Xen's caps, each that the domain was given, in hundredths of one CPU.
+    pub caps: Vec<u32>,
+    /// How many CPUs its guest was told to use, each time.
+    pub cpus: Vec<u32>,
     /// The most that Xen has for a domain, in MiB.
     pub free_mib: Option<u64>,
 }
@@ -293,6 +299,7 @@ impl Toolstack for Fake {
         let mut left = self.0.left.lock().unwrap();
         let domid = left.domains.keys().max().map_or(1, |last| last + 1);
         left.domains.insert(domid, domain.uuid);
+        left.made = Some(domain.clone());
         Ok(domid)
     }
 
@@ -324,6 +331,16 @@ impl Toolstack for Fake {
             return Err(Error::new(Code::HostResource, format!("Xen has {free} MiB")));
         }
         left.memory.push(mib);
+        Ok(())
+    }
+
+    fn set_cap(&self, domid: u16, percent: u32) -> Result<()> {
+        let mut left = self.0.left.lock().unwrap();
+        assert!(left.domains.contains_key(&domid), "no such domain");
+        if self.0.habits.no_caps {
+            return Err(Error::new(Code::HostFailure, "its scheduler is another one"));
+        }
+        left.caps.push(percent);
         Ok(())
     }
 

@@ -22,7 +22,7 @@ pub fn stories() -> Vec<Story> {
             two_containers_of_a_pod_share_its_namespaces,
         ),
         vgpu("vgpu_volume_that_kubelet_swaps_is_fresh", 200, vgpu_volume_that_kubelet_swaps_is_fresh),
-        vgpu("vgpu_pod_grows_with_its_limits", 300, vgpu_pod_grows_with_its_limits),
+        vgpu("vgpu_pod_grows_with_its_limits", 400, vgpu_pod_grows_with_its_limits),
     ]
 }
 
@@ -101,45 +101,58 @@ fn vgpu_volume_that_kubelet_swaps_is_fresh(node: &Node) {
     fs::remove_dir_all(POD).expect("nothing holds it");
 }
 
-/// A raised limit is memory that the container can use, one that comes with more as well, and what Xen does not have is refused.
+/// A raised limit is memory and CPUs that the container can use, one that comes with more as well, and memory that Xen does not have is refused.
+/// What Xen gives of its CPUs is bounded by the limits, with a quarter of one for its kernel, while each container has one.
 fn vgpu_pod_grows_with_its_limits(node: &Node) {
     let _ = fs::remove_dir_all(SHM);
     fs::create_dir(SHM).expect("/run is writable");
     let pod = |kind: &str, sandbox: &str, limit_mib: u64, script: &str| {
         of_a_pod(kind, sandbox, script).option("--memory-limit").option(&(limit_mib << 20).to_string())
     };
-    let mut first = node.start(pod("sandbox", "", 64, "echo runs; exec sleep 1000"));
+    let first = pod("sandbox", "", 64, "echo runs; exec sleep 1000");
+    let mut first =
+        node.start(first.option("--cpu-quota").option("100000").option("--cpu-period").option("100000"));
     first.until_line("runs");
     let &[domain] = &node.domains()[..] else { panic!("one domain") };
     let has_about = |mib: u64| (mib - 2..=mib).contains(&node.memory_mib(domain));
     assert!(has_about(128), "{}", node.memory_mib(domain));
+    let cpus = || (node.cap_percent(domain), node.cpus(domain));
+    assert_eq!(cpus(), (125, 1));
     let shim = format!("/run/containerd/io.containerd.runtime.v2.task/default/{}/address", first.name());
     let shim = fs::read_to_string(shim).expect("the shim's address is in the bundle");
-    let update = |mib: u64| {
+    let update = |mib: u64, cpu_percent: u64| {
         let shim = UnixStream::connect(shim.trim_start_matches("unix://")).expect("the shim listens");
-        let resources = format!(r#"{{"memory": {{"limit": {}}}}}"#, mib << 20);
+        let (bytes, quota) = (mib << 20, cpu_percent * 1000);
+        let resources = format!(r#"{{"memory": {{"limit": {bytes}}}, "cpu": {{"quota": {quota}}}}}"#);
         wire::ask(shim, &wire::update(first.name(), &resources)).expect("the shim answers")
     };
     // One piece of memory, all of it touched.
     let fill = ["sh", "-c", "dd if=/dev/zero of=/dev/null bs=200M count=1 2> /dev/null && echo filled"];
     assert_eq!(first.exec(&fill).text(), "", "more than its limit");
 
-    update(256).expect("Xen has as much");
+    update(256, 250).expect("Xen has as much");
+    assert_eq!(cpus(), (275, 3));
+    let seen = first.exec(&["sh", "-c", "nproc; grep -c ^processor /proc/cpuinfo"]);
+    assert_eq!(seen.text(), "3\n3\n", "{}", seen.complaint());
     assert!(has_about(323), "{}", node.memory_mib(domain));
     let filled = first.exec(&fill);
     assert_eq!(filled.text(), "filled\n", "{}", filled.complaint());
-    let error = update(1 << 20).expect_err("more than any machine that plays this has");
+    let error = update(1 << 20, 500).expect_err("more than any machine that plays this has");
     assert!(error.contains("VGPU-") && error.contains("MiB free"), "{error}");
     assert!(has_about(323), "{}", node.memory_mib(domain));
+    assert_eq!(cpus(), (275, 3));
 
     let script = "dd if=/dev/zero of=/dev/null bs=40M count=1 2> /dev/null && echo filled; exec sleep 1000";
     let mut second = node.start(pod("container", first.name(), 64, script));
     second.until_line("filled");
     assert!(has_about(388), "{}", node.memory_mib(domain));
+    assert_eq!(cpus(), (0, 3), "one without a limit");
     second.signal("SIGKILL");
     assert_eq!(second.end(START).code, Some(137));
-    update(64).expect("less is always possible");
-    until(SOON, || has_about(128).then_some(())).expect("the guest gives it back");
+    update(64, 50).expect("less is always possible");
+    until(SOON, || (has_about(128) && cpus() == (75, 1)).then_some(())).expect("the guest gives it back");
+    let seen = first.exec(&["sh", "-c", "nproc; grep -c ^processor /proc/cpuinfo"]);
+    assert_eq!(seen.text(), "1\n1\n", "{}", seen.complaint());
     first.signal("SIGKILL");
     assert_eq!(first.end(START).code, Some(137));
     fs::remove_dir(SHM).expect("nothing holds it");

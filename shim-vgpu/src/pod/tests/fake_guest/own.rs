@@ -83,6 +83,11 @@ impl agent_ttrpc::Agent for Inner {
         Ok(agent::Empty::default())
     }
 
+    async fn set_cpus(&self, _: &TtrpcContext, r: agent::SetCpusRequest) -> ttrpc::Result<agent::Empty> {
+        self.world.left.lock().unwrap().cpus.push(r.count);
+        Ok(agent::Empty::default())
+    }
+
     async fn next_event(&self, _: &TtrpcContext, _: agent::NextEventRequest) -> ttrpc::Result<agent::Event> {
         self.world.oom.polls.acquire().await.unwrap().forget();
         let container_id = self.world.oom.events.lock().unwrap().pop_front().unwrap();
