@@ -65,9 +65,11 @@ impl Difference {
 
 /// Those of a case. Where only one has made or started something, what follows from that is no difference of its own.
 pub fn differences(case: &str, right: &Played, ours: &Played) -> Vec<Difference> {
-    let (mut right, ours) = (flat(right), flat(ours));
-    if let Some(Value::Array(order)) = right.get_mut("events order") {
-        exits_first(order);
+    let (mut right, mut ours) = (flat(right), flat(ours));
+    for (fields, of_started) in [(&mut right, true), (&mut ours, false)] {
+        if let Some(Value::Array(order)) = fields.get_mut("events order") {
+            exits_first(order, of_started);
+        }
     }
     let names = right.keys().chain(ours.keys().filter(|name| !right.contains_key(*name)));
     let of = |from: &BTreeMap<String, Value>, name: &String| from.get(name).cloned().unwrap_or_default();
@@ -90,12 +92,13 @@ pub fn differences(case: &str, right: &Played, ours: &Played) -> Vec<Difference>
 }
 
 /// runc's shim tells an end and its Delete from two threads, so a slow node hears them the wrong way round now and then. The contract's order is
-/// right, and ours is held to it.
-fn exits_first(order: &mut [Value]) {
+/// right, and ours is held to it. Of a container that was never started both orders are right: nobody waits for its end.
+fn exits_first(order: &mut [Value], of_started: bool) {
     for at in 1..order.len() {
         let exit =
             order[at - 1].as_str().and_then(|name| Some(format!("exit{}", name.strip_prefix("delete")?)));
-        if exit.is_some_and(|exit| order[at] == exit) {
+        let was_started = order[..at].iter().any(|name| name == "start");
+        if (of_started || !was_started) && exit.is_some_and(|exit| order[at] == exit) {
             order.swap(at - 1, at);
         }
     }
@@ -187,15 +190,19 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_told_after_its_delete_is_right_of_nobody() {
+    fn an_end_that_is_told_after_its_delete_is_right_of_nobody_that_was_started() {
         let order =
             |names: &[&str]| vec![("events".to_owned(), Outcome::from([("order".into(), json!(names))]))];
-        let (late, right) = (order(&["create", "delete", "exit"]), order(&["create", "exit", "delete"]));
+        let (late, right) = (order(&["start", "delete", "exit"]), order(&["start", "exit", "delete"]));
         assert!(differences("task_a", &late, &right).is_empty());
         assert_eq!(differences("task_a", &right, &late).len(), 1, "ours has no such race");
         assert_eq!(differences("task_a", &late, &late).len(), 1);
-        let of_exec = order(&["delete of x", "exit", "delete"]);
+        let of_exec = order(&["start", "delete of x", "exit", "delete"]);
         assert!(differences("task_a", &of_exec, &of_exec).is_empty(), "another's");
+        let (late, right) = (order(&["create", "delete", "exit"]), order(&["create", "exit", "delete"]));
+        for (right, ours) in [(&late, &right), (&right, &late), (&late, &late)] {
+            assert!(differences("task_a", right, ours).is_empty(), "never started");
+        }
     }
 
     #[test]
