@@ -22,7 +22,7 @@ pub fn stories() -> Vec<Story> {
             two_containers_of_a_pod_share_its_namespaces,
         ),
         vgpu("vgpu_volume_that_kubelet_swaps_is_fresh", 200, vgpu_volume_that_kubelet_swaps_is_fresh),
-        vgpu("vgpu_pod_grows_with_its_limits", 400, vgpu_pod_grows_with_its_limits),
+        vgpu("vgpu_pod_grows_with_its_limits", 700, vgpu_pod_grows_with_its_limits),
     ]
 }
 
