@@ -248,8 +248,9 @@ fn call(
     worker_sleeps: bool,
 ) -> Outcome {
     let replies = consumer.replies().clone();
-    // The room of earlier records, given back in the midst of a call, would be one ring more to a program that sleeps already.
+    // A record's room that is given back while the next call sleeps is rightly one ring more: no call is made before it was given back.
     consumer.wait(Some(Duration::ZERO))?;
+    let given_back = &AtomicU64::new(0);
     let [programs, workers] = [program, worker].map(|side| side.sleeps.load(SeqCst));
     thread::scope(|scope| {
         let answered = scope.spawn(move || -> Played {
@@ -265,6 +266,10 @@ fn call(
                 };
                 slept(program, programs + number)?;
                 replies.reply(lane, seq, 0, &[]).map_err(|error| error.to_string())?;
+                if consumer.next().map_err(|error| error.to_string())?.is_some() {
+                    return Err("a call before its time".into());
+                }
+                given_back.store(number, SeqCst);
             }
             Ok(())
         });
@@ -273,6 +278,7 @@ fn call(
                 slept(worker, workers + number)?;
             }
             submitter.call(2, 0, &LAUNCH, &mut [], Some(LIMIT))?;
+            reached(given_back, number, "a record's room was never given back")?;
         }
         Ok(answered.join().map_err(|_| "a thread panicked")??)
     })
@@ -280,10 +286,15 @@ fn call(
 
 /// Returns when a side has gone to sleep so often.
 fn slept(side: &Counts, times: u64) -> Played {
+    reached(&side.sleeps, times, "a side never went to sleep")
+}
+
+/// Returns when a count has come so far; after [`LIMIT`] it is an error, `else_what`.
+fn reached(count: &AtomicU64, times: u64, else_what: &str) -> Played {
     let deadline = Instant::now() + LIMIT;
-    while side.sleeps.load(SeqCst) < times {
+    while count.load(SeqCst) < times {
         if Instant::now() > deadline {
-            return Err("a side never went to sleep".into());
+            return Err(else_what.into());
         }
         thread::sleep(Duration::from_millis(1));
     }
