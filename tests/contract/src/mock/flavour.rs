@@ -14,13 +14,13 @@ pub enum Flavour {
 
 impl Flavour {
     /// What `start` reads.
-    pub(super) fn asks(self, id: &str, containerd: &str, events: &str) -> Vec<u8> {
+    pub(super) fn asks(self, namespace: &str, id: &str, containerd: &str, events: &str) -> Vec<u8> {
         match self {
             Flavour::V1 => Vec::new(),
             Flavour::V2_3 => {
                 let params = BootstrapParams {
                     instance_id: id.into(),
-                    namespace: "default".into(),
+                    namespace: namespace.into(),
                     containerd_grpc_address: containerd.into(),
                     containerd_ttrpc_address: events.into(),
                     ..BootstrapParams::default()

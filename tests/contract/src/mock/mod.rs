@@ -155,10 +155,14 @@ impl Containerd {
         self.told(self.dir.path().join("events"))
     }
 
+    fn namespace(&self) -> String {
+        self.runtime.namespace(self.dir.path())
+    }
+
     fn command(&self, id: &str) -> Command {
         let mut command = self.runtime.command(self.dir.path(), &self.bundle_of(id));
         command
-            .args(["-namespace", "default", "-id", id, "-publish-binary", "/bin/true", "-address"])
+            .args(["-namespace", &self.namespace(), "-id", id, "-publish-binary", "/bin/true", "-address"])
             .arg(self.address())
             .env("TTRPC_ADDRESS", self.sink());
         command
@@ -167,7 +171,11 @@ impl Containerd {
     /// The verb `start`.
     pub async fn start(&self, id: &str) -> Shim {
         self.listen(id);
-        let output = self.run_with(id, &["start"], &self.flavour.asks(id, &self.address(), &self.sink()));
+        let output = self.run_with(
+            id,
+            &["start"],
+            &self.flavour.asks(&self.namespace(), id, &self.address(), &self.sink()),
+        );
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         let address = self.flavour.address(&output.stdout);
         let address = self.runtime.outer(self.dir.path(), &address);

@@ -49,6 +49,18 @@ impl Runtime {
         }
     }
 
+    /// The containerd namespace. A node has one for each containerd here: runc keeps what it has made of a container whose Create failed
+    /// late, and refuses the next one of its id.
+    pub(super) fn namespace(&self, work: &Path) -> String {
+        match self {
+            Runtime::Runc { .. } | Runtime::Local { .. } => "default".into(),
+            Runtime::Node { .. } => {
+                let name = work.file_name().unwrap_or_default().to_string_lossy();
+                name.trim_start_matches('.').to_owned()
+            }
+        }
+    }
+
     /// A path below that directory as the shim has it.
     pub(super) fn inner(&self, work: &Path, path: &Path) -> PathBuf {
         match (self, path.strip_prefix(work)) {

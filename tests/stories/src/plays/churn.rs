@@ -1,8 +1,9 @@
 //! Pods in a row, and pods that lose somebody at any moment: `test --long churn`. Without Xen the same is played by the hundred
 //! (tests/local/tests/churn).
 
+use std::fmt;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::Story;
 use crate::command::{SOON, must, run};
@@ -15,8 +16,8 @@ const PODS: u64 = 50;
 const KILLS: u64 = 5;
 /// So many pods have one with a GPU among them.
 const ONE_OF_THEM_COMPUTES: u64 = 5;
-/// From `ctr run` to a program that has used the GPU for a while, emulated.
-const LIFE_S: u64 = 60;
+/// From `ctr run` to a program that has used the GPU for a while, emulated: a third of it goes by until the program runs.
+const LIFE_S: u64 = 30;
 /// A story that is given so long a pod has hung.
 const POD_S: u64 = 300;
 
@@ -51,16 +52,21 @@ pub fn stories() -> Vec<Story> {
 }
 
 fn churn_pods_in_a_row(node: &Node) {
+    let (mut pods, mut cleaned) = (Times::default(), Times::default());
     for nth in 1..=PODS {
+        let began = Instant::now();
         let computes = nth % ONE_OF_THEM_COMPUTES == 0;
         let pod = if computes { Pod::cuda(&["/vector_add"]) } else { Pod::busybox(Runtime::Vgpu, &["true"]) };
         let ended = pod.run();
         assert_eq!(ended.code, Some(0), "pod {nth}: {}{}", ended.text(), ended.complaint());
-        node.assert_nothing_left();
+        pods.add(began.elapsed());
+        cleaned.add(nothing_left(node));
     }
+    println!("    a pod took {pods}; until nothing was left of it after ctr's end, {cleaned}");
 }
 
 fn churn_random_kills(node: &Node) {
+    let mut cleaned = Times::default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let mut random = now;
     for _ in 0..KILLS {
@@ -75,7 +81,35 @@ fn churn_random_kills(node: &Node) {
         kill(node);
 
         end(pod);
-        node.assert_nothing_left();
+        cleaned.add(nothing_left(node));
+    }
+    println!("    until nothing was left: {cleaned}");
+}
+
+/// How long it took until nothing was left of a pod.
+fn nothing_left(node: &Node) -> Duration {
+    let began = Instant::now();
+    node.assert_nothing_left();
+    began.elapsed()
+}
+
+/// Told, not tested: an emulated node is slow.
+#[derive(Default)]
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn add(&mut self, time: Duration) {
+        self.0.push(time);
+        self.0.sort_unstable();
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Some(median), Some(longest)) = (self.0.get(self.0.len() / 2), self.0.last()) else {
+            return Ok(());
+        };
+        write!(to, "{:.1} s in the middle, {:.1} s at most", median.as_secs_f64(), longest.as_secs_f64())
     }
 }
 
