@@ -24,14 +24,11 @@ use crate::{
     persist::{Record, Store, random_uuid},
     share::ShareDir,
     spec::{Role, guest::SHARE_IN_GUEST, memory::Memories},
-    toolstack::DomainConfig,
     zone,
 };
 
 /// For the guest to make a container: it may have to read the image's program over the share.
 pub(super) const TASK_LIMIT: Duration = Duration::from_secs(120);
-/// The longest id part of a domain's name.
-const NAME_ID_BYTES: usize = 40;
 
 /// A Create, whose end, also by a panic, leaves nobody waiting for it.
 pub(super) struct UnderWay<'a> {
@@ -244,35 +241,4 @@ impl Pod {
         let hooks = (plan.hooks, placed.notes);
         Ok(Arc::new(Container::created(plan.request, placed.holder, hooks, outbox, plan.stdio, pumps)))
     }
-}
-
-pub(super) fn domain_config(sandbox: &Sandbox, plan: &Plan) -> Result<DomainConfig> {
-    let guest = &sandbox.platform.config.guest;
-    let size = plan.spec.domain_size(guest)?;
-    let uuid = sandbox.record.domain_uuid;
-    let short: String = plan.id().chars().take(NAME_ID_BYTES).collect();
-    // A kernel that panics says so to Xen at once: else a PVH guest first tries the ways of a PC to restart, a million port reads that nothing answers.
-    // Memory that a domain is given later is there to be used; of its CPUs the kernel starts those that it is to use now.
-    let kernel_words = match guest.kind {
-        vgpu_config::GuestKind::Pvh => "console=hvc0 quiet xen_legacy_crash memhp_default_state=online",
-        // Grants of a PV guest's dma-bufs need bounce buffers: without them gntdev's IMP_TO_REFS gives references that nobody can map.
-        vgpu_config::GuestKind::Pv => {
-            "console=hvc0 quiet xen_legacy_crash memhp_default_state=online iommu=soft swiotlb=2048"
-        }
-    };
-    Ok(DomainConfig {
-        name: format!("vgpu-{short}-{:.8}", uuid.simple().to_string()),
-        uuid,
-        kernel: guest.kernel.clone(),
-        ramdisk: guest.initramfs.clone(),
-        kind: guest.kind,
-        command_line: format!("{kernel_words} maxcpus={} {}", size.vcpus, guest.command_line)
-            .trim_end()
-            .to_owned(),
-        memory_mib: size.memory_mib,
-        vcpus: size.vcpus_max,
-        cpus: guest.cpus.clone(),
-        grant_frames_max: guest.grant_frames_max,
-        file: sandbox.store.domain_file(),
-    })
 }

@@ -5,11 +5,15 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 use vgpu_codes::Code;
 
-use super::{Creation, Living, Pod, Sandbox, create::domain_config, plan::Plan, size::Size, steps::Step};
+use super::{Creation, Living, Pod, Sandbox, plan::Plan, size::Size, steps::Step};
 use crate::{
     error::{Error, OrFail, Result, blocking},
     guest::Guest,
+    toolstack::DomainConfig,
 };
+
+/// The longest id part of a domain's name.
+const NAME_ID_BYTES: usize = 40;
 
 impl Pod {
     /// The domain, from nothing to guest-init's hello.
@@ -111,4 +115,35 @@ impl Pod {
         }
         Ok(guest)
     }
+}
+
+fn domain_config(sandbox: &Sandbox, plan: &Plan) -> Result<DomainConfig> {
+    let guest = &sandbox.platform.config.guest;
+    let size = plan.spec.domain_size(guest)?;
+    let uuid = sandbox.record.domain_uuid;
+    let short: String = plan.id().chars().take(NAME_ID_BYTES).collect();
+    // A kernel that panics says so to Xen at once: else a PVH guest first tries the ways of a PC to restart, a million port reads that nothing answers.
+    // Memory that a domain is given later is there to be used; of its CPUs the kernel starts those that it is to use now.
+    let kernel_words = match guest.kind {
+        vgpu_config::GuestKind::Pvh => "console=hvc0 quiet xen_legacy_crash memhp_default_state=online",
+        // Grants of a PV guest's dma-bufs need bounce buffers: without them gntdev's IMP_TO_REFS gives references that nobody can map.
+        vgpu_config::GuestKind::Pv => {
+            "console=hvc0 quiet xen_legacy_crash memhp_default_state=online iommu=soft swiotlb=2048"
+        }
+    };
+    Ok(DomainConfig {
+        name: format!("vgpu-{short}-{:.8}", uuid.simple().to_string()),
+        uuid,
+        kernel: guest.kernel.clone(),
+        ramdisk: guest.initramfs.clone(),
+        kind: guest.kind,
+        command_line: format!("{kernel_words} maxcpus={} {}", size.vcpus, guest.command_line)
+            .trim_end()
+            .to_owned(),
+        memory_mib: size.memory_mib,
+        vcpus: size.vcpus_max,
+        cpus: guest.cpus.clone(),
+        grant_frames_max: guest.grant_frames_max,
+        file: sandbox.store.domain_file(),
+    })
 }
