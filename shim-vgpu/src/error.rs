@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 
+use tokio::task::JoinError;
 use ttrpc::{Code as Rpc, Error as TtrpcError};
 use vgpu_agent_api::wire::TEXT_CHARS_MAX;
 use vgpu_codes::{Code, with_causes};
@@ -150,10 +151,21 @@ impl<T, E: Into<Source>> OrFail<T> for std::result::Result<T, E> {
 /// # Errors
 /// Those of `work`; a panic in it is a defect of ours and becomes [`Code::HostFailure`].
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(panic) => Err(Error::caused(Code::HostFailure, "a task of the shim panicked", panic)),
-    }
+    unless_panicked(tokio::task::spawn_blocking(work).await)
+}
+
+/// Runs `work` to its end, whatever becomes of who waits for it.
+///
+/// # Errors
+/// As [`blocking`].
+pub async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    unless_panicked(tokio::spawn(work).await)
+}
+
+fn unless_panicked<T>(done: Result<Result<T>, JoinError>) -> Result<T> {
+    done.unwrap_or_else(|panic| Err(Error::caused(Code::HostFailure, "a task of the shim panicked", panic)))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use vgpu_codes::Code;
 
 use crate::{
     container::{life::Who, timestamp},
-    error::{Error, Result},
+    error::{Error, Result, to_its_end},
     pod::Pod,
 };
 
@@ -59,10 +59,7 @@ impl LettingGo {
 pub async fn owned<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> ttrpc::Result<T> {
-    match tokio::spawn(work).await {
-        Ok(result) => result.map_err(Into::into),
-        Err(panic) => Err(Error::caused(Code::HostFailure, "a task of the shim panicked", panic).into()),
-    }
+    to_its_end(work).await.map_err(Into::into)
 }
 
 #[async_trait]

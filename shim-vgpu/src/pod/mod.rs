@@ -8,7 +8,8 @@
 //! who waits for it for a Create or a StartSandbox gives up when that is not wanted any more, and hooks of the end run without it;
 //! `dying`, held by who ends a guest until nothing of it runs any more, so that nobody tells of its end before; `destroying`, held by who is
 //! at its domain: each try to stop it, its destruction, which nobody waits for but who takes away the rest, and that one;
-//! that of the domain's `size`, held by who changes its memory or CPUs: a Delete does not wait for it.
+//! that of the domain's `size`, held by who changes a container's limits, from the first look at what it has to the guest's answer, and by who has the domain
+//! follow them: a Delete does not wait for it.
 
 mod back;
 mod clock;

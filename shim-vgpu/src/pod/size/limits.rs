@@ -78,10 +78,10 @@ impl Containers {
         self.living(id)?.now
     }
 
-    /// Has them be others, unless it is gone.
-    pub fn set(&mut self, id: &str, limits: Limits) {
+    /// Has them be others (none: it is gone), unless it is gone already.
+    pub fn set(&mut self, id: &str, limits: Option<Limits>) {
         if let Some(one) = self.living(id) {
-            one.now = Some(limits);
+            one.now = limits;
         }
     }
 

@@ -30,7 +30,7 @@ use super::world::World;
 
 /// A container whose Create takes a while, its Pause and the refusal of its Resume as long as [`World::freezes`] says.
 pub const SLOW: &str = "slow";
-/// One whose Start, or an exec whose Exec, is done but not answered.
+/// One whose Start and Update, or an exec whose Exec, are done but not answered.
 pub const MUTE: &str = "mute";
 /// An exec whose Start is done but not answered.
 pub const STUCK: &str = "stuck";
@@ -308,13 +308,19 @@ impl Task for Inner {
         Ok(api::StatsResponse { stats: Some(any).into(), ..Default::default() })
     }
 
-    /// An odd number of bytes it refuses, as a kernel may a limit.
+    /// Odd numbers of bytes and microseconds it refuses, as a kernel may a limit.
     async fn update(&self, _: &TtrpcContext, r: api::UpdateTaskRequest) -> ttrpc::Result<api::Empty> {
         let resources: serde_json::Value = serde_json::from_slice(&r.resources.value).unwrap();
-        match resources["memory"]["limit"].as_u64() {
-            Some(bytes) if bytes % 2 == 1 => Err(status(ttrpc::Code::INVALID_ARGUMENT, "it is odd")),
-            _ => Ok(api::Empty::default()),
+        self.world.updates.lock().unwrap().push((r.id.clone(), resources.clone()));
+        drop(self.world.slow_update.lock().await);
+        if r.id == MUTE {
+            std::future::pending::<()>().await;
         }
+        let limits = [&resources["memory"]["limit"], &resources["cpu"]["quota"]];
+        if limits.iter().any(|limit| limit.as_u64().is_some_and(|number| number % 2 == 1)) {
+            return Err(status(ttrpc::Code::INVALID_ARGUMENT, "it is odd"));
+        }
+        Ok(api::Empty::default())
     }
 
     async fn exec(&self, _: &TtrpcContext, r: api::ExecProcessRequest) -> ttrpc::Result<api::Empty> {

@@ -17,6 +17,7 @@ mod sandbox;
 mod shared;
 mod size;
 mod stubborn;
+mod turns;
 mod volumes;
 mod world;
 

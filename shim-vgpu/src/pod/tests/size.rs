@@ -1,13 +1,15 @@
 //! Limits that change while the pod lives, and the memory of its domain, which has 256 MiB for its containers and 64 for its kernel. Of what comes
 //! later a 64th is the kernel's.
 
+use std::sync::atomic::Ordering;
+
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use serde_json::Value;
 
 use super::*;
 use crate::error::Result;
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 /// What comes at all comes by then.
 const SOON: Duration = Duration::from_secs(20);
 const TYPE: &str = "io.kubernetes.cri.container-type";
@@ -17,18 +19,22 @@ async fn create(node: &Node, id: &str, limit_mib: Option<u64>) -> Result<api::Cr
     create_with(node, id, json!({"memory": memory})).await
 }
 
-async fn create_with(node: &Node, id: &str, resources: Value) -> Result<api::CreateTaskResponse> {
+pub(super) async fn create_with(node: &Node, id: &str, resources: Value) -> Result<api::CreateTaskResponse> {
     let pod = json!({"io.kubernetes.cri.sandbox-memory": (256 * MIB).to_string()});
     create_of(node, id, pod, resources).await
 }
 
-/// The sandbox's annotations are `pod`'s.
 pub(super) async fn create_of(
     node: &Node,
     id: &str,
     pod: Value,
     resources: Value,
 ) -> Result<api::CreateTaskResponse> {
+    node.pod.clone().create(request_of(node, id, pod, resources)).await
+}
+
+/// The sandbox's annotations are `pod`'s.
+pub(super) fn request_of(node: &Node, id: &str, pod: Value, resources: Value) -> api::CreateTaskRequest {
     let mut annotations = match id {
         "run" => json!({TYPE: "sandbox"}),
         _ => json!({
@@ -45,11 +51,11 @@ pub(super) async fn create_of(
     let mut spec: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     spec["linux"]["resources"] = resources;
     std::fs::write(&file, spec.to_string()).unwrap();
-    node.pod.clone().create(request).await
+    request
 }
 
 /// A pod whose containers may use 256 MiB, and two of them with 128 each.
-async fn pod() -> Node {
+pub(super) async fn pod() -> Node {
     let node = Node::new(Habits::default()).await;
     create(&node, "run", None).await.unwrap();
     create(&node, "app", Some(128)).await.unwrap();
@@ -62,11 +68,15 @@ fn given(node: &Node) -> Vec<u64> {
     node.world.left.lock().unwrap().memory.clone()
 }
 
-pub(super) async fn update(node: &Node, id: &str, resources: Value) -> Result<api::Empty> {
+pub(super) fn update(
+    node: &Node,
+    id: &str,
+    resources: Value,
+) -> impl Future<Output = Result<api::Empty>> + Send + use<> {
     let resources = Any { value: resources.to_string().into_bytes(), ..Any::default() };
     let request =
         api::UpdateTaskRequest { id: id.into(), resources: Some(resources).into(), ..Default::default() };
-    node.pod.clone().update(request).await
+    node.pod.clone().update(request)
 }
 
 async fn limit(node: &Node, id: &str, bytes: u64) -> Result<api::Empty> {
@@ -74,7 +84,7 @@ async fn limit(node: &Node, id: &str, bytes: u64) -> Result<api::Empty> {
 }
 
 /// Shrinking is nobody's to wait for.
-async fn is_given(node: &Node, mib: &[u64]) {
+pub(super) async fn is_given(node: &Node, mib: &[u64]) {
     let begun = std::time::Instant::now();
     while given(node) != mib && begun.elapsed() < SOON {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -167,23 +177,14 @@ async fn more_than_xen_has_is_refused_and_nothing_else_changes() {
 }
 
 /// A toolstack that does not come back holds up who wants more memory, and nobody else.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn deletes_wait_for_no_toolstack() {
     let node = pod().await;
     limit(&node, "app", 256 * MIB).await.unwrap();
     limit(&node, "side", 256 * MIB).await.unwrap();
-    let left = node.world.clone();
-    let (hold, held) = std::sync::mpsc::channel::<()>();
-    let (has, begun) = std::sync::mpsc::channel();
-    let holder = std::thread::spawn(move || {
-        let _slow = left.slow_memory.lock().unwrap();
-        has.send(()).unwrap();
-        held.recv().unwrap_err();
-    });
-    begun.recv().unwrap();
+    node.world.memory_takes_long.store(true, Ordering::Relaxed);
     for id in ["app", "side"] {
         tokio::time::timeout(SOON, node.delete(id)).await.expect("it waits").unwrap();
     }
-    drop(hold);
-    holder.join().unwrap();
+    node.world.memory_takes_long.store(false, Ordering::Relaxed);
 }

@@ -14,9 +14,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use serde_json::Value;
 use tokio::{
     io::DuplexStream,
-    sync::{Semaphore, watch},
+    sync::{Mutex as AsyncMutex, Semaphore, watch},
 };
 use uuid::Uuid;
 use vgpu_agent_api::network::Network;
@@ -46,7 +47,8 @@ pub struct Left {
     pub vifs: Vec<String>,
     /// Domains that run no more, and are to be destroyed.
     pub halted: Vec<u16>,
-    /// In MiB, each that the domain was given after its creation.
+    /// In MiB, each that the domain was to be given after its creation, and each that it was.
+    pub memory_asked: Vec<u64>,
     pub memory: Vec<u64>,
     /// What the last domain was made of.
     pub made: Option<DomainConfig>,
@@ -93,8 +95,12 @@ pub struct World {
     pub destroying_takes_long: AtomicBool,
     /// How often that was begun.
     pub destroyings: AtomicU32,
-    /// Who sets a domain's memory waits for it.
-    pub slow_memory: Mutex<()>,
+    /// Who sets a domain's memory waits for this to be false, for 60 s at most.
+    pub memory_takes_long: AtomicBool,
+    /// The limits that the guests were told to change, with their container, each time.
+    pub updates: Mutex<Vec<(String, Value)>>,
+    /// A guest that was told so waits for it.
+    pub slow_update: AsyncMutex<()>,
     /// xl is being upgraded, and xenstore is away.
     pub no_xl: AtomicBool,
     pub streams: Mutex<BTreeMap<u32, DuplexStream>>,
@@ -141,7 +147,9 @@ impl World {
             dir,
             left: Mutex::default(),
             habits,
-            slow_memory: Mutex::default(),
+            memory_takes_long: AtomicBool::default(),
+            updates: Mutex::default(),
+            slow_update: AsyncMutex::default(),
             destroying_takes_long: AtomicBool::default(),
             destroyings: AtomicU32::default(),
             no_xl: AtomicBool::default(),
@@ -179,7 +187,7 @@ impl World {
     }
 
     /// A bundle as containerd makes it.
-    pub fn bundle(&self, id: &str, annotations: serde_json::Value) -> PathBuf {
+    pub fn bundle(&self, id: &str, annotations: Value) -> PathBuf {
         let bundle = self.dir.path().join("bundles").join(id);
         std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
         let mut spec = crate::spec::tests::ctr();
@@ -323,7 +331,8 @@ impl Toolstack for Fake {
     }
 
     fn set_memory(&self, domid: u16, mib: u64) -> Result<()> {
-        drop(self.0.slow_memory.lock().unwrap());
+        self.0.left.lock().unwrap().memory_asked.push(mib);
+        while_it_takes_long(&self.0.memory_takes_long, Duration::from_secs(60));
         let mut left = self.0.left.lock().unwrap();
         assert!(left.domains.contains_key(&domid), "no such domain");
         let free = left.free_mib.unwrap_or(u64::MAX);
@@ -371,12 +380,7 @@ impl Toolstack for Fake {
 
     fn destroy(&self, domid: u16) -> Result<()> {
         self.0.destroyings.fetch_add(1, Ordering::Relaxed);
-        let begun = Instant::now();
-        while self.0.destroying_takes_long.load(Ordering::Relaxed)
-            && begun.elapsed() < Duration::from_secs(20)
-        {
-            thread::sleep(Duration::from_millis(5));
-        }
+        while_it_takes_long(&self.0.destroying_takes_long, Duration::from_secs(20));
         let mut left = self.0.left.lock().unwrap();
         left.domains.remove(&domid);
         left.halted.retain(|halted| *halted != domid);
@@ -384,6 +388,13 @@ impl Toolstack for Fake {
         self.0.guests.lock().unwrap().remove(&domid);
         self.0.ended.send_modify(|count| *count += 1);
         Ok(())
+    }
+}
+
+fn while_it_takes_long(takes_long: &AtomicBool, at_most: Duration) {
+    let begun = Instant::now();
+    while takes_long.load(Ordering::Relaxed) && begun.elapsed() < at_most {
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

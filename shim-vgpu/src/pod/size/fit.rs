@@ -1,0 +1,177 @@
+//! A domain's own size: what the limits ask of it, and what it was set to.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use vgpu_config::Guest as GuestConfig;
+
+use super::limits::{Containers, Limits};
+use crate::{
+    error::{Result, blocking},
+    guest::Guest,
+    spec::{
+        Spec,
+        size::{DomainSize, vcpus},
+    },
+    toolstack::Toolstack,
+};
+
+const MIB: u64 = 1 << 20;
+/// Of memory that comes later, one part in as many is what the kernel keeps about its pages. Source: Linux, `struct page`: 64 bytes of 4096.
+const PAGES_PART: u64 = 64;
+/// What Xen gives a guest beyond the limits of its containers, in hundredths of one CPU: its kernel and guest-init have to answer the shim in time
+/// while containers use all that is theirs. No setting: how long the shim waits is none of the node's either.
+const KERNEL_PERCENT: u64 = 25;
+
+/// A domain, and who may use how much of it.
+pub(in crate::pod) struct Size {
+    toolstack: Arc<dyn Toolstack>,
+    guest: Arc<Guest>,
+    domid: u16,
+    made: DomainSize,
+    config: GuestConfig,
+    /// The pod's summed limits that it was made for: in bytes, and in hundredths of one CPU.
+    pod_memory: Option<u64>,
+    pod_cpu: Option<u64>,
+    containers: Mutex<Containers>,
+    set: Arc<AsyncMutex<Set>>,
+}
+
+/// What was set last, none if that is not known. Who has it is the only one who gives a container other limits and has the domain follow them, however
+/// long its toolstack and its guest take.
+#[derive(Debug)]
+pub(super) struct Set {
+    memory_mib: Option<u64>,
+    vcpus: Option<u32>,
+    cap_percent: u32,
+}
+
+impl std::fmt::Debug for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Size")
+            .field("domid", &self.domid)
+            .field("containers", &self.containers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Size {
+    /// Of a domain made for the container of this spec, whose guest is up. Nobody's program runs in it yet, and nothing holds it back.
+    pub(in crate::pod) fn new(
+        toolstack: Arc<dyn Toolstack>,
+        domid: u16,
+        guest: Arc<Guest>,
+        config: &GuestConfig,
+        spec: &Spec,
+    ) -> Result<Arc<Size>> {
+        let made = spec.domain_size(config)?;
+        let set = Set { memory_mib: Some(made.memory_mib), vcpus: Some(made.vcpus), cap_percent: 0 };
+        Ok(Arc::new(Size {
+            toolstack,
+            guest,
+            domid,
+            made,
+            config: config.clone(),
+            pod_memory: spec.pod_memory(),
+            pod_cpu: spec.pod_cpu(),
+            containers: Mutex::default(),
+            set: Arc::new(AsyncMutex::new(set)),
+        }))
+    }
+
+    /// What its containers may use. It may be taken back at any time.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Containers> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wanted_mib(&self) -> u64 {
+        let containers = self.lock();
+        let asked = containers.memory(self.pod_memory).div_ceil(MIB);
+        let beyond =
+            asked.saturating_add(self.config.memory_overhead_mib).saturating_sub(self.made.memory_mib);
+        let more = beyond.saturating_add(containers.huge().div_ceil(MIB));
+        self.made.memory_mib.saturating_add(more).saturating_add(more.div_ceil(PAGES_PART))
+    }
+
+    /// How many CPUs its guest is to use, and Xen's cap.
+    fn wanted_cpus(&self) -> (u32, u32) {
+        let containers = self.lock();
+        let asked = containers.cpu(self.pod_cpu);
+        let needs = vcpus(asked).max(self.made.vcpus);
+        if containers.has_all_cpus() {
+            return (needs.max(self.config.vcpus).min(self.made.vcpus_max), 0);
+        }
+        let cap = match asked {
+            0 => 0,
+            _ => asked.min(100 * u64::from(self.made.vcpus_max)) + KERNEL_PERCENT,
+        };
+        (needs.min(self.made.vcpus_max), u32::try_from(cap).unwrap_or(0))
+    }
+
+    /// Waits until nobody else changes it.
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<Set> {
+        self.set.clone().lock_owned().await
+    }
+
+    /// Has the domain be as large as the limits ask for, which hold when this is called. Where it cannot have the memory, this container's are `else_has`
+    /// from then on (none: it is gone), so that nobody after it asks in vain. Its CPUs follow in any case: a guest that takes no memory keeps no cap by that.
+    ///
+    /// # Errors
+    /// As [`Toolstack::set_memory`].
+    pub(super) async fn fit_for(&self, set: &mut Set, id: &str, else_has: Option<Limits>) -> Result<()> {
+        let fitted = self.fit_memory(set).await;
+        if fitted.is_err() {
+            self.lock().set(id, else_has);
+        }
+        self.fit_cpus(set).await;
+        fitted
+    }
+
+    async fn fit_memory(&self, set: &mut Set) -> Result<()> {
+        let mib = self.wanted_mib();
+        if set.memory_mib == Some(mib) {
+            return Ok(());
+        }
+        set.memory_mib = None;
+        let (toolstack, domid) = (self.toolstack.clone(), self.domid);
+        blocking(move || toolstack.set_memory(domid, mib)).await?;
+        log::info!("the domain is to have {mib} MiB of memory");
+        set.memory_mib = Some(mib);
+        Ok(())
+    }
+
+    async fn fit_cpus(&self, set: &mut Set) {
+        let (vcpus, cap) = self.wanted_cpus();
+        if set.cap_percent != cap {
+            // One that Xen does not take is not tried again: its scheduler stays the same.
+            set.cap_percent = cap;
+            let (toolstack, domid) = (self.toolstack.clone(), self.domid);
+            match blocking(move || toolstack.set_cap(domid, cap)).await {
+                Ok(()) => log::info!("the domain's cap is {cap} % of a CPU (0: it has none)"),
+                Err(error) => {
+                    log::warn!("Xen does not hold the domain to its CPU limits: {}", error.report())
+                }
+            }
+        }
+        if set.vcpus != Some(vcpus) {
+            let done = self.guest.set_cpus(vcpus).await;
+            match &done {
+                Ok(()) => log::info!("the guest uses {vcpus} CPUs"),
+                Err(error) => log::warn!("the guest does not use {vcpus} CPUs: {}", error.report()),
+            }
+            set.vcpus = done.ok().map(|()| vcpus);
+        }
+    }
+
+    /// Has it be as large as the limits ask for when it is this call's turn, with nobody who waits for that: what stays as it is is told to the log.
+    pub(super) fn fit_beside(self: &Arc<Self>) {
+        let size = self.clone();
+        tokio::spawn(async move {
+            let mut set = size.turn().await;
+            if let Err(error) = size.fit_memory(&mut set).await {
+                log::warn!("the domain's memory stays as it is: {}", error.report());
+            }
+            size.fit_cpus(&mut set).await;
+        });
+    }
+}

@@ -1,0 +1,175 @@
+//! Changes of limits, and containers that come, while another change is under way: one comes after the other, and none counts before it is sure.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use super::{
+    size::{MIB, create_of, create_with, is_given, pod, request_of, update},
+    *,
+};
+use crate::error::Result;
+use fake_guest::MUTE;
+
+/// Long enough for what does not wait, on most machines: it is only looked for what must not be.
+const A_WHILE: Duration = Duration::from_millis(200);
+
+fn memory(mib: u64) -> Value {
+    json!({"memory": {"limit": mib * MIB}})
+}
+
+fn asks(node: &Node, id: &str, resources: Value) -> JoinHandle<Result<api::Empty>> {
+    tokio::spawn(update(node, id, resources))
+}
+
+async fn waits<T>(work: &mut JoinHandle<T>) {
+    assert!(tokio::time::timeout(A_WHILE, work).await.is_err(), "it does not wait for its turn");
+}
+
+/// A toolstack that has been asked for so much, and does not come back.
+async fn is_asked_for(node: &Node, mib: u64) {
+    until("the domain is to have it", || node.world.left.lock().unwrap().memory_asked.contains(&mib)).await;
+}
+
+fn slow(node: &Node, takes_long: bool) {
+    node.world.memory_takes_long.store(takes_long, Ordering::Relaxed);
+}
+
+fn told(node: &Node) -> Vec<Value> {
+    node.world.updates.lock().unwrap().iter().map(|(_, resources)| resources.clone()).collect()
+}
+
+#[tokio::test]
+async fn a_lowering_that_meets_a_raise_comes_after_it() {
+    let node = pod().await;
+    slow(&node, true);
+    let raise = asks(&node, "app", memory(512));
+    is_asked_for(&node, 710).await;
+    let mut lower = asks(&node, "app", memory(128));
+    waits(&mut lower).await;
+    slow(&node, false);
+    raise.await.unwrap().unwrap();
+    lower.await.unwrap().unwrap();
+    assert_eq!(told(&node), [memory(512), memory(128)]);
+    is_given(&node, &[710, 320]).await;
+}
+
+#[tokio::test]
+async fn of_two_equal_raises_that_xen_has_no_memory_for_neither_reaches_the_guest() {
+    let node = pod().await;
+    node.world.left.lock().unwrap().free_mib = Some(512);
+    slow(&node, true);
+    let first = asks(&node, "app", memory(512));
+    is_asked_for(&node, 710).await;
+    let mut second = asks(&node, "app", memory(512));
+    waits(&mut second).await;
+    slow(&node, false);
+    for refused in [first, second] {
+        assert_eq!(refused.await.unwrap().unwrap_err().code(), Some(Code::HostResource));
+    }
+    assert_eq!(told(&node), [Value::Null; 0]);
+}
+
+/// Each has limits of its own to go back to.
+#[tokio::test]
+async fn a_refused_change_of_cpus_takes_no_memory_from_the_one_that_meets_it() {
+    let node = Node::new(Habits::default()).await;
+    let sums = json!({
+        "io.kubernetes.cri.sandbox-memory": (256 * MIB).to_string(),
+        "io.kubernetes.cri.sandbox-cpu-quota": "100000",
+        "io.kubernetes.cri.sandbox-cpu-period": "100000",
+    });
+    create_of(&node, "run", sums, json!({})).await.unwrap();
+    let limits = json!({"memory": {"limit": 128 * MIB}, "cpu": {"quota": 100_000}});
+    create_with(&node, "app", limits).await.unwrap();
+    let slow = node.world.slow_update.lock().await;
+    let odd = asks(&node, "app", json!({"cpu": {"quota": 200_001}}));
+    until("the guest is told", || told(&node).len() == 1).await;
+    let mut more = asks(&node, "app", memory(512));
+    waits(&mut more).await;
+    drop(slow);
+    odd.await.unwrap().unwrap_err();
+    more.await.unwrap().unwrap();
+    let caps = || node.world.left.lock().unwrap().caps.clone();
+    until("its cap is what it was", || caps().len() == 3).await;
+    assert_eq!(caps(), [125, 226, 125]);
+    // What comes next counts what it has.
+    update(&node, "app", memory(513)).await.unwrap();
+    is_given(&node, &[710, 712]).await;
+    assert_eq!(caps(), [125, 226, 125]);
+}
+
+#[tokio::test]
+async fn a_change_that_is_not_answered_may_be_done_and_counts() {
+    let node = pod().await;
+    create_with(&node, MUTE, memory(128)).await.unwrap();
+    tokio::time::pause();
+    for mib in [512, 64] {
+        let error = update(&node, MUTE, memory(mib)).await.unwrap_err();
+        assert_eq!(error.code(), Some(Code::GuestSilent));
+    }
+    tokio::time::resume();
+    update(&node, "app", memory(129)).await.unwrap();
+    is_given(&node, &[710, 712]).await;
+}
+
+#[tokio::test]
+async fn a_raise_that_is_refused_later_keeps_no_container_from_coming() {
+    let node = pod().await;
+    node.world.left.lock().unwrap().free_mib = Some(512);
+    slow(&node, true);
+    let raise = asks(&node, "app", memory(512));
+    is_asked_for(&node, 710).await;
+    let mut creating = tokio::spawn(node.pod.clone().create(third(&node, json!({}))));
+    waits(&mut creating).await;
+    slow(&node, false);
+    raise.await.unwrap().unwrap_err();
+    creating.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_container_that_does_not_come_keeps_no_limit_from_being_raised() {
+    let node = pod().await;
+    node.world.left.lock().unwrap().free_mib = Some(512);
+    slow(&node, true);
+    let huge = json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 512 * MIB}]});
+    let creating = tokio::spawn(node.pod.clone().create(third(&node, huge)));
+    is_asked_for(&node, 320 + 512 + 8).await;
+    let mut raise = asks(&node, "app", memory(192));
+    waits(&mut raise).await;
+    slow(&node, false);
+    assert_eq!(creating.await.unwrap().unwrap_err().code(), Some(Code::HostResource));
+    raise.await.unwrap().unwrap();
+    until("the domain has it", || node.world.left.lock().unwrap().memory.last() == Some(&385)).await;
+}
+
+/// Its bound is the guest's to refuse, its CPU time is not.
+#[tokio::test]
+async fn who_takes_no_memory_is_held_to_its_cpus_limits() {
+    let node = Node::new(Habits::default()).await;
+    let cpu = |percent: u64| json!({"cpu": {"quota": percent * 1000}});
+    create_with(&node, "run", json!({})).await.unwrap();
+    for id in ["app", "side"] {
+        create_with(&node, id, cpu(100)).await.unwrap();
+    }
+    update(&node, "app", cpu(300)).await.unwrap();
+    let caps = || node.world.left.lock().unwrap().caps.clone();
+    let had = caps();
+    assert_eq!(had.last(), Some(&425));
+    node.world.left.lock().unwrap().free_mib = Some(0);
+    let both = json!({"memory": {"limit": 512 * MIB}, "cpu": {"quota": 500_000}});
+    let error = update(&node, "app", both).await.unwrap_err();
+    assert_eq!(error.code(), Some(Code::HostResource));
+    update(&node, "app", cpu(50)).await.unwrap();
+    until("less is what it has", || caps().last() == Some(&175)).await;
+    // Nor does it keep a limit from being raised that is none of memory.
+    update(&node, "app", cpu(150)).await.unwrap();
+    node.delete("side").await.unwrap();
+    until("what is gone has no part", || caps().last() == Some(&175)).await;
+    assert_eq!(caps(), [&had[..], &[175, 275, 175]].concat());
+}
+
+fn third(node: &Node, resources: Value) -> api::CreateTaskRequest {
+    request_of(node, "third", json!({}), resources)
+}
