@@ -50,7 +50,8 @@ pub trait Toolstack: Send + Sync {
     /// `HostResource` if Xen has not as much, or the guest does not take it: it is as before then. `HostFailure` if nobody can say.
     fn set_memory(&self, domid: u16, mib: u64) -> Result<()>;
 
-    /// Has Xen give the domain so much CPU time and no more, in hundredths of one CPU, whatever its guest does. 0: as much as its virtual CPUs can use.
+    /// Has Xen give the domain so much CPU time and no more, in hundredths of one CPU, whatever its guest does. Above 0, and not more than all of its
+    /// virtual CPUs can use.
     ///
     /// # Errors
     /// `HostFailure` if nobody bounds it: not every scheduler of Xen does.

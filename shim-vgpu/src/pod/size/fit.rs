@@ -43,7 +43,7 @@ pub(in crate::pod) struct Size {
 pub(super) struct Set {
     memory_mib: Option<u64>,
     vcpus: Option<u32>,
-    cap_percent: u32,
+    cap_percent: Option<u32>,
 }
 
 impl std::fmt::Debug for Size {
@@ -65,7 +65,7 @@ impl Size {
         spec: &Spec,
     ) -> Result<Arc<Size>> {
         let made = spec.domain_size(config)?;
-        let set = Set { memory_mib: Some(made.memory_mib), vcpus: Some(made.vcpus), cap_percent: 0 };
+        let set = Set { memory_mib: Some(made.memory_mib), vcpus: Some(made.vcpus), cap_percent: None };
         Ok(Arc::new(Size {
             toolstack,
             guest,
@@ -93,19 +93,18 @@ impl Size {
         self.made.memory_mib.saturating_add(more).saturating_add(more.div_ceil(PAGES_PART))
     }
 
-    /// How many CPUs its guest is to use, and Xen's cap.
+    /// How many CPUs its guest is to use, and Xen's cap. There always is one: a guest that uses more of its virtual CPUs than it was told to gets no more
+    /// time by that. Xen's tools take none above what all of them can use. Source: libxl `libxl_sched.c`, `sched_credit2_domain_set`.
     fn wanted_cpus(&self) -> (u32, u32) {
         let containers = self.lock();
         let asked = containers.cpu(self.pod_cpu);
         let needs = vcpus(asked).max(self.made.vcpus);
-        if containers.has_all_cpus() {
-            return (needs.max(self.config.vcpus).min(self.made.vcpus_max), 0);
-        }
-        let cap = match asked {
-            0 => 0,
-            _ => asked.min(100 * u64::from(self.made.vcpus_max)) + KERNEL_PERCENT,
-        };
-        (needs.min(self.made.vcpus_max), u32::try_from(cap).unwrap_or(0))
+        let all = containers.has_all_cpus();
+        let cpus = if all { needs.max(self.config.vcpus) } else { needs }.min(self.made.vcpus_max);
+        let bounded = !all && asked > 0;
+        let most = 100 * if bounded { self.made.vcpus_max } else { cpus };
+        let limits = u32::try_from(asked.saturating_add(KERNEL_PERCENT)).unwrap_or(u32::MAX);
+        (cpus, if bounded { limits.min(most) } else { most })
     }
 
     /// Waits until nobody else changes it.
@@ -142,16 +141,18 @@ impl Size {
 
     async fn fit_cpus(&self, set: &mut Set) {
         let (vcpus, cap) = self.wanted_cpus();
-        if set.cap_percent != cap {
-            // One that Xen does not take is not tried again: its scheduler stays the same.
-            set.cap_percent = cap;
+        if set.cap_percent != Some(cap) {
             let (toolstack, domid) = (self.toolstack.clone(), self.domid);
-            match blocking(move || toolstack.set_cap(domid, cap)).await {
-                Ok(()) => log::info!("the domain's cap is {cap} % of a CPU (0: it has none)"),
+            let done = blocking(move || toolstack.set_cap(domid, cap)).await;
+            match &done {
+                Ok(()) => log::info!("the domain's cap is {cap} % of a CPU"),
                 Err(error) => {
                     log::warn!("Xen does not hold the domain to its CPU limits: {}", error.report())
                 }
             }
+            // One that failed is tried again when this is called again. That is an xl and a line of the log each time where Xen's scheduler has no
+            // caps: from here nobody can tell that from an xl that failed once.
+            set.cap_percent = done.ok().map(|()| cap);
         }
         if set.vcpus != Some(vcpus) {
             let done = self.guest.set_cpus(vcpus).await;
@@ -168,10 +169,11 @@ impl Size {
         let size = self.clone();
         tokio::spawn(async move {
             let mut set = size.turn().await;
+            // First: Xen's cap falls at once, however long the guest lets its memory be waited for.
+            size.fit_cpus(&mut set).await;
             if let Err(error) = size.fit_memory(&mut set).await {
                 log::warn!("the domain's memory stays as it is: {}", error.report());
             }
-            size.fit_cpus(&mut set).await;
         });
     }
 }

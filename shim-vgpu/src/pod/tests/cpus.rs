@@ -1,12 +1,16 @@
 //! CPU limits that change while the pod lives: what Xen gives its domain at most, a quarter of a CPU for its kernel on top, and how many CPUs
 //! its guest uses. In hundredths of one.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::Value;
 
 use super::{
     size::{create_of, update},
+    world::World,
     *,
 };
+use crate::pod::steps::Cut;
 
 /// What comes at all comes by then.
 const SOON: Duration = Duration::from_secs(20);
@@ -17,7 +21,10 @@ fn limit(percent: i64) -> Value {
 
 /// A pod for which Kubernetes has summed up so much.
 async fn pod(habits: Habits, percent: u64) -> Node {
-    let node = Node::new(habits).await;
+    pod_of(Node::new(habits).await, percent).await
+}
+
+async fn pod_of(node: Node, percent: u64) -> Node {
     let pod = json!({
         "io.kubernetes.cri.sandbox-cpu-quota": (percent * 1000).to_string(),
         "io.kubernetes.cri.sandbox-cpu-period": "100000",
@@ -73,39 +80,61 @@ async fn a_domain_is_made_with_cpus_for_later() {
     assert!(made.command_line.ends_with(" maxcpus=3"), "{}", made.command_line);
 }
 
+/// Its guest may start all virtual CPUs of its domain; it gets the time of those alone that it is to use.
 #[tokio::test]
-async fn while_a_container_has_no_limit_there_is_no_cap_and_as_many_cpus_as_without_limits() {
+async fn while_a_container_has_no_limit_the_cap_is_that_of_the_cpus_that_such_a_pod_has() {
     let node = pod(Habits::default(), 50).await;
     create(&node, "app", limit(50)).await;
     create(&node, "free", json!({})).await;
-    are_given(&node, &[75, 0], &[4]).await;
+    are_given(&node, &[75, 400], &[4]).await;
     node.delete("free").await.unwrap();
-    are_given(&node, &[75, 0, 75], &[4, 1]).await;
-    // One is taken off.
+    are_given(&node, &[75, 400, 75], &[4, 1]).await;
+    // One is taken off, and another one needs more than a pod without limits has.
     update(&node, "app", limit(-1)).await.unwrap();
-    are_given(&node, &[75, 0, 75, 0], &[4, 1, 4]).await;
+    are_given(&node, &[75, 400, 75, 400], &[4, 1, 4]).await;
+    create(&node, "side", limit(50)).await;
+    update(&node, "side", limit(550)).await.unwrap();
+    are_given(&node, &[75, 400, 75, 400, 600], &[4, 1, 4, 6]).await;
 }
 
 #[tokio::test]
 async fn without_kubernetes_word_the_cap_is_the_sum() {
     let node = Node::new(Habits::default()).await;
     create(&node, "run", json!({})).await;
-    are_given(&node, &[], &[]).await;
+    are_given(&node, &[400], &[]).await;
     create(&node, "app", limit(100)).await;
     create(&node, "side", limit(30)).await;
-    are_given(&node, &[125, 155], &[]).await;
+    are_given(&node, &[400, 125, 155], &[]).await;
     update(&node, "app", limit(500)).await.unwrap();
-    are_given(&node, &[125, 155, 555], &[6]).await;
+    are_given(&node, &[400, 125, 155, 555], &[6]).await;
     update(&node, "app", limit(50)).await.unwrap();
-    are_given(&node, &[125, 155, 555, 105], &[6, 4]).await;
+    are_given(&node, &[400, 125, 155, 555, 105], &[6, 4]).await;
+}
+
+/// libxl refuses a cap above that, so that there would be none.
+#[tokio::test]
+async fn a_limit_of_as_many_cpus_as_the_domain_has_or_more_is_all_that_it_has() {
+    let node = pod(Habits::default(), 100).await;
+    create(&node, "app", limit(100)).await;
+    update(&node, "app", limit(780)).await.unwrap();
+    are_given(&node, &[125, 800], &[8]).await;
+    update(&node, "app", limit(100_000)).await.unwrap();
+    are_given(&node, &[125, 800], &[8]).await;
+    let one = World::configured(Habits::default(), |config| config.guest.kind = vgpu_config::GuestKind::Pv);
+    let node = pod_of(Node::of(one, Cut::default()).await, 100).await;
+    are_given(&node, &[100], &[]).await;
 }
 
 #[tokio::test]
-async fn a_limit_of_more_than_the_domain_has_is_all_that_it_has() {
+async fn a_cap_that_failed_is_set_with_the_next_change_whatever_that_is() {
     let node = pod(Habits::default(), 100).await;
     create(&node, "app", limit(100)).await;
-    update(&node, "app", limit(100_000)).await.unwrap();
-    are_given(&node, &[125, 825], &[8]).await;
+    node.world.no_xl.store(true, Ordering::Relaxed);
+    update(&node, "app", limit(300)).await.unwrap();
+    are_given(&node, &[125], &[3]).await;
+    node.world.no_xl.store(false, Ordering::Relaxed);
+    update(&node, "app", json!({"cpu": {"shares": 2}})).await.unwrap();
+    are_given(&node, &[125, 325], &[3]).await;
 }
 
 #[tokio::test]

@@ -344,10 +344,19 @@ impl Toolstack for Fake {
     }
 
     fn set_cap(&self, domid: u16, percent: u32) -> Result<()> {
+        if self.0.no_xl.load(Ordering::Relaxed) {
+            return Err(Error::new(Code::NoXen, "no xl"));
+        }
         let mut left = self.0.left.lock().unwrap();
         assert!(left.domains.contains_key(&domid), "no such domain");
         if self.0.habits.no_caps {
             return Err(Error::new(Code::HostFailure, "its scheduler is another one"));
+        }
+        let most = 100 * left.made.as_ref().map_or(0, |made| made.vcpus);
+        if percent > most {
+            // As libxl.
+            let what = format!("Cpu cap out of range, valid range is from 0 to {most}");
+            return Err(Error::new(Code::HostFailure, what));
         }
         left.caps.push(percent);
         Ok(())

@@ -102,7 +102,7 @@ fn vgpu_volume_that_kubelet_swaps_is_fresh(node: &Node) {
 }
 
 /// A raised limit is memory and CPUs that the container can use, one that comes with more as well, and memory that Xen does not have is refused.
-/// What Xen gives of its CPUs is bounded by the limits, with a quarter of one for its kernel, while each container has one.
+/// What Xen gives of its CPUs is bounded by the limits, with a quarter of one for its kernel, and while a container has none by those that the guest uses.
 fn vgpu_pod_grows_with_its_limits(node: &Node) {
     let _ = fs::remove_dir_all(SHM);
     fs::create_dir(SHM).expect("/run is writable");
@@ -137,6 +137,11 @@ fn vgpu_pod_grows_with_its_limits(node: &Node) {
     assert!(has_about(323), "{}", node.memory_mib(domain));
     let filled = first.exec(&fill);
     assert_eq!(filled.text(), "filled\n", "{}", filled.complaint());
+    // As many CPUs as the domain has: Xen's tools take no cap above that.
+    update(256, 800).expect("Xen has as much");
+    assert_eq!(node.cap_percent(domain), 800);
+    update(256, 250).expect("less is always possible");
+    until(SOON, || (cpus() == (275, 3)).then_some(())).expect("the guest takes the others offline");
     let error = update(1 << 20, 500).expect_err("more than any machine that plays this has");
     assert!(error.contains("VGPU-") && error.contains("MiB free"), "{error}");
     assert!(has_about(323), "{}", node.memory_mib(domain));
@@ -146,7 +151,7 @@ fn vgpu_pod_grows_with_its_limits(node: &Node) {
     let mut second = node.start(pod("container", first.name(), 64, script));
     second.until_line("filled");
     assert!(has_about(388), "{}", node.memory_mib(domain));
-    assert_eq!(cpus(), (0, 3), "one without a limit");
+    assert_eq!(cpus(), (300, 3), "one without a limit");
     second.signal("SIGKILL");
     assert_eq!(second.end(START).code, Some(137));
     update(64, 50).expect("less is always possible");
