@@ -136,16 +136,17 @@ impl Pod {
             if sandbox.record.domid.is_none() {
                 self.make_domain(sandbox, &plan, creation).await?;
             }
-            self.make_room(plan.id(), &plan.spec, creation).await?;
             if plan.gpu.is_some() {
                 self.grant(sandbox, plan.id()).await?;
             }
             self.passed(Step::Granted, creation).await?;
             (self.guest()?, placed)
         };
+        // From here on the guest is waited for, which must keep no other container's Delete waiting.
         drop(slot);
+        self.make_room(plan.id(), &plan.spec, creation).await?;
         let changes = placed.changes.take();
-        // A guest that does not answer must not keep a Delete waiting.
+        // Nor this one's.
         let container = tokio::select! {
             made = self.make_task(&guest, plan, placed, creation) => made,
             () = creation.cancelled() => Err(creation.refusal()),

@@ -176,15 +176,27 @@ async fn more_than_xen_has_is_refused_and_nothing_else_changes() {
     assert_eq!(given(&node).last(), Some(&(320 + 64 + 1)));
 }
 
-/// A toolstack that does not come back holds up who wants more memory, and nobody else.
+/// A toolstack that does not come back, and a guest that lets its memory be waited for, hold up who wants more of it, and nobody else.
 #[tokio::test]
 async fn deletes_wait_for_no_toolstack() {
     let node = pod().await;
     limit(&node, "app", 256 * MIB).await.unwrap();
     limit(&node, "side", 256 * MIB).await.unwrap();
     node.world.memory_takes_long.store(true, Ordering::Relaxed);
+    let huge = json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 64 * MIB}]});
+    let third = request_of(&node, "third", json!({}), huge);
+    let creating = tokio::spawn(node.pod.clone().create(third));
+    let asked = || node.world.left.lock().unwrap().memory_asked.len();
+    until("a container comes that needs more", || asked() == 3).await;
     for id in ["app", "side"] {
         tokio::time::timeout(SOON, node.delete(id)).await.expect("it waits").unwrap();
     }
+    // Nor does one's own, which takes back all of it.
+    let deleted = tokio::time::timeout(SOON, node.delete("third")).await.expect("it waits");
+    assert_eq!(deleted.unwrap_err().code(), Some(Code::NoSuchTask));
+    creating.await.unwrap().unwrap_err();
     node.world.memory_takes_long.store(false, Ordering::Relaxed);
+    until("it gives back what it grew by", || given(&node).last() == Some(&320)).await;
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
 }
