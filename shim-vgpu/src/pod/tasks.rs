@@ -21,7 +21,7 @@ use crate::{
         stage::{Exit, Stage},
         timestamp,
     },
-    error::{Error, Result},
+    error::{Error, Result, to_its_end},
     figures,
     guest::SIGKILL,
     io::{Stdio, Whose},
@@ -31,6 +31,8 @@ use crate::{
 const SHORT: Duration = Duration::from_secs(10);
 /// To start a process: the guest may read its program over the share.
 const START_LIMIT: Duration = Duration::from_secs(120);
+/// For a change of limits, with those of its pod that came before it: containerd holds its lock on the container meanwhile, and kubelet's calls have 120 s.
+const UPDATE_LIMIT: Duration = Duration::from_secs(90);
 /// containerd asks for pids while it starts, for all pods within 5 s.
 const PIDS_LIMIT: Duration = Duration::from_millis(500);
 /// Of the time from a SIGKILL for init to its exit (`shim.kill_timeout_s`), in hundredths: what the guest may take to answer, and to have it
@@ -319,11 +321,21 @@ impl Pod {
     /// Changes a container's limits.
     ///
     /// # Errors
-    /// `NoSuchTask`, `HostResource` for more memory than Xen has, or the guest's.
+    /// `NoSuchTask`, `HostResource` for more memory than Xen has or the guest takes, the guest's, or `HostFailure` where all of that takes too long: what
+    /// has begun goes on then.
     pub async fn update(self: Arc<Self>, request: UpdateTaskRequest) -> Result<Empty> {
         self.container(&request.id)?;
         let guest = self.guest()?;
-        self.with_room(&request, guest.task("Update", &request, Some(SHORT))).await
+        let changing = to_its_end(async move {
+            let change = guest.task("Update", &request, Some(SHORT));
+            self.with_room(&request, change).await
+        });
+        let late = |_| {
+            let what =
+                format!("the limits are not changed within {} s, and may be later", UPDATE_LIMIT.as_secs());
+            Error::new(Code::HostFailure, what)
+        };
+        tokio::time::timeout(UPDATE_LIMIT, changing).await.map_err(late)?
     }
 
     /// The figures of a container's cgroup.

@@ -12,15 +12,18 @@ use vgpu_codes::Code;
 
 use crate::error::{Error, Result};
 
-/// For a guest to take a step of memory that Xen has free: to add 128 MiB takes a kernel milliseconds.
-pub const STEP_LIMIT: Duration = Duration::from_secs(10);
+/// For a guest to take all that it is to grow by, of memory that Xen has free: so much, and so much more for each GiB, which takes a kernel a part of a
+/// second. Whoever asked for it is waited for meanwhile, so that there is an end to what a guest can make of that.
+const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT_OF_GIB: Duration = Duration::from_secs(1);
+const LIMIT_MAX: Duration = Duration::from_secs(60);
 /// A step: its kernel pays for what it keeps about the pages of one, 16 MiB, with what it has already.
 const STEP_MIB: u64 = 1024;
 /// Between two looks, at first and at most.
 const LOOK: Duration = Duration::from_millis(20);
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
-/// One domain's memory, in MiB. Each fails with `HostFailure`.
+/// One domain's memory, in MiB, and the time that passes for it. Each fails with `HostFailure`.
 pub trait Levers {
     /// What it has, in whole MiB, rounded down.
     fn has(&self) -> Result<u64>;
@@ -30,14 +33,22 @@ pub trait Levers {
     fn bound(&self, mib: u64) -> Result<()>;
     /// What its guest tries to have.
     fn aim(&self, mib: u64) -> Result<()>;
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn wait(&self, pause: Duration) {
+        thread::sleep(pause);
+    }
 }
 
-/// Has a domain come to `mib`. It has grown when this returns; it shrinks when its guest gives memory back. One whose guest takes nothing for
-/// `step_limit` is as it was before.
+/// Has a domain come to `mib`. It has grown when this returns; it shrinks when its guest gives memory back. One whose guest has not taken all of it within
+/// 10 s and 1 s a GiB, at most 60 s, is as it was before.
 ///
 /// # Errors
 /// `HostResource` if Xen has not as much, or the guest does not take it, and those of the levers.
-pub fn set(domain: &impl Levers, mib: u64, step_limit: Duration) -> Result<()> {
+pub fn set(domain: &impl Levers, mib: u64) -> Result<()> {
     let has = domain.has()?;
     if mib <= has {
         domain.aim(mib)?;
@@ -49,7 +60,7 @@ pub fn set(domain: &impl Levers, mib: u64, step_limit: Duration) -> Result<()> {
         let what = format!("the domain is to grow by {more} MiB, and Xen has {free} MiB free");
         return Err(Error::new(Code::HostResource, what));
     }
-    let grown = domain.bound(mib).and_then(|()| grow(domain, has, mib, step_limit));
+    let grown = domain.bound(mib).and_then(|()| grow(domain, has, mib));
     if grown.is_err() {
         // Both, whatever becomes of one: it must not get later what it has not got now.
         let (aim, bound) = (domain.aim(has), domain.bound(has));
@@ -58,23 +69,31 @@ pub fn set(domain: &impl Levers, mib: u64, step_limit: Duration) -> Result<()> {
     grown
 }
 
-fn grow(domain: &impl Levers, from_mib: u64, to_mib: u64, step_limit: Duration) -> Result<()> {
+fn grow(domain: &impl Levers, from_mib: u64, to_mib: u64) -> Result<()> {
+    let limit = limit(to_mib - from_mib);
+    let deadline = domain.now() + limit;
     let mut aim = from_mib;
     while aim < to_mib {
         aim = to_mib.min(aim + STEP_MIB);
         domain.aim(aim)?;
-        let (deadline, mut pause) = (Instant::now() + step_limit, LOOK);
+        let mut pause = LOOK;
         while domain.has()? + 1 < aim {
-            if Instant::now() > deadline {
-                let more = to_mib - from_mib;
-                let what = format!("the domain does not take the {more} MiB that it is to grow by");
+            if domain.now() > deadline {
+                let (more, limit) = (to_mib - from_mib, limit.as_secs());
+                let what =
+                    format!("the domain does not take the {more} MiB that it is to grow by within {limit} s");
                 return Err(Error::new(Code::HostResource, what));
             }
-            thread::sleep(pause);
+            domain.wait(pause);
             pause = LOOK_MAX.min(2 * pause);
         }
     }
     Ok(())
+}
+
+fn limit(more_mib: u64) -> Duration {
+    let gib = u32::try_from(more_mib.div_ceil(1024)).unwrap_or(u32::MAX);
+    LIMIT_MAX.min(LIMIT + LIMIT_OF_GIB.saturating_mul(gib))
 }
 
 #[cfg(test)]
@@ -83,12 +102,7 @@ mod tests {
 
     use super::*;
 
-    /// For who never takes what it is to take.
-    const LIMIT: Duration = Duration::from_millis(30);
-    /// For who is not to give up.
-    const LONG: Duration = Duration::from_secs(600);
-
-    /// A domain of 512 MiB on a node with 4 GiB more.
+    /// A domain of 512 MiB on a node with 8 GiB more, and a clock that stands still until it is waited.
     #[derive(Debug)]
     struct Domain(RefCell<State>);
 
@@ -102,20 +116,28 @@ mod tests {
         takes: u64,
         /// What it takes from one look to the next.
         pace: u64,
+        /// How long it lets each aim be waited for.
+        delay: Duration,
         /// Nobody can bound it to more than this.
         bound_max: u64,
+        begun: Instant,
+        now: Duration,
+        /// When it was given its last aim.
+        aimed: Duration,
     }
 
     impl Levers for Domain {
         fn has(&self) -> Result<u64> {
             let mut state = self.0.borrow_mut();
             let goal = state.aims.last().map_or(512, |&aim| aim.min(state.bound).min(state.takes));
-            state.has = goal.min(state.has.saturating_add(state.pace));
+            if goal < state.has || state.now >= state.aimed + state.delay {
+                state.has = goal.min(state.has.saturating_add(state.pace));
+            }
             Ok(state.has)
         }
 
         fn free(&self) -> Result<u64> {
-            Ok(4096)
+            Ok(8192)
         }
 
         fn bound(&self, mib: u64) -> Result<()> {
@@ -128,20 +150,34 @@ mod tests {
         }
 
         fn aim(&self, mib: u64) -> Result<()> {
-            self.0.borrow_mut().aims.push(mib);
+            let mut state = self.0.borrow_mut();
+            state.aims.push(mib);
+            state.aimed = state.now;
             Ok(())
+        }
+
+        fn now(&self) -> Instant {
+            let state = self.0.borrow();
+            state.begun + state.now
+        }
+
+        fn wait(&self, pause: Duration) {
+            self.0.borrow_mut().now += pause;
         }
     }
 
     fn domain(takes: u64, pace: u64) -> Domain {
-        let state = State { has: 512, bound: 512, aims: Vec::new(), takes, pace, bound_max: u64::MAX };
+        let (now, aimed, delay) = Default::default();
+        let (aims, begun) = (Vec::new(), Instant::now());
+        let state =
+            State { has: 512, bound: 512, aims, takes, pace, delay, bound_max: u64::MAX, begun, now, aimed };
         Domain(RefCell::new(state))
     }
 
     #[test]
     fn it_grows_in_steps_that_its_guest_takes_one_after_the_other() {
         let domain = domain(u64::MAX, 300);
-        set(&domain, 3000, LONG).unwrap();
+        set(&domain, 3000).unwrap();
         let state = domain.0.into_inner();
         assert_eq!((state.aims, state.has, state.bound), (vec![1536, 2560, 3000], 3000, 3000));
     }
@@ -149,7 +185,7 @@ mod tests {
     #[test]
     fn it_shrinks_and_is_not_waited_for() {
         let domain = domain(u64::MAX, u64::MAX);
-        set(&domain, 256, LONG).unwrap();
+        set(&domain, 256).unwrap();
         let state = domain.0.into_inner();
         assert_eq!((state.aims, state.bound, state.has), (vec![256], 256, 512));
     }
@@ -157,9 +193,9 @@ mod tests {
     #[test]
     fn more_than_xen_has_is_refused_before_anything_is_changed() {
         let domain = domain(u64::MAX, u64::MAX);
-        let error = set(&domain, 512 + 4097, LONG).unwrap_err();
+        let error = set(&domain, 512 + 8193).unwrap_err();
         assert_eq!(error.code(), Some(Code::HostResource));
-        assert!(error.to_string().contains("to grow by 4097 MiB, and Xen has 4096 MiB free"), "{error}");
+        assert!(error.to_string().contains("to grow by 8193 MiB, and Xen has 8192 MiB free"), "{error}");
         let state = domain.0.into_inner();
         assert_eq!((state.aims, state.bound), (vec![], 512));
     }
@@ -169,7 +205,7 @@ mod tests {
     fn a_guest_that_does_not_take_it_is_told_to_be_as_it_was_and_held_to_that() {
         for (takes, aims) in [(512, vec![1536, 512]), (2000, vec![1536, 2560, 512])] {
             let domain = domain(takes, u64::MAX);
-            let error = set(&domain, 3000, LIMIT).unwrap_err();
+            let error = set(&domain, 3000).unwrap_err();
             assert_eq!(error.code(), Some(Code::HostResource));
             assert!(error.to_string().contains("does not take the 2488 MiB"), "{error}");
             assert_eq!(domain.has().unwrap(), 512);
@@ -178,11 +214,30 @@ mod tests {
         }
     }
 
+    /// However many steps it makes of it.
+    #[test]
+    fn a_guest_has_one_limit_for_all_that_it_is_to_take() {
+        let domain = domain(u64::MAX, u64::MAX);
+        domain.0.borrow_mut().delay = Duration::from_secs(9);
+        let error = set(&domain, 512 + 5 * 1024).unwrap_err();
+        assert_eq!(error.code(), Some(Code::HostResource));
+        assert!(
+            error.to_string().ends_with("does not take the 5120 MiB that it is to grow by within 15 s"),
+            "{error}"
+        );
+        assert_eq!(domain.has().unwrap(), 512);
+        let state = domain.0.into_inner();
+        assert_eq!((state.aims, state.bound), (vec![1536, 2560, 512], 512));
+        assert!((15..=16).contains(&state.now.as_secs()), "{:?}", state.now);
+        let limits = [1, 1024, 1025, 50 << 10, 51 << 10, u64::MAX].map(|mib| limit(mib).as_secs());
+        assert_eq!(limits, [11, 11, 12, 60, 60, 60]);
+    }
+
     #[test]
     fn a_bound_that_cannot_be_raised_leaves_the_aim_as_it_was() {
         let domain = domain(u64::MAX, u64::MAX);
         domain.0.borrow_mut().bound_max = 512;
-        let error = set(&domain, 1024, LONG).unwrap_err();
+        let error = set(&domain, 1024).unwrap_err();
         assert_eq!(error.code(), Some(Code::HostFailure));
         let state = domain.0.into_inner();
         assert_eq!((state.aims, state.bound), (vec![512], 512));

@@ -80,7 +80,7 @@ impl Toolstack for Xl {
     }
 
     fn set_memory(&self, domid: u16, mib: u64) -> Result<()> {
-        memory::set(&Memory(domid), mib, memory::STEP_LIMIT)
+        memory::set(&Memory(domid), mib)
     }
 
     fn set_cap(&self, domid: u16, percent: u32) -> Result<()> {

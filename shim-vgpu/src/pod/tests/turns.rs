@@ -144,6 +144,24 @@ async fn a_container_that_does_not_come_keeps_no_limit_from_being_raised() {
     until("the domain has it", || node.world.left.lock().unwrap().memory.last() == Some(&385)).await;
 }
 
+/// Its caller's lock is held meanwhile.
+#[tokio::test]
+async fn a_change_that_takes_long_is_answered_and_goes_on() {
+    let node = pod().await;
+    slow(&node, true);
+    let raise = asks(&node, "app", memory(512));
+    is_asked_for(&node, 710).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(90)).await;
+    let error = raise.await.unwrap().unwrap_err();
+    assert_eq!(error.code(), Some(Code::HostFailure));
+    assert!(error.to_string().contains("within 90 s, and may be later"), "{error}");
+    tokio::time::resume();
+    assert_eq!(told(&node), [Value::Null; 0]);
+    slow(&node, false);
+    until("the guest is told", || told(&node) == [memory(512)]).await;
+}
+
 /// Its bound is the guest's to refuse, its CPU time is not.
 #[tokio::test]
 async fn who_takes_no_memory_is_held_to_its_cpus_limits() {
