@@ -3,6 +3,8 @@
 //! `create -e` leaves no monitor process, so a guest that ended stays until it is destroyed: the shim watches.
 //! xl holds a global lock while it creates; its limit here covers waiting for that too.
 
+mod memory;
+
 use std::{
     ffi::OsStr,
     fs, io,
@@ -11,19 +13,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use idm::xen::xenstore::{Client, Store as _};
 use uuid::Uuid;
 use vgpu_codes::Code;
 use vgpu_config::GuestKind;
 
-use super::{
-    DomainConfig, Toolstack,
-    memory::{self, Levers},
-};
+use super::{DomainConfig, Toolstack};
 use crate::{
     error::{Error, OrFail, Result},
     process,
 };
+use memory::Memory;
 
 const PROGRAM: &str = "xl";
 /// Says whether this kernel controls Xen. Source: Linux `drivers/xen/xenfs/super.c`.
@@ -80,7 +79,7 @@ impl Toolstack for Xl {
     }
 
     fn set_memory(&self, domid: u16, mib: u64) -> Result<()> {
-        memory::set(&Memory(domid), mib)
+        super::memory::set(&Memory(domid), mib)
     }
 
     fn set_cap(&self, domid: u16, percent: u32) -> Result<()> {
@@ -122,62 +121,11 @@ impl Toolstack for Xl {
     }
 }
 
-/// That of a domain.
-struct Memory(u16);
-
-impl Levers for Memory {
-    fn has(&self) -> Result<u64> {
-        let what = format!("cannot ask for the memory of domain {}", self.0);
-        let list = done(xl().arg("list").arg(self.0.to_string()), Code::HostFailure, &what)?;
-        let memory = listed_mib(&String::from_utf8_lossy(&list.stdout));
-        memory.ok_or_else(|| Error::new(Code::HostFailure, what))
-    }
-
-    fn free(&self) -> Result<u64> {
-        let what = "cannot ask for Xen's memory";
-        let info = done(xl().arg("info"), Code::HostFailure, what)?;
-        let free = free_mib(&String::from_utf8_lossy(&info.stdout));
-        free.ok_or_else(|| Error::new(Code::HostFailure, what))
-    }
-
-    fn bound(&self, mib: u64) -> Result<()> {
-        let what = format!("cannot bound the memory of domain {}", self.0);
-        done(xl().args(["mem-max", &self.0.to_string(), &mib.to_string()]), Code::HostFailure, &what)
-            .map(drop)
-    }
-
-    fn aim(&self, mib: u64) -> Result<()> {
-        let path = format!("/local/domain/{}/memory/target", self.0);
-        let set = || {
-            let xenstore = Client::connect()?;
-            // A write would make the folders of a domain that is gone.
-            if xenstore.read_if_there(&path)?.is_some() {
-                xenstore.write(&path, mib.saturating_mul(1024).to_string())
-            } else {
-                Ok(())
-            }
-        };
-        set()
-            .or_fail(Code::HostFailure, || format!("cannot set the memory that domain {} is to have", self.0))
-    }
-}
-
 /// Sets a domain's cap. Source: `xl(1)`, "sched-credit2".
 fn cap(domid: u16, percent: u32) -> Command {
     let mut command = xl();
     command.args(["sched-credit2", "-d", &domid.to_string(), "-c", &percent.to_string()]);
     command
-}
-
-/// Reads the memory column of `xl list ID`, before those of CPUs, state and time: a name may have spaces.
-fn listed_mib(list: &str) -> Option<u64> {
-    list.lines().nth(1)?.split_whitespace().rev().nth(3)?.parse().ok()
-}
-
-/// Reads `xl info`.
-fn free_mib(info: &str) -> Option<u64> {
-    let line = info.lines().find_map(|line| line.strip_prefix("free_memory"))?;
-    line.trim_start_matches([' ', ':']).trim().parse().ok()
 }
 
 fn xl() -> Command {
@@ -304,17 +252,6 @@ mod tests {
         assert_eq!(domid_of(LIST, uuid("5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f11")), Some(12));
         assert_eq!(domid_of(LIST, uuid("5f8c2f8e-2f0b-4c8e-9d53-0b6a1c7e8f12")), None);
         assert_eq!([0, 12, 1, 120].map(|domid| has(LIST, domid)), [true, true, false, false]);
-    }
-
-    #[test]
-    fn memory_is_read_from_what_xl_prints() {
-        let list = "Name   ID   Mem VCPUs\tState\tTime(s)\nvgpu a 12   191     4     -b----       3.1\n";
-        assert_eq!(listed_mib(list), Some(191));
-        assert_eq!(listed_mib("Name ID\n"), None);
-        let info =
-            "total_memory           : 12287\nfree_memory            : 9123\nsharing_freed_memory   : 0\n";
-        assert_eq!(free_mib(info), Some(9123));
-        assert_eq!(free_mib("total_memory : 1\n"), None);
     }
 
     #[test]
