@@ -83,9 +83,9 @@ pub fn run_last(notes: &HookNotes, turn_limit: Duration, hook_limit: Duration) -
     let Some(turn) = notes.turn(turn_limit)? else { return Ok(false) };
     if let Some((orphan, process)) = turn.running() {
         let what = || format!("cannot wait for the hook that runs as process {}", process.pid);
-        let limit = orphan.limit().min(hook_limit);
+        let limit = orphan.time_left(&process).min(hook_limit);
         if !process.ends_within(limit).or_fail(Code::HostFailure, what)? {
-            let (pid, limit_s) = (process.pid, limit.as_secs());
+            let (pid, limit_s) = (process.pid, orphan.limit_s.min(hook_limit.as_secs()));
             log::warn!("the hook that runs as process {pid} has not ended within {limit_s} s: it is killed");
             process.kill_group().or_fail(Code::HostFailure, what)?;
         }

@@ -14,6 +14,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     process::{Pid, PidfdFlags, Signal},
+    time::ClockId,
 };
 
 use tokio::{net::unix::pipe, sync::oneshot};
@@ -22,6 +23,8 @@ use crate::share::Process;
 
 /// A process that was killed ends at once, unless the kernel holds it (a file system that does not answer).
 const END_LIMIT: Duration = Duration::from_secs(1);
+/// Of the times in /proc. Source: `time(7)`, Linux `include/asm-generic/param.h`, `USER_HZ`.
+const TICKS_PER_SECOND: u64 = 100;
 /// For a child that was killed.
 pub const KILL_LIMIT: Duration = Duration::from_secs(1);
 
@@ -53,6 +56,13 @@ impl Process {
     /// Whether it still is that process.
     pub fn is_alive(&self) -> bool {
         start_ticks(self.pid) == Some(self.start_ticks)
+    }
+
+    /// How long ago it began; what the node slept counts.
+    pub fn age(&self) -> Duration {
+        let now = rustix::time::clock_gettime(ClockId::Boottime);
+        let begun = Duration::from_millis(self.start_ticks.saturating_mul(1000 / TICKS_PER_SECOND));
+        Duration::try_from(now).unwrap_or_default().saturating_sub(begun)
     }
 
     /// SIGKILL, without a chance of meeting another process of the same id; waits for its end, since until then it may start others.

@@ -42,7 +42,8 @@ const RUNNING_BYTES: usize = 256;
 pub struct HookNotes {
     /// The life that the container is of.
     pub store: Store,
-    container: String,
+    /// Whose they are.
+    pub container: String,
 }
 
 /// A hook that was begun.
@@ -64,9 +65,9 @@ impl Running {
         format!("vgpu-hook-{}", self.input)
     }
 
-    /// How long it may run, or as long as poll(2) can wait.
-    pub fn limit(&self) -> Duration {
-        Duration::from_secs(self.limit_s.min(u32::MAX.into()))
+    /// How long `process`, which is it, may still run, or as long as poll(2) can wait.
+    pub fn time_left(&self, process: &Process) -> Duration {
+        Duration::from_secs(self.limit_s.min(u32::MAX.into())).saturating_sub(process.age())
     }
 }
 
@@ -237,7 +238,31 @@ fn first(folder: &Path) -> io::Result<Option<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
+
+    /// Whoever waits for it, and however late: its shim has waited for it before.
+    #[test]
+    fn the_time_of_a_running_hook_runs_from_its_begin() {
+        let begun = std::time::Instant::now();
+        // It ends with its input.
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let process = Process::of(child.id()).unwrap();
+        let running =
+            |limit_s| Running { kind: Kind::Poststop, process: Some(process), input: Uuid::max(), limit_s };
+        let (long, short) = (Duration::from_secs(1000), running(1));
+        while !short.time_left(&process).is_zero() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it has its time for ever");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let left = running(1000).time_left(&process);
+        // Of a tick the kernel tells the begin.
+        let most = begun.elapsed() + Duration::from_millis(20);
+        assert!(left <= long - Duration::from_secs(1) && left >= long - most, "{left:?} of {long:?}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
 
     #[test]
     fn the_room_for_a_running_hook_holds_the_longest_words() {
