@@ -100,7 +100,7 @@ pub fn sandbox(platform: &Platform, store: &Store, record: &Record) -> Result<()
 /// One could not be begun or waited for: what is left can be tried again.
 pub fn last_hooks(store: &Store, limit: Duration, hook_limit: Duration) -> Result<()> {
     // One's that cannot be begun keep no other's from it.
-    let run = |notes| hooks::run_last(notes, limit, hook_limit).map(drop);
+    let run = |notes| hooks::run_last(notes, limit, hook_limit, || false).map(drop);
     store.hooks()?.iter().map(run).fold(Ok(()), Result::and)?;
     // None: somebody else has done it.
     let Some(_lock) = store.lock(limit)? else { return Ok(()) };

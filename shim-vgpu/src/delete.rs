@@ -148,7 +148,7 @@ impl Dead {
         drop(lock);
         zone::revoke(&had, &self.id, cleanup::PROXY_LIMIT);
         cleaned?;
-        hooks::run_last(&store.hooks_of(&self.id), LOCK_LIMIT, hooks::OWN_TIME).map(drop)
+        hooks::run_last(&store.hooks_of(&self.id), LOCK_LIMIT, hooks::OWN_TIME, || false).map(drop)
     }
 }
 

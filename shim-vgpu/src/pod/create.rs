@@ -94,9 +94,9 @@ impl Pod {
         Ok(creation)
     }
 
-    /// Reads what is asked for, and waits for the pod's other Creates.
+    /// Reads what is asked for, finishes what an earlier Create of the id has left, and waits for the pod's other Creates.
     async fn begin(
-        &self,
+        self: &Arc<Self>,
         request: CreateTaskRequest,
         creation: &Creation,
     ) -> Result<(Plan, MutexGuard<'_, Option<Sandbox>>)> {
@@ -105,6 +105,7 @@ impl Pod {
         if matches!(plan.role, Role::Container { .. }) {
             self.expect_started()?;
         }
+        self.finish_earlier(plan.id(), creation).await?;
         Ok((plan, self.sandbox_for(creation).await?))
     }
 

@@ -1,6 +1,6 @@
 //! The host's side of a container: its holder, and its root, volumes and spec in the share.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use containerd_shim_protos::api::Mount;
 
@@ -17,9 +17,6 @@ use crate::{
     persist::{ContainerRecord, hooks::HookNotes},
     spec::{hooks::Kind, namespaces::GuestsOwn},
 };
-
-/// For who else has the hooks of an earlier container of the same id run. Nobody should: the id was free.
-const OWED_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a container has on the host.
 pub(super) struct Placed {
@@ -74,12 +71,7 @@ impl Pod {
         sandbox.save().await?;
         let notes = sandbox.store.hooks_of(plan.id());
         let (noted, hooks) = (notes.clone(), plan.hooks.clone());
-        blocking(move || {
-            // Those of a Create of this id that failed, if they could not be begun then: ours would be noted in their place.
-            hooks::run_last(&noted, OWED_LIMIT, hooks::LIMIT)?;
-            noted.make(&hooks)
-        })
-        .await?;
+        blocking(move || noted.make(&hooks)).await?;
         self.passed(Step::Held, creation).await?;
         if first {
             sandbox.namespace = Some(namespace);

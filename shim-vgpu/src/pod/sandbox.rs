@@ -100,7 +100,8 @@ impl Pod {
         let sandbox = slot.insert(self.begin_sandbox(&plan).await?);
         let placed = self.place_container(sandbox, &plan, creation).await?;
         let (created_at, stage) = (SystemTime::now(), watch::Sender::new(Stage::Created));
-        Ok(OwnSandbox { plan, holder: placed.holder, created_at, stage })
+        let store = placed.notes.store;
+        Ok(OwnSandbox { plan, holder: placed.holder, store, created_at, stage })
     }
 
     /// Makes its domain, and waits until its guest is up.

@@ -239,9 +239,9 @@ impl Pod {
     }
 
     async fn remove_from_host(&self, container: &Container) -> Result<()> {
-        self.give_back(&container.id).await?;
+        let given = self.give_back(&container.id).await?;
         // Also those of one that went with its sandbox.
-        self.run_last_hooks(container.notes.clone()).await
+        self.run_last_hooks(container.notes.clone(), given.ends_pod).await
     }
 
     /// Registers an exec: its id is taken before anything else is done.

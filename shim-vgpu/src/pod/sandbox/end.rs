@@ -80,13 +80,16 @@ impl Pod {
         // One's that cannot be begun keep no other's from it.
         let mut first = Ok(());
         for container in self.ready() {
-            let run = self.run_last_hooks(container.notes.clone()).await;
+            let run = self.run_last_hooks(container.notes.clone(), false).await;
             if let Err(error) = &run {
                 log::warn!("the end of container {}: {}", container.id, error.report());
             }
             first = first.and(run);
         }
-        first
+        match self.any_sandbox() {
+            Some(own) => first.and(self.run_owed_hooks(&own.store).await),
+            None => first,
+        }
     }
 
     /// Stops it, if it is there, and forgets it: the shim may go.

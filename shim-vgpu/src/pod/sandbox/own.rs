@@ -15,6 +15,7 @@ use crate::{
     container::stage::Exit,
     error::{Error, Result},
     holder::Holder,
+    persist::Store,
     pod::{Creation, plan::Plan},
 };
 
@@ -23,6 +24,8 @@ use crate::{
 pub(in crate::pod) struct OwnSandbox {
     pub(super) plan: Plan,
     pub(super) holder: Holder,
+    /// Of this life.
+    pub(super) store: Store,
     pub(super) created_at: SystemTime,
     pub(super) stage: watch::Sender<Stage>,
 }

@@ -1,11 +1,13 @@
 //! What a sandbox leaves is removed, whoever comes to do it.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
     fake_proxy::FakeProxy,
+    stubborn::in_pod,
     world::{Source, World},
     *,
 };
@@ -70,6 +72,43 @@ async fn a_sandbox_of_the_same_id_waits_for_a_cleaning_and_spares_the_living() {
     assert!(life.load().unwrap().is_none());
     node.delete("run").await.unwrap();
     node.world.assert_nothing_left("after both lives");
+}
+
+/// The next Create of the id would have its stand-in noted in place of the first one's.
+#[tokio::test]
+async fn what_cannot_be_taken_back_of_a_create_is_taken_back_by_the_next_one_of_its_id() {
+    let (reached, mut cut_at) = mpsc::unbounded_channel();
+    let made = AtomicU32::default();
+    let second = move |step| step == Step::TaskMade && made.fetch_add(1, Ordering::Relaxed) == 1;
+    let cut = Cut::new(move |step| second(step) && reached.send(()).is_ok());
+    let node = Node::with_cut(Habits::default(), cut).await;
+    let pause = node.request("pause", in_pod("sandbox"));
+    let store = |bundle: &str| Store::pointed_from(Path::new(bundle)).unwrap();
+    let bundle = pause.bundle.clone();
+    node.pod.clone().create(pause).await.unwrap();
+    let create = || node.pod.clone().create(node.request("run", in_pod("container")));
+    let creating = tokio::spawn(create());
+    cut_at.recv().await.unwrap();
+    // No folder can be removed there.
+    let life = std::fs::read_dir(node.world.dir.path().join("shared")).unwrap().next().unwrap().unwrap();
+    let share = life.path().join("rw");
+    std::fs::rename(share.join("run"), share.join("kept")).unwrap();
+    std::fs::write(share.join("run"), "").unwrap();
+    assert_eq!(node.delete("run").await.unwrap_err().code(), Some(Code::NoSuchTask));
+    assert_eq!(creating.await.unwrap().unwrap_err().code(), Some(Code::WrongState));
+
+    let held = || store(&bundle).load().unwrap().unwrap().containers["run"].holder;
+    let first = held();
+    let refused = create().await.unwrap_err();
+    assert!(refused.report().contains("cannot remove"), "{}", refused.report());
+    assert_eq!(held(), first, "nobody would end it");
+    std::fs::remove_file(share.join("run")).unwrap();
+    std::fs::rename(share.join("kept"), share.join("run")).unwrap();
+    create().await.unwrap();
+    for id in ["run", "pause"] {
+        node.delete(id).await.unwrap();
+    }
+    node.world.assert_nothing_left("after the last Delete");
 }
 
 /// Create killed after each of its steps in turn: a new process cleans up from disk alone.

@@ -148,15 +148,22 @@ async fn a_create_whose_hook_fails_is_undone_and_ends_with_the_hooks_of_the_end(
     node.world.assert_nothing_left("after three Creates");
 }
 
+/// A Create that fails, of whose end this hook cannot be begun: it is owed.
+pub async fn owes(node: &Node, id: &str, annotations: Value, owed: Value) {
+    let dir = node.world.dir.path().display();
+    let spoils = format!("cd {dir}/sandboxes/*/hooks/{id}; {SPOILS}; exit 3");
+    let hooks = json!({"createRuntime": [hook("fails", &spoils)], "poststop": [owed]});
+    let failing = node.pod.clone().create(asked_with(node, id, annotations, hooks));
+    assert_eq!(failing.await.unwrap_err().code(), Some(Code::HookFailed));
+}
+
 /// One that cannot be begun is owed: the next container's hooks come after it, and not in its place.
 #[tokio::test]
 async fn hooks_of_the_end_of_a_failed_create_are_not_lost_to_the_next_one() {
     let node = Node::new(Habits::default()).await;
     node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
-    let spoils = format!("cd {}/sandboxes/*/hooks/run; {SPOILS}; exit 3", node.world.dir.path().display());
+    owes(&node, "run", in_pod("container"), hook("owed", "")).await;
     let create = |hooks: Value| node.pod.clone().create(asked_with(&node, "run", in_pod("container"), hooks));
-    let failing = json!({"createRuntime": [hook("fails", &spoils)], "poststop": [hook("owed", "")]});
-    assert_eq!(create(failing).await.unwrap_err().code(), Some(Code::HookFailed));
     let next = json!({"createRuntime": [hook("next", "")], "poststop": [hook("stop", "")]});
     assert_eq!(create(next.clone()).await.unwrap_err().code(), Some(Code::HostFailure));
     assert_eq!(ran(&node, "run"), ["fails creating own"]);
@@ -166,6 +173,47 @@ async fn hooks_of_the_end_of_a_failed_create_are_not_lost_to_the_next_one() {
     assert_eq!(ran(&node, "run")[1..], ["owed stopped", "next creating own", "stop stopped"]);
     node.delete("pause").await.unwrap();
     node.world.assert_nothing_left("after the last Delete");
+}
+
+/// They are not the next container's: they run under no lock of the pod, and on when its Create is given up.
+#[tokio::test]
+async fn owed_hooks_hold_up_no_other_container_and_no_delete_of_who_waits_for_them() {
+    let node = Node::new(Habits::default()).await;
+    for (id, role) in [("pause", "sandbox"), ("other", "container")] {
+        node.pod.clone().create(node.request(id, in_pod(role))).await.unwrap();
+    }
+    owes(&node, "run", in_pod("container"), slow()).await;
+    mend(&node, "run");
+    let create = || node.pod.clone().create(node.request("run", in_pod("container")));
+    let creating = tokio::spawn(create());
+    until_ran(&node, "run", 2).await;
+    let in_time = |id| tokio::time::timeout(Duration::from_secs(20), node.delete(id));
+    in_time("other").await.expect("it waits for the hook").unwrap();
+    assert!(!creating.is_finished());
+    let deleted = in_time("run").await.expect("it waits for the hook");
+    assert_eq!(deleted.unwrap_err().code(), Some(Code::NoSuchTask));
+    assert_eq!(creating.await.unwrap().unwrap_err().code(), Some(Code::WrongState));
+    let_go(&node, "run");
+    create().await.unwrap();
+    assert_eq!(ran(&node, "run"), ["fails creating own", "slow stopped", "over"]);
+    for id in ["run", "pause"] {
+        node.delete(id).await.unwrap();
+    }
+    node.world.assert_nothing_left("after the last Delete");
+}
+
+/// There is no next Create then.
+#[tokio::test]
+async fn the_end_of_a_pod_runs_the_hooks_that_a_failed_create_owes() {
+    let node = Node::new(Habits::default()).await;
+    node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
+    owes(&node, "run", in_pod("container"), hook("owed", "")).await;
+    assert_eq!(node.delete("pause").await.unwrap_err().code(), Some(Code::HostFailure));
+    assert!(node.world.left.lock().unwrap().domains.is_empty(), "it keeps nothing else");
+    mend(&node, "run");
+    node.delete("pause").await.unwrap();
+    assert_eq!(ran(&node, "run"), ["fails creating own", "owed stopped"]);
+    node.world.assert_nothing_left("after delete");
 }
 
 /// One without a time of its own, too.

@@ -423,15 +423,17 @@ async fn hooks_of_an_end_that_cannot_be_begun_keep_no_other_containers_from_thei
         let hooks = json!({"poststop": [hooks::hook("stop", "")]});
         node.pod.clone().create(hooks::asked_with(node, id, in_sandbox(), hooks)).await.unwrap();
     }
+    hooks::owes(node, "g", in_sandbox(), hooks::hook("owed", "")).await;
     spoilt.iter().for_each(|id| hooks::spoil(node, id));
     own.stop().await.unwrap_err();
     assert_eq!(others.map(|id| hooks::ran(node, id)), [["stop stopped"]; 3]);
     assert_eq!(spoilt.map(|id| hooks::ran(node, id)), [[""; 0]; 3]);
-    spoilt.iter().for_each(|id| hooks::mend(node, id));
+    spoilt.iter().chain(&["g"]).for_each(|id| hooks::mend(node, id));
     own.stop().await.unwrap();
     for id in spoilt.iter().chain(&others) {
         assert_eq!(hooks::ran(node, id), ["stop stopped"], "{id}");
     }
+    assert_eq!(hooks::ran(node, "g"), ["fails creating own", "owed stopped"]);
     own.shut_down("run").await.unwrap();
     node.world.assert_nothing_left("after StopSandbox");
 }
