@@ -57,10 +57,10 @@ impl Socket {
 
     /// Whether a shim serves it, and not the next one of the same name.
     pub fn is_served(&self) -> bool {
-        self.connect().is_ok() && self.is_there()
+        matches!(self.connect(), Ok(()) | Err(Errno::AGAIN)) && self.is_there()
     }
 
-    /// Asked without waiting: a shim that hangs takes nobody in, but is there.
+    /// Asked without waiting: a shim that hangs takes nobody in, but is there. [`Errno::AGAIN`]: so many wait that it is not asked any more. Source: `connect(2)`.
     fn connect(&self) -> rustix::io::Result<()> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -77,6 +77,23 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn a_shim_that_takes_nobody_in_any_more_serves_its_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        // So many wait and no more.
+        net::listen(&listener, 0).unwrap();
+        let socket = Socket::at(path.clone()).unwrap();
+        while socket.connect().is_ok() {}
+        assert_eq!(socket.connect(), Err(Errno::AGAIN));
+        assert!(socket.is_served());
+        socket.remove_if_stale(Duration::ZERO);
+        assert!(path.exists());
+        drop(listener);
+        assert!(!socket.is_served());
+    }
 
     #[test]
     fn the_socket_of_a_killed_shim_goes_when_the_last_one_lets_go_of_it() {
