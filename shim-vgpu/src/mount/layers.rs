@@ -51,23 +51,24 @@ pub(super) fn mount(
 /// The folder that all lower layers are below, and the options with their names from there. None: there is none but the root.
 fn shortened(data: &str) -> Option<(String, String)> {
     let lower = data.split(',').find_map(|option| option.strip_prefix(LOWER))?;
-    let mut layers = lower.split(':');
-    let mut base = parent(layers.next()?)?;
-    for layer in layers {
-        while !layer.starts_with(base) {
-            base = parent(base.strip_suffix('/')?)?;
-        }
+    let mut base = parent(lower.split(':').next()?)?;
+    for layer in lower.split(':') {
         // A layer that is the folder itself has no name below it.
-        if layer == base {
+        while below(base, layer).is_none_or(str::is_empty) {
             base = parent(base.strip_suffix('/')?)?;
         }
     }
     if base == "/" {
         return None;
     }
-    let names: Vec<&str> = lower.split(':').filter_map(|layer| layer.strip_prefix(base)).collect();
+    let names: Vec<&str> = lower.split(':').filter_map(|layer| below(base, layer)).collect();
     let data = data.replacen(&format!("{LOWER}{lower}"), &format!("{LOWER}{}", names.join(":")), 1);
     Some((base.to_owned(), data))
+}
+
+/// The name from there, which no slash begins: however many are between the two, it would be another one from the root.
+fn below<'a>(base: &str, layer: &'a str) -> Option<&'a str> {
+    layer.strip_prefix(base).map(|name| name.trim_start_matches('/'))
 }
 
 /// The folder of an absolute path, with the slash at its end.
@@ -90,6 +91,9 @@ mod tests {
         assert_eq!(short("/s/12/fs:/s/1/fs:/s/3/fs"), is("/s/", "12/fs:1/fs:3/fs"));
         assert_eq!(short("/s/12/fs:/s/12/fsx"), is("/s/12/", "fs:fsx"));
         assert_eq!(short("/var/s/12:/var/s2/1"), is("/var/", "s/12:s2/1"));
+        assert_eq!(short("/s/1/fs:/s//2/fs:/s/3//fs"), is("/s/", "1/fs:2/fs:3//fs"));
+        assert_eq!(short("/var/s//12/fs:/var/s/1/fs"), is("/var/s/", "12/fs:1/fs"));
+        assert_eq!(short("/var/s/12/:/var/s/12//"), is("/var/s/", "12/:12//"));
         assert_eq!(short("/var/s/12/fs"), is("/var/s/12/", "fs"));
         for none in ["/a/fs:/b/fs", "a/fs:a/fs2", "/s/1:s/2", "/s/1:"] {
             assert_eq!(short(none), None, "{none}");
