@@ -4,35 +4,53 @@
 //! Not by Xen's own way, `xl vcpu-set`: in a PVH guest Linux 6.12 registers such a CPU and never starts it, since it was not there at the boot
 //! (`arch/x86/kernel/smpboot.c`, `native_kick_ap`).
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use crate::error::{During, Result};
 
 /// Source: Linux `Documentation/admin-guide/cputopology.rst`, `Documentation/core-api/cpu_hotplug.rst`.
 const CPUS: &str = "/sys/devices/system/cpu";
 
-/// Has the first `count` CPUs online and no others: CPU 0 always is, and there may be fewer.
+/// Held by who sets them: one that nobody waits for any more is over before the next one begins.
+static SETTING: Mutex<()> = Mutex::new(());
+
+/// Has the first `count` CPUs online and no others: CPU 0 always is, and there may be fewer. Blocks.
 /// # Errors
-/// One does not come, or does not go.
+/// The first one that does not come, or does not go; the rest was tried.
 pub fn set_online(count: u32) -> Result<()> {
     set_online_at(Path::new(CPUS), count)
 }
 
 fn set_online_at(cpus: &Path, count: u32) -> Result<()> {
+    let _turn = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut first = Ok(());
     for number in 1.. {
         let file = cpus.join(format!("cpu{number}/online"));
         let (now, wanted) = (fs::read_to_string(&file), if number < count { "1" } else { "0" });
         match now {
             Err(error) if error.kind() == ErrorKind::NotFound => break,
             Ok(now) if now.trim_end() == wanted => {}
-            _ => fs::write(&file, wanted).during(|| format!("set online = {wanted} of CPU {number}"))?,
+            _ => {
+                let set = fs::write(&file, wanted);
+                first = first.and(set.during(|| format!("set online = {wanted} of CPU {number}")));
+            }
         }
     }
-    Ok(())
+    first
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::File, io::Write as _, thread, time::Duration};
+
+    use rustix::fs::{CWD, FileType, mknodat};
+    use tempfile::TempDir;
+
     use super::*;
 
     /// A machine with CPUs 0 to 3, of which all but the first can be switched.
@@ -55,11 +73,45 @@ mod tests {
     }
 
     #[test]
-    fn one_that_does_not_come_is_named() {
+    fn one_who_is_at_it_is_over_before_the_next_one_begins() {
+        let [first, second] = [(); 2].map(|()| {
+            let cpus = tempfile::tempdir().unwrap();
+            fs::create_dir(cpus.path().join("cpu1")).unwrap();
+            cpus
+        });
+        let (slow, next) = (first.path().join("cpu1/online"), second.path().join("cpu1/online"));
+        mknodat(CWD, &slow, FileType::Fifo, 0o600.into(), 0).unwrap();
+        fs::write(&next, "0\n").unwrap();
+        let setting = |cpus: &TempDir| {
+            let cpus = cpus.path().to_owned();
+            thread::spawn(move || set_online_at(&cpus, 2).unwrap())
+        };
+        let at_it = setting(&first);
+        // It opens when the other end is opened, and is read to its end.
+        let mut kernel = File::options().write(true).open(slow).unwrap();
+        let waiting = setting(&second);
+        // Time for one that does not wait.
+        thread::sleep(Duration::from_millis(200));
+        assert_eq!(fs::read_to_string(&next).unwrap(), "0\n");
+        kernel.write_all(b"1\n").unwrap();
+        drop(kernel);
+        at_it.join().unwrap();
+        waiting.join().unwrap();
+        assert_eq!(fs::read_to_string(&next).unwrap(), "1");
+    }
+
+    #[test]
+    fn one_that_does_not_come_is_named_and_keeps_no_other() {
         let cpus = tempfile::tempdir().unwrap();
         // A folder where the kernel has its file: it can be neither read nor written.
-        fs::create_dir_all(cpus.path().join("cpu1/online")).unwrap();
-        let error = set_online_at(cpus.path(), 2).unwrap_err();
+        for number in [1, 3] {
+            fs::create_dir_all(cpus.path().join(format!("cpu{number}/online"))).unwrap();
+        }
+        let second = cpus.path().join("cpu2/online");
+        fs::create_dir(cpus.path().join("cpu2")).unwrap();
+        fs::write(&second, "0\n").unwrap();
+        let error = set_online_at(cpus.path(), 4).unwrap_err();
         assert!(error.to_string().contains("CPU 1"), "{error}");
+        assert_eq!(fs::read_to_string(second).unwrap(), "1");
     }
 }
