@@ -15,7 +15,7 @@ use crate::{
     task::huge::POOLS,
 };
 
-/// Applies what `resources` names; what it leaves out stays.
+/// Applies what `resources` names; what it leaves out stays. Blocks for as long as the kernel does.
 /// # Errors
 /// A value that the kernel refuses.
 pub fn apply(container: &str, mut resources: LinuxResources) -> Result<()> {

@@ -2,10 +2,15 @@
 
 mod world;
 
-use std::{fs, time::Duration};
+use std::{fs, sync::mpsc, thread, time::Duration};
 
-use containerd_shim_protos::api::{PauseRequest, ResumeRequest, Status};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use containerd_shim_protos::api::{PauseRequest, ResumeRequest, Status, UpdateTaskRequest};
+use protobuf::{MessageField, well_known_types::any::Any};
+use rustix::{
+    fs::{CWD, FileType, mknodat},
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+};
+use serde_json::{Value, json};
 use ttrpc::Code;
 use vgpu_agent_api::agent::{ContainerRequest, NextEventRequest, event::Kind};
 use world::{refusal, soon, story};
@@ -53,6 +58,46 @@ fn a_pause_under_way_is_told_and_one_that_fails_is_taken_back() {
         assert_eq!((world.status("c1").await, wish().as_str()), (Status::RUNNING, "0"));
         assert_eq!(refusal(world.task.pause(soon(), &request).await).0, Code::INTERNAL);
         assert_eq!((world.status("c1").await, wish().as_str()), (Status::RUNNING, "0"));
+        unmount(cgroup, UnmountFlags::DETACH).unwrap();
+    });
+}
+
+/// A memory limit below what is used takes it as long as the kernel takes to find memory: here it is a fifo that nobody reads.
+#[test]
+fn an_update_that_the_kernel_holds_up_keeps_only_the_next_one_of_its_container() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let cgroup = "/sys/fs/cgroup/vgpu/c1";
+        mount("none", cgroup, "tmpfs", MountFlags::empty(), None).unwrap();
+        let (slow, next) = (format!("{cgroup}/pids.max"), format!("{cgroup}/cpu.weight"));
+        mknodat(CWD, &slow, FileType::Fifo, 0o600.into(), 0).unwrap();
+        fs::write(&next, "").unwrap();
+        let (let_go, may_go) = mpsc::channel();
+        let kernel = thread::spawn(move || {
+            let was_answered = may_go.recv_timeout(Duration::from_secs(60)).is_ok();
+            (was_answered, fs::read_to_string(slow).unwrap())
+        });
+        let update = |resources: Value| UpdateTaskRequest {
+            id: "c1".into(),
+            resources: MessageField::some(Any {
+                value: resources.to_string().into_bytes(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let updates = [json!({"pids": {"limit": 7}}), json!({"cpu": {"shares": 2}})].map(update);
+        let meanwhile = async {
+            assert_eq!(world.status("c1").await, Status::RUNNING);
+            // Time for one that does not wait for its turn.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(fs::read_to_string(&next).unwrap(), "");
+            let_go.send(()).unwrap();
+        };
+        let [first, second] = updates.each_ref().map(|update| world.task.update(soon(), update));
+        let (first, second, ()) = tokio::join!(first, second, meanwhile);
+        first.and(second).unwrap();
+        assert_eq!(kernel.join().unwrap(), (true, "7".into()), "State was answered before");
+        assert_eq!(fs::read_to_string(&next).unwrap(), "1");
         unmount(cgroup, UnmountFlags::DETACH).unwrap();
     });
 }

@@ -22,8 +22,8 @@ use std::{
     time::Duration,
 };
 
-use libcontainer::oci_spec::runtime::{LinuxIdMapping, Process as ProcessSpec};
-use tokio::time::timeout;
+use libcontainer::oci_spec::runtime::{LinuxIdMapping, LinuxResources, Process as ProcessSpec};
+use tokio::{sync::Mutex as AsyncMutex, time::timeout};
 
 use super::{
     exec::Exec,
@@ -38,6 +38,7 @@ use super::{
 use crate::{
     cgroup::Cgroup,
     error::{During, Result},
+    limits,
     oci::{self, Request, Streams, adapt},
     reaper::Exit,
 };
@@ -67,6 +68,8 @@ pub struct Container {
     execs: Mutex<HashMap<String, Arc<Exec>>>,
     /// Init has ended, though nobody was told yet: no exec may begin.
     ending: AtomicBool,
+    /// Held while limits are changed, so that they are as the last Update has them.
+    updates: AsyncMutex<()>,
     uid_mappings: Vec<LinuxIdMapping>,
     /// The file of its seccomp profile.
     seccomp: Option<PathBuf>,
@@ -117,6 +120,19 @@ impl Container {
         };
         let _ = timeout(EXECS_LIMIT, killed).await;
         self.init.stopped(exit);
+    }
+
+    /// Changes what `resources` names of its limits, after the changes that were asked for before.
+    /// # Errors
+    /// Wrong state, or a value that the kernel refuses.
+    pub async fn update(&self, resources: LinuxResources) -> Result<()> {
+        let _turn = self.updates.lock().await;
+        // Not before: it may have ended meanwhile, and its cgroup be another one's.
+        self.init.phase().allow(Operation::Update)?;
+        let id = self.id.clone();
+        // Below the memory that is used the kernel reclaims and kills before it answers, and PID 1 has to reap meanwhile.
+        let applied = tokio::task::spawn_blocking(move || limits::apply(&id, resources));
+        applied.await.map_err(io::Error::other).during(|| format!("update the limits of {}", self.id))?
     }
 
     /// SIGKILL to every process of it.

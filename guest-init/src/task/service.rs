@@ -22,15 +22,9 @@ use protobuf::{
 use ttrpc::r#async::TtrpcContext;
 use vgpu_agent_api::wire::ANSWER_BYTES_MAX;
 
-use super::{
-    container::Container,
-    exec::Exec,
-    phase::{Operation, Phase},
-    pod::Pod,
-};
+use super::{container::Container, exec::Exec, phase::Phase, pod::Pod};
 use crate::{
     error::{During, GuestError, Result},
-    limits,
     reaper::Exit,
     stdio::StdioNames,
     sys::SIGKILL,
@@ -186,11 +180,10 @@ impl Task for TaskService {
 
     async fn update(&self, _: &TtrpcContext, req: UpdateTaskRequest) -> ttrpc::Result<Empty> {
         let container = self.pod.get(&req.id)?;
-        container.init.phase().allow(Operation::Update)?;
         let json = req.resources.into_option().unwrap_or_default().value;
         let resources: LinuxResources = serde_json::from_slice(&json)
             .map_err(|error| GuestError::Invalid { field: "resources", why: error.to_string() })?;
-        limits::apply(&container.id, resources)?;
+        owned(async move { container.update(resources).await }).await?;
         Ok(Empty::new())
     }
 

@@ -102,6 +102,7 @@ impl Container {
             volumes: found.volumes,
             execs: Mutex::new(HashMap::new()),
             ending: AtomicBool::new(false),
+            updates: tokio::sync::Mutex::default(),
             uid_mappings: written.uid_mappings,
             seccomp: written.seccomp,
             // Without the watch an OOM kill is still told with the exit.
