@@ -4,14 +4,24 @@
 //! free; what holds in the pod's namespace was settled there.
 
 use std::{
-    fs, io, thread,
+    collections::BTreeMap,
+    fs, io,
+    path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
-use vgpu_agent_api::network::{DEVICES_LIMIT, Interface, Network};
+use vgpu_agent_api::{
+    network::{DEVICES_LIMIT, Interface, Network},
+    sysctl::Sysctl,
+};
 use vgpu_netlink::{Rtnetlink, link::Link};
 
-use crate::error::{During, Result};
+use crate::{
+    boot::console::say,
+    error::{During, Result},
+    sysctl,
+};
 
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -33,6 +43,8 @@ pub fn make_within(network: &Network, limit: Duration) -> Result<()> {
         indices.push(find(&mut netlink, interface, &wait)?);
     }
     rename(&mut netlink, &network.interfaces, &indices)?;
+    // Before there are addresses: IPv6 that is switched off and on has none left.
+    set_sysctls(&network.sysctls);
     for (interface, index) in network.interfaces.iter().zip(&indices) {
         bring_up(&mut netlink, interface, *index)?;
     }
@@ -103,6 +115,26 @@ fn rename(netlink: &mut Rtnetlink, interfaces: &[Interface], indices: &[u32]) ->
         netlink.rename(*index, name).during(|| format!("give the device {mac} the name {name}"))?;
     }
     Ok(())
+}
+
+/// Those of `all` interfaces first, which write each one's, then `default`; and twice, since `forwarding` writes others when it changes:
+/// the second time it stays. What the guest's kernel does not have is no reason to refuse a pod.
+fn set_sysctls(sysctls: &BTreeMap<Sysctl, String>) {
+    let mut ordered: Vec<_> = sysctls.iter().collect();
+    ordered.sort_by_key(|(sysctl, _)| {
+        let file = sysctl.file();
+        let is_of = |name| Path::new(&file).iter().nth(3).is_some_and(|part| part == name);
+        (!is_of("all"), !is_of("default"))
+    });
+    for (sysctl, value) in &ordered {
+        // The second time says it.
+        let _ = sysctl::set(sysctl, value);
+    }
+    for (sysctl, value) in ordered {
+        if let Err(error) = sysctl::set(sysctl, value) {
+            say(format_args!("of the pod's network: {}", vgpu_codes::with_causes(&error)));
+        }
+    }
 }
 
 fn bring_up(netlink: &mut Rtnetlink, interface: &Interface, index: u32) -> Result<()> {

@@ -1,9 +1,12 @@
 //! What the shim says of a pod's network is what the guest has: in network namespaces of this machine, with veths for devices.
 
-use std::{fs, net::IpAddr, thread, time::Duration};
+use std::{collections::BTreeMap, fs, net::IpAddr, thread, time::Duration};
 
 use guest_init::network::{make, make_within};
-use vgpu_agent_api::network::{Interface, Mac, Neighbour, Network, Prefix, Route};
+use vgpu_agent_api::{
+    network::{Interface, Mac, Neighbour, Network, Prefix, Route},
+    sysctl::Sysctl,
+};
 use vgpu_netlink::{Rtnetlink, scan::scan, scratch::Scratch};
 
 const ONE: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -58,6 +61,7 @@ fn network() -> Network {
             route(0, "::/0", Some("fe80::1")),
         ],
         neighbours: vec![Neighbour { interface: 1, ip: ip("169.254.1.1"), mac: Mac([0xee; 6]) }],
+        sysctls: BTreeMap::new(),
     }
 }
 
@@ -160,4 +164,36 @@ fn what_the_kernel_refuses_is_named() {
         said(|network| network.interfaces[0].addresses[1] = prefix("ff02::5/64").into()),
         "give eth0 the address ff02::5/64"
     );
+}
+
+/// Some write others, as `forwarding` does those of all interfaces, and IPv6 that is switched off loses its addresses.
+#[test]
+fn the_guest_has_the_sysctls_that_were_set_whatever_their_order() {
+    let (guest, _node) = guest(&[("a0", ONE), ("eth1", TWO)], true);
+    let set = [
+        ("net/core/somaxconn", "3000"),
+        ("net/ipv4/conf/a0/forwarding", "0"),
+        ("net/ipv4/conf/a0/rp_filter", "2"),
+        ("net/ipv4/conf/all/forwarding", "1"),
+        ("net/ipv4/conf/eth1/forwarding", "1"),
+        ("net/ipv4/tcp_rmem", "4096\t65536\t1048576"),
+        ("net/ipv6/conf/a0/disable_ipv6", "0"),
+        ("net/ipv6/conf/all/disable_ipv6", "1"),
+        ("net/ipv6/conf/eth1/disable_ipv6", "0"),
+    ];
+    let mut network = network();
+    network.interfaces[0].name = "a0".into();
+    let sysctl = |name: &str| Sysctl::parse(name).unwrap();
+    network.sysctls = set.iter().map(|(name, value)| (sysctl(name), (*value).into())).collect();
+    // Of this the kernel knows nothing.
+    network.sysctls.insert(sysctl("net/none"), "1".into());
+    guest.enter(|| {
+        make(&network).unwrap();
+        let now = set.map(|(name, _)| {
+            (name, fs::read_to_string(format!("/proc/sys/{name}")).unwrap().trim_end().to_owned())
+        });
+        assert_eq!(now, set.map(|(name, value)| (name, value.to_owned())));
+        let found = scan().unwrap();
+        assert_eq!(sorted(found).interfaces, sorted(network.clone()).interfaces);
+    });
 }

@@ -326,6 +326,12 @@ impl Guest {
     /// As [`Guest::task`] and [`Guest::require`].
     pub async fn set_network(&self, network: &Network) -> Result<()> {
         self.require(version::POD_SINCE, "a pod's network")?;
+        if !network.sysctls.is_empty() && self.spoken < version::NETWORK_SYSCTLS_SINCE {
+            // A pod under such an image had to do without them before, too.
+            log::warn!(
+                "the guest image is too old for the sysctls of the pod's network namespace: it has none of them"
+            );
+        }
         let made: Result<vgpu_agent_api::agent::Empty> =
             self.call(AGENT_SERVICE, "SetNetwork", &network.to_wire(), Some(NETWORK)).await;
         made.map(drop)

@@ -1,14 +1,18 @@
-//! What a pod has of a network: interfaces with their addresses, routes, neighbours. The shim reads it, guest-init makes it.
+//! What a pod has of a network: interfaces with their addresses, routes, neighbours, sysctls. The shim reads it, guest-init makes it.
 //!
 //! [`Network::to_wire`] and [`Network::from_wire`] are the two ends of `SetNetwork`; the latter checks all that a receiver relies on.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
-use crate::agent::{NetworkAddress, NetworkInterface, NetworkNeighbour, NetworkRoute, SetNetworkRequest};
+use crate::{
+    agent::{NetworkAddress, NetworkInterface, NetworkNeighbour, NetworkRoute, SetNetworkRequest},
+    sysctl::Sysctl,
+};
 
 /// The longest name of an interface, in bytes. Source: Linux, `include/uapi/linux/if.h`, IFNAMSIZ, which counts a NUL too.
 pub const NAME_BYTES_MAX: usize = 15;
@@ -26,6 +30,8 @@ pub struct Network {
     pub routes: Vec<Route>,
     /// The permanent ones.
     pub neighbours: Vec<Neighbour>,
+    /// Those that somebody set, and their values. Of the network alone.
+    pub sysctls: BTreeMap<Sysctl, String>,
 }
 
 /// An Ethernet interface.
@@ -148,6 +154,7 @@ impl Network {
             interfaces: self.interfaces.iter().map(Interface::to_wire).collect(),
             routes: self.routes.iter().map(Route::to_wire).collect(),
             neighbours: self.neighbours.iter().map(Neighbour::to_wire).collect(),
+            sysctls: self.sysctls.iter().map(|(sysctl, value)| (sysctl.file(), value.clone())).collect(),
             ..SetNetworkRequest::default()
         }
     }
@@ -172,7 +179,13 @@ impl Network {
             request.routes.iter().map(|route| Route::from_wire(route, count)).collect::<Result<_, _>>()?;
         let neighbours = request.neighbours.iter().map(|neighbour| Neighbour::from_wire(neighbour, count));
         let neighbours = neighbours.collect::<Result<_, _>>()?;
-        Ok(Network { interfaces, routes, neighbours })
+        let sysctls = request.sysctls.iter().map(|(name, value)| match Sysctl::parse(name) {
+            Ok(sysctl) if sysctl.is_network() => Ok((sysctl, value.clone())),
+            Ok(_) => malformed("sysctls", format!("{name} is not of the network")),
+            Err(why) => malformed("sysctls", why.to_string()),
+        });
+        let sysctls = sysctls.collect::<Result<_, _>>()?;
+        Ok(Network { interfaces, routes, neighbours, sysctls })
     }
 }
 
@@ -394,6 +407,7 @@ mod tests {
                 ip: "169.254.1.1".parse().unwrap(),
                 mac: Mac([2; 6]),
             }],
+            sysctls: BTreeMap::from([(Sysctl::parse("net/ipv4/conf/eth0.1/rp_filter").unwrap(), "2".into())]),
         }
     }
 
@@ -406,7 +420,9 @@ mod tests {
     #[test]
     fn a_field_that_cannot_be_used_is_named() {
         type Change = fn(&mut SetNetworkRequest);
-        let changes: [(Change, &str); 17] = [
+        let changes: [(Change, &str); 19] = [
+            (|wire| drop(wire.sysctls.insert("net/../kernel/core_pattern".into(), "x".into())), "sysctls"),
+            (|wire| drop(wire.sysctls.insert("kernel/sem".into(), "1 1 1 1".into())), "sysctls"),
             (|wire| wire.interfaces[0].name = "sixteen-letters!".into(), "interfaces.name"),
             (|wire| wire.interfaces[0].name = "../eth0".into(), "interfaces.name"),
             (|wire| wire.interfaces[0].name = "lo".into(), "interfaces.name"),

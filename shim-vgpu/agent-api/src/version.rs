@@ -6,7 +6,7 @@
 use std::fmt;
 
 /// The protocol of this source tree. The minor grows with each addition, the major when a field or call changes its meaning.
-pub const CURRENT: Version = Version { major: 1, minor: 6 };
+pub const CURRENT: Version = Version { major: 1, minor: 7 };
 
 /// The first that makes a pod's network and knows the words of [`crate::pod`]. An earlier guest is sent neither.
 pub const POD_SINCE: Version = Version { major: 1, minor: 2 };
@@ -22,6 +22,9 @@ pub const VOLUMES_SINCE: Version = Version { major: 1, minor: 5 };
 
 /// The first that uses another number of CPUs than its kernel started.
 pub const CPUS_SINCE: Version = Version { major: 1, minor: 6 };
+
+/// The first that sets the sysctls of a pod's network. An earlier one leaves them as its kernel has them.
+pub const NETWORK_SYSCTLS_SINCE: Version = Version { major: 1, minor: 7 };
 
 /// A version of the agent protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

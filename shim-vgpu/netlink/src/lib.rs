@@ -14,6 +14,7 @@ pub mod scan;
 pub mod scratch;
 mod set;
 mod socket;
+mod sysctls;
 
 pub use namespace::{Id, Namespace};
 pub use socket::Rtnetlink;

@@ -6,8 +6,10 @@
 mod rules;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
 };
 
 use netlink_packet_route::{
@@ -22,12 +24,15 @@ use netlink_packet_route::{
     rule::RuleMessage,
 };
 
-use vgpu_agent_api::network::{Address, Interface, Mac, NAME_BYTES_MAX, Neighbour, Network, Prefix, Route};
+use vgpu_agent_api::{
+    network::{Address, Interface, Mac, NAME_BYTES_MAX, Neighbour, Network, Prefix, Route},
+    sysctl::Sysctl,
+};
 
 use crate::{
     Rtnetlink,
     link::{self, Link},
-    netfilter,
+    netfilter, sysctls,
 };
 
 /// Vifs of a domain are few: each costs its guest memory for its rings.
@@ -36,6 +41,9 @@ const INTERFACES_MAX: usize = 8;
 const ADDRESSES_MAX: usize = 64;
 const ROUTES_MAX: usize = 1024;
 const NEIGHBOURS_MAX: usize = 1024;
+const SYSCTLS_MAX: usize = 1024;
+/// Of all their values: a list of ports may be long.
+const SYSCTLS_BYTES_MAX: usize = 64 * 1024;
 
 /// Source: Linux, `include/net/addrconf.h`, `INFINITY_LIFE_TIME`.
 const FOREVER: u32 = u32::MAX;
@@ -61,7 +69,7 @@ fn unfit<T>(what: impl Into<String>) -> Result<T, ScanError> {
 pub fn scan() -> Result<Network, ScanError> {
     let mut netlink = Rtnetlink::open()?;
     let dumps = Dumps::read(&mut netlink)?;
-    let network = dumps.network()?;
+    let mut network = dumps.network()?;
     if let Some(acting) = netfilter::acting()? {
         return unfit(format!(
             "{acting}, which what a guest sends and gets would not pass: they belong into the pod, made by an \
@@ -73,7 +81,24 @@ pub fn scan() -> Result<Network, ScanError> {
             return unfit(format!("{} has {found}", link.name));
         }
     }
+    network.sysctls = set_sysctls(&network)?;
     Ok(network)
+}
+
+/// None without an interface: nobody made a network of the namespace.
+fn set_sysctls(network: &Network) -> Result<BTreeMap<Sysctl, String>, ScanError> {
+    if network.interfaces.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let names: Vec<&str> = network.interfaces.iter().map(|interface| &*interface.name).collect();
+    let set = sysctls::set_here(&names)?;
+    few("sysctls that were set", set.len(), SYSCTLS_MAX)?;
+    few("bytes in sysctls that were set", set.values().map(String::len).sum(), SYSCTLS_BYTES_MAX)?;
+    let sysctl = |(file, value): (PathBuf, String)| match Sysctl::parse(&file.to_string_lossy()) {
+        Ok(sysctl) => Ok((sysctl, value)),
+        Err(why) => unfit(format!("of a sysctl that was set, {why}")),
+    };
+    set.into_iter().map(sysctl).collect()
 }
 
 /// What the kernel says there is.
@@ -112,7 +137,8 @@ impl Dumps {
         }
         self.refuse_loopback()?;
         let interfaces: Vec<_> = self.carried().map(|link| self.interface(link)).collect::<Result<_, _>>()?;
-        let network = Network { interfaces, routes: self.routes()?, neighbours: self.neighbours() };
+        let (routes, neighbours) = (self.routes()?, self.neighbours());
+        let network = Network { interfaces, routes, neighbours, sysctls: BTreeMap::new() };
         few("interfaces", network.interfaces.len(), INTERFACES_MAX)?;
         few("routes", network.routes.len(), ROUTES_MAX)?;
         few("permanent neighbours", network.neighbours.len(), NEIGHBOURS_MAX)?;

@@ -1,6 +1,6 @@
 //! Networks that this machine's kernel has, and dumps that it would need special links or modules to give.
 
-use std::io;
+use std::{fs, io};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
@@ -59,6 +59,7 @@ fn wanted() -> Network {
             route("::/0", Some("fe80::1")),
         ],
         neighbours: vec![Neighbour { interface: 0, ip: "169.254.1.1".parse().unwrap(), mac: Mac([0xee; 6]) }],
+        sysctls: BTreeMap::new(),
     }
 }
 
@@ -104,9 +105,12 @@ fn what_was_made_is_read() {
         let mut netlink = make(&wanted()).unwrap();
         // With routes of its own.
         netlink.set_up(LOOPBACK, true).unwrap();
+        fs::write("/proc/sys/net/ipv4/conf/eth0/rp_filter", "2").unwrap();
         scan().unwrap()
     });
-    assert_eq!(sorted(read), sorted(wanted()));
+    let sysctl = Sysctl::parse("net.ipv4.conf.eth0.rp_filter").unwrap();
+    let wanted = Network { sysctls: BTreeMap::from([(sysctl, "2".into())]), ..wanted() };
+    assert_eq!(sorted(read), sorted(wanted));
 }
 
 #[test]

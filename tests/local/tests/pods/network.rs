@@ -1,6 +1,7 @@
 //! What CNI plugins make in a pod's network namespace is what its guest has, and nothing of it is left in the namespace.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::Path,
@@ -78,6 +79,9 @@ fn plugged() -> (Scratch, Scratch) {
         netlink.set_mtu(index, 1400).unwrap();
         let mac = Mac([2, 0, 0, 0, 0, 1]);
         netlink.add_neighbour(index, &Neighbour { interface: 0, ip: ip("10.0.0.77"), mac }).unwrap();
+        // As CNI's plugin tuning does.
+        fs::write("/proc/sys/net/ipv4/conf/eth0/rp_filter", "2").unwrap();
+        fs::write("/proc/sys/net/core/somaxconn", "3000").unwrap();
     });
     (pod, node)
 }
@@ -140,10 +144,12 @@ fn refuses(address: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pods_addresses_routes_and_mtu_reach_the_guest() {
+async fn a_pods_addresses_routes_mtu_and_sysctls_reach_the_guest() {
     let (pod, node) = plugged();
     let (before, wanted) = (links(&pod), network_of(pod.namespace()));
-    assert_eq!((wanted.interfaces.len(), wanted.routes.len(), wanted.neighbours.len()), (1, 4, 1));
+    let lengths =
+        (wanted.interfaces.len(), wanted.routes.len(), wanted.neighbours.len(), wanted.sysctls.len());
+    assert_eq!(lengths, (1, 4, 1, 2));
     tell(node.namespace(), "10.0.0.1:8000", "by IPv4\n");
     tell(node.namespace(), "[fd00::1]:8000", "by IPv6\n");
     let containerd = Containerd::new().await;
