@@ -142,7 +142,8 @@ cases! {
         ExecSync("app", "for at in $OTHER \"[$OTHER6]\"; do wget -qO- -T 20 $at:8080/answer; done"), StopPod, OnNode(LEFT);
     cri_net_ptp: RunPodOn("ptp", port_8080), PodStatus, Create("app", SEES), Start("app"), UntilExit("app"), Log("app"), Create("app", SERVES), Start("app"), Until("app", "there"), RunOther("runc", SERVES),
         OnNode("for at in $POD \"[$POD6]\"; do wget -qO- -T 20 $at:8080/answer; done; for at in 10.89.0.1 [fd00:89::1]; do wget -qO- -T 20 $at:$PORT/answer; done"),
-        ExecSync("app", "for at in $OTHER \"[$OTHER6]\"; do wget -qO- -T 20 $at:8080/answer; done; wget -qO- -T 20 10.89.0.1:$PORT/answer"), PortForward(&[8080], 1), StopPod, OnNode(LEFT);
+        ExecSync("app", "for at in $OTHER \"[$OTHER6]\"; do wget -qO- -T 20 $at:8080/answer; done; wget -qO- -T 20 10.89.0.1:$PORT/answer"), PortForward(&[8080], 1),
+        ExecSync("app", "cat /proc/sys/net/core/somaxconn /proc/sys/net/ipv4/conf/eth0/log_martians"), StopPod, OnNode(LEFT);
     cri_net_bandwidth: RunPodOn("ptp", NOTHING), Create("app", SERVES), Start("app"), Until("app", "there"), OnNode("wget -qO- -T 20 $POD:8080/much | wc -c"),
         OnNode("ping -c 3 -s 20000 $POD > /dev/null || :"), OnNode(QUEUES), StopPod, OnNode(LEFT);
     cri_net_policy: RunPodOn("ptp", NOTHING), Create("app", SERVES), Start("app"), Until("app", "there"), RunOther("runc", SERVES),

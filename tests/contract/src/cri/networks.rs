@@ -15,13 +15,14 @@ const BRIDGE: &str = r#"{"cniVersion":"0.4.0","name":"bridge","plugins":[
      "routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]}},
     {"type":"portmap","capabilities":{"portMappings":true}}]}"#;
 
-/// A link of its own between the node and each pod, whose packets the node routes and holds back.
+/// A link of its own between the node and each pod, whose packets the node routes and holds back, and sysctls of the pod's network.
 const PTP: &str = r#"{"cniVersion":"0.4.0","name":"ptp","plugins":[
     {"type":"ptp","ipMasq":true,"mtu":1410,"ipam":{"type":"host-local",
      "ranges":[[{"subnet":"10.89.0.0/16","rangeStart":"10.89.0.100","rangeEnd":"10.89.0.199"}],
                [{"subnet":"fd00:89::/64","rangeStart":"fd00:89::1000","rangeEnd":"fd00:89::1fff"}]],
      "routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]}},
     {"type":"portmap","capabilities":{"portMappings":true}},
+    {"type":"tuning","sysctl":{"net.core.somaxconn":"3000","net.ipv4.conf.eth0.log_martians":"1"}},
     {"type":"bandwidth","ingressRate":1000000,"ingressBurst":100000,"egressRate":1000000,"egressBurst":100000}]}"#;
 
 /// A second bridge, with a route by it.

@@ -15,7 +15,7 @@ use super::networks;
 const CONFIG: &str = include_str!("config.toml");
 const PLUGIN: &str = include_str!("cni.sh");
 /// CNI's own that pods' networks are made of; containerd has the loopback by a network of its own.
-const PLUGINS: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
+const PLUGINS: [&str; 7] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp", "tuning"];
 /// Of the local shim, which lie beside each other.
 const PROGRAMS: [&str; 2] = ["containerd-shim-vgpulocal-v1", "guest-local"];
 /// Makes the loopback of a new network usable, for the program behind it.
