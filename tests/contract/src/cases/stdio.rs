@@ -68,10 +68,10 @@ cases! {
     tty_typed: Listen(TASK), CreateIo("read x; echo got $x; cat; echo end", TERMINAL), Start(TASK), Type(TASK, "word\n"), Until(TASK, "got word"),
         Type(TASK, "line\n\x04"), Wait(TASK), Delete(TASK), Output(TASK);
     tty_interrupt_typed: Listen(TASK), CreateIo("trap 'echo heard; exit 9' INT; echo there; while :; do sleep 0.02; done", TERMINAL), Start(TASK),
-        Until(TASK, "there\n"), Type(TASK, "\x03"), Wait(TASK), Delete(TASK), Output(TASK);
-    tty_input_closed: Listen(TASK), CreateIo("echo there; read x; echo got $x", TERMINAL), Start(TASK), Until(TASK, "there\n"), Type(TASK, "wo"), CloseStdin(TASK), State(TASK),
+        Until(TASK, "there\r\n"), Type(TASK, "\x03"), Wait(TASK), Delete(TASK), Output(TASK);
+    tty_input_closed: Listen(TASK), CreateIo("echo there; read x; echo got $x", TERMINAL), Start(TASK), Until(TASK, "there\r\n"), Type(TASK, "wo"), CloseStdin(TASK), State(TASK),
         Type(TASK, "rd\n"), Until(TASK, "got word"), HangUp(TASK), Wait(TASK), Delete(TASK), Output(TASK);
-    tty_another_client: Listen(TASK), CreateIo("echo one; read x; echo two", TERMINAL), Start(TASK), Until(TASK, "one\n"), Leave(TASK), HangUp(TASK),
+    tty_another_client: Listen(TASK), CreateIo("echo one; read x; echo two", TERMINAL), Start(TASK), Until(TASK, "one\r\n"), Leave(TASK), HangUp(TASK),
         Listen(TASK), Type(TASK, "go\n"), Until(TASK, "two"), Wait(TASK), Delete(TASK), Output(TASK);
     tty_much: Listen(TASK), CreateIo(MUCH, TERMINAL), Start(TASK), Wait(TASK), Delete(TASK), UntilEnded(TASK), Output(TASK);
     tty_has_the_session: Listen(TASK), CreateIo("cut -d' ' -f5,6 /proc/1/stat; stat -c '%u %g %a %n' $(tty); echo said > /dev/tty; ls /dev | grep -v core", TERMINAL), Start(TASK), Wait(TASK),

@@ -55,7 +55,8 @@ impl Shim {
         let payload = request.write_to_bytes().expect("a message");
         let request =
             Request { service: service.into(), method: method.into(), payload, ..Request::default() };
-        let answer = tokio::time::timeout(SOON, client.request(request)).await.expect("an answer");
+        let answer = tokio::time::timeout(SOON, client.request(request)).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{} has no answer to {method}", self.address));
         answer.map(|reply| A::parse_from_bytes(&reply.payload).expect("a reply"))
     }
 
