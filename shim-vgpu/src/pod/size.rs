@@ -9,18 +9,22 @@
 
 mod fit;
 mod limits;
+mod wanted;
 
 use std::sync::Arc;
 
 use containerd_shim_protos::api::UpdateTaskRequest;
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use super::{Creation, Pod};
 use crate::{
     error::{Error, Result, to_its_end},
     spec::Spec,
 };
+use fit::Set;
 pub(super) use fit::Size;
+pub(super) use wanted::{Wanted, wanted};
 
 impl Pod {
     /// A container comes. Not waited for by who does not want it any more.
@@ -37,11 +41,14 @@ impl Pod {
         let id = id.to_owned();
         // To its end: who gives up leaves nothing half done.
         let fit = to_its_end(async move {
-            let fitted = size.fit_for(&mut set, &id, None).await;
-            if fitted.is_err() {
+            if let Err(error) = size.fit_memory(&mut set).await {
+                // From now on, so that nobody after it asks in vain.
+                size.lock().set(&id, None);
                 size.fit_beside();
+                return Err(error);
             }
-            fitted
+            size.fit_cpus(&mut set).await;
+            Ok(())
         });
         tokio::select! {
             fitted = fit => fitted,
@@ -56,35 +63,51 @@ impl Pod {
         }
     }
 
-    /// Has the limits of a container changed by `change`, with a domain that is large enough before and after. One change of a pod comes after the other:
-    /// the domain is one, and a change that is still to be refused must not count for another.
+    /// Waits until it is this Update's turn to change the pod's limits. None: the domain does not follow it.
+    pub(super) async fn turn_for(&self, request: &UpdateTaskRequest) -> Option<Turn> {
+        let (resources, size) = (resources(request)?, self.size()?);
+        let set = size.turn().await;
+        Some(Turn { size, set, resources })
+    }
+
+    fn size(&self) -> Option<Arc<Size>> {
+        self.living().as_ref().map(|living| living.size.clone())
+    }
+}
+
+/// An Update's. One change of a pod comes after the other: the domain is one, and a change that is still to be refused must not count for another.
+pub(super) struct Turn {
+    size: Arc<Size>,
+    set: OwnedMutexGuard<Set>,
+    resources: Value,
+}
+
+impl Turn {
+    /// Has the limits of the container changed by `change`, with a domain that is large enough before and after. Once nobody wants it any more no limit
+    /// rises, nor Xen's cap: what has been asked of the guest by then is all that may still be done.
     ///
     /// # Errors
     /// As [`Pod::make_room`], and `change`'s.
     pub(super) async fn with_room<T>(
-        &self,
-        request: &UpdateTaskRequest,
+        self,
+        id: &str,
+        wanted: &Wanted,
         change: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let (Some(resources), Some(size)) = (resources(request), self.size()) else { return change.await };
-        let mut set = size.turn().await;
-        let had = size.lock().get(&request.id);
+        let Turn { size, mut set, resources } = self;
+        let had = size.lock().get(id);
         let Some(had) = had else {
             drop(set);
             return change.await;
         };
         let new = had.changed(&resources);
         let most = had.or_more(new);
-        size.lock().set(&request.id, Some(most));
-        let takes_memory = most.memory > had.memory;
-        // What it has is not refused, and CPUs never are.
-        let else_has = if takes_memory { had } else { most };
-        if let Err(error) = size.fit_for(&mut set, &request.id, Some(else_has)).await {
-            if takes_memory {
-                size.fit_beside();
-                return Err(error);
-            }
-            log::warn!("the domain's memory stays as it is: {}", error.report());
+        size.lock().set(id, Some(most));
+        if let Err(error) = size.grow(&mut set, most.memory > had.memory, wanted).await {
+            // From now on, so that nobody after it asks in vain.
+            size.lock().set(id, Some(had));
+            size.fit_beside();
+            return Err(error);
         }
         let changed = change.await;
         let now = match &changed {
@@ -93,15 +116,11 @@ impl Pod {
             // It was not answered, and may be done.
             Err(_) => most,
         };
-        size.lock().set(&request.id, Some(now));
+        size.lock().set(id, Some(now));
         if now != most {
             size.fit_beside();
         }
         changed
-    }
-
-    fn size(&self) -> Option<Arc<Size>> {
-        self.living().as_ref().map(|living| living.size.clone())
     }
 }
 

@@ -13,7 +13,7 @@ use containerd_shim_protos::api::{
 use protobuf::MessageField;
 use vgpu_codes::Code;
 
-use super::{Living, Pod, Slot};
+use super::{Living, Pod, Slot, size::wanted};
 use crate::{
     container::{
         Container,
@@ -321,18 +321,33 @@ impl Pod {
     /// Changes a container's limits.
     ///
     /// # Errors
-    /// `NoSuchTask`, `HostResource` for more memory than Xen has or the guest takes, the guest's, or `HostFailure` where all of that takes too long: what
-    /// has begun goes on then.
+    /// `NoSuchTask`, `HostResource` for more memory than Xen has or the guest takes, the guest's, or `HostFailure` where all of that takes too long: no
+    /// limit rises then, unless the guest has been asked already.
     pub async fn update(self: Arc<Self>, request: UpdateTaskRequest) -> Result<Empty> {
-        self.container(&request.id)?;
-        let guest = self.guest()?;
-        let changing = to_its_end(async move {
-            let change = guest.task("Update", &request, Some(SHORT));
-            self.with_room(&request, change).await
-        });
+        let container = self.container(&request.id)?;
+        let changing = async {
+            let turn = self.turn_for(&request).await;
+            // Not only before: it may have gone meanwhile, and its id be another one's.
+            if !Arc::ptr_eq(&container, &self.container(&request.id)?) {
+                return Err(Error::new(Code::NoSuchTask, format!("the container {} is gone", request.id)));
+            }
+            let guest = self.guest()?;
+            let (wanted, _waits) = wanted();
+            // From here on to its end: nothing is left half done.
+            to_its_end(async move {
+                let change = guest.task("Update", &request, Some(SHORT));
+                match turn {
+                    Some(turn) => turn.with_room(&request.id, &wanted, change).await,
+                    None => change.await,
+                }
+            })
+            .await
+        };
         let late = |_| {
-            let what =
-                format!("the limits are not changed within {} s, and may be later", UPDATE_LIMIT.as_secs());
+            let what = format!(
+                "the limits are not changed within {} s; what the guest has been asked for it may still do",
+                UPDATE_LIMIT.as_secs()
+            );
             Error::new(Code::HostFailure, what)
         };
         tokio::time::timeout(UPDATE_LIMIT, changing).await.map_err(late)?

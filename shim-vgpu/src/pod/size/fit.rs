@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use vgpu_config::Guest as GuestConfig;
 
-use super::limits::{Containers, Limits};
+use super::{limits::Containers, wanted::Wanted};
 use crate::{
     error::{Result, blocking},
     guest::Guest,
@@ -112,21 +112,26 @@ impl Size {
         self.set.clone().lock_owned().await
     }
 
-    /// Has the domain be as large as the limits ask for, which hold when this is called. Where it cannot have the memory, this container's are `else_has`
-    /// from then on (none: it is gone), so that nobody after it asks in vain. Its CPUs follow in any case: a guest that takes no memory keeps no cap by that.
+    /// Has the domain be as large as the limits ask for, before one of them rises: an Update's, which needs more memory or not. What it has is not refused,
+    /// and CPUs never are.
     ///
     /// # Errors
-    /// As [`Toolstack::set_memory`].
-    pub(super) async fn fit_for(&self, set: &mut Set, id: &str, else_has: Option<Limits>) -> Result<()> {
-        let fitted = self.fit_memory(set).await;
-        if fitted.is_err() {
-            self.lock().set(id, else_has);
+    /// As [`Toolstack::set_memory`] where it needs more, and [`Wanted::check`]'s.
+    pub(super) async fn grow(&self, set: &mut Set, needs_memory: bool, wanted: &Wanted) -> Result<()> {
+        match self.fit_memory(set).await {
+            Err(error) if needs_memory => return Err(error),
+            Err(error) => log::warn!("the domain's memory stays as it is: {}", error.report()),
+            Ok(()) => {}
         }
+        // Each of both may take long.
+        wanted.check()?;
         self.fit_cpus(set).await;
-        fitted
+        wanted.check()
     }
 
-    async fn fit_memory(&self, set: &mut Set) -> Result<()> {
+    /// # Errors
+    /// As [`Toolstack::set_memory`].
+    pub(super) async fn fit_memory(&self, set: &mut Set) -> Result<()> {
         let mib = self.wanted_mib();
         if set.memory_mib == Some(mib) {
             return Ok(());
@@ -139,7 +144,7 @@ impl Size {
         Ok(())
     }
 
-    async fn fit_cpus(&self, set: &mut Set) {
+    pub(super) async fn fit_cpus(&self, set: &mut Set) {
         let (vcpus, cap) = self.wanted_cpus();
         if set.cap_percent != Some(cap) {
             let (toolstack, domid) = (self.toolstack.clone(), self.domid);

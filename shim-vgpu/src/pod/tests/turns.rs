@@ -15,8 +15,16 @@ use fake_guest::MUTE;
 /// Long enough for what does not wait, on most machines: it is only looked for what must not be.
 const A_WHILE: Duration = Duration::from_millis(200);
 
+/// What an Update may take.
+const UPDATE_SECONDS: u64 = 90;
+
 fn memory(mib: u64) -> Value {
     json!({"memory": {"limit": mib * MIB}})
+}
+
+/// CPU time in hundredths of one.
+fn limits(mib: u64, percent: u64) -> Value {
+    json!({"memory": {"limit": mib * MIB}, "cpu": {"quota": percent * 1000}})
 }
 
 fn asks(node: &Node, id: &str, resources: Value) -> JoinHandle<Result<api::Empty>> {
@@ -144,22 +152,57 @@ async fn a_container_that_does_not_come_keeps_no_limit_from_being_raised() {
     until("the domain has it", || node.world.left.lock().unwrap().memory.last() == Some(&385)).await;
 }
 
-/// Its caller's lock is held meanwhile.
+/// Its caller's lock is held meanwhile, so that it is refused in time. What was refused does not come later: neither what was under way, nor what still
+/// waited for its turn.
 #[tokio::test]
-async fn a_change_that_takes_long_is_answered_and_goes_on() {
+async fn a_change_that_takes_long_is_refused_and_raises_nothing_later() {
+    let node = Node::new(Habits::default()).await;
+    create_with(&node, "run", json!({})).await.unwrap();
+    create_with(&node, "app", limits(128, 100)).await.unwrap();
+    create_with(&node, "side", limits(128, 100)).await.unwrap();
+    let caps = || node.world.left.lock().unwrap().caps.clone();
+    let had = caps();
+    slow(&node, true);
+    let raise = asks(&node, "app", limits(512, 300));
+    is_asked_for(&node, 710).await;
+    let mut next = asks(&node, "side", limits(256, 200));
+    waits(&mut next).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(UPDATE_SECONDS)).await;
+    for refused in [raise, next] {
+        let error = refused.await.unwrap().unwrap_err();
+        assert_eq!(error.code(), Some(Code::HostFailure));
+        let what = format!("the limits are not changed within {UPDATE_SECONDS} s");
+        assert!(error.to_string().contains(&what), "{error}");
+    }
+    tokio::time::resume();
+    slow(&node, false);
+    is_given(&node, &[710, 320]).await;
+    // Whoever waited had its turn before this one.
+    let harmless = json!({"cpu": {"shares": 2}});
+    update(&node, "app", harmless.clone()).await.unwrap();
+    assert_eq!(told(&node), [harmless]);
+    assert_eq!(caps(), had);
+    is_given(&node, &[710, 320]).await;
+}
+
+#[tokio::test]
+async fn a_change_that_waits_for_its_turn_is_not_made_to_another_container_of_its_id() {
     let node = pod().await;
     slow(&node, true);
-    let raise = asks(&node, "app", memory(512));
+    let raise = asks(&node, "side", memory(512));
     is_asked_for(&node, 710).await;
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(90)).await;
-    let error = raise.await.unwrap().unwrap_err();
-    assert_eq!(error.code(), Some(Code::HostFailure));
-    assert!(error.to_string().contains("within 90 s, and may be later"), "{error}");
-    tokio::time::resume();
-    assert_eq!(told(&node), [Value::Null; 0]);
+    let mut next = asks(&node, "app", memory(256));
+    waits(&mut next).await;
+    for id in ["app", "side", "run"] {
+        node.delete(id).await.unwrap();
+    }
+    create_with(&node, "run", json!({})).await.unwrap();
+    create_with(&node, "app", memory(128)).await.unwrap();
     slow(&node, false);
-    until("the guest is told", || told(&node) == [memory(512)]).await;
+    assert_eq!(next.await.unwrap().unwrap_err().code(), Some(Code::NoSuchTask));
+    assert_eq!(raise.await.unwrap().unwrap_err().code(), Some(Code::GuestGone));
+    assert_eq!(told(&node), [Value::Null; 0]);
 }
 
 /// Its bound is the guest's to refuse, its CPU time is not.
