@@ -1,8 +1,15 @@
 //! A domain's own size: what the limits ask of it, and what it was set to.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use vgpu_codes::Code;
 use vgpu_config::Guest as GuestConfig;
 
 use super::{limits::Containers, wanted::Wanted};
@@ -22,6 +29,9 @@ const PAGES_PART: u64 = 64;
 /// What Xen gives a guest beyond the limits of its containers, in hundredths of one CPU: its kernel and guest-init have to answer the shim in time
 /// while containers use all that is theirs. No setting: how long the shim waits is none of the node's either.
 const KERNEL_PERCENT: u64 = 25;
+/// Until what could not be set is tried again: xl may be away for as long as its upgrade takes.
+const AGAIN: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
 
 /// A domain, and who may use how much of it.
 pub(in crate::pod) struct Size {
@@ -35,6 +45,8 @@ pub(in crate::pod) struct Size {
     pod_cpu: Option<u64>,
     containers: Mutex<Containers>,
     set: Arc<AsyncMutex<Set>>,
+    /// Somebody waits for its turn to have the domain follow the limits.
+    fit_waits: AtomicBool,
 }
 
 /// What was set last, none if that is not known. Who has it is the only one who gives a container other limits and has the domain follow them, however
@@ -44,6 +56,8 @@ pub(super) struct Set {
     memory_mib: Option<u64>,
     vcpus: Option<u32>,
     cap_percent: Option<u32>,
+    /// How often [`Size::fit_beside`] had its turn.
+    fits: u64,
 }
 
 impl std::fmt::Debug for Size {
@@ -65,7 +79,8 @@ impl Size {
         spec: &Spec,
     ) -> Result<Arc<Size>> {
         let made = spec.domain_size(config)?;
-        let set = Set { memory_mib: Some(made.memory_mib), vcpus: Some(made.vcpus), cap_percent: None };
+        let set =
+            Set { memory_mib: Some(made.memory_mib), vcpus: Some(made.vcpus), cap_percent: None, fits: 0 };
         Ok(Arc::new(Size {
             toolstack,
             guest,
@@ -76,6 +91,7 @@ impl Size {
             pod_cpu: spec.pod_cpu(),
             containers: Mutex::default(),
             set: Arc::new(AsyncMutex::new(set)),
+            fit_waits: AtomicBool::default(),
         }))
     }
 
@@ -156,7 +172,7 @@ impl Size {
                 }
             }
             // One that failed is tried again when this is called again. That is an xl and a line of the log each time where Xen's scheduler has no
-            // caps: from here nobody can tell that from an xl that failed once.
+            // caps, and for a change that nobody waits for a few more: from here nobody can tell that from an xl that failed once.
             set.cap_percent = done.ok().map(|()| cap);
         }
         if set.vcpus != Some(vcpus) {
@@ -169,16 +185,50 @@ impl Size {
         }
     }
 
-    /// Has it be as large as the limits ask for when it is this call's turn, with nobody who waits for that: what stays as it is is told to the log.
+    /// Has it be as large as the limits ask for when there is a turn for that, with nobody who waits for it: what stays as it is is told to the log, and
+    /// what may be more than the limits allow is tried again.
     pub(super) fn fit_beside(self: &Arc<Self>) {
-        let size = self.clone();
+        // Who waits already does it for all that has changed by then.
+        if self.fit_waits.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // A pod that ends meanwhile has no domain to be tried.
+        let (size, set) = (Arc::downgrade(self), self.set.clone());
         tokio::spawn(async move {
-            let mut set = size.turn().await;
-            // First: Xen's cap falls at once, however long the guest lets its memory be waited for.
-            size.fit_cpus(&mut set).await;
-            if let Err(error) = size.fit_memory(&mut set).await {
-                log::warn!("the domain's memory stays as it is: {}", error.report());
+            let mut turn = set.clone().lock_owned().await;
+            let Some(this) = size.upgrade() else { return };
+            this.fit_waits.store(false, Ordering::Release);
+            turn.fits += 1;
+            let (mine, sure) = (turn.fits, this.fit(&mut turn).await);
+            drop((turn, this));
+            if !sure {
+                Size::fit_again(size, set, mine).await;
             }
         });
+    }
+
+    /// As the `mine`th [`Size::fit_beside`] that was not sure to the end.
+    async fn fit_again(size: Weak<Size>, set: Arc<AsyncMutex<Set>>, mine: u64) {
+        for pause in AGAIN {
+            tokio::time::sleep(pause).await;
+            let mut set = set.lock().await;
+            let Some(size) = size.upgrade() else { return };
+            // A later one tries again as often itself.
+            if set.fits != mine || size.fit(&mut set).await {
+                return;
+            }
+        }
+    }
+
+    /// False if nobody can say that Xen bounds it as it should: by its cap, and by its memory, of which a guest that takes no more has no more.
+    async fn fit(&self, set: &mut Set) -> bool {
+        // First: Xen's cap falls at once, however long the guest lets its memory be waited for.
+        self.fit_cpus(set).await;
+        let fitted = self.fit_memory(set).await;
+        if let Err(error) = &fitted {
+            log::warn!("the domain's memory stays as it is: {}", error.report());
+        }
+        let bounded = fitted.map_or_else(|error| error.code() == Some(Code::HostResource), |()| true);
+        bounded && set.cap_percent.is_some()
     }
 }

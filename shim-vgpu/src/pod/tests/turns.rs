@@ -205,6 +205,58 @@ async fn a_change_that_waits_for_its_turn_is_not_made_to_another_container_of_it
     assert_eq!(told(&node), [Value::Null; 0]);
 }
 
+/// Each of them may take an xl and a guest their time, and all changes wait for it.
+#[tokio::test]
+async fn who_goes_while_somebody_has_the_turn_is_counted_once_with_all_others() {
+    let node = pod().await;
+    for id in ["a", "b", "c", "d", "e"] {
+        create_with(&node, id, json!({})).await.unwrap();
+    }
+    node.world.left.lock().unwrap().free_mib = Some(0);
+    slow(&node, true);
+    let raise = asks(&node, "app", memory(512));
+    is_asked_for(&node, 710).await;
+    for id in ["a", "b", "c", "d", "e"] {
+        node.delete(id).await.unwrap();
+    }
+    slow(&node, false);
+    raise.await.unwrap().unwrap_err();
+    // Its turn comes after theirs, and none could set anything.
+    update(&node, "app", json!({"cpu": {"shares": 2}})).await.unwrap();
+    assert_eq!(node.world.left.lock().unwrap().memory_asked, [710, 320, 320]);
+}
+
+/// Xen's bound and its cap are what holds a guest: a change that comes after this one may never be.
+#[tokio::test]
+async fn a_lowering_that_nobody_could_set_is_set_when_it_can_be() {
+    let node = Node::new(Habits::default()).await;
+    create_with(&node, "run", json!({})).await.unwrap();
+    create_with(&node, "app", limits(128, 100)).await.unwrap();
+    update(&node, "app", limits(512, 300)).await.unwrap();
+    let caps = || node.world.left.lock().unwrap().caps.clone();
+    // One of both at a time.
+    for (less, cap) in [(limits(128, 300), 325), (limits(128, 100), 125)] {
+        node.world.no_xl.store(true, Ordering::Relaxed);
+        update(&node, "app", less).await.unwrap();
+        // Its turn comes after that in which nothing could be set.
+        asks(&node, "app", json!({"cpu": {"shares": 2}})).await.unwrap().unwrap();
+        node.world.no_xl.store(false, Ordering::Relaxed);
+        is_given(&node, &[710, 320]).await;
+        until("its cap is less", || caps().last() == Some(&cap)).await;
+    }
+}
+
+/// It would take none the next time either, and have the others wait for that.
+#[tokio::test]
+async fn a_guest_that_takes_no_memory_is_not_asked_again_for_nothing() {
+    let node = pod().await;
+    node.world.left.lock().unwrap().free_mib = Some(0);
+    update(&node, "app", memory(512)).await.unwrap_err();
+    is_asked_for(&node, 320).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(node.world.left.lock().unwrap().memory_asked, [710, 320]);
+}
+
 /// Its bound is the guest's to refuse, its CPU time is not.
 #[tokio::test]
 async fn who_takes_no_memory_is_held_to_its_cpus_limits() {

@@ -333,6 +333,9 @@ impl Toolstack for Fake {
     fn set_memory(&self, domid: u16, mib: u64) -> Result<()> {
         self.0.left.lock().unwrap().memory_asked.push(mib);
         while_it_takes_long(&self.0.memory_takes_long, Duration::from_secs(60));
+        if self.0.no_xl.load(Ordering::Relaxed) {
+            return Err(Error::new(Code::HostFailure, "no xl"));
+        }
         let mut left = self.0.left.lock().unwrap();
         assert!(left.domains.contains_key(&domid), "no such domain");
         let free = left.free_mib.unwrap_or(u64::MAX);
