@@ -31,8 +31,9 @@ use crate::{
 const SHORT: Duration = Duration::from_secs(10);
 /// To start a process: the guest may read its program over the share.
 const START_LIMIT: Duration = Duration::from_secs(120);
-/// For a change of limits, with those of its pod that came before it: containerd holds its lock on the container meanwhile, and kubelet's calls have 120 s.
-const UPDATE_LIMIT: Duration = Duration::from_secs(90);
+/// For a change of limits, with those of its pod that came before it. containerd holds its lock on the container's status meanwhile, for which its lists of
+/// all pods' containers wait, and what it keeps of an OOM kill. Source: its CRI's `UpdateContainerResources`, before `safeUpdate`.
+const UPDATE_LIMIT: Duration = Duration::from_secs(45);
 /// containerd asks for pids while it starts, for all pods within 5 s.
 const PIDS_LIMIT: Duration = Duration::from_millis(500);
 /// Of the time from a SIGKILL for init to its exit (`shim.kill_timeout_s`), in hundredths: what the guest may take to answer, and to have it

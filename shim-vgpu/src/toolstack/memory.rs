@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// second. Whoever asked for it is waited for meanwhile, so that there is an end to what a guest can make of that.
 const LIMIT: Duration = Duration::from_secs(10);
 const LIMIT_OF_GIB: Duration = Duration::from_secs(1);
-const LIMIT_MAX: Duration = Duration::from_secs(60);
+const LIMIT_MAX: Duration = Duration::from_secs(30);
 /// A step: its kernel pays for what it keeps about the pages of one, 16 MiB, with what it has already.
 const STEP_MIB: u64 = 1024;
 /// Between two looks, at first and at most.
@@ -44,7 +44,7 @@ pub trait Levers {
 }
 
 /// Has a domain come to `mib`. It has grown when this returns; it shrinks when its guest gives memory back. One whose guest has not taken all of it within
-/// 10 s and 1 s a GiB, at most 60 s, is as it was before.
+/// 10 s and 1 s a GiB, at most 30 s, is as it was before.
 ///
 /// # Errors
 /// `HostResource` if Xen has not as much, or the guest does not take it, and those of the levers.
@@ -229,8 +229,8 @@ mod tests {
         let state = domain.0.into_inner();
         assert_eq!((state.aims, state.bound), (vec![1536, 2560, 512], 512));
         assert!((15..=16).contains(&state.now.as_secs()), "{:?}", state.now);
-        let limits = [1, 1024, 1025, 50 << 10, 51 << 10, u64::MAX].map(|mib| limit(mib).as_secs());
-        assert_eq!(limits, [11, 11, 12, 60, 60, 60]);
+        let limits = [1, 1024, 1025, 20 << 10, 21 << 10, u64::MAX].map(|mib| limit(mib).as_secs());
+        assert_eq!(limits, [11, 11, 12, 30, 30, 30]);
     }
 
     #[test]

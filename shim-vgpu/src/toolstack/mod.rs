@@ -44,7 +44,7 @@ pub trait Toolstack: Send + Sync {
     fn unpause(&self, domid: u16) -> Result<()>;
 
     /// Has the domain's memory become as large as this, in MiB. It grows before this returns, for which its guest has 10 s and 1 s a GiB,
-    /// 60 s at most; it shrinks when its guest gives memory back, and cannot grow from then on.
+    /// 30 s at most; it shrinks when its guest gives memory back, and cannot grow from then on.
     ///
     /// # Errors
     /// `HostResource` if Xen has not as much, or the guest does not take it: it is as before then. `HostFailure` if nobody can say.

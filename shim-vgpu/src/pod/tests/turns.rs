@@ -16,7 +16,7 @@ use fake_guest::MUTE;
 const A_WHILE: Duration = Duration::from_millis(200);
 
 /// What an Update may take.
-const UPDATE_SECONDS: u64 = 90;
+const UPDATE_SECONDS: u64 = 45;
 
 fn memory(mib: u64) -> Value {
     json!({"memory": {"limit": mib * MIB}})
