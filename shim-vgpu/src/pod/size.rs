@@ -112,8 +112,8 @@ impl Turn {
         let changed = change.await;
         let now = match &changed {
             Ok(_) => new,
-            Err(Error::Guest { .. }) => had,
-            // It was not answered, and may be done.
+            Err(error) if changed_nothing(error) => had,
+            // It was not answered, and may be done; or the guest's kernel refused a part of it, and may have taken another.
             Err(_) => most,
         };
         size.lock().set(id, Some(now));
@@ -122,6 +122,12 @@ impl Turn {
         }
         changed
     }
+}
+
+/// The guest refused it before it tried. Source: guest-init, `GuestError::code`: what a kernel refuses is `GuestRefused`.
+fn changed_nothing(error: &Error) -> bool {
+    use ttrpc::Code::{FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND};
+    matches!(error, Error::Guest { rpc: NOT_FOUND | FAILED_PRECONDITION | INVALID_ARGUMENT, .. })
 }
 
 /// What an Update asks for.

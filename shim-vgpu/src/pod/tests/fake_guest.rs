@@ -37,7 +37,7 @@ pub const STUCK: &str = "stuck";
 
 /// One whose Pause and Resume are done but not answered.
 pub const LOST: &str = "lost";
-/// One whose Pause and Resume are done and answered with an error of the guest's.
+/// One whose Pause and Resume are done and answered with an error of the guest's, and a part of an Update.
 pub const FAILING: &str = "failing";
 /// One whose Pause and Resume are neither done nor answered.
 pub const IGNORED: &str = "ignored";
@@ -308,13 +308,16 @@ impl Task for Inner {
         Ok(api::StatsResponse { stats: Some(any).into(), ..Default::default() })
     }
 
-    /// Odd numbers of bytes and microseconds it refuses, as a kernel may a limit.
+    /// Odd numbers of bytes and microseconds it refuses before it tries.
     async fn update(&self, _: &TtrpcContext, r: api::UpdateTaskRequest) -> ttrpc::Result<api::Empty> {
         let resources: serde_json::Value = serde_json::from_slice(&r.resources.value).unwrap();
         self.world.updates.lock().unwrap().push((r.id.clone(), resources.clone()));
         drop(self.world.slow_update.lock().await);
         if r.id == MUTE {
             std::future::pending::<()>().await;
+        }
+        if r.id == FAILING {
+            return Err(status(ttrpc::Code::INTERNAL, "pids.max cannot be written"));
         }
         let limits = [&resources["memory"]["limit"], &resources["cpu"]["quota"]];
         if limits.iter().any(|limit| limit.as_u64().is_some_and(|number| number % 2 == 1)) {

@@ -10,7 +10,7 @@ use super::{
     *,
 };
 use crate::error::Result;
-use fake_guest::MUTE;
+use fake_guest::{FAILING, MUTE};
 
 /// Long enough for what does not wait, on most machines: it is only looked for what must not be.
 const A_WHILE: Duration = Duration::from_millis(200);
@@ -118,6 +118,20 @@ async fn a_change_that_is_not_answered_may_be_done_and_counts() {
         assert_eq!(error.code(), Some(Code::GuestSilent));
     }
     tokio::time::resume();
+    update(&node, "app", memory(129)).await.unwrap();
+    is_given(&node, &[710, 712]).await;
+}
+
+/// As libcgroups does: memory first, and no more after what a kernel refuses.
+#[tokio::test]
+async fn a_change_that_the_guests_kernel_refused_a_part_of_counts_as_if_it_were_done() {
+    let node = pod().await;
+    create_with(&node, FAILING, memory(128)).await.unwrap();
+    for mib in [512, 64] {
+        let both = json!({"memory": {"limit": mib * MIB}, "pids": {"limit": 7}});
+        let error = update(&node, FAILING, both).await.unwrap_err();
+        assert!(error.to_string().contains("pids.max"), "{error}");
+    }
     update(&node, "app", memory(129)).await.unwrap();
     is_given(&node, &[710, 712]).await;
 }
