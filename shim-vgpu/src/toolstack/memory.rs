@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vgpu_codes::Code;
+use vgpu_codes::{Code, with_causes};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, OrFail, Result};
 
 /// For a guest to take all that it is to grow by, of memory that Xen has free: so much, and so much more for each GiB, which takes a kernel a part of a
 /// second. Whoever asked for it is waited for meanwhile, so that there is an end to what a guest can make of that.
@@ -47,7 +47,7 @@ pub trait Levers {
 /// 10 s and 1 s a GiB, at most 30 s, is as it was before.
 ///
 /// # Errors
-/// `HostResource` if Xen has not as much, or the guest does not take it, and those of the levers.
+/// `HostResource` if Xen has not as much, or the guest does not take it: it is as it was then. Those of the levers, also where it cannot be set back.
 pub fn set(domain: &impl Levers, mib: u64) -> Result<()> {
     let has = domain.has()?;
     if mib <= has {
@@ -61,10 +61,11 @@ pub fn set(domain: &impl Levers, mib: u64) -> Result<()> {
         return Err(Error::new(Code::HostResource, what));
     }
     let grown = domain.bound(mib).and_then(|()| grow(domain, has, mib));
-    if grown.is_err() {
+    if let Err(error) = &grown {
         // Both, whatever becomes of one: it must not get later what it has not got now.
         let (aim, bound) = (domain.aim(has), domain.bound(has));
-        aim.and(bound)?;
+        let what = || format!("{}, and it cannot be set back to {has} MiB", with_causes(error));
+        aim.and(bound).or_fail(Code::HostFailure, what)?;
     }
     grown
 }
@@ -98,7 +99,7 @@ fn limit(more_mib: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::{cell::RefCell, ops::RangeInclusive};
 
     use super::*;
 
@@ -118,8 +119,8 @@ mod tests {
         pace: u64,
         /// How long it lets each aim be waited for.
         delay: Duration,
-        /// Nobody can bound it to more than this.
-        bound_max: u64,
+        /// Nobody can bound it to more or less than these.
+        bounds: RangeInclusive<u64>,
         begun: Instant,
         now: Duration,
         /// When it was given its last aim.
@@ -142,7 +143,7 @@ mod tests {
 
         fn bound(&self, mib: u64) -> Result<()> {
             let mut state = self.0.borrow_mut();
-            if mib > state.bound_max {
+            if !state.bounds.contains(&mib) {
                 return Err(Error::new(Code::HostFailure, "xl is away"));
             }
             state.bound = mib;
@@ -169,8 +170,8 @@ mod tests {
     fn domain(takes: u64, pace: u64) -> Domain {
         let (now, aimed, delay) = Default::default();
         let (aims, begun) = (Vec::new(), Instant::now());
-        let state =
-            State { has: 512, bound: 512, aims, takes, pace, delay, bound_max: u64::MAX, begun, now, aimed };
+        let bounds = 0..=u64::MAX;
+        let state = State { has: 512, bound: 512, aims, takes, pace, delay, bounds, begun, now, aimed };
         Domain(RefCell::new(state))
     }
 
@@ -236,10 +237,22 @@ mod tests {
     #[test]
     fn a_bound_that_cannot_be_raised_leaves_the_aim_as_it_was() {
         let domain = domain(u64::MAX, u64::MAX);
-        domain.0.borrow_mut().bound_max = 512;
+        domain.0.borrow_mut().bounds = 0..=512;
         let error = set(&domain, 1024).unwrap_err();
         assert_eq!(error.code(), Some(Code::HostFailure));
         let state = domain.0.into_inner();
         assert_eq!((state.aims, state.bound), (vec![512], 512));
+    }
+
+    #[test]
+    fn one_that_cannot_be_set_back_says_so_and_why_it_did_not_grow() {
+        let domain = domain(512, u64::MAX);
+        domain.0.borrow_mut().bounds = 513..=u64::MAX;
+        let error = set(&domain, 3000).unwrap_err();
+        assert_eq!(error.code(), Some(Code::HostFailure));
+        let report = error.report();
+        assert!(report.contains("does not take the 2488 MiB"), "{report}");
+        assert!(report.contains("cannot be set back to 512 MiB: xl is away"), "{report}");
+        assert_eq!(domain.0.into_inner().aims.last(), Some(&512));
     }
 }
