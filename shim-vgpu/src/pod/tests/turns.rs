@@ -200,6 +200,25 @@ async fn a_change_that_takes_long_is_refused_and_raises_nothing_later() {
     is_given(&node, &[710, 320]).await;
 }
 
+/// Nor is it where xl was slow with the cap, which was the last before the guest.
+#[tokio::test]
+async fn a_change_whose_cap_takes_long_is_refused_and_the_cap_falls_again() {
+    let node = Node::new(Habits::default()).await;
+    create_with(&node, "run", json!({})).await.unwrap();
+    create_with(&node, "app", limits(128, 100)).await.unwrap();
+    node.world.cap_takes_long.store(true, Ordering::Relaxed);
+    let mut raise = asks(&node, "app", limits(128, 300));
+    waits(&mut raise).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(UPDATE_SECONDS)).await;
+    assert_eq!(raise.await.unwrap().unwrap_err().code(), Some(Code::HostFailure));
+    tokio::time::resume();
+    node.world.cap_takes_long.store(false, Ordering::Relaxed);
+    let caps = || node.world.left.lock().unwrap().caps.clone();
+    until("its cap is what it was", || caps() == [400, 125, 325, 125]).await;
+    assert_eq!(told(&node), [Value::Null; 0]);
+}
+
 #[tokio::test]
 async fn a_change_that_waits_for_its_turn_is_not_made_to_another_container_of_its_id() {
     let node = pod().await;

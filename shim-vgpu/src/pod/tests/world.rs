@@ -97,6 +97,8 @@ pub struct World {
     pub destroyings: AtomicU32,
     /// Who sets a domain's memory waits for this to be false, for 60 s at most.
     pub memory_takes_long: AtomicBool,
+    /// And its cap.
+    pub cap_takes_long: AtomicBool,
     /// The limits that the guests were told to change, with their container, each time.
     pub updates: Mutex<Vec<(String, Value)>>,
     /// A guest that was told so waits for it.
@@ -148,6 +150,7 @@ impl World {
             left: Mutex::default(),
             habits,
             memory_takes_long: AtomicBool::default(),
+            cap_takes_long: AtomicBool::default(),
             updates: Mutex::default(),
             slow_update: AsyncMutex::default(),
             destroying_takes_long: AtomicBool::default(),
@@ -347,6 +350,7 @@ impl Toolstack for Fake {
     }
 
     fn set_cap(&self, domid: u16, percent: u32) -> Result<()> {
+        while_it_takes_long(&self.0.cap_takes_long, Duration::from_secs(60));
         if self.0.no_xl.load(Ordering::Relaxed) {
             return Err(Error::new(Code::NoXen, "no xl"));
         }
