@@ -236,6 +236,9 @@ async fn a_change_that_waits_for_its_turn_is_not_made_to_another_container_of_it
     assert_eq!(next.await.unwrap().unwrap_err().code(), Some(Code::NoSuchTask));
     assert_eq!(raise.await.unwrap().unwrap_err().code(), Some(Code::GuestGone));
     assert_eq!(told(&node), [Value::Null; 0]);
+    // Nor is the domain that is gone made smaller, for which those that went have waited.
+    tokio::time::sleep(A_WHILE).await;
+    assert_eq!(node.world.left.lock().unwrap().memory_asked, [710]);
 }
 
 /// Each of them may take an xl and a guest their time, and all changes wait for it.
