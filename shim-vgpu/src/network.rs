@@ -5,13 +5,17 @@
 //! The namespace's own IP hears nothing from then on. [`leave`] takes all of it away, by the record alone, and nothing of anybody else's.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use vgpu_agent_api::network::{Mac, Network};
+use vgpu_agent_api::{
+    network::{Mac, Network},
+    sysctl::Sysctl,
+};
 use vgpu_codes::Code;
 use vgpu_netlink::{
     Id, Namespace, Rtnetlink,
@@ -68,11 +72,11 @@ pub struct PodNetwork {
 }
 
 impl PodNetwork {
-    /// Reads what a namespace has which others find at `path`; none if that is a loopback alone. Blocks.
+    /// Reads what a namespace has which others find at `path`, without the sysctls that the pod sets itself; none if that is a loopback alone. Blocks.
     ///
     /// # Errors
     /// [`Code::SpecRefused`] for what cannot be a guest's, [`Code::NetworkFailed`].
-    pub fn scan(path: &Path, namespace: &Namespace) -> Result<Option<Self>> {
+    pub fn scan(path: &Path, namespace: &Namespace, set_by_pod: &BTreeSet<Sysctl>) -> Result<Option<Self>> {
         let what = || format!("cannot use the network namespace {}", path.display());
         let namespace = namespace.try_clone().or_fail(Code::NetworkFailed, what)?;
         let id = namespace.id().or_fail(Code::NetworkFailed, what)?;
@@ -81,7 +85,7 @@ impl PodNetwork {
             // Refused by its path before ([`crate::spec::refuse`]), which may have led elsewhere by then.
             return Err(Error::new(Code::NetworkFailed, format!("{}: it is the host's", what())));
         }
-        let network = match namespace.enter(scan).or_fail(Code::NetworkFailed, what)? {
+        let mut network = match namespace.enter(scan).or_fail(Code::NetworkFailed, what)? {
             Ok(network) => network,
             Err(ScanError::Unfit(found)) => {
                 let what = format!("linux.namespaces asks for the network of {}", path.display());
@@ -95,6 +99,7 @@ impl PodNetwork {
         if network.interfaces.is_empty() {
             return Ok(None);
         }
+        network.sysctls.retain(|sysctl, _| !set_by_pod.contains(sysctl));
         let interfaces = network.interfaces.iter().map(|interface| interface.name.clone()).collect();
         let (namespace_path, Id { device, inode }) = (path.to_owned(), id);
         let record = NetworkRecord { namespace: namespace_path, device, inode, interfaces };

@@ -6,13 +6,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
-    os::unix::fs::PermissionsExt as _,
+    fs::{self, File},
+    io,
+    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     thread,
 };
 
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 /// The thread's network namespace's. Source: Linux, `Documentation/admin-guide/sysctl/net.rst`.
 const ROOT: &str = "/proc/sys/net";
@@ -29,6 +30,8 @@ type Values = BTreeMap<PathBuf, String>;
 /// # Errors
 /// No thread or namespace is to be had, or the kernel does not say what there is.
 pub(crate) fn set_here(interfaces: &[&str]) -> io::Result<BTreeMap<PathBuf, String>> {
+    // First: what a module that is loaded meanwhile brings is in what is usual then, and nobody has set it.
+    let values = read(interfaces)?;
     let usual = thread::scope(|scope| {
         let fresh = thread::Builder::new().name("fresh-netns".into()).spawn_scoped(scope, || {
             new_namespace()?;
@@ -36,14 +39,17 @@ pub(crate) fn set_here(interfaces: &[&str]) -> io::Result<BTreeMap<PathBuf, Stri
         })?;
         fresh.join().map_err(|_| io::Error::other("the thread in a new network namespace panicked"))?
     })?;
-    Ok(set(read(interfaces)?, &usual))
+    Ok(set(values, &usual))
 }
 
-/// Of this thread's own, which must end soon.
+/// Of this thread's own, which must end soon. Made from the process's, and not from the one that is looked at: a node may have a new one begin with
+/// what the one before it has set. Source: Linux, `Documentation/admin-guide/sysctl/net.rst`, `devconf_inherit_init_net`.
 fn new_namespace() -> io::Result<()> {
+    let ours = File::open("/proc/self/ns/net")?;
+    move_into_link_name_space(ours.as_fd(), Some(LinkNameSpaceType::Network))?;
     #[expect(unsafe_code, reason = "rustix calls it so for its file descriptors: these stay the process's")]
     // SAFETY: the flag parts this thread from its network namespace alone, and not from the process's descriptors.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.map_err(Into::into)
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(Into::into)
 }
 
 fn read(interfaces: &[&str]) -> io::Result<Values> {
@@ -90,7 +96,9 @@ fn set(values: Values, usual: &Values) -> Values {
             return !is_usual(file) || !is_usual(&all) || !is_usual(&default);
         }
         let is_settled = SETTLED.iter().any(|key| of.key == Path::new(key));
-        let is_new = values.get(file) == usual.get(&of.with(of.born_as));
+        // Some protocols have no `default`.
+        let born = usual.get(&of.with(of.born_as)).or_else(|| usual.get(&of.with("lo")));
+        let is_new = born.is_none() || values.get(file) == born;
         let is_as_born = is_new && is_usual(&all) && is_usual(&default);
         !is_settled && !is_as_born
     };
@@ -170,6 +178,25 @@ mod tests {
             ];
             assert_eq!(told(&["eth0.7"]), all);
         });
+    }
+
+    /// As with `mpls_router` loaded, which this machine need not have.
+    #[test]
+    fn what_has_no_default_begins_as_the_loopbacks() {
+        let values = |all: &[(&str, &str)]| -> Values {
+            all.iter().map(|(file, value)| (file.into(), (*value).into())).collect()
+        };
+        let usual = values(&[("net/mpls/conf/lo/input", "0")]);
+        let here = |input, odd| {
+            let all = [
+                ("net/mpls/conf/lo/input", "0"),
+                ("net/mpls/conf/eth0/input", input),
+                ("net/odd/conf/eth0/key", odd),
+            ];
+            set(values(&all), &usual)
+        };
+        assert_eq!(here("0", "7"), Values::new());
+        assert_eq!(here("1", "7"), values(&[("net/mpls/conf/eth0/input", "1")]));
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl Pod {
         let pod_uid = plan.spec.pod_uid().map(str::to_owned);
         plan.spec.domain_size(&platform.config.guest)?;
         let (checked, bundle) = (platform.clone(), plan.bundle.clone());
-        let own = plan.own.clone();
+        let (own, sysctls) = (plan.own.clone(), plan.spec.network_sysctls());
         let (namespace, id, gpu) = (self.namespace.clone(), plan.id().to_owned(), plan.gpu.is_some());
         blocking(move || {
             checked.toolstack.check()?;
@@ -204,6 +204,7 @@ impl Pod {
                 share,
                 namespace: None,
                 network: None,
+                sysctls,
                 memories: Memories::default(),
                 own,
                 watchers: Vec::new(),

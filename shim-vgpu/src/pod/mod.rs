@@ -31,7 +31,7 @@ mod vifs;
 mod volumes;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -41,6 +41,7 @@ use tokio::{
     task::AbortHandle,
 };
 use uuid::Uuid;
+use vgpu_agent_api::sysctl::Sysctl;
 use vgpu_codes::Code;
 use vgpu_netlink::Namespace;
 
@@ -143,6 +144,8 @@ struct Sandbox {
     /// Its network namespace, until somebody looks what is in it.
     namespace: Option<Namespace>,
     network: Option<Arc<PodNetwork>>,
+    /// Of the network, those that its first container sets itself, whatever plugins have set.
+    sysctls: BTreeSet<Sysctl>,
     memories: Memories,
     /// What its containers have of it, where it has no container of its own.
     own: Option<spec::sandbox::Sandbox>,

@@ -67,9 +67,9 @@ impl Sandbox {
     /// Reads what the namespace has, which others find at `path`, and notes it before anything is made of it. None if that was done before.
     pub(super) async fn find_network(&mut self, path: &Path) -> Result<Option<Namespace>> {
         let Some(namespace) = self.namespace.take() else { return Ok(None) };
-        let path = path.to_owned();
+        let (path, sysctls) = (path.to_owned(), self.sysctls.clone());
         let (namespace, network) = blocking(move || {
-            let network = PodNetwork::scan(&path, &namespace)?;
+            let network = PodNetwork::scan(&path, &namespace, &sysctls)?;
             Ok((namespace, network))
         })
         .await?;

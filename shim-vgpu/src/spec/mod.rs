@@ -14,9 +14,10 @@ pub mod sandbox;
 pub mod size;
 mod volumes;
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::Value;
+use vgpu_agent_api::sysctl::Sysctl;
 use vgpu_codes::Code;
 
 use crate::{
@@ -126,6 +127,13 @@ impl Spec {
     pub fn network(&self) -> Option<&Path> {
         let networks = self.list("/linux/namespaces").iter().filter(|n| field(n, "type") == "network");
         networks.map(|namespace| field(namespace, "path")).find(|path| !path.is_empty()).map(Path::new)
+    }
+
+    /// The sysctls of the network that it sets itself.
+    pub fn network_sysctls(&self) -> BTreeSet<Sysctl> {
+        let asked = self.0.pointer("/linux/sysctl").and_then(Value::as_object);
+        let parsed = asked.into_iter().flatten().filter_map(|(name, _)| Sysctl::parse(name).ok());
+        parsed.filter(Sysctl::is_network).collect()
     }
 
     fn annotation(&self, key: &str) -> Option<&str> {

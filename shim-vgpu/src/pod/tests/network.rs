@@ -1,8 +1,16 @@
 //! Pods in a network namespace that somebody made; the vifs are veths, the rest of it is the kernel's.
 
-use std::{fs, path::PathBuf, sync::atomic::Ordering};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    sync::atomic::Ordering,
+};
 
-use vgpu_agent_api::network::{Mac, Network, Prefix};
+use vgpu_agent_api::{
+    network::{Mac, Network, Prefix},
+    sysctl::Sysctl,
+};
 use vgpu_netlink::{Id, Namespace, Rtnetlink, scan::scan, scratch::Scratch};
 
 use super::{world::Source, *};
@@ -60,12 +68,16 @@ fn links(pod: &Scratch) -> Vec<(String, u32, bool, bool)> {
     })
 }
 
-pub fn in_namespace(node: &Node, id: &str, path: PathBuf) -> api::CreateTaskRequest {
-    let request = node.request(id, json!({}));
+fn edit(request: &api::CreateTaskRequest, change: impl FnOnce(&mut serde_json::Value)) {
     let file = Path::new(&request.bundle).join("config.json");
     let mut spec: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    spec["linux"]["namespaces"][4]["path"] = path.to_str().unwrap().into();
+    change(&mut spec);
     fs::write(file, spec.to_string()).unwrap();
+}
+
+pub fn in_namespace(node: &Node, id: &str, path: PathBuf) -> api::CreateTaskRequest {
+    let request = node.request(id, json!({}));
+    edit(&request, |spec| spec["linux"]["namespaces"][4]["path"] = path.to_str().unwrap().into());
     request
 }
 
@@ -116,6 +128,25 @@ async fn a_namespace_with_a_loopback_alone_is_as_none() {
     let pod = Scratch::new().unwrap();
     node.pod.clone().create(in_namespace(&node, "run", pod.path())).await.unwrap();
     assert_eq!(*node.world.networks.lock().unwrap(), [] as [Network; 0]);
+    node.delete("run").await.unwrap();
+    node.world.assert_nothing_left("after delete");
+}
+
+/// As with runc, which sets the spec's after plugins have set theirs.
+#[tokio::test]
+async fn a_plugins_sysctls_are_the_guests_but_for_those_that_the_spec_sets() {
+    let (pod, _far) = namespaces(&["eth0"]);
+    pod.enter(|| {
+        fs::write("/proc/sys/net/core/somaxconn", "3000").unwrap();
+        fs::write("/proc/sys/net/ipv4/conf/eth0/log_martians", "1").unwrap();
+    });
+    let node = Node::new(Habits::default()).await;
+    let request = in_namespace(&node, "run", pod.path());
+    edit(&request, |spec| spec["linux"]["sysctl"] = json!({"net.core.somaxconn": "5", "kernel.shmmax": "7"}));
+    node.pod.clone().create(request).await.unwrap();
+    let told = node.world.networks.lock().unwrap()[0].sysctls.clone();
+    let sysctl = Sysctl::parse("net.ipv4.conf.eth0.log_martians").unwrap();
+    assert_eq!(told, BTreeMap::from([(sysctl, "1".to_owned())]));
     node.delete("run").await.unwrap();
     node.world.assert_nothing_left("after delete");
 }
@@ -340,7 +371,7 @@ async fn what_a_guest_does_to_its_vifs_before_it_has_made_its_network_counts() {
 fn the_hosts_namespace_is_not_looked_at() {
     let path = Path::new("/run/netns/pod");
     let hosts = Namespace::open(Path::new("/proc/self/ns/net")).unwrap();
-    let refused = PodNetwork::scan(path, &hosts).unwrap_err();
+    let refused = PodNetwork::scan(path, &hosts, &BTreeSet::new()).unwrap_err();
     assert_eq!(refused.code(), Some(Code::NetworkFailed));
     assert_eq!(refused.to_string(), "cannot use the network namespace /run/netns/pod: it is the host's");
 }
