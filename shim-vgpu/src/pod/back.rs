@@ -77,7 +77,12 @@ impl Pod {
     async fn give_back_from(&self, slot: &mut Option<Sandbox>, id: &str) -> Result<GivenBack> {
         let Some(sandbox) = slot.as_mut() else { return Ok(GivenBack { notes: None, ends_pod: true }) };
         let notes = sandbox.store.hooks_of(id);
-        if sandbox.record.containers.keys().any(|other| other != id) {
+        let has_others = {
+            let there = self.lock();
+            // What a failed Create has left keeps no pod: nobody would come for it after the last one's Delete.
+            sandbox.record.containers.keys().any(|other| other != id && there.contains_key(other))
+        };
+        if has_others {
             self.give_room_back(id);
             let (store, mut record, id) = (sandbox.store.clone(), sandbox.record.clone(), id.to_owned());
             let turn = sandbox.zone_turn.clone().lock_owned().await;

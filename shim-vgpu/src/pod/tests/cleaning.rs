@@ -1,6 +1,9 @@
 //! What a sandbox leaves is removed, whoever comes to do it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -74,40 +77,53 @@ async fn a_sandbox_of_the_same_id_waits_for_a_cleaning_and_spares_the_living() {
     node.world.assert_nothing_left("after both lives");
 }
 
-/// The next Create of the id would have its stand-in noted in place of the first one's.
-#[tokio::test]
-async fn what_cannot_be_taken_back_of_a_create_is_taken_back_by_the_next_one_of_its_id() {
+/// A pod whose container `run` could not be made, nor taken back: its Create was given up, and no folder can be removed at the path that is told.
+async fn with_a_rest() -> (Node, PathBuf) {
     let (reached, mut cut_at) = mpsc::unbounded_channel();
     let made = AtomicU32::default();
     let second = move |step| step == Step::TaskMade && made.fetch_add(1, Ordering::Relaxed) == 1;
     let cut = Cut::new(move |step| second(step) && reached.send(()).is_ok());
     let node = Node::with_cut(Habits::default(), cut).await;
-    let pause = node.request("pause", in_pod("sandbox"));
-    let store = |bundle: &str| Store::pointed_from(Path::new(bundle)).unwrap();
-    let bundle = pause.bundle.clone();
-    node.pod.clone().create(pause).await.unwrap();
-    let create = || node.pod.clone().create(node.request("run", in_pod("container")));
-    let creating = tokio::spawn(create());
+    node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
+    let creating = tokio::spawn(node.pod.clone().create(node.request("run", in_pod("container"))));
     cut_at.recv().await.unwrap();
-    // No folder can be removed there.
     let life = std::fs::read_dir(node.world.dir.path().join("shared")).unwrap().next().unwrap().unwrap();
     let share = life.path().join("rw");
     std::fs::rename(share.join("run"), share.join("kept")).unwrap();
     std::fs::write(share.join("run"), "").unwrap();
     assert_eq!(node.delete("run").await.unwrap_err().code(), Some(Code::NoSuchTask));
     assert_eq!(creating.await.unwrap().unwrap_err().code(), Some(Code::WrongState));
+    (node, share.join("run"))
+}
 
-    let held = || store(&bundle).load().unwrap().unwrap().containers["run"].holder;
+/// The next Create of the id would have its stand-in noted in place of the first one's.
+#[tokio::test]
+async fn what_cannot_be_taken_back_of_a_create_is_taken_back_by_the_next_one_of_its_id() {
+    let (node, rest) = with_a_rest().await;
+    let store = Store::pointed_from(&node.world.dir.path().join("bundles/pause")).unwrap();
+    let create = || node.pod.clone().create(node.request("run", in_pod("container")));
+    let held = || store.load().unwrap().unwrap().containers["run"].holder;
     let first = held();
     let refused = create().await.unwrap_err();
     assert!(refused.report().contains("cannot remove"), "{}", refused.report());
     assert_eq!(held(), first, "nobody would end it");
-    std::fs::remove_file(share.join("run")).unwrap();
-    std::fs::rename(share.join("kept"), share.join("run")).unwrap();
+    std::fs::remove_file(&rest).unwrap();
+    std::fs::rename(rest.with_file_name("kept"), rest).unwrap();
     create().await.unwrap();
     for id in ["run", "pause"] {
         node.delete(id).await.unwrap();
     }
+    node.world.assert_nothing_left("after the last Delete");
+}
+
+/// No next Create comes, and after an answer that all is well no Delete.
+#[tokio::test]
+async fn what_cannot_be_taken_back_of_a_create_goes_with_the_last_container_of_its_pod() {
+    let (node, _rest) = with_a_rest().await;
+    node.world.no_xl.store(true, Ordering::Relaxed);
+    assert_eq!(node.delete("pause").await.unwrap_err().code(), Some(Code::NoXen));
+    node.world.no_xl.store(false, Ordering::Relaxed);
+    node.delete("pause").await.unwrap();
     node.world.assert_nothing_left("after the last Delete");
 }
 
