@@ -26,7 +26,7 @@ use crate::{
     container::{stage::Exit, timestamp},
     error::{Error, OrFail, Result},
     hooks, names,
-    persist::Store,
+    persist::{Record, Store},
     platform::PlatformSource,
     process,
     socket::Socket,
@@ -109,36 +109,41 @@ impl Dead {
             return store.remove();
         };
         let platform = source.platform(config(source));
-        let shim_lives = record.shim.is_some_and(|shim| shim.is_alive());
         let in_record = record.containers.contains_key(&self.id);
         // The record's word, not the bundle's: its spec may be damaged, and the pod of others would end.
         if record.sandbox == self.id {
             // After an ordinary Delete of the sandbox's own container, while the others of the pod go on.
-            if shim_lives && !in_record && !record.containers.is_empty() {
+            if is_served(&record) && !in_record && !record.containers.is_empty() {
                 return Ok(());
             }
             // containerd calls this when it can't reach the shim: one that still lives would go on building.
-            if let Some(shim) = record.shim {
-                shim.kill().or_fail(Code::HostFailure, || format!("cannot end the shim {}", shim.pid))?;
-            }
+            end_shim(&record)?;
             // Before our turn: another container's cleaning may hang with its mounts, and the guest must not go on. What fails is told below.
             let _ = cleanup::guest(&platform, store, &record);
-        } else if shim_lives {
-            // The record is the shim's while it lives.
-            return match record.socket {
-                _ if !in_record => Ok(()),
-                Some(socket) => ask::remove(&socket, &self.id),
+        } else if is_served(&record) {
+            // The record is the shim's while it serves the pod.
+            match &record.socket {
+                _ if !in_record => return Ok(()),
+                Some(socket) => ask::remove(socket, &self.id)?,
                 None => {
-                    Err(Error::new(Code::HostFailure, "nobody knows where the pod's living shim listens"))
+                    let what = "nobody knows where the pod's living shim listens";
+                    return Err(Error::new(Code::HostFailure, what));
                 }
-            };
+            }
+            if is_served(&record) {
+                return Ok(());
+            }
         }
         // containerd calls this for all containers of a pod at once.
         let Some(lock) = store.lock(LOCK_LIMIT)? else { return Ok(()) };
         // What was written last.
         let Some(mut record) = store.load()? else { return Ok(()) };
+        // One that still lives has let go of the pod, and left all of this.
+        let has_let_go = record.shim.is_some_and(|shim| shim.is_alive());
+        end_shim(&record)?;
         // The sandbox's own `delete` may have been before, when the shim lived: nobody comes after the last container's.
-        if record.sandbox == self.id || record.containers.keys().all(|other| *other == self.id) {
+        if has_let_go || record.sandbox == self.id || record.containers.keys().all(|other| *other == self.id)
+        {
             cleanup::sandbox(&platform, store, &record)?;
             drop(lock);
             return cleanup::last_hooks(store, LOCK_LIMIT, hooks::OWN_TIME);
@@ -236,6 +241,17 @@ pub fn clean_up(source: &dyn PlatformSource) -> Result<()> {
     dead.clean(source)
 }
 
+/// Whether a shim lives that has containers. One that lets go has removed its socket: what is still noted is left then, and nobody else comes for it.
+fn is_served(record: &Record) -> bool {
+    let lets_go = record.socket.as_ref().is_some_and(|socket| !socket.exists());
+    !lets_go && record.shim.is_some_and(|shim| shim.is_alive())
+}
+
+fn end_shim(record: &Record) -> Result<()> {
+    let ended = record.shim.map_or(Ok(()), |shim| shim.kill());
+    ended.or_fail(Code::HostFailure, || "cannot end the pod's shim".into())
+}
+
 /// Whether it is the life in which this container had this bundle: one of the same id may live that another containerd has made.
 fn has(store: &Store, id: &str, bundle: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -254,7 +270,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::persist::{ContainerRecord, Record};
+    use crate::persist::ContainerRecord;
 
     #[test]
     fn without_its_pointer_a_bundle_has_the_life_that_knows_it_and_no_other_of_its_id() {

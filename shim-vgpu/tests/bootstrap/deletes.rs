@@ -150,9 +150,31 @@ async fn a_living_shim_is_asked_for_the_container_that_containerd_gave_up() {
     let mut server = Server::new().add_listener(listener).register_service(create_task(heard.clone()));
     server.start().await.unwrap();
     pod.deleted("app");
-    assert_eq!(*heard.0.lock().unwrap(), ["kill app 9", "delete app", "delete app", "shutdown"]);
+    assert_eq!(*heard.said.lock().unwrap(), ["kill app 9", "delete app", "delete app", "shutdown"]);
     assert_eq!(pod.recorded().unwrap(), ["app", "other"], "the record is the shim's");
     assert!(pod.shim.try_wait().unwrap().is_none() && pod.socket.exists());
+}
+
+/// Then no container is in the pod, as it knows, and what its record has still is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_shim_that_lets_go_has_left_is_taken_away() {
+    for (id, is_asked) in [("pod", false), ("app", false), ("other", false), ("app", true)] {
+        let mut pod = Pod::with(&["app"]);
+        let socket = pod.socket.clone();
+        let listener = Listener::try_from(pod.listener.take().unwrap()).unwrap();
+        let heard = Arc::new(Heard { lets_go_of: Some(socket.clone()), ..Heard::default() });
+        let mut server = Server::new().add_listener(listener).register_service(create_task(heard.clone()));
+        server.start().await.unwrap();
+        let bundle = pod.bundle(id);
+        if !is_asked {
+            fs::remove_file(&socket).unwrap();
+        }
+        let output = pod.delete_in(&bundle);
+        assert!(output.status.success() && output.stderr.is_empty(), "{id}: {output:?}");
+        assert_eq!(heard.said.lock().unwrap().is_empty(), !is_asked);
+        assert!(pod.shim.try_wait().unwrap().is_some(), "{id}: it would write its record");
+        pod.assert_gone();
+    }
 }
 
 #[test]
@@ -320,17 +342,24 @@ fn start_ticks(process: &Child) -> u64 {
 
 /// What a shim is asked. Its first Delete comes too early.
 #[derive(Default)]
-struct Heard(Mutex<Vec<String>>);
+struct Heard {
+    said: Mutex<Vec<String>>,
+    /// Its socket, where no container is left in it.
+    lets_go_of: Option<PathBuf>,
+}
 
 #[async_trait]
 impl Task for Heard {
     async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> ttrpc::Result<api::Empty> {
-        self.0.lock().unwrap().push(format!("kill {} {}", request.id, request.signal));
+        self.said.lock().unwrap().push(format!("kill {} {}", request.id, request.signal));
         Ok(api::Empty::default())
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: api::ShutdownRequest) -> ttrpc::Result<api::Empty> {
-        self.0.lock().unwrap().push("shutdown".into());
+        self.said.lock().unwrap().push("shutdown".into());
+        if let Some(socket) = &self.lets_go_of {
+            fs::remove_file(socket).unwrap();
+        }
         Ok(api::Empty::default())
     }
 
@@ -339,7 +368,7 @@ impl Task for Heard {
         _: &TtrpcContext,
         request: api::DeleteRequest,
     ) -> ttrpc::Result<api::DeleteResponse> {
-        let mut heard = self.0.lock().unwrap();
+        let mut heard = self.said.lock().unwrap();
         let first = !heard.iter().any(|said| said.starts_with("delete"));
         heard.push(format!("delete {}", request.id));
         if first {
