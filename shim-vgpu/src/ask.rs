@@ -8,7 +8,7 @@ use containerd_shim_protos::{
     sandbox_async::SandboxClient,
     shim_async::TaskClient,
 };
-use tokio::time;
+use tokio::{net::UnixStream, time};
 use ttrpc::{Code as Rpc, Error as TtrpcError, asynchronous::Client, context};
 use vgpu_codes::Code;
 
@@ -31,7 +31,9 @@ pub fn remove(socket: &Path, id: &str) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let removed = runtime.or_fail(Code::HostFailure, what)?.block_on(async {
         let asked = async {
-            let client = Client::connect(&format!("unix://{}", socket.display())).await?;
+            // Not by ttrpc's own way, whose connect(2) waits: a shim that hangs takes nobody in, and no time limit ends that.
+            let stream = UnixStream::connect(socket).await;
+            let client = Client::new(stream.map_err(|error| TtrpcError::Socket(error.to_string()))?.into());
             let task = TaskClient::new(client.clone());
             let kill = KillRequest { id: id.into(), signal: SIGKILL, all: true, ..KillRequest::default() };
             // Dead, or not made yet: the Delete tells.
@@ -60,5 +62,30 @@ pub fn remove(socket: &Path, id: &str) -> Result<()> {
     match removed {
         Ok(removed) => removed.or_fail(Code::HostFailure, what),
         Err(_) => Err(Error::new(Code::HostFailure, format!("{} within {} s", what(), LIMIT.as_secs()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::net::{UnixListener, UnixStream},
+        sync::mpsc,
+        thread,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_shim_that_takes_nobody_in_any_more_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        // One waits and no more.
+        rustix::net::listen(&listener, 0).unwrap();
+        let _first = UnixStream::connect(&path).unwrap();
+        let (tells, told) = mpsc::channel();
+        thread::spawn(move || tells.send(remove(&path, "run")));
+        let removed = told.recv_timeout(LIMIT * 2).expect("it waits");
+        assert_eq!(removed.unwrap_err().code(), Some(Code::HostFailure));
     }
 }
