@@ -23,7 +23,7 @@ const HOOKS_LIMIT: Duration = Duration::from_secs(600);
 pub(super) struct GivenBack {
     /// Where the container's hooks are noted, which nobody has run yet; none if the sandbox was taken away before.
     notes: Option<HookNotes>,
-    /// The pod has nothing on the host any more.
+    /// The pod has nothing on the host any more, and nobody else sees to the hooks that it owes.
     pub(super) ends_pod: bool,
 }
 
@@ -75,7 +75,10 @@ impl Pod {
     }
 
     async fn give_back_from(&self, slot: &mut Option<Sandbox>, id: &str) -> Result<GivenBack> {
-        let Some(sandbox) = slot.as_mut() else { return Ok(GivenBack { notes: None, ends_pod: true }) };
+        let Some(sandbox) = slot.as_mut() else {
+            // Who stops a sandbox of its own sees to what that owes, and tries again what fails.
+            return Ok(GivenBack { notes: None, ends_pod: self.any_sandbox().is_none() });
+        };
         let notes = sandbox.store.hooks_of(id);
         let has_others = {
             let there = self.lock();

@@ -202,7 +202,7 @@ impl Pod {
     }
 
     /// The one that there is.
-    fn any_sandbox(&self) -> Option<Arc<OwnSandbox>> {
+    pub(super) fn any_sandbox(&self) -> Option<Arc<OwnSandbox>> {
         self.lock().values().find_map(|slot| match slot {
             Slot::Sandbox(own) => Some(own.clone()),
             Slot::Creating(_) | Slot::Ready(_) => None,

@@ -438,6 +438,22 @@ async fn hooks_of_an_end_that_cannot_be_begun_keep_no_other_containers_from_thei
     node.world.assert_nothing_left("after StopSandbox");
 }
 
+/// StopSandbox sees to it, and is tried again.
+#[tokio::test]
+async fn an_owed_hook_that_cannot_be_begun_keeps_no_container_of_a_stopped_sandbox() {
+    let (own, _) = Own::begin(Habits::default()).await;
+    let node = &own.node;
+    node.pod.clone().create(node.request("a", in_sandbox())).await.unwrap();
+    hooks::owes(node, "g", in_sandbox(), hooks::hook("owed", "")).await;
+    own.stop().await.unwrap_err();
+    node.delete("a").await.unwrap();
+    hooks::mend(node, "g");
+    own.stop().await.unwrap();
+    assert_eq!(hooks::ran(node, "g"), ["fails creating own", "owed stopped"]);
+    own.shut_down("run").await.unwrap();
+    node.world.assert_nothing_left("after StopSandbox");
+}
+
 /// Whoever of them is first: the start is not waited for until its guest is up, and is refused.
 #[tokio::test]
 async fn a_stop_that_meets_the_begin_of_a_start_makes_it_give_up() {
