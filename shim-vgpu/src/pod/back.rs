@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use vgpu_codes::Code;
 
-use super::{Creation, Pod, Sandbox};
+use super::{Creation, Pod, Sandbox, Slot};
 use crate::{
     cleanup,
     error::{OrFail, Result, blocking},
@@ -126,8 +126,8 @@ impl Pod {
         let all = blocking(move || listed.hooks()).await?;
         let mut first = Ok(());
         for notes in all {
-            // Else who ends that container runs them.
-            if self.lock().contains_key(&notes.container) {
+            // Else who ends that container runs them. A Create of its id, which may be at them, fails with the pod's end, and would leave them.
+            if matches!(self.lock().get(&notes.container), Some(Slot::Ready(_))) {
                 continue;
             }
             let what = format!("the hooks that container {} owes", notes.container);

@@ -216,6 +216,30 @@ async fn the_end_of_a_pod_runs_the_hooks_that_a_failed_create_owes() {
     node.world.assert_nothing_left("after delete");
 }
 
+/// The Create fails with the pod: it has nothing to be made in.
+#[tokio::test]
+async fn the_end_of_a_pod_runs_owed_hooks_that_a_create_of_their_id_is_at() {
+    let node = Node::new(Habits::default()).await;
+    node.pod.clone().create(node.request("pause", in_pod("sandbox"))).await.unwrap();
+    owes(&node, "run", in_pod("container"), slow()).await;
+    mend(&node, "run");
+    // One more after it, which cannot be begun.
+    let stuck = noted(&node, "run").join("1");
+    fs::create_dir(&stuck).unwrap();
+    let creating = tokio::spawn(node.pod.clone().create(node.request("run", in_pod("container"))));
+    until_ran(&node, "run", 2).await;
+    let request = api::DeleteRequest { id: "pause".into(), ..Default::default() };
+    let deleting = tokio::spawn(node.pod.clone().delete(request));
+    until("the domain is gone", || node.world.left.lock().unwrap().domains.is_empty()).await;
+    let_go(&node, "run");
+    creating.await.unwrap().unwrap_err();
+    assert_eq!(deleting.await.unwrap().unwrap_err().code(), Some(Code::HostFailure));
+    fs::remove_dir(stuck).unwrap();
+    node.delete("pause").await.unwrap();
+    assert_eq!(ran(&node, "run"), ["fails creating own", "slow stopped", "over"]);
+    node.world.assert_nothing_left("after delete");
+}
+
 /// One without a time of its own, too.
 #[tokio::test]
 async fn a_delete_ends_the_hook_that_a_create_waits_for() {
