@@ -23,11 +23,11 @@ static SETTING: Mutex<()> = Mutex::new(());
 /// # Errors
 /// The first one that does not come, or does not go; the rest was tried.
 pub fn set_online(count: u32) -> Result<()> {
-    set_online_at(Path::new(CPUS), count)
+    set_online_at(Path::new(CPUS), count, &SETTING)
 }
 
-fn set_online_at(cpus: &Path, count: u32) -> Result<()> {
-    let _turn = SETTING.lock().unwrap_or_else(PoisonError::into_inner);
+fn set_online_at(cpus: &Path, count: u32, setting: &Mutex<()>) -> Result<()> {
+    let _turn = setting.lock().unwrap_or_else(PoisonError::into_inner);
     let mut first = Ok(());
     for number in 1.. {
         let file = cpus.join(format!("cpu{number}/online"));
@@ -46,7 +46,7 @@ fn set_online_at(cpus: &Path, count: u32) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, io::Write as _, thread, time::Duration};
+    use std::{fs::File, io::Write as _, sync::Arc, thread, time::Duration};
 
     use rustix::fs::{CWD, FileType, mknodat};
     use tempfile::TempDir;
@@ -65,7 +65,7 @@ mod tests {
             fs::write(file(number), "0\n").unwrap();
         }
         for (count, online) in [(1, "000"), (3, "110"), (2, "100"), (64, "111"), (0, "000")] {
-            set_online_at(cpus.path(), count).unwrap();
+            set_online_at(cpus.path(), count, &Mutex::default()).unwrap();
             let now = [1, 2, 3].map(|number| fs::read_to_string(file(number)).unwrap().trim_end().to_owned());
             assert_eq!(now.concat(), online, "{count}");
         }
@@ -82,9 +82,11 @@ mod tests {
         let (slow, next) = (first.path().join("cpu1/online"), second.path().join("cpu1/online"));
         mknodat(CWD, &slow, FileType::Fifo, 0o600.into(), 0).unwrap();
         fs::write(&next, "0\n").unwrap();
+        // Its own: a failure here leaves it held for ever, and other tests would wait for it.
+        let turn = Arc::new(Mutex::default());
         let setting = |cpus: &TempDir| {
-            let cpus = cpus.path().to_owned();
-            thread::spawn(move || set_online_at(&cpus, 2).unwrap())
+            let (cpus, turn) = (cpus.path().to_owned(), turn.clone());
+            thread::spawn(move || set_online_at(&cpus, 2, &turn).unwrap())
         };
         let at_it = setting(&first);
         // It opens when the other end is opened, and is read to its end.
@@ -110,7 +112,7 @@ mod tests {
         let second = cpus.path().join("cpu2/online");
         fs::create_dir(cpus.path().join("cpu2")).unwrap();
         fs::write(&second, "0\n").unwrap();
-        let error = set_online_at(cpus.path(), 4).unwrap_err();
+        let error = set_online_at(cpus.path(), 4, &Mutex::default()).unwrap_err();
         assert!(error.to_string().contains("CPU 1"), "{error}");
         assert_eq!(fs::read_to_string(second).unwrap(), "1");
     }
