@@ -2,7 +2,7 @@
 
 mod world;
 
-use std::{fs, sync::mpsc, thread, time::Duration};
+use std::{fs, os::fd::AsRawFd as _, sync::mpsc, thread, time::Duration};
 
 use containerd_shim_protos::api::{PauseRequest, ResumeRequest, Status, UpdateTaskRequest};
 use protobuf::{MessageField, well_known_types::any::Any};
@@ -77,15 +77,8 @@ fn an_update_that_the_kernel_holds_up_keeps_only_the_next_one_of_its_container()
             let was_answered = may_go.recv_timeout(Duration::from_secs(60)).is_ok();
             (was_answered, fs::read_to_string(slow).unwrap())
         });
-        let update = |resources: Value| UpdateTaskRequest {
-            id: "c1".into(),
-            resources: MessageField::some(Any {
-                value: resources.to_string().into_bytes(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        let updates = [json!({"pids": {"limit": 7}}), json!({"cpu": {"shares": 2}})].map(update);
+        let updates = [json!({"pids": {"limit": 7}}), json!({"cpu": {"shares": 2}})];
+        let updates = updates.each_ref().map(update);
         let meanwhile = async {
             assert_eq!(world.status("c1").await, Status::RUNNING);
             // Time for one that does not wait for its turn.
@@ -100,6 +93,50 @@ fn an_update_that_the_kernel_holds_up_keeps_only_the_next_one_of_its_container()
         assert_eq!(fs::read_to_string(&next).unwrap(), "1");
         unmount(cgroup, UnmountFlags::DETACH).unwrap();
     });
+}
+
+/// Else what it still writes would reach the cgroup of the next container of the id.
+#[test]
+fn a_delete_that_meets_an_update_waits_for_it() {
+    story(async |world| {
+        let _init = world.run("c1", &["sleep", "100"]).await;
+        let cgroup = "/sys/fs/cgroup/vgpu/c1";
+        mount("none", cgroup, "tmpfs", MountFlags::empty(), None).unwrap();
+        // Also when it is not mounted any more.
+        let held = fs::File::open(cgroup).unwrap();
+        let file = |name: &str| format!("/proc/self/fd/{}/{name}", held.as_raw_fd());
+        let (first, slow, killed) = (file("cpu.weight"), file("pids.max"), file("cgroup.kill"));
+        fs::write(&first, "").unwrap();
+        mknodat(CWD, &slow, FileType::Fifo, 0o600.into(), 0).unwrap();
+        let request = update(&json!({"cpu": {"shares": 2}, "pids": {"limit": 7}}));
+        let meanwhile = async {
+            while fs::read_to_string(&first).unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            world.kill("c1", 9, false).await.unwrap();
+            world.wait("c1", "").await;
+            // Made anew by who removes the cgroup.
+            fs::remove_file(&killed).unwrap();
+            let let_go = async {
+                // Time for one that does not wait.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                let did_not_wait = fs::exists(&killed).unwrap();
+                unmount(cgroup, UnmountFlags::DETACH).unwrap();
+                (did_not_wait, fs::read_to_string(&slow).unwrap())
+            };
+            tokio::join!(world.delete("c1"), let_go)
+        };
+        let (updated, (deleted, let_go)) = tokio::join!(world.task.update(soon(), &request), meanwhile);
+        assert_eq!(let_go, (false, "7".into()));
+        updated.unwrap();
+        deleted.unwrap();
+    });
+}
+
+fn update(resources: &Value) -> UpdateTaskRequest {
+    let value = resources.to_string().into_bytes();
+    let resources = MessageField::some(Any { value, ..Default::default() });
+    UpdateTaskRequest { id: "c1".into(), resources, ..Default::default() }
 }
 
 /// Then State says what the kernel says, and what was asked for where that says nothing.

@@ -68,7 +68,7 @@ pub struct Container {
     execs: Mutex<HashMap<String, Arc<Exec>>>,
     /// Init has ended, though nobody was told yet: no exec may begin.
     ending: AtomicBool,
-    /// Held while limits are changed, so that they are as the last Update has them.
+    /// Held while limits are changed, so that they are as the last Update has them, and while the cgroup goes.
     updates: AsyncMutex<()>,
     uid_mappings: Vec<LinuxIdMapping>,
     /// The file of its seccomp profile.
@@ -171,6 +171,9 @@ impl Container {
         for exec in execs {
             exec.process.release().await;
         }
+        // An Update that is at it would reach the cgroup of the next container of this id. The kernel removes none of whose files one is written,
+        // so without this it is PID 1 that waits.
+        let _turn = self.updates.lock().await;
         self.cgroup.remove().await.during(|| format!("remove the cgroup of {}", self.id))?;
         for directory in [host.layout.oci_state().join(&self.id), self.directory.clone()] {
             match fs::remove_dir_all(&directory) {
