@@ -22,6 +22,16 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Until a Delete is tried again while the program is still dying.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// A connection to who serves `socket`. Not by ttrpc's own way, whose connect(2) waits, and a thread of the runtime with it: one that hangs takes nobody in,
+/// and no time limit ends that.
+///
+/// # Errors
+/// connect(2)'s, at once.
+pub async fn connect(socket: &Path) -> ttrpc::Result<Client> {
+    let stream = UnixStream::connect(socket).await;
+    Ok(Client::new(stream.map_err(|error| TtrpcError::Socket(error.to_string()))?.into()))
+}
+
 /// Has the shim at `socket` kill its container `id` and delete it; a Create of it that is under way is taken back. Blocks.
 ///
 /// # Errors
@@ -31,9 +41,7 @@ pub fn remove(socket: &Path, id: &str) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let removed = runtime.or_fail(Code::HostFailure, what)?.block_on(async {
         let asked = async {
-            // Not by ttrpc's own way, whose connect(2) waits: a shim that hangs takes nobody in, and no time limit ends that.
-            let stream = UnixStream::connect(socket).await;
-            let client = Client::new(stream.map_err(|error| TtrpcError::Socket(error.to_string()))?.into());
+            let client = connect(socket).await?;
             let task = TaskClient::new(client.clone());
             let kill = KillRequest { id: id.into(), signal: SIGKILL, all: true, ..KillRequest::default() };
             // Dead, or not made yet: the Delete tells.
@@ -74,6 +82,17 @@ mod tests {
     };
 
     use super::*;
+
+    /// containerd's, too: the shim tells it of events.
+    #[tokio::test]
+    async fn who_takes_nobody_in_any_more_is_no_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let _first = UnixStream::connect(&path).unwrap();
+        assert!(connect(&path).await.is_err());
+    }
 
     #[test]
     fn a_shim_that_takes_nobody_in_any_more_is_not_waited_for() {

@@ -16,6 +16,8 @@ use tokio::{
     time::Instant,
 };
 
+use crate::ask;
+
 /// Events that wait. The oldest one goes when there are more.
 const EVENTS_MAX: usize = 1024;
 /// One attempt.
@@ -120,8 +122,7 @@ async fn send_all(outbox: Outbox, address: String, settled: watch::Sender<u64>) 
 async fn send(connection: &Mutex<Option<EventsClient>>, address: &str, envelope: &Envelope) -> bool {
     let mut connection = connection.lock().await;
     if connection.is_none() {
-        let uri = if address.contains("://") { address.to_owned() } else { format!("unix://{address}") };
-        match ttrpc::asynchronous::Client::connect(&uri).await {
+        match ask::connect(address.trim_start_matches("unix://").as_ref()).await {
             Ok(client) => *connection = Some(EventsClient::new(client)),
             Err(error) => {
                 log::debug!("no connection to containerd: {error}");

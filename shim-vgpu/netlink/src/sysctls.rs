@@ -56,7 +56,12 @@ fn read(interfaces: &[&str]) -> io::Result<Values> {
     let mut values = Values::new();
     let mut folders = vec![PathBuf::from(ROOT)];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
+        let entries = match fs::read_dir(&folder) {
+            // Its interface went away, or its module.
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound && folder != Path::new(ROOT) => continue,
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             let (path, kind) = (entry.path(), entry.file_type()?);
             let below = below(&path);
@@ -67,11 +72,9 @@ fn read(interfaces: &[&str]) -> io::Result<Values> {
                 continue;
             }
             // Of those that are not for writing nobody has set one; those that are not for reading are no values.
-            if entry.metadata()?.permissions().mode() & 0o600 != 0o600 {
-                continue;
-            }
-            // Others were not set so far, as a secret; or their interface went away.
-            if let Ok(value) = fs::read_to_string(&path) {
+            let is_value = entry.metadata().is_ok_and(|file| file.permissions().mode() & 0o600 == 0o600);
+            // Others were not set so far, as a secret; or they went away.
+            if is_value && let Ok(value) = fs::read_to_string(&path) {
                 values.insert(below, value.trim_end().to_owned());
             }
         }

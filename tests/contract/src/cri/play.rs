@@ -460,7 +460,11 @@ impl<'a> Stage<'a> {
 fn of<A: MessageFull>(answer: &Result<A, Status>, names: &Names) -> Outcome {
     match answer {
         Ok(message) => outcome::fields(message as &dyn MessageDyn, names),
-        Err(status) => Outcome::from([("error".into(), json!(format!("{:?}", status.code())))]),
+        Err(status) => {
+            // For who reads what differs.
+            println!("    {:?}: {}", status.code(), status.message());
+            Outcome::from([("error".into(), json!(format!("{:?}", status.code())))])
+        }
     }
 }
 
