@@ -84,7 +84,7 @@ pub(super) struct Turn {
 
 impl Turn {
     /// Has the limits of the container changed by `change`, with a domain that is large enough before and after. Once nobody wants it any more no limit
-    /// rises, nor Xen's cap: what has been asked of the guest by then is all that may still be done.
+    /// rises: what has been asked of the guest by then is all that may still be done, and a cap that is just being set falls again at the next fit.
     ///
     /// # Errors
     /// As [`Pod::make_room`], and `change`'s.
